@@ -1,0 +1,39 @@
+//! The dual encoder: image tower, text tower, two projections and a temperature, equal to Hugging Face's
+//! `VisionTextDualEncoder`. This crate computes and loads; it does not train, and it writes no file.
+//!
+//! Shapes: `batch` images or captions, `rows` tokens of all sequences laid end to end, `width` of a tower, `dim` of the
+//! shared space, `heads` of attention, `seq` tokens of one sequence.
+
+mod attention;
+mod dual_encoder;
+mod encoder;
+mod error;
+mod family;
+mod image_tower;
+mod layers;
+mod lock;
+mod names;
+pub mod parameters;
+mod params;
+mod pool;
+mod pretrained;
+mod random;
+mod sequence;
+mod text_tower;
+mod weights;
+
+pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
+pub use encoder::{EncoderConfig, NormOrder};
+pub use error::ModelError;
+pub use image_tower::{ImageTower, ImageTowerConfig, PoolerActivation, TowerOutput};
+pub use layers::{Activation, Dropout, LayerNorm, Linear};
+pub use lock::{Lock, LockError, TowerLock};
+pub use params::Audit;
+pub use pool::{Pool, Pooling};
+pub use pretrained::{
+    BuildOptions, Built, DUAL_ENCODER_TYPE, StoredNames, TowerOptions, build_from_dual_encoder, build_from_towers,
+    image_tower_from, is_dual_encoder_dir, text_tower_from,
+};
+pub use random::named_seed;
+pub use text_tower::{PositionCount, TextTower, TextTowerConfig, TokenSequences};
+pub use weights::{HostTensor, WeightFiles, read_safetensors};

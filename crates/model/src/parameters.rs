@@ -1,0 +1,222 @@
+//! Walking a model's parameters by path: reading them out, putting saved ones back, hashing, counting.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::ModelError;
+use crate::weights::HostTensor;
+
+/// Which parameters a walk is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// Every one.
+    All,
+    /// Those that train.
+    Trainable,
+    /// Those that never change.
+    Locked,
+}
+
+impl Which {
+    fn includes(self, trains: bool) -> bool {
+        match self {
+            Self::All => true,
+            Self::Trainable => trains,
+            Self::Locked => !trains,
+        }
+    }
+}
+
+/// What is known of a parameter without reading its values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParamInfo {
+    /// Such as `text_tower.encoder.blocks.0.mlp.up.weight`.
+    pub path: String,
+    /// As the model holds it.
+    pub shape: Vec<usize>,
+    /// Whether it trains.
+    pub trains: bool,
+}
+
+/// Every parameter of `model`, in the order of its fields.
+pub fn list(model: &impl Module) -> Vec<ParamInfo> {
+    struct List(PathStack, Vec<ParamInfo>);
+    impl ModuleVisitor for List {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.enter(name);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            let info = ParamInfo { path: self.0.path(), shape: value.dims().to_vec(), trains: value.is_require_grad() };
+            self.1.push(info);
+        }
+    }
+    let mut list = List(PathStack::default(), Vec::new());
+    model.visit(&mut list);
+    list.1
+}
+
+/// The values of the parameters asked for, by path.
+///
+/// # Errors
+/// When the device cannot hand its data over.
+pub fn collect(model: &impl Module, which: Which) -> Result<BTreeMap<String, HostTensor>, ModelError> {
+    struct Collect {
+        stack: PathStack,
+        which: Which,
+        found: BTreeMap<String, HostTensor>,
+        failed: Option<String>,
+    }
+    impl ModuleVisitor for Collect {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.stack.enter(name);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.stack.exit();
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            if !self.which.includes(value.is_require_grad()) {
+                return;
+            }
+            match host(value) {
+                Ok(tensor) => drop(self.found.insert(self.stack.path(), tensor)),
+                Err(error) => self.failed = Some(format!("{}: {error}", self.stack.path())),
+            }
+        }
+    }
+    let mut collect = Collect { stack: PathStack::default(), which, found: BTreeMap::new(), failed: None };
+    model.visit(&mut collect);
+    match collect.failed {
+        None => Ok(collect.found),
+        Some(problem) => Err(ModelError::State { problems: vec![problem] }),
+    }
+}
+
+/// Reads any tensor to the host.
+///
+/// # Errors
+/// When the device cannot hand its data over.
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError> {
+    let shape = tensor.dims().to_vec();
+    let read =
+        |error: &dyn std::fmt::Display| ModelError::Input(format!("the device did not hand over a tensor: {error}"));
+    let data = tensor.try_into_data().map_err(|error| read(&error))?;
+    let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| read(&format!("{error:?}")))?;
+    Ok(HostTensor { shape, values })
+}
+
+/// Puts saved values into exactly the parameters that `which` names.
+///
+/// # Errors
+/// When a parameter has no saved value, a saved value no parameter, or the shapes differ; nothing is changed then.
+pub fn restore<M: Module>(model: M, which: Which, mut saved: BTreeMap<String, HostTensor>) -> Result<M, ModelError> {
+    let wanted: Vec<ParamInfo> = list(&model).into_iter().filter(|info| which.includes(info.trains)).collect();
+    let mut problems: Vec<String> = Vec::new();
+    for info in &wanted {
+        match saved.get(&info.path) {
+            None => problems.push(format!("{}: expected {:?}, not in the file", info.path, info.shape)),
+            Some(tensor) if tensor.shape != info.shape => {
+                problems.push(format!("{}: expected {:?}, found {:?}", info.path, info.shape, tensor.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    for path in saved.keys().filter(|path| !wanted.iter().any(|info| info.path == **path)) {
+        problems.push(format!("{path}: in the file, but not among the parameters that train"));
+    }
+    if !problems.is_empty() {
+        return Err(ModelError::State { problems });
+    }
+    Ok(update(model, &mut Replace(&mut saved)))
+}
+
+struct Replace<'a>(&'a mut BTreeMap<String, HostTensor>);
+
+impl ParamUpdate for Replace<'_> {
+    fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
+        match self.0.remove(path) {
+            Some(saved) => Tensor::from_data(TensorData::new(saved.values, saved.shape), &value.device()),
+            None => value,
+        }
+    }
+}
+
+/// A change of parameters by path. Values come and go without gradient; what trains goes on training.
+pub trait ParamUpdate {
+    /// The new value of the parameter at `path`.
+    fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D>;
+}
+
+/// Applies `change` to every parameter of `model`.
+pub fn update<M: Module>(model: M, change: &mut impl ParamUpdate) -> M {
+    struct Map<'a, U>(PathStack, &'a mut U);
+    impl<U: ParamUpdate> ModuleMapper for Map<'_, U> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.0.enter(name);
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.0.exit();
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            let trains = value.is_require_grad();
+            let changed = self.1.update(&self.0.path(), value.without_autodiff());
+            let changed = if trains { changed.autodiff().require_grad() } else { changed };
+            Param::from_mapped_value(id, changed, mapper)
+        }
+    }
+    model.map(&mut Map(PathStack::default(), change))
+}
+
+/// Takes every parameter of `module` out of the gradient graph: it then never changes.
+pub fn lock<M: Module>(module: M) -> M {
+    struct Lock;
+    impl ModuleMapper for Lock {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            Param::from_mapped_value(id, value.without_autodiff(), mapper)
+        }
+    }
+    module.map(&mut Lock)
+}
+
+/// blake3 over path, shape and f32 bits of the parameters asked for; in order of their paths.
+///
+/// # Errors
+/// When the device cannot hand its data over.
+pub fn fingerprint(model: &impl Module, which: Which) -> Result<String, ModelError> {
+    let mut hasher = blake3::Hasher::new();
+    for (path, tensor) in collect(model, which)? {
+        hasher.update(path.as_bytes());
+        for size in tensor.shape {
+            hasher.update(&(size as u64).to_le_bytes());
+        }
+        let bytes: Vec<u8> = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        hasher.update(&bytes);
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The names of the fields that a walk is inside of.
+#[derive(Default)]
+struct PathStack(Vec<String>);
+
+impl PathStack {
+    fn enter(&mut self, name: &str) {
+        self.0.push(name.to_owned());
+    }
+
+    fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    fn path(&self) -> String {
+        self.0.join(".")
+    }
+}

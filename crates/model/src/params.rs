@@ -1,0 +1,163 @@
+//! How parameters come to be: read from pretrained weights by name, else drawn at random; every one is accounted for.
+//! It does not know which families exist (`names.rs`) nor which parts train (`lock.rs`).
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::names::{Layout, NameTable};
+use crate::random::{named_seed, normal};
+use crate::weights::{HostTensor, WeightFiles};
+
+/// How a parameter starts that no weights file holds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// One value everywhere.
+    Constant(f32),
+}
+
+/// What loading a tower found: nothing is silently missing, left over or mis-shaped.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Audit {
+    /// Parameters of the model that the weights lack (by their Hugging Face names): they start at random.
+    pub missing: Vec<String>,
+    /// Tensors of the weights that the model has no use for, such as task heads.
+    pub unused: Vec<String>,
+    /// Tensors whose shapes differ: `name: expected [..], found [..]`.
+    pub mismatched: Vec<String>,
+    /// How many parameters were read.
+    pub loaded: usize,
+}
+
+/// Where the parameters of one tower come from.
+pub(crate) struct ParamSource {
+    device: Device,
+    seed: u64,
+    pretrained: Option<(WeightFiles, NameTable)>,
+    audit: RefCell<Audit>,
+    used: RefCell<BTreeSet<String>>,
+}
+
+impl ParamSource {
+    /// Parameters on `device` (an autodiff device makes them trainable), drawn from `seed` unless pretrained.
+    pub fn new(device: Device, seed: u64, pretrained: Option<(WeightFiles, NameTable)>) -> Self {
+        Self { device, seed, pretrained, audit: RefCell::default(), used: RefCell::default() }
+    }
+
+    /// The root of the parameter tree.
+    pub fn root(&self) -> ParamBuilder<'_> {
+        ParamBuilder { source: self, path: String::new() }
+    }
+
+    /// What was found, once the model is built.
+    pub fn into_audit(self) -> Audit {
+        let mut audit = self.audit.into_inner();
+        if let Some((files, _)) = &self.pretrained {
+            let used = self.used.into_inner();
+            audit.unused = files.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect();
+        }
+        audit
+    }
+
+    fn pretrained_values(&self, path: &str, shape: &[usize]) -> Option<Vec<f32>> {
+        let (files, names) = self.pretrained.as_ref()?;
+        let mut audit = self.audit.borrow_mut();
+        let Some((name, layout)) = names.stored(path) else {
+            audit.missing.push(format!("{path} (no name known)"));
+            return None;
+        };
+        let Some(tensor) = files.get(&name) else {
+            audit.missing.push(name);
+            return None;
+        };
+        self.used.borrow_mut().insert(name.clone());
+        let expected = layout.stored_shape(shape);
+        if tensor.shape != expected {
+            audit.mismatched.push(format!("{name}: expected {expected:?}, found {:?}", tensor.shape));
+            return None;
+        }
+        audit.loaded += 1;
+        Some(layout.from_stored(tensor))
+    }
+}
+
+/// A place in the parameter tree; its path equals the path of the field that the parameter ends up in.
+#[derive(Clone)]
+pub(crate) struct ParamBuilder<'a> {
+    source: &'a ParamSource,
+    path: String,
+}
+
+impl ParamBuilder<'_> {
+    /// The child called `name`.
+    pub fn at(&self, name: impl std::fmt::Display) -> Self {
+        let path = if self.path.is_empty() { name.to_string() } else { format!("{}.{name}", self.path) };
+        Self { source: self.source, path }
+    }
+
+    /// The parameter `name` here, `shape` as the model holds it.
+    pub fn param<const D: usize>(&self, name: &str, shape: [usize; D], init: Init) -> Param<Tensor<D>> {
+        let path = self.at(name).path;
+        let values = self.source.pretrained_values(&path, &shape).unwrap_or_else(|| {
+            let count = shape.iter().product();
+            match init {
+                Init::Normal(std) => normal(named_seed(self.source.seed, &path), count, std),
+                Init::Constant(value) => vec![value; count],
+            }
+        });
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.source.device))
+    }
+}
+
+impl Layout {
+    /// The shape in the file of a parameter that the model holds as `shape`.
+    pub fn stored_shape(self, shape: &[usize]) -> Vec<usize> {
+        match (self, shape) {
+            (Self::Transposed, [input, output]) => vec![*output, *input],
+            (Self::Patches, [input, width]) => {
+                let side = ((input / 3) as f64).sqrt().round() as usize;
+                vec![*width, 3, side, side]
+            }
+            (Self::Leading(ones), _) => [vec![1; ones], shape.to_vec()].concat(),
+            (Self::LeadingVector(ones), [1, width]) => [vec![1; ones], vec![*width]].concat(),
+            (Self::Scalar, _) => Vec::new(),
+            _ => shape.to_vec(),
+        }
+    }
+
+    /// The model's values, from the file's.
+    pub fn from_stored(self, tensor: &HostTensor) -> Vec<f32> {
+        match self {
+            Self::Transposed | Self::Patches => {
+                let rows = tensor.shape[0];
+                transpose(&tensor.values, rows, tensor.values.len() / rows.max(1))
+            }
+            _ => tensor.values.clone(),
+        }
+    }
+
+    /// The file's tensor, from the model's `shape` and values.
+    pub fn to_stored(self, shape: &[usize], values: Vec<f32>) -> HostTensor {
+        let stored_shape = self.stored_shape(shape);
+        let values = match self {
+            Self::Transposed | Self::Patches => transpose(&values, shape[0], shape[1]),
+            _ => values,
+        };
+        HostTensor { shape: stored_shape, values }
+    }
+}
+
+/// `[rows, columns]` to `[columns, rows]`.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut turned = vec![0.0; values.len()];
+    for (row, line) in values.chunks_exact(columns.max(1)).enumerate() {
+        for (column, value) in line.iter().enumerate() {
+            turned[column * rows + row] = *value;
+        }
+    }
+    turned
+}

@@ -1,0 +1,302 @@
+//! Building a dual encoder from Hugging Face directories: two towers, or a whole VisionTextDualEncoder.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde_json::Value;
+
+use crate::ModelError;
+use crate::dual_encoder::{DualEncoder, HeadConfig};
+use crate::family::{image_config, text_config};
+use crate::image_tower::{ImageTower, ImageTowerConfig};
+use crate::lock::{Lock, TowerLock};
+use crate::names::{Family, NameTable, modern_norm_name};
+use crate::parameters;
+use crate::params::{Audit, ParamSource};
+use crate::pool::Pool;
+use crate::random::named_seed;
+use crate::text_tower::{TextTower, TextTowerConfig};
+use crate::weights::{HostTensor, WeightFiles};
+
+/// The `model_type` of the reference's composite.
+pub const DUAL_ENCODER_TYPE: &str = "vision-text-dual-encoder";
+
+/// What a user may ask of one tower.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TowerOptions {
+    /// How it pools.
+    pub pool: Pool,
+    /// Replaces its own dropout, both kinds.
+    pub dropout: Option<f64>,
+}
+
+/// What a user may ask of the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildOptions {
+    /// Which towers train, and from what.
+    pub lock: Lock,
+    /// The image tower.
+    pub image: TowerOptions,
+    /// The text tower.
+    pub text: TowerOptions,
+    /// Whether the image projection stays as it is.
+    pub image_projection_locked: bool,
+    /// Whether the text projection stays as it is.
+    pub text_projection_locked: bool,
+    /// Projections and temperature. `embed_dim` is the directory's own where a whole model is read.
+    pub head: HeadConfig,
+    /// Decides every weight that is not read.
+    pub seed: u64,
+}
+
+/// A model with what loading found out about it.
+pub struct Built {
+    /// On the device asked for; what trains is on its autodiff side.
+    pub model: DualEncoder,
+    /// Of the image tower's weights.
+    pub image_audit: Audit,
+    /// Of the text tower's weights.
+    pub text_audit: Audit,
+    /// The `config.json` of the image tower, for export.
+    pub image_config: Value,
+    /// The `config.json` of the text tower, for export.
+    pub text_config: Value,
+}
+
+/// One tower on disk: a directory of its own, or a part of a composite's.
+struct TowerFiles {
+    dir: PathBuf,
+    config_path: PathBuf,
+    config: Value,
+    weights: Option<WeightFiles>,
+}
+
+impl TowerFiles {
+    fn open(dir: &Path, lock: TowerLock) -> Result<Self, ModelError> {
+        let (config_path, config) = read_config(dir)?;
+        let weights = match lock {
+            TowerLock::Scratch => None,
+            _ => Some(WeightFiles::read(dir)?.renamed(modern_norm_name)),
+        };
+        Ok(Self { dir: dir.to_owned(), config_path, config, weights })
+    }
+}
+
+fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
+    let path = dir.join("config.json");
+    let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+    let config = serde_json::from_str(&text)
+        .map_err(|error| ModelError::Config { path: path.clone(), problem: format!("not JSON: {error}") })?;
+    Ok((path, config))
+}
+
+/// Whether `dir` holds a whole VisionTextDualEncoder.
+pub fn is_dual_encoder_dir(dir: &Path) -> bool {
+    read_config(dir).is_ok_and(|(_, config)| config["model_type"] == DUAL_ENCODER_TYPE)
+}
+
+/// Builds a model of two tower directories; projections start fresh.
+///
+/// # Errors
+/// When a directory is not a supported tower, its weights do not fit, or a locked tower would keep random weights.
+pub fn build_from_towers(
+    image: &Path,
+    text: &Path,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<Built, ModelError> {
+    let image = TowerFiles::open(image, options.lock.image)?;
+    let text = TowerFiles::open(text, options.lock.text)?;
+    build(image, text, None, options, device)
+}
+
+/// Builds a model of a VisionTextDualEncoder directory, projections and temperature included.
+///
+/// # Errors
+/// As [`build_from_towers`], and when a projection is missing.
+pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Device) -> Result<Built, ModelError> {
+    let (config_path, config) = read_config(dir)?;
+    let weights = WeightFiles::read(dir)?.renamed(modern_norm_name);
+    let part = |key: &str, prefix: &str| TowerFiles {
+        dir: dir.to_owned(),
+        config_path: config_path.clone(),
+        config: config[key].clone(),
+        weights: Some(weights.subset(prefix)),
+    };
+    build(part("vision_config", "vision_model."), part("text_config", "text_model."), Some(&weights), options, device)
+}
+
+fn build(
+    image: TowerFiles,
+    text: TowerFiles,
+    whole: Option<&WeightFiles>,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<Built, ModelError> {
+    let (image_tower, image_audit) =
+        build_image_tower(&image, options.lock.image, options.image, options.seed, device)?;
+    let (text_tower, text_audit) = build_text_tower(&text, options.lock.text, options.text, options.seed, device)?;
+    let mut head = options.head;
+    if let Some(projection) = whole.and_then(|weights| weights.get("visual_projection.weight")) {
+        head.embed_dim = projection.shape.first().copied().unwrap_or(head.embed_dim);
+    }
+    let pretrained = whole.map(|weights| (weights.clone(), NameTable::new(Family::Head)));
+    let source = ParamSource::new(device.clone().autodiff(), options.seed, pretrained);
+    let mut model = DualEncoder::new(&source.root(), image_tower, text_tower, head);
+    let audit = source.into_audit();
+    if !audit.mismatched.is_empty() {
+        return Err(ModelError::Shapes { dir: image.dir, mismatches: audit.mismatched });
+    }
+    let missing: Vec<String> = audit.missing.into_iter().filter(|name| name.contains("projection")).collect();
+    if whole.is_some() && !missing.is_empty() {
+        return Err(ModelError::State {
+            problems: missing.into_iter().map(|name| format!("{name}: not in the weights")).collect(),
+        });
+    }
+    if options.image_projection_locked {
+        model.image_projection = parameters::lock(model.image_projection);
+    }
+    if options.text_projection_locked {
+        model.text_projection = parameters::lock(model.text_projection);
+    }
+    Ok(Built { model, image_audit, text_audit, image_config: image.config, text_config: text.config })
+}
+
+/// One image tower of its own, pretrained.
+///
+/// # Errors
+/// As [`build_from_towers`].
+pub fn image_tower_from(
+    dir: &Path,
+    lock: TowerLock,
+    options: TowerOptions,
+    device: &Device,
+) -> Result<(ImageTower, Audit), ModelError> {
+    build_image_tower(&TowerFiles::open(dir, lock)?, lock, options, 0, device)
+}
+
+/// One text tower of its own, pretrained.
+///
+/// # Errors
+/// As [`build_from_towers`].
+pub fn text_tower_from(
+    dir: &Path,
+    lock: TowerLock,
+    options: TowerOptions,
+    device: &Device,
+) -> Result<(TextTower, Audit), ModelError> {
+    build_text_tower(&TowerFiles::open(dir, lock)?, lock, options, 0, device)
+}
+
+fn build_image_tower(
+    files: &TowerFiles,
+    lock: TowerLock,
+    options: TowerOptions,
+    seed: u64,
+    device: &Device,
+) -> Result<(ImageTower, Audit), ModelError> {
+    let (family, config) = image_config(&files.config, &files.config_path)?;
+    let config = ImageTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
+    let source = files.param_source(family, named_seed(seed, "image_tower"), lock, device);
+    let tower = ImageTower::new(&source.root(), config, options.pool.resolve());
+    let audit = source.into_audit();
+    files.judge(&audit, lock, "image tower", "image_pool")?;
+    Ok((tower, audit))
+}
+
+fn build_text_tower(
+    files: &TowerFiles,
+    lock: TowerLock,
+    options: TowerOptions,
+    seed: u64,
+    device: &Device,
+) -> Result<(TextTower, Audit), ModelError> {
+    let (family, config) = text_config(&files.config, &files.config_path)?;
+    let config = TextTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
+    let source = files.param_source(family, named_seed(seed, "text_tower"), lock, device);
+    let tower = TextTower::new(&source.root(), config, options.pool.resolve());
+    let audit = source.into_audit();
+    files.judge(&audit, lock, "text tower", "text_pool")?;
+    Ok((tower, audit))
+}
+
+impl TowerFiles {
+    fn param_source(&self, family: Family, seed: u64, lock: TowerLock, device: &Device) -> ParamSource {
+        let device = match lock.trains() {
+            true => device.clone().autodiff(),
+            false => device.clone().without_autodiff(),
+        };
+        let pretrained = match lock {
+            TowerLock::Scratch => None,
+            _ => self.weights.clone().map(|files| {
+                let names = NameTable::for_files(family, &files);
+                (files, names)
+            }),
+        };
+        ParamSource::new(device, seed, pretrained)
+    }
+
+    /// Refuses weights that do not fit, and random weights where they would stay random.
+    fn judge(&self, audit: &Audit, lock: TowerLock, part: &'static str, pool_key: &str) -> Result<(), ModelError> {
+        if !audit.mismatched.is_empty() {
+            return Err(ModelError::Shapes { dir: self.dir.clone(), mismatches: audit.mismatched.clone() });
+        }
+        let only_pooler = audit.missing.iter().all(|name| name.contains("pooler."));
+        if audit.missing.is_empty() || (lock.trains() && only_pooler) || self.weights.is_none() {
+            return Ok(());
+        }
+        let hint = if only_pooler {
+            format!(
+                "These weights were saved without a pooler. Set `{pool_key} = \"cls\"` (or \"mean\") to take the last \
+                 hidden state instead, or unlock the tower so that its pooler can be learned."
+            )
+        } else {
+            "Are these the weights of the model that `config.json` describes?".to_owned()
+        };
+        Err(match lock {
+            TowerLock::Locked => {
+                ModelError::LockedRandom { dir: self.dir.clone(), part, missing: audit.missing.clone(), hint }
+            }
+            _ => ModelError::Incomplete { dir: self.dir.clone(), missing: audit.missing.clone(), hint },
+        })
+    }
+}
+
+/// The reference's names of a model's parameters, for writing them.
+pub struct StoredNames {
+    image: NameTable,
+    text: NameTable,
+    head: NameTable,
+}
+
+impl StoredNames {
+    /// For the families of these two `config.json`s.
+    ///
+    /// # Errors
+    /// When a family is not supported.
+    pub fn new(image: &Value, text: &Value) -> Result<Self, ModelError> {
+        let here = Path::new("config.json");
+        Ok(Self {
+            image: NameTable::new(image_config(image, here)?.0),
+            text: NameTable::new(text_config(text, here)?.0),
+            head: NameTable::new(Family::Head),
+        })
+    }
+
+    /// Name and tensor as the reference stores the parameter at `path`.
+    ///
+    /// # Errors
+    /// When the reference has no such parameter.
+    pub fn stored(&self, path: &str, tensor: HostTensor) -> Result<(String, HostTensor), ModelError> {
+        let (prefix, table, rest) = match path.split_once('.') {
+            Some(("image_tower", rest)) => ("vision_model.", &self.image, rest),
+            Some(("text_tower", rest)) => ("text_model.", &self.text, rest),
+            _ => ("", &self.head, path),
+        };
+        let (name, layout) = table
+            .stored(rest)
+            .ok_or_else(|| ModelError::Export(format!("`{path}` has no name in the reference's layout")))?;
+        Ok((format!("{prefix}{name}"), layout.to_stored(&tensor.shape, tensor.values)))
+    }
+}

@@ -1,0 +1,75 @@
+//! Random numbers as pure functions of where they are used: no state to save, the same on every backend.
+
+use rayon::prelude::*;
+
+/// One step of SplitMix64 (Steele, Lea, Flood 2014): a bijective mix of 64 bits.
+fn split_mix(mut z: u64) -> u64 {
+    z = z.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// The seed of the stream called `name` under `seed`.
+pub fn named_seed(seed: u64, name: &str) -> u64 {
+    name.bytes().fold(split_mix(seed), |state, byte| split_mix(state ^ u64::from(byte)))
+}
+
+/// A uniform number in (0, 1) at `index` of the stream `seed`.
+fn uniform(seed: u64, index: u64) -> f64 {
+    // 53 bits, moved by half a step so that 0 (whose logarithm Box-Muller takes) cannot come out.
+    ((split_mix(seed ^ split_mix(index)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+}
+
+/// `count` normal numbers with mean 0 and the given standard deviation (Box-Muller).
+pub(crate) fn normal(seed: u64, count: usize, std: f64) -> Vec<f32> {
+    let draw = |index: usize| {
+        let radius = (-2.0 * uniform(seed, 2 * index as u64).ln()).sqrt();
+        let angle = std::f64::consts::TAU * uniform(seed, 2 * index as u64 + 1);
+        (std * radius * angle.cos()) as f32
+    };
+    (0..count).into_par_iter().map(draw).collect()
+}
+
+/// `count` factors of inverted dropout: 0 with `probability`, else 1 / (1 - probability).
+pub(crate) fn dropout_factors(seed: u64, count: usize, probability: f64) -> Vec<f32> {
+    // Two 32-bit draws a mix: the mask is made at memory speed.
+    let threshold = (probability * f64::from(u32::MAX)) as u32;
+    let keep = (1.0 / (1.0 - probability)) as f32;
+    let factor = |bits: u32| if bits < threshold { 0.0 } else { keep };
+    let mut factors = vec![0.0; count];
+    factors.par_chunks_mut(4096).enumerate().for_each(|(chunk, values)| {
+        for (pair, value) in values.chunks_mut(2).enumerate() {
+            let bits = split_mix(seed ^ split_mix((chunk * 2048 + pair) as u64));
+            value[0] = factor(bits as u32);
+            if let Some(second) = value.get_mut(1) {
+                *second = factor((bits >> 32) as u32);
+            }
+        }
+    });
+    factors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normal_numbers_have_the_asked_mean_and_deviation() {
+        let values = normal(named_seed(7, "weight"), 100_000, 0.02);
+        let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / 1e5;
+        let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 1e5;
+        assert!(mean.abs() < 3e-4, "{mean}");
+        assert!((variance.sqrt() - 0.02).abs() < 3e-4, "{variance}");
+    }
+
+    #[test]
+    fn dropout_keeps_the_expected_share_and_scale() {
+        let factors = dropout_factors(3, 100_001, 0.1);
+        let dropped = factors.iter().filter(|&&f| f == 0.0).count() as f64 / 100_001.0;
+        assert!((dropped - 0.1).abs() < 0.005, "{dropped}");
+        assert!(factors.iter().all(|&f| f == 0.0 || (f - 1.0 / 0.9).abs() < 1e-6));
+        assert_eq!(factors, dropout_factors(3, 100_001, 0.1));
+        assert_ne!(factors, dropout_factors(4, 100_001, 0.1));
+    }
+}

@@ -1,0 +1,118 @@
+//! Which rows of a packed `[rows, width]` tensor form which sequence. Only attention and pooling need to know.
+
+use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+
+/// Sequences laid end to end as rows, without padding.
+#[derive(Debug, Clone)]
+pub struct SequenceLayout {
+    /// Sequences.
+    pub batch: usize,
+    /// Rows of the longest one.
+    pub longest: usize,
+    lengths: Vec<usize>,
+    /// Absent when all sequences are equally long: then a reshape does.
+    ragged: Option<Ragged>,
+}
+
+#[derive(Debug, Clone)]
+struct Ragged {
+    /// `[batch * longest]`: the row that belongs in each padded slot (row 0 in the slots that are masked anyway).
+    row_of_slot: Tensor<1, Int>,
+    /// `[rows]`: the padded slot of each row.
+    slot_of_row: Tensor<1, Int>,
+    /// `[batch, 1, 1, longest]`, true where a slot is padding.
+    padding: Tensor<4, Bool>,
+}
+
+impl SequenceLayout {
+    /// Sequences of the given lengths (each at least 1); index tensors live on `device`.
+    pub fn new(lengths: Vec<usize>, device: &Device) -> Self {
+        let device = &device.clone().without_autodiff();
+        let (batch, longest) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
+        let ragged = lengths.iter().any(|&length| length != longest).then(|| {
+            let mut row_of_slot = vec![0i32; batch * longest];
+            let mut padding = vec![true; batch * longest];
+            let mut slot_of_row = Vec::new();
+            for (sequence, &length) in lengths.iter().enumerate() {
+                for slot in sequence * longest..sequence * longest + length {
+                    row_of_slot[slot] = slot_of_row.len() as i32;
+                    padding[slot] = false;
+                    slot_of_row.push(slot as i32);
+                }
+            }
+            let rows = slot_of_row.len();
+            Ragged {
+                row_of_slot: Tensor::from_data(TensorData::new(row_of_slot, [batch * longest]), device),
+                slot_of_row: Tensor::from_data(TensorData::new(slot_of_row, [rows]), device),
+                padding: Tensor::from_data(TensorData::new(padding, [batch, 1, 1, longest]), device),
+            }
+        });
+        Self { batch, longest, lengths, ragged }
+    }
+
+    /// `batch` sequences of `length` rows each.
+    pub fn uniform(batch: usize, length: usize) -> Self {
+        Self { batch, longest: length, lengths: vec![length; batch], ragged: None }
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// `[rows, heads * dim]` to `[batch, heads, longest, dim]`.
+    pub(crate) fn to_heads(&self, x: Tensor<2>, heads: usize) -> Tensor<4> {
+        let [_, width] = x.dims();
+        let padded = match &self.ragged {
+            Some(ragged) => x.select(0, ragged.row_of_slot.clone()),
+            None => x,
+        };
+        padded.reshape([self.batch, self.longest, heads, width / heads]).swap_dims(1, 2)
+    }
+
+    /// `[batch, heads, longest, dim]` back to `[rows, heads * dim]`.
+    pub(crate) fn to_rows(&self, x: Tensor<4>) -> Tensor<2> {
+        let [batch, heads, longest, dim] = x.dims();
+        let padded = x.swap_dims(1, 2).reshape([batch * longest, heads * dim]);
+        match &self.ragged {
+            Some(ragged) => padded.select(0, ragged.slot_of_row.clone()),
+            None => padded,
+        }
+    }
+
+    /// `[batch, 1, 1, longest]`, true at padding; `None` when there is none.
+    pub(crate) fn padding(&self) -> Option<Tensor<4, Bool>> {
+        self.ragged.as_ref().map(|ragged| ragged.padding.clone())
+    }
+
+    /// The first row of each sequence: `[rows, width]` to `[batch, width]`.
+    pub(crate) fn first(&self, x: Tensor<2>) -> Tensor<2> {
+        let mut start = 0;
+        let starts: Vec<i32> = self
+            .lengths
+            .iter()
+            .map(|length| {
+                let first = start;
+                start += length;
+                first as i32
+            })
+            .collect();
+        let device = x.device().without_autodiff();
+        let starts = Tensor::<1, Int>::from_data(TensorData::new(starts, [self.batch]), &device);
+        x.select(0, starts)
+    }
+
+    /// The mean of each sequence's rows after its first `skip`: `[rows, width]` to `[batch, width]`.
+    pub(crate) fn mean(&self, x: Tensor<2>, skip: usize) -> Tensor<2> {
+        let rows = self.rows();
+        let mut weights = vec![0.0f32; self.batch * rows];
+        let mut start = 0;
+        for (sequence, &length) in self.lengths.iter().enumerate() {
+            let counted = length - skip;
+            weights[sequence * rows + start + skip..sequence * rows + start + length].fill(1.0 / counted as f32);
+            start += length;
+        }
+        let device = x.device().without_autodiff();
+        Tensor::<2>::from_data(TensorData::new(weights, [self.batch, rows]), &device).matmul(x)
+    }
+}

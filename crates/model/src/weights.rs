@@ -1,0 +1,138 @@
+//! Reading tensors of a Hugging Face directory: `model.safetensors`, whole or in shards. It knows no model.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, SafeTensors};
+
+use crate::ModelError;
+
+/// A tensor on the host: `shape` and its values in row-major order.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HostTensor {
+    /// Sizes of the dimensions; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+/// The floating-point tensors of one directory, by their names in the files. f16 and bf16 are widened to f32.
+#[derive(Debug, Clone, Default)]
+pub struct WeightFiles {
+    tensors: BTreeMap<String, HostTensor>,
+}
+
+impl WeightFiles {
+    /// Reads every shard of `dir`.
+    ///
+    /// # Errors
+    /// When there are no safetensors weights, when a shard is missing, or when a file is malformed.
+    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+        let mut tensors = BTreeMap::new();
+        for path in weight_paths(dir)? {
+            read_file(&path, &mut tensors)?;
+        }
+        Ok(Self { tensors })
+    }
+
+    /// The tensor called `name`.
+    pub fn get(&self, name: &str) -> Option<&HostTensor> {
+        self.tensors.get(name)
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// Whether some name starts with `prefix`.
+    pub fn has_prefix(&self, prefix: &str) -> bool {
+        self.names().any(|name| name.starts_with(prefix))
+    }
+
+    /// The tensors below `prefix`, named without it.
+    #[must_use]
+    pub fn subset(&self, prefix: &str) -> Self {
+        let below = |(name, tensor): (&String, &HostTensor)| {
+            name.strip_prefix(prefix).map(|rest| (rest.to_owned(), tensor.clone()))
+        };
+        Self { tensors: self.tensors.iter().filter_map(below).collect() }
+    }
+
+    /// Applies `rename` to every name.
+    #[must_use]
+    pub fn renamed(self, rename: impl Fn(&str) -> String) -> Self {
+        Self { tensors: self.tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect() }
+    }
+}
+
+fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let single = dir.join("model.safetensors");
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let index = dir.join("model.safetensors.index.json");
+    if index.is_file() {
+        #[derive(serde::Deserialize)]
+        struct Index {
+            weight_map: HashMap<String, String>,
+        }
+        let text = fs::read_to_string(&index).map_err(|source| ModelError::Read { path: index.clone(), source })?;
+        let parsed: Index = serde_json::from_str(&text)
+            .map_err(|error| ModelError::Config { path: index.clone(), problem: error.to_string() })?;
+        let mut files: Vec<String> = parsed.weight_map.into_values().collect();
+        files.sort();
+        files.dedup();
+        return Ok(files.into_iter().map(|file| dir.join(file)).collect());
+    }
+    let pickle =
+        ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt"].iter().find(|f| dir.join(f).exists());
+    let hint = match pickle {
+        Some(file) => format!(
+            "; `{file}` is a pickle, which can run code when read and is refused. Convert it once with \
+             transformers: `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`"
+        ),
+        None => String::new(),
+    };
+    Err(ModelError::NoWeights { dir: dir.to_owned(), hint })
+}
+
+/// The floating-point tensors of one safetensors file, widened to f32.
+///
+/// # Errors
+/// When the file cannot be read or is malformed.
+pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, HostTensor>, ModelError> {
+    let mut tensors = BTreeMap::new();
+    read_file(path, &mut tensors)?;
+    Ok(tensors)
+}
+
+/// Reads one file into `tensors`; integers (`position_ids`) are no weights.
+fn read_file(path: &Path, tensors: &mut BTreeMap<String, HostTensor>) -> Result<(), ModelError> {
+    let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    let malformed = |problem: String| ModelError::Weights { path: path.to_owned(), problem };
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
+    for (name, view) in file.iter() {
+        if let Some(values) = widen(view.dtype(), view.data()) {
+            tensors.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), values });
+        }
+    }
+    Ok(())
+}
+
+fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let pairs = || bytes.chunks_exact(2).map(|b| [b[0], b[1]]);
+    match dtype {
+        Dtype::F32 => Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+        Dtype::F16 => Some(pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::BF16 => Some(pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::F64 => Some(
+            bytes
+                .chunks_exact(8)
+                .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
+                .collect(),
+        ),
+        _ => None,
+    }
+}

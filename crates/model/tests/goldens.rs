@@ -1,0 +1,263 @@
+//! Equality with transformers on the tiny random models that `scripts/goldens.py` made.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use dualenc_model::{
+    BuildOptions, Dropout, DualEncoder, HeadConfig, HostTensor, Lock, Pool, PositionCount, TokenSequences, TowerLock,
+    TowerOptions, TowerOutput, build_from_dual_encoder, image_tower_from, logits_per_text, normalize, parameters,
+    read_safetensors, text_tower_from,
+};
+use safetensors::SafeTensors;
+
+/// Largest difference allowed to the reference, whose outputs are of order 1.
+const TOLERANCE: f32 = 1e-4;
+
+fn goldens(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name)
+}
+
+fn device() -> Device {
+    Device::flex()
+}
+
+fn cls() -> TowerOptions {
+    TowerOptions { pool: Pool::Cls, dropout: None }
+}
+
+struct Expected {
+    floats: BTreeMap<String, HostTensor>,
+    ints: BTreeMap<String, Vec<Vec<u32>>>,
+}
+
+impl Expected {
+    fn read(dir: &Path) -> Self {
+        let path = dir.join("expected.safetensors");
+        let bytes = fs::read(&path).unwrap();
+        let mut ints = BTreeMap::new();
+        for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
+            if view.dtype() == safetensors::Dtype::I64 {
+                let values: Vec<u32> =
+                    view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+                ints.insert(name.to_owned(), values.chunks(view.shape()[1]).map(<[u32]>::to_vec).collect());
+            }
+        }
+        Self { floats: read_safetensors(&path).unwrap(), ints }
+    }
+
+    fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
+        let tensor = &self.floats[name];
+        Tensor::from_data(TensorData::new(tensor.values.clone(), tensor.shape.clone()), &device())
+    }
+}
+
+#[track_caller]
+fn assert_close<const D: usize>(name: &str, found: Tensor<D>, expected: &[f32]) {
+    let found = parameters::host(found).unwrap().values;
+    assert_eq!(found.len(), expected.len(), "{name}: number of values");
+    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let largest = expected.iter().map(|v| v.abs()).fold(0.0, f32::max);
+    assert!(largest > 0.05, "{name}: expected values are too small ({largest}) to tell anything");
+    assert!(worst <= TOLERANCE, "{name}: differs by {worst}");
+}
+
+fn check_image_tower(name: &str, options: TowerOptions, sizes: &[&str]) {
+    let dir = goldens("towers").join(name);
+    let expected = Expected::read(&dir);
+    let (tower, audit) = image_tower_from(&dir, TowerLock::Locked, options, &device()).unwrap();
+    assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{name}: {audit:?}");
+    for size in sizes {
+        let TowerOutput { hidden, pooled } =
+            tower.forward(expected.tensor(&format!("pixel_values{size}")), &Dropout::off());
+        assert_close(
+            &format!("{name} hidden{size}"),
+            hidden,
+            &expected.floats[&format!("last_hidden_state{size}")].values,
+        );
+        if options.pool == Pool::Auto {
+            assert_close(
+                &format!("{name} pooled{size}"),
+                pooled,
+                &expected.floats[&format!("pooler_output{size}")].values,
+            );
+        }
+    }
+}
+
+#[test]
+fn image_towers_equal_the_reference_at_their_own_and_at_other_sizes() {
+    for name in ["vit", "deit", "dinov2"] {
+        check_image_tower(name, TowerOptions::default(), &["", "_48"]);
+    }
+    for name in ["vit_no_pooler", "vit_classifier"] {
+        check_image_tower(name, cls(), &[""]);
+    }
+}
+
+#[test]
+fn a_trainable_tower_computes_what_a_locked_one_does() {
+    let dir = goldens("towers/dinov2");
+    let expected = Expected::read(&dir);
+    let (tower, _) = image_tower_from(&dir, TowerLock::Unlocked, TowerOptions::default(), &device()).unwrap();
+    let output = tower.forward(expected.tensor("pixel_values"), &Dropout::training(1));
+    assert!(output.pooled.is_autodiff());
+    assert_close("dinov2 trainable", output.pooled.without_autodiff(), &expected.floats["pooler_output"].values);
+}
+
+/// Rows of a padded `[batch, seq, width]` tensor at which the mask is 1.
+fn real_rows(padded: &HostTensor, mask: &[Vec<u32>]) -> Vec<f32> {
+    let width = padded.shape[2];
+    let rows = padded.values.chunks_exact(width).zip(mask.iter().flatten());
+    rows.filter(|(_, mask)| **mask == 1).flat_map(|(row, _)| row.to_vec()).collect()
+}
+
+fn check_text_tower(name: &str, options: TowerOptions, count: PositionCount) {
+    let dir = goldens("towers").join(name);
+    let expected = Expected::read(&dir);
+    let (tower, audit) = text_tower_from(&dir, TowerLock::Locked, options, &device()).unwrap();
+    assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{name}: {audit:?}");
+    let mut cases = 0;
+    for case in ["", "_b", "_left"] {
+        let get = |key: &str| expected.ints.get(&format!("{key}{case}")).or_else(|| expected.ints.get(key));
+        let Some(hidden) = expected.floats.get(&format!("last_hidden_state{case}")) else { continue };
+        let (ids, mask) = (get("input_ids").unwrap(), get("attention_mask").unwrap());
+        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+        let types = expected.ints.get(&format!("token_type_ids{case}")).unwrap_or(&zeros);
+        let output = tower.forward(&TokenSequences::from_padded(ids, types, mask, count), &Dropout::off()).unwrap();
+        assert_close(&format!("{name} hidden{case}"), output.hidden, &real_rows(hidden, mask));
+        if let (Pool::Auto, Some(pooled)) = (options.pool, expected.floats.get(&format!("pooler_output{case}"))) {
+            // The reference pools the first column, which is padding where that stands on the left.
+            if mask.iter().all(|row| row[0] == 1) {
+                assert_close(&format!("{name} pooled{case}"), output.pooled, &pooled.values);
+            }
+        }
+        cases += 1;
+    }
+    assert!(cases >= 1, "{name}: no case was compared");
+}
+
+#[test]
+fn text_towers_equal_the_reference_under_any_padding() {
+    check_text_tower("bert", TowerOptions::default(), PositionCount::Columns);
+    check_text_tower("bert_sharded", TowerOptions::default(), PositionCount::Columns);
+    check_text_tower("bert_mlm", cls(), PositionCount::Columns);
+    check_text_tower("bert_gamma_beta", cls(), PositionCount::Columns);
+    check_text_tower("roberta", TowerOptions::default(), PositionCount::Tokens);
+    check_text_tower("roberta_mlm", cls(), PositionCount::Tokens);
+}
+
+#[test]
+fn mean_pooling_is_the_mean_of_the_real_tokens() {
+    let dir = goldens("towers/bert");
+    let expected = Expected::read(&dir);
+    let options = TowerOptions { pool: Pool::Mean, dropout: None };
+    let (tower, _) = text_tower_from(&dir, TowerLock::Locked, options, &device()).unwrap();
+    let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
+    let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+    let tokens = TokenSequences::from_padded(ids, &zeros, mask, PositionCount::Columns);
+    let hidden = &expected.floats["last_hidden_state"];
+    let (seq, width) = (hidden.shape[1], hidden.shape[2]);
+    let mut means = Vec::new();
+    for (sequence, mask) in hidden.values.chunks_exact(seq * width).zip(mask) {
+        let length = mask.iter().sum::<u32>() as f32;
+        for column in 0..width {
+            let kept = (0..seq).filter(|&token| mask[token] == 1);
+            means.push(kept.map(|token| sequence[token * width + column]).sum::<f32>() / length);
+        }
+    }
+    assert_close("mean", tower.forward(&tokens, &Dropout::off()).unwrap().pooled, &means);
+}
+
+fn options(lock: &str) -> BuildOptions {
+    BuildOptions {
+        lock: lock.parse::<Lock>().unwrap(),
+        image: TowerOptions::default(),
+        text: TowerOptions::default(),
+        image_projection_locked: false,
+        text_projection_locked: false,
+        head: HeadConfig { embed_dim: 7, logit_scale: 0.0, logit_bias: None },
+        seed: 1,
+    }
+}
+
+#[test]
+fn whole_dual_encoders_equal_the_reference() {
+    for (name, count) in [
+        ("vit_bert", PositionCount::Columns),
+        ("vit_bert_v4", PositionCount::Columns),
+        ("deit_roberta", PositionCount::Tokens),
+        ("dinov2_bert", PositionCount::Columns),
+    ] {
+        let dir = goldens("dual").join(name);
+        let expected = Expected::read(&if name == "vit_bert_v4" { goldens("dual/vit_bert") } else { dir.clone() });
+        let model: DualEncoder = build_from_dual_encoder(&dir, &options("LL"), &device()).unwrap().model.valid();
+        let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
+        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+        let types = expected.ints.get("token_type_ids").unwrap_or(&zeros);
+        let tokens = TokenSequences::from_padded(ids, types, mask, count);
+        let image = model.image_features(expected.tensor("pixel_values"), &Dropout::off());
+        let text = model.text_features(&tokens, &Dropout::off()).unwrap();
+        assert_close(&format!("{name} image_features"), image.clone(), &expected.floats["image_features"].values);
+        assert_close(&format!("{name} text_features"), text.clone(), &expected.floats["text_features"].values);
+        let (image, text) = (normalize(image), normalize(text));
+        assert_close(&format!("{name} image_embeds"), image.clone(), &expected.floats["image_embeds"].values);
+        assert_close(&format!("{name} text_embeds"), text.clone(), &expected.floats["text_embeds"].values);
+        assert_close(
+            &format!("{name} logits"),
+            logits_per_text(&model, image, text),
+            &expected.floats["logits_per_text"].values,
+        );
+    }
+}
+
+#[test]
+fn a_locked_tower_without_pooler_weights_is_refused_with_the_way_out() {
+    let message = |dir: &str| {
+        image_tower_from(&goldens("towers").join(dir), TowerLock::Locked, TowerOptions::default(), &device())
+            .map(drop)
+            .unwrap_err()
+            .to_string()
+    };
+    let text = message("vit_classifier");
+    assert!(text.contains("the image tower is locked, but the weights lack 2 tensors"), "{text}");
+    assert!(text.contains("pooler.dense.weight") && text.contains("`image_pool = \"cls\"`"), "{text}");
+    let unlocked =
+        image_tower_from(&goldens("towers/vit_classifier"), TowerLock::Unlocked, TowerOptions::default(), &device());
+    let (_, audit) = unlocked.unwrap();
+    assert_eq!(audit.missing.len(), 2);
+    assert!(audit.unused.iter().any(|name| name == "classifier.weight"), "{audit:?}");
+}
+
+#[test]
+fn weights_of_another_shape_are_listed() {
+    let dir = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(goldens("towers/bert").join(file), dir.path().join(file)).unwrap();
+    }
+    let config = dir.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    let parsed: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let vocab = parsed["vocab_size"].as_u64().unwrap();
+    fs::write(&config, text.replace(&format!("\"vocab_size\": {vocab}"), "\"vocab_size\": 7")).unwrap();
+    let error =
+        text_tower_from(dir.path(), TowerLock::Unlocked, TowerOptions::default(), &device()).map(drop).unwrap_err();
+    let expected = format!("embeddings.word_embeddings.weight: expected [7, ");
+    assert!(error.to_string().contains(&expected), "{error}");
+}
+
+#[test]
+fn paths_of_the_builder_are_the_paths_of_the_fields() {
+    let built = build_from_dual_encoder(&goldens("dual/deit_roberta"), &options("UU"), &device()).unwrap();
+    let names = dualenc_model::StoredNames::new(&built.image_config, &built.text_config).unwrap();
+    let stored = read_safetensors(&goldens("dual/deit_roberta/model.safetensors")).unwrap();
+    let mut seen = 0;
+    for (path, tensor) in parameters::collect(&built.model, parameters::Which::All).unwrap() {
+        let (name, tensor) = names.stored(&path, tensor).unwrap();
+        assert_eq!(stored.get(&name), Some(&tensor), "{path} -> {name}");
+        seen += 1;
+    }
+    assert_eq!(seen, stored.len(), "parameters written and parameters of the reference");
+}

@@ -1,0 +1,1 @@
+"""One module a section of tests/goldens/; each has `write(folder)`."""

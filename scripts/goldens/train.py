@@ -1,0 +1,254 @@
+"""train/: a whole small training, from picture files and captions to the loss of every step.
+
+The loop is written here in plain PyTorch: VisionTextDualEncoderModel's forward, torch's AdamW and
+`clip_grad_norm_`, open_clip's warm-up and cosine (`open_clip_train/scheduler.py: cosine_lr`) and its order of clip,
+step, clamp of `logit_scale` to at most ln(100) (`open_clip_train/train.py: train_one_epoch`).
+"""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.nn import functional
+from transformers import (
+    BertModel,
+    VisionTextDualEncoderModel,
+    VisionTextDualEncoderProcessor,
+    ViTConfig,
+    ViTImageProcessorPil,
+    ViTModel,
+)
+
+from . import dual
+from .captions import PICTURES
+from .common import save_json
+from .pictures import figure_picture
+from .tokenizer import bert_tokenizer, set_fixed_padding
+
+CONFIG = {
+    "epochs": 4,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "betas": [0.9, 0.999],
+    "eps": 1e-8,
+    "weight_decay": 0.1,
+    "warmup_steps": 3,
+    "schedule": "cosine",
+    "clip_grad_norm": 1.0,
+    "max_logit_scale": math.log(100),
+    "shuffle": False,
+    "embed_dim": dual.PROJECTION_DIM,
+}
+# SigLIP (arXiv 2303.15343, section 3.2): t' = ln 10, b = -10.
+SIGLIP_LOGIT_SCALE = math.log(10)
+SIGLIP_LOGIT_BIAS = -10.0
+
+FINGERPRINTS = [
+    "visual_projection.weight",
+    "text_projection.weight",
+    "vision_model.embeddings.cls_token",
+    "vision_model.embeddings.position_embeddings",
+    "vision_model.embeddings.patch_embeddings.projection.weight",
+    "vision_model.layernorm.weight",
+    "vision_model.pooler.dense.weight",
+    "text_model.embeddings.word_embeddings.weight",
+    "text_model.embeddings.position_embeddings.weight",
+    "text_model.encoder.layer.0.attention.self.query.weight",
+    "text_model.encoder.layer.1.output.LayerNorm.bias",
+    "text_model.pooler.dense.weight",
+]
+
+
+@dataclass(frozen=True)
+class Run:
+    """`lock`: image tower, then text tower; L locked, U trained."""
+
+    lock: str
+    loss: str = "softmax"
+    duplicates: str = "ignore"
+    table: str = "train.csv"
+
+
+RUNS = {
+    "UU": Run("UU"),
+    "LU": Run("LU"),
+    "LL": Run("LL"),
+    "LU_positives": Run("LU", duplicates="positives"),
+    "LU_positives_repeated": Run("LU", duplicates="positives", table="train_repeated.csv"),
+    "UU_sigmoid": Run("UU", loss="sigmoid"),
+}
+
+
+def write_table(path: Path, rows: list[tuple[str, str]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "caption"])
+        writer.writerows(rows)
+
+
+def write_data(folder: Path) -> None:
+    (folder / "images").mkdir()
+    rows = []
+    for index, (figure, colour, ground, caption) in enumerate(PICTURES):
+        name = f"images/{index:02}.png"
+        figure_picture(name, figure, colour, ground).save(folder / name, optimize=True)
+        assert (folder / name).stat().st_size < 2048, name
+        rows.append((name, caption))
+    write_table(folder / "train.csv", rows)
+    # The same captions, but in each batch one picture stands in two rows, and one of these shares its caption with a
+    # third row. Pairs that only share a caption, or only a picture, have equal embeddings, and then soft targets give
+    # the very loss of diagonal targets: it takes such a chain to tell them apart.
+    repeated = {6: 5, 14: 13, 21: 22}
+    rows = [(rows[repeated.get(index, index)][0], caption) for index, (_, caption) in enumerate(rows)]
+    write_table(folder / "train_repeated.csv", rows)
+
+
+def write_models(folder: Path) -> None:
+    """`init/` is the whole model before the first step; `vit/` and `bert/` are its two towers alone."""
+    tokenizer = bert_tokenizer()
+    image_processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, resample=Image.Resampling.BICUBIC)
+    vision = ViTModel(ViTConfig(**dual.IMAGE | {"image_size": 32, "patch_size": 8}, intermediate_size=24))
+    text = dual.bert_model(tokenizer)
+    for tower in (vision, text):
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            setattr(tower.config, name, 0.0)
+    # Dropout layers are built with the model: build it again from the changed config.
+    vision, text = ViTModel(vision.config), BertModel(text.config)
+    model = dual.build(vision, text, "train", dual.LOGIT_SCALE_INIT)
+    model.save_pretrained(folder / "init")
+    VisionTextDualEncoderProcessor(image_processor, tokenizer).save_pretrained(folder / "init")
+    model.vision_model.save_pretrained(folder / "vit")
+    image_processor.save_pretrained(folder / "vit")
+    model.text_model.save_pretrained(folder / "bert")
+    tokenizer.save_pretrained(folder / "bert")
+    set_fixed_padding(folder / "init")
+    set_fixed_padding(folder / "bert")
+
+
+def decays(name: str, parameter: torch.nn.Parameter) -> bool:
+    kept = ("position_embeddings", "cls_token", "distillation_token", "mask_token")
+    return parameter.dim() > 1 and not any(part in name for part in kept)
+
+
+def learning_rate(step: int, steps: int) -> float:
+    warmup, peak = CONFIG["warmup_steps"], CONFIG["learning_rate"]
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+
+
+def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    return -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
+
+
+def positives(images: list[str], captions: list[str]) -> torch.Tensor:
+    """1 where row and column share the picture or the caption."""
+    size = range(len(images))
+    return torch.tensor([[float(images[i] == images[j] or captions[i] == captions[j]) for j in size] for i in size])
+
+
+def loss_of(run: Run, outputs, logit_scale, logit_bias, images: list[str], captions: list[str]) -> torch.Tensor:
+    similarity = outputs.image_embeds @ outputs.text_embeds.T
+    if run.loss == "sigmoid":
+        # arXiv 2303.15343, algorithm 1.
+        signs = 2 * torch.eye(len(images), dtype=similarity.dtype) - 1
+        return -functional.logsigmoid(signs * (similarity * logit_scale.exp() + logit_bias)).sum() / len(images)
+    if run.duplicates == "ignore":
+        return outputs.loss
+    logits = similarity * logit_scale.exp()
+    matrix = positives(images, captions).to(logits.dtype)
+    # The matrix is symmetric in which pairs match, so both directions normalise its rows.
+    targets = matrix / matrix.sum(dim=1, keepdim=True)
+    transposed = matrix.T / matrix.T.sum(dim=1, keepdim=True)
+    return (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, transposed)) / 2
+
+
+def trainable(model, run: Run) -> None:
+    """Locks towers as a whole, pooler included; projections and scale always train."""
+    model.train()
+    for tower, letter in zip((model.vision_model, model.text_model), run.lock, strict=True):
+        if letter == "L":
+            tower.requires_grad_(False).eval()
+
+
+def train(folder: Path, run: Run, dtype: torch.dtype) -> dict:
+    model = VisionTextDualEncoderModel.from_pretrained(folder / "init").to(dtype)
+    image_processor, tokenizer = ViTImageProcessorPil.from_pretrained(folder / "vit"), bert_tokenizer()
+    trainable(model, run)
+    parameters = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    logit_bias = torch.nn.Parameter(torch.tensor(SIGLIP_LOGIT_BIAS, dtype=dtype))
+    if run.loss == "sigmoid":
+        parameters["logit_bias"] = logit_bias
+        model.logit_scale.data.fill_(SIGLIP_LOGIT_SCALE)
+    groups = [
+        {"params": [p for n, p in parameters.items() if decays(n, p)], "weight_decay": CONFIG["weight_decay"]},
+        {"params": [p for n, p in parameters.items() if not decays(n, p)], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=0.0, betas=CONFIG["betas"], eps=CONFIG["eps"], foreach=False)
+
+    with (folder / run.table).open(newline="", encoding="utf-8") as file:
+        rows = [(row["image"], row["caption"]) for row in csv.DictReader(file)]
+    size = CONFIG["batch_size"]
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)] * CONFIG["epochs"]
+    record = {name: [] for name in ("loss", "learning_rate", "logit_scale", "logit_scale_exp", "grad_norm")}
+    if run.loss == "sigmoid":
+        record["logit_bias"] = []
+    for step, batch in enumerate(batches):
+        images, captions = zip(*batch, strict=True)
+        pictures = [Image.open(folder / name).convert("RGB") for name in images]
+        pixels = image_processor(pictures, return_tensors="pt").pixel_values
+        text = tokenizer(list(captions), padding=True, return_tensors="pt")
+        rate = learning_rate(step, len(batches))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        outputs = model(pixel_values=pixels.to(dtype), return_loss=True, **text)
+        loss = loss_of(run, outputs, model.logit_scale, logit_bias, images, captions)
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in parameters.values())
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), CONFIG["clip_grad_norm"], foreach=False)
+        record["loss"].append(loss.item())
+        record["learning_rate"].append(rate)
+        record["logit_scale"].append(model.logit_scale.item())
+        record["logit_scale_exp"].append(model.logit_scale.exp().item())
+        record["grad_norm"].append(norm.item())
+        if run.loss == "sigmoid":
+            record["logit_bias"].append(logit_bias.item())
+        optimizer.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(max=CONFIG["max_logit_scale"])
+    state = model.state_dict()
+    record["final"] = {
+        "logit_scale": model.logit_scale.item(),
+        "logit_scale_exp": model.logit_scale.exp().item(),
+        "tensors": {
+            name: {
+                "shape": list(state[name].shape),
+                "mean": state[name].double().mean().item(),
+                "abs_sum": state[name].double().abs().sum().item(),
+            }
+            for name in FINGERPRINTS
+        },
+    }
+    if run.loss == "sigmoid":
+        record["final"]["logit_bias"] = logit_bias.item()
+    record["trainable_parameters"] = sum(parameter.numel() for parameter in parameters.values())
+    return record
+
+
+def write(folder: Path) -> None:
+    write_data(folder)
+    write_models(folder)
+    runs = {}
+    for name, run in RUNS.items():
+        record = train(folder, run, torch.float32)
+        exact = train(folder, run, torch.float64)
+        # What single precision alone costs this trajectory: a reader's tolerance cannot be tighter.
+        record["loss_float64"] = exact["loss"]
+        record["grad_norm_float64"] = exact["grad_norm"]
+        settings = {"lock": run.lock, "loss_function": run.loss, "duplicates": run.duplicates, "table": run.table}
+        runs[name] = settings | record
+    save_json(folder / "expected.json", {"config": CONFIG, "runs": runs})
