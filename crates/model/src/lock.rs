@@ -40,6 +40,13 @@ pub struct Lock {
     pub text: TowerLock,
 }
 
+impl Default for Lock {
+    /// `LU`: a pretrained image tower that stays, and a pretrained text tower that learns to match it.
+    fn default() -> Self {
+        Self { image: TowerLock::Locked, text: TowerLock::Unlocked }
+    }
+}
+
 /// A text that is no lock.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::ModelError;
 use crate::weights::HostTensor;
@@ -184,6 +184,23 @@ pub fn lock<M: Module>(module: M) -> M {
         }
     }
     module.map(&mut Lock)
+}
+
+/// Puts every parameter of `module` into the gradient graph: it then trains.
+pub fn unlock<M: Module>(module: M) -> M {
+    struct Unlock;
+    impl ModuleMapper for Unlock {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            Param::from_mapped_value(id, value.without_autodiff().autodiff().require_grad(), mapper)
+        }
+    }
+    module.map(&mut Unlock)
+}
+
+/// A trainable `[1]` parameter of this value.
+pub fn scalar(value: f64, device: &Device) -> Param<Tensor<1>> {
+    Param::from_tensor(Tensor::from_data([value as f32], &device.clone().autodiff()))
 }
 
 /// blake3 over path, shape and f32 bits of the parameters asked for; in order of their paths.

@@ -1,0 +1,140 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Align a pretrained image tower with a pretrained text tower by contrastive training (LiT), then classify and retrieve
+/// without labels.
+#[derive(Debug, Parser)]
+#[command(name = "dualenc", version, max_term_width = 110)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+    /// How to tell what happens on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = Log::Auto)]
+    pub log: Log,
+}
+
+/// The form of what is told on stderr.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Log {
+    /// A progress bar on a terminal, plain lines elsewhere.
+    Auto,
+    /// Plain lines.
+    Plain,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Train a dual encoder as a config says.
+    Train(TrainArguments),
+    /// Measure zero-shot classification and retrieval.
+    Eval(EvalArguments),
+    /// Write embeddings of images and texts as safetensors.
+    Embed(EmbedArguments),
+    /// Write a model as a directory that transformers loads.
+    Export(ExportArguments),
+    /// Validate config, towers and data without training.
+    Check(ConfigArguments),
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArguments {
+    /// The config, a TOML file.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Lay a value over the config, such as `train.epochs=3`; may be given again. An empty value takes the key out.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// cpu, ndarray, wgpu, vulkan, cuda or cuda:N; overrides the config.
+    #[arg(long, value_name = "DEV")]
+    pub device: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct TrainArguments {
+    #[command(flatten)]
+    pub config: ConfigArguments,
+    /// Go on from the newest valid checkpoint of `run.dir`, or start if there is none.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["config", "model"]))]
+pub struct EvalArguments {
+    /// Run every `[eval.*]` of this config on the run's newest checkpoint.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Lay a value over the config, such as `run.dir=runs/other`; may be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    pub overrides: Vec<String>,
+    /// With `--config`: another checkpoint, run or VisionTextDualEncoder directory.
+    #[arg(long, value_name = "DIR", requires = "config")]
+    pub checkpoint: Option<PathBuf>,
+    /// A run directory, a checkpoint or a VisionTextDualEncoder directory.
+    #[arg(long, value_name = "DIR", requires = "task")]
+    pub model: Option<PathBuf>,
+    /// What to measure.
+    #[arg(long, value_enum, requires = "model")]
+    pub task: Option<EvalTask>,
+    /// Zero-shot: a folder that holds one folder of images a class.
+    #[arg(long, value_name = "FOLDER", required_if_eq("task", "zero-shot"))]
+    pub images: Option<PathBuf>,
+    /// Zero-shot: one class name a line, in the sorted order of the folders.
+    #[arg(long, value_name = "FILE")]
+    pub classnames: Option<PathBuf>,
+    /// Zero-shot: one prompt template a line, `{c}` standing for the class name.
+    #[arg(long, value_name = "FILE")]
+    pub templates: Option<PathBuf>,
+    /// Retrieval: a csv, tsv or jsonl of image and caption.
+    #[arg(long, value_name = "FILE", required_if_eq("task", "retrieval"))]
+    pub data: Option<PathBuf>,
+    /// Write the figures as JSON; `-`: to stdout.
+    #[arg(long, value_name = "OUT")]
+    pub json: Option<PathBuf>,
+    /// cpu, ndarray, wgpu, vulkan, cuda or cuda:N.
+    #[arg(long, value_name = "DEV")]
+    pub device: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EvalTask {
+    ZeroShot,
+    Retrieval,
+}
+
+#[derive(Debug, Args)]
+pub struct EmbedArguments {
+    /// A run directory, a checkpoint or a VisionTextDualEncoder directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// A folder of images (its subfolders too) or one image.
+    #[arg(long, value_name = "FOLDER_OR_FILE")]
+    pub images: Option<PathBuf>,
+    /// One text a line.
+    #[arg(long, value_name = "FILE")]
+    pub texts: Option<PathBuf>,
+    /// Where to write.
+    #[arg(long, value_name = "OUT.safetensors")]
+    pub out: PathBuf,
+    /// Also write the un-normalised projections.
+    #[arg(long)]
+    pub raw: bool,
+    /// cpu, ndarray, wgpu, vulkan, cuda or cuda:N.
+    #[arg(long, value_name = "DEV", default_value = "cpu")]
+    pub device: String,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// A run directory, a checkpoint or a VisionTextDualEncoder directory.
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// The directory to write; new or empty.
+    #[arg(long, value_name = "HFDIR")]
+    pub out: PathBuf,
+}

@@ -1,0 +1,223 @@
+//! One function a command. Results go to stdout, everything else to the [`Reporter`].
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use dualenc_train::config::{EvalSection, RunConfig, Task};
+use dualenc_train::{
+    Assembly, Compute, EmbedRequest, Encoder, EvalRecord, Evaluation, Event, ImageFeatures, Observer, Outcome, StopFlag,
+};
+use serde_json::{Value, json};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::args::{ConfigArguments, EmbedArguments, EvalArguments, EvalTask, ExportArguments, TrainArguments};
+use crate::figures;
+use crate::progress::Reporter;
+
+/// The signal that stopped a command, if one did.
+type Stopped = Option<u8>;
+
+/// Texts and images of one pass when no config says otherwise.
+const BATCH_SIZE: usize = 64;
+
+fn load_config(arguments: &ConfigArguments) -> anyhow::Result<RunConfig> {
+    let mut overrides = arguments.overrides.clone();
+    overrides.extend(arguments.device.iter().map(|device| format!("run.device={device}")));
+    Ok(RunConfig::load(&arguments.config, &overrides)?)
+}
+
+pub fn train(arguments: TrainArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let config = load_config(&arguments.config)?;
+    reporter.log_every_steps(config.run.log_every_steps);
+    let stop = catch_signals()?;
+    let outcome = dualenc_train::train(&config, arguments.resume, &stop, reporter)?;
+    reporter.finish();
+    match outcome {
+        Outcome::Finished { step } => {
+            let mut out = std::io::stdout().lock();
+            for record in reporter.last_evals() {
+                figures::print(&mut out, record)?;
+            }
+            writeln!(out, "trained {step} steps: {}", config.run.dir.display())?;
+            Ok(None)
+        }
+        Outcome::Stopped { step, signal } => {
+            reporter.on(Event::Note(format!("stopped by a signal after step {step}; `--resume` goes on from there")));
+            Ok(Some(u8::try_from(signal).unwrap_or(u8::MAX)))
+        }
+    }
+}
+
+/// The first signal asks the run to save and stop, the second ends it at once.
+fn catch_signals() -> anyhow::Result<StopFlag> {
+    let stop = StopFlag::default();
+    for (signal, code) in [(SIGINT, 130), (SIGTERM, 143)] {
+        let seen = Arc::new(AtomicBool::new(false));
+        signal_hook::flag::register_conditional_shutdown(signal, code, Arc::clone(&seen))?;
+        signal_hook::flag::register(signal, seen)?;
+        signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
+    }
+    Ok(stop)
+}
+
+pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let device = arguments.device.as_deref();
+    let found = match (&arguments.config, &arguments.model, arguments.task) {
+        (Some(config), _, _) => {
+            let config = RunConfig::load(config, &arguments.overrides)?;
+            let evaluations = open_evaluations(&config)?;
+            let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
+            let dir = arguments.checkpoint.as_deref().unwrap_or(&config.run.dir);
+            let assembly = Assembly::from_dir(dir, &compute, reporter)?;
+            evaluate(&evaluations, &assembly, &compute, reporter)?
+        }
+        (None, Some(dir), Some(task)) => {
+            let section = EvalSection {
+                task: match task {
+                    EvalTask::ZeroShot => Task::ZeroShot,
+                    EvalTask::Retrieval => Task::Retrieval,
+                },
+                images: arguments.images,
+                classnames: arguments.classnames,
+                templates: arguments.templates,
+                data: arguments.data,
+                every_epochs: None,
+                every_steps: None,
+                batch_size: BATCH_SIZE,
+            };
+            let name = if section.task == Task::ZeroShot { "zero-shot" } else { "retrieval" };
+            let evaluation = Evaluation::open(name, &section)?;
+            let compute = Compute::select(device.unwrap_or("cpu"), None)?;
+            let assembly = Assembly::from_dir(dir, &compute, reporter)?;
+            evaluate(&[evaluation], &assembly, &compute, reporter)?
+        }
+        // clap asks for one of the two, and for a task with a model.
+        _ => Vec::new(),
+    };
+    reporter.finish();
+    let to_stdout = arguments.json.as_deref() == Some(Path::new("-"));
+    let mut out = std::io::stdout().lock();
+    if !to_stdout {
+        for record in &found {
+            figures::print(&mut out, record)?;
+        }
+    }
+    if let Some(path) = &arguments.json {
+        let value = figures_json(&found, arguments.config.is_some());
+        let text = format!("{value:#}\n");
+        match to_stdout {
+            true => out.write_all(text.as_bytes())?,
+            false => std::fs::write(path, text)
+                .map_err(|source| anyhow::anyhow!("cannot write `{}`: {source}", path.display()))?,
+        }
+    }
+    Ok(None)
+}
+
+/// Of a config: every evaluation by its name. Of one task: its figures.
+fn figures_json(found: &[EvalRecord], by_name: bool) -> Value {
+    let figures = |record: &EvalRecord| {
+        let mut value = json!({"task": record.task});
+        if let Some(object) = value.as_object_mut() {
+            object.extend(record.metrics.clone());
+        }
+        value
+    };
+    match (by_name, found) {
+        (false, [record]) => figures(record),
+        _ => {
+            let by_name: serde_json::Map<String, Value> =
+                found.iter().map(|record| (record.name.clone(), figures(record))).collect();
+            json!({"step": found.first().map(|record| record.step), "evaluations": by_name})
+        }
+    }
+}
+
+fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
+    if config.eval.is_empty() {
+        return Err(dualenc_train::TrainError::Usage(
+            "the config has no `[eval.NAME]` section; add one, or use `--model DIR --task ...`".to_owned(),
+        )
+        .into());
+    }
+    Ok(config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?)
+}
+
+fn evaluate(
+    evaluations: &[Evaluation],
+    assembly: &Assembly,
+    compute: &Compute,
+    reporter: &mut Reporter,
+) -> anyhow::Result<Vec<EvalRecord>> {
+    let model = assembly.model.valid();
+    let mut features = kept_features(assembly, compute)?;
+    let mut found = Vec::new();
+    for evaluation in evaluations {
+        let encoder = Encoder {
+            model: &model,
+            tokenizer: &assembly.tokenizer,
+            compute,
+            workers: compute.threads,
+            batch_size: evaluation.batch_size,
+        };
+        let metrics = evaluation.run(&encoder, features.as_mut(), &assembly.processor, reporter)?;
+        let (name, task) = (evaluation.name.clone(), evaluation.task().to_owned());
+        found.push(EvalRecord { step: assembly.step.unwrap_or(0), name, task, metrics });
+    }
+    Ok(found)
+}
+
+/// The feature cache of the run that a model comes from, where its image tower is locked.
+fn kept_features(assembly: &Assembly, compute: &Compute) -> anyhow::Result<Option<ImageFeatures>> {
+    let Some(config) = assembly.config.as_ref().filter(|config| config.cache.enabled) else { return Ok(None) };
+    if !assembly.model.image_tower.is_locked() || !config.cache_dir().is_dir() {
+        return Ok(None);
+    }
+    let tower = assembly.model.image_tower.clone();
+    let features = ImageFeatures::new(tower, Arc::clone(&assembly.processor), compute.clone(), compute.threads);
+    Ok(Some(features.cached(&config.cache_dir())?))
+}
+
+pub fn embed(arguments: EmbedArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let compute = Compute::select(&arguments.device, None)?;
+    let assembly = Assembly::from_dir(&arguments.model, &compute, reporter)?;
+    let request = EmbedRequest {
+        images: arguments.images.as_deref(),
+        texts: arguments.texts.as_deref(),
+        raw: arguments.raw,
+        batch_size: BATCH_SIZE,
+    };
+    let done = dualenc_train::embed(&assembly, &request, &arguments.out, &compute, reporter)?;
+    reporter.finish();
+    let mut out = std::io::stdout().lock();
+    let (images, texts, dim) = (done.num_images, done.num_texts, done.dim);
+    writeln!(out, "wrote {images} image and {texts} text embeddings of {dim} values to {}", arguments.out.display())?;
+    Ok(None)
+}
+
+pub fn export(arguments: ExportArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let compute = Compute::select("cpu", None)?;
+    let assembly = Assembly::from_dir(&arguments.model, &compute, reporter)?;
+    dualenc_train::export(&assembly, &arguments.out)?;
+    reporter.finish();
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "wrote a VisionTextDualEncoder to {}", arguments.out.display())?;
+    Ok(None)
+}
+
+pub fn check(arguments: ConfigArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let config = load_config(&arguments)?;
+    let found = dualenc_train::check(&config, reporter)?;
+    reporter.finish();
+    let mut out = std::io::stdout().lock();
+    for line in &found.facts {
+        writeln!(out, "{line}")?;
+    }
+    if found.problems.is_empty() {
+        writeln!(out, "no problems found")?;
+        return Ok(None);
+    }
+    Err(dualenc_train::TrainError::Usage(found.problems.join("\n")).into())
+}

@@ -1,0 +1,313 @@
+//! Tables of image path and caption, separated by commas, tabs or another character.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::{BadRows, Dataset, DatasetBuilder};
+use crate::error::{DataError, nearest};
+use crate::image_ref::ImageRef;
+
+/// Names that other tools give the image column (open_clip, img2dataset, Hugging Face, COCO conversions).
+const IMAGE_NAMES: [&str; 9] =
+    ["image", "image_path", "filepath", "file_name", "filename", "path", "img", "file", "url"];
+/// Names that other tools give the caption column.
+const CAPTION_NAMES: [&str; 7] = ["caption", "title", "text", "sentence", "description", "captions", "label"];
+
+/// `[data.train.csv]` (or `.tsv`): a table with a header; one row a caption. Rows that name the same image share it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CsvSource {
+    /// The table, in UTF-8.
+    pub path: PathBuf,
+    /// Column of the image path.
+    #[serde(default = "default_image")]
+    pub image: String,
+    /// Column of the caption.
+    #[serde(default = "default_caption")]
+    pub caption: String,
+    /// Directory that image paths are relative to; without it, the directory of the table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// One character; without it a tab for `.tsv`, else a comma.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delimiter: Option<char>,
+    /// What to do with a malformed row.
+    #[serde(default)]
+    pub bad_rows: BadRows,
+}
+
+pub(crate) fn default_image() -> String {
+    IMAGE_NAMES[0].to_owned()
+}
+
+pub(crate) fn default_caption() -> String {
+    CAPTION_NAMES[0].to_owned()
+}
+
+impl CsvSource {
+    /// The table `path` with columns `image` and `caption`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            image: default_image(),
+            caption: default_caption(),
+            root: None,
+            delimiter: None,
+            bad_rows: BadRows::default(),
+        }
+    }
+
+    /// Takes relative paths as relative to `base`.
+    pub fn resolve(&mut self, base: &Path) {
+        self.path = base.join(&self.path);
+        self.root = self.root.take().map(|root| base.join(root));
+    }
+
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// [`DataError::Column`] with the columns found, [`DataError::Row`] with the line, [`DataError::Empty`],
+    /// [`DataError::Read`].
+    pub fn read(&self) -> Result<Dataset, DataError> {
+        let tab = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+        self.read_with(if tab { b'\t' } else { b',' })
+    }
+
+    pub(crate) fn read_with(&self, default_delimiter: u8) -> Result<Dataset, DataError> {
+        let path = &self.path;
+        let delimiter = match self.delimiter {
+            None => default_delimiter,
+            Some(delimiter) => {
+                u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or_else(|| DataError::Malformed {
+                    path: path.clone(),
+                    reason: format!("the delimiter is `{delimiter}`; expected an ASCII character"),
+                })?
+            }
+        };
+        let file = std::fs::File::open(path).map_err(DataError::read(path))?;
+        let mut reader = ::csv::ReaderBuilder::new()
+            .delimiter(delimiter)
+            .has_headers(false)
+            .flexible(true)
+            .from_reader(std::io::BufReader::new(file));
+        let mut record = ::csv::ByteRecord::new();
+        let failed = |error: ::csv::Error| match error.into_kind() {
+            ::csv::ErrorKind::Io(source) => DataError::Read { path: path.clone(), source },
+            other => DataError::Malformed { path: path.clone(), reason: format!("{other:?}") },
+        };
+
+        if !reader.read_byte_record(&mut record).map_err(failed)? {
+            return Err(self.empty("an empty file"));
+        }
+        let header: Vec<String> = record.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect();
+        let header: Vec<String> =
+            header.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned()).collect();
+        let image = self.column(&header, &self.image, "image", &IMAGE_NAMES, delimiter)?;
+        let caption = self.column(&header, &self.caption, "caption", &CAPTION_NAMES, delimiter)?;
+
+        let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
+        let mut builder = DatasetBuilder::new(root);
+        while reader.read_byte_record(&mut record).map_err(failed)? {
+            let line = record.position().map_or(0, ::csv::Position::line);
+            if let Err(reason) = push_row(&mut builder, root, &record, header.len(), image, caption, line, path) {
+                builder.skipped.or_fail(self.bad_rows, DataError::row(path, "line", line, reason))?;
+            }
+        }
+        if builder.is_empty() {
+            return Err(self.empty("a header and no usable row"));
+        }
+        Ok(builder.build())
+    }
+
+    fn empty(&self, found: &str) -> DataError {
+        DataError::Empty {
+            path: self.path.clone(),
+            found: found.to_owned(),
+            expected: "a header, then one row an image and caption",
+        }
+    }
+
+    fn column(
+        &self,
+        header: &[String],
+        name: &str,
+        key: &str,
+        known: &[&str],
+        delimiter: u8,
+    ) -> Result<usize, DataError> {
+        if let Some(index) = header.iter().position(|column| column == name) {
+            return Ok(index);
+        }
+        let columns = || header.iter().map(String::as_str);
+        let other_delimiter = |(character, _): &(char, _)| {
+            header.len() == 1 && header[0].contains(*character) && *character != char::from(delimiter)
+        };
+        let delimiters = [('\t', "\\t"), (';', ";"), (',', ","), ('|', "|")];
+        let hint = if let Some((_, written)) = delimiters.iter().find(|it| other_delimiter(it)) {
+            Some(format!("; the separator seems to be another: set `delimiter = \"{written}\"`"))
+        } else {
+            let close = nearest(name, columns())
+                .or_else(|| known.iter().find_map(|known| columns().find(|column| column.eq_ignore_ascii_case(known))));
+            close.map(|column| format!("; set `{key} = \"{column}\"`?"))
+        };
+        Err(DataError::Column { path: self.path.clone(), column: name.to_owned(), found: header.to_vec(), hint })
+    }
+}
+
+/// Adds one record; the error is the reason alone.
+#[expect(clippy::too_many_arguments, reason = "the loop's own state, used once")]
+fn push_row(
+    builder: &mut DatasetBuilder,
+    root: &Path,
+    record: &::csv::ByteRecord,
+    columns: usize,
+    image: usize,
+    caption: usize,
+    line: u64,
+    path: &Path,
+) -> Result<(), String> {
+    if record.len() != columns {
+        return Err(format!("found {} fields; expected {columns}, as in the header", record.len()));
+    }
+    let text =
+        |index: usize| std::str::from_utf8(&record[index]).map_err(|_| "not UTF-8; save the table as UTF-8".to_owned());
+    let (image, caption) = (text(image)?, text(caption)?);
+    let place = || format!("`{}`, line {line}", path.display());
+    push_pair(builder, root, image, caption, place)
+}
+
+/// Adds an image path and a caption; empty ones are counted, not added.
+pub(crate) fn push_pair(
+    builder: &mut DatasetBuilder,
+    root: &Path,
+    image: &str,
+    caption: &str,
+    place: impl Fn() -> String,
+) -> Result<(), String> {
+    let image = image.trim();
+    if image.is_empty() {
+        builder.skipped.note(|| format!("{}: no image", place()));
+        return Ok(());
+    }
+    if image.starts_with("http://") || image.starts_with("https://") {
+        return Err(format!("the image is a URL, `{image}`; expected a local file: download the images first"));
+    }
+    if image.contains('\0') {
+        return Err("the image path holds a NUL character".to_owned());
+    }
+    if !builder.push(ImageRef::File(root.join(image)), caption) {
+        builder.skipped.note(|| format!("{}: empty caption", place()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::Source;
+
+    fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        let result = Source::from_path(&path).unwrap().read();
+        result.map_err(|error| error.to_string().replace(&dir.path().display().to_string(), "DIR"))
+    }
+
+    #[test]
+    fn rows_become_pairs_and_share_images() {
+        let dataset =
+            read("d.csv", "\u{feff}id,image,caption\n1,a.png,\"a cat, asleep\"\n2,b.png,a dog\n3,a.png,a pet\n")
+                .unwrap();
+        assert_eq!(dataset.images.len(), 2);
+        assert!(dataset.images[1].key().ends_with("/b.png"));
+        let texts: Vec<_> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+        assert_eq!(texts, ["a cat, asleep", "a dog", "a pet"]);
+        assert_eq!(dataset.captions_of(0), [0, 2]);
+    }
+
+    #[test]
+    fn tsv_quotes_and_crlf() {
+        let dataset = read("d.tsv", "image\tcaption\r\na.png\ta, b\r\n").unwrap();
+        assert_eq!(dataset.captions[0].text, "a, b");
+    }
+
+    #[test]
+    fn a_missing_column_names_those_found_and_the_way_out() {
+        assert_eq!(
+            read("d.csv", "filepath,title\na.png,x\n").unwrap_err(),
+            "`DIR/d.csv` has no column `image`; its columns are `filepath`, `title`; set `image = \"filepath\"`?"
+        );
+        assert_eq!(
+            read("d.csv", "image,captoin\na.png,x\n").unwrap_err(),
+            "`DIR/d.csv` has no column `caption`; its columns are `image`, `captoin`; set `caption = \"captoin\"`?"
+        );
+        assert_eq!(
+            read("d.csv", "image\tcaption\na.png\tx\n").unwrap_err(),
+            "`DIR/d.csv` has no column `image`; its columns are `image\tcaption`; the separator seems to be another: \
+             set `delimiter = \"\\t\"`"
+        );
+        assert_eq!(
+            read("d.csv", "x,y\n1,2\n").unwrap_err(),
+            "`DIR/d.csv` has no column `image`; its columns are `x`, `y`"
+        );
+    }
+
+    #[test]
+    fn malformed_rows_are_named_by_line() {
+        assert_eq!(
+            read("d.csv", "image,caption\na.png,x\nb.png,y,z\n").unwrap_err(),
+            "`DIR/d.csv`, line 3: found 3 fields; expected 2, as in the header"
+        );
+        assert_eq!(
+            read("d.csv", b"image,caption\na.png,caf\xe9\n").unwrap_err(),
+            "`DIR/d.csv`, line 2: not UTF-8; save the table as UTF-8"
+        );
+        assert_eq!(
+            read("d.csv", "image,caption\nhttp://x/a.png,x\n").unwrap_err(),
+            "`DIR/d.csv`, line 2: the image is a URL, `http://x/a.png`; expected a local file: download the images first"
+        );
+    }
+
+    #[test]
+    fn empty_captions_are_counted_and_named() {
+        let dataset = read("d.csv", "image,caption\na.png,x\nb.png,  \n,y\n").unwrap();
+        assert_eq!((dataset.captions.len(), dataset.skipped.count), (1, 2));
+        assert!(dataset.skipped.first[0].ends_with("d.csv`, line 3: empty caption"), "{:?}", dataset.skipped);
+        assert!(dataset.skipped.first[1].ends_with("line 4: no image"));
+    }
+
+    #[test]
+    fn bad_rows_can_be_skipped_by_choice() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d.csv");
+        std::fs::write(&path, "image,caption\na.png\nb.png,y\n").unwrap();
+        let source = CsvSource { bad_rows: BadRows::Skip, ..CsvSource::new(path) };
+        let dataset = source.read().unwrap();
+        assert_eq!((dataset.captions.len(), dataset.skipped.count), (1, 1));
+        assert!(dataset.skipped.first[0].contains("line 2: found 1 fields"));
+    }
+
+    #[test]
+    fn empty_files_and_strange_extensions_are_errors() {
+        assert!(read("d.csv", "").unwrap_err().contains("holds no samples: an empty file"));
+        assert!(read("d.csv", "image,caption\n").unwrap_err().contains("a header and no usable row"));
+        let error = Source::from_path("x/data.xlsx").unwrap_err().to_string();
+        assert_eq!(error, "`x/data.xlsx` has the extension `xlsx`; expected one of `csv`, `tsv`, `jsonl`");
+    }
+
+    #[test]
+    fn config_keys_are_strict_and_paths_resolve() {
+        let mut source: Source =
+            toml::from_str("[csv]\npath = \"d.csv\"\nroot = \"images\"\ndelimiter = \";\"").unwrap();
+        source.resolve(Path::new("/config"));
+        let Source::Csv(csv) = &source else { panic!("{source:?}") };
+        assert_eq!(csv.path, Path::new("/config/d.csv"));
+        assert_eq!(csv.root.as_deref(), Some(Path::new("/config/images")));
+        assert_eq!((csv.delimiter, csv.caption.as_str()), (Some(';'), "caption"));
+        let error = toml::from_str::<Source>("[csv]\npath = \"d.csv\"\nimages = \"x\"").unwrap_err().to_string();
+        assert!(error.contains("unknown field `images`"), "{error}");
+    }
+}

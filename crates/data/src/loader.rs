@@ -1,0 +1,276 @@
+//! Batches of pairs, in an order that is a pure function of (seed, epoch, step): samples are read, decoded and
+//! processed on worker threads, put in order, and collated ahead of the consumer.
+//!
+//! A bad image is replaced by the next pair of the data set, so every batch is whole and the replacement is the same in
+//! every run, with pixels or with cached features.
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::bad::{BadImages, BadSamplePolicy, Skipped};
+use crate::dataset::{CaptionMode, Dataset, Pair};
+use crate::error::DataError;
+use crate::image::{Limits, decode};
+use crate::image_ref::ImageRef;
+use crate::order::Plan;
+use crate::ordered_map::{ordered_map, panic_message};
+use crate::processor::ImageProcessor;
+use crate::tokenizer::Encoded;
+use crate::tokens::{TokenBatch, Tokens};
+
+/// Samples begun ahead for each worker: enough that none waits while one slow image is decoded.
+const QUEUE_PER_WORKER: usize = 8;
+
+/// Whole batches kept ready beside the one in use.
+const BATCHES_AHEAD: usize = 1;
+
+/// What a [`PairLoader`] loads.
+#[derive(Clone, Debug)]
+pub struct LoaderOptions {
+    /// The images and captions.
+    pub dataset: Arc<Dataset>,
+    /// What the pairs of an epoch are.
+    pub mode: CaptionMode,
+    /// How an epoch is cut; its `len` must be `dataset.num_pairs(mode)`, its `seed` also chooses captions.
+    pub plan: Plan,
+    /// First global step, 0-based. A resumed run passes the number of completed steps.
+    pub start_step: u64,
+    /// How many steps to give.
+    pub num_steps: u64,
+    /// Processing of the images; `None` to load no pixels (their features are cached).
+    pub processor: Option<Arc<ImageProcessor>>,
+    /// The captions' tokens.
+    pub tokens: Tokens,
+    /// How many unusable images to bear.
+    pub bad: BadSamplePolicy,
+    /// Where unusable images are recorded; share it between the loaders of a run.
+    pub bad_images: BadImages,
+    /// Images known to be unusable: replaced like those found so, without being read or reported.
+    pub known_bad: Arc<HashSet<usize>>,
+    /// Threads.
+    pub workers: usize,
+}
+
+/// One batch.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Global step, 0-based.
+    pub step: u64,
+    /// Epoch, 0-based.
+    pub epoch: u64,
+    /// What is in it, after replacement of bad images.
+    pub pairs: Vec<Pair>,
+    /// `[batch, 3, height, width]`, flat; empty when no processor was given.
+    pub pixels: Vec<f32>,
+    /// One sequence a pair.
+    pub tokens: TokenBatch,
+    /// Images first found unusable in this batch.
+    pub skipped: Vec<Skipped>,
+}
+
+/// Reads, decodes and processes one image: `[3, height, width]`, flat.
+///
+/// # Errors
+/// [`DataError::Image`].
+pub fn load_pixels(image: &ImageRef, processor: &ImageProcessor) -> Result<Vec<f32>, DataError> {
+    let bytes = image.read()?;
+    let decoded = decode(&bytes, &Limits::default()).map_err(|source| image.fail(source))?;
+    Ok(processor.process(&decoded))
+}
+
+/// An iterator over the batches of steps `start_step..start_step + num_steps`. It ends after its first error.
+#[derive(Debug)]
+pub struct PairLoader {
+    batches: Option<Receiver<Result<Batch, DataError>>>,
+    collator: Option<JoinHandle<()>>,
+    remaining: u64,
+}
+
+impl PairLoader {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// [`DataError::Loader`] when an epoch has no batch, the plan is for another number of pairs, or all images are
+    /// known to be bad.
+    pub fn new(options: LoaderOptions) -> Result<Self, DataError> {
+        let pairs = options.dataset.num_pairs(options.mode);
+        let fail = |reason: String| Err(DataError::Loader { reason });
+        if options.plan.len != pairs {
+            return fail(format!("the plan is for {} pairs, the data set has {pairs}", options.plan.len));
+        }
+        if options.num_steps > 0 && options.plan.batches_per_epoch() == 0 {
+            return fail(format!(
+                "{pairs} pairs do not fill one batch of {}; lower `train.batch_size` or add data",
+                options.plan.batch_size
+            ));
+        }
+        if !options.dataset.images.is_empty() && options.known_bad.len() >= options.dataset.images.len() {
+            return fail(format!("none of the {} images can be used", options.dataset.images.len()));
+        }
+        let remaining = options.num_steps;
+        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+        let collator = std::thread::spawn(move || {
+            for batch in batches(options) {
+                let failed = batch.is_err();
+                // A closed channel means that the consumer has gone.
+                if sender.send(batch).is_err() || failed {
+                    return;
+                }
+            }
+        });
+        Ok(Self { batches: Some(receiver), collator: Some(collator), remaining })
+    }
+}
+
+impl Iterator for PairLoader {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.remaining == 0 {
+            return None;
+        }
+        let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
+        let batch = received.unwrap_or_else(|| {
+            let message = match self.collator.take().map(JoinHandle::join) {
+                Some(Err(panic)) => panic_message(panic.as_ref()),
+                _ => "it ended early".to_owned(),
+            };
+            Err(DataError::Worker { job: "collating a batch".to_owned(), message })
+        });
+        self.remaining = if batch.is_ok() { self.remaining - 1 } else { 0 };
+        Some(batch)
+    }
+}
+
+impl Drop for PairLoader {
+    fn drop(&mut self) {
+        // Closing the channel first frees a collator that waits for room in it.
+        self.batches = None;
+        if let Some(collator) = self.collator.take() {
+            let _ = collator.join();
+        }
+    }
+}
+
+/// One sample of one batch.
+#[derive(Clone, Copy, Debug)]
+struct Job {
+    step: u64,
+    epoch: u64,
+    index: usize,
+    last_of_batch: bool,
+}
+
+struct Sample {
+    job: Job,
+    pair: Pair,
+    pixels: Vec<f32>,
+    tokens: Encoded,
+    /// Images found unusable on the way to this pair.
+    bad: Vec<Skipped>,
+}
+
+fn jobs(plan: Plan, start_step: u64, num_steps: u64) -> impl Iterator<Item = Job> + Send + 'static {
+    (start_step..start_step.saturating_add(num_steps)).flat_map(move |step| {
+        let (epoch, step_in_epoch) = plan.locate(step).unwrap_or((0, 0));
+        let indices = plan.batch(epoch, step_in_epoch);
+        let last = indices.len().saturating_sub(1);
+        indices.into_iter().enumerate().map(move |(i, index)| Job { step, epoch, index, last_of_batch: i == last })
+    })
+}
+
+fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataError>> {
+    let jobs = jobs(options.plan, options.start_step, options.num_steps);
+    let (bad_images, dataset, policy) = (options.bad_images.clone(), Arc::clone(&options.dataset), options.bad);
+    let batch_size = options.plan.batch_size;
+    let (workers, queue_len) = (options.workers.max(1), options.workers.max(1) * QUEUE_PER_WORKER);
+    let options = Arc::new(options);
+    let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, job));
+    std::iter::from_fn(move || {
+        let mut batch = Batch::default();
+        loop {
+            let sample = match samples.next()? {
+                Ok(Ok(sample)) => sample,
+                Ok(Err(error)) | Err(error) => return Some(Err(error)),
+            };
+            if batch.pairs.is_empty() {
+                (batch.step, batch.epoch) = (sample.job.step, sample.job.epoch);
+                batch.pixels.reserve_exact(sample.pixels.len() * batch_size);
+            }
+            // Recorded here, in the order of the samples, so that runs report the same images at the same steps.
+            for skipped in sample.bad {
+                if bad_images.record(skipped.clone()) {
+                    batch.skipped.push(skipped);
+                    if let Err(error) = bad_images.check(&dataset, policy) {
+                        return Some(Err(error));
+                    }
+                }
+            }
+            batch.pairs.push(sample.pair);
+            batch.pixels.extend_from_slice(&sample.pixels);
+            batch.tokens.push(sample.tokens);
+            if sample.job.last_of_batch {
+                return Some(Ok(batch));
+            }
+        }
+    })
+}
+
+/// The pair of a job, or the first usable one after it in data-set order.
+fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
+    let dataset = &options.dataset;
+    let mut bad = Vec::new();
+    for offset in 0..options.plan.len {
+        let index = (job.index + offset) % options.plan.len;
+        let pair = dataset.pair(options.mode, index, options.plan.seed, job.epoch);
+        // Recorded images need no second reading: the outcome is the same.
+        if options.known_bad.contains(&pair.image)
+            || bad.iter().any(|skipped: &Skipped| skipped.image == pair.image)
+            || options.bad_images.contains(pair.image)
+        {
+            continue;
+        }
+        let image = &dataset.images[pair.image];
+        let loaded = match &options.processor {
+            None => Ok(Vec::new()),
+            Some(processor) => catch_unwind(AssertUnwindSafe(|| load_pixels(image, processor))).map_err(|panic| {
+                DataError::Worker { job: format!("image `{}`", image.key()), message: panic_message(panic.as_ref()) }
+            })?,
+        };
+        match loaded {
+            Ok(pixels) => {
+                let tokens = options.tokens.encode(dataset, pair.caption)?;
+                return Ok(Sample { job, pair, pixels, tokens, bad });
+            }
+            Err(DataError::Image { key, source }) => {
+                bad.push(Skipped { image: pair.image, key, reason: source.to_string() });
+                // So many in a row are over any sensible limit: stop before reading the rest of the data set.
+                if over_limit(options, bad.len()) {
+                    return Err(too_many(options, bad));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(too_many(options, bad))
+}
+
+fn over_limit(options: &LoaderOptions, bad: usize) -> bool {
+    bad as f64 > options.bad.max_bad_fraction * options.dataset.images.len() as f64
+}
+
+/// The error for a run of bad images that alone is over the limit, or that leaves nothing to use.
+fn too_many(options: &LoaderOptions, bad: Vec<Skipped>) -> DataError {
+    for skipped in bad {
+        options.bad_images.record(skipped);
+    }
+    match options.bad_images.check(&options.dataset, options.bad) {
+        Err(error) => error,
+        Ok(()) => {
+            DataError::Loader { reason: format!("none of the {} images can be used", options.dataset.images.len()) }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Pillow's image resampling, byte for byte (`src/libImaging/Resample.c` of Pillow 13): a pass along each axis of a
+//! separable filter in 22-bit fixed point, rounded and clipped to bytes in between.
+//!
+//! The horizontal pass comes first, but for images that lose more than twice as many rows as columns: Pillow 13 began
+//! to turn the order around there, so earlier releases differ on such images by a few levels.
+//!
+//! Written so that the inner loops vectorise: the horizontal pass works on a transposed strip of rows, so that both
+//! passes multiply one weight with a run of bytes.
+
+use crate::image::RgbImage;
+
+/// Fraction bits of a weight: 32 bits less 8 of a pixel less 2 for overshoot (`PRECISION_BITS` of Resample.c).
+const PRECISION_BITS: u32 = 32 - 8 - 2;
+
+/// Bytes of an RGB pixel.
+const CHANNELS: usize = 3;
+
+/// Rows of a strip of the horizontal pass.
+const STRIP_ROWS: usize = 16;
+
+/// Bytes summed at a time: a strip's pixel, or a run of a row. Measured: at 48 compilers vectorise the sums for 128-bit
+/// and for 256-bit units alike (5 and 27 billion products a second on one core); at 24 and below not for the latter.
+const LANES: usize = STRIP_ROWS * CHANNELS;
+
+/// A resampling filter of Pillow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Filter {
+    /// The nearest pixel.
+    Nearest,
+    /// Lanczos with three lobes.
+    Lanczos,
+    /// Triangle.
+    Bilinear,
+    /// Keys' cubic with a = -0.5.
+    Bicubic,
+    /// Equal weights.
+    Box,
+    /// Hamming-windowed sinc with one lobe.
+    Hamming,
+}
+
+impl Filter {
+    /// The filter with this number in Pillow (`PIL.Image.Resampling`) and in image processor files.
+    #[must_use]
+    pub const fn from_code(code: u64) -> Option<Self> {
+        Some(match code {
+            0 => Self::Nearest,
+            1 => Self::Lanczos,
+            2 => Self::Bilinear,
+            3 => Self::Bicubic,
+            4 => Self::Box,
+            5 => Self::Hamming,
+            _ => return None,
+        })
+    }
+
+    /// Its number in Pillow.
+    #[must_use]
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::Nearest => 0,
+            Self::Lanczos => 1,
+            Self::Bilinear => 2,
+            Self::Bicubic => 3,
+            Self::Box => 4,
+            Self::Hamming => 5,
+        }
+    }
+
+    /// Half width in source pixels when not minifying.
+    const fn support(self) -> f64 {
+        match self {
+            Self::Nearest | Self::Box => 0.5,
+            Self::Bilinear | Self::Hamming => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        match self {
+            Self::Nearest | Self::Box => f64::from(x > -0.5 && x <= 0.5),
+            Self::Bilinear => (1.0 - x.abs()).max(0.0),
+            Self::Hamming => {
+                let x = x.abs();
+                if x == 0.0 {
+                    return 1.0;
+                }
+                if x >= 1.0 {
+                    return 0.0;
+                }
+                let x = x * std::f64::consts::PI;
+                // Pillow writes the two constants in single precision.
+                x.sin() / x * (f64::from(0.54f32) + f64::from(0.46f32) * x.cos())
+            }
+            Self::Bicubic => {
+                const A: f64 = -0.5;
+                let x = x.abs();
+                if x < 1.0 {
+                    ((A + 2.0) * x - (A + 3.0)) * x * x + 1.0
+                } else if x < 2.0 {
+                    (((x - 5.0) * x + 8.0) * x - 4.0) * A
+                } else {
+                    0.0
+                }
+            }
+            Self::Lanczos => {
+                let sinc = |x: f64| {
+                    if x == 0.0 {
+                        return 1.0;
+                    }
+                    let x = x * std::f64::consts::PI;
+                    x.sin() / x
+                };
+                if (-3.0..3.0).contains(&x) { sinc(x) * sinc(x / 3.0) } else { 0.0 }
+            }
+        }
+    }
+}
+
+/// A rectangle of the resized image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Left edge.
+    pub x: u32,
+    /// Top edge.
+    pub y: u32,
+    /// Columns.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+/// `image.resize((width, height), resample)` of Pillow.
+#[must_use]
+pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
+    resize_window(image, width, height, filter, Window { x: 0, y: 0, width, height })
+}
+
+/// The part `window` of [`resize`]'s result, without computing the rest. The window is cut to the resized image.
+#[must_use]
+pub fn resize_window(image: &RgbImage, width: u32, height: u32, filter: Filter, window: Window) -> RgbImage {
+    let x = window.x.min(width);
+    let y = window.y.min(height);
+    let window = Window { x, y, width: window.width.min(width - x), height: window.height.min(height - y) };
+    if window.width == 0 || window.height == 0 || image.width == 0 || image.height == 0 {
+        return RgbImage::black(window.width, window.height);
+    }
+    if filter == Filter::Nearest {
+        return nearest(image, width, height, window);
+    }
+    let columns = (width != image.width).then(|| Kernels::new(image.width, width, window.x, window.width, filter));
+    let rows = (height != image.height).then(|| Kernels::new(image.height, height, window.y, window.height, filter));
+
+    let (row_bytes, stride) = (window.width as usize * CHANNELS, image.width as usize * CHANNELS);
+    let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
+    let vertical_first = lost(image.height, height) > 0 && lost(image.height, height) > 2 * lost(image.width, width);
+
+    // Only the source rows and columns that the window needs are touched.
+    let (first_row, end_row) = match &rows {
+        Some(kernels) => kernels.span(),
+        None => (window.y as usize, (window.y + window.height) as usize),
+    };
+    let source = &image.data[first_row * stride..end_row * stride];
+    let narrow = |source: &[u8]| match &columns {
+        Some(kernels) => horizontal(source, image.width as usize, kernels),
+        None => {
+            let start = window.x as usize * CHANNELS;
+            source.chunks_exact(stride).flat_map(|row| &row[start..start + row_bytes]).copied().collect()
+        }
+    };
+    let data = match &rows {
+        None => narrow(source),
+        Some(kernels) if vertical_first => narrow(&vertical(source, stride, first_row, kernels)),
+        Some(kernels) => vertical(&narrow(source), row_bytes, first_row, kernels),
+    };
+    RgbImage { width: window.width, height: window.height, data }
+}
+
+/// The weights of one axis, for a run of output positions.
+struct Kernels {
+    /// First source position of each output position.
+    first: Vec<usize>,
+    /// All weights in fixed point, position by position.
+    weights: Vec<i32>,
+    /// `weights[ends[i - 1]..ends[i]]` belong to output position `i`.
+    ends: Vec<usize>,
+}
+
+impl Kernels {
+    /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Resample.c, for the outputs `start..start + count` of `target`.
+    fn new(source: u32, target: u32, start: u32, count: u32, filter: Filter) -> Self {
+        let scale = f64::from(source) / f64::from(target);
+        let filter_scale = scale.max(1.0);
+        let support = filter.support() * filter_scale;
+        let inverse = 1.0 / filter_scale;
+        let mut kernels = Self {
+            first: Vec::with_capacity(count as usize),
+            weights: Vec::new(),
+            ends: Vec::with_capacity(count as usize),
+        };
+        let mut weights = Vec::new();
+        for position in start..start + count {
+            let center = (f64::from(position) + 0.5) * scale;
+            // Truncation towards zero after adding a half, as C casts do.
+            let min = ((center - support + 0.5) as i64).max(0);
+            let max = ((center + support + 0.5) as i64).min(i64::from(source));
+            weights.clear();
+            weights.extend((min..max).map(|x| filter.weight((x as f64 - center + 0.5) * inverse)));
+            let sum: f64 = weights.iter().sum();
+            kernels.first.push(min as usize);
+            kernels.weights.extend(weights.iter().map(|&weight| {
+                let weight = if sum == 0.0 { weight } else { weight / sum };
+                let fixed = weight * f64::from(1 << PRECISION_BITS);
+                (if weight < 0.0 { fixed - 0.5 } else { fixed + 0.5 }) as i32
+            }));
+            kernels.ends.push(kernels.weights.len());
+        }
+        kernels
+    }
+
+    fn len(&self) -> usize {
+        self.first.len()
+    }
+
+    /// First source position and weights of output `index`.
+    fn get(&self, index: usize) -> (usize, &[i32]) {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        (self.first[index], &self.weights[start..self.ends[index]])
+    }
+
+    /// First and one past the last source position that any output needs.
+    fn span(&self) -> (usize, usize) {
+        let last = self.len() - 1;
+        let (start, weights) = self.get(last);
+        (self.first[0], start + weights.len())
+    }
+}
+
+/// Weighted sums of `N` bytes at a time; `taps` gives each weight with its bytes.
+#[inline(always)]
+fn sums<'a, const N: usize>(taps: impl Iterator<Item = (i32, &'a [u8; N])>) -> [u8; N] {
+    let mut sums = [1i32 << (PRECISION_BITS - 1); N];
+    for (weight, bytes) in taps {
+        for lane in 0..N {
+            // Weights sum to one, so nothing overflows; wrapping leaves no check in the way of the vector units.
+            sums[lane] = sums[lane].wrapping_add(i32::from(bytes[lane]).wrapping_mul(weight));
+        }
+    }
+    sums.map(|sum| (sum >> PRECISION_BITS).clamp(0, 255) as u8)
+}
+
+/// Filters every row of `source` (`width` pixels each) along x.
+fn horizontal(source: &[u8], width: usize, kernels: &Kernels) -> Vec<u8> {
+    let stride = width * CHANNELS;
+    let out_stride = kernels.len() * CHANNELS;
+    let rows = source.len() / stride;
+    let (begin, end) = kernels.span();
+    let mut out = vec![0u8; rows * out_stride];
+    // Pixel by pixel, the same pixel of all rows of the strip.
+    let mut strip = vec![[0u8; LANES]; end - begin];
+    for (strip_rows, out_rows) in source.chunks(stride * STRIP_ROWS).zip(out.chunks_mut(out_stride * STRIP_ROWS)) {
+        for (row, pixels) in strip_rows.chunks_exact(stride).enumerate() {
+            let pixels = pixels[begin * CHANNELS..end * CHANNELS].chunks_exact(CHANNELS);
+            for (lanes, pixel) in strip.iter_mut().zip(pixels) {
+                lanes[row * CHANNELS..(row + 1) * CHANNELS].copy_from_slice(pixel);
+            }
+        }
+        for index in 0..kernels.len() {
+            let (first, weights) = kernels.get(index);
+            let lanes = &strip[first - begin..first - begin + weights.len()];
+            let pixels = sums(weights.iter().copied().zip(lanes));
+            for (row, pixel) in out_rows.chunks_exact_mut(out_stride).zip(pixels.chunks_exact(CHANNELS)) {
+                row[index * CHANNELS..(index + 1) * CHANNELS].copy_from_slice(pixel);
+            }
+        }
+    }
+    out
+}
+
+/// Filters `source` (rows of `stride` bytes, the first of them row `first_row` of the image) along y.
+fn vertical(source: &[u8], stride: usize, first_row: usize, kernels: &Kernels) -> Vec<u8> {
+    let mut out = vec![0u8; kernels.len() * stride];
+    for (index, out_row) in out.chunks_exact_mut(stride).enumerate() {
+        let (first, weights) = kernels.get(index);
+        let start = (first - first_row) * stride;
+        let rows = &source[start..start + weights.len() * stride];
+        let taps = || weights.iter().copied().zip(rows.chunks_exact(stride));
+        let (blocks, tail) = out_row.as_chunks_mut::<LANES>();
+        for (block, bytes) in blocks.iter_mut().enumerate() {
+            *bytes = sums(taps().map(|(weight, row)| (weight, &row.as_chunks().0[block])));
+        }
+        let done = stride - tail.len();
+        for (column, byte) in tail.iter_mut().enumerate() {
+            let column = done + column;
+            [*byte] = sums(taps().map(|(weight, row)| (weight, &row.as_chunks::<1>().0[column])));
+        }
+    }
+    out
+}
+
+/// `ImagingScaleAffine` of Pillow's Geometry.c, which serves `NEAREST`: positions are accumulated, not multiplied.
+fn nearest(image: &RgbImage, width: u32, height: u32, window: Window) -> RgbImage {
+    let positions = |source: u32, target: u32, start: u32, count: u32| {
+        let step = f64::from(source) / f64::from(target);
+        let mut at = step * 0.5;
+        let mut positions = Vec::with_capacity(count as usize);
+        for position in 0..start + count {
+            if position >= start {
+                positions.push((at as usize).min(source as usize - 1));
+            }
+            at += step;
+        }
+        positions
+    };
+    let columns = positions(image.width, width, window.x, window.width);
+    let rows = positions(image.height, height, window.y, window.height);
+    let stride = image.width as usize * CHANNELS;
+    let mut data = Vec::with_capacity(rows.len() * columns.len() * CHANNELS);
+    for row in rows {
+        let row = &image.data[row * stride..(row + 1) * stride];
+        for &column in &columns {
+            data.extend_from_slice(&row[column * CHANNELS..(column + 1) * CHANNELS]);
+        }
+    }
+    RgbImage { width: window.width, height: window.height, data }
+}

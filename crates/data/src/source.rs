@@ -1,0 +1,79 @@
+//! The kinds of data set that a config can name.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::coco::CocoSource;
+use crate::csv::CsvSource;
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::folder::FolderSource;
+use crate::jsonl::JsonlSource;
+use crate::webdataset::WebdatasetSource;
+
+/// Where image-text pairs come from; in a config one table, `[data.train.csv]` and so on.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A comma-separated table (or tab-separated by extension).
+    Csv(CsvSource),
+    /// A tab-separated table.
+    Tsv(CsvSource),
+    /// JSON, an object a line.
+    Jsonl(JsonlSource),
+    /// A folder of images, captions beside them.
+    Folder(FolderSource),
+    /// Tar shards.
+    Webdataset(WebdatasetSource),
+    /// COCO captions.
+    Coco(CocoSource),
+}
+
+impl Source {
+    /// The source for a `csv`, `tsv` or `jsonl` file by its extension, with columns `image` and `caption`; a folder
+    /// gives a [`FolderSource`].
+    ///
+    /// # Errors
+    /// [`DataError::UnknownExtension`].
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Ok(Self::Folder(FolderSource::new(path)));
+        }
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            "csv" => Ok(Self::Csv(CsvSource::new(path))),
+            "tsv" | "tab" => Ok(Self::Tsv(CsvSource::new(path))),
+            "jsonl" | "ndjson" => Ok(Self::Jsonl(JsonlSource::new(path))),
+            "tar" => Ok(Self::Webdataset(WebdatasetSource::new(path))),
+            _ => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
+        }
+    }
+
+    /// Takes relative paths as relative to `base`, the directory of the config file.
+    pub fn resolve(&mut self, base: &Path) {
+        match self {
+            Self::Csv(source) | Self::Tsv(source) => source.resolve(base),
+            Self::Jsonl(source) => source.resolve(base),
+            Self::Folder(source) => source.resolve(base),
+            Self::Webdataset(source) => source.resolve(base),
+            Self::Coco(source) => source.resolve(base),
+        }
+    }
+
+    /// Reads the listing of images and captions; no image is opened.
+    ///
+    /// # Errors
+    /// [`DataError`], naming the file and the row.
+    pub fn read(&self) -> Result<Dataset, DataError> {
+        match self {
+            Self::Csv(source) => source.read(),
+            Self::Tsv(source) => source.read_with(b'\t'),
+            Self::Jsonl(source) => source.read(),
+            Self::Folder(source) => source.read(),
+            Self::Webdataset(source) => source.read(),
+            Self::Coco(source) => source.read(),
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Token sequences of captions: all at once when they fit in memory, and padded to the longest of a batch.
+
+use std::sync::Arc;
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::tokenizer::{Encoded, Tokenizer};
+
+/// Up to this many captions are tokenised once up front; at 16 tokens each the table then takes 256 MiB. Beyond, they
+/// are tokenised as batches are made.
+const MAX_TABLE_CAPTIONS: usize = 4 << 20;
+
+/// Un-padded token sequences of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// Token ids, one sequence a caption.
+    pub ids: Vec<Vec<u32>>,
+    /// Token type ids, of the same lengths.
+    pub type_ids: Vec<Vec<u32>>,
+}
+
+/// Token sequences of equal length, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PaddedTokens {
+    /// `[batch, seq]`, flat.
+    pub ids: Vec<u32>,
+    /// `[batch, seq]`, flat; 0 where padded.
+    pub type_ids: Vec<u32>,
+    /// `[batch, seq]`, flat; `true` on real tokens.
+    pub mask: Vec<bool>,
+    /// Rows.
+    pub batch: usize,
+    /// Length of the longest sequence.
+    pub seq: usize,
+}
+
+impl TokenBatch {
+    /// Appends one sequence.
+    pub fn push(&mut self, encoded: Encoded) {
+        self.ids.push(encoded.ids);
+        self.type_ids.push(encoded.type_ids);
+    }
+
+    /// Pads on the right to the longest sequence of the batch.
+    #[must_use]
+    pub fn padded(&self, pad_id: u32) -> PaddedTokens {
+        let batch = self.ids.len();
+        let seq = self.ids.iter().map(Vec::len).max().unwrap_or(0);
+        let mut padded = PaddedTokens {
+            ids: vec![pad_id; batch * seq],
+            type_ids: vec![0; batch * seq],
+            mask: vec![false; batch * seq],
+            batch,
+            seq,
+        };
+        for (row, (ids, type_ids)) in self.ids.iter().zip(&self.type_ids).enumerate() {
+            let at = row * seq..row * seq + ids.len();
+            padded.ids[at.clone()].copy_from_slice(ids);
+            padded.type_ids[at.clone()].copy_from_slice(type_ids);
+            padded.mask[at].fill(true);
+        }
+        padded
+    }
+}
+
+/// The token sequences of all captions of a data set.
+#[derive(Clone, Debug, Default)]
+pub struct TokenTable {
+    ids: Vec<u32>,
+    type_ids: Vec<u32>,
+    ends: Vec<usize>,
+    num_cut: usize,
+}
+
+impl TokenTable {
+    /// Tokenises `texts` on `workers` threads.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] for the first text that cannot be tokenised.
+    pub fn build<T: AsRef<str> + Sync>(tokenizer: &Tokenizer, texts: &[T], workers: usize) -> Result<Self, DataError> {
+        let share = texts.len().div_ceil(workers.max(1)).max(1);
+        let parts: Vec<Result<Self, DataError>> = std::thread::scope(|scope| {
+            let threads: Vec<_> =
+                texts.chunks(share).map(|chunk| scope.spawn(|| Self::of_chunk(tokenizer, chunk))).collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect()
+        });
+        let mut table = Self::default();
+        for part in parts {
+            let part = part?;
+            let base = table.ids.len();
+            table.ids.extend(part.ids);
+            table.type_ids.extend(part.type_ids);
+            table.ends.extend(part.ends.iter().map(|end| base + end));
+            table.num_cut += part.num_cut;
+        }
+        Ok(table)
+    }
+
+    fn of_chunk<T: AsRef<str>>(tokenizer: &Tokenizer, texts: &[T]) -> Result<Self, DataError> {
+        let mut table = Self::default();
+        for text in texts {
+            let encoded = tokenizer.encode(text.as_ref())?;
+            table.ids.extend(&encoded.ids);
+            table.type_ids.extend(&encoded.type_ids);
+            table.ends.push(table.ids.len());
+            table.num_cut += usize::from(encoded.cut);
+        }
+        Ok(table)
+    }
+
+    /// The sequence of text `index`.
+    ///
+    /// # Panics
+    /// If `index` is out of range.
+    #[must_use]
+    pub fn get(&self, index: usize) -> (&[u32], &[u32]) {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        let at = start..self.ends[index];
+        (&self.ids[at.clone()], &self.type_ids[at])
+    }
+
+    /// Number of texts.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no text.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// How many texts were cut to the tokenizer's limit.
+    #[must_use]
+    pub fn num_cut(&self) -> usize {
+        self.num_cut
+    }
+
+    /// Length of the longest sequence.
+    #[must_use]
+    pub fn max_len(&self) -> usize {
+        (0..self.len()).map(|index| self.get(index).0.len()).max().unwrap_or(0)
+    }
+}
+
+/// Where a loader takes its token sequences from.
+#[derive(Clone, Debug)]
+pub enum Tokens {
+    /// Tokenised up front.
+    Table(Arc<TokenTable>),
+    /// Tokenised as batches are made.
+    Tokenizer(Arc<Tokenizer>),
+}
+
+impl Tokens {
+    /// Tokenises all captions of `dataset` now, unless there are millions of them.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] for the first caption that cannot be tokenised.
+    pub fn prepare(tokenizer: Arc<Tokenizer>, dataset: &Dataset, workers: usize) -> Result<Self, DataError> {
+        if dataset.captions.len() > MAX_TABLE_CAPTIONS {
+            return Ok(Self::Tokenizer(tokenizer));
+        }
+        let texts: Vec<&str> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+        Ok(Self::Table(Arc::new(TokenTable::build(&tokenizer, &texts, workers)?)))
+    }
+
+    /// The sequence of caption `index`.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] if it cannot be tokenised.
+    pub fn encode(&self, dataset: &Dataset, index: usize) -> Result<Encoded, DataError> {
+        match self {
+            Self::Table(table) => {
+                let (ids, type_ids) = table.get(index);
+                Ok(Encoded { ids: ids.to_vec(), type_ids: type_ids.to_vec(), cut: false })
+            }
+            Self::Tokenizer(tokenizer) => tokenizer.encode(&dataset.captions[index].text),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn padding_is_to_the_longest_of_the_batch() {
+        let mut batch = TokenBatch::default();
+        batch.push(Encoded { ids: vec![5], type_ids: vec![0], cut: false });
+        batch.push(Encoded { ids: vec![6, 7, 8], type_ids: vec![0, 1, 1], cut: false });
+        let padded = batch.padded(9);
+        assert_eq!((padded.batch, padded.seq), (2, 3));
+        assert_eq!(padded.ids, [5, 9, 9, 6, 7, 8]);
+        assert_eq!(padded.type_ids, [0, 0, 0, 0, 1, 1]);
+        assert_eq!(padded.mask, [true, false, false, true, true, true]);
+        assert_eq!(TokenBatch::default().padded(0).seq, 0);
+    }
+}

@@ -1,0 +1,106 @@
+//! Equality with Pillow and with transformers' image processors. `scripts/goldens.py` wrote the expected tensors.
+
+use dualenc_data::{Filter, ImageProcessor, Limits, RgbImage, Window, decode, resize, resize_window};
+
+use crate::support::{Tensors, golden};
+
+fn picture(tensors: &Tensors, name: &str) -> RgbImage {
+    let (shape, data) = tensors.bytes(name);
+    RgbImage { width: shape[1] as u32, height: shape[0] as u32, data }
+}
+
+fn filter(name: &str) -> Filter {
+    match name {
+        "nearest" => Filter::Nearest,
+        "lanczos" => Filter::Lanczos,
+        "bilinear" => Filter::Bilinear,
+        "bicubic" => Filter::Bicubic,
+        "box" => Filter::Box,
+        "hamming" => Filter::Hamming,
+        other => panic!("unknown filter {other}"),
+    }
+}
+
+#[test]
+fn resize_equals_pillow_byte_for_byte() {
+    let tensors = Tensors::read("resize/expected.safetensors");
+    let mut cases = 0;
+    for name in tensors.names() {
+        // src51x33_bicubic_16x16: width before height.
+        let parts: Vec<&str> = name.split('_').collect();
+        let [source, kernel, _] = parts[..] else { continue };
+        let expected = picture(&tensors, &name);
+        let source = picture(&tensors, source);
+        let actual = resize(&source, expected.width, expected.height, filter(kernel));
+        let differing = actual.data.iter().zip(&expected.data).filter(|(a, b)| a != b).count();
+        assert_eq!(differing, 0, "{name}: {differing} of {} bytes differ", expected.data.len());
+        cases += 1;
+
+        // A window is the same part of the whole.
+        let window = Window {
+            x: expected.width / 3,
+            y: expected.height / 4,
+            width: expected.width.div_ceil(2),
+            height: expected.height.div_ceil(2),
+        };
+        let part = resize_window(&source, expected.width, expected.height, filter(kernel), window);
+        assert!(part.width > 0 && part.height > 0);
+        for y in 0..part.height {
+            let from = ((y + window.y) * expected.width + window.x) as usize * 3;
+            let len = part.width as usize * 3;
+            assert_eq!(
+                part.data[y as usize * len..][..len],
+                expected.data[from..from + len],
+                "{name}, row {y} of the window"
+            );
+        }
+    }
+    assert!(cases >= 70, "only {cases} cases");
+}
+
+#[test]
+fn decoding_equals_pillow() {
+    let tensors = Tensors::read("decode/expected.safetensors");
+    let names = tensors.names();
+    assert!(names.len() >= 20, "only {names:?}");
+    let mut failures = Vec::new();
+    for name in names {
+        let expected = picture(&tensors, &name);
+        let bytes = std::fs::read(golden("decode").join(&name)).unwrap();
+        let actual = decode(&bytes, &Limits::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!((actual.width, actual.height), (expected.width, expected.height), "{name}");
+        // Lossy decoders round their transforms differently: 4 levels for zune-jpeg against libjpeg-turbo.
+        let lossy = name.ends_with(".jpg") || name.starts_with("lossy");
+        let allowed = if lossy { 4 } else { 0 };
+        let worst = actual.data.iter().zip(&expected.data).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        if worst > allowed {
+            failures.push(format!("{name}: off by {worst}, {allowed} allowed"));
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn processors_equal_transformers() {
+    for kind in ["vit", "deit", "dinov2", "clip"] {
+        let processor = ImageProcessor::from_dir(golden("processor").join(kind)).unwrap();
+        let (shape, expected) = Tensors::read(&format!("processor/{kind}/expected.safetensors")).floats("pixel_values");
+        assert_eq!(processor.output_size(), (shape[2] as u32, shape[3] as u32));
+        let mut actual = Vec::new();
+        for image in 0..shape[0] {
+            let bytes = std::fs::read(golden("processor/images").join(format!("{image}.png"))).unwrap();
+            actual.extend(processor.process(&decode(&bytes, &Limits::default()).unwrap()));
+        }
+        assert_eq!(actual.len(), expected.len());
+        let differing = actual.iter().zip(&expected).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        let worst = actual.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert_eq!(differing, 0, "{kind}: {differing} of {} values differ, by up to {worst}", expected.len());
+    }
+}
+
+#[test]
+fn old_feature_extractor_files_mean_the_same() {
+    let new = ImageProcessor::from_dir(golden("processor/clip")).unwrap();
+    let old = ImageProcessor::from_dir(golden("processor/clip_legacy")).unwrap();
+    assert_eq!(old.fingerprint(), new.fingerprint());
+}

@@ -1,0 +1,183 @@
+//! Image files and processor files that are not what they should be.
+
+use std::time::Instant;
+
+use dualenc_data::{ImageProcessor, Limits, RgbImage, decode};
+use image::ImageFormat;
+use serde_json::{Value, json};
+
+use crate::support::{encoded, png};
+
+fn error(bytes: &[u8]) -> String {
+    decode(bytes, &Limits::default()).unwrap_err().to_string()
+}
+
+#[test]
+fn what_is_no_image_is_named() {
+    assert_eq!(error(b""), "the file is empty");
+    let html = error(b"\n<!DOCTYPE HTML>\n<html>404");
+    assert_eq!(html, "not a jpeg, png, webp or gif: looks like an HTML page, as servers send for a missing image");
+    assert!(error(b"version https://git-lfs.github.com/spec/v1\noid").contains("git lfs pull"));
+    assert!(error(b"<?xml version=\"1.0\"?><svg>").contains("rasterise it first"));
+    assert_eq!(error(b"\x00\x01\x02"), "not a jpeg, png, webp or gif: starts with the bytes 00 01 02");
+}
+
+#[test]
+fn truncated_images_are_damaged() {
+    let message = error(&png(1, 64, 64)[..500]);
+    assert!(message.starts_with("damaged png: "), "{message}");
+    for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif] {
+        let bytes = encoded(1, 64, 64, format);
+        let whole = decode(&bytes, &Limits::default()).unwrap();
+        for len in (0..bytes.len()).step_by(7).chain(bytes.len().saturating_sub(3)..bytes.len()) {
+            // A lost trailer loses no pixel; anything else must be noticed.
+            if let Ok(image) = decode(&bytes[..len], &Limits::default()) {
+                assert!(image == whole, "{format:?} cut to {len} of {} bytes decoded to other pixels", bytes.len());
+            }
+        }
+    }
+    let mut jpeg = encoded(1, 64, 64, ImageFormat::Jpeg);
+    jpeg.truncate(jpeg.len() - 2);
+    assert_eq!(error(&jpeg), "damaged jpeg: it is truncated: no end-of-image marker");
+}
+
+#[test]
+fn a_thumbnail_does_not_pass_for_the_end_of_a_jpeg() {
+    let whole = encoded(1, 64, 64, ImageFormat::Jpeg);
+    let thumbnail = encoded(2, 8, 8, ImageFormat::Jpeg);
+    let len = u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes();
+    let mut nested = [&whole[..2], &[0xFF, 0xE5], &len, &thumbnail, &whole[2..]].concat();
+    assert_eq!(decode(&nested, &Limits::default()).unwrap(), decode(&whole, &Limits::default()).unwrap());
+    nested.truncate(nested.len() - 100);
+    assert_eq!(error(&nested), "damaged jpeg: it is truncated: no end-of-image marker");
+}
+
+#[test]
+fn bombs_are_refused_from_the_header() {
+    // A PNG header that announces 65,535 x 65,535 pixels: 12.9 GB as RGB.
+    let mut bomb = png(1, 4, 4);
+    bomb[16..20].copy_from_slice(&65_535u32.to_be_bytes());
+    bomb[20..24].copy_from_slice(&65_535u32.to_be_bytes());
+    let crc = crc32(&bomb[12..29]);
+    bomb[29..33].copy_from_slice(&crc.to_be_bytes());
+    let start = Instant::now();
+    let message = error(&bomb);
+    assert!(start.elapsed().as_millis() < 10, "took {:?}", start.elapsed());
+    assert_eq!(message, "65535x65535 pixels is over the limit of 16384 a side");
+
+    let small = Limits { max_pixels: 100, ..Limits::default() };
+    assert_eq!(
+        decode(&png(1, 11, 10), &small).unwrap_err().to_string(),
+        "11x10 pixels is over the limit of 100 in all"
+    );
+    assert!(decode(&png(1, 10, 10), &small).is_ok());
+}
+
+/// Of the PNG specification, annex D.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0u32, |crc, &byte| {
+        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+    })
+}
+
+fn processor(config: &Value) -> Result<ImageProcessor, String> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("preprocessor_config.json"), config.to_string()).unwrap();
+    ImageProcessor::from_dir(dir.path()).map_err(|error| error.to_string())
+}
+
+fn grey(width: u32, height: u32) -> RgbImage {
+    RgbImage { width, height, data: vec![128; (width * height * 3) as usize] }
+}
+
+#[test]
+fn processor_files_of_both_versions_are_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip =
+        json!({"image_processor_type": "CLIPImageProcessorFast", "size": {"shortest_edge": 64}, "crop_size": 48});
+    let nested = json!({"processor_class": "VisionTextDualEncoderProcessor", "image_processor": clip});
+    std::fs::write(dir.path().join("processor_config.json"), nested.to_string()).unwrap();
+    let found = ImageProcessor::from_dir(dir.path()).unwrap();
+    assert_eq!(found.output_size(), (48, 48));
+    assert_eq!(found.fingerprint(), processor(&clip).unwrap().fingerprint());
+    assert!(!found.is_default());
+}
+
+#[test]
+fn what_is_written_reads_back_the_same() {
+    for model_type in ["vit", "deit", "dinov2", "beit", "clip_vision_model", "siglip_vision_model"] {
+        let original = ImageProcessor::standard(model_type, Some(112));
+        assert_eq!(original.output_size(), (112, 112));
+        let back = processor(&original.to_preprocessor_json()).unwrap();
+        assert_eq!(back.fingerprint(), original.fingerprint(), "{model_type}");
+    }
+}
+
+#[test]
+fn another_image_size_keeps_the_crop_share() {
+    let dinov2 = ImageProcessor::standard("dinov2", None);
+    assert!(dinov2.describe().starts_with("resize the shorter side to 256 (bicubic), crop the middle 224x224"));
+    let half = dinov2.with_image_size(112);
+    assert!(half.describe().starts_with("resize the shorter side to 128 (bicubic), crop the middle 112x112"));
+    assert_ne!(half.fingerprint(), dinov2.fingerprint());
+    assert_eq!(half.process(&grey(50, 31)).len(), 3 * 112 * 112);
+}
+
+#[test]
+fn a_tower_without_a_file_gets_its_standard() {
+    let dir = tempfile::tempdir().unwrap();
+    let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("`image processor` is missing; expected `preprocessor_config.json`"), "{message}");
+    std::fs::write(dir.path().join("config.json"), r#"{"model_type": "deit", "image_size": 96}"#).unwrap();
+    let found = ImageProcessor::from_dir(dir.path()).unwrap();
+    assert!(found.is_default());
+    assert!(found.describe().starts_with("resize to 110x110 (bicubic), crop the middle 96x96"), "{}", found.describe());
+}
+
+#[test]
+fn a_crop_larger_than_the_image_pads_with_black() {
+    let config = json!({"image_processor_type": "CLIPImageProcessor", "do_resize": false, "crop_size": 4,
+        "do_rescale": false, "do_normalize": false});
+    let pixels = processor(&config).unwrap().process(&grey(2, 1));
+    // numpy: top_pad = ceil((4 - 1) / 2) = 2, left_pad = 1.
+    let mut plane = [0.0; 16];
+    plane[9] = 128.0;
+    plane[10] = 128.0;
+    assert_eq!(pixels, [plane, plane, plane].concat());
+}
+
+#[test]
+fn long_thin_images_stay_cheap() {
+    let clip = ImageProcessor::standard("clip_vision_model", None);
+    let start = Instant::now();
+    assert_eq!(clip.process(&grey(16_384, 1)).len(), 3 * 224 * 224);
+    assert_eq!(clip.process(&grey(1, 16_384)).len(), 3 * 224 * 224);
+    assert!(start.elapsed().as_secs() < 2, "took {:?}", start.elapsed());
+}
+
+#[test]
+fn processor_files_that_ask_for_the_impossible_are_refused() {
+    let refused = |config: Value| {
+        let message = processor(&config).unwrap_err();
+        message[message.find("preprocessor_config.json`").unwrap() + 26..].to_owned()
+    };
+    let known = "one of ViTImageProcessor, DeiTImageProcessor, BeitImageProcessor, CLIPImageProcessor, BitImageProcessor, \
+                 SiglipImageProcessor, ChineseCLIPImageProcessor";
+    assert_eq!(
+        refused(json!({"image_processor_type": "Qwen2VLImageProcessor"})).split(" (did").next().unwrap(),
+        format!(" `image_processor_type` is `\"Qwen2VLImageProcessor\"`; expected {known}")
+    );
+    assert!(refused(json!({"resample": 9})).starts_with(" `resample` is `9`; expected a Pillow filter: 0 nearest"));
+    assert!(
+        refused(json!({"size": {"height": 0, "width": 2}})).contains("`size.height` is `0`; expected a whole number")
+    );
+    assert!(refused(json!({"size": {"height": 1_000_000, "width": 2}})).contains("from 1 to 16384"));
+    assert!(refused(json!({"size": {"shortest_edge": 224}})).contains("so that all outputs have one size"));
+    assert!(refused(json!({"image_mean": [0.5]})).contains("expected three numbers"));
+    assert!(refused(json!({"image_std": [0.5, 0.0, 0.5]})).contains("numbers other than 0"));
+    assert!(refused(json!({"do_resize": "yes"})).contains("`do_resize` is `\"yes\"`; expected true or false"));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("preprocessor_config.json"), "{").unwrap();
+    let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();
+    assert!(message.contains("is malformed: not a JSON object"), "{message}");
+}

@@ -1,0 +1,196 @@
+//! Whole loads: order, resumption, bad images, dropping.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dualenc_data::{BadImages, BadSamplePolicy, Batch, CaptionMode, ImageRef, LoaderOptions, PairLoader, load_pixels};
+
+use crate::support::{options, write_dataset};
+
+fn all(options: LoaderOptions) -> Vec<Batch> {
+    PairLoader::new(options).unwrap().map(Result::unwrap).collect()
+}
+
+fn assert_equal(a: &Batch, b: &Batch) {
+    assert_eq!((a.step, a.epoch, &a.pairs, &a.tokens), (b.step, b.epoch, &b.pairs, &b.tokens));
+    assert_eq!(a.pixels, b.pixels);
+}
+
+#[test]
+fn batches_hold_what_the_plan_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 10, 2, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 8, true);
+    options.num_steps = 5;
+    let (plan, dataset, processor) = (options.plan, Arc::clone(&options.dataset), options.processor.clone().unwrap());
+    let batches = all(options);
+    assert_eq!(
+        batches.iter().map(|batch| (batch.step, batch.epoch)).collect::<Vec<_>>(),
+        [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
+    );
+    for batch in &batches {
+        let (epoch, step_in_epoch) = plan.locate(batch.step).unwrap();
+        let expected = plan.batch(epoch, step_in_epoch);
+        assert_eq!(batch.pairs.iter().map(|pair| pair.caption).collect::<Vec<_>>(), expected);
+        assert_eq!(batch.pixels.len(), 8 * 3 * 16 * 16);
+        for (pair, pixels) in batch.pairs.iter().zip(batch.pixels.chunks_exact(3 * 16 * 16)) {
+            assert_eq!(pixels, load_pixels(&dataset.images[pair.image], &processor).unwrap());
+        }
+        assert!(batch.tokens.ids.iter().all(|ids| ids[0] == 2 && *ids.last().unwrap() == 3), "{:?}", batch.tokens);
+    }
+}
+
+#[test]
+fn a_load_resumed_at_any_step_gives_the_same_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 12, 3, &[3, 7]);
+    for (mode, shuffle) in [(CaptionMode::All, true), (CaptionMode::One, true), (CaptionMode::One, false)] {
+        let mut options = options(dir.path(), dataset.clone(), mode, 5, shuffle);
+        options.num_steps = 9;
+        let whole = all(LoaderOptions { bad_images: BadImages::default(), ..options.clone() });
+        assert_eq!(whole.len(), 9);
+        for start in 1..9 {
+            for workers in [1, 4] {
+                let resumed = LoaderOptions {
+                    start_step: start,
+                    num_steps: 9 - start,
+                    workers,
+                    bad_images: BadImages::default(),
+                    ..options.clone()
+                };
+                for (batch, expected) in all(resumed).iter().zip(&whole[start as usize..]) {
+                    assert_equal(batch, expected);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn bad_images_are_replaced_alike_with_and_without_pixels_and_reported_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 20, 1, &[4, 5, 19]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 5, false);
+    options.num_steps = 8;
+    let loaded = all(options.clone());
+    let images: Vec<usize> = loaded[..4].iter().flat_map(|batch| batch.pairs.iter().map(|pair| pair.image)).collect();
+    let expected: Vec<usize> = (0..20)
+        .map(|i| match i {
+            4 | 5 => 6,
+            19 => 0,
+            i => i,
+        })
+        .collect();
+    assert_eq!(images, expected);
+    let skipped: Vec<_> =
+        loaded.iter().flat_map(|batch| batch.skipped.iter().map(move |it| (batch.step, it.image))).collect();
+    assert_eq!(skipped, [(0, 4), (0, 5), (3, 19)]);
+    let reasons = options.bad_images.list();
+    assert!(reasons[0].key.ends_with("/4.png") && reasons[0].reason.contains("looks like an HTML page"), "{reasons:?}");
+
+    let cached = all(LoaderOptions {
+        processor: None,
+        known_bad: Arc::new(HashSet::from([4, 5, 19])),
+        bad_images: BadImages::default(),
+        ..options
+    });
+    for (cached, loaded) in cached.iter().zip(&loaded) {
+        assert_eq!((&cached.pairs, &cached.tokens), (&loaded.pairs, &loaded.tokens));
+        assert!(cached.pixels.is_empty() && cached.skipped.is_empty());
+    }
+}
+
+#[test]
+fn too_many_bad_images_stop_the_load_with_their_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let bad: Vec<u32> = (0..40).filter(|i| i % 3 == 0).collect();
+    let dataset = write_dataset(dir.path(), 40, 1, &bad);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 4, false);
+    options.num_steps = 10;
+    options.bad = BadSamplePolicy { max_bad_fraction: 0.1 };
+    let results: Vec<_> = PairLoader::new(options.clone()).unwrap().collect();
+    let error = results.last().unwrap().as_ref().unwrap_err().to_string();
+    assert!(results[..results.len() - 1].iter().all(Result::is_ok));
+    // Image 12 is the fifth bad one, in the fourth batch.
+    assert_eq!(results.len(), 4, "{error}");
+    assert!(
+        error.starts_with("5 of 40 images cannot be used, more than `data.max_bad_fraction` = 0.1 allows:\n  "),
+        "{error}"
+    );
+    assert!(error.contains("/0.png: not a jpeg, png, webp or gif: looks like an HTML page"), "{error}");
+    assert!(error.ends_with("or raise `data.max_bad_fraction`"), "{error}");
+
+    // All bad, whatever is allowed: an error, not a search without end.
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 6, 1, &[0, 1, 2, 3, 4, 5]);
+    let mut options = crate::support::options(dir.path(), dataset, CaptionMode::All, 2, true);
+    (options.num_steps, options.bad.max_bad_fraction) = (3, 1.0);
+    let error = PairLoader::new(options).unwrap().find_map(Result::err).unwrap().to_string();
+    assert_eq!(error, "loader: none of the 6 images can be used");
+}
+
+#[test]
+fn missing_images_count_as_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 8, 1, &[]);
+    std::fs::remove_file(dir.path().join("2.png")).unwrap();
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 4, false);
+    options.num_steps = 2;
+    let batches = all(options);
+    assert_eq!(batches[0].pairs[2].image, 3);
+    assert!(batches[0].skipped[0].reason.contains("cannot be read: No such file"), "{:?}", batches[0].skipped);
+}
+
+#[test]
+fn impossible_loads_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 4, 1, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 8, true);
+    options.num_steps = 1;
+    let error = PairLoader::new(options.clone()).unwrap_err().to_string();
+    assert_eq!(error, "loader: 4 pairs do not fill one batch of 8; lower `train.batch_size` or add data");
+    options.plan.len = 3;
+    assert!(PairLoader::new(options).unwrap_err().to_string().contains("the plan is for 3 pairs, the data set has 4"));
+}
+
+#[test]
+fn an_unfinished_load_is_dropped_promptly() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 30, 1, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 10, true);
+    options.num_steps = 1_000_000;
+    let dataset = Arc::downgrade(&options.dataset);
+    let mut loader = PairLoader::new(options).unwrap();
+    assert!(loader.next().unwrap().is_ok());
+    let start = Instant::now();
+    drop(loader);
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    assert!(dataset.upgrade().is_none(), "a thread still holds the data set");
+}
+
+#[test]
+fn tar_entries_load_like_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 5, 1, &[]);
+    let mut tar = tar::Builder::new(std::fs::File::create(dir.path().join("s.tar")).unwrap());
+    for (i, image) in dataset.images.iter().enumerate() {
+        let caption = dataset.captions[i].text.as_bytes();
+        for (name, bytes) in [(format!("{i}.png"), image.read().unwrap()), (format!("{i}.txt"), caption.to_vec())] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+        }
+    }
+    tar.finish().unwrap();
+    let shard = dualenc_data::WebdatasetSource::new(dir.path().join("s.tar")).read().unwrap();
+    assert!(matches!(shard.images[0], ImageRef::TarEntry { .. }));
+    let load = |dataset| {
+        let mut options = options(dir.path(), dataset, CaptionMode::All, 5, true);
+        options.num_steps = 2;
+        all(options)
+    };
+    for (a, b) in load(shard).iter().zip(&load(dataset)) {
+        assert_equal(a, b);
+    }
+}

@@ -1,0 +1,10 @@
+//! Tests of the public interface: goldens from Pillow and transformers, hostile input, and whole loads.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
+mod fuzz;
+mod goldens;
+mod images;
+mod loader;
+mod support;
+mod tokenizer;

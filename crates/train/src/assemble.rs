@@ -1,0 +1,320 @@
+//! From a configuration, or from a directory, to a model with its tokenizer and image processing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dualenc_data::{ImageProcessor, Tokenizer};
+use dualenc_model::{
+    Audit, BuildOptions, Built, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Lock, TowerLock, TowerOptions,
+    build_from_dual_encoder, build_from_towers, is_dual_encoder_dir, parameters,
+};
+use serde_json::Value;
+
+use crate::checkpoint::{self, Checkpoint};
+use crate::config::{Loss, ModelSection, RunConfig, Towers};
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::hub;
+use crate::observer::{Event, Observer, ParamGroup};
+use crate::run_dir::checkpoints_of;
+
+/// A model with everything around it that turns files into its inputs.
+pub struct Assembly {
+    /// What trains is on the autodiff side of the device.
+    pub model: DualEncoder,
+    /// The text tower's tokenizer.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The image tower's processing, at the size asked for.
+    pub processor: Arc<ImageProcessor>,
+    /// Where the tokenizer came from, for export.
+    pub text_dir: PathBuf,
+    /// `config.json` of the image tower.
+    pub image_config: Value,
+    /// `config.json` of the text tower.
+    pub text_config: Value,
+    /// Updates the model has seen, where that is known.
+    pub step: Option<u64>,
+    /// The configuration it was trained with, where that is known.
+    pub config: Option<RunConfig>,
+}
+
+/// A directory that holds a model.
+enum ModelDir {
+    DualEncoder(PathBuf),
+    Checkpoint(Box<Checkpoint>),
+}
+
+impl ModelDir {
+    /// A run directory (its newest valid checkpoint), a checkpoint, or a VisionTextDualEncoder directory.
+    fn find(dir: &Path, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        if dir.join("manifest.json").is_file() {
+            return Ok(Self::Checkpoint(Box::new(checkpoint::load(dir)?)));
+        }
+        let checkpoints = checkpoints_of(dir);
+        if checkpoints.is_dir() {
+            let found = checkpoint::newest_valid(&checkpoints, |error| observer.on(Event::Warning(error.to_string())))?;
+            return match found {
+                Some(checkpoint) => Ok(Self::Checkpoint(Box::new(checkpoint))),
+                None => Err(TrainError::Usage(format!("the run `{}` has no valid checkpoint yet", dir.display()))),
+            };
+        }
+        if is_dual_encoder_dir(dir) {
+            return Ok(Self::DualEncoder(dir.to_owned()));
+        }
+        Err(TrainError::Usage(format!(
+            "`{}` is no model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) or a \
+             VisionTextDualEncoder directory (whose `config.json` says `model_type` \"vision-text-dual-encoder\")",
+            dir.display()
+        )))
+    }
+}
+
+impl Assembly {
+    /// The model that `config` describes, before its first step.
+    ///
+    /// # Errors
+    /// When a tower, a tokenizer or an image processor cannot be had or does not fit.
+    pub fn from_config(config: &RunConfig, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let options = build_options(config);
+        let device = &compute.device;
+        let section = &config.model;
+        let (built, image_dir, text_dir) = match config.towers() {
+            Towers::Pair { image, text } => {
+                let (image_dir, text_dir) = (hub::resolve(image)?, hub::resolve(text)?);
+                let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
+                tell_audit("image tower", &built.image_audit, observer);
+                tell_audit("text tower", &built.text_audit, observer);
+                (built, image_dir, text_dir)
+            }
+            Towers::Init(init) => match ModelDir::find(&hub::resolve(init)?, observer)? {
+                ModelDir::DualEncoder(dir) => {
+                    let built = build_from_dual_encoder(&dir, &options, device)?;
+                    tell_audit("image tower", &built.image_audit, observer);
+                    tell_audit("text tower", &built.text_audit, observer);
+                    (built, dir.clone(), dir)
+                }
+                ModelDir::Checkpoint(checkpoint) => {
+                    let assembly = Self::from_checkpoint(*checkpoint, compute, observer)?;
+                    return assembly.started_again(config, compute);
+                }
+            },
+        };
+        let mut assembly =
+            Self::around(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
+        assembly.model = assembly.with_config_scale(config);
+        Ok(assembly)
+    }
+
+    /// The model in `dir`, which may be a run, a checkpoint or a VisionTextDualEncoder.
+    ///
+    /// # Errors
+    /// As [`Assembly::from_config`], and when `dir` is none of the three.
+    pub fn from_dir(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        match ModelDir::find(dir, observer)? {
+            ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
+            ModelDir::DualEncoder(dir) => {
+                let lock = Lock { image: TowerLock::Locked, text: TowerLock::Locked };
+                let head = HeadConfig { embed_dim: 0, logit_scale: LOGIT_SCALE_INIT, logit_bias: None };
+                let (image, text) = (TowerOptions::default(), TowerOptions::default());
+                let options = BuildOptions {
+                    lock,
+                    image,
+                    text,
+                    image_projection_locked: true,
+                    text_projection_locked: true,
+                    head,
+                    seed: 0,
+                };
+                let built = build_from_dual_encoder(&dir, &options, &compute.device)?;
+                Self::around(built, &dir, dir.clone(), None, usize::MAX, observer)
+            }
+        }
+    }
+
+    /// The model of a checkpoint: its run's towers with the saved parameters in them.
+    ///
+    /// # Errors
+    /// As [`Assembly::from_config`], and when the saved tensors or the locked ones do not fit.
+    pub fn from_checkpoint(
+        checkpoint: Checkpoint,
+        compute: &Compute,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let config_path = checkpoint.path.join("config.toml");
+        let config = RunConfig::load(&config_path, &[])?;
+        let mut assembly = Self::from_config(&config, compute, &mut Silent(observer))?;
+        assembly.verify_locked(&checkpoint)?;
+        assembly.model = parameters::restore(assembly.model, parameters::Which::Trainable, checkpoint.model)?;
+        assembly.step = Some(checkpoint.progress.step);
+        assembly.config = Some(config);
+        Ok(assembly)
+    }
+
+    /// Compares the locked parameters with those a checkpoint was trained with.
+    ///
+    /// # Errors
+    /// [`TrainError::LockedChanged`].
+    pub fn verify_locked(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        match parameters::fingerprint(&self.model, parameters::Which::Locked)? == checkpoint.progress.locked {
+            true => Ok(()),
+            false => Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() }),
+        }
+    }
+
+    fn around(
+        built: Built,
+        image_dir: &Path,
+        text_dir: PathBuf,
+        image_size: Option<usize>,
+        max_tokens: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let tower = built.model.text_tower.config();
+        let room = tower.max_tokens();
+        if max_tokens > room && max_tokens != usize::MAX {
+            observer.on(Event::Note(format!(
+                "captions are cut at {room} tokens: the text tower has no more positions (`data.max_tokens` is {max_tokens})"
+            )));
+        }
+        let tokenizer = Tokenizer::from_dir(&text_dir, max_tokens.min(room))?;
+        if tokenizer.vocab_size() > tower.vocab_size {
+            return Err(TrainError::Usage(format!(
+                "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {} rows; take the tokenizer \
+                 that belongs to the tower",
+                text_dir.display(),
+                tokenizer.vocab_size() - 1,
+                tower.vocab_size
+            )));
+        }
+        let mut processor = ImageProcessor::from_dir(image_dir)?;
+        if processor.is_default() {
+            observer.on(Event::Warning(format!(
+                "`{}` has no `preprocessor_config.json`; images are processed as its family usually is: {}",
+                image_dir.display(),
+                processor.describe()
+            )));
+        }
+        if let Some(size) = image_size {
+            processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
+        }
+        let patch = built.model.image_tower.config().patch_size as u32;
+        let (height, width) = processor.output_size();
+        if height % patch != 0 || width % patch != 0 {
+            return Err(TrainError::Usage(format!(
+                "images of {width}x{height} px do not divide into the image tower's patches of {patch} px; set \
+                 `model.image_size` to a multiple of {patch}"
+            )));
+        }
+        Ok(Self {
+            model: built.model,
+            tokenizer: Arc::new(tokenizer),
+            processor: Arc::new(processor),
+            text_dir,
+            image_config: built.image_config,
+            text_config: built.text_config,
+            step: None,
+            config: None,
+        })
+    }
+
+    /// A trained model as the start of a new run: locks as the new configuration says.
+    fn started_again(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
+        let Lock { image, text } = config.model.lock;
+        let model = self.model;
+        self.model = DualEncoder {
+            image_tower: relock(model.image_tower, image.trains()),
+            text_tower: relock(model.text_tower, text.trains()),
+            image_projection: relock(model.image_projection, !config.model.image_projection.locked),
+            text_projection: relock(model.text_projection, !config.model.text_projection.locked),
+            logit_scale: relock(model.logit_scale, true),
+            logit_bias: build_options(config).head.logit_bias.map(|bias| match model.logit_bias {
+                Some(bias) => relock(bias, true),
+                None => parameters::scalar(bias, &compute.device),
+            }),
+        };
+        if let Some(size) = config.model.image_size {
+            self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
+        }
+        self.model = self.with_config_scale(config);
+        (self.step, self.config) = (None, None);
+        Ok(self)
+    }
+
+    /// The model with the initial temperature that the configuration names, if it names one.
+    fn with_config_scale(&self, config: &RunConfig) -> DualEncoder {
+        let mut model = self.model.clone();
+        if let Some(scale) = config.model.logit_scale_init {
+            model.logit_scale = parameters::scalar(scale, &model.device());
+        }
+        model
+    }
+}
+
+fn relock<M: burn::module::Module>(module: M, trains: bool) -> M {
+    match trains {
+        true => parameters::unlock(module),
+        false => parameters::lock(module),
+    }
+}
+
+fn build_options(config: &RunConfig) -> BuildOptions {
+    let ModelSection { image_pool, text_pool, image_dropout, text_dropout, .. } = config.model;
+    BuildOptions {
+        lock: config.model.lock,
+        image: TowerOptions { pool: image_pool, dropout: image_dropout },
+        text: TowerOptions { pool: text_pool, dropout: text_dropout },
+        image_projection_locked: config.model.image_projection.locked,
+        text_projection_locked: config.model.text_projection.locked,
+        head: HeadConfig {
+            embed_dim: config.model.embed_dim.unwrap_or_default(),
+            logit_scale: config.model.logit_scale_init.unwrap_or(LOGIT_SCALE_INIT),
+            logit_bias: (config.train.loss == Loss::Sigmoid).then_some(config.train.logit_bias_init).flatten(),
+        },
+        seed: config.run.seed,
+    }
+}
+
+fn tell_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {
+    if !audit.missing.is_empty() || !audit.unused.is_empty() {
+        observer.on(Event::Audit { part, audit });
+    }
+}
+
+/// Values that train and that do not, by part of the model.
+pub fn param_groups(model: &DualEncoder) -> Vec<ParamGroup> {
+    let mut groups: Vec<ParamGroup> = Vec::new();
+    for info in parameters::list(model) {
+        let name = info.path.split('.').next().unwrap_or_default().replace('_', " ");
+        let name = if name == "logit scale" || name == "logit bias" { name.replace(' ', "_") } else { name };
+        if groups.last().is_none_or(|group| group.name != name) {
+            groups.push(ParamGroup { name, trainable: 0, locked: 0 });
+        }
+        if let Some(group) = groups.last_mut() {
+            let count: usize = info.shape.iter().product();
+            *(if info.trains { &mut group.trainable } else { &mut group.locked }) += count;
+        }
+    }
+    groups
+}
+
+/// Passes warnings on, but not the facts that were told when the run began.
+struct Silent<'a>(&'a mut dyn Observer);
+
+impl Observer for Silent<'_> {
+    fn on(&mut self, event: Event<'_>) {
+        if let Event::Warning(_) = event {
+            self.0.on(event);
+        }
+    }
+}
+
+/// A text file with one entry a line; empty lines do not count.
+pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>, TrainError> {
+    let text = fs::read_to_string(path).map_err(TrainError::read(path))?;
+    let lines: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+    match lines.is_empty() {
+        true => Err(TrainError::Usage(format!("`{}` has no lines; expected one entry a line", path.display()))),
+        false => Ok(lines),
+    }
+}

@@ -1,0 +1,56 @@
+//! `dualenc check`: what training would find out, without training.
+
+use dualenc_data::Dataset;
+
+use crate::assemble::{Assembly, param_groups};
+use crate::config::RunConfig;
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::evaluate::Evaluation;
+use crate::observer::{Event, Observer};
+
+/// Missing files that are named.
+const MOST_NAMED: usize = 10;
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Counts, for people.
+    pub facts: Vec<String>,
+    /// What would stop a run, or spoil it.
+    pub problems: Vec<String>,
+}
+
+/// Opens everything that `config` names. The first broken tower, data set or evaluation is an error; files that are
+/// missing are all counted.
+///
+/// # Errors
+/// As training's, before its first step.
+pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
+    let mut findings = Findings::default();
+    let compute = Compute::select(&config.run.device, config.run.threads)?;
+    let dataset = config.data.train.read()?;
+    count_data(config, &dataset, &mut findings);
+    let assembly = Assembly::from_config(config, &compute, observer)?;
+    observer.on(Event::Groups(&param_groups(&assembly.model)));
+    findings.facts.push(format!("images: {}", assembly.processor.describe()));
+    for (name, section) in &config.eval {
+        Evaluation::open(name, section)?;
+        findings.facts.push(format!("evaluation `{name}` can run"));
+    }
+    Ok(findings)
+}
+
+fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {
+    let pairs = dataset.num_pairs(config.data.captions);
+    let (images, captions) = (dataset.images.len(), dataset.captions.len());
+    findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs an epoch"));
+    if pairs < config.train.batch_size {
+        findings.problems.push(format!("{pairs} pairs do not fill one batch of {}", config.train.batch_size));
+    }
+    let missing = dataset.missing_files(MOST_NAMED);
+    if missing.count > 0 {
+        let first: Vec<String> = missing.first.iter().map(|path| format!("  {}", path.display())).collect();
+        findings.problems.push(format!("{} of {images} image files are missing:\n{}", missing.count, first.join("\n")));
+    }
+}

@@ -1,0 +1,112 @@
+//! What is wrong with a configuration, and where.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Why a configuration could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error("cannot read the config `{path}`")]
+    Read {
+        /// The file as it was named.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The file was read, and these are all its problems, in the order they stand.
+    #[error("{}", Listing { path, problems })]
+    Invalid {
+        /// The file as it was named.
+        path: PathBuf,
+        /// At least one.
+        problems: Vec<Problem>,
+    },
+    /// A path of the configuration cannot be written as TOML.
+    #[error("cannot write the config as TOML")]
+    Write(#[from] toml::ser::Error),
+}
+
+/// One problem: what is wrong, where it stands, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// The dotted key, such as `train.batch_size`; empty where the text is no TOML.
+    pub key: String,
+    /// What was found and what was expected, on one line.
+    pub message: String,
+    /// What to do about it.
+    pub help: Option<String>,
+    /// Where it stands.
+    pub place: Place,
+}
+
+/// A place in the config file or in a `--set` argument.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The file as it was named, or `--set KEY=VALUE`.
+    pub origin: String,
+    /// The whole text of the file, or of `KEY=VALUE`.
+    pub text: Arc<str>,
+    /// Bytes of `text`; `None`: the problem is with the file as a whole, such as a missing section.
+    pub span: Option<Range<usize>>,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+}
+
+impl Place {
+    pub(super) fn new(origin: &str, text: Arc<str>, span: Option<Range<usize>>) -> Self {
+        let before = span.as_ref().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        Self { origin: origin.to_owned(), text, span, line, column }
+    }
+
+    /// Whether the place is a `--set` argument.
+    pub fn is_argument(&self) -> bool {
+        self.origin.starts_with("--set ")
+    }
+}
+
+impl Default for Place {
+    fn default() -> Self {
+        Self::new("", Arc::from(""), None)
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_argument() || self.span.is_none() {
+            write!(formatter, "{}", self.origin)
+        } else {
+            write!(formatter, "{}:{}:{}", self.origin, self.line, self.column)
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.place, self.message)?;
+        match &self.help {
+            Some(help) => write!(formatter, "\n  help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The plain form of an invalid configuration, a problem a line.
+struct Listing<'a> {
+    path: &'a PathBuf,
+    problems: &'a [Problem],
+}
+
+impl fmt::Display for Listing<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.problems.len() == 1 { "" } else { "s" };
+        write!(formatter, "{} problem{plural} in the config `{}`", self.problems.len(), self.path.display())?;
+        self.problems.iter().try_for_each(|problem| write!(formatter, "\n{problem}"))
+    }
+}

@@ -1,0 +1,349 @@
+//! The configuration of a run: from the TOML file and the `--set` arguments to a checked [`RunConfig`].
+//!
+//! Reading goes in this order: the file's text becomes a tree whose values know where they stand (`document.rs`); the
+//! `--set` arguments change the tree; the tree is read as [`RunConfig`] (`schema.rs`), and an entry at fault is reported
+//! and taken out until the rest can be read (`explain.rs`); the rules between keys are checked (`validate.rs`); paths
+//! become absolute (`paths.rs`). So one call reports every problem. Whether the files and towers exist is not asked here.
+
+mod document;
+mod error;
+mod explain;
+mod paths;
+mod resume;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod validate;
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use dualenc_model::{LOGIT_SCALE_INIT, TowerLock};
+use toml::Spanned;
+use toml::de::{DeString, DeTable, DeValue};
+
+use document::Document;
+
+pub use error::{ConfigError, Place, Problem};
+pub use resume::{Change, changed_keys};
+pub use schema::{
+    CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, Loss, ModelSection, ProjectionSection,
+    RunConfig, RunSection, Schedule, Task, TrainSection,
+};
+
+/// The keys a run cannot do without, and what to write.
+const REQUIRED: [(&[&str], &str); 4] = [
+    (&["run", "dir"], "where the run writes, such as `dir = \"runs/first\"`"),
+    (&["data", "train"], "where the pairs are, such as a table `[data.train.csv]` with `path`"),
+    (&["train", "batch_size"], "such as `batch_size = 256`"),
+    (&["train", "learning_rate"], "such as `learning_rate = 1e-3`"),
+];
+
+/// How long a run trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Duration {
+    /// Passes over the data.
+    Epochs(u64),
+    /// Optimiser updates.
+    Steps(u64),
+}
+
+/// Where the weights of a new run come from. Each is an absolute path or a hub id, for [`crate::hub::resolve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Towers<'a> {
+    /// Two towers that have not met.
+    Pair {
+        /// The image tower.
+        image: &'a str,
+        /// The text tower.
+        text: &'a str,
+    },
+    /// A dual encoder that was trained before.
+    Init(&'a str),
+}
+
+/// When an evaluation runs, besides at the end of training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EvalInterval {
+    /// After each so many epochs.
+    Epochs(u64),
+    /// After each so many steps.
+    Steps(u64),
+    /// Only at the end.
+    End,
+}
+
+impl RunConfig {
+    /// Reads `path` with the `KEY=VALUE` arguments of `--set` laid over it. Relative paths, those of `--set` too, count
+    /// from the directory of the file.
+    ///
+    /// A `--set` value is read as TOML and, where it is none, as a bare string; an empty one takes the key out.
+    ///
+    /// # Errors
+    /// The file cannot be read, or the configuration is wrong; then every problem is listed with its place.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let directory = std::path::absolute(path).map_err(read)?.parent().map(PathBuf::from).unwrap_or_default();
+        Self::from_bytes(&bytes, path, &directory, overrides)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// The configuration as TOML, every default written out and every path absolute. [`RunConfig::load`] reads it back
+    /// to an equal value.
+    ///
+    /// # Errors
+    /// A path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// How long the run trains.
+    pub fn duration(&self) -> Duration {
+        match (self.train.steps, self.train.epochs) {
+            (Some(steps), _) => Duration::Steps(steps),
+            // A loaded configuration has one of the two.
+            (None, epochs) => Duration::Epochs(epochs.unwrap_or(0)),
+        }
+    }
+
+    /// Where the weights of a new run come from.
+    pub fn towers(&self) -> Towers<'_> {
+        let model = &self.model;
+        match &model.init {
+            Some(init) => Towers::Init(init),
+            None => Towers::Pair {
+                image: model.image_tower.as_deref().unwrap_or_default(),
+                text: model.text_tower.as_deref().unwrap_or_default(),
+            },
+        }
+    }
+
+    /// The directory of the feature cache.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.cache.dir.clone().unwrap_or_else(|| self.run.dir.join("cache"))
+    }
+
+    /// Settings that are valid and have no effect, each as a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        let model = &self.model;
+        let locked = |tower: TowerLock| !tower.trains();
+        let mut warnings = Vec::new();
+        for (name, dropout, tower) in
+            [("image", model.image_dropout, model.lock.image), ("text", model.text_dropout, model.lock.text)]
+        {
+            if dropout.is_some() && locked(tower) {
+                warnings.push(format!(
+                    "`model.{name}_dropout` has no effect: the {name} tower is locked and drops nothing"
+                ));
+            }
+        }
+        if self.cache.dir.is_some() && (!self.cache.enabled || !(locked(model.lock.image) || locked(model.lock.text))) {
+            let why = if self.cache.enabled { "no tower is locked" } else { "`cache.enabled` is false" };
+            warnings.push(format!("`cache.dir` has no effect: {why}"));
+        }
+        warnings
+    }
+
+    /// `path` is only shown; `directory` is what relative paths count from.
+    fn from_bytes(bytes: &[u8], path: &Path, directory: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
+        if directory.to_str().is_none() {
+            // `to_toml` could not write it, and `changed_keys` could not compare it.
+            return Err(vec![not_utf8(
+                b"",
+                0,
+                path,
+                "the path of the config is not UTF-8",
+                "move it to a directory that is",
+            )]);
+        }
+        let text = str::from_utf8(bytes).map_err(|error| {
+            vec![not_utf8(
+                bytes,
+                error.valid_up_to(),
+                path,
+                "the file is not UTF-8",
+                "save it as UTF-8; TOML knows no other encoding",
+            )]
+        })?;
+        let mut document = Document::parse(path, text)?;
+        let mut problems = Vec::new();
+        for argument in overrides {
+            problems.extend(document.set(argument).err().map(|problem| *problem));
+        }
+        let (config, reported) = read(&mut document, &mut problems);
+        let Some(mut config) = config else {
+            return Err(sorted(problems, overrides));
+        };
+        paths::resolve(&mut config, directory);
+        for violation in validate::violations(&config) {
+            let mut concerned = std::iter::once(&violation.key).chain(&violation.others);
+            if concerned.all(|key| !covers(&reported, key)) {
+                let place = document.place_of(&violation.key);
+                problems.push(Problem { key: violation.key, message: violation.message, help: violation.help, place });
+            }
+        }
+        if !problems.is_empty() {
+            return Err(sorted(problems, overrides));
+        }
+        config.fill_defaults();
+        Ok(config)
+    }
+
+    /// Writes out the defaults that depend on other keys, so that a default and the same value given are equal.
+    fn fill_defaults(&mut self) {
+        use schema::default;
+        if self.model.init.is_none() {
+            self.model.embed_dim.get_or_insert(default::EMBED_DIM);
+            self.model.logit_scale_init.get_or_insert(LOGIT_SCALE_INIT);
+        }
+        if self.train.loss == Loss::Sigmoid {
+            self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+        }
+        for eval in self.eval.values_mut().filter(|eval| eval.every_steps.is_none()) {
+            eval.every_epochs.get_or_insert(default::EVAL_EVERY_EPOCHS);
+        }
+    }
+}
+
+impl EvalSection {
+    /// When the evaluation runs, besides at the end of training.
+    pub fn interval(&self) -> EvalInterval {
+        match (self.every_steps, self.every_epochs) {
+            (Some(steps), _) => EvalInterval::Steps(steps),
+            (None, Some(0)) => EvalInterval::End,
+            (None, epochs) => EvalInterval::Epochs(epochs.unwrap_or(schema::default::EVAL_EVERY_EPOCHS)),
+        }
+    }
+}
+
+/// Reads the tree, reporting each entry at fault and taking it out until the rest can be read. The second value holds the
+/// keys that were reported, whose values in the configuration are stand-ins.
+fn read(document: &mut Document<'_>, problems: &mut Vec<Problem>) -> (Option<RunConfig>, BTreeSet<String>) {
+    let mut reported: BTreeSet<String> = problems.iter().map(|problem| problem.key.clone()).collect();
+    let mut missing = Vec::new();
+    let mut taken_out = BTreeSet::new();
+    let config = loop {
+        complete(document, &mut missing);
+        let error = match document.read::<RunConfig>() {
+            Ok(config) => break Some(config),
+            Err(error) => error,
+        };
+        let explained = explain::explain(document, &error);
+        let key = &explained.problem.key;
+        // A table that is incomplete because an entry of it was taken out is no second problem.
+        let follows =
+            reported.iter().any(|reported| reported.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
+        if problems.is_empty() || !(follows || covers(&reported, key)) {
+            reported.insert(key.clone());
+            problems.push(explained.problem);
+        }
+        let path: Vec<&str> = explained.at_fault.iter().map(String::as_str).collect();
+        let can_go_on = document.get(&path).is_some() && taken_out.insert(explained.at_fault.clone());
+        document.remove(&path);
+        reported.insert(path.join("."));
+        // A required key that was misspelt is reported once, by the name it has.
+        reported.extend(explained.meant);
+        if !can_go_on {
+            // Nothing was taken out, or the same again: reading once more would meet the same error.
+            break None;
+        }
+    };
+    for Missing { key, help, place } in missing {
+        if !covers(&reported, &key) {
+            let message = format!("missing key `{key}`");
+            problems.push(Problem { message, help: Some(help.to_owned()), place, key: key.clone() });
+        }
+        reported.insert(key);
+    }
+    (config, reported)
+}
+
+/// A required key that was not found.
+struct Missing {
+    key: String,
+    help: &'static str,
+    place: Place,
+}
+
+/// Puts a stand-in where a required key is missing.
+fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) {
+    let mut put = |document: &mut Document<'_>, path: &[&str], help, value| {
+        let key = path.join(".");
+        missing.push(Missing { place: document.place_of(&key), key, help });
+        document.put(path, value);
+    };
+    if document.get(&["model"]).is_none() {
+        // Its rules will name the missing towers.
+        document.put(&["model"], DeValue::Table(DeTable::new()));
+    }
+    for (path, help) in REQUIRED {
+        let in_scalar = path
+            .first()
+            .is_some_and(|section| document.get(&[section]).is_some_and(|value| !value.get_ref().is_table()));
+        if !in_scalar && document.get(path).is_none() {
+            put(document, path, help, stand_in(path));
+        }
+    }
+    let without_task: Vec<String> = match document.get(&["eval"]).map(Spanned::get_ref) {
+        Some(DeValue::Table(evals)) => evals
+            .iter()
+            .filter(|(_, eval)| eval.get_ref().as_table().is_some_and(|eval| !eval.contains_key("task")))
+            .map(|(name, _)| name.get_ref().to_string())
+            .collect(),
+        _ => Vec::new(),
+    };
+    for name in without_task {
+        let value = DeValue::String(Cow::Borrowed("zero-shot"));
+        put(document, &["eval", &name, "task"], "`zero-shot` or `retrieval`", value);
+    }
+}
+
+/// A value of the right type for a required key; it never leaves this module, since its absence is a problem.
+fn stand_in(path: &[&str]) -> DeValue<'static> {
+    let text = |text: &'static str| DeValue::String(Cow::Borrowed(text));
+    let table = |key: &'static str, value: DeValue<'static>| {
+        let entry = (Spanned::new(0..0, DeString::Borrowed(key)), Spanned::new(0..0, value));
+        DeValue::Table(DeTable::from_iter([entry]))
+    };
+    match path {
+        ["run", "dir"] => text("."),
+        ["data", "train"] => table("csv", table("path", text("."))),
+        _ => number(),
+    }
+}
+
+/// The number 2, valid for every required number.
+fn number() -> DeValue<'static> {
+    DeValue::parse("2").map(Spanned::into_inner).unwrap_or(DeValue::Boolean(true))
+}
+
+/// Whether a key, or a table it stands in, is among the reported ones.
+fn covers(reported: &BTreeSet<String>, key: &str) -> bool {
+    let stops = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
+    stops.into_iter().any(|stop| key.get(..stop).is_some_and(|prefix| reported.contains(prefix)))
+}
+
+/// The file first, top to bottom, then the arguments in their order.
+fn sorted(mut problems: Vec<Problem>, overrides: &[String]) -> Vec<Problem> {
+    let origins: Vec<String> = overrides.iter().map(|argument| document::origin_of(argument)).collect();
+    problems.sort_by_key(|problem| {
+        let argument = origins.iter().position(|origin| *origin == problem.place.origin);
+        let start = problem.place.span.as_ref().map_or(usize::MAX, |span| span.start);
+        (argument, start)
+    });
+    problems
+}
+
+fn not_utf8(bytes: &[u8], at: usize, path: &Path, message: &str, help: &str) -> Problem {
+    let mut map = document::SourceMap::default();
+    map.add(path.display().to_string(), &String::from_utf8_lossy(bytes));
+    Problem {
+        key: String::new(),
+        message: message.to_owned(),
+        help: Some(help.to_owned()),
+        // Up to there the text is UTF-8, so the lossy copy has the same bytes.
+        place: map.place(Some(at..at + 1)),
+    }
+}

@@ -1,0 +1,42 @@
+//! Makes the paths of a configuration absolute, and tells a local tower from a hub id.
+
+use std::path::{Component, Path, PathBuf};
+
+use super::schema::RunConfig;
+
+/// Resolves every path of `config` against `directory`, the absolute directory of the config file.
+pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
+    let absolute = |path: &mut PathBuf| *path = join(directory, path);
+    absolute(&mut config.run.dir);
+    config.cache.dir.iter_mut().for_each(absolute);
+    for eval in config.eval.values_mut() {
+        [&mut eval.images, &mut eval.classnames, &mut eval.templates, &mut eval.data]
+            .into_iter()
+            .flatten()
+            .for_each(absolute);
+    }
+    config.data.train.resolve(directory);
+    let model = &mut config.model;
+    for reference in [&mut model.image_tower, &mut model.text_tower, &mut model.init].into_iter().flatten() {
+        if is_local(reference, directory)
+            && let Some(path) = join(directory, Path::new(reference.as_str())).to_str()
+        {
+            *reference = path.to_owned();
+        }
+    }
+}
+
+/// Whether a tower is a local directory: it is written as one (`/..`, `./..`, `../..`, or more than one `/`), or it
+/// exists beside the config file. Anything else is a hub id, `name` or `org/name`.
+fn is_local(reference: &str, directory: &Path) -> bool {
+    let path = Path::new(reference);
+    let written_as_path = path.is_absolute()
+        || matches!(path.components().next(), Some(Component::CurDir | Component::ParentDir))
+        || reference.matches('/').count() > 1;
+    written_as_path || directory.join(path).exists()
+}
+
+/// `directory/path` without the `.` components; `..` stays, since a symbolic link may stand before it.
+fn join(directory: &Path, path: &Path) -> PathBuf {
+    directory.join(path).components().collect()
+}

@@ -1,0 +1,226 @@
+//! Which keys may differ between the run that was stopped and the one that goes on from it.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use toml::Value;
+
+use super::schema::{RunConfig, Schedule};
+
+/// One key whose value differs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The dotted key.
+    pub key: String,
+    /// Its value in the stopped run, as TOML; `None`: it was not given.
+    pub old: Option<String>,
+    /// Its value now.
+    pub new: Option<String>,
+    /// Whether the run may go on.
+    pub safe: bool,
+    /// What the change does, or why it is refused.
+    pub why: &'static str,
+}
+
+/// Keys, or whole tables, that do not touch what is learned.
+const SAFE: [(&str, &str); 9] = [
+    ("run.dir", "the run was moved"),
+    ("run.device", "another device rounds differently: no longer the same bits"),
+    ("run.threads", "another number of threads sums in another order: no longer the same bits"),
+    ("run.log_every_steps", "only what is printed"),
+    ("data.workers", "the order of the samples does not depend on it"),
+    ("data.max_bad_fraction", "only when the run gives up"),
+    ("checkpoint", "only when the state is saved"),
+    ("cache", "cached features are equal to computed ones"),
+    ("eval", "only what is measured"),
+];
+
+/// The keys that differ between the configuration of the stopped run and `new`, in the order of their names. A run may
+/// go on if every change is safe.
+///
+/// A project that was moved as a whole shows one change, `run.dir`: other paths are compared as seen from there.
+pub fn changed_keys(old: &RunConfig, new: &RunConfig) -> Vec<Change> {
+    let (before, after) = (flat(old), flat(new));
+    let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
+    let mut changes: Vec<Change> = keys
+        .filter(|key| !same(key, before.get(*key), after.get(*key), old, new))
+        .map(|key| {
+            let (safe, why) = judge(key, old, new);
+            let shown = |values: &BTreeMap<String, Value>| values.get(key).map(Value::to_string);
+            Change { key: key.clone(), old: shown(&before), new: shown(&after), safe, why }
+        })
+        .collect();
+    changes.sort_by(|left, right| left.key.cmp(&right.key));
+    changes
+}
+
+fn judge(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
+    let is_or_is_in = |name: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    if let Some((_, why)) = SAFE.iter().find(|(name, _)| is_or_is_in(name)) {
+        return (true, why);
+    }
+    let section = key.split('.').next().unwrap_or_default();
+    match (key, section) {
+        ("train.epochs" | "train.steps", _) => {
+            if [old.train.schedule, new.train.schedule] == [Schedule::Constant; 2] {
+                (true, "a constant learning rate does not depend on the length of the run")
+            } else {
+                (false, "the learning rate falls to 0 at the end of the run, so another length is another curve")
+            }
+        }
+        ("run.seed", _) => (false, "the order of the samples and dropout follow from it"),
+        (_, "model") => (false, "it is another model"),
+        (_, "data") => (false, "it is other data, or another order"),
+        _ => (false, "it changes what is learned"),
+    }
+}
+
+/// Every leaf of the configuration by its dotted key; a list is a leaf.
+fn flat(config: &RunConfig) -> BTreeMap<String, Value> {
+    let mut leaves = BTreeMap::new();
+    // Writing as TOML fails only for paths that are not UTF-8, and `load` joins paths of a TOML file.
+    if let Ok(value) = Value::try_from(config) {
+        flatten(String::new(), value, &mut leaves);
+    }
+    leaves
+}
+
+fn flatten(key: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name } else { format!("{key}.{name}") };
+                flatten(key, value, leaves);
+            }
+        }
+        leaf => {
+            leaves.insert(key, leaf);
+        }
+    }
+}
+
+fn same(key: &str, old_value: Option<&Value>, new_value: Option<&Value>, old: &RunConfig, new: &RunConfig) -> bool {
+    if old_value == new_value {
+        return true;
+    }
+    let path =
+        |value: Option<&Value>| value.and_then(Value::as_str).map(PathBuf::from).filter(|path| path.is_absolute());
+    match (path(old_value), path(new_value)) {
+        (Some(before), Some(after)) if key != "run.dir" => from(&old.run.dir, &before) == from(&new.run.dir, &after),
+        _ => false,
+    }
+}
+
+/// `path` as seen from `directory`; both absolute.
+fn from(directory: &Path, path: &Path) -> PathBuf {
+    let (mut rest_directory, mut rest_path) = (directory.components().peekable(), path.components().peekable());
+    while rest_directory.peek().is_some() && rest_directory.peek() == rest_path.peek() {
+        rest_directory.next();
+        rest_path.next();
+    }
+    rest_directory.map(|_| Component::ParentDir).chain(rest_path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const TEXT: &str = r#"
+run = { dir = "runs/a" }
+model = { image_tower = "./vit", text_tower = "org/bert" }
+data = { train = { folder = { path = "pairs" } } }
+train = { epochs = 10, batch_size = 8, learning_rate = 1e-3 }
+cache = { dir = "/shared/cache" }
+eval = { held = { task = "zero-shot", images = "held" } }
+"#;
+
+    fn config(directory: &str, overrides: &[&str]) -> RunConfig {
+        let overrides: Vec<String> = overrides.iter().map(|argument| (*argument).to_owned()).collect();
+        RunConfig::from_bytes(TEXT.as_bytes(), Path::new("run.toml"), Path::new(directory), &overrides).unwrap()
+    }
+
+    fn changes(old: &[&str], new: &[&str]) -> Vec<(String, bool)> {
+        let changes = changed_keys(&config("/project", old), &config("/project", new));
+        changes.into_iter().map(|change| (change.key, change.safe)).collect()
+    }
+
+    #[test]
+    fn nothing_changed() {
+        assert_eq!(changes(&[], &[]), []);
+        // A default, and the same value given.
+        assert_eq!(changes(&[], &["model.embed_dim=512", "eval.held.every_epochs=1", "model.lock=LU"]), []);
+    }
+
+    #[test]
+    fn each_key_is_safe_or_refused() {
+        let cases = [
+            ("run.device=ndarray", "run.device", true),
+            ("run.threads=1", "run.threads", true),
+            ("run.log_every_steps=1", "run.log_every_steps", true),
+            ("run.dir=elsewhere", "run.dir", true),
+            ("run.seed=1", "run.seed", false),
+            ("model.image_tower=./other", "model.image_tower", false),
+            ("model.text_tower=org/other", "model.text_tower", false),
+            ("model.lock=UU", "model.lock", false),
+            ("model.embed_dim=64", "model.embed_dim", false),
+            ("model.image_pool=cls", "model.image_pool", false),
+            ("model.image_size=112", "model.image_size", false),
+            ("model.text_dropout=0.5", "model.text_dropout", false),
+            ("model.text_projection.locked=true", "model.text_projection.locked", false),
+            ("data.max_tokens=16", "data.max_tokens", false),
+            ("data.shuffle=false", "data.shuffle", false),
+            ("data.captions=one", "data.captions", false),
+            ("data.train.folder.path=other", "data.train.folder.path", false),
+            ("data.workers=1", "data.workers", true),
+            ("data.max_bad_fraction=0.5", "data.max_bad_fraction", true),
+            ("train.epochs=20", "train.epochs", false),
+            ("train.batch_size=4", "train.batch_size", false),
+            ("train.learning_rate=1", "train.learning_rate", false),
+            ("train.weight_decay=0", "train.weight_decay", false),
+            ("train.warmup_steps=3", "train.warmup_steps", false),
+            ("train.schedule=constant", "train.schedule", false),
+            ("train.betas=[0.9,0.98]", "train.betas", false),
+            ("train.eps=1e-6", "train.eps", false),
+            ("train.loss=sigmoid", "train.loss", false),
+            ("train.clip_grad_norm=0", "train.clip_grad_norm", false),
+            ("train.duplicates=mask", "train.duplicates", false),
+            ("train.logit_scale_max=5", "train.logit_scale_max", false),
+            ("checkpoint.every_steps=7", "checkpoint.every_steps", true),
+            ("checkpoint.keep=7", "checkpoint.keep", true),
+            ("cache.enabled=false", "cache.enabled", true),
+            ("cache.dir=/other", "cache.dir", true),
+            ("eval.held.images=other", "eval.held.images", true),
+        ];
+        for (argument, key, safe) in cases {
+            let found = changes(&[], &[argument]);
+            let about_it = found.iter().find(|(changed, _)| changed == key);
+            assert_eq!(about_it, Some(&(key.to_owned(), safe)), "{argument}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_of_constant_rate_may_be_made_longer() {
+        let constant = "train.schedule=constant";
+        assert_eq!(changes(&[constant], &[constant, "train.epochs=20"]), [("train.epochs".to_owned(), true)]);
+        let in_steps = changes(&[constant], &[constant, "train.epochs=", "train.steps=9"]);
+        assert_eq!(in_steps, [("train.epochs".to_owned(), true), ("train.steps".to_owned(), true)]);
+    }
+
+    #[test]
+    fn an_evaluation_may_come_and_go() {
+        let found = changes(&[], &["eval.held=", "eval.pairs={task='retrieval', data='p.csv'}"]);
+        assert!(!found.is_empty() && found.iter().all(|(key, safe)| key.starts_with("eval.") && *safe), "{found:?}");
+    }
+
+    #[test]
+    fn a_project_moved_as_a_whole_may_go_on() {
+        let moved = changed_keys(&config("/home/one/project", &[]), &config("/data/project", &[]));
+        let keys: Vec<&str> = moved.iter().map(|change| change.key.as_str()).collect();
+        // The cache outside the project did not move.
+        assert_eq!(keys, ["run.dir"]);
+        assert_eq!(moved[0].old.as_deref(), Some("\"/home/one/project/runs/a\""));
+        assert!(moved[0].safe);
+    }
+}

@@ -1,0 +1,342 @@
+//! What loads, what it becomes, and that nothing that does not load panics.
+
+mod messages;
+
+use std::path::Path;
+
+use dualenc_data::Source;
+
+use super::{ConfigError, Duration, EvalInterval, RunConfig, Schedule, Task, Towers};
+
+const BASE: &str = r#"[run]
+dir = "runs/emoji"
+
+[model]
+image_tower = "./towers/vit"
+text_tower = "org/minilm"
+lock = "LU"
+
+[data.train.csv]
+path = "data/train.csv"
+
+[train]
+epochs = 20
+batch_size = 256
+learning_rate = 1e-3
+
+[eval.vendor]
+task = "zero-shot"
+images = "data/heldout"
+"#;
+
+fn load(text: &str, overrides: &[&str]) -> Result<RunConfig, String> {
+    load_in(text, "/project", overrides)
+}
+
+fn load_in(text: &str, directory: &str, overrides: &[&str]) -> Result<RunConfig, String> {
+    let overrides: Vec<String> = overrides.iter().map(|argument| (*argument).to_owned()).collect();
+    let path = Path::new("run.toml");
+    RunConfig::from_bytes(text.as_bytes(), path, Path::new(directory), &overrides)
+        .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems }.to_string())
+}
+
+#[test]
+fn the_base_is_valid_and_fills_in_its_defaults() {
+    let config = load(BASE, &[]).unwrap();
+    assert_eq!(config.run.dir, Path::new("/project/runs/emoji"));
+    assert_eq!(config.towers(), Towers::Pair { image: "/project/towers/vit", text: "org/minilm" });
+    assert_eq!(config.model.lock.to_string(), "LU");
+    assert_eq!(config.model.embed_dim, Some(512));
+    assert_eq!(config.model.logit_scale_init, Some(2.6592));
+    assert_eq!(config.duration(), Duration::Epochs(20));
+    assert_eq!(config.train.logit_scale_max, 100.0_f64.ln());
+    assert_eq!(config.cache_dir(), Path::new("/project/runs/emoji/cache"));
+    let vendor = &config.eval["vendor"];
+    assert_eq!(vendor.images.as_deref(), Some(Path::new("/project/data/heldout")));
+    assert_eq!(vendor.interval(), EvalInterval::Epochs(1));
+    assert_eq!(config.warnings(), Vec::<String>::new());
+}
+
+/// Every key there is, none at its default.
+const FULL: &str = r#"
+[run]
+dir = "/elsewhere/run"
+seed = 7
+device = "cuda:1"
+threads = 3
+log_every_steps = 2
+
+[model]
+image_tower = "../towers/vit"
+text_tower = "a/b/c"
+lock = "uU"
+embed_dim = 96
+image_pool = "mean"
+text_pool = "cls"
+image_size = 112
+logit_scale_init = 1
+image_dropout = 0.1
+text_dropout = 0.25
+image_projection = { locked = true }
+text_projection = { locked = true }
+
+[data]
+max_tokens = 32
+shuffle = false
+captions = "one"
+workers = 1
+max_bad_fraction = 0
+
+[data.train.jsonl]
+path = "pairs.jsonl"
+image = "file"
+caption = "text"
+root = "images"
+
+[train]
+steps = 1000
+batch_size = 64
+learning_rate = 5e-4
+weight_decay = 0.01
+warmup_steps = 50
+schedule = "linear"
+betas = [0.8, 0.95]
+eps = 1e-6
+loss = "sigmoid"
+clip_grad_norm = 0
+duplicates = "mask"
+logit_scale_max = 4
+logit_bias_init = -2.71
+
+[checkpoint]
+every_steps = 100
+keep = 1
+
+[cache]
+enabled = false
+dir = "features"
+
+[eval.a-1]
+task = "zero-shot"
+images = "x"
+classnames = "y"
+templates = "z"
+every_steps = 10
+batch_size = 8
+
+[eval.b_2]
+task = "retrieval"
+data = "pairs.csv"
+every_epochs = 0
+"#;
+
+#[test]
+fn what_is_written_loads_again_as_an_equal_config() {
+    let scratch = "[run]\ndir='r'\n[model]\ninit='old/run/x'\n[data.train.folder]\npath='p'\n[train]\nepochs=1\nbatch_size=2\nlearning_rate=1\n";
+    for text in [BASE, FULL, scratch] {
+        let config = load(text, &[]).unwrap();
+        let written = config.to_toml().unwrap();
+        let again = load_in(&written, "/another/place", &[]).unwrap();
+        assert_eq!(again, config);
+        assert_eq!(again.to_toml().unwrap(), written);
+    }
+}
+
+#[test]
+fn every_value_arrives() {
+    fn leaves(key: &str, value: &toml::Value, found: &mut Vec<(String, toml::Value)>) {
+        match value {
+            toml::Value::Table(table) => {
+                table.iter().for_each(|(name, value)| leaves(&format!("{key}.{name}"), value, found))
+            }
+            leaf => found.push((key.to_owned(), leaf.clone())),
+        }
+    }
+    let (mut given, mut arrived) = (Vec::new(), Vec::new());
+    leaves("", &toml::from_str(FULL).unwrap(), &mut given);
+    leaves("", &toml::Value::try_from(load(FULL, &[]).unwrap()).unwrap(), &mut arrived);
+    assert_eq!(given.len(), FULL.lines().filter(|line| line.contains('=')).count());
+    for (key, value) in given {
+        let (_, found) = arrived.iter().find(|(arrived, _)| *arrived == key).unwrap_or_else(|| panic!("{key} is lost"));
+        match (&value, found) {
+            (toml::Value::String(value), toml::Value::String(found)) => {
+                assert!(found.ends_with(value), "{key}: {found}")
+            }
+            (toml::Value::Integer(value), toml::Value::Float(found)) => assert_eq!(*value as f64, *found, "{key}"),
+            _ => assert_eq!(value, *found, "{key}"),
+        }
+    }
+}
+
+#[test]
+fn load_reads_the_file_and_counts_paths_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("emoji.toml");
+    std::fs::create_dir_all(dir.path().join("towers/text")).unwrap();
+    let text = BASE.replace("org/minilm", "towers/text").replace("./towers/vit", "towers/vit");
+    std::fs::write(&file, text).unwrap();
+    let config = RunConfig::load(&file, &[]).unwrap();
+    assert_eq!(config.run.dir, dir.path().join("runs/emoji"));
+    // It exists beside the file, so it is a directory; what does not exist and has one slash is a hub id.
+    let here = dir.path().join("towers/text");
+    assert_eq!(config.towers(), Towers::Pair { image: "towers/vit", text: here.to_str().unwrap() });
+
+    let missing = RunConfig::load(&dir.path().join("none.toml"), &[]).unwrap_err();
+    assert_eq!(missing.to_string(), format!("cannot read the config `{}`", dir.path().join("none.toml").display()));
+    assert!(matches!(RunConfig::load(dir.path(), &[]), Err(ConfigError::Read { .. })));
+}
+
+#[test]
+fn a_file_that_is_not_utf8_says_where() {
+    let mut bytes = b"[run]\ndir = \"".to_vec();
+    bytes.extend([0xff, 0xfe]);
+    let problems = RunConfig::from_bytes(&bytes, Path::new("run.toml"), Path::new("/project"), &[]).unwrap_err();
+    assert_eq!(
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["run.toml:2:8: the file is not UTF-8\n  help: save it as UTF-8; TOML knows no other encoding"]
+    );
+}
+
+#[test]
+fn set_reads_toml_then_a_bare_string() {
+    let arguments = [
+        "train.batch_size=64",
+        "train.learning_rate=5e-4",
+        "run.device=cuda:0",
+        "run.dir=2024-01-01",
+        "model.lock=Lu",
+        "train.betas=[0.5, 0.75]",
+        "train.schedule = constant",
+        "model.image_projection.locked=true",
+        "eval.vendor.images= 'a=b' ",
+        "eval.pairs.task=retrieval",
+        "eval.pairs.data=pairs.csv",
+        "train.epochs=",
+        "train.steps=10",
+        "data.train={folder={path=\"shots\"}}",
+    ];
+    let config = load(BASE, &arguments).unwrap();
+    assert_eq!(config.train.batch_size, 64);
+    assert_eq!(config.train.learning_rate, 5e-4);
+    assert_eq!(config.run.device, "cuda:0");
+    assert_eq!(config.run.dir, Path::new("/project/2024-01-01"));
+    assert_eq!(config.model.lock.to_string(), "Lu");
+    assert_eq!(config.train.betas, [0.5, 0.75]);
+    assert_eq!(config.train.schedule, Schedule::Constant);
+    assert!(config.model.image_projection.locked);
+    assert_eq!(config.eval["vendor"].images.as_deref(), Some(Path::new("/project/a=b")));
+    assert_eq!(config.eval["pairs"].task, Task::Retrieval);
+    assert_eq!(config.duration(), Duration::Steps(10));
+    assert!(matches!(&config.data.train, Source::Folder(folder) if folder.path == Path::new("/project/shots")));
+    // The last of two wins.
+    assert_eq!(load(BASE, &["run.seed=1", "run.seed=2"]).unwrap().run.seed, 2);
+}
+
+#[test]
+fn settings_without_effect_are_warned_of() {
+    let text = BASE.replace(
+        "lock = \"LU\"",
+        "lock = \"LU\"\nimage_dropout = 0.1\ntext_dropout = 0.1\n[cache]\nenabled = false\ndir = \"c\"",
+    );
+    assert_eq!(
+        load(&text, &[]).unwrap().warnings(),
+        [
+            "`model.image_dropout` has no effect: the image tower is locked and drops nothing",
+            "`cache.dir` has no effect: `cache.enabled` is false",
+        ]
+    );
+}
+
+/// SplitMix64 (Steele et al., 2014): the n-th number of a seed.
+fn number(seed: u64, n: u64) -> u64 {
+    let mut mixed = seed.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    mixed ^ (mixed >> 31)
+}
+
+/// No mutation of a valid file, and no mutated `--set`, makes the reader panic or hang, and each problem has a place
+/// within its text.
+#[test]
+fn five_thousand_mutations_do_not_panic() {
+    const PARTS: [&str; 24] = [
+        "[",
+        "]",
+        "[[",
+        "]]",
+        "=",
+        "\"",
+        "'",
+        "\n",
+        ".",
+        "{",
+        "}",
+        ",",
+        "#",
+        "\\u12",
+        "é",
+        "\u{feff}",
+        "-1",
+        "1e999",
+        "nan",
+        "true",
+        "[train]\n",
+        "eval.x.task = 1\n",
+        "[data.train.csv]\n",
+        "[data.train.coco]\n",
+    ];
+    let (mut valid, mut reported) = (0, 0);
+    for round in 0..5_000 {
+        let mut draws = (0..).map(|n| number(round, n) as usize);
+        let mut draw = |below: usize| draws.next().unwrap_or(0) % below;
+        let mut bytes = if round % 2 == 0 { BASE } else { FULL }.as_bytes().to_vec();
+        for _ in 0..=draw(2) {
+            let at = draw(bytes.len() + 1);
+            let end = (at + draw(20)).min(bytes.len());
+            match draw(5) {
+                0 => drop(bytes.splice(at..end, [])),
+                1 => drop(bytes.splice(at..at, PARTS[draw(PARTS.len())].bytes())),
+                2 => drop(bytes.splice(at..end, PARTS[draw(PARTS.len())].bytes())),
+                3 => bytes.insert(at, draw(256) as u8),
+                _ => {
+                    let copied = bytes[at..end].to_vec();
+                    let to = draw(bytes.len() + 1);
+                    drop(bytes.splice(to..to, copied));
+                }
+            }
+        }
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let start = text.floor_char_boundary(draw(text.len() + 1));
+        let overrides = [text[start..].chars().take(draw(30)).collect::<String>()];
+        let overrides = if draw(4) == 0 { &overrides[..] } else { &[] };
+        match RunConfig::from_bytes(&bytes, Path::new("run.toml"), Path::new("/project"), overrides) {
+            Ok(config) => {
+                valid += 1;
+                assert!(!config.run.dir.as_os_str().is_empty() && config.train.batch_size >= 2);
+                config.to_toml().unwrap();
+            }
+            Err(problems) => {
+                reported += problems.len();
+                assert!(!problems.is_empty());
+                for problem in problems {
+                    assert!(!problem.message.is_empty());
+                    if let Some(span) = problem.place.span {
+                        assert!(problem.place.text.get(span.clone()).is_some(), "{span:?}");
+                    }
+                }
+            }
+        }
+    }
+    // Both ways are taken often, so that the test tests something.
+    assert!(valid > 100 && reported > 3_000, "{valid} valid, {reported} problems");
+}
+
+#[test]
+fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
+    let nested = format!("x = {}{}\n{BASE}", "[".repeat(100_000), "]".repeat(100_000));
+    assert!(load(&nested, &[]).is_err());
+    let argument = format!("run.dir={}", "{a=".repeat(100_000));
+    assert!(load(BASE, &[&argument]).is_ok(), "no TOML, so a bare string");
+    let argument = format!("run.dir={}1{}", "[".repeat(70), "]".repeat(70));
+    assert!(load(BASE, &[&argument]).is_err());
+}

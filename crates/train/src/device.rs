@@ -1,0 +1,117 @@
+//! From a device's name to a device. The same code runs on all of them.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use burn::tensor::{Device, Tensor};
+
+use crate::error::TrainError;
+
+/// A device with what the code around it needs to know.
+#[derive(Debug, Clone)]
+pub struct Compute {
+    /// Without autodiff.
+    pub device: Device,
+    /// Whether tensors live in the host's memory.
+    pub on_host: bool,
+    /// Threads of the CPU's thread pool.
+    pub threads: usize,
+}
+
+/// Names that this build knows.
+pub fn available() -> Vec<&'static str> {
+    let mut names = Vec::new();
+    if cfg!(any(feature = "flex", feature = "ndarray")) {
+        names.push("cpu");
+    }
+    if cfg!(feature = "ndarray") {
+        names.push("ndarray");
+    }
+    if cfg!(feature = "wgpu") {
+        names.push("wgpu");
+    }
+    if cfg!(feature = "vulkan") {
+        names.push("vulkan");
+    }
+    if cfg!(feature = "cuda") {
+        names.extend(["cuda", "cuda:N"]);
+    }
+    names
+}
+
+impl Compute {
+    /// The device called `name`, tried out with one small sum.
+    ///
+    /// # Errors
+    /// When the build lacks the backend, or the machine the device.
+    pub fn select(name: &str, threads: Option<usize>) -> Result<Self, TrainError> {
+        let fail =
+            |reason: String| TrainError::Device { device: name.to_owned(), reason, available: available().join(", ") };
+        if let Some(threads) = threads {
+            // Fails only where the pool was made before, whose size then stands.
+            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+        }
+        let device = by_name(name).ok_or_else(|| {
+            let known = ["cpu", "ndarray", "wgpu", "vulkan", "cuda"].contains(&name) || name.starts_with("cuda:");
+            fail(match known {
+                true => {
+                    format!("this build lacks it (build with `--features {}`)", name.split(':').next().unwrap_or(name))
+                }
+                false => "there is no device of that name".to_owned(),
+            })
+        })?;
+        let works = catch_unwind(AssertUnwindSafe(|| Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>()));
+        match works {
+            Ok(4.0) => {}
+            Ok(sum) => return Err(fail(format!("it computes 1 + 1 + 1 + 1 = {sum}"))),
+            Err(panic) => {
+                let said = panic.downcast_ref::<String>().cloned();
+                let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+                return Err(fail(format!(
+                    "it does not start ({})",
+                    said.unwrap_or_else(|| "no reason given".to_owned())
+                )));
+            }
+        }
+        Ok(Self { device, on_host: matches!(name, "cpu" | "ndarray"), threads: rayon::current_num_threads() })
+    }
+}
+
+fn by_name(name: &str) -> Option<Device> {
+    match name {
+        #[cfg(feature = "flex")]
+        "cpu" => Some(Device::flex()),
+        #[cfg(all(feature = "ndarray", not(feature = "flex")))]
+        "cpu" => Some(Device::ndarray()),
+        #[cfg(feature = "ndarray")]
+        "ndarray" => Some(Device::ndarray()),
+        #[cfg(feature = "wgpu")]
+        "wgpu" => Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+        #[cfg(feature = "cuda")]
+        "cuda" => Some(Device::cuda(0)),
+        #[cfg(feature = "cuda")]
+        _ => name.strip_prefix("cuda:")?.parse::<usize>().ok().map(Device::cuda),
+        #[cfg(not(feature = "cuda"))]
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_device_names_those_there_are() {
+        let message = |name| Compute::select(name, None).map(drop).unwrap_err().to_string();
+        assert_eq!(
+            message("tpu"),
+            format!(
+                "device `tpu` cannot be used: there is no device of that name; this build and machine have: {}",
+                available().join(", ")
+            )
+        );
+        #[cfg(not(feature = "cuda"))]
+        assert!(message("cuda:1").contains("this build lacks it (build with `--features cuda`)"));
+    }
+}

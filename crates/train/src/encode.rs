@@ -1,0 +1,104 @@
+//! Embeddings of many images or texts by a model that does not change meanwhile.
+
+use std::sync::Arc;
+
+use dualenc_data::{ImageProcessor, ImageRef, Skipped, TokenTable, Tokenizer};
+use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
+
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::features::ImageFeatures;
+use crate::zero_shot::normalize_rows;
+
+/// Embeddings, flat.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    /// Width of a row.
+    pub dim: usize,
+    /// Un-normalised projections `[rows, dim]`: the reference's `get_*_features`.
+    pub features: Vec<f32>,
+}
+
+impl Embeddings {
+    /// The rows divided by their L2 norms.
+    pub fn normalized(&self) -> Vec<f32> {
+        let mut embeds = self.features.clone();
+        normalize_rows(&mut embeds, self.dim);
+        embeds
+    }
+}
+
+/// A model in evaluation, with what its inputs need.
+pub struct Encoder<'a> {
+    /// Without gradients.
+    pub model: &'a DualEncoder,
+    /// The text tower's.
+    pub tokenizer: &'a Arc<Tokenizer>,
+    /// Its device.
+    pub compute: &'a Compute,
+    /// Threads that read images and texts.
+    pub workers: usize,
+    /// Texts or images a pass through the projections and the text tower.
+    pub batch_size: usize,
+}
+
+impl Encoder<'_> {
+    /// Features of an image tower that are not kept, for models whose image tower trains.
+    pub fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
+        let tower = self.model.image_tower.clone();
+        ImageFeatures::new(tower, Arc::clone(processor), self.compute.clone(), self.workers)
+    }
+
+    /// The images that can be used, their embeddings row by row, and those that cannot.
+    ///
+    /// # Errors
+    /// As [`ImageFeatures::pooled`].
+    pub fn images(
+        &self,
+        images: &[ImageRef],
+        features: &mut ImageFeatures,
+        on_progress: impl FnMut(usize),
+    ) -> Result<(Vec<usize>, Embeddings, Vec<Skipped>), TrainError> {
+        let pooled = features.pooled(images, on_progress)?;
+        let usable = pooled.usable();
+        let mut values = Vec::with_capacity(usable.len() * self.model.embed_dim());
+        for batch in usable.chunks(self.batch_size.max(1)) {
+            let projected = self.model.project_image(pooled.select(batch.iter().copied(), self.compute)?);
+            values.extend(parameters::host(projected)?.values);
+        }
+        Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, pooled.bad))
+    }
+
+    /// The embeddings of `texts`, row by row.
+    ///
+    /// # Errors
+    /// When a text cannot be tokenised.
+    pub fn texts<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<Embeddings, TrainError> {
+        let table = TokenTable::build(self.tokenizer, texts, self.workers)?;
+        let dim = self.model.embed_dim();
+        // Texts of like length go together; each row is written where its text stands.
+        let mut order: Vec<usize> = (0..texts.len()).collect();
+        order.sort_by_key(|&text| table.get(text).0.len());
+        let mut values = vec![0.0; texts.len() * dim];
+        let mut done = 0;
+        for batch in order.chunks(self.batch_size.max(1)) {
+            let sequence = |text: &usize| {
+                let (ids, types) = table.get(*text);
+                (ids.to_vec(), types.to_vec())
+            };
+            let (ids, types) = batch.iter().map(sequence).unzip();
+            let features = self.model.text_features(&TokenSequences::new(ids, types), &Dropout::off())?;
+            let rows = parameters::host(features)?.values;
+            for (text, row) in batch.iter().zip(rows.chunks_exact(dim)) {
+                values[text * dim..][..dim].copy_from_slice(row);
+            }
+            done += batch.len();
+            on_progress(done);
+        }
+        Ok(Embeddings { dim, features: values })
+    }
+}

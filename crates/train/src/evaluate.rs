@@ -1,0 +1,227 @@
+//! One evaluation: what it needs is read and checked before training starts, and run as often as asked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{Tensor, TensorData};
+use dualenc_data::{Dataset, ImageProcessor, ImageRef, Source, class_folder};
+use dualenc_model::parameters;
+use serde_json::{Map, Value};
+
+use crate::assemble::read_lines;
+use crate::config::{EvalInterval, EvalSection, Task};
+use crate::encode::{Embeddings, Encoder};
+use crate::error::TrainError;
+use crate::features::ImageFeatures;
+use crate::observer::{Event, Observer};
+use crate::retrieval::RetrievalRanks;
+use crate::zero_shot::{classifier, figures, normalize_rows, prompts};
+
+/// The template of CLIP_benchmark for no template at all.
+const BARE_TEMPLATE: &str = "{c}";
+
+/// Scores computed at once: 64 MiB of f32.
+const SCORES_AT_ONCE: usize = 1 << 24;
+
+/// An evaluation that is ready to run.
+#[derive(Debug)]
+pub struct Evaluation {
+    /// Its name in the config, or the task's.
+    pub name: String,
+    /// When it runs, besides at the end.
+    pub interval: EvalInterval,
+    /// Images or texts a pass.
+    pub batch_size: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    ZeroShot { images: Vec<ImageRef>, labels: Vec<usize>, classes: Vec<String>, templates: Vec<String> },
+    Retrieval(Box<Dataset>),
+}
+
+impl Evaluation {
+    /// Reads what `[eval.NAME]` names.
+    ///
+    /// # Errors
+    /// When a folder or file is missing, empty or malformed.
+    pub fn open(name: &str, section: &EvalSection) -> Result<Self, TrainError> {
+        let needed = |path: &Option<PathBuf>, key: &str| {
+            path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs `{key}`")))
+        };
+        let kind = match section.task {
+            Task::ZeroShot => Kind::zero_shot(
+                &needed(&section.images, "images")?,
+                section.classnames.as_deref(),
+                section.templates.as_deref(),
+            )?,
+            Task::Retrieval => Kind::Retrieval(Box::new(Source::from_path(needed(&section.data, "data")?)?.read()?)),
+        };
+        Ok(Self { name: name.to_owned(), interval: section.interval(), batch_size: section.batch_size, kind })
+    }
+
+    /// `zero-shot` or `retrieval`.
+    pub fn task(&self) -> &'static str {
+        match self.kind {
+            Kind::ZeroShot { .. } => "zero-shot",
+            Kind::Retrieval(_) => "retrieval",
+        }
+    }
+
+    /// Whether it is due after `step` updates.
+    pub fn is_due(&self, step: u64, steps_per_epoch: u64, total_steps: u64) -> bool {
+        step == total_steps
+            || match self.interval {
+                EvalInterval::Steps(steps) => step % steps.max(1) == 0,
+                EvalInterval::Epochs(epochs) => step % (epochs * steps_per_epoch).max(1) == 0,
+                EvalInterval::End => false,
+            }
+    }
+
+    /// Its figures for the model of `encoder`. `features` keeps a locked image tower's outputs; `None`: compute them.
+    ///
+    /// # Errors
+    /// When images or texts cannot be read, or none can be used.
+    pub fn run(
+        &self,
+        encoder: &Encoder<'_>,
+        features: Option<&mut ImageFeatures>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<Map<String, Value>, TrainError> {
+        let mut own = None;
+        let features = match features {
+            Some(features) => features,
+            None => own.insert(encoder.image_features(processor)),
+        };
+        let images = match &self.kind {
+            Kind::ZeroShot { images, .. } => images,
+            Kind::Retrieval(dataset) => &dataset.images,
+        };
+        let name = format!("{}: images", self.name);
+        let (usable, image_embeds, bad) = encoder.images(images, features, |done| {
+            observer.on(Event::Work { name: &name, done, total: images.len() });
+        })?;
+        for skipped in &bad {
+            observer.on(Event::Skipped(skipped));
+        }
+        if usable.is_empty() {
+            return Err(TrainError::Usage(format!(
+                "evaluation `{}`: none of {} images can be used",
+                self.name,
+                images.len()
+            )));
+        }
+        match &self.kind {
+            Kind::ZeroShot { labels, classes, templates, .. } => {
+                let prompts = prompts(classes, templates);
+                let name = format!("{}: prompts", self.name);
+                let texts = encoder.texts(&prompts, |done| {
+                    observer.on(Event::Work { name: &name, done, total: prompts.len() });
+                })?;
+                let weights = classifier(&texts.normalized(), templates.len(), texts.dim);
+                let scores = Scores::new(&image_embeds, weights, encoder);
+                let mut all = Vec::with_capacity(usable.len() * classes.len());
+                for block in blocks(usable.len(), classes.len()) {
+                    all.extend(scores.of_rows(block)?);
+                }
+                let labels: Vec<usize> = usable.iter().map(|&image| labels[image]).collect();
+                Ok(figures(&all, &labels, classes.len()))
+            }
+            Kind::Retrieval(dataset) => {
+                let mut position = vec![None; images.len()];
+                usable.iter().enumerate().for_each(|(row, &image)| position[image] = Some(row));
+                let asked: Vec<(&str, usize)> = dataset
+                    .captions
+                    .iter()
+                    .filter_map(|caption| Some((caption.text.as_str(), position[caption.image]?)))
+                    .collect();
+                let (texts, image_of_text): (Vec<&str>, Vec<usize>) = asked.into_iter().unzip();
+                let name = format!("{}: captions", self.name);
+                let text_embeds = encoder.texts(&texts, |done| {
+                    observer.on(Event::Work { name: &name, done, total: texts.len() });
+                })?;
+                let by_text = Scores::new(&text_embeds, image_embeds.normalized(), encoder);
+                let mut ranks = RetrievalRanks::new(image_of_text, usable.len());
+                for block in blocks(texts.len(), usable.len()) {
+                    ranks.add_texts(&by_text.of_rows(block)?);
+                }
+                let by_image = Scores::new(&image_embeds, text_embeds.normalized(), encoder);
+                let block = SCORES_AT_ONCE / texts.len().max(1);
+                ranks.figures(|images| by_image.of_rows(images), block)
+            }
+        }
+    }
+}
+
+impl Kind {
+    fn zero_shot(images: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
+        let folder = class_folder(images)?;
+        let classes = match classnames {
+            None => folder.classes,
+            Some(path) => {
+                let names = read_lines(path)?;
+                if names.len() != folder.classes.len() {
+                    return Err(TrainError::Usage(format!(
+                        "`{}` has {} class names, but `{}` has {} class folders; expected one name a line, in the sorted \
+                         order of the folders",
+                        path.display(),
+                        names.len(),
+                        images.display(),
+                        folder.classes.len()
+                    )));
+                }
+                names
+            }
+        };
+        let templates = match templates {
+            None => vec![BARE_TEMPLATE.to_owned()],
+            Some(path) => {
+                let templates = read_lines(path)?;
+                if let Some(wrong) = templates.iter().find(|template| !template.contains(BARE_TEMPLATE)) {
+                    return Err(TrainError::Usage(format!(
+                        "`{}`: the template `{wrong}` has no `{{c}}` where the class name goes",
+                        path.display()
+                    )));
+                }
+                templates
+            }
+        };
+        let (images, labels) = folder.images.into_iter().unzip();
+        Ok(Self::ZeroShot { images, labels, classes, templates })
+    }
+}
+
+/// Ranges that cover `rows`, each with about [`SCORES_AT_ONCE`] scores of `columns` a row.
+fn blocks(rows: usize, columns: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    let size = (SCORES_AT_ONCE / columns.max(1)).max(1);
+    (0..rows).step_by(size).map(move |start| start..(start + size).min(rows))
+}
+
+/// Cosines of some rows with all columns.
+struct Scores {
+    rows: Vec<f32>,
+    /// `[dim, columns]`
+    columns: Tensor<2>,
+    dim: usize,
+}
+
+impl Scores {
+    /// `columns` `[columns, dim]` are normalised.
+    fn new(rows: &Embeddings, columns: Vec<f32>, encoder: &Encoder<'_>) -> Self {
+        let dim = rows.dim;
+        let mut normalized = rows.features.clone();
+        normalize_rows(&mut normalized, dim);
+        let count = columns.len() / dim.max(1);
+        let columns = Tensor::<2>::from_data(TensorData::new(columns, [count, dim]), &encoder.compute.device);
+        Self { rows: normalized, columns: columns.transpose(), dim }
+    }
+
+    /// `[rows in block, columns]`, flat.
+    fn of_rows(&self, block: std::ops::Range<usize>) -> Result<Vec<f32>, TrainError> {
+        let values = self.rows[block.start * self.dim..block.end * self.dim].to_vec();
+        let rows = Tensor::<2>::from_data(TensorData::new(values, [block.len(), self.dim]), &self.columns.device());
+        Ok(parameters::host(rows.matmul(self.columns.clone()))?.values)
+    }
+}

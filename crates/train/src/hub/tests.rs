@@ -1,0 +1,418 @@
+//! Against a small hub on this machine that answers as the real one does: byte ranges, entity tags, the commit in a header,
+//! and weights behind a redirect to another host.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+
+use super::*;
+
+const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// Serves the files of `org/tiny` until it is dropped.
+struct Server {
+    port: u16,
+    state: Arc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    files: BTreeMap<String, Vec<u8>>,
+    /// Send a whole file whatever part is asked for, after the first request for it.
+    ignore_ranges: bool,
+    requests: Mutex<Vec<String>>,
+    stop: std::sync::atomic::AtomicBool,
+}
+
+impl Server {
+    fn start(files: &[(&str, &str)]) -> Self {
+        Self::start_with(files, false)
+    }
+
+    fn start_with(files: &[(&str, &str)], ignore_ranges: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
+        let state = Arc::new(State { files, ignore_ranges, ..State::default() });
+        let shared = Arc::clone(&state);
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                if shared.stop.load(std::sync::atomic::Ordering::SeqCst) {
+                    break;
+                }
+                // A client that hangs up is its own affair.
+                let _ = stream.and_then(|stream| shared.answer(stream, port));
+            }
+        });
+        Self { port, state }
+    }
+
+    fn hub(&self, cache: &Path) -> Hub {
+        Hub {
+            endpoint: format!("http://127.0.0.1:{}", self.port),
+            cache_dir: cache.join("hub"),
+            token: Some("secret".to_owned()),
+            offline: false,
+        }
+    }
+
+    fn requests(&self) -> Vec<String> {
+        self.state.requests.lock().unwrap().clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.state.stop.store(true, std::sync::atomic::Ordering::SeqCst);
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl State {
+    fn answer(&self, stream: TcpStream, port: u16) -> std::io::Result<()> {
+        let mut lines = BufReader::new(stream.try_clone()?).lines();
+        let first = lines.next().transpose()?.unwrap_or_default();
+        let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
+        let mut headers = BTreeMap::new();
+        for line in lines {
+            let line = line?;
+            let Some((name, value)) = line.split_once(": ") else { break };
+            headers.insert(name.to_lowercase(), value.to_owned());
+        }
+        let token = if headers.contains_key("authorization") { " with token" } else { "" };
+        self.requests.lock().unwrap().push(format!("{path}{token}"));
+        // The same repository once more, shown only to those who may see it.
+        let path = match (path.strip_prefix("/secret/"), headers.get("authorization").map(String::as_str)) {
+            (Some(rest), Some("Bearer secret")) => format!("/org/{rest}"),
+            _ => path,
+        };
+        self.reply(stream, &path, headers.get("range"), port)
+    }
+
+    fn reply(&self, mut stream: TcpStream, path: &str, range: Option<&String>, port: u16) -> std::io::Result<()> {
+        let mut send = |status: &str, headers: &str, body: &[u8]| {
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n",
+                body.len()
+            )?;
+            stream.write_all(body)
+        };
+        let etag = |file: &str| format!("etag-{}", file.replace(['/', '.'], "-"));
+        if path == "/api/models/org/tiny/revision/main" {
+            return send("200 OK", "", format!("{{\"sha\": \"{COMMIT}\", \"siblings\": []}}").as_bytes());
+        }
+        if let Some(rest) = path.strip_prefix("/old/tiny/") {
+            // A repository that was renamed.
+            return send("307 Temporary Redirect", &format!("Location: /org/tiny/{rest}\r\n"), b"");
+        }
+        if path.starts_with("/secret/") {
+            return send("401 Unauthorized", "", b"");
+        }
+        let (file, headers) = if let Some(file) = path.strip_prefix("/cdn/") {
+            (file, String::new())
+        } else {
+            let file = path.strip_prefix("/org/tiny/resolve/main/");
+            let Some(file) = file.or_else(|| path.strip_prefix(&format!("/org/tiny/resolve/{COMMIT}/"))) else {
+                return send("404 Not Found", "", b"");
+            };
+            if file.ends_with(".safetensors") && self.files.contains_key(file) {
+                let headers = format!(
+                    "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\nLocation: http://localhost:{port}/cdn/{file}\r\n",
+                    etag(file)
+                );
+                return send("302 Found", &headers, b"");
+            }
+            (file, format!("X-Repo-Commit: {COMMIT}\r\nETag: \"{}\"\r\n", etag(file)))
+        };
+        let Some(bytes) = self.files.get(file) else {
+            return send("404 Not Found", "", b"");
+        };
+        let asked = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+        let start = asked.and_then(|(start, _)| start.parse().ok()).unwrap_or(0);
+        let end = asked.and_then(|(_, end)| end.parse::<usize>().ok()).map_or(bytes.len(), |last| last + 1);
+        match bytes.get(start..end) {
+            Some(part) if !part.is_empty() => {
+                let whole = self.ignore_ranges && end == bytes.len();
+                let headers = format!("{headers}Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
+                send("206 Partial Content", &headers, if whole { bytes } else { part })
+            }
+            _ => send("416 Range Not Satisfiable", "", b""),
+        }
+    }
+}
+
+const TOWER: [(&str, &str); 4] = [
+    ("config.json", "{\"model_type\": \"vit\"}"),
+    ("preprocessor_config.json", "{\"size\": 8}"),
+    ("1_Pooling/config.json", "{\"pooling_mode_mean_tokens\": true}"),
+    ("model.safetensors", "weights"),
+];
+
+fn silent(_: Progress<'_>) {}
+
+#[test]
+fn a_tower_is_downloaded_once_and_then_comes_from_the_cache() {
+    let server = Server::start(&TOWER);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let mut seen = Vec::new();
+    let dir = hub.resolve("org/tiny", &mut |progress| {
+        seen.push((progress.file.to_owned(), progress.bytes, progress.total_bytes))
+    });
+    let dir = dir.unwrap();
+    assert_eq!(dir, cache.path().join("hub/models--org--tiny/snapshots").join(COMMIT));
+    for (file, text) in TOWER {
+        assert_eq!(std::fs::read_to_string(dir.join(file)).unwrap(), text);
+    }
+    assert_eq!(seen.last(), Some(&("model.safetensors".to_owned(), 7, 7)));
+
+    // Everything after the first file is asked for at the commit that the first one had.
+    let requests = server.requests();
+    let at_branch: Vec<_> = requests.iter().filter(|path| path.contains("/resolve/main/")).collect();
+    assert!(at_branch.iter().all(|path| path.ends_with("/config.json")), "{at_branch:?}");
+    assert!(requests.contains(&format!("/org/tiny/resolve/{COMMIT}/tokenizer.json")));
+    assert!(!requests.iter().any(|path| path.ends_with("with token")), "a public model needs no token: {requests:?}");
+
+    // Again: not one request, since the files that the repository lacks are remembered too.
+    let absent = cache.path().join("hub/models--org--tiny/.no_exist").join(COMMIT);
+    assert!(absent.join("tokenizer.json").is_file(), "where `huggingface_hub` keeps it too");
+    let before = server.requests().len();
+    assert_eq!(hub.resolve("org/tiny", &mut silent).unwrap(), dir);
+    assert_eq!(server.requests().len(), before);
+
+    drop(server);
+    let offline = Hub { offline: true, ..hub };
+    assert_eq!(offline.resolve("org/tiny", &mut silent).unwrap(), dir);
+}
+
+#[test]
+fn a_private_repository_is_asked_for_with_the_token() {
+    let server = Server::start(&TOWER);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let dir = hub.resolve("secret/tiny", &mut silent).unwrap();
+    assert_eq!(std::fs::read(dir.join("model.safetensors")).unwrap(), b"weights");
+
+    let other = tempfile::tempdir().unwrap();
+    let stranger = Hub { token: None, ..server.hub(other.path()) };
+    assert!(matches!(stranger.resolve("secret/tiny", &mut silent), Err(HubError::NotFound { status: 401, .. })));
+}
+
+#[test]
+fn a_renamed_repository_is_followed() {
+    let server = Server::start(&TOWER);
+    let cache = tempfile::tempdir().unwrap();
+    let dir = server.hub(cache.path()).resolve("old/tiny", &mut silent).unwrap();
+    assert_eq!(std::fs::read(dir.join("model.safetensors")).unwrap(), b"weights");
+}
+
+#[test]
+fn split_weights_come_whole() {
+    let index =
+        r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
+    let files =
+        [("config.json", "{}"), (WEIGHTS_INDEX, index), ("model-1.safetensors", "one"), ("model-2.safetensors", "two")];
+    let server = Server::start(&files);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let dir = hub.resolve("org/tiny", &mut silent).unwrap();
+    assert_eq!(std::fs::read(dir.join("model-2.safetensors")).unwrap(), b"two");
+    let before = server.requests().len();
+    hub.resolve("org/tiny", &mut silent).unwrap();
+    assert_eq!(server.requests().len(), before);
+
+    let server = Server::start(&files[..3]);
+    let other = tempfile::tempdir().unwrap();
+    let error = server.hub(other.path()).resolve("org/tiny", &mut silent).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`org/tiny` has no `model-2.safetensors`; the index of its weights lists it: the upload is not complete"
+    );
+}
+
+#[test]
+fn an_index_cannot_name_files_outside() {
+    for (index, reason) in [
+        (
+            r#"{"weight_map": {"a": "../../config.json"}}"#,
+            "it lists \"../../config.json\", which is no plain file name",
+        ),
+        ("[]", "invalid length 0, expected struct Index with 1 element at line 1 column 2"),
+    ] {
+        let server = Server::start(&[("config.json", "{}"), (WEIGHTS_INDEX, index)]);
+        let cache = tempfile::tempdir().unwrap();
+        let error = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap_err();
+        let path = cache.path().join("hub/models--org--tiny/snapshots").join(COMMIT).join(WEIGHTS_INDEX);
+        let path = path.display();
+        assert_eq!(
+            error.to_string(),
+            format!("`{path}` is no index of safetensors files: {reason}; remove it to download it again")
+        );
+    }
+}
+
+#[test]
+fn a_repository_that_is_not_there_says_what_to_check() {
+    let server = Server::start(&TOWER);
+    let cache = tempfile::tempdir().unwrap();
+    for (reference, status) in [("org/tyni", 404), ("secret/other", 404)] {
+        let error = server.hub(cache.path()).resolve(reference, &mut silent).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "`{reference}` is not a directory here and not found on the hub at `http://127.0.0.1:{}` (status {status}); \
+                 check the path (it counts from the config file), the spelling of the id, and for a private or gated model \
+                 `HF_TOKEN`",
+                server.port
+            )
+        );
+    }
+}
+
+#[test]
+fn a_repository_without_what_a_tower_needs_names_it() {
+    let server = Server::start(&[("pytorch_model.bin", "pickle"), ("config.json", "{}")]);
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(
+        server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap_err().to_string(),
+        "`org/tiny` has no `model.safetensors`; only safetensors weights are read: save the model again with a current \
+         transformers"
+    );
+    let server = Server::start(&[("README.md", "hello")]);
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(
+        server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap_err().to_string(),
+        "`org/tiny` has no `config.json`; it is no Hugging Face model"
+    );
+}
+
+#[test]
+fn offline_names_the_missing_file_and_where_it_looked() {
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub { endpoint: String::new(), cache_dir: cache.path().to_owned(), token: None, offline: true };
+    let repo = cache.path().join("models--org--tiny");
+    let message = |file: &str, looked_in: &Path| {
+        format!(
+            "`org/tiny` is not a directory here, `HF_HUB_OFFLINE` is set, and the cache has no `{file}` of it; looked in \
+             `{}`; run once with a network, or copy the model's files to a directory and name that",
+            looked_in.display()
+        )
+    };
+    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    assert_eq!(error.to_string(), message("config.json", &repo));
+
+    let snapshot = repo.join("snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repo.join("refs")).unwrap();
+    std::fs::write(repo.join("refs/main"), COMMIT).unwrap();
+    std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    assert_eq!(error.to_string(), message("model.safetensors", &snapshot));
+
+    std::fs::write(snapshot.join("model.safetensors"), "weights").unwrap();
+    assert_eq!(hub.resolve("org/tiny", &mut silent).unwrap(), snapshot);
+}
+
+#[test]
+fn no_server_is_an_error_with_its_cause() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let endpoint = format!("http://127.0.0.1:{port}");
+    let cache = tempfile::tempdir().unwrap();
+    let hub = Hub { endpoint: endpoint.clone(), cache_dir: cache.path().to_owned(), token: None, offline: false };
+    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot download `config.json` of `org/tiny` from `{endpoint}`; check the network, `HF_ENDPOINT` and free space"
+        )
+    );
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[test]
+fn an_interrupted_download_is_taken_up_where_it_stopped() {
+    for there in ["wei", "weights", "weights and more"] {
+        let server = Server::start(&TOWER);
+        let cache = tempfile::tempdir().unwrap();
+        let hub = server.hub(cache.path());
+        let blobs = hub.cache_dir.join("models--org--tiny/blobs");
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::write(blobs.join("etag-model-safetensors.part"), there).unwrap();
+        let dir = hub.resolve("org/tiny", &mut silent).unwrap();
+        assert_eq!(std::fs::read_to_string(dir.join("model.safetensors")).unwrap(), "weights", "after {there:?}");
+    }
+}
+
+#[test]
+fn a_file_of_another_size_than_announced_is_removed_and_named() {
+    let server = Server::start_with(&TOWER, true);
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let blobs = hub.cache_dir.join("models--org--tiny/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    std::fs::write(blobs.join("etag-model-safetensors.part"), "wei").unwrap();
+    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`model.safetensors` of `org/tiny` arrived with 10 bytes, expected 7; it was removed, try again"
+    );
+    let dir = hub.resolve("org/tiny", &mut silent).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.join("model.safetensors")).unwrap(), "weights");
+}
+
+#[test]
+fn a_directory_is_its_own_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    assert_eq!(resolve(path).unwrap(), dir.path());
+    let missing = format!("{path}/none");
+    assert_eq!(
+        resolve(&missing).unwrap_err().to_string(),
+        format!("`{missing}` is no directory here and no hub id; check the path, or write `name` or `org/name`")
+    );
+}
+
+#[test]
+fn hub_ids() {
+    for id in ["bert-base-uncased", "facebook/dinov2-small", "a/b_c.d", "x"] {
+        assert!(is_hub_id(id), "{id}");
+    }
+    for other in ["", "/", "a/", "/a", "a/b/c", "a b", "a--b", "..", "a/..", "-a", "a.", "é", "a\\b", "a/b@main"] {
+        assert!(!is_hub_id(other), "{other}");
+    }
+}
+
+#[test]
+fn the_environment_is_read_as_huggingface_hub_does() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = |variables: &[(&str, &str)]| {
+        let find =
+            |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
+        Hub::from_variables(find, Some(home.path().to_owned())).unwrap()
+    };
+    let default = hub(&[("HF_ENDPOINT", ""), ("HF_HUB_OFFLINE", "0")]);
+    assert_eq!(default.endpoint, "https://huggingface.co");
+    assert_eq!(default.cache_dir, home.path().join(".cache/huggingface/hub"));
+    assert_eq!((default.token, default.offline), (None, false));
+
+    let token_file = home.path().join("hf/token");
+    std::fs::create_dir_all(home.path().join("hf")).unwrap();
+    std::fs::write(&token_file, "from-file\n").unwrap();
+    let hf_home = home.path().join("hf");
+    let in_home =
+        hub(&[("HF_HOME", hf_home.to_str().unwrap()), ("HF_ENDPOINT", "http://mirror/"), ("HF_HUB_OFFLINE", "1")]);
+    assert_eq!(in_home.endpoint, "http://mirror");
+    assert_eq!(in_home.cache_dir, hf_home.join("hub"));
+    assert_eq!((in_home.token.as_deref(), in_home.offline), (Some("from-file"), true));
+    assert!(!format!("{in_home:?}").contains("from-file"));
+
+    let named =
+        hub(&[("HF_HUB_CACHE", "/c"), ("HF_TOKEN", "t"), ("TRANSFORMERS_OFFLINE", "TRUE"), ("XDG_CACHE_HOME", "/x")]);
+    assert_eq!(named.cache_dir, Path::new("/c"));
+    assert_eq!((named.token.as_deref(), named.offline), (Some("t"), true));
+    assert_eq!(hub(&[("XDG_CACHE_HOME", "/x")]).cache_dir, Path::new("/x/huggingface/hub"));
+
+    assert!(matches!(Hub::from_variables(|_| None, None), Err(HubError::NoHome)));
+}

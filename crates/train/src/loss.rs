@@ -1,0 +1,251 @@
+//! The contrastive losses. Shapes: `[batch, dim]` embeddings, `[batch, batch]` logits with images as rows.
+
+use std::collections::HashSet;
+
+use burn::tensor::activation::log_sigmoid;
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+
+use crate::config::{Duplicates, Loss};
+
+/// Which image and which caption each pair of a batch has; equal numbers are equal images or captions.
+#[derive(Debug, Clone)]
+pub struct PairIds {
+    /// `[batch]`
+    pub images: Vec<u64>,
+    /// `[batch]`
+    pub captions: Vec<u64>,
+}
+
+impl PairIds {
+    /// For each pair, row by row, the other pairs that share its image or its caption.
+    fn matches(&self) -> Vec<(usize, usize)> {
+        let has_repeats = |ids: &[u64]| ids.iter().collect::<HashSet<_>>().len() < ids.len();
+        if !has_repeats(&self.images) && !has_repeats(&self.captions) {
+            return Vec::new();
+        }
+        let batch = self.images.len();
+        let matching = |row: usize, column: usize| {
+            row != column && (self.images[row] == self.images[column] || self.captions[row] == self.captions[column])
+        };
+        (0..batch)
+            .flat_map(|row| (0..batch).map(move |column| (row, column)))
+            .filter(|&(row, column)| matching(row, column))
+            .collect()
+    }
+}
+
+/// A loss with what it found in the batch.
+#[derive(Debug)]
+pub struct BatchLoss {
+    /// `[1]`, the mean over the batch.
+    pub loss: Tensor<1>,
+    /// Pairs that share their image or caption with another pair of the batch.
+    pub num_duplicates: usize,
+}
+
+/// The loss of a batch of L2-normalised embeddings.
+///
+/// `logit_scale` `[1]` is a logarithm; `logit_bias` `[1]` belongs to the sigmoid loss.
+pub fn contrastive_loss(
+    kind: Loss,
+    duplicates: Duplicates,
+    embeds: (Tensor<2>, Tensor<2>),
+    logit_scale: Tensor<1>,
+    logit_bias: Option<Tensor<1>>,
+    pairs: &PairIds,
+) -> BatchLoss {
+    let matches = pairs.matches();
+    let num_duplicates = matches.iter().map(|(row, _)| row).collect::<HashSet<_>>().len();
+    let matches = match duplicates {
+        Duplicates::Ignore => Vec::new(),
+        _ => matches,
+    };
+    let (image_embeds, text_embeds) = embeds;
+    let logits = image_embeds.matmul(text_embeds.transpose()) * logit_scale.exp().unsqueeze();
+    let loss = match kind {
+        Loss::Softmax => softmax_loss(logits, duplicates, &matches),
+        Loss::Sigmoid => {
+            let logits = match logit_bias {
+                Some(bias) => logits + bias.unsqueeze(),
+                None => logits,
+            };
+            sigmoid_loss(logits, duplicates, &matches)
+        }
+    };
+    BatchLoss { loss, num_duplicates }
+}
+
+/// Symmetric InfoNCE: the mean of the cross-entropies over texts and over images (CLIP, arXiv:2103.00020, fig. 3).
+///
+/// Written as `logsumexp - target logit`: one exponential a logit and direction, no matrix of probabilities.
+fn softmax_loss(logits: Tensor<2>, duplicates: Duplicates, matches: &[(usize, usize)]) -> Tensor<1> {
+    let [batch, _] = logits.dims();
+    let device = logits.device().without_autodiff();
+    let (candidates, targets) = match duplicates {
+        Duplicates::Mask if !matches.is_empty() => (
+            logits.clone().mask_fill(pair_mask(batch, matches, &device), f32::NEG_INFINITY),
+            mean_targets(batch, &[], &device),
+        ),
+        Duplicates::Positives => (logits.clone(), mean_targets(batch, matches, &device)),
+        _ => (logits.clone(), mean_targets(batch, &[], &device)),
+    };
+    let over_texts = log_sum_exp(candidates.clone(), 1).mean();
+    let over_images = log_sum_exp(candidates, 0).mean();
+    (over_texts + over_images) * 0.5 - (logits * targets).sum()
+}
+
+/// log of the sum of exponentials along `dim`, kept as a dimension of 1.
+fn log_sum_exp(logits: Tensor<2>, dim: usize) -> Tensor<2> {
+    let largest = logits.clone().detach().max_dim(dim);
+    (logits - largest.clone()).exp().sum_dim(dim).log() + largest
+}
+
+/// The mean, over both directions and the batch, of target distributions that share their mass among a pair and its
+/// matches: the factor of each logit in the loss, `[batch, batch]`.
+fn mean_targets(batch: usize, matches: &[(usize, usize)], device: &Device) -> Tensor<2> {
+    let mut positives = vec![1.0f32; batch];
+    for &(row, _) in matches {
+        positives[row] += 1.0;
+    }
+    // Matching is symmetric, so a row's and a column's count are equal, but two pairs' counts need not be.
+    let mut targets = vec![0.0f32; batch * batch];
+    let diagonal = (0..batch).map(|pair| (pair, pair));
+    for (row, column) in diagonal.chain(matches.iter().copied()) {
+        targets[row * batch + column] = 0.5 * (1.0 / positives[row] + 1.0 / positives[column]) / batch as f32;
+    }
+    Tensor::from_data(TensorData::new(targets, [batch, batch]), device)
+}
+
+/// `[batch, batch]`, true at `matches`.
+fn pair_mask(batch: usize, matches: &[(usize, usize)], device: &Device) -> Tensor<2, Bool> {
+    let mut mask = vec![false; batch * batch];
+    for &(row, column) in matches {
+        mask[row * batch + column] = true;
+    }
+    Tensor::from_data(TensorData::new(mask, [batch, batch]), device)
+}
+
+/// Every pair of an image and a text as a binary question (SigLIP, arXiv:2303.15343, alg. 1).
+fn sigmoid_loss(logits: Tensor<2>, duplicates: Duplicates, matches: &[(usize, usize)]) -> Tensor<1> {
+    let [batch, _] = logits.dims();
+    let mut signs = vec![-1.0f32; batch * batch];
+    let mut weights = vec![1.0f32; batch * batch];
+    for pair in 0..batch {
+        signs[pair * batch + pair] = 1.0;
+    }
+    for &(row, column) in matches {
+        match duplicates {
+            Duplicates::Positives => signs[row * batch + column] = 1.0,
+            Duplicates::Mask => weights[row * batch + column] = 0.0,
+            Duplicates::Ignore => {}
+        }
+    }
+    let device = logits.device().without_autodiff();
+    let constant = |values| Tensor::<2>::from_data(TensorData::new(values, [batch, batch]), &device);
+    let likelihoods = log_sigmoid(logits * constant(signs));
+    let likelihoods = match duplicates {
+        Duplicates::Mask if !matches.is_empty() => likelihoods * constant(weights),
+        _ => likelihoods,
+    };
+    likelihoods.sum() * (-1.0 / batch as f64)
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use super::*;
+
+    /// Four pairs: the second and the third share a caption.
+    fn pairs() -> PairIds {
+        PairIds { images: vec![0, 1, 2, 3], captions: vec![10, 11, 11, 12] }
+    }
+
+    fn embeds(rows: [[f32; 2]; 4]) -> Tensor<2> {
+        Tensor::from_data(rows, &Device::flex())
+    }
+
+    fn logits() -> [[f64; 4]; 4] {
+        let (image, text) = rows();
+        image.map(|i| text.map(|t| 2.0 * f64::from(i[0] * t[0] + i[1] * t[1])))
+    }
+
+    fn rows() -> ([[f32; 2]; 4], [[f32; 2]; 4]) {
+        ([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, -0.6]], [[0.8, 0.6], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    }
+
+    fn loss(kind: Loss, duplicates: Duplicates) -> (f64, usize) {
+        let (image, text) = rows();
+        let scale = Tensor::from_data([2.0f32.ln()], &Device::flex());
+        let bias = Some(Tensor::from_data([-0.5f32], &Device::flex()));
+        let batch = contrastive_loss(kind, duplicates, (embeds(image), embeds(text)), scale, bias, &pairs());
+        (f64::from(batch.loss.into_scalar::<f32>()), batch.num_duplicates)
+    }
+
+    /// Cross-entropies written out, with `target(i, j)` the mass of logit `(i, j)` and `kept` the negatives.
+    fn written_out(target: impl Fn(usize, usize) -> f64, kept: impl Fn(usize, usize) -> bool) -> f64 {
+        let z = logits();
+        let mut total = 0.0;
+        for a in 0..4 {
+            let row: f64 = (0..4).filter(|&b| kept(a, b)).map(|b| z[a][b].exp()).sum();
+            let column: f64 = (0..4).filter(|&b| kept(b, a)).map(|b| z[b][a].exp()).sum();
+            let row_mass: f64 = (0..4).map(|b| target(a, b)).sum();
+            let column_mass: f64 = (0..4).map(|b| target(b, a)).sum();
+            for b in 0..4 {
+                total -= target(a, b) / row_mass * (z[a][b] - row.ln());
+                total -= target(b, a) / column_mass * (z[b][a] - column.ln());
+            }
+        }
+        total / 8.0
+    }
+
+    fn related(a: usize, b: usize) -> bool {
+        a == b || (a, b) == (1, 2) || (a, b) == (2, 1)
+    }
+
+    #[test]
+    fn softmax_equals_the_cross_entropies_written_out() {
+        let diagonal = |a, b| f64::from(u8::from(a == b));
+        let cases = [
+            (Duplicates::Ignore, written_out(diagonal, |_, _| true)),
+            (Duplicates::Positives, written_out(|a, b| f64::from(u8::from(related(a, b))), |_, _| true)),
+            (Duplicates::Mask, written_out(diagonal, |a, b| a == b || !related(a, b))),
+        ];
+        for (duplicates, expected) in cases {
+            let (found, count) = loss(Loss::Softmax, duplicates);
+            assert!((found - expected).abs() < 1e-6, "{duplicates:?}: {found} instead of {expected}");
+            assert_eq!(count, 2);
+        }
+        assert!((cases_differ(Loss::Softmax)) > 1e-2);
+    }
+
+    fn cases_differ(kind: Loss) -> f64 {
+        let ignore = loss(kind, Duplicates::Ignore).0;
+        let others = [loss(kind, Duplicates::Positives).0, loss(kind, Duplicates::Mask).0];
+        others.iter().map(|other| (other - ignore).abs()).fold(f64::MAX, f64::min)
+    }
+
+    #[test]
+    fn sigmoid_equals_the_likelihoods_written_out() {
+        let z = logits();
+        let likelihood = |a: usize, b: usize, sign: f64| -(1.0 + (-sign * (z[a][b] - 0.5)).exp()).ln();
+        for (duplicates, matched) in
+            [(Duplicates::Ignore, Some(-1.0)), (Duplicates::Positives, Some(1.0)), (Duplicates::Mask, None)]
+        {
+            let mut expected = 0.0;
+            for a in 0..4 {
+                for b in 0..4 {
+                    let sign = if a == b {
+                        Some(1.0)
+                    } else if related(a, b) {
+                        matched
+                    } else {
+                        Some(-1.0)
+                    };
+                    expected -= sign.map_or(0.0, |sign| likelihood(a, b, sign)) / 4.0;
+                }
+            }
+            let (found, _) = loss(Loss::Sigmoid, duplicates);
+            assert!((found - expected).abs() < 1e-6, "{duplicates:?}: {found} instead of {expected}");
+        }
+        assert!(cases_differ(Loss::Sigmoid) > 1e-2);
+    }
+}

@@ -1,0 +1,157 @@
+//! `metrics.jsonl`: one JSON object a line, each step once, whatever happened in between.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::TrainError;
+use crate::files::write_whole;
+
+/// A training line.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TrainRecord {
+    /// Updates done, from 1.
+    pub step: u64,
+    /// Passes over the data done, a fraction.
+    pub epoch: f64,
+    /// Pairs seen.
+    pub samples_seen: u64,
+    /// Before the update.
+    pub loss: f64,
+    /// Of the update.
+    pub learning_rate: f64,
+    /// The factor of the cosines, `exp` of the parameter, before the update.
+    pub logit_scale: f64,
+    /// Global L2 norm before clipping.
+    pub grad_norm: f64,
+    /// Pairs that share their image or caption with another pair of the batch.
+    pub num_duplicates: usize,
+    /// Wall-clock speed of this step; the one figure that is not reproducible.
+    pub pairs_per_sec: f64,
+}
+
+/// An evaluation line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalRecord {
+    /// Updates done.
+    pub step: u64,
+    /// The evaluation's name in the config.
+    pub name: String,
+    /// `zero-shot` or `retrieval`.
+    pub task: String,
+    /// CLIP_benchmark's names.
+    pub metrics: Map<String, Value>,
+}
+
+impl EvalRecord {
+    /// As it stands in the file.
+    pub fn to_json(&self) -> Value {
+        let mut line = json!({"kind": "eval", "step": self.step, "name": self.name, "task": self.task});
+        if let Some(object) = line.as_object_mut() {
+            object.extend(self.metrics.clone());
+        }
+        line
+    }
+}
+
+/// The open log of a run.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+}
+
+impl MetricsLog {
+    /// Opens the log for a run that goes on after `step`: later lines and a torn last line are cut off.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
+        if path.exists() {
+            let bytes = fs::read(path).map_err(TrainError::read(path))?;
+            let kept = lines_until(&bytes, step);
+            if kept.len() != bytes.len() {
+                write_whole(path, |file| file.write_all(&kept))?;
+            }
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::write(path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Appends a training line.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn train(&mut self, record: &TrainRecord) -> Result<(), TrainError> {
+        let mut line = json!({"kind": "train"});
+        if let (Some(object), Ok(Value::Object(fields))) = (line.as_object_mut(), serde_json::to_value(record)) {
+            object.extend(fields);
+        }
+        self.append(&line)
+    }
+
+    /// Appends an evaluation line.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn eval(&mut self, record: &EvalRecord) -> Result<(), TrainError> {
+        self.append(&record.to_json())
+    }
+
+    /// The names of the evaluations that stand at `step`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn evals_at(&self, step: u64) -> Result<Vec<String>, TrainError> {
+        let text = fs::read_to_string(&self.path).map_err(TrainError::read(&self.path))?;
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        Ok(lines
+            .filter(|line| line["kind"] == "eval" && line["step"] == step)
+            .filter_map(|line| line["name"].as_str().map(str::to_owned))
+            .collect())
+    }
+
+    /// One write a line: a kill tears at most the last one.
+    fn append(&mut self, line: &Value) -> Result<(), TrainError> {
+        self.file.write_all(format!("{line}\n").as_bytes()).map_err(TrainError::write(&self.path))
+    }
+}
+
+/// The whole lines whose step is at most `step`.
+fn lines_until(bytes: &[u8], step: u64) -> Vec<u8> {
+    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    bytes[..whole]
+        .split_inclusive(|&byte| byte == b'\n')
+        .filter(|line| {
+            let parsed: Option<Value> = serde_json::from_slice(line).ok();
+            parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step)
+        })
+        .flatten()
+        .copied()
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_line_and_later_steps_are_cut_at_resume() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("metrics.jsonl");
+        let line = |step| format!("{{\"kind\":\"train\",\"step\":{step}}}\n");
+        fs::write(&path, format!("{}{}{}{{\"kind\":\"tr", line(1), line(2), line(3))).unwrap();
+        let mut log = MetricsLog::open(&path, 2).unwrap();
+        let metrics = json!({"acc1": 0.5}).as_object().unwrap().clone();
+        log.eval(&EvalRecord { step: 2, name: "a".into(), task: "zero-shot".into(), metrics }).unwrap();
+        assert_eq!(log.evals_at(2).unwrap(), ["a"]);
+        assert!(log.evals_at(1).unwrap().is_empty());
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.starts_with(&(line(1) + &line(2))), "{text}");
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.ends_with("\n") && text.contains("\"acc1\":0.5"), "{text}");
+    }
+}

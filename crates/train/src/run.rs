@@ -1,0 +1,393 @@
+//! The state of a training run, how it is opened and resumed, and the steps that the loop is made of.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Instant;
+
+use burn::tensor::Tensor;
+use dualenc_data::{
+    BadImages, BadSamplePolicy, Batch, DataError, Dataset, ImageProcessor, LoaderOptions, PairLoader, Plan, Tokenizer,
+    Tokens,
+};
+use dualenc_model::{DualEncoder, parameters};
+use parameters::{ParamUpdate, Which};
+
+use crate::assemble::{Assembly, param_groups};
+use crate::checkpoint::{self, Checkpoint, Progress};
+use crate::config::{Duplicates, Duration, Loss, RunConfig, changed_keys};
+use crate::device::Compute;
+use crate::encode::Encoder;
+use crate::error::TrainError;
+use crate::evaluate::Evaluation;
+use crate::features::{ImageFeatures, PooledImages};
+use crate::files::write_whole;
+use crate::metrics::{EvalRecord, MetricsLog};
+use crate::observer::{Event, Observer};
+use crate::optim::{AdamW, ParamGradients};
+use crate::run_dir::RunDir;
+use crate::schedule::LearningRate;
+
+/// A run in progress.
+pub(crate) struct Run {
+    pub model: DualEncoder,
+    pub optimizer: AdamW,
+    pub metrics: MetricsLog,
+    /// Updates done.
+    pub step: u64,
+    pub samples_seen: u64,
+    pub total_steps: u64,
+    pub steps_per_epoch: u64,
+    pub learning_rate: LearningRate,
+    pub seed: u64,
+    pub loss: Loss,
+    pub duplicates: Duplicates,
+    pub compute: Compute,
+    /// Height and width of the processed images.
+    pub image_size: (u32, u32),
+    /// Outputs of a locked image tower for every training image.
+    pub features: Option<PooledImages>,
+    /// Of every caption of the data; equal numbers are equal captions.
+    pub caption_ids: Vec<u64>,
+    dir: RunDir,
+    config: RunConfig,
+    config_toml: String,
+    dataset: Arc<Dataset>,
+    data_fingerprint: String,
+    locked_fingerprint: String,
+    tokens: Tokens,
+    tokenizer: Arc<Tokenizer>,
+    processor: Arc<ImageProcessor>,
+    plan: Plan,
+    workers: usize,
+    /// The locked image tower and its cache.
+    image_features: Option<ImageFeatures>,
+    evaluations: Vec<Evaluation>,
+    bad_images: BadImages,
+    saved_step: Option<u64>,
+}
+
+impl Run {
+    /// Checks everything a run needs, takes its directory, and goes to where it left off.
+    pub fn open(config: &RunConfig, resume: bool, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        for warning in config.warnings() {
+            observer.on(Event::Warning(warning));
+        }
+        let compute = Compute::select(&config.run.device, config.run.threads)?;
+        let dir = RunDir::open(&config.run.dir, resume)?;
+        checkpoint::clean(&dir.checkpoints())?;
+        let found = checkpoint::newest_valid(&dir.checkpoints(), |error| {
+            observer.on(Event::Warning(format!("{error}; an older one is used")));
+        })?;
+        refuse_changes(config, found.as_ref(), observer)?;
+
+        let workers = config.data.workers.unwrap_or(compute.threads).max(1);
+        let dataset = Arc::new(config.data.train.read()?);
+        tell_dataset(&dataset, observer);
+        let assembly = Assembly::from_config(config, &compute, observer)?;
+        observer.on(Event::Groups(&param_groups(&assembly.model)));
+        let evaluations: Vec<Evaluation> =
+            config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?;
+        let tokens = Tokens::prepare(Arc::clone(&assembly.tokenizer), &dataset, workers)?;
+        tell_cut(&tokens, &assembly.tokenizer, &dataset, observer);
+
+        let pairs = dataset.num_pairs(config.data.captions);
+        let plan = Plan {
+            seed: config.run.seed,
+            batch_size: config.train.batch_size,
+            len: pairs,
+            shuffle: config.data.shuffle,
+        };
+        let steps_per_epoch = plan.batches_per_epoch() as u64;
+        if steps_per_epoch == 0 {
+            return Err(TrainError::Usage(format!(
+                "{pairs} pairs do not fill one batch of {}; lower `train.batch_size` or add data",
+                plan.batch_size
+            )));
+        }
+        let total_steps = match config.duration() {
+            Duration::Epochs(epochs) => epochs * steps_per_epoch,
+            Duration::Steps(steps) => steps,
+        };
+        let mut run = Self {
+            optimizer: AdamW::new(&config.train, compute.on_host),
+            metrics: MetricsLog::open(&dir.metrics(), found.as_ref().map_or(0, |checkpoint| checkpoint.progress.step))?,
+            step: 0,
+            samples_seen: 0,
+            total_steps,
+            steps_per_epoch,
+            learning_rate: LearningRate {
+                peak: config.train.learning_rate,
+                warmup_steps: config.train.warmup_steps,
+                total_steps,
+                schedule: config.train.schedule,
+            },
+            seed: config.run.seed,
+            loss: config.train.loss,
+            duplicates: config.train.duplicates,
+            image_size: assembly.processor.output_size(),
+            features: None,
+            caption_ids: dataset.caption_ids(),
+            data_fingerprint: blake3::Hash::from(dataset.fingerprint()).to_hex().to_string(),
+            locked_fingerprint: parameters::fingerprint(&assembly.model, Which::Locked)?,
+            config_toml: config.to_toml()?,
+            config: config.clone(),
+            model: assembly.model,
+            tokenizer: assembly.tokenizer,
+            processor: assembly.processor,
+            tokens,
+            dataset,
+            compute,
+            dir,
+            plan,
+            workers,
+            image_features: None,
+            evaluations,
+            bad_images: BadImages::default(),
+            saved_step: None,
+        };
+        write_whole(&run.dir.config(), |file| file.write_all(run.config_toml.as_bytes()))?;
+        if let Some(checkpoint) = found {
+            run.go_on_from(checkpoint, observer)?;
+        }
+        run.compute_features(observer)?;
+        observer.on(Event::Start {
+            step: run.step,
+            total_steps: run.total_steps,
+            steps_per_epoch: run.steps_per_epoch,
+        });
+        Ok(run)
+    }
+
+    /// Puts the state of a checkpoint in place.
+    fn go_on_from(&mut self, checkpoint: Checkpoint, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let saved = &checkpoint.progress;
+        if saved.data != self.data_fingerprint {
+            return Err(TrainError::DataChanged { found: self.data_fingerprint.clone(), expected: saved.data.clone() });
+        }
+        if saved.locked != self.locked_fingerprint {
+            return Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() });
+        }
+        if saved.threads != self.compute.threads {
+            observer.on(Event::Warning(format!(
+                "the run was started with {} threads and goes on with {}: sums round differently, so the bits will not be \
+                 those of an uninterrupted run",
+                saved.threads, self.compute.threads
+            )));
+        }
+        (self.step, self.samples_seen, self.saved_step) = (saved.step, saved.samples_seen, Some(saved.step));
+        let optimizer = checkpoint.optimizer()?;
+        self.model = parameters::restore(self.model.clone(), Which::Trainable, checkpoint.model)?;
+        self.optimizer.restore(&self.model, optimizer)?;
+        Ok(())
+    }
+
+    /// Runs a locked image tower over every training image, once: its outputs never change.
+    fn compute_features(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if !self.model.image_tower.is_locked() || !self.config.cache.enabled {
+            return Ok(());
+        }
+        let tower = self.model.image_tower.clone();
+        let features = ImageFeatures::new(tower, Arc::clone(&self.processor), self.compute.clone(), self.workers);
+        let mut features = features.cached(&self.config.cache_dir())?;
+        let total = self.dataset.images.len();
+        let pooled = features.pooled(&self.dataset.images, |done| {
+            observer.on(Event::Work { name: "features of the locked image tower", done, total });
+        })?;
+        for skipped in &pooled.bad {
+            self.bad_images.record(skipped.clone());
+            observer.on(Event::Skipped(skipped));
+        }
+        self.bad_images.check(&self.dataset, self.bad_policy())?;
+        self.features = Some(pooled);
+        self.image_features = Some(features);
+        Ok(())
+    }
+
+    fn bad_policy(&self) -> BadSamplePolicy {
+        BadSamplePolicy { max_bad_fraction: self.config.data.max_bad_fraction }
+    }
+
+    /// The batches from here to the end.
+    pub fn batches(&self) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
+        let known_bad: HashSet<usize> = match &self.features {
+            Some(pooled) => pooled.bad.iter().map(|skipped| skipped.image).collect(),
+            None => HashSet::new(),
+        };
+        Ok(PairLoader::new(LoaderOptions {
+            dataset: Arc::clone(&self.dataset),
+            mode: self.config.data.captions,
+            plan: self.plan,
+            start_step: self.step,
+            num_steps: self.total_steps.saturating_sub(self.step),
+            processor: self.features.is_none().then(|| Arc::clone(&self.processor)),
+            tokens: self.tokens.clone(),
+            bad: self.bad_policy(),
+            bad_images: self.bad_images.clone(),
+            known_bad: Arc::new(known_bad),
+            workers: self.workers,
+        })?)
+    }
+
+    /// The value of the parameter, a logarithm.
+    pub fn logit_scale(&self) -> Result<f64, TrainError> {
+        let values = parameters::host(self.model.logit_scale.val().without_autodiff())?.values;
+        Ok(values.iter().map(|&value| f64::from(value)).sum())
+    }
+
+    /// Stops before an update that would spoil the weights, and leaves a note of what was in the batch.
+    pub fn guard_finite(
+        &self,
+        batch: &Batch,
+        loss: f64,
+        grad_norm: f64,
+        learning_rate: f64,
+        logit_scale: f64,
+    ) -> Result<(), TrainError> {
+        let what = [("the loss", loss), ("the gradient's norm", grad_norm)];
+        let Some((what, value)) = what.into_iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+        let samples: Vec<serde_json::Value> = batch
+            .pairs
+            .iter()
+            .map(|pair| {
+                let image = self.dataset.images[pair.image].key();
+                serde_json::json!({"image": image, "caption": self.dataset.captions[pair.caption].text})
+            })
+            .collect();
+        let step = batch.step + 1;
+        let dump = self.dir.root().join(format!("not-finite-step-{step:06}.json"));
+        let content = serde_json::json!({
+            "step": step, "loss": loss.to_string(), "grad_norm": grad_norm.to_string(),
+            "learning_rate": learning_rate, "logit_scale": logit_scale, "samples": samples,
+        });
+        write_whole(&dump, |file| serde_json::to_writer_pretty(file, &content).map_err(Into::into))?;
+        Err(TrainError::NotFinite { what, value, step, learning_rate, logit_scale, dump })
+    }
+
+    /// Clips, updates, and cuts the temperature to its limit.
+    pub fn update(&mut self, gradients: ParamGradients, grad_norm: f64, learning_rate: f64) -> Result<(), TrainError> {
+        let model = self.optimizer.step(self.model.clone(), gradients, grad_norm, learning_rate, self.step);
+        let limit = self.config.train.logit_scale_max;
+        self.model = parameters::update(model, &mut ClampScale { limit });
+        let batch =
+            self.plan.batch(self.step / self.steps_per_epoch, (self.step % self.steps_per_epoch) as usize).len();
+        self.samples_seen += batch as u64;
+        self.step += 1;
+        Ok(())
+    }
+
+    /// Runs every evaluation that is due at this step and does not stand in the log yet.
+    pub fn evaluate_where_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.step == 0 {
+            return Ok(());
+        }
+        let due = |evaluation: &&Evaluation| evaluation.is_due(self.step, self.steps_per_epoch, self.total_steps);
+        if !self.evaluations.iter().any(|evaluation| due(&evaluation)) {
+            return Ok(());
+        }
+        let done = self.metrics.evals_at(self.step)?;
+        let model = self.model.valid();
+        for evaluation in self.evaluations.iter().filter(due).filter(|evaluation| !done.contains(&evaluation.name)) {
+            let encoder = Encoder {
+                model: &model,
+                tokenizer: &self.tokenizer,
+                compute: &self.compute,
+                workers: self.workers,
+                batch_size: evaluation.batch_size,
+            };
+            let metrics = evaluation.run(&encoder, self.image_features.as_mut(), &self.processor, observer)?;
+            let (name, task) = (evaluation.name.clone(), evaluation.task().to_owned());
+            let record = EvalRecord { step: self.step, name, task, metrics };
+            self.metrics.eval(&record)?;
+            observer.on(Event::Eval(&record));
+        }
+        Ok(())
+    }
+
+    /// Whether the state is to be saved after this step.
+    pub fn checkpoint_is_due(&self) -> bool {
+        self.step == self.total_steps || self.step % self.config.checkpoint.every_steps.max(1) == 0
+    }
+
+    /// Writes a checkpoint of this step.
+    pub fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.saved_step == Some(self.step) {
+            return Ok(());
+        }
+        let started = Instant::now();
+        let progress = Progress {
+            step: self.step,
+            samples_seen: self.samples_seen,
+            total_steps: self.total_steps,
+            data: self.data_fingerprint.clone(),
+            locked: self.locked_fingerprint.clone(),
+            threads: self.compute.threads,
+        };
+        let path = checkpoint::save(
+            &self.dir.checkpoints(),
+            &progress,
+            &self.config_toml,
+            parameters::collect(&self.model, Which::Trainable)?,
+            self.optimizer.state()?,
+            self.config.checkpoint.keep,
+        )?;
+        self.saved_step = Some(self.step);
+        observer.on(Event::Saved { path: &path, took: started.elapsed() });
+        Ok(())
+    }
+}
+
+/// `logit_scale` is kept from making the softmax arbitrarily sharp (CLIP, arXiv:2103.00020, sec. 2.5).
+struct ClampScale {
+    limit: f64,
+}
+
+impl ParamUpdate for ClampScale {
+    fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
+        match path {
+            "logit_scale" => value.clamp_max(self.limit),
+            _ => value,
+        }
+    }
+}
+
+/// A run goes on only under a configuration that learns the same.
+fn refuse_changes(
+    config: &RunConfig,
+    found: Option<&Checkpoint>,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let Some(checkpoint) = found else { return Ok(()) };
+    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
+    let (safe, refused): (Vec<_>, Vec<_>) = changed_keys(&old, config).into_iter().partition(|change| change.safe);
+    for change in safe {
+        let shown = |value: Option<String>| value.unwrap_or_else(|| "(not given)".to_owned());
+        let (key, why) = (change.key, change.why);
+        observer.on(Event::Note(format!(
+            "`{key}` has changed: {} -> {} ({why})",
+            shown(change.old),
+            shown(change.new)
+        )));
+    }
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(TrainError::ConfigChanged(refused)),
+    }
+}
+
+fn tell_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
+    observer.on(Event::Note(format!("{} images with {} captions", dataset.images.len(), dataset.captions.len())));
+    if dataset.skipped.count > 0 {
+        let first = dataset.skipped.first.join("; ");
+        observer.on(Event::Warning(format!("{} rows could not be used: {first}", dataset.skipped.count)));
+    }
+}
+
+fn tell_cut(tokens: &Tokens, tokenizer: &Tokenizer, dataset: &Dataset, observer: &mut dyn Observer) {
+    if let Tokens::Table(table) = tokens {
+        let (cut, limit) = (table.num_cut(), tokenizer.max_tokens());
+        if cut > 0 {
+            let all = dataset.captions.len();
+            observer.on(Event::Note(format!("{cut} of {all} captions are longer than {limit} tokens and are cut")));
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! THE TRAINING LOOP: [`train`]. Everything it calls is in the order in which it happens.
+
+use std::time::Instant;
+
+use burn::module::Param;
+use burn::tensor::{Tensor, TensorData};
+use dualenc_data::{Batch, mix};
+use dualenc_model::{Dropout, TokenSequences, normalize, parameters};
+
+use crate::config::RunConfig;
+use crate::error::TrainError;
+use crate::loss::{PairIds, contrastive_loss};
+use crate::metrics::TrainRecord;
+use crate::observer::{Event, Observer};
+use crate::optim::ParamGradients;
+use crate::run::Run;
+use crate::stop::StopFlag;
+
+/// The word of [`mix`] that keeps dropout apart from the order of the samples.
+const DROPOUT: u64 = 0xd809;
+
+/// How training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done.
+    Finished {
+        /// Updates done.
+        step: u64,
+    },
+    /// A signal came; the state is saved.
+    Stopped {
+        /// Updates done.
+        step: u64,
+        /// The signal's number.
+        signal: usize,
+    },
+}
+
+/// What one step gave.
+struct StepOutcome {
+    loss: f64,
+    grad_norm: f64,
+    num_duplicates: usize,
+    gradients: ParamGradients,
+}
+
+/// Trains as `config` says, from the start or, with `resume`, from the newest valid checkpoint of `run.dir`.
+///
+/// A run that was killed anywhere and resumed gives the same bits as one that was not (on a CPU, with the same number of
+/// threads): order, caption choice and dropout are functions of (seed, epoch, step), and nothing else is remembered.
+///
+/// # Errors
+/// When configuration, data or towers do not fit, when loss or gradient is not finite, or when the disk fails.
+pub fn train(
+    config: &RunConfig,
+    resume: bool,
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
+    let mut run = Run::open(config, resume, observer)?;
+    run.evaluate_where_due(observer)?;
+    let mut started = Instant::now();
+    for batch in run.batches()? {
+        let batch = batch?;
+        let learning_rate = run.learning_rate.at(batch.step);
+        let logit_scale = run.logit_scale()?;
+
+        let outcome = forward_backward(&run, &batch)?;
+        run.guard_finite(&batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
+        run.update(outcome.gradients, outcome.grad_norm, learning_rate)?;
+
+        let record = TrainRecord {
+            step: run.step,
+            epoch: run.step as f64 / run.steps_per_epoch as f64,
+            samples_seen: run.samples_seen,
+            loss: outcome.loss,
+            learning_rate,
+            logit_scale: logit_scale.exp(),
+            grad_norm: outcome.grad_norm,
+            num_duplicates: outcome.num_duplicates,
+            pairs_per_sec: batch.pairs.len() as f64 / started.elapsed().as_secs_f64(),
+        };
+        run.metrics.train(&record)?;
+        observer.on(Event::Step(&record));
+        batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+
+        // A signal must not wait for an evaluation: what is due then runs when the run goes on.
+        if stop.signal().is_none() {
+            run.evaluate_where_due(observer)?;
+        }
+        if run.checkpoint_is_due() || stop.signal().is_some() {
+            run.save(observer)?;
+        }
+        if let Some(signal) = stop.signal().filter(|_| run.step < run.total_steps) {
+            return Ok(Outcome::Stopped { step: run.step, signal });
+        }
+        started = Instant::now();
+    }
+    Ok(Outcome::Finished { step: run.step })
+}
+
+/// Loss and gradients of one batch; nothing changes.
+fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError> {
+    let model = &run.model;
+    let dropout = Dropout::training(mix(run.seed, &[DROPOUT, batch.step]));
+    let image_features = match &run.features {
+        Some(pooled) => {
+            let images = batch.pairs.iter().map(|pair| pair.image);
+            model.project_image(pooled.select(images, &run.compute)?)
+        }
+        None => model.image_features(pixels(run, batch), &dropout),
+    };
+    let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
+    let text_features = model.text_features(&tokens, &dropout)?;
+    let ids = PairIds {
+        images: batch.pairs.iter().map(|pair| pair.image as u64).collect(),
+        captions: batch.pairs.iter().map(|pair| run.caption_ids[pair.caption]).collect(),
+    };
+    let loss = contrastive_loss(
+        run.loss,
+        run.duplicates,
+        (normalize(image_features), normalize(text_features)),
+        model.logit_scale.val(),
+        model.logit_bias.as_ref().map(Param::val),
+        &ids,
+    );
+    let mut all = loss.loss.backward();
+    let gradients = ParamGradients::take(model, &mut all);
+    let grad_norm = run.optimizer.grad_norm(&gradients)?;
+    let loss_value = parameters::host(loss.loss.without_autodiff())?.values.iter().map(|&value| f64::from(value)).sum();
+    Ok(StepOutcome { loss: loss_value, grad_norm, num_duplicates: loss.num_duplicates, gradients })
+}
+
+/// `[batch, 3, height, width]`
+fn pixels(run: &Run, batch: &Batch) -> Tensor<4> {
+    let (height, width) = run.image_size;
+    let shape = [batch.pairs.len(), 3, height as usize, width as usize];
+    Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), &run.compute.device)
+}
