@@ -1,1 +1,9 @@
-//! CLI sessions.
+//! `dualenc` driven as a user would, in one binary. No test needs Python or the network.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+
+mod bad_input;
+mod evaluate;
+mod faults;
+mod reference;
+mod resume;
+mod support;

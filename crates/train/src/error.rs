@@ -47,6 +47,14 @@ pub enum TrainError {
         /// Its newest checkpoint's step.
         step: u64,
     },
+    /// The run directory cannot be written.
+    #[error("the run directory `{dir}` cannot be written: {source}; choose another `run.dir`")]
+    RunUnwritable {
+        /// The run directory.
+        dir: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// Another process trains in the run directory.
     #[error("`{dir}` is in use by another process; wait for it, or choose another `run.dir`")]
     RunInUse {
@@ -147,7 +155,7 @@ impl TrainError {
     pub fn fault(&self) -> Fault {
         match self {
             Self::NotFinite { .. } => Fault::NotFinite,
-            Self::Write { source, .. } if source.kind() != io::ErrorKind::PermissionDenied => Fault::Run,
+            Self::Write { .. } => Fault::Run,
             _ => Fault::Input,
         }
     }

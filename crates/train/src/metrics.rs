@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::error::TrainError;
 use crate::files::write_whole;
@@ -34,7 +34,7 @@ pub struct TrainRecord {
 }
 
 /// An evaluation line.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvalRecord {
     /// Updates done.
     pub step: u64,
@@ -43,18 +43,16 @@ pub struct EvalRecord {
     /// `zero-shot` or `retrieval`.
     pub task: String,
     /// CLIP_benchmark's names.
+    #[serde(flatten)]
     pub metrics: Map<String, Value>,
 }
 
-impl EvalRecord {
-    /// As it stands in the file.
-    pub fn to_json(&self) -> Value {
-        let mut line = json!({"kind": "eval", "step": self.step, "name": self.name, "task": self.task});
-        if let Some(object) = line.as_object_mut() {
-            object.extend(self.metrics.clone());
-        }
-        line
-    }
+/// A record with the word that tells its kind, in front.
+#[derive(Serialize)]
+struct Line<'a, R> {
+    kind: &'static str,
+    #[serde(flatten)]
+    record: &'a R,
 }
 
 /// The open log of a run.
@@ -86,11 +84,7 @@ impl MetricsLog {
     /// # Errors
     /// When the file cannot be written.
     pub fn train(&mut self, record: &TrainRecord) -> Result<(), TrainError> {
-        let mut line = json!({"kind": "train"});
-        if let (Some(object), Ok(Value::Object(fields))) = (line.as_object_mut(), serde_json::to_value(record)) {
-            object.extend(fields);
-        }
-        self.append(&line)
+        self.append(&Line { kind: "train", record })
     }
 
     /// Appends an evaluation line.
@@ -98,7 +92,7 @@ impl MetricsLog {
     /// # Errors
     /// When the file cannot be written.
     pub fn eval(&mut self, record: &EvalRecord) -> Result<(), TrainError> {
-        self.append(&record.to_json())
+        self.append(&Line { kind: "eval", record })
     }
 
     /// The names of the evaluations that stand at `step`.
@@ -115,8 +109,12 @@ impl MetricsLog {
     }
 
     /// One write a line: a kill tears at most the last one.
-    fn append(&mut self, line: &Value) -> Result<(), TrainError> {
-        self.file.write_all(format!("{line}\n").as_bytes()).map_err(TrainError::write(&self.path))
+    fn append(&mut self, line: &Line<'_, impl Serialize>) -> Result<(), TrainError> {
+        let written = serde_json::to_vec(line).map_err(std::io::Error::from).and_then(|mut bytes| {
+            bytes.push(b'\n');
+            self.file.write_all(&bytes)
+        });
+        written.map_err(TrainError::write(&self.path))
     }
 }
 
@@ -137,6 +135,7 @@ fn lines_until(bytes: &[u8], step: u64) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_torn_line_and_later_steps_are_cut_at_resume() {

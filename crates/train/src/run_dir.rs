@@ -20,9 +20,10 @@ impl RunDir {
     /// # Errors
     /// When it cannot be written, when another process trains in it, or when it holds a run and `resume` is false.
     pub fn open(root: &Path, resume: bool) -> Result<Self, TrainError> {
-        fs::create_dir_all(root).map_err(TrainError::write(root))?;
+        let unwritable = |source| TrainError::RunUnwritable { dir: root.to_owned(), source };
+        fs::create_dir_all(root).map_err(unwritable)?;
         let lock_path = root.join("run.lock");
-        let lock = File::create(&lock_path).map_err(TrainError::write(&lock_path))?;
+        let lock = File::create(&lock_path).map_err(unwritable)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(TrainError::RunInUse { dir: root.to_owned() }),

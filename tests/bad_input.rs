@@ -1,0 +1,163 @@
+//! Bad input: exit code 2, and a message that names the file, what was found, what was expected and what to do.
+
+use std::fs;
+
+use crate::support::{Session, goldens, stderr};
+
+const TRAIN: [&str; 3] = ["train", "--config", "lit.toml"];
+
+/// Trains with some values laid over the reference's config, expects exit code 2, and gives stderr.
+#[track_caller]
+fn refused(session: &Session, sets: &[&str]) -> String {
+    let mut arguments = TRAIN.to_vec();
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    let text = session.fail(2, &arguments);
+    assert!(text.starts_with("error"), "{text}");
+    text
+}
+
+fn session() -> Session {
+    let session = Session::new();
+    session.reference_config("");
+    session
+}
+
+#[test]
+fn a_mistyped_key_is_shown_where_it_stands() {
+    let session = Session::new();
+    session.reference_config("learning_rat = 1\n");
+    let text = session.fail(2, &TRAIN);
+    let line = fs::read_to_string(session.path("lit.toml")).unwrap().lines().position(|line| line.starts_with("learning_rat ")).unwrap() + 1;
+    assert!(text.contains(&format!("lit.toml:{line}:1")) && text.contains("learning_rate"), "{text}");
+    assert!(text.contains("^^^^^^^^^^^^"), "{text}");
+}
+
+#[test]
+fn a_missing_config_is_named() {
+    let text = Session::new().fail(2, &["train", "--config", "nowhere.toml"]);
+    assert!(text.contains("cannot read the config `nowhere.toml`"), "{text}");
+}
+
+#[test]
+fn batch_size_device_and_towers_are_checked() {
+    let session = session();
+    assert!(refused(&session, &["train.batch_size=1"]).contains("batch_size"));
+    let text = refused(&session, &["run.device=tpu"]);
+    assert!(text.contains("device `tpu` cannot be used") && text.contains("have: cpu"), "{text}");
+    let text = refused(&session, &["train.batch_size=100"]);
+    assert!(text.contains("24 pairs do not fill one batch of 100"), "{text}");
+    assert!(!session.path("run/checkpoints").join("step-000001").exists());
+
+    let missing = refused(&session, &["run.dir=other", "model.init=", "model.image_tower=./no/vit", "model.text_tower=./no/bert"]);
+    assert!(missing.contains("no/vit"), "{missing}");
+    let text = refused(&session, &["run.dir=third", &format!("model.init={}", goldens("train/images").display())]);
+    assert!(text.contains("is no model: expected a run directory"), "{text}");
+}
+
+#[test]
+fn images_that_cannot_be_used_are_skipped_counted_and_named_up_to_a_limit() {
+    let session = session();
+    fs::create_dir(session.path("images")).unwrap();
+    for entry in fs::read_dir(goldens("train/images")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), session.path("images").join(entry.file_name())).unwrap();
+    }
+    session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
+    session.write("images/03.png", "<html>404</html>");
+    fs::remove_file(session.path("images/07.png")).unwrap();
+    for lock in ["model.lock=UU", "model.lock=LU"] {
+        let run = format!("run.dir={}", &lock[11..]);
+        let sets = ["data.train.csv.path=data.csv", lock, &run];
+        let text = refused(&session, &sets);
+        assert!(text.contains("03.png") && text.contains("data.max_bad_fraction"), "{text}");
+        assert!(text.contains("HTML"), "{text}");
+        let run = format!("run.dir=tolerant{}", &lock[11..]);
+        let mut arguments = TRAIN.to_vec();
+        let sets = ["data.train.csv.path=data.csv", lock, &run, "data.max_bad_fraction=0.1"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        let output = session.run(&arguments);
+        let text = stderr(&output);
+        assert!(output.status.success(), "{text}");
+        assert_eq!(text.matches("warning: skipped").count(), 2, "{text}");
+        assert!(text.contains("07.png"), "{text}");
+    }
+    let steps = session.metrics("tolerantUU", "train").len();
+    assert_eq!((steps, session.metrics("tolerantLU", "train").len()), (12, 12));
+}
+
+#[test]
+fn a_tokenizer_with_more_ids_than_rows_is_refused() {
+    let session = session();
+    let dir = session.path("bert");
+    fs::create_dir(&dir).unwrap();
+    for entry in fs::read_dir(goldens("train/bert")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+    }
+    let tokenizer = fs::read_to_string(dir.join("tokenizer.json")).unwrap();
+    let mut parsed: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
+    parsed["model"]["vocab"]["unheardof"] = 5000.into();
+    fs::write(dir.join("tokenizer.json"), parsed.to_string()).unwrap();
+    let image = format!("model.image_tower={}", goldens("train/vit").display());
+    let text = refused(&session, &["model.init=", &image, "model.text_tower=./bert"]);
+    assert!(text.contains("has ids up to 5000") && text.contains("word table has"), "{text}");
+}
+
+#[test]
+fn wrong_shapes_pickles_and_unknown_families_are_refused() {
+    let session = session();
+    let copy = |name: &str| {
+        let dir = session.path(name);
+        fs::create_dir_all(&dir).unwrap();
+        for entry in fs::read_dir(goldens("train/vit")).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
+        }
+        dir
+    };
+    let text_tower = format!("model.text_tower={}", goldens("train/bert").display());
+    let train = |dir: &str| refused(&session, &["model.init=", &text_tower, &format!("model.image_tower=./{dir}"), "run.dir=x"]);
+    let edit = |dir: &std::path::Path, from: &str, to: &str| {
+        let path = dir.join("config.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).unwrap();
+    };
+    edit(&copy("shapes"), "\"patch_size\": 8", "\"patch_size\": 16");
+    let text = train("shapes");
+    assert!(text.contains("embeddings.patch_embeddings.projection.weight: expected [16, 3, 16, 16], found [16, 3, 8, 8]"), "{text}");
+
+    edit(&copy("family"), "\"model_type\": \"vit\"", "\"model_type\": \"whisper\"");
+    let text = train("family");
+    assert!(text.contains("`model_type` is `whisper`") && text.contains("supported: vit, deit, dinov2"), "{text}");
+
+    let dir = copy("pickle");
+    fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin")).unwrap();
+    let text = train("pickle");
+    assert!(text.contains("is a pickle") && text.contains("save_pretrained"), "{text}");
+
+    fs::write(copy("broken").join("model.safetensors"), b"\xff\xff\xff\xff\xff\xff\xff\x7f{}").unwrap();
+    let text = train("broken");
+    assert!(text.contains("is not a readable safetensors file"), "{text}");
+}
+
+#[test]
+fn a_run_directory_that_cannot_be_written_is_refused() {
+    let session = session();
+    session.write("file", "");
+    let text = refused(&session, &["run.dir=file/run"]);
+    assert!(text.contains("cannot be written") && text.contains("choose another `run.dir`"), "{text}");
+}
+
+#[test]
+fn bad_evaluations_stop_before_training() {
+    let session = Session::new();
+    session.reference_config("[eval.a]\ntask = \"zero-shot\"\nimages = \"nowhere\"\n");
+    assert!(session.fail(2, &TRAIN).contains("nowhere"));
+    fs::create_dir_all(session.path("nowhere/cat")).unwrap();
+    fs::copy(goldens("train/images/00.png"), session.path("nowhere/cat/0.png")).unwrap();
+    session.write("templates.txt", "a photo of a cat\n");
+    let text = session.fail(2, &[TRAIN.as_slice(), &["--resume", "--set", "eval.a.templates=templates.txt"]].concat());
+    assert!(text.contains("has no `{c}` where the class name goes"), "{text}");
+    assert!(!session.path("run/metrics.jsonl").exists() || session.metrics("run", "train").is_empty());
+}

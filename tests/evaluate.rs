@@ -1,0 +1,158 @@
+//! Evaluation, embedding and export of one trained model, each from a run, a checkpoint and an exported directory.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Session, floats, goldens, tensors};
+
+/// A run on the reference's fixture with both kinds of evaluation in it.
+fn trained() -> Session {
+    let session = Session::new();
+    for (class, images) in [("red_square", ["00", "01"]), ("blue_circle", ["02", "03"]), ("thing", ["04", "05"])] {
+        for image in images {
+            let source = goldens(&format!("train/images/{image}.png"));
+            session.write(&format!("classes/{class}/{image}.png"), fs::read(source).unwrap());
+        }
+    }
+    session.write("templates.txt", "{c}\na picture of a {c}\n");
+    let rows: String = (0..6)
+        .flat_map(|image| [format!("{image:02}.png,caption {image}\n"), format!("{image:02}.png,another text {image}\n")])
+        .collect();
+    for image in 0..6 {
+        let source = goldens(&format!("train/images/{image:02}.png"));
+        session.write(&format!("retrieval/{image:02}.png"), fs::read(source).unwrap());
+    }
+    session.write("retrieval/pairs.csv", format!("image,caption\n{rows}"));
+    session.reference_config(
+        "[eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\ntemplates = \"templates.txt\"\nevery_steps = 5\n\
+         [eval.pairs]\ntask = \"retrieval\"\ndata = \"retrieval/pairs.csv\"\nevery_epochs = 2\n",
+    );
+    session.succeed(&["train", "--config", "lit.toml", "--set", "model.lock=LU"]);
+    session
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+#[test]
+fn figures_agree_between_training_eval_checkpoint_and_export() {
+    let session = trained();
+    let logged = session.metrics("run", "eval");
+    let steps = |name: &str| -> Vec<u64> {
+        logged.iter().filter(|line| line["name"] == name).map(|line| line["step"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(steps("classes"), [5, 10, 12]);
+    assert_eq!(steps("pairs"), [6, 12]);
+
+    let by_config = json(&session.succeed(&["eval", "--config", "lit.toml", "--json", "-"]));
+    assert_eq!(by_config["step"], 12);
+    for name in ["classes", "pairs"] {
+        let line = logged.iter().rfind(|line| line["name"] == name).unwrap();
+        for (figure, value) in by_config["evaluations"][name].as_object().unwrap() {
+            assert_eq!(&line[figure], value, "{name}: {figure}");
+        }
+    }
+    let classes = &by_config["evaluations"]["classes"];
+    assert_eq!((&classes["num_images"], &classes["num_classes"], &classes["acc5"]), (&6.into(), &3.into(), &Value::Null));
+    let pairs = &by_config["evaluations"]["pairs"];
+    assert_eq!((&pairs["num_images"], &pairs["num_texts"]), (&6.into(), &12.into()));
+    assert_eq!(pairs["image_retrieval_recall@10"], 1.0);
+
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+    for model in ["run", "run/checkpoints/step-000012", "hf"] {
+        let zero_shot = ["eval", "--model", model, "--task", "zero-shot", "--images", "classes", "--templates", "templates.txt"];
+        let zero_shot = json(&session.succeed(&[zero_shot.as_slice(), &["--json", "-"]].concat()));
+        assert_eq!(&zero_shot, classes, "{model}");
+        let retrieval = ["eval", "--model", model, "--task", "retrieval", "--data", "retrieval/pairs.csv", "--json", "-"];
+        assert_eq!(&json(&session.succeed(&retrieval)), pairs, "{model}");
+    }
+    let early = ["eval", "--config", "lit.toml", "--checkpoint", "hf", "--json", "figures.json"];
+    session.succeed(&early);
+    assert_eq!(json(&fs::read_to_string(session.path("figures.json")).unwrap())["evaluations"]["pairs"], *pairs);
+}
+
+#[test]
+fn embeddings_are_normalised_features_and_survive_export() {
+    let session = trained();
+    session.write("texts.txt", "a red square\nsomething else entirely\n\nred\n");
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+    for model in ["run", "hf"] {
+        let out = format!("{model}.safetensors");
+        let arguments = ["embed", "--model", model, "--images", "retrieval", "--texts", "texts.txt", "--raw", "--out", &out];
+        session.succeed(&arguments);
+    }
+    let (run, hf) = (session.path("run.safetensors"), session.path("hf.safetensors"));
+    for (kind, rows) in [("image", 6), ("text", 3)] {
+        let (_, shape, _) = &tensors(&run)[&format!("{kind}_embeds")];
+        assert_eq!(shape[0], rows);
+        let (embeds, features) = (floats(&run, &format!("{kind}_embeds")), floats(&run, &format!("{kind}_features")));
+        for (embed, feature) in embeds.chunks(shape[1]).zip(features.chunks(shape[1])) {
+            let norm = feature.iter().map(|value| value * value).sum::<f32>().sqrt();
+            assert!(embed.iter().zip(feature).all(|(embed, feature)| (embed - feature / norm).abs() < 1e-6));
+        }
+        let exported = floats(&hf, &format!("{kind}_features"));
+        let worst = features.iter().zip(&exported).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst <= 1e-6, "{kind}: export changed features by {worst}");
+    }
+    let bytes = fs::read(&run).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let paths = json(&metadata.metadata().as_ref().unwrap()["image_paths"]);
+    let names: Vec<&str> = paths.as_array().unwrap().iter().map(|path| path.as_str().unwrap().rsplit('/').next().unwrap()).collect();
+    assert_eq!(names, ["00.png", "01.png", "02.png", "03.png", "04.png", "05.png"]);
+}
+
+#[test]
+fn embeddings_equal_the_reference() {
+    let session = Session::new();
+    let dir = goldens("dual/vit_bert");
+    let bytes = fs::read(dir.join("expected.safetensors")).unwrap();
+    let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let captions = json(&metadata.metadata().as_ref().unwrap()["captions"]);
+    let lines: Vec<&str> = captions.as_array().unwrap().iter().map(|caption| caption.as_str().unwrap()).collect();
+    session.write("texts.txt", lines.join("\n"));
+    for model in ["dual/vit_bert", "dual/vit_bert_v4"] {
+        let model = goldens(model);
+        session.succeed(&["embed", "--model", model.to_str().unwrap(), "--texts", "texts.txt", "--raw", "--out", "out.safetensors"]);
+        for name in ["text_embeds", "text_features"] {
+            let found = floats(&session.path("out.safetensors"), name);
+            let expected = floats(&dir.join("expected.safetensors"), name);
+            assert_eq!(found.len(), expected.len());
+            let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst <= 1e-4, "{name} differs by {worst}");
+        }
+    }
+}
+
+#[test]
+fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
+    let session = Session::new();
+    session.reference_config("");
+    let pair = [
+        format!("model.image_tower={}", goldens("train/vit").display()),
+        format!("model.text_tower={}", goldens("train/bert").display()),
+    ];
+    let sets = ["model.init=", "model.embed_dim=6", "model.image_pool=cls", "model.lock=LU", &pair[0], &pair[1]];
+    let mut arguments = vec!["train", "--config", "lit.toml"];
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    session.succeed(&arguments);
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+    let config = json(&fs::read_to_string(session.path("hf/config.json")).unwrap());
+    assert_eq!(config["vision_config"]["pooler_act"], "linear");
+    let images = goldens("train/images");
+    for model in ["run", "hf"] {
+        let out = format!("{model}.safetensors");
+        session.succeed(&["embed", "--model", model, "--images", images.to_str().unwrap(), "--raw", "--out", &out]);
+    }
+    let (run, hf) = (floats(&session.path("run.safetensors"), "image_features"), floats(&session.path("hf.safetensors"), "image_features"));
+    assert!(run.len() == 24 * 6 && run.iter().zip(&hf).all(|(a, b)| (a - b).abs() <= 1e-6));
+
+    let refused = ["train", "--config", "lit.toml", "--set", "run.dir=mean", "--set", "model.text_pool=mean"];
+    let mut arguments = refused.to_vec();
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    session.succeed(&arguments);
+    let text = session.fail(2, &["export", "--model", "mean", "--out", "hf2"]);
+    assert!(text.contains("always takes the text tower's pooler") && text.contains("text_pool"), "{text}");
+    assert!(!session.path("hf2").exists());
+}

@@ -1,0 +1,152 @@
+//! Damaged checkpoints, stale caches and second owners: named, survived, and nothing lost.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::support::{Session, goldens, stderr};
+
+fn session() -> Session {
+    let session = Session::new();
+    session.reference_config("[checkpoint]\nevery_steps = 4\nkeep = 3\n");
+    session
+}
+
+const TRAIN: [&str; 3] = ["train", "--config", "lit.toml"];
+const RESUME: [&str; 4] = ["train", "--config", "lit.toml", "--resume"];
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
+    let session = session();
+    session.succeed(&TRAIN);
+    let whole = crate::support::tensors(&session.path("run/checkpoints/step-000012/model.safetensors"));
+    let damaged = session.path("run/checkpoints/step-000012/model.safetensors");
+    let mut bytes = fs::read(&damaged).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 4;
+    fs::write(&damaged, bytes).unwrap();
+    let output = session.run(&RESUME);
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("step-000012") && text.contains("is not what was written"), "{text}");
+    assert!(text.contains("going on after step 8"), "{text}");
+    assert_eq!(crate::support::tensors(&damaged), whole);
+    assert_eq!(session.metrics("run", "train").len(), 12);
+
+    // Named by the user, a damaged checkpoint is an error.
+    fs::write(&damaged, b"short").unwrap();
+    let images = goldens("train/images");
+    let checkpoint = "run/checkpoints/step-000012";
+    let text = session.fail(2, &["embed", "--model", checkpoint, "--images", images.to_str().unwrap(), "--out", "x.safetensors"]);
+    assert!(text.contains("`model.safetensors` is not what was written (5 bytes"), "{text}");
+}
+
+#[test]
+fn a_run_directory_has_one_owner() {
+    let session = session();
+    let long = [TRAIN.as_slice(), &["--set", "train.epochs=100000", "--set", "checkpoint.every_steps=1000000"]].concat();
+    let mut child = session.command(&long).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !session.path("run/metrics.jsonl").exists() {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(5));
+    }
+    let text = session.fail(2, &RESUME);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(text.contains("is in use by another process"), "{text}");
+}
+
+#[test]
+fn a_run_is_not_overwritten_and_not_continued_otherwise() {
+    let session = session();
+    session.succeed(&TRAIN);
+    let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
+    let text = session.fail(2, &TRAIN);
+    assert!(text.contains("holds a run already (step 12)") && text.contains("`--resume`"), "{text}");
+
+    let text = session.fail(2, &[RESUME.as_slice(), &["--set", "train.learning_rate=2e-3"]].concat());
+    assert!(text.contains("train.learning_rate: 0.001 -> 0.002"), "{text}");
+    session.write("more.csv", "image,caption\n");
+    let shorter = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    let dir = goldens("train");
+    let rows: Vec<String> = shorter.lines().take(20).map(|row| row.replacen("images/", &format!("{}/images/", dir.display()), 1)).collect();
+    session.write("fewer.csv", rows.join("\n"));
+    let text = session.fail(2, &[RESUME.as_slice(), &["--set", "data.train.csv.path=fewer.csv"]].concat());
+    assert!(text.contains("data.train.csv.path"), "{text}");
+    assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
+}
+
+#[test]
+fn changed_data_behind_the_same_path_are_refused() {
+    let session = session();
+    let dir = goldens("train");
+    let text = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    let local = text.replace("images/", &format!("{}/images/", dir.display()));
+    session.write("data.csv", &local);
+    let train = [TRAIN.as_slice(), &["--set", "data.train.csv.path=data.csv"]].concat();
+    session.succeed(&train);
+    let lines: Vec<&str> = local.lines().collect();
+    let mut swapped = lines.clone();
+    swapped.swap(1, 2);
+    session.write("data.csv", swapped.join("\n"));
+    let text = session.fail(2, &[RESUME.as_slice(), &["--set", "data.train.csv.path=data.csv"]].concat());
+    assert!(text.contains("the training data are not those the run was started with"), "{text}");
+}
+
+#[test]
+fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
+    let session = session();
+    fs::create_dir(session.path("images")).unwrap();
+    for entry in fs::read_dir(goldens("train/images")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), session.path("images").join(entry.file_name())).unwrap();
+    }
+    session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
+    let train = |run: &str, more: &[&str]| {
+        let run = format!("run.dir={run}");
+        let sets = ["--set", "data.train.csv.path=data.csv", "--set", "model.lock=LU", "--set", "cache.dir=cache", "--set", &run];
+        session.succeed(&[TRAIN.as_slice(), &sets, more].concat());
+    };
+    let losses = |run: &str| crate::support::column(&session.metrics(run, "train"), "loss");
+    let stores = || fs::read_dir(session.path("cache")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+
+    train("first", &[]);
+    let [store] = stores().try_into().unwrap();
+    let filled = fs::read(&store).unwrap();
+    train("second", &[]);
+    assert_eq!(losses("first"), losses("second"));
+    assert_eq!(fs::read(&store).unwrap(), filled, "a second run computes nothing");
+
+    // A torn record.
+    fs::write(&store, &filled[..filled.len() - 9]).unwrap();
+    train("third", &[]);
+    assert_eq!(losses("first"), losses("third"));
+
+    // Another picture under an old name.
+    fs::copy(session.path("images/05.png"), session.path("images/00.png")).unwrap();
+    train("fourth", &[]);
+    assert_ne!(losses("first"), losses("fourth"));
+    train("uncached", &["--set", "cache.enabled=false"]);
+    crate::support::assert_close("loss", &losses("fourth"), &losses("uncached"), 1e-6);
+
+    // Another processing has another store.
+    train("bigger", &["--set", "model.image_size=48"]);
+    assert_eq!(stores().len(), 2);
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_before_the_update() {
+    let session = session();
+    let text = session.fail(3, &[TRAIN.as_slice(), &["--set", "train.learning_rate=1e30", "--set", "train.clip_grad_norm=0", "--set", "train.weight_decay=0", "--set", "train.warmup_steps=0"]].concat());
+    assert!(text.contains("at step ") && text.contains("Lower `train.learning_rate`"), "{text}");
+    let dumps: Vec<String> = fs::read_dir(session.path("run"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("not-finite-step-"))
+        .collect();
+    assert_eq!(dumps.len(), 1, "{dumps:?}");
+    let dump: serde_json::Value = serde_json::from_slice(&fs::read(session.path("run").join(&dumps[0])).unwrap()).unwrap();
+    assert_eq!(dump["samples"].as_array().unwrap().len(), 8);
+}

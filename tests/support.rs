@@ -1,0 +1,119 @@
+//! A directory with a config, and the program run in it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A file below `tests/goldens`.
+pub fn goldens(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name).canonicalize().unwrap()
+}
+
+/// One user's working directory.
+pub struct Session {
+    dir: TempDir,
+}
+
+impl Session {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// The config of the reference's training fixture, with more sections behind it.
+    pub fn reference_config(&self, more: &str) {
+        let config = format!(
+            "[run]\ndir = \"run\"\nseed = 1\nthreads = 2\n\
+             [model]\ninit = {init:?}\nlock = \"UU\"\n\
+             [data]\nshuffle = false\n[data.train.csv]\npath = {data:?}\n\
+             [train]\nepochs = 4\nbatch_size = 8\nlearning_rate = 1e-3\nwarmup_steps = 3\nduplicates = \"ignore\"\n{more}",
+            init = goldens("train/init"),
+            data = goldens("train/train.csv"),
+        );
+        self.write("lit.toml", config);
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dualenc"));
+        command.current_dir(self.dir.path()).args(arguments).stdin(Stdio::null());
+        command.env_remove("DUALENC_FAIL_AT").env_remove("RUST_BACKTRACE");
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs and expects success; gives stdout.
+    #[track_caller]
+    pub fn succeed(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}\n{}", output.status, stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs and expects this exit code; gives stderr.
+    #[track_caller]
+    pub fn fail(&self, code: i32, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}\n{text}");
+        assert!(!text.contains("panicked"), "{text}");
+        text
+    }
+
+    /// The lines of `metrics.jsonl` of one kind.
+    pub fn metrics(&self, run: &str, kind: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["kind"] == kind).collect()
+    }
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// One number of each line.
+pub fn column(lines: &[Value], name: &str) -> Vec<f64> {
+    lines.iter().map(|line| line[name].as_f64().unwrap_or_else(|| panic!("{name} in {line}"))).collect()
+}
+
+/// Every tensor of a safetensors file: dtype, shape, bytes.
+pub fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    file.iter()
+        .map(|(name, view)| (name.to_owned(), (format!("{:?}", view.dtype()), view.shape().to_vec(), view.data().to_vec())))
+        .collect()
+}
+
+/// The f32 values of one tensor.
+pub fn floats(path: &Path, name: &str) -> Vec<f32> {
+    let all = tensors(path);
+    let (_, _, bytes) = all.get(name).unwrap_or_else(|| panic!("{name} is not in {}", path.display()));
+    bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+#[track_caller]
+pub fn assert_close(what: &str, found: &[f64], expected: &[f64], relative: f64) {
+    assert_eq!(found.len(), expected.len(), "{what}: number of values");
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let limit = relative * expected.abs().max(1e-3);
+        assert!((found - expected).abs() <= limit, "{what} {at}: found {found}, expected {expected}");
+    }
+}
