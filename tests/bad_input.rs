@@ -12,7 +12,7 @@ fn refused(session: &Session, sets: &[&str]) -> String {
     let mut arguments = TRAIN.to_vec();
     sets.iter().for_each(|set| arguments.extend(["--set", set]));
     let text = session.fail(2, &arguments);
-    assert!(text.starts_with("error"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("error")), "{text}");
     text
 }
 
@@ -27,7 +27,12 @@ fn a_mistyped_key_is_shown_where_it_stands() {
     let session = Session::new();
     session.reference_config("learning_rat = 1\n");
     let text = session.fail(2, &TRAIN);
-    let line = fs::read_to_string(session.path("lit.toml")).unwrap().lines().position(|line| line.starts_with("learning_rat ")).unwrap() + 1;
+    let line = fs::read_to_string(session.path("lit.toml"))
+        .unwrap()
+        .lines()
+        .position(|line| line.starts_with("learning_rat "))
+        .unwrap()
+        + 1;
     assert!(text.contains(&format!("lit.toml:{line}:1")) && text.contains("learning_rate"), "{text}");
     assert!(text.contains("^^^^^^^^^^^^"), "{text}");
 }
@@ -44,11 +49,14 @@ fn batch_size_device_and_towers_are_checked() {
     assert!(refused(&session, &["train.batch_size=1"]).contains("batch_size"));
     let text = refused(&session, &["run.device=tpu"]);
     assert!(text.contains("device `tpu` cannot be used") && text.contains("have: cpu"), "{text}");
-    let text = refused(&session, &["train.batch_size=100"]);
+    let text = refused(&session, &["train.batch_size=100", "data.shuffle=true"]);
     assert!(text.contains("24 pairs do not fill one batch of 100"), "{text}");
     assert!(!session.path("run/checkpoints").join("step-000001").exists());
 
-    let missing = refused(&session, &["run.dir=other", "model.init=", "model.image_tower=./no/vit", "model.text_tower=./no/bert"]);
+    let missing = refused(
+        &session,
+        &["run.dir=other", "model.init=", "model.image_tower=./no/vit", "model.text_tower=./no/bert"],
+    );
     assert!(missing.contains("no/vit"), "{missing}");
     let text = refused(&session, &["run.dir=third", &format!("model.init={}", goldens("train/images").display())]);
     assert!(text.contains("is no model: expected a run directory"), "{text}");
@@ -116,7 +124,9 @@ fn wrong_shapes_pickles_and_unknown_families_are_refused() {
         dir
     };
     let text_tower = format!("model.text_tower={}", goldens("train/bert").display());
-    let train = |dir: &str| refused(&session, &["model.init=", &text_tower, &format!("model.image_tower=./{dir}"), "run.dir=x"]);
+    let train = |dir: &str| {
+        refused(&session, &["model.init=", &text_tower, &format!("model.image_tower=./{dir}"), "run.dir=x"])
+    };
     let edit = |dir: &std::path::Path, from: &str, to: &str| {
         let path = dir.join("config.json");
         let text = fs::read_to_string(&path).unwrap();
@@ -125,7 +135,10 @@ fn wrong_shapes_pickles_and_unknown_families_are_refused() {
     };
     edit(&copy("shapes"), "\"patch_size\": 8", "\"patch_size\": 16");
     let text = train("shapes");
-    assert!(text.contains("embeddings.patch_embeddings.projection.weight: expected [16, 3, 16, 16], found [16, 3, 8, 8]"), "{text}");
+    assert!(
+        text.contains("embeddings.patch_embeddings.projection.weight: expected [16, 3, 16, 16], found [16, 3, 8, 8]"),
+        "{text}"
+    );
 
     edit(&copy("family"), "\"model_type\": \"vit\"", "\"model_type\": \"whisper\"");
     let text = train("family");
@@ -157,7 +170,7 @@ fn bad_evaluations_stop_before_training() {
     fs::create_dir_all(session.path("nowhere/cat")).unwrap();
     fs::copy(goldens("train/images/00.png"), session.path("nowhere/cat/0.png")).unwrap();
     session.write("templates.txt", "a photo of a cat\n");
-    let text = session.fail(2, &[TRAIN.as_slice(), &["--resume", "--set", "eval.a.templates=templates.txt"]].concat());
+    let text = session.fail(2, &[TRAIN.as_slice(), &["--set", "eval.a.templates=templates.txt"]].concat());
     assert!(text.contains("has no `{c}` where the class name goes"), "{text}");
     assert!(!session.path("run/metrics.jsonl").exists() || session.metrics("run", "train").is_empty());
 }

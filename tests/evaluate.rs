@@ -17,7 +17,9 @@ fn trained() -> Session {
     }
     session.write("templates.txt", "{c}\na picture of a {c}\n");
     let rows: String = (0..6)
-        .flat_map(|image| [format!("{image:02}.png,caption {image}\n"), format!("{image:02}.png,another text {image}\n")])
+        .flat_map(|image| {
+            [format!("{image:02}.png,caption {image}\n"), format!("{image:02}.png,another text {image}\n")]
+        })
         .collect();
     for image in 0..6 {
         let source = goldens(&format!("train/images/{image:02}.png"));
@@ -55,17 +57,22 @@ fn figures_agree_between_training_eval_checkpoint_and_export() {
         }
     }
     let classes = &by_config["evaluations"]["classes"];
-    assert_eq!((&classes["num_images"], &classes["num_classes"], &classes["acc5"]), (&6.into(), &3.into(), &Value::Null));
+    assert_eq!(
+        (&classes["num_images"], &classes["num_classes"], &classes["acc5"]),
+        (&6.into(), &3.into(), &Value::Null)
+    );
     let pairs = &by_config["evaluations"]["pairs"];
     assert_eq!((&pairs["num_images"], &pairs["num_texts"]), (&6.into(), &12.into()));
     assert_eq!(pairs["image_retrieval_recall@10"], 1.0);
 
     session.succeed(&["export", "--model", "run", "--out", "hf"]);
     for model in ["run", "run/checkpoints/step-000012", "hf"] {
-        let zero_shot = ["eval", "--model", model, "--task", "zero-shot", "--images", "classes", "--templates", "templates.txt"];
+        let zero_shot =
+            ["eval", "--model", model, "--task", "zero-shot", "--images", "classes", "--templates", "templates.txt"];
         let zero_shot = json(&session.succeed(&[zero_shot.as_slice(), &["--json", "-"]].concat()));
         assert_eq!(&zero_shot, classes, "{model}");
-        let retrieval = ["eval", "--model", model, "--task", "retrieval", "--data", "retrieval/pairs.csv", "--json", "-"];
+        let retrieval =
+            ["eval", "--model", model, "--task", "retrieval", "--data", "retrieval/pairs.csv", "--json", "-"];
         assert_eq!(&json(&session.succeed(&retrieval)), pairs, "{model}");
     }
     let early = ["eval", "--config", "lit.toml", "--checkpoint", "hf", "--json", "figures.json"];
@@ -80,7 +87,8 @@ fn embeddings_are_normalised_features_and_survive_export() {
     session.succeed(&["export", "--model", "run", "--out", "hf"]);
     for model in ["run", "hf"] {
         let out = format!("{model}.safetensors");
-        let arguments = ["embed", "--model", model, "--images", "retrieval", "--texts", "texts.txt", "--raw", "--out", &out];
+        let arguments =
+            ["embed", "--model", model, "--images", "retrieval", "--texts", "texts.txt", "--raw", "--out", &out];
         session.succeed(&arguments);
     }
     let (run, hf) = (session.path("run.safetensors"), session.path("hf.safetensors"));
@@ -99,7 +107,8 @@ fn embeddings_are_normalised_features_and_survive_export() {
     let bytes = fs::read(&run).unwrap();
     let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
     let paths = json(&metadata.metadata().as_ref().unwrap()["image_paths"]);
-    let names: Vec<&str> = paths.as_array().unwrap().iter().map(|path| path.as_str().unwrap().rsplit('/').next().unwrap()).collect();
+    let names: Vec<&str> =
+        paths.as_array().unwrap().iter().map(|path| path.as_str().unwrap().rsplit('/').next().unwrap()).collect();
     assert_eq!(names, ["00.png", "01.png", "02.png", "03.png", "04.png", "05.png"]);
 }
 
@@ -114,7 +123,16 @@ fn embeddings_equal_the_reference() {
     session.write("texts.txt", lines.join("\n"));
     for model in ["dual/vit_bert", "dual/vit_bert_v4"] {
         let model = goldens(model);
-        session.succeed(&["embed", "--model", model.to_str().unwrap(), "--texts", "texts.txt", "--raw", "--out", "out.safetensors"]);
+        session.succeed(&[
+            "embed",
+            "--model",
+            model.to_str().unwrap(),
+            "--texts",
+            "texts.txt",
+            "--raw",
+            "--out",
+            "out.safetensors",
+        ]);
         for name in ["text_embeds", "text_features"] {
             let found = floats(&session.path("out.safetensors"), name);
             let expected = floats(&dir.join("expected.safetensors"), name);
@@ -145,7 +163,10 @@ fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
         let out = format!("{model}.safetensors");
         session.succeed(&["embed", "--model", model, "--images", images.to_str().unwrap(), "--raw", "--out", &out]);
     }
-    let (run, hf) = (floats(&session.path("run.safetensors"), "image_features"), floats(&session.path("hf.safetensors"), "image_features"));
+    let (run, hf) = (
+        floats(&session.path("run.safetensors"), "image_features"),
+        floats(&session.path("hf.safetensors"), "image_features"),
+    );
     assert!(run.len() == 24 * 6 && run.iter().zip(&hf).all(|(a, b)| (a - b).abs() <= 1e-6));
 
     let refused = ["train", "--config", "lit.toml", "--set", "run.dir=mean", "--set", "model.text_pool=mean"];

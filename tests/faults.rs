@@ -38,14 +38,16 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     fs::write(&damaged, b"short").unwrap();
     let images = goldens("train/images");
     let checkpoint = "run/checkpoints/step-000012";
-    let text = session.fail(2, &["embed", "--model", checkpoint, "--images", images.to_str().unwrap(), "--out", "x.safetensors"]);
+    let text = session
+        .fail(2, &["embed", "--model", checkpoint, "--images", images.to_str().unwrap(), "--out", "x.safetensors"]);
     assert!(text.contains("`model.safetensors` is not what was written (5 bytes"), "{text}");
 }
 
 #[test]
 fn a_run_directory_has_one_owner() {
     let session = session();
-    let long = [TRAIN.as_slice(), &["--set", "train.epochs=100000", "--set", "checkpoint.every_steps=1000000"]].concat();
+    let long =
+        [TRAIN.as_slice(), &["--set", "train.epochs=100000", "--set", "checkpoint.every_steps=1000000"]].concat();
     let mut child = session.command(&long).stderr(Stdio::null()).spawn().unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
     while !session.path("run/metrics.jsonl").exists() {
@@ -71,7 +73,8 @@ fn a_run_is_not_overwritten_and_not_continued_otherwise() {
     session.write("more.csv", "image,caption\n");
     let shorter = fs::read_to_string(goldens("train/train.csv")).unwrap();
     let dir = goldens("train");
-    let rows: Vec<String> = shorter.lines().take(20).map(|row| row.replacen("images/", &format!("{}/images/", dir.display()), 1)).collect();
+    let rows: Vec<String> =
+        shorter.lines().take(20).map(|row| row.replacen("images/", &format!("{}/images/", dir.display()), 1)).collect();
     session.write("fewer.csv", rows.join("\n"));
     let text = session.fail(2, &[RESUME.as_slice(), &["--set", "data.train.csv.path=fewer.csv"]].concat());
     assert!(text.contains("data.train.csv.path"), "{text}");
@@ -106,7 +109,16 @@ fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
     session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
     let train = |run: &str, more: &[&str]| {
         let run = format!("run.dir={run}");
-        let sets = ["--set", "data.train.csv.path=data.csv", "--set", "model.lock=LU", "--set", "cache.dir=cache", "--set", &run];
+        let sets = [
+            "--set",
+            "data.train.csv.path=data.csv",
+            "--set",
+            "model.lock=LU",
+            "--set",
+            "cache.dir=cache",
+            "--set",
+            &run,
+        ];
         session.succeed(&[TRAIN.as_slice(), &sets, more].concat());
     };
     let losses = |run: &str| crate::support::column(&session.metrics(run, "train"), "loss");
@@ -139,7 +151,23 @@ fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
 #[test]
 fn a_loss_that_is_not_finite_stops_before_the_update() {
     let session = session();
-    let text = session.fail(3, &[TRAIN.as_slice(), &["--set", "train.learning_rate=1e30", "--set", "train.clip_grad_norm=0", "--set", "train.weight_decay=0", "--set", "train.warmup_steps=0"]].concat());
+    let text = session.fail(
+        3,
+        &[
+            TRAIN.as_slice(),
+            &[
+                "--set",
+                "train.learning_rate=1e30",
+                "--set",
+                "train.clip_grad_norm=0",
+                "--set",
+                "train.weight_decay=0",
+                "--set",
+                "train.warmup_steps=0",
+            ],
+        ]
+        .concat(),
+    );
     assert!(text.contains("at step ") && text.contains("Lower `train.learning_rate`"), "{text}");
     let dumps: Vec<String> = fs::read_dir(session.path("run"))
         .unwrap()
@@ -147,6 +175,7 @@ fn a_loss_that_is_not_finite_stops_before_the_update() {
         .filter(|name| name.starts_with("not-finite-step-"))
         .collect();
     assert_eq!(dumps.len(), 1, "{dumps:?}");
-    let dump: serde_json::Value = serde_json::from_slice(&fs::read(session.path("run").join(&dumps[0])).unwrap()).unwrap();
+    let dump: serde_json::Value =
+        serde_json::from_slice(&fs::read(session.path("run").join(&dumps[0])).unwrap()).unwrap();
     assert_eq!(dump["samples"].as_array().unwrap().len(), 8);
 }

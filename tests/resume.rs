@@ -20,7 +20,8 @@ fn session() -> Session {
 
 fn arguments<'a>(run: &'a str, lock: &'a str) -> Vec<&'a str> {
     // 24 pairs in batches of 5: the last partial batch of each epoch is dropped, dropout is on in both towers.
-    let mut arguments = vec!["train", "--config", "lit.toml", "--resume", "--set", "train.epochs=60", "--set", "train.batch_size=5"];
+    let mut arguments =
+        vec!["train", "--config", "lit.toml", "--resume", "--set", "train.epochs=60", "--set", "train.batch_size=5"];
     arguments.extend(["--set", "data.shuffle=true", "--set", "model.text_dropout=0.2", "--set", run, "--set", lock]);
     if lock.ends_with("UU") {
         arguments.extend(["--set", "model.image_dropout=0.2"]);
@@ -64,7 +65,12 @@ fn a_run_killed_at_many_moments_ends_with_the_same_bits() {
 
         let mut kills = 0;
         for round in 1.. {
-            let mut child = session.command(&arguments("run.dir=killed", lock)).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+            let mut child = session
+                .command(&arguments("run.dir=killed", lock))
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
             // Moments spread over the run; later rounds are given longer, so that the run comes to its end.
             sleep(whole.mul_f64(0.11 * f64::from(round) * (0.5 + 0.5 * (f64::from(round * 7 % 5) / 5.0))));
             child.kill().unwrap();
@@ -125,7 +131,8 @@ fn a_signal_saves_and_stops_with_its_code() {
             assert!(Instant::now() < deadline, "no step within a minute");
             sleep(Duration::from_millis(2));
         }
-        let kill = std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        let kill =
+            std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", crate::support::stderr(&output));

@@ -98,7 +98,9 @@ pub fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
     file.iter()
-        .map(|(name, view)| (name.to_owned(), (format!("{:?}", view.dtype()), view.shape().to_vec(), view.data().to_vec())))
+        .map(|(name, view)| {
+            (name.to_owned(), (format!("{:?}", view.dtype()), view.shape().to_vec(), view.data().to_vec()))
+        })
         .collect()
 }
 

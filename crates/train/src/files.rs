@@ -33,6 +33,6 @@ pub(crate) fn write_synced(
 
 /// Makes a rename in the parent directory of `path` durable.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), TrainError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(TrainError::write(parent))
 }

@@ -30,9 +30,11 @@ impl RunDir {
             Err(TryLockError::Error(source)) => return Err(TrainError::Write { path: lock_path, source }),
         }
         let run = Self { root: root.to_owned(), _lock: lock };
-        let started = run.metrics().exists() || run.checkpoints().exists();
+        let step = checkpoint::list(&run.checkpoints()).last().map(|(step, _)| *step);
+        // What stopped before its first step left nothing that could be lost.
+        let started = step.is_some() || fs::metadata(run.metrics()).is_ok_and(|file| file.len() > 0);
         if started && !resume {
-            let step = checkpoint::list(&run.checkpoints()).last().map_or(0, |(step, _)| *step);
+            let step = step.unwrap_or(0);
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
         }
         fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;

@@ -86,6 +86,7 @@ impl RunConfig {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(read)?;
         let directory = std::path::absolute(path).map_err(read)?.parent().map(PathBuf::from).unwrap_or_default();
+        let directory = directory.canonicalize().map_err(read)?;
         Self::from_bytes(&bytes, path, &directory, overrides)
             .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }

@@ -36,7 +36,13 @@ fn is_local(reference: &str, directory: &Path) -> bool {
     written_as_path || directory.join(path).exists()
 }
 
-/// `directory/path` without the `.` components; `..` stays, since a symbolic link may stand before it.
+/// `directory/path` without the `.` components. Leading `..` are taken off `directory`, which has no symbolic links; later
+/// ones stay, since a symbolic link may stand before them.
 fn join(directory: &Path, path: &Path) -> PathBuf {
-    directory.join(path).components().collect()
+    let mut base = directory;
+    let mut rest = path;
+    while let (Ok(after), Some(parent)) = (rest.strip_prefix(".."), base.parent()) {
+        (base, rest) = (parent, after);
+    }
+    base.join(rest).components().collect()
 }
