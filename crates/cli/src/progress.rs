@@ -126,7 +126,7 @@ impl Reporter {
             bar.set_position(record.step);
             return;
         }
-        if record.step % self.log_every_steps == 0 || record.step == total {
+        if record.step.is_multiple_of(self.log_every_steps) || record.step == total {
             let rate = record.learning_rate;
             self.line(&format!("step {}/{total}  {text}  learning_rate {rate:.2e}  {} left", record.step, clock(rest)));
         }

@@ -164,7 +164,7 @@ pub(crate) fn image_config(json: &Value, path: &Path) -> Result<(Family, ImageTo
     let patch_size = square("patch_size", json.patch_size.unwrap_or(Side::One(if dino { 14 } else { 16 })))?;
     let image_size = square("image_size", json.image_size)?;
     let heads = json.num_attention_heads;
-    if heads == 0 || json.hidden_size % heads != 0 {
+    if heads == 0 || !json.hidden_size.is_multiple_of(heads) {
         return Err(problem(format!(
             "`hidden_size` {} is not a multiple of `num_attention_heads` {heads}",
             json.hidden_size
@@ -223,7 +223,7 @@ pub(crate) fn text_config(json: &Value, path: &Path) -> Result<(Family, TextTowe
     let family = family_of(json, path, "text", TEXT_FAMILIES)?;
     let json: TextJson = serde_json::from_value(json.clone()).map_err(|error| problem(error.to_string()))?;
     let heads = json.num_attention_heads;
-    if heads == 0 || json.hidden_size % heads != 0 {
+    if heads == 0 || !json.hidden_size.is_multiple_of(heads) {
         return Err(problem(format!(
             "`hidden_size` {} is not a multiple of `num_attention_heads` {heads}",
             json.hidden_size

@@ -81,7 +81,7 @@ impl ParamSource {
             return None;
         }
         audit.loaded += 1;
-        Some(layout.from_stored(tensor))
+        Some(layout.decode(tensor))
     }
 }
 
@@ -130,7 +130,7 @@ impl Layout {
     }
 
     /// The model's values, from the file's.
-    pub fn from_stored(self, tensor: &HostTensor) -> Vec<f32> {
+    pub fn decode(self, tensor: &HostTensor) -> Vec<f32> {
         match self {
             Self::Transposed | Self::Patches => {
                 let rows = tensor.shape[0];
@@ -141,7 +141,7 @@ impl Layout {
     }
 
     /// The file's tensor, from the model's `shape` and values.
-    pub fn to_stored(self, shape: &[usize], values: Vec<f32>) -> HostTensor {
+    pub fn encode(self, shape: &[usize], values: Vec<f32>) -> HostTensor {
         let stored_shape = self.stored_shape(shape);
         let values = match self {
             Self::Transposed | Self::Patches => transpose(&values, shape[0], shape[1]),

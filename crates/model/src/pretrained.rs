@@ -297,6 +297,6 @@ impl StoredNames {
         let (name, layout) = table
             .stored(rest)
             .ok_or_else(|| ModelError::Export(format!("`{path}` has no name in the reference's layout")))?;
-        Ok((format!("{prefix}{name}"), layout.to_stored(&tensor.shape, tensor.values)))
+        Ok((format!("{prefix}{name}"), layout.encode(&tensor.shape, tensor.values)))
     }
 }

@@ -244,7 +244,7 @@ fn weights_of_another_shape_are_listed() {
     fs::write(&config, text.replace(&format!("\"vocab_size\": {vocab}"), "\"vocab_size\": 7")).unwrap();
     let error =
         text_tower_from(dir.path(), TowerLock::Unlocked, TowerOptions::default(), &device()).map(drop).unwrap_err();
-    let expected = format!("embeddings.word_embeddings.weight: expected [7, ");
+    let expected = "embeddings.word_embeddings.weight: expected [7, ".to_string();
     assert!(error.to_string().contains(&expected), "{error}");
 }
 

@@ -73,8 +73,8 @@ impl Evaluation {
     pub fn is_due(&self, step: u64, steps_per_epoch: u64, total_steps: u64) -> bool {
         step == total_steps
             || match self.interval {
-                EvalInterval::Steps(steps) => step % steps.max(1) == 0,
-                EvalInterval::Epochs(epochs) => step % (epochs * steps_per_epoch).max(1) == 0,
+                EvalInterval::Steps(steps) => step.is_multiple_of(steps.max(1)),
+                EvalInterval::Epochs(epochs) => step.is_multiple_of((epochs * steps_per_epoch).max(1)),
                 EvalInterval::End => false,
             }
     }

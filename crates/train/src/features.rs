@@ -58,6 +58,9 @@ pub struct ImageFeatures {
     store: Option<FeatureStore>,
 }
 
+/// Loaded images of a chunk, and the features `[with pixels, width]`, flat, of those that were not cached.
+type ChunkResult = Result<(Vec<Loaded>, Vec<f32>), TrainError>;
+
 /// What a worker made of one image.
 enum Loaded {
     Cached(ContentHash),
@@ -130,10 +133,7 @@ impl ImageFeatures {
     }
 
     /// Chunks of loaded images with the features of those that were not cached, `[pixels in chunk, width]` flat.
-    fn chunks(
-        &self,
-        images: Vec<ImageRef>,
-    ) -> impl Iterator<Item = Result<Result<(Vec<Loaded>, Vec<f32>), TrainError>, DataError>> + use<> {
+    fn chunks(&self, images: Vec<ImageRef>) -> impl Iterator<Item = Result<ChunkResult, DataError>> + use<> {
         let known: HashSet<ContentHash> = self.store.iter().flat_map(FeatureStore::hashes).copied().collect();
         let processor = Arc::clone(&self.processor);
         let (known, queue) = (Arc::new(known), CHUNK_IMAGES * 2);

@@ -154,7 +154,8 @@ fn sigmoid_loss(logits: Tensor<2>, duplicates: Duplicates, matches: &[(usize, us
 mod tests {
     use super::*;
 
-    /// Four pairs: the second and the third share a caption.
+    /// Four pairs: the second and the third count as the same caption. Their embeddings differ, unlike a real tower's, since
+    /// equal ones would give soft and hard targets the same loss.
     fn pairs() -> PairIds {
         PairIds { images: vec![0, 1, 2, 3], captions: vec![10, 11, 11, 12] }
     }
@@ -169,7 +170,7 @@ mod tests {
     }
 
     fn rows() -> ([[f32; 2]; 4], [[f32; 2]; 4]) {
-        ([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, -0.6]], [[0.8, 0.6], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+        ([[1.0, 0.0], [0.6, 0.8], [0.0, 1.0], [0.8, -0.6]], [[0.8, 0.6], [0.0, 1.0], [0.28, 0.96], [1.0, 0.0]])
     }
 
     fn loss(kind: Loss, duplicates: Duplicates) -> (f64, usize) {
@@ -183,17 +184,16 @@ mod tests {
     /// Cross-entropies written out, with `target(i, j)` the mass of logit `(i, j)` and `kept` the negatives.
     fn written_out(target: impl Fn(usize, usize) -> f64, kept: impl Fn(usize, usize) -> bool) -> f64 {
         let z = logits();
-        let mut total = 0.0;
-        for a in 0..4 {
-            let row: f64 = (0..4).filter(|&b| kept(a, b)).map(|b| z[a][b].exp()).sum();
-            let column: f64 = (0..4).filter(|&b| kept(b, a)).map(|b| z[b][a].exp()).sum();
-            let row_mass: f64 = (0..4).map(|b| target(a, b)).sum();
-            let column_mass: f64 = (0..4).map(|b| target(b, a)).sum();
-            for b in 0..4 {
-                total -= target(a, b) / row_mass * (z[a][b] - row.ln());
-                total -= target(b, a) / column_mass * (z[b][a] - column.ln());
-            }
-        }
+        let cells = || (0..4).flat_map(|a| (0..4).map(move |b| (a, b)));
+        let row = |a: usize| (0..4).filter(|&b| kept(a, b)).map(|b| z[a][b].exp()).sum::<f64>();
+        let column = |b: usize| (0..4).filter(|&a| kept(a, b)).map(|a| z[a][b].exp()).sum::<f64>();
+        let row_mass = |a: usize| (0..4).map(|b| target(a, b)).sum::<f64>();
+        let column_mass = |b: usize| (0..4).map(|a| target(a, b)).sum::<f64>();
+        let term = |(a, b): (usize, usize)| {
+            target(a, b) / row_mass(a) * (row(a).ln() - z[a][b])
+                + target(a, b) / column_mass(b) * (column(b).ln() - z[a][b])
+        };
+        let total: f64 = cells().map(term).sum();
         total / 8.0
     }
 

@@ -26,12 +26,21 @@ const NOT_DECAYED: [&str; 3] = ["positions", "class_token", "distillation_token"
 /// Gradients of one backward pass, by path, flat.
 #[derive(Debug)]
 pub struct ParamGradients {
-    by_path: BTreeMap<String, Tensor<1>>,
+    by_path: BTreeMap<String, Gradient>,
+}
+
+#[derive(Debug)]
+enum Gradient {
+    Host(Vec<f32>),
+    Device(Box<Tensor<1>>),
 }
 
 impl ParamGradients {
-    /// Takes the gradients of every parameter of `model` that trains.
-    pub fn take(model: &DualEncoder, gradients: &mut Gradients) -> Self {
+    /// Takes the gradients of every parameter of `model` that trains; `on_host` as [`AdamW::new`].
+    ///
+    /// # Errors
+    /// When the device cannot hand its data over.
+    pub fn take(model: &DualEncoder, gradients: &mut Gradients, on_host: bool) -> Result<Self, ModelError> {
         struct Take<'a> {
             stack: Vec<String>,
             gradients: &'a mut Gradients,
@@ -53,7 +62,12 @@ impl ParamGradients {
         }
         let mut take = Take { stack: Vec::new(), gradients, by_path: BTreeMap::new() };
         model.visit(&mut take);
-        Self { by_path: take.by_path }
+        let gradient = |(path, tensor): (String, Tensor<1>)| match on_host {
+            // The tensor's only owner: its memory is taken over, not copied.
+            true => Ok((path, Gradient::Host(parameters::host(tensor)?.values))),
+            false => Ok((path, Gradient::Device(Box::new(tensor)))),
+        };
+        Ok(Self { by_path: take.by_path.into_iter().map(gradient).collect::<Result<_, ModelError>>()? })
     }
 }
 
@@ -61,7 +75,7 @@ impl ParamGradients {
 #[derive(Debug, Clone)]
 enum Moments {
     Host { first: Vec<f32>, second: Vec<f32> },
-    Device { first: Tensor<1>, second: Tensor<1> },
+    Device(Box<[Tensor<1>; 2]>),
 }
 
 /// AdamW over a [`DualEncoder`].
@@ -94,18 +108,19 @@ impl AdamW {
     /// When the device cannot hand its data over.
     pub fn grad_norm(&self, gradients: &ParamGradients) -> Result<f64, ModelError> {
         let mut squares = 0.0;
-        if self.on_host {
-            for gradient in gradients.by_path.values() {
-                let values = parameters::host(gradient.clone())?.values;
-                let chunks: Vec<f64> = values.par_chunks(SUM_CHUNK).map(sum_of_squares).collect();
-                squares += chunks.iter().sum::<f64>();
+        let mut on_device = Vec::new();
+        for gradient in gradients.by_path.values() {
+            match gradient {
+                Gradient::Host(values) => {
+                    let chunks: Vec<f64> = values.par_chunks(SUM_CHUNK).map(sum_of_squares).collect();
+                    squares += chunks.iter().sum::<f64>();
+                }
+                Gradient::Device(tensor) => on_device.push(tensor.as_ref().clone().square().sum()),
             }
-        } else {
-            let sums: Vec<Tensor<1>> =
-                gradients.by_path.values().map(|gradient| gradient.clone().square().sum()).collect();
-            if !sums.is_empty() {
-                squares = parameters::host(Tensor::cat(sums, 0))?.values.iter().map(|&sum| f64::from(sum)).sum();
-            }
+        }
+        if !on_device.is_empty() {
+            let sums = parameters::host(Tensor::cat(on_device, 0))?.values;
+            squares += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
         }
         Ok(squares.sqrt())
     }
@@ -140,7 +155,8 @@ impl AdamW {
         for (path, moments) in &self.moments {
             let (first, second) = match moments.clone() {
                 Moments::Host { first, second } => (first, second),
-                Moments::Device { first, second } => {
+                Moments::Device(moments) => {
+                    let [first, second] = *moments;
                     (parameters::host(first)?.values, parameters::host(second)?.values)
                 }
             };
@@ -195,7 +211,7 @@ impl AdamW {
             let count = values.len();
             Tensor::from_data(TensorData::new(values, [count]), &device)
         };
-        Moments::Device { first: tensor(first), second: tensor(second) }
+        Moments::Device(Box::new([tensor(first), tensor(second)]))
     }
 }
 
@@ -212,7 +228,7 @@ fn sum_of_squares(values: &[f32]) -> f64 {
 /// One step of AdamW on its way through the model.
 struct Update<'a> {
     adamw: &'a mut AdamW,
-    gradients: BTreeMap<String, Tensor<1>>,
+    gradients: BTreeMap<String, Gradient>,
     clip: f64,
     learning_rate: f64,
     /// 1 - beta^t of both betas.
@@ -239,26 +255,26 @@ impl ParamUpdate for Update<'_> {
         let count = shape.iter().product();
         let moments = self.adamw.moments.entry(path.to_owned()).or_insert_with(|| match self.adamw.on_host {
             true => Moments::Host { first: vec![0.0; count], second: vec![0.0; count] },
-            false => {
-                Moments::Device { first: Tensor::zeros([count], &device), second: Tensor::zeros([count], &device) }
-            }
+            false => Moments::Device(Box::new([Tensor::zeros([count], &device), Tensor::zeros([count], &device)])),
         });
-        match moments {
-            Moments::Host { first, second } => {
-                let read = |tensor: Tensor<1>| tensor.into_data().try_into_vec::<f32>();
-                match (read(value.clone().reshape([count])), read(gradient)) {
-                    (Ok(mut values), Ok(gradient)) => {
+        match (moments, gradient) {
+            (Moments::Host { first, second }, Gradient::Host(gradient)) => {
+                match value.clone().reshape([count]).into_data().try_into_vec::<f32>() {
+                    Ok(mut values) => {
                         drop(value);
                         rule.on_host(&mut values, &gradient, first, second);
                         Tensor::from_data(TensorData::new(values, shape), &device)
                     }
-                    // Parameters and gradients are f32 by construction; another type would leave this one as it is.
-                    _ => value,
+                    // Parameters are f32 by construction; one of another type would stay as it is.
+                    Err(_) => value,
                 }
             }
-            Moments::Device { first, second } => {
-                rule.on_device(value.reshape([count]), gradient, first, second).reshape(shape)
+            (Moments::Device(moments), Gradient::Device(gradient)) => {
+                let [first, second] = moments.as_mut();
+                rule.on_device(value.reshape([count]), *gradient, first, second).reshape(shape)
             }
+            // Both follow from the one device of the run.
+            _ => value,
         }
     }
 }
@@ -314,7 +330,7 @@ mod tests {
     use super::*;
 
     fn rule() -> Rule {
-        Rule { betas: [0.9, 0.99], epsilon: 1e-8, clip: 0.5, keep: 0.999, rate: 0.1 / 0.1, second_root: 0.01f64.sqrt() }
+        Rule { betas: [0.9, 0.99], epsilon: 1e-8, clip: 0.5, keep: 0.999, rate: 1.0, second_root: 0.01f64.sqrt() }
     }
 
     #[test]

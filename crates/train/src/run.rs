@@ -305,7 +305,7 @@ impl Run {
 
     /// Whether the state is to be saved after this step.
     pub fn checkpoint_is_due(&self) -> bool {
-        self.step == self.total_steps || self.step % self.config.checkpoint.every_steps.max(1) == 0
+        self.step == self.total_steps || self.step.is_multiple_of(self.config.checkpoint.every_steps.max(1))
     }
 
     /// Writes a checkpoint of this step.

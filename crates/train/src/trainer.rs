@@ -125,7 +125,7 @@ fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError>
         &ids,
     );
     let mut all = loss.loss.backward();
-    let gradients = ParamGradients::take(model, &mut all);
+    let gradients = ParamGradients::take(model, &mut all, run.compute.on_host)?;
     let grad_norm = run.optimizer.grad_norm(&gradients)?;
     let loss_value = parameters::host(loss.loss.without_autodiff())?.values.iter().map(|&value| f64::from(value)).sum();
     Ok(StepOutcome { loss: loss_value, grad_norm, num_duplicates: loss.num_duplicates, gradients })
