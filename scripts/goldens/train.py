@@ -144,13 +144,13 @@ def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Ten
     return -(targets * functional.log_softmax(logits, dim=1)).sum(dim=1).mean()
 
 
-def positives(images: list[str], captions: list[str]) -> torch.Tensor:
-    """1 where row and column share the picture or the caption."""
-    size = range(len(images))
-    return torch.tensor([[float(images[i] == images[j] or captions[i] == captions[j]) for j in size] for i in size])
+def positives(images: list[str], captions: list[str], table: list[tuple[str, str]]) -> torch.Tensor:
+    """1 where the table lists the column's caption for the row's picture."""
+    known = set(table)
+    return torch.tensor([[float((image, caption) in known) for caption in captions] for image in images])
 
 
-def loss_of(run: Run, outputs, logit_scale, logit_bias, images: list[str], captions: list[str]) -> torch.Tensor:
+def loss_of(run: Run, outputs, logit_scale, logit_bias, images, captions, table) -> torch.Tensor:
     similarity = outputs.image_embeds @ outputs.text_embeds.T
     if run.loss == "sigmoid":
         # arXiv 2303.15343, algorithm 1.
@@ -159,8 +159,7 @@ def loss_of(run: Run, outputs, logit_scale, logit_bias, images: list[str], capti
     if run.duplicates == "ignore":
         return outputs.loss
     logits = similarity * logit_scale.exp()
-    matrix = positives(images, captions).to(logits.dtype)
-    # The matrix is symmetric in which pairs match, so both directions normalise its rows.
+    matrix = positives(images, captions, table).to(logits.dtype)
     targets = matrix / matrix.sum(dim=1, keepdim=True)
     transposed = matrix.T / matrix.T.sum(dim=1, keepdim=True)
     return (soft_cross_entropy(logits, targets) + soft_cross_entropy(logits.T, transposed)) / 2
@@ -206,7 +205,7 @@ def train(folder: Path, run: Run, dtype: torch.dtype) -> dict:
             group["lr"] = rate
         optimizer.zero_grad()
         outputs = model(pixel_values=pixels.to(dtype), return_loss=True, **text)
-        loss = loss_of(run, outputs, model.logit_scale, logit_bias, images, captions)
+        loss = loss_of(run, outputs, model.logit_scale, logit_bias, images, captions, rows)
         loss.backward()
         assert all(parameter.grad is not None for parameter in parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(parameters.values(), CONFIG["clip_grad_norm"], foreach=False)

@@ -1,36 +1,35 @@
 //! The contrastive losses. Shapes: `[batch, dim]` embeddings, `[batch, batch]` logits with images as rows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 
 use crate::config::{Duplicates, Loss};
 
-/// Which image and which caption each pair of a batch has; equal numbers are equal images or captions.
+/// What the data say about the pairs of a batch: a caption is a number, equal for equal captions.
 #[derive(Debug, Clone)]
 pub struct PairIds {
-    /// `[batch]`
-    pub images: Vec<u64>,
-    /// `[batch]`
+    /// The caption of each pair, `[batch]`.
     pub captions: Vec<u64>,
+    /// Every caption that the data list for the image of each pair, `[batch, any]`.
+    pub known: Vec<Vec<u64>>,
 }
 
 impl PairIds {
-    /// For each pair, row by row, the other pairs that share its image or its caption.
+    /// The pairs of an image (row) and another pair's text (column) that the data call true: the caption is one of the
+    /// image's own. Two pairs of one image match so, as do two of one caption, and two drawings of one thing that have
+    /// captions in common but happened to draw different ones.
     fn matches(&self) -> Vec<(usize, usize)> {
-        let has_repeats = |ids: &[u64]| ids.iter().collect::<HashSet<_>>().len() < ids.len();
-        if !has_repeats(&self.images) && !has_repeats(&self.captions) {
-            return Vec::new();
+        let mut columns: HashMap<u64, Vec<usize>> = HashMap::new();
+        for (column, caption) in self.captions.iter().enumerate() {
+            columns.entry(*caption).or_default().push(column);
         }
-        let batch = self.images.len();
-        let matching = |row: usize, column: usize| {
-            row != column && (self.images[row] == self.images[column] || self.captions[row] == self.captions[column])
+        let of_row = |(row, known): (usize, &Vec<u64>)| {
+            let others = known.iter().filter_map(|caption| columns.get(caption)).flatten();
+            others.filter(|&&column| column != row).map(move |&column| (row, column)).collect::<BTreeSet<_>>()
         };
-        (0..batch)
-            .flat_map(|row| (0..batch).map(move |column| (row, column)))
-            .filter(|&(row, column)| matching(row, column))
-            .collect()
+        self.known.iter().enumerate().flat_map(of_row).collect()
     }
 }
 
@@ -39,7 +38,7 @@ impl PairIds {
 pub struct BatchLoss {
     /// `[1]`, the mean over the batch.
     pub loss: Tensor<1>,
-    /// Pairs that share their image or caption with another pair of the batch.
+    /// Images for which the batch holds another pair's caption that is true of them too.
     pub num_duplicates: usize,
 }
 
@@ -103,15 +102,15 @@ fn log_sum_exp(logits: Tensor<2>, dim: usize) -> Tensor<2> {
 /// The mean, over both directions and the batch, of target distributions that share their mass among a pair and its
 /// matches: the factor of each logit in the loss, `[batch, batch]`.
 fn mean_targets(batch: usize, matches: &[(usize, usize)], device: &Device) -> Tensor<2> {
-    let mut positives = vec![1.0f32; batch];
-    for &(row, _) in matches {
-        positives[row] += 1.0;
+    let (mut of_image, mut of_text) = (vec![1.0f32; batch], vec![1.0f32; batch]);
+    for &(row, column) in matches {
+        of_image[row] += 1.0;
+        of_text[column] += 1.0;
     }
-    // Matching is symmetric, so a row's and a column's count are equal, but two pairs' counts need not be.
     let mut targets = vec![0.0f32; batch * batch];
     let diagonal = (0..batch).map(|pair| (pair, pair));
     for (row, column) in diagonal.chain(matches.iter().copied()) {
-        targets[row * batch + column] = 0.5 * (1.0 / positives[row] + 1.0 / positives[column]) / batch as f32;
+        targets[row * batch + column] = 0.5 * (1.0 / of_image[row] + 1.0 / of_text[column]) / batch as f32;
     }
     Tensor::from_data(TensorData::new(targets, [batch, batch]), device)
 }
@@ -157,7 +156,8 @@ mod tests {
     /// Four pairs: the second and the third count as the same caption. Their embeddings differ, unlike a real tower's, since
     /// equal ones would give soft and hard targets the same loss.
     fn pairs() -> PairIds {
-        PairIds { images: vec![0, 1, 2, 3], captions: vec![10, 11, 11, 12] }
+        // The third image is also known by the fourth pair's caption, but not the fourth by the third's.
+        PairIds { captions: vec![10, 11, 11, 12], known: vec![vec![10], vec![11], vec![11, 12], vec![12, 99]] }
     }
 
     fn embeds(rows: [[f32; 2]; 4]) -> Tensor<2> {
@@ -198,7 +198,7 @@ mod tests {
     }
 
     fn related(a: usize, b: usize) -> bool {
-        a == b || (a, b) == (1, 2) || (a, b) == (2, 1)
+        a == b || [(1, 2), (2, 1), (2, 3)].contains(&(a, b))
     }
 
     #[test]

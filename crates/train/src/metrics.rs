@@ -27,7 +27,7 @@ pub struct TrainRecord {
     pub logit_scale: f64,
     /// Global L2 norm before clipping.
     pub grad_norm: f64,
-    /// Pairs that share their image or caption with another pair of the batch.
+    /// Images for which the batch holds another pair's caption that is true of them too.
     pub num_duplicates: usize,
     /// Wall-clock speed of this step; the one figure that is not reproducible.
     pub pairs_per_sec: f64,

@@ -21,6 +21,7 @@ use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::features::{ImageFeatures, PooledImages};
 use crate::files::write_whole;
+use crate::loss::PairIds;
 use crate::metrics::{EvalRecord, MetricsLog};
 use crate::observer::{Event, Observer};
 use crate::optim::{AdamW, ParamGradients};
@@ -47,7 +48,7 @@ pub(crate) struct Run {
     /// Outputs of a locked image tower for every training image.
     pub features: Option<PooledImages>,
     /// Of every caption of the data; equal numbers are equal captions.
-    pub caption_ids: Vec<u64>,
+    caption_ids: Vec<u64>,
     dir: RunDir,
     config: RunConfig,
     config_toml: String,
@@ -226,6 +227,16 @@ impl Run {
             known_bad: Arc::new(known_bad),
             workers: self.workers,
         })?)
+    }
+
+    /// What the data say about the pairs of a batch.
+    pub fn pair_ids(&self, batch: &Batch) -> PairIds {
+        let caption_id = |caption: usize| self.caption_ids[caption];
+        let known = |image: usize| self.dataset.captions_of(image).iter().map(|&caption| caption_id(caption)).collect();
+        PairIds {
+            captions: batch.pairs.iter().map(|pair| caption_id(pair.caption)).collect(),
+            known: batch.pairs.iter().map(|pair| known(pair.image)).collect(),
+        }
     }
 
     /// The value of the parameter, a logarithm.

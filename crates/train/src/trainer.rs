@@ -9,7 +9,7 @@ use dualenc_model::{Dropout, TokenSequences, normalize, parameters};
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
-use crate::loss::{PairIds, contrastive_loss};
+use crate::loss::contrastive_loss;
 use crate::metrics::TrainRecord;
 use crate::observer::{Event, Observer};
 use crate::optim::ParamGradients;
@@ -112,10 +112,7 @@ fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError>
     };
     let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
     let text_features = model.text_features(&tokens, &dropout)?;
-    let ids = PairIds {
-        images: batch.pairs.iter().map(|pair| pair.image as u64).collect(),
-        captions: batch.pairs.iter().map(|pair| run.caption_ids[pair.caption]).collect(),
-    };
+    let ids = run.pair_ids(batch);
     let loss = contrastive_loss(
         run.loss,
         run.duplicates,

@@ -172,7 +172,8 @@ pub struct TrainSection {
     /// big_vision's LiT recipe).
     #[serde(default = "default::clip_grad_norm")]
     pub clip_grad_norm: f64,
-    /// What pairs with an equal caption or an equal image in one batch are to each other. Default `positives`.
+    /// What an image of the batch and another pair's caption are to each other when the data list that caption for the
+    /// image: so it is with equal images, with equal captions, and with images that share captions. Default `positives`.
     #[serde(default)]
     pub duplicates: Duplicates,
     /// `logit_scale` is cut to this after each update. Default ln 100 = 4.6052 (CLIP, arXiv:2103.00020, sec. 2.5).
@@ -207,7 +208,7 @@ pub enum Loss {
     Sigmoid,
 }
 
-/// What pairs with an equal caption or an equal image in one batch are to each other.
+/// What an image and another pair's caption are to each other when the data list that caption for the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Duplicates {
