@@ -6,4 +6,5 @@ mod evaluate;
 mod faults;
 mod reference;
 mod resume;
+mod sessions;
 mod support;

@@ -1,0 +1,104 @@
+//! What a user sees: checks, help, logs in every form.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Session, goldens, stderr};
+
+fn session() -> Session {
+    let session = Session::new();
+    session.reference_config("[eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\n");
+    let text = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    session.write("pairs.csv", text.replace("images/", &format!("{}/images/", goldens("train").display())));
+    session
+}
+
+#[test]
+fn check_counts_and_finds_missing_files() {
+    let session = session();
+    let text = session.succeed(&["check", "--config", "lit.toml"]);
+    assert!(text.contains("24 images, 24 captions, 24 pairs an epoch"), "{text}");
+    assert!(text.contains("evaluation `pairs` can run") && text.ends_with("no problems found\n"), "{text}");
+    assert!(!session.path("run").exists(), "a check writes nothing");
+
+    session.write("data.csv", "image,caption\nnowhere.png,a cat\nnorthere.png,a dog\n");
+    let text = session.fail(2, &["check", "--config", "lit.toml", "--set", "data.train.csv.path=data.csv"]);
+    assert!(text.contains("2 of 2 image files are missing") && text.contains("nowhere.png"), "{text}");
+}
+
+#[test]
+fn a_json_log_is_json_line_by_line() {
+    let session = session();
+    let output = session.run(&["train", "--config", "lit.toml", "--log", "json"]);
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    let lines: Vec<Value> =
+        text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"))).collect();
+    let of_kind = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).count();
+    assert_eq!((of_kind("train"), of_kind("parameters"), of_kind("eval")), (12, 5, 4));
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    assert!(stdout.contains("text_retrieval_recall@1") && stdout.contains("trained 12 steps"), "{stdout}");
+}
+
+#[test]
+fn plain_lines_hold_speed_loss_temperature_and_the_table_of_parameters() {
+    let session = session();
+    let output =
+        session.run(&["train", "--config", "lit.toml", "--set", "model.lock=LU", "--set", "run.log_every_steps=4"]);
+    let text = stderr(&output);
+    for part in
+        ["image tower                 -      5.6 k", "logit_scale                 1          -", "12 steps, 3 an epoch"]
+    {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    let steps: Vec<&str> = text.lines().filter(|line| line.starts_with("step ") && line.contains("pairs/s")).collect();
+    assert_eq!(steps.len(), 3, "{text}");
+    assert!(steps.iter().all(|line| line.contains("loss ") && line.contains("logit_scale ") && line.contains(" left")));
+}
+
+#[test]
+fn wrong_usage_exits_with_2() {
+    let session = session();
+    for arguments in [&["train"][..], &["eval"], &["eval", "--model", "x"], &["embed", "--model", "x"], &["nonsense"]] {
+        let text = session.fail(2, arguments);
+        assert!(text.contains("Usage: dualenc") || text.contains("--help"), "{text}");
+    }
+    let text =
+        session.fail(2, &["embed", "--model", goldens("dual/vit_bert").to_str().unwrap(), "--out", "x.safetensors"]);
+    assert!(text.contains("there is nothing to embed; give `--images`, `--texts` or both"), "{text}");
+    let text = session.fail(2, &["eval", "--model", "nowhere", "--task", "retrieval", "--data", "pairs.csv"]);
+    assert!(text.contains("`nowhere` is no model"), "{text}");
+}
+
+#[test]
+fn one_caption_an_epoch_is_drawn_among_several() {
+    let session = Session::new();
+    session.reference_config("");
+    let dir = goldens("train");
+    let line = |image: usize| {
+        format!(
+            "{{\"image\": \"{}/images/{image:02}.png\", \"caption\": [\"a red square\", \"a blue circle\", \"green\"]}}\n",
+            dir.display()
+        )
+    };
+    session.write("pairs.jsonl", (0..8).map(line).collect::<String>());
+    let train = |mode: &str| {
+        let (run, mode) = (format!("run.dir={mode}"), format!("data.captions={mode}"));
+        let sets = [
+            "data.train.csv=",
+            "data.train.jsonl.path=pairs.jsonl",
+            &run,
+            &mode,
+            "train.duplicates=mask",
+            "data.shuffle=true",
+        ];
+        let mut arguments = vec!["train", "--config", "lit.toml"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        session.succeed(&arguments);
+    };
+    train("one");
+    train("all");
+    assert_eq!((session.metrics("one", "train").len(), session.metrics("all", "train").len()), (4, 12));
+    assert!(session.metrics("one", "train").iter().all(|line| line["num_duplicates"] == 8));
+}
