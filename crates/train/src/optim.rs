@@ -85,6 +85,8 @@ pub struct AdamW {
     epsilon: f64,
     weight_decay: f64,
     clip_norm: f64,
+    /// The projections' learning rate, as a multiple of the others'.
+    projection_rate: f64,
     on_host: bool,
     moments: BTreeMap<String, Moments>,
 }
@@ -97,6 +99,7 @@ impl AdamW {
             epsilon: config.eps,
             weight_decay: config.weight_decay,
             clip_norm: config.clip_grad_norm,
+            projection_rate: config.projection_learning_rate.map_or(1.0, |rate| rate / config.learning_rate),
             on_host,
             moments: BTreeMap::new(),
         }
@@ -239,8 +242,12 @@ impl ParamUpdate for Update<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
         let Some(gradient) = self.gradients.remove(path) else { return value };
         let (shape, device) = (value.dims(), value.device());
+        let learning_rate = match path.ends_with("_projection.weight") {
+            true => self.learning_rate * self.adamw.projection_rate,
+            false => self.learning_rate,
+        };
         let keep = match is_decayed(path, &shape) {
-            true => 1.0 - self.learning_rate * self.adamw.weight_decay,
+            true => 1.0 - learning_rate * self.adamw.weight_decay,
             false => 1.0,
         };
         let [first_correction, second_correction] = self.corrections;
@@ -249,7 +256,7 @@ impl ParamUpdate for Update<'_> {
             epsilon: self.adamw.epsilon,
             clip: self.clip,
             keep,
-            rate: self.learning_rate / first_correction,
+            rate: learning_rate / first_correction,
             second_root: second_correction.sqrt(),
         };
         let count = shape.iter().product();

@@ -149,6 +149,9 @@ pub struct TrainSection {
     pub batch_size: usize,
     /// Highest learning rate, reached after the warm-up. Required.
     pub learning_rate: f64,
+    /// Highest learning rate of the two projections, on the same schedule. They start from nothing, a pretrained tower does
+    /// not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
+    pub projection_learning_rate: Option<f64>,
     /// Decoupled weight decay (AdamW) of the matrices; biases, norms, position and class embeddings and `logit_scale` are
     /// not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
     #[serde(default = "default::weight_decay")]
