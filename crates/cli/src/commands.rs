@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use dualenc_train::config::{EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Assembly, Compute, EmbedRequest, Encoder, EvalRecord, Evaluation, Event, ImageFeatures, Observer, Outcome, StopFlag,
+    Assembly, Compute, EmbedRequest, Encoder, EvalRecord, Evaluation, Event, ImageFeatures, Observer, Outcome,
+    StopFlag, TrainError,
 };
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -32,7 +33,10 @@ pub fn train(arguments: TrainArguments, reporter: &mut Reporter) -> anyhow::Resu
     let config = load_config(&arguments.config)?;
     reporter.log_every_steps(config.run.log_every_steps);
     let stop = catch_signals()?;
-    let outcome = dualenc_train::train(&config, arguments.resume, &stop, reporter)?;
+    let outcome = match dualenc_train::train(&config, arguments.resume, &stop, reporter) {
+        Err(TrainError::Stopped { signal }) => Outcome::Stopped { step: 0, signal },
+        outcome => outcome?,
+    };
     reporter.finish();
     match outcome {
         Outcome::Finished { step } => {
@@ -137,7 +141,7 @@ fn figures_json(found: &[EvalRecord], by_name: bool) -> Value {
 
 fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
     if config.eval.is_empty() {
-        return Err(dualenc_train::TrainError::Usage(
+        return Err(TrainError::Usage(
             "the config has no `[eval.NAME]` section; add one, or use `--model DIR --task ...`".to_owned(),
         )
         .into());
@@ -160,6 +164,7 @@ fn evaluate(
             tokenizer: &assembly.tokenizer,
             compute,
             workers: compute.threads,
+            stop: &StopFlag::default(),
             batch_size: evaluation.batch_size,
         };
         let metrics = evaluation.run(&encoder, features.as_mut(), &assembly.processor, reporter)?;
@@ -219,5 +224,5 @@ pub fn check(arguments: ConfigArguments, reporter: &mut Reporter) -> anyhow::Res
         writeln!(out, "no problems found")?;
         return Ok(None);
     }
-    Err(dualenc_train::TrainError::Usage(found.problems.join("\n")).into())
+    Err(TrainError::Usage(found.problems.join("\n")).into())
 }

@@ -12,6 +12,7 @@ use crate::encode::{Embeddings, Encoder};
 use crate::error::TrainError;
 use crate::files::write_whole;
 use crate::observer::{Event, Observer};
+use crate::stop::StopFlag;
 
 /// What to embed, and how.
 #[derive(Debug, Clone)]
@@ -60,6 +61,7 @@ pub fn embed(
         tokenizer: &assembly.tokenizer,
         compute,
         workers: compute.threads,
+        stop: &StopFlag::default(),
         batch_size: request.batch_size,
     };
     let mut done = Embedded { num_images: 0, num_texts: 0, dim: model.embed_dim(), skipped: Vec::new() };

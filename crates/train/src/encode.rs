@@ -8,6 +8,7 @@ use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::features::ImageFeatures;
+use crate::stop::StopFlag;
 use crate::zero_shot::normalize_rows;
 
 /// Embeddings, flat.
@@ -38,6 +39,8 @@ pub struct Encoder<'a> {
     pub compute: &'a Compute,
     /// Threads that read images and texts.
     pub workers: usize,
+    /// Ends work on images early.
+    pub stop: &'a StopFlag,
     /// Texts or images a pass through the projections and the text tower.
     pub batch_size: usize,
 }
@@ -46,7 +49,7 @@ impl Encoder<'_> {
     /// Features of an image tower that are not kept, for models whose image tower trains.
     pub fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
         let tower = self.model.image_tower.clone();
-        ImageFeatures::new(tower, Arc::clone(processor), self.compute.clone(), self.workers)
+        ImageFeatures::new(tower, Arc::clone(processor), self.compute.clone(), self.workers).until(self.stop)
     }
 
     /// The images that can be used, their embeddings row by row, and those that cannot.

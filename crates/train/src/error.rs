@@ -121,6 +121,12 @@ pub enum TrainError {
         /// The file that lists them.
         dump: PathBuf,
     },
+    /// A signal came during work that can be begun again.
+    #[error("stopped by a signal; what was computed is kept")]
+    Stopped {
+        /// Its number.
+        signal: usize,
+    },
     /// A file could not be written.
     #[error("cannot write `{path}`: {source}")]
     Write {

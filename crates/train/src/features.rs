@@ -11,6 +11,7 @@ use dualenc_model::{Dropout, ImageTower, parameters};
 use crate::cache::{ContentHash, FeatureStore};
 use crate::device::Compute;
 use crate::error::TrainError;
+use crate::stop::StopFlag;
 
 /// Images of one pass through the tower: enough to fill the caches of a core with weights used more than once.
 const CHUNK_IMAGES: usize = 16;
@@ -56,6 +57,7 @@ pub struct ImageFeatures {
     compute: Compute,
     workers: usize,
     store: Option<FeatureStore>,
+    stop: StopFlag,
 }
 
 /// Loaded images of a chunk, and the features `[with pixels, width]`, flat, of those that were not cached.
@@ -71,7 +73,13 @@ enum Loaded {
 impl ImageFeatures {
     /// Features of `tower`, which must be outside of the gradient graph; nothing is kept.
     pub fn new(tower: ImageTower, processor: Arc<ImageProcessor>, compute: Compute, workers: usize) -> Self {
-        Self { tower: Arc::new(tower), processor, compute, workers, store: None }
+        Self { tower: Arc::new(tower), processor, compute, workers, store: None, stop: StopFlag::default() }
+    }
+
+    /// The same, ending early when a signal comes. What is computed by then is kept.
+    #[must_use]
+    pub fn until(self, stop: &StopFlag) -> Self {
+        Self { stop: stop.clone(), ..self }
     }
 
     /// The same, kept in `dir` from run to run.
@@ -91,7 +99,7 @@ impl ImageFeatures {
     /// Pooled outputs of `images`; `on_progress` hears how many are done.
     ///
     /// # Errors
-    /// When a file cannot be read for another reason than its content, or the cache cannot be written.
+    /// When a file cannot be read for another reason than its content, the cache cannot be written, or a signal came.
     pub fn pooled(
         &mut self,
         images: &[ImageRef],
@@ -128,6 +136,9 @@ impl ImageFeatures {
                 store.insert(&fresh)?;
             }
             on_progress(next);
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
         }
         Ok(pooled)
     }

@@ -27,6 +27,7 @@ use crate::observer::{Event, Observer};
 use crate::optim::{AdamW, ParamGradients};
 use crate::run_dir::RunDir;
 use crate::schedule::LearningRate;
+use crate::stop::StopFlag;
 
 /// A run in progress.
 pub(crate) struct Run {
@@ -65,11 +66,17 @@ pub(crate) struct Run {
     evaluations: Vec<Evaluation>,
     bad_images: BadImages,
     saved_step: Option<u64>,
+    stop: StopFlag,
 }
 
 impl Run {
     /// Checks everything a run needs, takes its directory, and goes to where it left off.
-    pub fn open(config: &RunConfig, resume: bool, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+    pub fn open(
+        config: &RunConfig,
+        resume: bool,
+        stop: &StopFlag,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
         for warning in config.warnings() {
             observer.on(Event::Warning(warning));
         }
@@ -109,6 +116,12 @@ impl Run {
             Duration::Epochs(epochs) => epochs * steps_per_epoch,
             Duration::Steps(steps) => steps,
         };
+        let data_fingerprint = blake3::Hash::from(dataset.fingerprint()).to_hex().to_string();
+        let locked_fingerprint = parameters::fingerprint(&assembly.model, Which::Locked)?;
+        if let Some(checkpoint) = &found {
+            refuse_other_inputs(checkpoint, &data_fingerprint, &locked_fingerprint)?;
+        }
+        // Nothing of an earlier run is touched before this line.
         let mut run = Self {
             optimizer: AdamW::new(&config.train, compute.on_host),
             metrics: MetricsLog::open(&dir.metrics(), found.as_ref().map_or(0, |checkpoint| checkpoint.progress.step))?,
@@ -128,8 +141,8 @@ impl Run {
             image_size: assembly.processor.output_size(),
             features: None,
             caption_ids: dataset.caption_ids(),
-            data_fingerprint: blake3::Hash::from(dataset.fingerprint()).to_hex().to_string(),
-            locked_fingerprint: parameters::fingerprint(&assembly.model, Which::Locked)?,
+            data_fingerprint,
+            locked_fingerprint,
             config_toml: config.to_toml()?,
             config: config.clone(),
             model: assembly.model,
@@ -145,6 +158,7 @@ impl Run {
             evaluations,
             bad_images: BadImages::default(),
             saved_step: None,
+            stop: stop.clone(),
         };
         write_whole(&run.dir.config(), |file| file.write_all(run.config_toml.as_bytes()))?;
         if let Some(checkpoint) = found {
@@ -162,12 +176,6 @@ impl Run {
     /// Puts the state of a checkpoint in place.
     fn go_on_from(&mut self, checkpoint: Checkpoint, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let saved = &checkpoint.progress;
-        if saved.data != self.data_fingerprint {
-            return Err(TrainError::DataChanged { found: self.data_fingerprint.clone(), expected: saved.data.clone() });
-        }
-        if saved.locked != self.locked_fingerprint {
-            return Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() });
-        }
         if saved.threads != self.compute.threads {
             observer.on(Event::Warning(format!(
                 "the run was started with {} threads and goes on with {}: sums round differently, so the bits will not be \
@@ -188,7 +196,8 @@ impl Run {
             return Ok(());
         }
         let tower = self.model.image_tower.clone();
-        let features = ImageFeatures::new(tower, Arc::clone(&self.processor), self.compute.clone(), self.workers);
+        let features = ImageFeatures::new(tower, Arc::clone(&self.processor), self.compute.clone(), self.workers)
+            .until(&self.stop);
         let mut features = features.cached(&self.config.cache_dir())?;
         let total = self.dataset.images.len();
         let pooled = features.pooled(&self.dataset.images, |done| {
@@ -303,6 +312,7 @@ impl Run {
                 tokenizer: &self.tokenizer,
                 compute: &self.compute,
                 workers: self.workers,
+                stop: &self.stop,
                 batch_size: evaluation.batch_size,
             };
             let metrics = evaluation.run(&encoder, self.image_features.as_mut(), &self.processor, observer)?;
@@ -382,6 +392,18 @@ fn refuse_changes(
     match refused.is_empty() {
         true => Ok(()),
         false => Err(TrainError::ConfigChanged(refused)),
+    }
+}
+
+/// A run goes on only with the data and the locked weights that it was started with.
+fn refuse_other_inputs(checkpoint: &Checkpoint, data: &str, locked: &str) -> Result<(), TrainError> {
+    let saved = &checkpoint.progress;
+    if saved.data != data {
+        return Err(TrainError::DataChanged { found: data.to_owned(), expected: saved.data.clone() });
+    }
+    match saved.locked == locked {
+        true => Ok(()),
+        false => Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() }),
     }
 }
 

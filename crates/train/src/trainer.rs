@@ -57,7 +57,7 @@ pub fn train(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let mut run = Run::open(config, resume, observer)?;
+    let mut run = Run::open(config, resume, stop, observer)?;
     run.evaluate_where_due(observer)?;
     let mut started = Instant::now();
     for batch in run.batches()? {
@@ -84,14 +84,15 @@ pub fn train(
         observer.on(Event::Step(&record));
         batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
 
-        // A signal must not wait for an evaluation: what is due then runs when the run goes on.
-        if stop.signal().is_none() {
-            run.evaluate_where_due(observer)?;
+        // A signal does not wait for an evaluation: what is due then runs when the run goes on.
+        match stop.signal().map_or_else(|| run.evaluate_where_due(observer), |_| Ok(())) {
+            Ok(()) | Err(TrainError::Stopped { .. }) => {}
+            Err(error) => return Err(error),
         }
         if run.checkpoint_is_due() || stop.signal().is_some() {
             run.save(observer)?;
         }
-        if let Some(signal) = stop.signal().filter(|_| run.step < run.total_steps) {
+        if let Some(signal) = stop.signal() {
             return Ok(Outcome::Stopped { step: run.step, signal });
         }
         started = Instant::now();
