@@ -162,7 +162,7 @@ fn optimiser(config: &RunConfig, rules: &mut Rules) {
     );
     let rate = train.learning_rate;
     rules.check(above_0(rate), "train.learning_rate", rate, "a finite number above 0", "");
-    let rate = train.projection_learning_rate.unwrap_or(rate);
+    let rate = train.projection_learning_rate.unwrap_or(1.0);
     rules.check(above_0(rate), "train.projection_learning_rate", rate, "a finite number above 0", "");
     let decay = train.weight_decay;
     rules.check(at_least_0(decay), "train.weight_decay", decay, "a finite number of 0 or more", "");
