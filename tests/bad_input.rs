@@ -65,11 +65,7 @@ fn batch_size_device_and_towers_are_checked() {
 #[test]
 fn images_that_cannot_be_used_are_skipped_counted_and_named_up_to_a_limit() {
     let session = session();
-    fs::create_dir(session.path("images")).unwrap();
-    for entry in fs::read_dir(goldens("train/images")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), session.path("images").join(entry.file_name())).unwrap();
-    }
+    session.copy("train/images", "images");
     session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
     session.write("images/03.png", "<html>404</html>");
     fs::remove_file(session.path("images/07.png")).unwrap();
@@ -96,12 +92,7 @@ fn images_that_cannot_be_used_are_skipped_counted_and_named_up_to_a_limit() {
 #[test]
 fn a_tokenizer_with_more_ids_than_rows_is_refused() {
     let session = session();
-    let dir = session.path("bert");
-    fs::create_dir(&dir).unwrap();
-    for entry in fs::read_dir(goldens("train/bert")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
-    }
+    let dir = session.copy("train/bert", "bert");
     let tokenizer = fs::read_to_string(dir.join("tokenizer.json")).unwrap();
     let mut parsed: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
     parsed["model"]["vocab"]["unheardof"] = 5000.into();
@@ -114,15 +105,7 @@ fn a_tokenizer_with_more_ids_than_rows_is_refused() {
 #[test]
 fn wrong_shapes_pickles_and_unknown_families_are_refused() {
     let session = session();
-    let copy = |name: &str| {
-        let dir = session.path(name);
-        fs::create_dir_all(&dir).unwrap();
-        for entry in fs::read_dir(goldens("train/vit")).unwrap() {
-            let entry = entry.unwrap();
-            fs::copy(entry.path(), dir.join(entry.file_name())).unwrap();
-        }
-        dir
-    };
+    let copy = |name: &str| session.copy("train/vit", name);
     let text_tower = format!("model.text_tower={}", goldens("train/bert").display());
     let train = |dir: &str| {
         refused(&session, &["model.init=", &text_tower, &format!("model.image_tower=./{dir}"), "run.dir=x"])

@@ -70,7 +70,6 @@ fn a_run_is_not_overwritten_and_not_continued_otherwise() {
 
     let text = session.fail(2, &[RESUME.as_slice(), &["--set", "train.learning_rate=2e-3"]].concat());
     assert!(text.contains("train.learning_rate: 0.001 -> 0.002"), "{text}");
-    session.write("more.csv", "image,caption\n");
     let shorter = fs::read_to_string(goldens("train/train.csv")).unwrap();
     let dir = goldens("train");
     let rows: Vec<String> =
@@ -101,11 +100,7 @@ fn changed_data_behind_the_same_path_are_refused() {
 #[test]
 fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
     let session = session();
-    fs::create_dir(session.path("images")).unwrap();
-    for entry in fs::read_dir(goldens("train/images")).unwrap() {
-        let entry = entry.unwrap();
-        fs::copy(entry.path(), session.path("images").join(entry.file_name())).unwrap();
-    }
+    session.copy("train/images", "images");
     session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
     let train = |run: &str, more: &[&str]| {
         let run = format!("run.dir={run}");

@@ -34,6 +34,17 @@ impl Session {
         path
     }
 
+    /// Copies the files of a golden directory to `name`.
+    pub fn copy(&self, golden: &str, name: &str) -> PathBuf {
+        let target = self.path(name);
+        fs::create_dir_all(&target).unwrap();
+        for entry in fs::read_dir(goldens(golden)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+        }
+        target
+    }
+
     /// The config of the reference's training fixture, with more sections behind it.
     pub fn reference_config(&self, more: &str) {
         let config = format!(
