@@ -1,14 +1,47 @@
 //! Attention, in one place: the backend's fused kernel where no gradient is wanted, the plain formula elsewhere.
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Tensor, module};
+use burn::tensor::{Bool, Int, Tensor, module};
 
 use crate::encoder::EncoderConfig;
 use crate::layers::{Dropout, Linear};
-use crate::params::ParamBuilder;
+use crate::params::{Init, ParamBuilder};
+use crate::rotary::Rotary;
 use crate::sequence::SequenceLayout;
+
+/// How the tokens of a sequence stand to each other in one block, made once a pass by the tower.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Relations {
+    /// Which row of the relative position table belongs to query and key, `[seq * seq]`.
+    pub relative: Option<Tensor<1, Int>>,
+    /// What queries and keys are turned by.
+    pub rotary: Option<Rotary>,
+    /// True where a query must not see a key, `[1, 1, seq, seq]`: causal and local attention.
+    pub hidden: Option<Tensor<4, Bool>>,
+}
+
+/// A learned number for each head and relative position, added to the scores (T5's and BEiT's relative position bias).
+#[derive(Module, Debug)]
+pub(crate) struct RelativeBias {
+    /// `[relative positions, heads]`.
+    table: Param<Tensor<2>>,
+}
+
+impl RelativeBias {
+    pub fn new(at: &ParamBuilder<'_>, rows: usize, heads: usize, init_std: f64) -> Self {
+        Self { table: at.param("table", [rows, heads], Init::Normal(init_std)) }
+    }
+
+    /// `[1, heads, seq, seq]` for the rows `[seq * seq]`.
+    pub fn forward(&self, relative: Tensor<1, Int>) -> Tensor<4> {
+        let [_, heads] = self.table.dims();
+        let [pairs] = relative.dims();
+        let seq = pairs.isqrt();
+        self.table.val().select(0, relative).swap_dims(0, 1).reshape([1, heads, seq, seq])
+    }
+}
 
 /// Multi-head self-attention (Vaswani et al., 2017, sec. 3.2).
 #[derive(Module, Debug)]
@@ -25,42 +58,70 @@ impl Attention {
     pub(crate) fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
         let linear = |name, bias| Linear::new(&at.at(name), config.width, config.width, bias, config.init_std);
         Self {
-            query: linear("query", config.qkv_bias),
-            key: linear("key", config.qkv_bias),
-            value: linear("value", config.qkv_bias),
-            output: linear("output", true),
+            query: linear("query", config.query_bias),
+            key: linear("key", config.key_bias),
+            value: linear("value", config.value_bias),
+            output: linear("output", config.output_bias),
             heads: config.heads,
             dropout: config.attention_dropout,
         }
     }
 
-    /// `[rows, width]` to the same; rows attend within their own sequence.
-    pub(crate) fn forward(&self, x: Tensor<2>, layout: &SequenceLayout, dropout: &Dropout) -> Tensor<2> {
+    /// `[rows, width]` to the same; rows attend within their own sequence. `bias` is `[1, heads, seq, seq]`.
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+        bias: Option<Tensor<4>>,
+        dropout: &Dropout,
+    ) -> Tensor<2> {
         let heads = |linear: &Linear| layout.to_heads(linear.forward(x.clone()), self.heads);
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
-        let mixed = self.attend(query, key, value, layout.padding(), dropout);
-        self.output.forward(layout.to_rows(mixed))
+        let (query, key) = match &relations.rotary {
+            Some(rotary) => (rotary.turn(query), rotary.turn(key)),
+            None => (query, key),
+        };
+        let mask = hidden_keys(layout, relations, self.heads);
+        self.output.forward(layout.to_rows(self.attend(query, key, value, mask, bias, dropout)))
     }
 
-    /// `softmax(q k^T / sqrt(dim)) v` over `[batch, heads, seq, dim]`; `padding` is `[batch, 1, 1, seq]`.
+    /// `softmax(q k^T / sqrt(dim) + bias) v` over `[batch, heads, seq, dim]`; `mask` `[batch, heads, seq, seq]` is true
+    /// where a query does not see a key.
     fn attend(
         &self,
         query: Tensor<4>,
         key: Tensor<4>,
         value: Tensor<4>,
-        padding: Option<Tensor<4, Bool>>,
+        mask: Option<Tensor<4, Bool>>,
+        bias: Option<Tensor<4>>,
         dropout: &Dropout,
     ) -> Tensor<4> {
         let [batch, heads, seq, dim] = query.dims();
-        let padding = padding.map(|mask| mask.expand([batch, heads, seq, seq]));
         if !query.is_autodiff() {
-            return module::attention(query, key, value, padding, None, AttentionModuleOptions::default());
+            let bias = bias.map(|bias| bias.expand([batch, heads, seq, seq]));
+            return module::attention(query, key, value, mask, bias, AttentionModuleOptions::default());
         }
         let scores = (query * (dim as f64).powf(-0.5)).matmul(key.swap_dims(2, 3));
-        let scores = match padding {
+        let scores = match bias {
+            Some(bias) => scores + bias,
+            None => scores,
+        };
+        let scores = match mask {
             Some(mask) => scores.mask_fill(mask, f32::NEG_INFINITY),
             None => scores,
         };
         dropout.apply(softmax(scores, 3), self.dropout).matmul(value)
+    }
+}
+
+/// `[batch, heads, seq, seq]`, true where a query does not see a key; `None` where all see all.
+fn hidden_keys(layout: &SequenceLayout, relations: &Relations, heads: usize) -> Option<Tensor<4, Bool>> {
+    let shape = [layout.batch, heads, layout.longest, layout.longest];
+    let padding = layout.padding().map(|padding| padding.expand(shape));
+    let hidden = relations.hidden.clone().map(|hidden| hidden.expand(shape));
+    match (padding, hidden) {
+        (Some(padding), Some(hidden)) => Some(padding.bool_or(hidden)),
+        (padding, hidden) => padding.or(hidden),
     }
 }

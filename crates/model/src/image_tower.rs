@@ -73,7 +73,7 @@ pub struct TowerOutput {
 
 impl ImageTower {
     pub(crate) fn new(at: &ParamBuilder<'_>, config: ImageTowerConfig, pooling: Pooling) -> Self {
-        let EncoderConfig { width, init_std, norm_epsilon, .. } = config.encoder;
+        let EncoderConfig { width, init_std, norm_bias, norm_epsilon, .. } = config.encoder;
         let token = |name| at.param(name, [1, width], Init::Normal(init_std));
         let num_positions = config.grid() * config.grid() + config.num_special_tokens();
         Self {
@@ -82,7 +82,7 @@ impl ImageTower {
             distillation_token: config.distillation_token.then(|| token("distillation_token")),
             positions: at.param("positions", [num_positions, width], Init::Normal(init_std)),
             encoder: Encoder::new(&at.at("encoder"), &config.encoder),
-            final_norm: LayerNorm::new(&at.at("final_norm"), width, norm_epsilon),
+            final_norm: LayerNorm::new(&at.at("final_norm"), width, norm_bias, norm_epsilon),
             pooler: (pooling == Pooling::Pooler && config.pooler.is_some())
                 .then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
             config,
@@ -117,7 +117,7 @@ impl ImageTower {
         let special = self.config.num_special_tokens();
         let layout = SequenceLayout::uniform(batch, special + grid[0] * grid[1]);
         let x = dropout.apply(x, self.config.encoder.hidden_dropout);
-        let hidden = self.final_norm.forward(self.encoder.forward(x, &layout, dropout));
+        let hidden = self.final_norm.forward(self.encoder.forward(x, &layout, &[], dropout));
         let pooled = match self.pooling {
             Pooling::Mean => layout.mean(hidden.clone(), special),
             Pooling::Cls | Pooling::Pooler => self.pool_class_token(layout.first(hidden.clone())),

@@ -42,22 +42,22 @@ pub struct LayerNorm {
     /// `[width]`.
     pub weight: Param<Tensor<1>>,
     /// `[width]`.
-    pub bias: Param<Tensor<1>>,
+    pub bias: Option<Param<Tensor<1>>>,
     epsilon: f64,
 }
 
 impl LayerNorm {
-    pub(crate) fn new(at: &ParamBuilder<'_>, width: usize, epsilon: f64) -> Self {
+    pub(crate) fn new(at: &ParamBuilder<'_>, width: usize, bias: bool, epsilon: f64) -> Self {
         Self {
             weight: at.param("weight", [width], Init::Constant(1.0)),
-            bias: at.param("bias", [width], Init::Constant(0.0)),
+            bias: bias.then(|| at.param("bias", [width], Init::Constant(0.0))),
             epsilon,
         }
     }
 
     /// `[rows, width]` to the same.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        module::layer_norm(x, self.weight.val(), Some(self.bias.val()), self.epsilon)
+        module::layer_norm(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.epsilon)
     }
 }
 
@@ -76,6 +76,9 @@ pub enum Activation {
     /// max(0, x).
     #[serde(rename = "relu")]
     Relu,
+    /// `x * sigmoid(x)`.
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
 }
 
 impl Activation {
@@ -86,6 +89,7 @@ impl Activation {
             // transformers: activations.py, QuickGELUActivation.
             Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
             Self::Relu => burn::tensor::activation::relu(x),
+            Self::Silu => burn::tensor::activation::silu(x),
         }
     }
 }

@@ -18,12 +18,13 @@ mod params;
 mod pool;
 mod pretrained;
 mod random;
+mod rotary;
 mod sequence;
 mod text_tower;
 mod weights;
 
 pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
-pub use encoder::{EncoderConfig, NormOrder};
+pub use encoder::{EncoderConfig, NormOrder, RelativeTable};
 pub use error::ModelError;
 pub use image_tower::{ImageTower, ImageTowerConfig, PoolerActivation, TowerOutput};
 pub use layers::{Activation, Dropout, LayerNorm, Linear};

@@ -1,4 +1,5 @@
-//! Where each family keeps its tensors on disk: a key-mapping table a family, read in both directions.
+//! Where each family keeps its tensors on disk: key-mapping tables, read in both directions. Each family's
+//! table is in its own file below `family`.
 //!
 //! The left column is this crate's own path, the same for every family; the right one is the name in the files that
 //! `save_pretrained` writes (transformers 4 and 5 write the same names for these families). `{n}` is the block's number.
@@ -20,19 +21,49 @@ pub(crate) enum Layout {
     LeadingVector(usize),
     /// `[1]` here, a scalar there.
     Scalar,
+    /// `[in, out]` here, the rows of part `index` of `[parts * out, in]` there (queries, keys and values in one matrix).
+    TransposedPart(Part),
+    /// `[out]` here, part `index` of `[parts * out]` there.
+    VectorPart(Part),
 }
 
+/// One of several equal parts of a tensor, along its first dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// From 0.
+    pub index: usize,
+    /// How many there are.
+    pub of: usize,
+}
+
+/// What a row of a table names.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+pub(crate) enum Kind {
     /// `.weight` (transposed) and `.bias`.
     Linear,
+    /// A linear that is one of several in one matrix; `.weight` and `.bias`.
+    LinearPart(Part),
+    /// The same as two tensors whose names end in `_weight` and `_bias` (PyTorch's MultiheadAttention).
+    PackedPart(Part),
     /// `.weight` and `.bias` as they are.
     Norm,
     /// One tensor.
     Tensor(Layout),
 }
 
-type Row = (&'static str, &'static str, Kind);
+/// This crate's path, the name in the files, and what they name.
+pub(crate) type Row = (&'static str, &'static str, Kind);
+
+/// Where a family keeps its tensors.
+#[derive(Debug)]
+pub(crate) struct Names {
+    /// The table.
+    pub rows: &'static [Row],
+    /// What a head model puts before the names of its tower; the composite's own prefixes come first.
+    pub prefixes: &'static [&'static str],
+    /// The start of a name that every file of the family has.
+    pub probe: &'static str,
+}
 
 /// The names of one family, and the prefix that they carry in the files at hand.
 #[derive(Debug, Clone)]
@@ -43,14 +74,14 @@ pub(crate) struct NameTable {
 
 impl NameTable {
     /// A family's table without prefix, for writing.
-    pub fn new(family: Family) -> Self {
-        Self { rows: family.rows(), prefix: String::new() }
+    pub fn new(names: &Names) -> Self {
+        Self { rows: names.rows, prefix: String::new() }
     }
 
     /// A family's table with whichever of the family's usual prefixes these files use.
-    pub fn for_files(family: Family, files: &WeightFiles) -> Self {
-        let prefix = family.prefixes().iter().find(|prefix| files.has_prefix(&format!("{prefix}{}", family.probe())));
-        Self { rows: family.rows(), prefix: (*prefix.unwrap_or(&"")).to_owned() }
+    pub fn for_files(names: &Names, files: &WeightFiles) -> Self {
+        let prefix = names.prefixes.iter().find(|prefix| files.has_prefix(&format!("{prefix}{}", names.probe)));
+        Self { rows: names.rows, prefix: (*prefix.unwrap_or(&"")).to_owned() }
     }
 
     /// Name and layout in the files of the parameter at `path`.
@@ -58,10 +89,14 @@ impl NameTable {
         let (template, block) = template_of(path);
         self.rows.iter().find_map(|(ours, theirs, kind)| {
             let (suffix, layout) = match (kind, template.strip_prefix(ours)?) {
-                (Tensor(layout), "") => ("", *layout),
-                (Linear, ".weight") => (".weight", Transposed),
-                (Norm, ".weight") => (".weight", Same),
-                (Linear | Norm, ".bias") => (".bias", Same),
+                (Kind::Tensor(layout), "") => ("", *layout),
+                (Kind::Linear, ".weight") => (".weight", Layout::Transposed),
+                (Kind::Norm, ".weight") => (".weight", Layout::Same),
+                (Kind::Linear | Kind::Norm, ".bias") => (".bias", Layout::Same),
+                (Kind::LinearPart(part), ".weight") => (".weight", Layout::TransposedPart(*part)),
+                (Kind::LinearPart(part), ".bias") => (".bias", Layout::VectorPart(*part)),
+                (Kind::PackedPart(part), ".weight") => ("_weight", Layout::TransposedPart(*part)),
+                (Kind::PackedPart(part), ".bias") => ("_bias", Layout::VectorPart(*part)),
                 _ => return None,
             };
             Some((format!("{}{}{suffix}", self.prefix, theirs.replace("{n}", &block)), layout))
@@ -91,108 +126,14 @@ pub(crate) fn modern_norm_name(name: &str) -> String {
     name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 }
 
-/// Families that share their names on disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    Vit,
-    Deit,
-    Dinov2,
-    Bert,
-    Roberta,
-    /// Projections and temperature of the composite.
-    Head,
-}
-
-impl Family {
-    fn rows(self) -> &'static [Row] {
-        match self {
-            Self::Vit | Self::Deit => VIT,
-            Self::Dinov2 => DINOV2,
-            Self::Bert | Self::Roberta => BERT,
-            Self::Head => HEAD,
-        }
-    }
-
-    /// What a head model puts before the names of its tower; the composite's own prefixes come first.
-    fn prefixes(self) -> &'static [&'static str] {
-        match self {
-            Self::Vit => &["", "vit."],
-            Self::Deit => &["", "deit."],
-            Self::Dinov2 => &["", "dinov2.", "backbone."],
-            Self::Bert => &["", "bert."],
-            Self::Roberta => &["", "roberta."],
-            Self::Head => &[""],
-        }
-    }
-
-    /// The start of a name that every file of the family has.
-    fn probe(self) -> &'static str {
-        match self {
-            Self::Vit | Self::Deit | Self::Dinov2 => "embeddings.patch_embeddings",
-            Self::Bert | Self::Roberta => "embeddings.word_embeddings",
-            Self::Head => "visual_projection",
-        }
-    }
-}
-
-use Kind::{Linear, Norm, Tensor};
-use Layout::{Leading, LeadingVector, Patches, Same, Scalar, Transposed};
-
-const VIT: &[Row] = &[
-    ("patch.weight", "embeddings.patch_embeddings.projection.weight", Tensor(Patches)),
-    ("patch.bias", "embeddings.patch_embeddings.projection.bias", Tensor(Same)),
-    ("class_token", "embeddings.cls_token", Tensor(LeadingVector(2))),
-    ("distillation_token", "embeddings.distillation_token", Tensor(LeadingVector(2))),
-    ("positions", "embeddings.position_embeddings", Tensor(Leading(1))),
-    ("encoder.blocks.{n}.attention_norm", "encoder.layer.{n}.layernorm_before", Norm),
-    ("encoder.blocks.{n}.attention.query", "encoder.layer.{n}.attention.attention.query", Linear),
-    ("encoder.blocks.{n}.attention.key", "encoder.layer.{n}.attention.attention.key", Linear),
-    ("encoder.blocks.{n}.attention.value", "encoder.layer.{n}.attention.attention.value", Linear),
-    ("encoder.blocks.{n}.attention.output", "encoder.layer.{n}.attention.output.dense", Linear),
-    ("encoder.blocks.{n}.mlp_norm", "encoder.layer.{n}.layernorm_after", Norm),
-    ("encoder.blocks.{n}.mlp.up", "encoder.layer.{n}.intermediate.dense", Linear),
-    ("encoder.blocks.{n}.mlp.down", "encoder.layer.{n}.output.dense", Linear),
-    ("final_norm", "layernorm", Norm),
-    ("pooler", "pooler.dense", Linear),
-];
-
-const DINOV2: &[Row] = &[
-    ("patch.weight", "embeddings.patch_embeddings.projection.weight", Tensor(Patches)),
-    ("patch.bias", "embeddings.patch_embeddings.projection.bias", Tensor(Same)),
-    ("class_token", "embeddings.cls_token", Tensor(LeadingVector(2))),
-    ("positions", "embeddings.position_embeddings", Tensor(Leading(1))),
-    ("encoder.blocks.{n}.attention_norm", "encoder.layer.{n}.norm1", Norm),
-    ("encoder.blocks.{n}.attention.query", "encoder.layer.{n}.attention.attention.query", Linear),
-    ("encoder.blocks.{n}.attention.key", "encoder.layer.{n}.attention.attention.key", Linear),
-    ("encoder.blocks.{n}.attention.value", "encoder.layer.{n}.attention.attention.value", Linear),
-    ("encoder.blocks.{n}.attention.output", "encoder.layer.{n}.attention.output.dense", Linear),
-    ("encoder.blocks.{n}.attention_scale", "encoder.layer.{n}.layer_scale1.lambda1", Tensor(Same)),
-    ("encoder.blocks.{n}.mlp_norm", "encoder.layer.{n}.norm2", Norm),
-    ("encoder.blocks.{n}.mlp.up", "encoder.layer.{n}.mlp.fc1", Linear),
-    ("encoder.blocks.{n}.mlp.down", "encoder.layer.{n}.mlp.fc2", Linear),
-    ("encoder.blocks.{n}.mlp_scale", "encoder.layer.{n}.layer_scale2.lambda1", Tensor(Same)),
-    ("final_norm", "layernorm", Norm),
-];
-
-const BERT: &[Row] = &[
-    ("words", "embeddings.word_embeddings.weight", Tensor(Same)),
-    ("positions", "embeddings.position_embeddings.weight", Tensor(Same)),
-    ("token_types", "embeddings.token_type_embeddings.weight", Tensor(Same)),
-    ("embedding_norm", "embeddings.LayerNorm", Norm),
-    ("encoder.blocks.{n}.attention.query", "encoder.layer.{n}.attention.self.query", Linear),
-    ("encoder.blocks.{n}.attention.key", "encoder.layer.{n}.attention.self.key", Linear),
-    ("encoder.blocks.{n}.attention.value", "encoder.layer.{n}.attention.self.value", Linear),
-    ("encoder.blocks.{n}.attention.output", "encoder.layer.{n}.attention.output.dense", Linear),
-    ("encoder.blocks.{n}.attention_norm", "encoder.layer.{n}.attention.output.LayerNorm", Norm),
-    ("encoder.blocks.{n}.mlp.up", "encoder.layer.{n}.intermediate.dense", Linear),
-    ("encoder.blocks.{n}.mlp.down", "encoder.layer.{n}.output.dense", Linear),
-    ("encoder.blocks.{n}.mlp_norm", "encoder.layer.{n}.output.LayerNorm", Norm),
-    ("pooler", "pooler.dense", Linear),
-];
-
-const HEAD: &[Row] = &[
-    ("image_projection.weight", "visual_projection.weight", Tensor(Transposed)),
-    ("text_projection.weight", "text_projection.weight", Tensor(Transposed)),
-    ("logit_scale", "logit_scale", Tensor(Scalar)),
-    ("logit_bias", "logit_bias", Tensor(Scalar)),
-];
+/// Projections and temperature of the composite.
+pub(crate) const HEAD: Names = Names {
+    rows: &[
+        ("image_projection.weight", "visual_projection.weight", Kind::Tensor(Layout::Transposed)),
+        ("text_projection.weight", "text_projection.weight", Kind::Tensor(Layout::Transposed)),
+        ("logit_scale", "logit_scale", Kind::Tensor(Layout::Scalar)),
+        ("logit_bias", "logit_bias", Kind::Tensor(Layout::Scalar)),
+    ],
+    prefixes: &[""],
+    probe: "visual_projection",
+};

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::names::{Layout, NameTable};
+use crate::names::{Layout, NameTable, Part};
 use crate::random::{named_seed, normal};
 use crate::weights::{HostTensor, WeightFiles};
 
@@ -125,29 +125,49 @@ impl Layout {
             (Self::Leading(ones), _) => [vec![1; ones], shape.to_vec()].concat(),
             (Self::LeadingVector(ones), [1, width]) => [vec![1; ones], vec![*width]].concat(),
             (Self::Scalar, _) => Vec::new(),
+            (Self::TransposedPart(part), [input, output]) => vec![part.of * output, *input],
+            (Self::VectorPart(part), [output]) => vec![part.of * output],
             _ => shape.to_vec(),
         }
     }
 
     /// The model's values, from the file's.
     pub fn decode(self, tensor: &HostTensor) -> Vec<f32> {
+        let rows = tensor.shape.first().copied().unwrap_or(1);
+        let columns = tensor.values.len() / rows.max(1);
         match self {
-            Self::Transposed | Self::Patches => {
-                let rows = tensor.shape[0];
-                transpose(&tensor.values, rows, tensor.values.len() / rows.max(1))
+            Self::Transposed | Self::Patches => transpose(&tensor.values, rows, columns),
+            Self::TransposedPart(part) => {
+                transpose(&tensor.values[part.range(tensor.values.len())], rows / part.of, columns)
             }
+            Self::VectorPart(part) => tensor.values[part.range(tensor.values.len())].to_vec(),
             _ => tensor.values.clone(),
         }
     }
 
-    /// The file's tensor, from the model's `shape` and values.
-    pub fn encode(self, shape: &[usize], values: Vec<f32>) -> HostTensor {
+    /// Puts the model's `shape` and values into the file's tensor, which other parts may have begun.
+    pub fn encode(self, shape: &[usize], values: Vec<f32>, stored: &mut Option<HostTensor>) {
         let stored_shape = self.stored_shape(shape);
-        let values = match self {
-            Self::Transposed | Self::Patches => transpose(&values, shape[0], shape[1]),
+        let turned = match self {
+            Self::Transposed | Self::Patches | Self::TransposedPart(_) => transpose(&values, shape[0], shape[1]),
             _ => values,
         };
-        HostTensor { shape: stored_shape, values }
+        match self {
+            Self::TransposedPart(part) | Self::VectorPart(part) => {
+                let count = stored_shape.iter().product();
+                let whole = stored.get_or_insert_with(|| HostTensor { shape: stored_shape, values: vec![0.0; count] });
+                whole.values[part.range(count)].copy_from_slice(&turned);
+            }
+            _ => *stored = Some(HostTensor { shape: stored_shape, values: turned }),
+        }
+    }
+}
+
+impl Part {
+    /// Where the part lies among `count` values.
+    fn range(self, count: usize) -> std::ops::Range<usize> {
+        let each = count / self.of;
+        self.index * each..(self.index + 1) * each
     }
 }
 

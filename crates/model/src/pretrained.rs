@@ -1,5 +1,6 @@
 //! Building a dual encoder from Hugging Face directories: two towers, or a whole VisionTextDualEncoder.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -11,7 +12,7 @@ use crate::dual_encoder::{DualEncoder, HeadConfig};
 use crate::family::{image_config, text_config};
 use crate::image_tower::{ImageTower, ImageTowerConfig};
 use crate::lock::{Lock, TowerLock};
-use crate::names::{Family, NameTable, modern_norm_name};
+use crate::names::{HEAD, NameTable, Names, modern_norm_name};
 use crate::parameters;
 use crate::params::{Audit, ParamSource};
 use crate::pool::Pool;
@@ -141,7 +142,7 @@ fn build(
     if let Some(projection) = whole.and_then(|weights| weights.get("visual_projection.weight")) {
         head.embed_dim = projection.shape.first().copied().unwrap_or(head.embed_dim);
     }
-    let pretrained = whole.map(|weights| (weights.clone(), NameTable::new(Family::Head)));
+    let pretrained = whole.map(|weights| (weights.clone(), NameTable::new(&HEAD)));
     let source = ParamSource::new(device.clone().autodiff(), options.seed, pretrained);
     let mut model = DualEncoder::new(&source.root(), image_tower, text_tower, head);
     let audit = source.into_audit();
@@ -196,9 +197,9 @@ fn build_image_tower(
     seed: u64,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
-    let (family, config) = image_config(&files.config, &files.config_path)?;
+    let (names, config) = image_config(&files.config, &files.config_path)?;
     let config = ImageTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
-    let source = files.param_source(family, named_seed(seed, "image_tower"), lock, device);
+    let source = files.param_source(names, named_seed(seed, "image_tower"), lock, device);
     let tower = ImageTower::new(&source.root(), config, options.pool.resolve());
     let audit = source.into_audit();
     files.judge(&audit, lock, "image tower", "image_pool")?;
@@ -212,9 +213,9 @@ fn build_text_tower(
     seed: u64,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {
-    let (family, config) = text_config(&files.config, &files.config_path)?;
+    let (names, config) = text_config(&files.config, &files.config_path)?;
     let config = TextTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
-    let source = files.param_source(family, named_seed(seed, "text_tower"), lock, device);
+    let source = files.param_source(names, named_seed(seed, "text_tower"), lock, device);
     let tower = TextTower::new(&source.root(), config, options.pool.resolve());
     let audit = source.into_audit();
     files.judge(&audit, lock, "text tower", "text_pool")?;
@@ -222,7 +223,7 @@ fn build_text_tower(
 }
 
 impl TowerFiles {
-    fn param_source(&self, family: Family, seed: u64, lock: TowerLock, device: &Device) -> ParamSource {
+    fn param_source(&self, names: &Names, seed: u64, lock: TowerLock, device: &Device) -> ParamSource {
         let device = match lock.trains() {
             true => device.clone().autodiff(),
             false => device.clone().without_autodiff(),
@@ -230,7 +231,7 @@ impl TowerFiles {
         let pretrained = match lock {
             TowerLock::Scratch => None,
             _ => self.weights.clone().map(|files| {
-                let names = NameTable::for_files(family, &files);
+                let names = NameTable::for_files(names, &files);
                 (files, names)
             }),
         };
@@ -280,23 +281,27 @@ impl StoredNames {
         Ok(Self {
             image: NameTable::new(image_config(image, here)?.0),
             text: NameTable::new(text_config(text, here)?.0),
-            head: NameTable::new(Family::Head),
+            head: NameTable::new(&HEAD),
         })
     }
 
-    /// Name and tensor as the reference stores the parameter at `path`.
+    /// Parameters by path to tensors by name, as the reference stores them.
     ///
     /// # Errors
     /// When the reference has no such parameter.
-    pub fn stored(&self, path: &str, tensor: HostTensor) -> Result<(String, HostTensor), ModelError> {
-        let (prefix, table, rest) = match path.split_once('.') {
-            Some(("image_tower", rest)) => ("vision_model.", &self.image, rest),
-            Some(("text_tower", rest)) => ("text_model.", &self.text, rest),
-            _ => ("", &self.head, path),
-        };
-        let (name, layout) = table
-            .stored(rest)
-            .ok_or_else(|| ModelError::Export(format!("`{path}` has no name in the reference's layout")))?;
-        Ok((format!("{prefix}{name}"), layout.encode(&tensor.shape, tensor.values)))
+    pub fn stored(&self, parameters: BTreeMap<String, HostTensor>) -> Result<BTreeMap<String, HostTensor>, ModelError> {
+        let mut stored = BTreeMap::new();
+        for (path, tensor) in parameters {
+            let (prefix, table, rest) = match path.split_once('.') {
+                Some(("image_tower", rest)) => ("vision_model.", &self.image, rest),
+                Some(("text_tower", rest)) => ("text_model.", &self.text, rest),
+                _ => ("", &self.head, path.as_str()),
+            };
+            let (name, layout) = table
+                .stored(rest)
+                .ok_or_else(|| ModelError::Export(format!("`{path}` has no name in the reference's layout")))?;
+            layout.encode(&tensor.shape, tensor.values, stored.entry(format!("{prefix}{name}")).or_default());
+        }
+        Ok(stored.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect())
     }
 }

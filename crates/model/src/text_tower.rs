@@ -98,13 +98,13 @@ pub struct TextTower {
 
 impl TextTower {
     pub(crate) fn new(at: &ParamBuilder<'_>, config: TextTowerConfig, pooling: Pooling) -> Self {
-        let EncoderConfig { width, init_std, norm_epsilon, .. } = config.encoder;
+        let EncoderConfig { width, init_std, norm_bias, norm_epsilon, .. } = config.encoder;
         let table = |name, rows| at.param(name, [rows, width], Init::Normal(init_std));
         Self {
             words: table("words", config.vocab_size),
             positions: table("positions", config.max_positions),
             token_types: (config.type_vocab_size > 0).then(|| table("token_types", config.type_vocab_size)),
-            embedding_norm: LayerNorm::new(&at.at("embedding_norm"), width, norm_epsilon),
+            embedding_norm: LayerNorm::new(&at.at("embedding_norm"), width, norm_bias, norm_epsilon),
             encoder: Encoder::new(&at.at("encoder"), &config.encoder),
             pooler: (pooling == Pooling::Pooler).then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
             config,
@@ -141,7 +141,7 @@ impl TextTower {
             x = x + lookup(types, &tokens.type_ids, 0, &device);
         }
         let x = dropout.apply(self.embedding_norm.forward(x), self.config.encoder.hidden_dropout);
-        let hidden = self.encoder.forward(x, &layout, dropout);
+        let hidden = self.encoder.forward(x, &layout, &[], dropout);
         let pooled = match (self.pooling, &self.pooler) {
             (Pooling::Mean, _) => layout.mean(hidden.clone(), 0),
             (_, Some(pooler)) => tanh(pooler.forward(layout.first(hidden.clone()))),

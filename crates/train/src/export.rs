@@ -1,6 +1,5 @@
 //! Writing a model as a directory that transformers loads as VisionTextDualEncoderModel and -Processor.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -37,18 +36,11 @@ pub fn export(assembly: &Assembly, dir: &Path) -> Result<(), TrainError> {
     check_text_pooling(assembly)?;
     fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
     let names = StoredNames::new(&assembly.image_config, &assembly.text_config)?;
-    let mut tensors = BTreeMap::new();
-    let mut logit_scale = 0.0;
-    for (path, tensor) in parameters::collect(&assembly.model, Which::All)? {
-        match path.as_str() {
-            "logit_scale" => logit_scale = tensor.values.first().copied().unwrap_or_default(),
-            // The reference has no bias; it shifts all logits alike and changes no ranking.
-            "logit_bias" => continue,
-            _ => {}
-        }
-        let (name, tensor) = names.stored(&path, tensor)?;
-        tensors.insert(name, tensor);
-    }
+    let mut parameters = parameters::collect(&assembly.model, Which::All)?;
+    let logit_scale = parameters.get("logit_scale").and_then(|scale| scale.values.first().copied()).unwrap_or_default();
+    // The reference has no bias; it shifts all logits alike and changes no ranking.
+    parameters.remove("logit_bias");
+    let mut tensors = names.stored(parameters)?;
     if image_identity {
         let width = assembly.model.image_tower.config().encoder.width;
         tensors.insert("vision_model.pooler.dense.weight".to_owned(), identity(width));

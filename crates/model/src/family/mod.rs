@@ -1,0 +1,63 @@
+//! The families of towers, a file a family: what its `config.json` means, and where its tensors lie on disk.
+//!
+//! A family adds no code to the towers: it fills in an [`ImageTowerConfig`] or a [`TextTowerConfig`] and a table of names.
+//! To add one, write its file and list it in [`IMAGE_FAMILIES`] or [`TEXT_FAMILIES`].
+
+mod bert;
+mod dinov2;
+mod keys;
+mod vit;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::ModelError;
+use crate::image_tower::ImageTowerConfig;
+use crate::names::Names;
+use crate::text_tower::TextTowerConfig;
+use keys::Keys;
+
+/// A family of towers whose config is `C`.
+pub(crate) struct Family<C: 'static> {
+    /// The `model_type`s that are of this family.
+    pub model_types: &'static [&'static str],
+    /// Its tensors on disk.
+    pub names: Names,
+    /// Reads its `config.json`.
+    config: fn(&Keys<'_>) -> Result<C, ModelError>,
+}
+
+/// Every image tower.
+const IMAGE_FAMILIES: &[&Family<ImageTowerConfig>] = &[&vit::VIT, &vit::DEIT, &dinov2::DINOV2];
+
+/// Every text tower.
+const TEXT_FAMILIES: &[&Family<TextTowerConfig>] = &[&bert::BERT, &bert::ROBERTA];
+
+/// Reads an image tower's config; `path` is named in errors.
+pub(crate) fn image_config(json: &Value, path: &Path) -> Result<(&'static Names, ImageTowerConfig), ModelError> {
+    read(json, path, "image", IMAGE_FAMILIES)
+}
+
+/// Reads a text tower's config; `path` is named in errors.
+pub(crate) fn text_config(json: &Value, path: &Path) -> Result<(&'static Names, TextTowerConfig), ModelError> {
+    read(json, path, "text", TEXT_FAMILIES)
+}
+
+fn read<C>(
+    json: &Value,
+    path: &Path,
+    kind: &'static str,
+    families: &[&'static Family<C>],
+) -> Result<(&'static Names, C), ModelError> {
+    let keys = Keys { json, path };
+    let found = keys.text("model_type", "(none)")?;
+    let family = families.iter().find(|family| family.model_types.contains(&found));
+    let family = family.ok_or_else(|| ModelError::UnsupportedFamily {
+        path: path.to_owned(),
+        kind,
+        found: found.to_owned(),
+        supported: families.iter().flat_map(|family| family.model_types).copied().collect::<Vec<_>>().join(", "),
+    })?;
+    Ok((&family.names, (family.config)(&keys)?))
+}

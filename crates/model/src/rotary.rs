@@ -1,0 +1,39 @@
+//! Rotary position embeddings (Su et al., 2021): queries and keys are turned by angles that grow with their positions.
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+/// Cosines and sines of one angle a position and channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotary {
+    /// `[1, 1, seq, dim]`, without gradient.
+    cos: Tensor<4>,
+    /// The same, negated in the first half of the channels.
+    signed_sin: Tensor<4>,
+}
+
+impl Rotary {
+    /// `angles` `[seq, dim / 2]`, in radians: channel `c` turns with channel `c + dim / 2` (the reference's `rotate_half`).
+    pub fn new(angles: &[f64], dim: usize, device: &Device) -> Self {
+        let half = dim / 2;
+        let seq = angles.len() / half.max(1);
+        let tensor = |value: &dyn Fn(f64, bool) -> f64| {
+            let row = |angles: &[f64]| -> Vec<f32> {
+                let channel = |channel: usize| value(angles[channel % half], channel < half) as f32;
+                (0..dim).map(channel).collect()
+            };
+            let values: Vec<f32> = angles.chunks_exact(half).flat_map(row).collect();
+            Tensor::from_data(TensorData::new(values, [1, 1, seq, dim]), &device.clone().without_autodiff())
+        };
+        Self {
+            cos: tensor(&|angle, _| angle.cos()),
+            signed_sin: tensor(&|angle, first| if first { -angle.sin() } else { angle.sin() }),
+        }
+    }
+
+    /// Turns `[batch, heads, seq, dim]`.
+    pub fn turn(&self, x: Tensor<4>) -> Tensor<4> {
+        let [_, _, _, dim] = x.dims();
+        let (first, second) = (x.clone().narrow(3, 0, dim / 2), x.clone().narrow(3, dim / 2, dim / 2));
+        x * self.cos.clone() + Tensor::cat(vec![second, first], 3) * self.signed_sin.clone()
+    }
+}
