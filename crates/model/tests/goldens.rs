@@ -1,68 +1,14 @@
 //! Equality with transformers on the tiny random models that `scripts/goldens.py` made.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_model::{
-    BuildOptions, Dropout, DualEncoder, HeadConfig, HostTensor, Lock, Pool, PositionCount, TokenSequences, TowerLock,
-    TowerOptions, TowerOutput, build_from_dual_encoder, image_tower_from, logits_per_text, normalize, parameters,
-    read_safetensors, text_tower_from,
+    Dropout, DualEncoder, Pool, PositionCount, TokenSequences, TowerLock, TowerOptions, TowerOutput,
+    build_from_dual_encoder, image_tower_from, logits_per_text, normalize, parameters, read_safetensors,
+    text_tower_from,
 };
-use safetensors::SafeTensors;
 
-/// Largest difference allowed to the reference, whose outputs are of order 1.
-const TOLERANCE: f32 = 1e-4;
-
-fn goldens(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name)
-}
-
-fn device() -> Device {
-    Device::flex()
-}
-
-fn cls() -> TowerOptions {
-    TowerOptions { pool: Pool::Cls, dropout: None }
-}
-
-struct Expected {
-    floats: BTreeMap<String, HostTensor>,
-    ints: BTreeMap<String, Vec<Vec<u32>>>,
-}
-
-impl Expected {
-    fn read(dir: &Path) -> Self {
-        let path = dir.join("expected.safetensors");
-        let bytes = fs::read(&path).unwrap();
-        let mut ints = BTreeMap::new();
-        for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
-            if view.dtype() == safetensors::Dtype::I64 {
-                let values: Vec<u32> =
-                    view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
-                ints.insert(name.to_owned(), values.chunks(view.shape()[1]).map(<[u32]>::to_vec).collect());
-            }
-        }
-        Self { floats: read_safetensors(&path).unwrap(), ints }
-    }
-
-    fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
-        let tensor = &self.floats[name];
-        Tensor::from_data(TensorData::new(tensor.values.clone(), tensor.shape.clone()), &device())
-    }
-}
-
-#[track_caller]
-fn assert_close<const D: usize>(name: &str, found: Tensor<D>, expected: &[f32]) {
-    let found = parameters::host(found).unwrap().values;
-    assert_eq!(found.len(), expected.len(), "{name}: number of values");
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-    let largest = expected.iter().map(|v| v.abs()).fold(0.0, f32::max);
-    assert!(largest > 0.05, "{name}: expected values are too small ({largest}) to tell anything");
-    assert!(worst <= TOLERANCE, "{name}: differs by {worst}");
-}
+use crate::support::{Expected, assert_close, cls, device, goldens, options, real_rows};
 
 fn check_image_tower(name: &str, options: TowerOptions, sizes: &[&str]) {
     let dir = goldens("towers").join(name);
@@ -105,13 +51,6 @@ fn a_trainable_tower_computes_what_a_locked_one_does() {
     let output = tower.forward(expected.tensor("pixel_values"), &Dropout::training(1));
     assert!(output.pooled.is_autodiff());
     assert_close("dinov2 trainable", output.pooled.without_autodiff(), &expected.floats["pooler_output"].values);
-}
-
-/// Rows of a padded `[batch, seq, width]` tensor at which the mask is 1.
-fn real_rows(padded: &HostTensor, mask: &[Vec<u32>]) -> Vec<f32> {
-    let width = padded.shape[2];
-    let rows = padded.values.chunks_exact(width).zip(mask.iter().flatten());
-    rows.filter(|(_, mask)| **mask == 1).flat_map(|(row, _)| row.to_vec()).collect()
 }
 
 fn check_text_tower(name: &str, options: TowerOptions, count: PositionCount) {
@@ -169,18 +108,6 @@ fn mean_pooling_is_the_mean_of_the_real_tokens() {
         }
     }
     assert_close("mean", tower.forward(&tokens, &Dropout::off()).unwrap().pooled, &means);
-}
-
-fn options(lock: &str) -> BuildOptions {
-    BuildOptions {
-        lock: lock.parse::<Lock>().unwrap(),
-        image: TowerOptions::default(),
-        text: TowerOptions::default(),
-        image_projection_locked: false,
-        text_projection_locked: false,
-        head: HeadConfig { embed_dim: 7, logit_scale: 0.0, logit_bias: None },
-        seed: 1,
-    }
 }
 
 #[test]
