@@ -8,7 +8,8 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
         numpy==2.4.6 pillow==13.0.0 tokenizers==0.23.3 safetensors==0.8.0
     .venv-goldens/bin/python scripts/goldens.py
 
-Give section names to write only those: towers dual train resize decode processor tokens.
+Give section names to write only those: towers dual train resize decode processor tokens
+text_families.
 The same versions on the same machine write the same bytes.
 """
 
@@ -23,7 +24,7 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-SECTIONS = ("towers", "dual", "train", "resize", "decode", "processor", "tokens")
+SECTIONS = ("towers", "dual", "train", "resize", "decode", "processor", "tokens", "text_families")
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors")
 
 

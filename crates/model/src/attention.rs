@@ -5,6 +5,7 @@ use burn::tensor::activation::softmax;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Int, Tensor, module};
 
+use crate::disentangled::Disentangled;
 use crate::encoder::EncoderConfig;
 use crate::layers::{Dropout, Linear};
 use crate::params::{Init, ParamBuilder};
@@ -16,6 +17,8 @@ use crate::sequence::SequenceLayout;
 pub(crate) struct Relations {
     /// Which row of the relative position table belongs to query and key, `[seq * seq]`.
     pub relative: Option<Tensor<1, Int>>,
+    /// The vectors of relative positions, `[relative positions, width]`; the encoder puts them in.
+    pub embeddings: Option<Tensor<2>>,
     /// What queries and keys are turned by.
     pub rotary: Option<Rotary>,
     /// True where a query must not see a key, `[1, 1, seq, seq]`: causal and local attention.
@@ -50,6 +53,7 @@ pub struct Attention {
     key: Linear,
     value: Linear,
     output: Linear,
+    disentangled: Option<Disentangled>,
     heads: usize,
     dropout: f64,
 }
@@ -62,6 +66,7 @@ impl Attention {
             key: linear("key", config.key_bias),
             value: linear("value", config.value_bias),
             output: linear("output", config.output_bias),
+            disentangled: config.disentangled.as_ref().map(|it| Disentangled::new(&at.at("disentangled"), it, config)),
             heads: config.heads,
             dropout: config.attention_dropout,
         }
@@ -81,6 +86,10 @@ impl Attention {
         let (query, key) = match &relations.rotary {
             Some(rotary) => (rotary.turn(query), rotary.turn(key)),
             None => (query, key),
+        };
+        let (query, bias) = match &self.disentangled {
+            Some(disentangled) => disentangled.forward(query, &key, [&self.query, &self.key], relations, dropout),
+            None => (query, bias),
         };
         let mask = hidden_keys(layout, relations, self.heads);
         self.output.forward(layout.to_rows(self.attend(query, key, value, mask, bias, dropout)))
@@ -108,7 +117,8 @@ impl Attention {
             None => scores,
         };
         let scores = match mask {
-            Some(mask) => scores.mask_fill(mask, f32::NEG_INFINITY),
+            // Not minus infinity: a slot of padding may see nothing at all, and softmax would make NaN of its row.
+            Some(mask) => scores.mask_fill(mask, f32::MIN),
             None => scores,
         };
         dropout.apply(softmax(scores, 3), self.dropout).matmul(value)

@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::attention::{Attention, Relations, RelativeBias};
+use crate::disentangled::{DisentangledConfig, RelativeEmbeddings};
 use crate::layers::{Activation, Dropout, LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder};
 use crate::sequence::SequenceLayout;
@@ -52,8 +53,18 @@ pub struct EncoderConfig {
     pub gated_mlp: bool,
     /// The relative position bias.
     pub relative: RelativeTable,
-    /// Dropout of embeddings and of each residual branch.
+    /// DeBERTa's attention to relative positions.
+    pub disentangled: Option<DisentangledConfig>,
+    /// Whether the first block normalises before its attention; ModernBERT's embeddings are normalised already.
+    pub first_norm: bool,
+    /// The blocks in the order they run, where they do not run once each (ALBERT shares their weights).
+    pub order: Option<Vec<usize>>,
+    /// Dropout of embeddings and of those residual branches that the next two name.
     pub hidden_dropout: f64,
+    /// Whether the residual branch of attention drops out.
+    pub drops_attention_branch: bool,
+    /// Whether the residual branch of the MLP does.
+    pub drops_mlp_branch: bool,
     /// Dropout of attention weights.
     pub attention_dropout: f64,
     /// Standard deviation of fresh weights (`initializer_range`).
@@ -92,7 +103,12 @@ impl EncoderConfig {
             norm_bias: true,
             gated_mlp: false,
             relative: RelativeTable::None,
+            disentangled: None,
+            first_norm: true,
+            order: None,
             hidden_dropout: 0.0,
+            drops_attention_branch: true,
+            drops_mlp_branch: true,
             attention_dropout: 0.0,
             init_std: 0.02,
         }
@@ -113,7 +129,10 @@ impl EncoderConfig {
 #[derive(Module, Debug)]
 pub struct Encoder {
     relative_bias: Option<RelativeBias>,
+    relative_embeddings: Option<RelativeEmbeddings>,
     blocks: Vec<Block>,
+    #[module(skip)]
+    order: Vec<usize>,
 }
 
 impl Encoder {
@@ -124,7 +143,15 @@ impl Encoder {
             }
             _ => None,
         };
-        Self { relative_bias, blocks: (0..config.depth).map(|n| Block::new(&at.at("blocks").at(n), config)).collect() }
+        Self {
+            relative_bias,
+            relative_embeddings: config
+                .disentangled
+                .as_ref()
+                .map(|disentangled| RelativeEmbeddings::new(&at.at("relative_embeddings"), disentangled, config)),
+            blocks: (0..config.depth).map(|n| Block::new(&at.at("blocks").at(n), config, n)).collect(),
+            order: config.order.clone().unwrap_or_else(|| (0..config.depth).collect()),
+        }
     }
 
     /// `[rows, width]` to the same. `relations` holds one a block, or one for all of them.
@@ -137,17 +164,18 @@ impl Encoder {
     ) -> Tensor<2> {
         let shared = self.relative_bias.as_ref().zip(relations.first());
         let shared = shared.and_then(|(bias, relations)| Some(bias.forward(relations.relative.clone()?)));
-        let none = Relations::default();
-        self.blocks.iter().enumerate().fold(x, |x, (n, block)| {
-            let relations = relations.get(n).or(relations.first()).unwrap_or(&none);
-            block.forward(x, layout, relations, shared.clone(), dropout)
+        let embeddings = self.relative_embeddings.as_ref().map(RelativeEmbeddings::forward);
+        self.order.iter().fold(x, |x, &n| {
+            let relations = relations.get(n).or(relations.first()).cloned().unwrap_or_default();
+            let relations = Relations { embeddings: embeddings.clone(), ..relations };
+            self.blocks[n].forward(x, layout, &relations, shared.clone(), dropout)
         })
     }
 }
 
 #[derive(Module, Debug)]
 struct Block {
-    attention_norm: LayerNorm,
+    attention_norm: Option<LayerNorm>,
     attention: Attention,
     relative_bias: Option<RelativeBias>,
     attention_scale: Option<Param<Tensor<1>>>,
@@ -156,11 +184,12 @@ struct Block {
     mlp_scale: Option<Param<Tensor<1>>>,
     #[module(skip)]
     norm_order: NormOrder,
-    dropout: f64,
+    attention_dropout: f64,
+    mlp_dropout: f64,
 }
 
 impl Block {
-    fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
+    fn new(at: &ParamBuilder<'_>, config: &EncoderConfig, n: usize) -> Self {
         let norm = |name| LayerNorm::new(&at.at(name), config.width, config.norm_bias, config.norm_epsilon);
         let scale = |name| config.layer_scale.map(|value| at.param(name, [config.width], Init::Constant(value as f32)));
         let relative_bias = match config.relative {
@@ -170,7 +199,7 @@ impl Block {
             _ => None,
         };
         Self {
-            attention_norm: norm("attention_norm"),
+            attention_norm: (n > 0 || config.first_norm).then(|| norm("attention_norm")),
             attention: Attention::new(&at.at("attention"), config),
             relative_bias,
             attention_scale: scale("attention_scale"),
@@ -178,7 +207,8 @@ impl Block {
             mlp: Mlp::new(&at.at("mlp"), config),
             mlp_scale: scale("mlp_scale"),
             norm_order: config.norm_order,
-            dropout: config.hidden_dropout,
+            attention_dropout: if config.drops_attention_branch { config.hidden_dropout } else { 0.0 },
+            mlp_dropout: if config.drops_mlp_branch { config.hidden_dropout } else { 0.0 },
         }
     }
 
@@ -194,16 +224,20 @@ impl Block {
         let bias = own.map(|(bias, relative)| bias.forward(relative)).or(shared_bias);
         let attend = |x| {
             let x = self.attention.forward(x, layout, relations, bias, dropout);
-            scaled(dropout.apply(x, self.dropout), &self.attention_scale)
+            scaled(dropout.apply(x, self.attention_dropout), &self.attention_scale)
         };
-        let mlp = |x| scaled(dropout.apply(self.mlp.forward(x), self.dropout), &self.mlp_scale);
+        let mlp = |x| scaled(dropout.apply(self.mlp.forward(x), self.mlp_dropout), &self.mlp_scale);
+        let attention_norm = |x| match &self.attention_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
         match self.norm_order {
             NormOrder::Pre => {
-                let x = x.clone() + attend(self.attention_norm.forward(x));
+                let x = x.clone() + attend(attention_norm(x));
                 x.clone() + mlp(self.mlp_norm.forward(x))
             }
             NormOrder::Post => {
-                let x = self.attention_norm.forward(x.clone() + attend(x));
+                let x = attention_norm(x.clone() + attend(x));
                 self.mlp_norm.forward(x.clone() + mlp(x))
             }
         }

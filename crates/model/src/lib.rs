@@ -5,6 +5,7 @@
 //! shared space, `heads` of attention, `seq` tokens of one sequence.
 
 mod attention;
+mod disentangled;
 mod dual_encoder;
 mod encoder;
 mod error;
@@ -19,10 +20,13 @@ mod pool;
 mod pretrained;
 mod random;
 mod rotary;
+mod sentence_pooling;
 mod sequence;
+mod text_relations;
 mod text_tower;
 mod weights;
 
+pub use disentangled::DisentangledConfig;
 pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
 pub use encoder::{EncoderConfig, NormOrder, RelativeTable};
 pub use error::ModelError;
@@ -36,5 +40,6 @@ pub use pretrained::{
     image_tower_from, is_dual_encoder_dir, text_tower_from,
 };
 pub use random::named_seed;
-pub use text_tower::{PositionCount, TextTower, TextTowerConfig, TokenSequences};
+pub use text_relations::{RelativeBuckets, TokenRelations};
+pub use text_tower::{EndOfText, PositionCount, TextPooler, TextTower, TextTowerConfig, TokenSequences};
 pub use weights::{HostTensor, WeightFiles, read_safetensors};

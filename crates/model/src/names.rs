@@ -84,6 +84,11 @@ impl NameTable {
         Self { rows: names.rows, prefix: (*prefix.unwrap_or(&"")).to_owned() }
     }
 
+    /// Whether `files` hold the parameter at `path`.
+    pub fn has(&self, files: &WeightFiles, path: &str) -> bool {
+        self.stored(path).is_some_and(|(name, _)| files.get(&name).is_some())
+    }
+
     /// Name and layout in the files of the parameter at `path`.
     pub fn stored(&self, path: &str) -> Option<(String, Layout)> {
         let (template, block) = template_of(path);

@@ -15,13 +15,18 @@ use crate::lock::{Lock, TowerLock};
 use crate::names::{HEAD, NameTable, Names, modern_norm_name};
 use crate::parameters;
 use crate::params::{Audit, ParamSource};
-use crate::pool::Pool;
+use crate::pool::{Pool, Pooling};
 use crate::random::named_seed;
-use crate::text_tower::{TextTower, TextTowerConfig};
+use crate::sentence_pooling::sentence_pooling;
+use crate::text_tower::{TextPooler, TextTower, TextTowerConfig};
 use crate::weights::{HostTensor, WeightFiles};
 
 /// The `model_type` of the reference's composite.
 pub const DUAL_ENCODER_TYPE: &str = "vision-text-dual-encoder";
+
+/// Where the configs of composites keep those of their towers.
+const VISION_PART: &str = "vision_config";
+const TEXT_PART: &str = "text_config";
 
 /// What a user may ask of one tower.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -74,8 +79,10 @@ struct TowerFiles {
 }
 
 impl TowerFiles {
-    fn open(dir: &Path, lock: TowerLock) -> Result<Self, ModelError> {
+    /// `part` is where the config of a whole CLIP or SigLIP keeps the tower's: `text_config` or `vision_config`.
+    fn open(dir: &Path, lock: TowerLock, part: &str) -> Result<Self, ModelError> {
         let (config_path, config) = read_config(dir)?;
+        let config = tower_config(config, part);
         let weights = match lock {
             TowerLock::Scratch => None,
             _ => Some(WeightFiles::read(dir)?.renamed(modern_norm_name)),
@@ -90,6 +97,23 @@ fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
     let config = serde_json::from_str(&text)
         .map_err(|error| ModelError::Config { path: path.clone(), problem: format!("not JSON: {error}") })?;
     Ok((path, config))
+}
+
+/// The config of one tower: out of a whole CLIP's or SigLIP's, or `config` itself.
+///
+/// Early CLIP configs say the same twice and hold to `{part}_dict` (configuration_clip.py, `CLIPConfig.__post_init__`).
+fn tower_config(mut config: Value, part: &str) -> Value {
+    let family = match config["model_type"].as_str() {
+        Some(family @ ("clip" | "siglip" | "siglip2")) => family,
+        _ => return config,
+    };
+    let model_type = format!("{family}_{}_model", part.trim_end_matches("_config"));
+    let legacy = config[format!("{part}_dict")].take();
+    let mut tower = if legacy.is_object() { legacy } else { config[part].take() };
+    if !tower["model_type"].is_string() {
+        tower["model_type"] = model_type.into();
+    }
+    tower
 }
 
 /// Whether `dir` holds a whole VisionTextDualEncoder.
@@ -107,8 +131,8 @@ pub fn build_from_towers(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<Built, ModelError> {
-    let image = TowerFiles::open(image, options.lock.image)?;
-    let text = TowerFiles::open(text, options.lock.text)?;
+    let image = TowerFiles::open(image, options.lock.image, VISION_PART)?;
+    let text = TowerFiles::open(text, options.lock.text, TEXT_PART)?;
     build(image, text, None, options, device)
 }
 
@@ -125,7 +149,7 @@ pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Devi
         config: config[key].clone(),
         weights: Some(weights.subset(prefix)),
     };
-    build(part("vision_config", "vision_model."), part("text_config", "text_model."), Some(&weights), options, device)
+    build(part(VISION_PART, "vision_model."), part(TEXT_PART, "text_model."), Some(&weights), options, device)
 }
 
 fn build(
@@ -174,7 +198,7 @@ pub fn image_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
-    build_image_tower(&TowerFiles::open(dir, lock)?, lock, options, 0, device)
+    build_image_tower(&TowerFiles::open(dir, lock, VISION_PART)?, lock, options, 0, device)
 }
 
 /// One text tower of its own, pretrained.
@@ -187,7 +211,7 @@ pub fn text_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {
-    build_text_tower(&TowerFiles::open(dir, lock)?, lock, options, 0, device)
+    build_text_tower(&TowerFiles::open(dir, lock, TEXT_PART)?, lock, options, 0, device)
 }
 
 fn build_image_tower(
@@ -215,14 +239,42 @@ fn build_text_tower(
 ) -> Result<(TextTower, Audit), ModelError> {
     let (names, config) = text_config(&files.config, &files.config_path)?;
     let config = TextTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
+    let pooling = files.text_pooling(names, &config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, "text_tower"), lock, device);
-    let tower = TextTower::new(&source.root(), config, options.pool.resolve());
+    let tower = TextTower::new(&source.root(), config, pooling);
     let audit = source.into_audit();
     files.judge(&audit, lock, "text tower", "text_pool")?;
     Ok((tower, audit))
 }
 
 impl TowerFiles {
+    /// How the text tower of these files pools.
+    fn text_pooling(&self, names: &Names, config: &TextTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
+        let has_pooler = match config.pooler {
+            TextPooler::Absent(_) => false,
+            TextPooler::EndOfText(_) => true,
+            TextPooler::First | TextPooler::Last { .. } => {
+                self.weights.as_ref().is_none_or(|files| NameTable::for_files(names, files).has(files, "pooler.weight"))
+            }
+        };
+        let sentence = match pool {
+            Pool::Auto if !has_pooler => sentence_pooling(&self.dir)?,
+            _ => None,
+        };
+        let pooling = config.resolve(pool, has_pooler, sentence).ok_or_else(|| ModelError::Config {
+            path: self.config_path.clone(),
+            problem: format!(
+                "`text_pool = \"pooler\"`, but a `{}` tower has no pooler; choose \"cls\", \"mean\" or \"auto\"",
+                self.config["model_type"].as_str().unwrap_or_default()
+            ),
+        })?;
+        if pool == Pool::Auto && pooling != Pooling::Pooler {
+            let dir = self.dir.display();
+            tracing::info!("`{dir}` has no pooler; `text_pool = \"auto\"` takes {}", config.describe_pooling(pooling));
+        }
+        Ok(pooling)
+    }
+
     fn param_source(&self, names: &Names, seed: u64, lock: TowerLock, device: &Device) -> ParamSource {
         let device = match lock.trains() {
             true => device.clone().autodiff(),

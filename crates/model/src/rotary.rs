@@ -30,6 +30,15 @@ impl Rotary {
         }
     }
 
+    /// For the tokens 0, 1, 2, ... of a text: channel `c` of `dim / 2` turns by `theta^(-2c / dim)` a token (Su et al., 2021,
+    /// sec. 3.2.2).
+    pub fn of_tokens(seq: usize, dim: usize, theta: f64, device: &Device) -> Self {
+        let frequencies: Vec<f64> = (0..dim / 2).map(|n| theta.powf(-2.0 * n as f64 / dim as f64)).collect();
+        let angles: Vec<f64> =
+            (0..seq).flat_map(|token| frequencies.iter().map(move |frequency| token as f64 * frequency)).collect();
+        Self::new(&angles, dim, device)
+    }
+
     /// Turns `[batch, heads, seq, dim]`.
     pub fn turn(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, _, _, dim] = x.dims();

@@ -87,19 +87,25 @@ impl SequenceLayout {
 
     /// The first row of each sequence: `[rows, width]` to `[batch, width]`.
     pub(crate) fn first(&self, x: Tensor<2>) -> Tensor<2> {
+        self.pick(x, |_, _| 0)
+    }
+
+    /// The last row of each sequence: `[rows, width]` to `[batch, width]`.
+    pub(crate) fn last(&self, x: Tensor<2>) -> Tensor<2> {
+        self.pick(x, |_, length| length - 1)
+    }
+
+    /// One row of each sequence, which `place` finds by the sequence's number and length: `[rows, width]` to
+    /// `[batch, width]`.
+    pub(crate) fn pick(&self, x: Tensor<2>, place: impl Fn(usize, usize) -> usize) -> Tensor<2> {
         let mut start = 0;
-        let starts: Vec<i32> = self
-            .lengths
-            .iter()
-            .map(|length| {
-                let first = start;
-                start += length;
-                first as i32
-            })
-            .collect();
+        let mut rows = Vec::with_capacity(self.batch);
+        for (sequence, &length) in self.lengths.iter().enumerate() {
+            rows.push((start + place(sequence, length)) as i32);
+            start += length;
+        }
         let device = x.device().without_autodiff();
-        let starts = Tensor::<1, Int>::from_data(TensorData::new(starts, [self.batch]), &device);
-        x.select(0, starts)
+        x.select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [self.batch]), &device))
     }
 
     /// The mean of each sequence's rows after its first `skip`: `[rows, width]` to `[batch, width]`.

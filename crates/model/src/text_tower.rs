@@ -1,16 +1,17 @@
-//! BERT-style text towers: token ids to `[batch, width]`. Captions are packed: no arithmetic is spent on padding.
+//! Text towers: token ids to `[batch, width]`. Captions are packed: no arithmetic is spent on padding.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Int, Tensor, TensorData, module};
 
 use crate::ModelError;
-use crate::encoder::{Encoder, EncoderConfig};
+use crate::encoder::{Encoder, EncoderConfig, NormOrder};
 use crate::image_tower::TowerOutput;
 use crate::layers::{Dropout, LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder};
-use crate::pool::Pooling;
+use crate::pool::{Pool, Pooling};
 use crate::sequence::SequenceLayout;
+use crate::text_relations::{TokenRelations, block_relations};
 
 /// What a text tower is made of, whichever family it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,20 +20,128 @@ pub struct TextTowerConfig {
     pub encoder: EncoderConfig,
     /// Rows of the word table.
     pub vocab_size: usize,
-    /// Rows of the position table.
+    /// Positions the tower was made for, the rows of its position table.
     pub max_positions: usize,
+    /// Whether there is such a table; towers with rotary or relative positions have none.
+    pub position_table: bool,
     /// Rows of the token type table.
     pub type_vocab_size: usize,
     /// The row of the first token's position: RoBERTa starts at `padding_idx + 1`.
     pub first_position: usize,
+    /// Width of the embeddings, where a projection takes them to the encoder's (ALBERT, ELECTRA).
+    pub embedding_width: Option<usize>,
+    /// Whether the sum of embeddings is normalised.
+    pub embedding_norm: bool,
+    /// What tokens know of each other's places: nothing, the same in all blocks, or one entry a block.
+    pub relations: Vec<TokenRelations>,
+    /// What the family's `pooler_output` is.
+    pub pooler: TextPooler,
     /// The id of padding.
     pub pad_id: u32,
+    /// The length that every caption is padded to because the tower attends to padding (SigLIP). It is the tokenizer's own
+    /// padding that belongs there: a config's `pad_token_id` may be a default that the tokenizer does not share.
+    pub pad_to: Option<usize>,
+}
+
+/// What a family calls `pooler_output`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TextPooler {
+    /// Nothing: the reference's dual encoder fails there. `auto` takes this instead.
+    Absent(Pooling),
+    /// tanh of a linear of the first token (BERT).
+    First,
+    /// The token at the end of the text, as it is (CLIP).
+    EndOfText(EndOfText),
+    /// A linear of the last token, padding included, to a width of its own (SigLIP).
+    Last {
+        /// The width (`projection_size`).
+        width: usize,
+    },
+}
+
+/// How CLIP finds the end of a text among its ids; where there is none, the reference takes the first token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndOfText {
+    /// The first token with this id.
+    Id(u32),
+    /// The first token with the greatest id: configs that were written with a wrong `eos_token_id`, 2, count on it.
+    GreatestId,
+}
+
+impl EndOfText {
+    /// Its place among `ids`.
+    fn find(self, ids: &[u32]) -> usize {
+        let wanted = match self {
+            Self::Id(id) => Some(id),
+            Self::GreatestId => ids.iter().copied().max(),
+        };
+        ids.iter().position(|&id| Some(id) == wanted).unwrap_or(0)
+    }
 }
 
 impl TextTowerConfig {
-    /// The longest caption the position table has room for, in tokens.
+    /// A tower with word and position tables, their sum normalised and pooled as BERT does; families differ from it in what
+    /// their configs say.
+    pub fn plain(encoder: EncoderConfig, vocab_size: usize, max_positions: usize, pad_id: u32) -> Self {
+        Self {
+            encoder,
+            vocab_size,
+            max_positions,
+            position_table: true,
+            type_vocab_size: 0,
+            first_position: 0,
+            embedding_width: None,
+            embedding_norm: true,
+            relations: Vec::new(),
+            pooler: TextPooler::First,
+            pad_id,
+            pad_to: None,
+        }
+    }
+
+    /// The longest caption the tower has positions for, in tokens.
     pub fn max_tokens(&self) -> usize {
         self.max_positions - self.first_position
+    }
+
+    /// What the reference numbers positions by: a table that starts after the padding's row numbers tokens.
+    pub fn position_count(&self) -> PositionCount {
+        match self.first_position {
+            0 => PositionCount::Columns,
+            _ => PositionCount::Tokens,
+        }
+    }
+
+    /// What `pool` comes down to, if the family's own pooler can be had (`pooler_stored`: its weights are at hand, or will
+    /// be learned) and sentence-transformers pools by `sentence`. `None`: there is no pooler to take.
+    pub(crate) fn resolve(&self, pool: Pool, pooler_stored: bool, sentence: Option<Pooling>) -> Option<Pooling> {
+        match (pool, self.pooler) {
+            (Pool::Cls, _) => Some(Pooling::Cls),
+            (Pool::Mean, _) => Some(Pooling::Mean),
+            (Pool::Pooler, TextPooler::Absent(_)) => None,
+            (Pool::Auto, TextPooler::Absent(pooling)) => Some(sentence.unwrap_or(pooling)),
+            (Pool::Auto, _) if !pooler_stored => Some(sentence.unwrap_or(Pooling::Pooler)),
+            (Pool::Auto | Pool::Pooler, _) => Some(Pooling::Pooler),
+        }
+    }
+
+    /// Width of the pooled output.
+    pub fn pooled_width(&self, pooling: Pooling) -> usize {
+        match (pooling, self.pooler) {
+            (Pooling::Pooler, TextPooler::Last { width }) => width,
+            _ => self.encoder.width,
+        }
+    }
+
+    /// What `pooling` takes from this tower, in words.
+    pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
+        match (pooling, self.pooler) {
+            (Pooling::Mean, _) => "the mean of all tokens",
+            (Pooling::Cls, _) | (Pooling::Pooler, TextPooler::Absent(_)) => "the first token",
+            (Pooling::Pooler, TextPooler::First) => "the pooler: a linear of the first token and tanh",
+            (Pooling::Pooler, TextPooler::EndOfText(_)) => "the token at the end of the text",
+            (Pooling::Pooler, TextPooler::Last { .. }) => "the head: a linear of the last token",
+        }
     }
 }
 
@@ -85,10 +194,12 @@ pub enum PositionCount {
 #[derive(Module, Debug)]
 pub struct TextTower {
     words: Param<Tensor<2>>,
-    positions: Param<Tensor<2>>,
+    positions: Option<Param<Tensor<2>>>,
     token_types: Option<Param<Tensor<2>>>,
-    embedding_norm: LayerNorm,
+    embedding_norm: Option<LayerNorm>,
+    embedding_projection: Option<Linear>,
     encoder: Encoder,
+    final_norm: Option<LayerNorm>,
     pooler: Option<Linear>,
     #[module(skip)]
     config: TextTowerConfig,
@@ -98,15 +209,24 @@ pub struct TextTower {
 
 impl TextTower {
     pub(crate) fn new(at: &ParamBuilder<'_>, config: TextTowerConfig, pooling: Pooling) -> Self {
-        let EncoderConfig { width, init_std, norm_bias, norm_epsilon, .. } = config.encoder;
-        let table = |name, rows| at.param(name, [rows, width], Init::Normal(init_std));
+        let EncoderConfig { width, init_std, norm_order, norm_bias, norm_epsilon, .. } = config.encoder;
+        let embedding_width = config.embedding_width.unwrap_or(width);
+        let table = |name, rows| at.param(name, [rows, embedding_width], Init::Normal(init_std));
+        let norm = |name, width| LayerNorm::new(&at.at(name), width, norm_bias, norm_epsilon);
+        let linear = |name, input, output| Linear::new(&at.at(name), input, output, true, init_std);
         Self {
             words: table("words", config.vocab_size),
-            positions: table("positions", config.max_positions),
+            positions: config.position_table.then(|| table("positions", config.max_positions)),
             token_types: (config.type_vocab_size > 0).then(|| table("token_types", config.type_vocab_size)),
-            embedding_norm: LayerNorm::new(&at.at("embedding_norm"), width, norm_bias, norm_epsilon),
+            embedding_norm: config.embedding_norm.then(|| norm("embedding_norm", embedding_width)),
+            embedding_projection: config.embedding_width.map(|input| linear("embedding_projection", input, width)),
             encoder: Encoder::new(&at.at("encoder"), &config.encoder),
-            pooler: (pooling == Pooling::Pooler).then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
+            final_norm: (norm_order == NormOrder::Pre).then(|| norm("final_norm", width)),
+            pooler: match (pooling, config.pooler) {
+                (Pooling::Pooler, TextPooler::First) => Some(linear("pooler", width, width)),
+                (Pooling::Pooler, TextPooler::Last { width: output }) => Some(linear("pooler", width, output)),
+                _ => None,
+            },
             config,
             pooling,
         }
@@ -122,6 +242,11 @@ impl TextTower {
         self.pooling
     }
 
+    /// Width of its pooled output.
+    pub fn pooled_width(&self) -> usize {
+        self.config.pooled_width(self.pooling)
+    }
+
     /// Whether its parameters are outside of the gradient graph.
     pub fn is_locked(&self) -> bool {
         !self.words.val().is_autodiff()
@@ -135,19 +260,47 @@ impl TextTower {
         self.check(tokens)?;
         let device = self.words.val().device().without_autodiff();
         let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
-        let mut x = lookup(&self.words, &tokens.ids, 0, &device)
-            + lookup(&self.positions, &tokens.positions, self.config.first_position, &device);
-        if let Some(types) = &self.token_types {
-            x = x + lookup(types, &tokens.type_ids, 0, &device);
-        }
-        let x = dropout.apply(self.embedding_norm.forward(x), self.config.encoder.hidden_dropout);
-        let hidden = self.encoder.forward(x, &layout, &[], dropout);
-        let pooled = match (self.pooling, &self.pooler) {
-            (Pooling::Mean, _) => layout.mean(hidden.clone(), 0),
-            (_, Some(pooler)) => tanh(pooler.forward(layout.first(hidden.clone()))),
-            (_, None) => layout.first(hidden.clone()),
+        let x = self.embed(tokens, &device, dropout);
+        let EncoderConfig { width, heads, .. } = self.config.encoder;
+        let relations = block_relations(&self.config.relations, layout.longest, width / heads, &device);
+        let hidden = self.encoder.forward(x, &layout, &relations, dropout);
+        let hidden = match &self.final_norm {
+            Some(norm) => norm.forward(hidden),
+            None => hidden,
         };
-        Ok(TowerOutput { hidden, pooled })
+        Ok(TowerOutput { pooled: self.pool(hidden.clone(), &layout, tokens), hidden })
+    }
+
+    /// `[rows, width]` of the encoder.
+    fn embed(&self, tokens: &TokenSequences, device: &Device, dropout: &Dropout) -> Tensor<2> {
+        let mut x = lookup(&self.words, &tokens.ids, 0, device);
+        if let Some(positions) = &self.positions {
+            x = x + lookup(positions, &tokens.positions, self.config.first_position, device);
+        }
+        if let Some(types) = &self.token_types {
+            x = x + lookup(types, &tokens.type_ids, 0, device);
+        }
+        if let Some(norm) = &self.embedding_norm {
+            x = norm.forward(x);
+        }
+        let x = dropout.apply(x, self.config.encoder.hidden_dropout);
+        match &self.embedding_projection {
+            Some(projection) => projection.forward(x),
+            None => x,
+        }
+    }
+
+    /// `[rows, width]` to `[batch, pooled width]`.
+    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, tokens: &TokenSequences) -> Tensor<2> {
+        match (self.pooling, self.config.pooler, &self.pooler) {
+            (Pooling::Mean, ..) => layout.mean(hidden, 0),
+            (Pooling::Pooler, TextPooler::EndOfText(end), _) => {
+                layout.pick(hidden, |sequence, _| end.find(&tokens.ids[sequence]))
+            }
+            (Pooling::Pooler, TextPooler::Last { .. }, Some(head)) => head.forward(layout.last(hidden)),
+            (Pooling::Pooler, _, Some(pooler)) => tanh(pooler.forward(layout.first(hidden))),
+            (Pooling::Cls | Pooling::Pooler, ..) => layout.first(hidden),
+        }
     }
 
     fn check(&self, tokens: &TokenSequences) -> Result<(), ModelError> {

@@ -3,3 +3,4 @@
 
 mod goldens;
 mod support;
+mod text_families;

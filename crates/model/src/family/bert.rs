@@ -1,26 +1,32 @@
-//! BERT (Devlin et al., 2019) and RoBERTa (Liu et al., 2019), which numbers positions from `padding_idx + 1`; CamemBERT
-//! and XLM-R are RoBERTa with other tokenizers.
+//! BERT (Devlin et al., 2019), RoBERTa (Liu et al., 2019), which numbers positions from `padding_idx + 1`, and ELECTRA
+//! (Clark et al., 2020), whose embeddings may be narrower; CamemBERT and XLM-R are RoBERTa with other tokenizers.
 
 use super::Family;
 use super::keys::Keys;
 use crate::ModelError;
-use crate::encoder::{EncoderConfig, NormOrder};
-use crate::layers::Activation;
+use crate::encoder::EncoderConfig;
 use crate::names::Kind::{Linear, Norm, Tensor};
 use crate::names::Layout::Same;
 use crate::names::{Names, Row};
-use crate::text_tower::TextTowerConfig;
+use crate::pool::Pooling;
+use crate::text_tower::{TextPooler, TextTowerConfig};
 
 pub(super) const BERT: Family<TextTowerConfig> = Family {
     model_types: &["bert"],
     names: Names { rows: ROWS, prefixes: &["", "bert."], probe: "embeddings.word_embeddings" },
-    config: |keys| config(keys, false),
+    config: |keys| bert(keys, defaults(768, 12, 12, 3072), 30_522, 0),
 };
 
 pub(super) const ROBERTA: Family<TextTowerConfig> = Family {
     model_types: &["roberta", "xlm-roberta", "camembert"],
     names: Names { rows: ROWS, prefixes: &["", "roberta."], probe: "embeddings.word_embeddings" },
-    config: |keys| config(keys, true),
+    config: roberta,
+};
+
+pub(super) const ELECTRA: Family<TextTowerConfig> = Family {
+    model_types: &["electra"],
+    names: Names { rows: ROWS, prefixes: &["", "electra."], probe: "embeddings.word_embeddings" },
+    config: electra,
 };
 
 const ROWS: &[Row] = &[
@@ -28,6 +34,7 @@ const ROWS: &[Row] = &[
     ("positions", "embeddings.position_embeddings.weight", Tensor(Same)),
     ("token_types", "embeddings.token_type_embeddings.weight", Tensor(Same)),
     ("embedding_norm", "embeddings.LayerNorm", Norm),
+    ("embedding_projection", "embeddings_project", Linear),
     ("encoder.blocks.{n}.attention.query", "encoder.layer.{n}.attention.self.query", Linear),
     ("encoder.blocks.{n}.attention.key", "encoder.layer.{n}.attention.self.key", Linear),
     ("encoder.blocks.{n}.attention.value", "encoder.layer.{n}.attention.self.value", Linear),
@@ -39,8 +46,19 @@ const ROWS: &[Row] = &[
     ("pooler", "pooler.dense", Linear),
 ];
 
-fn config(keys: &Keys<'_>, roberta: bool) -> Result<TextTowerConfig, ModelError> {
-    let (width, heads) = keys.width_and_heads("hidden_size", "num_attention_heads")?;
+/// What the config classes of BERT's kin fall back to at this size.
+pub(super) fn defaults(width: usize, depth: usize, heads: usize, mlp_width: usize) -> EncoderConfig {
+    EncoderConfig {
+        hidden_dropout: 0.1,
+        attention_dropout: 0.1,
+        ..EncoderConfig::plain(width, depth, heads, mlp_width)
+    }
+}
+
+/// The encoder under the keys that BERT's config introduced and others took over.
+pub(super) fn encoder(keys: &Keys<'_>, default: EncoderConfig) -> Result<EncoderConfig, ModelError> {
+    let (width, heads) =
+        keys.width_and_heads_or(("hidden_size", default.width), ("num_attention_heads", default.heads))?;
     match keys.text("position_embedding_type", "absolute")? {
         "absolute" => {}
         kind => return Err(keys.problem(format!("`position_embedding_type` is `{kind}`; supported: absolute"))),
@@ -48,28 +66,61 @@ fn config(keys: &Keys<'_>, roberta: bool) -> Result<TextTowerConfig, ModelError>
     if keys.or("is_decoder", false)? {
         return Err(keys.problem("`is_decoder` is true; a text tower is an encoder".to_owned()));
     }
-    let pad_id: u32 = keys.or("pad_token_id", u32::from(roberta))?;
-    let first_position = if roberta { pad_id as usize + 1 } else { 0 };
-    let max_positions = keys.or("max_position_embeddings", 512)?;
-    if max_positions <= first_position {
-        return Err(keys.problem(format!("`max_position_embeddings` is only {max_positions}")));
+    Ok(EncoderConfig {
+        width,
+        heads,
+        depth: keys.or("num_hidden_layers", default.depth)?,
+        mlp_width: keys.or("intermediate_size", default.mlp_width)?,
+        activation: keys.activation("hidden_act", default.activation)?,
+        norm_epsilon: keys.or("layer_norm_eps", default.norm_epsilon)?,
+        hidden_dropout: keys.or("hidden_dropout_prob", default.hidden_dropout)?,
+        attention_dropout: keys.or("attention_probs_dropout_prob", default.attention_dropout)?,
+        init_std: keys.or("initializer_range", default.init_std)?,
+        ..default
+    })
+}
+
+/// Positions that are numbered from the row after the padding's.
+pub(super) fn after_padding(
+    keys: &Keys<'_>,
+    config: TextTowerConfig,
+    padding: u32,
+) -> Result<TextTowerConfig, ModelError> {
+    let first_position = padding as usize + 1;
+    match config.max_positions <= first_position {
+        true => Err(keys.problem(format!("`max_position_embeddings` is only {}", config.max_positions))),
+        false => Ok(TextTowerConfig { first_position, ..config }),
     }
-    let depth = keys.or("num_hidden_layers", 12)?;
-    let mlp_width = keys.or("intermediate_size", 3072)?;
+}
+
+/// BERT itself, or a tower that differs from it in little.
+fn bert(
+    keys: &Keys<'_>,
+    default: EncoderConfig,
+    vocab_size: usize,
+    pad_id: u32,
+) -> Result<TextTowerConfig, ModelError> {
+    let config = TextTowerConfig::plain(
+        encoder(keys, default)?,
+        keys.or("vocab_size", vocab_size)?,
+        keys.or("max_position_embeddings", 512)?,
+        keys.or("pad_token_id", pad_id)?,
+    );
+    Ok(TextTowerConfig { type_vocab_size: keys.or("type_vocab_size", 2)?, ..config })
+}
+
+fn roberta(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
+    let config = bert(keys, defaults(768, 12, 12, 3072), 50_265, 1)?;
+    let padding = config.pad_id;
+    after_padding(keys, config, padding)
+}
+
+fn electra(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
+    let config = bert(keys, defaults(256, 12, 4, 1024), 30_522, 0)?;
+    let embedding_width = keys.or("embedding_size", 128)?;
     Ok(TextTowerConfig {
-        encoder: EncoderConfig {
-            activation: keys.activation("hidden_act", Activation::Gelu)?,
-            norm_order: NormOrder::Post,
-            norm_epsilon: keys.or("layer_norm_eps", 1e-12)?,
-            hidden_dropout: keys.or("hidden_dropout_prob", 0.1)?,
-            attention_dropout: keys.or("attention_probs_dropout_prob", 0.1)?,
-            init_std: keys.or("initializer_range", 0.02)?,
-            ..EncoderConfig::plain(width, depth, heads, mlp_width)
-        },
-        vocab_size: keys.or("vocab_size", if roberta { 50_265 } else { 30_522 })?,
-        max_positions,
-        type_vocab_size: keys.or("type_vocab_size", 2)?,
-        first_position,
-        pad_id,
+        embedding_width: (embedding_width != config.encoder.width).then_some(embedding_width),
+        pooler: TextPooler::Absent(Pooling::Cls),
+        ..config
     })
 }

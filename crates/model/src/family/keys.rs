@@ -62,9 +62,18 @@ impl<'a> Keys<'a> {
         self.or(key, default)
     }
 
-    /// Width and heads, which must divide it.
+    /// Width and heads, which must divide it; 768 and 12 where nothing is said, as in most config classes.
     pub fn width_and_heads(&self, width_key: &str, heads_key: &str) -> Result<(usize, usize), ModelError> {
-        let (width, heads): (usize, usize) = (self.or(width_key, 768)?, self.or(heads_key, 12)?);
+        self.width_and_heads_or((width_key, 768), (heads_key, 12))
+    }
+
+    /// The same with other defaults.
+    pub fn width_and_heads_or(
+        &self,
+        (width_key, width): (&str, usize),
+        (heads_key, heads): (&str, usize),
+    ) -> Result<(usize, usize), ModelError> {
+        let (width, heads): (usize, usize) = (self.or(width_key, width)?, self.or(heads_key, heads)?);
         match heads == 0 || !width.is_multiple_of(heads) {
             true => Err(self.problem(format!("`{width_key}` {width} is not a multiple of `{heads_key}` {heads}"))),
             false => Ok((width, heads)),

@@ -3,9 +3,15 @@
 //! A family adds no code to the towers: it fills in an [`ImageTowerConfig`] or a [`TextTowerConfig`] and a table of names.
 //! To add one, write its file and list it in [`IMAGE_FAMILIES`] or [`TEXT_FAMILIES`].
 
+mod albert;
 mod bert;
+mod clip_text;
+mod deberta;
 mod dinov2;
+mod distilbert;
 mod keys;
+mod modernbert;
+mod mpnet;
 mod vit;
 
 use std::path::Path;
@@ -32,7 +38,18 @@ pub(crate) struct Family<C: 'static> {
 const IMAGE_FAMILIES: &[&Family<ImageTowerConfig>] = &[&vit::VIT, &vit::DEIT, &dinov2::DINOV2];
 
 /// Every text tower.
-const TEXT_FAMILIES: &[&Family<TextTowerConfig>] = &[&bert::BERT, &bert::ROBERTA];
+const TEXT_FAMILIES: &[&Family<TextTowerConfig>] = &[
+    &bert::BERT,
+    &bert::ROBERTA,
+    &bert::ELECTRA,
+    &mpnet::MPNET,
+    &distilbert::DISTILBERT,
+    &albert::ALBERT,
+    &modernbert::MODERNBERT,
+    &deberta::DEBERTA_V2,
+    &clip_text::CLIP,
+    &clip_text::SIGLIP,
+];
 
 /// Reads an image tower's config; `path` is named in errors.
 pub(crate) fn image_config(json: &Value, path: &Path) -> Result<(&'static Names, ImageTowerConfig), ModelError> {

@@ -1,0 +1,253 @@
+//! Text towers of further families equal transformers' on the tiny random models of `scripts/goldens/text_families.py`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+use dualenc_model::{
+    Dropout, DualEncoder, Pool, Pooling, RelativeBuckets, StoredNames, TextTower, TokenSequences, TowerLock,
+    TowerOptions, build_from_dual_encoder, logits_per_text, normalize, parameters, read_safetensors, text_tower_from,
+};
+
+use crate::support::{Expected, assert_close, cls, device, goldens, options, real_rows};
+
+/// Towers, and what `auto` takes of them.
+const TOWERS: [(&str, Pooling); 15] = [
+    ("mpnet", Pooling::Pooler),
+    ("distilbert", Pooling::Cls),
+    ("distilbert_mlm", Pooling::Cls),
+    ("electra", Pooling::Cls),
+    ("electra_discriminator", Pooling::Cls),
+    ("albert", Pooling::Pooler),
+    ("modernbert", Pooling::Cls),
+    ("modernbert_mlm", Pooling::Mean),
+    ("clip_text", Pooling::Pooler),
+    ("clip_text_legacy", Pooling::Pooler),
+    ("clip", Pooling::Pooler),
+    ("siglip_text", Pooling::Pooler),
+    ("siglip2_text", Pooling::Pooler),
+    ("siglip", Pooling::Pooler),
+    ("deberta_v2", Pooling::Cls),
+];
+
+fn dir(name: &str) -> PathBuf {
+    goldens("text_families").join(name)
+}
+
+fn pool(pool: Pool) -> TowerOptions {
+    TowerOptions { pool, dropout: None }
+}
+
+fn tower(dir: &Path, lock: TowerLock, options: TowerOptions) -> TextTower {
+    let (tower, audit) = text_tower_from(dir, lock, options, &device()).unwrap();
+    assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{}: {audit:?}", dir.display());
+    tower
+}
+
+/// The tokens of one case of a fixture, and the mask that they came with.
+fn tokens<'a>(expected: &'a Expected, case: &str, tower: &TextTower) -> Option<(TokenSequences, &'a [Vec<u32>])> {
+    let ids = expected.ints.get(&format!("input_ids{case}"))?;
+    let mask = &expected.ints[&format!("attention_mask{case}")];
+    let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+    let types = expected.ints.get(&format!("token_type_ids{case}")).unwrap_or(&zeros);
+    Some((TokenSequences::from_padded(ids, types, mask, tower.config().position_count()), mask))
+}
+
+/// Compares all cases of a fixture and returns their names.
+fn compare(name: &str, tower: &TextTower, dropout: &Dropout) -> Vec<&'static str> {
+    let expected = Expected::read(&dir(name));
+    let mut compared = Vec::new();
+    for case in ["", "_one", "_full", "_left", "_types", "_twice"] {
+        let Some((tokens, mask)) = tokens(&expected, case, tower) else { continue };
+        let output = tower.forward(&tokens, dropout).unwrap();
+        let hidden = real_rows(&expected.floats[&format!("last_hidden_state{case}")], mask);
+        assert_close(&format!("{name} hidden{case}"), output.hidden.without_autodiff(), &hidden);
+        let pooled = expected.floats.get(&format!("pooler_output{case}"));
+        // The reference pools the first column, which is padding where that stands on the left.
+        if let (Some(pooled), Pooling::Pooler, true) = (pooled, tower.pooling(), case != "_left") {
+            assert_close(&format!("{name} pooled{case}"), output.pooled.without_autodiff(), &pooled.values);
+        }
+        compared.push(case);
+    }
+    compared
+}
+
+#[test]
+fn text_towers_of_all_families_equal_the_reference() {
+    let others = [("mpnet_mlm", cls()), ("albert_mlm", cls()), ("deberta_v3", cls()), ("deberta_c2p", cls())];
+    let towers = TOWERS.iter().map(|(name, _)| (*name, TowerOptions::default())).chain(others);
+    for (name, options) in towers {
+        let compared = compare(name, &tower(&dir(name), TowerLock::Locked, options), &Dropout::off());
+        assert!(compared.starts_with(&["", "_one", "_full"]), "{name}: only {compared:?}");
+        let is_clip = name.contains("clip");
+        assert_eq!(compared.contains(&"_left"), !is_clip && !name.contains("siglip"), "{name}: {compared:?}");
+    }
+}
+
+#[test]
+fn a_trainable_text_tower_computes_what_a_locked_one_does() {
+    let without_dropout = |pool| TowerOptions { pool, dropout: Some(0.0) };
+    for name in ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta_v3"] {
+        let tower = tower(&dir(name), TowerLock::Unlocked, without_dropout(Pool::Auto));
+        let compared = compare(name, &tower, &Dropout::training(1));
+        assert!(compared.len() >= 3, "{name}: only {compared:?}");
+    }
+}
+
+/// A short caption beside a long one leaves slots of padding that see nothing within a local window.
+#[test]
+fn every_gradient_of_a_text_tower_is_finite() {
+    for name in ["modernbert", "deberta_v3", "deberta_v2", "clip_text", "albert", "mpnet", "electra"] {
+        let tower = tower(&dir(name), TowerLock::Unlocked, pool(Pool::Mean));
+        let ids = vec![vec![9; 16], vec![8; 2], vec![7]];
+        let types = ids.iter().map(|ids| vec![0; ids.len()]).collect();
+        let output = tower.forward(&TokenSequences::new(ids, types), &Dropout::training(1)).unwrap();
+        let gradients = output.pooled.square().sum().backward();
+        let mut checked = GradientCheck { gradients: &gradients, without: Vec::new(), checked: 0 };
+        tower.visit(&mut checked);
+        assert!(checked.without.is_empty(), "{name}: no gradient for {:?}", checked.without);
+        assert!(checked.checked > 10);
+    }
+}
+
+struct GradientCheck<'a> {
+    gradients: &'a Gradients,
+    without: Vec<Vec<usize>>,
+    checked: usize,
+}
+
+impl ModuleVisitor for GradientCheck<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        match value.grad(self.gradients) {
+            None => self.without.push(value.dims().to_vec()),
+            Some(gradient) => {
+                let values = parameters::host(gradient).unwrap().values;
+                assert!(values.iter().all(|value| value.is_finite()), "a gradient of {:?} is not finite", value.dims());
+                self.checked += 1;
+            }
+        }
+    }
+}
+
+#[test]
+fn auto_pooling_is_the_familys_own_or_the_first_token() {
+    for (name, expected) in TOWERS {
+        assert_eq!(tower(&dir(name), TowerLock::Locked, TowerOptions::default()).pooling(), expected, "{name}");
+        for (asked, expected) in [(Pool::Mean, Pooling::Mean), (Pool::Cls, Pooling::Cls)] {
+            assert_eq!(tower(&dir(name), TowerLock::Locked, pool(asked)).pooling(), expected, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_pooler_that_the_family_does_not_have_is_refused_with_the_choices() {
+    let error = text_tower_from(&dir("distilbert"), TowerLock::Locked, pool(Pool::Pooler), &device()).map(drop);
+    let text = error.unwrap_err().to_string();
+    assert!(text.contains("a `distilbert` tower has no pooler; choose \"cls\", \"mean\" or \"auto\""), "{text}");
+}
+
+/// A copy of a fixture with files of sentence-transformers in it.
+fn sentence_transformers(name: &str, modules: Option<&str>, place: &str, pooling: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        fs::copy(dir(name).join(file), copy.path().join(file)).unwrap();
+    }
+    if let Some(modules) = modules {
+        fs::write(copy.path().join("modules.json"), modules).unwrap();
+    }
+    fs::create_dir(copy.path().join(place)).unwrap();
+    fs::write(copy.path().join(place).join("config.json"), pooling).unwrap();
+    copy
+}
+
+const MEAN: &str =
+    r#"{"word_embedding_dimension": 12, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}"#;
+const FIRST: &str = r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#;
+const MODULES: &str = r#"[
+    {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+    {"idx": 1, "name": "1", "path": "pool", "type": "sentence_transformers.models.Pooling"}
+]"#;
+
+#[test]
+fn sentence_transformers_decides_where_there_is_no_pooler() {
+    let pooling = |name: &str, modules, place, config: &str| {
+        let copy = sentence_transformers(name, modules, place, config);
+        tower(copy.path(), TowerLock::Locked, TowerOptions::default()).pooling()
+    };
+    // The family has no pooler.
+    assert_eq!(pooling("distilbert", None, "1_Pooling", MEAN), Pooling::Mean);
+    assert_eq!(pooling("modernbert_mlm", None, "1_Pooling", FIRST), Pooling::Cls);
+    assert_eq!(pooling("distilbert", Some(MODULES), "pool", MEAN), Pooling::Mean);
+    assert_eq!(pooling("distilbert", None, "1_Pooling", r#"{"pooling_mode": "mean"}"#), Pooling::Mean);
+    // The weights lack it: a locked tower is refused without the pooling config, and is not with it.
+    assert_eq!(pooling("mpnet_mlm", None, "1_Pooling", MEAN), Pooling::Mean);
+    let refused = text_tower_from(&dir("mpnet_mlm"), TowerLock::Locked, TowerOptions::default(), &device()).map(drop);
+    assert!(refused.unwrap_err().to_string().contains("`text_pool = \"cls\"`"));
+    // The tower's own pooler comes first.
+    assert_eq!(pooling("mpnet", None, "1_Pooling", MEAN), Pooling::Pooler);
+}
+
+#[test]
+fn a_pooling_that_no_tower_here_does_is_refused() {
+    let copy = sentence_transformers("distilbert", None, "1_Pooling", r#"{"pooling_mode_max_tokens": true}"#);
+    let refused = text_tower_from(copy.path(), TowerLock::Locked, TowerOptions::default(), &device()).map(drop);
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("the pooling is `max`; supported: cls, mean"), "{text}");
+    tower(copy.path(), TowerLock::Locked, cls());
+}
+
+#[test]
+fn siglip_wants_every_caption_at_full_length() {
+    let config = |name: &str| tower(&dir(name), TowerLock::Locked, TowerOptions::default()).config().clone();
+    assert_eq!((config("siglip_text").pad_to, config("siglip_text").pad_id), (Some(18), 1));
+    assert_eq!((config("clip_text").pad_to, config("mpnet").pad_to), (None, None));
+    let siglip2 = tower(&dir("siglip2_text"), TowerLock::Locked, TowerOptions::default());
+    assert_eq!((siglip2.pooled_width(), siglip2.config().encoder.width), (8, 12));
+}
+
+#[test]
+fn relative_positions_fall_into_the_references_buckets() {
+    let expected = Expected::read(&dir("buckets"));
+    let mpnet = RelativeBuckets::Sides { rows: 32, max_distance: 128 };
+    let deberta = |span, max_distance| RelativeBuckets::Centred { span, max_distance: Some(max_distance) };
+    for (name, buckets) in [
+        ("mpnet", mpnet),
+        ("deberta_256_512", deberta(256, 512)),
+        ("deberta_32_128", deberta(32, 128)),
+        ("deberta_4_18", deberta(4, 18)),
+    ] {
+        let rows: Vec<u32> = (1..=1199).map(|key| buckets.row(600, key) as u32).collect();
+        assert_eq!(rows, expected.ints[name][0], "{name}");
+    }
+}
+
+#[test]
+fn dual_encoders_with_every_text_tower_equal_the_reference() {
+    let pairs = ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta"];
+    for name in pairs.iter().map(|name| format!("pair_{name}")).chain(["pair_clip_text_v4".to_owned()]) {
+        let expected = Expected::read(&dir(&name));
+        let model: DualEncoder = build_from_dual_encoder(&dir(&name), &options("LL"), &device()).unwrap().model.valid();
+        let (tokens, _) = tokens(&expected, "", &model.text_tower).unwrap();
+        let image = model.image_features(expected.tensor("pixel_values"), &Dropout::off());
+        let text = model.text_features(&tokens, &Dropout::off()).unwrap();
+        assert_close(&format!("{name} image_features"), image.clone(), &expected.floats["image_features"].values);
+        assert_close(&format!("{name} text_features"), text.clone(), &expected.floats["text_features"].values);
+        let logits = logits_per_text(&model, normalize(image), normalize(text));
+        assert_close(&format!("{name} logits"), logits, &expected.floats["logits_per_text"].values);
+    }
+}
+
+#[test]
+fn every_text_tower_is_written_as_it_was_read() {
+    for name in ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta"] {
+        let dir = dir(&format!("pair_{name}"));
+        let built = build_from_dual_encoder(&dir, &options("UU"), &device()).unwrap();
+        assert!(built.text_audit.unused.is_empty(), "{name}: {:?}", built.text_audit.unused);
+        let names = StoredNames::new(&built.image_config, &built.text_config).unwrap();
+        let written = names.stored(parameters::collect(&built.model, parameters::Which::All).unwrap()).unwrap();
+        let stored = read_safetensors(&dir.join("model.safetensors")).unwrap();
+        assert!(written == stored, "{name}: parameters written and parameters of the reference differ");
+    }
+}
