@@ -10,6 +10,8 @@ from transformers import (
     AlbertConfig,
     AlbertForMaskedLM,
     AlbertModel,
+    BertConfig,
+    CamembertConfig,
     CLIPConfig,
     CLIPModel,
     CLIPTextConfig,
@@ -30,6 +32,7 @@ from transformers import (
     MPNetConfig,
     MPNetForMaskedLM,
     MPNetModel,
+    RobertaConfig,
     Siglip2TextConfig,
     Siglip2TextModel,
     SiglipConfig,
@@ -40,6 +43,7 @@ from transformers import (
     VisionTextDualEncoderModel,
     ViTConfig,
     ViTModel,
+    XLMRobertaConfig,
 )
 from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
 from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
@@ -274,6 +278,26 @@ def buckets() -> dict:
     return deberta | {"mpnet": MPNetEncoder.relative_position_bucket(distance)}
 
 
+def defaults() -> list[dict]:
+    """Every key of the config classes, at its default."""
+    classes = (
+        BertConfig,
+        RobertaConfig,
+        XLMRobertaConfig,
+        CamembertConfig,
+        MPNetConfig,
+        DistilBertConfig,
+        ElectraConfig,
+        AlbertConfig,
+        ModernBertConfig,
+        CLIPTextConfig,
+        SiglipTextConfig,
+        Siglip2TextConfig,
+        DebertaV2Config,
+    )
+    return [json.loads(config().to_json_string(use_diff=False)) for config in classes]
+
+
 def check(folder: Path) -> None:
     """The traps these fixtures are for must be in them."""
 
@@ -308,6 +332,7 @@ def write(folder: Path) -> None:
         model.save_pretrained(folder / f"pair_{name}")
         save_tensors(folder / f"pair_{name}" / "expected.safetensors", pair_outputs(name, model))
     double_prefix(folder / "pair_clip_text", folder / "pair_clip_text_v4")
+    save_json(folder / "defaults.json", defaults())
     (folder / "buckets").mkdir()
     save_tensors(folder / "buckets" / "expected.safetensors", buckets())
     check(folder)

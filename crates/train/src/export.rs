@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dualenc_model::{DUAL_ENCODER_TYPE, HostTensor, PoolerActivation, Pooling, StoredNames, parameters};
+use dualenc_model::{DUAL_ENCODER_TYPE, HostTensor, PoolerActivation, Pooling, StoredNames, TextPooler, parameters};
 use parameters::Which;
 use serde_json::{Value, json};
 
@@ -85,14 +85,23 @@ fn exported_image_config(assembly: &Assembly) -> Result<(Value, bool), TrainErro
 }
 
 fn check_text_pooling(assembly: &Assembly) -> Result<(), TrainError> {
-    match assembly.model.text_tower.pooling() {
-        Pooling::Pooler => Ok(()),
-        Pooling::Cls | Pooling::Mean => Err(TrainError::Usage(
-            "transformers' VisionTextDualEncoder always takes the text tower's pooler, a tanh layer; train with \
-             `text_pool = \"auto\"` to export"
-                .to_owned(),
-        )),
-    }
+    let tower = &assembly.model.text_tower;
+    let problem = match (tower.pooling(), tower.config().pooler) {
+        (_, TextPooler::Absent(_)) => {
+            let family = assembly.text_config["model_type"].as_str().unwrap_or_default();
+            format!(
+                "cannot run a `{family}` text tower, which has no pooler; train with a family that has one to export"
+            )
+        }
+        (Pooling::Pooler, _) if tower.pooled_width() != tower.config().encoder.width => {
+            "cannot project a text tower whose pooled output is not as wide as its tokens".to_owned()
+        }
+        (Pooling::Pooler, _) => return Ok(()),
+        (Pooling::Cls | Pooling::Mean, _) => {
+            "always takes the text tower's pooler; train with `text_pool = \"auto\"` to export".to_owned()
+        }
+    };
+    Err(TrainError::Usage(format!("transformers' VisionTextDualEncoder {problem}")))
 }
 
 fn identity(width: usize) -> HostTensor {

@@ -110,7 +110,8 @@ fn bert(
 }
 
 fn roberta(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
-    let config = bert(keys, defaults(768, 12, 12, 3072), 50_265, 1)?;
+    let vocab_size = if keys.json["model_type"] == "roberta" { 50_265 } else { 30_522 };
+    let config = bert(keys, defaults(768, 12, 12, 3072), vocab_size, 1)?;
     let padding = config.pad_id;
     after_padding(keys, config, padding)
 }

@@ -78,3 +78,21 @@ fn read<C>(
     })?;
     Ok((&family.names, (family.config)(&keys)?))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+    use super::*;
+
+    #[test]
+    fn an_absent_key_has_the_default_of_the_config_class() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/text_families/defaults.json");
+        let all: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        for whole in all {
+            let bare = serde_json::json!({ "model_type": whole["model_type"] });
+            let read = |config| text_config(config, &path).unwrap().1;
+            assert_eq!(read(&bare), read(&whole), "{}", whole["model_type"]);
+        }
+    }
+}
