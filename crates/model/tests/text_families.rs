@@ -162,6 +162,21 @@ fn sentence_transformers(name: &str, modules: Option<&str>, place: &str, pooling
     copy
 }
 
+/// Early CLIP configs say the same twice, and hold to the other one.
+#[test]
+fn a_clips_older_text_config_comes_first() {
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(dir("clip").join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
+    let text = fs::read_to_string(dir("clip").join("config.json")).unwrap();
+    let mut config: serde_json::Value = serde_json::from_str(&text).unwrap();
+    config["text_config_dict"] = config["text_config"].take();
+    config["text_config"] = serde_json::json!({ "hidden_size": 999 });
+    fs::write(copy.path().join("config.json"), config.to_string()).unwrap();
+    let expected = tower(&dir("clip"), TowerLock::Locked, TowerOptions::default());
+    let found = tower(copy.path(), TowerLock::Locked, TowerOptions::default());
+    assert_eq!(found.config(), expected.config());
+}
+
 const MEAN: &str =
     r#"{"word_embedding_dimension": 12, "pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}"#;
 const FIRST: &str = r#"{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}"#;

@@ -83,6 +83,8 @@ fn read<C>(
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -90,9 +92,31 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/text_families/defaults.json");
         let all: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
         for whole in all {
-            let bare = serde_json::json!({ "model_type": whole["model_type"] });
+            let bare = json!({ "model_type": whole["model_type"] });
             let read = |config| text_config(config, &path).unwrap().1;
             assert_eq!(read(&bare), read(&whole), "{}", whole["model_type"]);
+        }
+    }
+
+    #[test]
+    fn what_a_text_family_cannot_do_is_refused_by_name() {
+        let rope = json!({ "full_attention": { "rope_type": "yarn", "rope_theta": 1.0 } });
+        for (config, expected) in [
+            (json!({ "model_type": "deberta-v2", "conv_kernel_size": 3 }), "`conv_kernel_size`"),
+            (json!({ "model_type": "deberta-v2", "pos_att_type": "p2c" }), "`pos_att_type` without"),
+            (json!({ "model_type": "albert", "inner_group_num": 2 }), "`inner_group_num` is 2"),
+            (json!({ "model_type": "albert", "num_hidden_groups": 13 }), "`num_hidden_groups` is 13"),
+            (json!({ "model_type": "mpnet", "relative_attention_num_buckets": 16 }), "the reference counts in 32"),
+            (json!({ "model_type": "mpnet", "max_position_embeddings": 2 }), "`max_position_embeddings` is only 2"),
+            (json!({ "model_type": "modernbert", "rope_parameters": rope }), "`rope_type` is `yarn`"),
+            (json!({ "model_type": "modernbert", "layer_types": ["full_attention"] }), "1 entries for 22 layers"),
+            (json!({ "model_type": "modernbert", "classifier_pooling": "max" }), "`classifier_pooling` is `max`"),
+            (json!({ "model_type": "distilbert", "activation": "mish" }), "`activation` is `\"mish\"`"),
+            (json!({ "model_type": "electra", "is_decoder": true }), "`is_decoder` is true"),
+            (json!({ "model_type": "gpt2" }), "modernbert, deberta-v2, clip_text_model, siglip_text_model"),
+        ] {
+            let error = text_config(&config, Path::new("config.json")).map(drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{config}: {error}");
         }
     }
 }
