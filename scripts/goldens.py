@@ -6,9 +6,10 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
     python -m venv .venv-goldens
     .venv-goldens/bin/pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 \
         numpy==2.4.6 pillow==13.0.0 tokenizers==0.23.3 safetensors==0.8.0
+    .venv-goldens/bin/pip install --no-deps timm==1.0.31
     .venv-goldens/bin/python scripts/goldens.py
 
-Give section names to write only those: towers dual train resize decode processor tokens
+Give section names to write only those: towers dual train resize decode processor pixels tokens
 text_families.
 The same versions on the same machine write the same bytes.
 """
@@ -24,8 +25,18 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-SECTIONS = ("towers", "dual", "train", "resize", "decode", "processor", "tokens", "text_families")
-PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors")
+SECTIONS = (
+    "towers",
+    "dual",
+    "train",
+    "resize",
+    "decode",
+    "processor",
+    "pixels",
+    "tokens",
+    "text_families",
+)
+PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm")
 
 
 def versions() -> str:

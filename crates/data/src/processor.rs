@@ -6,29 +6,37 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::error::DataError;
+use crate::geometry::{CenterCrop, CropStyle, Resize, Span};
 use crate::image::RgbImage;
-use crate::processor_config;
 use crate::resize::{Filter, Window, resize_window};
+use crate::resize_float::resize_float;
+use crate::{processor_config, processor_family};
 
-/// What a resize aims at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Resize {
-    /// Both sides, whatever the aspect.
-    Exact { height: u32, width: u32 },
-    /// The shorter side, keeping the aspect; if the longer side would pass `longest`, that one instead.
-    ShortestEdge { edge: u32, longest: Option<u32> },
-}
+/// Mean and standard deviation of each channel.
+pub(crate) type Statistics = ([f64; 3], [f64; 3]);
 
-/// The steps in order; `None` leaves one out.
+/// The steps; `None` leaves one out.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Steps {
+    pub(crate) order: Order,
     pub(crate) resize: Option<Resize>,
     pub(crate) filter: Filter,
-    /// Height and width.
-    pub(crate) crop: Option<(u32, u32)>,
+    pub(crate) crop: Option<CenterCrop>,
     pub(crate) rescale: Option<f64>,
-    /// Mean and standard deviation of each channel.
-    pub(crate) normalize: Option<([f64; 3], [f64; 3])>,
+    /// Takes one off after rescaling (`rescale_offset` of EfficientNet).
+    pub(crate) minus_one: bool,
+    pub(crate) normalize: Option<Statistics>,
+    /// Divides by these once more (`include_top` of EfficientNet).
+    pub(crate) std_again: Option<[f64; 3]>,
+}
+
+/// What comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Bytes are resized, as all processors but one do.
+    ResizeBytes,
+    /// Rescaled values are resized in single precision (`DINOv3ViTImageProcessor`). Only an exact resize, no crop.
+    RescaleFirst,
 }
 
 /// Turns an RGB image into a tower's input.
@@ -39,14 +47,15 @@ pub struct ImageProcessor {
     family: String,
     is_default: bool,
     steps: Steps,
-    /// The value of each byte in each channel after rescaling and normalising.
+    /// The value of each byte in each channel: after all steps, or with [`Order::RescaleFirst`] after rescaling.
     values: Box<[[f32; 256]; 3]>,
 }
 
 impl ImageProcessor {
-    /// Reads `processor_config.json` (its `image_processor`) or `preprocessor_config.json` in `dir`.
+    /// Reads `processor_config.json` (its `image_processor`), timm's `config.json` (its `pretrained_cfg`) or
+    /// `preprocessor_config.json` in `dir`: the first there is, as transformers does.
     ///
-    /// A directory with neither but with a tower's `config.json` gets the processing of that tower type's published
+    /// A directory with none but with a tower's `config.json` gets the processing of that tower type's published
     /// checkpoints at the tower's `image_size`; [`Self::is_default`] then says so.
     ///
     /// # Errors
@@ -55,11 +64,11 @@ impl ImageProcessor {
         processor_config::from_dir(dir.as_ref())
     }
 
-    /// The processing of the published checkpoints of a tower type (`vit`, `deit`, `dinov2`, `beit`,
-    /// `clip_vision_model`, `siglip_vision_model`; others as `vit`), for `image_size` pixels if given.
+    /// The processing of the published checkpoints of a tower's `model_type` (those unknown here as `vit`), for
+    /// `image_size` pixels if given.
     #[must_use]
     pub fn standard(model_type: &str, image_size: Option<u32>) -> Self {
-        let (family, steps) = processor_config::defaults_for(model_type);
+        let (family, steps) = processor_family::standard(model_type);
         let processor = Self::new(PathBuf::new(), family.to_owned(), true, steps);
         match image_size {
             Some(image_size) => processor.with_image_size(image_size),
@@ -71,15 +80,7 @@ impl ImageProcessor {
         let mut values = Box::new([[0.0; 256]; 3]);
         for (channel, values) in values.iter_mut().enumerate() {
             for (byte, value) in values.iter_mut().enumerate() {
-                // The reference multiplies in f64, rounds to f32, then normalises in f32 (image_transforms.py,
-                // `rescale` and `normalize`).
-                *value = match steps.rescale {
-                    Some(factor) => (byte as f64 * factor) as f32,
-                    None => byte as f32,
-                };
-                if let Some((mean, std)) = steps.normalize {
-                    *value = (*value - mean[channel] as f32) / std[channel] as f32;
-                }
+                *value = steps.value(byte as u8, channel);
             }
         }
         Self { path, family, is_default, steps, values }
@@ -90,33 +91,18 @@ impl ImageProcessor {
     #[must_use]
     pub fn with_image_size(&self, image_size: u32) -> Self {
         let mut steps = self.steps;
-        let (crop_height, crop_width) = self.size();
-        let scale = |side: u32, from: u32| {
-            let scaled = (f64::from(side) * f64::from(image_size) / f64::from(from)).round();
-            (scaled as u32).max(1)
-        };
-        steps.resize = steps.resize.map(|resize| match resize {
-            Resize::Exact { height, width } => {
-                Resize::Exact { height: scale(height, crop_height), width: scale(width, crop_width) }
-            }
-            Resize::ShortestEdge { edge, longest } => {
-                let from = crop_height.min(crop_width);
-                Resize::ShortestEdge { edge: scale(edge, from), longest: longest.map(|longest| scale(longest, from)) }
-            }
-        });
-        steps.crop = steps.crop.map(|_| (image_size, image_size));
+        let (height, width) = self.output_size();
+        let factor = |side: u32| f64::from(image_size) / f64::from(side.max(1));
+        steps.resize = steps.resize.map(|resize| resize.scaled((factor(height), factor(width))));
+        steps.crop = steps.crop.map(|crop| CenterCrop { height: image_size, width: image_size, ..crop });
         Self::new(self.path.clone(), self.family.clone(), self.is_default, steps)
     }
 
     /// Height and width of the output.
     #[must_use]
     pub fn output_size(&self) -> (u32, u32) {
-        self.size()
-    }
-
-    fn size(&self) -> (u32, u32) {
         match (self.steps.crop, self.steps.resize) {
-            (Some(size), _) => size,
+            (Some(crop), _) => (crop.height, crop.width),
             (None, Some(Resize::Exact { height, width })) => (height, width),
             // The constructors admit no processor without a fixed output.
             (None, _) => (0, 0),
@@ -129,37 +115,48 @@ impl ImageProcessor {
         self.is_default
     }
 
-    /// The steps in words, for a person.
+    /// Type, steps and output in words, for a person.
     #[must_use]
     pub fn describe(&self) -> String {
-        let mut steps = Vec::new();
-        let filter = format!("{:?}", self.steps.filter).to_lowercase();
-        match self.steps.resize {
-            Some(Resize::Exact { height, width }) => steps.push(format!("resize to {width}x{height} ({filter})")),
-            Some(Resize::ShortestEdge { edge, longest: None }) => {
-                steps.push(format!("resize the shorter side to {edge} ({filter})"));
-            }
-            Some(Resize::ShortestEdge { edge, longest: Some(longest) }) => {
-                steps.push(format!("resize the shorter side to {edge}, the longer to at most {longest} ({filter})"));
-            }
-            None => {}
+        let steps = &self.steps;
+        let mut words = Vec::new();
+        if let Some(resize) = steps.resize {
+            words.push(format!("{} ({})", resize.describe(), format!("{:?}", steps.filter).to_lowercase()));
         }
-        if let Some((height, width)) = self.steps.crop {
-            steps.push(format!("crop the middle {width}x{height}"));
+        if let Some(crop) = steps.crop {
+            words.push(format!("crop the middle {}x{}", crop.width, crop.height));
         }
-        if let Some((mean, std)) = self.steps.normalize {
-            steps.push(format!("normalise by mean {mean:?}, std {std:?}"));
+        match steps.rescale {
+            Some(factor) if (factor * 255.0 - 1.0).abs() < 1e-6 => {}
+            Some(factor) => words.push(format!("multiply bytes by {factor}")),
+            None => words.push("leave bytes as they are".to_owned()),
         }
-        steps.join(", ")
+        if steps.minus_one {
+            words.push("take 1 off".to_owned());
+        }
+        if let Some((mean, std)) = steps.normalize {
+            words.push(format!("normalise by mean {mean:?}, std {std:?}"));
+        }
+        if let Some(std) = steps.std_again {
+            words.push(format!("divide by {std:?}"));
+        }
+        format!("{}: {}", self.family, words.join(", "))
     }
 
     /// Processes one image to `[3, height, width]`, flat.
     #[must_use]
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
-        let (out_height, out_width) = self.size();
-        let (height, width) = self.resized(image);
-        let rows = Crop::new(height, out_height);
-        let columns = Crop::new(width, out_width);
+        if self.steps.order == Order::RescaleFirst {
+            return self.process_rescaled(image);
+        }
+        let (out_height, out_width) = self.output_size();
+        let (height, width) = (image.height.max(1), image.width.max(1));
+        let (height, width) = self.steps.resize.map_or((height, width), |resize| resize.target(height, width));
+        let whole = |len| Span { start: 0, len, pad: 0 };
+        let (rows, columns, fill) = match self.steps.crop {
+            Some(crop) => (crop.span(height, out_height), crop.span(width, out_width), crop.fill()),
+            None => (whole(out_height), whole(out_width), [0; 3]),
+        };
         // Pixels outside the crop are never computed.
         let window = Window { x: columns.start, y: rows.start, width: columns.len, height: rows.len };
         let resized = resize_window(image, width, height, self.steps.filter, window);
@@ -172,8 +169,8 @@ impl ImageProcessor {
                 out.extend(pixels.iter().map(|pixel| values[usize::from(pixel[channel])]));
                 continue;
             }
-            // The reference pads with zeros before it rescales and normalises.
-            out.resize(plane * (channel + 1), values[0]);
+            // The reference pads before it rescales and normalises.
+            out.resize(plane * (channel + 1), values[usize::from(fill[channel])]);
             let padded = &mut out[plane * channel..];
             for (row, pixels) in pixels.chunks_exact((columns.len as usize).max(1)).enumerate() {
                 let start = (row + rows.pad as usize) * out_width as usize + columns.pad as usize;
@@ -185,22 +182,17 @@ impl ImageProcessor {
         out
     }
 
-    /// Height and width after the resize.
-    fn resized(&self, image: &RgbImage) -> (u32, u32) {
-        let (height, width) = (image.height.max(1), image.width.max(1));
-        match self.steps.resize {
-            None => (height, width),
-            Some(Resize::Exact { height, width }) => (height, width),
-            Some(Resize::ShortestEdge { edge, longest: None }) => {
-                let (short, long) = (height.min(width), height.max(width));
-                // `int(size * long / short)` of `get_resize_output_image_size`.
-                let long = (f64::from(edge) * f64::from(long) / f64::from(short)) as u32;
-                if width <= height { (long, edge) } else { (edge, long) }
-            }
-            Some(Resize::ShortestEdge { edge, longest: Some(longest) }) => {
-                with_aspect_ratio(height, width, edge, longest)
+    /// [`Order::RescaleFirst`].
+    fn process_rescaled(&self, image: &RgbImage) -> Vec<f32> {
+        let (height, width) = self.output_size();
+        let mut out = resize_float(image, &self.values, width, height, self.steps.filter);
+        if let Some((mean, std)) = self.steps.normalize {
+            for (channel, plane) in out.chunks_exact_mut((height as usize * width as usize).max(1)).enumerate() {
+                let (mean, std) = (mean[channel] as f32, std[channel] as f32);
+                plane.iter_mut().for_each(|value| *value = (*value - mean) / std);
             }
         }
+        out
     }
 
     /// A hash of everything that changes the output, for the key of a feature cache.
@@ -208,30 +200,48 @@ impl ImageProcessor {
     pub fn fingerprint(&self) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         // Changes when the meaning of the steps below changes, or the arithmetic of decoding or resizing.
-        hasher.update(b"dualenc image processing 1");
-        hasher.update(format!("{:?} {:?} {:?}", self.steps.resize, self.steps.filter, self.steps.crop).as_bytes());
+        hasher.update(b"dualenc image processing 2");
+        let Steps { order, resize, filter, crop, normalize, .. } = &self.steps;
+        hasher.update(format!("{order:?} {resize:?} {filter:?} {crop:?} {normalize:?}").as_bytes());
         for value in self.values.iter().flatten() {
             hasher.update(&value.to_le_bytes());
         }
         *hasher.finalize().as_bytes()
     }
 
-    /// The object of a `preprocessor_config.json` that makes the reference do the same.
+    /// The object of a `preprocessor_config.json` that makes the reference do the same, but for what
+    /// [`Self::export_difference`] names.
+    ///
+    /// ConvNext's and timm's processing is written as that of a processor with the same steps: the one's rule depends
+    /// on the size, and the other's file is the `config.json` of a timm model.
     #[must_use]
     pub fn to_preprocessor_json(&self) -> Value {
         let steps = &self.steps;
+        let (height, width) = self.output_size();
         let size = match steps.resize {
             Some(Resize::ShortestEdge { edge, longest: None }) => json!({"shortest_edge": edge}),
             Some(Resize::ShortestEdge { edge, longest: Some(longest) }) => {
                 json!({"shortest_edge": edge, "longest_edge": longest})
             }
             Some(Resize::Exact { height, width }) => json!({"height": height, "width": width}),
-            None => json!({"height": self.size().0, "width": self.size().1}),
+            Some(Resize::KeepRatio { height, width, inside }) => {
+                json!({"shortest_edge": if inside { height.min(width) } else { height.max(width) }})
+            }
+            None => json!({"height": height, "width": width}),
         };
-        let (height, width) = self.size();
-        let (mean, std) = steps.normalize.unwrap_or(([0.0; 3], [1.0; 3]));
-        json!({
-            "image_processor_type": format!("{}ImageProcessor", self.family),
+        let family = match self.family.as_str() {
+            "ConvNext" | "TimmWrapper" => {
+                if steps.crop.is_some() {
+                    "CLIP"
+                } else {
+                    "ViT"
+                }
+            }
+            family => family,
+        };
+        let (mean, std) = steps.normalize.unwrap_or(([0.0; 3], steps.std_again.unwrap_or([1.0; 3])));
+        let mut file = json!({
+            "image_processor_type": format!("{family}ImageProcessor"),
             "do_convert_rgb": true,
             "do_resize": steps.resize.is_some(),
             "size": size,
@@ -243,47 +253,49 @@ impl ImageProcessor {
             "do_normalize": steps.normalize.is_some(),
             "image_mean": mean,
             "image_std": std,
-        })
+        });
+        if family == "EfficientNet" {
+            file["rescale_offset"] = json!(steps.minus_one);
+            file["include_top"] = json!(steps.std_again.is_some());
+        }
+        file
     }
-}
 
-/// One axis of the reference's `center_crop`, which pads with zeros what is too small.
-struct Crop {
-    /// First kept position of the image.
-    start: u32,
-    /// Kept positions.
-    len: u32,
-    /// Zeros before them in the output.
-    pad: u32,
-}
-
-impl Crop {
-    const fn new(from: u32, to: u32) -> Self {
-        if from >= to {
-            Self { start: (from - to) / 2, len: to, pad: 0 }
-        } else {
-            Self { start: 0, len: from, pad: (to - from).div_ceil(2) }
+    /// In what the file of [`Self::to_preprocessor_json`] makes the reference process images otherwise: `None` for all
+    /// processors but timm's, some of whose transforms no image processor of transformers can express.
+    #[must_use]
+    pub fn export_difference(&self) -> Option<&'static str> {
+        match (self.steps.resize, self.steps.crop) {
+            (Some(Resize::KeepRatio { .. }), _) => {
+                Some("timm's resize to a rectangle is written as one of the shorter side, its borders as a crop")
+            }
+            (_, Some(CenterCrop { style: CropStyle::Torchvision { .. }, .. })) => {
+                Some("where the middle falls between two pixels, transformers may crop one pixel beside timm")
+            }
+            _ => None,
         }
     }
 }
 
-/// `get_size_with_aspect_ratio` of transformers' `image_transforms.py`: height and width.
-fn with_aspect_ratio(height: u32, width: u32, edge: u32, longest: u32) -> (u32, u32) {
-    let (h, w) = (f64::from(height), f64::from(width));
-    let (short, long) = (h.min(w), h.max(w));
-    let mut exact = f64::from(edge);
-    let mut size = edge;
-    if long / short * exact > f64::from(longest) {
-        exact = f64::from(longest) * short / long;
-        // Python rounds halves to even.
-        size = exact.round_ties_even() as u32;
-    }
-    let size = size.max(1);
-    if (height <= width && height == size) || (width <= height && width == size) {
-        (height, width)
-    } else if width < height {
-        (((exact * h / w) as u32).max(1), size)
-    } else {
-        (size, ((exact * w / h) as u32).max(1))
+impl Steps {
+    /// What a byte becomes, see [`ImageProcessor::values`].
+    fn value(&self, byte: u8, channel: usize) -> f32 {
+        if self.order == Order::RescaleFirst {
+            // torch multiplies in single precision.
+            return self.rescale.map_or(f32::from(byte), |factor| f32::from(byte) * factor as f32);
+        }
+        // The reference multiplies in f64, rounds to f32, then normalises in f32 (image_transforms.py, `rescale` and
+        // `normalize`).
+        let mut value = self.rescale.map_or(f32::from(byte), |factor| (f64::from(byte) * factor) as f32);
+        if self.minus_one {
+            value -= 1.0;
+        }
+        if let Some((mean, std)) = self.normalize {
+            value = (value - mean[channel] as f32) / std[channel] as f32;
+        }
+        if let Some(std) = self.std_again {
+            value /= std[channel] as f32;
+        }
+        value
     }
 }

@@ -1,83 +1,41 @@
-//! Image processor files of Hugging Face: `preprocessor_config.json` (transformers 4) and `processor_config.json`
-//! (transformers 5), and what each processor type takes for granted.
+//! Image processor files of Hugging Face: `preprocessor_config.json` (transformers 4), `processor_config.json`
+//! (transformers 5), and timm's `config.json`.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::error::{DataError, nearest};
-use crate::processor::{ImageProcessor, Resize, Steps};
+use crate::geometry::{CenterCrop, Resize};
+use crate::processor::{ImageProcessor, Order, Steps};
+use crate::processor_family::{
+    CONVNEXT_CROP_SHARE, CROP_SIDE, IMAGENET_STANDARD, KNOWN, class_defaults, convnext, defaults_to_square,
+    of_model_type,
+};
 use crate::resize::Filter;
-
-/// `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD` of transformers (`image_utils.py`, also the next two).
-const IMAGENET_DEFAULT: ([f64; 3], [f64; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
-const IMAGENET_STANDARD: ([f64; 3], [f64; 3]) = ([0.5; 3], [0.5; 3]);
-const OPENAI_CLIP: ([f64; 3], [f64; 3]) = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
-
-/// Processor types read here.
-const KNOWN: [&str; 7] = ["ViT", "DeiT", "Beit", "CLIP", "Bit", "Siglip", "ChineseCLIP"];
+use crate::timm_config;
 
 /// A side longer than this is a mistake (or an attack), not an image size: the decoder's own limit.
 const MAX_SIDE_PX: u64 = 16_384;
 
-/// The class attributes of the processor type (`image_processing_pil_*.py` of transformers 5.23).
-fn class_defaults(family: &str) -> Option<Steps> {
-    let exact = |side| Some(Resize::Exact { height: side, width: side });
-    let shortest = |edge| Some(Resize::ShortestEdge { edge, longest: None });
-    let (resize, filter, crop, (mean, std)) = match family {
-        "ViT" => (exact(224), Filter::Bilinear, None, IMAGENET_STANDARD),
-        "DeiT" => (exact(256), Filter::Bicubic, Some((224, 224)), IMAGENET_STANDARD),
-        "Beit" => (exact(224), Filter::Bicubic, None, IMAGENET_STANDARD),
-        "Siglip" => (exact(224), Filter::Bicubic, None, IMAGENET_STANDARD),
-        "CLIP" | "Bit" | "ChineseCLIP" => (shortest(224), Filter::Bicubic, Some((224, 224)), OPENAI_CLIP),
-        _ => return None,
-    };
-    Some(Steps { resize, filter, crop, rescale: Some(1.0 / 255.0), normalize: Some((mean, std)) })
-}
-
-/// The processing of a tower that comes without a processor file: that of the published checkpoints of its type,
-/// scaled to `image_size`.
-///
-/// DINOv2: shortest edge 256, crop 224, bicubic, ImageNet statistics. DeiT: 256, crop 224, ImageNet statistics. Others: the
-/// class defaults of their processor.
-pub(crate) fn defaults_for(model_type: &str) -> (&'static str, Steps) {
-    let imagenet = Some((IMAGENET_DEFAULT.0, IMAGENET_DEFAULT.1));
-    let class = |family| (family, class_defaults(family).unwrap_or(VIT));
-    match model_type {
-        "dinov2" | "dinov2_with_registers" => {
-            let resize = Some(Resize::ShortestEdge { edge: 256, longest: None });
-            ("Bit", Steps { resize, normalize: imagenet, ..class("Bit").1 })
-        }
-        "deit" => ("DeiT", Steps { normalize: imagenet, ..class("DeiT").1 }),
-        "beit" => class("Beit"),
-        "clip" | "clip_vision_model" | "chinese_clip_vision_model" => class("CLIP"),
-        "siglip" | "siglip_vision_model" => class("Siglip"),
-        _ => ("ViT", VIT),
-    }
-}
-
-const VIT: Steps = Steps {
-    resize: Some(Resize::Exact { height: 224, width: 224 }),
-    filter: Filter::Bilinear,
-    crop: None,
-    rescale: Some(1.0 / 255.0),
-    normalize: Some((IMAGENET_STANDARD.0, IMAGENET_STANDARD.1)),
-};
-
 /// See [`ImageProcessor::from_dir`].
 pub(crate) fn from_dir(dir: &Path) -> Result<ImageProcessor, DataError> {
+    let model = dir.join("config.json");
     let nested = dir.join("processor_config.json");
     if let Some(mut config) = read_object(&nested)?
         && let Some(Value::Object(processor)) = config.remove("image_processor")
     {
-        return parse(&nested, &processor);
+        return parse(&nested, &processor, &model);
+    }
+    let config = read_object(&model)?;
+    if let Some(Value::Object(pretrained)) = config.as_ref().and_then(|config| config.get("pretrained_cfg")) {
+        return timm_config::parse(&model, pretrained);
     }
     let flat = dir.join("preprocessor_config.json");
-    if let Some(config) = read_object(&flat)? {
-        return parse(&flat, &config);
+    if let Some(processor) = read_object(&flat)? {
+        return parse(&flat, &processor, &model);
     }
-    let model = dir.join("config.json");
-    let config = read_object(&model)?.ok_or_else(|| DataError::Processor {
+    let config = config.ok_or_else(|| DataError::Processor {
         path: dir.to_owned(),
         key: "image processor".to_owned(),
         found: "missing".to_owned(),
@@ -85,15 +43,17 @@ pub(crate) fn from_dir(dir: &Path) -> Result<ImageProcessor, DataError> {
             "`preprocessor_config.json`, `processor_config.json`, or a tower's `config.json` to choose defaults by"
                 .to_owned(),
     })?;
-    let tower = match config.get("vision_config") {
-        Some(Value::Object(vision)) => vision,
-        _ => &config,
-    };
+    let tower = tower(&config);
     let model_type = tower.get("model_type").and_then(Value::as_str).unwrap_or("vit");
     let image_size = tower.get("image_size").and_then(Value::as_u64).filter(|&size| (1..=MAX_SIDE_PX).contains(&size));
     // DINOv2 was trained at 518 pixels and is used at 224 with interpolated positions.
     let image_size = image_size.filter(|_| !model_type.starts_with("dinov2"));
     Ok(ImageProcessor::standard(model_type, image_size.map(|size| size as u32)))
+}
+
+/// The image tower's part of a model's config.
+fn tower(config: &Map<String, Value>) -> &Map<String, Value> {
+    config.get("vision_config").and_then(Value::as_object).unwrap_or(config)
 }
 
 fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, DataError> {
@@ -108,19 +68,23 @@ fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, DataError> {
         .map_err(|error| DataError::Malformed { path: path.to_owned(), reason: format!("not a JSON object: {error}") })
 }
 
-/// The processor that a file's object describes.
-pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImageProcessor, DataError> {
+/// The processor that a file's object describes; `model` is the config whose `model_type` tells the type if the file
+/// does not.
+fn parse(path: &Path, config: &Map<String, Value>, model: &Path) -> Result<ImageProcessor, DataError> {
+    if let Some(Value::Object(pretrained)) = config.get("pretrained_cfg") {
+        return timm_config::parse(path, pretrained);
+    }
     let reader = Reader { path, config };
-    let family = reader.family()?;
-    let defaults = class_defaults(family).unwrap_or(VIT);
-    // The old files of these classes gave one number for the shortest edge (`default_to_square = False`).
-    let square = !matches!(family, "CLIP" | "Bit" | "ChineseCLIP" | "Siglip");
-
-    let resize = if reader.flag("do_resize", defaults.resize.is_some())? {
-        reader.resize(square)?.or(defaults.resize)
-    } else {
-        None
+    let family = match reader.family()? {
+        Some(family) => family,
+        None => {
+            let config = read_object(model)?;
+            let model_type = config.as_ref().and_then(|config| tower(config).get("model_type")?.as_str());
+            // The first files of ViT and DeiT named no type.
+            of_model_type(model_type.unwrap_or("vit"))
+        }
     };
+    let defaults = class_defaults(family);
     let filter = match reader.get("resample") {
         None => defaults.filter,
         Some(code) => code.as_u64().and_then(Filter::from_code).ok_or_else(|| {
@@ -131,44 +95,68 @@ pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImagePro
             )
         })?,
     };
+    let (resize, own_crop) = reader.resize_and_own_crop(family, &defaults)?;
     let crop = if reader.flag("do_center_crop", defaults.crop.is_some())? {
-        // A class that does not crop by itself still has this size to crop to.
-        Some(reader.crop()?.or(defaults.crop).unwrap_or((224, 224)))
-    } else {
-        None
-    };
-    let rescale = if reader.flag("do_rescale", true)? { Some(reader.rescale_factor()?) } else { None };
-    let normalize = if reader.flag("do_normalize", true)? {
-        let (mean, std) = defaults.normalize.unwrap_or(IMAGENET_STANDARD);
-        let std = reader.channels("image_std", std)?;
-        if std.contains(&0.0) {
-            return Err(reader.error("image_std", &json!(std), "numbers other than 0"));
+        if own_crop.is_some() {
+            return Err(reader.error("do_center_crop", &json!(true), "`false`: this processor crops while it resizes"));
         }
-        Some((reader.channels("image_mean", mean)?, std))
+        let (height, width) = match (reader.crop()?, defaults.crop) {
+            (Some(size), _) => size,
+            (None, Some(crop)) => (crop.height, crop.width),
+            (None, None) => (CROP_SIDE, CROP_SIDE),
+        };
+        Some(CenterCrop::new(height, width))
     } else {
-        None
+        own_crop
     };
+    let rescale =
+        if reader.flag("do_rescale", true)? { Some(reader.number("rescale_factor", 1.0 / 255.0)?) } else { None };
+    let (mean, std) = defaults.normalize.unwrap_or(IMAGENET_STANDARD);
+    let (mean, std) = (reader.channels("image_mean", mean)?, reader.channels("image_std", std)?);
+    if std.contains(&0.0) {
+        return Err(reader.error("image_std", &json!(std), "numbers other than 0"));
+    }
+    let normalize = reader.flag("do_normalize", true)?.then_some((mean, std));
+    let efficientnet = family == "EfficientNet";
+    let minus_one = efficientnet && reader.flag("rescale_offset", false)? && rescale.is_some();
+    let std_again = (efficientnet && reader.flag("include_top", true)?).then_some(std);
+    if reader.flag("do_pad", false)? {
+        return Err(reader.error("do_pad", &json!(true), "`false`"));
+    }
     if crop.is_none() && !matches!(resize, Some(Resize::Exact { .. })) {
         let size = reader.get("size").cloned().unwrap_or(Value::Null);
         let expected = "`height` and `width`, or a centre crop after it, so that all outputs have one size";
         return Err(reader.error("size", &size, expected));
     }
-    let steps = Steps { resize, filter, crop, rescale, normalize };
+    if defaults.order == Order::RescaleFirst {
+        if crop.is_some() {
+            return Err(reader.error("do_center_crop", &json!(true), "`false` for this processor"));
+        }
+        if !matches!(filter, Filter::Bilinear | Filter::Bicubic) {
+            return Err(reader.error(
+                "resample",
+                &json!(filter.code()),
+                "2 (bilinear) or 3 (bicubic) for this processor",
+            ));
+        }
+    }
+    let steps = Steps { resize, filter, crop, rescale, minus_one, normalize, std_again, ..defaults };
     Ok(ImageProcessor::new(path.to_owned(), family.to_owned(), false, steps))
 }
 
-struct Reader<'a> {
-    path: &'a Path,
-    config: &'a Map<String, Value>,
+/// Values of a file's object, with errors that name it.
+pub(crate) struct Reader<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) config: &'a Map<String, Value>,
 }
 
 impl Reader<'_> {
     /// The value of a key; `null` counts as absent, as in transformers.
-    fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.config.get(key).filter(|value| !value.is_null())
     }
 
-    fn error(&self, key: &str, found: &Value, expected: &str) -> DataError {
+    pub(crate) fn error(&self, key: &str, found: &Value, expected: &str) -> DataError {
         DataError::Processor {
             path: PathBuf::from(self.path),
             key: key.to_owned(),
@@ -177,15 +165,23 @@ impl Reader<'_> {
         }
     }
 
-    fn family(&self) -> Result<&'static str, DataError> {
+    /// The type without prefix and suffixes, if the file names one.
+    fn family(&self) -> Result<Option<&'static str>, DataError> {
         let key =
             if self.get("image_processor_type").is_some() { "image_processor_type" } else { "feature_extractor_type" };
-        // The first files of ViT and DeiT named no type.
-        let Some(value) = self.get(key) else { return Ok("ViT") };
+        let Some(value) = self.get(key) else { return Ok(None) };
         let name = value.as_str().unwrap_or("");
         let stem = name.trim_end_matches("Fast").trim_end_matches("Pil");
         let stem = stem.trim_end_matches("ImageProcessor").trim_end_matches("FeatureExtractor");
-        KNOWN.into_iter().find(|known| *known == stem).ok_or_else(|| {
+        if stem == "Siglip2" {
+            let expected = "a processor that gives all images one size; `naflex` checkpoints give each its own. Take a \
+                            checkpoint with a `SiglipImageProcessor`, such as `google/siglip2-base-patch16-224`";
+            return Err(self.error(key, value, expected));
+        }
+        if stem == "TimmWrapper" {
+            return Err(self.error(key, value, "`pretrained_cfg` beside it, or in the `config.json` of a timm model"));
+        }
+        KNOWN.into_iter().find(|known| *known == stem).map(Some).ok_or_else(|| {
             let known = KNOWN.map(|known| format!("{known}ImageProcessor"));
             let hint = nearest(name, known.iter().map(String::as_str)).filter(|_| !name.is_empty());
             let hint = hint.map_or(String::new(), |name| format!(" (did you mean `{name}`?)"));
@@ -201,9 +197,39 @@ impl Reader<'_> {
         }
     }
 
-    fn side(&self, key: &str, value: &Value) -> Result<u32, DataError> {
+    pub(crate) fn side(&self, key: &str, value: &Value) -> Result<u32, DataError> {
         let side = value.as_u64().filter(|side| (1..=MAX_SIDE_PX).contains(side));
         side.map(|side| side as u32).ok_or_else(|| self.error(key, value, "a whole number of pixels from 1 to 16384"))
+    }
+
+    /// The resize, and the crop that ConvNext's resize contains.
+    fn resize_and_own_crop(
+        &self,
+        family: &str,
+        defaults: &Steps,
+    ) -> Result<(Option<Resize>, Option<CenterCrop>), DataError> {
+        if !self.flag("do_resize", defaults.resize.is_some())? {
+            return Ok((None, None));
+        }
+        // The old files of some classes gave one number for the shortest edge.
+        let square = self.flag("default_to_square", defaults_to_square(family))?;
+        let resize = self.resize(square)?;
+        if family != "ConvNext" {
+            return Ok((resize.or(defaults.resize), None));
+        }
+        match resize {
+            None => Ok((defaults.resize, None)),
+            Some(Resize::ShortestEdge { edge, .. }) => {
+                let share = self.number("crop_pct", CONVNEXT_CROP_SHARE)?;
+                // Far outside this range no image is left, or an enormous one.
+                if !(0.01..=100.0).contains(&share) {
+                    return Err(self.error("crop_pct", &json!(share), "the share of the image to keep, such as 0.875"));
+                }
+                let (resize, crop) = convnext(edge, share);
+                Ok((Some(resize), crop))
+            }
+            Some(_) => Err(self.error("size", self.get("size").unwrap_or(&Value::Null), "`shortest_edge`")),
+        }
     }
 
     fn resize(&self, square: bool) -> Result<Option<Resize>, DataError> {
@@ -263,18 +289,17 @@ impl Reader<'_> {
         }
     }
 
-    fn rescale_factor(&self) -> Result<f64, DataError> {
-        match self.get("rescale_factor") {
-            None => Ok(1.0 / 255.0),
-            Some(value) => value
-                .as_f64()
-                .filter(|factor| factor.is_finite())
-                .ok_or_else(|| self.error("rescale_factor", value, "a number")),
+    pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64, DataError> {
+        match self.get(key) {
+            None => Ok(default),
+            Some(value) => {
+                value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| self.error(key, value, "a number"))
+            }
         }
     }
 
     /// One number a channel, or one for all.
-    fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3], DataError> {
+    pub(crate) fn channels(&self, key: &str, default: [f64; 3]) -> Result<[f64; 3], DataError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         let numbers: Option<Vec<f64>> = match value {
             Value::Array(values) => values.iter().map(Value::as_f64).collect(),

@@ -68,7 +68,7 @@ impl Filter {
     }
 
     /// Half width in source pixels when not minifying.
-    const fn support(self) -> f64 {
+    pub(crate) const fn support(self) -> f64 {
         match self {
             Self::Nearest | Self::Box => 0.5,
             Self::Bilinear | Self::Hamming => 1.0,
@@ -77,7 +77,7 @@ impl Filter {
         }
     }
 
-    fn weight(self, x: f64) -> f64 {
+    pub(crate) fn weight(self, x: f64) -> f64 {
         match self {
             Self::Nearest | Self::Box => f64::from(x > -0.5 && x <= 0.5),
             Self::Bilinear => (1.0 - x.abs()).max(0.0),

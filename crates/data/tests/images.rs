@@ -105,7 +105,21 @@ fn processor_files_of_both_versions_are_read() {
 
 #[test]
 fn what_is_written_reads_back_the_same() {
-    for model_type in ["vit", "deit", "dinov2", "beit", "clip_vision_model", "siglip_vision_model"] {
+    let model_types = [
+        "vit",
+        "deit",
+        "dinov2",
+        "beit",
+        "clip_vision_model",
+        "siglip_vision_model",
+        "dinov3_vit",
+        "convnext",
+        "resnet",
+        "swin",
+        "data2vec-vision",
+        "efficientnet",
+    ];
+    for model_type in model_types {
         let original = ImageProcessor::standard(model_type, Some(112));
         assert_eq!(original.output_size(), (112, 112));
         let back = processor(&original.to_preprocessor_json()).unwrap();
@@ -116,9 +130,9 @@ fn what_is_written_reads_back_the_same() {
 #[test]
 fn another_image_size_keeps_the_crop_share() {
     let dinov2 = ImageProcessor::standard("dinov2", None);
-    assert!(dinov2.describe().starts_with("resize the shorter side to 256 (bicubic), crop the middle 224x224"));
+    assert!(dinov2.describe().starts_with("Bit: resize the shorter side to 256 (bicubic), crop the middle 224x224"));
     let half = dinov2.with_image_size(112);
-    assert!(half.describe().starts_with("resize the shorter side to 128 (bicubic), crop the middle 112x112"));
+    assert!(half.describe().starts_with("Bit: resize the shorter side to 128 (bicubic), crop the middle 112x112"));
     assert_ne!(half.fingerprint(), dinov2.fingerprint());
     assert_eq!(half.process(&grey(50, 31)).len(), 3 * 112 * 112);
 }
@@ -131,7 +145,27 @@ fn a_tower_without_a_file_gets_its_standard() {
     std::fs::write(dir.path().join("config.json"), r#"{"model_type": "deit", "image_size": 96}"#).unwrap();
     let found = ImageProcessor::from_dir(dir.path()).unwrap();
     assert!(found.is_default());
-    assert!(found.describe().starts_with("resize to 110x110 (bicubic), crop the middle 96x96"), "{}", found.describe());
+    assert!(
+        found.describe().starts_with("DeiT: resize to 110x110 (bicubic), crop the middle 96x96"),
+        "{}",
+        found.describe()
+    );
+}
+
+#[test]
+fn timm_configs_that_ask_for_the_impossible_are_refused() {
+    let refused = |key: &str, value: Value| {
+        let dir = tempfile::tempdir().unwrap();
+        let config = json!({"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {key: value}});
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();
+        message[message.find("config.json`").unwrap() + 12..].to_owned()
+    };
+    assert!(refused("input_size", json!([1, 28, 28])).contains("expected 3 channels, height, width"));
+    assert!(refused("interpolation", json!("random")).contains("one of `nearest`, `lanczos`, `bilinear`"));
+    assert!(refused("crop_mode", json!("corner")).contains("`center`, `squash` or `border`"));
+    assert!(refused("crop_pct", json!(1e-9)).contains("the share of the image to keep"));
+    assert!(refused("std", json!([0, 1, 1])).contains("numbers other than 0"));
 }
 
 #[test]
@@ -161,12 +195,25 @@ fn processor_files_that_ask_for_the_impossible_are_refused() {
         let message = processor(&config).unwrap_err();
         message[message.find("preprocessor_config.json`").unwrap() + 26..].to_owned()
     };
-    let known = "one of ViTImageProcessor, DeiTImageProcessor, BeitImageProcessor, CLIPImageProcessor, BitImageProcessor, \
-                 SiglipImageProcessor, ChineseCLIPImageProcessor";
+    let known = "one of ViTImageProcessor, DeiTImageProcessor, BeitImageProcessor, CLIPImageProcessor, \
+                 BitImageProcessor, SiglipImageProcessor, ChineseCLIPImageProcessor, ConvNextImageProcessor, \
+                 EfficientNetImageProcessor, DINOv3ViTImageProcessor";
     assert_eq!(
         refused(json!({"image_processor_type": "Qwen2VLImageProcessor"})).split(" (did").next().unwrap(),
         format!(" `image_processor_type` is `\"Qwen2VLImageProcessor\"`; expected {known}")
     );
+    let naflex = refused(json!({"image_processor_type": "Siglip2ImageProcessorFast"}));
+    assert!(naflex.contains("`naflex` checkpoints give each its own. Take a checkpoint with a `SiglipImageProcessor`"));
+    assert!(
+        refused(json!({"image_processor_type": "TimmWrapperImageProcessor"})).contains("`pretrained_cfg` beside it")
+    );
+    assert!(refused(json!({"do_pad": true})).starts_with(" `do_pad` is `true`; expected `false`"));
+    let dinov3 =
+        |key: &str, value: Value| refused(json!({"image_processor_type": "DINOv3ViTImageProcessor", key: value}));
+    assert!(dinov3("do_center_crop", json!(true)).contains("`false` for this processor"));
+    assert!(dinov3("resample", json!(1)).contains("2 (bilinear) or 3 (bicubic)"));
+    let convnext = json!({"image_processor_type": "ConvNextImageProcessor", "size": 224, "do_center_crop": true});
+    assert!(refused(convnext).contains("this processor crops while it resizes"));
     assert!(refused(json!({"resample": 9})).starts_with(" `resample` is `9`; expected a Pillow filter: 0 nearest"));
     assert!(
         refused(json!({"size": {"height": 0, "width": 2}})).contains("`size.height` is `0`; expected a whole number")

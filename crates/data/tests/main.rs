@@ -6,5 +6,6 @@ mod fuzz;
 mod goldens;
 mod images;
 mod loader;
+mod pixels;
 mod support;
 mod tokenizer;

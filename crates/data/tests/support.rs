@@ -29,6 +29,12 @@ impl Tensors {
         names
     }
 
+    /// An entry of the file's metadata.
+    pub fn metadata(&self, key: &str) -> String {
+        let (_, header) = SafeTensors::read_metadata(&self.0).unwrap();
+        header.metadata().as_ref().unwrap()[key].clone()
+    }
+
     pub fn bytes(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
         let tensors = SafeTensors::deserialize(&self.0).unwrap();
         let tensor = tensors.tensor(name).unwrap();
