@@ -9,7 +9,7 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
     .venv-goldens/bin/pip install --no-deps timm==1.0.31
     .venv-goldens/bin/python scripts/goldens.py
 
-Give section names to write only those: towers dual train resize decode processor pixels tokens
+Give section names to write only those: towers dual train resize decode processor pixels tokens ids
 text_families.
 The same versions on the same machine write the same bytes.
 """
@@ -34,6 +34,7 @@ SECTIONS = (
     "processor",
     "pixels",
     "tokens",
+    "ids",
     "text_families",
 )
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm")

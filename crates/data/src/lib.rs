@@ -29,7 +29,9 @@ mod shards;
 mod source;
 mod timm_config;
 mod tokenizer;
+mod tokenizer_settings;
 mod tokens;
+mod vocabulary_files;
 mod webdataset;
 
 pub use crate::bad::{BadImages, BadSamplePolicy, Skipped};

@@ -1,21 +1,19 @@
-//! Captions to token ids, from a Hugging Face `tokenizer.json`. Padding and truncation built into the file are
-//! overridden: nothing is padded here, and texts are cut to `max_tokens`, special tokens kept.
+//! Captions to token ids, from a Hugging Face `tokenizer.json` or the vocabulary files before it. Padding and truncation
+//! built into the file are overridden: texts are cut to `max_tokens`, special tokens kept, and padded only if asked to.
 
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::normalizers::BertNormalizer;
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
-use tokenizers::processors::bert::BertProcessing;
-use tokenizers::{AddedToken, TruncationDirection, TruncationParams};
+use tokenizers::{ModelWrapper, TruncationDirection, TruncationParams};
 
 use crate::error::DataError;
+use crate::tokenizer_settings::Settings;
+use crate::vocabulary_files;
 
-/// What to do when a directory has no `tokenizer.json`.
-const CONVERT: &str = "convert it once with `AutoTokenizer.from_pretrained(dir).save_pretrained(dir)` of transformers";
+/// What to do when a directory has no usable `tokenizer.json`.
+pub(crate) const CONVERT: &str =
+    "convert it once with `AutoTokenizer.from_pretrained(dir).save_pretrained(dir)` of transformers";
 
 /// The tokens of one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,11 +34,15 @@ pub struct Tokenizer {
     pad_id: u32,
     vocab_size: usize,
     max_tokens: usize,
+    pad_to: Option<usize>,
     fingerprint: [u8; 32],
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` in `dir`, or builds BERT's WordPiece from a lone `vocab.txt`.
+    /// Reads `tokenizer.json` in `dir`, or builds it from `vocab.txt` (BERT) or from `vocab.json` and `merges.txt` (CLIP,
+    /// RoBERTa, GPT-2).
+    ///
+    /// SigLIP's classes (`tokenizer_class` in `tokenizer_config.json`) clean texts even where the file does not.
     ///
     /// The padding id is that of `pad_token` in `tokenizer_config.json` or `special_tokens_map.json`, else that of the
     /// file's padding section, else that of `[PAD]` or `<pad>`, else `pad_token_id` of `config.json`, else 0 (padding is
@@ -51,24 +53,24 @@ impl Tokenizer {
     /// special tokens.
     pub fn from_dir(dir: impl AsRef<Path>, max_tokens: usize) -> Result<Self, DataError> {
         let dir = dir.as_ref();
-        let config = read_json(&dir.join("tokenizer_config.json"))?;
+        let settings = Settings::read(dir)?;
         let path = dir.join("tokenizer.json");
-        let (mut inner, path, bytes) = if path.is_file() {
+        let (path, json) = if path.is_file() {
             let bytes = std::fs::read(&path).map_err(DataError::read(&path))?;
             // Checked first: the tokenizers crate panics on some files that are not JSON.
             serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
                 .map_err(|error| malformed(&path, &format!("not JSON: {error}")))?;
-            let inner = quietly(|| tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| error.to_string()))
-                .map_err(|reason| malformed(&path, &reason))?;
-            (inner, path, bytes)
+            (path, bytes)
         } else {
-            let path = dir.join("vocab.txt");
-            let bytes = std::fs::read(&path).map_err(|_| DataError::Tokenizer {
-                path: dir.to_owned(),
-                reason: format!("found neither `tokenizer.json` nor a BERT `vocab.txt`; {CONVERT}"),
-            })?;
-            (bert_from_vocab(&path, &bytes, &config)?, path, bytes)
+            let built = vocabulary_files::build(dir, &settings)?;
+            (built.path, built.json)
         };
+        let mut inner = quietly(|| {
+            let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
+            settings.apply(&mut inner)?;
+            Ok(inner)
+        })
+        .map_err(|reason| malformed(&path, &reason))?;
 
         let file_pad_id = inner.get_padding().map(|padding| padding.pad_id);
         inner.with_padding(None);
@@ -85,7 +87,7 @@ impl Tokenizer {
             );
             return Err(DataError::Tokenizer { path, reason });
         }
-        let direction = match config.get("truncation_side").and_then(Value::as_str) {
+        let direction = match settings.get("truncation_side").and_then(Value::as_str) {
             Some("left") => TruncationDirection::Left,
             _ => TruncationDirection::Right,
         };
@@ -98,26 +100,41 @@ impl Tokenizer {
         if vocab_size == 0 {
             return Err(malformed(&path, "its vocabulary is empty"));
         }
-        let pad_id = match pad_token(dir, &config)?.and_then(|token| vocab.get(&token).copied()).or(file_pad_id) {
-            Some(id) => id,
-            None => match ["[PAD]", "<pad>"].iter().find_map(|token| vocab.get(*token)) {
-                Some(&id) => id,
-                None => {
-                    let model = read_json(&dir.join("config.json"))?;
-                    let id = model.get("pad_token_id").and_then(Value::as_u64);
-                    id.and_then(|id| u32::try_from(id).ok()).unwrap_or(0)
-                }
-            },
-        };
+        let named = settings.pad_token().and_then(|token| vocab.get(&token).copied()).or(file_pad_id);
+        let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| vocab.get(*token).copied());
+        let pad_id = named.or_else(usual).or_else(|| settings.pad_token_id()).unwrap_or(0);
         let mut hasher = blake3::Hasher::new();
-        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(&bytes);
+        hasher.update(&(json.len() as u64).to_le_bytes()).update(&json);
         hasher.update(&(max_tokens as u64).to_le_bytes()).update(&pad_id.to_le_bytes());
-        hasher.update(config.to_string().as_bytes());
+        hasher.update(&settings.to_bytes());
         let fingerprint = *hasher.finalize().as_bytes();
-        Ok(Self { inner, path, pad_id, vocab_size, max_tokens, fingerprint })
+        Ok(Self { inner, path, pad_id, vocab_size, max_tokens, pad_to: None, fingerprint })
     }
 
-    /// Tokenises one text, with special tokens, un-padded.
+    /// The same tokenizer with every text filled to `len` tokens with the padding id, for text towers that attend to
+    /// padding (SigLIP). Texts are cut to the smaller of `len` and [`Self::max_tokens`].
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] when `len` leaves no room beside the special tokens.
+    pub fn with_padding_to(mut self, len: usize) -> Result<Self, DataError> {
+        if len < self.max_tokens {
+            let mut truncation = self.inner.get_truncation().cloned().unwrap_or_default();
+            truncation.max_length = len;
+            quietly(|| self.inner.with_truncation(Some(truncation)).map(|_| ()).map_err(|error| error.to_string()))
+                .map_err(|reason| DataError::Tokenizer {
+                    path: self.path.clone(),
+                    reason: format!("cannot cut to the {len} tokens to pad to: {reason}"),
+                })?;
+            self.max_tokens = len;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.fingerprint).update(&(len as u64).to_le_bytes());
+        self.fingerprint = *hasher.finalize().as_bytes();
+        self.pad_to = Some(len);
+        Ok(self)
+    }
+
+    /// Tokenises one text, with special tokens; padded only by [`Self::with_padding_to`], with token type 0.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] when the tokenizer refuses the text (for instance an unknown word without an
@@ -128,11 +145,12 @@ impl Tokenizer {
             path: self.path.clone(),
             reason: format!("cannot tokenise `{}`: {reason}", text.chars().take(80).collect::<String>()),
         })?;
-        Ok(Encoded {
-            ids: encoding.get_ids().to_vec(),
-            type_ids: encoding.get_type_ids().to_vec(),
-            cut: !encoding.get_overflowing().is_empty(),
-        })
+        let (mut ids, mut type_ids) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
+        if let Some(len) = self.pad_to {
+            ids.resize(len, self.pad_id);
+            type_ids.resize(len, 0);
+        }
+        Ok(Encoded { ids, type_ids, cut: !encoding.get_overflowing().is_empty() })
     }
 
     /// The id that fills short sequences.
@@ -153,6 +171,35 @@ impl Tokenizer {
         self.max_tokens
     }
 
+    /// Model, size, special tokens and padding in words, for a person.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let byte_level =
+            serde_json::to_string(&self.inner.get_pre_tokenizer()).is_ok_and(|json| json.contains("\"ByteLevel\""));
+        let model = match self.inner.get_model() {
+            ModelWrapper::WordPiece(_) => "WordPiece",
+            ModelWrapper::Unigram(_) => "Unigram",
+            ModelWrapper::WordLevel(_) => "words",
+            ModelWrapper::BPE(_) if byte_level => "byte-level BPE",
+            ModelWrapper::BPE(_) => "BPE",
+        };
+        // Any word: special tokens stand before and after it.
+        let encoding = quietly(|| self.inner.encode_fast("a", true).map_err(|error| error.to_string()));
+        let around = encoding.map_or(String::new(), |encoding| {
+            let special = |(_, mask): &(&String, &u32)| **mask == 1;
+            let tokens = || encoding.get_tokens().iter().zip(encoding.get_special_tokens_mask());
+            let before = tokens().take_while(special).map(|(token, _)| format!("{token} "));
+            let after = tokens().skip_while(special).filter(special).map(|(token, _)| format!(" {token}"));
+            [before.collect(), "..".to_owned(), after.collect::<String>()].concat()
+        });
+        let pad = self.inner.id_to_token(self.pad_id).map_or(String::new(), |token| format!("{token}="));
+        let length = match self.pad_to {
+            Some(len) => format!("padded to {len} tokens"),
+            None => format!("at most {} tokens", self.max_tokens),
+        };
+        format!("{model}, {} ids, {around}, pad {pad}{}, {length}", self.vocab_size, self.pad_id)
+    }
+
     /// A hash of the vocabulary file, its settings and the limit.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
@@ -166,7 +213,7 @@ fn quietly<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         .unwrap_or_else(|panic| Err(format!("it panicked: {}", crate::ordered_map::panic_message(panic.as_ref()))))
 }
 
-fn malformed(path: &Path, reason: &str) -> DataError {
+pub(crate) fn malformed(path: &Path, reason: &str) -> DataError {
     DataError::Tokenizer {
         path: path.to_owned(),
         reason: format!("is not usable: {reason}; expected a file written by the tokenizers library; {CONVERT}"),
@@ -174,7 +221,7 @@ fn malformed(path: &Path, reason: &str) -> DataError {
 }
 
 /// The object in a JSON file, or an empty one if the file is not there.
-fn read_json(path: &Path) -> Result<Value, DataError> {
+pub(crate) fn read_json(path: &Path) -> Result<Value, DataError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Object(serde_json::Map::new())),
@@ -182,53 +229,4 @@ fn read_json(path: &Path) -> Result<Value, DataError> {
     };
     serde_json::from_slice(&bytes)
         .map_err(|error| DataError::Malformed { path: path.to_owned(), reason: format!("not JSON: {error}") })
-}
-
-/// `pad_token` is a string or an added token with `content`.
-fn pad_token(dir: &Path, config: &Value) -> Result<Option<String>, DataError> {
-    let name = |value: &Value| {
-        let token = value.get("pad_token")?;
-        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-    };
-    if let Some(token) = name(config) {
-        return Ok(Some(token));
-    }
-    Ok(name(&read_json(&dir.join("special_tokens_map.json"))?))
-}
-
-/// BERT's own tokenizer (`BertTokenizer` of transformers) from its vocabulary, one token a line.
-fn bert_from_vocab(path: &Path, bytes: &[u8], config: &Value) -> Result<tokenizers::Tokenizer, DataError> {
-    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or("BertTokenizer");
-    if !matches!(class, "BertTokenizer" | "BertTokenizerFast" | "DistilBertTokenizer" | "DistilBertTokenizerFast") {
-        let reason = format!("there is no `tokenizer.json`, and `{class}` cannot be built from `vocab.txt`; {CONVERT}");
-        return Err(DataError::Tokenizer { path: path.to_owned(), reason });
-    }
-    let text = std::str::from_utf8(bytes).map_err(|error| malformed(path, &error.to_string()))?;
-    let vocab: HashMap<String, u32> =
-        text.lines().zip(0..).map(|(token, id)| (token.trim_end().to_owned(), id)).collect();
-    let id = |token: &str| {
-        vocab
-            .get(token)
-            .copied()
-            .ok_or_else(|| malformed(path, &format!("it has no `{token}`, as a BERT vocabulary has")))
-    };
-    let (cls, sep, _) = (id("[CLS]")?, id("[SEP]")?, id("[UNK]")?);
-    let special = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].into_iter().filter(|token| vocab.contains_key(*token));
-    let special: Vec<_> = special.map(|token| AddedToken::from(token, true)).collect();
-    let flag = |key: &str, default| config.get(key).and_then(Value::as_bool).unwrap_or(default);
-    let lowercase = flag("do_lower_case", true);
-    let strip_accents = config.get("strip_accents").and_then(Value::as_bool);
-    let chinese = flag("tokenize_chinese_chars", true);
-
-    let model = WordPiece::builder()
-        .vocab(vocab.into_iter().collect::<ahash::AHashMap<_, _>>())
-        .unk_token("[UNK]".to_owned())
-        .build();
-    let mut tokenizer = tokenizers::Tokenizer::new(model.map_err(|error| malformed(path, &error.to_string()))?);
-    tokenizer
-        .with_normalizer(Some(BertNormalizer::new(true, chinese, strip_accents, lowercase)))
-        .with_pre_tokenizer(Some(BertPreTokenizer))
-        .with_post_processor(Some(BertProcessing::new(("[SEP]".to_owned(), sep), ("[CLS]".to_owned(), cls))));
-    tokenizer.add_special_tokens(&special);
-    Ok(tokenizer)
 }

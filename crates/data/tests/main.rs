@@ -4,6 +4,7 @@
 
 mod fuzz;
 mod goldens;
+mod ids;
 mod images;
 mod loader;
 mod pixels;

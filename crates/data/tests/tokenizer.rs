@@ -91,7 +91,7 @@ fn unusable_tokenizers_say_why() {
     let dir = tempfile::tempdir().unwrap();
     let message = refused(dir.path(), 8);
     assert!(
-        message.contains("found neither `tokenizer.json` nor a BERT `vocab.txt`; convert it once with `AutoTokenizer"),
+        message.contains("found neither `tokenizer.json`, nor a BERT `vocab.txt`, nor `vocab.json` with `merges.txt`; convert it once"),
         "{message}"
     );
     write_vocabulary(dir.path());
