@@ -1,5 +1,8 @@
 //! Image processor files of Hugging Face: `preprocessor_config.json` (transformers 4), `processor_config.json`
 //! (transformers 5), and timm's `config.json`.
+//!
+//! Keys that change no pixel of an image that is RGB already, or only segmentation maps (`do_convert_rgb`,
+//! `do_reduce_labels`), are not looked at.
 
 use std::path::{Path, PathBuf};
 

@@ -179,7 +179,11 @@ fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings
     let style = Style::of(settings, dir, &vocab)?;
     let (special, added) = style.special_tokens(settings, &vocab);
     let add_prefix_space = settings.flag("add_prefix_space", false);
-    let bytes = |add_prefix_space: bool| json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": true, "use_regex": true});
+    let bytes = |add_prefix_space: bool| {
+        let (trim_offsets, use_regex) = (true, true);
+        json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": trim_offsets,
+            "use_regex": use_regex})
+    };
     let around = |start: &str, end: &str| {
         json!({"type": "RobertaProcessing", "sep": special[end], "cls": special[start], "trim_offsets": false,
             "add_prefix_space": false})

@@ -91,7 +91,9 @@ fn unusable_tokenizers_say_why() {
     let dir = tempfile::tempdir().unwrap();
     let message = refused(dir.path(), 8);
     assert!(
-        message.contains("found neither `tokenizer.json`, nor a BERT `vocab.txt`, nor `vocab.json` with `merges.txt`; convert it once"),
+        message.contains(
+            "nor a BERT `vocab.txt`, nor `vocab.json` with `merges.txt`; convert it once with `AutoTokenizer"
+        ),
         "{message}"
     );
     write_vocabulary(dir.path());
