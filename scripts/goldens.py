@@ -9,8 +9,8 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
     .venv-goldens/bin/pip install --no-deps timm==1.0.31
     .venv-goldens/bin/python scripts/goldens.py
 
-Give section names to write only those: towers dual train resize decode processor pixels tokens ids
-text_families.
+Give section names to write only those: towers dual image_families train resize decode processor pixels
+tokens ids text_families.
 The same versions on the same machine write the same bytes.
 """
 
@@ -28,6 +28,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SECTIONS = (
     "towers",
     "dual",
+    "image_families",
     "train",
     "resize",
     "decode",

@@ -177,3 +177,37 @@ fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
     assert!(text.contains("always takes the text tower's pooler") && text.contains("text_pool"), "{text}");
     assert!(!session.path("hf2").exists());
 }
+
+#[test]
+fn a_convolutional_tower_trains_and_exports_with_its_statistics() {
+    let session = Session::new();
+    session.reference_config("");
+    let tower = goldens("image_families/resnet_basic");
+    let pair = [
+        format!("model.image_tower={}", tower.display()),
+        format!("model.text_tower={}", goldens("train/bert").display()),
+    ];
+    let mut arguments = vec!["train", "--config", "lit.toml", "--set", &pair[0], "--set", &pair[1]];
+    for set in ["model.init=", "model.embed_dim=6", "model.lock=UU", "model.image_size=32", "train.epochs=2"] {
+        arguments.extend(["--set", set]);
+    }
+    session.succeed(&arguments);
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+
+    let (before, after) = (tensors(&tower.join("model.safetensors")), tensors(&session.path("hf/model.safetensors")));
+    for (name, tensor) in &before {
+        let statistic = ["running_mean", "running_var", "num_batches_tracked"].iter().any(|end| name.ends_with(end));
+        assert_eq!(after[&format!("vision_model.{name}")] == *tensor, statistic, "{name}");
+    }
+    let counts = after.iter().filter(|(name, _)| name.ends_with("num_batches_tracked"));
+    assert!(counts.map(|(_, (dtype, shape, _))| (dtype.as_str(), shape.len())).all(|count| count == ("I64", 0)));
+
+    let images = goldens("train/images");
+    let features = |model: &str| {
+        let out = format!("{model}.safetensors");
+        session.succeed(&["embed", "--model", model, "--images", images.to_str().unwrap(), "--raw", "--out", &out]);
+        floats(&session.path(&out), "image_features")
+    };
+    let (run, hf) = (features("run"), features("hf"));
+    assert!(run.len() == 24 * 6 && run.iter().zip(&hf).all(|(a, b)| (a - b).abs() <= 1e-6));
+}

@@ -11,6 +11,7 @@ use crate::layers::{Dropout, Linear};
 use crate::params::{Init, ParamBuilder};
 use crate::rotary::Rotary;
 use crate::sequence::SequenceLayout;
+use crate::windows::Windows;
 
 /// How the tokens of a sequence stand to each other in one block, made once a pass by the tower.
 #[derive(Debug, Clone, Default)]
@@ -19,10 +20,15 @@ pub(crate) struct Relations {
     pub relative: Option<Tensor<1, Int>>,
     /// The vectors of relative positions, `[relative positions, width]`; the encoder puts them in.
     pub embeddings: Option<Tensor<2>>,
+    /// The map from the relative position table to the one that `relative` counts in, `[rows, table rows]`: for sequences
+    /// of another shape than the table was learned for.
+    pub resampled: Option<Tensor<2>>,
     /// What queries and keys are turned by.
     pub rotary: Option<Rotary>,
-    /// True where a query must not see a key, `[1, 1, seq, seq]`: causal and local attention.
+    /// True where a query must not see a key, `[1, 1, seq, seq]` or one a sequence: causal and local attention.
     pub hidden: Option<Tensor<4, Bool>>,
+    /// What the sequences are cut into; the other relations are then those of tokens in one window.
+    pub windows: Option<Windows>,
 }
 
 /// A learned number for each head and relative position, added to the scores (T5's and BEiT's relative position bias).
@@ -37,12 +43,17 @@ impl RelativeBias {
         Self { table: at.param("table", [rows, heads], Init::Normal(init_std)) }
     }
 
-    /// `[1, heads, seq, seq]` for the rows `[seq * seq]`.
-    pub fn forward(&self, relative: Tensor<1, Int>) -> Tensor<4> {
+    /// `[1, heads, seq, seq]`, where the relations know relative positions.
+    pub fn forward(&self, relations: &Relations) -> Option<Tensor<4>> {
+        let relative = relations.relative.clone()?;
         let [_, heads] = self.table.dims();
         let [pairs] = relative.dims();
         let seq = pairs.isqrt();
-        self.table.val().select(0, relative).swap_dims(0, 1).reshape([1, heads, seq, seq])
+        let table = match &relations.resampled {
+            Some(map) => map.clone().matmul(self.table.val()),
+            None => self.table.val(),
+        };
+        Some(table.select(0, relative).swap_dims(0, 1).reshape([1, heads, seq, seq]))
     }
 }
 
@@ -81,6 +92,10 @@ impl Attention {
         bias: Option<Tensor<4>>,
         dropout: &Dropout,
     ) -> Tensor<2> {
+        let (x, layout) = match &relations.windows {
+            Some(windows) => (windows.cut.apply(x), &windows.layout),
+            None => (x, layout),
+        };
         let heads = |linear: &Linear| layout.to_heads(linear.forward(x.clone()), self.heads);
         let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
         let (query, key) = match &relations.rotary {
@@ -92,7 +107,22 @@ impl Attention {
             None => (query, bias),
         };
         let mask = hidden_keys(layout, relations, self.heads);
-        self.output.forward(layout.to_rows(self.attend(query, key, value, mask, bias, dropout)))
+        let x = self.output.forward(layout.to_rows(self.attend(query, key, value, mask, bias, dropout)));
+        match &relations.windows {
+            Some(windows) => windows.join.apply(x),
+            None => x,
+        }
+    }
+
+    /// What one `probe` `[1, width]` sees of each sequence: `[rows, width]` to `[batch, width]`.
+    pub(crate) fn pool(&self, probe: Tensor<2>, x: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+        let [_, width] = probe.dims();
+        let (batch, heads, dim) = (layout.batch, self.heads, width / self.heads);
+        let query = self.query.forward(probe).reshape([1, heads, 1, dim]).expand([batch, heads, 1, dim]);
+        let key = layout.to_heads(self.key.forward(x.clone()), heads);
+        let value = layout.to_heads(self.value.forward(x), heads);
+        let seen = self.attend(query, key, value, None, None, &Dropout::off());
+        self.output.forward(seen.reshape([batch, width]))
     }
 
     /// `softmax(q k^T / sqrt(dim) + bias) v` over `[batch, heads, seq, dim]`; `mask` `[batch, heads, seq, seq]` is true

@@ -50,7 +50,7 @@ impl DualEncoder {
     pub(crate) fn new(at: &ParamBuilder<'_>, image_tower: ImageTower, text_tower: TextTower, head: HeadConfig) -> Self {
         let project = |name, width| Linear::new(&at.at(name), width, head.embed_dim, false, PROJECTION_STD);
         Self {
-            image_projection: project("image_projection", image_tower.config().encoder.width),
+            image_projection: project("image_projection", image_tower.width()),
             text_projection: project("text_projection", text_tower.pooled_width()),
             logit_scale: at.param("logit_scale", [1], Init::Constant(head.logit_scale as f32)),
             logit_bias: head.logit_bias.map(|bias| at.param("logit_bias", [1], Init::Constant(bias as f32))),

@@ -163,7 +163,7 @@ impl Encoder {
         dropout: &Dropout,
     ) -> Tensor<2> {
         let shared = self.relative_bias.as_ref().zip(relations.first());
-        let shared = shared.and_then(|(bias, relations)| Some(bias.forward(relations.relative.clone()?)));
+        let shared = shared.and_then(|(bias, relations)| bias.forward(relations));
         let embeddings = self.relative_embeddings.as_ref().map(RelativeEmbeddings::forward);
         self.order.iter().fold(x, |x, &n| {
             let relations = relations.get(n).or(relations.first()).cloned().unwrap_or_default();
@@ -220,8 +220,7 @@ impl Block {
         shared_bias: Option<Tensor<4>>,
         dropout: &Dropout,
     ) -> Tensor<2> {
-        let own = self.relative_bias.as_ref().zip(relations.relative.clone());
-        let bias = own.map(|(bias, relative)| bias.forward(relative)).or(shared_bias);
+        let bias = self.relative_bias.as_ref().and_then(|bias| bias.forward(relations)).or(shared_bias);
         let attend = |x| {
             let x = self.attention.forward(x, layout, relations, bias, dropout);
             scaled(dropout.apply(x, self.attention_dropout), &self.attention_scale)
@@ -252,7 +251,7 @@ fn scaled(x: Tensor<2>, scale: &Option<Param<Tensor<1>>>) -> Tensor<2> {
 }
 
 #[derive(Module, Debug)]
-struct Mlp {
+pub(crate) struct Mlp {
     gate: Option<Linear>,
     up: Linear,
     down: Linear,
@@ -261,7 +260,7 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
+    pub fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
         let linear = |name, input, output| Linear::new(&at.at(name), input, output, config.mlp_bias, config.init_std);
         Self {
             gate: config.gated_mlp.then(|| linear("gate", config.width, config.mlp_width)),
@@ -271,11 +270,40 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+    /// `[rows, width]` to the same.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
         let inner = match &self.gate {
             Some(gate) => self.activation.forward(gate.forward(x.clone())) * self.up.forward(x),
             None => self.activation.forward(self.up.forward(x)),
         };
         self.down.forward(inner)
+    }
+}
+
+/// Multi-head attention pooling (Zhai et al., 2022, "Scaling Vision Transformers", app. B): a learned query attends to all
+/// tokens of a sequence, and an MLP follows.
+#[derive(Module, Debug)]
+pub struct AttentionPool {
+    probe: Param<Tensor<2>>,
+    attention: Attention,
+    norm: LayerNorm,
+    mlp: Mlp,
+}
+
+impl AttentionPool {
+    /// Of the encoder's width, heads and MLP.
+    pub(crate) fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
+        Self {
+            probe: at.param("probe", [1, config.width], Init::Normal(config.init_std)),
+            attention: Attention::new(&at.at("attention"), config),
+            norm: LayerNorm::new(&at.at("norm"), config.width, config.norm_bias, config.norm_epsilon),
+            mlp: Mlp::new(&at.at("mlp"), config),
+        }
+    }
+
+    /// `[rows, width]` to `[batch, width]`.
+    pub(crate) fn forward(&self, x: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+        let seen = self.attention.pool(self.probe.val(), x, layout);
+        seen.clone() + self.mlp.forward(self.norm.forward(seen))
     }
 }

@@ -1,210 +1,167 @@
-//! Image towers of the ViT kind: `[batch, 3, height, width]` to `[batch, width]`.
+//! Image towers: `[batch, 3, height, width]` to `[batch, width]`. Transformers, convolutional networks and what
+//! lies between have nothing in common but this.
 
-use burn::module::{Module, Param};
-use burn::tensor::activation::tanh;
-use burn::tensor::{Tensor, TensorData};
+use burn::module::Module;
+use burn::tensor::Tensor;
 
-use crate::encoder::{Encoder, EncoderConfig};
-use crate::layers::{Dropout, LayerNorm, Linear};
-use crate::params::{Init, ParamBuilder};
+use crate::conv_net::{ConvNet, ConvNetConfig};
+use crate::layers::Dropout;
+use crate::params::ParamBuilder;
 use crate::pool::Pooling;
-use crate::sequence::SequenceLayout;
+use crate::swin::{Swin, SwinConfig};
+use crate::vision_transformer::{Pooler, VisionTransformer, VisionTransformerConfig};
 
 /// What an image tower is made of, whichever family it came from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ImageTowerConfig {
-    /// The blocks.
-    pub encoder: EncoderConfig,
-    /// Side of the square images the position embeddings were made for, in pixels.
-    pub image_size: usize,
-    /// Side of a patch, in pixels.
-    pub patch_size: usize,
-    /// DeiT's second special token.
-    pub distillation_token: bool,
-    /// The pooler that the family applies to the class token, if it has one.
-    pub pooler: Option<PoolerActivation>,
+pub enum ImageTowerConfig {
+    /// Tokens and attention.
+    Transformer(VisionTransformerConfig),
+    /// Feature maps.
+    Convolutional(ConvNetConfig),
+    /// Tokens and attention within windows.
+    Windowed(SwinConfig),
 }
 
-/// The nonlinearity of a pooler (`pooler_act`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PoolerActivation {
-    /// tanh, the default everywhere.
-    Tanh,
-    /// None: with an identity matrix such a pooler returns the class token itself.
-    Linear,
-}
-
-impl ImageTowerConfig {
-    /// Special tokens before the patches.
-    fn num_special_tokens(&self) -> usize {
-        1 + usize::from(self.distillation_token)
-    }
-
-    /// Patches a side at the size of the position embeddings.
-    pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
-    }
-}
-
-/// A vision transformer.
+/// An image tower.
 #[derive(Module, Debug)]
-pub struct ImageTower {
-    patch: Linear,
-    class_token: Param<Tensor<2>>,
-    distillation_token: Option<Param<Tensor<2>>>,
-    positions: Param<Tensor<2>>,
-    encoder: Encoder,
-    final_norm: LayerNorm,
-    pooler: Option<Linear>,
-    #[module(skip)]
-    config: ImageTowerConfig,
-    #[module(skip)]
-    pooling: Pooling,
+pub enum ImageTower {
+    /// Tokens and attention.
+    Transformer(VisionTransformer),
+    /// Feature maps.
+    Convolutional(ConvNet),
+    /// Tokens and attention within windows.
+    Windowed(Swin),
 }
 
 /// What a tower gives back.
 #[derive(Debug, Clone)]
 pub struct TowerOutput {
-    /// The last hidden state of every real token, `[rows, width]`, sequence after sequence.
+    /// The last hidden state of every real token, `[rows, width]`, sequence after sequence. The tokens of a convolutional
+    /// tower are the places of its last feature map, row by row.
     pub hidden: Tensor<2>,
     /// `[batch, width]`.
     pub pooled: Tensor<2>,
 }
 
+/// How the reference can pool as a tower does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferencePooling {
+    /// By itself: it is what the family calls `pooler_output`.
+    Own,
+    /// With a pooler that has no nonlinearity and an identity matrix.
+    IdentityPooler,
+    /// Not at all.
+    None,
+}
+
+impl ImageTowerConfig {
+    /// The same with both dropouts replaced, where a value is given and the tower has dropout.
+    #[must_use]
+    pub fn with_dropout(self, dropout: Option<f64>) -> Self {
+        match self {
+            Self::Transformer(config) => {
+                let encoder = config.encoder.clone().with_dropout(dropout);
+                Self::Transformer(VisionTransformerConfig { encoder, ..config })
+            }
+            Self::Convolutional(config) => Self::Convolutional(config),
+            Self::Windowed(config) => {
+                let stages = config.stages.iter().map(|stage| stage.clone().with_dropout(dropout)).collect();
+                Self::Windowed(SwinConfig { stages, ..config })
+            }
+        }
+    }
+
+    /// Whether such a tower can pool like that; else why not.
+    pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
+        match self {
+            Self::Transformer(config) => config.check_pooling(pooling),
+            Self::Convolutional(_) | Self::Windowed(_) if pooling == Pooling::Cls => Err("it has no class token"),
+            Self::Convolutional(_) | Self::Windowed(_) => Ok(()),
+        }
+    }
+}
+
 impl ImageTower {
     pub(crate) fn new(at: &ParamBuilder<'_>, config: ImageTowerConfig, pooling: Pooling) -> Self {
-        let EncoderConfig { width, init_std, norm_bias, norm_epsilon, .. } = config.encoder;
-        let token = |name| at.param(name, [1, width], Init::Normal(init_std));
-        let num_positions = config.grid() * config.grid() + config.num_special_tokens();
-        Self {
-            patch: Linear::new(&at.at("patch"), 3 * config.patch_size * config.patch_size, width, true, init_std),
-            class_token: token("class_token"),
-            distillation_token: config.distillation_token.then(|| token("distillation_token")),
-            positions: at.param("positions", [num_positions, width], Init::Normal(init_std)),
-            encoder: Encoder::new(&at.at("encoder"), &config.encoder),
-            final_norm: LayerNorm::new(&at.at("final_norm"), width, norm_bias, norm_epsilon),
-            pooler: (pooling == Pooling::Pooler && config.pooler.is_some())
-                .then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
-            config,
-            pooling,
+        match config {
+            ImageTowerConfig::Transformer(config) => Self::Transformer(VisionTransformer::new(at, config, pooling)),
+            ImageTowerConfig::Convolutional(config) => Self::Convolutional(ConvNet::new(at, config, pooling)),
+            ImageTowerConfig::Windowed(config) => Self::Windowed(Swin::new(at, config, pooling)),
         }
     }
 
     /// The config the tower was built from.
-    pub fn config(&self) -> &ImageTowerConfig {
-        &self.config
+    pub fn config(&self) -> ImageTowerConfig {
+        match self {
+            Self::Transformer(tower) => ImageTowerConfig::Transformer(tower.config().clone()),
+            Self::Convolutional(tower) => ImageTowerConfig::Convolutional(tower.config().clone()),
+            Self::Windowed(tower) => ImageTowerConfig::Windowed(tower.config().clone()),
+        }
     }
 
-    /// How the tower makes one vector of its tokens.
+    /// Width of what it gives back.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.config().encoder.width,
+            Self::Convolutional(tower) => tower.config().width(),
+            Self::Windowed(tower) => tower.config().width(),
+        }
+    }
+
+    /// Sides of images must be multiples of this, in pixels.
+    pub fn side_multiple(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.config().patch_size,
+            Self::Convolutional(_) => 1,
+            Self::Windowed(tower) => tower.config().patch_size,
+        }
+    }
+
+    /// Images must have at least this many pixels a side.
+    pub fn smallest_side(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.config().patch_size,
+            Self::Convolutional(tower) => tower.config().smallest_side(),
+            Self::Windowed(tower) => tower.config().patch_size,
+        }
+    }
+
+    /// How the tower makes one vector of an image.
     pub fn pooling(&self) -> Pooling {
-        self.pooling
+        match self {
+            Self::Transformer(tower) => tower.pooling(),
+            Self::Convolutional(tower) => tower.pooling(),
+            Self::Windowed(tower) => tower.pooling(),
+        }
+    }
+
+    /// How the reference can pool as this tower does.
+    pub fn reference_pooling(&self) -> ReferencePooling {
+        match self {
+            Self::Transformer(tower) => match (tower.pooling(), tower.config().pooler) {
+                (Pooling::Pooler, _) | (Pooling::Cls, Pooler::ClassToken) => ReferencePooling::Own,
+                (Pooling::Cls, Pooler::Dense(_)) => ReferencePooling::IdentityPooler,
+                _ => ReferencePooling::None,
+            },
+            Self::Convolutional(_) | Self::Windowed(_) => ReferencePooling::Own,
+        }
     }
 
     /// Whether its parameters are outside of the gradient graph.
     pub fn is_locked(&self) -> bool {
-        !self.class_token.val().is_autodiff()
+        match self {
+            Self::Transformer(tower) => tower.is_locked(),
+            Self::Convolutional(tower) => tower.is_locked(),
+            Self::Windowed(tower) => tower.is_locked(),
+        }
     }
 
-    /// `[batch, 3, height, width]`, normalised pixels whose sides are multiples of the patch size.
-    ///
-    /// Other sizes than the tower's own interpolate its position embeddings, as the reference's
-    /// `interpolate_pos_encoding` does.
+    /// `[batch, 3, height, width]`, normalised pixels.
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
-        let [batch, _, height, width] = pixels.dims();
-        let patch = self.config.patch_size;
-        let grid = [height / patch, width / patch];
-        let x = self.embed(pixels, grid);
-        let special = self.config.num_special_tokens();
-        let layout = SequenceLayout::uniform(batch, special + grid[0] * grid[1]);
-        let x = dropout.apply(x, self.config.encoder.hidden_dropout);
-        let hidden = self.final_norm.forward(self.encoder.forward(x, &layout, &[], dropout));
-        let pooled = match self.pooling {
-            Pooling::Mean => layout.mean(hidden.clone(), special),
-            Pooling::Cls | Pooling::Pooler => self.pool_class_token(layout.first(hidden.clone())),
-        };
-        TowerOutput { hidden, pooled }
-    }
-
-    fn pool_class_token(&self, class_token: Tensor<2>) -> Tensor<2> {
-        match (&self.pooler, self.config.pooler) {
-            (Some(pooler), Some(PoolerActivation::Tanh)) => tanh(pooler.forward(class_token)),
-            (Some(pooler), _) => pooler.forward(class_token),
-            (None, _) => class_token,
+        match self {
+            Self::Transformer(tower) => tower.forward(pixels, dropout),
+            Self::Convolutional(tower) => tower.forward(pixels),
+            Self::Windowed(tower) => tower.forward(pixels, dropout),
         }
     }
-
-    /// Patch embedding as one product, special tokens in front, positions added: `[batch * tokens, width]`.
-    fn embed(&self, pixels: Tensor<4>, grid: [usize; 2]) -> Tensor<2> {
-        let [batch, channels, _, _] = pixels.dims();
-        let patch = self.config.patch_size;
-        let width = self.config.encoder.width;
-        let num_patches = grid[0] * grid[1];
-        let patches = pixels
-            .reshape([batch, channels, grid[0], patch, grid[1], patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch * num_patches, channels * patch * patch]);
-        let patches = self.patch.forward(patches).reshape([batch, num_patches, width]);
-
-        let mut tokens = vec![self.class_token.val()];
-        tokens.extend(self.distillation_token.as_ref().map(Param::val));
-        let special = tokens.len();
-        let tokens = Tensor::cat(tokens, 0).unsqueeze::<3>().expand([batch, special, width]);
-        let x = Tensor::cat(vec![tokens, patches], 1) + self.positions_for(grid).unsqueeze();
-        x.reshape([batch * (special + num_patches), width])
-    }
-
-    /// Position embeddings of special tokens and of a `grid` of patches, `[special + rows * columns, width]`.
-    fn positions_for(&self, grid: [usize; 2]) -> Tensor<2> {
-        let positions = self.positions.val();
-        let own = self.config.grid();
-        if grid == [own, own] {
-            return positions;
-        }
-        let special = self.config.num_special_tokens();
-        let [count, width] = positions.dims();
-        let patches = positions.clone().slice([special..count, 0..width]);
-        let weights = interpolation_matrix(own, grid);
-        let weights = TensorData::new(weights, [grid[0] * grid[1], own * own]);
-        let weights = Tensor::<2>::from_data(weights, &positions.device().without_autodiff());
-        Tensor::cat(vec![positions.slice([0..special, 0..width]), weights.matmul(patches)], 0)
-    }
-}
-
-/// The linear map of `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` from an `own x own` grid
-/// to `grid`, as `[rows * columns, own * own]`.
-pub(crate) fn interpolation_matrix(own: usize, grid: [usize; 2]) -> Vec<f32> {
-    let (rows, columns) = (bicubic_taps(own, grid[0]), bicubic_taps(own, grid[1]));
-    let mut matrix = vec![0.0; grid[0] * grid[1] * own * own];
-    for (row, row_taps) in rows.iter().enumerate() {
-        for (column, column_taps) in columns.iter().enumerate() {
-            let line = &mut matrix[(row * grid[1] + column) * own * own..][..own * own];
-            for &(y, y_weight) in row_taps {
-                for &(x, x_weight) in column_taps {
-                    line[y * own + x] += (y_weight * x_weight) as f32;
-                }
-            }
-        }
-    }
-    matrix
-}
-
-/// The four source positions and weights of each of `new` points on a line of `old`.
-fn bicubic_taps(old: usize, new: usize) -> Vec<[(usize, f64); 4]> {
-    /// PyTorch's cubic coefficient (aten UpSample.h); Pillow uses -0.5.
-    const A: f64 = -0.75;
-    let near = |t: f64| ((A + 2.0) * t - (A + 3.0)) * t * t + 1.0;
-    let far = |t: f64| ((A * t - 5.0 * A) * t + 8.0 * A) * t - 4.0 * A;
-    let scale = old as f64 / new as f64;
-    (0..new)
-        .map(|point| {
-            let source = (point as f64 + 0.5) * scale - 0.5;
-            let start = source.floor();
-            let t = source - start;
-            let weights = [far(t + 1.0), near(t), near(1.0 - t), far(2.0 - t)];
-            std::array::from_fn(|tap| {
-                let position = (start + tap as f64 - 1.0).clamp(0.0, (old - 1) as f64);
-                (position as usize, weights[tap])
-            })
-        })
-        .collect()
 }

@@ -88,7 +88,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    pub(crate) fn forward(self, x: Tensor<2>) -> Tensor<2> {
+    pub(crate) fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
             Self::Gelu => gelu(x),
             Self::GeluTanh => gelu_approximate(x),

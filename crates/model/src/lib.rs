@@ -5,6 +5,8 @@
 //! shared space, `heads` of attention, `seq` tokens of one sequence.
 
 mod attention;
+mod conv;
+mod conv_net;
 mod disentangled;
 mod dual_encoder;
 mod encoder;
@@ -19,18 +21,23 @@ mod params;
 mod pool;
 mod pretrained;
 mod random;
+mod resample;
 mod rotary;
 mod sentence_pooling;
 mod sequence;
+mod swin;
 mod text_relations;
 mod text_tower;
+mod vision_transformer;
 mod weights;
+mod windows;
 
+pub use conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
 pub use disentangled::DisentangledConfig;
 pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
 pub use encoder::{EncoderConfig, NormOrder, RelativeTable};
 pub use error::ModelError;
-pub use image_tower::{ImageTower, ImageTowerConfig, PoolerActivation, TowerOutput};
+pub use image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
 pub use layers::{Activation, Dropout, LayerNorm, Linear};
 pub use lock::{Lock, LockError, TowerLock};
 pub use params::Audit;
@@ -40,6 +47,11 @@ pub use pretrained::{
     image_tower_from, is_dual_encoder_dir, text_tower_from,
 };
 pub use random::named_seed;
+pub use resample::Interpolation;
+pub use swin::{Swin, SwinConfig};
 pub use text_relations::{RelativeBuckets, TokenRelations};
 pub use text_tower::{EndOfText, PositionCount, TextPooler, TextTower, TextTowerConfig, TokenSequences};
-pub use weights::{HostTensor, WeightFiles, read_safetensors};
+pub use vision_transformer::{
+    FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformer, VisionTransformerConfig,
+};
+pub use weights::{HostTensor, WeightFiles, is_count, read_safetensors};

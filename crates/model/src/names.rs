@@ -2,7 +2,8 @@
 //! table is in its own file below `family`.
 //!
 //! The left column is this crate's own path, the same for every family; the right one is the name in the files that
-//! `save_pretrained` writes (transformers 4 and 5 write the same names for these families). `{n}` is the block's number.
+//! `save_pretrained` writes (transformers 4 and 5 write the same names for these families). `{n}` is a number (of the block, or of the stage and
+//! then the block), in the same order on both sides.
 
 use crate::weights::WeightFiles;
 
@@ -47,12 +48,25 @@ pub(crate) enum Kind {
     PackedPart(Part),
     /// `.weight` and `.bias` as they are.
     Norm,
+    /// A norm with statistics: `.running_mean`, `.running_var` and `.num_batches_tracked` besides.
+    BatchNorm,
     /// One tensor.
     Tensor(Layout),
 }
 
 /// This crate's path, the name in the files, and what they name.
 pub(crate) type Row = (&'static str, &'static str, Kind);
+
+/// Two tables in one, for families that differ in a few rows.
+pub(crate) const fn joined<const N: usize>(first: &[Row], second: &[Row]) -> [Row; N] {
+    let mut rows = [first[0]; N];
+    let mut n = 0;
+    while n < N {
+        rows[n] = if n < first.len() { first[n] } else { second[n - first.len()] };
+        n += 1;
+    }
+    rows
+}
 
 /// Where a family keeps its tensors.
 #[derive(Debug)]
@@ -91,39 +105,35 @@ impl NameTable {
 
     /// Name and layout in the files of the parameter at `path`.
     pub fn stored(&self, path: &str) -> Option<(String, Layout)> {
-        let (template, block) = template_of(path);
+        let (template, numbers) = template_of(path);
         self.rows.iter().find_map(|(ours, theirs, kind)| {
             let (suffix, layout) = match (kind, template.strip_prefix(ours)?) {
                 (Kind::Tensor(layout), "") => ("", *layout),
                 (Kind::Linear, ".weight") => (".weight", Layout::Transposed),
                 (Kind::Norm, ".weight") => (".weight", Layout::Same),
                 (Kind::Linear | Kind::Norm, ".bias") => (".bias", Layout::Same),
+                (Kind::BatchNorm, ".num_batches_tracked") => (".num_batches_tracked", Layout::Scalar),
+                (Kind::BatchNorm, suffix) => (*BATCH_NORM.iter().find(|known| **known == suffix)?, Layout::Same),
                 (Kind::LinearPart(part), ".weight") => (".weight", Layout::TransposedPart(*part)),
                 (Kind::LinearPart(part), ".bias") => (".bias", Layout::VectorPart(*part)),
                 (Kind::PackedPart(part), ".weight") => ("_weight", Layout::TransposedPart(*part)),
                 (Kind::PackedPart(part), ".bias") => ("_bias", Layout::VectorPart(*part)),
                 _ => return None,
             };
-            Some((format!("{}{}{suffix}", self.prefix, theirs.replace("{n}", &block)), layout))
+            let name = numbers.iter().fold((*theirs).to_owned(), |name, number| name.replacen("{n}", number, 1));
+            Some((format!("{}{name}{suffix}", self.prefix), layout))
         })
     }
 }
 
-/// `encoder.blocks.3.norm` to `encoder.blocks.{n}.norm` and `3`.
-fn template_of(path: &str) -> (String, String) {
-    let mut block = String::new();
-    let parts: Vec<&str> = path
-        .split('.')
-        .map(|part| {
-            if part.bytes().all(|b| b.is_ascii_digit()) {
-                part.clone_into(&mut block);
-                "{n}"
-            } else {
-                part
-            }
-        })
-        .collect();
-    (parts.join("."), block)
+/// Tensors of a batch norm, as many values as channels.
+const BATCH_NORM: [&str; 4] = [".weight", ".bias", ".running_mean", ".running_var"];
+
+/// `stages.3.blocks.1.norm` to `stages.{n}.blocks.{n}.norm` and `3`, `1`.
+fn template_of(path: &str) -> (String, Vec<&str>) {
+    let is_number = |part: &&str| part.bytes().all(|b| b.is_ascii_digit());
+    let template: Vec<&str> = path.split('.').map(|part| if is_number(&part) { "{n}" } else { part }).collect();
+    (template.join("."), path.split('.').filter(is_number).collect())
 }
 
 /// The older names of LayerNorm's parameters, still found in early BERT checkpoints.

@@ -29,6 +29,15 @@ impl Which {
     }
 }
 
+/// Names of the tensors that are kept with the parameters but are none: statistics of batch norms, and tokens that only
+/// masked pretraining uses. They never train.
+const BUFFERS: [&str; 4] = ["running_mean", "running_var", "num_batches_tracked", "mask_token"];
+
+/// Whether what lies at `path` is a buffer: it stays outside of the gradient graph even where its tower trains.
+pub fn is_buffer(path: &str) -> bool {
+    BUFFERS.contains(&path.rsplit('.').next().unwrap_or(path))
+}
+
 /// What is known of a parameter without reading its values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParamInfo {
@@ -44,11 +53,11 @@ pub struct ParamInfo {
 pub fn list(model: &impl Module) -> Vec<ParamInfo> {
     struct List(PathStack, Vec<ParamInfo>);
     impl ModuleVisitor for List {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.0.enter(name);
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.0.exit();
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let value = param.val();
@@ -73,11 +82,11 @@ pub fn collect(model: &impl Module, which: Which) -> Result<BTreeMap<String, Hos
         failed: Option<String>,
     }
     impl ModuleVisitor for Collect {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.stack.enter(name);
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.stack.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.stack.exit();
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.stack.exit(container);
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let value = param.val();
@@ -157,11 +166,11 @@ pub trait ParamUpdate {
 pub fn update<M: Module>(model: M, change: &mut impl ParamUpdate) -> M {
     struct Map<'a, U>(PathStack, &'a mut U);
     impl<U: ParamUpdate> ModuleMapper for Map<'_, U> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.0.enter(name);
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
         }
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.0.exit();
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
             let (id, value, mapper) = param.consume();
@@ -186,16 +195,25 @@ pub fn lock<M: Module>(module: M) -> M {
     module.map(&mut Lock)
 }
 
-/// Puts every parameter of `module` into the gradient graph: it then trains.
+/// Puts every parameter of `module` into the gradient graph: it then trains. Buffers stay outside.
 pub fn unlock<M: Module>(module: M) -> M {
-    struct Unlock;
+    struct Unlock(PathStack);
     impl ModuleMapper for Unlock {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            if is_buffer(&self.0.path()) {
+                return param;
+            }
             let (id, value, mapper) = param.consume();
             Param::from_mapped_value(id, value.without_autodiff().autodiff().require_grad(), mapper)
         }
     }
-    module.map(&mut Unlock)
+    module.map(&mut Unlock(PathStack::default()))
 }
 
 /// A trainable `[1]` parameter of this value.
@@ -220,20 +238,32 @@ pub fn fingerprint(model: &impl Module, which: Which) -> Result<String, ModelErr
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// The names of the fields that a walk is inside of.
-#[derive(Default)]
-struct PathStack(Vec<String>);
+/// The names of the fields that a walk is inside of. Which variant an enum holds is no part of a path.
+#[derive(Debug, Default)]
+pub struct PathStack(Vec<String>);
 
 impl PathStack {
-    fn enter(&mut self, name: &str) {
-        self.0.push(name.to_owned());
+    /// For `enter_module` of a visitor or mapper.
+    pub fn enter(&mut self, name: &str, container: &str) {
+        if !is_enum(container) {
+            self.0.push(name.to_owned());
+        }
     }
 
-    fn exit(&mut self) {
-        self.0.pop();
+    /// For `exit_module`.
+    pub fn exit(&mut self, container: &str) {
+        if !is_enum(container) {
+            self.0.pop();
+        }
     }
 
-    fn path(&self) -> String {
+    /// Where the walk is.
+    pub fn path(&self) -> String {
         self.0.join(".")
     }
+}
+
+/// How Burn's derive names the container of a variant.
+fn is_enum(container: &str) -> bool {
+    container.starts_with("Enum:")
 }

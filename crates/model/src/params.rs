@@ -8,6 +8,7 @@ use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::names::{Layout, NameTable, Part};
+use crate::parameters;
 use crate::random::{named_seed, normal};
 use crate::weights::{HostTensor, WeightFiles};
 
@@ -63,7 +64,7 @@ impl ParamSource {
         audit
     }
 
-    fn pretrained_values(&self, path: &str, shape: &[usize]) -> Option<Vec<f32>> {
+    fn pretrained_values(&self, path: &str, shape: &[usize], expected: bool) -> Option<Vec<f32>> {
         let (files, names) = self.pretrained.as_ref()?;
         let mut audit = self.audit.borrow_mut();
         let Some((name, layout)) = names.stored(path) else {
@@ -71,7 +72,9 @@ impl ParamSource {
             return None;
         };
         let Some(tensor) = files.get(&name) else {
-            audit.missing.push(name);
+            if expected {
+                audit.missing.push(name);
+            }
             return None;
         };
         self.used.borrow_mut().insert(name.clone());
@@ -102,7 +105,7 @@ impl ParamBuilder<'_> {
     /// The parameter `name` here, `shape` as the model holds it.
     pub fn param<const D: usize>(&self, name: &str, shape: [usize; D], init: Init) -> Param<Tensor<D>> {
         let path = self.at(name).path;
-        let values = self.source.pretrained_values(&path, &shape).unwrap_or_else(|| {
+        let values = self.source.pretrained_values(&path, &shape, true).unwrap_or_else(|| {
             let count = shape.iter().product();
             match init {
                 Init::Normal(std) => normal(named_seed(self.source.seed, &path), count, std),
@@ -110,6 +113,26 @@ impl ParamBuilder<'_> {
             }
         });
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.source.device))
+    }
+
+    /// The buffer `name` here ([`parameters::is_buffer`]): used, but never trained. Fresh ones hold `value`.
+    pub fn buffer<const D: usize>(&self, name: &str, shape: [usize; D], value: f32) -> Param<Tensor<D>> {
+        self.untrained(name, shape, value, true)
+    }
+
+    /// A buffer that the model does not even read: carried from the files it came in to those it is written to, so that
+    /// these are whole. It may be missing.
+    pub fn carried<const D: usize>(&self, name: &str, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.untrained(name, shape, 0.0, false)
+    }
+
+    fn untrained<const D: usize>(&self, name: &str, shape: [usize; D], value: f32, expected: bool) -> Param<Tensor<D>> {
+        let path = self.at(name).path;
+        debug_assert!(parameters::is_buffer(&path), "{path}");
+        let values = self.source.pretrained_values(&path, &shape, expected);
+        let values = values.unwrap_or_else(|| vec![value; shape.iter().product()]);
+        let device = self.source.device.clone().without_autodiff();
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device))
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::ModelError;
 use crate::dual_encoder::{DualEncoder, HeadConfig};
 use crate::family::{image_config, text_config};
-use crate::image_tower::{ImageTower, ImageTowerConfig};
+use crate::image_tower::ImageTower;
 use crate::lock::{Lock, TowerLock};
 use crate::names::{HEAD, NameTable, Names, modern_norm_name};
 use crate::parameters;
@@ -222,9 +222,12 @@ fn build_image_tower(
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
     let (names, config) = image_config(&files.config, &files.config_path)?;
-    let config = ImageTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
+    let pooling = options.pool.resolve();
+    config.check_pooling(pooling).map_err(|reason| files.problem(format!(
+        "this image tower cannot pool as `image_pool` asks, because {reason}; choose among \"auto\", \"cls\" and \"mean\""
+    )))?;
     let source = files.param_source(names, named_seed(seed, "image_tower"), lock, device);
-    let tower = ImageTower::new(&source.root(), config, options.pool.resolve());
+    let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
     let audit = source.into_audit();
     files.judge(&audit, lock, "image tower", "image_pool")?;
     Ok((tower, audit))
@@ -248,6 +251,10 @@ fn build_text_tower(
 }
 
 impl TowerFiles {
+    fn problem(&self, problem: String) -> ModelError {
+        ModelError::Config { path: self.config_path.clone(), problem }
+    }
+
     /// How the text tower of these files pools.
     fn text_pooling(&self, names: &Names, config: &TextTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
         let has_pooler = match config.pooler {
@@ -295,7 +302,7 @@ impl TowerFiles {
         if !audit.mismatched.is_empty() {
             return Err(ModelError::Shapes { dir: self.dir.clone(), mismatches: audit.mismatched.clone() });
         }
-        let only_pooler = audit.missing.iter().all(|name| name.contains("pooler."));
+        let only_pooler = audit.missing.iter().all(|name| name.contains("pooler.") || name.contains("head."));
         if audit.missing.is_empty() || (lock.trains() && only_pooler) || self.weights.is_none() {
             return Ok(());
         }

@@ -1,5 +1,7 @@
 //! Rotary position embeddings (Su et al., 2021): queries and keys are turned by angles that grow with their positions.
 
+use std::f64::consts::TAU;
+
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Cosines and sines of one angle a position and channel.
@@ -36,6 +38,22 @@ impl Rotary {
         let frequencies: Vec<f64> = (0..dim / 2).map(|n| theta.powf(-2.0 * n as f64 / dim as f64)).collect();
         let angles: Vec<f64> =
             (0..seq).flat_map(|token| frequencies.iter().map(move |frequency| token as f64 * frequency)).collect();
+        Self::new(&angles, dim, device)
+    }
+
+    /// For `special` tokens that are not turned, then a `grid` of patches (rows, columns): half of the angles of a patch
+    /// grow with its row, half with its column, both from -1 to 1 over the image (DINOv3, Siméoni et al., 2025, sec. 3.2).
+    pub fn of_patches(grid: [usize; 2], special: usize, dim: usize, theta: f64, device: &Device) -> Self {
+        let center = |at: usize, count: usize| 2.0 * (at as f64 + 0.5) / count as f64 - 1.0;
+        let frequencies: Vec<f64> = (0..dim / 4).map(|n| TAU * theta.powf(-4.0 * n as f64 / dim as f64)).collect();
+        let mut angles = vec![0.0; special * (dim / 2)];
+        for row in 0..grid[0] {
+            for column in 0..grid[1] {
+                for place in [center(row, grid[0]), center(column, grid[1])] {
+                    angles.extend(frequencies.iter().map(|frequency| place * frequency));
+                }
+            }
+        }
         Self::new(&angles, dim, device)
     }
 

@@ -108,13 +108,22 @@ pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, HostTensor>, Mod
     Ok(tensors)
 }
 
-/// Reads one file into `tensors`; integers (`position_ids`) are no weights.
+/// Whether the tensor of this name is a count, which files hold as a 64-bit integer and [`HostTensor`] as a float.
+pub fn is_count(name: &str) -> bool {
+    name.ends_with("num_batches_tracked")
+}
+
+/// Reads one file into `tensors`; integers (`position_ids`) are no weights, but counts belong to batch norms.
 fn read_file(path: &Path, tensors: &mut BTreeMap<String, HostTensor>) -> Result<(), ModelError> {
     let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
     let malformed = |problem: String| ModelError::Weights { path: path.to_owned(), problem };
     let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
     for (name, view) in file.iter() {
-        if let Some(values) = widen(view.dtype(), view.data()) {
+        let values = match (view.dtype(), is_count(name)) {
+            (Dtype::I64, true) => Some(eight_bytes(view.data()).map(|b| i64::from_le_bytes(b) as f32).collect()),
+            (dtype, _) => widen(dtype, view.data()),
+        };
+        if let Some(values) = values {
             tensors.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), values });
         }
     }
@@ -127,12 +136,11 @@ fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::F32 => Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
         Dtype::F16 => Some(pairs().map(|b| half::f16::from_le_bytes(b).to_f32()).collect()),
         Dtype::BF16 => Some(pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::F64 => Some(
-            bytes
-                .chunks_exact(8)
-                .map(|b| f64::from_le_bytes([b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]]) as f32)
-                .collect(),
-        ),
+        Dtype::F64 => Some(eight_bytes(bytes).map(|b| f64::from_le_bytes(b) as f32).collect()),
         _ => None,
     }
+}
+
+fn eight_bytes(bytes: &[u8]) -> impl Iterator<Item = [u8; 8]> {
+    bytes.chunks_exact(8).map(|b| [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]])
 }

@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod goldens;
+mod image_families;
 mod support;
 mod text_families;

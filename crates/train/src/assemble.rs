@@ -198,12 +198,19 @@ impl Assembly {
         if let Some(size) = image_size {
             processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
         }
-        let patch = built.model.image_tower.config().patch_size as u32;
+        let tower = &built.model.image_tower;
+        let (patch, smallest) = (tower.side_multiple() as u32, tower.smallest_side() as u32);
         let (height, width) = processor.output_size();
         if height % patch != 0 || width % patch != 0 {
             return Err(TrainError::Usage(format!(
                 "images of {width}x{height} px do not divide into the image tower's patches of {patch} px; set \
                  `model.image_size` to a multiple of {patch}"
+            )));
+        }
+        if height.min(width) < smallest {
+            return Err(TrainError::Usage(format!(
+                "images of {width}x{height} px leave nothing of the image tower's last feature map; set `model.image_size` to \
+                 at least {smallest}"
             )));
         }
         Ok(Self {

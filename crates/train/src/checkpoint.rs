@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualenc_model::{HostTensor, read_safetensors};
+use dualenc_model::{HostTensor, is_count, read_safetensors};
 use safetensors::tensor::{Dtype, View};
 use serde::{Deserialize, Serialize};
 
@@ -231,25 +231,34 @@ impl Checkpoint {
 pub(crate) fn serialize(tensors: BTreeMap<String, HostTensor>, context: &Path) -> Result<Vec<u8>, TrainError> {
     // transformers refuses a file without this entry.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    let views = tensors.into_iter().map(|(name, tensor)| (name, Bytes::from(tensor)));
+    let views = tensors.into_iter().map(|(name, tensor)| {
+        let bytes = Bytes::new(tensor, is_count(&name));
+        (name, bytes)
+    });
     safetensors::serialize(views, Some(metadata))
         .map_err(|error| TrainError::Checkpoint { path: context.to_owned(), problem: error.to_string() })
 }
 
 struct Bytes {
+    dtype: Dtype,
     shape: Vec<usize>,
     bytes: Vec<u8>,
 }
 
-impl From<HostTensor> for Bytes {
-    fn from(tensor: HostTensor) -> Self {
-        Self { shape: tensor.shape, bytes: tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect() }
+impl Bytes {
+    fn new(tensor: HostTensor, is_count: bool) -> Self {
+        let values = tensor.values.iter();
+        let (dtype, bytes) = match is_count {
+            true => (Dtype::I64, values.flat_map(|value| (*value as i64).to_le_bytes()).collect()),
+            false => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
+        };
+        Self { dtype, shape: tensor.shape, bytes }
     }
 }
 
 impl View for Bytes {
     fn dtype(&self) -> Dtype {
-        Dtype::F32
+        self.dtype
     }
     fn shape(&self) -> &[usize] {
         &self.shape

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use dualenc_model::{DUAL_ENCODER_TYPE, HostTensor, PoolerActivation, Pooling, StoredNames, TextPooler, parameters};
+use dualenc_model::{DUAL_ENCODER_TYPE, HostTensor, Pooling, ReferencePooling, StoredNames, TextPooler, parameters};
 use parameters::Which;
 use serde_json::{Value, json};
 
@@ -42,7 +42,7 @@ pub fn export(assembly: &Assembly, dir: &Path) -> Result<(), TrainError> {
     parameters.remove("logit_bias");
     let mut tensors = names.stored(parameters)?;
     if image_identity {
-        let width = assembly.model.image_tower.config().encoder.width;
+        let width = assembly.model.image_tower.width();
         tensors.insert("vision_model.pooler.dense.weight".to_owned(), identity(width));
         let bias = HostTensor { shape: vec![width], values: vec![0.0; width] };
         tensors.insert("vision_model.pooler.dense.bias".to_owned(), bias);
@@ -66,21 +66,25 @@ pub fn export(assembly: &Assembly, dir: &Path) -> Result<(), TrainError> {
 fn exported_image_config(assembly: &Assembly) -> Result<(Value, bool), TrainError> {
     let tower = &assembly.model.image_tower;
     let mut config = assembly.image_config.clone();
-    let refused = |how: &str| {
-        Err(TrainError::Usage(format!(
-            "transformers' VisionTextDualEncoder cannot pool this image tower by {how}; train with `image_pool = \"auto\"` to \
-             export"
-        )))
-    };
-    match (tower.pooling(), tower.config().pooler) {
-        (Pooling::Mean, _) => refused("mean"),
-        (Pooling::Cls, Some(_)) => {
-            // A pooler without nonlinearity and with an identity matrix returns the class token.
+    // The reference reads `hidden_size` of every tower, which the configs of convolutional ones do not have.
+    if config.get("hidden_sizes").is_some() {
+        config["hidden_size"] = json!(tower.width());
+    }
+    // It builds Data2VecVision without pooling and then fails; BEiT is the same network, with pooling.
+    if config["model_type"] == "data2vec-vision" {
+        config["model_type"] = json!("beit");
+    }
+    match tower.reference_pooling() {
+        ReferencePooling::Own => Ok((config, false)),
+        ReferencePooling::IdentityPooler => {
             config["pooler_act"] = json!("linear");
             Ok((config, true))
         }
-        (Pooling::Cls | Pooling::Pooler, None)
-        | (Pooling::Pooler, Some(PoolerActivation::Tanh | PoolerActivation::Linear)) => Ok((config, false)),
+        ReferencePooling::None => Err(TrainError::Usage(format!(
+            "transformers' VisionTextDualEncoder cannot pool this image tower by {}; train with `image_pool = \"auto\"` to \
+             export",
+            if tower.pooling() == Pooling::Cls { "its class token" } else { "mean" }
+        ))),
     }
 }
 

@@ -92,7 +92,7 @@ impl ImageFeatures {
         // Two poolings of one tower may have the same parameters; activations and norms have none at all.
         key.update(format!("{:?} {:?}", self.tower.config(), self.tower.pooling()).as_bytes());
         key.update(&self.processor.fingerprint());
-        let store = FeatureStore::open(dir, &key.finalize(), self.tower.config().encoder.width)?;
+        let store = FeatureStore::open(dir, &key.finalize(), self.tower.width())?;
         Ok(Self { store: Some(store), ..self })
     }
 
@@ -105,7 +105,7 @@ impl ImageFeatures {
         images: &[ImageRef],
         mut on_progress: impl FnMut(usize),
     ) -> Result<PooledImages, TrainError> {
-        let width = self.tower.config().encoder.width;
+        let width = self.tower.width();
         let mut pooled = PooledImages { width, rows: vec![None; images.len()], bad: Vec::new(), values: Vec::new() };
         let mut next = 0;
         for chunk in self.chunks(images.to_vec()) {

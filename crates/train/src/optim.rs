@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::module::{ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor, TensorData};
-use dualenc_model::parameters::{self, ParamUpdate};
+use dualenc_model::parameters::{self, ParamUpdate, PathStack};
 use dualenc_model::{DualEncoder, HostTensor, ModelError};
 use rayon::prelude::*;
 
@@ -20,8 +20,8 @@ const SUM_CHUNK: usize = 1 << 14;
 /// PyTorch's `clip_grad_norm_` adds this to the norm it divides by.
 const CLIP_EPSILON: f64 = 1e-6;
 
-/// Suffixes of paths of matrices that are not decayed: position and special-token embeddings.
-const NOT_DECAYED: [&str; 3] = ["positions", "class_token", "distillation_token"];
+/// Suffixes of paths of matrices that are not decayed: position and special-token embeddings, tables of relative positions.
+const NOT_DECAYED: [&str; 6] = ["positions", "class_token", "distillation_token", "registers", "probe", "table"];
 
 /// Gradients of one backward pass, by path, flat.
 #[derive(Debug)]
@@ -42,25 +42,25 @@ impl ParamGradients {
     /// When the device cannot hand its data over.
     pub fn take(model: &DualEncoder, gradients: &mut Gradients, on_host: bool) -> Result<Self, ModelError> {
         struct Take<'a> {
-            stack: Vec<String>,
+            stack: PathStack,
             gradients: &'a mut Gradients,
             by_path: BTreeMap<String, Tensor<1>>,
         }
         impl ModuleVisitor for Take<'_> {
-            fn enter_module(&mut self, name: &str, _: &str) {
-                self.stack.push(name.to_owned());
+            fn enter_module(&mut self, name: &str, container: &str) {
+                self.stack.enter(name, container);
             }
-            fn exit_module(&mut self, _: &str, _: &str) {
-                self.stack.pop();
+            fn exit_module(&mut self, _: &str, container: &str) {
+                self.stack.exit(container);
             }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 if let Some(gradient) = param.val().grad_remove(self.gradients) {
                     let count = gradient.dims().iter().product::<usize>();
-                    self.by_path.insert(self.stack.join("."), gradient.reshape([count]));
+                    self.by_path.insert(self.stack.path(), gradient.reshape([count]));
                 }
             }
         }
-        let mut take = Take { stack: Vec::new(), gradients, by_path: BTreeMap::new() };
+        let mut take = Take { stack: PathStack::default(), gradients, by_path: BTreeMap::new() };
         model.visit(&mut take);
         let gradient = |(path, tensor): (String, Tensor<1>)| match on_host {
             // The tensor's only owner: its memory is taken over, not copied.

@@ -13,6 +13,7 @@ use crate::text_tower::TextTowerConfig;
 
 pub(super) const ALBERT: Family<TextTowerConfig> = Family {
     model_types: &["albert"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "albert."], probe: "embeddings.word_embeddings" },
     config,
 };

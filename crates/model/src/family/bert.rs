@@ -13,18 +13,21 @@ use crate::text_tower::{TextPooler, TextTowerConfig};
 
 pub(super) const BERT: Family<TextTowerConfig> = Family {
     model_types: &["bert"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "bert."], probe: "embeddings.word_embeddings" },
     config: |keys| bert(keys, defaults(768, 12, 12, 3072), 30_522, 0),
 };
 
 pub(super) const ROBERTA: Family<TextTowerConfig> = Family {
     model_types: &["roberta", "xlm-roberta", "camembert"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "roberta."], probe: "embeddings.word_embeddings" },
     config: roberta,
 };
 
 pub(super) const ELECTRA: Family<TextTowerConfig> = Family {
     model_types: &["electra"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "electra."], probe: "embeddings.word_embeddings" },
     config: electra,
 };

@@ -13,10 +13,10 @@ use crate::text_relations::TokenRelations;
 use crate::text_tower::{EndOfText, TextPooler, TextTowerConfig};
 
 pub(super) const CLIP: Family<TextTowerConfig> =
-    Family { model_types: &["clip_text_model"], names: NAMES, config: clip };
+    Family { model_types: &["clip_text_model"], flag: None, names: NAMES, config: clip };
 
 pub(super) const SIGLIP: Family<TextTowerConfig> =
-    Family { model_types: &["siglip_text_model", "siglip2_text_model"], names: NAMES, config: siglip };
+    Family { model_types: &["siglip_text_model", "siglip2_text_model"], flag: None, names: NAMES, config: siglip };
 
 /// Transformers 4 wrote towers of their own with the prefix, and doubled it in a VisionTextDualEncoder.
 const NAMES: Names =

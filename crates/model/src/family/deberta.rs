@@ -15,6 +15,7 @@ use crate::text_tower::{TextPooler, TextTowerConfig};
 
 pub(super) const DEBERTA_V2: Family<TextTowerConfig> = Family {
     model_types: &["deberta-v2"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "deberta."], probe: "embeddings.word_embeddings" },
     config,
 };

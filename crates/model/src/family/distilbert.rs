@@ -13,6 +13,7 @@ use crate::text_tower::{TextPooler, TextTowerConfig};
 
 pub(super) const DISTILBERT: Family<TextTowerConfig> = Family {
     model_types: &["distilbert"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "distilbert."], probe: "embeddings.word_embeddings" },
     config,
 };

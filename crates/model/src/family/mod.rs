@@ -4,14 +4,19 @@
 //! To add one, write its file and list it in [`IMAGE_FAMILIES`] or [`TEXT_FAMILIES`].
 
 mod albert;
+mod beit;
 mod bert;
 mod clip_text;
+mod clip_vision;
+mod conv;
 mod deberta;
 mod dinov2;
+mod dinov3;
 mod distilbert;
 mod keys;
 mod modernbert;
 mod mpnet;
+mod swin;
 mod vit;
 
 use std::path::Path;
@@ -28,6 +33,9 @@ use keys::Keys;
 pub(crate) struct Family<C: 'static> {
     /// The `model_type`s that are of this family.
     pub model_types: &'static [&'static str],
+    /// A flag of the config that must be set: of families of one `model_type`, the first one listed whose flag is set is
+    /// meant.
+    pub flag: Option<&'static str>,
     /// Its tensors on disk.
     pub names: Names,
     /// Reads its `config.json`.
@@ -35,7 +43,22 @@ pub(crate) struct Family<C: 'static> {
 }
 
 /// Every image tower.
-const IMAGE_FAMILIES: &[&Family<ImageTowerConfig>] = &[&vit::VIT, &vit::DEIT, &dinov2::DINOV2];
+const IMAGE_FAMILIES: &[&Family<ImageTowerConfig>] = &[
+    &vit::VIT,
+    &vit::DEIT,
+    &beit::BEIT,
+    &clip_vision::CLIP,
+    &clip_vision::SIGLIP,
+    &dinov2::DINOV2_SWIGLU,
+    &dinov2::DINOV2,
+    &dinov2::REGISTERS_SWIGLU,
+    &dinov2::REGISTERS,
+    &dinov3::DINOV3,
+    &swin::SWIN,
+    &conv::RESNET,
+    &conv::CONVNEXT,
+    &conv::CONVNEXT_V2,
+];
 
 /// Every text tower.
 const TEXT_FAMILIES: &[&Family<TextTowerConfig>] = &[
@@ -69,14 +92,18 @@ fn read<C>(
 ) -> Result<(&'static Names, C), ModelError> {
     let keys = Keys { json, path };
     let found = keys.text("model_type", "(none)")?;
-    let family = families.iter().find(|family| family.model_types.contains(&found));
-    let family = family.ok_or_else(|| ModelError::UnsupportedFamily {
+    for family in families.iter().filter(|family| family.model_types.contains(&found)) {
+        if family.flag.map_or(Ok(true), |flag| keys.or(flag, false))? {
+            return Ok((&family.names, (family.config)(&keys)?));
+        }
+    }
+    let unconditional = families.iter().filter(|family| family.flag.is_none());
+    Err(ModelError::UnsupportedFamily {
         path: path.to_owned(),
         kind,
         found: found.to_owned(),
-        supported: families.iter().flat_map(|family| family.model_types).copied().collect::<Vec<_>>().join(", "),
-    })?;
-    Ok((&family.names, (family.config)(&keys)?))
+        supported: unconditional.flat_map(|family| family.model_types).copied().collect::<Vec<_>>().join(", "),
+    })
 }
 
 #[cfg(test)]
@@ -87,14 +114,50 @@ mod tests {
 
     use super::*;
 
+    /// Every config class's own keys below `tests/goldens/{section}`, and for each what a file without them means.
+    fn defaults(section: &str) -> Vec<(Value, Value)> {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
+        let text = std::fs::read_to_string(goldens.join(section).join("defaults.json")).unwrap();
+        let all: Vec<Value> = serde_json::from_str(&text).unwrap();
+        all.into_iter().map(|whole| (json!({ "model_type": whole["model_type"] }), whole)).collect()
+    }
+
     #[test]
     fn an_absent_key_has_the_default_of_the_config_class() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/text_families/defaults.json");
-        let all: Vec<Value> = serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        for whole in all {
-            let bare = json!({ "model_type": whole["model_type"] });
-            let read = |config| text_config(config, &path).unwrap().1;
+        let path = Path::new("config.json");
+        for (bare, whole) in defaults("text_families") {
+            let read = |config| text_config(config, path).unwrap().1;
             assert_eq!(read(&bare), read(&whole), "{}", whole["model_type"]);
+        }
+        for (bare, whole) in defaults("image_families") {
+            let read = |config| image_config(config, path).unwrap().1;
+            assert_eq!(read(&bare), read(&whole), "{}", whole["model_type"]);
+        }
+    }
+
+    #[test]
+    fn what_an_image_family_cannot_do_is_refused_by_name() {
+        for (config, expected) in [
+            (json!({ "model_type": "vit", "hidden_size": 10 }), "`hidden_size` 10 is not a multiple"),
+            (json!({ "model_type": "vit", "patch_size": [16, 8] }), "`patch_size` is [16, 8]"),
+            (json!({ "model_type": "deit", "num_channels": 1 }), "`num_channels` is 1"),
+            (json!({ "model_type": "dinov3_vit", "hidden_size": 36 }), "`hidden_size` 36 is not a multiple of 4 times"),
+            (
+                json!({
+                    "model_type": "beit",
+                    "use_relative_position_bias": true,
+                    "use_shared_relative_position_bias": true,
+                }),
+                "only one is supported",
+            ),
+            (json!({ "model_type": "swin", "num_heads": [3] }), "`num_heads` [3]"),
+            (json!({ "model_type": "resnet", "depths": [] }), "`depths` []"),
+            (json!({ "model_type": "resnet", "layer_type": "wide" }), "supported: bottleneck, basic"),
+            (json!({ "model_type": "convnext", "hidden_act": "mish" }), "`hidden_act` is `\"mish\"`"),
+            (json!({ "model_type": "siglip2_vision_model" }), "not a supported image tower; supported: vit, deit"),
+        ] {
+            let error = image_config(&config, Path::new("config.json")).map(drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{config}: {error}");
         }
     }
 

@@ -17,6 +17,7 @@ use crate::text_tower::{TextPooler, TextTowerConfig};
 
 pub(super) const MODERNBERT: Family<TextTowerConfig> = Family {
     model_types: &["modernbert"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "model."], probe: "embeddings.tok_embeddings" },
     config,
 };

@@ -13,6 +13,7 @@ use crate::text_tower::TextTowerConfig;
 
 pub(super) const MPNET: Family<TextTowerConfig> = Family {
     model_types: &["mpnet"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "mpnet."], probe: "embeddings.word_embeddings" },
     config,
 };

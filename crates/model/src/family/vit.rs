@@ -4,20 +4,23 @@ use super::Family;
 use super::keys::Keys;
 use crate::ModelError;
 use crate::encoder::{EncoderConfig, NormOrder};
-use crate::image_tower::{ImageTowerConfig, PoolerActivation};
+use crate::image_tower::ImageTowerConfig;
 use crate::layers::Activation;
 use crate::names::Kind::{Linear, Norm, Tensor};
 use crate::names::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::names::{Names, Row};
+use crate::vision_transformer::{Pooler, PoolerActivation, VisionTransformerConfig};
 
 pub(super) const VIT: Family<ImageTowerConfig> = Family {
     model_types: &["vit"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "vit."], probe: "embeddings.patch_embeddings" },
     config: |keys| config(keys, false),
 };
 
 pub(super) const DEIT: Family<ImageTowerConfig> = Family {
     model_types: &["deit"],
+    flag: None,
     names: Names { rows: ROWS, prefixes: &["", "deit."], probe: "embeddings.patch_embeddings" },
     config: |keys| config(keys, true),
 };
@@ -56,22 +59,21 @@ fn config(keys: &Keys<'_>, distillation_token: bool) -> Result<ImageTowerConfig,
     let depth = keys.or("num_hidden_layers", 12)?;
     let mlp_width = keys.or("intermediate_size", 3072)?;
     let qkv_bias = keys.or("qkv_bias", true)?;
-    Ok(ImageTowerConfig {
-        encoder: EncoderConfig {
-            activation: keys.activation("hidden_act", Activation::Gelu)?,
-            norm_order: NormOrder::Pre,
-            norm_epsilon: keys.or("layer_norm_eps", 1e-12)?,
-            query_bias: qkv_bias,
-            key_bias: qkv_bias,
-            value_bias: qkv_bias,
-            hidden_dropout: keys.or("hidden_dropout_prob", 0.0)?,
-            attention_dropout: keys.or("attention_probs_dropout_prob", 0.0)?,
-            init_std: keys.or("initializer_range", 0.02)?,
-            ..EncoderConfig::plain(width, depth, heads, mlp_width)
-        },
-        image_size,
-        patch_size,
+    let encoder = EncoderConfig {
+        activation: keys.activation("hidden_act", Activation::Gelu)?,
+        norm_order: NormOrder::Pre,
+        norm_epsilon: keys.or("layer_norm_eps", 1e-12)?,
+        query_bias: qkv_bias,
+        key_bias: qkv_bias,
+        value_bias: qkv_bias,
+        hidden_dropout: keys.or("hidden_dropout_prob", 0.0)?,
+        attention_dropout: keys.or("attention_probs_dropout_prob", 0.0)?,
+        init_std: keys.or("initializer_range", 0.02)?,
+        ..EncoderConfig::plain(width, depth, heads, mlp_width)
+    };
+    Ok(ImageTowerConfig::Transformer(VisionTransformerConfig {
         distillation_token,
-        pooler: Some(pooler),
-    })
+        pooler: Pooler::Dense(pooler),
+        ..VisionTransformerConfig::plain(encoder, image_size, patch_size)
+    }))
 }

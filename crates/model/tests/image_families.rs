@@ -1,0 +1,244 @@
+//! Image towers of every family against `tests/goldens/image_families`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use dualenc_model::{
+    Dropout, HostTensor, ImageTower, Pool, PositionCount, ReferencePooling, StoredNames, TokenSequences, TowerLock,
+    TowerOptions, build_from_dual_encoder, build_from_towers, image_tower_from, logits_per_text, normalize, parameters,
+    read_safetensors,
+};
+use parameters::Which;
+
+use crate::support::{Expected, assert_close, device, goldens, options};
+
+/// Fixtures whose tower has a `pooler_output`.
+const TOWERS: [&str; 23] = [
+    "beit",
+    "beit_plain",
+    "beit_shared",
+    "clip",
+    "clip_v4",
+    "clip_whole",
+    "convnext",
+    "convnextv2",
+    "data2vec",
+    "data2vec_classifier",
+    "dinov2_registers",
+    "dinov2_registers_swiglu",
+    "dinov2_swiglu",
+    "dinov3",
+    "dinov3_gated",
+    "resnet",
+    "resnet_basic",
+    "resnet_early",
+    "siglip",
+    "siglip_v4",
+    "siglip_whole",
+    "swin",
+    "swin_positions",
+];
+
+/// The tower's own size and two others.
+const SIZES: [&str; 3] = ["", "_larger", "_smaller"];
+
+fn family(name: &str) -> PathBuf {
+    goldens("image_families").join(name)
+}
+
+fn tower(name: &str, lock: TowerLock, pool: Pool) -> ImageTower {
+    let (tower, audit) =
+        image_tower_from(&family(name), lock, TowerOptions { pool, dropout: None }, &device()).unwrap();
+    assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{name}: {audit:?}");
+    tower
+}
+
+#[test]
+fn every_tower_equals_the_reference_locked_and_trainable_at_any_size() {
+    for name in TOWERS {
+        let expected = Expected::read(&family(name));
+        for lock in [TowerLock::Locked, TowerLock::Unlocked] {
+            let tower = tower(name, lock, Pool::Auto);
+            assert_eq!(tower.is_locked(), lock == TowerLock::Locked, "{name}");
+            for size in SIZES {
+                let output = tower.forward(expected.tensor(&format!("pixel_values{size}")), &Dropout::training(1));
+                assert_eq!(output.pooled.is_autodiff(), lock.trains(), "{name}");
+                assert_eq!(output.pooled.dims()[1], tower.width(), "{name}");
+                let reference = |key: &str| &expected.floats[&format!("{key}{size}")].values;
+                let hidden = output.hidden.without_autodiff();
+                assert_close(&format!("{name} hidden{size}"), hidden, reference("last_hidden_state"));
+                let pooled = output.pooled.without_autodiff();
+                assert_close(&format!("{name} pooled{size}"), pooled, reference("pooler_output"));
+            }
+        }
+    }
+}
+
+/// The mean of the last hidden state's tokens after the first `skip`.
+fn mean_of_tokens(hidden: &HostTensor, skip: usize) -> Vec<f32> {
+    let [_, seq, width] = hidden.shape[..] else { panic!("{:?}", hidden.shape) };
+    let means = hidden.values.chunks_exact(seq * width).flat_map(|sequence| {
+        let tokens = seq - skip;
+        let column =
+            move |column: usize| (skip..seq).map(|token| sequence[token * width + column]).sum::<f32>() / tokens as f32;
+        (0..width).map(column)
+    });
+    means.collect()
+}
+
+#[test]
+fn mean_pooling_leaves_special_tokens_out_and_needs_no_pooler() {
+    for (name, special) in [("siglip_no_head", 0), ("siglip", 0), ("beit", 1), ("dinov2_registers", 4), ("dinov3", 3)] {
+        let expected = Expected::read(&family(name));
+        let tower = tower(name, TowerLock::Locked, Pool::Mean);
+        let pooled = tower.forward(expected.tensor("pixel_values"), &Dropout::off()).pooled;
+        assert_close(name, pooled, &mean_of_tokens(&expected.floats["last_hidden_state"], special));
+        assert_eq!(tower.reference_pooling(), ReferencePooling::None, "{name}");
+    }
+}
+
+#[test]
+fn cls_pooling_is_the_normalised_class_token() {
+    for name in ["clip", "dinov2_registers", "dinov3", "beit_shared"] {
+        let expected = Expected::read(&family(name));
+        let tower = tower(name, TowerLock::Locked, Pool::Cls);
+        let pooled = tower.forward(expected.tensor("pixel_values"), &Dropout::off()).pooled;
+        assert_close(name, pooled, &expected.floats["pooler_output"].values);
+        assert_eq!(tower.reference_pooling(), ReferencePooling::Own, "{name}");
+    }
+}
+
+fn refusal(name: &str, pool: Pool) -> String {
+    let options = TowerOptions { pool, dropout: None };
+    image_tower_from(&family(name), TowerLock::Locked, options, &device()).map(drop).unwrap_err().to_string()
+}
+
+#[test]
+fn what_a_tower_cannot_pool_by_is_refused_with_the_choices() {
+    for name in ["siglip", "resnet", "convnext", "swin"] {
+        let text = refusal(name, Pool::Cls);
+        assert!(text.contains("it has no class token") && text.contains("choose among \"auto\", "), "{text}");
+    }
+    let text = refusal("siglip_no_head", Pool::Auto);
+    assert!(text.contains("it has no pooler") && text.contains("\"mean\""), "{text}");
+}
+
+#[test]
+fn a_pooler_norm_that_was_not_saved_is_asked_for_when_the_tower_is_locked() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(family("data2vec").join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
+    let config = fs::read_to_string(family("data2vec").join("config.json")).unwrap();
+    let config = config.replace("\"use_mean_pooling\": false", "\"use_mean_pooling\": true");
+    fs::write(dir.path().join("config.json"), config).unwrap();
+    let open = |pool| {
+        let options = TowerOptions { pool, dropout: None };
+        image_tower_from(dir.path(), TowerLock::Locked, options, &device()).map(drop)
+    };
+    let text = open(Pool::Auto).unwrap_err().to_string();
+    assert!(text.contains("pooler.layernorm.weight") && text.contains("`image_pool = \"cls\"`"), "{text}");
+    open(Pool::Mean).unwrap();
+}
+
+#[test]
+fn an_unknown_family_is_refused_with_those_known() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), "{\"model_type\": \"pvt\"}").unwrap();
+    let options = TowerOptions::default();
+    let error = image_tower_from(dir.path(), TowerLock::Scratch, options, &device()).map(drop).unwrap_err();
+    let expected = "`model_type` is `pvt`, which is not a supported image tower; supported: vit, deit, beit, \
+                    data2vec-vision, clip_vision_model, siglip_vision_model, dinov2, \
+                    dinov2_with_registers, dinov3_vit, swin, resnet, convnext, convnextv2";
+    assert!(error.to_string().contains(expected), "{error}");
+}
+
+#[test]
+fn statistics_and_mask_tokens_never_train() {
+    for name in TOWERS {
+        let trainable = tower(name, TowerLock::Unlocked, Pool::Auto);
+        let unlocked = parameters::unlock(tower(name, TowerLock::Locked, Pool::Auto));
+        for info in parameters::list(&trainable).into_iter().chain(parameters::list(&unlocked)) {
+            assert_eq!(info.trains, !parameters::is_buffer(&info.path), "{name} {}", info.path);
+        }
+    }
+    let buffers =
+        |name| parameters::list(&tower(name, TowerLock::Unlocked, Pool::Auto)).iter().filter(|i| !i.trains).count();
+    assert_eq!((buffers("dinov3"), buffers("clip"), buffers("resnet_basic")), (1, 0, 9 * 3));
+}
+
+/// Tensors below `prefix`, named without it.
+fn below(tensors: &BTreeMap<String, HostTensor>, prefix: &str) -> BTreeMap<String, HostTensor> {
+    let named = |(name, tensor): (&String, &HostTensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
+    tensors.iter().filter_map(named).collect()
+}
+
+#[test]
+fn every_tensor_that_was_read_is_written_back_under_its_name() {
+    for name in TOWERS {
+        let built = build_from_towers(&family(name), &goldens("towers/bert"), &options("UU"), &device()).unwrap();
+        let names = StoredNames::new(&built.image_config, &built.text_config).unwrap();
+        let written = names.stored(parameters::collect(&built.model, Which::All).unwrap()).unwrap();
+        let written = below(&written, "vision_model.");
+        let mut stored = read_safetensors(&family(name).join("model.safetensors")).unwrap();
+        stored.retain(|name, _| !built.image_audit.unused.contains(name));
+        let prefixes =
+            ["vision_model.", "beit.", "data2vec_vision.", "dinov2_with_registers.", "resnet.", "convnext.", "swin."];
+        let stored: BTreeMap<String, HostTensor> = stored
+            .into_iter()
+            .map(|(name, tensor)| {
+                let bare = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix));
+                (bare.unwrap_or(&name).to_owned(), tensor)
+            })
+            .collect();
+        assert_eq!(written.keys().collect::<Vec<_>>(), stored.keys().collect::<Vec<_>>(), "{name}");
+        assert!(written == stored, "{name}: values differ");
+    }
+}
+
+const DUALS: [&str; 12] = [
+    "dual_beit",
+    "dual_clip",
+    "dual_clip_v4",
+    "dual_convnext",
+    "dual_convnextv2",
+    "dual_data2vec",
+    "dual_dinov2_registers",
+    "dual_dinov2_swiglu",
+    "dual_dinov3",
+    "dual_resnet",
+    "dual_siglip",
+    "dual_swin",
+];
+
+#[test]
+fn dual_encoders_equal_the_reference_and_its_formula_where_it_fails() {
+    for name in DUALS {
+        let expected = Expected::read(&family(name));
+        let model = build_from_dual_encoder(&family(name), &options("LL"), &device()).unwrap().model.valid();
+        let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
+        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+        let tokens = TokenSequences::from_padded(ids, &zeros, mask, PositionCount::Columns);
+        let image = model.image_features(expected.tensor("pixel_values"), &Dropout::off());
+        let text = model.text_features(&tokens, &Dropout::off()).unwrap();
+        let check = |key: &str, found| assert_close(&format!("{name} {key}"), found, &expected.floats[key].values);
+        check("image_features", image.clone());
+        check("text_features", text.clone());
+        let (image, text) = (normalize(image), normalize(text));
+        check("image_embeds", image.clone());
+        check("text_embeds", text.clone());
+        check("logits_per_text", logits_per_text(&model, image, text));
+    }
+}
+
+#[test]
+fn dual_encoders_write_back_the_names_that_transformers_5_reads() {
+    for name in DUALS {
+        let built = build_from_dual_encoder(&family(name), &options("UU"), &device()).unwrap();
+        let names = StoredNames::new(&built.image_config, &built.text_config).unwrap();
+        let written = names.stored(parameters::collect(&built.model, Which::All).unwrap()).unwrap();
+        let dir = if name == "dual_clip_v4" { "dual_clip" } else { name };
+        let stored = read_safetensors(&family(dir).join("model.safetensors")).unwrap();
+        assert_eq!(written.keys().collect::<Vec<_>>(), stored.keys().collect::<Vec<_>>(), "{name}");
+        assert!(written == stored, "{name}: values differ");
+    }
+}
