@@ -26,6 +26,7 @@ mod run_dir;
 mod schedule;
 mod stop;
 mod trainer;
+mod whitening;
 mod zero_shot;
 
 pub use assemble::{Assembly, param_groups};

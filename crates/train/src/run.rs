@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use burn::module::Param;
 use burn::tensor::Tensor;
 use dualenc_data::{
     BadImages, BadSamplePolicy, Batch, DataError, Dataset, ImageProcessor, LoaderOptions, PairLoader, Plan, Tokenizer,
@@ -28,6 +29,7 @@ use crate::optim::{AdamW, ParamGradients};
 use crate::run_dir::RunDir;
 use crate::schedule::LearningRate;
 use crate::stop::StopFlag;
+use crate::whitening::whitened;
 
 /// A run in progress.
 pub(crate) struct Run {
@@ -161,10 +163,14 @@ impl Run {
             stop: stop.clone(),
         };
         write_whole(&run.dir.config(), |file| file.write_all(run.config_toml.as_bytes()))?;
+        let fresh = found.is_none();
         if let Some(checkpoint) = found {
             run.go_on_from(checkpoint, observer)?;
         }
         run.compute_features(observer)?;
+        if fresh {
+            run.whiten_projection()?;
+        }
         observer.on(Event::Start {
             step: run.step,
             total_steps: run.total_steps,
@@ -210,6 +216,17 @@ impl Run {
         self.bad_images.check(&self.dataset, self.bad_policy())?;
         self.features = Some(pooled);
         self.image_features = Some(features);
+        Ok(())
+    }
+
+    /// Lets the image projection start from white features, where the configuration asks for it.
+    fn whiten_projection(&mut self) -> Result<(), TrainError> {
+        let strength = self.config.model.image_projection.whitening;
+        let Some(pooled) = self.features.as_ref().filter(|_| strength > 0.0) else { return Ok(()) };
+        let features = pooled.select(pooled.usable().into_iter(), &self.compute)?;
+        let weight = &mut self.model.image_projection.weight;
+        let white = whitened(weight.val().without_autodiff(), features, strength)?;
+        *weight = Param::from_tensor(white.autodiff().require_grad());
         Ok(())
     }
 

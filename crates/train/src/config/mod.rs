@@ -28,8 +28,8 @@ use document::Document;
 pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
 pub use schema::{
-    CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, Loss, ModelSection, ProjectionSection,
-    RunConfig, RunSection, Schedule, Task, TrainSection,
+    CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection, Loss, ModelSection,
+    ProjectionSection, RunConfig, RunSection, Schedule, Task, TrainSection,
 };
 
 /// The keys a run cannot do without, and what to write.

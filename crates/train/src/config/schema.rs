@@ -95,13 +95,27 @@ pub struct ModelSection {
     pub text_dropout: Option<f64>,
     /// The linear map from the image tower's width to `embed_dim`.
     #[serde(default)]
-    pub image_projection: ProjectionSection,
+    pub image_projection: ImageProjectionSection,
     /// The linear map from the text tower's width to `embed_dim`.
     #[serde(default)]
     pub text_projection: ProjectionSection,
 }
 
-/// `[model.image_projection]` and `[model.text_projection]`: one linear map without bias.
+/// `[model.image_projection]`: one linear map without bias.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageProjectionSection {
+    /// Keep the map as it was initialised. Default `false` (the reference trains both).
+    #[serde(default)]
+    pub locked: bool,
+    /// How far the map starts by whitening the features of a locked image tower over the training images, from 0 (not at
+    /// all) to 1 (every direction weighs the same). Default 0, random weights as in the reference; 0.6 was best in the
+    /// quickstart.
+    #[serde(default)]
+    pub whitening: f64,
+}
+
+/// `[model.text_projection]`: one linear map without bias.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectionSection {

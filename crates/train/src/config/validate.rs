@@ -47,6 +47,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     run(config, &mut rules);
     model(config, &mut rules);
     towers(config, &mut rules);
+    whitening(config, &mut rules);
     data(config, &mut rules);
     optimiser(config, &mut rules);
     duration(config, &mut rules);
@@ -85,6 +86,31 @@ fn model(config: &RunConfig, rules: &mut Rules) {
             format!("`model.logit_scale_init` is {scale}, above `train.logit_scale_max`, which is {maximum}"),
             "it is a logarithm: 2.6592 is a temperature of 0.07",
         );
+    }
+}
+
+fn whitening(config: &RunConfig, rules: &mut Rules) {
+    const KEY: &str = "model.image_projection.whitening";
+    let (model, strength) = (&config.model, config.model.image_projection.whitening);
+    rules.check((0.0..=1.0).contains(&strength), KEY, strength, "from 0 to 1", "");
+    if strength == 0.0 {
+        return;
+    }
+    let mut refuse = |other: &str, why: &str, help: &str| {
+        rules.refuse(KEY, &[other], format!("`{KEY}` is {strength}, but {why}"), help);
+    };
+    if model.lock.image.trains() {
+        refuse("model.lock", "the image tower trains: its features would not stay white", "lock it (`LU`)");
+    }
+    if model.init.is_some() {
+        refuse("model.init", "`model.init` brings a trained projection", "leave one of them out");
+    }
+    if model.image_projection.locked {
+        let help = "unlock it; a low `train.projection_learning_rate` keeps it near its start";
+        refuse("model.image_projection.locked", "a locked projection is not saved with the checkpoints", help);
+    }
+    if !config.cache.enabled {
+        refuse("cache.enabled", "it is computed from cached features", "leave `cache.enabled` at `true`");
     }
 }
 

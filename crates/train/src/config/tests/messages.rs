@@ -483,3 +483,21 @@ fn set_with_a_line_break_stays_on_one_line() {
 --set train.batch_size=2 3: `train.batch_size` is the string "2\n3", expected a whole number of 0 or more"#
     );
 }
+
+#[test]
+fn whitening_where_nothing_stays_white() {
+    let found = errors(
+        &[("lock = \"LU\"", "lock = \"UU\"\nimage_projection = { locked = true, whitening = 0.6 }")],
+        &["cache.enabled=false"],
+    );
+    assert_eq!(
+        found,
+        r#"3 problems in the config `run.toml`
+run.toml:8:49: `model.image_projection.whitening` is 0.6, but the image tower trains: its features would not stay white
+  help: lock it (`LU`)
+run.toml:8:49: `model.image_projection.whitening` is 0.6, but a locked projection is not saved with the checkpoints
+  help: unlock it; a low `train.projection_learning_rate` keeps it near its start
+run.toml:8:49: `model.image_projection.whitening` is 0.6, but it is computed from cached features
+  help: leave `cache.enabled` at `true`"#
+    );
+}

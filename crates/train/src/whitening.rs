@@ -1,0 +1,116 @@
+//! Starting the image projection where the directions of a locked tower's features weigh alike.
+//!
+//! A tower trained for another task spreads its features unevenly: a few directions, the mean's among them, carry most of
+//! the length, and what tells two objects apart lies in the rest. A projection drawn at random keeps that, and spends its
+//! first epochs undoing it. It does not train, it only chooses the first weights.
+
+use burn::linalg::svd;
+use burn::tensor::Tensor;
+use dualenc_model::parameters;
+
+use crate::error::TrainError;
+
+/// Added to the variance of every direction, as a share of the median one: bounds what is made of directions that hold
+/// next to nothing.
+const FLOOR: f64 = 1e-3;
+
+/// QR sweeps a singular value may take: the bound that LAPACK's `dbdsqr` sets (`MAXITR`, 6) with room to spare.
+const SWEEPS: usize = 30;
+
+/// `projection` `[width, dim]` with its rows made orthonormal and `features` `[images, width]` whitened before it, as long
+/// as it was.
+///
+/// With `C = features^T features / images = U diag(v) U^T` this is `U diag(v^(-strength / 2)) U^T` times the orthonormal
+/// projection (ZCA whitening, Bell and Sejnowski, 1997, at `strength` 1). `C` is not centred: a projection has no bias to
+/// centre with, and the mean is one more long direction that is shortened.
+///
+/// # Errors
+/// When the device cannot hand its data over.
+pub(crate) fn whitened(projection: Tensor<2>, features: Tensor<2>, strength: f64) -> Result<Tensor<2>, TrainError> {
+    let [images, _] = features.dims();
+    let length = norm(projection.clone())?;
+    let moments = features.clone().transpose().matmul(features) / images as f64;
+    let (directions, variances, _) = svd::<2, 1>(moments, SWEEPS);
+    let median = median(parameters::host(variances.clone())?.values);
+    let factors = (variances + FLOOR * f64::from(median)).powf_scalar(-strength / 2.0);
+    let whitening = (directions.clone() * factors.unsqueeze()).matmul(directions.transpose());
+    let (left, _, right) = svd::<2, 1>(projection, SWEEPS);
+    let whitened = whitening.matmul(left.matmul(right));
+    let now = norm(whitened.clone())?;
+    Ok(whitened * (length / now.max(f64::MIN_POSITIVE)))
+}
+
+/// The Frobenius norm.
+fn norm(matrix: Tensor<2>) -> Result<f64, TrainError> {
+    let squares = parameters::host(matrix.square().sum())?.values;
+    Ok(squares.first().map_or(0.0, |&sum| f64::from(sum).sqrt()))
+}
+
+fn median(mut values: Vec<f32>) -> f32 {
+    values.sort_by(f32::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+
+    /// Features with directions of very different length, around a mean far from zero.
+    fn features(images: usize) -> Tensor<2> {
+        let values: Vec<f32> = (0..images)
+            .flat_map(|image| {
+                let wave = |speed: f32| (image as f32 * speed).sin();
+                [9.0 + wave(0.7), 3.0 * wave(1.1) + wave(0.7), wave(1.9), 0.7 * wave(2.3)]
+            })
+            .collect();
+        Tensor::from_data(TensorData::new(values, [images, 4]), &Device::flex())
+    }
+
+    fn projection(dim: usize) -> Tensor<2> {
+        let values: Vec<f32> = (0..4 * dim).map(|at| ((at * at) as f32 * 0.37).sin() * 0.02).collect();
+        Tensor::from_data(TensorData::new(values, [4, dim]), &Device::flex())
+    }
+
+    fn moments(features: Tensor<2>) -> Vec<f32> {
+        let [images, _] = features.dims();
+        let moments = features.clone().transpose().matmul(features) / images as f64;
+        moments.into_data().try_into_vec().unwrap()
+    }
+
+    #[test]
+    fn at_full_strength_every_direction_has_the_same_variance() {
+        let features = features(500);
+        let whitened = whitened(projection(4), features.clone(), 1.0).unwrap();
+        let moments = moments(features.matmul(whitened));
+        let variance = moments[0];
+        for row in 0..4 {
+            for column in 0..4 {
+                let expected = if row == column { variance } else { 0.0 };
+                // The floor takes a little from the shortest direction.
+                assert!((moments[row * 4 + column] - expected).abs() < 0.1 * variance, "{moments:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn without_strength_only_the_rows_are_made_orthonormal_and_the_length_stays() {
+        for dim in [3, 4, 7] {
+            let before = projection(dim);
+            let after = whitened(before.clone(), features(50), 0.0).unwrap();
+            assert_eq!(after.dims(), [4, dim]);
+            assert!((norm(after.clone()).unwrap() - norm(before).unwrap()).abs() < 1e-6);
+            let gram = match dim < 4 {
+                true => after.clone().transpose().matmul(after),
+                false => after.clone().matmul(after.transpose()),
+            };
+            let [size, _] = gram.dims();
+            let gram: Vec<f32> = gram.into_data().try_into_vec().unwrap();
+            for (at, value) in gram.iter().enumerate() {
+                let expected = if at / size == at % size { gram[0] } else { 0.0 };
+                assert!((value - expected).abs() < 1e-7, "{dim}: {gram:?}");
+            }
+        }
+    }
+}
