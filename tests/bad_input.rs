@@ -125,7 +125,7 @@ fn wrong_shapes_pickles_and_unknown_families_are_refused() {
 
     edit(&copy("family"), "\"model_type\": \"vit\"", "\"model_type\": \"whisper\"");
     let text = train("family");
-    assert!(text.contains("`model_type` is `whisper`") && text.contains("supported: vit, deit, dinov2"), "{text}");
+    assert!(text.contains("`model_type` is `whisper`") && text.contains("supported: vit, deit, beit"), "{text}");
 
     let dir = copy("pickle");
     fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin")).unwrap();

@@ -145,6 +145,7 @@ impl ConvNet {
 
 /// Pixels to the first map.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are made, and what is large in them are tensors")]
 enum Stem {
     /// A convolution of 7 x 7 and a maximum over 3 x 3, which both halve the map.
     Residual(ConvNorm),
@@ -231,6 +232,7 @@ impl Stage {
 }
 
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are made, and what is large in them are tensors")]
 enum Block {
     Residual(ResidualBlock),
     Next(NextBlock),

@@ -24,6 +24,7 @@ pub enum ImageTowerConfig {
 
 /// An image tower.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are made, and what is large in them are tensors")]
 pub enum ImageTower {
     /// Tokens and attention.
     Transformer(VisionTransformer),

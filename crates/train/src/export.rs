@@ -70,9 +70,12 @@ fn exported_image_config(assembly: &Assembly) -> Result<(Value, bool), TrainErro
     if config.get("hidden_sizes").is_some() {
         config["hidden_size"] = json!(tower.width());
     }
-    // It builds Data2VecVision without pooling and then fails; BEiT is the same network, with pooling.
-    if config["model_type"] == "data2vec-vision" {
-        config["model_type"] = json!("beit");
+    // It builds Data2VecVision without pooling and then fails; BEiT is the same network, with pooling, and takes
+    // `out_indices` (of a segmentation head) for a promise about its depth.
+    if let (Some("data2vec-vision"), Value::Object(keys)) = (assembly.image_config["model_type"].as_str(), &mut config)
+    {
+        keys.insert("model_type".to_owned(), json!("beit"));
+        keys.remove("out_indices");
     }
     match tower.reference_pooling() {
         ReferencePooling::Own => Ok((config, false)),
