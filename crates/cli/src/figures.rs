@@ -9,10 +9,18 @@ use serde_json::Value;
 pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
     writeln!(out, "{} ({}, step {})", record.name, record.task, record.step)?;
     let width = record.metrics.keys().map(String::len).max().unwrap_or(0);
-    for (name, value) in &record.metrics {
+    let mut figures: Vec<_> = record.metrics.iter().collect();
+    figures.sort_by_key(|(name, _)| place(name));
+    for (name, value) in figures {
         writeln!(out, "  {name:width$}  {}", shown(value))?;
     }
     Ok(())
+}
+
+/// By name, and `recall@10` behind `recall@5`.
+fn place(name: &str) -> (&str, u64) {
+    let (stem, cutoff) = name.split_once('@').unwrap_or((name, "0"));
+    (stem, cutoff.parse().unwrap_or(0))
 }
 
 /// The figures that matter most, on one line.

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# The backends that the default build leaves out. Type-checks `ndarray`, `wgpu`, `vulkan` and `cuda`, then trains the small
+# reference run on `ndarray` and, through wgpu, on a software Vulkan device, and compares the losses with the CPU's.
+# Not part of .ci/run: a first call compiles for some 40 minutes on two cores.
+#
+#   scripts/check_backends.sh           needs Rust, Python 3, and Mesa's lavapipe (Debian: mesa-vulkan-drivers libvulkan1)
+#
+# `DOCS_RS=1` keeps the `cuda` feature's build script from fetching LLVM: enough to check types, not to link.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/backends"
+# Fast to compile, slow to run: the runs below are tiny.
+quick=(--config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.debug=false')
+
+echo "cuda: types"
+DOCS_RS=1 cargo check --quiet --package dualenc --features cuda
+echo "ndarray, wgpu, vulkan: building"
+cargo build --quiet --package dualenc "${quick[@]}" --features ndarray,wgpu,vulkan
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cat >"$work/run.toml" <<TOML
+[run]
+dir = "run"
+[model]
+init = "$PWD/tests/goldens/train/init"
+lock = "LU"
+[data]
+shuffle = false
+[data.train.csv]
+path = "$PWD/tests/goldens/train/train.csv"
+[train]
+epochs = 4
+batch_size = 8
+learning_rate = 1e-3
+TOML
+for device in cpu ndarray wgpu vulkan; do
+  # Lavapipe is a CPU: no backend takes it unless it is named.
+  CUBECL_WGPU_DEFAULT_DEVICE=Cpu "$CARGO_TARGET_DIR/debug/dualenc" train --config "$work/run.toml" \
+    --set "run.dir=$work/$device" --device "$device" 2>"$work/$device.log" \
+    || { tail -n 5 "$work/$device.log" >&2; echo "$device: FAILED"; exit 1; }
+  python3 - "$work" "$device" <<'PY'
+import json, sys
+work, device = sys.argv[1:]
+losses = [[row["loss"] for row in map(json.loads, open(f"{work}/{name}/metrics.jsonl")) if row["kind"] == "train"]
+          for name in ("cpu", device)]
+worst = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
+print(f"{device}: {len(losses[1])} losses, largest relative difference to cpu {worst:.1e}")
+# f32 sums in another order, over 12 updates.
+sys.exit(worst > 1e-3)
+PY
+done
