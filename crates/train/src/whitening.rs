@@ -73,17 +73,16 @@ mod tests {
         Tensor::from_data(TensorData::new(values, [4, dim]), &Device::flex())
     }
 
-    fn moments(features: Tensor<2>) -> Vec<f32> {
+    fn moments(features: Tensor<2>) -> Tensor<2> {
         let [images, _] = features.dims();
-        let moments = features.clone().transpose().matmul(features) / images as f64;
-        moments.into_data().try_into_vec().unwrap()
+        features.clone().transpose().matmul(features) / images as f64
     }
 
     #[test]
     fn at_full_strength_every_direction_has_the_same_variance() {
         let features = features(500);
         let whitened = whitened(projection(4), features.clone(), 1.0).unwrap();
-        let moments = moments(features.matmul(whitened));
+        let moments: Vec<f32> = moments(features.matmul(whitened)).into_data().try_into_vec().unwrap();
         let variance = moments[0];
         for row in 0..4 {
             for column in 0..4 {
