@@ -18,6 +18,7 @@ mod image;
 mod image_ref;
 mod jsonl;
 mod loader;
+mod open_clip_config;
 mod order;
 mod ordered_map;
 mod processor;

@@ -270,7 +270,7 @@ impl ImageProcessor {
                 Some("timm's resize to a rectangle is written as one of the shorter side, its borders as a crop")
             }
             (_, Some(CenterCrop { style: CropStyle::Torchvision { .. }, .. })) => {
-                Some("where the middle falls between two pixels, transformers may crop one pixel beside timm")
+                Some("where the middle falls between two pixels, transformers may crop one pixel beside")
             }
             _ => None,
         }

@@ -1,5 +1,5 @@
 //! Image processor files of Hugging Face: `preprocessor_config.json` (transformers 4), `processor_config.json`
-//! (transformers 5), and timm's `config.json`.
+//! (transformers 5), timm's `config.json`, and open_clip's `open_clip_config.json`.
 //!
 //! Keys that change no pixel of an image that is RGB already, or only segmentation maps (`do_convert_rgb`,
 //! `do_reduce_labels`), are not looked at.
@@ -16,7 +16,7 @@ use crate::processor_family::{
     of_model_type,
 };
 use crate::resize::Filter;
-use crate::timm_config;
+use crate::{open_clip_config, timm_config};
 
 /// A side longer than this is a mistake (or an attack), not an image size: the decoder's own limit.
 const MAX_SIDE_PX: u64 = 16_384;
@@ -31,6 +31,12 @@ pub(crate) fn from_dir(dir: &Path) -> Result<ImageProcessor, DataError> {
         return parse(&nested, &processor, &model);
     }
     let config = read_object(&model)?;
+    let open_clip = dir.join("open_clip_config.json");
+    if !config.as_ref().is_some_and(|config| config.contains_key("model_type"))
+        && let Some(config) = read_object(&open_clip)?
+    {
+        return open_clip_config::parse(&open_clip, &config);
+    }
     if let Some(Value::Object(pretrained)) = config.as_ref().and_then(|config| config.get("pretrained_cfg")) {
         return timm_config::parse(&model, pretrained);
     }

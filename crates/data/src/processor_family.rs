@@ -7,7 +7,7 @@ use crate::resize::Filter;
 /// `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD` of transformers (`image_utils.py`, also the next two).
 pub(crate) const IMAGENET_DEFAULT: Statistics = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 pub(crate) const IMAGENET_STANDARD: Statistics = ([0.5; 3], [0.5; 3]);
-const OPENAI_CLIP: Statistics = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
+pub(crate) const OPENAI_CLIP: Statistics = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]);
 
 /// Processor types read here; timm's `TimmWrapper` besides.
 pub(crate) const KNOWN: [&str; 10] =

@@ -105,7 +105,12 @@ pub fn normalize(features: Tensor<2>) -> Tensor<2> {
     features / norms
 }
 
-/// `exp(logit_scale) * text_embeds @ image_embeds^T`, `[texts, images]`: the reference's `logits_per_text`.
+/// `exp(logit_scale) * text_embeds @ image_embeds^T`, plus `logit_bias` where there is one (SigLIP), `[texts, images]`: the
+/// reference's `logits_per_text`.
 pub fn logits_per_text(model: &DualEncoder, image_embeds: Tensor<2>, text_embeds: Tensor<2>) -> Tensor<2> {
-    text_embeds.matmul(image_embeds.transpose()) * model.logit_scale.val().exp().unsqueeze()
+    let logits = text_embeds.matmul(image_embeds.transpose()) * model.logit_scale.val().exp().unsqueeze();
+    match &model.logit_bias {
+        Some(bias) => logits + bias.val().unsqueeze(),
+        None => logits,
+    }
 }

@@ -5,6 +5,7 @@
 //! shared space, `heads` of attention, `seq` tokens of one sequence.
 
 mod attention;
+mod composite;
 mod conv;
 mod conv_net;
 mod disentangled;
@@ -16,6 +17,7 @@ mod image_tower;
 mod layers;
 mod lock;
 mod names;
+mod open_clip;
 pub mod parameters;
 mod params;
 mod pool;
@@ -32,6 +34,7 @@ mod vision_transformer;
 mod weights;
 mod windows;
 
+pub use composite::DUAL_ENCODER_TYPE;
 pub use conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
 pub use disentangled::DisentangledConfig;
 pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
@@ -43,7 +46,7 @@ pub use lock::{Lock, LockError, TowerLock};
 pub use params::Audit;
 pub use pool::{Pool, Pooling};
 pub use pretrained::{
-    BuildOptions, Built, DUAL_ENCODER_TYPE, StoredNames, TowerOptions, build_from_dual_encoder, build_from_towers,
+    BuildOptions, Built, StoredNames, TowerOptions, build_from_dual_encoder, build_from_towers, dual_encoder_types,
     image_tower_from, is_dual_encoder_dir, text_tower_from,
 };
 pub use random::named_seed;

@@ -1,4 +1,4 @@
-//! Building a dual encoder from Hugging Face directories: two towers, or a whole VisionTextDualEncoder.
+//! Building a dual encoder from Hugging Face directories: two towers, or a whole model with both in it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,11 +8,13 @@ use burn::tensor::Device;
 use serde_json::Value;
 
 use crate::ModelError;
+use crate::composite::{self, Composite, Side};
 use crate::dual_encoder::{DualEncoder, HeadConfig};
 use crate::family::{image_config, text_config};
 use crate::image_tower::ImageTower;
 use crate::lock::{Lock, TowerLock};
 use crate::names::{HEAD, NameTable, Names, modern_norm_name};
+use crate::open_clip;
 use crate::parameters;
 use crate::params::{Audit, ParamSource};
 use crate::pool::{Pool, Pooling};
@@ -20,13 +22,6 @@ use crate::random::named_seed;
 use crate::sentence_pooling::sentence_pooling;
 use crate::text_tower::{TextPooler, TextTower, TextTowerConfig};
 use crate::weights::{HostTensor, WeightFiles};
-
-/// The `model_type` of the reference's composite.
-pub const DUAL_ENCODER_TYPE: &str = "vision-text-dual-encoder";
-
-/// Where the configs of composites keep those of their towers.
-const VISION_PART: &str = "vision_config";
-const TEXT_PART: &str = "text_config";
 
 /// What a user may ask of one tower.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -79,46 +74,56 @@ struct TowerFiles {
 }
 
 impl TowerFiles {
-    /// `part` is where the config of a whole CLIP or SigLIP keeps the tower's: `text_config` or `vision_config`.
-    fn open(dir: &Path, lock: TowerLock, part: &str) -> Result<Self, ModelError> {
+    /// A directory of one tower, or the tower of that side out of a composite's.
+    fn open(dir: &Path, lock: TowerLock, side: Side) -> Result<Self, ModelError> {
         let (config_path, config) = read_config(dir)?;
-        let config = tower_config(config, part);
         let weights = match lock {
             TowerLock::Scratch => None,
-            _ => Some(WeightFiles::read(dir)?.renamed(modern_norm_name)),
+            _ => Some(read_weights(dir, &config_path)?),
+        };
+        let (config, weights) = match Composite::of(&config) {
+            Some(composite) => {
+                (composite.tower_config(&config, side), weights.map(|weights| weights.subset(side.prefix())))
+            }
+            None => (config, weights),
         };
         Ok(Self { dir: dir.to_owned(), config_path, config, weights })
     }
 }
 
+/// Every tensor of a directory whose config is at `config_path`, under the names of transformers 5.
+fn read_weights(dir: &Path, config_path: &Path) -> Result<WeightFiles, ModelError> {
+    match open_clip::read_weights(dir, config_path)? {
+        Some(weights) => Ok(weights),
+        None => Ok(WeightFiles::read(dir)?.renamed(modern_norm_name)),
+    }
+}
+
+/// A directory's config and its path. Where `config.json` is not there, or is timm's, open_clip's may be.
 fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
     let path = dir.join("config.json");
-    let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-    let config = serde_json::from_str(&text)
-        .map_err(|error| ModelError::Config { path: path.clone(), problem: format!("not JSON: {error}") })?;
-    Ok((path, config))
-}
-
-/// The config of one tower: out of a whole CLIP's or SigLIP's, or `config` itself.
-///
-/// Early CLIP configs say the same twice and hold to `{part}_dict` (configuration_clip.py, `CLIPConfig.__post_init__`).
-fn tower_config(mut config: Value, part: &str) -> Value {
-    let family = match config["model_type"].as_str() {
-        Some(family @ ("clip" | "siglip" | "siglip2")) => family,
-        _ => return config,
+    let read = || -> Result<Value, ModelError> {
+        let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        serde_json::from_str(&text)
+            .map_err(|error| ModelError::Config { path: path.clone(), problem: format!("not JSON: {error}") })
     };
-    let model_type = format!("{family}_{}_model", part.trim_end_matches("_config"));
-    let legacy = config[format!("{part}_dict")].take();
-    let mut tower = if legacy.is_object() { legacy } else { config[part].take() };
-    if !tower["model_type"].is_string() {
-        tower["model_type"] = model_type.into();
+    let config = read();
+    if !config.as_ref().is_ok_and(|config| config["model_type"].is_string())
+        && let Some(found) = open_clip::config(dir)?
+    {
+        return Ok(found);
     }
-    tower
+    config.map(|config| (path, config))
 }
 
-/// Whether `dir` holds a whole VisionTextDualEncoder.
+/// Whether `dir` holds a whole model: a VisionTextDualEncoder, or a CLIP, Chinese CLIP or SigLIP.
 pub fn is_dual_encoder_dir(dir: &Path) -> bool {
-    read_config(dir).is_ok_and(|(_, config)| config["model_type"] == DUAL_ENCODER_TYPE)
+    read_config(dir).is_ok_and(|(_, config)| Composite::of(&config).is_some())
+}
+
+/// The `model_type` of every kind of whole model that is read, for messages.
+pub fn dual_encoder_types() -> String {
+    composite::supported()
 }
 
 /// Builds a model of two tower directories; projections start fresh.
@@ -131,31 +136,45 @@ pub fn build_from_towers(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<Built, ModelError> {
-    let image = TowerFiles::open(image, options.lock.image, VISION_PART)?;
-    let text = TowerFiles::open(text, options.lock.text, TEXT_PART)?;
+    let image = TowerFiles::open(image, options.lock.image, Side::Image)?;
+    let text = TowerFiles::open(text, options.lock.text, Side::Text)?;
     build(image, text, None, options, device)
 }
 
-/// Builds a model of a VisionTextDualEncoder directory, projections and temperature included.
+/// Builds a model of the directory of a whole one, projections and temperature included: of a VisionTextDualEncoder, or of
+/// a CLIP, Chinese CLIP or SigLIP.
+///
+/// SigLIP compares the towers' outputs as they are: its projections are identities of that width. Its `logit_bias` is kept
+/// whatever `options` say.
 ///
 /// # Errors
-/// As [`build_from_towers`], and when a projection is missing.
+/// As [`build_from_towers`], and when a projection is missing or the directory holds no whole model.
 pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Device) -> Result<Built, ModelError> {
     let (config_path, config) = read_config(dir)?;
-    let weights = WeightFiles::read(dir)?.renamed(modern_norm_name);
-    let part = |key: &str, prefix: &str| TowerFiles {
+    let composite = Composite::of(&config).ok_or_else(|| ModelError::Config {
+        path: config_path.clone(),
+        problem: format!(
+            "`model_type` is `{}`, which is no model with two towers; supported: {}",
+            config["model_type"].as_str().unwrap_or("(none)"),
+            composite::supported()
+        ),
+    })?;
+    let weights = read_weights(dir, &config_path)?;
+    let part = |side: Side| TowerFiles {
         dir: dir.to_owned(),
         config_path: config_path.clone(),
-        config: config[key].clone(),
-        weights: Some(weights.subset(prefix)),
+        config: composite.tower_config(&config, side),
+        weights: Some(weights.subset(side.prefix())),
     };
-    build(part(VISION_PART, "vision_model."), part(TEXT_PART, "text_model."), Some(&weights), options, device)
+    let text = TowerOptions { pool: composite.text_pool(options.text.pool), ..options.text };
+    let options = BuildOptions { text, ..options.clone() };
+    build(part(Side::Image), part(Side::Text), Some((composite, &weights)), &options, device)
 }
 
 fn build(
     image: TowerFiles,
     text: TowerFiles,
-    whole: Option<&WeightFiles>,
+    whole: Option<(&Composite, &WeightFiles)>,
     options: &BuildOptions,
     device: &Device,
 ) -> Result<Built, ModelError> {
@@ -163,10 +182,17 @@ fn build(
         build_image_tower(&image, options.lock.image, options.image, options.seed, device)?;
     let (text_tower, text_audit) = build_text_tower(&text, options.lock.text, options.text, options.seed, device)?;
     let mut head = options.head;
-    if let Some(projection) = whole.and_then(|weights| weights.get("visual_projection.weight")) {
-        head.embed_dim = projection.shape.first().copied().unwrap_or(head.embed_dim);
+    let stored = whole
+        .map(|(kind, weights)| kind.head(weights, image_tower.width(), text_tower.pooled_width()))
+        .transpose()
+        .map_err(|problem| ModelError::Config { path: image.config_path.clone(), problem })?;
+    if let Some(stored) = &stored {
+        let value = |name: &str| stored.get(name)?.values.first().map(|&value| f64::from(value));
+        let dim = stored.get("visual_projection.weight").and_then(|projection| projection.shape.first().copied());
+        head.embed_dim = dim.unwrap_or(head.embed_dim);
+        head.logit_bias = value("logit_bias").or(head.logit_bias);
     }
-    let pretrained = whole.map(|weights| (weights.clone(), NameTable::new(&HEAD)));
+    let pretrained = stored.map(|weights| (weights, NameTable::new(&HEAD)));
     let source = ParamSource::new(device.clone().autodiff(), options.seed, pretrained);
     let mut model = DualEncoder::new(&source.root(), image_tower, text_tower, head);
     let audit = source.into_audit();
@@ -198,7 +224,7 @@ pub fn image_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
-    build_image_tower(&TowerFiles::open(dir, lock, VISION_PART)?, lock, options, 0, device)
+    build_image_tower(&TowerFiles::open(dir, lock, Side::Image)?, lock, options, 0, device)
 }
 
 /// One text tower of its own, pretrained.
@@ -211,7 +237,7 @@ pub fn text_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {
-    build_text_tower(&TowerFiles::open(dir, lock, TEXT_PART)?, lock, options, 0, device)
+    build_text_tower(&TowerFiles::open(dir, lock, Side::Text)?, lock, options, 0, device)
 }
 
 fn build_image_tower(

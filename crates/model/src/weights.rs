@@ -17,6 +17,16 @@ pub struct HostTensor {
     pub values: Vec<f32>,
 }
 
+impl HostTensor {
+    /// The identity matrix of `width` rows.
+    #[must_use]
+    pub fn identity(width: usize) -> Self {
+        let mut values = vec![0.0; width * width];
+        values.iter_mut().step_by(width + 1).for_each(|value| *value = 1.0);
+        Self { shape: vec![width, width], values }
+    }
+}
+
 /// The floating-point tensors of one directory, by their names in the files. f16 and bf16 are widened to f32.
 #[derive(Debug, Clone, Default)]
 pub struct WeightFiles {
@@ -36,9 +46,22 @@ impl WeightFiles {
         Ok(Self { tensors })
     }
 
+    /// Reads one file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is malformed.
+    pub(crate) fn read_file(path: &Path) -> Result<Self, ModelError> {
+        Ok(Self { tensors: read_safetensors(path)? })
+    }
+
     /// The tensor called `name`.
     pub fn get(&self, name: &str) -> Option<&HostTensor> {
         self.tensors.get(name)
+    }
+
+    /// Puts a tensor there, if it is given.
+    pub(crate) fn extend(&mut self, name: &str, tensor: Option<HostTensor>) {
+        self.tensors.extend(tensor.map(|tensor| (name.to_owned(), tensor)));
     }
 
     /// All names, sorted.
@@ -60,11 +83,32 @@ impl WeightFiles {
         Self { tensors: self.tensors.iter().filter_map(below).collect() }
     }
 
+    /// All of them.
+    pub(crate) fn into_tensors(self) -> impl Iterator<Item = (String, HostTensor)> {
+        self.tensors.into_iter()
+    }
+
     /// Applies `rename` to every name.
     #[must_use]
     pub fn renamed(self, rename: impl Fn(&str) -> String) -> Self {
         Self { tensors: self.tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect() }
     }
+}
+
+/// How the names of PyTorch's own files end.
+const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
+
+/// What trainers of transformers leave beside the weights.
+const NO_WEIGHTS: &str = "training_args.bin";
+
+/// The first file of `dir` that may be a pickle with weights.
+fn pickle_in(dir: &Path) -> Option<String> {
+    let names = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_pickle = |name: &String| {
+        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| PICKLES.contains(&extension)) && name != NO_WEIGHTS
+    };
+    names.filter(is_pickle).min()
 }
 
 fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
@@ -86,12 +130,11 @@ fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         files.dedup();
         return Ok(files.into_iter().map(|file| dir.join(file)).collect());
     }
-    let pickle =
-        ["pytorch_model.bin", "pytorch_model.bin.index.json", "model.pt"].iter().find(|f| dir.join(f).exists());
-    let hint = match pickle {
+    let hint = match pickle_in(dir) {
         Some(file) => format!(
-            "; `{file}` is a pickle, which can run code when read and is refused. Convert it once with \
-             transformers: `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`"
+            "; `{file}` is a pickle, which can run code when read and is refused. Convert it once, where you trust its \
+             source: a directory of transformers with `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`, any other \
+             with `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`"
         ),
         None => String::new(),
     };

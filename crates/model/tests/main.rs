@@ -5,3 +5,4 @@ mod goldens;
 mod image_families;
 mod support;
 mod text_families;
+mod whole;
