@@ -7,7 +7,7 @@ use std::sync::Arc;
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
     Audit, BuildOptions, Built, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Lock, TowerLock, TowerOptions,
-    build_from_dual_encoder, build_from_towers, is_dual_encoder_dir, parameters,
+    build_from_dual_encoder, build_from_towers, dual_encoder_types, is_dual_encoder_dir, parameters,
 };
 use serde_json::Value;
 
@@ -46,7 +46,7 @@ enum ModelDir {
 }
 
 impl ModelDir {
-    /// A run directory (its newest valid checkpoint), a checkpoint, or a VisionTextDualEncoder directory.
+    /// A run directory (its newest valid checkpoint), a checkpoint, or the directory of a whole model.
     fn find(dir: &Path, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         if dir.join("manifest.json").is_file() {
             return Ok(Self::Checkpoint(Box::new(checkpoint::load(dir)?)));
@@ -63,9 +63,10 @@ impl ModelDir {
             return Ok(Self::DualEncoder(dir.to_owned()));
         }
         Err(TrainError::Usage(format!(
-            "`{}` is no model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) or a \
-             VisionTextDualEncoder directory (whose `config.json` says `model_type` \"vision-text-dual-encoder\")",
-            dir.display()
+            "`{}` is no model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) or the \
+             directory of a whole model, whose `config.json` says one of these as `model_type`: {}",
+            dir.display(),
+            dual_encoder_types()
         )))
     }
 }
@@ -89,7 +90,10 @@ impl Assembly {
             }
             Towers::Init(init) => match ModelDir::find(&hub::resolve(init)?, observer)? {
                 ModelDir::DualEncoder(dir) => {
-                    let built = build_from_dual_encoder(&dir, &options, device)?;
+                    let mut built = build_from_dual_encoder(&dir, &options, device)?;
+                    if options.head.logit_bias.is_none() {
+                        built.model.logit_bias = None;
+                    }
                     tell_audit("image tower", &built.image_audit, observer);
                     tell_audit("text tower", &built.text_audit, observer);
                     (built, dir.clone(), dir)
@@ -106,7 +110,7 @@ impl Assembly {
         Ok(assembly)
     }
 
-    /// The model in `dir`, which may be a run, a checkpoint or a VisionTextDualEncoder.
+    /// The model in `dir`, which may be a run, a checkpoint or a whole model: a VisionTextDualEncoder, CLIP or SigLIP.
     ///
     /// # Errors
     /// As [`Assembly::from_config`], and when `dir` is none of the three.
@@ -178,6 +182,10 @@ impl Assembly {
             )));
         }
         let tokenizer = Tokenizer::from_dir(&text_dir, max_tokens.min(room))?;
+        let tokenizer = match tower.pad_to {
+            Some(len) => tokenizer.with_padding_to(len)?,
+            None => tokenizer,
+        };
         if tokenizer.vocab_size() > tower.vocab_size {
             return Err(TrainError::Usage(format!(
                 "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {} rows; take the tokenizer \

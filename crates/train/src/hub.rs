@@ -23,18 +23,26 @@ const BRANCH: &str = "main";
 /// What makes a directory a Hugging Face model.
 const CONFIG: &str = "config.json";
 
-/// What else a tower may have: the image processor, the tokenizer and the pooling of sentence-transformers.
-const OPTIONAL: [&str; 9] = [
+/// What else a tower may have: the image processor, the tokenizer and the parts of sentence-transformers.
+const OPTIONAL: [&str; 10] = [
     "preprocessor_config.json",
     "processor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
-    "1_Pooling/config.json",
+    MODULES,
 ];
+
+/// The parts of a sentence-transformers model, and where it keeps its pooling if they name no other place.
+const MODULES: &str = "modules.json";
+const POOLING: &str = "1_Pooling";
+
+/// What open_clip keeps beside a `config.json` that is timm's or nobody's.
+const OPEN_CLIP: [&str; 2] = ["open_clip_config.json", "open_clip_model.safetensors"];
 
 /// The whole weights in one file, and the list of the files they are split into.
 const WEIGHTS: &str = "model.safetensors";
@@ -308,11 +316,19 @@ impl Repo<'_> {
 
     /// Makes sure that every file of the tower at `commit` is here.
     fn complete(&self, commit: &str, on_progress: &mut dyn FnMut(Progress<'_>)) -> Result<PathBuf, HubError> {
-        if let File::Absent = self.file(commit, CONFIG, Need::Required, on_progress)? {
+        let File::Here(config) = self.file(commit, CONFIG, Need::Required, on_progress)? else {
             return Err(self.missing(CONFIG, "it is no Hugging Face model"));
-        }
+        };
         for file in OPTIONAL {
             self.file(commit, file, Need::Optional, on_progress)?;
+        }
+        let pooling = format!("{}/config.json", pooling_place(&self.snapshot(commit).join(MODULES)));
+        self.file(commit, &pooling, Need::Optional, on_progress)?;
+        if !names_model_type(&config)
+            && let File::Here(_) = self.file(commit, OPEN_CLIP[0], Need::Optional, on_progress)?
+            && let File::Here(_) = self.file(commit, OPEN_CLIP[1], Need::Required, on_progress)?
+        {
+            return Ok(self.snapshot(commit));
         }
         // Where the cache holds split weights, nobody needs to ask for the single file.
         let split_here =
@@ -413,6 +429,22 @@ fn shards(index: &Path) -> Result<Vec<String>, HubError> {
         return Err(error(format!("it lists {shard:?}, which is no plain file name")));
     }
     Ok(shards)
+}
+
+/// Whether a `config.json` says which model of transformers it is of.
+fn names_model_type(config: &Path) -> bool {
+    let bytes = std::fs::read(config).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|config| config["model_type"].is_string())
+}
+
+/// The directory of the pooling that a `modules.json` names; the usual one where it names none.
+fn pooling_place(modules: &Path) -> String {
+    let modules = std::fs::read(modules).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let modules: Vec<serde_json::Value> = modules.unwrap_or_default();
+    let is_pooling =
+        |module: &&serde_json::Value| module["type"].as_str().is_some_and(|kind| kind.ends_with(".Pooling"));
+    let place = modules.iter().find(is_pooling).and_then(|module| module["path"].as_str());
+    place.filter(|place| is_plain_name(place)).unwrap_or(POOLING).to_owned()
 }
 
 /// Whether a name that came from outside may become a part of a path.

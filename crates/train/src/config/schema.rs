@@ -63,7 +63,8 @@ pub struct ModelSection {
     pub image_tower: Option<String>,
     /// Text tower: a local Hugging Face directory, or a hub id (`name` or `org/name`). Required unless `init` is given.
     pub text_tower: Option<String>,
-    /// Instead of the two towers: a VisionTextDualEncoder directory or hub id, a run directory or a checkpoint to start
+    /// Instead of the two towers: the directory or hub id of a whole model (VisionTextDualEncoder, CLIP, Chinese CLIP, SigLIP,
+    /// whose projections start as identities, or an open_clip CLIP), a run directory or a checkpoint to start
     /// from. Default: none.
     pub init: Option<String>,
     /// Two letters, the image tower's then the text tower's: `L` locked, `U` unlocked and pretrained, `u` unlocked from

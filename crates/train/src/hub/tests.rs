@@ -209,6 +209,33 @@ fn a_renamed_repository_is_followed() {
 }
 
 #[test]
+fn the_pooling_comes_from_where_the_modules_say() {
+    let modules = r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "2_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
+    let server = Server::start(&[TOWER[0], TOWER[3], (MODULES, modules), ("2_Pooling/config.json", "{}")]);
+    let cache = tempfile::tempdir().unwrap();
+    let dir = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap();
+    assert!(dir.join("2_Pooling/config.json").is_file() && dir.join(MODULES).is_file());
+
+    let outside = modules.replace("2_Pooling", "../..");
+    let server = Server::start(&[TOWER[0], TOWER[2], TOWER[3], (MODULES, &outside)]);
+    let cache = tempfile::tempdir().unwrap();
+    let dir = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap();
+    assert!(dir.join("1_Pooling/config.json").is_file());
+}
+
+#[test]
+fn open_clips_weights_come_where_the_config_is_not_transformers() {
+    let files = [(OPEN_CLIP[0], "{}"), (OPEN_CLIP[1], "open weights"), TOWER[3]];
+    for (config, comes) in [("{\"architecture\": \"vit\"}", true), ("{\"model_type\": \"clip\"}", false)] {
+        let server = Server::start(&[&files[..], &[("config.json", config)]].concat());
+        let cache = tempfile::tempdir().unwrap();
+        let dir = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap();
+        assert_eq!((dir.join(OPEN_CLIP[1]).is_file(), dir.join(WEIGHTS).is_file()), (comes, !comes), "{config}");
+    }
+}
+
+#[test]
 fn split_weights_come_whole() {
     let index =
         r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
