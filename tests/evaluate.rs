@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, floats, goldens, tensors};
+use crate::support::{Session, floats, goldens, stderr, tensors};
 
 /// A run on the reference's fixture with both kinds of evaluation in it.
 fn trained() -> Session {
@@ -179,7 +179,7 @@ fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
 }
 
 #[test]
-fn a_convolutional_tower_trains_and_exports_with_its_statistics() {
+fn a_convolutional_tower_trains_and_what_the_reference_cannot_project_is_not_exported() {
     let session = Session::new();
     session.reference_config("");
     let tower = goldens("image_families/resnet_basic");
@@ -192,25 +192,56 @@ fn a_convolutional_tower_trains_and_exports_with_its_statistics() {
         arguments.extend(["--set", set]);
     }
     session.succeed(&arguments);
-    session.succeed(&["export", "--model", "run", "--out", "hf"]);
-
-    // The reference asks every tower for its width, and this one's config has none.
-    let config = json(&fs::read_to_string(session.path("hf/config.json")).unwrap());
-    assert_eq!(config["vision_config"]["hidden_size"], 12);
-    let (before, after) = (tensors(&tower.join("model.safetensors")), tensors(&session.path("hf/model.safetensors")));
-    for (name, tensor) in &before {
-        let statistic = ["running_mean", "running_var", "num_batches_tracked"].iter().any(|end| name.ends_with(end));
-        assert_eq!(after[&format!("vision_model.{name}")] == *tensor, statistic, "{name}");
-    }
-    let counts = after.iter().filter(|(name, _)| name.ends_with("num_batches_tracked"));
-    assert!(counts.map(|(_, (dtype, shape, _))| (dtype.as_str(), shape.len())).all(|count| count == ("I64", 0)));
-
     let images = goldens("train/images");
-    let features = |model: &str| {
-        let out = format!("{model}.safetensors");
-        session.succeed(&["embed", "--model", model, "--images", images.to_str().unwrap(), "--raw", "--out", &out]);
-        floats(&session.path(&out), "image_features")
-    };
-    let (run, hf) = (features("run"), features("hf"));
-    assert!(run.len() == 24 * 6 && run.iter().zip(&hf).all(|(a, b)| (a - b).abs() <= 1e-6));
+    session.succeed(&[
+        "embed",
+        "--model",
+        "run",
+        "--images",
+        images.to_str().unwrap(),
+        "--raw",
+        "--out",
+        "run.safetensors",
+    ]);
+    let features = floats(&session.path("run.safetensors"), "image_features");
+    assert!(features.len() == 24 * 6 && features.iter().all(|value| value.is_finite()));
+
+    let text = session.fail(2, &["export", "--model", "run", "--out", "hf"]);
+    assert!(text.contains("cannot project a `resnet` image tower") && text.contains("convnext"), "{text}");
+    assert!(!session.path("hf").exists());
+}
+
+#[test]
+fn a_run_starts_from_a_whole_clip_or_siglip() {
+    let session = Session::new();
+    session.reference_config("");
+    let images = goldens("train/images");
+    session.write("texts.txt", "a red dog\nthe blue sea\n");
+    for (name, loss) in [("clip", "softmax"), ("clip_early", "sigmoid"), ("siglip", "sigmoid"), ("siglip", "softmax")] {
+        let run = format!("{name}_{loss}");
+        let sets = [
+            format!("model.init={}", goldens(&format!("whole/{name}")).display()),
+            format!("train.loss={loss}"),
+            format!("run.dir={run}"),
+            "train.epochs=1".to_owned(),
+            "data.max_tokens=24".to_owned(),
+        ];
+        let mut arguments = vec!["train", "--config", "lit.toml"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        session.succeed(&arguments);
+        let out = format!("{run}.safetensors");
+        let embed =
+            ["embed", "--model", &run, "--images", images.to_str().unwrap(), "--texts", "texts.txt", "--out", &out];
+        session.succeed(&embed);
+        assert!(floats(&session.path(&out), "text_embeds").iter().all(|value| value.is_finite()), "{run}");
+        let export = ["export", "--model", &run, "--out", &format!("{run}_hf")];
+        match name {
+            "siglip" => assert!(session.fail(2, &export).contains("`siglip_text_model`")),
+            _ => {
+                let output = session.run(&export);
+                assert!(output.status.success(), "{}", stderr(&output));
+                assert_eq!(stderr(&output).contains("`logit_bias`"), loss == "sigmoid", "{}", stderr(&output));
+            }
+        }
+    }
 }

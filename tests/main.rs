@@ -1,8 +1,10 @@
-//! `dualenc` driven as a user would, in one binary. No test needs Python or the network.
+//! `dualenc` driven as a user would, in one binary. No test needs Python or the network; where `DUALENC_PYTHON` names one,
+//! one more runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod bad_input;
 mod evaluate;
+mod families;
 mod faults;
 mod reference;
 mod resume;

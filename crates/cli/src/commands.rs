@@ -205,7 +205,7 @@ pub fn embed(arguments: EmbedArguments, reporter: &mut Reporter) -> anyhow::Resu
 pub fn export(arguments: ExportArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
     let compute = Compute::select("cpu", None)?;
     let assembly = Assembly::from_dir(&arguments.model, &compute, reporter)?;
-    dualenc_train::export(&assembly, &arguments.out)?;
+    dualenc_train::export(&assembly, &arguments.out, reporter)?;
     reporter.finish();
     let mut out = std::io::stdout().lock();
     writeln!(out, "wrote a VisionTextDualEncoder to {}", arguments.out.display())?;

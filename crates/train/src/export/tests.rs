@@ -1,0 +1,221 @@
+//! Every golden dual encoder, and every whole model that can be one: exported, read back, the same features.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use dualenc_model::{Dropout, TokenSequences, read_safetensors};
+use safetensors::SafeTensors;
+
+use super::*;
+use crate::device::Compute;
+
+/// What the observer heard: notes and warnings, and `audit` where a tensor was missing or left over.
+#[derive(Default)]
+struct Heard(Vec<String>);
+
+impl Observer for Heard {
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Note(text) | Event::Warning(text) => self.0.push(text),
+            Event::Audit { part, audit } => self.0.push(format!("audit of the {part}: {audit:?}")),
+            _ => {}
+        }
+    }
+}
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
+}
+
+/// A copy of a fixture with a tokenizer, which those of single families come without.
+fn staged(name: &str, root: &Path) -> PathBuf {
+    let target = root.join(name.replace('/', "_"));
+    fs::create_dir_all(&target).unwrap();
+    for entry in fs::read_dir(goldens().join(name)).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+    }
+    if !["tokenizer.json", "vocab.json"].iter().any(|file| target.join(file).is_file()) {
+        let words = "[PAD] [UNK] [CLS] [SEP] [MASK] a b c the red dog";
+        fs::write(target.join("vocab.txt"), words.replace(' ', "\n")).unwrap();
+        fs::write(target.join("tokenizer_config.json"), r#"{"tokenizer_class": "BertTokenizer"}"#).unwrap();
+    }
+    target
+}
+
+fn opened(dir: &Path, heard: &mut Heard) -> Assembly {
+    let compute = Compute { device: Device::flex(), on_host: true, threads: 1 };
+    Assembly::from_dir(dir, &compute, heard).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+}
+
+/// Features of the images and captions that the fixture was made with.
+fn features(assembly: &Assembly, fixture: &str) -> [Vec<f32>; 2] {
+    let path = goldens().join(fixture).join("expected.safetensors");
+    let pixels = read_safetensors(&path).unwrap().remove("pixel_values").unwrap();
+    let pixels = Tensor::<4>::from_data(TensorData::new(pixels.values, pixels.shape), &assembly.model.device());
+    let bytes = fs::read(&path).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let rows = |name: &str| -> Vec<Vec<u32>> {
+        let view = file.tensor(name).unwrap();
+        let values: Vec<u32> =
+            view.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+        values.chunks(view.shape()[1]).map(<[u32]>::to_vec).collect()
+    };
+    let (ids, mask) = (rows("input_ids"), rows("attention_mask"));
+    let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+    let counted = assembly.model.text_tower.config().position_count();
+    let tokens = TokenSequences::from_padded(&ids, &zeros, &mask, counted);
+    let model = assembly.model.valid();
+    let image = model.image_features(pixels, &Dropout::off());
+    let text = model.text_features(&tokens, &Dropout::off()).unwrap();
+    [image, text].map(|features| parameters::host(features).unwrap().values)
+}
+
+const EXPORTED: [&str; 23] = [
+    "dual/deit_roberta",
+    "dual/dinov2_bert",
+    "dual/vit_bert",
+    "dual/vit_bert_v4",
+    "image_families/dual_beit",
+    "image_families/dual_clip",
+    "image_families/dual_clip_v4",
+    "image_families/dual_convnext",
+    "image_families/dual_convnextv2",
+    "image_families/dual_data2vec",
+    "image_families/dual_dinov2_registers",
+    "image_families/dual_dinov2_swiglu",
+    "image_families/dual_dinov3",
+    "image_families/dual_siglip",
+    "image_families/dual_swin",
+    "text_families/pair_albert",
+    "text_families/pair_clip_text",
+    "text_families/pair_clip_text_v4",
+    "text_families/pair_mpnet",
+    "whole/clip",
+    "whole/clip_early",
+    "whole/doubled",
+    "whole/open_clip",
+];
+
+#[test]
+fn what_is_exported_is_read_back_the_same() {
+    let root = tempfile::tempdir().unwrap();
+    for name in EXPORTED {
+        let original = opened(&staged(name, root.path()), &mut Heard::default());
+        let target = root.path().join("out").join(name);
+        let mut heard = Heard::default();
+        export(&original, &target, &mut heard).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let back = opened(&target, &mut heard);
+        // open_clip crops as torchvision does.
+        heard.0.retain(|text| name != "whole/open_clip" || !text.contains("crop one pixel beside"));
+        assert_eq!(heard.0, Vec::<String>::new(), "{name}");
+        for (before, after) in features(&original, name).iter().zip(&features(&back, name)) {
+            let worst = before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(before.len() == after.len() && worst <= 1e-6, "{name}: features differ by {worst}");
+        }
+        if name != "whole/open_clip" {
+            assert_eq!(back.processor.fingerprint(), original.processor.fingerprint(), "{name}");
+        }
+        let text = "A dog, the red one";
+        assert_eq!(back.tokenizer.encode(text).unwrap(), original.tokenizer.encode(text).unwrap(), "{name}");
+    }
+}
+
+#[test]
+fn what_the_reference_cannot_compute_is_refused_with_the_way_out() {
+    let root = tempfile::tempdir().unwrap();
+    for (name, expected) in [
+        ("image_families/dual_resnet", "cannot project a `resnet` image tower"),
+        ("text_families/pair_deberta", "cannot run a `deberta-v2` text tower, which has no pooler"),
+        ("text_families/pair_distilbert", "cannot run a `distilbert` text tower"),
+        ("text_families/pair_electra", "cannot run a `electra` text tower"),
+        ("text_families/pair_modernbert", "cannot run a `modernbert` text tower"),
+        ("text_families/pair_siglip_text", "does not know the text tower `siglip_text_model` by itself"),
+        ("whole/siglip", "does not know the text tower `siglip_text_model` by itself"),
+        ("whole/chinese_clip", "always takes the text tower's pooler; train with `text_pool = \"pooler\"`"),
+    ] {
+        let original = opened(&staged(name, root.path()), &mut Heard::default());
+        let target = root.path().join("out").join(name);
+        let text = export(&original, &target, &mut Heard::default()).unwrap_err().to_string();
+        assert!(text.contains(expected) && text.contains("train with"), "{name}: {text}");
+        assert!(!target.exists(), "{name}");
+    }
+}
+
+#[test]
+fn siglip_fills_captions_to_full_length_with_the_tokenizers_own_padding() {
+    let root = tempfile::tempdir().unwrap();
+    let siglip = opened(&staged("whole/siglip", root.path()), &mut Heard::default());
+    let bytes = fs::read(goldens().join("whole/siglip/expected.safetensors")).unwrap();
+    let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+    let captions: Vec<String> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["captions"]).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let expected = file.tensor("input_ids").unwrap();
+    let ids: Vec<i64> =
+        captions.iter().flat_map(|caption| siglip.tokenizer.encode(caption).unwrap().ids).map(i64::from).collect();
+    let expected: Vec<i64> =
+        expected.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap())).collect();
+    assert_eq!(ids, expected);
+}
+
+/// Replaces values of a JSON file.
+fn edit(path: &Path, change: impl Fn(&mut Value)) {
+    let mut value = read_json(path).unwrap();
+    change(&mut value);
+    fs::write(path, value.to_string()).unwrap();
+}
+
+#[test]
+fn a_bias_and_another_image_processing_are_told_of() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = staged("dual/vit_bert", root.path());
+    fs::remove_file(dir.join("processor_config.json")).unwrap();
+    edit(&dir.join("config.json"), |config| {
+        config["pretrained_cfg"] = json!({ "input_size": [3, 24, 24], "crop_pct": 0.9, "crop_mode": "center" });
+    });
+    let mut assembly = opened(&dir, &mut Heard::default());
+    assembly.model.logit_bias = Some(parameters::scalar(-7.5, &assembly.model.device()));
+    let mut heard = Heard::default();
+    export(&assembly, &root.path().join("out"), &mut heard).unwrap();
+    assert!(heard.0.iter().any(|text| text.contains("has no `logit_bias`: -7.5 is left out")), "{:?}", heard.0);
+    assert!(heard.0.iter().any(|text| text.contains("process them a little differently")), "{:?}", heard.0);
+}
+
+#[test]
+fn a_tokenizer_that_names_no_class_gets_its_familys() {
+    let class = |config: Value| tokenizer_class(&config).to_owned();
+    assert_eq!(class(json!({ "model_type": "clip_text_model" })), "CLIPTokenizer");
+    assert_eq!(class(json!({ "model_type": "mpnet" })), "MPNetTokenizer");
+    assert_eq!(class(json!({ "model_type": "bert", "tokenizer_class": "XLMRobertaTokenizer" })), "XLMRobertaTokenizer");
+    let root = tempfile::tempdir().unwrap();
+    let dir = staged("dual/vit_bert", root.path());
+    edit(&dir.join("tokenizer_config.json"), |config| {
+        *config = json!({ "do_lower_case": true, "pad_token": "[PAD]" });
+    });
+    export(&opened(&dir, &mut Heard::default()), &root.path().join("out"), &mut Heard::default()).unwrap();
+    let written = read_json(&root.path().join("out/tokenizer_config.json")).unwrap();
+    let expected: BTreeMap<&str, Value> = BTreeMap::from([
+        ("do_lower_case", json!(true)),
+        ("pad_token", json!("[PAD]")),
+        ("tokenizer_class", json!("BertTokenizer")),
+    ]);
+    assert_eq!(written, json!(expected));
+}
+
+#[test]
+fn no_tower_keeps_the_precision_it_was_saved_in() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = staged("dual/vit_bert", root.path());
+    edit(&dir.join("config.json"), |config| {
+        config["text_config"]["dtype"] = json!("float16");
+        config["vision_config"]["torch_dtype"] = json!("bfloat16");
+    });
+    export(&opened(&dir, &mut Heard::default()), &root.path().join("out"), &mut Heard::default()).unwrap();
+    let written = read_json(&root.path().join("out/config.json")).unwrap();
+    assert_eq!(written["dtype"], "float32");
+    assert_eq!(
+        (&written["text_config"]["dtype"], &written["vision_config"]["torch_dtype"]),
+        (&Value::Null, &Value::Null)
+    );
+}
