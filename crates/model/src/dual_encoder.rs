@@ -69,7 +69,7 @@ impl DualEncoder {
         self.logit_scale.val().device().without_autodiff()
     }
 
-    /// The reference's `get_image_features`: `[batch, 3, height, width]` to un-normalised `[batch, dim]`.
+    /// [`DualEncoder::get_image_features`] with dropout: `[batch, 3, height, width]` to un-normalised `[batch, dim]`.
     pub fn image_features(&self, pixels: Tensor<4>, dropout: &Dropout) -> Tensor<2> {
         self.project_image(self.image_tower.forward(pixels, &dropout.part("image")).pooled)
     }
@@ -79,7 +79,7 @@ impl DualEncoder {
         self.image_projection.forward(pooled)
     }
 
-    /// The reference's `get_text_features`: un-normalised `[batch, dim]`.
+    /// [`DualEncoder::get_text_features`] with dropout: un-normalised `[batch, dim]`.
     ///
     /// # Errors
     /// As [`TextTower::forward`].

@@ -133,20 +133,14 @@ const PROJECTIONS: [(&str, &str); 2] =
 /// Queries, keys and values stand in one tensor there.
 const PACKED: (&str, [&str; 3]) = (".in_proj_", [".q_proj.", ".k_proj.", ".v_proj."]);
 
-/// The tensors beside open_clip's config, under CLIP's names; `None` where the config is another's, or they stand in no file
-/// of that name.
-///
-/// # Errors
-/// When the file cannot be read or is malformed.
-pub(crate) fn read_weights(dir: &Path, config_path: &Path) -> Result<Option<WeightFiles>, ModelError> {
+/// The file of tensors beside open_clip's config; `None` where the config is another's, or there is no file of that name.
+pub(crate) fn weights_path(dir: &Path, config_path: &Path) -> Option<PathBuf> {
     let path = dir.join(WEIGHTS);
-    match config_path.ends_with(CONFIG) && path.is_file() {
-        true => WeightFiles::read_file(&path).map(|files| Some(renamed(files))),
-        false => Ok(None),
-    }
+    (config_path.ends_with(CONFIG) && path.is_file()).then_some(path)
 }
 
-fn renamed(files: WeightFiles) -> WeightFiles {
+/// open_clip's tensors under CLIP's names.
+pub(crate) fn renamed(files: WeightFiles) -> WeightFiles {
     let mut clip = WeightFiles::default();
     for (name, tensor) in files.into_tensors() {
         if let Some((_, projection)) = PROJECTIONS.iter().find(|(theirs, _)| *theirs == name) {
@@ -168,11 +162,14 @@ fn renamed(files: WeightFiles) -> WeightFiles {
 }
 
 impl HostTensor {
-    /// A matrix with rows and columns exchanged.
+    /// A matrix with rows and columns exchanged. One without values, a header's, stays so.
     fn transposed(&self) -> Self {
         let [rows, columns] = self.shape[..] else { return self.clone() };
         let values = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
-        Self { shape: vec![columns, rows], values: values.map(|place| self.values[place]).collect() }
+        Self {
+            shape: vec![columns, rows],
+            values: values.filter_map(|place| self.values.get(place).copied()).collect(),
+        }
     }
 
     /// Three equal parts along the first dimension.

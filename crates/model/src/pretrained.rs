@@ -10,8 +10,9 @@ use serde_json::Value;
 use crate::ModelError;
 use crate::composite::{self, Composite, Side};
 use crate::dual_encoder::{DualEncoder, HeadConfig};
+use crate::dual_encoder_config::DualEncoderConfig;
 use crate::family::{image_config, text_config};
-use crate::image_tower::ImageTower;
+use crate::image_tower::{ImageTower, ImageTowerConfig};
 use crate::lock::{Lock, TowerLock};
 use crate::names::{HEAD, NameTable, Names, modern_norm_name};
 use crate::open_clip;
@@ -66,11 +67,11 @@ pub struct Built {
 }
 
 /// One tower on disk: a directory of its own, or a part of a composite's.
-struct TowerFiles {
-    dir: PathBuf,
-    config_path: PathBuf,
-    config: Value,
-    weights: Option<WeightFiles>,
+pub(crate) struct TowerFiles {
+    pub dir: PathBuf,
+    pub config_path: PathBuf,
+    pub config: Value,
+    pub weights: Option<WeightFiles>,
 }
 
 impl TowerFiles {
@@ -93,14 +94,14 @@ impl TowerFiles {
 
 /// Every tensor of a directory whose config is at `config_path`, under the names of transformers 5.
 fn read_weights(dir: &Path, config_path: &Path) -> Result<WeightFiles, ModelError> {
-    match open_clip::read_weights(dir, config_path)? {
-        Some(weights) => Ok(weights),
+    match open_clip::weights_path(dir, config_path) {
+        Some(path) => Ok(open_clip::renamed(WeightFiles::read_file(&path)?)),
         None => Ok(WeightFiles::read(dir)?.renamed(modern_norm_name)),
     }
 }
 
 /// A directory's config and its path. Where `config.json` is not there, or is timm's, open_clip's may be.
-fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
+pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
     let path = dir.join("config.json");
     let read = || -> Result<Value, ModelError> {
         let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
@@ -169,6 +170,34 @@ pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Devi
     let text = TowerOptions { pool: composite.text_pool(options.text.pool), ..options.text };
     let options = BuildOptions { text, ..options.clone() };
     build(part(Side::Image), part(Side::Text), Some((composite, &weights)), &options, device)
+}
+
+/// Builds a model of random weights that are a function of `seed`; all of it trains.
+pub(crate) fn build_from_config(
+    config: &DualEncoderConfig,
+    seed: u64,
+    device: &Device,
+) -> Result<DualEncoder, ModelError> {
+    let part = |config: &Value| TowerFiles {
+        dir: PathBuf::new(),
+        config_path: PathBuf::from("config.json"),
+        config: config.clone(),
+        weights: None,
+    };
+    let options = BuildOptions {
+        lock: Lock { image: TowerLock::Scratch, text: TowerLock::Scratch },
+        image: TowerOptions::default(),
+        text: TowerOptions::default(),
+        image_projection_locked: false,
+        text_projection_locked: false,
+        head: HeadConfig {
+            embed_dim: config.projection_dim,
+            logit_scale: config.logit_scale_init_value,
+            logit_bias: None,
+        },
+        seed,
+    };
+    Ok(build(part(&config.vision_config), part(&config.text_config), None, &options, device)?.model)
 }
 
 fn build(
@@ -248,10 +277,7 @@ fn build_image_tower(
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
     let (names, config) = image_config(&files.config, &files.config_path)?;
-    let pooling = options.pool.resolve();
-    config.check_pooling(pooling).map_err(|reason| files.problem(format!(
-        "this image tower cannot pool as `image_pool` asks, because {reason}; choose among \"auto\", \"cls\" and \"mean\""
-    )))?;
+    let pooling = files.image_pooling(&config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, "image_tower"), lock, device);
     let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
     let audit = source.into_audit();
@@ -281,8 +307,20 @@ impl TowerFiles {
         ModelError::Config { path: self.config_path.clone(), problem }
     }
 
+    /// How the image tower of these files pools.
+    pub fn image_pooling(&self, config: &ImageTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
+        let pooling = pool.resolve();
+        match config.check_pooling(pooling) {
+            Ok(()) => Ok(pooling),
+            Err(reason) => Err(self.problem(format!(
+                "this image tower cannot pool as `image_pool` asks, because {reason}; choose among \"auto\", \"cls\" and \
+                 \"mean\""
+            ))),
+        }
+    }
+
     /// How the text tower of these files pools.
-    fn text_pooling(&self, names: &Names, config: &TextTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
+    pub fn text_pooling(&self, names: &Names, config: &TextTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
         let has_pooler = match config.pooler {
             TextPooler::Absent(_) => false,
             TextPooler::EndOfText(_) => true,
@@ -324,11 +362,11 @@ impl TowerFiles {
     }
 
     /// Refuses weights that do not fit, and random weights where they would stay random.
-    fn judge(&self, audit: &Audit, lock: TowerLock, part: &'static str, pool_key: &str) -> Result<(), ModelError> {
+    pub fn judge(&self, audit: &Audit, lock: TowerLock, part: &'static str, pool_key: &str) -> Result<(), ModelError> {
         if !audit.mismatched.is_empty() {
             return Err(ModelError::Shapes { dir: self.dir.clone(), mismatches: audit.mismatched.clone() });
         }
-        let only_pooler = audit.missing.iter().all(|name| name.contains("pooler.") || name.contains("head."));
+        let only_pooler = audit.missing.iter().all(|name| is_of_pooler(name));
         if audit.missing.is_empty() || (lock.trains() && only_pooler) || self.weights.is_none() {
             return Ok(());
         }
@@ -347,6 +385,11 @@ impl TowerFiles {
             _ => ModelError::Incomplete { dir: self.dir.clone(), missing: audit.missing.clone(), hint },
         })
     }
+}
+
+/// Whether the tensor of this name belongs to a tower's pooler: weights may lack it, and it is then drawn at random.
+pub fn is_of_pooler(name: &str) -> bool {
+    name.contains("pooler.") || name.contains("head.")
 }
 
 /// The reference's names of a model's parameters, for writing them.

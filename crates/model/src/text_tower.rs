@@ -181,6 +181,14 @@ impl TokenSequences {
     }
 }
 
+impl FromIterator<(Vec<u32>, Vec<u32>)> for TokenSequences {
+    /// Ids and token types of each sequence, as [`TokenSequences::new`].
+    fn from_iter<I: IntoIterator<Item = (Vec<u32>, Vec<u32>)>>(sequences: I) -> Self {
+        let (ids, type_ids) = sequences.into_iter().unzip();
+        Self::new(ids, type_ids)
+    }
+}
+
 /// What a position embedding numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PositionCount {

@@ -2,11 +2,13 @@
 
 use std::fs;
 
+use burn::tensor::Tensor;
 use dualenc_model::{
-    Dropout, DualEncoder, Pool, PositionCount, TokenSequences, TowerLock, TowerOptions, TowerOutput,
-    build_from_dual_encoder, image_tower_from, logits_per_text, normalize, parameters, read_safetensors,
+    DUAL_ENCODER_TYPE, Dropout, DualEncoder, DualEncoderConfig, Pool, PositionCount, TokenSequences, TowerLock,
+    TowerOptions, TowerOutput, build_from_dual_encoder, image_tower_from, parameters, read_safetensors,
     text_tower_from,
 };
+use serde_json::json;
 
 use crate::support::{Expected, assert_close, cls, device, goldens, options, real_rows};
 
@@ -120,24 +122,62 @@ fn whole_dual_encoders_equal_the_reference() {
     ] {
         let dir = goldens("dual").join(name);
         let expected = Expected::read(&if name == "vit_bert_v4" { goldens("dual/vit_bert") } else { dir.clone() });
-        let model: DualEncoder = build_from_dual_encoder(&dir, &options("LL"), &device()).unwrap().model.valid();
+        let model = DualEncoder::from_pretrained(&dir, &device()).unwrap();
         let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
         let zeros = vec![vec![0; ids[0].len()]; ids.len()];
         let types = expected.ints.get("token_type_ids").unwrap_or(&zeros);
         let tokens = TokenSequences::from_padded(ids, types, mask, count);
-        let image = model.image_features(expected.tensor("pixel_values"), &Dropout::off());
-        let text = model.text_features(&tokens, &Dropout::off()).unwrap();
-        assert_close(&format!("{name} image_features"), image.clone(), &expected.floats["image_features"].values);
-        assert_close(&format!("{name} text_features"), text.clone(), &expected.floats["text_features"].values);
-        let (image, text) = (normalize(image), normalize(text));
-        assert_close(&format!("{name} image_embeds"), image.clone(), &expected.floats["image_embeds"].values);
-        assert_close(&format!("{name} text_embeds"), text.clone(), &expected.floats["text_embeds"].values);
-        assert_close(
-            &format!("{name} logits"),
-            logits_per_text(&model, image, text),
-            &expected.floats["logits_per_text"].values,
-        );
+        let pixels: Tensor<4> = expected.tensor("pixel_values");
+        let output = model.forward(pixels.clone(), &tokens, true).unwrap();
+        for (part, found) in [
+            ("image_features", model.get_image_features(pixels)),
+            ("text_features", model.get_text_features(&tokens).unwrap()),
+            ("image_embeds", output.image_embeds),
+            ("text_embeds", output.text_embeds),
+            ("logits_per_image", output.logits_per_image),
+            ("logits_per_text", output.logits_per_text),
+        ] {
+            assert_close(&format!("{name} {part}"), found, &expected.floats[part].values);
+        }
+        assert_close(&format!("{name} loss"), output.loss.unwrap(), &expected.floats["loss"].values);
     }
+}
+
+#[test]
+fn a_loss_needs_as_many_images_as_texts_and_logits_do_not() {
+    let dir = goldens("dual/vit_bert");
+    let model = DualEncoder::from_pretrained(&dir, &device()).unwrap();
+    let pixels = || Tensor::zeros([2, 3, 24, 24], &device());
+    let tokens: TokenSequences = [(vec![2, 3], vec![0, 0])].into_iter().collect();
+    let output = model.forward(pixels(), &tokens, false).unwrap();
+    assert_eq!((output.logits_per_image.dims(), output.loss.is_none()), ([2, 1], true));
+    let error = model.forward(pixels(), &tokens, true).map(drop).unwrap_err().to_string();
+    assert!(error.contains("2 images and 1 texts"), "{error}");
+}
+
+#[test]
+fn a_config_is_read_written_and_made_a_model_of() {
+    let dir = goldens("dual/vit_bert");
+    let config = DualEncoderConfig::from_dir(&dir).unwrap();
+    assert_eq!((config.projection_dim, config.logit_scale_init_value), (24, 2.6592));
+    let written = tempfile::tempdir().unwrap();
+    fs::write(written.path().join("config.json"), config.to_json().to_string()).unwrap();
+    assert_eq!(DualEncoderConfig::from_dir(written.path()).unwrap(), config);
+
+    let fresh = DualEncoder::from_config(&config, 7, &device()).unwrap();
+    let again = DualEncoder::from_config(&config, 7, &device()).unwrap();
+    let fingerprint = |model| parameters::fingerprint(model, parameters::Which::All).unwrap();
+    assert_eq!(fingerprint(&fresh), fingerprint(&again));
+    let shapes = |model: &DualEncoder| -> Vec<_> {
+        parameters::list(model).into_iter().map(|info| (info.path, info.shape)).collect()
+    };
+    assert_eq!(shapes(&fresh), shapes(&DualEncoder::from_pretrained(&dir, &device()).unwrap()));
+
+    fs::write(written.path().join("config.json"), format!("{{\"model_type\": {DUAL_ENCODER_TYPE:?}}}")).unwrap();
+    let bare = DualEncoderConfig::from_dir(written.path()).unwrap();
+    assert_eq!(bare, DualEncoderConfig::new(json!({"model_type": "vit"}), json!({"model_type": "bert"})));
+    let error = DualEncoderConfig::from_dir(goldens("towers/bert")).unwrap_err().to_string();
+    assert!(error.contains("`model_type` is \"bert\"; expected \"vision-text-dual-encoder\""), "{error}");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
-    Audit, BuildOptions, Built, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Lock, TowerLock, TowerOptions,
+    Audit, BuildOptions, Built, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TextTower, TowerOptions,
     build_from_dual_encoder, build_from_towers, dual_encoder_types, is_dual_encoder_dir, parameters,
 };
 use serde_json::Value;
@@ -118,19 +118,7 @@ impl Assembly {
         match ModelDir::find(dir, observer)? {
             ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
             ModelDir::DualEncoder(dir) => {
-                let lock = Lock { image: TowerLock::Locked, text: TowerLock::Locked };
-                let head = HeadConfig { embed_dim: 0, logit_scale: LOGIT_SCALE_INIT, logit_bias: None };
-                let (image, text) = (TowerOptions::default(), TowerOptions::default());
-                let options = BuildOptions {
-                    lock,
-                    image,
-                    text,
-                    image_projection_locked: true,
-                    text_projection_locked: true,
-                    head,
-                    seed: 0,
-                };
-                let built = build_from_dual_encoder(&dir, &options, &compute.device)?;
+                let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
                 Self::around(built, &dir, dir.clone(), None, usize::MAX, observer)
             }
         }
@@ -186,15 +174,7 @@ impl Assembly {
             Some(len) => tokenizer.with_padding_to(len)?,
             None => tokenizer,
         };
-        if tokenizer.vocab_size() > tower.vocab_size {
-            return Err(TrainError::Usage(format!(
-                "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {} rows; take the tokenizer \
-                 that belongs to the tower",
-                text_dir.display(),
-                tokenizer.vocab_size() - 1,
-                tower.vocab_size
-            )));
-        }
+        check_vocabulary(&tokenizer, &built.model.text_tower, &text_dir)?;
         let mut processor = ImageProcessor::from_dir(image_dir)?;
         if processor.is_default() {
             observer.on(Event::Warning(format!(
@@ -206,21 +186,7 @@ impl Assembly {
         if let Some(size) = image_size {
             processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
         }
-        let tower = &built.model.image_tower;
-        let (patch, smallest) = (tower.side_multiple() as u32, tower.smallest_side() as u32);
-        let (height, width) = processor.output_size();
-        if height % patch != 0 || width % patch != 0 {
-            return Err(TrainError::Usage(format!(
-                "images of {width}x{height} px do not divide into the image tower's patches of {patch} px; set \
-                 `model.image_size` to a multiple of {patch}"
-            )));
-        }
-        if height.min(width) < smallest {
-            return Err(TrainError::Usage(format!(
-                "images of {width}x{height} px leave nothing of the image tower's last feature map; set `model.image_size` to \
-                 at least {smallest}"
-            )));
-        }
+        check_image_size(&processor, &built.model.image_tower)?;
         Ok(Self {
             model: built.model,
             tokenizer: Arc::new(tokenizer),
@@ -264,6 +230,39 @@ impl Assembly {
         }
         model
     }
+}
+
+/// Refuses a tokenizer that the text tower has too few words for.
+pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, tower: &TextTower, dir: &Path) -> Result<(), TrainError> {
+    let rows = tower.config().vocab_size;
+    match tokenizer.vocab_size() > rows {
+        false => Ok(()),
+        true => Err(TrainError::Usage(format!(
+            "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {rows} rows; take the tokenizer that \
+             belongs to the tower",
+            dir.display(),
+            tokenizer.vocab_size() - 1,
+        ))),
+    }
+}
+
+/// Refuses images that the image tower cannot take.
+pub(crate) fn check_image_size(processor: &ImageProcessor, tower: &ImageTower) -> Result<(), TrainError> {
+    let (patch, smallest) = (tower.side_multiple() as u32, tower.smallest_side() as u32);
+    let (height, width) = processor.output_size();
+    if height % patch != 0 || width % patch != 0 {
+        return Err(TrainError::Usage(format!(
+            "images of {width}x{height} px do not divide into the image tower's patches of {patch} px; set `model.image_size` \
+             to a multiple of {patch}"
+        )));
+    }
+    if height.min(width) < smallest {
+        return Err(TrainError::Usage(format!(
+            "images of {width}x{height} px leave nothing of the image tower's last feature map; set `model.image_size` to at \
+             least {smallest}"
+        )));
+    }
+    Ok(())
 }
 
 fn relock<M: burn::module::Module>(module: M, trains: bool) -> M {

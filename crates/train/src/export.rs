@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use dualenc_model::{
-    DUAL_ENCODER_TYPE, HostTensor, ImageTower, Pooling, ReferencePooling, StoredNames, TextPooler, TextTower,
+    DualEncoderConfig, HostTensor, ImageTower, Pooling, ReferencePooling, StoredNames, TextPooler, TextTower,
     parameters,
 };
 use parameters::Which;
@@ -77,18 +77,15 @@ pub fn export(assembly: &Assembly, dir: &Path, observer: &mut dyn Observer) -> R
         let bias = HostTensor { shape: vec![width], values: vec![0.0; width] };
         tensors.insert("vision_model.pooler.dense.bias".to_owned(), bias);
     }
-    let config = json!({
-        "architectures": ["VisionTextDualEncoderModel"],
-        "model_type": DUAL_ENCODER_TYPE,
-        "projection_dim": assembly.model.embed_dim(),
-        "logit_scale_init_value": logit_scale,
-        "dtype": "float32",
-        "vision_config": in_single_precision(image_config),
-        "text_config": in_single_precision(assembly.text_config.clone()),
-    });
+    let config = DualEncoderConfig {
+        projection_dim: assembly.model.embed_dim(),
+        logit_scale_init_value: f64::from(logit_scale),
+        vision_config: in_single_precision(image_config),
+        text_config: in_single_precision(assembly.text_config.clone()),
+    };
     let weights = serialize(tensors, dir)?;
     write_whole(&dir.join("model.safetensors"), |file| file.write_all(&weights))?;
-    write_json(&dir.join("config.json"), &config)?;
+    write_json(&dir.join("config.json"), &config.to_json())?;
     write_json(&dir.join("preprocessor_config.json"), &assembly.processor.to_preprocessor_json())?;
     copy_tokenizer(assembly, dir)
 }

@@ -217,6 +217,14 @@ mod tests {
         assert!((cases_differ(Loss::Softmax)) > 1e-2);
     }
 
+    #[test]
+    fn softmax_that_ignores_duplicates_is_the_references_loss() {
+        let logits: Tensor<2> = Tensor::from_data(logits().map(|row| row.map(|value| value as f32)), &Device::flex());
+        let expected = f64::from(dualenc_model::clip_loss(logits).into_scalar::<f32>());
+        let (found, _) = loss(Loss::Softmax, Duplicates::Ignore);
+        assert!((found - expected).abs() < 1e-6, "{found} instead of {expected}");
+    }
+
     fn cases_differ(kind: Loss) -> f64 {
         let ignore = loss(kind, Duplicates::Ignore).0;
         let others = [loss(kind, Duplicates::Positives).0, loss(kind, Duplicates::Mask).0];
