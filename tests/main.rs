@@ -6,6 +6,7 @@ mod bad_input;
 mod evaluate;
 mod families;
 mod faults;
+mod inspect;
 mod reference;
 mod resume;
 mod sessions;

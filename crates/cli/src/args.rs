@@ -39,6 +39,8 @@ pub enum Command {
     Export(ExportArguments),
     /// Validate config, towers and data without training.
     Check(ConfigArguments),
+    /// Tell what a directory holds: towers, whole models, runs and checkpoints.
+    Inspect(InspectArguments),
 }
 
 #[derive(Debug, Args)]
@@ -137,4 +139,14 @@ pub struct ExportArguments {
     /// The directory to write; new or empty.
     #[arg(long, value_name = "HFDIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// An image tower, a text tower, a VisionTextDualEncoder or CLIP, a run directory or a checkpoint.
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Write what was found as JSON; `-`: to stdout.
+    #[arg(long, value_name = "OUT")]
+    pub json: Option<PathBuf>,
 }

@@ -13,9 +13,11 @@ use dualenc_train::{
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use crate::args::{ConfigArguments, EmbedArguments, EvalArguments, EvalTask, ExportArguments, TrainArguments};
-use crate::figures;
+use crate::args::{
+    ConfigArguments, EmbedArguments, EvalArguments, EvalTask, ExportArguments, InspectArguments, TrainArguments,
+};
 use crate::progress::Reporter;
+use crate::{figures, inspection};
 
 /// The signal that stopped a command, if one did.
 type Stopped = Option<u8>;
@@ -101,23 +103,34 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
         _ => Vec::new(),
     };
     reporter.finish();
-    let to_stdout = arguments.json.as_deref() == Some(Path::new("-"));
+    print_results(
+        arguments.json.as_deref(),
+        || figures_json(&found, arguments.config.is_some()),
+        |out| found.iter().try_for_each(|record| figures::print(out, record)),
+    )?;
+    Ok(None)
+}
+
+/// Results for a person on stdout, as JSON in the file that `--json` names, or as JSON on stdout instead (`-`).
+fn print_results(
+    json: Option<&Path>,
+    value: impl FnOnce() -> Value,
+    print: impl FnOnce(&mut std::io::StdoutLock<'_>) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
+    let to_stdout = json == Some(Path::new("-"));
     if !to_stdout {
-        for record in &found {
-            figures::print(&mut out, record)?;
-        }
+        print(&mut out)?;
     }
-    if let Some(path) = &arguments.json {
-        let value = figures_json(&found, arguments.config.is_some());
-        let text = format!("{value:#}\n");
+    if let Some(path) = json {
+        let text = format!("{:#}\n", value());
         match to_stdout {
             true => out.write_all(text.as_bytes())?,
             false => std::fs::write(path, text)
                 .map_err(|source| anyhow::anyhow!("cannot write `{}`: {source}", path.display()))?,
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 /// Of a config: every evaluation by its name. Of one task: its figures.
@@ -209,6 +222,15 @@ pub fn export(arguments: ExportArguments, reporter: &mut Reporter) -> anyhow::Re
     reporter.finish();
     let mut out = std::io::stdout().lock();
     writeln!(out, "wrote a VisionTextDualEncoder to {}", arguments.out.display())?;
+    Ok(None)
+}
+
+pub fn inspect(arguments: InspectArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let compute = Compute::select("cpu", None)?;
+    let found = dualenc_train::inspect(&arguments.dir, &compute.device)?;
+    reporter.finish();
+    let value = serde_json::to_value(&found)?;
+    print_results(arguments.json.as_deref(), || value, |out| inspection::print(out, &found))?;
     Ok(None)
 }
 

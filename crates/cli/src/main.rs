@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod diagnostics;
 mod figures;
+mod inspection;
 mod progress;
 
 use std::io::{IsTerminal, Write};
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Eval(command) => commands::eval(command, &mut reporter),
         Command::Embed(command) => commands::embed(command, &mut reporter),
         Command::Export(command) => commands::export(command, &mut reporter),
+        Command::Inspect(command) => commands::inspect(command, &mut reporter),
         Command::Check(command) => commands::check(command, &mut reporter),
     };
     reporter.finish();

@@ -72,6 +72,14 @@ impl ImageTowerConfig {
         }
     }
 
+    /// What `pooling` takes from this tower, in words.
+    pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
+        match self {
+            Self::Transformer(config) => config.describe_pooling(pooling),
+            Self::Convolutional(_) | Self::Windowed(_) => "the mean over the last feature map",
+        }
+    }
+
     /// Whether such a tower can pool like that; else why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
         match self {

@@ -62,12 +62,14 @@ mod dual_encoder_config;
 mod encoder;
 mod error;
 mod family;
+mod headers;
 mod image_tower;
 mod inference;
 mod layers;
 mod lock;
 mod names;
 mod open_clip;
+mod outline;
 pub mod parameters;
 mod params;
 mod pool;
@@ -93,10 +95,12 @@ pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_tex
 pub use dual_encoder_config::DualEncoderConfig;
 pub use encoder::{EncoderConfig, NormOrder, RelativeTable};
 pub use error::ModelError;
+pub use headers::{WeightHeader, weight_headers};
 pub use image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
 pub use inference::{DualEncoderOutput, clip_loss};
 pub use layers::{Activation, Dropout, LayerNorm, Linear};
 pub use lock::{Lock, LockError, TowerLock};
+pub use outline::{HeadOutline, Outline, TowerOutline, outline};
 pub use params::Audit;
 pub use pool::{Pool, Pooling};
 pub use pretrained::{

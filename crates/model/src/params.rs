@@ -32,6 +32,8 @@ pub struct Audit {
     pub mismatched: Vec<String>,
     /// How many parameters were read.
     pub loaded: usize,
+    /// How many tensors of the weights they came from.
+    pub tensors: usize,
 }
 
 /// Where the parameters of one tower come from.
@@ -39,6 +41,8 @@ pub(crate) struct ParamSource {
     device: Device,
     seed: u64,
     pretrained: Option<(WeightFiles, NameTable)>,
+    /// Whether every value is 0, whatever the files hold.
+    outline: bool,
     audit: RefCell<Audit>,
     used: RefCell<BTreeSet<String>>,
 }
@@ -46,7 +50,12 @@ pub(crate) struct ParamSource {
 impl ParamSource {
     /// Parameters on `device` (an autodiff device makes them trainable), drawn from `seed` unless pretrained.
     pub fn new(device: Device, seed: u64, pretrained: Option<(WeightFiles, NameTable)>) -> Self {
-        Self { device, seed, pretrained, audit: RefCell::default(), used: RefCell::default() }
+        Self { device, seed, pretrained, outline: false, audit: RefCell::default(), used: RefCell::default() }
+    }
+
+    /// Parameters that are all 0, for the audit of files whose values are not read.
+    pub fn outline(device: Device, files: WeightFiles, names: NameTable) -> Self {
+        Self { outline: true, ..Self::new(device, 0, Some((files, names))) }
     }
 
     /// The root of the parameter tree.
@@ -59,12 +68,14 @@ impl ParamSource {
         let mut audit = self.audit.into_inner();
         if let Some((files, _)) = &self.pretrained {
             let used = self.used.into_inner();
+            audit.tensors = used.len();
             audit.unused = files.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect();
         }
         audit
     }
 
-    fn pretrained_values(&self, path: &str, shape: &[usize], expected: bool) -> Option<Vec<f32>> {
+    /// The stored tensor of the parameter at `path`, if it is there and fits.
+    fn find(&self, path: &str, shape: &[usize], expected: bool) -> Option<(&HostTensor, Layout)> {
         let (files, names) = self.pretrained.as_ref()?;
         let mut audit = self.audit.borrow_mut();
         let Some((name, layout)) = names.stored(path) else {
@@ -84,7 +95,7 @@ impl ParamSource {
             return None;
         }
         audit.loaded += 1;
-        Some(layout.decode(tensor))
+        Some((tensor, layout))
     }
 }
 
@@ -105,14 +116,10 @@ impl ParamBuilder<'_> {
     /// The parameter `name` here, `shape` as the model holds it.
     pub fn param<const D: usize>(&self, name: &str, shape: [usize; D], init: Init) -> Param<Tensor<D>> {
         let path = self.at(name).path;
-        let values = self.source.pretrained_values(&path, &shape, true).unwrap_or_else(|| {
-            let count = shape.iter().product();
-            match init {
-                Init::Normal(std) => normal(named_seed(self.source.seed, &path), count, std),
-                Init::Constant(value) => vec![value; count],
-            }
-        });
-        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &self.source.device))
+        self.found_or(&path, shape, true, &self.source.device, |count| match init {
+            Init::Normal(std) => normal(named_seed(self.source.seed, &path), count, std),
+            Init::Constant(value) => vec![value; count],
+        })
     }
 
     /// The buffer `name` here ([`parameters::is_buffer`]): used, but never trained. Fresh ones hold `value`.
@@ -129,10 +136,25 @@ impl ParamBuilder<'_> {
     fn untrained<const D: usize>(&self, name: &str, shape: [usize; D], value: f32, expected: bool) -> Param<Tensor<D>> {
         let path = self.at(name).path;
         debug_assert!(parameters::is_buffer(&path), "{path}");
-        let values = self.source.pretrained_values(&path, &shape, expected);
-        let values = values.unwrap_or_else(|| vec![value; shape.iter().product()]);
         let device = self.source.device.clone().without_autodiff();
-        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device))
+        self.found_or(&path, shape, expected, &device, |count| vec![value; count])
+    }
+
+    fn found_or<const D: usize>(
+        &self,
+        path: &str,
+        shape: [usize; D],
+        expected: bool,
+        device: &Device,
+        fresh: impl FnOnce(usize) -> Vec<f32>,
+    ) -> Param<Tensor<D>> {
+        let found = self.source.find(path, &shape, expected);
+        let value = match found {
+            _ if self.source.outline => Tensor::zeros(shape, device),
+            Some((tensor, layout)) => Tensor::from_data(TensorData::new(layout.decode(tensor), shape), device),
+            None => Tensor::from_data(TensorData::new(fresh(shape.iter().product()), shape), device),
+        };
+        Param::from_tensor(value)
     }
 }
 

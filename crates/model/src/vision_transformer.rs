@@ -124,6 +124,22 @@ impl VisionTransformerConfig {
         [self.image_size / self.patch_size; 2]
     }
 
+    /// What `pooling` takes from this tower, in words.
+    pub(crate) fn describe_pooling(&self, pooling: Pooling) -> &'static str {
+        match (pooling, self.pooler) {
+            (Pooling::Mean, _) => "the mean of the patch tokens",
+            (Pooling::Cls, _) => "the class token",
+            (Pooling::Pooler, Pooler::Dense(PoolerActivation::Tanh)) => {
+                "the pooler: a linear of the class token and tanh"
+            }
+            (Pooling::Pooler, Pooler::Dense(PoolerActivation::Linear)) => "the pooler: a linear of the class token",
+            (Pooling::Pooler, Pooler::ClassToken) => "the class token: its family has no pooler layer",
+            (Pooling::Pooler, Pooler::MeanNorm) => "the pooler: the mean of the patch tokens, normalised",
+            (Pooling::Pooler, Pooler::Attention) => "the head: a learned query that attends to all patch tokens",
+            (Pooling::Pooler, Pooler::None) => "nothing",
+        }
+    }
+
     /// Whether this tower can pool like that; else why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
         match (pooling, self.pooler) {

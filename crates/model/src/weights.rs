@@ -111,7 +111,8 @@ fn pickle_in(dir: &Path) -> Option<String> {
     names.filter(is_pickle).min()
 }
 
-fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+/// The weights files of `dir`: one, or the shards of an index.
+pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = dir.join("model.safetensors");
     if single.is_file() {
         return Ok(vec![single]);
@@ -162,15 +163,24 @@ fn read_file(path: &Path, tensors: &mut BTreeMap<String, HostTensor>) -> Result<
     let malformed = |problem: String| ModelError::Weights { path: path.to_owned(), problem };
     let file = SafeTensors::deserialize(&bytes).map_err(|error| malformed(error.to_string()))?;
     for (name, view) in file.iter() {
-        let values = match (view.dtype(), is_count(name)) {
-            (Dtype::I64, true) => Some(eight_bytes(view.data()).map(|b| i64::from_le_bytes(b) as f32).collect()),
-            (dtype, _) => widen(dtype, view.data()),
-        };
-        if let Some(values) = values {
+        if let Some(values) = values_of(name, view.dtype(), view.data()) {
             tensors.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), values });
         }
     }
     Ok(())
+}
+
+/// Whether a tensor of this name and type is a weight: [`values_of`] then reads it.
+pub(crate) fn is_weight(name: &str, dtype: Dtype) -> bool {
+    matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16 | Dtype::F64) || (dtype == Dtype::I64 && is_count(name))
+}
+
+/// The values of a tensor, widened to f32; `None` where it is no weight.
+pub(crate) fn values_of(name: &str, dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    match (dtype, is_count(name)) {
+        (Dtype::I64, true) => Some(eight_bytes(bytes).map(|b| i64::from_le_bytes(b) as f32).collect()),
+        _ => widen(dtype, bytes),
+    }
 }
 
 fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
@@ -181,6 +191,12 @@ fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
         Dtype::BF16 => Some(pairs().map(|b| half::bf16::from_le_bytes(b).to_f32()).collect()),
         Dtype::F64 => Some(eight_bytes(bytes).map(|b| f64::from_le_bytes(b) as f32).collect()),
         _ => None,
+    }
+}
+
+impl FromIterator<(String, HostTensor)> for WeightFiles {
+    fn from_iter<I: IntoIterator<Item = (String, HostTensor)>>(tensors: I) -> Self {
+        Self { tensors: tensors.into_iter().collect() }
     }
 }
 
