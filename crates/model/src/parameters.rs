@@ -70,6 +70,27 @@ pub fn list(model: &impl Module) -> Vec<ParamInfo> {
     list.1
 }
 
+/// How many values the parameters of `model` have; buffers are none. Only shapes are asked for, so that what is lazy stays so.
+pub fn count(model: &impl Module) -> usize {
+    struct Count(PathStack, usize);
+    impl ModuleVisitor for Count {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.0.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.0.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if !is_buffer(&self.0.path()) {
+                self.1 += param.lazy_shape().num_elements();
+            }
+        }
+    }
+    let mut count = Count(PathStack::default(), 0);
+    model.visit(&mut count);
+    count.1
+}
+
 /// The values of the parameters asked for, by path.
 ///
 /// # Errors

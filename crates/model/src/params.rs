@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::names::{Layout, NameTable, Part};
@@ -149,12 +149,16 @@ impl ParamBuilder<'_> {
         fresh: impl FnOnce(usize) -> Vec<f32>,
     ) -> Param<Tensor<D>> {
         let found = self.source.find(path, &shape, expected);
-        let value = match found {
-            _ if self.source.outline => Tensor::zeros(shape, device),
-            Some((tensor, layout)) => Tensor::from_data(TensorData::new(layout.decode(tensor), shape), device),
-            None => Tensor::from_data(TensorData::new(fresh(shape.iter().product()), shape), device),
+        if self.source.outline {
+            // Lazy, so that a tower of any size costs no memory as long as only its shapes are asked for.
+            let zeros = move |device: &Device, _| Tensor::zeros(shape, device);
+            return Param::uninitialized(ParamId::new(), zeros, device.clone(), false, shape.into());
+        }
+        let values = match found {
+            Some((tensor, layout)) => layout.decode(tensor),
+            None => fresh(shape.iter().product()),
         };
-        Param::from_tensor(value)
+        Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
     }
 }
 

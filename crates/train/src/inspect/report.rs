@@ -193,7 +193,7 @@ impl TowerReport {
         no_weights: bool,
         export: Option<TrainError>,
     ) -> Self {
-        let (config, parameters) = (image.tower.config(), count_parameters(&image.tower));
+        let (config, parameters) = (image.tower.config(), parameters::count(&image.tower));
         let report = Self::any(dir, image, no_weights, parameters, export);
         match config {
             ImageTowerConfig::Transformer(config) => Self {
@@ -223,7 +223,7 @@ impl TowerReport {
         no_weights: bool,
         export: Option<TrainError>,
     ) -> Self {
-        let (config, parameters) = (text.tower.config().clone(), count_parameters(&text.tower));
+        let (config, parameters) = (text.tower.config().clone(), parameters::count(&text.tower));
         Self {
             widths: vec![config.encoder.width],
             depths: vec![config.encoder.depth],
@@ -272,12 +272,6 @@ impl TowerReport {
             export_refused: export.map(|error| error.to_string()),
         }
     }
-}
-
-/// Parameters of a module; statistics of norms are none.
-fn count_parameters(module: &impl burn::module::Module) -> usize {
-    let infos = parameters::list(module).into_iter().filter(|info| !parameters::is_buffer(&info.path));
-    infos.map(|info| info.shape.iter().product::<usize>()).sum()
 }
 
 impl HeadReport {
