@@ -49,12 +49,12 @@ impl BuildOptions {
 }
 
 impl DualEncoder {
-    /// The model in the directory of a `VisionTextDualEncoder`, a CLIP, Chinese CLIP or SigLIP, on `device`, for evaluation:
-    /// no dropout, no gradients.
+    /// The model in the directory of a `VisionTextDualEncoder`, a CLIP, Chinese CLIP or SigLIP, on `device`, for
+    /// evaluation: no dropout, no gradients.
     ///
     /// # Errors
-    /// When the directory is none, a tower's family is not supported, or a tensor is missing or has another shape. Where
-    /// the reference would draw a missing pooler at random at each load, this is an error.
+    /// When the directory is none, a tower's family is not supported, or a tensor is missing or has another shape.
+    /// Where the reference would draw a missing pooler at random at each load, this is an error.
     pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
         Ok(build_from_dual_encoder(dir.as_ref(), &BuildOptions::evaluation(), device)?.model.valid())
     }
@@ -84,7 +84,8 @@ impl DualEncoder {
 
     /// Embeddings of images `[images, 3, height, width]` and of texts, and how they fit each other.
     ///
-    /// With `return_loss`, image and text of the same place are a pair; there must be as many of the ones as of the others.
+    /// With `return_loss`, image and text of the same place are a pair; there must be as many of the ones as of the
+    /// others.
     ///
     /// # Errors
     /// As [`DualEncoder::get_text_features`], and when a loss is asked for and numbers differ.
@@ -105,8 +106,8 @@ impl DualEncoder {
             (true, [texts, images]) if texts == images => Some(clip_loss(logits_per_text.clone())),
             (true, [texts, images]) => {
                 return Err(ModelError::Input(format!(
-                    "a loss needs pairs, but there are {images} images and {texts} texts; ask for none, or pass as many of \
-                     the ones as of the others"
+                    "a loss needs pairs, but there are {images} images and {texts} texts; ask for none, or pass as many \
+                     of the ones as of the others"
                 )));
             }
         };
@@ -122,8 +123,8 @@ impl DualEncoder {
     }
 }
 
-/// The reference's loss of `[batch, batch]` logits whose diagonal are the pairs, `[1]`: the mean of the cross-entropies over
-/// images and over texts (CLIP, Radford et al., 2021, fig. 3).
+/// The reference's loss of `[batch, batch]` logits whose diagonal are the pairs, `[1]`: the mean of the cross-entropies
+/// over images and over texts (CLIP, Radford et al., 2021, fig. 3).
 pub fn clip_loss(logits: Tensor<2>) -> Tensor<1> {
     let [batch, _] = logits.dims();
     let pairs = Tensor::<2>::eye(batch, &logits.device().without_autodiff()) / (2.0 * batch as f64);

@@ -1,8 +1,8 @@
 //! The dual encoder: image tower, text tower, two projections and a temperature, equal to Hugging Face's
 //! `VisionTextDualEncoder`. This crate computes and loads; it does not train, and it writes no file.
 //!
-//! A directory that `VisionTextDualEncoderModel.save_pretrained` or `dualenc export` wrote, or that of a whole CLIP or SigLIP,
-//! is read by one call:
+//! A directory that `VisionTextDualEncoderModel.save_pretrained` or `dualenc export` wrote, or that of a whole CLIP or
+//! SigLIP, is read by one call:
 //!
 //! ```
 //! use dualenc_model::burn::tensor::{Device, Tensor};

@@ -1,5 +1,5 @@
-//! What a directory holds, told by its configs and the headers of its weights alone: nothing is loaded, and what does not
-//! fit is listed instead of refused.
+//! What a directory holds, told by its configs and the headers of its weights alone: nothing is loaded, and what does
+//! not fit is listed instead of refused.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! `dualenc inspect`: what a directory holds, told without loading it; problems are listed, the rest is told all the same.
+//! `dualenc inspect`: what a directory holds, told without loading it; problems are listed, the rest is told all the
+//! same.
 
 mod report;
 mod run;
@@ -34,8 +35,8 @@ pub fn inspect(dir: &Path, device: &Device) -> Result<Inspection, TrainError> {
         return inspect_model(dir, &Settings::default(), device);
     }
     Err(TrainError::Usage(format!(
-        "`{}` holds no model: found {}; expected `config.json` and weights of a tower or a whole model, `checkpoints` of a \
-         run, or `manifest.json` of a checkpoint",
+        "`{}` holds no model: found {}; expected `config.json` and weights of a tower or a whole model, `checkpoints` of \
+         a run, or `manifest.json` of a checkpoint",
         dir.display(),
         entries(dir)?
     )))
