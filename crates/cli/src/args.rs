@@ -74,10 +74,10 @@ pub struct EvalArguments {
     /// Lay a value over the config, such as `run.dir=runs/other`; may be given again.
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
     pub overrides: Vec<String>,
-    /// With `--config`: another checkpoint, run or VisionTextDualEncoder directory.
+    /// With `--config`: another checkpoint, run, or whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR", requires = "config")]
     pub checkpoint: Option<PathBuf>,
-    /// A run directory, a checkpoint or a VisionTextDualEncoder directory.
+    /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR", requires = "task")]
     pub model: Option<PathBuf>,
     /// What to measure.
@@ -111,7 +111,7 @@ pub enum EvalTask {
 
 #[derive(Debug, Args)]
 pub struct EmbedArguments {
-    /// A run directory, a checkpoint or a VisionTextDualEncoder directory.
+    /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// A folder of images (its subfolders too) or one image.
@@ -133,7 +133,7 @@ pub struct EmbedArguments {
 
 #[derive(Debug, Args)]
 pub struct ExportArguments {
-    /// A run directory, a checkpoint or a VisionTextDualEncoder directory.
+    /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
     /// The directory to write; new or empty.

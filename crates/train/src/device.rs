@@ -76,6 +76,7 @@ impl Compute {
     }
 }
 
+#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn's older CPU backend, kept for those who ask for it"))]
 fn by_name(name: &str) -> Option<Device> {
     match name {
         #[cfg(feature = "flex")]
