@@ -26,7 +26,7 @@ pub fn available() -> Vec<&'static str> {
     if cfg!(feature = "ndarray") {
         names.push("ndarray");
     }
-    if cfg!(feature = "wgpu") {
+    if cfg!(feature = "wgpu-untuned") {
         names.push("wgpu");
     }
     if cfg!(feature = "vulkan") {
@@ -85,7 +85,7 @@ fn by_name(name: &str) -> Option<Device> {
         "cpu" => Some(Device::ndarray()),
         #[cfg(feature = "ndarray")]
         "ndarray" => Some(Device::ndarray()),
-        #[cfg(feature = "wgpu")]
+        #[cfg(feature = "wgpu-untuned")]
         "wgpu" => Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "vulkan")]
         "vulkan" => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
