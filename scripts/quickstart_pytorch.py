@@ -7,7 +7,8 @@ transformers' VisionTextDualEncoder, image tower locked and its features compute
     pip install torch==2.15.0 transformers==5.23.0 pillow numpy
     python scripts/quickstart_pytorch.py
 
-Last figures, two cores: see README.
+Last figures, two cores: unseen-vendor acc1 0.386 acc5 0.575; unseen-concepts acc1 0.116 acc5 0.331; 285 s, 93 s of them
+for the features.
 """
 
 import csv
