@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Session, tensors};
+use crate::support::{Session, goldens, tensors};
 
 /// Long enough that a kill lands inside: about a second in a debug build.
 const STEPS: usize = 240;
@@ -57,36 +57,57 @@ fn assert_same_end(session: &Session, run: &str, reference: &str) {
 #[test]
 fn a_run_killed_at_many_moments_ends_with_the_same_bits() {
     for lock in ["model.lock=UU", "model.lock=LU"] {
-        let session = session();
-        let started = Instant::now();
-        session.succeed(&arguments("run.dir=whole", lock));
-        let whole = started.elapsed();
-        assert_eq!(session.metrics("whole", "train").len(), STEPS);
-
-        let mut kills = 0;
-        for round in 1.. {
-            let mut child = session
-                .command(&arguments("run.dir=killed", lock))
-                .stderr(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap();
-            // Moments spread over the run; later rounds are given longer, so that the run comes to its end.
-            sleep(whole.mul_f64(0.11 * f64::from(round) * (0.5 + 0.5 * (f64::from(round * 7 % 5) / 5.0))));
-            child.kill().unwrap();
-            let status = child.wait().unwrap();
-            match status.signal() {
-                Some(9) => kills += 1,
-                _ => {
-                    assert!(status.success(), "{status}");
-                    break;
-                }
-            }
-            assert!(kills < 60, "the run never comes to its end");
-        }
-        assert!(kills >= 3, "only {kills} kills");
-        assert_same_end(&session, "killed", "whole");
+        assert_kills_change_nothing(&session(), lock);
     }
+}
+
+#[test]
+fn a_run_that_starts_from_whitened_features_and_is_killed_ends_with_the_same_bits() {
+    let session = session();
+    // Towers taken out of the whole model, so that the projections start afresh.
+    let text = std::fs::read_to_string(session.path("lit.toml")).unwrap();
+    let towers = format!("image_tower = {init:?}\ntext_tower = {init:?}", init = goldens("train/init"));
+    let config: Vec<&str> =
+        text.lines().map(|line| if line.starts_with("init = ") { towers.as_str() } else { line }).collect();
+    let config = config.join("\n").replace("[data]\n", "[model.image_projection]\nwhitening = 0.6\n[data]\n");
+    session.write("lit.toml", config);
+    assert_kills_change_nothing(&session, "model.lock=LU");
+    let plain = ["run.dir=plain", "model.image_projection.whitening=0"].map(|set| ["--set", set]).concat();
+    session.succeed(&[arguments("train.epochs=60", "model.lock=LU"), plain].concat());
+    assert_ne!(reproducible(&session, "plain")[0]["loss"], reproducible(&session, "whole")[0]["loss"]);
+}
+
+/// Kills a run until one comes to its end, and compares it with one that was never stopped.
+#[track_caller]
+fn assert_kills_change_nothing(session: &Session, lock: &str) {
+    let started = Instant::now();
+    session.succeed(&arguments("run.dir=whole", lock));
+    let whole = started.elapsed();
+    assert_eq!(session.metrics("whole", "train").len(), STEPS);
+
+    let mut kills = 0;
+    for round in 1.. {
+        let mut child = session
+            .command(&arguments("run.dir=killed", lock))
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Moments spread over the run; later rounds are given longer, so that the run comes to its end.
+        sleep(whole.mul_f64(0.11 * f64::from(round) * (0.5 + 0.5 * (f64::from(round * 7 % 5) / 5.0))));
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        match status.signal() {
+            Some(9) => kills += 1,
+            _ => {
+                assert!(status.success(), "{status}");
+                break;
+            }
+        }
+        assert!(kills < 60, "the run never comes to its end");
+    }
+    assert!(kills >= 3, "only {kills} kills");
+    assert_same_end(session, "killed", "whole");
 }
 
 #[test]

@@ -25,19 +25,39 @@ const SWEEPS: usize = 30;
 /// centre with, and the mean is one more long direction that is shortened.
 ///
 /// # Errors
-/// When the device cannot hand its data over.
+/// When there are fewer images than directions, the features are not finite or all alike, or the device cannot hand its
+/// data over.
 pub(crate) fn whitened(projection: Tensor<2>, features: Tensor<2>, strength: f64) -> Result<Tensor<2>, TrainError> {
-    let [images, _] = features.dims();
+    let [images, width] = features.dims();
+    if images < width {
+        return Err(TrainError::Usage(format!(
+            "`model.image_projection.whitening` measures {width} directions of the image tower's features and needs as many \
+             images: found {images}; leave it out, or add images"
+        )));
+    }
     let length = norm(projection.clone())?;
     let moments = features.clone().transpose().matmul(features) / images as f64;
+    // The decomposition gives up on such a matrix in a panic.
+    if !norm(moments.clone())?.is_finite() {
+        return Err(TrainError::Usage(
+            "`model.image_projection.whitening` found features of the image tower that are not finite; are its weights whole?"
+                .to_owned(),
+        ));
+    }
     let (directions, variances, _) = svd::<2, 1>(moments, SWEEPS);
     let median = median(parameters::host(variances.clone())?.values);
     let factors = (variances + FLOOR * f64::from(median)).powf_scalar(-strength / 2.0);
     let whitening = (directions.clone() * factors.unsqueeze()).matmul(directions.transpose());
     let (left, _, right) = svd::<2, 1>(projection, SWEEPS);
     let whitened = whitening.matmul(left.matmul(right));
-    let now = norm(whitened.clone())?;
-    Ok(whitened * (length / now.max(f64::MIN_POSITIVE)))
+    match norm(whitened.clone())? {
+        now if now.is_finite() && now > 0.0 => Ok(whitened * (length / now)),
+        _ => Err(TrainError::Usage(
+            "`model.image_projection.whitening` found features of the image tower that hardly differ from image to image; leave \
+             it out, or look at the images"
+                .to_owned(),
+        )),
+    }
 }
 
 /// The Frobenius norm.
@@ -91,6 +111,14 @@ mod tests {
                 assert!((moments[row * 4 + column] - expected).abs() < 0.1 * variance, "{moments:?}");
             }
         }
+    }
+
+    #[test]
+    fn features_that_cannot_be_whitened_are_refused() {
+        let refused = |features| whitened(projection(4), features, 1.0).unwrap_err().to_string();
+        assert!(refused(features(3)).contains("needs as many images: found 3"));
+        assert!(refused(features(9) * f32::NAN).contains("not finite"));
+        assert!(refused(features(9) * 0.0).contains("hardly differ"));
     }
 
     #[test]

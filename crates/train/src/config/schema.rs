@@ -110,8 +110,7 @@ pub struct ImageProjectionSection {
     #[serde(default)]
     pub locked: bool,
     /// How far the map starts by whitening the features of a locked image tower over the training images, from 0 (not at
-    /// all) to 1 (every direction weighs the same). Default 0, random weights as in the reference; 0.6 was best in the
-    /// quickstart.
+    /// all) to 1 (every direction weighs the same). Default 0, random weights as in the reference; the quickstart takes 0.6.
     #[serde(default)]
     pub whitening: f64,
 }
