@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::DataError;
 use crate::geometry::{CenterCrop, CropStyle, Resize};
-use crate::processor::{ImageProcessor, Order, Steps};
+use crate::processor::{ImageProcessor, Steps};
 use crate::processor_config::Reader;
 use crate::processor_family::OPENAI_CLIP;
 use crate::resize::Filter;
@@ -47,16 +47,7 @@ pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImagePro
     if std.contains(&0.0) {
         return Err(reader.error("std", &std.to_vec().into(), "numbers other than 0"));
     }
-    let steps = Steps {
-        order: Order::ResizeBytes,
-        resize: Some(resize),
-        filter,
-        crop,
-        rescale: Some(1.0 / 255.0),
-        minus_one: false,
-        normalize: Some((mean, std)),
-        std_again: None,
-    };
+    let steps = Steps::usual(resize, filter, crop, (mean, std));
     Ok(ImageProcessor::new(path.to_owned(), "CLIP".to_owned(), false, steps))
 }
 

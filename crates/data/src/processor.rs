@@ -30,6 +30,27 @@ pub(crate) struct Steps {
     pub(crate) std_again: Option<[f64; 3]>,
 }
 
+impl Steps {
+    /// Resize, crop, to the unit interval, normalise: the order of torchvision's transforms and of most processors.
+    pub(crate) const fn usual(
+        resize: Resize,
+        filter: Filter,
+        crop: Option<CenterCrop>,
+        statistics: Statistics,
+    ) -> Self {
+        Self {
+            order: Order::ResizeBytes,
+            resize: Some(resize),
+            filter,
+            crop,
+            rescale: Some(1.0 / 255.0),
+            minus_one: false,
+            normalize: Some(statistics),
+            std_again: None,
+        }
+    }
+}
+
 /// What comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {

@@ -22,16 +22,7 @@ pub(crate) const CONVNEXT_CROP_SHARE: f64 = 224.0 / 256.0;
 /// Side of `crop_size` when a class that does not crop by itself is told to.
 pub(crate) const CROP_SIDE: u32 = 224;
 
-const VIT: Steps = Steps {
-    order: Order::ResizeBytes,
-    resize: Some(Resize::Exact { height: 224, width: 224 }),
-    filter: Filter::Bilinear,
-    crop: None,
-    rescale: Some(1.0 / 255.0),
-    minus_one: false,
-    normalize: Some(IMAGENET_STANDARD),
-    std_again: None,
-};
+const VIT: Steps = Steps::usual(Resize::Exact { height: 224, width: 224 }, Filter::Bilinear, None, IMAGENET_STANDARD);
 
 /// The class attributes of the processor type (`image_processing_pil_*.py` of transformers 5.23); unknown ones as ViT.
 pub(crate) fn class_defaults(family: &str) -> Steps {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
 use crate::geometry::{CenterCrop, CropStyle, Resize};
-use crate::processor::{ImageProcessor, Order, Steps};
+use crate::processor::{ImageProcessor, Steps};
 use crate::processor_config::Reader;
 use crate::processor_family::IMAGENET_DEFAULT;
 use crate::resize::Filter;
@@ -82,15 +82,6 @@ pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImagePro
     // A crop that takes nothing away is left out, as then nothing tells it from a plain resize.
     let crop = CenterCrop { height, width, style: CropStyle::Torchvision { fill } };
     let crop = (resize != Resize::Exact { height, width }).then_some(crop);
-    let steps = Steps {
-        order: Order::ResizeBytes,
-        resize: Some(resize),
-        filter,
-        crop,
-        rescale: Some(1.0 / 255.0),
-        minus_one: false,
-        normalize: Some((mean, std)),
-        std_again: None,
-    };
+    let steps = Steps::usual(resize, filter, crop, (mean, std));
     Ok(ImageProcessor::new(path.to_owned(), "TimmWrapper".to_owned(), false, steps))
 }

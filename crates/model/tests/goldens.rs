@@ -10,7 +10,7 @@ use dualenc_model::{
 };
 use serde_json::json;
 
-use crate::support::{Expected, assert_close, cls, device, goldens, options, real_rows};
+use crate::support::{Expected, assert_close, assert_dual_encoder, cls, device, goldens, options, real_rows};
 
 fn check_image_tower(name: &str, options: TowerOptions, sizes: &[&str]) {
     let dir = goldens("towers").join(name);
@@ -114,32 +114,11 @@ fn mean_pooling_is_the_mean_of_the_real_tokens() {
 
 #[test]
 fn whole_dual_encoders_equal_the_reference() {
-    for (name, count) in [
-        ("vit_bert", PositionCount::Columns),
-        ("vit_bert_v4", PositionCount::Columns),
-        ("deit_roberta", PositionCount::Tokens),
-        ("dinov2_bert", PositionCount::Columns),
-    ] {
+    for name in ["vit_bert", "vit_bert_v4", "deit_roberta", "dinov2_bert"] {
         let dir = goldens("dual").join(name);
         let expected = Expected::read(&if name == "vit_bert_v4" { goldens("dual/vit_bert") } else { dir.clone() });
-        let model = DualEncoder::from_pretrained(&dir, &device()).unwrap();
-        let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
-        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
-        let types = expected.ints.get("token_type_ids").unwrap_or(&zeros);
-        let tokens = TokenSequences::from_padded(ids, types, mask, count);
-        let pixels: Tensor<4> = expected.tensor("pixel_values");
-        let output = model.forward(pixels.clone(), &tokens, true).unwrap();
-        for (part, found) in [
-            ("image_features", model.get_image_features(pixels)),
-            ("text_features", model.get_text_features(&tokens).unwrap()),
-            ("image_embeds", output.image_embeds),
-            ("text_embeds", output.text_embeds),
-            ("logits_per_image", output.logits_per_image),
-            ("logits_per_text", output.logits_per_text),
-        ] {
-            assert_close(&format!("{name} {part}"), found, &expected.floats[part].values);
-        }
-        assert_close(&format!("{name} loss"), output.loss.unwrap(), &expected.floats["loss"].values);
+        assert!(expected.floats.contains_key("loss"), "{name}");
+        assert_dual_encoder(name, &DualEncoder::from_pretrained(&dir, &device()).unwrap(), &expected);
     }
 }
 

@@ -5,13 +5,12 @@ use std::fs;
 use std::path::PathBuf;
 
 use dualenc_model::{
-    Dropout, HostTensor, ImageTower, Pool, PositionCount, ReferencePooling, StoredNames, TokenSequences, TowerLock,
-    TowerOptions, build_from_dual_encoder, build_from_towers, image_tower_from, logits_per_text, normalize, parameters,
-    read_safetensors,
+    Dropout, DualEncoder, HostTensor, ImageTower, Pool, ReferencePooling, StoredNames, TowerLock, TowerOptions,
+    build_from_dual_encoder, build_from_towers, image_tower_from, parameters, read_safetensors,
 };
 use parameters::Which;
 
-use crate::support::{Expected, assert_close, device, goldens, options};
+use crate::support::{Expected, assert_close, assert_dual_encoder, device, goldens, options};
 
 /// Fixtures whose tower has a `pooler_output`.
 const TOWERS: [&str; 23] = [
@@ -217,20 +216,8 @@ const DUALS: [&str; 12] = [
 #[test]
 fn dual_encoders_equal_the_reference_and_its_formula_where_it_fails() {
     for name in DUALS {
-        let expected = Expected::read(&family(name));
-        let model = build_from_dual_encoder(&family(name), &options("LL"), &device()).unwrap().model.valid();
-        let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
-        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
-        let tokens = TokenSequences::from_padded(ids, &zeros, mask, PositionCount::Columns);
-        let image = model.image_features(expected.tensor("pixel_values"), &Dropout::off());
-        let text = model.text_features(&tokens, &Dropout::off()).unwrap();
-        let check = |key: &str, found| assert_close(&format!("{name} {key}"), found, &expected.floats[key].values);
-        check("image_features", image.clone());
-        check("text_features", text.clone());
-        let (image, text) = (normalize(image), normalize(text));
-        check("image_embeds", image.clone());
-        check("text_embeds", text.clone());
-        check("logits_per_text", logits_per_text(&model, image, text));
+        let model = DualEncoder::from_pretrained(family(name), &device()).unwrap();
+        assert_dual_encoder(name, &model, &Expected::read(&family(name)));
     }
 }
 

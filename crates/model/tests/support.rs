@@ -5,7 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use dualenc_model::{BuildOptions, HeadConfig, HostTensor, Lock, Pool, TowerOptions, parameters, read_safetensors};
+use dualenc_model::{
+    BuildOptions, DualEncoder, HeadConfig, HostTensor, Lock, Pool, PositionCount, TokenSequences, TowerOptions,
+    parameters, read_safetensors,
+};
 use safetensors::SafeTensors;
 
 /// Largest difference allowed to the reference, whose outputs are of order 1.
@@ -44,6 +47,15 @@ impl Expected {
         Self { floats: read_safetensors(&path).unwrap(), ints }
     }
 
+    /// The captions of one case, as their attention mask cuts them out of their padding, and the mask.
+    pub fn tokens(&self, case: &str, count: PositionCount) -> Option<(TokenSequences, &[Vec<u32>])> {
+        let ids = self.ints.get(&format!("input_ids{case}"))?;
+        let mask = &self.ints[&format!("attention_mask{case}")];
+        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
+        let types = self.ints.get(&format!("token_type_ids{case}")).unwrap_or(&zeros);
+        Some((TokenSequences::from_padded(ids, types, mask, count), mask))
+    }
+
     pub fn tensor<const D: usize>(&self, name: &str) -> Tensor<D> {
         let tensor = &self.floats[name];
         Tensor::from_data(TensorData::new(tensor.values.clone(), tensor.shape.clone()), &device())
@@ -58,6 +70,28 @@ pub fn assert_close<const D: usize>(name: &str, found: Tensor<D>, expected: &[f3
     let largest = expected.iter().map(|v| v.abs()).fold(0.0, f32::max);
     assert!(largest > 0.05, "{name}: expected values are too small ({largest}) to tell anything");
     assert!(worst <= TOLERANCE, "{name}: differs by {worst}");
+}
+
+/// Everything that the reference's forward pass gives, from pixels and captions to logits; the loss where it is stored.
+#[track_caller]
+pub fn assert_dual_encoder(name: &str, model: &DualEncoder, expected: &Expected) {
+    let (tokens, _) = expected.tokens("", model.text_tower.config().position_count()).unwrap();
+    let pixels: Tensor<4> = expected.tensor("pixel_values");
+    let output = model.forward(pixels.clone(), &tokens, true).unwrap();
+    for (part, found) in [
+        ("image_features", model.get_image_features(pixels)),
+        ("text_features", model.get_text_features(&tokens).unwrap()),
+        ("image_embeds", output.image_embeds),
+        ("text_embeds", output.text_embeds),
+        ("logits_per_image", output.logits_per_image.transpose()),
+        ("logits_per_text", output.logits_per_text),
+    ] {
+        let stored = if part == "logits_per_image" { "logits_per_text" } else { part };
+        assert_close(&format!("{name} {part}"), found, &expected.floats[stored].values);
+    }
+    if let Some(loss) = expected.floats.get("loss") {
+        assert_close(&format!("{name} loss"), output.loss.unwrap(), &loss.values);
+    }
 }
 
 /// Rows of a padded `[batch, seq, width]` tensor at which the mask is 1.

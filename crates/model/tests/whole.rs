@@ -5,12 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{
-    Audit, BuildOptions, Built, Dropout, DualEncoder, Pool, Pooling, TokenSequences, TowerLock, TowerOptions,
-    build_from_dual_encoder, image_tower_from, is_dual_encoder_dir, logits_per_text, normalize, parameters,
-    text_tower_from,
+    Audit, BuildOptions, Built, DualEncoder, Pool, Pooling, TowerLock, TowerOptions, build_from_dual_encoder,
+    image_tower_from, is_dual_encoder_dir, parameters, text_tower_from,
 };
 
-use crate::support::{Expected, assert_close, device, goldens, options};
+use crate::support::{Expected, assert_dual_encoder, device, goldens, options};
 
 const WHOLE: [&str; 6] = ["clip", "clip_early", "chinese_clip", "siglip", "doubled", "open_clip"];
 
@@ -36,19 +35,8 @@ fn features_and_logits_of_whole_models_equal_the_reference() {
             assert_eq!((missing.len(), unused.len(), mismatched.len()), (0, 0, 0), "{name}");
         }
         let model = model.valid();
-        let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
-        let zeros = vec![vec![0; ids[0].len()]; ids.len()];
-        let tokens = TokenSequences::from_padded(ids, &zeros, mask, model.text_tower.config().position_count());
-        let image = model.image_features(expected.tensor("pixel_values"), &Dropout::off());
-        let text = model.text_features(&tokens, &Dropout::off()).unwrap();
-        let check = |key: &str, found| assert_close(&format!("{name} {key}"), found, &expected.floats[key].values);
-        check("image_features", image.clone());
-        check("text_features", text.clone());
-        let (image, text) = (normalize(image), normalize(text));
-        check("image_embeds", image.clone());
-        check("text_embeds", text.clone());
         assert_eq!(model.logit_bias.as_ref().map(scalar), (name == "siglip").then_some(-3.5), "{name}");
-        check("logits_per_text", logits_per_text(&model, image, text));
+        assert_dual_encoder(name, &model, &expected);
     }
 }
 
