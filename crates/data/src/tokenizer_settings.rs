@@ -24,10 +24,17 @@ pub(crate) fn content(token: &Value) -> Option<&str> {
 
 impl Settings {
     pub(crate) fn read(dir: &Path) -> Result<Self, DataError> {
+        let object = |name: &str| {
+            let path = dir.join(name);
+            match read_json(&path)? {
+                object @ Value::Object(_) => Ok(object),
+                other => Err(DataError::Malformed { reason: format!("expected a JSON object, found `{other}`"), path }),
+            }
+        };
         Ok(Self {
-            tokenizer: read_json(&dir.join("tokenizer_config.json"))?,
-            special: read_json(&dir.join("special_tokens_map.json"))?,
-            model: read_json(&dir.join("config.json"))?,
+            tokenizer: object("tokenizer_config.json")?,
+            special: object("special_tokens_map.json")?,
+            model: object("config.json")?,
         })
     }
 

@@ -109,4 +109,8 @@ fn unusable_tokenizers_say_why() {
     assert!(message.contains("tokenizer.json`: is not usable: "), "{message}");
     std::fs::write(dir.path().join("tokenizer_config.json"), "[").unwrap();
     assert!(refused(dir.path(), 8).contains("tokenizer_config.json` is malformed: not JSON"));
+    std::fs::write(dir.path().join("tokenizer_config.json"), "[1]").unwrap();
+    assert!(
+        refused(dir.path(), 8).contains("tokenizer_config.json` is malformed: expected a JSON object, found `[1]`")
+    );
 }

@@ -157,11 +157,12 @@ impl Attention {
 
 /// `[batch, heads, seq, seq]`, true where a query does not see a key; `None` where all see all.
 fn hidden_keys(layout: &SequenceLayout, relations: &Relations, heads: usize) -> Option<Tensor<4, Bool>> {
-    let shape = [layout.batch, heads, layout.longest, layout.longest];
-    let padding = layout.padding().map(|padding| padding.expand(shape));
-    let hidden = relations.hidden.clone().map(|hidden| hidden.expand(shape));
-    match (padding, hidden) {
-        (Some(padding), Some(hidden)) => Some(padding.bool_or(hidden)),
+    let [batch, seq] = [layout.batch, layout.longest];
+    let expand = |mask: Tensor<4, Bool>, heads| mask.expand([batch, heads, seq, seq]);
+    let mask = match (layout.padding(), relations.hidden.clone()) {
+        // Joined before there is one a head.
+        (Some(padding), Some(hidden)) => Some(expand(padding, 1).bool_or(expand(hidden, 1))),
         (padding, hidden) => padding.or(hidden),
-    }
+    };
+    mask.map(|mask| expand(mask, heads))
 }

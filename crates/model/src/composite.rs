@@ -124,6 +124,8 @@ impl Composite {
         };
         match model_type {
             TowerType::Default(_) if tower["model_type"].is_string() => {}
+            // No config at all: whoever reads it says so.
+            _ if !tower.is_object() && !tower.is_null() => {}
             TowerType::Default(name) | TowerType::Always(name) => tower["model_type"] = (*name).into(),
         }
         tower

@@ -8,7 +8,7 @@ use dualenc_model::{
     parameters,
 };
 use parameters::Which;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::assemble::Assembly;
 use crate::checkpoint::serialize;
@@ -174,12 +174,12 @@ fn copy_tokenizer(assembly: &Assembly, dir: &Path) -> Result<(), TrainError> {
     }
     let path = dir.join("tokenizer_config.json");
     let mut config = match path.is_file() {
-        true => read_json(&path)?,
-        false => json!({}),
+        true => read_object(&path)?,
+        false => Map::new(),
     };
-    if !config["tokenizer_class"].is_string() {
-        config["tokenizer_class"] = json!(tokenizer_class(&assembly.text_config));
-        write_json(&path, &config)?;
+    if !config.get("tokenizer_class").is_some_and(Value::is_string) {
+        config.insert("tokenizer_class".to_owned(), json!(tokenizer_class(&assembly.text_config)));
+        write_json(&path, &Value::Object(config))?;
     }
     Ok(())
 }
@@ -194,8 +194,8 @@ fn tokenizer_class(text_config: &Value) -> &str {
     text_config["tokenizer_class"].as_str().or_else(by_family).unwrap_or("PreTrainedTokenizerFast")
 }
 
-fn read_json(path: &Path) -> Result<Value, TrainError> {
+fn read_object(path: &Path) -> Result<Map<String, Value>, TrainError> {
     let bytes = fs::read(path).map_err(TrainError::read(path))?;
     serde_json::from_slice(&bytes)
-        .map_err(|error| TrainError::Usage(format!("`{}` is not JSON: {error}", path.display())))
+        .map_err(|error| TrainError::Usage(format!("`{}` is not a JSON object: {error}", path.display())))
 }

@@ -3,6 +3,8 @@
 
 mod report;
 mod run;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
 
 use std::fs;
 use std::path::Path;
