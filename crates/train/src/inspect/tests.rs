@@ -1,5 +1,6 @@
 //! Configs with a value of another kind: an error or a report, and no panic, whatever reads them.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 use std::fs;
 use std::path::{Path, PathBuf};
 
