@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Int, Tensor, module};
+use dualenc_kernels::{Sequences, attention, has_kernel, linear3};
 
 use crate::disentangled::Disentangled;
 use crate::encoder::EncoderConfig;
@@ -27,6 +28,8 @@ pub(crate) struct Relations {
     pub rotary: Option<Rotary>,
     /// True where a query must not see a key, `[1, 1, seq, seq]` or one a sequence: causal and local attention.
     pub hidden: Option<Tensor<4, Bool>>,
+    /// Whether `hidden` is just that: a query sees its own key and those before it.
+    pub causal: bool,
     /// What the sequences are cut into; the other relations are then those of tokens in one window.
     pub windows: Option<Windows>,
 }
@@ -92,6 +95,9 @@ impl Attention {
         bias: Option<Tensor<4>>,
         dropout: &Dropout,
     ) -> Tensor<2> {
+        if let Some(x) = self.attend_rows(&x, layout, relations, bias.is_some(), dropout) {
+            return self.output.forward(x);
+        }
         let (x, layout) = match &relations.windows {
             Some(windows) => (windows.cut.apply(x), &windows.layout),
             None => (x, layout),
@@ -112,6 +118,28 @@ impl Attention {
             Some(windows) => windows.join.apply(x),
             None => x,
         }
+    }
+
+    /// Plain attention by the kernel over packed rows, `[rows, width]` to the same; `None` where there is more to it than
+    /// softmax over the sequence, or no kernel for the device.
+    fn attend_rows(
+        &self,
+        x: &Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+        biased: bool,
+        dropout: &Dropout,
+    ) -> Option<Tensor<2>> {
+        let Relations { relative: _, embeddings: _, resampled: _, rotary, hidden, causal, windows } = relations;
+        let plain = rotary.is_none() && windows.is_none() && (hidden.is_none() || *causal);
+        if !plain || biased || self.disentangled.is_some() || !has_kernel(x) {
+            return None;
+        }
+        let (weights, biases): (Vec<_>, Vec<_>) =
+            [&self.query, &self.key, &self.value].into_iter().map(Linear::weights).unzip();
+        let qkv = linear3(x.clone(), weights.try_into().ok()?, biases.try_into().ok()?);
+        let dropout = dropout.mask(&qkv, self.dropout);
+        attention(&qkv, &Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout })
     }
 
     /// What one `probe` `[1, width]` sees of each sequence: `[rows, width]` to `[batch, width]`.

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
+use dualenc_kernels::{mlp, residual};
 
 use crate::attention::{Attention, Relations, RelativeBias};
 use crate::disentangled::{DisentangledConfig, RelativeEmbeddings};
@@ -221,32 +222,27 @@ impl Block {
         dropout: &Dropout,
     ) -> Tensor<2> {
         let bias = self.relative_bias.as_ref().and_then(|bias| bias.forward(relations)).or(shared_bias);
-        let attend = |x| {
-            let x = self.attention.forward(x, layout, relations, bias, dropout);
-            scaled(dropout.apply(x, self.attention_dropout), &self.attention_scale)
+        let attend = |x| self.attention.forward(x, layout, relations, bias, dropout);
+        let add = |x, branch, probability, scale: &Option<Param<Tensor<1>>>| {
+            let mask = dropout.mask(&branch, probability);
+            residual(x, branch, scale.as_ref().map(Param::val), mask)
         };
-        let mlp = |x| scaled(dropout.apply(self.mlp.forward(x), self.mlp_dropout), &self.mlp_scale);
+        let add_attention = |x, branch| add(x, branch, self.attention_dropout, &self.attention_scale);
+        let add_mlp = |x, branch| add(x, branch, self.mlp_dropout, &self.mlp_scale);
         let attention_norm = |x| match &self.attention_norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
         match self.norm_order {
             NormOrder::Pre => {
-                let x = x.clone() + attend(attention_norm(x));
-                x.clone() + mlp(self.mlp_norm.forward(x))
+                let x = add_attention(x.clone(), attend(attention_norm(x)));
+                add_mlp(x.clone(), self.mlp.forward(self.mlp_norm.forward(x)))
             }
             NormOrder::Post => {
-                let x = attention_norm(x.clone() + attend(x));
-                self.mlp_norm.forward(x.clone() + mlp(x))
+                let x = attention_norm(add_attention(x.clone(), attend(x)));
+                self.mlp_norm.forward(add_mlp(x.clone(), self.mlp.forward(x)))
             }
         }
-    }
-}
-
-fn scaled(x: Tensor<2>, scale: &Option<Param<Tensor<1>>>) -> Tensor<2> {
-    match scale {
-        Some(scale) => x * scale.val().unsqueeze(),
-        None => x,
     }
 }
 
@@ -272,11 +268,10 @@ impl Mlp {
 
     /// `[rows, width]` to the same.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        let inner = match &self.gate {
-            Some(gate) => self.activation.forward(gate.forward(x.clone())) * self.up.forward(x),
-            None => self.activation.forward(self.up.forward(x)),
-        };
-        self.down.forward(inner)
+        match &self.gate {
+            Some(gate) => self.down.forward(self.activation.forward(gate.forward(x.clone())) * self.up.forward(x)),
+            None => mlp(x, self.up.weights(), self.activation, self.down.weights()),
+        }
     }
 }
 

@@ -1,17 +1,14 @@
-//! The small layers every tower is made of. All work on rows: `[rows, width]`.
-//!
-//! Rows, because Burn's CPU backend runs a linear over `[batch, seq, width]` with `seq` divisible by 32 as `batch`
-//! small products (2 to 3 times slower), and because packed captions have no batch dimension at all.
+//! The small layers every tower is made of. All work on rows, `[rows, width]`: packed captions have no batch dimension.
 
 use std::cell::Cell;
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::{gelu, gelu_approximate, sigmoid};
-use burn::tensor::{Tensor, TensorData, module};
-use serde::{Deserialize, Serialize};
+use burn::tensor::Tensor;
+pub use dualenc_kernels::Activation;
+use dualenc_kernels::{DropoutMask, LinearWeights, layer_norm, linear};
 
 use crate::params::{Init, ParamBuilder};
-use crate::random::{dropout_factors, named_seed};
+use crate::random::named_seed;
 
 /// `x W + b`.
 #[derive(Module, Debug)]
@@ -32,7 +29,13 @@ impl Linear {
 
     /// `[rows, in]` to `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        module::linear(x, self.weight.val(), self.bias.as_ref().map(Param::val))
+        let (weight, bias) = self.weights();
+        linear(x, weight, bias)
+    }
+
+    /// Weight and bias, for operations over several linears.
+    pub(crate) fn weights(&self) -> LinearWeights {
+        (self.weight.val(), self.bias.as_ref().map(Param::val))
     }
 }
 
@@ -57,46 +60,7 @@ impl LayerNorm {
 
     /// `[rows, width]` to the same.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        module::layer_norm(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.epsilon)
-    }
-}
-
-/// The nonlinearity inside an MLP, by its name in transformers' `ACT2FN`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Activation {
-    /// Exact, with erf.
-    #[serde(rename = "gelu", alias = "gelu_python")]
-    Gelu,
-    /// The tanh approximation.
-    #[serde(
-        rename = "gelu_new",
-        alias = "gelu_pytorch_tanh",
-        alias = "gelu_fast",
-        alias = "gelu_accurate",
-        alias = "gelu_python_tanh"
-    )]
-    GeluTanh,
-    /// `x * sigmoid(1.702 x)`, as in CLIP.
-    #[serde(rename = "quick_gelu")]
-    QuickGelu,
-    /// max(0, x).
-    #[serde(rename = "relu")]
-    Relu,
-    /// `x * sigmoid(x)`.
-    #[serde(rename = "silu", alias = "swish")]
-    Silu,
-}
-
-impl Activation {
-    pub(crate) fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        match self {
-            Self::Gelu => gelu(x),
-            Self::GeluTanh => gelu_approximate(x),
-            // transformers: activations.py, QuickGELUActivation.
-            Self::QuickGelu => x.clone() * sigmoid(x * 1.702),
-            Self::Relu => burn::tensor::activation::relu(x),
-            Self::Silu => burn::tensor::activation::silu(x),
-        }
+        layer_norm(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.epsilon)
     }
 }
 
@@ -126,16 +90,18 @@ impl Dropout {
         Self { seed: self.seed.map(|seed| named_seed(seed, name)), calls: Cell::new(0) }
     }
 
-    /// Inverted dropout (Srivastava et al., 2014), of any shape. A tensor without gradient is never dropped.
-    pub(crate) fn apply<const D: usize>(&self, x: Tensor<D>, probability: f64) -> Tensor<D> {
-        let (Some(seed), true) = (self.seed, probability > 0.0 && x.is_autodiff()) else {
-            return x;
-        };
+    /// The mask of the next layer that drops values of `x`, if one does. A tensor without gradient is never dropped.
+    pub(crate) fn mask<const D: usize>(&self, x: &Tensor<D>, probability: f64) -> Option<DropoutMask> {
+        let seed = self.seed.filter(|_| probability > 0.0 && x.is_autodiff())?;
         let call = self.calls.replace(self.calls.get() + 1);
-        let shape = x.dims();
-        let factors =
-            dropout_factors(seed ^ call.wrapping_mul(0x9E37_79B9_7F4A_7C15), shape.iter().product(), probability);
-        let factors = Tensor::<D>::from_data(TensorData::new(factors, shape), &x.device().without_autodiff());
-        x * factors
+        Some(DropoutMask::new(seed ^ call.wrapping_mul(0x9E37_79B9_7F4A_7C15), probability))
+    }
+
+    /// Inverted dropout (Srivastava et al., 2014), of any shape.
+    pub(crate) fn apply<const D: usize>(&self, x: Tensor<D>, probability: f64) -> Tensor<D> {
+        match self.mask(&x, probability) {
+            Some(mask) => mask.apply(x),
+            None => x,
+        }
     }
 }

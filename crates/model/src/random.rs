@@ -31,25 +31,6 @@ pub(crate) fn normal(seed: u64, count: usize, std: f64) -> Vec<f32> {
     (0..count).into_par_iter().map(draw).collect()
 }
 
-/// `count` factors of inverted dropout: 0 with `probability`, else 1 / (1 - probability).
-pub(crate) fn dropout_factors(seed: u64, count: usize, probability: f64) -> Vec<f32> {
-    // Two 32-bit draws a mix: the mask is made at memory speed.
-    let threshold = (probability * f64::from(u32::MAX)) as u32;
-    let keep = (1.0 / (1.0 - probability)) as f32;
-    let factor = |bits: u32| if bits < threshold { 0.0 } else { keep };
-    let mut factors = vec![0.0; count];
-    factors.par_chunks_mut(4096).enumerate().for_each(|(chunk, values)| {
-        for (pair, value) in values.chunks_mut(2).enumerate() {
-            let bits = split_mix(seed ^ split_mix((chunk * 2048 + pair) as u64));
-            value[0] = factor(bits as u32);
-            if let Some(second) = value.get_mut(1) {
-                *second = factor((bits >> 32) as u32);
-            }
-        }
-    });
-    factors
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,15 +42,5 @@ mod tests {
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 1e5;
         assert!(mean.abs() < 3e-4, "{mean}");
         assert!((variance.sqrt() - 0.02).abs() < 3e-4, "{variance}");
-    }
-
-    #[test]
-    fn dropout_keeps_the_expected_share_and_scale() {
-        let factors = dropout_factors(3, 100_001, 0.1);
-        let dropped = factors.iter().filter(|&&f| f == 0.0).count() as f64 / 100_001.0;
-        assert!((dropped - 0.1).abs() < 0.005, "{dropped}");
-        assert!(factors.iter().all(|&f| f == 0.0 || (f - 1.0 / 0.9).abs() < 1e-6));
-        assert_eq!(factors, dropout_factors(3, 100_001, 0.1));
-        assert_ne!(factors, dropout_factors(4, 100_001, 0.1));
     }
 }

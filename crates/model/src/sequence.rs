@@ -1,5 +1,7 @@
 //! Which rows of a packed `[rows, width]` tensor form which sequence. Only attention and pooling need to know.
 
+use std::sync::Arc;
+
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 /// Sequences laid end to end as rows, without padding.
@@ -9,7 +11,7 @@ pub struct SequenceLayout {
     pub batch: usize,
     /// Rows of the longest one.
     pub longest: usize,
-    lengths: Vec<usize>,
+    lengths: Arc<[usize]>,
     /// Absent when all sequences are equally long: then a reshape does.
     ragged: Option<Ragged>,
 }
@@ -47,12 +49,17 @@ impl SequenceLayout {
                 padding: Tensor::from_data(TensorData::new(padding, [batch, 1, 1, longest]), device),
             }
         });
-        Self { batch, longest, lengths, ragged }
+        Self { batch, longest, lengths: lengths.into(), ragged }
     }
 
     /// `batch` sequences of `length` rows each.
     pub fn uniform(batch: usize, length: usize) -> Self {
-        Self { batch, longest: length, lengths: vec![length; batch], ragged: None }
+        Self { batch, longest: length, lengths: vec![length; batch].into(), ragged: None }
+    }
+
+    /// Rows of each sequence.
+    pub(crate) fn lengths(&self) -> Arc<[usize]> {
+        Arc::clone(&self.lengths)
     }
 
     /// All rows.

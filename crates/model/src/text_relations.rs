@@ -89,7 +89,7 @@ impl TokenRelations {
             Tensor::<1, Int>::from_data(TensorData::new(rows, [seq * seq]), &device.clone().without_autodiff())
         });
         let rotary = self.rotary_theta.map(|theta| Rotary::of_tokens(seq, dim, theta, device));
-        Relations { relative, rotary, hidden, ..Relations::default() }
+        Relations { relative, rotary, hidden, causal: self.causal && self.window.is_none(), ..Relations::default() }
     }
 }
 

@@ -1,8 +1,9 @@
 //! Text towers: token ids to `[batch, width]`. Captions are packed: no arithmetic is spent on padding.
 
 use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 use burn::tensor::activation::tanh;
-use burn::tensor::{Device, Int, Tensor, TensorData, module};
+use dualenc_kernels::{embedding, residual};
 
 use crate::ModelError;
 use crate::encoder::{Encoder, EncoderConfig, NormOrder};
@@ -268,7 +269,7 @@ impl TextTower {
         self.check(tokens)?;
         let device = self.words.val().device().without_autodiff();
         let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
-        let x = self.embed(tokens, &device, dropout);
+        let x = self.embed(tokens, dropout);
         let EncoderConfig { width, heads, .. } = self.config.encoder;
         let relations = block_relations(&self.config.relations, layout.longest, width / heads, &device);
         let hidden = self.encoder.forward(x, &layout, &relations, dropout);
@@ -280,13 +281,13 @@ impl TextTower {
     }
 
     /// `[rows, width]` of the encoder.
-    fn embed(&self, tokens: &TokenSequences, device: &Device, dropout: &Dropout) -> Tensor<2> {
-        let mut x = lookup(&self.words, &tokens.ids, 0, device);
+    fn embed(&self, tokens: &TokenSequences, dropout: &Dropout) -> Tensor<2> {
+        let mut x = lookup(&self.words, &tokens.ids, 0);
         if let Some(positions) = &self.positions {
-            x = x + lookup(positions, &tokens.positions, self.config.first_position, device);
+            x = residual(x, lookup(positions, &tokens.positions, self.config.first_position), None, None);
         }
         if let Some(types) = &self.token_types {
-            x = x + lookup(types, &tokens.type_ids, 0, device);
+            x = residual(x, lookup(types, &tokens.type_ids, 0), None, None);
         }
         if let Some(norm) = &self.embedding_norm {
             x = norm.forward(x);
@@ -335,9 +336,6 @@ impl TextTower {
 }
 
 /// Rows of `table` for packed indices moved by `offset`: `[rows, width]`.
-fn lookup(table: &Param<Tensor<2>>, indices: &[Vec<u32>], offset: usize, device: &Device) -> Tensor<2> {
-    let indices: Vec<i32> = indices.iter().flatten().map(|&index| (index as usize + offset) as i32).collect();
-    let rows = indices.len();
-    let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [1, rows]), device);
-    module::embedding(table.val(), indices).squeeze_dim(0)
+fn lookup(table: &Param<Tensor<2>>, indices: &[Vec<u32>], offset: usize) -> Tensor<2> {
+    embedding(table.val(), indices.iter().flatten().map(|&index| index + offset as u32).collect())
 }

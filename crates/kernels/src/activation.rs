@@ -1,0 +1,153 @@
+//! The nonlinearities of MLPs and their slopes.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation as plain;
+use serde::{Deserialize, Serialize};
+
+/// The nonlinearity inside an MLP, by its name in transformers' `ACT2FN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// Exact, with erf.
+    #[serde(rename = "gelu", alias = "gelu_python")]
+    Gelu,
+    /// The tanh approximation.
+    #[serde(
+        rename = "gelu_new",
+        alias = "gelu_pytorch_tanh",
+        alias = "gelu_fast",
+        alias = "gelu_accurate",
+        alias = "gelu_python_tanh"
+    )]
+    GeluTanh,
+    /// `x * sigmoid(1.702 x)`, as in CLIP.
+    #[serde(rename = "quick_gelu")]
+    QuickGelu,
+    /// max(0, x).
+    #[serde(rename = "relu")]
+    Relu,
+    /// `x * sigmoid(x)`.
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+}
+
+impl Activation {
+    /// Of any shape.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "flex")]
+        if let Some(y) = fused::activate(self, &x) {
+            return y;
+        }
+        self.plain(x)
+    }
+
+    /// In Burn's own operations.
+    pub(crate) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => plain::gelu(x),
+            Self::GeluTanh => plain::gelu_approximate(x),
+            // transformers: activations.py, QuickGELUActivation.
+            Self::QuickGelu => x.clone() * plain::sigmoid(x * QUICK),
+            Self::Relu => plain::relu(x),
+            Self::Silu => plain::silu(x),
+        }
+    }
+}
+
+/// The factor in QuickGELU.
+const QUICK: f32 = 1.702;
+
+#[cfg(feature = "flex")]
+pub(crate) mod fused {
+    use burn::tensor::Tensor;
+    use rayon::prelude::*;
+
+    use super::{Activation, QUICK};
+    use crate::buffer::{Blank, CHUNK_ROWS, by_rows, write};
+    use crate::record::{Input, is_fused, record, tensor};
+    use crate::simd::{normal, sigmoid, vectorised};
+
+    /// Values of one row where there are no rows.
+    const BLOCK: usize = 64;
+
+    /// `activation(x)`, recorded; `None` where Burn's operations are to be used.
+    pub fn activate<const D: usize>(activation: Activation, x: &Tensor<D>) -> Option<Tensor<D>> {
+        if !is_fused(x) {
+            return None;
+        }
+        let dims = x.dims();
+        let count = dims.iter().product::<usize>();
+        if !count.is_multiple_of(BLOCK) {
+            return None;
+        }
+        let input = Input::of(x.clone())?;
+        Some(record(
+            [input],
+            |[x], _| {
+                let values = by_rows(count / BLOCK, BLOCK, |first, out| {
+                    let x = &x.get()[first * BLOCK..][..out.len()];
+                    activation.map(out, x)
+                });
+                (tensor(values, dims), (activation, x.clone()))
+            },
+            |(activation, x), gradient, _| {
+                let shape = [x.get().len()];
+                let mut gradient = gradient.into_vec();
+                let chunks = gradient.par_chunks_mut(BLOCK * CHUNK_ROWS).zip(x.get().par_chunks(BLOCK * CHUNK_ROWS));
+                chunks.for_each(|(gradient, x)| activation.multiply_slope(gradient, x));
+                [Some(tensor(gradient, shape))]
+            },
+        ))
+    }
+
+    impl Activation {
+        /// `out = activation(x)`.
+        pub fn map<'a>(self, out: &'a mut Blank, x: &[f32]) -> &'a mut [f32] {
+            match self {
+                Self::Gelu => vectorised(|| write(out, |i| x[i] * normal(x[i]).0)),
+                Self::GeluTanh => vectorised(|| write(out, |i| x[i] * sigmoid(2.0 * tanh_argument(x[i])))),
+                Self::QuickGelu => vectorised(|| write(out, |i| x[i] * sigmoid(QUICK * x[i]))),
+                Self::Relu => vectorised(|| write(out, |i| x[i].max(0.0))),
+                Self::Silu => vectorised(|| write(out, |i| x[i] * sigmoid(x[i]))),
+            }
+        }
+
+        /// `gradient *= activation'(x)`.
+        pub fn multiply_slope(self, gradient: &mut [f32], x: &[f32]) {
+            match self {
+                Self::Gelu => each(gradient, x, |x| {
+                    let (cdf, density) = normal(x);
+                    x.mul_add(density, cdf)
+                }),
+                Self::GeluTanh => each(gradient, x, |x| {
+                    let gate = sigmoid(2.0 * tanh_argument(x));
+                    // tanh_argument'(x) = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
+                    let inner = 2.0 * ROOT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
+                    gate + x * gate * (1.0 - gate) * inner
+                }),
+                Self::QuickGelu => each(gradient, x, |x| {
+                    let gate = sigmoid(QUICK * x);
+                    gate + QUICK * x * gate * (1.0 - gate)
+                }),
+                Self::Relu => each(gradient, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+                Self::Silu => each(gradient, x, |x| {
+                    let gate = sigmoid(x);
+                    gate + x * gate * (1.0 - gate)
+                }),
+            }
+        }
+    }
+
+    /// sqrt(2 / pi) and the cubic's factor: Hendrycks and Gimpel, arXiv:1606.08415, sec. 2.
+    const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+    const CUBIC: f32 = 0.044_715;
+
+    /// tanh y = 2 sigmoid(2 y) - 1, so that (1 + tanh y) / 2 = sigmoid(2 y).
+    #[inline(always)]
+    fn tanh_argument(x: f32) -> f32 {
+        ROOT_2_OVER_PI * x * (CUBIC * x).mul_add(x, 1.0)
+    }
+
+    fn each(gradient: &mut [f32], x: &[f32], slope: impl Fn(f32) -> f32) {
+        vectorised(|| gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= slope(*x)));
+    }
+}

@@ -1,0 +1,265 @@
+//! Softmax attention over packed sequences: no row is padding, and no matrix of probabilities is kept.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+use crate::DropoutMask;
+
+/// How [`attention`] cuts its rows.
+#[derive(Debug, Clone)]
+pub struct Sequences {
+    /// Rows of each sequence.
+    pub lengths: Arc<[usize]>,
+    /// Heads that the width is cut into.
+    pub heads: usize,
+    /// Whether a row sees only itself and those before it.
+    pub causal: bool,
+    /// Dropout of the probabilities. Places are counted in `[batch, heads, longest, longest]`.
+    pub dropout: Option<DropoutMask>,
+}
+
+/// Whether this crate has kernels for the device of `x`.
+pub fn has_kernel(x: &Tensor<2>) -> bool {
+    #[cfg(feature = "flex")]
+    return crate::record::is_fused(x);
+    #[cfg(not(feature = "flex"))]
+    {
+        let _ = x;
+        false
+    }
+}
+
+/// Multi-head attention (Vaswani et al., 2017, sec. 3.2) of rows that hold query, key and value side by side:
+/// `[rows, 3 * width]` to `[rows, width]`. `None` where this crate has no kernel for the device.
+pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
+    #[cfg(feature = "flex")]
+    if crate::record::is_fused(qkv) {
+        return fused::attention(qkv, sequences);
+    }
+    let _ = (qkv, sequences);
+    None
+}
+
+#[cfg(feature = "flex")]
+mod fused {
+    use burn::backend::flex::FlexTensor;
+    use burn::tensor::Tensor;
+
+    use super::Sequences;
+    use crate::buffer::{CHUNK_ROWS, Scratch, by_groups, write};
+    use crate::product::{Matrix, product, product_into};
+    use crate::record::{Input, Values, record, tensor};
+    use crate::simd::{exp, largest, sum, vectorised};
+
+    #[derive(Debug, Clone)]
+    struct Kept {
+        qkv: Values,
+        /// Of every row and head: the logarithm of the sum that its probabilities were divided by, `[rows, heads]`.
+        log_sums: Vec<f32>,
+        sequences: Sequences,
+    }
+
+    /// One sequence within its group of sequences.
+    struct Sequence {
+        number: usize,
+        /// Its first row, counted in the group.
+        start: usize,
+        rows: usize,
+    }
+
+    pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
+        let [rows, triple] = qkv.dims();
+        let width = triple / 3;
+        if sequences.lengths.iter().sum::<usize>() != rows {
+            return None;
+        }
+        let forward = |[qkv]: &[Values; 1], _| {
+            let groups = Groups::new(sequences);
+            let [values, log_sums] = by_groups(&groups.ends, [width, sequences.heads], |first, [out, log_sums]| {
+                let (out, log_sums) = (write(out, |_| 0.0), write(log_sums, |_| 0.0));
+                let rows = out.len() / width;
+                let qkv = &qkv.get()[first * triple..][..rows * triple];
+                let mut scratch = Scratch::new(groups.longest * groups.longest);
+                for sequence in groups.of(first) {
+                    forward_sequence(qkv, &sequence, sequences, width, (&mut *out, &mut *log_sums), &mut scratch);
+                }
+                [out, log_sums]
+            });
+            (tensor(values, [rows, width]), Kept { qkv: qkv.clone(), log_sums, sequences: sequences.clone() })
+        };
+        Some(record([Input::of(qkv.clone())?], forward, |kept, gradient, _| [Some(backward(&kept, &gradient))]))
+    }
+
+    /// Sequences gathered so that a task has about as many rows as elsewhere.
+    struct Groups {
+        ends: Vec<usize>,
+        longest: usize,
+        /// First row, first sequence and past-the-last sequence of each group.
+        members: Vec<(usize, std::ops::Range<usize>)>,
+        lengths: std::sync::Arc<[usize]>,
+    }
+
+    impl Groups {
+        fn new(sequences: &Sequences) -> Self {
+            let lengths = std::sync::Arc::clone(&sequences.lengths);
+            let (mut ends, mut members) = (Vec::new(), Vec::new());
+            let (mut row, mut first_row, mut first) = (0, 0, 0);
+            for (n, length) in lengths.iter().enumerate() {
+                row += length;
+                if row - first_row >= CHUNK_ROWS || n + 1 == lengths.len() {
+                    ends.push(row);
+                    members.push((first_row, first..n + 1));
+                    (first_row, first) = (row, n + 1);
+                }
+            }
+            Self { ends, longest: lengths.iter().copied().max().unwrap_or(0), members, lengths }
+        }
+
+        fn of(&self, first_row: usize) -> impl Iterator<Item = Sequence> {
+            let found = self.members.binary_search_by_key(&first_row, |(row, _)| *row).ok();
+            let numbers = found.map_or(0..0, |group| self.members[group].1.clone());
+            let mut start = 0;
+            numbers.map(move |number| {
+                let sequence = Sequence { number, start, rows: self.lengths[number] };
+                start += sequence.rows;
+                sequence
+            })
+        }
+    }
+
+    /// Query, key and value of one head of a sequence, `[rows, dim]` each.
+    fn head<'a>(qkv: &'a [f32], sequence: &Sequence, head: usize, width: usize, dim: usize) -> [Matrix<'a>; 3] {
+        let rows = Matrix::new(qkv, 3 * width).rows(sequence.start, sequence.rows);
+        [0, 1, 2].map(|part| rows.cols(part * width + head * dim, dim))
+    }
+
+    fn forward_sequence(
+        qkv: &[f32],
+        sequence: &Sequence,
+        sequences: &Sequences,
+        width: usize,
+        (out, log_sums): (&mut [f32], &mut [f32]),
+        scratch: &mut Scratch,
+    ) {
+        let (heads, rows) = (sequences.heads, sequence.rows);
+        let dim = width / heads;
+        let scale = (dim as f32).sqrt().recip();
+        for n in 0..heads {
+            let [query, key, value] = head(qkv, sequence, n, width, dim);
+            let scores = product(query, key.t(), scratch.blank(rows * rows));
+            vectorised(|| {
+                for (row, scores) in scores.chunks_exact_mut(rows).enumerate() {
+                    let seen = if sequences.causal { row + 1 } else { rows };
+                    let (scores, hidden) = scores.split_at_mut(seen);
+                    hidden.fill(0.0);
+                    let top = largest(scores, f32::NEG_INFINITY) * scale;
+                    scores.iter_mut().for_each(|score| *score = exp(score.mul_add(scale, -top)));
+                    let total = sum(seen, |i| scores[i]);
+                    let inverse = total.recip();
+                    match sequences.dropout {
+                        None => scores.iter_mut().for_each(|score| *score *= inverse),
+                        Some(mask) => {
+                            let place = sequences.place(sequence.number, n, row);
+                            let places = scores.iter_mut().enumerate();
+                            places.for_each(|(i, score)| *score *= inverse * mask.factor(place + i));
+                        }
+                    }
+                    log_sums[(sequence.start + row) * heads + n] = top + total.ln();
+                }
+            });
+            product_into(Matrix::new(scores, rows), value, &mut out[sequence.start * width + n * dim..], width, false);
+        }
+    }
+
+    impl Sequences {
+        /// Where the probabilities of one query begin.
+        #[inline(always)]
+        fn place(&self, sequence: usize, head: usize, row: usize) -> usize {
+            let longest = self.lengths.iter().copied().max().unwrap_or(0);
+            ((sequence * self.heads + head) * longest + row) * longest
+        }
+    }
+
+    fn backward(kept: &Kept, gradient: &Values) -> FlexTensor {
+        let sequences = &kept.sequences;
+        let rows = kept.log_sums.len() / sequences.heads;
+        let width = gradient.get().len() / rows.max(1);
+        let groups = Groups::new(sequences);
+        let [values] = by_groups(&groups.ends, [3 * width], |first, [out]| {
+            let out = write(out, |_| 0.0);
+            let rows = out.len() / (3 * width);
+            let of_group = Group {
+                qkv: &kept.qkv.get()[first * 3 * width..][..rows * 3 * width],
+                gradient: &gradient.get()[first * width..][..rows * width],
+                log_sums: &kept.log_sums[first * sequences.heads..][..rows * sequences.heads],
+                width,
+            };
+            let mut scratch = [(); 2].map(|()| Scratch::new(groups.longest * groups.longest));
+            for sequence in groups.of(first) {
+                backward_sequence(&of_group, &sequence, sequences, out, &mut scratch);
+            }
+            [out]
+        });
+        tensor(values, [rows, 3 * width])
+    }
+
+    /// What the gradient of a group is made from.
+    struct Group<'a> {
+        qkv: &'a [f32],
+        gradient: &'a [f32],
+        log_sums: &'a [f32],
+        width: usize,
+    }
+
+    /// With P the probabilities, D their dropout, and G the gradient of the output (Dao et al., 2022, app. B.4, with dropout):
+    /// dV = (D P)^T G; dP = D (G V^T); dS = P (dP - rowsum(P dP)); dQ = dS K / sqrt(dim); dK = dS^T Q / sqrt(dim).
+    fn backward_sequence(
+        group: &Group<'_>,
+        sequence: &Sequence,
+        sequences: &Sequences,
+        out: &mut [f32],
+        scratch: &mut [Scratch; 2],
+    ) {
+        let Group { qkv, gradient, log_sums, width } = *group;
+        let (heads, rows) = (sequences.heads, sequence.rows);
+        let (dim, stride) = (width / heads, 3 * width);
+        let scale = (dim as f32).sqrt().recip();
+        let [first, second] = scratch;
+        for n in 0..heads {
+            let [query, key, value] = head(qkv, sequence, n, width, dim);
+            let gradient = Matrix::new(gradient, width).rows(sequence.start, rows).cols(n * dim, dim);
+            let probabilities = product(query, key.t(), first.blank(rows * rows));
+            let slopes = product(gradient, value.t(), second.blank(rows * rows));
+            let out = &mut out[sequence.start * stride + n * dim..];
+            vectorised(|| {
+                let each = probabilities.chunks_exact_mut(rows).zip(slopes.chunks_exact_mut(rows));
+                for (row, (probabilities, slopes)) in each.enumerate() {
+                    let seen = if sequences.causal { row + 1 } else { rows };
+                    let log_sum = log_sums[(sequence.start + row) * heads + n];
+                    probabilities[seen..].fill(0.0);
+                    slopes[seen..].fill(0.0);
+                    let (probabilities, slopes) = (&mut probabilities[..seen], &mut slopes[..seen]);
+                    probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(scale, -log_sum)));
+                    // The dropped probabilities belong to the value's gradient, the whole ones to the score's.
+                    if let Some(mask) = sequences.dropout {
+                        let place = sequences.place(sequence.number, n, row);
+                        slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(place + i));
+                    }
+                    let mean = sum(seen, |i| probabilities[i] * slopes[i]);
+                    for (p, slope) in probabilities.iter_mut().zip(slopes) {
+                        *slope = *p * (*slope - mean) * scale;
+                    }
+                    if let Some(mask) = sequences.dropout {
+                        let place = sequences.place(sequence.number, n, row);
+                        probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(place + i));
+                    }
+                }
+            });
+            let (probabilities, slopes) = (Matrix::new(probabilities, rows), Matrix::new(slopes, rows));
+            product_into(slopes, key, out, stride, false);
+            product_into(slopes.t(), query, &mut out[width..], stride, false);
+            product_into(probabilities.t(), gradient, &mut out[2 * width..], stride, false);
+        }
+    }
+}

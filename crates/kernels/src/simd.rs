@@ -1,0 +1,141 @@
+//! Elementary functions written so that the compiler can vectorise them, and the switch to the widest registers that the
+//! processor has.
+
+/// Numbers that are summed side by side: one AVX-512 register of f32. Sums then do not depend on the processor.
+pub(crate) const LANES: usize = 16;
+
+/// Runs `work` compiled for the widest vector extension that the processor has (AVX2 with FMA, AVX-512, NEON, ...).
+///
+/// Only what is inlined into `work` is compiled so.
+#[inline(always)]
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
+}
+
+/// e^x within 2 units in the last place; 0 comes out as 1e-38, infinity as 2e38, NaN as NaN.
+///
+/// x = n ln 2 + r with |r| <= ln 2 / 2; the series of e^r up to r^7 / 7!, whose rest is below 6e-9.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    /// 1.5 * 2^23: adding it leaves the nearest integer in the lowest bits of the mantissa.
+    const ROUND: f32 = 12_582_912.0;
+    /// ln 2 in two parts, the first with few enough bits that its multiples by |n| <= 128 are exact (Cody and Waite, 1980).
+    const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+    let x = x.clamp(-87.0, 88.0);
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
+    let series: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let power = series.into_iter().reduce(|sum, next| sum.mul_add(r, next)).unwrap_or(1.0);
+    // 2^n, put together from its exponent's bits.
+    power * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
+}
+
+/// Distribution function and density of the standard normal distribution.
+///
+/// The upper tail is its Mills ratio times the density; the polynomial is made by scripts/gelu_coefficients.py.
+#[inline(always)]
+pub(crate) fn normal(x: f32) -> (f32, f32) {
+    /// 1 / sqrt(2 pi).
+    const PEAK: f32 = 0.398_942_3;
+    const MILLS: [f32; 9] = [
+        0.038_378_403,
+        -0.169_166_63,
+        0.228_661_1,
+        -0.076_507_55,
+        0.142_536_2,
+        0.094_683_26,
+        0.121_920_4,
+        0.119_487_68,
+        7.169_252e-6,
+    ];
+    let u = x.abs();
+    let bell = exp(-0.5 * u * u);
+    let t = 1.0 / u.mul_add(0.3, 1.0);
+    let tail = bell * MILLS.into_iter().reduce(|sum, next| sum.mul_add(t, next)).unwrap_or(0.0);
+    (if x < 0.0 { tail } else { 1.0 - tail }, bell * PEAK)
+}
+
+/// 1 / (1 + e^-x).
+#[inline(always)]
+pub(crate) fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// The sum of `value(i)` for `i` below `count`, in [`LANES`] partial sums.
+#[inline(always)]
+pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let whole = count - count % LANES;
+    let mut start = 0;
+    while start < whole {
+        for (lane, sum) in lanes.iter_mut().enumerate() {
+            *sum += value(start + lane);
+        }
+        start += LANES;
+    }
+    (whole..count).map(value).sum::<f32>() + lanes.into_iter().sum::<f32>()
+}
+
+/// The largest of `values`, at least `floor`; NaN if one of them is.
+#[inline(always)]
+pub(crate) fn largest(values: &[f32], floor: f32) -> f32 {
+    let greater = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
+    let mut lanes = [floor; LANES];
+    let chunks = values.chunks_exact(LANES);
+    let rest = chunks.remainder();
+    for chunk in chunks {
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = greater(*lane, *value);
+        }
+    }
+    lanes.iter().chain(rest).copied().fold(floor, greater)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(from: f32, to: f32) -> impl Iterator<Item = f32> {
+        (0..=40_000).map(move |n| from + (to - from) * n as f32 / 40_000.0)
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        for x in grid(-87.0, 88.0) {
+            let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
+            assert!((found / expected - 1.0).abs() < 2.4e-7, "exp({x}) = {found} instead of {expected}");
+        }
+        assert!(exp(f32::NAN).is_nan());
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    #[test]
+    fn the_normal_distribution_is_that_of_a_numeric_integral() {
+        // Simpson's rule in f64 from 0, four steps a grid point.
+        let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let (mut last, mut integral) = (0.0, 0.5);
+        for x in grid(0.0, 9.0) {
+            let (to, middle) = (f64::from(x), (last + f64::from(x)) / 2.0);
+            integral += (to - last) / 6.0 * (density(last) + 4.0 * density(middle) + density(to));
+            last = to;
+            let (upper, bell) = normal(x);
+            let (lower, _) = normal(-x);
+            assert!((f64::from(upper) - integral).abs() < 2e-7, "cdf({x}) = {upper} instead of {integral}");
+            assert!((f64::from(bell) - density(to)).abs() < 1e-7);
+            assert!((f64::from(lower) - (1.0 - integral)).abs() < 1e-7);
+        }
+        assert!(normal(f32::NAN).0.is_nan());
+        assert_eq!(normal(-50.0).0, 0.0f32.max(normal(-50.0).0.min(1e-37)));
+    }
+
+    #[test]
+    fn sums_and_maxima_cover_every_value() {
+        for count in [0, 1, 15, 16, 17, 40] {
+            let values: Vec<f32> = (0..count).map(|n| n as f32).collect();
+            assert_eq!(sum(count, |i| values[i]), values.iter().sum::<f32>());
+            assert_eq!(largest(&values, -1.0), count as f32 - 1.0);
+        }
+        assert!(largest(&[1.0, f32::NAN, 2.0], 0.0).is_nan());
+    }
+}

@@ -1,0 +1,262 @@
+//! Every operation against the same formula in Burn's own operations: values and all gradients.
+
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData, module};
+
+use super::*;
+
+/// What f32 sums of this size leave: relative to the largest value.
+const TOLERANCE: f32 = 2e-5;
+
+/// Numbers in about -1..1 that look random, another stream a `seed`.
+fn numbers(seed: u64, count: usize) -> Vec<f32> {
+    let fraction = |n: usize| (((n as u64 + 1) * (seed * 2 + 7919)) as f64 * 0.618_033_988_749).fract();
+    (0..count).map(|n| (4.0 * fraction(n) - 2.0 + (n as f64 * 12.9898).sin()) as f32 * 0.5).collect()
+}
+
+fn constant<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(numbers(seed, shape.iter().product()), shape), &Device::flex())
+}
+
+fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
+    constant(seed, shape).autodiff().require_grad()
+}
+
+fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.without_autodiff().into_data().try_into_vec().unwrap()
+}
+
+fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1.0f32, |most, value| most.max(value.abs()));
+    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= TOLERANCE * scale, "{what}[{place}]: {found} instead of {expected}");
+    }
+}
+
+/// Inputs of both ways to compute, the same numbers in separate graphs.
+struct Inputs(Vec<Tensor<2>>, Vec<Option<Tensor<1>>>);
+
+/// Compares outputs and gradients of `fused` and `plain`. `matrices` and `vectors` are the shapes of the inputs.
+fn compare(
+    what: &str,
+    matrices: &[[usize; 2]],
+    vectors: &[Option<usize>],
+    fused: impl Fn(&Inputs) -> Tensor<2>,
+    plain: impl Fn(&Inputs) -> Tensor<2>,
+) {
+    let inputs = |make: &dyn Fn(u64, [usize; 2]) -> Tensor<2>, vector: &dyn Fn(u64, [usize; 1]) -> Tensor<1>| {
+        let matrices = matrices.iter().enumerate().map(|(n, shape)| make(n as u64, *shape)).collect();
+        let vectors = vectors.iter().enumerate().map(|(n, len)| len.map(|len| vector(90 + n as u64, [len]))).collect();
+        Inputs(matrices, vectors)
+    };
+    let untracked = inputs(&constant, &constant);
+    assert_close(what, &values(fused(&untracked)), &values(plain(&untracked)));
+
+    let runs = [&fused as &dyn Fn(&Inputs) -> Tensor<2>, &plain].map(|run| {
+        let inputs = inputs(&leaf, &leaf);
+        let output = run(&inputs);
+        let weights = constant(77, output.dims());
+        let mut gradients = (output.clone() * weights).sum().backward();
+        let of_matrices = inputs.0.iter().map(|x| values(x.grad_remove(&mut gradients).unwrap())).collect::<Vec<_>>();
+        let vectors = inputs.1.iter().flatten();
+        let of_vectors = vectors.map(|x| values(x.grad_remove(&mut gradients).unwrap())).collect::<Vec<_>>();
+        (values(output), of_matrices, of_vectors)
+    });
+    let [(output, matrices, vectors), (expected, expected_matrices, expected_vectors)] = runs;
+    assert_close(&format!("{what}, tracked"), &output, &expected);
+    for (n, (found, expected)) in matrices.iter().zip(&expected_matrices).enumerate() {
+        assert_close(&format!("{what}, gradient of matrix {n}"), found, expected);
+    }
+    for (n, (found, expected)) in vectors.iter().zip(&expected_vectors).enumerate() {
+        assert_close(&format!("{what}, gradient of vector {n}"), found, expected);
+    }
+}
+
+#[test]
+fn linear_equals_its_plain_form() {
+    for (rows, input, output) in [(1, 3, 5), (128, 96, 70), (301, 200, 33)] {
+        for bias in [Some(output), None] {
+            compare(
+                &format!("linear {rows}x{input}x{output}"),
+                &[[rows, input], [input, output]],
+                &[bias],
+                |Inputs(m, v)| linear(m[0].clone(), m[1].clone(), v[0].clone()),
+                |Inputs(m, v)| module::linear(m[0].clone(), m[1].clone(), v[0].clone()),
+            );
+        }
+    }
+}
+
+#[test]
+fn three_linears_equal_one_after_the_other() {
+    for biases in [[Some(24); 3], [Some(24), None, Some(24)], [None; 3]] {
+        let three = |Inputs(m, v): &Inputs| {
+            linear3(m[0].clone(), [1, 2, 3].map(|n| m[n].clone()), [0, 1, 2].map(|n| v[n].clone()))
+        };
+        let plain = |Inputs(m, v): &Inputs| {
+            let each = (0..3).map(|n| module::linear(m[0].clone(), m[n + 1].clone(), v[n].clone()));
+            Tensor::cat(each.collect(), 1)
+        };
+        compare("three linears", &[[150, 40], [40, 24], [40, 24], [40, 24]], &biases, three, plain);
+    }
+}
+
+#[test]
+fn mlp_equals_its_plain_form_with_every_activation() {
+    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
+    for activation in [Gelu, GeluTanh, QuickGelu, Relu, Silu] {
+        for biased in [true, false] {
+            compare(
+                &format!("mlp {activation:?}"),
+                &[[150, 20], [20, 48], [48, 12]],
+                &[biased.then_some(48), biased.then_some(12)],
+                |Inputs(m, v)| {
+                    mlp(m[0].clone(), (m[1].clone(), v[0].clone()), activation, (m[2].clone(), v[1].clone()))
+                },
+                |Inputs(m, v)| {
+                    let middle = activation.plain(module::linear(m[0].clone(), m[1].clone(), v[0].clone()));
+                    module::linear(middle, m[2].clone(), v[1].clone())
+                },
+            );
+        }
+        compare(
+            &format!("{activation:?}"),
+            &[[150, 64]],
+            &[],
+            |Inputs(m, _)| activation.forward(m[0].clone() * 3.0),
+            |Inputs(m, _)| activation.plain(m[0].clone() * 3.0),
+        );
+    }
+}
+
+#[test]
+fn layer_norm_equals_its_plain_form() {
+    for (rows, width) in [(1, 7), (130, 48), (300, 65)] {
+        for bias in [Some(width), None] {
+            compare(
+                &format!("layer norm {rows}x{width}"),
+                &[[rows, width]],
+                &[Some(width), bias],
+                |Inputs(m, v)| layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
+                |Inputs(m, v)| module::layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
+            );
+        }
+    }
+}
+
+#[test]
+fn residuals_equal_their_plain_form() {
+    for mask in [None, Some(DropoutMask::new(5, 0.3))] {
+        for scale in [None, Some(40)] {
+            compare(
+                "residual",
+                &[[150, 40]; 2],
+                &[scale],
+                |Inputs(m, v)| residual(m[0].clone(), m[1].clone(), v[0].clone(), mask),
+                |Inputs(m, v)| {
+                    let branch = mask.map_or(m[1].clone(), |mask| mask.plain(m[1].clone()));
+                    m[0].clone() + v[0].clone().map_or(branch.clone(), |scale| branch * scale.unsqueeze())
+                },
+            );
+        }
+    }
+    let mask = DropoutMask::new(9, 0.2);
+    compare(
+        "dropout",
+        &[[33, 21]],
+        &[],
+        |Inputs(m, _)| mask.apply(m[0].clone()),
+        |Inputs(m, _)| mask.plain(m[0].clone()),
+    );
+}
+
+#[test]
+fn embeddings_equal_selected_rows_and_sum_the_gradients_of_equal_ones() {
+    let indices = vec![3, 0, 3, 6, 2, 3];
+    let plain_indices = Tensor::from_data([3, 0, 3, 6, 2, 3], &Device::flex());
+    compare(
+        "embedding",
+        &[[7, 5]],
+        &[],
+        |Inputs(m, _)| embedding(m[0].clone(), indices.clone()),
+        |Inputs(m, _)| m[0].clone().select(0, plain_indices.clone()),
+    );
+}
+
+#[test]
+fn attention_equals_the_formula_on_each_sequence() {
+    for lengths in [vec![5, 5, 5], vec![1, 130, 7, 16, 33], vec![2; 90]] {
+        for causal in [false, true] {
+            for dropout in [None, Some(DropoutMask::new(11, 0.25))] {
+                let (heads, dim) = (3, 8);
+                let sequences = Sequences { lengths: lengths.clone().into(), heads, causal, dropout };
+                let rows = lengths.iter().sum();
+                compare(
+                    &format!("attention {lengths:?} causal {causal} dropout {}", dropout.is_some()),
+                    &[[rows, 3 * heads * dim]],
+                    &[],
+                    |Inputs(m, _)| attention(&m[0], &sequences).unwrap(),
+                    |Inputs(m, _)| written_out(m[0].clone(), &sequences, dim),
+                );
+            }
+        }
+    }
+}
+
+/// Softmax attention, sequence by sequence and head by head.
+fn written_out(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Tensor<2> {
+    let (heads, longest) = (sequences.heads, *sequences.lengths.iter().max().unwrap());
+    let width = heads * dim;
+    let factors = sequences.dropout.map(|mask| mask.factors(sequences.lengths.len() * heads * longest * longest));
+    let mut start = 0;
+    let each = sequences.lengths.iter().enumerate().map(|(n, &rows)| {
+        let x = qkv.clone().narrow(0, start, rows);
+        start += rows;
+        let of_head = |head: usize| {
+            let part = |part: usize| x.clone().narrow(1, part * width + head * dim, dim);
+            let scores = part(0).matmul(part(1).transpose()) / (dim as f32).sqrt();
+            let hidden = (0..rows * rows).map(|i| sequences.causal && i % rows > i / rows).collect::<Vec<_>>();
+            let hidden = Tensor::from_data(TensorData::new(hidden, [rows, rows]), &Device::flex());
+            let p = softmax(scores.mask_fill(hidden, f32::MIN), 1);
+            let p = match &factors {
+                None => p,
+                Some(factors) => {
+                    let place = |i: usize| (((n * heads) + head) * longest + i / rows) * longest + i % rows;
+                    let factors: Vec<f32> = (0..rows * rows).map(|i| factors[place(i)]).collect();
+                    p * Tensor::from_data(TensorData::new(factors, [rows, rows]), &Device::flex())
+                }
+            };
+            p.matmul(part(2))
+        };
+        Tensor::cat((0..heads).map(of_head).collect(), 1)
+    });
+    Tensor::cat(each.collect(), 0)
+}
+
+#[test]
+fn a_constant_weight_under_a_tracked_input_gets_no_gradient_and_the_input_gets_its_own() {
+    let (x, weight) = (leaf(1, [140, 12]), constant(2, [12, 6]));
+    let mut gradients = linear(x.clone(), weight.clone(), None).sum().backward();
+    let expected = leaf(1, [140, 12]);
+    let mut expected_gradients = module::linear(expected.clone(), weight, None).sum().backward();
+    assert_close(
+        "input",
+        &values(x.grad_remove(&mut gradients).unwrap()),
+        &values(expected.grad_remove(&mut expected_gradients).unwrap()),
+    );
+}
+
+#[test]
+fn results_do_not_depend_on_the_number_of_threads() {
+    let run = |threads: usize| {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
+            let (x, up, down) = (leaf(1, [700, 64]), leaf(2, [64, 256]), leaf(3, [256, 64]));
+            let y = mlp(x.clone(), (up.clone(), None), Activation::Gelu, (down.clone(), None));
+            let mut gradients = y.clone().square().sum().backward();
+            let gradients = [x, up, down].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
+            (values(y), gradients)
+        })
+    };
+    assert!(run(1) == run(2) && run(2) == run(5));
+}
