@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crate::bad::{BadImages, BadSamplePolicy, Skipped};
 use crate::dataset::{CaptionMode, Dataset, Pair};
@@ -69,6 +70,8 @@ pub struct Batch {
     pub tokens: TokenBatch,
     /// Images first found unusable in this batch.
     pub skipped: Vec<Skipped>,
+    /// How long the consumer had to wait for it.
+    pub waited: Duration,
 }
 
 /// Reads, decodes and processes one image: `[3, height, width]`, flat.
@@ -132,15 +135,19 @@ impl Iterator for PairLoader {
         if self.remaining == 0 {
             return None;
         }
+        let begun = Instant::now();
         let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
-        let batch = received.unwrap_or_else(|| {
+        let mut batch = received.unwrap_or_else(|| {
             let message = match self.collator.take().map(JoinHandle::join) {
                 Some(Err(panic)) => panic_message(panic.as_ref()),
                 _ => "it ended early".to_owned(),
             };
             Err(DataError::Worker { job: "collating a batch".to_owned(), message })
         });
-        self.remaining = if batch.is_ok() { self.remaining - 1 } else { 0 };
+        match &mut batch {
+            Ok(batch) => (self.remaining, batch.waited) = (self.remaining - 1, begun.elapsed()),
+            Err(_) => self.remaining = 0,
+        }
         Some(batch)
     }
 }
