@@ -19,6 +19,10 @@ const MOST_SKIPPED: usize = 20;
 /// Weight of the newest step in the shown speed.
 const SPEED_SMOOTHING: f64 = 0.1;
 
+/// Share of the time in which a run may wait for its images without being told to bound it by them: loader and model take
+/// turns on the same cores, so a little waiting is everywhere.
+const MOST_WAITING: f64 = 0.1;
+
 /// The one who tells.
 pub struct Reporter {
     form: Form,
@@ -28,6 +32,8 @@ pub struct Reporter {
     first_step: u64,
     /// Pairs a second, smoothed.
     speed: Option<f64>,
+    /// Share of the time spent waiting for the loader, smoothed.
+    waiting: f64,
     skipped: usize,
     last_work: Option<Instant>,
     /// The newest figures of each evaluation.
@@ -62,6 +68,7 @@ impl Reporter {
             total_steps: 0,
             first_step: 0,
             speed: None,
+            waiting: 0.0,
             skipped: 0,
             last_work: None,
             evals: BTreeMap::new(),
@@ -114,11 +121,15 @@ impl Reporter {
             None => record.pairs_per_sec,
         };
         self.speed = Some(speed);
+        self.waiting += SPEED_SMOOTHING * (record.loader_wait - self.waiting);
         let rest = self.started.elapsed().as_secs_f64() / (record.step - self.first_step).max(1) as f64
             * self.total_steps.saturating_sub(record.step) as f64;
         let text = format!(
-            "epoch {:.1}  loss {:.4}  logit_scale {:.2}  {speed:.0} pairs/s",
-            record.epoch, record.loss, record.logit_scale
+            "epoch {:.1}  loss {:.4}  logit_scale {:.2}  {speed:.0} pairs/s{}",
+            record.epoch,
+            record.loss,
+            record.logit_scale,
+            bound(self.waiting)
         );
         let total = self.total_steps;
         if let Some(bar) = self.bar(total, "{bar:24} step {pos}/{len}  {msg}") {
@@ -244,7 +255,8 @@ fn json(event: &Event<'_>) {
             learning_rate = record.learning_rate,
             logit_scale = record.logit_scale,
             grad_norm = record.grad_norm,
-            pairs_per_sec = record.pairs_per_sec
+            pairs_per_sec = record.pairs_per_sec,
+            loader_wait = record.loader_wait
         ),
         Event::Skipped(skipped) => tracing::warn!(kind = "skipped", image = skipped.key, reason = skipped.reason),
         Event::Work { name, done, total } => tracing::info!(kind = "work", name, done, total),
@@ -275,11 +287,30 @@ fn table(groups: &[ParamGroup]) -> String {
     lines.join("\n")
 }
 
+/// What bounds a run that waits for this share of its time, if it is not the model.
+fn bound(waiting: f64) -> String {
+    match waiting > MOST_WAITING {
+        true => format!("  waiting for images {:.0} %", waiting * 100.0),
+        false => String::new(),
+    }
+}
+
 /// Seconds as `1:02:03` or `2:03`.
 fn clock(seconds: f64) -> String {
     let seconds = seconds.round() as u64;
     match seconds / 3600 {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),
         hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_waits_for_its_images_says_so() {
+        assert_eq!(bound(0.344), "  waiting for images 34 %");
+        assert_eq!(bound(0.05), "");
     }
 }

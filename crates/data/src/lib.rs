@@ -4,8 +4,9 @@
 //! [`Dataset`], and a [`PairLoader`] turns it into [`Batch`]es whose order is a pure function of (seed, epoch, step):
 //! to resume at any step costs nothing. Image processing equals Pillow and the reference image processors.
 //!
-//! What it does not do: augment images, print, or write files.
+//! What it does not do: print, or write files.
 
+mod augment;
 mod bad;
 mod class_folder;
 mod coco;
@@ -35,6 +36,7 @@ mod tokens;
 mod vocabulary_files;
 mod webdataset;
 
+pub use crate::augment::{Augment, View};
 pub use crate::bad::{BadImages, BadSamplePolicy, Skipped};
 pub use crate::class_folder::{ClassFolder, class_folder};
 pub use crate::coco::CocoSource;

@@ -9,7 +9,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
+use crate::augment::{Augment, View};
 use crate::bad::{BadImages, BadSamplePolicy, Skipped};
 use crate::dataset::{CaptionMode, Dataset, Pair};
 use crate::error::DataError;
@@ -42,6 +44,8 @@ pub struct LoaderOptions {
     pub num_steps: u64,
     /// Processing of the images; `None` to load no pixels (their features are cached).
     pub processor: Option<Arc<ImageProcessor>>,
+    /// How images are varied from epoch to epoch; for training only.
+    pub augment: Option<Augment>,
     /// The captions' tokens.
     pub tokens: Tokens,
     /// How many unusable images to bear.
@@ -69,6 +73,8 @@ pub struct Batch {
     pub tokens: TokenBatch,
     /// Images first found unusable in this batch.
     pub skipped: Vec<Skipped>,
+    /// How long the consumer had to wait for it.
+    pub waited: Duration,
 }
 
 /// Reads, decodes and processes one image: `[3, height, width]`, flat.
@@ -76,9 +82,16 @@ pub struct Batch {
 /// # Errors
 /// [`DataError::Image`].
 pub fn load_pixels(image: &ImageRef, processor: &ImageProcessor) -> Result<Vec<f32>, DataError> {
+    load_view(image, processor, None)
+}
+
+fn load_view(image: &ImageRef, processor: &ImageProcessor, view: Option<View>) -> Result<Vec<f32>, DataError> {
     let bytes = image.read()?;
     let decoded = decode(&bytes, &Limits::default()).map_err(|source| image.fail(source))?;
-    Ok(processor.process(&decoded))
+    Ok(match view {
+        Some(view) => processor.process_view(&decoded, view),
+        None => processor.process(&decoded),
+    })
 }
 
 /// An iterator over the batches of steps `start_step..start_step + num_steps`. It ends after its first error.
@@ -132,15 +145,19 @@ impl Iterator for PairLoader {
         if self.remaining == 0 {
             return None;
         }
+        let begun = Instant::now();
         let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
-        let batch = received.unwrap_or_else(|| {
+        let mut batch = received.unwrap_or_else(|| {
             let message = match self.collator.take().map(JoinHandle::join) {
                 Some(Err(panic)) => panic_message(panic.as_ref()),
                 _ => "it ended early".to_owned(),
             };
             Err(DataError::Worker { job: "collating a batch".to_owned(), message })
         });
-        self.remaining = if batch.is_ok() { self.remaining - 1 } else { 0 };
+        match &mut batch {
+            Ok(batch) => (self.remaining, batch.waited) = (self.remaining - 1, begun.elapsed()),
+            Err(_) => self.remaining = 0,
+        }
         Some(batch)
     }
 }
@@ -234,11 +251,17 @@ fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
             continue;
         }
         let image = &dataset.images[pair.image];
+        let view = options.augment.map(|augment| augment.view(options.plan.seed, job.epoch, pair.image));
         let loaded = match &options.processor {
             None => Ok(Vec::new()),
-            Some(processor) => catch_unwind(AssertUnwindSafe(|| load_pixels(image, processor))).map_err(|panic| {
-                DataError::Worker { job: format!("image `{}`", image.key()), message: panic_message(panic.as_ref()) }
-            })?,
+            Some(processor) => {
+                catch_unwind(AssertUnwindSafe(|| load_view(image, processor, view))).map_err(|panic| {
+                    DataError::Worker {
+                        job: format!("image `{}`", image.key()),
+                        message: panic_message(panic.as_ref()),
+                    }
+                })?
+            }
         };
         match loaded {
             Ok(pixels) => {

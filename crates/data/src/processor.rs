@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
+use crate::augment::View;
 use crate::error::DataError;
 use crate::geometry::{CenterCrop, CropStyle, Resize, Span};
 use crate::image::RgbImage;
-use crate::resize::{Filter, Window, resize_window};
+use crate::resize::{Filter, Window, resize, resize_window};
 use crate::resize_float::resize_float;
 use crate::{processor_config, processor_family};
 
@@ -49,6 +50,14 @@ impl Steps {
             std_again: None,
         }
     }
+}
+
+/// An image on its way to the output: resized and cropped, what is missing still to be padded.
+struct Frame {
+    content: RgbImage,
+    rows: Span,
+    columns: Span,
+    fill: [u8; 3],
 }
 
 /// What comes first.
@@ -167,9 +176,37 @@ impl ImageProcessor {
     /// Processes one image to `[3, height, width]`, flat.
     #[must_use]
     pub fn process(&self, image: &RgbImage) -> Vec<f32> {
-        if self.steps.order == Order::RescaleFirst {
-            return self.process_rescaled(image);
+        match self.steps.order {
+            Order::ResizeBytes => self.values_of(&self.framed(image)),
+            Order::RescaleFirst => self.process_rescaled(image),
         }
+    }
+
+    /// The same of a random view of the image. A crop replaces the processor's own resize and crop; the rest happens to
+    /// bytes, at the size of the output where the processor resizes bytes.
+    #[must_use]
+    pub fn process_view(&self, image: &RgbImage, mut view: View) -> Vec<f32> {
+        let cropped = view.crop(image);
+        if self.steps.order == Order::RescaleFirst {
+            let mut image = cropped.unwrap_or_else(|| image.clone());
+            view.alter(&mut image);
+            return self.process_rescaled(&image);
+        }
+        let mut frame = match cropped {
+            Some(cropped) => {
+                let (height, width) = self.output_size();
+                let whole = |len| Span { start: 0, len, pad: 0 };
+                let content = resize(&cropped, width, height, self.steps.filter);
+                Frame { content, rows: whole(height), columns: whole(width), fill: [0; 3] }
+            }
+            None => self.framed(image),
+        };
+        view.alter(&mut frame.content);
+        self.values_of(&frame)
+    }
+
+    /// Resized and cropped. Pixels outside the crop are never computed.
+    fn framed(&self, image: &RgbImage) -> Frame {
         let (out_height, out_width) = self.output_size();
         let (height, width) = (image.height.max(1), image.width.max(1));
         let (height, width) = self.steps.resize.map_or((height, width), |resize| resize.target(height, width));
@@ -178,13 +215,17 @@ impl ImageProcessor {
             Some(crop) => (crop.span(height, out_height), crop.span(width, out_width), crop.fill()),
             None => (whole(out_height), whole(out_width), [0; 3]),
         };
-        // Pixels outside the crop are never computed.
         let window = Window { x: columns.start, y: rows.start, width: columns.len, height: rows.len };
-        let resized = resize_window(image, width, height, self.steps.filter, window);
+        Frame { content: resize_window(image, width, height, self.steps.filter, window), rows, columns, fill }
+    }
 
+    /// Padded, rescaled and normalised: `[3, height, width]`, flat.
+    fn values_of(&self, frame: &Frame) -> Vec<f32> {
+        let (out_height, out_width) = self.output_size();
+        let Frame { content, rows, columns, fill } = frame;
         let plane = out_height as usize * out_width as usize;
         let mut out = Vec::with_capacity(plane * 3);
-        let pixels = resized.data.as_chunks::<3>().0;
+        let pixels = content.data.as_chunks::<3>().0;
         for (channel, values) in self.values.iter().enumerate() {
             if columns.len == out_width && rows.len == out_height {
                 out.extend(pixels.iter().map(|pixel| values[usize::from(pixel[channel])]));

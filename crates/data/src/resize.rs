@@ -5,7 +5,10 @@
 //! to turn the order around there, so earlier releases differ on such images by a few levels.
 //!
 //! Written so that the inner loops vectorise: the horizontal pass works on a transposed strip of rows, so that both
-//! passes multiply one weight with a run of bytes.
+//! passes multiply one weight with a run of bytes. They are compiled for several vector units, of which the machine's best
+//! is taken: 32-bit products are slow on the oldest.
+
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::image::RgbImage;
 
@@ -18,9 +21,11 @@ const CHANNELS: usize = 3;
 /// Rows of a strip of the horizontal pass.
 const STRIP_ROWS: usize = 16;
 
-/// Bytes summed at a time: a strip's pixel, or a run of a row. Measured: at 48 compilers vectorise the sums for 128-bit
-/// and for 256-bit units alike (5 and 27 billion products a second on one core); at 24 and below not for the latter.
-const LANES: usize = STRIP_ROWS * CHANNELS;
+/// The same pixel of all rows of a strip.
+const STRIP_BYTES: usize = STRIP_ROWS * CHANNELS;
+
+/// Bytes summed at a time: as many as one vector of 512 bits holds sums.
+const LANES: usize = 16;
 
 /// A resampling filter of Pillow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -152,29 +157,52 @@ pub fn resize_window(image: &RgbImage, width: u32, height: u32, filter: Filter, 
     let columns = (width != image.width).then(|| Kernels::new(image.width, width, window.x, window.width, filter));
     let rows = (height != image.height).then(|| Kernels::new(image.height, height, window.y, window.height, filter));
 
-    let (row_bytes, stride) = (window.width as usize * CHANNELS, image.width as usize * CHANNELS);
     let lost = |from: u32, to: u32| i64::from(from) - i64::from(to);
     let vertical_first = lost(image.height, height) > 0 && lost(image.height, height) > 2 * lost(image.width, width);
-
-    // Only the source rows and columns that the window needs are touched.
-    let (first_row, end_row) = match &rows {
-        Some(kernels) => kernels.span(),
-        None => (window.y as usize, (window.y + window.height) as usize),
-    };
-    let source = &image.data[first_row * stride..end_row * stride];
-    let narrow = |source: &[u8]| match &columns {
-        Some(kernels) => horizontal(source, image.width as usize, kernels),
-        None => {
-            let start = window.x as usize * CHANNELS;
-            source.chunks_exact(stride).flat_map(|row| &row[start..start + row_bytes]).copied().collect()
-        }
-    };
-    let data = match &rows {
-        None => narrow(source),
-        Some(kernels) if vertical_first => narrow(&vertical(source, stride, first_row, kernels)),
-        Some(kernels) => vertical(&narrow(source), row_bytes, first_row, kernels),
-    };
+    let data = Arch::new().dispatch(Passes { image, window, columns, rows, vertical_first });
     RgbImage { width: window.width, height: window.height, data }
+}
+
+/// Both passes; an axis without kernels keeps its size.
+struct Passes<'a> {
+    image: &'a RgbImage,
+    window: Window,
+    columns: Option<Kernels>,
+    rows: Option<Kernels>,
+    vertical_first: bool,
+}
+
+impl WithSimd for Passes<'_> {
+    type Output = Vec<u8>;
+
+    // Whatever is to use the vector unit must be inlined from here on.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Vec<u8> {
+        let stride = self.image.width as usize * CHANNELS;
+        // Only the source rows and columns that the window needs are touched.
+        let (first_row, end_row) = match &self.rows {
+            Some(kernels) => kernels.span(),
+            None => (self.window.y as usize, (self.window.y + self.window.height) as usize),
+        };
+        let source = &self.image.data[first_row * stride..end_row * stride];
+        match &self.rows {
+            Some(kernels) if self.vertical_first => self.narrow(&vertical(source, stride, first_row, kernels)),
+            Some(kernels) => vertical(&self.narrow(source), self.window.width as usize * CHANNELS, first_row, kernels),
+            None => self.narrow(source),
+        }
+    }
+}
+
+impl Passes<'_> {
+    /// The window's columns of rows as wide as the image.
+    #[inline(always)]
+    fn narrow(&self, rows: &[u8]) -> Vec<u8> {
+        if let Some(kernels) = &self.columns {
+            return horizontal(rows, self.image.width as usize, kernels);
+        }
+        let [start, end] = [self.window.x, self.window.x + self.window.width].map(|x| x as usize * CHANNELS);
+        rows.chunks_exact(self.image.width as usize * CHANNELS).flat_map(|row| &row[start..end]).copied().collect()
+    }
 }
 
 /// The weights of one axis, for a run of output positions.
@@ -247,29 +275,34 @@ fn sums<'a, const N: usize>(taps: impl Iterator<Item = (i32, &'a [u8; N])>) -> [
             sums[lane] = sums[lane].wrapping_add(i32::from(bytes[lane]).wrapping_mul(weight));
         }
     }
-    sums.map(|sum| (sum >> PRECISION_BITS).clamp(0, 255) as u8)
+    let mut bytes = [0u8; N];
+    for lane in 0..N {
+        bytes[lane] = (sums[lane] >> PRECISION_BITS).clamp(0, 255) as u8;
+    }
+    bytes
 }
 
 /// Filters every row of `source` (`width` pixels each) along x.
+#[inline(always)]
 fn horizontal(source: &[u8], width: usize, kernels: &Kernels) -> Vec<u8> {
     let stride = width * CHANNELS;
     let out_stride = kernels.len() * CHANNELS;
     let rows = source.len() / stride;
     let (begin, end) = kernels.span();
     let mut out = vec![0u8; rows * out_stride];
-    // Pixel by pixel, the same pixel of all rows of the strip.
-    let mut strip = vec![[0u8; LANES]; end - begin];
+    let mut strip = vec![[0u8; STRIP_BYTES]; end - begin];
     for (strip_rows, out_rows) in source.chunks(stride * STRIP_ROWS).zip(out.chunks_mut(out_stride * STRIP_ROWS)) {
         for (row, pixels) in strip_rows.chunks_exact(stride).enumerate() {
-            let pixels = pixels[begin * CHANNELS..end * CHANNELS].chunks_exact(CHANNELS);
-            for (lanes, pixel) in strip.iter_mut().zip(pixels) {
-                lanes[row * CHANNELS..(row + 1) * CHANNELS].copy_from_slice(pixel);
-            }
+            put_row(&mut strip, row, &pixels[begin * CHANNELS..end * CHANNELS]);
         }
         for index in 0..kernels.len() {
             let (first, weights) = kernels.get(index);
             let lanes = &strip[first - begin..first - begin + weights.len()];
-            let pixels = sums(weights.iter().copied().zip(lanes));
+            let mut pixels = [0; STRIP_BYTES];
+            for (block, pixels) in pixels.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+                let lanes = lanes.iter().map(|lanes| &lanes.as_chunks().0[block]);
+                *pixels = sums(weights.iter().copied().zip(lanes));
+            }
             for (row, pixel) in out_rows.chunks_exact_mut(out_stride).zip(pixels.chunks_exact(CHANNELS)) {
                 row[index * CHANNELS..(index + 1) * CHANNELS].copy_from_slice(pixel);
             }
@@ -278,7 +311,27 @@ fn horizontal(source: &[u8], width: usize, kernels: &Kernels) -> Vec<u8> {
     out
 }
 
+/// Puts a row into a strip, which holds pixel by pixel the same pixel of all its rows.
+///
+/// Not inlined, so that the compiler does not gather and scatter here: that is slower.
+#[inline(never)]
+fn put_row(strip: &mut [[u8; STRIP_BYTES]], row: usize, pixels: &[u8]) {
+    let place = row * CHANNELS;
+    // Four bytes move at once; the row below writes over the fourth. There is none below the last.
+    let mut done = 0;
+    if place + 4 <= STRIP_BYTES {
+        for (lanes, pixel) in strip.iter_mut().zip(pixels.windows(4).step_by(CHANNELS)) {
+            lanes[place..place + 4].copy_from_slice(pixel);
+            done += 1;
+        }
+    }
+    for (lanes, pixel) in strip[done..].iter_mut().zip(pixels[done * CHANNELS..].chunks_exact(CHANNELS)) {
+        lanes[place..place + CHANNELS].copy_from_slice(pixel);
+    }
+}
+
 /// Filters `source` (rows of `stride` bytes, the first of them row `first_row` of the image) along y.
+#[inline(always)]
 fn vertical(source: &[u8], stride: usize, first_row: usize, kernels: &Kernels) -> Vec<u8> {
     let mut out = vec![0u8; kernels.len() * stride];
     for (index, out_row) in out.chunks_exact_mut(stride).enumerate() {

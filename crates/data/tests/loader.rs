@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dualenc_data::{BadImages, BadSamplePolicy, Batch, CaptionMode, ImageRef, LoaderOptions, PairLoader, load_pixels};
+use dualenc_data::{
+    Augment, BadImages, BadSamplePolicy, Batch, CaptionMode, ImageRef, LoaderOptions, PairLoader, load_pixels,
+};
 
 use crate::support::{options, write_dataset};
 
@@ -29,6 +31,7 @@ fn batches_hold_what_the_plan_says() {
         batches.iter().map(|batch| (batch.step, batch.epoch)).collect::<Vec<_>>(),
         [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
     );
+    assert!(batches[0].waited > Duration::ZERO, "nobody has a batch at once");
     for batch in &batches {
         let (epoch, step_in_epoch) = plan.locate(batch.step).unwrap();
         let expected = plan.batch(epoch, step_in_epoch);
@@ -39,6 +42,23 @@ fn batches_hold_what_the_plan_says() {
         }
         assert!(batch.tokens.ids.iter().all(|ids| ids[0] == 2 && *ids.last().unwrap() == 3), "{:?}", batch.tokens);
     }
+}
+
+#[test]
+fn views_differ_by_epoch_and_not_by_worker_or_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 8, 1, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 8, false);
+    options.num_steps = 2;
+    let plain = all(options.clone());
+    options.augment = Some(Augment { crop_scale: Some([0.3, 0.9]), flip: 0.5, ..Augment::default() });
+    let whole = all(LoaderOptions { workers: 1, ..options.clone() });
+    assert_eq!(plain[0].pixels, plain[1].pixels);
+    assert_ne!(whole[0].pixels, plain[0].pixels);
+    assert_ne!(whole[0].pixels, whole[1].pixels);
+    assert_eq!(whole[0].pixels.len(), plain[0].pixels.len());
+    let resumed = all(LoaderOptions { workers: 4, start_step: 1, num_steps: 1, ..options });
+    assert_equal(&resumed[0], &whole[1]);
 }
 
 #[test]

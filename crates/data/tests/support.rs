@@ -95,6 +95,7 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         start_step: 0,
         num_steps: 0,
         processor: Some(Arc::new(dualenc_data::ImageProcessor::standard("vit", Some(16)))),
+        augment: None,
         tokens,
         bad: BadSamplePolicy { max_bad_fraction: 0.2 },
         bad_images: BadImages::default(),

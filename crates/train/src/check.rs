@@ -34,6 +34,9 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let assembly = Assembly::from_config(config, &compute, observer)?;
     observer.on(Event::Groups(&param_groups(&assembly.model)));
     findings.facts.push(format!("images: {}", assembly.processor.describe()));
+    if let Some(augment) = &config.data.augment {
+        findings.facts.push(format!("training images are varied: {}", augment.describe()));
+    }
     for (name, section) in &config.eval {
         Evaluation::open(name, section)?;
         findings.facts.push(format!("evaluation `{name}` can run"));

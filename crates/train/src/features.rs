@@ -182,7 +182,10 @@ impl ImageFeatures {
 }
 
 /// Runs `work` so that the parallel loops inside it stay on one thread.
-fn one_thread<R: Send>(work: impl FnOnce() -> Result<R, TrainError> + Send) -> Result<R, TrainError> {
+///
+/// # Errors
+/// Those of `work`.
+pub fn one_thread<R: Send>(work: impl FnOnce() -> Result<R, TrainError> + Send) -> Result<R, TrainError> {
     match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),

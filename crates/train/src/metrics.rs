@@ -31,6 +31,9 @@ pub struct TrainRecord {
     pub num_duplicates: usize,
     /// Wall-clock speed of this step; the one figure that is not reproducible.
     pub pairs_per_sec: f64,
+    /// Share of this step's time in which the loop waited for its batch, from 0 to 1. Told, not written: no two runs agree.
+    #[serde(skip)]
+    pub loader_wait: f64,
 }
 
 /// An evaluation line.

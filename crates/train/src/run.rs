@@ -247,6 +247,7 @@ impl Run {
             start_step: self.step,
             num_steps: self.total_steps.saturating_sub(self.step),
             processor: self.features.is_none().then(|| Arc::clone(&self.processor)),
+            augment: self.config.data.augment,
             tokens: self.tokens.clone(),
             bad: self.bad_policy(),
             bad_images: self.bad_images.clone(),

@@ -69,6 +69,7 @@ pub fn train(
         run.guard_finite(&batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
         run.update(outcome.gradients, outcome.grad_norm, learning_rate)?;
 
+        let seconds = started.elapsed().as_secs_f64();
         let record = TrainRecord {
             step: run.step,
             epoch: run.step as f64 / run.steps_per_epoch as f64,
@@ -78,7 +79,8 @@ pub fn train(
             logit_scale: logit_scale.exp(),
             grad_norm: outcome.grad_norm,
             num_duplicates: outcome.num_duplicates,
-            pairs_per_sec: batch.pairs.len() as f64 / started.elapsed().as_secs_f64(),
+            pairs_per_sec: batch.pairs.len() as f64 / seconds,
+            loader_wait: batch.waited.as_secs_f64() / seconds,
         };
         run.metrics.train(&record)?;
         observer.on(Event::Step(&record));

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use dualenc_data::{CaptionMode, Source};
+use dualenc_data::{Augment, CaptionMode, Source};
 use dualenc_model::{Lock, Pool};
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +146,9 @@ pub struct DataSection {
     /// Share of the samples that may be unreadable, from 0 to 1; beyond it the run stops. Default 0.01.
     #[serde(default = "default::max_bad_fraction")]
     pub max_bad_fraction: f64,
+    /// How training images are varied: a table `[data.augment]`, whose keys are those of [`Augment`]. Not with kept features of
+    /// a locked image tower. Default: not at all.
+    pub augment: Option<Augment>,
     /// Where the pairs are: a table such as `[data.train.csv]`. Required; the kinds are those of
     /// [`Source`].
     pub train: Source,

@@ -87,6 +87,17 @@ captions = "one"
 workers = 1
 max_bad_fraction = 0
 
+[data.augment]
+crop_scale = [0.5, 0.75]
+crop_ratio = [0.8, 1.25]
+flip = 0.5
+brightness = 0.1
+contrast = 0.2
+saturation = 0.3
+hue = 0.05
+rand_ops = 2
+rand_magnitude = 5
+
 [data.train.jsonl]
 path = "pairs.jsonl"
 image = "file"

@@ -49,6 +49,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     towers(config, &mut rules);
     whitening(config, &mut rules);
     data(config, &mut rules);
+    augment(config, &mut rules);
     optimiser(config, &mut rules);
     duration(config, &mut rules);
     storage(config, &mut rules);
@@ -173,6 +174,24 @@ fn data(config: &RunConfig, rules: &mut Rules) {
     rules.check(data.workers != Some(0), "data.workers", 0, "at least 1", "leave the key out to use every core");
     let share = data.max_bad_fraction;
     rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a share from 0 to 1", "");
+}
+
+fn augment(config: &RunConfig, rules: &mut Rules) {
+    let Some(augment) = &config.data.augment else { return };
+    if let Some((key, expected)) = augment.problem() {
+        let key = format!("data.augment.{key}");
+        rules.refuse(&key, &[], format!("`{key}` is out of range, expected {expected}"), "");
+    }
+    if !config.model.lock.image.trains() && config.cache.enabled {
+        rules.refuse(
+            "data.augment",
+            &["model.lock", "cache.enabled"],
+            "`data.augment` is given, but the image tower is locked and its features are computed once and kept: no epoch \
+             would see another view"
+                .to_owned(),
+            "leave it out, or set `cache.enabled = false` and let every epoch run the tower anew",
+        );
+    }
 }
 
 fn optimiser(config: &RunConfig, rules: &mut Rules) {

@@ -501,3 +501,15 @@ run.toml:8:49: `model.image_projection.whitening` is 0.6, but it is computed fro
   help: leave `cache.enabled` at `true`"#
     );
 }
+
+#[test]
+fn views_that_no_epoch_would_see_and_strengths_out_of_range() {
+    let found = errors(&[("[train]", "[data.augment]\nflip = 2\n\n[train]")], &[]);
+    assert_eq!(
+        found,
+        r#"2 problems in the config `run.toml`
+run.toml:12:1: `data.augment` is given, but the image tower is locked and its features are computed once and kept: no epoch would see another view
+  help: leave it out, or set `cache.enabled = false` and let every epoch run the tower anew
+run.toml:13:8: `data.augment.flip` is out of range, expected a probability from 0 to 1"#
+    );
+}

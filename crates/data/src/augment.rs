@@ -1,0 +1,489 @@
+//! Random views of training images: crop, flip, colour. What is drawn is a pure function of (seed, epoch, image), so that
+//! a resumed run sees what an uninterrupted one does.
+//!
+//! Definitions are those of torchvision 0.29's transforms on Pillow images; the random numbers are not torch's.
+
+use serde::{Deserialize, Serialize};
+
+use crate::image::RgbImage;
+use crate::order::mix;
+
+/// The word of [`mix`] that keeps views apart from the order of the samples and the choice of captions.
+const VIEW: u64 = 0xa06;
+
+/// Tries at a crop that fits before the middle is taken (`RandomResizedCrop.get_params`).
+const CROP_TRIES: usize = 10;
+
+/// Largest `rand_magnitude`: torchvision's `num_magnitude_bins` less one.
+const MOST_MAGNITUDE: f64 = 30.0;
+
+/// `[data.augment]`: how training images are varied from epoch to epoch. Each key left out leaves its step out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Augment {
+    /// Least and largest share of the image's area that a random crop keeps; it replaces the processor's own resize and
+    /// crop. Such as [0.9, 1.0] (open_clip) or [0.08, 1.0] (torchvision's `RandomResizedCrop`). Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop_scale: Option<[f64; 2]>,
+    /// Least and largest width of that crop as a multiple of its height. Default [0.75, 1.3333] (`RandomResizedCrop`).
+    pub crop_ratio: [f64; 2],
+    /// Probability of a horizontal flip. Default 0: captions name left and right.
+    pub flip: f64,
+    /// Strength of random brightness: a factor from 1 - x to 1 + x. Default 0 (this and the next three: `ColorJitter`).
+    pub brightness: f64,
+    /// The same of contrast. Default 0.
+    pub contrast: f64,
+    /// The same of saturation. Default 0.
+    pub saturation: f64,
+    /// Largest turn of the hue, of a full turn, at most 0.5. Default 0.
+    pub hue: f64,
+    /// Operations drawn for each image from RandAugment's (Cubuk et al., arXiv:1909.13719) without rotation, shearing and
+    /// sharpness. Default 0; torchvision's is 2.
+    pub rand_ops: usize,
+    /// Their strength, from 0 to 30. Default 9 (torchvision's).
+    pub rand_magnitude: f64,
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self {
+            crop_scale: None,
+            crop_ratio: [3.0 / 4.0, 4.0 / 3.0],
+            flip: 0.0,
+            brightness: 0.0,
+            contrast: 0.0,
+            saturation: 0.0,
+            hue: 0.0,
+            rand_ops: 0,
+            rand_magnitude: 9.0,
+        }
+    }
+}
+
+impl Augment {
+    /// The view of image `index` in `epoch`, before its size is known.
+    #[must_use]
+    pub fn view(&self, seed: u64, epoch: u64, index: usize) -> View {
+        View { augment: *self, draws: Draws { key: mix(seed, &[VIEW, epoch, index as u64]), drawn: 0 } }
+    }
+
+    /// The first key whose value makes no sense, with what was expected.
+    #[must_use]
+    pub fn problem(&self) -> Option<(&'static str, &'static str)> {
+        let rising = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
+        let strengths = [("brightness", self.brightness), ("contrast", self.contrast), ("saturation", self.saturation)];
+        if self.crop_scale.is_some_and(|scale| !rising(scale) || scale[1] > 1.0) {
+            return Some(("crop_scale", "two rising shares above 0 and at most 1"));
+        }
+        if !rising(self.crop_ratio) {
+            return Some(("crop_ratio", "two rising numbers above 0"));
+        }
+        if !(0.0..=1.0).contains(&self.flip) {
+            return Some(("flip", "a probability from 0 to 1"));
+        }
+        if let Some((key, _)) = strengths.into_iter().find(|(_, value)| !(0.0..f64::MAX).contains(value)) {
+            return Some((key, "a finite number of 0 or more"));
+        }
+        if !(0.0..=0.5).contains(&self.hue) {
+            return Some(("hue", "a share of a turn from 0 to 0.5"));
+        }
+        (!(0.0..=MOST_MAGNITUDE).contains(&self.rand_magnitude)).then_some(("rand_magnitude", "a number from 0 to 30"))
+    }
+
+    /// The steps in words, for a person.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        let mut words = Vec::new();
+        if let Some([low, high]) = self.crop_scale {
+            words.push(format!("random crop of {low} to {high} of the area"));
+        }
+        if self.flip > 0.0 {
+            words.push(format!("flip {} of the images", self.flip));
+        }
+        for (name, strength) in [
+            ("brightness", self.brightness),
+            ("contrast", self.contrast),
+            ("saturation", self.saturation),
+            ("hue", self.hue),
+        ] {
+            if strength > 0.0 {
+                words.push(format!("{name} by {strength}"));
+            }
+        }
+        if self.rand_ops > 0 {
+            words.push(format!("{} of RandAugment's operations at magnitude {}", self.rand_ops, self.rand_magnitude));
+        }
+        if words.is_empty() { "none".to_owned() } else { words.join(", ") }
+    }
+}
+
+/// A part of an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rect {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+/// What is done to one image in one epoch. [`View::crop`] comes first, then [`View::alter`].
+#[derive(Clone, Debug)]
+pub struct View {
+    augment: Augment,
+    draws: Draws,
+}
+
+impl View {
+    /// The random crop of `image`, in its own pixels; `None` where there is none.
+    pub(crate) fn crop(&mut self, image: &RgbImage) -> Option<RgbImage> {
+        let scale = self.augment.crop_scale?;
+        let rect = self.draws.rect((image.width, image.height), scale, self.augment.crop_ratio);
+        let stride = image.width as usize * 3;
+        let rows = image.data.chunks_exact(stride.max(1)).skip(rect.y as usize).take(rect.height as usize);
+        let columns = rect.x as usize * 3..(rect.x + rect.width) as usize * 3;
+        let data = rows.flat_map(|row| &row[columns.clone()]).copied().collect();
+        Some(RgbImage { width: rect.width, height: rect.height, data })
+    }
+
+    /// Flip and colours, in place.
+    pub(crate) fn alter(&mut self, image: &mut RgbImage) {
+        let Augment { flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude, .. } = self.augment;
+        if self.draws.unit() < flip {
+            flip_horizontally(image);
+        }
+        let mut jitters =
+            [(Colour::Brightness, brightness), (Colour::Contrast, contrast), (Colour::Saturation, saturation)]
+                .map(|(colour, strength)| (colour, strength, (1.0 - strength).max(0.0), 1.0 + strength))
+                .to_vec();
+        jitters.push((Colour::Hue, hue, -hue, hue));
+        self.draws.shuffle(&mut jitters);
+        for (colour, strength, low, high) in jitters {
+            let amount = self.draws.between(low, high);
+            if strength > 0.0 {
+                colour.apply(image, amount);
+            }
+        }
+        for _ in 0..rand_ops {
+            self.draws.rand_augment(image, rand_magnitude);
+        }
+    }
+}
+
+/// Random numbers that follow from a key.
+#[derive(Clone, Debug)]
+struct Draws {
+    key: u64,
+    drawn: u64,
+}
+
+impl Draws {
+    /// From 0 to less than 1, all 53 bits of a float's fraction random.
+    fn unit(&mut self) -> f64 {
+        self.drawn += 1;
+        (mix(self.key, &[self.drawn]) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn between(&mut self, low: f64, high: f64) -> f64 {
+        low + (high - low) * self.unit()
+    }
+
+    /// One of 0, 1, .. `count - 1`.
+    fn below(&mut self, count: u32) -> u32 {
+        ((self.unit() * f64::from(count)) as u32).min(count.saturating_sub(1))
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u32 + 1) as usize);
+        }
+    }
+
+    /// `RandomResizedCrop.get_params`.
+    fn rect(&mut self, (width, height): (u32, u32), scale: [f64; 2], ratio: [f64; 2]) -> Rect {
+        let area = f64::from(width) * f64::from(height);
+        for _ in 0..CROP_TRIES {
+            let target = area * self.between(scale[0], scale[1]);
+            let aspect = self.between(ratio[0].ln(), ratio[1].ln()).exp();
+            let w = (target * aspect).sqrt().round_ties_even() as u32;
+            let h = (target / aspect).sqrt().round_ties_even() as u32;
+            if (1..=width).contains(&w) && (1..=height).contains(&h) {
+                let (y, x) = (self.below(height - h + 1), self.below(width - w + 1));
+                return Rect { x, y, width: w, height: h };
+            }
+        }
+        let own = f64::from(width) / f64::from(height.max(1));
+        let part = |side: f64| (side.round_ties_even() as u32).max(1);
+        let (w, h) = if own < ratio[0] {
+            (width, part(f64::from(width) / ratio[0]).min(height))
+        } else if own > ratio[1] {
+            (part(f64::from(height) * ratio[1]).min(width), height)
+        } else {
+            (width, height)
+        };
+        Rect { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h }
+    }
+
+    /// One operation of torchvision's `RandAugment`, with its ranges.
+    fn rand_augment(&mut self, image: &mut RgbImage, magnitude: f64) {
+        let strength = magnitude / MOST_MAGNITUDE;
+        let operation = self.below(10);
+        let signed = if self.unit() < 0.5 { -strength } else { strength };
+        // 0.9 and 150 / 331 are the ends of torchvision's ranges; posterising keeps 8 to 4 bits.
+        let shift = |side: u32| (signed * 150.0 / 331.0 * f64::from(side)) as i64;
+        match operation {
+            1 => Colour::Brightness.apply(image, 1.0 + 0.9 * signed),
+            2 => Colour::Contrast.apply(image, 1.0 + 0.9 * signed),
+            3 => Colour::Saturation.apply(image, 1.0 + 0.9 * signed),
+            4 => {
+                let bits = 8 - (strength * 4.0).round_ties_even() as u32;
+                image.data.iter_mut().for_each(|value| *value &= (0xffu32 << (8 - bits)) as u8);
+            }
+            5 => {
+                let threshold = 255.0 * (1.0 - strength);
+                let solarize = |value: &mut u8| {
+                    if f64::from(*value) >= threshold {
+                        *value = 255 - *value;
+                    }
+                };
+                image.data.iter_mut().for_each(solarize);
+            }
+            6 => map_channels(image, auto_contrast),
+            7 => map_channels(image, equalize),
+            8 => translate(image, shift(image.width), 0),
+            9 => translate(image, 0, shift(image.height)),
+            _ => {}
+        }
+    }
+}
+
+/// A colour operation of `torchvision.transforms.functional` on Pillow images (`ImageEnhance`).
+#[derive(Clone, Copy, Debug)]
+enum Colour {
+    Brightness,
+    Contrast,
+    Saturation,
+    Hue,
+}
+
+impl Colour {
+    /// `amount` is a factor, or of the hue a part of a turn.
+    fn apply(self, image: &mut RgbImage, amount: f64) {
+        let amount = amount as f32;
+        let pixels = image.data.as_chunks_mut::<3>().0;
+        match self {
+            Self::Brightness => pixels.iter_mut().flatten().for_each(|value| *value = blend(0, *value, amount)),
+            Self::Contrast => {
+                let sum: u64 = pixels.iter().map(|pixel| u64::from(grey(*pixel))).sum();
+                let mean = (sum as f64 / pixels.len().max(1) as f64 + 0.5) as u8;
+                pixels.iter_mut().flatten().for_each(|value| *value = blend(mean, *value, amount));
+            }
+            Self::Saturation => pixels.iter_mut().for_each(|pixel| {
+                let grey = grey(*pixel);
+                *pixel = pixel.map(|value| blend(grey, value, amount));
+            }),
+            Self::Hue => pixels.iter_mut().for_each(|pixel| *pixel = turn_hue(*pixel, amount)),
+        }
+    }
+}
+
+/// Pillow's `Image.blend`, which cuts off and does not round.
+fn blend(from: u8, to: u8, amount: f32) -> u8 {
+    (f32::from(from) + amount * (f32::from(to) - f32::from(from))).clamp(0.0, 255.0) as u8
+}
+
+/// Pillow's luma (ITU-R 601-2, in 16-bit fixed point).
+fn grey([r, g, b]: [u8; 3]) -> u8 {
+    ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
+}
+
+/// The pixel with its hue moved by a part of a turn, in HSV.
+fn turn_hue(pixel: [u8; 3], turn: f32) -> [u8; 3] {
+    let [r, g, b] = pixel.map(f32::from);
+    let (most, least) = (r.max(g).max(b), r.min(g).min(b));
+    let range = most - least;
+    if range == 0.0 {
+        return pixel;
+    }
+    let sextant = if most == r {
+        (g - b) / range
+    } else if most == g {
+        (b - r) / range + 2.0
+    } else {
+        (r - g) / range + 4.0
+    };
+    let sextant = sextant + turn * 6.0;
+    // The value of a channel falls and rises with its distance from the hue.
+    let channel = |offset: f32| {
+        let k = (offset + sextant).rem_euclid(6.0);
+        (most - range * k.min(4.0 - k).clamp(0.0, 1.0)).round() as u8
+    };
+    [channel(5.0), channel(3.0), channel(1.0)]
+}
+
+fn flip_horizontally(image: &mut RgbImage) {
+    for row in image.data.chunks_exact_mut((image.width as usize * 3).max(1)) {
+        row.as_chunks_mut::<3>().0.reverse();
+    }
+}
+
+/// Moves the content; what comes in is black.
+fn translate(image: &mut RgbImage, dx: i64, dy: i64) {
+    let (width, height) = (i64::from(image.width), i64::from(image.height));
+    let mut moved = RgbImage::black(image.width, image.height);
+    let pixels = image.data.as_chunks::<3>().0;
+    for (place, pixel) in moved.data.as_chunks_mut::<3>().0.iter_mut().enumerate() {
+        let (x, y) = (place as i64 % width - dx, place as i64 / width - dy);
+        if (0..width).contains(&x) && (0..height).contains(&y) {
+            *pixel = pixels[(y * width + x) as usize];
+        }
+    }
+    *image = moved;
+}
+
+/// Replaces each channel's values by what `table` makes of its histogram.
+fn map_channels(image: &mut RgbImage, table: fn(&[u32; 256]) -> Option<[u8; 256]>) {
+    let pixels = image.data.as_chunks_mut::<3>().0;
+    for channel in 0..3 {
+        let mut histogram = [0; 256];
+        pixels.iter().for_each(|pixel| histogram[usize::from(pixel[channel])] += 1);
+        if let Some(table) = table(&histogram) {
+            pixels.iter_mut().for_each(|pixel| pixel[channel] = table[usize::from(pixel[channel])]);
+        }
+    }
+}
+
+/// `ImageOps.autocontrast` without cutoff; `None` changes nothing.
+fn auto_contrast(histogram: &[u32; 256]) -> Option<[u8; 256]> {
+    let low = histogram.iter().position(|&count| count > 0)?;
+    let high = histogram.iter().rposition(|&count| count > 0)?;
+    let scale = 255.0 / (high > low).then_some((high - low) as f64)?;
+    Some(std::array::from_fn(|value| ((value as f64 - low as f64) * scale).clamp(0.0, 255.0) as u8))
+}
+
+/// `ImageOps.equalize`; `None` changes nothing.
+fn equalize(histogram: &[u32; 256]) -> Option<[u8; 256]> {
+    let last = *histogram.iter().rfind(|&&count| count > 0)?;
+    let step = (histogram.iter().sum::<u32>() - last) / 255;
+    if step == 0 {
+        return None;
+    }
+    let mut sum = step / 2;
+    Some(histogram.map(|count| {
+        let value = (sum / step).min(255) as u8;
+        sum += count;
+        value
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn picture(width: u32, height: u32) -> RgbImage {
+        let data = (0..width * height * 3).map(|at| (at * 37 % 251) as u8).collect();
+        RgbImage { width, height, data }
+    }
+
+    fn altered(augment: Augment, epoch: u64, index: usize) -> RgbImage {
+        let mut view = augment.view(7, epoch, index);
+        let picture = picture(60, 40);
+        let mut image = view.crop(&picture).unwrap_or(picture);
+        view.alter(&mut image);
+        image
+    }
+
+    #[test]
+    fn a_view_follows_from_seed_epoch_and_image_alone() {
+        let augment = Augment {
+            crop_scale: Some([0.2, 1.0]),
+            flip: 0.5,
+            brightness: 0.4,
+            contrast: 0.4,
+            saturation: 0.4,
+            hue: 0.1,
+            rand_ops: 2,
+            ..Augment::default()
+        };
+        for index in 0..20 {
+            assert_eq!(altered(augment, 3, index), altered(augment, 3, index));
+            assert_ne!(altered(augment, 3, index), altered(augment, 4, index));
+            assert_ne!(altered(augment, 3, index), altered(augment, 3, index + 1));
+        }
+    }
+
+    #[test]
+    fn without_any_key_nothing_changes() {
+        assert_eq!(altered(Augment::default(), 0, 0), picture(60, 40));
+        assert_eq!(Augment::default().describe(), "none");
+    }
+
+    #[test]
+    fn a_flip_mirrors_columns_as_often_as_asked() {
+        let always = altered(Augment { flip: 1.0, ..Augment::default() }, 0, 0);
+        let original = picture(60, 40);
+        for (row, flipped) in original.data.chunks_exact(180).zip(always.data.chunks_exact(180)) {
+            let expected: Vec<u8> = row.chunks_exact(3).rev().flatten().copied().collect();
+            assert_eq!(flipped, expected);
+        }
+        let flips =
+            (0..2000).filter(|&index| altered(Augment { flip: 0.3, ..Augment::default() }, 0, index) != original);
+        let share = flips.count() as f64 / 2000.0;
+        // Five standard errors.
+        assert!((share - 0.3).abs() < 5.0 * (0.3 * 0.7 / 2000.0f64).sqrt(), "{share}");
+    }
+
+    #[test]
+    fn crops_lie_inside_and_their_areas_and_shapes_are_spread_as_asked() {
+        let (scale, ratio) = ([0.25, 0.75], [3.0 / 4.0, 4.0 / 3.0]);
+        let (mut areas, mut shapes) = (Vec::new(), Vec::new());
+        for index in 0..4000 {
+            let mut draws = Augment::default().view(1, 0, index).draws;
+            let rect = draws.rect((1000, 1000), scale, ratio);
+            assert!(rect.x + rect.width <= 1000 && rect.y + rect.height <= 1000, "{rect:?}");
+            areas.push(f64::from(rect.width) * f64::from(rect.height) / 1e6);
+            shapes.push((f64::from(rect.width) / f64::from(rect.height)).ln());
+        }
+        // Sides are whole pixels, so the bounds are met to a pixel.
+        assert!(areas.iter().all(|area| (0.249..=0.751).contains(area)));
+        assert!(shapes.iter().all(|shape| shape.abs() <= (4.0f64 / 3.0).ln() + 3e-3));
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
+        // Uniform: means of 0.5 and 0, five standard errors. Crops of 0.75 that are too wide are drawn again: less than 1%.
+        assert!((mean(&areas) - 0.5).abs() < 5.0 * 0.5 / (12.0f64 * 4000.0).sqrt() + 0.005, "{}", mean(&areas));
+        assert!(mean(&shapes).abs() < 5.0 * 0.575 / (12.0f64 * 4000.0).sqrt(), "{}", mean(&shapes));
+        areas.sort_by(f64::total_cmp);
+        assert!((areas[1000] - 0.375).abs() < 0.02 && (areas[3000] - 0.625).abs() < 0.02);
+    }
+
+    #[test]
+    fn where_no_crop_fits_the_middle_is_taken() {
+        let rect = Augment::default().view(1, 0, 0).draws.rect((1000, 10), [1.0, 1.0], [3.0 / 4.0, 4.0 / 3.0]);
+        assert_eq!(rect, Rect { x: 493, y: 0, width: 13, height: 10 });
+    }
+
+    #[test]
+    fn colours_follow_their_definitions() {
+        let one = |pixel: [u8; 3], colour: Colour, amount| {
+            let mut image = RgbImage { width: 1, height: 1, data: pixel.to_vec() };
+            colour.apply(&mut image, amount);
+            image.data
+        };
+        assert_eq!(one([100, 50, 200], Colour::Brightness, 1.5), [150, 75, 255]);
+        assert_eq!(one([100, 50, 200], Colour::Saturation, 0.0), [82, 82, 82]);
+        assert_eq!(one([100, 50, 200], Colour::Contrast, 0.0), [82, 82, 82]);
+        assert_eq!(one([255, 0, 0], Colour::Hue, 1.0 / 3.0), [0, 255, 0]);
+        assert_eq!(one([10, 200, 90], Colour::Hue, 0.0), [10, 200, 90]);
+        assert_eq!(one([10, 200, 90], Colour::Hue, -1.0 / 3.0), [200, 90, 10]);
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_named() {
+        let problem = |augment: Augment| augment.problem().map(|(key, _)| key);
+        assert_eq!(problem(Augment::default()), None);
+        assert_eq!(problem(Augment { crop_scale: Some([0.5, 1.5]), ..Augment::default() }), Some("crop_scale"));
+        assert_eq!(problem(Augment { crop_ratio: [2.0, 1.0], ..Augment::default() }), Some("crop_ratio"));
+        assert_eq!(problem(Augment { flip: 2.0, ..Augment::default() }), Some("flip"));
+        assert_eq!(problem(Augment { contrast: f64::NAN, ..Augment::default() }), Some("contrast"));
+        assert_eq!(problem(Augment { hue: 0.6, ..Augment::default() }), Some("hue"));
+        assert_eq!(problem(Augment { rand_magnitude: 31.0, ..Augment::default() }), Some("rand_magnitude"));
+    }
+}

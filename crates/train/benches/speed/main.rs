@@ -1,0 +1,94 @@
+//! How fast the parts are: `cargo bench -p dualenc-train --bench speed -- NAME [--rounds N]`.
+//!
+//! With `--rounds` it measures that often and prints one JSON line. Without, it prints a line when it is ready, then
+//! measures once for each line it reads, so that `scripts/bench.py` can take turns between it and PyTorch.
+
+#![expect(clippy::print_stdout, reason = "what it measures is its output")]
+
+mod images;
+mod models;
+mod roofs;
+
+use std::error::Error;
+use std::io::BufRead;
+use std::time::Instant;
+
+/// Something to measure, set up.
+pub(crate) struct Work {
+    /// Floating-point operations of a round, a multiplication and an addition counted as two; 0: not counted.
+    pub flops: f64,
+    /// Bytes read and written in a round; 0: not counted.
+    pub bytes: f64,
+    /// Images of a round; 0: none.
+    pub images: usize,
+    /// One round.
+    pub round: Box<dyn FnMut() -> Result<(), Box<dyn Error>>>,
+}
+
+const USAGE: &str = "usage: speed NAME [--rounds N]; NAME is one of vit, bert, bert-captions, infonce, images-jpeg, \
+                     images-jpeg-large, images-png, gemm, gemm-mlp, memory";
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // Cargo adds `--bench`.
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let (name, rounds) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [name] => (name, None),
+        [name, "--rounds", rounds] => (name, Some(rounds.parse::<usize>()?)),
+        _ => return Err(USAGE.into()),
+    };
+    let mut work = match name {
+        "vit" => models::vit()?,
+        "bert" => models::bert(&[32; 64])?,
+        "bert-captions" => models::bert(&models::caption_lengths()?)?,
+        "infonce" => models::infonce()?,
+        "images-jpeg" | "images-jpeg-large" | "images-png" => images::load(name)?,
+        "gemm" => roofs::gemm([2048, 2048, 2048]),
+        // The first linear of a MiniLM-sized block.
+        "gemm-mlp" => roofs::gemm([2048, 1536, 384]),
+        "memory" => roofs::copy(),
+        _ => return Err(USAGE.into()),
+    };
+    // Threads start and memory is taken before anything counts.
+    (work.round)()?;
+    match rounds {
+        Some(rounds) => {
+            let ms: Vec<f64> = (0..rounds).map(|_| measure(&mut work)).collect::<Result<_, _>>()?;
+            print(name, &work, &ms);
+        }
+        None => {
+            print(name, &work, &[]);
+            for line in std::io::stdin().lock().lines() {
+                line?;
+                let ms = measure(&mut work)?;
+                print(name, &work, &[ms]);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Milliseconds of a round.
+fn measure(work: &mut Work) -> Result<f64, Box<dyn Error>> {
+    let started = Instant::now();
+    (work.round)()?;
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+fn print(name: &str, work: &Work, ms: &[f64]) {
+    let Work { flops, bytes, images, .. } = work;
+    let peak_rss_mb = peak_rss_mb();
+    println!(
+        "{}",
+        serde_json::json!({
+            "name": name, "ms": ms, "peak_rss_mb": peak_rss_mb, "flops": flops, "bytes": bytes, "images": images,
+        })
+    );
+}
+
+/// The most memory that this process has had, in MB; 0 where the system does not tell.
+fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.map_or(0.0, |kib| kib * 1024.0 / 1e6)
+}
