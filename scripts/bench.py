@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Measures dualenc beside PyTorch, taking turns, and prints the table of docs/PERFORMANCE.md. Started by scripts/bench.sh.
 
-    scripts/bench.sh [ROW]... [--rounds N] [--quick] [--write FILE]
+    scripts/bench.sh [ROW]... [--rounds N] [--quick] [--write FILE] [--busy]
 
-ROW: vit bert bert-captions infonce memory images-jpeg images-jpeg-large images-png first-step lit; default: all but those whose
+ROW: vit bert bert-captions infonce images-jpeg images-jpeg-large images-png first-step lit; default: all but those whose
 data are not there. `--quick` takes fewer rounds and 2 epochs, to see whether all runs. `--write` puts the lines measured into
-the table of FILE; other lines of it stay if they are of the same machine and versions.
+the table of FILE; other lines of it stay if they are of the same machine and versions. Figures taken while other processes
+keep more than a tenth of the cores busy are written only with `--busy`.
 """
 
 import argparse
@@ -27,6 +28,8 @@ WORK = ROOT / "runs/bench"
 DUALENC = Path(os.environ["DUALENC"])
 SPEED = Path(os.environ["DUALENC_SPEED"])
 EPOCHS, BATCH = 20, 256
+# Share of the cores that others may keep busy before figures count as spoilt: a core of ten.
+MOST_BUSY = 0.1
 BEGIN, END = "<!-- measured: scripts/bench.sh writes from here -->", "<!-- to here -->"
 
 # Rows in which both sides are measured in turns, with what is to be reached.
@@ -82,6 +85,22 @@ class Worker:
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
+
+
+def busy() -> float:
+    """Share of the cores that other processes keep busy, over two seconds in which this one and its workers rest. PyTorch's
+    threads wait for one another and lose more by that than ours: figures of a busy machine flatter dualenc."""
+    if not Path("/proc/stat").exists():
+        return 0.0
+
+    def ticks() -> tuple[int, int]:
+        values = [int(value) for value in Path("/proc/stat").read_text().split("\n")[0].split()[1:9]]
+        return sum(values), values[3] + values[4]
+
+    before = ticks()
+    time.sleep(2)
+    total, idle = (after - first for after, first in zip(ticks(), before))
+    return 1 - idle / max(total, 1)
 
 
 def side_by_side(name: str, rounds: int) -> list[Line]:
@@ -278,6 +297,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", choices=[[], *SIDE_BY_SIDE, "first-step", "lit"], metavar="ROW", help="default: all")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--busy", action="store_true", help="write figures of a busy machine too")
     parser.add_argument("--write", type=Path)
     arguments = parser.parse_args()
     rounds = 3 if arguments.quick else arguments.rounds
@@ -289,6 +309,7 @@ def main() -> None:
     for name in ("images-jpeg", "images-jpeg-large"):
         if name in rows:
             subprocess.run([sys.executable, ROOT / "scripts/bench_images.py", name], check=True)
+    others = [busy()]
     roof = roofs(rounds)
     print(roof, file=sys.stderr)
     lines = []
@@ -297,11 +318,15 @@ def main() -> None:
         lines += measured
         for line in measured:
             print(line, file=sys.stderr)
-    print(table([str(line) for line in lines], f"{machine()}; {roof}"))
-    if arguments.write and arguments.quick:
-        sys.exit("error: `--quick` figures are not written")
+        others.append(busy())
+    facts = f"{roof}; other processes kept at most {100 * max(others):.0f} % of the cores busy between the rows"
+    print(table([str(line) for line in lines], f"{machine()}; {facts}"))
+    if max(others) > MOST_BUSY:
+        print("warning: other processes are at work; such figures flatter dualenc (PyTorch's threads wait for one another)", file=sys.stderr)
+    if arguments.write and (arguments.quick or max(others) > MOST_BUSY and not arguments.busy):
+        sys.exit("error: figures of `--quick`, and of a busy machine without `--busy`, are not written")
     if arguments.write:
-        write(arguments.write, lines, machine(), roof)
+        write(arguments.write, lines, machine(), facts)
 
 
 if __name__ == "__main__":
