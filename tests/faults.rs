@@ -117,7 +117,10 @@ fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
         session.succeed(&[TRAIN.as_slice(), &sets, more].concat());
     };
     let losses = |run: &str| crate::support::column(&session.metrics(run, "train"), "loss");
-    let stores = || fs::read_dir(session.path("cache")).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    let stores = || {
+        let files = fs::read_dir(session.path("cache")).unwrap().map(|entry| entry.unwrap().path());
+        files.filter(|path| path.extension().unwrap() == "values").collect::<Vec<_>>()
+    };
 
     train("first", &[]);
     let [store] = stores().try_into().unwrap();

@@ -37,6 +37,8 @@ pub enum Command {
     Embed(EmbedArguments),
     /// Write a model as a directory that transformers loads.
     Export(ExportArguments),
+    /// Compute the features of the locked towers ahead of training, and keep them.
+    Cache(ConfigArguments),
     /// Validate config, towers and data without training.
     Check(ConfigArguments),
     /// Tell what a directory holds: towers, whole models, runs and checkpoints.

@@ -7,8 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use dualenc_train::config::{EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Assembly, Compute, EmbedRequest, Encoder, EvalRecord, Evaluation, Event, ImageFeatures, Observer, Outcome,
-    StopFlag, TrainError,
+    Assembly, Compute, EmbedRequest, Encoder, EvalRecord, Evaluation, Event, LockedFingerprints, LockedTowers,
+    Observer, Outcome, StopFlag, TrainError, cache_of,
 };
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -77,7 +77,7 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
             let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
             let dir = arguments.checkpoint.as_deref().unwrap_or(&config.run.dir);
             let assembly = Assembly::from_dir(dir, &compute, reporter)?;
-            evaluate(&evaluations, &assembly, &compute, reporter)?
+            evaluate(&evaluations, &assembly, Some(&config), &compute, reporter)?
         }
         (None, Some(dir), Some(task)) => {
             let section = EvalSection {
@@ -97,7 +97,7 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
             let evaluation = Evaluation::open(name, &section)?;
             let compute = Compute::select(device.unwrap_or("cpu"), None)?;
             let assembly = Assembly::from_dir(dir, &compute, reporter)?;
-            evaluate(&[evaluation], &assembly, &compute, reporter)?
+            evaluate(&[evaluation], &assembly, assembly.config.as_ref(), &compute, reporter)?
         }
         // clap asks for one of the two, and for a task with a model.
         _ => Vec::new(),
@@ -162,40 +162,39 @@ fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
     Ok(config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?)
 }
 
+/// Features come from the cache of `config`, where there is one: a feature is found by its tower, so any model may ask.
 fn evaluate(
     evaluations: &[Evaluation],
     assembly: &Assembly,
+    config: Option<&RunConfig>,
     compute: &Compute,
     reporter: &mut Reporter,
 ) -> anyhow::Result<Vec<EvalRecord>> {
     let model = assembly.model.valid();
-    let mut features = kept_features(assembly, compute)?;
+    let (stop, workers) = (StopFlag::default(), compute.threads);
+    // Not begun here: a run may be evaluated where nothing can be written.
+    let cache = config.and_then(cache_of).filter(|(dir, _)| dir.is_dir());
+    let locked = LockedTowers::new(&model, &assembly.processor, compute, workers, &stop);
+    let locked = match cache {
+        Some(cache) => locked.kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
+        None => locked,
+    };
     let mut found = Vec::new();
     for evaluation in evaluations {
         let encoder = Encoder {
             model: &model,
             tokenizer: &assembly.tokenizer,
+            locked: &locked,
             compute,
-            workers: compute.threads,
-            stop: &StopFlag::default(),
+            workers,
+            stop: &stop,
             batch_size: evaluation.batch_size,
         };
-        let metrics = evaluation.run(&encoder, features.as_mut(), &assembly.processor, reporter)?;
+        let metrics = evaluation.run(&encoder, &assembly.processor, reporter)?;
         let (name, task) = (evaluation.name.clone(), evaluation.task().to_owned());
         found.push(EvalRecord { step: assembly.step.unwrap_or(0), name, task, metrics });
     }
     Ok(found)
-}
-
-/// The feature cache of the run that a model comes from, where its image tower is locked.
-fn kept_features(assembly: &Assembly, compute: &Compute) -> anyhow::Result<Option<ImageFeatures>> {
-    let Some(config) = assembly.config.as_ref().filter(|config| config.cache.enabled) else { return Ok(None) };
-    if !assembly.model.image_tower.is_locked() || !config.cache_dir().is_dir() {
-        return Ok(None);
-    }
-    let tower = assembly.model.image_tower.clone();
-    let features = ImageFeatures::new(tower, Arc::clone(&assembly.processor), compute.clone(), compute.threads);
-    Ok(Some(features.cached(&config.cache_dir())?))
 }
 
 pub fn embed(arguments: EmbedArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
@@ -231,6 +230,27 @@ pub fn inspect(arguments: InspectArguments, reporter: &mut Reporter) -> anyhow::
     reporter.finish();
     let value = serde_json::to_value(&found)?;
     print_results(arguments.json.as_deref(), || value, |out| inspection::print(out, &found))?;
+    Ok(None)
+}
+
+pub fn cache(arguments: ConfigArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
+    let config = load_config(&arguments)?;
+    let stop = catch_signals()?;
+    let filled = match dualenc_train::fill(&config, &stop, reporter) {
+        Err(TrainError::Stopped { signal }) => {
+            reporter.on(Event::Note("stopped by a signal; what was computed is kept".to_owned()));
+            return Ok(Some(u8::try_from(signal).unwrap_or(u8::MAX)));
+        }
+        filled => filled?,
+    };
+    reporter.finish();
+    let mut out = std::io::stdout().lock();
+    for tower in &filled {
+        let (what, total, computed, kept) = (tower.what, tower.total, tower.counts.computed, tower.counts.kept);
+        let bad = if tower.bad > 0 { format!(", {} cannot be used", tower.bad) } else { String::new() };
+        let (bytes, path) = (tower.bytes, tower.path.display());
+        writeln!(out, "{total} {what}: {computed} computed, {kept} already there{bad}; {bytes} bytes in {path}")?;
+    }
     Ok(None)
 }
 

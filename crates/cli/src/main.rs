@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         Command::Embed(command) => commands::embed(command, &mut reporter),
         Command::Export(command) => commands::export(command, &mut reporter),
         Command::Inspect(command) => commands::inspect(command, &mut reporter),
+        Command::Cache(command) => commands::cache(command, &mut reporter),
         Command::Check(command) => commands::check(command, &mut reporter),
     };
     reporter.finish();

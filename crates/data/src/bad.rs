@@ -67,12 +67,6 @@ impl BadImages {
         self.lock().in_order.clone()
     }
 
-    /// Their indices, as [`crate::LoaderOptions::known_bad`] takes them.
-    #[must_use]
-    pub fn indices(&self) -> HashSet<usize> {
-        self.lock().indices.clone()
-    }
-
     /// Compares their number with the limit.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! A bad image is replaced by the next pair of the data set, so every batch is whole and the replacement is the same in
 //! every run, with pixels or with cached features.
 
-use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -17,6 +17,7 @@ use crate::dataset::{CaptionMode, Dataset, Pair};
 use crate::error::DataError;
 use crate::image::{Limits, decode};
 use crate::image_ref::ImageRef;
+use crate::kept::{ContentHash, KeptImages};
 use crate::order::Plan;
 use crate::ordered_map::{ordered_map, panic_message};
 use crate::processor::ImageProcessor;
@@ -42,18 +43,21 @@ pub struct LoaderOptions {
     pub start_step: u64,
     /// How many steps to give.
     pub num_steps: u64,
-    /// Processing of the images; `None` to load no pixels (their features are cached).
-    pub processor: Option<Arc<ImageProcessor>>,
-    /// How images are varied from epoch to epoch; for training only.
+    /// Processing of the images.
+    pub processor: Arc<ImageProcessor>,
+    /// How images are varied; for training only.
     pub augment: Option<Augment>,
+    /// How many views of an image there are, in turn: epoch `e` gives view `e` modulo this. 1: every epoch gives the same;
+    /// `NonZeroU64::MAX`: each gives its own.
+    pub views: NonZeroU64,
+    /// What is kept of some images, which then need no pixels; `None` to load the pixels of all.
+    pub kept: Option<Arc<dyn KeptImages>>,
     /// The captions' tokens.
     pub tokens: Tokens,
     /// How many unusable images to bear.
     pub bad: BadSamplePolicy,
     /// Where unusable images are recorded; share it between the loaders of a run.
     pub bad_images: BadImages,
-    /// Images known to be unusable: replaced like those found so, without being read or reported.
-    pub known_bad: Arc<HashSet<usize>>,
     /// Threads.
     pub workers: usize,
 }
@@ -65,16 +69,29 @@ pub struct Batch {
     pub step: u64,
     /// Epoch, 0-based.
     pub epoch: u64,
+    /// Of its images.
+    pub view: u64,
     /// What is in it, after replacement of bad images.
     pub pairs: Vec<Pair>,
-    /// `[batch, 3, height, width]`, flat; empty when no processor was given.
+    /// `[loaded, 3, height, width]`, flat.
     pub pixels: Vec<f32>,
+    /// Which of the pairs have pixels, in order: all but those of which something is kept.
+    pub loaded: Vec<LoadedImage>,
     /// One sequence a pair.
     pub tokens: TokenBatch,
     /// Images first found unusable in this batch.
     pub skipped: Vec<Skipped>,
     /// How long the consumer had to wait for it.
     pub waited: Duration,
+}
+
+/// A pair whose image was decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// Its place among the pairs of the batch.
+    pub pair: usize,
+    /// To keep something of it under, where that is done.
+    pub content: Option<ContentHash>,
 }
 
 /// Reads, decodes and processes one image: `[3, height, width]`, flat.
@@ -85,9 +102,25 @@ pub fn load_pixels(image: &ImageRef, processor: &ImageProcessor) -> Result<Vec<f
     load_view(image, processor, None)
 }
 
-fn load_view(image: &ImageRef, processor: &ImageProcessor, view: Option<View>) -> Result<Vec<f32>, DataError> {
-    let bytes = image.read()?;
-    let decoded = decode(&bytes, &Limits::default()).map_err(|source| image.fail(source))?;
+/// The same in one view of the image.
+///
+/// # Errors
+/// [`DataError::Image`].
+pub fn load_view(image: &ImageRef, processor: &ImageProcessor, view: Option<View>) -> Result<Vec<f32>, DataError> {
+    decode_view(&image.read()?, image, processor, view)
+}
+
+/// The same of an image whose bytes were read.
+///
+/// # Errors
+/// [`DataError::Image`].
+pub fn decode_view(
+    bytes: &[u8],
+    image: &ImageRef,
+    processor: &ImageProcessor,
+    view: Option<View>,
+) -> Result<Vec<f32>, DataError> {
+    let decoded = decode(bytes, &Limits::default()).map_err(|source| image.fail(source))?;
     Ok(match view {
         Some(view) => processor.process_view(&decoded, view),
         None => processor.process(&decoded),
@@ -106,8 +139,7 @@ impl PairLoader {
     /// Starts the threads.
     ///
     /// # Errors
-    /// [`DataError::Loader`] when an epoch has no batch, the plan is for another number of pairs, or all images are
-    /// known to be bad.
+    /// [`DataError::Loader`] when an epoch has no batch, or the plan is for another number of pairs.
     pub fn new(options: LoaderOptions) -> Result<Self, DataError> {
         let pairs = options.dataset.num_pairs(options.mode);
         let fail = |reason: String| Err(DataError::Loader { reason });
@@ -119,9 +151,6 @@ impl PairLoader {
                 "{pairs} pairs do not fill one batch of {}; lower `train.batch_size` or add data",
                 options.plan.batch_size
             ));
-        }
-        if !options.dataset.images.is_empty() && options.known_bad.len() >= options.dataset.images.len() {
-            return fail(format!("none of the {} images can be used", options.dataset.images.len()));
         }
         let remaining = options.num_steps;
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
@@ -177,6 +206,8 @@ impl Drop for PairLoader {
 struct Job {
     step: u64,
     epoch: u64,
+    /// Of the image.
+    view: u64,
     index: usize,
     last_of_batch: bool,
 }
@@ -184,23 +215,37 @@ struct Job {
 struct Sample {
     job: Job,
     pair: Pair,
-    pixels: Vec<f32>,
+    image: Image,
     tokens: Encoded,
     /// Images found unusable on the way to this pair.
     bad: Vec<Skipped>,
 }
 
-fn jobs(plan: Plan, start_step: u64, num_steps: u64) -> impl Iterator<Item = Job> + Send + 'static {
+/// What a worker made of an image.
+enum Image {
+    /// Something is kept of it.
+    Kept,
+    /// It was decoded.
+    Pixels { content: Option<ContentHash>, pixels: Vec<f32> },
+}
+
+fn jobs(plan: Plan, views: NonZeroU64, start_step: u64, num_steps: u64) -> impl Iterator<Item = Job> + Send + 'static {
     (start_step..start_step.saturating_add(num_steps)).flat_map(move |step| {
         let (epoch, step_in_epoch) = plan.locate(step).unwrap_or((0, 0));
         let indices = plan.batch(epoch, step_in_epoch);
         let last = indices.len().saturating_sub(1);
-        indices.into_iter().enumerate().map(move |(i, index)| Job { step, epoch, index, last_of_batch: i == last })
+        indices.into_iter().enumerate().map(move |(i, index)| Job {
+            step,
+            epoch,
+            view: epoch % views,
+            index,
+            last_of_batch: i == last,
+        })
     })
 }
 
 fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataError>> {
-    let jobs = jobs(options.plan, options.start_step, options.num_steps);
+    let jobs = jobs(options.plan, options.views, options.start_step, options.num_steps);
     let (bad_images, dataset, policy) = (options.bad_images.clone(), Arc::clone(&options.dataset), options.bad);
     let batch_size = options.plan.batch_size;
     let (workers, queue_len) = (options.workers.max(1), options.workers.max(1) * QUEUE_PER_WORKER);
@@ -214,8 +259,7 @@ fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataErr
                 Ok(Err(error)) | Err(error) => return Some(Err(error)),
             };
             if batch.pairs.is_empty() {
-                (batch.step, batch.epoch) = (sample.job.step, sample.job.epoch);
-                batch.pixels.reserve_exact(sample.pixels.len() * batch_size);
+                (batch.step, batch.epoch, batch.view) = (sample.job.step, sample.job.epoch, sample.job.view);
             }
             // Recorded here, in the order of the samples, so that runs report the same images at the same steps.
             for skipped in sample.bad {
@@ -226,8 +270,14 @@ fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataErr
                     }
                 }
             }
+            if let Image::Pixels { content, pixels } = sample.image {
+                if batch.pixels.is_empty() {
+                    batch.pixels.reserve_exact(pixels.len() * (batch_size - batch.pairs.len()));
+                }
+                batch.loaded.push(LoadedImage { pair: batch.pairs.len(), content });
+                batch.pixels.extend_from_slice(&pixels);
+            }
             batch.pairs.push(sample.pair);
-            batch.pixels.extend_from_slice(&sample.pixels);
             batch.tokens.push(sample.tokens);
             if sample.job.last_of_batch {
                 return Some(Ok(batch));
@@ -244,29 +294,17 @@ fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
         let index = (job.index + offset) % options.plan.len;
         let pair = dataset.pair(options.mode, index, options.plan.seed, job.epoch);
         // Recorded images need no second reading: the outcome is the same.
-        if options.known_bad.contains(&pair.image)
-            || bad.iter().any(|skipped: &Skipped| skipped.image == pair.image)
-            || options.bad_images.contains(pair.image)
-        {
+        if bad.iter().any(|skipped: &Skipped| skipped.image == pair.image) || options.bad_images.contains(pair.image) {
             continue;
         }
-        let image = &dataset.images[pair.image];
-        let view = options.augment.map(|augment| augment.view(options.plan.seed, job.epoch, pair.image));
-        let loaded = match &options.processor {
-            None => Ok(Vec::new()),
-            Some(processor) => {
-                catch_unwind(AssertUnwindSafe(|| load_view(image, processor, view))).map_err(|panic| {
-                    DataError::Worker {
-                        job: format!("image `{}`", image.key()),
-                        message: panic_message(panic.as_ref()),
-                    }
-                })?
-            }
-        };
+        let loaded = catch_unwind(AssertUnwindSafe(|| load_image(options, pair.image, job))).map_err(|panic| {
+            let key = dataset.images[pair.image].key();
+            DataError::Worker { job: format!("image `{key}`"), message: panic_message(panic.as_ref()) }
+        })?;
         match loaded {
-            Ok(pixels) => {
+            Ok(image) => {
                 let tokens = options.tokens.encode(dataset, pair.caption)?;
-                return Ok(Sample { job, pair, pixels, tokens, bad });
+                return Ok(Sample { job, pair, image, tokens, bad });
             }
             Err(DataError::Image { key, source }) => {
                 bad.push(Skipped { image: pair.image, key, reason: source.to_string() });
@@ -279,6 +317,24 @@ fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
         }
     }
     Err(too_many(options, bad))
+}
+
+/// The pixels of an image, unless something is kept of it.
+fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, DataError> {
+    let image = &options.dataset.images[index];
+    let view = options.augment.map(|augment| augment.view(options.plan.seed, job.view, index));
+    let pixels = |bytes: &[u8]| decode_view(bytes, image, &options.processor, view);
+    let Some(kept) = &options.kept else {
+        return Ok(Image::Pixels { content: None, pixels: pixels(&image.read()?)? });
+    };
+    if kept.knows(index, job.view) {
+        return Ok(Image::Kept);
+    }
+    let bytes = image.read()?;
+    match kept.find(index, job.view, &bytes) {
+        Ok(()) => Ok(Image::Kept),
+        Err(content) => Ok(Image::Pixels { content: Some(content), pixels: pixels(&bytes)? }),
+    }
 }
 
 fn over_limit(options: &LoaderOptions, bad: usize) -> bool {

@@ -1,5 +1,7 @@
 //! Token sequences of captions: all at once when they fit in memory, and padded to the longest of a batch.
 
+use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::dataset::Dataset;
@@ -9,6 +11,9 @@ use crate::tokenizer::{Encoded, Tokenizer};
 /// Up to this many captions are tokenised once up front; at 16 tokens each the table then takes 256 MiB. Beyond, they
 /// are tokenised as batches are made.
 const MAX_TABLE_CAPTIONS: usize = 4 << 20;
+
+/// So many distinct texts are remembered while a table is made, in 4 MiB a thread: what comes often comes early.
+const MAX_KNOWN_TEXTS: usize = 1 << 16;
 
 /// Un-padded token sequences of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -101,12 +106,28 @@ impl TokenTable {
 
     fn of_chunk<T: AsRef<str>>(tokenizer: &Tokenizer, texts: &[T]) -> Result<Self, DataError> {
         let mut table = Self::default();
+        // Where the tokens of a text stand, and whether they were cut: keywords come thousands of times.
+        let mut known: HashMap<&str, (Range<usize>, bool)> = HashMap::new();
         for text in texts {
-            let encoded = tokenizer.encode(text.as_ref())?;
-            table.ids.extend(&encoded.ids);
-            table.type_ids.extend(&encoded.type_ids);
+            let start = table.ids.len();
+            let cut = match known.get(text.as_ref()) {
+                Some((at, cut)) => {
+                    table.ids.extend_from_within(at.clone());
+                    table.type_ids.extend_from_within(at.clone());
+                    *cut
+                }
+                None => {
+                    let encoded = tokenizer.encode(text.as_ref())?;
+                    table.ids.extend(&encoded.ids);
+                    table.type_ids.extend(&encoded.type_ids);
+                    if known.len() < MAX_KNOWN_TEXTS {
+                        known.insert(text.as_ref(), (start..table.ids.len(), encoded.cut));
+                    }
+                    encoded.cut
+                }
+            };
             table.ends.push(table.ids.len());
-            table.num_cut += usize::from(encoded.cut);
+            table.num_cut += usize::from(cut);
         }
         Ok(table)
     }

@@ -1,11 +1,11 @@
 //! Whole loads: order, resumption, bad images, dropping.
 
-use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dualenc_data::{
-    Augment, BadImages, BadSamplePolicy, Batch, CaptionMode, ImageRef, LoaderOptions, PairLoader, load_pixels,
+    Augment, BadImages, BadSamplePolicy, Batch, CaptionMode, ContentHash, ImageRef, KeptImages, LoaderOptions,
+    PairLoader, load_pixels,
 };
 
 use crate::support::{options, write_dataset};
@@ -25,7 +25,7 @@ fn batches_hold_what_the_plan_says() {
     let dataset = write_dataset(dir.path(), 10, 2, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 8, true);
     options.num_steps = 5;
-    let (plan, dataset, processor) = (options.plan, Arc::clone(&options.dataset), options.processor.clone().unwrap());
+    let (plan, dataset, processor) = (options.plan, Arc::clone(&options.dataset), Arc::clone(&options.processor));
     let batches = all(options);
     assert_eq!(
         batches.iter().map(|batch| (batch.step, batch.epoch)).collect::<Vec<_>>(),
@@ -88,7 +88,7 @@ fn a_load_resumed_at_any_step_gives_the_same_batches() {
 }
 
 #[test]
-fn bad_images_are_replaced_alike_with_and_without_pixels_and_reported_once() {
+fn bad_images_are_replaced_alike_with_and_without_features_and_reported_once() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 20, 1, &[4, 5, 19]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 5, false);
@@ -109,16 +109,56 @@ fn bad_images_are_replaced_alike_with_and_without_pixels_and_reported_once() {
     let reasons = options.bad_images.list();
     assert!(reasons[0].key.ends_with("/4.png") && reasons[0].reason.contains("looks like an HTML page"), "{reasons:?}");
 
-    let cached = all(LoaderOptions {
-        processor: None,
-        known_bad: Arc::new(HashSet::from([4, 5, 19])),
-        bad_images: BadImages::default(),
-        ..options
-    });
+    let kept = Arc::new(EveryOther::default());
+    let cached = all(LoaderOptions { kept: Some(kept.clone()), bad_images: BadImages::default(), ..options });
     for (cached, loaded) in cached.iter().zip(&loaded) {
-        assert_eq!((&cached.pairs, &cached.tokens), (&loaded.pairs, &loaded.tokens));
-        assert!(cached.pixels.is_empty() && cached.skipped.is_empty());
+        assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
+        let image = loaded.pixels.len() / loaded.pairs.len();
+        let pairs: Vec<usize> = (0..5).filter(|&pair| cached.pairs[pair].image % 2 == 1).collect();
+        assert_eq!(cached.loaded.iter().map(|it| it.pair).collect::<Vec<_>>(), pairs);
+        let expected: Vec<f32> =
+            pairs.iter().flat_map(|&pair| loaded.pixels[pair * image..][..image].to_vec()).collect();
+        assert_eq!(cached.pixels, expected);
     }
+    // Twice in the first epoch stands image 6, for 4 and 5; what is known by then is not read again.
+    let found = kept.found.lock().unwrap().clone();
+    assert!(found.len() < 20, "{found:?}");
+}
+
+/// Keeps something of every image of even number.
+#[derive(Debug, Default)]
+struct EveryOther {
+    found: Mutex<Vec<usize>>,
+}
+
+impl KeptImages for EveryOther {
+    fn knows(&self, image: usize, _: u64) -> bool {
+        self.found.lock().unwrap().contains(&image)
+    }
+
+    fn find(&self, image: usize, _: u64, bytes: &[u8]) -> Result<(), ContentHash> {
+        // What is kept was computed once: only of what can be decoded.
+        let usable = dualenc_data::decode(bytes, &dualenc_data::Limits::default()).is_ok();
+        if image % 2 == 1 || !usable {
+            return Err([image as u8; 32]);
+        }
+        self.found.lock().unwrap().push(image);
+        Ok(())
+    }
+}
+
+#[test]
+fn views_come_in_turn_by_epochs() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 6, 1, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 3, true);
+    options.num_steps = 8;
+    let views = |options: &LoaderOptions| all(options.clone()).iter().map(|batch| batch.view).collect::<Vec<_>>();
+    assert_eq!(views(&options), [0; 8]);
+    options.views = 3.try_into().unwrap();
+    assert_eq!(views(&options), [0, 0, 1, 1, 2, 2, 0, 0]);
+    (options.start_step, options.num_steps) = (5, 2);
+    assert_eq!(views(&options), [2, 0], "resumed");
 }
 
 #[test]

@@ -94,12 +94,13 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         mode,
         start_step: 0,
         num_steps: 0,
-        processor: Some(Arc::new(dualenc_data::ImageProcessor::standard("vit", Some(16)))),
+        processor: Arc::new(dualenc_data::ImageProcessor::standard("vit", Some(16))),
         augment: None,
+        views: std::num::NonZeroU64::MIN,
+        kept: None,
         tokens,
         bad: BadSamplePolicy { max_bad_fraction: 0.2 },
         bad_images: BadImages::default(),
-        known_bad: Arc::default(),
         workers: 3,
     }
 }

@@ -96,36 +96,35 @@ pub fn count(model: &impl Module) -> usize {
 /// # Errors
 /// When the device cannot hand its data over.
 pub fn collect(model: &impl Module, which: Which) -> Result<BTreeMap<String, HostTensor>, ModelError> {
-    struct Collect {
-        stack: PathStack,
-        which: Which,
-        found: BTreeMap<String, HostTensor>,
-        failed: Option<String>,
-    }
-    impl ModuleVisitor for Collect {
+    let read = |(path, read): (String, Read)| read().map(|tensor| (path, tensor));
+    readers(model, which).into_iter().map(read).collect()
+}
+
+/// Reads one parameter to the host.
+type Read = Box<dyn FnOnce() -> Result<HostTensor, ModelError>>;
+
+/// How to read each of the parameters asked for, by path: nothing is copied before it is wanted.
+fn readers(model: &impl Module, which: Which) -> BTreeMap<String, Read> {
+    struct Gather(PathStack, Which, BTreeMap<String, Read>);
+    impl ModuleVisitor for Gather {
         fn enter_module(&mut self, name: &str, container: &str) {
-            self.stack.enter(name, container);
+            self.0.enter(name, container);
         }
         fn exit_module(&mut self, _: &str, container: &str) {
-            self.stack.exit(container);
+            self.0.exit(container);
         }
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let value = param.val();
-            if !self.which.includes(value.is_require_grad()) {
-                return;
-            }
-            match host(value) {
-                Ok(tensor) => drop(self.found.insert(self.stack.path(), tensor)),
-                Err(error) => self.failed = Some(format!("{}: {error}", self.stack.path())),
+            if self.1.includes(value.is_require_grad()) {
+                let path = self.0.path();
+                let failed = move |error| ModelError::State { problems: vec![format!("{path}: {error}")] };
+                self.2.insert(self.0.path(), Box::new(|| host(value).map_err(failed)));
             }
         }
     }
-    let mut collect = Collect { stack: PathStack::default(), which, found: BTreeMap::new(), failed: None };
-    model.visit(&mut collect);
-    match collect.failed {
-        None => Ok(collect.found),
-        Some(problem) => Err(ModelError::State { problems: vec![problem] }),
-    }
+    let mut gather = Gather(PathStack::default(), which, BTreeMap::new());
+    model.visit(&mut gather);
+    gather.2
 }
 
 /// Reads any tensor to the host.
@@ -247,16 +246,36 @@ pub fn scalar(value: f64, device: &Device) -> Param<Tensor<1>> {
 /// # Errors
 /// When the device cannot hand its data over.
 pub fn fingerprint(model: &impl Module, which: Which) -> Result<String, ModelError> {
-    let mut hasher = blake3::Hasher::new();
-    for (path, tensor) in collect(model, which)? {
-        hasher.update(path.as_bytes());
-        for size in tensor.shape {
-            hasher.update(&(size as u64).to_le_bytes());
+    fingerprints(model, which, [""]).map(|[whole]| whole)
+}
+
+/// The fingerprints of the parts of `model` whose paths start with each of `prefixes`, as if each were a model of its own:
+/// paths count from there. Every parameter is read once, however many parts it belongs to.
+///
+/// # Errors
+/// When the device cannot hand its data over.
+pub fn fingerprints<const N: usize>(
+    model: &impl Module,
+    which: Which,
+    prefixes: [&str; N],
+) -> Result<[String; N], ModelError> {
+    let mut hashers = prefixes.map(|prefix| (prefix, blake3::Hasher::new()));
+    for (path, read) in readers(model, which) {
+        let HostTensor { shape, values } = read()?;
+        let bits: Vec<u32> = match cfg!(target_endian = "little") {
+            true => bytemuck::allocation::cast_vec(values),
+            false => values.iter().map(|value| value.to_bits().to_le()).collect(),
+        };
+        for (prefix, hasher) in &mut hashers {
+            let Some(path) = path.strip_prefix(*prefix) else { continue };
+            hasher.update(path.as_bytes());
+            for size in &shape {
+                hasher.update(&(*size as u64).to_le_bytes());
+            }
+            hasher.update_rayon(bytemuck::cast_slice(&bits));
         }
-        let bytes: Vec<u8> = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
-        hasher.update(&bytes);
     }
-    Ok(hasher.finalize().to_hex().to_string())
+    Ok(hashers.map(|(_, hasher)| hasher.finalize().to_hex().to_string()))
 }
 
 /// The names of the fields that a walk is inside of. Which variant an enum holds is no part of a path.

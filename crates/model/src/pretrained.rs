@@ -137,9 +137,11 @@ pub fn build_from_towers(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<Built, ModelError> {
-    let image = TowerFiles::open(image, options.lock.image, Side::Image)?;
-    let text = TowerFiles::open(text, options.lock.text, Side::Text)?;
-    build(image, text, None, options, device)
+    let (image, text) = side_by_side(
+        || TowerFiles::open(image, options.lock.image, Side::Image),
+        || TowerFiles::open(text, options.lock.text, Side::Text),
+    );
+    build(image?, text?, None, options, device)
 }
 
 /// Builds a model of the directory of a whole one, projections and temperature included: of a VisionTextDualEncoder, or of
@@ -207,9 +209,11 @@ fn build(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<Built, ModelError> {
-    let (image_tower, image_audit) =
-        build_image_tower(&image, options.lock.image, options.image, options.seed, device)?;
-    let (text_tower, text_audit) = build_text_tower(&text, options.lock.text, options.text, options.seed, device)?;
+    let (image_built, text_built) = side_by_side(
+        || build_image_tower(&image, options.lock.image, options.image, options.seed, device),
+        || build_text_tower(&text, options.lock.text, options.text, options.seed, device),
+    );
+    let ((image_tower, image_audit), (text_tower, text_audit)) = (image_built?, text_built?);
     let mut head = options.head;
     let stored = whole
         .map(|(kind, weights)| kind.head(weights, image_tower.width(), text_tower.pooled_width()))
@@ -241,6 +245,15 @@ fn build(
         model.text_projection = parameters::lock(model.text_projection);
     }
     Ok(Built { model, image_audit, text_audit, image_config: image.config, text_config: text.config })
+}
+
+/// Does both at once: two towers are read and laid out in the time of the larger one.
+fn side_by_side<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+    })
 }
 
 /// One image tower of its own, pretrained.

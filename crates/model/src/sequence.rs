@@ -116,8 +116,15 @@ impl SequenceLayout {
     }
 
     /// The mean of each sequence's rows after its first `skip`: `[rows, width]` to `[batch, width]`.
+    ///
+    /// Sequences of one length are summed each by itself, so that none depends on what stands beside it, to the bit.
     pub(crate) fn mean(&self, x: Tensor<2>, skip: usize) -> Tensor<2> {
         let rows = self.rows();
+        if self.ragged.is_none() {
+            let [_, width] = x.dims();
+            let sequences = x.reshape([self.batch, self.longest, width]);
+            return sequences.slice_dim(1, skip..self.longest).mean_dim(1).reshape([self.batch, width]);
+        }
         let mut weights = vec![0.0f32; self.batch * rows];
         let mut start = 0;
         for (sequence, &length) in self.lengths.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Every test of the crate that needs fixtures, in one binary.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod composition;
 mod goldens;
 mod image_families;
 mod support;

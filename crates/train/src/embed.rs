@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use dualenc_data::{ImageRef, Skipped, image_files};
 use safetensors::tensor::{Dtype, TensorView};
@@ -10,6 +11,7 @@ use crate::assemble::{Assembly, read_lines};
 use crate::device::Compute;
 use crate::encode::{Embeddings, Encoder};
 use crate::error::TrainError;
+use crate::features::LockedTowers;
 use crate::files::write_whole;
 use crate::observer::{Event, Observer};
 use crate::stop::StopFlag;
@@ -56,12 +58,14 @@ pub fn embed(
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
     let model = assembly.model.valid();
+    let stop = StopFlag::default();
     let encoder = Encoder {
         model: &model,
         tokenizer: &assembly.tokenizer,
+        locked: &LockedTowers::new(&model, &assembly.processor, compute, compute.threads, &stop),
         compute,
         workers: compute.threads,
-        stop: &StopFlag::default(),
+        stop: &stop,
         batch_size: request.batch_size,
     };
     let mut done = Embedded { num_images: 0, num_texts: 0, dim: model.embed_dim(), skipped: Vec::new() };
@@ -76,10 +80,9 @@ pub fn embed(
     };
     if let Some(path) = request.images {
         let files = image_files(path)?;
-        let images: Vec<ImageRef> = files.into_iter().map(ImageRef::File).collect();
-        let mut features = encoder.image_features(&assembly.processor);
+        let images: Arc<Vec<ImageRef>> = Arc::new(files.into_iter().map(ImageRef::File).collect());
         let total = images.len();
-        let (usable, embeddings, skipped) = encoder.images(&images, &mut features, |done| {
+        let (usable, embeddings, skipped) = encoder.images(images.clone(), &assembly.processor, |done| {
             observer.on(Event::Work { name: "images", done, total });
         })?;
         skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 
-use dualenc_data::{ImageProcessor, ImageRef, Skipped, TokenTable, Tokenizer};
+use dualenc_data::{Encoded, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer};
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
 use crate::device::Compute;
 use crate::error::TrainError;
-use crate::features::ImageFeatures;
+use crate::features::LockedTowers;
+use crate::image_features::ImageFeatures;
+use crate::image_set::{ImageList, Views};
 use crate::stop::StopFlag;
 use crate::zero_shot::normalize_rows;
 
@@ -35,6 +37,8 @@ pub struct Encoder<'a> {
     pub model: &'a DualEncoder,
     /// The text tower's.
     pub tokenizer: &'a Arc<Tokenizer>,
+    /// Its locked towers, with what is kept of them.
+    pub locked: &'a LockedTowers,
     /// Its device.
     pub compute: &'a Compute,
     /// Threads that read images and texts.
@@ -46,30 +50,34 @@ pub struct Encoder<'a> {
 }
 
 impl Encoder<'_> {
-    /// Features of an image tower that are not kept, for models whose image tower trains.
-    pub fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
-        let tower = self.model.image_tower.clone();
-        ImageFeatures::new(tower, Arc::clone(processor), self.compute.clone(), self.workers).until(self.stop)
+    /// Features of the image tower: those that are kept, or where it trains, of the tower as it is now.
+    fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
+        self.locked.images.clone().unwrap_or_else(|| {
+            let tower = self.model.image_tower.clone();
+            ImageFeatures::new(tower, Arc::clone(processor), self.compute.clone(), self.workers).until(self.stop)
+        })
     }
 
     /// The images that can be used, their embeddings row by row, and those that cannot.
     ///
     /// # Errors
-    /// As [`ImageFeatures::pooled`].
+    /// As [`ImageFeatures::fill`].
     pub fn images(
         &self,
-        images: &[ImageRef],
-        features: &mut ImageFeatures,
+        images: Arc<dyn ImageList>,
+        processor: &Arc<ImageProcessor>,
         on_progress: impl FnMut(usize),
     ) -> Result<(Vec<usize>, Embeddings, Vec<Skipped>), TrainError> {
-        let pooled = features.pooled(images, on_progress)?;
-        let usable = pooled.usable();
+        let features = self.image_features(processor);
+        let set = features.set(images, Views::One);
+        let (_, bad) = features.fill(&set, on_progress)?;
+        let usable = set.usable();
         let mut values = Vec::with_capacity(usable.len() * self.model.embed_dim());
         for batch in usable.chunks(self.batch_size.max(1)) {
-            let projected = self.model.project_image(pooled.select(batch.iter().copied(), self.compute)?);
+            let projected = self.model.project_image(features.select(&set, batch, 0)?);
             values.extend(parameters::host(projected)?.values);
         }
-        Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, pooled.bad))
+        Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, bad))
     }
 
     /// The embeddings of `texts`, row by row.
@@ -89,12 +97,18 @@ impl Encoder<'_> {
         let mut values = vec![0.0; texts.len() * dim];
         let mut done = 0;
         for batch in order.chunks(self.batch_size.max(1)) {
-            let sequence = |text: &usize| {
-                let (ids, types) = table.get(*text);
-                (ids.to_vec(), types.to_vec())
+            let mut tokens = TokenBatch::default();
+            for &text in batch {
+                let (ids, types) = table.get(text);
+                tokens.push(Encoded { ids: ids.to_vec(), type_ids: types.to_vec(), cut: false });
+            }
+            let features = match &self.locked.texts {
+                Some(texts) => self.model.project_text(texts.of_tokens(&tokens)?),
+                None => {
+                    let tokens = TokenSequences::new(tokens.ids, tokens.type_ids);
+                    self.model.text_features(&tokens, &Dropout::off())?
+                }
             };
-            let (ids, types) = batch.iter().map(sequence).unzip();
-            let features = self.model.text_features(&TokenSequences::new(ids, types), &Dropout::off())?;
             let rows = parameters::host(features)?.values;
             for (text, row) in batch.iter().zip(rows.chunks_exact(dim)) {
                 values[text * dim..][..dim].copy_from_slice(row);

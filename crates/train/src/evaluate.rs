@@ -12,7 +12,7 @@ use crate::assemble::read_lines;
 use crate::config::{EvalInterval, EvalSection, Task};
 use crate::encode::{Embeddings, Encoder};
 use crate::error::TrainError;
-use crate::features::ImageFeatures;
+use crate::image_set::ImageList;
 use crate::observer::{Event, Observer};
 use crate::retrieval::RetrievalRanks;
 use crate::zero_shot::{classifier, figures, normalize_rows, prompts};
@@ -37,8 +37,8 @@ pub struct Evaluation {
 
 #[derive(Debug)]
 enum Kind {
-    ZeroShot { images: Vec<ImageRef>, labels: Vec<usize>, classes: Vec<String>, templates: Vec<String> },
-    Retrieval(Box<Dataset>),
+    ZeroShot { images: Arc<Vec<ImageRef>>, labels: Vec<usize>, classes: Vec<String>, templates: Vec<String> },
+    Retrieval(Arc<Dataset>),
 }
 
 impl Evaluation {
@@ -56,7 +56,7 @@ impl Evaluation {
                 section.classnames.as_deref(),
                 section.templates.as_deref(),
             )?,
-            Task::Retrieval => Kind::Retrieval(Box::new(Source::from_path(needed(&section.data, "data")?)?.read()?)),
+            Task::Retrieval => Kind::Retrieval(Arc::new(Source::from_path(needed(&section.data, "data")?)?.read()?)),
         };
         Ok(Self { name: name.to_owned(), interval: section.interval(), batch_size: section.batch_size, kind })
     }
@@ -79,39 +79,42 @@ impl Evaluation {
             }
     }
 
-    /// Its figures for the model of `encoder`. `features` keeps a locked image tower's outputs; `None`: compute them.
+    /// The images it looks at.
+    pub fn images(&self) -> Arc<dyn ImageList> {
+        match &self.kind {
+            Kind::ZeroShot { images, .. } => Arc::clone(images) as Arc<dyn ImageList>,
+            Kind::Retrieval(dataset) => Arc::clone(dataset) as Arc<dyn ImageList>,
+        }
+    }
+
+    /// The texts it encodes: prompts or captions.
+    pub fn texts(&self) -> Vec<String> {
+        match &self.kind {
+            Kind::ZeroShot { classes, templates, .. } => prompts(classes, templates),
+            Kind::Retrieval(dataset) => dataset.captions.iter().map(|caption| caption.text.clone()).collect(),
+        }
+    }
+
+    /// Its figures for the model of `encoder`.
     ///
     /// # Errors
     /// When images or texts cannot be read, or none can be used.
     pub fn run(
         &self,
         encoder: &Encoder<'_>,
-        features: Option<&mut ImageFeatures>,
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
-        let mut own = None;
-        let features = match features {
-            Some(features) => features,
-            None => own.insert(encoder.image_features(processor)),
-        };
-        let images = match &self.kind {
-            Kind::ZeroShot { images, .. } => images,
-            Kind::Retrieval(dataset) => &dataset.images,
-        };
+        let total = self.images().images().len();
         let name = format!("{}: images", self.name);
-        let (usable, image_embeds, bad) = encoder.images(images, features, |done| {
-            observer.on(Event::Work { name: &name, done, total: images.len() });
+        let (usable, image_embeds, bad) = encoder.images(self.images(), processor, |done| {
+            observer.on(Event::Work { name: &name, done, total });
         })?;
         for skipped in &bad {
             observer.on(Event::Skipped(skipped));
         }
         if usable.is_empty() {
-            return Err(TrainError::Usage(format!(
-                "evaluation `{}`: none of {} images can be used",
-                self.name,
-                images.len()
-            )));
+            return Err(TrainError::Usage(format!("evaluation `{}`: none of {total} images can be used", self.name)));
         }
         match &self.kind {
             Kind::ZeroShot { labels, classes, templates, .. } => {
@@ -130,7 +133,7 @@ impl Evaluation {
                 Ok(figures(&all, &labels, classes.len()))
             }
             Kind::Retrieval(dataset) => {
-                let mut position = vec![None; images.len()];
+                let mut position = vec![None; total];
                 usable.iter().enumerate().for_each(|(row, &image)| position[image] = Some(row));
                 let asked: Vec<(&str, usize)> = dataset
                     .captions
@@ -189,7 +192,7 @@ impl Kind {
             }
         };
         let (images, labels) = folder.images.into_iter().unzip();
-        Ok(Self::ZeroShot { images, labels, classes, templates })
+        Ok(Self::ZeroShot { images: Arc::new(images), labels, classes, templates })
     }
 }
 

@@ -1,6 +1,5 @@
 //! The state of a training run, how it is opened and resumed, and the steps that the loop is made of.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -20,8 +19,9 @@ use crate::device::Compute;
 use crate::encode::Encoder;
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
-use crate::features::{ImageFeatures, PooledImages};
+use crate::features::{LockedFingerprints, LockedTowers, cache_of};
 use crate::files::write_whole;
+use crate::image_set::{ImageSet, views_of};
 use crate::loss::PairIds;
 use crate::metrics::{EvalRecord, MetricsLog};
 use crate::observer::{Event, Observer};
@@ -30,6 +30,9 @@ use crate::run_dir::RunDir;
 use crate::schedule::LearningRate;
 use crate::stop::StopFlag;
 use crate::whitening::whitened;
+
+/// Features that are whitened at once: 12 MB of width 768.
+const WHITENED_AT_ONCE: usize = 4096;
 
 /// A run in progress.
 pub(crate) struct Run {
@@ -48,8 +51,10 @@ pub(crate) struct Run {
     pub compute: Compute,
     /// Height and width of the processed images.
     pub image_size: (u32, u32),
-    /// Outputs of a locked image tower for every training image.
-    pub features: Option<PooledImages>,
+    /// The locked towers, with what is kept of them.
+    pub locked: LockedTowers,
+    /// The training images as the locked image tower knows them.
+    pub image_set: Option<ImageSet>,
     /// Of every caption of the data; equal numbers are equal captions.
     caption_ids: Vec<u64>,
     dir: RunDir,
@@ -63,8 +68,6 @@ pub(crate) struct Run {
     processor: Arc<ImageProcessor>,
     plan: Plan,
     workers: usize,
-    /// The locked image tower and its cache.
-    image_features: Option<ImageFeatures>,
     evaluations: Vec<Evaluation>,
     bad_images: BadImages,
     saved_step: Option<u64>,
@@ -119,10 +122,12 @@ impl Run {
             Duration::Steps(steps) => steps,
         };
         let data_fingerprint = blake3::Hash::from(dataset.fingerprint()).to_hex().to_string();
-        let locked_fingerprint = parameters::fingerprint(&assembly.model, Which::Locked)?;
+        let locked_fingerprints = LockedFingerprints::of(&assembly.model)?;
         if let Some(checkpoint) = &found {
-            refuse_other_inputs(checkpoint, &data_fingerprint, &locked_fingerprint)?;
+            refuse_other_inputs(checkpoint, &data_fingerprint, &locked_fingerprints.all)?;
         }
+        let locked = LockedTowers::new(&assembly.model, &assembly.processor, &compute, workers, stop)
+            .kept_in(cache_of(config), &locked_fingerprints)?;
         // Nothing of an earlier run is touched before this line.
         let mut run = Self {
             optimizer: AdamW::new(&config.train, compute.on_host),
@@ -141,10 +146,11 @@ impl Run {
             loss: config.train.loss,
             duplicates: config.train.duplicates,
             image_size: assembly.processor.output_size(),
-            features: None,
+            image_set: locked.images.as_ref().map(|images| images.set(dataset.clone(), views_of(config))),
+            locked,
             caption_ids: dataset.caption_ids(),
             data_fingerprint,
-            locked_fingerprint,
+            locked_fingerprint: locked_fingerprints.all,
             config_toml: config.to_toml()?,
             config: config.clone(),
             model: assembly.model,
@@ -156,7 +162,6 @@ impl Run {
             dir,
             plan,
             workers,
-            image_features: None,
             evaluations,
             bad_images: BadImages::default(),
             saved_step: None,
@@ -167,9 +172,8 @@ impl Run {
         if let Some(checkpoint) = found {
             run.go_on_from(checkpoint, observer)?;
         }
-        run.compute_features(observer)?;
         if fresh {
-            run.whiten_projection()?;
+            run.whiten_projection(observer)?;
         }
         observer.on(Event::Start {
             step: run.step,
@@ -196,36 +200,24 @@ impl Run {
         Ok(())
     }
 
-    /// Runs a locked image tower over every training image, once: its outputs never change.
-    fn compute_features(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if !self.model.image_tower.is_locked() || !self.config.cache.enabled {
-            return Ok(());
-        }
-        let tower = self.model.image_tower.clone();
-        let features = ImageFeatures::new(tower, Arc::clone(&self.processor), self.compute.clone(), self.workers)
-            .until(&self.stop);
-        let mut features = features.cached(&self.config.cache_dir())?;
-        let total = self.dataset.images.len();
-        let pooled = features.pooled(&self.dataset.images, |done| {
-            observer.on(Event::Work { name: "features of the locked image tower", done, total });
+    /// Lets the image projection start from white features, where the configuration asks for it: of every training image, so
+    /// all are computed before the first step.
+    fn whiten_projection(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let strength = self.config.model.image_projection.whitening;
+        let locked = self.locked.images.as_ref().zip(self.image_set.as_ref());
+        let Some((features, set)) = locked.filter(|_| strength > 0.0) else { return Ok(()) };
+        let (_, bad) = features.fill(set, |done| {
+            observer.on(Event::Work { name: "features of the locked image tower", done, total: set.len() });
         })?;
-        for skipped in &pooled.bad {
-            self.bad_images.record(skipped.clone());
-            observer.on(Event::Skipped(skipped));
+        for skipped in bad {
+            observer.on(Event::Skipped(&skipped));
+            self.bad_images.record(skipped);
         }
         self.bad_images.check(&self.dataset, self.bad_policy())?;
-        self.features = Some(pooled);
-        self.image_features = Some(features);
-        Ok(())
-    }
-
-    /// Lets the image projection start from white features, where the configuration asks for it.
-    fn whiten_projection(&mut self) -> Result<(), TrainError> {
-        let strength = self.config.model.image_projection.whitening;
-        let Some(pooled) = self.features.as_ref().filter(|_| strength > 0.0) else { return Ok(()) };
-        let features = pooled.select(pooled.usable().into_iter(), &self.compute)?;
+        let usable = set.usable();
+        let blocks = usable.chunks(WHITENED_AT_ONCE).map(|images| features.select(set, images, 0));
         let weight = &mut self.model.image_projection.weight;
-        let white = whitened(weight.val().without_autodiff(), features, strength)?;
+        let white = whitened(weight.val().without_autodiff(), usable.len(), blocks, strength)?;
         *weight = Param::from_tensor(white.autodiff().require_grad());
         Ok(())
     }
@@ -236,22 +228,20 @@ impl Run {
 
     /// The batches from here to the end.
     pub fn batches(&self) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
-        let known_bad: HashSet<usize> = match &self.features {
-            Some(pooled) => pooled.bad.iter().map(|skipped| skipped.image).collect(),
-            None => HashSet::new(),
-        };
+        let locked = self.locked.images.as_ref().zip(self.image_set.as_ref());
         Ok(PairLoader::new(LoaderOptions {
             dataset: Arc::clone(&self.dataset),
             mode: self.config.data.captions,
             plan: self.plan,
             start_step: self.step,
             num_steps: self.total_steps.saturating_sub(self.step),
-            processor: self.features.is_none().then(|| Arc::clone(&self.processor)),
+            processor: Arc::clone(&self.processor),
             augment: self.config.data.augment,
+            views: self.config.views(),
+            kept: locked.and_then(|(features, set)| features.for_loader(set)),
             tokens: self.tokens.clone(),
             bad: self.bad_policy(),
             bad_images: self.bad_images.clone(),
-            known_bad: Arc::new(known_bad),
             workers: self.workers,
         })?)
     }
@@ -328,12 +318,13 @@ impl Run {
             let encoder = Encoder {
                 model: &model,
                 tokenizer: &self.tokenizer,
+                locked: &self.locked,
                 compute: &self.compute,
                 workers: self.workers,
                 stop: &self.stop,
                 batch_size: evaluation.batch_size,
             };
-            let metrics = evaluation.run(&encoder, self.image_features.as_mut(), &self.processor, observer)?;
+            let metrics = evaluation.run(&encoder, &self.processor, observer)?;
             let (name, task) = (evaluation.name.clone(), evaluation.task().to_owned());
             let record = EvalRecord { step: self.step, name, task, metrics };
             self.metrics.eval(&record)?;

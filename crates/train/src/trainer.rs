@@ -106,15 +106,14 @@ pub fn train(
 fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError> {
     let model = &run.model;
     let dropout = Dropout::training(mix(run.seed, &[DROPOUT, batch.step]));
-    let image_features = match &run.features {
-        Some(pooled) => {
-            let images = batch.pairs.iter().map(|pair| pair.image);
-            model.project_image(pooled.select(images, &run.compute)?)
-        }
+    let image_features = match run.locked.images.as_ref().zip(run.image_set.as_ref()) {
+        Some((locked, set)) => model.project_image(locked.of_batch(set, batch)?),
         None => model.image_features(pixels(run, batch), &dropout),
     };
-    let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
-    let text_features = model.text_features(&tokens, &dropout)?;
+    let text_features = match &run.locked.texts {
+        Some(locked) => model.project_text(locked.of_tokens(&batch.tokens)?),
+        None => model.text_features(&tokens(batch), &dropout)?,
+    };
     let ids = run.pair_ids(batch);
     let loss = contrastive_loss(
         run.loss,
@@ -129,6 +128,10 @@ fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError>
     let grad_norm = run.optimizer.grad_norm(&gradients)?;
     let loss_value = parameters::host(loss.loss.without_autodiff())?.values.iter().map(|&value| f64::from(value)).sum();
     Ok(StepOutcome { loss: loss_value, grad_norm, num_duplicates: loss.num_duplicates, gradients })
+}
+
+fn tokens(batch: &Batch) -> TokenSequences {
+    TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone())
 }
 
 /// `[batch, 3, height, width]`

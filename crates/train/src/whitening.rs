@@ -17,8 +17,8 @@ const FLOOR: f64 = 1e-3;
 /// QR sweeps a singular value may take: the bound that LAPACK's `dbdsqr` sets (`MAXITR`, 6) with room to spare.
 const SWEEPS: usize = 30;
 
-/// `projection` `[width, dim]` with its rows made orthonormal and `features` `[images, width]` whitened before it, as long
-/// as it was.
+/// `projection` `[width, dim]` with its rows made orthonormal and the features of `images` images whitened before it, as long
+/// as it was. The features come in blocks `[images of a block, width]`: all of them may not fit in memory.
 ///
 /// With `C = features^T features / images = U diag(v) U^T` this is `U diag(v^(-strength / 2)) U^T` times the orthonormal
 /// projection (ZCA whitening, Bell and Sejnowski, 1997, at `strength` 1). `C` is not centred: a projection has no bias to
@@ -27,8 +27,13 @@ const SWEEPS: usize = 30;
 /// # Errors
 /// When there are fewer images than directions, the features are not finite or all alike, or the device cannot hand its
 /// data over.
-pub(crate) fn whitened(projection: Tensor<2>, features: Tensor<2>, strength: f64) -> Result<Tensor<2>, TrainError> {
-    let [images, width] = features.dims();
+pub(crate) fn whitened(
+    projection: Tensor<2>,
+    images: usize,
+    blocks: impl Iterator<Item = Result<Tensor<2>, TrainError>>,
+    strength: f64,
+) -> Result<Tensor<2>, TrainError> {
+    let [width, _] = projection.dims();
     if images < width {
         return Err(TrainError::Usage(format!(
             "`model.image_projection.whitening` measures {width} directions of the image tower's features and needs as many \
@@ -36,7 +41,12 @@ pub(crate) fn whitened(projection: Tensor<2>, features: Tensor<2>, strength: f64
         )));
     }
     let length = norm(projection.clone())?;
-    let moments = features.clone().transpose().matmul(features) / images as f64;
+    let mut sum = Tensor::<2>::zeros([width, width], &projection.device());
+    for features in blocks {
+        let features = features?;
+        sum = sum + features.clone().transpose().matmul(features);
+    }
+    let moments = sum / images as f64;
     // The decomposition gives up on such a matrix in a panic.
     if !norm(moments.clone())?.is_finite() {
         return Err(TrainError::Usage(
@@ -101,7 +111,8 @@ mod tests {
     #[test]
     fn at_full_strength_every_direction_has_the_same_variance() {
         let features = features(500);
-        let whitened = whitened(projection(4), features.clone(), 1.0).unwrap();
+        let blocks = [features.clone().slice_dim(0, 0..300), features.clone().slice_dim(0, 300..500)];
+        let whitened = whitened(projection(4), 500, blocks.into_iter().map(Ok), 1.0).unwrap();
         let moments: Vec<f32> = moments(features.matmul(whitened)).into_data().try_into_vec().unwrap();
         let variance = moments[0];
         for row in 0..4 {
@@ -115,7 +126,10 @@ mod tests {
 
     #[test]
     fn features_that_cannot_be_whitened_are_refused() {
-        let refused = |features| whitened(projection(4), features, 1.0).unwrap_err().to_string();
+        let refused = |features: Tensor<2>| {
+            let images = features.dims()[0];
+            whitened(projection(4), images, std::iter::once(Ok(features)), 1.0).unwrap_err().to_string()
+        };
         assert!(refused(features(3)).contains("needs as many images: found 3"));
         assert!(refused(features(9) * f32::NAN).contains("not finite"));
         assert!(refused(features(9) * 0.0).contains("hardly differ"));
@@ -125,7 +139,7 @@ mod tests {
     fn without_strength_only_the_rows_are_made_orthonormal_and_the_length_stays() {
         for dim in [3, 4, 7] {
             let before = projection(dim);
-            let after = whitened(before.clone(), features(50), 0.0).unwrap();
+            let after = whitened(before.clone(), 50, std::iter::once(Ok(features(50))), 0.0).unwrap();
             assert_eq!(after.dims(), [4, dim]);
             assert!((norm(after.clone()).unwrap() - norm(before).unwrap()).abs() < 1e-6);
             let gram = match dim < 4 {

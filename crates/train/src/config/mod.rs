@@ -17,6 +17,7 @@ mod validate;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{LOGIT_SCALE_INIT, TowerLock};
@@ -28,8 +29,8 @@ use document::Document;
 pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
 pub use schema::{
-    CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection, Loss, ModelSection,
-    ProjectionSection, RunConfig, RunSection, Schedule, Task, TrainSection,
+    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection, Loss,
+    ModelSection, ProjectionSection, RunConfig, RunSection, Schedule, Task, TrainSection,
 };
 
 /// The keys a run cannot do without, and what to write.
@@ -121,6 +122,16 @@ impl RunConfig {
         }
     }
 
+    /// How many views of each training image there are in turn: one if none is augmented; `cache.views` where features of a
+    /// locked tower are to be kept; else each epoch sees its own.
+    pub fn views(&self) -> NonZeroU64 {
+        match (self.data.augment, self.cache.views.and_then(NonZeroU64::new)) {
+            (None, _) => NonZeroU64::MIN,
+            (Some(_), Some(views)) if !self.model.lock.image.trains() => views,
+            (Some(_), _) => NonZeroU64::MAX,
+        }
+    }
+
     /// The directory of the feature cache.
     pub fn cache_dir(&self) -> PathBuf {
         self.cache.dir.clone().unwrap_or_else(|| self.run.dir.join("cache"))
@@ -139,6 +150,10 @@ impl RunConfig {
                     "`model.{name}_dropout` has no effect: the {name} tower is locked and drops nothing"
                 ));
             }
+        }
+        if self.cache.views.is_some() && (self.data.augment.is_none() || !locked(model.lock.image)) {
+            let why = if self.data.augment.is_none() { "images are not augmented" } else { "the image tower trains" };
+            warnings.push(format!("`cache.views` has no effect: {why}"));
         }
         if self.cache.dir.is_some() && (!self.cache.enabled || !(locked(model.lock.image) || locked(model.lock.text))) {
             let why = if self.cache.enabled { "no tower is locked" } else { "`cache.enabled` is false" };

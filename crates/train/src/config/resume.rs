@@ -5,7 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Value;
 
-use super::schema::{RunConfig, Schedule};
+use super::schema::{CacheDtype, RunConfig, Schedule};
 
 /// One key whose value differs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +56,13 @@ pub fn changed_keys(old: &RunConfig, new: &RunConfig) -> Vec<Change> {
 
 fn judge(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     let is_or_is_in = |name: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+    if let "cache.dtype" | "cache.views" = key {
+        return (false, "the run would go on with other features");
+    }
+    let half = |config: &RunConfig| config.cache.enabled && config.cache.dtype == CacheDtype::F16;
+    if key == "cache.enabled" && half(old) != half(new) {
+        return (false, "features of half precision are not those that are computed");
+    }
     if let Some((_, why)) = SAFE.iter().find(|(name, _)| is_or_is_in(name)) {
         return (true, why);
     }
@@ -191,6 +198,8 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("checkpoint.keep=7", "checkpoint.keep", true),
             ("cache.enabled=false", "cache.enabled", true),
             ("cache.dir=/other", "cache.dir", true),
+            ("cache.dtype=f16", "cache.dtype", false),
+            ("cache.views=2", "cache.views", false),
             ("eval.held.images=other", "eval.held.images", true),
         ];
         for (argument, key, safe) in cases {

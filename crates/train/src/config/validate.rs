@@ -182,14 +182,15 @@ fn augment(config: &RunConfig, rules: &mut Rules) {
         let key = format!("data.augment.{key}");
         rules.refuse(&key, &[], format!("`{key}` is out of range, expected {expected}"), "");
     }
-    if !config.model.lock.image.trains() && config.cache.enabled {
+    if !config.model.lock.image.trains() && config.cache.enabled && config.cache.views.is_none() {
         rules.refuse(
             "data.augment",
-            &["model.lock", "cache.enabled"],
+            &["model.lock", "cache.enabled", "cache.views"],
             "`data.augment` is given, but the image tower is locked and its features are computed once and kept: no epoch \
              would see another view"
                 .to_owned(),
-            "leave it out, or set `cache.enabled = false` and let every epoch run the tower anew",
+            "set `cache.views` to keep that many views of each image, or `cache.enabled = false` to run the tower anew in every \
+             epoch",
         );
     }
 }
@@ -281,6 +282,7 @@ fn storage(config: &RunConfig, rules: &mut Rules) {
     let help = "a checkpoint is also written at the end and on a signal";
     rules.check(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", 0, "at least 1", help);
     rules.check(config.checkpoint.keep >= 1, "checkpoint.keep", 0, "at least 1", "");
+    rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");
 }
 
 fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {

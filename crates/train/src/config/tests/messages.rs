@@ -509,7 +509,7 @@ fn views_that_no_epoch_would_see_and_strengths_out_of_range() {
         found,
         r#"2 problems in the config `run.toml`
 run.toml:12:1: `data.augment` is given, but the image tower is locked and its features are computed once and kept: no epoch would see another view
-  help: leave it out, or set `cache.enabled = false` and let every epoch run the tower anew
+  help: set `cache.views` to keep that many views of each image, or `cache.enabled = false` to run the tower anew in every epoch
 run.toml:13:8: `data.augment.flip` is out of range, expected a probability from 0 to 1"#
     );
 }

@@ -1,0 +1,121 @@
+//! What a tower gives for an input does not depend on the inputs beside it, to the bit: a feature computed in one batch may
+//! stand for the same input in any other. Alone it may: a product with one row is another kernel, which rounds otherwise. So
+//! whoever keeps features computes a single input twice.
+
+use burn::tensor::{Tensor, TensorData};
+use dualenc_model::{
+    Dropout, ImageTower, Pool, TextTower, TokenSequences, TowerLock, TowerOptions, image_tower_from, parameters,
+    text_tower_from,
+};
+
+use crate::support::{device, goldens};
+
+/// Every kind of image tower.
+const IMAGE_TOWERS: [(&str, &str); 14] = [
+    ("towers", "vit"),
+    ("towers", "deit"),
+    ("towers", "dinov2"),
+    ("image_families", "beit"),
+    ("image_families", "clip"),
+    ("image_families", "convnext"),
+    ("image_families", "convnextv2"),
+    ("image_families", "data2vec"),
+    ("image_families", "dinov2_registers"),
+    ("image_families", "dinov3"),
+    ("image_families", "resnet"),
+    ("image_families", "resnet_basic"),
+    ("image_families", "siglip"),
+    ("image_families", "swin"),
+];
+
+/// Every kind of text tower.
+const TEXT_TOWERS: [(&str, &str); 9] = [
+    ("text_families", "mpnet"),
+    ("text_families", "distilbert"),
+    ("text_families", "electra"),
+    ("text_families", "albert"),
+    ("text_families", "modernbert"),
+    ("text_families", "clip_text"),
+    ("text_families", "siglip_text"),
+    ("text_families", "deberta_v2"),
+    ("towers", "bert"),
+];
+
+/// Images `[count, 3, side, side]` that differ.
+fn pixels(count: usize, side: usize) -> Vec<f32> {
+    (0..count * 3 * side * side).map(|at| ((at as f32) * 0.7).sin() + ((at % 977) as f32 * 0.01).cos()).collect()
+}
+
+fn image_rows(tower: &ImageTower, pixels: &[f32], side: usize) -> Vec<Vec<u32>> {
+    let count = pixels.len() / (3 * side * side);
+    let copies = if count == 1 { 2 } else { 1 };
+    let data = TensorData::new(pixels.repeat(copies), [count * copies, 3, side, side]);
+    let pooled = tower.forward(Tensor::<4>::from_data(data, &device()), &Dropout::off()).pooled;
+    bits(pooled, tower.width())[..count].to_vec()
+}
+
+fn one_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
+}
+
+fn text_rows(tower: &TextTower, ids: &[Vec<u32>]) -> Vec<Vec<u32>> {
+    let copies = if ids.len() == 1 { 2 } else { 1 };
+    let tokens: TokenSequences = (0..copies).flat_map(|_| ids).map(|ids| (ids.clone(), vec![0; ids.len()])).collect();
+    bits(tower.forward(&tokens, &Dropout::off()).unwrap().pooled, tower.pooled_width())[..ids.len()].to_vec()
+}
+
+fn bits(pooled: Tensor<2>, width: usize) -> Vec<Vec<u32>> {
+    let values = parameters::host(pooled).unwrap().values;
+    values.chunks_exact(width).map(|row| row.iter().map(|value| value.to_bits()).collect()).collect()
+}
+
+#[test]
+fn an_image_gives_the_same_bits_whatever_stands_beside_it() {
+    for (section, name) in IMAGE_TOWERS {
+        let dir = goldens(section).join(name);
+        for pool in [Pool::Auto, Pool::Mean] {
+            let options = TowerOptions { pool, dropout: None };
+            let Ok((tower, _)) = image_tower_from(&dir, TowerLock::Locked, options, &device()) else {
+                assert_eq!(pool, Pool::Mean, "{name}");
+                continue;
+            };
+            // The convolutional towers' smallest maps and the transformers' own size.
+            let side = if ["convnext", "convnextv2"].contains(&name) { 64 } else { 32 };
+            let all = pixels(16, side);
+            let whole = one_thread(|| image_rows(&tower, &all, side));
+            assert_eq!(image_rows(&tower, &all, side), whole, "{name}: threads");
+            for size in [1, 2, 3, 5, 7, 11] {
+                let chunks = all.chunks(size * 3 * side * side);
+                let rows: Vec<_> = chunks.flat_map(|chunk| one_thread(|| image_rows(&tower, chunk, side))).collect();
+                assert_eq!(rows, whole, "{name} {pool:?}: chunks of {size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_caption_gives_the_same_bits_beside_any_others_of_its_length() {
+    for (section, name) in TEXT_TOWERS {
+        let dir = goldens(section).join(name);
+        for pool in [Pool::Auto, Pool::Mean] {
+            let options = TowerOptions { pool, dropout: None };
+            let Ok((tower, _)) = text_tower_from(&dir, TowerLock::Locked, options, &device()) else {
+                panic!("{name}");
+            };
+            let longest = tower.config().max_tokens().min(24);
+            for len in [1, 2, 7, 8, 9, 13, 24].into_iter().filter(|&len| len <= longest) {
+                let vocabulary = tower.config().vocab_size as u32;
+                let token = |caption: u32, place: u32| (caption * 37 + place * 11 + 5) % vocabulary;
+                let all: Vec<Vec<u32>> =
+                    (0..21).map(|caption| (0..len as u32).map(|place| token(caption, place)).collect()).collect();
+                let whole = one_thread(|| text_rows(&tower, &all));
+                assert_eq!(text_rows(&tower, &all), whole, "{name}: threads");
+                for size in [1, 2, 3, 8] {
+                    let chunks = all.chunks(size);
+                    let rows: Vec<_> = chunks.flat_map(|chunk| one_thread(|| text_rows(&tower, chunk))).collect();
+                    assert_eq!(rows, whole, "{name} {pool:?}: {size} captions of {len} tokens");
+                }
+            }
+        }
+    }
+}

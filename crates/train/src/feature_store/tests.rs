@@ -1,0 +1,205 @@
+//! Stores that are cut, flipped, shared and large.
+
+use std::io::Write;
+
+use super::*;
+
+const WIDTH: usize = 3;
+const ROW: usize = WIDTH * 4;
+
+fn content(number: u8) -> ContentHash {
+    *blake3::hash(&[number]).as_bytes()
+}
+
+fn feature(number: u8) -> [f32; WIDTH] {
+    [f32::from(number), 0.5, -1.0 / 3.0]
+}
+
+fn open(dir: &Path) -> FeatureStore {
+    FeatureStore::open(dir, &blake3::hash(b"tower and processing"), WIDTH, CacheDtype::F32).unwrap()
+}
+
+fn insert(store: &FeatureStore, numbers: &[u8]) {
+    let contents: Vec<_> = numbers.iter().map(|&number| content(number)).collect();
+    let features: Vec<f32> = numbers.iter().flat_map(|&number| feature(number)).collect();
+    store.insert(&contents, &features).unwrap();
+}
+
+fn get(store: &FeatureStore, number: u8) -> Option<[f32; WIDTH]> {
+    let row = store.find(&content(number))?;
+    let mut out = [0.0; WIDTH];
+    store.read(&[row], &mut out).is_empty().then_some(out)
+}
+
+/// Fills a store with 1, 2, 3 and gives the paths of its two files.
+fn filled(dir: &Path) -> (PathBuf, PathBuf) {
+    let store = open(dir);
+    insert(&store, &[1, 2]);
+    insert(&store, &[3]);
+    let files = store.files.unwrap();
+    (files.index_path, files.values_path)
+}
+
+#[track_caller]
+fn assert_keeps(dir: &Path, kept: &[u8], what: &str) {
+    let store = open(dir);
+    for number in 1..=3 {
+        assert_eq!(get(&store, number), kept.contains(&number).then(|| feature(number)), "{number}, {what}");
+    }
+    // It goes on: what is lost is computed again, and everything is there when it is opened next.
+    insert(&store, &[1, 2, 3, 9]);
+    for store in [store, open(dir)] {
+        for number in [1, 2, 3, 9] {
+            assert_eq!(get(&store, number), Some(feature(number)), "{number}, {what}");
+        }
+    }
+}
+
+#[test]
+fn an_index_cut_at_any_byte_keeps_its_whole_records() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, values) = filled(dir.path());
+    let (records, rows) = (fs::read(&index).unwrap(), fs::read(&values).unwrap());
+    assert_eq!((records.len(), rows.len()), (3 * RECORD_BYTES, 3 * ROW));
+    for end in 0..=records.len() {
+        fs::write(&index, &records[..end]).unwrap();
+        fs::write(&values, &rows).unwrap();
+        let kept: Vec<u8> = (1..=(end / RECORD_BYTES) as u8).collect();
+        assert_keeps(dir.path(), &kept, &format!("cut at {end}"));
+    }
+}
+
+#[test]
+fn values_cut_at_any_byte_keep_their_whole_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, values) = filled(dir.path());
+    let (records, rows) = (fs::read(&index).unwrap(), fs::read(&values).unwrap());
+    for end in 0..=rows.len() {
+        fs::write(&index, &records).unwrap();
+        fs::write(&values, &rows[..end]).unwrap();
+        let kept: Vec<u8> = (1..=(end / ROW) as u8).collect();
+        assert_keeps(dir.path(), &kept, &format!("cut at {end}"));
+    }
+}
+
+#[test]
+fn a_flipped_byte_costs_its_row_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, values) = filled(dir.path());
+    let whole = [fs::read(&index).unwrap(), fs::read(&values).unwrap()];
+    for (file, size) in [(0, RECORD_BYTES), (1, ROW)] {
+        for byte in 0..whole[file].len() {
+            let mut bytes = whole.clone();
+            bytes[file][byte] ^= 1;
+            fs::write(&index, &bytes[0]).unwrap();
+            fs::write(&values, &bytes[1]).unwrap();
+            let lost = (byte / size) as u8 + 1;
+            let kept: Vec<u8> = (1..=3).filter(|&number| number != lost).collect();
+            assert_keeps(dir.path(), &kept, &format!("byte {byte} of file {file}"));
+        }
+    }
+}
+
+#[test]
+fn another_tower_processing_or_precision_has_another_store() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let other = FeatureStore::open(dir.path(), &blake3::hash(b"another"), WIDTH, CacheDtype::F32).unwrap();
+    assert_eq!(other.find(&content(1)), None);
+    let key = blake3::hash(b"tower and processing");
+    let halves = FeatureStore::open(dir.path(), &key, WIDTH, CacheDtype::F16).unwrap();
+    assert_eq!(halves.find(&content(1)), None);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 6);
+}
+
+#[test]
+fn several_owners_fill_one_store_and_see_each_others_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let threads: Vec<_> = (0..4u8)
+        .map(|owner| {
+            let dir = dir.path().to_owned();
+            std::thread::spawn(move || {
+                let store = open(&dir);
+                for number in 0..40 {
+                    insert(&store, &[number, 100 + owner * 20 + number % 20]);
+                    assert_eq!(get(&store, number), Some(feature(number)));
+                }
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let store = open(dir.path());
+    for number in (0..40).chain(100..180) {
+        assert_eq!(get(&store, number), Some(feature(number)), "{number}");
+    }
+    assert_eq!(store.contents().index.len(), 120, "no content has two rows");
+}
+
+#[test]
+fn rows_that_vanish_while_the_store_is_open_are_named_and_written_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, values) = filled(dir.path());
+    let store = open(dir.path());
+    let rows: Vec<Row> = (1..=3).map(|number| store.find(&content(number)).unwrap()).collect();
+    OpenOptions::new().write(true).open(&values).unwrap().set_len(ROW as u64 + 1).unwrap();
+    assert_eq!(store.read(&rows, &mut [0.0; 3 * WIDTH]), [1, 2]);
+    assert_eq!(get(&store, 2), None);
+    insert(&store, &[2, 3]);
+    assert_eq!([1, 2, 3].map(|number| get(&store, number)), [1, 2, 3].map(|number| Some(feature(number))));
+}
+
+#[test]
+fn half_precision_errs_by_2_to_the_minus_11_at_most_and_refuses_what_it_cannot_hold() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FeatureStore::open(dir.path(), &blake3::hash(b"tower"), 4096, CacheDtype::F16).unwrap();
+    // From the smallest normal number of half precision, 2^-14, to its largest, 65504, of either sign.
+    let values: Vec<f32> = (0..4096)
+        .map(|at| {
+            let size = 2f32.powf(-14.0 + 29.9 * at as f32 / 4095.0);
+            if at % 2 == 0 { size } else { -size }
+        })
+        .collect();
+    store.insert(&[content(1)], &values).unwrap();
+    let mut read = vec![0.0; 4096];
+    assert!(store.read(&[0], &mut read).is_empty());
+    let worst = values.iter().zip(&read).map(|(value, read)| ((value - read) / value).abs()).fold(0.0, f32::max);
+    assert!(worst <= 2f32.powi(-11) && worst > 2f32.powi(-12), "{worst}");
+    let again = read.clone();
+    store.insert(&[content(2)], &again).unwrap();
+    assert!(store.read(&[1], &mut read).is_empty());
+    assert_eq!(read, again, "rounding twice changes nothing");
+
+    let message = store.insert(&[content(3)], &[70_000.0; 4096]).unwrap_err().to_string();
+    assert!(message.contains("70000") && message.contains("cache.dtype = \"f32\""), "{message}");
+    assert_eq!(store.find(&content(3)), None);
+}
+
+/// `cargo test --release -p dualenc-train --features flex ten_million -- --ignored --nocapture`
+#[test]
+#[ignore = "writes 320 MB: for measuring"]
+fn ten_million_rows_of_768_open_by_their_index_alone() {
+    const ROWS: usize = 10_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let key = blake3::hash(b"tower");
+    let open = || FeatureStore::open(dir.path(), &key, 768, CacheDtype::F32).unwrap();
+    let files = open().files.unwrap();
+    let content = |row: usize| *blake3::hash(&(row as u64).to_le_bytes()).as_bytes();
+    let mut index = FeatureIndex::default();
+    for row in 0..ROWS {
+        index.push(&content(row), [0; 8], State::Valid);
+    }
+    let mut writer = std::io::BufWriter::new(&files.index);
+    (0..ROWS).for_each(|row| writer.write_all(&index.record(row as Row, &files.key)).unwrap());
+    drop(writer);
+    // A hole: 30 GB that take no room.
+    files.values.set_len(ROWS as u64 * 768 * 4).unwrap();
+    drop(index);
+    let started = std::time::Instant::now();
+    let store = open();
+    let took = started.elapsed();
+    assert!(took.as_secs_f64() < 10.0, "{took:?}");
+    let contents = store.contents();
+    assert_eq!(contents.index.len(), ROWS);
+    assert_eq!(contents.index.find(&content(ROWS - 1)), Some((ROWS as Row - 1, State::Unchecked)));
+    writeln!(std::io::stderr(), "opened {ROWS} rows of 768 values in {took:?}").unwrap();
+}

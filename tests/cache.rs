@@ -1,0 +1,242 @@
+//! The features of locked towers: kept, shared, killed while they are written, halved; never another bit in the run.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Session, goldens, stderr, tensors};
+
+/// 24 drawings, one of them no image, each twice under two captions; an evaluation of each kind.
+fn session() -> Session {
+    let session = Session::new();
+    session.reference_config(
+        "[checkpoint]\nevery_steps = 5\n[eval.pairs]\ntask = \"retrieval\"\ndata = \"data.csv\"\n\
+         [eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\n",
+    );
+    session.copy("train/images", "images");
+    session.write("images/03.png", "<!DOCTYPE html>not found");
+    let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    let again = rows.lines().skip(1).map(|row| format!("{row} again\n"));
+    session.write("data.csv", rows.clone() + &again.collect::<String>());
+    for (class, image) in [("one", "00.png"), ("one", "01.png"), ("two", "02.png"), ("two", "05.png")] {
+        session.write(&format!("classes/{class}/{image}"), fs::read(session.path("images").join(image)).unwrap());
+    }
+    session
+}
+
+fn arguments<'a>(command: &'a str, sets: &[&'a str]) -> Vec<&'a str> {
+    let always = [
+        "data.train.csv.path=data.csv",
+        "data.shuffle=true",
+        "data.max_bad_fraction=0.1",
+        "train.epochs=3",
+        "train.batch_size=7",
+    ];
+    let mut arguments = vec![command, "--config", "lit.toml"];
+    arguments.extend(always.iter().chain(sets).flat_map(|set| ["--set", *set]));
+    arguments
+}
+
+fn train(session: &Session, sets: &[&str]) {
+    session.succeed(&[arguments("train", sets), vec!["--resume"]].concat());
+}
+
+/// Metrics, then the tensors of `model` and of `optimizer`.
+type Outcome = (Vec<Value>, Vec<Tensors>);
+
+/// Dtype, shape and bytes by name.
+type Tensors = BTreeMap<String, (String, Vec<usize>, Vec<u8>)>;
+
+/// Everything a run leaves that does not depend on the clock: metrics, and the tensors of its last checkpoint.
+fn outcome(session: &Session, run: &str) -> Outcome {
+    let mut lines = [session.metrics(run, "train"), session.metrics(run, "eval")].concat();
+    for line in &mut lines {
+        line.as_object_mut().unwrap().remove("pairs_per_sec");
+    }
+    let mut checkpoints: Vec<PathBuf> =
+        fs::read_dir(session.path(run).join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    checkpoints.sort();
+    let last = checkpoints.last().unwrap();
+    (lines, ["model", "optimizer"].iter().map(|file| tensors(&last.join(format!("{file}.safetensors")))).collect())
+}
+
+fn store_files(session: &Session, dir: &str) -> BTreeMap<PathBuf, Vec<u8>> {
+    let entries = fs::read_dir(session.path(dir)).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn a_run_has_the_same_bits_without_cache_while_it_fills_and_when_it_is_filled() {
+    let session = session();
+    for lock in ["LU", "UL", "LL"] {
+        let (lock_key, dir) = (format!("model.lock={lock}"), format!("cache.dir=cache-{lock}"));
+        let run = |name: &str, more: &[&str]| {
+            let name = format!("{lock}-{name}");
+            let run_dir = format!("run.dir={name}");
+            train(&session, &[&[lock_key.as_str(), &dir, &run_dir], more].concat());
+            outcome(&session, &name)
+        };
+        let off = run("off", &["cache.enabled=false"]);
+        assert_eq!(off.0.iter().filter(|line| line["kind"] == "train").count(), 18, "{lock}");
+        assert_eq!(off.0.iter().filter(|line| line["kind"] == "eval").count(), 6, "{lock}");
+        assert!(run("cold", &[]) == off, "{lock}: a cache that fills changed the run");
+        let filled = store_files(&session, &format!("cache-{lock}"));
+        assert_eq!(filled.len(), if lock == "LL" { 4 } else { 2 });
+        assert!(run("warm", &["data.workers=3"]) == off, "{lock}: a filled cache changed the run");
+        assert!(store_files(&session, &format!("cache-{lock}")) == filled, "{lock}: a second run computes nothing");
+        // By `dualenc eval` too.
+        let json = |more: &[&str]| {
+            let text = session.succeed(
+                &[arguments("eval", &[&lock_key, &dir, &format!("run.dir={lock}-warm")]), more.to_vec()].concat(),
+            );
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let figures = json(&["--json", "-"]);
+        let last = |name: &str| off.0.iter().rfind(|line| line["name"] == name).unwrap().clone();
+        for name in ["pairs", "classes"] {
+            for (key, value) in figures["evaluations"][name].as_object().unwrap() {
+                assert_eq!(value, &last(name)[key], "{lock} {name} {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cache_that_is_filled_ahead_is_the_one_that_training_fills() {
+    let session = session();
+    let sets = |run| ["model.lock=LL", "cache.dir=cache", run];
+    let text = session.succeed(&arguments("cache", &sets("run.dir=run")));
+    // 24 drawings for training and 24 for retrieval, of which 23 can be used; 4 for classification, all known by then.
+    assert!(text.contains("52 images: 23 computed, 27 already there, 2 cannot be used; 1"), "{text}");
+    assert!(text.contains("98 captions: ") && text.contains(".values"), "{text}");
+    assert!(!session.path("run").exists(), "a cache of its own directory leaves the run's alone");
+    let filled = store_files(&session, "cache");
+    let text = session.succeed(&arguments("cache", &sets("run.dir=run")));
+    assert!(
+        text.contains("52 images: 0 computed, 50 already there") && text.contains("captions: 0 computed, 98"),
+        "{text}"
+    );
+    train(&session, &sets("run.dir=run"));
+    assert!(store_files(&session, "cache") == filled);
+    train(&session, &["model.lock=LL", "cache.enabled=false", "run.dir=off"]);
+    assert!(outcome(&session, "run") == outcome(&session, "off"));
+
+    let text = session.fail(2, &arguments("cache", &["model.lock=UU"]));
+    assert!(text.contains("`model.lock` is `UU`, no tower is locked"), "{text}");
+    let text = session.fail(2, &arguments("cache", &["model.lock=LU", "cache.enabled=false"]));
+    assert!(text.contains("`cache.enabled` is false"), "{text}");
+}
+
+#[test]
+fn killed_while_it_fills_and_shared_meanwhile_a_cache_changes_no_bit() {
+    let session = session();
+    let lock = "model.lock=LL";
+    train(&session, &[lock, "cache.enabled=false", "run.dir=off"]);
+    let off = outcome(&session, "off");
+    let started = Instant::now();
+    train(&session, &[lock, "run.dir=timed"]);
+    let whole = started.elapsed();
+    for round in 0..8 {
+        let spawn = |command, sets: &[&str], resume: bool| {
+            let mut arguments = arguments(command, sets);
+            arguments.extend(resume.then_some("--resume"));
+            session.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        };
+        // Two owners of one cache, both killed, at moments spread over the run.
+        let mut owners = [
+            spawn("train", &[lock, "cache.dir=cache", "run.dir=killed"], true),
+            spawn("cache", &[lock, "cache.dir=cache"], false),
+        ];
+        sleep(whole.mul_f64(0.12 * f64::from(round + 1)));
+        for owner in &mut owners {
+            let _ = owner.kill();
+            owner.wait().unwrap();
+        }
+    }
+    train(&session, &[lock, "cache.dir=cache", "run.dir=killed"]);
+    assert!(outcome(&session, "killed") == off);
+    train(&session, &[lock, "cache.dir=cache", "run.dir=after"]);
+    assert!(outcome(&session, "after") == off);
+}
+
+#[test]
+fn damage_in_either_file_is_computed_again_and_never_trained_on() {
+    let session = session();
+    let sets = ["model.lock=LL", "cache.dir=cache"];
+    train(&session, &[sets.as_slice(), &["run.dir=first"]].concat());
+    let first = outcome(&session, "first");
+    for (path, bytes) in store_files(&session, "cache") {
+        let mut flipped = bytes.clone();
+        (0..flipped.len()).step_by(11).for_each(|at| flipped[at] ^= 0x40);
+        for damaged in [flipped, bytes[..bytes.len() / 2 + 3].to_vec(), Vec::new()] {
+            fs::write(&path, damaged).unwrap();
+            let _ = fs::remove_dir_all(session.path("again"));
+            train(&session, &[sets.as_slice(), &["run.dir=again"]].concat());
+            assert!(outcome(&session, "again") == first, "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn half_precision_is_used_throughout_or_not_at_all() {
+    let session = session();
+    let half = ["model.lock=LL", "cache.dir=cache", "cache.dtype=f16"];
+    train(&session, &[half.as_slice(), &["run.dir=cold"]].concat());
+    train(&session, &[half.as_slice(), &["run.dir=warm"]].concat());
+    let cold = outcome(&session, "cold");
+    assert!(outcome(&session, "warm") == cold, "values are rounded where they are computed, too");
+    train(&session, &["model.lock=LL", "cache.enabled=false", "run.dir=off"]);
+    let losses = |run: &str| crate::support::column(&session.metrics(run, "train"), "loss");
+    assert_ne!(losses("cold"), losses("off"));
+    crate::support::assert_close("loss", &losses("cold"), &losses("off"), 2e-3);
+
+    // Killed and resumed.
+    let run = [half.as_slice(), &["run.dir=killed"]].concat();
+    let child = session.command(&arguments("train", &run)).stderr(Stdio::null()).spawn();
+    let mut child = child.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !session.path("killed/checkpoints/step-000005").exists() && child.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline);
+        sleep(Duration::from_millis(1));
+    }
+    let _ = child.kill();
+    child.wait().unwrap();
+    train(&session, &run);
+    assert!(outcome(&session, "killed") == cold);
+
+    // A run does not go on with other features.
+    for change in [["cache.dtype=f32"].as_slice(), &["cache.dtype=f16", "cache.enabled=false"]] {
+        let sets = [["model.lock=LL", "run.dir=cold"].as_slice(), change].concat();
+        let output = session.run(&[arguments("train", &sets), vec!["--resume"]].concat());
+        assert_eq!(output.status.code(), Some(2), "{change:?}");
+        assert!(stderr(&output).contains("features"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn fixed_views_of_augmented_images_are_kept_and_change_no_bit() {
+    let session = session();
+    let sets = ["model.lock=LU", "data.augment={crop_scale=[0.5, 1.0], flip=0.5}", "cache.dir=cache"];
+    let run = |name: &str, more: &[&str]| {
+        let run_dir = format!("run.dir={name}");
+        train(&session, &[sets.as_slice(), more, &[&run_dir]].concat());
+        outcome(&session, name)
+    };
+    let text = session.fail(2, &arguments("train", &sets));
+    assert!(text.contains("set `cache.views`"), "{text}");
+    let off = run("off", &["cache.views=2", "cache.enabled=false"]);
+    assert!(run("cold", &["cache.views=2"]) == off);
+    let filled = store_files(&session, "cache");
+    let text = session.succeed(&arguments("cache", &[sets.as_slice(), &["cache.views=2"]].concat()));
+    assert!(text.starts_with("76 images: "), "{text}");
+    assert!(run("warm", &["cache.views=2"]) == off);
+    assert!(store_files(&session, "cache").values().zip(filled.values()).all(|(now, then)| now.starts_with(then)));
+    // Other settings have other features; a run that makes each epoch its own view sees others in its third.
+    assert!(run("one", &["cache.views=1"]) != off);
+    assert!(run("fresh", &["cache.enabled=false"]) != off);
+}
