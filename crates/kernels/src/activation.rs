@@ -87,14 +87,13 @@ pub(crate) mod fused {
                     let x = &x.get()[first * BLOCK..][..out.len()];
                     activation.map(out, x)
                 });
-                (tensor(values, dims), (activation, x.clone()))
+                (tensor(values, dims), (activation, x.clone(), dims))
             },
-            |(activation, x), gradient, _| {
-                let shape = [x.get().len()];
+            |(activation, x, dims), gradient, _| {
                 let mut gradient = gradient.into_vec();
                 let chunks = gradient.par_chunks_mut(BLOCK * CHUNK_ROWS).zip(x.get().par_chunks(BLOCK * CHUNK_ROWS));
                 chunks.for_each(|(gradient, x)| activation.multiply_slope(gradient, x));
-                [Some(tensor(gradient, shape))]
+                [Some(tensor(gradient, dims))]
             },
         ))
     }

@@ -115,9 +115,9 @@ mod fused {
                 let x = &x.get()[first..][..out.len()];
                 [vectorised(|| write(out, |i| x[i] * mask.factor(first + i)))]
             });
-            (tensor(values, shape), mask)
+            (tensor(values, shape), (mask, shape))
         };
-        Some(record(inputs, forward, |mask, gradient, _| {
+        Some(record(inputs, forward, |(mask, shape), gradient, _| {
             let mut gradient = gradient.into_vec();
             gradient.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
                 vectorised(|| {
@@ -125,7 +125,6 @@ mod fused {
                     places.for_each(|(i, value)| *value *= mask.factor(block * BLOCK + i));
                 });
             });
-            let shape = [gradient.len()];
             [Some(tensor(gradient, shape))]
         }))
     }

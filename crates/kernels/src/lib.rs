@@ -31,5 +31,6 @@ pub use linear::{linear, linear3};
 pub use mlp::{LinearWeights, mlp};
 pub use norm::layer_norm;
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
+#[cfg(feature = "flex")]
 mod tests;
