@@ -66,6 +66,8 @@ mod fused {
         /// Its first row, counted in the group.
         start: usize,
         rows: usize,
+        /// Rows of the longest sequence of all.
+        longest: usize,
     }
 
     pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
@@ -121,7 +123,7 @@ mod fused {
             let numbers = found.map_or(0..0, |group| self.members[group].1.clone());
             let mut start = 0;
             numbers.map(move |number| {
-                let sequence = Sequence { number, start, rows: self.lengths[number] };
+                let sequence = Sequence { number, start, rows: self.lengths[number], longest: self.longest };
                 start += sequence.rows;
                 sequence
             })
@@ -148,36 +150,86 @@ mod fused {
         for n in 0..heads {
             let [query, key, value] = head(qkv, sequence, n, width, dim);
             let scores = product(query, key.t(), scratch.blank(rows * rows));
-            vectorised(|| {
-                for (row, scores) in scores.chunks_exact_mut(rows).enumerate() {
-                    let seen = if sequences.causal { row + 1 } else { rows };
-                    let (scores, hidden) = scores.split_at_mut(seen);
-                    hidden.fill(0.0);
-                    let top = largest(scores, f32::NEG_INFINITY) * scale;
-                    scores.iter_mut().for_each(|score| *score = exp(score.mul_add(scale, -top)));
-                    let total = sum(seen, |i| scores[i]);
-                    let inverse = total.recip();
-                    match sequences.dropout {
-                        None => scores.iter_mut().for_each(|score| *score *= inverse),
-                        Some(mask) => {
-                            let place = sequences.place(sequence.number, n, row);
-                            let places = scores.iter_mut().enumerate();
-                            places.for_each(|(i, score)| *score *= inverse * mask.factor(place + i));
-                        }
-                    }
-                    log_sums[(sequence.start + row) * heads + n] = top + total.ln();
-                }
-            });
+            let head = Head { sequence, sequences, number: n, scale };
+            vectorised((&mut *scores, &mut *log_sums, head), softmax);
             product_into(Matrix::new(scores, rows), value, &mut out[sequence.start * width + n * dim..], width, false);
         }
     }
 
-    impl Sequences {
-        /// Where the probabilities of one query begin.
+    /// Which of the score matrices is at hand, and what its scores are multiplied by.
+    struct Head<'a> {
+        sequence: &'a Sequence,
+        sequences: &'a Sequences,
+        number: usize,
+        scale: f32,
+    }
+
+    impl Head<'_> {
+        /// How many keys a query sees.
         #[inline(always)]
-        fn place(&self, sequence: usize, head: usize, row: usize) -> usize {
-            let longest = self.lengths.iter().copied().max().unwrap_or(0);
-            ((sequence * self.heads + head) * longest + row) * longest
+        fn seen(&self, row: usize) -> usize {
+            if self.sequences.causal { row + 1 } else { self.sequence.rows }
+        }
+
+        /// Where the sum of a query stands among those of its group.
+        #[inline(always)]
+        fn log_sum(&self, row: usize) -> usize {
+            (self.sequence.start + row) * self.sequences.heads + self.number
+        }
+
+        /// The place of a query's first probability, as dropout counts.
+        #[inline(always)]
+        fn place(&self, row: usize) -> usize {
+            let longest = self.sequence.longest;
+            ((self.sequence.number * self.sequences.heads + self.number) * longest + row) * longest
+        }
+    }
+
+    /// Turns scores into probabilities, with dropout.
+    #[inline(always)]
+    fn softmax((scores, log_sums, head): (&mut [f32], &mut [f32], Head<'_>)) {
+        for (row, scores) in scores.chunks_exact_mut(head.sequence.rows).enumerate() {
+            let seen = head.seen(row);
+            let (scores, hidden) = scores.split_at_mut(seen);
+            hidden.fill(0.0);
+            let top = largest(scores, f32::NEG_INFINITY) * head.scale;
+            scores.iter_mut().for_each(|score| *score = exp(score.mul_add(head.scale, -top)));
+            let total = sum(seen, |i| scores[i]);
+            let inverse = total.recip();
+            match head.sequences.dropout {
+                None => scores.iter_mut().for_each(|score| *score *= inverse),
+                Some(mask) => {
+                    let place = head.place(row);
+                    scores.iter_mut().enumerate().for_each(|(i, score)| *score *= inverse * mask.factor(place + i));
+                }
+            }
+            log_sums[head.log_sum(row)] = top + total.ln();
+        }
+    }
+
+    /// Turns scores into probabilities with dropout, and the gradients of these into those of the scores.
+    #[inline(always)]
+    fn score_gradients((scores, slopes, log_sums, head): (&mut [f32], &mut [f32], &[f32], Head<'_>)) {
+        let rows = head.sequence.rows;
+        for (row, (scores, slopes)) in scores.chunks_exact_mut(rows).zip(slopes.chunks_exact_mut(rows)).enumerate() {
+            let seen = head.seen(row);
+            scores[seen..].fill(0.0);
+            slopes[seen..].fill(0.0);
+            let (probabilities, slopes) = (&mut scores[..seen], &mut slopes[..seen]);
+            let log_sum = log_sums[head.log_sum(row)];
+            probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(head.scale, -log_sum)));
+            let place = head.place(row);
+            if let Some(mask) = head.sequences.dropout {
+                slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(place + i));
+            }
+            let mean = sum(seen, |i| probabilities[i] * slopes[i]);
+            for (p, slope) in probabilities.iter_mut().zip(slopes) {
+                *slope = *p * (*slope - mean) * head.scale;
+            }
+            // The value's gradient takes the dropped probabilities, the score's took the whole ones.
+            if let Some(mask) = head.sequences.dropout {
+                probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(place + i));
+            }
         }
     }
 
@@ -232,30 +284,8 @@ mod fused {
             let probabilities = product(query, key.t(), first.blank(rows * rows));
             let slopes = product(gradient, value.t(), second.blank(rows * rows));
             let out = &mut out[sequence.start * stride + n * dim..];
-            vectorised(|| {
-                let each = probabilities.chunks_exact_mut(rows).zip(slopes.chunks_exact_mut(rows));
-                for (row, (probabilities, slopes)) in each.enumerate() {
-                    let seen = if sequences.causal { row + 1 } else { rows };
-                    let log_sum = log_sums[(sequence.start + row) * heads + n];
-                    probabilities[seen..].fill(0.0);
-                    slopes[seen..].fill(0.0);
-                    let (probabilities, slopes) = (&mut probabilities[..seen], &mut slopes[..seen]);
-                    probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(scale, -log_sum)));
-                    // The dropped probabilities belong to the value's gradient, the whole ones to the score's.
-                    if let Some(mask) = sequences.dropout {
-                        let place = sequences.place(sequence.number, n, row);
-                        slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(place + i));
-                    }
-                    let mean = sum(seen, |i| probabilities[i] * slopes[i]);
-                    for (p, slope) in probabilities.iter_mut().zip(slopes) {
-                        *slope = *p * (*slope - mean) * scale;
-                    }
-                    if let Some(mask) = sequences.dropout {
-                        let place = sequences.place(sequence.number, n, row);
-                        probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(place + i));
-                    }
-                }
-            });
+            let head = Head { sequence, sequences, number: n, scale };
+            vectorised((&mut *probabilities, &mut *slopes, log_sums, head), score_gradients);
             let (probabilities, slopes) = (Matrix::new(probabilities, rows), Matrix::new(slopes, rows));
             product_into(slopes, key, out, stride, false);
             product_into(slopes.t(), query, &mut out[width..], stride, false);

@@ -94,7 +94,7 @@ mod fused {
     use rayon::prelude::*;
 
     use super::DropoutMask;
-    use crate::buffer::{CHUNK_ROWS, by_groups, by_rows, ends_of, write};
+    use crate::buffer::{Blank, CHUNK_ROWS, by_groups, by_rows, ends_of, write};
     use crate::linear::fused::{column_sums, optional};
     use crate::product::Matrix;
     use crate::record::{Input, Values, is_fused, record, tensor};
@@ -108,25 +108,61 @@ mod fused {
             return None;
         }
         let shape = x.dims();
-        let inputs = [Input::of(x.clone())?];
-        let forward = |[x]: &[Values; 1], _| {
-            let ends = ends_of(x.get().len(), BLOCK);
-            let [values] = by_groups(&ends, [1], |first, [out]| {
-                let x = &x.get()[first..][..out.len()];
-                [vectorised(|| write(out, |i| x[i] * mask.factor(first + i)))]
-            });
-            (tensor(values, shape), (mask, shape))
-        };
-        Some(record(inputs, forward, |(mask, shape), gradient, _| {
-            let mut gradient = gradient.into_vec();
-            gradient.par_chunks_mut(BLOCK).enumerate().for_each(|(block, values)| {
-                vectorised(|| {
-                    let places = values.iter_mut().enumerate();
-                    places.for_each(|(i, value)| *value *= mask.factor(block * BLOCK + i));
-                });
-            });
-            [Some(tensor(gradient, shape))]
+        let forward = |[x]: &[Values; 1], _| (tensor(masked(x, mask), shape), (mask, shape));
+        Some(record([Input::of(x.clone())?], forward, |(mask, shape), gradient, _| {
+            [Some(tensor(masked(&gradient, mask), shape))]
         }))
+    }
+
+    /// The values that the mask lets through, times its factor.
+    fn masked(values: &Values, mask: DropoutMask) -> Vec<f32> {
+        let [masked] = by_groups(&ends_of(values.get().len(), BLOCK), [1], |first, [out]| {
+            let values = &values.get()[first..][..out.len()];
+            [vectorised((out, values, mask, first), drop_out)]
+        });
+        masked
+    }
+
+    #[inline(always)]
+    fn drop_out<'a>((out, x, mask, first): (&'a mut Blank, &[f32], DropoutMask, usize)) -> &'a mut [f32] {
+        write(out, |i| x[i] * mask.factor(first + i))
+    }
+
+    /// Rows of the sum of a residual branch.
+    struct Sum<'a> {
+        x: &'a [f32],
+        branch: &'a [f32],
+        scale: Option<&'a [f32]>,
+        mask: Option<DropoutMask>,
+        /// The place of the first value.
+        first: usize,
+    }
+
+    #[inline(always)]
+    fn add_branch<'a>((out, sum): (&'a mut Blank, Sum<'_>)) -> &'a mut [f32] {
+        let Sum { x, branch, scale, mask, first } = sum;
+        match (mask, scale) {
+            (None, None) => write(out, |i| x[i] + branch[i]),
+            (Some(mask), None) => write(out, |i| branch[i].mul_add(mask.factor(first + i), x[i])),
+            (mask, Some(scale)) => {
+                let out = match mask {
+                    Some(mask) => write(out, |i| branch[i] * mask.factor(first + i)),
+                    None => write(out, |i| branch[i]),
+                };
+                for (row, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
+                    let values = row.iter_mut().zip(x.iter().zip(scale));
+                    values.for_each(|(value, (x, scale))| *value = value.mul_add(*scale, *x));
+                }
+                out
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn multiply_rows((rows, scale): (&mut [f32], &[f32])) {
+        for row in rows.chunks_exact_mut(scale.len()) {
+            row.iter_mut().zip(scale).for_each(|(value, scale)| *value *= scale);
+        }
     }
 
     #[derive(Debug, Clone)]
@@ -152,23 +188,10 @@ mod fused {
         let inputs = [Input::of(x.clone())?, Input::of(branch.clone())?, optional(scale)?];
         let forward = move |[x, branch, scale]: &[Values; 3], _| {
             let values = by_rows(rows, width, |first, out| {
-                let first = first * width;
-                let (x, branch) = (&x.get()[first..][..out.len()], &branch.get()[first..][..out.len()]);
-                let out = match mask {
-                    Some(mask) if scaled => vectorised(|| write(out, |i| branch[i] * mask.factor(first + i))),
-                    None if scaled => vectorised(|| write(out, |i| branch[i])),
-                    Some(mask) => {
-                        return vectorised(|| write(out, |i| branch[i].mul_add(mask.factor(first + i), x[i])));
-                    }
-                    None => return vectorised(|| write(out, |i| x[i] + branch[i])),
-                };
-                vectorised(|| {
-                    for (row, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                        let values = row.iter_mut().zip(x.iter().zip(scale.get()));
-                        values.for_each(|(value, (x, scale))| *value = value.mul_add(*scale, *x));
-                    }
-                });
-                out
+                let place = first * width..first * width + out.len();
+                let scale = scaled.then(|| scale.get());
+                let (x, branch) = (&x.get()[place.clone()], &branch.get()[place.clone()]);
+                vectorised((out, Sum { x, branch, scale, mask, first: place.start }), add_branch)
             });
             let kept =
                 Kept { branch: scaled.then(|| branch.clone()), scale: scaled.then(|| scale.clone()), mask, shape };
@@ -182,21 +205,14 @@ mod fused {
         let unchanged = mask.is_none() && scale.is_none();
         // What the mask lets through, before the scale.
         let dropped = match mask {
-            Some(mask) => Values::from(tensor(
-                by_rows(rows, width, |first, out| {
-                    let first = first * width;
-                    let gradient = &gradient.get()[first..][..out.len()];
-                    vectorised(|| write(out, |i| gradient[i] * mask.factor(first + i)))
-                }),
-                shape,
-            )),
+            Some(mask) => Values::from(tensor(masked(&gradient, mask), shape)),
             None => gradient.clone(),
         };
         let scale_gradient = branch.filter(|_| needed[2]).map(|branch| {
             let products = by_rows(rows, width, |first, out| {
                 let place = first * width..first * width + out.len();
                 let (gradient, branch) = (&dropped.get()[place.clone()], &branch.get()[place]);
-                vectorised(|| write(out, |i| gradient[i] * branch[i]))
+                write(out, |i| gradient[i] * branch[i])
             });
             tensor(column_sums(Matrix::new(&products, width)), [width])
         });
@@ -207,11 +223,7 @@ mod fused {
             Some(scale) => {
                 let mut values = dropped.into_vec();
                 values.par_chunks_mut(CHUNK_ROWS * width).for_each(|values| {
-                    vectorised(|| {
-                        for row in values.chunks_exact_mut(width) {
-                            row.iter_mut().zip(scale.get()).for_each(|(value, scale)| *value *= scale);
-                        }
-                    });
+                    vectorised((values, scale.get()), multiply_rows);
                 });
                 Some(tensor(values, shape))
             }

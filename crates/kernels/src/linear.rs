@@ -165,16 +165,19 @@ pub(crate) mod fused {
         values
     }
 
+    #[inline(always)]
+    fn add_rows((sums, rows): (&mut [f32], Matrix<'_>)) {
+        for row in 0..rows.num_rows() {
+            sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
+        }
+    }
+
     /// The sum of each column.
     pub fn column_sums(gradient: Matrix<'_>) -> Vec<f32> {
         let mut sums = vec![0.0; gradient.num_cols()];
         sums.par_chunks_mut(SUM_COLUMNS).enumerate().for_each(|(block, sums)| {
-            vectorised(|| {
-                for row in 0..gradient.num_rows() {
-                    let row = &gradient.row(row)[block * SUM_COLUMNS..][..sums.len()];
-                    sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-                }
-            });
+            let columns = gradient.cols(block * SUM_COLUMNS, sums.len());
+            vectorised((sums, columns), add_rows);
         });
         sums
     }

@@ -21,6 +21,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// Its rows.
+    #[inline(always)]
     pub fn num_rows(&self) -> usize {
         self.rows
     }
@@ -31,6 +32,7 @@ impl<'a> Matrix<'a> {
     }
 
     /// One row of a matrix whose rows are contiguous.
+    #[inline(always)]
     pub fn row(&self, row: usize) -> &'a [f32] {
         &self.values[row * self.row_stride..][..self.cols]
     }

