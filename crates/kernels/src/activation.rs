@@ -100,44 +100,48 @@ pub(crate) mod fused {
 
     impl Activation {
         /// `out = activation(x)`.
-        pub fn map<'a>(self, out: &'a mut Blank, x: &[f32]) -> &'a mut [f32] {
-            vectorised((self, out, x), map)
+        pub fn map<'o>(self, out: &'o mut Blank, x: &[f32]) -> &'o mut [f32] {
+            map(self, out, x)
         }
 
         /// `gradient *= activation'(x)`.
         pub fn multiply_slope(self, gradient: &mut [f32], x: &[f32]) {
-            vectorised((self, gradient, x), multiply_slope);
+            multiply_slope(self, gradient, x);
         }
     }
 
-    #[inline(always)]
-    fn map<'a>((activation, out, x): (Activation, &'a mut Blank, &[f32])) -> &'a mut [f32] {
-        match activation {
-            Activation::Gelu => write(out, |i| x[i] * normal(x[i]).0),
-            Activation::GeluTanh => write(out, |i| x[i] * sigmoid(2.0 * tanh_argument(x[i]))),
-            Activation::QuickGelu => write(out, |i| x[i] * sigmoid(QUICK * x[i])),
-            Activation::Relu => write(out, |i| x[i].max(0.0)),
-            Activation::Silu => write(out, |i| x[i] * sigmoid(x[i])),
+    vectorised! {
+        fn map(activation: Activation, out: &'o mut Blank, x: &'a [f32]) -> &'o mut [f32] {
+            match activation {
+                Activation::Gelu => write(out, |i| x[i] * normal(x[i]).0),
+                Activation::GeluTanh => write(out, |i| x[i] * sigmoid(2.0 * tanh_argument(x[i]))),
+                Activation::QuickGelu => write(out, |i| x[i] * sigmoid(QUICK * x[i])),
+                Activation::Relu => write(out, |i| x[i].max(0.0)),
+                Activation::Silu => write(out, |i| x[i] * sigmoid(x[i])),
+            }
+
         }
     }
 
-    #[inline(always)]
-    fn multiply_slope((activation, gradient, x): (Activation, &mut [f32], &[f32])) {
-        // x * gate(x) has the slope gate + x * gate', and a sigmoid's slope is gate * (1 - gate).
-        let gated = |x: f32, gate: f32, inner: f32| gate + x * gate * (1.0 - gate) * inner;
-        match activation {
-            Activation::Gelu => each(gradient, x, |x| {
-                let (cdf, density) = normal(x);
-                x.mul_add(density, cdf)
-            }),
-            Activation::GeluTanh => each(gradient, x, |x| {
-                // tanh_argument'(x) = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
-                let inner = 2.0 * ROOT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
-                gated(x, sigmoid(2.0 * tanh_argument(x)), inner)
-            }),
-            Activation::QuickGelu => each(gradient, x, |x| gated(x, sigmoid(QUICK * x), QUICK)),
-            Activation::Relu => each(gradient, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
-            Activation::Silu => each(gradient, x, |x| gated(x, sigmoid(x), 1.0)),
+    vectorised! {
+        fn multiply_slope(activation: Activation, gradient: &'a mut [f32], x: &'a [f32]) {
+            // x * gate(x) has the slope gate + x * gate', and a sigmoid's slope is gate * (1 - gate).
+            let gated = |x: f32, gate: f32, inner: f32| gate + x * gate * (1.0 - gate) * inner;
+            match activation {
+                Activation::Gelu => each(gradient, x, |x| {
+                    let (cdf, density) = normal(x);
+                    x.mul_add(density, cdf)
+                }),
+                Activation::GeluTanh => each(gradient, x, |x| {
+                    // tanh_argument'(x) = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
+                    let inner = 2.0 * ROOT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
+                    gated(x, sigmoid(2.0 * tanh_argument(x)), inner)
+                }),
+                Activation::QuickGelu => each(gradient, x, |x| gated(x, sigmoid(QUICK * x), QUICK)),
+                Activation::Relu => each(gradient, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+                Activation::Silu => each(gradient, x, |x| gated(x, sigmoid(x), 1.0)),
+            }
+
         }
     }
 

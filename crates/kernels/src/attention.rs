@@ -151,7 +151,7 @@ mod fused {
             let [query, key, value] = head(qkv, sequence, n, width, dim);
             let scores = product(query, key.t(), scratch.blank(rows * rows));
             let head = Head { sequence, sequences, number: n, scale };
-            vectorised((&mut *scores, &mut *log_sums, head), softmax);
+            softmax(&mut *scores, &mut *log_sums, head);
             product_into(Matrix::new(scores, rows), value, &mut out[sequence.start * width + n * dim..], width, false);
         }
     }
@@ -185,51 +185,55 @@ mod fused {
         }
     }
 
-    /// Turns scores into probabilities, with dropout.
-    #[inline(always)]
-    fn softmax((scores, log_sums, head): (&mut [f32], &mut [f32], Head<'_>)) {
-        for (row, scores) in scores.chunks_exact_mut(head.sequence.rows).enumerate() {
-            let seen = head.seen(row);
-            let (scores, hidden) = scores.split_at_mut(seen);
-            hidden.fill(0.0);
-            let top = largest(scores, f32::NEG_INFINITY) * head.scale;
-            scores.iter_mut().for_each(|score| *score = exp(score.mul_add(head.scale, -top)));
-            let total = sum(seen, |i| scores[i]);
-            let inverse = total.recip();
-            match head.sequences.dropout {
-                None => scores.iter_mut().for_each(|score| *score *= inverse),
-                Some(mask) => {
-                    let place = head.place(row);
-                    scores.iter_mut().enumerate().for_each(|(i, score)| *score *= inverse * mask.factor(place + i));
+    vectorised! {
+        /// Turns scores into probabilities, with dropout.
+        fn softmax(scores: &'a mut [f32], log_sums: &'a mut [f32], head: Head<'a>) {
+            for (row, scores) in scores.chunks_exact_mut(head.sequence.rows).enumerate() {
+                let seen = head.seen(row);
+                let (scores, hidden) = scores.split_at_mut(seen);
+                hidden.fill(0.0);
+                let top = largest(scores, f32::NEG_INFINITY) * head.scale;
+                scores.iter_mut().for_each(|score| *score = exp(score.mul_add(head.scale, -top)));
+                let total = sum(seen, |i| scores[i]);
+                let inverse = total.recip();
+                match head.sequences.dropout {
+                    None => scores.iter_mut().for_each(|score| *score *= inverse),
+                    Some(mask) => {
+                        let place = head.place(row);
+                        scores.iter_mut().enumerate().for_each(|(i, score)| *score *= inverse * mask.factor(place + i));
+                    }
                 }
+                log_sums[head.log_sum(row)] = top + total.ln();
             }
-            log_sums[head.log_sum(row)] = top + total.ln();
+
         }
     }
 
-    /// Turns scores into probabilities with dropout, and the gradients of these into those of the scores.
-    #[inline(always)]
-    fn score_gradients((scores, slopes, log_sums, head): (&mut [f32], &mut [f32], &[f32], Head<'_>)) {
-        let rows = head.sequence.rows;
-        for (row, (scores, slopes)) in scores.chunks_exact_mut(rows).zip(slopes.chunks_exact_mut(rows)).enumerate() {
-            let seen = head.seen(row);
-            scores[seen..].fill(0.0);
-            slopes[seen..].fill(0.0);
-            let (probabilities, slopes) = (&mut scores[..seen], &mut slopes[..seen]);
-            let log_sum = log_sums[head.log_sum(row)];
-            probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(head.scale, -log_sum)));
-            let place = head.place(row);
-            if let Some(mask) = head.sequences.dropout {
-                slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(place + i));
+    vectorised! {
+        /// Turns scores into probabilities with dropout, and the gradients of these into those of the scores.
+        fn score_gradients(scores: &'a mut [f32], slopes: &'a mut [f32], log_sums: &'a [f32], head: Head<'a>) {
+            let rows = head.sequence.rows;
+            for (row, (scores, slopes)) in scores.chunks_exact_mut(rows).zip(slopes.chunks_exact_mut(rows)).enumerate() {
+                let seen = head.seen(row);
+                scores[seen..].fill(0.0);
+                slopes[seen..].fill(0.0);
+                let (probabilities, slopes) = (&mut scores[..seen], &mut slopes[..seen]);
+                let log_sum = log_sums[head.log_sum(row)];
+                probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(head.scale, -log_sum)));
+                let place = head.place(row);
+                if let Some(mask) = head.sequences.dropout {
+                    slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(place + i));
+                }
+                let mean = sum(seen, |i| probabilities[i] * slopes[i]);
+                for (p, slope) in probabilities.iter_mut().zip(slopes) {
+                    *slope = *p * (*slope - mean) * head.scale;
+                }
+                // The value's gradient takes the dropped probabilities, the score's took the whole ones.
+                if let Some(mask) = head.sequences.dropout {
+                    probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(place + i));
+                }
             }
-            let mean = sum(seen, |i| probabilities[i] * slopes[i]);
-            for (p, slope) in probabilities.iter_mut().zip(slopes) {
-                *slope = *p * (*slope - mean) * head.scale;
-            }
-            // The value's gradient takes the dropped probabilities, the score's took the whole ones.
-            if let Some(mask) = head.sequences.dropout {
-                probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(place + i));
-            }
+
         }
     }
 
@@ -285,7 +289,7 @@ mod fused {
             let slopes = product(gradient, value.t(), second.blank(rows * rows));
             let out = &mut out[sequence.start * stride + n * dim..];
             let head = Head { sequence, sequences, number: n, scale };
-            vectorised((&mut *probabilities, &mut *slopes, log_sums, head), score_gradients);
+            score_gradients(&mut *probabilities, &mut *slopes, log_sums, head);
             let (probabilities, slopes) = (Matrix::new(probabilities, rows), Matrix::new(slopes, rows));
             product_into(slopes, key, out, stride, false);
             product_into(slopes.t(), query, &mut out[width..], stride, false);

@@ -118,14 +118,16 @@ mod fused {
     fn masked(values: &Values, mask: DropoutMask) -> Vec<f32> {
         let [masked] = by_groups(&ends_of(values.get().len(), BLOCK), [1], |first, [out]| {
             let values = &values.get()[first..][..out.len()];
-            [vectorised((out, values, mask, first), drop_out)]
+            [drop_out(out, values, mask, first)]
         });
         masked
     }
 
-    #[inline(always)]
-    fn drop_out<'a>((out, x, mask, first): (&'a mut Blank, &[f32], DropoutMask, usize)) -> &'a mut [f32] {
-        write(out, |i| x[i] * mask.factor(first + i))
+    vectorised! {
+        fn drop_out(out: &'o mut Blank, x: &'a [f32], mask: DropoutMask, first: usize) -> &'o mut [f32] {
+            write(out, |i| x[i] * mask.factor(first + i))
+
+        }
     }
 
     /// Rows of the sum of a residual branch.
@@ -138,30 +140,34 @@ mod fused {
         first: usize,
     }
 
-    #[inline(always)]
-    fn add_branch<'a>((out, sum): (&'a mut Blank, Sum<'_>)) -> &'a mut [f32] {
-        let Sum { x, branch, scale, mask, first } = sum;
-        match (mask, scale) {
-            (None, None) => write(out, |i| x[i] + branch[i]),
-            (Some(mask), None) => write(out, |i| branch[i].mul_add(mask.factor(first + i), x[i])),
-            (mask, Some(scale)) => {
-                let out = match mask {
-                    Some(mask) => write(out, |i| branch[i] * mask.factor(first + i)),
-                    None => write(out, |i| branch[i]),
-                };
-                for (row, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
-                    let values = row.iter_mut().zip(x.iter().zip(scale));
-                    values.for_each(|(value, (x, scale))| *value = value.mul_add(*scale, *x));
+    vectorised! {
+        fn add_branch(out: &'o mut Blank, sum: Sum<'a>) -> &'o mut [f32] {
+            let Sum { x, branch, scale, mask, first } = sum;
+            match (mask, scale) {
+                (None, None) => write(out, |i| x[i] + branch[i]),
+                (Some(mask), None) => write(out, |i| branch[i].mul_add(mask.factor(first + i), x[i])),
+                (mask, Some(scale)) => {
+                    let out = match mask {
+                        Some(mask) => write(out, |i| branch[i] * mask.factor(first + i)),
+                        None => write(out, |i| branch[i]),
+                    };
+                    for (row, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {
+                        let values = row.iter_mut().zip(x.iter().zip(scale));
+                        values.for_each(|(value, (x, scale))| *value = value.mul_add(*scale, *x));
+                    }
+                    out
                 }
-                out
             }
+
         }
     }
 
-    #[inline(always)]
-    fn multiply_rows((rows, scale): (&mut [f32], &[f32])) {
-        for row in rows.chunks_exact_mut(scale.len()) {
-            row.iter_mut().zip(scale).for_each(|(value, scale)| *value *= scale);
+    vectorised! {
+        fn multiply_rows(rows: &'a mut [f32], scale: &'a [f32]) {
+            for row in rows.chunks_exact_mut(scale.len()) {
+                row.iter_mut().zip(scale).for_each(|(value, scale)| *value *= scale);
+            }
+
         }
     }
 
@@ -191,7 +197,7 @@ mod fused {
                 let place = first * width..first * width + out.len();
                 let scale = scaled.then(|| scale.get());
                 let (x, branch) = (&x.get()[place.clone()], &branch.get()[place.clone()]);
-                vectorised((out, Sum { x, branch, scale, mask, first: place.start }), add_branch)
+                add_branch(out, Sum { x, branch, scale, mask, first: place.start })
             });
             let kept =
                 Kept { branch: scaled.then(|| branch.clone()), scale: scaled.then(|| scale.clone()), mask, shape };
@@ -223,7 +229,7 @@ mod fused {
             Some(scale) => {
                 let mut values = dropped.into_vec();
                 values.par_chunks_mut(CHUNK_ROWS * width).for_each(|values| {
-                    vectorised((values, scale.get()), multiply_rows);
+                    multiply_rows(values, scale.get());
                 });
                 Some(tensor(values, shape))
             }

@@ -44,16 +44,18 @@ mod fused {
         Some(record([Input::of(table.clone())?], forward, |(indices, shape), gradient, _| {
             // Fresh zeros come from the system without being written: rows that were not read cost nothing.
             let mut values = vec![0.0; shape[0] * shape[1]];
-            vectorised((&mut *values, &*indices, gradient.get(), shape[1]), add_rows);
+            add_rows(&mut *values, &*indices, gradient.get(), shape[1]);
             [Some(tensor(values, shape))]
         }))
     }
 
-    #[inline(always)]
-    fn add_rows((table, indices, rows, width): (&mut [f32], &[u32], &[f32], usize)) {
-        for (&index, row) in indices.iter().zip(rows.chunks_exact(width)) {
-            let sums = &mut table[index as usize * width..][..width];
-            sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+    vectorised! {
+        fn add_rows(table: &'a mut [f32], indices: &'a [u32], rows: &'a [f32], width: usize) {
+            for (&index, row) in indices.iter().zip(rows.chunks_exact(width)) {
+                let sums = &mut table[index as usize * width..][..width];
+                sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+
         }
     }
 }

@@ -165,10 +165,12 @@ pub(crate) mod fused {
         values
     }
 
-    #[inline(always)]
-    fn add_rows((sums, rows): (&mut [f32], Matrix<'_>)) {
-        for row in 0..rows.num_rows() {
-            sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
+    vectorised! {
+        fn add_rows(sums: &'a mut [f32], rows: Matrix<'a>) {
+            for row in 0..rows.num_rows() {
+                sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
+            }
+
         }
     }
 
@@ -177,7 +179,7 @@ pub(crate) mod fused {
         let mut sums = vec![0.0; gradient.num_cols()];
         sums.par_chunks_mut(SUM_COLUMNS).enumerate().for_each(|(block, sums)| {
             let columns = gradient.cols(block * SUM_COLUMNS, sums.len());
-            vectorised((sums, columns), add_rows);
+            add_rows(sums, columns);
         });
         sums
     }

@@ -39,7 +39,7 @@ mod fused {
             let (weights, bias) = (weight.get(), bias.get());
             let values = by_rows(rows, width, |first, out| {
                 let out = copy(out, &x.get()[first * width..][..out.len()]);
-                vectorised((&mut *out, weights, biased.then_some(bias), epsilon), normalise);
+                normalise(&mut *out, weights, biased.then_some(bias), epsilon);
                 out
             });
             (tensor(values, [rows, width]), Kept { x: x.clone(), weight: weight.clone(), epsilon })
@@ -47,17 +47,19 @@ mod fused {
         Some(record(inputs, forward, backward))
     }
 
-    #[inline(always)]
-    fn normalise((rows, weight, bias, epsilon): (&mut [f32], &[f32], Option<&[f32]>, f32)) {
-        for row in rows.chunks_exact_mut(weight.len()) {
-            standardise(row, epsilon);
-            match bias {
-                Some(bias) => {
-                    let affine = row.iter_mut().zip(weight.iter().zip(bias));
-                    affine.for_each(|(value, (weight, bias))| *value = value.mul_add(*weight, *bias));
+    vectorised! {
+        fn normalise(rows: &'a mut [f32], weight: &'a [f32], bias: Option<&'a [f32]>, epsilon: f32) {
+            for row in rows.chunks_exact_mut(weight.len()) {
+                standardise(row, epsilon);
+                match bias {
+                    Some(bias) => {
+                        let affine = row.iter_mut().zip(weight.iter().zip(bias));
+                        affine.for_each(|(value, (weight, bias))| *value = value.mul_add(*weight, *bias));
+                    }
+                    None => row.iter_mut().zip(weight).for_each(|(value, weight)| *value *= weight),
                 }
-                None => row.iter_mut().zip(weight).for_each(|(value, weight)| *value *= weight),
             }
+
         }
     }
 
@@ -82,7 +84,7 @@ mod fused {
                 let place = first * width..first * width + out.len();
                 let gradient = &gradient.get()[place.clone()];
                 let out = copy(out, &x.get()[place]);
-                vectorised((&mut *out, gradient, weight, epsilon), input_gradients);
+                input_gradients(&mut *out, gradient, weight, epsilon);
                 out
             });
             tensor(values, [rows, width])
@@ -91,11 +93,7 @@ mod fused {
             false => [const { Vec::new() }; 2],
             true => {
                 let chunks = x.get().par_chunks(chunk).zip(gradient.get().par_chunks(chunk));
-                sum_in_order(
-                    chunks
-                        .map(|(x, gradient)| vectorised((x, gradient, width, epsilon), parameter_gradients))
-                        .collect(),
-                )
+                sum_in_order(chunks.map(|(x, gradient)| parameter_gradients(x, gradient, width, epsilon)).collect())
             }
         };
         [
@@ -105,37 +103,41 @@ mod fused {
         ]
     }
 
-    /// Turns rows of the input into rows of its gradient.
-    #[inline(always)]
-    fn input_gradients((rows, gradient, weight, epsilon): (&mut [f32], &[f32], &[f32], f32)) {
-        let width = weight.len();
-        for (row, gradient) in rows.chunks_exact_mut(width).zip(gradient.chunks_exact(width)) {
-            let inverse = standardise(row, epsilon);
-            let mean = sum(width, |i| gradient[i] * weight[i]) / width as f32;
-            let slope = sum(width, |i| gradient[i] * weight[i] * row[i]) / width as f32;
-            for ((value, gradient), weight) in row.iter_mut().zip(gradient).zip(weight) {
-                *value = inverse * (gradient.mul_add(*weight, -mean) - *value * slope);
+    vectorised! {
+        /// Turns rows of the input into rows of its gradient.
+        fn input_gradients(rows: &'a mut [f32], gradient: &'a [f32], weight: &'a [f32], epsilon: f32) {
+            let width = weight.len();
+            for (row, gradient) in rows.chunks_exact_mut(width).zip(gradient.chunks_exact(width)) {
+                let inverse = standardise(row, epsilon);
+                let mean = sum(width, |i| gradient[i] * weight[i]) / width as f32;
+                let slope = sum(width, |i| gradient[i] * weight[i] * row[i]) / width as f32;
+                for ((value, gradient), weight) in row.iter_mut().zip(gradient).zip(weight) {
+                    *value = inverse * (gradient.mul_add(*weight, -mean) - *value * slope);
+                }
             }
+
         }
     }
 
-    /// The sums over some rows of the gradient times the standardised rows, and of the gradient.
-    #[inline(always)]
-    fn parameter_gradients((x, gradient, width, epsilon): (&[f32], &[f32], usize, f32)) -> [Vec<f32>; 2] {
-        let [mut of_weight, mut of_bias, mut row] = [const { Vec::new() }; 3].map(|mut values: Vec<f32>| {
-            values.resize(width, 0.0);
-            values
-        });
-        for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
-            row.copy_from_slice(x);
-            standardise(&mut row, epsilon);
-            let sums = of_weight.iter_mut().zip(&mut of_bias);
-            for ((of_weight, of_bias), (value, gradient)) in sums.zip(row.iter().zip(gradient)) {
-                *of_weight = value.mul_add(*gradient, *of_weight);
-                *of_bias += gradient;
+    vectorised! {
+        /// The sums over some rows of the gradient times the standardised rows, and of the gradient.
+        fn parameter_gradients(x: &'a [f32], gradient: &'a [f32], width: usize, epsilon: f32) -> [Vec<f32>; 2] {
+            let [mut of_weight, mut of_bias, mut row] = [const { Vec::new() }; 3].map(|mut values: Vec<f32>| {
+                values.resize(width, 0.0);
+                values
+            });
+            for (x, gradient) in x.chunks_exact(width).zip(gradient.chunks_exact(width)) {
+                row.copy_from_slice(x);
+                standardise(&mut row, epsilon);
+                let sums = of_weight.iter_mut().zip(&mut of_bias);
+                for ((of_weight, of_bias), (value, gradient)) in sums.zip(row.iter().zip(gradient)) {
+                    *of_weight = value.mul_add(*gradient, *of_weight);
+                    *of_bias += gradient;
+                }
             }
+            [of_weight, of_bias]
+
         }
-        [of_weight, of_bias]
     }
 
     fn sum_in_order(parts: Vec<[Vec<f32>; 2]>) -> [Vec<f32>; 2] {

@@ -4,24 +4,33 @@
 /// Numbers that are summed side by side: one AVX-512 register of f32. Sums then do not depend on the processor.
 pub(crate) const LANES: usize = 16;
 
-/// Runs `work(arguments)` compiled for the widest vector extension that the processor has (AVX2 with FMA, AVX-512, NEON,
-/// ...).
+/// A function compiled for each vector extension (AVX2 with FMA, AVX-512, NEON, ...); a call runs the one for the widest
+/// that the processor has. Borrowed arguments have the lifetime `'a`, what the function
+/// gives back the lifetime `'o`.
 ///
-/// `work` must be a function marked `#[inline(always)]`, and so must be what it calls: what is not inlined is compiled for
-/// the oldest processor of the architecture. Closures cannot be marked, and large ones are not inlined.
-#[inline(always)]
-pub(crate) fn vectorised<A, R>(arguments: A, work: impl FnOnce(A) -> R) -> R {
-    struct Call<A, F>(A, F);
-    impl<A, R, F: FnOnce(A) -> R> pulp::NullaryFnOnce for Call<A, F> {
-        type Output = R;
+/// What it calls must be marked `#[inline(always)]`: what is not inlined is compiled for the oldest processor of the
+/// architecture. Its body stands in a method of that mark, since closures and function items cannot be relied on for it.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $of:ty),* $(,)?) $(-> $output:ty)? $body:block) => {
+        $(#[$doc])*
+        $visibility fn $name<'a, 'o>($($argument: $of),*) $(-> $output)? {
+            struct Call<'a, 'o>($($of,)* std::marker::PhantomData<(&'a (), &'o ())>);
+            impl<'a, 'o> pulp::NullaryFnOnce for Call<'a, 'o> {
+                type Output = vectorised!(@output $($output)?);
 
-        #[inline(always)]
-        fn call(self) -> R {
-            (self.1)(self.0)
+                #[inline(always)]
+                fn call(self) -> Self::Output {
+                    let Self($($argument,)* _) = self;
+                    $body
+                }
+            }
+            pulp::Arch::new().dispatch(Call($($argument,)* std::marker::PhantomData))
         }
-    }
-    pulp::Arch::new().dispatch(Call(arguments, work))
+    };
+    (@output $output:ty) => { $output };
+    (@output) => { () };
 }
+pub(crate) use vectorised;
 
 /// e^x within 2 units in the last place; 0 comes out as 1e-38, infinity as 2e38, NaN as NaN.
 ///
