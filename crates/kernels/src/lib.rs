@@ -11,6 +11,7 @@ mod activation;
 mod attention;
 #[cfg(feature = "flex")]
 mod buffer;
+mod contrastive;
 mod dropout;
 mod embedding;
 mod linear;
@@ -25,6 +26,7 @@ mod simd;
 
 pub use activation::Activation;
 pub use attention::{Sequences, attention, has_kernel};
+pub use contrastive::{PairLoss, pair_loss};
 pub use dropout::{DropoutMask, residual};
 pub use embedding::embedding;
 pub use linear::{linear, linear3};

@@ -235,6 +235,35 @@ fn written_out(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Tensor<2> {
 }
 
 #[test]
+fn losses_do_not_depend_on_how_many_blocks_the_logits_are_cut_into() {
+    use crate::contrastive::fused::pair_loss;
+    let batch = 70;
+    let targets: Vec<_> = (0..batch).map(|n| (n, n, 1.0 / batch as f32)).collect();
+    let others: Vec<_> = (0..batch - 3).map(|n| (n, n + 3)).collect();
+    let losses = [
+        PairLoss::Softmax { targets: targets.into(), masked: others.clone().into() },
+        PairLoss::Sigmoid { positives: others.clone().into(), masked: [(2, 9), (69, 0)].into() },
+    ];
+    for loss in losses {
+        let run = |block_logits: usize| {
+            let (image, text, scale, bias) = (leaf(1, [batch, 20]), leaf(2, [batch, 20]), leaf(3, [1]), leaf(4, [1]));
+            let loss = pair_loss((&image, &text), &scale, Some(&bias), &loss, block_logits).unwrap();
+            let mut gradients = loss.backward();
+            let mut all = values(loss);
+            all.extend(values(image.grad_remove(&mut gradients).unwrap()));
+            all.extend(values(text.grad_remove(&mut gradients).unwrap()));
+            all.extend(values(scale.grad_remove(&mut gradients).unwrap()));
+            all.extend(values(bias.grad_remove(&mut gradients).unwrap()));
+            all
+        };
+        let whole = run(usize::MAX);
+        for rows in [1, 7, 64] {
+            assert_close(&format!("{rows} rows a block"), &run(rows * batch), &whole);
+        }
+    }
+}
+
+#[test]
 fn a_constant_weight_under_a_tracked_input_gets_no_gradient_and_the_input_gets_its_own() {
     let (x, weight) = (leaf(1, [140, 12]), constant(2, [12, 6]));
     let mut gradients = linear(x.clone(), weight.clone(), None).sum().backward();

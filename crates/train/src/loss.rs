@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
+use dualenc_kernels::{PairLoss, pair_loss};
 
 use crate::config::{Duplicates, Loss};
 
@@ -60,18 +61,48 @@ pub fn contrastive_loss(
         _ => matches,
     };
     let (image_embeds, text_embeds) = embeds;
+    let [batch, _] = image_embeds.dims();
+    let tiled = pair_loss(
+        &image_embeds,
+        &text_embeds,
+        &logit_scale,
+        logit_bias.as_ref(),
+        &match kind {
+            Loss::Softmax => PairLoss::Softmax {
+                targets: target_factors(batch, if duplicates == Duplicates::Mask { &[] } else { &matches }).into(),
+                masked: if duplicates == Duplicates::Mask { matches.clone() } else { Vec::new() }.into(),
+            },
+            Loss::Sigmoid => {
+                let of = |kind| if duplicates == kind { matches.clone() } else { Vec::new() };
+                PairLoss::Sigmoid { positives: of(Duplicates::Positives).into(), masked: of(Duplicates::Mask).into() }
+            }
+        },
+    );
+    if let Some(loss) = tiled {
+        return BatchLoss { loss, num_duplicates };
+    }
     let logits = image_embeds.matmul(text_embeds.transpose()) * logit_scale.exp().unsqueeze();
-    let loss = match kind {
-        Loss::Softmax => softmax_loss(logits, duplicates, &matches),
+    BatchLoss { loss: plain_loss(kind, duplicates, logits, logit_bias, &matches), num_duplicates }
+}
+
+/// The loss of a whole matrix of logits, without `logit_bias`.
+fn plain_loss(
+    kind: Loss,
+    duplicates: Duplicates,
+    logits: Tensor<2>,
+    logit_bias: Option<Tensor<1>>,
+    matches: &[(usize, usize)],
+) -> Tensor<1> {
+    match kind {
+        Loss::Softmax => softmax_loss(logits, duplicates, matches),
         Loss::Sigmoid => {
             let logits = match logit_bias {
                 Some(bias) => logits + bias.unsqueeze(),
                 None => logits,
             };
-            sigmoid_loss(logits, duplicates, &matches)
+            sigmoid_loss(logits, duplicates, matches)
         }
-    };
-    BatchLoss { loss, num_duplicates }
+    }
 }
 
 /// Symmetric InfoNCE: the mean of the cross-entropies over texts and over images (CLIP, arXiv:2103.00020, fig. 3).
@@ -100,17 +131,25 @@ fn log_sum_exp(logits: Tensor<2>, dim: usize) -> Tensor<2> {
 }
 
 /// The mean, over both directions and the batch, of target distributions that share their mass among a pair and its
-/// matches: the factor of each logit in the loss, `[batch, batch]`.
-fn mean_targets(batch: usize, matches: &[(usize, usize)], device: &Device) -> Tensor<2> {
+/// matches: the factors of logits in the loss as (row, column, factor), sorted.
+fn target_factors(batch: usize, matches: &[(usize, usize)]) -> Vec<(usize, usize, f32)> {
     let (mut of_image, mut of_text) = (vec![1.0f32; batch], vec![1.0f32; batch]);
     for &(row, column) in matches {
         of_image[row] += 1.0;
         of_text[column] += 1.0;
     }
+    let factor = |row: usize, column: usize| 0.5 * (1.0 / of_image[row] + 1.0 / of_text[column]) / batch as f32;
+    let pairs = (0..batch).map(|pair| (pair, pair)).chain(matches.iter().copied());
+    let mut factors: Vec<_> = pairs.map(|(row, column)| (row, column, factor(row, column))).collect();
+    factors.sort_unstable_by_key(|&(row, column, _)| (row, column));
+    factors
+}
+
+/// [`target_factors`] as `[batch, batch]`.
+fn mean_targets(batch: usize, matches: &[(usize, usize)], device: &Device) -> Tensor<2> {
     let mut targets = vec![0.0f32; batch * batch];
-    let diagonal = (0..batch).map(|pair| (pair, pair));
-    for (row, column) in diagonal.chain(matches.iter().copied()) {
-        targets[row * batch + column] = 0.5 * (1.0 / of_image[row] + 1.0 / of_text[column]) / batch as f32;
+    for (row, column, factor) in target_factors(batch, matches) {
+        targets[row * batch + column] = factor;
     }
     Tensor::from_data(TensorData::new(targets, [batch, batch]), device)
 }
@@ -255,5 +294,65 @@ mod tests {
             assert!((found - expected).abs() < 1e-6, "{duplicates:?}: {found} instead of {expected}");
         }
         assert!(cases_differ(Loss::Sigmoid) > 1e-2);
+    }
+
+    /// Numbers in -1..1 that look random.
+    fn noise(seed: u64, count: usize) -> Vec<f32> {
+        (0..count as u64).map(|n| dualenc_data::mix(seed, &[n]) as f32 / u64::MAX as f32 * 2.0 - 1.0).collect()
+    }
+
+    #[test]
+    fn the_loss_without_a_matrix_of_logits_has_the_value_and_the_gradients_of_the_plain_one() {
+        let (batch, dim) = (150, 24);
+        let leaf = |seed, shape: [usize; 2]| -> Tensor<2> {
+            let device = Device::flex().autodiff();
+            Tensor::from_data(TensorData::new(noise(seed, shape[0] * shape[1]), shape), &device).require_grad()
+        };
+        let scalar = |value: f32| Tensor::<1>::from_data([value], &Device::flex().autodiff()).require_grad();
+        let pairs = PairIds {
+            captions: (0..batch).map(|n| n % 140).collect(),
+            known: (0..batch).map(|n| vec![n % 140, (n * 7) % 150]).collect(),
+        };
+        let matches = pairs.matches();
+        assert!(matches.len() > 50);
+        for kind in [Loss::Softmax, Loss::Sigmoid] {
+            for duplicates in [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask] {
+                let run = |plain: bool| {
+                    let (image, text) = (leaf(1, [batch as usize, dim]), leaf(2, [batch as usize, dim]));
+                    let (scale, bias) = (scalar(1.5), scalar(-0.7));
+                    let embeds = (dualenc_model::normalize(image.clone()), dualenc_model::normalize(text.clone()));
+                    let loss = match plain {
+                        true => {
+                            let logits = embeds.0.matmul(embeds.1.transpose()) * scale.clone().exp().unsqueeze();
+                            let matches = if duplicates == Duplicates::Ignore { &[][..] } else { &matches };
+                            plain_loss(kind, duplicates, logits, Some(bias.clone()), matches)
+                        }
+                        false => {
+                            let bias = Some(bias.clone()).filter(|_| kind == Loss::Sigmoid);
+                            contrastive_loss(kind, duplicates, embeds, scale.clone(), bias, &pairs).loss
+                        }
+                    };
+                    let mut all = (loss.clone() * 3.0).backward();
+                    let host = |tensor: Option<Tensor<1>>| -> Vec<f32> {
+                        tensor.map_or_else(Vec::new, |tensor| dualenc_model::parameters::host(tensor).unwrap().values)
+                    };
+                    let flat = |tensor: Option<Tensor<2>>| host(tensor.map(|t| t.reshape([batch as usize * dim])));
+                    let mut values = host(Some(loss.without_autodiff()));
+                    values.extend(flat(image.grad_remove(&mut all)));
+                    values.extend(flat(text.grad_remove(&mut all)));
+                    values.extend(host(scale.grad_remove(&mut all)));
+                    if kind == Loss::Sigmoid {
+                        values.extend(host(bias.grad_remove(&mut all)));
+                    }
+                    values
+                };
+                let (found, expected) = (run(false), run(true));
+                assert_eq!(found.len(), expected.len());
+                for (place, (found, expected)) in found.iter().zip(&expected).enumerate() {
+                    let close = (found - expected).abs() <= 1e-6 * expected.abs().max(1.0);
+                    assert!(close, "{kind:?} {duplicates:?} [{place}]: {found} instead of {expected}");
+                }
+            }
+        }
     }
 }
