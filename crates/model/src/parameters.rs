@@ -203,6 +203,20 @@ pub fn update<M: Module>(model: M, change: &mut impl ParamUpdate) -> M {
     model.map(&mut Map(PathStack::default(), change))
 }
 
+/// `module` with parameters that hold nothing.
+#[must_use]
+pub fn hollow<M: Module>(module: &M) -> M {
+    struct Hollow;
+    impl ModuleMapper for Hollow {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            let device = value.device().without_autodiff();
+            Param::from_mapped_value(id, Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0; D]), &device), mapper)
+        }
+    }
+    module.clone().map(&mut Hollow)
+}
+
 /// Takes every parameter of `module` out of the gradient graph: it then never changes.
 pub fn lock<M: Module>(module: M) -> M {
     struct Lock;

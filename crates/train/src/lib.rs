@@ -53,7 +53,7 @@ pub use inspect::{HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsR
 pub use loss::{BatchLoss, PairIds, contrastive_loss};
 pub use metrics::{EvalRecord, TrainRecord};
 pub use observer::{Event, Observer, ParamGroup};
-pub use optim::{AdamW, ParamGradients};
+pub use optim::{AdamW, ParamGradients, RowsRead};
 pub use stop::StopFlag;
 pub use text_features::TextFeatures;
 pub use trainer::{Outcome, train};

@@ -3,19 +3,22 @@
 //! State is kept by the parameter's path, so that a checkpoint can be compared and refused tensor by tensor. On a CPU
 //! the update is one fused pass in place; elsewhere the same formula runs as tensor operations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::Module;
 use burn::module::{ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor, TensorData};
+use burn::tensor::{DType, Gradients, Tensor, TensorData};
 use dualenc_model::parameters::{self, ParamUpdate, PathStack};
-use dualenc_model::{DualEncoder, HostTensor, ModelError};
+use dualenc_model::{DualEncoder, HostTensor, ModelError, TokenSequences};
 use rayon::prelude::*;
 
 use crate::config::TrainSection;
 
 /// Elements of one chunk of a sum: chunks are summed in order, whatever the number of threads.
 const SUM_CHUNK: usize = 1 << 14;
+
+/// Rows of a table that one task updates at least.
+const ROWS_A_TASK: usize = 64;
 
 /// PyTorch's `clip_grad_norm_` adds this to the norm it divides by.
 const CLIP_EPSILON: f64 = 1e-6;
@@ -32,19 +35,47 @@ pub struct ParamGradients {
 #[derive(Debug)]
 enum Gradient {
     Host(Vec<f32>),
+    /// Of a table of which few rows were read.
+    HostRows {
+        values: Vec<f32>,
+        width: usize,
+        /// The rows that can differ from 0, sorted.
+        read: Vec<usize>,
+    },
     Device(Box<Tensor<1>>),
 }
 
+/// Rows of an embedding table that a batch read: no other row of its gradient differs from 0.
+#[derive(Debug, Clone)]
+pub struct RowsRead {
+    path: &'static str,
+    rows: Vec<usize>,
+}
+
+impl RowsRead {
+    /// Of the word table.
+    pub fn of_words(tokens: &TokenSequences) -> Self {
+        let rows: BTreeSet<usize> = tokens.ids.iter().flatten().map(|&id| id as usize).collect();
+        Self { path: "text_tower.words", rows: rows.into_iter().collect() }
+    }
+}
+
 impl ParamGradients {
-    /// Takes the gradients of every parameter of `model` that trains; `on_host` as [`AdamW::new`].
+    /// Takes the gradients of every parameter of `model` that trains; `on_host` as [`AdamW::new`]. `read` tells which rows
+    /// of a table are worth a look.
     ///
     /// # Errors
     /// When the device cannot hand its data over.
-    pub fn take(model: &DualEncoder, gradients: &mut Gradients, on_host: bool) -> Result<Self, ModelError> {
+    pub fn take(
+        model: &DualEncoder,
+        gradients: &mut Gradients,
+        read: Option<RowsRead>,
+        on_host: bool,
+    ) -> Result<Self, ModelError> {
         struct Take<'a> {
             stack: PathStack,
             gradients: &'a mut Gradients,
-            by_path: BTreeMap<String, Tensor<1>>,
+            by_path: BTreeMap<String, (Tensor<1>, usize)>,
         }
         impl ModuleVisitor for Take<'_> {
             fn enter_module(&mut self, name: &str, container: &str) {
@@ -55,17 +86,25 @@ impl ParamGradients {
             }
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 if let Some(gradient) = param.val().grad_remove(self.gradients) {
-                    let count = gradient.dims().iter().product::<usize>();
-                    self.by_path.insert(self.stack.path(), gradient.reshape([count]));
+                    let dims = gradient.dims();
+                    let (count, width) = (dims.iter().product::<usize>(), dims[D - 1]);
+                    self.by_path.insert(self.stack.path(), (gradient.reshape([count]), width));
                 }
             }
         }
         let mut take = Take { stack: PathStack::default(), gradients, by_path: BTreeMap::new() };
         model.visit(&mut take);
-        let gradient = |(path, tensor): (String, Tensor<1>)| match on_host {
+        let gradient = |(path, (tensor, width)): (String, (Tensor<1>, usize))| {
+            if !on_host {
+                return Ok((path, Gradient::Device(Box::new(tensor))));
+            }
             // The tensor's only owner: its memory is taken over, not copied.
-            true => Ok((path, Gradient::Host(parameters::host(tensor)?.values))),
-            false => Ok((path, Gradient::Device(Box::new(tensor)))),
+            let values = parameters::host(tensor)?.values;
+            let gradient = match read.as_ref().filter(|read| read.path == path) {
+                Some(read) => Gradient::HostRows { values, width, read: read.rows.clone() },
+                None => Gradient::Host(values),
+            };
+            Ok((path, gradient))
         };
         Ok(Self { by_path: take.by_path.into_iter().map(gradient).collect::<Result<_, ModelError>>()? })
     }
@@ -74,7 +113,12 @@ impl ParamGradients {
 /// The moments of one parameter, as long as it is.
 #[derive(Debug, Clone)]
 enum Moments {
-    Host { first: Vec<f32>, second: Vec<f32> },
+    Host {
+        first: Vec<f32>,
+        second: Vec<f32>,
+        /// Which rows of a table have moments that are not 0, once it was updated by rows. The others are only decayed.
+        live: Option<Vec<bool>>,
+    },
     Device(Box<[Tensor<1>; 2]>),
 }
 
@@ -118,6 +162,10 @@ impl AdamW {
                     let chunks: Vec<f64> = values.par_chunks(SUM_CHUNK).map(sum_of_squares).collect();
                     squares += chunks.iter().sum::<f64>();
                 }
+                Gradient::HostRows { values, width, read } => {
+                    let row = |&row: &usize| sum_of_squares(&values[row * width..][..*width]);
+                    squares += read.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
+                }
                 Gradient::Device(tensor) => on_device.push(tensor.as_ref().clone().square().sum()),
             }
         }
@@ -157,7 +205,7 @@ impl AdamW {
         let mut state = BTreeMap::new();
         for (path, moments) in &self.moments {
             let (first, second) = match moments.clone() {
-                Moments::Host { first, second } => (first, second),
+                Moments::Host { first, second, .. } => (first, second),
                 Moments::Device(moments) => {
                     let [first, second] = *moments;
                     (parameters::host(first)?.values, parameters::host(second)?.values)
@@ -207,7 +255,7 @@ impl AdamW {
 
     fn moments_of(&self, first: Vec<f32>, second: Vec<f32>, model: &DualEncoder) -> Moments {
         if self.on_host {
-            return Moments::Host { first, second };
+            return Moments::Host { first, second, live: None };
         }
         let device = model.device();
         let tensor = |values: Vec<f32>| {
@@ -261,20 +309,25 @@ impl ParamUpdate for Update<'_> {
         };
         let count = shape.iter().product();
         let moments = self.adamw.moments.entry(path.to_owned()).or_insert_with(|| match self.adamw.on_host {
-            true => Moments::Host { first: vec![0.0; count], second: vec![0.0; count] },
+            true => Moments::Host { first: vec![0.0; count], second: vec![0.0; count], live: None },
             false => Moments::Device(Box::new([Tensor::zeros([count], &device), Tensor::zeros([count], &device)])),
         });
         match (moments, gradient) {
-            (Moments::Host { first, second }, Gradient::Host(gradient)) => {
-                match value.clone().reshape([count]).into_data().try_into_vec::<f32>() {
-                    Ok(mut values) => {
-                        drop(value);
+            (Moments::Host { first, second, live }, gradient) if value.dtype() == DType::F32 => {
+                let mut values: Vec<f32> = value.into_data().try_into_vec().unwrap_or_default();
+                match gradient {
+                    Gradient::Host(gradient) => {
+                        *live = None;
                         rule.on_host(&mut values, &gradient, first, second);
-                        Tensor::from_data(TensorData::new(values, shape), &device)
                     }
-                    // Parameters are f32 by construction; one of another type would stay as it is.
-                    Err(_) => value,
+                    Gradient::HostRows { values: gradient, width, read } => {
+                        let live = live.get_or_insert_with(|| live_rows(first, second, width));
+                        read.iter().for_each(|&row| live[row] = true);
+                        rule.on_host_rows(&mut values, &gradient, (first, second), live);
+                    }
+                    Gradient::Device(_) => {}
                 }
+                Tensor::from_data(TensorData::new(values, shape), &device)
             }
             (Moments::Device(moments), Gradient::Device(gradient)) => {
                 let [first, second] = moments.as_mut();
@@ -284,6 +337,12 @@ impl ParamUpdate for Update<'_> {
             _ => value,
         }
     }
+}
+
+/// Which rows of `width` have a moment that is not 0.
+fn live_rows(first: &[f32], second: &[f32], width: usize) -> Vec<bool> {
+    let rows = first.par_chunks(width).zip(second.par_chunks(width));
+    rows.map(|(first, second)| first.iter().chain(second).any(|&moment| moment != 0.0)).collect()
 }
 
 /// The numbers of one update of one parameter.
@@ -313,6 +372,26 @@ impl Rule {
                 *second = beta2 * *second + rest2 * gradient * gradient;
                 *value = *value * keep - rate * *first / (second.sqrt() / root + epsilon);
             }
+        });
+    }
+
+    /// The same where all but the `live` rows have moments and gradients of 0: the formula then only decays them, and
+    /// neither gradient nor moments are read.
+    fn on_host_rows(
+        &self,
+        values: &mut [f32],
+        gradient: &[f32],
+        (first, second): (&mut [f32], &mut [f32]),
+        live: &[bool],
+    ) {
+        let keep = self.keep as f32;
+        let width = values.len() / live.len().max(1);
+        let rows = values.par_chunks_mut(width).zip(gradient.par_chunks(width)).zip(live).with_min_len(ROWS_A_TASK);
+        let moments = first.par_chunks_mut(width).zip(second.par_chunks_mut(width)).with_min_len(ROWS_A_TASK);
+        rows.zip(moments).for_each(|(((values, gradient), live), (first, second))| match live {
+            true => self.on_host(values, gradient, first, second),
+            false if keep != 1.0 => values.iter_mut().for_each(|value| *value *= keep),
+            false => {}
         });
     }
 
@@ -353,6 +432,29 @@ mod tests {
         assert!((values[0] - (2.0 * 0.999 - 0.1)).abs() < 1e-5, "{values:?}");
         assert!((values[1] - (-0.999 + 0.1)).abs() < 1e-5, "{values:?}");
         assert!((first[0] - 0.02).abs() < 1e-7 && (second[0] - 0.0004).abs() < 1e-8);
+    }
+
+    #[test]
+    fn rows_that_no_gradient_reached_are_updated_by_the_same_formula() {
+        let (width, rows) = (3, 5);
+        let value = |n: usize| (n as f32 * 0.7).sin();
+        let (mut by_rows, mut whole): (Vec<f32>, Vec<f32>) = (0..width * rows).map(|n| (value(n), value(n))).unzip();
+        let mut moments =
+            [const { [const { Vec::new() }; 2] }; 2].map(|pair| pair.map(|_: Vec<f32>| vec![0.0; width * rows]));
+        let [[first, second], [whole_first, whole_second]] = &mut moments;
+        let mut live = live_rows(first, second, width);
+        for read in [vec![1], vec![3, 4], vec![1]] {
+            let mut gradient = vec![0.0; width * rows];
+            for row in read {
+                live[row] = true;
+                (0..width).for_each(|n| gradient[row * width + n] = 0.1 + value(n + 7));
+            }
+            rule().on_host_rows(&mut by_rows, &gradient, (first, second), &live);
+            rule().on_host(&mut whole, &gradient, whole_first, whole_second);
+        }
+        assert_eq!(by_rows, whole);
+        assert_eq!((&*first, &*second), (&*whole_first, &*whole_second));
+        assert_eq!(live_rows(first, second, width), [false, true, false, true, true]);
     }
 
     #[cfg(feature = "flex")]

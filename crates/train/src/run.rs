@@ -57,6 +57,8 @@ pub(crate) struct Run {
     pub image_set: Option<ImageSet>,
     /// Of every caption of the data; equal numbers are equal captions.
     caption_ids: Vec<u64>,
+    /// The model's form without values, which stands in its place while it is updated.
+    hollow: DualEncoder,
     dir: RunDir,
     config: RunConfig,
     config_toml: String,
@@ -153,6 +155,7 @@ impl Run {
             locked_fingerprint: locked_fingerprints.all,
             config_toml: config.to_toml()?,
             config: config.clone(),
+            hollow: parameters::hollow(&assembly.model),
             model: assembly.model,
             tokenizer: assembly.tokenizer,
             processor: assembly.processor,
@@ -293,7 +296,9 @@ impl Run {
 
     /// Clips, updates, and cuts the temperature to its limit.
     pub fn update(&mut self, gradients: ParamGradients, grad_norm: f64, learning_rate: f64) -> Result<(), TrainError> {
-        let model = self.optimizer.step(self.model.clone(), gradients, grad_norm, learning_rate, self.step);
+        // The optimiser works in place where nothing else shares the values.
+        let model = std::mem::replace(&mut self.model, self.hollow.clone());
+        let model = self.optimizer.step(model, gradients, grad_norm, learning_rate, self.step);
         let limit = self.config.train.logit_scale_max;
         self.model = parameters::update(model, &mut ClampScale { limit });
         let batch =

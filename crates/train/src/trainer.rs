@@ -12,7 +12,7 @@ use crate::error::TrainError;
 use crate::loss::contrastive_loss;
 use crate::metrics::TrainRecord;
 use crate::observer::{Event, Observer};
-use crate::optim::ParamGradients;
+use crate::optim::{ParamGradients, RowsRead};
 use crate::run::Run;
 use crate::stop::StopFlag;
 
@@ -110,9 +110,12 @@ fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError>
         Some((locked, set)) => model.project_image(locked.of_batch(set, batch)?),
         None => model.image_features(pixels(run, batch), &dropout),
     };
-    let text_features = match &run.locked.texts {
-        Some(locked) => model.project_text(locked.of_tokens(&batch.tokens)?),
-        None => model.text_features(&tokens(batch), &dropout)?,
+    let (text_features, words) = match &run.locked.texts {
+        Some(locked) => (model.project_text(locked.of_tokens(&batch.tokens)?), None),
+        None => {
+            let tokens = tokens(batch);
+            (model.text_features(&tokens, &dropout)?, Some(RowsRead::of_words(&tokens)))
+        }
     };
     let ids = run.pair_ids(batch);
     let loss = contrastive_loss(
@@ -124,7 +127,7 @@ fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError>
         &ids,
     );
     let mut all = loss.loss.backward();
-    let gradients = ParamGradients::take(model, &mut all, run.compute.on_host)?;
+    let gradients = ParamGradients::take(model, &mut all, words, run.compute.on_host)?;
     let grad_norm = run.optimizer.grad_norm(&gradients)?;
     let loss_value = parameters::host(loss.loss.without_autodiff())?.values.iter().map(|&value| f64::from(value)).sum();
     Ok(StepOutcome { loss: loss_value, grad_norm, num_duplicates: loss.num_duplicates, gradients })

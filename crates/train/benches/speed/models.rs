@@ -6,10 +6,10 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TokenSequences, TowerLock,
-    TowerOptions, build_from_towers, image_tower_from, normalize,
+    TowerOptions, build_from_towers, image_tower_from, normalize, parameters,
 };
 use dualenc_train::config::{Duplicates, Loss, TrainSection};
-use dualenc_train::{AdamW, Compute, PairIds, ParamGradients, contrastive_loss, one_thread};
+use dualenc_train::{AdamW, Compute, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread};
 use serde_json::{Value, json};
 
 use crate::Work;
@@ -118,7 +118,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
     let train: TrainSection = toml::from_str("steps = 1\nbatch_size = 64\nlearning_rate = 1e-4\nclip_grad_norm = 0.0")?;
     let mut optimizer = AdamW::new(&train, compute.on_host);
     let pairs = distinct_pairs(batch);
-    let mut step = 0;
+    let (hollow, mut step) = (parameters::hollow(&model), 0);
     let (width, forward) = (Size::MINI_LM.width, lengths.iter().map(|&length| Size::MINI_LM.flops(length)));
     let heads = 2 * batch * (width * width + width * EMBED_DIM + batch * EMBED_DIM);
     // A backward pass is two products for each of the forward pass.
@@ -130,8 +130,10 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         let loss =
             contrastive_loss(Loss::Softmax, Duplicates::Ignore, (image_embeds, text_embeds), scale, None, &pairs);
         let mut gradients = loss.loss.backward();
-        let gradients = ParamGradients::take(&model, &mut gradients, compute.on_host)?;
-        model = optimizer.step(model.clone(), gradients, 0.0, train.learning_rate, step);
+        let gradients =
+            ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
+        let whole = std::mem::replace(&mut model, hollow.clone());
+        model = optimizer.step(whole, gradients, 0.0, train.learning_rate, step);
         step += 1;
         Ok(())
     };
