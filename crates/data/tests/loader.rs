@@ -1,5 +1,6 @@
 //! Whole loads: order, resumption, bad images, dropping.
 
+use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,7 @@ fn views_differ_by_epoch_and_not_by_worker_or_start() {
     let mut options = options(dir.path(), dataset, CaptionMode::All, 8, false);
     options.num_steps = 2;
     let plain = all(options.clone());
+    options.views = NonZeroU64::MAX;
     options.augment = Some(Augment { crop_scale: Some([0.3, 0.9]), flip: 0.5, ..Augment::default() });
     let whole = all(LoaderOptions { workers: 1, ..options.clone() });
     assert_eq!(plain[0].pixels, plain[1].pixels);

@@ -62,12 +62,12 @@ pub(crate) mod fused {
     use rayon::prelude::*;
 
     use super::{Activation, QUICK};
-    use crate::buffer::{Blank, CHUNK_ROWS, by_rows, write};
-    use crate::record::{Input, is_fused, record, tensor};
+    use crate::buffer::{Blank, by_groups, ends_of, write};
+    use crate::record::{Input, Values, is_fused, record, tensor};
     use crate::simd::{normal, sigmoid, vectorised};
 
-    /// Values of one row where there are no rows.
-    const BLOCK: usize = 64;
+    /// Values that one task works on.
+    const BLOCK: usize = 1 << 14;
 
     /// `activation(x)`, recorded; `None` where Burn's operations are to be used.
     pub fn activate<const D: usize>(activation: Activation, x: &Tensor<D>) -> Option<Tensor<D>> {
@@ -75,27 +75,19 @@ pub(crate) mod fused {
             return None;
         }
         let dims = x.dims();
-        let count = dims.iter().product::<usize>();
-        if !count.is_multiple_of(BLOCK) {
-            return None;
-        }
-        let input = Input::of(x.clone())?;
-        Some(record(
-            [input],
-            |[x], _| {
-                let values = by_rows(count / BLOCK, BLOCK, |first, out| {
-                    let x = &x.get()[first * BLOCK..][..out.len()];
-                    activation.map(out, x)
-                });
-                (tensor(values, dims), (activation, x.clone(), dims))
-            },
-            |(activation, x, dims), gradient, _| {
-                let mut gradient = gradient.into_vec();
-                let chunks = gradient.par_chunks_mut(BLOCK * CHUNK_ROWS).zip(x.get().par_chunks(BLOCK * CHUNK_ROWS));
-                chunks.for_each(|(gradient, x)| activation.multiply_slope(gradient, x));
-                [Some(tensor(gradient, dims))]
-            },
-        ))
+        let forward = |[x]: &[Values; 1], _| {
+            let [values] = by_groups(&ends_of(x.get().len(), BLOCK), [1], |first, [out]| {
+                let x = &x.get()[first..][..out.len()];
+                [activation.map(out, x)]
+            });
+            (tensor(values, dims), (activation, x.clone(), dims))
+        };
+        Some(record([Input::of(x.clone())?], forward, |(activation, x, dims), gradient, _| {
+            let mut gradient = gradient.into_vec();
+            let blocks = gradient.par_chunks_mut(BLOCK).zip(x.get().par_chunks(BLOCK));
+            blocks.for_each(|(gradient, x)| activation.multiply_slope(gradient, x));
+            [Some(tensor(gradient, dims))]
+        }))
     }
 
     impl Activation {

@@ -15,6 +15,7 @@ mod contrastive;
 mod dropout;
 mod embedding;
 mod linear;
+mod memory;
 mod mlp;
 mod norm;
 #[cfg(feature = "flex")]
@@ -30,6 +31,7 @@ pub use contrastive::{PairLoss, pair_loss};
 pub use dropout::{DropoutMask, residual};
 pub use embedding::embedding;
 pub use linear::{linear, linear3};
+pub use memory::keep_freed_memory;
 pub use mlp::{LinearWeights, mlp};
 pub use norm::layer_norm;
 

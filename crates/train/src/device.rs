@@ -72,7 +72,11 @@ impl Compute {
                 )));
             }
         }
-        Ok(Self { device, on_host: matches!(name, "cpu" | "ndarray"), threads: rayon::current_num_threads() })
+        let on_host = matches!(name, "cpu" | "ndarray");
+        if on_host {
+            dualenc_kernels::keep_freed_memory();
+        }
+        Ok(Self { device, on_host, threads: rayon::current_num_threads() })
     }
 }
 
