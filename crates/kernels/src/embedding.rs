@@ -44,7 +44,7 @@ mod fused {
         Some(record([Input::of(table.clone())?], forward, |(indices, shape), gradient, _| {
             // Fresh zeros come from the system without being written: rows that were not read cost nothing.
             let mut values = vec![0.0; shape[0] * shape[1]];
-            add_rows(&mut *values, &*indices, gradient.get(), shape[1]);
+            add_rows(&mut values, &indices, gradient.get(), shape[1]);
             [Some(tensor(values, shape))]
         }))
     }

@@ -92,7 +92,7 @@ pub fn vit() -> Result<Work, Box<dyn Error>> {
                 let shape = [pixels.len() / (3 * SIDE * SIDE), 3, SIDE, SIDE];
                 let pixels = Tensor::<4>::from_data(TensorData::new(pixels.to_vec(), shape), &compute.device);
                 let pooled = tower.forward(pixels, &Dropout::off()).pooled;
-                dualenc_model::parameters::host(pooled)
+                parameters::host(pooled)
             };
             let workers = pixels.chunks(share).map(|pixels| scope.spawn(move || one_thread(|| forward(pixels))));
             for worker in workers.collect::<Vec<_>>() {
