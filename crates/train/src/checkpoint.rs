@@ -239,35 +239,53 @@ pub(crate) fn serialize(tensors: BTreeMap<String, HostTensor>, context: &Path) -
         .map_err(|error| TrainError::Checkpoint { path: context.to_owned(), problem: error.to_string() })
 }
 
+/// A tensor as it stands in a file: little-endian.
 struct Bytes {
-    dtype: Dtype,
     shape: Vec<usize>,
-    bytes: Vec<u8>,
+    values: Stored,
+}
+
+enum Stored {
+    Floats(Vec<f32>),
+    Counts(Vec<i64>),
 }
 
 impl Bytes {
     fn new(tensor: HostTensor, is_count: bool) -> Self {
-        let values = tensor.values.iter();
-        let (dtype, bytes) = match is_count {
-            true => (Dtype::I64, values.flat_map(|value| (*value as i64).to_le_bytes()).collect()),
-            false => (Dtype::F32, values.flat_map(|value| value.to_le_bytes()).collect()),
+        let values = match is_count {
+            true => Stored::Counts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect()),
+            false if cfg!(target_endian = "big") => {
+                Stored::Floats(tensor.values.iter().map(|value| f32::from_bits(value.to_bits().to_le())).collect())
+            }
+            // Not copied: a checkpoint of a large tower is large enough as it is.
+            false => Stored::Floats(tensor.values),
         };
-        Self { dtype, shape: tensor.shape, bytes }
+        Self { shape: tensor.shape, values }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match &self.values {
+            Stored::Floats(values) => bytemuck::cast_slice(values),
+            Stored::Counts(values) => bytemuck::cast_slice(values),
+        }
     }
 }
 
 impl View for Bytes {
     fn dtype(&self) -> Dtype {
-        self.dtype
+        match self.values {
+            Stored::Floats(_) => Dtype::F32,
+            Stored::Counts(_) => Dtype::I64,
+        }
     }
     fn shape(&self) -> &[usize] {
         &self.shape
     }
     fn data(&self) -> std::borrow::Cow<'_, [u8]> {
-        (&self.bytes).into()
+        self.bytes().into()
     }
     fn data_len(&self) -> usize {
-        self.bytes.len()
+        self.bytes().len()
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Start at [`trainer`]: it holds the loop. This crate prints nothing; it tells an [`Observer`].
 
+mod adamw_rule;
 mod assemble;
 mod check;
 pub mod checkpoint;
@@ -18,6 +19,7 @@ mod feature_store;
 mod features;
 mod files;
 mod fill;
+mod gradients;
 pub mod hub;
 mod image_features;
 mod image_set;
@@ -47,13 +49,14 @@ pub use evaluate::Evaluation;
 pub use export::export;
 pub use features::{Counts, LockedFingerprints, LockedTowers, cache_of};
 pub use fill::{Filled, fill};
+pub use gradients::{ParamGradients, RowsRead};
 pub use image_features::ImageFeatures;
 pub use image_set::{ImageList, ImageSet, Views};
 pub use inspect::{HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport, inspect};
 pub use loss::{BatchLoss, PairIds, contrastive_loss};
 pub use metrics::{EvalRecord, TrainRecord};
 pub use observer::{Event, Observer, ParamGroup};
-pub use optim::{AdamW, ParamGradients, RowsRead};
+pub use optim::AdamW;
 pub use stop::StopFlag;
 pub use text_features::TextFeatures;
 pub use trainer::{Outcome, train};

@@ -9,10 +9,10 @@ use dualenc_model::{Dropout, TokenSequences, normalize, parameters};
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
+use crate::gradients::{ParamGradients, RowsRead};
 use crate::loss::contrastive_loss;
 use crate::metrics::TrainRecord;
 use crate::observer::{Event, Observer};
-use crate::optim::{ParamGradients, RowsRead};
 use crate::run::Run;
 use crate::stop::StopFlag;
 
@@ -128,7 +128,7 @@ fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError>
     );
     let mut all = loss.loss.backward();
     let gradients = ParamGradients::take(model, &mut all, words, run.compute.on_host)?;
-    let grad_norm = run.optimizer.grad_norm(&gradients)?;
+    let grad_norm = gradients.norm()?;
     let loss_value = parameters::host(loss.loss.without_autodiff())?.values.iter().map(|&value| f64::from(value)).sum();
     Ok(StepOutcome { loss: loss_value, grad_norm, num_duplicates: loss.num_duplicates, gradients })
 }
