@@ -4,6 +4,7 @@
 //! sync the directory, rename it to `step-N/`, sync the parent. A kill at any moment leaves either no `step-N/` or a
 //! valid one. A checkpoint counts as valid only if every file has its hash. Older ones are pruned after the new one stands.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -86,7 +87,7 @@ pub fn save(
     progress: &Progress,
     config: &str,
     model: BTreeMap<String, HostTensor>,
-    optimizer: BTreeMap<String, HostTensor>,
+    optimizer: BTreeMap<String, Saved<'_>>,
     keep: usize,
 ) -> Result<PathBuf, TrainError> {
     let target = dir.join(format!("step-{:06}", progress.step));
@@ -113,7 +114,7 @@ fn write_files(
     progress: &Progress,
     config: &str,
     model: BTreeMap<String, HostTensor>,
-    optimizer: BTreeMap<String, HostTensor>,
+    optimizer: BTreeMap<String, Saved<'_>>,
 ) -> Result<(), TrainError> {
     let _ = fs::remove_dir_all(dir);
     fs::create_dir(dir).map_err(TrainError::write(dir))?;
@@ -132,7 +133,8 @@ fn write_files(
         files.insert(name.to_owned(), entry);
         Ok::<(), TrainError>(())
     };
-    write(MODEL, &serialize(model, dir)?)?;
+    // Each is in memory only while it is written.
+    write(MODEL, &serialize(model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?)?;
     write(OPTIMIZER, &serialize(optimizer, dir)?)?;
     write(CONFIG, config.as_bytes())?;
     let manifest = Manifest { format: FORMAT, progress: progress.clone(), files };
@@ -228,7 +230,10 @@ impl Checkpoint {
 }
 
 /// The bytes of a safetensors file of f32 tensors.
-pub(crate) fn serialize(tensors: BTreeMap<String, HostTensor>, context: &Path) -> Result<Vec<u8>, TrainError> {
+pub(crate) fn serialize<'a>(
+    tensors: impl IntoIterator<Item = (String, Saved<'a>)>,
+    context: &Path,
+) -> Result<Vec<u8>, TrainError> {
     // transformers refuses a file without this entry.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let views = tensors.into_iter().map(|(name, tensor)| {
@@ -239,19 +244,34 @@ pub(crate) fn serialize(tensors: BTreeMap<String, HostTensor>, context: &Path) -
         .map_err(|error| TrainError::Checkpoint { path: context.to_owned(), problem: error.to_string() })
 }
 
-/// A tensor as it stands in a file: little-endian.
-struct Bytes {
-    shape: Vec<usize>,
-    values: Stored,
+/// A tensor to be saved, from where its values lie.
+#[derive(Debug, Clone)]
+pub struct Saved<'a> {
+    /// Its sides.
+    pub shape: Vec<usize>,
+    /// Row by row.
+    pub values: Cow<'a, [f32]>,
 }
 
-enum Stored {
-    Floats(Vec<f32>),
+impl From<HostTensor> for Saved<'_> {
+    fn from(tensor: HostTensor) -> Self {
+        Self { shape: tensor.shape, values: tensor.values.into() }
+    }
+}
+
+/// A tensor as it stands in a file: little-endian.
+struct Bytes<'a> {
+    shape: Vec<usize>,
+    values: Stored<'a>,
+}
+
+enum Stored<'a> {
+    Floats(Cow<'a, [f32]>),
     Counts(Vec<i64>),
 }
 
-impl Bytes {
-    fn new(tensor: HostTensor, is_count: bool) -> Self {
+impl<'a> Bytes<'a> {
+    fn new(tensor: Saved<'a>, is_count: bool) -> Self {
         let values = match is_count {
             true => Stored::Counts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect()),
             false if cfg!(target_endian = "big") => {
@@ -271,7 +291,7 @@ impl Bytes {
     }
 }
 
-impl View for Bytes {
+impl View for Bytes<'_> {
     fn dtype(&self) -> Dtype {
         match self.values {
             Stored::Floats(_) => Dtype::F32,
@@ -281,7 +301,7 @@ impl View for Bytes {
     fn shape(&self) -> &[usize] {
         &self.shape
     }
-    fn data(&self) -> std::borrow::Cow<'_, [u8]> {
+    fn data(&self) -> Cow<'_, [u8]> {
         self.bytes().into()
     }
     fn data_len(&self) -> usize {
@@ -309,9 +329,13 @@ mod tests {
         [("a.weight".to_owned(), HostTensor { shape: vec![2, 3], values: vec![value; 6] })].into()
     }
 
+    fn saved(tensors: BTreeMap<String, HostTensor>) -> BTreeMap<String, Saved<'static>> {
+        tensors.into_iter().map(|(name, tensor)| (name, tensor.into())).collect()
+    }
+
     fn save_steps(dir: &Path, steps: impl IntoIterator<Item = u64>, keep: usize) {
         for step in steps {
-            save(dir, &progress(step), "x = 1\n", tensors(step as f32), tensors(-1.0), keep).unwrap();
+            save(dir, &progress(step), "x = 1\n", tensors(step as f32), saved(tensors(-1.0)), keep).unwrap();
         }
     }
 

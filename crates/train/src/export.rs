@@ -83,7 +83,7 @@ pub fn export(assembly: &Assembly, dir: &Path, observer: &mut dyn Observer) -> R
         vision_config: in_single_precision(image_config),
         text_config: in_single_precision(assembly.text_config.clone()),
     };
-    let weights = serialize(tensors, dir)?;
+    let weights = serialize(tensors.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?;
     write_whole(&dir.join("model.safetensors"), |file| file.write_all(&weights))?;
     write_json(&dir.join("config.json"), &config.to_json())?;
     write_json(&dir.join("preprocessor_config.json"), &assembly.processor.to_preprocessor_json())?;

@@ -3,6 +3,7 @@
 //! State is kept by the parameter's path, so that a checkpoint can be compared and refused tensor by tensor. On a CPU
 //! the update is one fused pass in place; elsewhere the same formula runs as tensor operations.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use burn::tensor::{DType, Tensor, TensorData};
@@ -10,6 +11,7 @@ use dualenc_model::parameters::{self, ParamUpdate};
 use dualenc_model::{DualEncoder, HostTensor, ModelError};
 
 use crate::adamw_rule::{Rule, live_rows};
+use crate::checkpoint::Saved;
 use crate::config::TrainSection;
 use crate::gradients::{Gradient, ParamGradients};
 
@@ -79,22 +81,22 @@ impl AdamW {
         )
     }
 
-    /// The state, by `path.first` and `path.second`.
+    /// The state, by `path.first` and `path.second`, from where it lies.
     ///
     /// # Errors
     /// When the device cannot hand its data over.
-    pub fn state(&self) -> Result<BTreeMap<String, HostTensor>, ModelError> {
+    pub fn state(&self) -> Result<BTreeMap<String, Saved<'_>>, ModelError> {
         let mut state = BTreeMap::new();
         for (path, moments) in &self.moments {
-            let (first, second) = match moments.clone() {
-                Moments::Host { first, second, .. } => (first, second),
+            let (first, second) = match moments {
+                Moments::Host { first, second, .. } => (Cow::from(first), Cow::from(second)),
                 Moments::Device(moments) => {
-                    let [first, second] = *moments;
-                    (parameters::host(first)?.values, parameters::host(second)?.values)
+                    let [first, second] = moments.as_ref().clone();
+                    (parameters::host(first)?.values.into(), parameters::host(second)?.values.into())
                 }
             };
             for (name, values) in [("first", first), ("second", second)] {
-                state.insert(format!("{path}.{name}"), HostTensor { shape: vec![values.len()], values });
+                state.insert(format!("{path}.{name}"), Saved { shape: vec![values.len()], values });
             }
         }
         Ok(state)
