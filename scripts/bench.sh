@@ -2,7 +2,7 @@
 # Measures dualenc beside PyTorch and prints the table that docs/PERFORMANCE.md keeps. Needs Rust and Python 3.10 or newer
 # (pip, venv); the rows on the quickstart's data need scripts/quickstart.sh --data-only first.
 #
-#   scripts/bench.sh                                    every row, about an hour on two cores
+#   scripts/bench.sh                                    every row; ten minutes on two cores with --rounds 7
 #   scripts/bench.sh bert infonce --rounds 21           some
 #   scripts/bench.sh --quick                            whether all of it runs
 #   scripts/bench.sh --write docs/PERFORMANCE.md        keeps the figures
