@@ -111,7 +111,6 @@ pub(crate) mod fused {
                 Activation::Relu => write(out, |i| x[i].max(0.0)),
                 Activation::Silu => write(out, |i| x[i] * sigmoid(x[i])),
             }
-
         }
     }
 
@@ -133,7 +132,6 @@ pub(crate) mod fused {
                 Activation::Relu => each(gradient, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
                 Activation::Silu => each(gradient, x, |x| gated(x, sigmoid(x), 1.0)),
             }
-
         }
     }
 

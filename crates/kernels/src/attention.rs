@@ -205,7 +205,6 @@ mod fused {
                 }
                 log_sums[head.log_sum(row)] = top + total.ln();
             }
-
         }
     }
 
@@ -233,7 +232,6 @@ mod fused {
                     probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(place + i));
                 }
             }
-
         }
     }
 

@@ -164,7 +164,7 @@ pub(crate) mod fused {
                 multiply_add(out, self.scale, self.bias);
                 out
             });
-            for &(row, column) in within(masked, first, rows) {
+            for &(row, column) in within(masked, |pair| pair.0, first, rows) {
                 logits[(row - first) * self.batch + column] = f32::NEG_INFINITY;
             }
             Block { first, rows, logits }
@@ -174,19 +174,19 @@ pub(crate) mod fused {
         fn softmax(&self, targets: &[(usize, usize, f32)], masked: &[(usize, usize)]) -> Outcome {
             let batch = self.batch;
             let (mut row_sums, mut columns) = (Vec::with_capacity(batch), Columns::new(batch));
-            let mut target_sum = 0.0;
-            let mut last = None;
+            let (mut target_sum, mut whole) = (0.0, None);
             for (first, rows) in self.blocks() {
                 let block = self.block(first, rows, masked);
                 row_sums.par_extend(block.logits.par_chunks(batch).map(row_log_sum));
                 columns.add(&block.logits);
-                let targets = targets_within(targets, first, rows).iter();
+                let targets = within(targets, |target| target.0, first, rows).iter();
                 target_sum += targets
                     .map(|&(row, column, factor)| {
                         f64::from(factor) * f64::from(block.logits[(row - first) * batch + column])
                     })
                     .sum::<f64>();
-                last = Some(block);
+                // One block serves the gradient too; of several, each is computed again.
+                whole = (rows == batch).then_some(block);
             }
             let column_sums = columns.log_sums();
             let mean = |sums: &[f32]| sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / batch as f64;
@@ -199,13 +199,12 @@ pub(crate) mod fused {
                 let rows = block.logits.par_chunks_mut(batch).zip(&row_sums[block.first..]);
                 let scale_slopes: Vec<f32> =
                     rows.map(|(logits, row_sum)| softmax_slopes(logits, *row_sum, &column_sums, share)).collect();
-                let scale_slope: f64 = scale_slopes.iter().map(|&slope| f64::from(slope)).sum();
-                for &(row, column, factor) in targets_within(targets, block.first, block.rows) {
+                for &(row, column, factor) in within(targets, |target| target.0, block.first, block.rows) {
                     block.logits[(row - block.first) * batch + column] -= factor;
                 }
-                (scale_slope, 0.0)
+                scale_slopes.iter().map(|&slope| f64::from(slope)).sum()
             };
-            let mut gradients = self.gradients(last, masked, slopes);
+            let mut gradients = self.gradients(whole, masked, slopes);
             // The targets' part of the derivative by the logarithm of the scale: each logit's derivative is itself.
             gradients.scale -= target_sum as f32;
             Outcome { loss, gradients }
@@ -221,7 +220,10 @@ pub(crate) mod fused {
                 let Block { first, rows, ref mut logits } = *block;
                 let others = |pairs: &[(usize, usize)], logits: &[f32]| -> Vec<(usize, f32)> {
                     let place = |&(row, column): &(usize, usize)| (row - first) * batch + column;
-                    within(pairs, first, rows).iter().map(|pair| (place(pair), logits[place(pair)])).collect()
+                    within(pairs, |pair| pair.0, first, rows)
+                        .iter()
+                        .map(|pair| (place(pair), logits[place(pair)]))
+                        .collect()
                 };
                 let matching = others(positives, logits);
                 let (mut loss, mut scale, mut bias) = (0.0, 0.0, 0.0);
@@ -249,26 +251,25 @@ pub(crate) mod fused {
                 let (of_loss, scale, of_bias) = slopes(block);
                 loss += of_loss;
                 bias += of_bias;
-                (scale, of_bias)
+                scale
             });
             Outcome { loss, gradients: Gradients { bias: bias as f32, ..gradients } }
         }
 
-        /// From the derivatives of the logits, which `slopes` puts in their place (giving those by the scale's logarithm and by
-        /// the bias), to the gradients of the embeddings. `made` is the last block, where it is at hand.
+        /// From the derivatives of the logits, which `slopes` puts in their place (giving that by the scale's logarithm), to the
+        /// gradients of the embeddings. `whole` is the block of all rows, where it is at hand.
         fn gradients(
             &self,
-            mut made: Option<Block>,
+            mut whole: Option<Block>,
             masked: &[(usize, usize)],
-            mut slopes: impl FnMut(&mut Block) -> (f64, f64),
+            mut slopes: impl FnMut(&mut Block) -> f64,
         ) -> Gradients {
             let (batch, dim) = (self.batch, self.dim);
             let (mut image, mut text) = (Vec::with_capacity(batch * dim), vec![0.0; batch * dim]);
             let mut scale = 0.0;
             for (first, rows) in self.blocks() {
-                let at_hand = made.take_if(|block| block.first == first);
-                let mut block = at_hand.unwrap_or_else(|| self.block(first, rows, masked));
-                scale += slopes(&mut block).0;
+                let mut block = whole.take().unwrap_or_else(|| self.block(first, rows, masked));
+                scale += slopes(&mut block);
                 if !self.tracked {
                     continue;
                 }
@@ -315,14 +316,10 @@ pub(crate) mod fused {
         }
     }
 
-    /// The pairs whose row is among `rows` from `first` on.
-    fn within(pairs: &[(usize, usize)], first: usize, rows: usize) -> &[(usize, usize)] {
-        &pairs[pairs.partition_point(|pair| pair.0 < first)..pairs.partition_point(|pair| pair.0 < first + rows)]
-    }
-
-    fn targets_within(targets: &[(usize, usize, f32)], first: usize, rows: usize) -> &[(usize, usize, f32)] {
-        let from = targets.partition_point(|target| target.0 < first);
-        &targets[from..targets.partition_point(|target| target.0 < first + rows)]
+    /// What is sorted by `row` and has one among `rows` from `first` on.
+    fn within<T>(sorted: &[T], row: impl Fn(&T) -> usize, first: usize, rows: usize) -> &[T] {
+        let from = sorted.partition_point(|item| row(item) < first);
+        &sorted[from..sorted.partition_point(|item| row(item) < first + rows)]
     }
 
     vectorised! {

@@ -126,7 +126,6 @@ mod fused {
     vectorised! {
         fn drop_out(out: &'o mut Blank, x: &'a [f32], mask: DropoutMask, first: usize) -> &'o mut [f32] {
             write(out, |i| x[i] * mask.factor(first + i))
-
         }
     }
 
@@ -158,7 +157,6 @@ mod fused {
                     out
                 }
             }
-
         }
     }
 
@@ -167,7 +165,6 @@ mod fused {
             for row in rows.chunks_exact_mut(scale.len()) {
                 row.iter_mut().zip(scale).for_each(|(value, scale)| *value *= scale);
             }
-
         }
     }
 

@@ -40,7 +40,6 @@ mod fused {
             });
             (tensor(values, [rows, width]), (indices, shape))
         };
-
         Some(record([Input::of(table.clone())?], forward, |(indices, shape), gradient, _| {
             // Fresh zeros come from the system without being written: rows that were not read cost nothing.
             let mut values = vec![0.0; shape[0] * shape[1]];
@@ -55,7 +54,6 @@ mod fused {
                 let sums = &mut table[index as usize * width..][..width];
                 sums.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
             }
-
         }
     }
 }

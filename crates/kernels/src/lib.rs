@@ -1,7 +1,7 @@
 //! Operations that Burn's CPU backend loses time in, fused, vectorised and run on all cores, with their gradients; each
 //! falls back to the same formula in Burn's own operations on every other backend.
 //!
-//! They join the graph through Burn's backend extension ([`record`](self)): Flex values in, a Flex value out, and a function
+//! They join the graph through Burn's backend extension (`record.rs`): Flex values in, a Flex value out, and a function
 //! from the gradient of the output to those of the inputs. Results do not depend on the number of threads: work is cut into
 //! pieces whose size is fixed.
 //!

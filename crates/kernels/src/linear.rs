@@ -86,19 +86,17 @@ pub(crate) mod fused {
             let x = Matrix::new(values[0].get(), input);
             let weights = &values[1..=count];
             let stride = count * output;
-            let bias = (count > 1 || with_bias[0]).then(|| side_by_side(&values[1 + count..], with_bias, output));
+            let bias = side_by_side(&values[1 + count..], with_bias, output);
             let out = by_rows(rows, stride, |first, out| {
                 let x = x.rows(first, out.len() / stride);
-                match &bias {
-                    Some(bias) => {
-                        let out = repeat(out, bias);
-                        for (n, weight) in weights.iter().enumerate() {
-                            product_into(x, Matrix::new(weight.get(), output), &mut out[n * output..], stride, true);
-                        }
-                        out
-                    }
-                    None => product(x, Matrix::new(weights[0].get(), output), out),
+                if let [weight] = weights {
+                    return affine(x, weight.get(), with_bias[0].then_some(&bias), out);
                 }
+                let out = repeat(out, &bias);
+                for (n, weight) in weights.iter().enumerate() {
+                    product_into(x, Matrix::new(weight.get(), output), &mut out[n * output..], stride, true);
+                }
+                out
             });
             let kept = Kept { x: values[0].clone(), weights: weights.to_vec(), input, output };
             (tensor(out, [rows, count * output]), kept)
@@ -170,7 +168,6 @@ pub(crate) mod fused {
             for row in 0..rows.num_rows() {
                 sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
             }
-
         }
     }
 

@@ -59,7 +59,6 @@ mod fused {
                     None => row.iter_mut().zip(weight).for_each(|(value, weight)| *value *= weight),
                 }
             }
-
         }
     }
 
@@ -115,7 +114,6 @@ mod fused {
                     *value = inverse * (gradient.mul_add(*weight, -mean) - *value * slope);
                 }
             }
-
         }
     }
 
@@ -136,7 +134,6 @@ mod fused {
                 }
             }
             [of_weight, of_bias]
-
         }
     }
 

@@ -280,11 +280,21 @@ fn a_constant_weight_under_a_tracked_input_gets_no_gradient_and_the_input_gets_i
 fn results_do_not_depend_on_the_number_of_threads() {
     let run = |threads: usize| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-            let (x, up, down) = (leaf(1, [700, 64]), leaf(2, [64, 256]), leaf(3, [256, 64]));
-            let y = mlp(x.clone(), (up.clone(), None), Activation::Gelu, (down.clone(), None));
-            let mut gradients = y.clone().square().sum().backward();
-            let gradients = [x, up, down].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
-            (values(y), gradients)
+            let (x, qkv, up, down) = (leaf(1, [700, 64]), leaf(5, [64, 192]), leaf(2, [64, 256]), leaf(3, [256, 64]));
+            let weight = leaf(4, [64]);
+            let mask = DropoutMask::new(3, 0.1);
+            let sequences = Sequences { lengths: vec![7; 100].into(), heads: 4, causal: false, dropout: Some(mask) };
+            let y = attention(&linear(x.clone(), qkv.clone(), None), &sequences).unwrap();
+            let y = layer_norm(residual(x.clone(), y, None, Some(mask)), weight.clone(), None, 1e-5);
+            let y = mlp(y, (up.clone(), None), Activation::Gelu, (down.clone(), None));
+            let scale = constant(6, [1]);
+            let targets: Vec<_> = (0..700).map(|n| (n, n, 1.0 / 700.0)).collect();
+            let loss = PairLoss::Softmax { targets: targets.into(), masked: [].into() };
+            let loss = pair_loss(&y, &constant(7, [700, 64]), &scale, None, &loss).unwrap();
+            let mut gradients = loss.clone().backward();
+            let of_weight = values(weight.grad_remove(&mut gradients).unwrap());
+            let gradients = [x, qkv, up, down].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
+            (values(loss), of_weight, gradients)
         })
     };
     assert!(run(1) == run(2) && run(2) == run(5));
