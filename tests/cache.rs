@@ -126,6 +126,9 @@ fn a_cache_that_is_filled_ahead_is_the_one_that_training_fills() {
     train(&session, &["model.lock=LL", "cache.enabled=false", "run.dir=off"]);
     assert!(outcome(&session, "run") == outcome(&session, "off"));
 
+    let text = session.succeed(&arguments("cache", &["model.lock=LU", "cache.dir=image-only"]));
+    assert!(text.contains("52 images: ") && !text.contains("captions"), "the text tower trains: {text}");
+    assert_eq!(store_files(&session, "image-only").len(), 2);
     let text = session.fail(2, &arguments("cache", &["model.lock=UU"]));
     assert!(text.contains("`model.lock` is `UU`, no tower is locked"), "{text}");
     let text = session.fail(2, &arguments("cache", &["model.lock=LU", "cache.enabled=false"]));

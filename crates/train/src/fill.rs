@@ -56,9 +56,10 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     let evaluations: Vec<Evaluation> =
         config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?;
     let assembly = Assembly::from_config(config, &compute, observer)?;
-    let model = assembly.model.valid();
-    let locked = LockedTowers::new(&model, &assembly.processor, &compute, workers, stop)
-        .kept_in(cache_of(config), &LockedFingerprints::of(&model)?)?;
+    // As it was assembled: without gradients, a tower that trains could not be told from a locked one.
+    let model = &assembly.model;
+    let locked = LockedTowers::new(model, &assembly.processor, &compute, workers, stop)
+        .kept_in(cache_of(config), &LockedFingerprints::of(model)?)?;
     let mut filled = Vec::new();
     if let Some(images) = &locked.images {
         let training = (dataset.clone() as Arc<dyn ImageList>, views_of(config));
