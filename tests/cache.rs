@@ -97,6 +97,8 @@ fn a_run_has_the_same_bits_without_cache_while_it_fills_and_when_it_is_filled() 
             serde_json::from_str::<Value>(&text).unwrap()
         };
         let figures = json(&["--json", "-"]);
+        let after = store_files(&session, &format!("cache-{lock}"));
+        assert!(after == filled, "{lock}: what a tower that trains gave is not kept");
         let last = |name: &str| off.0.iter().rfind(|line| line["name"] == name).unwrap().clone();
         for name in ["pairs", "classes"] {
             for (key, value) in figures["evaluations"][name].as_object().unwrap() {

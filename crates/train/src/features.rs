@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dualenc_data::ImageProcessor;
-use dualenc_model::{DualEncoder, parameters};
+use dualenc_model::{DualEncoder, Lock, parameters};
 use parameters::Which;
 
 use crate::config::{CacheDtype, RunConfig};
@@ -78,6 +78,12 @@ impl LockedTowers {
         };
         let texts = || TextFeatures::new(model.text_tower.clone(), compute.clone());
         Self { images: model.image_tower.is_locked().then(images), texts: model.text_tower.is_locked().then(texts) }
+    }
+
+    /// Those of them that stay locked under `lock`: what others give changes with every step, and is not worth keeping.
+    #[must_use]
+    pub fn under(self, lock: Lock) -> Self {
+        Self { images: self.images.filter(|_| !lock.image.trains()), texts: self.texts.filter(|_| !lock.text.trains()) }
     }
 
     /// The same, kept where `cache` says from run to run.
