@@ -1,8 +1,8 @@
 //! The configuration of a run: from the TOML file and the `--set` arguments to a checked [`RunConfig`].
 //!
 //! Reading goes in this order: the file's text becomes a tree whose values know where they stand (`document.rs`); the
-//! `--set` arguments change the tree; the tree is read as [`RunConfig`] (`schema.rs`), and an entry at fault is reported
-//! and taken out until the rest can be read (`explain.rs`); the rules between keys are checked (`validate.rs`); paths
+//! `--set` arguments change the tree; the tree is read as [`RunConfig`] (`schema`), and an entry at fault is reported
+//! and taken out until the rest can be read (`explain.rs`); the rules between keys are checked (`validate`); paths
 //! become absolute (`paths.rs`). So one call reports every problem. Whether the files and towers exist is not asked here.
 
 mod document;

@@ -1,0 +1,47 @@
+//! Defaults; each is explained at the key it belongs to.
+
+use dualenc_model::{Lock, TowerLock};
+
+pub const EMBED_DIM: usize = 512;
+pub const LOGIT_BIAS_INIT: f64 = -10.0;
+pub const EVAL_EVERY_EPOCHS: u64 = 1;
+
+pub fn lock() -> Lock {
+    Lock { image: TowerLock::Locked, text: TowerLock::Unlocked }
+}
+pub fn seed() -> u64 {
+    42
+}
+pub fn device() -> String {
+    "cpu".to_owned()
+}
+pub fn log_every_steps() -> u64 {
+    10
+}
+pub fn max_tokens() -> usize {
+    64
+}
+pub fn yes() -> bool {
+    true
+}
+pub fn max_bad_fraction() -> f64 {
+    0.01
+}
+pub fn weight_decay() -> f64 {
+    0.1
+}
+pub fn betas() -> [f64; 2] {
+    [0.9, 0.999]
+}
+pub fn eps() -> f64 {
+    1e-8
+}
+pub fn clip_grad_norm() -> f64 {
+    1.0
+}
+pub fn logit_scale_max() -> f64 {
+    2.0 * std::f64::consts::LN_10
+}
+pub fn eval_batch_size() -> usize {
+    64
+}

@@ -1,0 +1,59 @@
+//! `[eval.NAME]` and `[checkpoint]`: what is measured, and what is saved.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::default;
+
+/// `[checkpoint]`: when the state of the run is saved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckpointSection {
+    /// Steps between two checkpoints; one more is written at the end and on a signal. Default 500
+    /// (`TrainingArguments.save_steps` of the reference).
+    pub every_steps: u64,
+    /// How many of the newest checkpoints stay on disk. Default 3.
+    pub keep: usize,
+}
+
+impl Default for CheckpointSection {
+    fn default() -> Self {
+        Self { every_steps: 500, keep: 3 }
+    }
+}
+
+/// `[eval.NAME]`: one evaluation, run while training and by `dualenc eval`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvalSection {
+    /// What is measured. Required.
+    pub task: Task,
+    /// Zero-shot: a folder that holds one folder of images a class. Required for it.
+    pub images: Option<PathBuf>,
+    /// Zero-shot: a file with one class name a line, in the sorted order of the folders. Default: the folders' names, `_`
+    /// read as a space.
+    pub classnames: Option<PathBuf>,
+    /// Zero-shot: a file with one prompt template a line, `{c}` standing for the class name (CLIP_benchmark's form).
+    /// Default: the class name alone.
+    pub templates: Option<PathBuf>,
+    /// Retrieval: a csv, tsv or jsonl of image and caption; rows with one image are its several captions. Required for it.
+    pub data: Option<PathBuf>,
+    /// Epochs between two evaluations; 0: only when training ends. Default 1, unless `every_steps` is given.
+    pub every_epochs: Option<u64>,
+    /// Steps between two evaluations, instead of `every_epochs`.
+    pub every_steps: Option<u64>,
+    /// Images or texts encoded at once; no figure depends on it. Default 64.
+    #[serde(default = "default::eval_batch_size")]
+    pub batch_size: usize,
+}
+
+/// What an evaluation measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Task {
+    /// Classification of images by the names of their classes.
+    ZeroShot,
+    /// Recall of the true captions of an image and of the true image of a caption.
+    Retrieval,
+}

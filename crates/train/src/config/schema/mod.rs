@@ -1,0 +1,66 @@
+//! The keys of a run configuration: what each one means, its unit, its default and where the default comes from. A file
+//! holds the tables of one part of the TOML.
+//!
+//! The fields are the documentation of the TOML. Nothing is checked here beyond names and types; `validate` holds the
+//! rules between keys.
+
+mod data;
+pub(super) mod default;
+mod eval;
+mod model;
+mod train;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use data::{CacheDtype, CacheSection, DataSection};
+pub use eval::{CheckpointSection, EvalSection, Task};
+pub use model::{ImageProjectionSection, ModelSection, ProjectionSection};
+pub use train::{Duplicates, Loss, Schedule, TrainSection};
+
+/// The whole configuration of a run: the TOML, with every default filled in and every path absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunConfig {
+    /// Where the run writes, and what it runs on.
+    pub run: RunSection,
+    /// The two towers, their projections, and what of them trains.
+    pub model: ModelSection,
+    /// The image-text pairs to train on.
+    pub data: DataSection,
+    /// The optimiser, its schedule and the loss.
+    pub train: TrainSection,
+    /// When the state of the run is saved.
+    #[serde(default)]
+    pub checkpoint: CheckpointSection,
+    /// The cache of a locked tower's features.
+    #[serde(default)]
+    pub cache: CacheSection,
+    /// Evaluations by name; a name is made of `a-z`, `0-9`, `_` and `-`. Default: none.
+    #[serde(default)]
+    pub eval: BTreeMap<String, EvalSection>,
+}
+
+/// `[run]`: where the run writes, and what it runs on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunSection {
+    /// The run directory: `config.toml`, `metrics.jsonl` and `checkpoints/` are written there. Required.
+    pub dir: PathBuf,
+    /// Seed of the initial weights, the order of the samples and dropout. Default 42 (the seed of the reference's
+    /// trainer, transformers `TrainingArguments.seed`).
+    #[serde(default = "default::seed")]
+    pub seed: u64,
+    /// `cpu`, `ndarray`, `wgpu`, `vulkan`, `cuda` or `cuda:N`. Default `cpu`: the fastest CPU backend of the build.
+    #[serde(default = "default::device")]
+    pub device: String,
+    /// CPU threads of the tensor operations. Default: as many as the machine has. A resumed run gives the same bits only
+    /// with the same number.
+    pub threads: Option<usize>,
+    /// Steps between two plain progress lines; `metrics.jsonl` has every step whatever this says. Default 10
+    /// (open_clip prints every 100 batches, of runs far longer than these).
+    #[serde(default = "default::log_every_steps")]
+    pub log_every_steps: u64,
+}

@@ -1,0 +1,92 @@
+//! `[train]`: optimiser, schedule and loss.
+
+use serde::{Deserialize, Serialize};
+
+use super::default;
+
+/// `[train]`: the optimiser, its schedule and the loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSection {
+    /// Passes over the data. Required, or `steps`.
+    pub epochs: Option<u64>,
+    /// Optimiser updates. Required, or `epochs`.
+    pub steps: Option<u64>,
+    /// Pairs in a batch; each pair's negatives are the others. At least 2. Required.
+    pub batch_size: usize,
+    /// Highest learning rate, reached after the warm-up. Required.
+    pub learning_rate: f64,
+    /// Highest learning rate of the two projections, on the same schedule. They start from nothing, a pretrained tower does
+    /// not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
+    pub projection_learning_rate: Option<f64>,
+    /// Decoupled weight decay (AdamW) of the matrices; biases, norms, position and class embeddings and `logit_scale` are
+    /// not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
+    #[serde(default = "default::weight_decay")]
+    pub weight_decay: f64,
+    /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference).
+    #[serde(default)]
+    pub warmup_steps: u64,
+    /// What the learning rate does after the warm-up. Default `cosine` (big_vision's LiT recipe, `lit_coco.py`).
+    #[serde(default)]
+    pub schedule: Schedule,
+    /// Decay of AdamW's two moments. Default [0.9, 0.999] (Loshchilov and Hutter, arXiv:1711.05101; also the reference's).
+    #[serde(default = "default::betas")]
+    pub betas: [f64; 2],
+    /// Added to the root of AdamW's second moment. Default 1e-8 (as `betas`).
+    #[serde(default = "default::eps")]
+    pub eps: f64,
+    /// The contrastive loss. Default `softmax`.
+    #[serde(default)]
+    pub loss: Loss,
+    /// Largest global norm of the gradient; 0 turns clipping off. Default 1.0 (`max_grad_norm` of the reference, and
+    /// big_vision's LiT recipe).
+    #[serde(default = "default::clip_grad_norm")]
+    pub clip_grad_norm: f64,
+    /// What an image of the batch and another pair's caption are to each other when the data list that caption for the
+    /// image: so it is with equal images, with equal captions, and with images that share captions. Default `positives`.
+    #[serde(default)]
+    pub duplicates: Duplicates,
+    /// `logit_scale` is cut to this after each update. Default ln 100 = 4.6052 (CLIP, arXiv:2103.00020, sec. 2.5).
+    #[serde(default = "default::logit_scale_max")]
+    pub logit_scale_max: f64,
+    /// Initial `logit_bias` of the sigmoid loss. Default -10 (SigLIP, arXiv:2303.15343, sec. 3.2); only with
+    /// `loss = "sigmoid"`.
+    pub logit_bias_init: Option<f64>,
+}
+
+/// What the learning rate does after the warm-up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// Falls to 0 along half a cosine.
+    #[default]
+    Cosine,
+    /// Falls to 0 along a line.
+    Linear,
+    /// Stays.
+    Constant,
+}
+
+/// The contrastive loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Loss {
+    /// Symmetric InfoNCE (CLIP, arXiv:2103.00020, fig. 3).
+    #[default]
+    Softmax,
+    /// Pairwise sigmoid (SigLIP, arXiv:2303.15343, alg. 1).
+    Sigmoid,
+}
+
+/// What an image and another pair's caption are to each other when the data list that caption for the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Duplicates {
+    /// Matches, as the pair itself.
+    #[default]
+    Positives,
+    /// Neither matches nor negatives: left out of the loss.
+    Mask,
+    /// Negatives, as in the reference.
+    Ignore,
+}

@@ -1,0 +1,81 @@
+//! The rules that types cannot hold: ranges, and keys that contradict each other. All are checked, none stops the others.
+//! A file holds the rules of one part of the TOML.
+
+mod data;
+mod eval;
+mod model;
+mod train;
+
+use super::schema::RunConfig;
+
+/// A broken rule.
+pub(super) struct Violation {
+    /// The key to point at.
+    pub key: String,
+    /// Other keys the rule reads: where one of them is already reported, this rule says nothing.
+    pub others: Vec<String>,
+    /// What was found and expected.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Collects violations.
+#[derive(Default)]
+struct Rules {
+    broken: Vec<Violation>,
+}
+
+impl Rules {
+    /// `expected` completes "`key` is `found`, expected ..".
+    fn check(&mut self, holds: bool, key: &str, found: impl std::fmt::Display, expected: &str, help: &str) {
+        if !holds {
+            self.refuse(key, &[], format!("`{key}` is {found}, expected {expected}"), help);
+        }
+    }
+
+    fn refuse(&mut self, key: &str, others: &[&str], message: String, help: &str) {
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        self.broken.push(Violation {
+            key: key.to_owned(),
+            others: others.iter().map(|key| (*key).to_owned()).collect(),
+            message,
+            help,
+        });
+    }
+}
+
+/// Every broken rule of `config`.
+pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
+    let mut rules = Rules::default();
+    run(config, &mut rules);
+    model::model(config, &mut rules);
+    model::towers(config, &mut rules);
+    model::whitening(config, &mut rules);
+    data::data(config, &mut rules);
+    data::augment(config, &mut rules);
+    train::optimiser(config, &mut rules);
+    train::duration(config, &mut rules);
+    storage(config, &mut rules);
+    for (name, eval) in &config.eval {
+        eval::evaluation(name, eval, &mut rules);
+    }
+    rules.broken
+}
+
+fn run(config: &RunConfig, rules: &mut Rules) {
+    let run = &config.run;
+    rules.check(!run.dir.as_os_str().is_empty(), "run.dir", "empty", "a directory", "");
+    // TOML has no larger integers, and the config is written back as TOML.
+    rules.check(i64::try_from(run.seed).is_ok(), "run.seed", run.seed, "at most 9223372036854775807", "");
+    rules.check(!run.device.is_empty(), "run.device", "empty", "a device", "such as `cpu` or `cuda:0`");
+    rules.check(run.threads != Some(0), "run.threads", 0, "at least 1", "leave the key out to use every core");
+    rules.check(run.log_every_steps >= 1, "run.log_every_steps", 0, "at least 1", "");
+}
+
+fn storage(config: &RunConfig, rules: &mut Rules) {
+    let help = "a checkpoint is also written at the end and on a signal";
+    rules.check(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", 0, "at least 1", help);
+    rules.check(config.checkpoint.keep >= 1, "checkpoint.keep", 0, "at least 1", "");
+    rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");
+}

@@ -1,0 +1,104 @@
+//! The rules of `[model]`.
+
+use dualenc_model::TowerLock;
+
+use super::Rules;
+use crate::config::schema::RunConfig;
+
+pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
+    let model = &config.model;
+    rules.check(model.embed_dim != Some(0), "model.embed_dim", 0, "at least 1", "");
+    rules.check(model.image_size != Some(0), "model.image_size", 0, "at least 1 pixel", "");
+    for (key, dropout) in [("model.image_dropout", model.image_dropout), ("model.text_dropout", model.text_dropout)] {
+        let dropout = dropout.unwrap_or(0.0);
+        rules.check((0.0..1.0).contains(&dropout), key, dropout, "0 or more and less than 1", "");
+    }
+    let scale = model.logit_scale_init.unwrap_or(0.0);
+    let maximum = config.train.logit_scale_max;
+    rules.check(scale.is_finite(), "model.logit_scale_init", scale, "a finite number", "");
+    if scale > maximum {
+        rules.refuse(
+            "model.logit_scale_init",
+            &["train.logit_scale_max"],
+            format!("`model.logit_scale_init` is {scale}, above `train.logit_scale_max`, which is {maximum}"),
+            "it is a logarithm: 2.6592 is a temperature of 0.07",
+        );
+    }
+}
+
+pub(super) fn whitening(config: &RunConfig, rules: &mut Rules) {
+    const KEY: &str = "model.image_projection.whitening";
+    let (model, strength) = (&config.model, config.model.image_projection.whitening);
+    rules.check((0.0..=1.0).contains(&strength), KEY, strength, "from 0 to 1", "");
+    if strength == 0.0 {
+        return;
+    }
+    let mut refuse = |other: &str, why: &str, help: &str| {
+        rules.refuse(KEY, &[other], format!("`{KEY}` is {strength}, but {why}"), help);
+    };
+    if model.lock.image.trains() {
+        refuse("model.lock", "the image tower trains: its features would not stay white", "lock it (`LU`)");
+    }
+    if model.init.is_some() {
+        refuse("model.init", "`model.init` brings a trained projection", "leave one of them out");
+    }
+    if model.image_projection.locked {
+        let help = "unlock it; a low `train.projection_learning_rate` keeps it near its start";
+        refuse("model.image_projection.locked", "a locked projection is not saved with the checkpoints", help);
+    }
+    if !config.cache.enabled {
+        refuse("cache.enabled", "it is computed from cached features", "leave `cache.enabled` at `true`");
+    }
+}
+
+pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
+    let model = &config.model;
+    for (key, reference) in [
+        ("model.image_tower", &model.image_tower),
+        ("model.text_tower", &model.text_tower),
+        ("model.init", &model.init),
+    ] {
+        if let Some(reference) = reference
+            && !crate::hub::is_reference(reference)
+        {
+            let message = format!("`{key}` is {reference:?}, neither a directory nor a hub id");
+            rules.refuse(key, &[], message, "write a path such as `./towers/vit`, or a hub id such as `org/name`");
+        }
+    }
+    for (key, tower) in [("model.image_tower", &model.image_tower), ("model.text_tower", &model.text_tower)] {
+        match (tower, &model.init) {
+            (None, None) => rules.refuse(
+                key,
+                &["model.init"],
+                format!("missing key `{key}`"),
+                "a Hugging Face directory or a hub id; or `init`, which stands for both towers",
+            ),
+            (Some(_), Some(_)) => rules.refuse(
+                key,
+                &["model.init"],
+                format!("`{key}` and `model.init` are both given"),
+                "`init` brings both towers: keep one or the other",
+            ),
+            _ => {}
+        }
+    }
+    let lock = model.lock;
+    if model.init.is_some() && [lock.image, lock.text].contains(&TowerLock::Scratch) {
+        rules.refuse(
+            "model.lock",
+            &["model.init"],
+            format!("`model.lock` is `{lock}`, and `model.init` brings trained towers"),
+            "`u` starts a tower from random weights: write `U` to train on, or leave `init` out",
+        );
+    }
+    let trains =
+        [lock.image.trains(), lock.text.trains(), !model.image_projection.locked, !model.text_projection.locked];
+    if !trains.contains(&true) {
+        rules.refuse(
+            "model.lock",
+            &["model.image_projection.locked", "model.text_projection.locked"],
+            format!("nothing trains: `model.lock` is `{lock}` and both projections are locked"),
+            "unlock a tower (`LU`) or a projection",
+        );
+    }
+}
