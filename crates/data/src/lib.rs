@@ -49,7 +49,7 @@ pub use crate::image::{Limits, RgbImage, decode};
 pub use crate::image_ref::ImageRef;
 pub use crate::jsonl::JsonlSource;
 pub use crate::kept::{ContentHash, KeptImages};
-pub use crate::loader::{Batch, LoadedImage, LoaderOptions, PairLoader, decode_view, load_pixels, load_view};
+pub use crate::loader::{Batch, LoadedImage, LoaderOptions, PairLoader, Parts, decode_view, load_pixels, load_view};
 pub use crate::order::{EpochOrder, Plan, mix};
 pub use crate::ordered_map::{OrderedMap, ordered_map};
 pub use crate::processor::ImageProcessor;

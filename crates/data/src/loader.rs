@@ -4,7 +4,7 @@
 //! A bad image is replaced by the next pair of the data set, so every batch is whole and the replacement is the same in
 //! every run, with pixels or with cached features.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
@@ -43,6 +43,8 @@ pub struct LoaderOptions {
     pub start_step: u64,
     /// How many steps to give.
     pub num_steps: u64,
+    /// In how many pieces each step comes.
+    pub parts: Parts,
     /// Processing of the images.
     pub processor: Arc<ImageProcessor>,
     /// How images are varied; for training only.
@@ -62,7 +64,16 @@ pub struct LoaderOptions {
     pub workers: usize,
 }
 
-/// One batch.
+/// How the batch of a step is cut for those who cannot hold it whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// Pairs in each but the last; `None`: all in one.
+    pub size: Option<NonZeroUsize>,
+    /// Whether all parts of a step come a second time after its last one.
+    pub twice: bool,
+}
+
+/// The pairs of one step, or a part of them.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     /// Global step, 0-based.
@@ -71,6 +82,10 @@ pub struct Batch {
     pub epoch: u64,
     /// Of its images.
     pub view: u64,
+    /// Which part of its step it is, from 0.
+    pub part: usize,
+    /// Whether none of its step comes after it, in this pass over the parts.
+    pub ends_pass: bool,
     /// What is in it, after replacement of bad images.
     pub pairs: Vec<Pair>,
     /// `[loaded, 3, height, width]`, flat.
@@ -130,8 +145,9 @@ pub fn decode_view(
 /// An iterator over the batches of steps `start_step..start_step + num_steps`. It ends after its first error.
 #[derive(Debug)]
 pub struct PairLoader {
-    batches: Option<Receiver<Result<Batch, DataError>>>,
+    batches: Option<Receiver<Result<(Batch, bool), DataError>>>,
     collator: Option<JoinHandle<()>>,
+    /// Steps.
     remaining: u64,
 }
 
@@ -176,18 +192,23 @@ impl Iterator for PairLoader {
         }
         let begun = Instant::now();
         let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
-        let mut batch = received.unwrap_or_else(|| {
+        let received = received.unwrap_or_else(|| {
             let message = match self.collator.take().map(JoinHandle::join) {
                 Some(Err(panic)) => panic_message(panic.as_ref()),
                 _ => "it ended early".to_owned(),
             };
             Err(DataError::Worker { job: "collating a batch".to_owned(), message })
         });
-        match &mut batch {
-            Ok(batch) => (self.remaining, batch.waited) = (self.remaining - 1, begun.elapsed()),
-            Err(_) => self.remaining = 0,
+        match received {
+            Ok((batch, ends_step)) => {
+                self.remaining -= u64::from(ends_step);
+                Some(Ok(Batch { waited: begun.elapsed(), ..batch }))
+            }
+            Err(error) => {
+                self.remaining = 0;
+                Some(Err(error))
+            }
         }
-        Some(batch)
     }
 }
 
@@ -209,7 +230,10 @@ struct Job {
     /// Of the image.
     view: u64,
     index: usize,
-    last_of_batch: bool,
+    part: usize,
+    ends_part: bool,
+    ends_pass: bool,
+    ends_step: bool,
 }
 
 struct Sample {
@@ -229,25 +253,39 @@ enum Image {
     Pixels { content: Option<ContentHash>, pixels: Vec<f32> },
 }
 
-fn jobs(plan: Plan, views: NonZeroU64, start_step: u64, num_steps: u64) -> impl Iterator<Item = Job> + Send + 'static {
+fn jobs(
+    plan: Plan,
+    views: NonZeroU64,
+    parts: Parts,
+    start_step: u64,
+    num_steps: u64,
+) -> impl Iterator<Item = Job> + Send + 'static {
+    let passes = if parts.twice { 2 } else { 1 };
     (start_step..start_step.saturating_add(num_steps)).flat_map(move |step| {
         let (epoch, step_in_epoch) = plan.locate(step).unwrap_or((0, 0));
         let indices = plan.batch(epoch, step_in_epoch);
-        let last = indices.len().saturating_sub(1);
-        indices.into_iter().enumerate().map(move |(i, index)| Job {
-            step,
-            epoch,
-            view: epoch % views,
-            index,
-            last_of_batch: i == last,
+        let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
+        (0..passes).flat_map(move |pass| {
+            let (indices, last) = (indices.clone(), indices.len().saturating_sub(1));
+            indices.into_iter().enumerate().map(move |(i, index)| Job {
+                step,
+                epoch,
+                view: epoch % views,
+                index,
+                part: i / size,
+                ends_part: i == last || (i + 1) % size == 0,
+                ends_pass: i == last,
+                ends_step: i == last && pass + 1 == passes,
+            })
         })
     })
 }
 
-fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataError>> {
-    let jobs = jobs(options.plan, options.views, options.start_step, options.num_steps);
+/// Batches, each with whether it is the last of its step.
+fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<(Batch, bool), DataError>> {
+    let jobs = jobs(options.plan, options.views, options.parts, options.start_step, options.num_steps);
     let (bad_images, dataset, policy) = (options.bad_images.clone(), Arc::clone(&options.dataset), options.bad);
-    let batch_size = options.plan.batch_size;
+    let batch_size = options.parts.size.map_or(options.plan.batch_size, |size| size.get().min(options.plan.batch_size));
     let (workers, queue_len) = (options.workers.max(1), options.workers.max(1) * QUEUE_PER_WORKER);
     let options = Arc::new(options);
     let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, job));
@@ -259,7 +297,8 @@ fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataErr
                 Ok(Err(error)) | Err(error) => return Some(Err(error)),
             };
             if batch.pairs.is_empty() {
-                (batch.step, batch.epoch, batch.view) = (sample.job.step, sample.job.epoch, sample.job.view);
+                let job = sample.job;
+                (batch.step, batch.epoch, batch.view, batch.part) = (job.step, job.epoch, job.view, job.part);
             }
             // Recorded here, in the order of the samples, so that runs report the same images at the same steps.
             for skipped in sample.bad {
@@ -279,8 +318,9 @@ fn batches(options: LoaderOptions) -> impl Iterator<Item = Result<Batch, DataErr
             }
             batch.pairs.push(sample.pair);
             batch.tokens.push(sample.tokens);
-            if sample.job.last_of_batch {
-                return Some(Ok(batch));
+            if sample.job.ends_part {
+                batch.ends_pass = sample.job.ends_pass;
+                return Some(Ok((batch, sample.job.ends_step)));
             }
         }
     })

@@ -1,12 +1,12 @@
 //! Whole loads: order, resumption, bad images, dropping.
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dualenc_data::{
     Augment, BadImages, BadSamplePolicy, Batch, CaptionMode, ContentHash, ImageRef, KeptImages, LoaderOptions,
-    PairLoader, load_pixels,
+    PairLoader, Parts, load_pixels,
 };
 
 use crate::support::{options, write_dataset};
@@ -254,5 +254,50 @@ fn tar_entries_load_like_files() {
     };
     for (a, b) in load(shard).iter().zip(&load(dataset)) {
         assert_equal(a, b);
+    }
+}
+
+#[test]
+fn a_step_in_parts_is_the_same_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 12, 2, &[3, 7]);
+    // 24 pairs: two steps of 10 and a last one of 4.
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 10, false);
+    options.num_steps = 4;
+    let fresh = |options: &LoaderOptions| LoaderOptions { bad_images: BadImages::default(), ..options.clone() };
+    let whole = all(fresh(&options));
+    for twice in [false, true] {
+        options.parts = Parts { size: NonZeroUsize::new(4), twice };
+        let parts = all(fresh(&options));
+        let lengths: Vec<usize> = parts.iter().map(|part| part.pairs.len()).collect();
+        let expected = [vec![4, 4, 2], vec![4, 4, 2], vec![4], vec![4, 4, 2]];
+        assert_eq!(lengths, expected.map(|step| if twice { step.repeat(2) } else { step }).concat());
+        let mut parts = parts.into_iter();
+        for step in &whole {
+            for pass in 0..if twice { 2 } else { 1 } {
+                let mut joined = Batch { step: step.step, epoch: step.epoch, view: step.view, ..Batch::default() };
+                for n in 0.. {
+                    let part = parts.next().unwrap();
+                    assert_eq!((part.step, part.part), (step.step, n));
+                    joined.pairs.extend(part.pairs);
+                    joined.pixels.extend(part.pixels);
+                    joined.skipped.extend(part.skipped);
+                    part.tokens.ids.into_iter().zip(part.tokens.type_ids).for_each(|(ids, type_ids)| {
+                        joined.tokens.ids.push(ids);
+                        joined.tokens.type_ids.push(type_ids);
+                    });
+                    if part.ends_pass {
+                        break;
+                    }
+                }
+                assert_eq!(joined.pairs, step.pairs);
+                assert_eq!(joined.pixels, step.pixels);
+                assert_eq!(joined.tokens, step.tokens);
+                // Told once.
+                let skipped = if pass == 0 { step.skipped.as_slice() } else { &[] };
+                assert_eq!(joined.skipped, skipped);
+            }
+        }
+        assert!(parts.next().is_none());
     }
 }

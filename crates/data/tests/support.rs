@@ -94,6 +94,7 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         mode,
         start_step: 0,
         num_steps: 0,
+        parts: Default::default(),
         processor: Arc::new(dualenc_data::ImageProcessor::standard("vit", Some(16))),
         augment: None,
         views: std::num::NonZeroU64::MIN,

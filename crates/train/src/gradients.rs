@@ -1,5 +1,6 @@
 //! The gradients of one backward pass, out of Burn's graph and by the paths of their parameters.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleVisitor, Param};
@@ -29,6 +30,32 @@ pub(crate) enum Gradient {
         read: Vec<usize>,
     },
     Device(Box<Tensor<1>>),
+}
+
+impl Gradient {
+    /// Both are of one parameter, and so of one kind.
+    fn add(&mut self, other: Self) {
+        match (self, other) {
+            (Self::Host(sum), Self::Host(values)) => {
+                let chunks = sum.par_chunks_mut(SUM_CHUNK).zip(values.par_chunks(SUM_CHUNK));
+                chunks.for_each(|(sum, values)| add(sum, values));
+            }
+            (Self::HostRows { values: sum, width, read }, Self::HostRows { values, read: others, .. }) => {
+                for &row in &others {
+                    let place = row * *width..(row + 1) * *width;
+                    add(&mut sum[place.clone()], &values[place]);
+                }
+                let rows: BTreeSet<usize> = read.drain(..).chain(others).collect();
+                read.extend(rows);
+            }
+            (Self::Device(sum), Self::Device(values)) => **sum = sum.as_ref().clone() + *values,
+            _ => {}
+        }
+    }
+}
+
+fn add(sum: &mut [f32], values: &[f32]) {
+    sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
 /// Rows of an embedding table that a batch read: no other row of its gradient differs from 0.
@@ -93,6 +120,18 @@ impl ParamGradients {
             Ok((path, gradient))
         };
         Ok(Self { by_path: take.by_path.into_iter().map(gradient).collect::<Result<_, ModelError>>()? })
+    }
+
+    /// Adds those of another pass.
+    pub fn add(&mut self, other: Self) {
+        for (path, gradient) in other.by_path {
+            match self.by_path.entry(path) {
+                Entry::Vacant(entry) => {
+                    entry.insert(gradient);
+                }
+                Entry::Occupied(mut entry) => entry.get_mut().add(gradient),
+            }
+        }
     }
 
     /// The global L2 norm of the gradients, before clipping.

@@ -1,13 +1,14 @@
 //! The state of a training run, how it is opened and resumed, and the steps that the loop is made of.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
 use dualenc_data::{
-    BadImages, BadSamplePolicy, Batch, DataError, Dataset, ImageProcessor, LoaderOptions, PairLoader, Plan, Tokenizer,
-    Tokens,
+    BadImages, BadSamplePolicy, Batch, DataError, Dataset, ImageProcessor, LoaderOptions, PairLoader, Parts, Plan,
+    Tokenizer, Tokens,
 };
 use dualenc_model::{DualEncoder, parameters};
 use parameters::{ParamUpdate, Which};
@@ -239,6 +240,10 @@ impl Run {
             plan: self.plan,
             start_step: self.step,
             num_steps: self.total_steps.saturating_sub(self.step),
+            parts: Parts {
+                size: self.micro_batch_size(),
+                twice: self.micro_batch_size().is_some() && self.trains_on_pixels(),
+            },
             processor: Arc::clone(&self.processor),
             augment: self.config.data.augment,
             views: self.config.views(),
@@ -248,6 +253,17 @@ impl Run {
             bad_images: self.bad_images.clone(),
             workers: self.workers,
         })?)
+    }
+
+    /// Pairs of a part of a step; `None`: steps are computed whole.
+    fn micro_batch_size(&self) -> Option<NonZeroUsize> {
+        let size = self.config.train.micro_batch_size.filter(|size| *size < self.config.train.batch_size);
+        size.and_then(NonZeroUsize::new)
+    }
+
+    /// Whether the image tower trains: then a step that comes in parts needs their pixels twice.
+    pub fn trains_on_pixels(&self) -> bool {
+        self.locked.images.is_none()
     }
 
     /// What the data say about the pairs of a batch.

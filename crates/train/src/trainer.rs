@@ -1,23 +1,14 @@
-//! THE TRAINING LOOP: [`train`]. Everything it calls is in the order in which it happens.
+//! THE TRAINING LOOP: [`train`]. Everything it calls is in the order in which it happens; `step.rs` is what a step computes.
 
 use std::time::Instant;
 
-use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
-use dualenc_data::{Batch, mix};
-use dualenc_model::{Dropout, TokenSequences, normalize, parameters};
-
 use crate::config::RunConfig;
 use crate::error::TrainError;
-use crate::gradients::{ParamGradients, RowsRead};
-use crate::loss::contrastive_loss;
 use crate::metrics::TrainRecord;
 use crate::observer::{Event, Observer};
 use crate::run::Run;
+use crate::step::forward_backward;
 use crate::stop::StopFlag;
-
-/// The word of [`mix`] that keeps dropout apart from the order of the samples.
-const DROPOUT: u64 = 0xd809;
 
 /// How training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,14 +27,6 @@ pub enum Outcome {
     },
 }
 
-/// What one step gave.
-struct StepOutcome {
-    loss: f64,
-    grad_norm: f64,
-    num_duplicates: usize,
-    gradients: ParamGradients,
-}
-
 /// Trains as `config` says, from the start or, with `resume`, from the newest valid checkpoint of `run.dir`.
 ///
 /// A run that was killed anywhere and resumed gives the same bits as one that was not (on a CPU, with the same number of
@@ -60,13 +43,14 @@ pub fn train(
     let mut run = Run::open(config, resume, stop, observer)?;
     run.evaluate_where_due(observer)?;
     let mut started = Instant::now();
-    for batch in run.batches()? {
-        let batch = batch?;
+    let mut batches = run.batches()?;
+    while let Some(batch) = batches.next().transpose()? {
         let learning_rate = run.learning_rate.at(batch.step);
         let logit_scale = run.logit_scale()?;
 
-        let outcome = forward_backward(&run, &batch)?;
-        run.guard_finite(&batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
+        let outcome = forward_backward(&run, batch, &mut batches)?;
+        let batch = &outcome.batch;
+        run.guard_finite(batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
         run.update(outcome.gradients, outcome.grad_norm, learning_rate)?;
 
         let seconds = started.elapsed().as_secs_f64();
@@ -100,46 +84,4 @@ pub fn train(
         started = Instant::now();
     }
     Ok(Outcome::Finished { step: run.step })
-}
-
-/// Loss and gradients of one batch; nothing changes.
-fn forward_backward(run: &Run, batch: &Batch) -> Result<StepOutcome, TrainError> {
-    let model = &run.model;
-    let dropout = Dropout::training(mix(run.seed, &[DROPOUT, batch.step]));
-    let image_features = match run.locked.images.as_ref().zip(run.image_set.as_ref()) {
-        Some((locked, set)) => model.project_image(locked.of_batch(set, batch)?),
-        None => model.image_features(pixels(run, batch), &dropout),
-    };
-    let (text_features, words) = match &run.locked.texts {
-        Some(locked) => (model.project_text(locked.of_tokens(&batch.tokens)?), None),
-        None => {
-            let tokens = tokens(batch);
-            (model.text_features(&tokens, &dropout)?, Some(RowsRead::of_words(&tokens)))
-        }
-    };
-    let ids = run.pair_ids(batch);
-    let loss = contrastive_loss(
-        run.loss,
-        run.duplicates,
-        (normalize(image_features), normalize(text_features)),
-        model.logit_scale.val(),
-        model.logit_bias.as_ref().map(Param::val),
-        &ids,
-    );
-    let mut all = loss.loss.backward();
-    let gradients = ParamGradients::take(model, &mut all, words, run.compute.on_host)?;
-    let grad_norm = gradients.norm()?;
-    let loss_value = parameters::host(loss.loss.without_autodiff())?.values.iter().map(|&value| f64::from(value)).sum();
-    Ok(StepOutcome { loss: loss_value, grad_norm, num_duplicates: loss.num_duplicates, gradients })
-}
-
-fn tokens(batch: &Batch) -> TokenSequences {
-    TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone())
-}
-
-/// `[batch, 3, height, width]`
-fn pixels(run: &Run, batch: &Batch) -> Tensor<4> {
-    let (height, width) = run.image_size;
-    let shape = [batch.pairs.len(), 3, height as usize, width as usize];
-    Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), &run.compute.device)
 }

@@ -23,13 +23,14 @@ pub struct Change {
 }
 
 /// Keys, or whole tables, that do not touch what is learned.
-const SAFE: [(&str, &str); 9] = [
+const SAFE: [(&str, &str); 10] = [
     ("run.dir", "the run was moved"),
     ("run.device", "another device rounds differently: no longer the same bits"),
     ("run.threads", "another number of threads sums in another order: no longer the same bits"),
     ("run.log_every_steps", "only what is printed"),
     ("data.workers", "the order of the samples does not depend on it"),
     ("data.max_bad_fraction", "only when the run gives up"),
+    ("train.micro_batch_size", "parts round differently, and drop other units: no longer the same bits"),
     ("checkpoint", "only when the state is saved"),
     ("cache", "cached features are equal to computed ones"),
     ("eval", "only what is measured"),
@@ -184,6 +185,7 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("data.max_bad_fraction=0.5", "data.max_bad_fraction", true),
             ("train.epochs=20", "train.epochs", false),
             ("train.batch_size=4", "train.batch_size", false),
+            ("train.micro_batch_size=2", "train.micro_batch_size", true),
             ("train.learning_rate=1", "train.learning_rate", false),
             ("train.weight_decay=0", "train.weight_decay", false),
             ("train.warmup_steps=3", "train.warmup_steps", false),

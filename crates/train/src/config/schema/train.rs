@@ -14,6 +14,10 @@ pub struct TrainSection {
     pub steps: Option<u64>,
     /// Pairs in a batch; each pair's negatives are the others. At least 2. Required.
     pub batch_size: usize,
+    /// Pairs that go through the towers at once; gradients are those of the whole batch (gradient caching, Gao et al., 2021,
+    /// arXiv:2101.06983). Memory is that of a batch of this size; what trains runs forward twice, and a tower that trains on
+    /// images reads them twice. Where dropout is on, each part draws its own. Default: the whole batch.
+    pub micro_batch_size: Option<usize>,
     /// Highest learning rate, reached after the warm-up. Required.
     pub learning_rate: f64,
     /// Highest learning rate of the two projections, on the same schedule. They start from nothing, a pretrained tower does

@@ -14,6 +14,8 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
         "at least 2",
         "a pair's negatives are the other pairs of its batch",
     );
+    let help = "leave the key out to take the batch whole";
+    rules.check(train.micro_batch_size != Some(0), "train.micro_batch_size", 0, "at least 1", help);
     let rate = train.learning_rate;
     rules.check(above_0(rate), "train.learning_rate", rate, "a finite number above 0", "");
     let rate = train.projection_learning_rate.unwrap_or(1.0);
