@@ -15,7 +15,7 @@ use crate::gradients::ParamGradients;
 use crate::run::Run;
 use crate::step::{Features, LockedOutputs, StepOutcome, loss};
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests;
 
 /// As [`step::forward_backward`](crate::step::forward_backward), of a step that comes in parts.
