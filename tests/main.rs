@@ -8,6 +8,7 @@ mod evaluate;
 mod families;
 mod faults;
 mod inspect;
+mod locks;
 mod reference;
 mod resume;
 mod sessions;

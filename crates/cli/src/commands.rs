@@ -173,10 +173,10 @@ fn evaluate(
     let model = assembly.model.valid();
     let (stop, workers) = (StopFlag::default(), compute.threads);
     // Not begun here: a run may be evaluated where nothing can be written.
-    let cache = config.and_then(|config| Some((config.model.lock, cache_of(config)?)));
+    let cache = config.and_then(|config| Some((config.ever_trains(), cache_of(config)?)));
     let locked = LockedTowers::new(&model, &assembly.processor, compute, workers, &stop);
     let locked = match cache.filter(|(_, (dir, _))| dir.is_dir()) {
-        Some((lock, cache)) => locked.under(lock).kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
+        Some((training, cache)) => locked.under(&training).kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
         None => locked,
     };
     let mut found = Vec::new();

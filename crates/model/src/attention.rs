@@ -6,6 +6,7 @@ use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, Int, Tensor, module};
 use dualenc_kernels::{Sequences, attention, has_kernel, linear3};
 
+use crate::adapters::VisitLinear;
 use crate::disentangled::Disentangled;
 use crate::encoder::EncoderConfig;
 use crate::layers::{Dropout, Linear};
@@ -117,6 +118,14 @@ impl Attention {
         match &relations.windows {
             Some(windows) => windows.join.apply(x),
             None => x,
+        }
+    }
+
+    /// Its linears, by path.
+    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+        let Self { query, key, value, output, .. } = self;
+        for (name, linear) in [("query", query), ("key", key), ("value", value), ("output", output)] {
+            visit(&format!("{path}.{name}"), linear);
         }
     }
 

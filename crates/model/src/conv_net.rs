@@ -118,15 +118,6 @@ impl ConvNet {
         self.pooling
     }
 
-    /// Whether its parameters are outside of the gradient graph.
-    pub fn is_locked(&self) -> bool {
-        let weight = match &self.stem {
-            Stem::Residual(stem) => &stem.conv.weight,
-            Stem::Next(stem) => &stem.conv.weight,
-        };
-        !weight.val().is_autodiff()
-    }
-
     /// `[batch, 3, height, width]`, normalised pixels, of any size from [`ConvNetConfig::smallest_side`] on. What does not
     /// fill a window at the right or bottom end is not seen, as in the reference.
     pub fn forward(&self, pixels: Tensor<4>) -> TowerOutput {

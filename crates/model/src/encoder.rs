@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use dualenc_kernels::{mlp, residual};
 
+use crate::adapters::VisitLinear;
 use crate::attention::{Attention, Relations, RelativeBias};
 use crate::disentangled::{DisentangledConfig, RelativeEmbeddings};
 use crate::layers::{Activation, Dropout, LayerNorm, Linear};
@@ -172,6 +173,14 @@ impl Encoder {
             self.blocks[n].forward(x, layout, &relations, shared.clone(), dropout)
         })
     }
+
+    /// The linears of its blocks, by path.
+    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+        for (n, block) in self.blocks.iter_mut().enumerate() {
+            block.attention.linears(&format!("{path}.blocks.{n}.attention"), visit);
+            block.mlp.linears(&format!("{path}.blocks.{n}.mlp"), visit);
+        }
+    }
 }
 
 #[derive(Module, Debug)]
@@ -263,6 +272,13 @@ impl Mlp {
             up: linear("up", config.width, config.mlp_width),
             down: linear("down", config.mlp_width, config.width),
             activation: config.activation,
+        }
+    }
+
+    fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+        let Self { gate, up, down, .. } = self;
+        for (name, linear) in [("gate", gate.as_mut()), ("up", Some(up)), ("down", Some(down))] {
+            linear.into_iter().for_each(|linear| visit(&format!("{path}.{name}"), linear));
         }
     }
 

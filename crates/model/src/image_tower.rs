@@ -4,8 +4,10 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use crate::adapters::VisitLinear;
 use crate::conv_net::{ConvNet, ConvNetConfig};
 use crate::layers::Dropout;
+use crate::parameters;
 use crate::params::ParamBuilder;
 use crate::pool::Pooling;
 use crate::swin::{Swin, SwinConfig};
@@ -156,12 +158,17 @@ impl ImageTower {
         }
     }
 
-    /// Whether its parameters are outside of the gradient graph.
+    /// Whether all its parameters are outside of the gradient graph.
     pub fn is_locked(&self) -> bool {
+        !parameters::any_trains(self)
+    }
+
+    /// The linears of its blocks, by path; those of convolutional towers are none.
+    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
         match self {
-            Self::Transformer(tower) => tower.is_locked(),
-            Self::Convolutional(tower) => tower.is_locked(),
-            Self::Windowed(tower) => tower.is_locked(),
+            Self::Transformer(tower) => tower.linears(path, visit),
+            Self::Convolutional(_) => {}
+            Self::Windowed(tower) => tower.linears(path, visit),
         }
     }
 

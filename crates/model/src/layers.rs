@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 pub use dualenc_kernels::Activation;
 use dualenc_kernels::{DropoutMask, LinearWeights, layer_norm, linear};
 
+use crate::adapters::Adapter;
 use crate::params::{Init, ParamBuilder};
 use crate::random::named_seed;
 
@@ -17,6 +18,8 @@ pub struct Linear {
     pub weight: Param<Tensor<2>>,
     /// `[out]`.
     pub bias: Option<Param<Tensor<1>>>,
+    /// What is learned beside a locked weight.
+    pub(crate) adapter: Option<Adapter>,
 }
 
 impl Linear {
@@ -24,6 +27,7 @@ impl Linear {
         Self {
             weight: at.param("weight", [input, output], Init::Normal(std)),
             bias: bias.then(|| at.param("bias", [output], Init::Constant(0.0))),
+            adapter: None,
         }
     }
 
@@ -33,9 +37,13 @@ impl Linear {
         linear(x, weight, bias)
     }
 
-    /// Weight and bias, for operations over several linears.
+    /// Weight, adapted where it has an adapter, and bias, for operations over several linears.
     pub(crate) fn weights(&self) -> LinearWeights {
-        (self.weight.val(), self.bias.as_ref().map(Param::val))
+        let weight = match &self.adapter {
+            Some(adapter) => self.weight.val() + adapter.difference(),
+            None => self.weight.val(),
+        };
+        (weight, self.bias.as_ref().map(Param::val))
     }
 }
 

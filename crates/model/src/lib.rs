@@ -52,10 +52,12 @@
 //! Shapes: `batch` images or captions, `rows` tokens of all sequences laid end to end, `width` of a tower, `dim` of the
 //! shared space, `heads` of attention, `seq` tokens of one sequence.
 
+mod adapters;
 mod attention;
 mod composite;
 mod conv;
 mod conv_net;
+mod depth;
 mod disentangled;
 mod dual_encoder;
 mod dual_encoder_config;
@@ -86,10 +88,12 @@ mod vision_transformer;
 mod weights;
 mod windows;
 
+pub use adapters::{ADAPTABLE, Adapter, AdapterConfig};
 /// The tensor library whose types stand in this interface.
 pub use burn;
 pub use composite::DUAL_ENCODER_TYPE;
 pub use conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
+pub use depth::{Depths, Layer};
 pub use disentangled::DisentangledConfig;
 pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
 pub use dual_encoder_config::DualEncoderConfig;
@@ -99,7 +103,7 @@ pub use headers::{WeightHeader, weight_headers};
 pub use image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
 pub use inference::{DualEncoderOutput, clip_loss};
 pub use layers::{Activation, Dropout, LayerNorm, Linear};
-pub use lock::{Lock, LockError, TowerLock};
+pub use lock::{Lock, LockError, TowerLock, TowerTraining, Training};
 pub use outline::{HeadOutline, Outline, TowerOutline, outline};
 pub use params::Audit;
 pub use pool::{Pool, Pooling};

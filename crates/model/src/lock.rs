@@ -3,6 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::ModelError;
+use crate::adapters::is_adapter;
+use crate::depth::Depths;
+use crate::dual_encoder::DualEncoder;
+use crate::parameters;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How one tower starts, and whether it trains.
@@ -88,6 +93,99 @@ impl Serialize for Lock {
 impl<'de> Deserialize<'de> for Lock {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// What of one tower trains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TowerTraining {
+    /// All of it, adapters aside.
+    pub trains: bool,
+    /// Of one that does not, so many blocks at its end, with what follows them.
+    pub last: usize,
+    /// Its adapters.
+    pub adapters: bool,
+}
+
+/// What of a model trains; `logit_scale` and `logit_bias` always do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Training {
+    /// Of the image tower.
+    pub image: TowerTraining,
+    /// Of the text tower.
+    pub text: TowerTraining,
+    /// The image projection.
+    pub image_projection: bool,
+    /// The text projection.
+    pub text_projection: bool,
+}
+
+impl TowerTraining {
+    /// Whether anything of it trains.
+    pub fn any(self) -> bool {
+        self.trains || self.last > 0 || self.adapters
+    }
+
+    /// What trains in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            trains: self.trains || other.trains,
+            last: self.last.max(other.last),
+            adapters: self.adapters || other.adapters,
+        }
+    }
+}
+
+impl Training {
+    /// What trains in either.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            image: self.image.or(other.image),
+            text: self.text.or(other.text),
+            image_projection: self.image_projection || other.image_projection,
+            text_projection: self.text_projection || other.text_projection,
+        }
+    }
+
+    /// `model` with just this training: what trains is in the gradient graph, and nothing else.
+    ///
+    /// # Errors
+    /// When a tower has fewer blocks than are to train.
+    pub fn of(&self, model: DualEncoder) -> Result<DualEncoder, ModelError> {
+        let depths = Depths::of(&model);
+        let towers = [("image", self.image), ("text", self.text)];
+        for ((name, tower), blocks) in towers.into_iter().zip(depths.num_blocks()) {
+            if tower.last > blocks {
+                return Err(ModelError::Input(format!(
+                    "`{name}_unlock_last` is {}, but the {name} tower has {blocks} blocks",
+                    tower.last
+                )));
+            }
+        }
+        Ok(parameters::lock_unless(model, |path| self.trains(path, &depths)))
+    }
+
+    /// Whether the parameter at `path` trains, in a model of these `depths`.
+    pub fn trains(&self, path: &str, depths: &Depths) -> bool {
+        let tower = match path.split('.').next().unwrap_or_default() {
+            "image_tower" => self.image,
+            "text_tower" => self.text,
+            "image_projection" => return self.image_projection,
+            "text_projection" => return self.text_projection,
+            _ => return true,
+        };
+        if is_adapter(path) {
+            return tower.adapters;
+        }
+        let is_last = depths.layer(path).is_some_and(|layer| layer.index + tower.last >= layer.last);
+        tower.trains || tower.last > 0 && is_last
+    }
+
+    /// Whether anything of the towers or projections trains.
+    pub fn any(self) -> bool {
+        self.image.any() || self.text.any() || self.image_projection || self.text_projection
     }
 }
 

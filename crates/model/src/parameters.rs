@@ -91,6 +91,19 @@ pub fn count(model: &impl Module) -> usize {
     count.1
 }
 
+/// Whether any parameter of `model` trains.
+pub fn any_trains(model: &impl Module) -> bool {
+    struct Any(bool);
+    impl ModuleVisitor for Any {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            self.0 = self.0 || param.val().is_require_grad();
+        }
+    }
+    let mut any = Any(false);
+    model.visit(&mut any);
+    any.0
+}
+
 /// The values of the parameters asked for, by path.
 ///
 /// # Errors
@@ -219,20 +232,19 @@ pub fn hollow<M: Module>(module: &M) -> M {
 
 /// Takes every parameter of `module` out of the gradient graph: it then never changes.
 pub fn lock<M: Module>(module: M) -> M {
-    struct Lock;
-    impl ModuleMapper for Lock {
-        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            let (id, value, mapper) = param.consume();
-            Param::from_mapped_value(id, value.without_autodiff(), mapper)
-        }
-    }
-    module.map(&mut Lock)
+    lock_unless(module, |_| false)
 }
 
 /// Puts every parameter of `module` into the gradient graph: it then trains. Buffers stay outside.
 pub fn unlock<M: Module>(module: M) -> M {
-    struct Unlock(PathStack);
-    impl ModuleMapper for Unlock {
+    lock_unless(module, |_| true)
+}
+
+/// Puts those parameters of `module` into the gradient graph whose paths `trains` holds for, and all others out of it. Buffers
+/// never train.
+pub fn lock_unless<M: Module>(module: M, trains: impl Fn(&str) -> bool) -> M {
+    struct Relock<F>(PathStack, F);
+    impl<F: Fn(&str) -> bool> ModuleMapper for Relock<F> {
         fn enter_module(&mut self, name: &str, container: &str) {
             self.0.enter(name, container);
         }
@@ -240,14 +252,15 @@ pub fn unlock<M: Module>(module: M) -> M {
             self.0.exit(container);
         }
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-            if is_buffer(&self.0.path()) {
-                return param;
-            }
+            let path = self.0.path();
+            let trains = !is_buffer(&path) && (self.1)(&path);
             let (id, value, mapper) = param.consume();
-            Param::from_mapped_value(id, value.without_autodiff().autodiff().require_grad(), mapper)
+            let value = value.without_autodiff();
+            let value = if trains { value.autodiff().require_grad() } else { value };
+            Param::from_mapped_value(id, value, mapper)
         }
     }
-    module.map(&mut Unlock(PathStack::default()))
+    module.map(&mut Relock(PathStack::default(), trains))
 }
 
 /// A trainable `[1]` parameter of this value.

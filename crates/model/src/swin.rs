@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::adapters::VisitLinear;
 use crate::attention::Relations;
 use crate::encoder::{Encoder, EncoderConfig};
 use crate::image_tower::TowerOutput;
@@ -113,9 +114,11 @@ impl Swin {
         self.pooling
     }
 
-    /// Whether its parameters are outside of the gradient graph.
-    pub fn is_locked(&self) -> bool {
-        !self.patch.weight.val().is_autodiff()
+    /// The linears of its blocks, by path.
+    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+        for (n, stage) in self.stages.iter_mut().enumerate() {
+            stage.encoder.linears(&format!("{path}.stages.{n}.encoder"), visit);
+        }
     }
 
     /// `[batch, 3, height, width]`, normalised pixels whose sides are multiples of the patch size.

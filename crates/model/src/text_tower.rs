@@ -6,9 +6,11 @@ use burn::tensor::activation::tanh;
 use dualenc_kernels::{embedding, residual};
 
 use crate::ModelError;
+use crate::adapters::VisitLinear;
 use crate::encoder::{Encoder, EncoderConfig, NormOrder};
 use crate::image_tower::TowerOutput;
 use crate::layers::{Dropout, LayerNorm, Linear};
+use crate::parameters;
 use crate::params::{Init, ParamBuilder};
 use crate::pool::{Pool, Pooling};
 use crate::sequence::SequenceLayout;
@@ -256,9 +258,14 @@ impl TextTower {
         self.config.pooled_width(self.pooling)
     }
 
-    /// Whether its parameters are outside of the gradient graph.
+    /// Whether all its parameters are outside of the gradient graph.
     pub fn is_locked(&self) -> bool {
-        !self.words.val().is_autodiff()
+        !parameters::any_trains(self)
+    }
+
+    /// The linears of its blocks, by path.
+    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+        self.encoder.linears(&format!("{path}.encoder"), visit);
     }
 
     /// Runs the tower over packed sequences.

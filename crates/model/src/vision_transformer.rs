@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::tanh;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::adapters::VisitLinear;
 use crate::attention::Relations;
 use crate::encoder::{AttentionPool, Encoder, EncoderConfig, RelativeTable};
 use crate::image_tower::TowerOutput;
@@ -231,9 +232,9 @@ impl VisionTransformer {
         self.pooling
     }
 
-    /// Whether its parameters are outside of the gradient graph.
-    pub fn is_locked(&self) -> bool {
-        !self.patch.weight.val().is_autodiff()
+    /// The linears of its blocks, by path.
+    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+        self.encoder.linears(&format!("{path}.encoder"), visit);
     }
 
     /// `[batch, 3, height, width]`, normalised pixels whose sides are multiples of the patch size.

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
-    Audit, BuildOptions, Built, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TextTower, TowerOptions,
+    Audit, BuildOptions, Built, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, TextTower, TowerOptions,
     build_from_dual_encoder, build_from_towers, dual_encoder_types, is_dual_encoder_dir, parameters,
 };
 use serde_json::Value;
 
 use crate::checkpoint::{self, Checkpoint};
-use crate::config::{Loss, ModelSection, RunConfig, Towers};
+use crate::config::{LoraSection, Loss, ModelSection, RunConfig, Towers};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::hub;
@@ -72,7 +72,7 @@ impl ModelDir {
 }
 
 impl Assembly {
-    /// The model that `config` describes, before its first step.
+    /// The model that `config` describes, before its first step; what trains in any of its stages is in the gradient graph.
     ///
     /// # Errors
     /// When a tower, a tokenizer or an image processor cannot be had or does not fit.
@@ -106,7 +106,7 @@ impl Assembly {
         };
         let mut assembly =
             Self::around(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
-        assembly.model = assembly.with_config_scale(config);
+        assembly.model = trainable(assembly.with_config_scale(config), config)?;
         Ok(assembly)
     }
 
@@ -201,23 +201,17 @@ impl Assembly {
 
     /// A trained model as the start of a new run: locks as the new configuration says.
     fn started_again(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
-        let Lock { image, text } = config.model.lock;
-        let model = self.model;
+        let model = self.model.with_adapters_merged();
+        let scalar = |bias| parameters::scalar(bias, &compute.device);
+        let logit_bias = build_options(config).head.logit_bias;
         self.model = DualEncoder {
-            image_tower: relock(model.image_tower, image.trains()),
-            text_tower: relock(model.text_tower, text.trains()),
-            image_projection: relock(model.image_projection, !config.model.image_projection.locked),
-            text_projection: relock(model.text_projection, !config.model.text_projection.locked),
-            logit_scale: relock(model.logit_scale, true),
-            logit_bias: build_options(config).head.logit_bias.map(|bias| match model.logit_bias {
-                Some(bias) => relock(bias, true),
-                None => parameters::scalar(bias, &compute.device),
-            }),
+            logit_bias: logit_bias.map(|bias| model.logit_bias.clone().unwrap_or_else(|| scalar(bias))),
+            ..model
         };
         if let Some(size) = config.model.image_size {
             self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
         }
-        self.model = self.with_config_scale(config);
+        self.model = trainable(self.with_config_scale(config), config)?;
         (self.step, self.config) = (None, None);
         Ok(self)
     }
@@ -265,11 +259,12 @@ pub(crate) fn check_image_size(processor: &ImageProcessor, tower: &ImageTower) -
     Ok(())
 }
 
-fn relock<M: burn::module::Module>(module: M, trains: bool) -> M {
-    match trains {
-        true => parameters::unlock(module),
-        false => parameters::lock(module),
-    }
+/// `model` with the adapters that `config` asks for, and what ever trains in the gradient graph.
+fn trainable(model: DualEncoder, config: &RunConfig) -> Result<DualEncoder, TrainError> {
+    let [image, text] =
+        [&config.model.image_lora, &config.model.text_lora].map(|lora| lora.as_ref().map(LoraSection::adapters));
+    let model = model.with_adapters([image.as_ref(), text.as_ref()], config.run.seed)?;
+    Ok(config.ever_trains().of(model)?)
 }
 
 fn build_options(config: &RunConfig) -> BuildOptions {

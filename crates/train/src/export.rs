@@ -61,7 +61,8 @@ pub fn export(assembly: &Assembly, dir: &Path, observer: &mut dyn Observer) -> R
     }
     fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
     let names = StoredNames::new(&assembly.image_config, &assembly.text_config)?;
-    let mut parameters = parameters::collect(&assembly.model, Which::All)?;
+    let model = assembly.model.clone().with_adapters_merged();
+    let mut parameters = parameters::collect(&model, Which::All)?;
     let logit_scale = parameters.get("logit_scale").and_then(|scale| scale.values.first().copied()).unwrap_or_default();
     if let Some(bias) = parameters.remove("logit_bias") {
         observer.on(Event::Note(format!(

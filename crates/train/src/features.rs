@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dualenc_data::ImageProcessor;
-use dualenc_model::{DualEncoder, Lock, parameters};
+use dualenc_model::{DualEncoder, Training, parameters};
 use parameters::Which;
 
 use crate::config::{CacheDtype, RunConfig};
@@ -64,6 +64,11 @@ impl LockedFingerprints {
 }
 
 impl LockedTowers {
+    /// None is locked.
+    pub fn none() -> Self {
+        Self { images: None, texts: None }
+    }
+
     /// The locked towers of `model`; nothing is kept of what they give. A `stop` ends long work on images early.
     pub fn new(
         model: &DualEncoder,
@@ -80,10 +85,14 @@ impl LockedTowers {
         Self { images: model.image_tower.is_locked().then(images), texts: model.text_tower.is_locked().then(texts) }
     }
 
-    /// Those of them that stay locked under `lock`: what others give changes with every step, and is not worth keeping.
+    /// Those of them that stay locked where `training` trains: what others give changes with every step, and is not worth
+    /// keeping.
     #[must_use]
-    pub fn under(self, lock: Lock) -> Self {
-        Self { images: self.images.filter(|_| !lock.image.trains()), texts: self.texts.filter(|_| !lock.text.trains()) }
+    pub fn under(self, training: &Training) -> Self {
+        Self {
+            images: self.images.filter(|_| !training.image.any()),
+            texts: self.texts.filter(|_| !training.text.any()),
+        }
     }
 
     /// The same, kept where `cache` says from run to run.

@@ -47,8 +47,9 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     if !config.cache.enabled {
         return refuse("`cache.enabled` is false");
     }
-    if config.model.lock.image.trains() && config.model.lock.text.trains() {
-        return refuse(&format!("`model.lock` is `{}`, no tower is locked", config.model.lock));
+    let first = &config.stages()[0];
+    if first.training.image.any() && first.training.text.any() {
+        return refuse(&format!("`model.lock` is `{}`, no tower is locked", first.lock));
     }
     let compute = Compute::select(&config.run.device, config.run.threads)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
@@ -56,13 +57,13 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     let evaluations: Vec<Evaluation> =
         config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?;
     let assembly = Assembly::from_config(config, &compute, observer)?;
-    // As it was assembled: without gradients, a tower that trains could not be told from a locked one.
-    let model = &assembly.model;
+    // What the first stage locks: without gradients, a tower that trains could not be told from a locked one.
+    let model = &first.training.of(assembly.model)?;
     let locked = LockedTowers::new(model, &assembly.processor, &compute, workers, stop)
         .kept_in(cache_of(config), &LockedFingerprints::of(model)?)?;
     let mut filled = Vec::new();
     if let Some(images) = &locked.images {
-        let training = (dataset.clone() as Arc<dyn ImageList>, views_of(config));
+        let training = (dataset.clone() as Arc<dyn ImageList>, views_of(config, &first.training));
         let lists =
             std::iter::once(training).chain(evaluations.iter().map(|evaluation| (evaluation.images(), Views::One)));
         filled.push(fill_images(images, lists.collect(), observer)?);

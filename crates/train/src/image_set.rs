@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use dualenc_data::{Augment, ContentHash, ImageRef, KeptImages, View};
+use dualenc_model::Training;
 
 use crate::config::RunConfig;
 use crate::feature_index::Row;
@@ -28,10 +29,10 @@ impl ImageList for dualenc_data::Dataset {
     }
 }
 
-/// In which ways a run is given its training images, as far as its cache must know.
-pub(crate) fn views_of(config: &RunConfig) -> Views {
+/// In which ways a run is given its training images while `training` trains, as far as its cache must know.
+pub(crate) fn views_of(config: &RunConfig, training: &Training) -> Views {
     match (config.data.augment, config.cache.enabled) {
-        (Some(augment), true) => Views::Augmented { count: config.views(), augment, seed: config.run.seed },
+        (Some(augment), true) => Views::Augmented { count: config.views(training), augment, seed: config.run.seed },
         _ => Views::One,
     }
 }

@@ -33,6 +33,7 @@ mod retrieval;
 mod run;
 mod run_dir;
 mod schedule;
+mod stages;
 mod step;
 mod stop;
 mod text_features;

@@ -60,24 +60,22 @@ impl AdamW {
         }
     }
 
-    /// One update. `step` counts from 0; `grad_norm` is that of `gradients`.
+    /// One update. `updates` tells how many a parameter had before; `grad_norm` is that of `gradients`.
     pub fn step(
         &mut self,
         model: DualEncoder,
         gradients: ParamGradients,
         grad_norm: f64,
         learning_rate: f64,
-        step: u64,
+        updates: &dyn Fn(&str) -> u64,
     ) -> DualEncoder {
         let clip = match self.clip_norm {
             limit if limit > 0.0 => (limit / (grad_norm + CLIP_EPSILON)).min(1.0),
             _ => 1.0,
         };
-        let count = (step + 1).min(i32::MAX as u64) as i32;
-        let corrections = self.betas.map(|beta| 1.0 - beta.powi(count));
         parameters::update(
             model,
-            &mut Update { adamw: self, gradients: gradients.by_path, clip, learning_rate, corrections },
+            &mut Update { adamw: self, gradients: gradients.by_path, clip, learning_rate, updates },
         )
     }
 
@@ -162,8 +160,7 @@ struct Update<'a> {
     gradients: BTreeMap<String, Gradient>,
     clip: f64,
     learning_rate: f64,
-    /// 1 - beta^t of both betas.
-    corrections: [f64; 2],
+    updates: &'a dyn Fn(&str) -> u64,
 }
 
 impl ParamUpdate for Update<'_> {
@@ -178,7 +175,8 @@ impl ParamUpdate for Update<'_> {
             true => 1.0 - learning_rate * self.adamw.weight_decay,
             false => 1.0,
         };
-        let [first_correction, second_correction] = self.corrections;
+        let count = ((self.updates)(path) + 1).min(i32::MAX as u64) as i32;
+        let [first_correction, second_correction] = self.adamw.betas.map(|beta| 1.0 - beta.powi(count));
         let rule = Rule {
             betas: self.adamw.betas,
             epsilon: self.adamw.epsilon,

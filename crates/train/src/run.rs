@@ -30,6 +30,7 @@ use crate::observer::{Event, Observer};
 use crate::optim::AdamW;
 use crate::run_dir::RunDir;
 use crate::schedule::LearningRate;
+use crate::stages::Stages;
 use crate::stop::StopFlag;
 use crate::whitening::whitened;
 
@@ -46,7 +47,8 @@ pub(crate) struct Run {
     pub samples_seen: u64,
     pub total_steps: u64,
     pub steps_per_epoch: u64,
-    pub learning_rate: LearningRate,
+    learning_rate: LearningRate,
+    stages: Stages,
     pub seed: u64,
     pub loss: Loss,
     pub duplicates: Duplicates,
@@ -66,7 +68,7 @@ pub(crate) struct Run {
     config_toml: String,
     dataset: Arc<Dataset>,
     data_fingerprint: String,
-    locked_fingerprint: String,
+    locked_fingerprints: LockedFingerprints,
     tokens: Tokens,
     tokenizer: Arc<Tokenizer>,
     processor: Arc<ImageProcessor>,
@@ -101,7 +103,6 @@ impl Run {
         let dataset = Arc::new(config.data.train.read()?);
         tell_dataset(&dataset, observer);
         let assembly = Assembly::from_config(config, &compute, observer)?;
-        observer.on(Event::Groups(&param_groups(&assembly.model)));
         let evaluations: Vec<Evaluation> =
             config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?;
         let tokens = Tokens::prepare(Arc::clone(&assembly.tokenizer), &dataset, workers)?;
@@ -130,8 +131,8 @@ impl Run {
         if let Some(checkpoint) = &found {
             refuse_other_inputs(checkpoint, &data_fingerprint, &locked_fingerprints.all)?;
         }
-        let locked = LockedTowers::new(&assembly.model, &assembly.processor, &compute, workers, stop)
-            .kept_in(cache_of(config), &locked_fingerprints)?;
+        let stages = Stages::new(config, &assembly.model, steps_per_epoch, total_steps)?;
+        tell_stages(&stages, &assembly.model, observer)?;
         // Nothing of an earlier run is touched before this line.
         let mut run = Self {
             optimizer: AdamW::new(&config.train, compute.on_host),
@@ -150,11 +151,12 @@ impl Run {
             loss: config.train.loss,
             duplicates: config.train.duplicates,
             image_size: assembly.processor.output_size(),
-            image_set: locked.images.as_ref().map(|images| images.set(dataset.clone(), views_of(config))),
-            locked,
+            image_set: None,
+            locked: LockedTowers::none(),
+            stages,
             caption_ids: dataset.caption_ids(),
             data_fingerprint,
-            locked_fingerprint: locked_fingerprints.all,
+            locked_fingerprints,
             config_toml: config.to_toml()?,
             config: config.clone(),
             hollow: parameters::hollow(&assembly.model),
@@ -177,6 +179,7 @@ impl Run {
         if let Some(checkpoint) = found {
             run.go_on_from(checkpoint, observer)?;
         }
+        run.enter_stage()?;
         if fresh {
             run.whiten_projection(observer)?;
         }
@@ -201,8 +204,43 @@ impl Run {
         (self.step, self.samples_seen, self.saved_step) = (saved.step, saved.samples_seen, Some(saved.step));
         let optimizer = checkpoint.optimizer()?;
         self.model = parameters::restore(self.model.clone(), Which::Trainable, checkpoint.model)?;
-        self.optimizer.restore(&self.model, optimizer)?;
+        if let Some(trained) = self.stages.trained_before(self.step) {
+            self.optimizer.restore(&trained.of(self.model.clone())?, optimizer)?;
+        }
         Ok(())
+    }
+
+    /// Goes on to the stage that begins here; tells whether there is one.
+    pub fn next_stage(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        if self.step >= self.total_steps {
+            return Ok(false);
+        }
+        self.enter_stage()?;
+        let number = self.stages.number(self.step);
+        observer.on(Event::Note(format!("step {}  {}", self.step, described(&self.stages, number))));
+        Ok(true)
+    }
+
+    /// Locks and unlocks what the stage of this step does, and opens what is kept of its locked towers.
+    fn enter_stage(&mut self) -> Result<(), TrainError> {
+        let training = self.stages.at(self.step).training;
+        self.model = training.of(self.model.clone())?;
+        self.hollow = parameters::hollow(&self.model);
+        let fingerprints = match training == self.config.ever_trains() {
+            true => self.locked_fingerprints.clone(),
+            false => LockedFingerprints::of(&self.model)?,
+        };
+        self.locked = LockedTowers::new(&self.model, &self.processor, &self.compute, self.workers, &self.stop)
+            .kept_in(cache_of(&self.config), &fingerprints)?;
+        let views = views_of(&self.config, &training);
+        self.image_set = self.locked.images.as_ref().map(|images| images.set(self.dataset.clone(), views));
+        Ok(())
+    }
+
+    /// The highest rate of the 0-based `step`: of what has none of its own.
+    pub fn learning_rate(&self, step: u64) -> f64 {
+        let share = self.learning_rate.at(step) / self.learning_rate.peak;
+        self.stages.at(step).learning_rate * share * self.stages.rise(step)
     }
 
     /// Lets the image projection start from white features, where the configuration asks for it: of every training image, so
@@ -231,7 +269,7 @@ impl Run {
         BadSamplePolicy { max_bad_fraction: self.config.data.max_bad_fraction }
     }
 
-    /// The batches from here to the end.
+    /// The batches from here to the end of the stage.
     pub fn batches(&self) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
         let locked = self.locked.images.as_ref().zip(self.image_set.as_ref());
         Ok(PairLoader::new(LoaderOptions {
@@ -239,14 +277,14 @@ impl Run {
             mode: self.config.data.captions,
             plan: self.plan,
             start_step: self.step,
-            num_steps: self.total_steps.saturating_sub(self.step),
+            num_steps: self.stages.end(self.step).saturating_sub(self.step),
             parts: Parts {
                 size: self.micro_batch_size(),
                 twice: self.micro_batch_size().is_some() && self.trains_on_pixels(),
             },
             processor: Arc::clone(&self.processor),
             augment: self.config.data.augment,
-            views: self.config.views(),
+            views: self.config.views(&self.stages.at(self.step).training),
             kept: locked.and_then(|(features, set)| features.for_loader(set)),
             tokens: self.tokens.clone(),
             bad: self.bad_policy(),
@@ -315,7 +353,9 @@ impl Run {
     pub fn update(&mut self, gradients: ParamGradients, grad_norm: f64, learning_rate: f64) -> Result<(), TrainError> {
         // The optimiser works in place where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.hollow.clone());
-        let model = self.optimizer.step(model, gradients, grad_norm, learning_rate, self.step);
+        let model = self
+            .optimizer
+            .step(model, gradients, grad_norm, learning_rate, &|path| self.stages.updates_before(path, self.step));
         let limit = self.config.train.logit_scale_max;
         self.model = parameters::update(model, &mut ClampScale { limit });
         let batch =
@@ -371,14 +411,16 @@ impl Run {
             samples_seen: self.samples_seen,
             total_steps: self.total_steps,
             data: self.data_fingerprint.clone(),
-            locked: self.locked_fingerprint.clone(),
+            locked: self.locked_fingerprints.all.clone(),
             threads: self.compute.threads,
         };
+        // What trained in another stage is saved too.
+        let model = self.config.ever_trains().of(self.model.clone())?;
         let path = checkpoint::save(
             &self.dir.checkpoints(),
             &progress,
             &self.config_toml,
-            parameters::collect(&self.model, Which::Trainable)?,
+            parameters::collect(&model, Which::Trainable)?,
             self.optimizer.state()?,
             self.config.checkpoint.keep,
         )?;
@@ -436,6 +478,25 @@ fn refuse_other_inputs(checkpoint: &Checkpoint, data: &str, locked: &str) -> Res
         true => Ok(()),
         false => Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() }),
     }
+}
+
+/// What trains in each stage, before the first step.
+fn tell_stages(stages: &Stages, model: &DualEncoder, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    for (number, (_, stage)) in stages.iter().enumerate() {
+        if stages.len() > 1 {
+            observer.on(Event::Note(described(stages, number)));
+        }
+        observer.on(Event::Groups(&param_groups(&stage.training.of(model.clone())?)));
+    }
+    Ok(())
+}
+
+/// A stage in a line.
+fn described(stages: &Stages, number: usize) -> String {
+    let found = stages.iter().nth(number);
+    let (from, lock, rate) =
+        found.map_or_else(Default::default, |(from, stage)| (from, stage.lock.to_string(), stage.learning_rate));
+    format!("stage {} of {}: `{lock}` from step {from}, learning rate {rate:e}", number + 1, stages.len())
 }
 
 fn tell_dataset(dataset: &Dataset, observer: &mut dyn Observer) {

@@ -43,45 +43,49 @@ pub fn train(
     let mut run = Run::open(config, resume, stop, observer)?;
     run.evaluate_where_due(observer)?;
     let mut started = Instant::now();
-    let mut batches = run.batches()?;
-    while let Some(batch) = batches.next().transpose()? {
-        let learning_rate = run.learning_rate.at(batch.step);
-        let logit_scale = run.logit_scale()?;
+    loop {
+        let mut batches = run.batches()?;
+        while let Some(batch) = batches.next().transpose()? {
+            let learning_rate = run.learning_rate(batch.step);
+            let logit_scale = run.logit_scale()?;
 
-        let outcome = forward_backward(&run, batch, &mut batches)?;
-        let batch = &outcome.batch;
-        run.guard_finite(batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
-        run.update(outcome.gradients, outcome.grad_norm, learning_rate)?;
+            let outcome = forward_backward(&run, batch, &mut batches)?;
+            let batch = &outcome.batch;
+            run.guard_finite(batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
+            run.update(outcome.gradients, outcome.grad_norm, learning_rate)?;
 
-        let seconds = started.elapsed().as_secs_f64();
-        let record = TrainRecord {
-            step: run.step,
-            epoch: run.step as f64 / run.steps_per_epoch as f64,
-            samples_seen: run.samples_seen,
-            loss: outcome.loss,
-            learning_rate,
-            logit_scale: logit_scale.exp(),
-            grad_norm: outcome.grad_norm,
-            num_duplicates: outcome.num_duplicates,
-            pairs_per_sec: batch.pairs.len() as f64 / seconds,
-            loader_wait: batch.waited.as_secs_f64() / seconds,
-        };
-        run.metrics.train(&record)?;
-        observer.on(Event::Step(&record));
-        batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+            let seconds = started.elapsed().as_secs_f64();
+            let record = TrainRecord {
+                step: run.step,
+                epoch: run.step as f64 / run.steps_per_epoch as f64,
+                samples_seen: run.samples_seen,
+                loss: outcome.loss,
+                learning_rate,
+                logit_scale: logit_scale.exp(),
+                grad_norm: outcome.grad_norm,
+                num_duplicates: outcome.num_duplicates,
+                pairs_per_sec: batch.pairs.len() as f64 / seconds,
+                loader_wait: batch.waited.as_secs_f64() / seconds,
+            };
+            run.metrics.train(&record)?;
+            observer.on(Event::Step(&record));
+            batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
 
-        // A signal does not wait for an evaluation: what is due then runs when the run goes on.
-        match stop.signal().map_or_else(|| run.evaluate_where_due(observer), |_| Ok(())) {
-            Ok(()) | Err(TrainError::Stopped { .. }) => {}
-            Err(error) => return Err(error),
+            // A signal does not wait for an evaluation: what is due then runs when the run goes on.
+            match stop.signal().map_or_else(|| run.evaluate_where_due(observer), |_| Ok(())) {
+                Ok(()) | Err(TrainError::Stopped { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if run.checkpoint_is_due() || stop.signal().is_some() {
+                run.save(observer)?;
+            }
+            if let Some(signal) = stop.signal() {
+                return Ok(Outcome::Stopped { step: run.step, signal });
+            }
+            started = Instant::now();
         }
-        if run.checkpoint_is_due() || stop.signal().is_some() {
-            run.save(observer)?;
+        if !run.next_stage(observer)? {
+            return Ok(Outcome::Finished { step: run.step });
         }
-        if let Some(signal) = stop.signal() {
-            return Ok(Outcome::Stopped { step: run.step, signal });
-        }
-        started = Instant::now();
     }
-    Ok(Outcome::Finished { step: run.step })
 }

@@ -133,7 +133,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         let gradients =
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
         let whole = std::mem::replace(&mut model, hollow.clone());
-        model = optimizer.step(whole, gradients, 0.0, train.learning_rate, step);
+        model = optimizer.step(whole, gradients, 0.0, train.learning_rate, &|_| step);
         step += 1;
         Ok(())
     };

@@ -11,16 +11,16 @@ mod explain;
 mod paths;
 mod resume;
 mod schema;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod validate;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
-use dualenc_model::{LOGIT_SCALE_INIT, TowerLock};
+use dualenc_model::LOGIT_SCALE_INIT;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
@@ -29,9 +29,11 @@ use document::Document;
 pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
 pub use schema::{
-    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection, Loss,
-    ModelSection, ProjectionSection, RunConfig, RunSection, Schedule, Task, TrainSection,
+    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection,
+    LoraSection, Loss, ModelSection, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
+    TrainSection,
 };
+pub use stages::{Beginning, Stage};
 
 /// The keys a run cannot do without, and what to write.
 const REQUIRED: [(&[&str], &str); 4] = [
@@ -122,16 +124,6 @@ impl RunConfig {
         }
     }
 
-    /// How many views of each training image there are in turn: one if none is augmented; `cache.views` where features of a
-    /// locked tower are to be kept; else each epoch sees its own.
-    pub fn views(&self) -> NonZeroU64 {
-        match (self.data.augment, self.cache.views.and_then(NonZeroU64::new)) {
-            (None, _) => NonZeroU64::MIN,
-            (Some(_), Some(views)) if !self.model.lock.image.trains() => views,
-            (Some(_), _) => NonZeroU64::MAX,
-        }
-    }
-
     /// The directory of the feature cache.
     pub fn cache_dir(&self) -> PathBuf {
         self.cache.dir.clone().unwrap_or_else(|| self.run.dir.join("cache"))
@@ -139,23 +131,24 @@ impl RunConfig {
 
     /// Settings that are valid and have no effect, each as a sentence.
     pub fn warnings(&self) -> Vec<String> {
-        let model = &self.model;
-        let locked = |tower: TowerLock| !tower.trains();
+        let (model, stages, ever) = (&self.model, self.stages(), self.ever_trains());
         let mut warnings = Vec::new();
         for (name, dropout, tower) in
-            [("image", model.image_dropout, model.lock.image), ("text", model.text_dropout, model.lock.text)]
+            [("image", model.image_dropout, ever.image), ("text", model.text_dropout, ever.text)]
         {
-            if dropout.is_some() && locked(tower) {
+            if dropout.is_some() && !tower.any() {
                 warnings.push(format!(
                     "`model.{name}_dropout` has no effect: the {name} tower is locked and drops nothing"
                 ));
             }
         }
-        if self.cache.views.is_some() && (self.data.augment.is_none() || !locked(model.lock.image)) {
+        let image_locked = stages.iter().any(|stage| !stage.training.image.any());
+        let text_locked = stages.iter().any(|stage| !stage.training.text.any());
+        if self.cache.views.is_some() && (self.data.augment.is_none() || !image_locked) {
             let why = if self.data.augment.is_none() { "images are not augmented" } else { "the image tower trains" };
             warnings.push(format!("`cache.views` has no effect: {why}"));
         }
-        if self.cache.dir.is_some() && (!self.cache.enabled || !(locked(model.lock.image) || locked(model.lock.text))) {
+        if self.cache.dir.is_some() && (!self.cache.enabled || !(image_locked || text_locked)) {
             let why = if self.cache.enabled { "no tower is locked" } else { "`cache.enabled` is false" };
             warnings.push(format!("`cache.dir` has no effect: {why}"));
         }
@@ -216,6 +209,9 @@ impl RunConfig {
         }
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+        }
+        for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
+            lora.alpha.get_or_insert(lora.rank as f64);
         }
         for eval in self.eval.values_mut().filter(|eval| eval.every_steps.is_none()) {
             eval.every_epochs.get_or_insert(default::EVAL_EVERY_EPOCHS);

@@ -9,6 +9,9 @@ pub const EVAL_EVERY_EPOCHS: u64 = 1;
 pub fn lock() -> Lock {
     Lock { image: TowerLock::Locked, text: TowerLock::Unlocked }
 }
+pub fn lora_targets() -> Vec<String> {
+    ["query", "value"].map(str::to_owned).into()
+}
 pub fn seed() -> u64 {
     42
 }

@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 
 pub use data::{CacheDtype, CacheSection, DataSection};
 pub use eval::{CheckpointSection, EvalSection, Task};
-pub use model::{ImageProjectionSection, ModelSection, ProjectionSection};
-pub use train::{Duplicates, Loss, Schedule, TrainSection};
+pub use model::{ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
+pub use train::{Duplicates, Loss, Schedule, StageSection, TrainSection};
 
 /// The whole configuration of a run: the TOML, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

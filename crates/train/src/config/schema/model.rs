@@ -1,6 +1,6 @@
 //! `[model]`: the towers, their projections, and what of them trains.
 
-use dualenc_model::{Lock, Pool};
+use dualenc_model::{AdapterConfig, Lock, Pool};
 use serde::{Deserialize, Serialize};
 
 use super::default;
@@ -22,6 +22,17 @@ pub struct ModelSection {
     /// pretrained text tower that learns to match it.
     #[serde(default = "default::lock")]
     pub lock: Lock,
+    /// Blocks at the end of a locked image tower that train all the same, with the final norm and the pooler behind them. The
+    /// blocks before them run without a graph. Default 0.
+    #[serde(default)]
+    pub image_unlock_last: usize,
+    /// The same of a locked text tower. Default 0.
+    #[serde(default)]
+    pub text_unlock_last: usize,
+    /// Low-rank adapters of a locked image tower, a table `[model.image_lora]`. Default: none.
+    pub image_lora: Option<LoraSection>,
+    /// Low-rank adapters of a locked text tower, a table `[model.text_lora]`. Default: none.
+    pub text_lora: Option<LoraSection>,
     /// Width of the common space. Default 512 (`projection_dim` of VisionTextDualEncoder); with `init`, the width found
     /// there.
     pub embed_dim: Option<usize>,
@@ -63,6 +74,29 @@ pub struct ImageProjectionSection {
     /// all) to 1 (every direction weighs the same). Default 0, random weights as in the reference; the quickstart takes 0.6.
     #[serde(default)]
     pub whitening: f64,
+}
+
+/// `[model.image_lora]`, `[model.text_lora]`: low-rank adapters (LoRA, Hu et al., 2022, arXiv:2106.09685) beside the matrices of
+/// a locked tower. Checkpoints hold the adapters alone; `dualenc export` writes the tower with their differences in it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraSection {
+    /// Rank of a difference. Required.
+    pub rank: usize,
+    /// A difference counts `alpha / rank` times. Default: `rank`.
+    pub alpha: Option<f64>,
+    /// Which linears of each block have one: `query`, `key`, `value`, `output`, `gate`, `up`, `down`. Default `query` and
+    /// `value` (sec. 7.1 of the paper).
+    #[serde(default = "default::lora_targets")]
+    pub targets: Vec<String>,
+}
+
+impl LoraSection {
+    /// As the model takes it.
+    pub fn adapters(&self) -> AdapterConfig {
+        let alpha = self.alpha.unwrap_or(self.rank as f64);
+        AdapterConfig { rank: self.rank, alpha, targets: self.targets.clone() }
+    }
 }
 
 /// `[model.text_projection]`: one linear map without bias.

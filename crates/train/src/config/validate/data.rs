@@ -18,7 +18,8 @@ pub(super) fn augment(config: &RunConfig, rules: &mut Rules) {
         let key = format!("data.augment.{key}");
         rules.refuse(&key, &[], format!("`{key}` is out of range, expected {expected}"), "");
     }
-    if !config.model.lock.image.trains() && config.cache.enabled && config.cache.views.is_none() {
+    let locked = config.stages().iter().any(|stage| !stage.training.image.any());
+    if locked && config.cache.enabled && config.cache.views.is_none() {
         rules.refuse(
             "data.augment",
             &["model.lock", "cache.enabled", "cache.views"],

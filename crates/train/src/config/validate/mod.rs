@@ -4,6 +4,7 @@
 mod data;
 mod eval;
 mod model;
+mod stages;
 mod train;
 
 use super::schema::RunConfig;
@@ -52,6 +53,9 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     model::model(config, &mut rules);
     model::towers(config, &mut rules);
     model::whitening(config, &mut rules);
+    stages::locks(config, &mut rules);
+    stages::stages(config, &mut rules);
+    stages::adapters(config, &mut rules);
     data::data(config, &mut rules);
     data::augment(config, &mut rules);
     train::optimiser(config, &mut rules);

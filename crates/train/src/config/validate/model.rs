@@ -36,7 +36,7 @@ pub(super) fn whitening(config: &RunConfig, rules: &mut Rules) {
     let mut refuse = |other: &str, why: &str, help: &str| {
         rules.refuse(KEY, &[other], format!("`{KEY}` is {strength}, but {why}"), help);
     };
-    if model.lock.image.trains() {
+    if config.stages()[0].training.image.any() {
         refuse("model.lock", "the image tower trains: its features would not stay white", "lock it (`LU`)");
     }
     if model.init.is_some() {
@@ -89,16 +89,6 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
             &["model.init"],
             format!("`model.lock` is `{lock}`, and `model.init` brings trained towers"),
             "`u` starts a tower from random weights: write `U` to train on, or leave `init` out",
-        );
-    }
-    let trains =
-        [lock.image.trains(), lock.text.trains(), !model.image_projection.locked, !model.text_projection.locked];
-    if !trains.contains(&true) {
-        rules.refuse(
-            "model.lock",
-            &["model.image_projection.locked", "model.text_projection.locked"],
-            format!("nothing trains: `model.lock` is `{lock}` and both projections are locked"),
-            "unlock a tower (`LU`) or a projection",
         );
     }
 }

@@ -1,0 +1,113 @@
+//! The rules of what trains when: locks with their exceptions, `[[train.stage]]`, adapters.
+
+use dualenc_model::{ADAPTABLE, TowerLock};
+
+use super::Rules;
+use crate::config::schema::RunConfig;
+use crate::config::stages::Beginning;
+
+/// Something trains in every stage, and what is said of a lock fits it.
+pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
+    let model = &config.model;
+    let sections = config.train.stage.iter().map(|stage| (stage.lock, stage.image_unlock_last, stage.text_unlock_last));
+    let all = std::iter::once((model.lock, model.image_unlock_last, model.text_unlock_last)).chain(sections);
+    for (n, (lock, image_last, text_last)) in all.enumerate() {
+        let table = if n == 0 { "model" } else { "train.stage" };
+        let of = if n == 0 { String::new() } else { format!(" of stage {n}") };
+        for (name, tower, last) in [("image", lock.image, image_last), ("text", lock.text, text_last)] {
+            if last > 0 && tower.trains() {
+                rules.refuse(
+                    &format!("{table}.{name}_unlock_last"),
+                    &[&format!("{table}.lock")],
+                    format!(
+                        "`{name}_unlock_last`{of} is {last}, but `lock` is `{lock}`: all of the {name} tower trains"
+                    ),
+                    "write `L` for that tower, or leave the key out",
+                );
+            }
+        }
+    }
+    for (n, stage) in config.stages().iter().enumerate().filter(|(_, stage)| !stage.training.any()) {
+        let (lock, of) = (stage.lock, if n == 0 { String::new() } else { format!(" in stage {n}") });
+        rules.refuse(
+            if n == 0 { "model.lock" } else { "train.stage" },
+            &["model.image_projection.locked", "model.text_projection.locked"],
+            format!("nothing trains{of}: `lock` is `{lock}` and both projections are locked"),
+            "unlock a tower (`LU`) or a projection",
+        );
+    }
+}
+
+/// Stages follow one another.
+pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
+    const KEY: &str = "train.stage";
+    let mut before: Option<Beginning> = None;
+    for (n, stage) in config.train.stage.iter().enumerate() {
+        let n = n + 1;
+        let from = match (stage.from_step, stage.from_epoch) {
+            (Some(step), None) => Beginning::Step(step),
+            (None, Some(epoch)) => Beginning::Epoch(epoch),
+            (found, _) => {
+                let found = if found.is_some() { "both" } else { "none" };
+                let message = format!("stage {n} has {found} of `from_step` and `from_epoch`, expected one");
+                rules.refuse(KEY, &[], message, "say where it begins, such as `from_epoch = 2`");
+                continue;
+            }
+        };
+        let in_order = match (before, from) {
+            (Some(Beginning::Step(before)), Beginning::Step(from))
+            | (Some(Beginning::Epoch(before)), Beginning::Epoch(from)) => before < from,
+            // Which comes first is known once the data are.
+            _ => true,
+        };
+        if !in_order {
+            let message = format!("stage {n} begins where or before stage {} does", n - 1);
+            rules.refuse(KEY, &[], message, "stages stand in the order in which they begin");
+        }
+        before = Some(from);
+        let scratch = config.is_from_scratch();
+        if [stage.lock.image, stage.lock.text]
+            .into_iter()
+            .zip(scratch)
+            .any(|(lock, fresh)| lock == TowerLock::Scratch && !fresh)
+        {
+            rules.refuse(
+                KEY,
+                &["model.lock"],
+                format!("`lock` of stage {n} is `{}`, and `model.lock` is `{}`", stage.lock, config.model.lock),
+                "`u` starts a tower from random weights, which only `model.lock` can; write `U` to let it train",
+            );
+        }
+        let rate = stage.learning_rate.unwrap_or(1.0);
+        if !(rate.is_finite() && rate > 0.0) {
+            let message = format!("`learning_rate` of stage {n} is {rate}, expected a finite number above 0");
+            rules.refuse(KEY, &[], message, "");
+        }
+    }
+}
+
+/// Adapters have a rank, and belong to towers that are locked.
+pub(super) fn adapters(config: &RunConfig, rules: &mut Rules) {
+    let model = &config.model;
+    let towers = [("image", &model.image_lora, model.lock.image), ("text", &model.text_lora, model.lock.text)];
+    for (name, lora, lock) in towers {
+        let (Some(lora), key) = (lora, format!("model.{name}_lora")) else { continue };
+        rules.check(lora.rank >= 1, &format!("{key}.rank"), 0, "at least 1", "");
+        let alpha = lora.alpha.unwrap_or(1.0);
+        rules.check(alpha.is_finite() && alpha > 0.0, &format!("{key}.alpha"), alpha, "a finite number above 0", "");
+        let unknown = lora.targets.iter().find(|target| !ADAPTABLE.contains(&target.as_str()));
+        if unknown.is_some() || lora.targets.is_empty() {
+            let found = unknown.map_or("empty".to_owned(), |target| format!("`{target}`"));
+            let known = ADAPTABLE.map(|name| format!("`{name}`")).join(", ");
+            rules.check(false, &format!("{key}.targets"), found, &format!("some of {known}"), "");
+        }
+        if lock.trains() {
+            rules.refuse(
+                &key,
+                &["model.lock"],
+                format!("`{key}` is given, but `model.lock` is `{}`: all of the {name} tower trains", model.lock),
+                "adapters belong to a locked tower: write `L` for it, or leave them out",
+            );
+        }
+    }
+}
