@@ -28,11 +28,14 @@ pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
         }
     }
     for (n, stage) in config.stages().iter().enumerate().filter(|(_, stage)| !stage.training.any()) {
-        let (lock, of) = (stage.lock, if n == 0 { String::new() } else { format!(" in stage {n}") });
+        let (lock, of, table) = match n {
+            0 => (stage.lock, String::new(), "model"),
+            _ => (stage.lock, format!(" in stage {}", n + 1), "stage"),
+        };
         rules.refuse(
             if n == 0 { "model.lock" } else { "train.stage" },
             &["model.image_projection.locked", "model.text_projection.locked"],
-            format!("nothing trains{of}: `lock` is `{lock}` and both projections are locked"),
+            format!("nothing trains{of}: `{table}.lock` is `{lock}` and both projections are locked"),
             "unlock a tower (`LU`) or a projection",
         );
     }
