@@ -35,6 +35,8 @@ pub enum Command {
     Eval(EvalArguments),
     /// Write embeddings of images and texts as safetensors.
     Embed(EmbedArguments),
+    /// Mix a trained model with where it started (WiSE-FT): figures at each share, or the mixed model.
+    Interpolate(InterpolateArguments),
     /// Write a model as a directory that transformers loads.
     Export(ExportArguments),
     /// Compute the features of the locked towers ahead of training, and keep them.
@@ -82,6 +84,9 @@ pub struct EvalArguments {
     /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR", requires = "task")]
     pub model: Option<PathBuf>,
+    /// Of a run directory: the best checkpoint by its `checkpoint.best`, instead of the newest.
+    #[arg(long)]
+    pub best: bool,
     /// What to measure.
     #[arg(long, value_enum, requires = "model")]
     pub task: Option<EvalTask>,
@@ -94,9 +99,12 @@ pub struct EvalArguments {
     /// Zero-shot: one prompt template a line, `{c}` standing for the class name.
     #[arg(long, value_name = "FILE")]
     pub templates: Option<PathBuf>,
-    /// Retrieval: a csv, tsv or jsonl of image and caption.
-    #[arg(long, value_name = "FILE", required_if_eq("task", "retrieval"))]
+    /// Retrieval and loss: a csv, tsv or jsonl of image and caption.
+    #[arg(long, value_name = "FILE", required_if_eq_any([("task", "retrieval"), ("task", "loss")]))]
     pub data: Option<PathBuf>,
+    /// Loss: pairs in a pool.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub pool_size: Option<u32>,
     /// Write the figures as JSON; `-`: to stdout.
     #[arg(long, value_name = "OUT")]
     pub json: Option<PathBuf>,
@@ -109,6 +117,7 @@ pub struct EvalArguments {
 pub enum EvalTask {
     ZeroShot,
     Retrieval,
+    Loss,
 }
 
 #[derive(Debug, Args)]
@@ -116,6 +125,9 @@ pub struct EmbedArguments {
     /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Of a run directory: the best checkpoint by its `checkpoint.best`, instead of the newest.
+    #[arg(long)]
+    pub best: bool,
     /// A folder of images (its subfolders too) or one image.
     #[arg(long, value_name = "FOLDER_OR_FILE")]
     pub images: Option<PathBuf>,
@@ -138,9 +150,48 @@ pub struct ExportArguments {
     /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
     #[arg(long, value_name = "DIR")]
     pub model: PathBuf,
+    /// Of a run directory: the best checkpoint by its `checkpoint.best`, instead of the newest.
+    #[arg(long)]
+    pub best: bool,
     /// The directory to write; new or empty.
     #[arg(long, value_name = "HFDIR")]
     pub out: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct InterpolateArguments {
+    /// A run directory, a checkpoint, or a whole model (VisionTextDualEncoder, CLIP, SigLIP, open_clip).
+    #[arg(long, value_name = "DIR")]
+    pub model: PathBuf,
+    /// Of a run directory: the best checkpoint by its `checkpoint.best`, instead of the newest.
+    #[arg(long)]
+    pub best: bool,
+    /// The other end: a run, a checkpoint or a whole model of the same form. Default: where the run started.
+    #[arg(long, value_name = "DIR")]
+    pub base: Option<PathBuf>,
+    /// Shares of the trained weights, each from 0 (the base) to 1 (the model), such as `0,0.25,0.5,0.75,1`.
+    #[arg(long, value_name = "A[,A..]", value_delimiter = ',', required = true, value_parser = share)]
+    pub alpha: Vec<f64>,
+    /// Run the `[eval.*]` of this config. Default: those of the model's run.
+    #[arg(long, value_name = "FILE", conflicts_with = "out")]
+    pub config: Option<PathBuf>,
+    /// Lay a value over the config; may be given again.
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    pub overrides: Vec<String>,
+    /// Write all figures as JSON; `-`: to stdout.
+    #[arg(long, value_name = "OUT", conflicts_with = "out")]
+    pub json: Option<PathBuf>,
+    /// Measure nothing, and write the model at the one `--alpha` as a directory that transformers loads; new or empty.
+    #[arg(long, value_name = "HFDIR")]
+    pub out: Option<PathBuf>,
+    /// cpu, ndarray, wgpu, vulkan, cuda or cuda:N.
+    #[arg(long, value_name = "DEV")]
+    pub device: Option<String>,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share: f64 = text.trim().parse().map_err(|_| "expected a number from 0 to 1".to_owned())?;
+    if (0.0..=1.0).contains(&share) { Ok(share) } else { Err("expected a number from 0 to 1".to_owned()) }
 }
 
 #[derive(Debug, Args)]

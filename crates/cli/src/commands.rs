@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use dualenc_train::config::{EvalSection, RunConfig, Task};
 use dualenc_train::{
     Assembly, Compute, EmbedRequest, Encoder, EvalRecord, Evaluation, Event, LockedFingerprints, LockedTowers,
-    Observer, Outcome, StopFlag, TrainError, cache_of,
+    Objective, Observer, Outcome, StopFlag, TrainError, cache_of,
 };
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -20,7 +20,7 @@ use crate::progress::Reporter;
 use crate::{figures, inspection};
 
 /// The signal that stopped a command, if one did.
-type Stopped = Option<u8>;
+pub type Stopped = Option<u8>;
 
 /// Texts and images of one pass when no config says otherwise.
 const BATCH_SIZE: usize = 64;
@@ -45,6 +45,9 @@ pub fn train(arguments: TrainArguments, reporter: &mut Reporter) -> anyhow::Resu
             let mut out = std::io::stdout().lock();
             for record in reporter.last_evals() {
                 figures::print(&mut out, record)?;
+            }
+            if let Some(best) = reporter.best() {
+                writeln!(out, "best checkpoint: step {}, {} {:.4}", best.step, best.goal, best.value)?;
             }
             writeln!(out, "trained {step} steps: {}", config.run.dir.display())?;
             Ok(None)
@@ -76,7 +79,7 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
             let evaluations = open_evaluations(&config)?;
             let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
             let dir = arguments.checkpoint.as_deref().unwrap_or(&config.run.dir);
-            let assembly = Assembly::from_dir(dir, &compute, reporter)?;
+            let assembly = load_model(dir, arguments.best, &compute, reporter)?;
             evaluate(&evaluations, &assembly, Some(&config), &compute, reporter)?
         }
         (None, Some(dir), Some(task)) => {
@@ -84,19 +87,22 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
                 task: match task {
                     EvalTask::ZeroShot => Task::ZeroShot,
                     EvalTask::Retrieval => Task::Retrieval,
+                    EvalTask::Loss => Task::Loss,
                 },
                 images: arguments.images,
                 classnames: arguments.classnames,
                 templates: arguments.templates,
                 data: arguments.data,
+                pool_size: arguments.pool_size.map(|size| size as usize),
                 every_epochs: None,
                 every_steps: None,
                 batch_size: BATCH_SIZE,
             };
-            let name = if section.task == Task::ZeroShot { "zero-shot" } else { "retrieval" };
-            let evaluation = Evaluation::open(name, &section)?;
+            let evaluation = Evaluation::open(section.task.name(), &section)?;
             let compute = Compute::select(device.unwrap_or("cpu"), None)?;
-            let assembly = Assembly::from_dir(dir, &compute, reporter)?;
+            let assembly = load_model(dir, arguments.best, &compute, reporter)?;
+            let objective = assembly.config.as_ref().map(Objective::from).unwrap_or_default();
+            let evaluation = evaluation.with_objective(objective);
             evaluate(&[evaluation], &assembly, assembly.config.as_ref(), &compute, reporter)?
         }
         // clap asks for one of the two, and for a task with a model.
@@ -111,8 +117,21 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
     Ok(None)
 }
 
+/// The model in `dir`: of a run, its newest checkpoint or its best.
+pub fn load_model(
+    dir: &Path,
+    best: bool,
+    compute: &Compute,
+    reporter: &mut Reporter,
+) -> Result<Assembly, TrainError> {
+    match best {
+        true => Assembly::best_of(dir, compute, reporter),
+        false => Assembly::from_dir(dir, compute, reporter),
+    }
+}
+
 /// Results for a person on stdout, as JSON in the file that `--json` names, or as JSON on stdout instead (`-`).
-fn print_results(
+pub fn print_results(
     json: Option<&Path>,
     value: impl FnOnce() -> Value,
     print: impl FnOnce(&mut std::io::StdoutLock<'_>) -> std::io::Result<()>,
@@ -134,7 +153,7 @@ fn print_results(
 }
 
 /// Of a config: every evaluation by its name. Of one task: its figures.
-fn figures_json(found: &[EvalRecord], by_name: bool) -> Value {
+pub fn figures_json(found: &[EvalRecord], by_name: bool) -> Value {
     let figures = |record: &EvalRecord| {
         let mut value = json!({"task": record.task});
         if let Some(object) = value.as_object_mut() {
@@ -152,14 +171,14 @@ fn figures_json(found: &[EvalRecord], by_name: bool) -> Value {
     }
 }
 
-fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
+pub fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
     if config.eval.is_empty() {
         return Err(TrainError::Usage(
             "the config has no `[eval.NAME]` section; add one, or use `--model DIR --task ...`".to_owned(),
         )
         .into());
     }
-    Ok(config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?)
+    Ok(Evaluation::open_all(config)?)
 }
 
 /// Features come from the cache of `config`, where there is one: a feature is found by its tower, so any model may ask.
@@ -190,16 +209,14 @@ fn evaluate(
             stop: &stop,
             batch_size: evaluation.batch_size,
         };
-        let metrics = evaluation.run(&encoder, &assembly.processor, reporter)?;
-        let (name, task) = (evaluation.name.clone(), evaluation.task().to_owned());
-        found.push(EvalRecord { step: assembly.step.unwrap_or(0), name, task, metrics });
+        found.push(evaluation.record(assembly.step.unwrap_or(0), &encoder, &assembly.processor, reporter)?);
     }
     Ok(found)
 }
 
 pub fn embed(arguments: EmbedArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
     let compute = Compute::select(&arguments.device, None)?;
-    let assembly = Assembly::from_dir(&arguments.model, &compute, reporter)?;
+    let assembly = load_model(&arguments.model, arguments.best, &compute, reporter)?;
     let request = EmbedRequest {
         images: arguments.images.as_deref(),
         texts: arguments.texts.as_deref(),
@@ -216,7 +233,7 @@ pub fn embed(arguments: EmbedArguments, reporter: &mut Reporter) -> anyhow::Resu
 
 pub fn export(arguments: ExportArguments, reporter: &mut Reporter) -> anyhow::Result<Stopped> {
     let compute = Compute::select("cpu", None)?;
-    let assembly = Assembly::from_dir(&arguments.model, &compute, reporter)?;
+    let assembly = load_model(&arguments.model, arguments.best, &compute, reporter)?;
     dualenc_train::export(&assembly, &arguments.out, reporter)?;
     reporter.finish();
     let mut out = std::io::stdout().lock();

@@ -23,14 +23,17 @@ fn place(name: &str) -> (&str, u64) {
     (stem, cutoff.parse().unwrap_or(0))
 }
 
+/// The figures that matter most.
+pub const SUMMARY: [&str; 7] =
+    ["acc1", "acc5", "image_retrieval_recall@1", "text_retrieval_recall@1", "loss", "image_acc1", "text_acc1"];
+
 /// The figures that matter most, on one line.
 pub fn summary(record: &EvalRecord) -> String {
-    let wanted = ["acc1", "acc5", "image_retrieval_recall@1", "text_retrieval_recall@1"];
-    let found = wanted.iter().filter_map(|name| Some(format!("{name} {}", shown(record.metrics.get(*name)?))));
+    let found = SUMMARY.iter().filter_map(|name| Some(format!("{name} {}", shown(record.metrics.get(*name)?))));
     found.collect::<Vec<_>>().join("  ")
 }
 
-fn shown(value: &Value) -> String {
+pub fn shown(value: &Value) -> String {
     match value {
         Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or(f64::NAN)),
         Value::Null => "-".to_owned(),

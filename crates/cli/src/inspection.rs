@@ -76,6 +76,12 @@ fn print_run(out: &mut impl Write, run: &RunReport, found: &Inspection) -> io::R
         }
         _ => row(out, "checkpoint", "none that is valid")?,
     }
+    if let Some(best) = &run.best {
+        row(out, "  best", &format!("step {}, by {} {:.4}", best.step, best.metric, best.value))?;
+    }
+    if run.averaged {
+        row(out, "  weights", "averaged over the updates (`train.ema_decay`), for all but training on")?;
+    }
     match run.damaged.len() {
         0 => {}
         1 => row(out, "  damaged", "1 checkpoint, see below")?,

@@ -5,6 +5,7 @@ mod commands;
 mod diagnostics;
 mod figures;
 mod inspection;
+mod interpolation;
 mod progress;
 
 use std::io::{IsTerminal, Write};
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Train(command) => commands::train(command, &mut reporter),
         Command::Eval(command) => commands::eval(command, &mut reporter),
         Command::Embed(command) => commands::embed(command, &mut reporter),
+        Command::Interpolate(command) => interpolation::interpolate(command, &mut reporter),
         Command::Export(command) => commands::export(command, &mut reporter),
         Command::Inspect(command) => commands::inspect(command, &mut reporter),
         Command::Cache(command) => commands::cache(command, &mut reporter),

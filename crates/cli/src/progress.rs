@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use dualenc_train::{EvalRecord, Event, Observer, ParamGroup, TrainRecord};
+use dualenc_train::{Best, EvalRecord, Event, Observer, ParamGroup, TrainRecord};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::Log;
@@ -38,6 +38,7 @@ pub struct Reporter {
     last_work: Option<Instant>,
     /// The newest figures of each evaluation.
     evals: BTreeMap<String, EvalRecord>,
+    best: Option<Best>,
 }
 
 enum Form {
@@ -72,6 +73,7 @@ impl Reporter {
             skipped: 0,
             last_work: None,
             evals: BTreeMap::new(),
+            best: None,
         }
     }
 
@@ -83,6 +85,11 @@ impl Reporter {
     /// The newest figures of every evaluation, by name.
     pub fn last_evals(&self) -> impl Iterator<Item = &EvalRecord> {
         self.evals.values()
+    }
+
+    /// The best checkpoint so far.
+    pub fn best(&self) -> Option<&Best> {
+        self.best.as_ref()
     }
 
     /// Takes the bar away.
@@ -168,6 +175,9 @@ impl Observer for Reporter {
         if let Event::Eval(record) = &event {
             self.evals.insert(record.name.clone(), (*record).clone());
         }
+        if let Event::Best(best) = &event {
+            self.best = Some((*best).clone());
+        }
         if matches!(self.form, Form::Json) {
             return json(&event);
         }
@@ -212,6 +222,9 @@ impl Observer for Reporter {
             Event::Work { name, done, total } => self.work(name, done, total),
             Event::Eval(record) => {
                 self.line(&format!("step {}  {}: {}", record.step, record.name, figures::summary(record)))
+            }
+            Event::Best(best) => {
+                self.line(&format!("step {}  the best so far: {} {:.4}", best.step, best.goal, best.value));
             }
             Event::Saved { path, took } => {
                 self.line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));
@@ -260,6 +273,9 @@ fn json(event: &Event<'_>) {
         ),
         Event::Skipped(skipped) => tracing::warn!(kind = "skipped", image = skipped.key, reason = skipped.reason),
         Event::Work { name, done, total } => tracing::info!(kind = "work", name, done, total),
+        Event::Best(best) => {
+            tracing::info!(kind = "best", step = best.step, metric = %best.goal, value = best.value);
+        }
         Event::Eval(record) => {
             let metrics = serde_json::Value::Object(record.metrics.clone()).to_string();
             tracing::info!(kind = "eval", step = record.step, name = record.name, task = record.task, metrics);

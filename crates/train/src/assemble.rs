@@ -18,6 +18,7 @@ use crate::error::TrainError;
 use crate::hub;
 use crate::observer::{Event, Observer, ParamGroup};
 use crate::run_dir::checkpoints_of;
+use crate::selection::best_of_run;
 
 /// A model with everything around it that turns files into its inputs.
 pub struct Assembly {
@@ -124,7 +125,29 @@ impl Assembly {
         }
     }
 
-    /// The model of a checkpoint: its run's towers with the saved parameters in them.
+    /// The model of the best checkpoint of the run in `dir`, by its `checkpoint.best`.
+    ///
+    /// # Errors
+    /// As [`Assembly::from_dir`], and when `dir` is no run, or has no best checkpoint.
+    pub fn best_of(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let checkpoints = checkpoints_of(dir);
+        let newest = checkpoint::newest_valid(&checkpoints, |error| observer.on(Event::Warning(error.to_string())))?;
+        let newest = newest.ok_or_else(|| {
+            TrainError::Usage(format!("`{}` is no run with a valid checkpoint, so it has no best one", dir.display()))
+        })?;
+        let best = best_of_run(dir, &newest)?.ok_or_else(|| {
+            TrainError::Usage(format!(
+                "the run `{}` has no best checkpoint: its config has no `checkpoint.best`, or the evaluation that it names has \
+                 not run yet; leave `--best` out to take the newest",
+                dir.display()
+            ))
+        })?;
+        let path = checkpoint::path_of(&checkpoints, best.step);
+        let found = if best.step == newest.progress.step { newest } else { checkpoint::load(&path)? };
+        Self::from_checkpoint(found, compute, observer)
+    }
+
+    /// The model of a checkpoint: its run's towers with the saved parameters in them, averaged where the run averages them.
     ///
     /// # Errors
     /// As [`Assembly::from_config`], and when the saved tensors or the locked ones do not fit.
@@ -137,7 +160,7 @@ impl Assembly {
         let config = RunConfig::load(&config_path, &[])?;
         let mut assembly = Self::from_config(&config, compute, &mut Silent(observer))?;
         assembly.verify_locked(&checkpoint)?;
-        assembly.model = parameters::restore(assembly.model, parameters::Which::Trainable, checkpoint.model)?;
+        assembly.model = parameters::restore(assembly.model, parameters::Which::Trainable, checkpoint.weights())?;
         assembly.step = Some(checkpoint.progress.step);
         assembly.config = Some(config);
         Ok(assembly)

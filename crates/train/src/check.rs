@@ -37,9 +37,8 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     if let Some(augment) = &config.data.augment {
         findings.facts.push(format!("training images are varied: {}", augment.describe()));
     }
-    for (name, section) in &config.eval {
-        Evaluation::open(name, section)?;
-        findings.facts.push(format!("evaluation `{name}` can run"));
+    for evaluation in Evaluation::open_all(config)? {
+        findings.facts.push(format!("evaluation `{}` can run", evaluation.name));
     }
     Ok(findings)
 }

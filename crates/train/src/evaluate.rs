@@ -9,11 +9,13 @@ use dualenc_model::parameters;
 use serde_json::{Map, Value};
 
 use crate::assemble::read_lines;
-use crate::config::{EvalInterval, EvalSection, Task};
+use crate::config::{EvalInterval, EvalSection, RunConfig, Task};
 use crate::encode::{Embeddings, Encoder};
 use crate::error::TrainError;
 use crate::image_set::ImageList;
+use crate::metrics::EvalRecord;
 use crate::observer::{Event, Observer};
+use crate::pooled_loss::{Objective, Pools};
 use crate::retrieval::RetrievalRanks;
 use crate::zero_shot::{classifier, figures, normalize_rows, prompts};
 
@@ -39,6 +41,7 @@ pub struct Evaluation {
 enum Kind {
     ZeroShot { images: Arc<Vec<ImageRef>>, labels: Vec<usize>, classes: Vec<String>, templates: Vec<String> },
     Retrieval(Arc<Dataset>),
+    Loss { dataset: Arc<Dataset>, pool_size: usize, objective: Objective },
 }
 
 impl Evaluation {
@@ -50,23 +53,64 @@ impl Evaluation {
         let needed = |path: &Option<PathBuf>, key: &str| {
             path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs `{key}`")))
         };
+        let data = || Ok::<_, TrainError>(Arc::new(Source::from_path(needed(&section.data, "data")?)?.read()?));
         let kind = match section.task {
             Task::ZeroShot => Kind::zero_shot(
                 &needed(&section.images, "images")?,
                 section.classnames.as_deref(),
                 section.templates.as_deref(),
             )?,
-            Task::Retrieval => Kind::Retrieval(Arc::new(Source::from_path(needed(&section.data, "data")?)?.read()?)),
+            Task::Retrieval => Kind::Retrieval(data()?),
+            Task::Loss => {
+                let (dataset, pool_size) = (data()?, section.pool_size());
+                too_few(name, dataset.captions.len(), pool_size)?;
+                Kind::Loss { dataset, pool_size, objective: Objective::default() }
+            }
         };
         Ok(Self { name: name.to_owned(), interval: section.interval(), batch_size: section.batch_size, kind })
     }
 
-    /// `zero-shot` or `retrieval`.
+    /// Every evaluation of `config`, a loss being its own.
+    ///
+    /// # Errors
+    /// As [`Evaluation::open`].
+    pub fn open_all(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
+        let objective = Objective::from(config);
+        config.eval.iter().map(|(name, section)| Ok(Self::open(name, section)?.with_objective(objective))).collect()
+    }
+
+    /// The same, a loss being that of `new`.
+    #[must_use]
+    pub fn with_objective(mut self, new: Objective) -> Self {
+        if let Kind::Loss { objective, .. } = &mut self.kind {
+            *objective = new;
+        }
+        self
+    }
+
+    /// `zero-shot`, `retrieval` or `loss`.
     pub fn task(&self) -> &'static str {
         match self.kind {
-            Kind::ZeroShot { .. } => "zero-shot",
-            Kind::Retrieval(_) => "retrieval",
+            Kind::ZeroShot { .. } => Task::ZeroShot,
+            Kind::Retrieval(_) => Task::Retrieval,
+            Kind::Loss { .. } => Task::Loss,
         }
+        .name()
+    }
+
+    /// [`Evaluation::run`] as a line of the log, of a model that has seen `step` updates.
+    ///
+    /// # Errors
+    /// As [`Evaluation::run`].
+    pub fn record(
+        &self,
+        step: u64,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<EvalRecord, TrainError> {
+        let metrics = self.run(encoder, processor, observer)?;
+        Ok(EvalRecord { step, name: self.name.clone(), task: self.task().to_owned(), metrics })
     }
 
     /// Whether it is due after `step` updates.
@@ -83,7 +127,7 @@ impl Evaluation {
     pub fn images(&self) -> Arc<dyn ImageList> {
         match &self.kind {
             Kind::ZeroShot { images, .. } => Arc::clone(images) as Arc<dyn ImageList>,
-            Kind::Retrieval(dataset) => Arc::clone(dataset) as Arc<dyn ImageList>,
+            Kind::Retrieval(dataset) | Kind::Loss { dataset, .. } => Arc::clone(dataset) as Arc<dyn ImageList>,
         }
     }
 
@@ -91,7 +135,7 @@ impl Evaluation {
     pub fn texts(&self) -> Vec<String> {
         match &self.kind {
             Kind::ZeroShot { classes, templates, .. } => prompts(classes, templates),
-            Kind::Retrieval(dataset) => dataset.captions.iter().map(|caption| caption.text.clone()).collect(),
+            Kind::Retrieval(dataset) | Kind::Loss { dataset, .. } => dataset.captions.iter().map(|caption| caption.text.clone()).collect(),
         }
     }
 
@@ -133,28 +177,74 @@ impl Evaluation {
                 Ok(figures(&all, &labels, classes.len()))
             }
             Kind::Retrieval(dataset) => {
-                let mut position = vec![None; total];
-                usable.iter().enumerate().for_each(|(row, &image)| position[image] = Some(row));
-                let asked: Vec<(&str, usize)> = dataset
-                    .captions
-                    .iter()
-                    .filter_map(|caption| Some((caption.text.as_str(), position[caption.image]?)))
-                    .collect();
-                let (texts, image_of_text): (Vec<&str>, Vec<usize>) = asked.into_iter().unzip();
-                let name = format!("{}: captions", self.name);
-                let text_embeds = encoder.texts(&texts, |done| {
-                    observer.on(Event::Work { name: &name, done, total: texts.len() });
-                })?;
+                let captions = self.captions(dataset, &usable, encoder, observer)?;
+                let (text_embeds, image_of_text) = (captions.embeds, captions.image_rows);
+                let num_texts = image_of_text.len();
                 let by_text = Scores::new(&text_embeds, image_embeds.normalized(), encoder);
                 let mut ranks = RetrievalRanks::new(image_of_text, usable.len());
-                for block in blocks(texts.len(), usable.len()) {
+                for block in blocks(num_texts, usable.len()) {
                     ranks.add_texts(&by_text.of_rows(block)?);
                 }
                 let by_image = Scores::new(&image_embeds, text_embeds.normalized(), encoder);
-                let block = SCORES_AT_ONCE / texts.len().max(1);
+                let block = SCORES_AT_ONCE / num_texts.max(1);
                 ranks.figures(|images| by_image.of_rows(images), block)
             }
+            Kind::Loss { dataset, pool_size, objective } => {
+                let captions = self.captions(dataset, &usable, encoder, observer)?;
+                too_few(&self.name, captions.numbers.len(), *pool_size)?;
+                let pools = Pools::new(&captions.numbers, *pool_size);
+                let dim = image_embeds.dim;
+                let (images, texts) = (image_embeds.normalized(), captions.embeds.normalized());
+                let row_of = |caption: usize| captions.numbers.partition_point(|&number| number < caption);
+                let image_row = |image: usize| &images[usable.partition_point(|&other| other < image) * dim..][..dim];
+                let text_row = |caption: usize| &texts[row_of(caption) * dim..][..dim];
+                pools.map_or_else(
+                    || Ok(Map::new()),
+                    |pools| pools.figures(encoder.model, *objective, dataset, image_row, text_row),
+                )
+            }
         }
+    }
+
+    /// The captions of `dataset` whose images are `usable`.
+    fn captions(
+        &self,
+        dataset: &Dataset,
+        usable: &[usize],
+        encoder: &Encoder<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Captions, TrainError> {
+        let mut position = vec![None; dataset.images.len()];
+        usable.iter().enumerate().for_each(|(row, &image)| position[image] = Some(row));
+        let asked = dataset.captions.iter().enumerate();
+        let asked = asked.filter_map(|(number, caption)| Some((number, position[caption.image]?)));
+        let (numbers, image_rows): (Vec<usize>, Vec<usize>) = asked.unzip();
+        let texts: Vec<&str> = numbers.iter().map(|&number| dataset.captions[number].text.as_str()).collect();
+        let name = format!("{}: captions", self.name);
+        let embeds = encoder.texts(&texts, |done| {
+            observer.on(Event::Work { name: &name, done, total: texts.len() });
+        })?;
+        Ok(Captions { numbers, image_rows, embeds })
+    }
+}
+
+/// Captions whose images can be used.
+struct Captions {
+    /// Their numbers in the data set, rising.
+    numbers: Vec<usize>,
+    /// The row of each one's image.
+    image_rows: Vec<usize>,
+    embeds: Embeddings,
+}
+
+/// Refuses pools that are larger than all there is.
+fn too_few(name: &str, num_pairs: usize, pool_size: usize) -> Result<(), TrainError> {
+    match num_pairs < pool_size {
+        false => Ok(()),
+        true => Err(TrainError::Usage(format!(
+            "evaluation `{name}`: {num_pairs} pairs do not fill one pool of {pool_size}; set `pool_size` to at most \
+             {num_pairs}, or add data"
+        ))),
     }
 }
 

@@ -54,8 +54,7 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     let compute = Compute::select(&config.run.device, config.run.threads)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let dataset = Arc::new(config.data.train.read()?);
-    let evaluations: Vec<Evaluation> =
-        config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?;
+    let evaluations = Evaluation::open_all(config)?;
     let assembly = Assembly::from_config(config, &compute, observer)?;
     // What the first stage locks: without gradients, a tower that trains could not be told from a locked one.
     let model = &first.training.of(assembly.model)?;

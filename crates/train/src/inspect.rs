@@ -18,7 +18,7 @@ use crate::checkpoint;
 use crate::error::TrainError;
 use crate::export::{check_text_pooling, exported_image_config};
 use crate::run_dir::checkpoints_of;
-pub use report::{HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
+pub use report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 use run::inspect_run;
 
 /// Tells what `dir` holds. Nothing is trained, written or downloaded.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::config::Goal;
 use crate::error::TrainError;
 use crate::files::write_whole;
 
@@ -43,7 +44,7 @@ pub struct EvalRecord {
     pub step: u64,
     /// The evaluation's name in the config.
     pub name: String,
-    /// `zero-shot` or `retrieval`.
+    /// `zero-shot`, `retrieval` or `loss`.
     pub task: String,
     /// CLIP_benchmark's names.
     #[serde(flatten)]
@@ -111,6 +112,15 @@ impl MetricsLog {
             .collect())
     }
 
+    /// Brings what was written to the disk: what is concluded from it, such as which checkpoints may go, then outlives a
+    /// machine that stops.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn sync(&self) -> Result<(), TrainError> {
+        self.file.sync_data().map_err(TrainError::write(&self.path))
+    }
+
     /// One write a line: a kill tears at most the last one.
     fn append(&mut self, line: &Line<'_, impl Serialize>) -> Result<(), TrainError> {
         let written = serde_json::to_vec(line).map_err(std::io::Error::from).and_then(|mut bytes| {
@@ -119,6 +129,23 @@ impl MetricsLog {
         });
         written.map_err(TrainError::write(&self.path))
     }
+}
+
+/// The figures that `goal` names in the log at `path`, up to `step`, in their order. One that is no number is `None`.
+///
+/// # Errors
+/// When the file is there and cannot be read.
+pub(crate) fn figures_of(path: &Path, goal: &Goal, step: u64) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.map_err(TrainError::read(path))?,
+    };
+    // A training line is not parsed: there are many.
+    let lines = text.lines().filter(|line| line.contains("\"eval\""));
+    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_goal = lines.filter(|line| line["kind"] == "eval" && line["name"] == *goal.evaluation);
+    let figures = of_goal.filter_map(|line| Some((line["step"].as_u64()?, line[&goal.metric].as_f64())));
+    Ok(figures.filter(|(at, _)| *at <= step).collect())
 }
 
 /// The whole lines whose step is at most `step`.

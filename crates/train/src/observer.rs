@@ -7,6 +7,7 @@ use dualenc_data::Skipped;
 use dualenc_model::Audit;
 
 use crate::metrics::{EvalRecord, TrainRecord};
+use crate::selection::Best;
 
 /// A line of the table of what trains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub enum Event<'a> {
     },
     /// An evaluation's figures.
     Eval(&'a EvalRecord),
+    /// A checkpoint is the best so far.
+    Best(&'a Best),
     /// A checkpoint stands.
     Saved {
         /// Where.

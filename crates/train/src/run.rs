@@ -14,9 +14,10 @@ use dualenc_model::{DualEncoder, parameters};
 use parameters::{ParamUpdate, Which};
 
 use crate::assemble::{Assembly, param_groups};
-use crate::checkpoint::{self, Checkpoint, Progress};
+use crate::checkpoint::{self, Checkpoint, Progress, Retention, Tensors};
 use crate::config::{Duplicates, Duration, Loss, RunConfig, changed_keys};
 use crate::device::Compute;
+use crate::ema::Ema;
 use crate::encode::Encoder;
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
@@ -25,11 +26,12 @@ use crate::files::write_whole;
 use crate::gradients::ParamGradients;
 use crate::image_set::{ImageSet, views_of};
 use crate::loss::PairIds;
-use crate::metrics::{EvalRecord, MetricsLog};
+use crate::metrics::MetricsLog;
 use crate::observer::{Event, Observer};
 use crate::optim::AdamW;
 use crate::run_dir::RunDir;
 use crate::schedule::LearningRate;
+use crate::selection::Selection;
 use crate::stages::Stages;
 use crate::stop::StopFlag;
 use crate::whitening::whitened;
@@ -41,6 +43,8 @@ const WHITENED_AT_ONCE: usize = 4096;
 pub(crate) struct Run {
     pub model: DualEncoder,
     pub optimizer: AdamW,
+    ema: Option<Ema>,
+    selection: Selection,
     pub metrics: MetricsLog,
     /// Updates done.
     pub step: u64,
@@ -103,8 +107,7 @@ impl Run {
         let dataset = Arc::new(config.data.train.read()?);
         tell_dataset(&dataset, observer);
         let assembly = Assembly::from_config(config, &compute, observer)?;
-        let evaluations: Vec<Evaluation> =
-            config.eval.iter().map(|(name, section)| Evaluation::open(name, section)).collect::<Result<_, _>>()?;
+        let evaluations = Evaluation::open_all(config)?;
         let tokens = Tokens::prepare(Arc::clone(&assembly.tokenizer), &dataset, workers)?;
         tell_cut(&tokens, &assembly.tokenizer, &dataset, observer);
 
@@ -136,6 +139,8 @@ impl Run {
         // Nothing of an earlier run is touched before this line.
         let mut run = Self {
             optimizer: AdamW::new(&config.train, compute.on_host),
+            ema: config.train.ema_decay.map(|decay| Ema::new(decay, compute.on_host)),
+            selection: Selection::new(&config.checkpoint),
             metrics: MetricsLog::open(&dir.metrics(), found.as_ref().map_or(0, |checkpoint| checkpoint.progress.step))?,
             step: 0,
             samples_seen: 0,
@@ -183,11 +188,15 @@ impl Run {
         if fresh {
             run.whiten_projection(observer)?;
         }
+        run.begin_averages()?;
         observer.on(Event::Start {
             step: run.step,
             total_steps: run.total_steps,
             steps_per_epoch: run.steps_per_epoch,
         });
+        if let Some(best) = run.selection.best() {
+            observer.on(Event::Best(&best));
+        }
         Ok(run)
     }
 
@@ -202,7 +211,11 @@ impl Run {
             )));
         }
         (self.step, self.samples_seen, self.saved_step) = (saved.step, saved.samples_seen, Some(saved.step));
+        self.selection = Selection::of_run(&self.config.checkpoint, self.dir.root(), self.step)?;
         let optimizer = checkpoint.optimizer()?;
+        if let Some((ema, saved)) = self.ema.as_mut().zip(checkpoint.ema) {
+            ema.restore(saved, &self.model);
+        }
         self.model = parameters::restore(self.model.clone(), Which::Trainable, checkpoint.model)?;
         if let Some(trained) = self.stages.trained_before(self.step) {
             self.optimizer.restore(&trained.of(self.model.clone())?, optimizer)?;
@@ -216,6 +229,7 @@ impl Run {
             return Ok(false);
         }
         self.enter_stage()?;
+        self.begin_averages()?;
         let number = self.stages.number(self.step);
         observer.on(Event::Note(format!("step {}  {}", self.step, described(&self.stages, number))));
         Ok(true)
@@ -235,6 +249,11 @@ impl Run {
         let views = views_of(&self.config, &training);
         self.image_set = self.locked.images.as_ref().map(|images| images.set(self.dataset.clone(), views));
         Ok(())
+    }
+
+    /// What trains in this stage is averaged, where averages are asked for.
+    fn begin_averages(&mut self) -> Result<(), TrainError> {
+        Ok(self.ema.as_mut().map_or(Ok(()), |ema| ema.begin(&self.model))?)
     }
 
     /// The highest rate of the 0-based `step`: of what has none of its own.
@@ -357,7 +376,8 @@ impl Run {
             .optimizer
             .step(model, gradients, grad_norm, learning_rate, &|path| self.stages.updates_before(path, self.step));
         let limit = self.config.train.logit_scale_max;
-        self.model = parameters::update(model, &mut ClampScale { limit });
+        let updates = |path: &str| self.stages.updates_before(path, self.step + 1);
+        self.model = parameters::update(model, &mut Afterwards { limit, ema: self.ema.as_mut(), updates: &updates });
         let batch =
             self.plan.batch(self.step / self.steps_per_epoch, (self.step % self.steps_per_epoch) as usize).len();
         self.samples_seen += batch as u64;
@@ -370,34 +390,78 @@ impl Run {
         if self.step == 0 {
             return Ok(());
         }
-        let due = |evaluation: &&Evaluation| evaluation.is_due(self.step, self.steps_per_epoch, self.total_steps);
+        self.evaluate_until(self.total_steps, observer)?;
+        match self.stops_early() {
+            // What runs when training ends, runs now.
+            true => self.evaluate_until(self.step, observer),
+            false => Ok(()),
+        }
+    }
+
+    fn evaluate_until(&mut self, last_step: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let due = |evaluation: &&Evaluation| evaluation.is_due(self.step, self.steps_per_epoch, last_step);
         if !self.evaluations.iter().any(|evaluation| due(&evaluation)) {
             return Ok(());
         }
         let done = self.metrics.evals_at(self.step)?;
-        let model = self.model.valid();
+        let (model, locked) = self.evaluated()?;
         for evaluation in self.evaluations.iter().filter(due).filter(|evaluation| !done.contains(&evaluation.name)) {
             let encoder = Encoder {
                 model: &model,
                 tokenizer: &self.tokenizer,
-                locked: &self.locked,
+                locked: &locked,
                 compute: &self.compute,
                 workers: self.workers,
                 stop: &self.stop,
                 batch_size: evaluation.batch_size,
             };
-            let metrics = evaluation.run(&encoder, &self.processor, observer)?;
-            let (name, task) = (evaluation.name.clone(), evaluation.task().to_owned());
-            let record = EvalRecord { step: self.step, name, task, metrics };
+            let record = evaluation.record(self.step, &encoder, &self.processor, observer)?;
             self.metrics.eval(&record)?;
             observer.on(Event::Eval(&record));
+            if self.selection.hear(&record)
+                && let Some(best) = self.selection.best()
+            {
+                observer.on(Event::Best(&best));
+            }
         }
         Ok(())
     }
 
+    /// The model as it is evaluated: averaged, where averages are asked for; and what is known of its locked towers.
+    fn evaluated(&self) -> Result<(DualEncoder, LockedTowers), TrainError> {
+        let (model, locked) = (self.model.valid(), self.locked.clone());
+        let Some(ema) = &self.ema else { return Ok((model, locked)) };
+        // A tower that trained before and is locked now gives other features by its averages.
+        let trained = self.stages.trained_before(self.step);
+        let locked = trained.map_or_else(|| locked.clone(), |training| locked.clone().under(&training));
+        Ok((ema.averaged(model), locked))
+    }
+
+    /// Whether the run ends here, before its last step, since there is nothing to gain.
+    pub fn stops_early(&self) -> bool {
+        self.selection.is_exhausted() && self.step < self.total_steps
+    }
+
+    /// Tells why it [stops early](Self::stops_early).
+    pub fn tell_early_stop(&self, observer: &mut dyn Observer) {
+        if let Some(best) = self.selection.best() {
+            observer.on(Event::Note(format!(
+                "training ends early, after step {} of {}: `{}` has not improved in {} evaluations \
+                 (`checkpoint.patience`)",
+                self.step,
+                self.total_steps,
+                best.goal,
+                self.selection.stale()
+            )));
+        }
+    }
+
     /// Whether the state is to be saved after this step.
     pub fn checkpoint_is_due(&self) -> bool {
-        self.step == self.total_steps || self.step.is_multiple_of(self.config.checkpoint.every_steps.max(1))
+        self.step == self.total_steps
+            || self.step.is_multiple_of(self.config.checkpoint.every_steps.max(1))
+            || self.selection.best_step() == Some(self.step)
+            || self.stops_early()
     }
 
     /// Writes a checkpoint of this step.
@@ -416,30 +480,39 @@ impl Run {
         };
         // What trained in another stage is saved too.
         let model = self.config.ever_trains().of(self.model.clone())?;
-        let path = checkpoint::save(
-            &self.dir.checkpoints(),
-            &progress,
-            &self.config_toml,
-            parameters::collect(&model, Which::Trainable)?,
-            self.optimizer.state()?,
-            self.config.checkpoint.keep,
-        )?;
+        let tensors = Tensors {
+            model: parameters::collect(&model, Which::Trainable)?,
+            optimizer: self.optimizer.state()?,
+            ema: self.ema.as_ref().map(Ema::state).transpose()?,
+        };
+        let retention = Retention { keep: self.config.checkpoint.keep, best: self.selection.best_step() };
+        self.metrics.sync()?;
+        let path =
+            checkpoint::save(&self.dir.checkpoints(), &progress, &self.config_toml, tensors, retention)?;
         self.saved_step = Some(self.step);
         observer.on(Event::Saved { path: &path, took: started.elapsed() });
         Ok(())
     }
 }
 
-/// `logit_scale` is kept from making the softmax arbitrarily sharp (CLIP, arXiv:2103.00020, sec. 2.5).
-struct ClampScale {
+/// What follows the optimiser's update.
+struct Afterwards<'a> {
+    /// `logit_scale` is kept from making the softmax arbitrarily sharp (CLIP, arXiv:2103.00020, sec. 2.5).
     limit: f64,
+    ema: Option<&'a mut Ema>,
+    /// Of a parameter, this one among them.
+    updates: &'a dyn Fn(&str) -> u64,
 }
 
-impl ParamUpdate for ClampScale {
+impl ParamUpdate for Afterwards<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
-        match path {
+        let value = match path {
             "logit_scale" => value.clamp_max(self.limit),
             _ => value,
+        };
+        match &mut self.ema {
+            Some(ema) => ema.take(path, value, (self.updates)(path)),
+            None => value,
         }
     }
 }

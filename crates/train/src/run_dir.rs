@@ -53,13 +53,18 @@ impl RunDir {
 
     /// `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
-        self.root.join("metrics.jsonl")
+        metrics_of(&self.root)
     }
 
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
         checkpoints_of(&self.root)
     }
+}
+
+/// `metrics.jsonl` of the run in `root`.
+pub(crate) fn metrics_of(root: &Path) -> PathBuf {
+    root.join("metrics.jsonl")
 }
 
 /// The checkpoints of the run in `root`.

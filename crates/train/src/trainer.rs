@@ -13,7 +13,7 @@ use crate::stop::StopFlag;
 /// How training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// All steps are done.
+    /// All steps are done, or there was nothing to gain by more.
     Finished {
         /// Updates done.
         step: u64,
@@ -42,6 +42,11 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let mut run = Run::open(config, resume, stop, observer)?;
     run.evaluate_where_due(observer)?;
+    if run.stops_early() {
+        run.save(observer)?;
+        run.tell_early_stop(observer);
+        return Ok(Outcome::Finished { step: run.step });
+    }
     let mut started = Instant::now();
     loop {
         let mut batches = run.batches()?;
@@ -81,6 +86,10 @@ pub fn train(
             }
             if let Some(signal) = stop.signal() {
                 return Ok(Outcome::Stopped { step: run.step, signal });
+            }
+            if run.stops_early() {
+                run.tell_early_stop(observer);
+                return Ok(Outcome::Finished { step: run.step });
             }
             started = Instant::now();
         }

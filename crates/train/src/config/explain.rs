@@ -92,7 +92,7 @@ fn mistyped(key: &str, value: Option<&DeValue<'_>>, span: Option<Range<usize>>, 
 }
 
 /// The name that was meant, if one is near.
-fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let found = plain(found);
     let similarity = |name: &str| {
@@ -108,7 +108,7 @@ fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
         .map(|(_, name)| name)
 }
 
-fn did_you_mean(name: &str) -> String {
+pub(super) fn did_you_mean(name: &str) -> String {
     format!("did you mean `{name}`?")
 }
 

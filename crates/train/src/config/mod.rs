@@ -11,6 +11,7 @@ mod explain;
 mod paths;
 mod resume;
 mod schema;
+mod selection;
 mod stages;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ pub use schema::{
     LoraSection, Loss, ModelSection, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
     TrainSection,
 };
+pub use selection::Goal;
 pub use stages::{Beginning, Stage};
 
 /// The keys a run cannot do without, and what to write.
@@ -148,6 +150,12 @@ impl RunConfig {
             let why = if self.data.augment.is_none() { "images are not augmented" } else { "the image tower trains" };
             warnings.push(format!("`cache.views` has no effect: {why}"));
         }
+        if let (Some(goal), Some(_)) = (self.checkpoint.goal(), self.checkpoint.patience)
+            && self.eval.get(&goal.evaluation).is_some_and(|eval| eval.interval() == EvalInterval::End)
+        {
+            let name = goal.evaluation;
+            warnings.push(format!("`checkpoint.patience` has no effect: `eval.{name}` only runs when training ends"));
+        }
         if self.cache.dir.is_some() && (!self.cache.enabled || !(image_locked || text_locked)) {
             let why = if self.cache.enabled { "no tower is locked" } else { "`cache.enabled` is false" };
             warnings.push(format!("`cache.dir` has no effect: {why}"));
@@ -213,6 +221,9 @@ impl RunConfig {
         for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
             lora.alpha.get_or_insert(lora.rank as f64);
         }
+        for eval in self.eval.values_mut().filter(|eval| eval.task == Task::Loss) {
+            eval.pool_size.get_or_insert(default::POOL_SIZE);
+        }
         for eval in self.eval.values_mut().filter(|eval| eval.every_steps.is_none()) {
             eval.every_epochs.get_or_insert(default::EVAL_EVERY_EPOCHS);
         }
@@ -220,6 +231,11 @@ impl RunConfig {
 }
 
 impl EvalSection {
+    /// Pairs in a pool of a loss evaluation.
+    pub fn pool_size(&self) -> usize {
+        self.pool_size.unwrap_or(schema::default::POOL_SIZE)
+    }
+
     /// When the evaluation runs, besides at the end of training.
     pub fn interval(&self) -> EvalInterval {
         match (self.every_steps, self.every_epochs) {
@@ -308,7 +324,7 @@ fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) {
     };
     for name in without_task {
         let value = DeValue::String(Cow::Borrowed("zero-shot"));
-        put(document, &["eval", &name, "task"], "`zero-shot` or `retrieval`", value);
+        put(document, &["eval", &name, "task"], "`zero-shot`, `retrieval` or `loss`", value);
     }
 }
 

@@ -23,7 +23,7 @@ pub struct Change {
 }
 
 /// Keys, or whole tables, that do not touch what is learned.
-const SAFE: [(&str, &str); 10] = [
+const SAFE: [(&str, &str); 11] = [
     ("run.dir", "the run was moved"),
     ("run.device", "another device rounds differently: no longer the same bits"),
     ("run.threads", "another number of threads sums in another order: no longer the same bits"),
@@ -31,6 +31,7 @@ const SAFE: [(&str, &str); 10] = [
     ("data.workers", "the order of the samples does not depend on it"),
     ("data.max_bad_fraction", "only when the run gives up"),
     ("train.micro_batch_size", "parts round differently, and drop other units: no longer the same bits"),
+    ("checkpoint.patience", "only when the run ends early"),
     ("checkpoint", "only when the state is saved"),
     ("cache", "cached features are equal to computed ones"),
     ("eval", "only what is measured"),
@@ -198,6 +199,8 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("train.logit_scale_max=5", "train.logit_scale_max", false),
             ("checkpoint.every_steps=7", "checkpoint.every_steps", true),
             ("checkpoint.keep=7", "checkpoint.keep", true),
+            ("checkpoint.best=held.acc1", "checkpoint.best", true),
+            ("train.ema_decay=0.9", "train.ema_decay", false),
             ("cache.enabled=false", "cache.enabled", true),
             ("cache.dir=/other", "cache.dir", true),
             ("cache.dtype=f16", "cache.dtype", false),

@@ -118,10 +118,14 @@ clip_grad_norm = 0
 duplicates = "mask"
 logit_scale_max = 4
 logit_bias_init = -2.71
+ema_decay = 0.99
 
 [checkpoint]
 every_steps = 100
 keep = 1
+best = "c.loss"
+patience = 3
+min_delta = 0.001
 
 [cache]
 enabled = false
@@ -139,6 +143,12 @@ batch_size = 8
 task = "retrieval"
 data = "pairs.csv"
 every_epochs = 0
+
+[eval.c]
+task = "loss"
+data = "held.csv"
+pool_size = 64
+every_epochs = 2
 "#;
 
 #[test]

@@ -96,6 +96,17 @@ pub struct TowerReport {
     pub export_refused: Option<String>,
 }
 
+/// The best checkpoint of a run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct BestReport {
+    /// Updates it has seen.
+    pub step: u64,
+    /// By which figure of which evaluation, such as `held-out.acc1`.
+    pub metric: String,
+    /// The figure.
+    pub value: f64,
+}
+
 /// Projections and temperature.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct HeadReport {
@@ -133,6 +144,10 @@ pub struct RunReport {
     pub checkpoint: Option<PathBuf>,
     /// Updates it has seen.
     pub step: Option<u64>,
+    /// The best checkpoint, where the config says by what it is told.
+    pub best: Option<BestReport>,
+    /// Whether evaluations take a moving average of the weights.
+    pub averaged: bool,
     /// Updates of the whole run.
     pub total_steps: Option<u64>,
     /// Passes over the data, a fraction; from `metrics.jsonl`.

@@ -7,12 +7,13 @@ use burn::tensor::Device;
 use dualenc_model::{HostTensor, TowerLock};
 use serde_json::Value;
 
-use super::report::{HeadReport, Inspection, Kind, RunReport};
+use super::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
 use super::{Settings, chain, inspect, inspect_model, is_model_dir};
 use crate::checkpoint::{self, Checkpoint, Progress};
 use crate::config::{RunConfig, Towers};
 use crate::error::TrainError;
 use crate::hub::Hub;
+use crate::selection::best_of_run;
 
 /// A run with these checkpoints, or one checkpoint.
 pub(super) fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Device) -> Inspection {
@@ -41,7 +42,18 @@ pub(super) fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, dev
     found.problems.extend(damaged.iter().cloned());
     let values = |tensor: &HostTensor| tensor.values.len();
     let progress = newest.as_ref().map(|checkpoint| &checkpoint.progress);
+    let best = newest.as_ref().filter(|_| kind == Kind::Run).map(|newest| best_of_run(dir, newest)).transpose();
+    let best = best.unwrap_or_else(|error| {
+        found.problems.push(chain(&error));
+        None
+    });
+    let best = best.flatten();
+    if let Some(best) = best.as_ref().filter(|best| !valid_steps.contains(&best.step)) {
+        found.problems.push(format!("the best checkpoint, of step {}, is not there or damaged", best.step));
+    }
     found.run = Some(RunReport {
+        best: best.map(|best| BestReport { step: best.step, metric: best.goal.to_string(), value: best.value }),
+        averaged: newest.as_ref().is_some_and(|checkpoint| checkpoint.ema.is_some()),
         lock: config.as_ref().map(|config| config.model.lock.to_string()),
         checkpoint: newest.as_ref().map(|checkpoint| checkpoint.path.clone()),
         step: progress.map(|progress| progress.step),
@@ -122,11 +134,12 @@ fn in_cache(reference: &str) -> Result<PathBuf, TrainError> {
 
 /// The head with what a checkpoint holds of it; what is locked stays as it was.
 fn trained_head(head: HeadReport, checkpoint: &Checkpoint) -> HeadReport {
-    let matrix = |name: &str| match checkpoint.model.get(name)?.shape.as_slice() {
+    let weights = checkpoint.weights();
+    let matrix = |name: &str| match weights.get(name)?.shape.as_slice() {
         &[input, dim] => Some([input, dim]),
         _ => None,
     };
-    let scalar = |name: &str| checkpoint.model.get(name)?.values.first().copied();
+    let scalar = |name: &str| weights.get(name)?.values.first().copied();
     HeadReport {
         image_projection: matrix("image_projection.weight").or(head.image_projection),
         text_projection: matrix("text_projection.weight").or(head.text_projection),

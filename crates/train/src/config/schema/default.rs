@@ -5,6 +5,7 @@ use dualenc_model::{Lock, TowerLock};
 pub const EMBED_DIM: usize = 512;
 pub const LOGIT_BIAS_INIT: f64 = -10.0;
 pub const EVAL_EVERY_EPOCHS: u64 = 1;
+pub const POOL_SIZE: usize = 256;
 
 pub fn lock() -> Lock {
     Lock { image: TowerLock::Locked, text: TowerLock::Unlocked }

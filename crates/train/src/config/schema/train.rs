@@ -40,6 +40,10 @@ pub struct TrainSection {
     /// Added to the root of AdamW's second moment. Default 1e-8 (as `betas`).
     #[serde(default = "default::eps")]
     pub eps: f64,
+    /// Decay of a moving average of the parameters that train, above 0 and less than 1, such as 0.999: evaluations, `embed`,
+    /// `export` and whatever else reads a checkpoint then take the averaged weights, training goes on from the others. Update
+    /// `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`. Default: no average.
+    pub ema_decay: Option<f64>,
     /// The contrastive loss. Default `softmax`.
     #[serde(default)]
     pub loss: Loss,

@@ -14,35 +14,37 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
             "use `a-z`, `0-9`, `_` and `-`: it becomes part of the metrics",
         );
     }
-    let (task, other) = match eval.task {
-        Task::ZeroShot => ("zero-shot", "retrieval"),
-        Task::Retrieval => ("retrieval", "zero-shot"),
-    };
-    let zero_shot = [
-        ("images", eval.images.is_some()),
-        ("classnames", eval.classnames.is_some()),
-        ("templates", eval.templates.is_some()),
-    ];
-    let retrieval = [("data", eval.data.is_some())];
-    let (own, foreign) = match eval.task {
-        Task::ZeroShot => (&zero_shot[..], &retrieval[..]),
-        Task::Retrieval => (&retrieval[..], &zero_shot[..]),
-    };
+    let task = eval.task.name();
     let of_task = format!("{section}.task");
     // The first key of a task is the one it cannot do without.
-    if let Some((required, false)) = own.first() {
-        let help = match eval.task {
-            Task::ZeroShot => "a folder that holds one folder of images a class",
-            Task::Retrieval => "a csv, tsv or jsonl of image and caption",
-        };
-        let key = format!("{section}.{required}");
-        rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation needs"), help);
+    let (required, help) = match eval.task {
+        Task::ZeroShot => ("images", "a folder that holds one folder of images a class"),
+        Task::Retrieval | Task::Loss => ("data", "a csv, tsv or jsonl of image and caption"),
+    };
+    let keys = [
+        ("images", eval.images.is_some(), &[Task::ZeroShot][..]),
+        ("classnames", eval.classnames.is_some(), &[Task::ZeroShot]),
+        ("templates", eval.templates.is_some(), &[Task::ZeroShot]),
+        ("data", eval.data.is_some(), &[Task::Retrieval, Task::Loss]),
+        ("pool_size", eval.pool_size.is_some(), &[Task::Loss]),
+    ];
+    for (name, given, of) in keys {
+        let key = format!("{section}.{name}");
+        match (given, of.contains(&eval.task)) {
+            (false, true) if name == required => {
+                rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation needs"), help);
+            }
+            (true, false) => {
+                let of = of.iter().map(|task| task.name()).collect::<Vec<_>>().join(" or ");
+                let message = format!("`{key}` belongs to a {of} evaluation, and this one is {task}");
+                rules.refuse(&key, &[&of_task], message, "");
+            }
+            _ => {}
+        }
     }
-    for (key, _) in foreign.iter().filter(|(_, given)| *given) {
-        let key = format!("{section}.{key}");
-        let message = format!("`{key}` belongs to a {other} evaluation, and this one is {task}");
-        rules.refuse(&key, &[&of_task], message, "");
-    }
+    let pool = eval.pool_size.unwrap_or(2);
+    let help = "a pair's negatives are the other pairs of its pool";
+    rules.check(pool >= 2, &format!("{section}.pool_size"), pool, "at least 2", help);
     if eval.every_epochs.is_some() && eval.every_steps.is_some() {
         let key = format!("{section}.every_steps");
         rules.refuse(&key, &[], format!("`{section}` has both `every_epochs` and `every_steps`"), "keep one");

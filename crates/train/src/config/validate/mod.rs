@@ -1,6 +1,7 @@
 //! The rules that types cannot hold: ranges, and keys that contradict each other. All are checked, none stops the others.
 //! A file holds the rules of one part of the TOML.
 
+mod checkpoint;
 mod data;
 mod eval;
 mod model;
@@ -60,7 +61,8 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     data::augment(config, &mut rules);
     train::optimiser(config, &mut rules);
     train::duration(config, &mut rules);
-    storage(config, &mut rules);
+    checkpoint::checkpoint(config, &mut rules);
+    rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");
     for (name, eval) in &config.eval {
         eval::evaluation(name, eval, &mut rules);
     }
@@ -75,11 +77,4 @@ fn run(config: &RunConfig, rules: &mut Rules) {
     rules.check(!run.device.is_empty(), "run.device", "empty", "a device", "such as `cpu` or `cuda:0`");
     rules.check(run.threads != Some(0), "run.threads", 0, "at least 1", "leave the key out to use every core");
     rules.check(run.log_every_steps >= 1, "run.log_every_steps", 0, "at least 1", "");
-}
-
-fn storage(config: &RunConfig, rules: &mut Rules) {
-    let help = "a checkpoint is also written at the end and on a signal";
-    rules.check(config.checkpoint.every_steps >= 1, "checkpoint.every_steps", 0, "at least 1", help);
-    rules.check(config.checkpoint.keep >= 1, "checkpoint.keep", 0, "at least 1", "");
-    rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");
 }

@@ -34,6 +34,9 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     rules.check(above_0(train.eps), "train.eps", train.eps, "a finite number above 0", "");
     let clip = train.clip_grad_norm;
     rules.check(at_least_0(clip), "train.clip_grad_norm", clip, "a finite number of 0 or more", "0 turns clipping off");
+    let decay = train.ema_decay.unwrap_or(0.5);
+    let help = "0.999 averages about the last thousand updates";
+    rules.check(decay > 0.0 && decay < 1.0, "train.ema_decay", decay, "a number above 0 and less than 1", help);
     let maximum = train.logit_scale_max;
     rules.check(
         above_0(maximum),
