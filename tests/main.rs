@@ -11,5 +11,6 @@ mod inspect;
 mod locks;
 mod reference;
 mod resume;
+mod selection;
 mod sessions;
 mod support;

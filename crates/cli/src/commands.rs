@@ -118,12 +118,7 @@ pub fn eval(arguments: EvalArguments, reporter: &mut Reporter) -> anyhow::Result
 }
 
 /// The model in `dir`: of a run, its newest checkpoint or its best.
-pub fn load_model(
-    dir: &Path,
-    best: bool,
-    compute: &Compute,
-    reporter: &mut Reporter,
-) -> Result<Assembly, TrainError> {
+pub fn load_model(dir: &Path, best: bool, compute: &Compute, reporter: &mut Reporter) -> Result<Assembly, TrainError> {
     match best {
         true => Assembly::best_of(dir, compute, reporter),
         false => Assembly::from_dir(dir, compute, reporter),

@@ -55,9 +55,7 @@ pub fn interpolate(arguments: InterpolateArguments, reporter: &mut Reporter) -> 
     print_results(
         arguments.json.as_deref(),
         || {
-            let row = |(alpha, records): &Row| {
-                json!({"alpha": alpha, "evaluations": figures_json(records, true)["evaluations"]})
-            };
+            let row = |(alpha, records): &Row| json!({"alpha": alpha, "evaluations": figures_json(records, true)["evaluations"]});
             json!({
                 "step": rows.iter().find_map(|(_, records)| Some(records.first()?.step)),
                 "interpolated": mixed,

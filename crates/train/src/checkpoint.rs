@@ -126,12 +126,7 @@ pub fn save(
     Ok(target)
 }
 
-fn write_files(
-    dir: &Path,
-    progress: &Progress,
-    config: &str,
-    tensors: Tensors<'_>,
-) -> Result<(), TrainError> {
+fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'_>) -> Result<(), TrainError> {
     let _ = fs::remove_dir_all(dir);
     fs::create_dir(dir).map_err(TrainError::write(dir))?;
     let mut files = BTreeMap::new();

@@ -135,7 +135,9 @@ impl Evaluation {
     pub fn texts(&self) -> Vec<String> {
         match &self.kind {
             Kind::ZeroShot { classes, templates, .. } => prompts(classes, templates),
-            Kind::Retrieval(dataset) | Kind::Loss { dataset, .. } => dataset.captions.iter().map(|caption| caption.text.clone()).collect(),
+            Kind::Retrieval(dataset) | Kind::Loss { dataset, .. } => {
+                dataset.captions.iter().map(|caption| caption.text.clone()).collect()
+            }
         }
     }
 

@@ -50,7 +50,9 @@ impl Interpolation {
             Some(base) => (base, None, Vec::new()),
             None => {
                 let config = trained.config.clone().ok_or_else(|| {
-                    TrainError::Usage("no run tells where this model started; name the other end with `--base`".to_owned())
+                    TrainError::Usage(
+                        "no run tells where this model started; name the other end with `--base`".to_owned(),
+                    )
                 })?;
                 let mut heard = Poolers { observer, missing: Vec::new() };
                 let base = Assembly::from_config(&config, compute, &mut heard)?;
@@ -59,7 +61,8 @@ impl Interpolation {
         };
         trained.model = trained.model.with_adapters_merged();
         let base = base.model.with_adapters_merged();
-        let (mut from, to) = (parameters::collect(&base, Which::All)?, parameters::collect(&trained.model, Which::All)?);
+        let (mut from, to) =
+            (parameters::collect(&base, Which::All)?, parameters::collect(&trained.model, Which::All)?);
         // The sigmoid loss's, which a base trained by another loss does not have.
         if !from.contains_key("logit_bias") || !to.contains_key("logit_bias") {
             from.remove("logit_bias");
@@ -184,7 +187,8 @@ fn refuse_other_form(
 ) -> Result<(), TrainError> {
     /// Differences that are named.
     const MOST_NAMED: usize = 6;
-    let shown = |tensor: Option<&HostTensor>| tensor.map_or("absent".to_owned(), |tensor| format!("{:?}", tensor.shape));
+    let shown =
+        |tensor: Option<&HostTensor>| tensor.map_or("absent".to_owned(), |tensor| format!("{:?}", tensor.shape));
     let mut paths: Vec<&String> = base.keys().chain(trained.keys()).filter(|path| *path != "logit_bias").collect();
     paths.sort();
     paths.dedup();

@@ -94,7 +94,8 @@ impl Pools {
                 &pairs,
             );
             loss += parameters::host(found.loss)?.values.iter().map(|&value| f64::from(value)).sum::<f64>();
-            let is_true = |image: usize, text: usize| image == text || pairs.known[image].contains(&pairs.captions[text]);
+            let is_true =
+                |image: usize, text: usize| image == text || pairs.known[image].contains(&pairs.captions[text]);
             let score = |image: usize, text: usize| scores[image * self.size + text];
             let nearest = |score: &dyn Fn(usize) -> f32| {
                 (0..self.size).fold(0, |best, other| if score(other) > score(best) { other } else { best })

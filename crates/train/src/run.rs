@@ -487,8 +487,7 @@ impl Run {
         };
         let retention = Retention { keep: self.config.checkpoint.keep, best: self.selection.best_step() };
         self.metrics.sync()?;
-        let path =
-            checkpoint::save(&self.dir.checkpoints(), &progress, &self.config_toml, tensors, retention)?;
+        let path = checkpoint::save(&self.dir.checkpoints(), &progress, &self.config_toml, tensors, retention)?;
         self.saved_step = Some(self.step);
         observer.on(Event::Saved { path: &path, took: started.elapsed() });
         Ok(())

@@ -34,13 +34,7 @@ pub(crate) struct Selection {
 impl Selection {
     /// Nothing was evaluated yet.
     pub fn new(section: &CheckpointSection) -> Self {
-        Self {
-            goal: section.goal(),
-            patience: section.patience,
-            min_delta: section.min_delta,
-            best: None,
-            stale: 0,
-        }
+        Self { goal: section.goal(), patience: section.patience, min_delta: section.min_delta, best: None, stale: 0 }
     }
 
     /// What the log of the run in `root` says up to `step`.

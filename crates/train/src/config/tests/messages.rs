@@ -370,7 +370,7 @@ fn an_evaluation_without_its_task() {
         found,
         r#"1 problem in the config `run.toml`
 run.toml:17:1: missing key `eval.vendor.task`
-  help: `zero-shot` or `retrieval`"#
+  help: `zero-shot`, `retrieval` or `loss`"#
     );
 }
 
@@ -380,7 +380,7 @@ fn an_evaluation_with_an_unknown_task() {
     assert_eq!(
         found,
         r#"2 problems in the config `run.toml`
-run.toml:18:8: `eval.vendor.task` is `zeroshot`, expected `zero-shot` or `retrieval`
+run.toml:18:8: `eval.vendor.task` is `zeroshot`, expected `zero-shot`, `retrieval` or `loss`
   help: did you mean `zero-shot`?
 run.toml:19:1: unknown key `eval.vendor.image`
   help: did you mean `images`?"#

@@ -1,0 +1,386 @@
+//! Loss over fixed pools, the best checkpoint, early stopping, averaged weights and interpolation.
+
+use std::fs;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Session, floats, goldens, tensors};
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+/// The reference's fixture with its own pairs held out, and with classes.
+fn session(more: &str) -> Session {
+    let session = Session::new();
+    for (class, images) in [("red_square", ["00", "01"]), ("blue_circle", ["02", "03"]), ("thing", ["04", "05"])] {
+        for image in images {
+            let source = goldens(&format!("train/images/{image}.png"));
+            session.write(&format!("classes/{class}/{image}.png"), fs::read(source).unwrap());
+        }
+    }
+    let data = goldens("train/train.csv");
+    session.reference_config(&format!(
+        "[eval.held]\ntask = \"loss\"\ndata = {data:?}\npool_size = 8\nevery_steps = 2\n\
+         [eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\nevery_steps = 2\n{more}"
+    ));
+    session
+}
+
+fn steps(session: &Session, run: &str) -> Vec<u64> {
+    let entries = fs::read_dir(session.path(run).join("checkpoints")).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut steps: Vec<u64> = names.map(|name| name.strip_prefix("step-").unwrap().parse().unwrap()).collect();
+    steps.sort_unstable();
+    steps
+}
+
+/// Steps and values of a figure in the log.
+fn logged(session: &Session, run: &str, name: &str, figure: &str) -> Vec<(u64, f64)> {
+    let lines = session.metrics(run, "eval").into_iter().filter(|line| line["name"] == name);
+    lines.map(|line| (line["step"].as_u64().unwrap(), line[figure].as_f64().unwrap())).collect()
+}
+
+#[test]
+fn the_loss_over_pools_does_not_depend_on_any_batch_size() {
+    let session = session("");
+    session.succeed(&["train", "--config", "lit.toml"]);
+    let last = session.metrics("run", "eval").into_iter().rfind(|line| line["name"] == "held").unwrap();
+    assert_eq!((&last["num_pairs"], &last["num_left_out"], &last["pool_size"]), (&24.into(), &0.into(), &8.into()));
+    for sets in [["train.batch_size=2", "eval.held.batch_size=3"], ["train.batch_size=24", "run.seed=9"]] {
+        let mut arguments = vec!["eval", "--config", "lit.toml", "--checkpoint", "run", "--json", "-"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        let found = &json(&session.succeed(&arguments))["evaluations"]["held"];
+        for figure in ["loss", "image_acc1", "text_acc1"] {
+            assert_eq!(found[figure], last[figure], "{sets:?} {figure}");
+        }
+    }
+    let data = goldens("train/train.csv");
+    let of_task = |pool: &str| {
+        let data = data.to_str().unwrap();
+        let arguments =
+            ["eval", "--model", "run", "--task", "loss", "--data", data, "--pool-size", pool, "--json", "-"];
+        json(&session.succeed(&arguments))
+    };
+    assert_eq!(of_task("8")["loss"], last["loss"]);
+    let tens = of_task("10");
+    assert_eq!((&tens["num_pairs"], &tens["num_left_out"]), (&20.into(), &4.into()));
+    assert!(tens["loss"].as_f64() > last["loss"].as_f64(), "{tens}");
+
+    // One pool of all pairs has no order: the loss written out, from embeddings of other commands.
+    let text = fs::read_to_string(&data).unwrap();
+    let rows: Vec<(&str, &str)> = text.lines().skip(1).map(|line| line.split_once(',').unwrap()).collect();
+    // Captions with commas are quoted.
+    let rows: Vec<(&str, &str)> = rows.into_iter().map(|(image, caption)| (image, caption.trim_matches('"'))).collect();
+    session.write("texts.txt", rows.iter().map(|(_, caption)| format!("{caption}\n")).collect::<String>());
+    let images = goldens("train/images");
+    let embed = [
+        "embed",
+        "--model",
+        "run",
+        "--images",
+        images.to_str().unwrap(),
+        "--texts",
+        "texts.txt",
+        "--out",
+        "e.safetensors",
+    ];
+    session.succeed(&embed);
+    let embeds = session.path("e.safetensors");
+    let dim = tensors(&embeds)["image_embeds"].1[1];
+    let (image, text) = (floats(&embeds, "image_embeds"), floats(&embeds, "text_embeds"));
+    let scale = floats(&session.path("run/checkpoints/step-000012/model.safetensors"), "logit_scale")[0];
+    let scale = f64::from(scale).exp();
+    let image_of =
+        |row: usize| rows[row].0.rsplit('/').next().unwrap().trim_end_matches(".png").parse::<usize>().unwrap();
+    let logit = |a: usize, b: usize| {
+        let (a, b) = (&image[image_of(a) * dim..][..dim], &text[b * dim..][..dim]);
+        scale * a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>()
+    };
+    let n = rows.len();
+    let term = |a: usize| {
+        let over_texts = (0..n).map(|b| logit(a, b).exp()).sum::<f64>().ln();
+        let over_images = (0..n).map(|b| logit(b, a).exp()).sum::<f64>().ln();
+        over_texts + over_images - 2.0 * logit(a, a)
+    };
+    let expected = (0..n).map(term).sum::<f64>() / (2 * n) as f64;
+    let found = of_task(&n.to_string())["loss"].as_f64().unwrap();
+    assert!((found - expected).abs() < 1e-5, "{found} instead of {expected}");
+
+    let text =
+        session.fail(2, &["train", "--config", "lit.toml", "--set", "run.dir=new", "--set", "eval.held.pool_size=25"]);
+    assert!(text.contains("`held`: 24 pairs do not fill one pool of 25"), "{text}");
+}
+
+/// Learns fast, then is thrown about: the figures go up and down.
+const RESTLESS: [&str; 6] =
+    ["--set", "train.learning_rate=0.02", "--set", "train.epochs=40", "--set", "train.schedule=constant"];
+
+const BEST: &str = "[checkpoint]\nevery_steps = 7\nkeep = 1\nbest = \"held.loss\"\npatience = 6\nmin_delta = 0.001\n";
+
+#[test]
+fn the_best_checkpoint_stays_and_a_run_without_improvement_ends() {
+    let session = session(&format!("{BEST}[eval.end]\ntask = \"zero-shot\"\nimages = \"classes\"\nevery_epochs = 0\n"));
+    let train = [&["train", "--config", "lit.toml"][..], &RESTLESS].concat();
+    let output = session.run(&train);
+    let (out, told) = (String::from_utf8(output.stdout.clone()).unwrap(), crate::support::stderr(&output));
+    assert!(output.status.success(), "{told}");
+    assert!(told.contains("training ends early") && told.contains("`held.loss` has not improved in 6"), "{told}");
+    let losses = logged(&session, "run", "held", "loss");
+    let (stopped, _) = *losses.last().unwrap();
+    assert!(stopped < 120, "it never stopped");
+    let best = losses
+        .iter()
+        .fold((0, f64::MAX), |best, &(step, loss)| if best.1 - loss > 0.001 { (step, loss) } else { best });
+    assert_eq!(best.0, stopped - 12, "six evaluations of two steps");
+    assert_eq!(steps(&session, "run"), [best.0, stopped]);
+    assert!(out.contains(&format!("best checkpoint: step {}, held.loss {:.4}", best.0, best.1)), "{out}");
+    // What runs at the end ran.
+    assert_eq!(session.metrics("run", "eval").iter().filter(|line| line["name"] == "end").count(), 1);
+
+    // Going on does nothing, until it is given more patience.
+    let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
+    session.succeed(&[&train[..], &["--resume"]].concat());
+    assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
+    let data = goldens("train/train.csv");
+    let eval = ["eval", "--model", "run", "--task", "loss", "--pool-size", "8", "--json", "-", "--data"];
+    let of = |more: &[&str]| {
+        let found = json(&session.succeed(&[&eval[..], &[data.to_str().unwrap()], more].concat()));
+        found["loss"].as_f64().unwrap()
+    };
+    assert_eq!(of(&["--best"]), best.1);
+    assert_ne!(of(&[]), best.1);
+    let told = session.succeed(&["inspect", "run"]);
+    assert!(told.contains(&format!("  best        step {}, by held.loss {:.4}", best.0, best.1)), "{told}");
+    session.succeed(&[&train[..], &["--resume", "--set", "checkpoint.patience=9"]].concat());
+    assert!(logged(&session, "run", "held", "loss").last().unwrap().0 > stopped);
+
+    session.succeed(&[
+        "train",
+        "--config",
+        "lit.toml",
+        "--set",
+        "run.dir=plain",
+        "--set",
+        "checkpoint.best=",
+        "--set",
+        "checkpoint.patience=",
+        "--set",
+        "checkpoint.min_delta=",
+    ]);
+    let text = session.fail(2, &["export", "--model", "plain", "--best", "--out", "hf"]);
+    assert!(text.contains("has no best checkpoint") && text.contains("checkpoint.best"), "{text}");
+}
+
+#[test]
+fn a_run_killed_at_many_moments_keeps_the_same_best_and_stops_at_the_same_step() {
+    let session = session(BEST);
+    for (kind, more) in [("plain", ""), ("averaged", "train.ema_decay=0.9")] {
+        let mut train = [&["train", "--config", "lit.toml", "--resume"][..], &RESTLESS].concat();
+        if !more.is_empty() {
+            train.extend(["--set", more]);
+        }
+        let whole = format!("run.dir=whole-{kind}");
+        let killed = format!("run.dir=killed-{kind}");
+        let started = Instant::now();
+        session.succeed(&[&train[..], &["--set", &whole]].concat());
+        let took = started.elapsed();
+        let (mut kills, mut finished) = (0, false);
+        for round in 1..60 {
+            let mut child = session
+                .command(&[&train[..], &["--set", &killed]].concat())
+                .stderr(Stdio::null())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            sleep(took.mul_f64(0.13 * f64::from(round) * (0.5 + 0.1 * f64::from(round * 7 % 5))));
+            child.kill().unwrap();
+            finished = child.wait().unwrap().success();
+            if finished {
+                break;
+            }
+            kills += 1;
+        }
+        assert!(finished && kills >= 2, "{kills} kills");
+        let (whole, killed) = (format!("whole-{kind}"), format!("killed-{kind}"));
+        assert_eq!(session.metrics(&killed, "eval"), session.metrics(&whole, "eval"));
+        assert_eq!(steps(&session, &killed), steps(&session, &whole));
+        for step in steps(&session, &whole) {
+            let files = ["model.safetensors", "optimizer.safetensors", "ema.safetensors"];
+            for file in &files[..if more.is_empty() { 2 } else { 3 }] {
+                let of = |run: &str| tensors(&session.path(run).join(format!("checkpoints/step-{step:06}/{file}")));
+                assert!(of(&killed) == of(&whole), "{kind} step {step} {file}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_save_of_the_best_killed_at_each_of_its_moments_changes_nothing() {
+    let session = session(BEST);
+    let train =
+        [&["train", "--config", "lit.toml", "--resume", "--set", "train.ema_decay=0.9"][..], &RESTLESS].concat();
+    session.succeed(&[&train[..], &["--set", "run.dir=whole"]].concat());
+    for point in ["before_ema.safetensors", "inside_ema.safetensors", "before_rename", "after_rename", "while_pruning"]
+    {
+        let run = format!("run.dir={point}");
+        let arguments = [&train[..], &["--set", &run]].concat();
+        let output = session.command(&arguments).env("DUALENC_FAIL_AT", point).output().unwrap();
+        assert!(!output.status.success(), "{point} was not reached");
+        session.succeed(&arguments);
+        assert_eq!(session.metrics(point, "eval"), session.metrics("whole", "eval"), "{point}");
+        assert_eq!(steps(&session, point), steps(&session, "whole"), "{point}");
+    }
+}
+
+#[test]
+fn averages_are_the_formula_and_what_is_evaluated() {
+    let session = session("[checkpoint]\nevery_steps = 1\nkeep = 20\n");
+    session.succeed(&["train", "--config", "lit.toml", "--set", "train.ema_decay=0.5", "--set", "model.lock=LU"]);
+    let file = |step: u64, name: &str| session.path(&format!("run/checkpoints/step-{step:06}/{name}.safetensors"));
+    let paths: Vec<String> = tensors(&file(1, "model")).into_keys().collect();
+    assert_eq!(paths, tensors(&file(1, "ema")).into_keys().collect::<Vec<_>>());
+    assert!(paths.iter().all(|path| !path.starts_with("image_tower")), "what is locked is not averaged");
+    for path in ["logit_scale", "text_projection.weight", "text_tower.words"] {
+        let mut average = floats(&file(1, "ema"), path);
+        for step in 2..=12u64 {
+            let t = step as f64;
+            let share = 1.0 - 0.5f64.min((1.0 + t) / (10.0 + t));
+            let values = floats(&file(step, "model"), path);
+            average.iter_mut().zip(values).for_each(|(a, v)| *a += (share * f64::from(v - *a)) as f32);
+            let found = floats(&file(step, "ema"), path);
+            let worst = found.iter().zip(&average).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(worst < 1e-6, "{path} step {step}: {worst}");
+        }
+    }
+    // The figures in training are those of the checkpoint, read as averaged, and of its export.
+    let last = session.metrics("run", "eval").into_iter().rfind(|line| line["name"] == "held").unwrap();
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+    for model in ["run", "hf"] {
+        let arguments = ["eval", "--config", "lit.toml", "--checkpoint", model, "--json", "-"];
+        let found = json(&session.succeed(&arguments))["evaluations"]["held"]["loss"].as_f64().unwrap();
+        assert!((found - last["loss"].as_f64().unwrap()).abs() < 1e-6, "{model}");
+    }
+    session.succeed(&["train", "--config", "lit.toml", "--set", "model.lock=LU", "--set", "run.dir=raw"]);
+    assert!(!session.path("raw/checkpoints/step-000012/ema.safetensors").exists());
+    let raw = session.metrics("raw", "eval").into_iter().rfind(|line| line["name"] == "held").unwrap();
+    assert_ne!(raw["loss"], last["loss"]);
+    // Averaging changes nothing of what is trained.
+    assert!(tensors(&file(12, "model")) == tensors(&session.path("raw/checkpoints/step-000012/model.safetensors")));
+    assert!(session.succeed(&["inspect", "run"]).contains("averaged over the updates"));
+}
+
+#[test]
+fn a_tower_that_trained_and_is_locked_then_is_evaluated_by_its_averages() {
+    let session = session("[checkpoint]\nevery_steps = 3\nkeep = 9\n");
+    let stage = "train.stage=[{from_step = 6, lock = \"LL\"}]";
+    let arguments =
+        ["train", "--config", "lit.toml", "--set", "train.ema_decay=0.9", "--set", "model.lock=LU", "--set", stage];
+    session.succeed(&arguments);
+    let last = session.metrics("run", "eval").into_iter().rfind(|line| line["name"] == "held").unwrap();
+    let found = json(&session.succeed(&["eval", "--config", "lit.toml", "--json", "-"]));
+    let (found, told) = (found["evaluations"]["held"]["loss"].as_f64().unwrap(), last["loss"].as_f64().unwrap());
+    assert!((found - told).abs() < 1e-6, "{found} {told}");
+    let file = |step: u64| session.path(&format!("run/checkpoints/step-{step:06}/ema.safetensors"));
+    assert_eq!(floats(&file(6), "text_tower.words"), floats(&file(12), "text_tower.words"));
+    assert_ne!(floats(&file(6), "text_projection.weight"), floats(&file(12), "text_projection.weight"));
+}
+
+#[test]
+fn interpolation_ends_at_the_base_and_at_the_model() {
+    let session = session("");
+    session.succeed(&["train", "--config", "lit.toml", "--set", "train.learning_rate=0.01"]);
+    let sweep = |more: &[&str]| {
+        let arguments = ["interpolate", "--model", "run", "--alpha", "0,0.5,1", "--json", "-"];
+        json(&session.succeed(&[&arguments[..], more].concat()))
+    };
+    let found = sweep(&[]);
+    let eval = |model: &str| {
+        let arguments = ["eval", "--config", "lit.toml", "--checkpoint", model, "--json", "-"];
+        json(&session.succeed(&arguments))["evaluations"].clone()
+    };
+    let init = goldens("train/init");
+    let (base, trained) = (eval(init.to_str().unwrap()), eval("run"));
+    assert_eq!((&found["rows"][0]["evaluations"], &found["rows"][2]["evaluations"]), (&base, &trained));
+    assert_ne!(base, trained);
+    let middle = &found["rows"][1]["evaluations"];
+    assert!(middle != &base && middle != &trained);
+    // The same base, named.
+    assert_eq!(sweep(&["--base", init.to_str().unwrap()])["rows"], found["rows"]);
+    let table = session.succeed(&["interpolate", "--model", "run", "--alpha", "0,1"]);
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(
+        lines.len() == 3 && lines[0].starts_with("alpha  classes.acc1") && lines[0].contains("held.loss"),
+        "{table}"
+    );
+    assert!(lines[2].contains(&format!("{:.4}", trained["held"]["loss"].as_f64().unwrap())), "{table}");
+
+    session.succeed(&["interpolate", "--model", "run", "--alpha", "0.5", "--out", "hf"]);
+    let (found, expected) = (eval("hf")["held"]["loss"].as_f64(), middle["held"]["loss"].as_f64());
+    assert!((found.unwrap() - expected.unwrap()).abs() < 1e-6);
+    let text = session.fail(2, &["interpolate", "--model", "run", "--alpha", "0,1", "--out", "hf2"]);
+    assert!(text.contains("writes one model"), "{text}");
+    let text = session.fail(2, &["interpolate", "--model", "run", "--alpha", "1.5"]);
+    assert!(text.contains("a number from 0 to 1"), "{text}");
+    session.copy("dual/vit_bert", "other");
+    let text = session.fail(2, &["interpolate", "--model", "run", "--alpha", "0.5", "--base", "other"]);
+    assert!(text.contains("not of the model's form"), "{text}");
+}
+
+#[test]
+fn fresh_projections_stay_as_trained_and_what_started_at_random_is_nothing_to_go_back_to() {
+    let session = session("");
+    let towers = [
+        format!("model.image_tower={}", goldens("train/vit").display()),
+        format!("model.text_tower={}", goldens("train/bert").display()),
+    ];
+    let run = |name: &str, lock: &str| {
+        let dir = format!("run.dir={name}");
+        let lock = format!("model.lock={lock}");
+        let sets = ["model.init=", "model.embed_dim=6", "model.image_pool=cls", &lock, &dir, &towers[0], &towers[1]];
+        let mut arguments = vec!["train", "--config", "lit.toml"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        session.succeed(&arguments);
+    };
+    run("lu", "LU");
+    let output = session.run(&["interpolate", "--model", "lu", "--alpha", "0,1", "--json", "-"]);
+    assert!(output.status.success(), "{}", crate::support::stderr(&output));
+    let found = json(&String::from_utf8(output.stdout).unwrap());
+    assert_eq!(found["interpolated"], serde_json::json!(["text tower"]));
+    assert!(found["as_trained"].to_string().contains("image projection (it started afresh)"), "{found}");
+    let trained = json(&session.succeed(&["eval", "--config", "lit.toml", "--checkpoint", "lu", "--json", "-"]));
+    assert_eq!(found["rows"][1]["evaluations"], trained["evaluations"]);
+    run("scratch", "uu");
+    let text = session.fail(2, &["interpolate", "--model", "scratch", "--alpha", "0.5"]);
+    assert!(text.contains("nothing to interpolate") && text.contains("started from scratch"), "{text}");
+}
+
+#[test]
+fn what_is_called_best_must_be_an_evaluations_figure() {
+    let session = session("");
+    for (best, told) in [
+        ("held.los", "did you mean `held.loss`?"),
+        ("hold.acc1", "expected an evaluation and a figure of it"),
+        ("classes.loss", "`checkpoint.best` is `classes.loss`"),
+    ] {
+        let set = format!("checkpoint.best={best}");
+        let text = session.fail(2, &["train", "--config", "lit.toml", "--set", &set]);
+        assert!(text.contains(told), "{best}: {text}");
+    }
+    let text = session.fail(2, &["train", "--config", "lit.toml", "--set", "checkpoint.patience=2"]);
+    assert!(text.contains("no `checkpoint.best`"), "{text}");
+}
+
+/// A minute at most for the whole file, so that a hang is told from a slow machine.
+#[test]
+fn a_best_figure_that_is_no_number_never_improves() {
+    let session = session("[checkpoint]\nbest = \"classes.acc5\"\npatience = 2\n");
+    let started = Instant::now();
+    let output = session.run(&["train", "--config", "lit.toml"]);
+    assert!(output.status.success() && started.elapsed() < Duration::from_secs(60));
+    // Three classes have no acc5: after two evaluations of two steps there is nothing to wait for.
+    assert_eq!(session.metrics("run", "train").len(), 4);
+}
