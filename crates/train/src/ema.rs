@@ -33,7 +33,7 @@ struct Average {
 #[derive(Debug)]
 enum Values {
     Host(Vec<f32>),
-    Device(Tensor<1>),
+    Device(Box<Tensor<1>>),
 }
 
 impl Ema {
@@ -49,7 +49,7 @@ impl Ema {
             true => Values::Host(values),
             false => {
                 let count = values.len();
-                Values::Device(Tensor::from_data(TensorData::new(values, [count]), &device))
+                Values::Device(Box::new(Tensor::from_data(TensorData::new(values, [count]), &device)))
             }
         };
         let average = |tensor: HostTensor| Average { shape: tensor.shape, values: values(tensor.values) };
@@ -95,7 +95,7 @@ impl Ema {
             Values::Host(_) => value,
             Values::Device(sums) => {
                 let flat = value.clone().reshape([shape.num_elements()]);
-                *sums = sums.clone() + (flat - sums.clone()) * share;
+                **sums = sums.as_ref().clone() + (flat - sums.as_ref().clone()) * share;
                 value
             }
         }
@@ -110,7 +110,7 @@ impl Ema {
         for (path, average) in &self.averages {
             let values: Cow<'_, [f32]> = match &average.values {
                 Values::Host(values) => Cow::Borrowed(values),
-                Values::Device(values) => parameters::host(values.clone())?.values.into(),
+                Values::Device(values) => parameters::host(values.as_ref().clone())?.values.into(),
             };
             state.insert(path.clone(), Saved { shape: average.shape.clone(), values });
         }
@@ -132,7 +132,7 @@ impl ParamUpdate for Averaged<'_> {
             Some(Values::Host(values)) => {
                 Tensor::from_data(TensorData::new(values.clone(), value.shape()), &value.device())
             }
-            Some(Values::Device(values)) => values.clone().reshape(value.shape()),
+            Some(Values::Device(values)) => values.as_ref().clone().reshape(value.shape()),
         }
     }
 }
