@@ -263,6 +263,20 @@ pub fn lock_unless<M: Module>(module: M, trains: impl Fn(&str) -> bool) -> M {
     module.map(&mut Relock(PathStack::default(), trains))
 }
 
+/// `module` with the same values, of which no graph is recorded. Units still drop out where they do while it trains.
+pub fn untracked<M: Module>(module: M) -> M {
+    struct Untrack;
+    impl ModuleMapper for Untrack {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            let trains = value.is_require_grad();
+            let value = if trains { value.without_autodiff().autodiff() } else { value };
+            Param::from_mapped_value(id, value, mapper)
+        }
+    }
+    module.map(&mut Untrack)
+}
+
 /// A trainable `[1]` parameter of this value.
 pub fn scalar(value: f64, device: &Device) -> Param<Tensor<1>> {
     Param::from_tensor(Tensor::from_data([value as f32], &device.clone().autodiff()))

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{Batch, DataError, TokenBatch};
 use dualenc_model::parameters;
 
@@ -27,13 +27,13 @@ pub(crate) fn forward_backward(
     let mut parts = vec![first];
     let mut outputs = Vec::new();
     let (mut image, mut text) = (Vec::new(), Vec::new());
+    let untracked = parameters::untracked(run.model.clone());
     loop {
         let at = parts.len() - 1;
         let locked = LockedOutputs::of(run, &parts[at])?;
-        let features = locked.features(run, &parts[at])?;
+        let features = locked.features(run, &untracked, &parts[at])?;
         image.extend(values(features.image)?);
         text.extend(values(features.text)?);
-        forget_graph(&run.compute.device);
         outputs.push(locked);
         parts[at].pixels = Vec::new();
         match parts[at].ends_pass {
@@ -41,6 +41,7 @@ pub(crate) fn forward_backward(
             false => parts.push(next(more)?),
         }
     }
+    drop(untracked);
     let mut batch = whole(&parts);
 
     let leaf = |values: Vec<f32>| {
@@ -61,7 +62,7 @@ pub(crate) fn forward_backward(
         let again = run.trains_on_pixels().then(|| next(more)).transpose()?;
         let part = again.as_ref().unwrap_or(part);
         batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
-        let Features { image, text, words } = locked.features(run, part)?;
+        let Features { image, text, words } = locked.features(run, &run.model, part)?;
         let rows = start..start + part.pairs.len();
         let share = |features: Tensor<2>, gradient: &Option<Tensor<2>>| {
             let gradient = gradient.as_ref()?.clone().slice([rows.clone()]);
@@ -97,10 +98,4 @@ fn whole(parts: &[Batch]) -> Batch {
         whole.skipped.extend_from_slice(&part.skipped);
     }
     whole
-}
-
-/// A graph that no backward pass ends stays in memory until the next one has ended: this is the least of them.
-fn forget_graph(device: &Device) {
-    let leaf = Tensor::<1>::zeros([1], &device.clone().autodiff()).require_grad();
-    drop(leaf.backward());
 }

@@ -4,7 +4,7 @@
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{Batch, DataError, mix};
-use dualenc_model::{Dropout, TokenSequences, normalize, parameters};
+use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize, parameters};
 
 use crate::error::TrainError;
 use crate::gradient_cache;
@@ -34,7 +34,7 @@ pub(crate) fn forward_backward(
     if !first.ends_pass {
         return gradient_cache::forward_backward(run, first, more);
     }
-    let features = LockedOutputs::of(run, &first)?.features(run, &first)?;
+    let features = LockedOutputs::of(run, &first)?.features(run, &run.model, &first)?;
     let loss = loss(run, &first, features.image, features.text);
     let mut all = loss.loss.backward();
     let gradients = ParamGradients::take(&run.model, &mut all, features.words, run.compute.on_host)?;
@@ -75,9 +75,9 @@ impl LockedOutputs {
         })
     }
 
-    /// Runs what trains over the rest of the way.
-    pub(crate) fn features(&self, run: &Run, batch: &Batch) -> Result<Features, TrainError> {
-        let (model, dropout) = (&run.model, &dropout(run, batch));
+    /// Runs what trains over the rest of the way; `model` is the run's, with a graph or without.
+    pub(crate) fn features(&self, run: &Run, model: &DualEncoder, batch: &Batch) -> Result<Features, TrainError> {
+        let dropout = &dropout(run, batch);
         let image = match &self.image {
             Some(pooled) => model.project_image(pooled.clone()),
             None => model.image_features(pixels(run, batch), dropout),

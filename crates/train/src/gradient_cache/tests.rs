@@ -99,7 +99,8 @@ fn both_passes_over_a_part_drop_the_same_units() {
     // The same parts in one graph, which is kept until the loss is known.
     let parts: Vec<Batch> = run.batches().unwrap().map(Result::unwrap).take(3).collect();
     let gradients_of = |parts: &[Batch]| {
-        let features = parts.iter().map(|part| LockedOutputs::of(&run, part).unwrap().features(&run, part).unwrap());
+        let features =
+            parts.iter().map(|part| LockedOutputs::of(&run, part).unwrap().features(&run, &run.model, part).unwrap());
         let (image, text) = features.map(|features| (features.image, features.text)).unzip();
         let loss = loss(&run, &whole(parts), Tensor::cat(image, 0), Tensor::cat(text, 0));
         values(ParamGradients::take(&run.model, &mut loss.loss.backward(), None, true).unwrap())
