@@ -9,6 +9,7 @@ mod families;
 mod faults;
 mod inspect;
 mod locks;
+mod precision;
 mod reference;
 mod resume;
 mod selection;

@@ -46,7 +46,7 @@ impl DropoutMask {
     pub(crate) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         let shape = x.dims();
         let factors = TensorData::new(self.factors(shape.iter().product()), shape);
-        let factors = Tensor::<D>::from_data(factors, &x.device().without_autodiff());
+        let factors = Tensor::<D>::from_data(factors, &x.device().without_autodiff()).cast(x.dtype());
         x * factors
     }
 

@@ -1,5 +1,6 @@
 //! Layer normalisation (Ba et al., 2016).
 
+use burn::tensor::DType;
 use burn::tensor::{Tensor, module};
 
 /// `[rows, width]` to rows of mean 0 and variance 1, times `weight` and plus `bias` `[width]`.
@@ -10,7 +11,9 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsi
     {
         return y;
     }
-    module::layer_norm(x, weight, bias, epsilon)
+    // Variances of wide rows need more digits than half precision has.
+    let (precision, wide) = (x.dtype(), |tensor: Tensor<1>| tensor.cast(DType::F32));
+    module::layer_norm(x.cast(DType::F32), wide(weight), bias.map(wide), epsilon).cast(precision)
 }
 
 #[cfg(feature = "flex")]

@@ -3,7 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::ops::AttentionModuleOptions;
-use burn::tensor::{Bool, Int, Tensor, module};
+use burn::tensor::{Bool, DType, Int, Tensor, module};
 use dualenc_kernels::{Sequences, attention, has_kernel, linear3};
 
 use crate::adapters::VisitLinear;
@@ -54,7 +54,7 @@ impl RelativeBias {
         let [pairs] = relative.dims();
         let seq = pairs.isqrt();
         let table = match &relations.resampled {
-            Some(map) => map.clone().matmul(self.table.val()),
+            Some(map) => map.clone().cast(self.table.val().dtype()).matmul(self.table.val()),
             None => self.table.val(),
         };
         Some(table.select(0, relative).swap_dims(0, 1).reshape([1, heads, seq, seq]))
@@ -188,7 +188,10 @@ impl Attention {
             Some(mask) => scores.mask_fill(mask, f32::MIN),
             None => scores,
         };
-        dropout.apply(softmax(scores, 3), self.dropout).matmul(value)
+        // Sums of many exponentials need more digits than half precision has.
+        let precision = scores.dtype();
+        let weights = softmax(scores.cast(DType::F32), 3).cast(precision);
+        dropout.apply(weights, self.dropout).matmul(value)
     }
 }
 

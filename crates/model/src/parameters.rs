@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, FloatDType, Tensor, TensorData};
 
 use crate::ModelError;
 use crate::weights::HostTensor;
@@ -261,6 +261,18 @@ pub fn lock_unless<M: Module>(module: M, trains: impl Fn(&str) -> bool) -> M {
         }
     }
     module.map(&mut Relock(PathStack::default(), trains))
+}
+
+/// `module` with its parameters in another precision. Gradients still go to those of `module`, in theirs.
+pub fn cast<M: Module>(module: M, precision: FloatDType) -> M {
+    struct Cast(FloatDType);
+    impl ModuleMapper for Cast {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, _) = param.consume();
+            Param::initialized(id, value.cast(self.0))
+        }
+    }
+    module.map(&mut Cast(precision))
 }
 
 /// `module` with the same values, of which no graph is recorded. Units still drop out where they do while it trains.

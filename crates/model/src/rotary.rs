@@ -61,6 +61,7 @@ impl Rotary {
     pub fn turn(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, _, _, dim] = x.dims();
         let (first, second) = (x.clone().narrow(3, 0, dim / 2), x.clone().narrow(3, dim / 2, dim / 2));
-        x * self.cos.clone() + Tensor::cat(vec![second, first], 3) * self.signed_sin.clone()
+        let [cos, sin] = [&self.cos, &self.signed_sin].map(|table| table.clone().cast(x.dtype()));
+        x * cos + Tensor::cat(vec![second, first], 3) * sin
     }
 }

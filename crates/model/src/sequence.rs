@@ -133,6 +133,6 @@ impl SequenceLayout {
             start += length;
         }
         let device = x.device().without_autodiff();
-        Tensor::<2>::from_data(TensorData::new(weights, [self.batch, rows]), &device).matmul(x)
+        Tensor::<2>::from_data(TensorData::new(weights, [self.batch, rows]), &device).cast(x.dtype()).matmul(x)
     }
 }

@@ -175,7 +175,10 @@ impl Swin {
         let positions = self.positions.as_ref()?.val();
         Some(match grid == self.config.grid() {
             true => positions,
-            false => Interpolation::Bicubic.matrix(self.config.grid(), grid, &positions.device()).matmul(positions),
+            false => Interpolation::Bicubic
+                .matrix(self.config.grid(), grid, &positions.device())
+                .cast(positions.dtype())
+                .matmul(positions),
         })
     }
 }

@@ -322,7 +322,7 @@ impl VisionTransformer {
         let placed = self.config.num_placed_tokens();
         let [count, _] = positions.dims();
         let patches = positions.clone().narrow(0, placed, count - placed);
-        let patches = interpolation.matrix(own, grid, &positions.device()).matmul(patches);
+        let patches = interpolation.matrix(own, grid, &positions.device()).cast(patches.dtype()).matmul(patches);
         Some(match placed {
             0 => patches,
             _ => Tensor::cat(vec![positions.narrow(0, 0, placed), patches], 0),

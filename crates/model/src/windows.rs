@@ -28,7 +28,7 @@ impl RowMap {
         let x = match self.padded {
             true => {
                 let [_, width] = x.dims();
-                let zeros = Tensor::zeros([1, width], &x.device().without_autodiff());
+                let zeros = Tensor::<2>::zeros([1, width], &x.device().without_autodiff()).cast(x.dtype());
                 Tensor::cat(vec![x, zeros], 0)
             }
             false => x,

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
+use burn::tensor::FloatDType;
 use dualenc_model::{
     Dropout, DualEncoder, HostTensor, ImageTower, Pool, ReferencePooling, StoredNames, TowerLock, TowerOptions,
     build_from_dual_encoder, build_from_towers, image_tower_from, parameters, read_safetensors,
 };
 use parameters::Which;
 
-use crate::support::{Expected, assert_close, assert_dual_encoder, device, goldens, options};
+use crate::support::{Expected, assert_close, assert_dual_encoder, assert_near, device, goldens, options};
 
 /// Fixtures whose tower has a `pooler_output`.
 const TOWERS: [&str; 23] = [
@@ -231,5 +232,21 @@ fn dual_encoders_write_back_the_names_that_transformers_5_reads() {
         let stored = read_safetensors(&family(dir).join("model.safetensors")).unwrap();
         assert_eq!(written.keys().collect::<Vec<_>>(), stored.keys().collect::<Vec<_>>(), "{name}");
         assert!(written == stored, "{name}: values differ");
+    }
+}
+
+#[test]
+fn every_tower_computes_in_half_precision() {
+    for name in TOWERS {
+        let expected = Expected::read(&family(name));
+        for (lock, precision) in [(TowerLock::Locked, FloatDType::F16), (TowerLock::Unlocked, FloatDType::BF16)] {
+            let tower = parameters::cast(tower(name, lock, Pool::Auto), precision);
+            for size in SIZES {
+                let pixels = expected.tensor::<4>(&format!("pixel_values{size}")).cast(precision);
+                let pooled = tower.forward(pixels, &Dropout::training(1)).pooled.without_autodiff();
+                let reference = &expected.floats[&format!("pooler_output{size}")].values;
+                assert_near(&format!("{name}{size}"), pooled, reference);
+            }
+        }
     }
 }

@@ -112,3 +112,14 @@ pub fn options(lock: &str) -> BuildOptions {
         seed: 1,
     }
 }
+
+/// Within a tenth of the reference, by the norms of difference and reference: as half precision gives.
+#[track_caller]
+pub fn assert_near<const D: usize>(name: &str, found: Tensor<D>, expected: &[f32]) {
+    let found = parameters::host(found).unwrap().values;
+    assert_eq!(found.len(), expected.len(), "{name}");
+    let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
+    let apart = norm(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
+    let size = norm(&mut expected.iter().copied());
+    assert!(apart < 0.1 * size, "{name}: {apart} of {size}");
+}

@@ -4,13 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{FloatDType, Gradients, Tensor};
 use dualenc_model::{
     Dropout, DualEncoder, Pool, Pooling, RelativeBuckets, StoredNames, TextTower, TokenSequences, TowerLock,
     TowerOptions, build_from_dual_encoder, parameters, read_safetensors, text_tower_from,
 };
 
-use crate::support::{Expected, assert_close, assert_dual_encoder, cls, device, goldens, options, real_rows};
+use crate::support::{
+    Expected, assert_close, assert_dual_encoder, assert_near, cls, device, goldens, options, real_rows,
+};
 
 /// Towers, and what `auto` takes of them.
 const TOWERS: [(&str, Pooling); 15] = [
@@ -248,5 +250,19 @@ fn every_text_tower_is_written_as_it_was_read() {
         let written = names.stored(parameters::collect(&built.model, parameters::Which::All).unwrap()).unwrap();
         let stored = read_safetensors(&dir.join("model.safetensors")).unwrap();
         assert!(written == stored, "{name}: parameters written and parameters of the reference differ");
+    }
+}
+
+#[test]
+fn every_text_tower_computes_in_half_precision() {
+    for (name, _) in TOWERS {
+        let expected = Expected::read(&dir(name));
+        for (lock, precision) in [(TowerLock::Locked, FloatDType::F16), (TowerLock::Unlocked, FloatDType::BF16)] {
+            let tower = parameters::cast(tower(&dir(name), lock, TowerOptions::default()), precision);
+            let (tokens, mask) = expected.tokens("", tower.config().position_count()).unwrap();
+            let hidden = tower.forward(&tokens, &Dropout::off()).unwrap().hidden.without_autodiff();
+            let reference = real_rows(&expected.floats["last_hidden_state"], mask);
+            assert_near(name, hidden, &reference);
+        }
     }
 }

@@ -28,7 +28,7 @@ pub struct Findings {
 /// As training's, before its first step.
 pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
     let mut findings = Findings::default();
-    let compute = Compute::select(&config.run.device, config.run.threads)?;
+    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let dataset = config.data.train.read()?;
     count_data(config, &dataset, &mut findings);
     let assembly = Assembly::from_config(config, &compute, observer)?;

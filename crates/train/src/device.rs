@@ -2,8 +2,11 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use burn::tensor::{Device, Tensor};
+use burn::module::Module;
+use burn::tensor::{Device, FloatDType, Tensor};
+use dualenc_model::{DualEncoder, parameters};
 
+use crate::config::{Precision, RunSection};
 use crate::error::TrainError;
 
 /// A device with what the code around it needs to know.
@@ -15,6 +18,10 @@ pub struct Compute {
     pub on_host: bool,
     /// Threads of the CPU's thread pool.
     pub threads: usize,
+    /// What the trainable part of a model computes in.
+    pub precision: Precision,
+    /// What locked towers compute in.
+    pub locked_precision: Precision,
 }
 
 /// Names that this build knows.
@@ -76,7 +83,51 @@ impl Compute {
         if on_host {
             dualenc_kernels::keep_freed_memory();
         }
-        Ok(Self { device, on_host, threads: rayon::current_num_threads() })
+        let threads = rayon::current_num_threads();
+        Ok(Self { device, on_host, threads, precision: Precision::F32, locked_precision: Precision::F32 })
+    }
+
+    /// The same device, computing in what a run asks for.
+    ///
+    /// # Errors
+    /// When the device does not compute in that.
+    pub fn computing_as(self, run: &RunSection) -> Result<Self, TrainError> {
+        let has = |precision: &Precision| self.device.supports_dtype(dtype(*precision));
+        for (key, precision) in [("precision", run.precision), ("locked_precision", run.locked_precision)] {
+            if !has(&precision) {
+                let all = [Precision::F32, Precision::F16, Precision::Bf16].into_iter().filter(has);
+                let known: Vec<String> = all.map(|precision| format!("`{}`", precision.name())).collect();
+                return Err(TrainError::Usage(format!(
+                    "`run.{key}` is `{}`, which the device `{}` does not compute in; it has {}",
+                    precision.name(),
+                    run.device,
+                    known.join(", ")
+                )));
+            }
+        }
+        Ok(Self { precision: run.precision, locked_precision: run.locked_precision, ..self })
+    }
+
+    /// What trains, or runs as it would: `model` in the precision of training.
+    pub(crate) fn as_trained(&self, model: &DualEncoder) -> DualEncoder {
+        cast(model.clone(), self.precision)
+    }
+}
+
+/// `module` in this precision.
+pub(crate) fn cast<M: Module>(module: M, precision: Precision) -> M {
+    match precision {
+        Precision::F32 => module,
+        _ => parameters::cast(module, dtype(precision)),
+    }
+}
+
+/// As tensors call it.
+pub(crate) fn dtype(precision: Precision) -> FloatDType {
+    match precision {
+        Precision::F32 => FloatDType::F32,
+        Precision::F16 => FloatDType::F16,
+        Precision::Bf16 => FloatDType::BF16,
     }
 }
 

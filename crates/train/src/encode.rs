@@ -5,6 +5,7 @@ use std::sync::Arc;
 use dualenc_data::{Encoded, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer};
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
+use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::features::LockedTowers;
@@ -54,7 +55,8 @@ impl Encoder<'_> {
     fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
         self.locked.images.clone().unwrap_or_else(|| {
             let tower = self.model.image_tower.clone();
-            ImageFeatures::new(tower, Arc::clone(processor), self.compute.clone(), self.workers).until(self.stop)
+            let compute = Compute { locked_precision: Precision::F32, ..self.compute.clone() };
+            ImageFeatures::new(tower, Arc::clone(processor), compute, self.workers).until(self.stop)
         })
     }
 

@@ -7,7 +7,7 @@ use dualenc_data::ImageProcessor;
 use dualenc_model::{DualEncoder, Training, parameters};
 use parameters::Which;
 
-use crate::config::{CacheDtype, RunConfig};
+use crate::config::{CacheDtype, Precision, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::image_features::ImageFeatures;
@@ -116,6 +116,14 @@ impl LockedTowers {
 /// Where a run keeps the features of its locked towers, and how; `None`: it does not.
 pub fn cache_of(config: &RunConfig) -> Option<(PathBuf, CacheDtype)> {
     config.cache.enabled.then(|| (config.cache_dir(), config.cache.dtype))
+}
+
+/// The form of a tower's features: its own, and the precision that they are computed in.
+pub(crate) fn form_of(tower: &str, compute: &Compute) -> String {
+    match compute.locked_precision {
+        Precision::F32 => tower.to_owned(),
+        precision => format!("{tower} {}", precision.name()),
+    }
 }
 
 /// The start of a store's key: the weights of a tower and `form`, its config and pooling. Two poolings of one tower may have

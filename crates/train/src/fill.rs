@@ -51,7 +51,7 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     if first.training.image.any() && first.training.text.any() {
         return refuse(&format!("`model.lock` is `{}`, no tower is locked", first.lock));
     }
-    let compute = Compute::select(&config.run.device, config.run.threads)?;
+    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let dataset = Arc::new(config.data.train.read()?);
     let evaluations = Evaluation::open_all(config)?;

@@ -13,11 +13,11 @@ use dualenc_model::{Dropout, ImageTower, parameters};
 
 use crate::chunked::{forward_chunks, one_thread};
 use crate::config::CacheDtype;
-use crate::device::Compute;
+use crate::device::{Compute, cast, dtype};
 use crate::error::TrainError;
 use crate::feature_index::Row;
 use crate::feature_store::FeatureStore;
-use crate::features::{Counts, tower_key};
+use crate::features::{Counts, form_of, tower_key};
 use crate::image_set::{ImageList, ImageSet, Views};
 use crate::stop::StopFlag;
 
@@ -55,6 +55,7 @@ impl ImageFeatures {
     /// Features of `tower`, which must be outside of the gradient graph; they end with this value.
     pub fn new(tower: ImageTower, processor: Arc<ImageProcessor>, compute: Compute, workers: usize) -> Self {
         let store = Arc::new(FeatureStore::in_memory(tower.width()));
+        let tower = cast(tower, compute.locked_precision);
         let (sets, stop) = (Arc::default(), StopFlag::default());
         Self { tower: Arc::new(tower), processor, compute, workers, store, is_kept: false, sets, stop }
     }
@@ -71,7 +72,8 @@ impl ImageFeatures {
     /// When the cache cannot be read or written.
     pub fn kept_in(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
-        let mut key = tower_key(fingerprint, &format!("{:?} {:?}", tower.config(), tower.pooling()));
+        let mut key =
+            tower_key(fingerprint, &form_of(&format!("{:?} {:?}", tower.config(), tower.pooling()), &self.compute));
         key.update(&self.processor.fingerprint());
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.width(), dtype)?);
         Ok(Self { store, is_kept: true, ..self })
@@ -262,6 +264,7 @@ impl ImageFeatures {
         let (height, width) = self.processor.output_size();
         let shape = [pixels.len() / self.image_values(), 3, height as usize, width as usize];
         let pixels = Tensor::<4>::from_data(TensorData::new(pixels, shape), &self.compute.device);
+        let pixels = pixels.cast(dtype(self.compute.locked_precision));
         let mut features = parameters::host(self.tower.forward(pixels, &Dropout::off()).pooled)?.values;
         if is_alone {
             features.truncate(self.tower.width());

@@ -15,7 +15,7 @@ use parameters::{ParamUpdate, Which};
 
 use crate::assemble::{Assembly, param_groups};
 use crate::checkpoint::{self, Checkpoint, Progress, Retention, Tensors};
-use crate::config::{Duplicates, Duration, Loss, RunConfig, changed_keys};
+use crate::config::{Duplicates, Duration, Loss, Precision, RunConfig, changed_keys};
 use crate::device::Compute;
 use crate::ema::Ema;
 use crate::encode::Encoder;
@@ -95,7 +95,10 @@ impl Run {
         for warning in config.warnings() {
             observer.on(Event::Warning(warning));
         }
-        let compute = Compute::select(&config.run.device, config.run.threads)?;
+        let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
+        if compute.on_host && [compute.precision, compute.locked_precision] != [Precision::F32; 2] {
+            observer.on(Event::Warning("the CPU is slower in less than single precision: it converts".to_owned()));
+        }
         let dir = RunDir::open(&config.run.dir, resume)?;
         checkpoint::clean(&dir.checkpoints())?;
         let found = checkpoint::newest_valid(&dir.checkpoints(), |error| {

@@ -2,10 +2,11 @@
 //! (`gradient_cache.rs`).
 
 use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 use dualenc_data::{Batch, DataError, mix};
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize, parameters};
 
+use crate::device::dtype;
 use crate::error::TrainError;
 use crate::gradient_cache;
 use crate::gradients::{ParamGradients, RowsRead};
@@ -77,19 +78,21 @@ impl LockedOutputs {
 
     /// Runs what trains over the rest of the way; `model` is the run's, with a graph or without.
     pub(crate) fn features(&self, run: &Run, model: &DualEncoder, batch: &Batch) -> Result<Features, TrainError> {
-        let dropout = &dropout(run, batch);
+        let (compute, dropout) = (&run.compute, &dropout(run, batch));
+        let model = &compute.as_trained(model);
+        let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
         let image = match &self.image {
-            Some(pooled) => model.project_image(pooled.clone()),
-            None => model.image_features(pixels(run, batch), dropout),
+            Some(pooled) => model.project_image(narrow(pooled)),
+            None => model.image_features(pixels(run, batch).cast(dtype(compute.precision)), dropout),
         };
         let (text, words) = match &self.text {
-            Some(pooled) => (model.project_text(pooled.clone()), None),
+            Some(pooled) => (model.project_text(narrow(pooled)), None),
             None => {
                 let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
                 (model.text_features(&tokens, dropout)?, Some(RowsRead::of_words(&tokens)))
             }
         };
-        Ok(Features { image, text, words })
+        Ok(Features { image: image.cast(FloatDType::F32), text: text.cast(FloatDType::F32), words })
     }
 }
 

@@ -10,11 +10,11 @@ use dualenc_model::{Dropout, TextTower, TokenSequences, parameters};
 
 use crate::chunked::forward_chunks;
 use crate::config::CacheDtype;
-use crate::device::Compute;
+use crate::device::{Compute, cast};
 use crate::error::TrainError;
 use crate::feature_index::Row;
 use crate::feature_store::FeatureStore;
-use crate::features::{Counts, tower_key};
+use crate::features::{Counts, form_of, tower_key};
 
 /// Tokens of one pass through the tower, about as many as 16 images of 65 tokens have.
 const CHUNK_TOKENS: usize = 1024;
@@ -31,7 +31,8 @@ pub struct TextFeatures {
 impl TextFeatures {
     /// Features of `tower`, which must be outside of the gradient graph; nothing is kept.
     pub fn new(tower: TextTower, compute: Compute) -> Self {
-        Self { tower: Arc::new(tower), compute, store: None }
+        let tower = Arc::new(cast(tower, compute.locked_precision));
+        Self { tower, compute, store: None }
     }
 
     /// The same, kept in `dir` from run to run under the `fingerprint` of the tower's parameters.
@@ -40,7 +41,8 @@ impl TextFeatures {
     /// When the cache cannot be read or written.
     pub fn kept_in(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
-        let key = tower_key(fingerprint, &format!("{:?} {:?}", tower.config(), tower.pooling()));
+        let key =
+            tower_key(fingerprint, &form_of(&format!("{:?} {:?}", tower.config(), tower.pooling()), &self.compute));
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.pooled_width(), dtype)?);
         Ok(Self { store: Some(store), ..self })
     }

@@ -31,7 +31,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
 pub use schema::{
     CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection,
-    LoraSection, Loss, ModelSection, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
+    LoraSection, Loss, ModelSection, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
     TrainSection,
 };
 pub use selection::Goal;

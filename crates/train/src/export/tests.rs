@@ -45,7 +45,7 @@ fn staged(name: &str, root: &Path) -> PathBuf {
 }
 
 fn opened(dir: &Path, heard: &mut Heard) -> Assembly {
-    let compute = Compute { device: Device::flex(), on_host: true, threads: 1 };
+    let compute = Compute { threads: 1, ..Compute::select("cpu", None).unwrap() };
     Assembly::from_dir(dir, &compute, heard).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
