@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{Dropout, TokenSequences, read_safetensors};
 use safetensors::SafeTensors;
 
