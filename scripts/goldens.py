@@ -10,7 +10,7 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
     .venv-goldens/bin/python scripts/goldens.py
 
 Give section names to write only those: towers dual image_families train resize decode processor pixels
-tokens ids text_families whole.
+tokens ids text_families whole losses.
 The same versions on the same machine write the same bytes.
 """
 
@@ -38,6 +38,7 @@ SECTIONS = (
     "ids",
     "text_families",
     "whole",
+    "losses",
 )
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm")
 

@@ -27,7 +27,7 @@ mod simd;
 
 pub use activation::Activation;
 pub use attention::{Sequences, attention, has_kernel};
-pub use contrastive::{PairLoss, pair_loss};
+pub use contrastive::{PairLoss, pair_loss, tiled_pair_loss};
 pub use dropout::{DropoutMask, residual};
 pub use embedding::embedding;
 pub use linear::{linear, linear3};

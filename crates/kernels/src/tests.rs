@@ -235,30 +235,42 @@ fn written_out(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Tensor<2> {
 }
 
 #[test]
-fn losses_do_not_depend_on_how_many_blocks_the_logits_are_cut_into() {
+fn losses_do_not_depend_on_how_many_tiles_the_logits_are_cut_into_nor_on_the_kernel() {
     use crate::contrastive::fused::pair_loss;
     let batch = 70;
-    let targets: Vec<_> = (0..batch).map(|n| (n, n, 1.0 / batch as f32)).collect();
+    // The last target is among those that are left out of the sums.
+    let targets = (0..batch).map(|n| (n, n, 1.0 / batch as f32)).chain([(batch - 4, batch - 1, -0.01)]);
+    let mut targets: Vec<_> = targets.collect();
+    targets.sort_unstable_by_key(|&(row, column, _)| (row, column));
     let others: Vec<_> = (0..batch - 3).map(|n| (n, n + 3)).collect();
     let losses = [
         PairLoss::Softmax { targets: targets.into(), masked: others.clone().into() },
         PairLoss::Sigmoid { positives: others.clone().into(), masked: [(2, 9), (69, 0)].into() },
     ];
     for loss in losses {
-        let run = |block_logits: usize| {
+        let run = |fused: bool, tile_logits: usize| {
             let (image, text, scale, bias) = (leaf(1, [batch, 20]), leaf(2, [batch, 20]), leaf(3, [1]), leaf(4, [1]));
-            let loss = pair_loss((&image, &text), &scale, Some(&bias), &loss, block_logits).unwrap();
+            let (embeds, has_bias) = ((&image, &text), matches!(loss, PairLoss::Sigmoid { .. }));
+            let biased = Some(&bias).filter(|_| has_bias);
+            let loss = match fused {
+                true => pair_loss(embeds, &scale, biased, &loss, tile_logits).unwrap(),
+                false => tiled_pair_loss(embeds, &scale, biased, &loss, tile_logits),
+            };
             let mut gradients = loss.backward();
             let mut all = values(loss);
             all.extend(values(image.grad_remove(&mut gradients).unwrap()));
             all.extend(values(text.grad_remove(&mut gradients).unwrap()));
             all.extend(values(scale.grad_remove(&mut gradients).unwrap()));
-            all.extend(values(bias.grad_remove(&mut gradients).unwrap()));
+            all.extend(bias.grad_remove(&mut gradients).map(values).unwrap_or_default());
+            assert_eq!(all.len(), 2 * batch * 20 + if has_bias { 3 } else { 2 });
             all
         };
-        let whole = run(usize::MAX);
+        let whole = run(true, usize::MAX);
         for rows in [1, 7, 64] {
-            assert_close(&format!("{rows} rows a block"), &run(rows * batch), &whole);
+            assert_close(&format!("{rows} rows a block"), &run(true, rows * batch), &whole);
+        }
+        for rows in [1, 9, 33, batch] {
+            assert_close(&format!("{rows} rows a tile"), &run(false, rows * batch), &whole);
         }
     }
 }
@@ -290,7 +302,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
             let scale = constant(6, [1]);
             let targets: Vec<_> = (0..700).map(|n| (n, n, 1.0 / 700.0)).collect();
             let loss = PairLoss::Softmax { targets: targets.into(), masked: [].into() };
-            let loss = pair_loss(&y, &constant(7, [700, 64]), &scale, None, &loss).unwrap();
+            let loss = pair_loss(&y, &constant(7, [700, 64]), &scale, None, &loss);
             let mut gradients = loss.clone().backward();
             let of_weight = values(weight.grad_remove(&mut gradients).unwrap());
             let gradients = [x, qkv, up, down].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));

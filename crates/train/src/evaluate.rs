@@ -13,9 +13,10 @@ use crate::config::{EvalInterval, EvalSection, RunConfig, Task};
 use crate::encode::{Embeddings, Encoder};
 use crate::error::TrainError;
 use crate::image_set::ImageList;
+use crate::loss::Objective;
 use crate::metrics::EvalRecord;
 use crate::observer::{Event, Observer};
-use crate::pooled_loss::{Objective, Pools};
+use crate::pooled_loss::Pools;
 use crate::retrieval::RetrievalRanks;
 use crate::zero_shot::{classifier, figures, normalize_rows, prompts};
 

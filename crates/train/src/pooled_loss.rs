@@ -7,34 +7,11 @@ use dualenc_data::{Dataset, EpochOrder};
 use dualenc_model::{DualEncoder, parameters};
 use serde_json::{Map, Value, json};
 
-use crate::config::{Duplicates, Loss, RunConfig};
 use crate::error::TrainError;
-use crate::loss::{PairIds, contrastive_loss};
+use crate::loss::{Objective, PairIds, contrastive_loss};
 
 /// Seed of the choice of pools: any, as long as it stays the same for all runs (ASCII `pool`).
 const POOL_SEED: u64 = 0x706f_6f6c;
-
-/// What a run minimises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Objective {
-    /// Which loss.
-    pub loss: Loss,
-    /// What equal captions and images are to each other.
-    pub duplicates: Duplicates,
-}
-
-impl Default for Objective {
-    /// InfoNCE as the reference computes it, for models that no run of this program made.
-    fn default() -> Self {
-        Self { loss: Loss::Softmax, duplicates: Duplicates::Ignore }
-    }
-}
-
-impl From<&RunConfig> for Objective {
-    fn from(config: &RunConfig) -> Self {
-        Self { loss: config.train.loss, duplicates: config.train.duplicates }
-    }
-}
 
 /// Pairs in pools.
 #[derive(Debug)]
@@ -68,6 +45,8 @@ impl Pools {
         text_row: impl Fn(usize) -> &'e [f32],
     ) -> Result<Map<String, Value>, TrainError> {
         let (device, ids) = (model.device(), dataset.caption_ids());
+        // Soft targets are a means of training: with them no model's loss is near 0.
+        let objective = Objective { label_smoothing: 0.0, ..objective };
         let (mut loss, mut image_hits, mut text_hits) = (0.0, 0, 0);
         let pools = self.order.chunks_exact(self.size);
         let (num_pools, num_left_out) = (pools.len(), pools.remainder().len());
@@ -86,11 +65,10 @@ impl Pools {
             };
             let scores = parameters::host(image_embeds.clone().matmul(text_embeds.clone().transpose()))?.values;
             let found = contrastive_loss(
-                objective.loss,
-                objective.duplicates,
+                objective,
                 (image_embeds, text_embeds),
                 model.logit_scale.val(),
-                model.logit_bias.as_ref().map(Param::val).filter(|_| objective.loss == Loss::Sigmoid),
+                model.logit_bias.as_ref().map(Param::val),
                 &pairs,
             );
             loss += parameters::host(found.loss)?.values.iter().map(|&value| f64::from(value)).sum::<f64>();

@@ -15,7 +15,7 @@ use parameters::{ParamUpdate, Which};
 
 use crate::assemble::{Assembly, param_groups};
 use crate::checkpoint::{self, Checkpoint, Progress, Retention, Tensors};
-use crate::config::{Duplicates, Duration, Loss, Precision, RunConfig, changed_keys};
+use crate::config::{Duration, Precision, RunConfig, changed_keys};
 use crate::device::Compute;
 use crate::ema::Ema;
 use crate::encode::Encoder;
@@ -25,7 +25,7 @@ use crate::features::{LockedFingerprints, LockedTowers, cache_of};
 use crate::files::write_whole;
 use crate::gradients::ParamGradients;
 use crate::image_set::{ImageSet, views_of};
-use crate::loss::PairIds;
+use crate::loss::{Objective, PairIds};
 use crate::metrics::MetricsLog;
 use crate::observer::{Event, Observer};
 use crate::optim::AdamW;
@@ -54,8 +54,7 @@ pub(crate) struct Run {
     learning_rate: LearningRate,
     stages: Stages,
     pub seed: u64,
-    pub loss: Loss,
-    pub duplicates: Duplicates,
+    pub objective: Objective,
     pub compute: Compute,
     /// Height and width of the processed images.
     pub image_size: (u32, u32),
@@ -156,8 +155,7 @@ impl Run {
                 schedule: config.train.schedule,
             },
             seed: config.run.seed,
-            loss: config.train.loss,
-            duplicates: config.train.duplicates,
+            objective: config.into(),
             image_size: assembly.processor.output_size(),
             image_set: None,
             locked: LockedTowers::none(),

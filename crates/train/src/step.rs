@@ -100,8 +100,7 @@ impl LockedOutputs {
 pub(crate) fn loss(run: &Run, batch: &Batch, image: Tensor<2>, text: Tensor<2>) -> BatchLoss {
     let model = &run.model;
     contrastive_loss(
-        run.loss,
-        run.duplicates,
+        run.objective,
         (normalize(image), normalize(text)),
         model.logit_scale.val(),
         model.logit_bias.as_ref().map(Param::val),

@@ -8,8 +8,8 @@ use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TokenSequences, TowerLock,
     TowerOptions, build_from_towers, image_tower_from, normalize, parameters,
 };
-use dualenc_train::config::{Duplicates, Loss, TrainSection};
-use dualenc_train::{AdamW, Compute, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread};
+use dualenc_train::config::TrainSection;
+use dualenc_train::{AdamW, Compute, Objective, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread};
 use serde_json::{Value, json};
 
 use crate::Work;
@@ -127,8 +127,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         let image_embeds = normalize(Tensor::<2>::from_data(image_embeds.clone(), &compute.device.clone().autodiff()));
         let text_embeds = normalize(model.text_features(&tokens, &Dropout::off())?);
         let scale = model.logit_scale.val();
-        let loss =
-            contrastive_loss(Loss::Softmax, Duplicates::Ignore, (image_embeds, text_embeds), scale, None, &pairs);
+        let loss = contrastive_loss(Objective::default(), (image_embeds, text_embeds), scale, None, &pairs);
         let mut gradients = loss.loss.backward();
         let gradients =
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
@@ -178,7 +177,7 @@ pub fn infonce() -> Result<Work, Box<dyn Error>> {
     let pairs = distinct_pairs(BATCH);
     let round = move || {
         let embeds = (image.clone(), text.clone());
-        let loss = contrastive_loss(Loss::Softmax, Duplicates::Ignore, embeds, scale.clone(), None, &pairs);
+        let loss = contrastive_loss(Objective::default(), embeds, scale.clone(), None, &pairs);
         let gradients = loss.loss.backward();
         for gradient in [image.grad(&gradients), text.grad(&gradients)] {
             std::hint::black_box(gradient.ok_or("an embedding has no gradient")?);

@@ -213,7 +213,10 @@ impl RunConfig {
         use schema::default;
         if self.model.init.is_none() {
             self.model.embed_dim.get_or_insert(default::EMBED_DIM);
-            self.model.logit_scale_init.get_or_insert(LOGIT_SCALE_INIT);
+            self.model.logit_scale_init.get_or_insert(match self.train.loss {
+                Loss::Softmax => LOGIT_SCALE_INIT,
+                Loss::Sigmoid => default::SIGMOID_LOGIT_SCALE_INIT,
+            });
         }
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);

@@ -48,6 +48,9 @@ fn the_base_is_valid_and_fills_in_its_defaults() {
     assert_eq!(config.model.lock.to_string(), "LU");
     assert_eq!(config.model.embed_dim, Some(512));
     assert_eq!(config.model.logit_scale_init, Some(2.6592));
+    let sigmoid = load(BASE, &["train.loss=sigmoid"]).unwrap();
+    assert_eq!((sigmoid.model.logit_scale_init, sigmoid.train.logit_bias_init), (Some(10.0_f64.ln()), Some(-10.0)));
+    assert_eq!(load(BASE, &["train.label_smoothing=0.1"]).unwrap().train.label_smoothing, 0.1);
     assert_eq!(config.duration(), Duration::Epochs(20));
     assert_eq!(config.train.logit_scale_max, 100.0_f64.ln());
     assert_eq!(config.cache_dir(), Path::new("/project/runs/emoji/cache"));
@@ -84,6 +87,7 @@ text_projection = { locked = true }
 max_tokens = 32
 shuffle = false
 captions = "one"
+word_dropout = 0.125
 workers = 1
 max_bad_fraction = 0
 

@@ -24,6 +24,11 @@ pub struct DataSection {
     /// Default `all` (the reference example's rows are pairs).
     #[serde(default)]
     pub captions: CaptionMode,
+    /// Probability, from 0 to less than 1, with which each word of a training caption is left out, drawn anew each epoch; one word
+    /// always stays (word dropout: Iyyer et al., ACL 2015). Words are what white space parts. A locked text tower then
+    /// needs `cache.enabled = false`. Default 0.
+    #[serde(default)]
+    pub word_dropout: f64,
     /// Threads that read and decode images. Default: as many as the machine has cores.
     pub workers: Option<usize>,
     /// Share of the samples that may be unreadable, from 0 to 1; beyond it the run stops. Default 0.01.

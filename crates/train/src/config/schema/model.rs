@@ -47,7 +47,8 @@ pub struct ModelSection {
     /// position embeddings.
     pub image_size: Option<usize>,
     /// Initial `logit_scale`, the logarithm of the inverse temperature. Default 2.6592 = ln(1 / 0.07)
-    /// (`logit_scale_init_value` of VisionTextDualEncoder); with `init`, the value found there.
+    /// (`logit_scale_init_value` of VisionTextDualEncoder), and 2.3026 = ln 10 of the sigmoid loss (SigLIP, arXiv:2303.15343,
+    /// sec. 3.2); with `init`, the value found there.
     pub logit_scale_init: Option<f64>,
     /// Dropout probability of the image tower while it trains, hidden and attention alike. Default: the tower's own
     /// `hidden_dropout_prob` and `attention_probs_dropout_prob`.

@@ -47,12 +47,18 @@ pub struct TrainSection {
     /// The contrastive loss. Default `softmax`.
     #[serde(default)]
     pub loss: Loss,
+    /// Share of each target's mass that is spread evenly over the batch, masked pairs left out, as PyTorch's `cross_entropy`
+    /// takes it, in both directions; from 0 to less than 1. Default 0; only with `loss = "softmax"`.
+    #[serde(default)]
+    pub label_smoothing: f64,
     /// Largest global norm of the gradient; 0 turns clipping off. Default 1.0 (`max_grad_norm` of the reference, and
     /// big_vision's LiT recipe).
     #[serde(default = "default::clip_grad_norm")]
     pub clip_grad_norm: f64,
     /// What an image of the batch and another pair's caption are to each other when the data list that caption for the
-    /// image: so it is with equal images, with equal captions, and with images that share captions. Default `positives`.
+    /// image: so it is with equal images, with equal captions, and with images that share captions. Captions are equal whatever
+    /// their case, the form of their characters (Unicode's NFKC), their white space and the `. , ; : ! ? 。 、` at their end.
+    /// Each step's metrics count the images concerned, `num_duplicates`. Default `positives`.
     #[serde(default)]
     pub duplicates: Duplicates,
     /// `logit_scale` is cut to this after each update. Default ln 100 = 4.6052 (CLIP, arXiv:2103.00020, sec. 2.5).

@@ -60,6 +60,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     data::data(config, &mut rules);
     data::augment(config, &mut rules);
     train::optimiser(config, &mut rules);
+    train::loss(config, &mut rules);
     train::duration(config, &mut rules);
     checkpoint::checkpoint(config, &mut rules);
     rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");

@@ -59,6 +59,16 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     }
 }
 
+pub(super) fn loss(config: &RunConfig, rules: &mut Rules) {
+    const KEY: &str = "train.label_smoothing";
+    let smoothing = config.train.label_smoothing;
+    rules.check((0.0..1.0).contains(&smoothing), KEY, smoothing, "0 or more and less than 1", "");
+    if smoothing != 0.0 && config.train.loss == Loss::Sigmoid {
+        let message = format!("`{KEY}` is {smoothing}, and `train.loss` is `sigmoid`, whose targets are not smoothed");
+        rules.refuse(KEY, &["train.loss"], message, "leave it out, or write `loss = \"softmax\"`");
+    }
+}
+
 pub(super) fn duration(config: &RunConfig, rules: &mut Rules) {
     let train = &config.train;
     match (train.epochs, train.steps) {

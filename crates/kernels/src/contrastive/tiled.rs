@@ -1,0 +1,206 @@
+//! Both losses in Burn's own operations, for every device: no matrix larger than a tile, and nothing of the tiles in the graph.
+//! Their gradients are constants of it.
+
+use std::ops::Range;
+
+use burn::tensor::activation::sigmoid;
+use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
+
+use super::PairLoss;
+
+/// [`pair_loss`](super::pair_loss) in Burn's own operations, in tiles of at most `tile_logits` logits or of one row.
+pub fn tiled_pair_loss(
+    (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
+    logit_scale: &Tensor<1>,
+    logit_bias: Option<&Tensor<1>>,
+    loss: &PairLoss,
+    tile_logits: usize,
+) -> Tensor<1> {
+    let [batch, _] = image_embeds.dims();
+    let image = image_embeds.clone().without_autodiff();
+    let pass = Pass {
+        text: text_embeds.clone().without_autodiff(),
+        scale: logit_scale.clone().without_autodiff().exp(),
+        bias: logit_bias.map(|bias| bias.clone().without_autodiff()),
+        device: image.device(),
+        image,
+        batch,
+        tile_rows: (tile_logits / batch.max(1)).clamp(1, batch.max(1)),
+        tracked: image_embeds.is_autodiff() || text_embeds.is_autodiff() || logit_scale.is_autodiff(),
+    };
+    let outcome = match loss {
+        PairLoss::Softmax { targets, masked } => {
+            let curved = pass.softmax(masked);
+            pass.with_targets(curved, targets)
+        }
+        PairLoss::Sigmoid { positives, masked } => {
+            // log sigmoid(z) = log sigmoid(-z) + z: a pair that matches differs from one that does not by its logit.
+            let share = (batch as f32).recip();
+            let pairs = (0..batch).map(|pair| (pair, pair)).chain(positives.iter().copied());
+            let targets: Vec<_> = pairs.map(|(row, column)| (row, column, share)).collect();
+            pass.with_targets(pass.sigmoid(masked), &targets)
+        }
+    };
+    let Some(Gradients { image, text, bias }) = outcome.gradients else { return outcome.loss };
+    // A logit less its bias is proportional to the scale, and linear in the embeddings.
+    let scale = (pass.image.clone() * image.clone()).sum();
+    let mut surrogate =
+        (image_embeds.clone() * image).sum() + (text_embeds.clone() * text).sum() + logit_scale.clone() * scale;
+    if let Some((tracked, gradient)) = logit_bias.zip(bias) {
+        surrogate = surrogate + tracked.clone() * gradient;
+    }
+    // Its value is taken away again; its gradients stay.
+    let value = surrogate.clone().without_autodiff();
+    surrogate - value + outcome.loss
+}
+
+/// The loss, and its gradients where they are asked for. Those of the embeddings `[batch, dim]` come by the cosines until
+/// [`Pass::with_targets`] multiplies them by the scale.
+struct Outcome {
+    loss: Tensor<1>,
+    gradients: Option<Gradients>,
+}
+
+struct Gradients {
+    image: Tensor<2>,
+    text: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+/// Everything without gradients.
+struct Pass {
+    image: Tensor<2>,
+    text: Tensor<2>,
+    scale: Tensor<1>,
+    bias: Option<Tensor<1>>,
+    device: Device,
+    batch: usize,
+    tile_rows: usize,
+    tracked: bool,
+}
+
+impl Pass {
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (batch, each) = (self.batch, self.tile_rows);
+        (0..batch.div_ceil(each)).map(move |tile| tile * each..batch.min((tile + 1) * each))
+    }
+
+    /// The logits `[rows, batch]` of some images, those of `masked` at minus infinity.
+    fn logits(&self, rows: &Range<usize>, masked: &[(usize, usize)]) -> Tensor<2> {
+        let images = self.image.clone().slice(rows.clone());
+        let mut logits = images.matmul(self.text.clone().transpose()) * self.scale.clone().unsqueeze();
+        if let Some(bias) = &self.bias {
+            logits = logits + bias.clone().unsqueeze();
+        }
+        let from = masked.partition_point(|pair| pair.0 < rows.start);
+        let masked = &masked[from..masked.partition_point(|pair| pair.0 < rows.end)];
+        if masked.is_empty() {
+            return logits;
+        }
+        let places = masked.iter().map(|&(row, column)| (row - rows.start) * self.batch + column);
+        let infinite = Tensor::full([masked.len()], f32::NEG_INFINITY, &self.device);
+        let flat: Tensor<1> = logits.reshape([rows.len() * self.batch]);
+        flat.select_assign(0, self.indices(places), infinite, IndexingUpdateOp::Add).reshape([rows.len(), self.batch])
+    }
+
+    /// (mean logsumexp of the rows + mean logsumexp of the columns) / 2.
+    fn softmax(&self, masked: &[(usize, usize)]) -> Outcome {
+        let mut row_sums = Vec::new();
+        // Sums of exponentials of the columns so far, relative to their maxima.
+        let mut tops = Tensor::<2>::full([1, self.batch], f32::MIN, &self.device);
+        let mut sums = Tensor::<2>::zeros([1, self.batch], &self.device);
+        let mut whole = None;
+        for rows in self.tiles() {
+            let logits = self.logits(&rows, masked);
+            let top = logits.clone().max_dim(1);
+            row_sums.push((logits.clone() - top.clone()).exp().sum_dim(1).log() + top);
+            let top = tops.clone().max_pair(logits.clone().max_dim(0));
+            sums = sums * (tops - top.clone()).exp() + (logits.clone() - top.clone()).exp().sum_dim(0);
+            tops = top;
+            // One tile serves the gradient too; of several, each is computed again.
+            whole = (self.tracked && rows.len() == self.batch).then_some(logits);
+        }
+        let (row_sums, column_sums) = (Tensor::cat(row_sums, 0), sums.log() + tops);
+        let loss = (row_sums.clone().mean() + column_sums.clone().mean()) * 0.5;
+        let share = 0.5 / self.batch as f64;
+        let gradients = self.tracked.then(|| {
+            self.gradients(|rows| {
+                let logits = whole.take().unwrap_or_else(|| self.logits(rows, masked));
+                let over_texts = (logits.clone() - row_sums.clone().slice(rows.clone())).exp();
+                (over_texts + (logits - column_sums.clone()).exp()) * share
+            })
+        });
+        Outcome { loss, gradients }
+    }
+
+    /// - sum of log sigmoid(-logit) / batch: no pair matches.
+    fn sigmoid(&self, masked: &[(usize, usize)]) -> Outcome {
+        let share = 1.0 / self.batch as f64;
+        let mut loss = Tensor::zeros([1], &self.device);
+        let mut bias = Tensor::zeros([1], &self.device);
+        let mut slopes = |rows: &Range<usize>| {
+            let logits = self.logits(rows, masked);
+            let losses = logits.clone().clamp_min(0.0) + logits.clone().abs().neg().exp().log1p();
+            loss = loss.clone() + losses.sum() * share;
+            let slopes = sigmoid(logits) * share;
+            bias = bias.clone() + slopes.clone().sum();
+            slopes
+        };
+        let gradients = match self.tracked {
+            true => Some(self.gradients(slopes)),
+            false => {
+                self.tiles().for_each(|rows| drop(slopes(&rows)));
+                None
+            }
+        };
+        let gradients = gradients.map(|gradients| Gradients { bias: self.bias.is_some().then_some(bias), ..gradients });
+        Outcome { loss, gradients }
+    }
+
+    /// From the derivatives of the logits of each tile to the gradients of the embeddings, by the cosines.
+    fn gradients(&self, mut slopes: impl FnMut(&Range<usize>) -> Tensor<2>) -> Gradients {
+        let mut image = Vec::new();
+        let mut text = self.text.zeros_like();
+        for rows in self.tiles() {
+            let slopes = slopes(&rows);
+            image.push(slopes.clone().matmul(self.text.clone()));
+            text = text + slopes.transpose().matmul(self.image.clone().slice(rows));
+        }
+        Gradients { image: Tensor::cat(image, 0), text, bias: None }
+    }
+
+    /// Takes the targets' multiples of their logits from the loss; at most a batch of them at once.
+    fn with_targets(&self, Outcome { mut loss, mut gradients }: Outcome, targets: &[(usize, usize, f32)]) -> Outcome {
+        for targets in targets.chunks(self.batch.max(1)) {
+            let factors: Vec<f32> = targets.iter().map(|target| target.2).collect();
+            let factors = Tensor::<2>::from_data(TensorData::new(factors, [targets.len(), 1]), &self.device);
+            let rows = self.indices(targets.iter().map(|target| target.0));
+            let columns = self.indices(targets.iter().map(|target| target.1));
+            let images = self.image.clone().select(0, rows.clone()) * factors.clone();
+            let texts = self.text.clone().select(0, columns.clone());
+            loss = loss - (images.clone() * texts.clone()).sum() * self.scale.clone();
+            if let Some(bias) = &self.bias {
+                loss = loss - factors.clone().sum() * bias.clone();
+            }
+            if let Some(Gradients { image, text, bias }) = &mut gradients {
+                let add = IndexingUpdateOp::Add;
+                *image = image.clone().select_assign(0, rows, (texts * factors.clone()).neg(), add);
+                *text = text.clone().select_assign(0, columns, images.neg(), add);
+                *bias = bias.take().map(|bias| bias - factors.sum());
+            }
+        }
+        let scaled = |gradient: Tensor<2>| gradient * self.scale.clone().unsqueeze();
+        let gradients = gradients.map(|Gradients { image, text, bias }| Gradients {
+            image: scaled(image),
+            text: scaled(text),
+            bias,
+        });
+        Outcome { loss, gradients }
+    }
+
+    fn indices(&self, places: impl Iterator<Item = usize>) -> Tensor<1, Int> {
+        let places: Vec<i64> = places.map(|place| place as i64).collect();
+        let count = places.len();
+        Tensor::from_data(TensorData::new(places, [count]), &self.device)
+    }
+}
