@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::caption_identity::caption_id;
 use crate::error::DataError;
 use crate::image_ref::ImageRef;
 use crate::order::mix;
@@ -183,22 +184,11 @@ impl Dataset {
         *hasher.finalize().as_bytes()
     }
 
-    /// For each caption a number that equal captions share, whatever their case and white space; the first 8 bytes of
-    /// the BLAKE3 of the normalised text, so it can be compared between data sets.
+    /// For each caption a number that equal captions share, whatever their case, the form of their characters (Unicode's
+    /// NFKC), their white space and the punctuation at their end. It can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
-        let identify = |caption: &Caption| {
-            let mut normalised = String::with_capacity(caption.text.len());
-            for word in caption.text.split_whitespace() {
-                if !normalised.is_empty() {
-                    normalised.push(' ');
-                }
-                normalised.push_str(&word.to_lowercase());
-            }
-            let hash = blake3::hash(normalised.as_bytes());
-            hash.as_bytes()[..8].iter().rev().fold(0, |id, &byte| id << 8 | u64::from(byte))
-        };
-        self.captions.iter().map(identify).collect()
+        self.captions.iter().map(|caption| caption_id(&caption.text)).collect()
     }
 
     /// Checks that every image file is there, in parallel, and names the first `limit` that are not.

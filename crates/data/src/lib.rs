@@ -8,6 +8,7 @@
 
 mod augment;
 mod bad;
+mod caption_identity;
 mod class_folder;
 mod coco;
 mod csv;
@@ -36,6 +37,7 @@ mod tokenizer_settings;
 mod tokens;
 mod vocabulary_files;
 mod webdataset;
+mod word_dropout;
 
 pub use crate::augment::{Augment, View};
 pub use crate::bad::{BadImages, BadSamplePolicy, Skipped};

@@ -343,7 +343,7 @@ fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
         })?;
         match loaded {
             Ok(image) => {
-                let tokens = options.tokens.encode(dataset, pair.caption)?;
+                let tokens = options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?;
                 return Ok(Sample { job, pair, image, tokens, bad });
             }
             Err(DataError::Image { key, source }) => {

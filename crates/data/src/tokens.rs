@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
+use crate::order::mix;
 use crate::tokenizer::{Encoded, Tokenizer};
+use crate::word_dropout::{WORDS, drop_words};
 
 /// Up to this many captions are tokenised once up front; at 16 tokens each the table then takes 256 MiB. Beyond, they
 /// are tokenised as batches are made.
@@ -173,34 +175,44 @@ impl TokenTable {
 pub enum Tokens {
     /// Tokenised up front.
     Table(Arc<TokenTable>),
-    /// Tokenised as batches are made.
-    Tokenizer(Arc<Tokenizer>),
+    /// Tokenised as batches are made, with this probability for each word of a caption to be left out, from 0 (none) to less
+    /// than 1.
+    Tokenizer(Arc<Tokenizer>, f64),
 }
 
 impl Tokens {
-    /// Tokenises all captions of `dataset` now, unless there are millions of them.
+    /// Tokenises all captions of `dataset` now, unless there are millions of them or `word_dropout`, a probability, makes others of
+    /// them in each epoch.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] for the first caption that cannot be tokenised.
-    pub fn prepare(tokenizer: Arc<Tokenizer>, dataset: &Dataset, workers: usize) -> Result<Self, DataError> {
-        if dataset.captions.len() > MAX_TABLE_CAPTIONS {
-            return Ok(Self::Tokenizer(tokenizer));
+    pub fn prepare(
+        tokenizer: Arc<Tokenizer>,
+        dataset: &Dataset,
+        word_dropout: f64,
+        workers: usize,
+    ) -> Result<Self, DataError> {
+        if word_dropout > 0.0 || dataset.captions.len() > MAX_TABLE_CAPTIONS {
+            return Ok(Self::Tokenizer(tokenizer, word_dropout));
         }
         let texts: Vec<&str> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
         Ok(Self::Table(Arc::new(TokenTable::build(&tokenizer, &texts, workers)?)))
     }
 
-    /// The sequence of caption `index`.
+    /// The sequence of caption `index` in `epoch`: a pure function of (seed, epoch, index).
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if it cannot be tokenised.
-    pub fn encode(&self, dataset: &Dataset, index: usize) -> Result<Encoded, DataError> {
+    pub fn encode(&self, dataset: &Dataset, index: usize, seed: u64, epoch: u64) -> Result<Encoded, DataError> {
         match self {
             Self::Table(table) => {
                 let (ids, type_ids) = table.get(index);
                 Ok(Encoded { ids: ids.to_vec(), type_ids: type_ids.to_vec(), cut: false })
             }
-            Self::Tokenizer(tokenizer) => tokenizer.encode(&dataset.captions[index].text),
+            Self::Tokenizer(tokenizer, word_dropout) => {
+                let key = mix(seed, &[WORDS, epoch, index as u64]);
+                tokenizer.encode(&drop_words(&dataset.captions[index].text, *word_dropout, key))
+            }
         }
     }
 }

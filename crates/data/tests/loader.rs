@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use dualenc_data::{
     Augment, BadImages, BadSamplePolicy, Batch, CaptionMode, ContentHash, ImageRef, KeptImages, LoaderOptions,
-    PairLoader, Parts, load_pixels,
+    PairLoader, Parts, Tokenizer, Tokens, load_pixels,
 };
 
 use crate::support::{options, write_dataset};
@@ -61,6 +61,29 @@ fn views_differ_by_epoch_and_not_by_worker_or_start() {
     assert_eq!(whole[0].pixels.len(), plain[0].pixels.len());
     let resumed = all(LoaderOptions { workers: 4, start_step: 1, num_steps: 1, ..options });
     assert_equal(&resumed[0], &whole[1]);
+}
+
+#[test]
+fn words_are_left_out_by_seed_epoch_and_caption_and_not_by_worker_or_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 8, 1, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 8, false);
+    options.num_steps = 3;
+    let plain = all(options.clone());
+    let tokenizer = Arc::new(Tokenizer::from_dir(dir.path(), 8).unwrap());
+    options.tokens = Tokens::prepare(tokenizer, &options.dataset, 0.4, 2).unwrap();
+    let whole = all(LoaderOptions { workers: 1, ..options.clone() });
+    let length = |batch: &Batch| batch.tokens.ids.iter().map(Vec::len).sum::<usize>();
+    assert!(length(&whole[0]) < length(&plain[0]), "{:?}", whole[0].tokens);
+    assert_ne!(whole[0].tokens, whole[1].tokens);
+    // The special tokens stay, and something between them.
+    assert!(
+        whole.iter().flat_map(|batch| &batch.tokens.ids).all(|ids| ids.len() > 2 && ids[0] == 2 && ids.ends_with(&[3]))
+    );
+    let resumed = all(LoaderOptions { workers: 4, start_step: 1, num_steps: 2, ..options.clone() });
+    resumed.iter().zip(&whole[1..]).for_each(|(resumed, whole)| assert_equal(resumed, whole));
+    options.plan.seed += 1;
+    assert_ne!(all(options)[0].tokens, whole[0].tokens);
 }
 
 #[test]

@@ -87,7 +87,7 @@ pub fn write_dataset(dir: &Path, count: u32, captions: u32, bad: &[u32]) -> Data
 pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usize, shuffle: bool) -> LoaderOptions {
     write_vocabulary(dir);
     let tokenizer = Arc::new(Tokenizer::from_dir(dir, 8).unwrap());
-    let tokens = Tokens::prepare(tokenizer, &dataset, 2).unwrap();
+    let tokens = Tokens::prepare(tokenizer, &dataset, 0.0, 2).unwrap();
     LoaderOptions {
         plan: Plan { seed: 42, batch_size, len: dataset.num_pairs(mode), shuffle },
         dataset: Arc::new(dataset),

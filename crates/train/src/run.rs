@@ -110,7 +110,7 @@ impl Run {
         tell_dataset(&dataset, observer);
         let assembly = Assembly::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config)?;
-        let tokens = Tokens::prepare(Arc::clone(&assembly.tokenizer), &dataset, workers)?;
+        let tokens = Tokens::prepare(Arc::clone(&assembly.tokenizer), &dataset, config.data.word_dropout, workers)?;
         tell_cut(&tokens, &assembly.tokenizer, &dataset, observer);
 
         let pairs = dataset.num_pairs(config.data.captions);

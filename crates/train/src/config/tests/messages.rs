@@ -353,6 +353,35 @@ run.toml:14:19: `train.logit_bias_init` is given, and `train.loss` is `softmax`,
 }
 
 #[test]
+fn smoothing_out_of_range_and_without_its_loss() {
+    let edit = |more: &str| errors(&[("epochs = 20", &format!("epochs = 20\n{more}"))], &[]);
+    assert_eq!(
+        edit("label_smoothing = 1"),
+        r#"1 problem in the config `run.toml`
+run.toml:14:19: `train.label_smoothing` is 1, expected 0 or more and less than 1"#
+    );
+    assert_eq!(
+        edit("label_smoothing = 0.1\nloss = \"sigmoid\""),
+        r#"1 problem in the config `run.toml`
+run.toml:14:19: `train.label_smoothing` is 0.1, and `train.loss` is `sigmoid`, whose targets are not smoothed
+  help: leave it out, or write `loss = "softmax"`"#
+    );
+}
+
+#[test]
+fn words_dropped_from_captions_whose_features_are_kept() {
+    let found = errors(&[("\"LU\"", "\"LL\""), ("[train]", "[data]\nword_dropout = 0.1\n\n[train]")], &[]);
+    assert_eq!(
+        found,
+        r#"1 problem in the config `run.toml`
+run.toml:13:16: `data.word_dropout` is 0.1, but the text tower is locked and its features are computed once and kept: hardly a caption comes twice with the same words
+  help: set `cache.enabled = false` to run the tower anew in every epoch, or leave it out"#
+    );
+    let found = errors(&[("[train]", "[data]\nword_dropout = 1\n\n[train]")], &[]);
+    assert!(found.contains("`data.word_dropout` is 1, expected 0 or more and less than 1"), "{found}");
+}
+
+#[test]
 fn an_evaluation_without_its_images() {
     let found = errors(&[("images = \"data/heldout\"\n", "")], &[]);
     assert_eq!(
