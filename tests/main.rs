@@ -7,6 +7,7 @@ mod cache;
 mod evaluate;
 mod families;
 mod faults;
+mod guards;
 mod inspect;
 mod locks;
 mod precision;

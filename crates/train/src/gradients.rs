@@ -134,32 +134,52 @@ impl ParamGradients {
         }
     }
 
-    /// The global L2 norm of the gradients, before clipping.
+    /// The L2 norms of the gradients, before clipping.
     ///
     /// # Errors
     /// When the device cannot hand its data over.
-    pub fn norm(&self) -> Result<f64, ModelError> {
-        let mut squares = 0.0;
-        let mut on_device = Vec::new();
-        for gradient in self.by_path.values() {
+    pub fn norms(&self) -> Result<GradientNorms, ModelError> {
+        let mut squares: BTreeMap<&str, f64> = BTreeMap::new();
+        let (mut parts_on_device, mut on_device) = (Vec::new(), Vec::new());
+        for (path, gradient) in &self.by_path {
+            let part = path.split_once('.').map_or(path.as_str(), |(part, _)| part);
+            let of_part = squares.entry(part).or_default();
             match gradient {
                 Gradient::Host(values) => {
                     let chunks: Vec<f64> = values.par_chunks(SUM_CHUNK).map(sum_of_squares).collect();
-                    squares += chunks.iter().sum::<f64>();
+                    *of_part += chunks.iter().sum::<f64>();
                 }
                 Gradient::HostRows { values, width, read } => {
                     let row = |&row: &usize| sum_of_squares(&values[row * width..][..*width]);
-                    squares += read.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
+                    *of_part += read.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
                 }
-                Gradient::Device(tensor) => on_device.push(tensor.as_ref().clone().square().sum()),
+                Gradient::Device(tensor) => {
+                    parts_on_device.push(part);
+                    on_device.push(tensor.as_ref().clone().square().sum());
+                }
             }
         }
         if !on_device.is_empty() {
             let sums = parameters::host(Tensor::cat(on_device, 0))?.values;
-            squares += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+            for (part, sum) in parts_on_device.into_iter().zip(sums) {
+                *squares.entry(part).or_default() += f64::from(sum);
+            }
         }
-        Ok(squares.sqrt())
+        let all = squares.values().sum::<f64>().sqrt();
+        Ok(GradientNorms {
+            all,
+            by_part: squares.into_iter().map(|(part, sum)| (part.to_owned(), sum.sqrt())).collect(),
+        })
     }
+}
+
+/// L2 norms of the gradients of a step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GradientNorms {
+    /// Of all together.
+    pub all: f64,
+    /// Of each part of the model, such as `text_tower`: the first word of its parameters' paths.
+    pub by_part: BTreeMap<String, f64>,
 }
 
 fn sum_of_squares(values: &[f32]) -> f64 {

@@ -1,10 +1,11 @@
 //! `metrics.jsonl`: one JSON object a line, each step once, whatever happened in between.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::Goal;
@@ -12,7 +13,7 @@ use crate::error::TrainError;
 use crate::files::write_whole;
 
 /// A training line.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainRecord {
     /// Updates done, from 1.
     pub step: u64,
@@ -22,12 +23,21 @@ pub struct TrainRecord {
     pub samples_seen: u64,
     /// Before the update.
     pub loss: f64,
+    /// The least loss of this batch to a model that tells no two of its pairs apart.
+    pub chance_loss: f64,
     /// Of the update.
     pub learning_rate: f64,
     /// The factor of the cosines, `exp` of the parameter, before the update.
     pub logit_scale: f64,
     /// Global L2 norm before clipping.
     pub grad_norm: f64,
+    /// The same of each part that trains: `image_tower`, `text_tower`, `image_projection`, `text_projection`, `logit_scale`,
+    /// `logit_bias`.
+    pub grad_norms: BTreeMap<String, f64>,
+    /// How far the image embeddings of the batch lie apart: 1 less their mean cosine; 0 where all are equal.
+    pub image_spread: f64,
+    /// The same of the text embeddings.
+    pub text_spread: f64,
     /// Images for which the batch holds another pair's caption that is true of them too.
     pub num_duplicates: usize,
     /// Wall-clock speed of this step; the one figure that is not reproducible.
@@ -49,6 +59,26 @@ pub struct EvalRecord {
     /// CLIP_benchmark's names.
     #[serde(flatten)]
     pub metrics: Map<String, Value>,
+}
+
+/// A line about something that goes wrong without being an error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WarningRecord {
+    /// Updates done.
+    pub step: u64,
+    /// Such as `loss-at-chance`; each comes once a run.
+    pub name: String,
+    /// What was seen and what to change.
+    pub message: String,
+}
+
+/// What a run that goes on wants to know of its log.
+#[derive(Debug, Default)]
+pub struct Lines {
+    /// The last training lines, oldest first.
+    pub last_steps: VecDeque<TrainRecord>,
+    /// Every warning.
+    pub warnings: Vec<WarningRecord>,
 }
 
 /// A record with the word that tells its kind, in front.
@@ -97,6 +127,31 @@ impl MetricsLog {
     /// When the file cannot be written.
     pub fn eval(&mut self, record: &EvalRecord) -> Result<(), TrainError> {
         self.append(&Line { kind: "eval", record })
+    }
+
+    /// Appends a warning.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn warning(&mut self, record: &WarningRecord) -> Result<(), TrainError> {
+        self.append(&Line { kind: "warning", record })
+    }
+
+    /// The last `steps` training lines, and all warnings. Lines of older versions, which lack a figure, are passed over.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn lines(&self, steps: usize) -> Result<Lines, TrainError> {
+        let text = fs::read_to_string(&self.path).map_err(TrainError::read(&self.path))?;
+        let mut lines = Lines::default();
+        for line in text.lines() {
+            if line.starts_with("{\"kind\":\"warning\"") {
+                lines.warnings.extend(serde_json::from_str::<WarningRecord>(line));
+            }
+        }
+        let train = text.lines().rev().filter(|line| line.starts_with("{\"kind\":\"train\"")).take(steps);
+        train.filter_map(|line| serde_json::from_str(line).ok()).for_each(|record| lines.last_steps.push_front(record));
+        Ok(lines)
     }
 
     /// The names of the evaluations that stand at `step`.

@@ -26,7 +26,8 @@ use crate::files::write_whole;
 use crate::gradients::ParamGradients;
 use crate::image_set::{ImageSet, views_of};
 use crate::loss::{Objective, PairIds};
-use crate::metrics::MetricsLog;
+use crate::metrics::{MetricsLog, TrainRecord};
+use crate::monitor::{MEMORY, Monitor};
 use crate::observer::{Event, Observer};
 use crate::optim::AdamW;
 use crate::run_dir::RunDir;
@@ -79,6 +80,7 @@ pub(crate) struct Run {
     workers: usize,
     evaluations: Vec<Evaluation>,
     bad_images: BadImages,
+    monitor: Monitor,
     saved_step: Option<u64>,
     stop: StopFlag,
 }
@@ -177,6 +179,7 @@ impl Run {
             workers,
             evaluations,
             bad_images: BadImages::default(),
+            monitor: Monitor::new(config.train.loss, config.train.warmup_steps, config.train.logit_scale_max),
             saved_step: None,
             stop: stop.clone(),
         };
@@ -217,6 +220,7 @@ impl Run {
         if let Some((ema, saved)) = self.ema.as_mut().zip(checkpoint.ema) {
             ema.restore(saved, &self.model);
         }
+        self.monitor.go_on_after(self.metrics.lines(MEMORY)?);
         self.model = parameters::restore(self.model.clone(), Which::Trainable, checkpoint.model)?;
         if let Some(trained) = self.stages.trained_before(self.step) {
             self.optimizer.restore(&trained.of(self.model.clone())?, optimizer)?;
@@ -367,6 +371,19 @@ impl Run {
         });
         write_whole(&dump, |file| serde_json::to_writer_pretty(file, &content).map_err(Into::into))?;
         Err(TrainError::NotFinite { what, value, step, learning_rate, logit_scale, dump })
+    }
+
+    /// Tells, and writes down, what this step shows to go wrong without being an error.
+    pub fn tell_what_goes_wrong(
+        &mut self,
+        record: &TrainRecord,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        for warning in self.monitor.observe(record) {
+            self.metrics.warning(&warning)?;
+            observer.on(Event::Warning(format!("step {}: {}", warning.step, warning.message)));
+        }
+        Ok(())
     }
 
     /// Clips, updates, and cuts the temperature to its limit.

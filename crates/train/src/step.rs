@@ -9,7 +9,7 @@ use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize, parameters}
 use crate::device::dtype;
 use crate::error::TrainError;
 use crate::gradient_cache;
-use crate::gradients::{ParamGradients, RowsRead};
+use crate::gradients::{GradientNorms, ParamGradients, RowsRead};
 use crate::loss::{BatchLoss, contrastive_loss};
 use crate::run::Run;
 
@@ -21,7 +21,10 @@ pub(crate) struct StepOutcome {
     /// All its pairs; of those that came in parts without their pixels.
     pub batch: Batch,
     pub loss: f64,
-    pub grad_norm: f64,
+    pub chance_loss: f64,
+    /// Of image and text embeddings.
+    pub spread: [f64; 2],
+    pub norms: GradientNorms,
     pub num_duplicates: usize,
     pub gradients: ParamGradients,
 }
@@ -44,10 +47,11 @@ pub(crate) fn forward_backward(
 
 impl StepOutcome {
     pub(crate) fn new(batch: Batch, loss: BatchLoss, gradients: ParamGradients) -> Result<Self, TrainError> {
-        let grad_norm = gradients.norm()?;
-        let values = parameters::host(loss.loss.without_autodiff())?.values;
-        let value = values.iter().map(|&value| f64::from(value)).sum();
-        Ok(Self { batch, loss: value, grad_norm, num_duplicates: loss.num_duplicates, gradients })
+        let (norms, spread) = (gradients.norms()?, loss.spread()?);
+        let BatchLoss { loss, num_duplicates, chance: chance_loss, .. } = loss;
+        let values = parameters::host(loss.without_autodiff())?.values;
+        let loss = values.iter().map(|&value| f64::from(value)).sum();
+        Ok(Self { batch, loss, chance_loss, spread, norms, num_duplicates, gradients })
     }
 }
 

@@ -56,8 +56,8 @@ pub fn train(
 
             let outcome = forward_backward(&run, batch, &mut batches)?;
             let batch = &outcome.batch;
-            run.guard_finite(batch, outcome.loss, outcome.grad_norm, learning_rate, logit_scale)?;
-            run.update(outcome.gradients, outcome.grad_norm, learning_rate)?;
+            run.guard_finite(batch, outcome.loss, outcome.norms.all, learning_rate, logit_scale)?;
+            run.update(outcome.gradients, outcome.norms.all, learning_rate)?;
 
             let seconds = started.elapsed().as_secs_f64();
             let record = TrainRecord {
@@ -65,15 +65,20 @@ pub fn train(
                 epoch: run.step as f64 / run.steps_per_epoch as f64,
                 samples_seen: run.samples_seen,
                 loss: outcome.loss,
+                chance_loss: outcome.chance_loss,
                 learning_rate,
                 logit_scale: logit_scale.exp(),
-                grad_norm: outcome.grad_norm,
+                grad_norm: outcome.norms.all,
+                grad_norms: outcome.norms.by_part,
+                image_spread: outcome.spread[0],
+                text_spread: outcome.spread[1],
                 num_duplicates: outcome.num_duplicates,
                 pairs_per_sec: batch.pairs.len() as f64 / seconds,
                 loader_wait: batch.waited.as_secs_f64() / seconds,
             };
             run.metrics.train(&record)?;
             observer.on(Event::Step(&record));
+            run.tell_what_goes_wrong(&record, observer)?;
             batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
 
             // A signal does not wait for an evaluation: what is due then runs when the run goes on.

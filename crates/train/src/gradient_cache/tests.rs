@@ -84,7 +84,9 @@ fn gradients_in_parts_are_those_of_the_whole_batch() {
             let parts = first_step(&open(dir.path(), &[&lock, &loss, &size]));
             assert_eq!((&parts.batch.pairs, parts.num_duplicates), (&whole.batch.pairs, whole.num_duplicates));
             assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
-            assert!((parts.grad_norm / whole.grad_norm - 1.0).abs() < 1e-5);
+            assert!((parts.norms.all / whole.norms.all - 1.0).abs() < 1e-5);
+            assert_eq!(parts.norms.by_part.len(), whole.norms.by_part.len());
+            assert!(parts.spread.iter().zip(whole.spread).all(|(parts, whole)| (parts - whole).abs() < 1e-5));
             assert_same(&values(parts.gradients), &expected);
         }
     }

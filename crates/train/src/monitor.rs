@@ -1,0 +1,182 @@
+//! Ways in which training fails without an error: it goes on, and learns nothing. Each is told once a run.
+//!
+//! What is watched stands in the metrics. So a resumed run watches on where the stopped one was: the last lines are read again,
+//! and the warnings that stand among them are not repeated.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use crate::config::Loss;
+use crate::metrics::{Lines, TrainRecord, WarningRecord};
+
+/// Steps over which the loss is averaged. The mean of so many losses of a batch, whose standard deviation is some 5 % of them,
+/// is known to half a per cent.
+const LOSS_STEPS: usize = 100;
+
+/// A loss of at least this share of that of chance is no better than chance: four times the error of its mean.
+const NEAR_CHANCE: f64 = 0.98;
+
+/// A loss whose mean falls from the first half of these steps to the second by more than this share of that of chance, half of
+/// what those two means err by, may be on its way: it is given more steps.
+const FALLING: f64 = 0.005;
+
+/// Embeddings that spread less than this are as good as equal: the mean cosine of two is above 0.99.
+const COLLAPSED: f64 = 0.01;
+
+/// Steps in a row after which embeddings have collapsed, or a part has no gradient: far more than an odd batch, and than
+/// AdamW's first moment remembers.
+const STEPS_IN_A_ROW: u64 = 50;
+
+/// The same at the limit of the temperature, which a healthy run touches and leaves.
+const STEPS_AT_LIMIT: u64 = 200;
+
+/// A share of the limit of the temperature within which it stands there: some roundings of f32.
+const AT_LIMIT: f64 = 1.0 - 1e-6;
+
+/// A gradient of at most this share of the largest of the other parts has vanished: f32 rounds each value to 6e-8 of itself, so
+/// it may be what rounding leaves of 0.
+const VANISHED: f64 = 1e-6;
+
+/// Lines of the metrics that the monitor's state follows from.
+pub const MEMORY: usize = if LOSS_STEPS > STEPS_AT_LIMIT as usize { LOSS_STEPS } else { STEPS_AT_LIMIT as usize };
+
+/// Watches the steps of a run.
+#[derive(Debug)]
+pub struct Monitor {
+    loss: Loss,
+    /// No verdict before.
+    warmup_steps: u64,
+    /// The largest factor of the cosines.
+    scale_limit: f64,
+    /// The last losses after the warm-up, each with that of chance.
+    losses: VecDeque<[f64; 2]>,
+    /// For how many steps what each warning is about has lasted.
+    lasting: BTreeMap<String, u64>,
+    told: BTreeSet<String>,
+}
+
+impl Monitor {
+    /// For a run whose `logit_scale` is cut to `scale_limit`, a logarithm.
+    pub fn new(loss: Loss, warmup_steps: u64, scale_limit: f64) -> Self {
+        Self {
+            loss,
+            warmup_steps,
+            scale_limit: scale_limit.exp(),
+            losses: VecDeque::new(),
+            lasting: BTreeMap::new(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Goes on after the lines of a run that was stopped.
+    pub fn go_on_after(&mut self, lines: Lines) {
+        for record in &lines.last_steps {
+            self.observe(record);
+        }
+        self.told.extend(lines.warnings.into_iter().map(|warning| warning.name));
+    }
+
+    /// What is to be told after this step.
+    pub fn observe(&mut self, record: &TrainRecord) -> Vec<WarningRecord> {
+        let mut found = Vec::new();
+        found.extend(self.chance(record));
+        found.extend(self.collapse("image", record.image_spread, record));
+        found.extend(self.collapse("text", record.text_spread, record));
+        found.extend(self.temperature(record));
+        let parts = record.grad_norms.keys().cloned().collect::<BTreeSet<_>>();
+        self.lasting.retain(|name, _| name.strip_prefix(NO_GRADIENT).is_none_or(|part| parts.contains(part)));
+        found.extend(parts.iter().filter_map(|part| self.gradient(part, record)));
+        let new = found.into_iter().filter(|(name, _)| self.told.insert(name.clone()));
+        new.map(|(name, message)| WarningRecord { step: record.step, name, message }).collect()
+    }
+
+    /// The loss stays where guessing is.
+    fn chance(&mut self, record: &TrainRecord) -> Option<Found> {
+        if record.step <= self.warmup_steps {
+            return None;
+        }
+        self.losses.push_back([record.loss, record.chance_loss]);
+        if self.losses.len() > LOSS_STEPS {
+            self.losses.pop_front();
+        }
+        if self.losses.len() < LOSS_STEPS {
+            return None;
+        }
+        let mean = |from: usize, of: usize| {
+            self.losses.iter().skip(from).take(LOSS_STEPS / 2).map(|pair| pair[of]).sum::<f64>() * 2.0
+                / LOSS_STEPS as f64
+        };
+        let (early, late) = (mean(0, 0), mean(LOSS_STEPS / 2, 0));
+        let chance = 0.5 * (mean(0, 1) + mean(LOSS_STEPS / 2, 1));
+        let loss = 0.5 * (early + late);
+        let chance_is = match self.loss {
+            Loss::Softmax => "about ln of the batch size",
+            Loss::Sigmoid => "the entropy of which pairs match",
+        };
+        (loss >= NEAR_CHANCE * chance && early - late <= FALLING * chance).then(|| {
+            let message = format!(
+                "the loss has been {loss:.3} over the last {LOSS_STEPS} steps and does not fall; a model that cannot tell two \
+                 pairs apart has {chance:.3}, {chance_is}. Lower `train.learning_rate` or raise `train.warmup_steps`; if that \
+                 does not help, see whether images and captions belong together"
+            );
+            ("loss-at-chance".to_owned(), message)
+        })
+    }
+
+    /// All embeddings of a side are one.
+    fn collapse(&mut self, side: &str, spread: f64, record: &TrainRecord) -> Option<Found> {
+        let name = format!("{side}-embeddings-collapsed");
+        let holds = spread < COLLAPSED && record.step > self.warmup_steps;
+        self.lasts(&name, holds, STEPS_IN_A_ROW).then(|| {
+            let whitening = if side == "image" { ", or whiten a locked tower (`model.image_projection.whitening`)" } else { "" };
+            let message = format!(
+                "for {STEPS_IN_A_ROW} steps the {side} embeddings have been nearly equal: their spread is {spread:.1e}, of 0 (all \
+                 equal) to 1. Lower `train.learning_rate`, raise `train.warmup_steps`{whitening}"
+            );
+            (name, message)
+        })
+    }
+
+    /// The temperature wants to go where it may not.
+    fn temperature(&mut self, record: &TrainRecord) -> Option<Found> {
+        let name = "logit-scale-at-limit".to_owned();
+        let holds = record.logit_scale >= self.scale_limit * AT_LIMIT;
+        self.lasts(&name, holds, STEPS_AT_LIMIT).then(|| {
+            let (scale, limit) = (record.logit_scale, self.scale_limit.ln());
+            let message = format!(
+                "for {STEPS_AT_LIMIT} steps `logit_scale` has stood at its limit, {scale:.1} (`train.logit_scale_max` = \
+                 {limit:.4}, a logarithm): the loss would be lower with sharper logits. Raise the limit if it is low; at ln 100 and \
+                 above the run learns its pairs by heart: stop earlier, take more data or `train.label_smoothing`"
+            );
+            (name, message)
+        })
+    }
+
+    /// A part that trains gets nothing to learn from.
+    fn gradient(&mut self, part: &str, record: &TrainRecord) -> Option<Found> {
+        let norm = record.grad_norms[part];
+        let others = record.grad_norms.iter().filter(|(other, _)| *other != part).map(|(_, norm)| *norm);
+        let largest = others.fold(0.0, f64::max);
+        let name = format!("{NO_GRADIENT}{part}");
+        self.lasts(&name, norm <= VANISHED * largest, STEPS_IN_A_ROW).then(|| {
+            let message = format!(
+                "for {STEPS_IN_A_ROW} steps the gradient of `{part}` has had a norm of {norm:.1e}, beside {largest:.1e} of \
+                 another part: it does not learn. See whether what comes after it is locked, zero or saturated; if it is not \
+                 meant to learn, lock it"
+            );
+            (name, message)
+        })
+    }
+
+    /// Whether something has now held for `steps` in a row.
+    fn lasts(&mut self, name: &str, holds: bool, steps: u64) -> bool {
+        let count = self.lasting.entry(name.to_owned()).or_default();
+        *count = if holds { *count + 1 } else { 0 };
+        *count >= steps
+    }
+}
+
+/// The name of a warning and what it says.
+type Found = (String, String);
+
+/// What the names of warnings about a part's gradient begin with.
+const NO_GRADIENT: &str = "no-gradient-";

@@ -1,0 +1,98 @@
+//! What goes wrong without an error is told once, with what to change; what goes well is left alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde_json::Value;
+
+use crate::support::{Session, stderr, tensors};
+
+/// 240 steps on 24 pairs, more than any warning waits for.
+const LONG: [&str; 6] = ["train", "--config", "lit.toml", "--resume", "--set", "train.epochs=80"];
+
+fn arguments<'a>(sets: &[&'a str]) -> Vec<&'a str> {
+    LONG.into_iter().chain(sets.iter().flat_map(|&set| ["--set", set])).collect()
+}
+
+/// Runs and gives the warnings in the metrics by name, each of which must stand on stderr once.
+#[track_caller]
+fn warnings(session: &Session, sets: &[&str]) -> BTreeMap<String, String> {
+    let output = session.run(&arguments(sets));
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    let lines = session.metrics("run", "warning");
+    let of = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+    let told: BTreeMap<_, _> = lines.iter().map(|line| (of(line, "name"), of(line, "message"))).collect();
+    assert_eq!(told.len(), lines.len(), "{lines:?}");
+    for message in told.values() {
+        assert_eq!(text.matches(message.as_str()).count(), 1, "{message}\n{text}");
+    }
+    told
+}
+
+fn session() -> Session {
+    let session = Session::new();
+    session.reference_config("[checkpoint]\nevery_steps = 90\n");
+    session
+}
+
+#[test]
+fn a_run_that_learns_is_not_warned_of() {
+    for sets in [&["train.loss=softmax"][..], &["train.loss=sigmoid", "data.shuffle=true"], &["model.lock=LL"]] {
+        assert_eq!(warnings(&session(), sets), BTreeMap::new(), "{sets:?}");
+    }
+}
+
+#[test]
+fn a_learning_rate_far_too_high() {
+    let told = warnings(&session(), &["train.learning_rate=3", "train.schedule=constant"]);
+    let message = &told["loss-at-chance"];
+    assert!(message.contains("a model that cannot tell two pairs apart has 2.079"), "{message}");
+    assert!(message.contains("Lower `train.learning_rate`"), "{message}");
+    assert!(told.keys().any(|name| name.ends_with("-embeddings-collapsed")), "{told:?}");
+}
+
+#[test]
+fn a_temperature_at_its_limit_and_the_same_warning_after_a_kill() {
+    let session = session();
+    let sets = ["train.logit_scale_max=2.7", "train.schedule=constant", "train.epochs=100"];
+    let output = session.command(&arguments(&sets)).env("DUALENC_FAIL_AT", "after_rename").output().unwrap();
+    assert!(!output.status.success());
+    assert_eq!(session.metrics("run", "train").len(), 90);
+    let told = warnings(&session, &sets);
+    let message = &told["logit-scale-at-limit"];
+    assert!(message.contains("has stood at its limit, 14.9") && message.contains("Raise the limit"), "{message}");
+
+    let at = |run: &str| session.metrics(run, "warning").iter().map(|line| line["step"].clone()).collect::<Vec<_>>();
+    session.succeed(&arguments(&[&sets[..], &["run.dir=whole"]].concat()));
+    assert_eq!(at("run"), at("whole"));
+    // What stands in the log is not told again.
+    let longer = session.run(&arguments(&[&sets[..], &["train.epochs=120"]].concat()));
+    assert!(longer.status.success() && !stderr(&longer).contains("has stood at its limit"), "{}", stderr(&longer));
+    assert_eq!(session.metrics("run", "train").len(), 360);
+}
+
+#[test]
+fn a_tower_whose_pooler_lets_nothing_through() {
+    let session = session();
+    let init = session.copy("train/init", "init");
+    let file = init.join("model.safetensors");
+    let mut all = tensors(&file);
+    // Of 100 the hyperbolic tangent is 1, and its slope 0.
+    let (_, _, bytes) = all.get_mut("text_model.pooler.dense.bias").unwrap();
+    bytes.chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&100f32.to_le_bytes()));
+    let views = all.iter().map(|(name, (_, shape, bytes))| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes.as_slice()).unwrap())
+    });
+    let bytes = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let told = warnings(&session, &["model.init=init"]);
+    let message = &told["no-gradient-text_tower"];
+    assert!(message.contains("the gradient of `text_tower` has had a norm of 0.0e0"), "{message}");
+    assert!(message.contains("See whether what comes after it is locked, zero or saturated"), "{message}");
+    assert!(
+        told.contains_key("text-embeddings-collapsed") && !told.contains_key("no-gradient-text_projection"),
+        "{told:?}"
+    );
+}
