@@ -145,35 +145,3 @@ fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
     train("bigger", &["--set", "model.image_size=48"]);
     assert_eq!(stores().len(), 2);
 }
-
-#[test]
-fn a_loss_that_is_not_finite_stops_before_the_update() {
-    let session = session();
-    let text = session.fail(
-        3,
-        &[
-            TRAIN.as_slice(),
-            &[
-                "--set",
-                "train.learning_rate=1e30",
-                "--set",
-                "train.clip_grad_norm=0",
-                "--set",
-                "train.weight_decay=0",
-                "--set",
-                "train.warmup_steps=0",
-            ],
-        ]
-        .concat(),
-    );
-    assert!(text.contains("at step ") && text.contains("Lower `train.learning_rate`"), "{text}");
-    let dumps: Vec<String> = fs::read_dir(session.path("run"))
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .filter(|name| name.starts_with("not-finite-step-"))
-        .collect();
-    assert_eq!(dumps.len(), 1, "{dumps:?}");
-    let dump: serde_json::Value =
-        serde_json::from_slice(&fs::read(session.path("run").join(&dumps[0])).unwrap()).unwrap();
-    assert_eq!(dump["samples"].as_array().unwrap().len(), 8);
-}

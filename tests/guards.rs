@@ -6,7 +6,7 @@ use std::fs;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
-use crate::support::{Session, stderr, tensors};
+use crate::support::{Session, floats, goldens, stderr, tensors};
 
 /// 240 steps on 24 pairs, more than any warning waits for.
 const LONG: [&str; 6] = ["train", "--config", "lit.toml", "--resume", "--set", "train.epochs=80"];
@@ -95,4 +95,59 @@ fn a_tower_whose_pooler_lets_nothing_through() {
         told.contains_key("text-embeddings-collapsed") && !told.contains_key("no-gradient-text_projection"),
         "{told:?}"
     );
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_before_the_update_and_tells_of_the_batch() {
+    let csv = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    let captions: Vec<&str> = csv.lines().skip(1).map(|row| row.split_once(',').unwrap().1.trim_matches('"')).collect();
+    // The update that spoils the weights, from 0: the step after it is the one that shows.
+    for (spoilt, micro_batch) in [(0, "8"), (1, "8"), (4, "3"), (10, "8")] {
+        let session = Session::new();
+        let stage = match spoilt {
+            0 => String::new(),
+            _ => format!("[[train.stage]]\nfrom_step = {spoilt}\nlock = \"UU\"\nlearning_rate = 1e30\n"),
+        };
+        session.reference_config(&format!(
+            "schedule = \"constant\"\nclip_grad_norm = 0.0\nweight_decay = 0.0\nmicro_batch_size = {micro_batch}\n\
+             {stage}[checkpoint]\nevery_steps = 1\nkeep = 100\n"
+        ));
+        let config = fs::read_to_string(session.path("lit.toml")).unwrap();
+        session.write("lit.toml", config.replace("epochs = 4", "steps = 20").replace("warmup_steps = 3", ""));
+        let rate = if spoilt == 0 { "train.learning_rate=1e30" } else { "train.learning_rate=1e-3" };
+        let arguments = ["train", "--config", "lit.toml", "--resume", "--set", rate];
+        let run = |more: &[&str]| session.run(&[&arguments[..], more].concat());
+        let (done, step) = (spoilt + 1, spoilt + 2);
+        let dump = session.path(&format!("run/not-finite-step-{step:06}.json"));
+        let model = |run: &str| session.path(&format!("{run}/checkpoints/step-{done:06}/model.safetensors"));
+        let mut dumps = Vec::new();
+        for _resumed in [false, true] {
+            let output = run(&[]);
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(3), "{text}");
+            assert!(
+                text.contains(&format!("at step {step}")) && text.contains("Lower `train.learning_rate`"),
+                "{text}"
+            );
+            assert_eq!(session.metrics("run", "train").len(), done);
+            assert!(!session.path(&format!("run/checkpoints/step-{step:06}")).exists());
+            dumps.push(serde_json::from_slice::<Value>(&fs::read(&dump).unwrap()).unwrap());
+        }
+        assert_eq!(dumps[0], dumps[1]);
+        let dump = &dumps[0];
+        assert_eq!((dump["step"].as_u64(), dump["loss"].as_str()), (Some(step as u64), Some("NaN")));
+        assert_eq!(dump["learning_rate"], 1e30, "{dump}");
+        assert_eq!(dump["logit_scale"].as_f64().unwrap(), f64::from(floats(&model("run"), "logit_scale")[0]));
+        let samples = dump["samples"].as_array().unwrap();
+        assert_eq!(samples.len(), 8);
+        for (place, sample) in samples.iter().enumerate() {
+            let row = (done * 8 + place) % captions.len();
+            assert_eq!(sample["caption"], captions[row]);
+            assert!(sample["image"].as_str().unwrap().ends_with(&format!("images/{row:02}.png")), "{sample}");
+        }
+        // A run that ends before the step that fails has the same weights.
+        let last = format!("train.steps={done}");
+        assert!(run(&["--set", &last, "--set", "run.dir=whole"]).status.success());
+        assert!(tensors(&model("run")) == tensors(&model("whole")));
+    }
 }

@@ -13,6 +13,8 @@ use std::error::Error;
 use std::io::BufRead;
 use std::time::Instant;
 
+use dualenc_train::config::Loss;
+
 /// Something to measure, set up.
 pub(crate) struct Work {
     /// Floating-point operations of a round, a multiplication and an addition counted as two; 0: not counted.
@@ -25,8 +27,8 @@ pub(crate) struct Work {
     pub round: Box<dyn FnMut() -> Result<(), Box<dyn Error>>>,
 }
 
-const USAGE: &str = "usage: speed NAME [--rounds N]; NAME is one of vit, bert, bert-captions, infonce, images-jpeg, \
-                     images-jpeg-large, images-png, gemm, gemm-mlp, memory";
+const USAGE: &str = "usage: speed NAME [--rounds N]; NAME is one of vit, bert, bert-captions, infonce, softmax-32768, \
+                     sigmoid-32768, images-jpeg, images-jpeg-large, images-png, gemm, gemm-mlp, memory";
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench`.
@@ -40,7 +42,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         "vit" => models::vit()?,
         "bert" => models::bert(&[32; 64])?,
         "bert-captions" => models::bert(&models::caption_lengths()?)?,
-        "infonce" => models::infonce()?,
+        "infonce" => models::contrastive(Loss::Softmax, 4096)?,
+        "softmax-32768" => models::contrastive(Loss::Softmax, 32_768)?,
+        "sigmoid-32768" => models::contrastive(Loss::Sigmoid, 32_768)?,
         "images-jpeg" | "images-jpeg-large" | "images-png" => images::load(name)?,
         "gemm" => roofs::gemm([2048, 2048, 2048]),
         // The first linear of a MiniLM-sized block.
@@ -48,19 +52,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         "memory" => roofs::copy(),
         _ => return Err(USAGE.into()),
     };
+    let set_up_rss_mb = status_mb("VmRSS:");
     // Threads start and memory is taken before anything counts.
     (work.round)()?;
     match rounds {
         Some(rounds) => {
             let ms: Vec<f64> = (0..rounds).map(|_| measure(&mut work)).collect::<Result<_, _>>()?;
-            print(name, &work, &ms);
+            print(name, &work, set_up_rss_mb, &ms);
         }
         None => {
-            print(name, &work, &[]);
+            print(name, &work, set_up_rss_mb, &[]);
             for line in std::io::stdin().lock().lines() {
                 line?;
                 let ms = measure(&mut work)?;
-                print(name, &work, &[ms]);
+                print(name, &work, set_up_rss_mb, &[ms]);
             }
         }
     }
@@ -74,21 +79,21 @@ fn measure(work: &mut Work) -> Result<f64, Box<dyn Error>> {
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
 
-fn print(name: &str, work: &Work, ms: &[f64]) {
+fn print(name: &str, work: &Work, set_up_rss_mb: f64, ms: &[f64]) {
     let Work { flops, bytes, images, .. } = work;
-    let peak_rss_mb = peak_rss_mb();
+    let peak_rss_mb = status_mb("VmHWM:");
     println!(
         "{}",
         serde_json::json!({
-            "name": name, "ms": ms, "peak_rss_mb": peak_rss_mb, "flops": flops, "bytes": bytes, "images": images,
+            "name": name, "ms": ms, "set_up_rss_mb": set_up_rss_mb, "peak_rss_mb": peak_rss_mb, "flops": flops, "bytes": bytes, "images": images,
         })
     );
 }
 
-/// The most memory that this process has had, in MB; 0 where the system does not tell.
-fn peak_rss_mb() -> f64 {
+/// Memory of this process, in MB, of the line of `/proc/self/status` that begins with `key`; 0 where the system does not tell.
+fn status_mb(key: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
     let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
     kib.map_or(0.0, |kib| kib * 1024.0 / 1e6)
 }

@@ -8,7 +8,7 @@ use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TokenSequences, TowerLock,
     TowerOptions, build_from_towers, image_tower_from, normalize, parameters,
 };
-use dualenc_train::config::TrainSection;
+use dualenc_train::config::{Loss, TrainSection};
 use dualenc_train::{AdamW, Compute, Objective, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread};
 use serde_json::{Value, json};
 
@@ -161,31 +161,38 @@ fn distinct_pairs(batch: usize) -> PairIds {
     PairIds { known: captions.iter().map(|&caption| vec![caption]).collect(), captions }
 }
 
-/// InfoNCE of 4,096 pairs of 512 values with the gradients of both embeddings and of the temperature.
-pub fn infonce() -> Result<Work, Box<dyn Error>> {
-    const BATCH: usize = 4096;
+/// A contrastive loss of `batch` pairs of 512 values with the gradients of both embeddings, of the temperature and, of the sigmoid
+/// loss, of the bias.
+pub fn contrastive(loss: Loss, batch: usize) -> Result<Work, Box<dyn Error>> {
     let compute = Compute::select("cpu", None)?;
     let device = compute.device.autodiff();
-    let embeds = noise(2 * BATCH * EMBED_DIM);
-    let (image, text) = embeds.split_at(BATCH * EMBED_DIM);
+    let embeds = noise(2 * batch * EMBED_DIM);
+    let (image, text) = embeds.split_at(batch * EMBED_DIM);
     let embeds = |values: &[f32]| {
-        let rows = Tensor::<2>::from_data(TensorData::new(values.to_vec(), [BATCH, EMBED_DIM]), &device);
+        let rows = Tensor::<2>::from_data(TensorData::new(values.to_vec(), [batch, EMBED_DIM]), &device);
         normalize(rows).detach().require_grad()
     };
     let (image, text) = (embeds(image), embeds(text));
-    let scale = Tensor::<1>::from_data([LOGIT_SCALE_INIT as f32], &device).require_grad();
-    let pairs = distinct_pairs(BATCH);
+    let scalar = |value: f64| Tensor::<1>::from_data([value as f32], &device).require_grad();
+    let scale = scalar(LOGIT_SCALE_INIT);
+    // SigLIP's, as `train.logit_bias_init`.
+    let bias = (loss == Loss::Sigmoid).then(|| scalar(-10.0));
+    let objective = Objective { loss, ..Objective::default() };
+    let pairs = distinct_pairs(batch);
     let round = move || {
         let embeds = (image.clone(), text.clone());
-        let loss = contrastive_loss(Objective::default(), embeds, scale.clone(), None, &pairs);
+        let loss = contrastive_loss(objective, embeds, scale.clone(), bias.clone(), &pairs);
         let gradients = loss.loss.backward();
         for gradient in [image.grad(&gradients), text.grad(&gradients)] {
             std::hint::black_box(gradient.ok_or("an embedding has no gradient")?);
         }
         std::hint::black_box(scale.grad(&gradients).ok_or("the temperature has no gradient")?);
+        if let Some(bias) = &bias {
+            std::hint::black_box(bias.grad(&gradients).ok_or("the bias has no gradient")?);
+        }
         Ok(())
     };
     // The logits, and the gradients of both embeddings.
-    let flops = 3.0 * 2.0 * (BATCH * BATCH * EMBED_DIM) as f64;
+    let flops = 3.0 * 2.0 * (batch * batch * EMBED_DIM) as f64;
     Ok(Work { flops, bytes: 0.0, images: 0, round: Box::new(round) })
 }
