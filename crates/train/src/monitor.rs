@@ -180,3 +180,89 @@ type Found = (String, String);
 
 /// What the names of warnings about a part's gradient begin with.
 const NO_GRADIENT: &str = "no-gradient-";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step of a run in which nothing is wrong.
+    fn healthy(step: u64, parts: &[&str]) -> TrainRecord {
+        TrainRecord {
+            step,
+            epoch: 0.0,
+            samples_seen: 0,
+            loss: 1.0,
+            chance_loss: 4.0,
+            learning_rate: 1e-3,
+            logit_scale: 20.0,
+            grad_norm: 1.0,
+            grad_norms: parts.iter().map(|part| ((*part).to_owned(), 1.0)).collect(),
+            image_spread: 0.9,
+            text_spread: 0.9,
+            num_duplicates: 0,
+            pairs_per_sec: 1.0,
+            loader_wait: 0.0,
+        }
+    }
+
+    fn monitor() -> Monitor {
+        Monitor::new(Loss::Softmax, 10, 100f64.ln())
+    }
+
+    fn told(records: impl Iterator<Item = TrainRecord>) -> Vec<(String, u64)> {
+        let mut monitor = monitor();
+        records.flat_map(|record| monitor.observe(&record)).map(|warning| (warning.name, warning.step)).collect()
+    }
+
+    #[test]
+    fn each_is_told_once_and_only_after_it_has_lasted() {
+        let parts = ["image_projection", "text_tower"];
+        let run = |spoil: &dyn Fn(&mut TrainRecord)| {
+            told((1..=500).map(|step| {
+                let mut record = healthy(step, &parts);
+                spoil(&mut record);
+                record
+            }))
+        };
+        let one = |name: &str, step: u64| vec![(name.to_owned(), step)];
+        let none: Vec<(String, u64)> = Vec::new();
+        assert_eq!(run(&|_| {}), none);
+        assert_eq!(run(&|record| record.loss = 3.97), one("loss-at-chance", 110));
+        // Falls by 2 % of chance in 100 steps.
+        assert_eq!(run(&|record| record.loss = 4.4 - 8e-4 * record.step as f64), none);
+        assert_eq!(run(&|record| record.text_spread = 0.005), one("text-embeddings-collapsed", 60));
+        assert_eq!(run(&|record| record.logit_scale = 100.0), one("logit-scale-at-limit", 200));
+        assert_eq!(
+            run(&|record| record.logit_scale = if record.step.is_multiple_of(199) { 99.0 } else { 100.0 }),
+            none
+        );
+        let vanishes = |record: &mut TrainRecord| {
+            record.grad_norms.insert("text_tower".to_owned(), 1e-7);
+        };
+        assert_eq!(run(&vanishes), one("no-gradient-text_tower", 50));
+    }
+
+    #[test]
+    fn a_part_that_is_locked_for_a_while_is_not_called_dead() {
+        let stages = (1..=300).map(|step| {
+            let mut record = healthy(step, if (41..=200).contains(&step) { &["b"] } else { &["a", "b"] });
+            // Fewer than 50 on either side of the stage in which it is locked.
+            if (11..=40).contains(&step) || (201..=240).contains(&step) {
+                record.grad_norms.insert("a".to_owned(), 0.0);
+            }
+            record
+        });
+        assert!(told(stages).is_empty());
+    }
+
+    #[test]
+    fn watching_costs_next_to_nothing() {
+        let mut monitor = monitor();
+        let records: Vec<_> = (1..=20_000).map(|step| healthy(step, &["a", "b", "c", "d", "e"])).collect();
+        let started = std::time::Instant::now();
+        assert!(records.iter().all(|record| monitor.observe(record).is_empty()));
+        let micros = started.elapsed().as_secs_f64() * 1e6 / records.len() as f64;
+        // A step takes milliseconds.
+        assert!(micros < 100.0, "{micros} microseconds a step");
+    }
+}
