@@ -41,7 +41,7 @@ fn an_unknown_key_near_none_lists_all() {
         found,
         r#"1 problem in the config `run.toml`
 run.toml:2:1: unknown key `run.zzz`
-  help: expected `dir`, `seed`, `device`, `threads` or `log_every_steps`"#
+  help: expected `dir`, `seed`, `device`, `precision`, `locked_precision`, `threads` or `log_every_steps`"#
     );
 }
 
