@@ -1,7 +1,7 @@
 //! The contrastive losses. Shapes: `[batch, dim]` embeddings, `[batch, batch]` logits with images as rows.
 
 mod targets;
-#[cfg(all(test, feature = "flex"))]
+#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
