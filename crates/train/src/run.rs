@@ -30,7 +30,7 @@ use crate::metrics::MetricsLog;
 use crate::observer::{Event, Observer};
 use crate::optim::AdamW;
 use crate::run_dir::RunDir;
-use crate::schedule::LearningRate;
+use crate::schedule::RateCurve;
 use crate::selection::Selection;
 use crate::stages::Stages;
 use crate::stop::StopFlag;
@@ -51,7 +51,7 @@ pub(crate) struct Run {
     pub samples_seen: u64,
     pub total_steps: u64,
     pub steps_per_epoch: u64,
-    learning_rate: LearningRate,
+    rate_curve: RateCurve,
     stages: Stages,
     pub seed: u64,
     pub loss: Loss,
@@ -132,10 +132,12 @@ impl Run {
             Duration::Epochs(epochs) => epochs * steps_per_epoch,
             Duration::Steps(steps) => steps,
         };
+        let rate_curve = RateCurve::new(&config.train, total_steps)?;
         let data_fingerprint = blake3::Hash::from(dataset.fingerprint()).to_hex().to_string();
         let locked_fingerprints = LockedFingerprints::of(&assembly.model)?;
         if let Some(checkpoint) = &found {
             refuse_other_inputs(checkpoint, &data_fingerprint, &locked_fingerprints.all)?;
+            refuse_other_rates(checkpoint, &rate_curve)?;
         }
         let stages = Stages::new(config, &assembly.model, steps_per_epoch, total_steps)?;
         tell_stages(&stages, &assembly.model, observer)?;
@@ -149,12 +151,7 @@ impl Run {
             samples_seen: 0,
             total_steps,
             steps_per_epoch,
-            learning_rate: LearningRate {
-                peak: config.train.learning_rate,
-                warmup_steps: config.train.warmup_steps,
-                total_steps,
-                schedule: config.train.schedule,
-            },
+            rate_curve,
             seed: config.run.seed,
             loss: config.train.loss,
             duplicates: config.train.duplicates,
@@ -261,8 +258,12 @@ impl Run {
 
     /// The highest rate of the 0-based `step`: of what has none of its own.
     pub fn learning_rate(&self, step: u64) -> f64 {
-        let share = self.learning_rate.at(step) / self.learning_rate.peak;
-        self.stages.at(step).learning_rate * share * self.stages.rise(step)
+        self.stages.at(step).learning_rate * self.rate_share(step)
+    }
+
+    /// The share of its highest rate that a parameter has at the 0-based `step`.
+    fn rate_share(&self, step: u64) -> f64 {
+        self.rate_curve.at(step) * self.stages.rise(step)
     }
 
     /// Lets the image projection start from white features, where the configuration asks for it: of every training image, so
@@ -552,6 +553,21 @@ fn refuse_other_inputs(checkpoint: &Checkpoint, data: &str, locked: &str) -> Res
     match saved.locked == locked {
         true => Ok(()),
         false => Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() }),
+    }
+}
+
+/// A run goes on only along the curve of the steps it has done.
+fn refuse_other_rates(checkpoint: &Checkpoint, curve: &RateCurve) -> Result<(), TrainError> {
+    let Progress { step, total_steps, .. } = checkpoint.progress;
+    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
+    let old = RateCurve::new(&old.train, total_steps)?;
+    match (0..step).find(|&step| old.at(step) != curve.at(step)) {
+        None => Ok(()),
+        Some(other) => Err(TrainError::Usage(format!(
+            "the run has done {step} steps, and with this length and cooldown the learning rate of step {} would have been \
+             another; let the cooldown begin at step {step} or later: lengthen the run, or shorten the cooldown",
+            other + 1
+        ))),
     }
 }
 

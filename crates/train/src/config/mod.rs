@@ -29,6 +29,7 @@ use document::Document;
 
 pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
+pub(crate) use schema::default;
 pub use schema::{
     CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection,
     LoraSection, Loss, ModelSection, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
@@ -210,13 +211,18 @@ impl RunConfig {
 
     /// Writes out the defaults that depend on other keys, so that a default and the same value given are equal.
     fn fill_defaults(&mut self) {
-        use schema::default;
         if self.model.init.is_none() {
             self.model.embed_dim.get_or_insert(default::EMBED_DIM);
             self.model.logit_scale_init.get_or_insert(LOGIT_SCALE_INIT);
         }
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+        }
+        if self.train.warmup_fraction.is_none() {
+            self.train.warmup_steps.get_or_insert(0);
+        }
+        if self.train.schedule == Schedule::Rsqrt {
+            self.train.rsqrt_timescale.get_or_insert(default::RSQRT_TIMESCALE);
         }
         for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
             lora.alpha.get_or_insert(lora.rank as f64);
@@ -241,7 +247,7 @@ impl EvalSection {
         match (self.every_steps, self.every_epochs) {
             (Some(steps), _) => EvalInterval::Steps(steps),
             (None, Some(0)) => EvalInterval::End,
-            (None, epochs) => EvalInterval::Epochs(epochs.unwrap_or(schema::default::EVAL_EVERY_EPOCHS)),
+            (None, epochs) => EvalInterval::Epochs(epochs.unwrap_or(default::EVAL_EVERY_EPOCHS)),
         }
     }
 }

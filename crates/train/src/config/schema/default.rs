@@ -4,6 +4,7 @@ use dualenc_model::{Lock, TowerLock};
 
 pub const EMBED_DIM: usize = 512;
 pub const LOGIT_BIAS_INIT: f64 = -10.0;
+pub const RSQRT_TIMESCALE: f64 = 10_000.0;
 pub const EVAL_EVERY_EPOCHS: u64 = 1;
 pub const POOL_SIZE: usize = 256;
 

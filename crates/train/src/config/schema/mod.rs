@@ -5,7 +5,7 @@
 //! rules between keys.
 
 mod data;
-pub(super) mod default;
+pub(crate) mod default;
 mod eval;
 mod model;
 mod train;

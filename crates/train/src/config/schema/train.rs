@@ -28,12 +28,25 @@ pub struct TrainSection {
     /// not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
     #[serde(default = "default::weight_decay")]
     pub weight_decay: f64,
-    /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference).
-    #[serde(default)]
-    pub warmup_steps: u64,
+    /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference), unless
+    /// `warmup_fraction` is given.
+    pub warmup_steps: Option<u64>,
+    /// The same as a share of the whole run, rounded to whole steps.
+    pub warmup_fraction: Option<f64>,
     /// What the learning rate does after the warm-up. Default `cosine` (big_vision's LiT recipe, `lit_coco.py`).
     #[serde(default)]
     pub schedule: Schedule,
+    /// Where `cosine` and `linear` end, as a share of the highest rate. Default 0.
+    #[serde(default)]
+    pub learning_rate_floor: f64,
+    /// Steps after the warm-up until `rsqrt` has fallen to 0.71 of the highest rate. Default 10000 (`timescale` of big_vision's
+    /// `create_learning_rate_schedule`); only with `schedule = "rsqrt"`.
+    pub rsqrt_timescale: Option<f64>,
+    /// Steps at the end of the run over which `rsqrt` and `constant` fall to 0 along a line (Zhai et al., arXiv:2106.04560,
+    /// sec. 3.5). Default: none.
+    pub cooldown_steps: Option<u64>,
+    /// The same as a share of the whole run, rounded to whole steps.
+    pub cooldown_fraction: Option<f64>,
     /// Decay of AdamW's two moments. Default [0.9, 0.999] (Loshchilov and Hutter, arXiv:1711.05101; also the reference's).
     #[serde(default = "default::betas")]
     pub betas: [f64; 2],
@@ -98,13 +111,28 @@ pub struct StageSection {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Falls to 0 along half a cosine.
+    /// Falls to `learning_rate_floor` along half a cosine.
     #[default]
     Cosine,
-    /// Falls to 0 along a line.
+    /// Falls to `learning_rate_floor` along a line.
     Linear,
+    /// Falls as 1 over a root, whatever the length of the run: after n steps to sqrt(t / (t + n)), t being
+    /// `rsqrt_timescale` (Zhai et al., arXiv:2106.04560, sec. 3.5).
+    Rsqrt,
     /// Stays.
     Constant,
+}
+
+impl Schedule {
+    /// As it is written in the TOML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Linear => "linear",
+            Self::Rsqrt => "rsqrt",
+            Self::Constant => "constant",
+        }
+    }
 }
 
 /// The contrastive loss.

@@ -1,7 +1,7 @@
 //! The rules of `[train]`.
 
 use super::Rules;
-use crate::config::schema::{Loss, RunConfig};
+use crate::config::schema::{Loss, RunConfig, Schedule};
 
 pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     let train = &config.train;
@@ -78,15 +78,78 @@ pub(super) fn duration(config: &RunConfig, rules: &mut Rules) {
     }
     rules.check(train.epochs != Some(0), "train.epochs", 0, "at least 1", "");
     rules.check(train.steps != Some(0), "train.steps", 0, "at least 1", "");
-    if let Some(steps) = train.steps.filter(|steps| *steps > 0 && train.warmup_steps >= *steps) {
-        rules.refuse(
-            "train.warmup_steps",
-            &["train.steps"],
-            format!(
-                "`train.warmup_steps` is {}, expected fewer than `train.steps`, which is {steps}",
-                train.warmup_steps
-            ),
-            "the learning rate would never reach its full height",
+}
+
+/// The learning rate over the steps: it is reached, and what is said of its curve fits the curve.
+pub(super) fn schedule(config: &RunConfig, rules: &mut Rules) {
+    let train = &config.train;
+    let share = |value: f64| (0.0..1.0).contains(&value);
+    for (name, steps, fraction) in [
+        ("warmup", train.warmup_steps, train.warmup_fraction),
+        ("cooldown", train.cooldown_steps, train.cooldown_fraction),
+    ] {
+        let (in_steps, in_shares) = (format!("train.{name}_steps"), format!("train.{name}_fraction"));
+        let value = fraction.unwrap_or(0.0);
+        rules.check(
+            share(value),
+            &in_shares,
+            value,
+            "a number of 0 or more and less than 1",
+            "a share of the whole run",
         );
+        if steps.is_some() && fraction.is_some() {
+            let message = format!("`{in_shares}` and `{in_steps}` are both given");
+            rules.refuse(
+                &in_shares,
+                &[&in_steps],
+                message,
+                "keep one; on the command line `--set KEY=` takes a key out",
+            );
+        }
+    }
+    let falls = |name: &str, of_run: Option<u64>, help: &str, rules: &mut Rules| {
+        let (Some(steps), Some(found)) = (train.steps.filter(|steps| *steps > 0), of_run) else { return };
+        if found >= steps {
+            let message = format!("`train.{name}` is {found}, expected fewer than `train.steps`, which is {steps}");
+            rules.refuse(&format!("train.{name}"), &["train.steps"], message, help);
+        }
+    };
+    falls("warmup_steps", train.warmup_steps, "the learning rate would never reach its full height", rules);
+    falls("cooldown_steps", train.cooldown_steps, "the learning rate would fall from the first step on", rules);
+    let floor = train.learning_rate_floor;
+    let help = "a share of `train.learning_rate`";
+    rules.check((0.0..=1.0).contains(&floor), "train.learning_rate_floor", floor, "a number from 0 to 1", help);
+    let timescale = train.rsqrt_timescale.unwrap_or(1.0);
+    let is_time = timescale.is_finite() && timescale > 0.0;
+    rules.check(is_time, "train.rsqrt_timescale", timescale, "a finite number above 0", "steps");
+
+    let ends_at_0 = matches!(train.schedule, Schedule::Cosine | Schedule::Linear);
+    let unread = [
+        ("learning_rate_floor", floor > 0.0 && !ends_at_0, "which has no floor", "`cosine` and `linear` end there"),
+        (
+            "rsqrt_timescale",
+            train.rsqrt_timescale.is_some() && train.schedule != Schedule::Rsqrt,
+            "which has none",
+            "leave it out",
+        ),
+        (
+            "cooldown_steps",
+            train.cooldown_steps.is_some() && ends_at_0,
+            "which falls anyway",
+            "`rsqrt` and `constant` cool down",
+        ),
+        (
+            "cooldown_fraction",
+            train.cooldown_fraction.is_some() && ends_at_0,
+            "which falls anyway",
+            "`rsqrt` and `constant` cool down",
+        ),
+    ];
+    for (name, given, why, help) in unread {
+        if given {
+            let key = format!("train.{name}");
+            let message = format!("`{key}` is given, and `train.schedule` is `{}`, {why}", train.schedule.name());
+            rules.refuse(&key, &["train.schedule"], message, help);
+        }
     }
 }
