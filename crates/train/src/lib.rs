@@ -2,6 +2,7 @@
 //!
 //! Start at [`trainer`]: it holds the loop. This crate prints nothing; it tells an [`Observer`].
 
+mod adafactor_rule;
 mod adamw_rule;
 mod assemble;
 mod check;
@@ -27,6 +28,7 @@ mod image_features;
 mod image_set;
 mod inspect;
 mod interpolate;
+mod lion_rule;
 mod loss;
 mod metrics;
 mod observer;
@@ -37,11 +39,13 @@ mod run;
 mod run_dir;
 mod schedule;
 mod selection;
+mod sgd_rule;
 mod stages;
 mod step;
 mod stop;
 mod text_features;
 mod trainer;
+mod update_rule;
 mod whitening;
 mod zero_shot;
 
@@ -64,7 +68,7 @@ pub use interpolate::Interpolation;
 pub use loss::{BatchLoss, PairIds, contrastive_loss};
 pub use metrics::{EvalRecord, TrainRecord};
 pub use observer::{Event, Observer, ParamGroup};
-pub use optim::AdamW;
+pub use optim::Optimizer;
 pub use pooled_loss::Objective;
 pub use selection::Best;
 pub use stop::StopFlag;

@@ -28,7 +28,7 @@ use crate::image_set::{ImageSet, views_of};
 use crate::loss::PairIds;
 use crate::metrics::MetricsLog;
 use crate::observer::{Event, Observer};
-use crate::optim::AdamW;
+use crate::optim::Optimizer;
 use crate::run_dir::RunDir;
 use crate::schedule::RateCurve;
 use crate::selection::Selection;
@@ -42,7 +42,7 @@ const WHITENED_AT_ONCE: usize = 4096;
 /// A run in progress.
 pub(crate) struct Run {
     pub model: DualEncoder,
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     ema: Option<Ema>,
     selection: Selection,
     pub metrics: MetricsLog,
@@ -143,7 +143,7 @@ impl Run {
         tell_stages(&stages, &assembly.model, observer)?;
         // Nothing of an earlier run is touched before this line.
         let mut run = Self {
-            optimizer: AdamW::new(&config.train, compute.on_host),
+            optimizer: Optimizer::new(&config.train, compute.on_host),
             ema: config.train.ema_decay.map(|decay| Ema::new(decay, compute.on_host)),
             selection: Selection::new(&config.checkpoint),
             metrics: MetricsLog::open(&dir.metrics(), found.as_ref().map_or(0, |checkpoint| checkpoint.progress.step))?,

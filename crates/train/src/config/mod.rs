@@ -32,7 +32,7 @@ pub use resume::{Change, changed_keys};
 pub(crate) use schema::default;
 pub use schema::{
     CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection,
-    LoraSection, Loss, ModelSection, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
+    LoraSection, Loss, ModelSection, OptimizerKind, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
     TrainSection,
 };
 pub use selection::Goal;
@@ -218,6 +218,11 @@ impl RunConfig {
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
         }
+        let optimizer = self.train.optimizer;
+        let [_, eps, momentum] = optimizer.reads();
+        self.train.betas = self.train.betas.or(default::betas(optimizer));
+        self.train.eps = self.train.eps.or(eps.then_some(default::EPS));
+        self.train.momentum = self.train.momentum.or(momentum.then_some(default::MOMENTUM));
         if self.train.warmup_fraction.is_none() {
             self.train.warmup_steps.get_or_insert(0);
         }

@@ -197,6 +197,7 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("train.schedule=constant", "train.schedule", false),
             ("train.learning_rate_floor=0.1", "train.learning_rate_floor", false),
             ("train.betas=[0.9,0.98]", "train.betas", false),
+            ("train.optimizer=lion", "train.optimizer", false),
             ("train.eps=1e-6", "train.eps", false),
             ("train.loss=sigmoid", "train.loss", false),
             ("train.clip_grad_norm=0", "train.clip_grad_norm", false),

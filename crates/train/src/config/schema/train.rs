@@ -24,8 +24,8 @@ pub struct TrainSection {
     /// Highest learning rate of the two projections, on the same schedule. They start from nothing, a pretrained tower does
     /// not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
-    /// Decoupled weight decay (AdamW) of the matrices; biases, norms, position and class embeddings and `logit_scale` are
-    /// not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
+    /// Decoupled weight decay of the matrices: each update takes `learning_rate` times this off them, whatever the optimiser.
+    /// Biases, norms, position and class embeddings and `logit_scale` are not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
     #[serde(default = "default::weight_decay")]
     pub weight_decay: f64,
     /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference), unless
@@ -47,12 +47,18 @@ pub struct TrainSection {
     pub cooldown_steps: Option<u64>,
     /// The same as a share of the whole run, rounded to whole steps.
     pub cooldown_fraction: Option<f64>,
-    /// Decay of AdamW's two moments. Default [0.9, 0.999] (Loshchilov and Hutter, arXiv:1711.05101; also the reference's).
-    #[serde(default = "default::betas")]
-    pub betas: [f64; 2],
-    /// Added to the root of AdamW's second moment. Default 1e-8 (as `betas`).
-    #[serde(default = "default::eps")]
-    pub eps: f64,
+    /// What turns gradients into updates. Default `adamw`.
+    #[serde(default)]
+    pub optimizer: OptimizerKind,
+    /// Only of `adamw` and `lion`: how much is kept of AdamW's two moments at each update, default [0.9, 0.999] (Loshchilov
+    /// and Hutter, arXiv:1711.05101; also the reference's); of Lion's momentum in the update and in the next momentum, default
+    /// [0.9, 0.99] (Chen et al., arXiv:2302.06675).
+    pub betas: Option<[f64; 2]>,
+    /// Only of `adamw`: added to the root of the second moment. Default 1e-8 (as `betas`).
+    pub eps: Option<f64>,
+    /// Only of `adafactor` and `sgd`: how much is kept of the momentum at each update. Default 0.9 (big_vision's
+    /// `scale_by_adafactor` and `momentum_hp` as its recipes set it).
+    pub momentum: Option<f64>,
     /// Decay of a moving average of the parameters that train, above 0 and less than 1, such as 0.999: evaluations, `embed`,
     /// `export` and whatever else reads a checkpoint then take the averaged weights, training goes on from the others. Update
     /// `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`. Default: no average.
@@ -105,6 +111,42 @@ pub struct StageSection {
     /// Steps over which the rate rises anew from 0 as the stage begins. Default 0.
     #[serde(default)]
     pub warmup_steps: u64,
+}
+
+/// What turns gradients into updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW (Loshchilov and Hutter, arXiv:1711.05101).
+    #[default]
+    AdamW,
+    /// Adafactor (Shazeer and Stern, arXiv:1804.04235) with big_vision's settings: less memory, AdamW's rates.
+    Adafactor,
+    /// Lion (Chen et al., arXiv:2302.06675): half of AdamW's memory; rates 3 to 10 times lower, decay as much higher.
+    Lion,
+    /// Gradient descent with momentum: rates far higher.
+    Sgd,
+}
+
+impl OptimizerKind {
+    /// As it is written in the TOML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW => "adamw",
+            Self::Adafactor => "adafactor",
+            Self::Lion => "lion",
+            Self::Sgd => "sgd",
+        }
+    }
+
+    /// Whether it reads `betas`, `eps`, `momentum`.
+    pub(in crate::config) fn reads(self) -> [bool; 3] {
+        match self {
+            Self::AdamW => [true, true, false],
+            Self::Lion => [true, false, false],
+            Self::Adafactor | Self::Sgd => [false, false, true],
+        }
+    }
 }
 
 /// What the learning rate does after the warm-up.

@@ -280,13 +280,13 @@ fn a_curve_of_the_rate_that_contradicts_itself() {
     assert_eq!(
         errors(&[("epochs = 20", more)], &[]),
         r#"4 problems in the config `run.toml`
-run.toml:16:19: `train.warmup_fraction` and `train.warmup_steps` are both given
+run.toml:15:19: `train.warmup_fraction` and `train.warmup_steps` are both given
   help: keep one; on the command line `--set KEY=` takes a key out
-run.toml:18:21: `train.cooldown_fraction` is 1.5, expected a number of 0 or more and less than 1
+run.toml:17:21: `train.cooldown_fraction` is 1.5, expected a number of 0 or more and less than 1
   help: a share of the whole run
-run.toml:18:21: `train.cooldown_fraction` is given, and `train.schedule` is `linear`, which falls anyway
+run.toml:17:21: `train.cooldown_fraction` is given, and `train.schedule` is `linear`, which falls anyway
   help: `rsqrt` and `constant` cool down
-run.toml:19:19: `train.rsqrt_timescale` is given, and `train.schedule` is `linear`, which has none
+run.toml:18:19: `train.rsqrt_timescale` is given, and `train.schedule` is `linear`, which has none
   help: leave it out"#
     );
 }

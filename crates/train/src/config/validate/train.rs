@@ -22,8 +22,8 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     rules.check(above_0(rate), "train.projection_learning_rate", rate, "a finite number above 0", "");
     let decay = train.weight_decay;
     rules.check(at_least_0(decay), "train.weight_decay", decay, "a finite number of 0 or more", "");
-    let [first, second] = train.betas;
     let in_range = |beta: f64| (0.0..1.0).contains(&beta);
+    let [first, second] = train.betas.unwrap_or_default();
     rules.check(
         in_range(first) && in_range(second),
         "train.betas",
@@ -31,7 +31,18 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
         "two numbers of 0 or more and less than 1",
         "",
     );
-    rules.check(above_0(train.eps), "train.eps", train.eps, "a finite number above 0", "");
+    let epsilon = train.eps.unwrap_or(1.0);
+    rules.check(above_0(epsilon), "train.eps", epsilon, "a finite number above 0", "");
+    let momentum = train.momentum.unwrap_or_default();
+    rules.check(in_range(momentum), "train.momentum", momentum, "a number of 0 or more and less than 1", "");
+    let given = [train.betas.is_some(), train.eps.is_some(), train.momentum.is_some()];
+    for ((name, given), read) in ["betas", "eps", "momentum"].into_iter().zip(given).zip(train.optimizer.reads()) {
+        if given && !read {
+            let (key, optimizer) = (format!("train.{name}"), train.optimizer.name());
+            let message = format!("`{key}` is given, and `train.optimizer` is `{optimizer}`, which does not read it");
+            rules.refuse(&key, &["train.optimizer"], message, "leave it out");
+        }
+    }
     let clip = train.clip_grad_norm;
     rules.check(at_least_0(clip), "train.clip_grad_norm", clip, "a finite number of 0 or more", "0 turns clipping off");
     let decay = train.ema_decay.unwrap_or(0.5);
