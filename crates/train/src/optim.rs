@@ -1,5 +1,5 @@
-//! The optimiser over the model: whose state lies where, who is decayed, and the global-norm clip. What an update does to a
-//! parameter is its rule's (`update_rule.rs`).
+//! The optimiser over the model: whose state lies where, and the global-norm clip. What an update does to a parameter is its
+//! rule's (`update_rule.rs`); how fast and with how much decay, the table's of `param_rules.rs`.
 //!
 //! State is kept by the parameter's path, so that a checkpoint can be compared and refused tensor by tensor. On a CPU
 //! an update works in place; elsewhere the same formula runs as tensor operations.
@@ -13,14 +13,13 @@ use dualenc_model::{DualEncoder, HostTensor, ModelError};
 
 use crate::checkpoint::Saved;
 use crate::config::TrainSection;
+use crate::error::TrainError;
 use crate::gradients::{Gradient, ParamGradients};
+use crate::param_rules::{ParamRules, StepRate};
 use crate::update_rule::{RowsWithGradient, Update, UpdateRule, rule_of};
 
 /// PyTorch's `clip_grad_norm_` adds this to the norm it divides by.
 const CLIP_EPSILON: f64 = 1e-6;
-
-/// Suffixes of paths of matrices that are not decayed: position and special-token embeddings, tables of relative positions.
-const NOT_DECAYED: [&str; 6] = ["positions", "class_token", "distillation_token", "registers", "probe", "table"];
 
 /// What the rule keeps of one parameter.
 #[derive(Debug)]
@@ -62,25 +61,30 @@ impl State {
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Box<dyn UpdateRule>,
-    weight_decay: f64,
+    params: ParamRules,
     clip_norm: f64,
-    /// The projections' learning rate, as a multiple of the others'.
-    projection_rate: f64,
     on_host: bool,
     states: BTreeMap<String, State>,
 }
 
 impl Optimizer {
-    /// Fresh, for the parameters that will come by.
-    pub fn new(config: &TrainSection, on_host: bool) -> Self {
-        Self {
+    /// Fresh, for all of `model` that ever trains.
+    ///
+    /// # Errors
+    /// When a `[[train.group]]` is of none of its parameters.
+    pub fn new(config: &TrainSection, model: &DualEncoder, on_host: bool) -> Result<Self, TrainError> {
+        Ok(Self {
             rule: rule_of(config),
-            weight_decay: config.weight_decay,
+            params: ParamRules::resolve(config, model)?,
             clip_norm: config.clip_grad_norm,
-            projection_rate: config.projection_learning_rate.map_or(1.0, |rate| rate / config.learning_rate),
             on_host,
             states: BTreeMap::new(),
-        }
+        })
+    }
+
+    /// The rates and decays of the parameters.
+    pub(crate) fn params(&self) -> &ParamRules {
+        &self.params
     }
 
     /// One update. `updates` tells how many a parameter had before; `grad_norm` is that of `gradients`.
@@ -89,17 +93,14 @@ impl Optimizer {
         model: DualEncoder,
         gradients: ParamGradients,
         grad_norm: f64,
-        learning_rate: f64,
+        rate: StepRate,
         updates: &dyn Fn(&str) -> u64,
     ) -> DualEncoder {
         let clip = match self.clip_norm {
             limit if limit > 0.0 => (limit / (grad_norm + CLIP_EPSILON)).min(1.0),
             _ => 1.0,
         };
-        parameters::update(
-            model,
-            &mut Step { optimizer: self, gradients: gradients.by_path, clip, learning_rate, updates },
-        )
+        parameters::update(model, &mut Step { optimizer: self, gradients: gradients.by_path, clip, rate, updates })
     }
 
     /// The state, by path and name such as `logit_scale.first`, from where it lies.
@@ -154,18 +155,12 @@ impl Optimizer {
     }
 }
 
-/// Whether weight decay pulls at a parameter: matrices, but no position and no special-token embeddings.
-pub fn is_decayed(path: &str, shape: &[usize]) -> bool {
-    let name = path.rsplit('.').next().unwrap_or(path);
-    shape.len() > 1 && !NOT_DECAYED.contains(&name)
-}
-
 /// One step on its way through the model.
 struct Step<'a> {
     optimizer: &'a mut Optimizer,
     gradients: BTreeMap<String, Gradient>,
     clip: f64,
-    learning_rate: f64,
+    rate: StepRate,
     updates: &'a dyn Fn(&str) -> u64,
 }
 
@@ -173,14 +168,9 @@ impl ParamUpdate for Step<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
         let Some(gradient) = self.gradients.remove(path) else { return value };
         let (shape, device) = (value.dims(), value.device());
-        let rate = match path.ends_with("_projection.weight") {
-            true => self.learning_rate * self.optimizer.projection_rate,
-            false => self.learning_rate,
-        };
-        let keep = match is_decayed(path, &shape) {
-            true => 1.0 - rate * self.optimizer.weight_decay,
-            false => 1.0,
-        };
+        let param = self.optimizer.params.of(path);
+        let rate = param.rate(self.rate);
+        let keep = 1.0 - rate * param.decay.unwrap_or_default();
         let count = ((self.updates)(path) + 1).min(i32::MAX as u64) as i32;
         let update = Update { shape: &shape, count, clip: self.clip, keep, rate };
         let Optimizer { rule, states, on_host, .. } = &mut *self.optimizer;
@@ -210,26 +200,6 @@ impl ParamUpdate for Step<'_> {
             }
             // Both follow from the one device of the run.
             _ => value,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn biases_norms_and_position_embeddings_are_not_decayed() {
-        assert!(is_decayed("text_tower.words", &[10, 4]));
-        assert!(is_decayed("text_tower.encoder.blocks.0.mlp.up.weight", &[4, 8]));
-        for (path, shape) in [
-            ("image_tower.positions", vec![5, 4]),
-            ("image_tower.class_token", vec![1, 4]),
-            ("image_tower.distillation_token", vec![1, 4]),
-            ("text_tower.embedding_norm.weight", vec![4]),
-            ("logit_scale", vec![1]),
-        ] {
-            assert!(!is_decayed(path, &shape), "{path}");
         }
     }
 }

@@ -29,6 +29,7 @@ use crate::loss::PairIds;
 use crate::metrics::MetricsLog;
 use crate::observer::{Event, Observer};
 use crate::optim::Optimizer;
+use crate::param_rules::StepRate;
 use crate::run_dir::RunDir;
 use crate::schedule::RateCurve;
 use crate::selection::Selection;
@@ -140,10 +141,11 @@ impl Run {
             refuse_other_rates(checkpoint, &rate_curve)?;
         }
         let stages = Stages::new(config, &assembly.model, steps_per_epoch, total_steps)?;
-        tell_stages(&stages, &assembly.model, observer)?;
+        let optimizer = Optimizer::new(&config.train, &assembly.model, compute.on_host)?;
+        tell_stages(&stages, &assembly.model, &optimizer, observer)?;
         // Nothing of an earlier run is touched before this line.
         let mut run = Self {
-            optimizer: Optimizer::new(&config.train, compute.on_host),
+            optimizer,
             ema: config.train.ema_decay.map(|decay| Ema::new(decay, compute.on_host)),
             selection: Selection::new(&config.checkpoint),
             metrics: MetricsLog::open(&dir.metrics(), found.as_ref().map_or(0, |checkpoint| checkpoint.progress.step))?,
@@ -256,7 +258,7 @@ impl Run {
         Ok(self.ema.as_mut().map_or(Ok(()), |ema| ema.begin(&self.model))?)
     }
 
-    /// The highest rate of the 0-based `step`: of what has none of its own.
+    /// The rate of the 0-based `step`: of what has none of its own.
     pub fn learning_rate(&self, step: u64) -> f64 {
         self.stages.at(step).learning_rate * self.rate_share(step)
     }
@@ -376,9 +378,9 @@ impl Run {
     pub fn update(&mut self, gradients: ParamGradients, grad_norm: f64, learning_rate: f64) -> Result<(), TrainError> {
         // The optimiser works in place where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.hollow.clone());
-        let model = self
-            .optimizer
-            .step(model, gradients, grad_norm, learning_rate, &|path| self.stages.updates_before(path, self.step));
+        let rate = StepRate { base: learning_rate, share: self.rate_share(self.step) };
+        let updates = |path: &str| self.stages.updates_before(path, self.step);
+        let model = self.optimizer.step(model, gradients, grad_norm, rate, &updates);
         let limit = self.config.train.logit_scale_max;
         let updates = |path: &str| self.stages.updates_before(path, self.step + 1);
         self.model = parameters::update(model, &mut Afterwards { limit, ema: self.ema.as_mut(), updates: &updates });
@@ -572,12 +574,18 @@ fn refuse_other_rates(checkpoint: &Checkpoint, curve: &RateCurve) -> Result<(), 
 }
 
 /// What trains in each stage, before the first step.
-fn tell_stages(stages: &Stages, model: &DualEncoder, observer: &mut dyn Observer) -> Result<(), TrainError> {
+fn tell_stages(
+    stages: &Stages,
+    model: &DualEncoder,
+    optimizer: &Optimizer,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
     for (number, (_, stage)) in stages.iter().enumerate() {
         if stages.len() > 1 {
             observer.on(Event::Note(described(stages, number)));
         }
-        observer.on(Event::Groups(&param_groups(&stage.training.of(model.clone())?)));
+        let model = stage.training.of(model.clone())?;
+        observer.on(Event::Groups(&param_groups(&model, optimizer.params(), stage.learning_rate)));
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
 pub(crate) use schema::default;
 pub use schema::{
-    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection,
+    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, GroupSection, ImageProjectionSection,
     LoraSection, Loss, ModelSection, OptimizerKind, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
     TrainSection,
 };
@@ -143,6 +143,13 @@ impl RunConfig {
                 warnings.push(format!(
                     "`model.{name}_dropout` has no effect: the {name} tower is locked and drops nothing"
                 ));
+            }
+        }
+        for (name, decay, tower) in
+            [("image", self.train.image_layer_decay, ever.image), ("text", self.train.text_layer_decay, ever.text)]
+        {
+            if decay != 1.0 && !tower.any() {
+                warnings.push(format!("`train.{name}_layer_decay` has no effect: the {name} tower is locked"));
             }
         }
         let image_locked = stages.iter().any(|stage| !stage.training.image.any());

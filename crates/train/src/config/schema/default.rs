@@ -46,6 +46,9 @@ pub fn betas(optimizer: OptimizerKind) -> Option<[f64; 2]> {
         OptimizerKind::Adafactor | OptimizerKind::Sgd => None,
     }
 }
+pub fn same_for_all_layers() -> f64 {
+    1.0
+}
 pub fn clip_grad_norm() -> f64 {
     1.0
 }

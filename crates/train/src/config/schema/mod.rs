@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use data::{CacheDtype, CacheSection, DataSection};
 pub use eval::{CheckpointSection, EvalSection, Task};
 pub use model::{ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
-pub use train::{Duplicates, Loss, OptimizerKind, Schedule, StageSection, TrainSection};
+pub use train::{Duplicates, GroupSection, Loss, OptimizerKind, Schedule, StageSection, TrainSection};
 
 /// The whole configuration of a run: the TOML, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

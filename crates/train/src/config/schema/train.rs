@@ -21,9 +21,17 @@ pub struct TrainSection {
     pub micro_batch_size: Option<usize>,
     /// Highest learning rate, reached after the warm-up. Required.
     pub learning_rate: f64,
-    /// Highest learning rate of the two projections, on the same schedule. They start from nothing, a pretrained tower does
-    /// not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
+    /// Highest learning rate of the two projections, on the same schedule, whatever the stage. They start from nothing, a
+    /// pretrained tower does not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
+    /// What the rate of the image tower's parameters is multiplied with for each layer that they lie below the last (BEiT,
+    /// arXiv:2106.08254, app. H): the last block's output passes `final_norm` and pooler at 1, the last block at this, the
+    /// embeddings at its highest power. Above 0, at most 1. Default 1.
+    #[serde(default = "default::same_for_all_layers")]
+    pub image_layer_decay: f64,
+    /// The same for the text tower.
+    #[serde(default = "default::same_for_all_layers")]
+    pub text_layer_decay: f64,
     /// Decoupled weight decay of the matrices: each update takes `learning_rate` times this off them, whatever the optimiser.
     /// Biases, norms, position and class embeddings and `logit_scale` are not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
     #[serde(default = "default::weight_decay")]
@@ -84,6 +92,25 @@ pub struct TrainSection {
     /// `model` and above holds until the first one begins. Default: none, all of the run is alike.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<StageSection>,
+    /// Parameters with rates or decay of their own, a table `[[train.group]]` each. The first one that matches counts.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupSection>,
+}
+
+/// `[[train.group]]`: rate and decay of the parameters of some names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSection {
+    /// The form of the parameters' paths, such as `text_tower.encoder.blocks.*.attention.*` or `*_projection.weight`; `*`
+    /// stands for any text, points too. Required.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Highest learning rate, on the same schedule; a stage's does not touch it, a layer decay does. Default: the run's, or the
+    /// stage's.
+    pub learning_rate: Option<f64>,
+    /// Weight decay of the matrices among them. Default: the run's.
+    pub weight_decay: Option<f64>,
 }
 
 /// `[[train.stage]]`: what changes at a step of the run. A tower that is locked again keeps what it learned; a parameter's
@@ -106,7 +133,8 @@ pub struct StageSection {
     /// Whether the adapters of locked towers train in it. Default `true`.
     #[serde(default = "default::yes")]
     pub lora: bool,
-    /// Highest learning rate from here on, on the same schedule. Default: that of the stage before.
+    /// Highest learning rate from here on, on the same schedule, of what has no rate of its own (`projection_learning_rate`,
+    /// `[[train.group]]`). Default: that of the stage before.
     pub learning_rate: Option<f64>,
     /// Steps over which the rate rises anew from 0 as the stage begins. Default 0.
     #[serde(default)]

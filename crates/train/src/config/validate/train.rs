@@ -70,6 +70,35 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     }
 }
 
+/// Each group says something of some parameters.
+pub(super) fn groups(config: &RunConfig, rules: &mut Rules) {
+    const KEY: &str = "train.group";
+    let train = &config.train;
+    for (name, decay) in [("image", train.image_layer_decay), ("text", train.text_layer_decay)] {
+        let in_range = decay > 0.0 && decay <= 1.0;
+        let help = "each layer's rate is this share of the next one's";
+        rules.check(in_range, &format!("train.{name}_layer_decay"), decay, "a number above 0, at most 1", help);
+    }
+    for (n, group) in train.group.iter().enumerate() {
+        let n = n + 1;
+        let mut refuse = |message: String, help| rules.refuse(KEY, &[], message, help);
+        if group.pattern.is_empty() {
+            refuse(format!("`match` of group {n} is empty"), "such as `match = \"text_tower.*\"`");
+        }
+        if group.learning_rate.is_none() && group.weight_decay.is_none() {
+            refuse(format!("group {n} has neither `learning_rate` nor `weight_decay`"), "say what is its own");
+        }
+        let rate = group.learning_rate.unwrap_or(1.0);
+        if !(rate.is_finite() && rate > 0.0) {
+            refuse(format!("`learning_rate` of group {n} is {rate}, expected a finite number above 0"), "");
+        }
+        let decay = group.weight_decay.unwrap_or(0.0);
+        if !(decay.is_finite() && decay >= 0.0) {
+            refuse(format!("`weight_decay` of group {n} is {decay}, expected a finite number of 0 or more"), "");
+        }
+    }
+}
+
 pub(super) fn duration(config: &RunConfig, rules: &mut Rules) {
     let train = &config.train;
     match (train.epochs, train.steps) {
