@@ -9,6 +9,7 @@ mod families;
 mod faults;
 mod inspect;
 mod locks;
+mod optimizers;
 mod precision;
 mod reference;
 mod resume;

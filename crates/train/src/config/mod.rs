@@ -31,9 +31,9 @@ pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
 pub(crate) use schema::default;
 pub use schema::{
-    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, GroupSection, ImageProjectionSection,
-    LoraSection, Loss, ModelSection, OptimizerKind, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
-    TrainSection,
+    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, GroupSection,
+    ImageProjectionSection, LoraSection, Loss, ModelSection, OptimizerKind, Precision, ProjectionSection, RunConfig,
+    RunSection, Schedule, StageSection, Task, TrainSection,
 };
 pub use selection::Goal;
 pub use stages::{Beginning, Stage};
@@ -251,7 +251,7 @@ impl RunConfig {
 impl EvalSection {
     /// Pairs in a pool of a loss evaluation.
     pub fn pool_size(&self) -> usize {
-        self.pool_size.unwrap_or(schema::default::POOL_SIZE)
+        self.pool_size.unwrap_or(default::POOL_SIZE)
     }
 
     /// When the evaluation runs, besides at the end of training.
