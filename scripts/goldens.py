@@ -9,7 +9,7 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
     .venv-goldens/bin/pip install --no-deps timm==1.0.31
     .venv-goldens/bin/python scripts/goldens.py
 
-Give section names to write only those: towers dual image_families train resize decode processor pixels
+Give section names to write only those: towers dual image_families train optim resize decode processor pixels
 tokens ids text_families whole losses.
 The same versions on the same machine write the same bytes.
 """
@@ -30,6 +30,7 @@ SECTIONS = (
     "dual",
     "image_families",
     "train",
+    "optim",
     "resize",
     "decode",
     "processor",

@@ -158,7 +158,7 @@ fn a_run_resumed_around_the_beginning_of_a_stage_ends_with_the_same_bits() {
 }
 
 /// A run as it was when the checkpoint of `step` was its newest.
-fn copy_until(from: &Path, to: &Path, step: usize) {
+pub fn copy_until(from: &Path, to: &Path, step: usize) {
     fs::create_dir_all(to.join("checkpoints")).unwrap();
     for name in ["config.toml", "metrics.jsonl"] {
         fs::copy(from.join(name), to.join(name)).unwrap();

@@ -10,6 +10,7 @@ mod faults;
 mod guards;
 mod inspect;
 mod locks;
+mod optimizers;
 mod precision;
 mod reference;
 mod resume;

@@ -252,7 +252,9 @@ fn json(event: &Event<'_>) {
                     kind = "parameters",
                     group = group.name,
                     trainable = group.trainable,
-                    locked = group.locked
+                    locked = group.locked,
+                    learning_rates = ?group.rates.unwrap_or_default(),
+                    weight_decays = ?group.decays.unwrap_or_default()
                 );
             }
         }
@@ -286,7 +288,7 @@ fn json(event: &Event<'_>) {
     }
 }
 
-/// What trains and what does not, as a table.
+/// What trains and what does not, as a table; with rates and decays where they differ.
 fn table(groups: &[ParamGroup]) -> String {
     let count = |values: usize| match values {
         0 => "-".to_owned(),
@@ -299,8 +301,29 @@ fn table(groups: &[ParamGroup]) -> String {
     for group in groups {
         lines.push(format!("{:18} {:>10} {:>10}", group.name, count(group.trainable), count(group.locked)));
     }
+    let ranges: [(&str, fn(&ParamGroup) -> Option<[f64; 2]>); 2] =
+        [("learning rate", |group| group.rates), ("weight decay", |group| group.decays)];
+    for (title, range) in ranges {
+        let mut values = groups.iter().filter_map(range).flatten();
+        let first = values.next();
+        if values.all(|value| Some(value) == first) {
+            continue;
+        }
+        let shown = std::iter::once(title.to_owned()).chain(groups.iter().map(|group| match range(group) {
+            None => "-".to_owned(),
+            Some([lowest, highest]) if lowest == highest => number(lowest),
+            Some([lowest, highest]) => format!("{} to {}", number(lowest), number(highest)),
+        }));
+        lines.iter_mut().zip(shown).for_each(|(line, shown)| *line += &format!(" {shown:>20}"));
+    }
     lines.push(format!("{:18} {:>10} {:>10}", "all", total(|group| group.trainable), total(|group| group.locked)));
     lines.join("\n")
+}
+
+/// With three digits, without needless zeros.
+fn number(value: f64) -> String {
+    let rounded = format!("{value:.2e}").parse().unwrap_or(value);
+    if (1e-2..1e3).contains(&value) || value == 0.0 { format!("{rounded}") } else { format!("{rounded:e}") }
 }
 
 /// What bounds a run that waits for this share of its time, if it is not the model.

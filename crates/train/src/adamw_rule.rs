@@ -1,34 +1,95 @@
-//! AdamW's formula for one parameter (Loshchilov and Hutter, arXiv:1711.05101, alg. 2), once in place over host memory and
-//! once as tensor operations.
+//! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2) for one parameter: one fused pass in place over host memory, and
+//! as tensor operations.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-/// Elements that one task updates.
-const CHUNK: usize = 1 << 14;
+use crate::update_rule::{CHUNK, RowsWithGradient, Update, UpdateRule};
 
 /// Rows of a table that one task updates at least.
 const ROWS_A_TASK: usize = 64;
 
 /// Which rows of `width` have a moment that is not 0.
-pub(crate) fn live_rows(first: &[f32], second: &[f32], width: usize) -> Vec<bool> {
+fn live_rows(first: &[f32], second: &[f32], width: usize) -> Vec<bool> {
     let rows = first.par_chunks(width).zip(second.par_chunks(width));
     rows.map(|(first, second)| first.iter().chain(second).any(|&moment| moment != 0.0)).collect()
 }
 
-/// The numbers of one update of one parameter.
-pub(crate) struct Rule {
+/// AdamW.
+#[derive(Debug)]
+pub(crate) struct AdamW {
+    /// Weight of what was in the two moments.
     pub betas: [f64; 2],
+    /// Added to the root of the second.
     pub epsilon: f64,
-    pub clip: f64,
-    pub keep: f64,
-    pub rate: f64,
-    pub second_root: f64,
 }
 
-impl Rule {
+impl AdamW {
+    fn formula(&self, update: Update<'_>) -> Formula {
+        let [first_correction, second_correction] = self.betas.map(|beta| 1.0 - beta.powi(update.count));
+        Formula {
+            betas: self.betas,
+            epsilon: self.epsilon,
+            clip: update.clip,
+            keep: update.keep,
+            rate: update.rate / first_correction,
+            second_root: second_correction.sqrt(),
+        }
+    }
+}
+
+impl UpdateRule for AdamW {
+    fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+        let count = shape.iter().product();
+        vec![("first", count), ("second", count)]
+    }
+
+    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
+        let [first, second] = state else { return };
+        self.formula(update).on_host(values, gradient, first, second);
+    }
+
+    /// `live` tells which rows have moments that are not 0; the others are only decayed.
+    fn on_host_rows(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        rows: RowsWithGradient<'_>,
+        state: &mut [Vec<f32>],
+        live: &mut Option<Vec<bool>>,
+    ) {
+        let [first, second] = state else { return };
+        let live = live.get_or_insert_with(|| live_rows(first, second, rows.width));
+        rows.read.iter().for_each(|&row| live[row] = true);
+        self.formula(update).on_host_rows(values, gradient, (first, second), live);
+    }
+
+    fn on_device(
+        &self,
+        update: Update<'_>,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        state: &mut [Tensor<1>],
+    ) -> Tensor<1> {
+        let [first, second] = state else { return value };
+        self.formula(update).on_device(value, gradient, first, second)
+    }
+}
+
+/// The numbers of one update of one parameter.
+struct Formula {
+    betas: [f64; 2],
+    epsilon: f64,
+    clip: f64,
+    keep: f64,
+    rate: f64,
+    second_root: f64,
+}
+
+impl Formula {
     /// In one pass over four arrays.
-    pub fn on_host(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
+    fn on_host(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         let [beta1, beta2] = self.betas.map(|beta| beta as f32);
         let (rest1, rest2) = ((1.0 - self.betas[0]) as f32, (1.0 - self.betas[1]) as f32);
         let (clip, keep, rate) = (self.clip as f32, self.keep as f32, self.rate as f32);
@@ -48,7 +109,7 @@ impl Rule {
 
     /// The same where all but the `live` rows have moments and gradients of 0: the formula then only decays them, and
     /// neither gradient nor moments are read.
-    pub fn on_host_rows(
+    fn on_host_rows(
         &self,
         values: &mut [f32],
         gradient: &[f32],
@@ -67,7 +128,7 @@ impl Rule {
     }
 
     /// As tensor operations.
-    pub fn on_device(
+    fn on_device(
         &self,
         value: Tensor<1>,
         gradient: Tensor<1>,
@@ -88,15 +149,15 @@ mod tests {
 
     use super::*;
 
-    fn rule() -> Rule {
-        Rule { betas: [0.9, 0.99], epsilon: 1e-8, clip: 0.5, keep: 0.999, rate: 1.0, second_root: 0.01f64.sqrt() }
+    fn rule() -> Formula {
+        Formula { betas: [0.9, 0.99], epsilon: 1e-8, clip: 0.5, keep: 0.999, rate: 1.0, second_root: 0.01f64.sqrt() }
     }
 
     #[test]
     fn the_fused_update_is_the_formula_of_the_paper() {
         // First step: both corrections cancel, so a parameter moves by the learning rate against its gradient's sign.
         let (mut values, mut first, mut second) = (vec![2.0, -1.0], vec![0.0; 2], vec![0.0; 2]);
-        Rule { rate: 0.1 / (1.0 - 0.9), second_root: (1.0f64 - 0.99).sqrt(), ..rule() }.on_host(
+        Formula { rate: 0.1 / (1.0 - 0.9), second_root: (1.0f64 - 0.99).sqrt(), ..rule() }.on_host(
             &mut values,
             &[0.4, -3.0],
             &mut first,

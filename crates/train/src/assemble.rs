@@ -17,6 +17,7 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::hub;
 use crate::observer::{Event, Observer, ParamGroup};
+use crate::param_rules::{ParamRules, StepRate};
 use crate::run_dir::checkpoints_of;
 use crate::selection::best_of_run;
 
@@ -313,18 +314,29 @@ fn tell_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {
     }
 }
 
-/// Values that train and that do not, by part of the model.
-pub fn param_groups(model: &DualEncoder) -> Vec<ParamGroup> {
+/// Values that train and that do not, by part of the model, with their highest rates and their decay; `peak` is the rate of
+/// those that have none of their own.
+pub(crate) fn param_groups(model: &DualEncoder, params: &ParamRules, peak: f64) -> Vec<ParamGroup> {
+    let widen = |range: Option<[f64; 2]>, value: f64| {
+        Some(range.map_or([value; 2], |[lowest, highest]| [lowest.min(value), highest.max(value)]))
+    };
     let mut groups: Vec<ParamGroup> = Vec::new();
     for info in parameters::list(model) {
         let name = info.path.split('.').next().unwrap_or_default().replace('_', " ");
         let name = if name == "logit scale" || name == "logit bias" { name.replace(' ', "_") } else { name };
         if groups.last().is_none_or(|group| group.name != name) {
-            groups.push(ParamGroup { name, trainable: 0, locked: 0 });
+            groups.push(ParamGroup { name, ..ParamGroup::default() });
         }
         if let Some(group) = groups.last_mut() {
             let count: usize = info.shape.iter().product();
-            *(if info.trains { &mut group.trainable } else { &mut group.locked }) += count;
+            if !info.trains {
+                group.locked += count;
+                continue;
+            }
+            group.trainable += count;
+            let rule = params.of(&info.path);
+            group.rates = widen(group.rates, rule.rate(StepRate { base: peak, share: 1.0 }));
+            group.decays = rule.decay.map_or(group.decays, |decay| widen(group.decays, decay));
         }
     }
     groups

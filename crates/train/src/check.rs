@@ -8,6 +8,7 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::observer::{Event, Observer};
+use crate::param_rules::ParamRules;
 
 /// Missing files that are named.
 const MOST_NAMED: usize = 10;
@@ -32,7 +33,8 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let dataset = config.data.train.read()?;
     count_data(config, &dataset, &mut findings);
     let assembly = Assembly::from_config(config, &compute, observer)?;
-    observer.on(Event::Groups(&param_groups(&assembly.model)));
+    let params = ParamRules::resolve(&config.train, &assembly.model)?;
+    observer.on(Event::Groups(&param_groups(&assembly.model, &params, config.train.learning_rate)));
     findings.facts.push(format!("images: {}", assembly.processor.describe()));
     if let Some(augment) = &config.data.augment {
         findings.facts.push(format!("training images are varied: {}", augment.describe()));

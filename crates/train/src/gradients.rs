@@ -75,7 +75,7 @@ impl RowsRead {
 
 impl ParamGradients {
     /// Takes the gradients of every parameter of `model` that trains; `on_host` as
-    /// [`AdamW::new`](crate::AdamW::new). `read` tells which rows of a table are worth a look.
+    /// [`Optimizer::new`](crate::Optimizer::new). `read` tells which rows of a table are worth a look.
     ///
     /// # Errors
     /// When the device cannot hand its data over.

@@ -2,6 +2,7 @@
 //!
 //! Start at [`trainer`]: it holds the loop. This crate prints nothing; it tells an [`Observer`].
 
+mod adafactor_rule;
 mod adamw_rule;
 mod assemble;
 mod check;
@@ -27,26 +28,30 @@ mod image_features;
 mod image_set;
 mod inspect;
 mod interpolate;
+mod lion_rule;
 mod loss;
 mod metrics;
 mod monitor;
 mod observer;
 mod optim;
+mod param_rules;
 mod pooled_loss;
 mod retrieval;
 mod run;
 mod run_dir;
 mod schedule;
 mod selection;
+mod sgd_rule;
 mod stages;
 mod step;
 mod stop;
 mod text_features;
 mod trainer;
+mod update_rule;
 mod whitening;
 mod zero_shot;
 
-pub use assemble::{Assembly, param_groups};
+pub use assemble::Assembly;
 pub use check::{Findings, check};
 pub use chunked::one_thread;
 pub use device::{Compute, available as available_devices};
@@ -65,7 +70,8 @@ pub use interpolate::Interpolation;
 pub use loss::{BatchLoss, Objective, PairIds, contrastive_loss};
 pub use metrics::{EvalRecord, TrainRecord, WarningRecord};
 pub use observer::{Event, Observer, ParamGroup};
-pub use optim::AdamW;
+pub use optim::Optimizer;
+pub use param_rules::StepRate;
 pub use selection::Best;
 pub use stop::StopFlag;
 pub use text_features::TextFeatures;

@@ -10,7 +10,7 @@ use crate::metrics::{EvalRecord, TrainRecord};
 use crate::selection::Best;
 
 /// A line of the table of what trains.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ParamGroup {
     /// Such as `image tower`.
     pub name: String,
@@ -18,6 +18,10 @@ pub struct ParamGroup {
     pub trainable: usize,
     /// Values that do not.
     pub locked: usize,
+    /// Lowest and highest of the highest learning rates of what trains.
+    pub rates: Option<[f64; 2]>,
+    /// Lowest and highest weight decay of the matrices that train.
+    pub decays: Option<[f64; 2]>,
 }
 
 /// Something that happened in a run.

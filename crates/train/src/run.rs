@@ -29,9 +29,10 @@ use crate::loss::{Objective, PairIds};
 use crate::metrics::{MetricsLog, TrainRecord};
 use crate::monitor::{MEMORY, Monitor};
 use crate::observer::{Event, Observer};
-use crate::optim::AdamW;
+use crate::optim::Optimizer;
+use crate::param_rules::StepRate;
 use crate::run_dir::RunDir;
-use crate::schedule::LearningRate;
+use crate::schedule::RateCurve;
 use crate::selection::Selection;
 use crate::stages::Stages;
 use crate::stop::StopFlag;
@@ -43,7 +44,7 @@ const WHITENED_AT_ONCE: usize = 4096;
 /// A run in progress.
 pub(crate) struct Run {
     pub model: DualEncoder,
-    pub optimizer: AdamW,
+    pub optimizer: Optimizer,
     ema: Option<Ema>,
     selection: Selection,
     pub metrics: MetricsLog,
@@ -52,7 +53,7 @@ pub(crate) struct Run {
     pub samples_seen: u64,
     pub total_steps: u64,
     pub steps_per_epoch: u64,
-    learning_rate: LearningRate,
+    rate_curve: RateCurve,
     stages: Stages,
     pub seed: u64,
     pub objective: Objective,
@@ -133,16 +134,19 @@ impl Run {
             Duration::Epochs(epochs) => epochs * steps_per_epoch,
             Duration::Steps(steps) => steps,
         };
+        let rate_curve = RateCurve::new(&config.train, total_steps)?;
         let data_fingerprint = blake3::Hash::from(dataset.fingerprint()).to_hex().to_string();
         let locked_fingerprints = LockedFingerprints::of(&assembly.model)?;
         if let Some(checkpoint) = &found {
             refuse_other_inputs(checkpoint, &data_fingerprint, &locked_fingerprints.all)?;
+            refuse_other_rates(checkpoint, &rate_curve)?;
         }
         let stages = Stages::new(config, &assembly.model, steps_per_epoch, total_steps)?;
-        tell_stages(&stages, &assembly.model, observer)?;
+        let optimizer = Optimizer::new(&config.train, &assembly.model, compute.on_host)?;
+        tell_stages(&stages, &assembly.model, &optimizer, observer)?;
         // Nothing of an earlier run is touched before this line.
         let mut run = Self {
-            optimizer: AdamW::new(&config.train, compute.on_host),
+            optimizer,
             ema: config.train.ema_decay.map(|decay| Ema::new(decay, compute.on_host)),
             selection: Selection::new(&config.checkpoint),
             metrics: MetricsLog::open(&dir.metrics(), found.as_ref().map_or(0, |checkpoint| checkpoint.progress.step))?,
@@ -150,12 +154,8 @@ impl Run {
             samples_seen: 0,
             total_steps,
             steps_per_epoch,
-            learning_rate: LearningRate {
-                peak: config.train.learning_rate,
-                warmup_steps: config.train.warmup_steps,
-                total_steps,
-                schedule: config.train.schedule,
-            },
+            monitor: Monitor::new(config.train.loss, rate_curve.warmup_steps, config.train.logit_scale_max),
+            rate_curve,
             seed: config.run.seed,
             objective: config.into(),
             image_size: assembly.processor.output_size(),
@@ -179,7 +179,6 @@ impl Run {
             workers,
             evaluations,
             bad_images: BadImages::default(),
-            monitor: Monitor::new(config.train.loss, config.train.warmup_steps, config.train.logit_scale_max),
             saved_step: None,
             stop: stop.clone(),
         };
@@ -261,10 +260,14 @@ impl Run {
         Ok(self.ema.as_mut().map_or(Ok(()), |ema| ema.begin(&self.model))?)
     }
 
-    /// The highest rate of the 0-based `step`: of what has none of its own.
+    /// The rate of the 0-based `step`: of what has none of its own.
     pub fn learning_rate(&self, step: u64) -> f64 {
-        let share = self.learning_rate.at(step) / self.learning_rate.peak;
-        self.stages.at(step).learning_rate * share * self.stages.rise(step)
+        self.stages.at(step).learning_rate * self.rate_share(step)
+    }
+
+    /// The share of its highest rate that a parameter has at the 0-based `step`.
+    fn rate_share(&self, step: u64) -> f64 {
+        self.rate_curve.at(step) * self.stages.rise(step)
     }
 
     /// Lets the image projection start from white features, where the configuration asks for it: of every training image, so
@@ -390,9 +393,9 @@ impl Run {
     pub fn update(&mut self, gradients: ParamGradients, grad_norm: f64, learning_rate: f64) -> Result<(), TrainError> {
         // The optimiser works in place where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.hollow.clone());
-        let model = self
-            .optimizer
-            .step(model, gradients, grad_norm, learning_rate, &|path| self.stages.updates_before(path, self.step));
+        let rate = StepRate { base: learning_rate, share: self.rate_share(self.step) };
+        let updates = |path: &str| self.stages.updates_before(path, self.step);
+        let model = self.optimizer.step(model, gradients, grad_norm, rate, &updates);
         let limit = self.config.train.logit_scale_max;
         let updates = |path: &str| self.stages.updates_before(path, self.step + 1);
         self.model = parameters::update(model, &mut Afterwards { limit, ema: self.ema.as_mut(), updates: &updates });
@@ -570,13 +573,34 @@ fn refuse_other_inputs(checkpoint: &Checkpoint, data: &str, locked: &str) -> Res
     }
 }
 
+/// A run goes on only along the curve of the steps it has done.
+fn refuse_other_rates(checkpoint: &Checkpoint, curve: &RateCurve) -> Result<(), TrainError> {
+    let Progress { step, total_steps, .. } = checkpoint.progress;
+    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
+    let old = RateCurve::new(&old.train, total_steps)?;
+    match (0..step).find(|&step| old.at(step) != curve.at(step)) {
+        None => Ok(()),
+        Some(other) => Err(TrainError::Usage(format!(
+            "the run has done {step} steps, and with this length and cooldown the learning rate of step {} would have been \
+             another; let the cooldown begin at step {step} or later: lengthen the run, or shorten the cooldown",
+            other + 1
+        ))),
+    }
+}
+
 /// What trains in each stage, before the first step.
-fn tell_stages(stages: &Stages, model: &DualEncoder, observer: &mut dyn Observer) -> Result<(), TrainError> {
+fn tell_stages(
+    stages: &Stages,
+    model: &DualEncoder,
+    optimizer: &Optimizer,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
     for (number, (_, stage)) in stages.iter().enumerate() {
         if stages.len() > 1 {
             observer.on(Event::Note(described(stages, number)));
         }
-        observer.on(Event::Groups(&param_groups(&stage.training.of(model.clone())?)));
+        let model = stage.training.of(model.clone())?;
+        observer.on(Event::Groups(&param_groups(&model, optimizer.params(), stage.learning_rate)));
     }
     Ok(())
 }

@@ -9,7 +9,9 @@ use dualenc_model::{
     TowerOptions, build_from_towers, image_tower_from, normalize, parameters,
 };
 use dualenc_train::config::{Loss, TrainSection};
-use dualenc_train::{AdamW, Compute, Objective, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread};
+use dualenc_train::{
+    Compute, Objective, Optimizer, PairIds, ParamGradients, RowsRead, StepRate, contrastive_loss, one_thread,
+};
 use serde_json::{Value, json};
 
 use crate::Work;
@@ -116,7 +118,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
     let tokens = TokenSequences::new(ids, type_ids);
     let image_embeds = TensorData::new(noise(batch * EMBED_DIM), [batch, EMBED_DIM]);
     let train: TrainSection = toml::from_str("steps = 1\nbatch_size = 64\nlearning_rate = 1e-4\nclip_grad_norm = 0.0")?;
-    let mut optimizer = AdamW::new(&train, compute.on_host);
+    let mut optimizer = Optimizer::new(&train, &model, compute.on_host)?;
     let pairs = distinct_pairs(batch);
     let (hollow, mut step) = (parameters::hollow(&model), 0);
     let (width, forward) = (Size::MINI_LM.width, lengths.iter().map(|&length| Size::MINI_LM.flops(length)));
@@ -132,7 +134,8 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         let gradients =
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
         let whole = std::mem::replace(&mut model, hollow.clone());
-        model = optimizer.step(whole, gradients, 0.0, train.learning_rate, &|_| step);
+        let rate = StepRate { base: train.learning_rate, share: 1.0 };
+        model = optimizer.step(whole, gradients, 0.0, rate, &|_| step);
         step += 1;
         Ok(())
     };

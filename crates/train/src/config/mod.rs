@@ -29,10 +29,11 @@ use document::Document;
 
 pub use error::{ConfigError, Place, Problem};
 pub use resume::{Change, changed_keys};
+pub(crate) use schema::default;
 pub use schema::{
-    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, ImageProjectionSection,
-    LoraSection, Loss, ModelSection, Precision, ProjectionSection, RunConfig, RunSection, Schedule, StageSection, Task,
-    TrainSection,
+    CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, GroupSection,
+    ImageProjectionSection, LoraSection, Loss, ModelSection, OptimizerKind, Precision, ProjectionSection, RunConfig,
+    RunSection, Schedule, StageSection, Task, TrainSection,
 };
 pub use selection::Goal;
 pub use stages::{Beginning, Stage};
@@ -144,6 +145,13 @@ impl RunConfig {
                 ));
             }
         }
+        for (name, decay, tower) in
+            [("image", self.train.image_layer_decay, ever.image), ("text", self.train.text_layer_decay, ever.text)]
+        {
+            if decay != 1.0 && !tower.any() {
+                warnings.push(format!("`train.{name}_layer_decay` has no effect: the {name} tower is locked"));
+            }
+        }
         let image_locked = stages.iter().any(|stage| !stage.training.image.any());
         let text_locked = stages.iter().any(|stage| !stage.training.text.any());
         if self.cache.views.is_some() && (self.data.augment.is_none() || !image_locked) {
@@ -210,7 +218,6 @@ impl RunConfig {
 
     /// Writes out the defaults that depend on other keys, so that a default and the same value given are equal.
     fn fill_defaults(&mut self) {
-        use schema::default;
         if self.model.init.is_none() {
             self.model.embed_dim.get_or_insert(default::EMBED_DIM);
             self.model.logit_scale_init.get_or_insert(match self.train.loss {
@@ -220,6 +227,17 @@ impl RunConfig {
         }
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+        }
+        let optimizer = self.train.optimizer;
+        let [_, eps, momentum] = optimizer.reads();
+        self.train.betas = self.train.betas.or(default::betas(optimizer));
+        self.train.eps = self.train.eps.or(eps.then_some(default::EPS));
+        self.train.momentum = self.train.momentum.or(momentum.then_some(default::MOMENTUM));
+        if self.train.warmup_fraction.is_none() {
+            self.train.warmup_steps.get_or_insert(0);
+        }
+        if self.train.schedule == Schedule::Rsqrt {
+            self.train.rsqrt_timescale.get_or_insert(default::RSQRT_TIMESCALE);
         }
         for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
             lora.alpha.get_or_insert(lora.rank as f64);
@@ -236,7 +254,7 @@ impl RunConfig {
 impl EvalSection {
     /// Pairs in a pool of a loss evaluation.
     pub fn pool_size(&self) -> usize {
-        self.pool_size.unwrap_or(schema::default::POOL_SIZE)
+        self.pool_size.unwrap_or(default::POOL_SIZE)
     }
 
     /// When the evaluation runs, besides at the end of training.
@@ -244,7 +262,7 @@ impl EvalSection {
         match (self.every_steps, self.every_epochs) {
             (Some(steps), _) => EvalInterval::Steps(steps),
             (None, Some(0)) => EvalInterval::End,
-            (None, epochs) => EvalInterval::Epochs(epochs.unwrap_or(schema::default::EVAL_EVERY_EPOCHS)),
+            (None, epochs) => EvalInterval::Epochs(epochs.unwrap_or(default::EVAL_EVERY_EPOCHS)),
         }
     }
 }

@@ -38,7 +38,8 @@ const SAFE: [(&str, &str); 11] = [
 ];
 
 /// The keys that differ between the configuration of the stopped run and `new`, in the order of their names. A run may
-/// go on if every change is safe.
+/// go on if every change is safe. (Whether another length or cooldown leaves the steps already done as they were depends on
+/// how many they are; the run asks that when it opens.)
 ///
 /// A project that was moved as a whole shows one change, `run.dir`: other paths are compared as seen from there.
 pub fn changed_keys(old: &RunConfig, new: &RunConfig) -> Vec<Change> {
@@ -70,11 +71,13 @@ fn judge(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     }
     let section = key.split('.').next().unwrap_or_default();
     match (key, section) {
-        ("train.epochs" | "train.steps", _) => {
-            if [old.train.schedule, new.train.schedule] == [Schedule::Constant; 2] {
-                (true, "a constant learning rate does not depend on the length of the run")
-            } else {
-                (false, "the learning rate falls to 0 at the end of the run, so another length is another curve")
+        ("train.epochs" | "train.steps" | "train.cooldown_steps" | "train.cooldown_fraction", _) => {
+            let [before, now] = [old.train.schedule, new.train.schedule];
+            match before == now && matches!(now, Schedule::Rsqrt | Schedule::Constant) {
+                true => (true, "this learning rate depends on the length of the run only where it cools down"),
+                false => {
+                    (false, "the learning rate falls up to the end of the run, so another length is another curve")
+                }
             }
         }
         ("run.seed", _) => (false, "the order of the samples and dropout follow from it"),
@@ -191,8 +194,11 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("train.learning_rate=1", "train.learning_rate", false),
             ("train.weight_decay=0", "train.weight_decay", false),
             ("train.warmup_steps=3", "train.warmup_steps", false),
+            ("train.warmup_fraction=0.1", "train.warmup_fraction", false),
             ("train.schedule=constant", "train.schedule", false),
+            ("train.learning_rate_floor=0.1", "train.learning_rate_floor", false),
             ("train.betas=[0.9,0.98]", "train.betas", false),
+            ("train.optimizer=lion", "train.optimizer", false),
             ("train.eps=1e-6", "train.eps", false),
             ("train.loss=sigmoid", "train.loss", false),
             ("train.label_smoothing=0.1", "train.label_smoothing", false),
@@ -222,6 +228,14 @@ eval = { held = { task = "zero-shot", images = "held" } }
         assert_eq!(changes(&[constant], &[constant, "train.epochs=20"]), [("train.epochs".to_owned(), true)]);
         let in_steps = changes(&[constant], &[constant, "train.epochs=", "train.steps=9"]);
         assert_eq!(in_steps, [("train.epochs".to_owned(), true), ("train.steps".to_owned(), true)]);
+        let rsqrt = "train.schedule=rsqrt";
+        let cooled = changes(&[rsqrt], &[rsqrt, "train.epochs=20", "train.cooldown_fraction=0.2"]);
+        assert_eq!(cooled, [("train.cooldown_fraction".to_owned(), true), ("train.epochs".to_owned(), true)]);
+        assert_eq!(
+            changes(&[rsqrt], &[rsqrt, "train.rsqrt_timescale=3"]),
+            [("train.rsqrt_timescale".to_owned(), false)]
+        );
+        assert!(changes(&[rsqrt], &[constant, "train.epochs=20"]).iter().all(|(_, safe)| !safe));
     }
 
     #[test]

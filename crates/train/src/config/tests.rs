@@ -246,7 +246,7 @@ fn set_reads_toml_then_a_bare_string() {
     assert_eq!(config.run.device, "cuda:0");
     assert_eq!(config.run.dir, Path::new("/project/2024-01-01"));
     assert_eq!(config.model.lock.to_string(), "Lu");
-    assert_eq!(config.train.betas, [0.5, 0.75]);
+    assert_eq!(config.train.betas, Some([0.5, 0.75]));
     assert_eq!(config.train.schedule, Schedule::Constant);
     assert!(config.model.image_projection.locked);
     assert_eq!(config.eval["vendor"].images.as_deref(), Some(Path::new("/project/a=b")));

@@ -2,9 +2,14 @@
 
 use dualenc_model::{Lock, TowerLock};
 
+use super::train::OptimizerKind;
+
 pub const EMBED_DIM: usize = 512;
 pub const LOGIT_BIAS_INIT: f64 = -10.0;
 pub const SIGMOID_LOGIT_SCALE_INIT: f64 = std::f64::consts::LN_10;
+pub const EPS: f64 = 1e-8;
+pub const MOMENTUM: f64 = 0.9;
+pub const RSQRT_TIMESCALE: f64 = 10_000.0;
 pub const EVAL_EVERY_EPOCHS: u64 = 1;
 pub const POOL_SIZE: usize = 256;
 
@@ -35,11 +40,15 @@ pub fn max_bad_fraction() -> f64 {
 pub fn weight_decay() -> f64 {
     0.1
 }
-pub fn betas() -> [f64; 2] {
-    [0.9, 0.999]
+pub fn betas(optimizer: OptimizerKind) -> Option<[f64; 2]> {
+    match optimizer {
+        OptimizerKind::AdamW => Some([0.9, 0.999]),
+        OptimizerKind::Lion => Some([0.9, 0.99]),
+        OptimizerKind::Adafactor | OptimizerKind::Sgd => None,
+    }
 }
-pub fn eps() -> f64 {
-    1e-8
+pub fn same_for_all_layers() -> f64 {
+    1.0
 }
 pub fn clip_grad_norm() -> f64 {
     1.0

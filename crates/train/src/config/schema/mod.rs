@@ -5,7 +5,7 @@
 //! rules between keys.
 
 mod data;
-pub(super) mod default;
+pub(crate) mod default;
 mod eval;
 mod model;
 mod train;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use data::{CacheDtype, CacheSection, DataSection};
 pub use eval::{CheckpointSection, EvalSection, Task};
 pub use model::{ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
-pub use train::{Duplicates, Loss, Schedule, StageSection, TrainSection};
+pub use train::{Duplicates, GroupSection, Loss, OptimizerKind, Schedule, StageSection, TrainSection};
 
 /// The whole configuration of a run: the TOML, with every default filled in and every path absolute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

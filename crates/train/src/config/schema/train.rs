@@ -21,25 +21,52 @@ pub struct TrainSection {
     pub micro_batch_size: Option<usize>,
     /// Highest learning rate, reached after the warm-up. Required.
     pub learning_rate: f64,
-    /// Highest learning rate of the two projections, on the same schedule. They start from nothing, a pretrained tower does
-    /// not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
+    /// Highest learning rate of the two projections, on the same schedule, whatever the stage. They start from nothing, a
+    /// pretrained tower does not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
-    /// Decoupled weight decay (AdamW) of the matrices; biases, norms, position and class embeddings and `logit_scale` are
-    /// not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
+    /// What the rate of the image tower's parameters is multiplied with for each layer that they lie below the last (BEiT,
+    /// arXiv:2106.08254, app. H): the last block's output passes `final_norm` and pooler at 1, the last block at this, the
+    /// embeddings at its highest power. Above 0, at most 1. Default 1.
+    #[serde(default = "default::same_for_all_layers")]
+    pub image_layer_decay: f64,
+    /// The same for the text tower.
+    #[serde(default = "default::same_for_all_layers")]
+    pub text_layer_decay: f64,
+    /// Decoupled weight decay of the matrices: each update takes `learning_rate` times this off them, whatever the optimiser.
+    /// Biases, norms, position and class embeddings and `logit_scale` are not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
     #[serde(default = "default::weight_decay")]
     pub weight_decay: f64,
-    /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference).
-    #[serde(default)]
-    pub warmup_steps: u64,
+    /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference), unless
+    /// `warmup_fraction` is given.
+    pub warmup_steps: Option<u64>,
+    /// The same as a share of the whole run, rounded to whole steps.
+    pub warmup_fraction: Option<f64>,
     /// What the learning rate does after the warm-up. Default `cosine` (big_vision's LiT recipe, `lit_coco.py`).
     #[serde(default)]
     pub schedule: Schedule,
-    /// Decay of AdamW's two moments. Default [0.9, 0.999] (Loshchilov and Hutter, arXiv:1711.05101; also the reference's).
-    #[serde(default = "default::betas")]
-    pub betas: [f64; 2],
-    /// Added to the root of AdamW's second moment. Default 1e-8 (as `betas`).
-    #[serde(default = "default::eps")]
-    pub eps: f64,
+    /// Where `cosine` and `linear` end, as a share of the highest rate. Default 0.
+    #[serde(default)]
+    pub learning_rate_floor: f64,
+    /// Steps after the warm-up until `rsqrt` has fallen to 0.71 of the highest rate. Default 10000 (`timescale` of big_vision's
+    /// `create_learning_rate_schedule`); only with `schedule = "rsqrt"`.
+    pub rsqrt_timescale: Option<f64>,
+    /// Steps at the end of the run over which `rsqrt` and `constant` fall to 0 along a line (Zhai et al., arXiv:2106.04560,
+    /// sec. 3.5). Default: none.
+    pub cooldown_steps: Option<u64>,
+    /// The same as a share of the whole run, rounded to whole steps.
+    pub cooldown_fraction: Option<f64>,
+    /// What turns gradients into updates. Default `adamw`.
+    #[serde(default)]
+    pub optimizer: OptimizerKind,
+    /// Only of `adamw` and `lion`: how much is kept of AdamW's two moments at each update, default [0.9, 0.999] (Loshchilov
+    /// and Hutter, arXiv:1711.05101; also the reference's); of Lion's momentum in the update and in the next momentum, default
+    /// [0.9, 0.99] (Chen et al., arXiv:2302.06675).
+    pub betas: Option<[f64; 2]>,
+    /// Only of `adamw`: added to the root of the second moment. Default 1e-8 (as `betas`).
+    pub eps: Option<f64>,
+    /// Only of `adafactor` and `sgd`: how much is kept of the momentum at each update. Default 0.9 (big_vision's
+    /// `scale_by_adafactor` and `momentum_hp` as its recipes set it).
+    pub momentum: Option<f64>,
     /// Decay of a moving average of the parameters that train, above 0 and less than 1, such as 0.999: evaluations, `embed`,
     /// `export` and whatever else reads a checkpoint then take the averaged weights, training goes on from the others. Update
     /// `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`. Default: no average.
@@ -71,6 +98,25 @@ pub struct TrainSection {
     /// `model` and above holds until the first one begins. Default: none, all of the run is alike.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<StageSection>,
+    /// Parameters with rates or decay of their own, a table `[[train.group]]` each. The first one that matches counts.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub group: Vec<GroupSection>,
+}
+
+/// `[[train.group]]`: rate and decay of the parameters of some names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GroupSection {
+    /// The form of the parameters' paths, such as `text_tower.encoder.blocks.*.attention.*` or `*_projection.weight`; `*`
+    /// stands for any text, points too. Required.
+    #[serde(rename = "match")]
+    pub pattern: String,
+    /// Highest learning rate, on the same schedule; a stage's does not touch it, a layer decay does. Default: the run's, or the
+    /// stage's.
+    pub learning_rate: Option<f64>,
+    /// Weight decay of the matrices among them. Default: the run's.
+    pub weight_decay: Option<f64>,
 }
 
 /// `[[train.stage]]`: what changes at a step of the run. A tower that is locked again keeps what it learned; a parameter's
@@ -93,24 +139,76 @@ pub struct StageSection {
     /// Whether the adapters of locked towers train in it. Default `true`.
     #[serde(default = "default::yes")]
     pub lora: bool,
-    /// Highest learning rate from here on, on the same schedule. Default: that of the stage before.
+    /// Highest learning rate from here on, on the same schedule, of what has no rate of its own (`projection_learning_rate`,
+    /// `[[train.group]]`). Default: that of the stage before.
     pub learning_rate: Option<f64>,
     /// Steps over which the rate rises anew from 0 as the stage begins. Default 0.
     #[serde(default)]
     pub warmup_steps: u64,
 }
 
+/// What turns gradients into updates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerKind {
+    /// AdamW (Loshchilov and Hutter, arXiv:1711.05101).
+    #[default]
+    AdamW,
+    /// Adafactor (Shazeer and Stern, arXiv:1804.04235) with big_vision's settings: less memory, AdamW's rates.
+    Adafactor,
+    /// Lion (Chen et al., arXiv:2302.06675): half of AdamW's memory; rates 3 to 10 times lower, decay as much higher.
+    Lion,
+    /// Gradient descent with momentum: rates far higher.
+    Sgd,
+}
+
+impl OptimizerKind {
+    /// As it is written in the TOML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AdamW => "adamw",
+            Self::Adafactor => "adafactor",
+            Self::Lion => "lion",
+            Self::Sgd => "sgd",
+        }
+    }
+
+    /// Whether it reads `betas`, `eps`, `momentum`.
+    pub(in crate::config) fn reads(self) -> [bool; 3] {
+        match self {
+            Self::AdamW => [true, true, false],
+            Self::Lion => [true, false, false],
+            Self::Adafactor | Self::Sgd => [false, false, true],
+        }
+    }
+}
+
 /// What the learning rate does after the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// Falls to 0 along half a cosine.
+    /// Falls to `learning_rate_floor` along half a cosine.
     #[default]
     Cosine,
-    /// Falls to 0 along a line.
+    /// Falls to `learning_rate_floor` along a line.
     Linear,
+    /// Falls as 1 over a root, whatever the length of the run: after n steps to sqrt(t / (t + n)), t being
+    /// `rsqrt_timescale` (Zhai et al., arXiv:2106.04560, sec. 3.5).
+    Rsqrt,
     /// Stays.
     Constant,
+}
+
+impl Schedule {
+    /// As it is written in the TOML.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cosine => "cosine",
+            Self::Linear => "linear",
+            Self::Rsqrt => "rsqrt",
+            Self::Constant => "constant",
+        }
+    }
 }
 
 /// The contrastive loss.

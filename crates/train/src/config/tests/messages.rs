@@ -136,7 +136,7 @@ fn an_unknown_name_of_an_enum() {
     assert_eq!(
         found,
         r#"1 problem in the config `run.toml`
-run.toml:14:12: `train.schedule` is `cosin`, expected `cosine`, `linear` or `constant`
+run.toml:14:12: `train.schedule` is `cosin`, expected `cosine`, `linear`, `rsqrt` or `constant`
   help: did you mean `cosine`?"#
     );
 }
@@ -271,6 +271,23 @@ fn a_warmup_longer_than_the_run() {
         r#"1 problem in the config `run.toml`
 run.toml:14:16: `train.warmup_steps` is 100, expected fewer than `train.steps`, which is 100
   help: the learning rate would never reach its full height"#
+    );
+}
+
+#[test]
+fn a_curve_of_the_rate_that_contradicts_itself() {
+    let more = "epochs = 20\nwarmup_steps = 1\nwarmup_fraction = 0.1\nschedule = \"linear\"\ncooldown_fraction = 1.5\nrsqrt_timescale = 5";
+    assert_eq!(
+        errors(&[("epochs = 20", more)], &[]),
+        r#"4 problems in the config `run.toml`
+run.toml:15:19: `train.warmup_fraction` and `train.warmup_steps` are both given
+  help: keep one; on the command line `--set KEY=` takes a key out
+run.toml:17:21: `train.cooldown_fraction` is 1.5, expected a number of 0 or more and less than 1
+  help: a share of the whole run
+run.toml:17:21: `train.cooldown_fraction` is given, and `train.schedule` is `linear`, which falls anyway
+  help: `rsqrt` and `constant` cool down
+run.toml:18:19: `train.rsqrt_timescale` is given, and `train.schedule` is `linear`, which has none
+  help: leave it out"#
     );
 }
 

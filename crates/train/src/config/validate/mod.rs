@@ -62,6 +62,8 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     train::optimiser(config, &mut rules);
     train::loss(config, &mut rules);
     train::duration(config, &mut rules);
+    train::schedule(config, &mut rules);
+    train::groups(config, &mut rules);
     checkpoint::checkpoint(config, &mut rules);
     rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");
     for (name, eval) in &config.eval {
