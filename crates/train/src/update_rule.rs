@@ -81,7 +81,8 @@ pub(crate) fn rule_of(config: &TrainSection) -> Box<dyn UpdateRule> {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::path::Path;
@@ -110,13 +111,16 @@ mod tests {
         }
     }
 
+    /// Arrays by their names.
+    type State = Vec<(&'static str, Vec<f32>)>;
+
     /// Steps of the rule on one parameter of the fixture, by one of the two forms; gives its value after each, and its state.
     fn steps(
         rule: &dyn UpdateRule,
         goldens: &BTreeMap<String, HostTensor>,
         name: &str,
         on_host: bool,
-    ) -> (Vec<Vec<f32>>, Vec<(&'static str, Vec<f32>)>) {
+    ) -> (Vec<Vec<f32>>, State) {
         let HostTensor { shape, mut values } = goldens[&format!("{name}.initial")].clone();
         let device = Device::flex();
         let kept = rule.state(&shape);
