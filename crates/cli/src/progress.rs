@@ -301,9 +301,8 @@ fn table(groups: &[ParamGroup]) -> String {
     for group in groups {
         lines.push(format!("{:18} {:>10} {:>10}", group.name, count(group.trainable), count(group.locked)));
     }
-    let ranges: [(&str, fn(&ParamGroup) -> Option<[f64; 2]>); 2] =
-        [("learning rate", |group| group.rates), ("weight decay", |group| group.decays)];
-    for (title, range) in ranges {
+    type Range = fn(&ParamGroup) -> Option<[f64; 2]>;
+    for (title, range) in [("learning rate", (|group| group.rates) as Range), ("weight decay", |group| group.decays)] {
         let mut values = groups.iter().filter_map(range).flatten();
         let first = values.next();
         if values.all(|value| Some(value) == first) {
