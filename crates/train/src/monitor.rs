@@ -256,6 +256,30 @@ mod tests {
     }
 
     #[test]
+    fn a_run_that_goes_on_from_its_last_lines_tells_what_it_would_have_told() {
+        let records: Vec<_> = (1..=600)
+            .map(|step| TrainRecord {
+                loss: 4.0,
+                logit_scale: 100.0,
+                image_spread: if step < 400 { 0.5 } else { 0.0 },
+                ..healthy(step, &["a"])
+            })
+            .collect();
+        let whole = told(records.iter().cloned());
+        assert_eq!(whole.len(), 3);
+        for stopped in [1, 60, 110, 199, 200, 330, 420, 448, 449, 600] {
+            let (before, after) = records.split_at(stopped);
+            let (mut first, mut second) = (monitor(), monitor());
+            let warnings: Vec<_> = before.iter().flat_map(|record| first.observe(record)).collect();
+            let last_steps = before[stopped.saturating_sub(MEMORY)..].iter().cloned().collect();
+            second.go_on_after(Lines { last_steps, warnings: warnings.clone() });
+            let later = after.iter().flat_map(|record| second.observe(record));
+            let all: Vec<_> = warnings.into_iter().chain(later).map(|found| (found.name, found.step)).collect();
+            assert_eq!(all, whole, "stopped after {stopped}");
+        }
+    }
+
+    #[test]
     fn watching_costs_next_to_nothing() {
         let mut monitor = monitor();
         let records: Vec<_> = (1..=20_000).map(|step| healthy(step, &["a", "b", "c", "d", "e"])).collect();
