@@ -180,7 +180,7 @@ fn the_table_shows_each_stage_and_a_note_tells_that_one_begins() {
     let output = session.run(&["train", "--config", "lit.toml", "--set", "model.lock=LL", "--set", "train.epochs=6"]);
     let text = crate::support::stderr(&output);
     for line in
-        ["stage 1 of 4: `LL` from step 0, learning rate 1e-3", "stage 4 of 4: `UL` from step 15, learning rate 5e-4"]
+        ["stage 1 of 4: `LL`, from step 0, learning rate 1e-3", "stage 4 of 4: `UL`, from step 15, learning rate 5e-4"]
     {
         assert_eq!(text.matches(line).count(), 1 + usize::from(line.contains("stage 4")), "{text}");
     }

@@ -87,6 +87,8 @@ fn a_group_of_nothing_that_trains_is_an_error() {
         "`train.group` 2 (`match = \"logit_scale\"`) matches 1 parameters that train, but groups",
     );
     refused("", "", "`match` of group 1 is empty");
+    let decay = "[[train.group]]\nmatch = \"*.bias\"\nweight_decay = 1.0\n";
+    refused("logit_scale", decay, "`train.group` 1 (`match = \"*.bias\"`) has a weight decay and no rate");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `dualenc check`: what training would find out, without training.
 
 use dualenc_data::Dataset;
+use dualenc_model::DualEncoder;
 
 use crate::assemble::{Assembly, param_groups};
 use crate::config::RunConfig;
@@ -9,6 +10,7 @@ use crate::error::TrainError;
 use crate::evaluate::Evaluation;
 use crate::observer::{Event, Observer};
 use crate::param_rules::ParamRules;
+use crate::stages::Stages;
 
 /// Missing files that are named.
 const MOST_NAMED: usize = 10;
@@ -35,6 +37,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let assembly = Assembly::from_config(config, &compute, observer)?;
     let params = ParamRules::resolve(&config.train, &assembly.model)?;
     observer.on(Event::Groups(&param_groups(&assembly.model, &params, config.train.learning_rate)));
+    check_stages(config, &dataset, &assembly.model, &mut findings);
     findings.facts.push(format!("images: {}", assembly.processor.describe()));
     if let Some(augment) = &config.data.augment {
         findings.facts.push(format!("training images are varied: {}", augment.describe()));
@@ -43,6 +46,21 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
         findings.facts.push(format!("evaluation `{}` can run", evaluation.name));
     }
     Ok(findings)
+}
+
+/// Tells the stages, whose place depends on the number of pairs.
+fn check_stages(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, findings: &mut Findings) {
+    let steps_per_epoch = config.plan(dataset).batches_per_epoch() as u64;
+    if steps_per_epoch == 0 {
+        return;
+    }
+    match Stages::new(config, model, steps_per_epoch, config.total_steps(steps_per_epoch)) {
+        Ok(stages) if stages.len() > 1 => {
+            findings.facts.extend((0..stages.len()).map(|number| stages.described(number)));
+        }
+        Ok(_) => {}
+        Err(error) => findings.problems.push(error.to_string()),
+    }
 }
 
 fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {

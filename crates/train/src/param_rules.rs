@@ -56,12 +56,17 @@ impl ParamRules {
         let depths = Depths::of(model);
         let parameters = parameters::list(model);
         let mut members = vec![0_usize; config.group.len()];
+        let mut touched = vec![false; config.group.len()];
         let mut by_path = BTreeMap::new();
         for info in parameters.iter().filter(|info| info.trains) {
             let found = config.group.iter().position(|group| matches(&group.pattern, &info.path));
             found.into_iter().for_each(|group| members[group] += 1);
+            let is_decayed = is_decayed(&info.path, &info.shape);
+            found
+                .into_iter()
+                .for_each(|group| touched[group] |= is_decayed || config.group[group].learning_rate.is_some());
             let group = found.map(|group| &config.group[group]);
-            let projection = config.projection_learning_rate.filter(|_| info.path.ends_with("_projection.weight"));
+            let projection = config.projection_learning_rate.filter(|_| is_projection(&info.path));
             let decay = group.and_then(|group| group.weight_decay).unwrap_or(config.weight_decay);
             let layer_decay = match info.path.starts_with("image_tower.") {
                 true => config.image_layer_decay,
@@ -73,12 +78,20 @@ impl ParamRules {
             let rule = ParamRule {
                 peak: group.and_then(|group| group.learning_rate).or(projection),
                 depth,
-                decay: is_decayed(&info.path, &info.shape).then_some(decay),
+                decay: is_decayed.then_some(decay),
             };
             by_path.insert(info.path.clone(), rule);
         }
         match members.iter().position(|&members| members == 0) {
-            None => Ok(Self { by_path }),
+            None => match touched.iter().position(|touched| !touched) {
+                None => Ok(Self { by_path }),
+                Some(group) => Err(TrainError::Usage(format!(
+                    "`train.group` {} (`match = {:?}`) has a weight decay and no rate, and matches only parameters that are \
+                     never decayed: biases, norms, positions, `logit_scale`",
+                    group + 1,
+                    config.group[group].pattern
+                ))),
+            },
             Some(group) => {
                 let named = parameters.iter().filter(|info| matches(&config.group[group].pattern, &info.path));
                 let [trains, locked] = named.fold([0, 0], |[trains, locked], info| match info.trains {
@@ -121,6 +134,11 @@ fn matches(pattern: &str, path: &str) -> bool {
     (0..=path.len()).any(|at| path.get(at..).is_some_and(|path| matches(rest, path)))
 }
 
+/// Whether a parameter is one of the two projections'; a tower's projection of its own embeddings is none.
+fn is_projection(path: &str) -> bool {
+    path.starts_with("image_projection.") || path.starts_with("text_projection.")
+}
+
 /// Whether weight decay pulls at a parameter: matrices, but no position and no special-token embeddings.
 fn is_decayed(path: &str, shape: &[usize]) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path);
@@ -150,6 +168,12 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, path), expected, "{pattern} {path}");
         }
+    }
+
+    #[test]
+    fn a_projection_within_a_tower_has_the_towers_rate() {
+        assert!(is_projection("image_projection.weight") && is_projection("text_projection.weight"));
+        assert!(!is_projection("text_tower.embedding_projection.weight"));
     }
 
     #[test]

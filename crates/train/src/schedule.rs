@@ -24,13 +24,13 @@ impl RateCurve {
     /// That of a run of so many steps.
     ///
     /// # Errors
-    /// When warm-up and cooldown overlap.
+    /// When warm-up and cooldown overlap, or do not fit in the run.
     pub fn new(config: &TrainSection, total_steps: u64) -> Result<Self, TrainError> {
         let share = |fraction: f64| (fraction * total_steps as f64).round() as u64;
         let steps = |steps: Option<u64>, fraction: Option<f64>| steps.or(fraction.map(share)).unwrap_or(0);
         let warmup_steps = steps(config.warmup_steps, config.warmup_fraction);
         let cooldown_steps = steps(config.cooldown_steps, config.cooldown_fraction);
-        if cooldown_steps > 0 && warmup_steps + cooldown_steps > total_steps {
+        if warmup_steps.saturating_add(cooldown_steps) > total_steps {
             return Err(TrainError::Usage(format!(
                 "a warm-up of {warmup_steps} steps and a cooldown of {cooldown_steps} do not fit in the {total_steps} steps of \
                  the run; shorten one, or lengthen the run"
@@ -125,6 +125,7 @@ mod tests {
         shares("warmup_fraction = 0.25\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         let both = "warmup_fraction = 0.3\ncooldown_fraction = 0.3\nschedule = 'constant'";
         shares(both, &[0.5, 1.0, 1.0, 1.0, 1.0, 0.5]);
+        assert!(curve("warmup_steps = 7", 6).is_err(), "it would never reach its full height");
         let error = curve("schedule = 'constant'\nwarmup_steps = 4\ncooldown_fraction = 0.5", 6).unwrap_err();
         assert!(
             error.to_string().contains("warm-up of 4 steps and a cooldown of 3 do not fit in the 6 steps"),

@@ -52,9 +52,28 @@ impl Stages {
         self.stages.len()
     }
 
-    /// All of them, with the steps done before each.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, &Stage)> {
-        self.stages.iter().map(|(from, stage)| (*from, stage))
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Stage> {
+        self.stages.iter().map(|(_, stage)| stage)
+    }
+
+    /// The stage of this number, from 0, in a line.
+    pub fn described(&self, number: usize) -> String {
+        let (from, stage) = &self.stages[number];
+        let (lock, rate, of) = (stage.lock, stage.learning_rate, self.stages.len());
+        let towers = [("image", stage.training.image), ("text", stage.training.text)];
+        let exceptions: String = towers
+            .into_iter()
+            .flat_map(|(name, tower)| {
+                let last = match tower.last {
+                    0 => None,
+                    1 => Some(format!(", the last block of the {name} tower open")),
+                    last => Some(format!(", the last {last} blocks of the {name} tower open")),
+                };
+                last.into_iter().chain(tower.adapters.then(|| format!(", adapters in the {name} tower")))
+            })
+            .collect();
+        format!("stage {} of {of}: `{lock}`{exceptions}, from step {from}, learning rate {rate:e}", number + 1)
     }
 
     /// The number, from 0, of the stage that the 0-based `step` belongs to.

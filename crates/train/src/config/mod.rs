@@ -21,6 +21,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use dualenc_data::{Dataset, Plan};
 use dualenc_model::LOGIT_SCALE_INIT;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
@@ -112,6 +113,24 @@ impl RunConfig {
             (Some(steps), _) => Duration::Steps(steps),
             // A loaded configuration has one of the two.
             (None, epochs) => Duration::Epochs(epochs.unwrap_or(0)),
+        }
+    }
+
+    /// How an epoch over `dataset` is cut.
+    pub(crate) fn plan(&self, dataset: &Dataset) -> Plan {
+        Plan {
+            seed: self.run.seed,
+            batch_size: self.train.batch_size,
+            len: dataset.num_pairs(self.data.captions),
+            shuffle: self.data.shuffle,
+        }
+    }
+
+    /// Updates of the whole run.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        match self.duration() {
+            Duration::Epochs(epochs) => epochs * steps_per_epoch,
+            Duration::Steps(steps) => steps,
         }
     }
 
