@@ -87,7 +87,6 @@ def adafactor(value: torch.Tensor, gradients: list[torch.Tensor], decay: float):
         else:
             second = beta * second + (1 - beta) * squares
         update = gradient / second.sqrt()
-        update = update / max(1.0, update.square().mean().sqrt().item())
         momentum = 0.9 * momentum + 0.1 * update
         value = value - rate(step) * (momentum + decay * value)
         after.append(value)

@@ -2,8 +2,8 @@
 //! (`big_vision/optax.py: scale_by_adafactor`; Zhai et al., arXiv:2106.04560, sec. 3.4): the second moment of a matrix is kept
 //! by its rows and columns, momentum is that of the scaled update, rates are absolute.
 //!
-//! Two differences: momentum is kept in f32, big_vision keeps bfloat16; and updates are clipped as in the paper, which
-//! big_vision leaves to its configurations.
+//! As there, updates are not clipped by their root mean square (sec. 6 of the first paper). Momentum is kept in f32; big_vision
+//! keeps bfloat16.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
@@ -21,9 +21,6 @@ const LARGEST_BETA: f64 = 0.999;
 
 /// Added to squared gradients (`eps`; table 4 of the paper).
 const EPSILON: f64 = 1e-30;
-
-/// Largest root mean square of the scaled update (table 4 of the paper).
-const CLIP_THRESHOLD: f64 = 1.0;
 
 /// Sums run in so many lanes, which the compiler keeps in one register.
 const LANES: usize = 16;
@@ -61,13 +58,18 @@ impl UpdateRule for Adafactor {
     fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
         let [beta, rest] = betas(update.count).map(|beta| beta as f32);
         let clip = update.clip as f32;
-        let (squares, first) = match state {
-            [first, row, column] => (scale_factored(gradient, clip, [beta, rest], row, column), first),
-            [first, second] => (scale_whole(gradient, clip, [beta, rest], second), first),
+        let first = match state {
+            [first, row, column] => {
+                scale_factored(gradient, clip, [beta, rest], row, column);
+                first
+            }
+            [first, second] => {
+                scale_whole(gradient, clip, [beta, rest], second);
+                first
+            }
             _ => return,
         };
-        let root_mean_square = (squares / values.len().max(1) as f64).sqrt();
-        let gain = (1.0 - self.momentum) / (root_mean_square / CLIP_THRESHOLD).max(1.0);
+        let gain = 1.0 - self.momentum;
         let [keep, rate, momentum, gain] = [update.keep, update.rate, self.momentum, gain].map(|number| number as f32);
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
         chunks.for_each(|((values, scaled), first)| {
@@ -105,29 +107,25 @@ impl UpdateRule for Adafactor {
             }
             _ => return value,
         };
-        let root_mean_square = scaled.clone().square().mean().sqrt();
-        let scaled = scaled / (root_mean_square / CLIP_THRESHOLD).clamp_min(1.0);
         *first = first.clone() * self.momentum + scaled * (1.0 - self.momentum);
         value * update.keep - first.clone() * update.rate
     }
 }
 
-/// Moves the second moment on and scales the gradient by it, in place; gives the sum of its squares.
-fn scale_whole(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], second: &mut [f32]) -> f64 {
+/// Moves the second moment on and scales the gradient by it, in place.
+fn scale_whole(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], second: &mut [f32]) {
     let chunks = gradient.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
-    let squares = chunks.map(|(gradient, second)| {
+    chunks.for_each(|(gradient, second)| {
         for (gradient, second) in gradient.iter_mut().zip(second) {
             *gradient *= clip;
             *second = beta * *second + rest * (*gradient * *gradient + EPSILON as f32);
             *gradient /= second.sqrt();
         }
-        lane_sum(gradient, |scaled| scaled * scaled)
     });
-    total(&squares.collect::<Vec<_>>())
 }
 
 /// The same with a second moment by rows and columns.
-fn scale_factored(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], row: &mut [f32], column: &mut [f32]) -> f64 {
+fn scale_factored(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], row: &mut [f32], column: &mut [f32]) {
     let (rows, columns) = (row.len(), column.len());
     // Blocks do not depend on the number of threads, so sums over them do not either.
     let rows_a_task = (CHUNK / columns).max(1);
@@ -153,15 +151,12 @@ fn scale_factored(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], row: 
     let mean = (total(row) / rows as f64) as f32;
     let by_column: Vec<f32> = column.iter().map(|column| column.sqrt().recip()).collect();
     let blocks = gradient.par_chunks_mut(rows_a_task * columns).zip(row.par_chunks(rows_a_task));
-    let squares = blocks.map(|(gradient, row)| {
-        let of_row = |(gradient, row): (&mut [f32], &f32)| {
+    blocks.for_each(|(gradient, row)| {
+        for (gradient, row) in gradient.chunks_exact_mut(columns).zip(row) {
             let by_row = (row / mean).sqrt().recip();
             gradient.iter_mut().zip(&by_column).for_each(|(gradient, by_column)| *gradient *= by_row * by_column);
-            f64::from(lane_sum(gradient, |scaled| scaled * scaled))
-        };
-        gradient.chunks_exact_mut(columns).zip(row).map(of_row).sum::<f64>()
+        }
     });
-    squares.collect::<Vec<f64>>().iter().sum()
 }
 
 fn lane_sum(values: &[f32], of: impl Fn(f32) -> f32) -> f32 {

@@ -25,7 +25,7 @@ pub struct TrainSection {
     /// pretrained tower does not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
     /// What the rate of the image tower's parameters is multiplied with for each layer that they lie below the last (BEiT,
-    /// arXiv:2106.08254, app. H): the last block's output passes `final_norm` and pooler at 1, the last block at this, the
+    /// arXiv:2106.08254): the last block's output passes `final_norm` and pooler at 1, the last block at this, the
     /// embeddings at its highest power. Above 0, at most 1. Default 1.
     #[serde(default = "default::same_for_all_layers")]
     pub image_layer_decay: f64,
