@@ -11,12 +11,12 @@ run() {
   echo "== $name"
   local begun=$SECONDS
   cargo run --quiet --release -- train --config configs/quickstart.toml --log plain \
-    --set "run.dir=runs/recipes/$name" --set cache.dir=runs/recipes/cache "$@" 2>"runs/recipes/$name.log"
+    --set "run.dir=../runs/recipes/$name" --set cache.dir=../runs/recipes/cache "$@" 2>"runs/recipes/$name.log"
   echo "$((SECONDS - begun)) s"
 }
 
 mkdir -p runs/recipes
-cargo run --quiet --release -- cache --config configs/quickstart.toml --set run.dir=runs/recipes/filled --set cache.dir=runs/recipes/cache
+cargo run --quiet --release -- cache --config configs/quickstart.toml --set run.dir=../runs/recipes/filled --set cache.dir=../runs/recipes/cache
 # A projection that starts white stays near its start; what else is new learns at four times the text tower's rate.
 projections=(--set model.lock=LL --set train.learning_rate=2e-3 --set train.projection_learning_rate=
   --set 'train.group=[{match="image_projection.*", learning_rate=5e-5}]')
