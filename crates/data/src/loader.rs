@@ -69,7 +69,7 @@ pub struct LoaderOptions {
 pub struct Parts {
     /// Pairs in each but the last; `None`: all in one.
     pub size: Option<NonZeroUsize>,
-    /// Whether all parts of a step come a second time after its last one.
+    /// Whether all parts of a step come a second time after its last one; a step of one part comes once.
     pub twice: bool,
 }
 
@@ -260,11 +260,11 @@ fn jobs(
     start_step: u64,
     num_steps: u64,
 ) -> impl Iterator<Item = Job> + Send + 'static {
-    let passes = if parts.twice { 2 } else { 1 };
     (start_step..start_step.saturating_add(num_steps)).flat_map(move |step| {
         let (epoch, step_in_epoch) = plan.locate(step).unwrap_or((0, 0));
         let indices = plan.batch(epoch, step_in_epoch);
         let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
+        let passes = if parts.twice && indices.len() > size { 2 } else { 1 };
         (0..passes).flat_map(move |pass| {
             let (indices, last) = (indices.clone(), indices.len().saturating_sub(1));
             indices.into_iter().enumerate().map(move |(i, index)| Job {

@@ -294,10 +294,10 @@ fn a_step_in_parts_is_the_same_step() {
         let parts = all(fresh(&options));
         let lengths: Vec<usize> = parts.iter().map(|part| part.pairs.len()).collect();
         let expected = [vec![4, 4, 2], vec![4, 4, 2], vec![4], vec![4, 4, 2]];
-        assert_eq!(lengths, expected.map(|step| if twice { step.repeat(2) } else { step }).concat());
+        assert_eq!(lengths, expected.map(|step| if twice && step.len() > 1 { step.repeat(2) } else { step }).concat());
         let mut parts = parts.into_iter();
         for step in &whole {
-            for pass in 0..if twice { 2 } else { 1 } {
+            for pass in 0..if twice && step.pairs.len() > 4 { 2 } else { 1 } {
                 let mut joined = Batch { step: step.step, epoch: step.epoch, view: step.view, ..Batch::default() };
                 for n in 0.. {
                     let part = parts.next().unwrap();

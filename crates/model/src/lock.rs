@@ -179,8 +179,8 @@ impl Training {
         if is_adapter(path) {
             return tower.adapters;
         }
-        let is_last = depths.layer(path).is_some_and(|layer| layer.index + tower.last >= layer.last);
-        tower.trains || tower.last > 0 && is_last
+        let is_last = || depths.layer(path).is_some_and(|layer| layer.index + tower.last >= layer.last);
+        tower.trains || tower.last > 0 && is_last()
     }
 
     /// Whether anything of the towers or projections trains.

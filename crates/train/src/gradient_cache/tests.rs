@@ -116,3 +116,22 @@ fn both_passes_over_a_part_drop_the_same_units() {
     let apart = found[projection].iter().zip(&others[projection]).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(apart > 1e-3, "{apart}");
 }
+
+#[test]
+fn every_step_of_an_epoch_comes_once_whatever_its_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    // In the order of the file the last batch is smaller, and may be a single part.
+    let sets =
+        ["model.lock=UU", "data.shuffle=false", "train.batch_size=10", "train.steps=6", "train.micro_batch_size=4"];
+    let run = open(dir.path(), &sets);
+    let mut batches = run.batches().unwrap();
+    let mut sizes = Vec::new();
+    while let Some(first) = batches.next() {
+        let outcome = step::forward_backward(&run, first.unwrap(), &mut batches).unwrap();
+        sizes.push((outcome.batch.step, outcome.batch.pairs.len()));
+    }
+    let pairs = sizes[..3].iter().map(|(_, pairs)| pairs).sum::<usize>();
+    assert!(sizes[2].1 <= 4 && sizes[2].1 > 0, "{pairs} pairs: {sizes:?}");
+    assert_eq!(sizes.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(sizes.iter().map(|(_, pairs)| *pairs).collect::<Vec<_>>(), [10, 10, pairs - 20, 10, 10, pairs - 20]);
+}
