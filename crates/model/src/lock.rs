@@ -3,12 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use crate::ModelError;
 use crate::adapters::is_adapter;
 use crate::depth::Depths;
 use crate::dual_encoder::DualEncoder;
 use crate::parameters;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// How one tower starts, and whether it trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -322,8 +322,7 @@ pub(crate) fn param_groups(model: &DualEncoder, params: &ParamRules, peak: f64) 
     };
     let mut groups: Vec<ParamGroup> = Vec::new();
     for info in parameters::list(model) {
-        let name = info.path.split('.').next().unwrap_or_default().replace('_', " ");
-        let name = if name == "logit scale" || name == "logit bias" { name.replace(' ', "_") } else { name };
+        let name = part_of(&info.path);
         if groups.last().is_none_or(|group| group.name != name) {
             groups.push(ParamGroup { name, ..ParamGroup::default() });
         }
@@ -340,6 +339,13 @@ pub(crate) fn param_groups(model: &DualEncoder, params: &ParamRules, peak: f64) 
         }
     }
     groups
+}
+
+/// The part of the model that a parameter belongs to, for people: `image tower` of
+/// `image_tower.encoder.blocks.0.norm.weight`.
+pub(crate) fn part_of(path: &str) -> String {
+    let name = path.split('.').next().unwrap_or(path);
+    if name.starts_with("logit") { name.to_owned() } else { name.replace('_', " ") }
 }
 
 /// Passes warnings on, but not the facts that were told when the run began.

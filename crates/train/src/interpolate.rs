@@ -8,7 +8,7 @@ use dualenc_model::{DualEncoder, HostTensor, TowerLock, is_of_pooler};
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::assemble::Assembly;
+use crate::assemble::{Assembly, part_of};
 use crate::config::{RunConfig, Towers};
 use crate::device::Compute;
 use crate::encode::Encoder;
@@ -150,12 +150,6 @@ impl Interpolation {
         }
         Ok(found)
     }
-}
-
-/// `image tower` of `image_tower.encoder.blocks.0.norm.weight`.
-fn part_of(path: &str) -> String {
-    let name = path.split('.').next().unwrap_or(path);
-    if name.starts_with("logit") { name.to_owned() } else { name.replace('_', " ") }
 }
 
 fn bits(tensor: &HostTensor) -> Vec<u32> {

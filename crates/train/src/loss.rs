@@ -7,6 +7,7 @@ mod tests;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use burn::tensor::Tensor;
+use dualenc_data::Dataset;
 use dualenc_kernels::{PairLoss, pair_loss};
 use dualenc_model::{ModelError, parameters};
 
@@ -55,6 +56,14 @@ pub struct PairIds {
 }
 
 impl PairIds {
+    /// Of `pairs` of an image and a caption, by their numbers in `dataset`; `caption_ids` as
+    /// [`Dataset::caption_ids`].
+    pub fn of(dataset: &Dataset, caption_ids: &[u64], pairs: impl Iterator<Item = (usize, usize)>) -> Self {
+        let known = |image| dataset.captions_of(image).iter().map(|&caption| caption_ids[caption]).collect();
+        let (captions, known) = pairs.map(|(image, caption)| (caption_ids[caption], known(image))).unzip();
+        Self { captions, known }
+    }
+
     /// The pairs of an image (row) and another pair's text (column) that the data call true: the caption is one of the
     /// image's own. Two pairs of one image match so, as do two of one caption, and two drawings of one thing that have
     /// captions in common but happened to draw different ones.

@@ -58,11 +58,7 @@ impl Pools {
             };
             let image_embeds = rows(images.iter().map(|&image| image_row(image)).collect());
             let text_embeds = rows(pool.iter().map(|&caption| text_row(caption)).collect());
-            let known = |image: usize| dataset.captions_of(image).iter().map(|&caption| ids[caption]).collect();
-            let pairs = PairIds {
-                captions: pool.iter().map(|&caption| ids[caption]).collect(),
-                known: images.iter().map(|&image| known(image)).collect(),
-            };
+            let pairs = PairIds::of(dataset, &ids, images.iter().copied().zip(pool.iter().copied()));
             let scores = parameters::host(image_embeds.clone().matmul(text_embeds.clone().transpose()))?.values;
             let found = contrastive_loss(
                 objective,

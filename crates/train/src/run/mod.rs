@@ -166,12 +166,8 @@ impl Run {
 
     /// What the data say about the pairs of a batch.
     pub fn pair_ids(&self, batch: &Batch) -> PairIds {
-        let caption_id = |caption: usize| self.caption_ids[caption];
-        let known = |image: usize| self.dataset.captions_of(image).iter().map(|&caption| caption_id(caption)).collect();
-        PairIds {
-            captions: batch.pairs.iter().map(|pair| caption_id(pair.caption)).collect(),
-            known: batch.pairs.iter().map(|pair| known(pair.image)).collect(),
-        }
+        let pairs = batch.pairs.iter().map(|pair| (pair.image, pair.caption));
+        PairIds::of(&self.dataset, &self.caption_ids, pairs)
     }
 
     /// The value of the parameter, a logarithm.
