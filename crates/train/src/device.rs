@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
-use dualenc_model::{DualEncoder, parameters};
+use dualenc_model::{DualEncoder, HostTensor, ModelError, parameters};
 
 use crate::config::{Precision, RunSection};
 use crate::error::TrainError;
@@ -119,6 +119,18 @@ pub(crate) fn cast<M: Module>(module: M, precision: Precision) -> M {
     match precision {
         Precision::F32 => module,
         _ => parameters::cast(module, dtype(precision)),
+    }
+}
+
+/// The value of a tensor `[1]`.
+///
+/// # Errors
+/// [`TrainError::Model`] when the device cannot return it.
+pub(crate) fn read_scalar(tensor: Tensor<1>) -> Result<f64, TrainError> {
+    let HostTensor { shape, values } = parameters::host(tensor.without_autodiff())?;
+    match values[..] {
+        [value] => Ok(f64::from(value)),
+        _ => Err(ModelError::Input(format!("expected a tensor of one value, found the shape {shape:?}")).into()),
     }
 }
 

@@ -10,7 +10,7 @@ use dualenc_model::{
 };
 use dualenc_train::config::{Loss, TrainSection};
 use dualenc_train::{
-    Compute, Objective, Optimizer, PairIds, ParamGradients, RowsRead, StepRate, contrastive_loss, one_thread,
+    Compute, LearningRate, Objective, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread,
 };
 use serde_json::{Value, json};
 
@@ -134,7 +134,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         let gradients =
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
         let whole = std::mem::replace(&mut model, hollow.clone());
-        let rate = StepRate { base: train.learning_rate, share: 1.0 };
+        let rate = LearningRate { base: train.learning_rate, schedule: 1.0 };
         model = optimizer.step(whole, gradients, 0.0, rate, &|_| step);
         step += 1;
         Ok(())

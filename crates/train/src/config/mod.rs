@@ -5,16 +5,16 @@
 //! and taken out until the rest can be read (`explain.rs`); the rules between keys are checked (`validate`); paths
 //! become absolute (`paths.rs`). So one call reports every problem. Whether the files and towers exist is not asked here.
 
-mod document;
-mod error;
-mod explain;
-mod paths;
-mod resume;
-mod schema;
-mod selection;
-mod stages;
+pub(crate) mod error;
+pub(crate) mod metric_name;
+mod resolve_paths;
+pub(crate) mod resume_diff;
+pub(crate) mod schema;
+mod serde_errors;
+pub(crate) mod stage_plan;
 #[cfg(test)]
 mod tests;
+pub(crate) mod toml_tree;
 mod validate;
 
 use std::borrow::Cow;
@@ -26,18 +26,18 @@ use dualenc_model::LOGIT_SCALE_INIT;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use document::Document;
+use toml_tree::Document;
 
 pub use error::{ConfigError, Place, Problem};
-pub use resume::{Change, changed_keys};
+pub use metric_name::Goal;
+pub use resume_diff::{Change, changed_keys};
 pub(crate) use schema::default;
 pub use schema::{
     CacheDtype, CacheSection, CheckpointSection, DataSection, Duplicates, EvalSection, GroupSection,
     ImageProjectionSection, LoraSection, Loss, ModelSection, OptimizerKind, Precision, ProjectionSection, RunConfig,
     RunSection, Schedule, StageSection, Task, TrainSection,
 };
-pub use selection::Goal;
-pub use stages::{Beginning, Stage};
+pub use stage_plan::{Stage, StageStart};
 
 /// The keys a run cannot do without, and what to write.
 const REQUIRED: [(&[&str], &str); 4] = [
@@ -56,7 +56,7 @@ pub enum Duration {
     Steps(u64),
 }
 
-/// Where the weights of a new run come from. Each is an absolute path or a hub id, for [`crate::hub::resolve`].
+/// Where the weights of a new run come from. Each is an absolute path or a hub id, for [`crate::models::hub::resolve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Towers<'a> {
     /// Two towers that have not met.
@@ -220,7 +220,7 @@ impl RunConfig {
         let Some(mut config) = config else {
             return Err(sorted(problems, overrides));
         };
-        paths::resolve(&mut config, directory);
+        resolve_paths::resolve(&mut config, directory);
         for violation in validate::violations(&config) {
             let mut concerned = std::iter::once(&violation.key).chain(&violation.others);
             if concerned.all(|key| !covers(&reported, key)) {
@@ -298,7 +298,7 @@ fn read(document: &mut Document<'_>, problems: &mut Vec<Problem>) -> (Option<Run
             Ok(config) => break Some(config),
             Err(error) => error,
         };
-        let explained = explain::explain(document, &error);
+        let explained = serde_errors::explain(document, &error);
         let key = &explained.problem.key;
         // A table that is incomplete because an entry of it was taken out is no second problem.
         let follows =
@@ -395,7 +395,7 @@ fn covers(reported: &BTreeSet<String>, key: &str) -> bool {
 
 /// The file first, top to bottom, then the arguments in their order.
 fn sorted(mut problems: Vec<Problem>, overrides: &[String]) -> Vec<Problem> {
-    let origins: Vec<String> = overrides.iter().map(|argument| document::origin_of(argument)).collect();
+    let origins: Vec<String> = overrides.iter().map(|argument| toml_tree::origin_of(argument)).collect();
     problems.sort_by_key(|problem| {
         let argument = origins.iter().position(|origin| *origin == problem.place.origin);
         let start = problem.place.span.as_ref().map_or(usize::MAX, |span| span.start);
@@ -405,7 +405,7 @@ fn sorted(mut problems: Vec<Problem>, overrides: &[String]) -> Vec<Problem> {
 }
 
 fn not_utf8(bytes: &[u8], at: usize, path: &Path, message: &str, help: &str) -> Problem {
-    let mut map = document::SourceMap::default();
+    let mut map = toml_tree::SourceMap::default();
     map.add(path.display().to_string(), &String::from_utf8_lossy(bytes));
     Problem {
         key: String::new(),

@@ -5,7 +5,11 @@ use burn::tensor::{Bool, Device, TensorData};
 use dualenc_kernels::tiled_pair_loss;
 use serde_json::Value;
 
-use super::*;
+use burn::tensor::Tensor;
+use dualenc_model::parameters;
+
+use crate::config::{Duplicates, Loss};
+use crate::loss::contrastive::*;
 
 const ALL_DUPLICATES: [Duplicates; 3] = [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask];
 

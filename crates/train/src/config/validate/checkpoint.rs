@@ -1,8 +1,8 @@
 //! The rules of `[checkpoint]`.
 
 use super::Rules;
-use crate::config::explain::{did_you_mean, nearest};
 use crate::config::schema::RunConfig;
+use crate::config::serde_errors::{did_you_mean, nearest};
 
 pub(super) fn checkpoint(config: &RunConfig, rules: &mut Rules) {
     let section = &config.checkpoint;

@@ -4,7 +4,7 @@ use dualenc_model::{ADAPTABLE, TowerLock};
 
 use super::Rules;
 use crate::config::schema::RunConfig;
-use crate::config::stages::Beginning;
+use crate::config::stage_plan::StageStart;
 
 /// Something trains in every stage, and what is said of a lock fits it.
 pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
@@ -44,12 +44,12 @@ pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
 /// Stages follow one another.
 pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
     const KEY: &str = "train.stage";
-    let mut before: Option<Beginning> = None;
+    let mut before: Option<StageStart> = None;
     for (n, stage) in config.train.stage.iter().enumerate() {
         let n = n + 1;
         let from = match (stage.from_step, stage.from_epoch) {
-            (Some(step), None) => Beginning::Step(step),
-            (None, Some(epoch)) => Beginning::Epoch(epoch),
+            (Some(step), None) => StageStart::Step(step),
+            (None, Some(epoch)) => StageStart::Epoch(epoch),
             (found, _) => {
                 let found = if found.is_some() { "both" } else { "none" };
                 let message = format!("stage {n} has {found} of `from_step` and `from_epoch`, expected one");
@@ -58,8 +58,8 @@ pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
             }
         };
         let in_order = match (before, from) {
-            (Some(Beginning::Step(before)), Beginning::Step(from))
-            | (Some(Beginning::Epoch(before)), Beginning::Epoch(from)) => before < from,
+            (Some(StageStart::Step(before)), StageStart::Step(from))
+            | (Some(StageStart::Epoch(before)), StageStart::Epoch(from)) => before < from,
             // Which comes first is known once the data are.
             _ => true,
         };

@@ -1,0 +1,79 @@
+//! `dualenc check`: what training would find out, without training.
+
+use dualenc_data::Dataset;
+use dualenc_model::DualEncoder;
+
+use crate::config::RunConfig;
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::eval::evaluation::Evaluation;
+use crate::events::{Event, Observer};
+use crate::models::load::Assembly;
+use crate::optim::param_groups::ParamRules;
+use crate::optim::param_groups::param_groups;
+use crate::training::stages::Stages;
+
+/// Missing files that are named.
+const MOST_NAMED: usize = 10;
+
+/// What a check found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Counts, for people.
+    pub facts: Vec<String>,
+    /// What would stop a run, or spoil it.
+    pub problems: Vec<String>,
+}
+
+/// Opens everything that `config` names. The first broken tower, data set or evaluation is an error; files that are
+/// missing are all counted.
+///
+/// # Errors
+/// As training's, before its first step.
+pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
+    let mut findings = Findings::default();
+    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
+    let dataset = config.data.train.read()?;
+    count_data(config, &dataset, &mut findings);
+    let assembly = Assembly::from_config(config, &compute, observer)?;
+    let params = ParamRules::resolve(&config.train, &assembly.model)?;
+    observer.on(Event::Groups(&param_groups(&assembly.model, &params, config.train.learning_rate)));
+    check_stages(config, &dataset, &assembly.model, &mut findings);
+    findings.facts.push(format!("images: {}", assembly.processor.describe()));
+    if let Some(augment) = &config.data.augment {
+        findings.facts.push(format!("training images are varied: {}", augment.describe()));
+    }
+    for evaluation in Evaluation::open_all(config)? {
+        findings.facts.push(format!("evaluation `{}` can run", evaluation.name));
+    }
+    Ok(findings)
+}
+
+/// Tells the stages, whose place depends on the number of pairs.
+fn check_stages(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, findings: &mut Findings) {
+    let steps_per_epoch = config.plan(dataset).batches_per_epoch() as u64;
+    if steps_per_epoch == 0 {
+        return;
+    }
+    match Stages::new(config, model, steps_per_epoch, config.total_steps(steps_per_epoch)) {
+        Ok(stages) if stages.len() > 1 => {
+            findings.facts.extend((0..stages.len()).map(|number| stages.describe(number)));
+        }
+        Ok(_) => {}
+        Err(error) => findings.problems.push(error.to_string()),
+    }
+}
+
+fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {
+    let pairs = dataset.num_pairs(config.data.captions);
+    let (images, captions) = (dataset.images.len(), dataset.captions.len());
+    findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs an epoch"));
+    if pairs < config.train.batch_size {
+        findings.problems.push(format!("{pairs} pairs do not fill one batch of {}", config.train.batch_size));
+    }
+    let missing = dataset.missing_files(MOST_NAMED);
+    if missing.count > 0 {
+        let first: Vec<String> = missing.first.iter().map(|path| format!("  {}", path.display())).collect();
+        findings.problems.push(format!("{} of {images} image files are missing:\n{}", missing.count, first.join("\n")));
+    }
+}

@@ -1,0 +1,167 @@
+//! Turns the first error that serde meets into a problem with a key, a place and a help line.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use super::error::Problem;
+use super::toml_tree::Document;
+
+/// Below this Jaro-Winkler similarity a name is not offered, the bound that clap uses for its own suggestions.
+const SIMILAR: f64 = 0.7;
+
+/// Below this share of unchanged letters, a swap of two counted as one change, a short name is not offered; two of three,
+/// so that `cvs` finds `csv`, which Jaro-Winkler does not.
+const SIMILAR_SHORT: f64 = 0.6;
+
+/// Longest value shown in a message, in characters.
+const SHOWN_CHARS: usize = 40;
+
+/// What a serde error means, and the path of the entry that must go so that reading can be tried again.
+pub(super) struct Explained {
+    /// The problem to report.
+    pub problem: Problem,
+    /// Path of the entry at fault; empty if the error names no place.
+    pub at_fault: Vec<String>,
+    /// The key that the user seems to have meant.
+    pub meant: Option<String>,
+}
+
+/// Explains `error`, which reading `document` gave.
+pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Explained {
+    let raw = error.message().lines().next().unwrap_or_default();
+    let at_fault = error.span().and_then(|span| document.path_at(&span)).unwrap_or_default();
+    let parts: Vec<&str> = at_fault.iter().map(String::as_str).collect();
+    let key = at_fault.join(".");
+    let value = document.get(&parts).map(Spanned::get_ref);
+    let is_table = value.is_some_and(DeValue::is_table);
+    let mut missing = None;
+    let mut meant = None;
+
+    let known = names(after_expected(raw));
+    // An enum of tables, such as `data.train`, has its variant in the place of a key.
+    let is_unknown_key = raw.starts_with("unknown field ") || raw.starts_with("unknown variant ") && is_table;
+    let (message, help) = if is_unknown_key {
+        let nearest = nearest(parts.last().copied().unwrap_or_default(), &known);
+        let table = parts
+            .split_last()
+            .map_or(String::new(), |(_, table)| table.iter().map(|part| format!("{part}.")).collect());
+        meant = nearest.map(|name| format!("{table}{name}"));
+        let all = (!known.is_empty()).then(|| format!("expected {}", list(&known, "or")));
+        (format!("unknown key `{key}`"), nearest.map(did_you_mean).or(all))
+    } else if let Some(found) = raw.strip_prefix("unknown variant ") {
+        let found = names(found).first().copied().unwrap_or_default();
+        let message = format!("`{key}` is `{found}`, expected {}", list(&known, "or"));
+        (message, nearest(found, &known).map(did_you_mean))
+    } else if let Some(name) = raw.strip_prefix("missing field ") {
+        let name = format!("{key}.{}", name.trim_matches('`'));
+        (format!("missing key `{}`", missing.insert(name)), None)
+    } else if raw.starts_with("wanted exactly 1 element") {
+        let tables: Vec<_> = match value {
+            Some(DeValue::Table(table)) => table.keys().map(|name| name.get_ref().as_ref()).collect(),
+            _ => Vec::new(),
+        };
+        let found = if tables.is_empty() { "none".to_owned() } else { list(&tables, "and") };
+        (format!("`{key}` needs exactly one table, found {found}"), None)
+    } else if raw.starts_with("invalid ") || raw.starts_with("wanted string or table") {
+        (mistyped(&key, value, error.span(), raw), None)
+    } else {
+        (format!("`{key}`: {raw}"), None)
+    };
+    let problem = Problem { key: missing.unwrap_or(key), message, help, place: document.map.place(error.span()) };
+    Explained { problem, at_fault, meant }
+}
+
+/// `key` is this, expected that; of a list, the item at `span`.
+fn mistyped(key: &str, value: Option<&DeValue<'_>>, span: Option<Range<usize>>, raw: &str) -> String {
+    let items = value.and_then(DeValue::as_array).into_iter().flatten().enumerate();
+    let item = items.into_iter().find(|(_, item)| Some(item.span()) == span);
+    let (index, value) = match item {
+        Some((index, item)) => (format!("[{index}]"), Some(item.get_ref())),
+        None => (String::new(), value),
+    };
+    let found = value.map_or_else(|| "something else".to_owned(), describe);
+    // Serde calls a name and an enum of tables by the same words; only `data.train` is the latter.
+    let expected = if raw.starts_with("wanted") {
+        if key == "data.train" { "a table, such as `[data.train.csv]`".to_owned() } else { "a string".to_owned() }
+    } else {
+        kind(after_expected(raw))
+    };
+    format!("`{key}{index}` is {found}, expected {expected}")
+}
+
+/// The name that was meant, if one is near.
+pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
+    let plain = |name: &str| name.to_lowercase().replace('-', "_");
+    let found = plain(found);
+    let similarity = |name: &str| {
+        let name = plain(name);
+        let short = strsim::normalized_damerau_levenshtein(&found, &name);
+        let jaro = strsim::jaro_winkler(&found, &name);
+        if jaro > SIMILAR || short > SIMILAR_SHORT { Some(jaro.max(short)) } else { None }
+    };
+    known
+        .iter()
+        .filter_map(|name| Some((similarity(name)?, *name)))
+        .max_by(|(left, _), (right, _)| left.total_cmp(right))
+        .map(|(_, name)| name)
+}
+
+pub(super) fn did_you_mean(name: &str) -> String {
+    format!("did you mean `{name}`?")
+}
+
+fn after_expected(message: &str) -> &str {
+    message.split_once("expected ").map_or("", |(_, expected)| expected)
+}
+
+/// The names in backticks.
+fn names(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// `a`, `b` or `c`.
+fn list(names: &[&str], word: &str) -> String {
+    let quoted: Vec<_> = names.iter().map(|name| format!("`{name}`")).collect();
+    match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, rest)) => format!("{} {word} {last}", rest.join(", ")),
+        None => String::new(),
+    }
+}
+
+/// A value as the user sees it.
+fn describe(value: &DeValue<'_>) -> String {
+    match value {
+        DeValue::String(text) => {
+            let shown: String = text.chars().take(SHOWN_CHARS).collect();
+            let dots = if shown.len() < text.len() { ".." } else { "" };
+            format!("the string {shown:?}{dots}")
+        }
+        DeValue::Integer(number) => format!("the number {number}"),
+        DeValue::Float(number) => format!("the number {number}"),
+        DeValue::Boolean(truth) => format!("{truth}"),
+        DeValue::Datetime(_) => "a date".to_owned(),
+        DeValue::Array(items) => format!("a list of {}", items.len()),
+        DeValue::Table(_) => "a table".to_owned(),
+    }
+}
+
+/// What serde expected, in the words of the configuration.
+fn kind(expected: &str) -> String {
+    let kind = match expected {
+        "usize" | "u64" | "u32" => "a whole number of 0 or more",
+        "i64" | "i32" => "a whole number",
+        "f64" | "f32" => "a number",
+        "a boolean" => "`true` or `false`",
+        "a string" | "path string" => "a string",
+        "a character" => "one character",
+        "a sequence" => "a list",
+        "a map" => "a table",
+        "an array of length 2" => "a list of two numbers",
+        text if text.starts_with("struct ") => "a table",
+        text => text,
+    };
+    kind.to_owned()
+}

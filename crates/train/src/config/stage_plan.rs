@@ -1,0 +1,109 @@
+//! What trains when: the stages of a run, as its configuration tells them.
+
+use std::num::NonZeroU64;
+
+use dualenc_model::{Lock, TowerLock, TowerTraining, Training};
+
+use super::schema::{ModelSection, RunConfig};
+
+/// Where a stage begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StageStart {
+    /// After so many steps.
+    Step(u64),
+    /// After so many epochs.
+    Epoch(u64),
+}
+
+/// A part of a run in which the same parameters train.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Stage {
+    /// Where it begins.
+    pub from: StageStart,
+    /// Its lock, as it was written.
+    pub lock: Lock,
+    /// What trains in it.
+    pub training: Training,
+    /// Highest learning rate.
+    pub learning_rate: f64,
+    /// Steps over which the rate rises anew as it begins.
+    pub warmup_steps: u64,
+}
+
+impl StageStart {
+    /// Steps done before it.
+    pub fn step(self, steps_per_epoch: u64) -> u64 {
+        match self {
+            Self::Step(step) => step,
+            Self::Epoch(epoch) => epoch * steps_per_epoch,
+        }
+    }
+}
+
+impl RunConfig {
+    /// The stages in their order; the first begins with the run.
+    pub fn stages(&self) -> Vec<Stage> {
+        let ModelSection { lock, image_unlock_last, text_unlock_last, .. } = self.model;
+        let training = |lock: Lock, image_last, text_last, adapters: bool| Training {
+            image: TowerTraining {
+                trains: lock.image.trains(),
+                last: image_last,
+                adapters: adapters && self.model.image_lora.is_some(),
+            },
+            text: TowerTraining {
+                trains: lock.text.trains(),
+                last: text_last,
+                adapters: adapters && self.model.text_lora.is_some(),
+            },
+            image_projection: !self.model.image_projection.locked,
+            text_projection: !self.model.text_projection.locked,
+        };
+        let mut stages = vec![Stage {
+            from: StageStart::Step(0),
+            lock,
+            training: training(lock, image_unlock_last, text_unlock_last, true),
+            learning_rate: self.train.learning_rate,
+            warmup_steps: 0,
+        }];
+        for section in &self.train.stage {
+            let before = stages.last().map_or(self.train.learning_rate, |stage| stage.learning_rate);
+            let stage = Stage {
+                from: match (section.from_step, section.from_epoch) {
+                    (Some(step), _) => StageStart::Step(step),
+                    (None, epoch) => StageStart::Epoch(epoch.unwrap_or(0)),
+                },
+                lock: section.lock,
+                training: training(section.lock, section.image_unlock_last, section.text_unlock_last, section.lora),
+                learning_rate: section.learning_rate.unwrap_or(before),
+                warmup_steps: section.warmup_steps,
+            };
+            // One that begins with the run stands in the place of what the rest of the configuration says.
+            if let StageStart::Step(0) | StageStart::Epoch(0) = stage.from {
+                stages.clear();
+            }
+            stages.push(stage);
+        }
+        stages
+    }
+
+    /// What trains in any stage.
+    pub fn ever_trains(&self) -> Training {
+        let stages = self.stages();
+        stages.iter().skip(1).fold(stages[0].training, |all, stage| all.or(stage.training))
+    }
+
+    /// How many views of each training image there are in turn while `training` trains: one if none is augmented;
+    /// `cache.views` where features of a locked tower are to be kept; else each epoch sees its own.
+    pub fn views(&self, training: &Training) -> NonZeroU64 {
+        match (self.data.augment, self.cache.views.and_then(NonZeroU64::new)) {
+            (None, _) => NonZeroU64::MIN,
+            (Some(_), Some(views)) if !training.image.any() => views,
+            (Some(_), _) => NonZeroU64::MAX,
+        }
+    }
+
+    /// Whether a tower starts from random weights.
+    pub(super) fn is_from_scratch(&self) -> [bool; 2] {
+        [self.model.lock.image, self.model.lock.text].map(|lock| lock == TowerLock::Scratch)
+    }
+}

@@ -1,0 +1,54 @@
+//! Lion (Chen et al., arXiv:2302.06675, alg. 2) for one parameter: it goes by the sign of its momentum, so every value moves
+//! by the learning rate.
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::optim::rule::{CHUNK, Update, UpdateRule};
+
+/// Lion.
+#[derive(Debug)]
+pub(crate) struct Lion {
+    /// Weight of the momentum in the step, and in the next momentum.
+    pub betas: [f64; 2],
+}
+
+impl UpdateRule for Lion {
+    fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+        vec![("first", shape.iter().product())]
+    }
+
+    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
+        let [first] = state else { return };
+        let [beta1, beta2] = self.betas.map(|beta| beta as f32);
+        let [rest1, rest2] = self.betas.map(|beta| (1.0 - beta) as f32);
+        let [clip, keep, rate] = [update.clip, update.keep, update.rate].map(|number| number as f32);
+        let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
+        chunks.for_each(|((values, gradient), first)| {
+            for ((value, gradient), first) in values.iter_mut().zip(gradient).zip(first) {
+                let gradient = gradient * clip;
+                *value = *value * keep - rate * sign(beta1 * *first + rest1 * gradient);
+                *first = beta2 * *first + rest2 * gradient;
+            }
+        });
+    }
+
+    fn on_device(
+        &self,
+        update: Update<'_>,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        state: &mut [Tensor<1>],
+    ) -> Tensor<1> {
+        let [first] = state else { return value };
+        let ([beta1, beta2], gradient) = (self.betas, gradient * update.clip);
+        let direction = (first.clone() * beta1 + gradient.clone() * (1.0 - beta1)).sign();
+        *first = first.clone() * beta2 + gradient * (1.0 - beta2);
+        value * update.keep - direction * update.rate
+    }
+}
+
+/// -1, 0 or 1; `f32::signum` has none for 0.
+fn sign(value: f32) -> f32 {
+    f32::from(i8::from(value > 0.0) - i8::from(value < 0.0))
+}

@@ -1,0 +1,135 @@
+//! The learning rate as a pure function of the step, so that resuming needs no state: the curve here, from 0 to 1, and the
+//! rate that it is a share of elsewhere.
+
+use std::f64::consts::PI;
+
+use crate::config::{Schedule, TrainSection, default};
+use crate::error::TrainError;
+
+/// Linear warm-up, then a curve, then a cooldown down to the last step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LrSchedule {
+    schedule: Schedule,
+    /// Where `cosine` and `linear` end.
+    floor: f64,
+    /// Steps in which `rsqrt` falls by a factor of root 2.
+    timescale: f64,
+    /// Steps of the warm-up.
+    pub warmup_steps: u64,
+    cooldown_steps: u64,
+    total_steps: u64,
+}
+
+impl LrSchedule {
+    /// That of a run of so many steps.
+    ///
+    /// # Errors
+    /// When warm-up and cooldown overlap, or do not fit in the run.
+    pub fn new(config: &TrainSection, total_steps: u64) -> Result<Self, TrainError> {
+        let share = |fraction: f64| (fraction * total_steps as f64).round() as u64;
+        let steps = |steps: Option<u64>, fraction: Option<f64>| steps.or(fraction.map(share)).unwrap_or(0);
+        let warmup_steps = steps(config.warmup_steps, config.warmup_fraction);
+        let cooldown_steps = steps(config.cooldown_steps, config.cooldown_fraction);
+        if warmup_steps.saturating_add(cooldown_steps) > total_steps {
+            return Err(TrainError::Usage(format!(
+                "a warm-up of {warmup_steps} steps and a cooldown of {cooldown_steps} do not fit in the {total_steps} steps of \
+                 the run; shorten one, or lengthen the run"
+            )));
+        }
+        Ok(Self {
+            schedule: config.schedule,
+            floor: config.learning_rate_floor,
+            timescale: config.rsqrt_timescale.unwrap_or(default::RSQRT_TIMESCALE),
+            warmup_steps,
+            cooldown_steps,
+            total_steps,
+        })
+    }
+
+    /// The share of the highest rate at the 0-based `step`. It falls to the floor after the last step, so no step of a run
+    /// has the rate 0 (open_clip: `scheduler.py`).
+    pub fn at(&self, step: u64) -> f64 {
+        if step < self.warmup_steps {
+            return (step + 1) as f64 / self.warmup_steps as f64;
+        }
+        let after = (step - self.warmup_steps) as f64;
+        let progress = after / self.total_steps.saturating_sub(self.warmup_steps).max(1) as f64;
+        let above_floor = |share: f64| self.floor + (1.0 - self.floor) * share;
+        let share = match self.schedule {
+            Schedule::Constant => 1.0,
+            Schedule::Rsqrt => (self.timescale / (self.timescale + after)).sqrt(),
+            Schedule::Linear => above_floor(1.0 - progress),
+            Schedule::Cosine => above_floor(0.5 * (1.0 + (PI * progress).cos())),
+        };
+        share * self.cooldown(step)
+    }
+
+    /// What is left of the curve at `step` by the cooldown.
+    fn cooldown(&self, step: u64) -> f64 {
+        match self.cooldown_steps {
+            0 => 1.0,
+            steps => (self.total_steps.saturating_sub(step) as f64 / steps as f64).min(1.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn curve(more: &str, total_steps: u64) -> Result<LrSchedule, TrainError> {
+        let text = format!("batch_size = 2\nlearning_rate = 1\n{more}");
+        LrSchedule::new(&toml::from_str(&text).unwrap(), total_steps)
+    }
+
+    #[track_caller]
+    fn shares(more: &str, expected: &[f64]) {
+        let curve = curve(more, expected.len() as u64).unwrap();
+        let found: Vec<f64> = (0..expected.len() as u64).map(|step| (curve.at(step) * 1e4).round() / 1e4).collect();
+        assert_eq!(found, expected, "{more}");
+    }
+
+    #[test]
+    fn rises_over_the_warm_up_and_falls_along_the_curve() {
+        shares("warmup_steps = 2\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        shares("warmup_steps = 2\nschedule = 'linear'", &[0.5, 1.0, 1.0, 0.75, 0.5, 0.25]);
+        shares("warmup_steps = 2", &[0.5, 1.0, 1.0, 0.8536, 0.5, 0.1464]);
+        shares("schedule = 'linear'", &[1.0, 0.8, 0.6, 0.4, 0.2]);
+    }
+
+    #[test]
+    fn ends_at_the_floor() {
+        shares("warmup_steps = 2\nschedule = 'linear'\nlearning_rate_floor = 0.2", &[0.5, 1.0, 1.0, 0.8, 0.6, 0.4]);
+        shares("learning_rate_floor = 0.5", &[1.0, 0.9268, 0.75, 0.5732]);
+        shares("schedule = 'linear'\nlearning_rate_floor = 1", &[1.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn falls_as_one_over_a_root() {
+        // sqrt(3 / 3), sqrt(3 / 4), sqrt(3 / 5).
+        shares("warmup_steps = 1\nschedule = 'rsqrt'\nrsqrt_timescale = 3", &[1.0, 1.0, 0.866, 0.7746]);
+        // Of 10000 steps without a word.
+        assert!((curve("schedule = 'rsqrt'", 40_000).unwrap().at(30_000) - 0.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn cools_down_along_a_line() {
+        shares("schedule = 'constant'\ncooldown_steps = 4", &[1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
+        // sqrt(3 / (3 + n)) times 1, 1, 1, 2/3, 1/3.
+        let rsqrt = "schedule = 'rsqrt'\nrsqrt_timescale = 3\ncooldown_steps = 3";
+        shares(rsqrt, &[1.0, 0.866, 0.7746, 0.4714, 0.2182]);
+    }
+
+    #[test]
+    fn fractions_are_of_the_whole_run() {
+        shares("warmup_fraction = 0.25\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        let both = "warmup_fraction = 0.3\ncooldown_fraction = 0.3\nschedule = 'constant'";
+        shares(both, &[0.5, 1.0, 1.0, 1.0, 1.0, 0.5]);
+        assert!(curve("warmup_steps = 7", 6).is_err(), "it would never reach its full height");
+        let error = curve("schedule = 'constant'\nwarmup_steps = 4\ncooldown_fraction = 0.5", 6).unwrap_err();
+        assert!(
+            error.to_string().contains("warm-up of 4 steps and a cooldown of 3 do not fit in the 6 steps"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! Stochastic gradient descent with momentum for one parameter, as PyTorch has it (`torch.optim.SGD`: the momentum is a sum of
+//! gradients, not a mean), but with decoupled weight decay.
+
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use crate::optim::rule::{CHUNK, Update, UpdateRule};
+
+/// SGD.
+#[derive(Debug)]
+pub(crate) struct Sgd {
+    /// What stays of the sum of gradients at each step.
+    pub momentum: f64,
+}
+
+impl UpdateRule for Sgd {
+    fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
+        vec![("first", shape.iter().product())]
+    }
+
+    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
+        let [first] = state else { return };
+        let [clip, keep, rate, momentum] =
+            [update.clip, update.keep, update.rate, self.momentum].map(|number| number as f32);
+        let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
+        chunks.for_each(|((values, gradient), first)| {
+            for ((value, gradient), first) in values.iter_mut().zip(gradient).zip(first) {
+                *first = momentum * *first + gradient * clip;
+                *value = *value * keep - rate * *first;
+            }
+        });
+    }
+
+    fn on_device(
+        &self,
+        update: Update<'_>,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        state: &mut [Tensor<1>],
+    ) -> Tensor<1> {
+        let [first] = state else { return value };
+        *first = first.clone() * self.momentum + gradient * update.clip;
+        value * update.keep - first.clone() * update.rate
+    }
+}

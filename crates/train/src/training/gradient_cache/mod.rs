@@ -1,0 +1,100 @@
+//! A batch of any size in the memory of a small one, exactly: gradient caching (Gao et al., 2021, arXiv:2101.06983, sec. 3.2).
+//!
+//! The features of all parts are computed first, and of each part nothing else is kept. The loss over the whole batch
+//! gives their gradients, and those of its temperature and bias, once. Then each part runs again, with the same dropout,
+//! and hands its share of the features' gradients on to the parameters.
+
+use std::time::Duration;
+
+use burn::tensor::{Tensor, TensorData};
+use dualenc_data::{Batch, DataError, TokenBatch};
+use dualenc_model::parameters;
+
+use crate::error::TrainError;
+use crate::optim::gradients::ParamGradients;
+use crate::training::step::{Features, StepContext, StepOutcome};
+
+#[cfg(test)]
+mod tests;
+
+/// As [`step::forward_backward`](crate::training::step::forward_backward), of a step that comes in parts.
+pub(crate) fn forward_backward(
+    context: &StepContext<'_>,
+    first: Batch,
+    more: &mut impl Iterator<Item = Result<Batch, DataError>>,
+) -> Result<StepOutcome, TrainError> {
+    let mut parts = vec![first];
+    let mut outputs = Vec::new();
+    let (mut image, mut text) = (Vec::new(), Vec::new());
+    let untracked = parameters::untracked(context.model.clone());
+    loop {
+        let at = parts.len() - 1;
+        let locked = context.locked.of_batch(&parts[at])?;
+        let features = context.features(&untracked, &locked, &parts[at])?;
+        image.extend(values(features.image)?);
+        text.extend(values(features.text)?);
+        outputs.push(locked);
+        parts[at].pixels = Vec::new();
+        if parts[at].ends_pass {
+            break;
+        }
+        parts.push(next(more)?);
+    }
+    drop(untracked);
+    let mut batch = whole(&parts);
+
+    let leaf = |values: Vec<f32>| {
+        let shape = [batch.pairs.len(), values.len() / batch.pairs.len()];
+        Tensor::<2>::from_data(TensorData::new(values, shape), &context.compute.device).autodiff().require_grad()
+    };
+    let (image, text) = (leaf(image), leaf(text));
+    let loss = context.loss(&batch, image.clone(), text.clone());
+    let mut all = loss.loss.backward();
+    let mut gradients = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;
+    let by_image = image.grad_remove(&mut all);
+    let by_text = text.grad_remove(&mut all);
+    drop(all);
+
+    let mut start = 0;
+    for (part, locked) in parts.iter().zip(&outputs) {
+        // An image tower that trains needs the pixels again, which nobody kept.
+        let again = context.locked.needs_pixels_twice().then(|| next(more)).transpose()?;
+        let part = again.as_ref().unwrap_or(part);
+        batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
+        let Features { image, text, words } = context.features(context.model, locked, part)?;
+        let rows = start..start + part.pairs.len();
+        let share = |features: Tensor<2>, gradient: &Option<Tensor<2>>| {
+            let gradient = gradient.as_ref()?.clone().slice([rows.clone()]);
+            features.is_autodiff().then(|| (features * gradient).sum())
+        };
+        let shares = [share(image, &by_image), share(text, &by_text)];
+        if let Some(sum) = shares.into_iter().flatten().reduce(|image, text| image + text) {
+            let mut all = sum.backward();
+            gradients.add(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?);
+        }
+        start = rows.end;
+    }
+    StepOutcome::new(batch, loss, gradients)
+}
+
+fn next(more: &mut impl Iterator<Item = Result<Batch, DataError>>) -> Result<Batch, TrainError> {
+    let ended = || DataError::Loader { reason: "a step ended before its last part".to_owned() };
+    Ok(more.next().unwrap_or_else(|| Err(ended()))?)
+}
+
+fn values(features: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+    Ok(parameters::host(features.without_autodiff())?.values)
+}
+
+/// The parts as one batch, without their pixels.
+fn whole(parts: &[Batch]) -> Batch {
+    let last = parts.len() - 1;
+    let mut whole = Batch { part: 0, ends_pass: true, tokens: TokenBatch::default(), ..parts[last].clone() };
+    (whole.pairs, whole.skipped, whole.loaded) = (Vec::new(), Vec::new(), Vec::new());
+    whole.waited = parts.iter().map(|part| part.waited).sum();
+    for part in parts {
+        whole.pairs.extend_from_slice(&part.pairs);
+        whole.skipped.extend_from_slice(&part.skipped);
+    }
+    whole
+}

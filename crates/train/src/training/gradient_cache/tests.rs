@@ -1,0 +1,151 @@
+//! A step in parts against the same step whole.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Tensor;
+use dualenc_model::parameters;
+
+use super::*;
+use crate::config::RunConfig;
+use crate::events::{Event, Observer};
+use crate::optim::gradients::Gradient;
+use crate::stop_flag::StopFlag;
+use crate::training::run::Run;
+use crate::training::step;
+
+struct Nobody;
+
+impl Observer for Nobody {
+    fn on(&mut self, _: Event<'_>) {}
+}
+
+fn goldens(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name)
+}
+
+/// A run at its first step, of batches of 8 pairs.
+fn open(dir: &Path, more: &[&str]) -> Run {
+    let text = format!(
+        "[run]\ndir = {:?}\n[model]\ninit = {:?}\n[data]\nshuffle = true\n[data.train.csv]\npath = {:?}\n\
+         [train]\nsteps = 4\nbatch_size = 8\nlearning_rate = 1e-3\n",
+        dir.join(format!("run-{}", blake3::hash(more.join(" ").as_bytes()).to_hex())),
+        goldens("train/init"),
+        goldens("train/train_repeated.csv"),
+    );
+    let path = dir.join("lit.toml");
+    std::fs::write(&path, text).unwrap();
+    let more: Vec<String> = more.iter().map(|set| (*set).to_owned()).collect();
+    Run::open(&RunConfig::load(&path, &more).unwrap(), false, &StopFlag::default(), &mut Nobody).unwrap()
+}
+
+/// A step as the training loop computes it.
+fn forward_backward_of(
+    run: &Run,
+    first: Batch,
+    more: &mut impl Iterator<Item = Result<Batch, DataError>>,
+) -> StepOutcome {
+    let context = run.step_context();
+    let outcome =
+        if first.ends_pass { step::forward_backward(&context, first) } else { forward_backward(&context, first, more) };
+    outcome.unwrap()
+}
+
+fn first_step(run: &Run) -> StepOutcome {
+    let mut batches = run.batches().unwrap();
+    let first = batches.next().unwrap().unwrap();
+    forward_backward_of(run, first, &mut batches)
+}
+
+/// By path.
+fn values(gradients: ParamGradients) -> BTreeMap<String, Vec<f32>> {
+    let host = |gradient| match gradient {
+        Gradient::Host(values) | Gradient::HostRows { values, .. } => values,
+        Gradient::Device(tensor) => parameters::host(*tensor).unwrap().values,
+    };
+    gradients.by_path.into_iter().map(|(path, gradient)| (path, host(gradient))).collect()
+}
+
+/// Every gradient within 1e-5 of the largest of its parameter.
+#[track_caller]
+fn assert_same(found: &BTreeMap<String, Vec<f32>>, expected: &BTreeMap<String, Vec<f32>>) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
+    let largest = |values: &[f32]| values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (path, expected) in expected {
+        // A key's bias moves all scores of a query alike: its gradient is 0 but for rounding, and has no size of its own.
+        let size = if path.ends_with("key.bias") { 1e-2 } else { largest(expected) };
+        let limit = 1e-5 * size;
+        for (at, (found, expected)) in found[path].iter().zip(expected).enumerate() {
+            assert!((found - expected).abs() <= limit, "{path}[{at}]: found {found}, expected {expected}");
+        }
+    }
+}
+
+#[test]
+fn gradients_in_parts_are_those_of_the_whole_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    for (lock, loss, parameters) in
+        [("UU", "softmax", 59), ("LU", "softmax", 38), ("LL", "sigmoid", 4), ("UL", "sigmoid", 24)]
+    {
+        let (lock, loss) = (format!("model.lock={lock}"), format!("train.loss={loss}"));
+        let whole = first_step(&open(dir.path(), &[&lock, &loss]));
+        let expected = values(whole.gradients);
+        assert!(whole.num_duplicates > 0 && expected.len() >= parameters, "{lock}: {}", expected.len());
+        assert!(expected["logit_scale"][0].abs() > 1e-3);
+        for size in [1, 3, 7] {
+            let size = format!("train.micro_batch_size={size}");
+            let parts = first_step(&open(dir.path(), &[&lock, &loss, &size]));
+            assert_eq!((&parts.batch.pairs, parts.num_duplicates), (&whole.batch.pairs, whole.num_duplicates));
+            assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
+            assert!((parts.norms.all / whole.norms.all - 1.0).abs() < 1e-5);
+            assert_eq!(parts.norms.by_part.len(), whole.norms.by_part.len());
+            assert!(parts.spread.iter().zip(whole.spread).all(|(parts, whole)| (parts - whole).abs() < 1e-5));
+            assert_same(&values(parts.gradients), &expected);
+        }
+    }
+}
+
+#[test]
+fn both_passes_over_a_part_drop_the_same_units() {
+    let dir = tempfile::tempdir().unwrap();
+    let sets = ["model.lock=UU", "model.text_dropout=0.3", "model.image_dropout=0.3", "train.micro_batch_size=3"];
+    let run = open(dir.path(), &sets);
+    let found = first_step(&run);
+    // The same parts in one graph, which is kept until the loss is known.
+    let parts: Vec<Batch> = run.batches().unwrap().map(Result::unwrap).take(3).collect();
+    let (context, model) = (run.step_context(), &run.learner.model);
+    let gradients_of = |parts: &[Batch]| {
+        let features =
+            parts.iter().map(|part| context.features(model, &context.locked.of_batch(part).unwrap(), part).unwrap());
+        let (image, text) = features.map(|features| (features.image, features.text)).unzip();
+        let loss = context.loss(&whole(parts), Tensor::cat(image, 0), Tensor::cat(text, 0));
+        values(ParamGradients::take(model, &mut loss.loss.backward(), None, true).unwrap())
+    };
+    let found = values(found.gradients);
+    assert_same(&found, &gradients_of(&parts));
+    // With other units dropped they are others.
+    let others: Vec<Batch> = parts.into_iter().map(|part| Batch { part: part.part + 3, ..part }).collect();
+    let others = gradients_of(&others);
+    let projection = "text_projection.weight";
+    let apart = found[projection].iter().zip(&others[projection]).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(apart > 1e-3, "{apart}");
+}
+
+#[test]
+fn every_step_of_an_epoch_comes_once_whatever_its_parts() {
+    let dir = tempfile::tempdir().unwrap();
+    // In the order of the file the last batch is smaller, and may be a single part.
+    let sets =
+        ["model.lock=UU", "data.shuffle=false", "train.batch_size=10", "train.steps=6", "train.micro_batch_size=4"];
+    let run = open(dir.path(), &sets);
+    let mut batches = run.batches().unwrap();
+    let mut sizes = Vec::new();
+    while let Some(first) = batches.next() {
+        let outcome = forward_backward_of(&run, first.unwrap(), &mut batches);
+        sizes.push((outcome.batch.step, outcome.batch.pairs.len()));
+    }
+    let pairs = sizes[..3].iter().map(|(_, pairs)| pairs).sum::<usize>();
+    assert!(sizes[2].1 <= 4 && sizes[2].1 > 0, "{pairs} pairs: {sizes:?}");
+    assert_eq!(sizes.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(sizes.iter().map(|(_, pairs)| *pairs).collect::<Vec<_>>(), [10, 10, pairs - 20, 10, 10, pairs - 20]);
+}

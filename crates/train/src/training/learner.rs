@@ -1,0 +1,170 @@
+//! What changes with an update: the model, its optimiser and the averages of its weights; and the schedules that an
+//! update follows.
+
+use burn::tensor::Tensor;
+use dualenc_model::parameters::{self, ParamUpdate, Which};
+use dualenc_model::{DualEncoder, Training};
+
+use crate::config::RunConfig;
+use crate::device::read_scalar;
+use crate::error::TrainError;
+use crate::optim::ema::Ema;
+use crate::optim::gradients::ParamGradients;
+use crate::optim::lr_schedule::LrSchedule;
+use crate::optim::optimizer::Optimizer;
+use crate::optim::param_groups::LearningRate;
+use crate::run_dir::checkpoint::{Checkpoint, Tensors};
+use crate::training::stages::Stages;
+
+/// The model with everything that updates it.
+pub(crate) struct Learner {
+    pub model: DualEncoder,
+    pub stages: Stages,
+    optimizer: Optimizer,
+    ema: Option<Ema>,
+    lr_schedule: LrSchedule,
+    /// What any stage trains: the parameters of a checkpoint.
+    ever_trains: Training,
+    /// Upper limit of `logit_scale`, a logarithm.
+    logit_scale_max: f64,
+    /// Left in `model` while the optimiser owns the real one.
+    placeholder: DualEncoder,
+}
+
+impl Learner {
+    /// A learner before its first step. `on_host`: optimiser state and averages are in host memory.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when a `[[train.group]]` matches no parameter.
+    pub fn new(
+        config: &RunConfig,
+        model: DualEncoder,
+        stages: Stages,
+        lr_schedule: LrSchedule,
+        on_host: bool,
+    ) -> Result<Self, TrainError> {
+        Ok(Self {
+            optimizer: Optimizer::new(&config.train, &model, on_host)?,
+            ema: config.train.ema_decay.map(|decay| Ema::new(decay, on_host)),
+            ever_trains: config.ever_trains(),
+            logit_scale_max: config.train.logit_scale_max,
+            placeholder: parameters::hollow(&model),
+            model,
+            stages,
+            lr_schedule,
+        })
+    }
+
+    /// The optimiser, for its parameter groups.
+    pub fn optimizer(&self) -> &Optimizer {
+        &self.optimizer
+    }
+
+    /// Puts the parameters, averages and optimiser state of `checkpoint` in place.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when a tensor is missing, left over or of another shape.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
+        let optimizer = checkpoint.optimizer()?;
+        if let Some((ema, saved)) = self.ema.as_mut().zip(checkpoint.ema) {
+            ema.restore(saved, &self.model);
+        }
+        self.model = parameters::restore(self.model.clone(), Which::Trainable, checkpoint.model)?;
+        if let Some(trained) = self.stages.trained_before(checkpoint.progress.step) {
+            self.optimizer.restore(&trained.of(self.model.clone())?, optimizer)?;
+        }
+        Ok(())
+    }
+
+    /// Locks and unlocks what the stage of `step` asks for; returns what trains from here on.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the stage unlocks more blocks than a tower has.
+    pub fn enter_stage(&mut self, step: u64) -> Result<Training, TrainError> {
+        let training = self.stages.at(step).training;
+        self.model = training.of(self.model.clone())?;
+        self.placeholder = parameters::hollow(&self.model);
+        Ok(training)
+    }
+
+    /// Starts averaging what trains in this stage, in a run that averages its weights.
+    pub fn begin_averages(&mut self) -> Result<(), TrainError> {
+        if let Some(ema) = &mut self.ema {
+            ema.begin(&self.model)?;
+        }
+        Ok(())
+    }
+
+    /// The learning rate of the 0-based `step`, for parameters without a rate of their own.
+    pub fn learning_rate(&self, step: u64) -> LearningRate {
+        let schedule = self.lr_schedule.at(step) * self.stages.rise(step);
+        LearningRate { base: self.stages.at(step).learning_rate * schedule, schedule }
+    }
+
+    /// The value of `logit_scale`, a logarithm.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the device cannot return it.
+    pub fn logit_scale(&self) -> Result<f64, TrainError> {
+        read_scalar(self.model.logit_scale.val())
+    }
+
+    /// Makes the update of the 0-based `step`: clips, updates, limits `logit_scale`, averages.
+    pub fn update(&mut self, step: u64, gradients: ParamGradients, grad_norm: f64, rate: LearningRate) {
+        // The optimiser works in place only where nothing else shares the values.
+        let model = std::mem::replace(&mut self.model, self.placeholder.clone());
+        let before = |path: &str| self.stages.updates_before(path, step);
+        let model = self.optimizer.step(model, gradients, grad_norm, rate, &before);
+        let after = |path: &str| self.stages.updates_before(path, step + 1);
+        let mut finish =
+            FinishUpdate { logit_scale_max: self.logit_scale_max, ema: self.ema.as_mut(), updates: &after };
+        self.model = parameters::update(model, &mut finish);
+    }
+
+    /// The model for evaluation, without gradients: averaged in a run that averages its weights.
+    pub fn evaluation_model(&self) -> DualEncoder {
+        let model = self.model.valid();
+        match &self.ema {
+            Some(ema) => ema.averaged(model),
+            None => model,
+        }
+    }
+
+    /// What differs between the [evaluation model](Self::evaluation_model) and `model` after `step` updates; `None`:
+    /// nothing.
+    pub fn averaged_parts(&self, step: u64) -> Option<Training> {
+        self.ema.as_ref().and_then(|_| self.stages.trained_before(step))
+    }
+
+    /// The tensors of a checkpoint, those that trained in another stage included.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the device cannot return its data.
+    pub fn tensors(&self) -> Result<Tensors<'_>, TrainError> {
+        let model = self.ever_trains.of(self.model.clone())?;
+        Ok(Tensors {
+            model: parameters::collect(&model, Which::Trainable)?,
+            optimizer: self.optimizer.state()?,
+            ema: self.ema.as_ref().map(Ema::state).transpose()?,
+        })
+    }
+}
+
+/// What follows the optimiser's update of a parameter.
+struct FinishUpdate<'a> {
+    /// Keeps the softmax from becoming arbitrarily sharp (CLIP, arXiv:2103.00020, sec. 2.5).
+    logit_scale_max: f64,
+    ema: Option<&'a mut Ema>,
+    /// Updates of a parameter so far, this one included.
+    updates: &'a dyn Fn(&str) -> u64,
+}
+
+impl ParamUpdate for FinishUpdate<'_> {
+    fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
+        let value = if path == "logit_scale" { value.clamp_max(self.logit_scale_max) } else { value };
+        match &mut self.ema {
+            Some(ema) => ema.take(path, value, (self.updates)(path)),
+            None => value,
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! What a stage's locked towers contribute to a step: their pooled outputs, which are the same however often a batch
+//! runs.
+
+use burn::tensor::Tensor;
+use dualenc_data::Batch;
+
+use crate::error::TrainError;
+use crate::features::image_index::ImageSet;
+use crate::features::locked_towers::LockedTowers;
+
+/// The towers that the current stage locks, and the training images as the image tower's feature cache knows them.
+pub(crate) struct LockedInputs {
+    pub towers: LockedTowers,
+    pub images: Option<ImageSet>,
+}
+
+/// Pooled outputs `[batch, width]` for one batch; `None`: that tower trains.
+pub(crate) struct LockedFeatures {
+    pub image: Option<Tensor<2>>,
+    pub text: Option<Tensor<2>>,
+}
+
+impl LockedInputs {
+    /// No tower is locked.
+    pub fn none() -> Self {
+        Self { towers: LockedTowers::none(), images: None }
+    }
+
+    /// Runs the locked towers over `batch`, or reads their features from the cache.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`] when the cache cannot be written; [`TrainError::Data`] when an image has to be read again
+    /// and cannot be.
+    pub fn of_batch(&self, batch: &Batch) -> Result<LockedFeatures, TrainError> {
+        let images = self.towers.images.as_ref().zip(self.images.as_ref());
+        Ok(LockedFeatures {
+            image: images.map(|(locked, set)| locked.of_batch(set, batch)).transpose()?,
+            text: self.towers.texts.as_ref().map(|locked| locked.of_tokens(&batch.tokens)).transpose()?,
+        })
+    }
+
+    /// Whether a step reads pixels: the image tower trains, and a step in parts needs them twice.
+    pub fn needs_pixels_twice(&self) -> bool {
+        self.towers.images.is_none()
+    }
+}

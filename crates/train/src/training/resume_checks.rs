@@ -1,0 +1,63 @@
+//! What a run must find unchanged to be resumed: configuration, data, locked weights, and the learning rates so far.
+
+use crate::config::{RunConfig, changed_keys};
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::optim::lr_schedule::LrSchedule;
+use crate::run_dir::checkpoint::{Checkpoint, Progress};
+
+/// Reports changed keys that are safe to change.
+///
+/// # Errors
+/// [`TrainError::ConfigChanged`] with every key that changes what is learned.
+pub(super) fn refuse_changed_config(
+    checkpoint: &Checkpoint,
+    config: &RunConfig,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
+    let (safe, refused): (Vec<_>, Vec<_>) = changed_keys(&old, config).into_iter().partition(|change| change.safe);
+    for change in safe {
+        let shown = |value: Option<String>| value.unwrap_or_else(|| "(not set)".to_owned());
+        let (key, why) = (change.key, change.why);
+        observer.on(Event::Note(format!(
+            "`{key}` has changed: {} -> {} ({why})",
+            shown(change.old),
+            shown(change.new)
+        )));
+    }
+    if refused.is_empty() { Ok(()) } else { Err(TrainError::ConfigChanged(refused)) }
+}
+
+/// Compares the fingerprints of training data and locked weights.
+///
+/// # Errors
+/// [`TrainError::DataChanged`] or [`TrainError::LockedChanged`].
+pub(super) fn refuse_changed_inputs(checkpoint: &Checkpoint, data: &str, locked: &str) -> Result<(), TrainError> {
+    let saved = &checkpoint.progress;
+    if saved.data != data {
+        return Err(TrainError::DataChanged { found: data.to_owned(), expected: saved.data.clone() });
+    }
+    if saved.locked != locked {
+        return Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() });
+    }
+    Ok(())
+}
+
+/// Compares the learning rates of the steps already done: a new length or cooldown must not change them.
+///
+/// # Errors
+/// [`TrainError::Usage`] with the first step that would have had another rate.
+pub(super) fn refuse_changed_rates(checkpoint: &Checkpoint, schedule: &LrSchedule) -> Result<(), TrainError> {
+    let Progress { step, total_steps, .. } = checkpoint.progress;
+    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
+    let old = LrSchedule::new(&old.train, total_steps)?;
+    match (0..step).find(|&step| old.at(step) != schedule.at(step)) {
+        None => Ok(()),
+        Some(changed) => Err(TrainError::Usage(format!(
+            "the run has done {step} steps, and with this length and cooldown the learning rate of step {} would have \
+             been another; start the cooldown at step {step} or later: lengthen the run, or shorten the cooldown",
+            changed + 1
+        ))),
+    }
+}

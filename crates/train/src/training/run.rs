@@ -1,0 +1,167 @@
+//! A run in progress: its parts, and the verbs that need more than one of them. How it is opened is in `open.rs`.
+
+use dualenc_data::{Batch, DataError};
+
+use crate::config::RunConfig;
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::eval::encoder::Encoder;
+use crate::eval::evaluation::Evaluation;
+use crate::events::{Event, Observer};
+use crate::features::image_index::views_of;
+use crate::features::locked_towers::{LockedFingerprints, LockedTowers, cache_of};
+use crate::run_dir::checkpoint::Progress;
+use crate::stop_flag::StopFlag;
+use crate::training::learner::Learner;
+use crate::training::locked_inputs::LockedInputs;
+use crate::training::position::Position;
+use crate::training::records::Records;
+use crate::training::step::StepContext;
+use crate::training::training_data::TrainingData;
+
+/// A run in progress.
+pub(crate) struct Run {
+    pub config: RunConfig,
+    /// Counters: changes with every update.
+    pub position: Position,
+    /// Model, optimiser, averages: changes with every update.
+    pub learner: Learner,
+    /// Pairs and loader: never changes, but for the images found unreadable.
+    pub data: TrainingData,
+    /// Locked towers and their features: changes with every stage.
+    pub locked: LockedInputs,
+    /// Metrics and checkpoints: what is written.
+    pub records: Records,
+    pub evaluations: Vec<Evaluation>,
+    pub locked_fingerprints: LockedFingerprints,
+    pub compute: Compute,
+    pub stop: StopFlag,
+}
+
+impl Run {
+    /// The batches from here to the end of the stage.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when the loader cannot start.
+    pub fn batches(&self) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
+        let (step, stages) = (self.position.step, &self.learner.stages);
+        self.data.batches(&self.config, &stages.at(step).training, &self.locked, step..stages.end(step))
+    }
+
+    /// What a step reads.
+    pub fn step_context(&self) -> StepContext<'_> {
+        StepContext {
+            model: &self.learner.model,
+            locked: &self.locked,
+            data: &self.data,
+            objective: (&self.config).into(),
+            compute: &self.compute,
+            seed: self.config.run.seed,
+        }
+    }
+
+    /// Goes on to the stage that begins at this step. Returns false when the run is over.
+    ///
+    /// # Errors
+    /// Those of [`Run::enter_stage`].
+    pub fn next_stage(&mut self, observer: &mut dyn Observer) -> Result<bool, TrainError> {
+        if self.position.is_at_end() {
+            return Ok(false);
+        }
+        self.enter_stage()?;
+        self.learner.begin_averages()?;
+        let stages = &self.learner.stages;
+        let number = stages.number(self.position.step);
+        observer.on(Event::Note(format!("step {}  {}", self.position.step, stages.describe(number))));
+        Ok(true)
+    }
+
+    /// Locks and unlocks what the stage of this step asks for, and opens the feature cache of its locked towers.
+    ///
+    /// # Errors
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
+    pub fn enter_stage(&mut self) -> Result<(), TrainError> {
+        let training = self.learner.enter_stage(self.position.step)?;
+        let model = &self.learner.model;
+        let fingerprints = if training == self.config.ever_trains() {
+            self.locked_fingerprints.clone()
+        } else {
+            LockedFingerprints::of(model)?
+        };
+        let towers = LockedTowers::new(model, &self.data.processor, &self.compute, self.data.workers, &self.stop)
+            .kept_in(cache_of(&self.config), &fingerprints)?;
+        let views = views_of(&self.config, &training);
+        let images = towers.images.as_ref().map(|images| images.set(self.data.dataset.clone(), views));
+        self.locked = LockedInputs { towers, images };
+        Ok(())
+    }
+
+    /// Whether the run ends before its last step, since there is nothing to gain.
+    pub fn stops_early(&self) -> bool {
+        self.records.stops_early(&self.position)
+    }
+
+    /// Runs every evaluation that is due at this step and not in the log yet.
+    ///
+    /// # Errors
+    /// Those of [`Evaluation::run`].
+    pub fn evaluate_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.position.step == 0 {
+            return Ok(());
+        }
+        self.evaluate_with_last_step(self.position.total_steps, observer)?;
+        if self.stops_early() {
+            // The evaluations that run when training ends.
+            self.evaluate_with_last_step(self.position.step, observer)?;
+        }
+        Ok(())
+    }
+
+    fn evaluate_with_last_step(&mut self, last_step: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let Position { step, steps_per_epoch, .. } = self.position;
+        let due = |evaluation: &&Evaluation| evaluation.is_due(step, steps_per_epoch, last_step);
+        if !self.evaluations.iter().any(|evaluation| due(&evaluation)) {
+            return Ok(());
+        }
+        let done = self.records.metrics.evals_at(step)?;
+        let model = self.learner.evaluation_model();
+        let mut locked = self.locked.towers.clone();
+        // A tower that trained before and is locked now has other features with its averaged weights.
+        if let Some(averaged) = self.learner.averaged_parts(step) {
+            locked = locked.under(&averaged);
+        }
+        for evaluation in self.evaluations.iter().filter(due).filter(|evaluation| !done.contains(&evaluation.name)) {
+            let encoder = Encoder {
+                model: &model,
+                tokenizer: &self.data.tokenizer,
+                locked: &locked,
+                compute: &self.compute,
+                workers: self.data.workers,
+                stop: &self.stop,
+                batch_size: evaluation.batch_size,
+            };
+            let record = evaluation.record(step, &encoder, &self.data.processor, observer)?;
+            self.records.log_eval(&record, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a checkpoint, unless this step has one.
+    ///
+    /// # Errors
+    /// Those of [`Records::save`].
+    pub fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.records.saved_step == Some(self.position.step) {
+            return Ok(());
+        }
+        let progress = Progress {
+            step: self.position.step,
+            samples_seen: self.position.samples_seen,
+            total_steps: self.position.total_steps,
+            data: self.data.fingerprint.clone(),
+            locked: self.locked_fingerprints.all.clone(),
+            threads: self.compute.threads,
+        };
+        self.records.save(&progress, self.learner.tensors()?, observer)
+    }
+}

@@ -1,0 +1,122 @@
+//! Loss and gradients of one step. Nothing changes here.
+
+use burn::module::Param;
+use burn::tensor::{FloatDType, Tensor, TensorData};
+use dualenc_data::{Batch, mix};
+use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize};
+
+use crate::device::{Compute, dtype, read_scalar};
+use crate::error::TrainError;
+use crate::loss::contrastive::{BatchLoss, Objective, contrastive_loss};
+use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
+use crate::training::locked_inputs::{LockedFeatures, LockedInputs};
+use crate::training::training_data::TrainingData;
+
+/// Keeps the draws of dropout apart from those of the sample order; an argument of [`mix`].
+const DROPOUT: u64 = 0xd809;
+
+/// What a step reads.
+#[derive(Clone, Copy)]
+pub(crate) struct StepContext<'a> {
+    pub model: &'a DualEncoder,
+    pub locked: &'a LockedInputs,
+    pub data: &'a TrainingData,
+    pub objective: Objective,
+    pub compute: &'a Compute,
+    pub seed: u64,
+}
+
+/// What a step computes.
+pub(crate) struct StepOutcome {
+    /// The pairs of the step; without pixels where it was computed in parts.
+    pub batch: Batch,
+    pub loss: f64,
+    /// The loss of a model that cannot tell two pairs apart.
+    pub chance_loss: f64,
+    /// Spread of image and text embeddings, 0 (all equal) to 1.
+    pub spread: [f64; 2],
+    pub norms: GradientNorms,
+    pub num_duplicates: usize,
+    pub gradients: ParamGradients,
+}
+
+/// Un-normalised features `[batch, dim]` of both sides.
+pub(crate) struct Features {
+    pub image: Tensor<2>,
+    pub text: Tensor<2>,
+    /// Rows of the word table that the batch reads, where the text tower trains.
+    pub words: Option<RowsRead>,
+}
+
+/// Loss and gradients of a whole batch in one pass.
+///
+/// # Errors
+/// Those of the locked towers' feature cache, and [`TrainError::Model`] when the device cannot return its data.
+pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Result<StepOutcome, TrainError> {
+    let locked = context.locked.of_batch(&batch)?;
+    let features = context.features(context.model, &locked, &batch)?;
+    let loss = context.loss(&batch, features.image, features.text);
+    let mut all = loss.loss.backward();
+    let gradients = ParamGradients::take(context.model, &mut all, features.words, context.compute.on_host)?;
+    StepOutcome::new(batch, loss, gradients)
+}
+
+impl StepOutcome {
+    /// Reads the scalars of a step from the device.
+    pub(crate) fn new(batch: Batch, loss: BatchLoss, gradients: ParamGradients) -> Result<Self, TrainError> {
+        let (norms, spread) = (gradients.norms()?, loss.spread()?);
+        let BatchLoss { loss, num_duplicates, chance: chance_loss, .. } = loss;
+        let loss = read_scalar(loss)?;
+        Ok(Self { batch, loss, chance_loss, spread, norms, num_duplicates, gradients })
+    }
+}
+
+impl StepContext<'_> {
+    /// Runs what trains, after the locked towers. `model` is the run's, with a gradient graph or without.
+    pub(crate) fn features(
+        &self,
+        model: &DualEncoder,
+        locked: &LockedFeatures,
+        batch: &Batch,
+    ) -> Result<Features, TrainError> {
+        let (compute, dropout) = (self.compute, &self.dropout(batch));
+        let model = &compute.as_trained(model);
+        let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
+        let image = match &locked.image {
+            Some(pooled) => model.project_image(narrow(pooled)),
+            None => model.image_features(self.pixels(batch).cast(dtype(compute.precision)), dropout),
+        };
+        let (text, words) = match &locked.text {
+            Some(pooled) => (model.project_text(narrow(pooled)), None),
+            None => {
+                let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
+                (model.text_features(&tokens, dropout)?, Some(RowsRead::of_words(&tokens)))
+            }
+        };
+        Ok(Features { image: image.cast(FloatDType::F32), text: text.cast(FloatDType::F32), words })
+    }
+
+    /// The loss of un-normalised features `[batch, dim]` of the pairs of `batch`.
+    pub(crate) fn loss(&self, batch: &Batch, image: Tensor<2>, text: Tensor<2>) -> BatchLoss {
+        contrastive_loss(
+            self.objective,
+            (normalize(image), normalize(text)),
+            self.model.logit_scale.val(),
+            self.model.logit_bias.as_ref().map(Param::val),
+            &self.data.pair_ids(batch),
+        )
+    }
+
+    /// The dropout of a step, or of a part of one: the same each time it is asked for.
+    fn dropout(&self, batch: &Batch) -> Dropout {
+        let place = [DROPOUT, batch.step, batch.part as u64];
+        Dropout::training(mix(self.seed, if batch.part == 0 { &place[..2] } else { &place }))
+    }
+
+    /// `[batch, 3, height, width]`
+    fn pixels(&self, batch: &Batch) -> Tensor<4> {
+        let (height, width) = self.data.processor.output_size();
+        let shape = [batch.pairs.len(), 3, height as usize, width as usize];
+        Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), &self.compute.device)
+    }
+}

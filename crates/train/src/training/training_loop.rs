@@ -1,0 +1,116 @@
+//! THE TRAINING LOOP: [`train`]. It reads in the order in which things happen; `step.rs` is what a step computes.
+
+use std::time::Instant;
+
+use crate::config::RunConfig;
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::run_dir::metrics_log::TrainRecord;
+use crate::stop_flag::StopFlag;
+use crate::training::records::StepNumbers;
+use crate::training::run::Run;
+use crate::training::{gradient_cache, step};
+
+/// How training ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All steps are done, or `checkpoint.patience` is exhausted.
+    Finished {
+        /// Updates done.
+        step: u64,
+    },
+    /// A signal arrived; the state is saved.
+    Stopped {
+        /// Updates done.
+        step: u64,
+        /// The signal's number.
+        signal: usize,
+    },
+}
+
+/// Trains as `config` says: from the start or, with `resume`, from the newest valid checkpoint of `run.dir`.
+///
+/// A run that is killed anywhere and resumed computes the same bits as one that was not, on a CPU with the same number of
+/// threads: order, caption choice, augmentation and dropout are functions of (seed, epoch, step, index).
+///
+/// # Errors
+/// [`TrainError::Config`], [`TrainError::Data`] or [`TrainError::Model`] when configuration, data and towers do not fit;
+/// [`TrainError::NotFinite`] when loss or gradient are not finite; [`TrainError::Write`] when the disk fails.
+pub fn train(
+    config: &RunConfig,
+    resume: bool,
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, TrainError> {
+    let mut run = Run::open(config, resume, stop, observer)?;
+    run.evaluate_if_due(observer)?;
+    if run.stops_early() {
+        run.save(observer)?;
+        run.records.report_early_stop(&run.position, observer);
+        return Ok(Outcome::Finished { step: run.position.step });
+    }
+    let mut started = Instant::now();
+    loop {
+        let mut batches = run.batches()?;
+        while let Some(batch) = batches.next().transpose()? {
+            let step = batch.step;
+            let rate = run.learner.learning_rate(step);
+            let logit_scale = run.learner.logit_scale()?;
+
+            let context = run.step_context();
+            let outcome = if batch.ends_pass {
+                step::forward_backward(&context, batch)?
+            } else {
+                gradient_cache::forward_backward(&context, batch, &mut batches)?
+            };
+            let (batch, loss, grad_norm) = (&outcome.batch, outcome.loss, outcome.norms.all);
+            StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale }.guard_finite(
+                batch,
+                &run.data.dataset,
+                run.records.dir.root(),
+            )?;
+            run.learner.update(step, outcome.gradients, grad_norm, rate);
+            run.position.advance(run.data.batch_len(step));
+
+            let seconds = started.elapsed().as_secs_f64();
+            let record = TrainRecord {
+                step: run.position.step,
+                epoch: run.position.epoch(),
+                samples_seen: run.position.samples_seen,
+                loss,
+                chance_loss: outcome.chance_loss,
+                learning_rate: rate.base,
+                logit_scale: logit_scale.exp(),
+                grad_norm,
+                grad_norms: outcome.norms.by_part,
+                image_spread: outcome.spread[0],
+                text_spread: outcome.spread[1],
+                num_duplicates: outcome.num_duplicates,
+                pairs_per_sec: batch.pairs.len() as f64 / seconds,
+                loader_wait: batch.waited.as_secs_f64() / seconds,
+            };
+            run.records.log_step(&record, observer)?;
+            batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+
+            // A signal does not wait for an evaluation: one that is due runs when the run is resumed.
+            match stop.signal().map_or_else(|| run.evaluate_if_due(observer), |_| Ok(())) {
+                Ok(()) | Err(TrainError::Stopped { .. }) => {}
+                Err(error) => return Err(error),
+            }
+            if run.records.checkpoint_is_due(&run.position) || stop.signal().is_some() {
+                run.save(observer)?;
+            }
+            if let Some(signal) = stop.signal() {
+                return Ok(Outcome::Stopped { step: run.position.step, signal });
+            }
+            if run.stops_early() {
+                run.records.report_early_stop(&run.position, observer);
+                return Ok(Outcome::Finished { step: run.position.step });
+            }
+            started = Instant::now();
+        }
+        if !run.next_stage(observer)? {
+            return Ok(Outcome::Finished { step: run.position.step });
+        }
+    }
+}
