@@ -62,14 +62,14 @@ fn a_temperature_at_its_limit_and_the_same_warning_after_a_kill() {
     assert_eq!(session.metrics("run", "train").len(), 90);
     let told = warnings(&session, &sets);
     let message = &told["logit-scale-at-limit"];
-    assert!(message.contains("has stood at its limit, 14.9") && message.contains("Raise the limit"), "{message}");
+    assert!(message.contains("has been at its limit, 14.9") && message.contains("Raise the limit"), "{message}");
 
     let at = |run: &str| session.metrics(run, "warning").iter().map(|line| line["step"].clone()).collect::<Vec<_>>();
     session.succeed(&arguments(&[&sets[..], &["run.dir=whole"]].concat()));
     assert_eq!(at("run"), at("whole"));
     // What stands in the log is not told again.
     let longer = session.run(&arguments(&[&sets[..], &["train.epochs=120"]].concat()));
-    assert!(longer.status.success() && !stderr(&longer).contains("has stood at its limit"), "{}", stderr(&longer));
+    assert!(longer.status.success() && !stderr(&longer).contains("has been at its limit"), "{}", stderr(&longer));
     assert_eq!(session.metrics("run", "train").len(), 360);
 }
 

@@ -1,62 +1,68 @@
-//! Ways in which training fails without an error: it goes on, and learns nothing. Each is told once a run.
+//! Warnings about training that goes on without learning. Each is reported once per run.
 //!
-//! What is watched stands in the metrics. So a resumed run watches on where the stopped one was: the last lines are read again,
-//! and the warnings that stand among them are not repeated.
+//! The monitor's state follows from `metrics.jsonl`: a resumed run reads the last lines again, and does not repeat the
+//! warnings among them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::config::Loss;
 use crate::run_dir::metrics_log::{Lines, TrainRecord, WarningRecord};
 
-/// Steps over which the loss is averaged. The mean of so many losses of a batch, whose standard deviation is some 5 % of them,
-/// is known to half a per cent.
+/// Steps over which the loss is averaged. One batch's loss has a standard deviation of about 5 %, so the mean of 100 is
+/// known to 0.5 %.
 const LOSS_STEPS: usize = 100;
 
-/// A loss of at least this share of that of chance is no better than chance: four times the error of its mean.
+/// A mean loss of at least this fraction of the chance loss is no better than chance: four times the error of the mean.
 const NEAR_CHANCE: f64 = 0.98;
 
-/// A loss whose mean falls from the first half of these steps to the second by more than this share of that of chance, half of
-/// what those two means err by, may be on its way: it is given more steps.
+/// If the mean loss dropped by more than this fraction of the chance loss between the two halves of the window, assume
+/// that it is still learning and wait. Half the standard error of the difference.
 const FALLING: f64 = 0.005;
 
-/// Embeddings that spread less than this are as good as equal: the mean cosine of two is above 0.99.
+/// Below this spread, embeddings are as good as equal: the mean cosine of two is above 0.99.
 const COLLAPSED: f64 = 0.01;
 
-/// Steps in a row after which embeddings have collapsed, or a part has no gradient: far more than an odd batch, and than
-/// AdamW's first moment remembers.
+/// Consecutive steps before collapsed embeddings or a vanished gradient are reported: more than an odd batch, and more
+/// than AdamW's first moment remembers.
 const STEPS_IN_A_ROW: u64 = 50;
 
-/// The same at the limit of the temperature, which a healthy run touches and leaves.
+/// Consecutive steps before `logit_scale` at its limit is reported. A healthy run touches the limit and leaves it.
 const STEPS_AT_LIMIT: u64 = 200;
 
-/// A share of the limit of the temperature within which it stands there: some roundings of f32.
+/// `logit_scale` is at its limit from this fraction on: a few roundings of f32 below it.
 const AT_LIMIT: f64 = 1.0 - 1e-6;
 
-/// A gradient of at most this share of the largest of the other parts has vanished: f32 rounds each value to 6e-8 of itself, so
-/// it may be what rounding leaves of 0.
+/// A gradient norm of at most this fraction of the largest other part's has vanished: f32 rounds each value to 6e-8 of
+/// itself, so it may be rounding error around 0.
 const VANISHED: f64 = 1e-6;
 
-/// Lines of the metrics that the monitor's state follows from.
-pub const STEPS_READ_AT_RESUME: usize =
+/// Training lines of `metrics.jsonl` that the monitor's state depends on.
+pub(crate) const STEPS_READ_AT_RESUME: usize =
     if LOSS_STEPS > STEPS_AT_LIMIT as usize { LOSS_STEPS } else { STEPS_AT_LIMIT as usize };
+
+/// Prefix of the names of warnings about a part's gradient.
+const NO_GRADIENT: &str = "no-gradient-";
+
+/// A warning's name and message.
+type Found = (String, String);
 
 /// Watches the steps of a run.
 #[derive(Debug)]
-pub struct HealthMonitor {
+pub(crate) struct HealthMonitor {
     loss: Loss,
-    /// No verdict before.
+    /// The loss and the embeddings are not judged during the warm-up.
     warmup_steps: u64,
-    /// The largest factor of the cosines.
+    /// Largest factor of the cosines, `exp(logit_scale_max)`.
     scale_limit: f64,
-    /// The last losses after the warm-up, each with that of chance.
+    /// The last losses after the warm-up, each with its chance loss.
     losses: VecDeque<[f64; 2]>,
-    /// For how many steps what each warning is about has lasted.
+    /// Consecutive steps of each condition, by the warning's name.
     lasting: BTreeMap<String, u64>,
-    told: BTreeSet<String>,
+    reported: BTreeSet<String>,
 }
 
 impl HealthMonitor {
-    /// For a run whose `logit_scale` is cut to `scale_limit`, a logarithm.
+    /// A monitor for a run that limits `logit_scale` to `scale_limit`, a logarithm.
     pub fn new(loss: Loss, warmup_steps: u64, scale_limit: f64) -> Self {
         Self {
             loss,
@@ -64,19 +70,19 @@ impl HealthMonitor {
             scale_limit: scale_limit.exp(),
             losses: VecDeque::new(),
             lasting: BTreeMap::new(),
-            told: BTreeSet::new(),
+            reported: BTreeSet::new(),
         }
     }
 
-    /// Goes on after the lines of a run that was stopped.
+    /// Continues from the last lines of an interrupted run.
     pub fn resume_from(&mut self, lines: Lines) {
         for record in &lines.last_steps {
             self.check(record);
         }
-        self.told.extend(lines.warnings.into_iter().map(|warning| warning.name));
+        self.reported.extend(lines.warnings.into_iter().map(|warning| warning.name));
     }
 
-    /// What is to be told after this step.
+    /// Takes a step in; returns the warnings that are new.
     pub fn check(&mut self, record: &TrainRecord) -> Vec<WarningRecord> {
         let mut found = Vec::new();
         found.extend(self.chance(record));
@@ -86,11 +92,11 @@ impl HealthMonitor {
         let parts = record.grad_norms.keys().cloned().collect::<BTreeSet<_>>();
         self.lasting.retain(|name, _| name.strip_prefix(NO_GRADIENT).is_none_or(|part| parts.contains(part)));
         found.extend(parts.iter().filter_map(|part| self.gradient(part, record)));
-        let new = found.into_iter().filter(|(name, _)| self.told.insert(name.clone()));
+        let new = found.into_iter().filter(|(name, _)| self.reported.insert(name.clone()));
         new.map(|(name, message)| WarningRecord { step: record.step, name, message }).collect()
     }
 
-    /// The loss stays where guessing is.
+    /// The loss stays at chance.
     fn chance(&mut self, record: &TrainRecord) -> Option<Found> {
         if record.step <= self.warmup_steps {
             return None;
@@ -115,44 +121,47 @@ impl HealthMonitor {
         };
         (loss >= NEAR_CHANCE * chance && early - late <= FALLING * chance).then(|| {
             let message = format!(
-                "the loss has been {loss:.3} over the last {LOSS_STEPS} steps and does not fall; a model that cannot tell two \
-                 pairs apart has {chance:.3}, {chance_is}. Lower `train.learning_rate` or raise `train.warmup_steps`; if that \
-                 does not help, see whether images and captions belong together"
+                "the loss averaged {loss:.3} over the last {LOSS_STEPS} steps and is not falling; a model that cannot \
+                 tell two pairs apart has {chance:.3}, {chance_is}. Lower `train.learning_rate` or raise \
+                 `train.warmup_steps`; if that does not help, check that images and captions belong together"
             );
             ("loss-at-chance".to_owned(), message)
         })
     }
 
-    /// All embeddings of a side are one.
+    /// All embeddings of a side are nearly equal.
     fn collapse(&mut self, side: &str, spread: f64, record: &TrainRecord) -> Option<Found> {
         let name = format!("{side}-embeddings-collapsed");
         let holds = spread < COLLAPSED && record.step > self.warmup_steps;
         self.lasts(&name, holds, STEPS_IN_A_ROW).then(|| {
-            let whitening = if side == "image" { ", or whiten a locked tower (`model.image_projection.whitening`)" } else { "" };
+            let whitening =
+                if side == "image" { ", or set `model.image_projection.whitening` for a locked tower" } else { "" };
             let message = format!(
-                "for {STEPS_IN_A_ROW} steps the {side} embeddings have been nearly equal: their spread is {spread:.1e}, of 0 (all \
-                 equal) to 1. Lower `train.learning_rate`, raise `train.warmup_steps`{whitening}"
+                "the {side} embeddings have been nearly equal for {STEPS_IN_A_ROW} steps: their spread is \
+                 {spread:.1e}, from 0 (all equal) to 1. Lower `train.learning_rate`, raise \
+                 `train.warmup_steps`{whitening}"
             );
             (name, message)
         })
     }
 
-    /// The temperature wants to go where it may not.
+    /// `logit_scale` stays at its limit.
     fn temperature(&mut self, record: &TrainRecord) -> Option<Found> {
         let name = "logit-scale-at-limit".to_owned();
         let holds = record.logit_scale >= self.scale_limit * AT_LIMIT;
         self.lasts(&name, holds, STEPS_AT_LIMIT).then(|| {
             let (scale, limit) = (record.logit_scale, self.scale_limit.ln());
             let message = format!(
-                "for {STEPS_AT_LIMIT} steps `logit_scale` has stood at its limit, {scale:.1} (`train.logit_scale_max` = \
-                 {limit:.4}, a logarithm): the loss would be lower with sharper logits. Raise the limit if it is low; at ln 100 and \
-                 above the run learns its pairs by heart: stop earlier, take more data or `train.label_smoothing`"
+                "`logit_scale` has been at its limit, {scale:.1}, for {STEPS_AT_LIMIT} steps \
+                 (`train.logit_scale_max` = {limit:.4}, a logarithm): sharper logits would lower the loss. \
+                 Raise the limit if it is low; at ln 100 and above the run is memorizing its pairs: stop earlier, \
+                 add data, or set `train.label_smoothing`"
             );
             (name, message)
         })
     }
 
-    /// A part that trains gets nothing to learn from.
+    /// A part that trains has no gradient.
     fn gradient(&mut self, part: &str, record: &TrainRecord) -> Option<Found> {
         let norm = record.grad_norms[part];
         let others = record.grad_norms.iter().filter(|(other, _)| *other != part).map(|(_, norm)| *norm);
@@ -160,27 +169,21 @@ impl HealthMonitor {
         let name = format!("{NO_GRADIENT}{part}");
         self.lasts(&name, norm <= VANISHED * largest, STEPS_IN_A_ROW).then(|| {
             let message = format!(
-                "for {STEPS_IN_A_ROW} steps the gradient of `{part}` has had a norm of {norm:.1e}, beside {largest:.1e} of \
-                 another part: it does not learn. See whether what comes after it is locked, zero or saturated; if it is not \
-                 meant to learn, lock it"
+                "the gradient norm of `{part}` has been {norm:.1e} for {STEPS_IN_A_ROW} steps, while another part has \
+                 {largest:.1e}: it is not learning. Check whether a layer after it is locked, zero or saturated; if it \
+                 is not meant to learn, lock it"
             );
             (name, message)
         })
     }
 
-    /// Whether something has now held for `steps` in a row.
+    /// Whether a condition has now held for `steps` consecutive steps.
     fn lasts(&mut self, name: &str, holds: bool, steps: u64) -> bool {
         let count = self.lasting.entry(name.to_owned()).or_default();
         *count = if holds { *count + 1 } else { 0 };
         *count >= steps
     }
 }
-
-/// The name of a warning and what it says.
-type Found = (String, String);
-
-/// What the names of warnings about a part's gradient begin with.
-const NO_GRADIENT: &str = "no-gradient-";
 
 #[cfg(test)]
 mod tests {
@@ -210,16 +213,16 @@ mod tests {
         HealthMonitor::new(Loss::Softmax, 10, 100f64.ln())
     }
 
-    fn told(records: impl Iterator<Item = TrainRecord>) -> Vec<(String, u64)> {
+    fn warnings_of(records: impl Iterator<Item = TrainRecord>) -> Vec<(String, u64)> {
         let mut monitor = monitor();
         records.flat_map(|record| monitor.check(&record)).map(|warning| (warning.name, warning.step)).collect()
     }
 
     #[test]
-    fn each_is_told_once_and_only_after_it_has_lasted() {
+    fn warns_once_after_enough_steps() {
         let parts = ["image_projection", "text_tower"];
         let run = |spoil: &dyn Fn(&mut TrainRecord)| {
-            told((1..=500).map(|step| {
+            warnings_of((1..=500).map(|step| {
                 let mut record = healthy(step, &parts);
                 spoil(&mut record);
                 record
@@ -244,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_locked_for_a_while_is_not_called_dead() {
+    fn locked_part_is_not_dead() {
         let stages = (1..=300).map(|step| {
             let mut record = healthy(step, if (41..=200).contains(&step) { &["b"] } else { &["a", "b"] });
             // Fewer than 50 on either side of the stage in which it is locked.
@@ -253,11 +256,11 @@ mod tests {
             }
             record
         });
-        assert!(told(stages).is_empty());
+        assert!(warnings_of(stages).is_empty());
     }
 
     #[test]
-    fn a_run_that_goes_on_from_its_last_lines_tells_what_it_would_have_told() {
+    fn resumed_monitor_warns_the_same() {
         let records: Vec<_> = (1..=600)
             .map(|step| TrainRecord {
                 loss: 4.0,
@@ -266,7 +269,7 @@ mod tests {
                 ..healthy(step, &["a"])
             })
             .collect();
-        let whole = told(records.iter().cloned());
+        let whole = warnings_of(records.iter().cloned());
         assert_eq!(whole.len(), 3);
         for stopped in [1, 60, 110, 199, 200, 330, 420, 448, 449, 600] {
             let (before, after) = records.split_at(stopped);
@@ -278,16 +281,5 @@ mod tests {
             let all: Vec<_> = warnings.into_iter().chain(later).map(|found| (found.name, found.step)).collect();
             assert_eq!(all, whole, "stopped after {stopped}");
         }
-    }
-
-    #[test]
-    fn watching_costs_next_to_nothing() {
-        let mut monitor = monitor();
-        let records: Vec<_> = (1..=20_000).map(|step| healthy(step, &["a", "b", "c", "d", "e"])).collect();
-        let started = std::time::Instant::now();
-        assert!(records.iter().all(|record| monitor.check(record).is_empty()));
-        let micros = started.elapsed().as_secs_f64() * 1e6 / records.len() as f64;
-        // A step takes milliseconds.
-        assert!(micros < 100.0, "{micros} microseconds a step");
     }
 }

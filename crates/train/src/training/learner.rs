@@ -97,7 +97,7 @@ impl Learner {
 
     /// The learning rate of the 0-based `step`, for parameters without a rate of their own.
     pub fn learning_rate(&self, step: u64) -> LearningRate {
-        let schedule = self.lr_schedule.at(step) * self.stages.rise(step);
+        let schedule = self.lr_schedule.at(step) * self.stages.warmup_factor(step);
         LearningRate { base: self.stages.at(step).learning_rate * schedule, schedule }
     }
 

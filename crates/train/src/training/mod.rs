@@ -1,5 +1,5 @@
-//! Training: the loop, what a step computes, and the state of a run. It decides nothing about losses, optimisers or file
-//! formats; those are `loss`, `optim` and `run_dir`.
+//! Training: the loop, what a step computes, and the state of a run. Losses, optimisers and file formats are in `loss`,
+//! `optim` and `run_dir`.
 //!
 //! - `training_loop.rs`: THE LOOP
 //! - `step.rs`, `gradient_cache/`: loss and gradients of a batch, whole or in parts

@@ -1,25 +1,25 @@
-//! The stages of a run on its own steps: which is when, and how often each parameter was updated. Functions of the
-//! configuration and the step, so that a run resumes anywhere.
+//! The stages of a run in steps: which stage a step belongs to, and how often each parameter was updated. All are
+//! functions of the configuration and the step, so that a run resumes anywhere.
 
 use dualenc_model::{Depths, DualEncoder, Training};
 
 use crate::config::{RunConfig, Stage};
 use crate::error::TrainError;
 
-/// All stages of a run.
+/// The stages of a run.
 #[derive(Debug, Clone)]
 pub(crate) struct Stages {
-    /// With the steps done before each.
+    /// Each with the number of steps before it.
     stages: Vec<(u64, Stage)>,
     total_steps: u64,
     depths: Depths,
 }
 
 impl Stages {
-    /// Those of `config` in a run of so many steps with `model`.
+    /// The stages of `config` in a run of `total_steps` steps.
     ///
     /// # Errors
-    /// When one begins before the one before it, or never.
+    /// [`TrainError::Usage`] when a stage begins before its predecessor, or after the last step.
     pub fn new(
         config: &RunConfig,
         model: &DualEncoder,
@@ -32,32 +32,32 @@ impl Stages {
             let (before, from) = (pair[0].0, pair[1].0);
             if from <= before {
                 return Err(TrainError::Usage(format!(
-                    "`train.stage` {} begins at step {from}, not after the one before it, which begins at step {before} (an \
-                     epoch has {steps_per_epoch} steps)",
+                    "`train.stage` {} begins at step {from}, not after its predecessor at step {before}; order the \
+                     stages by their start (an epoch has {steps_per_epoch} steps)",
                     n + 2
                 )));
             }
         }
         match stages.last() {
             Some((from, _)) if *from > 0 && *from >= total_steps => Err(TrainError::Usage(format!(
-                "the last `train.stage` begins at step {from} and would never be reached: the run has {total_steps} steps (an \
-                 epoch has {steps_per_epoch}); let it begin earlier, or lengthen the run"
+                "the last `train.stage` begins at step {from} and is never reached: the run has {total_steps} steps \
+                 (an epoch has {steps_per_epoch}); start it earlier, or lengthen the run"
             ))),
             _ => Ok(Self { stages, total_steps, depths: Depths::of(model) }),
         }
     }
 
-    /// How many there are.
+    /// Number of stages, at least 1.
     pub fn len(&self) -> usize {
         self.stages.len()
     }
 
-    /// All of them.
+    /// The stages in order.
     pub fn iter(&self) -> impl Iterator<Item = &Stage> {
         self.stages.iter().map(|(_, stage)| stage)
     }
 
-    /// The stage of this number, from 0, in a line.
+    /// One line about the stage `number`, from 0.
     pub fn describe(&self, number: usize) -> String {
         let (from, stage) = &self.stages[number];
         let (lock, rate, of) = (stage.lock, stage.learning_rate, self.stages.len());
@@ -67,8 +67,8 @@ impl Stages {
             .flat_map(|(name, tower)| {
                 let last = match tower.last {
                     0 => None,
-                    1 => Some(format!(", the last block of the {name} tower open")),
-                    last => Some(format!(", the last {last} blocks of the {name} tower open")),
+                    1 => Some(format!(", the last block of the {name} tower unlocked")),
+                    last => Some(format!(", the last {last} blocks of the {name} tower unlocked")),
                 };
                 last.into_iter().chain(tower.adapters.then(|| format!(", adapters in the {name} tower")))
             })
@@ -76,23 +76,23 @@ impl Stages {
         format!("stage {} of {of}: `{lock}`{exceptions}, from step {from}, learning rate {rate:e}", number + 1)
     }
 
-    /// The number, from 0, of the stage that the 0-based `step` belongs to.
+    /// The number, from 0, of the stage of the 0-based `step`.
     pub fn number(&self, step: u64) -> usize {
         self.stages.iter().rposition(|(from, _)| *from <= step).unwrap_or(0)
     }
 
-    /// The stage that the 0-based `step` belongs to.
+    /// The stage of the 0-based `step`.
     pub fn at(&self, step: u64) -> &Stage {
         &self.stages[self.number(step)].1
     }
 
-    /// Steps done when the stage that `step` belongs to is over.
+    /// Updates done when the stage of `step` is over.
     pub fn end(&self, step: u64) -> u64 {
         self.stages.get(self.number(step) + 1).map_or(self.total_steps, |(from, _)| *from)
     }
 
-    /// The share of its rate that a stage has at `step`, from 0 to 1: it may rise anew as it begins.
-    pub fn rise(&self, step: u64) -> f64 {
+    /// The factor of a stage's learning rate at `step`, from 0 to 1, by the warm-up at its start.
+    pub fn warmup_factor(&self, step: u64) -> f64 {
         let (from, stage) = &self.stages[self.number(step)];
         match stage.warmup_steps {
             0 => 1.0,
@@ -100,13 +100,13 @@ impl Stages {
         }
     }
 
-    /// What was trained in the first `step` steps; `None`: nothing, there were none.
+    /// What the first `step` steps trained; `None` at step 0.
     pub fn trained_before(&self, step: u64) -> Option<Training> {
         let begun = self.stages.iter().filter(|(from, _)| *from < step).map(|(_, stage)| stage.training);
         begun.reduce(Training::or)
     }
 
-    /// How many of the first `step` updates were also of the parameter at `path`.
+    /// How many of the first `step` updates included the parameter at `path`.
     pub fn updates_before(&self, path: &str, step: u64) -> u64 {
         let ends = self.stages.iter().skip(1).map(|(from, _)| *from).chain([u64::MAX]);
         let spans = self.stages.iter().zip(ends).filter(|((_, stage), _)| stage.training.trains(path, &self.depths));

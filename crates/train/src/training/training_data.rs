@@ -36,7 +36,8 @@ impl TrainingData {
     /// Tokenizes the captions of `dataset` and fixes the order of its pairs.
     ///
     /// # Errors
-    /// [`TrainError::Data`] when a caption cannot be tokenized; [`TrainError::Usage`] when the pairs do not fill a batch.
+    /// [`TrainError::Data`] when a caption cannot be tokenized; [`TrainError::Usage`] when the pairs do not fill a
+    /// batch.
     pub fn new(
         config: &RunConfig,
         dataset: Arc<Dataset>,
@@ -80,8 +81,8 @@ impl TrainingData {
         }
     }
 
-    /// The batches of the 0-based `steps`, while `training` trains. Order, augmentation and caption choice are functions
-    /// of (seed, epoch, step, index).
+    /// The batches of the 0-based `steps`, while `training` trains. Order, augmentation and caption choice are
+    /// functions of (seed, epoch, step, index).
     ///
     /// # Errors
     /// [`TrainError::Data`] when the loader cannot start.

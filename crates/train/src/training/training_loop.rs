@@ -30,12 +30,12 @@ pub enum Outcome {
 
 /// Trains as `config` says: from the start or, with `resume`, from the newest valid checkpoint of `run.dir`.
 ///
-/// A run that is killed anywhere and resumed computes the same bits as one that was not, on a CPU with the same number of
-/// threads: order, caption choice, augmentation and dropout are functions of (seed, epoch, step, index).
+/// A run that is killed anywhere and resumed computes the same bits as one that was not, on a CPU with the same number
+/// of threads: order, caption choice, augmentation and dropout are functions of (seed, epoch, step, index).
 ///
 /// # Errors
-/// [`TrainError::Config`], [`TrainError::Data`] or [`TrainError::Model`] when configuration, data and towers do not fit;
-/// [`TrainError::NotFinite`] when loss or gradient are not finite; [`TrainError::Write`] when the disk fails.
+/// [`TrainError::Config`], [`TrainError::Data`] or [`TrainError::Model`] when configuration, data and towers do not
+/// fit; [`TrainError::NotFinite`] when loss or gradient are not finite; [`TrainError::Write`] when the disk fails.
 pub fn train(
     config: &RunConfig,
     resume: bool,

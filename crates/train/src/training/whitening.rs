@@ -1,8 +1,8 @@
-//! Starting the image projection where the directions of a locked tower's features weigh alike.
+//! The first weights of an image projection that whitens a locked tower's features. Nothing is trained here.
 //!
-//! A tower trained for another task spreads its features unevenly: a few directions, the mean's among them, carry most of
-//! the length, and what tells two objects apart lies in the rest. A projection drawn at random keeps that, and spends its
-//! first epochs undoing it. It does not train, it only chooses the first weights.
+//! A tower trained for another task spreads its features unevenly: a few directions, the mean among them, carry most of
+//! the norm, and what separates two objects lies in the rest. A random projection keeps that imbalance and spends its
+//! first epochs undoing it.
 
 use burn::linalg::svd;
 use burn::tensor::Tensor;
@@ -10,23 +10,23 @@ use dualenc_model::parameters;
 
 use crate::error::TrainError;
 
-/// Added to the variance of every direction, as a share of the median one: bounds what is made of directions that hold
-/// next to nothing.
+/// Added to the variance of every direction, as a fraction of the median variance: bounds the gain of directions with
+/// hardly any.
 const FLOOR: f64 = 1e-3;
 
-/// QR sweeps a singular value may take: the bound that LAPACK's `dbdsqr` sets (`MAXITR`, 6) with room to spare.
+/// QR sweeps per singular value: LAPACK's `dbdsqr` allows 6 (`MAXITR`).
 const SWEEPS: usize = 30;
 
-/// `projection` `[width, dim]` with its rows made orthonormal and the features of `images` images whitened before it, as long
-/// as it was. The features come in blocks `[images of a block, width]`: all of them may not fit in memory.
+/// `projection` `[width, dim]` made orthonormal and preceded by a whitening of the features, scaled to its former norm.
+/// The features of `images` images come in blocks `[block, width]`, since all may not fit in memory.
 ///
-/// With `C = features^T features / images = U diag(v) U^T` this is `U diag(v^(-strength / 2)) U^T` times the orthonormal
-/// projection (ZCA whitening, Bell and Sejnowski, 1997, at `strength` 1). `C` is not centred: a projection has no bias to
-/// centre with, and the mean is one more long direction that is shortened.
+/// With `C = features^T features / images = U diag(v) U^T` this is `U diag(v^(-strength / 2)) U^T` times the
+/// orthonormal projection (ZCA whitening, Bell and Sejnowski, 1997, at `strength` 1). `C` is not centred: the
+/// projection has no bias to centre with, and the mean is one more long direction that is shortened.
 ///
 /// # Errors
-/// When there are fewer images than directions, the features are not finite or all alike, or the device cannot hand its
-/// data over.
+/// [`TrainError::Usage`] when there are fewer images than directions, or the features are not finite or nearly equal;
+/// [`TrainError::Model`] when the device cannot return its data.
 pub(crate) fn whitened(
     projection: Tensor<2>,
     images: usize,
@@ -36,8 +36,8 @@ pub(crate) fn whitened(
     let [width, _] = projection.dims();
     if images < width {
         return Err(TrainError::Usage(format!(
-            "`model.image_projection.whitening` measures {width} directions of the image tower's features and needs as many \
-             images: found {images}; leave it out, or add images"
+            "`model.image_projection.whitening` measures {width} directions of the image tower's features and needs as \
+             many images: found {images}; remove it, or add images"
         )));
     }
     let length = norm(projection.clone())?;
@@ -47,10 +47,11 @@ pub(crate) fn whitened(
         sum = sum + features.clone().transpose().matmul(features);
     }
     let moments = sum / images as f64;
-    // The decomposition gives up on such a matrix in a panic.
+    // The decomposition panics on a matrix that is not finite.
     if !norm(moments.clone())?.is_finite() {
         return Err(TrainError::Usage(
-            "`model.image_projection.whitening` found features of the image tower that are not finite; are its weights whole?"
+            "`model.image_projection.whitening` found features of the image tower that are not finite; check the \
+             tower's weights"
                 .to_owned(),
         ));
     }
@@ -63,8 +64,8 @@ pub(crate) fn whitened(
     match norm(whitened.clone())? {
         now if now.is_finite() && now > 0.0 => Ok(whitened * (length / now)),
         _ => Err(TrainError::Usage(
-            "`model.image_projection.whitening` found features of the image tower that hardly differ from image to image; leave \
-             it out, or look at the images"
+            "`model.image_projection.whitening` found features of the image tower that hardly differ between images; \
+             remove it, or look at the images"
                 .to_owned(),
         )),
     }
@@ -109,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn at_full_strength_every_direction_has_the_same_variance() {
+    fn full_strength_equalizes_variance() {
         let features = features(500);
         let blocks = [features.clone().slice_dim(0, 0..300), features.clone().slice_dim(0, 300..500)];
         let whitened = whitened(projection(4), 500, blocks.into_iter().map(Ok), 1.0).unwrap();
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn features_that_cannot_be_whitened_are_refused() {
+    fn refuses_unusable_features() {
         let refused = |features: Tensor<2>| {
             let images = features.dims()[0];
             whitened(projection(4), images, std::iter::once(Ok(features)), 1.0).unwrap_err().to_string()
@@ -136,16 +137,14 @@ mod tests {
     }
 
     #[test]
-    fn without_strength_only_the_rows_are_made_orthonormal_and_the_length_stays() {
+    fn zero_strength_is_orthonormal() {
         for dim in [3, 4, 7] {
             let before = projection(dim);
             let after = whitened(before.clone(), 50, std::iter::once(Ok(features(50))), 0.0).unwrap();
             assert_eq!(after.dims(), [4, dim]);
             assert!((norm(after.clone()).unwrap() - norm(before).unwrap()).abs() < 1e-6);
-            let gram = match dim < 4 {
-                true => after.clone().transpose().matmul(after),
-                false => after.clone().matmul(after.transpose()),
-            };
+            let gram =
+                if dim < 4 { after.clone().transpose().matmul(after) } else { after.clone().matmul(after.transpose()) };
             let [size, _] = gram.dims();
             let gram: Vec<f32> = gram.into_data().try_into_vec().unwrap();
             for (at, value) in gram.iter().enumerate() {

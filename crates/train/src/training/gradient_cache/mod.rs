@@ -1,8 +1,9 @@
-//! A batch of any size in the memory of a small one, exactly: gradient caching (Gao et al., 2021, arXiv:2101.06983, sec. 3.2).
+//! A large batch in the memory of a small one, with exact gradients: gradient caching (Gao et al., 2021,
+//! arXiv:2101.06983, sec. 3.2).
 //!
-//! The features of all parts are computed first, and of each part nothing else is kept. The loss over the whole batch
-//! gives their gradients, and those of its temperature and bias, once. Then each part runs again, with the same dropout,
-//! and hands its share of the features' gradients on to the parameters.
+//! First the features of all parts are computed without a graph. One loss over the whole batch gives the gradients of
+//! these features, of `logit_scale` and of `logit_bias`. Then each part runs again, with the same dropout, and
+//! backpropagates its rows of the features' gradients into the parameters.
 
 use std::time::Duration;
 
@@ -17,7 +18,11 @@ use crate::training::step::{Features, StepContext, StepOutcome};
 #[cfg(test)]
 mod tests;
 
-/// As [`step::forward_backward`](crate::training::step::forward_backward), of a step that comes in parts.
+/// [`step::forward_backward`](crate::training::step::forward_backward) for a step in parts. `first` is the first part;
+/// the others, twice where pixels are needed twice, come from `more`.
+///
+/// # Errors
+/// Those of `step::forward_backward`, and [`TrainError::Data`] when the loader fails.
 pub(crate) fn forward_backward(
     context: &StepContext<'_>,
     first: Batch,
@@ -57,7 +62,7 @@ pub(crate) fn forward_backward(
 
     let mut start = 0;
     for (part, locked) in parts.iter().zip(&outputs) {
-        // An image tower that trains needs the pixels again, which nobody kept.
+        // An image tower that trains needs the pixels again; they were dropped after the first pass.
         let again = context.locked.needs_pixels_twice().then(|| next(more)).transpose()?;
         let part = again.as_ref().unwrap_or(part);
         batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
@@ -86,7 +91,7 @@ fn values(features: Tensor<2>) -> Result<Vec<f32>, TrainError> {
     Ok(parameters::host(features.without_autodiff())?.values)
 }
 
-/// The parts as one batch, without their pixels.
+/// The parts as one batch, without pixels.
 fn whole(parts: &[Batch]) -> Batch {
     let last = parts.len() - 1;
     let mut whole = Batch { part: 0, ends_pass: true, tokens: TokenBatch::default(), ..parts[last].clone() };

@@ -72,7 +72,7 @@ fn assert_same(found: &BTreeMap<String, Vec<f32>>, expected: &BTreeMap<String, V
     assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
     let largest = |values: &[f32]| values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
     for (path, expected) in expected {
-        // A key's bias moves all scores of a query alike: its gradient is 0 but for rounding, and has no size of its own.
+        // A key bias shifts all scores of a query alike: its gradient is 0 but for rounding, with no scale of its own.
         let size = if path.ends_with("key.bias") { 1e-2 } else { largest(expected) };
         let limit = 1e-5 * size;
         for (at, (found, expected)) in found[path].iter().zip(expected).enumerate() {
@@ -82,7 +82,7 @@ fn assert_same(found: &BTreeMap<String, Vec<f32>>, expected: &BTreeMap<String, V
 }
 
 #[test]
-fn gradients_in_parts_are_those_of_the_whole_batch() {
+fn parts_match_whole_batch() {
     let dir = tempfile::tempdir().unwrap();
     for (lock, loss, parameters) in
         [("UU", "softmax", 59), ("LU", "softmax", 38), ("LL", "sigmoid", 4), ("UL", "sigmoid", 24)]
@@ -106,7 +106,7 @@ fn gradients_in_parts_are_those_of_the_whole_batch() {
 }
 
 #[test]
-fn both_passes_over_a_part_drop_the_same_units() {
+fn both_passes_drop_the_same_units() {
     let dir = tempfile::tempdir().unwrap();
     let sets = ["model.lock=UU", "model.text_dropout=0.3", "model.image_dropout=0.3", "train.micro_batch_size=3"];
     let run = open(dir.path(), &sets);
@@ -132,7 +132,7 @@ fn both_passes_over_a_part_drop_the_same_units() {
 }
 
 #[test]
-fn every_step_of_an_epoch_comes_once_whatever_its_parts() {
+fn each_step_comes_once() {
     let dir = tempfile::tempdir().unwrap();
     // In the order of the file the last batch is smaller, and may be a single part.
     let sets =
