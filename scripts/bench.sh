@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Compares dualenc with PyTorch on this machine and prints the table of docs/PERFORMANCE.md. Needs Rust and Python 3.10 or
-# newer with pip and venv. The rows images-png, first-step and lit also need scripts/quickstart.sh --data-only.
+# Compares dualenc with PyTorch on this machine and prints the table of docs/PERFORMANCE.md. Needs Rust and Python 3.10
+# or newer with pip and venv. The rows images-png, first-step and lit also need scripts/quickstart.sh --data-only.
 #
 #   scripts/bench.sh                                    all rows; ten minutes on two cores with --rounds 7
 #   scripts/bench.sh bert infonce --rounds 21           selected rows
