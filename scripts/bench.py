@@ -6,7 +6,7 @@ Run it with scripts/bench.sh, which builds dualenc, installs the packages and se
     scripts/bench.sh [ROW]... [--rounds N] [--quick] [--write FILE] [--busy]
 
 ROW is one of: vit bert bert-captions infonce images-jpeg images-jpeg-large images-png first-step lit. The default is
-every row whose data are there.
+every row with its data available.
 """
 
 import argparse
