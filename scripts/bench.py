@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Measures dualenc beside PyTorch, taking turns, and prints the table of docs/PERFORMANCE.md. Started by scripts/bench.sh.
+"""Compares dualenc with PyTorch in alternating rounds and prints the table of docs/PERFORMANCE.md.
+
+Run it with scripts/bench.sh, which builds dualenc, installs the packages and sets DUALENC and DUALENC_SPEED:
 
     scripts/bench.sh [ROW]... [--rounds N] [--quick] [--write FILE] [--busy]
 
-ROW: vit bert bert-captions infonce images-jpeg images-jpeg-large images-png first-step lit; default: all but those whose
-data are not there. `--quick` takes fewer rounds and 2 epochs, to see whether all runs. `--write` puts the lines measured into
-the table of FILE; other lines of it stay if they are of the same machine and versions. Figures taken while other processes
-keep more than a tenth of the cores busy are written only with `--busy`.
+ROW is one of: vit bert bert-captions infonce images-jpeg images-jpeg-large images-png first-step lit. The default is
+every row with its data available.
 """
 
 import argparse
@@ -28,26 +28,26 @@ WORK = ROOT / "runs/bench"
 DUALENC = Path(os.environ["DUALENC"])
 SPEED = Path(os.environ["DUALENC_SPEED"])
 EPOCHS, BATCH = 20, 256
-# Share of the cores that others may keep busy before figures count as spoilt: a core of ten.
+# Results are not written if other processes use more than this share of the cores.
 MOST_BUSY = 0.1
-BEGIN, END = "<!-- measured: scripts/bench.sh writes from here -->", "<!-- to here -->"
+BEGIN, END = "<!-- begin: written by scripts/bench.sh -->", "<!-- end: written by scripts/bench.sh -->"
 
-# Rows in which both sides are measured in turns, with what is to be reached.
+# Rows measured in alternating rounds: title and target ratio.
 SIDE_BY_SIDE = {
-    "vit": ("locked ViT-S/16 forward, 16 x 224 px", 0.95),
-    "bert": ("MiniLM-L6 training step, 64 x 32 tokens", 0.95),
-    "bert-captions": ("the same, 64 captions of the quickstart, which PyTorch pads to 32", 0.5),
-    "infonce": ("InfoNCE forward and backward, 4096 x 512", 0.8),
-    "images-jpeg": ("96 JPEG photos of 500 x 375 to 224 px", 0.5),
-    "images-jpeg-large": ("24 JPEG photos of 1600 x 1200 to 224 px", 0.5),
-    "images-png": ("256 PNG drawings of 128 x 128 to 224 px", 0.5),
+    "vit": ("locked ViT-S/16 forward pass, 16 images at 224 px", 0.95),
+    "bert": ("MiniLM-L6 training step, 64 captions of 32 tokens", 0.95),
+    "bert-captions": ("MiniLM-L6 training step, 64 quickstart captions (PyTorch pads to 32 tokens)", 0.5),
+    "infonce": ("InfoNCE forward and backward pass, 4096 x 512", 0.8),
+    "images-jpeg": ("96 JPEG photos, 500 x 375 to 224 px", 0.5),
+    "images-jpeg-large": ("24 JPEG photos, 1600 x 1200 to 224 px", 0.5),
+    "images-png": ("256 PNG drawings, 128 x 128 to 224 px", 0.5),
 }
 NEEDS_QUICKSTART = {"images-png", "first-step", "lit"}
 
 
 @dataclass
 class Line:
-    """A line of the table; `ratios` has one entry a round."""
+    """One line of the table. `ratios` holds one entry per round."""
 
     title: str
     pytorch: str
@@ -64,7 +64,7 @@ class Line:
 
 
 class Worker:
-    """A process that measures once for each line it is sent."""
+    """A process that measures one round for each line it reads."""
 
     def __init__(self, command: list):
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -73,7 +73,7 @@ class Worker:
     def read(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            sys.exit(f"error: `{self.process.args}` ended early")
+            sys.exit(f"error: `{self.process.args}` exited before it reported a measurement")
         return json.loads(line)
 
     def measure(self) -> float:
@@ -88,8 +88,10 @@ class Worker:
 
 
 def busy() -> float:
-    """Share of the cores that other processes keep busy, over two seconds in which this one and its workers rest. PyTorch's
-    threads wait for one another and lose more by that than ours: figures of a busy machine flatter dualenc."""
+    """The share of the cores that other processes use, measured over two seconds in which the workers are idle.
+
+    PyTorch's threads wait for one another and lose more than dualenc's, so results of a busy machine favour dualenc.
+    """
     if not Path("/proc/stat").exists():
         return 0.0
 
@@ -122,10 +124,10 @@ def side_by_side(name: str, rounds: int) -> list[Line]:
     lines = [Line(title, f"{pytorch:.0f} ms", f"{dualenc:.0f} ms", ratios, f"{target}", limit)]
     if images := ours.facts["images"]:
         if name.startswith("images"):
-            lines[0].limit = f"{1e3 * images / dualenc:.0f} images a second"
+            lines[0].limit = f"{1e3 * images / dualenc:.0f} images/s"
     if name == "infonce":
         peaks = [worker.facts["peak_rss_mb"] for worker in (theirs, ours)]
-        lines.append(Line("peak memory of it", f"{peaks[0]:.0f} MB", f"{peaks[1]:.0f} MB", [peaks[1] / peaks[0]], "0.4"))
+        lines.append(Line("InfoNCE peak memory", f"{peaks[0]:.0f} MB", f"{peaks[1]:.0f} MB", [peaks[1] / peaks[0]], "0.4"))
     for worker in (ours, theirs, roof):
         if worker:
             worker.close()
@@ -141,13 +143,13 @@ def roofs(rounds: int) -> str:
         worker.close()
     return (
         f"GEMM roof {facts[0]['flops'] / gemm / 1e6:.0f} GFLOP/s (2048 x 2048 x 2048; {facts[1]['flops'] / mlp / 1e6:.0f} "
-        f"at 2048 x 384 x 1536), memory {facts[2]['bytes'] / copy / 1e6:.0f} GB/s read and written"
+        f"at 2048 x 384 x 1536), memory bandwidth {facts[2]['bytes'] / copy / 1e6:.0f} GB/s (reads and writes)"
     )
 
 
 @dataclass
 class Run:
-    """A whole process: seconds to its end, MB at most, and the lines it printed with the seconds at which they came."""
+    """A whole process: total seconds, peak memory in MB, and each printed line with its time in seconds."""
 
     seconds: float
     peak_mb: float
@@ -164,12 +166,12 @@ def run(command: list) -> Run:
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        sys.exit(f"error: {command} failed with {process.returncode}:\n" + "".join(line for _, line in printed[-20:]))
+        sys.exit(f"error: {command} exited with {process.returncode}:\n" + "".join(line for _, line in printed[-20:]))
     return Run(time.perf_counter() - started, usage.ru_maxrss * 1024 / 1e6, printed)
 
 
 def prepare_lit() -> int:
-    """The quickstart's job: names as captions, in the form that both sides read. Gives the number of drawings."""
+    """Writes the inputs of the LiT job, with names as captions, for both programs. Returns the number of drawings."""
     WORK.mkdir(parents=True, exist_ok=True)
     with (ROOT / "quickstart/data/train.csv").open(encoding="utf-8") as file:
         # The first caption of a drawing is its name.
@@ -213,25 +215,25 @@ def lit(quick: bool) -> list[Line]:
     by_hand = run([*job, f"{epochs}"])
     cold = train(*sets, warm=False)
     warm = train(*sets)
-    # An epoch without a cache is as long as any other: one is measured, with start and evaluation, the rest is counted.
+    # Without a cache all epochs take equally long: measure one, with start-up and evaluation, and extrapolate.
     one = run([*job, "1", "--no-cache"])
     epoch_s = float(re.findall(r"epoch 1 \((.*?) s\)", "".join(line for _, line in one.printed))[0])
     uncached_s = one.seconds + (epochs - 1) * epoch_s
-    title = f"LiT job: quickstart, {epochs} epochs, from process start to evaluated model"
+    title = f"LiT job: quickstart, {epochs} epochs, process start to evaluated model"
 
     def seconds(title: str, theirs: float, ours: float, target: str) -> Line:
         return Line(title, f"{theirs:.0f} s", f"{ours:.0f} s", [ours / theirs], target)
 
     def peak(title: str, theirs: Run) -> Line:
         ratios = [cold.peak_mb / theirs.peak_mb]
-        return Line(f"peak memory of the LiT job; {title}", f"{theirs.peak_mb:.0f} MB", f"{cold.peak_mb:.0f} MB", ratios, "0.4")
+        return Line(f"LiT job, peak memory; {title}", f"{theirs.peak_mb:.0f} MB", f"{cold.peak_mb:.0f} MB", ratios, "0.4")
 
     without = "PyTorch without a cache"
     by_hand_title = "PyTorch with features cached by hand"
     return [
-        seconds(f"{title}; {without} (1 epoch measured, {epochs} counted)", uncached_s, cold.seconds, "0.12"),
+        seconds(f"{title}; {without} (extrapolated from 1 epoch)", uncached_s, cold.seconds, "0.12"),
         seconds(f"{title}; {by_hand_title}", by_hand.seconds, cold.seconds, "0.7"),
-        seconds("a second run of it with the cache filled", by_hand.seconds, warm.seconds, "0.5"),
+        seconds(f"LiT job, second run with a full feature cache; {by_hand_title}", by_hand.seconds, warm.seconds, "0.5"),
         peak(without, one),
         peak(by_hand_title, by_hand),
     ]
@@ -241,19 +243,19 @@ def first_step(rounds: int) -> list[Line]:
     import torch
 
     torch.save(torch.rand(prepare_lit(), 384), WORK / "features.pt")
-    # No evaluation: PyTorch's side makes none either. The first run fills the cache.
+    # No evaluation, because bench_pytorch.py runs none. The first run fills the cache.
     sets = ("train.epochs=", "train.steps=1", "train.warmup_steps=0", "eval.unseen-vendor=", "eval.unseen-concepts=")
     train(*sets)
     rounds_ = []
     for _ in range(rounds):
         theirs, ours = run([sys.executable, ROOT / "scripts/bench_pytorch.py", "first-step"]), train(*sets)
         rounds_.append((theirs.seconds, ours.when("step 1/1"), ours.seconds))
-        print("first-step: PyTorch {:.2f} s, dualenc {:.2f} s, to its end {:.2f} s".format(*rounds_[-1]), file=sys.stderr)
+        print("first-step: PyTorch {:.2f} s, dualenc {:.2f} s, to its exit {:.2f} s".format(*rounds_[-1]), file=sys.stderr)
     theirs, step, end = (statistics.median(column) for column in zip(*rounds_))
     title = "process start to first training step, features cached"
     return [
         Line(title, f"{theirs:.2f} s", f"{step:.2f} s", [step / theirs for theirs, step, _ in rounds_], "0.1"),
-        Line("the same, dualenc to the end of its process, checkpoint written", f"{theirs:.2f} s", f"{end:.2f} s",
+        Line("process start to exit after one step; dualenc also writes a checkpoint", f"{theirs:.2f} s", f"{end:.2f} s",
              [end / theirs for theirs, _, end in rounds_], ""),
     ]
 
@@ -277,12 +279,12 @@ def machine() -> str:
 
 
 def table(lines: list[str], machine_line: str) -> str:
-    head = "| on all cores, f32 | PyTorch | dualenc | ratio: median (range) | to reach | limit |\n| --- | --- | --- | --- | --- | --- |"
+    head = "| on all cores, f32 | PyTorch | dualenc | ratio: median (range) | target | limit |\n|" + " --- |" * 6
     return "\n".join([BEGIN, f"Measured on {machine_line}.", "", head, *lines, END])
 
 
 def write(path: Path, lines: list[Line], machine_line: str, roof: str) -> None:
-    """Puts `lines` into the table of the file; others stay where the machine is the same."""
+    """Updates `lines` in the table of the file. Keeps its other lines if machine and versions are the same."""
     text = path.read_text(encoding="utf-8")
     before, rest = text.split(BEGIN)
     old, after = rest.split(END)
@@ -294,18 +296,30 @@ def write(path: Path, lines: list[Line], machine_line: str, roof: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", choices=[[], *SIDE_BY_SIDE, "first-step", "lit"], metavar="ROW", help="default: all")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true")
-    parser.add_argument("--busy", action="store_true", help="write figures of a busy machine too")
-    parser.add_argument("--write", type=Path)
+    known = [*SIDE_BY_SIDE, "first-step", "lit"]
+    parser.add_argument("rows", nargs="*", choices=[[], *known], metavar="ROW", help="rows to measure")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds per row (default: 9)")
+    parser.add_argument("--quick", action="store_true", help="3 rounds and 2 epochs, to check that every row runs")
+    parser.add_argument(
+        "--busy",
+        action="store_true",
+        help="with --write: write results even if other processes use more than a tenth of the cores",
+    )
+    parser.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="update the table in FILE; keep the rows not measured if machine and versions are the same",
+    )
     arguments = parser.parse_args()
     rounds = 3 if arguments.quick else arguments.rounds
-    rows = arguments.rows or [*SIDE_BY_SIDE, "first-step", "lit"]
+    rows = arguments.rows or known
     if not (ROOT / "quickstart/data/train.csv").exists():
         skipped = NEEDS_QUICKSTART.intersection(rows)
         rows = [row for row in rows if row not in skipped]
-        print(f"no quickstart data (scripts/quickstart.sh --data-only): without {', '.join(sorted(skipped))}", file=sys.stderr)
+        if skipped:
+            names = ", ".join(sorted(skipped))
+            print(f"skipping {names}: no quickstart data; run scripts/quickstart.sh --data-only", file=sys.stderr)
     for name in ("images-jpeg", "images-jpeg-large"):
         if name in rows:
             subprocess.run([sys.executable, ROOT / "scripts/bench_images.py", name], check=True)
@@ -314,17 +328,22 @@ def main() -> None:
     print(roof, file=sys.stderr)
     lines = []
     for row in rows:
-        measured = lit(arguments.quick) if row == "lit" else first_step(rounds) if row == "first-step" else side_by_side(row, rounds)
+        if row == "lit":
+            measured = lit(arguments.quick)
+        elif row == "first-step":
+            measured = first_step(rounds)
+        else:
+            measured = side_by_side(row, rounds)
         lines += measured
         for line in measured:
             print(line, file=sys.stderr)
         others.append(busy())
-    facts = f"{roof}; other processes kept at most {100 * max(others):.0f} % of the cores busy between the rows"
+    facts = f"{roof}; other processes used at most {100 * max(others):.0f} % of the cores between rows"
     print(table([str(line) for line in lines], f"{machine()}; {facts}"))
     if max(others) > MOST_BUSY:
-        print("warning: other processes are at work; such figures flatter dualenc (PyTorch's threads wait for one another)", file=sys.stderr)
+        print("warning: other processes are running, and they slow PyTorch down more than dualenc", file=sys.stderr)
     if arguments.write and (arguments.quick or max(others) > MOST_BUSY and not arguments.busy):
-        sys.exit("error: figures of `--quick`, and of a busy machine without `--busy`, are not written")
+        sys.exit("error: not written: `--write` needs a run without `--quick` and an idle machine, or `--busy`")
     if arguments.write:
         write(arguments.write, lines, machine(), facts)
 

@@ -1,24 +1,27 @@
 #!/usr/bin/env bash
-# Measures dualenc beside PyTorch and prints the table that docs/PERFORMANCE.md keeps. Needs Rust and Python 3.10 or newer
-# (pip, venv); the rows on the quickstart's data need scripts/quickstart.sh --data-only first.
+# Compares dualenc with PyTorch on this machine and prints the table of docs/PERFORMANCE.md. Needs Rust and Python 3.10
+# or newer with pip and venv. The rows images-png, first-step and lit also need scripts/quickstart.sh --data-only.
 #
-#   scripts/bench.sh                                    every row; ten minutes on two cores with --rounds 7
-#   scripts/bench.sh bert infonce --rounds 21           some
-#   scripts/bench.sh --quick                            whether all of it runs
-#   scripts/bench.sh --write docs/PERFORMANCE.md        keeps the figures
+#   scripts/bench.sh                                    all rows; ten minutes on two cores with --rounds 7
+#   scripts/bench.sh bert infonce --rounds 21           selected rows
+#   scripts/bench.sh --quick                            few rounds and epochs, to check that every row runs
+#   scripts/bench.sh --write docs/PERFORMANCE.md        update the table in the file
+#   scripts/bench.sh --write docs/PERFORMANCE.md --busy write even if other processes use more than a tenth of the cores
 #
-# DUALENC_PYTHON names a Python that has the packages below; otherwise they are installed into runs/bench/.venv.
+# Rows: vit bert bert-captions infonce images-jpeg images-jpeg-large images-png first-step lit
+#
+# DUALENC_PYTHON is the path of a Python with the packages below. Default: install them into runs/bench/.venv.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-case " $* " in *" -h "* | *" --help "*) sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
+case " $* " in *" -h "* | *" --help "*) sed -n '2,13s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 
 packages="torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 pillow==13.0.0 numpy==2.4.6"
 python=${DUALENC_PYTHON:-}
 if [ -z "$python" ]; then
   venv=runs/bench/.venv
   python=$venv/bin/python
-  # The stamp is written last: a half-made environment is made anew.
+  # packages.txt is written last, so an incomplete environment is created again.
   if [ "$(cat "$venv/packages.txt" 2>/dev/null || true)" != "$packages" ]; then
     echo "$venv: installing $packages" >&2
     mkdir -p runs/bench

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""Draws the caption lengths of the bench: 64 rows of the quickstart's training captions, in tokens of its text tower.
+"""Writes the caption lengths for the benchmark row `bert-captions` to crates/train/benches/speed/caption_lengths.txt.
 
-    python scripts/bench_captions.py       # needs scripts/quickstart.sh --data-only, and transformers
+Draws 64 of the quickstart's training captions and counts the tokens of its text tower. Needs the package transformers
+and the data of scripts/quickstart.sh --data-only.
+
+    python scripts/bench_captions.py
 """
 
 import csv

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Makes the photos of the bench's image rows: `python scripts/bench_images.py NAME`, into runs/bench/NAME.
+"""Generates the photos of one image benchmark in runs/bench/NAME. scripts/bench.sh runs it; needs numpy and pillow.
 
-No photo can be shipped, so these are drawn to load a decoder as photos do: noise of many octaves, whose amplitude falls with
-its frequency as that of natural images does (van der Schaaf and van Hateren, 1996), coloured, with sharp-edged drawings of
-the tiny data set laid over and a little sensor noise. JPEG, 4:2:0, qualities 85 to 95 in turn; the sizes in bytes are printed
-and are those of photos (1.5 to 2 bits a pixel).
+    python scripts/bench_images.py NAME       # images-jpeg or images-jpeg-large
+
+The repository cannot ship photos, so this script generates images that load a decoder in the same way: coloured noise
+of many octaves with the amplitude spectrum of natural images (van der Schaaf and van Hateren, 1996), overlaid with
+sharp-edged drawings from data/tiny and a little sensor noise. The files are 4:2:0 JPEG with qualities 85, 90 and 95 in
+turn. The script prints their mean size; like photos, they have 1.5 to 2 bits per pixel.
 """
 
 import sys
@@ -23,7 +25,7 @@ def photo(random: np.random.Generator, size: tuple[int, int], drawings: list[Pat
     side = 2
     while side < max(size):
         noise = random.normal(size=(max(2, side * height // width), side, 3)).astype(np.float32)
-        # Brightness varies more than colour.
+        # In photos, brightness varies more than colour.
         noise = 0.75 * noise.mean(2, keepdims=True) * 3**0.5 + 0.25 * noise
         layers = [Image.fromarray(noise[..., c]).resize(size, Image.Resampling.BICUBIC) for c in range(3)]
         planes += 2.0 * np.stack(layers, 2) / side**0.7
@@ -39,6 +41,8 @@ def photo(random: np.random.Generator, size: tuple[int, int], drawings: list[Pat
 
 
 def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1] not in SIZES:
+        sys.exit(f"usage: python scripts/bench_images.py NAME, where NAME is one of {', '.join(SIZES)}")
     name = sys.argv[1]
     size, count = SIZES[name]
     out = ROOT / "runs/bench" / name
@@ -51,7 +55,8 @@ def main() -> None:
         image = photo(np.random.default_rng(index), size, drawings)
         image.save(out / f"{index:03}.jpg", quality=quality, subsampling="4:2:0")
     total = sum(path.stat().st_size for path in out.glob("*.jpg"))
-    print(f"{out}: {count} photos of {total / count / 1e3:.0f} kB, {total * 8 / count / size[0] / size[1]:.2f} bits a pixel")
+    bits = total * 8 / count / size[0] / size[1]
+    print(f"{out}: {count} photos, {total / count / 1e3:.0f} kB each on average, {bits:.2f} bits per pixel")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""The PyTorch side of scripts/bench.sh: `python scripts/bench_pytorch.py NAME [--rounds N]`.
+"""The PyTorch half of scripts/bench.sh: measures one benchmark row.
 
-Speaks as the other side does (crates/train/benches/speed): with `--rounds` it measures that often and prints one JSON line;
-without, it prints a line when it is ready and measures once for each line it reads.
+    python scripts/bench_pytorch.py NAME [--rounds N]
 
-PyTorch is used as it comes: float32, SDPA, AdamW's default implementation, one thread a core.
+With `--rounds`, it measures N rounds and prints one JSON line. Without, it prints a JSON line when it is ready, then
+measures one round and prints a JSON line for each line on stdin. The dualenc half is crates/train/benches/speed.
+
+PyTorch uses its defaults: float32, SDPA, the default AdamW implementation, one thread per core. Needs torch,
+torchvision, transformers and pillow in the versions of scripts/bench.sh.
 """
 
 import argparse
@@ -29,7 +32,7 @@ def torch():
 
 
 def vit():
-    """The forward pass of a ViT-S/16 on 16 images of 224 pixels."""
+    """The forward pass of a ViT-S/16 on 16 images of 224 x 224 pixels."""
     from transformers import ViTConfig, ViTModel
 
     t = torch()
@@ -45,7 +48,7 @@ def vit():
 
 
 def bert(lengths: list[int]):
-    """A training step of a text tower of MiniLM-L6's size, padded to 32: forward, contrastive loss, backward, AdamW."""
+    """A training step of a MiniLM-L6-sized text tower on captions padded to 32 tokens: forward, loss, backward, AdamW."""
     from torch.nn import functional as F
     from transformers import BertConfig, BertModel
 
@@ -79,7 +82,7 @@ def contrastive(F, texts, images, scale):
 
 
 def infonce():
-    """InfoNCE of 4,096 pairs of 512 values with the gradients of both embeddings and of the temperature."""
+    """InfoNCE of 4,096 pairs of 512 values, with the gradients of both embeds and of `logit_scale`."""
     t = torch()
     from torch.nn import functional as F
 
@@ -96,7 +99,7 @@ TRANSFORM = None
 
 
 def start_image_worker():
-    """As a worker of PyTorch's DataLoader starts: one thread a process."""
+    """Sets up one worker process with a single thread, as PyTorch's DataLoader does."""
     global TRANSFORM
     from torchvision import transforms
 
@@ -118,22 +121,30 @@ def load_image(path: str) -> int:
 
 
 def images(name: str):
-    """Files to input tensors in as many processes as there are cores. The tensors stay where they are made: what a
-    DataLoader spends on handing them over is left out."""
+    """Image files to input tensors, with one process per core.
+
+    The tensors stay in the workers, so the time a DataLoader spends on transferring them is not measured.
+    """
     from multiprocessing import get_context
 
-    folder, count = (ROOT / "quickstart/data/images", 256) if name == "images-png" else (ROOT / "runs/bench" / name, None)
+    if name == "images-png":
+        folder, count = ROOT / "quickstart/data/images", 256
+    else:
+        folder, count = ROOT / "runs/bench" / name, None
     paths = sorted(str(path) for path in folder.rglob("*.*"))[:count]
     if not paths:
-        sys.exit(f"{folder} holds no image: run scripts/bench.sh {name}, which makes them")
+        fetch = "quickstart.sh --data-only" if name == "images-png" else f"bench.sh {name}"
+        sys.exit(f"error: no images in `{folder}`; run scripts/{fetch}")
     pool = get_context("spawn").Pool(CORES, start_image_worker)
     round_ = lambda: pool.map(load_image, paths, chunksize=4)  # noqa: E731
     return round_
 
 
 def first_step():
-    """A training step by someone who kept the image features: imports, models and features from the disk, one batch.
-    Measured as a whole process by scripts/bench.py."""
+    """One training step with cached image features: imports, models and features from disk, one batch.
+
+    scripts/bench.py measures it as a whole process.
+    """
     import csv
 
     t = torch()
@@ -172,13 +183,13 @@ def work(name: str):
         case "images-jpeg" | "images-jpeg-large" | "images-png":
             return images(name)
         case _:
-            sys.exit(f"unknown name `{name}`")
+            sys.exit(f"error: unknown row `{name}`")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name")
-    parser.add_argument("--rounds", type=int)
+    parser.add_argument("name", metavar="NAME", help="row to measure, as in scripts/bench.sh")
+    parser.add_argument("--rounds", type=int, help="rounds to measure (default: one per line on stdin)")
     arguments = parser.parse_args()
     if arguments.name == "first-step":
         return first_step()
@@ -189,16 +200,16 @@ def main() -> None:
         round_()
         return (time.perf_counter() - started) * 1e3
 
-    def tell(ms: list[float]) -> None:
+    def report(ms: list[float]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
         print(json.dumps({"name": arguments.name, "ms": ms, "peak_rss_mb": peak}), flush=True)
 
     measure()
     if arguments.rounds:
-        return tell([measure() for _ in range(arguments.rounds)])
-    tell([])
+        return report([measure() for _ in range(arguments.rounds)])
+    report([])
     for _ in sys.stdin:
-        tell([measure()])
+        report([measure()])
 
 
 if __name__ == "__main__":

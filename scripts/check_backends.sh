@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# The backends that the default build leaves out. Type-checks `cuda`, builds `ndarray`, `wgpu` and `vulkan`, then trains the
-# small reference run on `ndarray` and, through wgpu, on a software Vulkan device, and compares the losses with the CPU's.
-# Not part of .ci/run: a first call compiles for some 40 minutes on two cores.
+# Checks the backends that are not in the default build. Type-checks `cuda`; builds `ndarray`, `wgpu` and `vulkan`;
+# trains the small reference run on `ndarray` and, through wgpu, on a software Vulkan device; compares the losses with
+# the CPU's.
 #
-#   scripts/check_backends.sh           needs Rust, Python 3, and Mesa's lavapipe (Debian: mesa-vulkan-drivers libvulkan1)
+#   scripts/check_backends.sh
 #
-# `DOCS_RS=1` keeps the `cuda` feature's build script from fetching LLVM: enough to check types, not to link.
-# The runs use `wgpu-untuned`: among the kernels that tuning tries are some that crash the shader compiler of Mesa 22.3.
+# Needs Rust, Python 3 and Mesa's lavapipe (Debian: mesa-vulkan-drivers libvulkan1). The first run compiles for about 40
+# minutes on two cores, so this is not part of .ci/run.
 #
-# Last figures, two cores, Mesa 22.3.6 (llvmpipe): ndarray 1.6e-6, wgpu 1.6e-6; cuda, vulkan: compiled, not run.
+# `DOCS_RS=1` stops the build script of the `cuda` feature from fetching LLVM. That suffices for types, not for linking.
+# The runs use `wgpu-untuned`, because kernel tuning crashes the shader compiler of Mesa 22.3.
+#
+# Last results, two cores, Mesa 22.3.6 (llvmpipe): ndarray 1.6e-6, wgpu 1.6e-6; cuda and vulkan compiled, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/backends"
-# Fast to compile, slow to run: the runs below are tiny.
+# Optimise for compile time: the runs below are tiny.
 quick=(--config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.debug=false')
 
-echo "cuda: types"
+echo "cuda: checking types"
 DOCS_RS=1 cargo check --quiet --package dualenc --features cuda
 echo "ndarray, wgpu, vulkan: building"
 cargo build --quiet --package dualenc "${quick[@]}" --features ndarray,wgpu,vulkan
@@ -40,7 +43,7 @@ batch_size = 8
 learning_rate = 1e-3
 TOML
 for device in cpu ndarray wgpu; do
-  # Lavapipe is a CPU: no backend takes it unless it is named.
+  # Lavapipe is a CPU device, which no backend selects by default.
   CUBECL_WGPU_DEFAULT_DEVICE=Cpu "$CARGO_TARGET_DIR/debug/dualenc" train --config "$work/run.toml" \
     --set "run.dir=$work/$device" --device "$device" 2>"$work/$device.log" \
     || { tail -n 5 "$work/$device.log" >&2; echo "$device: FAILED"; exit 1; }
@@ -50,8 +53,8 @@ work, device = sys.argv[1:]
 losses = [[row["loss"] for row in map(json.loads, open(f"{work}/{name}/metrics.jsonl")) if row["kind"] == "train"]
           for name in ("cpu", device)]
 worst = max(abs(a - b) / abs(a) for a, b in zip(*losses, strict=True))
-print(f"{device}: {len(losses[1])} losses, largest relative difference to cpu {worst:.1e}")
-# f32 sums in another order, over 12 updates.
+print(f"{device}: {len(losses[1])} losses, largest relative difference from cpu {worst:.1e}")
+# The tolerance covers 12 updates with f32 sums in a different order.
 sys.exit(worst > 1e-3)
 PY
 done

@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Loads an exported directory in transformers and compares its features with those of `dualenc embed --raw`.
 
-Needs: pip install torch==2.15.0 transformers==5.23.0 torchvision==0.29.2 pillow safetensors
-
+    pip install torch==2.15.0 transformers==5.23.0 torchvision==0.29.2 pillow safetensors
     dualenc export --model RUN --out HFDIR
     dualenc embed --model RUN --images FOLDER --texts FILE --raw --out OUT.safetensors
     python scripts/check_export.py HFDIR FILE OUT.safetensors
+
+Exits with 1 if a key is missing or unexpected, or if a feature differs by more than 1e-4. Compares lossless images
+only.
 """
 
 import json
@@ -16,14 +18,14 @@ import transformers
 from PIL import Image
 from safetensors import safe_open
 
-# The largest difference allowed: f32 sums in another order, through every layer.
+# Largest absolute difference allowed. f32 sums in a different order differ a little in every layer.
 TOLERANCE = 1e-4
-# JPEG decoders differ by a few levels, so only lossless images are compared.
+# JPEG decoders differ by a few levels, so JPEG images are not compared.
 LOSSLESS = (".png", ".gif", ".webp")
 
 
 def pooled(output):
-    """transformers 4 gives the tensor, 5 an output whose `pooler_output` it is."""
+    """Returns the features. transformers 4 returns the tensor itself, 5 an output with `pooler_output`."""
     return output if torch.is_tensor(output) else output.pooler_output
 
 
@@ -46,7 +48,7 @@ def main(directory, texts_path, embeddings_path):
             paths = json.loads(ours.metadata()["image_paths"])
             rows = [row for row, path in enumerate(paths) if path.lower().endswith(LOSSLESS)]
             images = [Image.open(paths[row]).convert("RGB") for row in rows]
-            # The image processor on PIL: the one on torchvision resizes with other rounding.
+            # Use the processor based on PIL, because the one based on torchvision rounds differently when it resizes.
             on_pil = transformers.AutoImageProcessor.from_pretrained(directory, use_fast=False)
             pixels = on_pil(images=images, return_tensors="pt")["pixel_values"]
             theirs = pooled(model.get_image_features(pixel_values=pixels))

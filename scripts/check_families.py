@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Exports every golden dual encoder and whole model with `dualenc`, and checks the directories in transformers.
 
-Needs the packages of goldens.py. `cargo test -p dualenc` runs it where DUALENC_PYTHON names such a Python:
+`cargo test -p dualenc` runs it if DUALENC_PYTHON is the path of a Python with the packages of goldens.py.
 
     python scripts/check_families.py target/debug/dualenc
 
-Each directory must load as VisionTextDualEncoderModel with no missing or unexpected key and as
-VisionTextDualEncoderProcessor, give the features that the fixture was made with, and from images and captions those
-that `dualenc embed` gives from the original. What the reference cannot compute must be refused.
+Each exported directory must:
+
+- load as VisionTextDualEncoderModel with no missing or unexpected key, and as VisionTextDualEncoderProcessor;
+- compute the features in the golden from the golden's tensors;
+- compute the features that `dualenc embed` computes with the original, from images and captions.
+
+`dualenc export` must refuse the models that transformers cannot compute.
 """
 
 import json
@@ -28,10 +32,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 GOLDENS = Path(__file__).resolve().parent.parent / "tests" / "goldens"
-# The largest difference allowed: f32 sums in another order, through every layer.
+# Largest absolute difference allowed. f32 sums in a different order differ a little in every layer.
 TOLERANCE = 1e-4
 FIXTURES = ("dual/*", "image_families/dual_*", "text_families/pair_*", "whole/*")
-# Fixtures without a tokenizer get one of their family's.
+# Text config type -> golden in ids/ with a tokenizer, for fixtures without one.
 TOKENIZERS = {
     "albert": "albert",
     "bert": "bert",
@@ -43,7 +47,7 @@ TOKENIZERS = {
     "mpnet": "mpnet",
     "siglip_text_model": "siglip",
 }
-# Fixtures once more with another tokenizer: as files before `tokenizer.json`, or of a family with the same network.
+# Fixtures to repeat with another tokenizer: in files older than `tokenizer.json`, or of a family with the same network.
 AGAIN = (
     ("dual/vit_bert", "bert_files", None),
     ("dual/vit_bert", "bert_cased", None),
@@ -62,7 +66,7 @@ REFUSED = {
     "whole/siglip",
 }
 WORDS = ("word_embeddings.weight", "token_embedding.weight", "tok_embeddings.weight")
-# No unknown words: the id of `[UNK]` in the little vocabulary of MPNet is the one that its tower takes for padding.
+# No unknown words: in MPNet's small vocabulary, `[UNK]` has the id that its tower treats as padding.
 TEXTS = [
     "the red dog",
     "A cat, two dogs and a bee",
@@ -80,10 +84,10 @@ def save_json(path: Path, value: dict) -> None:
 
 
 def stage(name: str, target: Path, tokenizer: str | None, model_type: str | None) -> bool:
-    """A copy of the fixture with all it needs; whether its own inputs still mean the same to it."""
+    """Copies the fixture and adds missing files. Returns whether its expected text features still apply."""
     shutil.copytree(GOLDENS / name, target)
     if not (target / "config.json").exists():
-        # open_clip's, with all that it needs.
+        # open_clip's directory is complete.
         return True
     config = load_json(target / "config.json")
     text = config["text_config"]
@@ -105,7 +109,7 @@ def stage(name: str, target: Path, tokenizer: str | None, model_type: str | None
 
 
 def widen(target: Path, text: dict) -> bool:
-    """Gives the text tower a row for every token, and CLIP the tokenizer's ends."""
+    """Extends the word embeddings to the tokenizer's vocabulary and sets CLIP's end token. Returns as `stage` does."""
     # transformers 5.23 has no fast tokenizer class for SigLIP.
     fast = text["model_type"].startswith("siglip")
     loader = transformers.PreTrainedTokenizerFast if fast else transformers.AutoTokenizer
@@ -125,13 +129,13 @@ def widen(target: Path, text: dict) -> bool:
 
 
 def room(config: dict) -> int:
-    """Tokens that the text tower has positions for."""
+    """Returns the number of tokens for which the text tower has positions."""
     numbered = config["model_type"] in ("roberta", "xlm-roberta", "mpnet")
     return config["max_position_embeddings"] - (config.get("pad_token_id", 1) + 1 if numbered else 0)
 
 
 def differences(model, original: Path, exported: Path, embedded: Path, images: list[Path], same: bool) -> dict:
-    """The largest difference of each kind of features to the reference's."""
+    """Returns the largest absolute difference from the reference for each kind of features."""
     found = {}
 
     def compare(name: str, theirs, ours) -> None:
@@ -149,7 +153,7 @@ def differences(model, original: Path, exported: Path, embedded: Path, images: l
     processor = transformers.VisionTextDualEncoderProcessor.from_pretrained(exported)
     limit = room(load_json(exported / "config.json")["text_config"])
     tokens = processor(text=TEXTS, return_tensors="pt", padding=True, truncation=True, max_length=limit)
-    # The image processor on PIL: the one on torchvision resizes with other rounding.
+    # Use the processor based on PIL, because the one based on torchvision rounds differently when it resizes.
     on_pil = transformers.AutoImageProcessor.from_pretrained(exported, use_fast=False)
     pixels = on_pil(images=[Image.open(path).convert("RGB") for path in images], return_tensors="pt")["pixel_values"]
     with safe_open(embedded, "pt") as ours:

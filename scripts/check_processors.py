@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Loads exported `preprocessor_config.json` files in transformers and compares their pixels with the goldens'.
+"""Loads exported `preprocessor_config.json` files in transformers and compares their pixels with the goldens.
 
-Needs the packages of goldens.py. `cargo test -p dualenc-data` runs it where DUALENC_PYTHON names such a Python:
+`cargo test -p dualenc-data` runs it if DUALENC_PYTHON is the path of a Python with the packages of goldens.py.
 
     python scripts/check_processors.py EXPORTED tests/goldens/pixels
 """
@@ -22,10 +22,15 @@ def main(exported: Path, goldens: Path) -> int:
         actual = run(load(folder), goldens / "images", names)
         if not np.array_equal(actual, expected):
             failed += 1
-            print(f"{folder.name}: differs by up to {np.abs(actual - expected).max() if actual.shape == expected.shape else actual.shape}")
+            if actual.shape == expected.shape:
+                print(f"{folder.name}: differs by up to {np.abs(actual - expected).max()}")
+            else:
+                print(f"{folder.name}: shape {actual.shape}, expected {expected.shape}")
     print(f"{failed} of {len(list(exported.iterdir()))} differ")
     return 1 if failed else 0
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
     sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
-"""The polynomial in crates/kernels/src/simd.rs behind the exact GELU.
+"""Prints the polynomial coefficients of the exact GELU in crates/kernels. Needs numpy and mpmath.
 
-Mills' ratio of the normal distribution, m(u) = exp(u^2 / 2) (1 - cdf(u)), as a polynomial in t = 1 / (1 + 0.3 u) for u in
-[0, 14], with the relative error levelled by Lawson's weights. Needs numpy and mpmath.
+    python scripts/gelu_coefficients.py
+
+The polynomial approximates Mills' ratio of the normal distribution, m(u) = exp(u^2 / 2) (1 - cdf(u)), for u in [0, 14],
+in the variable t = 1 / (1 + 0.3 u). Lawson's weights level the relative error.
 
 Last output: largest relative error 5.8e-08.
 """

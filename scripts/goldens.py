@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Writes the reference fixtures under tests/goldens/ and prints the versions they came from.
+"""Writes the reference fixtures (goldens) in tests/goldens/ and prints the package versions they come from.
 
-The Rust tests read the fixtures only; Python is needed to regenerate them, never to test:
+The Rust tests only read the fixtures. Python is needed to regenerate them, not to run the tests.
 
     python -m venv .venv-goldens
     .venv-goldens/bin/pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 \
@@ -9,9 +9,8 @@ The Rust tests read the fixtures only; Python is needed to regenerate them, neve
     .venv-goldens/bin/pip install --no-deps timm==1.0.31
     .venv-goldens/bin/python scripts/goldens.py
 
-Give section names to write only those: towers dual image_families train optim resize decode processor pixels
-tokens ids text_families whole losses.
-The same versions on the same machine write the same bytes.
+Pass section names to write only those: towers dual image_families train optim resize decode processor pixels tokens ids
+text_families whole losses. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -54,10 +53,10 @@ def main() -> None:
     root = Path(__file__).resolve().parent.parent / "tests" / "goldens"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="sections to write (default: all)")
-    parser.add_argument("--out", type=Path, default=root, help="where to write (default: tests/goldens)")
+    parser.add_argument("--out", type=Path, default=root, help="directory to write to (default: tests/goldens)")
     arguments = parser.parse_args()
     if unknown := set(arguments.sections) - set(SECTIONS):
-        parser.error(f"unknown sections {sorted(unknown)}; there are {', '.join(SECTIONS)}")
+        parser.error(f"unknown sections {sorted(unknown)}; expected any of {', '.join(SECTIONS)}")
 
     import torch
     from transformers.utils import logging

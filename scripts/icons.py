@@ -1,4 +1,4 @@
-"""Drawings of emoji and flags: icon sets that come as npm packages, drawn by resvg on white."""
+"""Renders emoji and flags from icon sets in npm packages, on white, with resvg. Used by other scripts."""
 
 import io
 import json
@@ -9,7 +9,7 @@ from PIL import Image
 
 from packages import Package, fetch, read_member
 
-# vendor -> package. The licence of the drawings, not of the package's code, is in each `info.json`.
+# vendor -> package. `info.json` in each package has the licence of the drawings, which may differ from the package's.
 EMOJI_SETS = {
     "noto": Package("npm", "@iconify-json/noto", "1.2.9", "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad"),
     "twemoji": Package("npm", "@iconify-json/twemoji", "1.2.5", "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7"),
@@ -26,7 +26,7 @@ UNICODE_NAMES = Package("npm", "unicode-emoji-json", "0.9.0", "ae7efacb55533385b
 
 
 class IconSet:
-    """One vendor's drawings in the iconify format (`body` is SVG without its outer element)."""
+    """The drawings of one vendor in the iconify format (`body` is SVG without its outer element)."""
 
     def __init__(self, package: Package, folder: Path):
         archive = fetch(package, folder)
@@ -35,13 +35,13 @@ class IconSet:
         self.info = json.loads(read_member(archive, "info.json"))
 
     def __contains__(self, key: str) -> bool:
-        """Drawings of their own only: an alias stands for another concept's drawing, sometimes mirrored."""
+        """Whether the set draws `key` itself. Aliases do not count: they show another concept, sometimes mirrored."""
         return key in self._set["icons"]
 
     def draw(self, key: str, size: int) -> Image.Image:
-        """The drawing in RGB, composited on white, at most `size` pixels a side and centred."""
+        """Renders the drawing as RGB on white, centred in a square with sides of `size` pixels."""
         icon = self._set["icons"][key]
-        # Defaults of the iconify format; an icon's own value goes before its set's.
+        # Defaults of the iconify format. An icon's value overrides its set's.
         left, top, width, height = (
             icon.get(side, self._set.get(side, default))
             for side, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
@@ -52,16 +52,16 @@ class IconSet:
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="{left} {top} {side} {side}" width="{size}" height="{size}">{icon["body"]}</svg>'
         )
-        # Without the machine's own fonts the drawings come out the same everywhere.
+        # Without system fonts, the result is the same on every machine.
         png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
         return Image.open(io.BytesIO(bytes(png))).convert("RGB")
 
     def licence(self) -> str:
-        """One line for a list of sources."""
+        """Returns one line for a list of sources."""
         package, info = self.package, self.info
         return f"- {package.name} {package.version}: {info['name']} by {info['author']['name']}, {info['author']['url']}, {info['license']['spdx']}"
 
 
 def unicode_names(folder: Path) -> dict:
-    """emoji -> `name`, `slug`, `group`, in Unicode's order."""
+    """Returns a map from emoji to `name`, `slug` and `group`, in Unicode order."""
     return json.loads(read_member(fetch(UNICODE_NAMES, folder), "data-by-emoji.json"))

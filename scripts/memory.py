@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Peak memory of a batch of 4096 that goes through the towers in parts of 64, beside that of a batch of 64.
+"""Compares the peak memory of a batch of 4096 in micro-batches of 64 with that of a batch of 64.
 
-Needs the quickstart's towers and data (scripts/quickstart.sh --data-only) and a release build. Three steps each, checkpoint
-included, with the image tower locked; the features of the images are kept first. Fails above 1.3 times.
+Each run makes three steps and a checkpoint with the image tower locked and its features cached. Exits with 1 if the
+ratio is above 1.3. Needs a release build and the towers and data of scripts/quickstart.sh --data-only.
 
-    cargo build --release && python3 scripts/memory.py [path of dualenc]
+    cargo build --release
+    python3 scripts/memory.py [DUALENC]       # path of the program; default: target/release/dualenc
 """
 
 import os
@@ -18,7 +19,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def peak(program, directory, *sets):
-    """MB of one run."""
+    """Peak memory of one run, in MiB."""
     command = [program, "train", "--config", str(ROOT / "configs/quickstart.toml"), "--log", "plain"]
     fixed = [
         f"run.dir={directory}/run-{'-'.join(sets)}", f"cache.dir={directory}/cache", "data.captions=all",
@@ -43,7 +44,7 @@ def main():
         small = peak(program, directory, "train.batch_size=64")
         parts = peak(program, directory, *large)
     ratio = parts / small
-    print(f"batch 64: {small:.0f} MB; batch 4096 in parts of 64: {parts:.0f} MB; ratio {ratio:.2f}, at most {LIMIT}")
+    print(f"batch 64: {small:.0f} MiB; micro-batches: {parts:.0f} MiB; ratio {ratio:.2f}, limit {LIMIT}")
     sys.exit(ratio > LIMIT)
 
 

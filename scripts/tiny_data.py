@@ -1,11 +1,14 @@
-"""Makes `data/tiny`, the example that is part of the repository: flags, and two small towers without weights.
+"""Writes `data/tiny`, the example in the repository: flags, and two small towers without weights.
 
-Trained on the drawings of two makers, evaluated on those of a third. A flag looks much alike whoever draws it, so even
-towers that start from nothing learn in a minute to name the flags of a maker they never saw.
+The files are committed, so run this only to change them. Needs npm, network access and the packages of
+scripts/requirements.txt.
 
-    python -m venv .venv && .venv/bin/pip install -r scripts/requirements.txt && .venv/bin/python scripts/tiny_data.py
+    python -m venv .venv
+    .venv/bin/pip install -r scripts/requirements.txt
+    .venv/bin/python scripts/tiny_data.py
 
-The files it writes are committed; it runs again only to change them.
+Two makers' drawings are for training, a third maker's for evaluation. Flags look similar whoever draws them, so even
+towers from scratch learn within a minute to name the flags of an unseen maker.
 """
 
 import csv
@@ -22,12 +25,12 @@ from icons import FLAG_SETS, IconSet, unicode_names
 
 INTO = Path(__file__).resolve().parent.parent / "data" / "tiny"
 SIZE = 48
-COLOURS = 32  # of the PNG palette: flags have few, and the files come out at a third of a kilobyte
-LONGEST_NAME = 7  # countries with one short word for a name, to keep the example small
-# flag-icons draws every flag as a rectangle and as a square; coreui and flagpack as a rectangle.
+COLOURS = 32  # in the PNG palette; flags use few, and each file takes a third of a kilobyte
+LONGEST_NAME = 7  # letters; only short one-word names, to keep the example small
+# flag-icons has every flag as a rectangle and as a square; coreui and flagpack only as a rectangle.
 TRAIN = {"flag-icons": ("-4x3", "-1x1"), "coreui": ("",)}
 HELD_OUT = ("flagpack", "")
-# Its drawing in coreui 1.2.7 is another country's flag.
+# coreui 1.2.7 draws another country's flag for these codes.
 WRONG = {"gn"}
 
 PREPROCESSOR = {
@@ -78,10 +81,10 @@ BERT = {
 
 
 def countries(packages: Path, sets: dict[str, IconSet]) -> dict[str, str]:
-    """Two-letter code -> name, of the countries that every maker draws and whose name is one short word."""
+    """Returns code -> name of the countries that every maker draws and that have one short word as their name."""
     found = {}
     for emoji, entry in unicode_names(packages).items():
-        # A country's flag is written as its code in regional indicators, U+1F1E6 for A.
+        # A flag emoji spells the country's code in regional indicators; U+1F1E6 is A.
         code = "".join(chr(ord(letter) - 0x1F1E6 + ord("a")) for letter in emoji if 0x1F1E6 <= ord(letter) <= 0x1F1FF)
         name = entry["name"].removeprefix("flag ")
         short = name.isascii() and name.isalpha() and len(name) <= LONGEST_NAME
@@ -97,7 +100,7 @@ def save(image: Image.Image, path: Path) -> None:
 
 
 def tokenizer(captions: list[str]) -> dict:
-    """WordPiece in the layout of Hugging Face `tokenizers`: the captions' words, and every word by its characters."""
+    """Returns a WordPiece `tokenizer.json`: the words of the captions, and single characters for all other words."""
     specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
     words = sorted({word for caption in captions for word in caption.lower().split()})
     characters = string.ascii_lowercase + string.digits

@@ -1,1 +1,1 @@
-"""One module a section of tests/goldens/; each has `write(folder)`."""
+"""One module per section of tests/goldens/, each with a function `write(folder)`."""

@@ -1,7 +1,7 @@
-"""The captioned pictures of train/ and the sentences the little tokenizers are built from."""
+"""The captioned pictures of train/, and the sentences from which the small tokenizers are built."""
 
-# (figure, colour, ground, caption); batches of 8 in this order. Equal captions stand both in one batch
-# (0 and 5, 10 and 13, 17 and 22) and in two (1 and 12).
+# (figure, colour, background, caption), in batches of 8 in this order. Equal captions occur within one batch (0 and 5,
+# 10 and 13, 17 and 22) and across two (1 and 12).
 PICTURES = [
     ("circle", "red", "blue", "a red circle on a blue ground"),
     ("square", "green", "white", "a green square"),

@@ -1,4 +1,4 @@
-"""Seeded randomness and file writing shared by the sections."""
+"""Seeded random numbers and file writing, shared by all sections."""
 
 import json
 import zlib
@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 
 def generator(name: str) -> np.random.Generator:
-    """A generator that depends on nothing but `name`, so one fixture never shifts another."""
+    """Returns a generator seeded by `name` alone, so that one fixture never changes another."""
     return np.random.Generator(np.random.Philox(zlib.crc32(name.encode())))
 
 
@@ -24,11 +24,11 @@ def is_norm(name: str) -> bool:
 
 
 def randomise(model: torch.nn.Module, seed: str) -> torch.nn.Module:
-    """Redraws every parameter, so that a swapped, skipped or transposed tensor changes the output.
+    """Redraws every parameter except `logit_scale`, so that a swapped, skipped or transposed tensor changes the output.
 
     Initial values would hide such faults: norms start at one, biases and class tokens at zero, layer scales equal.
-    Matrices have standard deviation 1/sqrt(fan in), 1.5 times that for queries and keys, for attention that is
-    neither flat nor saturated. `logit_scale` is left alone.
+    Matrices have a standard deviation of 1/sqrt(fan in). Queries and keys have 1.5 times that, so that attention is
+    neither flat nor saturated.
     """
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -64,7 +64,7 @@ def save_tensors(path: Path, tensors: dict, metadata: dict[str, str] | None = No
 
 
 def format_json(value, indent: str = "") -> str:
-    """Sorted and indented, with every list of plain values on one line."""
+    """Formats JSON with sorted keys and indentation. Lists of plain values stay on one line."""
     deeper = indent + "  "
     if isinstance(value, dict) and value:
         lines = [f"{deeper}{json.dumps(name)}: {format_json(value[name], deeper)}" for name in sorted(value)]

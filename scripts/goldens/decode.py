@@ -1,12 +1,12 @@
-"""decode/: one small file a colour mode and format, and the RGB pixels they must become.
+"""decode/: one small file per colour mode and format, and the expected RGB pixels.
 
-The policy: EXIF orientation applied (`ImageOps.exif_transpose`); then transparency composited on white
-(`Image.alpha_composite`); then `convert("RGB")`; the first frame of an animation. One exception: Pillow's
-`convert("RGB")` of 16-bit grey clips every value above 255 to white, so there the expected value is
-round(value / 257), the 8-bit level nearest in brightness.
+The first frame of a file is decoded in three steps: apply EXIF orientation (`ImageOps.exif_transpose`), composite
+transparency on white (`Image.alpha_composite`), then `convert("RGB")`. 16-bit grey is an exception: Pillow's
+`convert("RGB")` clips every value above 255 to white, so the expected value is round(value / 257), the 8-bit level
+nearest in brightness.
 
-PNG, GIF and lossless WebP decode exactly (compositing to one level). JPEG and lossy WebP decoders may differ by a few
-levels (inverse DCT, chroma upsampling).
+PNG, GIF and lossless WebP decode exactly (composited pixels to within one level). JPEG and lossy WebP decoders may
+differ by a few levels (inverse DCT, chroma upsampling).
 """
 
 from pathlib import Path
@@ -22,7 +22,7 @@ ORIENTATION = 0x0112
 
 
 def smooth(name: str, channels: int) -> np.ndarray:
-    """Without hard noise: lossy formats then differ between decoders by rounding only."""
+    """An image without hard noise, so that decoders of lossy formats differ only by rounding."""
     draw = generator(name)
     y, x = np.meshgrid(np.linspace(0, 1, HEIGHT), np.linspace(0, 1, WIDTH), indexing="ij")
     waves = [127.5 + 110 * np.sin(draw.uniform(2, 6) * x + draw.uniform(2, 6) * y + k) for k in range(channels)]
@@ -30,7 +30,7 @@ def smooth(name: str, channels: int) -> np.ndarray:
 
 
 def alpha_ramp() -> np.ndarray:
-    """From fully transparent at the left to opaque at the right."""
+    """An alpha channel from fully transparent on the left to opaque on the right."""
     return np.broadcast_to(np.rint(np.linspace(0, 255, WIDTH)).astype(np.uint8)[None, :, None], (HEIGHT, WIDTH, 1))
 
 

@@ -1,4 +1,4 @@
-"""dual/<image>_<text>/: VisionTextDualEncoder directories with their processor and reference outputs."""
+"""dual/<image>_<text>/: VisionTextDualEncoder directories with their processors and reference outputs."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ from .tokenizer import bert_tokenizer, roberta_tokenizer, set_fixed_padding
 PROJECTION_DIM = 24
 # ln(1/0.07), the default of VisionTextDualEncoderConfig.
 LOGIT_SCALE_INIT = 2.6592
-# What these checkpoints hold: another value, so that a reader that takes the config's is found out.
+# The value in these checkpoints. It differs from the config's, to detect a reader that uses the config's.
 LOGIT_SCALE = 2.1
 IMAGE = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=4, image_size=24, patch_size=6)
 TEXT = dict(hidden_size=12, num_hidden_layers=2, num_attention_heads=4, intermediate_size=20)
@@ -100,7 +100,7 @@ def outputs(seed: str, model: VisionTextDualEncoderModel, tokenizer) -> dict:
 
 
 def as_version_4(source: Path, target: Path) -> None:
-    """The same model in the files transformers 4 wrote: `torch_dtype`, and no `processor_config.json`."""
+    """The same model in the files of transformers 4: `torch_dtype`, and no `processor_config.json`."""
     shutil.copytree(source, target, ignore=shutil.ignore_patterns("processor_config.json"))
     config = load_json(source / "config.json")
     config["torch_dtype"] = config.pop("dtype")

@@ -1,7 +1,8 @@
-"""ids/<name>/: one little tokenizer of each kind, as saved files of each generation, and the ids the reference gives.
+"""ids/<name>/: one small tokenizer of each kind, in the file formats of each generation, and the reference's token ids.
 
-Every caption is encoded cut at `max_length`, and cut and filled to `max_length`. Vocabularies are made by hand or by the
-deterministic BPE trainer; `UnigramTrainer` and `WordPieceTrainer` number tokens differently in every process.
+Every caption is encoded twice: truncated to `max_length`, and truncated and padded to `max_length`. Vocabularies are
+written by hand or by the deterministic BPE trainer, because `UnigramTrainer` and `WordPieceTrainer` number tokens
+differently in every process.
 """
 
 import json
@@ -41,13 +42,13 @@ CAPTIONS = [
     "don't stop -- they're [here] (now)... ever!? 100% 3.14",
     "tab\tand\nline\u00a0break   wide",
     "unpronounceable xylophones",
-    # Just under, at and over the limit for most kinds, then far over it.
+    # For most kinds: just below, at and above the limit, then far above it.
     "the cat sleeps in a box by the sea at night now",
     "the cat sleeps in a box by the sea at night now and then",
     "a sharp red triangle points up on a sheet of white paper by the sea at night, under the lamp of the old house",
 ]
 WORDS = sorted({word for text in SENTENCES for word in text.lower().replace(",", " ").split()})
-# Every character of the captions that some vocabularies know; the others stay unknown there.
+# The characters in some vocabularies. Other characters of the captions are unknown there.
 LETTERS = string.ascii_lowercase + string.ascii_uppercase + string.digits + ",.!?'-"
 
 
@@ -81,7 +82,7 @@ def gpt2() -> GPT2Tokenizer:
 
 
 def clip() -> CLIPTokenizer:
-    """As CLIP's own: 256 bytes, the same with `</w>`, merges, and the two ends last."""
+    """Laid out as CLIP's: 256 bytes, the same with `</w>`, merges, then the start and end tokens."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = alphabet + [letter + "</w>" for letter in alphabet]
     merges = []
@@ -97,7 +98,7 @@ def clip() -> CLIPTokenizer:
 
 
 def modernbert() -> PreTrainedTokenizerFast:
-    """Byte-level BPE between BERT's ends."""
+    """Byte-level BPE with BERT's special tokens at the start and end."""
     special = ["[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"]
     vocab, merges = bpe(special, pre_tokenizers.ByteLevel(add_prefix_space=False), 330)
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=None))
@@ -113,7 +114,7 @@ def modernbert() -> PreTrainedTokenizerFast:
 
 
 def siglip2() -> Siglip2Tokenizer:
-    """Gemma's BPE: spaces as `▁`, characters before bytes, and bytes for what has no token."""
+    """Gemma's BPE: `▁` for spaces, and bytes for characters without a token."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
     tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *LETTERS]
     merges = []
@@ -159,7 +160,7 @@ def bert(**options) -> BertTokenizer:
 
 
 def siglip_backend(cleaning: bool) -> Tokenizer:
-    """What T5's converter makes of SigLIP's SentencePiece model, with or without the cleaning of the slow class."""
+    """The result of T5's converter for SigLIP's SentencePiece model, with or without the slow class's text cleaning."""
     tokenizer = Tokenizer(models.Unigram(unigram(["<pad>", "</s>", "<unk>"]), unk_id=2))
     if cleaning:
         from tokenizers import Regex
@@ -181,12 +182,12 @@ def siglip_backend(cleaning: bool) -> Tokenizer:
 
 
 def canonical(text: str) -> str:
-    """`canonicalize_text` of the slow `SiglipTokenizer`, which needs sentencepiece to be imported."""
+    """The same as `canonicalize_text` of the slow `SiglipTokenizer`, which cannot be imported without sentencepiece."""
     return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 
 def write_siglip(folder: Path) -> None:
-    """transformers 5.23 has no fast SiglipTokenizer; the expected ids are those of cleaned texts."""
+    """transformers 5.23 has no fast SiglipTokenizer, so the expected ids are those of cleaned texts."""
     for name, cleaning in (("siglip", True), ("siglip_plain", False)):
         (folder / name).mkdir()
         siglip_backend(cleaning).save(str(folder / name / "tokenizer.json"))
@@ -218,7 +219,7 @@ def save_expected(folder: Path, tokenizer, texts: list[str] | None = None) -> No
 
 
 def write_files(folder: Path, tokenizer, settings: dict) -> None:
-    """The files before `tokenizer.json`: `vocab.json` and `merges.txt`."""
+    """Writes the files that came before `tokenizer.json`: `vocab.json` and `merges.txt`."""
     folder.mkdir()
     model = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
     (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False), encoding="utf-8")
@@ -247,7 +248,7 @@ def write(folder: Path) -> None:
         if name == "bert":
             set_fixed_padding(folder / name)
         save_expected(folder / name, type(tokenizer).from_pretrained(folder / name))
-    # A `tokenizer.json` of Gemma's class: the lower-casing is Siglip2Tokenizer's own, the special tokens are the file's.
+    # A `tokenizer.json` of Gemma's class: Siglip2Tokenizer adds the lower-casing, the file has the special tokens.
     (folder / "siglip2_hub").mkdir()
     hub = json.loads((folder / "siglip2" / "tokenizer.json").read_text(encoding="utf-8"))
     hub["normalizer"] = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}

@@ -1,7 +1,7 @@
-"""image_families/: a tiny random image tower of every family, as `save_pretrained` writes it, with reference outputs, and
-dual_<name>/: a dual encoder of every family with BERT.
+"""image_families/: a tiny random image tower of every family with reference outputs; dual_<name>/: each with BERT.
 
-The outputs of a convolutional tower stand as tokens: the places of its last feature map, row by row.
+Files are in the format of `save_pretrained`. The output tokens of a convolutional tower are the positions of its last
+feature map, row by row.
 """
 
 import json
@@ -56,7 +56,7 @@ SIZE = dict(hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermed
 RATIO = {name: value for name, value in SIZE.items() if name != "intermediate_size"} | {"mlp_ratio": 2}
 IMAGE = dict(image_size=16, patch_size=4)
 TEXT = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12, max_position_embeddings=12)
-# Two-pixel patches: windows of 3 cut maps of 8, 12 x 10 and 6 x 8 unevenly.
+# Patches of two pixels, because windows of 3 then divide maps of 8, 12 x 10 and 6 x 8 unevenly.
 SWIN = dict(
     image_size=16, patch_size=2, embed_dim=8, depths=[2, 1], num_heads=[2, 4], window_size=3, mlp_ratio=2.0
 )
@@ -81,7 +81,7 @@ LOGIT_SCALE = 2.1
 
 
 def redraw(model: torch.nn.Module, seed: str) -> torch.nn.Module:
-    """Redraws parameters, and statistics of batch norms; factors and norms whose names do not tell so by themselves."""
+    """Redraws parameters and batch norm statistics, including factors and norms that `randomise` misses by name."""
     randomise(model, seed)
     with torch.no_grad():
         for name, parameter in sorted(model.named_parameters()):
@@ -102,7 +102,7 @@ def redraw(model: torch.nn.Module, seed: str) -> torch.nn.Module:
 
 
 def towers() -> dict:
-    """By name: the model to save, and the tower in it."""
+    """Returns name -> the model to save and its tower."""
     clip_text = dict(vocab_size=40) | TEXT
     clip = CLIPConfig(vision_config=SIZE | IMAGE, text_config=clip_text, projection_dim=6)
     siglip = SiglipConfig(vision_config=SIZE | IMAGE, text_config=clip_text)
@@ -171,7 +171,7 @@ def outputs(seed: str, tower) -> dict:
     tensors = {}
     sizes = {"": (2, 3, 16, 16), "_larger": (1, 3, 24, 20), "_smaller": (1, 3, 8, 12)}
     if tower.config.model_type == "swin":
-        # The reference fails where a map is smaller than a window.
+        # The reference fails if a map is smaller than a window.
         sizes["_smaller"] = (1, 3, 12, 16)
     for suffix, shape in sizes.items():
         pixels = normal(f"{seed}/pixel_values{suffix}", *shape)
@@ -193,7 +193,7 @@ def outputs(seed: str, tower) -> dict:
 
 
 def with_prefix(source: Path, target: Path, prefix: str) -> None:
-    """The same tower as transformers 4 wrote it by itself."""
+    """The same tower as transformers 4 wrote it on its own."""
     target.mkdir()
     for name in ("config.json", "expected.safetensors"):
         (target / name).write_bytes((source / name).read_bytes())
@@ -202,7 +202,7 @@ def with_prefix(source: Path, target: Path, prefix: str) -> None:
 
 
 def dual_outputs(seed: str, model, config: dict, text: dict) -> dict:
-    """Outputs by the reference, or by its formula where it fails: on a pooled output that is no `[batch, width]`."""
+    """Outputs of the reference, or of its formula if it fails because the pooled output is not `[batch, width]`."""
     pixel_values = normal(f"{seed}/pixel_values", 3, 3, 16, 16)
     with torch.no_grad():
         image = model.vision_model(pixel_values=pixel_values)
@@ -249,7 +249,7 @@ def write_duals(folder: Path) -> None:
     for name, vision_model in dual_towers().items():
         seed, target = f"dual_{name}", folder / f"dual_{name}"
         text_model = BertModel(BertConfig(vocab_size=40, **TEXT))
-        # The reference asks every tower for a `hidden_size`, which convolutional ones do not have.
+        # The reference reads `hidden_size`, which convolutional towers do not have.
         without_width = not hasattr(vision_model.config, "hidden_size")
         if without_width:
             vision_model.config.hidden_size = vision_model.config.hidden_sizes[-1]
@@ -269,7 +269,7 @@ def write_duals(folder: Path) -> None:
         mask = (torch.arange(6) < lengths).long()
         text = dict(input_ids=ids * mask, attention_mask=mask)
         save_tensors(target / "expected.safetensors", dual_outputs(seed, model, written["vision_config"], text))
-    # transformers 4 nested CLIP's tower once more.
+    # transformers 4 nested CLIP's tower one level deeper.
     clip = load_file(folder / "dual_clip" / "model.safetensors")
     nested = {name.replace("vision_model.", "vision_model.vision_model.", 1): value for name, value in clip.items()}
     (folder / "dual_clip_v4").mkdir()
@@ -285,5 +285,5 @@ def write(folder: Path) -> None:
     with_prefix(folder / "clip", folder / "clip_v4", "vision_model.")
     with_prefix(folder / "siglip", folder / "siglip_v4", "vision_model.")
     write_duals(folder)
-    # What each config class assumes: all keys, as it writes them.
+    # The defaults of each config class: all keys, as the class writes them.
     save_json(folder / "defaults.json", [json.loads(config().to_json_string(use_diff=False)) for config in CONFIGS])

@@ -1,7 +1,7 @@
-"""losses/: the contrastive losses of one batch and all their gradients, by torch's `cross_entropy` and `logsigmoid`.
+"""losses/: the contrastive losses of one batch and all their gradients, with torch's `cross_entropy` and `logsigmoid`.
 
-`related` lists pairs of an image and another pair's text that match. As positives they share the mass of a target, masked they
-are no candidates: `cross_entropy` then sees only the others.
+`related` lists matches between an image and the text of another pair. As positives, they share the mass of a target.
+Masked, they are not candidates, so `cross_entropy` sees only the others.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ SMOOTHING = [0.0, 0.1, 0.5]
 
 
 def softmax(logits: torch.Tensor, related: torch.Tensor, duplicates: str, smoothing: float) -> torch.Tensor:
-    """One direction: rows over columns."""
+    """One direction of the loss: a softmax over the columns of each row."""
     own = torch.eye(len(logits))
     if duplicates == "positives":
         targets = own + related

@@ -1,8 +1,9 @@
-"""optim/: five updates of each optimiser, of a matrix, of one with a short side, and of a vector.
+"""optim/: five updates of each optimiser on a matrix, a matrix with a short side, and a vector.
 
 AdamW and SGD are torch's. Lion (Chen et al., arXiv 2302.06675, algorithm 2) and Adafactor (Shazeer and Stern, arXiv
 1804.04235, algorithms 4 and 5, with the settings of big_vision's `scale_by_adafactor`) are written out, in float64.
-Rates rise with the step; gradients are scaled as a clipped global norm would; weight decay is decoupled, on matrices only.
+Rates rise with the step; gradients are scaled as a clipped global norm would; weight decay is decoupled, on matrices
+only.
 """
 
 from pathlib import Path
@@ -24,7 +25,7 @@ def rate(step: int) -> float:
 def gradient(name: str, step: int) -> torch.Tensor:
     shape = SHAPES[name]
     draw = normal(f"optim/{name}/{step}", *shape)
-    # Rows and columns differ in size, or a factored second moment would be a flat one.
+    # Scale rows and columns differently, because a factored second moment would otherwise be flat.
     for axis, size in enumerate(shape):
         ramp = torch.linspace(0.2, 3.0, size).reshape([size if at == axis else 1 for at in range(len(shape))])
         draw = draw * ramp
@@ -32,7 +33,7 @@ def gradient(name: str, step: int) -> torch.Tensor:
 
 
 def by_torch(make):
-    """Updates and final state, by the name of the state here."""
+    """Returns a function for the updates and the final state, with the state's names in dualenc."""
 
     def run(value: torch.Tensor, gradients: list[torch.Tensor], decay: float):
         parameter = torch.nn.Parameter(value.clone())
@@ -58,7 +59,7 @@ def adamw(parameter: torch.nn.Parameter, decay: float):
 
 
 def sgd(parameter: torch.nn.Parameter, _: float):
-    # torch's own weight decay is not decoupled.
+    # torch's own weight decay for SGD is not decoupled.
     return torch.optim.SGD([parameter], lr=1.0, momentum=0.9), {"first": "momentum_buffer"}
 
 
@@ -97,7 +98,7 @@ OPTIMIZERS = {"adamw": by_torch(adamw), "adafactor": adafactor, "lion": lion, "s
 
 
 def write(folder: Path) -> None:
-    """`<parameter>.initial`, `.gradient.<step>`; `<optimizer>.<parameter>.<step>` after it (0 and the last), and state."""
+    """Writes `<parameter>.initial`, `.gradient.<step>`, `<optimizer>.<parameter>.<step>` (0 and the last), and state."""
     tensors = {}
     for name, shape in SHAPES.items():
         initial = normal(f"optim/{name}", *shape)

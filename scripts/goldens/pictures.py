@@ -1,4 +1,4 @@
-"""Small pictures drawn with numpy alone: a figure on a ground with coarse noise, or plain noise."""
+"""Small pictures drawn with numpy alone: a figure on a background with coarse noise, or plain noise."""
 
 import numpy as np
 from PIL import Image
@@ -16,7 +16,7 @@ COLOURS = {
 
 
 def inside(figure: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which points of the square [-1, 1] x [-1, 1] belong to the figure."""
+    """Returns which points of the square [-1, 1] x [-1, 1] belong to the figure."""
     if figure == "circle":
         return x**2 + y**2 < 0.45
     if figure == "square":
@@ -29,7 +29,7 @@ def inside(figure: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def figure_picture(name: str, figure: str, colour: str, ground: str) -> Image.Image:
-    """30 to 60 px a side; noise in steps of 24 levels on cells of 3 x 3 px, so that the PNG stays below 2 kB."""
+    """Sides of 30 to 60 px, and noise in steps of 24 levels on cells of 3 x 3 px, so that the PNG is below 2 kB."""
     draw = generator(name)
     height, width = (int(side) for side in draw.integers(30, 61, 2))
     y, x = np.meshgrid(np.linspace(-1, 1, height), np.linspace(-1, 1, width), indexing="ij")
@@ -42,7 +42,7 @@ def figure_picture(name: str, figure: str, colour: str, ground: str) -> Image.Im
 
 
 def noise_picture(name: str, width: int, height: int, channels: int = 3) -> np.ndarray:
-    """Smooth gradient plus noise over the whole range, with pure black and white spots, for overshoot."""
+    """A smooth gradient plus noise over the whole range, with pure black and white spots to provoke overshoot."""
     draw = generator(name)
     y, x = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
     slopes = draw.uniform(-200, 200, (2, channels))

@@ -1,7 +1,8 @@
-"""pixels/<name>/: files of every image processor type and spelling, and what the reference makes of some images.
+"""pixels/<name>/: config files of every image processor type and spelling, and the reference's pixels of some images.
 
-`AutoImageProcessor` reads each folder, on Pillow where the type has such a backend. The images are first made RGB by the
-policy of decode/ (EXIF, 16-bit grey); none has transparency, of which the reference shows what lies under it.
+`AutoImageProcessor` reads each folder, with the Pillow backend if the type has one. The images are first converted to
+RGB as in decode/ (EXIF, 16-bit grey). None has transparency, because the reference ignores alpha and shows the colours
+underneath.
 """
 
 from pathlib import Path
@@ -15,9 +16,9 @@ from .decode import expected as decoded
 from .decode import orientation, smooth
 from .pictures import noise_picture
 
-# Odd sizes: landscape, portrait, and one smaller than most crops.
+# Odd sizes: landscape, portrait, and an image smaller than most crops.
 USUAL = ["landscape.png", "portrait.png", "tiny.png"]
-# Every colour mode, for two of the processors.
+# Every colour mode. Used for two of the processors.
 ALL = [
     *USUAL,
     "grey.png",
@@ -100,7 +101,7 @@ def write_images(folder: Path) -> None:
     Image.fromarray(small[..., 0].astype(np.uint16) * 257 + 13).save(folder / "grey16.png")
     write_rgb16(folder / "rgb16.png", small.astype(np.uint16) * 256 + 200)
     Image.fromarray(small, "RGB").save(folder / "exif_6.png", exif=orientation(6))
-    # As photographs are larger than a tower's input: the decoders' differences of a few levels then average out.
+    # Larger than a tower's input, as photos are, so that the decoders' differences of a few levels average out.
     photo = Image.fromarray(smooth("pixels/jpeg", 3), "RGB").resize((95, 71), Image.Resampling.BICUBIC)
     photo.save(folder / "444.jpg", quality=92, subsampling=0)
     photo.save(folder / "420.jpg", quality=92, subsampling=2)
@@ -111,7 +112,7 @@ def write_images(folder: Path) -> None:
 
 
 def write_rgb16(path: Path, pixels: np.ndarray) -> None:
-    """By hand (PNG specification, chunks IHDR, IDAT, IEND): Pillow writes no 16-bit colour."""
+    """Writes the PNG by hand (chunks IHDR, IDAT, IEND), because Pillow cannot write 16-bit colour."""
     import struct
     import zlib
 
@@ -125,7 +126,7 @@ def write_rgb16(path: Path, pixels: np.ndarray) -> None:
 
 
 def load(folder: Path):
-    """DINOv3 has no backend on Pillow, timm's processor no other."""
+    """Loads a processor. DINOv3 has no Pillow backend, and timm's processor has no other."""
     config = folder / "preprocessor_config.json"
     dinov3 = config.exists() and "DINOv3" in config.read_text()
     return AutoImageProcessor.from_pretrained(folder, backend="torchvision" if dinov3 else "pil")
@@ -138,7 +139,7 @@ def run(processor, images: Path, names: list[str]) -> np.ndarray:
 
 
 def check_convnext_warp(images: Path) -> None:
-    """From 384 pixels ConvNext resizes as ViT does; the Rust test then compares the two types' steps."""
+    """From 384 pixels on, ConvNext resizes as ViT does. The Rust test relies on this and compares the steps of both."""
     side = {"height": 384, "width": 384}
     warped = run(ConvNextImageProcessorPil(size={"shortest_edge": 384}), images, USUAL)
     assert np.array_equal(warped, run(ViTImageProcessorPil(size=side, resample=3), images, USUAL))
@@ -153,7 +154,7 @@ def write(folder: Path) -> None:
         (folder / name).mkdir()
         save_json(folder / name / "preprocessor_config.json", config)
     (folder / "names_no_type" / "config.json").write_text('{"model_type": "convnext"}\n')
-    # transformers 5: nested beside a tokenizer's part.
+    # transformers 5 nests it in `processor_config.json`.
     (folder / "nested").mkdir()
     nested = {"processor_class": "VisionTextDualEncoderProcessor", "image_processor": CONFIGS["dinov2"]}
     save_json(folder / "nested" / "processor_config.json", nested)

@@ -1,4 +1,4 @@
-"""processor/<name>/: preprocessor configs and what the reference's PIL image processors make of three pictures."""
+"""processor/<name>/: preprocessor configs, and the pixels of three pictures from the reference's PIL processors."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from .common import load_json, save_json, save_tensors
 from .pictures import noise_picture
 
 CROP = {"height": 32, "width": 32}
-# Odd sizes: landscape, portrait, and one smaller than the crop.
+# Odd sizes: landscape, portrait, and an image smaller than the crop.
 IMAGES = {"0.png": (51, 37), "1.png": (23, 45), "2.png": (9, 14)}
 
 
@@ -35,7 +35,7 @@ def processors() -> dict:
 
 
 def write_legacy_clip(folder: Path) -> None:
-    """The keys of CLIP's first published configs: bare numbers as sizes, no rescale, no type of image processor."""
+    """The keys of CLIP's first published configs: plain numbers as sizes, no rescale, no image processor type."""
     current = load_json(folder / "clip" / "preprocessor_config.json")
     kept = ("do_center_crop", "do_normalize", "do_resize", "image_mean", "image_std")
     legacy = {name: current[name] for name in kept}

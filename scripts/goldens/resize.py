@@ -1,4 +1,4 @@
-"""resize/: Pillow's `Image.resize`, every filter, on small noisy pictures."""
+"""resize/: Pillow's `Image.resize` with every filter, on small noisy pictures."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from PIL import Image
 from .common import save_tensors
 from .pictures import noise_picture
 
-# Width x height, as the names say.
+# Width x height, as in the names.
 SOURCES = {"src51x33": (51, 33), "src20x37": (20, 37), "src1x7": (1, 7)}
 SIZES = [(16, 16), (7, 45), (1, 1)]
-# For the filters that image processors use; with one axis unchanged, which Pillow then skips.
+# For the filters that image processors use. Some leave one axis unchanged, which Pillow skips.
 MORE_SIZES = [(32, 24), (60, 5)]
 USUAL = ("bilinear", "bicubic", "lanczos")
 FILTERS = {
@@ -25,7 +25,7 @@ FILTERS = {
 
 
 def write(folder: Path) -> None:
-    """Sources are `src<width>x<height>`, results `src<width>x<height>_<filter>_<width>x<height>`; all u8 [h, w, 3]."""
+    """Writes sources `src<width>x<height>` and results `<source>_<filter>_<width>x<height>`, all u8 [h, w, 3]."""
     tensors = {}
     for name, (width, height) in SOURCES.items():
         tensors[name] = noise_picture(name, width, height)

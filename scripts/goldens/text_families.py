@@ -1,4 +1,4 @@
-"""text_families/<name>/: tiny random text towers of further families; pair_<family>/: each with a ViT as a dual encoder."""
+"""text_families/<name>/: tiny random text towers of further families; pair_<family>/: each with a ViT."""
 
 import json
 from pathlib import Path
@@ -52,11 +52,11 @@ from .common import load_json, normal, randomise, save_json, save_tensors
 from .towers import padded_ids
 
 VOCABULARY = 70
-# A special id that the random ids (5 and up) never are; above all others, as in CLIP's vocabulary.
+# The end token, an id that random ids (5 and above) never take. The largest id, as in CLIP's vocabulary.
 END = VOCABULARY - 1
 SIZE = dict(vocab_size=VOCABULARY, hidden_size=12, num_hidden_layers=2, num_attention_heads=3)
 BERT = SIZE | dict(intermediate_size=20, max_position_embeddings=18)
-# T5's buckets are for one distance each up to 8 and for ranges up to 128: more tokens than that meet them all.
+# T5's buckets hold one distance each up to 8, then ranges up to 128. Longer sequences use all of them.
 MPNET = BERT | dict(max_position_embeddings=142, layer_norm_eps=1e-5)
 DISTILBERT = dict(
     vocab_size=VOCABULARY, dim=12, n_layers=2, n_heads=3, hidden_dim=20, max_position_embeddings=18
@@ -96,7 +96,7 @@ def towers() -> dict:
         "electra_discriminator": ElectraForPreTraining(
             ElectraConfig(**BERT, embedding_size=12, hidden_act="gelu_fast")
         ),
-        # Three layers of two groups: the first group runs twice.
+        # Three layers in two groups, so the first group runs twice.
         "albert": AlbertModel(AlbertConfig(**BERT | dict(num_hidden_layers=3), embedding_size=8, num_hidden_groups=2)),
         "albert_mlm": AlbertForMaskedLM(AlbertConfig(**BERT, embedding_size=12)),
         "modernbert": ModernBertModel(ModernBertConfig(**MODERNBERT)),
@@ -137,20 +137,20 @@ def towers() -> dict:
 
 
 def base_of(model):
-    """The text tower inside of a head model or of a whole CLIP."""
+    """Returns the text tower in a model with a head or in a whole CLIP."""
     for name in ("text_model", "model", "mpnet", "distilbert", "electra", "albert", "deberta"):
         model = getattr(model, name, model)
     return model
 
 
 def end_texts(ids: torch.Tensor, mask: torch.Tensor) -> None:
-    """Puts the end of the text on the last real token of every row."""
+    """Replaces the last real token of every row with the end token."""
     for row, length in enumerate(mask.sum(dim=1).tolist()):
         ids[row, length - 1] = END
 
 
 def cases(seed: str, config) -> dict:
-    """Inputs by suffix: padded on the right, padded on the left, with token types, of one token, and of full length."""
+    """Returns suffix -> inputs: padded on the right or left, with token types, of one token, and of full length."""
     pad = config.pad_token_id
     family = config.model_type
     longest = config.max_position_embeddings - (2 if family == "mpnet" else 0)
@@ -163,13 +163,13 @@ def cases(seed: str, config) -> dict:
 
     found = {"_one": padded("one", [1, 1, 1]), "_full": padded("full", [longest, longest])}
     if family.startswith("siglip"):
-        # Padding is attended to: the mask that the tokenizer makes does not get to the model.
+        # The tower attends to padding: the tokenizer's mask does not reach the model.
         ids, mask = padded_ids(f"{seed}/right", [9, 5, 1], longest, VOCABULARY, pad, False)
         return found | {"": dict(input_ids=ids, attention_mask=torch.ones_like(mask))}
     found[""] = padded("right", [9, 5, 1, 7, 3])
     if family == "clip_text_model":
         twice = {name: value.clone() for name, value in found[""].items()}
-        # The first of two ends counts.
+        # Of two end tokens, the first one counts.
         twice["input_ids"][0, 4] = END
         return found | {"_twice": twice}
     found["_left"] = padded("left", [4, 9, 6], left=True)
@@ -192,7 +192,7 @@ def outputs(seed: str, model) -> dict:
 
 
 def as_version_4(folder: Path) -> None:
-    """The spelling of ModernBERT's config before transformers 5."""
+    """Writes ModernBERT's config as before transformers 5."""
     config = load_json(folder / "config.json")
     rope = config.pop("rope_parameters")
     config["global_rope_theta"] = rope["full_attention"]["rope_theta"]
@@ -215,7 +215,7 @@ def pairs() -> dict:
     }
 
 
-# Towers without pooler: the reference stops with an IndexError.
+# Towers without a pooler. The reference raises an IndexError.
 NO_POOLER = ("distilbert", "electra", "modernbert", "deberta")
 
 
@@ -256,7 +256,7 @@ def fails_in_the_reference(model, pixel_values, text) -> bool:
 
 
 def double_prefix(source: Path, target: Path) -> None:
-    """The same dual encoder with the names that transformers 4 gave to a CLIP text tower in it."""
+    """The same dual encoder with the names of transformers 4 for a CLIP text tower."""
     target.mkdir()
     for name in ("config.json", "expected.safetensors"):
         (target / name).write_bytes((source / name).read_bytes())
@@ -268,18 +268,18 @@ def double_prefix(source: Path, target: Path) -> None:
 
 
 def buckets() -> dict:
-    """The rows of relative position tables for keys that stand up to 599 tokens after and before the query at 0."""
+    """Rows of the relative position tables for keys up to 599 tokens before and after the query at 0."""
     distance = torch.arange(-599, 600)[None]
     deberta = {}
     for span, most in ((256, 512), (32, 128), (4, 18)):
-        # DeBERTa counts from the key to the query, MPNet from the query to the key.
+        # DeBERTa measures from the key to the query, MPNet from the query to the key.
         rows = make_log_bucket_position(-distance, span, most).long() + span
         deberta[f"deberta_{span}_{most}"] = rows.clamp(0, 2 * span - 1)
     return deberta | {"mpnet": MPNetEncoder.relative_position_bucket(distance)}
 
 
 def defaults() -> list[dict]:
-    """Every key of the config classes, at its default."""
+    """Returns every key of the config classes with its default."""
     classes = (
         BertConfig,
         RobertaConfig,
@@ -299,7 +299,7 @@ def defaults() -> list[dict]:
 
 
 def check(folder: Path) -> None:
-    """The traps these fixtures are for must be in them."""
+    """Asserts that the fixtures contain the special cases they are for."""
 
     def has(tower: str, part: str) -> bool:
         with safe_open(folder / tower / "model.safetensors", "pt") as file:

@@ -1,4 +1,4 @@
-"""Two tokenizers of a few hundred tokens, with the normalisers and post-processors of BERT and RoBERTa."""
+"""Two tokenizers of a few hundred tokens with the normalisers and post-processors of BERT and RoBERTa."""
 
 import json
 import string
@@ -11,13 +11,13 @@ from transformers import BertTokenizer, RobertaTokenizer
 from .captions import SENTENCES
 from .common import load_json
 
-# The padding and truncation that sentence-transformers leaves in `tokenizer.json`: a reader that keeps them pads every
-# caption to 128 tokens, more than the position embeddings of these towers.
+# The padding and truncation that sentence-transformers leaves in `tokenizer.json`. A reader that applies them pads
+# every caption to 128 tokens, more than these towers have positions for.
 FIXED_LENGTH = 128
 
 
 def wordpiece_vocabulary(size: int = 160) -> list[str]:
-    """Built by hand: `WordPieceTrainer` numbers its tokens differently in every process."""
+    """A vocabulary built by hand, because `WordPieceTrainer` numbers tokens differently in every process."""
     characters = list(string.ascii_lowercase + string.digits + ",.!?'-")
     pieces = [f"##{letter}" for letter in string.ascii_lowercase] + ["##s", "##ing", "##es", "##er"]
     words = Counter(word for text in SENTENCES for word in text.lower().replace(",", " ").split() if len(word) > 1)
@@ -32,7 +32,7 @@ def bert_tokenizer() -> BertTokenizer:
 
 
 def roberta_tokenizer() -> RobertaTokenizer:
-    """Byte-level BPE: all 256 bytes (so that no text is unknown), 5 special tokens and 59 merges."""
+    """Byte-level BPE with all 256 bytes (so that no text is unknown), 5 special tokens and 59 merges."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -49,7 +49,7 @@ def roberta_tokenizer() -> RobertaTokenizer:
 
 
 def set_fixed_padding(folder: Path) -> None:
-    """Turns on padding to and truncation at 128 tokens in a saved BERT `tokenizer.json`."""
+    """Enables padding and truncation to 128 tokens in a saved BERT `tokenizer.json`."""
     path = folder / "tokenizer.json"
     settings = load_json(path)
     settings["truncation"] = {
@@ -66,5 +66,5 @@ def set_fixed_padding(folder: Path) -> None:
         "pad_type_id": 0,
         "pad_token": "[PAD]",
     }
-    # Not `save_json`: the order of the vocabulary is its order of ids.
+    # Not `save_json`, which sorts keys: the vocabulary must stay in the order of its ids.
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""tokens/<name>/: the two little tokenizers and the ids they give, cut at 12 tokens and padded to the longest."""
+"""tokens/<name>/: the two small tokenizers and their ids, truncated to 12 tokens and padded to the longest row."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""towers/<name>/: tiny random towers as `save_pretrained` writes them, with inputs and reference outputs."""
+"""towers/<name>/: tiny random towers in the format of `save_pretrained`, with inputs and reference outputs."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ LARGE = dict(hidden_size=20, num_hidden_layers=2, num_attention_heads=4, interme
 SMALL = dict(hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20)
 IMAGE = dict(image_size=32, patch_size=8)
 BERT = dict(vocab_size=120, max_position_embeddings=24)
-# RoBERTa's positions start at padding_idx + 1 and its published models have eps 1e-5.
+# RoBERTa's positions start at padding_idx + 1, and its published models use eps 1e-5.
 ROBERTA = dict(vocab_size=120, max_position_embeddings=26, layer_norm_eps=1e-5)
 
 
@@ -47,7 +47,7 @@ def image_outputs(seed: str, model) -> dict:
 
 
 def padded_ids(seed: str, lengths: list[int], width: int, vocabulary: int, pad: int, left: bool):
-    """Random ids that never are special ids, padded with `pad` to `width` on one side."""
+    """Random ids without special ids, padded with `pad` to `width` on one side."""
     ids = torch.full((len(lengths), width), pad, dtype=torch.int64)
     mask = torch.zeros((len(lengths), width), dtype=torch.int64)
     for row, length in enumerate(lengths):
@@ -123,7 +123,7 @@ def write_text_towers(folder: Path) -> None:
 
 
 def check(folder: Path) -> None:
-    """The traps these fixtures are for must be in them."""
+    """Asserts that the fixtures contain the special cases they are for."""
     def names(tower: str) -> list[str]:
         return sorted(n for file in (folder / tower).glob("model*.safetensors") for n in safe_open(file, "pt").keys())
 

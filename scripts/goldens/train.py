@@ -1,4 +1,4 @@
-"""train/: a whole small training, from picture files and captions to the loss of every step.
+"""train/: a small but complete training run, from picture files and captions to the loss of every step.
 
 The loop is written here in plain PyTorch: VisionTextDualEncoderModel's forward, torch's AdamW and
 `clip_grad_norm_`, open_clip's warm-up and cosine (`open_clip_train/scheduler.py: cosine_lr`) and its order of clip,
@@ -64,7 +64,7 @@ FINGERPRINTS = [
 
 @dataclass(frozen=True)
 class Run:
-    """`lock`: image tower, then text tower; L locked, U trained."""
+    """`lock` is the image tower's letter, then the text tower's: L locked, U trained."""
 
     lock: str
     loss: str = "softmax"
@@ -98,16 +98,16 @@ def write_data(folder: Path) -> None:
         assert (folder / name).stat().st_size < 2048, name
         rows.append((name, caption))
     write_table(folder / "train.csv", rows)
-    # The same captions, but in each batch one picture stands in two rows, and one of these shares its caption with a
-    # third row. Pairs that only share a caption, or only a picture, have equal embeddings, and then soft targets give
-    # the very loss of diagonal targets: it takes such a chain to tell them apart.
+    # The same captions, but in each batch one picture is in two rows, and one of these rows shares its caption with a
+    # third row. Pairs that share only a caption or only a picture have equal embeddings, and then soft targets have
+    # the same loss as diagonal targets. Only such a chain distinguishes them.
     repeated = {6: 5, 14: 13, 21: 22}
     rows = [(rows[repeated.get(index, index)][0], caption) for index, (_, caption) in enumerate(rows)]
     write_table(folder / "train_repeated.csv", rows)
 
 
 def write_models(folder: Path) -> None:
-    """`init/` is the whole model before the first step; `vit/` and `bert/` are its two towers alone."""
+    """Writes `init/`, the whole model before the first step, and `vit/` and `bert/`, its two towers."""
     tokenizer = bert_tokenizer()
     image_processor = ViTImageProcessorPil(size={"height": 32, "width": 32}, resample=Image.Resampling.BICUBIC)
     vision = ViTModel(ViTConfig(**dual.IMAGE | {"image_size": 32, "patch_size": 8}, intermediate_size=24))
@@ -115,7 +115,7 @@ def write_models(folder: Path) -> None:
     for tower in (vision, text):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             setattr(tower.config, name, 0.0)
-    # Dropout layers are built with the model: build it again from the changed config.
+    # Dropout layers are created with the model, so build it again from the changed config.
     vision, text = ViTModel(vision.config), BertModel(text.config)
     model = dual.build(vision, text, "train", dual.LOGIT_SCALE_INIT)
     model.save_pretrained(folder / "init")
@@ -145,7 +145,7 @@ def soft_cross_entropy(logits: torch.Tensor, targets: torch.Tensor) -> torch.Ten
 
 
 def positives(images: list[str], captions: list[str], table: list[tuple[str, str]]) -> torch.Tensor:
-    """1 where the table lists the column's caption for the row's picture."""
+    """1 where the table lists the caption of the column for the picture of the row, else 0."""
     known = set(table)
     return torch.tensor([[float((image, caption) in known) for caption in captions] for image in images])
 
@@ -166,7 +166,7 @@ def loss_of(run: Run, outputs, logit_scale, logit_bias, images, captions, table)
 
 
 def trainable(model, run: Run) -> None:
-    """Locks towers as a whole, pooler included; projections and scale always train."""
+    """Locks whole towers, including the pooler. Projections and `logit_scale` always train."""
     model.train()
     for tower, letter in zip((model.vision_model, model.text_model), run.lock, strict=True):
         if letter == "L":
@@ -245,7 +245,7 @@ def write(folder: Path) -> None:
     for name, run in RUNS.items():
         record = train(folder, run, torch.float32)
         exact = train(folder, run, torch.float64)
-        # What single precision alone costs this trajectory: a reader's tolerance cannot be tighter.
+        # The float64 values show the error of single precision, a lower bound for the tests' tolerance.
         record["loss_float64"] = exact["loss"]
         record["grad_norm_float64"] = exact["grad_norm"]
         settings = {"lock": run.lock, "loss_function": run.loss, "duplicates": run.duplicates, "table": run.table}

@@ -1,5 +1,7 @@
-"""whole/<name>/: tiny random models with both towers in one directory (CLIP, Chinese CLIP, SigLIP), and composites in
-the spellings of transformers 4, in shards."""
+"""whole/<name>/: tiny random models with both towers in one directory (CLIP, Chinese CLIP, SigLIP, open_clip).
+
+Some are sharded or in the spellings of transformers 4.
+"""
 
 import json
 from pathlib import Path
@@ -36,7 +38,7 @@ IMAGE = dict(
     hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20, image_size=16, patch_size=8
 )
 TEXT = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12)
-# Captions are filled to this length.
+# Captions are padded to this length.
 SIGLIP_LENGTH = 20
 SQUARE = {"height": 16, "width": 16}
 
@@ -89,7 +91,7 @@ def write_clip(folder: Path) -> None:
 def write_siglip(folder: Path) -> None:
     tokenizer = siglip_backend(cleaning=True)
     ids = [tokenizer.encode(canonical(caption)).ids for caption in CAPTIONS]
-    # The class pads with the end of the text.
+    # The tokenizer class pads with the end token.
     end = tokenizer.token_to_id("</s>")
     ids = [row + [end] * (SIGLIP_LENGTH - len(row)) for row in ids]
     size = dict(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=SIGLIP_LENGTH, projection_size=12)
@@ -120,7 +122,7 @@ def in_shards(tensors: dict, folder: Path) -> None:
 
 
 def write_clip_early(source: Path, folder: Path) -> None:
-    """CLIP's first files: configs twice, vocabulary files, one size of the processor; and in shards."""
+    """CLIP in its first file format, sharded: each config twice, vocabulary files, plain numbers as processor sizes."""
     folder.mkdir()
     config = load_json(source / "config.json")
     for part in ("text_config", "vision_config"):
@@ -142,7 +144,7 @@ def write_clip_early(source: Path, folder: Path) -> None:
 
 
 def open_clip_name(name: str) -> str:
-    """`convert_clip_original_pytorch_to_hf.py` of transformers, read backwards."""
+    """Inverts the names of transformers' `convert_clip_original_pytorch_to_hf.py`."""
     for ours, theirs in (
         ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
         ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
@@ -164,7 +166,7 @@ def open_clip_name(name: str) -> str:
 
 
 def write_open_clip(folder: Path) -> None:
-    """A CLIP in open_clip's files."""
+    """Writes a CLIP in open_clip's file format."""
     tokenizer = clip()
     vision = IMAGE | dict(intermediate_size=24)
     text = TEXT | dict(vocab_size=len(tokenizer), max_position_embeddings=24, intermediate_size=16, eos_token_id=2)
@@ -194,7 +196,7 @@ def write_open_clip(folder: Path) -> None:
 
 
 def write_doubled(folder: Path) -> None:
-    """A dual encoder of CLIP's towers, both below a doubled prefix, in shards."""
+    """Writes a sharded dual encoder of CLIP's towers, both under a doubled prefix."""
     vision_config = CLIPVisionConfig(**IMAGE)
     text_config = CLIPTextConfig(**TEXT, vocab_size=40, max_position_embeddings=12, eos_token_id=39, pad_token_id=0)
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
