@@ -1,42 +1,59 @@
-//! Tells on stderr what a run does: a bar on a terminal, plain lines elsewhere, JSON lines for machines.
+//! Progress of a run on stderr: a bar on a terminal, plain lines elsewhere, JSON lines for machines.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use dualenc_train::{Best, EvalRecord, Event, Observer, ParamGroup, TrainRecord};
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::ValueEnum;
+use dualenc_train::{Best, EvalRecord, Event, Observer, TrainRecord};
+use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
-use crate::args::Log;
-use crate::figures;
+use crate::report::{json_log, metrics, param_table};
 
-/// Between two plain lines about long work.
-const WORK_EVERY: Duration = Duration::from_secs(10);
+/// Format of progress messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// A progress bar on a terminal, plain lines elsewhere
+    Auto,
+    /// Plain lines
+    Plain,
+    /// One JSON object per line
+    Json,
+}
 
-/// Images that cannot be used are named up to this many; the rest is counted.
-const MOST_SKIPPED: usize = 20;
+/// Time between two plain lines about work besides training.
+const WORK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Weight of the newest step in the shown speed.
-const SPEED_SMOOTHING: f64 = 0.1;
+/// Maximum number of skipped images that are named.
+const MAX_SKIPPED: usize = 20;
 
-/// Share of the time in which a run may wait for its images without being told to bound it by them: loader and model take
-/// turns on the same cores, so a little waiting is everywhere.
-const MOST_WAITING: f64 = 0.1;
+/// Weight of the newest step in the moving averages of speed and waiting time.
+const SMOOTHING: f64 = 0.1;
 
-/// The one who tells.
+/// Fraction of the time spent waiting for images above which it is reported. Loader and model share the same cores, so a
+/// little waiting is normal.
+const MAX_LOADER_WAIT: f64 = 0.1;
+
+/// Maximum number of parameter names in a message.
+const MAX_NAMED: usize = 6;
+
+/// Reports events to stderr, and remembers the newest metrics.
 pub struct Reporter {
     form: Form,
+    /// Steps between two plain lines.
     log_every_steps: u64,
     started: Instant,
     total_steps: u64,
+    /// Step that the run resumed from, or 0.
     first_step: u64,
-    /// Pairs a second, smoothed.
+    /// Pairs per second, a moving average.
     speed: Option<f64>,
-    /// Share of the time spent waiting for the loader, smoothed.
-    waiting: f64,
-    skipped: usize,
+    /// Fraction of the time spent waiting for the loader, a moving average.
+    loader_wait: f64,
+    num_skipped: usize,
     last_work: Option<Instant>,
-    /// The newest figures of each evaluation.
+    /// The newest record of each evaluation.
     evals: BTreeMap<String, EvalRecord>,
     best: Option<Best>,
 }
@@ -48,19 +65,14 @@ enum Form {
 }
 
 impl Reporter {
-    pub fn new(log: Log) -> Self {
-        let form = match log {
-            Log::Json => {
-                tracing_subscriber::fmt()
-                    .json()
-                    .flatten_event(true)
-                    .with_writer(std::io::stderr)
-                    .with_target(false)
-                    .init();
+    pub fn new(format: LogFormat) -> Self {
+        let form = match format {
+            LogFormat::Json => {
+                json_log::init();
                 Form::Json
             }
-            Log::Auto if std::io::stderr().is_terminal() => Form::Bar { bar: None },
-            Log::Auto | Log::Plain => Form::Plain,
+            LogFormat::Auto if std::io::stderr().is_terminal() => Form::Bar { bar: None },
+            LogFormat::Auto | LogFormat::Plain => Form::Plain,
         };
         Self {
             form,
@@ -69,20 +81,20 @@ impl Reporter {
             total_steps: 0,
             first_step: 0,
             speed: None,
-            waiting: 0.0,
-            skipped: 0,
+            loader_wait: 0.0,
+            num_skipped: 0,
             last_work: None,
             evals: BTreeMap::new(),
             best: None,
         }
     }
 
-    /// Steps between two plain lines.
+    /// Sets the number of steps between two plain lines, 1 by default.
     pub fn log_every_steps(&mut self, steps: u64) {
         self.log_every_steps = steps.max(1);
     }
 
-    /// The newest figures of every evaluation, by name.
+    /// The newest record of each evaluation, sorted by name.
     pub fn last_evals(&self) -> impl Iterator<Item = &EvalRecord> {
         self.evals.values()
     }
@@ -92,7 +104,7 @@ impl Reporter {
         self.best.as_ref()
     }
 
-    /// Takes the bar away.
+    /// Removes the progress bar.
     pub fn finish(&mut self) {
         if let Form::Bar { bar } = &mut self.form
             && let Some(bar) = bar.take()
@@ -101,8 +113,8 @@ impl Reporter {
         }
     }
 
-    /// A line for a person, above the bar if there is one.
-    fn line(&self, text: &str) {
+    /// Prints a line, above the bar if there is one.
+    fn print_line(&self, text: &str) {
         match &self.form {
             Form::Bar { bar: Some(bar) } => bar.suspend(|| to_stderr(text)),
             Form::Bar { bar: None } | Form::Plain => to_stderr(text),
@@ -110,6 +122,7 @@ impl Reporter {
         }
     }
 
+    /// The progress bar, `None` unless this is its form.
     fn bar(&mut self, length: u64, template: &str) -> Option<&ProgressBar> {
         let Form::Bar { bar } = &mut self.form else { return None };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -122,45 +135,46 @@ impl Reporter {
         Some(bar)
     }
 
-    fn step(&mut self, record: &TrainRecord) {
+    fn report_step(&mut self, record: &TrainRecord) {
         let speed = match self.speed {
-            Some(speed) => speed + SPEED_SMOOTHING * (record.pairs_per_sec - speed),
+            Some(speed) => speed + SMOOTHING * (record.pairs_per_sec - speed),
             None => record.pairs_per_sec,
         };
         self.speed = Some(speed);
-        self.waiting += SPEED_SMOOTHING * (record.loader_wait - self.waiting);
-        let rest = self.started.elapsed().as_secs_f64() / (record.step - self.first_step).max(1) as f64
-            * self.total_steps.saturating_sub(record.step) as f64;
+        self.loader_wait += SMOOTHING * (record.loader_wait - self.loader_wait);
+        let secs_per_step = self.started.elapsed().as_secs_f64() / (record.step - self.first_step).max(1) as f64;
+        let secs_left = secs_per_step * self.total_steps.saturating_sub(record.step) as f64;
+        let left = FormattedDuration(Duration::from_secs(secs_left.round() as u64));
         let text = format!(
             "epoch {:.1}  loss {:.4}  logit_scale {:.2}  {speed:.0} pairs/s{}",
             record.epoch,
             record.loss,
             record.logit_scale,
-            bound(self.waiting)
+            format_loader_wait(self.loader_wait)
         );
         let total = self.total_steps;
         if let Some(bar) = self.bar(total, "{bar:24} step {pos}/{len}  {msg}") {
-            bar.set_message(format!("{text}  {} left", clock(rest)));
+            bar.set_message(format!("{text}  {left} left"));
             bar.set_position(record.step);
             return;
         }
         if record.step.is_multiple_of(self.log_every_steps) || record.step == total {
             let rate = record.learning_rate;
-            self.line(&format!("step {}/{total}  {text}  learning_rate {rate:.2e}  {} left", record.step, clock(rest)));
+            self.print_line(&format!("step {}/{total}  {text}  learning_rate {rate:.2e}  {left} left", record.step));
         }
     }
 
-    fn work(&mut self, name: &str, done: usize, total: usize) {
+    fn report_work(&mut self, name: &str, done: usize, total: usize) {
         if let Some(bar) = self.bar(total as u64, "{bar:24} {pos}/{len}  {msg}  {eta} left") {
             bar.set_message(name.to_owned());
             bar.set_position(done as u64);
             return;
         }
-        let due = self.last_work.is_none_or(|last| last.elapsed() >= WORK_EVERY);
+        let due = self.last_work.is_none_or(|last| last.elapsed() >= WORK_INTERVAL);
         if due && done < total {
-            // Short work never speaks: the first call only starts the clock.
+            // The first call only starts the clock, so short work prints nothing.
             if self.last_work.is_some() {
-                self.line(&format!("{name}: {done}/{total}"));
+                self.print_line(&format!("{name}: {done}/{total}"));
             }
             self.last_work = Some(Instant::now());
         }
@@ -179,167 +193,66 @@ impl Observer for Reporter {
             self.best = Some((*best).clone());
         }
         if matches!(self.form, Form::Json) {
-            return json(&event);
+            return json_log::write(&event);
         }
         match event {
-            Event::Note(text) => self.line(&text),
-            Event::Warning(text) => self.line(&format!("warning: {text}")),
+            Event::Note(text) => self.print_line(&text),
+            Event::Warning(text) => self.print_line(&format!("warning: {text}")),
             Event::Audit { part, audit } => {
-                let named = |names: &[String]| {
-                    let first: Vec<&str> = names.iter().take(6).map(String::as_str).collect();
-                    let more = if names.len() > 6 { format!(" and {} more", names.len() - 6) } else { String::new() };
-                    format!("{}{more}", first.join(", "))
-                };
                 if !audit.missing.is_empty() {
-                    self.line(&format!(
-                        "warning: {part}: not in the weights, starts at random: {}",
-                        named(&audit.missing)
-                    ));
+                    let names = format_names(&audit.missing);
+                    self.print_line(&format!("warning: {part}: not in the weights, starts at random: {names}"));
                 }
                 if !audit.unused.is_empty() {
-                    self.line(&format!("{part}: in the weights, not used: {}", named(&audit.unused)));
+                    self.print_line(&format!("{part}: in the weights, not used: {}", format_names(&audit.unused)));
                 }
             }
-            Event::Groups(groups) => self.line(&table(groups)),
+            Event::Groups(groups) => self.print_line(&param_table::render(groups)),
             Event::Start { step, total_steps, steps_per_epoch } => {
                 (self.first_step, self.total_steps, self.started) = (step, total_steps, Instant::now());
                 let from = if step > 0 { format!("going on after step {step}: ") } else { String::new() };
-                self.line(&format!("{from}{total_steps} steps, {steps_per_epoch} an epoch"));
+                self.print_line(&format!("{from}{total_steps} steps, {steps_per_epoch} an epoch"));
             }
-            Event::Step(record) => self.step(record),
+            Event::Step(record) => self.report_step(record),
             Event::Skipped(skipped) => {
-                self.skipped += 1;
-                match self.skipped.cmp(&(MOST_SKIPPED + 1)) {
-                    std::cmp::Ordering::Less => {
-                        self.line(&format!("warning: skipped `{}`: {}", skipped.key, skipped.reason));
+                self.num_skipped += 1;
+                match self.num_skipped.cmp(&(MAX_SKIPPED + 1)) {
+                    Ordering::Less => {
+                        self.print_line(&format!("warning: skipped `{}`: {}", skipped.key, skipped.reason));
                     }
-                    std::cmp::Ordering::Equal => {
-                        self.line("warning: more images are skipped; they are not named any more")
-                    }
-                    std::cmp::Ordering::Greater => {}
+                    Ordering::Equal => self.print_line("warning: more images are skipped; their names are not printed"),
+                    Ordering::Greater => {}
                 }
             }
-            Event::Work { name, done, total } => self.work(name, done, total),
+            Event::Work { name, done, total } => self.report_work(name, done, total),
             Event::Eval(record) => {
-                self.line(&format!("step {}  {}: {}", record.step, record.name, figures::summary(record)))
+                self.print_line(&format!("step {}  {}: {}", record.step, record.name, metrics::summary(record)))
             }
             Event::Best(best) => {
-                self.line(&format!("step {}  the best so far: {} {:.4}", best.step, best.goal, best.value));
+                self.print_line(&format!("step {}  new best: {} {:.4}", best.step, best.goal, best.value));
             }
             Event::Saved { path, took } => {
-                self.line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));
+                self.print_line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));
             }
         }
     }
+}
+
+/// The first names, and the number of the others.
+fn format_names(names: &[String]) -> String {
+    let more = names.len().saturating_sub(MAX_NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", names[..names.len().min(MAX_NAMED)].join(", "))
 }
 
 fn to_stderr(text: &str) {
-    // A closed stderr is no reason to stop a run.
+    // A closed stderr does not stop a run.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The event as one JSON line.
-fn json(event: &Event<'_>) {
-    match event {
-        Event::Note(text) => tracing::info!(kind = "note", text),
-        Event::Warning(text) => tracing::warn!(kind = "warning", text),
-        Event::Audit { part, audit } => {
-            tracing::info!(kind = "audit", part, loaded = audit.loaded, missing = ?audit.missing, unused = ?audit.unused);
-        }
-        Event::Groups(groups) => {
-            for group in *groups {
-                tracing::info!(
-                    kind = "parameters",
-                    group = group.name,
-                    trainable = group.trainable,
-                    locked = group.locked,
-                    learning_rates = ?group.rates.unwrap_or_default(),
-                    weight_decays = ?group.decays.unwrap_or_default()
-                );
-            }
-        }
-        Event::Start { step, total_steps, steps_per_epoch } => {
-            tracing::info!(kind = "start", step, total_steps, steps_per_epoch);
-        }
-        Event::Step(record) => tracing::info!(
-            kind = "train",
-            step = record.step,
-            epoch = record.epoch,
-            samples_seen = record.samples_seen,
-            loss = record.loss,
-            learning_rate = record.learning_rate,
-            logit_scale = record.logit_scale,
-            grad_norm = record.grad_norm,
-            pairs_per_sec = record.pairs_per_sec,
-            loader_wait = record.loader_wait
-        ),
-        Event::Skipped(skipped) => tracing::warn!(kind = "skipped", image = skipped.key, reason = skipped.reason),
-        Event::Work { name, done, total } => tracing::info!(kind = "work", name, done, total),
-        Event::Best(best) => {
-            tracing::info!(kind = "best", step = best.step, metric = %best.goal, value = best.value);
-        }
-        Event::Eval(record) => {
-            let metrics = serde_json::Value::Object(record.metrics.clone()).to_string();
-            tracing::info!(kind = "eval", step = record.step, name = record.name, task = record.task, metrics);
-        }
-        Event::Saved { path, took } => {
-            tracing::info!(kind = "saved", path = %path.display(), secs = took.as_secs_f64());
-        }
-    }
-}
-
-/// What trains and what does not, as a table; with rates and decays where they differ.
-fn table(groups: &[ParamGroup]) -> String {
-    let count = |values: usize| match values {
-        0 => "-".to_owned(),
-        1..1_000 => values.to_string(),
-        1_000..1_000_000 => format!("{:.1} k", values as f64 / 1e3),
-        _ => format!("{:.2} M", values as f64 / 1e6),
-    };
-    let total = |values: fn(&ParamGroup) -> usize| count(groups.iter().map(values).sum());
-    let mut lines = vec![format!("{:18} {:>10} {:>10}", "parameters", "trainable", "locked")];
-    for group in groups {
-        lines.push(format!("{:18} {:>10} {:>10}", group.name, count(group.trainable), count(group.locked)));
-    }
-    type Range = fn(&ParamGroup) -> Option<[f64; 2]>;
-    for (title, range) in [("learning rate", (|group| group.rates) as Range), ("weight decay", |group| group.decays)] {
-        let mut values = groups.iter().filter_map(range).flatten();
-        let first = values.next();
-        if values.all(|value| Some(value) == first) {
-            continue;
-        }
-        let shown = std::iter::once(title.to_owned()).chain(groups.iter().map(|group| match range(group) {
-            None => "-".to_owned(),
-            Some([lowest, highest]) if lowest == highest => number(lowest),
-            Some([lowest, highest]) => format!("{} to {}", number(lowest), number(highest)),
-        }));
-        lines.iter_mut().zip(shown).for_each(|(line, shown)| *line += &format!(" {shown:>20}"));
-    }
-    lines.push(format!("{:18} {:>10} {:>10}", "all", total(|group| group.trainable), total(|group| group.locked)));
-    lines.join("\n")
-}
-
-/// With three digits, without needless zeros.
-fn number(value: f64) -> String {
-    let rounded = format!("{value:.2e}").parse().unwrap_or(value);
-    if (1e-2..1e3).contains(&value) || value == 0.0 { format!("{rounded}") } else { format!("{rounded:e}") }
-}
-
-/// What bounds a run that waits for this share of its time, if it is not the model.
-fn bound(waiting: f64) -> String {
-    match waiting > MOST_WAITING {
-        true => format!("  waiting for images {:.0} %", waiting * 100.0),
-        false => String::new(),
-    }
-}
-
-/// Seconds as `1:02:03` or `2:03`.
-fn clock(seconds: f64) -> String {
-    let seconds = seconds.round() as u64;
-    match seconds / 3600 {
-        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
-        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
-    }
+/// Says that the loader bounds the speed, if it does.
+fn format_loader_wait(fraction: f64) -> String {
+    if fraction > MAX_LOADER_WAIT { format!("  waiting for images {:.0} %", fraction * 100.0) } else { String::new() }
 }
 
 #[cfg(test)]
@@ -347,8 +260,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_that_waits_for_its_images_says_so() {
-        assert_eq!(bound(0.344), "  waiting for images 34 %");
-        assert_eq!(bound(0.05), "");
+    fn reports_loader_wait() {
+        assert_eq!(format_loader_wait(0.344), "  waiting for images 34 %");
+        assert_eq!(format_loader_wait(0.05), "");
     }
 }

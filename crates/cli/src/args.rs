@@ -1,0 +1,59 @@
+//! Options that several commands share, and what they load.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueHint};
+use dualenc_train::config::RunConfig;
+use dualenc_train::{Assembly, Compute, TrainError};
+
+use crate::report::progress::Reporter;
+
+/// The options of a command that runs a config.
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// Read the config from this TOML file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: PathBuf,
+    /// Override a config key (repeatable); an empty value removes the key
+    ///
+    /// The value is TOML; quotes around strings may be left out. Example: --set train.epochs=3 --set model.lock=LU
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub overrides: Vec<String>,
+    /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N [default: `run.device`]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+}
+
+impl ConfigArgs {
+    /// Loads and validates the config with all overrides.
+    pub fn load(&self) -> anyhow::Result<RunConfig> {
+        let mut overrides = self.overrides.clone();
+        overrides.extend(self.device.iter().map(|device| format!("run.device={device}")));
+        Ok(RunConfig::load(&self.config, &overrides)?)
+    }
+}
+
+/// The options that name a model.
+#[derive(Debug, Args)]
+pub struct ModelArgs {
+    /// Load the model from this directory
+    ///
+    /// A run directory (its newest checkpoint), a single checkpoint, or a whole model in Hugging Face format
+    /// (VisionTextDualEncoder, CLIP, SigLIP) or open_clip format.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub model: PathBuf,
+    /// Use the best checkpoint of a run, by its `checkpoint.best`, instead of the newest
+    #[arg(long)]
+    pub best: bool,
+}
+
+impl ModelArgs {
+    pub fn load(&self, compute: &Compute, reporter: &mut Reporter) -> Result<Assembly, TrainError> {
+        load_model(&self.model, self.best, compute, reporter)
+    }
+}
+
+/// Loads the model in `dir`; of a run, its best or its newest checkpoint.
+pub fn load_model(dir: &Path, best: bool, compute: &Compute, reporter: &mut Reporter) -> Result<Assembly, TrainError> {
+    if best { Assembly::best_of(dir, compute, reporter) } else { Assembly::from_dir(dir, compute, reporter) }
+}
