@@ -16,7 +16,9 @@ pub struct ConfigArgs {
     pub config: PathBuf,
     /// Override a config key (repeatable); an empty value removes the key
     ///
-    /// The value is TOML; quotes around strings may be left out. Example: --set train.epochs=3 --set model.lock=LU
+    /// The value is TOML; strings need no quotes.
+    ///
+    /// Example: --set train.epochs=3 --set model.lock=LU
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
     /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N [default: `run.device`]

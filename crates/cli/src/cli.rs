@@ -14,7 +14,14 @@ use crate::report::progress::{LogFormat, Reporter};
 #[command(name = "dualenc", version, max_term_width = 110, after_long_help = EXIT_CODES)]
 pub struct Cli {
     /// Format of progress messages on stderr
-    #[arg(long, global = true, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Auto,
+        help_heading = "Global options"
+    )]
     pub log: LogFormat,
     #[command(subcommand)]
     pub command: Command,
@@ -69,5 +76,18 @@ mod tests {
     #[test]
     fn definition_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_has_help() {
+        let mut program = Cli::command();
+        program.build();
+        for command in std::iter::once(&program).chain(program.get_subcommands()) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some_and(|help| !help.to_string().is_empty()), "{name} {}", arg.get_id());
+            }
+        }
     }
 }

@@ -6,8 +6,8 @@ use std::sync::atomic::AtomicBool;
 use dualenc_train::StopFlag;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Sets the returned flag at the first signal, so that the command can save and stop; the second one of its kind ends the
-/// process at once.
+/// Sets the returned flag at the first signal, so that the command can save and stop; the second one of its kind
+/// ends the process at once.
 pub fn stop_flag() -> anyhow::Result<StopFlag> {
     let stop = StopFlag::default();
     for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {

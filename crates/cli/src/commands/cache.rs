@@ -12,8 +12,8 @@ use crate::signals;
 
 /// Compute and cache the features of the locked towers before training
 ///
-/// Covers the training data and all evaluations. Features that are cached already are not computed again, and
-/// interrupting the command loses nothing.
+/// Covers the training data and all evaluations, and skips features that are cached already. If interrupted, run the
+/// command again to continue.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

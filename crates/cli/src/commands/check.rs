@@ -11,7 +11,7 @@ use crate::report::progress::Reporter;
 
 /// Validate a config, its towers and its data without training
 ///
-/// Prints what training would use, and every problem found. Writes nothing.
+/// Prints what training would use, and every problem found.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

@@ -15,8 +15,8 @@ const BATCH_SIZE: usize = 64;
 
 /// Write the embeddings of images and texts to a safetensors file
 ///
-/// The file holds `image_embeds` [images, dim], in the order of the sorted paths, and `text_embeds` [texts, dim], in the
-/// order of the lines; both are L2-normalised. The metadata entry `image_paths` is a JSON list of paths.
+/// The file holds `image_embeds` [images, dim], in the order of the sorted paths, and `text_embeds` [texts, dim],
+/// in the order of the lines; both are L2-normalised. The metadata entry `image_paths` is a JSON list of paths.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

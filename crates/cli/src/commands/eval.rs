@@ -14,6 +14,9 @@ use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::{metrics, results};
 
+const WITH_CONFIG: &str = "With --config";
+const WITH_MODEL: &str = "With --model";
+
 /// Images or texts per forward pass if no config says otherwise.
 const BATCH_SIZE: usize = 64;
 
@@ -33,10 +36,16 @@ pub struct EvalArgs {
     /// Override a config key (repeatable); an empty value removes the key
     ///
     /// Example: --set run.dir=runs/other
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config")]
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config", help_heading = WITH_CONFIG)]
     pub overrides: Vec<String>,
-    /// With --config: evaluate this checkpoint, run or whole model instead
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "config")]
+    /// Evaluate this checkpoint, run or whole model instead of the newest checkpoint in `run.dir`
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        requires = "config",
+        help_heading = WITH_CONFIG
+    )]
     pub checkpoint: Option<PathBuf>,
     /// Load the model from this directory
     ///
@@ -47,33 +56,40 @@ pub struct EvalArgs {
     /// Use the best checkpoint of a run, by its `checkpoint.best`, instead of the newest
     #[arg(long)]
     pub best: bool,
-    /// With --model: what to measure
-    #[arg(long, value_enum, requires = "model")]
+    /// What to measure
+    #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
     pub task: Option<EvalTask>,
     /// Zero-shot: folder with one folder of images per class
     #[arg(
         long,
         value_name = "FOLDER",
         value_hint = ValueHint::DirPath,
-        required_if_eq("task", "zero-shot")
+        required_if_eq("task", "zero-shot"),
+        help_heading = WITH_MODEL
     )]
     pub images: Option<PathBuf>,
     /// Zero-shot: file of class names, one per line, in the sorted order of the folders [default: folder names]
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub classnames: Option<PathBuf>,
     /// Zero-shot: file of prompt templates, one per line, with `{c}` in place of the class name
-    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
     /// Retrieval and loss: csv, tsv or jsonl file of images and captions
     #[arg(
         long,
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
-        required_if_eq_any([("task", "retrieval"), ("task", "loss")])
+        required_if_eq_any([("task", "retrieval"), ("task", "loss")]),
+        help_heading = WITH_MODEL
     )]
     pub data: Option<PathBuf>,
-    /// Loss: number of pairs that are contrasted with each other, at least 2 [default: POOL]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    /// Loss: number of pairs that are contrasted with each other, at least 2 [default: 256]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(2..),
+        help_heading = WITH_MODEL
+    )]
     pub pool_size: Option<u32>,
     /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -153,8 +169,8 @@ pub fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
     Ok(Evaluation::open_all(config)?)
 }
 
-/// Runs evaluations, with features from the cache of `config` if there is one. Features are stored by tower, so the cache
-/// serves any model.
+/// Runs evaluations, with features from the cache of `config` if there is one. Features are stored by tower, so the
+/// cache serves any model.
 fn evaluate(
     evaluations: &[Evaluation],
     loaded: &Assembly,

@@ -14,7 +14,8 @@ use crate::report::results;
 
 /// Describe a tower, a model, a run or a checkpoint
 ///
-/// Prints shapes, parameters, weights, image processing and tokenizer, and whether the towers can be locked and exported.
+/// Prints shapes, parameters, weights, image processing and tokenizer, and whether the towers can be locked and
+/// exported.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -16,8 +16,8 @@ use crate::report::{metrics, results};
 
 /// Interpolate a trained model with its starting point (WiSE-FT)
 ///
-/// Evaluates the weights `(1 - alpha) * base + alpha * model` at each alpha, or writes the model at one alpha (`--out`).
-/// See arXiv:2109.01903.
+/// Evaluates the weights `(1 - alpha) * base + alpha * model` at each alpha, or writes the model at one alpha
+/// (`--out`). See arXiv:2109.01903.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -32,7 +32,7 @@ pub struct InterpolateArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub base: Option<PathBuf>,
     /// Weight of the model, from 0 (the base) to 1 (the model); several are separated by commas
-    #[arg(long, value_name = "ALPHA", value_delimiter = ',', required = true, value_parser = parse_alpha)]
+    #[arg(long, value_name = "ALPHA[,...]", value_delimiter = ',', required = true, value_parser = parse_alpha)]
     pub alpha: Vec<f64>,
     /// Run every `[eval.NAME]` of this config [default: those of the model's run]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "out")]

@@ -12,7 +12,8 @@ use dualenc_train::config::{ConfigError, Problem};
 /// Separates the message of an error from its advice.
 const ADVICE_SEPARATOR: &str = "\nhelp: ";
 
-/// Renders an error and its causes. If the chain contains a [`ConfigError`], renders the problems of the config instead.
+/// Renders an error and its causes. If the chain contains a [`ConfigError`], renders the problems of the config
+/// instead.
 pub fn render(error: &(dyn Error + 'static), color: bool) -> String {
     match chain(error).find_map(|error| error.downcast_ref::<ConfigError>()) {
         Some(ConfigError::Invalid { path, problems }) => {

@@ -13,7 +13,13 @@ pub fn write(event: &Event<'_>) {
         Event::Note(text) => tracing::info!(kind = "note", text),
         Event::Warning(text) => tracing::warn!(kind = "warning", text),
         Event::Audit { part, audit } => {
-            tracing::info!(kind = "audit", part, loaded = audit.loaded, missing = ?audit.missing, unused = ?audit.unused);
+            tracing::info!(
+                kind = "audit",
+                part,
+                loaded = audit.loaded,
+                missing = ?audit.missing,
+                unused = ?audit.unused
+            );
         }
         Event::Groups(groups) => {
             for group in *groups {

@@ -31,8 +31,8 @@ const MAX_SKIPPED: usize = 20;
 /// Weight of the newest step in the moving averages of speed and waiting time.
 const SMOOTHING: f64 = 0.1;
 
-/// Fraction of the time spent waiting for images above which it is reported. Loader and model share the same cores, so a
-/// little waiting is normal.
+/// Fraction of the time spent waiting for images above which it is reported. Loader and model share the same cores,
+/// so a little waiting is normal.
 const MAX_LOADER_WAIT: f64 = 0.1;
 
 /// Maximum number of parameter names in a message.

@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
-/// Prints the result with `print`. `json` is the argument of `--json`: a file that receives `value` too, or `-` to print
-/// `value` instead.
+/// Prints the result with `print`. `json` is the argument of `--json`: a file that receives `value` too, or `-` to
+/// print `value` instead.
 pub fn write(
     json: Option<&Path>,
     value: impl FnOnce() -> Value,
