@@ -24,7 +24,8 @@ fn help_explains_every_option() {
         // Long help puts the text of an option on the line below its name.
         let options = lines.windows(2).filter(|pair| {
             let name = pair[0].trim_start();
-            pair[0].starts_with("  ") && (name.starts_with("--") || name.starts_with("-h") || name.starts_with('<'))
+            let indent = pair[0].len() - name.len();
+            (1..10).contains(&indent) && (name.starts_with('-') || name.starts_with('<')) && !name.starts_with("- ")
         });
         for option in options {
             let text = option[1].trim_start();

@@ -50,7 +50,7 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             Ok(Ending::Done)
         }
         Outcome::Stopped { step, signal } => {
-            reporter.on(Event::Note(format!("stopped by a signal after step {step}; use `--resume` to continue")));
+            reporter.on(Event::Note(format!("stopped by a signal after step {step}; `--resume` goes on from there")));
             Ok(Ending::Stopped(signal))
         }
     }

@@ -39,7 +39,7 @@ pub fn has_kernel(x: &Tensor<2>) -> bool {
 ///
 /// # Panics
 ///
-/// If `sequences.heads` is 0 or does not divide the width, or if a sequence is empty.
+/// If the columns are not three times a width that `sequences.heads` divides, or if a sequence is empty.
 pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
     #[cfg(feature = "flex")]
     if crate::cpu::autograd::supports_fused(qkv) {
@@ -89,6 +89,9 @@ mod fused {
         if sequences.lengths.iter().sum::<usize>() != rows {
             return None;
         }
+        assert!(triple.is_multiple_of(3), "{triple} columns are not query, key and value");
+        let heads = sequences.heads;
+        assert!(heads > 0 && width.is_multiple_of(heads), "{heads} heads do not divide a width of {width}");
         let forward = |[qkv]: &[Values; 1], _| {
             let groups = Groups::new(sequences);
             let [values, log_sums] = par_groups(&groups.ends, [width, sequences.heads], |first, [out, log_sums]| {

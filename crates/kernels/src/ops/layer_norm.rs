@@ -40,6 +40,8 @@ mod fused {
 
     pub fn layer_norm(x: &Tensor<2>, weight: &Tensor<1>, bias: Option<&Tensor<1>>, epsilon: f32) -> Option<Tensor<2>> {
         let [rows, width] = x.dims();
+        assert_eq!(weight.dims(), [width], "length of the weight of a layer norm");
+        assert!(bias.is_none_or(|bias| bias.dims() == [width]), "length of the bias of a layer norm");
         let biased = bias.is_some();
         let inputs = [Input::new(x.clone())?, Input::new(weight.clone())?, Input::optional(bias)?];
         let forward = |[x, weight, bias]: &[Values; 3], _| {

@@ -60,10 +60,13 @@ pub(crate) mod fused {
         weights: &[&Tensor<2>; N],
         biases: &[Option<&Tensor<1>>; N],
     ) -> Option<Tensor<2>> {
-        let [rows, _] = x.dims();
+        let [rows, width] = x.dims();
         let [input, output] = weights[0].dims();
+        assert_eq!(width, input, "columns of the input of a linear layer");
+        assert_bias_shapes(biases, output);
         let mut inputs = vec![Input::new(x.clone())?];
         for weight in weights {
+            assert_eq!(weight.dims(), [input, output], "shape of the weight of a linear layer");
             inputs.push(Input::new((*weight).clone())?);
         }
         for bias in biases {
@@ -75,6 +78,13 @@ pub(crate) mod fused {
             1 => run::<3>(inputs.try_into().ok()?, &with_bias, rows, input, output),
             3 => run::<7>(inputs.try_into().ok()?, &with_bias, rows, input, output),
             _ => None,
+        }
+    }
+
+    /// Panics unless each bias is `[output]`.
+    pub fn assert_bias_shapes(biases: &[Option<&Tensor<1>>], output: usize) {
+        for bias in biases.iter().flatten() {
+            assert_eq!(bias.dims(), [output], "length of the bias of a linear layer");
         }
     }
 

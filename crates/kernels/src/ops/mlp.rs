@@ -35,7 +35,7 @@ mod fused {
     use crate::cpu::gemm::{Matrix, matmul};
     use crate::cpu::uninit::{Scratch, Uninit, par_groups, par_rows};
     use crate::ops::activation::Activation;
-    use crate::ops::linear::fused::{affine, column_sums, weight_gradient};
+    use crate::ops::linear::fused::{affine, assert_bias_shapes, column_sums, weight_gradient};
 
     pub fn mlp(x: &Tensor<2>, up: &LinearWeights, activation: Activation, down: &LinearWeights) -> Option<Tensor<2>> {
         let inputs = [
@@ -54,6 +54,10 @@ mod fused {
             down_has_bias: down.1.is_some(),
             activation,
         };
+        assert_eq!(x.dims()[1], shape.input, "columns of the input of an MLP");
+        assert_eq!(down.0.dims()[0], shape.hidden, "inner width of an MLP");
+        assert_bias_shapes(&[up.1.as_ref()], shape.hidden);
+        assert_bias_shapes(&[down.1.as_ref()], shape.output);
         Some(custom_op(inputs, move |values, tracked| shape.forward(values, tracked), backward))
     }
 

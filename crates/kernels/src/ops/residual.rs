@@ -97,6 +97,8 @@ mod fused {
             return None;
         }
         let shape @ [rows, width] = x.dims();
+        assert_eq!(branch.dims(), shape, "shape of a residual branch");
+        assert!(scale.is_none_or(|scale| scale.dims() == [width]), "length of the scale of a residual branch");
         let scaled = scale.is_some();
         let inputs = [Input::new(x.clone())?, Input::new(branch.clone())?, Input::optional(scale)?];
         let forward = move |[x, branch, scale]: &[Values; 3], _| {
