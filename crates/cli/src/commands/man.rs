@@ -1,7 +1,7 @@
 //! `dualenc man`.
 
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -25,22 +25,22 @@ pub struct ManArgs {
 }
 
 /// `program` is the whole command line.
-pub fn run(args: ManArgs, mut program: clap::Command) -> anyhow::Result<Ending> {
+pub fn run(args: ManArgs, program: clap::Command) -> anyhow::Result<Ending> {
+    // `dualenc help` has no page of its own.
+    let mut program = program.disable_help_subcommand(true);
     // Adds the global options to every command.
     program.build();
     let Some(dir) = args.out else {
-        let mut page = Vec::new();
-        Man::new(program).render(&mut page)?;
-        std::io::stdout().write_all(&page)?;
+        io::stdout().write_all(&render(Man::new(program))?)?;
         return Ok(Ending::Done);
     };
     fs::create_dir_all(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
-    let commands: Vec<_> = program.get_subcommands().filter(|command| command.get_name() != "help").cloned().collect();
+    let commands: Vec<_> = program.get_subcommands().cloned().collect();
     let count = commands.len() + 1;
     for command in std::iter::once(program).chain(commands) {
         write_page(command, &dir)?;
     }
-    writeln!(std::io::stdout().lock(), "wrote {count} pages to {}", dir.display())?;
+    writeln!(io::stdout().lock(), "wrote {count} pages to {}", dir.display())?;
     Ok(Ending::Done)
 }
 
@@ -48,7 +48,11 @@ pub fn run(args: ManArgs, mut program: clap::Command) -> anyhow::Result<Ending> 
 fn write_page(command: clap::Command, dir: &Path) -> anyhow::Result<()> {
     let man = Man::new(command);
     let path = dir.join(man.get_filename());
+    fs::write(&path, render(man)?).with_context(|| format!("cannot write `{}`", path.display()))
+}
+
+fn render(man: Man) -> io::Result<Vec<u8>> {
     let mut page = Vec::new();
-    man.render(&mut page)?;
-    fs::write(&path, page).with_context(|| format!("cannot write `{}`", path.display()))
+    man.source(concat!("dualenc ", env!("CARGO_PKG_VERSION"))).render(&mut page)?;
+    Ok(page)
 }

@@ -2,7 +2,7 @@
 
 use dualenc_train::Event;
 
-/// Installs the subscriber that [`write`] goes to.
+/// Installs the subscriber that prints what [`write()`] emits.
 pub fn init() {
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).with_target(false).init();
 }

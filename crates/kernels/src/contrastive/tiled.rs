@@ -32,13 +32,9 @@ pub fn tiled_pair_loss(
         tracked: image_embeds.is_autodiff() || text_embeds.is_autodiff() || logit_scale.is_autodiff(),
     };
     let outcome = match loss {
-        PairLoss::Softmax { targets, masked } => {
-            let curved = pass.softmax(masked);
-            pass.with_targets(curved, targets)
-        }
+        PairLoss::Softmax { targets, masked } => pass.with_targets(pass.softmax(masked), targets),
         PairLoss::Sigmoid { positives, masked } => {
-            // log sigmoid(z) = log sigmoid(-z) + z: the losses of a pair that matches and one that does not differ by
-            // z.
+            // log sigmoid(z) = log sigmoid(-z) + z: a match lowers the loss of a pair by its logit z.
             let share = (batch as f32).recip();
             let pairs = (0..batch).map(|pair| (pair, pair)).chain(positives.iter().copied());
             let targets: Vec<_> = pairs.map(|(row, column)| (row, column, share)).collect();
