@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod cache;
+mod cli_help;
 mod evaluate;
 mod families;
 mod faults;

@@ -1,71 +1,41 @@
-//! `dualenc`: parse, run, exit code. Only this crate prints and exits.
+//! The `dualenc` program: parses the command line, runs one command, and turns its result into an exit code.
+//!
+//! Results go to stdout, everything else to stderr. Only this crate prints and exits.
+//!
+//! - `cli`: the command line as a whole, and which command runs.
+//! - `args`: options that several commands share.
+//! - `commands`: one file per command, with its options.
+//! - `report`: progress, metrics and errors for people and for machines.
+//! - `exit`: exit codes.
+//! - `signals`: SIGINT and SIGTERM.
 
 mod args;
+mod cli;
 mod commands;
-mod diagnostics;
-mod figures;
-mod inspection;
-mod interpolation;
-mod progress;
+mod exit;
+mod report;
+mod signals;
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use dualenc_train::{Fault, TrainError};
 
-use crate::args::{Arguments, Command};
-use crate::progress::Reporter;
-
-/// The run failed.
-const FAILED: u8 = 1;
-/// Bad usage, config or data; clap exits with the same.
-const BAD_INPUT: u8 = 2;
-/// Loss or gradient not finite.
-const NOT_FINITE: u8 = 3;
-/// Added to a signal's number.
-const SIGNALLED: u8 = 128;
+use crate::cli::Cli;
+use crate::report::errors;
+use crate::report::progress::Reporter;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    let mut reporter = Reporter::new(arguments.log);
-    let result = match arguments.command {
-        Command::Train(command) => commands::train(command, &mut reporter),
-        Command::Eval(command) => commands::eval(command, &mut reporter),
-        Command::Embed(command) => commands::embed(command, &mut reporter),
-        Command::Interpolate(command) => interpolation::interpolate(command, &mut reporter),
-        Command::Export(command) => commands::export(command, &mut reporter),
-        Command::Inspect(command) => commands::inspect(command, &mut reporter),
-        Command::Cache(command) => commands::cache(command, &mut reporter),
-        Command::Check(command) => commands::check(command, &mut reporter),
-    };
+    let cli = Cli::parse();
+    let mut reporter = Reporter::new(cli.log);
+    let result = cli.command.run(&mut reporter);
     reporter.finish();
-    match result {
-        Ok(None) => ExitCode::SUCCESS,
-        Ok(Some(signal)) => ExitCode::from(SIGNALLED + signal),
-        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            let text = diagnostics::render(error.as_ref(), std::io::stderr().is_terminal());
-            // Nothing is left to be done if stderr is closed too.
-            let _ = writeln!(std::io::stderr(), "{text}");
-            ExitCode::from(exit_code(&error))
-        }
+    if let Err(error) = &result
+        && !exit::is_closed_pipe(error)
+    {
+        let text = errors::render(error.as_ref(), std::io::stderr().is_terminal());
+        // Nothing is left to do if stderr is closed too.
+        let _ = writeln!(std::io::stderr(), "{text}");
     }
-}
-
-/// The exit code of a failed command.
-fn exit_code(error: &anyhow::Error) -> u8 {
-    match error.downcast_ref::<TrainError>().map(TrainError::fault) {
-        Some(Fault::NotFinite) => NOT_FINITE,
-        Some(Fault::Run) => FAILED,
-        Some(Fault::Input) => BAD_INPUT,
-        None if error.is::<dualenc_train::config::ConfigError>() => BAD_INPUT,
-        None => FAILED,
-    }
-}
-
-/// Whoever read the results has gone: that is no failure.
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let broken = |error: &std::io::Error| error.kind() == std::io::ErrorKind::BrokenPipe;
-    error.downcast_ref::<std::io::Error>().is_some_and(broken)
+    exit::code(&result).into()
 }

@@ -1,39 +1,32 @@
-//! Operations that Burn's CPU backend loses time in, fused, vectorised and run on all cores, with their gradients; each
-//! falls back to the same formula in Burn's own operations on every other backend.
+//! Operations in which Burn's CPU backend (Flex) loses time: fused, vectorised and parallel, with gradients. On every
+//! other backend each operation runs as the same formula in Burn's own operations.
 //!
-//! They join the graph through Burn's backend extension (`record.rs`): Flex values in, a Flex value out, and a function
-//! from the gradient of the output to those of the inputs. Results do not depend on the number of threads: work is cut into
-//! pieces whose size is fixed.
+//! Results do not depend on the number of threads: the size of a task is fixed, and partial sums are added in a fixed
+//! order.
 //!
-//! `[rows, width]` are the tokens of all sequences, one after the other.
+//! - `ops`: the operations of a transformer.
+//! - `contrastive`: the losses of a batch of image-text pairs.
+//! - `cpu`: what the fused forms are built from.
+//!
+//! In shapes, `rows` are the tokens of all sequences of a batch, one after the other.
 
-mod activation;
-mod attention;
-#[cfg(feature = "flex")]
-mod buffer;
 mod contrastive;
-mod dropout;
-mod embedding;
-mod linear;
-mod memory;
-mod mlp;
-mod norm;
-#[cfg(feature = "flex")]
-mod product;
-#[cfg(feature = "flex")]
-mod record;
-#[cfg(feature = "flex")]
-mod simd;
+mod cpu;
+mod ops;
 
-pub use activation::Activation;
-pub use attention::{Sequences, attention, has_kernel};
-pub use contrastive::{PairLoss, pair_loss, tiled_pair_loss};
-pub use dropout::{DropoutMask, residual};
-pub use embedding::embedding;
-pub use linear::{linear, linear3};
-pub use memory::keep_freed_memory;
-pub use mlp::{LinearWeights, mlp};
-pub use norm::layer_norm;
+pub use contrastive::objective::PairLoss;
+pub use contrastive::pair_loss;
+pub use contrastive::tiled::tiled_pair_loss;
+pub use cpu::chunks::CHUNK;
+pub use cpu::malloc::keep_freed_memory;
+pub use ops::activation::Activation;
+pub use ops::attention::{Sequences, attention, has_kernel};
+pub use ops::dropout::DropoutMask;
+pub use ops::embedding::embedding;
+pub use ops::layer_norm::layer_norm;
+pub use ops::linear::{linear, linear3};
+pub use ops::mlp::{LinearWeights, mlp};
+pub use ops::residual::residual;
 
 #[cfg(test)]
 #[cfg(feature = "flex")]

@@ -1,14 +1,14 @@
-//! Every operation against the same formula in Burn's own operations: values and all gradients.
+//! Compares every fused operation with the same formula in Burn's own operations: values and all gradients.
 
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData, module};
 
 use super::*;
 
-/// What f32 sums of this size leave: relative to the largest value.
+/// Relative to the largest value; the rounding error of `f32` sums of this size.
 const TOLERANCE: f32 = 2e-5;
 
-/// Numbers in about -1..1 that look random, another stream a `seed`.
+/// Pseudo-random numbers of about -1.5..1.5, a different sequence per `seed`.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let fraction = |n: usize| (((n as u64 + 1) * (seed * 2 + 7919)) as f64 * 0.618_033_988_749).fract();
     (0..count).map(|n| (4.0 * fraction(n) - 2.0 + (n as f64 * 12.9898).sin()) as f32 * 0.5).collect()
@@ -29,13 +29,16 @@ fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(1.0f32, |most, value| most.max(value.abs()));
-    for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() <= TOLERANCE * scale, "{what}[{place}]: {found} instead of {expected}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= TOLERANCE * scale, "{what}[{index}]: {found}, expected {expected}");
     }
 }
 
-/// Inputs of both ways to compute, the same numbers in separate graphs.
-struct Inputs(Vec<Tensor<2>>, Vec<Option<Tensor<1>>>);
+/// The inputs of an operation, `m` the matrices and `v` the vectors.
+struct Inputs {
+    m: Vec<Tensor<2>>,
+    v: Vec<Option<Tensor<1>>>,
+}
 
 /// Compares outputs and gradients of `fused` and `plain`. `matrices` and `vectors` are the shapes of the inputs.
 fn compare(
@@ -48,7 +51,7 @@ fn compare(
     let inputs = |make: &dyn Fn(u64, [usize; 2]) -> Tensor<2>, vector: &dyn Fn(u64, [usize; 1]) -> Tensor<1>| {
         let matrices = matrices.iter().enumerate().map(|(n, shape)| make(n as u64, *shape)).collect();
         let vectors = vectors.iter().enumerate().map(|(n, len)| len.map(|len| vector(90 + n as u64, [len]))).collect();
-        Inputs(matrices, vectors)
+        Inputs { m: matrices, v: vectors }
     };
     let untracked = inputs(&constant, &constant);
     assert_close(what, &values(fused(&untracked)), &values(plain(&untracked)));
@@ -58,8 +61,8 @@ fn compare(
         let output = run(&inputs);
         let weights = constant(77, output.dims());
         let mut gradients = (output.clone() * weights).sum().backward();
-        let of_matrices = inputs.0.iter().map(|x| values(x.grad_remove(&mut gradients).unwrap())).collect::<Vec<_>>();
-        let vectors = inputs.1.iter().flatten();
+        let of_matrices = inputs.m.iter().map(|x| values(x.grad_remove(&mut gradients).unwrap())).collect::<Vec<_>>();
+        let vectors = inputs.v.iter().flatten();
         let of_vectors = vectors.map(|x| values(x.grad_remove(&mut gradients).unwrap())).collect::<Vec<_>>();
         (values(output), of_matrices, of_vectors)
     });
@@ -74,27 +77,27 @@ fn compare(
 }
 
 #[test]
-fn linear_equals_its_plain_form() {
+fn linear_matches_plain() {
     for (rows, input, output) in [(1, 3, 5), (128, 96, 70), (301, 200, 33)] {
         for bias in [Some(output), None] {
             compare(
                 &format!("linear {rows}x{input}x{output}"),
                 &[[rows, input], [input, output]],
                 &[bias],
-                |Inputs(m, v)| linear(m[0].clone(), m[1].clone(), v[0].clone()),
-                |Inputs(m, v)| module::linear(m[0].clone(), m[1].clone(), v[0].clone()),
+                |Inputs { m, v }| linear(m[0].clone(), m[1].clone(), v[0].clone()),
+                |Inputs { m, v }| module::linear(m[0].clone(), m[1].clone(), v[0].clone()),
             );
         }
     }
 }
 
 #[test]
-fn three_linears_equal_one_after_the_other() {
+fn linear3_matches_plain() {
     for biases in [[Some(24); 3], [Some(24), None, Some(24)], [None; 3]] {
-        let three = |Inputs(m, v): &Inputs| {
+        let three = |Inputs { m, v }: &Inputs| {
             linear3(m[0].clone(), [1, 2, 3].map(|n| m[n].clone()), [0, 1, 2].map(|n| v[n].clone()))
         };
-        let plain = |Inputs(m, v): &Inputs| {
+        let plain = |Inputs { m, v }: &Inputs| {
             let each = (0..3).map(|n| module::linear(m[0].clone(), m[n + 1].clone(), v[n].clone()));
             Tensor::cat(each.collect(), 1)
         };
@@ -103,7 +106,7 @@ fn three_linears_equal_one_after_the_other() {
 }
 
 #[test]
-fn mlp_equals_its_plain_form_with_every_activation() {
+fn mlp_and_activations_match_plain() {
     use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
     for activation in [Gelu, GeluTanh, QuickGelu, Relu, Silu] {
         for biased in [true, false] {
@@ -111,10 +114,10 @@ fn mlp_equals_its_plain_form_with_every_activation() {
                 &format!("mlp {activation:?}"),
                 &[[150, 20], [20, 48], [48, 12]],
                 &[biased.then_some(48), biased.then_some(12)],
-                |Inputs(m, v)| {
+                |Inputs { m, v }| {
                     mlp(m[0].clone(), (m[1].clone(), v[0].clone()), activation, (m[2].clone(), v[1].clone()))
                 },
-                |Inputs(m, v)| {
+                |Inputs { m, v }| {
                     let middle = activation.plain(module::linear(m[0].clone(), m[1].clone(), v[0].clone()));
                     module::linear(middle, m[2].clone(), v[1].clone())
                 },
@@ -124,37 +127,37 @@ fn mlp_equals_its_plain_form_with_every_activation() {
             &format!("{activation:?}"),
             &[[151, 63]],
             &[],
-            |Inputs(m, _)| activation.forward(m[0].clone() * 3.0),
-            |Inputs(m, _)| activation.plain(m[0].clone() * 3.0),
+            |Inputs { m, .. }| activation.forward(m[0].clone() * 3.0),
+            |Inputs { m, .. }| activation.plain(m[0].clone() * 3.0),
         );
     }
 }
 
 #[test]
-fn layer_norm_equals_its_plain_form() {
+fn layer_norm_matches_plain() {
     for (rows, width) in [(1, 7), (130, 48), (300, 65)] {
         for bias in [Some(width), None] {
             compare(
                 &format!("layer norm {rows}x{width}"),
                 &[[rows, width]],
                 &[Some(width), bias],
-                |Inputs(m, v)| layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
-                |Inputs(m, v)| module::layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
+                |Inputs { m, v }| layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
+                |Inputs { m, v }| module::layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
             );
         }
     }
 }
 
 #[test]
-fn residuals_equal_their_plain_form() {
+fn residual_and_dropout_match_plain() {
     for mask in [None, Some(DropoutMask::new(5, 0.3))] {
         for scale in [None, Some(40)] {
             compare(
                 "residual",
                 &[[150, 40]; 2],
                 &[scale],
-                |Inputs(m, v)| residual(m[0].clone(), m[1].clone(), v[0].clone(), mask),
-                |Inputs(m, v)| {
+                |Inputs { m, v }| residual(m[0].clone(), m[1].clone(), v[0].clone(), mask),
+                |Inputs { m, v }| {
                     let branch = mask.map_or(m[1].clone(), |mask| mask.plain(m[1].clone()));
                     m[0].clone() + v[0].clone().map_or(branch.clone(), |scale| branch * scale.unsqueeze())
                 },
@@ -166,26 +169,26 @@ fn residuals_equal_their_plain_form() {
         "dropout",
         &[[33, 21]],
         &[],
-        |Inputs(m, _)| mask.apply(m[0].clone()),
-        |Inputs(m, _)| mask.plain(m[0].clone()),
+        |Inputs { m, .. }| mask.apply(m[0].clone()),
+        |Inputs { m, .. }| mask.plain(m[0].clone()),
     );
 }
 
 #[test]
-fn embeddings_equal_selected_rows_and_sum_the_gradients_of_equal_ones() {
+fn embedding_sums_gradients_of_repeats() {
     let indices = vec![3, 0, 3, 6, 2, 3];
     let plain_indices = Tensor::from_data([3, 0, 3, 6, 2, 3], &Device::flex());
     compare(
         "embedding",
         &[[7, 5]],
         &[],
-        |Inputs(m, _)| embedding(m[0].clone(), indices.clone()),
-        |Inputs(m, _)| m[0].clone().select(0, plain_indices.clone()),
+        |Inputs { m, .. }| embedding(m[0].clone(), indices.clone()),
+        |Inputs { m, .. }| m[0].clone().select(0, plain_indices.clone()),
     );
 }
 
 #[test]
-fn attention_equals_the_formula_on_each_sequence() {
+fn attention_matches_formula() {
     for lengths in [vec![5, 5, 5], vec![1, 130, 7, 16, 33], vec![2; 90]] {
         for causal in [false, true] {
             for dropout in [None, Some(DropoutMask::new(11, 0.25))] {
@@ -196,16 +199,16 @@ fn attention_equals_the_formula_on_each_sequence() {
                     &format!("attention {lengths:?} causal {causal} dropout {}", dropout.is_some()),
                     &[[rows, 3 * heads * dim]],
                     &[],
-                    |Inputs(m, _)| attention(&m[0], &sequences).unwrap(),
-                    |Inputs(m, _)| written_out(m[0].clone(), &sequences, dim),
+                    |Inputs { m, .. }| attention(&m[0], &sequences).unwrap(),
+                    |Inputs { m, .. }| attention_by_formula(m[0].clone(), &sequences, dim),
                 );
             }
         }
     }
 }
 
-/// Softmax attention, sequence by sequence and head by head.
-fn written_out(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Tensor<2> {
+/// Softmax attention by its formula, sequence by sequence and head by head.
+fn attention_by_formula(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Tensor<2> {
     let (heads, longest) = (sequences.heads, *sequences.lengths.iter().max().unwrap());
     let width = heads * dim;
     let factors = sequences.dropout.map(|mask| mask.factors(sequences.lengths.len() * heads * longest * longest));
@@ -235,10 +238,10 @@ fn written_out(qkv: Tensor<2>, sequences: &Sequences, dim: usize) -> Tensor<2> {
 }
 
 #[test]
-fn losses_do_not_depend_on_how_many_tiles_the_logits_are_cut_into_nor_on_the_kernel() {
+fn loss_is_independent_of_tiling() {
     use crate::contrastive::fused::pair_loss;
     let batch = 70;
-    // The last target is among those that are left out of the sums.
+    // The last target is masked too.
     let targets = (0..batch).map(|n| (n, n, 1.0 / batch as f32)).chain([(batch - 4, batch - 1, -0.01)]);
     let mut targets: Vec<_> = targets.collect();
     targets.sort_unstable_by_key(|&(row, column, _)| (row, column));
@@ -252,9 +255,10 @@ fn losses_do_not_depend_on_how_many_tiles_the_logits_are_cut_into_nor_on_the_ker
             let (image, text, scale, bias) = (leaf(1, [batch, 20]), leaf(2, [batch, 20]), leaf(3, [1]), leaf(4, [1]));
             let (embeds, has_bias) = ((&image, &text), matches!(loss, PairLoss::Sigmoid { .. }));
             let biased = Some(&bias).filter(|_| has_bias);
-            let loss = match fused {
-                true => pair_loss(embeds, &scale, biased, &loss, tile_logits).unwrap(),
-                false => tiled_pair_loss(embeds, &scale, biased, &loss, tile_logits),
+            let loss = if fused {
+                pair_loss(embeds, &scale, biased, &loss, tile_logits).unwrap()
+            } else {
+                tiled_pair_loss(embeds, &scale, biased, &loss, tile_logits)
             };
             let mut gradients = loss.backward();
             let mut all = values(loss);
@@ -267,16 +271,16 @@ fn losses_do_not_depend_on_how_many_tiles_the_logits_are_cut_into_nor_on_the_ker
         };
         let whole = run(true, usize::MAX);
         for rows in [1, 7, 64] {
-            assert_close(&format!("{rows} rows a block"), &run(true, rows * batch), &whole);
+            assert_close(&format!("fused, {rows} rows per tile"), &run(true, rows * batch), &whole);
         }
         for rows in [1, 9, 33, batch] {
-            assert_close(&format!("{rows} rows a tile"), &run(false, rows * batch), &whole);
+            assert_close(&format!("plain, {rows} rows per tile"), &run(false, rows * batch), &whole);
         }
     }
 }
 
 #[test]
-fn a_constant_weight_under_a_tracked_input_gets_no_gradient_and_the_input_gets_its_own() {
+fn constant_weight_gets_no_gradient() {
     let (x, weight) = (leaf(1, [140, 12]), constant(2, [12, 6]));
     let mut gradients = linear(x.clone(), weight.clone(), None).sum().backward();
     let expected = leaf(1, [140, 12]);
@@ -289,7 +293,7 @@ fn a_constant_weight_under_a_tracked_input_gets_no_gradient_and_the_input_gets_i
 }
 
 #[test]
-fn results_do_not_depend_on_the_number_of_threads() {
+fn results_independent_of_threads() {
     let run = |threads: usize| {
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
             let (x, qkv, up, down) = (leaf(1, [700, 64]), leaf(5, [64, 192]), leaf(2, [64, 256]), leaf(3, [256, 64]));

@@ -1,14 +1,17 @@
-//! Both losses in Burn's own operations, for every device: no matrix larger than a tile, and nothing of the tiles in the graph.
-//! Their gradients are constants of it.
+//! Both losses in Burn's own operations, for every device: no matrix is larger than a tile, and no tile enters the
+//! autodiff graph. The gradients are computed beforehand and enter the graph as constants.
 
 use std::ops::Range;
 
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use super::PairLoss;
+use crate::contrastive::objective::PairLoss;
 
-/// [`pair_loss`](super::pair_loss) in Burn's own operations, in tiles of at most `tile_logits` logits or of one row.
+/// [`pair_loss`](crate::pair_loss) in Burn's own operations, whatever the device.
+///
+/// `image_embeds` and `text_embeds` are `[batch, dim]` and L2-normalised; `logit_scale` and `logit_bias` are `[1]`. A
+/// tile holds at most `tile_logits` logits, but at least one row.
 pub fn tiled_pair_loss(
     (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
     logit_scale: &Tensor<1>,
@@ -29,12 +32,9 @@ pub fn tiled_pair_loss(
         tracked: image_embeds.is_autodiff() || text_embeds.is_autodiff() || logit_scale.is_autodiff(),
     };
     let outcome = match loss {
-        PairLoss::Softmax { targets, masked } => {
-            let curved = pass.softmax(masked);
-            pass.with_targets(curved, targets)
-        }
+        PairLoss::Softmax { targets, masked } => pass.with_targets(pass.softmax(masked), targets),
         PairLoss::Sigmoid { positives, masked } => {
-            // log sigmoid(z) = log sigmoid(-z) + z: a pair that matches differs from one that does not by its logit.
+            // log sigmoid(z) = log sigmoid(-z) + z: a match lowers the loss of a pair by its logit z.
             let share = (batch as f32).recip();
             let pairs = (0..batch).map(|pair| (pair, pair)).chain(positives.iter().copied());
             let targets: Vec<_> = pairs.map(|(row, column)| (row, column, share)).collect();
@@ -42,71 +42,77 @@ pub fn tiled_pair_loss(
         }
     };
     let Some(Gradients { image, text, bias }) = outcome.gradients else { return outcome.loss };
-    // A logit less its bias is proportional to the scale, and linear in the embeddings.
-    let scale = (pass.image.clone() * image.clone()).sum();
-    let mut surrogate =
-        (image_embeds.clone() * image).sum() + (text_embeds.clone() * text).sum() + logit_scale.clone() * scale;
+    // The derivative by `logit_scale`: a logit without its bias is proportional to exp(logit_scale).
+    let scale_gradient = (pass.image.clone() * image.clone()).sum();
+    // Linear in every input, so its gradients are exactly the ones computed above; its value is subtracted again.
+    let mut surrogate = (image_embeds.clone() * image).sum()
+        + (text_embeds.clone() * text).sum()
+        + logit_scale.clone() * scale_gradient;
     if let Some((tracked, gradient)) = logit_bias.zip(bias) {
         surrogate = surrogate + tracked.clone() * gradient;
     }
-    // Its value is taken away again; its gradients stay.
     let value = surrogate.clone().without_autodiff();
     surrogate - value + outcome.loss
 }
 
-/// The loss, and its gradients where they are asked for. Those of the embeddings `[batch, dim]` come by the cosines until
-/// [`Pass::with_targets`] multiplies them by the scale.
+/// The loss and, if an input is tracked, its gradients.
 struct Outcome {
     loss: Tensor<1>,
     gradients: Option<Gradients>,
 }
 
+/// Gradients of the embeddings, `[batch, dim]`, with respect to cosine similarities until [`Pass::with_targets`]
+/// multiplies them by the scale; and of the bias, `[1]`.
 struct Gradients {
     image: Tensor<2>,
     text: Tensor<2>,
     bias: Option<Tensor<1>>,
 }
 
-/// Everything without gradients.
+/// The inputs, outside of the autodiff graph.
 struct Pass {
     image: Tensor<2>,
     text: Tensor<2>,
+    /// `exp(logit_scale)`.
     scale: Tensor<1>,
     bias: Option<Tensor<1>>,
     device: Device,
     batch: usize,
     tile_rows: usize,
+    /// Whether gradients are needed.
     tracked: bool,
 }
 
 impl Pass {
+    /// The rows of each tile.
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (batch, each) = (self.batch, self.tile_rows);
-        (0..batch.div_ceil(each)).map(move |tile| tile * each..batch.min((tile + 1) * each))
+        let (batch, size) = (self.batch, self.tile_rows);
+        (0..batch.div_ceil(size)).map(move |tile| tile * size..batch.min((tile + 1) * size))
     }
 
-    /// The logits `[rows, batch]` of some images, those of `masked` at minus infinity.
+    /// The logits of some rows, `[rows, batch]`; masked ones are minus infinity.
     fn logits(&self, rows: &Range<usize>, masked: &[(usize, usize)]) -> Tensor<2> {
         let images = self.image.clone().slice(rows.clone());
         let mut logits = images.matmul(self.text.clone().transpose()) * self.scale.clone().unsqueeze();
         if let Some(bias) = &self.bias {
             logits = logits + bias.clone().unsqueeze();
         }
-        let from = masked.partition_point(|pair| pair.0 < rows.start);
-        let masked = &masked[from..masked.partition_point(|pair| pair.0 < rows.end)];
+        let first = masked.partition_point(|&(row, _)| row < rows.start);
+        let end = masked.partition_point(|&(row, _)| row < rows.end);
+        let masked = &masked[first..end];
         if masked.is_empty() {
             return logits;
         }
-        let places = masked.iter().map(|&(row, column)| (row - rows.start) * self.batch + column);
+        let indices = masked.iter().map(|&(row, column)| (row - rows.start) * self.batch + column);
         let infinite = Tensor::full([masked.len()], f32::NEG_INFINITY, &self.device);
         let flat: Tensor<1> = logits.reshape([rows.len() * self.batch]);
-        flat.select_assign(0, self.indices(places), infinite, IndexingUpdateOp::Add).reshape([rows.len(), self.batch])
+        flat.select_assign(0, self.indices(indices), infinite, IndexingUpdateOp::Add).reshape([rows.len(), self.batch])
     }
 
-    /// (mean logsumexp of the rows + mean logsumexp of the columns) / 2.
+    /// (mean log-sum-exp of the rows + mean log-sum-exp of the columns) / 2, without the targets.
     fn softmax(&self, masked: &[(usize, usize)]) -> Outcome {
         let mut row_sums = Vec::new();
-        // Sums of exponentials of the columns so far, relative to their maxima.
+        // Running maxima of the columns, and sums of exponentials relative to them.
         let mut tops = Tensor::<2>::full([1, self.batch], f32::MIN, &self.device);
         let mut sums = Tensor::<2>::zeros([1, self.batch], &self.device);
         let mut whole = None;
@@ -117,7 +123,7 @@ impl Pass {
             let top = tops.clone().max_pair(logits.clone().max_dim(0));
             sums = sums * (tops - top.clone()).exp() + (logits.clone() - top.clone()).exp().sum_dim(0);
             tops = top;
-            // One tile serves the gradient too; of several, each is computed again.
+            // A single tile serves the gradient too; several are computed again.
             whole = (self.tracked && rows.len() == self.batch).then_some(logits);
         }
         let (row_sums, column_sums) = (Tensor::cat(row_sums, 0), sums.log() + tops);
@@ -133,7 +139,7 @@ impl Pass {
         Outcome { loss, gradients }
     }
 
-    /// - sum of log sigmoid(-logit) / batch: no pair matches.
+    /// -sum(log sigmoid(-logit)) / batch, as if no pair matched.
     fn sigmoid(&self, masked: &[(usize, usize)]) -> Outcome {
         let share = 1.0 / self.batch as f64;
         let mut loss = Tensor::zeros([1], &self.device);
@@ -146,18 +152,18 @@ impl Pass {
             bias = bias.clone() + slopes.clone().sum();
             slopes
         };
-        let gradients = match self.tracked {
-            true => Some(self.gradients(slopes)),
-            false => {
-                self.tiles().for_each(|rows| drop(slopes(&rows)));
-                None
-            }
+        let gradients = if self.tracked {
+            Some(self.gradients(slopes))
+        } else {
+            self.tiles().for_each(|rows| drop(slopes(&rows)));
+            None
         };
         let gradients = gradients.map(|gradients| Gradients { bias: self.bias.is_some().then_some(bias), ..gradients });
         Outcome { loss, gradients }
     }
 
-    /// From the derivatives of the logits of each tile to the gradients of the embeddings, by the cosines.
+    /// The gradients of the embeddings, from `slopes`, the derivatives of the loss by the logits of a tile, `[rows,
+    /// batch]`.
     fn gradients(&self, mut slopes: impl FnMut(&Range<usize>) -> Tensor<2>) -> Gradients {
         let mut image = Vec::new();
         let mut text = self.text.zeros_like();
@@ -169,24 +175,25 @@ impl Pass {
         Gradients { image: Tensor::cat(image, 0), text, bias: None }
     }
 
-    /// Takes the targets' multiples of their logits from the loss; at most a batch of them at once.
+    /// Subtracts the weighted logits of the targets (row, column, weight) from the loss, `batch` targets at a time, and
+    /// multiplies the gradients of the embeddings by the scale.
     fn with_targets(&self, Outcome { mut loss, mut gradients }: Outcome, targets: &[(usize, usize, f32)]) -> Outcome {
         for targets in targets.chunks(self.batch.max(1)) {
-            let factors: Vec<f32> = targets.iter().map(|target| target.2).collect();
-            let factors = Tensor::<2>::from_data(TensorData::new(factors, [targets.len(), 1]), &self.device);
-            let rows = self.indices(targets.iter().map(|target| target.0));
-            let columns = self.indices(targets.iter().map(|target| target.1));
-            let images = self.image.clone().select(0, rows.clone()) * factors.clone();
+            let weights: Vec<f32> = targets.iter().map(|&(.., weight)| weight).collect();
+            let weights = Tensor::<2>::from_data(TensorData::new(weights, [targets.len(), 1]), &self.device);
+            let rows = self.indices(targets.iter().map(|&(row, ..)| row));
+            let columns = self.indices(targets.iter().map(|&(_, column, _)| column));
+            let images = self.image.clone().select(0, rows.clone()) * weights.clone();
             let texts = self.text.clone().select(0, columns.clone());
             loss = loss - (images.clone() * texts.clone()).sum() * self.scale.clone();
             if let Some(bias) = &self.bias {
-                loss = loss - factors.clone().sum() * bias.clone();
+                loss = loss - weights.clone().sum() * bias.clone();
             }
             if let Some(Gradients { image, text, bias }) = &mut gradients {
                 let add = IndexingUpdateOp::Add;
-                *image = image.clone().select_assign(0, rows, (texts * factors.clone()).neg(), add);
+                *image = image.clone().select_assign(0, rows, (texts * weights.clone()).neg(), add);
                 *text = text.clone().select_assign(0, columns, images.neg(), add);
-                *bias = bias.take().map(|bias| bias - factors.sum());
+                *bias = bias.take().map(|bias| bias - weights.sum());
             }
         }
         let scaled = |gradient: Tensor<2>| gradient * self.scale.clone().unsqueeze();
@@ -198,9 +205,9 @@ impl Pass {
         Outcome { loss, gradients }
     }
 
-    fn indices(&self, places: impl Iterator<Item = usize>) -> Tensor<1, Int> {
-        let places: Vec<i64> = places.map(|place| place as i64).collect();
-        let count = places.len();
-        Tensor::from_data(TensorData::new(places, [count]), &self.device)
+    fn indices(&self, indices: impl Iterator<Item = usize>) -> Tensor<1, Int> {
+        let indices: Vec<i64> = indices.map(|index| index as i64).collect();
+        let count = indices.len();
+        Tensor::from_data(TensorData::new(indices, [count]), &self.device)
     }
 }

@@ -1,20 +1,54 @@
-//! What a directory holds, as an aligned report for a person.
+//! `dualenc inspect`.
 
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
-use dualenc_train::{HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
+use clap::{Args, ValueHint};
+use dualenc_train::{Compute, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
+use indicatif::HumanCount;
+use textwrap::{WordSeparator, WordSplitter, WrapAlgorithm};
 
-/// Names that are listed of each kind.
-const MOST_LISTED: usize = 8;
+use crate::exit::Ending;
+use crate::report::progress::Reporter;
+use crate::report::results;
 
-/// Columns before the text.
-const LABEL: usize = 14;
+/// Describe a tower, a model, a run or a checkpoint
+///
+/// Prints shapes, parameters, weights, image processing and tokenizer, and whether the towers can be locked and
+/// exported.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dualenc inspect towers/vit-s14
+  dualenc inspect runs/first --json -")]
+pub struct InspectArgs {
+    /// Directory of an image tower, a text tower, a whole model, a run or a checkpoint
+    #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub dir: PathBuf,
+    /// Write the description as JSON to this file; `-` prints JSON instead of the table
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+}
 
-/// Columns in all; a word that is longer stands over.
+/// Maximum number of parameter names in a list.
+const MAX_LISTED: usize = 8;
+
+/// Width of the column of labels.
+const LABEL_WIDTH: usize = 14;
+
+/// Width of the report; only a longer word exceeds it.
 const WIDTH: usize = 110;
 
-/// Prints the report.
-pub fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
+pub fn run(args: InspectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let compute = Compute::select("cpu", None)?;
+    let found = dualenc_train::inspect(&args.dir, &compute.device)?;
+    reporter.finish();
+    let value = serde_json::to_value(&found)?;
+    results::write(args.json.as_deref(), || value, |out| print(out, &found))?;
+    Ok(Ending::Done)
+}
+
+fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     writeln!(out, "{}: {}, {} parameters", found.dir.display(), what(found), grouped(found.parameters))?;
     writeln!(out)?;
     if let Some(run) = &found.run {
@@ -29,11 +63,11 @@ pub fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
         print_head(out, head)?;
     }
     for file in &found.weights {
-        row(out, "weights", &describe_file(file))?;
+        print_row(out, "weights", &describe_file(file))?;
     }
     for (name, text) in [("images", &found.image_processing), ("tokenizer", &found.tokenizer)] {
         if let Some(text) = text {
-            row(out, name, text)?;
+            print_row(out, name, text)?;
         }
     }
     writeln!(out)?;
@@ -42,11 +76,13 @@ pub fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
         1 => writeln!(out, "1 problem")?,
         n => writeln!(out, "{n} problems")?,
     }
-    let mut lines = found.problems.iter().flat_map(|problem| {
-        let indented = |(at, line)| if at == 0 { line } else { format!("  {line}") };
-        wrapped(problem, 4).enumerate().map(indented)
-    });
-    lines.try_for_each(|line| writeln!(out, "  {line}"))
+    for problem in &found.problems {
+        for (n, line) in wrap(problem, WIDTH - 4).into_iter().enumerate() {
+            let indent = if n == 0 { "  " } else { "    " };
+            writeln!(out, "{indent}{line}")?;
+        }
+    }
+    Ok(())
 }
 
 fn what(found: &Inspection) -> String {
@@ -61,51 +97,51 @@ fn what(found: &Inspection) -> String {
 }
 
 fn print_run(out: &mut impl Write, run: &RunReport, found: &Inspection) -> io::Result<()> {
-    let name = |path: &std::path::Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match (&run.checkpoint, run.step) {
         (Some(checkpoint), Some(step)) => {
             let total = run.total_steps.map_or(String::new(), |total| format!(" of {total}"));
             let epoch = run.epoch.map_or(String::new(), |epoch| format!(", epoch {epoch:.2}"));
-            let seen = run.samples_seen.map_or(String::new(), |seen| format!(", {} pairs seen", grouped_u64(seen)));
-            row(out, "step", &format!("{step}{total}{epoch}{seen}"))?;
+            let seen = run.samples_seen.map_or(String::new(), |seen| format!(", {} pairs seen", HumanCount(seen)));
+            print_row(out, "step", &format!("{step}{total}{epoch}{seen}"))?;
             if found.kind == Kind::Run {
                 let steps: Vec<String> = run.valid_steps.iter().map(u64::to_string).collect();
-                row(out, "checkpoint", &format!("{} is the newest valid one", name(checkpoint)))?;
-                row(out, "  valid", &format!("steps {}", steps.join(", ")))?;
+                print_row(out, "checkpoint", &format!("{} is the newest valid one", name(checkpoint)))?;
+                print_row(out, "  valid", &format!("steps {}", steps.join(", ")))?;
             }
         }
-        _ => row(out, "checkpoint", "none that is valid")?,
+        _ => print_row(out, "checkpoint", "none that is valid")?,
     }
     if let Some(best) = &run.best {
-        row(out, "  best", &format!("step {}, by {} {:.4}", best.step, best.metric, best.value))?;
+        print_row(out, "  best", &format!("step {}, by {} {:.4}", best.step, best.metric, best.value))?;
     }
     if run.averaged {
-        row(out, "  weights", "averaged over the updates (`train.ema_decay`), for all but training on")?;
+        print_row(out, "  weights", "averaged over the updates (`train.ema_decay`), for all but training on")?;
     }
     match run.damaged.len() {
         0 => {}
-        1 => row(out, "  damaged", "1 checkpoint, see below")?,
-        n => row(out, "  damaged", &format!("{n} checkpoints, see below"))?,
+        1 => print_row(out, "  damaged", "1 checkpoint, see below")?,
+        n => print_row(out, "  damaged", &format!("{n} checkpoints, see below"))?,
     }
     if let Some(lock) = &run.lock {
-        row(out, "lock", lock)?;
+        print_row(out, "lock", lock)?;
     }
     if run.checkpoint.is_some() {
-        row(out, "trains", &format!("{} parameters", grouped(run.trainable)))?;
+        print_row(out, "trains", &format!("{} parameters", grouped(run.trainable)))?;
     }
     Ok(())
 }
 
 fn print_tower(out: &mut impl Write, name: &str, tower: &TowerReport, found: &Inspection) -> io::Result<()> {
-    row(out, name, &format!("{}, {} parameters", tower.family, grouped(tower.parameters)))?;
+    print_row(out, name, &format!("{}, {} parameters", tower.family, grouped(tower.parameters)))?;
     if found.run.is_some() {
-        row(out, "  from", &tower.dir.display().to_string())?;
+        print_row(out, "  from", &tower.dir.display().to_string())?;
     }
-    row(out, "  shape", &describe_shape(tower))?;
-    row(out, "  takes", &describe_input(tower))?;
+    print_row(out, "  shape", &describe_shape(tower))?;
+    print_row(out, "  takes", &describe_input(tower))?;
     let asked = if tower.pooling.contains("asks for it") { "" } else { "auto takes " };
-    row(out, "  pooling", &format!("{asked}{}", tower.pooling))?;
-    row(
+    print_row(out, "  pooling", &format!("{asked}{}", tower.pooling))?;
+    print_row(
         out,
         "  tensors",
         &format!("{} found{}", tower.tensors, if all_fit(tower) { ", none missing or left over" } else { "" }),
@@ -113,10 +149,10 @@ fn print_tower(out: &mut impl Write, name: &str, tower: &TowerReport, found: &In
     for (label, names) in
         [("  missing", &tower.missing), ("  misshapen", &tower.mismatched), ("  left over", &tower.unused)]
     {
-        list(out, label, names)?;
+        print_list(out, label, names)?;
     }
-    row(out, "  lock", &verdict("can be locked as it is", "cannot be locked as it is", &tower.lock_refused))?;
-    row(out, "  export", &verdict("as VisionTextDualEncoder", "not possible", &tower.export_refused))
+    print_row(out, "  lock", &verdict("can be locked as it is", "cannot be locked as it is", &tower.lock_refused))?;
+    print_row(out, "  export", &verdict("as VisionTextDualEncoder", "not possible", &tower.export_refused))
 }
 
 fn all_fit(tower: &TowerReport) -> bool {
@@ -150,10 +186,7 @@ fn describe_input(tower: &TowerReport) -> String {
     words.extend(tower.max_tokens.map(|tokens| format!("{tokens} tokens at most,")));
     words.extend(tower.pad_to.map(|tokens| format!("padded to {tokens},")));
     words.extend(tower.vocab_size.map(|rows| format!("of {} words", grouped(rows))));
-    match words.is_empty() {
-        true => "images of any size".to_owned(),
-        false => words.join(" "),
-    }
+    if words.is_empty() { "images of any size".to_owned() } else { words.join(" ") }
 }
 
 fn print_head(out: &mut impl Write, head: &HeadReport) -> io::Result<()> {
@@ -165,14 +198,14 @@ fn print_head(out: &mut impl Write, head: &HeadReport) -> io::Result<()> {
         (None, None) => "none: the towers' outputs are compared as they are".to_owned(),
         (image, text) => format!("{}, {}", describe("image", image), describe("text", text)),
     };
-    row(out, "projections", &projections)?;
+    print_row(out, "projections", &projections)?;
     if let (Some(scale), Some(temperature)) = (head.logit_scale, head.temperature) {
-        row(out, "logit_scale", &format!("{scale:.4}, a temperature of {temperature:.4}"))?;
+        print_row(out, "logit_scale", &format!("{scale:.4}, a temperature of {temperature:.4}"))?;
     }
     if let Some(bias) = head.logit_bias {
-        row(out, "logit_bias", &format!("{bias:.4}"))?;
+        print_row(out, "logit_bias", &format!("{bias:.4}"))?;
     }
-    list(out, "left over", &head.unused)
+    print_list(out, "left over", &head.unused)
 }
 
 fn describe_file(file: &WeightsReport) -> String {
@@ -180,62 +213,41 @@ fn describe_file(file: &WeightsReport) -> String {
     format!("{}, {}: {} tensors", file.file, bytes(file.bytes), dtypes.join(", "))
 }
 
-/// Some names, one a line, and how many more there are.
-fn list(out: &mut impl Write, label: &str, names: &[String]) -> io::Result<()> {
-    for (at, name) in names.iter().take(MOST_LISTED).enumerate() {
-        row(out, if at == 0 { label } else { "" }, name)?;
+/// One name per line, at most [`MAX_LISTED`], and the number of the others.
+fn print_list(out: &mut impl Write, label: &str, names: &[String]) -> io::Result<()> {
+    for (n, name) in names.iter().take(MAX_LISTED).enumerate() {
+        print_row(out, if n == 0 { label } else { "" }, name)?;
     }
-    match names.len().saturating_sub(MOST_LISTED) {
+    match names.len().saturating_sub(MAX_LISTED) {
         0 => Ok(()),
-        more => row(out, "", &format!("... and {more} more")),
+        more => print_row(out, "", &format!("... and {more} more")),
     }
 }
 
-fn row(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
-    wrapped(text, LABEL).enumerate().try_for_each(|(at, line)| {
-        let label = if at == 0 { label } else { "" };
-        writeln!(out, "{label:LABEL$}{line}")
-    })
+fn print_row(out: &mut impl Write, label: &str, text: &str) -> io::Result<()> {
+    for (n, line) in wrap(text, WIDTH - LABEL_WIDTH).into_iter().enumerate() {
+        let label = if n == 0 { label } else { "" };
+        writeln!(out, "{label:LABEL_WIDTH$}{line}")?;
+    }
+    Ok(())
 }
 
-/// The lines of a text that starts `indent` columns from the left.
-fn wrapped(text: &str, indent: usize) -> impl Iterator<Item = String> {
-    let mut lines = Vec::new();
-    for paragraph in text.lines() {
-        let mut line = String::new();
-        for word in paragraph.split(' ') {
-            if !line.is_empty() && indent + line.chars().count() + 1 + word.chars().count() > WIDTH {
-                lines.push(std::mem::take(&mut line));
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-        lines.push(line);
-    }
-    lines.into_iter()
+/// Wraps each line of `text` between words, so that paths and parameter names stay whole.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let options = textwrap::Options::new(width)
+        .break_words(false)
+        .word_separator(WordSeparator::AsciiSpace)
+        .word_splitter(WordSplitter::NoHyphenation)
+        .wrap_algorithm(WrapAlgorithm::FirstFit);
+    text.lines().flat_map(|line| textwrap::wrap(line, &options)).map(|line| line.into_owned()).collect()
 }
 
 /// `1234567` as `1,234,567`.
-fn grouped(number: usize) -> String {
-    grouped_u64(number as u64)
+fn grouped(number: usize) -> HumanCount {
+    HumanCount(number as u64)
 }
 
-fn grouped_u64(number: u64) -> String {
-    let digits = number.to_string();
-    let from_end = |at: usize| digits.len() - at;
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && from_end(at) % 3 == 0 {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Bytes in the largest decimal unit that leaves a digit before the point.
+/// A number of bytes in decimal units, with one decimal: the form that scripts may read already.
 fn bytes(count: u64) -> String {
     let units = [(1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB")];
     match units.iter().find(|(size, _)| count >= *size) {

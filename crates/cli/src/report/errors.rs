@@ -1,7 +1,7 @@
-//! Renders errors for a person: a wrong configuration with its lines and carets, as rustc does; any other error as
-//! `error:`, one `cause:` a link of its chain, and `help:`.
+//! Errors as text: config errors with the lines they are about and carets, in the style of rustc; any other error as
+//! `error:`, one `cause:` per link of its chain, and `help:`.
 //!
-//! Everything here is text in, text out; `main` prints it and chooses the exit code.
+//! Printing, and the choice of the exit code, are left to the caller.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -9,10 +9,11 @@ use std::fmt::Write;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use dualenc_train::config::{ConfigError, Problem};
 
-/// Separates an error's message from its advice, in errors that carry both.
-const ADVICE: &str = "\nhelp: ";
+/// Separates the message of an error from its advice.
+const ADVICE_SEPARATOR: &str = "\nhelp: ";
 
-/// Renders an error and its causes. A [`ConfigError`] anywhere in the chain is shown by its problems.
+/// Renders an error and its causes. If the chain contains a [`ConfigError`], renders the problems of the config
+/// instead.
 pub fn render(error: &(dyn Error + 'static), color: bool) -> String {
     match chain(error).find_map(|error| error.downcast_ref::<ConfigError>()) {
         Some(ConfigError::Invalid { path, problems }) => {
@@ -28,23 +29,23 @@ pub fn render(error: &(dyn Error + 'static), color: bool) -> String {
 
 fn render_problem(problem: &Problem, color: bool) -> String {
     let place = &problem.place;
-    let mut group = Group::with_title(Level::ERROR.primary_title(plain(&problem.message)));
+    let mut group = Group::with_title(Level::ERROR.primary_title(without_controls(&problem.message)));
     if let Some(span) = &place.span {
         let annotation = AnnotationKind::Primary.span(span.clone());
         let mut snippet = Snippet::source(place.text.as_ref()).annotation(annotation);
-        // The text of a `--set` argument is its own place.
+        // A `--set` argument is a source of its own.
         snippet = snippet.path(if place.is_argument() { "--set" } else { place.origin.as_str() });
         group = group.element(snippet);
     } else {
         group = group.element(annotate_snippets::Origin::path(place.origin.as_str()));
     }
     if let Some(help) = &problem.help {
-        group = group.element(Level::HELP.message(plain(help)));
+        group = group.element(Level::HELP.message(without_controls(help)));
     }
     renderer(color).render(&[group])
 }
 
-/// An error, its cause, and so on.
+/// The error, its source, and so on.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |error| (*error).source())
 }
@@ -55,9 +56,9 @@ fn render_chain(error: &(dyn Error + 'static), color: bool) -> String {
     let mut above = String::new();
     for error in chain(error) {
         let message = error.to_string();
-        let (message, advice) = message.split_once(ADVICE).unwrap_or((&message, ""));
+        let (message, advice) = message.split_once(ADVICE_SEPARATOR).unwrap_or((&message, ""));
         help.extend((!advice.is_empty()).then(|| advice.to_owned()));
-        // Some errors end with the text of their own cause; once is enough.
+        // Some messages end with that of their cause; print it once.
         if text.is_empty() {
             text.push_str(&label(Level::ERROR, message, color));
         } else if !above.ends_with(message) {
@@ -71,17 +72,17 @@ fn render_chain(error: &(dyn Error + 'static), color: bool) -> String {
     text
 }
 
-/// `error: message`, in the level's colours.
+/// `error: message`, in the colours of the level.
 fn label(level: Level<'_>, message: &str, color: bool) -> String {
-    renderer(color).render(&[Group::with_title(level.primary_title(plain(message)))])
+    renderer(color).render(&[Group::with_title(level.primary_title(without_controls(message)))])
 }
 
 fn renderer(color: bool) -> Renderer {
     if color { Renderer::styled() } else { Renderer::plain() }
 }
 
-/// Without the control characters that a file name or a value may carry to a terminal.
-fn plain(text: &str) -> String {
+/// Replaces control characters, which a file name or a value could send to the terminal.
+fn without_controls(text: &str) -> String {
     text.chars().map(|c| if c.is_control() && c != '\n' { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
@@ -125,7 +126,7 @@ epochs = 1
     }
 
     #[test]
-    fn a_config_shows_its_lines() {
+    fn renders_config_problems() {
         let error = load(TEXT, &["train.eps=-1"]).unwrap_err();
         assert_eq!(
             render(&error, false),
@@ -138,7 +139,8 @@ error: missing key `model.text_tower`
   |
   = help: a Hugging Face directory or a hub id; or `init`, which stands for both towers
 
-error: `model.lock`: `éé` is not a lock: two letters, image tower then text tower, each of `L` (locked, pretrained), `U` (unlocked, pretrained) or `u` (unlocked, from scratch), such as `LU`
+error: `model.lock`: `éé` is not a lock: two letters, image tower then text tower, each of `L` (locked, pretrained), \
+`U` (unlocked, pretrained) or `u` (unlocked, from scratch), such as `LU`
  --> run.toml:6:9
   |
 6 |     lock = \"éé\" # two letters
@@ -175,7 +177,7 @@ error: 6 problems in the config `run.toml`"
     }
 
     #[test]
-    fn colour_only_if_asked_for() {
+    fn colours_only_on_request() {
         let error = load("[rnu]\n", &[]).unwrap_err();
         assert!(!render(&error, false).contains('\u{1b}'));
         assert!(render(&error, true).contains("\u{1b}[1m\u{1b}[91merror\u{1b}[0m"));
@@ -197,7 +199,7 @@ error: 6 problems in the config `run.toml`"
     }
 
     #[test]
-    fn a_chain_names_each_cause_once_and_helps_at_the_end() {
+    fn renders_each_cause_once() {
         let system = Link("permission denied", None);
         let write = Link("cannot write `a`: permission denied\nhelp: choose another `run.dir`", Some(Box::new(system)));
         let save = Link("step 7 is not saved", Some(Box::new(write)));
@@ -210,7 +212,7 @@ error: 6 problems in the config `run.toml`"
     }
 
     #[test]
-    fn a_config_error_is_found_below_another() {
+    fn finds_wrapped_config_error() {
         #[derive(Debug)]
         struct Above(ConfigError);
         impl fmt::Display for Above {
@@ -227,14 +229,14 @@ error: 6 problems in the config `run.toml`"
         assert!(rendered.starts_with("error: unknown key `rnu`\n --> run.toml:1:2\n"), "{rendered}");
     }
 
-    /// Cut at any character and with odd characters put in, the text has places that can be drawn.
+    /// Whatever the config is cut to, and with unusual characters in it, every problem can be rendered.
     #[test]
-    fn no_place_is_beyond_drawing() {
+    fn renders_any_cut_of_a_config() {
         for cut in TEXT.char_indices().map(|(at, _)| at) {
             let (before, after) = TEXT.split_at(cut);
             for text in [before.to_owned(), format!("{before}\u{feff}\r\n\u{200d}{after}"), format!("\u{feff}{after}")]
             {
-                // Every cut of the text has a problem: its batch size is 1, or missing.
+                // Every prefix has a problem: its batch size is 1, or missing.
                 let error = load(&text, &["run.dir=\t\u{1f600}"]).unwrap_err();
                 assert!(render(&error, false).starts_with("error: "));
             }

@@ -1,17 +1,20 @@
-//! Elementary functions written so that the compiler can vectorise them, and the switch to the widest registers that the
-//! processor has.
+//! Elementary functions and reductions that the compiler can vectorise, and run-time dispatch to the widest vector
+//! extension of the processor.
 
-/// Numbers that are summed side by side: one AVX-512 register of f32. Sums then do not depend on the processor.
+/// Number of partial sums: one AVX-512 register of `f32`. It is the same on every processor, and so are the sums.
 pub(crate) const LANES: usize = 16;
 
-/// A function compiled for each vector extension (AVX2 with FMA, AVX-512, NEON, ...); a call runs the one for the widest
-/// that the processor has. Borrowed arguments have the lifetime `'a`, what the function
-/// gives back the lifetime `'o`.
+/// Defines a function that is compiled once per vector extension (AVX2 with FMA, AVX-512, NEON, ...); a call runs the
+/// widest form that the processor supports.
 ///
-/// What it calls must be marked `#[inline(always)]`: what is not inlined is compiled for the oldest processor of the
-/// architecture. Its body stands in a method of that mark, since closures and function items cannot be relied on for it.
+/// Borrowed arguments have the lifetime `'a`, borrowed results `'o`. Everything that the body calls must be marked
+/// `#[inline(always)]`: what is not inlined is compiled for the baseline of the architecture. For the same reason the
+/// body becomes a method rather than a closure or a nested function, whose inlining cannot be relied on.
 macro_rules! vectorised {
-    ($(#[$doc:meta])* $visibility:vis fn $name:ident($($argument:ident: $of:ty),* $(,)?) $(-> $output:ty)? $body:block) => {
+    (
+        $(#[$doc:meta])*
+        $visibility:vis fn $name:ident($($argument:ident: $of:ty),* $(,)?) $(-> $output:ty)? $body:block
+    ) => {
         $(#[$doc])*
         $visibility fn $name<'a, 'o>($($argument: $of),*) $(-> $output)? {
             struct Call<'a, 'o>($($of,)* std::marker::PhantomData<(&'a (), &'o ())>);
@@ -32,14 +35,17 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// e^x within 2 units in the last place; 0 comes out as 1e-38, infinity as 2e38, NaN as NaN.
+/// `e^x` within 2 units in the last place.
 ///
-/// x = n ln 2 + r with |r| <= ln 2 / 2; the series of e^r up to r^7 / 7!, whose rest is below 6e-9.
+/// Saturates: `x` is clamped to -87..88, so the result lies between 1e-38 and 2e38 and is never 0 or infinite. NaN
+/// stays NaN. With x = n ln 2 + r and |r| <= ln 2 / 2, e^r is its Taylor series up to r^7 / 7!, whose remainder is
+/// below 6e-9.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    /// 1.5 * 2^23: adding it leaves the nearest integer in the lowest bits of the mantissa.
+    /// 1.5 * 2^23: adding it rounds to the nearest integer, which is then in the lowest bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
-    /// ln 2 in two parts, the first with few enough bits that its multiples by |n| <= 128 are exact (Cody and Waite, 1980).
+    /// ln 2 in two parts; the first has few enough bits that its product with |n| <= 128 is exact (Cody and Waite,
+    /// 1980).
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
     let x = x.clamp(-87.0, 88.0);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
@@ -47,15 +53,15 @@ pub(crate) fn exp(x: f32) -> f32 {
     let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
     let series: [f32; 8] = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
     let power = series.into_iter().reduce(|sum, next| sum.mul_add(r, next)).unwrap_or(1.0);
-    // 2^n, put together from its exponent's bits.
+    // 2^n, built from the bits of its exponent.
     power * f32::from_bits(shifted.to_bits().wrapping_add(127) << 23)
 }
 
-/// Distribution function and density of the standard normal distribution.
+/// Cumulative distribution and density of the standard normal distribution at `x`.
 ///
-/// The upper tail is its Mills ratio times the density; the polynomial is made by scripts/gelu_coefficients.py.
+/// The upper tail is the Mills ratio times the density; scripts/gelu_coefficients.py fits the polynomial.
 #[inline(always)]
-pub(crate) fn normal(x: f32) -> (f32, f32) {
+pub(crate) fn normal_cdf_pdf(x: f32) -> (f32, f32) {
     /// 1 / sqrt(2 pi).
     const PEAK: f32 = 0.398_942_3;
     const MILLS: [f32; 9] = [
@@ -76,22 +82,22 @@ pub(crate) fn normal(x: f32) -> (f32, f32) {
     (if x < 0.0 { tail } else { 1.0 - tail }, bell * PEAK)
 }
 
-/// 1 / (1 + e^-x).
+/// `1 / (1 + e^-x)`.
 #[inline(always)]
 pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// log(1 + x) for x between 0 and 1: the series of 2 artanh(x / (2 + x)), whose rest after 9 terms is below 1e-9.
+/// `ln(1 + x)` for x between 0 and 1: the series of 2 artanh(x / (2 + x)), whose remainder after 9 terms is below 1e-9.
 #[inline(always)]
-pub(crate) fn log_1_plus(x: f32) -> f32 {
+pub(crate) fn ln_1p(x: f32) -> f32 {
     let y = x / (2.0 + x);
     let square = y * y;
     let series: [f32; 9] = [17.0, 15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0].map(|odd: f32| 2.0 / odd);
     y * series.into_iter().reduce(|sum, next| sum.mul_add(square, next)).unwrap_or(2.0)
 }
 
-/// The sum of `value(i)` for `i` below `count`, in [`LANES`] partial sums.
+/// The sum of `value(i)` over `0..count`, in [`LANES`] partial sums.
 #[inline(always)]
 pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
     let mut lanes = [0.0; LANES];
@@ -106,9 +112,9 @@ pub(crate) fn sum(count: usize, value: impl Fn(usize) -> f32) -> f32 {
     (whole..count).map(value).sum::<f32>() + lanes.into_iter().sum::<f32>()
 }
 
-/// The largest of `values`, at least `floor`; NaN if one of them is.
+/// The maximum of `values` and `floor`; NaN if one of the values is NaN.
 #[inline(always)]
-pub(crate) fn largest(values: &[f32], floor: f32) -> f32 {
+pub(crate) fn max(values: &[f32], floor: f32) -> f32 {
     let greater = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     let mut lanes = [floor; LANES];
     let chunks = values.chunks_exact(LANES);
@@ -130,49 +136,49 @@ mod tests {
     }
 
     #[test]
-    fn exp_is_within_two_units_in_the_last_place() {
+    fn exp_within_two_ulps() {
         for x in grid(-87.0, 88.0) {
             let (found, expected) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!((found / expected - 1.0).abs() < 2.4e-7, "exp({x}) = {found} instead of {expected}");
+            assert!((found / expected - 1.0).abs() < 2.4e-7, "exp({x}) = {found}, expected {expected}");
         }
         assert!(exp(f32::NAN).is_nan());
         assert_eq!(exp(0.0), 1.0);
     }
 
     #[test]
-    fn the_normal_distribution_is_that_of_a_numeric_integral() {
-        // Simpson's rule in f64 from 0, four steps a grid point.
+    fn normal_matches_numeric_integral() {
+        // Simpson's rule in f64, one interval per grid point.
         let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
         let (mut last, mut integral) = (0.0, 0.5);
         for x in grid(0.0, 9.0) {
             let (to, middle) = (f64::from(x), (last + f64::from(x)) / 2.0);
             integral += (to - last) / 6.0 * (density(last) + 4.0 * density(middle) + density(to));
             last = to;
-            let (upper, bell) = normal(x);
-            let (lower, _) = normal(-x);
-            assert!((f64::from(upper) - integral).abs() < 2e-7, "cdf({x}) = {upper} instead of {integral}");
+            let (upper, bell) = normal_cdf_pdf(x);
+            let (lower, _) = normal_cdf_pdf(-x);
+            assert!((f64::from(upper) - integral).abs() < 2e-7, "cdf({x}) = {upper}, expected {integral}");
             assert!((f64::from(bell) - density(to)).abs() < 1e-7);
             assert!((f64::from(lower) - (1.0 - integral)).abs() < 2e-7);
         }
-        assert!(normal(f32::NAN).0.is_nan());
-        assert_eq!(normal(-50.0).0, 0.0f32.max(normal(-50.0).0.min(1e-37)));
+        assert!(normal_cdf_pdf(f32::NAN).0.is_nan());
+        assert_eq!(normal_cdf_pdf(-50.0).0, 0.0f32.max(normal_cdf_pdf(-50.0).0.min(1e-37)));
     }
 
     #[test]
-    fn logarithms_near_one_are_those_of_f64() {
+    fn ln_1p_matches_f64() {
         for x in grid(0.0, 1.0) {
             let expected = f64::from(x).ln_1p();
-            assert!((f64::from(log_1_plus(x)) - expected).abs() <= 2.4e-7 * expected, "{x}");
+            assert!((f64::from(ln_1p(x)) - expected).abs() <= 2.4e-7 * expected, "{x}");
         }
     }
 
     #[test]
-    fn sums_and_maxima_cover_every_value() {
+    fn reductions_cover_every_value() {
         for count in [0, 1, 15, 16, 17, 40] {
             let values: Vec<f32> = (0..count).map(|n| n as f32).collect();
             assert_eq!(sum(count, |i| values[i]), values.iter().sum::<f32>());
-            assert_eq!(largest(&values, -1.0), count as f32 - 1.0);
+            assert_eq!(max(&values, -1.0), count as f32 - 1.0);
         }
-        assert!(largest(&[1.0, f32::NAN, 2.0], 0.0).is_nan());
+        assert!(max(&[1.0, f32::NAN, 2.0], 0.0).is_nan());
     }
 }

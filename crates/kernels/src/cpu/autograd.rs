@@ -1,5 +1,5 @@
-//! How an operation over host memory becomes part of Burn's graph: values of Flex in, a value of Flex out, and a function
-//! from the gradient of the output to those of the inputs.
+//! Custom operations in Burn's autodiff graph: a forward and a backward function over slices become one node (Burn's
+//! backend extension). Only for `f32` tensors of the Flex backend.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -12,8 +12,8 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Autodiff, AutodiffBackend, DispatchDevice, Flex};
 use burn::tensor::{Bytes, DType, Shape, Tensor};
 
-/// Whether `x` lies where the operations of this crate run: f32 on Flex, with or without gradients.
-pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
+/// Whether the fused operations take `x`: `f32` on Flex, with or without autodiff, without gradient checkpointing.
+pub(crate) fn supports_fused<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device();
     let plain = device.clone().without_autodiff();
     x.dtype() == DType::F32
@@ -21,53 +21,56 @@ pub(crate) fn is_fused<const D: usize>(x: &Tensor<D>) -> bool {
         && matches!(plain.as_dispatch(), DispatchDevice::Flex(_))
 }
 
-/// An input of an operation.
+/// An input of a [`custom_op`].
 pub(crate) enum Input {
-    /// A constant.
-    Plain(FlexTensor),
-    /// Part of the graph.
+    /// Outside of the graph.
+    Constant(FlexTensor),
+    /// A node of the graph.
     Tracked(<Autodiff<Flex> as burn::backend::BackendTypes>::FloatTensorPrimitive),
 }
 
 impl Input {
-    /// Of a tensor that [`is_fused`].
-    pub fn of<const D: usize>(x: Tensor<D>) -> Option<Self> {
-        match x.is_autodiff() {
-            true => x.try_into_primitive::<Autodiff<Flex>>().ok().map(Self::Tracked),
-            false => x.try_into_primitive::<Flex>().ok().map(Self::Plain),
+    /// `None` if `x` is not a tensor of the Flex backend.
+    pub fn new<const D: usize>(x: Tensor<D>) -> Option<Self> {
+        if x.is_autodiff() {
+            x.try_into_primitive::<Autodiff<Flex>>().ok().map(Self::Tracked)
+        } else {
+            x.try_into_primitive::<Flex>().ok().map(Self::Constant)
         }
     }
 
-    /// In place of an input that there is not.
-    pub fn none() -> Self {
-        Self::Plain(tensor(vec![0.0], [1]))
+    /// An optional input; an absent one becomes a constant `[1]`, since the number of inputs is part of the type.
+    pub fn optional<const D: usize>(x: Option<&Tensor<D>>) -> Option<Self> {
+        match x {
+            Some(x) => Self::new(x.clone()),
+            None => Some(Self::Constant(flex_tensor(vec![0.0], [1]))),
+        }
     }
 
     fn values(&self) -> Values {
         let tensor = match self {
-            Self::Plain(tensor) => tensor,
+            Self::Constant(tensor) => tensor,
             Self::Tracked(tensor) => tensor.primitive(),
         };
         Values(tensor.to_contiguous())
     }
 }
 
-/// Contiguous f32 values, shared with the tensor they came from.
+/// The contiguous, row-major values of a tensor; shares the tensor's memory.
 #[derive(Clone, Debug)]
 pub(crate) struct Values(FlexTensor);
 
 impl Values {
-    /// All of them, row by row.
     pub fn get(&self) -> &[f32] {
         self.0.as_slice().unwrap_or_default()
     }
 
-    /// Back to a tensor, of this shape.
+    /// A tensor of this shape, without copying.
     pub fn into_tensor(self, shape: impl Into<Shape>) -> FlexTensor {
         self.0.reshape(shape.into())
     }
 
-    /// Owned, copied only where others share them.
+    /// Copies only if the memory is shared.
     pub fn into_vec(self) -> Vec<f32> {
         let data = self.0.into_data();
         data.try_into_vec().unwrap_or_default()
@@ -80,58 +83,62 @@ impl From<FlexTensor> for Values {
     }
 }
 
-/// A tensor of these values.
-pub(crate) fn tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
+/// A tensor that owns `values`, row-major.
+pub(crate) fn flex_tensor(values: Vec<f32>, shape: impl Into<Shape>) -> FlexTensor {
     FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape.into()), DType::F32)
 }
 
-/// From what the forward pass kept, the gradient of its output, and which inputs need one, to the gradients of the inputs.
-pub(crate) type GradientsOf<S, const N: usize> = fn(S, Values, [bool; N]) -> [Option<FlexTensor>; N];
+/// The backward function of a [`custom_op`]: takes the state that the forward function saved, the gradient of the
+/// output, and which inputs need a gradient; returns the gradients of those inputs.
+pub(crate) type Backprop<S, const N: usize> = fn(S, Values, [bool; N]) -> [Option<FlexTensor>; N];
 
-/// Runs an operation and records it. `forward` gets the inputs' values and whether a gradient will be asked for, and gives
-/// the output with what `gradients` needs.
-pub(crate) fn record<const N: usize, const D: usize, S>(
+/// Runs `forward` and, if an input is tracked, adds a node with `backprop` to the graph.
+///
+/// `forward` takes the values of the inputs and whether `backprop` may follow; returns the output and the state to
+/// save.
+pub(crate) fn custom_op<const N: usize, const D: usize, S>(
     inputs: [Input; N],
     forward: impl FnOnce(&[Values; N], bool) -> (FlexTensor, S),
-    gradients: GradientsOf<S, N>,
+    backprop: Backprop<S, N>,
 ) -> Tensor<D>
 where
     S: Clone + Debug + Send + 'static,
 {
     let values = inputs.each_ref().map(Input::values);
-    if inputs.iter().all(|input| matches!(input, Input::Plain(_))) {
+    if inputs.iter().all(|input| matches!(input, Input::Constant(_))) {
         return Tensor::from_primitive::<Flex>(forward(&values, false).0);
     }
     let nodes = inputs.map(|input| match input {
         Input::Tracked(tensor) => tensor.node(),
-        Input::Plain(tensor) => <Autodiff<Flex> as AutodiffBackend>::from_inner(tensor).node(),
+        Input::Constant(tensor) => <Autodiff<Flex> as AutodiffBackend>::from_inner(tensor).node(),
     });
-    let output = match Step(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
+    let output = match Node(PhantomData).prepare::<NoCheckpointing>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prepared) => {
             let (output, state) = forward(&values, true);
-            prepared.finish((state, gradients), output)
+            prepared.finish((state, backprop), output)
         }
         OpsKind::UnTracked(prepared) => prepared.finish(forward(&values, false).0),
     };
     Tensor::from_primitive::<Autodiff<Flex>>(output)
 }
 
-struct Step<S, const N: usize>(PhantomData<fn(S)>);
+/// A node with `N` inputs and the saved state `S`.
+struct Node<S, const N: usize>(PhantomData<fn(S)>);
 
-impl<S, const N: usize> Debug for Step<S, N> {
+impl<S, const N: usize> Debug for Node<S, N> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(std::any::type_name::<S>())
     }
 }
 
-impl<S: Clone + Debug + Send + 'static, const N: usize> Backward<Flex, N> for Step<S, N> {
-    type State = (S, GradientsOf<S, N>);
+impl<S: Clone + Debug + Send + 'static, const N: usize> Backward<Flex, N> for Node<S, N> {
+    type State = (S, Backprop<S, N>);
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let gradient = Values::from(grads.consume::<Flex>(&ops.node));
         let needed = ops.parents.each_ref().map(Option::is_some);
-        let (state, gradients) = ops.state;
-        for (parent, gradient) in ops.parents.into_iter().zip(gradients(state, gradient, needed)) {
+        let (state, backprop) = ops.state;
+        for (parent, gradient) in ops.parents.into_iter().zip(backprop(state, gradient, needed)) {
             if let (Some(parent), Some(gradient)) = (parent, gradient) {
                 grads.register::<Flex>(parent.id, gradient);
             }

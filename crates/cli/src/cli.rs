@@ -1,0 +1,93 @@
+//! The command line: global options, and the list of commands.
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, train};
+use crate::exit::Ending;
+use crate::report::progress::{LogFormat, Reporter};
+
+/// Train and evaluate dual encoders of images and texts
+///
+/// Aligns a pretrained image tower with a pretrained text tower by contrastive training (LiT), for classification and
+/// retrieval without labels.
+#[derive(Debug, Parser)]
+#[command(name = "dualenc", version, max_term_width = 110, after_long_help = EXIT_CODES)]
+pub struct Cli {
+    /// Format of progress messages on stderr
+    #[arg(
+        long,
+        global = true,
+        value_name = "FORMAT",
+        value_enum,
+        default_value_t = LogFormat::Auto,
+        help_heading = "Global options"
+    )]
+    pub log: LogFormat,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    the run failed
+  2    bad usage, config or data
+  3    loss or gradient not finite
+  130  stopped by SIGINT, after saving (143: SIGTERM)
+
+Results go to stdout, everything else to stderr.";
+
+// The help text of a command is the doc comment of its options.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Train(train::TrainArgs),
+    Eval(eval::EvalArgs),
+    Embed(embed::EmbedArgs),
+    Interpolate(interpolate::InterpolateArgs),
+    Export(export::ExportArgs),
+    Cache(cache::CacheArgs),
+    Check(check::CheckArgs),
+    Inspect(inspect::InspectArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+impl Command {
+    pub fn run(self, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+        match self {
+            Self::Train(args) => train::run(args, reporter),
+            Self::Eval(args) => eval::run(args, reporter),
+            Self::Embed(args) => embed::run(args, reporter),
+            Self::Interpolate(args) => interpolate::run(args, reporter),
+            Self::Export(args) => export::run(args, reporter),
+            Self::Cache(args) => cache::run(args, reporter),
+            Self::Check(args) => check::run(args, reporter),
+            Self::Inspect(args) => inspect::run(args, reporter),
+            Self::Completions(args) => completions::run(args, Cli::command()),
+            Self::Man(args) => man::run(args, Cli::command()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn everything_has_help() {
+        let mut program = Cli::command();
+        program.build();
+        for command in std::iter::once(&program).chain(program.get_subcommands()) {
+            let name = command.get_name();
+            assert!(command.get_about().is_some(), "{name}");
+            for arg in command.get_arguments() {
+                assert!(arg.get_help().is_some_and(|help| !help.to_string().is_empty()), "{name} {}", arg.get_id());
+            }
+        }
+    }
+}

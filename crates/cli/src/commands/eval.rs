@@ -1,0 +1,204 @@
+//! `dualenc eval`.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum, ValueHint};
+use dualenc_train::config::{EvalSection, RunConfig, Task};
+use dualenc_train::{
+    Assembly, Compute, Encoder, EvalRecord, Evaluation, LockedFingerprints, LockedTowers, Objective, StopFlag,
+    TrainError, cache_of,
+};
+
+use crate::args::load_model;
+use crate::exit::Ending;
+use crate::report::progress::Reporter;
+use crate::report::{metrics, results};
+
+const WITH_CONFIG: &str = "With --config";
+const WITH_MODEL: &str = "With --model";
+
+/// Images or texts per forward pass if no config says otherwise.
+const BATCH_SIZE: usize = 64;
+
+/// Evaluate a model: zero-shot classification, retrieval, loss
+///
+/// Runs either every `[eval.NAME]` of a config (`--config`) or one task on one model (`--model` and `--task`).
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("subject").required(true).args(["config", "model"]), after_help = "\
+Examples:
+  dualenc eval --config lit.toml
+  dualenc eval --model runs/first --task zero-shot --images photos --json -
+  dualenc eval --model runs/first --task retrieval --data pairs.csv")]
+pub struct EvalArgs {
+    /// Run every `[eval.NAME]` of this config, on the newest checkpoint in its `run.dir`
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Override a config key (repeatable); an empty value removes the key
+    ///
+    /// Example: --set run.dir=runs/other
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config", help_heading = WITH_CONFIG)]
+    pub overrides: Vec<String>,
+    /// Evaluate this checkpoint, run or whole model instead of the newest checkpoint in `run.dir`
+    #[arg(
+        long,
+        value_name = "DIR",
+        value_hint = ValueHint::DirPath,
+        requires = "config",
+        help_heading = WITH_CONFIG
+    )]
+    pub checkpoint: Option<PathBuf>,
+    /// Load the model from this directory
+    ///
+    /// A run directory (its newest checkpoint), a single checkpoint, or a whole model in Hugging Face format
+    /// (VisionTextDualEncoder, CLIP, SigLIP) or open_clip format.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "task")]
+    pub model: Option<PathBuf>,
+    /// Use the best checkpoint of a run, by its `checkpoint.best`, instead of the newest
+    #[arg(long)]
+    pub best: bool,
+    /// What to measure
+    #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
+    pub task: Option<EvalTask>,
+    /// Zero-shot: folder with one folder of images per class
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        value_hint = ValueHint::DirPath,
+        required_if_eq("task", "zero-shot"),
+        help_heading = WITH_MODEL
+    )]
+    pub images: Option<PathBuf>,
+    /// Zero-shot: file of class names, one per line, in the sorted order of the folders [default: folder names]
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
+    pub classnames: Option<PathBuf>,
+    /// Zero-shot: file of prompt templates, one per line, with `{c}` in place of the class name
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
+    pub templates: Option<PathBuf>,
+    /// Retrieval and loss: csv, tsv or jsonl file of images and captions
+    #[arg(
+        long,
+        value_name = "FILE",
+        value_hint = ValueHint::FilePath,
+        required_if_eq_any([("task", "retrieval"), ("task", "loss")]),
+        help_heading = WITH_MODEL
+    )]
+    pub data: Option<PathBuf>,
+    /// Loss: number of pairs that are contrasted with each other, at least 2 [default: 256]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(2..),
+        help_heading = WITH_MODEL
+    )]
+    pub pool_size: Option<u32>,
+    /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub json: Option<PathBuf>,
+    /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N [default: `run.device`, or cpu]
+    #[arg(long, value_name = "DEVICE")]
+    pub device: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EvalTask {
+    /// Classify images by the similarity to texts that name the classes
+    ZeroShot,
+    /// Find texts by image and images by text
+    Retrieval,
+    /// Contrastive loss of image-text pairs
+    Loss,
+}
+
+pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let device = args.device.as_deref();
+    let records = match (&args.config, &args.model, args.task) {
+        (Some(config), _, _) => {
+            let config = RunConfig::load(config, &args.overrides)?;
+            let evaluations = open_evaluations(&config)?;
+            let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
+            let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
+            let model = load_model(dir, args.best, &compute, reporter)?;
+            evaluate(&evaluations, &model, Some(&config), &compute, reporter)?
+        }
+        (None, Some(dir), Some(task)) => {
+            let section = EvalSection {
+                task: match task {
+                    EvalTask::ZeroShot => Task::ZeroShot,
+                    EvalTask::Retrieval => Task::Retrieval,
+                    EvalTask::Loss => Task::Loss,
+                },
+                images: args.images,
+                classnames: args.classnames,
+                templates: args.templates,
+                data: args.data,
+                pool_size: args.pool_size.map(|size| size as usize),
+                every_epochs: None,
+                every_steps: None,
+                batch_size: BATCH_SIZE,
+            };
+            let evaluation = Evaluation::open(section.task.name(), &section)?;
+            let compute = Compute::select(device.unwrap_or("cpu"), None)?;
+            let model = load_model(dir, args.best, &compute, reporter)?;
+            let objective = model.config.as_ref().map(Objective::from).unwrap_or_default();
+            let evaluation = evaluation.with_objective(objective);
+            evaluate(&[evaluation], &model, model.config.as_ref(), &compute, reporter)?
+        }
+        // clap requires one of the two, and a task with a model.
+        _ => Vec::new(),
+    };
+    reporter.finish();
+    results::write(
+        args.json.as_deref(),
+        || match (&args.config, records.as_slice()) {
+            (None, [record]) => metrics::to_json(record),
+            _ => metrics::all_to_json(&records),
+        },
+        |out| records.iter().try_for_each(|record| metrics::print(out, record)),
+    )?;
+    Ok(Ending::Done)
+}
+
+/// Opens every `[eval.NAME]` of a config, of which there must be one.
+pub fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
+    if config.eval.is_empty() {
+        return Err(TrainError::Usage(
+            "the config has no `[eval.NAME]` section; add one, or use `--model DIR --task ...`".to_owned(),
+        )
+        .into());
+    }
+    Ok(Evaluation::open_all(config)?)
+}
+
+/// Runs evaluations, with features from the cache of `config` if there is one. Features are stored by tower, so the
+/// cache serves any model.
+fn evaluate(
+    evaluations: &[Evaluation],
+    loaded: &Assembly,
+    config: Option<&RunConfig>,
+    compute: &Compute,
+    reporter: &mut Reporter,
+) -> anyhow::Result<Vec<EvalRecord>> {
+    let model = loaded.model.valid();
+    let (stop, workers) = (StopFlag::default(), compute.threads);
+    let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, &stop);
+    // The cache is not created here: a run may be evaluated where nothing can be written.
+    let cache = config.and_then(|config| Some((config.ever_trains(), cache_of(config)?)));
+    let locked = match cache.filter(|(_, (dir, _))| dir.is_dir()) {
+        Some((training, cache)) => locked.under(&training).kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
+        None => locked,
+    };
+    let mut records = Vec::new();
+    for evaluation in evaluations {
+        let encoder = Encoder {
+            model: &model,
+            tokenizer: &loaded.tokenizer,
+            locked: &locked,
+            compute,
+            workers,
+            stop: &stop,
+            batch_size: evaluation.batch_size,
+        };
+        records.push(evaluation.record(loaded.step.unwrap_or(0), &encoder, &loaded.processor, reporter)?);
+    }
+    Ok(records)
+}

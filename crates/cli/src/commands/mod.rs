@@ -1,0 +1,23 @@
+//! One file per command: its options, what it runs, and what it prints. The work itself is done by `dualenc_train`.
+//!
+//! - `train`: trains from a config.
+//! - `eval`: evaluates a model.
+//! - `embed`: writes embeddings.
+//! - `interpolate`: mixes a trained model with its starting point.
+//! - `export`: writes a model for transformers.
+//! - `cache`: computes features of locked towers ahead of training.
+//! - `check`: validates a config with its towers and data.
+//! - `inspect`: describes a directory.
+//! - `completions`: shell completion scripts.
+//! - `man`: the manual page.
+
+pub(crate) mod cache;
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod embed;
+pub(crate) mod eval;
+pub(crate) mod export;
+pub(crate) mod inspect;
+pub(crate) mod interpolate;
+pub(crate) mod man;
+pub(crate) mod train;

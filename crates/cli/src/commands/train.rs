@@ -1,0 +1,57 @@
+//! `dualenc train`.
+
+use std::io::Write;
+
+use clap::Args;
+use dualenc_train::{Event, Observer, Outcome, TrainError};
+
+use crate::args::ConfigArgs;
+use crate::exit::Ending;
+use crate::report::metrics;
+use crate::report::progress::Reporter;
+use crate::signals;
+
+/// Train a dual encoder from a config
+///
+/// Writes checkpoints and `metrics.jsonl` to `run.dir`. At the end, prints the newest metrics of each evaluation.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dualenc train --config lit.toml
+  dualenc train --config lit.toml --set train.epochs=3 --set run.dir=runs/short
+  dualenc train --config lit.toml --resume")]
+pub struct TrainArgs {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Resume from the newest valid checkpoint in `run.dir`; start a new run if there is none
+    #[arg(long)]
+    pub resume: bool,
+}
+
+pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let config = args.config.load()?;
+    reporter.log_every_steps(config.run.log_every_steps);
+    let stop = signals::stop_flag()?;
+    let outcome = match dualenc_train::train(&config, args.resume, &stop, reporter) {
+        Err(TrainError::Stopped { signal }) => Outcome::Stopped { step: 0, signal },
+        outcome => outcome?,
+    };
+    reporter.finish();
+    match outcome {
+        Outcome::Finished { step } => {
+            let mut out = std::io::stdout().lock();
+            for record in reporter.last_evals() {
+                metrics::print(&mut out, record)?;
+            }
+            if let Some(best) = reporter.best() {
+                writeln!(out, "best checkpoint: step {}, {} {:.4}", best.step, best.goal, best.value)?;
+            }
+            writeln!(out, "trained {step} steps: {}", config.run.dir.display())?;
+            Ok(Ending::Done)
+        }
+        Outcome::Stopped { step, signal } => {
+            reporter.on(Event::Note(format!("stopped by a signal after step {step}; `--resume` goes on from there")));
+            Ok(Ending::Stopped(signal))
+        }
+    }
+}

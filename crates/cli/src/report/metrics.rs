@@ -1,0 +1,63 @@
+//! The metrics of an evaluation, as text and as JSON.
+
+use std::io::Write;
+
+use dualenc_train::EvalRecord;
+use serde_json::{Map, Value, json};
+
+/// The most important metrics, in the order of the columns of a table.
+pub const SUMMARY: [&str; 7] =
+    ["acc1", "acc5", "image_retrieval_recall@1", "text_retrieval_recall@1", "loss", "image_acc1", "text_acc1"];
+
+/// Prints a heading, and one line per metric.
+pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
+    writeln!(out, "{} ({}, step {})", record.name, record.task, record.step)?;
+    let width = record.metrics.keys().map(String::len).max().unwrap_or(0);
+    let mut metrics: Vec<_> = record.metrics.iter().collect();
+    metrics.sort_by_key(|(name, _)| sort_key(name));
+    for (name, value) in metrics {
+        writeln!(out, "  {name:width$}  {}", format_value(value))?;
+    }
+    Ok(())
+}
+
+/// Sorts by name, then by the number after `@`: `recall@5` comes before `recall@10`.
+fn sort_key(name: &str) -> (&str, u64) {
+    let (stem, cutoff) = name.split_once('@').unwrap_or((name, "0"));
+    (stem, cutoff.parse().unwrap_or(0))
+}
+
+/// The most important metrics on one line.
+pub fn summary(record: &EvalRecord) -> String {
+    let found = SUMMARY.iter().filter_map(|name| Some(format!("{name} {}", format_value(record.metrics.get(*name)?))));
+    found.collect::<Vec<_>>().join("  ")
+}
+
+/// Four decimals for fractions, `-` for null.
+pub fn format_value(value: &Value) -> String {
+    match value {
+        Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or(f64::NAN)),
+        Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// One evaluation: its task and metrics.
+pub fn to_json(record: &EvalRecord) -> Value {
+    let mut value = json!({"task": record.task});
+    if let Some(object) = value.as_object_mut() {
+        object.extend(record.metrics.clone());
+    }
+    value
+}
+
+/// Several evaluations of one model: the step, and the evaluations by name.
+pub fn all_to_json(records: &[EvalRecord]) -> Value {
+    json!({"step": records.first().map(|record| record.step), "evaluations": by_name(records)})
+}
+
+/// Evaluations by name.
+pub fn by_name(records: &[EvalRecord]) -> Value {
+    let by_name: Map<String, Value> = records.iter().map(|record| (record.name.clone(), to_json(record))).collect();
+    Value::Object(by_name)
+}

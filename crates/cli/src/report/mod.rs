@@ -1,0 +1,15 @@
+//! What people and machines read: progress and errors on stderr, results on stdout. Nothing here computes.
+//!
+//! - `progress`: progress bar, plain lines or JSON lines of a run, on stderr.
+//! - `json_log`: the JSON lines.
+//! - `param_table`: the table of trainable and locked parameters.
+//! - `metrics`: the metrics of evaluations, as text and as JSON.
+//! - `results`: where the result of a command goes, `--json` included.
+//! - `errors`: errors with their causes, and config errors with the lines they are about.
+
+pub(crate) mod errors;
+mod json_log;
+pub(crate) mod metrics;
+mod param_table;
+pub(crate) mod progress;
+pub(crate) mod results;

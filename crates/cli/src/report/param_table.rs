@@ -1,0 +1,40 @@
+//! The table of trainable and locked parameters that opens a run.
+
+use dualenc_train::ParamGroup;
+
+/// One line per group; with columns for learning rate and weight decay if they differ between groups.
+pub fn render(groups: &[ParamGroup]) -> String {
+    let count = |values: usize| match values {
+        0 => "-".to_owned(),
+        1..1_000 => values.to_string(),
+        1_000..1_000_000 => format!("{:.1} k", values as f64 / 1e3),
+        _ => format!("{:.2} M", values as f64 / 1e6),
+    };
+    let total = |values: fn(&ParamGroup) -> usize| count(groups.iter().map(values).sum());
+    let mut lines = vec![format!("{:18} {:>10} {:>10}", "parameters", "trainable", "locked")];
+    for group in groups {
+        lines.push(format!("{:18} {:>10} {:>10}", group.name, count(group.trainable), count(group.locked)));
+    }
+    type Range = fn(&ParamGroup) -> Option<[f64; 2]>;
+    for (title, range) in [("learning rate", (|group| group.rates) as Range), ("weight decay", |group| group.decays)] {
+        let mut values = groups.iter().filter_map(range).flatten();
+        let first = values.next();
+        if values.all(|value| Some(value) == first) {
+            continue;
+        }
+        let shown = std::iter::once(title.to_owned()).chain(groups.iter().map(|group| match range(group) {
+            None => "-".to_owned(),
+            Some([lowest, highest]) if lowest == highest => format_number(lowest),
+            Some([lowest, highest]) => format!("{} to {}", format_number(lowest), format_number(highest)),
+        }));
+        lines.iter_mut().zip(shown).for_each(|(line, shown)| *line += &format!(" {shown:>20}"));
+    }
+    lines.push(format!("{:18} {:>10} {:>10}", "all", total(|group| group.trainable), total(|group| group.locked)));
+    lines.join("\n")
+}
+
+/// Three significant digits, without trailing zeros.
+fn format_number(value: f64) -> String {
+    let rounded = format!("{value:.2e}").parse().unwrap_or(value);
+    if (1e-2..1e3).contains(&value) || value == 0.0 { format!("{rounded}") } else { format!("{rounded:e}") }
+}

@@ -1,0 +1,27 @@
+//! The result of a command: a table on stdout, JSON in the file that `--json` names, or JSON on stdout.
+
+use std::io::{self, StdoutLock, Write};
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::Value;
+
+/// Prints the result with `print`. `json` is the argument of `--json`: a file that receives `value` too, or `-` to
+/// print `value` instead.
+pub fn write(
+    json: Option<&Path>,
+    value: impl FnOnce() -> Value,
+    print: impl FnOnce(&mut StdoutLock<'_>) -> io::Result<()>,
+) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let text = |value: Value| format!("{value:#}\n");
+    match json {
+        None => print(&mut out)?,
+        Some(path) if path == Path::new("-") => out.write_all(text(value()).as_bytes())?,
+        Some(path) => {
+            print(&mut out)?;
+            std::fs::write(path, text(value())).with_context(|| format!("cannot write `{}`", path.display()))?;
+        }
+    }
+    Ok(())
+}

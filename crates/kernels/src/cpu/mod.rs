@@ -1,0 +1,22 @@
+//! What the fused operations are built from on the CPU: how work is cut into tasks, matrix products, vectorised
+//! functions, outputs that are written once, and the way into Burn's autodiff graph. No operation of a model lives
+//! here.
+//!
+//! - `chunks`: sizes of tasks, independent of the number of threads.
+//! - `autograd`: wraps a forward and a backward function over slices as one node of Burn's graph.
+//! - `gemm`: matrix products over slices behind bounds-checked views.
+//! - `simd`: elementary functions and reductions that the compiler vectorises, and run-time dispatch to AVX-512,
+//!   AVX2, NEON.
+//! - `uninit`: output buffers that are filled in parallel without being zeroed first.
+//! - `malloc`: a setting of glibc's allocator.
+
+#[cfg(feature = "flex")]
+pub(crate) mod autograd;
+pub(crate) mod chunks;
+#[cfg(feature = "flex")]
+pub(crate) mod gemm;
+pub(crate) mod malloc;
+#[cfg(feature = "flex")]
+pub(crate) mod simd;
+#[cfg(feature = "flex")]
+pub(crate) mod uninit;

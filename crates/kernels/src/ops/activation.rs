@@ -1,0 +1,154 @@
+//! Activation functions and their derivatives.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation;
+use serde::{Deserialize, Serialize};
+
+/// An activation function, by its name in transformers' `ACT2FN`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Activation {
+    /// Exact GELU, with the error function (Hendrycks and Gimpel, arXiv:1606.08415).
+    #[serde(rename = "gelu", alias = "gelu_python")]
+    Gelu,
+    /// The tanh approximation of GELU.
+    #[serde(
+        rename = "gelu_new",
+        alias = "gelu_pytorch_tanh",
+        alias = "gelu_fast",
+        alias = "gelu_accurate",
+        alias = "gelu_python_tanh"
+    )]
+    GeluTanh,
+    /// `x * sigmoid(1.702 x)`, as in CLIP.
+    #[serde(rename = "quick_gelu")]
+    QuickGelu,
+    /// `max(0, x)`.
+    #[serde(rename = "relu")]
+    Relu,
+    /// `x * sigmoid(x)`.
+    #[serde(rename = "silu", alias = "swish")]
+    Silu,
+}
+
+impl Activation {
+    /// Applies the function element-wise, to a tensor of any shape.
+    pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "flex")]
+        if let Some(y) = fused::activate(self, &x) {
+            return y;
+        }
+        self.plain(x)
+    }
+
+    /// The reference form in Burn's own operations.
+    pub(crate) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        match self {
+            Self::Gelu => activation::gelu(x),
+            Self::GeluTanh => activation::gelu_approximate(x),
+            // transformers: activations.py, QuickGELUActivation.
+            Self::QuickGelu => x.clone() * activation::sigmoid(x * QUICK_GELU_FACTOR),
+            Self::Relu => activation::relu(x),
+            Self::Silu => activation::silu(x),
+        }
+    }
+}
+
+/// The factor of QuickGELU.
+const QUICK_GELU_FACTOR: f32 = 1.702;
+
+#[cfg(feature = "flex")]
+pub(crate) mod fused {
+    use burn::tensor::Tensor;
+    use rayon::prelude::*;
+
+    use super::{Activation, QUICK_GELU_FACTOR};
+    use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor, supports_fused};
+    use crate::cpu::chunks::{CHUNK, chunk_ends};
+    use crate::cpu::simd::{normal_cdf_pdf, sigmoid, vectorised};
+    use crate::cpu::uninit::{Uninit, par_groups, write};
+
+    /// `None` if `x` is not for the fused operations.
+    pub fn activate<const D: usize>(activation: Activation, x: &Tensor<D>) -> Option<Tensor<D>> {
+        if !supports_fused(x) {
+            return None;
+        }
+        let dims = x.dims();
+        let forward = |[x]: &[Values; 1], _| {
+            let [values] = par_groups(&chunk_ends(x.get().len(), CHUNK), [1], |first, [out]| {
+                let x = &x.get()[first..][..out.len()];
+                [activation.map(out, x)]
+            });
+            (flex_tensor(values, dims), (activation, x.clone(), dims))
+        };
+        Some(custom_op([Input::new(x.clone())?], forward, |(activation, x, dims), gradient, _| {
+            let mut gradient = gradient.into_vec();
+            let chunks = gradient.par_chunks_mut(CHUNK).zip(x.get().par_chunks(CHUNK));
+            chunks.for_each(|(gradient, x)| activation.multiply_slope(gradient, x));
+            [Some(flex_tensor(gradient, dims))]
+        }))
+    }
+
+    impl Activation {
+        /// Writes `activation(x)` to `out`, on this thread.
+        pub fn map<'o>(self, out: &'o mut Uninit, x: &[f32]) -> &'o mut [f32] {
+            map(self, out, x)
+        }
+
+        /// Multiplies `gradient` by `activation'(x)`, on this thread.
+        pub fn multiply_slope(self, gradient: &mut [f32], x: &[f32]) {
+            multiply_slope(self, gradient, x);
+        }
+    }
+
+    vectorised! {
+        fn map(activation: Activation, out: &'o mut Uninit, x: &'a [f32]) -> &'o mut [f32] {
+            match activation {
+                Activation::Gelu => write(out, |i| x[i] * normal_cdf_pdf(x[i]).0),
+                Activation::GeluTanh => write(out, |i| x[i] * sigmoid(2.0 * tanh_argument(x[i]))),
+                Activation::QuickGelu => write(out, |i| x[i] * sigmoid(QUICK_GELU_FACTOR * x[i])),
+                Activation::Relu => write(out, |i| x[i].max(0.0)),
+                Activation::Silu => write(out, |i| x[i] * sigmoid(x[i])),
+            }
+        }
+    }
+
+    vectorised! {
+        fn multiply_slope(activation: Activation, gradient: &'a mut [f32], x: &'a [f32]) {
+            // (x * gate)' = gate + x * gate', and the derivative of a sigmoid is gate * (1 - gate).
+            let gated = |x: f32, gate: f32, inner: f32| gate + x * gate * (1.0 - gate) * inner;
+            match activation {
+                Activation::Gelu => multiply_each(gradient, x, |x| {
+                    let (cdf, density) = normal_cdf_pdf(x);
+                    x.mul_add(density, cdf)
+                }),
+                Activation::GeluTanh => multiply_each(gradient, x, |x| {
+                    // tanh_argument'(x) = sqrt(2 / pi) (1 + 3 * 0.044715 x^2)
+                    let inner = 2.0 * ROOT_2_OVER_PI * (3.0 * CUBIC * x).mul_add(x, 1.0);
+                    gated(x, sigmoid(2.0 * tanh_argument(x)), inner)
+                }),
+                Activation::QuickGelu => {
+                    multiply_each(gradient, x, |x| gated(x, sigmoid(QUICK_GELU_FACTOR * x), QUICK_GELU_FACTOR));
+                }
+                Activation::Relu => multiply_each(gradient, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+                Activation::Silu => multiply_each(gradient, x, |x| gated(x, sigmoid(x), 1.0)),
+            }
+        }
+    }
+
+    /// sqrt(2 / pi).
+    const ROOT_2_OVER_PI: f32 = 0.797_884_6;
+
+    /// Factor of the cubic term in the tanh approximation (Hendrycks and Gimpel, arXiv:1606.08415, sec. 2).
+    const CUBIC: f32 = 0.044_715;
+
+    /// The `y` in GELU(x) = x (1 + tanh y) / 2, which equals x sigmoid(2 y).
+    #[inline(always)]
+    fn tanh_argument(x: f32) -> f32 {
+        ROOT_2_OVER_PI * x * (CUBIC * x).mul_add(x, 1.0)
+    }
+
+    #[inline(always)]
+    fn multiply_each(gradient: &mut [f32], x: &[f32], slope: impl Fn(f32) -> f32) {
+        gradient.iter_mut().zip(x).for_each(|(gradient, x)| *gradient *= slope(*x));
+    }
+}

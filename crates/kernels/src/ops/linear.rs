@@ -1,0 +1,205 @@
+//! Linear layers, `x W + b`: one product per chunk of rows, and one parallel pass per gradient.
+
+use burn::tensor::{Tensor, module};
+
+/// A linear layer, `[rows, out]`, of `x` `[rows, in]`, `weight` `[in, out]` and `bias` `[out]`.
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::cpu::autograd::supports_fused(&x)
+        && let Some(y) = fused::linear(&x, &[&weight], &[bias.as_ref()])
+    {
+        return y;
+    }
+    module::linear(x, weight, bias)
+}
+
+/// Three linear layers of the same shape on one input, side by side: `[rows, 3 * out]` of `x` `[rows, in]`, `weights`
+/// `[in, out]` and `biases` `[out]`. This is the projection to query, key and value that [`attention`] takes.
+///
+/// [`attention`]: crate::attention
+///
+/// # Panics
+///
+/// If the shapes do not fit.
+pub fn linear3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tensor<1>>; 3]) -> Tensor<2> {
+    #[cfg(feature = "flex")]
+    if crate::cpu::autograd::supports_fused(&x)
+        && let Some(y) = fused::linear(&x, &weights.each_ref(), &biases.each_ref().map(Option::as_ref))
+    {
+        return y;
+    }
+    let layers = weights.into_iter().zip(biases);
+    Tensor::cat(layers.map(|(weight, bias)| module::linear(x.clone(), weight, bias)).collect(), 1)
+}
+
+#[cfg(feature = "flex")]
+pub(crate) mod fused {
+    use burn::backend::flex::FlexTensor;
+    use burn::tensor::Tensor;
+    use rayon::prelude::*;
+
+    use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
+    use crate::cpu::chunks::chunk_ends;
+    use crate::cpu::gemm::{Matrix, matmul, matmul_add};
+    use crate::cpu::simd::vectorised;
+    use crate::cpu::uninit::{Uninit, par_groups, par_rows, write_repeated};
+
+    /// Rows per task of a weight's gradient: few enough to keep many cores busy, enough for a product at full speed.
+    const WEIGHT_ROWS: usize = 96;
+
+    /// Columns per task of a column sum: whole cache lines.
+    const SUM_COLUMNS: usize = 64;
+
+    /// `N` linear layers of one shape side by side; `None` unless `N` is 1 or 3.
+    pub fn linear<const N: usize>(
+        x: &Tensor<2>,
+        weights: &[&Tensor<2>; N],
+        biases: &[Option<&Tensor<1>>; N],
+    ) -> Option<Tensor<2>> {
+        let [rows, width] = x.dims();
+        let [input, output] = weights[0].dims();
+        assert_eq!(width, input, "columns of the input of a linear layer");
+        assert_bias_shapes(biases, output);
+        let mut inputs = vec![Input::new(x.clone())?];
+        for weight in weights {
+            assert_eq!(weight.dims(), [input, output], "shape of the weight of a linear layer");
+            inputs.push(Input::new((*weight).clone())?);
+        }
+        for bias in biases {
+            inputs.push(Input::optional(*bias)?);
+        }
+        let with_bias = biases.map(|bias| bias.is_some());
+        // The number of inputs, `2 N + 1`, is part of the node's type.
+        match N {
+            1 => run::<3>(inputs.try_into().ok()?, &with_bias, rows, input, output),
+            3 => run::<7>(inputs.try_into().ok()?, &with_bias, rows, input, output),
+            _ => None,
+        }
+    }
+
+    /// Panics unless each bias is `[output]`.
+    pub fn assert_bias_shapes(biases: &[Option<&Tensor<1>>], output: usize) {
+        for bias in biases.iter().flatten() {
+            assert_eq!(bias.dims(), [output], "length of the bias of a linear layer");
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    struct Saved {
+        /// `[rows, input]`.
+        x: Values,
+        /// `[input, output]` each.
+        weights: Vec<Values>,
+        input: usize,
+        output: usize,
+    }
+
+    fn run<const I: usize>(
+        inputs: [Input; I],
+        with_bias: &[bool],
+        rows: usize,
+        input: usize,
+        output: usize,
+    ) -> Option<Tensor<2>> {
+        let count = with_bias.len();
+        let forward = |values: &[Values; I], _| {
+            let x = Matrix::new(values[0].get(), input);
+            let weights = &values[1..=count];
+            let stride = count * output;
+            let bias = concat_biases(&values[1 + count..], with_bias, output);
+            let out = par_rows(rows, stride, |first, out| {
+                let x = x.rows(first, out.len() / stride);
+                if let [weight] = weights {
+                    return affine(x, weight.get(), with_bias[0].then_some(&bias), out);
+                }
+                let out = write_repeated(out, &bias);
+                for (n, weight) in weights.iter().enumerate() {
+                    matmul_add(x, Matrix::new(weight.get(), output), &mut out[n * output..], stride);
+                }
+                out
+            });
+            let saved = Saved { x: values[0].clone(), weights: weights.to_vec(), input, output };
+            (flex_tensor(out, [rows, count * output]), saved)
+        };
+        Some(custom_op(inputs, forward, |saved, gradient, needed| backward(&saved, &gradient, needed)))
+    }
+
+    /// `x W + b` on this thread: each row starts as the bias, and the product is added.
+    pub fn affine<'a>(x: Matrix<'_>, weight: &[f32], bias: Option<&[f32]>, out: &'a mut Uninit) -> &'a mut [f32] {
+        let width = out.len() / x.num_rows().max(1);
+        let weight = Matrix::new(weight, width);
+        match bias {
+            Some(bias) => {
+                let out = write_repeated(out, bias);
+                matmul_add(x, weight, out, width);
+                out
+            }
+            None => matmul(x, weight, out),
+        }
+    }
+
+    fn backward<const I: usize>(saved: &Saved, gradient: &Values, needed: [bool; I]) -> [Option<FlexTensor>; I] {
+        let Saved { x, weights, input, output } = saved;
+        let (input, output, count) = (*input, *output, weights.len());
+        let stride = count * output;
+        let gradient = Matrix::new(gradient.get(), stride);
+        let rows = gradient.num_rows();
+        let of_layer = |n: usize| gradient.cols(n * output, output);
+        // Inputs: `x`, then all weights, then all biases.
+        std::array::from_fn(|position| match position {
+            _ if !needed[position] => None,
+            0 => {
+                let values = par_rows(rows, input, |first, out| {
+                    let out_rows = out.len() / input;
+                    let chunk = |n| of_layer(n).rows(first, out_rows);
+                    let weight = |n: usize| Matrix::new(weights[n].get(), output).t();
+                    let out = matmul(chunk(0), weight(0), out);
+                    (1..count).for_each(|n| matmul_add(chunk(n), weight(n), out, input));
+                    out
+                });
+                Some(flex_tensor(values, [rows, input]))
+            }
+            _ if position <= count => {
+                let values = weight_gradient(Matrix::new(x.get(), input), of_layer(position - 1));
+                Some(flex_tensor(values, [input, output]))
+            }
+            _ => Some(flex_tensor(column_sums(of_layer(position - 1 - count)), [output])),
+        })
+    }
+
+    /// `x^T gradient`, `[in, out]`, of `x` `[rows, in]` and `gradient` `[rows, out]`.
+    pub fn weight_gradient(x: Matrix<'_>, gradient: Matrix<'_>) -> Vec<f32> {
+        let (input, output) = (x.num_cols(), gradient.num_cols());
+        let [values] = par_groups(&chunk_ends(input, WEIGHT_ROWS), [output], |first, [out]| {
+            [matmul(x.cols(first, out.len() / output).t(), gradient, out)]
+        });
+        values
+    }
+
+    vectorised! {
+        fn add_rows(sums: &'a mut [f32], rows: Matrix<'a>) {
+            for row in 0..rows.num_rows() {
+                sums.iter_mut().zip(rows.row(row)).for_each(|(sum, value)| *sum += value);
+            }
+        }
+    }
+
+    /// The sums of the columns of `x`, which must not be transposed.
+    pub fn column_sums(x: Matrix<'_>) -> Vec<f32> {
+        let mut sums = vec![0.0; x.num_cols()];
+        sums.par_chunks_mut(SUM_COLUMNS).enumerate().for_each(|(block, sums)| {
+            add_rows(sums, x.cols(block * SUM_COLUMNS, sums.len()));
+        });
+        sums
+    }
+
+    /// Zeros stand in for absent biases.
+    fn concat_biases(biases: &[Values], present: &[bool], output: usize) -> Vec<f32> {
+        let bias = |(bias, present): (&Values, &bool)| if *present { bias.get().to_vec() } else { vec![0.0; output] };
+        biases.iter().zip(present).flat_map(bias).collect()
+    }
+}

@@ -1,0 +1,20 @@
+//! The operations of a transformer, each with a form that is fused for the CPU and one in Burn's own operations. They
+//! take tensors and hold no parameters; `rows` are the tokens of all sequences, one after the other.
+//!
+//! - `linear`: one linear layer, or three side by side.
+//! - `mlp`: linear, activation, linear.
+//! - `activation`: GELU and its relatives.
+//! - `layer_norm`: layer normalisation.
+//! - `attention`: softmax attention over packed sequences.
+//! - `embedding`: table lookup.
+//! - `dropout`: reproducible dropout masks.
+//! - `residual`: the sum at the end of a residual branch.
+
+pub(crate) mod activation;
+pub(crate) mod attention;
+pub(crate) mod dropout;
+pub(crate) mod embedding;
+pub(crate) mod layer_norm;
+pub(crate) mod linear;
+pub(crate) mod mlp;
+pub(crate) mod residual;
