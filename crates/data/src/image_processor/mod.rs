@@ -1,17 +1,22 @@
 //! Image processing: resize, centre crop, rescale, normalise, as the reference's image processors do it with Pillow
 //! and numpy.
 
+pub(crate) mod defaults;
+pub(crate) mod hf_config;
+pub(crate) mod open_clip;
+pub(crate) mod timm;
+
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::augment::View;
 use crate::error::DataError;
-use crate::geometry::{CenterCrop, CropStyle, Resize, Span};
-use crate::image::RgbImage;
-use crate::resize::{Filter, Window, resize, resize_window};
-use crate::resize_float::resize_float;
-use crate::{processor_config, processor_family};
+use crate::image_processor::{defaults as processor_family, hf_config as processor_config};
+use crate::images::augment::View;
+use crate::images::decode::RgbImage;
+use crate::images::resize_geometry::{CenterCrop, CropStyle, Resize, Span};
+use crate::images::resize_pillow::{Filter, Window, resize, resize_window};
+use crate::images::resize_torch::resize_float;
 
 /// Mean and standard deviation of each channel.
 pub(crate) type Statistics = ([f64; 3], [f64; 3]);

@@ -8,7 +8,7 @@ use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Replace, Sequence, Strip};
 
 use crate::error::DataError;
-use crate::tokenizer::read_json;
+use crate::text::tokenizer::read_json;
 
 /// `tokenizer_config.json`, `special_tokens_map.json` and the model's `config.json`, each empty if not there.
 pub(crate) struct Settings {

@@ -64,7 +64,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     // The decoders are fuzzed upstream, but one panic must not end a run of millions of images.
     let decoded = std::panic::catch_unwind(|| decode_as(bytes, format, name, limits));
     decoded.unwrap_or_else(|panic| {
-        let message = crate::ordered_map::panic_message(panic.as_ref());
+        let message = crate::loader::parallel_map::panic_message(panic.as_ref());
         Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {message}") })
     })
 }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::order::mix;
-use crate::tokenizer::{Encoded, Tokenizer};
-use crate::word_dropout::{WORDS, drop_words};
+use crate::loader::epoch_order::mix;
+use crate::text::tokenizer::{Encoded, Tokenizer};
+use crate::text::word_dropout::{WORDS, drop_words};
 
 /// Up to this many captions are tokenised once up front; at 16 tokens each the table then takes 256 MiB. Beyond, they
 /// are tokenised as batches are made.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{BadRows, Dataset, DatasetBuilder};
 use crate::error::{DataError, nearest};
-use crate::image_ref::ImageRef;
+use crate::images::location::ImageRef;
 
 /// Names that other tools give the image column (open_clip, img2dataset, Hugging Face, COCO conversions).
 const IMAGE_NAMES: [&str; 9] =
@@ -206,7 +206,7 @@ pub(crate) fn push_pair(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::Source;
+    use crate::sources::Source;
 
     fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
         let dir = tempfile::tempdir().unwrap();

@@ -1,16 +1,24 @@
 //! The kinds of data set that a config can name.
 
+pub(crate) mod class_folder;
+pub(crate) mod coco;
+pub(crate) mod csv;
+pub(crate) mod folder;
+pub(crate) mod jsonl;
+pub(crate) mod shard_patterns;
+pub(crate) mod webdataset;
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::coco::CocoSource;
-use crate::csv::CsvSource;
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::folder::FolderSource;
-use crate::jsonl::JsonlSource;
-use crate::webdataset::WebdatasetSource;
+use crate::sources::coco::CocoSource;
+use crate::sources::csv::CsvSource;
+use crate::sources::folder::FolderSource;
+use crate::sources::jsonl::JsonlSource;
+use crate::sources::webdataset::WebdatasetSource;
 
 /// Where image-text pairs come from; in a config one table, `[data.train.csv]` and so on.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]

@@ -10,7 +10,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::image::RgbImage;
+use crate::images::decode::RgbImage;
 
 /// Fraction bits of a weight: 32 bits less 8 of a pixel less 2 for overshoot (`PRECISION_BITS` of Resample.c).
 const PRECISION_BITS: u32 = 32 - 8 - 2;

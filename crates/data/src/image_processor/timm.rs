@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
-use crate::geometry::{CenterCrop, CropStyle, Resize};
-use crate::processor::{ImageProcessor, Steps};
-use crate::processor_config::Reader;
-use crate::processor_family::IMAGENET_DEFAULT;
-use crate::resize::Filter;
+use crate::image_processor::defaults::IMAGENET_DEFAULT;
+use crate::image_processor::hf_config::Reader;
+use crate::image_processor::{ImageProcessor, Steps};
+use crate::images::resize_geometry::{CenterCrop, CropStyle, Resize};
+use crate::images::resize_pillow::Filter;
 
 /// `DEFAULT_CROP_PCT` of timm.
 const CROP_SHARE: f64 = 0.875;

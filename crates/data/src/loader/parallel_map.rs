@@ -178,7 +178,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::order::mix;
+    use crate::loader::epoch_order::mix;
 
     #[test]
     fn results_come_in_job_order() {

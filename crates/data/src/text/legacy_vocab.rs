@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
-use crate::tokenizer::{CONVERT, malformed, read_json};
-use crate::tokenizer_settings::{Settings, content};
+use crate::text::tokenizer::{CONVERT, malformed, read_json};
+use crate::text::tokenizer_settings::{Settings, content};
 
 /// What a directory gave: the `tokenizer.json` in memory, and the file to name in errors.
 pub(crate) struct Built {

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::order::mix;
+use crate::loader::epoch_order::mix;
 
 /// The word of [`mix`] that keeps it apart from the order of the samples, the choice of captions and the views of images.
 pub(crate) const WORDS: u64 = 0x3026d;

@@ -6,11 +6,11 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
-use crate::geometry::{CenterCrop, CropStyle, Resize};
-use crate::processor::{ImageProcessor, Steps};
-use crate::processor_config::Reader;
-use crate::processor_family::OPENAI_CLIP;
-use crate::resize::Filter;
+use crate::image_processor::defaults::OPENAI_CLIP;
+use crate::image_processor::hf_config::Reader;
+use crate::image_processor::{ImageProcessor, Steps};
+use crate::images::resize_geometry::{CenterCrop, CropStyle, Resize};
+use crate::images::resize_pillow::Filter;
 
 /// Side where the file gives none.
 const SIDE: u32 = 224;

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::{DataError, nearest};
-use crate::geometry::{CenterCrop, Resize};
-use crate::processor::{ImageProcessor, Order, Steps};
-use crate::processor_family::{
+use crate::image_processor::defaults::{
     CONVNEXT_CROP_SHARE, CROP_SIDE, IMAGENET_STANDARD, KNOWN, class_defaults, convnext, defaults_to_square,
     of_model_type,
 };
-use crate::resize::Filter;
-use crate::{open_clip_config, timm_config};
+use crate::image_processor::{ImageProcessor, Order, Steps};
+use crate::image_processor::{open_clip as open_clip_config, timm as timm_config};
+use crate::images::resize_geometry::{CenterCrop, Resize};
+use crate::images::resize_pillow::Filter;
 
 /// A side longer than this is a mistake (or an attack), not an image size: the decoder's own limit.
 const MAX_SIDE_PX: u64 = 16_384;

@@ -1,8 +1,8 @@
 //! The image processor types of transformers: what each takes for granted, and which tower type uses which.
 
-use crate::geometry::{CenterCrop, Resize};
-use crate::processor::{Order, Statistics, Steps};
-use crate::resize::Filter;
+use crate::image_processor::{Order, Statistics, Steps};
+use crate::images::resize_geometry::{CenterCrop, Resize};
+use crate::images::resize_pillow::Filter;
 
 /// `IMAGENET_DEFAULT_MEAN` and `IMAGENET_DEFAULT_STD` of transformers (`image_utils.py`, also the next two).
 pub(crate) const IMAGENET_DEFAULT: Statistics = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);

@@ -1,14 +1,16 @@
 //! A data set in memory: which images there are, and which captions each has. Pixels stay on disk until asked for.
 
+pub(crate) mod caption_id;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::caption_identity::caption_id;
+use crate::dataset::caption_id::caption_id;
 use crate::error::DataError;
-use crate::image_ref::ImageRef;
-use crate::order::mix;
+use crate::images::location::ImageRef;
+use crate::loader::epoch_order::mix;
 
 /// Threads that stat or index files: the calls wait for the file system, not for a core.
 const IO_THREADS: usize = 8;

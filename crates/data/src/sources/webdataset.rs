@@ -10,13 +10,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::csv::default_caption;
 use crate::dataset::{Dataset, DatasetBuilder, SkippedRows, in_parallel};
 use crate::error::DataError;
-use crate::folder::IMAGE_EXTENSIONS;
-use crate::image_ref::{ImageRef, MAX_ENCODED_BYTES};
-use crate::jsonl::texts;
-use crate::shards::{empty, shards};
+use crate::images::location::{ImageRef, MAX_ENCODED_BYTES};
+use crate::sources::csv::default_caption;
+use crate::sources::folder::IMAGE_EXTENSIONS;
+use crate::sources::jsonl::texts;
+use crate::sources::shard_patterns::{empty, shards};
 
 /// Longest caption file read; captions are a few hundred bytes.
 const MAX_TEXT_BYTES: u64 = 1 << 20;

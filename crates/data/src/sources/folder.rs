@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
-use crate::image_ref::ImageRef;
+use crate::images::location::ImageRef;
 
 /// Extensions taken for images, lower case.
 pub(crate) const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];

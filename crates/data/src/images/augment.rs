@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::image::RgbImage;
-use crate::order::mix;
+use crate::images::decode::RgbImage;
+use crate::loader::epoch_order::mix;
 
 /// The word of [`mix`] that keeps views apart from the order of the samples and the choice of captions.
 const VIEW: u64 = 0xa06;

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::csv::push_pair;
 use crate::dataset::{BadRows, Dataset, DatasetBuilder};
 use crate::error::DataError;
+use crate::sources::csv::push_pair;
 
 /// `[data.train.coco]`: an annotation file of COCO's caption task. Images come in the file's order, each with its
 /// captions in the file's order.

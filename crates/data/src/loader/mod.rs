@@ -4,6 +4,11 @@
 //! A bad image is replaced by the next pair of the data set, so every batch is whole and the replacement is the same in
 //! every run, with pixels or with cached features.
 
+pub(crate) mod epoch_order;
+pub(crate) mod feature_lookup;
+pub(crate) mod parallel_map;
+pub(crate) mod unreadable;
+
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,18 +16,18 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::augment::{Augment, View};
-use crate::bad::{BadImages, BadSamplePolicy, Skipped};
 use crate::dataset::{CaptionMode, Dataset, Pair};
 use crate::error::DataError;
-use crate::image::{Limits, decode};
-use crate::image_ref::ImageRef;
-use crate::kept::{ContentHash, KeptImages};
-use crate::order::Plan;
-use crate::ordered_map::{ordered_map, panic_message};
-use crate::processor::ImageProcessor;
-use crate::tokenizer::Encoded;
-use crate::tokens::{TokenBatch, Tokens};
+use crate::image_processor::ImageProcessor;
+use crate::images::augment::{Augment, View};
+use crate::images::decode::{Limits, decode};
+use crate::images::location::ImageRef;
+use crate::loader::epoch_order::Plan;
+use crate::loader::feature_lookup::{ContentHash, KeptImages};
+use crate::loader::parallel_map::{ordered_map, panic_message};
+use crate::loader::unreadable::{BadImages, BadSamplePolicy, Skipped};
+use crate::text::token_table::{TokenBatch, Tokens};
+use crate::text::tokenizer::Encoded;
 
 /// Samples begun ahead for each worker: enough that none waits while one slow image is decoded.
 const QUEUE_PER_WORKER: usize = 8;

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::error::DataError;
-use crate::folder::image_files;
-use crate::image_ref::ImageRef;
+use crate::images::location::ImageRef;
+use crate::sources::folder::image_files;
 
 /// The number of stray names that an error lists.
 const NAMED: usize = 3;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::csv::{default_caption, default_image, push_pair};
 use crate::dataset::{BadRows, Dataset, DatasetBuilder};
 use crate::error::{DataError, nearest};
+use crate::sources::csv::{default_caption, default_image, push_pair};
 
 /// `[data.train.jsonl]`: an object a line; the caption is a string or a list of strings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]

@@ -8,8 +8,8 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, TruncationDirection, TruncationParams};
 
 use crate::error::DataError;
-use crate::tokenizer_settings::Settings;
-use crate::vocabulary_files;
+use crate::text::legacy_vocab as vocabulary_files;
+use crate::text::tokenizer_settings::Settings;
 
 /// What to do when a directory has no usable `tokenizer.json`.
 pub(crate) const CONVERT: &str =
@@ -209,8 +209,9 @@ impl Tokenizer {
 
 /// Runs foreign code that may panic on malformed files, and makes an error of the panic.
 fn quietly<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f))
-        .unwrap_or_else(|panic| Err(format!("it panicked: {}", crate::ordered_map::panic_message(panic.as_ref()))))
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        Err(format!("it panicked: {}", crate::loader::parallel_map::panic_message(panic.as_ref())))
+    })
 }
 
 pub(crate) fn malformed(path: &Path, reason: &str) -> DataError {
