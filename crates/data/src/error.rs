@@ -209,16 +209,3 @@ fn quoted(names: &[String]) -> String {
     }
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
-
-/// The candidate closest to `word`, if close enough to be a slip of the fingers.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // 0.8 is where Jaro-Winkler parts typos from other words in clap's own suggestions.
-    const CLOSE: f64 = 0.8;
-    let word = word.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(score, _)| *score > CLOSE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
-}

@@ -148,5 +148,5 @@ fn files_that_only_transformers_can_convert_say_so() {
     std::fs::write(dir.path().join("tokenizer_config.json"), json!({"tokenizer_class": "CLIPTokenizer"}).to_string())
         .unwrap();
     std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b c\n").unwrap();
-    assert!(refused(dir.path()).contains("a line is not two tokens and a space between them"));
+    assert!(refused(dir.path()).contains("a line is not two tokens separated by a space"));
 }

@@ -164,7 +164,7 @@ fn timm_configs_that_ask_for_the_impossible_are_refused() {
     assert!(refused("input_size", json!([1, 28, 28])).contains("expected 3 channels, height, width"));
     assert!(refused("interpolation", json!("random")).contains("one of `nearest`, `lanczos`, `bilinear`"));
     assert!(refused("crop_mode", json!("corner")).contains("`center`, `squash` or `border`"));
-    assert!(refused("crop_pct", json!(1e-9)).contains("the share of the image to keep"));
+    assert!(refused("crop_pct", json!(1e-9)).contains("the fraction of the image to keep"));
     assert!(refused("std", json!([0, 1, 1])).contains("numbers other than 0"));
 }
 
@@ -203,7 +203,7 @@ fn processor_files_that_ask_for_the_impossible_are_refused() {
         format!(" `image_processor_type` is `\"Qwen2VLImageProcessor\"`; expected {known}")
     );
     let naflex = refused(json!({"image_processor_type": "Siglip2ImageProcessorFast"}));
-    assert!(naflex.contains("`naflex` checkpoints give each its own. Take a checkpoint with a `SiglipImageProcessor`"));
+    assert!(naflex.contains("those of `naflex` checkpoints depend on the image. Use a checkpoint with a `SiglipImageProcessor`"));
     assert!(
         refused(json!({"image_processor_type": "TimmWrapperImageProcessor"})).contains("`pretrained_cfg` beside it")
     );

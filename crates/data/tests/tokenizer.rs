@@ -106,7 +106,7 @@ fn unusable_tokenizers_say_why() {
     assert!(refused(dir.path(), 8).contains("`T5Tokenizer` cannot be built from `vocab.txt`"));
     std::fs::write(dir.path().join("tokenizer.json"), "{\"version\": \"1.0\"}").unwrap();
     let message = refused(dir.path(), 8);
-    assert!(message.contains("tokenizer.json`: is not usable: "), "{message}");
+    assert!(message.contains("tokenizer.json`: not usable: "), "{message}");
     std::fs::write(dir.path().join("tokenizer_config.json"), "[").unwrap();
     assert!(refused(dir.path(), 8).contains("tokenizer_config.json` is malformed: not JSON"));
     std::fs::write(dir.path().join("tokenizer_config.json"), "[1]").unwrap();

@@ -1,19 +1,20 @@
-//! When two captions count as the same.
+//! Which captions count as equal.
 
 use std::borrow::Cow;
 
 use tokenizers::NormalizedString;
 
-/// What may end a caption without changing what it says; NFKC has turned the full-width forms into these.
+/// Punctuation that is ignored at the end of a caption. NFKC maps the full-width forms to these.
 const ENDINGS: [char; 8] = ['.', ',', ';', ':', '!', '?', '。', '、'];
 
-/// A number that equal captions share: the first 8 bytes of the BLAKE3 of the normalised text.
+/// An id that equal captions share: the first 8 bytes of the BLAKE3 hash of the normalised text.
 pub(crate) fn caption_id(text: &str) -> u64 {
     let hash = blake3::hash(normalised(text).as_bytes());
     hash.as_bytes()[..8].iter().rev().fold(0, |id, &byte| id << 8 | u64::from(byte))
 }
 
-/// Unicode's NFKC in lower case, its words parted by single spaces, without [`ENDINGS`]; a caption of nothing else keeps them.
+/// The text in NFKC and lower case, with single spaces between words and without [`ENDINGS`] at the end. A caption of
+/// only `ENDINGS` is not shortened.
 fn normalised(text: &str) -> String {
     let mut composed = Cow::Borrowed(text);
     // NFKC leaves ASCII as it is.
@@ -29,9 +30,9 @@ fn normalised(text: &str) -> String {
         }
         joined.push_str(&word.to_lowercase());
     }
-    let said = joined.trim_end_matches(|end: char| end == ' ' || ENDINGS.contains(&end)).len();
-    if said > 0 {
-        joined.truncate(said);
+    let len = joined.trim_end_matches(|end: char| end == ' ' || ENDINGS.contains(&end)).len();
+    if len > 0 {
+        joined.truncate(len);
     }
     joined
 }
@@ -41,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn case_form_space_and_endings_do_not_count_and_all_else_does() {
+    fn ignores_case_space_and_endings() {
         for (one, other) in [
             ("A dog.", "a  DOG"),
             ("a dog !", "a dog"),

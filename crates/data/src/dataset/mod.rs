@@ -1,6 +1,13 @@
-//! A data set in memory: which images there are, and which captions each has. Pixels stay on disk until asked for.
+//! A data set in memory: its images, and the captions of each. Pixels stay on disk until a loader reads them.
+//!
+//! This file has [`Dataset`] and [`DatasetBuilder`]. The others:
+//! - `caption_id`: a number that equal captions share
+//! - `skipped_rows`: rows of a source that are left out
+//! - `parallel_io`: a function over many files on a few threads
 
-pub(crate) mod caption_id;
+mod caption_id;
+pub(crate) mod parallel_io;
+pub(crate) mod skipped_rows;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -8,36 +15,31 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::caption_id::caption_id;
-use crate::error::DataError;
+use crate::dataset::parallel_io::map_files;
+use crate::dataset::skipped_rows::SkippedRows;
 use crate::images::location::ImageRef;
-use crate::loader::epoch_order::mix;
+use crate::random::{CAPTION_STREAM, mix};
 
-/// Threads that stat or index files: the calls wait for the file system, not for a core.
-const IO_THREADS: usize = 8;
-
-/// Fewer files are checked sooner than threads are started.
-const STATS_A_THREAD: usize = 256;
-
-/// Stream number of the caption choice among the uses of [`mix`] in this crate.
-const CAPTION_STREAM: u64 = 0x0063_6170_7469_6F6E;
+/// Number of files whose metadata one thread reads sooner than more threads start.
+const STATS_PER_THREAD: usize = 256;
 
 /// A caption and the image it describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caption {
-    /// The text as found, without leading and trailing white space.
+    /// The text, without leading and trailing white space.
     pub text: String,
     /// Index of the image in [`Dataset::images`].
     pub image: usize,
 }
 
-/// What the pairs of an epoch are.
+/// Which pairs make an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CaptionMode {
-    /// Every (image, caption) is a pair of the epoch.
+    /// Every image with each of its captions.
     #[default]
     All,
-    /// Every image comes once an epoch, with one of its captions, chosen anew each epoch.
+    /// Every image once, with one of its captions, chosen anew in each epoch.
     One,
 }
 
@@ -50,73 +52,25 @@ pub struct Pair {
     pub caption: usize,
 }
 
-/// What to do with a malformed row of a table, or the damaged rest of a shard.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum BadRows {
-    /// The first one is an error.
-    #[default]
-    Error,
-    /// It is left out and counted in [`Dataset::skipped`].
-    Skip,
-}
-
-/// Rows that gave no pair: empty captions or image names always, malformed ones under [`BadRows::Skip`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SkippedRows {
-    /// How many.
-    pub count: usize,
-    /// The first ten, each with its place and reason.
-    pub first: Vec<String>,
-}
-
-impl SkippedRows {
-    const NAMED: usize = 10;
-
-    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
-        self.count += 1;
-        if self.first.len() < Self::NAMED {
-            self.first.push(what());
-        }
-    }
-
-    pub(crate) fn absorb(&mut self, other: Self) {
-        self.count += other.count;
-        self.first.extend(other.first);
-        self.first.truncate(Self::NAMED);
-    }
-
-    /// Counts the error under [`BadRows::Skip`], else returns it.
-    pub(crate) fn or_fail(&mut self, policy: BadRows, error: DataError) -> Result<(), DataError> {
-        match policy {
-            BadRows::Error => Err(error),
-            BadRows::Skip => {
-                self.note(|| error.to_string());
-                Ok(())
-            }
-        }
-    }
-}
-
-/// Image files that a data set names and that are not there.
+/// Image files of a data set that do not exist.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MissingFiles {
-    /// How many.
+    /// Number of missing files.
     pub count: usize,
     /// The first of them, in data-set order.
     pub first: Vec<PathBuf>,
 }
 
-/// Images and their captions. Built by a [`crate::Source`] or a [`DatasetBuilder`]; every image has a caption.
+/// Images and their captions. Made by a [`crate::Source`] or a [`DatasetBuilder`]; every image has a caption.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
-    /// Distinct images, in first-seen order.
+    /// Distinct images, in the order of their first captions.
     pub images: Vec<ImageRef>,
     /// All captions, in the order of the source.
     pub captions: Vec<Caption>,
-    /// Rows of the source that gave no pair.
+    /// Rows of the source that were left out.
     pub skipped: SkippedRows,
-    /// Directory against which [`Dataset::fingerprint`] takes paths, so that a moved data set is still the same.
+    /// [`Dataset::fingerprint`] takes paths relative to this directory, so that moving a data set does not change it.
     root: PathBuf,
     /// `of_image[offsets[i]..offsets[i + 1]]` are the captions of image `i`.
     offsets: Vec<usize>,
@@ -124,7 +78,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Pairs an epoch.
+    /// Number of pairs per epoch.
     #[must_use]
     pub fn num_pairs(&self, mode: CaptionMode) -> usize {
         match mode {
@@ -133,7 +87,7 @@ impl Dataset {
         }
     }
 
-    /// Pair `index` of `0..num_pairs(mode)`. Under [`CaptionMode::One`] the caption is a pure function of
+    /// Pair `index` of `0..num_pairs(mode)`. With [`CaptionMode::One`], the caption is a pure function of
     /// (seed, epoch, index).
     ///
     /// # Panics
@@ -151,17 +105,20 @@ impl Dataset {
     }
 
     /// Indices of the captions of an image, in the order of the source.
+    ///
+    /// # Panics
+    /// If `image` is out of range.
     #[must_use]
     pub fn captions_of(&self, image: usize) -> &[usize] {
         &self.of_image[self.offsets[image]..self.offsets[image + 1]]
     }
 
-    /// A hash of the listing: paths (below the data set's root, so moving it changes nothing), their order, the captions,
-    /// and the length in bytes of each file. File *contents* are not read: an image replaced by another of equal length
-    /// goes unseen.
+    /// A hash of the paths (relative to the data set's root, so that moving it changes nothing), their order, the
+    /// captions, and the length of each file in bytes. File *contents* are not read: an image replaced by another of equal
+    /// length goes unnoticed.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        let lengths = in_parallel(&self.images, STATS_A_THREAD, |image| match image {
+        let lengths = map_files(&self.images, STATS_PER_THREAD, |image| match image {
             ImageRef::File(path) => std::fs::metadata(path).map_or(u64::MAX, |metadata| metadata.len()),
             ImageRef::TarEntry { len, .. } => *len,
         });
@@ -186,20 +143,20 @@ impl Dataset {
         *hasher.finalize().as_bytes()
     }
 
-    /// For each caption a number that equal captions share, whatever their case, the form of their characters (Unicode's
-    /// NFKC), their white space and the punctuation at their end. It can be compared between data sets.
+    /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end do
+    /// not count. Ids can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
         self.captions.iter().map(|caption| caption_id(&caption.text)).collect()
     }
 
-    /// Checks that every image file is there, in parallel, and names the first `limit` that are not.
+    /// Checks in parallel that every image file exists, and returns the first `limit` that do not.
     #[must_use]
     pub fn missing_files(&self, limit: usize) -> MissingFiles {
-        let there = in_parallel(&self.images, STATS_A_THREAD, |image| image.path().is_file());
+        let exists = map_files(&self.images, STATS_PER_THREAD, |image| image.path().is_file());
         let mut missing = MissingFiles::default();
-        for (image, there) in self.images.iter().zip(there) {
-            if !there {
+        for (image, exists) in self.images.iter().zip(exists) {
+            if !exists {
                 missing.count += 1;
                 if missing.first.len() < limit {
                     missing.first.push(image.path().to_owned());
@@ -210,24 +167,6 @@ impl Dataset {
     }
 }
 
-/// `f` of each item, in order, on a few threads if there are more than `worth_a_thread` items.
-pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], worth_a_thread: usize, f: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    if items.len() <= worth_a_thread {
-        return items.iter().map(f).collect();
-    }
-    let f = &f;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = items
-            .chunks(items.len().div_ceil(IO_THREADS))
-            .map(|chunk| scope.spawn(move || chunk.iter().map(f).collect::<Vec<R>>()))
-            .collect();
-        threads
-            .into_iter()
-            .flat_map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-            .collect()
-    })
-}
-
 /// Collects (image, caption) rows; rows that name the same image share it.
 #[derive(Debug, Default)]
 pub struct DatasetBuilder {
@@ -235,18 +174,18 @@ pub struct DatasetBuilder {
     captions: Vec<Caption>,
     known: HashMap<ImageRef, usize>,
     root: PathBuf,
-    /// Rows left out.
+    /// Rows that were left out.
     pub(crate) skipped: SkippedRows,
 }
 
 impl DatasetBuilder {
-    /// A builder whose fingerprint takes paths below `root`.
+    /// An empty builder. The fingerprint of its data set takes paths relative to `root`.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into(), ..Self::default() }
     }
 
-    /// Adds one row. A caption of nothing but white space adds nothing and returns `false`.
+    /// Adds one row; returns true unless the caption is empty or all white space, which adds nothing.
     pub fn push(&mut self, image: ImageRef, caption: &str) -> bool {
         let text = caption.trim();
         if text.is_empty() {
@@ -264,19 +203,19 @@ impl DatasetBuilder {
         true
     }
 
-    /// Number of rows added so far.
+    /// Number of rows added.
     #[must_use]
     pub fn len(&self) -> usize {
         self.captions.len()
     }
 
-    /// Whether no row was added.
+    /// Whether no rows were added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.captions.is_empty()
     }
 
-    /// The data set.
+    /// Builds the data set.
     #[must_use]
     pub fn build(self) -> Dataset {
         let mut offsets = vec![0; self.images.len() + 1];
@@ -319,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_with_one_image_share_it() {
+    fn rows_share_images() {
         let dataset = sample("/data");
         assert_eq!(dataset.images.len(), 2);
         assert_eq!(dataset.captions_of(0), [0, 2, 3]);
@@ -331,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn one_caption_an_epoch_is_chosen_by_seed_epoch_and_index() {
+    fn one_caption_per_epoch() {
         let dataset = sample("/data");
         let choices: Vec<_> = (0..300).map(|epoch| dataset.pair(CaptionMode::One, 0, 5, epoch).caption).collect();
         for caption in [0, 2, 3] {
@@ -350,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_sees_sizes_captions_and_order_but_not_the_place() {
+    fn fingerprint_ignores_location_only() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         for dir in [&first, &second] {
             std::fs::write(dir.path().join("a.png"), b"12345").unwrap();
@@ -370,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_files_are_counted_and_the_first_named() {
+    fn counts_missing_files() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("0.png"), b"x").unwrap();
         let mut builder = DatasetBuilder::new(dir.path());

@@ -7,30 +7,20 @@ use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
 use crate::image_processor::defaults::IMAGENET_DEFAULT;
-use crate::image_processor::hf_config::Reader;
-use crate::image_processor::{ImageProcessor, Steps};
+use crate::image_processor::json_reader::JsonReader;
+use crate::image_processor::steps::{Description, Steps};
+use crate::images::filter::Filter;
 use crate::images::resize_geometry::{CenterCrop, CropStyle, Resize};
-use crate::images::resize_pillow::Filter;
 
 /// `DEFAULT_CROP_PCT` of timm.
-const CROP_SHARE: f64 = 0.875;
+const CROP_FRACTION: f64 = 0.875;
 
-/// Height and width where the file gives no `input_size`.
+/// Height and width where the file has no `input_size`.
 const INPUT_SIDE: u32 = 224;
 
-/// timm's names of Pillow's filters.
-const FILTERS: [(&str, Filter); 6] = [
-    ("nearest", Filter::Nearest),
-    ("lanczos", Filter::Lanczos),
-    ("bilinear", Filter::Bilinear),
-    ("bicubic", Filter::Bicubic),
-    ("box", Filter::Box),
-    ("hamming", Filter::Hamming),
-];
-
-/// The processor that `pretrained_cfg` describes.
-pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImageProcessor, DataError> {
-    let reader = Reader { path, config };
+/// The processing that the `pretrained_cfg` in `path` describes.
+pub(crate) fn parse(path: &Path, object: &Map<String, Value>) -> Result<Description, DataError> {
+    let reader = JsonReader { path, object };
     let (height, width) = match reader.get("input_size") {
         None => (INPUT_SIDE, INPUT_SIDE),
         Some(Value::Array(sides)) if sides.len() == 3 && sides[0] == json!(3) => {
@@ -41,28 +31,20 @@ pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImagePro
     let filter = match reader.get("interpolation") {
         None => Filter::Bicubic,
         Some(name) => {
-            let known = FILTERS.iter().find(|(known, _)| name.as_str() == Some(known));
-            known.map(|(_, filter)| *filter).ok_or_else(|| {
-                let names = FILTERS.map(|(name, _)| format!("`{name}`"));
+            let named = Filter::ALL.into_iter().find(|filter| name.as_str() == Some(filter.name()));
+            named.ok_or_else(|| {
+                let names = Filter::ALL.map(|filter| format!("`{}`", filter.name()));
                 reader.error("interpolation", name, &format!("one of {}", names.join(", ")))
             })?
         }
     };
-    let mean = reader.channels("mean", IMAGENET_DEFAULT.0)?;
-    let std = reader.channels("std", IMAGENET_DEFAULT.1)?;
-    if std.contains(&0.0) {
-        return Err(reader.error("std", &json!(std), "numbers other than 0"));
-    }
-    let share = match reader.number("crop_pct", CROP_SHARE)? {
-        // Falsy in Python, so the default there too.
-        0.0 => CROP_SHARE,
-        share => share,
+    let (mean, std) = reader.statistics("mean", "std", IMAGENET_DEFAULT)?;
+    // 0 is falsy in Python, so the default there too.
+    let fraction = match reader.get("crop_pct").and_then(Value::as_f64) {
+        Some(0.0) => CROP_FRACTION,
+        _ => reader.crop_fraction(CROP_FRACTION)?,
     };
-    // Far outside this range no image is left, or an enormous one.
-    if !(0.01..=100.0).contains(&share) {
-        return Err(reader.error("crop_pct", &json!(share), "the share of the image to keep, such as 0.9"));
-    }
-    let scaled = |side: u32| ((f64::from(side) / share).floor() as u32).max(1);
+    let scaled = |side: u32| ((f64::from(side) / fraction).floor() as u32).max(1);
     let (scaled_height, scaled_width) = (scaled(height), scaled(width));
     let black = [0; 3];
     let (resize, fill) = match reader.get("crop_mode").map(|mode| mode.as_str().unwrap_or("")) {
@@ -79,9 +61,9 @@ pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<ImagePro
         }
         Some(other) => return Err(reader.error("crop_mode", &json!(other), "`center`, `squash` or `border`")),
     };
-    // A crop that takes nothing away is left out, as then nothing tells it from a plain resize.
+    // A crop that removes nothing is dropped: the steps then equal those of a plain resize.
     let crop = CenterCrop { height, width, style: CropStyle::Torchvision { fill } };
     let crop = (resize != Resize::Exact { height, width }).then_some(crop);
     let steps = Steps::usual(resize, filter, crop, (mean, std));
-    Ok(ImageProcessor::new(path.to_owned(), "TimmWrapper".to_owned(), false, steps))
+    Ok(Description { family: "TimmWrapper", steps, is_default: false })
 }

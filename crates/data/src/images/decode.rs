@@ -6,23 +6,8 @@ use std::io::Cursor;
 use ::image::{DynamicImage, ImageDecoder, ImageFormat};
 
 use crate::error::ImageError;
-
-/// An 8-bit RGB image, rows from the top, pixels from the left.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RgbImage {
-    /// Columns.
-    pub width: u32,
-    /// Rows.
-    pub height: u32,
-    /// `[height, width, 3]`, flat.
-    pub data: Vec<u8>,
-}
-
-impl RgbImage {
-    pub(crate) fn black(width: u32, height: u32) -> Self {
-        Self { width, height, data: vec![0; width as usize * height as usize * 3] }
-    }
-}
+use crate::images::rgb_image::RgbImage;
+use crate::panics::catch_panic;
 
 /// What a decoder may use. Checked on the header, before pixels are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +47,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         _ => return Err(ImageError::UnknownFormat { looks_like: looks_like(bytes) }),
     };
     // The decoders are fuzzed upstream, but one panic must not end a run of millions of images.
-    let decoded = std::panic::catch_unwind(|| decode_as(bytes, format, name, limits));
-    decoded.unwrap_or_else(|panic| {
-        let message = crate::loader::parallel_map::panic_message(panic.as_ref());
+    catch_panic(|| decode_as(bytes, format, name, limits)).unwrap_or_else(|message| {
         Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {message}") })
     })
 }

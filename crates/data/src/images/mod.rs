@@ -13,7 +13,10 @@
 
 pub(crate) mod augment;
 pub(crate) mod decode;
+pub(crate) mod filter;
 pub(crate) mod location;
+mod pixel_ops;
 pub(crate) mod resize_geometry;
 pub(crate) mod resize_pillow;
 pub(crate) mod resize_torch;
+pub(crate) mod rgb_image;

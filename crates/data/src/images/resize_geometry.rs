@@ -137,3 +137,10 @@ pub(crate) struct Span {
     /// Padding before them in the output.
     pub(crate) pad: u32,
 }
+
+impl Span {
+    /// All of an axis of `len` pixels.
+    pub(crate) const fn whole(len: u32) -> Self {
+        Self { start: 0, len, pad: 0 }
+    }
+}

@@ -3,8 +3,8 @@
 //!
 //! The method is Pillow's, rows first, but weights and sums are f32 and nothing is rounded in between.
 
-use crate::images::decode::RgbImage;
-use crate::images::resize_pillow::Filter;
+use crate::images::filter::Filter;
+use crate::images::rgb_image::RgbImage;
 
 /// The values of `image` by `values` (a table a channel), resized to `[3, height, width]`, flat.
 pub(crate) fn resize_float(

@@ -1,18 +1,20 @@
-//! What a loader asks of a store of features, so that it reads and decodes only images that have none.
+//! Which images have cached features: the loader reads and decodes only the others. The cache itself is the caller's.
 
 use std::fmt::Debug;
 
-/// blake3 of the bytes that something was computed from.
+/// BLAKE3 hash of the content of an image file.
 pub type ContentHash = [u8; 32];
 
-/// Something kept of images in place of their pixels. The data crate only asks; what is kept is the caller's.
+/// A cache of image features, as the loader sees it: images with cached features need no pixels.
 ///
-/// A `view` is one of the ways in which an image is given, below [`crate::LoaderOptions::views`].
+/// `image` is an index in [`crate::Dataset::images`], and `view` is less than [`crate::LoaderOptions::views`].
 pub trait KeptImages: Debug + Send + Sync {
-    /// Whether something is known to be kept of image `image` of the data set: its file is then not read.
+    /// Whether this view of the image is known to be cached. If so, the loader does not read the file.
     fn knows(&self, image: usize, view: u64) -> bool;
 
-    /// Looks for what is kept of `bytes`, the content of image `image`, and from then on knows it. `Err`: nothing is kept,
-    /// and this is the hash to keep it under.
+    /// Looks up the features by the content of the image file, and remembers the image if they are found.
+    ///
+    /// # Errors
+    /// The hash of the content if nothing is cached: the loader decodes the image and returns the hash with its pixels.
     fn find(&self, image: usize, view: u64, bytes: &[u8]) -> Result<(), ContentHash>;
 }

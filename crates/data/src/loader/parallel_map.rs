@@ -1,31 +1,30 @@
-//! A function over a stream of jobs on several threads, with the results in the order of the jobs.
+//! A function over a stream of jobs on several threads, with the results in job order.
 
-use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crate::error::DataError;
+use crate::panics::catch_panic;
 
-/// Maps `jobs` through `f` on `workers` threads (at least one) and gives the results in job order.
+/// Maps `jobs` through `f` on `workers` threads (at least one) and returns the results in job order.
 ///
-/// At most `queue_len` (at least one) jobs are begun ahead of the consumer. A panic in `f` or in `jobs` becomes an
-/// `Err` in its place that carries the job's number; later jobs go on. Dropping the iterator takes no further job and
-/// waits for those in progress.
+/// At most `queue_len` jobs (at least one) are started ahead of the consumer. A panic in `f` or in `jobs` becomes a
+/// [`DataError::Worker`] in its place, with the number of the job; later jobs continue. Dropping the iterator starts no
+/// further job and waits for those in progress.
 pub fn ordered_map<J, R, F>(
     jobs: impl Iterator<Item = J> + Send + 'static,
     workers: usize,
     queue_len: usize,
     f: F,
-) -> OrderedMap<R>
+) -> impl Iterator<Item = Result<R, DataError>> + Send
 where
     J: Send + 'static,
     R: Send + 'static,
     F: Fn(J) -> R + Send + Clone + 'static,
 {
     let shared = Arc::new(Shared {
-        state: Mutex::new(State { begun: 0, taken: 0, ready: VecDeque::new(), exhausted: false, stopped: false }),
+        state: Mutex::new(State { started: 0, taken: 0, ready: VecDeque::new(), exhausted: false, stopped: false }),
         changed: Condvar::new(),
         room: Condvar::new(),
         queue_len: queue_len.max(1),
@@ -35,12 +34,10 @@ where
         .map(|_| {
             let (shared, jobs, f) = (Arc::clone(&shared), Arc::clone(&jobs), f.clone());
             std::thread::spawn(move || {
-                while let Some((number, job)) = shared.begin(&jobs) {
-                    let result = match job {
-                        Ok(job) => catch_unwind(AssertUnwindSafe(|| f(job))),
-                        Err(panic) => Err(panic),
-                    };
-                    shared.finish(number, result.map_err(|panic| worker_error(number, panic.as_ref())));
+                while let Some((number, job)) = shared.start(&jobs) {
+                    let result = job.and_then(|job| catch_panic(|| f(job)));
+                    let error = |message| DataError::Worker { job: format!("job {number}"), message };
+                    shared.finish(number, result.map_err(error));
                 }
             })
         })
@@ -48,14 +45,12 @@ where
     OrderedMap { shared, workers }
 }
 
-/// Results of [`ordered_map`], in job order.
-#[derive(Debug)]
-pub struct OrderedMap<R> {
+/// The results of [`ordered_map`], in job order.
+struct OrderedMap<R> {
     shared: Arc<Shared<R>>,
     workers: Vec<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
 struct Shared<R> {
     state: Mutex<State<R>>,
     /// A result arrived or the jobs ended.
@@ -65,37 +60,35 @@ struct Shared<R> {
     queue_len: usize,
 }
 
-#[derive(Debug)]
 struct State<R> {
-    begun: u64,
+    started: u64,
     taken: u64,
-    /// Slot `i` is for job `taken + i`.
+    /// Slot `i` belongs to job `taken + i`.
     ready: VecDeque<Option<Result<R, DataError>>>,
     exhausted: bool,
     stopped: bool,
 }
 
-type Panic = Box<dyn Any + Send>;
-
 impl<R> Shared<R> {
     fn lock(&self) -> MutexGuard<'_, State<R>> {
-        // No user code runs under this lock, so a poisoned state is still whole.
+        // No user code runs under this lock, so a poisoned state is still consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next job and its number, once there is room; a panic of the job iterator stands for the job and ends it.
-    fn begin<J>(&self, jobs: &Mutex<impl Iterator<Item = J>>) -> Option<(u64, Result<J, Panic>)> {
+    /// Waits for room, then takes the next job and its number. A panic of the job iterator takes the place of the job and
+    /// ends the iterator.
+    fn start<J>(&self, jobs: &Mutex<impl Iterator<Item = J>>) -> Option<(u64, Result<J, String>)> {
         // Taking a job and its number under one lock keeps numbers in the order of the iterator.
         let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
-        while !state.stopped && !state.exhausted && state.begun - state.taken >= self.queue_len as u64 {
+        while !state.stopped && !state.exhausted && state.started - state.taken >= self.queue_len as u64 {
             state = self.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.stopped || state.exhausted {
             return None;
         }
         drop(state);
-        let job = catch_unwind(AssertUnwindSafe(|| jobs.next()));
+        let job = catch_panic(|| jobs.next());
         let mut state = self.lock();
         let job = match job {
             Ok(Some(job)) => Ok(job),
@@ -104,19 +97,19 @@ impl<R> Shared<R> {
                 self.changed.notify_all();
                 return None;
             }
-            Err(panic) => {
+            Err(message) => {
                 state.exhausted = true;
-                Err(panic)
+                Err(message)
             }
         };
-        state.begun += 1;
+        state.started += 1;
         state.ready.push_back(None);
-        Some((state.begun - 1, job))
+        Some((state.started - 1, job))
     }
 
     fn finish(&self, number: u64, result: Result<R, DataError>) {
         let mut state = self.lock();
-        // Jobs are taken out of `ready` in order and only once finished, so this one's slot is still there.
+        // Results leave `ready` in order and only once finished, so this slot still exists.
         let slot = (number - state.taken) as usize;
         if let Some(slot) = state.ready.get_mut(slot) {
             *slot = Some(result);
@@ -151,24 +144,9 @@ impl<R> Drop for OrderedMap<R> {
         self.shared.lock().stopped = true;
         self.shared.room.notify_all();
         for worker in self.workers.drain(..) {
-            // Workers catch the panics of jobs; there is nothing else to report.
+            // Workers catch the panics of jobs, so there is nothing to report.
             let _ = worker.join();
         }
-    }
-}
-
-fn worker_error(number: u64, panic: &(dyn Any + Send)) -> DataError {
-    DataError::Worker { job: format!("job {number}"), message: panic_message(panic) }
-}
-
-/// The text of a panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    if let Some(message) = panic.downcast_ref::<&str>() {
-        (*message).to_owned()
-    } else if let Some(message) = panic.downcast_ref::<String>() {
-        message.clone()
-    } else {
-        "a panic without a message".to_owned()
     }
 }
 
@@ -178,10 +156,10 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::loader::epoch_order::mix;
+    use crate::random::mix;
 
     #[test]
-    fn results_come_in_job_order() {
+    fn results_keep_job_order() {
         for workers in [1, 2, 7] {
             let results: Vec<u64> = ordered_map(0..200u64, workers, 5, |job| {
                 std::thread::sleep(Duration::from_micros(mix(1, &[job]) % 300));
@@ -194,22 +172,22 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_queue_is_begun_ahead() {
-        let begun = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&begun);
+    fn queue_limits_started_jobs() {
+        let started = Arc::new(AtomicUsize::new(0));
+        let counter = Arc::clone(&started);
         let mut results = ordered_map(0.., 4, 6, move |job: usize| {
             counter.fetch_add(1, Ordering::SeqCst);
             job
         });
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(begun.load(Ordering::SeqCst), 6);
+        assert_eq!(started.load(Ordering::SeqCst), 6);
         assert_eq!(results.next().unwrap().unwrap(), 0);
         std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(begun.load(Ordering::SeqCst), 7);
+        assert_eq!(started.load(Ordering::SeqCst), 7);
     }
 
     #[test]
-    fn a_panic_stands_in_its_place_and_the_rest_goes_on() {
+    fn panic_becomes_error_in_place() {
         let results: Vec<_> = ordered_map(0..20, 3, 4, |job| {
             assert!(job != 7, "seven is bad");
             job
@@ -228,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panicking_job_iterator_ends_with_its_error() {
+    fn panicking_iterator_ends_with_error() {
         let jobs = (0..).inspect(|&job| assert!(job < 3, "no more"));
         let results: Vec<_> = ordered_map(jobs, 2, 4, |job: usize| job).collect();
         assert_eq!(results.len(), 4);
@@ -236,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn drop_is_prompt_and_leaves_no_thread() {
+    fn drop_stops_workers() {
         let running = Arc::new(());
         let held = Arc::clone(&running);
         let mut results = ordered_map(0.., 4, 64, move |job: usize| {
@@ -248,6 +226,6 @@ mod tests {
         let start = Instant::now();
         drop(results);
         assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
-        assert_eq!(Arc::strong_count(&running), 1, "a worker is still there");
+        assert_eq!(Arc::strong_count(&running), 1, "a worker is still running");
     }
 }

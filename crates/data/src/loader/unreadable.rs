@@ -1,4 +1,4 @@
-//! Images that cannot be used: recorded once each, counted against a limit.
+//! Images that cannot be read or decoded: each is recorded once and counts towards a limit.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,25 +6,25 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::dataset::Dataset;
 use crate::error::DataError;
 
-/// How many unusable images a run tolerates.
+/// How many unreadable images a run tolerates.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BadSamplePolicy {
-    /// Largest share of the data set's images that may be unusable, 0 to 1 (`data.max_bad_fraction`).
+    /// Maximum fraction of the images that may be unreadable, from 0 to 1 (`data.max_bad_fraction`).
     pub max_bad_fraction: f64,
 }
 
-/// An image that could not be used and was replaced by the next pair's.
+/// An unreadable image, which the image of the next pair replaced.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
     /// Index in [`Dataset::images`].
     pub image: usize,
-    /// The image as users know it.
+    /// The path, or `shard.tar/entry.jpg`.
     pub key: String,
-    /// Why.
+    /// Why it is unreadable.
     pub reason: String,
 }
 
-/// The images found unusable so far, shared between loaders of one data set. Cloning shares.
+/// The images found unreadable so far. Clones share one record, for the loaders of one data set.
 #[derive(Clone, Debug, Default)]
 pub struct BadImages {
     inner: Arc<Mutex<Found>>,
@@ -37,7 +37,7 @@ struct Found {
 }
 
 impl BadImages {
-    /// How many unusable images the error about too many of them names.
+    /// Number of images that the error about too many of them names.
     const NAMED: usize = 10;
 
     fn lock(&self) -> MutexGuard<'_, Found> {
@@ -51,7 +51,7 @@ impl BadImages {
         self.lock().indices.contains(&image)
     }
 
-    /// Records an image; `true` if it was not known yet.
+    /// Records an image; returns true if it was not recorded before.
     pub fn record(&self, skipped: Skipped) -> bool {
         let mut found = self.lock();
         let new = found.indices.insert(skipped.image);
@@ -67,10 +67,10 @@ impl BadImages {
         self.lock().in_order.clone()
     }
 
-    /// Compares their number with the limit.
+    /// Checks the number of recorded images against the limit.
     ///
     /// # Errors
-    /// [`DataError::TooManyBad`], which names the first ten and the key to raise.
+    /// [`DataError::TooManyBad`] above the limit. It names the first ten images and the key to raise.
     pub fn check(&self, dataset: &Dataset, policy: BadSamplePolicy) -> Result<(), DataError> {
         let found = self.lock();
         let (bad, images) = (found.indices.len(), dataset.images.len());

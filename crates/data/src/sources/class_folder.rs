@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::error::DataError;
 use crate::images::location::ImageRef;
-use crate::sources::folder::image_files;
+use crate::sources::image_files::image_files;
 
 /// The number of stray names that an error lists.
 const NAMED: usize = 3;

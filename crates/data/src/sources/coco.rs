@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{BadRows, Dataset, DatasetBuilder};
+use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
-use crate::sources::csv::push_pair;
+use crate::sources::rows::push_pair;
 
 /// `[data.train.coco]`: an annotation file of COCO's caption task. Images come in the file's order, each with its
 /// captions in the file's order.

@@ -4,15 +4,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{BadRows, Dataset, DatasetBuilder};
-use crate::error::{DataError, nearest};
-use crate::images::location::ImageRef;
-
-/// Names that other tools give the image column (open_clip, img2dataset, Hugging Face, COCO conversions).
-const IMAGE_NAMES: [&str; 9] =
-    ["image", "image_path", "filepath", "file_name", "filename", "path", "img", "file", "url"];
-/// Names that other tools give the caption column.
-const CAPTION_NAMES: [&str; 7] = ["caption", "title", "text", "sentence", "description", "captions", "label"];
+use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::{Dataset, DatasetBuilder};
+use crate::did_you_mean::nearest;
+use crate::error::DataError;
+use crate::sources::rows::{CAPTION_NAMES, IMAGE_NAMES, default_caption, default_image, push_pair};
 
 /// `[data.train.csv]` (or `.tsv`): a table with a header; one row a caption. Rows that name the same image share it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -35,14 +31,6 @@ pub struct CsvSource {
     /// What to do with a malformed row.
     #[serde(default)]
     pub bad_rows: BadRows,
-}
-
-pub(crate) fn default_image() -> String {
-    IMAGE_NAMES[0].to_owned()
-}
-
-pub(crate) fn default_caption() -> String {
-    CAPTION_NAMES[0].to_owned()
 }
 
 impl CsvSource {
@@ -176,31 +164,6 @@ fn push_row(
     let (image, caption) = (text(image)?, text(caption)?);
     let place = || format!("`{}`, line {line}", path.display());
     push_pair(builder, root, image, caption, place)
-}
-
-/// Adds an image path and a caption; empty ones are counted, not added.
-pub(crate) fn push_pair(
-    builder: &mut DatasetBuilder,
-    root: &Path,
-    image: &str,
-    caption: &str,
-    place: impl Fn() -> String,
-) -> Result<(), String> {
-    let image = image.trim();
-    if image.is_empty() {
-        builder.skipped.note(|| format!("{}: no image", place()));
-        return Ok(());
-    }
-    if image.starts_with("http://") || image.starts_with("https://") {
-        return Err(format!("the image is a URL, `{image}`; expected a local file: download the images first"));
-    }
-    if image.contains('\0') {
-        return Err("the image path holds a NUL character".to_owned());
-    }
-    if !builder.push(ImageRef::File(root.join(image)), caption) {
-        builder.skipped.note(|| format!("{}: empty caption", place()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -7,9 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
 use crate::images::location::ImageRef;
-
-/// Extensions taken for images, lower case.
-pub(crate) const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
+use crate::sources::image_files::image_files;
 
 /// `[data.train.folder]`: every image file below `path`, sorted by path byte by byte. The captions of `cat.jpg` are the
 /// non-empty lines of `cat.txt` beside it; without that file, the name itself with `_` and `-` read as spaces.
@@ -77,63 +75,6 @@ impl FolderSource {
     }
 }
 
-/// Every image file below `dir` (or `dir` itself, if it is one), sorted by path byte by byte. Names that start with a
-/// dot are left out. Links to folders are followed, except into a folder they lie in.
-///
-/// # Errors
-/// [`DataError::Read`].
-pub fn image_files(dir: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let metadata = std::fs::metadata(dir).map_err(DataError::read(dir))?;
-    let mut files = Vec::new();
-    if metadata.is_file() {
-        files.push(dir.to_owned());
-    } else {
-        collect(dir, &mut Vec::new(), &mut files)?;
-    }
-    files.sort_by(|a, b| a.as_os_str().as_encoded_bytes().cmp(b.as_os_str().as_encoded_bytes()));
-    Ok(files)
-}
-
-/// `above` holds the real paths of the folders on the way down, so that a link back to one ends.
-fn collect(dir: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
-    let real = std::fs::canonicalize(dir).map_err(DataError::read(dir))?;
-    if above.contains(&real) {
-        return Ok(());
-    }
-    above.push(real);
-    for entry in std::fs::read_dir(dir).map_err(DataError::read(dir))? {
-        let entry = entry.map_err(DataError::read(dir))?;
-        if entry.file_name().as_encoded_bytes().starts_with(b".") {
-            continue;
-        }
-        let path = entry.path();
-        let mut kind = entry.file_type().map_err(DataError::read(&path))?;
-        if kind.is_symlink() {
-            // A dangling link is reported when it is read as an image; as a folder it holds nothing.
-            match std::fs::metadata(&path) {
-                Ok(metadata) => kind = metadata.file_type(),
-                Err(_) if !is_image(&path) => continue,
-                Err(_) => {
-                    files.push(path);
-                    continue;
-                }
-            }
-        }
-        if kind.is_dir() {
-            collect(&path, above, files)?;
-        } else if kind.is_file() && is_image(&path) {
-            files.push(path);
-        }
-    }
-    above.pop();
-    Ok(())
-}
-
-pub(crate) fn is_image(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    IMAGE_EXTENSIONS.contains(&extension.as_str())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::{create_dir_all, write};
@@ -170,15 +111,5 @@ mod tests {
         assert!(error.contains("holds no samples: no image; expected jpg"), "{error}");
         let error = FolderSource::new(dir.path().join("none")).read().unwrap_err().to_string();
         assert!(error.contains("none`: No such file"), "{error}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_link_to_a_parent_ends() {
-        let dir = tempfile::tempdir().unwrap();
-        create_dir_all(dir.path().join("a")).unwrap();
-        write(dir.path().join("a/x.png"), b"").unwrap();
-        std::os::unix::fs::symlink(dir.path(), dir.path().join("a/loop")).unwrap();
-        assert_eq!(image_files(dir.path()).unwrap(), [dir.path().join("a/x.png")]);
     }
 }

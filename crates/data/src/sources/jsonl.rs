@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::dataset::{BadRows, Dataset, DatasetBuilder};
-use crate::error::{DataError, nearest};
-use crate::sources::csv::{default_caption, default_image, push_pair};
+use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::{Dataset, DatasetBuilder};
+use crate::did_you_mean::nearest;
+use crate::error::DataError;
+use crate::sources::rows::{default_caption, default_image, push_pair, texts};
 
 /// `[data.train.jsonl]`: an object a line; the caption is a string or a list of strings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -104,15 +106,6 @@ impl JsonlSource {
             push_pair(builder, root, image, caption, || format!("`{}`, line {line}", self.path.display()))?;
         }
         Ok(())
-    }
-}
-
-/// A string, or a list of strings.
-pub(crate) fn texts(value: &Value) -> Option<Vec<&str>> {
-    match value {
-        Value::String(text) => Some(vec![text]),
-        Value::Array(values) => values.iter().map(Value::as_str).collect(),
-        _ => None,
     }
 }
 

@@ -1,11 +1,24 @@
-//! The kinds of data set that a config can name.
+//! Kinds of data set on disk: each reads a listing of images and captions into a [`Dataset`]. No image is opened here.
+//!
+//! This file has [`Source`], the table that a config names. The others:
+//! - `csv`: tables separated by commas, tabs or another character
+//! - `jsonl`: JSON lines
+//! - `coco`: COCO captions
+//! - `folder`: a folder of images with captions beside them
+//! - `webdataset`: tar shards
+//! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
+//! - `rows`: what the table-like sources share
+//! - `image_files`: the image files below a folder
+//! - `shard_patterns`: the tar files that a pattern names
 
 pub(crate) mod class_folder;
 pub(crate) mod coco;
 pub(crate) mod csv;
 pub(crate) mod folder;
+pub(crate) mod image_files;
 pub(crate) mod jsonl;
-pub(crate) mod shard_patterns;
+mod rows;
+mod shard_patterns;
 pub(crate) mod webdataset;
 
 use std::path::Path;

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::dataset::{Dataset, DatasetBuilder, SkippedRows, in_parallel};
+use crate::dataset::parallel_io::map_files;
+use crate::dataset::skipped_rows::SkippedRows;
+use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
 use crate::images::location::{ImageRef, MAX_ENCODED_BYTES};
-use crate::sources::csv::default_caption;
-use crate::sources::folder::IMAGE_EXTENSIONS;
-use crate::sources::jsonl::texts;
+use crate::sources::image_files::IMAGE_EXTENSIONS;
+use crate::sources::rows::{default_caption, texts};
 use crate::sources::shard_patterns::{empty, shards};
 
 /// Longest caption file read; captions are a few hundred bytes.
@@ -79,7 +80,7 @@ impl WebdatasetSource {
     pub fn read(&self) -> Result<Dataset, DataError> {
         let shards = shards(&self.path)?;
         // One shard a thread at a time: the work is a read and a seek for each entry.
-        let indices = in_parallel(&shards, 1, |shard| self.index(shard));
+        let indices = map_files(&shards, 1, |shard| self.index(shard));
         let root = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
         let mut builder = DatasetBuilder::new(root.unwrap_or(Path::new("")));
         for (shard, index) in shards.iter().zip(indices) {

@@ -1,23 +1,22 @@
-//! Tokenizers from the files that came before `tokenizer.json`: BERT's `vocab.txt`, and `vocab.json` with `merges.txt`
-//! of CLIP, RoBERTa and GPT-2. Each is built as the `tokenizer.json` that the class of that name in transformers 5.23
-//! would write.
+//! Tokenizers from the files that preceded `tokenizer.json`: BERT's `vocab.txt`, and `vocab.json` with `merges.txt` of
+//! CLIP, RoBERTa and GPT-2. Each becomes the `tokenizer.json` that its class in transformers 5.23 would write.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
-use crate::text::tokenizer::{CONVERT, malformed, read_json};
+use crate::text::tokenizer_files::{CONVERT, malformed, read_json};
 use crate::text::tokenizer_settings::{Settings, content};
 
-/// What a directory gave: the `tokenizer.json` in memory, and the file to name in errors.
+/// A `tokenizer.json` in memory, and the file to name in errors.
 pub(crate) struct Built {
     pub(crate) json: Vec<u8>,
     pub(crate) path: PathBuf,
 }
 
-/// Files of SentencePiece and tiktoken, which only transformers converts.
-const UNREADABLE: [&str; 6] = [
+/// Files of SentencePiece and tiktoken, which only transformers can convert.
+const UNSUPPORTED_FILES: [&str; 6] = [
     "spiece.model",
     "sentencepiece.bpe.model",
     "sentencepiece.model",
@@ -35,7 +34,7 @@ pub(crate) fn build(dir: &Path, settings: &Settings) -> Result<Built, DataError>
     if vocab_txt.is_file() {
         return bert(vocab_txt, settings);
     }
-    let found = UNREADABLE.iter().find(|name| dir.join(name).is_file());
+    let found = UNSUPPORTED_FILES.iter().find(|name| dir.join(name).is_file());
     let reason = match found {
         Some(name) => format!("found `{name}` but no `tokenizer.json`; {CONVERT}"),
         None => format!(
@@ -50,7 +49,7 @@ fn unsupported(path: PathBuf, class: &str, file: &str) -> DataError {
     DataError::Tokenizer { path, reason }
 }
 
-/// `BertTokenizer` from its vocabulary, one token a line.
+/// `BertTokenizer` from its vocabulary, one token per line.
 fn bert(path: PathBuf, settings: &Settings) -> Result<Built, DataError> {
     let class = settings.class().unwrap_or("BertTokenizer");
     if !matches!(class, "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer") {
@@ -61,12 +60,12 @@ fn bert(path: PathBuf, settings: &Settings) -> Result<Built, DataError> {
     let vocab: Map<String, Value> =
         text.lines().zip(0..).map(|(token, id)| (token.trim_end().to_owned(), json!(id))).collect();
     let id = |token: &str| {
-        vocab.get(token).ok_or_else(|| malformed(&path, &format!("it has no `{token}`, as a BERT vocabulary has")))
+        vocab.get(token).ok_or_else(|| malformed(&path, &format!("it lacks the token `{token}` of a BERT vocabulary")))
     };
     let (cls, sep, _) = (id("[CLS]")?.clone(), id("[SEP]")?.clone(), id("[UNK]")?);
     let special = ["[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"].into_iter().filter(|token| vocab.contains_key(*token));
     let added = special.map(|token| added_token(&json!(token), &vocab[token])).collect();
-    let json = Parts {
+    let json = Sections {
         added,
         padding: None,
         normalizer: json!({
@@ -89,7 +88,7 @@ fn bert(path: PathBuf, settings: &Settings) -> Result<Built, DataError> {
     Ok(Built { json: json.to_bytes(), path })
 }
 
-/// The three tokenizers of byte-level BPE that came as `vocab.json` and `merges.txt`.
+/// The byte-level BPE tokenizers that were published as `vocab.json` and `merges.txt`.
 #[derive(Clone, Copy)]
 enum Style {
     Clip,
@@ -112,14 +111,14 @@ impl Style {
             Some("roberta") => Ok(Self::Roberta),
             Some("gpt2") => Ok(Self::Gpt2),
             Some(other) => Err(unsupported(dir.to_owned(), &format!("the tokenizer of {other}"), "vocab.json")),
-            // No other file tells; the special tokens do.
+            // No file names the class: the special tokens decide.
             None if vocab.contains_key("<|startoftext|>") => Ok(Self::Clip),
             None if vocab.contains_key("<s>") && vocab.contains_key("</s>") => Ok(Self::Roberta),
             None => Err(unsupported(dir.to_owned(), "a tokenizer of unknown class", "vocab.json")),
         }
     }
 
-    /// Special tokens the class takes for granted, in the order in which transformers adds them.
+    /// Default special tokens of the class, in the order in which transformers adds them.
     const fn special(self) -> &'static [(&'static str, &'static str)] {
         const END: &str = "<|endoftext|>";
         match self {
@@ -139,8 +138,8 @@ impl Style {
         }
     }
 
-    /// The special tokens by their keys, each as text and id, and their entries in `added_tokens`. Those that the
-    /// vocabulary lacks get the ids after it.
+    /// The special tokens by key, each as `[text, id]`, and their entries in `added_tokens`. Tokens that the vocabulary
+    /// lacks get the ids after its last.
     fn special_tokens(self, settings: &Settings, vocab: &Map<String, Value>) -> (Map<String, Value>, Vec<Value>) {
         let mut next_id = vocab.values().filter_map(Value::as_u64).max().map_or(0, |id| id.saturating_add(1));
         let (mut special, mut added) = (Map::new(), Vec::<Value>::new());
@@ -165,7 +164,7 @@ impl Style {
 
 fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings) -> Result<Built, DataError> {
     let Value::Object(vocab) = read_json(&path)? else {
-        return Err(malformed(&path, "it is not an object of tokens and ids"));
+        return Err(malformed(&path, "expected an object from tokens to ids"));
     };
     let merges = std::fs::read_to_string(merges_path).map_err(DataError::read(merges_path))?;
     let pairs: Option<Vec<(&str, &str)>> = merges
@@ -173,7 +172,7 @@ fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings
         .filter(|line| !line.starts_with("#version") && !line.is_empty())
         .map(|line| line.split_once(' ').filter(|(_, right)| !right.contains(' ')))
         .collect();
-    let pairs = pairs.ok_or_else(|| malformed(merges_path, "a line is not two tokens and a space between them"))?;
+    let pairs = pairs.ok_or_else(|| malformed(merges_path, "a line is not two tokens separated by a space"))?;
     refuse_added_tokens(dir, &vocab, settings)?;
 
     let style = Style::of(settings, dir, &vocab)?;
@@ -184,7 +183,7 @@ fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings
         json!({"type": "ByteLevel", "add_prefix_space": add_prefix_space, "trim_offsets": trim_offsets,
             "use_regex": use_regex})
     };
-    let around = |start: &str, end: &str| {
+    let start_and_end = |start: &str, end: &str| {
         json!({"type": "RobertaProcessing", "sep": special[end], "cls": special[start], "trim_offsets": false,
             "add_prefix_space": false})
     };
@@ -205,23 +204,23 @@ fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings
             (
                 json!({"type": "Sequence", "normalizers": normalizers}),
                 json!({"type": "Sequence", "pretokenizers": [split, bytes(false)]}),
-                around("bos_token", "eos_token"),
+                start_and_end("bos_token", "eos_token"),
             )
         }
-        Style::Roberta => (Value::Null, bytes(add_prefix_space), around("cls_token", "sep_token")),
-        Style::Gpt2 => (Value::Null, bytes(add_prefix_space), ends(settings, &special)),
+        Style::Roberta => (Value::Null, bytes(add_prefix_space), start_and_end("cls_token", "sep_token")),
+        Style::Gpt2 => (Value::Null, bytes(add_prefix_space), bos_eos_template(settings, &special)),
     };
     let padding = special.get("pad_token").map(|pad| {
         json!({"strategy": "BatchLongest", "direction": "Right", "pad_to_multiple_of": null, "pad_token": pad[0],
             "pad_id": pad[1], "pad_type_id": 0})
     });
-    let json = Parts { added, padding, normalizer, pre_tokenizer, post_processor, model };
+    let json = Sections { added, padding, normalizer, pre_tokenizer, post_processor, model };
     Ok(Built { json: json.to_bytes(), path })
 }
 
-/// The post-processor of the classes whose files say by `add_bos_token` and `add_eos_token` what stands around a text
+/// The post-processor of classes that add special tokens by the settings `add_bos_token` and `add_eos_token`
 /// (`update_post_processor` of `tokenization_utils_tokenizers.py`).
-fn ends(settings: &Settings, special: &Map<String, Value>) -> Value {
+fn bos_eos_template(settings: &Settings, special: &Map<String, Value>) -> Value {
     let token = |switch: &str, key: &str| settings.flag(switch, false).then(|| special[key].clone());
     let (start, end) = (token("add_bos_token", "bos_token"), token("add_eos_token", "eos_token"));
     let piece = |token: &Value| json!({"SpecialToken": {"id": token[0], "type_id": 0}});
@@ -236,7 +235,7 @@ fn ends(settings: &Settings, special: &Map<String, Value>) -> Value {
     json!({"type": "TemplateProcessing", "single": single, "pair": [], "special_tokens": tokens})
 }
 
-/// Tokens that were added to a vocabulary later have rules of their own; those files are left to transformers.
+/// Refuses vocabularies with added tokens: they follow rules of their own, which only transformers implements.
 fn refuse_added_tokens(dir: &Path, vocab: &Map<String, Value>, settings: &Settings) -> Result<(), DataError> {
     let file = read_json(&dir.join("added_tokens.json"))?;
     let listed = file.as_object().into_iter().flat_map(|tokens| tokens.keys().map(String::as_str));
@@ -252,7 +251,7 @@ fn refuse_added_tokens(dir: &Path, vocab: &Map<String, Value>, settings: &Settin
 }
 
 /// The sections of a `tokenizer.json`.
-struct Parts {
+struct Sections {
     added: Vec<Value>,
     padding: Option<Value>,
     normalizer: Value,
@@ -261,7 +260,7 @@ struct Parts {
     model: Value,
 }
 
-impl Parts {
+impl Sections {
     fn to_bytes(&self) -> Vec<u8> {
         let file = json!({
             "version": "1.0",
@@ -278,7 +277,7 @@ impl Parts {
     }
 }
 
-/// A special token's entry: `token` is its text, or an object that has more of its settings.
+/// The entry of a special token in `added_tokens`; `token` is its text, or an object with `content` and flags.
 fn added_token(token: &Value, id: &Value) -> Value {
     let flag = |key: &str| token.get(key).and_then(Value::as_bool).unwrap_or(false);
     json!({

@@ -9,8 +9,11 @@
 //! - `caption_tokens`: tokens by caption, from a table or computed on the fly
 //! - `word_dropout`: random word dropout for training captions
 
-pub(crate) mod legacy_vocab;
+pub(crate) mod caption_tokens;
+mod legacy_vocab;
+pub(crate) mod token_batch;
 pub(crate) mod token_table;
 pub(crate) mod tokenizer;
-pub(crate) mod tokenizer_settings;
-pub(crate) mod word_dropout;
+pub(crate) mod tokenizer_files;
+mod tokenizer_settings;
+mod word_dropout;

@@ -1,32 +1,31 @@
-//! Captions to token ids, from a Hugging Face `tokenizer.json` or the vocabulary files before it. Padding and truncation
-//! built into the file are overridden: texts are cut to `max_tokens`, special tokens kept, and padded only if asked to.
+//! Captions to token ids, with a Hugging Face `tokenizer.json` or the vocabulary files that preceded it. Padding and
+//! truncation settings in the file are overridden: texts are cut to a fixed limit with their special tokens intact, and
+//! padded only on request.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 use tokenizers::{ModelWrapper, TruncationDirection, TruncationParams};
 
 use crate::error::DataError;
-use crate::text::legacy_vocab as vocabulary_files;
+use crate::panics::catch_panic;
+use crate::text::legacy_vocab;
+use crate::text::tokenizer_files::malformed;
 use crate::text::tokenizer_settings::Settings;
-
-/// What to do when a directory has no usable `tokenizer.json`.
-pub(crate) const CONVERT: &str =
-    "convert it once with `AutoTokenizer.from_pretrained(dir).save_pretrained(dir)` of transformers";
 
 /// The tokens of one text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Encoded {
     /// Token ids, special tokens included.
     pub ids: Vec<u32>,
-    /// Token type ids, of the same length.
+    /// Token type ids, one per token id.
     pub type_ids: Vec<u32>,
-    /// Whether the text was longer than the limit.
+    /// Whether the text was cut to the limit.
     pub cut: bool,
 }
 
-/// A tokenizer with a fixed limit of tokens a text.
+/// A tokenizer with a fixed limit of tokens per text.
 #[derive(Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -39,92 +38,58 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` in `dir`, or builds it from `vocab.txt` (BERT) or from `vocab.json` and `merges.txt` (CLIP,
-    /// RoBERTa, GPT-2).
+    /// Reads `tokenizer.json` in `dir`. Without that file, builds the tokenizer from `vocab.txt` (BERT), or from
+    /// `vocab.json` and `merges.txt` (CLIP, RoBERTa, GPT-2).
     ///
-    /// SigLIP's classes (`tokenizer_class` in `tokenizer_config.json`) clean texts even where the file does not.
+    /// Texts are cut to `max_tokens`, special tokens included. SigLIP's classes (`tokenizer_class` in
+    /// `tokenizer_config.json`) lower-case and clean texts even where the file does not.
     ///
-    /// The padding id is that of `pad_token` in `tokenizer_config.json` or `special_tokens_map.json`, else that of the
-    /// file's padding section, else that of `[PAD]` or `<pad>`, else `pad_token_id` of `config.json`, else 0 (padding is
-    /// masked, so the value then only has to exist).
+    /// The padding id is the first of these that exists: `pad_token` in `tokenizer_config.json` or
+    /// `special_tokens_map.json`, the padding section of `tokenizer.json`, `[PAD]` or `<pad>` in the vocabulary,
+    /// `pad_token_id` in `config.json`, 0. (Padding is masked, so any id in the vocabulary works.)
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] when there is no such file, it is malformed, or `max_tokens` leaves no room beside the
-    /// special tokens.
+    /// [`DataError::Tokenizer`] if no file is found, one is malformed, or `max_tokens` leaves no room beside the special
+    /// tokens; [`DataError::Malformed`] for invalid JSON beside `tokenizer.json`; [`DataError::Read`].
     pub fn from_dir(dir: impl AsRef<Path>, max_tokens: usize) -> Result<Self, DataError> {
         let dir = dir.as_ref();
         let settings = Settings::read(dir)?;
-        let path = dir.join("tokenizer.json");
-        let (path, json) = if path.is_file() {
-            let bytes = std::fs::read(&path).map_err(DataError::read(&path))?;
-            // Checked first: the tokenizers crate panics on some files that are not JSON.
-            serde_json::from_slice::<serde::de::IgnoredAny>(&bytes)
-                .map_err(|error| malformed(&path, &format!("not JSON: {error}")))?;
-            (path, bytes)
-        } else {
-            let built = vocabulary_files::build(dir, &settings)?;
-            (built.path, built.json)
-        };
-        let mut inner = quietly(|| {
-            let mut inner = tokenizers::Tokenizer::from_bytes(&json).map_err(|error| error.to_string())?;
-            settings.apply(&mut inner)?;
-            Ok(inner)
-        })
-        .map_err(|reason| malformed(&path, &reason))?;
+        let (path, json) = read_or_build(dir, &settings)?;
+        let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&json))
+            .and_then(|mut inner| guarded(|| settings.apply(&mut inner)).map(|()| inner))
+            .map_err(|reason| malformed(&path, &reason))?;
 
         let file_pad_id = inner.get_padding().map(|padding| padding.pad_id);
         inner.with_padding(None);
-        let num_special = quietly(|| {
-            inner.with_truncation(None).map_err(|error| error.to_string())?;
-            inner.encode_fast("", true).map(|encoding| encoding.len()).map_err(|error| error.to_string())
-        })
-        .map_err(|reason| malformed(&path, &reason))?;
-        if max_tokens <= num_special {
-            let reason = format!(
-                "`max_tokens` = {max_tokens} leaves no room for text beside its {num_special} special tokens; \
-                 expected at least {}",
-                num_special + 1
-            );
-            return Err(DataError::Tokenizer { path, reason });
-        }
-        let direction = match settings.get("truncation_side").and_then(Value::as_str) {
-            Some("left") => TruncationDirection::Left,
-            _ => TruncationDirection::Right,
-        };
-        let truncation = TruncationParams { max_length: max_tokens, direction, ..TruncationParams::default() };
-        quietly(|| inner.with_truncation(Some(truncation)).map(|_| ()).map_err(|error| error.to_string()))
-            .map_err(|reason| malformed(&path, &reason))?;
+        limit(&mut inner, &path, &settings, max_tokens)?;
 
         let vocab = inner.get_vocab(true);
         let vocab_size = vocab.values().max().map_or(0, |&id| id as usize + 1);
         if vocab_size == 0 {
             return Err(malformed(&path, "its vocabulary is empty"));
         }
-        let named = settings.pad_token().and_then(|token| vocab.get(&token).copied()).or(file_pad_id);
+        let configured = settings.pad_token().and_then(|token| vocab.get(&token).copied()).or(file_pad_id);
         let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| vocab.get(*token).copied());
-        let pad_id = named.or_else(usual).or_else(|| settings.pad_token_id()).unwrap_or(0);
+        let pad_id = configured.or_else(usual).or_else(|| settings.pad_token_id()).unwrap_or(0);
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(json.len() as u64).to_le_bytes()).update(&json);
         hasher.update(&(max_tokens as u64).to_le_bytes()).update(&pad_id.to_le_bytes());
-        hasher.update(&settings.to_bytes());
+        hasher.update(settings.canonical().as_bytes());
         let fingerprint = *hasher.finalize().as_bytes();
         Ok(Self { inner, path, pad_id, vocab_size, max_tokens, pad_to: None, fingerprint })
     }
 
-    /// The same tokenizer with every text filled to `len` tokens with the padding id, for text towers that attend to
-    /// padding (SigLIP). Texts are cut to the smaller of `len` and [`Self::max_tokens`].
+    /// Pads every text to `len` tokens with the padding id, for text towers that attend to padding (SigLIP). Texts are
+    /// cut to the smaller of `len` and [`Self::max_tokens`].
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] when `len` leaves no room beside the special tokens.
+    /// [`DataError::Tokenizer`] if `len` leaves no room beside the special tokens.
     pub fn with_padding_to(mut self, len: usize) -> Result<Self, DataError> {
         if len < self.max_tokens {
             let mut truncation = self.inner.get_truncation().cloned().unwrap_or_default();
             truncation.max_length = len;
-            quietly(|| self.inner.with_truncation(Some(truncation)).map(|_| ()).map_err(|error| error.to_string()))
-                .map_err(|reason| DataError::Tokenizer {
-                    path: self.path.clone(),
-                    reason: format!("cannot cut to the {len} tokens to pad to: {reason}"),
-                })?;
+            guarded(|| self.inner.with_truncation(Some(truncation)).map(drop))
+                .map_err(|reason| self.error(format!("cannot cut to the {len} tokens to pad to: {reason}")))?;
             self.max_tokens = len;
         }
         let mut hasher = blake3::Hasher::new();
@@ -134,16 +99,13 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// Tokenises one text, with special tokens; padded only by [`Self::with_padding_to`], with token type 0.
+    /// Tokenises one text, with special tokens. It is padded only after [`Self::with_padding_to`], with token type 0.
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] when the tokenizer refuses the text (for instance an unknown word without an
-    /// unknown-token).
+    /// [`DataError::Tokenizer`] if the tokenizer refuses the text, for example an unknown word without an unknown-token.
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
-        let encoding = quietly(|| self.inner.encode_fast(text, true).map_err(|error| error.to_string()));
-        let encoding = encoding.map_err(|reason| DataError::Tokenizer {
-            path: self.path.clone(),
-            reason: format!("cannot tokenise `{}`: {reason}", text.chars().take(80).collect::<String>()),
+        let encoding = guarded(|| self.inner.encode_fast(text, true)).map_err(|reason| {
+            self.error(format!("cannot tokenise `{}`: {reason}", text.chars().take(80).collect::<String>()))
         })?;
         let (mut ids, mut type_ids) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
         if let Some(len) = self.pad_to {
@@ -153,25 +115,25 @@ impl Tokenizer {
         Ok(Encoded { ids, type_ids, cut: !encoding.get_overflowing().is_empty() })
     }
 
-    /// The id that fills short sequences.
+    /// The padding id.
     #[must_use]
     pub fn pad_id(&self) -> u32 {
         self.pad_id
     }
 
-    /// The greatest id plus one, added tokens included: the rows a text tower needs.
+    /// The greatest token id plus one, added tokens included: the number of embedding rows a text tower needs.
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
     }
 
-    /// Largest number of tokens a text, special tokens included.
+    /// Largest number of tokens per text, special tokens included.
     #[must_use]
     pub fn max_tokens(&self) -> usize {
         self.max_tokens
     }
 
-    /// Model, size, special tokens and padding in words, for a person.
+    /// Model, vocabulary size, special tokens and padding in words, for display.
     #[must_use]
     pub fn describe(&self) -> String {
         let byte_level =
@@ -183,9 +145,8 @@ impl Tokenizer {
             ModelWrapper::BPE(_) if byte_level => "byte-level BPE",
             ModelWrapper::BPE(_) => "BPE",
         };
-        // Any word: special tokens stand before and after it.
-        let encoding = quietly(|| self.inner.encode_fast("a", true).map_err(|error| error.to_string()));
-        let around = encoding.map_or(String::new(), |encoding| {
+        // Any word will do: special tokens come before and after it.
+        let around = guarded(|| self.inner.encode_fast("a", true)).map_or(String::new(), |encoding| {
             let special = |(_, mask): &(&String, &u32)| **mask == 1;
             let tokens = || encoding.get_tokens().iter().zip(encoding.get_special_tokens_mask());
             let before = tokens().take_while(special).map(|(token, _)| format!("{token} "));
@@ -200,34 +161,61 @@ impl Tokenizer {
         format!("{model}, {} ids, {around}, pad {pad}{}, {length}", self.vocab_size, self.pad_id)
     }
 
-    /// A hash of the vocabulary file, its settings and the limit.
+    /// A hash of everything that affects token ids: the vocabulary, the settings beside it, the limit and the padding.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         self.fingerprint
     }
-}
 
-/// Runs foreign code that may panic on malformed files, and makes an error of the panic.
-fn quietly<T>(f: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
-    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
-        Err(format!("it panicked: {}", crate::loader::parallel_map::panic_message(panic.as_ref())))
-    })
-}
-
-pub(crate) fn malformed(path: &Path, reason: &str) -> DataError {
-    DataError::Tokenizer {
-        path: path.to_owned(),
-        reason: format!("is not usable: {reason}; expected a file written by the tokenizers library; {CONVERT}"),
+    fn error(&self, reason: String) -> DataError {
+        DataError::Tokenizer { path: self.path.clone(), reason }
     }
 }
 
-/// The object in a JSON file, or an empty one if the file is not there.
-pub(crate) fn read_json(path: &Path) -> Result<Value, DataError> {
-    let bytes = match std::fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Value::Object(serde_json::Map::new())),
-        Err(error) => return Err(DataError::Read { path: path.to_owned(), source: error }),
+/// The `tokenizer.json` of `dir`, or one built from its vocabulary files; with the path to name in errors.
+fn read_or_build(dir: &Path, settings: &Settings) -> Result<(PathBuf, Vec<u8>), DataError> {
+    let path = dir.join("tokenizer.json");
+    if !path.is_file() {
+        let built = legacy_vocab::build(dir, settings)?;
+        return Ok((built.path, built.json));
+    }
+    let json = std::fs::read(&path).map_err(DataError::read(&path))?;
+    // Checked here because the tokenizers crate panics on some files that are not JSON.
+    serde_json::from_slice::<serde::de::IgnoredAny>(&json)
+        .map_err(|error| malformed(&path, &format!("not JSON: {error}")))?;
+    Ok((path, json))
+}
+
+/// Makes `inner` cut texts to `max_tokens`, on the side that the settings say.
+fn limit(
+    inner: &mut tokenizers::Tokenizer,
+    path: &Path,
+    settings: &Settings,
+    max_tokens: usize,
+) -> Result<(), DataError> {
+    guarded(|| inner.with_truncation(None).map(drop)).map_err(|reason| malformed(path, &reason))?;
+    let empty = guarded(|| inner.encode_fast("", true)).map_err(|reason| malformed(path, &reason))?;
+    let num_special = empty.len();
+    if max_tokens <= num_special {
+        let reason = format!(
+            "`max_tokens` = {max_tokens} leaves no room for text beside its {num_special} special tokens; \
+             expected at least {}",
+            num_special + 1
+        );
+        return Err(DataError::Tokenizer { path: path.to_owned(), reason });
+    }
+    let direction = match settings.get("truncation_side").and_then(Value::as_str) {
+        Some("left") => TruncationDirection::Left,
+        _ => TruncationDirection::Right,
     };
-    serde_json::from_slice(&bytes)
-        .map_err(|error| DataError::Malformed { path: path.to_owned(), reason: format!("not JSON: {error}") })
+    let truncation = TruncationParams { max_length: max_tokens, direction, ..TruncationParams::default() };
+    guarded(|| inner.with_truncation(Some(truncation)).map(drop)).map_err(|reason| malformed(path, &reason))
+}
+
+/// Calls into the tokenizers crate, which may panic on malformed files; a panic becomes an error.
+fn guarded<T, E: Display>(f: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
+    match catch_panic(f) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(message) => Err(format!("it panicked: {message}")),
+    }
 }

@@ -1,5 +1,5 @@
-//! What the files beside `tokenizer.json` say of a tokenizer: its class, special tokens, and how the class changes what
-//! the file holds.
+//! The settings in the files beside `tokenizer.json`: class, special tokens, and the text cleaning that a class adds to
+//! what `tokenizer.json` says.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use tokenizers::normalizers::replace::ReplacePattern;
 use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Replace, Sequence, Strip};
 
 use crate::error::DataError;
-use crate::text::tokenizer::read_json;
+use crate::text::tokenizer_files::read_json;
 
-/// `tokenizer_config.json`, `special_tokens_map.json` and the model's `config.json`, each empty if not there.
+/// `tokenizer_config.json`, `special_tokens_map.json` and the model's `config.json`, each empty if the file does not exist.
 pub(crate) struct Settings {
     tokenizer: Value,
     special: Value,
     model: Value,
 }
 
-/// The text of a token, which is a string or an object with `content`.
+/// The text of a token: a string, or an object with `content`.
 pub(crate) fn content(token: &Value) -> Option<&str> {
     token.as_str().or_else(|| token.get("content")?.as_str())
 }
@@ -53,18 +53,18 @@ impl Settings {
         Some(class.strip_suffix("Fast").unwrap_or(class))
     }
 
-    /// The text tower's type.
+    /// The `model_type` of the text tower.
     pub(crate) fn model_type(&self) -> Option<&str> {
         let tower = self.model.get("text_config").unwrap_or(&self.model);
         tower.get("model_type")?.as_str()
     }
 
-    /// The token that a file gives for `key`, such as `pad_token`, as it stands there.
+    /// The token that a file has under `key`, such as `pad_token`, as written there.
     pub(crate) fn special_token(&self, key: &str) -> Option<Value> {
         self.get(key).or_else(|| self.special.get(key).filter(|value| !value.is_null())).cloned()
     }
 
-    /// The padding token that a file gives, or the class takes for granted where another of its tokens could pass.
+    /// The padding token of the files, else the default of the class if its vocabulary alone would suggest another.
     pub(crate) fn pad_token(&self) -> Option<String> {
         let given = self.special_token("pad_token").and_then(|token| content(&token).map(str::to_owned));
         given.or_else(|| match self.class()? {
@@ -74,18 +74,19 @@ impl Settings {
         })
     }
 
-    /// `pad_token_id` of the model's config.
+    /// `pad_token_id` in the model's config.
     pub(crate) fn pad_token_id(&self) -> Option<u32> {
         self.model.get("pad_token_id")?.as_u64()?.try_into().ok()
     }
 
-    /// All that may change ids, for a fingerprint.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
-        format!("{} {:?} {:?}", self.tokenizer, self.class(), self.model_type()).into_bytes()
+    /// Everything here that may change token ids, as a string. It is part of the key of features on disk: a change of its
+    /// form makes every feature cache be filled anew.
+    pub(crate) fn canonical(&self) -> String {
+        let name = |name: Option<&str>| name.map_or("None".to_owned(), |name| format!("Some(\"{name}\")"));
+        format!("{} {} {}", self.tokenizer, name(self.class()), name(self.model_type()))
     }
 
-    /// SigLIP's classes clean their texts whatever `tokenizer.json` says (transformers 5.23): where the file does not,
-    /// this makes it.
+    /// Adds the text cleaning of SigLIP's classes where `tokenizer.json` lacks it; transformers 5.23 always applies it.
     pub(crate) fn apply(&self, tokenizer: &mut tokenizers::Tokenizer) -> Result<(), String> {
         let cleans =
             serde_json::to_string(&tokenizer.get_normalizer()).is_ok_and(|json| json.contains("\"Lowercase\""));
@@ -96,11 +97,11 @@ impl Settings {
         Ok(())
     }
 
-    /// The normalisers that SigLIP's classes run first.
+    /// The normalisers that SigLIP's classes apply first.
     fn cleaning(&self) -> Result<Option<Vec<NormalizerWrapper>>, String> {
-        let siglip2 = self.class() == Some("Siglip2Tokenizer")
+        let is_siglip2 = self.class() == Some("Siglip2Tokenizer")
             || matches!(self.model_type(), Some("siglip2" | "siglip2_text_model"));
-        if siglip2 {
+        if is_siglip2 {
             return Ok(Some(vec![Lowercase.into()]));
         }
         if self.class() != Some("SiglipTokenizer") || !self.flag("do_lower_case", true) {
@@ -117,5 +118,27 @@ impl Settings {
             replace(r"\s+", " ")?,
             Strip::new(true, true).into(),
         ]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn canonical_form_is_pinned() {
+        let mut settings = Settings {
+            tokenizer: json!({"tokenizer_class": "SiglipTokenizerFast"}),
+            special: json!({}),
+            model: json!({"text_config": {"model_type": "siglip_text_model"}}),
+        };
+        assert_eq!(
+            settings.canonical(),
+            r#"{"tokenizer_class":"SiglipTokenizerFast"} Some("SiglipTokenizer") Some("siglip_text_model")"#
+        );
+        (settings.tokenizer, settings.model) = (json!({}), json!({}));
+        assert_eq!(settings.canonical(), "{} None None");
     }
 }
