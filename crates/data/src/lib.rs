@@ -1,10 +1,6 @@
-//! Image-text data for contrastive training: data sets, image and token processing, sample order, and the loader.
-//!
-//! Everything here is host memory and plain Rust; the crate knows no tensor library. A run reads a [`Source`] into a
-//! [`Dataset`], and a [`PairLoader`] turns it into [`Batch`]es whose order is a pure function of (seed, epoch, step):
-//! to resume at any step costs nothing. Image processing equals Pillow and the reference image processors.
-//!
-//! What it does not do: print, or write files.
+#![doc = include_str!("../README.md")]
+//! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
+//! `image_processor` makes a tower's input, `text` tokenises, `loader` makes the batches.
 
 mod dataset;
 mod did_you_mean;

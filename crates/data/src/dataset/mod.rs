@@ -114,8 +114,8 @@ impl Dataset {
     }
 
     /// A hash of the paths (relative to the data set's root, so that moving it changes nothing), their order, the
-    /// captions, and the length of each file in bytes. File *contents* are not read: an image replaced by another of equal
-    /// length goes unnoticed.
+    /// captions, and the length of each file in bytes. File *contents* are not read: an image replaced by another of
+    /// equal length goes unnoticed.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
         let lengths = map_files(&self.images, STATS_PER_THREAD, |image| match image {
@@ -143,8 +143,8 @@ impl Dataset {
         *hasher.finalize().as_bytes()
     }
 
-    /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end do
-    /// not count. Ids can be compared between data sets.
+    /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end
+    /// do not count. Ids can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
         self.captions.iter().map(|caption| caption_id(&caption.text)).collect()

@@ -24,7 +24,8 @@ pub(crate) const CROP_SIDE: u32 = 224;
 
 const VIT: Steps = Steps::usual(Resize::Exact { height: 224, width: 224 }, Filter::Bilinear, None, IMAGENET_STANDARD);
 
-/// The class attributes of a processor type (`image_processing_pil_*.py` of transformers 5.23); ViT's for unknown types.
+/// The class attributes of a processor type (`image_processing_pil_*.py` of transformers 5.23); ViT's for unknown
+/// types.
 pub(crate) fn class_defaults(family: &str) -> Steps {
     let exact = |side| Some(Resize::Exact { height: side, width: side });
     let crop = Some(CenterCrop::new(224, 224));

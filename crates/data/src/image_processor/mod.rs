@@ -58,8 +58,8 @@ impl ImageProcessor {
     /// at the tower's `image_size`, and [`Self::is_default`] is true.
     ///
     /// # Errors
-    /// [`DataError::Processor`] for a missing file or an unsupported type or value, [`DataError::Malformed`] for invalid
-    /// JSON, [`DataError::Read`] for an unreadable file.
+    /// [`DataError::Processor`] for a missing file or an unsupported type or value, [`DataError::Malformed`] for
+    /// invalid JSON, [`DataError::Read`] for an unreadable file.
     pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, DataError> {
         config_files::read(dir.as_ref()).map(Self::new)
     }
@@ -89,8 +89,8 @@ impl ImageProcessor {
         &self.description.steps
     }
 
-    /// The same processing with an output of `image_size` x `image_size` pixels. A resize before a crop is scaled by the
-    /// same factor, so that the crop keeps the same fraction of the image.
+    /// The same processing with an output of `image_size` x `image_size` pixels. A resize before a crop is scaled by
+    /// the same factor, so that the crop keeps the same fraction of the image.
     #[must_use]
     pub fn with_image_size(&self, image_size: u32) -> Self {
         Self::new(Description { steps: self.steps().with_image_size(image_size), ..self.description })
@@ -124,8 +124,8 @@ impl ImageProcessor {
     }
 
     /// Processes a random view of an image to `[3, height, width]`, flat. The view's crop, if it has one, replaces the
-    /// processor's own resize and crop. Its other changes apply to bytes: at the output size, or before the resize where
-    /// the processor rescales first.
+    /// processor's own resize and crop. Its other changes apply to bytes: at the output size, or before the resize
+    /// where the processor rescales first.
     #[must_use]
     pub fn process_view(&self, image: &RgbImage, mut view: View) -> Vec<f32> {
         let cropped = view.crop(image);
@@ -204,8 +204,8 @@ impl ImageProcessor {
         *blake3::hash(self.steps().canonical().as_bytes()).as_bytes()
     }
 
-    /// The content of a `preprocessor_config.json` with which the reference processes images in the same way, except for
-    /// what [`Self::export_difference`] says.
+    /// The content of a `preprocessor_config.json` with which the reference processes images in the same way, except
+    /// for what [`Self::export_difference`] says.
     ///
     /// The processing of ConvNext and timm is written as that of another type with the same steps: ConvNext's rule
     /// depends on the size, and timm's file is a timm model's `config.json`.

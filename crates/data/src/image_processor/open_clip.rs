@@ -48,7 +48,7 @@ pub(crate) fn parse(path: &Path, config: &Map<String, Value>) -> Result<Descript
     Ok(Description { family: "CLIP", steps, is_default: false })
 }
 
-/// Height and width from one number or two.
+/// Height and width, from one number or two.
 fn sides(reader: &JsonReader<'_>, key: &str, size: &Value) -> Result<(u32, u32), DataError> {
     match size.as_array().map(Vec::as_slice) {
         Some([height, width]) => Ok((reader.side(key, height)?, reader.side(key, width)?)),

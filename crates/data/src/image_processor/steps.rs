@@ -3,8 +3,8 @@
 use crate::images::filter::Filter;
 use crate::images::resize_geometry::{CenterCrop, CropStyle, Resize};
 
-/// Version of [`Steps::canonical`]. Raise it when the meaning of a step changes, or the arithmetic of decoding, resizing
-/// or normalising.
+/// Version of [`Steps::canonical`]. Raise it when the meaning of a step changes, or the arithmetic of decoding,
+/// resizing or normalising.
 const VERSION: u32 = 3;
 
 /// Mean and standard deviation of each channel.
@@ -171,8 +171,8 @@ impl Steps {
             .map_or_else(|| "none".to_owned(), |(mean, std)| format!("mean {} std {}", channels(mean), channels(std)));
         let divide = std_again.map_or_else(|| "none".to_owned(), channels);
         format!(
-            "dualenc image processing {VERSION}; order: {order}; resize: {resize}; filter: {}; crop: {crop}; rescale: {rescale}; offset: {offset}; \
-             normalize: {normalize}; divide: {divide}",
+            "dualenc image processing {VERSION}; order: {order}; resize: {resize}; filter: {}; crop: {crop}; \
+             rescale: {rescale}; offset: {offset}; normalize: {normalize}; divide: {divide}",
             filter.name()
         )
     }
@@ -218,8 +218,8 @@ mod tests {
         };
         assert_eq!(
             empty.canonical(),
-            "dualenc image processing 3; order: rescale-resize; resize: none; filter: nearest; crop: none; rescale: none; offset: none; \
-             normalize: none; divide: none"
+            "dualenc image processing 3; order: rescale-resize; resize: none; filter: nearest; crop: none; \
+             rescale: none; offset: none; normalize: none; divide: none"
         );
     }
 

@@ -1,7 +1,7 @@
-//! Random views of training images: crop, flip, colour. What is drawn is a pure function of (seed, epoch, image), so that
-//! a resumed run sees what an uninterrupted one does.
+//! Random views of training images: crop, flip, colour. A view is a pure function of (seed, epoch, image), so a resumed
+//! run sees what an uninterrupted one does.
 //!
-//! Definitions are those of torchvision 0.29's transforms on Pillow images; the random numbers are not torch's.
+//! The operations are those of torchvision 0.29's transforms on Pillow images; the random numbers are not torch's.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,36 +9,37 @@ use crate::images::pixel_ops::{Colour, auto_contrast, equalize, flip_horizontall
 use crate::images::rgb_image::RgbImage;
 use crate::random::{VIEW_STREAM, mix};
 
-/// Tries at a crop that fits before the middle is taken (`RandomResizedCrop.get_params`).
+/// Attempts at a random crop before a centre crop is used (`RandomResizedCrop.get_params`).
 const CROP_TRIES: usize = 10;
 
-/// Largest `rand_magnitude`: torchvision's `num_magnitude_bins` less one.
-const MOST_MAGNITUDE: f64 = 30.0;
+/// Largest `rand_magnitude`: torchvision's `num_magnitude_bins` minus one.
+const MAX_MAGNITUDE: f64 = 30.0;
 
-/// `[data.augment]`: how training images are varied from epoch to epoch. Each key left out leaves its step out.
+/// `[data.augment]`: random changes to training images. A step without its key is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Augment {
-    /// Least and largest share of the image's area that a random crop keeps; it replaces the processor's own resize and
-    /// crop. Such as [0.9, 1.0] (open_clip) or [0.08, 1.0] (torchvision's `RandomResizedCrop`). Default: none.
+    /// Smallest and largest fraction of the image's area that a random crop keeps, such as [0.9, 1.0] (open_clip) or
+    /// [0.08, 1.0] (torchvision's `RandomResizedCrop`). The crop replaces the processor's own resize and crop. Default:
+    /// no random crop.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub crop_scale: Option<[f64; 2]>,
-    /// Least and largest width of that crop as a multiple of its height. Default [0.75, 1.3333] (`RandomResizedCrop`).
+    /// Smallest and largest aspect ratio of the crop, width over height. Default [0.75, 1.3333] (`RandomResizedCrop`).
     pub crop_ratio: [f64; 2],
-    /// Probability of a horizontal flip. Default 0: captions name left and right.
+    /// Probability of a horizontal flip, from 0 to 1. Default 0, because captions mention left and right.
     pub flip: f64,
-    /// Strength of random brightness: a factor from 1 - x to 1 + x. Default 0 (this and the next three: `ColorJitter`).
+    /// Strength `x` of random brightness: the factor is from `1 - x` to `1 + x`, at least 0 (`ColorJitter`). Default 0.
     pub brightness: f64,
-    /// The same of contrast. Default 0.
+    /// Strength of random contrast, as for `brightness`. Default 0.
     pub contrast: f64,
-    /// The same of saturation. Default 0.
+    /// Strength of random saturation, as for `brightness`. Default 0.
     pub saturation: f64,
-    /// Largest turn of the hue, of a full turn, at most 0.5. Default 0.
+    /// Largest random shift of the hue, as a fraction of the colour circle, from 0 to 0.5 (`ColorJitter`). Default 0.
     pub hue: f64,
-    /// Operations drawn for each image from RandAugment's (Cubuk et al., arXiv:1909.13719) without rotation, shearing and
-    /// sharpness. Default 0; torchvision's is 2.
+    /// Number of RandAugment operations per image (Cubuk et al., arXiv:1909.13719), without rotation, shear and
+    /// sharpness. Default 0; torchvision's default is 2.
     pub rand_ops: usize,
-    /// Their strength, from 0 to 30. Default 9 (torchvision's).
+    /// Magnitude of these operations, from 0 to 30. Default 9, as in torchvision.
     pub rand_magnitude: f64,
 }
 
@@ -59,22 +60,22 @@ impl Default for Augment {
 }
 
 impl Augment {
-    /// The view of image `index` in `epoch`, before its size is known.
+    /// The view of image `index` in `epoch`: a pure function of (seed, epoch, index).
     #[must_use]
     pub fn view(&self, seed: u64, epoch: u64, index: usize) -> View {
         View { augment: *self, draws: Draws { key: mix(seed, &[VIEW_STREAM, epoch, index as u64]), drawn: 0 } }
     }
 
-    /// The first key whose value makes no sense, with what was expected.
+    /// The first key with an invalid value, and what was expected; `None` if all are valid.
     #[must_use]
     pub fn problem(&self) -> Option<(&'static str, &'static str)> {
-        let rising = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
+        let is_rising = |[low, high]: [f64; 2]| low > 0.0 && low <= high && high.is_finite();
         let strengths = [("brightness", self.brightness), ("contrast", self.contrast), ("saturation", self.saturation)];
-        if self.crop_scale.is_some_and(|scale| !rising(scale) || scale[1] > 1.0) {
-            return Some(("crop_scale", "two rising shares above 0 and at most 1"));
+        if self.crop_scale.is_some_and(|scale| !is_rising(scale) || scale[1] > 1.0) {
+            return Some(("crop_scale", "two ascending fractions above 0 and at most 1"));
         }
-        if !rising(self.crop_ratio) {
-            return Some(("crop_ratio", "two rising numbers above 0"));
+        if !is_rising(self.crop_ratio) {
+            return Some(("crop_ratio", "two ascending numbers above 0"));
         }
         if !(0.0..=1.0).contains(&self.flip) {
             return Some(("flip", "a probability from 0 to 1"));
@@ -83,12 +84,12 @@ impl Augment {
             return Some((key, "a finite number of 0 or more"));
         }
         if !(0.0..=0.5).contains(&self.hue) {
-            return Some(("hue", "a share of a turn from 0 to 0.5"));
+            return Some(("hue", "a fraction of the colour circle from 0 to 0.5"));
         }
-        (!(0.0..=MOST_MAGNITUDE).contains(&self.rand_magnitude)).then_some(("rand_magnitude", "a number from 0 to 30"))
+        (!(0.0..=MAX_MAGNITUDE).contains(&self.rand_magnitude)).then_some(("rand_magnitude", "a number from 0 to 30"))
     }
 
-    /// The steps in words, for a person.
+    /// The steps in words, for display.
     #[must_use]
     pub fn describe(&self) -> String {
         let mut words = Vec::new();
@@ -115,7 +116,7 @@ impl Augment {
     }
 }
 
-/// A part of an image.
+/// A rectangle in an image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Rect {
     x: u32,
@@ -124,7 +125,7 @@ struct Rect {
     height: u32,
 }
 
-/// What is done to one image in one epoch. [`View::crop`] comes first, then [`View::alter`].
+/// The random changes to one image in one epoch. The crop is drawn first, then the other changes.
 #[derive(Clone, Debug)]
 pub struct View {
     augment: Augment,
@@ -132,7 +133,7 @@ pub struct View {
 }
 
 impl View {
-    /// The random crop of `image`, in its own pixels; `None` where there is none.
+    /// The random crop of `image`, at its own resolution; `None` if the view has none.
     pub(crate) fn crop(&mut self, image: &RgbImage) -> Option<RgbImage> {
         let scale = self.augment.crop_scale?;
         let rect = self.draws.rect((image.width, image.height), scale, self.augment.crop_ratio);
@@ -143,7 +144,7 @@ impl View {
         Some(RgbImage { width: rect.width, height: rect.height, data })
     }
 
-    /// Flip and colours, in place.
+    /// Applies flip, colour jitter and RandAugment in place.
     pub(crate) fn alter(&mut self, image: &mut RgbImage) {
         let Augment { flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude, .. } = self.augment;
         if self.draws.unit() < flip {
@@ -167,7 +168,7 @@ impl View {
     }
 }
 
-/// Random numbers that follow from a key.
+/// The random numbers of a view, drawn in order from a key.
 #[derive(Clone, Debug)]
 struct Draws {
     key: u64,
@@ -175,17 +176,18 @@ struct Draws {
 }
 
 impl Draws {
-    /// From 0 to less than 1, all 53 bits of a float's fraction random.
+    /// Uniform in [0, 1), with 53 random bits.
     fn unit(&mut self) -> f64 {
         self.drawn += 1;
         (mix(self.key, &[self.drawn]) >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// Uniform in [low, high).
     fn between(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.unit()
     }
 
-    /// One of 0, 1, .. `count - 1`.
+    /// Uniform in `0..count`.
     fn below(&mut self, count: u32) -> u32 {
         ((self.unit() * f64::from(count)) as u32).min(count.saturating_sub(1))
     }
@@ -196,7 +198,7 @@ impl Draws {
         }
     }
 
-    /// `RandomResizedCrop.get_params`.
+    /// The rectangle of a random crop (`RandomResizedCrop.get_params`).
     fn rect(&mut self, (width, height): (u32, u32), scale: [f64; 2], ratio: [f64; 2]) -> Rect {
         let area = f64::from(width) * f64::from(height);
         for _ in 0..CROP_TRIES {
@@ -221,9 +223,9 @@ impl Draws {
         Rect { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h }
     }
 
-    /// One operation of torchvision's `RandAugment`, with its ranges.
+    /// Applies one operation of torchvision's `RandAugment`, with its ranges.
     fn rand_augment(&mut self, image: &mut RgbImage, magnitude: f64) {
-        let strength = magnitude / MOST_MAGNITUDE;
+        let strength = magnitude / MAX_MAGNITUDE;
         let operation = self.below(10);
         let signed = if self.unit() < 0.5 { -strength } else { strength };
         // 0.9 and 150 / 331 are the ends of torchvision's ranges; posterising keeps 8 to 4 bits.
@@ -272,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn a_view_follows_from_seed_epoch_and_image_alone() {
+    fn view_is_reproducible() {
         let augment = Augment {
             crop_scale: Some([0.2, 1.0]),
             flip: 0.5,
@@ -291,13 +293,13 @@ mod tests {
     }
 
     #[test]
-    fn without_any_key_nothing_changes() {
+    fn default_changes_nothing() {
         assert_eq!(altered(Augment::default(), 0, 0), picture(60, 40));
         assert_eq!(Augment::default().describe(), "none");
     }
 
     #[test]
-    fn a_flip_mirrors_columns_as_often_as_asked() {
+    fn flips_at_rate() {
         let always = altered(Augment { flip: 1.0, ..Augment::default() }, 0, 0);
         let original = picture(60, 40);
         for (row, flipped) in original.data.chunks_exact(180).zip(always.data.chunks_exact(180)) {
@@ -306,13 +308,13 @@ mod tests {
         }
         let flips =
             (0..2000).filter(|&index| altered(Augment { flip: 0.3, ..Augment::default() }, 0, index) != original);
-        let share = flips.count() as f64 / 2000.0;
+        let rate = flips.count() as f64 / 2000.0;
         // Five standard errors.
-        assert!((share - 0.3).abs() < 5.0 * (0.3 * 0.7 / 2000.0f64).sqrt(), "{share}");
+        assert!((rate - 0.3).abs() < 5.0 * (0.3 * 0.7 / 2000.0f64).sqrt(), "{rate}");
     }
 
     #[test]
-    fn crops_lie_inside_and_their_areas_and_shapes_are_spread_as_asked() {
+    fn crops_are_uniform() {
         let (scale, ratio) = ([0.25, 0.75], [3.0 / 4.0, 4.0 / 3.0]);
         let (mut areas, mut shapes) = (Vec::new(), Vec::new());
         for index in 0..4000 {
@@ -322,11 +324,12 @@ mod tests {
             areas.push(f64::from(rect.width) * f64::from(rect.height) / 1e6);
             shapes.push((f64::from(rect.width) / f64::from(rect.height)).ln());
         }
-        // Sides are whole pixels, so the bounds are met to a pixel.
+        // Sides are whole pixels, so the bounds hold to within a pixel.
         assert!(areas.iter().all(|area| (0.249..=0.751).contains(area)));
         assert!(shapes.iter().all(|shape| shape.abs() <= (4.0f64 / 3.0).ln() + 3e-3));
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
-        // Uniform: means of 0.5 and 0, five standard errors. Crops of 0.75 that are too wide are drawn again: less than 1%.
+        // Uniform: means of 0.5 and 0, within five standard errors. Crops of 0.75 that are too wide are drawn again:
+        // less than 1%.
         assert!((mean(&areas) - 0.5).abs() < 5.0 * 0.5 / (12.0f64 * 4000.0).sqrt() + 0.005, "{}", mean(&areas));
         assert!(mean(&shapes).abs() < 5.0 * 0.575 / (12.0f64 * 4000.0).sqrt(), "{}", mean(&shapes));
         areas.sort_by(f64::total_cmp);
@@ -334,13 +337,13 @@ mod tests {
     }
 
     #[test]
-    fn where_no_crop_fits_the_middle_is_taken() {
+    fn falls_back_to_centre_crop() {
         let rect = Augment::default().view(1, 0, 0).draws.rect((1000, 10), [1.0, 1.0], [3.0 / 4.0, 4.0 / 3.0]);
         assert_eq!(rect, Rect { x: 493, y: 0, width: 13, height: 10 });
     }
 
     #[test]
-    fn colours_follow_their_definitions() {
+    fn colour_operations() {
         let one = |pixel: [u8; 3], colour: Colour, amount| {
             let mut image = RgbImage { width: 1, height: 1, data: pixel.to_vec() };
             colour.apply(&mut image, amount);
@@ -355,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_named() {
+    fn names_invalid_key() {
         let problem = |augment: Augment| augment.problem().map(|(key, _)| key);
         assert_eq!(problem(Augment::default()), None);
         assert_eq!(problem(Augment { crop_scale: Some([0.5, 1.5]), ..Augment::default() }), Some("crop_scale"));

@@ -1,5 +1,5 @@
-//! Encoded bytes to 8-bit RGB, within limits, as Pillow and the reference's `load_image` give it: rotated as EXIF
-//! says, transparency composited on white.
+//! Decodes images to 8-bit RGB, within limits, equal to Pillow and the reference's `load_image`: EXIF orientation is
+//! applied, and transparency is composited on white.
 
 use std::io::Cursor;
 
@@ -9,32 +9,34 @@ use crate::error::ImageError;
 use crate::images::rgb_image::RgbImage;
 use crate::panics::catch_panic;
 
-/// What a decoder may use. Checked on the header, before pixels are allocated.
+/// Limits of a decoder, checked on the header before pixels are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Longest side in pixels.
+    /// Maximum width and height, in pixels.
     pub max_side_px: u32,
-    /// Largest number of pixels.
+    /// Maximum number of pixels.
     pub max_pixels: u64,
-    /// Most bytes a decoder may allocate.
+    /// Maximum size of the decoded image and of what the decoder allocates, in bytes.
     pub max_alloc_bytes: u64,
 }
 
 impl Default for Limits {
-    /// 16,384 pixels a side, 64 Mpx, 256 MiB: several times what cameras give, and far below what bombs announce.
+    /// 16,384 pixels per side, 64 megapixels, 256 MiB: several times the images of cameras, far below those of
+    /// decompression bombs.
     fn default() -> Self {
         Self { max_side_px: 16_384, max_pixels: 64 << 20, max_alloc_bytes: 256 << 20 }
     }
 }
 
-/// Decodes a jpeg, png, webp or gif (the first frame), whatever its name says.
+/// Decodes a jpeg, png, webp or gif (its first frame). The format is that of the bytes, not of a file name.
 ///
 /// EXIF orientation is applied. Alpha is composited on white with the arithmetic of Pillow's `Image.alpha_composite`.
-/// Sixteen-bit colour keeps its high byte, as Pillow does; sixteen-bit grey becomes the nearest 8-bit level, where
-/// Pillow's `convert("RGB")` would clip nearly all of it to white. CMYK is taken as Adobe's inverted CMYK, as Pillow does.
+/// Of 16-bit colour the high byte remains, as in Pillow. 16-bit grey becomes the nearest 8-bit level; Pillow's
+/// `convert("RGB")` would clip most of it to white. CMYK is read as Adobe's inverted CMYK, as in Pillow.
 ///
 /// # Errors
-/// [`ImageError`]; never a panic, whatever the bytes.
+/// [`ImageError::Empty`] without bytes, [`ImageError::UnknownFormat`] for another format, [`ImageError::TooLarge`]
+/// above `limits`, [`ImageError::Damaged`] if the decoder fails. It does not panic, whatever the bytes.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
     if bytes.is_empty() {
         return Err(ImageError::Empty);
@@ -46,7 +48,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         Ok(ImageFormat::Gif) => (ImageFormat::Gif, "gif"),
         _ => return Err(ImageError::UnknownFormat { looks_like: looks_like(bytes) }),
     };
-    // The decoders are fuzzed upstream, but one panic must not end a run of millions of images.
+    // The decoders are fuzzed upstream, but a panic must not end a run over millions of images.
     catch_panic(|| decode_as(bytes, format, name, limits)).unwrap_or_else(|message| {
         Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {message}") })
     })
@@ -59,18 +61,18 @@ fn decode_as(bytes: &[u8], format: ImageFormat, name: &'static str, limits: &Lim
     let mut reader = ::image::ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(decoder_limits);
     let mut decoder = reader.into_decoder().map_err(damaged)?;
-    // The decoder fills what is missing with grey; Pillow refuses such a file.
+    // The decoder fills missing rows with grey; Pillow refuses such a file.
     if format == ImageFormat::Jpeg && !has_end_of_image(bytes) {
-        return Err(ImageError::Damaged { format: name, reason: "it is truncated: no end-of-image marker".to_owned() });
+        return Err(ImageError::Damaged { format: name, reason: "truncated: no end-of-image marker".to_owned() });
     }
 
     let (width, height) = decoder.dimensions();
     let too_large = |limit: String| Err(ImageError::TooLarge { width, height, limit });
     if width > limits.max_side_px || height > limits.max_side_px {
-        return too_large(format!("{} a side", limits.max_side_px));
+        return too_large(format!("{} per side", limits.max_side_px));
     }
     if u64::from(width) * u64::from(height) > limits.max_pixels {
-        return too_large(format!("{} in all", limits.max_pixels));
+        return too_large(format!("{} in total", limits.max_pixels));
     }
     if decoder.total_bytes() > limits.max_alloc_bytes {
         return too_large(format!("{} bytes of memory", limits.max_alloc_bytes));
@@ -78,7 +80,7 @@ fn decode_as(bytes: &[u8], format: ImageFormat, name: &'static str, limits: &Lim
     if width == 0 || height == 0 {
         return Err(ImageError::Damaged { format: name, reason: format!("it has {width}x{height} pixels") });
     }
-    // A malformed EXIF block is no reason to lose the image; Pillow ignores it too.
+    // Pillow ignores a malformed EXIF block too.
     let orientation = decoder.orientation().ok();
     let mut image = DynamicImage::from_decoder(decoder).map_err(damaged)?;
     if let Some(orientation) = orientation {
@@ -87,15 +89,15 @@ fn decode_as(bytes: &[u8], format: ImageFormat, name: &'static str, limits: &Lim
     Ok(to_rgb(image))
 }
 
-/// Walks the marker segments of a JPEG (ITU-T T.81, annex B) to its end-of-image marker. A search for the two bytes
-/// alone would find that of an embedded thumbnail.
+/// Whether a JPEG has an end-of-image marker, by a walk over its marker segments (ITU-T T.81, annex B). A search for
+/// the two bytes would find the marker of an embedded thumbnail.
 fn has_end_of_image(bytes: &[u8]) -> bool {
     const TEM: u8 = 0x01;
     const RESTARTS_AND_START: std::ops::RangeInclusive<u8> = 0xD0..=0xD8;
     const END: u8 = 0xD9;
     let mut at = 0;
     loop {
-        // In a scan everything up to a marker is data; between segments a marker follows at once.
+        // In a scan, everything before a marker is data. Between segments, a marker follows immediately.
         match bytes[at..].iter().position(|&byte| byte == 0xFF) {
             Some(found) => at += found + 1,
             None => return false,
@@ -105,7 +107,7 @@ fn has_end_of_image(bytes: &[u8]) -> bool {
             END => return true,
             // Fill bytes repeat 0xFF.
             0xFF => {}
-            // A stuffed zero stands for data; these markers have no segment.
+            // A stuffed zero means data. These markers have no segment.
             0 | TEM => at += 1,
             _ if RESTARTS_AND_START.contains(&marker) => at += 1,
             _ => {
@@ -149,7 +151,7 @@ const fn high_byte(value: u16) -> u8 {
     (value >> 8) as u8
 }
 
-/// 65535 = 257 * 255, so this is the nearest level.
+/// The nearest 8-bit level: 65535 = 257 * 255.
 const fn nearest_level(value: u16) -> u8 {
     ((value as u32 + 128) / 257) as u8
 }
@@ -158,21 +160,21 @@ fn on_white(pixels: &[[u8; 4]]) -> Vec<u8> {
     pixels.iter().flat_map(|&[r, g, b, a]| [over_white(r, a), over_white(g, a), over_white(b, a)]).collect()
 }
 
-/// One sample over opaque white, in the integer arithmetic of Pillow's `AlphaComposite.c`: 7 extra bits, and the
-/// division by 255 as two shifts.
+/// One sample over opaque white, in the integer arithmetic of Pillow's `AlphaComposite.c`: 7 extra bits, and a division
+/// by 255 in two shifts.
 const fn over_white(value: u8, alpha: u8) -> u8 {
     const PRECISION_BITS: u32 = 7;
     if alpha == 0 {
         return 255;
     }
-    // With the background's alpha at 255 the general weights reduce to these.
+    // The general weights reduce to these for a background with alpha 255.
     let weight = (alpha as u32) << PRECISION_BITS;
     let white = (255 << PRECISION_BITS) - weight;
     let sum = value as u32 * weight + 255 * white + (0x80 << PRECISION_BITS);
     ((((sum >> 8) + sum) >> 8) >> PRECISION_BITS) as u8
 }
 
-/// What bytes that are no image appear to be, for the message.
+/// What bytes in an unknown format look like, for the error message.
 fn looks_like(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(512)];
     let text = String::from_utf8_lossy(head).trim_start_matches('\u{feff}').trim_start().to_lowercase();

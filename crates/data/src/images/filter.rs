@@ -3,13 +3,13 @@
 /// A resampling filter of Pillow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Filter {
-    /// The nearest pixel.
+    /// Nearest neighbour.
     Nearest,
     /// Lanczos with three lobes.
     Lanczos,
-    /// Triangle.
+    /// Triangle filter.
     Bilinear,
-    /// Keys' cubic with a = -0.5.
+    /// Keys' cubic filter with a = -0.5.
     Bicubic,
     /// Equal weights.
     Box,
@@ -61,7 +61,7 @@ impl Filter {
         }
     }
 
-    /// Half width in source pixels when not minifying.
+    /// Half the width in source pixels, when not reducing.
     pub(crate) const fn support(self) -> f64 {
         match self {
             Self::Nearest | Self::Box => 0.5,
@@ -71,6 +71,7 @@ impl Filter {
         }
     }
 
+    /// The weight at a distance of `x` source pixels, when not reducing.
     pub(crate) fn weight(self, x: f64) -> f64 {
         match self {
             Self::Nearest | Self::Box => f64::from(x > -0.5 && x <= 0.5),
@@ -84,7 +85,7 @@ impl Filter {
                     return 0.0;
                 }
                 let x = x * std::f64::consts::PI;
-                // Pillow writes the two constants in single precision.
+                // Pillow has these constants in single precision.
                 x.sin() / x * (f64::from(0.54f32) + f64::from(0.46f32) * x.cos())
             }
             Self::Bicubic => {

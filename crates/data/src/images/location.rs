@@ -1,4 +1,4 @@
-//! Where an image's bytes are, and how to get at them.
+//! Where the bytes of an image are, and how to read them.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,38 +7,38 @@ use std::sync::Arc;
 
 use crate::error::{DataError, ImageError};
 
-/// Largest encoded image read into memory, the same bound as for decoded pixels in [`crate::Limits`].
+/// Largest encoded image read into memory: the bound that [`crate::Limits`] sets for decoded pixels.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
 
-/// Where the bytes of an image are.
+/// The location of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ImageRef {
-    /// A file of its own.
+    /// A file.
     File(PathBuf),
-    /// A regular entry of a tar shard, read by position; the shard is never unpacked.
+    /// A regular entry of a tar shard. It is read by position; the shard is never unpacked.
     TarEntry {
         /// The shard.
         tar: Arc<Path>,
         /// Name of the entry.
         name: String,
-        /// First byte of its content in the shard.
+        /// Position of its content in the shard, in bytes.
         offset: u64,
-        /// Length of its content in bytes.
+        /// Length of its content, in bytes.
         len: u64,
     },
 }
 
 impl ImageRef {
-    /// The encoded bytes.
+    /// Reads the encoded bytes.
     ///
     /// # Errors
-    /// [`DataError::Image`] when the file is missing, no regular file, over 256 MiB, or unreadable.
+    /// [`DataError::Image`] if the file is missing, not a regular file, larger than 256 MiB, or unreadable.
     pub fn read(&self) -> Result<Vec<u8>, DataError> {
         let unreadable = |error: std::io::Error| self.fail(ImageError::Unreadable(error.to_string()));
         let (path, offset, len) = match self {
             Self::File(path) => {
                 let metadata = std::fs::metadata(path).map_err(unreadable)?;
-                // A pipe or a device would block or never end.
+                // Reading a pipe or a device could block forever.
                 if !metadata.is_file() {
                     return Err(self.fail(ImageError::Unreadable("not a regular file".to_owned())));
                 }
@@ -71,11 +71,12 @@ impl ImageRef {
         }
     }
 
+    /// The error `source` about this image.
     pub(crate) fn fail(&self, source: ImageError) -> DataError {
         DataError::Image { key: self.key(), source }
     }
 
-    /// The file that holds it.
+    /// The file that contains the image.
     pub(crate) fn path(&self) -> &Path {
         match self {
             Self::File(path) => path,
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_a_directory_or_nothing_is_an_error_with_the_path() {
+    fn unreadable_file_names_path() {
         let dir = tempfile::tempdir().unwrap();
         let error = ImageRef::File(dir.path().to_owned()).read().unwrap_err().to_string();
         assert!(error.contains("not a regular file") && error.contains(dir.path().to_str().unwrap()), "{error}");

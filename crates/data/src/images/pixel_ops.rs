@@ -2,7 +2,7 @@
 
 use crate::images::rgb_image::RgbImage;
 
-/// A colour operation of `torchvision.transforms.functional` on Pillow images (`ImageEnhance`).
+/// A colour operation of `torchvision.transforms.functional` (`ImageEnhance` of Pillow).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Colour {
     Brightness,
@@ -12,7 +12,7 @@ pub(crate) enum Colour {
 }
 
 impl Colour {
-    /// `amount` is a factor, or of the hue a part of a turn.
+    /// Changes `image` in place. `amount` is a factor; for the hue, a fraction of the colour circle.
     pub(crate) fn apply(self, image: &mut RgbImage, amount: f64) {
         let amount = amount as f32;
         let pixels = image.data.as_chunks_mut::<3>().0;
@@ -32,17 +32,17 @@ impl Colour {
     }
 }
 
-/// Pillow's `Image.blend`, which cuts off and does not round.
+/// `Image.blend` of Pillow, which truncates.
 fn blend(from: u8, to: u8, amount: f32) -> u8 {
     (f32::from(from) + amount * (f32::from(to) - f32::from(from))).clamp(0.0, 255.0) as u8
 }
 
-/// Pillow's luma (ITU-R 601-2, in 16-bit fixed point).
+/// The luma of Pillow (ITU-R 601-2, in 16-bit fixed point).
 fn grey([r, g, b]: [u8; 3]) -> u8 {
     ((u32::from(r) * 19_595 + u32::from(g) * 38_470 + u32::from(b) * 7_471 + 0x8000) >> 16) as u8
 }
 
-/// The pixel with its hue moved by a part of a turn, in HSV.
+/// Shifts the hue (of HSV) by a fraction of the colour circle.
 fn turn_hue(pixel: [u8; 3], turn: f32) -> [u8; 3] {
     let [r, g, b] = pixel.map(f32::from);
     let (most, least) = (r.max(g).max(b), r.min(g).min(b));
@@ -58,7 +58,7 @@ fn turn_hue(pixel: [u8; 3], turn: f32) -> [u8; 3] {
         (r - g) / range + 4.0
     };
     let sextant = sextant + turn * 6.0;
-    // The value of a channel falls and rises with its distance from the hue.
+    // Each channel falls and rises with its distance from the hue.
     let channel = |offset: f32| {
         let k = (offset + sextant).rem_euclid(6.0);
         (most - range * k.min(4.0 - k).clamp(0.0, 1.0)).round() as u8
@@ -72,7 +72,7 @@ pub(crate) fn flip_horizontally(image: &mut RgbImage) {
     }
 }
 
-/// Moves the content; what comes in is black.
+/// Shifts the content by `dx` to the right and `dy` down, in pixels; the uncovered part is black.
 pub(crate) fn translate(image: &mut RgbImage, dx: i64, dy: i64) {
     let (width, height) = (i64::from(image.width), i64::from(image.height));
     let mut moved = RgbImage::black(image.width, image.height);
@@ -86,7 +86,7 @@ pub(crate) fn translate(image: &mut RgbImage, dx: i64, dy: i64) {
     *image = moved;
 }
 
-/// Replaces each channel's values by what `table` makes of its histogram.
+/// Maps each channel through the table that `table` computes from its histogram; `None` leaves the channel unchanged.
 pub(crate) fn map_channels(image: &mut RgbImage, table: fn(&[u32; 256]) -> Option<[u8; 256]>) {
     let pixels = image.data.as_chunks_mut::<3>().0;
     for channel in 0..3 {
@@ -98,7 +98,7 @@ pub(crate) fn map_channels(image: &mut RgbImage, table: fn(&[u32; 256]) -> Optio
     }
 }
 
-/// `ImageOps.autocontrast` without cutoff; `None` changes nothing.
+/// The table of `ImageOps.autocontrast` without cutoff.
 pub(crate) fn auto_contrast(histogram: &[u32; 256]) -> Option<[u8; 256]> {
     let low = histogram.iter().position(|&count| count > 0)?;
     let high = histogram.iter().rposition(|&count| count > 0)?;
@@ -106,7 +106,7 @@ pub(crate) fn auto_contrast(histogram: &[u32; 256]) -> Option<[u8; 256]> {
     Some(std::array::from_fn(|value| ((value as f64 - low as f64) * scale).clamp(0.0, 255.0) as u8))
 }
 
-/// `ImageOps.equalize`; `None` changes nothing.
+/// The table of `ImageOps.equalize`.
 pub(crate) fn equalize(histogram: &[u32; 256]) -> Option<[u8; 256]> {
     let last = *histogram.iter().rfind(|&&count| count > 0)?;
     let step = (histogram.iter().sum::<u32>() - last) / 255;

@@ -1,14 +1,14 @@
-//! Where pixels go: the size an image is resized to and the part of it that a centre crop keeps, in the arithmetic of
-//! transformers and, for timm's transforms, of torchvision.
+//! Target sizes of resizes and the extent of centre crops, in the arithmetic of transformers and, for timm's
+//! transforms, of torchvision.
 
-/// What a resize aims at.
+/// The target of a resize.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Resize {
-    /// Both sides, whatever the aspect.
+    /// Both sides, regardless of the aspect ratio.
     Exact { height: u32, width: u32 },
-    /// The shorter side, keeping the aspect; if the longer side would pass `longest`, that one instead.
+    /// The shorter side is `edge`, unless the longer one would then exceed `longest`; the aspect ratio is kept.
     ShortestEdge { edge: u32, longest: Option<u32> },
-    /// timm's `ResizeKeepRatio`: covers the rectangle, or with `inside` fits into it.
+    /// timm's `ResizeKeepRatio`: the image covers the rectangle or, with `inside`, fits into it.
     KeepRatio { height: u32, width: u32, inside: bool },
 }
 
@@ -34,7 +34,7 @@ impl Resize {
         }
     }
 
-    /// The same with every side multiplied by `factors` (of heights, of widths).
+    /// Multiplies every side by `factors` (of heights, of widths).
     pub(crate) fn scaled(self, factors: (f64, f64)) -> Self {
         let scale = |side: u32, factor: f64| ((f64::from(side) * factor).round() as u32).max(1);
         match self {
@@ -51,6 +51,7 @@ impl Resize {
         }
     }
 
+    /// The resize in words, for display.
     pub(crate) fn describe(self) -> String {
         match self {
             Self::Exact { height, width } => format!("resize to {width}x{height}"),
@@ -85,7 +86,7 @@ fn with_aspect_ratio(height: u32, width: u32, edge: u32, longest: u32) -> (u32, 
     }
 }
 
-/// A centre crop; what is too small is padded.
+/// A centre crop; an image that is too small is padded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CenterCrop {
     pub(crate) height: u32,
@@ -93,22 +94,23 @@ pub(crate) struct CenterCrop {
     pub(crate) style: CropStyle,
 }
 
-/// Whose centre: they part where the middle falls between two pixels.
+/// Whose rounding applies where the centre falls between two pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CropStyle {
-    /// `center_crop` of transformers' `image_transforms.py`: rounds a start down, a padding up; pads with black.
+    /// `center_crop` of transformers' `image_transforms.py`: rounds the start down, the padding up; pads with black.
     Transformers,
-    /// `center_crop` of torchvision's `transforms/functional.py`: rounds a start half to even, a padding down. timm's
-    /// `CenterCropOrPad` is the same with a colour to pad with.
+    /// `center_crop` of torchvision's `transforms/functional.py`: rounds the start half to even, the padding down.
+    /// timm's `CenterCropOrPad` is the same with a colour for the padding.
     Torchvision { fill: [u8; 3] },
 }
 
 impl CenterCrop {
+    /// A crop with the rounding of transformers.
     pub(crate) const fn new(height: u32, width: u32) -> Self {
         Self { height, width, style: CropStyle::Transformers }
     }
 
-    /// What pads, before rescaling and normalising.
+    /// The colour of the padding, before rescaling and normalising.
     pub(crate) const fn fill(self) -> [u8; 3] {
         match self.style {
             CropStyle::Transformers => [0; 3],
@@ -116,7 +118,7 @@ impl CenterCrop {
         }
     }
 
-    /// One axis of `from` pixels cut, or padded, to `to`.
+    /// Crops or pads one axis of `from` pixels to `to`.
     pub(crate) fn span(self, from: u32, to: u32) -> Span {
         let (lost, missing) = (from.saturating_sub(to), to.saturating_sub(from));
         let (start, pad) = match self.style {
@@ -130,11 +132,11 @@ impl CenterCrop {
 /// One axis of a crop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// First kept position of the image.
+    /// First position of the image in the crop.
     pub(crate) start: u32,
-    /// Kept positions.
+    /// Number of positions of the image in the crop.
     pub(crate) len: u32,
-    /// Padding before them in the output.
+    /// Padding before them.
     pub(crate) pad: u32,
 }
 

@@ -1,34 +1,34 @@
-//! Pillow's image resampling, byte for byte (`src/libImaging/Resample.c` of Pillow 13): a pass along each axis of a
-//! separable filter in 22-bit fixed point, rounded and clipped to bytes in between.
+//! Resizes images byte for byte as Pillow does (`src/libImaging/Resample.c` of Pillow 13): a separable filter, one pass
+//! per axis, in 22-bit fixed point, rounded and clipped to bytes between the passes.
 //!
-//! The horizontal pass comes first, but for images that lose more than twice as many rows as columns: Pillow 13 began
-//! to turn the order around there, so earlier releases differ on such images by a few levels.
+//! The horizontal pass comes first, except for images that lose more than twice as many rows as columns. Pillow 13
+//! introduced this exception, so earlier releases differ on such images by a few levels.
 //!
-//! Written so that the inner loops vectorise: the horizontal pass works on a transposed strip of rows, so that both
-//! passes multiply one weight with a run of bytes. They are compiled for several vector units, of which the machine's best
-//! is taken: 32-bit products are slow on the oldest.
+//! The inner loops are written to vectorise: the horizontal pass works on a transposed strip of rows, so that both
+//! passes multiply one weight with a run of bytes. The loops are compiled for several vector units, and the best of the
+//! machine is chosen at run time: 32-bit products are slow on the oldest.
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::images::filter::Filter;
 use crate::images::rgb_image::RgbImage;
 
-/// Fraction bits of a weight: 32 bits less 8 of a pixel less 2 for overshoot (`PRECISION_BITS` of Resample.c).
+/// Fraction bits of a weight: 32 bits minus 8 for a sample and 2 for overshoot (`PRECISION_BITS` of Resample.c).
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
 /// Bytes of an RGB pixel.
 const CHANNELS: usize = 3;
 
-/// Rows of a strip of the horizontal pass.
+/// Rows per strip of the horizontal pass.
 const STRIP_ROWS: usize = 16;
 
-/// The same pixel of all rows of a strip.
+/// Bytes of one column of a strip.
 const STRIP_BYTES: usize = STRIP_ROWS * CHANNELS;
 
-/// Bytes summed at a time: as many as one vector of 512 bits holds sums.
+/// Bytes summed at a time: the number of 32-bit sums in a vector of 512 bits.
 const LANES: usize = 16;
 
-/// A rectangle of the resized image.
+/// A rectangle of the resized image, in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Left edge.
@@ -41,13 +41,13 @@ pub struct Window {
     pub height: u32,
 }
 
-/// `image.resize((width, height), resample)` of Pillow.
+/// Resizes like `image.resize((width, height), resample)` of Pillow.
 #[must_use]
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
     resize_window(image, width, height, filter, Window { x: 0, y: 0, width, height })
 }
 
-/// The part `window` of [`resize`]'s result, without computing the rest. The window is cut to the resized image.
+/// Computes only the part `window` of the result of [`resize`]. The window is clipped to the resized image.
 #[must_use]
 pub fn resize_window(image: &RgbImage, width: u32, height: u32, filter: Filter, window: Window) -> RgbImage {
     let x = window.x.min(width);
@@ -57,7 +57,7 @@ pub fn resize_window(image: &RgbImage, width: u32, height: u32, filter: Filter, 
         return RgbImage::black(window.width, window.height);
     }
     if filter == Filter::Nearest {
-        return nearest(image, width, height, window);
+        return resize_nearest(image, width, height, window);
     }
     let columns = (width != image.width).then(|| Kernels::new(image.width, width, window.x, window.width, filter));
     let rows = (height != image.height).then(|| Kernels::new(image.height, height, window.y, window.height, filter));
@@ -68,7 +68,7 @@ pub fn resize_window(image: &RgbImage, width: u32, height: u32, filter: Filter, 
     RgbImage { width: window.width, height: window.height, data }
 }
 
-/// Both passes; an axis without kernels keeps its size.
+/// The two passes. An axis without kernels keeps its size.
 struct Passes<'a> {
     image: &'a RgbImage,
     window: Window,
@@ -80,11 +80,11 @@ struct Passes<'a> {
 impl WithSimd for Passes<'_> {
     type Output = Vec<u8>;
 
-    // Whatever is to use the vector unit must be inlined from here on.
+    // Code that should use the vector unit must be inlined from here on.
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> Vec<u8> {
         let stride = self.image.width as usize * CHANNELS;
-        // Only the source rows and columns that the window needs are touched.
+        // Only the source rows that the window needs.
         let (first_row, end_row) = match &self.rows {
             Some(kernels) => kernels.span(),
             None => (self.window.y as usize, (self.window.y + self.window.height) as usize),
@@ -99,7 +99,7 @@ impl WithSimd for Passes<'_> {
 }
 
 impl Passes<'_> {
-    /// The window's columns of rows as wide as the image.
+    /// Filters rows of the image along x, to the columns of the window.
     #[inline(always)]
     fn narrow(&self, rows: &[u8]) -> Vec<u8> {
         if let Some(kernels) = &self.columns {
@@ -110,18 +110,19 @@ impl Passes<'_> {
     }
 }
 
-/// The weights of one axis, for a run of output positions.
+/// The weights of one axis, for consecutive output positions.
 struct Kernels {
     /// First source position of each output position.
     first: Vec<usize>,
-    /// All weights in fixed point, position by position.
+    /// All weights in fixed point, grouped by position.
     weights: Vec<i32>,
-    /// `weights[ends[i - 1]..ends[i]]` belong to output position `i`.
+    /// The weights of output position `i` are `weights[ends[i - 1]..ends[i]]`.
     ends: Vec<usize>,
 }
 
 impl Kernels {
-    /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Resample.c, for the outputs `start..start + count` of `target`.
+    /// `precompute_coeffs` and `normalize_coeffs_8bpc` of Resample.c, for the outputs `start..start + count` of
+    /// `target`.
     fn new(source: u32, target: u32, start: u32, count: u32, filter: Filter) -> Self {
         let scale = f64::from(source) / f64::from(target);
         let filter_scale = scale.max(1.0);
@@ -162,7 +163,7 @@ impl Kernels {
         (self.first[index], &self.weights[start..self.ends[index]])
     }
 
-    /// First and one past the last source position that any output needs.
+    /// The range of source positions that the outputs need: first, and one past the last.
     fn span(&self) -> (usize, usize) {
         let last = self.len() - 1;
         let (start, weights) = self.get(last);
@@ -170,13 +171,13 @@ impl Kernels {
     }
 }
 
-/// Weighted sums of `N` bytes at a time; `taps` gives each weight with its bytes.
+/// Weighted sums of `N` bytes at a time; `taps` are the weights with their bytes.
 #[inline(always)]
 fn sums<'a, const N: usize>(taps: impl Iterator<Item = (i32, &'a [u8; N])>) -> [u8; N] {
     let mut sums = [1i32 << (PRECISION_BITS - 1); N];
     for (weight, bytes) in taps {
         for lane in 0..N {
-            // Weights sum to one, so nothing overflows; wrapping leaves no check in the way of the vector units.
+            // Weights sum to one, so nothing overflows; wrapping avoids checks, which would prevent vectorisation.
             sums[lane] = sums[lane].wrapping_add(i32::from(bytes[lane]).wrapping_mul(weight));
         }
     }
@@ -216,13 +217,13 @@ fn horizontal(source: &[u8], width: usize, kernels: &Kernels) -> Vec<u8> {
     out
 }
 
-/// Puts a row into a strip, which holds pixel by pixel the same pixel of all its rows.
+/// Copies a row into a transposed strip.
 ///
-/// Not inlined, so that the compiler does not gather and scatter here: that is slower.
+/// Not inlined, so that the compiler does not use gather and scatter instructions here, which are slower.
 #[inline(never)]
 fn put_row(strip: &mut [[u8; STRIP_BYTES]], row: usize, pixels: &[u8]) {
     let place = row * CHANNELS;
-    // Four bytes move at once; the row below writes over the fourth. There is none below the last.
+    // Four bytes are copied at once; the row below overwrites the fourth. The last row has none below it.
     let mut done = 0;
     if place + 4 <= STRIP_BYTES {
         for (lanes, pixel) in strip.iter_mut().zip(pixels.windows(4).step_by(CHANNELS)) {
@@ -235,7 +236,7 @@ fn put_row(strip: &mut [[u8; STRIP_BYTES]], row: usize, pixels: &[u8]) {
     }
 }
 
-/// Filters `source` (rows of `stride` bytes, the first of them row `first_row` of the image) along y.
+/// Filters `source` along y. Its rows have `stride` bytes; the first is row `first_row` of the image.
 #[inline(always)]
 fn vertical(source: &[u8], stride: usize, first_row: usize, kernels: &Kernels) -> Vec<u8> {
     let mut out = vec![0u8; kernels.len() * stride];
@@ -257,8 +258,8 @@ fn vertical(source: &[u8], stride: usize, first_row: usize, kernels: &Kernels) -
     out
 }
 
-/// `ImagingScaleAffine` of Pillow's Geometry.c, which serves `NEAREST`: positions are accumulated, not multiplied.
-fn nearest(image: &RgbImage, width: u32, height: u32, window: Window) -> RgbImage {
+/// Nearest neighbour as in `ImagingScaleAffine` of Pillow's Geometry.c: positions are accumulated, not multiplied.
+fn resize_nearest(image: &RgbImage, width: u32, height: u32, window: Window) -> RgbImage {
     let positions = |source: u32, target: u32, start: u32, count: u32| {
         let step = f64::from(source) / f64::from(target);
         let mut at = step * 0.5;

@@ -1,12 +1,13 @@
-//! Antialiased resizing of single-precision values as torch does it (`_upsample_bilinear2d_aa` and its bicubic twin,
+//! Antialiased resizing of single-precision values as in torch (`_upsample_bilinear2d_aa` and `_upsample_bicubic2d_aa`,
 //! `UpSampleKernel.cpp` of PyTorch), for the one processor that rescales before it resizes.
 //!
-//! The method is Pillow's, rows first, but weights and sums are f32 and nothing is rounded in between.
+//! The method is Pillow's, horizontal pass first, but weights and sums are f32 and nothing is rounded between the
+//! passes.
 
 use crate::images::filter::Filter;
 use crate::images::rgb_image::RgbImage;
 
-/// The values of `image` by `values` (a table a channel), resized to `[3, height, width]`, flat.
+/// Maps the bytes of `image` through `values` (one table per channel) and resizes to `[3, height, width]`, flat.
 pub(crate) fn resize_float(
     image: &RgbImage,
     values: &[[f32; 256]; 3],
@@ -19,8 +20,8 @@ pub(crate) fn resize_float(
     if image.width == 0 || image.height == 0 || plane == 0 {
         return out;
     }
-    let columns = axis(image.width, width, filter);
-    let rows = axis(image.height, height, filter);
+    let columns = taps(image.width, width, filter);
+    let rows = taps(image.height, height, filter);
     let pixels = image.data.as_chunks::<3>().0;
     for (channel, (values, out)) in values.iter().zip(out.chunks_exact_mut(plane)).enumerate() {
         let mut line = vec![0.0; image.width as usize];
@@ -42,14 +43,15 @@ pub(crate) fn resize_float(
     out
 }
 
-/// The inputs of one output position.
+/// The source positions and weights of one output position.
 struct Taps {
     first: usize,
     weights: Vec<f32>,
 }
 
-/// `_compute_indices_min_size_weights_aa`: in f32, but for the halves that C++ adds in f64.
-fn axis(source: u32, target: u32, filter: Filter) -> Vec<Taps> {
+/// The taps of each output position (`_compute_indices_min_size_weights_aa`): in f32, except for the halves, which C++
+/// adds in f64.
+fn taps(source: u32, target: u32, filter: Filter) -> Vec<Taps> {
     if source == target {
         return (0..source as usize).map(|first| Taps { first, weights: vec![1.0] }).collect();
     }

@@ -1,6 +1,6 @@
-//! Batches of pairs, in an order that is a pure function of (seed, epoch, step). Worker threads read, decode and process
-//! samples; a collator puts them in order and keeps a batch ready ahead of the consumer. A loader keeps no state to save
-//! and computes no features.
+//! Batches of pairs, in an order that is a pure function of (seed, epoch, step). Worker threads read, decode and
+//! process samples; a collator puts them in order and keeps a batch ready ahead of the consumer. A loader keeps no
+//! state to save and computes no features.
 //!
 //! An unreadable image is replaced by that of the next pair of the data set. So every batch is whole, and the
 //! replacement is the same in every run, with pixels or with cached features.

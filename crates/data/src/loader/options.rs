@@ -31,8 +31,8 @@ pub struct LoaderOptions {
     pub processor: Arc<ImageProcessor>,
     /// Random changes to images; for training only.
     pub augment: Option<Augment>,
-    /// Number of different views of an image: epoch `e` uses view `e % views`. With 1, all epochs see the same view; with
-    /// `NonZeroU64::MAX`, each sees its own.
+    /// Number of different views of an image: epoch `e` uses view `e % views`. With 1, all epochs see the same view;
+    /// with `NonZeroU64::MAX`, each sees its own.
     pub views: NonZeroU64,
     /// Cached features: images that have them need no pixels. `None` loads the pixels of all images.
     pub kept: Option<Arc<dyn KeptImages>>,

@@ -75,8 +75,8 @@ impl<R> Shared<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room, then takes the next job and its number. A panic of the job iterator takes the place of the job and
-    /// ends the iterator.
+    /// Waits for room, then takes the next job and its number. A panic of the job iterator takes the place of the job
+    /// and ends the iterator.
     fn start<J>(&self, jobs: &Mutex<impl Iterator<Item = J>>) -> Option<(u64, Result<J, String>)> {
         // Taking a job and its number under one lock keeps numbers in the order of the iterator.
         let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);

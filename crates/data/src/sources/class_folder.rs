@@ -1,4 +1,4 @@
-//! Labelled images for zero-shot classification: one folder a class.
+//! Labelled images for zero-shot classification: one folder per class.
 
 use std::path::Path;
 
@@ -6,23 +6,23 @@ use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::image_files;
 
-/// The number of stray names that an error lists.
+/// Number of file names that an error lists.
 const NAMED: usize = 3;
 
 /// Classes and their images.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClassFolder {
-    /// Folder names sorted byte by byte, `_` read as a space.
+    /// Folder names, sorted byte by byte, with `_` as a space.
     pub classes: Vec<String>,
-    /// Every image with the index of its class; sorted within a class.
+    /// Every image with the index of its class, sorted within the class.
     pub images: Vec<(ImageRef, usize)>,
 }
 
-/// Reads a folder that holds one folder a class.
+/// Lists a folder that has one folder per class.
 ///
 /// # Errors
-/// [`DataError::NoClassFolders`] when there is none, [`DataError::Empty`] for a class without images (an accuracy over
-/// it would be undefined), [`DataError::Read`].
+/// [`DataError::NoClassFolders`] without a class, [`DataError::Empty`] for a class without images (its accuracy would
+/// be undefined), [`DataError::Read`].
 pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
     let mut folders = Vec::new();
     let mut others = Vec::new();
@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn classes_are_the_sorted_folder_names() {
+    fn classes_are_sorted_folders() {
         let dir = tempfile::tempdir().unwrap();
         for (class, image) in [("red_panda", "2.png"), ("red_panda", "1.png"), ("Cat", "x.jpg")] {
             create_dir_all(dir.path().join(class)).unwrap();
@@ -81,22 +81,22 @@ mod tests {
     }
 
     #[test]
-    fn a_flat_folder_says_what_it_holds() {
+    fn rejects_flat_folder() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a.png", "b.png", "c.png", "d.png"] {
             write(dir.path().join(name), b"").unwrap();
         }
         let error = class_folder(dir.path()).unwrap_err().to_string();
         let expected =
-            "holds no class folders: found 4 files (`a.png`, `b.png`, `c.png`, ...); expected one folder a class";
+            "holds no class folders: found 4 files (`a.png`, `b.png`, `c.png`, ...); expected one folder per class";
         assert!(error.contains(expected), "{error}");
     }
 
     #[test]
-    fn an_empty_class_is_named() {
+    fn rejects_empty_class() {
         let dir = tempfile::tempdir().unwrap();
         create_dir_all(dir.path().join("cat")).unwrap();
         let error = class_folder(dir.path()).unwrap_err().to_string();
-        assert!(error.contains("cat` holds no samples: no image"), "{error}");
+        assert!(error.contains("cat` holds no samples: found no image"), "{error}");
     }
 }

@@ -1,4 +1,4 @@
-//! COCO captions: `captions_*.json` and the folder of its images.
+//! COCO captions: a `captions_*.json` and the folder of its images.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,16 @@ use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
 use crate::sources::rows::push_pair;
 
-/// `[data.train.coco]`: an annotation file of COCO's caption task. Images come in the file's order, each with its
-/// captions in the file's order.
+/// `[data.train.coco]`: an annotation file of COCO's caption task. Images and captions have the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CocoSource {
-    /// `captions_*.json`.
+    /// The annotation file, `captions_*.json`.
     pub path: PathBuf,
-    /// Folder of the images; without it, the directory of the annotation file.
+    /// Folder of the images. Default: the directory of the annotation file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// What to do with a malformed annotation.
+    /// What to do with a malformed annotation. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
 }
@@ -51,7 +50,7 @@ impl CocoSource {
         Self { path: path.into(), root, bad_rows: BadRows::default() }
     }
 
-    /// Takes relative paths as relative to `base`.
+    /// Resolves relative paths against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
         self.root = self.root.take().map(|root| base.join(root));
@@ -60,8 +59,8 @@ impl CocoSource {
     /// Reads the annotations.
     ///
     /// # Errors
-    /// [`DataError::Malformed`] for another kind of file, [`DataError::Row`] with the annotation, [`DataError::Empty`],
-    /// [`DataError::Read`].
+    /// [`DataError::Malformed`] for another kind of file, [`DataError::Row`] for a malformed annotation unless they are
+    /// skipped, [`DataError::Empty`] without a captioned image, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         let path = &self.path;
         let bytes = std::fs::read(path).map_err(DataError::read(path))?;
@@ -79,8 +78,8 @@ impl CocoSource {
                     captions[at].push((caption.as_str(), number));
                     continue;
                 }
-                (None, _) => "no `caption`; expected a `captions_*.json`, not that of another task".to_owned(),
-                (_, None) => format!("`image_id` is {}, which no image has", annotation.image_id),
+                (None, _) => "no `caption`; expected a `captions_*.json`, not the file of another task".to_owned(),
+                (_, None) => format!("`image_id` is {}; expected the id of an image", annotation.image_id),
             };
             builder.skipped.or_fail(self.bad_rows, DataError::row(path, "annotation", number, reason))?;
         }
@@ -119,14 +118,17 @@ mod tests {
     }
 
     #[test]
-    fn images_keep_their_order_and_captions() {
+    fn keeps_image_order() {
         let dataset = read(
-            r#"{"info": {}, "images": [{"id": 9, "file_name": "9.jpg"}, {"id": 2, "file_name": "2.jpg"}, {"id": 3, "file_name": "3.jpg"}],
-                "annotations": [{"id": 1, "image_id": 2, "caption": "two"}, {"id": 2, "image_id": 9, "caption": " nine\n"},
+            r#"{"info": {},
+                "images": [{"id": 9, "file_name": "9.jpg"}, {"id": 2, "file_name": "2.jpg"},
+                           {"id": 3, "file_name": "3.jpg"}],
+                "annotations": [{"id": 1, "image_id": 2, "caption": "two"},
+                                {"id": 2, "image_id": 9, "caption": " nine\n"},
                                 {"id": 3, "image_id": 2, "caption": "also two"}]}"#,
         )
         .unwrap();
-        let keys: Vec<_> = dataset.images.iter().map(crate::ImageRef::key).collect();
+        let keys: Vec<_> = dataset.images.iter().map(crate::images::location::ImageRef::key).collect();
         assert_eq!(keys, ["/coco/9.jpg", "/coco/2.jpg"]);
         let texts: Vec<_> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
         assert_eq!(texts, ["nine", "two", "also two"]);
@@ -134,17 +136,18 @@ mod tests {
     }
 
     #[test]
-    fn other_files_say_what_was_expected() {
+    fn rejects_other_files() {
         let error = read(r#"{"images": [{"id": 1, "file_name": "a"}], "annotations": [{"image_id": 1, "bbox": []}]}"#);
         assert_eq!(
             error.unwrap_err(),
-            "`DIR/captions.json`, annotation 1: no `caption`; expected a `captions_*.json`, not that of another task"
+            "`DIR/captions.json`, annotation 1: no `caption`; expected a `captions_*.json`, not the file of another \
+             task"
         );
         let error = read(r#"{"images": [], "annotations": [{"image_id": 7, "caption": "x"}]}"#).unwrap_err();
-        assert_eq!(error, "`DIR/captions.json`, annotation 1: `image_id` is 7, which no image has");
+        assert_eq!(error, "`DIR/captions.json`, annotation 1: `image_id` is 7; expected the id of an image");
         let error = read("[]").unwrap_err();
         assert!(error.contains("is malformed:") && error.contains("expected COCO's `images`"), "{error}");
         let error = read(r#"{"images": [], "annotations": []}"#).unwrap_err();
-        assert!(error.contains("holds no samples: 0 images, 0 annotations"), "{error}");
+        assert!(error.contains("holds no samples: found 0 images, 0 annotations"), "{error}");
     }
 }

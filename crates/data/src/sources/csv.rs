@@ -1,4 +1,4 @@
-//! Tables of image path and caption, separated by commas, tabs or another character.
+//! Tables of image paths and captions, separated by commas, tabs or another character.
 
 use std::path::{Path, PathBuf};
 
@@ -10,25 +10,26 @@ use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::sources::rows::{CAPTION_NAMES, IMAGE_NAMES, default_caption, default_image, push_pair};
 
-/// `[data.train.csv]` (or `.tsv`): a table with a header; one row a caption. Rows that name the same image share it.
+/// `[data.train.csv]` or `[data.train.tsv]`: a table with a header and one caption per row. Rows with the same image
+/// path share the image.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CsvSource {
-    /// The table, in UTF-8.
+    /// The table, encoded as UTF-8.
     pub path: PathBuf,
-    /// Column of the image path.
+    /// Column of the image path. Default `image`.
     #[serde(default = "default_image")]
     pub image: String,
-    /// Column of the caption.
+    /// Column of the caption. Default `caption`.
     #[serde(default = "default_caption")]
     pub caption: String,
-    /// Directory that image paths are relative to; without it, the directory of the table.
+    /// Directory that image paths are relative to. Default: the directory of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// One character; without it a tab for `.tsv`, else a comma.
+    /// One ASCII character between columns. Default: a tab for `.tsv`, else a comma.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
-    /// What to do with a malformed row.
+    /// What to do with a malformed row. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
 }
@@ -47,7 +48,7 @@ impl CsvSource {
         }
     }
 
-    /// Takes relative paths as relative to `base`.
+    /// Resolves relative paths against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
         self.root = self.root.take().map(|root| base.join(root));
@@ -56,7 +57,8 @@ impl CsvSource {
     /// Reads the table.
     ///
     /// # Errors
-    /// [`DataError::Column`] with the columns found, [`DataError::Row`] with the line, [`DataError::Empty`],
+    /// [`DataError::Column`] if a column is missing, [`DataError::Row`] for a malformed row unless they are skipped,
+    /// [`DataError::Malformed`] for a delimiter that is not ASCII, [`DataError::Empty`] without a usable row,
     /// [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         let tab = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
@@ -99,7 +101,10 @@ impl CsvSource {
         let mut builder = DatasetBuilder::new(root);
         while reader.read_byte_record(&mut record).map_err(failed)? {
             let line = record.position().map_or(0, ::csv::Position::line);
-            if let Err(reason) = push_row(&mut builder, root, &record, header.len(), image, caption, line, path) {
+            let place = || format!("`{}`, line {line}", path.display());
+            let pushed = cells(&record, header.len(), image, caption)
+                .and_then(|(image, caption)| push_pair(&mut builder, root, image, caption, place));
+            if let Err(reason) = pushed {
                 builder.skipped.or_fail(self.bad_rows, DataError::row(path, "line", line, reason))?;
             }
         }
@@ -113,7 +118,7 @@ impl CsvSource {
         DataError::Empty {
             path: self.path.clone(),
             found: found.to_owned(),
-            expected: "a header, then one row an image and caption",
+            expected: "a header, then one row per image and caption",
         }
     }
 
@@ -134,7 +139,7 @@ impl CsvSource {
         };
         let delimiters = [('\t', "\\t"), (';', ";"), (',', ","), ('|', "|")];
         let hint = if let Some((_, written)) = delimiters.iter().find(|it| other_delimiter(it)) {
-            Some(format!("; the separator seems to be another: set `delimiter = \"{written}\"`"))
+            Some(format!("; the table seems to use another delimiter: set `delimiter = \"{written}\"`"))
         } else {
             let close = nearest(name, columns())
                 .or_else(|| known.iter().find_map(|known| columns().find(|column| column.eq_ignore_ascii_case(known))));
@@ -144,26 +149,14 @@ impl CsvSource {
     }
 }
 
-/// Adds one record; the error is the reason alone.
-#[expect(clippy::too_many_arguments, reason = "the loop's own state, used once")]
-fn push_row(
-    builder: &mut DatasetBuilder,
-    root: &Path,
-    record: &::csv::ByteRecord,
-    columns: usize,
-    image: usize,
-    caption: usize,
-    line: u64,
-    path: &Path,
-) -> Result<(), String> {
+/// The image and the caption of a record that should have `columns` cells.
+fn cells(record: &::csv::ByteRecord, columns: usize, image: usize, caption: usize) -> Result<(&str, &str), String> {
     if record.len() != columns {
         return Err(format!("found {} fields; expected {columns}, as in the header", record.len()));
     }
     let text =
         |index: usize| std::str::from_utf8(&record[index]).map_err(|_| "not UTF-8; save the table as UTF-8".to_owned());
-    let (image, caption) = (text(image)?, text(caption)?);
-    let place = || format!("`{}`, line {line}", path.display());
-    push_pair(builder, root, image, caption, place)
+    Ok((text(image)?, text(caption)?))
 }
 
 #[cfg(test)]
@@ -180,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_become_pairs_and_share_images() {
+    fn rows_become_pairs() {
         let dataset =
             read("d.csv", "\u{feff}id,image,caption\n1,a.png,\"a cat, asleep\"\n2,b.png,a dog\n3,a.png,a pet\n")
                 .unwrap();
@@ -192,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn tsv_quotes_and_crlf() {
+    fn reads_tsv_with_crlf() {
         let dataset = read("d.tsv", "image\tcaption\r\na.png\ta, b\r\n").unwrap();
         assert_eq!(dataset.captions[0].text, "a, b");
     }
 
     #[test]
-    fn a_missing_column_names_those_found_and_the_way_out() {
+    fn missing_column_names_fix() {
         assert_eq!(
             read("d.csv", "filepath,title\na.png,x\n").unwrap_err(),
             "`DIR/d.csv` has no column `image`; its columns are `filepath`, `title`; set `image = \"filepath\"`?"
@@ -209,8 +202,8 @@ mod tests {
         );
         assert_eq!(
             read("d.csv", "image\tcaption\na.png\tx\n").unwrap_err(),
-            "`DIR/d.csv` has no column `image`; its columns are `image\tcaption`; the separator seems to be another: \
-             set `delimiter = \"\\t\"`"
+            "`DIR/d.csv` has no column `image`; its columns are `image\tcaption`; the table seems to use another \
+             delimiter: set `delimiter = \"\\t\"`"
         );
         assert_eq!(
             read("d.csv", "x,y\n1,2\n").unwrap_err(),
@@ -219,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_rows_are_named_by_line() {
+    fn malformed_rows_name_line() {
         assert_eq!(
             read("d.csv", "image,caption\na.png,x\nb.png,y,z\n").unwrap_err(),
             "`DIR/d.csv`, line 3: found 3 fields; expected 2, as in the header"
@@ -230,12 +223,13 @@ mod tests {
         );
         assert_eq!(
             read("d.csv", "image,caption\nhttp://x/a.png,x\n").unwrap_err(),
-            "`DIR/d.csv`, line 2: the image is a URL, `http://x/a.png`; expected a local file: download the images first"
+            "`DIR/d.csv`, line 2: the image is a URL, `http://x/a.png`; expected a local file: download the images \
+             first"
         );
     }
 
     #[test]
-    fn empty_captions_are_counted_and_named() {
+    fn counts_empty_captions() {
         let dataset = read("d.csv", "image,caption\na.png,x\nb.png,  \n,y\n").unwrap();
         assert_eq!((dataset.captions.len(), dataset.skipped.count), (1, 2));
         assert!(dataset.skipped.first[0].ends_with("d.csv`, line 3: empty caption"), "{:?}", dataset.skipped);
@@ -243,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_rows_can_be_skipped_by_choice() {
+    fn skips_bad_rows_if_asked() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("d.csv");
         std::fs::write(&path, "image,caption\na.png\nb.png,y\n").unwrap();
@@ -254,15 +248,18 @@ mod tests {
     }
 
     #[test]
-    fn empty_files_and_strange_extensions_are_errors() {
-        assert!(read("d.csv", "").unwrap_err().contains("holds no samples: an empty file"));
+    fn rejects_empty_and_unknown_files() {
+        assert!(read("d.csv", "").unwrap_err().contains("holds no samples: found an empty file"));
         assert!(read("d.csv", "image,caption\n").unwrap_err().contains("a header and no usable row"));
         let error = Source::from_path("x/data.xlsx").unwrap_err().to_string();
-        assert_eq!(error, "`x/data.xlsx` has the extension `xlsx`; expected one of `csv`, `tsv`, `jsonl`");
+        assert_eq!(
+            error,
+            "`x/data.xlsx` has the extension `xlsx`; expected `csv`, `tsv`, `jsonl` or `tar`, or a folder"
+        );
     }
 
     #[test]
-    fn config_keys_are_strict_and_paths_resolve() {
+    fn rejects_unknown_key() {
         let mut source: Source =
             toml::from_str("[csv]\npath = \"d.csv\"\nroot = \"images\"\ndelimiter = \";\"").unwrap();
         source.resolve(Path::new("/config"));

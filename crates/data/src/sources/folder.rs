@@ -9,8 +9,8 @@ use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::image_files;
 
-/// `[data.train.folder]`: every image file below `path`, sorted by path byte by byte. The captions of `cat.jpg` are the
-/// non-empty lines of `cat.txt` beside it; without that file, the name itself with `_` and `-` read as spaces.
+/// `[data.train.folder]`: every image file below `path`, sorted by path, byte by byte. The captions of `cat.jpg` are
+/// the non-empty lines of `cat.txt` beside it; without that file, the name itself, with `_` and `-` as spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FolderSource {
@@ -25,7 +25,7 @@ impl FolderSource {
         Self { path: path.into() }
     }
 
-    /// Takes a relative path as relative to `base`.
+    /// Resolves a relative path against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
     }
@@ -33,7 +33,8 @@ impl FolderSource {
     /// Lists the images and reads the captions.
     ///
     /// # Errors
-    /// [`DataError::Read`], or [`DataError::Empty`] when there is no image with a caption.
+    /// [`DataError::Empty`] without an image that has a caption, [`DataError::Malformed`] for a caption file that is
+    /// not UTF-8, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         let mut builder = DatasetBuilder::new(&self.path);
         for image in image_files(&self.path)? {
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn captions_come_from_sidecars_or_names() {
+    fn captions_from_sidecars_or_names() {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name);
         create_dir_all(at("sub")).unwrap();
@@ -105,10 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_without_images_says_so() {
+    fn rejects_folder_without_images() {
         let dir = tempfile::tempdir().unwrap();
         let error = FolderSource::new(dir.path()).read().unwrap_err().to_string();
-        assert!(error.contains("holds no samples: no image; expected jpg"), "{error}");
+        assert!(error.contains("holds no samples: found no image; expected jpg"), "{error}");
         let error = FolderSource::new(dir.path().join("none")).read().unwrap_err().to_string();
         assert!(error.contains("none`: No such file"), "{error}");
     }

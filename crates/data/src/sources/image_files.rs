@@ -7,8 +7,8 @@ use crate::error::DataError;
 /// Extensions of image files, in lower case.
 pub(crate) const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
 
-/// Every image file below `dir` (or `dir` itself if it is a file), sorted by path, byte by byte. Names that start with a
-/// dot are left out. Links to folders are followed, except to a folder that contains them.
+/// Every image file below `dir` (or `dir` itself if it is a file), sorted by path, byte by byte. Names that start with
+/// a dot are left out. Links to folders are followed, except to a folder that contains them.
 ///
 /// # Errors
 /// [`DataError::Read`] if `dir` or a folder below it cannot be read.

@@ -1,4 +1,4 @@
-//! JSON lines: an object a line with an image path and one or several captions.
+//! JSON lines: one object per line, with an image path and one or several captions.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -12,22 +12,22 @@ use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::sources::rows::{default_caption, default_image, push_pair, texts};
 
-/// `[data.train.jsonl]`: an object a line; the caption is a string or a list of strings.
+/// `[data.train.jsonl]`: one object per line; the caption is a string or a list of strings.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct JsonlSource {
     /// The file.
     pub path: PathBuf,
-    /// Key of the image path.
+    /// Key of the image path. Default `image`.
     #[serde(default = "default_image")]
     pub image: String,
-    /// Key of the caption or captions.
+    /// Key of the caption or captions. Default `caption`.
     #[serde(default = "default_caption")]
     pub caption: String,
-    /// Directory that image paths are relative to; without it, the directory of the file.
+    /// Directory that image paths are relative to. Default: the directory of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// What to do with a malformed line.
+    /// What to do with a malformed line. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
 }
@@ -45,7 +45,7 @@ impl JsonlSource {
         }
     }
 
-    /// Takes relative paths as relative to `base`.
+    /// Resolves relative paths against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
         self.root = self.root.take().map(|root| base.join(root));
@@ -54,7 +54,8 @@ impl JsonlSource {
     /// Reads the file.
     ///
     /// # Errors
-    /// [`DataError::Row`] with the line, [`DataError::Empty`], [`DataError::Read`].
+    /// [`DataError::Row`] for a malformed line unless they are skipped, [`DataError::Empty`] without a usable line,
+    /// [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         let path = &self.path;
         let file = std::fs::File::open(path).map_err(DataError::read(path))?;
@@ -78,7 +79,7 @@ impl JsonlSource {
             return Err(DataError::Empty {
                 path: path.clone(),
                 found: "no usable line".to_owned(),
-                expected: "an object a line, such as {\"image\": \"a.jpg\", \"caption\": \"a cat\"}",
+                expected: "one object per line, such as {\"image\": \"a.jpg\", \"caption\": \"a cat\"}",
             });
         }
         Ok(builder.build())
@@ -98,7 +99,7 @@ impl JsonlSource {
         let image = get(&self.image)?;
         let image = image.as_str().ok_or_else(|| format!("`{}` is {image}; expected a path", self.image))?;
         let captions = texts(get(&self.caption)?)
-            .ok_or_else(|| format!("`{}` is no string and no list of strings", self.caption))?;
+            .ok_or_else(|| format!("`{}` is neither a string nor a list of strings", self.caption))?;
         if captions.is_empty() {
             builder.skipped.note(|| format!("`{}`, line {line}: empty caption", self.path.display()));
         }
@@ -122,15 +123,16 @@ mod tests {
     }
 
     #[test]
-    fn one_or_several_captions_a_line() {
-        let lines = "{\"image\": \"a.png\", \"caption\": [\"x\", \"y\"]}\n\n{\"caption\": \"z\", \"image\": \"b.png\", \"id\": 3}";
-        let dataset = read(lines).unwrap();
+    fn reads_one_or_more_captions() {
+        let several = r#"{"image": "a.png", "caption": ["x", "y"]}"#;
+        let one = r#"{"caption": "z", "image": "b.png", "id": 3}"#;
+        let dataset = read(format!("{several}\n\n{one}")).unwrap();
         assert_eq!((dataset.images.len(), dataset.captions.len()), (2, 3));
         assert_eq!(dataset.captions_of(0), [0, 1]);
     }
 
     #[test]
-    fn malformed_lines_are_named() {
+    fn malformed_lines_name_line() {
         let good = "{\"image\": \"a.png\", \"caption\": \"x\"}\n";
         assert_eq!(
             read(format!("{good}{{\"image\": 3, \"caption\": \"x\"}}")).unwrap_err(),
@@ -142,7 +144,7 @@ mod tests {
         );
         assert_eq!(
             read(format!("{good}{{\"image\": \"a\", \"caption\": [1]}}")).unwrap_err(),
-            "`DIR/d.jsonl`, line 2: `caption` is no string and no list of strings"
+            "`DIR/d.jsonl`, line 2: `caption` is neither a string nor a list of strings"
         );
         let error = read(format!("{good}not json\n")).unwrap_err();
         assert!(error.starts_with("`DIR/d.jsonl`, line 2: not a JSON object: expected"), "{error}");

@@ -33,17 +33,17 @@ use crate::sources::folder::FolderSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::webdataset::WebdatasetSource;
 
-/// Where image-text pairs come from; in a config one table, `[data.train.csv]` and so on.
+/// Where image-text pairs come from. In a config: one table, such as `[data.train.csv]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Source {
-    /// A comma-separated table (or tab-separated by extension).
+    /// A comma-separated table; tab-separated if its extension is `tsv`.
     Csv(CsvSource),
     /// A tab-separated table.
     Tsv(CsvSource),
-    /// JSON, an object a line.
+    /// JSON lines, one object per line.
     Jsonl(JsonlSource),
-    /// A folder of images, captions beside them.
+    /// A folder of images with captions beside them.
     Folder(FolderSource),
     /// Tar shards.
     Webdataset(WebdatasetSource),
@@ -52,11 +52,11 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source for a `csv`, `tsv` or `jsonl` file by its extension, with columns `image` and `caption`; a folder
-    /// gives a [`FolderSource`].
+    /// The source for a file, chosen by its extension (`csv`, `tsv`, `jsonl` or `tar`), with columns `image` and
+    /// `caption`; for a folder, a [`FolderSource`].
     ///
     /// # Errors
-    /// [`DataError::UnknownExtension`].
+    /// [`DataError::UnknownExtension`] for other extensions.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         if path.is_dir() {
@@ -72,7 +72,7 @@ impl Source {
         }
     }
 
-    /// Takes relative paths as relative to `base`, the directory of the config file.
+    /// Resolves relative paths against `base`, the directory of the config file.
     pub fn resolve(&mut self, base: &Path) {
         match self {
             Self::Csv(source) | Self::Tsv(source) => source.resolve(base),
@@ -86,7 +86,8 @@ impl Source {
     /// Reads the listing of images and captions; no image is opened.
     ///
     /// # Errors
-    /// [`DataError`], naming the file and the row.
+    /// See `read` of each source: [`DataError::Empty`] if there are no samples, [`DataError::Read`] if a file cannot be
+    /// read, and what is malformed with its file and row.
     pub fn read(&self) -> Result<Dataset, DataError> {
         match self {
             Self::Csv(source) => source.read(),

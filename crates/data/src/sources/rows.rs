@@ -22,8 +22,8 @@ pub(crate) fn default_caption() -> String {
     CAPTION_NAMES[0].to_owned()
 }
 
-/// Adds a pair of an image path, relative to `root`, and a caption. A pair with an empty one is counted as skipped, with
-/// `place`. The error is the reason alone.
+/// Adds a pair of an image path, relative to `root`, and a caption. A pair with an empty one is counted as skipped,
+/// with `place`. The error is the reason alone.
 pub(crate) fn push_pair(
     builder: &mut DatasetBuilder,
     root: &Path,

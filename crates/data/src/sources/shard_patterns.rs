@@ -1,13 +1,13 @@
-//! Which tar files a shard pattern names.
+//! The tar files that a shard pattern names.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 
-/// Most shards that one brace pattern may name.
+/// Maximum number of shards that one brace pattern may name.
 const MAX_SHARDS: usize = 1_000_000;
 
-/// The shard files, in the order of the pattern, those of one glob sorted byte by byte.
+/// The shards in a folder, or those that a pattern names: in the order of its braces, each glob sorted byte by byte.
 pub(crate) fn shards(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
     if path.is_dir() {
@@ -38,26 +38,27 @@ pub(crate) fn shards(path: &Path) -> Result<Vec<PathBuf>, DataError> {
             shards.push(PathBuf::from(pattern));
         }
     }
-    if shards.is_empty() { Err(empty(path, "no file that fits the pattern".to_owned())) } else { Ok(shards) }
+    if shards.is_empty() { Err(empty(path, "no file that matches the pattern".to_owned())) } else { Ok(shards) }
 }
 
+/// The error that `path` has no usable sample.
 pub(crate) fn empty(path: &Path, found: String) -> DataError {
     let expected = "tar shards with `key.jpg` (jpeg, png, webp, gif) and `key.txt` or `key.json`";
     DataError::Empty { path: path.to_owned(), found, expected }
 }
 
-/// `a{000..002}` and `a{x,y}` to all their readings, from left to right.
+/// Expands `a{000..002}` and `a{x,y}`, the first braces varying slowest.
 fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
     let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
-    let close = pattern[open..].find('}').map(|close| open + close).ok_or("a `{` without its `}`")?;
+    let close = pattern[open..].find('}').map(|close| open + close).ok_or("`{` without a matching `}`")?;
     let (head, inner, tail) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);
     let choices: Vec<String> = match inner.split_once("..") {
         Some((from, to)) => {
             let number =
-                |text: &str| text.parse::<usize>().map_err(|_| format!("`{{{inner}}}` is no range of numbers"));
+                |text: &str| text.parse::<usize>().map_err(|_| format!("`{{{inner}}}` is not a range of numbers"));
             let (first, last) = (number(from)?, number(to)?);
             if last < first || last - first >= MAX_SHARDS {
-                return Err(format!("`{{{inner}}}` is no range of 1 to {MAX_SHARDS} numbers"));
+                return Err(format!("`{{{inner}}}` is not a range of 1 to {MAX_SHARDS} numbers"));
             }
             (first..=last).map(|n| format!("{n:0width$}", width = from.len())).collect()
         }
@@ -75,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn braces_expand() {
+    fn expands_braces() {
         assert_eq!(expand_braces("a{08..11}b").unwrap(), ["a08b", "a09b", "a10b", "a11b"]);
         assert_eq!(expand_braces("{x,y}-{0..1}").unwrap(), ["x-0", "x-1", "y-0", "y-1"]);
         assert!(expand_braces("{0..99999999}").is_err());

@@ -1,5 +1,5 @@
-//! WebDataset: tar shards of `key.jpg` with `key.txt` or `key.json`. Each shard is indexed once and its images are then
-//! read at random by position. Nothing is ever unpacked, so hostile entry names and links have nothing to act on.
+//! WebDataset: tar shards of `key.jpg` with `key.txt` or `key.json`. Each shard is indexed once; its images are then
+//! read by position, in any order. Nothing is ever unpacked, so hostile entry names and links do no harm.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,25 +19,26 @@ use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::rows::{default_caption, texts};
 use crate::sources::shard_patterns::{empty, shards};
 
-/// Longest caption file read; captions are a few hundred bytes.
+/// Largest caption entry read; captions are a few hundred bytes.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
-/// Entries start at multiples of this (POSIX.1-1988, ustar).
+/// Entries start at multiples of this size (POSIX.1-1988, ustar).
 const TAR_BLOCK_BYTES: u64 = 512;
 
 /// `[data.train.webdataset]`: one shard, a folder of them, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`.
 ///
-/// A sample's key is its entry's name up to the first dot of the last path component. Its image has the extension jpg,
-/// jpeg, png, webp or gif; its captions are the lines of `.txt`, else the key `caption` of `.json` (a string or a list).
+/// Entries with the same key make a sample. The key is the name up to the first dot of its last component. The image
+/// has the extension jpg, jpeg, png, webp or gif. The captions are the lines of `.txt`, else the value of a key in
+/// `.json` (a string or a list of strings).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebdatasetSource {
-    /// The shards.
+    /// A shard, a folder of shards, or a pattern.
     pub path: PathBuf,
-    /// Key of the caption in `.json` entries.
+    /// Key of the caption in `.json` entries. Default `caption`.
     #[serde(default = "default_caption")]
     pub caption: String,
-    /// Whether a damaged shard is an error; otherwise what comes before the damage is used, and the rest counted.
+    /// Whether a damaged shard is an error; if not, the samples before the damage are used. Default true.
     #[serde(default = "default_strict")]
     pub strict: bool,
 }
@@ -46,7 +47,7 @@ const fn default_strict() -> bool {
     true
 }
 
-/// An image and its captions while a shard is read.
+/// An image and its captions while a shard is indexed.
 #[derive(Default)]
 struct Sample {
     key: String,
@@ -62,13 +63,13 @@ struct Index {
 }
 
 impl WebdatasetSource {
-    /// The shards of `path`, strictly.
+    /// The shards of `path`; a damaged one is an error.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), caption: default_caption(), strict: true }
     }
 
-    /// Takes a relative path as relative to `base`.
+    /// Resolves a relative path against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
     }
@@ -76,10 +77,12 @@ impl WebdatasetSource {
     /// Indexes the shards.
     ///
     /// # Errors
-    /// [`DataError::Shard`] for damage (unless not `strict`), [`DataError::Empty`], [`DataError::Read`].
+    /// [`DataError::Shard`] for a damaged shard if `strict`, [`DataError::Malformed`] for an invalid pattern,
+    /// [`DataError::NotAFile`] for a shard that is not a regular file, [`DataError::Empty`] without a usable sample,
+    /// [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         let shards = shards(&self.path)?;
-        // One shard a thread at a time: the work is a read and a seek for each entry.
+        // Each thread indexes one shard at a time: a read and a seek per entry.
         let indices = map_files(&shards, 1, |shard| self.index(shard));
         let root = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
         let mut builder = DatasetBuilder::new(root.unwrap_or(Path::new("")));
@@ -113,7 +116,7 @@ impl WebdatasetSource {
         Ok(builder.build())
     }
 
-    /// The samples of one shard.
+    /// Indexes one shard.
     fn index(&self, shard: &Path) -> Result<Index, DataError> {
         let file = File::open(shard).map_err(DataError::read(shard))?;
         let metadata = file.metadata().map_err(DataError::read(shard))?;
@@ -123,7 +126,7 @@ impl WebdatasetSource {
         let tar: Arc<Path> = Arc::from(shard);
         let mut index = Index::default();
         let mut by_key = HashMap::new();
-        // Start of the part not yet known to be whole.
+        // Start of the part that is not known to be intact.
         let mut intact = 0;
         let mut archive = tar::Archive::new(file);
         let entries = archive.entries_with_seek().map_err(DataError::read(shard))?;
@@ -193,7 +196,7 @@ impl WebdatasetSource {
             _ => sample.image.is_some(),
         };
         if duplicate {
-            index.skipped.note(|| format!("`{}`: `{name}` is a second such entry of its sample", tar.display()));
+            index.skipped.note(|| format!("`{}`: `{name}` is a duplicate entry of its sample", tar.display()));
             return Ok(());
         }
         if is_image {
@@ -224,7 +227,7 @@ impl WebdatasetSource {
     }
 }
 
-/// `dir/a.b.jpg` to `dir/a` and `b.jpg`, as the webdataset library splits names; `None` without an extension.
+/// Splits `dir/a.b.jpg` into `dir/a` and `b.jpg`, as the webdataset library does; `None` without an extension.
 fn split_key(name: &str) -> Option<(&str, &str)> {
     let base = name.rfind('/').map_or(0, |slash| slash + 1);
     let dot = base + name[base..].find('.')?;
@@ -256,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn shards_are_indexed_in_order_and_read_by_position() {
+    fn shards_keep_order() {
         let dir = tempfile::tempdir().unwrap();
         for number in 0..3 {
             std::fs::write(dir.path().join(format!("s-{number:03}.tar")), shard(number * 4..number * 4 + 4)).unwrap();
@@ -275,22 +278,22 @@ mod tests {
         let error = WebdatasetSource::new(dir.path().join("s-{000..003}.tar")).read().unwrap_err().to_string();
         assert!(error.contains("s-003.tar`: No such file"), "{error}");
         let error = WebdatasetSource::new(dir.path().join("t-*.tar")).read().unwrap_err().to_string();
-        assert!(error.contains("no file that fits the pattern"), "{error}");
+        assert!(error.contains("no file that matches the pattern"), "{error}");
     }
 
     #[test]
-    fn a_truncated_shard_is_an_error_or_keeps_what_is_whole() {
+    fn truncated_shard() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.tar");
         let whole = shard(0..4);
         // Four samples of two entries, each a header and a block; the cut is inside the last image.
         std::fs::write(&path, &whole[..6 * 1024 + 512 + 3]).unwrap();
         let error = WebdatasetSource::new(&path).read().unwrap_err().to_string();
-        let expected = "damaged at byte 6144: an entry of 7 bytes goes past the end of the file; 3 samples before it are \
-                        intact (set `strict = false` to keep them and go on)";
+        let expected = "damaged at byte 6144: an entry of 7 bytes goes past the end of the file; 3 samples before the \
+                        damage are intact (set `strict = false` to use them and continue)";
         assert!(error.contains(expected), "{error}");
-        let kept = WebdatasetSource { strict: false, ..WebdatasetSource::new(&path) }.read().unwrap();
-        assert_eq!((kept.images.len(), kept.skipped.count), (3, 1));
+        let intact = WebdatasetSource { strict: false, ..WebdatasetSource::new(&path) }.read().unwrap();
+        assert_eq!((intact.images.len(), intact.skipped.count), (3, 1));
 
         let mut broken = whole;
         broken[2 * 1024 + 150] ^= 0x55;
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_entries_are_left_out_and_named() {
+    fn skips_hostile_entries() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.tar");
         let mut tar = tar::Builder::new(Vec::new());
@@ -316,7 +319,7 @@ mod tests {
         entry(&mut tar, "blank.txt", b" \n");
         entry(&mut tar, "odd.png", b"x");
         entry(&mut tar, "odd.json", b"{\"text\": 1}");
-        // `append_data` refuses such a name; the header can be written by hand.
+        // `append_data` refuses such a name, so the header is written by hand.
         let mut header = tar::Header::new_gnu();
         header.as_gnu_mut().unwrap().name[..15].copy_from_slice(b"../../up/up.jpg");
         header.set_size(1);
@@ -330,7 +333,7 @@ mod tests {
         for part in [
             "`evil.jpg` is a link or device",
             "sample `evil` has no image",
-            "`good.txt` is a second such entry",
+            "`good.txt` is a duplicate entry",
             "sample `blank` has an empty caption",
             "`odd.json` has no caption under `caption`",
             "sample `odd` has no caption",
@@ -342,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_end_at_the_first_dot_of_the_name() {
+    fn keys_end_at_first_dot() {
         assert_eq!(split_key("a/b.c/d.seg.png"), Some(("a/b.c/d", "seg.png")));
         assert_eq!(split_key("a/.hidden"), None);
     }

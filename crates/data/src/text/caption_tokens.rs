@@ -22,8 +22,8 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    /// Tokenises all captions of `dataset` now on `workers` threads, unless there are more than 4 million or word dropout
-    /// (`word_dropout` is the probability of each word) changes them in each epoch.
+    /// Tokenises all captions of `dataset` now on `workers` threads, unless there are more than 4 million or word
+    /// dropout (`word_dropout` is the probability of each word) changes them in each epoch.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] for the first caption that cannot be tokenised.

@@ -48,7 +48,8 @@ impl TokenTable {
 
     fn build_chunk<T: AsRef<str>>(tokenizer: &Tokenizer, texts: &[T]) -> Result<Self, DataError> {
         let mut table = Self::default();
-        // Keywords and class names repeat thousands of times. Per text: where its tokens are, and whether they were cut.
+        // Keywords and class names repeat thousands of times. Per text: where its tokens are, and whether they were
+        // cut.
         let mut known: HashMap<&str, (Range<usize>, bool)> = HashMap::new();
         for text in texts {
             let start = table.ids.len();

@@ -49,8 +49,8 @@ impl Tokenizer {
     /// `pad_token_id` in `config.json`, 0. (Padding is masked, so any id in the vocabulary works.)
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] if no file is found, one is malformed, or `max_tokens` leaves no room beside the special
-    /// tokens; [`DataError::Malformed`] for invalid JSON beside `tokenizer.json`; [`DataError::Read`].
+    /// [`DataError::Tokenizer`] if no file is found, one is malformed, or `max_tokens` leaves no room beside the
+    /// special tokens; [`DataError::Malformed`] for invalid JSON beside `tokenizer.json`; [`DataError::Read`].
     pub fn from_dir(dir: impl AsRef<Path>, max_tokens: usize) -> Result<Self, DataError> {
         let dir = dir.as_ref();
         let settings = Settings::read(dir)?;
@@ -102,7 +102,8 @@ impl Tokenizer {
     /// Tokenises one text, with special tokens. It is padded only after [`Self::with_padding_to`], with token type 0.
     ///
     /// # Errors
-    /// [`DataError::Tokenizer`] if the tokenizer refuses the text, for example an unknown word without an unknown-token.
+    /// [`DataError::Tokenizer`] if the tokenizer refuses the text, for example an unknown word without an
+    /// unknown-token.
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
         let encoding = guarded(|| self.inner.encode_fast(text, true)).map_err(|reason| {
             self.error(format!("cannot tokenise `{}`: {reason}", text.chars().take(80).collect::<String>()))

@@ -10,7 +10,8 @@ use tokenizers::normalizers::{Lowercase, NormalizerWrapper, Replace, Sequence, S
 use crate::error::DataError;
 use crate::text::tokenizer_files::read_json;
 
-/// `tokenizer_config.json`, `special_tokens_map.json` and the model's `config.json`, each empty if the file does not exist.
+/// `tokenizer_config.json`, `special_tokens_map.json` and the model's `config.json`, each empty if the file does not
+/// exist.
 pub(crate) struct Settings {
     tokenizer: Value,
     special: Value,
@@ -79,8 +80,8 @@ impl Settings {
         self.model.get("pad_token_id")?.as_u64()?.try_into().ok()
     }
 
-    /// Everything here that may change token ids, as a string. It is part of the key of features on disk: a change of its
-    /// form makes every feature cache be filled anew.
+    /// Everything here that may change token ids, as a string. It is part of the key of features on disk: a change of
+    /// its form makes every feature cache be filled anew.
     pub(crate) fn canonical(&self) -> String {
         let name = |name: Option<&str>| name.map_or("None".to_owned(), |name| format!("Some(\"{name}\")"));
         format!("{} {} {}", self.tokenizer, name(self.class()), name(self.model_type()))

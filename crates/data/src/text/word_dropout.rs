@@ -1,12 +1,12 @@
-//! Word dropout: training captions lose random words, others in each epoch. Which ones is a pure function of a key, so a
-//! resumed run reads what an uninterrupted one does.
+//! Word dropout: training captions lose random words, others in each epoch. Which ones is a pure function of a key, so
+//! a resumed run reads what an uninterrupted one does.
 
 use std::borrow::Cow;
 
 use crate::random::mix;
 
-/// `text` without some of its words (which white space separates). Each is dropped with `probability`, drawn from `key`;
-/// at least one stays.
+/// `text` without some of its words (which white space separates). Each is dropped with `probability`, drawn from
+/// `key`; at least one stays.
 pub(crate) fn drop_words(text: &str, probability: f64, key: u64) -> Cow<'_, str> {
     let words: Vec<&str> = text.split_whitespace().collect();
     let draw = |word: usize| mix(key, &[word as u64]);
