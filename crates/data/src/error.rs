@@ -1,4 +1,4 @@
-//! What can go wrong with data. Each error names the file, what was found, what was expected, and what to do.
+//! The errors of this crate. Each message names the file, what was found, what was expected, and what to do.
 
 use std::path::{Path, PathBuf};
 
@@ -6,32 +6,33 @@ use thiserror::Error;
 
 /// An error of this crate.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum DataError {
     /// A file or directory could not be read.
     #[error("cannot read `{path}`: {source}")]
     Read {
         /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A path does not name a regular file.
+    /// A path is not a regular file.
     #[error("`{path}` is not a regular file")]
     NotAFile {
         /// The path.
         path: PathBuf,
     },
-    /// A source gave no sample at all.
-    #[error("`{path}` holds no samples: {found}; expected {expected}")]
+    /// A source has no samples.
+    #[error("`{path}` holds no samples: found {found}; expected {expected}")]
     Empty {
         /// The file or directory.
         path: PathBuf,
-        /// What stands there instead.
+        /// What is there instead.
         found: String,
-        /// What makes a sample.
+        /// What a sample consists of.
         expected: &'static str,
     },
-    /// The named column is not in the header.
+    /// A column is not in the header of a table.
     #[error("`{path}` has no column `{column}`; its columns are {}{}", quoted(.found), .hint.as_deref().unwrap_or(""))]
     Column {
         /// The table.
@@ -40,7 +41,7 @@ pub enum DataError {
         column: String,
         /// The columns of the header.
         found: Vec<String>,
-        /// The way out, starting with `; `.
+        /// What to do, starting with `; `.
         hint: Option<String>,
     },
     /// One row (record, line, annotation) is malformed.
@@ -48,92 +49,97 @@ pub enum DataError {
     Row {
         /// The file.
         path: PathBuf,
-        /// What `row` counts: `row`, `line`, `annotation`.
+        /// What `row` counts: `line` or `annotation`.
         unit: &'static str,
-        /// 1-based number; for tables the line in the file where the record starts.
+        /// 1-based number; in tables, of the line where the record starts.
         row: u64,
-        /// What was found and expected.
+        /// What was found and what was expected.
         reason: String,
     },
-    /// A whole file is not of the expected form.
+    /// A whole file is malformed.
     #[error("`{path}` is malformed: {reason}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What was found and expected.
+        /// What was found and what was expected.
         reason: String,
     },
-    /// A data file whose extension says nothing.
-    #[error("`{path}` has the extension `{found}`; expected one of `csv`, `tsv`, `jsonl`")]
+    /// The extension of a data file does not say how to read it.
+    #[error("`{path}` has the extension `{found}`; expected `csv`, `tsv`, `jsonl` or `tar`, or a folder")]
     UnknownExtension {
         /// The file.
         path: PathBuf,
-        /// Its extension, empty if none.
+        /// The extension, empty if there is none.
         found: String,
     },
     /// A tar shard is damaged or hostile.
     #[error(
-        "shard `{path}` is damaged at byte {offset}: {reason}; {kept} samples before it are intact (set `strict = false` to keep them and go on)"
+        "shard `{path}` is damaged at byte {offset}: {reason}; {kept} samples before the damage are intact (set \
+         `strict = false` to use them and continue)"
     )]
     Shard {
         /// The shard.
         path: PathBuf,
-        /// Where the unreadable part starts.
+        /// Start of the unreadable part in bytes.
         offset: u64,
-        /// Number of entries read before the damage.
+        /// Number of samples before the damage.
         kept: usize,
         /// What is wrong.
         reason: String,
     },
-    /// A folder given as one folder a class has none.
-    #[error("`{path}` holds no class folders: found {found}; expected one folder a class, with its images inside")]
+    /// A folder that should have one folder per class has none.
+    #[error("`{path}` holds no class folders: found {found}; expected one folder per class, with its images inside")]
     NoClassFolders {
         /// The folder.
         path: PathBuf,
-        /// What stands there instead.
+        /// What is there instead.
         found: String,
     },
-    /// An image could not be used.
+    /// An image cannot be read or decoded.
     #[error("image `{key}`: {source}")]
     Image {
-        /// The image as users know it.
+        /// The path, or `shard.tar/entry.jpg`.
         key: String,
-        /// Why.
+        /// What is wrong with it.
         source: ImageError,
     },
-    /// More images were unusable than the policy allows.
-    #[error("{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows:\n{}\nrepair or remove them, or raise `data.max_bad_fraction`", .first.join("\n"))]
+    /// More images are unreadable than the policy allows.
+    #[error(
+        "{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows:\n{}\n\
+         repair or remove them, or raise `data.max_bad_fraction`",
+        .first.join("\n")
+    )]
     TooManyBad {
-        /// Distinct bad images so far.
+        /// Number of distinct unreadable images found so far.
         bad: usize,
-        /// Images of the data set.
+        /// Number of images of the data set.
         images: usize,
-        /// The limit.
+        /// The limit, from 0 to 1.
         max_fraction: f64,
         /// The first of them, each `key: reason`.
         first: Vec<String>,
     },
-    /// A worker thread panicked on a job.
+    /// A worker thread panicked.
     #[error("a loader thread failed on {job}: {message}")]
     Worker {
-        /// The sample or job.
+        /// What the thread was working on.
         job: String,
-        /// The panic's message.
+        /// The message of the panic.
         message: String,
     },
-    /// The image processor's configuration asks for what is not supported, or contradicts itself.
+    /// The configuration of an image processor is missing, unsupported or contradictory.
     #[error("`{path}`: `{key}` is {found}; expected {expected}")]
     Processor {
-        /// The configuration file, or the directory where it was looked for.
+        /// The configuration file, or the directory that has none.
         path: PathBuf,
         /// The key.
         key: String,
-        /// Its value.
+        /// The value of the key.
         found: String,
         /// What is supported.
         expected: String,
     },
-    /// The tokenizer cannot be built or used.
+    /// A tokenizer cannot be built, or refuses a text.
     #[error("tokenizer `{path}`: {reason}")]
     Tokenizer {
         /// The file or directory.
@@ -141,7 +147,7 @@ pub enum DataError {
         /// What is wrong and what to do.
         reason: String,
     },
-    /// The loader was asked for something impossible.
+    /// The options of a loader contradict the data.
     #[error("loader: {reason}")]
     Loader {
         /// What is wrong and what to do.
@@ -149,50 +155,52 @@ pub enum DataError {
     },
 }
 
-/// Why an image could not be used.
+/// Why an image cannot be read or decoded.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ImageError {
-    /// No bytes.
+    /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
     /// The file could not be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),
-    /// The bytes are no image format known here.
+    /// The bytes are in no supported image format.
     #[error("not a jpeg, png, webp or gif: {looks_like}")]
     UnknownFormat {
         /// What the first bytes look like.
         looks_like: String,
     },
-    /// The header announces more than the limits allow.
+    /// The dimensions in the header exceed a limit.
     #[error("{width}x{height} pixels is over the limit of {limit}")]
     TooLarge {
-        /// Announced width.
+        /// Width in the header.
         width: u32,
-        /// Announced height.
+        /// Height in the header.
         height: u32,
         /// The limit in words.
         limit: String,
     },
-    /// The file is larger than any image is expected to be.
-    #[error("{found} bytes is over the limit of {limit} bytes an encoded image")]
+    /// The file is larger than the limit.
+    #[error("{found} bytes is over the limit of {limit} bytes per encoded image")]
     FileTooLarge {
-        /// Size found.
+        /// Size of the file in bytes.
         found: u64,
-        /// Largest size read.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The decoder gave up.
+    /// The decoder failed.
     #[error("damaged {format}: {reason}")]
     Damaged {
-        /// The format by its signature.
+        /// The format, by the signature of the file.
         format: &'static str,
-        /// What the decoder said.
+        /// The error of the decoder.
         reason: String,
     },
 }
 
 impl DataError {
+    /// For `map_err`: the error that `path` could not be read.
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Read { path, source }
@@ -208,17 +216,4 @@ fn quoted(names: &[String]) -> String {
         return "none".to_owned();
     }
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-/// The candidate closest to `word`, if close enough to be a slip of the fingers.
-pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // 0.8 is where Jaro-Winkler parts typos from other words in clap's own suggestions.
-    const CLOSE: f64 = 0.8;
-    let word = word.to_lowercase();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&word, &candidate.to_lowercase()), candidate))
-        .filter(|(score, _)| *score > CLOSE)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }

@@ -1,62 +1,50 @@
-//! Image-text data for contrastive training: data sets, image and token processing, sample order, and the loader.
-//!
-//! Everything here is host memory and plain Rust; the crate knows no tensor library. A run reads a [`Source`] into a
-//! [`Dataset`], and a [`PairLoader`] turns it into [`Batch`]es whose order is a pure function of (seed, epoch, step):
-//! to resume at any step costs nothing. Image processing equals Pillow and the reference image processors.
-//!
-//! What it does not do: print, or write files.
+#![doc = include_str!("../README.md")]
+//! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
+//! `image_processor` makes a tower's input, `text` tokenises, `loader` makes the batches.
 
-mod augment;
-mod bad;
-mod caption_identity;
-mod class_folder;
-mod coco;
-mod csv;
 mod dataset;
+mod did_you_mean;
 mod error;
-mod folder;
-mod geometry;
-mod image;
-mod image_ref;
-mod jsonl;
-mod kept;
+mod image_processor;
+mod images;
 mod loader;
-mod open_clip_config;
-mod order;
-mod ordered_map;
-mod processor;
-mod processor_config;
-mod processor_family;
-mod resize;
-mod resize_float;
-mod shards;
-mod source;
-mod timm_config;
-mod tokenizer;
-mod tokenizer_settings;
-mod tokens;
-mod vocabulary_files;
-mod webdataset;
-mod word_dropout;
+mod panics;
+mod random;
+mod sources;
+mod text;
 
-pub use crate::augment::{Augment, View};
-pub use crate::bad::{BadImages, BadSamplePolicy, Skipped};
-pub use crate::class_folder::{ClassFolder, class_folder};
-pub use crate::coco::CocoSource;
-pub use crate::csv::CsvSource;
-pub use crate::dataset::{BadRows, Caption, CaptionMode, Dataset, DatasetBuilder, MissingFiles, Pair, SkippedRows};
+pub use crate::dataset::skipped_rows::{BadRows, SkippedRows};
+pub use crate::dataset::{Caption, CaptionMode, Dataset, DatasetBuilder, MissingFiles, Pair};
+pub use crate::did_you_mean::nearest;
 pub use crate::error::{DataError, ImageError};
-pub use crate::folder::{FolderSource, image_files};
-pub use crate::image::{Limits, RgbImage, decode};
-pub use crate::image_ref::ImageRef;
-pub use crate::jsonl::JsonlSource;
-pub use crate::kept::{ContentHash, KeptImages};
-pub use crate::loader::{Batch, LoadedImage, LoaderOptions, PairLoader, Parts, decode_view, load_pixels, load_view};
-pub use crate::order::{EpochOrder, Plan, mix};
-pub use crate::ordered_map::{OrderedMap, ordered_map};
-pub use crate::processor::ImageProcessor;
-pub use crate::resize::{Filter, Window, resize, resize_window};
-pub use crate::source::Source;
-pub use crate::tokenizer::{Encoded, Tokenizer};
-pub use crate::tokens::{PaddedTokens, TokenBatch, TokenTable, Tokens};
-pub use crate::webdataset::WebdatasetSource;
+pub use crate::image_processor::ImageProcessor;
+pub use crate::images::augment::{Augment, View};
+pub use crate::images::decode::{Limits, decode};
+pub use crate::images::filter::Filter;
+pub use crate::images::location::ImageRef;
+pub use crate::images::resize_pillow::{Window, resize, resize_window};
+pub use crate::images::rgb_image::RgbImage;
+pub use crate::loader::PairLoader;
+pub use crate::loader::batch::{Batch, LoadedImage};
+pub use crate::loader::batch_plan::Plan;
+pub use crate::loader::epoch_order::EpochOrder;
+pub use crate::loader::feature_lookup::{ContentHash, KeptImages};
+pub use crate::loader::load_image::{decode_view, load_pixels, load_view};
+pub use crate::loader::options::{LoaderOptions, Parts};
+pub use crate::loader::parallel_map::ordered_map;
+pub use crate::loader::unreadable::{BadImages, BadSamplePolicy, Skipped};
+pub use crate::panics::panic_message;
+pub use crate::random::mix;
+pub use crate::sources::Source;
+pub use crate::sources::class_folder::{ClassFolder, class_folder};
+pub use crate::sources::coco::CocoSource;
+pub use crate::sources::csv::CsvSource;
+pub use crate::sources::folder::FolderSource;
+pub use crate::sources::image_files::image_files;
+pub use crate::sources::jsonl::JsonlSource;
+pub use crate::sources::webdataset::WebdatasetSource;
+pub use crate::text::caption_tokens::Tokens;
+pub use crate::text::token_batch::{PaddedTokens, TokenBatch};
+pub use crate::text::token_table::TokenTable;
+pub use crate::text::tokenizer::{Encoded, Tokenizer};
+pub use crate::text::tokenizer_files::TOKENIZER_FILES;

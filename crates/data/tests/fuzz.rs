@@ -1,4 +1,4 @@
-//! Seeded mutation of every kind of input: an error or a result, never a panic and never a hang.
+//! Seeded mutation of every kind of input: the outcome is an error or a result, never a panic or a hang.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use image::ImageFormat;
 
 use crate::support::{encoded, golden};
 
-/// Applies one to eight edits: bytes changed, runs cut out, doubled or overwritten with extremes.
+/// Applies one to eight edits: bytes changed; runs removed, doubled or overwritten with extremes; the end cut off.
 fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = original.to_vec();
     // Half of the mutants have a single edit, so that many stay readable.
@@ -34,7 +34,7 @@ fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Memory is what limits an attack that no error stops; these images are tiny, so the limits can be too.
+/// The images here are tiny, so the limits can be too.
 const LIMITS: Limits = Limits { max_side_px: 4096, max_pixels: 1 << 20, max_alloc_bytes: 8 << 20 };
 
 fn fuzz_images(format: ImageFormat, count: u64) {
@@ -47,7 +47,7 @@ fn fuzz_images(format: ImageFormat, count: u64) {
                 good += 1;
             }
             Err(error) => {
-                // A panic inside a decoder would be caught and reported as damage.
+                // A panic in a decoder is caught and reported as damage.
                 assert!(!error.to_string().contains("panicked"), "{error}");
                 bad += 1;
             }
@@ -64,13 +64,13 @@ fn mutated_images_never_panic() {
     fuzz_images(ImageFormat::Gif, 1000);
 }
 
-/// Writes a new file: file systems that guard against torn overwrites make truncating an old one wait for the disk.
+/// Writes a new file: truncating an old one waits for the disk on file systems that guard against torn writes.
 fn replace(path: &Path, bytes: &[u8]) {
     let _ = std::fs::remove_file(path);
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Reads mutations of one file as a source; returns how many were read and how many refused.
+/// Reads mutations of one file as a source; returns the numbers of files read and refused.
 fn fuzz_source(name: &str, original: &[u8], count: u64) -> (usize, usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
@@ -140,7 +140,7 @@ fn mutated_tokenizers_never_panic() {
         replace(&path, &mutate(&original, seed));
         match Tokenizer::from_dir(dir.path(), 12) {
             Ok(tokenizer) => {
-                // A text may be refused (say, the unknown token is gone), with an error.
+                // A text may be refused with an error, for example if the unknown-token is gone.
                 let _ = tokenizer.encode("A Red CIRCLE, unpronounceable 赤");
                 good += 1;
             }

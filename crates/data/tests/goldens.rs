@@ -1,4 +1,4 @@
-//! Equality with Pillow and with transformers' image processors. `scripts/goldens.py` wrote the expected tensors.
+//! Equality with Pillow and with transformers' image processors. The expected tensors are from `scripts/goldens.py`.
 
 use dualenc_data::{Filter, ImageProcessor, Limits, RgbImage, Window, decode, resize, resize_window};
 
@@ -22,7 +22,7 @@ fn filter(name: &str) -> Filter {
 }
 
 #[test]
-fn resize_equals_pillow_byte_for_byte() {
+fn resize_equals_pillow() {
     let tensors = Tensors::read("resize/expected.safetensors");
     let mut cases = 0;
     for name in tensors.names() {
@@ -36,7 +36,7 @@ fn resize_equals_pillow_byte_for_byte() {
         assert_eq!(differing, 0, "{name}: {differing} of {} bytes differ", expected.data.len());
         cases += 1;
 
-        // A window is the same part of the whole.
+        // A window equals the same part of the whole.
         let window = Window {
             x: expected.width / 3,
             y: expected.height / 4,
@@ -99,7 +99,7 @@ fn processors_equal_transformers() {
 }
 
 #[test]
-fn old_feature_extractor_files_mean_the_same() {
+fn reads_old_feature_extractor_files() {
     let new = ImageProcessor::from_dir(golden("processor/clip")).unwrap();
     let old = ImageProcessor::from_dir(golden("processor/clip_legacy")).unwrap();
     assert_eq!(old.fingerprint(), new.fingerprint());

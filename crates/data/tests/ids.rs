@@ -1,4 +1,4 @@
-//! A tokenizer of each kind, from the files of each generation, against the ids that transformers gives.
+//! Token ids of each kind of tokenizer, from each generation of files, compared with those of transformers.
 
 use std::path::Path;
 
@@ -74,7 +74,7 @@ fn ids_equal_transformers() {
 }
 
 #[test]
-fn padding_cuts_to_its_length_and_fills_to_it() {
+fn pads_and_cuts_to_length() {
     let read = |max_tokens| Tokenizer::from_dir(golden("ids/siglip"), max_tokens).unwrap();
     let longer = read(6).with_padding_to(9).unwrap();
     assert_eq!(longer.max_tokens(), 6);
@@ -89,7 +89,7 @@ fn padding_cuts_to_its_length_and_fills_to_it() {
 }
 
 #[test]
-fn tokenizers_describe_themselves() {
+fn describes_tokenizers() {
     let describe = |kind: &str| Tokenizer::from_dir(golden("ids").join(kind), 14).unwrap().describe();
     assert_eq!(describe("bert"), "WordPiece, 159 ids, [CLS] .. [SEP], pad [PAD]=0, at most 14 tokens");
     assert_eq!(
@@ -118,19 +118,19 @@ fn refused(dir: &Path) -> String {
 }
 
 #[test]
-fn vocabulary_files_alone_tell_their_kind_by_their_special_tokens() {
+fn special_tokens_decide_class() {
     for kind in ["clip_files", "roberta_files"] {
         let dir = copied(kind, &["vocab.json", "merges.txt"]);
         let alone = Tokenizer::from_dir(dir.path(), 14).unwrap();
-        let told = Tokenizer::from_dir(golden("ids").join(kind), 14).unwrap();
-        assert_eq!(alone.describe(), told.describe());
+        let configured = Tokenizer::from_dir(golden("ids").join(kind), 14).unwrap();
+        assert_eq!(alone.describe(), configured.describe());
     }
     let message = refused(copied("gpt2_files", &["vocab.json", "merges.txt"]).path());
     assert!(message.contains("`a tokenizer of unknown class` cannot be built from `vocab.json`"), "{message}");
 }
 
 #[test]
-fn files_that_only_transformers_can_convert_say_so() {
+fn rejects_unsupported_vocabularies() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("spiece.model"), "sp").unwrap();
     let message = refused(dir.path());
@@ -148,5 +148,5 @@ fn files_that_only_transformers_can_convert_say_so() {
     std::fs::write(dir.path().join("tokenizer_config.json"), json!({"tokenizer_class": "CLIPTokenizer"}).to_string())
         .unwrap();
     std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b c\n").unwrap();
-    assert!(refused(dir.path()).contains("a line is not two tokens and a space between them"));
+    assert!(refused(dir.path()).contains("a line is not two tokens separated by a space"));
 }

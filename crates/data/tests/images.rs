@@ -1,4 +1,4 @@
-//! Image files and processor files that are not what they should be.
+//! Damaged and hostile image files, and processor files.
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ fn error(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn what_is_no_image_is_named() {
+fn names_unknown_formats() {
     assert_eq!(error(b""), "the file is empty");
     let html = error(b"\n<!DOCTYPE HTML>\n<html>404");
     assert_eq!(html, "not a jpeg, png, webp or gif: looks like an HTML page, as servers send for a missing image");
@@ -23,14 +23,14 @@ fn what_is_no_image_is_named() {
 }
 
 #[test]
-fn truncated_images_are_damaged() {
+fn rejects_truncated_images() {
     let message = error(&png(1, 64, 64)[..500]);
     assert!(message.starts_with("damaged png: "), "{message}");
     for format in [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP, ImageFormat::Gif] {
         let bytes = encoded(1, 64, 64, format);
         let whole = decode(&bytes, &Limits::default()).unwrap();
         for len in (0..bytes.len()).step_by(7).chain(bytes.len().saturating_sub(3)..bytes.len()) {
-            // A lost trailer loses no pixel; anything else must be noticed.
+            // A lost trailer loses no pixel; any other loss must be an error.
             if let Ok(image) = decode(&bytes[..len], &Limits::default()) {
                 assert!(image == whole, "{format:?} cut to {len} of {} bytes decoded to other pixels", bytes.len());
             }
@@ -38,22 +38,22 @@ fn truncated_images_are_damaged() {
     }
     let mut jpeg = encoded(1, 64, 64, ImageFormat::Jpeg);
     jpeg.truncate(jpeg.len() - 2);
-    assert_eq!(error(&jpeg), "damaged jpeg: it is truncated: no end-of-image marker");
+    assert_eq!(error(&jpeg), "damaged jpeg: truncated: no end-of-image marker");
 }
 
 #[test]
-fn a_thumbnail_does_not_pass_for_the_end_of_a_jpeg() {
+fn thumbnail_is_not_end_of_jpeg() {
     let whole = encoded(1, 64, 64, ImageFormat::Jpeg);
     let thumbnail = encoded(2, 8, 8, ImageFormat::Jpeg);
     let len = u16::try_from(thumbnail.len() + 2).unwrap().to_be_bytes();
     let mut nested = [&whole[..2], &[0xFF, 0xE5], &len, &thumbnail, &whole[2..]].concat();
     assert_eq!(decode(&nested, &Limits::default()).unwrap(), decode(&whole, &Limits::default()).unwrap());
     nested.truncate(nested.len() - 100);
-    assert_eq!(error(&nested), "damaged jpeg: it is truncated: no end-of-image marker");
+    assert_eq!(error(&nested), "damaged jpeg: truncated: no end-of-image marker");
 }
 
 #[test]
-fn bombs_are_refused_from_the_header() {
+fn rejects_bombs_by_header() {
     // A PNG header that announces 65,535 x 65,535 pixels: 12.9 GB as RGB.
     let mut bomb = png(1, 4, 4);
     bomb[16..20].copy_from_slice(&65_535u32.to_be_bytes());
@@ -63,17 +63,17 @@ fn bombs_are_refused_from_the_header() {
     let start = Instant::now();
     let message = error(&bomb);
     assert!(start.elapsed().as_millis() < 10, "took {:?}", start.elapsed());
-    assert_eq!(message, "65535x65535 pixels is over the limit of 16384 a side");
+    assert_eq!(message, "65535x65535 pixels is over the limit of 16384 per side");
 
     let small = Limits { max_pixels: 100, ..Limits::default() };
     assert_eq!(
         decode(&png(1, 11, 10), &small).unwrap_err().to_string(),
-        "11x10 pixels is over the limit of 100 in all"
+        "11x10 pixels is over the limit of 100 in total"
     );
     assert!(decode(&png(1, 10, 10), &small).is_ok());
 }
 
-/// Of the PNG specification, annex D.
+/// The CRC of the PNG specification, annex D.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
@@ -91,7 +91,7 @@ fn grey(width: u32, height: u32) -> RgbImage {
 }
 
 #[test]
-fn processor_files_of_both_versions_are_read() {
+fn reads_both_processor_versions() {
     let dir = tempfile::tempdir().unwrap();
     let clip =
         json!({"image_processor_type": "CLIPImageProcessorFast", "size": {"shortest_edge": 64}, "crop_size": 48});
@@ -104,7 +104,7 @@ fn processor_files_of_both_versions_are_read() {
 }
 
 #[test]
-fn what_is_written_reads_back_the_same() {
+fn export_round_trips() {
     let model_types = [
         "vit",
         "deit",
@@ -128,7 +128,7 @@ fn what_is_written_reads_back_the_same() {
 }
 
 #[test]
-fn another_image_size_keeps_the_crop_share() {
+fn image_size_scales_crop() {
     let dinov2 = ImageProcessor::standard("dinov2", None);
     assert!(dinov2.describe().starts_with("Bit: resize the shorter side to 256 (bicubic), crop the middle 224x224"));
     let half = dinov2.with_image_size(112);
@@ -138,7 +138,7 @@ fn another_image_size_keeps_the_crop_share() {
 }
 
 #[test]
-fn a_tower_without_a_file_gets_its_standard() {
+fn tower_without_file_gets_defaults() {
     let dir = tempfile::tempdir().unwrap();
     let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();
     assert!(message.contains("`image processor` is missing; expected `preprocessor_config.json`"), "{message}");
@@ -153,7 +153,7 @@ fn a_tower_without_a_file_gets_its_standard() {
 }
 
 #[test]
-fn timm_configs_that_ask_for_the_impossible_are_refused() {
+fn rejects_bad_timm_configs() {
     let refused = |key: &str, value: Value| {
         let dir = tempfile::tempdir().unwrap();
         let config = json!({"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {key: value}});
@@ -164,12 +164,12 @@ fn timm_configs_that_ask_for_the_impossible_are_refused() {
     assert!(refused("input_size", json!([1, 28, 28])).contains("expected 3 channels, height, width"));
     assert!(refused("interpolation", json!("random")).contains("one of `nearest`, `lanczos`, `bilinear`"));
     assert!(refused("crop_mode", json!("corner")).contains("`center`, `squash` or `border`"));
-    assert!(refused("crop_pct", json!(1e-9)).contains("the share of the image to keep"));
+    assert!(refused("crop_pct", json!(1e-9)).contains("the fraction of the image to keep"));
     assert!(refused("std", json!([0, 1, 1])).contains("numbers other than 0"));
 }
 
 #[test]
-fn a_crop_larger_than_the_image_pads_with_black() {
+fn large_crop_pads_with_black() {
     let config = json!({"image_processor_type": "CLIPImageProcessor", "do_resize": false, "crop_size": 4,
         "do_rescale": false, "do_normalize": false});
     let pixels = processor(&config).unwrap().process(&grey(2, 1));
@@ -181,7 +181,7 @@ fn a_crop_larger_than_the_image_pads_with_black() {
 }
 
 #[test]
-fn long_thin_images_stay_cheap() {
+fn long_thin_images_are_cheap() {
     let clip = ImageProcessor::standard("clip_vision_model", None);
     let start = Instant::now();
     assert_eq!(clip.process(&grey(16_384, 1)).len(), 3 * 224 * 224);
@@ -190,7 +190,7 @@ fn long_thin_images_stay_cheap() {
 }
 
 #[test]
-fn processor_files_that_ask_for_the_impossible_are_refused() {
+fn rejects_bad_processor_files() {
     let refused = |config: Value| {
         let message = processor(&config).unwrap_err();
         message[message.find("preprocessor_config.json`").unwrap() + 26..].to_owned()
@@ -203,7 +203,7 @@ fn processor_files_that_ask_for_the_impossible_are_refused() {
         format!(" `image_processor_type` is `\"Qwen2VLImageProcessor\"`; expected {known}")
     );
     let naflex = refused(json!({"image_processor_type": "Siglip2ImageProcessorFast"}));
-    assert!(naflex.contains("`naflex` checkpoints give each its own. Take a checkpoint with a `SiglipImageProcessor`"));
+    assert!(naflex.contains("those of `naflex` checkpoints depend on the image. Use a checkpoint with"), "{naflex}");
     assert!(
         refused(json!({"image_processor_type": "TimmWrapperImageProcessor"})).contains("`pretrained_cfg` beside it")
     );

@@ -1,4 +1,4 @@
-//! Whole loads: order, resumption, bad images, dropping.
+//! Whole loads: order, resuming, unreadable images, dropping.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ fn assert_equal(a: &Batch, b: &Batch) {
 }
 
 #[test]
-fn batches_hold_what_the_plan_says() {
+fn batches_follow_plan() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 10, 2, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 8, true);
@@ -32,7 +32,7 @@ fn batches_hold_what_the_plan_says() {
         batches.iter().map(|batch| (batch.step, batch.epoch)).collect::<Vec<_>>(),
         [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2)]
     );
-    assert!(batches[0].waited > Duration::ZERO, "nobody has a batch at once");
+    assert!(batches[0].waited > Duration::ZERO, "the first batch takes time");
     for batch in &batches {
         let (epoch, step_in_epoch) = plan.locate(batch.step).unwrap();
         let expected = plan.batch(epoch, step_in_epoch);
@@ -46,7 +46,7 @@ fn batches_hold_what_the_plan_says() {
 }
 
 #[test]
-fn views_differ_by_epoch_and_not_by_worker_or_start() {
+fn views_depend_on_epoch_only() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 8, 1, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 8, false);
@@ -64,7 +64,7 @@ fn views_differ_by_epoch_and_not_by_worker_or_start() {
 }
 
 #[test]
-fn words_are_left_out_by_seed_epoch_and_caption_and_not_by_worker_or_start() {
+fn word_dropout_is_reproducible() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 8, 1, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 8, false);
@@ -76,7 +76,7 @@ fn words_are_left_out_by_seed_epoch_and_caption_and_not_by_worker_or_start() {
     let length = |batch: &Batch| batch.tokens.ids.iter().map(Vec::len).sum::<usize>();
     assert!(length(&whole[0]) < length(&plain[0]), "{:?}", whole[0].tokens);
     assert_ne!(whole[0].tokens, whole[1].tokens);
-    // The special tokens stay, and something between them.
+    // The special tokens stay, with at least one token between them.
     assert!(
         whole.iter().flat_map(|batch| &batch.tokens.ids).all(|ids| ids.len() > 2 && ids[0] == 2 && ids.ends_with(&[3]))
     );
@@ -87,7 +87,7 @@ fn words_are_left_out_by_seed_epoch_and_caption_and_not_by_worker_or_start() {
 }
 
 #[test]
-fn a_load_resumed_at_any_step_gives_the_same_batches() {
+fn resumes_at_any_step() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 12, 3, &[3, 7]);
     for (mode, shuffle) in [(CaptionMode::All, true), (CaptionMode::One, true), (CaptionMode::One, false)] {
@@ -113,7 +113,7 @@ fn a_load_resumed_at_any_step_gives_the_same_batches() {
 }
 
 #[test]
-fn bad_images_are_replaced_alike_with_and_without_features_and_reported_once() {
+fn replaces_unreadable_images() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 20, 1, &[4, 5, 19]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 5, false);
@@ -134,8 +134,8 @@ fn bad_images_are_replaced_alike_with_and_without_features_and_reported_once() {
     let reasons = options.bad_images.list();
     assert!(reasons[0].key.ends_with("/4.png") && reasons[0].reason.contains("looks like an HTML page"), "{reasons:?}");
 
-    let kept = Arc::new(EveryOther::default());
-    let cached = all(LoaderOptions { kept: Some(kept.clone()), bad_images: BadImages::default(), ..options });
+    let cache = Arc::new(EveryOther::default());
+    let cached = all(LoaderOptions { kept: Some(cache.clone()), bad_images: BadImages::default(), ..options });
     for (cached, loaded) in cached.iter().zip(&loaded) {
         assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
         let image = loaded.pixels.len() / loaded.pairs.len();
@@ -145,12 +145,12 @@ fn bad_images_are_replaced_alike_with_and_without_features_and_reported_once() {
             pairs.iter().flat_map(|&pair| loaded.pixels[pair * image..][..image].to_vec()).collect();
         assert_eq!(cached.pixels, expected);
     }
-    // Twice in the first epoch stands image 6, for 4 and 5; what is known by then is not read again.
-    let found = kept.found.lock().unwrap().clone();
+    // Image 6 replaces 4 and 5 in the first epoch; once it is known to be cached, it is not read again.
+    let found = cache.found.lock().unwrap().clone();
     assert!(found.len() < 20, "{found:?}");
 }
 
-/// Keeps something of every image of even number.
+/// A cache with the features of every even image.
 #[derive(Debug, Default)]
 struct EveryOther {
     found: Mutex<Vec<usize>>,
@@ -162,7 +162,7 @@ impl KeptImages for EveryOther {
     }
 
     fn find(&self, image: usize, _: u64, bytes: &[u8]) -> Result<(), ContentHash> {
-        // What is kept was computed once: only of what can be decoded.
+        // Features are computed only from images that can be decoded.
         let usable = dualenc_data::decode(bytes, &dualenc_data::Limits::default()).is_ok();
         if image % 2 == 1 || !usable {
             return Err([image as u8; 32]);
@@ -173,7 +173,7 @@ impl KeptImages for EveryOther {
 }
 
 #[test]
-fn views_come_in_turn_by_epochs() {
+fn views_cycle_by_epoch() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 6, 1, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 3, true);
@@ -187,7 +187,7 @@ fn views_come_in_turn_by_epochs() {
 }
 
 #[test]
-fn too_many_bad_images_stop_the_load_with_their_names() {
+fn too_many_unreadable_images() {
     let dir = tempfile::tempdir().unwrap();
     let bad: Vec<u32> = (0..40).filter(|i| i % 3 == 0).collect();
     let dataset = write_dataset(dir.path(), 40, 1, &bad);
@@ -206,7 +206,7 @@ fn too_many_bad_images_stop_the_load_with_their_names() {
     assert!(error.contains("/0.png: not a jpeg, png, webp or gif: looks like an HTML page"), "{error}");
     assert!(error.ends_with("or raise `data.max_bad_fraction`"), "{error}");
 
-    // All bad, whatever is allowed: an error, not a search without end.
+    // With every image unreadable, the load ends with an error even if all may be.
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 6, 1, &[0, 1, 2, 3, 4, 5]);
     let mut options = crate::support::options(dir.path(), dataset, CaptionMode::All, 2, true);
@@ -216,7 +216,7 @@ fn too_many_bad_images_stop_the_load_with_their_names() {
 }
 
 #[test]
-fn missing_images_count_as_bad() {
+fn missing_images_are_unreadable() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 8, 1, &[]);
     std::fs::remove_file(dir.path().join("2.png")).unwrap();
@@ -228,7 +228,7 @@ fn missing_images_count_as_bad() {
 }
 
 #[test]
-fn impossible_loads_are_refused() {
+fn rejects_impossible_plans() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 4, 1, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 8, true);
@@ -240,7 +240,7 @@ fn impossible_loads_are_refused() {
 }
 
 #[test]
-fn an_unfinished_load_is_dropped_promptly() {
+fn drop_stops_load() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 30, 1, &[]);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 10, true);
@@ -255,7 +255,7 @@ fn an_unfinished_load_is_dropped_promptly() {
 }
 
 #[test]
-fn tar_entries_load_like_files() {
+fn tar_entries_equal_files() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 5, 1, &[]);
     let mut tar = tar::Builder::new(std::fs::File::create(dir.path().join("s.tar")).unwrap());
@@ -281,7 +281,7 @@ fn tar_entries_load_like_files() {
 }
 
 #[test]
-fn a_step_in_parts_is_the_same_step() {
+fn micro_batches_equal_step() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 12, 2, &[3, 7]);
     // 24 pairs: two steps of 10 and a last one of 4.
@@ -316,7 +316,7 @@ fn a_step_in_parts_is_the_same_step() {
                 assert_eq!(joined.pairs, step.pairs);
                 assert_eq!(joined.pixels, step.pixels);
                 assert_eq!(joined.tokens, step.tokens);
-                // Told once.
+                // Reported once.
                 let skipped = if pass == 0 { step.skipped.as_slice() } else { &[] };
                 assert_eq!(joined.skipped, skipped);
             }

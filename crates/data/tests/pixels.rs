@@ -1,4 +1,5 @@
-//! Every image processor type and spelling against transformers and timm. `scripts/goldens.py` wrote what they gave.
+//! Every image processor type and spelling, compared with transformers and timm. The expected pixels are from
+//! `scripts/goldens.py`.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Tensors, golden};
 
-/// The folders of processor files, each with the pixels it makes.
+/// The folders of processor files; each also has the expected pixels.
 fn kinds() -> Vec<String> {
     let folders = std::fs::read_dir(golden("pixels")).unwrap().map(|entry| entry.unwrap());
     let mut kinds: Vec<String> = folders.map(|entry| entry.file_name().into_string().unwrap()).collect();
@@ -42,12 +43,12 @@ fn pixels_equal_the_reference() {
                 // One level of 255, before division by the standard deviation (of CLIP's the smallest).
                 let level = 1.0001 / 255.0 / if kind == "vit" { 0.5 } else { 0.261_302_6 };
                 match name {
-                    // The decoders round halved chroma differently: a few pixels in a thousand are two levels off.
+                    // The decoders round subsampled chroma differently: a few pixels in a thousand are two levels off.
                     "420.jpg" => over(2.0 * level) + over(level).saturating_sub(differences.len() / 200),
                     _ => over(level),
                 }
             } else if kind.starts_with("dinov3") {
-                // Sums in another order, over a standard deviation of 0.225.
+                // Sums in another order, divided by a standard deviation of 0.225.
                 over(1e-6 / 0.225)
             } else {
                 over(0.0)
@@ -62,7 +63,7 @@ fn pixels_equal_the_reference() {
 }
 
 #[test]
-fn convnext_warps_from_384_pixels() {
+fn convnext_crops_below_384() {
     let read = |config: Value| {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("preprocessor_config.json"), config.to_string()).unwrap();
@@ -79,7 +80,7 @@ fn convnext_warps_from_384_pixels() {
     assert!(message.contains("`size` is `[224,224]`; expected `shortest_edge`"), "{message}");
 }
 
-/// A file a kind in a folder of its own.
+/// Exports the processor of `kind` to a folder of its own.
 fn write_exported(kind: &str, root: &std::path::Path) -> PathBuf {
     let dir = root.join(kind);
     std::fs::create_dir(&dir).unwrap();
@@ -89,7 +90,7 @@ fn write_exported(kind: &str, root: &std::path::Path) -> PathBuf {
 }
 
 #[test]
-fn exported_files_read_back_the_same() {
+fn export_round_trips() {
     let root = tempfile::tempdir().unwrap();
     for kind in kinds() {
         let original = read(&kind);
@@ -104,10 +105,10 @@ fn exported_files_read_back_the_same() {
     assert!(read("timm_squash_all").export_difference().is_none());
 }
 
-/// Runs where `DUALENC_PYTHON` names a Python that has the packages of `scripts/goldens.py`.
+/// Runs if `DUALENC_PYTHON` names a Python with the packages of `scripts/goldens.py`.
 #[test]
 #[expect(clippy::print_stderr, reason = "a test that checks nothing must say so")]
-fn transformers_reads_exported_files_as_the_same() {
+fn transformers_reads_exports() {
     let Some(python) = std::env::var_os("DUALENC_PYTHON") else {
         eprintln!("SKIPPED: `DUALENC_PYTHON` names no Python with transformers; nothing was checked");
         return;

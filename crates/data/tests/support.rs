@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Goldens, images and data sets for the tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use dualenc_data::{
 };
 use safetensors::SafeTensors;
 
-/// `tests/goldens/...` of the repository.
+/// A path below `tests/goldens` of the repository.
 pub fn golden(path: &str) -> PathBuf {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens")).join(path)
 }
@@ -47,7 +47,7 @@ impl Tensors {
     }
 }
 
-/// A PNG of a smooth picture, different for each `seed`.
+/// A PNG of a smooth picture that depends on `seed`.
 pub fn png(seed: u32, width: u32, height: u32) -> Vec<u8> {
     encoded(seed, width, height, image::ImageFormat::Png)
 }
@@ -61,14 +61,14 @@ pub fn encoded(seed: u32, width: u32, height: u32, format: image::ImageFormat) -
     bytes.into_inner()
 }
 
-/// A directory with a BERT vocabulary of a few words.
+/// Writes a BERT vocabulary of a few words.
 pub fn write_vocabulary(dir: &Path) {
     let words =
         ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "picture", "of", "a", "cat", "dog", "##s", "0", "1", "2", "3"];
     std::fs::write(dir.join("vocab.txt"), words.join("\n")).unwrap();
 }
 
-/// A csv of `count` images with `captions` captions each; those in `bad` are HTML.
+/// Writes a CSV of `count` images with `captions` captions each, and reads it. Images in `bad` are HTML.
 pub fn write_dataset(dir: &Path, count: u32, captions: u32, bad: &[u32]) -> Dataset {
     let mut table = String::from("image,caption\n");
     for i in 0..count {
@@ -83,7 +83,7 @@ pub fn write_dataset(dir: &Path, count: u32, captions: u32, bad: &[u32]) -> Data
     CsvSource::new(path).read().unwrap()
 }
 
-/// Options for all images of `dataset`, with pixels of 16 x 16.
+/// Options for all images of `dataset`, at 16 x 16 pixels.
 pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usize, shuffle: bool) -> LoaderOptions {
     write_vocabulary(dir);
     let tokenizer = Arc::new(Tokenizer::from_dir(dir, 8).unwrap());

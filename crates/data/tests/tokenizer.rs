@@ -1,4 +1,4 @@
-//! Token ids as transformers gives them, and tokenizer files that are not usable.
+//! Token ids equal to those of transformers, and unusable tokenizer files.
 
 use std::path::Path;
 
@@ -41,7 +41,7 @@ fn tokens_equal_transformers() {
 }
 
 #[test]
-fn padding_and_truncation_of_the_file_are_overridden() {
+fn overrides_padding_and_truncation() {
     let source = golden("tokens/bert");
     let mut file: Value = serde_json::from_slice(&std::fs::read(source.join("tokenizer.json")).unwrap()).unwrap();
     file["padding"] = json!({"strategy": {"Fixed": 128}, "direction": "Right", "pad_to_multiple_of": null,
@@ -59,7 +59,7 @@ fn padding_and_truncation_of_the_file_are_overridden() {
 }
 
 #[test]
-fn a_lone_bert_vocabulary_is_enough() {
+fn reads_lone_bert_vocabulary() {
     let dir = tempfile::tempdir().unwrap();
     write_vocabulary(dir.path());
     let tokenizer = Tokenizer::from_dir(dir.path(), 6).unwrap();
@@ -71,7 +71,7 @@ fn a_lone_bert_vocabulary_is_enough() {
 }
 
 #[test]
-fn added_tokens_count_in_the_vocabulary() {
+fn vocab_size_counts_added_tokens() {
     let mut file: Value =
         serde_json::from_slice(&std::fs::read(golden("tokens/bert/tokenizer.json")).unwrap()).unwrap();
     let base = file["model"]["vocab"].as_object().unwrap().len();
@@ -87,7 +87,7 @@ fn refused(dir: &Path, max_tokens: usize) -> String {
 }
 
 #[test]
-fn unusable_tokenizers_say_why() {
+fn rejects_unusable_tokenizers() {
     let dir = tempfile::tempdir().unwrap();
     let message = refused(dir.path(), 8);
     assert!(
@@ -106,7 +106,7 @@ fn unusable_tokenizers_say_why() {
     assert!(refused(dir.path(), 8).contains("`T5Tokenizer` cannot be built from `vocab.txt`"));
     std::fs::write(dir.path().join("tokenizer.json"), "{\"version\": \"1.0\"}").unwrap();
     let message = refused(dir.path(), 8);
-    assert!(message.contains("tokenizer.json`: is not usable: "), "{message}");
+    assert!(message.contains("tokenizer.json`: not usable: "), "{message}");
     std::fs::write(dir.path().join("tokenizer_config.json"), "[").unwrap();
     assert!(refused(dir.path(), 8).contains("tokenizer_config.json` is malformed: not JSON"));
     std::fs::write(dir.path().join("tokenizer_config.json"), "[1]").unwrap();

@@ -1,0 +1,223 @@
+//! Turns RGB images into an image tower's input, as the reference's image processors do with Pillow and numpy: resize,
+//! centre crop, rescale, normalise. It reads no image files and writes none.
+//!
+//! This file has [`ImageProcessor`]. The others describe what it does:
+//! - `steps`: the steps as plain data, and their canonical form for cache keys
+//! - `config_files`: which file of a model directory describes the steps
+//! - `hf_config`: the processor files of transformers
+//! - `timm`: the `pretrained_cfg` of timm
+//! - `open_clip`: the `open_clip_config.json` of open_clip
+//! - `json_reader`: typed values of those files, with errors that name the key
+//! - `defaults`: what each processor type and tower type assumes
+//! - `export`: the steps as a `preprocessor_config.json`
+
+mod config_files;
+mod defaults;
+mod export;
+mod hf_config;
+mod json_reader;
+mod open_clip;
+mod steps;
+mod timm;
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::DataError;
+use crate::image_processor::steps::{Description, Order, Steps};
+use crate::images::augment::View;
+use crate::images::resize_geometry::Span;
+use crate::images::resize_pillow::{Window, resize, resize_window};
+use crate::images::resize_torch::resize_float;
+use crate::images::rgb_image::RgbImage;
+
+/// Turns an RGB image into a tower's input.
+#[derive(Clone, Debug)]
+pub struct ImageProcessor {
+    description: Description,
+    /// The value of each byte in each channel: after all steps, or with [`Order::RescaleFirst`] after rescaling.
+    values: Box<[[f32; 256]; 3]>,
+}
+
+/// A resized and cropped image, before padding.
+struct Frame {
+    content: RgbImage,
+    rows: Span,
+    columns: Span,
+    /// Colour of the padding.
+    fill: [u8; 3],
+}
+
+impl ImageProcessor {
+    /// Reads how to process images from a model directory: from `processor_config.json` (its `image_processor`),
+    /// `open_clip_config.json`, timm's `config.json` (its `pretrained_cfg`) or `preprocessor_config.json`, whichever
+    /// comes first in the order of transformers.
+    ///
+    /// A directory that has only a tower's `config.json` gets the processing of that tower type's published checkpoints
+    /// at the tower's `image_size`, and [`Self::is_default`] is true.
+    ///
+    /// # Errors
+    /// [`DataError::Processor`] for a missing file or an unsupported type or value, [`DataError::Malformed`] for
+    /// invalid JSON, [`DataError::Read`] for an unreadable file.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, DataError> {
+        config_files::read(dir.as_ref()).map(Self::new)
+    }
+
+    /// The processing of the published checkpoints of a tower's `model_type` (`vit` for unknown types), at `image_size`
+    /// pixels if given.
+    #[must_use]
+    pub fn standard(model_type: &str, image_size: Option<u32>) -> Self {
+        let processor = Self::new(defaults::standard(model_type));
+        match image_size {
+            Some(image_size) => processor.with_image_size(image_size),
+            None => processor,
+        }
+    }
+
+    fn new(description: Description) -> Self {
+        let mut values = Box::new([[0.0; 256]; 3]);
+        for (channel, values) in values.iter_mut().enumerate() {
+            for (byte, value) in values.iter_mut().enumerate() {
+                *value = description.steps.value(byte as u8, channel);
+            }
+        }
+        Self { description, values }
+    }
+
+    fn steps(&self) -> &Steps {
+        &self.description.steps
+    }
+
+    /// The same processing with an output of `image_size` x `image_size` pixels. A resize before a crop is scaled by
+    /// the same factor, so that the crop keeps the same fraction of the image.
+    #[must_use]
+    pub fn with_image_size(&self, image_size: u32) -> Self {
+        Self::new(Description { steps: self.steps().with_image_size(image_size), ..self.description })
+    }
+
+    /// Height and width of the output in pixels.
+    #[must_use]
+    pub fn output_size(&self) -> (u32, u32) {
+        self.steps().output_size()
+    }
+
+    /// Whether no file described the processing, so that the defaults of the tower type apply.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        self.description.is_default
+    }
+
+    /// Processor type and steps in words, for display.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        format!("{}: {}", self.description.family, self.steps().describe())
+    }
+
+    /// Processes one image to `[3, height, width]`, flat.
+    #[must_use]
+    pub fn process(&self, image: &RgbImage) -> Vec<f32> {
+        match self.steps().order {
+            Order::ResizeBytes => self.values_of(&self.framed(image)),
+            Order::RescaleFirst => self.process_rescaled(image),
+        }
+    }
+
+    /// Processes a random view of an image to `[3, height, width]`, flat. The view's crop, if it has one, replaces the
+    /// processor's own resize and crop. Its other changes apply to bytes: at the output size, or before the resize
+    /// where the processor rescales first.
+    #[must_use]
+    pub fn process_view(&self, image: &RgbImage, mut view: View) -> Vec<f32> {
+        let cropped = view.crop(image);
+        if self.steps().order == Order::RescaleFirst {
+            let mut image = cropped.unwrap_or_else(|| image.clone());
+            view.alter(&mut image);
+            return self.process_rescaled(&image);
+        }
+        let mut frame = match cropped {
+            Some(cropped) => {
+                let (height, width) = self.output_size();
+                let content = resize(&cropped, width, height, self.steps().filter);
+                Frame { content, rows: Span::whole(height), columns: Span::whole(width), fill: [0; 3] }
+            }
+            None => self.framed(image),
+        };
+        view.alter(&mut frame.content);
+        self.values_of(&frame)
+    }
+
+    /// Resizes and crops. Pixels outside the crop are never computed.
+    fn framed(&self, image: &RgbImage) -> Frame {
+        let (out_height, out_width) = self.output_size();
+        let (height, width) = (image.height.max(1), image.width.max(1));
+        let (height, width) = self.steps().resize.map_or((height, width), |resize| resize.target(height, width));
+        let (rows, columns, fill) = match self.steps().crop {
+            Some(crop) => (crop.span(height, out_height), crop.span(width, out_width), crop.fill()),
+            None => (Span::whole(out_height), Span::whole(out_width), [0; 3]),
+        };
+        let window = Window { x: columns.start, y: rows.start, width: columns.len, height: rows.len };
+        Frame { content: resize_window(image, width, height, self.steps().filter, window), rows, columns, fill }
+    }
+
+    /// Pads, rescales and normalises to `[3, height, width]`, flat.
+    fn values_of(&self, frame: &Frame) -> Vec<f32> {
+        let (out_height, out_width) = self.output_size();
+        let Frame { content, rows, columns, fill } = frame;
+        let plane = out_height as usize * out_width as usize;
+        let mut out = Vec::with_capacity(plane * 3);
+        let pixels = content.data.as_chunks::<3>().0;
+        for (channel, values) in self.values.iter().enumerate() {
+            if columns.len == out_width && rows.len == out_height {
+                out.extend(pixels.iter().map(|pixel| values[usize::from(pixel[channel])]));
+                continue;
+            }
+            // The reference pads before it rescales and normalises.
+            out.resize(plane * (channel + 1), values[usize::from(fill[channel])]);
+            let padded = &mut out[plane * channel..];
+            for (row, pixels) in pixels.chunks_exact((columns.len as usize).max(1)).enumerate() {
+                let start = (row + rows.pad as usize) * out_width as usize + columns.pad as usize;
+                for (value, pixel) in padded[start..].iter_mut().zip(pixels) {
+                    *value = values[usize::from(pixel[channel])];
+                }
+            }
+        }
+        out
+    }
+
+    /// Processes as [`Order::RescaleFirst`] says.
+    fn process_rescaled(&self, image: &RgbImage) -> Vec<f32> {
+        let (height, width) = self.output_size();
+        let mut out = resize_float(image, &self.values, width, height, self.steps().filter);
+        if let Some((mean, std)) = self.steps().normalize {
+            for (channel, plane) in out.chunks_exact_mut((height as usize * width as usize).max(1)).enumerate() {
+                let (mean, std) = (mean[channel] as f32, std[channel] as f32);
+                plane.iter_mut().for_each(|value| *value = (*value - mean) / std);
+            }
+        }
+        out
+    }
+
+    /// A hash of everything that affects the output, for the key of a feature cache on disk. It is the same in each
+    /// release until the output changes.
+    #[must_use]
+    pub fn fingerprint(&self) -> [u8; 32] {
+        *blake3::hash(self.steps().canonical().as_bytes()).as_bytes()
+    }
+
+    /// The content of a `preprocessor_config.json` with which the reference processes images in the same way, except
+    /// for what [`Self::export_difference`] says.
+    ///
+    /// The processing of ConvNext and timm is written as that of another type with the same steps: ConvNext's rule
+    /// depends on the size, and timm's file is a timm model's `config.json`.
+    #[must_use]
+    pub fn to_preprocessor_json(&self) -> Value {
+        export::preprocessor_json(self.description.family, self.steps())
+    }
+
+    /// How the reference differs with the file of [`Self::to_preprocessor_json`]; `None` if it does not. Only timm's
+    /// transforms differ: no image processor of transformers can express some of them.
+    #[must_use]
+    pub fn export_difference(&self) -> Option<&'static str> {
+        export::difference(self.steps())
+    }
+}

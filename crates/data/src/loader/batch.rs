@@ -1,0 +1,44 @@
+//! What a loader returns.
+
+use std::time::Duration;
+
+use crate::dataset::Pair;
+use crate::loader::feature_lookup::ContentHash;
+use crate::loader::unreadable::Skipped;
+use crate::text::token_batch::TokenBatch;
+
+/// The pairs of one step, or one of its micro-batches.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// Global step, 0-based.
+    pub step: u64,
+    /// Epoch, 0-based.
+    pub epoch: u64,
+    /// View of the images, 0-based; see [`crate::LoaderOptions::views`].
+    pub view: u64,
+    /// Number of this micro-batch in its step, 0-based.
+    pub part: usize,
+    /// Whether this is the last micro-batch of its step in this pass.
+    pub ends_pass: bool,
+    /// The pairs, after replacement of unreadable images.
+    pub pairs: Vec<Pair>,
+    /// `[loaded, 3, height, width]`, flat.
+    pub pixels: Vec<f32>,
+    /// The pairs that have pixels, in order: all except those with cached features.
+    pub loaded: Vec<LoadedImage>,
+    /// Tokens of the captions, one sequence per pair.
+    pub tokens: TokenBatch,
+    /// Images first found unreadable in this batch.
+    pub skipped: Vec<Skipped>,
+    /// How long the consumer waited for this batch.
+    pub waited: Duration,
+}
+
+/// A pair whose image was decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoadedImage {
+    /// Index in [`Batch::pairs`].
+    pub pair: usize,
+    /// Hash of the image file, to cache features under; `None` if nothing is cached.
+    pub content: Option<ContentHash>,
+}

@@ -1,0 +1,51 @@
+//! The samples of a load, one by one, in the order in which they are collated.
+
+use std::num::{NonZeroU64, NonZeroUsize};
+
+use crate::loader::batch_plan::Plan;
+use crate::loader::options::Parts;
+
+/// One sample of one micro-batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Job {
+    pub(crate) step: u64,
+    pub(crate) epoch: u64,
+    /// View of the image.
+    pub(crate) view: u64,
+    /// Number of the pair in the data set.
+    pub(crate) index: usize,
+    /// Number of the micro-batch in the step.
+    pub(crate) part: usize,
+    pub(crate) ends_part: bool,
+    pub(crate) ends_pass: bool,
+    pub(crate) ends_step: bool,
+}
+
+/// The jobs of the steps `start_step..start_step + num_steps`.
+pub(crate) fn jobs(
+    plan: Plan,
+    views: NonZeroU64,
+    parts: Parts,
+    start_step: u64,
+    num_steps: u64,
+) -> impl Iterator<Item = Job> + Send + 'static {
+    (start_step..start_step.saturating_add(num_steps)).flat_map(move |step| {
+        let (epoch, step_in_epoch) = plan.locate(step).unwrap_or((0, 0));
+        let indices = plan.batch(epoch, step_in_epoch);
+        let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
+        let passes = if parts.twice && indices.len() > size { 2 } else { 1 };
+        (0..passes).flat_map(move |pass| {
+            let (indices, last) = (indices.clone(), indices.len().saturating_sub(1));
+            indices.into_iter().enumerate().map(move |(i, index)| Job {
+                step,
+                epoch,
+                view: epoch % views,
+                index,
+                part: i / size,
+                ends_part: i == last || (i + 1) % size == 0,
+                ends_pass: i == last,
+                ends_step: i == last && pass + 1 == passes,
+            })
+        })
+    })
+}

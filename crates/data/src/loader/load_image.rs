@@ -1,0 +1,40 @@
+//! One image from disk to the input of an image tower.
+
+use crate::error::DataError;
+use crate::image_processor::ImageProcessor;
+use crate::images::augment::View;
+use crate::images::decode::{Limits, decode};
+use crate::images::location::ImageRef;
+
+/// Reads, decodes and processes one image to `[3, height, width]`, flat.
+///
+/// # Errors
+/// [`DataError::Image`] if it cannot be read or decoded.
+pub fn load_pixels(image: &ImageRef, processor: &ImageProcessor) -> Result<Vec<f32>, DataError> {
+    load_view(image, processor, None)
+}
+
+/// Like [`load_pixels`], for a random view of the image.
+///
+/// # Errors
+/// [`DataError::Image`] if it cannot be read or decoded.
+pub fn load_view(image: &ImageRef, processor: &ImageProcessor, view: Option<View>) -> Result<Vec<f32>, DataError> {
+    decode_view(&image.read()?, image, processor, view)
+}
+
+/// Like [`load_view`], for an image that was already read to `bytes`; `image` names it in errors.
+///
+/// # Errors
+/// [`DataError::Image`] if it cannot be decoded.
+pub fn decode_view(
+    bytes: &[u8],
+    image: &ImageRef,
+    processor: &ImageProcessor,
+    view: Option<View>,
+) -> Result<Vec<f32>, DataError> {
+    let decoded = decode(bytes, &Limits::default()).map_err(|source| image.fail(source))?;
+    Ok(match view {
+        Some(view) => processor.process_view(&decoded, view),
+        None => processor.process(&decoded),
+    })
+}

@@ -1,0 +1,98 @@
+//! The work of one worker thread: the image and the tokens of one pair, or of the next pair whose image is readable.
+
+use crate::dataset::Pair;
+use crate::error::DataError;
+use crate::loader::feature_lookup::ContentHash;
+use crate::loader::jobs::Job;
+use crate::loader::load_image::decode_view;
+use crate::loader::options::LoaderOptions;
+use crate::loader::unreadable::Skipped;
+use crate::panics::catch_panic;
+use crate::text::tokenizer::Encoded;
+
+/// A loaded pair.
+pub(crate) struct Sample {
+    pub(crate) job: Job,
+    pub(crate) pair: Pair,
+    pub(crate) image: Image,
+    pub(crate) tokens: Encoded,
+    /// Images found unreadable on the way to this pair.
+    pub(crate) unreadable: Vec<Skipped>,
+}
+
+/// The image of a loaded pair.
+pub(crate) enum Image {
+    /// Its features are cached.
+    Cached,
+    /// It was decoded. `content` is the hash to cache its features under.
+    Pixels { content: Option<ContentHash>, pixels: Vec<f32> },
+}
+
+/// Loads the pair of a job, or the first readable one after it in data-set order.
+pub(crate) fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
+    let dataset = &options.dataset;
+    let mut unreadable = Vec::new();
+    for offset in 0..options.plan.len {
+        let index = (job.index + offset) % options.plan.len;
+        let pair = dataset.pair(options.mode, index, options.plan.seed, job.epoch);
+        // Recorded images need no second reading: the outcome is the same.
+        let is_known = unreadable.iter().any(|skipped: &Skipped| skipped.image == pair.image);
+        if is_known || options.bad_images.contains(pair.image) {
+            continue;
+        }
+        let loaded = catch_panic(|| load_image(options, pair.image, job)).map_err(|message| {
+            let key = dataset.images[pair.image].key();
+            DataError::Worker { job: format!("image `{key}`"), message }
+        })?;
+        match loaded {
+            Ok(image) => {
+                let tokens = options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?;
+                return Ok(Sample { job, pair, image, tokens, unreadable });
+            }
+            Err(DataError::Image { key, source }) => {
+                unreadable.push(Skipped { image: pair.image, key, reason: source.to_string() });
+                // This run of images alone is over the limit: stop before reading the rest of the data set.
+                if is_over_limit(options, unreadable.len()) {
+                    return Err(too_many(options, unreadable));
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(too_many(options, unreadable))
+}
+
+/// Loads the pixels of an image, unless its features are cached.
+fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, DataError> {
+    let image = &options.dataset.images[index];
+    let view = options.augment.map(|augment| augment.view(options.plan.seed, job.view, index));
+    let pixels = |bytes: &[u8]| decode_view(bytes, image, &options.processor, view);
+    let Some(cache) = &options.kept else {
+        return Ok(Image::Pixels { content: None, pixels: pixels(&image.read()?)? });
+    };
+    if cache.knows(index, job.view) {
+        return Ok(Image::Cached);
+    }
+    let bytes = image.read()?;
+    match cache.find(index, job.view, &bytes) {
+        Ok(()) => Ok(Image::Cached),
+        Err(content) => Ok(Image::Pixels { content: Some(content), pixels: pixels(&bytes)? }),
+    }
+}
+
+fn is_over_limit(options: &LoaderOptions, unreadable: usize) -> bool {
+    unreadable as f64 > options.bad.max_bad_fraction * options.dataset.images.len() as f64
+}
+
+/// The error for a run of unreadable images that alone is over the limit, or that leaves no image to use.
+fn too_many(options: &LoaderOptions, unreadable: Vec<Skipped>) -> DataError {
+    for skipped in unreadable {
+        options.bad_images.record(skipped);
+    }
+    match options.bad_images.check(&options.dataset, options.bad) {
+        Err(error) => error,
+        Ok(()) => {
+            DataError::Loader { reason: format!("none of the {} images can be used", options.dataset.images.len()) }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! Kinds of data set on disk: each reads a listing of images and captions into a [`Dataset`]. No image is opened here.
+//!
+//! This file has [`Source`], the table that a config names. The others:
+//! - `csv`: tables separated by commas, tabs or another character
+//! - `jsonl`: JSON lines
+//! - `coco`: COCO captions
+//! - `folder`: a folder of images with captions beside them
+//! - `webdataset`: tar shards
+//! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
+//! - `rows`: what the table-like sources share
+//! - `image_files`: the image files below a folder
+//! - `shard_patterns`: the tar files that a pattern names
+
+pub(crate) mod class_folder;
+pub(crate) mod coco;
+pub(crate) mod csv;
+pub(crate) mod folder;
+pub(crate) mod image_files;
+pub(crate) mod jsonl;
+mod rows;
+mod shard_patterns;
+pub(crate) mod webdataset;
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::error::DataError;
+use crate::sources::coco::CocoSource;
+use crate::sources::csv::CsvSource;
+use crate::sources::folder::FolderSource;
+use crate::sources::jsonl::JsonlSource;
+use crate::sources::webdataset::WebdatasetSource;
+
+/// Where image-text pairs come from. In a config: one table, such as `[data.train.csv]`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Source {
+    /// A comma-separated table; tab-separated if its extension is `tsv`.
+    Csv(CsvSource),
+    /// A tab-separated table.
+    Tsv(CsvSource),
+    /// JSON lines, one object per line.
+    Jsonl(JsonlSource),
+    /// A folder of images with captions beside them.
+    Folder(FolderSource),
+    /// Tar shards.
+    Webdataset(WebdatasetSource),
+    /// COCO captions.
+    Coco(CocoSource),
+}
+
+impl Source {
+    /// The source for a file, chosen by its extension (`csv`, `tsv`, `jsonl` or `tar`), with columns `image` and
+    /// `caption`; for a folder, a [`FolderSource`].
+    ///
+    /// # Errors
+    /// [`DataError::UnknownExtension`] for other extensions.
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        if path.is_dir() {
+            return Ok(Self::Folder(FolderSource::new(path)));
+        }
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            "csv" => Ok(Self::Csv(CsvSource::new(path))),
+            "tsv" | "tab" => Ok(Self::Tsv(CsvSource::new(path))),
+            "jsonl" | "ndjson" => Ok(Self::Jsonl(JsonlSource::new(path))),
+            "tar" => Ok(Self::Webdataset(WebdatasetSource::new(path))),
+            _ => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
+        }
+    }
+
+    /// Resolves relative paths against `base`, the directory of the config file.
+    pub fn resolve(&mut self, base: &Path) {
+        match self {
+            Self::Csv(source) | Self::Tsv(source) => source.resolve(base),
+            Self::Jsonl(source) => source.resolve(base),
+            Self::Folder(source) => source.resolve(base),
+            Self::Webdataset(source) => source.resolve(base),
+            Self::Coco(source) => source.resolve(base),
+        }
+    }
+
+    /// Reads the listing of images and captions; no image is opened.
+    ///
+    /// # Errors
+    /// See `read` of each source: [`DataError::Empty`] if there are no samples, [`DataError::Read`] if a file cannot be
+    /// read, and what is malformed with its file and row.
+    pub fn read(&self) -> Result<Dataset, DataError> {
+        match self {
+            Self::Csv(source) => source.read(),
+            Self::Tsv(source) => source.read_with(b'\t'),
+            Self::Jsonl(source) => source.read(),
+            Self::Folder(source) => source.read(),
+            Self::Webdataset(source) => source.read(),
+            Self::Coco(source) => source.read(),
+        }
+    }
+}
