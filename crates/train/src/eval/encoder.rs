@@ -60,8 +60,8 @@ impl Encoder<'_> {
         })
     }
 
-    /// Embeds images. Returns the numbers of the images that can be used, their embeddings row by row, and the images that
-    /// cannot be used. `on_progress` receives the number of images done.
+    /// Embeds images. Returns the numbers of the images that can be used, their embeddings row by row, and the images
+    /// that cannot be used. `on_progress` receives the number of images done.
     ///
     /// # Errors
     /// As for [`ImageFeatures::fill`]; [`TrainError::Model`] when the device cannot return its data.
@@ -86,8 +86,8 @@ impl Encoder<'_> {
     /// Embeds texts, row by row. `on_progress` receives the number of texts done.
     ///
     /// # Errors
-    /// [`TrainError::Data`] when a text cannot be tokenized; [`TrainError::Model`] when the text tower rejects the tokens or
-    /// the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written.
+    /// [`TrainError::Data`] when a text cannot be tokenized; [`TrainError::Model`] when the text tower rejects the
+    /// tokens or the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written.
     pub fn texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],

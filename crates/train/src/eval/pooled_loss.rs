@@ -1,5 +1,5 @@
-//! The contrastive loss over pools of a fixed number of pairs. A loss over a batch grows with the logarithm of the batch
-//! size; over pools of one size, it is comparable between runs.
+//! The contrastive loss over pools of a fixed number of pairs. A loss over a batch grows with the logarithm of the
+//! batch size; over pools of one size, it is comparable between runs.
 //!
 //! Metrics are this program's own:
 //!
@@ -30,8 +30,8 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    /// Divides captions, given by number, into pools of `size` pairs, in an order that depends only on how many captions
-    /// there are. `None` if they do not fill one pool.
+    /// Divides captions, given by number, into pools of `size` pairs, in an order that depends only on how many
+    /// captions there are. `None` if they do not fill one pool.
     pub fn new(captions: &[usize], size: usize) -> Option<Self> {
         let order = EpochOrder::new(POOL_SEED, 0, captions.len(), true);
         let order: Vec<usize> = (0..captions.len()).map(|position| captions[order.index(position)]).collect();

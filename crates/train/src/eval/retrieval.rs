@@ -39,8 +39,8 @@ impl RetrievalRanks {
         }
     }
 
-    /// The metrics. `scores_of_images` returns scores of a range of images, shape `[images, texts]`, flat; `block` is the
-    /// size of a range.
+    /// The metrics. `scores_of_images` returns scores of a range of images, shape `[images, texts]`, flat; `block` is
+    /// the size of a range.
     ///
     /// # Errors
     /// Those of `scores_of_images`.
