@@ -34,15 +34,15 @@ pub struct Interpolation {
 impl Interpolation {
     /// Prepares a mixture of `trained` and `base`. With a `base`, every parameter that differs is mixed.
     ///
-    /// Without one, the base is the start of the run of `trained`. Parameters that were randomly initialised there have no
-    /// pretrained value and stay as trained: new projections with their temperature, towers from scratch, and poolers that
-    /// the weights lacked. A run that started from a whole model (`model.init`) mixes all of it.
+    /// Without one, the base is the start of the run of `trained`. Parameters that were randomly initialised there have
+    /// no pretrained value and stay as trained: new projections with their temperature, towers from scratch, and
+    /// poolers that the weights lacked. A run that started from a whole model (`model.init`) mixes all of it.
     ///
     /// If the run averages weights, the averaged ones are mixed. Low-rank adapters are merged first.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when the start is unknown, the models have different parameters, or there is nothing to mix;
-    /// and as for [`Assembly::from_config`].
+    /// [`TrainError::Usage`] when the start is unknown, the models have different parameters, or there is nothing to
+    /// mix; and as for [`Assembly::from_config`].
     pub fn new(
         mut trained: Assembly,
         base: Option<Assembly>,
@@ -91,15 +91,15 @@ impl Interpolation {
         if from.is_empty() {
             let reasons = if kept.is_empty() { "the models are equal".to_owned() } else { kept.join(", ") };
             return Err(TrainError::Usage(format!(
-                "there is nothing to interpolate between the trained model and its start: {reasons}; give another model with \
-                 `--base`"
+                "there is nothing to interpolate between the trained model and its start: {reasons}; give another \
+                 model with `--base`"
             )));
         }
         Ok(Self { trained, base: from, mixed, kept })
     }
 
-    /// The mixture `(1 - alpha) * base + alpha * trained`. At 0 and 1, the values are exactly those of the base and the trained
-    /// model.
+    /// The mixture `(1 - alpha) * base + alpha * trained`. At 0 and 1, the values are exactly those of the base and the
+    /// trained model.
     #[must_use]
     pub fn at(&self, alpha: f64) -> DualEncoder {
         parameters::update(self.trained.model.clone(), &mut Mix { base: &self.base, alpha })
@@ -111,8 +111,8 @@ impl Interpolation {
         Assembly { model: self.at(alpha), ..self.trained }
     }
 
-    /// Runs all `evaluations` at each of `alphas`. Features of a tower that is the same in both models are computed once, or
-    /// read from the cache of `config`.
+    /// Runs all `evaluations` at each of `alphas`. Features of a tower that is the same in both models are computed
+    /// once, or read from the cache of `config`.
     ///
     /// # Errors
     /// As for [`Evaluation::run`].

@@ -1,5 +1,5 @@
-//! One file or room for each command of the program, except training and evaluation themselves. Commands return data and
-//! report to an `Observer`; they parse no arguments and print nothing.
+//! One file or room for each command of the program, except training and evaluation themselves. Commands return data
+//! and report to an `Observer`; they parse no arguments and print nothing.
 //!
 //! - `check`: what training would find out about config, data and models before its first step.
 //! - `warm_cache`: computes the features of the locked towers ahead of training.

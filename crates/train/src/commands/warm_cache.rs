@@ -42,8 +42,8 @@ pub struct Filled {
 /// `stop` is set, features computed so far stay cached.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when no tower is locked or the cache is off; [`TrainError::Stopped`] when `stop` is set; and every
-/// error that training can return before its first step.
+/// [`TrainError::Usage`] when no tower is locked or the cache is off; [`TrainError::Stopped`] when `stop` is set; and
+/// every error that training can return before its first step.
 pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Vec<Filled>, TrainError> {
     let refuse = |why: &str| Err(TrainError::Usage(format!("there is nothing to cache: {why}")));
     if !config.cache.enabled {

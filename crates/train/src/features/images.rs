@@ -100,12 +100,12 @@ impl ImageFeatures {
         self.is_on_disk.then(|| Arc::new(set.clone()) as Arc<dyn KeptImages>)
     }
 
-    /// Pooled outputs of the images of a batch of `set`: shape `[batch, width]`. Images that the loader decoded are computed
-    /// and, with a cache on disk, stored.
+    /// Pooled outputs of the images of a batch of `set`: shape `[batch, width]`. Images that the loader decoded are
+    /// computed and, with a cache on disk, stored.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the store cannot be written; [`TrainError::Data`] when a stored feature is damaged and its
-    /// image cannot be read again.
+    /// [`TrainError::Write`] when the store cannot be written; [`TrainError::Data`] when a stored feature is damaged
+    /// and its image cannot be read again.
     pub fn of_batch(&self, set: &ImageSet, batch: &Batch) -> Result<Tensor<2>, TrainError> {
         if !self.is_on_disk {
             return Ok(self.tensor(self.forward(&batch.pixels)?));
@@ -135,8 +135,8 @@ impl ImageFeatures {
     /// Stored features of images of `set` in one view: shape `[images, width]`.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when an image has no feature; [`TrainError::Data`] when its feature is damaged and the image
-    /// cannot be read again.
+    /// [`TrainError::Usage`] when an image has no feature; [`TrainError::Data`] when its feature is damaged and the
+    /// image cannot be read again.
     pub fn select(&self, set: &ImageSet, images: &[usize], view: u64) -> Result<Tensor<2>, TrainError> {
         let row = |&image: &usize| {
             set.row(image, view).ok_or_else(|| TrainError::Usage(format!("image {image} has no feature")))
@@ -155,12 +155,12 @@ impl ImageFeatures {
         Ok(self.tensor(values))
     }
 
-    /// Computes the features that the store lacks, for every view of every image of `set`. Returns the counts and the images
-    /// that cannot be used. `on_progress` receives the number of images done.
+    /// Computes the features that the store lacks, for every view of every image of `set`. Returns the counts and the
+    /// images that cannot be used. `on_progress` receives the number of images done.
     ///
     /// # Errors
-    /// [`TrainError::Data`] when a file cannot be read for another reason than its content; [`TrainError::Write`] when the
-    /// store cannot be written; [`TrainError::Stopped`] when the stop flag is set.
+    /// [`TrainError::Data`] when a file cannot be read for another reason than its content; [`TrainError::Write`] when
+    /// the store cannot be written; [`TrainError::Stopped`] when the stop flag is set.
     pub fn fill(
         &self,
         set: &ImageSet,

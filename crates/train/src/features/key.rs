@@ -1,7 +1,7 @@
 //! The key of a feature cache, and counts of lookups.
 //!
-//! A key is the hash of a text that is written out here, field by field and with a version. It does not depend on derived
-//! `Debug` output, which changes whenever a field is renamed.
+//! A key is the hash of a text with a version: canonical JSON of everything that features depend on. Tests pin the text,
+//! so a renamed field of a tower's config cannot change keys unnoticed.
 
 use dualenc_model::{ImageTower, Pooling, TextTower};
 use serde::Serialize;
@@ -70,8 +70,8 @@ fn describe(
     Ok(description.to_string())
 }
 
-/// Starts the key of a tower's cache, from the fingerprint of its weights and its description. The weights alone are not
-/// enough: activations and norms without parameters leave no trace in them, and neither does the pooling.
+/// Starts the key of a tower's cache, from the fingerprint of its weights and its description. The weights alone are
+/// not enough: activations and norms without parameters leave no trace in them, and neither does the pooling.
 pub(crate) fn tower_key(fingerprint: &str, description: &str) -> blake3::Hasher {
     let mut key = blake3::Hasher::new();
     key.update(ARITHMETIC).update(fingerprint.as_bytes());
@@ -90,10 +90,11 @@ mod tests {
 
     const IMAGE_DESCRIPTION: &str = concat!(
         r#"{"config":{"Transformer":{"class_token":true,"distillation_token":false,"encoder":{"activation":"gelu","#,
-        r#""attention_dropout":0.0,"depth":1,"disentangled":null,"drops_attention_branch":true,"drops_mlp_branch":true,"#,
-        r#""first_norm":true,"gated_mlp":false,"heads":4,"hidden_dropout":0.0,"init_std":0.02,"key_bias":true,"#,
-        r#""layer_scale":null,"mlp_bias":true,"mlp_width":24,"norm_bias":true,"norm_epsilon":1e-12,"norm_order":"Pre","#,
-        r#""order":null,"output_bias":true,"query_bias":true,"relative":"None","value_bias":true,"width":16},"#,
+        r#""attention_dropout":0.0,"depth":1,"disentangled":null,"drops_attention_branch":true,"#,
+        r#""drops_mlp_branch":true,"first_norm":true,"gated_mlp":false,"heads":4,"hidden_dropout":0.0,"#,
+        r#""init_std":0.02,"key_bias":true,"layer_scale":null,"mlp_bias":true,"mlp_width":24,"norm_bias":true,"norm_epsilon":1e-12,"#,
+        r#""norm_order":"Pre","order":null,"output_bias":true,"query_bias":true,"relative":"None","#,
+        r#""value_bias":true,"width":16},"#,
         r#""final_norm":"Tokens","first_norm":false,"image_size":24,"mask_token":false,"patch_bias":true,"#,
         r#""patch_size":6,"pooler":{"Dense":"Tanh"},"positions":{"Learned":"Bicubic"},"registers":0}},"#,
         r#""pooling":"Pooler","precision":"f32","tower":"image","version":1}"#,
@@ -101,10 +102,11 @@ mod tests {
 
     const TEXT_DESCRIPTION: &str = concat!(
         r#"{"config":{"embedding_norm":true,"embedding_width":null,"encoder":{"activation":"gelu","#,
-        r#""attention_dropout":0.1,"depth":2,"disentangled":null,"drops_attention_branch":true,"drops_mlp_branch":true,"#,
-        r#""first_norm":true,"gated_mlp":false,"heads":4,"hidden_dropout":0.1,"init_std":0.02,"key_bias":true,"#,
-        r#""layer_scale":null,"mlp_bias":true,"mlp_width":20,"norm_bias":true,"norm_epsilon":1e-12,"norm_order":"Post","#,
-        r#""order":null,"output_bias":true,"query_bias":true,"relative":"None","value_bias":true,"width":12},"#,
+        r#""attention_dropout":0.1,"depth":2,"disentangled":null,"drops_attention_branch":true,"#,
+        r#""drops_mlp_branch":true,"first_norm":true,"gated_mlp":false,"heads":4,"hidden_dropout":0.1,"#,
+        r#""init_std":0.02,"key_bias":true,"layer_scale":null,"mlp_bias":true,"mlp_width":20,"norm_bias":true,"norm_epsilon":1e-12,"#,
+        r#""norm_order":"Post","order":null,"output_bias":true,"query_bias":true,"relative":"None","#,
+        r#""value_bias":true,"width":12},"#,
         r#""first_position":0,"max_positions":40,"pad_id":0,"pad_to":null,"pooler":"First","position_table":true,"#,
         r#""relations":[],"type_vocab_size":2,"vocab_size":159},"pooling":"Pooler","precision":"bf16","tower":"text","#,
         r#""version":1}"#,

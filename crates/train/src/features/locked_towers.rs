@@ -50,8 +50,8 @@ impl LockedTowers {
         Self { images: None, texts: None }
     }
 
-    /// The locked towers of `model`, without a cache on disk. `workers`: threads that read images. `stop`: ends long work on
-    /// images early.
+    /// The locked towers of `model`, without a cache on disk. `workers`: threads that read images. `stop`: ends long
+    /// work on images early.
     pub fn new(
         model: &DualEncoder,
         processor: &Arc<ImageProcessor>,

@@ -1,5 +1,6 @@
-//! Features: the pooled outputs of locked towers, which never change and are therefore computed once and cached. This room
-//! decides neither which towers are locked (the config does) nor when features are read (training and evaluations do).
+//! Features: the pooled outputs of locked towers, which never change and are therefore computed once and cached. This
+//! room decides neither which towers are locked (the config does) nor when features are read (training and evaluations
+//! do).
 //!
 //! - `locked_towers`: the entry: the locked towers of a model, and where their features are cached.
 //! - `images`, `texts`: features of one tower: looked up, or computed and stored.

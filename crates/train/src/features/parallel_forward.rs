@@ -1,5 +1,5 @@
-//! Runs a locked tower over many inputs: in chunks, several at a time, each on one thread. All cores are then busy during
-//! attention and norms too, and a feature has the same bits whatever else is computed with it
+//! Runs a locked tower over many inputs: in chunks, several at a time, each on one thread. All cores are then busy
+//! during attention and norms too, and a feature has the same bits whatever else is computed with it
 //! (`crates/model/tests/composition.rs`).
 
 use std::ops::Range;
@@ -48,7 +48,8 @@ pub(crate) fn forward_chunks(
     Ok(out)
 }
 
-/// Runs `work` in a pool of one thread, so that rayon's loops inside it are not split: their sums then always round alike.
+/// Runs `work` in a pool of one thread, so that rayon's loops inside it are not split: their sums then always round
+/// alike.
 pub fn one_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
         Ok(pool) => pool.install(work),

@@ -17,8 +17,8 @@ pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, tower: &TextTower, dir: &P
         return Ok(());
     }
     Err(TrainError::Usage(format!(
-        "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {rows} rows; use the tokenizer that \
-         belongs to the tower",
+        "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {rows} rows; use the tokenizer \
+         that belongs to the tower",
         dir.display(),
         tokenizer.vocab_size() - 1,
     )))
@@ -39,8 +39,8 @@ pub(crate) fn check_image_size(processor: &ImageProcessor, tower: &ImageTower) -
     }
     if height.min(width) < smallest {
         return Err(TrainError::Usage(format!(
-            "images of {width}x{height} px leave the image tower's last feature map empty; set `model.image_size` to at \
-             least {smallest}"
+            "images of {width}x{height} px leave the image tower's last feature map empty; set `model.image_size` to \
+             at least {smallest}"
         )));
     }
     Ok(())

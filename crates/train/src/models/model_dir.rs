@@ -34,8 +34,8 @@ impl ModelDir {
             return Ok(Self::WholeModel(dir.to_owned()));
         }
         Err(TrainError::Usage(format!(
-            "`{}` is not a model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) or \
-             the directory of a whole model, with one of these values of `model_type` in its `config.json`: {}",
+            "`{}` is not a model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) \
+             or the directory of a whole model, with one of these values of `model_type` in its `config.json`: {}",
             dir.display(),
             dual_encoder_types()
         )))

@@ -1,7 +1,7 @@
 //! The files that a tokenizer may consist of.
 
-/// Files of a tokenizer that this program reads, in both of the forms that transformers writes: one `tokenizer.json`, or
-/// the vocabulary files of the older "slow" tokenizers.
+/// Files of a tokenizer that this program reads, in both of the forms that transformers writes: one `tokenizer.json`,
+/// or the vocabulary files of the older "slow" tokenizers.
 pub(crate) const TOKENIZER_FILES: [&str; 7] = [
     "tokenizer.json",
     "tokenizer_config.json",

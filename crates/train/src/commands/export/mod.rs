@@ -54,8 +54,8 @@ pub fn export(assembly: &Assembly, dir: &Path, observer: &mut dyn Observer) -> R
     let logit_scale = parameters.get("logit_scale").and_then(|scale| scale.values.first().copied()).unwrap_or_default();
     if let Some(bias) = parameters.remove("logit_bias") {
         observer.on(Event::Note(format!(
-            "VisionTextDualEncoder has no `logit_bias`: {} is left out; it shifts all logits alike, so rankings stay the \
-             same, but add it to the logits to get SigLIP's probabilities",
+            "VisionTextDualEncoder has no `logit_bias`: {} is left out; it shifts all logits alike, so rankings stay \
+             the same, but add it to the logits to get SigLIP's probabilities",
             bias.values.first().copied().unwrap_or_default()
         )));
     }

@@ -25,9 +25,9 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
     let mut config = config.clone();
     if config["model_type"] == "resnet" {
         return Err(TrainError::Usage(
-            "transformers' VisionTextDualEncoder cannot project a `resnet` image tower: its pooled output is a map of one \
-             pixel, not a vector. `dualenc` itself can use this model; to export, train with another family, such as \
-             `convnext`"
+            "transformers' VisionTextDualEncoder cannot project a `resnet` image tower: its pooled output is a map of \
+             one pixel, not a vector. `dualenc` itself can use this model; to export, train with another family, such \
+             as `convnext`"
                 .to_owned(),
         ));
     }

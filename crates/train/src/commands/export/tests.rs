@@ -1,4 +1,5 @@
-//! Exports every golden dual encoder and every whole model that can be one, and loads it again: the features are the same.
+//! Exports every golden dual encoder and every whole model that can be one, and loads it again: the features are the
+//! same.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -14,8 +14,8 @@ use crate::run_dir::atomic_file::write_whole;
 /// A vocabulary that transformers can read and this program does not.
 const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
 
-/// Copies the tokenizer in `source_dir` to `dir`. If its files name no class, the class of the family in `text_config` is
-/// added.
+/// Copies the tokenizer in `source_dir` to `dir`. If its files name no class, the class of the family in `text_config`
+/// is added.
 ///
 /// # Errors
 /// [`TrainError::Read`] or [`TrainError::Write`]; [`TrainError::Usage`] when `tokenizer_config.json` is malformed.
@@ -36,8 +36,8 @@ pub(crate) fn copy_tokenizer(source_dir: &Path, text_config: &Value, dir: &Path)
     Ok(())
 }
 
-/// The class with which transformers loads a tokenizer whose own files name none. `tokenizer_config.json` has to name it,
-/// because a VisionTextDualEncoder implies no class.
+/// The class with which transformers loads a tokenizer whose own files name none. `tokenizer_config.json` has to name
+/// it, because a VisionTextDualEncoder implies no class.
 pub(crate) fn tokenizer_class(text_config: &Value) -> &str {
     let by_family = || {
         let family = text_config["model_type"].as_str();

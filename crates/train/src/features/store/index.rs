@@ -1,7 +1,8 @@
 //! The index of a feature store, on disk and in memory: which row holds the feature of which content.
 //!
-//! On disk, the index has one record of 32 bytes per row. In memory, the same entries are one vector of 25 bytes each, and
-//! `hashbrown`'s table maps names to row numbers at 5 bytes a slot: two allocations, however many entries there are.
+//! On disk, the index has one record of 32 bytes per row. In memory, the same entries are one vector of 25 bytes each,
+//! and `hashbrown`'s table maps names to row numbers at 5 bytes a slot: two allocations, however many entries there
+//! are.
 
 use dualenc_data::ContentHash;
 use hashbrown::HashTable;

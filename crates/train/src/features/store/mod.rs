@@ -1,10 +1,10 @@
 //! The files of the feature cache. The store knows hashes and rows of numbers; it knows neither images nor texts.
 //!
 //! Each tower with its input processing has two files, named by the hash of both: `.index` has one record per row, and
-//! `.values` has the rows. A row is written before its record, both while the index is locked, so a process killed at any
-//! byte loses at most what it was writing. Complete rows are never moved, so several processes can fill one store. Opening
-//! reads only the index. A row is found by the hash of its content: a changed input has no row, and an unchanged one finds
-//! its row in every later run.
+//! `.values` has the rows. A row is written before its record, both while the index is locked, so a process killed at
+//! any byte loses at most what it was writing. Complete rows are never moved, so several processes can fill one store.
+//! Opening reads only the index. A row is found by the hash of its content: a changed input has no row, and an
+//! unchanged one finds its row in every later run.
 //!
 //! - this file: the store: lookups, appends, reads, and repair after a crash.
 //! - `index`: records on disk and the table in memory.
@@ -64,8 +64,8 @@ impl FeatureStore {
         Self { width, dtype: CacheDtype::F32, files: None, state: Mutex::default() }
     }
 
-    /// Opens the store of `key` in `dir`, or creates it. Partial rows of a killed process are removed. `width`: values per
-    /// row.
+    /// Opens the store of `key` in `dir`, or creates it. Partial rows of a killed process are removed. `width`: values
+    /// per row.
     ///
     /// # Errors
     /// [`TrainError::Read`] or [`TrainError::Write`].
@@ -114,11 +114,12 @@ impl FeatureStore {
         }
     }
 
-    /// Adds one row per content and returns the rows. A content that already has a row, also from another process, keeps
-    /// it. `features`: shape `[contents, width]`, flat.
+    /// Adds one row per content and returns the rows. A content that already has a row, also from another process,
+    /// keeps it. `features`: shape `[contents, width]`, flat.
     ///
     /// # Errors
-    /// [`TrainError::Write`] or [`TrainError::Read`]; [`TrainError::Usage`] when a value is too large for the store's dtype.
+    /// [`TrainError::Write`] or [`TrainError::Read`]; [`TrainError::Usage`] when a value is too large for the store's
+    /// dtype.
     pub fn insert(&self, contents: &[ContentHash], features: &[f32]) -> Result<Vec<Row>, TrainError> {
         let bytes = self.encode(features)?;
         let row_bytes = self.row_bytes();
@@ -160,8 +161,8 @@ impl FeatureStore {
         Ok(rows)
     }
 
-    /// Reads `rows` into `out`, shape `[rows, width]`. Returns the positions in `rows` of those that cannot be read any more,
-    /// which [`FeatureStore::find`] does not return from now on.
+    /// Reads `rows` into `out`, shape `[rows, width]`. Returns the positions in `rows` of those that cannot be read any
+    /// more, which [`FeatureStore::find`] does not return from now on.
     ///
     /// The reads are positioned, not through a memory map: a file truncated by another process would then raise SIGBUS.
     pub fn read(&self, rows: &[Row], out: &mut [f32]) -> Vec<usize> {

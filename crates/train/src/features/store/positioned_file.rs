@@ -1,7 +1,7 @@
 //! Reads and writes at an offset, through a shared reference.
 //!
-//! `std` has both calls on every platform, under different names. The crate `positioned-io` adds nothing here: its reads
-//! of a plain file map memory on Windows, and its writes need a mutable reference.
+//! `std` has both calls on every platform, under different names. The crate `positioned-io` adds nothing here: its
+//! reads of a plain file map memory on Windows, and its writes need a mutable reference.
 
 use std::fs::File;
 use std::io;

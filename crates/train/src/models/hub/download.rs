@@ -46,8 +46,8 @@ pub(crate) struct Downloader<'a> {
 impl Downloader<'_> {
     /// Downloads `file` at `revision`, a branch or a commit. For a branch, the cache records the commit it points to.
     ///
-    /// The token is sent only if the hub refuses the request without it, because hf-hub also sends it to the host that a
-    /// large file is redirected to.
+    /// The token is sent only if the hub refuses the request without it, because hf-hub also sends it to the host that
+    /// a large file is redirected to.
     ///
     /// # Errors
     /// [`HubError::NotFound`], [`HubError::Download`], [`HubError::Size`] or [`HubError::Cache`].
@@ -96,8 +96,8 @@ impl Downloader<'_> {
         let blob = self.dir.blob(metadata.etag());
         let partial = blob.with_extension("part");
         let pointer = self.dir.snapshot(metadata.commit_hash()).join(file);
-        // hf-hub requests the rest of a partial file even if nothing is missing, which the server always refuses, and it
-        // does not replace a dangling link.
+        // hf-hub requests the rest of a partial file even if nothing is missing, which the server always refuses, and
+        // it does not replace a dangling link.
         if size_of(&partial).is_some_and(|size| size >= expected) {
             self.remove(&partial)?;
         }

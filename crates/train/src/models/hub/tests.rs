@@ -125,7 +125,8 @@ impl State {
             };
             if file.ends_with(".safetensors") && self.files.contains_key(file) {
                 let headers = format!(
-                    "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\nLocation: http://localhost:{port}/cdn/{file}\r\n",
+                    "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\n\
+                     Location: http://localhost:{port}/cdn/{file}\r\n",
                     etag(file)
                 );
                 return send("302 Found", &headers, b"");
@@ -313,8 +314,8 @@ fn missing_required_file_message() {
     let cache = tempfile::tempdir().unwrap();
     assert_eq!(
         server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap_err().to_string(),
-        "`org/tiny` has no `model.safetensors`; only safetensors weights can be read: save the model again with a current \
-         transformers"
+        "`org/tiny` has no `model.safetensors`; only safetensors weights can be read: save the model again with a \
+         current transformers"
     );
     let server = Server::start(&[("README.md", "hello")]);
     let cache = tempfile::tempdir().unwrap();
@@ -331,8 +332,9 @@ fn offline_message_names_missing_file() {
     let repo = cache.path().join("models--org--tiny");
     let message = |file: &str, looked_in: &Path| {
         format!(
-            "`org/tiny` is not a local directory, `HF_HUB_OFFLINE` is set, and the cache has no `{file}` for it (looked in \
-             `{}`); run once with network access, or copy the model's files to a directory and give its path",
+            "`org/tiny` is not a local directory, `HF_HUB_OFFLINE` is set, and the cache has no `{file}` for it \
+             (looked in `{}`); run once with network access, or copy the model's files to a directory and give its \
+             path",
             looked_in.display()
         )
     };
@@ -408,7 +410,8 @@ fn directory_resolves_to_itself() {
     assert_eq!(
         resolve(&missing).unwrap_err().to_string(),
         format!(
-            "`{missing}` is neither a local directory nor a hub id; check the path, or write the id as `name` or `org/name`"
+            "`{missing}` is neither a local directory nor a hub id; check the path, or write the id as `name` or \
+             `org/name`"
         )
     );
 }
