@@ -43,9 +43,9 @@ pub struct Embedded {
     pub skipped: Vec<Skipped>,
 }
 
-/// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape `[texts,
-/// dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entry `image_paths` is a JSON list
-/// with one path per row.
+/// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
+/// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entry `image_paths` is a
+/// JSON list with one path per row.
 ///
 /// # Errors
 /// [`TrainError::Usage`] when there is nothing to embed; [`TrainError::Read`] or [`TrainError::Data`] when a file

@@ -58,7 +58,7 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     let dataset = Arc::new(config.data.train.read()?);
     let evaluations = Evaluation::open_all(config)?;
     let assembly = Assembly::from_config(config, &compute, observer)?;
-    // Enter the first stage: only then are trainable towers in the gradient graph, and locked ones outside of it.
+    // Apply the locks of the first stage: `LockedTowers` takes a tower without gradients for a locked one.
     let model = &first.training.of(assembly.model)?;
     let locked = LockedTowers::new(model, &assembly.processor, &compute, workers, stop)
         .kept_in(cache_of(config), &LockedFingerprints::of(model)?)?;

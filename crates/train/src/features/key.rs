@@ -1,7 +1,7 @@
 //! The key of a feature cache, and counts of lookups.
 //!
-//! A key is the hash of a text with a version: canonical JSON of everything that features depend on. Tests pin the text,
-//! so a renamed field of a tower's config cannot change keys unnoticed.
+//! A key is the hash of a text with a version: canonical JSON of everything that features depend on. Tests pin the
+//! text, so a renamed field of a tower's config cannot change keys unnoticed.
 
 use dualenc_model::{ImageTower, Pooling, TextTower};
 use serde::Serialize;
@@ -92,7 +92,8 @@ mod tests {
         r#"{"config":{"Transformer":{"class_token":true,"distillation_token":false,"encoder":{"activation":"gelu","#,
         r#""attention_dropout":0.0,"depth":1,"disentangled":null,"drops_attention_branch":true,"#,
         r#""drops_mlp_branch":true,"first_norm":true,"gated_mlp":false,"heads":4,"hidden_dropout":0.0,"#,
-        r#""init_std":0.02,"key_bias":true,"layer_scale":null,"mlp_bias":true,"mlp_width":24,"norm_bias":true,"norm_epsilon":1e-12,"#,
+        r#""init_std":0.02,"key_bias":true,"layer_scale":null,"mlp_bias":true,"mlp_width":24,"#,
+        r#""norm_bias":true,"norm_epsilon":1e-12,"#,
         r#""norm_order":"Pre","order":null,"output_bias":true,"query_bias":true,"relative":"None","#,
         r#""value_bias":true,"width":16},"#,
         r#""final_norm":"Tokens","first_norm":false,"image_size":24,"mask_token":false,"patch_bias":true,"#,
@@ -104,7 +105,8 @@ mod tests {
         r#"{"config":{"embedding_norm":true,"embedding_width":null,"encoder":{"activation":"gelu","#,
         r#""attention_dropout":0.1,"depth":2,"disentangled":null,"drops_attention_branch":true,"#,
         r#""drops_mlp_branch":true,"first_norm":true,"gated_mlp":false,"heads":4,"hidden_dropout":0.1,"#,
-        r#""init_std":0.02,"key_bias":true,"layer_scale":null,"mlp_bias":true,"mlp_width":20,"norm_bias":true,"norm_epsilon":1e-12,"#,
+        r#""init_std":0.02,"key_bias":true,"layer_scale":null,"mlp_bias":true,"mlp_width":20,"#,
+        r#""norm_bias":true,"norm_epsilon":1e-12,"#,
         r#""norm_order":"Post","order":null,"output_bias":true,"query_bias":true,"relative":"None","#,
         r#""value_bias":true,"width":12},"#,
         r#""first_position":0,"max_positions":40,"pad_id":0,"pad_to":null,"pooler":"First","position_table":true,"#,

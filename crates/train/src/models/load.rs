@@ -139,7 +139,7 @@ impl Assembly {
     /// Compares the locked parameters with those that the checkpoint was trained with.
     ///
     /// # Errors
-    /// [`TrainError::LockedChanged`].
+    /// [`TrainError::LockedChanged`] when they differ; [`TrainError::Model`] when the device cannot return its data.
     pub fn verify_locked(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
         if parameters::fingerprint(&self.model, parameters::Which::Locked)? == checkpoint.progress.locked {
             Ok(())

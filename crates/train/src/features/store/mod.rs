@@ -164,7 +164,7 @@ impl FeatureStore {
     /// Reads `rows` into `out`, shape `[rows, width]`. Returns the positions in `rows` of those that cannot be read any
     /// more, which [`FeatureStore::find`] does not return from now on.
     ///
-    /// The reads are positioned, not through a memory map: a file truncated by another process would then raise SIGBUS.
+    /// The reads do not go through a memory map: reading one whose file was truncated raises SIGBUS.
     pub fn read(&self, rows: &[Row], out: &mut [f32]) -> Vec<usize> {
         let mut scratch = Vec::new();
         let mut lost = Vec::new();
