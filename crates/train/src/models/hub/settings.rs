@@ -12,6 +12,7 @@ pub(crate) struct Hub {
     /// The directory that holds `models--org--name`.
     pub cache_dir: PathBuf,
     /// Sent to the hub for private and gated models.
+    #[cfg_attr(not(feature = "hub"), expect(dead_code, reason = "only downloads send it"))]
     pub token: Option<String>,
     /// Whether to use the cache alone.
     pub offline: bool,
