@@ -59,7 +59,7 @@ fn batch_size_device_and_towers_are_checked() {
     );
     assert!(missing.contains("no/vit"), "{missing}");
     let text = refused(&session, &["run.dir=third", &format!("model.init={}", goldens("train/images").display())]);
-    assert!(text.contains("is no model: expected a run directory"), "{text}");
+    assert!(text.contains("is not a model: expected a run directory"), "{text}");
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn wrong_usage_exits_with_2() {
         session.fail(2, &["embed", "--model", goldens("dual/vit_bert").to_str().unwrap(), "--out", "x.safetensors"]);
     assert!(text.contains("there is nothing to embed; give `--images`, `--texts` or both"), "{text}");
     let text = session.fail(2, &["eval", "--model", "nowhere", "--task", "retrieval", "--data", "pairs.csv"]);
-    assert!(text.contains("`nowhere` is no model"), "{text}");
+    assert!(text.contains("`nowhere` is not a model"), "{text}");
 }
 
 #[test]

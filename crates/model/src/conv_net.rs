@@ -20,7 +20,7 @@ const NEXT_EPSILON: f64 = 1e-6;
 const RESPONSE_EPSILON: f64 = 1e-6;
 
 /// What a convolutional tower is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct ConvNetConfig {
     /// Channels of each stage.
     pub widths: Vec<usize>,
@@ -33,7 +33,7 @@ pub struct ConvNetConfig {
 }
 
 /// What the families differ in.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub enum ConvNetKind {
     /// ResNet.
     Residual {

@@ -10,7 +10,7 @@ use crate::layers::{Dropout, LayerNorm, Linear};
 use crate::params::{Init, ParamBuilder};
 
 /// Which of DeBERTa's choices an encoder makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub struct DisentangledConfig {
     /// Relative positions that have a vector, both directions together.
     pub positions: usize,

@@ -12,7 +12,7 @@ use crate::params::{Init, ParamBuilder};
 use crate::sequence::SequenceLayout;
 
 /// Where a block normalises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum NormOrder {
     /// Before attention and MLP, inside the residual branch (ViT).
     Pre,
@@ -21,7 +21,7 @@ pub enum NormOrder {
 }
 
 /// Everything an encoder needs to know.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct EncoderConfig {
     /// Width of the residual stream (`hidden_size`).
     pub width: usize,
@@ -74,7 +74,7 @@ pub struct EncoderConfig {
 }
 
 /// Where an encoder keeps its relative position bias, and how many relative positions there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum RelativeTable {
     /// It has none.
     None,

@@ -14,7 +14,7 @@ use crate::swin::{Swin, SwinConfig};
 use crate::vision_transformer::{Pooler, VisionTransformer, VisionTransformerConfig};
 
 /// What an image tower is made of, whichever family it came from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub enum ImageTowerConfig {
     /// Tokens and attention.
     Transformer(VisionTransformerConfig),

@@ -23,7 +23,7 @@ pub enum Pool {
 }
 
 /// What [`Pool`] comes down to for one tower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Pooling {
     /// First token.
     Cls,

@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// How a grid of embeddings is resized.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Interpolation {
     /// `mode="bilinear"`.
     Bilinear,

@@ -19,7 +19,7 @@ use crate::windows::{RowMap, Windows};
 const NORM_EPSILON: f64 = 1e-5;
 
 /// What a Swin tower is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct SwinConfig {
     /// The blocks of each stage; a stage is twice as wide as the one before.
     pub stages: Vec<EncoderConfig>,

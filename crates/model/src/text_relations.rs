@@ -6,7 +6,7 @@ use crate::attention::Relations;
 use crate::rotary::Rotary;
 
 /// What one block knows of where tokens stand; tokens are counted from 0 in each sequence.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize)]
 pub struct TokenRelations {
     /// Whether a token sees only itself and those before it.
     pub causal: bool,
@@ -19,7 +19,7 @@ pub struct TokenRelations {
 }
 
 /// From a distance in tokens to the row of a table of relative positions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum RelativeBuckets {
     /// T5's (Raffel et al., 2020, sec. 2.1): half of the rows a direction, half of these for one distance each, the others
     /// for ranges that grow up to `max_distance`.

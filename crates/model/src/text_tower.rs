@@ -17,7 +17,7 @@ use crate::sequence::SequenceLayout;
 use crate::text_relations::{TokenRelations, block_relations};
 
 /// What a text tower is made of, whichever family it came from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct TextTowerConfig {
     /// The blocks.
     pub encoder: EncoderConfig,
@@ -47,7 +47,7 @@ pub struct TextTowerConfig {
 }
 
 /// What a family calls `pooler_output`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum TextPooler {
     /// Nothing: the reference's dual encoder fails there. `auto` takes this instead.
     Absent(Pooling),
@@ -63,7 +63,7 @@ pub enum TextPooler {
 }
 
 /// How CLIP finds the end of a text among its ids; where there is none, the reference takes the first token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum EndOfText {
     /// The first token with this id.
     Id(u32),

@@ -16,7 +16,7 @@ use crate::rotary::Rotary;
 use crate::sequence::SequenceLayout;
 
 /// What a vision transformer is made of, whichever family it came from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
 pub struct VisionTransformerConfig {
     /// The blocks.
     pub encoder: EncoderConfig,
@@ -45,7 +45,7 @@ pub struct VisionTransformerConfig {
 }
 
 /// How the tower knows where a patch is, apart from the encoder's relative position bias.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub enum Positions {
     /// It does not.
     None,
@@ -56,7 +56,7 @@ pub enum Positions {
 }
 
 /// What the norm after the last block is applied to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum FinalNorm {
     /// Every token.
     Tokens,
@@ -67,7 +67,7 @@ pub enum FinalNorm {
 }
 
 /// What the family calls `pooler_output`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum Pooler {
     /// A learned layer over the class token.
     Dense(PoolerActivation),
@@ -82,7 +82,7 @@ pub enum Pooler {
 }
 
 /// The nonlinearity of a pooler (`pooler_act`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
 pub enum PoolerActivation {
     /// tanh, the default everywhere.
     Tanh,

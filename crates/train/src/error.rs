@@ -22,7 +22,7 @@ pub enum TrainError {
     Model(#[from] ModelError),
     /// A tower could not be found.
     #[error(transparent)]
-    Hub(#[from] crate::models::hub::HubError),
+    Hub(#[from] crate::models::hub::error::HubError),
     /// What was asked for cannot be done with this configuration, data or directory.
     #[error("{0}")]
     Usage(String),

@@ -1,4 +1,4 @@
-//! `dualenc check`: what training would find out, without training.
+//! `dualenc check`: everything that training checks before its first step, without training.
 
 use dualenc_data::Dataset;
 use dualenc_model::DualEncoder;
@@ -9,27 +9,26 @@ use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::models::load::Assembly;
-use crate::optim::param_groups::ParamRules;
-use crate::optim::param_groups::param_groups;
+use crate::optim::param_groups::{ParamRules, param_groups};
 use crate::training::stages::Stages;
 
-/// Missing files that are named.
-const MOST_NAMED: usize = 10;
+/// Missing files that are listed by name.
+const MAX_LISTED: usize = 10;
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Findings {
-    /// Counts, for people.
+    /// Facts about data and models, for people.
     pub facts: Vec<String>,
-    /// What would stop a run, or spoil it.
+    /// Problems that would stop a run or spoil its result.
     pub problems: Vec<String>,
 }
 
-/// Opens everything that `config` names. The first broken tower, data set or evaluation is an error; files that are
-/// missing are all counted.
+/// Opens everything that `config` names. The first broken tower, data set or evaluation is an error; all missing image
+/// files are counted.
 ///
 /// # Errors
-/// As training's, before its first step.
+/// Every [`TrainError`] that training can return before its first step, except those of the run directory.
 pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
     let mut findings = Findings::default();
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
@@ -41,7 +40,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     check_stages(config, &dataset, &assembly.model, &mut findings);
     findings.facts.push(format!("images: {}", assembly.processor.describe()));
     if let Some(augment) = &config.data.augment {
-        findings.facts.push(format!("training images are varied: {}", augment.describe()));
+        findings.facts.push(format!("training images are augmented: {}", augment.describe()));
     }
     for evaluation in Evaluation::open_all(config)? {
         findings.facts.push(format!("evaluation `{}` can run", evaluation.name));
@@ -49,7 +48,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     Ok(findings)
 }
 
-/// Tells the stages, whose place depends on the number of pairs.
+/// Reports the stages. Where they start depends on the number of pairs.
 fn check_stages(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, findings: &mut Findings) {
     let steps_per_epoch = config.plan(dataset).batches_per_epoch() as u64;
     if steps_per_epoch == 0 {
@@ -71,7 +70,7 @@ fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {
     if pairs < config.train.batch_size {
         findings.problems.push(format!("{pairs} pairs do not fill one batch of {}", config.train.batch_size));
     }
-    let missing = dataset.missing_files(MOST_NAMED);
+    let missing = dataset.missing_files(MAX_LISTED);
     if missing.count > 0 {
         let first: Vec<String> = missing.first.iter().map(|path| format!("  {}", path.display())).collect();
         findings.problems.push(format!("{} of {images} image files are missing:\n{}", missing.count, first.join("\n")));

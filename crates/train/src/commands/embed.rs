@@ -1,4 +1,4 @@
-//! `dualenc embed`: embeddings of images and texts as one safetensors file.
+//! `dualenc embed`: writes embeddings of images and texts to one safetensors file.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -20,13 +20,13 @@ use crate::text_lines::read_lines;
 /// What to embed, and how.
 #[derive(Debug, Clone)]
 pub struct EmbedRequest<'a> {
-    /// A folder of images, read with its subfolders, or one image.
+    /// An image, or a folder of images with its subfolders.
     pub images: Option<&'a Path>,
-    /// A file with one text a line.
+    /// A file with one text per line.
     pub texts: Option<&'a Path>,
-    /// Also write the un-normalised projections.
+    /// Whether to also write the projections before normalisation.
     pub raw: bool,
-    /// Images or texts a pass.
+    /// Images or texts per forward pass.
     pub batch_size: usize,
 }
 
@@ -39,15 +39,17 @@ pub struct Embedded {
     pub num_texts: usize,
     /// Width of both.
     pub dim: usize,
-    /// Images that could not be used and have no row.
+    /// Images that could not be used, which have no row.
     pub skipped: Vec<Skipped>,
 }
 
-/// Writes `image_embeds` `[n, dim]` and `text_embeds` `[m, dim]`, L2-normalised, to `out`; with `raw` also
-/// `image_features` and `text_features`. The metadata entry `image_paths` is a JSON list, row by row.
+/// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
+/// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entry `image_paths` is a
+/// JSON list with one path per row.
 ///
 /// # Errors
-/// When there is nothing to embed, a file cannot be read, or `out` cannot be written.
+/// [`TrainError::Usage`] when there is nothing to embed; [`TrainError::Read`] or [`TrainError::Data`] when a file
+/// cannot be read; [`TrainError::Write`] when `out` cannot be written.
 pub fn embed(
     assembly: &Assembly,
     request: &EmbedRequest<'_>,
@@ -100,8 +102,9 @@ pub fn embed(
         add("text", &embeddings);
         done.num_texts = texts.len();
     }
-    let malformed =
-        |error: safetensors::SafeTensorError| TrainError::Usage(format!("cannot lay out `{}`: {error}", out.display()));
+    let malformed = |error: safetensors::SafeTensorError| {
+        TrainError::Usage(format!("cannot serialize `{}`: {error}", out.display()))
+    };
     let views: Vec<(&str, TensorView<'_>)> = tensors
         .iter()
         .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))

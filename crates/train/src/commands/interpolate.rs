@@ -1,5 +1,5 @@
-//! `dualenc interpolate`: weights between those a run started from and those it came to (WiSE-FT, Wortsman et al.,
-//! arXiv:2109.01903): often better than both, above all on data unlike the training data.
+//! `dualenc interpolate`: mixes the weights a run started from with its trained weights (WiSE-FT, Wortsman et al.,
+//! arXiv:2109.01903). The mixture is often better than both, above all on data unlike the training data.
 
 use std::collections::BTreeMap;
 
@@ -20,27 +20,29 @@ use crate::optim::param_groups::part_of;
 use crate::run_dir::metrics_log::EvalRecord;
 use crate::stop_flag::StopFlag;
 
-/// Two models of one form, and what of them is mixed.
+/// Two models with the same parameters, and which of these are mixed.
 pub struct Interpolation {
     trained: Assembly,
-    /// The base's value of each parameter that is mixed, by path; that of every other one is the trained model's.
+    /// The base's value of each mixed parameter, by path. All other parameters are those of the trained model.
     base: BTreeMap<String, HostTensor>,
-    /// Parts of the model that are mixed, such as `text tower`.
+    /// The parts of the model that are mixed, such as `text tower`.
     pub mixed: Vec<String>,
-    /// Parts that differ and are kept as trained, each with the reason.
+    /// The parts that differ but stay as trained, each with the reason.
     pub kept: Vec<String>,
 }
 
 impl Interpolation {
-    /// Between `trained` and `base`, a whole model, of which everything that differs is mixed; or, without one, where the run of
-    /// `trained` started. What started there at random has nothing to go back to, and stays as trained: fresh projections with
-    /// their temperature, towers from scratch, poolers that the weights lacked. A run that started from a whole model
-    /// (`model.init`) goes back to all of it.
+    /// Prepares a mixture of `trained` and `base`. With a `base`, every parameter that differs is mixed.
     ///
-    /// Averaged weights are mixed where the run averages them, and low-rank adapters after they were merged.
+    /// Without one, the base is the start of the run of `trained`. Parameters that were randomly initialised there have
+    /// no pretrained value and stay as trained: new projections with their temperature, towers from scratch, and
+    /// poolers that the weights lacked. A run that started from a whole model (`model.init`) mixes all of it.
+    ///
+    /// If the run averages weights, the averaged ones are mixed. Low-rank adapters are merged first.
     ///
     /// # Errors
-    /// When there is no start to be found, the models have different forms, or nothing is left to be mixed.
+    /// [`TrainError::Usage`] when the start is unknown, the models have different parameters, or there is nothing to
+    /// mix; and as for [`Assembly::from_config`].
     pub fn new(
         mut trained: Assembly,
         base: Option<Assembly>,
@@ -52,23 +54,24 @@ impl Interpolation {
             None => {
                 let config = trained.config.clone().ok_or_else(|| {
                     TrainError::Usage(
-                        "no run tells where this model started; name the other end with `--base`".to_owned(),
+                        "this model does not record where its run started; give the other model with `--base`"
+                            .to_owned(),
                     )
                 })?;
-                let mut heard = Poolers { observer, missing: Vec::new() };
-                let base = Assembly::from_config(&config, compute, &mut heard)?;
-                (base, Some(config), heard.missing)
+                let mut audits = PoolerAudit { observer, missing: Vec::new() };
+                let base = Assembly::from_config(&config, compute, &mut audits)?;
+                (base, Some(config), audits.missing)
             }
         };
         trained.model = trained.model.with_adapters_merged();
         let base = base.model.with_adapters_merged();
         let (mut from, to) =
             (parameters::collect(&base, Which::All)?, parameters::collect(&trained.model, Which::All)?);
-        // The sigmoid loss's, which a base trained by another loss does not have.
+        // Only models of the sigmoid loss have a bias.
         if !from.contains_key("logit_bias") || !to.contains_key("logit_bias") {
             from.remove("logit_bias");
         }
-        refuse_other_form(&from, &to)?;
+        refuse_other_parameters(&from, &to)?;
         let (mut mixed, mut kept) = (Vec::new(), Vec::new());
         from.retain(|path, value| {
             if to.get(path).is_none_or(|trained| bits(trained) == bits(value)) {
@@ -86,32 +89,33 @@ impl Interpolation {
             reason.is_none()
         });
         if from.is_empty() {
-            let kept = if kept.is_empty() { "the models are equal".to_owned() } else { kept.join(", ") };
+            let reasons = if kept.is_empty() { "the models are equal".to_owned() } else { kept.join(", ") };
             return Err(TrainError::Usage(format!(
-                "there is nothing to interpolate between the trained model and where it started: {kept}; name another end with \
-                 `--base`"
+                "there is nothing to interpolate between the trained model and its start: {reasons}; give another \
+                 model with `--base`"
             )));
         }
         Ok(Self { trained, base: from, mixed, kept })
     }
 
-    /// `(1 - alpha) base + alpha trained` of what is mixed: at 0 the base's values and at 1 the trained ones, to the bit.
+    /// The mixture `(1 - alpha) * base + alpha * trained`. At 0 and 1, the values are exactly those of the base and the
+    /// trained model.
     #[must_use]
     pub fn at(&self, alpha: f64) -> DualEncoder {
         parameters::update(self.trained.model.clone(), &mut Mix { base: &self.base, alpha })
     }
 
-    /// The model at `alpha` with all that belongs to it, to be exported.
+    /// The mixture at `alpha` with its tokenizer and image processor, for export.
     #[must_use]
     pub fn into_assembly(self, alpha: f64) -> Assembly {
         Assembly { model: self.at(alpha), ..self.trained }
     }
 
-    /// The figures of every one of `evaluations` at each of `alphas`. What a tower gives that is the same in both models is
-    /// computed once, or taken from the cache of `config`.
+    /// Runs all `evaluations` at each of `alphas`. Features of a tower that is the same in both models are computed
+    /// once, or read from the cache of `config`.
     ///
     /// # Errors
-    /// As [`Evaluation::run`].
+    /// As for [`Evaluation::run`].
     pub fn sweep(
         &self,
         alphas: &[f64],
@@ -121,18 +125,18 @@ impl Interpolation {
         observer: &mut dyn Observer,
     ) -> Result<Vec<(f64, Vec<EvalRecord>)>, TrainError> {
         let (stop, workers, model) = (StopFlag::default(), compute.threads, self.trained.model.valid());
-        let changes = |tower: &str| self.base.keys().any(|path| path.starts_with(tower));
+        let is_mixed = |tower: &str| self.base.keys().any(|path| path.starts_with(tower));
         let locked = LockedTowers::new(&model, &self.trained.processor, compute, workers, &stop);
         let locked = LockedTowers {
-            images: locked.images.filter(|_| !changes("image_tower.")),
-            texts: locked.texts.filter(|_| !changes("text_tower.")),
+            images: locked.images.filter(|_| !is_mixed("image_tower.")),
+            texts: locked.texts.filter(|_| !is_mixed("text_tower.")),
         };
         let locked = match config.and_then(cache_of).filter(|(dir, _)| dir.is_dir()) {
             Some(cache) => locked.kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
             None => locked,
         };
         let step = self.trained.step.unwrap_or(0);
-        let mut found = Vec::new();
+        let mut records = Vec::new();
         for &alpha in alphas {
             let model = self.at(alpha).valid();
             let record = |evaluation: &Evaluation| {
@@ -147,9 +151,9 @@ impl Interpolation {
                 };
                 evaluation.record(step, &encoder, &self.trained.processor, observer)
             };
-            found.push((alpha, evaluations.iter().map(record).collect::<Result<_, _>>()?));
+            records.push((alpha, evaluations.iter().map(record).collect::<Result<_, _>>()?));
         }
-        Ok(found)
+        Ok(records)
     }
 }
 
@@ -157,7 +161,7 @@ fn bits(tensor: &HostTensor) -> Vec<u32> {
     tensor.values.iter().map(|value| value.to_bits()).collect()
 }
 
-/// Why the run of `config` did not start from a learned value at `path`, if it did not.
+/// Why the parameter at `path` was randomly initialised by the run of `config`; `None` if it was pretrained.
 fn random_start(config: &RunConfig, path: &str, fresh_poolers: &[&str]) -> Option<&'static str> {
     if let Towers::Init(_) = config.towers() {
         return None;
@@ -175,14 +179,14 @@ fn random_start(config: &RunConfig, path: &str, fresh_poolers: &[&str]) -> Optio
     }
 }
 
-/// Parameters of the same names and shapes on both sides.
-fn refuse_other_form(
+/// Refuses models whose parameters have other names or shapes.
+fn refuse_other_parameters(
     base: &BTreeMap<String, HostTensor>,
     trained: &BTreeMap<String, HostTensor>,
 ) -> Result<(), TrainError> {
-    /// Differences that are named.
-    const MOST_NAMED: usize = 6;
-    let shown =
+    /// Differences that are listed.
+    const MAX_LISTED: usize = 6;
+    let shape_of =
         |tensor: Option<&HostTensor>| tensor.map_or("absent".to_owned(), |tensor| format!("{:?}", tensor.shape));
     let mut paths: Vec<&String> = base.keys().chain(trained.keys()).filter(|path| *path != "logit_bias").collect();
     paths.sort();
@@ -192,16 +196,19 @@ fn refuse_other_form(
         return Ok(());
     }
     let line = |path: &&String| {
-        format!("  {path}: {} in the base, {} in the model", shown(base.get(*path)), shown(trained.get(*path)))
+        format!("  {path}: {} in the base, {} in the model", shape_of(base.get(*path)), shape_of(trained.get(*path)))
     };
-    let mut lines: Vec<String> = paths.iter().take(MOST_NAMED).map(line).collect();
-    if paths.len() > MOST_NAMED {
-        lines.push(format!("  and {} more", paths.len() - MOST_NAMED));
+    let mut lines: Vec<String> = paths.iter().take(MAX_LISTED).map(line).collect();
+    if paths.len() > MAX_LISTED {
+        lines.push(format!("  and {} more", paths.len() - MAX_LISTED));
     }
     let lines = lines.join("\n");
-    Err(TrainError::Usage(format!("the base is not of the model's form, so there is no way between them:\n{lines}")))
+    Err(TrainError::Usage(format!(
+        "cannot interpolate: the base does not have the same parameters as the model:\n{lines}"
+    )))
 }
 
+/// Mixes the parameters that `base` has.
 struct Mix<'a> {
     base: &'a BTreeMap<String, HostTensor>,
     alpha: f64,
@@ -212,20 +219,17 @@ impl ParamUpdate for Mix<'_> {
         let Some(base) = self.base.get(path).filter(|_| self.alpha != 1.0) else { return value };
         let base: Tensor<D> =
             Tensor::from_data(TensorData::new(base.values.clone(), base.shape.clone()), &value.device());
-        match self.alpha == 0.0 {
-            true => base,
-            false => base * (1.0 - self.alpha) + value * self.alpha,
-        }
+        if self.alpha == 0.0 { base } else { base * (1.0 - self.alpha) + value * self.alpha }
     }
 }
 
-/// Hears of towers whose weights lack a pooler, which then started at random.
-struct Poolers<'a> {
+/// Records towers whose weights lack a pooler, which is then randomly initialised. Forwards warnings only.
+struct PoolerAudit<'a> {
     observer: &'a mut dyn Observer,
     missing: Vec<&'static str>,
 }
 
-impl Observer for Poolers<'_> {
+impl Observer for PoolerAudit<'_> {
     fn on(&mut self, event: Event<'_>) {
         match event {
             Event::Audit { part, audit } if !audit.missing.is_empty() => self.missing.push(part),

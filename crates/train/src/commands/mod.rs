@@ -1,4 +1,12 @@
-//! TODO
+//! One file or room for each command of the program, except training and evaluation themselves. Commands return data
+//! and report to an `Observer`; they parse no arguments and print nothing.
+//!
+//! - `check`: what training would find out about config, data and models before its first step.
+//! - `warm_cache`: computes the features of the locked towers ahead of training.
+//! - `embed`: writes embeddings of images and texts.
+//! - `export`: writes a directory for transformers.
+//! - `interpolate`: mixes the weights before and after training.
+//! - `inspect`: reports what a directory holds.
 
 pub(crate) mod check;
 pub(crate) mod embed;

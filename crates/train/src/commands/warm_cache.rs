@@ -1,6 +1,6 @@
-//! `dualenc cache`: the features of the locked towers, ahead of training.
+//! `dualenc cache`: computes the features of the locked towers ahead of training.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{TokenBatch, Tokenizer};
@@ -18,31 +18,32 @@ use crate::features::texts::TextFeatures;
 use crate::models::load::Assembly;
 use crate::stop_flag::StopFlag;
 
-/// Captions between two looks at the signal.
-const CAPTIONS_AT_ONCE: usize = 1024;
+/// Captions between two checks of the stop flag.
+const CAPTIONS_PER_CHECK: usize = 1024;
 
-/// What is kept of one locked tower.
+/// The cached features of one locked tower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filled {
     /// `images` or `captions`.
     pub what: &'static str,
-    /// Images, each in its views, or captions of the training data and of all evaluations.
+    /// Captions, or images times views, of the training data and all evaluations.
     pub total: usize,
-    /// Of them: computed now, and kept before.
+    /// How many of them were computed now, and how many were already cached.
     pub counts: Counts,
     /// Images that cannot be used.
     pub bad: usize,
-    /// Of the values of the whole store.
+    /// Size of the file of values, in bytes.
     pub bytes: u64,
-    /// The file of the values.
+    /// The file of values.
     pub path: PathBuf,
 }
 
-/// Computes what the cache of `config` lacks: the features of the training data and of every evaluation, for each locked
-/// tower. What is there when a signal comes is kept.
+/// Computes the features of the training data and every evaluation that are not cached yet, for each locked tower. When
+/// `stop` is set, features computed so far stay cached.
 ///
 /// # Errors
-/// When no tower is locked or the cache is off, and as training's, before its first step.
+/// [`TrainError::Usage`] when no tower is locked or the cache is off; [`TrainError::Stopped`] when `stop` is set; and
+/// every error that training can return before its first step.
 pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Vec<Filled>, TrainError> {
     let refuse = |why: &str| Err(TrainError::Usage(format!("there is nothing to cache: {why}")));
     if !config.cache.enabled {
@@ -57,26 +58,26 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     let dataset = Arc::new(config.data.train.read()?);
     let evaluations = Evaluation::open_all(config)?;
     let assembly = Assembly::from_config(config, &compute, observer)?;
-    // What the first stage locks: without gradients, a tower that trains could not be told from a locked one.
+    // Apply the locks of the first stage: `LockedTowers` takes a tower without gradients for a locked one.
     let model = &first.training.of(assembly.model)?;
     let locked = LockedTowers::new(model, &assembly.processor, &compute, workers, stop)
         .kept_in(cache_of(config), &LockedFingerprints::of(model)?)?;
-    let mut filled = Vec::new();
+    let mut warmed = Vec::new();
     if let Some(images) = &locked.images {
         let training = (dataset.clone() as Arc<dyn ImageList>, views_of(config, &first.training));
         let lists =
             std::iter::once(training).chain(evaluations.iter().map(|evaluation| (evaluation.images(), Views::One)));
-        filled.push(fill_images(images, lists.collect(), observer)?);
+        warmed.push(warm_images(images, lists.collect(), observer)?);
     }
     if let Some(texts) = &locked.texts {
         let mut captions: Vec<String> = dataset.captions.iter().map(|caption| caption.text.clone()).collect();
         captions.extend(evaluations.iter().flat_map(Evaluation::texts));
-        filled.push(fill_texts(texts, &captions, &assembly.tokenizer, stop, observer)?);
+        warmed.push(warm_texts(texts, &captions, &assembly.tokenizer, stop, observer)?);
     }
-    Ok(filled)
+    Ok(warmed)
 }
 
-fn fill_images(
+fn warm_images(
     features: &ImageFeatures,
     lists: Vec<(Arc<dyn ImageList>, Views)>,
     observer: &mut dyn Observer,
@@ -93,10 +94,10 @@ fn fill_images(
         bad += skipped.len();
         before += set.len() * views.count();
     }
-    Ok(Filled { bad, ..described("images", total, counts, features.size()) })
+    Ok(Filled { bad, ..summary("images", total, counts, features.size()) })
 }
 
-fn fill_texts(
+fn warm_texts(
     features: &TextFeatures,
     captions: &[String],
     tokenizer: &Tokenizer,
@@ -104,7 +105,7 @@ fn fill_texts(
     observer: &mut dyn Observer,
 ) -> Result<Filled, TrainError> {
     let (mut counts, mut done, total) = (Counts::default(), 0, captions.len());
-    for captions in captions.chunks(CAPTIONS_AT_ONCE) {
+    for captions in captions.chunks(CAPTIONS_PER_CHECK) {
         let mut tokens = TokenBatch::default();
         for caption in captions {
             tokens.push(tokenizer.encode(caption)?);
@@ -116,10 +117,10 @@ fn fill_texts(
             return Err(TrainError::Stopped { signal });
         }
     }
-    Ok(described("captions", total, counts, features.size()))
+    Ok(summary("captions", total, counts, features.size()))
 }
 
-fn described(what: &'static str, total: usize, counts: Counts, size: Option<(u64, &std::path::Path)>) -> Filled {
+fn summary(what: &'static str, total: usize, counts: Counts, size: Option<(u64, &Path)>) -> Filled {
     let (bytes, path) = size.map_or((0, PathBuf::new()), |(bytes, path)| (bytes, path.to_owned()));
     Filled { what, total, counts, bad: 0, bytes, path }
 }

@@ -56,7 +56,7 @@ pub enum Duration {
     Steps(u64),
 }
 
-/// Where the weights of a new run come from. Each is an absolute path or a hub id, for [`crate::models::hub::resolve`].
+/// Where the weights of a new run come from. Each is an absolute path or a hub id, for [`crate::models::hub::resolve::resolve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Towers<'a> {
     /// Two towers that have not met.

@@ -1,4 +1,4 @@
-//! Embeddings of many images or texts by a model that does not change meanwhile.
+//! Embeddings of many images or texts, by a model that is not training.
 
 use std::sync::Arc;
 
@@ -8,23 +8,23 @@ use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
-use crate::eval::zero_shot::normalize_rows;
+use crate::eval::scores::normalize_rows;
 use crate::features::image_index::{ImageList, Views};
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::LockedTowers;
 use crate::stop_flag::StopFlag;
 
-/// Embeddings, flat.
+/// Embeddings of images or texts.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embeddings {
-    /// Width of a row.
+    /// Values per row.
     pub dim: usize,
-    /// Un-normalised projections `[rows, dim]`: the reference's `get_*_features`.
+    /// Projections before normalisation, as the reference's `get_*_features` returns them: shape `[rows, dim]`, flat.
     pub features: Vec<f32>,
 }
 
 impl Embeddings {
-    /// The rows divided by their L2 norms.
+    /// The rows, each divided by its L2 norm.
     pub fn normalized(&self) -> Vec<f32> {
         let mut embeds = self.features.clone();
         normalize_rows(&mut embeds, self.dim);
@@ -32,38 +32,39 @@ impl Embeddings {
     }
 }
 
-/// A model in evaluation, with what its inputs need.
+/// A model for inference, with everything that prepares its inputs.
 pub struct Encoder<'a> {
-    /// Without gradients.
+    /// The model, without gradients.
     pub model: &'a DualEncoder,
-    /// The text tower's.
+    /// The text tower's tokenizer.
     pub tokenizer: &'a Arc<Tokenizer>,
-    /// Its locked towers, with what is kept of them.
+    /// Its locked towers, with their cached features.
     pub locked: &'a LockedTowers,
-    /// Its device.
+    /// The device.
     pub compute: &'a Compute,
-    /// Threads that read images and texts.
+    /// Threads that read images and tokenize texts.
     pub workers: usize,
-    /// Ends work on images early.
+    /// Ends work on images early when it is set.
     pub stop: &'a StopFlag,
-    /// Texts or images a pass through the projections and the text tower.
+    /// Images or texts per pass through the projections and the text tower.
     pub batch_size: usize,
 }
 
 impl Encoder<'_> {
-    /// Features of the image tower: those that are kept, or where it trains, of the tower as it is now.
+    /// Features of the image tower: cached ones if it is locked, else those of its current weights.
     fn image_features(&self, processor: &Arc<ImageProcessor>) -> ImageFeatures {
         self.locked.images.clone().unwrap_or_else(|| {
             let tower = self.model.image_tower.clone();
             let compute = Compute { locked_precision: Precision::F32, ..self.compute.clone() };
-            ImageFeatures::new(tower, Arc::clone(processor), compute, self.workers).until(self.stop)
+            ImageFeatures::new(tower, Arc::clone(processor), compute, self.workers).with_stop_flag(self.stop)
         })
     }
 
-    /// The images that can be used, their embeddings row by row, and those that cannot.
+    /// Embeds images. Returns the numbers of the images that can be used, their embeddings row by row, and the images
+    /// that cannot be used. `on_progress` receives the number of images done.
     ///
     /// # Errors
-    /// As [`ImageFeatures::fill`].
+    /// As for [`ImageFeatures::fill`]; [`TrainError::Model`] when the device cannot return its data.
     pub fn images(
         &self,
         images: Arc<dyn ImageList>,
@@ -82,10 +83,11 @@ impl Encoder<'_> {
         Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, bad))
     }
 
-    /// The embeddings of `texts`, row by row.
+    /// Embeds texts, row by row. `on_progress` receives the number of texts done.
     ///
     /// # Errors
-    /// When a text cannot be tokenised.
+    /// [`TrainError::Data`] when a text cannot be tokenized; [`TrainError::Model`] when the text tower rejects the
+    /// tokens or the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written.
     pub fn texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],
@@ -93,7 +95,7 @@ impl Encoder<'_> {
     ) -> Result<Embeddings, TrainError> {
         let table = TokenTable::build(self.tokenizer, texts, self.workers)?;
         let dim = self.model.embed_dim();
-        // Texts of like length go together; each row is written where its text stands.
+        // Batches hold texts of similar length; each row goes to the position of its text.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| table.get(text).0.len());
         let mut values = vec![0.0; texts.len() * dim];

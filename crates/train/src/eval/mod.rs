@@ -1,7 +1,16 @@
-//! TODO
+//! Evaluations: metrics of a model on data it does not train on. This room computes them; when they run, and which one
+//! selects the best checkpoint, is decided in the training loop and in `run_dir`.
+//!
+//! - `evaluation`: the entry: one evaluation of the config, opened before training and run as often as needed.
+//! - `encoder`: embeddings of many images or texts.
+//! - `scores`: cosine similarities in blocks, and ranks.
+//! - `zero_shot`: metrics of zero-shot classification.
+//! - `retrieval`: metrics of retrieval in both directions.
+//! - `pooled_loss`: the training loss over pools of a fixed size.
 
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
-pub(crate) mod pooled_loss;
-pub(crate) mod retrieval;
-pub(crate) mod zero_shot;
+mod pooled_loss;
+mod retrieval;
+mod scores;
+mod zero_shot;

@@ -1,4 +1,4 @@
-//! A list of images, in the ways they are given, and where the features of each are.
+//! Which row of the feature store belongs to which image of a list, in which view.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -9,11 +9,11 @@ use dualenc_model::Training;
 
 use crate::config::RunConfig;
 use crate::features::store::FeatureStore;
-use crate::features::store_index::Row;
+use crate::features::store::index::Row;
 
-/// Images by number.
+/// A list of images.
 pub trait ImageList: Send + Sync {
-    /// All of them, in order.
+    /// All images, in order.
     fn images(&self) -> &[ImageRef];
 }
 
@@ -29,7 +29,7 @@ impl ImageList for dualenc_data::Dataset {
     }
 }
 
-/// In which ways a run is given its training images while `training` trains, as far as its cache must know.
+/// The views of the training images that a run caches while `training` trains.
 pub(crate) fn views_of(config: &RunConfig, training: &Training) -> Views {
     match (config.data.augment, config.cache.enabled) {
         (Some(augment), true) => Views::Augmented { count: config.views(training), augment, seed: config.run.seed },
@@ -37,34 +37,34 @@ pub(crate) fn views_of(config: &RunConfig, training: &Training) -> Views {
     }
 }
 
-/// A list of images, and the row of the store that each has, as far as that is known. Clones share it.
+/// A list of images, and the row of each in the store if it is known. Clones share the rows.
 #[derive(Clone)]
 pub struct ImageSet {
     list: Arc<dyn ImageList>,
-    /// Of each image, view after view: the row's number and 1, or 0.
+    /// Of each image, view by view: the row plus 1, or 0 if unknown.
     rows: Arc<[AtomicU32]>,
     store: Arc<FeatureStore>,
     views: Views,
 }
 
-/// In which ways the images of a set are given.
+/// The views of each image of a set.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Views {
-    /// As they are.
+    /// One view, without augmentation.
     One,
-    /// Augmented, in so many views of each.
+    /// A number of augmented views.
     Augmented {
-        /// Views of an image.
+        /// Views of each image.
         count: NonZeroU64,
-        /// How they differ.
+        /// The augmentation.
         augment: Augment,
-        /// What they are drawn from.
+        /// Seed of the random draws.
         seed: u64,
     },
 }
 
 impl Views {
-    /// How many there are of an image.
+    /// Views of each image.
     pub fn count(self) -> usize {
         match self {
             Self::One => 1,
@@ -72,7 +72,7 @@ impl Views {
         }
     }
 
-    /// View `view` of image `image`; `None`: as it is.
+    /// The augmentation of image `image` in view `view`; `None`: no augmentation.
     pub(crate) fn of(self, image: usize, view: u64) -> Option<View> {
         match self {
             Self::One => None,
@@ -80,14 +80,15 @@ impl Views {
         }
     }
 
-    /// What a feature of image `image` in `view` is kept under: everything its pixels depend on.
-    pub(crate) fn content(self, image: usize, view: u64, bytes: &[u8]) -> ContentHash {
+    /// The hash under which the feature of image `image` in view `view` is stored: it covers everything that the pixels
+    /// depend on. `bytes`: the image file.
+    pub(crate) fn content_hash(self, image: usize, view: u64, bytes: &[u8]) -> ContentHash {
         let content = blake3::hash(bytes);
         match self {
             Self::One => *content.as_bytes(),
             Self::Augmented { augment, seed, .. } => {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update(content.as_bytes()).update(format!("{augment:?}").as_bytes());
+                hasher.update(content.as_bytes()).update(describe_augment(&augment).as_bytes());
                 for number in [seed, view, image as u64] {
                     hasher.update(&number.to_le_bytes());
                 }
@@ -97,54 +98,67 @@ impl Views {
     }
 }
 
+/// Everything about an augmentation that pixels depend on, as versioned text.
+fn describe_augment(augment: &Augment) -> String {
+    let Augment { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude } =
+        augment;
+    let range = |[low, high]: &[f64; 2]| format!("{low}-{high}");
+    let crop_scale = crop_scale.as_ref().map_or_else(|| "none".to_owned(), range);
+    format!(
+        "augment 1: crop_scale={crop_scale} crop_ratio={} flip={flip} brightness={brightness} contrast={contrast} \
+         saturation={saturation} hue={hue} rand_ops={rand_ops} rand_magnitude={rand_magnitude}",
+        range(crop_ratio)
+    )
+}
+
 impl ImageSet {
-    /// Nothing is known of the images of `list` yet; features are in `store`.
+    /// A set in which no row is known yet. `store`: where the features are.
     pub(crate) fn new(list: Arc<dyn ImageList>, store: Arc<FeatureStore>, views: Views) -> Self {
         let rows = list.images().len() * views.count();
         Self { rows: (0..rows).map(|_| AtomicU32::new(0)).collect(), list, store, views }
     }
 
-    /// Whether it is the set of `list` in `views`.
+    /// Whether this is the set of `list` in `views`.
     pub(crate) fn is_of(&self, list: &Arc<dyn ImageList>, views: Views) -> bool {
         Arc::ptr_eq(&self.list, list) && self.views == views
     }
 
-    /// Where image `image` is.
+    /// The location of image `image`.
     pub(crate) fn reference(&self, image: usize) -> &ImageRef {
         &self.list.images()[image]
     }
 
-    /// How many images there are.
+    /// Number of images.
     pub fn len(&self) -> usize {
         self.list.images().len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no images.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// In which ways they are given.
+    /// The views of each image.
     pub fn views(&self) -> Views {
         self.views
     }
 
-    /// The images whose features in the first view are known to be kept.
+    /// Images whose row is known in the first view, in order.
     pub fn usable(&self) -> Vec<usize> {
         (0..self.len()).filter(|&image| self.row(image, 0).is_some()).collect()
     }
 
     /// The row of an image in a view, if it is known.
     pub(crate) fn row(&self, image: usize, view: u64) -> Option<Row> {
-        self.place(image, view).load(Ordering::Relaxed).checked_sub(1)
+        self.slot(image, view).load(Ordering::Relaxed).checked_sub(1)
     }
 
-    /// From now on it is known.
+    /// Records the row of an image in a view.
     pub(crate) fn set_row(&self, image: usize, view: u64, row: Row) {
-        self.place(image, view).store(row + 1, Ordering::Relaxed);
+        self.slot(image, view).store(row + 1, Ordering::Relaxed);
     }
 
-    fn place(&self, image: usize, view: u64) -> &AtomicU32 {
+    fn slot(&self, image: usize, view: u64) -> &AtomicU32 {
         &self.rows[view as usize * self.len() + image]
     }
 }
@@ -161,7 +175,7 @@ impl KeptImages for ImageSet {
     }
 
     fn find(&self, image: usize, view: u64, bytes: &[u8]) -> Result<(), ContentHash> {
-        let content = self.views.content(image, view, bytes);
+        let content = self.views.content_hash(image, view, bytes);
         let row = self.store.find(&content).ok_or(content)?;
         self.set_row(image, view, row);
         Ok(())
@@ -173,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_feature_goes_with_its_view_augmentation_and_place_and_is_then_known_without_bytes() {
+    fn content_hash_covers_view_and_augmentation() {
         let store = Arc::new(FeatureStore::in_memory(1));
         let list: Arc<dyn ImageList> = Arc::new(vec![ImageRef::File("a.png".into()), ImageRef::File("b.png".into())]);
         let set = |flip, seed| {
@@ -197,9 +211,20 @@ mod tests {
         ] {
             assert!(set.find(image, view, bytes).is_err(), "{image} {view} {bytes:?}");
         }
-        // Without augmentation, equal images share a feature wherever they stand.
+        // Without augmentation, equal images share a feature.
         let plain = ImageSet::new(Arc::clone(&list), Arc::clone(&store), Views::One);
         assert_eq!(plain.find(0, 0, b"bytes"), plain.find(1, 0, b"bytes"));
         assert_eq!(plain.find(0, 0, b"bytes"), Err(*blake3::hash(b"bytes").as_bytes()));
+    }
+
+    #[test]
+    fn augment_description_is_pinned() {
+        let augment = Augment { crop_scale: Some([0.5, 1.0]), flip: 0.25, rand_ops: 2, ..Augment::default() };
+        assert_eq!(
+            describe_augment(&augment),
+            "augment 1: crop_scale=0.5-1 crop_ratio=0.75-1.3333333333333333 flip=0.25 brightness=0 contrast=0 \
+             saturation=0 hue=0 rand_ops=2 rand_magnitude=9"
+        );
+        assert!(describe_augment(&Augment::default()).contains("crop_scale=none "));
     }
 }

@@ -1,5 +1,5 @@
-//! Pooled outputs of a locked image tower, each computed once: taken from the store where it has them, else read, decoded
-//! and processed on threads and run through the tower in chunks.
+//! Features of a locked image tower, looked up by an image's content. Images without a feature are read, decoded and
+//! processed on worker threads, and run through the tower in chunks.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -15,19 +15,19 @@ use crate::config::CacheDtype;
 use crate::device::{Compute, cast, dtype};
 use crate::error::TrainError;
 use crate::features::image_index::{ImageList, ImageSet, Views};
-use crate::features::key::{Counts, form_of, tower_key};
+use crate::features::key::{Counts, describe_image_tower, tower_key};
 use crate::features::parallel_forward::{forward_chunks, one_thread};
 use crate::features::store::FeatureStore;
-use crate::features::store_index::Row;
+use crate::features::store::index::Row;
 use crate::stop_flag::StopFlag;
 
-/// Images of one pass through the tower: enough to fill the caches of a core with weights used more than once.
+/// Images of one pass through the tower: enough that weights in a core's cache are used more than once.
 const CHUNK_IMAGES: usize = 16;
 
-/// Images that are kept already are handed on with those that are not, so many for one of them.
-const KEPT_A_CHUNK: usize = 16;
+/// Cached images that a chunk may hold for each one that is computed, so that a chunk can mix both.
+const CACHED_PER_COMPUTED: usize = 16;
 
-/// Outputs of a locked image tower.
+/// Pooled outputs of a locked image tower.
 #[derive(Clone)]
 pub struct ImageFeatures {
     tower: Arc<ImageTower>,
@@ -35,56 +35,56 @@ pub struct ImageFeatures {
     compute: Compute,
     workers: usize,
     store: Arc<FeatureStore>,
-    /// Whether the store outlives this value: only then does training look into it.
-    is_kept: bool,
+    /// Whether the store is on disk: only then does training look features up.
+    is_on_disk: bool,
     sets: Arc<Mutex<Vec<ImageSet>>>,
     stop: StopFlag,
 }
 
-/// What a worker made of one image.
+/// What a worker returns for one image.
 enum Loaded {
-    Kept,
+    /// Its feature is in the store.
+    Cached,
     Pixels(ContentHash, Vec<f32>),
-    Bad(Skipped),
+    Unusable(Skipped),
 }
 
-/// Loaded images of a chunk, and the features `[with pixels, width]`, flat, of those that were not kept.
+/// The images of a chunk, and the features of those with pixels: shape `[images with pixels, width]`, flat.
 type ChunkResult = Result<(Vec<Loaded>, Vec<f32>), TrainError>;
 
 impl ImageFeatures {
-    /// Features of `tower`, which must be outside of the gradient graph; they end with this value.
+    /// Features of `tower`, which must be outside of the gradient graph. They are stored in memory.
     pub fn new(tower: ImageTower, processor: Arc<ImageProcessor>, compute: Compute, workers: usize) -> Self {
         let store = Arc::new(FeatureStore::in_memory(tower.width()));
         let tower = cast(tower, compute.locked_precision);
         let (sets, stop) = (Arc::default(), StopFlag::default());
-        Self { tower: Arc::new(tower), processor, compute, workers, store, is_kept: false, sets, stop }
+        Self { tower: Arc::new(tower), processor, compute, workers, store, is_on_disk: false, sets, stop }
     }
 
-    /// The same, ending early when a signal comes. What is computed by then is kept.
+    /// Stops [`ImageFeatures::fill`] when `stop` is set. Features computed so far stay in the store.
     #[must_use]
-    pub fn until(self, stop: &StopFlag) -> Self {
+    pub fn with_stop_flag(self, stop: &StopFlag) -> Self {
         Self { stop: stop.clone(), ..self }
     }
 
-    /// The same, kept in `dir` from run to run under the `fingerprint` of the tower's parameters.
+    /// Stores features in `dir`, where later runs find them. `fingerprint`: of the tower's parameters.
     ///
     /// # Errors
-    /// When the cache cannot be read or written.
-    pub fn kept_in(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
+    pub fn with_cache_dir(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
-        let mut key =
-            tower_key(fingerprint, &form_of(&format!("{:?} {:?}", tower.config(), tower.pooling()), &self.compute));
+        let mut key = tower_key(fingerprint, &describe_image_tower(tower, self.compute.locked_precision)?);
         key.update(&self.processor.fingerprint());
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.width(), dtype)?);
-        Ok(Self { store, is_kept: true, ..self })
+        Ok(Self { store, is_on_disk: true, ..self })
     }
 
-    /// Bytes of the store's values and where they are, if it has files.
+    /// Size of the file of values in bytes, and its path; `None` without a cache on disk.
     pub fn size(&self) -> Option<(u64, &Path)> {
         self.store.size()
     }
 
-    /// The set of the images in `list` as they are given in `views`: the same one each time it is asked for.
+    /// The index of the images of `list` in `views`: always the same one for the same arguments.
     pub fn set(&self, list: Arc<dyn ImageList>, views: Views) -> ImageSet {
         let mut sets = self.sets.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(set) = sets.iter().find(|set| set.is_of(&list, views)) {
@@ -95,22 +95,24 @@ impl ImageFeatures {
         set
     }
 
-    /// The set as a loader asks it, where features are kept at all.
+    /// `set` for a loader, which skips images with a feature; `None` without a cache on disk.
     pub fn for_loader(&self, set: &ImageSet) -> Option<Arc<dyn KeptImages>> {
-        self.is_kept.then(|| Arc::new(set.clone()) as Arc<dyn KeptImages>)
+        self.is_on_disk.then(|| Arc::new(set.clone()) as Arc<dyn KeptImages>)
     }
 
-    /// Pooled outputs `[batch, width]` of the images of a batch of `set`: the loaded ones are computed, and kept if any are.
+    /// Pooled outputs of the images of a batch of `set`: shape `[batch, width]`. Images that the loader decoded are
+    /// computed and, with a cache on disk, stored.
     ///
     /// # Errors
-    /// When the store cannot be written, or a feature was lost and its image cannot be read any more.
+    /// [`TrainError::Write`] when the store cannot be written; [`TrainError::Data`] when a stored feature is damaged
+    /// and its image cannot be read again.
     pub fn of_batch(&self, set: &ImageSet, batch: &Batch) -> Result<Tensor<2>, TrainError> {
-        if !self.is_kept {
+        if !self.is_on_disk {
             return Ok(self.tensor(self.forward(&batch.pixels)?));
         }
         let image_values = batch.pixels.len() / batch.loaded.len().max(1);
         let (mut contents, mut pixels, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
-        // An image that comes twice in a short time was decoded twice, and is computed once.
+        // An image that occurs twice in a short time is decoded twice, but computed once.
         for (loaded, image) in batch.loaded.iter().zip(batch.pixels.chunks_exact(image_values.max(1))) {
             let Some(content) = loaded.content.filter(|content| seen.insert(*content)) else { continue };
             if self.store.find(&content).is_none() {
@@ -130,31 +132,35 @@ impl ImageFeatures {
         self.select(set, &images, batch.view)
     }
 
-    /// Pooled outputs `[images, width]` of images of `set` that are kept, in one view.
+    /// Stored features of images of `set` in one view: shape `[images, width]`.
     ///
     /// # Errors
-    /// When one has no feature, or lost it and cannot be read any more.
+    /// [`TrainError::Usage`] when an image has no feature; [`TrainError::Data`] when its feature is damaged and the
+    /// image cannot be read again.
     pub fn select(&self, set: &ImageSet, images: &[usize], view: u64) -> Result<Tensor<2>, TrainError> {
         let row = |&image: &usize| {
-            set.row(image, view).ok_or_else(|| TrainError::Usage(format!("image {image} has no features")))
+            set.row(image, view).ok_or_else(|| TrainError::Usage(format!("image {image} has no feature")))
         };
         let rows = images.iter().map(row).collect::<Result<Vec<Row>, TrainError>>()?;
         let width = self.store.width();
         let mut values = vec![0.0; images.len() * width];
         for lost in self.store.read(&rows, &mut values) {
-            let row = self.restore(set, images[lost], view)?;
+            let row = self.recompute(set, images[lost], view)?;
             if !self.store.read(&[row], &mut values[lost * width..][..width]).is_empty() {
-                return Err(TrainError::Usage("the feature cache was cut while it was read; run again".to_owned()));
+                return Err(TrainError::Usage(
+                    "the feature cache was truncated while it was being read; run again".to_owned(),
+                ));
             }
         }
         Ok(self.tensor(values))
     }
 
-    /// Makes sure that every view of every image of `set` that can be used has its feature in the store; gives how many were computed and
-    /// the images that cannot be used. `on_progress` hears how many are done.
+    /// Computes the features that the store lacks, for every view of every image of `set`. Returns the counts and the
+    /// images that cannot be used. `on_progress` receives the number of images done.
     ///
     /// # Errors
-    /// When a file cannot be read for another reason than its content, the store cannot be written, or a signal came.
+    /// [`TrainError::Data`] when a file cannot be read for another reason than its content; [`TrainError::Write`] when
+    /// the store cannot be written; [`TrainError::Stopped`] when the stop flag is set.
     pub fn fill(
         &self,
         set: &ImageSet,
@@ -166,10 +172,10 @@ impl ImageFeatures {
             let (mut contents, mut images) = (Vec::new(), Vec::new());
             for item in loaded {
                 match item {
-                    Loaded::Bad(skipped) if next < set.len() => bad.push(skipped),
-                    // In another view it is as bad.
-                    Loaded::Bad(_) => {}
-                    Loaded::Kept => counts.kept += 1,
+                    Loaded::Unusable(skipped) if next < set.len() => bad.push(skipped),
+                    // Already reported in its first view.
+                    Loaded::Unusable(_) => {}
+                    Loaded::Cached => counts.kept += 1,
                     Loaded::Pixels(content, _) => {
                         contents.push(content);
                         images.push(next);
@@ -192,7 +198,7 @@ impl ImageFeatures {
         Ok((counts, bad))
     }
 
-    /// Chunks of loaded images with the features of those that were not kept.
+    /// Chunks of loaded images, with the features of those that had none.
     fn chunks(&self, set: &ImageSet) -> impl Iterator<Item = Result<ChunkResult, DataError>> + use<> {
         let (processor, worker_set) = (Arc::clone(&self.processor), set.clone());
         let images = set.len();
@@ -203,7 +209,7 @@ impl ImageFeatures {
         let batches = std::iter::from_fn(move || {
             let mut batch: Vec<Result<Loaded, DataError>> = Vec::new();
             let mut pixels = 0;
-            while pixels < CHUNK_IMAGES && batch.len() < CHUNK_IMAGES * KEPT_A_CHUNK {
+            while pixels < CHUNK_IMAGES && batch.len() < CHUNK_IMAGES * CACHED_PER_COMPUTED {
                 let Some(item) = loaded.next() else { break };
                 let item = item.and_then(|item| item);
                 pixels += usize::from(matches!(item, Ok(Loaded::Pixels(..))));
@@ -222,29 +228,26 @@ impl ImageFeatures {
                 }
             }
             let forward = || features.forward_chunk(pixels);
-            let features = match features.compute.on_host {
-                true => one_thread(forward)?,
-                false => forward()?,
-            };
+            let features = if features.compute.on_host { one_thread(forward)? } else { forward()? };
             Ok((loaded, features))
         })
     }
 
-    /// Computes the feature of an image again.
-    fn restore(&self, set: &ImageSet, image: usize, view: u64) -> Result<Row, TrainError> {
+    /// Computes the feature of an image again, after its row was damaged.
+    fn recompute(&self, set: &ImageSet, image: usize, view: u64) -> Result<Row, TrainError> {
         let reference = set.reference(image);
-        let content = set.views().content(image, view, &reference.read()?);
+        let content = set.views().content_hash(image, view, &reference.read()?);
         let features = self.forward(&load_view(reference, &self.processor, set.views().of(image, view))?)?;
         let rows = self.store.insert(&[content], &features)?;
         set.set_row(image, view, rows[0]);
         Ok(rows[0])
     }
 
-    /// `[images, width]`, flat, of pixels `[images, 3, height, width]`, flat.
+    /// Pooled outputs, shape `[images, width]`, flat. `pixels`: shape `[images, 3, height, width]`, flat.
     fn forward(&self, pixels: &[f32]) -> Result<Vec<f32>, TrainError> {
         let image = self.image_values();
         let images = pixels.len() / image;
-        // Fewer than a full chunk on every core are spread evenly.
+        // Too few images for a full chunk on every core are spread evenly.
         let size = images.div_ceil(self.compute.threads.max(1)).clamp(1, CHUNK_IMAGES);
         let chunks: Vec<_> = (0..images).step_by(size).map(|start| start..(start + size).min(images)).collect();
         forward_chunks(&chunks, self.tower.width(), &self.compute, |chunk| {
@@ -256,7 +259,7 @@ impl ImageFeatures {
         if pixels.is_empty() {
             return Ok(Vec::new());
         }
-        // A product with one row is another kernel, which rounds otherwise.
+        // A matrix product with one row takes another kernel, which rounds differently.
         let is_alone = pixels.len() == self.image_values();
         if is_alone {
             pixels.extend_from_within(..);
@@ -272,7 +275,7 @@ impl ImageFeatures {
         Ok(features)
     }
 
-    /// Values of one image's pixels.
+    /// Number of values of one image.
     fn image_values(&self) -> usize {
         let (height, width) = self.processor.output_size();
         3 * height as usize * width as usize
@@ -287,16 +290,16 @@ impl ImageFeatures {
 
 fn load(image: usize, view: u64, set: &ImageSet, processor: &ImageProcessor) -> Result<Loaded, DataError> {
     if set.knows(image, view) {
-        return Ok(Loaded::Kept);
+        return Ok(Loaded::Cached);
     }
     let reference = set.reference(image);
-    let bad = |reason: String| Ok(Loaded::Bad(Skipped { image, key: reference.key(), reason }));
+    let bad = |reason: String| Ok(Loaded::Unusable(Skipped { image, key: reference.key(), reason }));
     let bytes = match reference.read() {
         Ok(bytes) => bytes,
         Err(DataError::Image { source, .. }) => return bad(source.to_string()),
         Err(error) => return Err(error),
     };
-    let Err(content) = set.find(image, view, &bytes) else { return Ok(Loaded::Kept) };
+    let Err(content) = set.find(image, view, &bytes) else { return Ok(Loaded::Cached) };
     match decode_view(&bytes, reference, processor, set.views().of(image, view)) {
         Ok(pixels) => Ok(Loaded::Pixels(content, pixels)),
         Err(DataError::Image { source, .. }) => bad(source.to_string()),

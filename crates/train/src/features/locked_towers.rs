@@ -1,4 +1,4 @@
-//! The locked towers of a model, whose outputs never change, and where those are kept.
+//! The locked towers of a model, and where their features are cached.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,20 +23,20 @@ pub struct LockedTowers {
     pub texts: Option<TextFeatures>,
 }
 
-/// What the locked parameters of a model are.
+/// Fingerprints of the locked parameters of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedFingerprints {
-    /// Of all of them.
+    /// Over all locked parameters.
     pub all: String,
     image_tower: String,
     text_tower: String,
 }
 
 impl LockedFingerprints {
-    /// Of `model`, each parameter read once.
+    /// Fingerprints `model`, reading each parameter once.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
+    /// [`TrainError::Model`] when the device cannot return its data.
     pub fn of(model: &DualEncoder) -> Result<Self, TrainError> {
         let [all, image_tower, text_tower] =
             parameters::fingerprints(model, Which::Locked, ["", "image_tower.", "text_tower."])?;
@@ -45,12 +45,13 @@ impl LockedFingerprints {
 }
 
 impl LockedTowers {
-    /// None is locked.
+    /// No tower is locked.
     pub fn none() -> Self {
         Self { images: None, texts: None }
     }
 
-    /// The locked towers of `model`; nothing is kept of what they give. A `stop` ends long work on images early.
+    /// The locked towers of `model`, without a cache on disk. `workers`: threads that read images. `stop`: ends long
+    /// work on images early.
     pub fn new(
         model: &DualEncoder,
         processor: &Arc<ImageProcessor>,
@@ -60,14 +61,14 @@ impl LockedTowers {
     ) -> Self {
         let images = || {
             let tower = model.image_tower.clone();
-            ImageFeatures::new(tower, Arc::clone(processor), compute.clone(), workers).until(stop)
+            ImageFeatures::new(tower, Arc::clone(processor), compute.clone(), workers).with_stop_flag(stop)
         };
         let texts = || TextFeatures::new(model.text_tower.clone(), compute.clone());
         Self { images: model.image_tower.is_locked().then(images), texts: model.text_tower.is_locked().then(texts) }
     }
 
-    /// Those of them that stay locked where `training` trains: what others give changes with every step, and is not worth
-    /// keeping.
+    /// Only the towers that `training` leaves locked. Features of the others change with every step, so caching them is
+    /// pointless.
     #[must_use]
     pub fn under(self, training: &Training) -> Self {
         Self {
@@ -76,10 +77,10 @@ impl LockedTowers {
         }
     }
 
-    /// The same, kept where `cache` says from run to run.
+    /// Caches the features on disk, in the directory and the dtype of `cache`. `None`: no cache.
     ///
     /// # Errors
-    /// When the cache cannot be read or written.
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
     pub fn kept_in(
         self,
         cache: Option<(PathBuf, CacheDtype)>,
@@ -88,13 +89,13 @@ impl LockedTowers {
         let Some((dir, dtype)) = cache else { return Ok(self) };
         let LockedFingerprints { image_tower, text_tower, .. } = fingerprints;
         Ok(Self {
-            images: self.images.map(|images| images.kept_in(&dir, dtype, image_tower)).transpose()?,
-            texts: self.texts.map(|texts| texts.kept_in(&dir, dtype, text_tower)).transpose()?,
+            images: self.images.map(|images| images.with_cache_dir(&dir, dtype, image_tower)).transpose()?,
+            texts: self.texts.map(|texts| texts.with_cache_dir(&dir, dtype, text_tower)).transpose()?,
         })
     }
 }
 
-/// Where a run keeps the features of its locked towers, and how; `None`: it does not.
+/// The directory and dtype of a run's feature cache; `None` if the config turns it off.
 pub fn cache_of(config: &RunConfig) -> Option<(PathBuf, CacheDtype)> {
     config.cache.enabled.then(|| (config.cache_dir(), config.cache.dtype))
 }

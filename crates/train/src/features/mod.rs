@@ -1,10 +1,18 @@
-//! TODO
+//! Features: the pooled outputs of locked towers, which never change and are therefore computed once and cached. This
+//! room decides neither which towers are locked (the config does) nor when features are read (training and evaluations
+//! do).
+//!
+//! - `locked_towers`: the entry: the locked towers of a model, and where their features are cached.
+//! - `images`, `texts`: features of one tower: looked up, or computed and stored.
+//! - `image_index`: which cached row belongs to which image, in which view.
+//! - `key`: what a cache is keyed by, as written text; counts of lookups.
+//! - `parallel_forward`: a tower over many inputs, on all cores, with the same bits every time.
+//! - `store`: the files of a cache.
 
 pub(crate) mod image_index;
 pub(crate) mod images;
 pub(crate) mod key;
 pub(crate) mod locked_towers;
 pub(crate) mod parallel_forward;
-pub(crate) mod store;
-pub(crate) mod store_index;
+mod store;
 pub(crate) mod texts;

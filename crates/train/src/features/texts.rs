@@ -1,4 +1,4 @@
-//! Pooled outputs of a locked text tower, each computed once: taken from the store where it has them, by their tokens.
+//! Features of a locked text tower, looked up by a caption's tokens, or computed and stored.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -11,51 +11,50 @@ use dualenc_model::{Dropout, TextTower, TokenSequences, parameters};
 use crate::config::CacheDtype;
 use crate::device::{Compute, cast};
 use crate::error::TrainError;
-use crate::features::key::{Counts, form_of, tower_key};
+use crate::features::key::{Counts, describe_text_tower, tower_key};
 use crate::features::parallel_forward::forward_chunks;
 use crate::features::store::FeatureStore;
-use crate::features::store_index::Row;
+use crate::features::store::index::Row;
 
-/// Tokens of one pass through the tower, about as many as 16 images of 65 tokens have.
+/// Tokens of one pass through the tower: about as many as in 16 images of 65 tokens.
 const CHUNK_TOKENS: usize = 1024;
 
-/// Outputs of a locked text tower.
+/// Pooled outputs of a locked text tower.
 #[derive(Clone)]
 pub struct TextFeatures {
     tower: Arc<TextTower>,
     compute: Compute,
-    /// `None`: each is computed as often as it is asked for.
+    /// `None`: each feature is computed whenever it is needed.
     store: Option<Arc<FeatureStore>>,
 }
 
 impl TextFeatures {
-    /// Features of `tower`, which must be outside of the gradient graph; nothing is kept.
+    /// Features of `tower`, which must be outside of the gradient graph. None are stored.
     pub fn new(tower: TextTower, compute: Compute) -> Self {
         let tower = Arc::new(cast(tower, compute.locked_precision));
         Self { tower, compute, store: None }
     }
 
-    /// The same, kept in `dir` from run to run under the `fingerprint` of the tower's parameters.
+    /// Stores features in `dir`, where later runs find them. `fingerprint`: of the tower's parameters.
     ///
     /// # Errors
-    /// When the cache cannot be read or written.
-    pub fn kept_in(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
+    pub fn with_cache_dir(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
-        let key =
-            tower_key(fingerprint, &form_of(&format!("{:?} {:?}", tower.config(), tower.pooling()), &self.compute));
+        let key = tower_key(fingerprint, &describe_text_tower(tower, self.compute.locked_precision)?);
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.pooled_width(), dtype)?);
         Ok(Self { store: Some(store), ..self })
     }
 
-    /// Bytes of the store's values and where they are, if it has files.
+    /// Size of the file of values in bytes, and its path; `None` without a cache on disk.
     pub fn size(&self) -> Option<(u64, &Path)> {
         self.store.as_ref()?.size()
     }
 
-    /// Pooled outputs `[captions, width]`; those that were not kept are computed, and kept if any are.
+    /// Pooled outputs, shape `[captions, width]`. Features that are not in the store are computed and added to it.
     ///
     /// # Errors
-    /// When the tower refuses the tokens, or the store cannot be written.
+    /// [`TrainError::Model`] when the tower rejects the tokens; [`TrainError::Write`] when the store cannot be written.
     pub fn of_tokens(&self, tokens: &TokenBatch) -> Result<Tensor<2>, TrainError> {
         let width = self.tower.pooled_width();
         let all = || (0..tokens.ids.len()).collect::<Vec<usize>>();
@@ -65,11 +64,11 @@ impl TextFeatures {
                 let (rows, _) = self.rows(store, tokens)?;
                 let mut values = vec![0.0; rows.len() * width];
                 if !store.read(&rows, &mut values).is_empty() {
-                    // Cut by someone: what was lost is computed and written again.
+                    // Another process truncated the file: lost rows are computed and written again.
                     let (rows, _) = self.rows(store, tokens)?;
                     if !store.read(&rows, &mut values).is_empty() {
                         return Err(TrainError::Usage(
-                            "the feature cache was cut while it was read; run again".to_owned(),
+                            "the feature cache was truncated while it was being read; run again".to_owned(),
                         ));
                     }
                 }
@@ -80,39 +79,38 @@ impl TextFeatures {
         Ok(Tensor::from_data(TensorData::new(values, shape), &self.compute.device))
     }
 
-    /// Makes sure that every caption has its feature in the store.
+    /// Computes the features of captions that are not in the store.
     ///
     /// # Errors
-    /// As [`TextFeatures::of_tokens`].
+    /// As for [`TextFeatures::of_tokens`].
     pub fn fill(&self, tokens: &TokenBatch) -> Result<Counts, TrainError> {
         let Some(store) = &self.store else { return Ok(Counts::default()) };
         let (rows, computed) = self.rows(store, tokens)?;
         Ok(Counts { computed, kept: rows.len() - computed })
     }
 
-    /// The row of each caption, and how many were computed for it: equal captions are computed once.
+    /// The row of each caption, and how many features were computed. Equal captions are computed once.
     fn rows(&self, store: &FeatureStore, tokens: &TokenBatch) -> Result<(Vec<Row>, usize), TrainError> {
         let contents: Vec<ContentHash> =
-            tokens.ids.iter().zip(&tokens.type_ids).map(|(ids, types)| content(ids, types)).collect();
+            tokens.ids.iter().zip(&tokens.type_ids).map(|(ids, types)| content_hash(ids, types)).collect();
         let find = || contents.iter().map(|content| store.find(content)).collect::<Vec<Option<Row>>>();
         let found = find();
-        let mut asked = HashSet::new();
-        let lacking: Vec<usize> = (0..contents.len())
-            .filter(|&caption| found[caption].is_none() && asked.insert(contents[caption]))
-            .collect();
-        if lacking.is_empty() {
+        let mut seen = HashSet::new();
+        let missing: Vec<usize> =
+            (0..contents.len()).filter(|&caption| found[caption].is_none() && seen.insert(contents[caption])).collect();
+        if missing.is_empty() {
             return Ok((found.into_iter().flatten().collect(), 0));
         }
-        let new: Vec<ContentHash> = lacking.iter().map(|&caption| contents[caption]).collect();
-        store.insert(&new, &self.forward(tokens, lacking)?)?;
+        let new: Vec<ContentHash> = missing.iter().map(|&caption| contents[caption]).collect();
+        store.insert(&new, &self.forward(tokens, missing)?)?;
         Ok((find().into_iter().flatten().collect(), new.len()))
     }
 
-    /// `[captions, width]`, flat, of some captions of `tokens`.
+    /// Pooled outputs of some captions of `tokens`: shape `[captions, width]`, flat.
     fn forward(&self, tokens: &TokenBatch, captions: Vec<usize>) -> Result<Vec<f32>, TrainError> {
         let width = self.tower.pooled_width();
         let length = |caption: &usize| tokens.ids[*caption].len();
-        // Only captions of one length go together: beside a longer one the sums of attention would round otherwise.
+        // A chunk holds captions of one length: next to a longer one, the sums of attention would round differently.
         let mut order: Vec<usize> = (0..captions.len()).collect();
         order.sort_by_key(|&place| std::cmp::Reverse(length(&captions[place])));
         let mut chunks = Vec::new();
@@ -130,7 +128,7 @@ impl TextFeatures {
                 (tokens.ids[caption].clone(), tokens.type_ids[caption].clone())
             };
             let places = &order[chunk];
-            // A product with one row is another kernel, which rounds otherwise.
+            // A matrix product with one row takes another kernel, which rounds differently.
             let copies = if places.len() == 1 { 2 } else { 1 };
             let sequences: TokenSequences = places.iter().cycle().take(places.len() * copies).map(sequence).collect();
             let mut features = parameters::host(self.tower.forward(&sequences, &Dropout::off())?.pooled)?.values;
@@ -146,7 +144,7 @@ impl TextFeatures {
 }
 
 /// The hash of a caption's tokens.
-fn content(ids: &[u32], types: &[u32]) -> ContentHash {
+fn content_hash(ids: &[u32], types: &[u32]) -> ContentHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(ids.len() as u64).to_le_bytes());
     for token in ids.iter().chain(types) {

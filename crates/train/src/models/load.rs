@@ -1,12 +1,12 @@
-//! From a configuration, or from a directory, to a model with its tokenizer and image processing.
+//! Loads a model with its tokenizer and image processor, from a config or from a directory.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
-    Audit, BuildOptions, Built, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, TextTower, TowerOptions,
-    build_from_dual_encoder, build_from_towers, dual_encoder_types, is_dual_encoder_dir, parameters,
+    Audit, BuildOptions, Built, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, TowerOptions, build_from_dual_encoder,
+    build_from_towers, parameters,
 };
 use serde_json::Value;
 
@@ -14,142 +14,113 @@ use crate::config::{LoraSection, Loss, ModelSection, RunConfig, Towers};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::models::hub;
+use crate::models::compatibility::{check_image_size, check_vocabulary};
+use crate::models::hub::resolve::resolve;
+use crate::models::model_dir::{ModelDir, newest_checkpoint};
 use crate::run_dir::best::best_of_run;
 use crate::run_dir::checkpoint::{self, Checkpoint};
 use crate::run_dir::layout::checkpoints_of;
 
-/// A model with everything around it that turns files into its inputs.
+/// A model with everything that turns files into its inputs.
 pub struct Assembly {
-    /// What trains is on the autodiff side of the device.
+    /// Trainable parameters are on the autodiff side of the device.
     pub model: DualEncoder,
     /// The text tower's tokenizer.
     pub tokenizer: Arc<Tokenizer>,
-    /// The image tower's processing, at the size asked for.
+    /// The image tower's processing, at the configured size.
     pub processor: Arc<ImageProcessor>,
-    /// Where the tokenizer came from, for export.
+    /// The directory of the tokenizer, for export.
     pub text_dir: PathBuf,
     /// `config.json` of the image tower.
     pub image_config: Value,
     /// `config.json` of the text tower.
     pub text_config: Value,
-    /// Updates the model has seen, where that is known.
+    /// Updates the model has seen, if known.
     pub step: Option<u64>,
-    /// The configuration it was trained with, where that is known.
+    /// The config it was trained with, if known.
     pub config: Option<RunConfig>,
 }
 
-/// A directory that holds a model.
-enum ModelDir {
-    DualEncoder(PathBuf),
-    Checkpoint(Box<Checkpoint>),
-}
-
-impl ModelDir {
-    /// A run directory (its newest valid checkpoint), a checkpoint, or the directory of a whole model.
-    fn find(dir: &Path, observer: &mut dyn Observer) -> Result<Self, TrainError> {
-        if dir.join("manifest.json").is_file() {
-            return Ok(Self::Checkpoint(Box::new(checkpoint::load(dir)?)));
-        }
-        let checkpoints = checkpoints_of(dir);
-        if checkpoints.is_dir() {
-            let found = checkpoint::newest_valid(&checkpoints, |error| observer.on(Event::Warning(error.to_string())))?;
-            return match found {
-                Some(checkpoint) => Ok(Self::Checkpoint(Box::new(checkpoint))),
-                None => Err(TrainError::Usage(format!("the run `{}` has no valid checkpoint yet", dir.display()))),
-            };
-        }
-        if is_dual_encoder_dir(dir) {
-            return Ok(Self::DualEncoder(dir.to_owned()));
-        }
-        Err(TrainError::Usage(format!(
-            "`{}` is no model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) or the \
-             directory of a whole model, whose `config.json` says one of these as `model_type`: {}",
-            dir.display(),
-            dual_encoder_types()
-        )))
-    }
-}
-
 impl Assembly {
-    /// The model that `config` describes, before its first step; what trains in any of its stages is in the gradient graph.
+    /// The model that `config` describes, before its first step. Parameters that train in any stage are in the gradient
+    /// graph.
     ///
     /// # Errors
-    /// When a tower, a tokenizer or an image processor cannot be had or does not fit.
+    /// [`TrainError::Hub`] when a tower cannot be found; [`TrainError::Model`] or [`TrainError::Data`] when a tower, a
+    /// tokenizer or an image processor cannot be loaded; [`TrainError::Usage`] when they do not fit together.
     pub fn from_config(config: &RunConfig, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let options = build_options(config);
         let device = &compute.device;
         let section = &config.model;
         let (built, image_dir, text_dir) = match config.towers() {
             Towers::Pair { image, text } => {
-                let (image_dir, text_dir) = (hub::resolve(image)?, hub::resolve(text)?);
+                let (image_dir, text_dir) = (resolve(image)?, resolve(text)?);
                 let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
-                tell_audit("image tower", &built.image_audit, observer);
-                tell_audit("text tower", &built.text_audit, observer);
+                report_audit("image tower", &built.image_audit, observer);
+                report_audit("text tower", &built.text_audit, observer);
                 (built, image_dir, text_dir)
             }
-            Towers::Init(init) => match ModelDir::find(&hub::resolve(init)?, observer)? {
-                ModelDir::DualEncoder(dir) => {
+            Towers::Init(init) => match ModelDir::find(&resolve(init)?, observer)? {
+                ModelDir::WholeModel(dir) => {
                     let mut built = build_from_dual_encoder(&dir, &options, device)?;
                     if options.head.logit_bias.is_none() {
                         built.model.logit_bias = None;
                     }
-                    tell_audit("image tower", &built.image_audit, observer);
-                    tell_audit("text tower", &built.text_audit, observer);
+                    report_audit("image tower", &built.image_audit, observer);
+                    report_audit("text tower", &built.text_audit, observer);
                     (built, dir.clone(), dir)
                 }
                 ModelDir::Checkpoint(checkpoint) => {
                     let assembly = Self::from_checkpoint(*checkpoint, compute, observer)?;
-                    return assembly.started_again(config, compute);
+                    return assembly.restarted(config, compute);
                 }
             },
         };
         let mut assembly =
-            Self::around(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
-        assembly.model = trainable(assembly.with_config_scale(config), config)?;
+            Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
+        assembly.model = trainable(assembly.with_initial_scale(config), config)?;
         Ok(assembly)
     }
 
-    /// The model in `dir`, which may be a run, a checkpoint or a whole model: a VisionTextDualEncoder, CLIP or SigLIP.
+    /// The model in `dir`: a run, a checkpoint or a whole model (VisionTextDualEncoder, CLIP or SigLIP).
     ///
     /// # Errors
-    /// As [`Assembly::from_config`], and when `dir` is none of the three.
+    /// As for [`Assembly::from_config`]; [`TrainError::Usage`] when `dir` is none of these.
     pub fn from_dir(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         match ModelDir::find(dir, observer)? {
             ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
-            ModelDir::DualEncoder(dir) => {
+            ModelDir::WholeModel(dir) => {
                 let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
-                Self::around(built, &dir, dir.clone(), None, usize::MAX, observer)
+                Self::from_built(built, &dir, dir.clone(), None, usize::MAX, observer)
             }
         }
     }
 
-    /// The model of the best checkpoint of the run in `dir`, by its `checkpoint.best`.
+    /// The model of the best checkpoint of the run in `dir`, by the metric that `checkpoint.best` names.
     ///
     /// # Errors
-    /// As [`Assembly::from_dir`], and when `dir` is no run, or has no best checkpoint.
+    /// As for [`Assembly::from_dir`]; [`TrainError::Usage`] when `dir` is not a run or has no best checkpoint.
     pub fn best_of(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
-        let checkpoints = checkpoints_of(dir);
-        let newest = checkpoint::newest_valid(&checkpoints, |error| observer.on(Event::Warning(error.to_string())))?;
-        let newest = newest.ok_or_else(|| {
-            TrainError::Usage(format!("`{}` is no run with a valid checkpoint, so it has no best one", dir.display()))
+        let newest = newest_checkpoint(dir, observer)?.ok_or_else(|| {
+            TrainError::Usage(format!("`{}` has no best checkpoint: it is not a run with a valid one", dir.display()))
         })?;
         let best = best_of_run(dir, &newest)?.ok_or_else(|| {
             TrainError::Usage(format!(
-                "the run `{}` has no best checkpoint: its config has no `checkpoint.best`, or the evaluation that it names has \
-                 not run yet; leave `--best` out to take the newest",
+                "the run `{}` has no best checkpoint: its config has no `checkpoint.best`, or the evaluation it names \
+                 has not run yet; omit `--best` to use the newest",
                 dir.display()
             ))
         })?;
-        let path = checkpoint::path_of(&checkpoints, best.step);
+        let path = checkpoint::path_of(&checkpoints_of(dir), best.step);
         let found = if best.step == newest.progress.step { newest } else { checkpoint::load(&path)? };
         Self::from_checkpoint(found, compute, observer)
     }
 
-    /// The model of a checkpoint: its run's towers with the saved parameters in them, averaged where the run averages them.
+    /// The model of a checkpoint: the towers of its run with the saved parameters, averaged if the run averages them.
     ///
     /// # Errors
-    /// As [`Assembly::from_config`], and when the saved tensors or the locked ones do not fit.
+    /// As for [`Assembly::from_config`]; [`TrainError::LockedChanged`] when the locked parameters have changed;
+    /// [`TrainError::Model`] when the saved tensors do not fit.
     pub fn from_checkpoint(
         checkpoint: Checkpoint,
         compute: &Compute,
@@ -157,7 +128,7 @@ impl Assembly {
     ) -> Result<Self, TrainError> {
         let config_path = checkpoint.path.join("config.toml");
         let config = RunConfig::load(&config_path, &[])?;
-        let mut assembly = Self::from_config(&config, compute, &mut Silent(observer))?;
+        let mut assembly = Self::from_config(&config, compute, &mut WarningsOnly(observer))?;
         assembly.verify_locked(&checkpoint)?;
         assembly.model = parameters::restore(assembly.model, parameters::Which::Trainable, checkpoint.weights())?;
         assembly.step = Some(checkpoint.progress.step);
@@ -165,18 +136,19 @@ impl Assembly {
         Ok(assembly)
     }
 
-    /// Compares the locked parameters with those a checkpoint was trained with.
+    /// Compares the locked parameters with those that the checkpoint was trained with.
     ///
     /// # Errors
-    /// [`TrainError::LockedChanged`].
+    /// [`TrainError::LockedChanged`] when they differ; [`TrainError::Model`] when the device cannot return its data.
     pub fn verify_locked(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        match parameters::fingerprint(&self.model, parameters::Which::Locked)? == checkpoint.progress.locked {
-            true => Ok(()),
-            false => Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() }),
+        if parameters::fingerprint(&self.model, parameters::Which::Locked)? == checkpoint.progress.locked {
+            Ok(())
+        } else {
+            Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() })
         }
     }
 
-    fn around(
+    fn from_built(
         built: Built,
         image_dir: &Path,
         text_dir: PathBuf,
@@ -185,13 +157,14 @@ impl Assembly {
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let tower = built.model.text_tower.config();
-        let room = tower.max_tokens();
-        if max_tokens > room && max_tokens != usize::MAX {
+        let positions = tower.max_tokens();
+        if max_tokens > positions && max_tokens != usize::MAX {
             observer.on(Event::Note(format!(
-                "captions are cut at {room} tokens: the text tower has no more positions (`data.max_tokens` is {max_tokens})"
+                "captions are cut at {positions} tokens: the text tower has no more positions (`data.max_tokens` is \
+                 {max_tokens})"
             )));
         }
-        let tokenizer = Tokenizer::from_dir(&text_dir, max_tokens.min(room))?;
+        let tokenizer = Tokenizer::from_dir(&text_dir, max_tokens.min(positions))?;
         let tokenizer = match tower.pad_to {
             Some(len) => tokenizer.with_padding_to(len)?,
             None => tokenizer,
@@ -200,7 +173,7 @@ impl Assembly {
         let mut processor = ImageProcessor::from_dir(image_dir)?;
         if processor.is_default() {
             observer.on(Event::Warning(format!(
-                "`{}` has no `preprocessor_config.json`; images are processed as its family usually is: {}",
+                "`{}` has no `preprocessor_config.json`; images are processed with the defaults of its family: {}",
                 image_dir.display(),
                 processor.describe()
             )));
@@ -221,8 +194,8 @@ impl Assembly {
         })
     }
 
-    /// A trained model as the start of a new run: locks as the new configuration says.
-    fn started_again(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
+    /// Turns a trained model into the start of a new run, with the locks of the new config.
+    fn restarted(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
         let model = self.model.with_adapters_merged();
         let scalar = |bias| parameters::scalar(bias, &compute.device);
         let logit_bias = build_options(config).head.logit_bias;
@@ -233,13 +206,13 @@ impl Assembly {
         if let Some(size) = config.model.image_size {
             self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
         }
-        self.model = trainable(self.with_config_scale(config), config)?;
+        self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config) = (None, None);
         Ok(self)
     }
 
-    /// The model with the initial temperature that the configuration names, if it names one.
-    fn with_config_scale(&self, config: &RunConfig) -> DualEncoder {
+    /// The model with the initial `logit_scale` of the config, if it sets one.
+    fn with_initial_scale(&self, config: &RunConfig) -> DualEncoder {
         let mut model = self.model.clone();
         if let Some(scale) = config.model.logit_scale_init {
             model.logit_scale = parameters::scalar(scale, &model.device());
@@ -248,40 +221,7 @@ impl Assembly {
     }
 }
 
-/// Refuses a tokenizer that the text tower has too few words for.
-pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, tower: &TextTower, dir: &Path) -> Result<(), TrainError> {
-    let rows = tower.config().vocab_size;
-    match tokenizer.vocab_size() > rows {
-        false => Ok(()),
-        true => Err(TrainError::Usage(format!(
-            "the tokenizer in `{}` has ids up to {}, but the text tower's word table has {rows} rows; take the tokenizer that \
-             belongs to the tower",
-            dir.display(),
-            tokenizer.vocab_size() - 1,
-        ))),
-    }
-}
-
-/// Refuses images that the image tower cannot take.
-pub(crate) fn check_image_size(processor: &ImageProcessor, tower: &ImageTower) -> Result<(), TrainError> {
-    let (patch, smallest) = (tower.side_multiple() as u32, tower.smallest_side() as u32);
-    let (height, width) = processor.output_size();
-    if height % patch != 0 || width % patch != 0 {
-        return Err(TrainError::Usage(format!(
-            "images of {width}x{height} px do not divide into the image tower's patches of {patch} px; set `model.image_size` \
-             to a multiple of {patch}"
-        )));
-    }
-    if height.min(width) < smallest {
-        return Err(TrainError::Usage(format!(
-            "images of {width}x{height} px leave nothing of the image tower's last feature map; set `model.image_size` to at \
-             least {smallest}"
-        )));
-    }
-    Ok(())
-}
-
-/// `model` with the adapters that `config` asks for, and what ever trains in the gradient graph.
+/// Adds the adapters of `config`, and puts every parameter that trains in any stage into the gradient graph.
 fn trainable(model: DualEncoder, config: &RunConfig) -> Result<DualEncoder, TrainError> {
     let [image, text] =
         [&config.model.image_lora, &config.model.text_lora].map(|lora| lora.as_ref().map(LoraSection::adapters));
@@ -306,16 +246,16 @@ fn build_options(config: &RunConfig) -> BuildOptions {
     }
 }
 
-fn tell_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {
+fn report_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {
     if !audit.missing.is_empty() || !audit.unused.is_empty() {
         observer.on(Event::Audit { part, audit });
     }
 }
 
-/// Passes warnings on, but not the facts that were told when the run began.
-struct Silent<'a>(&'a mut dyn Observer);
+/// Forwards warnings, and drops the notes that the run reported when it started.
+struct WarningsOnly<'a>(&'a mut dyn Observer);
 
-impl Observer for Silent<'_> {
+impl Observer for WarningsOnly<'_> {
     fn on(&mut self, event: Event<'_>) {
         if let Event::Warning(_) = event {
             self.0.on(event);

@@ -1,4 +1,5 @@
-//! Every golden dual encoder, and every whole model that can be one: exported, read back, the same features.
+//! Exports every golden dual encoder and every whole model that can be one, and loads it again: the features are the
+//! same.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,15 +7,18 @@ use std::path::PathBuf;
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{Dropout, TokenSequences, read_safetensors};
 use safetensors::SafeTensors;
+use serde_json::json;
 
 use super::*;
+use crate::commands::export::json_files::read_object;
+use crate::commands::export::tokenizer_copy::tokenizer_class;
 use crate::device::Compute;
 
-/// What the observer heard: notes and warnings, and `audit` where a tensor was missing or left over.
+/// Collects notes and warnings, and audits of missing or unused tensors.
 #[derive(Default)]
-struct Heard(Vec<String>);
+struct Messages(Vec<String>);
 
-impl Observer for Heard {
+impl Observer for Messages {
     fn on(&mut self, event: Event<'_>) {
         match event {
             Event::Note(text) | Event::Warning(text) => self.0.push(text),
@@ -28,7 +32,7 @@ fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
 }
 
-/// A copy of a fixture with a tokenizer, which those of single families come without.
+/// A copy of a fixture. Fixtures without a tokenizer get a small one.
 fn staged(name: &str, root: &Path) -> PathBuf {
     let target = root.join(name.replace('/', "_"));
     fs::create_dir_all(&target).unwrap();
@@ -44,12 +48,12 @@ fn staged(name: &str, root: &Path) -> PathBuf {
     target
 }
 
-fn opened(dir: &Path, heard: &mut Heard) -> Assembly {
+fn opened(dir: &Path, messages: &mut Messages) -> Assembly {
     let compute = Compute { threads: 1, ..Compute::select("cpu", None).unwrap() };
-    Assembly::from_dir(dir, &compute, heard).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
+    Assembly::from_dir(dir, &compute, messages).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
-/// Features of the images and captions that the fixture was made with.
+/// Features of the fixture's images and captions.
 fn features(assembly: &Assembly, fixture: &str) -> [Vec<f32>; 2] {
     let path = goldens().join(fixture).join("expected.safetensors");
     let pixels = read_safetensors(&path).unwrap().remove("pixel_values").unwrap();
@@ -99,17 +103,17 @@ const EXPORTED: [&str; 23] = [
 ];
 
 #[test]
-fn what_is_exported_is_read_back_the_same() {
+fn exported_models_keep_their_features() {
     let root = tempfile::tempdir().unwrap();
     for name in EXPORTED {
-        let original = opened(&staged(name, root.path()), &mut Heard::default());
+        let original = opened(&staged(name, root.path()), &mut Messages::default());
         let target = root.path().join("out").join(name);
-        let mut heard = Heard::default();
-        export(&original, &target, &mut heard).unwrap_or_else(|error| panic!("{name}: {error}"));
-        let back = opened(&target, &mut heard);
-        // open_clip crops as torchvision does.
-        heard.0.retain(|text| name != "whole/open_clip" || !text.contains("crop one pixel beside"));
-        assert_eq!(heard.0, Vec::<String>::new(), "{name}");
+        let mut messages = Messages::default();
+        export(&original, &target, &mut messages).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let back = opened(&target, &mut messages);
+        // open_clip crops like torchvision.
+        messages.0.retain(|text| name != "whole/open_clip" || !text.contains("crop one pixel beside"));
+        assert_eq!(messages.0, Vec::<String>::new(), "{name}");
         for (before, after) in features(&original, name).iter().zip(&features(&back, name)) {
             let worst = before.iter().zip(after).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
             assert!(before.len() == after.len() && worst <= 1e-6, "{name}: features differ by {worst}");
@@ -123,7 +127,7 @@ fn what_is_exported_is_read_back_the_same() {
 }
 
 #[test]
-fn what_the_reference_cannot_compute_is_refused_with_the_way_out() {
+fn refuses_what_the_reference_cannot_compute() {
     let root = tempfile::tempdir().unwrap();
     for (name, expected) in [
         ("image_families/dual_resnet", "cannot project a `resnet` image tower"),
@@ -133,20 +137,20 @@ fn what_the_reference_cannot_compute_is_refused_with_the_way_out() {
         ("text_families/pair_modernbert", "cannot run a `modernbert` text tower"),
         ("text_families/pair_siglip_text", "does not know the text tower `siglip_text_model` by itself"),
         ("whole/siglip", "does not know the text tower `siglip_text_model` by itself"),
-        ("whole/chinese_clip", "always takes the text tower's pooler; train with `text_pool = \"pooler\"`"),
+        ("whole/chinese_clip", "always takes the text tower's pooler; to export, train with `text_pool = \"pooler\"`"),
     ] {
-        let original = opened(&staged(name, root.path()), &mut Heard::default());
+        let original = opened(&staged(name, root.path()), &mut Messages::default());
         let target = root.path().join("out").join(name);
-        let text = export(&original, &target, &mut Heard::default()).unwrap_err().to_string();
+        let text = export(&original, &target, &mut Messages::default()).unwrap_err().to_string();
         assert!(text.contains(expected) && text.contains("train with"), "{name}: {text}");
         assert!(!target.exists(), "{name}");
     }
 }
 
 #[test]
-fn siglip_fills_captions_to_full_length_with_the_tokenizers_own_padding() {
+fn siglip_pads_captions_to_full_length() {
     let root = tempfile::tempdir().unwrap();
-    let siglip = opened(&staged("whole/siglip", root.path()), &mut Heard::default());
+    let siglip = opened(&staged("whole/siglip", root.path()), &mut Messages::default());
     let bytes = fs::read(goldens().join("whole/siglip/expected.safetensors")).unwrap();
     let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
     let captions: Vec<String> = serde_json::from_str(&metadata.metadata().as_ref().unwrap()["captions"]).unwrap();
@@ -167,23 +171,23 @@ fn edit(path: &Path, change: impl Fn(&mut Value)) {
 }
 
 #[test]
-fn a_bias_and_another_image_processing_are_told_of() {
+fn reports_logit_bias_and_image_processing() {
     let root = tempfile::tempdir().unwrap();
     let dir = staged("dual/vit_bert", root.path());
     fs::remove_file(dir.join("processor_config.json")).unwrap();
     edit(&dir.join("config.json"), |config| {
         config["pretrained_cfg"] = json!({ "input_size": [3, 24, 24], "crop_pct": 0.9, "crop_mode": "center" });
     });
-    let mut assembly = opened(&dir, &mut Heard::default());
+    let mut assembly = opened(&dir, &mut Messages::default());
     assembly.model.logit_bias = Some(parameters::scalar(-7.5, &assembly.model.device()));
-    let mut heard = Heard::default();
-    export(&assembly, &root.path().join("out"), &mut heard).unwrap();
-    assert!(heard.0.iter().any(|text| text.contains("has no `logit_bias`: -7.5 is left out")), "{:?}", heard.0);
-    assert!(heard.0.iter().any(|text| text.contains("process them a little differently")), "{:?}", heard.0);
+    let mut messages = Messages::default();
+    export(&assembly, &root.path().join("out"), &mut messages).unwrap();
+    assert!(messages.0.iter().any(|text| text.contains("has no `logit_bias`: -7.5 is left out")), "{:?}", messages.0);
+    assert!(messages.0.iter().any(|text| text.contains("process images a little differently")), "{:?}", messages.0);
 }
 
 #[test]
-fn a_tokenizer_that_names_no_class_gets_its_familys() {
+fn adds_missing_tokenizer_class() {
     let class = |config: Value| tokenizer_class(&config).to_owned();
     assert_eq!(class(json!({ "model_type": "clip_text_model" })), "CLIPTokenizer");
     assert_eq!(class(json!({ "model_type": "mpnet" })), "MPNetTokenizer");
@@ -193,7 +197,7 @@ fn a_tokenizer_that_names_no_class_gets_its_familys() {
     edit(&dir.join("tokenizer_config.json"), |config| {
         *config = json!({ "do_lower_case": true, "pad_token": "[PAD]" });
     });
-    export(&opened(&dir, &mut Heard::default()), &root.path().join("out"), &mut Heard::default()).unwrap();
+    export(&opened(&dir, &mut Messages::default()), &root.path().join("out"), &mut Messages::default()).unwrap();
     let written = read_object(&root.path().join("out/tokenizer_config.json")).unwrap();
     let expected: BTreeMap<&str, Value> = BTreeMap::from([
         ("do_lower_case", json!(true)),
@@ -204,14 +208,14 @@ fn a_tokenizer_that_names_no_class_gets_its_familys() {
 }
 
 #[test]
-fn no_tower_keeps_the_precision_it_was_saved_in() {
+fn removes_dtype_from_configs() {
     let root = tempfile::tempdir().unwrap();
     let dir = staged("dual/vit_bert", root.path());
     edit(&dir.join("config.json"), |config| {
         config["text_config"]["dtype"] = json!("float16");
         config["vision_config"]["torch_dtype"] = json!("bfloat16");
     });
-    export(&opened(&dir, &mut Heard::default()), &root.path().join("out"), &mut Heard::default()).unwrap();
+    export(&opened(&dir, &mut Messages::default()), &root.path().join("out"), &mut Messages::default()).unwrap();
     let written = read_object(&root.path().join("out/config.json")).unwrap();
     assert_eq!(written["dtype"], "float32");
     assert_eq!(

@@ -1,4 +1,4 @@
-//! What an inspection found, as data; its JSON form is what `--json` writes.
+//! The result of an inspection. `--json` writes it as JSON.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,19 +10,19 @@ use serde::Serialize;
 
 use crate::error::TrainError;
 
-/// What a directory is.
+/// The kind of a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// One image tower.
+    /// An image tower.
     ImageTower,
-    /// One text tower.
+    /// A text tower.
     TextTower,
-    /// Two towers, projections and a temperature: a VisionTextDualEncoder, or a model such as CLIP.
+    /// A whole model: two towers, projections and a temperature, such as VisionTextDualEncoder or CLIP.
     WholeModel,
-    /// A run of this program.
+    /// A training run.
     Run,
-    /// One checkpoint of a run.
+    /// A checkpoint of a run.
     Checkpoint,
 }
 
@@ -31,27 +31,27 @@ pub enum Kind {
 pub struct Inspection {
     /// The directory.
     pub dir: PathBuf,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// `model_type` of its `config.json`; of runs, none.
+    /// `model_type` of its `config.json`; null for runs and checkpoints.
     pub model_type: Option<String>,
-    /// Of runs and checkpoints.
+    /// The run; null for models and towers.
     pub run: Option<RunReport>,
-    /// The image tower; of a run, the one it began with.
+    /// The image tower; for a run, the one it started with.
     pub image_tower: Option<TowerReport>,
-    /// The text tower likewise.
+    /// The text tower, likewise.
     pub text_tower: Option<TowerReport>,
-    /// Projections and temperature of whole models, trained ones of runs.
+    /// Projections and temperature: of a whole model, or as trained by a run.
     pub head: Option<HeadReport>,
-    /// All parameters.
+    /// Number of all parameters.
     pub parameters: usize,
     /// The weights files.
     pub weights: Vec<WeightsReport>,
     /// How images are processed.
     pub image_processing: Option<String>,
-    /// How captions are tokenised.
+    /// How captions are tokenized.
     pub tokenizer: Option<String>,
-    /// What is missing, broken or does not go together.
+    /// What is missing, broken or does not fit together.
     pub problems: Vec<String>,
 }
 
@@ -66,9 +66,9 @@ pub struct TowerReport {
     pub widths: Vec<usize>,
     /// Blocks of each stage.
     pub depths: Vec<usize>,
-    /// Attention heads of each stage; none of a convolutional network.
+    /// Attention heads of each stage; empty for a convolutional network.
     pub heads: Vec<usize>,
-    /// Side of the images it was made for, in pixels, where its positions depend on it.
+    /// Side of the images that its positions were learned for, in pixels.
     pub image_size: Option<usize>,
     /// Side of a patch, in pixels.
     pub patch_size: Option<usize>,
@@ -76,95 +76,95 @@ pub struct TowerReport {
     pub vocab_size: Option<usize>,
     /// The longest caption, in tokens.
     pub max_tokens: Option<usize>,
-    /// The length that every caption is padded to, in tokens, where the tower attends to padding.
+    /// The length that every caption is padded to, in tokens, if the tower attends to padding.
     pub pad_to: Option<usize>,
-    /// Its parameters.
+    /// Number of its parameters.
     pub parameters: usize,
-    /// How it pools, and why so, in words.
+    /// How it pools and why, in words.
     pub pooling: String,
-    /// Tensors of the weights that it takes.
+    /// Number of tensors that it takes from the weights.
     pub tensors: usize,
     /// Tensors that the weights lack.
     pub missing: Vec<String>,
-    /// Tensors that it has no use for.
+    /// Tensors that it does not use.
     pub unused: Vec<String>,
     /// Tensors of another shape: name, expected, found.
     pub mismatched: Vec<String>,
-    /// Why it cannot be locked as it is; null if it can.
+    /// Why it cannot be locked; null if it can.
     pub lock_refused: Option<String>,
-    /// Why it cannot be exported as a part of a VisionTextDualEncoder; null if it can.
+    /// Why it cannot be exported as part of a VisionTextDualEncoder; null if it can.
     pub export_refused: Option<String>,
 }
 
 /// The best checkpoint of a run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct BestReport {
-    /// Updates it has seen.
+    /// Its step.
     pub step: u64,
-    /// By which figure of which evaluation, such as `held-out.acc1`.
+    /// The evaluation and metric that select it, such as `held-out.acc1`.
     pub metric: String,
-    /// The figure.
+    /// The value of the metric.
     pub value: f64,
 }
 
 /// Projections and temperature.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct HeadReport {
-    /// `[image width, dim]`; null: none, or fresh.
+    /// Shape `[image width, dim]`; null if absent or randomly initialised.
     pub image_projection: Option<[usize; 2]>,
-    /// `[text width, dim]` likewise.
+    /// Shape `[text width, dim]`, likewise.
     pub text_projection: Option<[usize; 2]>,
-    /// A logarithm.
+    /// Natural logarithm of the factor on cosines.
     pub logit_scale: Option<f32>,
     /// `1 / exp(logit_scale)`.
     pub temperature: Option<f32>,
-    /// Of the sigmoid loss.
+    /// The bias of the sigmoid loss.
     pub logit_bias: Option<f32>,
-    /// Tensors that belong to no part.
+    /// Tensors that belong to no part of the model.
     pub unused: Vec<String>,
 }
 
-/// One weights file.
+/// A weights file.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WeightsReport {
     /// Its name.
     pub file: String,
-    /// Its size.
+    /// Its size, in bytes.
     pub bytes: u64,
-    /// How many tensors of each type it holds.
+    /// Number of tensors of each dtype.
     pub dtypes: BTreeMap<String, usize>,
 }
 
-/// A run, or one checkpoint of it.
+/// A run, or one of its checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RunReport {
-    /// `model.lock`, where the config can be read.
+    /// `model.lock`, if the config can be read.
     pub lock: Option<String>,
     /// The newest valid checkpoint.
     pub checkpoint: Option<PathBuf>,
-    /// Updates it has seen.
+    /// The step of that checkpoint.
     pub step: Option<u64>,
-    /// The best checkpoint, where the config says by what it is told.
+    /// The best checkpoint, if the config says how to select it.
     pub best: Option<BestReport>,
-    /// Whether evaluations take a moving average of the weights.
+    /// Whether evaluations use a moving average of the weights.
     pub averaged: bool,
-    /// Updates of the whole run.
+    /// Steps of the whole run.
     pub total_steps: Option<u64>,
-    /// Passes over the data, a fraction; from `metrics.jsonl`.
+    /// Passes over the data, including the fraction of the last one; from `metrics.jsonl`.
     pub epoch: Option<f64>,
-    /// Pairs seen.
+    /// Pairs trained on so far.
     pub samples_seen: Option<u64>,
-    /// Values that train.
+    /// Number of trainable values in the checkpoint.
     pub trainable: usize,
     /// Steps of all valid checkpoints.
     pub valid_steps: Vec<u64>,
-    /// What is wrong with the others; these are among the problems, too.
+    /// What is wrong with the other checkpoints; also listed in `problems`.
     pub damaged: Vec<String>,
 }
 
 impl Inspection {
-    /// Nothing yet.
-    pub(super) fn new(dir: &Path, kind: Kind) -> Self {
+    /// An empty report.
+    pub(crate) fn new(dir: &Path, kind: Kind) -> Self {
         Self {
             dir: dir.to_owned(),
             kind,
@@ -182,15 +182,15 @@ impl Inspection {
     }
 
     /// Parameters of all parts.
-    pub(super) fn count(&self) -> usize {
+    pub(crate) fn count_parameters(&self) -> usize {
         let towers = self.image_tower.iter().chain(&self.text_tower).map(|tower| tower.parameters).sum::<usize>();
         towers + self.head.as_ref().map_or(0, HeadReport::parameters)
     }
 }
 
 impl WeightsReport {
-    /// Of one file.
-    pub(super) fn new(header: &WeightHeader) -> Self {
+    /// Summarises the header of one file.
+    pub(crate) fn new(header: &WeightHeader) -> Self {
         let mut dtypes = BTreeMap::new();
         for (_, dtype, _) in header.tensors() {
             *dtypes.entry(dtype).or_default() += 1;
@@ -201,15 +201,15 @@ impl WeightsReport {
 }
 
 impl TowerReport {
-    /// Of an image tower.
-    pub(super) fn image(
+    /// Reports an image tower. `export_error`: why it cannot be exported.
+    pub(crate) fn image(
         dir: &Path,
         image: TowerOutline<ImageTower>,
         no_weights: bool,
-        export: Option<TrainError>,
+        export_error: Option<TrainError>,
     ) -> Self {
         let (config, parameters) = (image.tower.config(), parameters::count(&image.tower));
-        let report = Self::any(dir, image, no_weights, parameters, export);
+        let report = Self::common(dir, image, no_weights, parameters, export_error);
         match config {
             ImageTowerConfig::Transformer(config) => Self {
                 widths: vec![config.encoder.width],
@@ -231,12 +231,12 @@ impl TowerReport {
         }
     }
 
-    /// Of a text tower.
-    pub(super) fn text(
+    /// Reports a text tower. `export_error`: why it cannot be exported.
+    pub(crate) fn text(
         dir: &Path,
         text: TowerOutline<TextTower>,
         no_weights: bool,
-        export: Option<TrainError>,
+        export_error: Option<TrainError>,
     ) -> Self {
         let (config, parameters) = (text.tower.config().clone(), parameters::count(&text.tower));
         Self {
@@ -246,17 +246,17 @@ impl TowerReport {
             vocab_size: Some(config.vocab_size),
             max_tokens: Some(config.max_tokens()),
             pad_to: config.pad_to,
-            ..Self::any(dir, text, no_weights, parameters, export)
+            ..Self::common(dir, text, no_weights, parameters, export_error)
         }
     }
 
-    /// What towers of all kinds have.
-    fn any<T>(
+    /// The fields that towers of all kinds have.
+    fn common<T>(
         dir: &Path,
         tower: TowerOutline<T>,
         no_weights: bool,
         parameters: usize,
-        export: Option<TrainError>,
+        export_error: Option<TrainError>,
     ) -> Self {
         let TowerOutline { family, audit, pooling, lock_refused, .. } = tower;
         let Audit { missing, unused, mismatched, tensors, .. } = audit;
@@ -284,14 +284,14 @@ impl TowerReport {
             unused,
             mismatched,
             lock_refused,
-            export_refused: export.map(|error| error.to_string()),
+            export_refused: export_error.map(|error| error.to_string()),
         }
     }
 }
 
 impl HeadReport {
-    /// With this temperature.
-    pub(super) fn with_scale(self, logit_scale: Option<f32>) -> Self {
+    /// Sets the temperature from the learned logarithm of its inverse.
+    pub(crate) fn with_logit_scale(self, logit_scale: Option<f32>) -> Self {
         Self { logit_scale, temperature: logit_scale.map(|scale| (-scale).exp()), ..self }
     }
 
@@ -304,12 +304,12 @@ impl HeadReport {
 
 impl From<HeadOutline> for HeadReport {
     fn from(head: HeadOutline) -> Self {
-        let turned = |stored: Option<Vec<usize>>| match stored.as_deref() {
+        let transposed = |stored: Option<Vec<usize>>| match stored.as_deref() {
             Some(&[dim, width]) => Some([width, dim]),
             _ => None,
         };
-        let (image_projection, text_projection) = (turned(head.image_projection), turned(head.text_projection));
+        let (image_projection, text_projection) = (transposed(head.image_projection), transposed(head.text_projection));
         Self { image_projection, text_projection, logit_bias: head.logit_bias, unused: head.unused, ..Self::default() }
-            .with_scale(head.logit_scale)
+            .with_logit_scale(head.logit_scale)
     }
 }

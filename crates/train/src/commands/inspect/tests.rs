@@ -1,4 +1,4 @@
-//! Configs with a value of another kind: an error or a report, and no panic, whatever reads them.
+//! Configs in which one value has another type lead to an error or a report, and never to a panic.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 use std::fs;
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::commands::inspect::inspect;
+use crate::commands::inspect::directory::inspect;
 use crate::device::Compute;
 use crate::events::{Event, Observer};
 use crate::models::load::Assembly;
 
-struct Deaf;
+struct IgnoreEvents;
 
-impl Observer for Deaf {
+impl Observer for IgnoreEvents {
     fn on(&mut self, _: Event<'_>) {}
 }
 
@@ -26,15 +26,15 @@ const MODELS: [&str; 6] = [
     "whole/open_clip",
 ];
 
-/// Of so many changed configs one is loaded too.
-const LOADED_OF: usize = 7;
+/// One in this many changed configs is also loaded.
+const LOAD_EVERY: usize = 7;
 
 fn values() -> Vec<Value> {
     vec![json!(null), json!(-1), json!(0), json!(7), json!("x"), json!([]), json!({})]
 }
 
-/// Each value of each object in `value`, exchanged for `by`, one at a time.
-fn exchanged(value: &Value, by: &Value) -> Vec<Value> {
+/// Copies of `value` in which one value of one object is replaced by `by`.
+fn replaced(value: &Value, by: &Value) -> Vec<Value> {
     let Value::Object(object) = value else { return Vec::new() };
     let with = |key: &String, value: Value| {
         let mut object: Map<String, Value> = object.clone();
@@ -42,7 +42,7 @@ fn exchanged(value: &Value, by: &Value) -> Vec<Value> {
         Value::Object(object)
     };
     let own = object.keys().map(|key| with(key, by.clone()));
-    let inner = object.iter().flat_map(|(key, value)| exchanged(value, by).into_iter().map(move |value| (key, value)));
+    let inner = object.iter().flat_map(|(key, value)| replaced(value, by).into_iter().map(move |value| (key, value)));
     own.chain(inner.map(|(key, value)| with(key, value))).chain([by.clone()]).collect()
 }
 
@@ -59,7 +59,7 @@ fn copy(model: &str, into: &Path) -> Vec<PathBuf> {
 }
 
 #[test]
-fn no_config_makes_inspection_or_loading_panic() {
+fn malformed_configs_never_panic() {
     let compute = Compute::select("cpu", None).unwrap();
     let mut tried = 0;
     for model in MODELS {
@@ -69,12 +69,12 @@ fn no_config_makes_inspection_or_loading_panic() {
         for config in configs {
             let whole = fs::read(config).unwrap();
             let parsed: Value = serde_json::from_slice(&whole).unwrap();
-            for changed in values().iter().flat_map(|by| exchanged(&parsed, by)) {
+            for changed in values().iter().flat_map(|by| replaced(&parsed, by)) {
                 fs::write(config, changed.to_string()).unwrap();
                 let _ = inspect(dir.path(), &compute.device);
-                // Loading takes longer, and reads configs by the same code.
-                if tried % LOADED_OF == 0 {
-                    let _ = Assembly::from_dir(dir.path(), &compute, &mut Deaf);
+                // Loading is slower, and reads configs with the same code.
+                if tried % LOAD_EVERY == 0 {
+                    let _ = Assembly::from_dir(dir.path(), &compute, &mut IgnoreEvents);
                 }
                 tried += 1;
             }

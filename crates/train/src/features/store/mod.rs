@@ -1,13 +1,17 @@
-//! The feature cache: what a locked tower gave for an input, kept under the hash of everything it depends on.
+//! The files of the feature cache. The store knows hashes and rows of numbers; it knows neither images nor texts.
 //!
-//! Two files a (tower, processing), named by their hash: `.index`, a record a row, and `.values`, the rows. A row is written
-//! before its record, both while the index is locked, so a kill at any byte costs at most what was being written; nothing
-//! that was written whole is ever moved, so that several processes may fill one store. Opening reads the index alone. A row
-//! is found by the hash of its content: a changed input has none, an unchanged one has it in every later run.
+//! Each tower with its input processing has two files, named by the hash of both: `.index` has one record per row, and
+//! `.values` has the rows. A row is written before its record, both while the index is locked, so a process killed at
+//! any byte loses at most what it was writing. Complete rows are never moved, so several processes can fill one store.
+//! Opening reads only the index. A row is found by the hash of its content: a changed input has no row, and an
+//! unchanged one finds its row in every later run.
+//!
+//! - this file: the store: lookups, appends, reads, and repair after a crash.
+//! - `index`: records on disk and the table in memory.
+//! - `positioned_file`: reads and writes at an offset, on every platform.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,17 +21,23 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::config::CacheDtype;
 use crate::error::TrainError;
-use crate::features::store_index::{FeatureIndex, RECORD_BYTES, Row, State, checksum};
+use crate::features::store::index::{FeatureIndex, RECORD_BYTES, Row, State, checksum};
+use crate::features::store::positioned_file::{read_exact_at, write_all_at};
 
-/// Part of every store's name: raised when the files change their form.
+pub(crate) mod index;
+mod positioned_file;
+#[cfg(test)]
+mod tests;
+
+/// Part of every store's name. Raise it when the format of the files changes.
 const FORMAT: &[u8] = b"dualenc features 2";
 
-/// Features of one tower under one processing.
+/// Features of one tower with one input processing.
 #[derive(Debug)]
 pub(crate) struct FeatureStore {
     width: usize,
     dtype: CacheDtype,
-    /// `None`: the rows are kept in memory and forgotten with the store.
+    /// `None`: the rows are in memory.
     files: Option<Files>,
     state: Mutex<Contents>,
 }
@@ -49,15 +59,16 @@ struct Contents {
 }
 
 impl FeatureStore {
-    /// A store that ends with the process.
+    /// A store in memory. `width`: values per row.
     pub fn in_memory(width: usize) -> Self {
         Self { width, dtype: CacheDtype::F32, files: None, state: Mutex::default() }
     }
 
-    /// Opens the store of `key` in `dir`, or begins it. What was torn is cut off and will be computed again.
+    /// Opens the store of `key` in `dir`, or creates it. Partial rows of a killed process are removed. `width`: values
+    /// per row.
     ///
     /// # Errors
-    /// When the files cannot be read or written.
+    /// [`TrainError::Read`] or [`TrainError::Write`].
     pub fn open(dir: &Path, key: &blake3::Hash, width: usize, dtype: CacheDtype) -> Result<Self, TrainError> {
         fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
         let mut name = blake3::Hasher::new();
@@ -76,25 +87,24 @@ impl FeatureStore {
         {
             let _lock = files.lock()?;
             files.catch_up(&mut contents.index)?;
-            files.cut_torn(&contents.index, width * dtype.bytes())?;
+            files.truncate_partial(&contents.index, width * dtype.bytes())?;
         }
         Ok(Self { width, dtype, files: Some(files), state: Mutex::new(contents) })
     }
 
-    /// Values of a row.
+    /// Values per row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// Bytes of the values file, and where it is.
+    /// Size of the file of values in bytes, and its path; `None` in memory.
     pub fn size(&self) -> Option<(u64, &Path)> {
         let files = self.files.as_ref()?;
         let bytes = files.values.metadata().map_or(0, |metadata| metadata.len());
         Some((bytes, files.values_path.as_path()))
     }
 
-    /// The row of a content. Its values are compared with their checksum once in a process; a row that is not what was
-    /// written does not count.
+    /// The row of a content. Each process verifies the checksum of a row once; a damaged row is not returned.
     pub fn find(&self, content: &ContentHash) -> Option<Row> {
         let (row, state) = self.contents().index.find(content)?;
         match state {
@@ -104,11 +114,12 @@ impl FeatureStore {
         }
     }
 
-    /// Keeps rows: `features` `[contents, width]`, flat. Gives the number of each; a content that is kept already, by
-    /// another process too, keeps its row.
+    /// Adds one row per content and returns the rows. A content that already has a row, also from another process,
+    /// keeps it. `features`: shape `[contents, width]`, flat.
     ///
     /// # Errors
-    /// When the files cannot be written, or a value is too large for the store's dtype.
+    /// [`TrainError::Write`] or [`TrainError::Read`]; [`TrainError::Usage`] when a value is too large for the store's
+    /// dtype.
     pub fn insert(&self, contents: &[ContentHash], features: &[f32]) -> Result<Vec<Row>, TrainError> {
         let bytes = self.encode(features)?;
         let row_bytes = self.row_bytes();
@@ -121,12 +132,12 @@ impl FeatureStore {
         let mut new = Vec::new();
         let mut rows = Vec::with_capacity(contents.len());
         for (at, content) in contents.iter().enumerate() {
-            let kept = match state.index.find(content) {
+            let existing = match state.index.find(content) {
                 Some((row, State::Unchecked)) => self.check_in(&mut state.index, row).then_some(row),
                 Some((row, _)) => Some(row),
                 None => None,
             };
-            rows.push(match kept {
+            rows.push(match existing {
                 Some(row) => row,
                 None => {
                     let row = &bytes[at * row_bytes..][..row_bytes];
@@ -142,7 +153,7 @@ impl FeatureStore {
             let records: Vec<u8> =
                 (first..state.index.len()).flat_map(|row| state.index.record(row as Row, &files.key)).collect();
             let append = |file: &File, path: &Path, bytes: &[u8], size: usize| {
-                file.write_all_at(bytes, first as u64 * size as u64).map_err(TrainError::write(path))
+                write_all_at(file, bytes, first as u64 * size as u64).map_err(TrainError::write(path))
             };
             append(&files.values, &files.values_path, &new, row_bytes)?;
             append(&files.index, &files.index_path, &records, RECORD_BYTES)?;
@@ -150,10 +161,10 @@ impl FeatureStore {
         Ok(rows)
     }
 
-    /// Reads `rows` into `out` `[rows, width]`. Gives the places of those that cannot be read any more; they do not count
-    /// from now on.
+    /// Reads `rows` into `out`, shape `[rows, width]`. Returns the positions in `rows` of those that cannot be read any
+    /// more, which [`FeatureStore::find`] does not return from now on.
     ///
-    /// By positioned reads and not through a memory map: a file that someone cuts would end the process with SIGBUS.
+    /// The reads do not go through a memory map: reading one whose file was truncated raises SIGBUS.
     pub fn read(&self, rows: &[Row], out: &mut [f32]) -> Vec<usize> {
         let mut scratch = Vec::new();
         let mut lost = Vec::new();
@@ -174,12 +185,12 @@ impl FeatureStore {
         let at = u64::from(row) * self.row_bytes() as u64;
         match self.dtype {
             CacheDtype::F32 => {
-                files.values.read_exact_at(bytemuck::cast_slice_mut(out), at)?;
+                read_exact_at(&files.values, bytemuck::cast_slice_mut(out), at)?;
                 out.iter_mut().for_each(|value| *value = f32::from_bits(u32::from_le(value.to_bits())));
             }
             CacheDtype::F16 => {
                 scratch.resize(self.width, f16::ZERO);
-                files.values.read_exact_at(bytemuck::cast_slice_mut(scratch), at)?;
+                read_exact_at(&files.values, bytemuck::cast_slice_mut(scratch), at)?;
                 scratch.iter_mut().for_each(|value| *value = f16::from_bits(u16::from_le(value.to_bits())));
                 scratch.convert_to_f32_slice(out);
             }
@@ -187,7 +198,7 @@ impl FeatureStore {
         Ok(())
     }
 
-    /// Compares a row with its checksum, and remembers the outcome.
+    /// Verifies the checksum of a row, and records the result.
     fn check(&self, row: Row) -> bool {
         let expected = self.contents().index.checksum(row);
         let state = self.state_of(row, expected);
@@ -204,14 +215,11 @@ impl FeatureStore {
     fn state_of(&self, row: Row, expected: Option<[u8; 8]>) -> State {
         let Some(files) = &self.files else { return State::Valid };
         let mut bytes = vec![0; self.row_bytes()];
-        let read = files.values.read_exact_at(&mut bytes, u64::from(row) * self.row_bytes() as u64);
-        match read.is_ok() && expected == Some(checksum(&bytes)) {
-            true => State::Valid,
-            false => State::Invalid,
-        }
+        let read = read_exact_at(&files.values, &mut bytes, u64::from(row) * self.row_bytes() as u64);
+        if read.is_ok() && expected == Some(checksum(&bytes)) { State::Valid } else { State::Invalid }
     }
 
-    /// The values as they stand in the file.
+    /// The values as bytes of the file.
     fn encode(&self, features: &[f32]) -> Result<Vec<u8>, TrainError> {
         if self.dtype == CacheDtype::F32 {
             return Ok(features.iter().flat_map(|value| value.to_le_bytes()).collect());
@@ -220,7 +228,7 @@ impl FeatureStore {
         halves.convert_from_f32_slice(features);
         match features.iter().zip(&halves).find(|(value, half)| value.is_finite() && !half.is_finite()) {
             Some((value, _)) => Err(TrainError::Usage(format!(
-                "a feature has the value {value}, and `cache.dtype = \"f16\"` holds up to {}; write `cache.dtype = \"f32\"`",
+                "a feature has the value {value}, but `cache.dtype = \"f16\"` ends at {}; set `cache.dtype = \"f32\"`",
                 f16::MAX
             ))),
             None => Ok(halves.iter().flat_map(|value| value.to_le_bytes()).collect()),
@@ -232,12 +240,12 @@ impl FeatureStore {
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
-        // A panic while it is held leaves at most rows without a record in the file.
+        // A panic in another thread leaves at most rows without a record in the file.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Holds the index against other processes.
+/// Keeps other processes out of the index until it is dropped.
 struct IndexLock<'a>(&'a File);
 
 impl Drop for IndexLock<'_> {
@@ -252,18 +260,19 @@ impl Files {
         Ok(IndexLock(&self.index))
     }
 
-    /// Takes in the records that the index has and `known` has not: all of them, or those of other processes.
+    /// Reads the records that the file has and `known` lacks: all of them, or those that other processes have added.
     fn catch_up(&self, known: &mut FeatureIndex) -> Result<(), TrainError> {
         let failed = TrainError::read(&self.index_path);
-        let read = || {
-            let whole = self.index.metadata()?.len() / RECORD_BYTES as u64;
-            let new = (whole as usize).saturating_sub(known.len());
+        let mut read = || {
+            let records = self.index.metadata()?.len() / RECORD_BYTES as u64;
+            let new = (records as usize).saturating_sub(known.len());
             if new == 0 {
                 return Ok(());
             }
-            // The rows of these records follow one another without end only in a file that is no index.
-            if whole >= u64::from(Row::MAX) {
-                return Err(std::io::Error::other(format!("it has {whole} records, the most is {}", Row::MAX - 1)));
+            // Row numbers are 32 bits: a longer file is not an index.
+            if records >= u64::from(Row::MAX) {
+                let limit = Row::MAX - 1;
+                return Err(std::io::Error::other(format!("found {records} records, expected at most {limit}")));
             }
             known.reserve(new);
             (&self.index).seek(SeekFrom::Start((known.len() * RECORD_BYTES) as u64))?;
@@ -275,23 +284,17 @@ impl Files {
             }
             Ok(())
         };
-        let mut read = read;
         read().map_err(failed)
     }
 
-    /// Cuts off half a record, and rows that have none.
-    fn cut_torn(&self, index: &FeatureIndex, row_bytes: usize) -> Result<(), TrainError> {
-        let cut = |file: &File, path: &Path, whole: usize| {
-            let cut = || match file.metadata()?.len() > whole as u64 {
-                true => file.set_len(whole as u64),
-                false => Ok(()),
-            };
-            cut().map_err(TrainError::write(path))
+    /// Removes a partial record, and rows without a record.
+    fn truncate_partial(&self, index: &FeatureIndex, row_bytes: usize) -> Result<(), TrainError> {
+        let truncate = |file: &File, path: &Path, len: usize| {
+            let is_longer = file.metadata().map(|metadata| metadata.len() > len as u64);
+            let truncated = is_longer.and_then(|is_longer| if is_longer { file.set_len(len as u64) } else { Ok(()) });
+            truncated.map_err(TrainError::write(path))
         };
-        cut(&self.index, &self.index_path, index.len() * RECORD_BYTES)?;
-        cut(&self.values, &self.values_path, index.len() * row_bytes)
+        truncate(&self.index, &self.index_path, index.len() * RECORD_BYTES)?;
+        truncate(&self.values, &self.values_path, index.len() * row_bytes)
     }
 }
-
-#[cfg(test)]
-mod tests;

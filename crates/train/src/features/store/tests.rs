@@ -1,4 +1,4 @@
-//! Stores that are cut, flipped, shared and large.
+//! Stores that are truncated, damaged, shared or large.
 
 use std::io::Write;
 
@@ -31,7 +31,7 @@ fn get(store: &FeatureStore, number: u8) -> Option<[f32; WIDTH]> {
     store.read(&[row], &mut out).is_empty().then_some(out)
 }
 
-/// Fills a store with 1, 2, 3 and gives the paths of its two files.
+/// Fills a store with 1, 2, 3 and returns the paths of its two files.
 fn filled(dir: &Path) -> (PathBuf, PathBuf) {
     let store = open(dir);
     insert(&store, &[1, 2]);
@@ -41,12 +41,12 @@ fn filled(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 #[track_caller]
-fn assert_keeps(dir: &Path, kept: &[u8], what: &str) {
+fn assert_survive(dir: &Path, survivors: &[u8], what: &str) {
     let store = open(dir);
     for number in 1..=3 {
-        assert_eq!(get(&store, number), kept.contains(&number).then(|| feature(number)), "{number}, {what}");
+        assert_eq!(get(&store, number), survivors.contains(&number).then(|| feature(number)), "{number}, {what}");
     }
-    // It goes on: what is lost is computed again, and everything is there when it is opened next.
+    // Lost rows can be added again, and are found when the store is next opened.
     insert(&store, &[1, 2, 3, 9]);
     for store in [store, open(dir)] {
         for number in [1, 2, 3, 9] {
@@ -56,7 +56,7 @@ fn assert_keeps(dir: &Path, kept: &[u8], what: &str) {
 }
 
 #[test]
-fn an_index_cut_at_any_byte_keeps_its_whole_records() {
+fn index_truncated_at_any_byte() {
     let dir = tempfile::tempdir().unwrap();
     let (index, values) = filled(dir.path());
     let (records, rows) = (fs::read(&index).unwrap(), fs::read(&values).unwrap());
@@ -64,26 +64,26 @@ fn an_index_cut_at_any_byte_keeps_its_whole_records() {
     for end in 0..=records.len() {
         fs::write(&index, &records[..end]).unwrap();
         fs::write(&values, &rows).unwrap();
-        let kept: Vec<u8> = (1..=(end / RECORD_BYTES) as u8).collect();
-        assert_keeps(dir.path(), &kept, &format!("cut at {end}"));
+        let survivors: Vec<u8> = (1..=(end / RECORD_BYTES) as u8).collect();
+        assert_survive(dir.path(), &survivors, &format!("cut at {end}"));
     }
 }
 
 #[test]
-fn values_cut_at_any_byte_keep_their_whole_rows() {
+fn values_truncated_at_any_byte() {
     let dir = tempfile::tempdir().unwrap();
     let (index, values) = filled(dir.path());
     let (records, rows) = (fs::read(&index).unwrap(), fs::read(&values).unwrap());
     for end in 0..=rows.len() {
         fs::write(&index, &records).unwrap();
         fs::write(&values, &rows[..end]).unwrap();
-        let kept: Vec<u8> = (1..=(end / ROW) as u8).collect();
-        assert_keeps(dir.path(), &kept, &format!("cut at {end}"));
+        let survivors: Vec<u8> = (1..=(end / ROW) as u8).collect();
+        assert_survive(dir.path(), &survivors, &format!("cut at {end}"));
     }
 }
 
 #[test]
-fn a_flipped_byte_costs_its_row_and_no_other() {
+fn flipped_byte_loses_one_row() {
     let dir = tempfile::tempdir().unwrap();
     let (index, values) = filled(dir.path());
     let whole = [fs::read(&index).unwrap(), fs::read(&values).unwrap()];
@@ -94,14 +94,14 @@ fn a_flipped_byte_costs_its_row_and_no_other() {
             fs::write(&index, &bytes[0]).unwrap();
             fs::write(&values, &bytes[1]).unwrap();
             let lost = (byte / size) as u8 + 1;
-            let kept: Vec<u8> = (1..=3).filter(|&number| number != lost).collect();
-            assert_keeps(dir.path(), &kept, &format!("byte {byte} of file {file}"));
+            let survivors: Vec<u8> = (1..=3).filter(|&number| number != lost).collect();
+            assert_survive(dir.path(), &survivors, &format!("byte {byte} of file {file}"));
         }
     }
 }
 
 #[test]
-fn another_tower_processing_or_precision_has_another_store() {
+fn another_key_or_dtype_is_another_store() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     let other = FeatureStore::open(dir.path(), &blake3::hash(b"another"), WIDTH, CacheDtype::F32).unwrap();
@@ -113,7 +113,7 @@ fn another_tower_processing_or_precision_has_another_store() {
 }
 
 #[test]
-fn several_owners_fill_one_store_and_see_each_others_rows() {
+fn processes_share_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let threads: Vec<_> = (0..4u8)
         .map(|owner| {
@@ -136,7 +136,7 @@ fn several_owners_fill_one_store_and_see_each_others_rows() {
 }
 
 #[test]
-fn rows_that_vanish_while_the_store_is_open_are_named_and_written_again() {
+fn rows_lost_while_open_are_rewritten() {
     let dir = tempfile::tempdir().unwrap();
     let (_, values) = filled(dir.path());
     let store = open(dir.path());
@@ -149,10 +149,10 @@ fn rows_that_vanish_while_the_store_is_open_are_named_and_written_again() {
 }
 
 #[test]
-fn half_precision_errs_by_2_to_the_minus_11_at_most_and_refuses_what_it_cannot_hold() {
+fn half_precision_rounds_and_refuses_overflow() {
     let dir = tempfile::tempdir().unwrap();
     let store = FeatureStore::open(dir.path(), &blake3::hash(b"tower"), 4096, CacheDtype::F16).unwrap();
-    // From the smallest normal number of half precision, 2^-14, to its largest, 65504, of either sign.
+    // From the smallest normal number of half precision, 2^-14, to its largest, 65504, with either sign.
     let values: Vec<f32> = (0..4096)
         .map(|at| {
             let size = 2f32.powf(-14.0 + 29.9 * at as f32 / 4095.0);
@@ -174,10 +174,10 @@ fn half_precision_errs_by_2_to_the_minus_11_at_most_and_refuses_what_it_cannot_h
     assert_eq!(store.find(&content(3)), None);
 }
 
-/// `cargo test --release -p dualenc-train --features flex ten_million -- --ignored --nocapture`
+/// `cargo test --release -p dualenc-train ten_million -- --ignored --nocapture`
 #[test]
-#[ignore = "writes 320 MB: for measuring"]
-fn ten_million_rows_of_768_open_by_their_index_alone() {
+#[ignore = "writes 320 MB and measures"]
+fn opens_ten_million_rows() {
     const ROWS: usize = 10_000_000;
     let dir = tempfile::tempdir().unwrap();
     let key = blake3::hash(b"tower");
@@ -191,7 +191,7 @@ fn ten_million_rows_of_768_open_by_their_index_alone() {
     let mut writer = std::io::BufWriter::new(&files.index);
     (0..ROWS).for_each(|row| writer.write_all(&index.record(row as Row, &files.key)).unwrap());
     drop(writer);
-    // A hole: 30 GB that take no room.
+    // A sparse file: 30 GB that take no space.
     files.values.set_len(ROWS as u64 * 768 * 4).unwrap();
     drop(index);
     let started = std::time::Instant::now();

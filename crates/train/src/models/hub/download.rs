@@ -1,15 +1,21 @@
-//! One file from the hub into the cache, through `hf-hub`.
+//! Downloads one file from the hub into the cache, through `hf-hub`.
+
+use std::path::Path;
 
 use hf_hub::api::Progress as HubProgress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo as HubRepo, RepoType};
 
-use super::{BRANCH, File, HubError, Progress, Repo, is_plain_name};
+use crate::models::hub::error::HubError;
+use crate::models::hub::progress::Progress;
+use crate::models::hub::reference::is_plain_name;
+use crate::models::hub::repo_dir::{BRANCH, Lookup, RepoDir};
+use crate::models::hub::settings::Hub;
 
-/// A transfer that broke off is taken up again this often; `hf-hub` waits about 0.3 to 0.8 s before each.
+/// How often an interrupted transfer is resumed; `hf-hub` waits about 0.3 to 0.8 s before each attempt.
 const RETRIES: usize = 3;
 
-/// Hands the bytes of a download on.
+/// Counts the bytes of a download.
 struct Listener<'a> {
     progress: Progress<'a>,
     on_progress: &'a mut dyn FnMut(Progress<'_>),
@@ -18,7 +24,7 @@ struct Listener<'a> {
 impl HubProgress for Listener<'_> {
     fn init(&mut self, size: usize, _: &str) {
         self.progress.total_bytes = size as u64;
-        // Called again when a transfer is taken up; the bytes that are there are counted anew after it.
+        // Also called when a transfer is resumed; the bytes already on disk are then counted again.
         self.progress.bytes = 0;
     }
 
@@ -30,17 +36,27 @@ impl HubProgress for Listener<'_> {
     fn finish(&mut self) {}
 }
 
-impl Repo<'_> {
-    /// Downloads `file` at `revision`, a branch or a commit. A branch is remembered as the commit it pointed to.
+/// Downloads files of one repository into the cache.
+pub(crate) struct Downloader<'a> {
+    pub hub: &'a Hub,
+    pub reference: &'a str,
+    pub dir: &'a RepoDir,
+}
+
+impl Downloader<'_> {
+    /// Downloads `file` at `revision`, a branch or a commit. For a branch, the cache records the commit it points to.
     ///
-    /// The token goes out only where the hub refuses without it: hf-hub also sends it to the host that a large file is
-    /// redirected to.
-    pub(super) fn download(
+    /// The token is sent only if the hub refuses the request without it, because hf-hub also sends it to the host that
+    /// a large file is redirected to.
+    ///
+    /// # Errors
+    /// [`HubError::NotFound`], [`HubError::Download`], [`HubError::Size`] or [`HubError::Cache`].
+    pub fn download(
         &self,
         revision: &str,
         file: &str,
         on_progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<File, HubError> {
+    ) -> Result<Lookup, HubError> {
         let anonymous = self.download_as(None, revision, file, on_progress);
         match (&self.hub.token, anonymous) {
             (Some(token), Err(HubError::NotFound { .. })) => self.download_as(Some(token), revision, file, on_progress),
@@ -54,7 +70,7 @@ impl Repo<'_> {
         revision: &str,
         file: &str,
         on_progress: &mut dyn FnMut(Progress<'_>),
-    ) -> Result<File, HubError> {
+    ) -> Result<Lookup, HubError> {
         let hub = self.hub;
         let cache_dir = std::path::absolute(&hub.cache_dir)
             .map_err(|source| HubError::Cache { path: hub.cache_dir.clone(), source })?;
@@ -77,11 +93,11 @@ impl Repo<'_> {
             }
         }
         let expected = metadata.size() as u64;
-        let blob = self.dir.join("blobs").join(metadata.etag());
+        let blob = self.dir.blob(metadata.etag());
         let partial = blob.with_extension("part");
-        let pointer = self.snapshot(metadata.commit_hash()).join(file);
-        // hf-hub asks for the rest of a partial file even if there is none, which the server refuses for ever, and it
-        // does not replace a link whose target is gone.
+        let pointer = self.dir.snapshot(metadata.commit_hash()).join(file);
+        // hf-hub requests the rest of a partial file even if nothing is missing, which the server always refuses, and
+        // it does not replace a dangling link.
         if size_of(&partial).is_some_and(|size| size >= expected) {
             self.remove(&partial)?;
         }
@@ -93,7 +109,7 @@ impl Repo<'_> {
         let path = repo
             .download_with_progress(file, Listener { progress, on_progress })
             .map_err(|error| self.failed(file, error))?;
-        // hf-hub appends what the server sends to what is there, even if the server sent the whole file again.
+        // hf-hub appends the response to the partial file even if the server sent the whole file again.
         let found = size_of(&path).unwrap_or(0);
         if found != expected {
             self.remove(&pointer)?;
@@ -107,14 +123,20 @@ impl Repo<'_> {
                 expected,
             });
         }
-        Ok(File::Here(path))
+        Ok(Lookup::Found(path))
     }
 
-    /// 404 for one file of a repository that is there means that it lacks the file; for a repository that is not, the
-    /// hub answers 401 or 404 to everything.
-    fn absent_or_failed(&self, file: &str, revision: &str, repo: &ApiRepo, error: ApiError) -> Result<File, HubError> {
+    /// A 404 for a file of an existing repository means that the file is absent. For an unknown repository, the hub
+    /// answers 401 or 404 to every request.
+    fn absent_or_failed(
+        &self,
+        file: &str,
+        revision: &str,
+        repo: &ApiRepo,
+        error: ApiError,
+    ) -> Result<Lookup, HubError> {
         match status(&error) {
-            Some(404) if revision != BRANCH || repo.info().is_ok() => Ok(File::Absent),
+            Some(404) if revision != BRANCH || repo.info().is_ok() => Ok(Lookup::Absent),
             Some(status @ (401 | 403 | 404)) => Err(HubError::NotFound {
                 reference: self.reference.to_owned(),
                 endpoint: self.hub.endpoint.clone(),
@@ -133,16 +155,16 @@ impl Repo<'_> {
         }
     }
 
-    fn remove(&self, path: &std::path::Path) -> Result<(), HubError> {
+    fn remove(&self, path: &Path) -> Result<(), HubError> {
         std::fs::remove_file(path).map_err(|source| HubError::Cache { path: path.to_owned(), source })
     }
 }
 
-fn size_of(path: &std::path::Path) -> Option<u64> {
+fn size_of(path: &Path) -> Option<u64> {
     path.metadata().ok().map(|metadata| metadata.len())
 }
 
-/// The HTTP status that an error stands for.
+/// The HTTP status behind an error.
 fn status(error: &ApiError) -> Option<u16> {
     match error {
         ApiError::RequestError(error) => match **error {

@@ -1,12 +1,18 @@
-//! Against a small hub on this machine that answers as the real one does: byte ranges, entity tags, the commit in a header,
-//! and weights behind a redirect to another host.
+//! Runs against a small local hub that answers like the real one: byte ranges, entity tags, the commit in a header, and
+//! weights behind a redirect to another host.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use super::*;
+use crate::models::hub::error::HubError;
+use crate::models::hub::model_files::{MODULES, OPEN_CLIP, WEIGHTS, WEIGHTS_INDEX};
+use crate::models::hub::progress::Progress;
+use crate::models::hub::reference::is_hub_id;
+use crate::models::hub::resolve::resolve;
+use crate::models::hub::settings::Hub;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -19,7 +25,7 @@ struct Server {
 #[derive(Default)]
 struct State {
     files: BTreeMap<String, Vec<u8>>,
-    /// Send a whole file whatever part is asked for, after the first request for it.
+    /// Answers a request for the rest of a file with the whole file.
     ignore_ranges: bool,
     requests: Mutex<Vec<String>>,
     stop: std::sync::atomic::AtomicBool,
@@ -41,7 +47,7 @@ impl Server {
                 if shared.stop.load(std::sync::atomic::Ordering::SeqCst) {
                     break;
                 }
-                // A client that hangs up is its own affair.
+                // A client may hang up.
                 let _ = stream.and_then(|stream| shared.answer(stream, port));
             }
         });
@@ -82,7 +88,7 @@ impl State {
         }
         let token = if headers.contains_key("authorization") { " with token" } else { "" };
         self.requests.lock().unwrap().push(format!("{path}{token}"));
-        // The same repository once more, shown only to those who may see it.
+        // The same repository, visible with the token only.
         let path = match (path.strip_prefix("/secret/"), headers.get("authorization").map(String::as_str)) {
             (Some(rest), Some("Bearer secret")) => format!("/org/{rest}"),
             _ => path,
@@ -119,7 +125,8 @@ impl State {
             };
             if file.ends_with(".safetensors") && self.files.contains_key(file) {
                 let headers = format!(
-                    "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\nLocation: http://localhost:{port}/cdn/{file}\r\n",
+                    "X-Repo-Commit: {COMMIT}\r\nX-Linked-Etag: \"{}\"\r\n\
+                     Location: http://localhost:{port}/cdn/{file}\r\n",
                     etag(file)
                 );
                 return send("302 Found", &headers, b"");
@@ -150,10 +157,10 @@ const TOWER: [(&str, &str); 4] = [
     ("model.safetensors", "weights"),
 ];
 
-fn silent(_: Progress<'_>) {}
+fn ignore_progress(_: Progress<'_>) {}
 
 #[test]
-fn a_tower_is_downloaded_once_and_then_comes_from_the_cache() {
+fn second_resolve_uses_the_cache() {
     let server = Server::start(&TOWER);
     let cache = tempfile::tempdir().unwrap();
     let hub = server.hub(cache.path());
@@ -168,75 +175,78 @@ fn a_tower_is_downloaded_once_and_then_comes_from_the_cache() {
     }
     assert_eq!(seen.last(), Some(&("model.safetensors".to_owned(), 7, 7)));
 
-    // Everything after the first file is asked for at the commit that the first one had.
+    // After the first file, every request names the commit of that file.
     let requests = server.requests();
     let at_branch: Vec<_> = requests.iter().filter(|path| path.contains("/resolve/main/")).collect();
     assert!(at_branch.iter().all(|path| path.ends_with("/config.json")), "{at_branch:?}");
     assert!(requests.contains(&format!("/org/tiny/resolve/{COMMIT}/tokenizer.json")));
     assert!(!requests.iter().any(|path| path.ends_with("with token")), "a public model needs no token: {requests:?}");
 
-    // Again: not one request, since the files that the repository lacks are remembered too.
+    // The second time there is no request at all: absent files are recorded too.
     let absent = cache.path().join("hub/models--org--tiny/.no_exist").join(COMMIT);
-    assert!(absent.join("tokenizer.json").is_file(), "where `huggingface_hub` keeps it too");
+    assert!(absent.join("tokenizer.json").is_file(), "where `huggingface_hub` puts it too");
     let before = server.requests().len();
-    assert_eq!(hub.resolve("org/tiny", &mut silent).unwrap(), dir);
+    assert_eq!(hub.resolve("org/tiny", &mut ignore_progress).unwrap(), dir);
     assert_eq!(server.requests().len(), before);
 
     drop(server);
     let offline = Hub { offline: true, ..hub };
-    assert_eq!(offline.resolve("org/tiny", &mut silent).unwrap(), dir);
+    assert_eq!(offline.resolve("org/tiny", &mut ignore_progress).unwrap(), dir);
 }
 
 #[test]
-fn a_private_repository_is_asked_for_with_the_token() {
+fn private_repository_needs_the_token() {
     let server = Server::start(&TOWER);
     let cache = tempfile::tempdir().unwrap();
     let hub = server.hub(cache.path());
-    let dir = hub.resolve("secret/tiny", &mut silent).unwrap();
+    let dir = hub.resolve("secret/tiny", &mut ignore_progress).unwrap();
     assert_eq!(std::fs::read(dir.join("model.safetensors")).unwrap(), b"weights");
 
     let other = tempfile::tempdir().unwrap();
     let stranger = Hub { token: None, ..server.hub(other.path()) };
-    assert!(matches!(stranger.resolve("secret/tiny", &mut silent), Err(HubError::NotFound { status: 401, .. })));
+    assert!(matches!(
+        stranger.resolve("secret/tiny", &mut ignore_progress),
+        Err(HubError::NotFound { status: 401, .. })
+    ));
 }
 
 #[test]
-fn a_renamed_repository_is_followed() {
+fn follows_renamed_repository() {
     let server = Server::start(&TOWER);
     let cache = tempfile::tempdir().unwrap();
-    let dir = server.hub(cache.path()).resolve("old/tiny", &mut silent).unwrap();
+    let dir = server.hub(cache.path()).resolve("old/tiny", &mut ignore_progress).unwrap();
     assert_eq!(std::fs::read(dir.join("model.safetensors")).unwrap(), b"weights");
 }
 
 #[test]
-fn the_pooling_comes_from_where_the_modules_say() {
+fn pooling_dir_comes_from_modules_json() {
     let modules = r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
         {"path": "2_Pooling", "type": "sentence_transformers.models.Pooling"}]"#;
     let server = Server::start(&[TOWER[0], TOWER[3], (MODULES, modules), ("2_Pooling/config.json", "{}")]);
     let cache = tempfile::tempdir().unwrap();
-    let dir = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap();
+    let dir = server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap();
     assert!(dir.join("2_Pooling/config.json").is_file() && dir.join(MODULES).is_file());
 
     let outside = modules.replace("2_Pooling", "../..");
     let server = Server::start(&[TOWER[0], TOWER[2], TOWER[3], (MODULES, &outside)]);
     let cache = tempfile::tempdir().unwrap();
-    let dir = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap();
+    let dir = server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap();
     assert!(dir.join("1_Pooling/config.json").is_file());
 }
 
 #[test]
-fn open_clips_weights_come_where_the_config_is_not_transformers() {
+fn open_clip_weights_without_model_type() {
     let files = [(OPEN_CLIP[0], "{}"), (OPEN_CLIP[1], "open weights"), TOWER[3]];
     for (config, comes) in [("{\"architecture\": \"vit\"}", true), ("{\"model_type\": \"clip\"}", false)] {
         let server = Server::start(&[&files[..], &[("config.json", config)]].concat());
         let cache = tempfile::tempdir().unwrap();
-        let dir = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap();
+        let dir = server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap();
         assert_eq!((dir.join(OPEN_CLIP[1]).is_file(), dir.join(WEIGHTS).is_file()), (comes, !comes), "{config}");
     }
 }
 
 #[test]
-fn split_weights_come_whole() {
+fn downloads_all_shards() {
     let index =
         r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors", "c": "model-1.safetensors"}}"#;
     let files =
@@ -244,54 +254,54 @@ fn split_weights_come_whole() {
     let server = Server::start(&files);
     let cache = tempfile::tempdir().unwrap();
     let hub = server.hub(cache.path());
-    let dir = hub.resolve("org/tiny", &mut silent).unwrap();
+    let dir = hub.resolve("org/tiny", &mut ignore_progress).unwrap();
     assert_eq!(std::fs::read(dir.join("model-2.safetensors")).unwrap(), b"two");
     let before = server.requests().len();
-    hub.resolve("org/tiny", &mut silent).unwrap();
+    hub.resolve("org/tiny", &mut ignore_progress).unwrap();
     assert_eq!(server.requests().len(), before);
 
     let server = Server::start(&files[..3]);
     let other = tempfile::tempdir().unwrap();
-    let error = server.hub(other.path()).resolve("org/tiny", &mut silent).unwrap_err();
+    let error = server.hub(other.path()).resolve("org/tiny", &mut ignore_progress).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`org/tiny` has no `model-2.safetensors`; the index of its weights lists it: the upload is not complete"
+        "`org/tiny` has no `model-2.safetensors`; the index of its weights lists this file: the upload is incomplete"
     );
 }
 
 #[test]
-fn an_index_cannot_name_files_outside() {
+fn rejects_index_with_outside_paths() {
     for (index, reason) in [
         (
             r#"{"weight_map": {"a": "../../config.json"}}"#,
-            "it lists \"../../config.json\", which is no plain file name",
+            "it lists \"../../config.json\", which is not a plain file name",
         ),
         ("[]", "invalid length 0, expected struct Index with 1 element at line 1 column 2"),
     ] {
         let server = Server::start(&[("config.json", "{}"), (WEIGHTS_INDEX, index)]);
         let cache = tempfile::tempdir().unwrap();
-        let error = server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap_err();
+        let error = server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap_err();
         let path = cache.path().join("hub/models--org--tiny/snapshots").join(COMMIT).join(WEIGHTS_INDEX);
         let path = path.display();
         assert_eq!(
             error.to_string(),
-            format!("`{path}` is no index of safetensors files: {reason}; remove it to download it again")
+            format!("`{path}` is not an index of safetensors files: {reason}; remove it to download it again")
         );
     }
 }
 
 #[test]
-fn a_repository_that_is_not_there_says_what_to_check() {
+fn unknown_repository_message() {
     let server = Server::start(&TOWER);
     let cache = tempfile::tempdir().unwrap();
     for (reference, status) in [("org/tyni", 404), ("secret/other", 404)] {
-        let error = server.hub(cache.path()).resolve(reference, &mut silent).unwrap_err();
+        let error = server.hub(cache.path()).resolve(reference, &mut ignore_progress).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!(
-                "`{reference}` is not a directory here and not found on the hub at `http://127.0.0.1:{}` (status {status}); \
-                 check the path (it counts from the config file), the spelling of the id, and for a private or gated model \
-                 `HF_TOKEN`",
+                "`{reference}` is not a local directory, and the hub at `http://127.0.0.1:{}` does not find it (status \
+                 {status}); check the path (relative paths start at the config file), the spelling of the id, and \
+                 `HF_TOKEN` if the model is private or gated",
                 server.port
             )
         );
@@ -299,35 +309,36 @@ fn a_repository_that_is_not_there_says_what_to_check() {
 }
 
 #[test]
-fn a_repository_without_what_a_tower_needs_names_it() {
+fn missing_required_file_message() {
     let server = Server::start(&[("pytorch_model.bin", "pickle"), ("config.json", "{}")]);
     let cache = tempfile::tempdir().unwrap();
     assert_eq!(
-        server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap_err().to_string(),
-        "`org/tiny` has no `model.safetensors`; only safetensors weights are read: save the model again with a current \
-         transformers"
+        server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap_err().to_string(),
+        "`org/tiny` has no `model.safetensors`; only safetensors weights can be read: save the model again with a \
+         current transformers"
     );
     let server = Server::start(&[("README.md", "hello")]);
     let cache = tempfile::tempdir().unwrap();
     assert_eq!(
-        server.hub(cache.path()).resolve("org/tiny", &mut silent).unwrap_err().to_string(),
-        "`org/tiny` has no `config.json`; it is no Hugging Face model"
+        server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap_err().to_string(),
+        "`org/tiny` has no `config.json`; it is not a Hugging Face model"
     );
 }
 
 #[test]
-fn offline_names_the_missing_file_and_where_it_looked() {
+fn offline_message_names_missing_file() {
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub { endpoint: String::new(), cache_dir: cache.path().to_owned(), token: None, offline: true };
     let repo = cache.path().join("models--org--tiny");
     let message = |file: &str, looked_in: &Path| {
         format!(
-            "`org/tiny` is not a directory here, `HF_HUB_OFFLINE` is set, and the cache has no `{file}` of it; looked in \
-             `{}`; run once with a network, or copy the model's files to a directory and name that",
+            "`org/tiny` is not a local directory, `HF_HUB_OFFLINE` is set, and the cache has no `{file}` for it \
+             (looked in `{}`); run once with network access, or copy the model's files to a directory and give its \
+             path",
             looked_in.display()
         )
     };
-    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    let error = hub.resolve("org/tiny", &mut ignore_progress).unwrap_err();
     assert_eq!(error.to_string(), message("config.json", &repo));
 
     let snapshot = repo.join("snapshots").join(COMMIT);
@@ -335,31 +346,32 @@ fn offline_names_the_missing_file_and_where_it_looked() {
     std::fs::create_dir_all(repo.join("refs")).unwrap();
     std::fs::write(repo.join("refs/main"), COMMIT).unwrap();
     std::fs::write(snapshot.join("config.json"), "{}").unwrap();
-    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    let error = hub.resolve("org/tiny", &mut ignore_progress).unwrap_err();
     assert_eq!(error.to_string(), message("model.safetensors", &snapshot));
 
     std::fs::write(snapshot.join("model.safetensors"), "weights").unwrap();
-    assert_eq!(hub.resolve("org/tiny", &mut silent).unwrap(), snapshot);
+    assert_eq!(hub.resolve("org/tiny", &mut ignore_progress).unwrap(), snapshot);
 }
 
 #[test]
-fn no_server_is_an_error_with_its_cause() {
+fn unreachable_server_keeps_its_cause() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let endpoint = format!("http://127.0.0.1:{port}");
     let cache = tempfile::tempdir().unwrap();
     let hub = Hub { endpoint: endpoint.clone(), cache_dir: cache.path().to_owned(), token: None, offline: false };
-    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    let error = hub.resolve("org/tiny", &mut ignore_progress).unwrap_err();
     assert_eq!(
         error.to_string(),
         format!(
-            "cannot download `config.json` of `org/tiny` from `{endpoint}`; check the network, `HF_ENDPOINT` and free space"
+            "cannot download `config.json` of `org/tiny` from `{endpoint}`; check the network, `HF_ENDPOINT` and free \
+             disk space"
         )
     );
     assert!(std::error::Error::source(&error).is_some());
 }
 
 #[test]
-fn an_interrupted_download_is_taken_up_where_it_stopped() {
+fn resumes_interrupted_download() {
     for there in ["wei", "weights", "weights and more"] {
         let server = Server::start(&TOWER);
         let cache = tempfile::tempdir().unwrap();
@@ -367,42 +379,45 @@ fn an_interrupted_download_is_taken_up_where_it_stopped() {
         let blobs = hub.cache_dir.join("models--org--tiny/blobs");
         std::fs::create_dir_all(&blobs).unwrap();
         std::fs::write(blobs.join("etag-model-safetensors.part"), there).unwrap();
-        let dir = hub.resolve("org/tiny", &mut silent).unwrap();
+        let dir = hub.resolve("org/tiny", &mut ignore_progress).unwrap();
         assert_eq!(std::fs::read_to_string(dir.join("model.safetensors")).unwrap(), "weights", "after {there:?}");
     }
 }
 
 #[test]
-fn a_file_of_another_size_than_announced_is_removed_and_named() {
+fn removes_download_of_wrong_size() {
     let server = Server::start_with(&TOWER, true);
     let cache = tempfile::tempdir().unwrap();
     let hub = server.hub(cache.path());
     let blobs = hub.cache_dir.join("models--org--tiny/blobs");
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::write(blobs.join("etag-model-safetensors.part"), "wei").unwrap();
-    let error = hub.resolve("org/tiny", &mut silent).unwrap_err();
+    let error = hub.resolve("org/tiny", &mut ignore_progress).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`model.safetensors` of `org/tiny` arrived with 10 bytes, expected 7; it was removed, try again"
+        "the download of `model.safetensors` of `org/tiny` has 10 bytes, expected 7; it was removed, try again"
     );
-    let dir = hub.resolve("org/tiny", &mut silent).unwrap();
+    let dir = hub.resolve("org/tiny", &mut ignore_progress).unwrap();
     assert_eq!(std::fs::read_to_string(dir.join("model.safetensors")).unwrap(), "weights");
 }
 
 #[test]
-fn a_directory_is_its_own_answer() {
+fn directory_resolves_to_itself() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();
     assert_eq!(resolve(path).unwrap(), dir.path());
     let missing = format!("{path}/none");
     assert_eq!(
         resolve(&missing).unwrap_err().to_string(),
-        format!("`{missing}` is no directory here and no hub id; check the path, or write `name` or `org/name`")
+        format!(
+            "`{missing}` is neither a local directory nor a hub id; check the path, or write the id as `name` or \
+             `org/name`"
+        )
     );
 }
 
 #[test]
-fn hub_ids() {
+fn hub_id_syntax() {
     for id in ["bert-base-uncased", "facebook/dinov2-small", "a/b_c.d", "x"] {
         assert!(is_hub_id(id), "{id}");
     }
@@ -412,7 +427,7 @@ fn hub_ids() {
 }
 
 #[test]
-fn the_environment_is_read_as_huggingface_hub_does() {
+fn environment_matches_huggingface_hub() {
     let home = tempfile::tempdir().unwrap();
     let hub = |variables: &[(&str, &str)]| {
         let find =

@@ -1,4 +1,4 @@
-//! Runs and checkpoints: how far, which checkpoints are whole, and the towers that it began with.
+//! Inspects a directory: finds its kind, and reads runs and checkpoints.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,16 +7,61 @@ use burn::tensor::Device;
 use dualenc_model::{HostTensor, TowerLock};
 use serde_json::Value;
 
-use super::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
-use super::{Settings, chain, inspect, inspect_model, is_model_dir};
+use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
+use crate::commands::inspect::towers::{LoadSettings, inspect_model, with_causes};
 use crate::config::{RunConfig, Towers};
 use crate::error::TrainError;
-use crate::models::hub::Hub;
+use crate::models::hub::settings::Hub;
 use crate::run_dir::best::best_of_run;
 use crate::run_dir::checkpoint::{self, Checkpoint, Progress};
+use crate::run_dir::layout::checkpoints_of;
 
-/// A run with these checkpoints, or one checkpoint.
-pub(super) fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Device) -> Inspection {
+/// Reports what `dir` holds, without training, writing or downloading anything.
+///
+/// # Errors
+/// [`TrainError::Usage`] when the directory is of no known kind; [`TrainError::Read`] when it cannot be listed;
+/// [`TrainError::Model`] when its `config.json` is unreadable or belongs to an unknown model.
+pub fn inspect(dir: &Path, device: &Device) -> Result<Inspection, TrainError> {
+    if dir.join("manifest.json").is_file() {
+        return Ok(inspect_run(dir, Kind::Checkpoint, vec![dir.to_owned()], device));
+    }
+    if checkpoints_of(dir).is_dir() {
+        let checkpoints = checkpoint::list(&checkpoints_of(dir)).into_iter().map(|(_, path)| path).collect();
+        return Ok(inspect_run(dir, Kind::Run, checkpoints, device));
+    }
+    if is_model_dir(dir) {
+        return inspect_model(dir, &LoadSettings::default(), device);
+    }
+    Err(TrainError::Usage(format!(
+        "`{}` does not hold a model: found {}; expected `config.json` and the weights of a tower or a whole model, \
+         `checkpoints` of a run, or `manifest.json` of a checkpoint",
+        dir.display(),
+        list_entries(dir)?
+    )))
+}
+
+/// Whether `dir` has a config of transformers or open_clip.
+fn is_model_dir(dir: &Path) -> bool {
+    ["config.json", "open_clip_config.json"].iter().any(|name| dir.join(name).is_file())
+}
+
+/// The names in a directory, for an error message.
+fn list_entries(dir: &Path) -> Result<String, TrainError> {
+    const MAX_NAMES: usize = 12;
+    let entries = fs::read_dir(dir).map_err(TrainError::read(dir))?.flatten();
+    let mut names: Vec<String> = entries.map(|entry| format!("`{}`", entry.file_name().to_string_lossy())).collect();
+    names.sort();
+    let more = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
+    Ok(match (names.is_empty(), more) {
+        (true, _) => "nothing".to_owned(),
+        (false, 0) => names.join(", "),
+        (false, more) => format!("{} and {more} more", names.join(", ")),
+    })
+}
+
+/// Inspects a run with these checkpoints, or a single checkpoint.
+fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Device) -> Inspection {
     let mut found = Inspection::new(dir, kind);
     let (mut newest, mut valid_steps, mut damaged) = (None, Vec::new(), Vec::new());
     for path in checkpoints {
@@ -32,24 +77,24 @@ pub(super) fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, dev
     let config = match RunConfig::load(&config_dir.join("config.toml"), &[]) {
         Ok(config) => Some(config),
         Err(error) => {
-            found.problems.push(chain(&error));
+            found.problems.push(with_causes(&error));
             None
         }
     };
     if let Some(config) = &config {
-        found.towers_of(config, device);
+        found.inspect_initial_towers(config, device);
     }
     found.problems.extend(damaged.iter().cloned());
     let values = |tensor: &HostTensor| tensor.values.len();
     let progress = newest.as_ref().map(|checkpoint| &checkpoint.progress);
     let best = newest.as_ref().filter(|_| kind == Kind::Run).map(|newest| best_of_run(dir, newest)).transpose();
     let best = best.unwrap_or_else(|error| {
-        found.problems.push(chain(&error));
+        found.problems.push(with_causes(&error));
         None
     });
     let best = best.flatten();
     if let Some(best) = best.as_ref().filter(|best| !valid_steps.contains(&best.step)) {
-        found.problems.push(format!("the best checkpoint, of step {}, is not there or damaged", best.step));
+        found.problems.push(format!("the best checkpoint, step {}, is missing or damaged", best.step));
     }
     found.run = Some(RunReport {
         best: best.map(|best| BestReport { step: best.step, metric: best.goal.to_string(), value: best.value }),
@@ -64,17 +109,16 @@ pub(super) fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, dev
         valid_steps,
         damaged,
     });
-    // What a run began with is not what it has come to.
-    let began = found.head.take().unwrap_or_default();
-    found.head = newest.as_ref().map(|checkpoint| trained_head(began, checkpoint));
-    found.parameters = found.count();
+    let initial_head = found.head.take().unwrap_or_default();
+    found.head = newest.as_ref().map(|checkpoint| trained_head(initial_head, checkpoint));
+    found.parameters = found.count_parameters();
     found
 }
 
 impl Inspection {
-    /// The towers that a run began with.
-    fn towers_of(&mut self, config: &RunConfig, device: &Device) {
-        let settings = Settings {
+    /// Inspects the towers that the run started with.
+    fn inspect_initial_towers(&mut self, config: &RunConfig, device: &Device) {
+        let settings = LoadSettings {
             image_pool: config.model.image_pool,
             text_pool: config.model.text_pool,
             image_size: config.model.image_size,
@@ -85,22 +129,21 @@ impl Inspection {
             Towers::Pair { image, text } => {
                 let lock = config.model.lock;
                 let part = |reference, lock| {
-                    let settings = Settings { pretrained: lock != TowerLock::Scratch, ..settings };
-                    inspect_model(&in_cache(reference)?, &settings, device)
+                    let settings = LoadSettings { pretrained: lock != TowerLock::Scratch, ..settings };
+                    inspect_model(&local_dir(reference)?, &settings, device)
                 };
-                if let Some(found) = self.sound(part(image, lock.image)) {
+                if let Some(found) = self.take_problems(part(image, lock.image)) {
                     (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);
                 }
-                if let Some(found) = self.sound(part(text, lock.text)) {
+                if let Some(found) = self.take_problems(part(text, lock.text)) {
                     (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer);
                 }
             }
             Towers::Init(init) => {
-                let found = in_cache(init).and_then(|dir| match is_model_dir(&dir) {
-                    true => inspect_model(&dir, &settings, device),
-                    false => inspect(&dir, device),
+                let found = local_dir(init).and_then(|dir| {
+                    if is_model_dir(&dir) { inspect_model(&dir, &settings, device) } else { inspect(&dir, device) }
                 });
-                if let Some(found) = self.sound(found) {
+                if let Some(found) = self.take_problems(found) {
                     (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);
                     (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer);
                     self.head = found.head;
@@ -109,15 +152,15 @@ impl Inspection {
         }
     }
 
-    /// A part of a run; its error or problems become the run's.
-    fn sound(&mut self, part: Result<Inspection, TrainError>) -> Option<Inspection> {
+    /// The inspection of a part of the run. Its error or its problems become the run's.
+    fn take_problems(&mut self, part: Result<Inspection, TrainError>) -> Option<Inspection> {
         match part {
             Ok(mut found) => {
                 self.problems.append(&mut found.problems);
                 Some(found)
             }
             Err(error) => {
-                self.problems.push(chain(&error));
+                self.problems.push(with_causes(&error));
                 None
             }
         }
@@ -125,14 +168,14 @@ impl Inspection {
 }
 
 /// The directory of a tower, if it is on this machine.
-fn in_cache(reference: &str) -> Result<PathBuf, TrainError> {
+fn local_dir(reference: &str) -> Result<PathBuf, TrainError> {
     if Path::new(reference).is_dir() {
         return Ok(PathBuf::from(reference));
     }
     Ok(Hub { offline: true, ..Hub::from_env()? }.resolve(reference, &mut |_| {})?)
 }
 
-/// The head with what a checkpoint holds of it; what is locked stays as it was.
+/// The head of a checkpoint. Locked parts are not saved in it and stay as they were.
 fn trained_head(head: HeadReport, checkpoint: &Checkpoint) -> HeadReport {
     let weights = checkpoint.weights();
     let matrix = |name: &str| match weights.get(name)?.shape.as_slice() {
@@ -147,10 +190,10 @@ fn trained_head(head: HeadReport, checkpoint: &Checkpoint) -> HeadReport {
         unused: Vec::new(),
         ..HeadReport::default()
     }
-    .with_scale(scalar("logit_scale").or(head.logit_scale))
+    .with_logit_scale(scalar("logit_scale").or(head.logit_scale))
 }
 
-/// The passes over the data at a checkpoint, from its run's `metrics.jsonl`.
+/// Passes over the data at a checkpoint, from its run's `metrics.jsonl`.
 fn epoch_of(checkpoint: &Path, progress: &Progress) -> Option<f64> {
     let text = fs::read_to_string(checkpoint.parent()?.parent()?.join("metrics.jsonl")).ok()?;
     let lines = text.lines().rev().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -1,51 +1,53 @@
 //! The index of a feature store, on disk and in memory: which row holds the feature of which content.
 //!
-//! On disk a record of 32 bytes a row. In memory the same records in one vector, and one table of row numbers that is
-//! searched by the content's name, itself a hash: two allocations, however many entries there are.
+//! On disk, the index has one record of 32 bytes per row. In memory, the same entries are one vector of 25 bytes each,
+//! and `hashbrown`'s table maps names to row numbers at 5 bytes a slot: two allocations, however many entries there
+//! are.
 
 use dualenc_data::ContentHash;
+use hashbrown::HashTable;
 
-/// The start of a content's blake3. With 128 bits, ten million contents meet by chance once in 10^24 stores.
+/// Bytes of a content's blake3 that name it. With 128 bits, two of ten million contents collide in one of 10^24 stores.
 const NAME_BYTES: usize = 16;
 
-/// The start of a row's blake3, and of a record's.
+/// Bytes of a row's blake3, and of a record's.
 const CHECKSUM_BYTES: usize = 8;
 
 /// Bytes of a record on disk: name, checksum of the row, checksum of the record.
 pub(crate) const RECORD_BYTES: usize = NAME_BYTES + 2 * CHECKSUM_BYTES;
 
-/// A row's number.
+/// The number of a row.
 pub(crate) type Row = u32;
 
-/// The start of a row's blake3.
+/// The first bytes of a row's blake3.
 pub(crate) type Checksum = [u8; CHECKSUM_BYTES];
+
+type Name = [u8; NAME_BYTES];
 
 /// The checksum of `bytes`.
 pub(crate) fn checksum(bytes: &[u8]) -> Checksum {
-    start_of(&blake3::hash(bytes))
+    first_bytes(&blake3::hash(bytes))
 }
 
-fn start_of<const N: usize>(hash: &blake3::Hash) -> [u8; N] {
-    let mut start = [0; N];
-    start.copy_from_slice(&hash.as_bytes()[..N]);
-    start
+fn first_bytes<const N: usize>(hash: &blake3::Hash) -> [u8; N] {
+    let mut first = [0; N];
+    first.copy_from_slice(&hash.as_bytes()[..N]);
+    first
 }
 
-/// What is known of a row's values.
+/// Whether the values of a row are what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Nobody in this process has read them.
+    /// This process has not read them yet.
     Unchecked,
-    /// They are what was written.
     Valid,
-    /// They are not, or the record is not.
+    /// The values or the record are damaged.
     Invalid,
 }
 
-/// What stands in one record.
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    name: [u8; NAME_BYTES],
+    name: Name,
     checksum: Checksum,
     state: State,
 }
@@ -53,46 +55,44 @@ struct Entry {
 /// Which row holds the feature of which content.
 #[derive(Debug, Default)]
 pub(crate) struct FeatureIndex {
-    /// Of each row.
+    /// One entry per row.
     entries: Vec<Entry>,
-    /// Open addressing by the start of the name, with linear probing: the row's number and 1, or 0 where nothing stands. At
-    /// least half of it is empty; its length is a power of two.
-    table: Vec<u32>,
-    named: usize,
+    /// The newest row of each name, by the name's first bytes: a name is a hash itself.
+    rows: HashTable<Row>,
 }
 
 impl FeatureIndex {
-    /// Makes room for `more` rows at once.
+    /// Reserves memory for `more` rows.
     pub fn reserve(&mut self, more: usize) {
-        match self.entries.is_empty() {
-            true => self.entries.reserve_exact(more),
-            // By doubling: others may add a few rows at a time, often.
-            false => self.entries.reserve(more),
+        let Self { entries, rows } = self;
+        if entries.is_empty() {
+            entries.reserve_exact(more);
+        } else {
+            // Grows by doubling, because other processes may add a few rows at a time, often.
+            entries.reserve(more);
         }
-        let slots = ((self.named + more) * 2).next_power_of_two();
-        if slots > self.table.len() {
-            self.rebuild(slots);
-        }
+        rows.reserve(more, |&row| hash_of(&entries[row as usize].name));
     }
 
-    /// How many rows there are, of any state.
+    /// Number of rows, in any state.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The newest row of a content, unless it is invalid, and what is known of it.
+    /// The newest row of a content and its state, unless it is invalid.
     pub fn find(&self, content: &ContentHash) -> Option<(Row, State)> {
-        let (_, row) = self.slot(&name_of(content))?;
+        let name = name_of(content);
+        let row = *self.rows.find(hash_of(&name), |&row| self.entries[row as usize].name == name)?;
         let state = self.entries[row as usize].state;
         (state != State::Invalid).then_some((row, state))
     }
 
-    /// The checksum that a row's values must have.
+    /// The checksum that the values of a row must have.
     pub fn checksum(&self, row: Row) -> Option<Checksum> {
         self.entries.get(row as usize).map(|entry| entry.checksum)
     }
 
-    /// Notes what was found out about a row.
+    /// Sets the state of a row.
     pub fn mark(&mut self, row: Row, state: State) {
         if let Some(entry) = self.entries.get_mut(row as usize) {
             entry.state = state;
@@ -104,7 +104,7 @@ impl FeatureIndex {
         self.add(Entry { name: name_of(content), checksum, state })
     }
 
-    /// Adds the next row as its record says; one that is not what was written makes an invalid row.
+    /// Adds the next row from its record. A damaged record makes an invalid row.
     pub fn push_record(&mut self, record: &[u8; RECORD_BYTES], key: &blake3::Hash) {
         let row = self.entries.len();
         let (name, rest) = record.split_at(NAME_BYTES);
@@ -131,68 +131,32 @@ impl FeatureIndex {
         record
     }
 
+    /// Adds the next row. It replaces an older row of the same name, which this or another process found invalid.
     fn add(&mut self, entry: Entry) -> Row {
-        let row = self.entries.len() as Row;
-        self.entries.push(entry);
-        match self.slot(&entry.name) {
-            // Computed again since the older row was found invalid, here or by another process.
-            Some((slot, _)) => self.table[slot] = row + 1,
-            None => {
-                if (self.named + 1) * 2 > self.table.len() {
-                    self.rebuild(((self.named + 1) * 2).next_power_of_two());
-                }
-                self.put(row);
-                self.named += 1;
-            }
-        }
+        let Self { entries, rows } = self;
+        let row = entries.len() as Row;
+        entries.push(entry);
+        let is_same = |&row: &Row| entries[row as usize].name == entry.name;
+        rows.entry(hash_of(&entry.name), is_same, |&row| hash_of(&entries[row as usize].name)).insert(row);
         row
     }
-
-    /// Where a name stands in the table, and its row.
-    fn slot(&self, name: &[u8; NAME_BYTES]) -> Option<(usize, Row)> {
-        let mut slots = probe(name, self.table.len());
-        loop {
-            let slot = slots.next()?;
-            let row = self.table[slot].checked_sub(1)?;
-            if self.entries[row as usize].name == *name {
-                return Some((slot, row));
-            }
-        }
-    }
-
-    /// Puts a row whose name is not there yet into the table.
-    fn put(&mut self, row: Row) {
-        let empty = probe(&self.entries[row as usize].name, self.table.len()).find(|&slot| self.table[slot] == 0);
-        if let Some(slot) = empty {
-            self.table[slot] = row + 1;
-        }
-    }
-
-    fn rebuild(&mut self, slots: usize) {
-        let old = std::mem::replace(&mut self.table, vec![0; slots]);
-        for row in old.into_iter().filter_map(|value| value.checked_sub(1)) {
-            self.put(row);
-        }
-    }
 }
 
-/// The slots of a table of `len` (a power of two) in which a name may stand, in order.
-fn probe(name: &[u8; NAME_BYTES], len: usize) -> impl Iterator<Item = usize> + use<> {
-    let start = name.iter().take(8).fold(0u64, |start, &byte| start << 8 | u64::from(byte)) as usize;
-    (0..len).map(move |step| start.wrapping_add(step) & (len - 1))
-}
-
-fn name_of(content: &ContentHash) -> [u8; NAME_BYTES] {
+fn name_of(content: &ContentHash) -> Name {
     let mut name = [0; NAME_BYTES];
     name.copy_from_slice(&content[..NAME_BYTES]);
     name
 }
 
-/// Under the store's key and the row's number: a record that was moved, or is another store's, is invalid.
+fn hash_of(name: &Name) -> u64 {
+    name.iter().take(8).fold(0, |hash, &byte| hash << 8 | u64::from(byte))
+}
+
+/// Keyed with the store's key and the row's number: a record that was moved, or belongs to another store, is invalid.
 fn record_checksum(content: &[u8], row: usize, key: &blake3::Hash) -> Checksum {
     let mut hasher = blake3::Hasher::new_keyed(key.as_bytes());
     hasher.update(content).update(&(row as u64).to_le_bytes());
-    start_of(&hasher.finalize())
+    first_bytes(&hasher.finalize())
 }
 
 #[cfg(test)]
@@ -204,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn every_content_is_found_and_no_other_and_the_newest_row_counts() {
+    fn finds_the_newest_row() {
         let mut index = FeatureIndex::default();
         for number in 0..5000 {
             assert_eq!(index.push(&content(number), [1; 8], State::Unchecked), number as Row);
@@ -222,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_is_valid_only_as_it_was_written_in_its_place_and_store() {
+    fn record_is_bound_to_row_and_store() {
         let key = blake3::hash(b"store");
         let mut index = FeatureIndex::default();
         let row = index.push(&content(1), [3; 8], State::Valid);
@@ -250,15 +214,15 @@ mod tests {
     fn a_million_entries_take_two_allocations() {
         let mut index = FeatureIndex::default();
         index.reserve(1_000_000);
-        let before = (index.entries.as_ptr(), index.table.as_ptr());
+        let before = (index.entries.as_ptr(), index.rows.allocation_size());
         for number in 0..1_000_000u64 {
             let mut content = [0; 32];
             content[..8].copy_from_slice(&number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes());
             index.push(&content, [0; 8], State::Unchecked);
         }
         assert_eq!(index.len(), 1_000_000);
-        // Neither has moved, and neither holds a pointer.
-        assert_eq!((index.entries.as_ptr(), index.table.as_ptr()), before);
-        assert!(size_of::<Entry>() == 25 && index.table.len() == 1 << 21);
+        // Neither has grown, and neither holds a pointer.
+        assert_eq!((index.entries.as_ptr(), index.rows.allocation_size()), before);
+        assert!(size_of::<Entry>() == 25 && index.rows.allocation_size() < 5 * (1 << 21) + 64);
     }
 }

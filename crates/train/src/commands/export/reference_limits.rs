@@ -1,0 +1,83 @@
+//! What transformers' VisionTextDualEncoder can compute.
+
+use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
+use serde_json::{Value, json};
+
+use crate::error::TrainError;
+
+/// Text towers with a pooler that transformers loads on their own, by `model_type`, and their tokenizer classes
+/// (`MODEL_MAPPING_NAMES` and `TOKENIZER_MAPPING_NAMES` of transformers 5.23).
+pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
+    ("bert", "BertTokenizer"),
+    ("roberta", "RobertaTokenizer"),
+    ("xlm-roberta", "XLMRobertaTokenizer"),
+    ("camembert", "CamembertTokenizer"),
+    ("mpnet", "MPNetTokenizer"),
+    ("albert", "AlbertTokenizer"),
+    ("clip_text_model", "CLIPTokenizer"),
+];
+
+/// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
+///
+/// # Errors
+/// [`TrainError::Usage`] when VisionTextDualEncoder cannot run the tower, or cannot pool as it does.
+pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Result<(Value, bool), TrainError> {
+    let mut config = config.clone();
+    if config["model_type"] == "resnet" {
+        return Err(TrainError::Usage(
+            "transformers' VisionTextDualEncoder cannot project a `resnet` image tower: its pooled output is a map of \
+             one pixel, not a vector. `dualenc` itself can use this model; to export, train with another family, such \
+             as `convnext`"
+                .to_owned(),
+        ));
+    }
+    // The reference reads `hidden_size` of every tower; the configs of convolutional towers have none.
+    if config.get("hidden_sizes").is_some() {
+        config["hidden_size"] = json!(tower.width());
+    }
+    // The reference builds Data2VecVision without pooling and then fails. BEiT is the same network with pooling, but it
+    // derives its depth from `out_indices`, which belong to a segmentation head.
+    if config["model_type"] == "data2vec-vision"
+        && let Value::Object(keys) = &mut config
+    {
+        keys.insert("model_type".to_owned(), json!("beit"));
+        keys.remove("out_indices");
+    }
+    match tower.reference_pooling() {
+        ReferencePooling::Own => Ok((config, false)),
+        ReferencePooling::IdentityPooler => {
+            config["pooler_act"] = json!("linear");
+            Ok((config, true))
+        }
+        ReferencePooling::None => Err(TrainError::Usage(format!(
+            "transformers' VisionTextDualEncoder cannot pool this image tower by its {}; to export, train with \
+             `image_pool = \"auto\"`",
+            if tower.pooling() == Pooling::Cls { "class token" } else { "mean" }
+        ))),
+    }
+}
+
+/// Refuses a text tower that VisionTextDualEncoder cannot run, or cannot pool as it does.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<(), TrainError> {
+    let family = config["model_type"].as_str().unwrap_or_default();
+    let known = TOKENIZER_CLASSES.map(|(model_type, _)| model_type);
+    let problem = match (tower.pooling(), tower.config().pooler) {
+        (_, TextPooler::Absent(_)) => format!(
+            "cannot run a `{family}` text tower, which has no pooler; to export, train with a family that has one: {}",
+            known.join(", ")
+        ),
+        _ if !known.contains(&family) => format!(
+            "does not know the text tower `{family}` by itself, only as part of a whole model; to export, train with \
+             another family: {}",
+            known.join(", ")
+        ),
+        (Pooling::Pooler, _) => return Ok(()),
+        (Pooling::Cls | Pooling::Mean, _) => {
+            "always takes the text tower's pooler; to export, train with `text_pool = \"pooler\"`".to_owned()
+        }
+    };
+    Err(TrainError::Usage(format!("transformers' VisionTextDualEncoder {problem}")))
+}

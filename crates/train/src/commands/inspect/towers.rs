@@ -1,0 +1,131 @@
+//! Inspects the directory of one tower or of a whole model: configs and headers are read, weights are not.
+
+use std::path::Path;
+
+use burn::tensor::Device;
+use dualenc_data::{ImageProcessor, Tokenizer};
+use dualenc_model::{Audit, ImageTower, ModelError, Outline, Pool, TextTower, is_of_pooler, outline};
+
+use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
+use crate::commands::inspect::report::{HeadReport, Inspection, Kind, TowerReport, WeightsReport};
+use crate::error::TrainError;
+use crate::models::compatibility::{check_image_size, check_vocabulary};
+
+/// The settings of a run's config that change how a model directory is loaded.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LoadSettings {
+    pub image_pool: Pool,
+    pub text_pool: Pool,
+    pub image_size: Option<usize>,
+    pub max_tokens: usize,
+    /// Whether weights are loaded at all.
+    pub pretrained: bool,
+}
+
+impl Default for LoadSettings {
+    fn default() -> Self {
+        Self {
+            image_pool: Pool::Auto,
+            text_pool: Pool::Auto,
+            image_size: None,
+            max_tokens: usize::MAX,
+            pretrained: true,
+        }
+    }
+}
+
+/// Inspects the directory of a tower or of a whole model.
+///
+/// # Errors
+/// [`TrainError::Model`] when its `config.json` is unreadable or belongs to an unknown model.
+pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device) -> Result<Inspection, TrainError> {
+    let Outline { model_type, image, text, head, weights, no_weights } =
+        outline(dir, settings.image_pool, settings.text_pool, device)?;
+    let kind = match (&head, &image) {
+        (Some(_), _) => Kind::WholeModel,
+        (None, Some(_)) => Kind::ImageTower,
+        (None, None) => Kind::TextTower,
+    };
+    let mut found = Inspection::new(dir, kind);
+    found.model_type = Some(model_type);
+    if settings.pretrained {
+        found.problems.extend(no_weights.as_ref().map(ModelError::to_string));
+    }
+    for file in &weights {
+        match file {
+            Ok(header) => found.weights.push(WeightsReport::new(header)),
+            Err(error) => found.problems.push(with_causes(error)),
+        }
+    }
+    if let Some(image) = found.usable(image) {
+        let export = exported_image_config(&image.tower, &image.config).err();
+        found.inspect_image_processor(dir, &image.tower, settings);
+        found.list_unfit_weights("image tower", &image.audit);
+        found.image_tower = Some(TowerReport::image(dir, image, no_weights.is_some(), export));
+    }
+    if let Some(text) = found.usable(text) {
+        let export = check_text_pooling(&text.tower, &text.config).err();
+        found.inspect_tokenizer(dir, &text.tower, settings);
+        found.list_unfit_weights("text tower", &text.audit);
+        found.text_tower = Some(TowerReport::text(dir, text, no_weights.is_some(), export));
+    }
+    found.problems.extend(
+        head.iter().flat_map(|head| &head.problems).map(|problem| format!("the model cannot be loaded: {problem}")),
+    );
+    found.head = head.map(HeadReport::from);
+    found.parameters = found.count_parameters();
+    Ok(found)
+}
+
+/// An error and its causes on one line.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+impl Inspection {
+    /// The part, if it is present and valid; an error becomes a problem.
+    fn usable<T>(&mut self, part: Option<Result<T, ModelError>>) -> Option<T> {
+        part?.map_err(|error| self.problems.push(with_causes(&error))).ok()
+    }
+
+    /// Lists weights that make a tower unloadable. A missing pooler does not.
+    fn list_unfit_weights(&mut self, part: &str, audit: &Audit) {
+        let missing = audit.missing.iter().filter(|name| !is_of_pooler(name)).count();
+        for (count, what) in [(missing, "missing"), (audit.mismatched.len(), "of another shape")] {
+            if count > 0 {
+                let tensors = if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") };
+                self.problems.push(format!("the {part} cannot be loaded: {tensors} {what}"));
+            }
+        }
+    }
+
+    fn inspect_image_processor(&mut self, dir: &Path, tower: &ImageTower, settings: &LoadSettings) {
+        let mut processor = match ImageProcessor::from_dir(dir) {
+            Ok(processor) => processor,
+            Err(error) => return self.problems.push(with_causes(&error)),
+        };
+        if let Some(size) = settings.image_size {
+            processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
+        }
+        self.problems.extend(check_image_size(&processor, tower).err().map(|error| error.to_string()));
+        let source = if processor.is_default() { " (no file says so; its family usually does)" } else { "" };
+        self.image_processing = Some(format!("{}{source}", processor.describe()));
+    }
+
+    fn inspect_tokenizer(&mut self, dir: &Path, tower: &TextTower, settings: &LoadSettings) {
+        let config = tower.config();
+        let tokenizer = Tokenizer::from_dir(dir, settings.max_tokens.min(config.max_tokens()));
+        let padded = tokenizer.and_then(|tokenizer| match config.pad_to {
+            Some(len) => tokenizer.with_padding_to(len),
+            None => Ok(tokenizer),
+        });
+        match padded {
+            Ok(tokenizer) => {
+                self.problems.extend(check_vocabulary(&tokenizer, tower, dir).err().map(|error| error.to_string()));
+                self.tokenizer = Some(tokenizer.describe());
+            }
+            Err(error) => self.problems.push(with_causes(&error)),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Which kind of model a directory holds.
+
+use std::path::{Path, PathBuf};
+
+use dualenc_model::{dual_encoder_types, is_dual_encoder_dir};
+
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::run_dir::checkpoint::{self, Checkpoint};
+use crate::run_dir::layout::checkpoints_of;
+
+/// A directory that holds a whole model, or the checkpoint found in it.
+pub(crate) enum ModelDir {
+    WholeModel(PathBuf),
+    Checkpoint(Box<Checkpoint>),
+}
+
+impl ModelDir {
+    /// Accepts a run directory (its newest valid checkpoint), a checkpoint, or the directory of a whole model.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when `dir` is none of these or the run has no valid checkpoint; [`TrainError::Checkpoint`]
+    /// or [`TrainError::NewerFormat`] when the checkpoint cannot be used.
+    pub fn find(dir: &Path, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        if dir.join("manifest.json").is_file() {
+            return Ok(Self::Checkpoint(Box::new(checkpoint::load(dir)?)));
+        }
+        if checkpoints_of(dir).is_dir() {
+            let newest = newest_checkpoint(dir, observer)?
+                .ok_or_else(|| TrainError::Usage(format!("the run `{}` has no valid checkpoint yet", dir.display())))?;
+            return Ok(Self::Checkpoint(Box::new(newest)));
+        }
+        if is_dual_encoder_dir(dir) {
+            return Ok(Self::WholeModel(dir.to_owned()));
+        }
+        Err(TrainError::Usage(format!(
+            "`{}` is not a model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) \
+             or the directory of a whole model, with one of these values of `model_type` in its `config.json`: {}",
+            dir.display(),
+            dual_encoder_types()
+        )))
+    }
+}
+
+/// The newest valid checkpoint of the run in `dir`. Each damaged one that is newer becomes a warning.
+///
+/// # Errors
+/// [`TrainError::NewerFormat`].
+pub(crate) fn newest_checkpoint(dir: &Path, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
+    checkpoint::newest_valid(&checkpoints_of(dir), |error| observer.on(Event::Warning(error.to_string())))
+}
