@@ -6,23 +6,9 @@ use std::time::Duration;
 use dualenc_data::Skipped;
 use dualenc_model::Audit;
 
+use crate::optim::part_summary::ParamGroup;
 use crate::run_dir::best::Best;
 use crate::run_dir::metrics_log::{EvalRecord, TrainRecord};
-
-/// A line of the table of what trains.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ParamGroup {
-    /// Such as `image tower`.
-    pub name: String,
-    /// Values that train.
-    pub trainable: usize,
-    /// Values that do not.
-    pub locked: usize,
-    /// Lowest and highest of the highest learning rates of what trains.
-    pub rates: Option<[f64; 2]>,
-    /// Lowest and highest weight decay of the matrices that train.
-    pub decays: Option<[f64; 2]>,
-}
 
 /// Something that happened in a run.
 #[derive(Debug)]

@@ -14,8 +14,7 @@ use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedFingerprints;
 use crate::models::load::Assembly;
 use crate::optim::lr_schedule::LrSchedule;
-use crate::optim::optimizer::Optimizer;
-use crate::optim::param_groups::param_groups;
+use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::{self, Checkpoint};
@@ -194,8 +193,8 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
             observer.on(Event::Note(stages.describe(number)));
         }
         let model: DualEncoder = stage.training.of(model.clone())?;
-        let params = Optimizer::params(learner.optimizer());
-        observer.on(Event::Groups(&param_groups(&model, params, stage.learning_rate)));
+        let groups = learner.optimizer().param_groups();
+        observer.on(Event::Groups(&summarize_parts(&model, groups, stage.learning_rate)));
     }
     Ok(())
 }

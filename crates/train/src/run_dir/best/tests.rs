@@ -6,7 +6,8 @@ use dualenc_model::HostTensor;
 use serde_json::json;
 
 use super::*;
-use crate::run_dir::checkpoint::{Progress, Retention, Saved, Tensors};
+use crate::optim::state_tensor::StateTensor;
+use crate::run_dir::checkpoint::{Progress, Retention, Tensors};
 use crate::run_dir::metrics_log::MetricsLog;
 
 fn section(best: &str, patience: Option<u64>, min_delta: f64) -> CheckpointSection {
@@ -52,7 +53,7 @@ impl Disk {
             Progress { step, samples_seen: 0, total_steps: 1, data: String::new(), locked: String::new(), threads: 1 };
         let tensor = HostTensor { shape: vec![1], values: vec![step as f32] };
         let model: BTreeMap<_, _> = [("a".to_owned(), tensor.clone())].into();
-        let optimizer = [("a.first".to_owned(), Saved::from(tensor))].into();
+        let optimizer = [("a.first".to_owned(), StateTensor::from(tensor))].into();
         let tensors = Tensors { model, optimizer, ema: None };
         checkpoint::save(&checkpoints_of(self.dir.path()), &progress, "", tensors, Retention { keep, best }).unwrap();
     }

@@ -17,12 +17,12 @@ use dualenc_model::{HostTensor, read_safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::optim::state_tensor::StateTensor;
 use crate::run_dir::atomic_file::{sync_parent, write_synced};
 use crate::run_dir::fail_point::fail_point;
 
 pub use retention::{Retention, clean, list};
 use retention::{discard, prune};
-pub use tensors::Saved;
 pub(crate) use tensors::serialize;
 
 /// Version of the layout; a newer one is refused.
@@ -87,9 +87,9 @@ pub struct Tensors<'a> {
     /// The parameters that train.
     pub model: BTreeMap<String, HostTensor>,
     /// The optimiser's state.
-    pub optimizer: BTreeMap<String, Saved<'a>>,
+    pub optimizer: BTreeMap<String, StateTensor<'a>>,
     /// The averages, in a run that keeps them.
-    pub ema: Option<BTreeMap<String, Saved<'a>>>,
+    pub ema: Option<BTreeMap<String, StateTensor<'a>>>,
 }
 
 /// Where the checkpoint of `step` stands below `dir`.

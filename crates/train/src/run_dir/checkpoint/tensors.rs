@@ -3,14 +3,15 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use dualenc_model::{HostTensor, is_count};
+use dualenc_model::is_count;
 use safetensors::tensor::{Dtype, View};
 
 use crate::error::TrainError;
+use crate::optim::state_tensor::StateTensor;
 
 /// The bytes of a safetensors file of f32 tensors.
 pub(crate) fn serialize<'a>(
-    tensors: impl IntoIterator<Item = (String, Saved<'a>)>,
+    tensors: impl IntoIterator<Item = (String, StateTensor<'a>)>,
     context: &Path,
 ) -> Result<Vec<u8>, TrainError> {
     // transformers refuses a file without this entry.
@@ -21,21 +22,6 @@ pub(crate) fn serialize<'a>(
     });
     safetensors::serialize(views, Some(metadata))
         .map_err(|error| TrainError::Checkpoint { path: context.to_owned(), problem: error.to_string() })
-}
-
-/// A tensor to be saved, from where its values lie.
-#[derive(Debug, Clone)]
-pub struct Saved<'a> {
-    /// Its sides.
-    pub shape: Vec<usize>,
-    /// Row by row.
-    pub values: Cow<'a, [f32]>,
-}
-
-impl From<HostTensor> for Saved<'_> {
-    fn from(tensor: HostTensor) -> Self {
-        Self { shape: tensor.shape, values: tensor.values.into() }
-    }
 }
 
 /// A tensor as it stands in a file: little-endian.
@@ -50,7 +36,7 @@ enum Stored<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn new(tensor: Saved<'a>, is_count: bool) -> Self {
+    fn new(tensor: StateTensor<'a>, is_count: bool) -> Self {
         let values = match is_count {
             true => Stored::Counts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect()),
             false if cfg!(target_endian = "big") => {

@@ -13,7 +13,7 @@ fn tensors(value: f32) -> BTreeMap<String, HostTensor> {
     [("a.weight".to_owned(), HostTensor { shape: vec![2, 3], values: vec![value; 6] })].into()
 }
 
-fn saved(tensors: BTreeMap<String, HostTensor>) -> BTreeMap<String, Saved<'static>> {
+fn saved(tensors: BTreeMap<String, HostTensor>) -> BTreeMap<String, StateTensor<'static>> {
     tensors.into_iter().map(|(name, tensor)| (name, tensor.into())).collect()
 }
 
