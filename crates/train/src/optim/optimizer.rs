@@ -1,8 +1,8 @@
-//! The optimiser over the whole model: owns the state, clips by the global norm, and applies a rule of `optim::rules` to
-//! each parameter with the learning rate and decay of `param_groups`.
+//! The optimiser over the whole model: owns the state, clips by the global norm, and applies a rule of `optim::rules`
+//! to each parameter with the learning rate and decay of `param_groups`.
 //!
-//! State is keyed by the parameters' paths, so that a checkpoint can be checked tensor by tensor. On a CPU, updates work
-//! in place; on other devices the same formulas run as tensor operations.
+//! State is keyed by the parameters' paths, so that a checkpoint can be checked tensor by tensor. On a CPU, updates
+//! work in place; on other devices the same formulas run as tensor operations.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -69,8 +69,8 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Creates an optimiser without state. `model`: with every parameter trainable that any stage trains. `on_host`: keep
-    /// the state in host memory and update in place; for devices that compute there.
+    /// Creates an optimiser without state. `model`: with every parameter trainable that any stage trains. `on_host`:
+    /// keep the state in host memory and update in place; for devices that compute there.
     ///
     /// # Errors
     /// [`TrainError::Usage`] when a `[[train.group]]` matches no trainable parameter, or has no effect.
@@ -91,8 +91,8 @@ impl Optimizer {
 
     /// Updates the parameters of `model` that have a gradient.
     ///
-    /// `grad_norm` is the global L2 norm of `gradients`; `updates` returns the number of earlier updates of a parameter,
-    /// by path. Updates are in place only if nothing else shares the model's tensors.
+    /// `grad_norm` is the global L2 norm of `gradients`; `updates` returns the number of earlier updates of a
+    /// parameter, by path. Updates are in place only if nothing else shares the model's tensors.
     pub fn step(
         &mut self,
         model: DualEncoder,

@@ -17,7 +17,7 @@ use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
-use crate::run_dir::checkpoint::{self, Checkpoint};
+use crate::run_dir::checkpoint::{self, Checkpoint, retention};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::MetricsLog;
 use crate::stop_flag::StopFlag;
@@ -158,7 +158,7 @@ fn open_device(config: &RunConfig, observer: &mut dyn Observer) -> Result<Comput
 
 /// The newest valid checkpoint of the run, after what a killed process left behind is removed.
 fn find_checkpoint(dir: &RunDir, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
-    checkpoint::clean(&dir.checkpoints())?;
+    retention::clean(&dir.checkpoints())?;
     checkpoint::newest_valid(&dir.checkpoints(), |error| {
         observer.on(Event::Warning(format!("{error}; an older one is used")));
     })

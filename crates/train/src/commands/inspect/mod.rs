@@ -16,7 +16,7 @@ use dualenc_model::{Audit, ImageTower, ModelError, Outline, Pool, TextTower, is_
 use crate::commands::export::{check_text_pooling, exported_image_config};
 use crate::error::TrainError;
 use crate::models::load::{check_image_size, check_vocabulary};
-use crate::run_dir::checkpoint;
+use crate::run_dir::checkpoint::retention;
 use crate::run_dir::layout::checkpoints_of;
 use report::{HeadReport, Inspection, Kind, TowerReport, WeightsReport};
 use run::inspect_run;
@@ -30,7 +30,7 @@ pub fn inspect(dir: &Path, device: &Device) -> Result<Inspection, TrainError> {
         return Ok(inspect_run(dir, Kind::Checkpoint, vec![dir.to_owned()], device));
     }
     if checkpoints_of(dir).is_dir() {
-        let checkpoints = checkpoint::list(&checkpoints_of(dir)).into_iter().map(|(_, path)| path).collect();
+        let checkpoints = retention::list(&checkpoints_of(dir)).into_iter().map(|(_, path)| path).collect();
         return Ok(inspect_run(dir, Kind::Run, checkpoints, device));
     }
     if is_model_dir(dir) {

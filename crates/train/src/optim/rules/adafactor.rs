@@ -1,9 +1,9 @@
 //! Adafactor (Shazeer and Stern, arXiv:1804.04235) in the variant that big_vision uses for large vision transformers
-//! (`big_vision/optax.py: scale_by_adafactor`; Zhai et al., arXiv:2106.04560, sec. 3.4). The second moment of a matrix is
-//! factored into rows and columns, momentum is taken of the scaled gradient, and learning rates are absolute.
+//! (`big_vision/optax.py: scale_by_adafactor`; Zhai et al., arXiv:2106.04560, sec. 3.4). The second moment of a matrix
+//! is factored into rows and columns, momentum is taken of the scaled gradient, and learning rates are absolute.
 //!
-//! As in big_vision, updates are not clipped by their root mean square (sec. 6 of the first paper). Momentum is f32 here,
-//! bfloat16 there.
+//! As in big_vision, updates are not clipped by their root mean square (sec. 6 of the first paper). Momentum is f32
+//! here, bfloat16 there.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;

@@ -1,5 +1,5 @@
-//! Stochastic gradient descent with momentum: PyTorch's `torch.optim.SGD`, where momentum is a decaying sum of gradients
-//! rather than a mean, but with decoupled weight decay.
+//! Stochastic gradient descent with momentum: PyTorch's `torch.optim.SGD`, where momentum is a decaying sum of
+//! gradients rather than a mean, but with decoupled weight decay.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
