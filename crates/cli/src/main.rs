@@ -60,7 +60,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         Some(Fault::Run) => FAILED,
         Some(Fault::Input) => BAD_INPUT,
         None if error.is::<dualenc_train::config::ConfigError>() => BAD_INPUT,
-        None => FAILED,
+        _ => FAILED,
     }
 }
 

@@ -229,6 +229,7 @@ impl Observer for Reporter {
             Event::Saved { path, took } => {
                 self.line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));
             }
+            _ => {}
         }
     }
 }
@@ -285,6 +286,7 @@ fn json(event: &Event<'_>) {
         Event::Saved { path, took } => {
             tracing::info!(kind = "saved", path = %path.display(), secs = took.as_secs_f64());
         }
+        _ => {}
     }
 }
 

@@ -109,9 +109,9 @@ pub enum TrainError {
     },
     /// Loss or gradients are not finite. The update was not made.
     #[error(
-        "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the weights \
-         were not updated. Lower `train.learning_rate`, lengthen `train.warmup_steps` or set `train.clip_grad_norm`; \
-         the samples of the step are listed in `{dump}`"
+        "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the \
+         weights were not updated. Lower `train.learning_rate`, lengthen `train.warmup_steps` or set \
+         `train.clip_grad_norm`; the samples of the step are listed in `{dump}`"
     )]
     NotFinite {
         /// `the loss` or `the gradient's norm`.
@@ -153,6 +153,7 @@ pub enum TrainError {
 
 /// The kind of an error, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
     /// Usage, configuration or data are invalid.
     Input,

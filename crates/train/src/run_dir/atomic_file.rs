@@ -120,11 +120,11 @@ mod tests {
     #[test]
     fn removes_only_leftovers() {
         let dir = tempfile::tempdir().unwrap();
-        let kept = [".config.toml", ".tmp-notes", "config.toml", "mine.tmp-abc123"];
-        for name in kept.iter().chain(&[".config.toml.tmp-aB3xYz", ".metrics.jsonl.tmp-000000"]) {
+        let others = [".config.toml", ".tmp-notes", "config.toml", "mine.tmp-abc123"];
+        for name in others.iter().chain(&[".config.toml.tmp-aB3xYz", ".metrics.jsonl.tmp-000000"]) {
             fs::write(dir.path().join(name), b"x").unwrap();
         }
         remove_leftovers(dir.path()).unwrap();
-        assert_eq!(names(dir.path()), kept);
+        assert_eq!(names(dir.path()), others);
     }
 }
