@@ -142,7 +142,7 @@ fn a_run_directory_that_cannot_be_written_is_refused() {
     let session = session();
     session.write("file", "");
     let text = refused(&session, &["run.dir=file/run"]);
-    assert!(text.contains("cannot be written") && text.contains("choose another `run.dir`"), "{text}");
+    assert!(text.contains("cannot write to the run directory") && text.contains("choose another `run.dir`"), "{text}");
 }
 
 #[test]

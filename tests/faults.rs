@@ -29,7 +29,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     let output = session.run(&RESUME);
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");
-    assert!(text.contains("step-000012") && text.contains("is not what was written"), "{text}");
+    assert!(text.contains("step-000012") && text.contains("is damaged: its contents do not match"), "{text}");
     assert!(text.contains("going on after step 8"), "{text}");
     assert_eq!(crate::support::tensors(&damaged), whole);
     assert_eq!(session.metrics("run", "train").len(), 12);
@@ -40,7 +40,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     let checkpoint = "run/checkpoints/step-000012";
     let text = session
         .fail(2, &["embed", "--model", checkpoint, "--images", images.to_str().unwrap(), "--out", "x.safetensors"]);
-    assert!(text.contains("`model.safetensors` is not what was written (5 bytes"), "{text}");
+    assert!(text.contains("`model.safetensors` is damaged: it has 5 bytes"), "{text}");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn a_run_is_not_overwritten_and_not_continued_otherwise() {
     session.succeed(&TRAIN);
     let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
     let text = session.fail(2, &TRAIN);
-    assert!(text.contains("holds a run already (step 12)") && text.contains("`--resume`"), "{text}");
+    assert!(text.contains("already holds a run (step 12)") && text.contains("`--resume`"), "{text}");
 
     let text = session.fail(2, &[RESUME.as_slice(), &["--set", "train.learning_rate=2e-3"]].concat());
     assert!(text.contains("train.learning_rate: 0.001 -> 0.002"), "{text}");
@@ -94,7 +94,7 @@ fn changed_data_behind_the_same_path_are_refused() {
     swapped.swap(1, 2);
     session.write("data.csv", swapped.join("\n"));
     let text = session.fail(2, &[RESUME.as_slice(), &["--set", "data.train.csv.path=data.csv"]].concat());
-    assert!(text.contains("the training data are not those the run was started with"), "{text}");
+    assert!(text.contains("the training data have changed since the run started"), "{text}");
 }
 
 #[test]

@@ -78,17 +78,17 @@ fn a_group_of_nothing_that_trains_is_an_error() {
         assert!(text.contains(expected), "{text}");
         assert!(session.fail(2, &["check", "--config", "lit.toml", "--set", "model.lock=LU"]).contains(expected));
     };
-    refused("txt_tower.words", "", "matches no parameter; some that train are `text_tower.words`, ");
-    refused("image_tower.*", "", "parameters, none of which ever trains; some that train are `");
+    refused("txt_tower.words", "", "matches no parameter; trainable parameters include `text_tower.words`, ");
+    refused("image_tower.*", "", "matches only parameters that never train (");
     let before = "[[train.group]]\nmatch = \"*\"\nweight_decay = 0.0\n";
     refused(
         "logit_scale",
         before,
-        "`train.group` 2 (`match = \"logit_scale\"`) matches 1 parameters that train, but groups",
+        "`train.group` 2 (`match = \"logit_scale\"`) matches only parameters that earlier groups match too (1)",
     );
     refused("", "", "`match` of group 1 is empty");
     let decay = "[[train.group]]\nmatch = \"*.bias\"\nweight_decay = 1.0\n";
-    refused("logit_scale", decay, "`train.group` 1 (`match = \"*.bias\"`) has a weight decay and no rate");
+    refused("logit_scale", decay, "`train.group` 1 (`match = \"*.bias\"`) has no effect: it sets a weight decay");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub fn code(result: &anyhow::Result<Ending>) -> u8 {
             Some(Fault::Run) => FAILED,
             Some(Fault::Input) => BAD_INPUT,
             None if error.is::<ConfigError>() => BAD_INPUT,
-            None => FAILED,
+            _ => FAILED,
         },
     }
 }

@@ -1,4 +1,4 @@
-//! From a device's name to a device. The same code runs on all of them.
+//! Devices by name, and the precisions they compute in.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,22 +9,22 @@ use dualenc_model::{DualEncoder, HostTensor, ModelError, parameters};
 use crate::config::{Precision, RunSection};
 use crate::error::TrainError;
 
-/// A device with what the code around it needs to know.
+/// A device and its settings.
 #[derive(Debug, Clone)]
 pub struct Compute {
-    /// Without autodiff.
+    /// The device, without autodiff.
     pub device: Device,
-    /// Whether tensors live in the host's memory.
+    /// Whether tensors are in host memory.
     pub on_host: bool,
-    /// Threads of the CPU's thread pool.
+    /// Threads of the CPU thread pool.
     pub threads: usize,
-    /// What the trainable part of a model computes in.
+    /// Precision of the trainable part of a model.
     pub precision: Precision,
-    /// What locked towers compute in.
+    /// Precision of locked towers.
     pub locked_precision: Precision,
 }
 
-/// Names that this build knows.
+/// Names of the devices that this build supports.
 pub fn available() -> Vec<&'static str> {
     let mut names = Vec::new();
     if cfg!(any(feature = "flex", feature = "ndarray")) {
@@ -46,24 +46,25 @@ pub fn available() -> Vec<&'static str> {
 }
 
 impl Compute {
-    /// The device called `name`, tried out with one small sum.
+    /// Opens the device called `name` and tests it with a small sum. `threads`: size of the CPU thread pool, default
+    /// one per core; only the first call in a process can set it.
     ///
     /// # Errors
-    /// When the build lacks the backend, or the machine the device.
+    /// [`TrainError::Device`] when the build lacks the backend, or the machine the device.
     pub fn select(name: &str, threads: Option<usize>) -> Result<Self, TrainError> {
         let fail =
             |reason: String| TrainError::Device { device: name.to_owned(), reason, available: available().join(", ") };
         if let Some(threads) = threads {
-            // Fails only where the pool was made before, whose size then stands.
+            // Fails only if the pool exists already; its size then stays.
             let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         }
         let device = by_name(name).ok_or_else(|| {
             let known = ["cpu", "ndarray", "wgpu", "vulkan", "cuda"].contains(&name) || name.starts_with("cuda:");
-            fail(match known {
-                true => {
-                    format!("this build lacks it (build with `--features {}`)", name.split(':').next().unwrap_or(name))
-                }
-                false => "there is no device of that name".to_owned(),
+            fail(if known {
+                let feature = name.split(':').next().unwrap_or(name);
+                format!("this build does not support it (build with `--features {feature}`)")
+            } else {
+                "unknown device".to_owned()
             })
         })?;
         let works = catch_unwind(AssertUnwindSafe(|| Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>()));
@@ -71,12 +72,9 @@ impl Compute {
             Ok(4.0) => {}
             Ok(sum) => return Err(fail(format!("it computes 1 + 1 + 1 + 1 = {sum}"))),
             Err(panic) => {
-                let said = panic.downcast_ref::<String>().cloned();
-                let said = said.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
-                return Err(fail(format!(
-                    "it does not start ({})",
-                    said.unwrap_or_else(|| "no reason given".to_owned())
-                )));
+                let message = panic.downcast_ref::<String>().map(String::as_str);
+                let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
+                return Err(fail(format!("it does not start ({})", message.unwrap_or("no reason given"))));
             }
         }
         let on_host = matches!(name, "cpu" | "ndarray");
@@ -87,34 +85,34 @@ impl Compute {
         Ok(Self { device, on_host, threads, precision: Precision::F32, locked_precision: Precision::F32 })
     }
 
-    /// The same device, computing in what a run asks for.
+    /// The same device with the precisions of `run.precision` and `run.locked_precision`.
     ///
     /// # Errors
-    /// When the device does not compute in that.
+    /// [`TrainError::Usage`] when the device does not support one of them.
     pub fn computing_as(self, run: &RunSection) -> Result<Self, TrainError> {
-        let has = |precision: &Precision| self.device.supports_dtype(dtype(*precision));
+        let supports = |precision: &Precision| self.device.supports_dtype(dtype(*precision));
         for (key, precision) in [("precision", run.precision), ("locked_precision", run.locked_precision)] {
-            if !has(&precision) {
-                let all = [Precision::F32, Precision::F16, Precision::Bf16].into_iter().filter(has);
-                let known: Vec<String> = all.map(|precision| format!("`{}`", precision.name())).collect();
+            if !supports(&precision) {
+                let supported = [Precision::F32, Precision::F16, Precision::Bf16].into_iter().filter(supports);
+                let names: Vec<String> = supported.map(|precision| format!("`{}`", precision.name())).collect();
                 return Err(TrainError::Usage(format!(
-                    "`run.{key}` is `{}`, which the device `{}` does not compute in; it has {}",
+                    "`run.{key}` is `{}`, which the device `{}` does not support; it supports {}",
                     precision.name(),
                     run.device,
-                    known.join(", ")
+                    names.join(", ")
                 )));
             }
         }
         Ok(Self { precision: run.precision, locked_precision: run.locked_precision, ..self })
     }
 
-    /// What trains, or runs as it would: `model` in the precision of training.
+    /// `model` in the precision of training.
     pub(crate) fn as_trained(&self, model: &DualEncoder) -> DualEncoder {
         cast(model.clone(), self.precision)
     }
 }
 
-/// `module` in this precision.
+/// Converts the parameters of `module` to `precision`.
 pub(crate) fn cast<M: Module>(module: M, precision: Precision) -> M {
     match precision {
         Precision::F32 => module,
@@ -122,7 +120,7 @@ pub(crate) fn cast<M: Module>(module: M, precision: Precision) -> M {
     }
 }
 
-/// The value of a tensor `[1]`.
+/// Reads the value of a tensor `[1]`.
 ///
 /// # Errors
 /// [`TrainError::Model`] when the device cannot return it.
@@ -130,11 +128,11 @@ pub(crate) fn read_scalar(tensor: Tensor<1>) -> Result<f64, TrainError> {
     let HostTensor { shape, values } = parameters::host(tensor.without_autodiff())?;
     match values[..] {
         [value] => Ok(f64::from(value)),
-        _ => Err(ModelError::Input(format!("expected a tensor of one value, found the shape {shape:?}")).into()),
+        _ => Err(ModelError::Input(format!("expected a tensor of one value, found shape {shape:?}")).into()),
     }
 }
 
-/// As tensors call it.
+/// The tensor element type of a precision.
 pub(crate) fn dtype(precision: Precision) -> FloatDType {
     match precision {
         Precision::F32 => FloatDType::F32,
@@ -143,7 +141,7 @@ pub(crate) fn dtype(precision: Precision) -> FloatDType {
     }
 }
 
-#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn's older CPU backend, kept for those who ask for it"))]
+#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn's older CPU backend, available on request"))]
 fn by_name(name: &str) -> Option<Device> {
     match name {
         #[cfg(feature = "flex")]
@@ -170,16 +168,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unknown_device_names_those_there_are() {
+    fn unknown_device_lists_available_ones() {
         let message = |name| Compute::select(name, None).map(drop).unwrap_err().to_string();
         assert_eq!(
             message("tpu"),
-            format!(
-                "device `tpu` cannot be used: there is no device of that name; this build and machine have: {}",
-                available().join(", ")
-            )
+            format!("device `tpu` cannot be used: unknown device; devices of this build: {}", available().join(", "))
         );
         #[cfg(not(feature = "cuda"))]
-        assert!(message("cuda:1").contains("this build lacks it (build with `--features cuda`)"));
+        assert!(message("cuda:1").contains("this build does not support it (build with `--features cuda`)"));
     }
 }

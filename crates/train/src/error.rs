@@ -1,4 +1,4 @@
-//! Why training or evaluation stopped, and whose fault it is.
+//! The errors of this crate, and the exit codes' view of them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,177 +8,202 @@ use dualenc_model::ModelError;
 
 use crate::config::{Change, ConfigError};
 
-/// An error of this crate.
+/// An error of this crate. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum TrainError {
-    /// The configuration.
+    /// The configuration is invalid.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The data.
+    /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The model or its weights.
+    /// The model or its weights cannot be used, or the device failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// A tower could not be found.
+    /// A tower cannot be found.
     #[error(transparent)]
     Hub(#[from] crate::models::hub::error::HubError),
-    /// What was asked for cannot be done with this configuration, data or directory.
+    /// The request does not fit the configuration, the data or the directory.
     #[error("{0}")]
     Usage(String),
-    /// The device is not there.
-    #[error("device `{device}` cannot be used: {reason}; this build and machine have: {available}")]
+    /// The device is not available.
+    #[error("device `{device}` cannot be used: {reason}; devices of this build: {available}")]
     Device {
-        /// The name asked for.
+        /// The requested name.
         device: String,
-        /// Why not.
+        /// Why it cannot be used.
         reason: String,
-        /// What there is.
+        /// Names that this build supports.
         available: String,
     },
-    /// The run directory holds a run already.
+    /// The run directory already holds a run.
     #[error(
-        "`{dir}` holds a run already (step {step}); go on with it by `--resume`, or choose another `run.dir` \
+        "`{dir}` already holds a run (step {step}); use `--resume` to continue it, or choose another `run.dir` \
          (`--set run.dir=...`)"
     )]
     RunExists {
         /// The run directory.
         dir: PathBuf,
-        /// Its newest checkpoint's step.
+        /// The step of its newest checkpoint, 0 without one.
         step: u64,
     },
     /// The run directory cannot be written.
-    #[error("the run directory `{dir}` cannot be written: {source}; choose another `run.dir`")]
+    #[error("cannot write to the run directory `{dir}`: {source}; choose another `run.dir`")]
     RunUnwritable {
         /// The run directory.
         dir: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Another process trains in the run directory.
+    /// Another process is using the run directory.
     #[error("`{dir}` is in use by another process; wait for it, or choose another `run.dir`")]
     RunInUse {
         /// The run directory.
         dir: PathBuf,
     },
-    /// The configuration of a resumed run differs in a way that changes what is learned.
-    #[error("the run cannot go on with another configuration:\n{}\nrestore the old values, or start a new run in another `run.dir`", changes(.0))]
-    ConfigChanged(Vec<Change>),
-    /// The data of a resumed run differ.
+    /// The configuration of a resumed run has changed in keys that affect what is learned.
     #[error(
-        "the training data are not those the run was started with (fingerprint `{found}`, expected `{expected}`); \
-         restore them, or start a new run in another `run.dir`"
+        "the run cannot be resumed with a different configuration:\n{}\nrestore the old values, or start a new run in \
+         another `run.dir`",
+        changes(.0)
+    )]
+    ConfigChanged(Vec<Change>),
+    /// The data of a resumed run have changed.
+    #[error(
+        "the training data have changed since the run started (fingerprint `{found}`, expected `{expected}`); restore \
+         them, or start a new run in another `run.dir`"
     )]
     DataChanged {
-        /// Of the data now.
+        /// Fingerprint of the data now.
         found: String,
-        /// Of the checkpoint.
+        /// Fingerprint in the checkpoint.
         expected: String,
     },
-    /// The locked parts are not those of the checkpoint.
+    /// The locked weights differ from those of the checkpoint.
     #[error(
-        "the locked weights are not those the checkpoint `{checkpoint}` was trained with; restore the tower directories"
+        "the locked weights differ from those that the checkpoint `{checkpoint}` was trained with; restore the tower \
+         directories"
     )]
     LockedChanged {
-        /// The checkpoint.
+        /// Directory of the checkpoint.
         checkpoint: PathBuf,
     },
     /// A checkpoint cannot be used.
     #[error("checkpoint `{path}` cannot be used: {problem}")]
     Checkpoint {
-        /// Its directory.
+        /// Directory of the checkpoint.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with it.
         problem: String,
     },
-    /// A checkpoint was written by a newer program.
-    #[error("checkpoint `{path}` has the format {found}, this program reads up to {known}; update the program")]
+    /// A checkpoint was written by a newer version of the program.
+    #[error("checkpoint `{path}` has format {found}, but this program reads formats up to {known}; update the program")]
     NewerFormat {
-        /// Its directory.
+        /// Directory of the checkpoint.
         path: PathBuf,
-        /// Its format.
+        /// Format of the checkpoint.
         found: u32,
-        /// The newest format known.
+        /// Newest format that this program reads.
         known: u32,
     },
-    /// Loss or gradient is not finite; nothing was updated.
+    /// Loss or gradients are not finite. The update was not made.
     #[error(
-        "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the weights are \
-         still those of the step before. Lower `train.learning_rate`, lengthen `train.warmup_steps` or set \
-         `train.clip_grad_norm`; the samples of the step are in `{dump}`"
+        "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the \
+         weights were not updated. Lower `train.learning_rate`, lengthen `train.warmup_steps` or set \
+         `train.clip_grad_norm`; the samples of the step are listed in `{dump}`"
     )]
     NotFinite {
         /// `the loss` or `the gradient's norm`.
         what: &'static str,
-        /// Its value.
+        /// The value, NaN or infinite.
         value: f64,
         /// The step, from 1.
         step: u64,
-        /// At that step.
+        /// Learning rate of the step.
         learning_rate: f64,
-        /// At that step, a logarithm.
+        /// `logit_scale` before the step, a logarithm.
         logit_scale: f64,
-        /// The file that lists them.
+        /// File that lists the samples of the step.
         dump: PathBuf,
     },
-    /// A signal came during work that can be begun again.
-    #[error("stopped by a signal; what was computed is kept")]
+    /// A signal interrupted work that can be repeated.
+    #[error("stopped by a signal; finished work is saved")]
     Stopped {
-        /// Its number.
+        /// Number of the signal.
         signal: usize,
     },
-    /// A file could not be written.
+    /// A file cannot be written.
     #[error("cannot write `{path}`: {source}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A file could not be read.
+    /// A file cannot be read.
     #[error("cannot read `{path}`: {source}")]
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
-/// Whose fault an error is: it decides the exit code.
+/// The kind of an error, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Fault {
-    /// Usage, configuration or data.
+    /// Usage, configuration or data are invalid.
     Input,
-    /// Training diverged.
+    /// Training diverged: loss or gradients are not finite.
     NotFinite,
-    /// The run or the machine.
+    /// The run failed, as when the disk is full.
     Run,
 }
 
 impl TrainError {
-    /// Whose fault it is.
+    /// The kind of this error.
     pub fn fault(&self) -> Fault {
         match self {
             Self::NotFinite { .. } => Fault::NotFinite,
             Self::Write { .. } => Fault::Run,
-            _ => Fault::Input,
+            Self::Config(_)
+            | Self::Data(_)
+            | Self::Model(_)
+            | Self::Hub(_)
+            | Self::Usage(_)
+            | Self::Device { .. }
+            | Self::RunExists { .. }
+            | Self::RunUnwritable { .. }
+            | Self::RunInUse { .. }
+            | Self::ConfigChanged(_)
+            | Self::DataChanged { .. }
+            | Self::LockedChanged { .. }
+            | Self::Checkpoint { .. }
+            | Self::NewerFormat { .. }
+            | Self::Stopped { .. }
+            | Self::Read { .. } => Fault::Input,
         }
     }
 
+    /// For `map_err`: [`TrainError::Write`] of `path`.
     pub(crate) fn write(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Write { path, source }
     }
 
+    /// For `map_err`: [`TrainError::Read`] of `path`.
     pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Read { path, source }
     }
 }
 
+/// One line per change.
 fn changes(changes: &[Change]) -> String {
-    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not given)".to_owned());
+    let shown = |value: &Option<String>| value.clone().unwrap_or_else(|| "(not set)".to_owned());
     let line = |change: &Change| {
         format!("  {}: {} -> {} ({})", change.key, shown(&change.old), shown(&change.new), change.why)
     };

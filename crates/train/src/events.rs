@@ -1,4 +1,4 @@
-//! What a run tells whoever watches it. This crate prints nothing.
+//! What a run reports while it works, and the trait that receives it. This crate prints nothing itself.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,77 +6,64 @@ use std::time::Duration;
 use dualenc_data::Skipped;
 use dualenc_model::Audit;
 
+use crate::optim::part_summary::ParamGroup;
 use crate::run_dir::best::Best;
 use crate::run_dir::metrics_log::{EvalRecord, TrainRecord};
 
-/// A line of the table of what trains.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ParamGroup {
-    /// Such as `image tower`.
-    pub name: String,
-    /// Values that train.
-    pub trainable: usize,
-    /// Values that do not.
-    pub locked: usize,
-    /// Lowest and highest of the highest learning rates of what trains.
-    pub rates: Option<[f64; 2]>,
-    /// Lowest and highest weight decay of the matrices that train.
-    pub decays: Option<[f64; 2]>,
-}
-
 /// Something that happened in a run.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event<'a> {
-    /// A fact about the run, for people.
+    /// Information for people.
     Note(String),
-    /// Something that may surprise.
+    /// Something that is probably not intended.
     Warning(String),
-    /// What loading a tower found out.
+    /// A tower was loaded.
     Audit {
         /// `image tower` or `text tower`.
         part: &'static str,
-        /// Missing, unused, loaded.
+        /// Which tensors were loaded, missing and unused.
         audit: &'a Audit,
     },
-    /// What trains and what does not.
+    /// What trains and what is locked, part by part.
     Groups(&'a [ParamGroup]),
-    /// Training starts, or goes on after `step`.
+    /// Training starts, or continues after `step`.
     Start {
-        /// Updates done before.
+        /// Updates so far.
         step: u64,
         /// Updates of the whole run.
         total_steps: u64,
-        /// Updates of an epoch.
+        /// Updates per epoch.
         steps_per_epoch: u64,
     },
-    /// One update.
+    /// An update was made.
     Step(&'a TrainRecord),
-    /// An image that cannot be used.
+    /// An image cannot be used and is skipped.
     Skipped(&'a Skipped),
-    /// Long work beside training has come to `done` of `total`.
+    /// Progress of lengthy work other than training.
     Work {
-        /// Such as `features of the locked image tower`.
+        /// Name of the work, such as `features of the locked image tower`.
         name: &'a str,
-        /// Items done.
+        /// Items done so far.
         done: usize,
-        /// Items in all.
+        /// Items in total.
         total: usize,
     },
-    /// An evaluation's figures.
+    /// An evaluation finished.
     Eval(&'a EvalRecord),
-    /// A checkpoint is the best so far.
+    /// An evaluation is the best so far.
     Best(&'a Best),
-    /// A checkpoint stands.
+    /// A checkpoint was written.
     Saved {
-        /// Where.
+        /// Directory of the checkpoint.
         path: &'a Path,
-        /// How long it took.
+        /// Time it took to write.
         took: Duration,
     },
 }
 
-/// Who watches a run.
+/// Receives the events of a run.
 pub trait Observer {
-    /// Hears of `event`.
+    /// Called for each event, on the thread that trains.
     fn on(&mut self, event: Event<'_>);
 }

@@ -1,19 +1,19 @@
-//! A wish to stop, from a signal handler to the training loop.
+//! Cooperative cancellation: set by a signal handler, polled by the training loop.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Set once by a signal, read after each step. Clones share it.
+/// A flag that holds the number of a signal once one arrived. Clones share the flag.
 #[derive(Debug, Clone, Default)]
 pub struct StopFlag(Arc<AtomicUsize>);
 
 impl StopFlag {
-    /// Asks the run to save and stop because of the signal of this number.
+    /// Requests that the run saves and stops, because of the signal with this number.
     pub fn request(&self, signal: usize) {
         self.0.store(signal, Ordering::SeqCst);
     }
 
-    /// The signal, if one came.
+    /// The number of the signal, if one arrived.
     pub fn signal(&self) -> Option<usize> {
         match self.0.load(Ordering::SeqCst) {
             0 => None,
@@ -21,7 +21,7 @@ impl StopFlag {
         }
     }
 
-    /// The number itself, for signal libraries that store into it.
+    /// The number behind the flag, 0 before a signal, for signal handlers that store into it.
     pub fn shared(&self) -> Arc<AtomicUsize> {
         Arc::clone(&self.0)
     }

@@ -60,5 +60,6 @@ pub fn write(event: &Event<'_>) {
         Event::Saved { path, took } => {
             tracing::info!(kind = "saved", path = %path.display(), secs = took.as_secs_f64());
         }
+        _ => {}
     }
 }

@@ -234,6 +234,7 @@ impl Observer for Reporter {
             Event::Saved { path, took } => {
                 self.print_line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));
             }
+            _ => {}
         }
     }
 }

@@ -9,7 +9,8 @@ use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::models::load::Assembly;
-use crate::optim::param_groups::{ParamRules, param_groups};
+use crate::optim::param_groups::ParamGroups;
+use crate::optim::part_summary::summarize_parts;
 use crate::training::stages::Stages;
 
 /// Missing files that are listed by name.
@@ -35,8 +36,8 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let dataset = config.data.train.read()?;
     count_data(config, &dataset, &mut findings);
     let assembly = Assembly::from_config(config, &compute, observer)?;
-    let params = ParamRules::resolve(&config.train, &assembly.model)?;
-    observer.on(Event::Groups(&param_groups(&assembly.model, &params, config.train.learning_rate)));
+    let groups = ParamGroups::resolve(&config.train, &assembly.model)?;
+    observer.on(Event::Groups(&summarize_parts(&assembly.model, &groups, config.train.learning_rate)));
     check_stages(config, &dataset, &assembly.model, &mut findings);
     findings.facts.push(format!("images: {}", assembly.processor.describe()));
     if let Some(augment) = &config.data.augment {

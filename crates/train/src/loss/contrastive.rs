@@ -1,35 +1,38 @@
-//! The contrastive losses. Shapes: `[batch, dim]` embeddings, `[batch, batch]` logits with images as rows.
+//! The contrastive losses: softmax, which is InfoNCE in both directions (CLIP, arXiv:2103.00020, fig. 3), and sigmoid
+//! (SigLIP, arXiv:2303.15343, alg. 1).
+//!
+//! Embeddings are `[batch, dim]`. Logits are `[batch, batch]` with images as rows, and are never stored whole.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use burn::tensor::Tensor;
 use dualenc_data::Dataset;
 use dualenc_kernels::{PairLoss, pair_loss};
-use dualenc_model::{ModelError, parameters};
+use dualenc_model::{HostTensor, ModelError, parameters};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
 use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
 
-/// What a run minimises.
+/// The loss function of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Objective {
     /// Which loss.
     pub loss: Loss,
-    /// What equal captions and images are to each other.
+    /// How a pair counts that matches without belonging together: `train.duplicates`.
     pub duplicates: Duplicates,
-    /// The share of a target's mass that is spread over all candidates, of the softmax loss (`train.label_smoothing`).
+    /// Fraction of a target's mass that softmax spreads over all candidates, from 0 to 1: `train.label_smoothing`.
     pub label_smoothing: f64,
 }
 
 impl Objective {
-    /// With hard targets.
+    /// Creates an objective without label smoothing.
     pub fn new(loss: Loss, duplicates: Duplicates) -> Self {
         Self { loss, duplicates, label_smoothing: 0.0 }
     }
 }
 
 impl Default for Objective {
-    /// InfoNCE as the reference computes it, for models that no run of this program made.
+    /// The reference's InfoNCE: softmax that ignores duplicates. For models that were trained elsewhere.
     fn default() -> Self {
         Self::new(Loss::Softmax, Duplicates::Ignore)
     }
@@ -42,27 +45,26 @@ impl From<&RunConfig> for Objective {
     }
 }
 
-/// What the data say about the pairs of a batch: a caption is a number, equal for equal captions.
+/// The captions of the pairs of a batch, as numbers that are equal for equal captions.
 #[derive(Debug, Clone)]
 pub struct PairIds {
-    /// The caption of each pair, `[batch]`.
+    /// Caption of each pair, `[batch]`.
     pub captions: Vec<u64>,
-    /// Every caption that the data list for the image of each pair, `[batch, any]`.
+    /// All captions that the data list for the image of each pair, `[batch]` lists of any length.
     pub known: Vec<Vec<u64>>,
 }
 
 impl PairIds {
-    /// Of `pairs` of an image and a caption, by their numbers in `dataset`; `caption_ids` as
-    /// [`Dataset::caption_ids`].
+    /// Looks up `pairs` of image and caption indices in `dataset`. `caption_ids`: from [`Dataset::caption_ids`].
     pub fn of(dataset: &Dataset, caption_ids: &[u64], pairs: impl Iterator<Item = (usize, usize)>) -> Self {
         let known = |image| dataset.captions_of(image).iter().map(|&caption| caption_ids[caption]).collect();
         let (captions, known) = pairs.map(|(image, caption)| (caption_ids[caption], known(image))).unzip();
         Self { captions, known }
     }
 
-    /// The pairs of an image (row) and another pair's text (column) that the data call true: the caption is one of the
-    /// image's own. Two pairs of one image match so, as do two of one caption, and two drawings of one thing that have
-    /// captions in common but happened to draw different ones.
+    /// The positions (row, column) off the diagonal at which the caption of the column is one of the captions of the
+    /// row's image. Pairs match if they share the image or the caption, and also if their images have captions in
+    /// common of which the pairs drew different ones.
     pub(crate) fn matches(&self) -> Vec<(usize, usize)> {
         let mut columns: HashMap<u64, Vec<usize>> = HashMap::new();
         for (column, caption) in self.captions.iter().enumerate() {
@@ -76,36 +78,39 @@ impl PairIds {
     }
 }
 
-/// A loss with what it found in the batch.
+/// The loss of a batch, with statistics.
 #[derive(Debug)]
 pub struct BatchLoss {
-    /// `[1]`, the mean over the batch.
+    /// The mean over the batch, `[1]`.
     pub loss: Tensor<1>,
-    /// Images for which the batch holds another pair's caption that is true of them too.
+    /// Images that match the caption of another pair in the batch.
     pub num_duplicates: usize,
-    /// The least loss of this batch to a model that tells no two of its pairs apart: the logarithm of the batch size, of softmax
-    /// without masked pairs.
+    /// The lowest loss that a model can have on this batch if it cannot tell any two pairs apart. For softmax without
+    /// masked pairs: the logarithm of the batch size.
     pub chance: f64,
-    /// `[2]`: of images and of texts, how far the embeddings lie apart; see [`BatchLoss::spread`].
+    /// Spread of image and text embeddings, `[2]`.
     spread: Tensor<1>,
 }
 
 impl BatchLoss {
-    /// How far the embeddings of the images, and of the texts, lie apart: their mean squared distance from their mean, from 0,
-    /// where all are one, to 1. It is 1 less the mean cosine of two of them, each with itself included.
+    /// Reads the spread of the image and of the text embeddings: their mean squared distance from their mean, from 0
+    /// (all equal) to 1. It is 1 minus the mean cosine over all ordered pairs, each embedding with itself included.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
+    /// [`ModelError::Input`] when the device cannot return its data.
     pub fn spread(&self) -> Result<[f64; 2], ModelError> {
-        let values = parameters::host(self.spread.clone())?.values;
-        let of = |side: usize| values.get(side).map_or(f64::NAN, |&value| f64::from(value));
-        Ok([of(0), of(1)])
+        let HostTensor { shape, values } = parameters::host(self.spread.clone())?;
+        let [image, text] = values[..] else {
+            return Err(ModelError::Input(format!("expected a tensor of two values, found shape {shape:?}")));
+        };
+        Ok([image, text].map(f64::from))
     }
 }
 
-/// The loss of a batch of L2-normalised embeddings.
+/// Computes the loss of a batch of L2-normalised image and text embeddings, each `[batch, dim]`.
 ///
-/// `logit_scale` `[1]` is a logarithm; `logit_bias` `[1]` belongs to the sigmoid loss.
+/// `logit_scale` `[1]` is the logarithm of the factor of the cosines. `logit_bias` `[1]` is only used by the sigmoid
+/// loss.
 pub fn contrastive_loss(
     objective: Objective,
     (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
@@ -124,7 +129,8 @@ pub fn contrastive_loss(
     BatchLoss { loss, num_duplicates, chance, spread }
 }
 
-/// The loss, by `pair_loss`, and what it is by chance.
+/// Computes the loss `[1]` with `pair_loss`, and the [loss of guessing](BatchLoss::chance). `matches`: from
+/// [`PairIds::matches`].
 pub(crate) fn loss_by(
     Objective { loss, duplicates, label_smoothing }: Objective,
     (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
@@ -133,8 +139,8 @@ pub(crate) fn loss_by(
     pair_loss: impl FnOnce(&PairLoss) -> Tensor<1>,
 ) -> (Tensor<1>, f64) {
     let [batch, _] = image_embeds.dims();
-    let of = |asked| if duplicates == asked { matches } else { &[] };
-    let (positives, masked) = (of(Duplicates::Positives), of(Duplicates::Mask));
+    let matches_if = |mode| if duplicates == mode { matches } else { &[] };
+    let (positives, masked) = (matches_if(Duplicates::Positives), matches_if(Duplicates::Mask));
     match loss {
         Loss::Softmax => {
             let smoothing = Smoothing::new(label_smoothing, batch, masked);
@@ -149,7 +155,7 @@ pub(crate) fn loss_by(
     }
 }
 
-/// `[1]`: 1 less the squared norm of the mean of `[batch, dim]` unit vectors.
+/// Spread `[1]` of unit vectors `[batch, dim]`: 1 minus the squared norm of their mean.
 pub(crate) fn spread(embeds: &Tensor<2>) -> Tensor<1> {
     let mean = embeds.clone().without_autodiff().mean_dim(0);
     mean.square().sum().neg() + 1.0

@@ -1,4 +1,4 @@
-//! The losses beside their whole matrices of logits, beside sums written out, and beside PyTorch's.
+//! The losses against whole matrices of logits, against sums written out, and against PyTorch.
 
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Bool, Device, TensorData};
@@ -13,7 +13,8 @@ use crate::loss::contrastive::*;
 
 const ALL_DUPLICATES: [Duplicates; 3] = [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask];
 
-/// The loss of a whole matrix of logits, without `logit_bias`: what every other form is compared with.
+/// The loss of a whole matrix of logits `[batch, batch]`, to which `logit_bias` is added here: what every other form is
+/// compared with.
 fn plain_loss(objective: Objective, logits: Tensor<2>, logit_bias: Tensor<1>, matches: &[(usize, usize)]) -> Tensor<1> {
     match objective.loss {
         Loss::Softmax => plain_softmax(logits, objective, matches),
@@ -21,32 +22,32 @@ fn plain_loss(objective: Objective, logits: Tensor<2>, logit_bias: Tensor<1>, ma
     }
 }
 
-/// Cross-entropies of both directions, with matrices of target probabilities.
+/// Cross-entropies in both directions, with matrices of target probabilities.
 fn plain_softmax(
     logits: Tensor<2>,
     Objective { duplicates, label_smoothing: smoothing, .. }: Objective,
     matches: &[(usize, usize)],
 ) -> Tensor<1> {
     let [batch, _] = logits.dims();
-    let matching = |asked| if duplicates == asked { matches } else { &[] };
+    let matches_if = |mode| if duplicates == mode { matches } else { &[] };
     let direction = |transposed: bool| {
         let place =
             |(row, column): (usize, usize)| if transposed { column * batch + row } else { row * batch + column };
-        let (mut targets, mut kept) = (vec![0.0f64; batch * batch], vec![1.0f64; batch * batch]);
-        let positives = (0..batch).map(|n| (n, n)).chain(matching(Duplicates::Positives).iter().copied());
+        let (mut targets, mut unmasked) = (vec![0.0f64; batch * batch], vec![1.0f64; batch * batch]);
+        let positives = (0..batch).map(|n| (n, n)).chain(matches_if(Duplicates::Positives).iter().copied());
         positives.for_each(|pair| targets[place(pair)] = 1.0);
-        matching(Duplicates::Mask).iter().for_each(|&pair| kept[place(pair)] = 0.0);
-        for (targets, kept) in targets.chunks_mut(batch).zip(kept.chunks(batch)) {
-            let (mass, candidates) = (targets.iter().sum::<f64>(), kept.iter().sum::<f64>());
-            let smooth = |(target, kept): (&mut f64, &f64)| {
-                *target = (1.0 - smoothing) * *target / mass + smoothing * kept / candidates;
+        matches_if(Duplicates::Mask).iter().for_each(|&pair| unmasked[place(pair)] = 0.0);
+        for (targets, unmasked) in targets.chunks_mut(batch).zip(unmasked.chunks(batch)) {
+            let (mass, candidates) = (targets.iter().sum::<f64>(), unmasked.iter().sum::<f64>());
+            let smooth = |(target, unmasked): (&mut f64, &f64)| {
+                *target = (1.0 - smoothing) * *target / mass + smoothing * unmasked / candidates;
             };
-            targets.iter_mut().zip(kept).for_each(smooth);
+            targets.iter_mut().zip(unmasked).for_each(smooth);
         }
         let device = logits.device().without_autodiff();
         let targets: Vec<f32> = targets.into_iter().map(|target| target as f32).collect();
         let targets = Tensor::<2>::from_data(TensorData::new(targets, [batch, batch]), &device);
-        let masked: Vec<bool> = kept.into_iter().map(|kept| kept == 0.0).collect();
+        let masked: Vec<bool> = unmasked.into_iter().map(|unmasked| unmasked == 0.0).collect();
         let masked = Tensor::<2, Bool>::from_data(TensorData::new(masked, [batch, batch]), &device);
         let logits = if transposed { logits.clone().transpose() } else { logits.clone() };
         let candidates = logits.clone().mask_fill(masked, f32::NEG_INFINITY);
@@ -73,10 +74,10 @@ fn plain_sigmoid(logits: Tensor<2>, duplicates: Duplicates, matches: &[(usize, u
     (log_sigmoid(logits * constant(signs)) * constant(weights)).sum() * (-1.0 / batch as f64)
 }
 
-/// Four pairs: the second and the third count as the same caption. Their embeddings differ, unlike a real tower's, since
-/// equal ones would give soft and hard targets the same loss.
+/// Four pairs, of which the second and the third have the same caption. The embeddings of both differ, unlike those of
+/// a real tower: equal ones would give soft and hard targets the same loss.
 fn pairs() -> PairIds {
-    // The third image is also known by the fourth pair's caption, but not the fourth by the third's.
+    // The fourth caption also belongs to the third image, but not the third caption to the fourth image.
     PairIds { captions: vec![10, 11, 11, 12], known: vec![vec![10], vec![11], vec![11, 12], vec![12, 99]] }
 }
 
@@ -102,12 +103,12 @@ fn loss(kind: Loss, duplicates: Duplicates) -> (f64, usize) {
     (f64::from(batch.loss.into_scalar::<f32>()), batch.num_duplicates)
 }
 
-/// Cross-entropies written out, with `target(i, j)` the mass of logit `(i, j)` and `kept` the negatives.
-fn written_out(target: impl Fn(usize, usize) -> f64, kept: impl Fn(usize, usize) -> bool) -> f64 {
+/// Cross-entropies written out. `target(i, j)`: mass of logit `(i, j)`; `candidate(i, j)`: whether it is not masked.
+fn written_out(target: impl Fn(usize, usize) -> f64, candidate: impl Fn(usize, usize) -> bool) -> f64 {
     let z = logits();
     let cells = || (0..4).flat_map(|a| (0..4).map(move |b| (a, b)));
-    let row = |a: usize| (0..4).filter(|&b| kept(a, b)).map(|b| z[a][b].exp()).sum::<f64>();
-    let column = |b: usize| (0..4).filter(|&a| kept(a, b)).map(|a| z[a][b].exp()).sum::<f64>();
+    let row = |a: usize| (0..4).filter(|&b| candidate(a, b)).map(|b| z[a][b].exp()).sum::<f64>();
+    let column = |b: usize| (0..4).filter(|&a| candidate(a, b)).map(|a| z[a][b].exp()).sum::<f64>();
     let row_mass = |a: usize| (0..4).map(|b| target(a, b)).sum::<f64>();
     let column_mass = |b: usize| (0..4).map(|a| target(a, b)).sum::<f64>();
     let term = |(a, b): (usize, usize)| {
@@ -123,7 +124,7 @@ fn related(a: usize, b: usize) -> bool {
 }
 
 #[test]
-fn softmax_equals_the_cross_entropies_written_out() {
+fn softmax_matches_cross_entropies() {
     let diagonal = |a, b| f64::from(u8::from(a == b));
     let cases = [
         (Duplicates::Ignore, written_out(diagonal, |_, _| true)),
@@ -135,11 +136,11 @@ fn softmax_equals_the_cross_entropies_written_out() {
         assert!((found - expected).abs() < 1e-6, "{duplicates:?}: {found} instead of {expected}");
         assert_eq!(count, 2);
     }
-    assert!((cases_differ(Loss::Softmax)) > 1e-2);
+    assert!(cases_differ(Loss::Softmax) > 1e-2);
 }
 
 #[test]
-fn softmax_that_ignores_duplicates_is_the_references_loss() {
+fn softmax_matches_clip_loss() {
     let logits: Tensor<2> = Tensor::from_data(logits().map(|row| row.map(|value| value as f32)), &Device::flex());
     let expected = f64::from(dualenc_model::clip_loss(logits).into_scalar::<f32>());
     let (found, _) = loss(Loss::Softmax, Duplicates::Ignore);
@@ -153,7 +154,7 @@ fn cases_differ(kind: Loss) -> f64 {
 }
 
 #[test]
-fn sigmoid_equals_the_likelihoods_written_out() {
+fn sigmoid_matches_likelihoods() {
     let z = logits();
     let likelihood = |a: usize, b: usize, sign: f64| -(1.0 + (-sign * (z[a][b] - 0.5)).exp()).ln();
     for (duplicates, matched) in
@@ -179,13 +180,12 @@ fn sigmoid_equals_the_likelihoods_written_out() {
     assert!(cases_differ(Loss::Sigmoid) > 1e-2);
 }
 
-/// Numbers in -1..1 that look random.
+/// Pseudo-random numbers from -1 to 1.
 fn noise(seed: u64, count: usize) -> Vec<f32> {
     (0..count as u64).map(|n| dualenc_data::mix(seed, &[n]) as f32 / u64::MAX as f32 * 2.0 - 1.0).collect()
 }
 
-/// What a loss is computed from, and every value that comes of it: the loss, its gradients by both embeddings, by the scale's
-/// logarithm and, of the sigmoid loss, by the bias.
+/// The inputs of a loss: embeddings `[batch, dim]` of both sides, and the scalars.
 struct Case {
     objective: Objective,
     embeds: [Vec<f32>; 2],
@@ -195,7 +195,8 @@ struct Case {
 }
 
 impl Case {
-    /// Under `loss`, which gets embeddings, scale and bias. It is multiplied on its way back, and the gradients divided.
+    /// Computes `loss` of embeddings, scale and bias. Returns the loss and its gradients: by both embeddings, by the
+    /// scale's logarithm and, for sigmoid, by the bias. The backward pass starts from a factor other than 1.
     fn values(&self, loss: impl FnOnce([Tensor<2>; 2], Tensor<1>, Tensor<1>) -> Tensor<1>) -> Vec<f32> {
         let device = Device::flex().autodiff();
         let leaf = |values: &Vec<f32>| {
@@ -232,7 +233,7 @@ impl Case {
         })
     }
 
-    /// In Burn's own operations and in tiles of so many rows, as on a device without a kernel.
+    /// In Burn's own operations and in tiles of `rows` rows, as on a device without a kernel.
     fn tiled(&self, pairs: &PairIds, rows: usize) -> Vec<f32> {
         self.values(|[image, text], scale, bias| {
             let bias = Some(&bias).filter(|_| self.objective.loss == Loss::Sigmoid);
@@ -254,7 +255,7 @@ impl Case {
     }
 }
 
-/// Rows of length 1.
+/// Normalises rows of `dim` values to length 1.
 fn units(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
     for row in values.chunks_mut(dim) {
         let norm = row.iter().map(|value| value * value).sum::<f32>().sqrt();
@@ -269,7 +270,7 @@ fn objectives() -> [Objective; 4] {
 }
 
 #[test]
-fn losses_without_a_matrix_of_logits_have_the_value_and_the_gradients_of_the_plain_ones() {
+fn kernel_and_tiles_match_plain_loss() {
     let (batch, dim) = (150, 24);
     let pairs = PairIds {
         captions: (0..batch as u64).map(|n| n % 140).collect(),
@@ -285,14 +286,14 @@ fn losses_without_a_matrix_of_logits_have_the_value_and_the_gradients_of_the_pla
             let expected = case.plain(&matches);
             case.assert_close("kernel", &case.found(&pairs), &expected);
             for rows in [1, 7, 64, batch] {
-                case.assert_close(&format!("{rows} rows a tile"), &case.tiled(&pairs, rows), &expected);
+                case.assert_close(&format!("{rows} rows per tile"), &case.tiled(&pairs, rows), &expected);
             }
         }
     }
 }
 
 #[test]
-fn losses_and_gradients_are_those_of_pytorch() {
+fn matches_pytorch() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/losses/expected.json");
     let golden: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
     let numbers = |value: &Value| -> Vec<f32> {
@@ -329,7 +330,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
         }
         case.assert_close("kernel", &case.found(&pairs), &values);
         for rows in [1, 3, 8] {
-            case.assert_close(&format!("{rows} rows a tile"), &case.tiled(&pairs, rows), &values);
+            case.assert_close(&format!("{rows} rows per tile"), &case.tiled(&pairs, rows), &values);
         }
         compared += 1;
     }
@@ -337,7 +338,7 @@ fn losses_and_gradients_are_those_of_pytorch() {
 }
 
 #[test]
-fn equal_embeddings_have_no_spread_and_the_loss_of_chance() {
+fn equal_embeddings_have_chance_loss() {
     let spread_of = |embeds: [f32; 8]| {
         let tensor = Tensor::<2>::from_data(TensorData::new(embeds.to_vec(), [4, 2]), &Device::flex());
         spread(&tensor).into_scalar::<f32>()
@@ -348,17 +349,17 @@ fn equal_embeddings_have_no_spread_and_the_loss_of_chance() {
     let equal = || embeds([[0.6, 0.8]; 4]);
     for objective in objectives() {
         for duplicates in ALL_DUPLICATES {
-            let of_bias = |bias: f32| {
+            let loss_of_bias = |bias: f32| {
                 let scale = Tensor::from_data([0.0f32], &Device::flex());
                 let bias = Some(Tensor::from_data([bias], &Device::flex()));
                 contrastive_loss(Objective { duplicates, ..objective }, (equal(), equal()), scale, bias, &pairs())
             };
-            // The best of the equal logits: the sigmoid loss's is the log odds of a match.
-            let losses = (-400..400).map(|bias| of_bias(bias as f32 / 100.0).loss.into_scalar::<f32>());
-            let least = f64::from(losses.fold(f32::MAX, f32::min));
-            let chance = of_bias(0.0).chance;
-            assert!((least - chance).abs() < 1e-4, "{objective:?} {duplicates:?}: {least}, not {chance}");
-            assert_eq!(of_bias(0.0).spread().unwrap().map(|spread| spread.abs() < 1e-6), [true; 2]);
+            // Searches the best of all equal logits; for sigmoid, it is the log odds of a match.
+            let losses = (-400..400).map(|bias| loss_of_bias(bias as f32 / 100.0).loss.into_scalar::<f32>());
+            let lowest = f64::from(losses.fold(f32::MAX, f32::min));
+            let chance = loss_of_bias(0.0).chance;
+            assert!((lowest - chance).abs() < 1e-4, "{objective:?} {duplicates:?}: {lowest}, not {chance}");
+            assert_eq!(loss_of_bias(0.0).spread().unwrap().map(|spread| spread.abs() < 1e-6), [true; 2]);
         }
     }
 }

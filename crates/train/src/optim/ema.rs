@@ -1,5 +1,5 @@
-//! Exponential moving averages of the parameters that train (Polyak and Juditsky, 1992; as TensorFlow's
-//! `ExponentialMovingAverage` with `num_updates`, and timm's `ModelEmaV3` with warm-up).
+//! Exponential moving average (EMA) of the weights (Polyak and Juditsky, 1992). The decay warms up as in TensorFlow's
+//! `ExponentialMovingAverage` with `num_updates`: at the n-th update it is min(decay, (1 + n) / (10 + n)).
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,18 +9,16 @@ use dualenc_model::parameters::{self, ParamUpdate};
 use dualenc_model::{DualEncoder, HostTensor, ModelError};
 use rayon::prelude::*;
 
-use crate::run_dir::checkpoint::Saved;
+use crate::optim::chunk::CHUNK;
+use crate::optim::state_tensor::StateTensor;
 
-/// Values that one thread averages at a time.
-const CHUNK: usize = 1 << 14;
-
-/// The averages by the paths of their parameters. One begins with the value that its parameter had before its first update.
+/// Averages by parameter path. Each starts at the value of its parameter before the parameter's first update.
 #[derive(Debug)]
 pub(crate) struct Ema {
     decay: f64,
     on_host: bool,
     averages: BTreeMap<String, Average>,
-    /// Those whose parameters train now.
+    /// Paths of the parameters that the current stage trains.
     live: BTreeSet<String>,
 }
 
@@ -37,30 +35,30 @@ enum Values {
 }
 
 impl Ema {
-    /// Of nothing yet; `on_host` as [`AdamW::new`](crate::AdamW::new).
+    /// Creates an empty average. `on_host`: as in [`Optimizer::new`](crate::Optimizer::new).
     pub fn new(decay: f64, on_host: bool) -> Self {
         Self { decay, on_host, averages: BTreeMap::new(), live: BTreeSet::new() }
     }
 
-    /// Puts saved averages back.
+    /// Replaces all averages by saved ones. `model`: for its device.
     pub fn restore(&mut self, saved: BTreeMap<String, HostTensor>, model: &DualEncoder) {
         let device = model.device();
-        let values = |values: Vec<f32>| match self.on_host {
-            true => Values::Host(values),
-            false => {
-                let count = values.len();
-                Values::Device(Box::new(Tensor::from_data(TensorData::new(values, [count]), &device)))
+        let values = |values: Vec<f32>| {
+            if self.on_host {
+                return Values::Host(values);
             }
+            let count = values.len();
+            Values::Device(Box::new(Tensor::from_data(TensorData::new(values, [count]), &device)))
         };
         let average = |tensor: HostTensor| Average { shape: tensor.shape, values: values(tensor.values) };
         self.averages = saved.into_iter().map(|(path, tensor)| (path, average(tensor))).collect();
     }
 
-    /// From here on the parameters of `model` that train are averaged, each from its own first update; the others' averages
-    /// stay as they are.
+    /// Starts a stage: averages the trainable parameters of `model` from now on. Averages of other parameters stay as
+    /// they are.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
+    /// [`ModelError::Input`] when the device cannot return its data.
     pub fn begin(&mut self, model: &DualEncoder) -> Result<(), ModelError> {
         let training: Vec<_> = parameters::list(model).into_iter().filter(|info| info.trains).collect();
         self.live = training.into_iter().map(|info| info.path).collect();
@@ -75,14 +73,14 @@ impl Ema {
         Ok(())
     }
 
-    /// Takes in the value that an update, the `count`th of its parameter, left at `path`, and hands it back.
+    /// Averages in the `value` that the `count`-th update of the parameter at `path` produced, and returns it.
     pub fn take<const D: usize>(&mut self, path: &str, value: Tensor<D>, count: u64) -> Tensor<D> {
         let Some(average) = self.averages.get_mut(path).filter(|_| self.live.contains(path)) else { return value };
         let count = count as f64;
         let share = 1.0 - self.decay.min((1.0 + count) / (10.0 + count));
         let (shape, device) = (value.shape(), value.device());
         match &mut average.values {
-            // The value's only owner: its memory is read where it lies.
+            // Nothing else owns the value, so its memory is read without a copy.
             Values::Host(sums) if value.dtype() == DType::F32 => {
                 let values: Vec<f32> = value.into_data().try_into_vec().unwrap_or_default();
                 let share = share as f32;
@@ -101,33 +99,35 @@ impl Ema {
         }
     }
 
-    /// The averages by path, from where they lie.
+    /// The averages by path, for a checkpoint. Host memory is not copied.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
-    pub fn state(&self) -> Result<BTreeMap<String, Saved<'_>>, ModelError> {
+    /// [`ModelError::Input`] when the device cannot return its data.
+    pub fn state(&self) -> Result<BTreeMap<String, StateTensor<'_>>, ModelError> {
         let mut state = BTreeMap::new();
         for (path, average) in &self.averages {
             let values: Cow<'_, [f32]> = match &average.values {
                 Values::Host(values) => Cow::Borrowed(values),
                 Values::Device(values) => parameters::host(values.as_ref().clone())?.values.into(),
             };
-            state.insert(path.clone(), Saved { shape: average.shape.clone(), values });
+            state.insert(path.clone(), StateTensor { shape: average.shape.clone(), values });
         }
         Ok(state)
     }
 
-    /// `model` with the averages in the place of their parameters.
+    /// Replaces the parameters of `model` by their averages.
     pub fn averaged(&self, model: DualEncoder) -> DualEncoder {
-        parameters::update(model, &mut Averaged(self))
+        parameters::update(model, &mut UseAverages { averages: &self.averages })
     }
 }
 
-struct Averaged<'a>(&'a Ema);
+struct UseAverages<'a> {
+    averages: &'a BTreeMap<String, Average>,
+}
 
-impl ParamUpdate for Averaged<'_> {
+impl ParamUpdate for UseAverages<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
-        match self.0.averages.get(path).map(|average| &average.values) {
+        match self.averages.get(path).map(|average| &average.values) {
             None => value,
             Some(Values::Host(values)) => {
                 Tensor::from_data(TensorData::new(values.clone(), value.shape()), &value.device())

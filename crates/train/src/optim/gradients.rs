@@ -1,4 +1,4 @@
-//! The gradients of one backward pass, out of Burn's graph and by the paths of their parameters.
+//! The gradients of a backward pass by the paths of their parameters: taken out of Burn's graph, summed, measured.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,44 +9,43 @@ use dualenc_model::parameters::{self, PathStack};
 use dualenc_model::{DualEncoder, ModelError, TokenSequences};
 use rayon::prelude::*;
 
-/// Elements of one chunk of a sum: chunks are summed in order, whatever the number of threads.
-const SUM_CHUNK: usize = 1 << 14;
+use crate::optim::chunk::CHUNK;
 
-/// Gradients of one backward pass, by path, flat.
+/// Flat gradients by parameter path.
 #[derive(Debug)]
 pub struct ParamGradients {
     pub(crate) by_path: BTreeMap<String, Gradient>,
 }
 
-/// Of one parameter.
+/// The flat gradient of one parameter.
 #[derive(Debug)]
 pub(crate) enum Gradient {
     Host(Vec<f32>),
-    /// Of a table of which few rows were read.
+    /// Of an embedding table `[rows, width]` of which the batch read only some rows.
     HostRows {
         values: Vec<f32>,
         width: usize,
         /// The rows that can differ from 0, sorted.
-        read: Vec<usize>,
+        rows: Vec<usize>,
     },
     Device(Box<Tensor<1>>),
 }
 
 impl Gradient {
-    /// Both are of one parameter, and so of one kind.
+    /// Both must belong to the same parameter, and so be the same variant.
     fn add(&mut self, other: Self) {
         match (self, other) {
             (Self::Host(sum), Self::Host(values)) => {
-                let chunks = sum.par_chunks_mut(SUM_CHUNK).zip(values.par_chunks(SUM_CHUNK));
+                let chunks = sum.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
                 chunks.for_each(|(sum, values)| add(sum, values));
             }
-            (Self::HostRows { values: sum, width, read }, Self::HostRows { values, read: others, .. }) => {
+            (Self::HostRows { values: sum, width, rows }, Self::HostRows { values, rows: others, .. }) => {
                 for &row in &others {
                     let place = row * *width..(row + 1) * *width;
                     add(&mut sum[place.clone()], &values[place]);
                 }
-                let rows: BTreeSet<usize> = read.drain(..).chain(others).collect();
-                read.extend(rows);
+                let union: BTreeSet<usize> = rows.drain(..).chain(others).collect();
+                rows.extend(union);
             }
             (Self::Device(sum), Self::Device(values)) => **sum = sum.as_ref().clone() + *values,
             _ => {}
@@ -58,7 +57,7 @@ fn add(sum: &mut [f32], values: &[f32]) {
     sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
 }
 
-/// Rows of an embedding table that a batch read: no other row of its gradient differs from 0.
+/// The rows of an embedding table that a batch read. All other rows of its gradient are 0.
 #[derive(Debug, Clone)]
 pub struct RowsRead {
     path: &'static str,
@@ -66,7 +65,7 @@ pub struct RowsRead {
 }
 
 impl RowsRead {
-    /// Of the word table.
+    /// The rows of the text tower's word table that `tokens` read.
     pub fn of_words(tokens: &TokenSequences) -> Self {
         let rows: BTreeSet<usize> = tokens.ids.iter().flatten().map(|&id| id as usize).collect();
         Self { path: "text_tower.words", rows: rows.into_iter().collect() }
@@ -74,11 +73,12 @@ impl RowsRead {
 }
 
 impl ParamGradients {
-    /// Takes the gradients of every parameter of `model` that trains; `on_host` as
-    /// [`Optimizer::new`](crate::Optimizer::new). `read` tells which rows of a table are worth a look.
+    /// Takes the gradients of the trainable parameters of `model` out of `gradients`.
+    ///
+    /// `on_host`: as in [`Optimizer::new`](crate::Optimizer::new). `read`: a table whose other rows can be skipped.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
+    /// [`ModelError::Input`] when the device cannot return its data.
     pub fn take(
         model: &DualEncoder,
         gradients: &mut Gradients,
@@ -111,10 +111,10 @@ impl ParamGradients {
             if !on_host {
                 return Ok((path, Gradient::Device(Box::new(tensor))));
             }
-            // The tensor's only owner: its memory is taken over, not copied.
+            // Nothing else owns the tensor, so its memory is taken over without a copy.
             let values = parameters::host(tensor)?.values;
             let gradient = match read.as_ref().filter(|read| read.path == path) {
-                Some(read) => Gradient::HostRows { values, width, read: read.rows.clone() },
+                Some(read) => Gradient::HostRows { values, width, rows: read.rows.clone() },
                 None => Gradient::Host(values),
             };
             Ok((path, gradient))
@@ -122,7 +122,7 @@ impl ParamGradients {
         Ok(Self { by_path: take.by_path.into_iter().map(gradient).collect::<Result<_, ModelError>>()? })
     }
 
-    /// Adds those of another pass.
+    /// Adds the gradients of another backward pass.
     pub fn add(&mut self, other: Self) {
         for (path, gradient) in other.by_path {
             match self.by_path.entry(path) {
@@ -134,10 +134,10 @@ impl ParamGradients {
         }
     }
 
-    /// The L2 norms of the gradients, before clipping.
+    /// L2 norms of the gradients.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
+    /// [`ModelError::Input`] when the device cannot return its data.
     pub fn norms(&self) -> Result<GradientNorms, ModelError> {
         let mut squares: BTreeMap<&str, f64> = BTreeMap::new();
         let (mut parts_on_device, mut on_device) = (Vec::new(), Vec::new());
@@ -146,12 +146,12 @@ impl ParamGradients {
             let of_part = squares.entry(part).or_default();
             match gradient {
                 Gradient::Host(values) => {
-                    let chunks: Vec<f64> = values.par_chunks(SUM_CHUNK).map(sum_of_squares).collect();
+                    let chunks: Vec<f64> = values.par_chunks(CHUNK).map(sum_of_squares).collect();
                     *of_part += chunks.iter().sum::<f64>();
                 }
-                Gradient::HostRows { values, width, read } => {
+                Gradient::HostRows { values, width, rows } => {
                     let row = |&row: &usize| sum_of_squares(&values[row * width..][..*width]);
-                    *of_part += read.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
+                    *of_part += rows.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
                 }
                 Gradient::Device(tensor) => {
                     parts_on_device.push(part);
@@ -173,12 +173,12 @@ impl ParamGradients {
     }
 }
 
-/// L2 norms of the gradients of a step.
+/// L2 norms of the gradients of a step, before clipping.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GradientNorms {
-    /// Of all together.
+    /// Of all parameters together.
     pub all: f64,
-    /// Of each part of the model, such as `text_tower`: the first word of its parameters' paths.
+    /// Of each part of the model: the first component of the paths, such as `text_tower`.
     pub by_part: BTreeMap<String, f64>,
 }
 

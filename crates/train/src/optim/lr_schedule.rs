@@ -1,30 +1,30 @@
-//! The learning rate as a pure function of the step, so that resuming needs no state: the curve here, from 0 to 1, and the
-//! rate that it is a share of elsewhere.
+//! The learning rate schedule: a factor from 0 to 1 as a pure function of the step, so that resuming needs no state.
+//! The rates it applies to are in `param_groups`.
 
 use std::f64::consts::PI;
 
 use crate::config::{Schedule, TrainSection, default};
 use crate::error::TrainError;
 
-/// Linear warm-up, then a curve, then a cooldown down to the last step.
+/// Linear warm-up, then a curve, then a linear cooldown that multiplies the curve.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LrSchedule {
     schedule: Schedule,
-    /// Where `cosine` and `linear` end.
+    /// Factor at which `cosine` and `linear` end.
     floor: f64,
-    /// Steps in which `rsqrt` falls by a factor of root 2.
+    /// Steps after which `rsqrt` has fallen by a factor of sqrt(2).
     timescale: f64,
-    /// Steps of the warm-up.
+    /// Length of the warm-up.
     pub warmup_steps: u64,
     cooldown_steps: u64,
     total_steps: u64,
 }
 
 impl LrSchedule {
-    /// That of a run of so many steps.
+    /// The schedule of a run of `total_steps`.
     ///
     /// # Errors
-    /// When warm-up and cooldown overlap, or do not fit in the run.
+    /// [`TrainError::Usage`] when warm-up and cooldown together are longer than the run.
     pub fn new(config: &TrainSection, total_steps: u64) -> Result<Self, TrainError> {
         let share = |fraction: f64| (fraction * total_steps as f64).round() as u64;
         let steps = |steps: Option<u64>, fraction: Option<f64>| steps.or(fraction.map(share)).unwrap_or(0);
@@ -32,8 +32,8 @@ impl LrSchedule {
         let cooldown_steps = steps(config.cooldown_steps, config.cooldown_fraction);
         if warmup_steps.saturating_add(cooldown_steps) > total_steps {
             return Err(TrainError::Usage(format!(
-                "a warm-up of {warmup_steps} steps and a cooldown of {cooldown_steps} do not fit in the {total_steps} steps of \
-                 the run; shorten one, or lengthen the run"
+                "a warm-up of {warmup_steps} steps and a cooldown of {cooldown_steps} do not fit in the {total_steps} \
+                 steps of the run; shorten one of them, or lengthen the run"
             )));
         }
         Ok(Self {
@@ -46,8 +46,8 @@ impl LrSchedule {
         })
     }
 
-    /// The share of the highest rate at the 0-based `step`. It falls to the floor after the last step, so no step of a run
-    /// has the rate 0 (open_clip: `scheduler.py`).
+    /// Factor of the peak learning rate at the 0-based `step`. The curve reaches its floor after the last step, so that
+    /// no step has a rate of 0 (as in open_clip's `scheduler.py`).
     pub fn at(&self, step: u64) -> f64 {
         if step < self.warmup_steps {
             return (step + 1) as f64 / self.warmup_steps as f64;
@@ -64,12 +64,12 @@ impl LrSchedule {
         share * self.cooldown(step)
     }
 
-    /// What is left of the curve at `step` by the cooldown.
+    /// Factor of the curve at `step`: 1 until the cooldown, then falling towards 0 after the last step.
     fn cooldown(&self, step: u64) -> f64 {
-        match self.cooldown_steps {
-            0 => 1.0,
-            steps => (self.total_steps.saturating_sub(step) as f64 / steps as f64).min(1.0),
+        if self.cooldown_steps == 0 {
+            return 1.0;
         }
+        (self.total_steps.saturating_sub(step) as f64 / self.cooldown_steps as f64).min(1.0)
     }
 }
 
@@ -77,56 +77,59 @@ impl LrSchedule {
 mod tests {
     use super::*;
 
-    fn curve(more: &str, total_steps: u64) -> Result<LrSchedule, TrainError> {
+    fn schedule(more: &str, total_steps: u64) -> Result<LrSchedule, TrainError> {
         let text = format!("batch_size = 2\nlearning_rate = 1\n{more}");
         LrSchedule::new(&toml::from_str(&text).unwrap(), total_steps)
     }
 
     #[track_caller]
-    fn shares(more: &str, expected: &[f64]) {
-        let curve = curve(more, expected.len() as u64).unwrap();
-        let found: Vec<f64> = (0..expected.len() as u64).map(|step| (curve.at(step) * 1e4).round() / 1e4).collect();
+    fn assert_factors(more: &str, expected: &[f64]) {
+        let schedule = schedule(more, expected.len() as u64).unwrap();
+        let found: Vec<f64> = (0..expected.len() as u64).map(|step| (schedule.at(step) * 1e4).round() / 1e4).collect();
         assert_eq!(found, expected, "{more}");
     }
 
     #[test]
-    fn rises_over_the_warm_up_and_falls_along_the_curve() {
-        shares("warmup_steps = 2\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0]);
-        shares("warmup_steps = 2\nschedule = 'linear'", &[0.5, 1.0, 1.0, 0.75, 0.5, 0.25]);
-        shares("warmup_steps = 2", &[0.5, 1.0, 1.0, 0.8536, 0.5, 0.1464]);
-        shares("schedule = 'linear'", &[1.0, 0.8, 0.6, 0.4, 0.2]);
+    fn warms_up_then_follows_curve() {
+        assert_factors("warmup_steps = 2\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0]);
+        assert_factors("warmup_steps = 2\nschedule = 'linear'", &[0.5, 1.0, 1.0, 0.75, 0.5, 0.25]);
+        assert_factors("warmup_steps = 2", &[0.5, 1.0, 1.0, 0.8536, 0.5, 0.1464]);
+        assert_factors("schedule = 'linear'", &[1.0, 0.8, 0.6, 0.4, 0.2]);
     }
 
     #[test]
     fn ends_at_the_floor() {
-        shares("warmup_steps = 2\nschedule = 'linear'\nlearning_rate_floor = 0.2", &[0.5, 1.0, 1.0, 0.8, 0.6, 0.4]);
-        shares("learning_rate_floor = 0.5", &[1.0, 0.9268, 0.75, 0.5732]);
-        shares("schedule = 'linear'\nlearning_rate_floor = 1", &[1.0, 1.0, 1.0]);
+        assert_factors(
+            "warmup_steps = 2\nschedule = 'linear'\nlearning_rate_floor = 0.2",
+            &[0.5, 1.0, 1.0, 0.8, 0.6, 0.4],
+        );
+        assert_factors("learning_rate_floor = 0.5", &[1.0, 0.9268, 0.75, 0.5732]);
+        assert_factors("schedule = 'linear'\nlearning_rate_floor = 1", &[1.0, 1.0, 1.0]);
     }
 
     #[test]
-    fn falls_as_one_over_a_root() {
+    fn rsqrt_falls_with_timescale() {
         // sqrt(3 / 3), sqrt(3 / 4), sqrt(3 / 5).
-        shares("warmup_steps = 1\nschedule = 'rsqrt'\nrsqrt_timescale = 3", &[1.0, 1.0, 0.866, 0.7746]);
-        // Of 10000 steps without a word.
-        assert!((curve("schedule = 'rsqrt'", 40_000).unwrap().at(30_000) - 0.5).abs() < 1e-12);
+        assert_factors("warmup_steps = 1\nschedule = 'rsqrt'\nrsqrt_timescale = 3", &[1.0, 1.0, 0.866, 0.7746]);
+        // The default timescale is 10000.
+        assert!((schedule("schedule = 'rsqrt'", 40_000).unwrap().at(30_000) - 0.5).abs() < 1e-12);
     }
 
     #[test]
-    fn cools_down_along_a_line() {
-        shares("schedule = 'constant'\ncooldown_steps = 4", &[1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
+    fn cooldown_is_linear() {
+        assert_factors("schedule = 'constant'\ncooldown_steps = 4", &[1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
         // sqrt(3 / (3 + n)) times 1, 1, 1, 2/3, 1/3.
         let rsqrt = "schedule = 'rsqrt'\nrsqrt_timescale = 3\ncooldown_steps = 3";
-        shares(rsqrt, &[1.0, 0.866, 0.7746, 0.4714, 0.2182]);
+        assert_factors(rsqrt, &[1.0, 0.866, 0.7746, 0.4714, 0.2182]);
     }
 
     #[test]
-    fn fractions_are_of_the_whole_run() {
-        shares("warmup_fraction = 0.25\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
+    fn fractions_count_whole_run() {
+        assert_factors("warmup_fraction = 0.25\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         let both = "warmup_fraction = 0.3\ncooldown_fraction = 0.3\nschedule = 'constant'";
-        shares(both, &[0.5, 1.0, 1.0, 1.0, 1.0, 0.5]);
-        assert!(curve("warmup_steps = 7", 6).is_err(), "it would never reach its full height");
-        let error = curve("schedule = 'constant'\nwarmup_steps = 4\ncooldown_fraction = 0.5", 6).unwrap_err();
+        assert_factors(both, &[0.5, 1.0, 1.0, 1.0, 1.0, 0.5]);
+        assert!(schedule("warmup_steps = 7", 6).is_err(), "longer than the run");
+        let error = schedule("schedule = 'constant'\nwarmup_steps = 4\ncooldown_fraction = 0.5", 6).unwrap_err();
         assert!(
             error.to_string().contains("warm-up of 4 steps and a cooldown of 3 do not fit in the 6 steps"),
             "{error}"

@@ -1,8 +1,8 @@
-//! The optimiser over the model: whose state lies where, and the global-norm clip. What an update does to a parameter is its
-//! rule's (`update_rule.rs`); how fast and with how much decay, the table's of `param_rules.rs`.
+//! The optimiser over the whole model: owns the state, clips by the global norm, and applies a rule of `optim::rules`
+//! to each parameter with the learning rate and decay of `param_groups`.
 //!
-//! State is kept by the parameter's path, so that a checkpoint can be compared and refused tensor by tensor. On a CPU
-//! an update works in place; elsewhere the same formula runs as tensor operations.
+//! State is keyed by the parameters' paths, so that a checkpoint can be checked tensor by tensor. On a CPU, updates
+//! work in place; on other devices the same formulas run as tensor operations.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,24 +11,21 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use dualenc_model::parameters::{self, ParamUpdate};
 use dualenc_model::{DualEncoder, HostTensor, ModelError};
 
-use crate::config::{OptimizerKind, TrainSection, default};
+use crate::config::TrainSection;
 use crate::error::TrainError;
-use crate::optim::adafactor::Adafactor;
-use crate::optim::adamw::AdamW;
 use crate::optim::gradients::{Gradient, ParamGradients};
-use crate::optim::lion::Lion;
-use crate::optim::param_groups::{LearningRate, ParamRules};
-use crate::optim::rule::{RowsWithGradient, Update, UpdateRule};
-use crate::optim::sgd::Sgd;
-use crate::run_dir::checkpoint::Saved;
+use crate::optim::param_groups::{LearningRate, ParamGroups};
+use crate::optim::rules;
+use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule};
+use crate::optim::state_tensor::StateTensor;
 
-/// PyTorch's `clip_grad_norm_` adds this to the norm it divides by.
+/// Added to the gradient norm before dividing by it, as in PyTorch's `clip_grad_norm_`.
 const CLIP_EPSILON: f64 = 1e-6;
 
-/// What the rule keeps of one parameter.
+/// The rule's state of one parameter.
 #[derive(Debug)]
 struct State {
-    /// Of its arrays, in their order.
+    /// Names of the arrays, in order.
     names: Vec<&'static str>,
     arrays: Arrays,
 }
@@ -37,61 +34,65 @@ struct State {
 enum Arrays {
     Host {
         arrays: Vec<Vec<f32>>,
-        /// Rows of a table that are not as they began, once it was updated by rows.
+        /// Marks the rows of a table whose state is not 0. `None` until the table is updated row by row.
         live: Option<Vec<bool>>,
     },
     Device(Vec<Tensor<1>>),
 }
 
 impl State {
-    /// `device`: where tensors go; `None`: to host memory.
+    /// Places `arrays` on `device`, or in host memory if it is `None`.
     fn new(arrays: Vec<(&'static str, Vec<f32>)>, device: Option<&Device>) -> Self {
         let (names, arrays): (Vec<_>, Vec<_>) = arrays.into_iter().unzip();
-        let tensor = |device| {
-            move |values: Vec<f32>| {
-                let count = values.len();
-                Tensor::from_data(TensorData::new(values, [count]), device)
-            }
-        };
         let arrays = match device {
             None => Arrays::Host { arrays, live: None },
-            Some(device) => Arrays::Device(arrays.into_iter().map(tensor(device)).collect()),
+            Some(device) => Arrays::Device(arrays.into_iter().map(|values| flat_tensor(values, device)).collect()),
         };
         Self { names, arrays }
     }
 }
 
-/// An optimiser over a [`DualEncoder`].
+fn flat_tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
+    let count = values.len();
+    Tensor::from_data(TensorData::new(values, [count]), device)
+}
+
+/// An optimiser over the trainable parameters of a [`DualEncoder`].
 #[derive(Debug)]
 pub struct Optimizer {
     rule: Box<dyn UpdateRule>,
-    params: ParamRules,
+    param_groups: ParamGroups,
+    /// Limit of the global gradient norm; 0: no limit.
     clip_norm: f64,
     on_host: bool,
     states: BTreeMap<String, State>,
 }
 
 impl Optimizer {
-    /// Fresh, for all of `model` that ever trains.
+    /// Creates an optimiser without state. `model`: with every parameter trainable that any stage trains. `on_host`:
+    /// keep the state in host memory and update in place; for devices that compute there.
     ///
     /// # Errors
-    /// When a `[[train.group]]` is of none of its parameters.
+    /// [`TrainError::Usage`] when a `[[train.group]]` matches no trainable parameter, or has no effect.
     pub fn new(config: &TrainSection, model: &DualEncoder, on_host: bool) -> Result<Self, TrainError> {
         Ok(Self {
-            rule: rule_of(config),
-            params: ParamRules::resolve(config, model)?,
+            rule: rules::from_config(config),
+            param_groups: ParamGroups::resolve(config, model)?,
             clip_norm: config.clip_grad_norm,
             on_host,
             states: BTreeMap::new(),
         })
     }
 
-    /// The rates and decays of the parameters.
-    pub(crate) fn params(&self) -> &ParamRules {
-        &self.params
+    /// Learning rate and weight decay of each parameter.
+    pub(crate) fn param_groups(&self) -> &ParamGroups {
+        &self.param_groups
     }
 
-    /// One update. `updates` tells how many a parameter had before; `grad_norm` is that of `gradients`.
+    /// Updates the parameters of `model` that have a gradient.
+    ///
+    /// `grad_norm` is the global L2 norm of `gradients`; `updates` returns the number of earlier updates of a
+    /// parameter, by path. Updates are in place only if nothing else shares the model's tensors.
     pub fn step(
         &mut self,
         model: DualEncoder,
@@ -100,19 +101,16 @@ impl Optimizer {
         rate: LearningRate,
         updates: &dyn Fn(&str) -> u64,
     ) -> DualEncoder {
-        let clip = match self.clip_norm {
-            limit if limit > 0.0 => (limit / (grad_norm + CLIP_EPSILON)).min(1.0),
-            _ => 1.0,
-        };
+        let clip = if self.clip_norm > 0.0 { (self.clip_norm / (grad_norm + CLIP_EPSILON)).min(1.0) } else { 1.0 };
         parameters::update(model, &mut Step { optimizer: self, gradients: gradients.by_path, clip, rate, updates })
     }
 
-    /// The state, by path and name such as `logit_scale.first`, from where it lies.
+    /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Host memory is not copied.
     ///
     /// # Errors
-    /// When the device cannot hand its data over.
-    pub fn state(&self) -> Result<BTreeMap<String, Saved<'_>>, ModelError> {
-        let mut saved = BTreeMap::new();
+    /// [`ModelError::Input`] when the device cannot return its data.
+    pub fn state(&self) -> Result<BTreeMap<String, StateTensor<'_>>, ModelError> {
+        let mut tensors = BTreeMap::new();
         for (path, state) in &self.states {
             let arrays: Vec<Cow<'_, [f32]>> = match &state.arrays {
                 Arrays::Host { arrays, .. } => arrays.iter().map(|array| Cow::from(array.as_slice())).collect(),
@@ -122,16 +120,17 @@ impl Optimizer {
                 }
             };
             for (name, values) in state.names.iter().zip(arrays) {
-                saved.insert(format!("{path}.{name}"), Saved { shape: vec![values.len()], values });
+                tensors.insert(format!("{path}.{name}"), StateTensor { shape: vec![values.len()], values });
             }
         }
-        Ok(saved)
+        Ok(tensors)
     }
 
-    /// Puts a saved state back. Every parameter of `model` that trains must be in it, and nothing else.
+    /// Restores a saved state. It must have exactly the arrays of the trainable parameters of `model`.
     ///
     /// # Errors
-    /// [`ModelError::State`] with a line for each tensor that is missing, left over or of another size.
+    /// [`ModelError::State`] with a line for each array that is missing, unexpected or of another length; the state is
+    /// unchanged then.
     pub fn restore(&mut self, model: &DualEncoder, mut saved: BTreeMap<String, HostTensor>) -> Result<(), ModelError> {
         let mut problems = Vec::new();
         let mut states = BTreeMap::new();
@@ -159,20 +158,7 @@ impl Optimizer {
     }
 }
 
-/// The rule that `config` names.
-pub(crate) fn rule_of(config: &TrainSection) -> Box<dyn UpdateRule> {
-    let kind = config.optimizer;
-    let momentum = config.momentum.unwrap_or(default::MOMENTUM);
-    let betas = config.betas.or(default::betas(kind)).unwrap_or_default();
-    match kind {
-        OptimizerKind::AdamW => Box::new(AdamW { betas, epsilon: config.eps.unwrap_or(default::EPS) }),
-        OptimizerKind::Adafactor => Box::new(Adafactor { momentum }),
-        OptimizerKind::Lion => Box::new(Lion { betas }),
-        OptimizerKind::Sgd => Box::new(Sgd { momentum }),
-    }
-}
-
-/// One step on its way through the model.
+/// A step, as a visitor of the model's parameters.
 struct Step<'a> {
     optimizer: &'a mut Optimizer,
     gradients: BTreeMap<String, Gradient>,
@@ -185,11 +171,11 @@ impl ParamUpdate for Step<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
         let Some(gradient) = self.gradients.remove(path) else { return value };
         let (shape, device) = (value.dims(), value.device());
-        let param = self.optimizer.params.of(path);
-        let rate = param.rate(self.rate);
-        let keep = 1.0 - rate * param.decay.unwrap_or_default();
+        let options = self.optimizer.param_groups.options(path);
+        let rate = options.rate(self.rate);
+        let decay_factor = 1.0 - rate * options.weight_decay.unwrap_or_default();
         let count = ((self.updates)(path) + 1).min(i32::MAX as u64) as i32;
-        let update = Update { shape: &shape, count, clip: self.clip, keep, rate };
+        let update = Update { shape: &shape, count, clip: self.clip, decay_factor, rate };
         let Optimizer { rule, states, on_host, .. } = &mut *self.optimizer;
         let state = states.entry(path.to_owned()).or_insert_with(|| {
             let zeros = rule.state(&shape).into_iter().map(|(name, count)| (name, vec![0.0; count]));
@@ -203,9 +189,9 @@ impl ParamUpdate for Step<'_> {
                         *live = None;
                         rule.on_host(update, &mut values, &mut gradient, arrays);
                     }
-                    Gradient::HostRows { values: mut gradient, width, read } => {
-                        let rows = RowsWithGradient { width, read: &read };
-                        rule.on_host_rows(update, &mut values, &mut gradient, rows, arrays, live);
+                    Gradient::HostRows { values: mut gradient, width, rows } => {
+                        let with_gradient = RowsWithGradient { width, rows: &rows };
+                        rule.on_host_rows(update, &mut values, &mut gradient, with_gradient, arrays, live);
                     }
                     Gradient::Device(_) => {}
                 }
@@ -215,7 +201,7 @@ impl ParamUpdate for Step<'_> {
                 let count: usize = shape.iter().product();
                 rule.on_device(update, value.reshape([count]), *gradient, tensors).reshape(shape)
             }
-            // Both follow from the one device of the run.
+            // Unreachable: state and gradient are both on the host or both on the device.
             _ => value,
         }
     }

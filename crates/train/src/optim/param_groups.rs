@@ -1,179 +1,154 @@
-//! How fast each parameter learns and how much it is decayed: `[[train.group]]`, the projections' own rate and rates that fall
-//! towards a tower's input, resolved once into a table.
+//! The learning rate and weight decay of each parameter: `[[train.group]]`, the projections' own rate and layer-wise
+//! learning rate decay, resolved once into a table.
 
 use std::collections::BTreeMap;
 
-use dualenc_model::{Depths, DualEncoder, parameters};
+use dualenc_model::parameters::{self, ParamInfo};
+use dualenc_model::{Depths, DualEncoder};
+use wildmatch::WildMatchPattern;
 
 use crate::config::{GroupSection, TrainSection};
 use crate::error::TrainError;
-use crate::events::ParamGroup;
 
-/// Suffixes of paths of matrices that are not decayed: position and special-token embeddings, tables of relative positions.
+/// Last components of paths of matrices without weight decay: position and special-token embeddings, and tables of
+/// relative positions.
 const NOT_DECAYED: [&str; 6] = ["positions", "class_token", "distillation_token", "registers", "probe", "table"];
 
-/// Paths that are shown to who named none.
-const MOST_SHOWN: usize = 4;
+/// Number of paths that an error lists as suggestions.
+const MAX_SUGGESTIONS: usize = 4;
 
-/// The rate of a step.
+/// `match` of a `[[train.group]]`: `*` stands for any text, dots included. The second wildcard of [`WildMatchPattern`]
+/// is set to a character that no path contains, so that `?` stands for itself.
+type PathPattern = WildMatchPattern<'*', '\0'>;
+
+/// The learning rate of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct LearningRate {
-    /// Of every parameter that has no highest rate of its own.
+    /// Rate of parameters without a peak rate of their own.
     pub base: f64,
-    /// Factor of a parameter's highest rate at this step, from 0 to 1.
+    /// Factor of other parameters' peak rates at this step, from 0 to 1.
     pub schedule: f64,
 }
 
-/// What is said of one parameter.
+/// How one parameter is updated.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct ParamRule {
-    /// Its own highest rate, if it has one.
+pub(crate) struct ParamOptions {
+    /// The parameter's own peak learning rate, if it has one.
     peak: Option<f64>,
-    /// What its rate is multiplied with for the depth at which it lies.
-    depth: f64,
-    /// Weight decay; `None`: it is not decayed.
-    pub decay: Option<f64>,
+    /// Factor of the learning rate by layer, from 0 to 1: 1 for the last layer of a tower.
+    layer_factor: f64,
+    /// Weight decay; `None` for parameters that are never decayed.
+    pub weight_decay: Option<f64>,
 }
 
-impl ParamRule {
-    /// Its learning rate at a step.
+impl ParamOptions {
+    /// The parameter's learning rate at a step.
     pub fn rate(&self, step: LearningRate) -> f64 {
-        self.depth * self.peak.map_or(step.base, |peak| peak * step.schedule)
+        self.layer_factor * self.peak.map_or(step.base, |peak| peak * step.schedule)
     }
 }
 
-/// The table of all that ever trains.
+/// The options of every parameter that any stage trains.
 #[derive(Debug)]
-pub(crate) struct ParamRules {
-    by_path: BTreeMap<String, ParamRule>,
+pub(crate) struct ParamGroups {
+    by_path: BTreeMap<String, ParamOptions>,
 }
 
-impl ParamRules {
-    /// For the parameters of `model` that train.
+impl ParamGroups {
+    /// Resolves the options of the trainable parameters of `model`. A parameter belongs to the first group that matches
+    /// its path.
     ///
     /// # Errors
-    /// When a group is of none of them.
+    /// [`TrainError::Usage`] when a group has no members, or sets a weight decay that none of its members uses.
     pub fn resolve(config: &TrainSection, model: &DualEncoder) -> Result<Self, TrainError> {
+        let patterns: Vec<PathPattern> = config.group.iter().map(|group| PathPattern::new(&group.pattern)).collect();
         let depths = Depths::of(model);
         let parameters = parameters::list(model);
-        let mut members = vec![0_usize; config.group.len()];
-        let mut touched = vec![false; config.group.len()];
+        let mut has_members = vec![false; patterns.len()];
+        let mut has_effect = vec![false; patterns.len()];
         let mut by_path = BTreeMap::new();
         for info in parameters.iter().filter(|info| info.trains) {
-            let found = config.group.iter().position(|group| matches(&group.pattern, &info.path));
-            found.into_iter().for_each(|group| members[group] += 1);
-            let is_decayed = is_decayed(&info.path, &info.shape);
-            found
-                .into_iter()
-                .for_each(|group| touched[group] |= is_decayed || config.group[group].learning_rate.is_some());
-            let group = found.map(|group| &config.group[group]);
-            let projection = config.projection_learning_rate.filter(|_| is_projection(&info.path));
-            let decay = group.and_then(|group| group.weight_decay).unwrap_or(config.weight_decay);
-            let layer_decay = match info.path.starts_with("image_tower.") {
-                true => config.image_layer_decay,
-                false => config.text_layer_decay,
-            };
-            let depth = depths.layer(&info.path).map_or(1.0, |layer| {
-                layer_decay.powi(i32::try_from(layer.last.saturating_sub(layer.index)).unwrap_or(i32::MAX))
-            });
-            let rule = ParamRule {
-                peak: group.and_then(|group| group.learning_rate).or(projection),
-                depth,
-                decay: is_decayed.then_some(decay),
-            };
-            by_path.insert(info.path.clone(), rule);
-        }
-        match members.iter().position(|&members| members == 0) {
-            None => match touched.iter().position(|touched| !touched) {
-                None => Ok(Self { by_path }),
-                Some(group) => Err(TrainError::Usage(format!(
-                    "`train.group` {} (`match = {:?}`) has a weight decay and no rate, and matches only parameters that are \
-                     never decayed: biases, norms, positions, `logit_scale`",
-                    group + 1,
-                    config.group[group].pattern
-                ))),
-            },
-            Some(group) => {
-                let named = parameters.iter().filter(|info| matches(&config.group[group].pattern, &info.path));
-                let [trains, locked] = named.fold([0, 0], |[trains, locked], info| match info.trains {
-                    true => [trains + 1, locked],
-                    false => [trains, locked + 1],
-                });
-                Err(without_members(&config.group, group, [trains, locked], by_path.into_keys().collect()))
+            let group = patterns.iter().position(|pattern| pattern.matches(&info.path));
+            if let Some(group) = group {
+                has_members[group] = true;
+                has_effect[group] |= is_decayed(info) || config.group[group].learning_rate.is_some();
             }
+            let group = group.map(|group| &config.group[group]);
+            by_path.insert(info.path.clone(), options(config, group, &depths, info));
         }
+        if let Some(group) = has_members.iter().position(|has_members| !has_members) {
+            let matched = || parameters.iter().filter(|info| patterns[group].matches(&info.path));
+            let trainable = matched().filter(|info| info.trains).count();
+            let locked = matched().count() - trainable;
+            return Err(without_members(&config.group, group, [trainable, locked], by_path.into_keys().collect()));
+        }
+        if let Some(group) = has_effect.iter().position(|has_effect| !has_effect) {
+            return Err(TrainError::Usage(format!(
+                "`train.group` {} (`match = {:?}`) has no effect: it sets a weight decay, but matches only parameters \
+                 that are never decayed (biases, norms, positions, `logit_scale`); set its `learning_rate`, or remove \
+                 it",
+                group + 1,
+                config.group[group].pattern
+            )));
+        }
+        Ok(Self { by_path })
     }
 
-    /// What is said of the parameter at `path`.
-    pub fn of(&self, path: &str) -> ParamRule {
-        self.by_path.get(path).copied().unwrap_or(ParamRule { peak: None, depth: 1.0, decay: None })
+    /// The options of the parameter at `path`.
+    pub fn options(&self, path: &str) -> ParamOptions {
+        let default = ParamOptions { peak: None, layer_factor: 1.0, weight_decay: None };
+        self.by_path.get(path).copied().unwrap_or(default)
     }
 }
 
-/// Says why a group is of no parameter, and what some that train are called.
+/// The options of a parameter that belongs to `group`, if to any.
+fn options(config: &TrainSection, group: Option<&GroupSection>, depths: &Depths, info: &ParamInfo) -> ParamOptions {
+    let projection_rate = config.projection_learning_rate.filter(|_| is_projection(&info.path));
+    let weight_decay = group.and_then(|group| group.weight_decay).unwrap_or(config.weight_decay);
+    let layer_decay =
+        if info.path.starts_with("image_tower.") { config.image_layer_decay } else { config.text_layer_decay };
+    ParamOptions {
+        peak: group.and_then(|group| group.learning_rate).or(projection_rate),
+        layer_factor: depths.layer(&info.path).map_or(1.0, |layer| {
+            let layers_behind = layer.last.saturating_sub(layer.index);
+            layer_decay.powi(i32::try_from(layers_behind).unwrap_or(i32::MAX))
+        }),
+        weight_decay: is_decayed(info).then_some(weight_decay),
+    }
+}
+
+/// Explains why a group has no members. `matched`: the numbers of trainable and of locked parameters that its pattern
+/// matches; `paths`: all trainable parameters, of which the most similar are suggested.
 fn without_members(groups: &[GroupSection], group: usize, matched: [usize; 2], mut paths: Vec<String>) -> TrainError {
     let pattern = &groups[group].pattern;
     let why = match matched {
         [0, 0] => "matches no parameter".to_owned(),
-        [0, locked] => format!("matches {locked} parameters, none of which ever trains"),
-        [trains, _] => format!("matches {trains} parameters that train, but groups before it have them all"),
+        [0, locked] => format!("matches only parameters that never train ({locked})"),
+        [trainable, _] => format!("matches only parameters that earlier groups match too ({trainable})"),
     };
-    let likeness = |path: &String| strsim::jaro_winkler(pattern, path);
-    paths.sort_by(|left, right| likeness(right).total_cmp(&likeness(left)));
-    let shown: Vec<String> = paths.iter().take(MOST_SHOWN).map(|path| format!("`{path}`")).collect();
+    let similarity = |path: &String| strsim::jaro_winkler(pattern, path);
+    paths.sort_by(|left, right| similarity(right).total_cmp(&similarity(left)));
+    let suggestions: Vec<String> = paths.iter().take(MAX_SUGGESTIONS).map(|path| format!("`{path}`")).collect();
     TrainError::Usage(format!(
-        "`train.group` {} (`match = {pattern:?}`) {why}; some that train are {}",
+        "`train.group` {} (`match = {pattern:?}`) {why}; trainable parameters include {}",
         group + 1,
-        shown.join(", ")
+        suggestions.join(", ")
     ))
 }
 
-/// Whether `path` is of the form of `pattern`, in which `*` stands for any text.
-fn matches(pattern: &str, path: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else { return pattern == path };
-    let Some(path) = path.strip_prefix(start) else { return false };
-    (0..=path.len()).any(|at| path.get(at..).is_some_and(|path| matches(rest, path)))
-}
-
-/// Whether a parameter is one of the two projections'; a tower's projection of its own embeddings is none.
+/// Whether a parameter belongs to one of the model's two projections. A tower's projection of its own embeddings does
+/// not.
 fn is_projection(path: &str) -> bool {
     path.starts_with("image_projection.") || path.starts_with("text_projection.")
 }
 
-/// Whether weight decay pulls at a parameter: matrices, but no position and no special-token embeddings.
-fn is_decayed(path: &str, shape: &[usize]) -> bool {
-    let name = path.rsplit('.').next().unwrap_or(path);
-    shape.len() > 1 && !NOT_DECAYED.contains(&name)
+/// Whether weight decay applies: to matrices, except position and special-token embeddings.
+fn is_decayed(info: &ParamInfo) -> bool {
+    let name = info.path.rsplit('.').next().unwrap_or(&info.path);
+    info.shape.len() > 1 && !NOT_DECAYED.contains(&name)
 }
 
-/// Values that train and that do not, by part of the model, with their highest rates and their decay; `peak` is the rate of
-/// those that have none of their own.
-pub(crate) fn param_groups(model: &DualEncoder, params: &ParamRules, peak: f64) -> Vec<ParamGroup> {
-    let widen = |range: Option<[f64; 2]>, value: f64| {
-        Some(range.map_or([value; 2], |[lowest, highest]| [lowest.min(value), highest.max(value)]))
-    };
-    let mut groups: Vec<ParamGroup> = Vec::new();
-    for info in parameters::list(model) {
-        let name = part_of(&info.path);
-        if groups.last().is_none_or(|group| group.name != name) {
-            groups.push(ParamGroup { name, ..ParamGroup::default() });
-        }
-        if let Some(group) = groups.last_mut() {
-            let count: usize = info.shape.iter().product();
-            if !info.trains {
-                group.locked += count;
-                continue;
-            }
-            group.trainable += count;
-            let rule = params.of(&info.path);
-            group.rates = widen(group.rates, rule.rate(LearningRate { base: peak, schedule: 1.0 }));
-            group.decays = rule.decay.map_or(group.decays, |decay| widen(group.decays, decay));
-        }
-    }
-    groups
-}
-
-/// The part of the model that a parameter belongs to, for people: `image tower` of
+/// The part of the model that a parameter belongs to, for people: `image tower` for
 /// `image_tower.encoder.blocks.0.norm.weight`.
 pub(crate) fn part_of(path: &str) -> String {
     let name = path.split('.').next().unwrap_or(path);
@@ -184,12 +159,17 @@ pub(crate) fn part_of(path: &str) -> String {
 mod tests {
     use super::*;
 
+    fn matches(pattern: &str, path: &str) -> bool {
+        PathPattern::new(pattern).matches(path)
+    }
+
     #[test]
-    fn a_star_stands_for_any_text() {
+    fn star_matches_any_text() {
         for (pattern, path, expected) in [
             ("*", "logit_scale", true),
             ("logit_scale", "logit_scale", true),
             ("logit_scale", "logit_scales", false),
+            ("logit?scale", "logit_scale", false),
             ("*_projection.weight", "image_projection.weight", true),
             ("*_projection.weight", "image_projection.bias", false),
             ("text_tower.*", "text_tower.words", true),
@@ -205,14 +185,25 @@ mod tests {
         }
     }
 
+    /// Backtracking over every star would take longer than anyone waits.
     #[test]
-    fn a_projection_within_a_tower_has_the_towers_rate() {
+    fn matches_forty_stars_quickly() {
+        let path = format!("{}c", "a".repeat(200));
+        assert!(!matches(&"*a".repeat(40), &path));
+        assert!(matches(&format!("{}*", "*a".repeat(40)), &path));
+    }
+
+    #[test]
+    fn projections_exclude_those_inside_towers() {
         assert!(is_projection("image_projection.weight") && is_projection("text_projection.weight"));
         assert!(!is_projection("text_tower.embedding_projection.weight"));
     }
 
     #[test]
-    fn biases_norms_and_position_embeddings_are_not_decayed() {
+    fn decays_matrices_only() {
+        let is_decayed = |path: &str, shape: &[usize]| {
+            is_decayed(&ParamInfo { path: path.into(), shape: shape.into(), trains: true })
+        };
         assert!(is_decayed("text_tower.words", &[10, 4]));
         assert!(is_decayed("text_tower.encoder.blocks.0.mlp.up.weight", &[4, 8]));
         for (path, shape) in [

@@ -1,38 +1,130 @@
-//! Writing a file so that its final name never shows half of it.
+//! Writing a file so that its final name never shows an incomplete one.
 
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use crate::error::TrainError;
 
-/// Writes `path` with `fill`, through a temporary name in the same directory, synced to the disk before the rename.
-pub(crate) fn write_whole(
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> Result<(), TrainError> {
-    let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-    let result = write_synced(&temporary, fill).and_then(|()| fs::rename(&temporary, path));
-    if result.is_err() {
-        let _ = fs::remove_file(&temporary);
-    }
-    result.map_err(TrainError::write(path))?;
+/// Between the name of a file and the random end of its temporary name, `.NAME.tmp-XXXXXX`.
+const TEMPORARY: &str = ".tmp-";
+
+/// Writes `path` with `fill`: into a temporary file in the same directory, which is synced to the disk and then
+/// renamed. An existing file is replaced.
+///
+/// # Errors
+/// [`TrainError::Write`] when the file cannot be written. An existing file is untouched then, unless only the sync of
+/// the directory failed.
+pub(crate) fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), TrainError> {
+    replace(path, fill).map_err(TrainError::write(path))?;
     sync_parent(path)
 }
 
+fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut prefix = OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(TEMPORARY);
+    // Created here, since tempfile's own files are readable by their owner only. Dropping it removes the file.
+    let temporary = tempfile::Builder::new().prefix(&prefix).make_in(parent(path), |path| File::create_new(path))?;
+    fill_and_sync(temporary.as_file(), fill)?;
+    temporary.persist(path).map_err(|error| error.error)?;
+    Ok(())
+}
+
 /// Creates `path`, fills it, and syncs it to the disk.
-pub(crate) fn write_synced(
-    path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
-) -> std::io::Result<()> {
-    let mut writer = BufWriter::new(File::create(path)?);
+pub(crate) fn write_synced(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    fill_and_sync(&File::create(path)?, fill)
+}
+
+fn fill_and_sync(file: &File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut writer = BufWriter::new(file);
     fill(&mut writer)?;
     writer.flush()?;
-    writer.get_ref().sync_all()
+    file.sync_all()
 }
 
 /// Makes a rename in the parent directory of `path` durable.
+///
+/// # Errors
+/// [`TrainError::Write`] when the directory cannot be synced.
 pub(crate) fn sync_parent(path: &Path) -> Result<(), TrainError> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent).and_then(|dir| dir.sync_all()).map_err(TrainError::write(parent))
+    // Windows has no such call.
+    if cfg!(unix) {
+        let parent = parent(path);
+        File::open(parent).and_then(|dir| dir.sync_all()).map_err(TrainError::write(parent))?;
+    }
+    Ok(())
+}
+
+/// Removes temporary files of [`write_whole`] that killed processes left in `dir`. No other process may be writing
+/// there.
+///
+/// # Errors
+/// [`TrainError::Read`] when the directory cannot be read, [`TrainError::Write`] when a file cannot be removed.
+pub(crate) fn remove_leftovers(dir: &Path) -> Result<(), TrainError> {
+    for entry in fs::read_dir(dir).map_err(TrainError::read(dir))?.flatten() {
+        if is_temporary(&entry.file_name()) {
+            fs::remove_file(entry.path()).map_err(TrainError::write(&entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+fn is_temporary(name: &OsStr) -> bool {
+    let parts = name.to_str().and_then(|name| name.strip_prefix('.')?.rsplit_once(TEMPORARY));
+    parts.is_some_and(|(name, random)| !name.is_empty() && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn failed_write_keeps_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_whole(&path, |file| file.write_all(b"old")).unwrap();
+        let error = write_whole(&path, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("no space"))
+        });
+        assert_eq!(error.unwrap_err().to_string(), format!("cannot write `{}`: no space", path.display()));
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+        write_whole(&path, |file| file.write_all(b"new")).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(names(dir.path()), ["a.json"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_follow_umask() {
+        let dir = tempfile::tempdir().unwrap();
+        let (plain, atomic) = (dir.path().join("plain"), dir.path().join("atomic"));
+        fs::write(&plain, b"").unwrap();
+        write_whole(&atomic, |_| Ok(())).unwrap();
+        assert_eq!(fs::metadata(&atomic).unwrap().permissions(), fs::metadata(&plain).unwrap().permissions());
+    }
+
+    #[test]
+    fn removes_only_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let others = [".config.toml", ".tmp-notes", "config.toml", "mine.tmp-abc123"];
+        for name in others.iter().chain(&[".config.toml.tmp-aB3xYz", ".metrics.jsonl.tmp-000000"]) {
+            fs::write(dir.path().join(name), b"x").unwrap();
+        }
+        remove_leftovers(dir.path()).unwrap();
+        assert_eq!(names(dir.path()), others);
+    }
 }

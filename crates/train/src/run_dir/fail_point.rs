@@ -1,9 +1,10 @@
 //! Named moments at which tests kill the process.
 
-/// Ends the process at a named moment when `DUALENC_FAIL_AT` names it, so that tests can kill a save anywhere.
-/// Builds without debug assertions have no such moments.
+/// Aborts the process if the environment variable `DUALENC_FAIL_AT` is `name`, so that tests can kill a save anywhere.
+///
+/// Does nothing unless the crate is built with the feature `failpoints`, as the tests of the program are.
 pub(crate) fn fail_point(name: &str) {
-    if cfg!(debug_assertions) && std::env::var("DUALENC_FAIL_AT").is_ok_and(|at| at == name) {
+    if cfg!(feature = "failpoints") && std::env::var("DUALENC_FAIL_AT").is_ok_and(|at| at == name) {
         std::process::abort();
     }
 }

@@ -1,24 +1,28 @@
-//! The directory of a run: one owner at a time, and no run over another.
+//! Paths in a run directory, and the lock that gives it one owner at a time.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use crate::error::TrainError;
-use crate::run_dir::checkpoint;
+use crate::run_dir::atomic_file::remove_leftovers;
+use crate::run_dir::checkpoint::retention;
 
-/// A run directory held by this process until it is dropped.
+/// A run directory, locked for this process until dropped.
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    /// Held, not read: the lock goes with it.
+    /// Never read: dropping it releases the lock.
     _lock: File,
 }
 
 impl RunDir {
-    /// Takes `root`, creating it if need be.
+    /// Locks `root` and creates it if necessary. Removes temporary files of a killed process.
     ///
     /// # Errors
-    /// When it cannot be written, when another process trains in it, or when it holds a run and `resume` is false.
+    /// - [`TrainError::RunUnwritable`] when the directory or its lock file cannot be created.
+    /// - [`TrainError::RunInUse`] when another process holds the lock.
+    /// - [`TrainError::RunExists`] when the directory holds a run and `resume` is false.
+    /// - [`TrainError::Write`] or [`TrainError::Read`] when anything else in it cannot be written or read.
     pub fn open(root: &Path, resume: bool) -> Result<Self, TrainError> {
         let unwritable = |source| TrainError::RunUnwritable { dir: root.to_owned(), source };
         fs::create_dir_all(root).map_err(unwritable)?;
@@ -30,13 +34,14 @@ impl RunDir {
             Err(TryLockError::Error(source)) => return Err(TrainError::Write { path: lock_path, source }),
         }
         let run = Self { root: root.to_owned(), _lock: lock };
-        let step = checkpoint::list(&run.checkpoints()).last().map(|(step, _)| *step);
-        // What stopped before its first step left nothing that could be lost.
+        let step = retention::list(&run.checkpoints()).last().map(|(step, _)| *step);
+        // A run that stopped before its first step has nothing to lose.
         let started = step.is_some() || fs::metadata(run.metrics()).is_ok_and(|file| file.len() > 0);
         if started && !resume {
             let step = step.unwrap_or(0);
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
         }
+        remove_leftovers(root)?;
         fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;
         Ok(run)
     }
@@ -46,7 +51,7 @@ impl RunDir {
         &self.root
     }
 
-    /// `config.toml`, as resolved.
+    /// `config.toml`: the resolved config.
     pub fn config(&self) -> PathBuf {
         self.root.join("config.toml")
     }
@@ -67,7 +72,7 @@ pub(crate) fn metrics_of(root: &Path) -> PathBuf {
     root.join("metrics.jsonl")
 }
 
-/// The checkpoints of the run in `root`.
+/// `checkpoints/` of the run in `root`.
 pub(crate) fn checkpoints_of(root: &Path) -> PathBuf {
     root.join("checkpoints")
 }

@@ -1,4 +1,4 @@
-//! `metrics.jsonl`: one JSON object a line, each step once, whatever happened in between.
+//! `metrics.jsonl`: one JSON object per line. Each step appears once, however often the run was killed and resumed.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
@@ -12,37 +12,38 @@ use crate::config::Goal;
 use crate::error::TrainError;
 use crate::run_dir::atomic_file::write_whole;
 
-/// A training line.
+/// A training line: one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainRecord {
-    /// Updates done, from 1.
+    /// Updates so far, this one included.
     pub step: u64,
-    /// Passes over the data done, a fraction.
+    /// Epochs so far, as a fraction.
     pub epoch: f64,
-    /// Pairs seen.
+    /// Pairs seen so far.
     pub samples_seen: u64,
-    /// Before the update.
+    /// Loss before the update.
     pub loss: f64,
-    /// The least loss of this batch to a model that tells no two of its pairs apart.
+    /// The lowest loss that a model can have on this batch if it cannot tell any two pairs apart.
     pub chance_loss: f64,
-    /// Of the update.
+    /// Learning rate of the update, for parameters without a rate of their own.
     pub learning_rate: f64,
-    /// The factor of the cosines, `exp` of the parameter, before the update.
+    /// Factor of the cosine similarities before the update: `exp` of the parameter `logit_scale`.
     pub logit_scale: f64,
-    /// Global L2 norm before clipping.
+    /// Global L2 norm of the gradients, before clipping.
     pub grad_norm: f64,
-    /// The same of each part that trains: `image_tower`, `text_tower`, `image_projection`, `text_projection`, `logit_scale`,
-    /// `logit_bias`.
+    /// L2 norm of the gradients of each part that trains: `image_tower`, `text_tower`, `image_projection`,
+    /// `text_projection`, `logit_scale`, `logit_bias`.
     pub grad_norms: BTreeMap<String, f64>,
-    /// How far the image embeddings of the batch lie apart: 1 less their mean cosine; 0 where all are equal.
+    /// Spread of the image embeddings: 1 minus the mean cosine of two of them; 0 if all are equal.
     pub image_spread: f64,
-    /// The same of the text embeddings.
+    /// Spread of the text embeddings.
     pub text_spread: f64,
-    /// Images for which the batch holds another pair's caption that is true of them too.
+    /// Images that match the caption of another pair in the batch.
     pub num_duplicates: usize,
-    /// Wall-clock speed of this step; the one figure that is not reproducible.
+    /// Pairs per second of wall-clock time in this step: the only value that is not reproducible.
     pub pairs_per_sec: f64,
-    /// Share of this step's time in which the loop waited for its batch, from 0 to 1. Told, not written: no two runs agree.
+    /// Fraction of the step's time spent waiting for the batch, from 0 to 1. Reported but not logged, since it is not
+    /// reproducible.
     #[serde(skip)]
     pub loader_wait: f64,
 }
@@ -50,38 +51,38 @@ pub struct TrainRecord {
 /// An evaluation line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EvalRecord {
-    /// Updates done.
+    /// Updates so far.
     pub step: u64,
-    /// The evaluation's name in the config.
+    /// Name of the evaluation in the config.
     pub name: String,
     /// `zero-shot`, `retrieval` or `loss`.
     pub task: String,
-    /// CLIP_benchmark's names.
+    /// Metrics by CLIP_benchmark's names.
     #[serde(flatten)]
     pub metrics: Map<String, Value>,
 }
 
-/// A line about something that goes wrong without being an error.
+/// A warning line: something that goes wrong without being an error.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WarningRecord {
-    /// Updates done.
+    /// Updates so far.
     pub step: u64,
-    /// Such as `loss-at-chance`; each comes once a run.
+    /// Kind of warning, such as `loss-at-chance`. Each appears once per run.
     pub name: String,
-    /// What was seen and what to change.
+    /// What was observed, and what to change.
     pub message: String,
 }
 
-/// What a run that goes on wants to know of its log.
+/// What a resumed run reads from its log.
 #[derive(Debug, Default)]
 pub struct Lines {
     /// The last training lines, oldest first.
     pub last_steps: VecDeque<TrainRecord>,
-    /// Every warning.
+    /// All warnings.
     pub warnings: Vec<WarningRecord>,
 }
 
-/// A record with the word that tells its kind, in front.
+/// A record, preceded by its kind.
 #[derive(Serialize)]
 struct Line<'a, R> {
     kind: &'static str,
@@ -97,16 +98,17 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log for a run that goes on after `step`: later lines and a torn last line are cut off.
+    /// Opens the log of a run that continues after `step`. Lines of later steps and an incomplete last line are
+    /// removed.
     ///
     /// # Errors
-    /// When the file cannot be read or written.
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
         if path.exists() {
             let bytes = fs::read(path).map_err(TrainError::read(path))?;
-            let kept = lines_until(&bytes, step);
-            if kept.len() != bytes.len() {
-                write_whole(path, |file| file.write_all(&kept))?;
+            let valid = lines_until(&bytes, step);
+            if valid.len() != bytes.len() {
+                write_whole(path, |file| file.write_all(&valid))?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::write(path))?;
@@ -116,7 +118,7 @@ impl MetricsLog {
     /// Appends a training line.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// [`TrainError::Write`] when the file cannot be written.
     pub fn train(&mut self, record: &TrainRecord) -> Result<(), TrainError> {
         self.append(&Line { kind: "train", record })
     }
@@ -124,23 +126,23 @@ impl MetricsLog {
     /// Appends an evaluation line.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// [`TrainError::Write`] when the file cannot be written.
     pub fn eval(&mut self, record: &EvalRecord) -> Result<(), TrainError> {
         self.append(&Line { kind: "eval", record })
     }
 
-    /// Appends a warning.
+    /// Appends a warning line.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// [`TrainError::Write`] when the file cannot be written.
     pub fn warning(&mut self, record: &WarningRecord) -> Result<(), TrainError> {
         self.append(&Line { kind: "warning", record })
     }
 
-    /// The last `steps` training lines, and all warnings. Lines of older versions, which lack a figure, are passed over.
+    /// Reads the last `steps` training lines and all warnings. Lines of older versions that lack a key are skipped.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// [`TrainError::Read`] when the file cannot be read.
     pub fn lines(&self, steps: usize) -> Result<Lines, TrainError> {
         let text = fs::read_to_string(&self.path).map_err(TrainError::read(&self.path))?;
         let mut lines = Lines::default();
@@ -154,10 +156,10 @@ impl MetricsLog {
         Ok(lines)
     }
 
-    /// The names of the evaluations that stand at `step`.
+    /// Reads the names of the evaluations logged at `step`.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// [`TrainError::Read`] when the file cannot be read.
     pub fn evals_at(&self, step: u64) -> Result<Vec<String>, TrainError> {
         let text = fs::read_to_string(&self.path).map_err(TrainError::read(&self.path))?;
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -167,16 +169,16 @@ impl MetricsLog {
             .collect())
     }
 
-    /// Brings what was written to the disk: what is concluded from it, such as which checkpoints may go, then outlives a
-    /// machine that stops.
+    /// Syncs the log to the disk, so that decisions based on it, such as which checkpoints to delete, are still the
+    /// same after a power failure.
     ///
     /// # Errors
-    /// When the disk does not take it.
+    /// [`TrainError::Write`] when the sync fails.
     pub fn sync(&self) -> Result<(), TrainError> {
         self.file.sync_data().map_err(TrainError::write(&self.path))
     }
 
-    /// One write a line: a kill tears at most the last one.
+    /// Writes the line in one call, so that a kill can leave only the last line incomplete.
     fn append(&mut self, line: &Line<'_, impl Serialize>) -> Result<(), TrainError> {
         let written = serde_json::to_vec(line).map_err(std::io::Error::from).and_then(|mut bytes| {
             bytes.push(b'\n');
@@ -186,27 +188,28 @@ impl MetricsLog {
     }
 }
 
-/// The figures that `goal` names in the log at `path`, up to `step`, in their order. One that is no number is `None`.
+/// Reads the metric that `goal` names from the log at `path`: step and value of each evaluation up to `step`, in order.
+/// A value that is not a number is `None`. A missing log is empty.
 ///
 /// # Errors
-/// When the file is there and cannot be read.
-pub(crate) fn figures_of(path: &Path, goal: &Goal, step: u64) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
+/// [`TrainError::Read`] when the file exists and cannot be read.
+pub(crate) fn metric_values(path: &Path, goal: &Goal, step: u64) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(TrainError::read(path))?,
     };
-    // A training line is not parsed: there are many.
+    // Skips training lines before parsing: there are many.
     let lines = text.lines().filter(|line| line.contains("\"eval\""));
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let of_goal = lines.filter(|line| line["kind"] == "eval" && line["name"] == *goal.evaluation);
-    let figures = of_goal.filter_map(|line| Some((line["step"].as_u64()?, line[&goal.metric].as_f64())));
-    Ok(figures.filter(|(at, _)| *at <= step).collect())
+    let values = of_goal.filter_map(|line| Some((line["step"].as_u64()?, line[&goal.metric].as_f64())));
+    Ok(values.filter(|(at, _)| *at <= step).collect())
 }
 
-/// The whole lines whose step is at most `step`.
+/// The complete lines of steps up to `step`.
 fn lines_until(bytes: &[u8], step: u64) -> Vec<u8> {
-    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    bytes[..whole]
+    let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+    bytes[..end]
         .split_inclusive(|&byte| byte == b'\n')
         .filter(|line| {
             let parsed: Option<Value> = serde_json::from_slice(line).ok();
@@ -223,7 +226,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn a_torn_line_and_later_steps_are_cut_at_resume() {
+    fn resume_cuts_later_and_torn_lines() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("metrics.jsonl");
         let line = |step| format!("{{\"kind\":\"train\",\"step\":{step}}}\n");

@@ -1,8 +1,18 @@
-//! TODO
+//! The directory of a run: `config.toml`, `metrics.jsonl`, `checkpoints/` and the lock that keeps other processes out.
+//!
+//! A process may be killed at any moment and the run resumed: every file here is either complete or recognised as
+//! damaged. What is trained, and when something is logged or saved, is decided in `training`.
+//!
+//! - `layout`: paths in a run directory, and its lock
+//! - `metrics_log`: `metrics.jsonl`, written and read
+//! - `checkpoint`: checkpoints, written, read, verified and pruned
+//! - `best`: which checkpoint is the best, from the log
+//! - `atomic_file`: writing a file completely or not at all
+//! - `fail_point`: moments at which tests kill the process
 
 pub(crate) mod atomic_file;
 pub(crate) mod best;
 pub(crate) mod checkpoint;
-pub(crate) mod fail_point;
+mod fail_point;
 pub(crate) mod layout;
 pub(crate) mod metrics_log;

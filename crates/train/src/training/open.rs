@@ -14,11 +14,10 @@ use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedFingerprints;
 use crate::models::load::Assembly;
 use crate::optim::lr_schedule::LrSchedule;
-use crate::optim::optimizer::Optimizer;
-use crate::optim::param_groups::param_groups;
+use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
-use crate::run_dir::checkpoint::{self, Checkpoint};
+use crate::run_dir::checkpoint::{self, Checkpoint, retention};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::MetricsLog;
 use crate::stop_flag::StopFlag;
@@ -159,7 +158,7 @@ fn open_device(config: &RunConfig, observer: &mut dyn Observer) -> Result<Comput
 
 /// The newest valid checkpoint of the run, after what a killed process left behind is removed.
 fn find_checkpoint(dir: &RunDir, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
-    checkpoint::clean(&dir.checkpoints())?;
+    retention::clean(&dir.checkpoints())?;
     checkpoint::newest_valid(&dir.checkpoints(), |error| {
         observer.on(Event::Warning(format!("{error}; an older one is used")));
     })
@@ -194,8 +193,8 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
             observer.on(Event::Note(stages.describe(number)));
         }
         let model: DualEncoder = stage.training.of(model.clone())?;
-        let params = Optimizer::params(learner.optimizer());
-        observer.on(Event::Groups(&param_groups(&model, params, stage.learning_rate)));
+        let groups = learner.optimizer().param_groups();
+        observer.on(Event::Groups(&summarize_parts(&model, groups, stage.learning_rate)));
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::models::load::Assembly;
 use crate::run_dir::atomic_file::write_whole;
-use crate::run_dir::checkpoint::serialize;
+use crate::run_dir::checkpoint::tensors::serialize;
 
 mod json_files;
 pub(crate) mod reference_limits;

@@ -1,68 +1,69 @@
-//! Which checkpoint of a run is the best, and whether it is worth going on: a function of the evaluations in the run's
-//! `metrics.jsonl` and of the checkpoints on the disk, so that a killed run comes to the same answers.
+//! Which checkpoint of a run is the best, and whether training should stop early. Both follow from the evaluations in
+//! `metrics.jsonl` and from the checkpoints on the disk, so that a resumed run decides the same.
 
 use std::path::Path;
 
 use crate::config::{CheckpointSection, Goal, RunConfig};
 use crate::error::TrainError;
-use crate::run_dir::checkpoint::{self, Checkpoint};
+use crate::run_dir::checkpoint::{Checkpoint, retention};
 use crate::run_dir::layout::{checkpoints_of, metrics_of};
-use crate::run_dir::metrics_log::{EvalRecord, figures_of};
+use crate::run_dir::metrics_log::{EvalRecord, metric_values};
 
 /// The best checkpoint of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Best {
-    /// By which figure.
+    /// The metric that is compared.
     pub goal: Goal,
-    /// Updates it has seen.
+    /// Updates so far.
     pub step: u64,
-    /// The figure.
+    /// Value of the metric.
     pub value: f64,
 }
 
-/// What the evaluations have said so far.
+/// The best evaluation so far. Without `checkpoint.best` in the config, there is none.
 #[derive(Debug, Clone)]
 pub(crate) struct BestTracker {
     goal: Option<Goal>,
     patience: Option<u64>,
     min_delta: f64,
+    /// Step and value.
     best: Option<(u64, f64)>,
-    /// Evaluations since then.
+    /// Evaluations since the best one.
     stale: u64,
 }
 
 impl BestTracker {
-    /// Nothing was evaluated yet.
+    /// Creates a tracker before the first evaluation.
     pub fn new(section: &CheckpointSection) -> Self {
         Self { goal: section.goal(), patience: section.patience, min_delta: section.min_delta, best: None, stale: 0 }
     }
 
-    /// What the log of the run in `root` says up to `step`.
+    /// Replays the log of the run in `root` up to `step`.
     ///
-    /// Where the best figure's checkpoint is not there, since `best` was not asked for when it should have been kept, the best
-    /// is told among the checkpoints that are.
+    /// If the best evaluation's checkpoint is missing, as when `checkpoint.best` was set only later, only evaluations
+    /// of existing checkpoints count.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// [`TrainError::Read`] when the log cannot be read.
     pub fn of_run(section: &CheckpointSection, root: &Path, step: u64) -> Result<Self, TrainError> {
         let fresh = Self::new(section);
         let Some(goal) = &fresh.goal else { return Ok(fresh) };
-        let figures = figures_of(&metrics_of(root), goal, step)?;
-        let there: Vec<u64> = checkpoint::list(&checkpoints_of(root)).into_iter().map(|(at, _)| at).collect();
-        let replay = |figures: &[(u64, Option<f64>)]| {
-            let mut selection = fresh.clone();
-            figures.iter().for_each(|&(at, value)| selection.record_value(at, value));
-            selection
+        let values = metric_values(&metrics_of(root), goal, step)?;
+        let existing: Vec<u64> = retention::list(&checkpoints_of(root)).into_iter().map(|(at, _)| at).collect();
+        let replay = |values: &[(u64, Option<f64>)]| {
+            let mut tracker = fresh.clone();
+            values.iter().for_each(|&(at, value)| tracker.record_value(at, value));
+            tracker
         };
-        let whole = replay(&figures);
-        if whole.best.is_none_or(|(at, _)| there.contains(&at)) {
-            return Ok(whole);
+        let all = replay(&values);
+        if all.best.is_none_or(|(at, _)| existing.contains(&at)) {
+            return Ok(all);
         }
-        let kept: Vec<_> = figures.into_iter().filter(|(at, _)| there.contains(at)).collect();
-        Ok(replay(&kept))
+        let of_existing: Vec<_> = values.into_iter().filter(|(at, _)| existing.contains(at)).collect();
+        Ok(replay(&of_existing))
     }
 
-    /// Takes the figures of an evaluation in; tells whether they are the goal's and better than all before.
+    /// Records an evaluation; returns true if it is a new best.
     pub fn record(&mut self, record: &EvalRecord) -> bool {
         let Some(goal) = self.goal.as_ref().filter(|goal| goal.evaluation == record.name) else { return false };
         let value = record.metrics.get(&goal.metric).and_then(serde_json::Value::as_f64);
@@ -70,7 +71,7 @@ impl BestTracker {
         self.best_step() == Some(record.step)
     }
 
-    /// A figure that is no number is no improvement.
+    /// Records a value; `None`, for one that is not a number, is no improvement.
     fn record_value(&mut self, step: u64, value: Option<f64>) {
         let lower_is_better = self.goal.as_ref().is_some_and(|goal| goal.lower_is_better);
         let gain = |value: f64, best: f64| if lower_is_better { best - value } else { value - best };
@@ -81,18 +82,18 @@ impl BestTracker {
         }
     }
 
-    /// The step of the best checkpoint.
+    /// The step of the best evaluation.
     pub fn best_step(&self) -> Option<u64> {
         self.best.map(|(step, _)| step)
     }
 
-    /// The best checkpoint.
+    /// The best evaluation.
     pub fn best(&self) -> Option<Best> {
         let (step, value) = self.best?;
         Some(Best { goal: self.goal.clone()?, step, value })
     }
 
-    /// Whether the figure has not improved for as long as it was given.
+    /// Whether the last `checkpoint.patience` evaluations brought no improvement.
     pub fn is_exhausted(&self) -> bool {
         self.patience.is_some_and(|patience| self.stale >= patience)
     }
@@ -103,10 +104,11 @@ impl BestTracker {
     }
 }
 
-/// The best checkpoint of the run in `root`, whose newest valid one is `newest`; `None`: none is called so.
+/// The best checkpoint of the run in `root`. `newest`: its newest valid checkpoint. `None` if `checkpoint.best` is not
+/// set, or nothing was evaluated yet.
 ///
 /// # Errors
-/// When config or log cannot be read.
+/// [`TrainError::Config`] or [`TrainError::Read`] when the config or the log cannot be read.
 pub(crate) fn best_of_run(root: &Path, newest: &Checkpoint) -> Result<Option<Best>, TrainError> {
     let config = RunConfig::load(&newest.path.join("config.toml"), &[])?;
     Ok(BestTracker::of_run(&config.checkpoint, root, newest.progress.step)?.best())

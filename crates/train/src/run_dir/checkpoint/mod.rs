@@ -1,11 +1,18 @@
-//! Checkpoints: a directory appears under its final name only when it is complete and on the disk.
+//! Checkpoints: written, read, verified and pruned. A checkpoint directory gets its final name only when it is complete
+//! and on the disk.
 //!
-//! Protocol: write every file into `step-N.tmp-PID/`, sync each, write `manifest.json` with the size and blake3 of each,
-//! sync the directory, rename it to `step-N/`, sync the parent. A kill at any moment leaves either no `step-N/` or a
-//! valid one. A checkpoint counts as valid only if every file has its hash. Older ones are pruned after the new one stands.
+//! Protocol: write and sync each file in `step-N.tmp-PID/`; write `manifest.json` with the size and the BLAKE3 hash of
+//! each; sync the directory; rename it to `step-N/`; sync the parent; delete older checkpoints. A kill at any moment
+//! leaves either no `step-N/` or a complete one. Loading verifies every hash.
+//!
+//! What goes into the tensors is decided by their owners, `optim` and `training`.
+//!
+//! - this file: the types, saving and loading
+//! - `retention`: which checkpoints stay on the disk, and deleting the others
+//! - `tensors`: tensors as bytes of a safetensors file
 
-mod retention;
-mod tensors;
+pub(crate) mod retention;
+pub(crate) mod tensors;
 #[cfg(test)]
 mod tests;
 
@@ -17,30 +24,28 @@ use dualenc_model::{HostTensor, read_safetensors};
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
+use crate::optim::state_tensor::StateTensor;
 use crate::run_dir::atomic_file::{sync_parent, write_synced};
+use crate::run_dir::checkpoint::retention::{Retention, discard, list, prune};
+use crate::run_dir::checkpoint::tensors::serialize;
 use crate::run_dir::fail_point::fail_point;
 
-pub use retention::{Retention, clean, list};
-use retention::{discard, prune};
-pub use tensors::Saved;
-pub(crate) use tensors::serialize;
-
-/// Version of the layout; a newer one is refused.
+/// Version of the layout. Newer ones are refused.
 const FORMAT: u32 = 1;
 
 const MANIFEST: &str = "manifest.json";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// Only of a run that averages its weights.
+/// Only in runs that average their weights.
 const EMA: &str = "ema.safetensors";
 const CONFIG: &str = "config.toml";
 
-/// What a checkpoint knows beside tensors.
+/// How far the run is, and fingerprints of what it was trained on. Part of `manifest.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
-    /// Updates done.
+    /// Updates so far.
     pub step: u64,
-    /// Pairs seen.
+    /// Pairs seen so far.
     pub samples_seen: u64,
     /// Steps of the whole run.
     pub total_steps: u64,
@@ -48,7 +53,7 @@ pub struct Progress {
     pub data: String,
     /// Fingerprint of the locked parameters.
     pub locked: String,
-    /// Threads of the CPU; bits are promised only for the same number.
+    /// CPU threads. A resumed run is bit-identical only with the same number.
     pub threads: usize,
 }
 
@@ -66,41 +71,43 @@ struct FileEntry {
     blake3: String,
 }
 
-/// Everything a run needs to go on.
+/// Everything needed to resume a run.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Where it was read from.
+    /// Directory of the checkpoint.
     pub path: PathBuf,
     /// Counters and fingerprints.
     pub progress: Progress,
     /// The run's config as TOML.
     pub config: String,
-    /// The parameters that train, as the last update left them.
+    /// The trainable parameters after the last update, by path.
     pub model: BTreeMap<String, HostTensor>,
-    /// Their moving averages, in a run that keeps them: of those that were updated.
+    /// The averages of the parameters that were updated, in a run that averages its weights.
     pub ema: Option<BTreeMap<String, HostTensor>>,
 }
 
-/// The tensors of a checkpoint that is to be written.
+/// The tensors to write into a checkpoint.
 #[derive(Debug, Default)]
 pub struct Tensors<'a> {
-    /// The parameters that train.
+    /// The trainable parameters, by path.
     pub model: BTreeMap<String, HostTensor>,
-    /// The optimiser's state.
-    pub optimizer: BTreeMap<String, Saved<'a>>,
-    /// The averages, in a run that keeps them.
-    pub ema: Option<BTreeMap<String, Saved<'a>>>,
+    /// The optimiser's state, by path and array name.
+    pub optimizer: BTreeMap<String, StateTensor<'a>>,
+    /// The averages, in a run that averages its weights.
+    pub ema: Option<BTreeMap<String, StateTensor<'a>>>,
 }
 
-/// Where the checkpoint of `step` stands below `dir`.
+/// Directory of the checkpoint of `step` in `dir`.
 pub fn path_of(dir: &Path, step: u64) -> PathBuf {
     dir.join(format!("step-{step:06}"))
 }
 
-/// Writes the checkpoint of `progress.step` below `dir` and prunes all that `retention` does not keep.
+/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep.
+/// Returns the directory of the new checkpoint. The process must hold the run's lock.
 ///
 /// # Errors
-/// When the disk does not take it; an older checkpoint is never touched then.
+/// [`TrainError::Write`] when a file cannot be written; no older checkpoint is deleted then. [`TrainError::Checkpoint`]
+/// when the tensors cannot be serialised.
 pub fn save(
     dir: &Path,
     progress: &Progress,
@@ -117,7 +124,7 @@ pub fn save(
     }
     fail_point("before_rename");
     if target.exists() {
-        // The same step again: a resumed run that had lost this checkpoint's successor, or found it invalid.
+        // A resumed run reaches a step again if the checkpoint of that step was found damaged.
         discard(&target)?;
     }
     fs::rename(&temporary, &target).map_err(TrainError::write(&target))?;
@@ -145,7 +152,7 @@ fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'
         files.insert(name.to_owned(), entry);
         Ok::<(), TrainError>(())
     };
-    // Each is in memory only while it is written.
+    // One after the other, so that only one serialised file is in memory.
     write(MODEL, &serialize(tensors.model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?)?;
     write(OPTIMIZER, &serialize(tensors.optimizer, dir)?)?;
     if let Some(ema) = tensors.ema {
@@ -157,14 +164,14 @@ fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'
     fail_point("before_manifest");
     write_synced(&path, |file| serde_json::to_writer_pretty(file, &manifest).map_err(Into::into))
         .map_err(TrainError::write(&path))?;
-    // The directory's entries must be on the disk before its final name is.
+    // The directory's entries must be on the disk before its final name appears.
     sync_parent(&path)
 }
 
-/// The newest checkpoint below `dir` that is whole; `on_invalid` hears of those that are not.
+/// Loads the newest valid checkpoint in `dir`. Calls `on_invalid` with the error of each newer one that is damaged.
 ///
 /// # Errors
-/// When a checkpoint was written by a newer version.
+/// [`TrainError::NewerFormat`] when a checkpoint was written by a newer version of the program.
 pub fn newest_valid(dir: &Path, mut on_invalid: impl FnMut(&TrainError)) -> Result<Option<Checkpoint>, TrainError> {
     for (_, path) in list(dir).into_iter().rev() {
         match load(&path) {
@@ -176,10 +183,12 @@ pub fn newest_valid(dir: &Path, mut on_invalid: impl FnMut(&TrainError)) -> Resu
     Ok(None)
 }
 
-/// Reads and verifies one checkpoint.
+/// Loads the checkpoint at `path` and verifies its files.
 ///
 /// # Errors
-/// When a file is missing, has another size or hash, or the format is newer.
+/// - [`TrainError::Checkpoint`] when a file is missing, or its size or hash differs from the manifest.
+/// - [`TrainError::NewerFormat`] when the checkpoint was written by a newer version of the program.
+/// - [`TrainError::Model`] when a file holds no valid tensors in spite of its hash.
 pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
     let invalid = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
     let text = fs::read_to_string(path.join(MANIFEST)).map_err(|error| invalid(format!("`{MANIFEST}`: {error}")))?;
@@ -192,11 +201,12 @@ pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
         let entry = manifest.files.get(name).ok_or_else(|| invalid(format!("`{MANIFEST}` does not list `{name}`")))?;
         let bytes = fs::read(path.join(name)).map_err(|error| invalid(format!("`{name}`: {error}")))?;
         let found = FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(&bytes).to_hex().to_string() };
+        if found.bytes != entry.bytes {
+            let (found, expected) = (found.bytes, entry.bytes);
+            return Err(invalid(format!("`{name}` is damaged: it has {found} bytes, expected {expected}")));
+        }
         if found != *entry {
-            return Err(invalid(format!(
-                "`{name}` is not what was written ({} bytes, expected {})",
-                found.bytes, entry.bytes
-            )));
+            return Err(invalid(format!("`{name}` is damaged: its contents do not match their BLAKE3 hash")));
         }
     }
     let config = fs::read_to_string(path.join(CONFIG)).map_err(|error| invalid(error.to_string()))?;
@@ -206,17 +216,17 @@ pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
 }
 
 impl Checkpoint {
-    /// The parameters that train as they are evaluated: averaged, in a run that averages them.
+    /// The trainable parameters for evaluation, by path: averaged, in a run that averages its weights.
     pub fn weights(&self) -> BTreeMap<String, HostTensor> {
         let mut weights = self.model.clone();
         weights.extend(self.ema.iter().flatten().map(|(path, average)| (path.clone(), average.clone())));
         weights
     }
 
-    /// The optimiser's state.
+    /// Reads the optimiser's state, by path and array name.
     ///
     /// # Errors
-    /// When the file is malformed.
+    /// [`TrainError::Model`] when the file cannot be read as tensors.
     pub fn optimizer(&self) -> Result<BTreeMap<String, HostTensor>, TrainError> {
         Ok(read_safetensors(&self.path.join(OPTIMIZER))?)
     }

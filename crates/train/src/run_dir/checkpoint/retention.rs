@@ -1,4 +1,4 @@
-//! Which checkpoints stay on disk, and how the others go.
+//! Which checkpoints stay on the disk, and how the others are deleted.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use crate::error::TrainError;
 use crate::run_dir::fail_point::fail_point;
 
-/// What is kept when a new checkpoint stands: that one always, and with it the newest and the best.
+/// Which checkpoints to keep: always the one just written, besides it the newest and the best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// How many of the newest, at least 1.
+    /// Number of newest checkpoints, at least 1.
     pub keep: usize,
-    /// The step of the best one, if one is called so.
+    /// Step of the best checkpoint, if there is one.
     pub best: Option<u64>,
 }
 
-/// `step-N` directories of `dir`, by step.
+/// The `step-N` directories in `dir` with their steps, in ascending order. They may be damaged.
 pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.parse().ok();
@@ -25,34 +25,36 @@ pub fn list(dir: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Removes what an earlier, killed process left behind.
+/// Removes unfinished and half-deleted checkpoints of a killed process.
 ///
 /// # Errors
-/// When it cannot be removed.
+/// [`TrainError::Read`] when `dir` cannot be read, [`TrainError::Write`] when something in it cannot be removed.
 pub fn clean(dir: &Path) -> Result<(), TrainError> {
     for entry in fs::read_dir(dir).map_err(TrainError::read(dir))?.flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.contains(".tmp-") || name.starts_with(".trash-") {
-            fs::remove_dir_all(entry.path()).map_err(TrainError::write(&entry.path()))?;
+            let path = entry.path();
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(TrainError::write(&path))?;
         }
     }
     Ok(())
 }
 
-/// Removes what `retention` does not keep once the checkpoint of `step` stands. Later ones are none of this run's: it went on
-/// from before them because they were damaged. They neither count nor go.
+/// Deletes the checkpoints that `retention` does not keep, once the checkpoint of `step` is written. Checkpoints of
+/// later steps were found damaged and skipped on resume; they are not counted and never deleted.
 pub(super) fn prune(dir: &Path, step: u64, retention: Retention) -> Result<(), TrainError> {
-    let mut own = list(dir);
-    own.retain(|(at, _)| *at <= step);
-    let newest = own.len().saturating_sub(retention.keep.max(1));
-    for (_, path) in own[..newest].iter().filter(|(at, _)| Some(*at) != retention.best) {
+    let mut valid = list(dir);
+    valid.retain(|(at, _)| *at <= step);
+    let first_kept = valid.len().saturating_sub(retention.keep.max(1));
+    for (_, path) in valid[..first_kept].iter().filter(|(at, _)| Some(*at) != retention.best) {
         discard(path)?;
         fail_point("while_pruning");
     }
     Ok(())
 }
 
-/// Takes a checkpoint's name away first, so that a kill cannot leave half of one under it.
+/// Deletes a checkpoint. Renames it first, so that a kill cannot leave an incomplete one under its name.
 pub(super) fn discard(path: &Path) -> Result<(), TrainError> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let trash = path.with_file_name(format!(".trash-{name}"));

@@ -1,80 +1,69 @@
-//! Tensors as the bytes of a safetensors file, from where their values lie.
+//! Tensors as the bytes of a safetensors file. Values are not copied unless they must be converted.
 
 use std::borrow::Cow;
 use std::path::Path;
 
-use dualenc_model::{HostTensor, is_count};
+use dualenc_model::is_count;
 use safetensors::tensor::{Dtype, View};
 
 use crate::error::TrainError;
+use crate::optim::state_tensor::StateTensor;
 
-/// The bytes of a safetensors file of f32 tensors.
+/// Serialises f32 tensors as a safetensors file. Names that count something, such as `num_batches_tracked`, become i64.
+/// `context`: the path that errors name.
+///
+/// # Errors
+/// [`TrainError::Checkpoint`] when the tensors do not fit the format, such as too many for its header.
 pub(crate) fn serialize<'a>(
-    tensors: impl IntoIterator<Item = (String, Saved<'a>)>,
+    tensors: impl IntoIterator<Item = (String, StateTensor<'a>)>,
     context: &Path,
 ) -> Result<Vec<u8>, TrainError> {
     // transformers refuses a file without this entry.
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let views = tensors.into_iter().map(|(name, tensor)| {
-        let bytes = Bytes::new(tensor, is_count(&name));
+        let bytes = FileTensor::new(tensor, is_count(&name));
         (name, bytes)
     });
     safetensors::serialize(views, Some(metadata))
         .map_err(|error| TrainError::Checkpoint { path: context.to_owned(), problem: error.to_string() })
 }
 
-/// A tensor to be saved, from where its values lie.
-#[derive(Debug, Clone)]
-pub struct Saved<'a> {
-    /// Its sides.
-    pub shape: Vec<usize>,
-    /// Row by row.
-    pub values: Cow<'a, [f32]>,
-}
-
-impl From<HostTensor> for Saved<'_> {
-    fn from(tensor: HostTensor) -> Self {
-        Self { shape: tensor.shape, values: tensor.values.into() }
-    }
-}
-
-/// A tensor as it stands in a file: little-endian.
-struct Bytes<'a> {
+/// A tensor in the file's types and byte order, little-endian.
+struct FileTensor<'a> {
     shape: Vec<usize>,
-    values: Stored<'a>,
+    values: FileValues<'a>,
 }
 
-enum Stored<'a> {
+enum FileValues<'a> {
     Floats(Cow<'a, [f32]>),
     Counts(Vec<i64>),
 }
 
-impl<'a> Bytes<'a> {
-    fn new(tensor: Saved<'a>, is_count: bool) -> Self {
-        let values = match is_count {
-            true => Stored::Counts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect()),
-            false if cfg!(target_endian = "big") => {
-                Stored::Floats(tensor.values.iter().map(|value| f32::from_bits(value.to_bits().to_le())).collect())
-            }
-            // Not copied: a checkpoint of a large tower is large enough as it is.
-            false => Stored::Floats(tensor.values),
+impl<'a> FileTensor<'a> {
+    fn new(tensor: StateTensor<'a>, is_count: bool) -> Self {
+        let values = if is_count {
+            FileValues::Counts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect())
+        } else if cfg!(target_endian = "big") {
+            FileValues::Floats(tensor.values.iter().map(|value| f32::from_bits(value.to_bits().to_le())).collect())
+        } else {
+            FileValues::Floats(tensor.values)
         };
         Self { shape: tensor.shape, values }
     }
 
     fn bytes(&self) -> &[u8] {
         match &self.values {
-            Stored::Floats(values) => bytemuck::cast_slice(values),
-            Stored::Counts(values) => bytemuck::cast_slice(values),
+            FileValues::Floats(values) => bytemuck::cast_slice(values),
+            FileValues::Counts(values) => bytemuck::cast_slice(values),
         }
     }
 }
 
-impl View for Bytes<'_> {
+impl View for FileTensor<'_> {
     fn dtype(&self) -> Dtype {
         match self.values {
-            Stored::Floats(_) => Dtype::F32,
-            Stored::Counts(_) => Dtype::I64,
+            FileValues::Floats(_) => Dtype::F32,
+            FileValues::Counts(_) => Dtype::I64,
         }
     }
     fn shape(&self) -> &[usize] {

@@ -1,9 +1,10 @@
-//! What is saved is what is loaded, whatever is damaged and whenever it stops.
+//! Round trips, retention, and damage to every file.
 
 use std::fs;
 use std::path::Path;
 
 use super::*;
+use crate::run_dir::checkpoint::retention::clean;
 
 fn progress(step: u64) -> Progress {
     Progress { step, samples_seen: step * 8, total_steps: 9, data: "d".into(), locked: "l".into(), threads: 2 }
@@ -13,7 +14,7 @@ fn tensors(value: f32) -> BTreeMap<String, HostTensor> {
     [("a.weight".to_owned(), HostTensor { shape: vec![2, 3], values: vec![value; 6] })].into()
 }
 
-fn saved(tensors: BTreeMap<String, HostTensor>) -> BTreeMap<String, Saved<'static>> {
+fn saved(tensors: BTreeMap<String, HostTensor>) -> BTreeMap<String, StateTensor<'static>> {
     tensors.into_iter().map(|(name, tensor)| (name, tensor.into())).collect()
 }
 
@@ -29,7 +30,7 @@ fn save_steps(dir: &Path, steps: impl IntoIterator<Item = u64>, keep: usize) {
 }
 
 #[test]
-fn what_is_saved_is_what_is_loaded() {
+fn round_trips() {
     let dir = tempfile::tempdir().unwrap();
     save_steps(dir.path(), [3], 2);
     let loaded = load(&dir.path().join("step-000003")).unwrap();
@@ -38,11 +39,12 @@ fn what_is_saved_is_what_is_loaded() {
 }
 
 #[test]
-fn only_the_newest_are_kept_and_leftovers_go() {
+fn keeps_newest_and_removes_leftovers() {
     let dir = tempfile::tempdir().unwrap();
     save_steps(dir.path(), 1..=5, 2);
     fs::create_dir(dir.path().join("step-000009.tmp-1")).unwrap();
     fs::create_dir(dir.path().join(".trash-step-000001")).unwrap();
+    fs::write(dir.path().join(".notes.tmp-aB3xYz"), b"x").unwrap();
     clean(dir.path()).unwrap();
     let mut names: Vec<String> =
         fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -51,28 +53,28 @@ fn only_the_newest_are_kept_and_leftovers_go() {
 }
 
 #[test]
-fn every_damage_is_detected_and_an_older_checkpoint_is_used() {
+fn damage_falls_back_to_older_checkpoint() {
     let dir = tempfile::tempdir().unwrap();
     let mut cases = 0;
     for name in [MODEL, OPTIMIZER, CONFIG, MANIFEST] {
         save_steps(dir.path(), [1, 2], 3);
         let path = dir.path().join("step-000002").join(name);
-        let whole = fs::read(&path).unwrap();
+        let intact = fs::read(&path).unwrap();
         let mut damaged: Vec<Vec<u8>> =
-            (0..whole.len()).step_by(whole.len().div_ceil(60)).map(|end| whole[..end].to_vec()).collect();
+            (0..intact.len()).step_by(intact.len().div_ceil(60)).map(|end| intact[..end].to_vec()).collect();
         if name != MANIFEST {
-            damaged.extend((0..whole.len()).step_by(7).map(|at| {
-                let mut bytes = whole.clone();
+            damaged.extend((0..intact.len()).step_by(7).map(|at| {
+                let mut bytes = intact.clone();
                 bytes[at] ^= 1 << (at % 8);
                 bytes
             }));
         }
         for bytes in damaged {
             fs::write(&path, bytes).unwrap();
-            let mut told = Vec::new();
-            let found = newest_valid(dir.path(), |error| told.push(error.to_string())).unwrap().unwrap();
+            let mut reported = Vec::new();
+            let found = newest_valid(dir.path(), |error| reported.push(error.to_string())).unwrap().unwrap();
             assert_eq!(found.progress.step, 1, "{name}");
-            assert!(told.len() == 1 && told[0].contains("step-000002"), "{told:?}");
+            assert!(reported.len() == 1 && reported[0].contains("step-000002"), "{reported:?}");
             cases += 1;
         }
         fs::remove_file(&path).unwrap();
@@ -82,12 +84,12 @@ fn every_damage_is_detected_and_an_older_checkpoint_is_used() {
 }
 
 #[test]
-fn a_newer_format_is_refused_by_name() {
+fn refuses_newer_format() {
     let dir = tempfile::tempdir().unwrap();
     save_steps(dir.path(), [1], 1);
     let path = dir.path().join("step-000001");
     let text = fs::read_to_string(path.join(MANIFEST)).unwrap().replace("\"format\": 1", "\"format\": 2");
     fs::write(path.join(MANIFEST), text).unwrap();
     let error = newest_valid(dir.path(), |_| ()).unwrap_err().to_string();
-    assert!(error.contains("has the format 2, this program reads up to 1"), "{error}");
+    assert!(error.contains("has format 2, but this program reads formats up to 1"), "{error}");
 }

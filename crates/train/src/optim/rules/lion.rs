@@ -1,15 +1,16 @@
-//! Lion (Chen et al., arXiv:2302.06675, alg. 2) for one parameter: it goes by the sign of its momentum, so every value moves
-//! by the learning rate.
+//! Lion (Chen et al., arXiv:2302.06675, alg. 2): steps along the sign of the momentum, so that every value moves by the
+//! learning rate.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::optim::rule::{CHUNK, Update, UpdateRule};
+use crate::optim::chunk::CHUNK;
+use crate::optim::rules::update_rule::{Update, UpdateRule};
 
 /// Lion.
 #[derive(Debug)]
 pub(crate) struct Lion {
-    /// Weight of the momentum in the step, and in the next momentum.
+    /// Weights of the old momentum: in the direction of this step, and in the new momentum.
     pub betas: [f64; 2],
 }
 
@@ -22,12 +23,12 @@ impl UpdateRule for Lion {
         let [first] = state else { return };
         let [beta1, beta2] = self.betas.map(|beta| beta as f32);
         let [rest1, rest2] = self.betas.map(|beta| (1.0 - beta) as f32);
-        let [clip, keep, rate] = [update.clip, update.keep, update.rate].map(|number| number as f32);
+        let [clip, decay_factor, rate] = [update.clip, update.decay_factor, update.rate].map(|number| number as f32);
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
         chunks.for_each(|((values, gradient), first)| {
             for ((value, gradient), first) in values.iter_mut().zip(gradient).zip(first) {
                 let gradient = gradient * clip;
-                *value = *value * keep - rate * sign(beta1 * *first + rest1 * gradient);
+                *value = *value * decay_factor - rate * sign(beta1 * *first + rest1 * gradient);
                 *first = beta2 * *first + rest2 * gradient;
             }
         });
@@ -44,11 +45,11 @@ impl UpdateRule for Lion {
         let ([beta1, beta2], gradient) = (self.betas, gradient * update.clip);
         let direction = (first.clone() * beta1 + gradient.clone() * (1.0 - beta1)).sign();
         *first = first.clone() * beta2 + gradient * (1.0 - beta2);
-        value * update.keep - direction * update.rate
+        value * update.decay_factor - direction * update.rate
     }
 }
 
-/// -1, 0 or 1; `f32::signum` has none for 0.
+/// -1, 0 or 1. Unlike `f32::signum`, 0 for 0.
 fn sign(value: f32) -> f32 {
     f32::from(i8::from(value > 0.0) - i8::from(value < 0.0))
 }

@@ -1,4 +1,4 @@
-//! Every rule against the formula of its reference.
+//! Every rule against golden values of its reference implementation.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_model::{HostTensor, parameters, read_safetensors};
 
-use crate::optim::optimizer::rule_of;
-use crate::optim::rule::{Update, UpdateRule};
+use crate::optim::rules;
+use crate::optim::rules::update_rule::{Update, UpdateRule};
 
-/// As `scripts/goldens/optim.py` has it.
+// The settings of `scripts/goldens/optim.py`.
 const STEPS: usize = 5;
 const CLIP: f64 = 0.5;
 const WEIGHT_DECAY: f64 = 0.1;
@@ -18,7 +18,7 @@ fn rate(step: usize) -> f64 {
     0.01 * (step + 1) as f64
 }
 
-/// Some close to 0 are wrong by what the large ones are rounded by.
+/// Tolerance relative to the largest value: values near 0 carry the rounding errors of large terms.
 #[track_caller]
 fn close(what: &str, found: &[f32], expected: &[f32], relative: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
@@ -28,10 +28,10 @@ fn close(what: &str, found: &[f32], expected: &[f32], relative: f32) {
     }
 }
 
-/// Arrays by their names.
+/// State arrays with their names.
 type State = Vec<(&'static str, Vec<f32>)>;
 
-/// Steps of the rule on one parameter of the fixture, by one of the two forms; gives its value after each, and its state.
+/// Runs [`STEPS`] updates of a golden parameter; returns its value after each, and the final state.
 fn steps(
     rule: &dyn UpdateRule,
     goldens: &BTreeMap<String, HostTensor>,
@@ -40,13 +40,13 @@ fn steps(
 ) -> (Vec<Vec<f32>>, State) {
     let HostTensor { shape, mut values } = goldens[&format!("{name}.initial")].clone();
     let device = Device::flex();
-    let kept = rule.state(&shape);
-    let mut state: Vec<Vec<f32>> = kept.iter().map(|(_, count)| vec![0.0; *count]).collect();
-    let mut on_device: Vec<Tensor<1>> = kept.iter().map(|(_, count)| Tensor::zeros([*count], &device)).collect();
+    let arrays = rule.state(&shape);
+    let mut state: Vec<Vec<f32>> = arrays.iter().map(|(_, count)| vec![0.0; *count]).collect();
+    let mut on_device: Vec<Tensor<1>> = arrays.iter().map(|(_, count)| Tensor::zeros([*count], &device)).collect();
     let mut after = Vec::new();
     for step in 0..STEPS {
-        let keep = if shape.len() > 1 { 1.0 - rate(step) * WEIGHT_DECAY } else { 1.0 };
-        let update = Update { shape: &shape, count: step as i32 + 1, clip: CLIP, keep, rate: rate(step) };
+        let decay_factor = if shape.len() > 1 { 1.0 - rate(step) * WEIGHT_DECAY } else { 1.0 };
+        let update = Update { shape: &shape, count: step as i32 + 1, clip: CLIP, decay_factor, rate: rate(step) };
         let mut gradient = goldens[&format!("{name}.gradient.{step}")].values.clone();
         if on_host {
             rule.on_host(update, &mut values, &mut gradient, &mut state);
@@ -62,17 +62,17 @@ fn steps(
     if !on_host {
         state = on_device.into_iter().map(|tensor| parameters::host(tensor).unwrap().values).collect();
     }
-    (after, kept.into_iter().map(|(name, _)| name).zip(state).collect())
+    (after, arrays.into_iter().map(|(name, _)| name).zip(state).collect())
 }
 
 #[test]
-fn every_rule_takes_the_steps_of_its_reference_in_both_forms() {
+fn rules_match_references() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/optim/expected.safetensors");
     let goldens = read_safetensors(&path).unwrap();
     for optimizer in ["adamw", "adafactor", "lion", "sgd"] {
         let text = format!("batch_size = 2\nlearning_rate = 1\noptimizer = '{optimizer}'");
-        let rule = rule_of(&toml::from_str(&text).unwrap());
-        // A factored matrix, one too narrow for that, a vector.
+        let rule = rules::from_config(&toml::from_str(&text).unwrap());
+        // A matrix that Adafactor factors, one that is too narrow for it, and a vector.
         for name in ["matrix", "narrow", "vector"] {
             for on_host in [true, false] {
                 let (after, state) = steps(rule.as_ref(), &goldens, name, on_host);
@@ -91,16 +91,16 @@ fn every_rule_takes_the_steps_of_its_reference_in_both_forms() {
 }
 
 #[test]
-fn no_gradient_moves_nothing() {
+fn zero_gradient_changes_nothing() {
     for optimizer in ["adamw", "adafactor", "lion", "sgd"] {
         let text = format!("batch_size = 2\nlearning_rate = 1\noptimizer = '{optimizer}'");
-        let rule = rule_of(&toml::from_str(&text).unwrap());
+        let rule = rules::from_config(&toml::from_str(&text).unwrap());
         for shape in [vec![40, 33], vec![40]] {
             let count = shape.iter().product();
             let mut state: Vec<Vec<f32>> = rule.state(&shape).iter().map(|(_, count)| vec![0.0; *count]).collect();
             let (mut values, mut gradient) = (vec![1.0; count], vec![0.0; count]);
             for count in 1..4 {
-                let update = Update { shape: &shape, count, clip: 1.0, keep: 1.0, rate: 0.1 };
+                let update = Update { shape: &shape, count, clip: 1.0, decay_factor: 1.0, rate: 0.1 };
                 rule.on_host(update, &mut values, &mut gradient, &mut state);
             }
             assert!(values.iter().all(|&value| value == 1.0), "{optimizer} {shape:?}");

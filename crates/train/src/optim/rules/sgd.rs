@@ -1,15 +1,16 @@
-//! Stochastic gradient descent with momentum for one parameter, as PyTorch has it (`torch.optim.SGD`: the momentum is a sum of
-//! gradients, not a mean), but with decoupled weight decay.
+//! Stochastic gradient descent with momentum: PyTorch's `torch.optim.SGD`, where momentum is a decaying sum of
+//! gradients rather than a mean, but with decoupled weight decay.
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::optim::rule::{CHUNK, Update, UpdateRule};
+use crate::optim::chunk::CHUNK;
+use crate::optim::rules::update_rule::{Update, UpdateRule};
 
-/// SGD.
+/// SGD with momentum.
 #[derive(Debug)]
 pub(crate) struct Sgd {
-    /// What stays of the sum of gradients at each step.
+    /// Factor of the previous momentum, from 0 to 1.
     pub momentum: f64,
 }
 
@@ -20,13 +21,13 @@ impl UpdateRule for Sgd {
 
     fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
         let [first] = state else { return };
-        let [clip, keep, rate, momentum] =
-            [update.clip, update.keep, update.rate, self.momentum].map(|number| number as f32);
+        let [clip, decay_factor, rate, momentum] =
+            [update.clip, update.decay_factor, update.rate, self.momentum].map(|number| number as f32);
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
         chunks.for_each(|((values, gradient), first)| {
             for ((value, gradient), first) in values.iter_mut().zip(gradient).zip(first) {
                 *first = momentum * *first + gradient * clip;
-                *value = *value * keep - rate * *first;
+                *value = *value * decay_factor - rate * *first;
             }
         });
     }
@@ -40,6 +41,6 @@ impl UpdateRule for Sgd {
     ) -> Tensor<1> {
         let [first] = state else { return value };
         *first = first.clone() * self.momentum + gradient * update.clip;
-        value * update.keep - first.clone() * update.rate
+        value * update.decay_factor - first.clone() * update.rate
     }
 }

@@ -1,15 +1,15 @@
-//! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2) for one parameter: one fused pass in place over host memory, and
-//! as tensor operations.
+//! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2).
 
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::optim::rule::{CHUNK, RowsWithGradient, Update, UpdateRule};
+use crate::optim::chunk::CHUNK;
+use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule};
 
-/// Rows of a table that one task updates at least.
-const ROWS_A_TASK: usize = 64;
+/// Minimum rows of a table per parallel task.
+const ROWS_PER_TASK: usize = 64;
 
-/// Which rows of `width` have a moment that is not 0.
+/// For each row of `width` values: whether any of its moments is not 0.
 fn live_rows(first: &[f32], second: &[f32], width: usize) -> Vec<bool> {
     let rows = first.par_chunks(width).zip(second.par_chunks(width));
     rows.map(|(first, second)| first.iter().chain(second).any(|&moment| moment != 0.0)).collect()
@@ -18,9 +18,9 @@ fn live_rows(first: &[f32], second: &[f32], width: usize) -> Vec<bool> {
 /// AdamW.
 #[derive(Debug)]
 pub(crate) struct AdamW {
-    /// Weight of what was in the two moments.
+    /// Weights of the old first and second moment.
     pub betas: [f64; 2],
-    /// Added to the root of the second.
+    /// Added to the square root of the second moment.
     pub epsilon: f64,
 }
 
@@ -31,7 +31,7 @@ impl AdamW {
             betas: self.betas,
             epsilon: self.epsilon,
             clip: update.clip,
-            keep: update.keep,
+            decay_factor: update.decay_factor,
             rate: update.rate / first_correction,
             second_root: second_correction.sqrt(),
         }
@@ -49,19 +49,19 @@ impl UpdateRule for AdamW {
         self.formula(update).on_host(values, gradient, first, second);
     }
 
-    /// `live` tells which rows have moments that are not 0; the others are only decayed.
+    /// `live` marks rows whose moments are not 0; the others are only decayed.
     fn on_host_rows(
         &self,
         update: Update<'_>,
         values: &mut [f32],
         gradient: &mut [f32],
-        rows: RowsWithGradient<'_>,
+        with_gradient: RowsWithGradient<'_>,
         state: &mut [Vec<f32>],
         live: &mut Option<Vec<bool>>,
     ) {
         let [first, second] = state else { return };
-        let live = live.get_or_insert_with(|| live_rows(first, second, rows.width));
-        rows.read.iter().for_each(|&row| live[row] = true);
+        let live = live.get_or_insert_with(|| live_rows(first, second, with_gradient.width));
+        with_gradient.rows.iter().for_each(|&row| live[row] = true);
         self.formula(update).on_host_rows(values, gradient, (first, second), live);
     }
 
@@ -77,22 +77,24 @@ impl UpdateRule for AdamW {
     }
 }
 
-/// The numbers of one update of one parameter.
+/// The constants of one update of one parameter, bias corrections included.
 struct Formula {
     betas: [f64; 2],
     epsilon: f64,
     clip: f64,
-    keep: f64,
+    decay_factor: f64,
+    /// Learning rate over the first moment's bias correction.
     rate: f64,
+    /// Square root of the second moment's bias correction.
     second_root: f64,
 }
 
 impl Formula {
-    /// In one pass over four arrays.
+    /// One fused pass over the four arrays.
     fn on_host(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         let [beta1, beta2] = self.betas.map(|beta| beta as f32);
         let (rest1, rest2) = ((1.0 - self.betas[0]) as f32, (1.0 - self.betas[1]) as f32);
-        let (clip, keep, rate) = (self.clip as f32, self.keep as f32, self.rate as f32);
+        let (clip, decay_factor, rate) = (self.clip as f32, self.decay_factor as f32, self.rate as f32);
         let (root, epsilon) = (self.second_root as f32, self.epsilon as f32);
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK));
         let moments = first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK));
@@ -102,13 +104,13 @@ impl Formula {
                 let gradient = gradient * clip;
                 *first = beta1 * *first + rest1 * gradient;
                 *second = beta2 * *second + rest2 * gradient * gradient;
-                *value = *value * keep - rate * *first / (second.sqrt() / root + epsilon);
+                *value = *value * decay_factor - rate * *first / (second.sqrt() / root + epsilon);
             }
         });
     }
 
-    /// The same where all but the `live` rows have moments and gradients of 0: the formula then only decays them, and
-    /// neither gradient nor moments are read.
+    /// The same for a table in which only `live` rows have moments or gradients other than 0. The formula only decays
+    /// the others, so their gradients and moments are not read.
     fn on_host_rows(
         &self,
         values: &mut [f32],
@@ -116,18 +118,19 @@ impl Formula {
         (first, second): (&mut [f32], &mut [f32]),
         live: &[bool],
     ) {
-        let keep = self.keep as f32;
+        let decay_factor = self.decay_factor as f32;
         let width = values.len() / live.len().max(1);
-        let rows = values.par_chunks_mut(width).zip(gradient.par_chunks(width)).zip(live).with_min_len(ROWS_A_TASK);
-        let moments = first.par_chunks_mut(width).zip(second.par_chunks_mut(width)).with_min_len(ROWS_A_TASK);
-        rows.zip(moments).for_each(|(((values, gradient), live), (first, second))| match live {
-            true => self.on_host(values, gradient, first, second),
-            false if keep != 1.0 => values.iter_mut().for_each(|value| *value *= keep),
-            false => {}
+        let rows = values.par_chunks_mut(width).zip(gradient.par_chunks(width)).zip(live).with_min_len(ROWS_PER_TASK);
+        let moments = first.par_chunks_mut(width).zip(second.par_chunks_mut(width)).with_min_len(ROWS_PER_TASK);
+        rows.zip(moments).for_each(|(((values, gradient), live), (first, second))| {
+            if *live {
+                self.on_host(values, gradient, first, second);
+            } else if decay_factor != 1.0 {
+                values.iter_mut().for_each(|value| *value *= decay_factor);
+            }
         });
     }
 
-    /// As tensor operations.
     fn on_device(
         &self,
         value: Tensor<1>,
@@ -139,7 +142,8 @@ impl Formula {
         let gradient = gradient * self.clip;
         *first = first.clone() * beta1 + gradient.clone() * (1.0 - beta1);
         *second = second.clone() * beta2 + gradient.square() * (1.0 - beta2);
-        value * self.keep - first.clone() * self.rate / (second.clone().sqrt() / self.second_root + self.epsilon)
+        value * self.decay_factor
+            - first.clone() * self.rate / (second.clone().sqrt() / self.second_root + self.epsilon)
     }
 }
 
@@ -149,15 +153,22 @@ mod tests {
 
     use super::*;
 
-    fn rule() -> Formula {
-        Formula { betas: [0.9, 0.99], epsilon: 1e-8, clip: 0.5, keep: 0.999, rate: 1.0, second_root: 0.01f64.sqrt() }
+    fn formula() -> Formula {
+        Formula {
+            betas: [0.9, 0.99],
+            epsilon: 1e-8,
+            clip: 0.5,
+            decay_factor: 0.999,
+            rate: 1.0,
+            second_root: 0.01f64.sqrt(),
+        }
     }
 
     #[test]
-    fn the_fused_update_is_the_formula_of_the_paper() {
-        // First step: both corrections cancel, so a parameter moves by the learning rate against its gradient's sign.
+    fn first_step_follows_gradient_sign() {
+        // Both bias corrections cancel, so a value moves by the learning rate against the sign of its gradient.
         let (mut values, mut first, mut second) = (vec![2.0, -1.0], vec![0.0; 2], vec![0.0; 2]);
-        Formula { rate: 0.1 / (1.0 - 0.9), second_root: (1.0f64 - 0.99).sqrt(), ..rule() }.on_host(
+        Formula { rate: 0.1 / (1.0 - 0.9), second_root: (1.0f64 - 0.99).sqrt(), ..formula() }.on_host(
             &mut values,
             &[0.4, -3.0],
             &mut first,
@@ -169,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_no_gradient_reached_are_updated_by_the_same_formula() {
+    fn skipped_rows_match_full_update() {
         let (width, rows) = (3, 5);
         let value = |n: usize| (n as f32 * 0.7).sin();
         let (mut by_rows, mut whole): (Vec<f32>, Vec<f32>) = (0..width * rows).map(|n| (value(n), value(n))).unzip();
@@ -177,14 +188,14 @@ mod tests {
             [const { [const { Vec::new() }; 2] }; 2].map(|pair| pair.map(|_: Vec<f32>| vec![0.0; width * rows]));
         let [[first, second], [whole_first, whole_second]] = &mut moments;
         let mut live = live_rows(first, second, width);
-        for read in [vec![1], vec![3, 4], vec![1]] {
+        for updated in [vec![1], vec![3, 4], vec![1]] {
             let mut gradient = vec![0.0; width * rows];
-            for row in read {
+            for row in updated {
                 live[row] = true;
                 (0..width).for_each(|n| gradient[row * width + n] = 0.1 + value(n + 7));
             }
-            rule().on_host_rows(&mut by_rows, &gradient, (first, second), &live);
-            rule().on_host(&mut whole, &gradient, whole_first, whole_second);
+            formula().on_host_rows(&mut by_rows, &gradient, (first, second), &live);
+            formula().on_host(&mut whole, &gradient, whole_first, whole_second);
         }
         assert_eq!(by_rows, whole);
         assert_eq!((&*first, &*second), (&*whole_first, &*whole_second));
@@ -193,14 +204,14 @@ mod tests {
 
     #[cfg(feature = "flex")]
     #[test]
-    fn both_forms_of_the_update_agree() {
+    fn host_and_device_agree() {
         let device = burn::tensor::Device::flex();
         let tensor = |values: [f32; 3]| Tensor::<1>::from_data(values, &device);
         let (values, gradient) = ([0.5f32, -2.0, 3.0], [1.0f32, -0.2, 1e-3]);
         let (mut on_host, mut first, mut second) = (values.to_vec(), vec![0.1, 0.2, -0.3], vec![0.01, 0.02, 0.03]);
         let (mut first_tensor, mut second_tensor) = (tensor([0.1, 0.2, -0.3]), tensor([0.01, 0.02, 0.03]));
-        let on_device = rule().on_device(tensor(values), tensor(gradient), &mut first_tensor, &mut second_tensor);
-        rule().on_host(&mut on_host, &gradient, &mut first, &mut second);
+        let on_device = formula().on_device(tensor(values), tensor(gradient), &mut first_tensor, &mut second_tensor);
+        formula().on_host(&mut on_host, &gradient, &mut first, &mut second);
         let close = |tensor: Tensor<1>, expected: &[f32]| {
             let found = parameters::host(tensor).unwrap().values;
             assert!(

@@ -1,0 +1,48 @@
+//! The table of what trains, part by part, that a run reports before it starts.
+
+use dualenc_model::{DualEncoder, parameters};
+
+use crate::optim::param_groups::{LearningRate, ParamGroups, part_of};
+
+/// A row of the table: one part of the model.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ParamGroup {
+    /// Name of the part, such as `image tower`.
+    pub name: String,
+    /// Number of trainable values.
+    pub trainable: usize,
+    /// Number of locked values.
+    pub locked: usize,
+    /// Lowest and highest peak learning rate of the trainable parameters.
+    pub rates: Option<[f64; 2]>,
+    /// Lowest and highest weight decay of the trainable matrices.
+    pub decays: Option<[f64; 2]>,
+}
+
+/// Summarises each part of `model`. `peak`: the peak learning rate of parameters without one of their own.
+pub(crate) fn summarize_parts(model: &DualEncoder, param_groups: &ParamGroups, peak: f64) -> Vec<ParamGroup> {
+    let mut parts: Vec<ParamGroup> = Vec::new();
+    for info in parameters::list(model) {
+        let name = part_of(&info.path);
+        if parts.last().is_none_or(|part| part.name != name) {
+            parts.push(ParamGroup { name, ..ParamGroup::default() });
+        }
+        if let Some(part) = parts.last_mut() {
+            let count: usize = info.shape.iter().product();
+            if !info.trains {
+                part.locked += count;
+                continue;
+            }
+            part.trainable += count;
+            let options = param_groups.options(&info.path);
+            part.rates = widened(part.rates, options.rate(LearningRate { base: peak, schedule: 1.0 }));
+            part.decays = options.weight_decay.map_or(part.decays, |decay| widened(part.decays, decay));
+        }
+    }
+    parts
+}
+
+/// The range that also includes `value`.
+fn widened(range: Option<[f64; 2]>, value: f64) -> Option<[f64; 2]> {
+    Some(range.map_or([value; 2], |[lowest, highest]| [lowest.min(value), highest.max(value)]))
+}

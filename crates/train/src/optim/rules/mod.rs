@@ -1,0 +1,38 @@
+//! The update rules: what an optimiser does to one parameter.
+//!
+//! A rule sees flat values, gradient and state of a single parameter. Which parameters there are, their learning rates
+//! and their state's memory belong to `optim::optimizer`.
+//!
+//! To add an optimiser: write its file here, add it to [`from_config`] and to `config`'s `OptimizerKind`, and give it
+//! golden values in `scripts/goldens/optim.py`.
+//!
+//! - `update_rule`: the trait
+//! - `adamw`, `adafactor`, `lion`, `sgd`: the rules
+
+mod adafactor;
+mod adamw;
+mod lion;
+mod sgd;
+#[cfg(all(test, feature = "flex"))]
+mod tests;
+pub(crate) mod update_rule;
+
+use crate::config::{OptimizerKind, TrainSection, default};
+use adafactor::Adafactor;
+use adamw::AdamW;
+use lion::Lion;
+use sgd::Sgd;
+use update_rule::UpdateRule;
+
+/// The rule named by `train.optimizer`, with its settings from `train`.
+pub(crate) fn from_config(config: &TrainSection) -> Box<dyn UpdateRule> {
+    let kind = config.optimizer;
+    let momentum = config.momentum.unwrap_or(default::MOMENTUM);
+    let betas = config.betas.or(default::betas(kind)).unwrap_or_default();
+    match kind {
+        OptimizerKind::AdamW => Box::new(AdamW { betas, epsilon: config.eps.unwrap_or(default::EPS) }),
+        OptimizerKind::Adafactor => Box::new(Adafactor { momentum }),
+        OptimizerKind::Lion => Box::new(Lion { betas }),
+        OptimizerKind::Sgd => Box::new(Sgd { momentum }),
+    }
+}

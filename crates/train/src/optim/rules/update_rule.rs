@@ -1,0 +1,62 @@
+//! The interface of an optimiser: the formula for one parameter, twice. Once in place on host memory, once as tensor
+//! operations for other devices.
+
+use std::fmt::Debug;
+
+use burn::tensor::Tensor;
+
+/// The inputs of one update of one parameter, besides value, gradient and state.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Update<'a> {
+    /// Shape of the parameter.
+    pub shape: &'a [usize],
+    /// Number of this update, counted per parameter from 1.
+    pub count: i32,
+    /// Factor of the gradient that clips the global norm, at most 1.
+    pub clip: f64,
+    /// Factor of the old value: 1 minus learning rate times weight decay (decoupled weight decay).
+    pub decay_factor: f64,
+    /// Learning rate.
+    pub rate: f64,
+}
+
+/// Which rows of an embedding table `[rows, width]` can have a gradient other than 0.
+pub(crate) struct RowsWithGradient<'a> {
+    /// Values per row.
+    pub width: usize,
+    /// Indices of the rows, sorted.
+    pub rows: &'a [usize],
+}
+
+/// An optimiser's formula. Values, gradient and each state array are flat. State arrays come in the order of
+/// [`UpdateRule::state`] and start as zeros.
+pub(crate) trait UpdateRule: Debug + Send + Sync {
+    /// Name and length of each state array of a parameter of this shape.
+    fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)>;
+
+    /// Updates `values` and `state` in place. `gradient` is scratch memory afterwards.
+    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]);
+
+    /// Like [`UpdateRule::on_host`], for a table of which only a few rows have a gradient. A rule may skip rows whose
+    /// state is 0; it marks the others in `live`, which starts as `None`.
+    fn on_host_rows(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        _with_gradient: RowsWithGradient<'_>,
+        state: &mut [Vec<f32>],
+        _live: &mut Option<Vec<bool>>,
+    ) {
+        self.on_host(update, values, gradient, state);
+    }
+
+    /// The same formula as tensor operations: returns the new value and updates `state`. All tensors are flat.
+    fn on_device(
+        &self,
+        update: Update<'_>,
+        value: Tensor<1>,
+        gradient: Tensor<1>,
+        state: &mut [Tensor<1>],
+    ) -> Tensor<1>;
+}
