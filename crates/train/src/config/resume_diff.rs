@@ -5,7 +5,9 @@ use std::path::{Component, Path, PathBuf};
 
 use toml::Value;
 
-use super::schema::{CacheDtype, RunConfig, Schedule};
+use super::schema::RunConfig;
+use super::schema::data::CacheDtype;
+use super::schema::optimizer::Schedule;
 
 /// One key whose value differs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use dualenc_model::{Lock, TowerLock};
 
-use super::train::OptimizerKind;
+use super::optimizer::OptimizerKind;
 
 pub const EMBED_DIM: usize = 512;
 pub const LOGIT_BIAS_INIT: f64 = -10.0;

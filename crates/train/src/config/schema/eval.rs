@@ -61,6 +61,13 @@ pub struct EvalSection {
     pub batch_size: usize,
 }
 
+impl EvalSection {
+    /// Number of pairs in a pool of a loss evaluation.
+    pub fn pool_size(&self) -> usize {
+        self.pool_size.unwrap_or(default::POOL_SIZE)
+    }
+}
+
 /// What an evaluation measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -71,4 +78,31 @@ pub enum Task {
     Retrieval,
     /// The run's own contrastive loss over pools of a fixed number of pairs.
     Loss,
+}
+
+impl Task {
+    /// As the configuration writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ZeroShot => "zero-shot",
+            Self::Retrieval => "retrieval",
+            Self::Loss => "loss",
+        }
+    }
+
+    /// The names of its figures, counts aside.
+    pub fn figures(self) -> &'static [&'static str] {
+        match self {
+            Self::ZeroShot => &["acc1", "acc5", "mean_per_class_recall"],
+            Self::Retrieval => &[
+                "image_retrieval_recall@1",
+                "image_retrieval_recall@5",
+                "image_retrieval_recall@10",
+                "text_retrieval_recall@1",
+                "text_retrieval_recall@5",
+                "text_retrieval_recall@10",
+            ],
+            Self::Loss => &["loss", "image_acc1", "text_acc1"],
+        }
+    }
 }

@@ -1,9 +1,11 @@
 //! `[train]`: optimiser, schedule and loss.
 
-use dualenc_model::Lock;
 use serde::{Deserialize, Serialize};
 
 use super::default;
+use super::loss::{Duplicates, Loss};
+use super::optimizer::{GroupSection, OptimizerKind, Schedule};
+use super::stage::StageSection;
 
 /// `[train]`: the optimiser, its schedule and the loss.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,135 +104,4 @@ pub struct TrainSection {
     /// Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupSection>,
-}
-
-/// `[[train.group]]`: rate and decay of the parameters of some names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupSection {
-    /// The form of the parameters' paths, such as `text_tower.encoder.blocks.*.attention.*` or `*_projection.weight`; `*`
-    /// stands for any text, points too. Required.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// Highest learning rate, on the same schedule; a stage's does not touch it, a layer decay does. Default: the run's, or the
-    /// stage's.
-    pub learning_rate: Option<f64>,
-    /// Weight decay of the matrices among them. Default: the run's.
-    pub weight_decay: Option<f64>,
-}
-
-/// `[[train.stage]]`: what changes at a step of the run. A tower that is locked again keeps what it learned; a parameter's
-/// moments wait for it meanwhile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageSection {
-    /// The stage begins after so many steps. Required, or `from_epoch`.
-    pub from_step: Option<u64>,
-    /// The stage begins after so many epochs.
-    pub from_epoch: Option<u64>,
-    /// What trains in it, as `model.lock`; `u` only for a tower that started from scratch. Required.
-    pub lock: Lock,
-    /// As `model.image_unlock_last`, in this stage. Default 0.
-    #[serde(default)]
-    pub image_unlock_last: usize,
-    /// As `model.text_unlock_last`, in this stage. Default 0.
-    #[serde(default)]
-    pub text_unlock_last: usize,
-    /// Whether the adapters of locked towers train in it. Default `true`.
-    #[serde(default = "default::yes")]
-    pub lora: bool,
-    /// Highest learning rate from here on, on the same schedule, of what has no rate of its own (`projection_learning_rate`,
-    /// `[[train.group]]`). Default: that of the stage before.
-    pub learning_rate: Option<f64>,
-    /// Steps over which the rate rises anew from 0 as the stage begins. Default 0.
-    #[serde(default)]
-    pub warmup_steps: u64,
-}
-
-/// What turns gradients into updates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// AdamW (Loshchilov and Hutter, arXiv:1711.05101).
-    #[default]
-    AdamW,
-    /// Adafactor (Shazeer and Stern, arXiv:1804.04235) with big_vision's settings: less memory, AdamW's rates.
-    Adafactor,
-    /// Lion (Chen et al., arXiv:2302.06675): half of AdamW's memory; rates 3 to 10 times lower, decay as much higher.
-    Lion,
-    /// Gradient descent with momentum: rates far higher.
-    Sgd,
-}
-
-impl OptimizerKind {
-    /// As it is written in the TOML.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AdamW => "adamw",
-            Self::Adafactor => "adafactor",
-            Self::Lion => "lion",
-            Self::Sgd => "sgd",
-        }
-    }
-
-    /// Whether it reads `betas`, `eps`, `momentum`.
-    pub(in crate::config) fn reads(self) -> [bool; 3] {
-        match self {
-            Self::AdamW => [true, true, false],
-            Self::Lion => [true, false, false],
-            Self::Adafactor | Self::Sgd => [false, false, true],
-        }
-    }
-}
-
-/// What the learning rate does after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// Falls to `learning_rate_floor` along half a cosine.
-    #[default]
-    Cosine,
-    /// Falls to `learning_rate_floor` along a line.
-    Linear,
-    /// Falls as 1 over a root, whatever the length of the run: after n steps to sqrt(t / (t + n)), t being
-    /// `rsqrt_timescale` (Zhai et al., arXiv:2106.04560, sec. 3.5).
-    Rsqrt,
-    /// Stays.
-    Constant,
-}
-
-impl Schedule {
-    /// As it is written in the TOML.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cosine => "cosine",
-            Self::Linear => "linear",
-            Self::Rsqrt => "rsqrt",
-            Self::Constant => "constant",
-        }
-    }
-}
-
-/// The contrastive loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Loss {
-    /// Symmetric InfoNCE (CLIP, arXiv:2103.00020, fig. 3).
-    #[default]
-    Softmax,
-    /// Pairwise sigmoid (SigLIP, arXiv:2303.15343, alg. 1).
-    Sigmoid,
-}
-
-/// What an image and another pair's caption are to each other when the data list that caption for the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Duplicates {
-    /// Matches, as the pair itself.
-    #[default]
-    Positives,
-    /// Neither matches nor negatives: left out of the loss.
-    Mask,
-    /// Negatives, as in the reference.
-    Ignore,
 }

@@ -1,8 +1,8 @@
 //! The rules of `[checkpoint]`.
 
-use super::Rules;
+use super::rules::Rules;
+use crate::config::did_you_mean::{did_you_mean, nearest};
 use crate::config::schema::RunConfig;
-use crate::config::serde_errors::{did_you_mean, nearest};
 
 pub(super) fn checkpoint(config: &RunConfig, rules: &mut Rules) {
     let section = &config.checkpoint;

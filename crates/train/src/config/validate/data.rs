@@ -1,6 +1,6 @@
 //! The rules of `[data]`.
 
-use super::Rules;
+use super::rules::Rules;
 use crate::config::schema::RunConfig;
 
 pub(super) fn data(config: &RunConfig, rules: &mut Rules) {

@@ -1,7 +1,7 @@
 //! The rules of `[eval.NAME]`.
 
-use super::Rules;
-use crate::config::schema::{EvalSection, Task};
+use super::rules::Rules;
+use crate::config::schema::eval::{EvalSection, Task};
 
 pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
     let section = format!("eval.{name}");

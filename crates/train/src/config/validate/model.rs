@@ -2,7 +2,7 @@
 
 use dualenc_model::TowerLock;
 
-use super::Rules;
+use super::rules::Rules;
 use crate::config::schema::RunConfig;
 
 pub(super) fn model(config: &RunConfig, rules: &mut Rules) {

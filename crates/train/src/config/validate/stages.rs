@@ -2,9 +2,9 @@
 
 use dualenc_model::{ADAPTABLE, TowerLock};
 
-use super::Rules;
+use super::rules::Rules;
+use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
-use crate::config::stage_plan::StageStart;
 
 /// Something trains in every stage, and what is said of a lock fits it.
 pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {

@@ -1,7 +1,9 @@
 //! The rules of `[train]`.
 
-use super::Rules;
-use crate::config::schema::{Loss, RunConfig, Schedule};
+use super::rules::Rules;
+use crate::config::schema::RunConfig;
+use crate::config::schema::loss::Loss;
+use crate::config::schema::optimizer::Schedule;
 
 pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     let train = &config.train;

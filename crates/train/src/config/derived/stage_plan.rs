@@ -1,10 +1,9 @@
 //! What trains when: the stages of a run, as its configuration tells them.
 
-use std::num::NonZeroU64;
-
 use dualenc_model::{Lock, TowerLock, TowerTraining, Training};
 
-use super::schema::{ModelSection, RunConfig};
+use crate::config::schema::RunConfig;
+use crate::config::schema::model::ModelSection;
 
 /// Where a stage begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,18 +91,8 @@ impl RunConfig {
         stages.iter().skip(1).fold(stages[0].training, |all, stage| all.or(stage.training))
     }
 
-    /// How many views of each training image there are in turn while `training` trains: one if none is augmented;
-    /// `cache.views` where features of a locked tower are to be kept; else each epoch sees its own.
-    pub fn views(&self, training: &Training) -> NonZeroU64 {
-        match (self.data.augment, self.cache.views.and_then(NonZeroU64::new)) {
-            (None, _) => NonZeroU64::MIN,
-            (Some(_), Some(views)) if !training.image.any() => views,
-            (Some(_), _) => NonZeroU64::MAX,
-        }
-    }
-
     /// Whether a tower starts from random weights.
-    pub(super) fn is_from_scratch(&self) -> [bool; 2] {
+    pub(crate) fn is_from_scratch(&self) -> [bool; 2] {
         [self.model.lock.image, self.model.lock.text].map(|lock| lock == TowerLock::Scratch)
     }
 }

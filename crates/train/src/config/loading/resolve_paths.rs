@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::schema::RunConfig;
+use crate::config::schema::RunConfig;
 
 /// Resolves every path of `config` against `directory`, the absolute directory of the config file.
 pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {

@@ -1,6 +1,7 @@
 //! What `checkpoint.best` names: a figure of one of the evaluations.
 
-use super::schema::{CheckpointSection, RunConfig, Task};
+use crate::config::schema::RunConfig;
+use crate::config::schema::eval::CheckpointSection;
 
 /// The figure by which the best checkpoint is told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,37 +31,10 @@ impl CheckpointSection {
 
 impl RunConfig {
     /// Every figure that `checkpoint.best` may name.
-    pub(super) fn goals(&self) -> Vec<String> {
+    pub(crate) fn goals(&self) -> Vec<String> {
         let evaluations = self.eval.iter();
         evaluations
             .flat_map(|(name, eval)| eval.task.figures().iter().map(move |figure| format!("{name}.{figure}")))
             .collect()
-    }
-}
-
-impl Task {
-    /// As the configuration writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ZeroShot => "zero-shot",
-            Self::Retrieval => "retrieval",
-            Self::Loss => "loss",
-        }
-    }
-
-    /// The names of its figures, counts aside.
-    pub fn figures(self) -> &'static [&'static str] {
-        match self {
-            Self::ZeroShot => &["acc1", "acc5", "mean_per_class_recall"],
-            Self::Retrieval => &[
-                "image_retrieval_recall@1",
-                "image_retrieval_recall@5",
-                "image_retrieval_recall@10",
-                "text_retrieval_recall@1",
-                "text_retrieval_recall@5",
-                "text_retrieval_recall@10",
-            ],
-            Self::Loss => &["loss", "image_acc1", "text_acc1"],
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use dualenc_data::Source;
 
-use super::{ConfigError, Duration, EvalInterval, RunConfig, Schedule, Task, Towers};
+use super::{ConfigError, EvalInterval, RunConfig, RunLength, Schedule, Task, Towers};
 
 const BASE: &str = r#"[run]
 dir = "runs/emoji"
@@ -51,7 +51,7 @@ fn the_base_is_valid_and_fills_in_its_defaults() {
     let sigmoid = load(BASE, &["train.loss=sigmoid"]).unwrap();
     assert_eq!((sigmoid.model.logit_scale_init, sigmoid.train.logit_bias_init), (Some(10.0_f64.ln()), Some(-10.0)));
     assert_eq!(load(BASE, &["train.label_smoothing=0.1"]).unwrap().train.label_smoothing, 0.1);
-    assert_eq!(config.duration(), Duration::Epochs(20));
+    assert_eq!(config.length(), RunLength::Epochs(20));
     assert_eq!(config.train.logit_scale_max, 100.0_f64.ln());
     assert_eq!(config.cache_dir(), Path::new("/project/runs/emoji/cache"));
     let vendor = &config.eval["vendor"];
@@ -251,7 +251,7 @@ fn set_reads_toml_then_a_bare_string() {
     assert!(config.model.image_projection.locked);
     assert_eq!(config.eval["vendor"].images.as_deref(), Some(Path::new("/project/a=b")));
     assert_eq!(config.eval["pairs"].task, Task::Retrieval);
-    assert_eq!(config.duration(), Duration::Steps(10));
+    assert_eq!(config.length(), RunLength::Steps(10));
     assert!(matches!(&config.data.train, Source::Folder(folder) if folder.path == Path::new("/project/shots")));
     // The last of two wins.
     assert_eq!(load(BASE, &["run.seed=1", "run.seed=2"]).unwrap().run.seed, 2);

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::error::{Place, Problem};
+use crate::config::error::{Place, Problem};
 
 /// Parts of a dotted key at most: two more than the longest key there is (`data.train.csv.path`), so that a `--set` of
 /// thousands of dots is a short error and not a deep recursion.

@@ -1,0 +1,38 @@
+//! Collects broken rules.
+
+/// A broken rule.
+pub(crate) struct Violation {
+    /// The key to point at.
+    pub key: String,
+    /// Other keys the rule reads: where one of them is already reported, this rule says nothing.
+    pub others: Vec<String>,
+    /// What was found and expected.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+}
+
+/// Collects violations.
+#[derive(Default)]
+pub(super) struct Rules {
+    pub broken: Vec<Violation>,
+}
+
+impl Rules {
+    /// `expected` completes "`key` is `found`, expected ..".
+    pub fn check(&mut self, holds: bool, key: &str, found: impl std::fmt::Display, expected: &str, help: &str) {
+        if !holds {
+            self.refuse(key, &[], format!("`{key}` is {found}, expected {expected}"), help);
+        }
+    }
+
+    pub fn refuse(&mut self, key: &str, others: &[&str], message: String, help: &str) {
+        let help = (!help.is_empty()).then(|| help.to_owned());
+        self.broken.push(Violation {
+            key: key.to_owned(),
+            others: others.iter().map(|key| (*key).to_owned()).collect(),
+            message,
+            help,
+        });
+    }
+}
