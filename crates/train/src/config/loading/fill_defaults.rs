@@ -21,10 +21,10 @@ impl RunConfig {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
         }
         let optimizer = self.train.optimizer;
-        let [_, eps, momentum] = optimizer.reads();
+        let uses = |key| optimizer.hyperparameters().contains(&key);
         self.train.betas = self.train.betas.or(default::betas(optimizer));
-        self.train.eps = self.train.eps.or(eps.then_some(default::EPS));
-        self.train.momentum = self.train.momentum.or(momentum.then_some(default::MOMENTUM));
+        self.train.eps = self.train.eps.or(uses("eps").then_some(default::EPS));
+        self.train.momentum = self.train.momentum.or(uses("momentum").then_some(default::MOMENTUM));
         if self.train.warmup_fraction.is_none() {
             self.train.warmup_steps.get_or_insert(0);
         }

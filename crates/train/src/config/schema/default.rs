@@ -1,4 +1,4 @@
-//! Defaults; each is explained at the key it belongs to.
+//! Default values. The source of each is documented at its key.
 
 use dualenc_model::{Lock, TowerLock};
 

@@ -1,27 +1,28 @@
 //! The contrastive loss.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// The contrastive loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A contrastive loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Loss {
     /// Symmetric InfoNCE (CLIP, arXiv:2103.00020, fig. 3).
     #[default]
     Softmax,
-    /// Pairwise sigmoid (SigLIP, arXiv:2303.15343, alg. 1).
+    /// Pairwise sigmoid loss (SigLIP, arXiv:2303.15343, alg. 1).
     Sigmoid,
 }
 
-/// What an image and another pair's caption are to each other when the data list that caption for the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A treatment of an image and another pair's caption if the data also list that caption for the image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Duplicates {
-    /// Matches, as the pair itself.
+    /// They are positives, as the pair itself.
     #[default]
     Positives,
-    /// Neither matches nor negatives: left out of the loss.
+    /// They are left out of the loss.
     Mask,
-    /// Negatives, as in the reference.
+    /// They are negatives, as in the reference.
     Ignore,
 }

@@ -10,12 +10,15 @@
 //! - `train`: `[train]`; its choices are in `optimizer` and `loss`, its lists in `stage` and `optimizer`.
 //! - `eval`: `[eval.NAME]` and `[checkpoint]`.
 //! - `default`: the default values.
+//! - `data_docs`, `model_docs`: documentation of the key types that other crates define.
 
 pub(crate) mod data;
+mod data_docs;
 pub(crate) mod default;
 pub(crate) mod eval;
 pub(crate) mod loss;
 pub(crate) mod model;
+mod model_docs;
 pub(crate) mod optimizer;
 pub(crate) mod run;
 pub(crate) mod stage;
@@ -23,6 +26,7 @@ pub(crate) mod train;
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use data::{CacheSection, DataSection};
@@ -31,25 +35,28 @@ use model::ModelSection;
 use run::RunSection;
 use train::TrainSection;
 
-/// The whole configuration of a run: the TOML, with every default filled in and every path absolute.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The configuration of a run. A loaded one has every default filled in and every path absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Where the run writes, and what it runs on.
+    /// The run directory, the device and the numeric precision.
     pub run: RunSection,
-    /// The two towers, their projections, and what of them trains.
+    /// The two towers, their projections, and which of their parameters train.
     pub model: ModelSection,
     /// The image-text pairs to train on.
     pub data: DataSection,
-    /// The optimiser, its schedule and the loss.
+    /// The length of the run, its batches, optimiser, learning-rate schedule and loss.
     pub train: TrainSection,
-    /// When the state of the run is saved.
+    /// When checkpoints are written, which ones are retained, and when the run stops early.
     #[serde(default)]
     pub checkpoint: CheckpointSection,
-    /// The cache of a locked tower's features.
+    /// The feature cache of locked towers.
     #[serde(default)]
     pub cache: CacheSection,
-    /// Evaluations by name; a name is made of `a-z`, `0-9`, `_` and `-`. Default: none.
+    /// Evaluations by name. A name consists of `a-z`, `0-9`, `_` and `-`.
+    ///
+    /// Default: none.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": "^[a-z0-9_-]+$" }))]
     pub eval: BTreeMap<String, EvalSection>,
 }

@@ -1,34 +1,50 @@
-//! `[[train.stage]]`: what trains from some step on.
+//! `[[train.stage]]`: which parameters train from a step or an epoch on.
 
 use dualenc_model::Lock;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::default;
+use super::{default, model_docs};
 
-/// `[[train.stage]]`: what changes at a step of the run. A tower that is locked again keeps what it learned; a parameter's
-/// moments wait for it meanwhile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A stage of the run: which parameters train from a step or an epoch on. A tower that is locked again retains its weights;
+/// its optimiser moments are retained until it trains again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageSection {
-    /// The stage begins after so many steps. Required, or `from_epoch`.
+    /// Number of steps before the stage begins.
+    ///
+    /// Required unless `from_epoch` is given.
     pub from_step: Option<u64>,
-    /// The stage begins after so many epochs.
+    /// Number of epochs before the stage begins.
+    ///
+    /// Required unless `from_step` is given.
     pub from_epoch: Option<u64>,
-    /// What trains in it, as `model.lock`; `u` only for a tower that started from scratch. Required.
+    /// Which towers train, as `model.lock`. `u` is allowed only for a tower that started from random weights.
+    #[schemars(schema_with = "model_docs::lock")]
     pub lock: Lock,
-    /// As `model.image_unlock_last`, in this stage. Default 0.
+    /// Number of blocks at the end of a locked image tower that train nevertheless, as `model.image_unlock_last`.
+    ///
+    /// Default: `0`.
     #[serde(default)]
     pub image_unlock_last: usize,
-    /// As `model.text_unlock_last`, in this stage. Default 0.
+    /// Number of blocks at the end of a locked text tower that train nevertheless, as `model.text_unlock_last`.
+    ///
+    /// Default: `0`.
     #[serde(default)]
     pub text_unlock_last: usize,
-    /// Whether the adapters of locked towers train in it. Default `true`.
+    /// Whether the adapters of locked towers train.
+    ///
+    /// Default: `true`.
     #[serde(default = "default::yes")]
     pub lora: bool,
-    /// Highest learning rate from here on, on the same schedule, of what has no rate of its own (`projection_learning_rate`,
-    /// `[[train.group]]`). Default: that of the stage before.
+    /// Peak learning rate from this stage on, on the same schedule. `projection_learning_rate` and the rates of
+    /// `[[train.group]]` take precedence.
+    ///
+    /// Default: the rate of the previous stage.
     pub learning_rate: Option<f64>,
-    /// Steps over which the rate rises anew from 0 as the stage begins. Default 0.
+    /// Number of steps over which the learning rate rises again from 0 as the stage begins.
+    ///
+    /// Default: `0`.
     #[serde(default)]
     pub warmup_steps: u64,
 }

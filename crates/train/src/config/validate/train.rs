@@ -37,12 +37,13 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     rules.check(above_0(epsilon), "train.eps", epsilon, "a finite number above 0", "");
     let momentum = train.momentum.unwrap_or_default();
     rules.check(in_range(momentum), "train.momentum", momentum, "a number of 0 or more and less than 1", "");
-    let given = [train.betas.is_some(), train.eps.is_some(), train.momentum.is_some()];
-    for ((name, given), read) in ["betas", "eps", "momentum"].into_iter().zip(given).zip(train.optimizer.reads()) {
-        if given && !read {
+    let given =
+        [("betas", train.betas.is_some()), ("eps", train.eps.is_some()), ("momentum", train.momentum.is_some())];
+    for (name, _) in given.into_iter().filter(|(_, given)| *given) {
+        if !train.optimizer.hyperparameters().contains(&name) {
             let (key, optimizer) = (format!("train.{name}"), train.optimizer.name());
-            let message = format!("`{key}` is given, and `train.optimizer` is `{optimizer}`, which does not read it");
-            rules.refuse(&key, &["train.optimizer"], message, "leave it out");
+            let message = format!("`{key}` is given, but `train.optimizer` is `{optimizer}`, which does not use it");
+            rules.refuse(&key, &["train.optimizer"], message, "remove the key");
         }
     }
     let clip = train.clip_grad_norm;
