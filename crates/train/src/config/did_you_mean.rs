@@ -1,13 +1,13 @@
 //! Suggests the known name that is nearest to an unknown one.
 
-/// Below this Jaro-Winkler similarity a name is not offered, the bound that clap uses for its own suggestions.
+/// Minimum Jaro-Winkler similarity of a suggestion, as in clap.
 const SIMILAR: f64 = 0.7;
 
-/// Below this share of unchanged letters, a swap of two counted as one change, a short name is not offered; two of three,
-/// so that `cvs` finds `csv`, which Jaro-Winkler does not.
+/// Minimum normalised Damerau-Levenshtein similarity of a suggestion. It finds short names with swapped letters, such as
+/// `csv` for `cvs` (2/3), which Jaro-Winkler does not.
 const SIMILAR_SHORT: f64 = 0.6;
 
-/// The name that was meant, if one is near.
+/// The known name that is most similar to `found`, if any is similar enough.
 pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let found = plain(found);

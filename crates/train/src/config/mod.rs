@@ -4,6 +4,7 @@
 //! - `loading/`: reads a file into a [`RunConfig`] and reports every problem with its place.
 //! - `validate/`: the rules that types cannot express: ranges, and keys that contradict each other.
 //! - `derived/`: what follows from the keys, such as the stages of the run.
+//! - `reference/`: the reference of all keys, as JSON schema and Markdown.
 //! - `warnings`: settings that have no effect.
 //! - `resume_diff`: which keys may change when a run is resumed.
 //! - `error`: problems and their places.
@@ -15,6 +16,7 @@ mod derived;
 mod did_you_mean;
 mod error;
 mod loading;
+mod reference;
 mod resume_diff;
 mod schema;
 #[cfg(test)]
@@ -28,6 +30,8 @@ pub use derived::initial_weights::Towers;
 pub use derived::run_length::RunLength;
 pub use derived::stage_plan::{Stage, StageStart};
 pub use error::{ConfigError, Place, Problem};
+pub use reference::json_schema::json_schema;
+pub use reference::markdown::markdown_reference;
 pub use resume_diff::{Change, changed_keys};
 pub use schema::RunConfig;
 pub use schema::data::{CacheDtype, CacheSection, DataSection};

@@ -1,16 +1,16 @@
-//! What `checkpoint.best` names: a figure of one of the evaluations.
+//! The metric that selects the best checkpoint, `checkpoint.best`.
 
 use crate::config::schema::RunConfig;
 use crate::config::schema::eval::CheckpointSection;
 
-/// The figure by which the best checkpoint is told.
+/// The metric that selects the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Goal {
-    /// The evaluation's name.
+    /// The name of the evaluation.
     pub evaluation: String,
-    /// The name of its figure.
+    /// The name of the metric.
     pub metric: String,
-    /// Of a loss, less is better; of every other figure, more.
+    /// Whether a lower value is better: true for a loss, false for every other metric.
     pub lower_is_better: bool,
 }
 
@@ -21,7 +21,7 @@ impl std::fmt::Display for Goal {
 }
 
 impl CheckpointSection {
-    /// What `best` names; a loaded configuration names an evaluation and one of its figures.
+    /// The metric that `best` names. In a loaded configuration, it exists.
     pub fn goal(&self) -> Option<Goal> {
         let (evaluation, metric) = self.best.as_deref()?.split_once('.')?;
         let (evaluation, metric) = (evaluation.to_owned(), metric.to_owned());
@@ -30,11 +30,11 @@ impl CheckpointSection {
 }
 
 impl RunConfig {
-    /// Every figure that `checkpoint.best` may name.
-    pub(crate) fn goals(&self) -> Vec<String> {
+    /// Every metric that `checkpoint.best` may name.
+    pub(crate) fn known_metrics(&self) -> Vec<String> {
         let evaluations = self.eval.iter();
         evaluations
-            .flat_map(|(name, eval)| eval.task.figures().iter().map(move |figure| format!("{name}.{figure}")))
+            .flat_map(|(name, eval)| eval.task.figures().iter().map(move |metric| format!("{name}.{metric}")))
             .collect()
     }
 }

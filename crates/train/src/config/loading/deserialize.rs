@@ -1,4 +1,4 @@
-//! Deserialises the tree into a [`RunConfig`], past the entries that are wrong.
+//! Deserialises the tree into a [`RunConfig`], collecting every wrong entry.
 
 use std::collections::BTreeSet;
 
@@ -8,15 +8,15 @@ use super::toml_tree::Document;
 use crate::config::error::Problem;
 use crate::config::schema::RunConfig;
 
-/// Reads the tree, reporting each entry at fault and taking it out until the rest can be read. The second value holds the
-/// keys that were reported, whose values in the configuration are stand-ins.
+/// Deserialises the tree. Serde stops at the first error, so each wrong entry is reported and removed until the rest can be
+/// read. Also returns the reported keys: their values in the configuration are placeholders.
 pub(super) fn deserialize(
     document: &mut Document<'_>,
     problems: &mut Vec<Problem>,
 ) -> (Option<RunConfig>, BTreeSet<String>) {
     let mut reported: BTreeSet<String> = problems.iter().map(|problem| problem.key.clone()).collect();
     let mut missing = Vec::new();
-    let mut taken_out = BTreeSet::new();
+    let mut removed = BTreeSet::new();
     let config = loop {
         required_keys::complete(document, &mut missing);
         let error = match document.read::<RunConfig>() {
@@ -25,7 +25,7 @@ pub(super) fn deserialize(
         };
         let explained = serde_errors::explain(document, &error);
         let key = &explained.problem.key;
-        // A table that is incomplete because an entry of it was taken out is no second problem.
+        // A table from which an entry was removed may be incomplete; that is not a second problem.
         let follows =
             reported.iter().any(|reported| reported.strip_prefix(key).is_some_and(|rest| rest.starts_with('.')));
         if problems.is_empty() || !(follows || covers(&reported, key)) {
@@ -33,13 +33,13 @@ pub(super) fn deserialize(
             problems.push(explained.problem);
         }
         let path: Vec<&str> = explained.at_fault.iter().map(String::as_str).collect();
-        let can_go_on = document.get(&path).is_some() && taken_out.insert(explained.at_fault.clone());
+        let can_retry = document.get(&path).is_some() && removed.insert(explained.at_fault.clone());
         document.remove(&path);
         reported.insert(path.join("."));
-        // A required key that was misspelt is reported once, by the name it has.
+        // A misspelt required key is reported as unknown, not also as missing.
         reported.extend(explained.meant);
-        if !can_go_on {
-            // Nothing was taken out, or the same again: reading once more would meet the same error.
+        if !can_retry {
+            // Nothing was removed, so the next try would find the same error.
             break None;
         }
     };
@@ -53,7 +53,7 @@ pub(super) fn deserialize(
     (config, reported)
 }
 
-/// Whether a key, or a table it stands in, is among the reported ones.
+/// Whether a key or one of its enclosing tables was reported.
 pub(super) fn covers(reported: &BTreeSet<String>, key: &str) -> bool {
     let stops = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
     stops.into_iter().any(|stop| key.get(..stop).is_some_and(|prefix| reported.contains(prefix)))

@@ -8,7 +8,7 @@ use crate::config::schema::optimizer::Schedule;
 use crate::config::schema::{RunConfig, default};
 
 impl RunConfig {
-    /// Writes out the defaults that depend on other keys, so that a default and the same value given are equal.
+    /// Sets the defaults that depend on other keys, so that an explicit default and an implicit one are equal.
     pub(super) fn fill_defaults(&mut self) {
         if self.model.init.is_none() {
             self.model.embed_dim.get_or_insert(default::EMBED_DIM);

@@ -10,13 +10,14 @@ use crate::config::schema::RunConfig;
 use crate::config::validate;
 
 impl RunConfig {
-    /// Reads `path` with the `KEY=VALUE` arguments of `--set` laid over it. Relative paths, those of `--set` too, count
-    /// from the directory of the file.
+    /// Loads the config file `path`, overridden by the `KEY=VALUE` arguments of `--set`. Relative paths, also those in
+    /// `--set`, are relative to the directory of the file.
     ///
-    /// A `--set` value is read as TOML and, where it is none, as a bare string; an empty one takes the key out.
+    /// A `--set` value is read as TOML, or as a bare string if it is not valid TOML. An empty value removes the key.
     ///
     /// # Errors
-    /// The file cannot be read, or the configuration is wrong; then every problem is listed with its place.
+    /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] with all problems if the configuration is
+    /// wrong.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(read)?;
@@ -26,16 +27,16 @@ impl RunConfig {
             .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
-    /// The configuration as TOML, every default written out and every path absolute. [`RunConfig::load`] reads it back
-    /// to an equal value.
+    /// The configuration as TOML, with every default and absolute paths. [`RunConfig::load`] reads it back to an equal
+    /// value.
     ///
     /// # Errors
-    /// A path is not UTF-8.
+    /// [`ConfigError::Write`] if a path is not UTF-8.
     pub fn to_toml(&self) -> Result<String, ConfigError> {
         Ok(toml::to_string(self)?)
     }
 
-    /// `path` is only shown; `directory` is what relative paths count from.
+    /// As [`RunConfig::load`]; `path` only names the file, and relative paths are relative to `directory`.
     pub(crate) fn from_bytes(
         bytes: &[u8],
         path: &Path,
@@ -43,13 +44,13 @@ impl RunConfig {
         overrides: &[String],
     ) -> Result<Self, Vec<Problem>> {
         if directory.to_str().is_none() {
-            // `to_toml` could not write it, and `changed_keys` could not compare it.
+            // `to_toml` and `changed_keys` write absolute paths as TOML, which is UTF-8.
             return Err(vec![not_utf8(
                 b"",
                 0,
                 path,
                 "the path of the config is not UTF-8",
-                "move it to a directory that is",
+                "move it to a directory with a UTF-8 path",
             )]);
         }
         let text = str::from_utf8(bytes).map_err(|error| {
@@ -58,7 +59,7 @@ impl RunConfig {
                 error.valid_up_to(),
                 path,
                 "the file is not UTF-8",
-                "save it as UTF-8; TOML knows no other encoding",
+                "save it as UTF-8, the only encoding of TOML",
             )]
         })?;
         let mut document = Document::parse(path, text)?;
@@ -86,7 +87,7 @@ impl RunConfig {
     }
 }
 
-/// The file first, top to bottom, then the arguments in their order.
+/// Sorts by place: the file from top to bottom, then the `--set` arguments.
 fn sorted(mut problems: Vec<Problem>, overrides: &[String]) -> Vec<Problem> {
     let origins: Vec<String> = overrides.iter().map(|argument| toml_tree::origin_of(argument)).collect();
     problems.sort_by_key(|problem| {
@@ -104,7 +105,7 @@ fn not_utf8(bytes: &[u8], at: usize, path: &Path, message: &str, help: &str) -> 
         key: String::new(),
         message: message.to_owned(),
         help: Some(help.to_owned()),
-        // Up to there the text is UTF-8, so the lossy copy has the same bytes.
+        // The lossy copy has the same bytes up to here.
         place: map.place(Some(at..at + 1)),
     }
 }

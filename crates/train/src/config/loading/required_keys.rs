@@ -8,22 +8,22 @@ use toml::de::{DeString, DeTable, DeValue};
 use super::toml_tree::Document;
 use crate::config::error::Place;
 
-/// The keys a run cannot do without, and what to write.
+/// The required keys, each with its help line.
 const REQUIRED: [(&[&str], &str); 4] = [
     (&["run", "dir"], "where the run writes, such as `dir = \"runs/first\"`"),
-    (&["data", "train"], "where the pairs are, such as a table `[data.train.csv]` with `path`"),
+    (&["data", "train"], "the training pairs, such as a table `[data.train.csv]` with `path`"),
     (&["train", "batch_size"], "such as `batch_size = 256`"),
     (&["train", "learning_rate"], "such as `learning_rate = 1e-3`"),
 ];
 
-/// A required key that was not found.
+/// A required key that is missing.
 pub(super) struct Missing {
     pub key: String,
     pub help: &'static str,
     pub place: Place,
 }
 
-/// Puts a stand-in where a required key is missing.
+/// Inserts a placeholder for each missing required key.
 pub(super) fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) {
     let mut put = |document: &mut Document<'_>, path: &[&str], help, value| {
         let key = path.join(".");
@@ -31,7 +31,7 @@ pub(super) fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) 
         document.put(path, value);
     };
     if document.get(&["model"]).is_none() {
-        // Its rules will name the missing towers.
+        // Validation reports the missing towers.
         document.put(&["model"], DeValue::Table(DeTable::new()));
     }
     for (path, help) in REQUIRED {
@@ -39,7 +39,7 @@ pub(super) fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) 
             .first()
             .is_some_and(|section| document.get(&[section]).is_some_and(|value| !value.get_ref().is_table()));
         if !in_scalar && document.get(path).is_none() {
-            put(document, path, help, stand_in(path));
+            put(document, path, help, placeholder(path));
         }
     }
     let without_task: Vec<String> = match document.get(&["eval"]).map(Spanned::get_ref) {
@@ -56,8 +56,8 @@ pub(super) fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) 
     }
 }
 
-/// A value of the right type for a required key; it never leaves this module, since its absence is a problem.
-fn stand_in(path: &[&str]) -> DeValue<'static> {
+/// A valid value for a required key. It is never used: the missing key is an error.
+fn placeholder(path: &[&str]) -> DeValue<'static> {
     let text = |text: &'static str| DeValue::String(Cow::Borrowed(text));
     let table = |key: &'static str, value: DeValue<'static>| {
         let entry = (Spanned::new(0..0, DeString::Borrowed(key)), Spanned::new(0..0, value));
@@ -70,7 +70,7 @@ fn stand_in(path: &[&str]) -> DeValue<'static> {
     }
 }
 
-/// The number 2, valid for every required number.
+/// The number 2, which is valid for every required number.
 fn number() -> DeValue<'static> {
     DeValue::parse("2").map(Spanned::into_inner).unwrap_or(DeValue::Boolean(true))
 }

@@ -1,4 +1,4 @@
-//! What loads, what it becomes, and that nothing that does not load panics.
+//! Loading, defaults and `--set`, and that no input panics.
 
 mod messages;
 
@@ -8,7 +8,7 @@ use dualenc_data::Source;
 
 use super::{ConfigError, EvalInterval, RunConfig, RunLength, Schedule, Task, Towers};
 
-const BASE: &str = r#"[run]
+pub(super) const BASE: &str = r#"[run]
 dir = "runs/emoji"
 
 [model]
@@ -29,7 +29,7 @@ task = "zero-shot"
 images = "data/heldout"
 "#;
 
-fn load(text: &str, overrides: &[&str]) -> Result<RunConfig, String> {
+pub(super) fn load(text: &str, overrides: &[&str]) -> Result<RunConfig, String> {
     load_in(text, "/project", overrides)
 }
 
@@ -41,7 +41,7 @@ fn load_in(text: &str, directory: &str, overrides: &[&str]) -> Result<RunConfig,
 }
 
 #[test]
-fn the_base_is_valid_and_fills_in_its_defaults() {
+fn fills_defaults() {
     let config = load(BASE, &[]).unwrap();
     assert_eq!(config.run.dir, Path::new("/project/runs/emoji"));
     assert_eq!(config.towers(), Towers::Pair { image: "/project/towers/vit", text: "org/minilm" });
@@ -60,8 +60,8 @@ fn the_base_is_valid_and_fills_in_its_defaults() {
     assert_eq!(config.warnings(), Vec::<String>::new());
 }
 
-/// Every key there is, none at its default.
-const FULL: &str = r#"
+/// Many keys, none at its default.
+pub(super) const FULL: &str = r#"
 [run]
 dir = "/elsewhere/run"
 seed = 7
@@ -156,8 +156,9 @@ every_epochs = 2
 "#;
 
 #[test]
-fn what_is_written_loads_again_as_an_equal_config() {
-    let scratch = "[run]\ndir='r'\n[model]\ninit='old/run/x'\n[data.train.folder]\npath='p'\n[train]\nepochs=1\nbatch_size=2\nlearning_rate=1\n";
+fn written_config_loads_equal() {
+    let scratch = "[run]\ndir='r'\n[model]\ninit='old/run/x'\n[data.train.folder]\npath='p'\n\
+                   [train]\nepochs=1\nbatch_size=2\nlearning_rate=1\n";
     for text in [BASE, FULL, scratch] {
         let config = load(text, &[]).unwrap();
         let written = config.to_toml().unwrap();
@@ -168,7 +169,7 @@ fn what_is_written_loads_again_as_an_equal_config() {
 }
 
 #[test]
-fn every_value_arrives() {
+fn every_value_is_read() {
     fn leaves(key: &str, value: &toml::Value, found: &mut Vec<(String, toml::Value)>) {
         match value {
             toml::Value::Table(table) => {
@@ -182,7 +183,8 @@ fn every_value_arrives() {
     leaves("", &toml::Value::try_from(load(FULL, &[]).unwrap()).unwrap(), &mut arrived);
     assert_eq!(given.len(), FULL.lines().filter(|line| line.contains('=')).count());
     for (key, value) in given {
-        let (_, found) = arrived.iter().find(|(arrived, _)| *arrived == key).unwrap_or_else(|| panic!("{key} is lost"));
+        let (_, found) =
+            arrived.iter().find(|(arrived, _)| *arrived == key).unwrap_or_else(|| panic!("{key} is missing"));
         match (&value, found) {
             (toml::Value::String(value), toml::Value::String(found)) => {
                 assert!(found.ends_with(value.trim_start_matches("../")), "{key}: {found}")
@@ -194,7 +196,7 @@ fn every_value_arrives() {
 }
 
 #[test]
-fn load_reads_the_file_and_counts_paths_from_it() {
+fn load_resolves_paths() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("emoji.toml");
     std::fs::create_dir_all(dir.path().join("towers/text")).unwrap();
@@ -202,7 +204,7 @@ fn load_reads_the_file_and_counts_paths_from_it() {
     std::fs::write(&file, text).unwrap();
     let config = RunConfig::load(&file, &[]).unwrap();
     assert_eq!(config.run.dir, dir.path().join("runs/emoji"));
-    // It exists beside the file, so it is a directory; what does not exist and has one slash is a hub id.
+    // `towers/text` exists, so it is a directory; `towers/vit` does not, so it is a hub id.
     let here = dir.path().join("towers/text");
     assert_eq!(config.towers(), Towers::Pair { image: "towers/vit", text: here.to_str().unwrap() });
 
@@ -212,18 +214,18 @@ fn load_reads_the_file_and_counts_paths_from_it() {
 }
 
 #[test]
-fn a_file_that_is_not_utf8_says_where() {
+fn file_not_utf8() {
     let mut bytes = b"[run]\ndir = \"".to_vec();
     bytes.extend([0xff, 0xfe]);
     let problems = RunConfig::from_bytes(&bytes, Path::new("run.toml"), Path::new("/project"), &[]).unwrap_err();
     assert_eq!(
         problems.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["run.toml:2:8: the file is not UTF-8\n  help: save it as UTF-8; TOML knows no other encoding"]
+        ["run.toml:2:8: the file is not UTF-8\n  help: save it as UTF-8, the only encoding of TOML"]
     );
 }
 
 #[test]
-fn set_reads_toml_then_a_bare_string() {
+fn set_reads_toml_or_string() {
     let arguments = [
         "train.batch_size=64",
         "train.learning_rate=5e-4",
@@ -258,7 +260,7 @@ fn set_reads_toml_then_a_bare_string() {
 }
 
 #[test]
-fn settings_without_effect_are_warned_of() {
+fn warns_of_unused_settings() {
     let text = BASE.replace(
         "lock = \"LU\"",
         "lock = \"LU\"\nimage_dropout = 0.1\ntext_dropout = 0.1\n[cache]\nenabled = false\ndir = \"c\"",
@@ -266,13 +268,13 @@ fn settings_without_effect_are_warned_of() {
     assert_eq!(
         load(&text, &[]).unwrap().warnings(),
         [
-            "`model.image_dropout` has no effect: the image tower is locked and drops nothing",
+            "`model.image_dropout` has no effect: the image tower is locked",
             "`cache.dir` has no effect: `cache.enabled` is false",
         ]
     );
 }
 
-/// SplitMix64 (Steele et al., 2014): the n-th number of a seed.
+/// Number `n` of the sequence of `seed` (SplitMix64, Steele et al., 2014).
 fn number(seed: u64, n: u64) -> u64 {
     let mut mixed = seed.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -280,10 +282,9 @@ fn number(seed: u64, n: u64) -> u64 {
     mixed ^ (mixed >> 31)
 }
 
-/// No mutation of a valid file, and no mutated `--set`, makes the reader panic or hang, and each problem has a place
-/// within its text.
+/// Mutated files and `--set` arguments neither panic nor hang, and each problem has a place in its text.
 #[test]
-fn five_thousand_mutations_do_not_panic() {
+fn mutations_do_not_panic() {
     const PARTS: [&str; 24] = [
         "[",
         "]",
@@ -352,16 +353,65 @@ fn five_thousand_mutations_do_not_panic() {
             }
         }
     }
-    // Both ways are taken often, so that the test tests something.
+    // Both outcomes must be frequent for the test to be meaningful.
     assert!(valid > 100 && reported > 3_000, "{valid} valid, {reported} problems");
 }
 
 #[test]
-fn deep_nesting_is_an_error_and_not_a_stack_overflow() {
+fn deep_nesting_is_an_error() {
     let nested = format!("x = {}{}\n{BASE}", "[".repeat(100_000), "]".repeat(100_000));
     assert!(load(&nested, &[]).is_err());
     let argument = format!("run.dir={}", "{a=".repeat(100_000));
-    assert!(load(BASE, &[&argument]).is_ok(), "no TOML, so a bare string");
+    assert!(load(BASE, &[&argument]).is_ok(), "not TOML, so a bare string");
     let argument = format!("run.dir={}1{}", "[".repeat(70), "]".repeat(70));
     assert!(load(BASE, &[&argument]).is_err());
+}
+
+/// The loader recognises errors of serde and toml by these texts (`loading/serde_errors.rs`). If this test fails after an
+/// update of `toml` or `serde`, change them there.
+#[test]
+fn relies_on_serde_texts() {
+    let message = |from: &str, to: &str| {
+        assert!(FULL.contains(from), "{from:?} is not in the config");
+        let error = toml::from_str::<RunConfig>(&FULL.replacen(from, to, 1)).unwrap_err();
+        error.message().lines().next().unwrap_or_default().to_owned()
+    };
+    let cases = [
+        ("seed = 7", "sed = 7", "unknown field `sed`, expected one of `dir`, `seed`, "),
+        ("locked = true", "lock = true", "unknown field `lock`, expected `locked` or `whitening`"),
+        ("[data.train.jsonl]", "[data.train.json]", "unknown variant `json`, expected one of `csv`, `tsv`, "),
+        ("\"linear\"", "\"line\"", "unknown variant `line`, expected one of `cosine`, "),
+        ("path = \"pairs.jsonl\"\n", "", "missing field `path`"),
+        (
+            "[data.train.jsonl]",
+            "[data.train.csv]\npath = 'p'\n[data.train.jsonl]",
+            "wanted exactly 1 element, more than 1",
+        ),
+        ("schedule = \"linear\"", "schedule = 3", "wanted string or table"),
+        ("batch_size = 64", "batch_size = '6'", "invalid type: string \"6\", expected usize"),
+        ("every_steps = 100", "every_steps = -1", "invalid value: integer `-1`, expected u64"),
+        ("clip_grad_norm = 0", "clip_grad_norm = true", "invalid type: boolean `true`, expected f64"),
+        ("shuffle = false", "shuffle = 3", "invalid type: integer `3`, expected a boolean"),
+        ("device = \"cuda:1\"", "device = 1", "invalid type: integer `1`, expected a string"),
+        ("dir = \"/elsewhere/run\"", "dir = 1", "invalid type: integer `1`, expected path string"),
+        ("root = \"images\"", "delimiter = 1", "unknown field `delimiter`, expected one of `path`, "),
+        ("betas = [0.8, 0.95]", "betas = 1", "invalid type: integer `1`, expected an array of length 2"),
+        ("image_projection = { locked = true }", "image_projection = 1", "invalid type: integer `1`, expected struct "),
+        ("[eval.a-1]", "[eval]\nb = 1\n[eval.a-1]", "invalid type: integer `1`, expected struct EvalSection"),
+        (
+            "lock = \"uU\"",
+            "lock = \"uU\"\nimage_lora = { rank = 1, targets = 1 }",
+            "invalid type: integer `1`, expected a sequence",
+        ),
+    ];
+    for (from, to, expected) in cases {
+        let found = message(from, to);
+        assert!(found.starts_with(expected), "{to:?} gives {found:?}");
+    }
+    let none = toml::from_str::<RunConfig>("[data.train]").unwrap_err();
+    assert!(none.message().starts_with("wanted exactly 1 element, found 0 elements"), "{}", none.message());
+    let map = toml::from_str::<RunConfig>("eval = 1").unwrap_err();
+    assert_eq!(map.message(), "invalid type: integer `1`, expected a map");
+    let csv = toml::from_str::<dualenc_data::CsvSource>("delimiter = 1").unwrap_err();
+    assert_eq!(csv.message(), "invalid type: integer `1`, expected a character");
 }

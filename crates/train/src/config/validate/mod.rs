@@ -1,5 +1,11 @@
-//! The rules that types cannot hold: ranges, and keys that contradict each other. All are checked, none stops the others.
-//! A file holds the rules of one part of the TOML.
+//! The rules that types cannot express: ranges, and keys that contradict each other. All are checked, so that one call
+//! reports every broken rule.
+//!
+//! - `rules`: collects the broken rules.
+//! - `run`, `model`, `data`, `checkpoint`, `eval`: the rules of the tables of these names.
+//! - `train`: batches, optimiser, loss and length of the run.
+//! - `schedule`: the learning rate over the steps.
+//! - `stages`: locks with their exceptions, `[[train.stage]]` and adapters.
 
 mod checkpoint;
 mod data;
@@ -7,6 +13,7 @@ mod eval;
 mod model;
 pub(crate) mod rules;
 mod run;
+mod schedule;
 mod stages;
 mod train;
 
@@ -25,13 +32,15 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     stages::adapters(config, &mut rules);
     data::data(config, &mut rules);
     data::augment(config, &mut rules);
+    train::batches(config, &mut rules);
     train::optimiser(config, &mut rules);
     train::loss(config, &mut rules);
     train::duration(config, &mut rules);
-    train::schedule(config, &mut rules);
+    schedule::warmup_and_cooldown(config, &mut rules);
+    schedule::curve(config, &mut rules);
     train::groups(config, &mut rules);
     checkpoint::checkpoint(config, &mut rules);
-    rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "leave the key out to keep no views");
+    rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "remove the key to cache no views");
     for (name, eval) in &config.eval {
         eval::evaluation(name, eval, &mut rules);
     }

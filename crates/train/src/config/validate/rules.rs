@@ -4,11 +4,11 @@
 pub(crate) struct Violation {
     /// The key to point at.
     pub key: String,
-    /// Other keys the rule reads: where one of them is already reported, this rule says nothing.
+    /// Other keys that the rule reads. If one of them is already reported, the violation is not.
     pub others: Vec<String>,
-    /// What was found and expected.
+    /// What was found, and what was expected.
     pub message: String,
-    /// What to do.
+    /// How to fix it.
     pub help: Option<String>,
 }
 
@@ -19,13 +19,14 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// `expected` completes "`key` is `found`, expected ..".
+    /// Records a violation unless `holds`: "`key` is `found`, expected `expected`".
     pub fn check(&mut self, holds: bool, key: &str, found: impl std::fmt::Display, expected: &str, help: &str) {
         if !holds {
             self.refuse(key, &[], format!("`{key}` is {found}, expected {expected}"), help);
         }
     }
 
+    /// Records a violation. An empty `help` is none.
     pub fn refuse(&mut self, key: &str, others: &[&str], message: String, help: &str) {
         let help = (!help.is_empty()).then(|| help.to_owned());
         self.broken.push(Violation {

@@ -16,9 +16,9 @@ pub(super) fn run(config: &RunConfig, rules: &mut Rules) {
             "run.precision",
             "`f16`",
             "`f32` or `bf16`",
-            "gradients fall below what f16 can hold; locked towers may compute in it: `locked_precision`",
+            "gradients underflow in f16; for locked towers, set `run.locked_precision`",
         );
     }
-    rules.check(run.threads != Some(0), "run.threads", 0, "at least 1", "leave the key out to use every core");
+    rules.check(run.threads != Some(0), "run.threads", 0, "at least 1", "remove the key to use every core");
     rules.check(run.log_every_steps >= 1, "run.log_every_steps", 0, "at least 1", "");
 }
