@@ -3,8 +3,8 @@
 /// Minimum Jaro-Winkler similarity of a suggestion, as in clap.
 const SIMILAR: f64 = 0.7;
 
-/// Minimum normalised Damerau-Levenshtein similarity of a suggestion. It finds short names with swapped letters, such as
-/// `csv` for `cvs` (2/3), which Jaro-Winkler does not.
+/// Minimum normalised Damerau-Levenshtein similarity of a suggestion. It finds short names with swapped letters, such
+/// as `csv` for `cvs` (2/3), which Jaro-Winkler does not.
 const SIMILAR_SHORT: f64 = 0.6;
 
 /// The known name that is most similar to `found`, if any is similar enough.

@@ -8,8 +8,8 @@ use super::toml_tree::Document;
 use crate::config::error::Problem;
 use crate::config::schema::RunConfig;
 
-/// Deserialises the tree. Serde stops at the first error, so each wrong entry is reported and removed until the rest can be
-/// read. Also returns the reported keys: their values in the configuration are placeholders.
+/// Deserialises the tree. Serde stops at the first error, so each wrong entry is reported and removed until the rest
+/// can be read. Also returns the reported keys: their values in the configuration are placeholders.
 pub(super) fn deserialize(
     document: &mut Document<'_>,
     problems: &mut Vec<Problem>,
@@ -18,7 +18,7 @@ pub(super) fn deserialize(
     let mut missing = Vec::new();
     let mut removed = BTreeSet::new();
     let config = loop {
-        required_keys::complete(document, &mut missing);
+        required_keys::insert_placeholders(document, &mut missing);
         let error = match document.read::<RunConfig>() {
             Ok(config) => break Some(config),
             Err(error) => error,

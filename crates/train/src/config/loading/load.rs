@@ -16,8 +16,8 @@ impl RunConfig {
     /// A `--set` value is read as TOML, or as a bare string if it is not valid TOML. An empty value removes the key.
     ///
     /// # Errors
-    /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] with all problems if the configuration is
-    /// wrong.
+    /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] with all problems if the
+    /// configuration is wrong.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(read)?;

@@ -4,7 +4,8 @@
 //! - `load`: the entry points, `RunConfig::load` and `RunConfig::to_toml`.
 //! - `toml_tree`: the texts as one tree of values with their positions; `spans` moves the positions.
 //! - `set_override`: parses a `--set` argument.
-//! - `deserialize`: from the tree to the configuration; a wrong entry is reported and removed until the rest can be read.
+//! - `deserialize`: from the tree to the configuration; a wrong entry is reported and removed until the rest can be
+//!   read.
 //! - `required_keys`: the keys that every config must have.
 //! - `serde_errors`: from a serde error to a problem with key, place and help.
 //! - `resolve_paths`: makes paths absolute.

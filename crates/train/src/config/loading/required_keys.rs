@@ -24,7 +24,7 @@ pub(super) struct Missing {
 }
 
 /// Inserts a placeholder for each missing required key.
-pub(super) fn complete(document: &mut Document<'_>, missing: &mut Vec<Missing>) {
+pub(super) fn insert_placeholders(document: &mut Document<'_>, missing: &mut Vec<Missing>) {
     let mut put = |document: &mut Document<'_>, path: &[&str], help, value| {
         let key = path.join(".");
         missing.push(Missing { place: document.place_of(&key), key, help });

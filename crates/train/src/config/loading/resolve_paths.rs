@@ -36,8 +36,8 @@ fn is_local(reference: &str, directory: &Path) -> bool {
     written_as_path || directory.join(path).exists()
 }
 
-/// `directory/path` without `.` components. Leading `..` components are resolved, since `directory` has no symbolic links;
-/// later ones are not, since they may follow a symbolic link.
+/// `directory/path` without `.` components. Leading `..` components are resolved, since `directory` has no symbolic
+/// links; later ones are not, since they may follow a symbolic link.
 fn join(directory: &Path, path: &Path) -> PathBuf {
     let mut base = directory;
     let mut rest = path;

@@ -8,8 +8,8 @@ use toml::de::DeValue;
 
 use super::spans::shift;
 
-/// Maximum number of parts of a dotted key, two more than the longest key (`data.train.csv.path`). A `--set` argument with
-/// thousands of dots is then a short error instead of a deep recursion.
+/// Maximum number of parts of a dotted key, two more than the longest key (`data.train.csv.path`). A `--set` argument
+/// with thousands of dots is then a short error instead of a deep recursion.
 const MAX_KEY_PARTS: usize = 6;
 
 const FORM: &str = "write `--set KEY=VALUE`, such as `--set train.batch_size=64`";

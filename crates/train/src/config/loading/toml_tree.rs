@@ -1,7 +1,7 @@
 //! The texts of a configuration (the file, then each `--set` argument) as one tree of values with their positions.
 //!
-//! All spans of the tree are byte ranges of the concatenated texts, so that a span identifies both the text and the position
-//! in it. This module knows TOML, but not the keys of a run.
+//! All spans of the tree are byte ranges of the concatenated texts, so that a span identifies both the text and the
+//! position in it. This module knows TOML, but not the keys of a run.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -20,8 +20,8 @@ pub fn json_schema() -> Value {
     schema.to_value()
 }
 
-/// Removes what TOML does not have (null) and what the standard does not define (formats of Rust's numbers), and makes the
-/// descriptions plain text.
+/// Removes what TOML does not have (null) and what the standard does not define (formats of Rust's numbers), and makes
+/// the descriptions plain text.
 fn simplify(schema: &mut Schema) {
     let Some(schema) = schema.as_object_mut() else { return };
     schema.remove("format");

@@ -31,9 +31,9 @@ pub struct DataSection {
     #[serde(default)]
     #[schemars(with = "CaptionModeDoc")]
     pub captions: CaptionMode,
-    /// Probability with which each word of a training caption is left out, drawn anew each epoch (word dropout, Iyyer et
-    /// al., ACL 2015): 0 or more and less than 1. Words are separated by white space, and at least one remains. With a
-    /// locked text tower, set `cache.enabled = false`.
+    /// Probability with which each word of a training caption is left out, drawn anew each epoch (word dropout, Iyyer
+    /// et al., ACL 2015): 0 or more and less than 1. Words are separated by white space, and at least one remains. With
+    /// a locked text tower, set `cache.enabled = false`.
     ///
     /// Default: `0.0`.
     #[serde(default)]

@@ -1,5 +1,5 @@
-//! User documentation and JSON schemas of the tables that the data crate defines without `schemars`: `[data.train.*]` and
-//! `[data.augment]`. Tests compare their keys and defaults with that crate's types.
+//! User documentation and JSON schemas of the tables that the data crate defines without `schemars`: `[data.train.*]`
+//! and `[data.augment]`. Tests compare their keys and defaults with that crate's types.
 
 #![expect(dead_code, reason = "only the schema of these types is used")]
 
@@ -93,8 +93,9 @@ pub(super) struct FolderDoc {
     path: PathBuf,
 }
 
-/// WebDataset tar shards. Entries that share a name up to the first dot form a sample: its image ends in `.jpg`, `.jpeg`,
-/// `.png`, `.webp` or `.gif`, and its captions are the lines of `.txt`, or else a key of `.json` (a string or a list).
+/// WebDataset tar shards. Entries that share a name up to the first dot form a sample: its image ends in `.jpg`,
+/// `.jpeg`, `.png`, `.webp` or `.gif`, and its captions are the lines of `.txt`, or else a key of `.json` (a string or
+/// a list).
 #[derive(JsonSchema)]
 #[schemars(rename = "WebdatasetSource", deny_unknown_fields)]
 pub(super) struct WebdatasetDoc {
@@ -149,9 +150,9 @@ pub(super) enum CaptionModeDoc {
     One,
 }
 
-/// Random augmentation of the training images, as in torchvision's transforms. Each step is off unless its key is given.
-/// The draws depend only on the seed, the epoch and the image. With cached features of a locked image tower, `cache.views`
-/// sets the number of views of each image.
+/// Random augmentation of the training images, as in torchvision's transforms. Each step is off unless its key is
+/// given. The draws depend only on the seed, the epoch and the image. With cached features of a locked image tower,
+/// `cache.views` sets the number of views of each image.
 #[derive(JsonSchema)]
 #[schemars(rename = "Augment", deny_unknown_fields, default)]
 pub(super) struct AugmentDoc {

@@ -21,8 +21,8 @@ pub struct CheckpointSection {
     pub keep: usize,
     /// Metric that selects the best checkpoint, as `NAME.METRIC`, such as `held-out.acc1`. A checkpoint is written
     /// whenever the metric improves. Metrics of a zero-shot evaluation: `acc1`, `acc5`, `mean_per_class_recall`. Of a
-    /// retrieval evaluation: `image_retrieval_recall@1`, `@5` and `@10`, `text_retrieval_recall@1`, `@5` and `@10`. Of a
-    /// loss evaluation: `loss` (lower is better), `image_acc1`, `text_acc1`.
+    /// retrieval evaluation: `image_retrieval_recall@1`, `@5` and `@10`, `text_retrieval_recall@1`, `@5` and `@10`. Of
+    /// a loss evaluation: `loss` (lower is better), `image_acc1`, `text_acc1`.
     ///
     /// Default: none; no checkpoint is selected.
     pub best: Option<String>,
@@ -66,8 +66,8 @@ pub struct EvalSection {
     ///
     /// Required for retrieval and loss.
     pub data: Option<PathBuf>,
-    /// Loss only: number of pairs in a pool, at least 2. Each pair's negatives are the other pairs of its pool. Values of
-    /// runs with different batch sizes are comparable at the same pool size.
+    /// Loss only: number of pairs in a pool, at least 2. Each pair's negatives are the other pairs of its pool. Values
+    /// of runs with different batch sizes are comparable at the same pool size.
     ///
     /// Default: `256`.
     pub pool_size: Option<usize>,

@@ -1,5 +1,5 @@
-//! The keys of a run configuration: what each one sets, its unit, its default and where the default comes from. Each file
-//! holds the tables of one part of the TOML.
+//! The keys of a run configuration: what each one sets, its unit, its default and where the default comes from. Each
+//! file holds the tables of one part of the TOML.
 //!
 //! The doc comments are the user documentation: `docs/CONFIG.md` and `docs/config.schema.json` are generated from them.
 //! Only names and types are checked here; `validate` holds the rules between keys.

@@ -75,11 +75,11 @@ pub struct ModelSection {
     pub image_size: Option<usize>,
     /// Initial value of `logit_scale`, the logarithm of the inverse temperature.
     ///
-    /// Default: `2.6592`, ln(1 / 0.07) (`logit_scale_init_value` of VisionTextDualEncoder); for the sigmoid loss, ln 10 =
-    /// 2.3026 (SigLIP, arXiv:2303.15343, sec. 3.2); with `init`, the value of that model.
+    /// Default: `2.6592`, ln(1 / 0.07) (`logit_scale_init_value` of VisionTextDualEncoder); for the sigmoid loss, ln 10
+    /// = 2.3026 (SigLIP, arXiv:2303.15343, sec. 3.2); with `init`, the value of that model.
     pub logit_scale_init: Option<f64>,
-    /// Dropout probability of the image tower while it trains, for hidden states and attention alike: 0 or more and less
-    /// than 1.
+    /// Dropout probability of the image tower while it trains, for hidden states and attention alike: 0 or more and
+    /// less than 1.
     ///
     /// Default: the tower's own `hidden_dropout_prob` and `attention_probs_dropout_prob`.
     pub image_dropout: Option<f64>,
@@ -105,8 +105,8 @@ pub struct ImageProjectionSection {
     /// Default: `false` (the reference trains both projections).
     #[serde(default)]
     pub locked: bool,
-    /// Strength with which the initial projection whitens the features of a locked image tower over the training images,
-    /// from 0 (random weights, as in the reference) to 1 (every direction of the features has the same weight).
+    /// Strength with which the initial projection whitens the features of a locked image tower over the training
+    /// images, from 0 (random weights, as in the reference) to 1 (every direction of the features has the same weight).
     ///
     /// Default: `0.0` (the quickstart uses 0.6).
     #[serde(default)]

@@ -73,8 +73,8 @@ impl Schedule {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GroupSection {
-    /// Pattern of parameter names, such as `text_tower.encoder.blocks.*.attention.*` or `*_projection.weight`, where `*`
-    /// matches any text, dots included.
+    /// Pattern of parameter names, such as `text_tower.encoder.blocks.*.attention.*` or `*_projection.weight`, where
+    /// `*` matches any text, dots included.
     #[serde(rename = "match")]
     pub pattern: String,
     /// Peak learning rate, on the same schedule. It takes precedence over a stage's rate; layer decay still applies.

@@ -18,8 +18,8 @@ pub struct RunSection {
     /// Default: `42` (`TrainingArguments.seed` of transformers, the reference's trainer).
     #[serde(default = "default::seed")]
     pub seed: u64,
-    /// Compute device: `cpu`, `ndarray`, `wgpu`, `vulkan`, `cuda` or `cuda:N`, where `N` is the index of a GPU. `cpu` is
-    /// the fastest CPU backend of the build.
+    /// Compute device: `cpu`, `ndarray`, `wgpu`, `vulkan`, `cuda` or `cuda:N`, where `N` is the index of a GPU. `cpu`
+    /// is the fastest CPU backend of the build.
     ///
     /// Default: `"cpu"`.
     #[serde(default = "default::device")]
@@ -37,7 +37,8 @@ pub struct RunSection {
     /// Default: `"f32"`.
     #[serde(default)]
     pub locked_precision: Precision,
-    /// Number of CPU threads for tensor operations. A resumed run is bit-identical only with the same number of threads.
+    /// Number of CPU threads for tensor operations. A resumed run is bit-identical only with the same number of
+    /// threads.
     ///
     /// Default: the number of CPU cores.
     pub threads: Option<usize>,

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{default, model_docs};
 
-/// A stage of the run: which parameters train from a step or an epoch on. A tower that is locked again retains its weights;
-/// its optimiser moments are retained until it trains again.
+/// A stage of the run: which parameters train from a step or an epoch on. A tower that is locked again retains its
+/// weights; its optimiser moments are retained until it trains again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StageSection {

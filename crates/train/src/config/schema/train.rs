@@ -35,9 +35,9 @@ pub struct TrainSection {
     ///
     /// Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
-    /// Layer-wise learning-rate decay of the image tower (BEiT, arXiv:2106.08254): each layer's rate is the next layer's
-    /// rate times this factor, above 0 and at most 1. The final norm and the pooler train at the full rate, the last
-    /// block at this factor, and the embeddings at its highest power.
+    /// Layer-wise learning-rate decay of the image tower (BEiT, arXiv:2106.08254): each layer's rate is the next
+    /// layer's rate times this factor, above 0 and at most 1. The final norm and the pooler train at the full rate, the
+    /// last block at this factor, and the embeddings at its highest power.
     ///
     /// Default: `1.0`, the same rate for all layers.
     #[serde(default = "default::same_for_all_layers")]
@@ -76,8 +76,8 @@ pub struct TrainSection {
     ///
     /// Default: `10000.0` (`timescale` of big_vision's `create_learning_rate_schedule`).
     pub rsqrt_timescale: Option<f64>,
-    /// Number of steps at the end of the run over which the `rsqrt` and `constant` schedules fall linearly to 0 (Zhai et
-    /// al., arXiv:2106.04560, sec. 3.5).
+    /// Number of steps at the end of the run over which the `rsqrt` and `constant` schedules fall linearly to 0 (Zhai
+    /// et al., arXiv:2106.04560, sec. 3.5).
     ///
     /// Default: none; no cooldown.
     pub cooldown_steps: Option<u64>,
@@ -94,8 +94,8 @@ pub struct TrainSection {
     /// Exponential decay rates of the `adamw` and `lion` optimisers, 0 or more and less than 1. AdamW: of the first and
     /// the second moment. Lion: of the momentum in the update and in the next momentum.
     ///
-    /// Default: `[0.9, 0.999]` for `adamw` (Loshchilov and Hutter, arXiv:1711.05101; also the reference's), `[0.9, 0.99]`
-    /// for `lion` (Chen et al., arXiv:2302.06675).
+    /// Default: `[0.9, 0.999]` for `adamw` (Loshchilov and Hutter, arXiv:1711.05101; also the reference's), `[0.9,
+    /// 0.99]` for `lion` (Chen et al., arXiv:2302.06675).
     pub betas: Option<[f64; 2]>,
     /// Term that `adamw` adds to the square root of the second moment.
     ///
@@ -106,8 +106,8 @@ pub struct TrainSection {
     /// Default: `0.9` (big_vision's `scale_by_adafactor`, and `momentum_hp` in its recipes).
     pub momentum: Option<f64>,
     /// Decay rate of an exponential moving average of the trainable parameters, above 0 and less than 1, such as 0.999.
-    /// Evaluations, `embed`, `export` and other readers of a checkpoint use the averaged weights; training continues from
-    /// the others. Update `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`.
+    /// Evaluations, `embed`, `export` and other readers of a checkpoint use the averaged weights; training continues
+    /// from the others. Update `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`.
     ///
     /// Default: none; no average.
     pub ema_decay: Option<f64>,

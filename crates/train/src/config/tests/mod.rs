@@ -1,6 +1,10 @@
 //! Loading, defaults and `--set`, and that no input panics.
 
-mod messages;
+mod loading_messages;
+mod mutations;
+mod rule_messages;
+mod serde_texts;
+mod set_messages;
 
 use std::path::Path;
 
@@ -38,6 +42,16 @@ fn load_in(text: &str, directory: &str, overrides: &[&str]) -> Result<RunConfig,
     let path = Path::new("run.toml");
     RunConfig::from_bytes(text.as_bytes(), path, Path::new(directory), &overrides)
         .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems }.to_string())
+}
+
+/// The complete message for `BASE` with each edit `(from, to)` applied.
+fn errors(edits: &[(&str, &str)], overrides: &[&str]) -> String {
+    let mut text = BASE.to_owned();
+    for (from, to) in edits {
+        assert!(text.contains(from), "{from:?} is not in the base");
+        text = text.replacen(from, to, 1);
+    }
+    load(&text, overrides).map(|_| ()).expect_err("the config is valid")
 }
 
 #[test]
@@ -274,89 +288,6 @@ fn warns_of_unused_settings() {
     );
 }
 
-/// Number `n` of the sequence of `seed` (SplitMix64, Steele et al., 2014).
-fn number(seed: u64, n: u64) -> u64 {
-    let mut mixed = seed.wrapping_add(n.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    mixed ^ (mixed >> 31)
-}
-
-/// Mutated files and `--set` arguments neither panic nor hang, and each problem has a place in its text.
-#[test]
-fn mutations_do_not_panic() {
-    const PARTS: [&str; 24] = [
-        "[",
-        "]",
-        "[[",
-        "]]",
-        "=",
-        "\"",
-        "'",
-        "\n",
-        ".",
-        "{",
-        "}",
-        ",",
-        "#",
-        "\\u12",
-        "é",
-        "\u{feff}",
-        "-1",
-        "1e999",
-        "nan",
-        "true",
-        "[train]\n",
-        "eval.x.task = 1\n",
-        "[data.train.csv]\n",
-        "[data.train.coco]\n",
-    ];
-    let (mut valid, mut reported) = (0, 0);
-    for round in 0..5_000 {
-        let mut draws = (0..).map(|n| number(round, n) as usize);
-        let mut draw = |below: usize| draws.next().unwrap_or(0) % below;
-        let mut bytes = if round % 2 == 0 { BASE } else { FULL }.as_bytes().to_vec();
-        for _ in 0..=draw(2) {
-            let at = draw(bytes.len() + 1);
-            let end = (at + draw(20)).min(bytes.len());
-            match draw(5) {
-                0 => drop(bytes.splice(at..end, [])),
-                1 => drop(bytes.splice(at..at, PARTS[draw(PARTS.len())].bytes())),
-                2 => drop(bytes.splice(at..end, PARTS[draw(PARTS.len())].bytes())),
-                3 => bytes.insert(at, draw(256) as u8),
-                _ => {
-                    let copied = bytes[at..end].to_vec();
-                    let to = draw(bytes.len() + 1);
-                    drop(bytes.splice(to..to, copied));
-                }
-            }
-        }
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        let start = text.floor_char_boundary(draw(text.len() + 1));
-        let overrides = [text[start..].chars().take(draw(30)).collect::<String>()];
-        let overrides = if draw(4) == 0 { &overrides[..] } else { &[] };
-        match RunConfig::from_bytes(&bytes, Path::new("run.toml"), Path::new("/project"), overrides) {
-            Ok(config) => {
-                valid += 1;
-                assert!(!config.run.dir.as_os_str().is_empty() && config.train.batch_size >= 2);
-                config.to_toml().unwrap();
-            }
-            Err(problems) => {
-                reported += problems.len();
-                assert!(!problems.is_empty());
-                for problem in problems {
-                    assert!(!problem.message.is_empty());
-                    if let Some(span) = problem.place.span {
-                        assert!(problem.place.text.get(span.clone()).is_some(), "{span:?}");
-                    }
-                }
-            }
-        }
-    }
-    // Both outcomes must be frequent for the test to be meaningful.
-    assert!(valid > 100 && reported > 3_000, "{valid} valid, {reported} problems");
-}
-
 #[test]
 fn deep_nesting_is_an_error() {
     let nested = format!("x = {}{}\n{BASE}", "[".repeat(100_000), "]".repeat(100_000));
@@ -365,53 +296,4 @@ fn deep_nesting_is_an_error() {
     assert!(load(BASE, &[&argument]).is_ok(), "not TOML, so a bare string");
     let argument = format!("run.dir={}1{}", "[".repeat(70), "]".repeat(70));
     assert!(load(BASE, &[&argument]).is_err());
-}
-
-/// The loader recognises errors of serde and toml by these texts (`loading/serde_errors.rs`). If this test fails after an
-/// update of `toml` or `serde`, change them there.
-#[test]
-fn relies_on_serde_texts() {
-    let message = |from: &str, to: &str| {
-        assert!(FULL.contains(from), "{from:?} is not in the config");
-        let error = toml::from_str::<RunConfig>(&FULL.replacen(from, to, 1)).unwrap_err();
-        error.message().lines().next().unwrap_or_default().to_owned()
-    };
-    let cases = [
-        ("seed = 7", "sed = 7", "unknown field `sed`, expected one of `dir`, `seed`, "),
-        ("locked = true", "lock = true", "unknown field `lock`, expected `locked` or `whitening`"),
-        ("[data.train.jsonl]", "[data.train.json]", "unknown variant `json`, expected one of `csv`, `tsv`, "),
-        ("\"linear\"", "\"line\"", "unknown variant `line`, expected one of `cosine`, "),
-        ("path = \"pairs.jsonl\"\n", "", "missing field `path`"),
-        (
-            "[data.train.jsonl]",
-            "[data.train.csv]\npath = 'p'\n[data.train.jsonl]",
-            "wanted exactly 1 element, more than 1",
-        ),
-        ("schedule = \"linear\"", "schedule = 3", "wanted string or table"),
-        ("batch_size = 64", "batch_size = '6'", "invalid type: string \"6\", expected usize"),
-        ("every_steps = 100", "every_steps = -1", "invalid value: integer `-1`, expected u64"),
-        ("clip_grad_norm = 0", "clip_grad_norm = true", "invalid type: boolean `true`, expected f64"),
-        ("shuffle = false", "shuffle = 3", "invalid type: integer `3`, expected a boolean"),
-        ("device = \"cuda:1\"", "device = 1", "invalid type: integer `1`, expected a string"),
-        ("dir = \"/elsewhere/run\"", "dir = 1", "invalid type: integer `1`, expected path string"),
-        ("root = \"images\"", "delimiter = 1", "unknown field `delimiter`, expected one of `path`, "),
-        ("betas = [0.8, 0.95]", "betas = 1", "invalid type: integer `1`, expected an array of length 2"),
-        ("image_projection = { locked = true }", "image_projection = 1", "invalid type: integer `1`, expected struct "),
-        ("[eval.a-1]", "[eval]\nb = 1\n[eval.a-1]", "invalid type: integer `1`, expected struct EvalSection"),
-        (
-            "lock = \"uU\"",
-            "lock = \"uU\"\nimage_lora = { rank = 1, targets = 1 }",
-            "invalid type: integer `1`, expected a sequence",
-        ),
-    ];
-    for (from, to, expected) in cases {
-        let found = message(from, to);
-        assert!(found.starts_with(expected), "{to:?} gives {found:?}");
-    }
-    let none = toml::from_str::<RunConfig>("[data.train]").unwrap_err();
-    assert!(none.message().starts_with("wanted exactly 1 element, found 0 elements"), "{}", none.message());
-    let map = toml::from_str::<RunConfig>("eval = 1").unwrap_err();
-    assert_eq!(map.message(), "invalid type: integer `1`, expected a map");
-    let csv = toml::from_str::<dualenc_data::CsvSource>("delimiter = 1").unwrap_err();
-    assert_eq!(csv.message(), "invalid type: integer `1`, expected a character");
 }

@@ -45,8 +45,8 @@ pub(super) fn augment(config: &RunConfig, rules: &mut Rules) {
             "`data.augment` is set, but the features of the locked image tower are cached: every epoch would see the \
              same view"
                 .to_owned(),
-            "set `cache.views` to the number of views to cache for each image, or `cache.enabled = false` to run the tower \
-             in every epoch",
+            "set `cache.views` to the number of views to cache for each image, or `cache.enabled = false` to run the \
+             tower in every epoch",
         );
     }
 }
