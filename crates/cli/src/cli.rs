@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, train};
+use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, schema, train};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
 
@@ -48,6 +48,7 @@ pub enum Command {
     Cache(cache::CacheArgs),
     Check(check::CheckArgs),
     Inspect(inspect::InspectArgs),
+    Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
 }
@@ -63,6 +64,7 @@ impl Command {
             Self::Cache(args) => cache::run(args, reporter),
             Self::Check(args) => check::run(args, reporter),
             Self::Inspect(args) => inspect::run(args, reporter),
+            Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args, Cli::command()),
             Self::Man(args) => man::run(args, Cli::command()),
         }

@@ -8,6 +8,7 @@
 //! - `cache`: computes features of locked towers ahead of training.
 //! - `check`: validates a config with its towers and data.
 //! - `inspect`: describes a directory.
+//! - `schema`: the JSON schema of the config.
 //! - `completions`: shell completion scripts.
 //! - `man`: the manual page.
 
@@ -20,4 +21,5 @@ pub(crate) mod export;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod man;
+pub(crate) mod schema;
 pub(crate) mod train;

@@ -1,55 +1,56 @@
-//! What is wrong with a configuration, and where.
+//! Problems of a configuration and their places.
 
 use std::fmt;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Why a configuration could not be loaded.
+/// Why a configuration could not be loaded or written.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file could not be read.
     #[error("cannot read the config `{path}`")]
     Read {
-        /// The file as it was named.
+        /// The path as given.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// The file was read, and these are all its problems, in the order they stand.
+    /// The configuration is wrong. All of its problems, in the order of the file and the `--set` arguments.
     #[error("{}", Listing { path, problems })]
     Invalid {
-        /// The file as it was named.
+        /// The path as given.
         path: PathBuf,
-        /// At least one.
+        /// One or more problems.
         problems: Vec<Problem>,
     },
-    /// A path of the configuration cannot be written as TOML.
+    /// The configuration cannot be written as TOML: a path is not UTF-8.
     #[error("cannot write the config as TOML")]
     Write(#[from] toml::ser::Error),
 }
 
-/// One problem: what is wrong, where it stands, and what to do.
+/// One problem of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// The dotted key, such as `train.batch_size`; empty where the text is no TOML.
+    /// The dotted key, such as `train.batch_size`; empty for a syntax error.
     pub key: String,
     /// What was found and what was expected, on one line.
     pub message: String,
-    /// What to do about it.
+    /// How to fix it.
     pub help: Option<String>,
-    /// Where it stands.
+    /// Its place.
     pub place: Place,
 }
 
 /// A place in the config file or in a `--set` argument.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The file as it was named, or `--set KEY=VALUE`.
+    /// The path as given, or `--set KEY=VALUE`.
     pub origin: String,
-    /// The whole text of the file, or of `KEY=VALUE`.
+    /// The whole text of the file, or `KEY=VALUE`.
     pub text: Arc<str>,
-    /// Bytes of `text`; `None`: the problem is with the file as a whole, such as a missing section.
+    /// Byte range of `text`; `None`: the file as a whole, such as for a missing table.
     pub span: Option<Range<usize>>,
     /// Line, from 1.
     pub line: usize,
@@ -97,7 +98,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// The plain form of an invalid configuration, a problem a line.
+/// Displays all problems, one after the other.
 struct Listing<'a> {
     path: &'a PathBuf,
     problems: &'a [Problem],

@@ -1,54 +1,59 @@
-//! Which keys may differ between the run that was stopped and the one that goes on from it.
+//! Which keys may change when a run is resumed.
 
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use toml::Value;
 
-use super::schema::{CacheDtype, RunConfig, Schedule};
+use super::schema::RunConfig;
+use super::schema::data::CacheDtype;
+use super::schema::optimizer::Schedule;
 
-/// One key whose value differs.
+/// A key that differs between a stopped run and its resumption.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Change {
     /// The dotted key.
     pub key: String,
-    /// Its value in the stopped run, as TOML; `None`: it was not given.
+    /// The value in the stopped run, as TOML; `None`: not set.
     pub old: Option<String>,
-    /// Its value now.
+    /// The new value, as TOML; `None`: not set.
     pub new: Option<String>,
-    /// Whether the run may go on.
+    /// Whether the run may be resumed with this change.
     pub safe: bool,
-    /// What the change does, or why it is refused.
+    /// The effect of the change, or why it is refused.
     pub why: &'static str,
 }
 
-/// Keys, or whole tables, that do not touch what is learned.
+/// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
 const SAFE: [(&str, &str); 11] = [
     ("run.dir", "the run was moved"),
-    ("run.device", "another device rounds differently: no longer the same bits"),
-    ("run.threads", "another number of threads sums in another order: no longer the same bits"),
-    ("run.log_every_steps", "only what is printed"),
+    ("run.device", "another device rounds differently: results are no longer bit-identical"),
+    ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
+    ("run.log_every_steps", "affects only what is printed"),
     ("data.workers", "the order of the samples does not depend on it"),
-    ("data.max_bad_fraction", "only when the run gives up"),
-    ("train.micro_batch_size", "parts round differently, and drop other units: no longer the same bits"),
-    ("checkpoint.patience", "only when the run ends early"),
-    ("checkpoint", "only when the state is saved"),
-    ("cache", "cached features are equal to computed ones"),
-    ("eval", "only what is measured"),
+    ("data.max_bad_fraction", "affects only when the run gives up"),
+    (
+        "train.micro_batch_size",
+        "micro-batches round differently and draw other dropout: results are no longer bit-identical",
+    ),
+    ("checkpoint.patience", "affects only when the run stops early"),
+    ("checkpoint", "affects only which checkpoints are written"),
+    ("cache", "cached and computed features are bit-identical"),
+    ("eval", "affects only what is measured"),
 ];
 
-/// The keys that differ between the configuration of the stopped run and `new`, in the order of their names. A run may
-/// go on if every change is safe. (Whether another length or cooldown leaves the steps already done as they were depends on
-/// how many they are; the run asks that when it opens.)
+/// The keys that differ between `old`, the configuration of the stopped run, and `new`, sorted by name. The run may be
+/// resumed if every change is safe. A change of the length or the cooldown also depends on the number of steps already
+/// done, which the run checks when it opens.
 ///
-/// A project that was moved as a whole shows one change, `run.dir`: other paths are compared as seen from there.
+/// Paths are compared relative to `run.dir`, so that only `run.dir` differs after a whole project was moved.
 pub fn changed_keys(old: &RunConfig, new: &RunConfig) -> Vec<Change> {
     let (before, after) = (flat(old), flat(new));
     let keys = before.keys().chain(after.keys().filter(|key| !before.contains_key(*key)));
     let mut changes: Vec<Change> = keys
         .filter(|key| !same(key, before.get(*key), after.get(*key), old, new))
         .map(|key| {
-            let (safe, why) = judge(key, old, new);
+            let (safe, why) = safety(key, old, new);
             let shown = |values: &BTreeMap<String, Value>| values.get(key).map(Value::to_string);
             Change { key: key.clone(), old: shown(&before), new: shown(&after), safe, why }
         })
@@ -57,14 +62,15 @@ pub fn changed_keys(old: &RunConfig, new: &RunConfig) -> Vec<Change> {
     changes
 }
 
-fn judge(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
+/// Whether a change of `key` is safe, and why.
+fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     let is_or_is_in = |name: &str| key.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
     if let "cache.dtype" | "cache.views" = key {
-        return (false, "the run would go on with other features");
+        return (false, "the run would continue with other features");
     }
     let half = |config: &RunConfig| config.cache.enabled && config.cache.dtype == CacheDtype::F16;
     if key == "cache.enabled" && half(old) != half(new) {
-        return (false, "features of half precision are not those that are computed");
+        return (false, "features in half precision differ from computed ones");
     }
     if let Some((_, why)) = SAFE.iter().find(|(name, _)| is_or_is_in(name)) {
         return (true, why);
@@ -73,24 +79,23 @@ fn judge(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     match (key, section) {
         ("train.epochs" | "train.steps" | "train.cooldown_steps" | "train.cooldown_fraction", _) => {
             let [before, now] = [old.train.schedule, new.train.schedule];
-            match before == now && matches!(now, Schedule::Rsqrt | Schedule::Constant) {
-                true => (true, "this learning rate depends on the length of the run only where it cools down"),
-                false => {
-                    (false, "the learning rate falls up to the end of the run, so another length is another curve")
-                }
+            if before == now && matches!(now, Schedule::Rsqrt | Schedule::Constant) {
+                (true, "this schedule depends on the length of the run only in the cooldown")
+            } else {
+                (false, "this schedule depends on the length of the run")
             }
         }
-        ("run.seed", _) => (false, "the order of the samples and dropout follow from it"),
-        (_, "model") => (false, "it is another model"),
-        (_, "data") => (false, "it is other data, or another order"),
+        ("run.seed", _) => (false, "it determines the order of the samples and dropout"),
+        (_, "model") => (false, "it changes the model"),
+        (_, "data") => (false, "it changes the data or their order"),
         _ => (false, "it changes what is learned"),
     }
 }
 
-/// Every leaf of the configuration by its dotted key; a list is a leaf.
+/// The values of all dotted keys. An array is one value.
 fn flat(config: &RunConfig) -> BTreeMap<String, Value> {
     let mut leaves = BTreeMap::new();
-    // Writing as TOML fails only for paths that are not UTF-8, and `load` joins paths of a TOML file.
+    // Only paths that are not UTF-8 cannot be written as TOML, and loading refuses them.
     if let Ok(value) = Value::try_from(config) {
         flatten(String::new(), value, &mut leaves);
     }
@@ -118,13 +123,15 @@ fn same(key: &str, old_value: Option<&Value>, new_value: Option<&Value>, old: &R
     let path =
         |value: Option<&Value>| value.and_then(Value::as_str).map(PathBuf::from).filter(|path| path.is_absolute());
     match (path(old_value), path(new_value)) {
-        (Some(before), Some(after)) if key != "run.dir" => from(&old.run.dir, &before) == from(&new.run.dir, &after),
+        (Some(before), Some(after)) if key != "run.dir" => {
+            relative(&old.run.dir, &before) == relative(&new.run.dir, &after)
+        }
         _ => false,
     }
 }
 
-/// `path` as seen from `directory`; both absolute.
-fn from(directory: &Path, path: &Path) -> PathBuf {
+/// The relative path from `directory` to `path`; both are absolute.
+fn relative(directory: &Path, path: &Path) -> PathBuf {
     let (mut rest_directory, mut rest_path) = (directory.components().peekable(), path.components().peekable());
     while rest_directory.peek().is_some() && rest_directory.peek() == rest_path.peek() {
         rest_directory.next();
@@ -159,14 +166,14 @@ eval = { held = { task = "zero-shot", images = "held" } }
     }
 
     #[test]
-    fn nothing_changed() {
+    fn defaults_are_no_change() {
         assert_eq!(changes(&[], &[]), []);
-        // A default, and the same value given.
+        // Defaults, written out.
         assert_eq!(changes(&[], &["model.embed_dim=512", "eval.held.every_epochs=1", "model.lock=LU"]), []);
     }
 
     #[test]
-    fn each_key_is_safe_or_refused() {
+    fn classifies_each_key() {
         let cases = [
             ("run.device=ndarray", "run.device", true),
             ("run.threads=1", "run.threads", true),
@@ -217,13 +224,13 @@ eval = { held = { task = "zero-shot", images = "held" } }
         ];
         for (argument, key, safe) in cases {
             let found = changes(&[], &[argument]);
-            let about_it = found.iter().find(|(changed, _)| changed == key);
-            assert_eq!(about_it, Some(&(key.to_owned(), safe)), "{argument}: {found:?}");
+            let change = found.iter().find(|(changed, _)| changed == key);
+            assert_eq!(change, Some(&(key.to_owned(), safe)), "{argument}: {found:?}");
         }
     }
 
     #[test]
-    fn a_run_of_constant_rate_may_be_made_longer() {
+    fn constant_schedule_may_get_longer() {
         let constant = "train.schedule=constant";
         assert_eq!(changes(&[constant], &[constant, "train.epochs=20"]), [("train.epochs".to_owned(), true)]);
         let in_steps = changes(&[constant], &[constant, "train.epochs=", "train.steps=9"]);
@@ -239,16 +246,16 @@ eval = { held = { task = "zero-shot", images = "held" } }
     }
 
     #[test]
-    fn an_evaluation_may_come_and_go() {
+    fn evaluations_may_change() {
         let found = changes(&[], &["eval.held=", "eval.pairs={task='retrieval', data='p.csv'}"]);
         assert!(!found.is_empty() && found.iter().all(|(key, safe)| key.starts_with("eval.") && *safe), "{found:?}");
     }
 
     #[test]
-    fn a_project_moved_as_a_whole_may_go_on() {
+    fn moved_project_may_resume() {
         let moved = changed_keys(&config("/home/one/project", &[]), &config("/data/project", &[]));
         let keys: Vec<&str> = moved.iter().map(|change| change.key.as_str()).collect();
-        // The cache outside the project did not move.
+        // `/shared/cache` is outside the project.
         assert_eq!(keys, ["run.dir"]);
         assert_eq!(moved[0].old.as_deref(), Some("\"/home/one/project/runs/a\""));
         assert!(moved[0].safe);

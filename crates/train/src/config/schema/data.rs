@@ -1,62 +1,84 @@
-//! `[data]` and `[cache]`: what is trained on, and what is kept of it.
+//! `[data]` and `[cache]`: the training pairs and the feature cache.
 
 use std::path::PathBuf;
 
 use dualenc_data::{Augment, CaptionMode, Source};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::data_docs::{AugmentDoc, CaptionModeDoc, SourceDoc};
 use super::default;
 
-/// `[data]`: the image-text pairs to train on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The image-text pairs to train on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DataSection {
-    /// Tokens of a caption at most, the special ones included; longer captions are cut, and counted. Batches are padded
-    /// to their own longest caption, so a high limit costs nothing where captions are short. Default 64 (the text length
-    /// of SigLIP's released models; CLIP's is 77).
+    /// Maximum number of tokens in a caption, special tokens included. Longer captions are truncated and counted.
+    /// Batches are padded to their own longest caption, so a high limit costs nothing where captions are short.
+    ///
+    /// Default: `64` (the text length of SigLIP's released models; CLIP's is 77).
     #[serde(default = "default::max_tokens")]
     pub max_tokens: usize,
-    /// A new order each epoch, the last partial batch dropped; `false`: the order of the file, and every pair is used.
-    /// Default `true`.
+    /// Whether the pairs are shuffled. `true`: a new order each epoch, and the last partial batch is dropped. `false`:
+    /// the order of the source, and every pair is used.
+    ///
+    /// Default: `true`.
     #[serde(default = "default::yes")]
     pub shuffle: bool,
-    /// Of an image with several captions: `all`, each of them once an epoch, or `one`, drawn anew each epoch.
-    /// Default `all` (the reference example's rows are pairs).
+    /// How an image with several captions is used in an epoch.
+    ///
+    /// Default: `"all"` (each row of the reference's example is one pair).
     #[serde(default)]
+    #[schemars(with = "CaptionModeDoc")]
     pub captions: CaptionMode,
-    /// Probability, from 0 to less than 1, with which each word of a training caption is left out, drawn anew each epoch; one word
-    /// always stays (word dropout: Iyyer et al., ACL 2015). Words are what white space parts. A locked text tower then
-    /// needs `cache.enabled = false`. Default 0.
+    /// Probability with which each word of a training caption is left out, drawn anew each epoch (word dropout, Iyyer
+    /// et al., ACL 2015): 0 or more and less than 1. Words are separated by white space, and at least one remains. With
+    /// a locked text tower, set `cache.enabled = false`.
+    ///
+    /// Default: `0.0`.
     #[serde(default)]
     pub word_dropout: f64,
-    /// Threads that read and decode images. Default: as many as the machine has cores.
+    /// Number of threads that read and decode images.
+    ///
+    /// Default: the number of CPU cores.
     pub workers: Option<usize>,
-    /// Share of the samples that may be unreadable, from 0 to 1; beyond it the run stops. Default 0.01.
+    /// Maximum fraction of unreadable samples, from 0 to 1, before the run stops.
+    ///
+    /// Default: `0.01`.
     #[serde(default = "default::max_bad_fraction")]
     pub max_bad_fraction: f64,
-    /// How training images are varied: a table `[data.augment]`, whose keys are those of [`Augment`]. With kept features of
-    /// a locked image tower only in so many views as `cache.views` says. Default: not at all.
+    /// Random augmentation of the training images.
+    ///
+    /// Default: none.
+    #[schemars(with = "Option<AugmentDoc>")]
     pub augment: Option<Augment>,
-    /// Where the pairs are: a table such as `[data.train.csv]`. Required; the kinds are those of
-    /// [`Source`].
+    /// Source of the training pairs: exactly one table, named after the format.
+    #[schemars(with = "SourceDoc")]
     pub train: Source,
 }
 
-/// `[cache]`: the features of the locked towers, computed once and read from then on. A feature is found by the content of
-/// its image or caption, the tower's weights and the processing; cached and computed features are equal to the bit, if
-/// device and processor are those that filled the cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The feature cache: outputs of locked towers, computed once and then read from disk. An entry is identified by the
+/// content of its image or caption, the tower's weights and the preprocessing. Cached features are bit-identical to
+/// computed ones on the same kind of device and processor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CacheSection {
-    /// Keep the features of locked towers on disk. Default `true`; a run without a locked tower has none.
+    /// Whether the features of locked towers are cached on disk. Towers that train are never cached.
+    ///
+    /// Default: `true`.
     pub enabled: bool,
-    /// Where. Default: `cache` in the run directory; several runs may share one.
+    /// Directory of the cache. Several runs may share one.
+    ///
+    /// Default: `cache` in the run directory.
     pub dir: Option<PathBuf>,
-    /// How a value is kept: `f32`, as it was computed, or `f16`, in half the room, rounded by at most 2^-11 of itself (2^-25
-    /// where it is below 2^-14; above 65504 it is refused). The run then uses the rounded values throughout. Default `f32`.
+    /// Storage format of a cached value. A run uses the stored values throughout, also those that it has just computed.
+    ///
+    /// Default: `"f32"`.
     pub dtype: CacheDtype,
-    /// With `[data.augment]` and a locked image tower: how many views of each image there are, in turn. Epoch `e` takes view
-    /// `e` modulo `views`, and features of all are kept. Default: none, and then such a run needs `enabled = false`.
+    /// Number of augmented views of each training image, with `[data.augment]` and a locked image tower. Epoch `e` uses
+    /// view `e` modulo `views`, and the features of all views are cached.
+    ///
+    /// Default: none; augmentation with a locked image tower then requires `enabled = false`.
     pub views: Option<u64>,
 }
 
@@ -66,19 +88,20 @@ impl Default for CacheSection {
     }
 }
 
-/// How a cached value is kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+/// A storage format of cached values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum CacheDtype {
-    /// Single precision: no error.
+    /// Single precision, 4 bytes per value: exact.
     #[default]
     F32,
-    /// Half precision (IEEE 754 binary16).
+    /// Half precision (IEEE 754 binary16), 2 bytes per value: rounds by at most 2^-11 of the value, or by 2^-25 below
+    /// 2^-14. A value above 65504 is an error.
     F16,
 }
 
 impl CacheDtype {
-    /// As the configuration writes it.
+    /// The value in the TOML.
     pub fn name(self) -> &'static str {
         match self {
             Self::F32 => "f32",
@@ -86,7 +109,7 @@ impl CacheDtype {
         }
     }
 
-    /// Bytes of one value.
+    /// Size of one value, in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::F32 => 4,

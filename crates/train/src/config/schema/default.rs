@@ -1,8 +1,8 @@
-//! Defaults; each is explained at the key it belongs to.
+//! Default values. The source of each is documented at its key.
 
 use dualenc_model::{Lock, TowerLock};
 
-use super::train::OptimizerKind;
+use super::optimizer::OptimizerKind;
 
 pub const EMBED_DIM: usize = 512;
 pub const LOGIT_BIAS_INIT: f64 = -10.0;

@@ -1,99 +1,62 @@
-//! The keys of a run configuration: what each one means, its unit, its default and where the default comes from. A file
-//! holds the tables of one part of the TOML.
+//! The keys of a run configuration: what each one sets, its unit, its default and where the default comes from. Each
+//! file holds the tables of one part of the TOML.
 //!
-//! The fields are the documentation of the TOML. Nothing is checked here beyond names and types; `validate` holds the
-//! rules between keys.
+//! The doc comments are the user documentation: `docs/CONFIG.md` and `docs/config.schema.json` are generated from them.
+//! Only names and types are checked here; `validate` holds the rules between keys.
+//!
+//! - `run`: `[run]`.
+//! - `model`: `[model]`, its projections and adapters.
+//! - `data`: `[data]` and `[cache]`.
+//! - `train`: `[train]`; its choices are in `optimizer` and `loss`, its lists in `stage` and `optimizer`.
+//! - `eval`: `[eval.NAME]` and `[checkpoint]`.
+//! - `default`: the default values.
+//! - `data_docs`, `model_docs`: documentation of the key types that other crates define.
 
-mod data;
+pub(crate) mod data;
+mod data_docs;
 pub(crate) mod default;
-mod eval;
-mod model;
-mod train;
+pub(crate) mod eval;
+pub(crate) mod loss;
+pub(crate) mod model;
+mod model_docs;
+pub(crate) mod optimizer;
+pub(crate) mod run;
+pub(crate) mod stage;
+pub(crate) mod train;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use data::{CacheDtype, CacheSection, DataSection};
-pub use eval::{CheckpointSection, EvalSection, Task};
-pub use model::{ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
-pub use train::{Duplicates, GroupSection, Loss, OptimizerKind, Schedule, StageSection, TrainSection};
+use data::{CacheSection, DataSection};
+use eval::{CheckpointSection, EvalSection};
+use model::ModelSection;
+use run::RunSection;
+use train::TrainSection;
 
-/// The whole configuration of a run: the TOML, with every default filled in and every path absolute.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The configuration of a run. A loaded one has every default filled in and every path absolute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RunConfig {
-    /// Where the run writes, and what it runs on.
+    /// The run directory, the device and the numeric precision.
     pub run: RunSection,
-    /// The two towers, their projections, and what of them trains.
+    /// The two towers, their projections, and which of their parameters train.
     pub model: ModelSection,
     /// The image-text pairs to train on.
     pub data: DataSection,
-    /// The optimiser, its schedule and the loss.
+    /// The length of the run, its batches, optimiser, learning-rate schedule and loss.
     pub train: TrainSection,
-    /// When the state of the run is saved.
+    /// When checkpoints are written, which ones are retained, and when the run stops early.
     #[serde(default)]
     pub checkpoint: CheckpointSection,
-    /// The cache of a locked tower's features.
+    /// The feature cache of locked towers.
     #[serde(default)]
     pub cache: CacheSection,
-    /// Evaluations by name; a name is made of `a-z`, `0-9`, `_` and `-`. Default: none.
+    /// Evaluations by name. A name consists of `a-z`, `0-9`, `_` and `-`.
+    ///
+    /// Default: none.
     #[serde(default)]
+    #[schemars(extend("propertyNames" = { "pattern": "^[a-z0-9_-]+$" }))]
     pub eval: BTreeMap<String, EvalSection>,
-}
-
-/// What floating-point numbers are computed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision (IEEE 754 binary32).
-    #[default]
-    F32,
-    /// Half precision (IEEE 754 binary16).
-    F16,
-    /// The upper half of single precision (bfloat16).
-    Bf16,
-}
-
-impl Precision {
-    /// As the configuration writes it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-/// `[run]`: where the run writes, and what it runs on.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunSection {
-    /// The run directory: `config.toml`, `metrics.jsonl` and `checkpoints/` are written there. Required.
-    pub dir: PathBuf,
-    /// Seed of the initial weights, the order of the samples and dropout. Default 42 (the seed of the reference's
-    /// trainer, transformers `TrainingArguments.seed`).
-    #[serde(default = "default::seed")]
-    pub seed: u64,
-    /// `cpu`, `ndarray`, `wgpu`, `vulkan`, `cuda` or `cuda:N`. Default `cpu`: the fastest CPU backend of the build.
-    #[serde(default = "default::device")]
-    pub device: String,
-    /// What the trainable part of the model computes in: `f32`, or `bf16` with parameters, moments, norms, softmax and loss in
-    /// f32; where the device has it. Default `f32`.
-    #[serde(default)]
-    pub precision: Precision,
-    /// What locked towers compute in and are held in: `f32`, `f16` or `bf16`, where the device has it. Their features are then
-    /// rounded (2^-11 or 2^-8 a value and operation); `f16` ends at 65504. `dualenc eval`, `embed` and `export` take them in
-    /// f32. Default `f32`.
-    #[serde(default)]
-    pub locked_precision: Precision,
-    /// CPU threads of the tensor operations. Default: as many as the machine has. A resumed run gives the same bits only
-    /// with the same number.
-    pub threads: Option<usize>,
-    /// Steps between two plain progress lines; `metrics.jsonl` has every step whatever this says. Default 10
-    /// (open_clip prints every 100 batches, of runs far longer than these).
-    #[serde(default = "default::log_every_steps")]
-    pub log_every_steps: u64,
 }

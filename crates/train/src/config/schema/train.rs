@@ -1,236 +1,158 @@
-//! `[train]`: optimiser, schedule and loss.
+//! `[train]`: length of the run, batches, optimiser, schedule and loss.
 
-use dualenc_model::Lock;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default;
+use super::loss::{Duplicates, Loss};
+use super::optimizer::{GroupSection, OptimizerKind, Schedule};
+use super::stage::StageSection;
 
-/// `[train]`: the optimiser, its schedule and the loss.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// The length of the run, its batches, optimiser, learning-rate schedule and loss.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSection {
-    /// Passes over the data. Required, or `steps`.
+    /// Length of the run, in passes over the data.
+    ///
+    /// Required unless `steps` is given.
     pub epochs: Option<u64>,
-    /// Optimiser updates. Required, or `epochs`.
+    /// Length of the run, in optimiser updates.
+    ///
+    /// Required unless `epochs` is given.
     pub steps: Option<u64>,
-    /// Pairs in a batch; each pair's negatives are the others. At least 2. Required.
+    /// Number of pairs in a batch, at least 2. Each pair's negatives are the other pairs of its batch.
     pub batch_size: usize,
-    /// Pairs that go through the towers at once; gradients are those of the whole batch (gradient caching, Gao et al., 2021,
-    /// arXiv:2101.06983). Memory is that of a batch of this size; what trains runs forward twice, and a tower that trains on
-    /// images reads them twice. Where dropout is on, each part draws its own. Default: the whole batch.
+    /// Number of pairs that pass through the towers at once. Gradients are those of the whole batch, and memory use is
+    /// that of a batch of this size (gradient caching, Gao et al., 2021, arXiv:2101.06983). What trains runs forward
+    /// twice, and images are read twice if the image tower trains. Each micro-batch draws its own dropout.
+    ///
+    /// Default: `batch_size`.
     pub micro_batch_size: Option<usize>,
-    /// Highest learning rate, reached after the warm-up. Required.
+    /// Peak learning rate, reached at the end of the warm-up.
     pub learning_rate: f64,
-    /// Highest learning rate of the two projections, on the same schedule, whatever the stage. They start from nothing, a
-    /// pretrained tower does not: a higher one lets them fit while the tower keeps what it knows. Default: `learning_rate`.
+    /// Peak learning rate of the two projections, on the same schedule, in every stage. Projections start from random
+    /// weights: a higher rate lets them fit while a pretrained tower changes little.
+    ///
+    /// Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
-    /// What the rate of the image tower's parameters is multiplied with for each layer that they lie below the last (BEiT,
-    /// arXiv:2106.08254): the last block's output passes `final_norm` and pooler at 1, the last block at this, the
-    /// embeddings at its highest power. Above 0, at most 1. Default 1.
+    /// Layer-wise learning-rate decay of the image tower (BEiT, arXiv:2106.08254): each layer's rate is the next
+    /// layer's rate times this factor, above 0 and at most 1. The final norm and the pooler train at the full rate, the
+    /// last block at this factor, and the embeddings at its highest power.
+    ///
+    /// Default: `1.0`, the same rate for all layers.
     #[serde(default = "default::same_for_all_layers")]
     pub image_layer_decay: f64,
-    /// The same for the text tower.
+    /// Layer-wise learning-rate decay of the text tower, as `image_layer_decay`.
+    ///
+    /// Default: `1.0`, the same rate for all layers.
     #[serde(default = "default::same_for_all_layers")]
     pub text_layer_decay: f64,
-    /// Decoupled weight decay of the matrices: each update takes `learning_rate` times this off them, whatever the optimiser.
-    /// Biases, norms, position and class embeddings and `logit_scale` are not decayed. Default 0.1 (the command in the README of the reference's contrastive-image-text example).
+    /// Decoupled weight decay of the weight matrices: each update subtracts `learning_rate * weight_decay` times the
+    /// weight, with every optimiser. Biases, norms, position and class embeddings and `logit_scale` do not decay.
+    ///
+    /// Default: `0.1` (the command in the README of the reference's contrastive-image-text example).
     #[serde(default = "default::weight_decay")]
     pub weight_decay: f64,
-    /// Steps over which the learning rate rises from 0. Default 0 (`TrainingArguments.warmup_steps` of the reference), unless
-    /// `warmup_fraction` is given.
+    /// Number of steps over which the learning rate rises linearly from 0.
+    ///
+    /// Default: `0` (`TrainingArguments.warmup_steps` of the reference), unless `warmup_fraction` is given.
     pub warmup_steps: Option<u64>,
-    /// The same as a share of the whole run, rounded to whole steps.
+    /// Length of the warm-up as a fraction of the run, 0 or more and less than 1, rounded to whole steps. Instead of
+    /// `warmup_steps`.
+    ///
+    /// Default: none.
     pub warmup_fraction: Option<f64>,
-    /// What the learning rate does after the warm-up. Default `cosine` (big_vision's LiT recipe, `lit_coco.py`).
+    /// Learning-rate schedule after the warm-up.
+    ///
+    /// Default: `"cosine"` (big_vision's LiT recipe, `lit_coco.py`).
     #[serde(default)]
     pub schedule: Schedule,
-    /// Where `cosine` and `linear` end, as a share of the highest rate. Default 0.
+    /// Final learning rate of the `cosine` and `linear` schedules, as a fraction of the peak, from 0 to 1.
+    ///
+    /// Default: `0.0`.
     #[serde(default)]
     pub learning_rate_floor: f64,
-    /// Steps after the warm-up until `rsqrt` has fallen to 0.71 of the highest rate. Default 10000 (`timescale` of big_vision's
-    /// `create_learning_rate_schedule`); only with `schedule = "rsqrt"`.
+    /// Time scale of the `rsqrt` schedule, in steps: the rate is 0.71 of the peak this many steps after the warm-up.
+    ///
+    /// Default: `10000.0` (`timescale` of big_vision's `create_learning_rate_schedule`).
     pub rsqrt_timescale: Option<f64>,
-    /// Steps at the end of the run over which `rsqrt` and `constant` fall to 0 along a line (Zhai et al., arXiv:2106.04560,
-    /// sec. 3.5). Default: none.
+    /// Number of steps at the end of the run over which the `rsqrt` and `constant` schedules fall linearly to 0 (Zhai
+    /// et al., arXiv:2106.04560, sec. 3.5).
+    ///
+    /// Default: none; no cooldown.
     pub cooldown_steps: Option<u64>,
-    /// The same as a share of the whole run, rounded to whole steps.
+    /// Length of the cooldown as a fraction of the run, 0 or more and less than 1, rounded to whole steps. Instead of
+    /// `cooldown_steps`.
+    ///
+    /// Default: none; no cooldown.
     pub cooldown_fraction: Option<f64>,
-    /// What turns gradients into updates. Default `adamw`.
+    /// Optimiser.
+    ///
+    /// Default: `"adamw"`.
     #[serde(default)]
     pub optimizer: OptimizerKind,
-    /// Only of `adamw` and `lion`: how much is kept of AdamW's two moments at each update, default [0.9, 0.999] (Loshchilov
-    /// and Hutter, arXiv:1711.05101; also the reference's); of Lion's momentum in the update and in the next momentum, default
-    /// [0.9, 0.99] (Chen et al., arXiv:2302.06675).
+    /// Exponential decay rates of the `adamw` and `lion` optimisers, 0 or more and less than 1. AdamW: of the first and
+    /// the second moment. Lion: of the momentum in the update and in the next momentum.
+    ///
+    /// Default: `[0.9, 0.999]` for `adamw` (Loshchilov and Hutter, arXiv:1711.05101; also the reference's), `[0.9,
+    /// 0.99]` for `lion` (Chen et al., arXiv:2302.06675).
     pub betas: Option<[f64; 2]>,
-    /// Only of `adamw`: added to the root of the second moment. Default 1e-8 (as `betas`).
+    /// Term that `adamw` adds to the square root of the second moment.
+    ///
+    /// Default: `1e-8` (Loshchilov and Hutter, arXiv:1711.05101; also the reference's).
     pub eps: Option<f64>,
-    /// Only of `adafactor` and `sgd`: how much is kept of the momentum at each update. Default 0.9 (big_vision's
-    /// `scale_by_adafactor` and `momentum_hp` as its recipes set it).
+    /// Exponential decay rate of the momentum of `adafactor` and `sgd`, 0 or more and less than 1.
+    ///
+    /// Default: `0.9` (big_vision's `scale_by_adafactor`, and `momentum_hp` in its recipes).
     pub momentum: Option<f64>,
-    /// Decay of a moving average of the parameters that train, above 0 and less than 1, such as 0.999: evaluations, `embed`,
-    /// `export` and whatever else reads a checkpoint then take the averaged weights, training goes on from the others. Update
-    /// `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`. Default: no average.
+    /// Decay rate of an exponential moving average of the trainable parameters, above 0 and less than 1, such as 0.999.
+    /// Evaluations, `embed`, `export` and other readers of a checkpoint use the averaged weights; training continues
+    /// from the others. Update `t` of a parameter decays by `min(ema_decay, (1 + t) / (10 + t))`.
+    ///
+    /// Default: none; no average.
     pub ema_decay: Option<f64>,
-    /// The contrastive loss. Default `softmax`.
+    /// Contrastive loss.
+    ///
+    /// Default: `"softmax"`.
     #[serde(default)]
     pub loss: Loss,
-    /// Share of each target's mass that is spread evenly over the batch, masked pairs left out, as PyTorch's `cross_entropy`
-    /// takes it, in both directions; from 0 to less than 1. Default 0; only with `loss = "softmax"`.
+    /// Fraction of each target's probability mass that the softmax loss spreads evenly over the batch, in both
+    /// directions, as PyTorch's `cross_entropy`: 0 or more and less than 1. Masked pairs are left out.
+    ///
+    /// Default: `0.0`.
     #[serde(default)]
     pub label_smoothing: f64,
-    /// Largest global norm of the gradient; 0 turns clipping off. Default 1.0 (`max_grad_norm` of the reference, and
-    /// big_vision's LiT recipe).
+    /// Maximum global norm of the gradient. `0`: no clipping.
+    ///
+    /// Default: `1.0` (`max_grad_norm` of the reference, and big_vision's LiT recipe).
     #[serde(default = "default::clip_grad_norm")]
     pub clip_grad_norm: f64,
-    /// What an image of the batch and another pair's caption are to each other when the data list that caption for the
-    /// image: so it is with equal images, with equal captions, and with images that share captions. Captions are equal whatever
-    /// their case, the form of their characters (Unicode's NFKC), their white space and the `. , ; : ! ? 。 、` at their end.
-    /// Each step's metrics count the images concerned, `num_duplicates`. Default `positives`.
+    /// How an image and another pair's caption are treated if the data also list that caption for the image: with equal
+    /// images, equal captions, and images that share captions. Captions are equal if they differ only in case, white
+    /// space, Unicode form (NFKC) and trailing `. , ; : ! ? 。 、`. `num_duplicates` in the metrics counts the images
+    /// concerned at each step.
+    ///
+    /// Default: `"positives"`.
     #[serde(default)]
     pub duplicates: Duplicates,
-    /// `logit_scale` is cut to this after each update. Default ln 100 = 4.6052 (CLIP, arXiv:2103.00020, sec. 2.5).
+    /// Maximum of `logit_scale`, the logarithm of the inverse temperature. It is clamped after each update.
+    ///
+    /// Default: `4.605170185988092`, ln 100 (CLIP, arXiv:2103.00020, sec. 2.5).
     #[serde(default = "default::logit_scale_max")]
     pub logit_scale_max: f64,
-    /// Initial `logit_bias` of the sigmoid loss. Default -10 (SigLIP, arXiv:2303.15343, sec. 3.2); only with
-    /// `loss = "sigmoid"`.
+    /// Initial value of the sigmoid loss's `logit_bias`.
+    ///
+    /// Default: `-10.0` (SigLIP, arXiv:2303.15343, sec. 3.2).
     pub logit_bias_init: Option<f64>,
-    /// Stages of the run, a table `[[train.stage]]` each, in their order: what trains from some step on. What is said of
-    /// `model` and above holds until the first one begins. Default: none, all of the run is alike.
+    /// Stages of the run, in order. Until the first one begins, `[model]` and `[train]` apply.
+    ///
+    /// Default: none; the whole run is one stage.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stage: Vec<StageSection>,
-    /// Parameters with rates or decay of their own, a table `[[train.group]]` each. The first one that matches counts.
+    /// Groups of parameters with their own learning rate or weight decay. The first group that matches a parameter
+    /// applies.
+    ///
     /// Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub group: Vec<GroupSection>,
-}
-
-/// `[[train.group]]`: rate and decay of the parameters of some names.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct GroupSection {
-    /// The form of the parameters' paths, such as `text_tower.encoder.blocks.*.attention.*` or `*_projection.weight`; `*`
-    /// stands for any text, points too. Required.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// Highest learning rate, on the same schedule; a stage's does not touch it, a layer decay does. Default: the run's, or the
-    /// stage's.
-    pub learning_rate: Option<f64>,
-    /// Weight decay of the matrices among them. Default: the run's.
-    pub weight_decay: Option<f64>,
-}
-
-/// `[[train.stage]]`: what changes at a step of the run. A tower that is locked again keeps what it learned; a parameter's
-/// moments wait for it meanwhile.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StageSection {
-    /// The stage begins after so many steps. Required, or `from_epoch`.
-    pub from_step: Option<u64>,
-    /// The stage begins after so many epochs.
-    pub from_epoch: Option<u64>,
-    /// What trains in it, as `model.lock`; `u` only for a tower that started from scratch. Required.
-    pub lock: Lock,
-    /// As `model.image_unlock_last`, in this stage. Default 0.
-    #[serde(default)]
-    pub image_unlock_last: usize,
-    /// As `model.text_unlock_last`, in this stage. Default 0.
-    #[serde(default)]
-    pub text_unlock_last: usize,
-    /// Whether the adapters of locked towers train in it. Default `true`.
-    #[serde(default = "default::yes")]
-    pub lora: bool,
-    /// Highest learning rate from here on, on the same schedule, of what has no rate of its own (`projection_learning_rate`,
-    /// `[[train.group]]`). Default: that of the stage before.
-    pub learning_rate: Option<f64>,
-    /// Steps over which the rate rises anew from 0 as the stage begins. Default 0.
-    #[serde(default)]
-    pub warmup_steps: u64,
-}
-
-/// What turns gradients into updates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// AdamW (Loshchilov and Hutter, arXiv:1711.05101).
-    #[default]
-    AdamW,
-    /// Adafactor (Shazeer and Stern, arXiv:1804.04235) with big_vision's settings: less memory, AdamW's rates.
-    Adafactor,
-    /// Lion (Chen et al., arXiv:2302.06675): half of AdamW's memory; rates 3 to 10 times lower, decay as much higher.
-    Lion,
-    /// Gradient descent with momentum: rates far higher.
-    Sgd,
-}
-
-impl OptimizerKind {
-    /// As it is written in the TOML.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::AdamW => "adamw",
-            Self::Adafactor => "adafactor",
-            Self::Lion => "lion",
-            Self::Sgd => "sgd",
-        }
-    }
-
-    /// Whether it reads `betas`, `eps`, `momentum`.
-    pub(in crate::config) fn reads(self) -> [bool; 3] {
-        match self {
-            Self::AdamW => [true, true, false],
-            Self::Lion => [true, false, false],
-            Self::Adafactor | Self::Sgd => [false, false, true],
-        }
-    }
-}
-
-/// What the learning rate does after the warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Schedule {
-    /// Falls to `learning_rate_floor` along half a cosine.
-    #[default]
-    Cosine,
-    /// Falls to `learning_rate_floor` along a line.
-    Linear,
-    /// Falls as 1 over a root, whatever the length of the run: after n steps to sqrt(t / (t + n)), t being
-    /// `rsqrt_timescale` (Zhai et al., arXiv:2106.04560, sec. 3.5).
-    Rsqrt,
-    /// Stays.
-    Constant,
-}
-
-impl Schedule {
-    /// As it is written in the TOML.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cosine => "cosine",
-            Self::Linear => "linear",
-            Self::Rsqrt => "rsqrt",
-            Self::Constant => "constant",
-        }
-    }
-}
-
-/// The contrastive loss.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Loss {
-    /// Symmetric InfoNCE (CLIP, arXiv:2103.00020, fig. 3).
-    #[default]
-    Softmax,
-    /// Pairwise sigmoid (SigLIP, arXiv:2303.15343, alg. 1).
-    Sigmoid,
-}
-
-/// What an image and another pair's caption are to each other when the data list that caption for the image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Duplicates {
-    /// Matches, as the pair itself.
-    #[default]
-    Positives,
-    /// Neither matches nor negatives: left out of the loss.
-    Mask,
-    /// Negatives, as in the reference.
-    Ignore,
 }

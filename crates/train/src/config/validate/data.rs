@@ -1,13 +1,19 @@
 //! The rules of `[data]`.
 
-use super::Rules;
+use super::rules::Rules;
 use crate::config::schema::RunConfig;
 
 pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     let data = &config.data;
-    // A first and a last special token leave no room for a caption below three.
-    rules.check(data.max_tokens >= 3, "data.max_tokens", data.max_tokens, "at least 3", "two are special tokens");
-    rules.check(data.workers != Some(0), "data.workers", 0, "at least 1", "leave the key out to use every core");
+    // The first and the last token are special.
+    rules.check(
+        data.max_tokens >= 3,
+        "data.max_tokens",
+        data.max_tokens,
+        "at least 3",
+        "two of them are special tokens",
+    );
+    rules.check(data.workers != Some(0), "data.workers", 0, "at least 1", "remove the key to use every core");
     let dropped = data.word_dropout;
     rules.check((0.0..1.0).contains(&dropped), "data.word_dropout", dropped, "0 or more and less than 1", "");
     if dropped > 0.0 && !config.model.lock.text.trains() && config.cache.enabled {
@@ -15,14 +21,14 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
             "data.word_dropout",
             &["model.lock", "cache.enabled"],
             format!(
-                "`data.word_dropout` is {dropped}, but the text tower is locked and its features are computed once and kept: \
-                 hardly a caption comes twice with the same words"
+                "`data.word_dropout` is {dropped}, but the features of the locked text tower are cached, \
+                 and captions with words left out rarely repeat"
             ),
-            "set `cache.enabled = false` to run the tower anew in every epoch, or leave it out",
+            "set `cache.enabled = false` to run the tower in every epoch, or remove the key",
         );
     }
     let share = data.max_bad_fraction;
-    rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a share from 0 to 1", "");
+    rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a fraction from 0 to 1", "");
 }
 
 pub(super) fn augment(config: &RunConfig, rules: &mut Rules) {
@@ -36,11 +42,11 @@ pub(super) fn augment(config: &RunConfig, rules: &mut Rules) {
         rules.refuse(
             "data.augment",
             &["model.lock", "cache.enabled", "cache.views"],
-            "`data.augment` is given, but the image tower is locked and its features are computed once and kept: no epoch \
-             would see another view"
+            "`data.augment` is set, but the features of the locked image tower are cached: every epoch would see the \
+             same view"
                 .to_owned(),
-            "set `cache.views` to keep that many views of each image, or `cache.enabled = false` to run the tower anew in every \
-             epoch",
+            "set `cache.views` to the number of views to cache for each image, or `cache.enabled = false` to run the \
+             tower in every epoch",
         );
     }
 }

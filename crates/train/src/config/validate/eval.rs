@@ -1,7 +1,7 @@
 //! The rules of `[eval.NAME]`.
 
-use super::Rules;
-use crate::config::schema::{EvalSection, Task};
+use super::rules::Rules;
+use crate::config::schema::eval::{EvalSection, Task};
 
 pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
     let section = format!("eval.{name}");
@@ -10,16 +10,15 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
         rules.refuse(
             &section,
             &[],
-            format!("`{}` is no name for an evaluation", name.escape_debug()),
-            "use `a-z`, `0-9`, `_` and `-`: it becomes part of the metrics",
+            format!("`{}` is not a valid name for an evaluation", name.escape_debug()),
+            "use `a-z`, `0-9`, `_` and `-`; the name becomes part of the metrics",
         );
     }
     let task = eval.task.name();
     let of_task = format!("{section}.task");
-    // The first key of a task is the one it cannot do without.
     let (required, help) = match eval.task {
-        Task::ZeroShot => ("images", "a folder that holds one folder of images a class"),
-        Task::Retrieval | Task::Loss => ("data", "a csv, tsv or jsonl of image and caption"),
+        Task::ZeroShot => ("images", "a directory that holds one folder of images per class"),
+        Task::Retrieval | Task::Loss => ("data", "a csv, tsv or jsonl file of images and captions"),
     };
     let keys = [
         ("images", eval.images.is_some(), &[Task::ZeroShot][..]),
@@ -30,16 +29,14 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
     ];
     for (name, given, of) in keys {
         let key = format!("{section}.{name}");
-        match (given, of.contains(&eval.task)) {
-            (false, true) if name == required => {
-                rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation needs"), help);
-            }
-            (true, false) => {
-                let of = of.iter().map(|task| task.name()).collect::<Vec<_>>().join(" or ");
-                let message = format!("`{key}` belongs to a {of} evaluation, and this one is {task}");
-                rules.refuse(&key, &[&of_task], message, "");
-            }
-            _ => {}
+        let applies = of.contains(&eval.task);
+        if !given && name == required {
+            rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation requires"), help);
+        }
+        if given && !applies {
+            let of = of.iter().map(|task| task.name()).collect::<Vec<_>>().join(" or ");
+            let message = format!("`{key}` is only for a {of} evaluation, but this one is {task}");
+            rules.refuse(&key, &[&of_task], message, "");
         }
     }
     let pool = eval.pool_size.unwrap_or(2);
@@ -47,7 +44,7 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
     rules.check(pool >= 2, &format!("{section}.pool_size"), pool, "at least 2", help);
     if eval.every_epochs.is_some() && eval.every_steps.is_some() {
         let key = format!("{section}.every_steps");
-        rules.refuse(&key, &[], format!("`{section}` has both `every_epochs` and `every_steps`"), "keep one");
+        rules.refuse(&key, &[], format!("`{section}` has both `every_epochs` and `every_steps`"), "remove one of them");
     }
     let key = format!("{section}.every_steps");
     rules.check(eval.every_steps != Some(0), &key, 0, "at least 1", "`every_epochs = 0` evaluates only at the end");

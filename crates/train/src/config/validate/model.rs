@@ -2,7 +2,7 @@
 
 use dualenc_model::TowerLock;
 
-use super::Rules;
+use super::rules::Rules;
 use crate::config::schema::RunConfig;
 
 pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
@@ -37,17 +37,21 @@ pub(super) fn whitening(config: &RunConfig, rules: &mut Rules) {
         rules.refuse(KEY, &[other], format!("`{KEY}` is {strength}, but {why}"), help);
     };
     if config.stages()[0].training.image.any() {
-        refuse("model.lock", "the image tower trains: its features would not stay white", "lock it (`LU`)");
+        refuse(
+            "model.lock",
+            "the image tower trains: its features would not stay white",
+            "lock the tower (`lock = \"LU\"`)",
+        );
     }
     if model.init.is_some() {
-        refuse("model.init", "`model.init` brings a trained projection", "leave one of them out");
+        refuse("model.init", "`model.init` has a trained projection", "remove one of them");
     }
     if model.image_projection.locked {
         let help = "unlock it; a low `train.projection_learning_rate` keeps it near its start";
         refuse("model.image_projection.locked", "a locked projection is not saved with the checkpoints", help);
     }
     if !config.cache.enabled {
-        refuse("cache.enabled", "it is computed from cached features", "leave `cache.enabled` at `true`");
+        refuse("cache.enabled", "it is computed from cached features", "set `cache.enabled = true`");
     }
 }
 
@@ -71,13 +75,13 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
                 key,
                 &["model.init"],
                 format!("missing key `{key}`"),
-                "a Hugging Face directory or a hub id; or `init`, which stands for both towers",
+                "set it to a Hugging Face directory or a hub id, or set `init` to a whole model",
             ),
             (Some(_), Some(_)) => rules.refuse(
                 key,
                 &["model.init"],
-                format!("`{key}` and `model.init` are both given"),
-                "`init` brings both towers: keep one or the other",
+                format!("`{key}` and `model.init` are both set"),
+                "`init` includes both towers: remove one or the other",
             ),
             _ => {}
         }
@@ -87,8 +91,8 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
         rules.refuse(
             "model.lock",
             &["model.init"],
-            format!("`model.lock` is `{lock}`, and `model.init` brings trained towers"),
-            "`u` starts a tower from random weights: write `U` to train on, or leave `init` out",
+            format!("`model.lock` is `{lock}`, but the towers of `model.init` are trained"),
+            "`u` starts a tower from random weights: write `U` to train the tower of `init`, or remove `init`",
         );
     }
 }

@@ -1,12 +1,12 @@
-//! The rules of what trains when: locks with their exceptions, `[[train.stage]]`, adapters.
+//! The rules of locks with their exceptions, `[[train.stage]]` and adapters.
 
 use dualenc_model::{ADAPTABLE, TowerLock};
 
-use super::Rules;
+use super::rules::Rules;
+use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
-use crate::config::stage_plan::StageStart;
 
-/// Something trains in every stage, and what is said of a lock fits it.
+/// In every stage something trains, and only locked towers have `unlock_last`.
 pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
     let model = &config.model;
     let sections = config.train.stage.iter().map(|stage| (stage.lock, stage.image_unlock_last, stage.text_unlock_last));
@@ -22,7 +22,7 @@ pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
                     format!(
                         "`{name}_unlock_last`{of} is {last}, but `lock` is `{lock}`: all of the {name} tower trains"
                     ),
-                    "write `L` for that tower, or leave the key out",
+                    "write `L` for that tower, or remove the key",
                 );
             }
         }
@@ -41,7 +41,7 @@ pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
     }
 }
 
-/// Stages follow one another.
+/// Stages begin one after the other.
 pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
     const KEY: &str = "train.stage";
     let mut before: Option<StageStart> = None;
@@ -50,22 +50,22 @@ pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
         let from = match (stage.from_step, stage.from_epoch) {
             (Some(step), None) => StageStart::Step(step),
             (None, Some(epoch)) => StageStart::Epoch(epoch),
-            (found, _) => {
-                let found = if found.is_some() { "both" } else { "none" };
+            (step, _) => {
+                let found = if step.is_some() { "both" } else { "none" };
                 let message = format!("stage {n} has {found} of `from_step` and `from_epoch`, expected one");
-                rules.refuse(KEY, &[], message, "say where it begins, such as `from_epoch = 2`");
+                rules.refuse(KEY, &[], message, "set where it begins, such as `from_epoch = 2`");
                 continue;
             }
         };
         let in_order = match (before, from) {
             (Some(StageStart::Step(before)), StageStart::Step(from))
             | (Some(StageStart::Epoch(before)), StageStart::Epoch(from)) => before < from,
-            // Which comes first is known once the data are.
+            // The order of a step and an epoch depends on the size of the data.
             _ => true,
         };
         if !in_order {
             let message = format!("stage {n} begins where or before stage {} does", n - 1);
-            rules.refuse(KEY, &[], message, "stages stand in the order in which they begin");
+            rules.refuse(KEY, &[], message, "order the stages by where they begin");
         }
         before = Some(from);
         let scratch = config.is_from_scratch();
@@ -77,8 +77,8 @@ pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
             rules.refuse(
                 KEY,
                 &["model.lock"],
-                format!("`lock` of stage {n} is `{}`, and `model.lock` is `{}`", stage.lock, config.model.lock),
-                "`u` starts a tower from random weights, which only `model.lock` can; write `U` to let it train",
+                format!("`lock` of stage {n} is `{}`, but `model.lock` is `{}`", stage.lock, config.model.lock),
+                "only `model.lock` can start a tower from random weights (`u`); write `U` to let it train",
             );
         }
         let rate = stage.learning_rate.unwrap_or(1.0);
@@ -89,7 +89,7 @@ pub(super) fn stages(config: &RunConfig, rules: &mut Rules) {
     }
 }
 
-/// Adapters have a rank, and belong to towers that are locked.
+/// Adapters have a valid rank and belong to locked towers.
 pub(super) fn adapters(config: &RunConfig, rules: &mut Rules) {
     let model = &config.model;
     let towers = [("image", &model.image_lora, model.lock.image), ("text", &model.text_lora, model.lock.text)];
@@ -108,8 +108,8 @@ pub(super) fn adapters(config: &RunConfig, rules: &mut Rules) {
             rules.refuse(
                 &key,
                 &["model.lock"],
-                format!("`{key}` is given, but `model.lock` is `{}`: all of the {name} tower trains", model.lock),
-                "adapters belong to a locked tower: write `L` for it, or leave them out",
+                format!("`{key}` is set, but `model.lock` is `{}`: all of the {name} tower trains", model.lock),
+                "adapters belong to a locked tower: write `L` for it, or remove them",
             );
         }
     }

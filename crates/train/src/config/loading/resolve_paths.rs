@@ -1,8 +1,8 @@
-//! Makes the paths of a configuration absolute, and tells a local tower from a hub id.
+//! Makes the paths of a configuration absolute, and distinguishes local towers from hub ids.
 
 use std::path::{Component, Path, PathBuf};
 
-use super::schema::RunConfig;
+use crate::config::schema::RunConfig;
 
 /// Resolves every path of `config` against `directory`, the absolute directory of the config file.
 pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
@@ -26,8 +26,8 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     }
 }
 
-/// Whether a tower is a local directory: it is written as one (`/..`, `./..`, `../..`, or more than one `/`), or it
-/// exists beside the config file. Anything else is a hub id, `name` or `org/name`.
+/// Whether a tower is a local path: it starts with `/`, `./` or `../`, has more than one `/`, or exists relative to
+/// `directory`. Anything else is a hub id, `name` or `org/name`.
 fn is_local(reference: &str, directory: &Path) -> bool {
     let path = Path::new(reference);
     let written_as_path = path.is_absolute()
@@ -36,8 +36,8 @@ fn is_local(reference: &str, directory: &Path) -> bool {
     written_as_path || directory.join(path).exists()
 }
 
-/// `directory/path` without the `.` components. Leading `..` are taken off `directory`, which has no symbolic links; later
-/// ones stay, since a symbolic link may stand before them.
+/// `directory/path` without `.` components. Leading `..` components are resolved, since `directory` has no symbolic
+/// links; later ones are not, since they may follow a symbolic link.
 fn join(directory: &Path, path: &Path) -> PathBuf {
     let mut base = directory;
     let mut rest = path;

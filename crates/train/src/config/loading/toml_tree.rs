@@ -1,7 +1,7 @@
-//! The texts a configuration is made of (the file, then each `--set`) as one tree whose values know where they stand.
+//! The texts of a configuration (the file, then each `--set` argument) as one tree of values with their positions.
 //!
-//! Every span of the tree counts bytes from the start of the file; the texts of the `--set` arguments follow behind it,
-//! so that one number says both which text and where in it. This module knows TOML, not the keys of a run.
+//! All spans of the tree are byte ranges of the concatenated texts, so that a span identifies both the text and the
+//! position in it. This module knows TOML, but not the keys of a run.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,16 +12,14 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
-use super::error::{Place, Problem};
-
-/// Parts of a dotted key at most: two more than the longest key there is (`data.train.csv.path`), so that a `--set` of
-/// thousands of dots is a short error and not a deep recursion.
-const MAX_KEY_PARTS: usize = 6;
+use super::set_override::{Override, OverrideError};
+use super::spans::{moved, shift};
+use crate::config::error::{Place, Problem};
 
 type Table<'i> = DeTable<'i>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
-/// One text and the offset at which its bytes begin in the spans of the tree.
+/// One text, and the offset of its first byte in the spans of the tree.
 #[derive(Debug)]
 struct Piece {
     origin: String,
@@ -29,7 +27,7 @@ struct Piece {
     offset: usize,
 }
 
-/// Where the texts begin and end.
+/// The texts and their offsets.
 #[derive(Debug, Default)]
 pub(super) struct SourceMap {
     pieces: Vec<Piece>,
@@ -45,7 +43,7 @@ impl SourceMap {
         offset
     }
 
-    /// The place of a span, or of the file as a whole where there is no span.
+    /// The place of a span; without one, the file as a whole.
     pub fn place(&self, span: Option<Range<usize>>) -> Place {
         let start = span.as_ref().map_or(0, |span| span.start);
         let piece = self.pieces.iter().rev().find(|piece| piece.offset <= start);
@@ -60,7 +58,7 @@ impl SourceMap {
     }
 }
 
-/// The tree and where its parts came from.
+/// The tree, and the texts that it was read from.
 #[derive(Debug)]
 pub(super) struct Document<'i> {
     pub map: SourceMap,
@@ -71,7 +69,7 @@ impl<'i> Document<'i> {
     /// Parses the text of the file.
     ///
     /// # Errors
-    /// Every syntax error of the text.
+    /// All syntax errors of the text.
     pub fn parse(file: &Path, text: &'i str) -> Result<Self, Vec<Problem>> {
         let mut map = SourceMap::default();
         map.add(file.display().to_string(), text);
@@ -90,78 +88,46 @@ impl<'i> Document<'i> {
         Err(problems)
     }
 
-    /// Applies one `KEY=VALUE`: the value is read as TOML and, where it is none, as a bare string; an empty value takes
-    /// the key out.
+    /// Applies one `KEY=VALUE` argument of `--set`.
     ///
     /// # Errors
-    /// The argument is not of that form, or the key leads through something that is not a table.
+    /// The argument does not have this form, or the key leads through a value that is not a table.
     pub fn set(&mut self, argument: &'i str) -> Result<(), Box<Problem>> {
         let offset = self.map.add(origin_of(argument), argument);
-        let problem = |map: &SourceMap, key: &str, message: String, help: &str, span: Range<usize>| {
-            let place = map.place(Some(offset + span.start..offset + span.end));
-            Box::new(Problem { key: key.to_owned(), message, help: Some(help.to_owned()), place })
-        };
-        let form = "write `--set KEY=VALUE`, such as `--set train.batch_size=64`";
-        let Some((key, value)) = argument.split_once('=') else {
-            let message = format!("`{argument}` has no `=`");
-            return Err(problem(&self.map, "", message, form, 0..argument.len()));
-        };
-        let value_start = argument.len() - value.trim_start().len();
-        let value = value.trim();
-        let mut parts = Vec::new();
-        let mut start = 0;
-        for part in key.split('.') {
-            let span = start..start + part.len();
-            start += part.len() + 1;
-            let name = part.trim();
-            let is_bare = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-            if name.is_empty() || !name.chars().all(is_bare) {
-                return Err(problem(&self.map, "", format!("`{}` is no key", key.trim()), form, 0..key.len()));
-            }
-            parts.push((name, span));
-        }
-        if parts.len() > MAX_KEY_PARTS {
-            let message = format!("the key has {} parts, expected {MAX_KEY_PARTS} at most", parts.len());
-            return Err(problem(&self.map, "", message, form, 0..key.len()));
-        }
-        let Some(((last, last_span), parents)) = parts.split_last() else {
-            return Err(problem(&self.map, "", "the key is missing".to_owned(), form, 0..0));
-        };
-
         let whole = offset..offset + argument.len();
+        let setting = Override::parse(argument).map_err(|error| self.refuse("", offset, error))?;
+        let Some((last, parents)) = setting.key.split_last() else { return Ok(()) };
+
         let mut table = self.root.get_mut();
-        for (depth, (name, span)) in parents.iter().enumerate() {
-            let key_span = offset + span.start..offset + span.end;
-            if !table.contains_key(*name) {
+        for (depth, part) in parents.iter().enumerate() {
+            if !table.contains_key(part.name) {
                 let empty = Spanned::new(whole.clone(), DeValue::Table(Table::new()));
-                table.insert(Spanned::new(key_span, Cow::Borrowed(*name)), empty);
+                table.insert(Spanned::new(moved(&part.span, offset), Cow::Borrowed(part.name)), empty);
             }
-            table = match table.get_mut(*name).map(Spanned::get_mut) {
+            table = match table.get_mut(part.name).map(Spanned::get_mut) {
                 Some(DeValue::Table(inner)) => inner,
                 _ => {
-                    let path: Vec<_> = parents.iter().take(depth + 1).map(|(name, _)| *name).collect();
-                    let path = path.join(".");
+                    let names: Vec<_> = parents.iter().take(depth + 1).map(|part| part.name).collect();
+                    let path = names.join(".");
                     let message = format!("`{path}` is a value, expected a table");
-                    let help = format!("set it by `--set {path}=VALUE`");
-                    return Err(problem(&self.map, &path, message, &help, span.clone()));
+                    let help = format!("set it with `--set {path}=VALUE`");
+                    return Err(self.refuse(&path, offset, OverrideError { message, help, span: part.span.clone() }));
                 }
             };
         }
-        // `insert` keeps the key that stands there already, and with it the place in the file.
-        table.remove(*last);
-        if value.is_empty() {
-            return Ok(());
+        // `insert` would keep the existing key, and with it its position in the file.
+        table.remove(last.name);
+        if let Some(value) = setting.value {
+            let key = Spanned::new(moved(&last.span, offset), Cow::Borrowed(last.name));
+            table.insert(key, shift(value, offset));
         }
-        let value = match DeValue::parse(value) {
-            Ok(parsed) if !matches!(parsed.get_ref(), DeValue::Datetime(_)) => shift(parsed, offset + value_start),
-            _ => Spanned::new(
-                offset + value_start..offset + value_start + value.len(),
-                DeValue::String(Cow::Borrowed(value)),
-            ),
-        };
-        let key = Spanned::new(offset + last_span.start..offset + last_span.end, Cow::Borrowed(*last));
-        table.insert(key, value);
         Ok(())
+    }
+
+    fn refuse(&self, key: &str, offset: usize, error: OverrideError) -> Box<Problem> {
+        let OverrideError { message, help, span } = error;
+        let place = self.map.place(Some(moved(&span, offset)));
+        Box::new(Problem { key: key.to_owned(), message, help: Some(help), place })
     }
 
     /// Reads the whole tree as `T`.
@@ -179,7 +145,7 @@ impl<'i> Document<'i> {
         table.get(*last)
     }
 
-    /// Takes a key out.
+    /// Removes a key.
     pub fn remove(&mut self, path: &[&str]) {
         if let Some((last, parents)) = path.split_last()
             && let Some(table) = self.table_mut(parents)
@@ -188,7 +154,7 @@ impl<'i> Document<'i> {
         }
     }
 
-    /// Puts a value that stands in no text, where nothing stands; tables on the way are made.
+    /// Inserts a value that has no position in a text, and the tables around it if they are missing.
     pub fn put(&mut self, path: &[&str], value: DeValue<'static>) {
         let Some((last, parents)) = path.split_last() else {
             return;
@@ -217,7 +183,7 @@ impl<'i> Document<'i> {
         Some(table)
     }
 
-    /// The place of a key's value, or of the nearest table above it that stands in a text.
+    /// The place of a key's value, or of the innermost enclosing table that has a position.
     pub fn place_of(&self, key: &str) -> Place {
         let parts: Vec<&str> = key.split('.').collect();
         let span = (1..=parts.len()).rev().find_map(|length| {
@@ -227,7 +193,7 @@ impl<'i> Document<'i> {
         self.map.place(span)
     }
 
-    /// The dotted path of the entry a span belongs to: the key that stands there, else the innermost value around it.
+    /// The path of the entry at a span: the key there, or else the innermost value around it.
     pub fn path_at(&self, span: &Range<usize>) -> Option<Vec<String>> {
         let mut best = None;
         search(self.root.get_ref(), span, &mut Vec::new(), &mut best);
@@ -235,16 +201,19 @@ impl<'i> Document<'i> {
     }
 }
 
-/// How a `--set` argument is named as a place, on one line.
+/// The name of a `--set` argument as a place, on one line.
 pub(super) fn origin_of(argument: &str) -> String {
     format!("--set {}", argument.replace(char::is_control, " "))
 }
 
-/// How well an entry fits a span: a key there is certain, then the same value, then the smallest value around it.
+/// How well an entry matches a span, from worst to best.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
+    /// Its value encloses the span; of several, the shortest matches best.
     Around { negative_length: isize },
+    /// Its value has this span.
     Value,
+    /// Its key has this span.
     Key,
 }
 
@@ -261,7 +230,7 @@ fn search(table: &Table<'_>, span: &Range<usize>, path: &mut Vec<String>, best: 
         } else {
             None
         };
-        // `>=`: of two entries that fit alike, the deeper one, which comes later.
+        // `>=`: of two equal matches the deeper one, which comes later.
         if let Some(fit) = fit
             && best.as_ref().is_none_or(|(best, _)| fit >= *best)
         {
@@ -274,25 +243,7 @@ fn search(table: &Table<'_>, span: &Range<usize>, path: &mut Vec<String>, best: 
     }
 }
 
-/// Moves every span of a value by `offset`. The recursion is bounded: the parser refuses deeper nesting.
-fn shift(value: Value<'_>, offset: usize) -> Value<'_> {
-    let moved = |span: Range<usize>| span.start + offset..span.end + offset;
-    let span = moved(value.span());
-    let inner = match value.into_inner() {
-        DeValue::Array(array) => DeValue::Array(array.into_iter().map(|item| shift(item, offset)).collect()),
-        DeValue::Table(table) => {
-            let entries = table.into_iter().map(|(key, value)| {
-                let span = moved(key.span());
-                (Spanned::new(span, key.into_inner()), shift(value, offset))
-            });
-            DeValue::Table(entries.collect())
-        }
-        scalar => scalar,
-    };
-    Spanned::new(span, inner)
-}
-
-/// The parser's messages break lines where it lists what it expected.
+/// Joins the lines of a parser message, which lists on separate lines what was expected.
 fn one_line(message: &str) -> String {
     message.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
 }

@@ -1,37 +1,36 @@
-//! What trains when: the stages of a run, as its configuration tells them.
-
-use std::num::NonZeroU64;
+//! The stages of a run: which parameters train from which step on.
 
 use dualenc_model::{Lock, TowerLock, TowerTraining, Training};
 
-use super::schema::{ModelSection, RunConfig};
+use crate::config::schema::RunConfig;
+use crate::config::schema::model::ModelSection;
 
-/// Where a stage begins.
+/// The beginning of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StageStart {
-    /// After so many steps.
+    /// After this many steps.
     Step(u64),
-    /// After so many epochs.
+    /// After this many epochs.
     Epoch(u64),
 }
 
-/// A part of a run in which the same parameters train.
+/// A part of a run with a fixed set of trainable parameters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Stage {
-    /// Where it begins.
+    /// Its beginning.
     pub from: StageStart,
-    /// Its lock, as it was written.
+    /// The lock, as in the config.
     pub lock: Lock,
-    /// What trains in it.
+    /// The trainable parameters.
     pub training: Training,
-    /// Highest learning rate.
+    /// Peak learning rate.
     pub learning_rate: f64,
-    /// Steps over which the rate rises anew as it begins.
+    /// Number of steps over which the learning rate rises again from 0 as the stage begins.
     pub warmup_steps: u64,
 }
 
 impl StageStart {
-    /// Steps done before it.
+    /// Number of steps before the stage.
     pub fn step(self, steps_per_epoch: u64) -> u64 {
         match self {
             Self::Step(step) => step,
@@ -41,7 +40,7 @@ impl StageStart {
 }
 
 impl RunConfig {
-    /// The stages in their order; the first begins with the run.
+    /// The stages in order. The first begins with the run.
     pub fn stages(&self) -> Vec<Stage> {
         let ModelSection { lock, image_unlock_last, text_unlock_last, .. } = self.model;
         let training = |lock: Lock, image_last, text_last, adapters: bool| Training {
@@ -77,7 +76,7 @@ impl RunConfig {
                 learning_rate: section.learning_rate.unwrap_or(before),
                 warmup_steps: section.warmup_steps,
             };
-            // One that begins with the run stands in the place of what the rest of the configuration says.
+            // A stage that begins with the run replaces `[model]` and `[train]`.
             if let StageStart::Step(0) | StageStart::Epoch(0) = stage.from {
                 stages.clear();
             }
@@ -86,24 +85,14 @@ impl RunConfig {
         stages
     }
 
-    /// What trains in any stage.
+    /// The parameters that train in any stage.
     pub fn ever_trains(&self) -> Training {
         let stages = self.stages();
         stages.iter().skip(1).fold(stages[0].training, |all, stage| all.or(stage.training))
     }
 
-    /// How many views of each training image there are in turn while `training` trains: one if none is augmented;
-    /// `cache.views` where features of a locked tower are to be kept; else each epoch sees its own.
-    pub fn views(&self, training: &Training) -> NonZeroU64 {
-        match (self.data.augment, self.cache.views.and_then(NonZeroU64::new)) {
-            (None, _) => NonZeroU64::MIN,
-            (Some(_), Some(views)) if !training.image.any() => views,
-            (Some(_), _) => NonZeroU64::MAX,
-        }
-    }
-
-    /// Whether a tower starts from random weights.
-    pub(super) fn is_from_scratch(&self) -> [bool; 2] {
+    /// Whether each tower, image then text, starts from random weights.
+    pub(crate) fn is_from_scratch(&self) -> [bool; 2] {
         [self.model.lock.image, self.model.lock.text].map(|lock| lock == TowerLock::Scratch)
     }
 }

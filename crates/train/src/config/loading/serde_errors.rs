@@ -1,34 +1,31 @@
-//! Turns the first error that serde meets into a problem with a key, a place and a help line.
+//! Turns an error of serde or toml into a problem with a key, a place and a help line.
+//!
+//! Those errors have a span but no kind, so the kind is recognised by the text of the message. The test
+//! `relies_on_serde_texts` pins every text that is recognised here.
 
 use std::ops::Range;
 
 use toml::Spanned;
 use toml::de::DeValue;
 
-use super::error::Problem;
 use super::toml_tree::Document;
+use crate::config::did_you_mean::{did_you_mean, nearest};
+use crate::config::error::Problem;
 
-/// Below this Jaro-Winkler similarity a name is not offered, the bound that clap uses for its own suggestions.
-const SIMILAR: f64 = 0.7;
-
-/// Below this share of unchanged letters, a swap of two counted as one change, a short name is not offered; two of three,
-/// so that `cvs` finds `csv`, which Jaro-Winkler does not.
-const SIMILAR_SHORT: f64 = 0.6;
-
-/// Longest value shown in a message, in characters.
+/// Maximum length of a value in a message, in characters.
 const SHOWN_CHARS: usize = 40;
 
-/// What a serde error means, and the path of the entry that must go so that reading can be tried again.
+/// The meaning of a serde error.
 pub(super) struct Explained {
     /// The problem to report.
     pub problem: Problem,
-    /// Path of the entry at fault; empty if the error names no place.
+    /// Path of the wrong entry, to be removed before the next try; empty if the error has no span.
     pub at_fault: Vec<String>,
-    /// The key that the user seems to have meant.
+    /// The key that was probably meant.
     pub meant: Option<String>,
 }
 
-/// Explains `error`, which reading `document` gave.
+/// Explains an `error` of deserialising `document`.
 pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Explained {
     let raw = error.message().lines().next().unwrap_or_default();
     let at_fault = error.span().and_then(|span| document.path_at(&span)).unwrap_or_default();
@@ -40,7 +37,7 @@ pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Expla
     let mut meant = None;
 
     let known = names(after_expected(raw));
-    // An enum of tables, such as `data.train`, has its variant in the place of a key.
+    // In an enum of tables, such as `data.train`, the variant is written as a key.
     let is_unknown_key = raw.starts_with("unknown field ") || raw.starts_with("unknown variant ") && is_table;
     let (message, help) = if is_unknown_key {
         let nearest = nearest(parts.last().copied().unwrap_or_default(), &known);
@@ -73,7 +70,7 @@ pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Expla
     Explained { problem, at_fault, meant }
 }
 
-/// `key` is this, expected that; of a list, the item at `span`.
+/// The message for a value of the wrong type; in an array, for the item at `span`.
 fn mistyped(key: &str, value: Option<&DeValue<'_>>, span: Option<Range<usize>>, raw: &str) -> String {
     let items = value.and_then(DeValue::as_array).into_iter().flatten().enumerate();
     let item = items.into_iter().find(|(_, item)| Some(item.span()) == span);
@@ -82,7 +79,7 @@ fn mistyped(key: &str, value: Option<&DeValue<'_>>, span: Option<Range<usize>>, 
         None => (String::new(), value),
     };
     let found = value.map_or_else(|| "something else".to_owned(), describe);
-    // Serde calls a name and an enum of tables by the same words; only `data.train` is the latter.
+    // The text is the same for an enum of names and an enum of tables, and only `data.train` is the latter.
     let expected = if raw.starts_with("wanted") {
         if key == "data.train" { "a table, such as `[data.train.csv]`".to_owned() } else { "a string".to_owned() }
     } else {
@@ -91,32 +88,11 @@ fn mistyped(key: &str, value: Option<&DeValue<'_>>, span: Option<Range<usize>>, 
     format!("`{key}{index}` is {found}, expected {expected}")
 }
 
-/// The name that was meant, if one is near.
-pub(super) fn nearest<'a>(found: &str, known: &[&'a str]) -> Option<&'a str> {
-    let plain = |name: &str| name.to_lowercase().replace('-', "_");
-    let found = plain(found);
-    let similarity = |name: &str| {
-        let name = plain(name);
-        let short = strsim::normalized_damerau_levenshtein(&found, &name);
-        let jaro = strsim::jaro_winkler(&found, &name);
-        if jaro > SIMILAR || short > SIMILAR_SHORT { Some(jaro.max(short)) } else { None }
-    };
-    known
-        .iter()
-        .filter_map(|name| Some((similarity(name)?, *name)))
-        .max_by(|(left, _), (right, _)| left.total_cmp(right))
-        .map(|(_, name)| name)
-}
-
-pub(super) fn did_you_mean(name: &str) -> String {
-    format!("did you mean `{name}`?")
-}
-
 fn after_expected(message: &str) -> &str {
     message.split_once("expected ").map_or("", |(_, expected)| expected)
 }
 
-/// The names in backticks.
+/// The words in backticks.
 fn names(text: &str) -> Vec<&str> {
     text.split('`').skip(1).step_by(2).collect()
 }
@@ -131,7 +107,7 @@ fn list(names: &[&str], word: &str) -> String {
     }
 }
 
-/// A value as the user sees it.
+/// A value in the words of the user.
 fn describe(value: &DeValue<'_>) -> String {
     match value {
         DeValue::String(text) => {
@@ -143,23 +119,22 @@ fn describe(value: &DeValue<'_>) -> String {
         DeValue::Float(number) => format!("the number {number}"),
         DeValue::Boolean(truth) => format!("{truth}"),
         DeValue::Datetime(_) => "a date".to_owned(),
-        DeValue::Array(items) => format!("a list of {}", items.len()),
+        DeValue::Array(items) => format!("an array of length {}", items.len()),
         DeValue::Table(_) => "a table".to_owned(),
     }
 }
 
-/// What serde expected, in the words of the configuration.
+/// The type that serde expected, in TOML's words.
 fn kind(expected: &str) -> String {
     let kind = match expected {
-        "usize" | "u64" | "u32" => "a whole number of 0 or more",
-        "i64" | "i32" => "a whole number",
-        "f64" | "f32" => "a number",
+        "usize" | "u64" => "a non-negative integer",
+        "f64" => "a number",
         "a boolean" => "`true` or `false`",
         "a string" | "path string" => "a string",
         "a character" => "one character",
-        "a sequence" => "a list",
+        "a sequence" => "an array",
         "a map" => "a table",
-        "an array of length 2" => "a list of two numbers",
+        "an array of length 2" => "an array of 2 numbers",
         text if text.starts_with("struct ") => "a table",
         text => text,
     };

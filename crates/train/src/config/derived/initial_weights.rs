@@ -1,0 +1,31 @@
+//! Where the weights of a new run come from.
+
+use crate::config::schema::RunConfig;
+
+/// The source of a new run's weights. Each string is an absolute path or a hub id, for [`crate::models::hub::resolve`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Towers<'a> {
+    /// Two separate towers, with new projections.
+    Pair {
+        /// The image tower.
+        image: &'a str,
+        /// The text tower.
+        text: &'a str,
+    },
+    /// A trained dual encoder.
+    Init(&'a str),
+}
+
+impl RunConfig {
+    /// The source of a new run's weights.
+    pub fn towers(&self) -> Towers<'_> {
+        let model = &self.model;
+        match &model.init {
+            Some(init) => Towers::Init(init),
+            None => Towers::Pair {
+                image: model.image_tower.as_deref().unwrap_or_default(),
+                text: model.text_tower.as_deref().unwrap_or_default(),
+            },
+        }
+    }
+}

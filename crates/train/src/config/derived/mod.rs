@@ -1,0 +1,15 @@
+//! What follows from the keys of a configuration without reading any other file.
+//!
+//! - `run_length`: epochs and steps, and how an epoch is split.
+//! - `initial_weights`: the towers or the whole model that a new run starts from.
+//! - `stage_plan`: which parameters train from which step on.
+//! - `feature_cache`: directory and views of the feature cache.
+//! - `eval_interval`: when an evaluation runs.
+//! - `best_metric`: the metric that `checkpoint.best` names.
+
+pub(crate) mod best_metric;
+pub(crate) mod eval_interval;
+mod feature_cache;
+pub(crate) mod initial_weights;
+pub(crate) mod run_length;
+pub(crate) mod stage_plan;

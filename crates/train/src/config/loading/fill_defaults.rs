@@ -1,0 +1,44 @@
+//! Defaults that depend on other keys.
+
+use dualenc_model::LOGIT_SCALE_INIT;
+
+use crate::config::schema::eval::Task;
+use crate::config::schema::loss::Loss;
+use crate::config::schema::optimizer::Schedule;
+use crate::config::schema::{RunConfig, default};
+
+impl RunConfig {
+    /// Sets the defaults that depend on other keys, so that an explicit default and an implicit one are equal.
+    pub(super) fn fill_defaults(&mut self) {
+        if self.model.init.is_none() {
+            self.model.embed_dim.get_or_insert(default::EMBED_DIM);
+            self.model.logit_scale_init.get_or_insert(match self.train.loss {
+                Loss::Softmax => LOGIT_SCALE_INIT,
+                Loss::Sigmoid => default::SIGMOID_LOGIT_SCALE_INIT,
+            });
+        }
+        if self.train.loss == Loss::Sigmoid {
+            self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+        }
+        let optimizer = self.train.optimizer;
+        let uses = |key| optimizer.hyperparameters().contains(&key);
+        self.train.betas = self.train.betas.or(default::betas(optimizer));
+        self.train.eps = self.train.eps.or(uses("eps").then_some(default::EPS));
+        self.train.momentum = self.train.momentum.or(uses("momentum").then_some(default::MOMENTUM));
+        if self.train.warmup_fraction.is_none() {
+            self.train.warmup_steps.get_or_insert(0);
+        }
+        if self.train.schedule == Schedule::Rsqrt {
+            self.train.rsqrt_timescale.get_or_insert(default::RSQRT_TIMESCALE);
+        }
+        for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
+            lora.alpha.get_or_insert(lora.rank as f64);
+        }
+        for eval in self.eval.values_mut().filter(|eval| eval.task == Task::Loss) {
+            eval.pool_size.get_or_insert(default::POOL_SIZE);
+        }
+        for eval in self.eval.values_mut().filter(|eval| eval.every_steps.is_none()) {
+            eval.every_epochs.get_or_insert(default::EVAL_EVERY_EPOCHS);
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! From the bytes of a file and the `--set` arguments to a checked [`RunConfig`].
+
+use std::path::{Path, PathBuf};
+
+use super::deserialize::{self, covers};
+use super::resolve_paths;
+use super::toml_tree::{self, Document};
+use crate::config::error::{ConfigError, Problem};
+use crate::config::schema::RunConfig;
+use crate::config::validate;
+
+impl RunConfig {
+    /// Loads the config file `path`, overridden by the `KEY=VALUE` arguments of `--set`. Relative paths, also those in
+    /// `--set`, are relative to the directory of the file.
+    ///
+    /// A `--set` value is read as TOML, or as a bare string if it is not valid TOML. An empty value removes the key.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] with all problems if the
+    /// configuration is wrong.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let directory = std::path::absolute(path).map_err(read)?.parent().map(PathBuf::from).unwrap_or_default();
+        let directory = directory.canonicalize().map_err(read)?;
+        Self::from_bytes(&bytes, path, &directory, overrides)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// The configuration as TOML, with every default and absolute paths. [`RunConfig::load`] reads it back to an equal
+    /// value.
+    ///
+    /// # Errors
+    /// [`ConfigError::Write`] if a path is not UTF-8.
+    pub fn to_toml(&self) -> Result<String, ConfigError> {
+        Ok(toml::to_string(self)?)
+    }
+
+    /// As [`RunConfig::load`]; `path` only names the file, and relative paths are relative to `directory`.
+    pub(crate) fn from_bytes(
+        bytes: &[u8],
+        path: &Path,
+        directory: &Path,
+        overrides: &[String],
+    ) -> Result<Self, Vec<Problem>> {
+        if directory.to_str().is_none() {
+            // `to_toml` and `changed_keys` write absolute paths as TOML, which is UTF-8.
+            return Err(vec![not_utf8(
+                b"",
+                0,
+                path,
+                "the path of the config is not UTF-8",
+                "move it to a directory with a UTF-8 path",
+            )]);
+        }
+        let text = str::from_utf8(bytes).map_err(|error| {
+            vec![not_utf8(
+                bytes,
+                error.valid_up_to(),
+                path,
+                "the file is not UTF-8",
+                "save it as UTF-8, the only encoding of TOML",
+            )]
+        })?;
+        let mut document = Document::parse(path, text)?;
+        let mut problems = Vec::new();
+        for argument in overrides {
+            problems.extend(document.set(argument).err().map(|problem| *problem));
+        }
+        let (config, reported) = deserialize::deserialize(&mut document, &mut problems);
+        let Some(mut config) = config else {
+            return Err(sorted(problems, overrides));
+        };
+        resolve_paths::resolve(&mut config, directory);
+        for violation in validate::violations(&config) {
+            let mut concerned = std::iter::once(&violation.key).chain(&violation.others);
+            if concerned.all(|key| !covers(&reported, key)) {
+                let place = document.place_of(&violation.key);
+                problems.push(Problem { key: violation.key, message: violation.message, help: violation.help, place });
+            }
+        }
+        if !problems.is_empty() {
+            return Err(sorted(problems, overrides));
+        }
+        config.fill_defaults();
+        Ok(config)
+    }
+}
+
+/// Sorts by place: the file from top to bottom, then the `--set` arguments.
+fn sorted(mut problems: Vec<Problem>, overrides: &[String]) -> Vec<Problem> {
+    let origins: Vec<String> = overrides.iter().map(|argument| toml_tree::origin_of(argument)).collect();
+    problems.sort_by_key(|problem| {
+        let argument = origins.iter().position(|origin| *origin == problem.place.origin);
+        let start = problem.place.span.as_ref().map_or(usize::MAX, |span| span.start);
+        (argument, start)
+    });
+    problems
+}
+
+fn not_utf8(bytes: &[u8], at: usize, path: &Path, message: &str, help: &str) -> Problem {
+    let mut map = toml_tree::SourceMap::default();
+    map.add(path.display().to_string(), &String::from_utf8_lossy(bytes));
+    Problem {
+        key: String::new(),
+        message: message.to_owned(),
+        help: Some(help.to_owned()),
+        // The lossy copy has the same bytes up to here.
+        place: map.place(Some(at..at + 1)),
+    }
+}

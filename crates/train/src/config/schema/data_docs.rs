@@ -1,0 +1,229 @@
+//! User documentation and JSON schemas of the tables that the data crate defines without `schemars`: `[data.train.*]`
+//! and `[data.augment]`. Tests compare their keys and defaults with that crate's types.
+
+#![expect(dead_code, reason = "only the schema of these types is used")]
+
+use std::path::PathBuf;
+
+use dualenc_data::{Augment, BadRows, CsvSource, JsonlSource, WebdatasetSource};
+use schemars::JsonSchema;
+
+/// A source of image-text pairs.
+#[derive(JsonSchema)]
+#[schemars(rename = "Source", rename_all = "lowercase")]
+pub(super) enum SourceDoc {
+    /// A comma-separated table.
+    Csv(CsvDoc),
+    /// A tab-separated table.
+    Tsv(CsvDoc),
+    /// A JSON lines file.
+    Jsonl(JsonlDoc),
+    /// A folder of images.
+    Folder(FolderDoc),
+    /// WebDataset tar shards.
+    Webdataset(WebdatasetDoc),
+    /// COCO captions.
+    Coco(CocoDoc),
+}
+
+/// A table with a header row and one caption per row. Rows that name the same image are its captions.
+#[derive(JsonSchema)]
+#[schemars(rename = "CsvSource", deny_unknown_fields)]
+pub(super) struct CsvDoc {
+    /// Path of the table, in UTF-8.
+    path: PathBuf,
+    /// Name of the column that holds the image path.
+    ///
+    /// Default: `"image"`.
+    #[schemars(default = "csv_image")]
+    image: String,
+    /// Name of the column that holds the caption.
+    ///
+    /// Default: `"caption"`.
+    #[schemars(default = "csv_caption")]
+    caption: String,
+    /// Directory that image paths are relative to.
+    ///
+    /// Default: the directory of the table.
+    root: Option<PathBuf>,
+    /// Character that separates the columns.
+    ///
+    /// Default: a tab for `[data.train.tsv]` and for files that end in `.tsv`, otherwise a comma.
+    delimiter: Option<char>,
+    /// How a malformed row is handled.
+    ///
+    /// Default: `"error"`.
+    #[schemars(default, with = "BadRowsDoc")]
+    bad_rows: BadRows,
+}
+
+/// A JSON object per line. The caption is a string, or a list of strings.
+#[derive(JsonSchema)]
+#[schemars(rename = "JsonlSource", deny_unknown_fields)]
+pub(super) struct JsonlDoc {
+    /// Path of the file.
+    path: PathBuf,
+    /// Key of the image path.
+    ///
+    /// Default: `"image"`.
+    #[schemars(default = "jsonl_image")]
+    image: String,
+    /// Key of the caption or list of captions.
+    ///
+    /// Default: `"caption"`.
+    #[schemars(default = "jsonl_caption")]
+    caption: String,
+    /// Directory that image paths are relative to.
+    ///
+    /// Default: the directory of the file.
+    root: Option<PathBuf>,
+    /// How a malformed line is handled.
+    ///
+    /// Default: `"error"`.
+    #[schemars(default, with = "BadRowsDoc")]
+    bad_rows: BadRows,
+}
+
+/// Every image file below a folder, sorted by path byte by byte. The captions of `cat.jpg` are the non-empty lines of
+/// `cat.txt` beside it or, without that file, the file name with `_` and `-` read as spaces.
+#[derive(JsonSchema)]
+#[schemars(rename = "FolderSource", deny_unknown_fields)]
+pub(super) struct FolderDoc {
+    /// Path of the folder.
+    path: PathBuf,
+}
+
+/// WebDataset tar shards. Entries that share a name up to the first dot form a sample: its image ends in `.jpg`,
+/// `.jpeg`, `.png`, `.webp` or `.gif`, and its captions are the lines of `.txt`, or else a key of `.json` (a string or
+/// a list).
+#[derive(JsonSchema)]
+#[schemars(rename = "WebdatasetSource", deny_unknown_fields)]
+pub(super) struct WebdatasetDoc {
+    /// Path of the shards: one shard, a folder of shards, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`.
+    path: PathBuf,
+    /// Key of the caption in `.json` entries.
+    ///
+    /// Default: `"caption"`.
+    #[schemars(default = "webdataset_caption")]
+    caption: String,
+    /// Whether a damaged shard is an error. `false`: the samples before the damage are used, and the damage is counted.
+    ///
+    /// Default: `true`.
+    #[schemars(default = "webdataset_strict")]
+    strict: bool,
+}
+
+/// An annotation file of COCO's caption task. Images and their captions are taken in the order of the file.
+#[derive(JsonSchema)]
+#[schemars(rename = "CocoSource", deny_unknown_fields)]
+pub(super) struct CocoDoc {
+    /// Path of the annotation file, `captions_*.json`.
+    path: PathBuf,
+    /// Folder that holds the images.
+    ///
+    /// Default: the directory of the annotation file.
+    root: Option<PathBuf>,
+    /// How a malformed annotation is handled.
+    ///
+    /// Default: `"error"`.
+    #[schemars(default, with = "BadRowsDoc")]
+    bad_rows: BadRows,
+}
+
+/// A way to handle malformed rows.
+#[derive(JsonSchema)]
+#[schemars(rename = "BadRows", rename_all = "lowercase")]
+enum BadRowsDoc {
+    /// The first malformed row is an error.
+    Error,
+    /// Malformed rows are skipped and counted.
+    Skip,
+}
+
+/// A way to use images with several captions.
+#[derive(JsonSchema)]
+#[schemars(rename = "CaptionMode", rename_all = "lowercase")]
+pub(super) enum CaptionModeDoc {
+    /// Each caption forms a pair with its image, once per epoch.
+    All,
+    /// Each image occurs once per epoch, with one of its captions, drawn anew each epoch.
+    One,
+}
+
+/// Random augmentation of the training images, as in torchvision's transforms. Each step is off unless its key is
+/// given. The draws depend only on the seed, the epoch and the image. With cached features of a locked image tower,
+/// `cache.views` sets the number of views of each image.
+#[derive(JsonSchema)]
+#[schemars(rename = "Augment", deny_unknown_fields, default)]
+pub(super) struct AugmentDoc {
+    /// Minimum and maximum area of a random crop, as fractions of the image's area. The crop replaces the tower's own
+    /// resize and crop. Such as `[0.9, 1.0]` (open_clip) or `[0.08, 1.0]` (torchvision's `RandomResizedCrop`).
+    ///
+    /// Default: none; no random crop.
+    crop_scale: Option<[f64; 2]>,
+    /// Minimum and maximum aspect ratio of the random crop, width divided by height.
+    ///
+    /// Default: `[0.75, 1.3333333333333333]` (torchvision's `RandomResizedCrop`).
+    crop_ratio: [f64; 2],
+    /// Probability of a horizontal flip, from 0 to 1.
+    ///
+    /// Default: `0.0`, since captions mention left and right.
+    flip: f64,
+    /// Strength `x` of random brightness: the factor is drawn from 1 - x to 1 + x (torchvision's `ColorJitter`).
+    ///
+    /// Default: `0.0`.
+    brightness: f64,
+    /// Strength of random contrast, as `brightness`.
+    ///
+    /// Default: `0.0`.
+    contrast: f64,
+    /// Strength of random saturation, as `brightness`.
+    ///
+    /// Default: `0.0`.
+    saturation: f64,
+    /// Maximum rotation of the hue, as a fraction of a full turn: from 0 to 0.5 (torchvision's `ColorJitter`).
+    ///
+    /// Default: `0.0`.
+    hue: f64,
+    /// Number of operations drawn for each image from RandAugment (Cubuk et al., arXiv:1909.13719), without rotation,
+    /// shear and sharpness.
+    ///
+    /// Default: `0` (torchvision's is 2).
+    rand_ops: usize,
+    /// Magnitude of the RandAugment operations, from 0 to 30.
+    ///
+    /// Default: `9.0` (torchvision's).
+    rand_magnitude: f64,
+}
+
+impl Default for AugmentDoc {
+    fn default() -> Self {
+        let Augment { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude } =
+            Augment::default();
+        Self { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude }
+    }
+}
+
+fn csv_image() -> String {
+    CsvSource::new("").image
+}
+
+fn csv_caption() -> String {
+    CsvSource::new("").caption
+}
+
+fn jsonl_image() -> String {
+    JsonlSource::new("").image
+}
+
+fn jsonl_caption() -> String {
+    JsonlSource::new("").caption
+}
+
+fn webdataset_caption() -> String {
+    WebdatasetSource::new("").caption
+}
+
+fn webdataset_strict() -> bool {
+    WebdatasetSource::new("").strict
+}

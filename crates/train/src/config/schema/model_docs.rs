@@ -1,0 +1,33 @@
+//! JSON schemas of the key types that the model crate defines without `schemars`. Tests compare them with those types.
+
+#![expect(dead_code, reason = "only the schema of these types is used")]
+
+use dualenc_model::ADAPTABLE;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+/// A way to pool a tower's tokens into one vector.
+#[derive(JsonSchema)]
+#[schemars(rename = "Pool", rename_all = "lowercase")]
+pub(super) enum PoolDoc {
+    /// The tower's own pooled output, as in the reference. A text tower that has none follows its sentence-transformers
+    /// configuration (`1_Pooling/config.json`: `cls` or `mean`) or else takes the first token (ModernBERT: as its
+    /// `classifier_pooling` says). A pooler without pretrained weights starts from random ones, which is an error for a
+    /// locked tower.
+    Auto,
+    /// The first token of the last hidden state.
+    Cls,
+    /// The mean of the patch tokens (image) or of all tokens except padding (text).
+    Mean,
+    /// The tower's `pooler_output`. An error for a text tower that has none.
+    Pooler,
+}
+
+/// A string of two letters.
+pub(super) fn lock(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "pattern": "^[LUu]{2}$" })
+}
+
+/// A list of linear layers.
+pub(super) fn lora_targets(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "items": { "type": "string", "enum": ADAPTABLE }, "minItems": 1 })
+}

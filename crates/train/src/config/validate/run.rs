@@ -1,0 +1,24 @@
+//! The rules of `[run]`.
+
+use super::rules::Rules;
+use crate::config::schema::RunConfig;
+use crate::config::schema::run::Precision;
+
+pub(super) fn run(config: &RunConfig, rules: &mut Rules) {
+    let run = &config.run;
+    rules.check(!run.dir.as_os_str().is_empty(), "run.dir", "empty", "a directory", "");
+    // TOML has no larger integers, and the config is written back as TOML.
+    rules.check(i64::try_from(run.seed).is_ok(), "run.seed", run.seed, "at most 9223372036854775807", "");
+    rules.check(!run.device.is_empty(), "run.device", "empty", "a device", "such as `cpu` or `cuda:0`");
+    if run.precision == Precision::F16 {
+        rules.check(
+            false,
+            "run.precision",
+            "`f16`",
+            "`f32` or `bf16`",
+            "gradients underflow in f16; for locked towers, set `run.locked_precision`",
+        );
+    }
+    rules.check(run.threads != Some(0), "run.threads", 0, "at least 1", "remove the key to use every core");
+    rules.check(run.log_every_steps >= 1, "run.log_every_steps", 0, "at least 1", "");
+}

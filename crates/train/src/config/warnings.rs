@@ -1,0 +1,70 @@
+//! Settings that are valid but have no effect.
+
+use super::derived::eval_interval::EvalInterval;
+use super::schema::RunConfig;
+
+impl RunConfig {
+    /// Settings that are valid but have no effect, each as a sentence.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.locked_tower_warnings();
+        warnings.extend(self.views_warning());
+        warnings.extend(self.patience_warning());
+        warnings.extend(self.cache_dir_warning());
+        warnings
+    }
+
+    /// Settings of the training of towers that never train.
+    fn locked_tower_warnings(&self) -> Vec<String> {
+        let (model, train, ever) = (&self.model, &self.train, self.ever_trains());
+        let mut warnings = Vec::new();
+        for (name, dropout, tower) in
+            [("image", model.image_dropout, ever.image), ("text", model.text_dropout, ever.text)]
+        {
+            if dropout.is_some() && !tower.any() {
+                warnings.push(format!("`model.{name}_dropout` has no effect: the {name} tower is locked"));
+            }
+        }
+        for (name, decay, tower) in
+            [("image", train.image_layer_decay, ever.image), ("text", train.text_layer_decay, ever.text)]
+        {
+            if decay != 1.0 && !tower.any() {
+                warnings.push(format!("`train.{name}_layer_decay` has no effect: the {name} tower is locked"));
+            }
+        }
+        warnings
+    }
+
+    fn views_warning(&self) -> Option<String> {
+        self.cache.views?;
+        let why = if self.data.augment.is_none() {
+            "images are not augmented"
+        } else if self.stages().iter().all(|stage| stage.training.image.any()) {
+            "the image tower trains"
+        } else {
+            return None;
+        };
+        Some(format!("`cache.views` has no effect: {why}"))
+    }
+
+    fn patience_warning(&self) -> Option<String> {
+        self.checkpoint.patience?;
+        let name = self.checkpoint.goal()?.evaluation;
+        let only_at_end = self.eval.get(&name)?.interval() == EvalInterval::End;
+        only_at_end
+            .then(|| format!("`checkpoint.patience` has no effect: `eval.{name}` runs only at the end of training"))
+    }
+
+    fn cache_dir_warning(&self) -> Option<String> {
+        self.cache.dir.as_ref()?;
+        let some_tower_is_locked =
+            self.stages().iter().any(|stage| !stage.training.image.any() || !stage.training.text.any());
+        let why = if !self.cache.enabled {
+            "`cache.enabled` is false"
+        } else if !some_tower_is_locked {
+            "no tower is locked"
+        } else {
+            return None;
+        };
+        Some(format!("`cache.dir` has no effect: {why}"))
+    }
+}
