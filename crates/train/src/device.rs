@@ -4,6 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
+use dualenc_data::panic_message;
 use dualenc_model::{DualEncoder, HostTensor, ModelError, parameters};
 
 use crate::config::{Precision, RunSection};
@@ -72,9 +73,7 @@ impl Compute {
             Ok(4.0) => {}
             Ok(sum) => return Err(fail(format!("it computes 1 + 1 + 1 + 1 = {sum}"))),
             Err(panic) => {
-                let message = panic.downcast_ref::<String>().map(String::as_str);
-                let message = message.or_else(|| panic.downcast_ref::<&str>().copied());
-                return Err(fail(format!("it does not start ({})", message.unwrap_or("no reason given"))));
+                return Err(fail(format!("it does not start ({})", panic_message(panic.as_ref()))));
             }
         }
         let on_host = matches!(name, "cpu" | "ndarray");

@@ -5,11 +5,12 @@
 
 use std::ops::Range;
 
+use dualenc_data::nearest;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::toml_tree::Document;
-use crate::config::did_you_mean::{did_you_mean, nearest};
+use crate::config::did_you_mean::did_you_mean;
 use crate::config::error::Problem;
 
 /// Maximum length of a value in a message, in characters.
@@ -40,7 +41,7 @@ pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Expla
     // In an enum of tables, such as `data.train`, the variant is written as a key.
     let is_unknown_key = raw.starts_with("unknown field ") || raw.starts_with("unknown variant ") && is_table;
     let (message, help) = if is_unknown_key {
-        let nearest = nearest(parts.last().copied().unwrap_or_default(), &known);
+        let nearest = nearest(parts.last().copied().unwrap_or_default(), known.iter().copied());
         let table = parts
             .split_last()
             .map_or(String::new(), |(_, table)| table.iter().map(|part| format!("{part}.")).collect());
@@ -50,7 +51,7 @@ pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Expla
     } else if let Some(found) = raw.strip_prefix("unknown variant ") {
         let found = names(found).first().copied().unwrap_or_default();
         let message = format!("`{key}` is `{found}`, expected {}", list(&known, "or"));
-        (message, nearest(found, &known).map(did_you_mean))
+        (message, nearest(found, known.iter().copied()).map(did_you_mean))
     } else if let Some(name) = raw.strip_prefix("missing field ") {
         let name = format!("{key}.{}", name.trim_matches('`'));
         (format!("missing key `{}`", missing.insert(name)), None)

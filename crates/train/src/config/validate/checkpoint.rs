@@ -1,7 +1,9 @@
 //! The rules of `[checkpoint]`.
 
+use dualenc_data::nearest;
+
 use super::rules::Rules;
-use crate::config::did_you_mean::{did_you_mean, nearest};
+use crate::config::did_you_mean::did_you_mean;
 use crate::config::schema::RunConfig;
 
 pub(super) fn checkpoint(config: &RunConfig, rules: &mut Rules) {
@@ -39,7 +41,7 @@ pub(super) fn checkpoint(config: &RunConfig, rules: &mut Rules) {
         return;
     }
     let names: Vec<&str> = known.iter().map(String::as_str).collect();
-    let help = match nearest(best, &names) {
+    let help = match nearest(best, names.iter().copied()) {
         _ if names.is_empty() => "the config has no evaluation; add one, `[eval.NAME]`".to_owned(),
         Some(name) => did_you_mean(name),
         None => format!("expected one of {}", names.join(", ")),
