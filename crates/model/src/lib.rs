@@ -52,71 +52,49 @@
 //! Shapes: `batch` images or captions, `rows` tokens of all sequences laid end to end, `width` of a tower, `dim` of the
 //! shared space, `heads` of attention, `seq` tokens of one sequence.
 
-mod adapters;
-mod attention;
-mod composite;
-mod conv;
-mod conv_net;
-mod depth;
-mod disentangled;
 mod dual_encoder;
-mod dual_encoder_config;
-mod encoder;
 mod error;
-mod family;
-mod headers;
-mod image_tower;
-mod inference;
+mod families;
 mod layers;
-mod lock;
-mod names;
-mod open_clip;
-mod outline;
-pub mod parameters;
 mod params;
-mod pool;
+mod pooling;
 mod pretrained;
-mod random;
-mod resample;
-mod rotary;
-mod sentence_pooling;
-mod sequence;
-mod swin;
-mod text_relations;
-mod text_tower;
-mod vision_transformer;
+mod text;
+mod transformer;
+mod vision;
 mod weights;
-mod windows;
 
-pub use adapters::{ADAPTABLE, Adapter, AdapterConfig};
-/// The tensor library whose types stand in this interface.
+/// The tensor library whose types this crate's API uses.
 pub use burn;
-pub use composite::DUAL_ENCODER_TYPE;
-pub use conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
-pub use depth::{Depths, Layer};
-pub use disentangled::DisentangledConfig;
-pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
-pub use dual_encoder_config::DualEncoderConfig;
-pub use encoder::{EncoderConfig, NormOrder, RelativeTable};
+
+pub use dual_encoder::config::DualEncoderConfig;
+pub use dual_encoder::inference::{DualEncoderOutput, clip_loss};
+pub use dual_encoder::layer_depth::{Depths, Layer};
+pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training};
+pub use dual_encoder::lora::{ADAPTABLE, Adapter, AdapterConfig};
+pub use dual_encoder::model::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
 pub use error::ModelError;
-pub use headers::{WeightHeader, weight_headers};
-pub use image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
-pub use inference::{DualEncoderOutput, clip_loss};
-pub use layers::{Activation, Dropout, LayerNorm, Linear};
-pub use lock::{Lock, LockError, TowerLock, TowerTraining, Training};
-pub use outline::{HeadOutline, Outline, TowerOutline, outline};
-pub use params::Audit;
-pub use pool::{Pool, Pooling};
-pub use pretrained::{
+pub use layers::linear::{Activation, Dropout, LayerNorm, Linear};
+pub use params::builder::Audit;
+pub use params::random::named_seed;
+pub use params::values as parameters;
+pub use pooling::{Pool, Pooling};
+pub use pretrained::build::{
     BuildOptions, Built, StoredNames, TowerOptions, build_from_dual_encoder, build_from_towers, dual_encoder_types,
     image_tower_from, is_dual_encoder_dir, is_of_pooler, text_tower_from,
 };
-pub use random::named_seed;
-pub use resample::Interpolation;
-pub use swin::{Swin, SwinConfig};
-pub use text_relations::{RelativeBuckets, TokenRelations};
-pub use text_tower::{EndOfText, PositionCount, TextPooler, TextTower, TextTowerConfig, TokenSequences};
-pub use vision_transformer::{
+pub use pretrained::dry_load::{HeadOutline, Outline, TowerOutline, outline};
+pub use pretrained::whole_models::DUAL_ENCODER_TYPE;
+pub use text::text_tower::{EndOfText, PositionCount, TextPooler, TextTower, TextTowerConfig, TokenSequences};
+pub use text::token_relations::{RelativeBuckets, TokenRelations};
+pub use transformer::deberta_attention::DisentangledConfig;
+pub use transformer::encoder::{EncoderConfig, NormOrder, RelativeTable};
+pub use vision::conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
+pub use vision::image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
+pub use vision::position_interpolation::Interpolation;
+pub use vision::swin_transformer::{Swin, SwinConfig};
+pub use vision::vision_transformer::{
     FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformer, VisionTransformerConfig,
 };
-pub use weights::{HostTensor, WeightFiles, is_count, read_safetensors};
+pub use weights::header::{WeightHeader, weight_headers};
+pub use weights::weight_files::{HostTensor, WeightFiles, is_count, read_safetensors};

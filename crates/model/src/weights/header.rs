@@ -1,0 +1,102 @@
+//! What safetensors files hold, told by their headers: no value is read until one is asked for.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::error::ModelError;
+use crate::weights::weight_files::{HostTensor, WeightFiles, is_weight, values_of, weight_paths};
+
+/// Bytes before the header: its length.
+const LENGTH_BYTES: u64 = 8;
+
+/// The longest header that the format allows, in bytes.
+const MOST_HEADER_BYTES: u64 = 100_000_000;
+
+/// One weights file.
+#[derive(Debug)]
+pub struct WeightHeader {
+    /// The file.
+    pub path: PathBuf,
+    /// Its size.
+    pub bytes: u64,
+    /// Its tensors in the order of their names, with shapes and dtypes.
+    tensors: Vec<(String, TensorInfo)>,
+    /// Where values begin.
+    data_start: u64,
+}
+
+/// The weights files of a directory, each with its header or with what is wrong with it.
+///
+/// # Errors
+/// When there are no safetensors weights at all.
+pub fn weight_headers(dir: &Path) -> Result<Vec<Result<WeightHeader, ModelError>>, ModelError> {
+    Ok(weight_paths(dir)?.into_iter().map(WeightHeader::read).collect())
+}
+
+impl WeightHeader {
+    /// Reads the header of `path`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, its header is malformed, or it is shorter or longer than the header says.
+    pub fn read(path: PathBuf) -> Result<Self, ModelError> {
+        let malformed = |problem: String| ModelError::Weights { path: path.clone(), problem };
+        let unreadable = |source| ModelError::Read { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(unreadable)?;
+        let bytes = file.metadata().map_err(unreadable)?.len();
+        if bytes < LENGTH_BYTES {
+            return Err(malformed(format!("it has {bytes} bytes")));
+        }
+        let mut length = [0; LENGTH_BYTES as usize];
+        file.read_exact(&mut length).map_err(unreadable)?;
+        let length = u64::from_le_bytes(length);
+        if length > MOST_HEADER_BYTES.min(bytes - LENGTH_BYTES) {
+            return Err(malformed(format!("its header would have {length} bytes, the file has {bytes}")));
+        }
+        let mut header = vec![0; length as usize];
+        file.read_exact(&mut header).map_err(unreadable)?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
+        let data_start = LENGTH_BYTES + length;
+        let expected = data_start + metadata.data_len() as u64;
+        if bytes != expected {
+            return Err(malformed(format!("it has {bytes} bytes, its header tells of {expected}")));
+        }
+        let mut tensors: Vec<(String, TensorInfo)> =
+            metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        tensors.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(Self { path, bytes, tensors, data_start })
+    }
+
+    /// Name, dtype (as the format spells it) and shape of each tensor.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
+        self.tensors.iter().map(|(name, info)| (name.as_str(), info.dtype.to_string(), info.shape.as_slice()))
+    }
+
+    /// The values of one tensor; `None` where the file has no weight of this name.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn values(&self, name: &str) -> Result<Option<HostTensor>, ModelError> {
+        let Some((_, info)) = self.tensors.iter().find(|(known, _)| known == name) else { return Ok(None) };
+        let (start, end) = info.data_offsets;
+        let mut bytes = vec![0; end - start];
+        let mut read = || {
+            let mut file = File::open(&self.path)?;
+            file.seek(SeekFrom::Start(self.data_start + start as u64))?;
+            file.read_exact(&mut bytes)
+        };
+        read().map_err(|source| ModelError::Read { path: self.path.clone(), source })?;
+        Ok(values_of(name, info.dtype, &bytes).map(|values| HostTensor { shape: info.shape.clone(), values }))
+    }
+}
+
+/// The weights of all files, with shapes but without values: enough to audit them.
+pub(crate) fn without_values<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> WeightFiles {
+    let tensors = headers.into_iter().flat_map(|header| &header.tensors);
+    tensors
+        .filter(|(name, info)| is_weight(name, info.dtype))
+        .map(|(name, info)| (name.clone(), HostTensor { shape: info.shape.clone(), values: Vec::new() }))
+        .collect()
+}
