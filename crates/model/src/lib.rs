@@ -19,8 +19,8 @@
 //! # Ok::<(), dualenc_model::ModelError>(())
 //! ```
 //!
-//! Tokenizer and image processing are the crate `dualenc-data`'s, which knows nothing of this one. Which of two captions
-//! describes an image:
+//! Tokenizer and image processing are the crate `dualenc-data`'s, which knows nothing of this one. Which of two
+//! captions describes an image:
 //!
 //! ```
 //! use dualenc_data::{ImageProcessor, Limits, Tokenizer, decode};
@@ -45,9 +45,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP's) wants a tokenizer `with_padding_to` that
-//! length. Tensors are Burn's, which this crate passes on as [`burn`]; the features `flex`, `wgpu`, `vulkan` and `cuda`
-//! choose the devices.
+//! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP's) wants a tokenizer `with_padding_to`
+//! that length. Tensors are Burn's, which this crate passes on as [`burn`]; the features `flex`, `wgpu`, `vulkan` and
+//! `cuda` choose the devices.
 //!
 //! Shapes: `batch` images or captions, `rows` tokens of all sequences laid end to end, `width` of a tower, `dim` of the
 //! shared space, `heads` of attention, `seq` tokens of one sequence.
@@ -60,41 +60,58 @@ mod params;
 mod pooling;
 mod pretrained;
 mod text;
+mod tower;
 mod transformer;
 mod vision;
 mod weights;
 
 /// The tensor library whose types this crate's API uses.
 pub use burn;
+pub use dualenc_kernels::Activation;
 
-pub use dual_encoder::config::DualEncoderConfig;
+pub use dual_encoder::config::{DUAL_ENCODER_TYPE, DualEncoderConfig, HeadConfig, LOGIT_SCALE_INIT};
 pub use dual_encoder::inference::{DualEncoderOutput, clip_loss};
 pub use dual_encoder::layer_depth::{Depths, Layer};
 pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training};
-pub use dual_encoder::lora::{ADAPTABLE, Adapter, AdapterConfig};
-pub use dual_encoder::model::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
+pub use dual_encoder::lora::{ADAPTABLE, AdapterConfig};
+pub use dual_encoder::model::{DualEncoder, logits_per_text, normalize};
 pub use error::ModelError;
-pub use layers::linear::{Activation, Dropout, LayerNorm, Linear};
-pub use params::builder::Audit;
-pub use params::random::named_seed;
-pub use params::values as parameters;
+pub use layers::adapter::Adapter;
+pub use layers::dropout::Dropout;
+pub use layers::layer_norm::LayerNorm;
+pub use layers::linear::Linear;
+pub use params::audit::Audit;
 pub use pooling::{Pool, Pooling};
 pub use pretrained::build::{
-    BuildOptions, Built, StoredNames, TowerOptions, build_from_dual_encoder, build_from_towers, dual_encoder_types,
-    image_tower_from, is_dual_encoder_dir, is_of_pooler, text_tower_from,
+    BuildOptions, Built, TowerOptions, build_from_dual_encoder, build_from_towers, image_tower_from, text_tower_from,
 };
+pub use pretrained::config_file::{dual_encoder_types, is_dual_encoder_dir};
 pub use pretrained::dry_load::{HeadOutline, Outline, TowerOutline, outline};
-pub use pretrained::whole_models::DUAL_ENCODER_TYPE;
-pub use text::text_tower::{EndOfText, PositionCount, TextPooler, TextTower, TextTowerConfig, TokenSequences};
+pub use pretrained::stored_names::StoredNames;
+pub use pretrained::tower_files::is_of_pooler;
+pub use text::config::{EndOfText, TextPooler, TextTowerConfig};
+pub use text::text_tower::TextTower;
 pub use text::token_relations::{RelativeBuckets, TokenRelations};
-pub use transformer::deberta_attention::DisentangledConfig;
-pub use transformer::encoder::{EncoderConfig, NormOrder, RelativeTable};
+pub use text::token_sequences::{PositionCount, TokenSequences};
+pub use tower::{Tower, TowerOutput};
+pub use transformer::config::{DisentangledConfig, EncoderConfig, NormOrder, RelativeTable};
 pub use vision::conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
-pub use vision::image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
+pub use vision::image_tower::{ImageTower, ImageTowerConfig, ReferencePooling};
 pub use vision::position_interpolation::Interpolation;
 pub use vision::swin_transformer::{Swin, SwinConfig};
-pub use vision::vision_transformer::{
-    FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformer, VisionTransformerConfig,
-};
+pub use vision::vision_transformer::VisionTransformer;
+pub use vision::vit_config::{FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformerConfig};
+pub use weights::decode::is_count;
 pub use weights::header::{WeightHeader, weight_headers};
-pub use weights::weight_files::{HostTensor, WeightFiles, is_count, read_safetensors};
+pub use weights::host_tensor::HostTensor;
+pub use weights::shard_index::shard_names;
+pub use weights::weight_files::read_safetensors;
+
+/// The parameters of a model, by path: listing, reading, replacing, hashing and freezing them.
+pub mod parameters {
+    pub use crate::params::fingerprint::{fingerprint, fingerprints};
+    pub use crate::params::grad::{cast, hollow, lock, lock_unless, scalar, unlock, untracked};
+    pub use crate::params::inventory::{ParamInfo, Which, any_trains, count, is_buffer, list};
+    pub use crate::params::path::PathStack;
+    pub use crate::params::values::{ParamUpdate, collect, host, restore, update};
+}

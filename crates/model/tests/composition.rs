@@ -1,6 +1,6 @@
-//! What a tower gives for an input does not depend on the inputs beside it, to the bit: a feature computed in one batch may
-//! stand for the same input in any other. Alone it may: a product with one row is another kernel, which rounds otherwise. So
-//! whoever keeps features computes a single input twice.
+//! What a tower gives for an input does not depend on the inputs beside it, to the bit: a feature computed in one batch
+//! may stand for the same input in any other. Alone it may: a product with one row is another kernel, which rounds
+//! otherwise. So whoever keeps features computes a single input twice.
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{

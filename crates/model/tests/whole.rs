@@ -118,8 +118,8 @@ fn a_whole_model_of_another_kind_is_refused_with_those_known() {
     fs::write(copy.path().join("config.json"), r#"{"model_type": "blip"}"#).unwrap();
     assert!(!is_dual_encoder_dir(copy.path()));
     let text = refusal(copy.path());
-    let expected = "`model_type` is `blip`, which is no model with two towers; supported: vision-text-dual-encoder, clip, \
-                    chinese_clip, siglip, siglip2";
+    let expected = "`model_type` is `blip`, which is not a model with two towers; supported: \
+                    vision-text-dual-encoder, clip, chinese_clip, siglip, siglip2";
     assert!(text.contains(expected), "{text}");
 }
 

@@ -1,25 +1,35 @@
-//! The `config.json` of a whole model: the reference's `VisionTextDualEncoderConfig`.
-
-use std::path::Path;
+//! The config of a whole model: the reference's `VisionTextDualEncoderConfig`, and the initial values of its head.
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::dual_encoder::model::LOGIT_SCALE_INIT;
-use crate::error::ModelError;
-use crate::pretrained::build::read_config;
-use crate::pretrained::whole_models::{Composite, DUAL_ENCODER_TYPE, Side};
+/// The `model_type` of the reference's dual encoder.
+pub const DUAL_ENCODER_TYPE: &str = "vision-text-dual-encoder";
 
-/// The reference's default width of the shared space.
+/// The initial `logit_scale` of CLIP: ln(1 / 0.07), rounded as in the reference (Radford et al., 2021, sec. 2.5).
+pub const LOGIT_SCALE_INIT: f64 = 2.6592;
+
+/// The projections and the temperature of a dual encoder.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct HeadConfig {
+    /// Width of the shared space.
+    pub embed_dim: usize,
+    /// Initial `logit_scale`, as a logarithm.
+    pub logit_scale: f64,
+    /// Initial `logit_bias`, for the sigmoid loss; `None` for no bias.
+    pub logit_bias: Option<f64>,
+}
+
+/// Default width of the shared space (`projection_dim` of transformers 5).
 const PROJECTION_DIM: usize = 512;
 
-/// What a `VisionTextDualEncoder` is made of. Absent keys have the defaults of transformers 5.
+/// The `config.json` of a `VisionTextDualEncoder`. Absent keys have the defaults of transformers 5.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 pub struct DualEncoderConfig {
     /// Width of the shared space.
     #[serde(default = "projection_dim")]
     pub projection_dim: usize,
-    /// Initial `logit_scale`, a logarithm.
+    /// Initial `logit_scale`, as a logarithm.
     #[serde(default = "logit_scale_init_value")]
     pub logit_scale_init_value: f64,
     /// The `config.json` of the image tower.
@@ -39,31 +49,12 @@ fn logit_scale_init_value() -> f64 {
 }
 
 impl DualEncoderConfig {
-    /// Two towers by their `config.json`s, with the reference's other defaults.
+    /// A config from those of the two towers, with the defaults of transformers 5 for the rest.
     pub fn new(vision_config: Value, text_config: Value) -> Self {
         Self { projection_dim: PROJECTION_DIM, logit_scale_init_value: LOGIT_SCALE_INIT, vision_config, text_config }
     }
 
-    /// Reads `config.json` in `dir`.
-    ///
-    /// # Errors
-    /// When it cannot be read, or is not that of a `VisionTextDualEncoder`.
-    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
-        let (path, json) = read_config(dir.as_ref())?;
-        let problem = |problem| ModelError::Config { path: path.clone(), problem };
-        let found = &json["model_type"];
-        let composite = Composite::of(&json)
-            .filter(|_| found == DUAL_ENCODER_TYPE)
-            .ok_or_else(|| problem(format!("`model_type` is {found}; expected \"{DUAL_ENCODER_TYPE}\"")))?;
-        let config = Self::deserialize(&json).map_err(|error| problem(error.to_string()))?;
-        Ok(Self {
-            vision_config: composite.tower_config(&json, Side::Image),
-            text_config: composite.tower_config(&json, Side::Text),
-            ..config
-        })
-    }
-
-    /// The object that a `config.json` holds, as `from_pretrained` of transformers reads it. Weights are written as f32.
+    /// The JSON object for a `config.json` that `from_pretrained` of transformers reads. Its `dtype` is float32.
     pub fn to_json(&self) -> Value {
         json!({
             "architectures": ["VisionTextDualEncoderModel"],

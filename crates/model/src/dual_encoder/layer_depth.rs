@@ -1,83 +1,87 @@
-//! How deep in its tower a parameter lies: for locks that leave the last blocks open, and rates that fall towards the input.
+//! How deep in its tower a parameter is: for locks that leave the last blocks trainable, and for layer-wise learning
+//! rates.
 
 use crate::dual_encoder::model::DualEncoder;
-use crate::params::values::{self as parameters, ParamInfo};
+use crate::params::inventory::{ParamInfo, list};
+use crate::tower::Tower;
 
-/// Names behind the last block: they belong to the last layer.
-const BEHIND: [&str; 4] = ["final_norm", "pooler", "pooler_norm", "head"];
+/// Modules after the last block: they belong to the last layer.
+const AFTER_BLOCKS: [&str; 4] = ["final_norm", "pooler", "pooler_norm", "head"];
 
-/// A place on the way through a tower.
+/// The layer of a parameter, and the last layer of its tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Layer {
-    /// 0: embeddings; from 1 on: the blocks; then [`Layer::last`].
+    /// 0 for embeddings, 1 for the first block, [`Layer::last`] for what follows the blocks.
     pub index: usize,
-    /// The layer of what follows the blocks: final norm, pooler, head. There are `last - 1` blocks.
+    /// The layer of what follows the blocks: final norm, pooler, head. A tower has `last - 1` blocks.
     pub last: usize,
 }
 
-/// The blocks of both towers.
+/// The blocks of both towers, which layers are counted by.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Depths {
-    /// Of each tower, where its blocks lie, such as `text_tower.encoder.blocks.0`, in the order they run.
-    blocks: [(&'static str, Vec<String>); 2],
+    /// The paths of each tower's blocks, such as `text_tower.encoder.blocks.0`, in the order in which they run.
+    blocks: [Vec<String>; 2],
 }
 
 impl Depths {
-    /// Of `model`. A block that runs many times (ALBERT's) is one.
+    /// The blocks of `model`. A block that runs several times (ALBERT) counts once.
     pub fn of(model: &DualEncoder) -> Self {
-        Self::of_paths(&parameters::list(model))
+        Self::from_infos(&list(model))
     }
 
-    fn of_paths(parameters: &[ParamInfo]) -> Self {
-        let of_tower = |tower: &'static str| {
+    fn from_infos(infos: &[ParamInfo]) -> Self {
+        let blocks_of = |tower: Tower| {
             let mut blocks: Vec<String> = Vec::new();
-            for info in parameters.iter().filter(|info| in_tower(&info.path, tower)) {
-                let block = block(&info.path).map(str::to_owned);
+            for info in infos.iter().filter(|info| Tower::of(&info.path) == Some(tower)) {
+                let block = block_path(&info.path).map(str::to_owned);
                 blocks.extend(block.filter(|block| blocks.last() != Some(block)));
             }
-            (tower, blocks)
+            blocks
         };
-        Self { blocks: ["image_tower", "text_tower"].map(of_tower) }
+        Self { blocks: Tower::ALL.map(blocks_of) }
     }
 
-    /// Blocks of the image and of the text tower.
+    /// Number of blocks of the image tower and of the text tower.
     pub fn num_blocks(&self) -> [usize; 2] {
-        self.blocks.each_ref().map(|(_, blocks)| blocks.len())
+        self.blocks.each_ref().map(Vec::len)
     }
 
-    /// Where the parameter at `path` lies; `None`: in no tower.
+    /// The layer of the parameter at `path`; `None` if it belongs to no tower.
     pub fn layer(&self, path: &str) -> Option<Layer> {
-        let (tower, blocks) = self.blocks.iter().find(|(tower, _)| in_tower(path, tower))?;
-        let last = blocks.len() + 1;
-        let inside = || match block(path) {
-            Some(found) => blocks.iter().position(|block| block == found),
-            None => between(path, blocks),
+        let tower = Tower::of(path)?;
+        let [image, text] = &self.blocks;
+        let blocks = match tower {
+            Tower::Image => image,
+            Tower::Text => text,
         };
-        let name = path[tower.len() + 1..].split('.').next().unwrap_or_default();
-        let index = if BEHIND.contains(&name) { last } else { inside().map_or(0, |block| block + 1) };
+        let last = blocks.len() + 1;
+        let block = || match block_path(path) {
+            Some(found) => blocks.iter().position(|block| block == found),
+            None => adjacent_block(path, blocks),
+        };
+        let module = path[tower.prefix().len()..].split('.').next().unwrap_or_default();
+        let index = if AFTER_BLOCKS.contains(&module) { last } else { block().map_or(0, |block| block + 1) };
         Some(Layer { index, last })
     }
 }
 
-fn in_tower(path: &str, tower: &str) -> bool {
-    path.strip_prefix(tower).is_some_and(|rest| rest.starts_with('.'))
-}
-
-/// The start of a path that names a block.
-fn block(path: &str) -> Option<&str> {
+/// The path of the block that contains the parameter at `path`.
+fn block_path(path: &str) -> Option<&str> {
     let start = path.find(".blocks.")? + ".blocks.".len();
     let end = path[start..].find('.').map_or(path.len(), |length| start + length);
     path.get(..end)
 }
 
-/// What shrinks the maps between two stages goes with the block beside it in its own stage: Swin's merging with the last,
-/// a convolutional network's halving with the first.
-fn between(path: &str, blocks: &[String]) -> Option<usize> {
+/// The block that a layer between two stages counts with, which is the adjacent one in its own stage: the last for
+/// Swin's merging, the first for the halving of a convolutional network.
+fn adjacent_block(path: &str, blocks: &[String]) -> Option<usize> {
     let stage = ["merging", "halving"].into_iter().find_map(|name| path.find(&format!("{name}.")))?;
     let in_stage = |block: &String| block.starts_with(&path[..stage]);
-    match path[stage..].starts_with("merging") {
-        true => blocks.iter().rposition(in_stage),
-        false => blocks.iter().position(in_stage),
+    if path[stage..].starts_with("merging") {
+        blocks.iter().rposition(in_stage)
+    } else {
+        blocks.iter().position(in_stage)
     }
 }
 
@@ -85,10 +89,10 @@ fn between(path: &str, blocks: &[String]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    fn layers(paths: &[(&str, usize)]) {
+    fn assert_layers(paths: &[(&str, usize)]) {
         let info = |(path, _): &(&str, usize)| ParamInfo { path: (*path).to_owned(), shape: vec![1], trains: true };
-        let depths = Depths::of_paths(&paths.iter().map(info).collect::<Vec<_>>());
-        let last = depths.blocks.iter().map(|(_, blocks)| blocks.len()).max().unwrap() + 1;
+        let depths = Depths::from_infos(&paths.iter().map(info).collect::<Vec<_>>());
+        let last = depths.blocks.iter().map(Vec::len).max().unwrap() + 1;
         for (path, index) in paths {
             assert_eq!(depths.layer(path), Some(Layer { index: *index, last }), "{path}");
         }
@@ -97,8 +101,8 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_come_first_and_what_follows_the_blocks_last() {
-        layers(&[
+    fn embeddings_first_heads_last() {
+        assert_layers(&[
             ("text_tower.words", 0),
             ("text_tower.embedding_norm.weight", 0),
             ("text_tower.encoder.relative_bias.table", 0),
@@ -112,8 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn blocks_count_over_the_stages() {
-        layers(&[
+    fn blocks_numbered_across_stages() {
+        assert_layers(&[
             ("image_tower.patch.weight", 0),
             ("image_tower.stages.0.encoder.blocks.0.mlp.up.weight", 1),
             ("image_tower.stages.0.encoder.blocks.1.mlp.up.weight", 2),
@@ -122,7 +126,7 @@ mod tests {
             ("image_tower.stages.1.encoder.blocks.1.mlp.up.weight", 4),
             ("image_tower.final_norm.weight", 5),
         ]);
-        layers(&[
+        assert_layers(&[
             ("image_tower.stem.Next.conv.weight", 0),
             ("image_tower.stages.0.blocks.0.scale", 1),
             ("image_tower.stages.1.halving.conv.weight", 2),

@@ -1,4 +1,4 @@
-//! What trains. LiT writes it as two letters, image tower then text tower (Zhai et al., 2022, sec. 4.1).
+//! Which parameters train. LiT writes it as two letters, image tower then text tower (Zhai et al., 2022, sec. 4.1).
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,19 +6,20 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::dual_encoder::layer_depth::Depths;
-use crate::dual_encoder::lora::is_adapter;
 use crate::dual_encoder::model::DualEncoder;
 use crate::error::ModelError;
-use crate::params::values as parameters;
+use crate::layers::adapter::is_adapter;
+use crate::params::grad::lock_unless;
+use crate::tower::Tower;
 
-/// How one tower starts, and whether it trains.
+/// How a tower is initialised, and whether it trains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TowerLock {
-    /// `L`: pretrained, and never changes.
+    /// `L`: pretrained and frozen.
     Locked,
-    /// `U`: pretrained, and trains.
+    /// `U`: pretrained and trainable.
     Unlocked,
-    /// `u`: trains from random weights.
+    /// `u`: randomly initialised and trainable.
     Scratch,
 }
 
@@ -37,28 +38,29 @@ impl TowerLock {
     }
 }
 
-/// The lock of both towers, such as `LU`.
+/// The locks of both towers, such as `LU`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lock {
-    /// The image tower's.
+    /// Lock of the image tower.
     pub image: TowerLock,
-    /// The text tower's.
+    /// Lock of the text tower.
     pub text: TowerLock,
 }
 
 impl Default for Lock {
-    /// `LU`: a pretrained image tower that stays, and a pretrained text tower that learns to match it.
+    /// `LU`: a pretrained, frozen image tower, and a pretrained text tower that learns to match it.
     fn default() -> Self {
         Self { image: TowerLock::Locked, text: TowerLock::Unlocked }
     }
 }
 
-/// A text that is no lock.
+/// A string that is not a lock.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "`{0}` is not a lock: two letters, image tower then text tower, each of `L` (locked, pretrained), \
+    "`{0}` is not a lock; expected two letters, image tower then text tower, each of `L` (locked, pretrained), \
      `U` (unlocked, pretrained) or `u` (unlocked, from scratch), such as `LU`"
 )]
+#[non_exhaustive]
 pub struct LockError(String);
 
 impl FromStr for Lock {
@@ -97,23 +99,23 @@ impl<'de> Deserialize<'de> for Lock {
     }
 }
 
-/// What of one tower trains.
+/// Which parameters of a tower are trainable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TowerTraining {
-    /// All of it, adapters aside.
+    /// All parameters except adapters.
     pub trains: bool,
-    /// Of one that does not, so many blocks at its end, with what follows them.
+    /// Number of blocks at the end of the tower that train even if `trains` is false, with everything after them.
     pub last: usize,
-    /// Its adapters.
+    /// The adapters.
     pub adapters: bool,
 }
 
-/// What of a model trains; `logit_scale` and `logit_bias` always do.
+/// Which parameters of a model are trainable. `logit_scale` and `logit_bias` always are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Training {
-    /// Of the image tower.
+    /// The image tower.
     pub image: TowerTraining,
-    /// Of the text tower.
+    /// The text tower.
     pub text: TowerTraining,
     /// The image projection.
     pub image_projection: bool,
@@ -122,12 +124,12 @@ pub struct Training {
 }
 
 impl TowerTraining {
-    /// Whether anything of it trains.
+    /// Whether any parameter of the tower trains.
     pub fn any(self) -> bool {
         self.trains || self.last > 0 || self.adapters
     }
 
-    /// What trains in either.
+    /// The union: what trains in `self` or in `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -139,7 +141,7 @@ impl TowerTraining {
 }
 
 impl Training {
-    /// What trains in either.
+    /// The union: what trains in `self` or in `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -150,32 +152,33 @@ impl Training {
         }
     }
 
-    /// `model` with just this training: what trains is in the gradient graph, and nothing else.
+    /// Makes exactly these parameters of `model` trainable, and freezes all others.
     ///
     /// # Errors
-    /// When a tower has fewer blocks than are to train.
+    /// [`ModelError::Input`] if a tower has fewer blocks than [`TowerTraining::last`].
     pub fn of(&self, model: DualEncoder) -> Result<DualEncoder, ModelError> {
         let depths = Depths::of(&model);
-        let towers = [("image", self.image), ("text", self.text)];
-        for ((name, tower), blocks) in towers.into_iter().zip(depths.num_blocks()) {
-            if tower.last > blocks {
+        let towers = [(Tower::Image, self.image), (Tower::Text, self.text)];
+        for ((tower, training), blocks) in towers.into_iter().zip(depths.num_blocks()) {
+            if training.last > blocks {
                 return Err(ModelError::Input(format!(
-                    "`{name}_unlock_last` is {}, but the {name} tower has {blocks} blocks",
-                    tower.last
+                    "`{}_unlock_last` is {}, but the {tower} has {blocks} blocks",
+                    tower.kind(),
+                    training.last
                 )));
             }
         }
-        Ok(parameters::lock_unless(model, |path| self.trains(path, &depths)))
+        Ok(lock_unless(model, |path| self.trains(path, &depths)))
     }
 
     /// Whether the parameter at `path` trains, in a model of these `depths`.
     pub fn trains(&self, path: &str, depths: &Depths) -> bool {
-        let tower = match path.split('.').next().unwrap_or_default() {
-            "image_tower" => self.image,
-            "text_tower" => self.text,
-            "image_projection" => return self.image_projection,
-            "text_projection" => return self.text_projection,
-            _ => return true,
+        let tower = match Tower::of(path) {
+            Some(Tower::Image) => self.image,
+            Some(Tower::Text) => self.text,
+            None if path.starts_with("image_projection.") => return self.image_projection,
+            None if path.starts_with("text_projection.") => return self.text_projection,
+            None => return true,
         };
         if is_adapter(path) {
             return tower.adapters;
@@ -184,7 +187,7 @@ impl Training {
         tower.trains || tower.last > 0 && is_last()
     }
 
-    /// Whether anything of the towers or projections trains.
+    /// Whether any parameter of the towers or the projections trains.
     pub fn any(self) -> bool {
         self.image.any() || self.text.any() || self.image_projection || self.text_projection
     }
@@ -195,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_and_writes_lits_letters() {
+    fn lock_round_trips() {
         let lock: Lock = "Lu".parse().unwrap();
         assert_eq!(lock, Lock { image: TowerLock::Locked, text: TowerLock::Scratch });
         assert_eq!(lock.to_string(), "Lu");

@@ -1,86 +1,62 @@
-//! Low-rank adapters (LoRA, Hu et al., 2022, arXiv:2106.09685): a locked matrix `W` learns a difference of low rank.
-//! What a linear computes with one is in `layers.rs`; here they come to a model and go from it.
+//! Low-rank adapters of a model (LoRA, Hu et al., 2022, arXiv:2106.09685): adding them, and merging them into the
+//! weights.
 
-use burn::module::{Module, Param};
+use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::dual_encoder::model::DualEncoder;
 use crate::error::ModelError;
-use crate::layers::linear::Linear;
+use crate::layers::adapter::Adapter;
+use crate::layers::linear::{Linear, LinearVisitor};
 use crate::params::random::{named_seed, normal};
+use crate::tower::Tower;
 
 /// The linears of a block that can have adapters.
 pub const ADAPTABLE: [&str; 7] = ["query", "key", "value", "output", "gate", "up", "down"];
 
-/// Which linears of a tower get adapters, and of which form.
+/// The adapters of a tower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AdapterConfig {
-    /// Rank of the difference.
+    /// Rank of the update.
     pub rank: usize,
-    /// The difference counts `alpha / rank` times (sec. 4.1).
+    /// The update is scaled by `alpha / rank` (sec. 4.1).
     pub alpha: f64,
-    /// Names among [`ADAPTABLE`].
+    /// The linears that get an adapter, by names from [`ADAPTABLE`].
     pub targets: Vec<String>,
 }
 
-/// A difference of low rank to a matrix: `scale * down up`.
-#[derive(Module, Debug)]
-pub struct Adapter {
-    /// `[in, rank]`.
-    pub down: Param<Tensor<2>>,
-    /// `[rank, out]`.
-    pub up: Param<Tensor<2>>,
-    scale: f64,
-}
-
-impl Adapter {
-    /// `[in, out]`.
-    pub fn difference(&self) -> Tensor<2> {
-        self.down.val().matmul(self.up.val()) * self.scale
-    }
-}
-
-/// Whether the parameter at `path` is one of an adapter.
-pub(crate) fn is_adapter(path: &str) -> bool {
-    path.contains(".adapter.")
-}
-
-/// A walk over the linears that can have adapters, by path.
-pub(crate) type VisitLinear<'a> = dyn FnMut(&str, &mut Linear) + 'a;
-
 impl DualEncoder {
-    /// The model with fresh adapters, as a function of `seed`: it computes the same, since `up` starts at 0 (sec. 4.1). They
-    /// train.
+    /// Adds trainable adapters to the image tower and the text tower, initialised from `seed`. The model computes the
+    /// same as before, because `up` is initialised to 0 (sec. 4.1).
     ///
     /// # Errors
-    /// When the tower has no linear of a target's name.
+    /// [`ModelError::Input`] if no block of a tower has a linear named by one of its targets.
     pub fn with_adapters(mut self, [image, text]: [Option<&AdapterConfig>; 2], seed: u64) -> Result<Self, ModelError> {
-        for (tower, config) in [("image_tower", image), ("text_tower", text)] {
+        for (tower, config) in [(Tower::Image, image), (Tower::Text, text)] {
             let Some(config) = config else { continue };
-            let mut met = vec![false; config.targets.len()];
-            self.linears(&mut |path, linear| {
+            let mut found = vec![false; config.targets.len()];
+            self.visit_linears(&mut |path, linear| {
                 let name = path.rsplit('.').next().unwrap_or_default();
                 let target = config.targets.iter().position(|target| target == name);
-                if let Some(target) = target.filter(|_| path.starts_with(tower)) {
-                    met[target] = true;
-                    linear.adapter = Some(fresh(path, linear, config, seed));
+                if let Some(target) = target.filter(|_| Tower::of(path) == Some(tower)) {
+                    found[target] = true;
+                    linear.adapter = Some(new_adapter(path, linear, config, seed));
                 }
             });
-            let mut lacking = config.targets.iter().zip(met).filter(|(_, met)| !met).map(|(target, _)| target);
-            if let Some(target) = lacking.next() {
+            let mut missing = config.targets.iter().zip(found).filter(|(_, found)| !found).map(|(target, _)| target);
+            if let Some(target) = missing.next() {
                 return Err(ModelError::Input(format!(
-                    "the {} has no linear called `{target}` in its blocks, which `targets` of its adapters names",
-                    tower.replace('_', " ")
+                    "the {tower} has no linear called `{target}` in its blocks, which `targets` of its adapters names"
                 )));
             }
         }
         Ok(self)
     }
 
-    /// The model without adapters, their differences in its matrices: it computes the same.
+    /// Merges all adapters into the weights and removes them. The model computes the same as before.
     #[must_use]
     pub fn with_adapters_merged(mut self) -> Self {
-        self.linears(&mut |_, linear| {
+        self.visit_linears(&mut |_, linear| {
             if linear.adapter.is_some() {
                 let (merged, _) = linear.weights();
                 linear.weight = Param::initialized(linear.weight.id, merged.without_autodiff());
@@ -90,22 +66,22 @@ impl DualEncoder {
         self
     }
 
-    fn linears(&mut self, visit: &mut VisitLinear<'_>) {
-        self.image_tower.linears("image_tower", visit);
-        self.text_tower.linears("text_tower", visit);
+    fn visit_linears(&mut self, visit: &mut LinearVisitor<'_>) {
+        self.image_tower.visit_linears(Tower::Image.module(), visit);
+        self.text_tower.visit_linears(Tower::Text.module(), visit);
     }
 }
 
-fn fresh(path: &str, linear: &Linear, config: &AdapterConfig, seed: u64) -> Adapter {
+fn new_adapter(path: &str, linear: &Linear, config: &AdapterConfig, seed: u64) -> Adapter {
     let weight = linear.weight.val();
     let ([input, output], device) = (weight.dims(), weight.device().without_autodiff().autodiff());
-    // The spread of peft's `LoraLayer`: uniform between the roots of 1 / in, here normal.
+    // The standard deviation of peft's `LoraLayer`, which is uniform in +-sqrt(1 / in); normal here.
     let std = 1.0 / (3.0 * input as f64).sqrt();
     let down = normal(named_seed(seed, &format!("{path}.adapter.down")), input * config.rank, std);
     let param = |values, shape| Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), &device));
-    Adapter {
-        down: param(down, [input, config.rank]),
-        up: param(vec![0.0; config.rank * output], [config.rank, output]),
-        scale: config.alpha / config.rank as f64,
-    }
+    Adapter::new(
+        param(down, [input, config.rank]),
+        param(vec![0.0; config.rank * output], [config.rank, output]),
+        config.alpha / config.rank as f64,
+    )
 }

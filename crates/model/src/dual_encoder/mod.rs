@@ -1,13 +1,13 @@
-//! The dual encoder: both towers, their projections and the temperature, and which of it trains.
+//! The dual encoder: both towers, their projections and the temperature, and which of its parameters train.
 //!
-//! It computes features, logits and the reference's loss. It does not read files (`pretrained`) and does not train.
+//! It computes features, logits and the reference's loss. It reads no files (`pretrained`), and it does not train.
 //!
-//! - `model`: [`DualEncoder`](model::DualEncoder), its features and logits.
-//! - `config`: `config.json` of the whole model, and the initial values of its head.
-//! - `inference`: the reference's forward pass under the reference's names.
-//! - `lock`: LiT's two letters (`LU`), and which parameters train.
+//! - `config`: the config of a whole model.
+//! - `inference`: the forward pass under the reference's names.
 //! - `layer_depth`: how deep in its tower a parameter is.
-//! - `lora`: adding adapters to a model and merging them.
+//! - `lock`: LiT's two letters (`LU`), and which parameters train.
+//! - `lora`: adding adapters to a model, and merging them.
+//! - `model`: the model.
 
 pub(crate) mod config;
 pub(crate) mod inference;

@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
+use dualenc_kernels::Activation;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::error::ModelError;
-use crate::layers::linear::Activation;
 
-/// The keys of one config; an absent or `null` key has the default that the caller gives, the one of the family's config
-/// class in transformers 5.23.
+/// The keys of one config; an absent or `null` key has the default that the caller gives, the one of the family's
+/// config class in transformers 5.23.
 pub(crate) struct Keys<'a> {
     pub json: &'a Value,
     /// Named in errors.

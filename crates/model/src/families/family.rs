@@ -8,8 +8,8 @@ use crate::weights::name_table::Names;
 pub(crate) struct Family<C: 'static> {
     /// The `model_type`s that are of this family.
     pub model_types: &'static [&'static str],
-    /// A flag of the config that must be set: of families of one `model_type`, the first one listed whose flag is set is
-    /// meant.
+    /// A flag of the config that must be set: of families of one `model_type`, the first one listed whose flag is set
+    /// is meant.
     pub flag: Option<&'static str>,
     /// Its tensors on disk.
     pub names: Names,

@@ -1,7 +1,7 @@
 //! The families of towers: what a family's `config.json` means, and how its tensors are named on disk.
 //!
-//! A family adds no code to the towers: it fills in an [`ImageTowerConfig`] or a [`TextTowerConfig`] and a table of names.
-//! To add one, write its file and list it in `image/mod.rs` or `text/mod.rs`.
+//! A family adds no code to the towers: it fills in an [`ImageTowerConfig`] or a [`TextTowerConfig`] and a table of
+//! names. To add one, write its file and list it in `image/mod.rs` or `text/mod.rs`.
 //!
 //! - `config_reader`: reads keys of a `config.json`, with errors that name file, key and value.
 //! - `family`: what each family declares.
@@ -17,7 +17,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::ModelError;
-use crate::text::text_tower::TextTowerConfig;
+use crate::text::config::TextTowerConfig;
 use crate::vision::image_tower::ImageTowerConfig;
 use crate::weights::name_table::Names;
 use config_reader::Keys;

@@ -1,4 +1,4 @@
-//! Random numbers as pure functions of where they are used: no state to save, the same on every backend.
+//! Random numbers as pure functions of a seed and a name: no state to save, and the same values on every backend.
 
 use rayon::prelude::*;
 
@@ -10,18 +10,18 @@ fn split_mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The seed of the stream called `name` under `seed`.
-pub fn named_seed(seed: u64, name: &str) -> u64 {
+/// Derives the seed of the stream `name` from `seed`.
+pub(crate) fn named_seed(seed: u64, name: &str) -> u64 {
     name.bytes().fold(split_mix(seed), |state, byte| split_mix(state ^ u64::from(byte)))
 }
 
-/// A uniform number in (0, 1) at `index` of the stream `seed`.
+/// The uniform number in (0, 1) at `index` of the stream `seed`.
 fn uniform(seed: u64, index: u64) -> f64 {
-    // 53 bits, moved by half a step so that 0 (whose logarithm Box-Muller takes) cannot come out.
+    // 53 bits, offset by half a step to exclude 0, of which Box-Muller takes the logarithm.
     ((split_mix(seed ^ split_mix(index)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
 }
 
-/// `count` normal numbers with mean 0 and the given standard deviation (Box-Muller).
+/// Draws `count` normal numbers with mean 0 and standard deviation `std` (Box-Muller).
 pub(crate) fn normal(seed: u64, count: usize, std: f64) -> Vec<f32> {
     let draw = |index: usize| {
         let radius = (-2.0 * uniform(seed, 2 * index as u64).ln()).sqrt();
@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn normal_numbers_have_the_asked_mean_and_deviation() {
+    fn normal_mean_and_deviation() {
         let values = normal(named_seed(7, "weight"), 100_000, 0.02);
         let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / 1e5;
         let variance = values.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / 1e5;

@@ -1,82 +1,88 @@
-//! What a directory holds, told by its configs and the headers of its weights alone: nothing is loaded, and what does
-//! not fit is listed instead of refused.
+//! Reports what a directory holds from its configs and the headers of its weights. No values are read, and what does
+//! not fit is reported rather than refused.
 
 use std::path::Path;
 
 use burn::tensor::Device;
 use serde_json::Value;
 
+use crate::dual_encoder::config::{HeadConfig, LOGIT_SCALE_INIT};
 use crate::dual_encoder::lock::TowerLock;
-use crate::dual_encoder::model::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT};
+use crate::dual_encoder::model::DualEncoder;
 use crate::error::ModelError;
 use crate::families::{image_config, text_config};
-use crate::params::builder::{Audit, ParamSource};
+use crate::params::audit::Audit;
+use crate::params::builder::ParamSource;
 use crate::pooling::{Pool, Pooling};
-use crate::pretrained::build::{TowerFiles, is_of_pooler, read_config};
+use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
 use crate::pretrained::sentence_transformers::sentence_pooling;
-use crate::pretrained::whole_models::{self as composite, Composite, Side};
-use crate::text::text_tower::{TextPooler, TextTower};
+use crate::pretrained::tower_files::{TowerFiles, is_of_pooler};
+use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
+use crate::text::config::TextPooler;
+use crate::text::text_tower::TextTower;
+use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
 use crate::weights::header::{WeightHeader, weight_headers, without_values};
-use crate::weights::name_table::{HEAD, NameTable, Names, modern_norm_name};
+use crate::weights::name_table::{NameTable, Names, modern_norm_name};
 use crate::weights::weight_files::WeightFiles;
 
-/// What a directory holds.
+/// The contents of a model directory.
 #[derive(Debug)]
 pub struct Outline {
     /// The `model_type` of its `config.json`.
     pub model_type: String,
-    /// Its image tower, or why there can be none of its kind.
+    /// Its image tower, or why it cannot be loaded. `None` if it has no image tower.
     pub image: Option<Result<TowerOutline<ImageTower>, ModelError>>,
-    /// Its text tower likewise.
+    /// Its text tower, likewise.
     pub text: Option<Result<TowerOutline<TextTower>, ModelError>>,
-    /// What a whole model has besides.
+    /// The projections and the temperature of a whole model.
     pub head: Option<HeadOutline>,
-    /// Its weights files, each with its header or with what is wrong with it.
+    /// The header of each weight file, or the error of reading it.
     pub weights: Vec<Result<WeightHeader, ModelError>>,
-    /// Why there are none.
+    /// Why there are no weight files.
     pub no_weights: Option<ModelError>,
 }
 
-/// One tower.
+/// The contents of one tower.
 #[derive(Debug)]
 pub struct TowerOutline<T> {
     /// Its `model_type`.
     pub family: String,
     /// Its `config.json`.
     pub config: Value,
-    /// The tower with 0 for every value.
+    /// The tower, all zeros.
     pub tower: T,
-    /// What loading it would find.
+    /// The audit that loading it would return.
     pub audit: Audit,
-    /// How it pools, and why so, in words.
+    /// How it pools and why, in words.
     pub pooling: String,
-    /// Why it cannot be locked as it is.
+    /// Why the tower cannot be locked, if it cannot.
     pub lock_refused: Option<ModelError>,
 }
 
-/// Projections and temperature.
+/// The projections and the temperature of a whole model, as stored.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HeadOutline {
-    /// `[dim, image width]`, as stored; `None` where the towers' outputs are compared as they are (SigLIP).
+    /// `[dim, image width]`; `None` if the outputs of the towers are compared directly (SigLIP).
     pub image_projection: Option<Vec<usize>>,
-    /// `[dim, text width]` likewise.
+    /// `[dim, text width]`, likewise.
     pub text_projection: Option<Vec<usize>>,
-    /// A logarithm.
+    /// Logarithm of the inverse temperature.
     pub logit_scale: Option<f32>,
-    /// Of the sigmoid loss.
+    /// Bias of the sigmoid loss.
     pub logit_bias: Option<f32>,
-    /// Tensors of the weights that belong to no part.
+    /// Tensors that belong to neither a tower nor the head.
     pub unused: Vec<String>,
-    /// What keeps the whole from being loaded.
+    /// Why the whole model cannot be loaded.
     pub problems: Vec<String>,
 }
 
-/// What `dir` holds, if its towers pool as asked.
+/// Reports the contents of `dir` without reading weights, for towers that pool by `image_pool` and `text_pool`.
 ///
 /// # Errors
-/// When it has no readable `config.json`, or that of neither a supported tower nor a whole model.
+/// [`ModelError::Read`] or [`ModelError::Config`] if there is no readable config; [`ModelError::UnsupportedFamily`] if
+/// it is neither a supported tower nor a whole model.
 pub fn outline(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) -> Result<Outline, ModelError> {
     let (config_path, config) = read_config(dir)?;
     let model_type = config["model_type"].as_str().unwrap_or("(none)").to_owned();
@@ -87,22 +93,21 @@ pub fn outline(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) -
         (None, Err(error)) => (Vec::new(), Some(error)),
     };
     let readable = || weights.iter().flatten();
-    let modern = |stored: WeightFiles| match open_clip {
-        Some(_) => open_clip::renamed(stored),
-        None => stored.renamed(modern_norm_name),
-    };
-    let stored = no_weights.is_none().then(|| modern(without_values(readable())));
+    let stored = no_weights.is_none().then(|| {
+        let stored = without_values(readable());
+        if open_clip.is_some() { open_clip::to_clip(stored) } else { stored.renamed(modern_norm_name) }
+    });
     let files = |config, weights| TowerFiles { dir: dir.to_owned(), config_path: config_path.clone(), config, weights };
-    if let Some(composite) = Composite::of(&config) {
-        let part = |side: Side| {
-            let weights = stored.as_ref().map(|stored| stored.subset(side.prefix()));
-            files(composite.tower_config(&config, side), weights)
+    if let Some(kind) = WholeModel::of(&config) {
+        let tower_files = |tower: Tower| {
+            let weights = stored.as_ref().map(|stored| stored.subset(tower.stored_prefix()));
+            files(kind.tower_config(&config, tower), weights)
         };
-        let image = outline_image(&part(Side::Image), image_pool, device);
-        let text = outline_text(&part(Side::Text), text_pool, composite.text_pool(text_pool), device);
+        let image = outline_image(&tower_files(Tower::Image), image_pool, device);
+        let text = outline_text(&tower_files(Tower::Text), text_pool, kind.text_pool(text_pool), device);
         let mut head = outline_head(readable(), &stored.clone().unwrap_or_default());
         if let (Some(stored), Ok(image), Ok(text)) = (&stored, &image, &text) {
-            head.problems = head_problems(composite, stored, &image.tower, &text.tower, device);
+            head.problems = head_problems(kind, stored, &image.tower, &text.tower, device);
         }
         return Ok(Outline { model_type, image: Some(image), text: Some(text), head: Some(head), weights, no_weights });
     }
@@ -110,7 +115,7 @@ pub fn outline(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) -
     let image = outline_image(&files, image_pool, device);
     let (image, text) = match (image, outline_text(&files, text_pool, text_pool, device)) {
         (Err(image @ ModelError::UnsupportedFamily { .. }), Err(text @ ModelError::UnsupportedFamily { .. })) => {
-            return Err(neither(image, text));
+            return Err(neither_tower(image, text));
         }
         (Err(ModelError::UnsupportedFamily { .. }), text) => (None, Some(text)),
         (image, _) => (Some(image), None),
@@ -118,8 +123,8 @@ pub fn outline(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) -
     Ok(Outline { model_type, image, text, head: None, weights, no_weights })
 }
 
-/// The error of a family that is none of an image and none of a text tower.
-fn neither(image: ModelError, text: ModelError) -> ModelError {
+/// The error for a family that is neither an image tower nor a text tower.
+fn neither_tower(image: ModelError, text: ModelError) -> ModelError {
     match (image, text) {
         (
             ModelError::UnsupportedFamily { path, found, supported: image, .. },
@@ -128,7 +133,7 @@ fn neither(image: ModelError, text: ModelError) -> ModelError {
             path,
             found,
             kind: "image or text",
-            supported: format!("{image}; {text}; whole models: {}", composite::supported()),
+            supported: format!("{image}; {text}; whole models: {}", supported_types()),
         },
         (image, _) => image,
     }
@@ -138,16 +143,16 @@ fn outline_image(files: &TowerFiles, pool: Pool, device: &Device) -> Result<Towe
     let (names, config) = image_config(&files.config, &files.config_path)?;
     let pooling = files.image_pooling(&config, pool)?;
     let mut reason = config.describe_pooling(pooling).to_owned();
-    let source = source(files, names, device);
+    let source = dry_source(files, names, device);
     let tower = ImageTower::new(&source.root(), config, pooling);
-    let audit = audit(source, files);
+    let audit = dry_audit(source, files);
     if pooling == Pooling::Pooler {
-        reason += lacking(&audit);
+        reason += missing_pooler(&audit);
     }
-    Ok(files.outlined(tower, audit, asked(reason, pool, "image_pool"), "image"))
+    Ok(files.outlined(tower, audit, with_pool_key(reason, pool, Tower::Image), Tower::Image))
 }
 
-/// `pool` is what `asked_pool` means for a tower of these files.
+/// `pool` is `asked_pool`, as the whole model resolves it.
 fn outline_text(
     files: &TowerFiles,
     asked_pool: Pool,
@@ -162,32 +167,33 @@ fn outline_text(
             TextPooler::Absent(_) => "its family has no pooler",
             _ => "the weights have no pooler",
         };
-        let instead = match sentence_pooling(&files.dir)? {
-            Some(_) => ", and the pooling config of sentence-transformers says so",
-            None => "",
+        let instead = if sentence_pooling(&files.dir)?.is_some() {
+            ", and the pooling config of sentence-transformers says so"
+        } else {
+            ""
         };
         reason = format!("{reason}: {without}{instead}");
     }
     if pool != asked_pool {
         reason += ": its whole model takes that";
     }
-    let source = source(files, names, device);
+    let source = dry_source(files, names, device);
     let tower = TextTower::new(&source.root(), config, pooling);
-    let audit = audit(source, files);
+    let audit = dry_audit(source, files);
     if pooling == Pooling::Pooler {
-        reason += lacking(&audit);
+        reason += missing_pooler(&audit);
     }
-    Ok(files.outlined(tower, audit, asked(reason, asked_pool, "text_pool"), "text"))
+    Ok(files.outlined(tower, audit, with_pool_key(reason, asked_pool, Tower::Text), Tower::Text))
 }
 
-fn source(files: &TowerFiles, names: &Names, device: &Device) -> ParamSource {
+fn dry_source(files: &TowerFiles, names: &Names, device: &Device) -> ParamSource {
     let stored = files.weights.clone().unwrap_or_default();
     let names = NameTable::for_files(names, &stored);
-    ParamSource::outline(device.clone().without_autodiff(), stored, names)
+    ParamSource::dry(device.clone().without_autodiff(), stored, names)
 }
 
-/// The audit with each tensor named once, however many parameters it holds; empty where there is nothing to audit.
-fn audit(source: ParamSource, files: &TowerFiles) -> Audit {
+/// The audit, which names each tensor once even if it holds several parameters. Empty without weights.
+fn dry_audit(source: ParamSource, files: &TowerFiles) -> Audit {
     if files.weights.is_none() {
         return Audit::default();
     }
@@ -199,31 +205,28 @@ fn audit(source: ParamSource, files: &TowerFiles) -> Audit {
     audit
 }
 
-fn lacking(audit: &Audit) -> &'static str {
-    match audit.missing.iter().any(|name| is_of_pooler(name)) {
-        true => "; the weights lack it, so that it would start at random",
-        false => "",
+fn missing_pooler(audit: &Audit) -> &'static str {
+    if audit.missing.iter().any(|name| is_of_pooler(name)) {
+        "; the weights lack it, so that it would start at random"
+    } else {
+        ""
     }
 }
 
-fn asked(reason: String, pool: Pool, key: &str) -> String {
+fn with_pool_key(reason: String, pool: Pool, tower: Tower) -> String {
     match pool {
         Pool::Auto => reason,
-        _ => format!("{reason}: `{key}` asks for it"),
+        _ => format!("{reason}: `{}` asks for it", tower.pool_key()),
     }
 }
 
 impl TowerFiles {
-    fn outlined<T>(&self, tower: T, audit: Audit, pooling: String, kind: &str) -> TowerOutline<T> {
-        let (part, pool_key) = match kind {
-            "image" => ("image tower", "image_pool"),
-            _ => ("text tower", "text_pool"),
-        };
+    fn outlined<T>(&self, tower: T, audit: Audit, pooling: String, tower_kind: Tower) -> TowerOutline<T> {
         TowerOutline {
             family: self.config["model_type"].as_str().unwrap_or_default().to_owned(),
             config: self.config.clone(),
             tower,
-            lock_refused: self.judge(&audit, TowerLock::Locked, part, pool_key).err(),
+            lock_refused: self.check_audit(&audit, TowerLock::Locked, tower_kind).err(),
             audit,
             pooling,
         }
@@ -236,7 +239,7 @@ fn outline_head<'a>(headers: impl Iterator<Item = &'a WeightHeader> + Clone, sto
         let read = headers.clone().find_map(|header| header.values(name).ok().flatten());
         read.and_then(|tensor| tensor.values.first().copied())
     };
-    let is_of_tower = |name: &str| [Side::Image, Side::Text].iter().any(|side| name.starts_with(side.prefix()));
+    let is_of_tower = |name: &str| Tower::ALL.iter().any(|tower| name.starts_with(tower.stored_prefix()));
     let is_of_head = |name: &str| HEAD.rows.iter().any(|(_, stored, _)| *stored == name);
     HeadOutline {
         image_projection: shape("visual_projection.weight"),
@@ -248,21 +251,21 @@ fn outline_head<'a>(headers: impl Iterator<Item = &'a WeightHeader> + Clone, sto
     }
 }
 
-/// What is wrong with the projections of a whole model.
+/// Why the projections of a whole model cannot be loaded.
 fn head_problems(
-    composite: &Composite,
+    kind: &WholeModel,
     stored: &WeightFiles,
     image: &ImageTower,
     text: &TextTower,
     device: &Device,
 ) -> Vec<String> {
-    let head = match composite.head(stored, image.width(), text.pooled_width()) {
+    let head = match kind.head(stored, image.width(), text.pooled_width()) {
         Ok(head) => head,
         Err(problem) => return vec![problem],
     };
     let dim = head.get("visual_projection.weight").and_then(|projection| projection.shape.first().copied());
     let config = HeadConfig { embed_dim: dim.unwrap_or_default(), logit_scale: LOGIT_SCALE_INIT, logit_bias: None };
-    let source = ParamSource::outline(device.clone().without_autodiff(), head, NameTable::new(&HEAD));
+    let source = ParamSource::dry(device.clone().without_autodiff(), head, NameTable::new(&HEAD));
     DualEncoder::new(&source.root(), image.clone(), text.clone(), config);
     let Audit { missing, mismatched, .. } = source.into_audit();
     let missing = missing.into_iter().filter(|name| name.contains("projection"));

@@ -1,46 +1,47 @@
-//! How the tokens of a text stand to each other in a block: causal and local attention, rotary angles, relative positions.
+//! What attention knows of the positions of a text's tokens: causal and local masks, rotary angles, relative positions.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-use crate::transformer::attention::Relations;
+use crate::transformer::relations::Relations;
 use crate::transformer::rotary::Rotary;
 
-/// What one block knows of where tokens stand; tokens are counted from 0 in each sequence.
+/// What the attention of one block knows of the positions of tokens, which count from 0 in each sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TokenRelations {
-    /// Whether a token sees only itself and those before it.
+    /// Whether a token attends only to itself and earlier tokens.
     pub causal: bool,
-    /// How far a token sees to either side, itself not counted.
+    /// How many tokens to either side a token attends to; `None` for no limit.
     pub window: Option<usize>,
-    /// The base of rotary angles.
+    /// Base of the rotary frequencies; `None` for no rotation.
     pub rotary_theta: Option<f64>,
-    /// Which row of a table stands for a distance.
+    /// Which row of the relative position table a distance selects; `None` for no relative positions.
     pub buckets: Option<RelativeBuckets>,
 }
 
-/// From a distance in tokens to the row of a table of relative positions.
+/// Maps a distance in tokens to a row of the relative position table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RelativeBuckets {
-    /// T5's (Raffel et al., 2020, sec. 2.1): half of the rows a direction, half of these for one distance each, the others
-    /// for ranges that grow up to `max_distance`.
+    /// T5 (Raffel et al., 2020, sec. 2.1): half of the rows per direction. Half of those stand for one distance each,
+    /// the rest for logarithmically growing ranges up to `max_distance`.
     Sides {
-        /// Rows.
+        /// Number of rows.
         rows: usize,
-        /// The distance from which on all are alike.
+        /// The distance beyond which all distances share a row, in tokens.
         max_distance: usize,
     },
-    /// DeBERTa's: a row a distance from `-span` to `span - 1`; where `max_distance` is given, ranges from `span / 2` on.
+    /// DeBERTa: one row per distance from `-span` to `span - 1`. With `max_distance`, rows stand for ranges from `span
+    /// / 2`.
     Centred {
-        /// Half of the rows.
+        /// Half the number of rows.
         span: usize,
-        /// The distance that the ranges grow up to.
+        /// The distance that the ranges extend to, in tokens.
         max_distance: Option<usize>,
     },
 }
 
 impl RelativeBuckets {
-    /// The row for the key at `key`, seen from the query at `query`. The logarithms are f32's, as the reference's: another
-    /// precision may fall on the other side of a border.
+    /// The row for a `query` and a `key` position. Logarithms are computed in f32, as in the reference: another
+    /// precision may round to another row.
     pub fn row(self, query: usize, key: usize) -> usize {
         match self {
             Self::Sides { rows, max_distance } => {
@@ -55,7 +56,7 @@ impl RelativeBuckets {
             }
             Self::Centred { span, max_distance } => {
                 let (exact, distance) = (span / 2, query.abs_diff(key));
-                let steps = match max_distance {
+                let offset = match max_distance {
                     Some(max_distance) if distance > exact => {
                         let growth = ((max_distance - 1) as f32 / exact as f32).ln();
                         let range = ((distance as f32 / exact as f32).ln() / growth * (exact - 1) as f32).ceil();
@@ -63,10 +64,7 @@ impl RelativeBuckets {
                     }
                     _ => distance,
                 };
-                match key > query {
-                    true => span.saturating_sub(steps),
-                    false => (span + steps).min(2 * span - 1),
-                }
+                if key > query { span.saturating_sub(offset) } else { (span + offset).min(2 * span - 1) }
             }
         }
     }
@@ -76,27 +74,27 @@ impl TokenRelations {
     /// The tensors for sequences of up to `seq` tokens and heads of `dim` channels.
     fn tensors(self, seq: usize, dim: usize, device: &Device) -> Relations {
         let pairs = || (0..seq).flat_map(|query| (0..seq).map(move |key| (query, key)));
-        let is_hidden = |(query, key): (usize, usize)| {
+        let is_masked = |(query, key): (usize, usize)| {
             (self.causal && key > query) || self.window.is_some_and(|window| query.abs_diff(key) > window)
         };
-        let hides = self.causal || self.window.is_some_and(|window| seq > window + 1);
-        let hidden = hides.then(|| {
-            let hidden: Vec<bool> = pairs().map(is_hidden).collect();
-            Tensor::<4, Bool>::from_data(TensorData::new(hidden, [1, 1, seq, seq]), &device.clone().without_autodiff())
+        let needs_mask = self.causal || self.window.is_some_and(|window| seq > window + 1);
+        let mask = needs_mask.then(|| {
+            let mask: Vec<bool> = pairs().map(is_masked).collect();
+            Tensor::<4, Bool>::from_data(TensorData::new(mask, [1, 1, seq, seq]), &device.clone().without_autodiff())
         });
-        let relative = self.buckets.map(|buckets| {
+        let table_rows = self.buckets.map(|buckets| {
             let rows: Vec<i32> = pairs().map(|(query, key)| buckets.row(query, key) as i32).collect();
             Tensor::<1, Int>::from_data(TensorData::new(rows, [seq * seq]), &device.clone().without_autodiff())
         });
         let rotary = self.rotary_theta.map(|theta| Rotary::of_tokens(seq, dim, theta, device));
-        Relations { relative, rotary, hidden, causal: self.causal && self.window.is_none(), ..Relations::default() }
+        Relations { table_rows, rotary, mask, causal: self.causal && self.window.is_none(), ..Relations::default() }
     }
 }
 
-/// The tensors of all blocks; those of blocks that are alike are made once.
+/// The tensors of each block of `blocks`; equal blocks share theirs.
 pub(crate) fn block_relations(blocks: &[TokenRelations], seq: usize, dim: usize, device: &Device) -> Vec<Relations> {
     let mut made: Vec<(TokenRelations, Relations)> = Vec::new();
-    let tensors = |block: &TokenRelations| match made.iter().find(|(like, _)| like == block) {
+    let tensors = |block: &TokenRelations| match made.iter().find(|(equal, _)| equal == block) {
         Some((_, relations)) => relations.clone(),
         None => {
             let relations = block.tensors(seq, dim, device);

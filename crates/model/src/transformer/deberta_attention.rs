@@ -1,30 +1,17 @@
-//! Disentangled attention (He et al., 2021, DeBERTa, sec. 3.1): relative positions have vectors of their own, which queries
-//! and keys attend to beside the tokens.
+//! Disentangled attention (DeBERTa, He et al., 2021, sec. 3.1): relative positions have embeddings; content attends to
+//! positions, and positions attend to content.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor};
 
-use crate::layers::linear::{Dropout, LayerNorm, Linear};
+use crate::layers::dropout::Dropout;
+use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::Linear;
 use crate::params::builder::{Init, ParamBuilder};
-use crate::transformer::attention::Relations;
-use crate::transformer::encoder::EncoderConfig;
+use crate::transformer::config::{DisentangledConfig, EncoderConfig};
+use crate::transformer::relations::Relations;
 
-/// Which of DeBERTa's choices an encoder makes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DisentangledConfig {
-    /// Relative positions that have a vector, both directions together.
-    pub positions: usize,
-    /// Whether their vectors are normalised (`norm_rel_ebd`).
-    pub normed: bool,
-    /// Whether the content of a query attends to the position of a key (`c2p`).
-    pub content_to_position: bool,
-    /// Whether the position of a query attends to the content of a key (`p2c`).
-    pub position_to_content: bool,
-    /// Whether positions are projected as content is (`share_att_key`).
-    pub shared_projections: bool,
-}
-
-/// The vectors of relative positions, the same for all blocks.
+/// The embeddings of relative positions, shared by all blocks.
 #[derive(Module, Debug)]
 pub(crate) struct RelativeEmbeddings {
     /// `[positions, width]`.
@@ -50,7 +37,7 @@ impl RelativeEmbeddings {
     }
 }
 
-/// The part of one block's attention that knows relative positions.
+/// The relative position part of one block's attention.
 #[derive(Module, Debug)]
 pub(crate) struct Disentangled {
     query: Option<Linear>,
@@ -63,22 +50,22 @@ pub(crate) struct Disentangled {
 impl Disentangled {
     pub fn new(at: &ParamBuilder<'_>, config: &DisentangledConfig, encoder: &EncoderConfig) -> Self {
         let EncoderConfig { width, init_std, .. } = *encoder;
-        let own = |name, used: bool| {
+        let projection = |name, used: bool| {
             (used && !config.shared_projections).then(|| Linear::new(&at.at(name), width, width, true, init_std))
         };
         Self {
-            query: own("query", config.position_to_content),
-            key: own("key", config.content_to_position),
+            query: projection("query", config.position_to_content),
+            key: projection("key", config.content_to_position),
             config: *config,
             dropout: encoder.hidden_dropout,
         }
     }
 
-    /// Queries and keys `[batch, heads, seq, dim]`, the block's own `[query, key]` projections and its relations, to queries
-    /// scaled for the sum and what positions add to the scores, `[batch, heads, seq, seq]`.
+    /// From queries and keys `[batch, heads, seq, dim]` and the block's own `[query, key]` projections, returns scaled
+    /// queries and the bias that positions add to the scores, `[batch, heads, seq, seq]`.
     ///
-    /// Eq. 4 divides the sum of content and positions by `sqrt(kinds * dim)`; the attention that follows divides by
-    /// `sqrt(dim)` what comes of the queries.
+    /// Eq. 4 divides the sum of the content term and the position terms by `sqrt(terms * dim)`. The attention that
+    /// follows divides the content term by `sqrt(dim)` only, so the queries are divided by `sqrt(terms)` here.
     pub fn forward(
         &self,
         query: Tensor<4>,
@@ -88,15 +75,15 @@ impl Disentangled {
         dropout: &Dropout,
     ) -> (Tensor<4>, Option<Tensor<4>>) {
         let [batch, heads, seq, dim] = query.dims();
-        let kinds = 1 + usize::from(self.config.content_to_position) + usize::from(self.config.position_to_content);
-        let scaled = query.clone() * (kinds as f64).powf(-0.5);
-        let (Some(embeddings), Some(relative)) = (&relations.embeddings, &relations.relative) else {
+        let terms = 1 + usize::from(self.config.content_to_position) + usize::from(self.config.position_to_content);
+        let scaled = query.clone() * (terms as f64).powf(-0.5);
+        let (Some(embeddings), Some(table_rows)) = (&relations.embeddings, &relations.table_rows) else {
             return (scaled, None);
         };
         let embeddings = dropout.apply(embeddings.clone(), self.dropout);
         let [positions, _] = embeddings.dims();
-        let rows: Tensor<4, Int> = relative.clone().reshape([1, 1, seq, seq]).expand([batch, heads, seq, seq]);
-        // `[batch, heads, seq, seq]`: the score of token `i` with the position that `rows` has at `i, j`.
+        let rows: Tensor<4, Int> = table_rows.clone().reshape([1, 1, seq, seq]).expand([batch, heads, seq, seq]);
+        // `[batch, heads, seq, seq]`: the score at `i, j` is that of token `i` with the position `rows[i, j]`.
         let attend = |tokens: &Tensor<4>, projection: &Linear, rows: Tensor<4, Int>| {
             let projected = projection.forward(embeddings.clone()).reshape([1, positions, heads, dim]);
             tokens.clone().matmul(projected.permute([0, 2, 3, 1])).gather(3, rows)
@@ -114,6 +101,6 @@ impl Disentangled {
             (Some(to_position), Some(to_content)) => Some(to_position + to_content),
             (to_position, to_content) => to_position.or(to_content),
         };
-        (scaled, sum.map(|sum| sum * ((kinds * dim) as f64).powf(-0.5)))
+        (scaled, sum.map(|sum| sum * ((terms * dim) as f64).powf(-0.5)))
     }
 }

@@ -1,20 +1,21 @@
-//! Rotary position embeddings (Su et al., 2021): queries and keys are turned by angles that grow with their positions.
+//! Rotary position embeddings (RoPE, Su et al., 2021): queries and keys are rotated by angles proportional to position.
 
 use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// Cosines and sines of one angle a position and channel.
+/// Cosine and sine of one angle per position and channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
-    /// `[1, 1, seq, dim]`, without gradient.
+    /// `[1, 1, seq, dim]`, without gradients.
     cos: Tensor<4>,
-    /// The same, negated in the first half of the channels.
+    /// `[1, 1, seq, dim]`, negated in the first half of the channels.
     signed_sin: Tensor<4>,
 }
 
 impl Rotary {
-    /// `angles` `[seq, dim / 2]`, in radians: channel `c` turns with channel `c + dim / 2` (the reference's `rotate_half`).
+    /// `angles` are `[seq, dim / 2]`, in radians. Channel `c` is paired with channel `c + dim / 2` (the reference's
+    /// `rotate_half`).
     pub fn new(angles: &[f64], dim: usize, device: &Device) -> Self {
         let half = dim / 2;
         let seq = angles.len() / half.max(1);
@@ -32,8 +33,8 @@ impl Rotary {
         }
     }
 
-    /// For the tokens 0, 1, 2, ... of a text: channel `c` of `dim / 2` turns by `theta^(-2c / dim)` a token (Su et al., 2021,
-    /// sec. 3.2.2).
+    /// For the tokens of a text: channel `c < dim / 2` rotates by `theta^(-2c / dim)` per token (Su et al., 2021, sec.
+    /// 3.2.2).
     pub fn of_tokens(seq: usize, dim: usize, theta: f64, device: &Device) -> Self {
         let frequencies: Vec<f64> = (0..dim / 2).map(|n| theta.powf(-2.0 * n as f64 / dim as f64)).collect();
         let angles: Vec<f64> =
@@ -41,8 +42,9 @@ impl Rotary {
         Self::new(&angles, dim, device)
     }
 
-    /// For `special` tokens that are not turned, then a `grid` of patches (rows, columns): half of the angles of a patch
-    /// grow with its row, half with its column, both from -1 to 1 over the image (DINOv3, Siméoni et al., 2025, sec. 3.2).
+    /// For `special` tokens, which are not rotated, then a `grid` of patches `[rows, columns]`. Half of a patch's
+    /// angles depend on its row and half on its column, both from -1 to 1 over the image (DINOv3, Siméoni et al.,
+    /// 2025, sec. 3.2).
     pub fn of_patches(grid: [usize; 2], special: usize, dim: usize, theta: f64, device: &Device) -> Self {
         let center = |at: usize, count: usize| 2.0 * (at as f64 + 0.5) / count as f64 - 1.0;
         let frequencies: Vec<f64> = (0..dim / 4).map(|n| TAU * theta.powf(-4.0 * n as f64 / dim as f64)).collect();
@@ -57,8 +59,8 @@ impl Rotary {
         Self::new(&angles, dim, device)
     }
 
-    /// Turns `[batch, heads, seq, dim]`.
-    pub fn turn(&self, x: Tensor<4>) -> Tensor<4> {
+    /// Rotates `[batch, heads, seq, dim]`.
+    pub fn rotate(&self, x: Tensor<4>) -> Tensor<4> {
         let [_, _, _, dim] = x.dims();
         let (first, second) = (x.clone().narrow(3, 0, dim / 2), x.clone().narrow(3, dim / 2, dim / 2));
         let [cos, sin] = [&self.cos, &self.signed_sin].map(|table| table.clone().cast(x.dtype()));

@@ -1,33 +1,33 @@
-//! Which rows of a packed `[rows, width]` tensor form which sequence. Only attention and pooling need to know.
+//! Which rows of a packed `[rows, width]` tensor belong to which sequence. Only attention and pooling need it.
 
 use std::sync::Arc;
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
-/// Sequences laid end to end as rows, without padding.
+/// Sequences concatenated as rows, without padding.
 #[derive(Debug, Clone)]
 pub struct SequenceLayout {
-    /// Sequences.
+    /// Number of sequences.
     pub batch: usize,
-    /// Rows of the longest one.
+    /// Number of rows of the longest sequence.
     pub longest: usize,
     lengths: Arc<[usize]>,
-    /// Absent when all sequences are equally long: then a reshape does.
+    /// `None` if all sequences have the same length: a reshape then suffices.
     ragged: Option<Ragged>,
 }
 
 #[derive(Debug, Clone)]
 struct Ragged {
-    /// `[batch * longest]`: the row that belongs in each padded slot (row 0 in the slots that are masked anyway).
+    /// `[batch * longest]`: the row in each padded slot; row 0 for padding, which is masked.
     row_of_slot: Tensor<1, Int>,
     /// `[rows]`: the padded slot of each row.
     slot_of_row: Tensor<1, Int>,
-    /// `[batch, 1, 1, longest]`, true where a slot is padding.
+    /// `[batch, 1, 1, longest]`: true for padding.
     padding: Tensor<4, Bool>,
 }
 
 impl SequenceLayout {
-    /// Sequences of the given lengths (each at least 1); index tensors live on `device`.
+    /// Sequences of these `lengths`, each at least 1. Index tensors are placed on `device`.
     pub fn new(lengths: Vec<usize>, device: &Device) -> Self {
         let device = &device.clone().without_autodiff();
         let (batch, longest) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
@@ -57,17 +57,17 @@ impl SequenceLayout {
         Self { batch, longest: length, lengths: vec![length; batch].into(), ragged: None }
     }
 
-    /// Rows of each sequence.
+    /// The number of rows of each sequence.
     pub(crate) fn lengths(&self) -> Arc<[usize]> {
         Arc::clone(&self.lengths)
     }
 
-    /// All rows.
+    /// The total number of rows.
     pub fn rows(&self) -> usize {
         self.lengths.iter().sum()
     }
 
-    /// `[rows, heads * dim]` to `[batch, heads, longest, dim]`.
+    /// Maps `[rows, heads * dim]` to padded `[batch, heads, longest, dim]`.
     pub(crate) fn to_heads(&self, x: Tensor<2>, heads: usize) -> Tensor<4> {
         let [_, width] = x.dims();
         let padded = match &self.ragged {
@@ -77,7 +77,7 @@ impl SequenceLayout {
         padded.reshape([self.batch, self.longest, heads, width / heads]).swap_dims(1, 2)
     }
 
-    /// `[batch, heads, longest, dim]` back to `[rows, heads * dim]`.
+    /// Maps padded `[batch, heads, longest, dim]` back to `[rows, heads * dim]`.
     pub(crate) fn to_rows(&self, x: Tensor<4>) -> Tensor<2> {
         let [batch, heads, longest, dim] = x.dims();
         let padded = x.swap_dims(1, 2).reshape([batch * longest, heads * dim]);
@@ -87,7 +87,7 @@ impl SequenceLayout {
         }
     }
 
-    /// `[batch, 1, 1, longest]`, true at padding; `None` when there is none.
+    /// `[batch, 1, 1, longest]`, true for padding; `None` if there is none.
     pub(crate) fn padding(&self) -> Option<Tensor<4, Bool>> {
         self.ragged.as_ref().map(|ragged| ragged.padding.clone())
     }
@@ -102,22 +102,23 @@ impl SequenceLayout {
         self.pick(x, |_, length| length - 1)
     }
 
-    /// One row of each sequence, which `place` finds by the sequence's number and length: `[rows, width]` to
-    /// `[batch, width]`.
-    pub(crate) fn pick(&self, x: Tensor<2>, place: impl Fn(usize, usize) -> usize) -> Tensor<2> {
+    /// One row of each sequence: `[rows, width]` to `[batch, width]`. `position` returns the position of the row, given
+    /// the index and length of the sequence.
+    pub(crate) fn pick(&self, x: Tensor<2>, position: impl Fn(usize, usize) -> usize) -> Tensor<2> {
         let mut start = 0;
         let mut rows = Vec::with_capacity(self.batch);
         for (sequence, &length) in self.lengths.iter().enumerate() {
-            rows.push((start + place(sequence, length)) as i32);
+            rows.push((start + position(sequence, length)) as i32);
             start += length;
         }
         let device = x.device().without_autodiff();
         x.select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [self.batch]), &device))
     }
 
-    /// The mean of each sequence's rows after its first `skip`: `[rows, width]` to `[batch, width]`.
+    /// The mean of each sequence, without its first `skip` rows: `[rows, width]` to `[batch, width]`.
     ///
-    /// Sequences of one length are summed each by itself, so that none depends on what stands beside it, to the bit.
+    /// If all lengths are equal, each sequence is summed on its own, so that its mean does not depend on the rest of
+    /// the batch, bit for bit.
     pub(crate) fn mean(&self, x: Tensor<2>, skip: usize) -> Tensor<2> {
         let rows = self.rows();
         if self.ragged.is_none() {

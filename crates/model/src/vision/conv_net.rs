@@ -1,73 +1,76 @@
-//! Convolutional towers: a stem, stages of blocks that halve the map between them, the mean over space.
+//! Convolutional towers: a stem, stages of blocks that halve the map between them, and the mean over the last map.
 //!
 //! ResNet (He et al., 2016) and ConvNeXt (Liu et al., 2022; version 2, Woo et al., 2023) differ in their blocks.
 
 use burn::module::{Module, Param};
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Tensor, module};
+use dualenc_kernels::Activation;
 
-use crate::layers::linear::{Activation, LayerNorm, Linear};
+use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::Linear;
 use crate::params::builder::{Init, ParamBuilder};
 use crate::pooling::Pooling;
+use crate::tower::TowerOutput;
 use crate::transformer::sequence_layout::SequenceLayout;
-use crate::vision::conv_layers::{Conv, ConvNorm, Kernel, normalize_channels, to_map, to_rows};
-use crate::vision::image_tower::TowerOutput;
+use crate::vision::conv_layers::{Conv, ConvNorm, ConvShape, normalize_channels, to_map, to_rows};
 
-/// Epsilon of every ConvNeXt norm but the last (a constant of the reference's).
+/// Epsilon of every ConvNeXt norm except the last (a constant in the reference).
 const NEXT_EPSILON: f64 = 1e-6;
 
-/// Added to the mean norm that response normalisation divides by (Woo et al., 2023, app. A).
+/// Epsilon of response normalisation (Woo et al., 2023, app. A).
 const RESPONSE_EPSILON: f64 = 1e-6;
 
-/// What a convolutional tower is made of.
+/// The architecture of a convolutional tower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ConvNetConfig {
-    /// Channels of each stage.
+    /// Number of channels of each stage.
     pub widths: Vec<usize>,
-    /// Blocks of each stage, as many numbers as there are widths.
+    /// Number of blocks of each stage; as long as `widths`.
     pub depths: Vec<usize>,
-    /// The nonlinearity.
+    /// Nonlinearity of the blocks.
     pub activation: Activation,
-    /// Which blocks.
+    /// Kind of block.
     pub kind: ConvNetKind,
 }
 
-/// What the families differ in.
+/// The kind of block, with the options of its family.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ConvNetKind {
     /// ResNet.
     Residual {
-        /// Channels after the stem.
+        /// Number of channels after the stem.
         stem_width: usize,
-        /// Whether a block is three convolutions with few channels in the middle, else two.
+        /// Whether a block is a bottleneck of three convolutions; otherwise it is two convolutions.
         bottleneck: bool,
         /// Whether the first stage halves the map, as the others do.
         halve_first: bool,
-        /// Whether a bottleneck halves the map in its first convolution (He et al.), else in its second (torchvision).
+        /// Whether a bottleneck halves the map in its first convolution (He et al.); otherwise in its second
+        /// (torchvision).
         halve_early: bool,
     },
     /// ConvNeXt.
     Next {
-        /// Side of the patches of the stem, in pixels.
+        /// Side of the stem's patches, in pixels.
         patch_size: usize,
-        /// A learned factor a channel on each residual branch, and its initial value (version 1).
+        /// LayerScale: initial value of a learned factor per channel on each residual branch (version 1).
         layer_scale: Option<f64>,
-        /// Whether blocks normalise responses (version 2).
+        /// Whether blocks have global response normalisation (version 2).
         response_norm: bool,
         /// Epsilon of the last norm.
         norm_epsilon: f64,
-        /// Standard deviation of fresh weights.
+        /// Standard deviation of randomly initialised weights.
         init_std: f64,
     },
 }
 
 impl ConvNetConfig {
-    /// Channels of the last stage.
+    /// Number of channels of the last stage.
     pub fn width(&self) -> usize {
         self.widths.last().copied().unwrap_or_default()
     }
 
-    /// The smallest side of an image that leaves a place of the map, in pixels.
+    /// Smallest side of an image, in pixels: the last map must not be empty.
     pub fn smallest_side(&self) -> usize {
         match self.kind {
             ConvNetKind::Residual { .. } => 1,
@@ -108,18 +111,21 @@ impl ConvNet {
         }
     }
 
-    /// The config the tower was built from.
+    /// The architecture that the tower was built from.
     pub fn config(&self) -> &ConvNetConfig {
         &self.config
     }
 
-    /// How the tower was asked to pool; every way comes to the mean over space, normalised where the family does that.
+    /// The pooling that was asked for. Each one is the mean over the last map, normalised if the family does so.
     pub fn pooling(&self) -> Pooling {
         self.pooling
     }
 
-    /// `[batch, 3, height, width]`, normalised pixels, of any size from [`ConvNetConfig::smallest_side`] on. What does not
-    /// fill a window at the right or bottom end is not seen, as in the reference.
+    /// Runs the tower on normalised pixels, `[batch, 3, height, width]`. Pixels at the right and bottom that do not
+    /// fill a window are ignored, as in the reference.
+    ///
+    /// # Panics
+    /// If `height` or `width` is below [`ConvNetConfig::smallest_side`].
     pub fn forward(&self, pixels: Tensor<4>) -> TowerOutput {
         let x = self.stem.forward(pixels, self.config.activation);
         let x = self.stages.iter().fold(x, |x, stage| stage.forward(x));
@@ -134,13 +140,13 @@ impl ConvNet {
     }
 }
 
-/// Pixels to the first map.
+/// From pixels to the first feature map.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few are made, and what is large in them are tensors")]
+#[expect(clippy::large_enum_variant, reason = "few are made, and their size is that of the tensors they hold")]
 enum Stem {
-    /// A convolution of 7 x 7 and a maximum over 3 x 3, which both halve the map.
+    /// A 7 x 7 convolution and a 3 x 3 max pool, each of which halves the map.
     Residual(ConvNorm),
-    /// Patches.
+    /// Non-overlapping patches.
     Next(NextStem),
 }
 
@@ -155,7 +161,7 @@ impl Stem {
         match config.kind {
             ConvNetKind::Residual { .. } => Self::Residual(ConvNorm::new(at, 3, width, 7, 2)),
             ConvNetKind::Next { patch_size, init_std, .. } => Self::Next(NextStem {
-                conv: Conv::new(&at.at("conv"), Kernel::patches(3, width, patch_size), true, init_std),
+                conv: Conv::new(&at.at("conv"), ConvShape::patches(3, width, patch_size), true, init_std),
                 norm: LayerNorm::new(&at.at("norm"), width, true, NEXT_EPSILON),
             }),
         }
@@ -172,10 +178,10 @@ impl Stem {
     }
 }
 
-/// Blocks with maps of one size.
+/// Blocks that share one map size.
 #[derive(Module, Debug)]
 struct Stage {
-    /// ConvNeXt halves the map between its stages, ResNet in the first block of one.
+    /// ConvNeXt halves the map between stages; ResNet does so in the first block of a stage.
     halving: Option<Halving>,
     blocks: Vec<Block>,
 }
@@ -192,7 +198,7 @@ impl Stage {
         let halving = match config.kind {
             ConvNetKind::Next { init_std, .. } if stage > 0 => Some(Halving {
                 norm: LayerNorm::new(&at.at("halving.norm"), input, true, NEXT_EPSILON),
-                conv: Conv::new(&at.at("halving.conv"), Kernel::patches(input, width, 2), true, init_std),
+                conv: Conv::new(&at.at("halving.conv"), ConvShape::patches(input, width, 2), true, init_std),
             }),
             _ => None,
         };
@@ -223,23 +229,23 @@ impl Stage {
 }
 
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few are made, and what is large in them are tensors")]
+#[expect(clippy::large_enum_variant, reason = "few are made, and their size is that of the tensors they hold")]
 enum Block {
     Residual(ResidualBlock),
     Next(NextBlock),
 }
 
-/// Convolutions with batch norms beside a shortcut (He et al., 2016, fig. 5).
+/// A residual block of convolutions with batch norms (He et al., 2016, fig. 5).
 #[derive(Module, Debug)]
 struct ResidualBlock {
-    /// Where the shapes before and after differ.
+    /// A projection, if the shapes before and after the block differ.
     shortcut: Option<ConvNorm>,
     layers: Vec<ConvNorm>,
     #[module(skip)]
     activation: Activation,
 }
 
-/// A bottleneck has this share of the channels in its middle (`reduction` in the reference).
+/// Factor by which a bottleneck reduces the number of channels (`reduction` in the reference).
 const BOTTLENECK: usize = 4;
 
 impl ResidualBlock {
@@ -264,21 +270,21 @@ impl ResidualBlock {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let beside = match &self.shortcut {
+        let residual = match &self.shortcut {
             Some(shortcut) => shortcut.forward(x.clone()),
             None => x.clone(),
         };
         let last = self.layers.len() - 1;
-        let x = self.layers.iter().enumerate().fold(x, |x, (n, layer)| match n == last {
-            true => layer.forward(x),
-            // The reference's inner activation, whatever `hidden_act` says.
-            false => Activation::Relu.forward(layer.forward(x)),
+        let x = self.layers.iter().enumerate().fold(x, |x, (n, layer)| {
+            let x = layer.forward(x);
+            // Always ReLU in the reference, whatever `hidden_act` says.
+            if n == last { x } else { Activation::Relu.forward(x) }
         });
-        self.activation.forward(x + beside)
+        self.activation.forward(x + residual)
     }
 }
 
-/// A convolution over space for each channel alone, then an MLP for each place alone (Liu et al., 2022, fig. 4).
+/// A depthwise convolution, then an MLP at each position (Liu et al., 2022, fig. 4).
 #[derive(Module, Debug)]
 struct NextBlock {
     conv: Conv,
@@ -291,8 +297,10 @@ struct NextBlock {
     activation: Activation,
 }
 
-/// Side of the kernel, and the MLP's width as a multiple of the block's (constants of both versions).
+/// Side of the depthwise kernel, the same in both versions.
 const NEXT_SIDE: usize = 7;
+
+/// Width of the MLP relative to the block, the same in both versions.
 const NEXT_MLP: usize = 4;
 
 impl NextBlock {
@@ -301,11 +309,17 @@ impl NextBlock {
             ConvNetKind::Next { layer_scale, response_norm, init_std, .. } => (layer_scale, response_norm, init_std),
             ConvNetKind::Residual { .. } => (None, false, 0.0),
         };
-        let kernel =
-            Kernel { input: width, output: width, side: NEXT_SIDE, stride: 1, padding: NEXT_SIDE / 2, groups: width };
+        let shape = ConvShape {
+            input: width,
+            output: width,
+            side: NEXT_SIDE,
+            stride: 1,
+            padding: NEXT_SIDE / 2,
+            groups: width,
+        };
         let inner = NEXT_MLP * width;
         Self {
-            conv: Conv::new(&at.at("conv"), kernel, true, init_std),
+            conv: Conv::new(&at.at("conv"), shape, true, init_std),
             norm: LayerNorm::new(&at.at("norm"), width, true, NEXT_EPSILON),
             up: Linear::new(&at.at("up"), width, inner, true, init_std),
             response_norm: response_norm.then(|| ResponseNorm::new(&at.at("response_norm"), inner)),
@@ -332,8 +346,8 @@ impl NextBlock {
     }
 }
 
-/// Global response normalisation (Woo et al., 2023, sec. 3.2): a channel counts by its norm over the image, relative to
-/// the other channels'.
+/// Global response normalisation (Woo et al., 2023, sec. 3.2): scales each channel by its norm over the image, relative
+/// to the mean norm of all channels.
 #[derive(Module, Debug)]
 struct ResponseNorm {
     weight: Param<Tensor<1>>,
@@ -346,14 +360,14 @@ impl ResponseNorm {
         Self { weight: zeros("weight"), bias: zeros("bias") }
     }
 
-    /// `[rows, width]` of `batch` images to the same.
+    /// Maps `[rows, width]` of `batch` images to the same shape.
     fn forward(&self, x: Tensor<2>, batch: usize) -> Tensor<2> {
         let [rows, width] = x.dims();
         let images = x.clone().reshape([batch, rows / batch, width]);
-        // A channel of zeros has no gradient, not an infinite one.
+        // Clamped, so that a channel of zeros has a gradient of 0 instead of infinity.
         let norms = images.clone().square().sum_dim(1).clamp_min(f64::from(f32::MIN_POSITIVE)).sqrt();
-        let share = norms.clone() / (norms.mean_dim(2) + RESPONSE_EPSILON);
-        let weighed = (images * share).reshape([rows, width]);
-        weighed * self.weight.val().unsqueeze() + self.bias.val().unsqueeze() + x
+        let relative = norms.clone() / (norms.mean_dim(2) + RESPONSE_EPSILON);
+        let scaled = (images * relative).reshape([rows, width]);
+        scaled * self.weight.val().unsqueeze() + self.bias.val().unsqueeze() + x
     }
 }

@@ -1,64 +1,55 @@
-//! Image towers: `[batch, 3, height, width]` to `[batch, width]`. Transformers, convolutional networks and what
-//! lies between have nothing in common but this.
+//! An image tower of any kind: `[batch, 3, height, width]` to `[batch, width]`. Its kinds have only this in common.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 
-use crate::dual_encoder::lora::VisitLinear;
-use crate::layers::linear::Dropout;
+use crate::layers::dropout::Dropout;
+use crate::layers::linear::LinearVisitor;
 use crate::params::builder::ParamBuilder;
-use crate::params::values as parameters;
+use crate::params::inventory::any_trains;
 use crate::pooling::Pooling;
+use crate::tower::TowerOutput;
 use crate::vision::conv_net::{ConvNet, ConvNetConfig};
 use crate::vision::swin_transformer::{Swin, SwinConfig};
-use crate::vision::vision_transformer::{Pooler, VisionTransformer, VisionTransformerConfig};
+use crate::vision::vision_transformer::VisionTransformer;
+use crate::vision::vit_config::{Pooler, VisionTransformerConfig};
 
-/// What an image tower is made of, whichever family it came from.
+/// The architecture of an image tower, whichever family it came from.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ImageTowerConfig {
-    /// Tokens and attention.
+    /// A vision transformer.
     Transformer(VisionTransformerConfig),
-    /// Feature maps.
+    /// A convolutional network.
     Convolutional(ConvNetConfig),
-    /// Tokens and attention within windows.
+    /// A transformer with attention within windows.
     Windowed(SwinConfig),
 }
 
 /// An image tower.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few are made, and what is large in them are tensors")]
+#[expect(clippy::large_enum_variant, reason = "few are made, and their size is that of the tensors they hold")]
 pub enum ImageTower {
-    /// Tokens and attention.
+    /// A vision transformer.
     Transformer(VisionTransformer),
-    /// Feature maps.
+    /// A convolutional network.
     Convolutional(ConvNet),
-    /// Tokens and attention within windows.
+    /// A transformer with attention within windows.
     Windowed(Swin),
 }
 
-/// What a tower gives back.
-#[derive(Debug, Clone)]
-pub struct TowerOutput {
-    /// The last hidden state of every real token, `[rows, width]`, sequence after sequence. The tokens of a convolutional
-    /// tower are the places of its last feature map, row by row.
-    pub hidden: Tensor<2>,
-    /// `[batch, width]`.
-    pub pooled: Tensor<2>,
-}
-
-/// How the reference can pool as a tower does.
+/// How the reference can reproduce the pooling of a tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReferencePooling {
-    /// By itself: it is what the family calls `pooler_output`.
+    /// As it is: this is what the family calls `pooler_output`.
     Own,
-    /// With a pooler that has no nonlinearity and an identity matrix.
+    /// With a pooler whose weight is an identity matrix and whose activation is the identity.
     IdentityPooler,
     /// Not at all.
     None,
 }
 
 impl ImageTowerConfig {
-    /// The same with both dropouts replaced, where a value is given and the tower has dropout.
+    /// Replaces both dropout probabilities, if `dropout` is given and the tower has dropout.
     #[must_use]
     pub fn with_dropout(self, dropout: Option<f64>) -> Self {
         match self {
@@ -74,7 +65,7 @@ impl ImageTowerConfig {
         }
     }
 
-    /// What `pooling` takes from this tower, in words.
+    /// Describes in words what `pooling` takes from this tower.
     pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
         match self {
             Self::Transformer(config) => config.describe_pooling(pooling),
@@ -82,7 +73,7 @@ impl ImageTowerConfig {
         }
     }
 
-    /// Whether such a tower can pool like that; else why not.
+    /// Checks that the tower can pool this way; the error says why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
         match self {
             Self::Transformer(config) => config.check_pooling(pooling),
@@ -101,7 +92,7 @@ impl ImageTower {
         }
     }
 
-    /// The config the tower was built from.
+    /// The architecture that the tower was built from.
     pub fn config(&self) -> ImageTowerConfig {
         match self {
             Self::Transformer(tower) => ImageTowerConfig::Transformer(tower.config().clone()),
@@ -110,7 +101,7 @@ impl ImageTower {
         }
     }
 
-    /// Width of what it gives back.
+    /// Width of the pooled output.
     pub fn width(&self) -> usize {
         match self {
             Self::Transformer(tower) => tower.config().encoder.width,
@@ -119,7 +110,7 @@ impl ImageTower {
         }
     }
 
-    /// Sides of images must be multiples of this, in pixels.
+    /// Height and width of images must be multiples of this, in pixels.
     pub fn side_multiple(&self) -> usize {
         match self {
             Self::Transformer(tower) => tower.config().patch_size,
@@ -128,7 +119,7 @@ impl ImageTower {
         }
     }
 
-    /// Images must have at least this many pixels a side.
+    /// Smallest height and width of an image, in pixels.
     pub fn smallest_side(&self) -> usize {
         match self {
             Self::Transformer(tower) => tower.config().patch_size,
@@ -137,7 +128,7 @@ impl ImageTower {
         }
     }
 
-    /// How the tower makes one vector of an image.
+    /// How the tower pools.
     pub fn pooling(&self) -> Pooling {
         match self {
             Self::Transformer(tower) => tower.pooling(),
@@ -146,7 +137,7 @@ impl ImageTower {
         }
     }
 
-    /// How the reference can pool as this tower does.
+    /// How the reference can reproduce the pooling of this tower.
     pub fn reference_pooling(&self) -> ReferencePooling {
         match self {
             Self::Transformer(tower) => match (tower.pooling(), tower.config().pooler) {
@@ -158,21 +149,26 @@ impl ImageTower {
         }
     }
 
-    /// Whether all its parameters are outside of the gradient graph.
+    /// Whether all its parameters are frozen.
     pub fn is_locked(&self) -> bool {
-        !parameters::any_trains(self)
+        !any_trains(self)
     }
 
-    /// The linears of its blocks, by path; those of convolutional towers are none.
-    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+    /// Calls `visit` for each linear that can have an adapter; `path` is the tower's own. Convolutional towers have
+    /// none.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
         match self {
-            Self::Transformer(tower) => tower.linears(path, visit),
+            Self::Transformer(tower) => tower.visit_linears(path, visit),
             Self::Convolutional(_) => {}
-            Self::Windowed(tower) => tower.linears(path, visit),
+            Self::Windowed(tower) => tower.visit_linears(path, visit),
         }
     }
 
-    /// `[batch, 3, height, width]`, normalised pixels.
+    /// Runs the tower on normalised pixels, `[batch, 3, height, width]`: `pooled` of the output is `[batch, width]`.
+    ///
+    /// # Panics
+    /// If `height` or `width` is not a multiple of [`side_multiple`](Self::side_multiple), or below
+    /// [`smallest_side`](Self::smallest_side).
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
         match self {
             Self::Transformer(tower) => tower.forward(pixels, dropout),

@@ -1,25 +1,25 @@
-//! The linear maps of `torch.nn.functional.interpolate(align_corners=False)`, for position embeddings and for tables of
-//! relative positions.
+//! Interpolation of position embeddings and relative position tables to another image size, as the linear maps of
+//! `torch.nn.functional.interpolate(align_corners=False)`.
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-/// How a grid of embeddings is resized.
+/// How a grid of embeddings is interpolated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interpolation {
     /// `mode="bilinear"`.
     Bilinear,
     /// `mode="bicubic"`.
     Bicubic,
-    /// `mode="bicubic", antialias=True`: a wider filter where the grid shrinks.
+    /// `mode="bicubic", antialias=True`: the filter widens when the grid shrinks.
     BicubicAntialias,
 }
 
-/// What one point of the new line takes: positions on the old line and their weights.
+/// The points of the old line that one point of the new line is computed from, with their weights.
 type Taps = Vec<(usize, f64)>;
 
 impl Interpolation {
-    /// The map from an `old` grid `[rows, columns]` to a `new` one, as `[new rows * new columns, old rows * old columns]`
-    /// on `device`, outside of the gradient graph.
+    /// The matrix that interpolates an `old` grid `[rows, columns]` to a `new` one, `[new rows * new columns, old rows
+    /// * old columns]`, on `device` and without gradients.
     pub(crate) fn matrix(self, old: [usize; 2], new: [usize; 2], device: &Device) -> Tensor<2> {
         let shape = [new[0] * new[1], old[0] * old[1]];
         let data = TensorData::new(self.weights(old, new), shape);
@@ -41,7 +41,7 @@ impl Interpolation {
         matrix
     }
 
-    /// The taps of each of `new` points on a line of `old`.
+    /// The taps of each of `new` points, on a line of `old` points.
     fn taps(self, old: usize, new: usize) -> Vec<Taps> {
         let scale = old as f64 / new as f64;
         let last = (old - 1) as f64;
@@ -75,13 +75,13 @@ impl Interpolation {
     }
 }
 
-/// PyTorch's cubic coefficient (aten/native/UpSample.h).
+/// PyTorch's cubic coefficient (`aten/native/UpSample.h`).
 const CUBIC: f64 = -0.75;
 
-/// The one of its antialiasing filter, which is Pillow's (aten/native/cpu/UpSampleKernel.cpp).
+/// The coefficient of its antialiasing filter, the same as Pillow's (`aten/native/cpu/UpSampleKernel.cpp`).
 const CUBIC_ANTIALIAS: f64 = -0.5;
 
-/// The cubic convolution kernel (Keys, 1981) at distance `x`.
+/// The cubic convolution kernel (Keys, 1981) with coefficient `a`, at distance `x`.
 fn cubic(x: f64, a: f64) -> f64 {
     let x = x.abs();
     match x {

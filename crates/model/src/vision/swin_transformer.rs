@@ -1,35 +1,38 @@
-//! Swin (Liu et al., 2021): encoders over windows of smaller and smaller maps, the mean over space.
+//! Swin (Liu et al., 2021): encoders over windows of ever coarser feature maps, pooled by the mean over all tokens.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
-use crate::dual_encoder::lora::VisitLinear;
-use crate::layers::linear::{Dropout, LayerNorm, Linear};
+use crate::layers::dropout::Dropout;
+use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::{Linear, LinearVisitor};
 use crate::params::builder::{Init, ParamBuilder};
 use crate::pooling::Pooling;
-use crate::transformer::attention::Relations;
-use crate::transformer::encoder::{Encoder, EncoderConfig};
+use crate::tower::TowerOutput;
+use crate::transformer::config::EncoderConfig;
+use crate::transformer::encoder::Encoder;
+use crate::transformer::relations::Relations;
 use crate::transformer::sequence_layout::SequenceLayout;
-use crate::transformer::windows::{RowMap, Windows};
-use crate::vision::image_tower::TowerOutput;
+use crate::transformer::windows::{RowGather, Windows};
+use crate::vision::patches::patch_rows;
 use crate::vision::position_interpolation::Interpolation;
-use crate::vision::vision_transformer::{offset_rows, offsets, patch_rows};
+use crate::vision::relative_offsets::{offset_rows, offsets_per_side};
 
-/// Epsilon of the norms that the config says nothing of (PyTorch's default).
+/// Epsilon of the norms that the config does not cover (PyTorch's default).
 const NORM_EPSILON: f64 = 1e-5;
 
-/// What a Swin tower is made of.
+/// The architecture of a Swin tower.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SwinConfig {
-    /// The blocks of each stage; a stage is twice as wide as the one before.
+    /// The encoder of each stage, at least one; each is twice as wide as the one before.
     pub stages: Vec<EncoderConfig>,
-    /// Side of the square images that positions were learned for, in pixels.
+    /// Side of the square images the tower was trained on, in pixels.
     pub image_size: usize,
     /// Side of a patch, in pixels.
     pub patch_size: usize,
     /// Side of a window, in tokens.
     pub window: usize,
-    /// Whether patches have learned positions besides.
+    /// Whether patches also have learned absolute positions.
     pub positions: bool,
 }
 
@@ -44,9 +47,9 @@ impl SwinConfig {
     }
 }
 
-/// Rows of the table of relative positions for windows of `side`.
-pub(crate) fn window_offsets(side: usize) -> usize {
-    offsets([side; 2]).iter().product()
+/// Number of rows of the relative position table for windows of `side` tokens.
+pub(crate) fn window_table_rows(side: usize) -> usize {
+    offsets_per_side([side; 2]).iter().product()
 }
 
 /// A Swin transformer.
@@ -69,7 +72,7 @@ struct Stage {
     merging: Option<Merging>,
 }
 
-/// Four neighbours become one token of twice the width.
+/// Merges four neighbouring tokens into one of twice the width.
 #[derive(Module, Debug)]
 struct Merging {
     norm: LayerNorm,
@@ -104,24 +107,27 @@ impl Swin {
         }
     }
 
-    /// The config the tower was built from.
+    /// The architecture that the tower was built from.
     pub fn config(&self) -> &SwinConfig {
         &self.config
     }
 
-    /// How the tower was asked to pool; every way comes to the mean over space.
+    /// The pooling that was asked for. Each one is the mean over all tokens.
     pub fn pooling(&self) -> Pooling {
         self.pooling
     }
 
-    /// The linears of its blocks, by path.
-    pub(crate) fn linears(&mut self, path: &str, visit: &mut VisitLinear<'_>) {
+    /// Calls `visit` for each linear of the blocks; `path` is the tower's own.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
         for (n, stage) in self.stages.iter_mut().enumerate() {
-            stage.encoder.linears(&format!("{path}.stages.{n}.encoder"), visit);
+            stage.encoder.visit_linears(&format!("{path}.stages.{n}.encoder"), visit);
         }
     }
 
-    /// `[batch, 3, height, width]`, normalised pixels whose sides are multiples of the patch size.
+    /// Runs the tower on normalised pixels, `[batch, 3, height, width]`.
+    ///
+    /// # Panics
+    /// If `height` or `width` is not a multiple of the patch size.
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
         let [batch, _, height, width] = pixels.dims();
         let device = pixels.device().without_autodiff();
@@ -138,7 +144,7 @@ impl Swin {
             if let Some(merging) = &stage.merging {
                 let neighbours = neighbours(grid);
                 let [_, width] = x.dims();
-                let x4 = RowMap::new(&neighbours, grid[0] * grid[1], batch, &device).apply(x);
+                let x4 = RowGather::new(&neighbours, grid[0] * grid[1], batch, &device).apply(x);
                 let x4 = x4.reshape([batch * neighbours.len() / 4, 4 * width]);
                 x = merging.reduction.forward(merging.norm.forward(x4));
                 grid = grid.map(|side| side.div_ceil(2));
@@ -149,18 +155,18 @@ impl Swin {
         TowerOutput { hidden, pooled }
     }
 
-    /// Relations of even blocks and of odd ones, whose windows are shifted, as many as the deepest stage has blocks.
+    /// One entry per block of the deepest stage. The windows of every second block are shifted.
     fn relations(&self, batch: usize, grid: [usize; 2], device: &Device) -> Vec<Relations> {
         let smallest = grid[0].min(grid[1]);
         let side = self.config.window.min(smallest);
-        // One window that covers the map has nothing to be shifted against.
+        // A single window that covers the map is not shifted.
         let shift = if smallest <= self.config.window { 0 } else { self.config.window / 2 };
-        let relative: Tensor<1, Int> = offset_rows([side; 2], [self.config.window; 2], device);
+        let table_rows: Tensor<1, Int> = offset_rows([side; 2], [self.config.window; 2], device);
         let relations = |shift| {
             let windows = Windows::new(batch, grid, side, shift, device);
             Relations {
-                relative: Some(relative.clone()),
-                hidden: windows.apart.clone(),
+                table_rows: Some(table_rows.clone()),
+                mask: windows.mask.clone(),
                 windows: Some(windows),
                 ..Relations::default()
             }
@@ -170,26 +176,25 @@ impl Swin {
         (0..depth).map(|n| if n % 2 == 0 { even.clone() } else { odd.clone() }).collect()
     }
 
-    /// `[patches, width]` for a `grid` of patches.
+    /// Position embeddings of a `grid` of patches, `[patches, width]`.
     fn positions_for(&self, grid: [usize; 2]) -> Option<Tensor<2>> {
         let positions = self.positions.as_ref()?.val();
-        Some(match grid == self.config.grid() {
-            true => positions,
-            false => Interpolation::Bicubic
-                .matrix(self.config.grid(), grid, &positions.device())
-                .cast(positions.dtype())
-                .matmul(positions),
-        })
+        if grid == self.config.grid() {
+            return Some(positions);
+        }
+        let resize = Interpolation::Bicubic.matrix(self.config.grid(), grid, &positions.device());
+        Some(resize.cast(positions.dtype()).matmul(positions))
     }
 }
 
-/// The four tokens that become one, for each of these: down the columns first; zeros beyond the ends of an odd map.
+/// The four tokens that each merged token is made of, top to bottom before left to right. `None`, for zeros, beyond the
+/// edge of a map with odd sides.
 fn neighbours(grid: [usize; 2]) -> Vec<Option<usize>> {
     let halves = grid.map(|side| side.div_ceil(2));
     let token = |[row, column]: [usize; 2]| (row < grid[0] && column < grid[1]).then_some(row * grid[1] + column);
-    let four = |n: usize| {
+    let merged = |n: usize| {
         let [row, column] = [2 * (n / halves[1]), 2 * (n % halves[1])];
         [[0, 0], [1, 0], [0, 1], [1, 1]].map(|[down, right]| token([row + down, column + right]))
     };
-    (0..halves[0] * halves[1]).flat_map(four).collect()
+    (0..halves[0] * halves[1]).flat_map(merged).collect()
 }

@@ -1,4 +1,4 @@
-//! What safetensors files hold, told by their headers: no value is read until one is asked for.
+//! The headers of safetensors files: names, types and shapes, without reading values.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -7,31 +7,35 @@ use std::path::{Path, PathBuf};
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::ModelError;
-use crate::weights::weight_files::{HostTensor, WeightFiles, is_weight, values_of, weight_paths};
+use crate::weights::decode::{decode_values, is_weight};
+use crate::weights::host_tensor::HostTensor;
+use crate::weights::shard_index::weight_paths;
+use crate::weights::weight_files::WeightFiles;
 
-/// Bytes before the header: its length.
+/// Size of the length field before the header, in bytes.
 const LENGTH_BYTES: u64 = 8;
 
-/// The longest header that the format allows, in bytes.
-const MOST_HEADER_BYTES: u64 = 100_000_000;
+/// The largest header that the format allows, in bytes.
+const MAX_HEADER_BYTES: u64 = 100_000_000;
 
-/// One weights file.
+/// The header of one weight file.
 #[derive(Debug)]
 pub struct WeightHeader {
     /// The file.
     pub path: PathBuf,
-    /// Its size.
+    /// Size of the file, in bytes.
     pub bytes: u64,
-    /// Its tensors in the order of their names, with shapes and dtypes.
+    /// The tensors with their types and shapes, sorted by name.
     tensors: Vec<(String, TensorInfo)>,
-    /// Where values begin.
+    /// Offset of the first value, in bytes.
     data_start: u64,
 }
 
-/// The weights files of a directory, each with its header or with what is wrong with it.
+/// The header of each weight file of `dir`, or the error of reading it.
 ///
 /// # Errors
-/// When there are no safetensors weights at all.
+/// [`ModelError::NoWeights`] if `dir` has no safetensors weights; [`ModelError::Read`] or [`ModelError::Config`] if the
+/// index of its shards cannot be read.
 pub fn weight_headers(dir: &Path) -> Result<Vec<Result<WeightHeader, ModelError>>, ModelError> {
     Ok(weight_paths(dir)?.into_iter().map(WeightHeader::read).collect())
 }
@@ -40,20 +44,21 @@ impl WeightHeader {
     /// Reads the header of `path`.
     ///
     /// # Errors
-    /// When the file cannot be read, its header is malformed, or it is shorter or longer than the header says.
+    /// [`ModelError::Read`] if the file cannot be read; [`ModelError::Weights`] if the header is malformed or disagrees
+    /// with the size of the file.
     pub fn read(path: PathBuf) -> Result<Self, ModelError> {
         let malformed = |problem: String| ModelError::Weights { path: path.clone(), problem };
         let unreadable = |source| ModelError::Read { path: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
         let bytes = file.metadata().map_err(unreadable)?.len();
         if bytes < LENGTH_BYTES {
-            return Err(malformed(format!("it has {bytes} bytes")));
+            return Err(malformed(format!("it has only {bytes} bytes")));
         }
         let mut length = [0; LENGTH_BYTES as usize];
         file.read_exact(&mut length).map_err(unreadable)?;
         let length = u64::from_le_bytes(length);
-        if length > MOST_HEADER_BYTES.min(bytes - LENGTH_BYTES) {
-            return Err(malformed(format!("its header would have {length} bytes, the file has {bytes}")));
+        if length > MAX_HEADER_BYTES.min(bytes - LENGTH_BYTES) {
+            return Err(malformed(format!("the header claims {length} bytes, but the file has {bytes}")));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(unreadable)?;
@@ -61,7 +66,7 @@ impl WeightHeader {
         let data_start = LENGTH_BYTES + length;
         let expected = data_start + metadata.data_len() as u64;
         if bytes != expected {
-            return Err(malformed(format!("it has {bytes} bytes, its header tells of {expected}")));
+            return Err(malformed(format!("it has {bytes} bytes, expected {expected} from its header")));
         }
         let mut tensors: Vec<(String, TensorInfo)> =
             metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
@@ -69,15 +74,15 @@ impl WeightHeader {
         Ok(Self { path, bytes, tensors, data_start })
     }
 
-    /// Name, dtype (as the format spells it) and shape of each tensor.
+    /// Name, type (as the format spells it) and shape of each tensor.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, String, &[usize])> {
         self.tensors.iter().map(|(name, info)| (name.as_str(), info.dtype.to_string(), info.shape.as_slice()))
     }
 
-    /// The values of one tensor; `None` where the file has no weight of this name.
+    /// Reads the values of the tensor `name`; `None` if the file has no such weight.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// [`ModelError::Read`] if the file cannot be read.
     pub fn values(&self, name: &str) -> Result<Option<HostTensor>, ModelError> {
         let Some((_, info)) = self.tensors.iter().find(|(known, _)| known == name) else { return Ok(None) };
         let (start, end) = info.data_offsets;
@@ -88,11 +93,11 @@ impl WeightHeader {
             file.read_exact(&mut bytes)
         };
         read().map_err(|source| ModelError::Read { path: self.path.clone(), source })?;
-        Ok(values_of(name, info.dtype, &bytes).map(|values| HostTensor { shape: info.shape.clone(), values }))
+        Ok(decode_values(name, info.dtype, &bytes).map(|values| HostTensor { shape: info.shape.clone(), values }))
     }
 }
 
-/// The weights of all files, with shapes but without values: enough to audit them.
+/// The weights of all files with their shapes but no values, which is enough to audit them.
 pub(crate) fn without_values<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> WeightFiles {
     let tensors = headers.into_iter().flat_map(|header| &header.tensors);
     tensors

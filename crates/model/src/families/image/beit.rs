@@ -1,16 +1,18 @@
 //! BEiT (Bao et al., 2022) and Data2VecVision (Baevski et al., 2022), which is built the same: relative position bias,
 //! LayerScale, and a mean of patches as its `pooler_output`.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::transformer::encoder::{EncoderConfig, NormOrder, RelativeTable};
+use crate::transformer::config::{EncoderConfig, NormOrder, RelativeTable};
 use crate::vision::image_tower::ImageTowerConfig;
 use crate::vision::position_interpolation::Interpolation;
-use crate::vision::vision_transformer::{FinalNorm, Pooler, Positions, VisionTransformerConfig, relative_positions};
+use crate::vision::relative_offsets::beit_table_rows;
+use crate::vision::vit_config::{FinalNorm, Pooler, Positions, VisionTransformerConfig};
+use crate::weights::layout::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const BEIT: Family<ImageTowerConfig> = Family {
@@ -50,12 +52,13 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
     let (width, heads) = keys.width_and_heads("hidden_size", "num_attention_heads")?;
     let (image_size, patch_size) = keys.image_and_patch(224, 16)?;
     let (depth, mlp_width) = (keys.or("num_hidden_layers", 12)?, keys.or("intermediate_size", 3072)?);
-    let rows = relative_positions([image_size / patch_size; 2]);
+    let rows = beit_table_rows([image_size / patch_size; 2]);
     let each = keys.or("use_relative_position_bias", false)?;
     let relative = match (each, keys.or("use_shared_relative_position_bias", false)?) {
         (true, true) => {
             return Err(keys.problem(
-                "`use_relative_position_bias` and `use_shared_relative_position_bias` are both set; only one is supported"
+                "`use_relative_position_bias` and `use_shared_relative_position_bias` are both set; only one is \
+                 supported"
                     .to_owned(),
             ));
         }

@@ -1,17 +1,19 @@
-//! The image towers of CLIP (Radford et al., 2021) and of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al., 2025) at
-//! fixed resolution, by themselves or out of a whole model. CLIP pools its class token, SigLIP has none and pools by
-//! attention.
+//! The image towers of CLIP (Radford et al., 2021) and of SigLIP (Zhai et al., 2023) and SigLIP 2 (Tschannen et al.,
+//! 2025) at fixed resolution, by themselves or out of a whole model. CLIP pools its class token, SigLIP has none and
+//! pools by attention.
+
+use dualenc_kernels::Activation;
 
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::transformer::encoder::{EncoderConfig, NormOrder};
+use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::vision::image_tower::ImageTowerConfig;
-use crate::vision::vision_transformer::{FinalNorm, Pooler, VisionTransformerConfig};
+use crate::vision::vit_config::{FinalNorm, Pooler, VisionTransformerConfig};
+use crate::weights::layout::Layout::{LeadingVector, Patches, Same};
+use crate::weights::layout::Part;
 use crate::weights::name_table::Kind::{Linear, Norm, PackedPart, Tensor};
-use crate::weights::name_table::Layout::{LeadingVector, Patches, Same};
-use crate::weights::name_table::{Names, Part, Row};
+use crate::weights::name_table::{Names, Row};
 
 pub(super) const CLIP: Family<ImageTowerConfig> = Family {
     model_types: &["clip_vision_model"],

@@ -1,14 +1,15 @@
 //! ResNet (He et al., 2016), ConvNeXt (Liu et al., 2022) and ConvNeXt V2 (Woo et al., 2023). Their configs have no
 //! `hidden_size`: the width is that of the last stage.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
 use crate::vision::conv_net::{ConvNetConfig, ConvNetKind};
 use crate::vision::image_tower::ImageTowerConfig;
+use crate::weights::layout::Layout::{Leading, Same};
 use crate::weights::name_table::Kind::{BatchNorm, Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::{Leading, Same};
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const RESNET: Family<ImageTowerConfig> = Family {

@@ -1,17 +1,19 @@
 //! DINOv2 (Oquab et al., 2024), with and without registers (Darcet et al., 2024): LayerScale in every block; its
 //! `pooler_output` is the class token itself. The giant one has a SwiGLU MLP.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::transformer::encoder::{EncoderConfig, NormOrder};
+use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::vision::image_tower::ImageTowerConfig;
 use crate::vision::position_interpolation::Interpolation;
-use crate::vision::vision_transformer::{Positions, VisionTransformerConfig};
+use crate::vision::vit_config::{Positions, VisionTransformerConfig};
+use crate::weights::layout::Layout::{Leading, LeadingVector, Patches, Same};
+use crate::weights::layout::Part;
 use crate::weights::name_table::Kind::{Linear, LinearPart, Norm, Tensor};
-use crate::weights::name_table::Layout::{Leading, LeadingVector, Patches, Same};
-use crate::weights::name_table::{Names, Part, Row, joined};
+use crate::weights::name_table::{Names, Row, concat};
 
 pub(super) const DINOV2: Family<ImageTowerConfig> = Family {
     model_types: &["dinov2"],
@@ -34,7 +36,7 @@ pub(super) const REGISTERS_SWIGLU: Family<ImageTowerConfig> =
 
 const PREFIXES: &[&str] = &["", "dinov2.", "dinov2_with_registers.", "backbone."];
 
-const ROWS: &[Row] = &joined::<{ SHARED.len() + 2 }>(
+const ROWS: &[Row] = &concat::<{ SHARED.len() + 2 }>(
     SHARED,
     &[
         ("encoder.blocks.{n}.mlp.up", "encoder.layer.{n}.mlp.fc1", Linear),
@@ -42,7 +44,7 @@ const ROWS: &[Row] = &joined::<{ SHARED.len() + 2 }>(
     ],
 );
 
-const SWIGLU_ROWS: &[Row] = &joined::<{ SHARED.len() + 3 }>(
+const SWIGLU_ROWS: &[Row] = &concat::<{ SHARED.len() + 3 }>(
     SHARED,
     &[
         ("encoder.blocks.{n}.mlp.gate", "encoder.layer.{n}.mlp.weights_in", LinearPart(Part { index: 0, of: 2 })),

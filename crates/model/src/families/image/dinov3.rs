@@ -1,15 +1,16 @@
 //! DINOv3's vision transformers (Siméoni et al., 2025): rotary positions of the patches, registers, LayerScale; its
 //! `pooler_output` is the class token.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::transformer::encoder::{EncoderConfig, NormOrder};
+use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::vision::image_tower::ImageTowerConfig;
-use crate::vision::vision_transformer::{Positions, VisionTransformerConfig};
+use crate::vision::vit_config::{Positions, VisionTransformerConfig};
+use crate::weights::layout::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const DINOV3: Family<ImageTowerConfig> = Family {
@@ -43,8 +44,8 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
     let (width, heads): (usize, usize) = (keys.or("hidden_size", 384)?, keys.or("num_attention_heads", 6)?);
     if heads == 0 || !width.is_multiple_of(4 * heads) {
         return Err(keys.problem(format!(
-            "`hidden_size` {width} is not a multiple of 4 times `num_attention_heads` {heads}: rows and columns turn pairs of \
-             channels in every head"
+            "`hidden_size` {width} is not a multiple of 4 times `num_attention_heads` {heads}, which its rotary \
+             positions need"
         )));
     }
     let (image_size, patch_size) = keys.image_and_patch(224, 16)?;

@@ -8,6 +8,9 @@
 //! - `swin`: Swin.
 //! - `vit`: ViT and DeiT.
 
+use crate::families::family::Family;
+use crate::vision::image_tower::ImageTowerConfig;
+
 mod beit;
 mod clip;
 mod conv;
@@ -15,9 +18,6 @@ mod dinov2;
 mod dinov3;
 mod swin;
 mod vit;
-
-use crate::families::family::Family;
-use crate::vision::image_tower::ImageTowerConfig;
 
 /// Every image tower.
 pub(super) const IMAGE_FAMILIES: &[&Family<ImageTowerConfig>] = &[

@@ -1,14 +1,15 @@
 //! Swin (Liu et al., 2021); its `pooler_output` is the mean over space.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::transformer::encoder::{EncoderConfig, NormOrder, RelativeTable};
+use crate::transformer::config::{EncoderConfig, NormOrder, RelativeTable};
 use crate::vision::image_tower::ImageTowerConfig;
-use crate::vision::swin_transformer::{SwinConfig, window_offsets};
+use crate::vision::swin_transformer::{SwinConfig, window_table_rows};
+use crate::weights::layout::Layout::{Leading, Patches, Same};
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::{Leading, Patches, Same};
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const SWIN: Family<ImageTowerConfig> = Family {
@@ -50,8 +51,9 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
     let fits = |(stage, heads): (usize, &usize)| *heads > 0 && (width << stage).is_multiple_of(*heads);
     if depths.is_empty() || depths.len() != heads.len() || window == 0 || !heads.iter().enumerate().all(fits) {
         return Err(keys.problem(format!(
-            "`embed_dim` {width}, `depths` {depths:?}, `num_heads` {heads:?} and `window_size` {window} do not go together: one \
-             number a stage, whose width (twice the last one's) is a multiple of its heads"
+            "`embed_dim` {width}, `depths` {depths:?}, `num_heads` {heads:?} and `window_size` {window} do not fit \
+             together; expected one depth and one number of heads per stage, and a width, doubled each stage, that is a \
+             multiple of the heads"
         )));
     }
     let qkv_bias = keys.or("qkv_bias", true)?;
@@ -63,7 +65,7 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
         query_bias: qkv_bias,
         key_bias: qkv_bias,
         value_bias: qkv_bias,
-        relative: RelativeTable::EachBlock(window_offsets(window)),
+        relative: RelativeTable::EachBlock(window_table_rows(window)),
         hidden_dropout: keys.or("hidden_dropout_prob", 0.0)?,
         attention_dropout: keys.or("attention_probs_dropout_prob", 0.0)?,
         init_std: keys.or("initializer_range", 0.02)?,

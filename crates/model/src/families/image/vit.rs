@@ -1,14 +1,15 @@
 //! ViT (Dosovitskiy et al., 2021) and DeiT (Touvron et al., 2021), which adds a distillation token.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::transformer::encoder::{EncoderConfig, NormOrder};
+use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::vision::image_tower::ImageTowerConfig;
-use crate::vision::vision_transformer::{Pooler, PoolerActivation, VisionTransformerConfig};
+use crate::vision::vit_config::{Pooler, PoolerActivation, VisionTransformerConfig};
+use crate::weights::layout::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::{Leading, LeadingVector, Patches, Same};
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const VIT: Family<ImageTowerConfig> = Family {

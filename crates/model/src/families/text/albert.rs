@@ -1,14 +1,15 @@
 //! ALBERT (Lan et al., 2020): narrow embeddings, and blocks that share their weights.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
 use crate::families::text::bert;
-use crate::layers::linear::Activation;
-use crate::text::text_tower::TextTowerConfig;
-use crate::transformer::encoder::EncoderConfig;
+use crate::text::config::TextTowerConfig;
+use crate::transformer::config::EncoderConfig;
+use crate::weights::layout::Layout::Same;
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const ALBERT: Family<TextTowerConfig> = Family {

@@ -5,10 +5,10 @@ use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
 use crate::pooling::Pooling;
-use crate::text::text_tower::{TextPooler, TextTowerConfig};
-use crate::transformer::encoder::EncoderConfig;
+use crate::text::config::{TextPooler, TextTowerConfig};
+use crate::transformer::config::EncoderConfig;
+use crate::weights::layout::Layout::Same;
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const BERT: Family<TextTowerConfig> = Family {

@@ -1,15 +1,16 @@
 //! The text towers of CLIP (Radford et al., 2021), causal and pooled at the end of the text, and of SigLIP and SigLIP 2
 //! (Zhai et al., 2023; Tschannen et al., 2025), which attend to all tokens, padding included, and pool the last one.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
-use crate::text::text_tower::{EndOfText, TextPooler, TextTowerConfig};
+use crate::text::config::{EndOfText, TextPooler, TextTowerConfig};
 use crate::text::token_relations::TokenRelations;
-use crate::transformer::encoder::{EncoderConfig, NormOrder};
+use crate::transformer::config::{EncoderConfig, NormOrder};
+use crate::weights::layout::Layout::Same;
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const CLIP: Family<TextTowerConfig> =

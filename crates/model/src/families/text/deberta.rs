@@ -1,16 +1,16 @@
-//! DeBERTa-v2 and v3 (He et al., 2021; 2023): relative positions have vectors that queries and keys attend to; no pooler.
+//! DeBERTa-v2 and v3 (He et al., 2021; 2023): relative positions have vectors that queries and keys attend to; no
+//! pooler.
 
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
 use crate::families::text::bert;
 use crate::pooling::Pooling;
-use crate::text::text_tower::{TextPooler, TextTowerConfig};
+use crate::text::config::{TextPooler, TextTowerConfig};
 use crate::text::token_relations::{RelativeBuckets, TokenRelations};
-use crate::transformer::deberta_attention::DisentangledConfig;
-use crate::transformer::encoder::EncoderConfig;
+use crate::transformer::config::{DisentangledConfig, EncoderConfig};
+use crate::weights::layout::Layout::Same;
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const DEBERTA_V2: Family<TextTowerConfig> = Family {
@@ -42,7 +42,8 @@ const ROWS: &[Row] = &[
 fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     if keys.or("conv_kernel_size", 0)? > 0 {
         return Err(keys.problem(
-            "`conv_kernel_size`: the convolution of DeBERTa-v2-xlarge and -xxlarge is not supported; DeBERTa-v3 has none"
+            "`conv_kernel_size` is set; the convolution of DeBERTa-v2-xlarge and -xxlarge is not supported, use a \
+             DeBERTa-v3, which has none"
                 .to_owned(),
         ));
     }

@@ -1,14 +1,15 @@
 //! DistilBERT (Sanh et al., 2019): BERT without token types and without pooler.
 
+use dualenc_kernels::Activation;
+
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
 use crate::pooling::Pooling;
-use crate::text::text_tower::{TextPooler, TextTowerConfig};
-use crate::transformer::encoder::EncoderConfig;
+use crate::text::config::{TextPooler, TextTowerConfig};
+use crate::transformer::config::EncoderConfig;
+use crate::weights::layout::Layout::Same;
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const DISTILBERT: Family<TextTowerConfig> = Family {

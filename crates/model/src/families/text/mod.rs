@@ -8,6 +8,9 @@
 //! - `modernbert`: ModernBERT.
 //! - `mpnet`: MPNet.
 
+use crate::families::family::Family;
+use crate::text::config::TextTowerConfig;
+
 mod albert;
 mod bert;
 mod clip;
@@ -15,9 +18,6 @@ mod deberta;
 mod distilbert;
 mod modernbert;
 mod mpnet;
-
-use crate::families::family::Family;
-use crate::text::text_tower::TextTowerConfig;
 
 /// Every text tower.
 pub(super) const TEXT_FAMILIES: &[&Family<TextTowerConfig>] = &[

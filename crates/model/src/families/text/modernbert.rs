@@ -1,19 +1,20 @@
 //! ModernBERT (Warner et al., 2024): rotary positions, attention that is global in every third block and local in the
 //! others, gated MLPs, norms before the branches and without bias; no pooler.
 
+use dualenc_kernels::Activation;
 use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
-use crate::layers::linear::Activation;
 use crate::pooling::Pooling;
-use crate::text::text_tower::{TextPooler, TextTowerConfig};
+use crate::text::config::{TextPooler, TextTowerConfig};
 use crate::text::token_relations::TokenRelations;
-use crate::transformer::encoder::{EncoderConfig, NormOrder};
+use crate::transformer::config::{EncoderConfig, NormOrder};
+use crate::weights::layout::Layout::Same;
+use crate::weights::layout::Part;
 use crate::weights::name_table::Kind::{Linear, LinearPart, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
-use crate::weights::name_table::{Names, Part, Row};
+use crate::weights::name_table::{Names, Row};
 
 pub(super) const MODERNBERT: Family<TextTowerConfig> = Family {
     model_types: &["modernbert"],

@@ -4,11 +4,11 @@ use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::families::family::Family;
 use crate::families::text::bert;
-use crate::text::text_tower::TextTowerConfig;
+use crate::text::config::TextTowerConfig;
 use crate::text::token_relations::{RelativeBuckets, TokenRelations};
-use crate::transformer::encoder::{EncoderConfig, RelativeTable};
+use crate::transformer::config::{EncoderConfig, RelativeTable};
+use crate::weights::layout::Layout::Same;
 use crate::weights::name_table::Kind::{Linear, Norm, Tensor};
-use crate::weights::name_table::Layout::Same;
 use crate::weights::name_table::{Names, Row};
 
 pub(super) const MPNET: Family<TextTowerConfig> = Family {
