@@ -1,8 +1,8 @@
-//! The dual encoder: image tower, text tower, two projections and a temperature, equal to Hugging Face's
-//! `VisionTextDualEncoder`. This crate computes and loads; it does not train, and it writes no file.
+//! The dual encoder: an image tower, a text tower, two projections and a temperature, equal to Hugging Face's
+//! `VisionTextDualEncoder`. This crate loads and computes. It does not train, and it writes no files.
 //!
-//! A directory that `VisionTextDualEncoderModel.save_pretrained` or `dualenc export` wrote, or that of a whole CLIP or
-//! SigLIP, is read by one call:
+//! [`DualEncoder::from_pretrained`] reads a directory written by `VisionTextDualEncoderModel.save_pretrained` or by
+//! `dualenc export`, or that of a whole CLIP or SigLIP:
 //!
 //! ```
 //! use dualenc_model::burn::tensor::{Device, Tensor};
@@ -19,8 +19,8 @@
 //! # Ok::<(), dualenc_model::ModelError>(())
 //! ```
 //!
-//! Tokenizer and image processing are the crate `dualenc-data`'s, which knows nothing of this one. Which of two
-//! captions describes an image:
+//! Tokenizing and image processing are in the crate `dualenc-data`, which does not depend on this one. To find which of
+//! two captions describes an image:
 //!
 //! ```
 //! use dualenc_data::{ImageProcessor, Limits, Tokenizer, decode};
@@ -45,16 +45,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP's) wants a tokenizer `with_padding_to`
-//! that length. Tensors are Burn's, which this crate passes on as [`burn`]; the features `flex`, `wgpu`, `vulkan` and
-//! `cuda` choose the devices.
+//! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP) needs a tokenizer `with_padding_to` that
+//! length.
 //!
-//! Shapes: `batch` images or captions, `rows` tokens of all sequences laid end to end, `width` of a tower, `dim` of the
-//! shared space, `heads` of attention, `seq` tokens of one sequence.
+//! Tensors are Burn's, which this crate re-exports as [`burn`]. The features `flex`, `ndarray`, `wgpu`, `vulkan` and
+//! `cuda` select the devices.
+//!
+//! In the docs of shapes, `batch` counts images or captions, `rows` the tokens of all sequences, concatenated, `seq`
+//! the tokens of one sequence; `width` is that of a tower, `dim` that of the shared space, and `heads` counts attention
+//! heads.
 
 mod dual_encoder;
 mod error;
 mod families;
+mod form;
 mod layers;
 mod params;
 mod pooling;
@@ -76,7 +80,6 @@ pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training
 pub use dual_encoder::lora::{ADAPTABLE, AdapterConfig};
 pub use dual_encoder::model::{DualEncoder, logits_per_text, normalize};
 pub use error::ModelError;
-pub use layers::adapter::Adapter;
 pub use layers::dropout::Dropout;
 pub use layers::layer_norm::LayerNorm;
 pub use layers::linear::Linear;
@@ -102,7 +105,7 @@ pub use vision::swin_transformer::{Swin, SwinConfig};
 pub use vision::vision_transformer::VisionTransformer;
 pub use vision::vit_config::{FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformerConfig};
 pub use weights::decode::is_count;
-pub use weights::header::{WeightHeader, weight_headers};
+pub use weights::header::WeightHeader;
 pub use weights::host_tensor::HostTensor;
 pub use weights::shard_index::shard_names;
 pub use weights::weight_files::read_safetensors;
@@ -110,8 +113,13 @@ pub use weights::weight_files::read_safetensors;
 /// The parameters of a model, by path: listing, reading, replacing, hashing and freezing them.
 pub mod parameters {
     pub use crate::params::fingerprint::{fingerprint, fingerprints};
-    pub use crate::params::grad::{cast, hollow, lock, lock_unless, scalar, unlock, untracked};
-    pub use crate::params::inventory::{ParamInfo, Which, any_trains, count, is_buffer, list};
+    pub use crate::params::grad::{cast, hollow, lock, scalar, unlock, untracked};
+    pub use crate::params::inventory::{ParamInfo, Which, count, is_buffer, list};
     pub use crate::params::path::PathStack;
     pub use crate::params::values::{ParamUpdate, collect, host, restore, update};
 }
+
+/// The example of the README, so that it keeps compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,17 +1,16 @@
-//! What a family of towers is: its `model_type`s, its names on disk, and how its config is read.
+//! What each family of towers declares.
 
 use crate::error::ModelError;
 use crate::families::config_reader::Keys;
 use crate::weights::name_table::Names;
 
-/// A family of towers whose config is `C`.
+/// A family of towers with the architecture `C`.
 pub(crate) struct Family<C: 'static> {
-    /// The `model_type`s that are of this family.
+    /// Its `model_type`s.
     pub model_types: &'static [&'static str],
-    /// A flag of the config that must be set: of families of one `model_type`, the first one listed whose flag is set
-    /// is meant.
+    /// A boolean key of the config that must be true. Among families of one `model_type`, the first match applies.
     pub flag: Option<&'static str>,
-    /// Its tensors on disk.
+    /// The names of its tensors on disk.
     pub names: Names,
     /// Reads its `config.json`.
     pub config: fn(&Keys<'_>) -> Result<C, ModelError>,

@@ -25,12 +25,18 @@ use family::Family;
 use image::IMAGE_FAMILIES;
 use text::TEXT_FAMILIES;
 
-/// Reads an image tower's config; `path` is named in errors.
+/// Reads the config of an image tower: its names on disk, and its architecture. `path` is for errors.
+///
+/// # Errors
+/// [`ModelError::UnsupportedFamily`], or [`ModelError::Config`] if a key is malformed or not supported.
 pub(crate) fn image_config(json: &Value, path: &Path) -> Result<(&'static Names, ImageTowerConfig), ModelError> {
     read(json, path, "image", IMAGE_FAMILIES)
 }
 
-/// Reads a text tower's config; `path` is named in errors.
+/// Reads the config of a text tower, likewise.
+///
+/// # Errors
+/// [`ModelError::UnsupportedFamily`], or [`ModelError::Config`] if a key is malformed or not supported.
 pub(crate) fn text_config(json: &Value, path: &Path) -> Result<(&'static Names, TextTowerConfig), ModelError> {
     read(json, path, "text", TEXT_FAMILIES)
 }
@@ -59,13 +65,14 @@ fn read<C>(
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
     use serde_json::json;
 
     use super::*;
 
-    /// Every config class's own keys below `tests/goldens/{section}`, and for each what a file without them means.
+    /// For each config class in `tests/goldens/{section}`: a config without keys, and one with all defaults spelled
+    /// out.
     fn defaults(section: &str) -> Vec<(Value, Value)> {
         let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens");
         let text = std::fs::read_to_string(goldens.join(section).join("defaults.json")).unwrap();
@@ -74,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_key_has_the_default_of_the_config_class() {
+    fn absent_keys_have_defaults() {
         let path = Path::new("config.json");
         for (bare, whole) in defaults("text_families") {
             let read = |config| text_config(config, path).unwrap().1;
@@ -87,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_image_family_cannot_do_is_refused_by_name() {
+    fn rejects_unsupported_image_configs() {
         for (config, expected) in [
             (json!({ "model_type": "vit", "hidden_size": 10 }), "`hidden_size` 10 is not a multiple"),
             (json!({ "model_type": "vit", "patch_size": [16, 8] }), "`patch_size` is [16, 8]"),
@@ -113,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn what_a_text_family_cannot_do_is_refused_by_name() {
+    fn rejects_unsupported_text_configs() {
         let rope = json!({ "full_attention": { "rope_type": "yarn", "rope_theta": 1.0 } });
         for (config, expected) in [
             (json!({ "model_type": "deberta-v2", "conv_kernel_size": 3 }), "`conv_kernel_size`"),
             (json!({ "model_type": "deberta-v2", "pos_att_type": "p2c" }), "`pos_att_type` without"),
             (json!({ "model_type": "albert", "inner_group_num": 2 }), "`inner_group_num` is 2"),
             (json!({ "model_type": "albert", "num_hidden_groups": 13 }), "`num_hidden_groups` is 13"),
-            (json!({ "model_type": "mpnet", "relative_attention_num_buckets": 16 }), "the reference counts in 32"),
+            (json!({ "model_type": "mpnet", "relative_attention_num_buckets": 16 }), "expected at least 32"),
             (json!({ "model_type": "mpnet", "max_position_embeddings": 2 }), "`max_position_embeddings` is only 2"),
             (json!({ "model_type": "modernbert", "rope_parameters": rope }), "`rope_type` is `yarn`"),
             (json!({ "model_type": "modernbert", "layer_types": ["full_attention"] }), "1 entries for 22 layers"),

@@ -1,5 +1,6 @@
 //! The architecture of a text tower.
 
+use crate::form::{list, option};
 use crate::pooling::{Pool, Pooling};
 use crate::text::token_relations::TokenRelations;
 use crate::text::token_sequences::PositionCount;
@@ -89,6 +90,39 @@ impl TextTowerConfig {
             pad_id,
             pad_to: None,
         }
+    }
+
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(&self) -> String {
+        let Self {
+            encoder,
+            vocab_size,
+            max_positions,
+            position_table,
+            type_vocab_size,
+            first_position,
+            embedding_width,
+            embedding_norm,
+            relations,
+            pooler,
+            pad_id,
+            pad_to,
+        } = self;
+        let encoder = encoder.form();
+        let relations = list(relations.iter().map(|relations| relations.form()));
+        let pooler = match pooler {
+            TextPooler::Absent(pooling) => format!("absent {}", pooling.form()),
+            TextPooler::First => "first".to_owned(),
+            TextPooler::EndOfText(EndOfText::Id(id)) => format!("end-of-text {id}"),
+            TextPooler::EndOfText(EndOfText::GreatestId) => "end-of-text greatest".to_owned(),
+            TextPooler::Last { width } => format!("last {width}"),
+        };
+        let (embedding_width, pad_to) = (option(*embedding_width), option(*pad_to));
+        format!(
+            "text({encoder} words={vocab_size} positions={max_positions},{position_table},{first_position} \
+             types={type_vocab_size} embedding={embedding_width},{embedding_norm} relations={relations} \
+             pooler={pooler} pad={pad_id},{pad_to})"
+        )
     }
 
     /// The longest caption that the tower has positions for, in tokens.

@@ -72,6 +72,12 @@ impl TextTower {
         self.pooling
     }
 
+    /// The architecture and the pooling in a written, versioned form that is stable across releases, for cache keys.
+    /// Together with the values of the parameters, it determines the output for a caption.
+    pub fn form(&self) -> String {
+        format!("text-tower 1 {} pooling={}", self.config.form(), self.pooling.form())
+    }
+
     /// Width of the pooled output.
     pub fn pooled_width(&self) -> usize {
         self.config.pooled_width(self.pooling)
@@ -87,8 +93,8 @@ impl TextTower {
         self.encoder.visit_linears(&format!("{path}.encoder"), visit);
     }
 
-    /// Runs the tower: `hidden` of the output is `[tokens, width]` over all sequences, `pooled` is `[sequences, pooled
-    /// width]`.
+    /// Runs the tower: `hidden` of the output is `[tokens, width]` over all sequences, `pooled` is
+    /// `[sequences, pooled width]`.
     ///
     /// # Errors
     /// [`ModelError::Input`] if there is no sequence, one is empty or longer than [`TextTowerConfig::max_tokens`], or

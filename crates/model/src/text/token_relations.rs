@@ -1,11 +1,12 @@
-//! What attention knows of the positions of a text's tokens: causal and local masks, rotary angles, relative positions.
+//! Token positions in attention: causal and local masks, rotary angles, relative positions.
 
 use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
+use crate::form::option;
 use crate::transformer::relations::Relations;
 use crate::transformer::rotary::Rotary;
 
-/// What the attention of one block knows of the positions of tokens, which count from 0 in each sequence.
+/// The use that the attention of one block makes of token positions, which start at 0 in each sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct TokenRelations {
     /// Whether a token attends only to itself and earlier tokens.
@@ -29,8 +30,8 @@ pub enum RelativeBuckets {
         /// The distance beyond which all distances share a row, in tokens.
         max_distance: usize,
     },
-    /// DeBERTa: one row per distance from `-span` to `span - 1`. With `max_distance`, rows stand for ranges from `span
-    /// / 2`.
+    /// DeBERTa: one row per distance from `-span` to `span - 1`. With `max_distance`, rows from
+    /// `span / 2` on stand for ranges.
     Centred {
         /// Half the number of rows.
         span: usize,
@@ -71,6 +72,17 @@ impl RelativeBuckets {
 }
 
 impl TokenRelations {
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(self) -> String {
+        let Self { causal, window, rotary_theta, buckets } = self;
+        let buckets = match buckets {
+            None => "none".to_owned(),
+            Some(RelativeBuckets::Sides { rows, max_distance }) => format!("sides {rows} {max_distance}"),
+            Some(RelativeBuckets::Centred { span, max_distance }) => format!("centred {span} {}", option(max_distance)),
+        };
+        format!("(causal={causal} window={} theta={} buckets={buckets})", option(window), option(rotary_theta))
+    }
+
     /// The tensors for sequences of up to `seq` tokens and heads of `dim` channels.
     fn tensors(self, seq: usize, dim: usize, device: &Device) -> Relations {
         let pairs = || (0..seq).flat_map(|query| (0..seq).map(move |key| (query, key)));

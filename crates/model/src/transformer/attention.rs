@@ -104,8 +104,8 @@ impl Attention {
         attention(&qkv, &Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout })
     }
 
-    /// The output for a single query, `probe` `[1, width]`, over each sequence of `x` `[rows, width]`: `[batch,
-    /// width]`.
+    /// The output for a single query, `probe` `[1, width]`, over each sequence of `x` `[rows, width]`:
+    /// `[batch, width]`.
     pub(crate) fn pool(&self, probe: Tensor<2>, x: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
         let [_, width] = probe.dims();
         let (batch, heads, dim) = (layout.batch, self.heads, width / self.heads);

@@ -1,6 +1,9 @@
 //! The hyperparameters of a transformer encoder, whichever family it came from.
 
 use dualenc_kernels::Activation;
+use serde_json::json;
+
+use crate::form::{list, option};
 
 /// Whether a block normalises before or after its branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,55 @@ impl EncoderConfig {
         }
     }
 
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(&self) -> String {
+        let Self {
+            width,
+            depth,
+            heads,
+            mlp_width,
+            activation,
+            norm_order,
+            norm_epsilon,
+            layer_scale,
+            query_bias,
+            key_bias,
+            value_bias,
+            output_bias,
+            mlp_bias,
+            norm_bias,
+            gated_mlp,
+            relative,
+            disentangled,
+            first_norm,
+            order,
+            hidden_dropout,
+            drops_attention_branch,
+            drops_mlp_branch,
+            attention_dropout,
+            init_std,
+        } = self;
+        let activation = json!(activation);
+        let norm_order = match norm_order {
+            NormOrder::Pre => "pre",
+            NormOrder::Post => "post",
+        };
+        let relative = match relative {
+            RelativeTable::None => "none".to_owned(),
+            RelativeTable::Shared(rows) => format!("shared {rows}"),
+            RelativeTable::EachBlock(rows) => format!("each-block {rows}"),
+        };
+        let (layer_scale, order) = (option(*layer_scale), option(order.as_ref().map(list)));
+        let disentangled = option(disentangled.as_ref().map(DisentangledConfig::form));
+        format!(
+            "encoder(width={width} depth={depth} heads={heads} mlp={mlp_width} activation={activation} \
+             norm={norm_order} epsilon={norm_epsilon} layer-scale={layer_scale} \
+             biases={query_bias},{key_bias},{value_bias},{output_bias},{mlp_bias},{norm_bias} gated={gated_mlp} \
+             relative={relative} disentangled={disentangled} first-norm={first_norm} order={order} \
+             dropout={hidden_dropout},{drops_attention_branch},{drops_mlp_branch},{attention_dropout} std={init_std})"
+        )
+    }
+
     /// Replaces both dropout probabilities, if `dropout` is given.
     #[must_use]
     pub fn with_dropout(self, dropout: Option<f64>) -> Self {
@@ -130,4 +182,14 @@ pub struct DisentangledConfig {
     pub position_to_content: bool,
     /// Whether positions share the projections of the content (`share_att_key`).
     pub shared_projections: bool,
+}
+
+impl DisentangledConfig {
+    fn form(&self) -> String {
+        let Self { positions, normed, content_to_position, position_to_content, shared_projections } = self;
+        format!(
+            "(positions={positions} norm={normed} c2p={content_to_position} p2c={position_to_content} \
+             shared={shared_projections})"
+        )
+    }
 }

@@ -10,7 +10,7 @@
 //! - `deberta_attention`: DeBERTa's disentangled attention.
 //! - `encoder`: the blocks in sequence.
 //! - `mlp`: the MLP of a block.
-//! - `relations`: what attention knows of the positions of tokens.
+//! - `relations`: token positions in attention.
 //! - `relative_bias`: relative position bias.
 //! - `rotary`: rotary position embeddings.
 //! - `sequence_layout`: which rows belong to which sequence.

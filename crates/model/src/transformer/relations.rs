@@ -1,11 +1,11 @@
-//! What attention knows of the positions of tokens.
+//! Token positions in attention.
 
 use burn::tensor::{Bool, Int, Tensor};
 
 use crate::transformer::rotary::Rotary;
 use crate::transformer::windows::Windows;
 
-/// What one block's attention knows of the positions of tokens. The tower makes it once per forward pass.
+/// The positions of tokens as the attention of one block uses them. A tower makes them once per forward pass.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Relations {
     /// The row of the relative position table for each query and key, `[seq * seq]`.

@@ -6,7 +6,9 @@ use burn::module::{Module, Param};
 use burn::tensor::ops::MaxPoolOptions;
 use burn::tensor::{Tensor, module};
 use dualenc_kernels::Activation;
+use serde_json::json;
 
+use crate::form::{list, option};
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::Linear;
 use crate::params::builder::{Init, ParamBuilder};
@@ -68,6 +70,24 @@ impl ConvNetConfig {
     /// Number of channels of the last stage.
     pub fn width(&self) -> usize {
         self.widths.last().copied().unwrap_or_default()
+    }
+
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(&self) -> String {
+        let Self { widths, depths, activation, kind } = self;
+        let (widths, depths, activation) = (list(widths), list(depths), json!(activation));
+        let kind = match kind {
+            ConvNetKind::Residual { stem_width, bottleneck, halve_first, halve_early } => format!(
+                "residual(stem={stem_width} bottleneck={bottleneck} halve-first={halve_first} \
+                 halve-early={halve_early})"
+            ),
+            ConvNetKind::Next { patch_size, layer_scale, response_norm, norm_epsilon, init_std } => format!(
+                "next(patch={patch_size} layer-scale={} response-norm={response_norm} epsilon={norm_epsilon} \
+                 std={init_std})",
+                option(*layer_scale)
+            ),
+        };
+        format!("conv(widths={widths} depths={depths} activation={activation} kind={kind})")
     }
 
     /// Smallest side of an image, in pixels: the last map must not be empty.

@@ -101,6 +101,17 @@ impl ImageTower {
         }
     }
 
+    /// The architecture and the pooling in a written, versioned form that is stable across releases, for cache keys.
+    /// Together with the values of the parameters, it determines the output for an image.
+    pub fn form(&self) -> String {
+        let architecture = match self {
+            Self::Transformer(tower) => tower.config().form(),
+            Self::Convolutional(tower) => tower.config().form(),
+            Self::Windowed(tower) => tower.config().form(),
+        };
+        format!("image-tower 1 {architecture} pooling={}", self.pooling().form())
+    }
+
     /// Width of the pooled output.
     pub fn width(&self) -> usize {
         match self {

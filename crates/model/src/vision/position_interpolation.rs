@@ -18,8 +18,17 @@ pub enum Interpolation {
 type Taps = Vec<(usize, f64)>;
 
 impl Interpolation {
-    /// The matrix that interpolates an `old` grid `[rows, columns]` to a `new` one, `[new rows * new columns, old rows
-    /// * old columns]`, on `device` and without gradients.
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(self) -> &'static str {
+        match self {
+            Self::Bilinear => "bilinear",
+            Self::Bicubic => "bicubic",
+            Self::BicubicAntialias => "bicubic-antialias",
+        }
+    }
+
+    /// The matrix that interpolates an `old` grid `[rows, columns]` to a `new` one, on `device` and without gradients:
+    /// `[new rows * new columns, old rows * old columns]`.
     pub(crate) fn matrix(self, old: [usize; 2], new: [usize; 2], device: &Device) -> Tensor<2> {
         let shape = [new[0] * new[1], old[0] * old[1]];
         let data = TensorData::new(self.weights(old, new), shape);

@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor};
 
+use crate::form::list;
 use crate::layers::dropout::Dropout;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::{Linear, LinearVisitor};
@@ -40,6 +41,13 @@ impl SwinConfig {
     /// Width of the last stage.
     pub fn width(&self) -> usize {
         self.stages.last().map_or(0, |stage| stage.width)
+    }
+
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(&self) -> String {
+        let Self { stages, image_size, patch_size, window, positions } = self;
+        let stages = list(stages.iter().map(EncoderConfig::form));
+        format!("swin(stages={stages} image={image_size} patch={patch_size} window={window} positions={positions})")
     }
 
     fn grid(&self) -> [usize; 2] {

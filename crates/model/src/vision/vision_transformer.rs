@@ -132,8 +132,8 @@ impl VisionTransformer {
         }
     }
 
-    /// Embeds the patches with one matrix product, prepends the special tokens and adds positions: `[batch * tokens,
-    /// width]`.
+    /// Embeds the patches with one matrix product, prepends the special tokens and adds positions:
+    /// `[batch * tokens, width]`.
     fn embed(&self, pixels: Tensor<4>, grid: [usize; 2]) -> Tensor<2> {
         let [batch, ..] = pixels.dims();
         let width = self.config.encoder.width;
@@ -177,7 +177,7 @@ impl VisionTransformer {
         Some(if positioned == 0 { patches } else { Tensor::cat(vec![positions.narrow(0, 0, positioned), patches], 0) })
     }
 
-    /// What attention knows of the positions of a `grid` of patches.
+    /// The positions of a `grid` of patches, for attention.
     fn relations(&self, grid: [usize; 2], device: &Device) -> Relations {
         let encoder = &self.config.encoder;
         let has_table = encoder.relative != RelativeTable::None;

@@ -99,6 +99,48 @@ impl VisionTransformerConfig {
         }
     }
 
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(&self) -> String {
+        let Self {
+            encoder,
+            image_size,
+            patch_size,
+            patch_bias,
+            class_token,
+            distillation_token,
+            registers,
+            mask_token,
+            positions,
+            first_norm,
+            final_norm,
+            pooler,
+        } = self;
+        let encoder = encoder.form();
+        let positions = match positions {
+            Positions::None => "none".to_owned(),
+            Positions::Learned(interpolation) => format!("learned {}", interpolation.form()),
+            Positions::Rotary(theta) => format!("rotary {theta}"),
+        };
+        let final_norm = match final_norm {
+            FinalNorm::Tokens => "tokens",
+            FinalNorm::Pooled => "pooled",
+            FinalNorm::None => "none",
+        };
+        let pooler = match pooler {
+            Pooler::Dense(PoolerActivation::Tanh) => "dense tanh",
+            Pooler::Dense(PoolerActivation::Linear) => "dense linear",
+            Pooler::ClassToken => "class-token",
+            Pooler::MeanNorm => "mean-norm",
+            Pooler::Attention => "attention",
+            Pooler::None => "none",
+        };
+        format!(
+            "vit({encoder} image={image_size} patch={patch_size} patch-bias={patch_bias} class={class_token} \
+             distillation={distillation_token} registers={registers} mask={mask_token} positions={positions} \
+             first-norm={first_norm} final-norm={final_norm} pooler={pooler})"
+        )
+    }
+
     /// Number of special tokens with positions.
     pub(crate) fn num_positioned_tokens(&self) -> usize {
         usize::from(self.class_token) + usize::from(self.distillation_token)

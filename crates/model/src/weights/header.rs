@@ -36,7 +36,7 @@ pub struct WeightHeader {
 /// # Errors
 /// [`ModelError::NoWeights`] if `dir` has no safetensors weights; [`ModelError::Read`] or [`ModelError::Config`] if the
 /// index of its shards cannot be read.
-pub fn weight_headers(dir: &Path) -> Result<Vec<Result<WeightHeader, ModelError>>, ModelError> {
+pub(crate) fn weight_headers(dir: &Path) -> Result<Vec<Result<WeightHeader, ModelError>>, ModelError> {
     Ok(weight_paths(dir)?.into_iter().map(WeightHeader::read).collect())
 }
 

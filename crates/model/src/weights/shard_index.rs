@@ -56,7 +56,8 @@ pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         Some(file) => format!(
             "; `{file}` is a pickle, which can run code when it is read, and is refused. If you trust its source, \
              convert it once: a transformers directory with \
-             `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`, anything else with `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`"
+             `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`, anything else with \
+             `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`"
         ),
         None => String::new(),
     };

@@ -1,5 +1,5 @@
-//! BEiT (Bao et al., 2022) and Data2VecVision (Baevski et al., 2022), which is built the same: relative position bias,
-//! LayerScale, and a mean of patches as its `pooler_output`.
+//! BEiT (Bao et al., 2022) and Data2VecVision (Baevski et al., 2022), which has the same architecture: relative
+//! position bias, LayerScale, and a mean of patches as its `pooler_output`.
 
 use dualenc_kernels::Activation;
 
@@ -78,13 +78,15 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
         init_std: keys.or("initializer_range", 0.02)?,
         ..EncoderConfig::plain(width, depth, heads, mlp_width)
     };
-    let (pooler, final_norm) = match keys.or("use_mean_pooling", true)? {
-        true => (Pooler::MeanNorm, FinalNorm::None),
-        false => (Pooler::ClassToken, FinalNorm::Tokens),
+    let (pooler, final_norm) = if keys.or("use_mean_pooling", true)? {
+        (Pooler::MeanNorm, FinalNorm::None)
+    } else {
+        (Pooler::ClassToken, FinalNorm::Tokens)
     };
-    let positions = match keys.or("use_absolute_position_embeddings", false)? {
-        true => Positions::Learned(Interpolation::Bicubic),
-        false => Positions::None,
+    let positions = if keys.or("use_absolute_position_embeddings", false)? {
+        Positions::Learned(Interpolation::Bicubic)
+    } else {
+        Positions::None
     };
     Ok(ImageTowerConfig::Transformer(VisionTransformerConfig {
         mask_token: keys.or("use_mask_token", false)?,

@@ -25,7 +25,7 @@ pub(super) const CLIP: Family<ImageTowerConfig> = Family {
 pub(super) const SIGLIP: Family<ImageTowerConfig> =
     Family { model_types: &["siglip_vision_model"], config: siglip, ..CLIP };
 
-/// transformers 4 wrote the tower below `vision_model.` everywhere, so twice in a VisionTextDualEncoder.
+/// Transformers 4 wrote the prefix `vision_model.` for a tower alone, and twice for one in a VisionTextDualEncoder.
 const PREFIXES: &[&str] = &["", "vision_model.", "vision_model.vision_model."];
 
 const ROWS: &[Row] = &[

@@ -1,5 +1,5 @@
 //! DINOv2 (Oquab et al., 2024), with and without registers (Darcet et al., 2024): LayerScale in every block; its
-//! `pooler_output` is the class token itself. The giant one has a SwiGLU MLP.
+//! `pooler_output` is the class token itself. The giant model has a SwiGLU MLP.
 
 use dualenc_kernels::Activation;
 
@@ -77,13 +77,10 @@ fn config(keys: &Keys<'_>, registers: bool) -> Result<ImageTowerConfig, ModelErr
     let depth = keys.or("num_hidden_layers", 12)?;
     let mlp_width = (width as f64 * keys.or("mlp_ratio", 4.0)?) as usize;
     let gated_mlp = keys.or("use_swiglu_ffn", false)?;
-    // The reference keeps two thirds of the plain MLP's width, rounded up to a multiple of 8.
+    // As in the reference: two thirds of the width of the plain MLP, rounded up to a multiple of 8.
     let mlp_width = if gated_mlp { (mlp_width * 2 / 3).next_multiple_of(8) } else { mlp_width };
     let qkv_bias = keys.or("qkv_bias", true)?;
-    let activation = match gated_mlp {
-        true => Activation::Silu,
-        false => keys.activation("hidden_act", Activation::Gelu)?,
-    };
+    let activation = if gated_mlp { Activation::Silu } else { keys.activation("hidden_act", Activation::Gelu)? };
     let encoder = EncoderConfig {
         activation,
         gated_mlp,
@@ -102,12 +99,13 @@ fn config(keys: &Keys<'_>, registers: bool) -> Result<ImageTowerConfig, ModelErr
         mask_token: registers || keys.or("use_mask_token", true)?,
         ..VisionTransformerConfig::plain(encoder, image_size, patch_size)
     };
-    Ok(ImageTowerConfig::Transformer(match registers {
-        true => VisionTransformerConfig {
+    Ok(ImageTowerConfig::Transformer(if registers {
+        VisionTransformerConfig {
             registers: keys.or("num_register_tokens", 4)?,
             positions: Positions::Learned(Interpolation::BicubicAntialias),
             ..plain
-        },
-        false => plain,
+        }
+    } else {
+        plain
     }))
 }

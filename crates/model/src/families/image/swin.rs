@@ -52,8 +52,8 @@ fn config(keys: &Keys<'_>) -> Result<ImageTowerConfig, ModelError> {
     if depths.is_empty() || depths.len() != heads.len() || window == 0 || !heads.iter().enumerate().all(fits) {
         return Err(keys.problem(format!(
             "`embed_dim` {width}, `depths` {depths:?}, `num_heads` {heads:?} and `window_size` {window} do not fit \
-             together; expected one depth and one number of heads per stage, and a width, doubled each stage, that is a \
-             multiple of the heads"
+             together; expected one depth and one number of heads per stage, and a width, doubled each stage, that is \
+             a multiple of the heads"
         )));
     }
     let qkv_bias = keys.or("qkv_bias", true)?;

@@ -49,7 +49,7 @@ fn config(keys: &Keys<'_>, distillation_token: bool) -> Result<ImageTowerConfig,
     let (image_size, patch_size) = keys.image_and_patch(224, 16)?;
     if keys.or("pooler_output_size", width)? != width {
         return Err(keys.problem(
-            "`pooler_output_size` differs from `hidden_size`, which the reference cannot project".to_owned(),
+            "`pooler_output_size` differs from `hidden_size`, which the reference does not support either".to_owned(),
         ));
     }
     let pooler = match keys.text("pooler_act", "tanh")? {

@@ -1,4 +1,4 @@
-//! ALBERT (Lan et al., 2020): narrow embeddings, and blocks that share their weights.
+//! ALBERT (Lan et al., 2020): narrow embeddings, and blocks that share weights.
 
 use dualenc_kernels::Activation;
 
@@ -47,11 +47,13 @@ fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     let encoder = bert::encoder(keys, default)?;
     let layers = encoder.depth;
     if groups == 0 || groups > layers {
-        return Err(keys.problem(format!("`num_hidden_groups` is {groups}, of {layers} `num_hidden_layers`")));
+        return Err(
+            keys.problem(format!("`num_hidden_groups` is {groups}; expected 1 to {layers}, the `num_hidden_layers`"))
+        );
     }
     let encoder = EncoderConfig {
         depth: groups,
-        // modeling_albert.py, `AlbertTransformer.forward`: the division is a floating-point one there too.
+        // As in `AlbertTransformer.forward` of modeling_albert.py, with the same floating-point division.
         order: Some((0..layers).map(|layer| (layer as f64 / (layers as f64 / groups as f64)) as usize).collect()),
         drops_mlp_branch: false,
         ..encoder

@@ -49,7 +49,7 @@ const ROWS: &[Row] = &[
     ("pooler", "pooler.dense", Linear),
 ];
 
-/// What the config classes of BERT's kin fall back to at this size.
+/// The defaults of the config classes of BERT and its relatives, at this size.
 pub(super) fn defaults(width: usize, depth: usize, heads: usize, mlp_width: usize) -> EncoderConfig {
     EncoderConfig {
         hidden_dropout: 0.1,
@@ -58,7 +58,7 @@ pub(super) fn defaults(width: usize, depth: usize, heads: usize, mlp_width: usiz
     }
 }
 
-/// The encoder under the keys that BERT's config introduced and others took over.
+/// Reads the encoder from the keys of BERT's config, which other families adopted.
 pub(super) fn encoder(keys: &Keys<'_>, default: EncoderConfig) -> Result<EncoderConfig, ModelError> {
     let (width, heads) =
         keys.width_and_heads_or(("hidden_size", default.width), ("num_attention_heads", default.heads))?;
@@ -67,7 +67,7 @@ pub(super) fn encoder(keys: &Keys<'_>, default: EncoderConfig) -> Result<Encoder
         kind => return Err(keys.problem(format!("`position_embedding_type` is `{kind}`; supported: absolute"))),
     }
     if keys.or("is_decoder", false)? {
-        return Err(keys.problem("`is_decoder` is true; a text tower is an encoder".to_owned()));
+        return Err(keys.problem("`is_decoder` is true; a text tower must be an encoder".to_owned()));
     }
     Ok(EncoderConfig {
         width,
@@ -83,20 +83,20 @@ pub(super) fn encoder(keys: &Keys<'_>, default: EncoderConfig) -> Result<Encoder
     })
 }
 
-/// Positions that are numbered from the row after the padding's.
+/// Numbers positions from the one after `padding`.
 pub(super) fn after_padding(
     keys: &Keys<'_>,
     config: TextTowerConfig,
     padding: u32,
 ) -> Result<TextTowerConfig, ModelError> {
     let first_position = padding as usize + 1;
-    match config.max_positions <= first_position {
-        true => Err(keys.problem(format!("`max_position_embeddings` is only {}", config.max_positions))),
-        false => Ok(TextTowerConfig { first_position, ..config }),
+    if config.max_positions <= first_position {
+        return Err(keys.problem(format!("`max_position_embeddings` is only {}", config.max_positions)));
     }
+    Ok(TextTowerConfig { first_position, ..config })
 }
 
-/// BERT itself, or a tower that differs from it in little.
+/// Reads a BERT, or the base of a family close to it.
 fn bert(
     keys: &Keys<'_>,
     default: EncoderConfig,

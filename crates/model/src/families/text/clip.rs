@@ -19,7 +19,7 @@ pub(super) const CLIP: Family<TextTowerConfig> =
 pub(super) const SIGLIP: Family<TextTowerConfig> =
     Family { model_types: &["siglip_text_model", "siglip2_text_model"], flag: None, names: NAMES, config: siglip };
 
-/// Transformers 4 wrote towers of their own with the prefix, and doubled it in a VisionTextDualEncoder.
+/// Transformers 4 wrote the prefix for a tower alone, and twice for one in a VisionTextDualEncoder.
 const NAMES: Names =
     Names { rows: ROWS, prefixes: &["", "text_model.", "text_model.text_model."], probe: "embeddings.token_embedding" };
 
@@ -38,7 +38,7 @@ const ROWS: &[Row] = &[
     ("pooler", "head", Linear),
 ];
 
-/// The `eos_token_id` of configs written before transformers' pull request 24773, which stood for nothing.
+/// The meaningless `eos_token_id` of configs written before pull request 24773 of transformers.
 const LEGACY_END_OF_TEXT: u32 = 2;
 
 fn clip(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
@@ -73,7 +73,7 @@ fn siglip(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     })
 }
 
-/// What both have in common.
+/// Reads what both have in common.
 fn tower(
     keys: &Keys<'_>,
     default: EncoderConfig,

@@ -69,7 +69,7 @@ fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     })
 }
 
-/// What blocks do with relative positions, and how these are counted.
+/// The disentangled attention of the config, and the relative positions that it uses.
 fn relative_positions(
     keys: &Keys<'_>,
     max_positions: usize,
@@ -80,12 +80,13 @@ fn relative_positions(
     };
     let attends = |kind: &str| listed.iter().any(|listed: &String| listed == kind);
     if !keys.or("relative_attention", false)? {
-        return match listed.is_empty() {
-            true => Ok((None, Vec::new())),
-            false => Err(keys.problem("`pos_att_type` without `relative_attention` is not supported".to_owned())),
+        return if listed.is_empty() {
+            Ok((None, Vec::new()))
+        } else {
+            Err(keys.problem("`pos_att_type` without `relative_attention` is not supported".to_owned()))
         };
     }
-    // -1 stands for nothing in both.
+    // -1 means not set, for both keys.
     let positive = |key| Ok(keys.get::<i64>(key)?.filter(|&value| value > 0).map(|value| value as usize));
     let max_distance = positive("max_relative_positions")?.unwrap_or(max_positions);
     let buckets = positive("position_buckets")?;

@@ -57,7 +57,8 @@ fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
         mlp_bias: keys.or("mlp_bias", false)?,
         norm_bias: keys.or("norm_bias", false)?,
         gated_mlp: true,
-        // The reference drops out inside of the MLP, and after attention by `attention_dropout`; all are 0 as released.
+        // The reference applies dropout inside the MLP, and `attention_dropout` after attention. Both are 0 as
+        // released.
         hidden_dropout: keys.or("mlp_dropout", 0.0)?,
         attention_dropout: keys.or("attention_dropout", 0.0)?,
         init_std: keys.or("initializer_range", 0.02)?,
@@ -82,7 +83,7 @@ fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     })
 }
 
-/// What each block's attention sees, and the base of its rotary angles.
+/// The attention window of each block, and the base of its rotary frequencies.
 fn relations(keys: &Keys<'_>, depth: usize) -> Result<Vec<TokenRelations>, ModelError> {
     let every: usize = keys.or("global_attn_every_n_layers", 3)?;
     let usual = |block: usize| if block.is_multiple_of(every) { GLOBAL } else { LOCAL }.to_owned();
@@ -108,8 +109,8 @@ fn relations(keys: &Keys<'_>, depth: usize) -> Result<Vec<TokenRelations>, Model
     types.iter().map(relations).collect()
 }
 
-/// The base of rotary angles for one kind of block: under `rope_parameters` since transformers 5, before under a key of
-/// its own.
+/// The base of the rotary frequencies for one kind of block. It is in `rope_parameters` since transformers 5, and had a
+/// key of its own before.
 fn theta(keys: &Keys<'_>, kind: &str, older_key: &str, default: f64) -> Result<f64, ModelError> {
     let parameters = &keys.json["rope_parameters"][kind];
     for scaling in [parameters, &keys.json["rope_scaling"]] {
@@ -119,7 +120,9 @@ fn theta(keys: &Keys<'_>, kind: &str, older_key: &str, default: f64) -> Result<f
         }
     }
     match parameters.get("rope_theta") {
-        Some(theta) => theta.as_f64().ok_or_else(|| keys.problem(format!("`rope_theta` is `{theta}`, no number"))),
+        Some(theta) => {
+            theta.as_f64().ok_or_else(|| keys.problem(format!("`rope_theta` is `{theta}`; expected a number")))
+        }
         None => keys.or(older_key, default),
     }
 }

@@ -34,18 +34,20 @@ const ROWS: &[Row] = &[
     ("pooler", "pooler.dense", Linear),
 ];
 
-/// modeling_mpnet.py, `MPNetEncoder.relative_position_bucket`: the config's number of buckets sizes the table only.
+/// Fixed in `MPNetEncoder.relative_position_bucket` of modeling_mpnet.py; the config only sets the size of the table.
 const BUCKETS: usize = 32;
+
+/// Fixed in the same function, in tokens.
 const MAX_DISTANCE: usize = 128;
 
-/// modeling_mpnet.py, `MPNetEmbeddings`: whatever `pad_token_id` says.
+/// Fixed in `MPNetEmbeddings` of modeling_mpnet.py, whatever `pad_token_id` is.
 const PADDING: u32 = 1;
 
 fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     let rows = keys.or("relative_attention_num_buckets", BUCKETS)?;
     if rows < BUCKETS {
         return Err(keys.problem(format!(
-            "`relative_attention_num_buckets` is {rows}; the reference counts in {BUCKETS} whatever it says"
+            "`relative_attention_num_buckets` is {rows}; expected at least {BUCKETS}, which the reference always uses"
         )));
     }
     let encoder = EncoderConfig {
