@@ -208,8 +208,21 @@ fn builder_paths_match_field_paths() {
 fn written_forms_are_pinned() {
     let (image, _) =
         image_tower_from(&goldens("towers/vit"), TowerLock::Locked, TowerOptions::default(), &device()).unwrap();
-    assert_eq!(image.form(), "");
+    assert_eq!(
+        image.form(),
+        "image-tower 1 vit(encoder(width=20 depth=3 heads=4 mlp=32 activation=\"gelu\" norm=pre \
+         epsilon=0.000000000001 layer-scale=none biases=true,true,true,true,true,true gated=false relative=none \
+         disentangled=none first-norm=true order=none dropout=0,true,true,0 std=0.02) image=32 patch=8 \
+         patch-bias=true class=true distillation=false registers=0 mask=false positions=learned bicubic \
+         first-norm=false final-norm=tokens pooler=dense tanh) pooling=pooler"
+    );
     let (text, _) =
         text_tower_from(&goldens("towers/bert"), TowerLock::Locked, TowerOptions::default(), &device()).unwrap();
-    assert_eq!(text.form(), "");
+    assert_eq!(
+        text.form(),
+        "text-tower 1 text(encoder(width=20 depth=2 heads=4 mlp=32 activation=\"gelu\" norm=post \
+         epsilon=0.000000000001 layer-scale=none biases=true,true,true,true,true,true gated=false relative=none \
+         disentangled=none first-norm=true order=none dropout=0.1,true,true,0.1 std=0.02) words=120 \
+         positions=24,true,0 types=2 embedding=none,true relations=[] pooler=first pad=0,none) pooling=pooler"
+    );
 }

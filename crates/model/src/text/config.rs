@@ -25,8 +25,7 @@ pub struct TextTowerConfig {
     pub embedding_width: Option<usize>,
     /// Whether the sum of the embeddings is normalised.
     pub embedding_norm: bool,
-    /// What attention knows of the positions of tokens: nothing if empty, else one entry for all blocks or one per
-    /// block.
+    /// Masks and positions of tokens in attention: none if empty, otherwise one entry for all blocks or one per block.
     pub relations: Vec<TokenRelations>,
     /// What the family calls `pooler_output`.
     pub pooler: TextPooler,

@@ -1,7 +1,7 @@
 //! The transformer encoder that all text towers and most image towers share.
 //!
 //! It works on packed rows, `[rows, width]`, and knows neither pixels nor token ids: a tower embeds its input, and
-//! passes the layout of the sequences and what attention should know of positions.
+//! passes the layout of the sequences and the positions of their tokens.
 //!
 //! - `attention`: multi-head self-attention.
 //! - `attention_pool`: pooling by a learned query.
