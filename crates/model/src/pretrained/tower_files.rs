@@ -135,8 +135,8 @@ impl TowerFiles {
         }
         let hint = if only_pooler {
             format!(
-                "These weights were saved without a pooler. Set `{pool_key} = \"cls\"` (or \"mean\") to pool the last \
-                 hidden state instead, or unlock the tower to train its pooler."
+                "These weights were saved without a pooler. Set `{pool_key} = \"cls\"` (or \"mean\") to take the last \
+                 hidden state instead, or unlock the tower so that its pooler can be learned."
             )
         } else {
             "Check that `config.json` belongs to these weights.".to_owned()
