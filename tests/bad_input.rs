@@ -48,7 +48,7 @@ fn batch_size_device_and_towers_are_checked() {
     let session = session();
     assert!(refused(&session, &["train.batch_size=1"]).contains("batch_size"));
     let text = refused(&session, &["run.device=tpu"]);
-    assert!(text.contains("device `tpu` cannot be used") && text.contains("have: cpu"), "{text}");
+    assert!(text.contains("device `tpu` cannot be used") && text.contains("devices of this build: cpu"), "{text}");
     let text = refused(&session, &["train.batch_size=100", "data.shuffle=true"]);
     assert!(text.contains("24 pairs do not fill one batch of 100"), "{text}");
     assert!(!session.path("run/checkpoints").join("step-000001").exists());

@@ -30,7 +30,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("step-000012") && text.contains("is damaged: its contents do not match"), "{text}");
-    assert!(text.contains("going on after step 8"), "{text}");
+    assert!(text.contains("resuming after step 8"), "{text}");
     assert_eq!(crate::support::tensors(&damaged), whole);
     assert_eq!(session.metrics("run", "train").len(), 12);
 

@@ -89,8 +89,8 @@ fn a_tower_whose_pooler_lets_nothing_through() {
     fs::write(&file, bytes).unwrap();
     let told = warnings(&session, &["model.init=init"]);
     let message = &told["no-gradient-text_tower"];
-    assert!(message.contains("the gradient of `text_tower` has had a norm of 0.0e0"), "{message}");
-    assert!(message.contains("See whether what comes after it is locked, zero or saturated"), "{message}");
+    assert!(message.contains("the gradient norm of `text_tower` has been 0.0e0"), "{message}");
+    assert!(message.contains("Check whether a layer after it is locked, zero or saturated"), "{message}");
     assert!(
         told.contains_key("text-embeddings-collapsed") && !told.contains_key("no-gradient-text_projection"),
         "{told:?}"

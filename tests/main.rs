@@ -1,7 +1,8 @@
-//! `dualenc` driven as a user would, in one binary. No test needs Python or the network; where `DUALENC_PYTHON` names one,
-//! one more runs.
+//! `dualenc` driven as a user would, in one binary. No test needs Python or the network; where `DUALENC_PYTHON` names a
+//! Python interpreter, one more runs.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
+mod architecture;
 mod bad_input;
 mod cache;
 mod cli_help;

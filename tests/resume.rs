@@ -170,7 +170,7 @@ fn a_signal_saves_and_stops_with_its_code() {
         let output = child.wait_with_output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", crate::support::stderr(&output));
         let text = crate::support::stderr(&output);
-        assert!(text.contains("`--resume` goes on from there"), "{text}");
+        assert!(text.contains("use `--resume` to continue"), "{text}");
         session.succeed(&arguments(&run, "model.lock=UU"));
         assert_same_end(&session, signal, "whole");
     }

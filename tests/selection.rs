@@ -363,7 +363,7 @@ fn what_is_called_best_must_be_an_evaluations_figure() {
     let session = session("");
     for (best, told) in [
         ("held.los", "did you mean `held.loss`?"),
-        ("hold.acc1", "expected an evaluation and a figure of it"),
+        ("hold.acc1", "expected a metric of an evaluation"),
         ("classes.loss", "`checkpoint.best` is `classes.loss`"),
     ] {
         let set = format!("checkpoint.best={best}");

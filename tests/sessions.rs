@@ -78,7 +78,8 @@ fn one_caption_an_epoch_is_drawn_among_several() {
     let dir = goldens("train");
     let line = |image: usize| {
         format!(
-            "{{\"image\": \"{}/images/{image:02}.png\", \"caption\": [\"a red square\", \"a blue circle\", \"green\"]}}\n",
+            "{{\"image\": \"{}/images/{image:02}.png\", \
+             \"caption\": [\"a red square\", \"a blue circle\", \"green\"]}}\n",
             dir.display()
         )
     };

@@ -51,7 +51,8 @@ impl Session {
             "[run]\ndir = \"run\"\nseed = 1\nthreads = 2\n\
              [model]\ninit = {init:?}\nlock = \"UU\"\n\
              [data]\nshuffle = false\n[data.train.csv]\npath = {data:?}\n\
-             [train]\nepochs = 4\nbatch_size = 8\nlearning_rate = 1e-3\nwarmup_steps = 3\nduplicates = \"ignore\"\n{more}",
+             [train]\nepochs = 4\nbatch_size = 8\nlearning_rate = 1e-3\nwarmup_steps = 3\n\
+             duplicates = \"ignore\"\n{more}",
             init = goldens("train/init"),
             data = goldens("train/train.csv"),
         );

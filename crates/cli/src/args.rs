@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
 use dualenc_train::config::RunConfig;
-use dualenc_train::{Assembly, Compute, TrainError};
+use dualenc_train::{Compute, LoadedModel, TrainError};
 
 use crate::report::progress::Reporter;
 
@@ -50,12 +50,17 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
-    pub fn load(&self, compute: &Compute, reporter: &mut Reporter) -> Result<Assembly, TrainError> {
+    pub fn load(&self, compute: &Compute, reporter: &mut Reporter) -> Result<LoadedModel, TrainError> {
         load_model(&self.model, self.best, compute, reporter)
     }
 }
 
 /// Loads the model in `dir`; of a run, its best or its newest checkpoint.
-pub fn load_model(dir: &Path, best: bool, compute: &Compute, reporter: &mut Reporter) -> Result<Assembly, TrainError> {
-    if best { Assembly::best_of(dir, compute, reporter) } else { Assembly::from_dir(dir, compute, reporter) }
+pub fn load_model(
+    dir: &Path,
+    best: bool,
+    compute: &Compute,
+    reporter: &mut Reporter,
+) -> Result<LoadedModel, TrainError> {
+    if best { LoadedModel::best_of(dir, compute, reporter) } else { LoadedModel::from_dir(dir, compute, reporter) }
 }

@@ -1,7 +1,7 @@
 //! How a command ends, and the exit code of the program.
 
 use dualenc_train::config::ConfigError;
-use dualenc_train::{Fault, TrainError};
+use dualenc_train::{ErrorKind, TrainError};
 
 /// How a command ends if it does not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +28,10 @@ pub fn code(result: &anyhow::Result<Ending>) -> u8 {
         Ok(Ending::Done) => SUCCESS,
         Ok(Ending::Stopped(signal)) => SIGNAL_BASE.saturating_add(u8::try_from(*signal).unwrap_or(u8::MAX)),
         Err(error) if is_closed_pipe(error) => SUCCESS,
-        Err(error) => match error.downcast_ref::<TrainError>().map(TrainError::fault) {
-            Some(Fault::NotFinite) => NOT_FINITE,
-            Some(Fault::Run) => FAILED,
-            Some(Fault::Input) => BAD_INPUT,
+        Err(error) => match error.downcast_ref::<TrainError>().map(TrainError::kind) {
+            Some(ErrorKind::NotFinite) => NOT_FINITE,
+            Some(ErrorKind::Run) => FAILED,
+            Some(ErrorKind::Input) => BAD_INPUT,
             None if error.is::<ConfigError>() => BAD_INPUT,
             _ => FAILED,
         },

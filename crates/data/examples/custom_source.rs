@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dualenc_data::{
-    BadImages, BadSamplePolicy, CaptionMode, Dataset, DatasetBuilder, ImageProcessor, ImageRef, LoaderOptions,
-    PairLoader, Parts, Plan, Tokenizer, Tokens,
+    BatchPlan, CaptionMode, Dataset, DatasetBuilder, ImageProcessor, ImageRef, LoaderOptions, MicroBatches, PairLoader,
+    Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
 };
 
 /// Captions are cut to this number of tokens.
@@ -44,21 +44,21 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workers = std::thread::available_parallelism()?.get();
 
     let mode = CaptionMode::All;
-    let plan = Plan { seed: 42, batch_size: 8, len: dataset.num_pairs(mode), shuffle: true };
+    let plan = BatchPlan { seed: 42, batch_size: 8, len: dataset.num_pairs(mode), shuffle: true };
     let loader = PairLoader::new(LoaderOptions {
         mode,
         plan,
         // Resuming costs nothing: start at any step.
         start_step: 0,
         num_steps: plan.batches_per_epoch() as u64,
-        parts: Parts::default(),
+        parts: MicroBatches::default(),
         processor: Arc::new(ImageProcessor::from_dir(image_tower)?),
         augment: None,
         views: NonZeroU64::MIN,
         kept: None,
         tokens: Tokens::prepare(tokenizer, &dataset, 0.0, workers)?,
-        bad: BadSamplePolicy { max_bad_fraction: 0.01 },
-        bad_images: BadImages::default(),
+        bad: UnreadablePolicy { max_bad_fraction: 0.01 },
+        bad_images: UnreadableImages::default(),
         workers,
         dataset: Arc::clone(&dataset),
     })?;

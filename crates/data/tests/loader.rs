@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use dualenc_data::{
-    Augment, BadImages, BadSamplePolicy, Batch, CaptionMode, ContentHash, ImageRef, KeptImages, LoaderOptions,
-    PairLoader, Parts, Tokenizer, Tokens, load_pixels,
+    Augment, Batch, CaptionMode, ContentHash, FeatureLookup, ImageRef, LoaderOptions, MicroBatches, PairLoader,
+    Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, load_pixels,
 };
 
 use crate::support::{options, write_dataset};
@@ -93,7 +93,7 @@ fn resumes_at_any_step() {
     for (mode, shuffle) in [(CaptionMode::All, true), (CaptionMode::One, true), (CaptionMode::One, false)] {
         let mut options = options(dir.path(), dataset.clone(), mode, 5, shuffle);
         options.num_steps = 9;
-        let whole = all(LoaderOptions { bad_images: BadImages::default(), ..options.clone() });
+        let whole = all(LoaderOptions { bad_images: UnreadableImages::default(), ..options.clone() });
         assert_eq!(whole.len(), 9);
         for start in 1..9 {
             for workers in [1, 4] {
@@ -101,7 +101,7 @@ fn resumes_at_any_step() {
                     start_step: start,
                     num_steps: 9 - start,
                     workers,
-                    bad_images: BadImages::default(),
+                    bad_images: UnreadableImages::default(),
                     ..options.clone()
                 };
                 for (batch, expected) in all(resumed).iter().zip(&whole[start as usize..]) {
@@ -135,7 +135,7 @@ fn replaces_unreadable_images() {
     assert!(reasons[0].key.ends_with("/4.png") && reasons[0].reason.contains("looks like an HTML page"), "{reasons:?}");
 
     let cache = Arc::new(EveryOther::default());
-    let cached = all(LoaderOptions { kept: Some(cache.clone()), bad_images: BadImages::default(), ..options });
+    let cached = all(LoaderOptions { kept: Some(cache.clone()), bad_images: UnreadableImages::default(), ..options });
     for (cached, loaded) in cached.iter().zip(&loaded) {
         assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
         let image = loaded.pixels.len() / loaded.pairs.len();
@@ -156,7 +156,7 @@ struct EveryOther {
     found: Mutex<Vec<usize>>,
 }
 
-impl KeptImages for EveryOther {
+impl FeatureLookup for EveryOther {
     fn knows(&self, image: usize, _: u64) -> bool {
         self.found.lock().unwrap().contains(&image)
     }
@@ -193,7 +193,7 @@ fn too_many_unreadable_images() {
     let dataset = write_dataset(dir.path(), 40, 1, &bad);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 4, false);
     options.num_steps = 10;
-    options.bad = BadSamplePolicy { max_bad_fraction: 0.1 };
+    options.bad = UnreadablePolicy { max_bad_fraction: 0.1 };
     let results: Vec<_> = PairLoader::new(options.clone()).unwrap().collect();
     let error = results.last().unwrap().as_ref().unwrap_err().to_string();
     assert!(results[..results.len() - 1].iter().all(Result::is_ok));
@@ -287,17 +287,20 @@ fn micro_batches_equal_step() {
     // 24 pairs: two steps of 10 and a last one of 4.
     let mut options = options(dir.path(), dataset, CaptionMode::All, 10, false);
     options.num_steps = 4;
-    let fresh = |options: &LoaderOptions| LoaderOptions { bad_images: BadImages::default(), ..options.clone() };
+    let fresh = |options: &LoaderOptions| LoaderOptions { bad_images: UnreadableImages::default(), ..options.clone() };
     let whole = all(fresh(&options));
-    for twice in [false, true] {
-        options.parts = Parts { size: NonZeroUsize::new(4), twice };
+    for two_passes in [false, true] {
+        options.parts = MicroBatches { size: NonZeroUsize::new(4), two_passes };
         let parts = all(fresh(&options));
         let lengths: Vec<usize> = parts.iter().map(|part| part.pairs.len()).collect();
         let expected = [vec![4, 4, 2], vec![4, 4, 2], vec![4], vec![4, 4, 2]];
-        assert_eq!(lengths, expected.map(|step| if twice && step.len() > 1 { step.repeat(2) } else { step }).concat());
+        assert_eq!(
+            lengths,
+            expected.map(|step| if two_passes && step.len() > 1 { step.repeat(2) } else { step }).concat()
+        );
         let mut parts = parts.into_iter();
         for step in &whole {
-            for pass in 0..if twice && step.pairs.len() > 4 { 2 } else { 1 } {
+            for pass in 0..if two_passes && step.pairs.len() > 4 { 2 } else { 1 } {
                 let mut joined = Batch { step: step.step, epoch: step.epoch, view: step.view, ..Batch::default() };
                 for n in 0.. {
                     let part = parts.next().unwrap();
@@ -309,7 +312,7 @@ fn micro_batches_equal_step() {
                         joined.tokens.ids.push(ids);
                         joined.tokens.type_ids.push(type_ids);
                     });
-                    if part.ends_pass {
+                    if part.is_last_of_pass {
                         break;
                     }
                 }

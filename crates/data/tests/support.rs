@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{
-    BadImages, BadSamplePolicy, CaptionMode, CsvSource, Dataset, LoaderOptions, Plan, Tokenizer, Tokens,
+    BatchPlan, CaptionMode, CsvSource, Dataset, LoaderOptions, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
 };
 use safetensors::SafeTensors;
 
@@ -89,7 +89,7 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
     let tokenizer = Arc::new(Tokenizer::from_dir(dir, 8).unwrap());
     let tokens = Tokens::prepare(tokenizer, &dataset, 0.0, 2).unwrap();
     LoaderOptions {
-        plan: Plan { seed: 42, batch_size, len: dataset.num_pairs(mode), shuffle },
+        plan: BatchPlan { seed: 42, batch_size, len: dataset.num_pairs(mode), shuffle },
         dataset: Arc::new(dataset),
         mode,
         start_step: 0,
@@ -100,8 +100,8 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         views: std::num::NonZeroU64::MIN,
         kept: None,
         tokens,
-        bad: BadSamplePolicy { max_bad_fraction: 0.2 },
-        bad_images: BadImages::default(),
+        bad: UnreadablePolicy { max_bad_fraction: 0.2 },
+        bad_images: UnreadableImages::default(),
         workers: 3,
     }
 }

@@ -1,48 +1,51 @@
-//! What can go wrong while a model is built, loaded or read out.
+//! The errors of building, loading and reading a model.
 
 use std::path::PathBuf;
 
-/// An error of the model crate. Every variant says where, what was found and what to do.
+use crate::tower::Tower;
+
+/// An error of this crate. Every message says where it occurred, what was found, and what to do.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ModelError {
-    /// A file that must be there cannot be read.
+    /// A required file cannot be read.
     #[error("cannot read `{path}`")]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// `config.json` is not what a tower's config looks like.
+    /// A config is malformed or describes something that is not supported.
     #[error("`{path}`: {problem}")]
     Config {
         /// The config file.
         path: PathBuf,
-        /// What is wrong, and what is accepted.
+        /// What was found, and what is supported.
         problem: String,
     },
-    /// The tower family is not one of those implemented.
+    /// The family of a tower is not supported.
     #[error("`{path}`: `model_type` is `{found}`, which is not a supported {kind} tower; supported: {supported}")]
     UnsupportedFamily {
         /// The config file.
         path: PathBuf,
-        /// `image` or `text`.
+        /// `image`, `text` or `image or text`.
         kind: &'static str,
         /// The `model_type` found.
         found: String,
-        /// All supported ones.
+        /// The supported ones, separated by commas.
         supported: String,
     },
-    /// A directory holds no weights that can be read.
+    /// A directory holds no safetensors weights.
     #[error("`{dir}` holds no `model.safetensors` and no `model.safetensors.index.json`{hint}")]
     NoWeights {
         /// The directory.
         dir: PathBuf,
-        /// What to do, where something is known.
+        /// What to do, if known; may be empty.
         hint: String,
     },
-    /// A weights file is broken.
+    /// A weight file is malformed.
     #[error("`{path}` is not a readable safetensors file: {problem}")]
     Weights {
         /// The file.
@@ -50,66 +53,67 @@ pub enum ModelError {
         /// What is wrong with it.
         problem: String,
     },
-    /// Tensors of a weights file do not have the shapes that the config asks for.
-    #[error("`{dir}`: {} of the model have another shape in the weights:\n{}", count_tensors(.mismatches.len()), list(.mismatches))]
+    /// Stored tensors do not have the shapes that the config requires.
+    #[error(
+        "`{dir}`: {} of the model have another shape in the weights:\n{}",
+        count_tensors(.mismatches.len()), list(.mismatches)
+    )]
     Shapes {
-        /// The tower directory.
+        /// The directory of the tower.
         dir: PathBuf,
-        /// A line a tensor: name, expected, found.
+        /// One line per tensor: name, expected shape, found shape.
         mismatches: Vec<String>,
     },
-    /// A locked part would have randomly initialised weights.
+    /// A locked tower would keep randomly initialised weights.
     #[error(
-        "`{dir}`: the {part} is locked, but the weights lack {} of it, which would stay random:\n{}\n{hint}",
+        "`{dir}`: the {tower} is locked, but the weights lack {} of it, which would stay random:\n{}\n{hint}",
         count_tensors(.missing.len()), list(.missing)
     )]
     LockedRandom {
-        /// The tower directory.
+        /// The directory of the tower.
         dir: PathBuf,
-        /// `image tower` or `text tower`.
-        part: &'static str,
+        /// The locked tower.
+        tower: Tower,
         /// Names of the missing tensors.
         missing: Vec<String>,
-        /// The way out.
+        /// What to do.
         hint: String,
     },
-    /// A pretrained tower's weights lack more than a pooler.
+    /// The weights of a pretrained tower lack more than its pooler.
     #[error("`{dir}`: the weights lack {} of the tower:\n{}\n{hint}", count_tensors(.missing.len()), list(.missing))]
     Incomplete {
-        /// The tower directory.
+        /// The directory of the tower.
         dir: PathBuf,
         /// Names of the missing tensors.
         missing: Vec<String>,
-        /// What to look at.
+        /// What to check.
         hint: String,
     },
-    /// An input does not fit the model.
+    /// An input or option does not fit the model, or a tensor could not be copied from the device.
     #[error("{0}")]
     Input(String),
     /// A saved state does not fit this model.
     #[error("{} do not fit this model:\n{}", count_tensors(.problems.len()), list(.problems))]
     State {
-        /// A line a tensor.
+        /// One line per tensor.
         problems: Vec<String>,
     },
-    /// The model cannot be written in the reference's layout.
+    /// The model cannot be exported to the layout of the reference.
     #[error("{0}")]
     Export(String),
 }
 
-const MOST_LISTED: usize = 10;
+/// Number of tensors listed before the rest is only counted.
+const MAX_LISTED: usize = 10;
 
 fn count_tensors(count: usize) -> String {
-    match count {
-        1 => "1 tensor".to_owned(),
-        n => format!("{n} tensors"),
-    }
+    if count == 1 { "1 tensor".to_owned() } else { format!("{count} tensors") }
 }
 
 fn list(lines: &[String]) -> String {
-    let mut text: Vec<String> = lines.iter().take(MOST_LISTED).map(|line| format!("  {line}")).collect();
-    if lines.len() > MOST_LISTED {
-        text.push(format!("  ... and {} more", lines.len() - MOST_LISTED));
+    let mut text: Vec<String> = lines.iter().take(MAX_LISTED).map(|line| format!("  {line}")).collect();
+    if lines.len() > MAX_LISTED {
+        text.push(format!("  ... and {} more", lines.len() - MAX_LISTED));
     }
     text.join("\n")
 }

@@ -1,8 +1,8 @@
-//! The dual encoder: image tower, text tower, two projections and a temperature, equal to Hugging Face's
-//! `VisionTextDualEncoder`. This crate computes and loads; it does not train, and it writes no file.
+//! The dual encoder: an image tower, a text tower, two projections and a temperature, equal to Hugging Face's
+//! `VisionTextDualEncoder`. This crate loads and computes. It does not train, and it writes no files.
 //!
-//! A directory that `VisionTextDualEncoderModel.save_pretrained` or `dualenc export` wrote, or that of a whole CLIP or
-//! SigLIP, is read by one call:
+//! [`DualEncoder::from_pretrained`] reads a directory written by `VisionTextDualEncoderModel.save_pretrained` or by
+//! `dualenc export`, or that of a whole CLIP or SigLIP:
 //!
 //! ```
 //! use dualenc_model::burn::tensor::{Device, Tensor};
@@ -19,8 +19,8 @@
 //! # Ok::<(), dualenc_model::ModelError>(())
 //! ```
 //!
-//! Tokenizer and image processing are the crate `dualenc-data`'s, which knows nothing of this one. Which of two captions
-//! describes an image:
+//! Tokenizing and image processing are in the crate `dualenc-data`, which does not depend on this one. To find which of
+//! two captions describes an image:
 //!
 //! ```
 //! use dualenc_data::{ImageProcessor, Limits, Tokenizer, decode};
@@ -45,78 +45,82 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP's) wants a tokenizer `with_padding_to` that
-//! length. Tensors are Burn's, which this crate passes on as [`burn`]; the features `flex`, `wgpu`, `vulkan` and `cuda`
-//! choose the devices.
+//! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP) needs a tokenizer `with_padding_to` that
+//! length.
 //!
-//! Shapes: `batch` images or captions, `rows` tokens of all sequences laid end to end, `width` of a tower, `dim` of the
-//! shared space, `heads` of attention, `seq` tokens of one sequence.
+//! Tensors are Burn's, which this crate re-exports as [`burn`]. The features `flex`, `ndarray`, `wgpu`, `vulkan` and
+//! `cuda` select the devices.
+//!
+//! In the docs of shapes, `batch` counts images or captions, `rows` the tokens of all sequences, concatenated, `seq`
+//! the tokens of one sequence; `width` is that of a tower, `dim` that of the shared space, and `heads` counts attention
+//! heads.
 
-mod adapters;
-mod attention;
-mod composite;
-mod conv;
-mod conv_net;
-mod depth;
-mod disentangled;
 mod dual_encoder;
-mod dual_encoder_config;
-mod encoder;
 mod error;
-mod family;
-mod headers;
-mod image_tower;
-mod inference;
+mod families;
+mod form;
 mod layers;
-mod lock;
-mod names;
-mod open_clip;
-mod outline;
-pub mod parameters;
 mod params;
-mod pool;
+mod pooling;
 mod pretrained;
-mod random;
-mod resample;
-mod rotary;
-mod sentence_pooling;
-mod sequence;
-mod swin;
-mod text_relations;
-mod text_tower;
-mod vision_transformer;
+mod text;
+mod tower;
+mod transformer;
+mod vision;
 mod weights;
-mod windows;
 
-pub use adapters::{ADAPTABLE, Adapter, AdapterConfig};
-/// The tensor library whose types stand in this interface.
+/// The tensor library whose types this crate's API uses.
 pub use burn;
-pub use composite::DUAL_ENCODER_TYPE;
-pub use conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
-pub use depth::{Depths, Layer};
-pub use disentangled::DisentangledConfig;
-pub use dual_encoder::{DualEncoder, HeadConfig, LOGIT_SCALE_INIT, logits_per_text, normalize};
-pub use dual_encoder_config::DualEncoderConfig;
-pub use encoder::{EncoderConfig, NormOrder, RelativeTable};
+pub use dualenc_kernels::Activation;
+
+pub use dual_encoder::config::{DUAL_ENCODER_TYPE, DualEncoderConfig, HeadConfig, LOGIT_SCALE_INIT};
+pub use dual_encoder::inference::{DualEncoderOutput, clip_loss};
+pub use dual_encoder::layer_depth::{Layer, LayerDepths};
+pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training};
+pub use dual_encoder::lora::{ADAPTABLE, AdapterConfig};
+pub use dual_encoder::model::{DualEncoder, logits_per_text, normalize};
 pub use error::ModelError;
-pub use headers::{WeightHeader, weight_headers};
-pub use image_tower::{ImageTower, ImageTowerConfig, ReferencePooling, TowerOutput};
-pub use inference::{DualEncoderOutput, clip_loss};
-pub use layers::{Activation, Dropout, LayerNorm, Linear};
-pub use lock::{Lock, LockError, TowerLock, TowerTraining, Training};
-pub use outline::{HeadOutline, Outline, TowerOutline, outline};
-pub use params::Audit;
-pub use pool::{Pool, Pooling};
-pub use pretrained::{
-    BuildOptions, Built, StoredNames, TowerOptions, build_from_dual_encoder, build_from_towers, dual_encoder_types,
-    image_tower_from, is_dual_encoder_dir, is_of_pooler, text_tower_from,
+pub use layers::dropout::Dropout;
+pub use layers::layer_norm::LayerNorm;
+pub use layers::linear::Linear;
+pub use params::audit::Audit;
+pub use pooling::{Pool, Pooling};
+pub use pretrained::build::{
+    BuildOptions, BuiltModel, TowerOptions, build_from_dual_encoder, build_from_towers, image_tower_from,
+    text_tower_from,
 };
-pub use random::named_seed;
-pub use resample::Interpolation;
-pub use swin::{Swin, SwinConfig};
-pub use text_relations::{RelativeBuckets, TokenRelations};
-pub use text_tower::{EndOfText, PositionCount, TextPooler, TextTower, TextTowerConfig, TokenSequences};
-pub use vision_transformer::{
-    FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformer, VisionTransformerConfig,
-};
-pub use weights::{HostTensor, WeightFiles, is_count, read_safetensors};
+pub use pretrained::config_file::{dual_encoder_types, is_dual_encoder_dir};
+pub use pretrained::dry_load::{HeadSummary, ModelSummary, TowerSummary, dry_load};
+pub use pretrained::stored_names::StoredNames;
+pub use pretrained::tower_files::is_pooler_tensor;
+pub use text::config::{EndOfText, TextPooler, TextTowerConfig};
+pub use text::text_tower::TextTower;
+pub use text::token_relations::{RelativeBuckets, TokenRelations};
+pub use text::token_sequences::{PositionCount, TokenSequences};
+pub use tower::{Tower, TowerOutput};
+pub use transformer::config::{DisentangledConfig, EncoderConfig, NormOrder, RelativeTable};
+pub use vision::conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
+pub use vision::image_tower::{ImageTower, ImageTowerConfig, ReferencePooling};
+pub use vision::position_interpolation::Interpolation;
+pub use vision::swin_transformer::{Swin, SwinConfig};
+pub use vision::vision_transformer::VisionTransformer;
+pub use vision::vit_config::{FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformerConfig};
+pub use weights::decode::is_count;
+pub use weights::header::WeightHeader;
+pub use weights::host_tensor::HostTensor;
+pub use weights::shard_index::shard_names;
+pub use weights::weight_files::read_safetensors;
+
+/// The parameters of a model, by path: listing, reading, replacing, hashing and freezing them.
+pub mod parameters {
+    pub use crate::params::fingerprint::{fingerprint, fingerprints};
+    pub use crate::params::grad::{cast, lock, placeholder, scalar, unlock, untracked};
+    pub use crate::params::inventory::{ParamFilter, ParamInfo, count, is_buffer, list};
+    pub use crate::params::path::PathStack;
+    pub use crate::params::values::{ParamUpdate, collect, host, restore, update};
+}
+
+/// The example of the README, so that it keeps compiling.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

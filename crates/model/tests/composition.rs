@@ -1,6 +1,6 @@
-//! What a tower gives for an input does not depend on the inputs beside it, to the bit: a feature computed in one batch may
-//! stand for the same input in any other. Alone it may: a product with one row is another kernel, which rounds otherwise. So
-//! whoever keeps features computes a single input twice.
+//! The output for an input does not depend on the rest of the batch, bit for bit, so a feature computed in one batch
+//! can be reused in any other. The exception is a batch of one: a product with a single row is another kernel, which
+//! rounds differently. Caches therefore compute a single input twice.
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{
@@ -41,7 +41,7 @@ const TEXT_TOWERS: [(&str, &str); 9] = [
     ("towers", "bert"),
 ];
 
-/// Images `[count, 3, side, side]` that differ.
+/// Distinct images, `[count, 3, side, side]`.
 fn pixels(count: usize, side: usize) -> Vec<f32> {
     (0..count * 3 * side * side).map(|at| ((at as f32) * 0.7).sin() + ((at % 977) as f32 * 0.01).cos()).collect()
 }
@@ -54,7 +54,7 @@ fn image_rows(tower: &ImageTower, pixels: &[f32], side: usize) -> Vec<Vec<u32>> 
     bits(pooled, tower.width())[..count].to_vec()
 }
 
-fn one_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
 }
 
@@ -70,7 +70,7 @@ fn bits(pooled: Tensor<2>, width: usize) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn an_image_gives_the_same_bits_whatever_stands_beside_it() {
+fn image_features_ignore_the_batch() {
     for (section, name) in IMAGE_TOWERS {
         let dir = goldens(section).join(name);
         for pool in [Pool::Auto, Pool::Mean] {
@@ -79,14 +79,15 @@ fn an_image_gives_the_same_bits_whatever_stands_beside_it() {
                 assert_eq!(pool, Pool::Mean, "{name}");
                 continue;
             };
-            // The convolutional towers' smallest maps and the transformers' own size.
+            // The smallest size of ConvNeXt; the trained size of the transformers.
             let side = if ["convnext", "convnextv2"].contains(&name) { 64 } else { 32 };
             let all = pixels(16, side);
-            let whole = one_thread(|| image_rows(&tower, &all, side));
+            let whole = on_single_thread(|| image_rows(&tower, &all, side));
             assert_eq!(image_rows(&tower, &all, side), whole, "{name}: threads");
             for size in [1, 2, 3, 5, 7, 11] {
                 let chunks = all.chunks(size * 3 * side * side);
-                let rows: Vec<_> = chunks.flat_map(|chunk| one_thread(|| image_rows(&tower, chunk, side))).collect();
+                let rows: Vec<_> =
+                    chunks.flat_map(|chunk| on_single_thread(|| image_rows(&tower, chunk, side))).collect();
                 assert_eq!(rows, whole, "{name} {pool:?}: chunks of {size}");
             }
         }
@@ -94,7 +95,7 @@ fn an_image_gives_the_same_bits_whatever_stands_beside_it() {
 }
 
 #[test]
-fn a_caption_gives_the_same_bits_beside_any_others_of_its_length() {
+fn text_features_ignore_the_batch() {
     for (section, name) in TEXT_TOWERS {
         let dir = goldens(section).join(name);
         for pool in [Pool::Auto, Pool::Mean] {
@@ -108,11 +109,11 @@ fn a_caption_gives_the_same_bits_beside_any_others_of_its_length() {
                 let token = |caption: u32, place: u32| (caption * 37 + place * 11 + 5) % vocabulary;
                 let all: Vec<Vec<u32>> =
                     (0..21).map(|caption| (0..len as u32).map(|place| token(caption, place)).collect()).collect();
-                let whole = one_thread(|| text_rows(&tower, &all));
+                let whole = on_single_thread(|| text_rows(&tower, &all));
                 assert_eq!(text_rows(&tower, &all), whole, "{name}: threads");
                 for size in [1, 2, 3, 8] {
                     let chunks = all.chunks(size);
-                    let rows: Vec<_> = chunks.flat_map(|chunk| one_thread(|| text_rows(&tower, chunk))).collect();
+                    let rows: Vec<_> = chunks.flat_map(|chunk| on_single_thread(|| text_rows(&tower, chunk))).collect();
                     assert_eq!(rows, whole, "{name} {pool:?}: {size} captions of {len} tokens");
                 }
             }

@@ -1,4 +1,4 @@
-//! Equality with transformers on the tiny random models that `scripts/goldens.py` made.
+//! Towers and dual encoders match transformers on the tiny random models of `scripts/goldens.py`.
 
 use std::fs;
 
@@ -36,7 +36,7 @@ fn check_image_tower(name: &str, options: TowerOptions, sizes: &[&str]) {
 }
 
 #[test]
-fn image_towers_equal_the_reference_at_their_own_and_at_other_sizes() {
+fn image_towers_match_reference() {
     for name in ["vit", "deit", "dinov2"] {
         check_image_tower(name, TowerOptions::default(), &["", "_48"]);
     }
@@ -46,7 +46,7 @@ fn image_towers_equal_the_reference_at_their_own_and_at_other_sizes() {
 }
 
 #[test]
-fn a_trainable_tower_computes_what_a_locked_one_does() {
+fn trainable_image_tower_matches_reference() {
     let dir = goldens("towers/dinov2");
     let expected = Expected::read(&dir);
     let (tower, _) = image_tower_from(&dir, TowerLock::Unlocked, TowerOptions::default(), &device()).unwrap();
@@ -70,7 +70,7 @@ fn check_text_tower(name: &str, options: TowerOptions, count: PositionCount) {
         let output = tower.forward(&TokenSequences::from_padded(ids, types, mask, count), &Dropout::off()).unwrap();
         assert_close(&format!("{name} hidden{case}"), output.hidden, &real_rows(hidden, mask));
         if let (Pool::Auto, Some(pooled)) = (options.pool, expected.floats.get(&format!("pooler_output{case}"))) {
-            // The reference pools the first column, which is padding where that stands on the left.
+            // The reference pools the first column, which may be padding.
             if mask.iter().all(|row| row[0] == 1) {
                 assert_close(&format!("{name} pooled{case}"), output.pooled, &pooled.values);
             }
@@ -81,7 +81,7 @@ fn check_text_tower(name: &str, options: TowerOptions, count: PositionCount) {
 }
 
 #[test]
-fn text_towers_equal_the_reference_under_any_padding() {
+fn text_towers_match_reference() {
     check_text_tower("bert", TowerOptions::default(), PositionCount::Columns);
     check_text_tower("bert_sharded", TowerOptions::default(), PositionCount::Columns);
     check_text_tower("bert_mlm", cls(), PositionCount::Columns);
@@ -91,7 +91,7 @@ fn text_towers_equal_the_reference_under_any_padding() {
 }
 
 #[test]
-fn mean_pooling_is_the_mean_of_the_real_tokens() {
+fn mean_pooling_ignores_padding() {
     let dir = goldens("towers/bert");
     let expected = Expected::read(&dir);
     let options = TowerOptions { pool: Pool::Mean, dropout: None };
@@ -113,7 +113,7 @@ fn mean_pooling_is_the_mean_of_the_real_tokens() {
 }
 
 #[test]
-fn whole_dual_encoders_equal_the_reference() {
+fn dual_encoders_match_reference() {
     for name in ["vit_bert", "vit_bert_v4", "deit_roberta", "dinov2_bert"] {
         let dir = goldens("dual").join(name);
         let expected = Expected::read(&if name == "vit_bert_v4" { goldens("dual/vit_bert") } else { dir.clone() });
@@ -123,7 +123,7 @@ fn whole_dual_encoders_equal_the_reference() {
 }
 
 #[test]
-fn a_loss_needs_as_many_images_as_texts_and_logits_do_not() {
+fn only_the_loss_needs_pairs() {
     let dir = goldens("dual/vit_bert");
     let model = DualEncoder::from_pretrained(&dir, &device()).unwrap();
     let pixels = || Tensor::zeros([2, 3, 24, 24], &device());
@@ -135,7 +135,7 @@ fn a_loss_needs_as_many_images_as_texts_and_logits_do_not() {
 }
 
 #[test]
-fn a_config_is_read_written_and_made_a_model_of() {
+fn config_round_trips() {
     let dir = goldens("dual/vit_bert");
     let config = DualEncoderConfig::from_dir(&dir).unwrap();
     assert_eq!((config.projection_dim, config.logit_scale_init_value), (24, 2.6592));
@@ -145,7 +145,7 @@ fn a_config_is_read_written_and_made_a_model_of() {
 
     let fresh = DualEncoder::from_config(&config, 7, &device()).unwrap();
     let again = DualEncoder::from_config(&config, 7, &device()).unwrap();
-    let fingerprint = |model| parameters::fingerprint(model, parameters::Which::All).unwrap();
+    let fingerprint = |model| parameters::fingerprint(model, parameters::ParamFilter::All).unwrap();
     assert_eq!(fingerprint(&fresh), fingerprint(&again));
     let shapes = |model: &DualEncoder| -> Vec<_> {
         parameters::list(model).into_iter().map(|info| (info.path, info.shape)).collect()
@@ -160,7 +160,7 @@ fn a_config_is_read_written_and_made_a_model_of() {
 }
 
 #[test]
-fn a_locked_tower_without_pooler_weights_is_refused_with_the_way_out() {
+fn rejects_locked_tower_without_pooler() {
     let message = |dir: &str| {
         image_tower_from(&goldens("towers").join(dir), TowerLock::Locked, TowerOptions::default(), &device())
             .map(drop)
@@ -178,7 +178,7 @@ fn a_locked_tower_without_pooler_weights_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn weights_of_another_shape_are_listed() {
+fn lists_mismatched_shapes() {
     let dir = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
         fs::copy(goldens("towers/bert").join(file), dir.path().join(file)).unwrap();
@@ -195,10 +195,34 @@ fn weights_of_another_shape_are_listed() {
 }
 
 #[test]
-fn paths_of_the_builder_are_the_paths_of_the_fields() {
+fn builder_paths_match_field_paths() {
     let built = build_from_dual_encoder(&goldens("dual/deit_roberta"), &options("UU"), &device()).unwrap();
     let names = dualenc_model::StoredNames::new(&built.image_config, &built.text_config).unwrap();
     let stored = read_safetensors(&goldens("dual/deit_roberta/model.safetensors")).unwrap();
-    let written = names.stored(parameters::collect(&built.model, parameters::Which::All).unwrap()).unwrap();
+    let written = names.stored(parameters::collect(&built.model, parameters::ParamFilter::All).unwrap()).unwrap();
     assert!(written == stored, "parameters written and parameters of the reference differ");
+}
+
+/// Caches are keyed by these strings: a change invalidates them.
+#[test]
+fn written_forms_are_pinned() {
+    let (image, _) =
+        image_tower_from(&goldens("towers/vit"), TowerLock::Locked, TowerOptions::default(), &device()).unwrap();
+    assert_eq!(
+        image.form(),
+        "image-tower 1 vit(encoder(width=20 depth=3 heads=4 mlp=32 activation=\"gelu\" norm=pre \
+         epsilon=0.000000000001 layer-scale=none biases=true,true,true,true,true,true gated=false relative=none \
+         disentangled=none first-norm=true order=none dropout=0,true,true,0 std=0.02) image=32 patch=8 \
+         patch-bias=true class=true distillation=false registers=0 mask=false positions=learned bicubic \
+         first-norm=false final-norm=tokens pooler=dense tanh) pooling=pooler"
+    );
+    let (text, _) =
+        text_tower_from(&goldens("towers/bert"), TowerLock::Locked, TowerOptions::default(), &device()).unwrap();
+    assert_eq!(
+        text.form(),
+        "text-tower 1 text(encoder(width=20 depth=2 heads=4 mlp=32 activation=\"gelu\" norm=post \
+         epsilon=0.000000000001 layer-scale=none biases=true,true,true,true,true,true gated=false relative=none \
+         disentangled=none first-norm=true order=none dropout=0.1,true,true,0.1 std=0.02) words=120 \
+         positions=24,true,0 types=2 embedding=none,true relations=[] pooler=first pad=0,none) pooling=pooler"
+    );
 }

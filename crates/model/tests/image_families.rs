@@ -1,4 +1,4 @@
-//! Image towers of every family against `tests/goldens/image_families`.
+//! Image towers of every family match transformers (`tests/goldens/image_families`).
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,11 +9,11 @@ use dualenc_model::{
     Dropout, DualEncoder, HostTensor, ImageTower, Pool, ReferencePooling, StoredNames, TowerLock, TowerOptions,
     build_from_dual_encoder, build_from_towers, image_tower_from, parameters, read_safetensors,
 };
-use parameters::Which;
+use parameters::ParamFilter;
 
 use crate::support::{Expected, assert_close, assert_dual_encoder, assert_near, device, goldens, options};
 
-/// Fixtures whose tower has a `pooler_output`.
+/// Fixtures with a `pooler_output`.
 const TOWERS: [&str; 23] = [
     "beit",
     "beit_plain",
@@ -40,7 +40,7 @@ const TOWERS: [&str; 23] = [
     "swin_positions",
 ];
 
-/// The tower's own size and two others.
+/// Suffixes of the cases: the trained image size, and two others.
 const SIZES: [&str; 3] = ["", "_larger", "_smaller"];
 
 fn family(name: &str) -> PathBuf {
@@ -55,7 +55,7 @@ fn tower(name: &str, lock: TowerLock, pool: Pool) -> ImageTower {
 }
 
 #[test]
-fn every_tower_equals_the_reference_locked_and_trainable_at_any_size() {
+fn every_image_tower_matches_reference() {
     for name in TOWERS {
         let expected = Expected::read(&family(name));
         for lock in [TowerLock::Locked, TowerLock::Unlocked] {
@@ -75,7 +75,7 @@ fn every_tower_equals_the_reference_locked_and_trainable_at_any_size() {
     }
 }
 
-/// The mean of the last hidden state's tokens after the first `skip`.
+/// The mean of the last hidden state without its first `skip` tokens.
 fn mean_of_tokens(hidden: &HostTensor, skip: usize) -> Vec<f32> {
     let [_, seq, width] = hidden.shape[..] else { panic!("{:?}", hidden.shape) };
     let means = hidden.values.chunks_exact(seq * width).flat_map(|sequence| {
@@ -88,7 +88,7 @@ fn mean_of_tokens(hidden: &HostTensor, skip: usize) -> Vec<f32> {
 }
 
 #[test]
-fn mean_pooling_leaves_special_tokens_out_and_needs_no_pooler() {
+fn mean_pooling_skips_special_tokens() {
     for (name, special) in [("siglip_no_head", 0), ("siglip", 0), ("beit", 1), ("dinov2_registers", 4), ("dinov3", 3)] {
         let expected = Expected::read(&family(name));
         let tower = tower(name, TowerLock::Locked, Pool::Mean);
@@ -99,7 +99,7 @@ fn mean_pooling_leaves_special_tokens_out_and_needs_no_pooler() {
 }
 
 #[test]
-fn cls_pooling_is_the_normalised_class_token() {
+fn cls_pooling_is_the_class_token() {
     for name in ["clip", "dinov2_registers", "dinov3", "beit_shared"] {
         let expected = Expected::read(&family(name));
         let tower = tower(name, TowerLock::Locked, Pool::Cls);
@@ -115,7 +115,7 @@ fn refusal(name: &str, pool: Pool) -> String {
 }
 
 #[test]
-fn what_a_tower_cannot_pool_by_is_refused_with_the_choices() {
+fn rejects_unsupported_image_pool() {
     for name in ["siglip", "resnet", "convnext", "swin"] {
         let text = refusal(name, Pool::Cls);
         assert!(text.contains("it has no class token") && text.contains("choose among \"auto\", "), "{text}");
@@ -125,7 +125,7 @@ fn what_a_tower_cannot_pool_by_is_refused_with_the_choices() {
 }
 
 #[test]
-fn a_pooler_norm_that_was_not_saved_is_asked_for_when_the_tower_is_locked() {
+fn rejects_locked_tower_without_pooler_norm() {
     let dir = tempfile::tempdir().unwrap();
     fs::copy(family("data2vec").join("model.safetensors"), dir.path().join("model.safetensors")).unwrap();
     let config = fs::read_to_string(family("data2vec").join("config.json")).unwrap();
@@ -141,7 +141,7 @@ fn a_pooler_norm_that_was_not_saved_is_asked_for_when_the_tower_is_locked() {
 }
 
 #[test]
-fn an_unknown_family_is_refused_with_those_known() {
+fn rejects_unknown_family() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config.json"), "{\"model_type\": \"pvt\"}").unwrap();
     let options = TowerOptions::default();
@@ -153,7 +153,7 @@ fn an_unknown_family_is_refused_with_those_known() {
 }
 
 #[test]
-fn statistics_and_mask_tokens_never_train() {
+fn buffers_never_train() {
     for name in TOWERS {
         let trainable = tower(name, TowerLock::Unlocked, Pool::Auto);
         let unlocked = parameters::unlock(tower(name, TowerLock::Locked, Pool::Auto));
@@ -166,21 +166,21 @@ fn statistics_and_mask_tokens_never_train() {
     assert_eq!((buffers("dinov3"), buffers("clip"), buffers("resnet_basic")), (1, 0, 9 * 3));
 }
 
-/// Tensors below `prefix`, named without it.
+/// The tensors below `prefix`, with the prefix removed.
 fn below(tensors: &BTreeMap<String, HostTensor>, prefix: &str) -> BTreeMap<String, HostTensor> {
     let named = |(name, tensor): (&String, &HostTensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor.clone()));
     tensors.iter().filter_map(named).collect()
 }
 
 #[test]
-fn every_tensor_that_was_read_is_written_back_under_its_name() {
+fn image_tensors_round_trip() {
     for name in TOWERS {
         let built = build_from_towers(&family(name), &goldens("towers/bert"), &options("UU"), &device()).unwrap();
         let names = StoredNames::new(&built.image_config, &built.text_config).unwrap();
-        let written = names.stored(parameters::collect(&built.model, Which::All).unwrap()).unwrap();
+        let written = names.stored(parameters::collect(&built.model, ParamFilter::All).unwrap()).unwrap();
         let written = below(&written, "vision_model.");
         let mut stored = read_safetensors(&family(name).join("model.safetensors")).unwrap();
-        // A whole model's image tower stands below this.
+        // The image tower of a whole model has this prefix.
         let is_whole = stored.contains_key("logit_scale");
         stored.retain(|name, _| {
             !built.image_audit.unused.contains(name) && (!is_whole || name.starts_with("vision_model."))
@@ -215,7 +215,7 @@ const DUALS: [&str; 12] = [
 ];
 
 #[test]
-fn dual_encoders_equal_the_reference_and_its_formula_where_it_fails() {
+fn every_image_family_in_a_pair() {
     for name in DUALS {
         let model = DualEncoder::from_pretrained(family(name), &device()).unwrap();
         assert_dual_encoder(name, &model, &Expected::read(&family(name)));
@@ -223,11 +223,11 @@ fn dual_encoders_equal_the_reference_and_its_formula_where_it_fails() {
 }
 
 #[test]
-fn dual_encoders_write_back_the_names_that_transformers_5_reads() {
+fn pairs_export_current_names() {
     for name in DUALS {
         let built = build_from_dual_encoder(&family(name), &options("UU"), &device()).unwrap();
         let names = StoredNames::new(&built.image_config, &built.text_config).unwrap();
-        let written = names.stored(parameters::collect(&built.model, Which::All).unwrap()).unwrap();
+        let written = names.stored(parameters::collect(&built.model, ParamFilter::All).unwrap()).unwrap();
         let dir = if name == "dual_clip_v4" { "dual_clip" } else { name };
         let stored = read_safetensors(&family(dir).join("model.safetensors")).unwrap();
         assert_eq!(written.keys().collect::<Vec<_>>(), stored.keys().collect::<Vec<_>>(), "{name}");
@@ -236,7 +236,7 @@ fn dual_encoders_write_back_the_names_that_transformers_5_reads() {
 }
 
 #[test]
-fn every_tower_computes_in_half_precision() {
+fn image_towers_in_half_precision() {
     for name in TOWERS {
         let expected = Expected::read(&family(name));
         for (lock, precision) in [(TowerLock::Locked, FloatDType::F16), (TowerLock::Unlocked, FloatDType::BF16)] {

@@ -1,5 +1,5 @@
 //! Every test of the crate that needs fixtures, in one binary.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod composition;
 mod goldens;

@@ -1,4 +1,4 @@
-//! What the tests share: fixtures, comparison, options.
+//! Shared by the tests: fixtures, comparisons, options.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use dualenc_model::{
 };
 use safetensors::SafeTensors;
 
-/// Largest difference allowed to the reference, whose outputs are of order 1.
+/// Largest difference to the reference, whose outputs are of order 1.
 pub const TOLERANCE: f32 = 1e-4;
 
 pub fn goldens(name: &str) -> PathBuf {
@@ -26,7 +26,7 @@ pub fn cls() -> TowerOptions {
     TowerOptions { pool: Pool::Cls, dropout: None }
 }
 
-/// What the reference gave for one fixture: `expected.safetensors`.
+/// The output of the reference for one fixture: `expected.safetensors`.
 pub struct Expected {
     pub floats: BTreeMap<String, HostTensor>,
     pub ints: BTreeMap<String, Vec<Vec<u32>>>,
@@ -47,7 +47,7 @@ impl Expected {
         Self { floats: read_safetensors(&path).unwrap(), ints }
     }
 
-    /// The captions of one case, as their attention mask cuts them out of their padding, and the mask.
+    /// The captions of one case, without their padding, and the attention mask.
     pub fn tokens(&self, case: &str, count: PositionCount) -> Option<(TokenSequences, &[Vec<u32>])> {
         let ids = self.ints.get(&format!("input_ids{case}"))?;
         let mask = &self.ints[&format!("attention_mask{case}")];
@@ -72,7 +72,7 @@ pub fn assert_close<const D: usize>(name: &str, found: Tensor<D>, expected: &[f3
     assert!(worst <= TOLERANCE, "{name}: differs by {worst}");
 }
 
-/// Everything that the reference's forward pass gives, from pixels and captions to logits; the loss where it is stored.
+/// Compares every output of the forward pass with the reference; the loss only if it is stored.
 #[track_caller]
 pub fn assert_dual_encoder(name: &str, model: &DualEncoder, expected: &Expected) {
     let (tokens, _) = expected.tokens("", model.text_tower.config().position_count()).unwrap();
@@ -94,7 +94,7 @@ pub fn assert_dual_encoder(name: &str, model: &DualEncoder, expected: &Expected)
     }
 }
 
-/// Rows of a padded `[batch, seq, width]` tensor at which the mask is 1.
+/// The rows of a padded `[batch, seq, width]` tensor where the mask is 1.
 pub fn real_rows(padded: &HostTensor, mask: &[Vec<u32>]) -> Vec<f32> {
     let width = padded.shape[2];
     let rows = padded.values.chunks_exact(width).zip(mask.iter().flatten());
@@ -113,7 +113,7 @@ pub fn options(lock: &str) -> BuildOptions {
     }
 }
 
-/// Within a tenth of the reference, by the norms of difference and reference: as half precision gives.
+/// Asserts that the norm of the difference is below a tenth of that of the reference, as in half precision.
 #[track_caller]
 pub fn assert_near<const D: usize>(name: &str, found: Tensor<D>, expected: &[f32]) {
     let found = parameters::host(found).unwrap().values;

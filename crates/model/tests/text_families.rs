@@ -1,4 +1,4 @@
-//! Text towers of further families equal transformers' on the tiny random models of `scripts/goldens/text_families.py`.
+//! Text towers of every family match transformers (`scripts/goldens/text_families.py`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::support::{
     Expected, assert_close, assert_dual_encoder, assert_near, cls, device, goldens, options, real_rows,
 };
 
-/// Towers, and what `auto` takes of them.
+/// Fixtures, and the pooling that `auto` resolves to.
 const TOWERS: [(&str, Pooling); 15] = [
     ("mpnet", Pooling::Pooler),
     ("distilbert", Pooling::Cls),
@@ -57,7 +57,7 @@ fn compare(name: &str, tower: &TextTower, dropout: &Dropout) -> Vec<&'static str
         let hidden = real_rows(&expected.floats[&format!("last_hidden_state{case}")], mask);
         assert_close(&format!("{name} hidden{case}"), output.hidden.without_autodiff(), &hidden);
         let pooled = expected.floats.get(&format!("pooler_output{case}"));
-        // The reference pools the first column, which is padding where that stands on the left.
+        // The reference pools the first column, which may be padding.
         if let (Some(pooled), Pooling::Pooler, true) = (pooled, tower.pooling(), case != "_left") {
             assert_close(&format!("{name} pooled{case}"), output.pooled.without_autodiff(), &pooled.values);
         }
@@ -67,7 +67,7 @@ fn compare(name: &str, tower: &TextTower, dropout: &Dropout) -> Vec<&'static str
 }
 
 #[test]
-fn text_towers_of_all_families_equal_the_reference() {
+fn every_text_tower_matches_reference() {
     let others = [("mpnet_mlm", cls()), ("albert_mlm", cls()), ("deberta_v3", cls()), ("deberta_c2p", cls())];
     let towers = TOWERS.iter().map(|(name, _)| (*name, TowerOptions::default())).chain(others);
     for (name, options) in towers {
@@ -79,7 +79,7 @@ fn text_towers_of_all_families_equal_the_reference() {
 }
 
 #[test]
-fn a_trainable_text_tower_computes_what_a_locked_one_does() {
+fn trainable_text_towers_match_reference() {
     let without_dropout = |pool| TowerOptions { pool, dropout: Some(0.0) };
     for name in ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta_v3"] {
         let tower = tower(&dir(name), TowerLock::Unlocked, without_dropout(Pool::Auto));
@@ -88,9 +88,9 @@ fn a_trainable_text_tower_computes_what_a_locked_one_does() {
     }
 }
 
-/// A short caption beside a long one leaves slots of padding that see nothing within a local window.
+/// A short caption next to a long one has padding slots that attend to nothing within a local window.
 #[test]
-fn every_gradient_of_a_text_tower_is_finite() {
+fn text_gradients_are_finite() {
     for name in ["modernbert", "deberta_v3", "deberta_v2", "clip_text", "albert", "mpnet", "electra"] {
         let tower = tower(&dir(name), TowerLock::Unlocked, pool(Pool::Mean));
         let ids = vec![vec![9; 16], vec![8; 2], vec![7]];
@@ -125,7 +125,7 @@ impl ModuleVisitor for GradientCheck<'_> {
 }
 
 #[test]
-fn auto_pooling_is_the_familys_own_or_the_first_token() {
+fn auto_pooling_of_each_family() {
     for (name, expected) in TOWERS {
         assert_eq!(tower(&dir(name), TowerLock::Locked, TowerOptions::default()).pooling(), expected, "{name}");
         for (asked, expected) in [(Pool::Mean, Pooling::Mean), (Pool::Cls, Pooling::Cls)] {
@@ -135,13 +135,13 @@ fn auto_pooling_is_the_familys_own_or_the_first_token() {
 }
 
 #[test]
-fn a_pooler_that_the_family_does_not_have_is_refused_with_the_choices() {
+fn rejects_pooler_of_family_without_one() {
     let error = text_tower_from(&dir("distilbert"), TowerLock::Locked, pool(Pool::Pooler), &device()).map(drop);
     let text = error.unwrap_err().to_string();
     assert!(text.contains("a `distilbert` tower has no pooler; choose \"cls\", \"mean\" or \"auto\""), "{text}");
 }
 
-/// A copy of a fixture with files of sentence-transformers in it.
+/// A copy of a fixture, with the files of sentence-transformers added.
 fn sentence_transformers(name: &str, modules: Option<&str>, place: &str, pooling: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
@@ -155,9 +155,9 @@ fn sentence_transformers(name: &str, modules: Option<&str>, place: &str, pooling
     copy
 }
 
-/// Early CLIP configs say the same twice, and hold to the other one.
+/// Early CLIP configs hold the text config twice.
 #[test]
-fn a_clips_older_text_config_comes_first() {
+fn clip_text_config_dict_takes_precedence() {
     let copy = tempfile::tempdir().unwrap();
     fs::copy(dir("clip").join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
     let text = fs::read_to_string(dir("clip").join("config.json")).unwrap();
@@ -179,7 +179,7 @@ const MODULES: &str = r#"[
 ]"#;
 
 #[test]
-fn sentence_transformers_decides_where_there_is_no_pooler() {
+fn sentence_transformers_selects_pooling() {
     let pooling = |name: &str, modules, place, config: &str| {
         let copy = sentence_transformers(name, modules, place, config);
         tower(copy.path(), TowerLock::Locked, TowerOptions::default()).pooling()
@@ -189,16 +189,16 @@ fn sentence_transformers_decides_where_there_is_no_pooler() {
     assert_eq!(pooling("modernbert_mlm", None, "1_Pooling", FIRST), Pooling::Cls);
     assert_eq!(pooling("distilbert", Some(MODULES), "pool", MEAN), Pooling::Mean);
     assert_eq!(pooling("distilbert", None, "1_Pooling", r#"{"pooling_mode": "mean"}"#), Pooling::Mean);
-    // The weights lack it: a locked tower is refused without the pooling config, and is not with it.
+    // Without pooler weights, a locked tower is refused unless there is a pooling config.
     assert_eq!(pooling("mpnet_mlm", None, "1_Pooling", MEAN), Pooling::Mean);
     let refused = text_tower_from(&dir("mpnet_mlm"), TowerLock::Locked, TowerOptions::default(), &device()).map(drop);
     assert!(refused.unwrap_err().to_string().contains("`text_pool = \"cls\"`"));
-    // The tower's own pooler comes first.
+    // The pooler of the tower takes precedence.
     assert_eq!(pooling("mpnet", None, "1_Pooling", MEAN), Pooling::Pooler);
 }
 
 #[test]
-fn a_pooling_that_no_tower_here_does_is_refused() {
+fn rejects_unsupported_sentence_pooling() {
     let copy = sentence_transformers("distilbert", None, "1_Pooling", r#"{"pooling_mode_max_tokens": true}"#);
     let refused = text_tower_from(copy.path(), TowerLock::Locked, TowerOptions::default(), &device()).map(drop);
     let text = refused.unwrap_err().to_string();
@@ -207,7 +207,7 @@ fn a_pooling_that_no_tower_here_does_is_refused() {
 }
 
 #[test]
-fn siglip_wants_every_caption_at_full_length() {
+fn siglip_pads_to_full_length() {
     let config = |name: &str| tower(&dir(name), TowerLock::Locked, TowerOptions::default()).config().clone();
     assert_eq!((config("siglip_text").pad_to, config("siglip_text").pad_id), (Some(18), 1));
     assert_eq!((config("clip_text").pad_to, config("mpnet").pad_to), (None, None));
@@ -216,7 +216,7 @@ fn siglip_wants_every_caption_at_full_length() {
 }
 
 #[test]
-fn relative_positions_fall_into_the_references_buckets() {
+fn relative_buckets_match_reference() {
     let expected = Expected::read(&dir("buckets"));
     let mpnet = RelativeBuckets::Sides { rows: 32, max_distance: 128 };
     let deberta = |span, max_distance| RelativeBuckets::Centred { span, max_distance: Some(max_distance) };
@@ -232,7 +232,7 @@ fn relative_positions_fall_into_the_references_buckets() {
 }
 
 #[test]
-fn dual_encoders_with_every_text_tower_equal_the_reference() {
+fn every_text_family_in_a_pair() {
     let pairs = ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta"];
     for name in pairs.iter().map(|name| format!("pair_{name}")).chain(["pair_clip_text_v4".to_owned()]) {
         let model = DualEncoder::from_pretrained(dir(&name), &device()).unwrap();
@@ -241,20 +241,20 @@ fn dual_encoders_with_every_text_tower_equal_the_reference() {
 }
 
 #[test]
-fn every_text_tower_is_written_as_it_was_read() {
+fn text_tensors_round_trip() {
     for name in ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta"] {
         let dir = dir(&format!("pair_{name}"));
         let built = build_from_dual_encoder(&dir, &options("UU"), &device()).unwrap();
         assert!(built.text_audit.unused.is_empty(), "{name}: {:?}", built.text_audit.unused);
         let names = StoredNames::new(&built.image_config, &built.text_config).unwrap();
-        let written = names.stored(parameters::collect(&built.model, parameters::Which::All).unwrap()).unwrap();
+        let written = names.stored(parameters::collect(&built.model, parameters::ParamFilter::All).unwrap()).unwrap();
         let stored = read_safetensors(&dir.join("model.safetensors")).unwrap();
         assert!(written == stored, "{name}: parameters written and parameters of the reference differ");
     }
 }
 
 #[test]
-fn every_text_tower_computes_in_half_precision() {
+fn text_towers_in_half_precision() {
     for (name, _) in TOWERS {
         let expected = Expected::read(&dir(name));
         for (lock, precision) in [(TowerLock::Locked, FloatDType::F16), (TowerLock::Unlocked, FloatDType::BF16)] {

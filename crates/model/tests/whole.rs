@@ -1,11 +1,11 @@
-//! Models with both towers in one directory, against `tests/goldens/whole`; weights in shards, in the names of
-//! transformers 4, and in files that are refused.
+//! Models with both towers in one directory match transformers (`tests/goldens/whole`): weights in shards, under the
+//! names of transformers 4, and in files that are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{
-    Audit, BuildOptions, Built, DualEncoder, Pool, Pooling, TowerLock, TowerOptions, build_from_dual_encoder,
+    Audit, BuildOptions, BuiltModel, DualEncoder, Pool, Pooling, TowerLock, TowerOptions, build_from_dual_encoder,
     image_tower_from, is_dual_encoder_dir, parameters, text_tower_from,
 };
 
@@ -17,7 +17,7 @@ fn dir(name: &str) -> PathBuf {
     goldens("whole").join(name)
 }
 
-fn built(name: &str, lock: &str) -> Built {
+fn built(name: &str, lock: &str) -> BuiltModel {
     build_from_dual_encoder(&dir(name), &options(lock), &device()).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
@@ -26,11 +26,11 @@ fn scalar(parameter: &burn::module::Param<burn::tensor::Tensor<1>>) -> f32 {
 }
 
 #[test]
-fn features_and_logits_of_whole_models_equal_the_reference() {
+fn whole_models_match_reference() {
     for name in WHOLE {
         let expected = Expected::read(&dir(name));
         assert!(is_dual_encoder_dir(&dir(name)));
-        let Built { model, image_audit, text_audit, .. } = built(name, "LL");
+        let BuiltModel { model, image_audit, text_audit, .. } = built(name, "LL");
         for Audit { missing, unused, mismatched, .. } in [&image_audit, &text_audit] {
             assert_eq!((missing.len(), unused.len(), mismatched.len()), (0, 0, 0), "{name}");
         }
@@ -49,7 +49,7 @@ fn projections(model: &DualEncoder) -> [Vec<f32>; 2] {
 }
 
 #[test]
-fn siglip_starts_with_identities_that_train() {
+fn siglip_projections_are_trainable_identities() {
     let model = built("siglip", "LU").model;
     let identity: Vec<f32> = (0..144).map(|place| if place % 13 == 0 { 1.0 } else { 0.0 }).collect();
     assert_eq!(projections(&model), [identity.clone(), identity]);
@@ -61,7 +61,7 @@ fn siglip_starts_with_identities_that_train() {
 }
 
 #[test]
-fn chinese_clip_pools_its_bert_by_the_first_token_unless_told_otherwise() {
+fn chinese_clip_pools_the_first_token() {
     assert_eq!(built("chinese_clip", "LL").model.text_tower.pooling(), Pooling::Cls);
     let mean = TowerOptions { pool: Pool::Mean, dropout: None };
     let options = BuildOptions { text: mean, ..options("LL") };
@@ -70,7 +70,7 @@ fn chinese_clip_pools_its_bert_by_the_first_token_unless_told_otherwise() {
 }
 
 #[test]
-fn towers_of_a_whole_model_are_towers_too() {
+fn single_towers_of_whole_models() {
     let dual = goldens("dual/vit_bert");
     for dir in [dir("clip"), dir("clip_early"), dir("siglip"), dir("doubled"), dir("open_clip"), dual] {
         let (_, image) = image_tower_from(&dir, TowerLock::Locked, TowerOptions::default(), &device()).unwrap();
@@ -95,7 +95,7 @@ fn refusal(dir: &Path) -> String {
 }
 
 #[test]
-fn shards_that_are_not_there_are_named() {
+fn names_missing_shards() {
     let copy = copy(&dir("doubled"));
     fs::remove_file(copy.path().join("model-00002-of-00002.safetensors")).unwrap();
     let text = refusal(copy.path());
@@ -103,7 +103,7 @@ fn shards_that_are_not_there_are_named() {
 }
 
 #[test]
-fn pickles_are_refused_with_the_way_to_convert() {
+fn rejects_pickles() {
     for file in ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin", "model.pt", "open_clip_pytorch_model.bin"] {
         let copy = copy(&dir("clip"));
         fs::rename(copy.path().join("model.safetensors"), copy.path().join(file)).unwrap();
@@ -113,18 +113,18 @@ fn pickles_are_refused_with_the_way_to_convert() {
 }
 
 #[test]
-fn a_whole_model_of_another_kind_is_refused_with_those_known() {
+fn rejects_unknown_whole_model() {
     let copy = copy(&dir("clip"));
     fs::write(copy.path().join("config.json"), r#"{"model_type": "blip"}"#).unwrap();
     assert!(!is_dual_encoder_dir(copy.path()));
     let text = refusal(copy.path());
-    let expected = "`model_type` is `blip`, which is no model with two towers; supported: vision-text-dual-encoder, clip, \
-                    chinese_clip, siglip, siglip2";
+    let expected = "`model_type` is `blip`, which is not a model with two towers; supported: \
+                    vision-text-dual-encoder, clip, chinese_clip, siglip, siglip2";
     assert!(text.contains(expected), "{text}");
 }
 
 #[test]
-fn an_open_clip_model_of_another_kind_is_refused_by_the_key_that_says_so() {
+fn rejects_unsupported_open_clip() {
     for (key, value) in [("timm_model_name", "\"vit_base\""), ("attentional_pool", "true")] {
         let copy = copy(&dir("open_clip"));
         let path = copy.path().join("open_clip_config.json");
@@ -135,9 +135,9 @@ fn an_open_clip_model_of_another_kind_is_refused_by_the_key_that_says_so() {
     }
 }
 
-/// timm's repositories of CLIPs hold its own config and image tower beside.
+/// Repositories of timm's CLIPs also hold timm's own config and image tower.
 #[test]
-fn timms_files_beside_open_clips_are_passed_over() {
+fn ignores_timm_files_beside_open_clip() {
     let copy = copy(&dir("open_clip"));
     fs::write(copy.path().join("config.json"), r#"{"architecture": "vit_base_patch32_clip_224"}"#).unwrap();
     fs::copy(dir("siglip").join("model.safetensors"), copy.path().join("model.safetensors")).unwrap();
@@ -146,7 +146,7 @@ fn timms_files_beside_open_clips_are_passed_over() {
 }
 
 #[test]
-fn siglip_2_for_images_of_any_shape_is_refused_by_its_image_tower() {
+fn rejects_siglip2_image_tower() {
     let copy = copy(&dir("siglip"));
     let config = fs::read_to_string(copy.path().join("config.json")).unwrap();
     let config = config.replace("\"siglip", "\"siglip2");
@@ -156,7 +156,7 @@ fn siglip_2_for_images_of_any_shape_is_refused_by_its_image_tower() {
 }
 
 #[test]
-fn siglip_towers_of_different_widths_are_refused() {
+fn rejects_siglip_towers_of_different_widths() {
     let copy = copy(&dir("siglip"));
     let text = BuildOptions { text: TowerOptions { pool: Pool::Mean, dropout: None }, ..options("LL") };
     let error = build_from_dual_encoder(copy.path(), &text, &device()).map(drop).unwrap_err().to_string();

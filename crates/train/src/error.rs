@@ -154,7 +154,7 @@ pub enum TrainError {
 /// The kind of an error, which decides the exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Fault {
+pub enum ErrorKind {
     /// Usage, configuration or data are invalid.
     Input,
     /// Training diverged: loss or gradients are not finite.
@@ -165,10 +165,10 @@ pub enum Fault {
 
 impl TrainError {
     /// The kind of this error.
-    pub fn fault(&self) -> Fault {
+    pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFinite { .. } => Fault::NotFinite,
-            Self::Write { .. } => Fault::Run,
+            Self::NotFinite { .. } => ErrorKind::NotFinite,
+            Self::Write { .. } => ErrorKind::Run,
             Self::Config(_)
             | Self::Data(_)
             | Self::Model(_)
@@ -184,7 +184,7 @@ impl TrainError {
             | Self::Checkpoint { .. }
             | Self::NewerFormat { .. }
             | Self::Stopped { .. }
-            | Self::Read { .. } => Fault::Input,
+            | Self::Read { .. } => ErrorKind::Input,
         }
     }
 

@@ -26,7 +26,7 @@ pub struct CacheArgs {
 pub fn run(args: CacheArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let config = args.config.load()?;
     let stop = signals::stop_flag()?;
-    let filled = match dualenc_train::fill(&config, &stop, reporter) {
+    let filled = match dualenc_train::warm_cache(&config, &stop, reporter) {
         Err(TrainError::Stopped { signal }) => {
             reporter.on(Event::Note("stopped by a signal; the features computed so far are saved".to_owned()));
             return Ok(Ending::Stopped(signal));

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_train::config::{EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Assembly, Compute, Encoder, EvalRecord, Evaluation, LockedFingerprints, LockedTowers, Objective, StopFlag,
-    TrainError, cache_of,
+    Compute, Encoder, EvalRecord, Evaluation, LoadedModel, LockedFingerprints, LockedTowers, Objective, StopFlag,
+    TrainError, feature_cache_of,
 };
 
 use crate::args::load_model;
@@ -173,7 +173,7 @@ pub fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
 /// cache serves any model.
 fn evaluate(
     evaluations: &[Evaluation],
-    loaded: &Assembly,
+    loaded: &LoadedModel,
     config: Option<&RunConfig>,
     compute: &Compute,
     reporter: &mut Reporter,
@@ -182,9 +182,11 @@ fn evaluate(
     let (stop, workers) = (StopFlag::default(), compute.threads);
     let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, &stop);
     // The cache is not created here: a run may be evaluated where nothing can be written.
-    let cache = config.and_then(|config| Some((config.ever_trains(), cache_of(config)?)));
+    let cache = config.and_then(|config| Some((config.ever_trains(), feature_cache_of(config)?)));
     let locked = match cache.filter(|(_, (dir, _))| dir.is_dir()) {
-        Some((training, cache)) => locked.under(&training).kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
+        Some((training, cache)) => {
+            locked.restricted_to(&training).with_cache(Some(cache), &LockedFingerprints::of(&model)?)?
+        }
         None => locked,
     };
     let mut records = Vec::new();

@@ -94,7 +94,7 @@ pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<End
         reporter.on(Event::Note(format!("as trained at every alpha: {}", kept.join(", "))));
     }
     if let (Some(dir), [alpha]) = (&args.out, args.alpha.as_slice()) {
-        export(&between.into_assembly(*alpha), dir, reporter)?;
+        export(&between.into_loaded_model(*alpha), dir, reporter)?;
         reporter.finish();
         writeln!(io::stdout().lock(), "wrote a VisionTextDualEncoder at alpha {alpha} to {}", dir.display())?;
         return Ok(Ending::Done);

@@ -50,8 +50,9 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             Ok(Ending::Done)
         }
         Outcome::Stopped { step, signal } => {
-            reporter.on(Event::Note(format!("stopped by a signal after step {step}; `--resume` goes on from there")));
+            reporter.on(Event::Note(format!("stopped by a signal after step {step}; use `--resume` to continue")));
             Ok(Ending::Stopped(signal))
         }
+        outcome => anyhow::bail!("training ended in a way that this command does not know: {outcome:?}"),
     }
 }

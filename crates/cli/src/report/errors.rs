@@ -137,9 +137,10 @@ error: missing key `model.text_tower`
 4 | [model]
   | ^^^^^^^
   |
-  = help: a Hugging Face directory or a hub id; or `init`, which stands for both towers
+  = help: set it to a Hugging Face directory or a hub id, or set `init` to a whole model
 
-error: `model.lock`: `éé` is not a lock: two letters, image tower then text tower, each of `L` (locked, pretrained), \
+error: `model.lock`: `éé` is not a lock; expected two letters, image tower then text tower, each of \
+`L` (locked, pretrained), \
 `U` (unlocked, pretrained) or `u` (unlocked, from scratch), such as `LU`
  --> run.toml:6:9
   |

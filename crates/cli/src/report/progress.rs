@@ -210,7 +210,7 @@ impl Observer for Reporter {
             Event::Groups(groups) => self.print_line(&param_table::render(groups)),
             Event::Start { step, total_steps, steps_per_epoch } => {
                 (self.first_step, self.total_steps, self.started) = (step, total_steps, Instant::now());
-                let from = if step > 0 { format!("going on after step {step}: ") } else { String::new() };
+                let from = if step > 0 { format!("resuming after step {step}: ") } else { String::new() };
                 self.print_line(&format!("{from}{total_steps} steps, {steps_per_epoch} an epoch"));
             }
             Event::Step(record) => self.report_step(record),

@@ -19,7 +19,7 @@ pub struct Batch {
     /// Number of this micro-batch in its step, 0-based.
     pub part: usize,
     /// Whether this is the last micro-batch of its step in this pass.
-    pub ends_pass: bool,
+    pub is_last_of_pass: bool,
     /// The pairs, after replacement of unreadable images.
     pub pairs: Vec<Pair>,
     /// `[loaded, 3, height, width]`, flat.

@@ -4,7 +4,7 @@ use crate::loader::epoch_order::EpochOrder;
 
 /// How an epoch of `len` samples is divided into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Plan {
+pub struct BatchPlan {
     /// Seed of the order.
     pub seed: u64,
     /// Samples per batch.
@@ -15,7 +15,7 @@ pub struct Plan {
     pub shuffle: bool,
 }
 
-impl Plan {
+impl BatchPlan {
     /// Batches per epoch. A partial last batch is dropped when shuffling; otherwise it counts if it has at least two
     /// samples (a contrastive loss over one pair is constant).
     #[must_use]
@@ -55,7 +55,7 @@ mod tests {
 
     #[test]
     fn partial_batches() {
-        let plan = |len, shuffle| Plan { seed: 0, batch_size: 4, len, shuffle };
+        let plan = |len, shuffle| BatchPlan { seed: 0, batch_size: 4, len, shuffle };
         assert_eq!(plan(10, true).batches_per_epoch(), 2);
         assert_eq!(plan(10, false).batches_per_epoch(), 3);
         assert_eq!(plan(9, false).batches_per_epoch(), 2, "a last batch of one is dropped");

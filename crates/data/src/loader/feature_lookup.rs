@@ -8,7 +8,7 @@ pub type ContentHash = [u8; 32];
 /// A cache of image features, as the loader sees it: images with cached features need no pixels.
 ///
 /// `image` is an index in [`crate::Dataset::images`], and `view` is less than [`crate::LoaderOptions::views`].
-pub trait KeptImages: Debug + Send + Sync {
+pub trait FeatureLookup: Debug + Send + Sync {
     /// Whether this view of the image is known to be cached. If so, the loader does not read the file.
     fn knows(&self, image: usize, view: u64) -> bool;
 

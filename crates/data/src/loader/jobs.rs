@@ -2,8 +2,8 @@
 
 use std::num::{NonZeroU64, NonZeroUsize};
 
-use crate::loader::batch_plan::Plan;
-use crate::loader::options::Parts;
+use crate::loader::batch_plan::BatchPlan;
+use crate::loader::options::MicroBatches;
 
 /// One sample of one micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -17,15 +17,15 @@ pub(crate) struct Job {
     /// Number of the micro-batch in the step.
     pub(crate) part: usize,
     pub(crate) ends_part: bool,
-    pub(crate) ends_pass: bool,
+    pub(crate) is_last_of_pass: bool,
     pub(crate) ends_step: bool,
 }
 
 /// The jobs of the steps `start_step..start_step + num_steps`.
 pub(crate) fn jobs(
-    plan: Plan,
+    plan: BatchPlan,
     views: NonZeroU64,
-    parts: Parts,
+    parts: MicroBatches,
     start_step: u64,
     num_steps: u64,
 ) -> impl Iterator<Item = Job> + Send + 'static {
@@ -33,7 +33,7 @@ pub(crate) fn jobs(
         let (epoch, step_in_epoch) = plan.locate(step).unwrap_or((0, 0));
         let indices = plan.batch(epoch, step_in_epoch);
         let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
-        let passes = if parts.twice && indices.len() > size { 2 } else { 1 };
+        let passes = if parts.two_passes && indices.len() > size { 2 } else { 1 };
         (0..passes).flat_map(move |pass| {
             let (indices, last) = (indices.clone(), indices.len().saturating_sub(1));
             indices.into_iter().enumerate().map(move |(i, index)| Job {
@@ -43,7 +43,7 @@ pub(crate) fn jobs(
                 index,
                 part: i / size,
                 ends_part: i == last || (i + 1) % size == 0,
-                ends_pass: i == last,
+                is_last_of_pass: i == last,
                 ends_step: i == last && pass + 1 == passes,
             })
         })

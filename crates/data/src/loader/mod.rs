@@ -172,7 +172,7 @@ fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, Data
             batch.pairs.push(sample.pair);
             batch.tokens.push(sample.tokens);
             if job.ends_part {
-                batch.ends_pass = job.ends_pass;
+                batch.is_last_of_pass = job.is_last_of_pass;
                 return Some(Ok((batch, job.ends_step)));
             }
         }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::dataset::{CaptionMode, Dataset};
 use crate::image_processor::ImageProcessor;
 use crate::images::augment::Augment;
-use crate::loader::batch_plan::Plan;
-use crate::loader::feature_lookup::KeptImages;
-use crate::loader::unreadable::{BadImages, BadSamplePolicy};
+use crate::loader::batch_plan::BatchPlan;
+use crate::loader::feature_lookup::FeatureLookup;
+use crate::loader::unreadable::{UnreadableImages, UnreadablePolicy};
 use crate::text::caption_tokens::Tokens;
 
 /// Options of a [`crate::PairLoader`].
@@ -20,13 +20,13 @@ pub struct LoaderOptions {
     pub mode: CaptionMode,
     /// How an epoch is divided into batches. Its `len` must be `dataset.num_pairs(mode)`; its `seed` also chooses
     /// captions, views and dropped words.
-    pub plan: Plan,
+    pub plan: BatchPlan,
     /// First global step, 0-based. A resumed run passes the number of completed steps.
     pub start_step: u64,
     /// Number of steps to load.
     pub num_steps: u64,
     /// How the batch of a step is divided into micro-batches.
-    pub parts: Parts,
+    pub parts: MicroBatches,
     /// Processing of the images.
     pub processor: Arc<ImageProcessor>,
     /// Random changes to images; for training only.
@@ -35,22 +35,22 @@ pub struct LoaderOptions {
     /// with `NonZeroU64::MAX`, each sees its own.
     pub views: NonZeroU64,
     /// Cached features: images that have them need no pixels. `None` loads the pixels of all images.
-    pub kept: Option<Arc<dyn KeptImages>>,
+    pub kept: Option<Arc<dyn FeatureLookup>>,
     /// Tokens of the captions.
     pub tokens: Tokens,
     /// Maximum fraction of unreadable images before the loader fails.
-    pub bad: BadSamplePolicy,
+    pub bad: UnreadablePolicy,
     /// Record of unreadable images; share it between the loaders of a run.
-    pub bad_images: BadImages,
+    pub bad_images: UnreadableImages,
     /// Number of worker threads; 0 counts as 1.
     pub workers: usize,
 }
 
 /// How the batch of a step is divided into micro-batches, for consumers that cannot hold it whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts {
+pub struct MicroBatches {
     /// Pairs in each micro-batch but the last; `None` for the whole batch at once.
     pub size: Option<NonZeroUsize>,
     /// Whether to send the micro-batches of a step twice, in two passes. A step of one micro-batch is sent once.
-    pub twice: bool,
+    pub two_passes: bool,
 }

@@ -8,7 +8,7 @@ use crate::error::DataError;
 
 /// How many unreadable images a run tolerates.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct BadSamplePolicy {
+pub struct UnreadablePolicy {
     /// Maximum fraction of the images that may be unreadable, from 0 to 1 (`data.max_bad_fraction`).
     pub max_bad_fraction: f64,
 }
@@ -26,7 +26,7 @@ pub struct Skipped {
 
 /// The images found unreadable so far. Clones share one record, for the loaders of one data set.
 #[derive(Clone, Debug, Default)]
-pub struct BadImages {
+pub struct UnreadableImages {
     inner: Arc<Mutex<Found>>,
 }
 
@@ -36,7 +36,7 @@ struct Found {
     in_order: Vec<Skipped>,
 }
 
-impl BadImages {
+impl UnreadableImages {
     /// Number of images that the error about too many of them names.
     const NAMED: usize = 10;
 
@@ -71,7 +71,7 @@ impl BadImages {
     ///
     /// # Errors
     /// [`DataError::TooManyBad`] above the limit. It names the first ten images and the key to raise.
-    pub fn check(&self, dataset: &Dataset, policy: BadSamplePolicy) -> Result<(), DataError> {
+    pub fn check(&self, dataset: &Dataset, policy: UnreadablePolicy) -> Result<(), DataError> {
         let found = self.lock();
         let (bad, images) = (found.indices.len(), dataset.images.len());
         if bad as f64 <= policy.max_bad_fraction * images as f64 {

@@ -85,12 +85,14 @@ fn print(name: &str, work: &Work, set_up_rss_mb: f64, ms: &[f64]) {
     println!(
         "{}",
         serde_json::json!({
-            "name": name, "ms": ms, "set_up_rss_mb": set_up_rss_mb, "peak_rss_mb": peak_rss_mb, "flops": flops, "bytes": bytes, "images": images,
+            "name": name, "ms": ms, "set_up_rss_mb": set_up_rss_mb, "peak_rss_mb": peak_rss_mb,
+            "flops": flops, "bytes": bytes,
+            "images": images,
         })
     );
 }
 
-/// Memory of this process, in MB, of the line of `/proc/self/status` that begins with `key`; 0 where the system does not tell.
+/// Memory of this process in MB, from the line of `/proc/self/status` that begins with `key`; 0 without that file.
 fn status_mb(key: &str) -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(key));

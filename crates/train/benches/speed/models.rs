@@ -10,7 +10,7 @@ use dualenc_model::{
 };
 use dualenc_train::config::{Loss, TrainSection};
 use dualenc_train::{
-    Compute, LearningRate, Objective, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, one_thread,
+    Compute, LearningRate, Objective, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, on_single_thread,
 };
 use serde_json::{Value, json};
 
@@ -96,7 +96,7 @@ pub fn vit() -> Result<Work, Box<dyn Error>> {
                 let pooled = tower.forward(pixels, &Dropout::off()).pooled;
                 parameters::host(pooled)
             };
-            let workers = pixels.chunks(share).map(|pixels| scope.spawn(move || one_thread(|| forward(pixels))));
+            let workers = pixels.chunks(share).map(|pixels| scope.spawn(move || on_single_thread(|| forward(pixels))));
             for worker in workers.collect::<Vec<_>>() {
                 std::hint::black_box(worker.join().map_err(|_| "a thread panicked")??);
             }
@@ -106,8 +106,8 @@ pub fn vit() -> Result<Work, Box<dyn Error>> {
     Ok(Work { flops: flops * BATCH as f64, bytes: 0.0, images: BATCH, round: Box::new(round) })
 }
 
-/// A training step of a text tower of MiniLM-L6's size on sequences of `lengths`: forward, contrastive loss against fixed
-/// image features, backward, AdamW.
+/// A training step of a text tower of MiniLM-L6's size on sequences of `lengths`: forward, contrastive loss against
+/// fixed image features, backward, AdamW.
 pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
     let compute = Compute::select("cpu", None)?;
     let mut model = dual_encoder(&compute)?;
@@ -120,7 +120,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
     let train: TrainSection = toml::from_str("steps = 1\nbatch_size = 64\nlearning_rate = 1e-4\nclip_grad_norm = 0.0")?;
     let mut optimizer = Optimizer::new(&train, &model, compute.on_host)?;
     let pairs = distinct_pairs(batch);
-    let (hollow, mut step) = (parameters::hollow(&model), 0);
+    let (placeholder, mut step) = (parameters::placeholder(&model), 0);
     let (width, forward) = (Size::MINI_LM.width, lengths.iter().map(|&length| Size::MINI_LM.flops(length)));
     let heads = 2 * batch * (width * width + width * EMBED_DIM + batch * EMBED_DIM);
     // A backward pass is two products for each of the forward pass.
@@ -133,7 +133,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         let mut gradients = loss.loss.backward();
         let gradients =
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
-        let whole = std::mem::replace(&mut model, hollow.clone());
+        let whole = std::mem::replace(&mut model, placeholder.clone());
         let rate = LearningRate { base: train.learning_rate, schedule: 1.0 };
         model = optimizer.step(whole, gradients, 0.0, rate, &|_| step);
         step += 1;
@@ -164,8 +164,8 @@ fn distinct_pairs(batch: usize) -> PairIds {
     PairIds { known: captions.iter().map(|&caption| vec![caption]).collect(), captions }
 }
 
-/// A contrastive loss of `batch` pairs of 512 values with the gradients of both embeddings, of the temperature and, of the sigmoid
-/// loss, of the bias.
+/// A contrastive loss of `batch` pairs of 512 values, with the gradients of both embeddings, of `logit_scale` and, for
+/// the sigmoid loss, of `logit_bias`.
 pub fn contrastive(loss: Loss, batch: usize) -> Result<Work, Box<dyn Error>> {
     let compute = Compute::select("cpu", None)?;
     let device = compute.device.autodiff();

@@ -7,7 +7,8 @@ use crate::Work;
 /// Bytes of the copied block: far more than any cache holds.
 const COPY_BYTES: usize = 256 << 20;
 
-/// `[m, n, k]`: the product of `m x k` and `k x n` by the crate that Burn's CPU backend multiplies with, on all threads.
+/// The product of `m x k` and `k x n` for `[m, n, k]`, by the `gemm` crate as Burn's CPU backend uses it, on all
+/// threads.
 pub fn gemm([m, n, k]: [usize; 3]) -> Work {
     let left: Vec<f32> = (0..m * k).map(|index| (index % 7) as f32 - 3.0).collect();
     let right: Vec<f32> = (0..k * n).map(|index| (index % 5) as f32 - 2.0).collect();

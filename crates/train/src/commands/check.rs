@@ -8,7 +8,7 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
-use crate::models::load::Assembly;
+use crate::models::load::LoadedModel;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
 use crate::training::stages::Stages;
@@ -35,7 +35,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let dataset = config.data.train.read()?;
     count_data(config, &dataset, &mut findings);
-    let assembly = Assembly::from_config(config, &compute, observer)?;
+    let assembly = LoadedModel::from_config(config, &compute, observer)?;
     let groups = ParamGroups::resolve(&config.train, &assembly.model)?;
     observer.on(Event::Groups(&summarize_parts(&assembly.model, &groups, config.train.learning_rate)));
     check_stages(config, &dataset, &assembly.model, &mut findings);

@@ -12,7 +12,7 @@ use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedTowers;
-use crate::models::load::Assembly;
+use crate::models::load::LoadedModel;
 use crate::run_dir::atomic_file::write_whole;
 use crate::stop_flag::StopFlag;
 use crate::text_lines::read_lines;
@@ -51,7 +51,7 @@ pub struct Embedded {
 /// [`TrainError::Usage`] when there is nothing to embed; [`TrainError::Read`] or [`TrainError::Data`] when a file
 /// cannot be read; [`TrainError::Write`] when `out` cannot be written.
 pub fn embed(
-    assembly: &Assembly,
+    assembly: &LoadedModel,
     request: &EmbedRequest<'_>,
     out: &Path,
     compute: &Compute,

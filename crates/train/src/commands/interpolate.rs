@@ -3,26 +3,26 @@
 
 use std::collections::BTreeMap;
 
-use dualenc_model::parameters::{self, ParamUpdate, Which};
-use dualenc_model::{DualEncoder, HostTensor, TowerLock, is_of_pooler};
+use dualenc_model::parameters::{self, ParamFilter, ParamUpdate};
+use dualenc_model::{DualEncoder, HostTensor, Tower, TowerLock, is_pooler_tensor};
 
 use burn::tensor::{Tensor, TensorData};
 
-use crate::config::{RunConfig, Towers};
+use crate::config::{InitialWeights, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
-use crate::features::locked_towers::{LockedFingerprints, LockedTowers, cache_of};
-use crate::models::load::Assembly;
+use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
+use crate::models::load::LoadedModel;
 use crate::optim::param_groups::part_of;
 use crate::run_dir::metrics_log::EvalRecord;
 use crate::stop_flag::StopFlag;
 
 /// Two models with the same parameters, and which of these are mixed.
 pub struct Interpolation {
-    trained: Assembly,
+    trained: LoadedModel,
     /// The base's value of each mixed parameter, by path. All other parameters are those of the trained model.
     base: BTreeMap<String, HostTensor>,
     /// The parts of the model that are mixed, such as `text tower`.
@@ -42,10 +42,10 @@ impl Interpolation {
     ///
     /// # Errors
     /// [`TrainError::Usage`] when the start is unknown, the models have different parameters, or there is nothing to
-    /// mix; and as for [`Assembly::from_config`].
+    /// mix; and as for [`LoadedModel::from_config`].
     pub fn new(
-        mut trained: Assembly,
-        base: Option<Assembly>,
+        mut trained: LoadedModel,
+        base: Option<LoadedModel>,
         compute: &Compute,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
@@ -59,14 +59,14 @@ impl Interpolation {
                     )
                 })?;
                 let mut audits = PoolerAudit { observer, missing: Vec::new() };
-                let base = Assembly::from_config(&config, compute, &mut audits)?;
+                let base = LoadedModel::from_config(&config, compute, &mut audits)?;
                 (base, Some(config), audits.missing)
             }
         };
         trained.model = trained.model.with_adapters_merged();
         let base = base.model.with_adapters_merged();
         let (mut from, to) =
-            (parameters::collect(&base, Which::All)?, parameters::collect(&trained.model, Which::All)?);
+            (parameters::collect(&base, ParamFilter::All)?, parameters::collect(&trained.model, ParamFilter::All)?);
         // Only models of the sigmoid loss have a bias.
         if !from.contains_key("logit_bias") || !to.contains_key("logit_bias") {
             from.remove("logit_bias");
@@ -107,8 +107,8 @@ impl Interpolation {
 
     /// The mixture at `alpha` with its tokenizer and image processor, for export.
     #[must_use]
-    pub fn into_assembly(self, alpha: f64) -> Assembly {
-        Assembly { model: self.at(alpha), ..self.trained }
+    pub fn into_loaded_model(self, alpha: f64) -> LoadedModel {
+        LoadedModel { model: self.at(alpha), ..self.trained }
     }
 
     /// Runs all `evaluations` at each of `alphas`. Features of a tower that is the same in both models are computed
@@ -125,14 +125,14 @@ impl Interpolation {
         observer: &mut dyn Observer,
     ) -> Result<Vec<(f64, Vec<EvalRecord>)>, TrainError> {
         let (stop, workers, model) = (StopFlag::default(), compute.threads, self.trained.model.valid());
-        let is_mixed = |tower: &str| self.base.keys().any(|path| path.starts_with(tower));
+        let is_mixed = |tower| self.base.keys().any(|path| Tower::of(path) == Some(tower));
         let locked = LockedTowers::new(&model, &self.trained.processor, compute, workers, &stop);
         let locked = LockedTowers {
-            images: locked.images.filter(|_| !is_mixed("image_tower.")),
-            texts: locked.texts.filter(|_| !is_mixed("text_tower.")),
+            images: locked.images.filter(|_| !is_mixed(Tower::Image)),
+            texts: locked.texts.filter(|_| !is_mixed(Tower::Text)),
         };
-        let locked = match config.and_then(cache_of).filter(|(dir, _)| dir.is_dir()) {
-            Some(cache) => locked.kept_in(Some(cache), &LockedFingerprints::of(&model)?)?,
+        let locked = match config.and_then(feature_cache_of).filter(|(dir, _)| dir.is_dir()) {
+            Some(cache) => locked.with_cache(Some(cache), &LockedFingerprints::of(&model)?)?,
             None => locked,
         };
         let step = self.trained.step.unwrap_or(0);
@@ -163,18 +163,18 @@ fn bits(tensor: &HostTensor) -> Vec<u32> {
 
 /// Why the parameter at `path` was randomly initialised by the run of `config`; `None` if it was pretrained.
 fn random_start(config: &RunConfig, path: &str, fresh_poolers: &[&str]) -> Option<&'static str> {
-    if let Towers::Init(_) = config.towers() {
+    if let InitialWeights::Init(_) = config.towers() {
         return None;
     }
-    let lock = match path.split('.').next()? {
-        "image_tower" => config.model.lock.image,
-        "text_tower" => config.model.lock.text,
-        _ => return Some("it started afresh"),
+    let lock = match Tower::of(path) {
+        Some(Tower::Image) => config.model.lock.image,
+        Some(Tower::Text) => config.model.lock.text,
+        None => return Some("it started afresh"),
     };
     let tower = part_of(path);
     match lock {
         TowerLock::Scratch => Some("it started from scratch"),
-        _ if fresh_poolers.contains(&tower.as_str()) && is_of_pooler(path) => Some("its pooler started afresh"),
+        _ if fresh_poolers.contains(&tower.as_str()) && is_pooler_tensor(path) => Some("its pooler started afresh"),
         _ => None,
     }
 }

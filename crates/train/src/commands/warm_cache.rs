@@ -10,12 +10,12 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
-use crate::features::image_index::{ImageList, Views, views_of};
+use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::images::ImageFeatures;
-use crate::features::key::Counts;
-use crate::features::locked_towers::{LockedFingerprints, LockedTowers, cache_of};
+use crate::features::key::CacheCounts;
+use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::texts::TextFeatures;
-use crate::models::load::Assembly;
+use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
 /// Captions between two checks of the stop flag.
@@ -23,13 +23,13 @@ const CAPTIONS_PER_CHECK: usize = 1024;
 
 /// The cached features of one locked tower.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Filled {
+pub struct WarmedCache {
     /// `images` or `captions`.
     pub what: &'static str,
     /// Captions, or images times views, of the training data and all evaluations.
     pub total: usize,
     /// How many of them were computed now, and how many were already cached.
-    pub counts: Counts,
+    pub counts: CacheCounts,
     /// Images that cannot be used.
     pub bad: usize,
     /// Size of the file of values, in bytes.
@@ -44,7 +44,11 @@ pub struct Filled {
 /// # Errors
 /// [`TrainError::Usage`] when no tower is locked or the cache is off; [`TrainError::Stopped`] when `stop` is set; and
 /// every error that training can return before its first step.
-pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Vec<Filled>, TrainError> {
+pub fn warm_cache(
+    config: &RunConfig,
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<Vec<WarmedCache>, TrainError> {
     let refuse = |why: &str| Err(TrainError::Usage(format!("there is nothing to cache: {why}")));
     if !config.cache.enabled {
         return refuse("`cache.enabled` is false");
@@ -57,14 +61,14 @@ pub fn fill(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) ->
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let dataset = Arc::new(config.data.train.read()?);
     let evaluations = Evaluation::open_all(config)?;
-    let assembly = Assembly::from_config(config, &compute, observer)?;
+    let assembly = LoadedModel::from_config(config, &compute, observer)?;
     // Apply the locks of the first stage: `LockedTowers` takes a tower without gradients for a locked one.
     let model = &first.training.of(assembly.model)?;
     let locked = LockedTowers::new(model, &assembly.processor, &compute, workers, stop)
-        .kept_in(cache_of(config), &LockedFingerprints::of(model)?)?;
+        .with_cache(feature_cache_of(config), &LockedFingerprints::of(model)?)?;
     let mut warmed = Vec::new();
     if let Some(images) = &locked.images {
-        let training = (dataset.clone() as Arc<dyn ImageList>, views_of(config, &first.training));
+        let training = (dataset.clone() as Arc<dyn ImageList>, training_views(config, &first.training));
         let lists =
             std::iter::once(training).chain(evaluations.iter().map(|evaluation| (evaluation.images(), Views::One)));
         warmed.push(warm_images(images, lists.collect(), observer)?);
@@ -81,8 +85,8 @@ fn warm_images(
     features: &ImageFeatures,
     lists: Vec<(Arc<dyn ImageList>, Views)>,
     observer: &mut dyn Observer,
-) -> Result<Filled, TrainError> {
-    let (mut counts, mut bad, mut before) = (Counts::default(), 0, 0);
+) -> Result<WarmedCache, TrainError> {
+    let (mut counts, mut bad, mut before) = (CacheCounts::default(), 0, 0);
     let total = lists.iter().map(|(list, views)| list.images().len() * views.count()).sum();
     for (list, views) in lists {
         let set = features.set(list, views);
@@ -94,7 +98,7 @@ fn warm_images(
         bad += skipped.len();
         before += set.len() * views.count();
     }
-    Ok(Filled { bad, ..summary("images", total, counts, features.size()) })
+    Ok(WarmedCache { bad, ..summary("images", total, counts, features.size()) })
 }
 
 fn warm_texts(
@@ -103,8 +107,8 @@ fn warm_texts(
     tokenizer: &Tokenizer,
     stop: &StopFlag,
     observer: &mut dyn Observer,
-) -> Result<Filled, TrainError> {
-    let (mut counts, mut done, total) = (Counts::default(), 0, captions.len());
+) -> Result<WarmedCache, TrainError> {
+    let (mut counts, mut done, total) = (CacheCounts::default(), 0, captions.len());
     for captions in captions.chunks(CAPTIONS_PER_CHECK) {
         let mut tokens = TokenBatch::default();
         for caption in captions {
@@ -120,7 +124,7 @@ fn warm_texts(
     Ok(summary("captions", total, counts, features.size()))
 }
 
-fn summary(what: &'static str, total: usize, counts: Counts, size: Option<(u64, &Path)>) -> Filled {
+fn summary(what: &'static str, total: usize, counts: CacheCounts, size: Option<(u64, &Path)>) -> WarmedCache {
     let (bytes, path) = size.map_or((0, PathBuf::new()), |(bytes, path)| (bytes, path.to_owned()));
-    Filled { what, total, counts, bad: 0, bytes, path }
+    WarmedCache { what, total, counts, bad: 0, bytes, path }
 }

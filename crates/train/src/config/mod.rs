@@ -24,9 +24,9 @@ mod tests;
 mod validate;
 mod warnings;
 
-pub use derived::best_metric::Goal;
+pub use derived::best_metric::BestMetric;
 pub use derived::eval_interval::EvalInterval;
-pub use derived::initial_weights::Towers;
+pub use derived::initial_weights::InitialWeights;
 pub use derived::run_length::RunLength;
 pub use derived::stage_plan::{Stage, StageStart};
 pub use error::{ConfigError, Place, Problem};

@@ -48,7 +48,7 @@ impl RunConfig {
 
     fn patience_warning(&self) -> Option<String> {
         self.checkpoint.patience?;
-        let name = self.checkpoint.goal()?.evaluation;
+        let name = self.checkpoint.best_metric()?.evaluation;
         let only_at_end = self.eval.get(&name)?.interval() == EvalInterval::End;
         only_at_end
             .then(|| format!("`checkpoint.patience` has no effect: `eval.{name}` runs only at the end of training"))

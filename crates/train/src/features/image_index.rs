@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use dualenc_data::{Augment, ContentHash, ImageRef, KeptImages, View};
+use dualenc_data::{Augment, ContentHash, FeatureLookup, ImageRef, View};
 use dualenc_model::Training;
 
 use crate::config::RunConfig;
@@ -30,7 +30,7 @@ impl ImageList for dualenc_data::Dataset {
 }
 
 /// The views of the training images that a run caches while `training` trains.
-pub(crate) fn views_of(config: &RunConfig, training: &Training) -> Views {
+pub(crate) fn training_views(config: &RunConfig, training: &Training) -> Views {
     match (config.data.augment, config.cache.enabled) {
         (Some(augment), true) => Views::Augmented { count: config.views(training), augment, seed: config.run.seed },
         _ => Views::One,
@@ -169,7 +169,7 @@ impl std::fmt::Debug for ImageSet {
     }
 }
 
-impl KeptImages for ImageSet {
+impl FeatureLookup for ImageSet {
     fn knows(&self, image: usize, view: u64) -> bool {
         self.row(image, view).is_some()
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{
-    Batch, ContentHash, DataError, ImageProcessor, KeptImages, Skipped, decode_view, load_view, ordered_map,
+    Batch, ContentHash, DataError, FeatureLookup, ImageProcessor, Skipped, decode_view, load_view, ordered_map,
 };
 use dualenc_model::{Dropout, ImageTower, parameters};
 
@@ -15,8 +15,8 @@ use crate::config::CacheDtype;
 use crate::device::{Compute, cast, dtype};
 use crate::error::TrainError;
 use crate::features::image_index::{ImageList, ImageSet, Views};
-use crate::features::key::{Counts, describe_image_tower, tower_key};
-use crate::features::parallel_forward::{forward_chunks, one_thread};
+use crate::features::key::{CacheCounts, tower_key};
+use crate::features::parallel_forward::{forward_chunks, on_single_thread};
 use crate::features::store::FeatureStore;
 use crate::features::store::index::Row;
 use crate::stop_flag::StopFlag;
@@ -73,7 +73,7 @@ impl ImageFeatures {
     /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
     pub fn with_cache_dir(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
-        let mut key = tower_key(fingerprint, &describe_image_tower(tower, self.compute.locked_precision)?);
+        let mut key = tower_key(fingerprint, &tower.form(), self.compute.locked_precision);
         key.update(&self.processor.fingerprint());
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.width(), dtype)?);
         Ok(Self { store, is_on_disk: true, ..self })
@@ -96,8 +96,8 @@ impl ImageFeatures {
     }
 
     /// `set` for a loader, which skips images with a feature; `None` without a cache on disk.
-    pub fn for_loader(&self, set: &ImageSet) -> Option<Arc<dyn KeptImages>> {
-        self.is_on_disk.then(|| Arc::new(set.clone()) as Arc<dyn KeptImages>)
+    pub fn for_loader(&self, set: &ImageSet) -> Option<Arc<dyn FeatureLookup>> {
+        self.is_on_disk.then(|| Arc::new(set.clone()) as Arc<dyn FeatureLookup>)
     }
 
     /// Pooled outputs of the images of a batch of `set`: shape `[batch, width]`. Images that the loader decoded are
@@ -165,8 +165,8 @@ impl ImageFeatures {
         &self,
         set: &ImageSet,
         mut on_progress: impl FnMut(usize),
-    ) -> Result<(Counts, Vec<Skipped>), TrainError> {
-        let (mut counts, mut bad, mut next) = (Counts::default(), Vec::new(), 0);
+    ) -> Result<(CacheCounts, Vec<Skipped>), TrainError> {
+        let (mut counts, mut bad, mut next) = (CacheCounts::default(), Vec::new(), 0);
         for chunk in self.chunks(set) {
             let (loaded, features) = chunk??;
             let (mut contents, mut images) = (Vec::new(), Vec::new());
@@ -228,7 +228,7 @@ impl ImageFeatures {
                 }
             }
             let forward = || features.forward_chunk(pixels);
-            let features = if features.compute.on_host { one_thread(forward)? } else { forward()? };
+            let features = if features.compute.on_host { on_single_thread(forward)? } else { forward()? };
             Ok((loaded, features))
         })
     }

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dualenc_data::ImageProcessor;
-use dualenc_model::{DualEncoder, Training, parameters};
-use parameters::Which;
+use dualenc_model::{DualEncoder, Tower, Training, parameters};
+use parameters::ParamFilter;
 
 use crate::config::{CacheDtype, RunConfig};
 use crate::device::Compute;
@@ -39,7 +39,7 @@ impl LockedFingerprints {
     /// [`TrainError::Model`] when the device cannot return its data.
     pub fn of(model: &DualEncoder) -> Result<Self, TrainError> {
         let [all, image_tower, text_tower] =
-            parameters::fingerprints(model, Which::Locked, ["", "image_tower.", "text_tower."])?;
+            parameters::fingerprints(model, ParamFilter::Locked, ["", Tower::Image.prefix(), Tower::Text.prefix()])?;
         Ok(Self { all, image_tower, text_tower })
     }
 }
@@ -70,7 +70,7 @@ impl LockedTowers {
     /// Only the towers that `training` leaves locked. Features of the others change with every step, so caching them is
     /// pointless.
     #[must_use]
-    pub fn under(self, training: &Training) -> Self {
+    pub fn restricted_to(self, training: &Training) -> Self {
         Self {
             images: self.images.filter(|_| !training.image.any()),
             texts: self.texts.filter(|_| !training.text.any()),
@@ -81,7 +81,7 @@ impl LockedTowers {
     ///
     /// # Errors
     /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
-    pub fn kept_in(
+    pub fn with_cache(
         self,
         cache: Option<(PathBuf, CacheDtype)>,
         fingerprints: &LockedFingerprints,
@@ -96,6 +96,6 @@ impl LockedTowers {
 }
 
 /// The directory and dtype of a run's feature cache; `None` if the config turns it off.
-pub fn cache_of(config: &RunConfig) -> Option<(PathBuf, CacheDtype)> {
+pub fn feature_cache_of(config: &RunConfig) -> Option<(PathBuf, CacheDtype)> {
     config.cache.enabled.then(|| (config.cache_dir(), config.cache.dtype))
 }

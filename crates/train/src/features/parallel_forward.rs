@@ -36,7 +36,7 @@ pub(crate) fn forward_chunks(
     if compute.on_host {
         std::thread::scope(|scope| {
             let threads = compute.threads.min(chunks.len());
-            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| one_thread(work))).collect();
+            let threads: Vec<_> = (0..threads).map(|_| scope.spawn(|| on_single_thread(work))).collect();
             let joined = threads
                 .into_iter()
                 .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
@@ -50,7 +50,7 @@ pub(crate) fn forward_chunks(
 
 /// Runs `work` in a pool of one thread, so that rayon's loops inside it are not split: their sums then always round
 /// alike.
-pub fn one_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+pub fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match rayon::ThreadPoolBuilder::new().num_threads(1).build() {
         Ok(pool) => pool.install(work),
         Err(_) => work(),

@@ -11,7 +11,7 @@ use dualenc_model::{Dropout, TextTower, TokenSequences, parameters};
 use crate::config::CacheDtype;
 use crate::device::{Compute, cast};
 use crate::error::TrainError;
-use crate::features::key::{Counts, describe_text_tower, tower_key};
+use crate::features::key::{CacheCounts, tower_key};
 use crate::features::parallel_forward::forward_chunks;
 use crate::features::store::FeatureStore;
 use crate::features::store::index::Row;
@@ -41,7 +41,7 @@ impl TextFeatures {
     /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
     pub fn with_cache_dir(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
-        let key = tower_key(fingerprint, &describe_text_tower(tower, self.compute.locked_precision)?);
+        let key = tower_key(fingerprint, &tower.form(), self.compute.locked_precision);
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.pooled_width(), dtype)?);
         Ok(Self { store: Some(store), ..self })
     }
@@ -83,10 +83,10 @@ impl TextFeatures {
     ///
     /// # Errors
     /// As for [`TextFeatures::of_tokens`].
-    pub fn fill(&self, tokens: &TokenBatch) -> Result<Counts, TrainError> {
-        let Some(store) = &self.store else { return Ok(Counts::default()) };
+    pub fn fill(&self, tokens: &TokenBatch) -> Result<CacheCounts, TrainError> {
+        let Some(store) = &self.store else { return Ok(CacheCounts::default()) };
         let (rows, computed) = self.rows(store, tokens)?;
-        Ok(Counts { computed, kept: rows.len() - computed })
+        Ok(CacheCounts { computed, kept: rows.len() - computed })
     }
 
     /// The row of each caption, and how many features were computed. Equal captions are computed once.

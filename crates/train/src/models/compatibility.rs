@@ -29,7 +29,7 @@ pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, tower: &TextTower, dir: &P
 /// # Errors
 /// [`TrainError::Usage`].
 pub(crate) fn check_image_size(processor: &ImageProcessor, tower: &ImageTower) -> Result<(), TrainError> {
-    let (multiple, smallest) = (tower.side_multiple() as u32, tower.smallest_side() as u32);
+    let (multiple, smallest) = (tower.side_multiple() as u32, tower.min_side() as u32);
     let (height, width) = processor.output_size();
     if height % multiple != 0 || width % multiple != 0 {
         return Err(TrainError::Usage(format!(

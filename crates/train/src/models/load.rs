@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
-    Audit, BuildOptions, Built, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, TowerOptions, build_from_dual_encoder,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, TowerOptions, build_from_dual_encoder,
     build_from_towers, parameters,
 };
 use serde_json::Value;
 
-use crate::config::{LoraSection, Loss, ModelSection, RunConfig, Towers};
+use crate::config::{InitialWeights, LoraSection, Loss, ModelSection, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -22,7 +22,7 @@ use crate::run_dir::checkpoint::{self, Checkpoint};
 use crate::run_dir::layout::checkpoints_of;
 
 /// A model with everything that turns files into its inputs.
-pub struct Assembly {
+pub struct LoadedModel {
     /// Trainable parameters are on the autodiff side of the device.
     pub model: DualEncoder,
     /// The text tower's tokenizer.
@@ -41,7 +41,7 @@ pub struct Assembly {
     pub config: Option<RunConfig>,
 }
 
-impl Assembly {
+impl LoadedModel {
     /// The model that `config` describes, before its first step. Parameters that train in any stage are in the gradient
     /// graph.
     ///
@@ -53,14 +53,14 @@ impl Assembly {
         let device = &compute.device;
         let section = &config.model;
         let (built, image_dir, text_dir) = match config.towers() {
-            Towers::Pair { image, text } => {
+            InitialWeights::Pair { image, text } => {
                 let (image_dir, text_dir) = (resolve(image)?, resolve(text)?);
                 let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
                 report_audit("image tower", &built.image_audit, observer);
                 report_audit("text tower", &built.text_audit, observer);
                 (built, image_dir, text_dir)
             }
-            Towers::Init(init) => match ModelDir::find(&resolve(init)?, observer)? {
+            InitialWeights::Init(init) => match ModelDir::find(&resolve(init)?, observer)? {
                 ModelDir::WholeModel(dir) => {
                     let mut built = build_from_dual_encoder(&dir, &options, device)?;
                     if options.head.logit_bias.is_none() {
@@ -85,7 +85,7 @@ impl Assembly {
     /// The model in `dir`: a run, a checkpoint or a whole model (VisionTextDualEncoder, CLIP or SigLIP).
     ///
     /// # Errors
-    /// As for [`Assembly::from_config`]; [`TrainError::Usage`] when `dir` is none of these.
+    /// As for [`LoadedModel::from_config`]; [`TrainError::Usage`] when `dir` is none of these.
     pub fn from_dir(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         match ModelDir::find(dir, observer)? {
             ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
@@ -99,7 +99,7 @@ impl Assembly {
     /// The model of the best checkpoint of the run in `dir`, by the metric that `checkpoint.best` names.
     ///
     /// # Errors
-    /// As for [`Assembly::from_dir`]; [`TrainError::Usage`] when `dir` is not a run or has no best checkpoint.
+    /// As for [`LoadedModel::from_dir`]; [`TrainError::Usage`] when `dir` is not a run or has no best checkpoint.
     pub fn best_of(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let newest = newest_checkpoint(dir, observer)?.ok_or_else(|| {
             TrainError::Usage(format!("`{}` has no best checkpoint: it is not a run with a valid one", dir.display()))
@@ -119,7 +119,7 @@ impl Assembly {
     /// The model of a checkpoint: the towers of its run with the saved parameters, averaged if the run averages them.
     ///
     /// # Errors
-    /// As for [`Assembly::from_config`]; [`TrainError::LockedChanged`] when the locked parameters have changed;
+    /// As for [`LoadedModel::from_config`]; [`TrainError::LockedChanged`] when the locked parameters have changed;
     /// [`TrainError::Model`] when the saved tensors do not fit.
     pub fn from_checkpoint(
         checkpoint: Checkpoint,
@@ -130,7 +130,7 @@ impl Assembly {
         let config = RunConfig::load(&config_path, &[])?;
         let mut assembly = Self::from_config(&config, compute, &mut WarningsOnly(observer))?;
         assembly.verify_locked(&checkpoint)?;
-        assembly.model = parameters::restore(assembly.model, parameters::Which::Trainable, checkpoint.weights())?;
+        assembly.model = parameters::restore(assembly.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;
         assembly.step = Some(checkpoint.progress.step);
         assembly.config = Some(config);
         Ok(assembly)
@@ -141,7 +141,7 @@ impl Assembly {
     /// # Errors
     /// [`TrainError::LockedChanged`] when they differ; [`TrainError::Model`] when the device cannot return its data.
     pub fn verify_locked(&self, checkpoint: &Checkpoint) -> Result<(), TrainError> {
-        if parameters::fingerprint(&self.model, parameters::Which::Locked)? == checkpoint.progress.locked {
+        if parameters::fingerprint(&self.model, parameters::ParamFilter::Locked)? == checkpoint.progress.locked {
             Ok(())
         } else {
             Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() })
@@ -149,7 +149,7 @@ impl Assembly {
     }
 
     fn from_built(
-        built: Built,
+        built: BuiltModel,
         image_dir: &Path,
         text_dir: PathBuf,
         image_size: Option<usize>,

@@ -66,7 +66,7 @@ impl Ema {
             return Ok(());
         }
         let mut fresh = Ema::new(self.decay, self.on_host);
-        fresh.restore(parameters::collect(model, parameters::Which::Trainable)?, model);
+        fresh.restore(parameters::collect(model, parameters::ParamFilter::Trainable)?, model);
         for (path, average) in fresh.averages {
             self.averages.entry(path).or_insert(average);
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use dualenc_model::parameters::{self, ParamInfo};
-use dualenc_model::{Depths, DualEncoder};
+use dualenc_model::{DualEncoder, LayerDepths, Tower};
 use wildmatch::WildMatchPattern;
 
 use crate::config::{GroupSection, TrainSection};
@@ -62,7 +62,7 @@ impl ParamGroups {
     /// [`TrainError::Usage`] when a group has no members, or sets a weight decay that none of its members uses.
     pub fn resolve(config: &TrainSection, model: &DualEncoder) -> Result<Self, TrainError> {
         let patterns: Vec<PathPattern> = config.group.iter().map(|group| PathPattern::new(&group.pattern)).collect();
-        let depths = Depths::of(model);
+        let depths = LayerDepths::of(model);
         let parameters = parameters::list(model);
         let mut has_members = vec![false; patterns.len()];
         let mut has_effect = vec![false; patterns.len()];
@@ -102,11 +102,16 @@ impl ParamGroups {
 }
 
 /// The options of a parameter that belongs to `group`, if to any.
-fn options(config: &TrainSection, group: Option<&GroupSection>, depths: &Depths, info: &ParamInfo) -> ParamOptions {
+fn options(
+    config: &TrainSection,
+    group: Option<&GroupSection>,
+    depths: &LayerDepths,
+    info: &ParamInfo,
+) -> ParamOptions {
     let projection_rate = config.projection_learning_rate.filter(|_| is_projection(&info.path));
     let weight_decay = group.and_then(|group| group.weight_decay).unwrap_or(config.weight_decay);
     let layer_decay =
-        if info.path.starts_with("image_tower.") { config.image_layer_decay } else { config.text_layer_decay };
+        if info.path.starts_with(Tower::Image.prefix()) { config.image_layer_decay } else { config.text_layer_decay };
     ParamOptions {
         peak: group.and_then(|group| group.learning_rate).or(projection_rate),
         layer_factor: depths.layer(&info.path).map_or(1.0, |layer| {

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::config::Goal;
+use crate::config::BestMetric;
 use crate::error::TrainError;
 use crate::run_dir::atomic_file::write_whole;
 
@@ -193,7 +193,7 @@ impl MetricsLog {
 ///
 /// # Errors
 /// [`TrainError::Read`] when the file exists and cannot be read.
-pub(crate) fn metric_values(path: &Path, goal: &Goal, step: u64) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
+pub(crate) fn metric_values(path: &Path, goal: &BestMetric, step: u64) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(TrainError::read(path))?,

@@ -2,7 +2,7 @@
 //! update follows.
 
 use burn::tensor::Tensor;
-use dualenc_model::parameters::{self, ParamUpdate, Which};
+use dualenc_model::parameters::{self, ParamFilter, ParamUpdate};
 use dualenc_model::{DualEncoder, Training};
 
 use crate::config::RunConfig;
@@ -48,7 +48,7 @@ impl Learner {
             ema: config.train.ema_decay.map(|decay| Ema::new(decay, on_host)),
             ever_trains: config.ever_trains(),
             logit_scale_max: config.train.logit_scale_max,
-            placeholder: parameters::hollow(&model),
+            placeholder: parameters::placeholder(&model),
             model,
             stages,
             lr_schedule,
@@ -69,7 +69,7 @@ impl Learner {
         if let Some((ema, saved)) = self.ema.as_mut().zip(checkpoint.ema) {
             ema.restore(saved, &self.model);
         }
-        self.model = parameters::restore(self.model.clone(), Which::Trainable, checkpoint.model)?;
+        self.model = parameters::restore(self.model.clone(), ParamFilter::Trainable, checkpoint.model)?;
         if let Some(trained) = self.stages.trained_before(checkpoint.progress.step) {
             self.optimizer.restore(&trained.of(self.model.clone())?, optimizer)?;
         }
@@ -83,7 +83,7 @@ impl Learner {
     pub fn enter_stage(&mut self, step: u64) -> Result<Training, TrainError> {
         let training = self.stages.at(step).training;
         self.model = training.of(self.model.clone())?;
-        self.placeholder = parameters::hollow(&self.model);
+        self.placeholder = parameters::placeholder(&self.model);
         Ok(training)
     }
 
@@ -143,7 +143,7 @@ impl Learner {
     pub fn tensors(&self) -> Result<Tensors<'_>, TrainError> {
         let model = self.ever_trains.of(self.model.clone())?;
         Ok(Tensors {
-            model: parameters::collect(&model, Which::Trainable)?,
+            model: parameters::collect(&model, ParamFilter::Trainable)?,
             optimizer: self.optimizer.state()?,
             ema: self.ema.as_ref().map(Ema::state).transpose()?,
         })

@@ -12,7 +12,7 @@ use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedFingerprints;
-use crate::models::load::Assembly;
+use crate::models::load::LoadedModel;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::atomic_file::write_whole;
@@ -57,7 +57,7 @@ impl Run {
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let dataset = Arc::new(config.data.train.read()?);
         report_dataset(&dataset, observer);
-        let Assembly { model, tokenizer, processor, .. } = Assembly::from_config(config, &compute, observer)?;
+        let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config)?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
         report_cut_captions(&data, observer);

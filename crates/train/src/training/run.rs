@@ -8,8 +8,8 @@ use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
-use crate::features::image_index::views_of;
-use crate::features::locked_towers::{LockedFingerprints, LockedTowers, cache_of};
+use crate::features::image_index::training_views;
+use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::run_dir::checkpoint::Progress;
 use crate::stop_flag::StopFlag;
 use crate::training::learner::Learner;
@@ -89,8 +89,8 @@ impl Run {
             LockedFingerprints::of(model)?
         };
         let towers = LockedTowers::new(model, &self.data.processor, &self.compute, self.data.workers, &self.stop)
-            .kept_in(cache_of(&self.config), &fingerprints)?;
-        let views = views_of(&self.config, &training);
+            .with_cache(feature_cache_of(&self.config), &fingerprints)?;
+        let views = training_views(&self.config, &training);
         let images = towers.images.as_ref().map(|images| images.set(self.data.dataset.clone(), views));
         self.locked = LockedInputs { towers, images };
         Ok(())
@@ -128,7 +128,7 @@ impl Run {
         let mut locked = self.locked.towers.clone();
         // A tower that trained before and is locked now has other features with its averaged weights.
         if let Some(averaged) = self.learner.averaged_parts(step) {
-            locked = locked.under(&averaged);
+            locked = locked.restricted_to(&averaged);
         }
         for evaluation in self.evaluations.iter().filter(due).filter(|evaluation| !done.contains(&evaluation.name)) {
             let encoder = Encoder {

@@ -1,7 +1,7 @@
 //! The stages of a run in steps: which stage a step belongs to, and how often each parameter was updated. All are
 //! functions of the configuration and the step, so that a run resumes anywhere.
 
-use dualenc_model::{Depths, DualEncoder, Training};
+use dualenc_model::{DualEncoder, LayerDepths, Training};
 
 use crate::config::{RunConfig, Stage};
 use crate::error::TrainError;
@@ -12,7 +12,7 @@ pub(crate) struct Stages {
     /// Each with the number of steps before it.
     stages: Vec<(u64, Stage)>,
     total_steps: u64,
-    depths: Depths,
+    depths: LayerDepths,
 }
 
 impl Stages {
@@ -43,7 +43,7 @@ impl Stages {
                 "the last `train.stage` begins at step {from} and is never reached: the run has {total_steps} steps \
                  (an epoch has {steps_per_epoch}); start it earlier, or lengthen the run"
             ))),
-            _ => Ok(Self { stages, total_steps, depths: Depths::of(model) }),
+            _ => Ok(Self { stages, total_steps, depths: LayerDepths::of(model) }),
         }
     }
 

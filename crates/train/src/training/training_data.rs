@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dualenc_data::{
-    BadImages, BadSamplePolicy, Batch, DataError, Dataset, ImageProcessor, LoaderOptions, PairLoader, Parts, Plan,
-    Tokenizer, Tokens,
+    Batch, BatchPlan, DataError, Dataset, ImageProcessor, LoaderOptions, MicroBatches, PairLoader, Tokenizer, Tokens,
+    UnreadableImages, UnreadablePolicy,
 };
 use dualenc_model::Training;
 
@@ -24,9 +24,9 @@ pub(crate) struct TrainingData {
     pub processor: Arc<ImageProcessor>,
     /// Loader threads.
     pub workers: usize,
-    pub bad_images: BadImages,
-    pub bad_policy: BadSamplePolicy,
-    plan: Plan,
+    pub bad_images: UnreadableImages,
+    pub bad_policy: UnreadablePolicy,
+    plan: BatchPlan,
     tokens: Tokens,
     /// One number a caption of `dataset`; equal captions have equal numbers.
     caption_ids: Vec<u64>,
@@ -57,8 +57,8 @@ impl TrainingData {
         Ok(Self {
             fingerprint: blake3::Hash::from(dataset.fingerprint()).to_hex().to_string(),
             caption_ids: dataset.caption_ids(),
-            bad_images: BadImages::default(),
-            bad_policy: BadSamplePolicy { max_bad_fraction: config.data.max_bad_fraction },
+            bad_images: UnreadableImages::default(),
+            bad_policy: UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction },
             dataset,
             tokenizer,
             processor,
@@ -101,7 +101,7 @@ impl TrainingData {
             plan: self.plan,
             start_step: steps.start,
             num_steps: steps.end.saturating_sub(steps.start),
-            parts: Parts { size: part_size, twice: part_size.is_some() && locked.needs_pixels_twice() },
+            parts: MicroBatches { size: part_size, two_passes: part_size.is_some() && locked.needs_pixels_twice() },
             processor: Arc::clone(&self.processor),
             augment: config.data.augment,
             views: config.views(training),

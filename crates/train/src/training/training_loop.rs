@@ -13,6 +13,7 @@ use crate::training::{gradient_cache, step};
 
 /// How training ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Outcome {
     /// All steps are done, or `checkpoint.patience` is exhausted.
     Finished {
@@ -58,7 +59,7 @@ pub fn train(
             let logit_scale = run.learner.logit_scale()?;
 
             let context = run.step_context();
-            let outcome = if batch.ends_pass {
+            let outcome = if batch.is_last_of_pass {
                 step::forward_backward(&context, batch)?
             } else {
                 gradient_cache::forward_backward(&context, batch, &mut batches)?

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use dualenc_model::{DualEncoderConfig, HostTensor, StoredNames, parameters};
-use parameters::Which;
+use parameters::ParamFilter;
 use serde_json::Value;
 
 use crate::commands::export::json_files::write_json;
@@ -18,7 +18,7 @@ use crate::commands::export::reference_limits::{check_text_pooling, exported_ima
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::models::load::Assembly;
+use crate::models::load::LoadedModel;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::checkpoint::tensors::serialize;
 
@@ -34,7 +34,7 @@ mod tokenizer_copy;
 /// # Errors
 /// [`TrainError::Usage`] when `dir` is not empty or transformers cannot compute what the model does;
 /// [`TrainError::Write`] when a file cannot be written.
-pub fn export(assembly: &Assembly, dir: &Path, observer: &mut dyn Observer) -> Result<(), TrainError> {
+pub fn export(assembly: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -> Result<(), TrainError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(TrainError::Usage(format!("`{}` is not empty; choose a new directory", dir.display())));
     }
@@ -50,7 +50,7 @@ pub fn export(assembly: &Assembly, dir: &Path, observer: &mut dyn Observer) -> R
     fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
     let names = StoredNames::new(&assembly.image_config, &assembly.text_config)?;
     let model = assembly.model.clone().with_adapters_merged();
-    let mut parameters = parameters::collect(&model, Which::All)?;
+    let mut parameters = parameters::collect(&model, ParamFilter::All)?;
     let logit_scale = parameters.get("logit_scale").and_then(|scale| scale.values.first().copied()).unwrap_or_default();
     if let Some(bias) = parameters.remove("logit_bias") {
         observer.on(Event::Note(format!(

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
 use crate::commands::inspect::towers::{LoadSettings, inspect_model, with_causes};
-use crate::config::{RunConfig, Towers};
+use crate::config::{InitialWeights, RunConfig};
 use crate::error::TrainError;
 use crate::models::hub::settings::Hub;
 use crate::run_dir::best::best_of_run;
@@ -126,7 +126,7 @@ impl Inspection {
             pretrained: true,
         };
         match config.towers() {
-            Towers::Pair { image, text } => {
+            InitialWeights::Pair { image, text } => {
                 let lock = config.model.lock;
                 let part = |reference, lock| {
                     let settings = LoadSettings { pretrained: lock != TowerLock::Scratch, ..settings };
@@ -139,7 +139,7 @@ impl Inspection {
                     (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer);
                 }
             }
-            Towers::Init(init) => {
+            InitialWeights::Init(init) => {
                 let found = local_dir(init).and_then(|dir| {
                     if is_model_dir(&dir) { inspect_model(&dir, &settings, device) } else { inspect(&dir, device) }
                 });

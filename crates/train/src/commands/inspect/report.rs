@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{
-    Audit, HeadOutline, ImageTower, ImageTowerConfig, ModelError, TextTower, TowerOutline, WeightHeader, parameters,
+    Audit, HeadSummary, ImageTower, ImageTowerConfig, ModelError, TextTower, TowerSummary, WeightHeader, parameters,
 };
 use serde::Serialize;
 
@@ -204,7 +204,7 @@ impl TowerReport {
     /// Reports an image tower. `export_error`: why it cannot be exported.
     pub(crate) fn image(
         dir: &Path,
-        image: TowerOutline<ImageTower>,
+        image: TowerSummary<ImageTower>,
         no_weights: bool,
         export_error: Option<TrainError>,
     ) -> Self {
@@ -234,7 +234,7 @@ impl TowerReport {
     /// Reports a text tower. `export_error`: why it cannot be exported.
     pub(crate) fn text(
         dir: &Path,
-        text: TowerOutline<TextTower>,
+        text: TowerSummary<TextTower>,
         no_weights: bool,
         export_error: Option<TrainError>,
     ) -> Self {
@@ -253,12 +253,12 @@ impl TowerReport {
     /// The fields that towers of all kinds have.
     fn common<T>(
         dir: &Path,
-        tower: TowerOutline<T>,
+        tower: TowerSummary<T>,
         no_weights: bool,
         parameters: usize,
         export_error: Option<TrainError>,
     ) -> Self {
-        let TowerOutline { family, audit, pooling, lock_refused, .. } = tower;
+        let TowerSummary { family, audit, pooling, lock_refused, .. } = tower;
         let Audit { missing, unused, mismatched, tensors, .. } = audit;
         let lock_refused = match lock_refused {
             _ if no_weights => Some("There are no weights.".to_owned()),
@@ -302,8 +302,8 @@ impl HeadReport {
     }
 }
 
-impl From<HeadOutline> for HeadReport {
-    fn from(head: HeadOutline) -> Self {
+impl From<HeadSummary> for HeadReport {
+    fn from(head: HeadSummary) -> Self {
         let transposed = |stored: Option<Vec<usize>>| match stored.as_deref() {
             Some(&[dim, width]) => Some([width, dim]),
             _ => None,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::commands::inspect::directory::inspect;
 use crate::device::Compute;
 use crate::events::{Event, Observer};
-use crate::models::load::Assembly;
+use crate::models::load::LoadedModel;
 
 struct IgnoreEvents;
 
@@ -74,7 +74,7 @@ fn malformed_configs_never_panic() {
                 let _ = inspect(dir.path(), &compute.device);
                 // Loading is slower, and reads configs with the same code.
                 if tried % LOAD_EVERY == 0 {
-                    let _ = Assembly::from_dir(dir.path(), &compute, &mut IgnoreEvents);
+                    let _ = LoadedModel::from_dir(dir.path(), &compute, &mut IgnoreEvents);
                 }
                 tried += 1;
             }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use dualenc_data::{ImageProcessor, Tokenizer};
-use dualenc_model::{Audit, ImageTower, ModelError, Outline, Pool, TextTower, is_of_pooler, outline};
+use dualenc_model::{Audit, ImageTower, ModelError, ModelSummary, Pool, TextTower, dry_load, is_pooler_tensor};
 
 use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
 use crate::commands::inspect::report::{HeadReport, Inspection, Kind, TowerReport, WeightsReport};
@@ -39,8 +39,8 @@ impl Default for LoadSettings {
 /// # Errors
 /// [`TrainError::Model`] when its `config.json` is unreadable or belongs to an unknown model.
 pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device) -> Result<Inspection, TrainError> {
-    let Outline { model_type, image, text, head, weights, no_weights } =
-        outline(dir, settings.image_pool, settings.text_pool, device)?;
+    let ModelSummary { model_type, image, text, head, weights, no_weights } =
+        dry_load(dir, settings.image_pool, settings.text_pool, device)?;
     let kind = match (&head, &image) {
         (Some(_), _) => Kind::WholeModel,
         (None, Some(_)) => Kind::ImageTower,
@@ -91,7 +91,7 @@ impl Inspection {
 
     /// Lists weights that make a tower unloadable. A missing pooler does not.
     fn list_unfit_weights(&mut self, part: &str, audit: &Audit) {
-        let missing = audit.missing.iter().filter(|name| !is_of_pooler(name)).count();
+        let missing = audit.missing.iter().filter(|name| !is_pooler_tensor(name)).count();
         for (count, what) in [(missing, "missing"), (audit.mismatched.len(), "of another shape")] {
             if count > 0 {
                 let tensors = if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") };

@@ -5,7 +5,7 @@ use crate::config::schema::eval::CheckpointSection;
 
 /// The metric that selects the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Goal {
+pub struct BestMetric {
     /// The name of the evaluation.
     pub evaluation: String,
     /// The name of the metric.
@@ -14,7 +14,7 @@ pub struct Goal {
     pub lower_is_better: bool,
 }
 
-impl std::fmt::Display for Goal {
+impl std::fmt::Display for BestMetric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.evaluation, self.metric)
     }
@@ -22,10 +22,10 @@ impl std::fmt::Display for Goal {
 
 impl CheckpointSection {
     /// The metric that `best` names. In a loaded configuration, it exists.
-    pub fn goal(&self) -> Option<Goal> {
+    pub fn best_metric(&self) -> Option<BestMetric> {
         let (evaluation, metric) = self.best.as_deref()?.split_once('.')?;
         let (evaluation, metric) = (evaluation.to_owned(), metric.to_owned());
-        Some(Goal { lower_is_better: metric == "loss", evaluation, metric })
+        Some(BestMetric { lower_is_better: metric == "loss", evaluation, metric })
     }
 }
 

@@ -4,7 +4,7 @@ use crate::config::schema::RunConfig;
 
 /// The source of a new run's weights. Each string is an absolute path or a hub id, for [`crate::models::hub::resolve`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Towers<'a> {
+pub enum InitialWeights<'a> {
     /// Two separate towers, with new projections.
     Pair {
         /// The image tower.
@@ -18,11 +18,11 @@ pub enum Towers<'a> {
 
 impl RunConfig {
     /// The source of a new run's weights.
-    pub fn towers(&self) -> Towers<'_> {
+    pub fn towers(&self) -> InitialWeights<'_> {
         let model = &self.model;
         match &model.init {
-            Some(init) => Towers::Init(init),
-            None => Towers::Pair {
+            Some(init) => InitialWeights::Init(init),
+            None => InitialWeights::Pair {
                 image: model.image_tower.as_deref().unwrap_or_default(),
                 text: model.text_tower.as_deref().unwrap_or_default(),
             },

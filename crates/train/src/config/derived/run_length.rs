@@ -1,6 +1,6 @@
 //! How long a run trains, in epochs and in steps.
 
-use dualenc_data::{Dataset, Plan};
+use dualenc_data::{BatchPlan, Dataset};
 
 use crate::config::schema::RunConfig;
 
@@ -32,8 +32,8 @@ impl RunConfig {
     }
 
     /// How an epoch over `dataset` is split into batches.
-    pub(crate) fn plan(&self, dataset: &Dataset) -> Plan {
-        Plan {
+    pub(crate) fn plan(&self, dataset: &Dataset) -> BatchPlan {
+        BatchPlan {
             seed: self.run.seed,
             batch_size: self.train.batch_size,
             len: dataset.num_pairs(self.data.captions),

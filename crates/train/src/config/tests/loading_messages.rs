@@ -138,7 +138,7 @@ fn invalid_lock() {
         found,
         [
             "1 problem in the config `run.toml`",
-            "run.toml:7:8: `model.lock`: `lu` is not a lock: two letters, image tower then text \
+            "run.toml:7:8: `model.lock`: `lu` is not a lock; expected two letters, image tower then text \
              tower, each of `L` (locked, pretrained), `U` (unlocked, pretrained) or `u` (unlocked, \
              from scratch), such as `LU`",
         ]

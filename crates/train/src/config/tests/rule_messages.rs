@@ -271,7 +271,7 @@ fn augment_with_cache() {
             "2 problems in the config `run.toml`",
             "run.toml:12:1: `data.augment` is set, but the features of the locked image tower are \
              cached: every epoch would see the same view",
-            "   help: set `cache.views` to the number of views to cache for each image, or \
+            "  help: set `cache.views` to the number of views to cache for each image, or \
              `cache.enabled = false` to run the tower in every epoch",
             "run.toml:13:8: `data.augment.flip` is out of range, expected a probability from 0 to 1",
         ]

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use dualenc_model::{ModelError, shard_names};
 use serde_json::Value;
 
 use crate::models::hub::error::HubError;
@@ -39,16 +40,12 @@ pub(crate) fn optional_files() -> impl Iterator<Item = &'static str> {
 /// # Errors
 /// [`HubError::Cache`] when the index cannot be read, [`HubError::Index`] when it is malformed.
 pub(crate) fn shards(index: &Path) -> Result<Vec<String>, HubError> {
-    #[derive(serde::Deserialize)]
-    struct Index {
-        weight_map: std::collections::BTreeMap<String, String>,
-    }
     let error = |reason: String| HubError::Index { path: index.to_owned(), reason };
-    let bytes = std::fs::read(index).map_err(|source| HubError::Cache { path: index.to_owned(), source })?;
-    let index: Index = serde_json::from_slice(&bytes).map_err(|cause| error(cause.to_string()))?;
-    let mut shards: Vec<String> = index.weight_map.into_values().collect();
-    shards.sort();
-    shards.dedup();
+    let shards = shard_names(index).map_err(|cause| match cause {
+        ModelError::Read { path, source } => HubError::Cache { path, source },
+        ModelError::Config { problem, .. } => error(problem),
+        other => error(other.to_string()),
+    })?;
     if let Some(shard) = shards.iter().find(|shard| !is_plain_name(shard)) {
         return Err(error(format!("it lists {shard:?}, which is not a plain file name")));
     }

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::config::{CheckpointSection, Goal, RunConfig};
+use crate::config::{BestMetric, CheckpointSection, RunConfig};
 use crate::error::TrainError;
 use crate::run_dir::checkpoint::{Checkpoint, retention};
 use crate::run_dir::layout::{checkpoints_of, metrics_of};
@@ -13,7 +13,7 @@ use crate::run_dir::metrics_log::{EvalRecord, metric_values};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Best {
     /// The metric that is compared.
-    pub goal: Goal,
+    pub goal: BestMetric,
     /// Updates so far.
     pub step: u64,
     /// Value of the metric.
@@ -23,7 +23,7 @@ pub struct Best {
 /// The best evaluation so far. Without `checkpoint.best` in the config, there is none.
 #[derive(Debug, Clone)]
 pub(crate) struct BestTracker {
-    goal: Option<Goal>,
+    goal: Option<BestMetric>,
     patience: Option<u64>,
     min_delta: f64,
     /// Step and value.
@@ -35,7 +35,13 @@ pub(crate) struct BestTracker {
 impl BestTracker {
     /// Creates a tracker before the first evaluation.
     pub fn new(section: &CheckpointSection) -> Self {
-        Self { goal: section.goal(), patience: section.patience, min_delta: section.min_delta, best: None, stale: 0 }
+        Self {
+            goal: section.best_metric(),
+            patience: section.patience,
+            min_delta: section.min_delta,
+            best: None,
+            stale: 0,
+        }
     }
 
     /// Replays the log of the run in `root` up to `step`.

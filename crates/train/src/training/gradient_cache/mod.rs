@@ -40,7 +40,7 @@ pub(crate) fn forward_backward(
         text.extend(values(features.text)?);
         outputs.push(locked);
         parts[at].pixels = Vec::new();
-        if parts[at].ends_pass {
+        if parts[at].is_last_of_pass {
             break;
         }
         parts.push(next(more)?);
@@ -94,7 +94,7 @@ fn values(features: Tensor<2>) -> Result<Vec<f32>, TrainError> {
 /// The parts as one batch, without pixels.
 fn whole(parts: &[Batch]) -> Batch {
     let last = parts.len() - 1;
-    let mut whole = Batch { part: 0, ends_pass: true, tokens: TokenBatch::default(), ..parts[last].clone() };
+    let mut whole = Batch { part: 0, is_last_of_pass: true, tokens: TokenBatch::default(), ..parts[last].clone() };
     (whole.pairs, whole.skipped, whole.loaded) = (Vec::new(), Vec::new(), Vec::new());
     whole.waited = parts.iter().map(|part| part.waited).sum();
     for part in parts {

@@ -46,8 +46,11 @@ fn forward_backward_of(
     more: &mut impl Iterator<Item = Result<Batch, DataError>>,
 ) -> StepOutcome {
     let context = run.step_context();
-    let outcome =
-        if first.ends_pass { step::forward_backward(&context, first) } else { forward_backward(&context, first, more) };
+    let outcome = if first.is_last_of_pass {
+        step::forward_backward(&context, first)
+    } else {
+        forward_backward(&context, first, more)
+    };
     outcome.unwrap()
 }
 

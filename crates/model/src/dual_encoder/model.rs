@@ -1,0 +1,107 @@
+//! The model: two towers, two projections, one temperature. Its forward pass equals the reference's.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Device, Tensor};
+
+use crate::dual_encoder::config::HeadConfig;
+use crate::error::ModelError;
+use crate::layers::dropout::Dropout;
+use crate::layers::linear::Linear;
+use crate::params::builder::{Init, ParamBuilder};
+use crate::text::text_tower::TextTower;
+use crate::text::token_sequences::TokenSequences;
+use crate::tower::Tower;
+use crate::vision::image_tower::ImageTower;
+
+/// Standard deviation of randomly initialised projections (`initializer_range` of transformers 5).
+const PROJECTION_STD: f64 = 0.02;
+
+/// Smallest norm that a feature is divided by: an all-zero feature stays zero.
+const NORM_EPSILON: f64 = 1e-12;
+
+/// An image tower and a text tower, with projections into one space.
+#[derive(Module, Debug)]
+pub struct DualEncoder {
+    /// Maps `[batch, 3, height, width]` to `[batch, image width]`.
+    pub image_tower: ImageTower,
+    /// Maps token sequences to `[batch, text width]`.
+    pub text_tower: TextTower,
+    /// `[image width, dim]`, without bias.
+    pub image_projection: Linear,
+    /// `[text width, dim]`, without bias.
+    pub text_projection: Linear,
+    /// `[1]`: logarithm of the inverse temperature.
+    pub logit_scale: Param<Tensor<1>>,
+    /// `[1]`: bias of the logits, for the sigmoid loss (SigLIP, Zhai et al., 2023).
+    pub logit_bias: Option<Param<Tensor<1>>>,
+}
+
+impl DualEncoder {
+    pub(crate) fn new(at: &ParamBuilder<'_>, image_tower: ImageTower, text_tower: TextTower, head: HeadConfig) -> Self {
+        let project = |name, width| Linear::new(&at.at(name), width, head.embed_dim, false, PROJECTION_STD);
+        Self {
+            image_projection: project("image_projection", image_tower.width()),
+            text_projection: project("text_projection", text_tower.pooled_width()),
+            logit_scale: at.param("logit_scale", [1], Init::Constant(head.logit_scale as f32)),
+            logit_bias: head.logit_bias.map(|bias| at.param("logit_bias", [1], Init::Constant(bias as f32))),
+            image_tower,
+            text_tower,
+        }
+    }
+
+    /// Width of the shared space.
+    pub fn embed_dim(&self) -> usize {
+        self.image_projection.weight.dims()[1]
+    }
+
+    /// The device of the parameters, without autodiff.
+    pub fn device(&self) -> Device {
+        self.logit_scale.val().device().without_autodiff()
+    }
+
+    /// Projects images, with dropout: `[batch, 3, height, width]` to un-normalised `[batch, dim]`.
+    pub fn image_features(&self, pixels: Tensor<4>, dropout: &Dropout) -> Tensor<2> {
+        self.project_image(self.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled)
+    }
+
+    /// Applies the image projection to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`.
+    pub fn project_image(&self, pooled: Tensor<2>) -> Tensor<2> {
+        self.image_projection.forward(pooled)
+    }
+
+    /// Projects texts, with dropout: un-normalised `[batch, dim]`.
+    ///
+    /// # Errors
+    /// As [`TextTower::forward`].
+    pub fn text_features(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<Tensor<2>, ModelError> {
+        Ok(self.project_text(self.text_tower.forward(tokens, &dropout.part(Tower::Text.kind()))?.pooled))
+    }
+
+    /// Applies the text projection to pooled outputs, such as cached ones: `[batch, text width]` to `[batch, dim]`.
+    pub fn project_text(&self, pooled: Tensor<2>) -> Tensor<2> {
+        self.text_projection.forward(pooled)
+    }
+
+    /// The model without gradients, for evaluation. It shares the values of the parameters.
+    #[must_use]
+    pub fn valid(&self) -> Self {
+        Module::valid(self)
+    }
+}
+
+/// Divides each row of `[batch, dim]` by its L2 norm.
+pub fn normalize(features: Tensor<2>) -> Tensor<2> {
+    let norms = features.clone().square().sum_dim(1).sqrt().clamp_min(NORM_EPSILON);
+    features / norms
+}
+
+/// The reference's `logits_per_text`, `[texts, images]`: `exp(logit_scale) * text_embeds @ image_embeds^T`, plus
+/// `logit_bias` if there is one (SigLIP). `image_embeds` are `[images, dim]`, `text_embeds` `[texts, dim]`, both
+/// normalised.
+pub fn logits_per_text(model: &DualEncoder, image_embeds: Tensor<2>, text_embeds: Tensor<2>) -> Tensor<2> {
+    let logits = text_embeds.matmul(image_embeds.transpose()) * model.logit_scale.val().exp().unsqueeze();
+    match &model.logit_bias {
+        Some(bias) => logits + bias.val().unsqueeze(),
+        None => logits,
+    }
+}

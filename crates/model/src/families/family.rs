@@ -1,0 +1,17 @@
+//! What each family of towers declares.
+
+use crate::error::ModelError;
+use crate::families::config_reader::Keys;
+use crate::weights::name_table::Names;
+
+/// A family of towers with the architecture `C`.
+pub(crate) struct Family<C: 'static> {
+    /// Its `model_type`s.
+    pub model_types: &'static [&'static str],
+    /// A boolean key of the config that must be true. Among families of one `model_type`, the first match applies.
+    pub flag: Option<&'static str>,
+    /// The names of its tensors on disk.
+    pub names: Names,
+    /// Reads its `config.json`.
+    pub config: fn(&Keys<'_>) -> Result<C, ModelError>,
+}

@@ -1,0 +1,50 @@
+//! Dropout that can be replayed bit for bit.
+
+use std::cell::Cell;
+
+use burn::tensor::Tensor;
+use dualenc_kernels::DropoutMask;
+
+use crate::params::random::named_seed;
+
+/// The dropout of one forward pass: off, or seeded.
+///
+/// A mask is a function of the seed and the layer's position in the pass, so a step can be replayed bit for bit.
+#[derive(Debug)]
+pub struct Dropout {
+    seed: Option<u64>,
+    calls: Cell<u64>,
+}
+
+impl Dropout {
+    /// No dropout, for evaluation and for locked parts.
+    pub fn off() -> Self {
+        Self { seed: None, calls: Cell::new(0) }
+    }
+
+    /// Dropout for the training step with this `seed`.
+    pub fn training(seed: u64) -> Self {
+        Self { seed: Some(seed), calls: Cell::new(0) }
+    }
+
+    /// Dropout for the part `name` of the same step, with a seed of its own.
+    #[must_use]
+    pub fn part(&self, name: &str) -> Self {
+        Self { seed: self.seed.map(|seed| named_seed(seed, name)), calls: Cell::new(0) }
+    }
+
+    /// The mask for the next layer, or `None` if nothing is dropped. A tensor without gradients is never dropped.
+    pub(crate) fn mask<const D: usize>(&self, x: &Tensor<D>, probability: f64) -> Option<DropoutMask> {
+        let seed = self.seed.filter(|_| probability > 0.0 && x.is_autodiff())?;
+        let call = self.calls.replace(self.calls.get() + 1);
+        Some(DropoutMask::new(seed ^ call.wrapping_mul(0x9E37_79B9_7F4A_7C15), probability))
+    }
+
+    /// Inverted dropout (Srivastava et al., 2014) on a tensor of any shape.
+    pub(crate) fn apply<const D: usize>(&self, x: Tensor<D>, probability: f64) -> Tensor<D> {
+        match self.mask(&x, probability) {
+            Some(mask) => mask.apply(x),
+            None => x,
+        }
+    }
+}

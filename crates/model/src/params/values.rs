@@ -1,0 +1,137 @@
+//! Reading the values of a model's parameters to the host, and replacing them.
+
+use std::collections::BTreeMap;
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+
+use crate::error::ModelError;
+use crate::params::inventory::{ParamFilter, ParamInfo, list};
+use crate::params::path::PathStack;
+use crate::weights::host_tensor::HostTensor;
+
+/// Reads the selected parameters, by path.
+///
+/// # Errors
+/// [`ModelError::State`] if the device cannot copy a tensor to the host.
+pub fn collect(model: &impl Module, which: ParamFilter) -> Result<BTreeMap<String, HostTensor>, ModelError> {
+    let read = |(path, read): (String, Read)| read().map(|tensor| (path, tensor));
+    readers(model, which).into_iter().map(read).collect()
+}
+
+/// Reads one parameter to the host.
+pub(crate) type Read = Box<dyn FnOnce() -> Result<HostTensor, ModelError>>;
+
+/// One reader per selected parameter, by path: nothing is copied before its reader is called.
+pub(crate) fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<String, Read> {
+    struct Gather {
+        path: PathStack,
+        which: ParamFilter,
+        readers: BTreeMap<String, Read>,
+    }
+    impl ModuleVisitor for Gather {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            let value = param.val();
+            if self.which.includes(value.is_require_grad()) {
+                let path = self.path.path();
+                let failed = move |error| ModelError::State { problems: vec![format!("{path}: {error}")] };
+                self.readers.insert(self.path.path(), Box::new(|| host(value).map_err(failed)));
+            }
+        }
+    }
+    let mut gather = Gather { path: PathStack::default(), which, readers: BTreeMap::new() };
+    model.visit(&mut gather);
+    gather.readers
+}
+
+/// Reads a tensor of any shape to the host.
+///
+/// # Errors
+/// [`ModelError::Input`] if the device cannot copy it to the host.
+pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError> {
+    let shape = tensor.dims().to_vec();
+    let failed =
+        |error: &dyn std::fmt::Display| ModelError::Input(format!("cannot copy a tensor from the device: {error}"));
+    let data = tensor.try_into_data().map_err(|error| failed(&error))?;
+    let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&format!("{error:?}")))?;
+    Ok(HostTensor { shape, values })
+}
+
+/// Replaces the values of exactly the selected parameters by `saved` ones.
+///
+/// # Errors
+/// [`ModelError::State`] if a parameter has no saved value, a saved value no parameter, or their shapes differ.
+pub fn restore<M: Module>(
+    model: M,
+    which: ParamFilter,
+    mut saved: BTreeMap<String, HostTensor>,
+) -> Result<M, ModelError> {
+    let wanted: Vec<ParamInfo> = list(&model).into_iter().filter(|info| which.includes(info.trains)).collect();
+    let mut problems: Vec<String> = Vec::new();
+    for info in &wanted {
+        match saved.get(&info.path) {
+            None => problems.push(format!("{}: expected {:?}, not in the file", info.path, info.shape)),
+            Some(tensor) if tensor.shape != info.shape => {
+                problems.push(format!("{}: expected {:?}, found {:?}", info.path, info.shape, tensor.shape));
+            }
+            Some(_) => {}
+        }
+    }
+    for path in saved.keys().filter(|path| !wanted.iter().any(|info| info.path == **path)) {
+        problems.push(format!("{path}: in the file, but not among the parameters that train"));
+    }
+    if !problems.is_empty() {
+        return Err(ModelError::State { problems });
+    }
+    Ok(update(model, &mut Replace { saved: &mut saved }))
+}
+
+struct Replace<'a> {
+    saved: &'a mut BTreeMap<String, HostTensor>,
+}
+
+impl ParamUpdate for Replace<'_> {
+    fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
+        match self.saved.remove(path) {
+            Some(saved) => Tensor::from_data(TensorData::new(saved.values, saved.shape), &value.device()),
+            None => value,
+        }
+    }
+}
+
+/// An update of parameters by path. Values are passed in and returned without gradients; a trainable parameter stays
+/// trainable.
+pub trait ParamUpdate {
+    /// Returns the new value of the parameter at `path`.
+    fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D>;
+}
+
+/// Applies `change` to every parameter of `model`.
+pub fn update<M: Module>(model: M, change: &mut impl ParamUpdate) -> M {
+    struct Updater<'a, U> {
+        path: PathStack,
+        change: &'a mut U,
+    }
+    impl<U: ParamUpdate> ModuleMapper for Updater<'_, U> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            let (id, value, mapper) = param.consume();
+            let trains = value.is_require_grad();
+            let changed = self.change.update(&self.path.path(), value.without_autodiff());
+            let changed = if trains { changed.autodiff().require_grad() } else { changed };
+            Param::from_mapped_value(id, changed, mapper)
+        }
+    }
+    model.map(&mut Updater { path: PathStack::default(), change })
+}

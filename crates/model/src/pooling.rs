@@ -1,0 +1,56 @@
+//! How a tower reduces its tokens to one vector.
+
+use serde::{Deserialize, Serialize};
+
+/// The pooling that a user asks for (`image_pool`, `text_pool`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pool {
+    /// The tower's own pooled output, as the reference uses it, if the family has one and its weights are present.
+    ///
+    /// A text tower without a pooler (DistilBERT, ELECTRA, ModernBERT, DeBERTa: the reference fails there), or without
+    /// the weights of one, follows the pooling of a sentence-transformers directory (`1_Pooling/config.json`: cls or
+    /// mean). Without that file, a family without a pooler takes the first token (ModernBERT: what `classifier_pooling`
+    /// says), and weights without a pooler get a freshly initialised one, which a locked tower refuses.
+    #[default]
+    Auto,
+    /// The first token of the last hidden state.
+    Cls,
+    /// The mean over patch tokens (image) or over all tokens (text).
+    Mean,
+    /// What the family calls `pooler_output`. An error for a text tower whose family has none.
+    Pooler,
+}
+
+/// The pooling of one tower, once [`Pool::Auto`] is resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first token.
+    Cls,
+    /// The mean over tokens.
+    Mean,
+    /// The tower's `pooler_output`.
+    Pooler,
+}
+
+impl Pool {
+    /// The pooling of an image tower: every supported family has a `pooler_output`, or refuses it later.
+    pub(crate) fn resolve(self) -> Pooling {
+        match self {
+            Self::Cls => Pooling::Cls,
+            Self::Mean => Pooling::Mean,
+            Self::Auto | Self::Pooler => Pooling::Pooler,
+        }
+    }
+}
+
+impl Pooling {
+    /// The name in the written form of a tower's architecture, which caches are keyed by. Never change one.
+    pub(crate) fn form(self) -> &'static str {
+        match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
+            Self::Pooler => "pooler",
+        }
+    }
+}

@@ -1,0 +1,296 @@
+//! Builds models: from two towers on disk, from a whole model on disk, or from a config.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use serde_json::Value;
+
+use crate::dual_encoder::config::{DualEncoderConfig, HeadConfig, LOGIT_SCALE_INIT};
+use crate::dual_encoder::lock::{Lock, TowerLock};
+use crate::dual_encoder::model::DualEncoder;
+use crate::error::ModelError;
+use crate::families::{image_config, text_config};
+use crate::params::audit::Audit;
+use crate::params::builder::ParamSource;
+use crate::params::grad::lock;
+use crate::params::random::named_seed;
+use crate::pooling::Pool;
+use crate::pretrained::config_file::read_config;
+use crate::pretrained::tower_files::{TowerFiles, read_weights};
+use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
+use crate::text::config::TextTowerConfig;
+use crate::text::text_tower::TextTower;
+use crate::tower::Tower;
+use crate::vision::image_tower::ImageTower;
+use crate::weights::name_table::NameTable;
+use crate::weights::weight_files::WeightFiles;
+
+/// How to build one tower.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TowerOptions {
+    /// Pooling.
+    pub pool: Pool,
+    /// Replaces both dropout probabilities of its config.
+    pub dropout: Option<f64>,
+}
+
+/// How to build a dual encoder.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BuildOptions {
+    /// Which towers train, and how they are initialised.
+    pub lock: Lock,
+    /// Options of the image tower.
+    pub image: TowerOptions,
+    /// Options of the text tower.
+    pub text: TowerOptions,
+    /// Whether the image projection is frozen.
+    pub image_projection_locked: bool,
+    /// Whether the text projection is frozen.
+    pub text_projection_locked: bool,
+    /// Projections and temperature. When reading a whole model, its own `embed_dim` is used.
+    pub head: HeadConfig,
+    /// Seed of all random weights.
+    pub seed: u64,
+}
+
+/// A model, and what loading it found.
+pub struct BuiltModel {
+    /// The model; trainable parameters are on the autodiff side of the device.
+    pub model: DualEncoder,
+    /// Audit of the weights of the image tower.
+    pub image_audit: Audit,
+    /// Audit of the weights of the text tower.
+    pub text_audit: Audit,
+    /// The `config.json` of the image tower, for export.
+    pub image_config: Value,
+    /// The `config.json` of the text tower, for export.
+    pub text_config: Value,
+}
+
+impl BuildOptions {
+    /// For evaluating a whole model: nothing trains, and a missing weight is an error.
+    pub fn evaluation() -> Self {
+        Self {
+            lock: Lock { image: TowerLock::Locked, text: TowerLock::Locked },
+            image: TowerOptions::default(),
+            text: TowerOptions::default(),
+            image_projection_locked: true,
+            text_projection_locked: true,
+            head: HeadConfig { embed_dim: 0, logit_scale: LOGIT_SCALE_INIT, logit_bias: None },
+            seed: 0,
+        }
+    }
+}
+
+impl DualEncoder {
+    /// Loads a `VisionTextDualEncoder`, CLIP, Chinese CLIP or SigLIP from `dir` for evaluation, without gradients.
+    ///
+    /// # Errors
+    /// As [`build_from_dual_encoder`]. A missing pooler, which the reference initialises at random on each load, is
+    /// [`ModelError::LockedRandom`].
+    pub fn from_pretrained(dir: impl AsRef<Path>, device: &Device) -> Result<Self, ModelError> {
+        Ok(build_from_dual_encoder(dir.as_ref(), &BuildOptions::evaluation(), device)?.model.valid())
+    }
+
+    /// Builds a randomly initialised model, all of which trains. Its weights are a function of `seed`.
+    ///
+    /// # Errors
+    /// [`ModelError::UnsupportedFamily`] or [`ModelError::Config`] if the config of a tower is not supported.
+    pub fn from_config(config: &DualEncoderConfig, seed: u64, device: &Device) -> Result<Self, ModelError> {
+        build_from_config(config, seed, device)
+    }
+}
+
+/// Builds a model from two tower directories, with newly initialised projections.
+///
+/// # Errors
+/// - [`ModelError::Read`], [`ModelError::Config`], [`ModelError::NoWeights`] or [`ModelError::Weights`] if a directory
+///   cannot be read;
+/// - [`ModelError::UnsupportedFamily`] if it is not a supported tower;
+/// - [`ModelError::Shapes`] or [`ModelError::Incomplete`] if its weights do not fit its config;
+/// - [`ModelError::LockedRandom`] if a locked tower would keep random weights.
+pub fn build_from_towers(
+    image: &Path,
+    text: &Path,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<BuiltModel, ModelError> {
+    let (image, text) = in_parallel(
+        || TowerFiles::open(image, options.lock.image, Tower::Image),
+        || TowerFiles::open(text, options.lock.text, Tower::Text),
+    );
+    build(image?, text?, None, options, device)
+}
+
+/// Builds a model from the directory of a whole one, projections and temperature included: a VisionTextDualEncoder,
+/// CLIP, Chinese CLIP or SigLIP.
+///
+/// SigLIP compares the outputs of its towers directly, so its projections are identities. Its stored `logit_bias` takes
+/// precedence over that of `options`.
+///
+/// # Errors
+/// As [`build_from_towers`]; also [`ModelError::Config`] if the directory does not hold a whole model, and
+/// [`ModelError::State`] if it lacks a projection.
+pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Device) -> Result<BuiltModel, ModelError> {
+    let (config_path, config) = read_config(dir)?;
+    let kind = WholeModel::of(&config).ok_or_else(|| ModelError::Config {
+        path: config_path.clone(),
+        problem: format!(
+            "`model_type` is `{}`, which is not a model with two towers; supported: {}",
+            config["model_type"].as_str().unwrap_or("(none)"),
+            supported_types()
+        ),
+    })?;
+    let weights = read_weights(dir, &config_path)?;
+    let files = |tower: Tower| TowerFiles {
+        dir: dir.to_owned(),
+        config_path: config_path.clone(),
+        config: kind.tower_config(&config, tower),
+        weights: Some(weights.subset(tower.stored_prefix())),
+    };
+    let text = TowerOptions { pool: kind.text_pool(options.text.pool), ..options.text };
+    let options = BuildOptions { text, ..options.clone() };
+    build(files(Tower::Image), files(Tower::Text), Some((kind, &weights)), &options, device)
+}
+
+/// Builds a randomly initialised model, all of which trains.
+pub(crate) fn build_from_config(
+    config: &DualEncoderConfig,
+    seed: u64,
+    device: &Device,
+) -> Result<DualEncoder, ModelError> {
+    let files = |config: &Value| TowerFiles {
+        dir: PathBuf::new(),
+        config_path: PathBuf::from("config.json"),
+        config: config.clone(),
+        weights: None,
+    };
+    let options = BuildOptions {
+        lock: Lock { image: TowerLock::Scratch, text: TowerLock::Scratch },
+        image: TowerOptions::default(),
+        text: TowerOptions::default(),
+        image_projection_locked: false,
+        text_projection_locked: false,
+        head: HeadConfig {
+            embed_dim: config.projection_dim,
+            logit_scale: config.logit_scale_init_value,
+            logit_bias: None,
+        },
+        seed,
+    };
+    Ok(build(files(&config.vision_config), files(&config.text_config), None, &options, device)?.model)
+}
+
+fn build(
+    image: TowerFiles,
+    text: TowerFiles,
+    whole: Option<(&WholeModel, &WeightFiles)>,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<BuiltModel, ModelError> {
+    let (image_built, text_built) = in_parallel(
+        || build_image_tower(&image, options.lock.image, options.image, options.seed, device),
+        || build_text_tower(&text, options.lock.text, options.text, options.seed, device),
+    );
+    let ((image_tower, image_audit), (text_tower, text_audit)) = (image_built?, text_built?);
+    let mut head = options.head;
+    let stored = whole
+        .map(|(kind, weights)| kind.head(weights, image_tower.width(), text_tower.pooled_width()))
+        .transpose()
+        .map_err(|problem| ModelError::Config { path: image.config_path.clone(), problem })?;
+    if let Some(stored) = &stored {
+        let value = |name: &str| stored.get(name)?.values.first().map(|&value| f64::from(value));
+        let dim = stored.get("visual_projection.weight").and_then(|projection| projection.shape.first().copied());
+        head.embed_dim = dim.unwrap_or(head.embed_dim);
+        head.logit_bias = value("logit_bias").or(head.logit_bias);
+    }
+    let pretrained = stored.map(|weights| (weights, NameTable::new(&HEAD)));
+    let source = ParamSource::new(device.clone().autodiff(), options.seed, pretrained);
+    let mut model = DualEncoder::new(&source.root(), image_tower, text_tower, head);
+    let audit = source.into_audit();
+    if !audit.mismatched.is_empty() {
+        return Err(ModelError::Shapes { dir: image.dir, mismatches: audit.mismatched });
+    }
+    let missing: Vec<String> = audit.missing.into_iter().filter(|name| name.contains("projection")).collect();
+    if whole.is_some() && !missing.is_empty() {
+        return Err(ModelError::State {
+            problems: missing.into_iter().map(|name| format!("{name}: not in the weights")).collect(),
+        });
+    }
+    if options.image_projection_locked {
+        model.image_projection = lock(model.image_projection);
+    }
+    if options.text_projection_locked {
+        model.text_projection = lock(model.text_projection);
+    }
+    Ok(BuiltModel { model, image_audit, text_audit, image_config: image.config, text_config: text.config })
+}
+
+/// Runs both at once, so that two towers load in the time of the larger one. A thread of its own rather than
+/// `rayon::join`: the work blocks on files, and `second` may use the whole rayon pool.
+fn in_parallel<A: Send, B>(first: impl FnOnce() -> A + Send, second: impl FnOnce() -> B) -> (A, B) {
+    std::thread::scope(|scope| {
+        let first = scope.spawn(first);
+        let second = second();
+        (first.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), second)
+    })
+}
+
+/// Builds an image tower alone.
+///
+/// # Errors
+/// As [`build_from_towers`].
+pub fn image_tower_from(
+    dir: &Path,
+    lock: TowerLock,
+    options: TowerOptions,
+    device: &Device,
+) -> Result<(ImageTower, Audit), ModelError> {
+    build_image_tower(&TowerFiles::open(dir, lock, Tower::Image)?, lock, options, 0, device)
+}
+
+/// Builds a text tower alone.
+///
+/// # Errors
+/// As [`build_from_towers`].
+pub fn text_tower_from(
+    dir: &Path,
+    lock: TowerLock,
+    options: TowerOptions,
+    device: &Device,
+) -> Result<(TextTower, Audit), ModelError> {
+    build_text_tower(&TowerFiles::open(dir, lock, Tower::Text)?, lock, options, 0, device)
+}
+
+fn build_image_tower(
+    files: &TowerFiles,
+    lock: TowerLock,
+    options: TowerOptions,
+    seed: u64,
+    device: &Device,
+) -> Result<(ImageTower, Audit), ModelError> {
+    let (names, config) = image_config(&files.config, &files.config_path)?;
+    let pooling = files.image_pooling(&config, options.pool)?;
+    let source = files.param_source(names, named_seed(seed, Tower::Image.module()), lock, device);
+    let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
+    let audit = source.into_audit();
+    files.check_audit(&audit, lock, Tower::Image)?;
+    Ok((tower, audit))
+}
+
+fn build_text_tower(
+    files: &TowerFiles,
+    lock: TowerLock,
+    options: TowerOptions,
+    seed: u64,
+    device: &Device,
+) -> Result<(TextTower, Audit), ModelError> {
+    let (names, config) = text_config(&files.config, &files.config_path)?;
+    let config = TextTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
+    let pooling = files.text_pooling(names, &config, options.pool)?;
+    let source = files.param_source(names, named_seed(seed, Tower::Text.module()), lock, device);
+    let tower = TextTower::new(&source.root(), config, pooling);
+    let audit = source.into_audit();
+    files.check_audit(&audit, lock, Tower::Text)?;
+    Ok((tower, audit))
+}

@@ -1,0 +1,65 @@
+//! The config of a directory: `config.json`, or open_clip's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::dual_encoder::config::{DUAL_ENCODER_TYPE, DualEncoderConfig};
+use crate::error::ModelError;
+use crate::pretrained::open_clip;
+use crate::pretrained::whole_models::{WholeModel, supported_types};
+use crate::tower::Tower;
+
+/// Reads the config of `dir`, and returns it with its path. If `config.json` is missing or timm's, it is open_clip's.
+///
+/// # Errors
+/// [`ModelError::Read`] if there is no config that can be read; [`ModelError::Config`] if it is malformed.
+pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
+    let path = dir.join("config.json");
+    let read = || -> Result<Value, ModelError> {
+        let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+        serde_json::from_str(&text)
+            .map_err(|error| ModelError::Config { path: path.clone(), problem: format!("not JSON: {error}") })
+    };
+    let config = read();
+    if !config.as_ref().is_ok_and(|config| config["model_type"].is_string())
+        && let Some(found) = open_clip::read_config(dir)?
+    {
+        return Ok(found);
+    }
+    config.map(|config| (path, config))
+}
+
+/// Whether `dir` holds a whole model: a VisionTextDualEncoder, CLIP, Chinese CLIP or SigLIP.
+pub fn is_dual_encoder_dir(dir: &Path) -> bool {
+    read_config(dir).is_ok_and(|(_, config)| WholeModel::of(&config).is_some())
+}
+
+/// The `model_type` of every supported kind of whole model, separated by commas, for messages.
+pub fn dual_encoder_types() -> String {
+    supported_types()
+}
+
+impl DualEncoderConfig {
+    /// Reads `config.json` in `dir`.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] if it cannot be read; [`ModelError::Config`] if it is malformed, or not that of a
+    /// `VisionTextDualEncoder`.
+    pub fn from_dir(dir: impl AsRef<Path>) -> Result<Self, ModelError> {
+        let (path, json) = read_config(dir.as_ref())?;
+        let problem = |problem| ModelError::Config { path: path.clone(), problem };
+        let found = &json["model_type"];
+        let kind = WholeModel::of(&json)
+            .filter(|_| found == DUAL_ENCODER_TYPE)
+            .ok_or_else(|| problem(format!("`model_type` is {found}; expected \"{DUAL_ENCODER_TYPE}\"")))?;
+        let config = Self::deserialize(&json).map_err(|error| problem(error.to_string()))?;
+        Ok(Self {
+            vision_config: kind.tower_config(&json, Tower::Image),
+            text_config: kind.tower_config(&json, Tower::Text),
+            ..config
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! From directories on disk to models: Hugging Face's, open_clip's and those of sentence-transformers.
+//!
+//! It only reads local files; downloading them is up to the caller. It writes no files.
+//!
+//! - `build`: builds a model.
+//! - `config_file`: the config of a directory.
+//! - `dry_load`: reports what a directory holds, without reading weights.
+//! - `open_clip`: converts open_clip's configs and weights to CLIP's.
+//! - `sentence_transformers`: the pooling of a sentence-transformers directory.
+//! - `stored_names`: the names of parameters in an exported file.
+//! - `tower_files`: one tower on disk, how it pools, and whether its weights fit.
+//! - `whole_models`: the kinds of model that have both towers in one directory.
+
+pub(crate) mod build;
+pub(crate) mod config_file;
+pub(crate) mod dry_load;
+mod open_clip;
+mod sentence_transformers;
+pub(crate) mod stored_names;
+pub(crate) mod tower_files;
+pub(crate) mod whole_models;

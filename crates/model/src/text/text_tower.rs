@@ -1,0 +1,176 @@
+//! A text tower: token sequences to one vector each. Sequences are packed, so no arithmetic is spent on padding.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use burn::tensor::activation::tanh;
+use dualenc_kernels::{embedding, residual};
+
+use crate::error::ModelError;
+use crate::layers::dropout::Dropout;
+use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::{Linear, LinearVisitor};
+use crate::params::builder::{Init, ParamBuilder};
+use crate::params::inventory::any_trains;
+use crate::pooling::Pooling;
+use crate::text::config::{TextPooler, TextTowerConfig};
+use crate::text::token_relations::block_relations;
+use crate::text::token_sequences::TokenSequences;
+use crate::tower::TowerOutput;
+use crate::transformer::config::{EncoderConfig, NormOrder};
+use crate::transformer::encoder::Encoder;
+use crate::transformer::sequence_layout::SequenceLayout;
+
+/// A text transformer.
+#[derive(Module, Debug)]
+pub struct TextTower {
+    words: Param<Tensor<2>>,
+    positions: Option<Param<Tensor<2>>>,
+    token_types: Option<Param<Tensor<2>>>,
+    embedding_norm: Option<LayerNorm>,
+    embedding_projection: Option<Linear>,
+    encoder: Encoder,
+    final_norm: Option<LayerNorm>,
+    pooler: Option<Linear>,
+    #[module(skip)]
+    config: TextTowerConfig,
+    #[module(skip)]
+    pooling: Pooling,
+}
+
+impl TextTower {
+    pub(crate) fn new(at: &ParamBuilder<'_>, config: TextTowerConfig, pooling: Pooling) -> Self {
+        let EncoderConfig { width, init_std, norm_order, norm_bias, norm_epsilon, .. } = config.encoder;
+        let embedding_width = config.embedding_width.unwrap_or(width);
+        let table = |name, rows| at.param(name, [rows, embedding_width], Init::Normal(init_std));
+        let norm = |name, width| LayerNorm::new(&at.at(name), width, norm_bias, norm_epsilon);
+        let linear = |name, input, output| Linear::new(&at.at(name), input, output, true, init_std);
+        Self {
+            words: table("words", config.vocab_size),
+            positions: config.position_table.then(|| table("positions", config.max_positions)),
+            token_types: (config.type_vocab_size > 0).then(|| table("token_types", config.type_vocab_size)),
+            embedding_norm: config.embedding_norm.then(|| norm("embedding_norm", embedding_width)),
+            embedding_projection: config.embedding_width.map(|input| linear("embedding_projection", input, width)),
+            encoder: Encoder::new(&at.at("encoder"), &config.encoder),
+            final_norm: (norm_order == NormOrder::Pre).then(|| norm("final_norm", width)),
+            pooler: match (pooling, config.pooler) {
+                (Pooling::Pooler, TextPooler::First) => Some(linear("pooler", width, width)),
+                (Pooling::Pooler, TextPooler::Last { width: output }) => Some(linear("pooler", width, output)),
+                _ => None,
+            },
+            config,
+            pooling,
+        }
+    }
+
+    /// The architecture that the tower was built from.
+    pub fn config(&self) -> &TextTowerConfig {
+        &self.config
+    }
+
+    /// How the tower pools.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    /// The architecture and the pooling in a written, versioned form that is stable across releases, for cache keys.
+    /// Together with the values of the parameters, it determines the output for a caption.
+    pub fn form(&self) -> String {
+        format!("text-tower 1 {} pooling={}", self.config.form(), self.pooling.form())
+    }
+
+    /// Width of the pooled output.
+    pub fn pooled_width(&self) -> usize {
+        self.config.pooled_width(self.pooling)
+    }
+
+    /// Whether all its parameters are frozen.
+    pub fn is_locked(&self) -> bool {
+        !any_trains(self)
+    }
+
+    /// Calls `visit` for each linear of the blocks; `path` is the tower's own.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        self.encoder.visit_linears(&format!("{path}.encoder"), visit);
+    }
+
+    /// Runs the tower: `hidden` of the output is `[tokens, width]` over all sequences, `pooled` is
+    /// `[sequences, pooled width]`.
+    ///
+    /// # Errors
+    /// [`ModelError::Input`] if there is no sequence, one is empty or longer than [`TextTowerConfig::max_tokens`], or
+    /// an id is beyond its embedding.
+    pub fn forward(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<TowerOutput, ModelError> {
+        self.check(tokens)?;
+        let device = self.words.val().device().without_autodiff();
+        let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
+        let x = self.embed(tokens, dropout);
+        let EncoderConfig { width, heads, .. } = self.config.encoder;
+        let relations = block_relations(&self.config.relations, layout.longest, width / heads, &device);
+        let hidden = self.encoder.forward(x, &layout, &relations, dropout);
+        let hidden = match &self.final_norm {
+            Some(norm) => norm.forward(hidden),
+            None => hidden,
+        };
+        Ok(TowerOutput { pooled: self.pool(hidden.clone(), &layout, tokens), hidden })
+    }
+
+    /// The input of the encoder, `[rows, width]`.
+    fn embed(&self, tokens: &TokenSequences, dropout: &Dropout) -> Tensor<2> {
+        let mut x = lookup(&self.words, &tokens.ids, 0);
+        if let Some(positions) = &self.positions {
+            x = residual(x, lookup(positions, &tokens.positions, self.config.first_position), None, None);
+        }
+        if let Some(types) = &self.token_types {
+            x = residual(x, lookup(types, &tokens.type_ids, 0), None, None);
+        }
+        if let Some(norm) = &self.embedding_norm {
+            x = norm.forward(x);
+        }
+        let x = dropout.apply(x, self.config.encoder.hidden_dropout);
+        match &self.embedding_projection {
+            Some(projection) => projection.forward(x),
+            None => x,
+        }
+    }
+
+    /// Pools `[rows, width]` to `[batch, pooled width]`.
+    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, tokens: &TokenSequences) -> Tensor<2> {
+        match (self.pooling, self.config.pooler, &self.pooler) {
+            (Pooling::Mean, ..) => layout.mean(hidden, 0),
+            (Pooling::Pooler, TextPooler::EndOfText(end), _) => {
+                layout.pick(hidden, |sequence, _| end.find(&tokens.ids[sequence]))
+            }
+            (Pooling::Pooler, TextPooler::Last { .. }, Some(head)) => head.forward(layout.last(hidden)),
+            (Pooling::Pooler, _, Some(pooler)) => tanh(pooler.forward(layout.first(hidden))),
+            (Pooling::Cls | Pooling::Pooler, ..) => layout.first(hidden),
+        }
+    }
+
+    fn check(&self, tokens: &TokenSequences) -> Result<(), ModelError> {
+        let check_range = |name: &str, values: &[Vec<u32>], rows: usize| match values
+            .iter()
+            .flatten()
+            .find(|&&value| value as usize >= rows)
+        {
+            Some(value) => Err(ModelError::Input(format!(
+                "a caption has the {name} `{value}`, but the text tower has only {rows} of them; use the tower's own \
+                     tokenizer"
+            ))),
+            None => Ok(()),
+        };
+        if tokens.ids.is_empty() || tokens.ids.iter().any(Vec::is_empty) {
+            return Err(ModelError::Input("a caption has no tokens".to_owned()));
+        }
+        check_range("token id", &tokens.ids, self.config.vocab_size)?;
+        check_range("position", &tokens.positions, self.config.max_tokens())?;
+        match &self.token_types {
+            Some(_) => check_range("token type", &tokens.type_ids, self.config.type_vocab_size),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Looks up packed `indices`, each increased by `offset`, in `table`: `[rows, width]`.
+fn lookup(table: &Param<Tensor<2>>, indices: &[Vec<u32>], offset: usize) -> Tensor<2> {
+    embedding(table.val(), indices.iter().flatten().map(|&index| index + offset as u32).collect())
+}

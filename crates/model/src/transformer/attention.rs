@@ -1,0 +1,162 @@
+//! Multi-head self-attention: the backend's fused kernel if no gradient is needed, the plain formula otherwise.
+
+use burn::module::Module;
+use burn::tensor::activation::softmax;
+use burn::tensor::ops::AttentionModuleOptions;
+use burn::tensor::{Bool, DType, Tensor, module};
+use dualenc_kernels::{Sequences, attention, has_kernel, linear3};
+
+use crate::layers::dropout::Dropout;
+use crate::layers::linear::{Linear, LinearVisitor};
+use crate::params::builder::ParamBuilder;
+use crate::transformer::config::EncoderConfig;
+use crate::transformer::deberta_attention::Disentangled;
+use crate::transformer::relations::Relations;
+use crate::transformer::sequence_layout::SequenceLayout;
+
+/// Multi-head self-attention (Vaswani et al., 2017, sec. 3.2).
+#[derive(Module, Debug)]
+pub struct Attention {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    output: Linear,
+    disentangled: Option<Disentangled>,
+    heads: usize,
+    dropout: f64,
+}
+
+impl Attention {
+    pub(crate) fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
+        let linear = |name, bias| Linear::new(&at.at(name), config.width, config.width, bias, config.init_std);
+        Self {
+            query: linear("query", config.query_bias),
+            key: linear("key", config.key_bias),
+            value: linear("value", config.value_bias),
+            output: linear("output", config.output_bias),
+            disentangled: config.disentangled.as_ref().map(|it| Disentangled::new(&at.at("disentangled"), it, config)),
+            heads: config.heads,
+            dropout: config.attention_dropout,
+        }
+    }
+
+    /// Maps `[rows, width]` to the same shape; rows attend within their own sequence. `bias` is `[1, heads, seq, seq]`.
+    pub(crate) fn forward(
+        &self,
+        x: Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+        bias: Option<Tensor<4>>,
+        dropout: &Dropout,
+    ) -> Tensor<2> {
+        if let Some(x) = self.attend_packed(&x, layout, relations, bias.is_some(), dropout) {
+            return self.output.forward(x);
+        }
+        let (x, layout) = match &relations.windows {
+            Some(windows) => (windows.partition.apply(x), &windows.layout),
+            None => (x, layout),
+        };
+        let heads = |linear: &Linear| layout.to_heads(linear.forward(x.clone()), self.heads);
+        let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
+        let (query, key) = match &relations.rotary {
+            Some(rotary) => (rotary.rotate(query), rotary.rotate(key)),
+            None => (query, key),
+        };
+        let (query, bias) = match &self.disentangled {
+            Some(disentangled) => disentangled.forward(query, &key, [&self.query, &self.key], relations, dropout),
+            None => (query, bias),
+        };
+        let mask = attention_mask(layout, relations, self.heads);
+        let x = self.output.forward(layout.to_rows(self.attend(query, key, value, mask, bias, dropout)));
+        match &relations.windows {
+            Some(windows) => windows.merge.apply(x),
+            None => x,
+        }
+    }
+
+    /// Calls `visit` for each projection; `path` is the attention's own.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        let Self { query, key, value, output, .. } = self;
+        for (name, linear) in [("query", query), ("key", key), ("value", value), ("output", output)] {
+            visit(&format!("{path}.{name}"), linear);
+        }
+    }
+
+    /// Attention by the kernel for packed rows, `[rows, width]` to the same shape. `None` if the device has no kernel,
+    /// or if this is more than (causal) softmax attention over whole sequences.
+    fn attend_packed(
+        &self,
+        x: &Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+        biased: bool,
+        dropout: &Dropout,
+    ) -> Option<Tensor<2>> {
+        let Relations { table_rows: _, embeddings: _, table_resize: _, rotary, mask, causal, windows } = relations;
+        let plain = rotary.is_none() && windows.is_none() && (mask.is_none() || *causal);
+        if !plain || biased || self.disentangled.is_some() || !has_kernel(x) {
+            return None;
+        }
+        let (weights, biases): (Vec<_>, Vec<_>) =
+            [&self.query, &self.key, &self.value].into_iter().map(Linear::weights).unzip();
+        let qkv = linear3(x.clone(), weights.try_into().ok()?, biases.try_into().ok()?);
+        let dropout = dropout.mask(&qkv, self.dropout);
+        attention(&qkv, &Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout })
+    }
+
+    /// The output for a single query, `probe` `[1, width]`, over each sequence of `x` `[rows, width]`:
+    /// `[batch, width]`.
+    pub(crate) fn pool(&self, probe: Tensor<2>, x: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+        let [_, width] = probe.dims();
+        let (batch, heads, dim) = (layout.batch, self.heads, width / self.heads);
+        let query = self.query.forward(probe).reshape([1, heads, 1, dim]).expand([batch, heads, 1, dim]);
+        let key = layout.to_heads(self.key.forward(x.clone()), heads);
+        let value = layout.to_heads(self.value.forward(x), heads);
+        let output = self.attend(query, key, value, None, None, &Dropout::off());
+        self.output.forward(output.reshape([batch, width]))
+    }
+
+    /// `softmax(q k^T / sqrt(dim) + bias) v` for queries, keys and values `[batch, heads, seq, dim]`; `bias` and `mask`
+    /// are `[batch, heads, seq, seq]`, and `mask` is true where a query must not attend to a key.
+    fn attend(
+        &self,
+        query: Tensor<4>,
+        key: Tensor<4>,
+        value: Tensor<4>,
+        mask: Option<Tensor<4, Bool>>,
+        bias: Option<Tensor<4>>,
+        dropout: &Dropout,
+    ) -> Tensor<4> {
+        let [batch, heads, seq, dim] = query.dims();
+        if !query.is_autodiff() {
+            let bias = bias.map(|bias| bias.expand([batch, heads, seq, seq]));
+            return module::attention(query, key, value, mask, bias, AttentionModuleOptions::default());
+        }
+        let scores = (query * (dim as f64).powf(-0.5)).matmul(key.swap_dims(2, 3));
+        let scores = match bias {
+            Some(bias) => scores + bias,
+            None => scores,
+        };
+        let scores = match mask {
+            // Not minus infinity: a padding slot may have every key masked, and softmax would return NaN.
+            Some(mask) => scores.mask_fill(mask, f32::MIN),
+            None => scores,
+        };
+        // In f32, because half precision is too coarse to sum many exponentials.
+        let precision = scores.dtype();
+        let weights = softmax(scores.cast(DType::F32), 3).cast(precision);
+        dropout.apply(weights, self.dropout).matmul(value)
+    }
+}
+
+/// Padding and mask combined, `[batch, heads, seq, seq]`; `None` if no key is masked.
+fn attention_mask(layout: &SequenceLayout, relations: &Relations, heads: usize) -> Option<Tensor<4, Bool>> {
+    let [batch, seq] = [layout.batch, layout.longest];
+    let expand = |mask: Tensor<4, Bool>, heads| mask.expand([batch, heads, seq, seq]);
+    let mask = match (layout.padding(), relations.mask.clone()) {
+        // Combined before the expansion to heads, at a fraction of the cost.
+        (Some(padding), Some(mask)) => Some(expand(padding, 1).bool_or(expand(mask, 1))),
+        (padding, mask) => padding.or(mask),
+    };
+    mask.map(|mask| expand(mask, heads))
+}

@@ -1,0 +1,97 @@
+//! A block of the encoder.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use dualenc_kernels::residual;
+
+use crate::layers::dropout::Dropout;
+use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::LinearVisitor;
+use crate::params::builder::{Init, ParamBuilder};
+use crate::transformer::attention::Attention;
+use crate::transformer::config::{EncoderConfig, NormOrder, RelativeTable};
+use crate::transformer::mlp::Mlp;
+use crate::transformer::relations::Relations;
+use crate::transformer::relative_bias::RelativeBias;
+use crate::transformer::sequence_layout::SequenceLayout;
+
+/// Attention and MLP, each in a residual branch.
+#[derive(Module, Debug)]
+pub(crate) struct Block {
+    attention_norm: Option<LayerNorm>,
+    attention: Attention,
+    relative_bias: Option<RelativeBias>,
+    attention_scale: Option<Param<Tensor<1>>>,
+    mlp_norm: LayerNorm,
+    mlp: Mlp,
+    mlp_scale: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    norm_order: NormOrder,
+    attention_dropout: f64,
+    mlp_dropout: f64,
+}
+
+impl Block {
+    /// The block at index `n` of the encoder.
+    pub fn new(at: &ParamBuilder<'_>, config: &EncoderConfig, n: usize) -> Self {
+        let norm = |name| LayerNorm::new(&at.at(name), config.width, config.norm_bias, config.norm_epsilon);
+        let scale = |name| config.layer_scale.map(|value| at.param(name, [config.width], Init::Constant(value as f32)));
+        let relative_bias = match config.relative {
+            RelativeTable::EachBlock(rows) => {
+                Some(RelativeBias::new(&at.at("relative_bias"), rows, config.heads, config.init_std))
+            }
+            _ => None,
+        };
+        Self {
+            attention_norm: (n > 0 || config.first_norm).then(|| norm("attention_norm")),
+            attention: Attention::new(&at.at("attention"), config),
+            relative_bias,
+            attention_scale: scale("attention_scale"),
+            mlp_norm: norm("mlp_norm"),
+            mlp: Mlp::new(&at.at("mlp"), config),
+            mlp_scale: scale("mlp_scale"),
+            norm_order: config.norm_order,
+            attention_dropout: if config.drops_attention_branch { config.hidden_dropout } else { 0.0 },
+            mlp_dropout: if config.drops_mlp_branch { config.hidden_dropout } else { 0.0 },
+        }
+    }
+
+    /// Calls `visit` for each linear of the block; `path` is the block's own.
+    pub fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        self.attention.visit_linears(&format!("{path}.attention"), visit);
+        self.mlp.visit_linears(&format!("{path}.mlp"), visit);
+    }
+
+    /// Maps `[rows, width]` to the same shape. `shared_bias` is `[1, heads, seq, seq]`.
+    pub fn forward(
+        &self,
+        x: Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &Relations,
+        shared_bias: Option<Tensor<4>>,
+        dropout: &Dropout,
+    ) -> Tensor<2> {
+        let bias = self.relative_bias.as_ref().and_then(|bias| bias.forward(relations)).or(shared_bias);
+        let attend = |x| self.attention.forward(x, layout, relations, bias, dropout);
+        let add = |x, branch, probability, scale: &Option<Param<Tensor<1>>>| {
+            let mask = dropout.mask(&branch, probability);
+            residual(x, branch, scale.as_ref().map(Param::val), mask)
+        };
+        let add_attention = |x, branch| add(x, branch, self.attention_dropout, &self.attention_scale);
+        let add_mlp = |x, branch| add(x, branch, self.mlp_dropout, &self.mlp_scale);
+        let attention_norm = |x| match &self.attention_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        match self.norm_order {
+            NormOrder::Pre => {
+                let x = add_attention(x.clone(), attend(attention_norm(x)));
+                add_mlp(x.clone(), self.mlp.forward(self.mlp_norm.forward(x)))
+            }
+            NormOrder::Post => {
+                let x = attention_norm(add_attention(x.clone(), attend(x)));
+                self.mlp_norm.forward(add_mlp(x.clone(), self.mlp.forward(x)))
+            }
+        }
+    }
+}

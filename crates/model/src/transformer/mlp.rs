@@ -1,0 +1,47 @@
+//! The MLP of a block.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use dualenc_kernels::{Activation, mlp};
+
+use crate::layers::linear::{Linear, LinearVisitor};
+use crate::params::builder::ParamBuilder;
+use crate::transformer::config::EncoderConfig;
+
+/// The MLP of a block, gated or not.
+#[derive(Module, Debug)]
+pub(crate) struct Mlp {
+    gate: Option<Linear>,
+    up: Linear,
+    down: Linear,
+    #[module(skip)]
+    activation: Activation,
+}
+
+impl Mlp {
+    pub fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
+        let linear = |name, input, output| Linear::new(&at.at(name), input, output, config.mlp_bias, config.init_std);
+        Self {
+            gate: config.gated_mlp.then(|| linear("gate", config.width, config.mlp_width)),
+            up: linear("up", config.width, config.mlp_width),
+            down: linear("down", config.mlp_width, config.width),
+            activation: config.activation,
+        }
+    }
+
+    /// Calls `visit` for each linear; `path` is the MLP's own.
+    pub fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        let Self { gate, up, down, .. } = self;
+        for (name, linear) in [("gate", gate.as_mut()), ("up", Some(up)), ("down", Some(down))] {
+            linear.into_iter().for_each(|linear| visit(&format!("{path}.{name}"), linear));
+        }
+    }
+
+    /// Maps `[rows, width]` to the same shape.
+    pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        match &self.gate {
+            Some(gate) => self.down.forward(self.activation.forward(gate.forward(x.clone())) * self.up.forward(x)),
+            None => mlp(x, self.up.weights(), self.activation, self.down.weights()),
+        }
+    }
+}

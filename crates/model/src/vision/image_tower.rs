@@ -1,0 +1,190 @@
+//! An image tower of any kind: `[batch, 3, height, width]` to `[batch, width]`. Its kinds have only this in common.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::layers::dropout::Dropout;
+use crate::layers::linear::LinearVisitor;
+use crate::params::builder::ParamBuilder;
+use crate::params::inventory::any_trains;
+use crate::pooling::Pooling;
+use crate::tower::TowerOutput;
+use crate::vision::conv_net::{ConvNet, ConvNetConfig};
+use crate::vision::swin_transformer::{Swin, SwinConfig};
+use crate::vision::vision_transformer::VisionTransformer;
+use crate::vision::vit_config::{Pooler, VisionTransformerConfig};
+
+/// The architecture of an image tower, whichever family it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageTowerConfig {
+    /// A vision transformer.
+    Transformer(VisionTransformerConfig),
+    /// A convolutional network.
+    Convolutional(ConvNetConfig),
+    /// A transformer with attention within windows.
+    Windowed(SwinConfig),
+}
+
+/// An image tower.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are made, and their size is that of the tensors they hold")]
+pub enum ImageTower {
+    /// A vision transformer.
+    Transformer(VisionTransformer),
+    /// A convolutional network.
+    Convolutional(ConvNet),
+    /// A transformer with attention within windows.
+    Windowed(Swin),
+}
+
+/// How the reference can reproduce the pooling of a tower.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReferencePooling {
+    /// As it is: this is what the family calls `pooler_output`.
+    Own,
+    /// With a pooler whose weight is an identity matrix and whose activation is the identity.
+    IdentityPooler,
+    /// Not at all.
+    None,
+}
+
+impl ImageTowerConfig {
+    /// Replaces both dropout probabilities, if `dropout` is given and the tower has dropout.
+    #[must_use]
+    pub fn with_dropout(self, dropout: Option<f64>) -> Self {
+        match self {
+            Self::Transformer(config) => {
+                let encoder = config.encoder.clone().with_dropout(dropout);
+                Self::Transformer(VisionTransformerConfig { encoder, ..config })
+            }
+            Self::Convolutional(config) => Self::Convolutional(config),
+            Self::Windowed(config) => {
+                let stages = config.stages.iter().map(|stage| stage.clone().with_dropout(dropout)).collect();
+                Self::Windowed(SwinConfig { stages, ..config })
+            }
+        }
+    }
+
+    /// Describes in words what `pooling` takes from this tower.
+    pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
+        match self {
+            Self::Transformer(config) => config.describe_pooling(pooling),
+            Self::Convolutional(_) | Self::Windowed(_) => "the mean over the last feature map",
+        }
+    }
+
+    /// Checks that the tower can pool this way; the error says why not.
+    pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
+        match self {
+            Self::Transformer(config) => config.check_pooling(pooling),
+            Self::Convolutional(_) | Self::Windowed(_) if pooling == Pooling::Cls => Err("it has no class token"),
+            Self::Convolutional(_) | Self::Windowed(_) => Ok(()),
+        }
+    }
+}
+
+impl ImageTower {
+    pub(crate) fn new(at: &ParamBuilder<'_>, config: ImageTowerConfig, pooling: Pooling) -> Self {
+        match config {
+            ImageTowerConfig::Transformer(config) => Self::Transformer(VisionTransformer::new(at, config, pooling)),
+            ImageTowerConfig::Convolutional(config) => Self::Convolutional(ConvNet::new(at, config, pooling)),
+            ImageTowerConfig::Windowed(config) => Self::Windowed(Swin::new(at, config, pooling)),
+        }
+    }
+
+    /// The architecture that the tower was built from.
+    pub fn config(&self) -> ImageTowerConfig {
+        match self {
+            Self::Transformer(tower) => ImageTowerConfig::Transformer(tower.config().clone()),
+            Self::Convolutional(tower) => ImageTowerConfig::Convolutional(tower.config().clone()),
+            Self::Windowed(tower) => ImageTowerConfig::Windowed(tower.config().clone()),
+        }
+    }
+
+    /// The architecture and the pooling in a written, versioned form that is stable across releases, for cache keys.
+    /// Together with the values of the parameters, it determines the output for an image.
+    pub fn form(&self) -> String {
+        let architecture = match self {
+            Self::Transformer(tower) => tower.config().form(),
+            Self::Convolutional(tower) => tower.config().form(),
+            Self::Windowed(tower) => tower.config().form(),
+        };
+        format!("image-tower 1 {architecture} pooling={}", self.pooling().form())
+    }
+
+    /// Width of the pooled output.
+    pub fn width(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.config().encoder.width,
+            Self::Convolutional(tower) => tower.config().width(),
+            Self::Windowed(tower) => tower.config().width(),
+        }
+    }
+
+    /// Height and width of images must be multiples of this, in pixels.
+    pub fn side_multiple(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.config().patch_size,
+            Self::Convolutional(_) => 1,
+            Self::Windowed(tower) => tower.config().patch_size,
+        }
+    }
+
+    /// Smallest height and width of an image, in pixels.
+    pub fn min_side(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.config().patch_size,
+            Self::Convolutional(tower) => tower.config().min_side(),
+            Self::Windowed(tower) => tower.config().patch_size,
+        }
+    }
+
+    /// How the tower pools.
+    pub fn pooling(&self) -> Pooling {
+        match self {
+            Self::Transformer(tower) => tower.pooling(),
+            Self::Convolutional(tower) => tower.pooling(),
+            Self::Windowed(tower) => tower.pooling(),
+        }
+    }
+
+    /// How the reference can reproduce the pooling of this tower.
+    pub fn reference_pooling(&self) -> ReferencePooling {
+        match self {
+            Self::Transformer(tower) => match (tower.pooling(), tower.config().pooler) {
+                (Pooling::Pooler, _) | (Pooling::Cls, Pooler::ClassToken) => ReferencePooling::Own,
+                (Pooling::Cls, Pooler::Dense(_)) => ReferencePooling::IdentityPooler,
+                _ => ReferencePooling::None,
+            },
+            Self::Convolutional(_) | Self::Windowed(_) => ReferencePooling::Own,
+        }
+    }
+
+    /// Whether all its parameters are frozen.
+    pub fn is_locked(&self) -> bool {
+        !any_trains(self)
+    }
+
+    /// Calls `visit` for each linear that can have an adapter; `path` is the tower's own. Convolutional towers have
+    /// none.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        match self {
+            Self::Transformer(tower) => tower.visit_linears(path, visit),
+            Self::Convolutional(_) => {}
+            Self::Windowed(tower) => tower.visit_linears(path, visit),
+        }
+    }
+
+    /// Runs the tower on normalised pixels, `[batch, 3, height, width]`: `pooled` of the output is `[batch, width]`.
+    ///
+    /// # Panics
+    /// If `height` or `width` is not a multiple of [`side_multiple`](Self::side_multiple), or below
+    /// [`min_side`](Self::min_side).
+    pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
+        match self {
+            Self::Transformer(tower) => tower.forward(pixels, dropout),
+            Self::Convolutional(tower) => tower.forward(pixels),
+            Self::Windowed(tower) => tower.forward(pixels, dropout),
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Vision transformers: patches, special tokens, positions, an encoder, pooling.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::tanh;
+use burn::tensor::{Device, Tensor};
+
+use crate::layers::dropout::Dropout;
+use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::{Linear, LinearVisitor};
+use crate::params::builder::{Init, ParamBuilder};
+use crate::pooling::Pooling;
+use crate::tower::TowerOutput;
+use crate::transformer::attention_pool::AttentionPool;
+use crate::transformer::config::{EncoderConfig, RelativeTable};
+use crate::transformer::encoder::Encoder;
+use crate::transformer::relations::Relations;
+use crate::transformer::rotary::Rotary;
+use crate::transformer::sequence_layout::SequenceLayout;
+use crate::vision::patches::patch_rows;
+use crate::vision::relative_offsets::{beit_rows, beit_table_resize};
+use crate::vision::vit_config::{FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformerConfig};
+
+/// A vision transformer.
+#[derive(Module, Debug)]
+pub struct VisionTransformer {
+    patch: Linear,
+    class_token: Option<Param<Tensor<2>>>,
+    distillation_token: Option<Param<Tensor<2>>>,
+    registers: Option<Param<Tensor<2>>>,
+    mask_token: Option<Param<Tensor<2>>>,
+    positions: Option<Param<Tensor<2>>>,
+    first_norm: Option<LayerNorm>,
+    encoder: Encoder,
+    final_norm: Option<LayerNorm>,
+    pooler: Option<Linear>,
+    pooler_norm: Option<LayerNorm>,
+    head: Option<AttentionPool>,
+    #[module(skip)]
+    config: VisionTransformerConfig,
+    #[module(skip)]
+    pooling: Pooling,
+}
+
+impl VisionTransformer {
+    pub(crate) fn new(at: &ParamBuilder<'_>, config: VisionTransformerConfig, pooling: Pooling) -> Self {
+        let EncoderConfig { width, init_std, norm_bias, norm_epsilon, .. } = config.encoder;
+        let token = |name, rows: usize| (rows > 0).then(|| at.param(name, [rows, width], Init::Normal(init_std)));
+        let norm = |name, wanted: bool| wanted.then(|| LayerNorm::new(&at.at(name), width, norm_bias, norm_epsilon));
+        let patch_values = 3 * config.patch_size * config.patch_size;
+        let learned = matches!(config.positions, Positions::Learned(_));
+        let num_positions = config.num_positioned_tokens() + config.grid().iter().product::<usize>();
+        let pooler = (pooling == Pooling::Pooler).then_some(config.pooler);
+        Self {
+            patch: Linear::new(&at.at("patch"), patch_values, width, config.patch_bias, init_std),
+            class_token: token("class_token", usize::from(config.class_token)),
+            distillation_token: token("distillation_token", usize::from(config.distillation_token)),
+            registers: token("registers", config.registers),
+            mask_token: config.mask_token.then(|| at.carried("mask_token", [1, width])),
+            positions: token("positions", if learned { num_positions } else { 0 }),
+            first_norm: norm("first_norm", config.first_norm),
+            encoder: Encoder::new(&at.at("encoder"), &config.encoder),
+            final_norm: norm("final_norm", config.final_norm != FinalNorm::None),
+            pooler: matches!(pooler, Some(Pooler::Dense(_)))
+                .then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
+            pooler_norm: norm("pooler_norm", pooler == Some(Pooler::MeanNorm)),
+            head: (pooler == Some(Pooler::Attention)).then(|| AttentionPool::new(&at.at("head"), &config.encoder)),
+            config,
+            pooling,
+        }
+    }
+
+    /// The architecture that the tower was built from.
+    pub fn config(&self) -> &VisionTransformerConfig {
+        &self.config
+    }
+
+    /// How the tower pools.
+    pub fn pooling(&self) -> Pooling {
+        self.pooling
+    }
+
+    /// Calls `visit` for each linear of the blocks; `path` is the tower's own.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        self.encoder.visit_linears(&format!("{path}.encoder"), visit);
+    }
+
+    /// Runs the tower on normalised pixels, `[batch, 3, height, width]`.
+    ///
+    /// For images of another size than the tower was trained on, learned positions are interpolated, as with the
+    /// reference's `interpolate_pos_encoding`. DINOv3's random scaling of coordinates during training is not
+    /// implemented.
+    ///
+    /// # Panics
+    /// If `height` or `width` is not a multiple of the patch size.
+    pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
+        let [batch, _, height, width] = pixels.dims();
+        let grid = [height / self.config.patch_size, width / self.config.patch_size];
+        let relations = self.relations(grid, &pixels.device().without_autodiff());
+        let x = self.embed(pixels, grid);
+        let layout = SequenceLayout::uniform(batch, self.config.num_special_tokens() + grid[0] * grid[1]);
+        let x = match &self.first_norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let x = dropout.apply(x, self.config.encoder.hidden_dropout);
+        let hidden = self.encoder.forward(x, &layout, &[relations], dropout);
+        match (self.config.final_norm, &self.final_norm) {
+            (FinalNorm::Tokens, Some(norm)) => {
+                let hidden = norm.forward(hidden);
+                TowerOutput { pooled: self.pool(hidden.clone(), &layout), hidden }
+            }
+            (FinalNorm::Pooled, Some(norm)) => {
+                TowerOutput { pooled: self.pool(norm.forward(hidden.clone()), &layout), hidden }
+            }
+            _ => TowerOutput { pooled: self.pool(hidden.clone(), &layout), hidden },
+        }
+    }
+
+    /// Pools `[rows, width]` to `[batch, width]`.
+    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+        let mean = |hidden| layout.mean(hidden, self.config.num_special_tokens());
+        match (self.pooling, &self.head, &self.pooler_norm, &self.pooler) {
+            (Pooling::Mean, ..) => mean(hidden),
+            (Pooling::Cls, ..) => layout.first(hidden),
+            (Pooling::Pooler, Some(head), ..) => head.forward(hidden, layout),
+            (Pooling::Pooler, _, Some(norm), _) => norm.forward(mean(hidden)),
+            (Pooling::Pooler, _, _, Some(pooler)) => {
+                let pooled = pooler.forward(layout.first(hidden));
+                if self.config.pooler == Pooler::Dense(PoolerActivation::Tanh) { tanh(pooled) } else { pooled }
+            }
+            (Pooling::Pooler, None, None, None) => layout.first(hidden),
+        }
+    }
+
+    /// Embeds the patches with one matrix product, prepends the special tokens and adds positions:
+    /// `[batch * tokens, width]`.
+    fn embed(&self, pixels: Tensor<4>, grid: [usize; 2]) -> Tensor<2> {
+        let [batch, ..] = pixels.dims();
+        let width = self.config.encoder.width;
+        let num_patches = grid[0] * grid[1];
+        let patches = patch_rows(pixels, self.config.patch_size);
+        let mut patches = self.patch.forward(patches).reshape([batch, num_patches, width]);
+
+        let positioned = self.config.num_positioned_tokens();
+        let mut tokens: Vec<Tensor<2>> =
+            [&self.class_token, &self.distillation_token].into_iter().flatten().map(Param::val).collect();
+        if let Some(positions) = self.positions_for(grid) {
+            patches = patches + positions.clone().narrow(0, positioned, num_patches).unsqueeze();
+            for (n, token) in tokens.iter_mut().enumerate() {
+                *token = token.clone() + positions.clone().narrow(0, n, 1);
+            }
+        }
+        tokens.extend(self.registers.as_ref().map(Param::val));
+        let special = self.config.num_special_tokens();
+        let x = if special == 0 {
+            patches
+        } else {
+            let tokens = Tensor::cat(tokens, 0).unsqueeze::<3>().expand([batch, special, width]);
+            Tensor::cat(vec![tokens, patches], 1)
+        };
+        x.reshape([batch * (special + num_patches), width])
+    }
+
+    /// Position embeddings of the special tokens that have one and of a `grid` of patches, `[tokens, width]`.
+    fn positions_for(&self, grid: [usize; 2]) -> Option<Tensor<2>> {
+        let positions = self.positions.as_ref()?.val();
+        let (Positions::Learned(interpolation), own) = (self.config.positions, self.config.grid()) else {
+            return None;
+        };
+        if grid == own {
+            return Some(positions);
+        }
+        let positioned = self.config.num_positioned_tokens();
+        let [count, _] = positions.dims();
+        let patches = positions.clone().narrow(0, positioned, count - positioned);
+        let patches = interpolation.matrix(own, grid, &positions.device()).cast(patches.dtype()).matmul(patches);
+        Some(if positioned == 0 { patches } else { Tensor::cat(vec![positions.narrow(0, 0, positioned), patches], 0) })
+    }
+
+    /// The positions of a `grid` of patches, for attention.
+    fn relations(&self, grid: [usize; 2], device: &Device) -> Relations {
+        let encoder = &self.config.encoder;
+        let has_table = encoder.relative != RelativeTable::None;
+        let rotary = |theta| {
+            Rotary::of_patches(grid, self.config.num_special_tokens(), encoder.width / encoder.heads, theta, device)
+        };
+        Relations {
+            table_rows: has_table.then(|| beit_rows(grid, device)),
+            table_resize: (has_table && grid != self.config.grid())
+                .then(|| beit_table_resize(self.config.grid(), grid, device)),
+            rotary: match self.config.positions {
+                Positions::Rotary(theta) => Some(rotary(theta)),
+                Positions::None | Positions::Learned(_) => None,
+            },
+            ..Relations::default()
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! How a parameter is laid out on disk, and converting it there and back.
+
+use crate::weights::host_tensor::HostTensor;
+
+/// How a parameter is laid out on disk, relative to the model's layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Layout {
+    /// The same.
+    Same,
+    /// `[in, out]` in the model, `[out, in]` on disk (PyTorch's Linear).
+    Transposed,
+    /// `[3 * patch * patch, width]` in the model, `[width, 3, patch, patch]` on disk: a convolution with stride =
+    /// kernel size.
+    Patches,
+    /// `[n, width]` in the model; this many leading dimensions of size 1 on disk.
+    Leading(usize),
+    /// `[1, width]` in the model; `[width]` with this many leading dimensions of size 1 on disk.
+    LeadingVector(usize),
+    /// `[1]` in the model, a scalar on disk.
+    Scalar,
+    /// `[in, out]` in the model, one part of `[parts * out, in]` on disk (queries, keys and values in one matrix).
+    TransposedPart(Part),
+    /// `[out]` in the model, one part of `[parts * out]` on disk.
+    VectorPart(Part),
+}
+
+/// One of several equal parts of a tensor, along its first dimension.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Position among the parts, from 0.
+    pub index: usize,
+    /// Number of parts.
+    pub of: usize,
+}
+
+impl Layout {
+    /// The shape on disk of a parameter with this `shape` in the model.
+    pub fn stored_shape(self, shape: &[usize]) -> Vec<usize> {
+        match (self, shape) {
+            (Self::Transposed, [input, output]) => vec![*output, *input],
+            (Self::Patches, [input, width]) => {
+                let side = ((input / 3) as f64).sqrt().round() as usize;
+                vec![*width, 3, side, side]
+            }
+            (Self::Leading(ones), _) => [vec![1; ones], shape.to_vec()].concat(),
+            (Self::LeadingVector(ones), [1, width]) => [vec![1; ones], vec![*width]].concat(),
+            (Self::Scalar, _) => Vec::new(),
+            (Self::TransposedPart(part), [input, output]) => vec![part.of * output, *input],
+            (Self::VectorPart(part), [output]) => vec![part.of * output],
+            _ => shape.to_vec(),
+        }
+    }
+
+    /// The values in the model's layout.
+    pub fn decode(self, tensor: &HostTensor) -> Vec<f32> {
+        let rows = tensor.shape.first().copied().unwrap_or(1);
+        let columns = tensor.values.len() / rows.max(1);
+        match self {
+            Self::Transposed | Self::Patches => transpose(&tensor.values, rows, columns),
+            Self::TransposedPart(part) => {
+                transpose(&tensor.values[part.range(tensor.values.len())], rows / part.of, columns)
+            }
+            Self::VectorPart(part) => tensor.values[part.range(tensor.values.len())].to_vec(),
+            _ => tensor.values.clone(),
+        }
+    }
+
+    /// Writes a parameter into the tensor on disk, which another part may have created.
+    pub fn encode(self, shape: &[usize], values: Vec<f32>, stored: &mut Option<HostTensor>) {
+        let stored_shape = self.stored_shape(shape);
+        let values = match self {
+            Self::Transposed | Self::Patches | Self::TransposedPart(_) => transpose(&values, shape[0], shape[1]),
+            _ => values,
+        };
+        match self {
+            Self::TransposedPart(part) | Self::VectorPart(part) => {
+                let count = stored_shape.iter().product();
+                let whole = stored.get_or_insert_with(|| HostTensor { shape: stored_shape, values: vec![0.0; count] });
+                whole.values[part.range(count)].copy_from_slice(&values);
+            }
+            _ => *stored = Some(HostTensor { shape: stored_shape, values }),
+        }
+    }
+}
+
+impl Part {
+    /// The range of this part among `count` values.
+    fn range(self, count: usize) -> std::ops::Range<usize> {
+        let each = count / self.of;
+        self.index * each..(self.index + 1) * each
+    }
+}
+
+/// Rows transposed together: a cache line of f32, so that each line of the result is written whole.
+const ROWS_AT_ONCE: usize = 16;
+
+/// Transposes a `[rows, columns]` matrix.
+fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let mut transposed = vec![0.0; values.len()];
+    for first in (0..rows).step_by(ROWS_AT_ONCE) {
+        let last = (first + ROWS_AT_ONCE).min(rows);
+        for column in 0..columns {
+            let line = &mut transposed[column * rows + first..column * rows + last];
+            for (row, value) in (first..last).zip(line) {
+                *value = values[row * columns + column];
+            }
+        }
+    }
+    transposed
+}

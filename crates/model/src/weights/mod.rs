@@ -1,0 +1,19 @@
+//! Tensors in safetensors files: reading them, and the names and layouts they have there.
+//!
+//! This room knows neither towers nor families; a family's table of names is passed in. It never writes a file.
+//!
+//! - `decode`: from the bytes of a tensor to f32.
+//! - `header`: which tensors a file holds, without their values.
+//! - `host_tensor`: a tensor on the host.
+//! - `layout`: how a parameter is laid out on disk.
+//! - `name_table`: from the path of a parameter to its name on disk.
+//! - `shard_index`: which files hold the weights of a directory.
+//! - `weight_files`: the tensors of a directory, by name.
+
+pub(crate) mod decode;
+pub(crate) mod header;
+pub(crate) mod host_tensor;
+pub(crate) mod layout;
+pub(crate) mod name_table;
+pub(crate) mod shard_index;
+pub(crate) mod weight_files;

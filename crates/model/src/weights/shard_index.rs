@@ -1,0 +1,75 @@
+//! Which files hold the weights of a directory: `model.safetensors`, or the shards that an index lists.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::error::ModelError;
+
+/// The weights in a single file.
+const SINGLE: &str = "model.safetensors";
+
+/// The index of weights split into shards.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// Extensions of PyTorch's own files.
+const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
+
+/// A pickle that is not weights: trainers of transformers write it beside them.
+const TRAINING_ARGS: &str = "training_args.bin";
+
+/// The shards that `model.safetensors.index.json` lists, sorted, each once. The names come from the file unchecked:
+/// they may hold path separators.
+///
+/// # Errors
+/// [`ModelError::Read`] if `index` cannot be read, [`ModelError::Config`] if it is not an index.
+pub fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: HashMap<String, String>,
+    }
+    let text = fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
+    let parsed: Index = serde_json::from_str(&text)
+        .map_err(|error| ModelError::Config { path: index.to_owned(), problem: error.to_string() })?;
+    let mut files: Vec<String> = parsed.weight_map.into_values().collect();
+    files.sort();
+    files.dedup();
+    Ok(files)
+}
+
+/// The weight files of `dir`. A single file takes precedence over an index.
+///
+/// # Errors
+/// [`ModelError::NoWeights`] if there is neither; otherwise as [`shard_names`].
+pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
+    let single = dir.join(SINGLE);
+    if single.is_file() {
+        return Ok(vec![single]);
+    }
+    let index = dir.join(INDEX);
+    if index.is_file() {
+        return Ok(shard_names(&index)?.into_iter().map(|file| dir.join(file)).collect());
+    }
+    let hint = match first_pickle(dir) {
+        Some(file) => format!(
+            "; `{file}` is a pickle, which can run code when it is read, and is refused. If you trust its source, \
+             convert it once: a transformers directory with \
+             `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`, anything else with \
+             `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`"
+        ),
+        None => String::new(),
+    };
+    Err(ModelError::NoWeights { dir: dir.to_owned(), hint })
+}
+
+/// The first file of `dir` that may be a pickle with weights.
+fn first_pickle(dir: &Path) -> Option<String> {
+    let names = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_pickle = |name: &String| {
+        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
+        extension.is_some_and(|extension| PICKLES.contains(&extension)) && name != TRAINING_ARGS
+    };
+    names.filter(is_pickle).min()
+}

@@ -1,0 +1,212 @@
+//! What a reader relies on, checked against the source: files import in one direction, rooms are small, lines fit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const CRATES: [&str; 5] = ["cli", "data", "kernels", "model", "train"];
+
+/// Files that a folder may hold.
+const MOST_FILES: usize = 14;
+
+/// Columns, as in `rustfmt.toml`. rustfmt leaves longer strings and comments alone, and the expressions around them.
+const MOST_COLUMNS: usize = 120;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Every `.rs` file below `dir`.
+fn rust_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The module path of a file below `src`, such as `["optim", "rule"]`; the crate root is empty.
+fn module_of(src: &Path, file: &Path) -> Vec<String> {
+    let relative = file.strip_prefix(src).unwrap().with_extension("");
+    let mut module: Vec<String> = relative.iter().map(|part| part.to_str().unwrap().to_owned()).collect();
+    if module.last().is_some_and(|last| last == "mod") || module == ["lib"] || module == ["main"] {
+        module.pop();
+    }
+    module
+}
+
+/// `text` without comments and without its test modules.
+fn without_tests_and_comments(text: &str) -> String {
+    let code: Vec<&str> = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect();
+    let code = code.join("\n");
+    let tests = code.match_indices("#[cfg(").find(|(at, _)| {
+        let end = code[*at..].find(']').map_or(code.len(), |end| at + end);
+        let attribute = &code[*at..end];
+        let item = code[end..].trim_start_matches([']', '\n', ' ']);
+        let is_inline = item.find('{').is_some_and(|open| item.find(';').is_none_or(|end| open < end));
+        attribute.contains("test") && item.starts_with("mod ") && is_inline
+    });
+    code[..tests.map_or(code.len(), |(at, _)| at)].to_owned()
+}
+
+/// The paths that a `use` tree names: `a::{b, c::d}` gives `a::b` and `a::c::d`.
+fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
+    let tree = tree.trim();
+    let Some(open) = tree.find('{') else {
+        let path = tree.split(" as ").next().unwrap_or_default().trim();
+        paths.push(format!("{prefix}{path}"));
+        return;
+    };
+    let prefix = format!("{prefix}{}", tree[..open].trim());
+    let body = &tree[open + 1..tree.rfind('}').unwrap()];
+    let (mut depth, mut start) = (0, 0);
+    for (at, letter) in body.char_indices().chain([(body.len(), ',')]) {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if !body[start..at].trim().is_empty() {
+                    expand(&prefix, &body[start..at], paths);
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Every path of `code` that starts with `crate` or `super`, in `use` declarations and elsewhere.
+fn paths_in(code: &str) -> Vec<String> {
+    let (mut paths, mut rest, mut declaration) = (Vec::new(), String::new(), String::new());
+    for line in code.lines() {
+        let starts =
+            ["use ", "pub use ", "pub(crate) use "].into_iter().find_map(|start| line.trim_start().strip_prefix(start));
+        match starts {
+            Some(tree) => declaration = tree.to_owned(),
+            None if declaration.is_empty() => rest.push_str(line),
+            None => declaration.push_str(line),
+        }
+        rest.push('\n');
+        if let Some((tree, _)) = declaration.split_once(';') {
+            expand("", &tree.split_whitespace().collect::<Vec<_>>().join(" "), &mut paths);
+            declaration.clear();
+        }
+    }
+    for start in ["crate::", "super::"] {
+        for (at, _) in rest.match_indices(start) {
+            let end = rest[at..].find(|letter: char| !(letter.is_alphanumeric() || "_:".contains(letter)));
+            paths.push(rest[at..end.map_or(rest.len(), |end| at + end)].to_owned());
+        }
+    }
+    paths
+}
+
+/// Which modules of a crate each of its modules imports from.
+fn imports(crate_name: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
+    let src = root().join("crates").join(crate_name).join("src");
+    let files: BTreeMap<Vec<String>, PathBuf> =
+        rust_files(&src).into_iter().map(|file| (module_of(&src, &file), file)).collect();
+    let mut imports = BTreeMap::new();
+    for (module, file) in &files {
+        if module.iter().any(|part| part == "tests") {
+            continue;
+        }
+        let mut targets = BTreeSet::new();
+        for path in paths_in(&without_tests_and_comments(&fs::read_to_string(file).unwrap())) {
+            let mut parts: Vec<String> = path.split("::").map(|part| part.trim().to_owned()).collect();
+            let mut absolute = module.clone();
+            match parts[0].as_str() {
+                "crate" => absolute.clear(),
+                "super" => {}
+                _ if files.contains_key(&[module.as_slice(), &parts[..1]].concat()) => {
+                    parts.insert(0, "self".to_owned())
+                }
+                _ => continue,
+            }
+            for part in parts {
+                match part.as_str() {
+                    "crate" | "self" => {}
+                    "super" => _ = absolute.pop(),
+                    _ => absolute.push(part),
+                }
+            }
+            while !files.contains_key(&absolute) {
+                absolute.pop();
+            }
+            targets.insert(absolute);
+        }
+        targets.remove(module);
+        imports.insert(module.clone(), targets);
+    }
+    imports
+}
+
+#[test]
+fn no_import_circles() {
+    for name in CRATES {
+        let mut imports = imports(name);
+        let edges = imports.values().map(BTreeSet::len).sum::<usize>();
+        assert!(edges >= imports.len() / 2, "{name}: only {edges} imports were found in {} files", imports.len());
+        // A module that imports nothing is in no circle; without it, another one may be next.
+        loop {
+            let leaves: BTreeSet<Vec<String>> =
+                imports.iter().filter(|(_, targets)| targets.is_empty()).map(|(module, _)| module.clone()).collect();
+            if leaves.is_empty() {
+                break;
+            }
+            imports.retain(|module, _| !leaves.contains(module));
+            imports.values_mut().for_each(|targets| targets.retain(|target| !leaves.contains(target)));
+        }
+        let left: Vec<String> = imports
+            .iter()
+            .map(|(module, targets)| {
+                let targets: Vec<String> = targets.iter().map(|target| target.join("::")).collect();
+                format!("  {} -> {}", module.join("::"), targets.join(", "))
+            })
+            .collect();
+        assert!(left.is_empty(), "crate {name}: these files import each other in a circle:\n{}", left.join("\n"));
+    }
+}
+
+#[test]
+fn finds_imports() {
+    let code = "use crate::a::{b::C, d};\nuse super::e;\nfn f() { crate::g::h() }\nuse std::fs;";
+    let mut paths = paths_in(code);
+    paths.sort();
+    assert_eq!(paths, ["crate::a::b::C", "crate::a::d", "crate::g::h", "std::fs", "super::e"]);
+    let inline = "use crate::a;\n#[cfg(test)]\nmod tests {\n use crate::b;\n}";
+    assert_eq!(paths_in(&without_tests_and_comments(inline)), ["crate::a"]);
+    let outline = "#[cfg(test)]\nmod tests;\nuse crate::a; // crate::c";
+    assert_eq!(paths_in(&without_tests_and_comments(outline)), ["crate::a"]);
+}
+
+#[test]
+fn folders_are_small() {
+    let mut folders: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    for name in CRATES {
+        for file in rust_files(&root().join("crates").join(name).join("src")) {
+            *folders.entry(file.parent().unwrap().to_owned()).or_default() += 1;
+        }
+    }
+    folders.retain(|_, files| *files > MOST_FILES);
+    assert!(folders.is_empty(), "more than {MOST_FILES} files: {folders:?}");
+}
+
+#[test]
+fn lines_fit() {
+    let mut long = Vec::new();
+    for file in rust_files(&root().join("crates")).into_iter().chain(rust_files(&root().join("tests"))) {
+        for (number, line) in fs::read_to_string(&file).unwrap().lines().enumerate() {
+            if line.chars().count() > MOST_COLUMNS {
+                long.push(format!("{}:{}", file.display(), number + 1));
+            }
+        }
+    }
+    assert!(long.is_empty(), "{} lines are longer than {MOST_COLUMNS} columns:\n{}", long.len(), long.join("\n"));
+}
