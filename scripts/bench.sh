@@ -34,6 +34,6 @@ fi
 
 cargo build --release
 export DUALENC=$(cargo build --release --message-format=json 2>/dev/null | sed -n 's/.*"executable":"\([^"]*\/dualenc\)".*/\1/p' | tail -1)
-export DUALENC_SPEED=$(cargo bench -p dualenc-train --bench speed --no-run --message-format=json \
+export DUALENC_SPEED=$(cargo bench -p dualenc-train --features internals --bench speed --no-run --message-format=json \
   | sed -n 's/.*"executable":"\([^"]*\/speed-[^"]*\)".*/\1/p' | tail -1)
 exec "$python" scripts/bench.py "$@"

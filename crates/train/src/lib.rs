@@ -1,6 +1,4 @@
-//! Training and evaluating a dual encoder: from a configuration to checkpoints, figures and exported models.
-//!
-//! Start at [`training::training_loop`]: it holds the loop. This crate prints nothing; it reports to an [`Observer`].
+#![doc = include_str!("../README.md")]
 
 mod commands;
 pub mod config;
@@ -24,25 +22,29 @@ pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
 pub use commands::warm_cache::{WarmedCache, warm_cache};
-pub use device::{Compute, available as available_devices};
+pub use device::Compute;
 pub use error::{ErrorKind, TrainError};
 pub use eval::encoder::{Embeddings, Encoder};
 pub use eval::evaluation::Evaluation;
 pub use events::{Event, Observer};
-pub use features::image_index::{ImageList, ImageSet, Views};
-pub use features::images::ImageFeatures;
 pub use features::key::CacheCounts;
 pub use features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
-pub use features::parallel_forward::on_single_thread;
-pub use features::texts::TextFeatures;
-pub use loss::contrastive::{BatchLoss, Objective, PairIds, contrastive_loss};
+pub use loss::contrastive::Objective;
 pub use models::hub::error::HubError;
 pub use models::load::LoadedModel;
-pub use optim::gradients::{GradientNorms, ParamGradients, RowsRead};
-pub use optim::optimizer::Optimizer;
-pub use optim::param_groups::LearningRate;
 pub use optim::part_summary::ParamGroup;
 pub use run_dir::best::Best;
 pub use run_dir::metrics_log::{EvalRecord, TrainRecord, WarningRecord};
 pub use stop_flag::StopFlag;
 pub use training::training_loop::{Outcome, train};
+
+/// Parts of a step for `benches/speed`. No promise is made about them.
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod internals {
+    pub use crate::features::parallel_forward::on_single_thread;
+    pub use crate::loss::contrastive::{PairIds, contrastive_loss};
+    pub use crate::optim::gradients::{ParamGradients, RowsRead};
+    pub use crate::optim::optimizer::Optimizer;
+    pub use crate::optim::param_groups::LearningRate;
+}

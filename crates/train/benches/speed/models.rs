@@ -9,9 +9,10 @@ use dualenc_model::{
     TowerOptions, build_from_towers, image_tower_from, normalize, parameters,
 };
 use dualenc_train::config::{Loss, TrainSection};
-use dualenc_train::{
-    Compute, LearningRate, Objective, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, on_single_thread,
+use dualenc_train::internals::{
+    LearningRate, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, on_single_thread,
 };
+use dualenc_train::{Compute, Objective};
 use serde_json::{Value, json};
 
 use crate::Work;
