@@ -1,4 +1,4 @@
-//! Bad input: exit code 2, and a message that names the file, what was found, what was expected and what to do.
+//! Invalid input: exit code 2, and a message that names the file, the value found, the value expected and the fix.
 
 use std::fs;
 
@@ -6,9 +6,9 @@ use crate::support::{Session, goldens, stderr};
 
 const TRAIN: [&str; 3] = ["train", "--config", "lit.toml"];
 
-/// Trains with some values laid over the reference's config, expects exit code 2, and gives stderr.
+/// Trains with overrides, asserts exit code 2 and an error line, and returns stderr.
 #[track_caller]
-fn refused(session: &Session, sets: &[&str]) -> String {
+fn refusal(session: &Session, sets: &[&str]) -> String {
     let mut arguments = TRAIN.to_vec();
     sets.iter().for_each(|set| arguments.extend(["--set", set]));
     let text = session.fail(2, &arguments);
@@ -18,14 +18,14 @@ fn refused(session: &Session, sets: &[&str]) -> String {
 
 fn session() -> Session {
     let session = Session::new();
-    session.reference_config("");
+    session.write_config("");
     session
 }
 
 #[test]
-fn a_mistyped_key_is_shown_where_it_stands() {
+fn mistyped_key_shows_its_line() {
     let session = Session::new();
-    session.reference_config("learning_rat = 1\n");
+    session.write_config("learning_rat = 1\n");
     let text = session.fail(2, &TRAIN);
     let line = fs::read_to_string(session.path("lit.toml"))
         .unwrap()
@@ -38,32 +38,32 @@ fn a_mistyped_key_is_shown_where_it_stands() {
 }
 
 #[test]
-fn a_missing_config_is_named() {
+fn missing_config_is_named() {
     let text = Session::new().fail(2, &["train", "--config", "nowhere.toml"]);
     assert!(text.contains("cannot read the config `nowhere.toml`"), "{text}");
 }
 
 #[test]
-fn batch_size_device_and_towers_are_checked() {
+fn rejects_bad_batch_device_or_tower() {
     let session = session();
-    assert!(refused(&session, &["train.batch_size=1"]).contains("batch_size"));
-    let text = refused(&session, &["run.device=tpu"]);
+    assert!(refusal(&session, &["train.batch_size=1"]).contains("batch_size"));
+    let text = refusal(&session, &["run.device=tpu"]);
     assert!(text.contains("device `tpu` cannot be used") && text.contains("devices of this build: cpu"), "{text}");
-    let text = refused(&session, &["train.batch_size=100", "data.shuffle=true"]);
+    let text = refusal(&session, &["train.batch_size=100", "data.shuffle=true"]);
     assert!(text.contains("24 pairs do not fill one batch of 100"), "{text}");
     assert!(!session.path("run/checkpoints").join("step-000001").exists());
 
-    let missing = refused(
+    let missing = refusal(
         &session,
         &["run.dir=other", "model.init=", "model.image_tower=./no/vit", "model.text_tower=./no/bert"],
     );
     assert!(missing.contains("no/vit"), "{missing}");
-    let text = refused(&session, &["run.dir=third", &format!("model.init={}", goldens("train/images").display())]);
+    let text = refusal(&session, &["run.dir=third", &format!("model.init={}", goldens("train/images").display())]);
     assert!(text.contains("is not a model: expected a run directory"), "{text}");
 }
 
 #[test]
-fn images_that_cannot_be_used_are_skipped_counted_and_named_up_to_a_limit() {
+fn skips_bad_images_up_to_limit() {
     let session = session();
     session.copy("train/images", "images");
     session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
@@ -72,7 +72,7 @@ fn images_that_cannot_be_used_are_skipped_counted_and_named_up_to_a_limit() {
     for lock in ["model.lock=UU", "model.lock=LU"] {
         let run = format!("run.dir={}", &lock[11..]);
         let sets = ["data.train.csv.path=data.csv", lock, &run];
-        let text = refused(&session, &sets);
+        let text = refusal(&session, &sets);
         assert!(text.contains("03.png") && text.contains("data.max_bad_fraction"), "{text}");
         assert!(text.contains("HTML"), "{text}");
         let run = format!("run.dir=tolerant{}", &lock[11..]);
@@ -90,25 +90,25 @@ fn images_that_cannot_be_used_are_skipped_counted_and_named_up_to_a_limit() {
 }
 
 #[test]
-fn a_tokenizer_with_more_ids_than_rows_is_refused() {
+fn rejects_tokenizer_larger_than_embedding() {
     let session = session();
     let dir = session.copy("train/bert", "bert");
     let tokenizer = fs::read_to_string(dir.join("tokenizer.json")).unwrap();
     let mut parsed: serde_json::Value = serde_json::from_str(&tokenizer).unwrap();
-    parsed["model"]["vocab"]["unheardof"] = 5000.into();
+    parsed["model"]["vocab"]["unlisted"] = 5000.into();
     fs::write(dir.join("tokenizer.json"), parsed.to_string()).unwrap();
     let image = format!("model.image_tower={}", goldens("train/vit").display());
-    let text = refused(&session, &["model.init=", &image, "model.text_tower=./bert"]);
+    let text = refusal(&session, &["model.init=", &image, "model.text_tower=./bert"]);
     assert!(text.contains("has ids up to 5000") && text.contains("word table has"), "{text}");
 }
 
 #[test]
-fn wrong_shapes_pickles_and_unknown_families_are_refused() {
+fn rejects_unusable_towers() {
     let session = session();
     let copy = |name: &str| session.copy("train/vit", name);
     let text_tower = format!("model.text_tower={}", goldens("train/bert").display());
     let train = |dir: &str| {
-        refused(&session, &["model.init=", &text_tower, &format!("model.image_tower=./{dir}"), "run.dir=x"])
+        refusal(&session, &["model.init=", &text_tower, &format!("model.image_tower=./{dir}"), "run.dir=x"])
     };
     let edit = |dir: &std::path::Path, from: &str, to: &str| {
         let path = dir.join("config.json");
@@ -138,17 +138,17 @@ fn wrong_shapes_pickles_and_unknown_families_are_refused() {
 }
 
 #[test]
-fn a_run_directory_that_cannot_be_written_is_refused() {
+fn rejects_unwritable_run_dir() {
     let session = session();
     session.write("file", "");
-    let text = refused(&session, &["run.dir=file/run"]);
+    let text = refusal(&session, &["run.dir=file/run"]);
     assert!(text.contains("cannot write to the run directory") && text.contains("choose another `run.dir`"), "{text}");
 }
 
 #[test]
-fn bad_evaluations_stop_before_training() {
+fn bad_evaluation_stops_before_training() {
     let session = Session::new();
-    session.reference_config("[eval.a]\ntask = \"zero-shot\"\nimages = \"nowhere\"\n");
+    session.write_config("[eval.a]\ntask = \"zero-shot\"\nimages = \"nowhere\"\n");
     assert!(session.fail(2, &TRAIN).contains("nowhere"));
     fs::create_dir_all(session.path("nowhere/cat")).unwrap();
     fs::copy(goldens("train/images/00.png"), session.path("nowhere/cat/0.png")).unwrap();

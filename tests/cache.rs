@@ -1,4 +1,5 @@
-//! The features of locked towers: kept, shared, killed while they are written, halved; never another bit in the run.
+//! Caching the features of locked towers does not change a run by a bit: while the cache fills, once it is full, shared
+//! by processes, killed, damaged, or with augmented views. Features in half precision change the losses, reproducibly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Session, goldens, stderr, tensors};
+use crate::support::{Session, assert_close, column, goldens, stderr, tensors};
 
-/// 24 drawings, one of them no image, each twice under two captions; an evaluation of each kind.
+/// 24 images, one of them unreadable, each with two captions; a retrieval and a zero-shot evaluation.
 fn session() -> Session {
     let session = Session::new();
-    session.reference_config(
+    session.write_config(
         "[checkpoint]\nevery_steps = 5\n[eval.pairs]\ntask = \"retrieval\"\ndata = \"data.csv\"\n\
          [eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\n",
     );
@@ -46,23 +47,29 @@ fn train(session: &Session, sets: &[&str]) {
     session.succeed(&[arguments("train", sets), vec!["--resume"]].concat());
 }
 
-/// Metrics, then the tensors of `model` and of `optimizer`.
-type Outcome = (Vec<Value>, Vec<Tensors>);
-
 /// Dtype, shape and bytes by name.
 type Tensors = BTreeMap<String, (String, Vec<usize>, Vec<u8>)>;
 
-/// Everything a run leaves that does not depend on the clock: metrics, and the tensors of its last checkpoint.
+/// Everything a run writes that does not depend on time.
+#[derive(PartialEq)]
+struct Outcome {
+    metrics: Vec<Value>,
+    /// Of the last checkpoint.
+    model: Tensors,
+    optimizer: Tensors,
+}
+
 fn outcome(session: &Session, run: &str) -> Outcome {
-    let mut lines = [session.metrics(run, "train"), session.metrics(run, "eval")].concat();
-    for line in &mut lines {
+    let mut metrics = [session.metrics(run, "train"), session.metrics(run, "eval")].concat();
+    for line in &mut metrics {
         line.as_object_mut().unwrap().remove("pairs_per_sec");
     }
     let mut checkpoints: Vec<PathBuf> =
         fs::read_dir(session.path(run).join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
     checkpoints.sort();
     let last = checkpoints.last().unwrap();
-    (lines, ["model", "optimizer"].iter().map(|file| tensors(&last.join(format!("{file}.safetensors")))).collect())
+    let [model, optimizer] = ["model", "optimizer"].map(|file| tensors(&last.join(format!("{file}.safetensors"))));
+    Outcome { metrics, model, optimizer }
 }
 
 fn store_files(session: &Session, dir: &str) -> BTreeMap<PathBuf, Vec<u8>> {
@@ -71,7 +78,7 @@ fn store_files(session: &Session, dir: &str) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 #[test]
-fn a_run_has_the_same_bits_without_cache_while_it_fills_and_when_it_is_filled() {
+fn cold_and_warm_match_uncached() {
     let session = session();
     for lock in ["LU", "UL", "LL"] {
         let (lock_key, dir) = (format!("model.lock={lock}"), format!("cache.dir=cache-{lock}"));
@@ -82,26 +89,26 @@ fn a_run_has_the_same_bits_without_cache_while_it_fills_and_when_it_is_filled() 
             outcome(&session, &name)
         };
         let off = run("off", &["cache.enabled=false"]);
-        assert_eq!(off.0.iter().filter(|line| line["kind"] == "train").count(), 18, "{lock}");
-        assert_eq!(off.0.iter().filter(|line| line["kind"] == "eval").count(), 6, "{lock}");
-        assert!(run("cold", &[]) == off, "{lock}: a cache that fills changed the run");
+        assert_eq!(off.metrics.iter().filter(|line| line["kind"] == "train").count(), 18, "{lock}");
+        assert_eq!(off.metrics.iter().filter(|line| line["kind"] == "eval").count(), 6, "{lock}");
+        assert!(run("cold", &[]) == off, "{lock}: filling the cache changed the run");
         let filled = store_files(&session, &format!("cache-{lock}"));
         assert_eq!(filled.len(), if lock == "LL" { 4 } else { 2 });
-        assert!(run("warm", &["data.workers=3"]) == off, "{lock}: a filled cache changed the run");
-        assert!(store_files(&session, &format!("cache-{lock}")) == filled, "{lock}: a second run computes nothing");
-        // By `dualenc eval` too.
+        assert!(run("warm", &["data.workers=3"]) == off, "{lock}: the filled cache changed the run");
+        assert!(store_files(&session, &format!("cache-{lock}")) == filled, "{lock}: the second run wrote to the cache");
+        // The same holds for `dualenc eval`.
         let json = |more: &[&str]| {
             let text = session.succeed(
                 &[arguments("eval", &[&lock_key, &dir, &format!("run.dir={lock}-warm")]), more.to_vec()].concat(),
             );
             serde_json::from_str::<Value>(&text).unwrap()
         };
-        let figures = json(&["--json", "-"]);
+        let evaluated = json(&["--json", "-"]);
         let after = store_files(&session, &format!("cache-{lock}"));
-        assert!(after == filled, "{lock}: what a tower that trains gave is not kept");
-        let last = |name: &str| off.0.iter().rfind(|line| line["name"] == name).unwrap().clone();
+        assert!(after == filled, "{lock}: the features of a trainable tower were cached");
+        let last = |name: &str| off.metrics.iter().rfind(|line| line["name"] == name).unwrap().clone();
         for name in ["pairs", "classes"] {
-            for (key, value) in figures["evaluations"][name].as_object().unwrap() {
+            for (key, value) in evaluated["evaluations"][name].as_object().unwrap() {
                 assert_eq!(value, &last(name)[key], "{lock} {name} {key}");
             }
         }
@@ -109,14 +116,14 @@ fn a_run_has_the_same_bits_without_cache_while_it_fills_and_when_it_is_filled() 
 }
 
 #[test]
-fn a_cache_that_is_filled_ahead_is_the_one_that_training_fills() {
+fn cache_command_fills_for_training() {
     let session = session();
     let sets = |run| ["model.lock=LL", "cache.dir=cache", run];
     let text = session.succeed(&arguments("cache", &sets("run.dir=run")));
-    // 24 drawings for training and 24 for retrieval, of which 23 can be used; 4 for classification, all known by then.
+    // 24 images each for training and retrieval, of which 23 are readable; 4 for classification, all cached by then.
     assert!(text.contains("52 images: 23 computed, 27 already there, 2 cannot be used; 1"), "{text}");
     assert!(text.contains("98 captions: ") && text.contains(".values"), "{text}");
-    assert!(!session.path("run").exists(), "a cache of its own directory leaves the run's alone");
+    assert!(!session.path("run").exists(), "`dualenc cache` created the run directory");
     let filled = store_files(&session, "cache");
     let text = session.succeed(&arguments("cache", &sets("run.dir=run")));
     assert!(
@@ -138,29 +145,29 @@ fn a_cache_that_is_filled_ahead_is_the_one_that_training_fills() {
 }
 
 #[test]
-fn killed_while_it_fills_and_shared_meanwhile_a_cache_changes_no_bit() {
+fn killed_writers_change_nothing() {
     let session = session();
     let lock = "model.lock=LL";
     train(&session, &[lock, "cache.enabled=false", "run.dir=off"]);
     let off = outcome(&session, "off");
     let started = Instant::now();
     train(&session, &[lock, "run.dir=timed"]);
-    let whole = started.elapsed();
+    let duration = started.elapsed();
     for round in 0..8 {
         let spawn = |command, sets: &[&str], resume: bool| {
             let mut arguments = arguments(command, sets);
             arguments.extend(resume.then_some("--resume"));
             session.command(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
         };
-        // Two owners of one cache, both killed, at moments spread over the run.
-        let mut owners = [
+        // Two processes that share a cache, killed at moments spread over the run.
+        let mut processes = [
             spawn("train", &[lock, "cache.dir=cache", "run.dir=killed"], true),
             spawn("cache", &[lock, "cache.dir=cache"], false),
         ];
-        sleep(whole.mul_f64(0.12 * f64::from(round + 1)));
-        for owner in &mut owners {
-            let _ = owner.kill();
-            owner.wait().unwrap();
+        sleep(duration.mul_f64(0.12 * f64::from(round + 1)));
+        for process in &mut processes {
+            let _ = process.kill();
+            process.wait().unwrap();
         }
     }
     train(&session, &[lock, "cache.dir=cache", "run.dir=killed"]);
@@ -170,7 +177,7 @@ fn killed_while_it_fills_and_shared_meanwhile_a_cache_changes_no_bit() {
 }
 
 #[test]
-fn damage_in_either_file_is_computed_again_and_never_trained_on() {
+fn damaged_features_are_recomputed() {
     let session = session();
     let sets = ["model.lock=LL", "cache.dir=cache"];
     train(&session, &[sets.as_slice(), &["run.dir=first"]].concat());
@@ -188,19 +195,19 @@ fn damage_in_either_file_is_computed_again_and_never_trained_on() {
 }
 
 #[test]
-fn half_precision_is_used_throughout_or_not_at_all() {
+fn half_precision_is_reproducible() {
     let session = session();
     let half = ["model.lock=LL", "cache.dir=cache", "cache.dtype=f16"];
     train(&session, &[half.as_slice(), &["run.dir=cold"]].concat());
     train(&session, &[half.as_slice(), &["run.dir=warm"]].concat());
     let cold = outcome(&session, "cold");
-    assert!(outcome(&session, "warm") == cold, "values are rounded where they are computed, too");
+    assert!(outcome(&session, "warm") == cold, "computed features were not rounded like cached ones");
     train(&session, &["model.lock=LL", "cache.enabled=false", "run.dir=off"]);
-    let losses = |run: &str| crate::support::column(&session.metrics(run, "train"), "loss");
+    let losses = |run: &str| column(&session.metrics(run, "train"), "loss");
     assert_ne!(losses("cold"), losses("off"));
-    crate::support::assert_close("loss", &losses("cold"), &losses("off"), 2e-3);
+    assert_close("loss", &losses("cold"), &losses("off"), 2e-3);
 
-    // Killed and resumed.
+    // A run that is killed and resumed ends the same.
     let run = [half.as_slice(), &["run.dir=killed"]].concat();
     let child = session.command(&arguments("train", &run)).stderr(Stdio::null()).spawn();
     let mut child = child.unwrap();
@@ -214,7 +221,7 @@ fn half_precision_is_used_throughout_or_not_at_all() {
     train(&session, &run);
     assert!(outcome(&session, "killed") == cold);
 
-    // A run does not go on with other features.
+    // A run cannot resume with other features.
     for change in [["cache.dtype=f32"].as_slice(), &["cache.dtype=f16", "cache.enabled=false"]] {
         let sets = [["model.lock=LL", "run.dir=cold"].as_slice(), change].concat();
         let output = session.run(&[arguments("train", &sets), vec!["--resume"]].concat());
@@ -224,7 +231,7 @@ fn half_precision_is_used_throughout_or_not_at_all() {
 }
 
 #[test]
-fn fixed_views_of_augmented_images_are_kept_and_change_no_bit() {
+fn augmented_views_match_uncached() {
     let session = session();
     let sets = ["model.lock=LU", "data.augment={crop_scale=[0.5, 1.0], flip=0.5}", "cache.dir=cache"];
     let run = |name: &str, more: &[&str]| {
@@ -241,7 +248,7 @@ fn fixed_views_of_augmented_images_are_kept_and_change_no_bit() {
     assert!(text.starts_with("76 images: "), "{text}");
     assert!(run("warm", &["cache.views=2"]) == off);
     assert!(store_files(&session, "cache").values().zip(filled.values()).all(|(now, then)| now.starts_with(then)));
-    // Other settings have other features; a run that makes each epoch its own view sees others in its third.
+    // Other numbers of views change the run. Without `cache.views`, the third epoch has a view of its own.
     assert!(run("one", &["cache.views=1"]) != off);
     assert!(run("fresh", &["cache.enabled=false"]) != off);
 }

@@ -1,4 +1,4 @@
-//! Evaluation, embedding and export of one trained model, each from a run, a checkpoint and an exported directory.
+//! Evaluation, embedding and export of a trained model agree for a run, its checkpoint and its exported directory.
 
 use std::fs;
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Session, floats, goldens, stderr, tensors};
 
-/// A run on the reference's fixture with both kinds of evaluation in it.
+/// A finished run on the golden data, with a zero-shot and a retrieval evaluation.
 fn trained() -> Session {
     let session = Session::new();
     for (class, images) in [("red_square", ["00", "01"]), ("blue_circle", ["02", "03"]), ("thing", ["04", "05"])] {
@@ -26,7 +26,7 @@ fn trained() -> Session {
         session.write(&format!("retrieval/{image:02}.png"), fs::read(source).unwrap());
     }
     session.write("retrieval/pairs.csv", format!("image,caption\n{rows}"));
-    session.reference_config(
+    session.write_config(
         "[eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\ntemplates = \"templates.txt\"\nevery_steps = 5\n\
          [eval.pairs]\ntask = \"retrieval\"\ndata = \"retrieval/pairs.csv\"\nevery_epochs = 2\n",
     );
@@ -39,7 +39,7 @@ fn json(text: &str) -> Value {
 }
 
 #[test]
-fn figures_agree_between_training_eval_checkpoint_and_export() {
+fn metrics_agree_across_run_and_export() {
     let session = trained();
     let logged = session.metrics("run", "eval");
     let steps = |name: &str| -> Vec<u64> {
@@ -52,8 +52,8 @@ fn figures_agree_between_training_eval_checkpoint_and_export() {
     assert_eq!(by_config["step"], 12);
     for name in ["classes", "pairs"] {
         let line = logged.iter().rfind(|line| line["name"] == name).unwrap();
-        for (figure, value) in by_config["evaluations"][name].as_object().unwrap() {
-            assert_eq!(&line[figure], value, "{name}: {figure}");
+        for (metric, value) in by_config["evaluations"][name].as_object().unwrap() {
+            assert_eq!(&line[metric], value, "{name}: {metric}");
         }
     }
     let classes = &by_config["evaluations"]["classes"];
@@ -75,13 +75,12 @@ fn figures_agree_between_training_eval_checkpoint_and_export() {
             ["eval", "--model", model, "--task", "retrieval", "--data", "retrieval/pairs.csv", "--json", "-"];
         assert_eq!(&json(&session.succeed(&retrieval)), pairs, "{model}");
     }
-    let early = ["eval", "--config", "lit.toml", "--checkpoint", "hf", "--json", "figures.json"];
-    session.succeed(&early);
-    assert_eq!(json(&fs::read_to_string(session.path("figures.json")).unwrap())["evaluations"]["pairs"], *pairs);
+    session.succeed(&["eval", "--config", "lit.toml", "--checkpoint", "hf", "--json", "metrics.json"]);
+    assert_eq!(json(&fs::read_to_string(session.path("metrics.json")).unwrap())["evaluations"]["pairs"], *pairs);
 }
 
 #[test]
-fn embeddings_are_normalised_features_and_survive_export() {
+fn normalised_embeds_survive_export() {
     let session = trained();
     session.write("texts.txt", "a red square\nsomething else entirely\n\nred\n");
     session.succeed(&["export", "--model", "run", "--out", "hf"]);
@@ -113,7 +112,7 @@ fn embeddings_are_normalised_features_and_survive_export() {
 }
 
 #[test]
-fn embeddings_equal_the_reference() {
+fn text_embeds_match_reference() {
     let session = Session::new();
     let dir = goldens("dual/vit_bert");
     let bytes = fs::read(dir.join("expected.safetensors")).unwrap();
@@ -144,9 +143,9 @@ fn embeddings_equal_the_reference() {
 }
 
 #[test]
-fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
+fn cls_pooling_exports_linear_pooler() {
     let session = Session::new();
-    session.reference_config("");
+    session.write_config("");
     let pair = [
         format!("model.image_tower={}", goldens("train/vit").display()),
         format!("model.text_tower={}", goldens("train/bert").display()),
@@ -169,8 +168,7 @@ fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
     );
     assert!(run.len() == 24 * 6 && run.iter().zip(&hf).all(|(a, b)| (a - b).abs() <= 1e-6));
 
-    let refused = ["train", "--config", "lit.toml", "--set", "run.dir=mean", "--set", "model.text_pool=mean"];
-    let mut arguments = refused.to_vec();
+    let mut arguments = vec!["train", "--config", "lit.toml", "--set", "run.dir=mean", "--set", "model.text_pool=mean"];
     sets.iter().for_each(|set| arguments.extend(["--set", set]));
     session.succeed(&arguments);
     let text = session.fail(2, &["export", "--model", "mean", "--out", "hf2"]);
@@ -179,9 +177,9 @@ fn a_class_token_pooled_image_tower_exports_as_a_linear_pooler() {
 }
 
 #[test]
-fn a_convolutional_tower_trains_and_what_the_reference_cannot_project_is_not_exported() {
+fn resnet_trains_but_cannot_export() {
     let session = Session::new();
-    session.reference_config("");
+    session.write_config("");
     let tower = goldens("image_families/resnet_basic");
     let pair = [
         format!("model.image_tower={}", tower.display()),
@@ -212,9 +210,9 @@ fn a_convolutional_tower_trains_and_what_the_reference_cannot_project_is_not_exp
 }
 
 #[test]
-fn a_run_starts_from_a_whole_clip_or_siglip() {
+fn trains_from_clip_or_siglip() {
     let session = Session::new();
-    session.reference_config("");
+    session.write_config("");
     let images = goldens("train/images");
     session.write("texts.txt", "a red dog\nthe blue sea\n");
     for (name, loss) in [("clip", "softmax"), ("clip_early", "sigmoid"), ("siglip", "sigmoid"), ("siglip", "softmax")] {
@@ -235,13 +233,12 @@ fn a_run_starts_from_a_whole_clip_or_siglip() {
         session.succeed(&embed);
         assert!(floats(&session.path(&out), "text_embeds").iter().all(|value| value.is_finite()), "{run}");
         let export = ["export", "--model", &run, "--out", &format!("{run}_hf")];
-        match name {
-            "siglip" => assert!(session.fail(2, &export).contains("`siglip_text_model`")),
-            _ => {
-                let output = session.run(&export);
-                assert!(output.status.success(), "{}", stderr(&output));
-                assert_eq!(stderr(&output).contains("`logit_bias`"), loss == "sigmoid", "{}", stderr(&output));
-            }
+        if name == "siglip" {
+            assert!(session.fail(2, &export).contains("`siglip_text_model`"));
+        } else {
+            let output = session.run(&export);
+            assert!(output.status.success(), "{}", stderr(&output));
+            assert_eq!(stderr(&output).contains("`logit_bias`"), loss == "sigmoid", "{}", stderr(&output));
         }
     }
 }

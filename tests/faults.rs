@@ -1,15 +1,15 @@
-//! Damaged checkpoints, stale caches and second owners: named, survived, and nothing lost.
+//! Damaged checkpoints, stale caches, changed settings and second processes are reported, and no training is lost.
 
 use std::fs;
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{Session, goldens, stderr};
+use crate::support::{Session, assert_close, column, goldens, stderr, tensors};
 
 fn session() -> Session {
     let session = Session::new();
-    session.reference_config("[checkpoint]\nevery_steps = 4\nkeep = 3\n");
+    session.write_config("[checkpoint]\nevery_steps = 4\nkeep = 3\n");
     session
 }
 
@@ -17,10 +17,10 @@ const TRAIN: [&str; 3] = ["train", "--config", "lit.toml"];
 const RESUME: [&str; 4] = ["train", "--config", "lit.toml", "--resume"];
 
 #[test]
-fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
+fn damaged_checkpoint_falls_back_to_older() {
     let session = session();
     session.succeed(&TRAIN);
-    let whole = crate::support::tensors(&session.path("run/checkpoints/step-000012/model.safetensors"));
+    let whole = tensors(&session.path("run/checkpoints/step-000012/model.safetensors"));
     let damaged = session.path("run/checkpoints/step-000012/model.safetensors");
     let mut bytes = fs::read(&damaged).unwrap();
     let middle = bytes.len() / 2;
@@ -31,10 +31,10 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     assert!(output.status.success(), "{text}");
     assert!(text.contains("step-000012") && text.contains("is damaged: its contents do not match"), "{text}");
     assert!(text.contains("resuming after step 8"), "{text}");
-    assert_eq!(crate::support::tensors(&damaged), whole);
+    assert_eq!(tensors(&damaged), whole);
     assert_eq!(session.metrics("run", "train").len(), 12);
 
-    // Named by the user, a damaged checkpoint is an error.
+    // A damaged checkpoint that the user names is an error.
     fs::write(&damaged, b"short").unwrap();
     let images = goldens("train/images");
     let checkpoint = "run/checkpoints/step-000012";
@@ -44,7 +44,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
 }
 
 #[test]
-fn a_run_directory_has_one_owner() {
+fn refuses_second_owner() {
     let session = session();
     let long =
         [TRAIN.as_slice(), &["--set", "train.epochs=100000", "--set", "checkpoint.every_steps=1000000"]].concat();
@@ -61,7 +61,7 @@ fn a_run_directory_has_one_owner() {
 }
 
 #[test]
-fn a_run_is_not_overwritten_and_not_continued_otherwise() {
+fn refuses_overwrite_and_changed_config() {
     let session = session();
     session.succeed(&TRAIN);
     let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
@@ -81,7 +81,7 @@ fn a_run_is_not_overwritten_and_not_continued_otherwise() {
 }
 
 #[test]
-fn changed_data_behind_the_same_path_are_refused() {
+fn refuses_changed_data() {
     let session = session();
     let dir = goldens("train");
     let text = fs::read_to_string(goldens("train/train.csv")).unwrap();
@@ -98,7 +98,7 @@ fn changed_data_behind_the_same_path_are_refused() {
 }
 
 #[test]
-fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
+fn changed_image_or_row_is_recomputed() {
     let session = session();
     session.copy("train/images", "images");
     session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
@@ -116,7 +116,7 @@ fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
         ];
         session.succeed(&[TRAIN.as_slice(), &sets, more].concat());
     };
-    let losses = |run: &str| crate::support::column(&session.metrics(run, "train"), "loss");
+    let losses = |run: &str| column(&session.metrics(run, "train"), "loss");
     let stores = || {
         let files = fs::read_dir(session.path("cache")).unwrap().map(|entry| entry.unwrap().path());
         files.filter(|path| path.extension().unwrap() == "values").collect::<Vec<_>>()
@@ -127,21 +127,21 @@ fn a_feature_is_computed_again_when_its_image_or_its_record_changes() {
     let filled = fs::read(&store).unwrap();
     train("second", &[]);
     assert_eq!(losses("first"), losses("second"));
-    assert_eq!(fs::read(&store).unwrap(), filled, "a second run computes nothing");
+    assert_eq!(fs::read(&store).unwrap(), filled, "the second run wrote to the cache");
 
-    // A torn record.
+    // A truncated row.
     fs::write(&store, &filled[..filled.len() - 9]).unwrap();
     train("third", &[]);
     assert_eq!(losses("first"), losses("third"));
 
-    // Another picture under an old name.
+    // A new image under the old file name.
     fs::copy(session.path("images/05.png"), session.path("images/00.png")).unwrap();
     train("fourth", &[]);
     assert_ne!(losses("first"), losses("fourth"));
     train("uncached", &["--set", "cache.enabled=false"]);
-    crate::support::assert_close("loss", &losses("fourth"), &losses("uncached"), 1e-6);
+    assert_close("loss", &losses("fourth"), &losses("uncached"), 1e-6);
 
-    // Another processing has another store.
+    // Other image processing needs another store.
     train("bigger", &["--set", "model.image_size=48"]);
     assert_eq!(stores().len(), 2);
 }

@@ -1,4 +1,4 @@
-//! What goes wrong without an error is told once, with what to change; what goes well is left alone.
+//! Warnings about training that fails without an error: each appears once and names the fix. Healthy runs have none.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,78 +8,78 @@ use serde_json::Value;
 
 use crate::support::{Session, floats, goldens, stderr, tensors};
 
-/// 240 steps on 24 pairs, more than any warning waits for.
+/// 240 steps on 24 pairs: longer than any warning waits.
 const LONG: [&str; 6] = ["train", "--config", "lit.toml", "--resume", "--set", "train.epochs=80"];
 
 fn arguments<'a>(sets: &[&'a str]) -> Vec<&'a str> {
     LONG.into_iter().chain(sets.iter().flat_map(|&set| ["--set", set])).collect()
 }
 
-/// Runs and gives the warnings in the metrics by name, each of which must stand on stderr once.
+/// Trains and returns the messages of the logged warnings by name. Asserts that each is printed exactly once.
 #[track_caller]
 fn warnings(session: &Session, sets: &[&str]) -> BTreeMap<String, String> {
     let output = session.run(&arguments(sets));
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");
     let lines = session.metrics("run", "warning");
-    let of = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
-    let told: BTreeMap<_, _> = lines.iter().map(|line| (of(line, "name"), of(line, "message"))).collect();
-    assert_eq!(told.len(), lines.len(), "{lines:?}");
-    for message in told.values() {
+    let text_at = |line: &Value, key: &str| line[key].as_str().unwrap().to_owned();
+    let messages: BTreeMap<_, _> = lines.iter().map(|line| (text_at(line, "name"), text_at(line, "message"))).collect();
+    assert_eq!(messages.len(), lines.len(), "{lines:?}");
+    for message in messages.values() {
         assert_eq!(text.matches(message.as_str()).count(), 1, "{message}\n{text}");
     }
-    told
+    messages
 }
 
 fn session() -> Session {
     let session = Session::new();
-    session.reference_config("[checkpoint]\nevery_steps = 90\n");
+    session.write_config("[checkpoint]\nevery_steps = 90\n");
     session
 }
 
 #[test]
-fn a_run_that_learns_is_not_warned_of() {
+fn healthy_run_has_no_warnings() {
     for sets in [&["train.loss=softmax"][..], &["train.loss=sigmoid", "data.shuffle=true"], &["model.lock=LL"]] {
         assert_eq!(warnings(&session(), sets), BTreeMap::new(), "{sets:?}");
     }
 }
 
 #[test]
-fn a_learning_rate_far_too_high() {
-    let told = warnings(&session(), &["train.learning_rate=3", "train.schedule=constant"]);
-    let message = &told["loss-at-chance"];
+fn warns_of_excessive_learning_rate() {
+    let warnings = warnings(&session(), &["train.learning_rate=3", "train.schedule=constant"]);
+    let message = &warnings["loss-at-chance"];
     assert!(message.contains("a model that cannot tell two pairs apart has 2.079"), "{message}");
     assert!(message.contains("Lower `train.learning_rate`"), "{message}");
-    assert!(told.keys().any(|name| name.ends_with("-embeddings-collapsed")), "{told:?}");
+    assert!(warnings.keys().any(|name| name.ends_with("-embeddings-collapsed")), "{warnings:?}");
 }
 
 #[test]
-fn a_temperature_at_its_limit_and_the_same_warning_after_a_kill() {
+fn logit_scale_warning_survives_kill() {
     let session = session();
     let sets = ["train.logit_scale_max=2.7", "train.schedule=constant", "train.epochs=100"];
     let output = session.command(&arguments(&sets)).env("DUALENC_FAIL_AT", "after_rename").output().unwrap();
     assert!(!output.status.success());
     assert_eq!(session.metrics("run", "train").len(), 90);
-    let told = warnings(&session, &sets);
-    let message = &told["logit-scale-at-limit"];
+    let warnings = warnings(&session, &sets);
+    let message = &warnings["logit-scale-at-limit"];
     assert!(message.contains("has been at its limit, 14.9") && message.contains("Raise the limit"), "{message}");
 
-    let at = |run: &str| session.metrics(run, "warning").iter().map(|line| line["step"].clone()).collect::<Vec<_>>();
+    let steps = |run: &str| session.metrics(run, "warning").iter().map(|line| line["step"].clone()).collect::<Vec<_>>();
     session.succeed(&arguments(&[&sets[..], &["run.dir=whole"]].concat()));
-    assert_eq!(at("run"), at("whole"));
-    // What stands in the log is not told again.
+    assert_eq!(steps("run"), steps("whole"));
+    // A warning that is already in the log is not repeated.
     let longer = session.run(&arguments(&[&sets[..], &["train.epochs=120"]].concat()));
     assert!(longer.status.success() && !stderr(&longer).contains("has been at its limit"), "{}", stderr(&longer));
     assert_eq!(session.metrics("run", "train").len(), 360);
 }
 
 #[test]
-fn a_tower_whose_pooler_lets_nothing_through() {
+fn warns_of_saturated_pooler() {
     let session = session();
     let init = session.copy("train/init", "init");
     let file = init.join("model.safetensors");
     let mut all = tensors(&file);
-    // Of 100 the hyperbolic tangent is 1, and its slope 0.
+    // In `f32`, tanh(100) is 1, and its slope is 0.
     let (_, _, bytes) = all.get_mut("text_model.pooler.dense.bias").unwrap();
     bytes.chunks_exact_mut(4).for_each(|value| value.copy_from_slice(&100f32.to_le_bytes()));
     let views = all.iter().map(|(name, (_, shape, bytes))| {
@@ -87,37 +87,38 @@ fn a_tower_whose_pooler_lets_nothing_through() {
     });
     let bytes = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
     fs::write(&file, bytes).unwrap();
-    let told = warnings(&session, &["model.init=init"]);
-    let message = &told["no-gradient-text_tower"];
+    let warnings = warnings(&session, &["model.init=init"]);
+    let message = &warnings["no-gradient-text_tower"];
     assert!(message.contains("the gradient norm of `text_tower` has been 0.0e0"), "{message}");
     assert!(message.contains("Check whether a layer after it is locked, zero or saturated"), "{message}");
     assert!(
-        told.contains_key("text-embeddings-collapsed") && !told.contains_key("no-gradient-text_projection"),
-        "{told:?}"
+        warnings.contains_key("text-embeddings-collapsed") && !warnings.contains_key("no-gradient-text_projection"),
+        "{warnings:?}"
     );
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_before_the_update_and_tells_of_the_batch() {
+fn non_finite_loss_dumps_batch() {
     let csv = fs::read_to_string(goldens("train/train.csv")).unwrap();
     let captions: Vec<&str> = csv.lines().skip(1).map(|row| row.split_once(',').unwrap().1.trim_matches('"')).collect();
-    // The update that spoils the weights, from 0: the step after it is the one that shows.
-    for (spoilt, micro_batch) in [(0, "8"), (1, "8"), (4, "3"), (10, "8")] {
+    // The update that destroys the weights, from 0: the loss of the next step shows it.
+    for (bad_update, micro_batch) in [(0, "8"), (1, "8"), (4, "3"), (10, "8")] {
         let session = Session::new();
-        let stage = match spoilt {
-            0 => String::new(),
-            _ => format!("[[train.stage]]\nfrom_step = {spoilt}\nlock = \"UU\"\nlearning_rate = 1e30\n"),
+        let stage = if bad_update == 0 {
+            String::new()
+        } else {
+            format!("[[train.stage]]\nfrom_step = {bad_update}\nlock = \"UU\"\nlearning_rate = 1e30\n")
         };
-        session.reference_config(&format!(
+        session.write_config(&format!(
             "schedule = \"constant\"\nclip_grad_norm = 0.0\nweight_decay = 0.0\nmicro_batch_size = {micro_batch}\n\
              {stage}[checkpoint]\nevery_steps = 1\nkeep = 100\n"
         ));
         let config = fs::read_to_string(session.path("lit.toml")).unwrap();
         session.write("lit.toml", config.replace("epochs = 4", "steps = 20").replace("warmup_steps = 3", ""));
-        let rate = if spoilt == 0 { "train.learning_rate=1e30" } else { "train.learning_rate=1e-3" };
+        let rate = if bad_update == 0 { "train.learning_rate=1e30" } else { "train.learning_rate=1e-3" };
         let arguments = ["train", "--config", "lit.toml", "--resume", "--set", rate];
         let run = |more: &[&str]| session.run(&[&arguments[..], more].concat());
-        let (done, step) = (spoilt + 1, spoilt + 2);
+        let (done, step) = (bad_update + 1, bad_update + 2);
         let dump = session.path(&format!("run/not-finite-step-{step:06}.json"));
         let model = |run: &str| session.path(&format!("{run}/checkpoints/step-{done:06}/model.safetensors"));
         let mut dumps = Vec::new();
@@ -145,7 +146,7 @@ fn a_loss_that_is_not_finite_stops_before_the_update_and_tells_of_the_batch() {
             assert_eq!(sample["caption"], captions[row]);
             assert!(sample["image"].as_str().unwrap().ends_with(&format!("images/{row:02}.png")), "{sample}");
         }
-        // A run that ends before the step that fails has the same weights.
+        // A run that ends before the failing step has the same weights.
         let last = format!("train.steps={done}");
         assert!(run(&["--set", &last, "--set", "run.dir=whole"]).status.success());
         assert!(tensors(&model("run")) == tensors(&model("whole")));

@@ -1,4 +1,4 @@
-//! `dualenc inspect`: whole reports of golden directories, and of directories with something wrong.
+//! `dualenc inspect` on golden models, on a run, and on directories that are damaged or hold no model.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::support::{Session, goldens};
 
 #[test]
-fn a_dual_encoder_is_told_whole() {
+fn reports_dual_encoder() {
     let session = Session::new();
     session.copy("dual/vit_bert", "model");
     let expected = "\
@@ -51,7 +51,7 @@ no problems found
 }
 
 #[test]
-fn an_image_tower_without_pooler_says_why_it_cannot_be_locked() {
+fn missing_pooler_prevents_lock() {
     let session = Session::new();
     session.copy("towers/vit_classifier", "tower");
     let expected = "\
@@ -81,7 +81,7 @@ no problems found
 }
 
 #[test]
-fn what_auto_pools_has_a_reason() {
+fn explains_auto_pooling() {
     let session = Session::new();
     let pooling = |name: &str| {
         let json: Value = serde_json::from_str(&session.succeed(&["inspect", name, "--json", "-"])).unwrap();
@@ -96,9 +96,9 @@ fn what_auto_pools_has_a_reason() {
     for name in ["distilbert", "bert"] {
         session.write(&format!("{name}/1_Pooling/config.json"), "{\"pooling_mode_mean_tokens\": true}");
     }
-    let sentence = "and the pooling config of sentence-transformers says so";
-    assert_eq!(pooling("distilbert"), format!("the mean of all tokens: its family has no pooler, {sentence}"));
-    assert_eq!(pooling("bert"), format!("the mean of all tokens: the weights have no pooler, {sentence}"));
+    let reason = "and the pooling config of sentence-transformers says so";
+    assert_eq!(pooling("distilbert"), format!("the mean of all tokens: its family has no pooler, {reason}"));
+    assert_eq!(pooling("bert"), format!("the mean of all tokens: the weights have no pooler, {reason}"));
     for (golden, expected) in [
         ("towers/dinov2", "the class token: its family has no pooler layer"),
         ("image_families/swin", "the mean over the last feature map"),
@@ -110,7 +110,7 @@ fn what_auto_pools_has_a_reason() {
 }
 
 #[test]
-fn an_export_that_is_impossible_has_a_reason() {
+fn explains_impossible_export() {
     let session = Session::new();
     session.copy("text_families/distilbert", "tower");
     let text = session.succeed(&["inspect", "tower"]);
@@ -122,7 +122,7 @@ fn an_export_that_is_impossible_has_a_reason() {
 }
 
 #[test]
-fn whole_models_are_two_towers() {
+fn reports_towers_of_whole_models() {
     let session = Session::new();
     let clip = [
         "image tower   clip_vision_model",
@@ -140,14 +140,14 @@ fn whole_models_are_two_towers() {
     ];
     let chinese =
         ["text tower    bert", "auto takes the first token: its whole model takes that\n", "no problems found"];
-    let of_kind: [(&str, &[&str]); 5] = [
+    let cases: [(&str, &[&str]); 5] = [
         ("clip", &clip),
         ("clip_early", &clip[..2]),
         ("open_clip", &clip[..3]),
         ("siglip", &siglip),
         ("chinese_clip", &chinese),
     ];
-    for (kind, parts) in of_kind {
+    for (kind, parts) in cases {
         let session = Session::new();
         session.copy(&format!("whole/{kind}"), "model");
         let text = session.succeed(&["inspect", "model"]);
@@ -165,7 +165,7 @@ fn whole_models_are_two_towers() {
 }
 
 #[test]
-fn a_convolutional_tower_has_stages() {
+fn reports_stages_of_resnet() {
     let session = Session::new();
     session.copy("image_families/resnet", "tower");
     let text = session.succeed(&["inspect", "tower"]);
@@ -174,7 +174,7 @@ fn a_convolutional_tower_has_stages() {
 }
 
 #[test]
-fn a_broken_directory_is_told_as_far_as_it_can_be() {
+fn lists_problems_of_damaged_tower() {
     let session = Session::new();
     let dir = session.copy("towers/bert_sharded", "tower");
     fs::remove_file(dir.join("model-00001-of-00003.safetensors")).unwrap();
@@ -203,7 +203,7 @@ fn a_broken_directory_is_told_as_far_as_it_can_be() {
 }
 
 #[test]
-fn pickles_are_refused_with_the_way_out_and_the_config_is_told() {
+fn reports_config_beside_pickle() {
     let session = Session::new();
     let dir = session.copy("towers/bert", "tower");
     fs::rename(dir.join("model.safetensors"), dir.join("pytorch_model.bin")).unwrap();
@@ -213,9 +213,9 @@ fn pickles_are_refused_with_the_way_out_and_the_config_is_told() {
 }
 
 #[test]
-fn a_run_tells_where_it_is_and_which_checkpoints_are_whole() {
+fn reports_progress_and_valid_checkpoints() {
     let session = Session::new();
-    session.reference_config("[checkpoint]\nevery_steps = 4\n");
+    session.write_config("[checkpoint]\nevery_steps = 4\n");
     session.succeed(&["train", "--config", "lit.toml", "--set", "model.lock=LU"]);
     let text = session.succeed(&["inspect", "run"]);
     let head = "\
@@ -236,7 +236,7 @@ image tower   vit, 5,640 parameters
         ),
         "{of_checkpoint}"
     );
-    // The temperature is the trained one.
+    // The reported temperature is that of the checkpoint.
     let scale = |text: &str| text.lines().find(|line| line.starts_with("logit_scale")).unwrap().to_owned();
     assert_ne!(scale(&text), scale(&of_checkpoint));
 
@@ -252,7 +252,7 @@ image tower   vit, 5,640 parameters
 }
 
 #[test]
-fn what_is_no_model_is_bad_usage() {
+fn rejects_directories_without_model() {
     let session = Session::new();
     session.write("folder/notes.txt", "no model");
     let text = session.fail(2, &["inspect", "folder"]);

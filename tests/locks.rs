@@ -1,10 +1,8 @@
-//! What trains, what does not, and when that changes.
+//! Which parameters move with each lock, with adapters, and from stage to stage.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
 
-use crate::support::{Session, assert_close, column, floats, goldens, tensors};
+use crate::support::{Session, assert_close, column, copy_run_at, floats, goldens, stderr, tensors};
 
 fn train(session: &Session, sets: &[&str]) {
     let mut arguments = vec!["train", "--config", "lit.toml", "--resume"];
@@ -12,10 +10,10 @@ fn train(session: &Session, sets: &[&str]) {
     session.succeed(&arguments);
 }
 
-/// 210 steps with weight decay; gives the names of the exported tensors that moved.
+/// Trains 210 steps with weight decay and returns the names of the exported tensors that changed.
 fn moved(more: &str, sets: &[&str]) -> BTreeSet<String> {
     let session = Session::new();
-    session.reference_config(&format!("weight_decay = 0.1\n[checkpoint]\nevery_steps = 1000\n{more}"));
+    session.write_config(&format!("weight_decay = 0.1\n[checkpoint]\nevery_steps = 1000\n{more}"));
     train(&session, &[&["train.epochs=70", "data.shuffle=true"], sets].concat());
     assert_eq!(session.metrics("run", "train").len(), 210);
     session.succeed(&["export", "--model", "run", "--out", "hf"]);
@@ -25,22 +23,22 @@ fn moved(more: &str, sets: &[&str]) -> BTreeSet<String> {
     before.into_iter().filter(|(name, tensor)| after[name] != *tensor).map(|(name, _)| name).collect()
 }
 
-/// The names of the reference's tensors that one of these strings stands in.
-fn all_with(parts: &[&str]) -> BTreeSet<String> {
+/// The names of the golden model's tensors that contain one of `parts`.
+fn names_with(parts: &[&str]) -> BTreeSet<String> {
     let names = tensors(&goldens("train/init/model.safetensors")).into_keys();
     names.filter(|name| parts.iter().any(|part| name.contains(part))).collect()
 }
 
 #[test]
-fn each_lock_leaves_what_it_locks_as_it_was() {
+fn only_unlocked_parameters_move() {
     const HEAD: [&str; 3] = ["visual_projection", "text_projection", "logit_scale"];
-    let with_head = |parts: &[&str]| all_with(&[&HEAD[..], parts].concat());
+    let with_head = |parts: &[&str]| names_with(&[&HEAD[..], parts].concat());
     assert_eq!(moved("", &["model.lock=LL"]), with_head(&[]));
     assert_eq!(moved("", &["model.lock=LU"]), with_head(&["text_model."]));
     assert_eq!(moved("", &["model.lock=UL"]), with_head(&["vision_model."]));
     assert_eq!(
         moved("", &["model.lock=LU", "model.image_projection.locked=true"]),
-        all_with(&["text_model.", "text_projection", "logit_scale"])
+        names_with(&["text_model.", "text_projection", "logit_scale"])
     );
     assert_eq!(
         moved("", &["model.lock=LL", "model.text_unlock_last=1"]),
@@ -66,13 +64,13 @@ fn each_lock_leaves_what_it_locks_as_it_was() {
 }
 
 #[test]
-fn adapters_are_all_that_is_saved_of_a_tower_and_are_merged_on_export() {
+fn adapters_are_saved_and_merged() {
     let session = Session::new();
-    session.reference_config("[model.text_lora]\nrank = 3\nalpha = 6.0\n[model.image_lora]\nrank = 1\n");
+    session.write_config("[model.text_lora]\nrank = 3\nalpha = 6.0\n[model.image_lora]\nrank = 1\n");
     train(&session, &["model.lock=LL", "train.learning_rate=1e-2"]);
     let saved = tensors(&session.path("run/checkpoints/step-000012/model.safetensors"));
     let adapters: Vec<&String> = saved.keys().filter(|name| name.contains("_tower.")).collect();
-    // Two linears of two text blocks and of one image block, two matrices each.
+    // Two linears in each of two text blocks and one image block, with two matrices each.
     assert_eq!(adapters.len(), 2 * 2 * 2 + 2 * 2, "{adapters:?}");
     assert!(adapters.iter().all(|name| name.contains(".adapter.")), "{adapters:?}");
     let moved = floats(&session.path("run/checkpoints/step-000012/model.safetensors"), adapters[1]);
@@ -90,7 +88,7 @@ fn adapters_are_all_that_is_saved_of_a_tower_and_are_merged_on_export() {
         let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
         assert_close(name, &wide(run), &wide(exported), 1e-5);
     }
-    // A run that starts from this one has its towers with the differences in them.
+    // A run that starts from this one merges the adapters into its towers.
     let init = format!("model.init={}", session.path("run").display());
     let sets = ["run.dir=next", "model.lock=LU", "model.text_lora=", "model.image_lora=", &init];
     train(&session, &sets);
@@ -104,7 +102,7 @@ const STAGES: &str = "[[train.stage]]\nfrom_step = 5\nlock = \"LU\"\nlearning_ra
 
 fn staged() -> Session {
     let session = Session::new();
-    session.reference_config(&format!("schedule = \"constant\"\n[checkpoint]\nevery_steps = 1\nkeep = 100\n{STAGES}"));
+    session.write_config(&format!("schedule = \"constant\"\n[checkpoint]\nevery_steps = 1\nkeep = 100\n{STAGES}"));
     train(&session, &["model.lock=LL", "train.epochs=6", "model.text_dropout=0.1", "train.warmup_steps=0"]);
     session
 }
@@ -112,7 +110,7 @@ fn staged() -> Session {
 #[test]
 fn stages_begin_at_their_step() {
     let session = staged();
-    // 3 steps an epoch: from 5 the text tower, from 9 the image tower too, from 15 it alone.
+    // 3 steps per epoch: the text tower trains from step 5, both towers from 9, the image tower alone from 15.
     let at = |step: usize| tensors(&session.path(&format!("run/checkpoints/step-{step:06}/model.safetensors")));
     for step in 1..18 {
         let (before, after) = (at(step), at(step + 1));
@@ -127,7 +125,7 @@ fn stages_begin_at_their_step() {
     }
     let expected = [[1e-3; 5].as_slice(), &[2.5e-4], &[5e-4; 12]].concat();
     assert_close("learning_rate", &column(&session.metrics("run", "train"), "learning_rate"), &expected, 1e-12);
-    // Moments are as old as their parameter: the first update of each moves by about the rate, whenever it comes.
+    // Bias correction counts the updates of each parameter, so its first update is about the learning rate at any step.
     let name = "image_tower.encoder.blocks.0.mlp.up.bias";
     let [before, after] =
         [9, 10].map(|step| floats(&session.path(&format!("run/checkpoints/step-{step:06}/model.safetensors")), name));
@@ -136,13 +134,13 @@ fn stages_begin_at_their_step() {
 }
 
 #[test]
-fn a_run_resumed_around_the_beginning_of_a_stage_ends_with_the_same_bits() {
+fn resumes_around_stage_boundaries() {
     let session = staged();
     let (model, optimizer) =
         ("checkpoints/step-000018/model.safetensors", "checkpoints/step-000018/optimizer.safetensors");
     for step in [1, 4, 5, 6, 8, 9, 10, 15, 16] {
         let run = format!("resumed-{step}");
-        copy_until(&session.path("run"), &session.path(&run), step);
+        copy_run_at(&session.path("run"), &session.path(&run), step);
         let dir = format!("run.dir={run}");
         train(&session, &["model.lock=LL", "train.epochs=6", "model.text_dropout=0.1", "train.warmup_steps=0", &dir]);
         for file in [model, optimizer] {
@@ -157,28 +155,12 @@ fn a_run_resumed_around_the_beginning_of_a_stage_ends_with_the_same_bits() {
     }
 }
 
-/// A run as it was when the checkpoint of `step` was its newest.
-pub fn copy_until(from: &Path, to: &Path, step: usize) {
-    fs::create_dir_all(to.join("checkpoints")).unwrap();
-    for name in ["config.toml", "metrics.jsonl"] {
-        fs::copy(from.join(name), to.join(name)).unwrap();
-    }
-    for step in 1..=step {
-        let name = format!("checkpoints/step-{step:06}");
-        fs::create_dir(to.join(&name)).unwrap();
-        for file in fs::read_dir(from.join(&name)).unwrap() {
-            let file = file.unwrap();
-            fs::copy(file.path(), to.join(&name).join(file.file_name())).unwrap();
-        }
-    }
-}
-
 #[test]
-fn the_table_shows_each_stage_and_a_note_tells_that_one_begins() {
+fn lists_and_announces_stages() {
     let session = Session::new();
-    session.reference_config(STAGES);
+    session.write_config(STAGES);
     let output = session.run(&["train", "--config", "lit.toml", "--set", "model.lock=LL", "--set", "train.epochs=6"]);
-    let text = crate::support::stderr(&output);
+    let text = stderr(&output);
     for line in
         ["stage 1 of 4: `LL`, from step 0, learning rate 1e-3", "stage 4 of 4: `UL`, from step 15, learning rate 5e-4"]
     {
@@ -187,33 +169,48 @@ fn the_table_shows_each_stage_and_a_note_tells_that_one_begins() {
 }
 
 #[test]
-fn a_lock_that_fits_nothing_is_an_error() {
+fn rejects_invalid_locks_and_stages() {
     let session = Session::new();
-    session.reference_config("");
-    let refused = |sets: &[&str], expected: &[&str]| {
+    session.write_config("");
+    let assert_refused = |sets: &[&str], expected: &[&str]| {
         let mut arguments = vec!["train", "--config", "lit.toml"];
         sets.iter().for_each(|set| arguments.extend(["--set", set]));
         let text = session.fail(2, &arguments);
         expected.iter().for_each(|part| assert!(text.contains(part), "{part}: {text}"));
         assert!(!session.path("run/metrics.jsonl").exists());
     };
-    refused(
+    assert_refused(
         &["model.lock=LL", "model.text_unlock_last=3"],
         &["`text_unlock_last` is 3, but the text tower has 2 blocks"],
     );
-    refused(&["model.lock=LU", "model.text_unlock_last=1"], &["but `lock` is `LU`: all of the text tower trains"]);
-    refused(&["model.lock=LU", "model.text_lora={rank=2}"], &["adapters belong to a locked tower"]);
-    refused(&["model.lock=LL", "model.text_lora={rank=0}"], &["`model.text_lora.rank` is 0, expected at least 1"]);
-    refused(&["model.lock=LL", "model.text_lora={rank=1, targets=['gate']}"], &["no linear called `gate`"]);
-    refused(&["model.lock=LL", "model.text_lora={rank=1, targets=['quary']}"], &["`quary`, expected some of `query`"]);
-    refused(&["train.stage=[{from_step=40, lock='UU'}]"], &["begins at step 40", "the run has 12 steps"]);
-    refused(&["train.stage=[{from_step=4, lock='UU'}, {from_epoch=1, lock='LU'}]"], &["begins at step 3, not after"]);
-    refused(&["train.stage=[{from_step=4, lock='UU'}, {from_step=4, lock='LU'}]"], &["stage 2 begins where or before"]);
-    refused(&["train.stage=[{lock='UU'}]"], &["stage 1 has none of `from_step` and `from_epoch`"]);
-    refused(&["train.stage=[{from_step=4, lock='Lu'}]"], &["write `U` to let it train"]);
-    refused(&["train.stage=[{from_step=4}]"], &["missing key"]);
-    refused(&["train.stage=[{from_step=4, lok='LU'}]"], &["unknown key", "lock"]);
-    refused(
+    assert_refused(
+        &["model.lock=LU", "model.text_unlock_last=1"],
+        &["but `lock` is `LU`: all of the text tower trains"],
+    );
+    assert_refused(&["model.lock=LU", "model.text_lora={rank=2}"], &["adapters belong to a locked tower"]);
+    assert_refused(
+        &["model.lock=LL", "model.text_lora={rank=0}"],
+        &["`model.text_lora.rank` is 0, expected at least 1"],
+    );
+    assert_refused(&["model.lock=LL", "model.text_lora={rank=1, targets=['gate']}"], &["no linear called `gate`"]);
+    assert_refused(
+        &["model.lock=LL", "model.text_lora={rank=1, targets=['quary']}"],
+        &["`quary`, expected some of `query`"],
+    );
+    assert_refused(&["train.stage=[{from_step=40, lock='UU'}]"], &["begins at step 40", "the run has 12 steps"]);
+    assert_refused(
+        &["train.stage=[{from_step=4, lock='UU'}, {from_epoch=1, lock='LU'}]"],
+        &["begins at step 3, not after"],
+    );
+    assert_refused(
+        &["train.stage=[{from_step=4, lock='UU'}, {from_step=4, lock='LU'}]"],
+        &["stage 2 begins where or before"],
+    );
+    assert_refused(&["train.stage=[{lock='UU'}]"], &["stage 1 has none of `from_step` and `from_epoch`"]);
+    assert_refused(&["train.stage=[{from_step=4, lock='Lu'}]"], &["write `U` to let it train"]);
+    assert_refused(&["train.stage=[{from_step=4}]"], &["missing key"]);
+    assert_refused(&["train.stage=[{from_step=4, lok='LU'}]"], &["unknown key", "lock"]);
+    assert_refused(
         &[
             "model.image_projection.locked=true",
             "model.text_projection.locked=true",

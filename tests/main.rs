@@ -1,5 +1,5 @@
-//! `dualenc` driven as a user would, in one binary. No test needs Python or the network; where `DUALENC_PYTHON` names a
-//! Python interpreter, one more runs.
+//! Integration tests, which run `dualenc` as a user would. They need no network. One needs Python with transformers: it
+//! is skipped unless `DUALENC_PYTHON` names such an interpreter.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod architecture;

@@ -1,7 +1,6 @@
-//! Optimisers, the learning rate over the steps, and parameters with rates of their own.
+//! Optimizers, learning rate schedules, and parameter groups.
 
-use crate::locks::copy_until;
-use crate::support::{Session, assert_close, column, floats, stderr, tensors};
+use crate::support::{Session, assert_close, column, copy_run_at, floats, stderr, tensors};
 
 fn train(session: &Session, sets: &[&str]) -> String {
     let mut arguments = vec!["train", "--config", "lit.toml", "--resume"];
@@ -12,17 +11,17 @@ fn train(session: &Session, sets: &[&str]) -> String {
 }
 
 #[test]
-fn each_optimiser_learns_and_goes_on_from_the_middle_with_the_same_bits() {
+fn every_optimizer_learns_and_resumes() {
     for (optimizer, rate) in [("adamw", "1e-3"), ("adafactor", "3e-3"), ("lion", "3e-4"), ("sgd", "0.05")] {
         let session = Session::new();
-        session.reference_config(&format!("optimizer = {optimizer:?}\n[checkpoint]\nevery_steps = 1\nkeep = 100\n"));
+        session.write_config(&format!("optimizer = {optimizer:?}\n[checkpoint]\nevery_steps = 1\nkeep = 100\n"));
         let rate = format!("train.learning_rate={rate}");
         let sets = ["train.epochs=8", "model.text_dropout=0.1", &rate];
         train(&session, &sets);
         let losses = column(&session.metrics("run", "train"), "loss");
         let [first, last] = [&losses[..3], &losses[21..]].map(|losses| losses.iter().sum::<f64>());
         assert!(last < 0.95 * first, "{optimizer}: {losses:?}");
-        copy_until(&session.path("run"), &session.path("resumed"), 11);
+        copy_run_at(&session.path("run"), &session.path("resumed"), 11);
         train(&session, &[&sets[..], &["run.dir=resumed"]].concat());
         for file in ["model.safetensors", "optimizer.safetensors"] {
             let [whole, resumed] =
@@ -37,20 +36,20 @@ const GROUPS: &str = "[[train.group]]\nmatch = \"*_projection.weight\"\nlearning
                       [[train.group]]\nmatch = \"text_tower.encoder.blocks.1.*\"\nlearning_rate = 3e-4\n";
 
 #[test]
-fn the_first_update_of_each_parameter_is_its_own_rate() {
+fn first_update_follows_own_rate() {
     let session = Session::new();
-    // An update that no value notices shows the values before it.
+    // A rate below the resolution of `f32` leaves the initial values in the checkpoint.
     let alone = "weight_decay = 0.0\neps = 1e-30\nclip_grad_norm = 0.0\n";
     let one = ["train.epochs=", "train.steps=1", "train.warmup_steps=0"];
-    session.reference_config(alone);
+    session.write_config(alone);
     train(&session, &[&one[..], &["train.learning_rate=1e-30", "run.dir=before"]].concat());
-    session.reference_config(&format!("{alone}text_layer_decay = 0.5\n{GROUPS}"));
-    let told = train(&session, &one);
+    session.write_config(&format!("{alone}text_layer_decay = 0.5\n{GROUPS}"));
+    let log = train(&session, &one);
     for line in ["learning rate", "1.25e-4 to 1e-3", "weight decay"] {
-        assert!(told.contains(line), "{line}\n{told}");
+        assert!(log.contains(line), "{line}\n{log}");
     }
     let file = |run: &str| session.path(&format!("{run}/checkpoints/step-000001/model.safetensors"));
-    // Two blocks: the embeddings lie three layers below the pooler.
+    // Two blocks: the embeddings are three layers below the pooler.
     for (name, rate, decay) in [
         ("text_tower.words", 1.25e-4, 0.0),
         ("text_tower.encoder.blocks.0.mlp.up.weight", 2.5e-4, 0.0),
@@ -70,31 +69,35 @@ fn the_first_update_of_each_parameter_is_its_own_rate() {
 }
 
 #[test]
-fn a_group_of_nothing_that_trains_is_an_error() {
+fn rejects_group_without_effect() {
     let session = Session::new();
-    let refused = |pattern: &str, more: &str, expected: &str| {
-        session.reference_config(&format!("{more}[[train.group]]\nmatch = {pattern:?}\nlearning_rate = 1.0\n"));
+    let assert_refused = |pattern: &str, more: &str, expected: &str| {
+        session.write_config(&format!("{more}[[train.group]]\nmatch = {pattern:?}\nlearning_rate = 1.0\n"));
         let text = session.fail(2, &["train", "--config", "lit.toml", "--set", "model.lock=LU"]);
         assert!(text.contains(expected), "{text}");
         assert!(session.fail(2, &["check", "--config", "lit.toml", "--set", "model.lock=LU"]).contains(expected));
     };
-    refused("txt_tower.words", "", "matches no parameter; trainable parameters include `text_tower.words`, ");
-    refused("image_tower.*", "", "matches only parameters that never train (");
+    assert_refused("txt_tower.words", "", "matches no parameter; trainable parameters include `text_tower.words`, ");
+    assert_refused("image_tower.*", "", "matches only parameters that never train (");
     let before = "[[train.group]]\nmatch = \"*\"\nweight_decay = 0.0\n";
-    refused(
+    assert_refused(
         "logit_scale",
         before,
         "`train.group` 2 (`match = \"logit_scale\"`) matches only parameters that earlier groups match too (1)",
     );
-    refused("", "", "`match` of group 1 is empty");
+    assert_refused("", "", "`match` of group 1 is empty");
     let decay = "[[train.group]]\nmatch = \"*.bias\"\nweight_decay = 1.0\n";
-    refused("logit_scale", decay, "`train.group` 1 (`match = \"*.bias\"`) has no effect: it sets a weight decay");
+    assert_refused(
+        "logit_scale",
+        decay,
+        "`train.group` 1 (`match = \"*.bias\"`) has no effect: it sets a weight decay",
+    );
 }
 
 #[test]
-fn a_run_of_constant_rate_may_be_made_longer_and_cooled_down() {
+fn extends_constant_run_with_cooldown() {
     let session = Session::new();
-    session.reference_config("schedule = \"constant\"\n");
+    session.write_config("schedule = \"constant\"\n");
     train(&session, &["train.epochs=2"]);
     let longer = ["--set", "train.epochs=4", "--set", "train.cooldown_steps=8"];
     let text = session.fail(2, &[&["train", "--config", "lit.toml", "--resume"][..], &longer].concat());

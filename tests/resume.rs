@@ -1,4 +1,4 @@
-//! Killed anywhere and resumed: the same bits as the run that was never stopped, dropout and order included.
+//! A run that is killed and resumed ends with the same bits as one that never stops, including dropout and data order.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Session, goldens, tensors};
+use crate::support::{Session, goldens, stderr, tensors};
 
-/// Long enough that a kill lands inside: about a second in a debug build.
+/// Enough for a kill to hit the run: about a second in a debug build.
 const STEPS: usize = 240;
 
 fn session() -> Session {
     let session = Session::new();
-    session.reference_config("[checkpoint]\nevery_steps = 7\nkeep = 2\n");
+    session.write_config("[checkpoint]\nevery_steps = 7\nkeep = 2\n");
     session
 }
 
@@ -40,7 +40,7 @@ fn arguments<'a>(run: &'a str, lock: &'a str) -> Vec<&'a str> {
     arguments
 }
 
-/// Metrics without the one figure that depends on the clock.
+/// Metrics without `pairs_per_sec`, which depends on time.
 fn reproducible(session: &Session, run: &str) -> Vec<Value> {
     let mut lines = session.metrics(run, "train");
     for line in &mut lines {
@@ -67,16 +67,16 @@ fn assert_same_end(session: &Session, run: &str, reference: &str) {
 }
 
 #[test]
-fn a_run_killed_at_many_moments_ends_with_the_same_bits() {
+fn resumes_after_sigkill() {
     for lock in ["model.lock=UU", "model.lock=LU"] {
         assert_kills_change_nothing(&session(), lock);
     }
 }
 
 #[test]
-fn a_run_that_starts_from_whitened_features_and_is_killed_ends_with_the_same_bits() {
+fn whitened_run_survives_sigkill() {
     let session = session();
-    // Towers taken out of the whole model, so that the projections start afresh.
+    // Only the towers come from the golden model, so the projections are new.
     let text = std::fs::read_to_string(session.path("lit.toml")).unwrap();
     let towers = format!("image_tower = {init:?}\ntext_tower = {init:?}", init = goldens("train/init"));
     let config: Vec<&str> =
@@ -89,12 +89,12 @@ fn a_run_that_starts_from_whitened_features_and_is_killed_ends_with_the_same_bit
     assert_ne!(reproducible(&session, "plain")[0]["loss"], reproducible(&session, "whole")[0]["loss"]);
 }
 
-/// Kills a run until one comes to its end, and compares it with one that was never stopped.
+/// Kills and resumes a run until it finishes, and compares it with one that never stops.
 #[track_caller]
 fn assert_kills_change_nothing(session: &Session, lock: &str) {
     let started = Instant::now();
     session.succeed(&arguments("run.dir=whole", lock));
-    let whole = started.elapsed();
+    let duration = started.elapsed();
     assert_eq!(session.metrics("whole", "train").len(), STEPS);
 
     let mut kills = 0;
@@ -105,25 +105,23 @@ fn assert_kills_change_nothing(session: &Session, lock: &str) {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        // Moments spread over the run; later rounds are given longer, so that the run comes to its end.
-        sleep(whole.mul_f64(0.11 * f64::from(round) * (0.5 + 0.5 * (f64::from(round * 7 % 5) / 5.0))));
+        // Moments spread over the run. Later rounds get more time, so that it finishes.
+        sleep(duration.mul_f64(0.11 * f64::from(round) * (0.5 + 0.5 * (f64::from(round * 7 % 5) / 5.0))));
         child.kill().unwrap();
         let status = child.wait().unwrap();
-        match status.signal() {
-            Some(9) => kills += 1,
-            _ => {
-                assert!(status.success(), "{status}");
-                break;
-            }
+        if status.signal() != Some(9) {
+            assert!(status.success(), "{status}");
+            break;
         }
-        assert!(kills < 60, "the run never comes to its end");
+        kills += 1;
+        assert!(kills < 60, "the run never finishes");
     }
     assert!(kills >= 3, "only {kills} kills");
     assert_same_end(session, "killed", "whole");
 }
 
 #[test]
-fn a_save_killed_at_each_of_its_moments_loses_nothing() {
+fn resumes_after_crash_during_save() {
     let session = session();
     session.succeed(&arguments("run.dir=whole", "model.lock=UU"));
     let points = [
@@ -151,13 +149,13 @@ fn a_save_killed_at_each_of_its_moments_loses_nothing() {
 }
 
 #[test]
-fn a_signal_saves_and_stops_with_its_code() {
+fn signal_saves_and_sets_exit_code() {
     let session = session();
     session.succeed(&arguments("run.dir=whole", "model.lock=UU"));
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let run = format!("run.dir={signal}");
         let child = session.command(&arguments(&run, "model.lock=UU")).stderr(Stdio::piped()).spawn().unwrap();
-        // Wait for the first line of metrics, so that the signal meets the loop.
+        // The first metrics show that the signal will arrive in the training loop.
         let metrics = session.path(signal).join("metrics.jsonl");
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::fs::metadata(&metrics).map_or(0, |file| file.len()) < 400 {
@@ -168,8 +166,8 @@ fn a_signal_saves_and_stops_with_its_code() {
             std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let output = child.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code), "{}", crate::support::stderr(&output));
-        let text = crate::support::stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{}", stderr(&output));
+        let text = stderr(&output);
         assert!(text.contains("use `--resume` to continue"), "{text}");
         session.succeed(&arguments(&run, "model.lock=UU"));
         assert_same_end(&session, signal, "whole");
@@ -177,7 +175,7 @@ fn a_signal_saves_and_stops_with_its_code() {
 }
 
 #[test]
-fn a_finished_run_resumes_to_nothing() {
+fn finished_run_has_no_steps_left() {
     let session = session();
     session.succeed(&arguments("run.dir=run", "model.lock=UU"));
     let before = std::fs::read(session.path("run/metrics.jsonl")).unwrap();

@@ -1,4 +1,4 @@
-//! What a user sees: checks, help, logs in every form.
+//! What a user sees: `dualenc check`, both log formats, usage errors, and captions drawn per epoch.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use crate::support::{Session, goldens, stderr};
 
 fn session() -> Session {
     let session = Session::new();
-    session.reference_config("[eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\n");
+    session.write_config("[eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\n");
     let text = fs::read_to_string(goldens("train/train.csv")).unwrap();
     session.write("pairs.csv", text.replace("images/", &format!("{}/images/", goldens("train").display())));
     session
@@ -20,7 +20,7 @@ fn check_counts_and_finds_missing_files() {
     let text = session.succeed(&["check", "--config", "lit.toml"]);
     assert!(text.contains("24 images, 24 captions, 24 pairs an epoch"), "{text}");
     assert!(text.contains("evaluation `pairs` can run") && text.ends_with("no problems found\n"), "{text}");
-    assert!(!session.path("run").exists(), "a check writes nothing");
+    assert!(!session.path("run").exists(), "`dualenc check` created the run directory");
 
     session.write("data.csv", "image,caption\nnowhere.png,a cat\nnorthere.png,a dog\n");
     let text = session.fail(2, &["check", "--config", "lit.toml", "--set", "data.train.csv.path=data.csv"]);
@@ -28,7 +28,7 @@ fn check_counts_and_finds_missing_files() {
 }
 
 #[test]
-fn a_json_log_is_json_line_by_line() {
+fn json_log_is_json_lines() {
     let session = session();
     let output = session.run(&["train", "--config", "lit.toml", "--log", "json"]);
     let text = stderr(&output);
@@ -42,14 +42,17 @@ fn a_json_log_is_json_line_by_line() {
 }
 
 #[test]
-fn plain_lines_hold_speed_loss_temperature_and_the_table_of_parameters() {
+fn plain_log_has_table_and_steps() {
     let session = session();
     let output =
         session.run(&["train", "--config", "lit.toml", "--set", "model.lock=LU", "--set", "run.log_every_steps=4"]);
     let text = stderr(&output);
-    for part in
-        ["image tower                 -      5.6 k", "logit_scale                 1          -", "12 steps, 3 an epoch"]
-    {
+    let parts = [
+        "image tower                 -      5.6 k",
+        "logit_scale                 1          -",
+        "12 steps, 3 an epoch",
+    ];
+    for part in parts {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
     let steps: Vec<&str> = text.lines().filter(|line| line.starts_with("step ") && line.contains("pairs/s")).collect();
@@ -72,9 +75,9 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
-fn one_caption_an_epoch_is_drawn_among_several() {
+fn draws_one_caption_per_epoch() {
     let session = Session::new();
-    session.reference_config("");
+    session.write_config("");
     let dir = goldens("train");
     let line = |image: usize| {
         format!(

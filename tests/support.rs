@@ -1,4 +1,4 @@
-//! A directory with a config, and the program run in it.
+//! A working directory with a config, `dualenc` run in it, and what it wrote.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,12 +8,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// A file below `tests/goldens`.
+/// A path below `tests/goldens`.
 pub fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name).canonicalize().unwrap()
 }
 
-/// One user's working directory.
+/// A temporary working directory, in which `dualenc` runs.
 pub struct Session {
     dir: TempDir,
 }
@@ -34,7 +34,7 @@ impl Session {
         path
     }
 
-    /// Copies the files of a golden directory to `name`.
+    /// Copies the files of a golden directory to `name` and returns the path.
     pub fn copy(&self, golden: &str, name: &str) -> PathBuf {
         let target = self.path(name);
         fs::create_dir_all(&target).unwrap();
@@ -45,8 +45,8 @@ impl Session {
         target
     }
 
-    /// The config of the reference's training fixture, with more sections behind it.
-    pub fn reference_config(&self, more: &str) {
+    /// Writes `lit.toml`: the config of the golden training run, with `more` appended.
+    pub fn write_config(&self, more: &str) {
         let config = format!(
             "[run]\ndir = \"run\"\nseed = 1\nthreads = 2\n\
              [model]\ninit = {init:?}\nlock = \"UU\"\n\
@@ -70,7 +70,7 @@ impl Session {
         self.command(arguments).output().unwrap()
     }
 
-    /// Runs and expects success; gives stdout.
+    /// Runs `dualenc`, asserts success, and returns stdout.
     #[track_caller]
     pub fn succeed(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -78,7 +78,7 @@ impl Session {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// Runs and expects this exit code; gives stderr.
+    /// Runs `dualenc`, asserts this exit code, and returns stderr.
     #[track_caller]
     pub fn fail(&self, code: i32, arguments: &[&str]) -> String {
         let output = self.run(arguments);
@@ -88,7 +88,7 @@ impl Session {
         text
     }
 
-    /// The lines of `metrics.jsonl` of one kind.
+    /// The lines of `metrics.jsonl` of one kind, such as `train` or `eval`.
     pub fn metrics(&self, run: &str, kind: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
@@ -100,12 +100,12 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// One number of each line.
+/// The number at `name` of every line.
 pub fn column(lines: &[Value], name: &str) -> Vec<f64> {
     lines.iter().map(|line| line[name].as_f64().unwrap_or_else(|| panic!("{name} in {line}"))).collect()
 }
 
-/// Every tensor of a safetensors file: dtype, shape, bytes.
+/// Dtype, shape and bytes of every tensor of a safetensors file.
 pub fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
     let bytes = fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -116,13 +116,30 @@ pub fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
         .collect()
 }
 
-/// The f32 values of one tensor.
+/// The values of one `f32` tensor.
 pub fn floats(path: &Path, name: &str) -> Vec<f32> {
     let all = tensors(path);
     let (_, _, bytes) = all.get(name).unwrap_or_else(|| panic!("{name} is not in {}", path.display()));
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 
+/// Copies a run as it was when `step` was its newest checkpoint.
+pub fn copy_run_at(from: &Path, to: &Path, step: usize) {
+    fs::create_dir_all(to.join("checkpoints")).unwrap();
+    for name in ["config.toml", "metrics.jsonl"] {
+        fs::copy(from.join(name), to.join(name)).unwrap();
+    }
+    for step in 1..=step {
+        let name = format!("checkpoints/step-{step:06}");
+        fs::create_dir(to.join(&name)).unwrap();
+        for file in fs::read_dir(from.join(&name)).unwrap() {
+            let file = file.unwrap();
+            fs::copy(file.path(), to.join(&name).join(file.file_name())).unwrap();
+        }
+    }
+}
+
+/// Compares with a relative tolerance. Values below 1e-3 have the tolerance of 1e-3.
 #[track_caller]
 pub fn assert_close(what: &str, found: &[f64], expected: &[f64], relative: f64) {
     assert_eq!(found.len(), expected.len(), "{what}: number of values");
