@@ -10,7 +10,7 @@ use crate::support::{encoded, golden};
 /// Applies one to eight edits: bytes changed; runs removed, doubled or overwritten with extremes; the end cut off.
 fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = original.to_vec();
-    // Half of the mutants have a single edit, so that many stay readable.
+    // Half of the mutants have a single edit, so that many remain readable.
     let edits = if seed.is_multiple_of(2) { 1 } else { 1 + mix(seed, &[99]) % 8 };
     let draw = |edit: u64, what: u64, below: usize| (mix(seed, &[edit, what]) % below.max(1) as u64) as usize;
     for edit in 0..edits {

@@ -113,7 +113,7 @@ fn copied(kind: &str, files: &[&str]) -> tempfile::TempDir {
     dir
 }
 
-fn refused(dir: &Path) -> String {
+fn refusal(dir: &Path) -> String {
     Tokenizer::from_dir(dir, 14).unwrap_err().to_string()
 }
 
@@ -125,7 +125,7 @@ fn special_tokens_decide_class() {
         let configured = Tokenizer::from_dir(golden("ids").join(kind), 14).unwrap();
         assert_eq!(alone.describe(), configured.describe());
     }
-    let message = refused(copied("gpt2_files", &["vocab.json", "merges.txt"]).path());
+    let message = refusal(copied("gpt2_files", &["vocab.json", "merges.txt"]).path());
     assert!(message.contains("`a tokenizer of unknown class` cannot be built from `vocab.json`"), "{message}");
 }
 
@@ -133,20 +133,20 @@ fn special_tokens_decide_class() {
 fn rejects_unsupported_vocabularies() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("spiece.model"), "sp").unwrap();
-    let message = refused(dir.path());
+    let message = refusal(dir.path());
     assert!(message.contains("found `spiece.model` but no `tokenizer.json`; convert it once with"), "{message}");
 
     let dir = copied("roberta_files", &["vocab.json", "merges.txt"]);
     std::fs::write(dir.path().join("added_tokens.json"), r#"{"<new>": 340}"#).unwrap();
-    let message = refused(dir.path());
+    let message = refusal(dir.path());
     assert!(message.contains("`<new>` was added to its vocabulary"), "{message}");
 
     let dir = copied("clip_files", &["vocab.json", "merges.txt"]);
     std::fs::write(dir.path().join("tokenizer_config.json"), json!({"tokenizer_class": "BartTokenizer"}).to_string())
         .unwrap();
-    assert!(refused(dir.path()).contains("`BartTokenizer` cannot be built from `vocab.json`"));
+    assert!(refusal(dir.path()).contains("`BartTokenizer` cannot be built from `vocab.json`"));
     std::fs::write(dir.path().join("tokenizer_config.json"), json!({"tokenizer_class": "CLIPTokenizer"}).to_string())
         .unwrap();
     std::fs::write(dir.path().join("merges.txt"), "#version: 0.2\na b c\n").unwrap();
-    assert!(refused(dir.path()).contains("a line is not two tokens separated by a space"));
+    assert!(refusal(dir.path()).contains("a line is not two tokens separated by a space"));
 }

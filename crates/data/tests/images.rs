@@ -154,18 +154,18 @@ fn tower_without_file_gets_defaults() {
 
 #[test]
 fn rejects_bad_timm_configs() {
-    let refused = |key: &str, value: Value| {
+    let refusal = |key: &str, value: Value| {
         let dir = tempfile::tempdir().unwrap();
         let config = json!({"architecture": "vit_tiny_patch16_224", "pretrained_cfg": {key: value}});
         std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
         let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();
         message[message.find("config.json`").unwrap() + 12..].to_owned()
     };
-    assert!(refused("input_size", json!([1, 28, 28])).contains("expected 3 channels, height, width"));
-    assert!(refused("interpolation", json!("random")).contains("one of `nearest`, `lanczos`, `bilinear`"));
-    assert!(refused("crop_mode", json!("corner")).contains("`center`, `squash` or `border`"));
-    assert!(refused("crop_pct", json!(1e-9)).contains("the fraction of the image to keep"));
-    assert!(refused("std", json!([0, 1, 1])).contains("numbers other than 0"));
+    assert!(refusal("input_size", json!([1, 28, 28])).contains("expected 3 channels, height, width"));
+    assert!(refusal("interpolation", json!("random")).contains("one of `nearest`, `lanczos`, `bilinear`"));
+    assert!(refusal("crop_mode", json!("corner")).contains("`center`, `squash` or `border`"));
+    assert!(refusal("crop_pct", json!(1e-9)).contains("the fraction of the image to keep"));
+    assert!(refusal("std", json!([0, 1, 1])).contains("numbers other than 0"));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn long_thin_images_are_cheap() {
 
 #[test]
 fn rejects_bad_processor_files() {
-    let refused = |config: Value| {
+    let refusal = |config: Value| {
         let message = processor(&config).unwrap_err();
         message[message.find("preprocessor_config.json`").unwrap() + 26..].to_owned()
     };
@@ -199,30 +199,30 @@ fn rejects_bad_processor_files() {
                  BitImageProcessor, SiglipImageProcessor, ChineseCLIPImageProcessor, ConvNextImageProcessor, \
                  EfficientNetImageProcessor, DINOv3ViTImageProcessor";
     assert_eq!(
-        refused(json!({"image_processor_type": "Qwen2VLImageProcessor"})).split(" (did").next().unwrap(),
+        refusal(json!({"image_processor_type": "Qwen2VLImageProcessor"})).split(" (did").next().unwrap(),
         format!(" `image_processor_type` is `\"Qwen2VLImageProcessor\"`; expected {known}")
     );
-    let naflex = refused(json!({"image_processor_type": "Siglip2ImageProcessorFast"}));
+    let naflex = refusal(json!({"image_processor_type": "Siglip2ImageProcessorFast"}));
     assert!(naflex.contains("those of `naflex` checkpoints depend on the image. Use a checkpoint with"), "{naflex}");
     assert!(
-        refused(json!({"image_processor_type": "TimmWrapperImageProcessor"})).contains("`pretrained_cfg` beside it")
+        refusal(json!({"image_processor_type": "TimmWrapperImageProcessor"})).contains("`pretrained_cfg` beside it")
     );
-    assert!(refused(json!({"do_pad": true})).starts_with(" `do_pad` is `true`; expected `false`"));
+    assert!(refusal(json!({"do_pad": true})).starts_with(" `do_pad` is `true`; expected `false`"));
     let dinov3 =
-        |key: &str, value: Value| refused(json!({"image_processor_type": "DINOv3ViTImageProcessor", key: value}));
+        |key: &str, value: Value| refusal(json!({"image_processor_type": "DINOv3ViTImageProcessor", key: value}));
     assert!(dinov3("do_center_crop", json!(true)).contains("`false` for this processor"));
     assert!(dinov3("resample", json!(1)).contains("2 (bilinear) or 3 (bicubic)"));
     let convnext = json!({"image_processor_type": "ConvNextImageProcessor", "size": 224, "do_center_crop": true});
-    assert!(refused(convnext).contains("this processor crops while it resizes"));
-    assert!(refused(json!({"resample": 9})).starts_with(" `resample` is `9`; expected a Pillow filter: 0 nearest"));
+    assert!(refusal(convnext).contains("this processor crops while it resizes"));
+    assert!(refusal(json!({"resample": 9})).starts_with(" `resample` is `9`; expected a Pillow filter: 0 nearest"));
     assert!(
-        refused(json!({"size": {"height": 0, "width": 2}})).contains("`size.height` is `0`; expected a whole number")
+        refusal(json!({"size": {"height": 0, "width": 2}})).contains("`size.height` is `0`; expected a whole number")
     );
-    assert!(refused(json!({"size": {"height": 1_000_000, "width": 2}})).contains("from 1 to 16384"));
-    assert!(refused(json!({"size": {"shortest_edge": 224}})).contains("so that all outputs have one size"));
-    assert!(refused(json!({"image_mean": [0.5]})).contains("expected three numbers"));
-    assert!(refused(json!({"image_std": [0.5, 0.0, 0.5]})).contains("numbers other than 0"));
-    assert!(refused(json!({"do_resize": "yes"})).contains("`do_resize` is `\"yes\"`; expected true or false"));
+    assert!(refusal(json!({"size": {"height": 1_000_000, "width": 2}})).contains("from 1 to 16384"));
+    assert!(refusal(json!({"size": {"shortest_edge": 224}})).contains("so that all outputs have one size"));
+    assert!(refusal(json!({"image_mean": [0.5]})).contains("expected three numbers"));
+    assert!(refusal(json!({"image_std": [0.5, 0.0, 0.5]})).contains("numbers other than 0"));
+    assert!(refusal(json!({"do_resize": "yes"})).contains("`do_resize` is `\"yes\"`; expected true or false"));
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("preprocessor_config.json"), "{").unwrap();
     let message = ImageProcessor::from_dir(dir.path()).unwrap_err().to_string();

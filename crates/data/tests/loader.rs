@@ -1,4 +1,4 @@
-//! Whole loads: order, resuming, unreadable images, dropping.
+//! `PairLoader` from its first batch to its last: order, resuming, unreadable images, dropping.
 
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Mutex};
@@ -76,7 +76,7 @@ fn word_dropout_is_reproducible() {
     let length = |batch: &Batch| batch.tokens.ids.iter().map(Vec::len).sum::<usize>();
     assert!(length(&whole[0]) < length(&plain[0]), "{:?}", whole[0].tokens);
     assert_ne!(whole[0].tokens, whole[1].tokens);
-    // The special tokens stay, with at least one token between them.
+    // Special tokens are never dropped, and at least one token remains between them.
     assert!(
         whole.iter().flat_map(|batch| &batch.tokens.ids).all(|ids| ids.len() > 2 && ids[0] == 2 && ids.ends_with(&[3]))
     );
@@ -134,7 +134,7 @@ fn replaces_unreadable_images() {
     let reasons = options.bad_images.list();
     assert!(reasons[0].key.ends_with("/4.png") && reasons[0].reason.contains("looks like an HTML page"), "{reasons:?}");
 
-    let cache = Arc::new(EveryOther::default());
+    let cache = Arc::new(EvenImages::default());
     let cached = all(LoaderOptions { kept: Some(cache.clone()), bad_images: UnreadableImages::default(), ..options });
     for (cached, loaded) in cached.iter().zip(&loaded) {
         assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
@@ -152,11 +152,11 @@ fn replaces_unreadable_images() {
 
 /// A cache with the features of every even image.
 #[derive(Debug, Default)]
-struct EveryOther {
+struct EvenImages {
     found: Mutex<Vec<usize>>,
 }
 
-impl FeatureLookup for EveryOther {
+impl FeatureLookup for EvenImages {
     fn knows(&self, image: usize, _: u64) -> bool {
         self.found.lock().unwrap().contains(&image)
     }
@@ -206,7 +206,7 @@ fn too_many_unreadable_images() {
     assert!(error.contains("/0.png: not a jpeg, png, webp or gif: looks like an HTML page"), "{error}");
     assert!(error.ends_with("or raise `data.max_bad_fraction`"), "{error}");
 
-    // With every image unreadable, the load ends with an error even if all may be.
+    // If every image is unreadable, loading fails even if the policy allows it.
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 6, 1, &[0, 1, 2, 3, 4, 5]);
     let mut options = crate::support::options(dir.path(), dataset, CaptionMode::All, 2, true);

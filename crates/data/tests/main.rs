@@ -1,4 +1,4 @@
-//! Tests of the public interface: goldens from Pillow and transformers, hostile input, and whole loads.
+//! Tests of the public interface: goldens from Pillow and transformers, hostile input, and the loader.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 

@@ -119,6 +119,6 @@ fn transformers_reads_exports() {
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/check_processors.py");
     let output = Command::new(python).arg(script).arg(root.path()).arg(golden("pixels")).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{said}");
+    let printed = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{printed}");
 }

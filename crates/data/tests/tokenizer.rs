@@ -82,14 +82,14 @@ fn vocab_size_counts_added_tokens() {
     assert_eq!(Tokenizer::from_dir(dir.path(), 16).unwrap().vocab_size(), base + 1);
 }
 
-fn refused(dir: &Path, max_tokens: usize) -> String {
+fn refusal(dir: &Path, max_tokens: usize) -> String {
     Tokenizer::from_dir(dir, max_tokens).unwrap_err().to_string()
 }
 
 #[test]
 fn rejects_unusable_tokenizers() {
     let dir = tempfile::tempdir().unwrap();
-    let message = refused(dir.path(), 8);
+    let message = refusal(dir.path(), 8);
     assert!(
         message.contains(
             "nor a BERT `vocab.txt`, nor `vocab.json` with `merges.txt`; convert it once with `AutoTokenizer"
@@ -97,20 +97,20 @@ fn rejects_unusable_tokenizers() {
         "{message}"
     );
     write_vocabulary(dir.path());
-    let message = refused(dir.path(), 2);
+    let message = refusal(dir.path(), 2);
     assert!(
         message.contains("`max_tokens` = 2 leaves no room for text beside its 2 special tokens; expected at least 3"),
         "{message}"
     );
     std::fs::write(dir.path().join("tokenizer_config.json"), r#"{"tokenizer_class": "T5Tokenizer"}"#).unwrap();
-    assert!(refused(dir.path(), 8).contains("`T5Tokenizer` cannot be built from `vocab.txt`"));
+    assert!(refusal(dir.path(), 8).contains("`T5Tokenizer` cannot be built from `vocab.txt`"));
     std::fs::write(dir.path().join("tokenizer.json"), "{\"version\": \"1.0\"}").unwrap();
-    let message = refused(dir.path(), 8);
+    let message = refusal(dir.path(), 8);
     assert!(message.contains("tokenizer.json`: not usable: "), "{message}");
     std::fs::write(dir.path().join("tokenizer_config.json"), "[").unwrap();
-    assert!(refused(dir.path(), 8).contains("tokenizer_config.json` is malformed: not JSON"));
+    assert!(refusal(dir.path(), 8).contains("tokenizer_config.json` is malformed: not JSON"));
     std::fs::write(dir.path().join("tokenizer_config.json"), "[1]").unwrap();
     assert!(
-        refused(dir.path(), 8).contains("tokenizer_config.json` is malformed: expected a JSON object, found `[1]`")
+        refusal(dir.path(), 8).contains("tokenizer_config.json` is malformed: expected a JSON object, found `[1]`")
     );
 }

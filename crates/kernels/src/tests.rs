@@ -280,7 +280,7 @@ fn loss_is_independent_of_tiling() {
 }
 
 #[test]
-fn constant_weight_gets_no_gradient() {
+fn constant_weight_keeps_input_gradient() {
     let (x, weight) = (leaf(1, [140, 12]), constant(2, [12, 6]));
     let mut gradients = linear(x.clone(), weight.clone(), None).sum().backward();
     let expected = leaf(1, [140, 12]);

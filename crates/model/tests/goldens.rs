@@ -105,8 +105,8 @@ fn mean_pooling_ignores_padding() {
     for (sequence, mask) in hidden.values.chunks_exact(seq * width).zip(mask) {
         let length = mask.iter().sum::<u32>() as f32;
         for column in 0..width {
-            let kept = (0..seq).filter(|&token| mask[token] == 1);
-            means.push(kept.map(|token| sequence[token * width + column]).sum::<f32>() / length);
+            let real = (0..seq).filter(|&token| mask[token] == 1);
+            means.push(real.map(|token| sequence[token * width + column]).sum::<f32>() / length);
         }
     }
     assert_close("mean", tower.forward(&tokens, &Dropout::off()).unwrap().pooled, &means);

@@ -1,4 +1,4 @@
-//! Every test of the crate that needs fixtures, in one binary.
+//! The tests of this crate that need fixtures, in one binary.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod composition;

@@ -1,4 +1,4 @@
-//! Shared by the tests: fixtures, comparisons, options.
+//! Fixtures, comparisons and options, shared by all tests.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,7 +11,7 @@ use dualenc_model::{
 };
 use safetensors::SafeTensors;
 
-/// Largest difference to the reference, whose outputs are of order 1.
+/// The largest difference from the reference, whose outputs are of order 1.
 pub const TOLERANCE: f32 = 1e-4;
 
 pub fn goldens(name: &str) -> PathBuf {
@@ -68,7 +68,7 @@ pub fn assert_close<const D: usize>(name: &str, found: Tensor<D>, expected: &[f3
     assert_eq!(found.len(), expected.len(), "{name}: number of values");
     let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     let largest = expected.iter().map(|v| v.abs()).fold(0.0, f32::max);
-    assert!(largest > 0.05, "{name}: expected values are too small ({largest}) to tell anything");
+    assert!(largest > 0.05, "{name}: expected values are too small ({largest}) to compare");
     assert!(worst <= TOLERANCE, "{name}: differs by {worst}");
 }
 
@@ -119,7 +119,7 @@ pub fn assert_near<const D: usize>(name: &str, found: Tensor<D>, expected: &[f32
     let found = parameters::host(found).unwrap().values;
     assert_eq!(found.len(), expected.len(), "{name}");
     let norm = |values: &mut dyn Iterator<Item = f32>| values.map(|value| value * value).sum::<f32>().sqrt();
-    let apart = norm(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
+    let difference = norm(&mut found.iter().zip(expected).map(|(found, expected)| found - expected));
     let size = norm(&mut expected.iter().copied());
-    assert!(apart < 0.1 * size, "{name}: {apart} of {size}");
+    assert!(difference < 0.1 * size, "{name}: {difference} of {size}");
 }

@@ -97,28 +97,29 @@ fn text_gradients_are_finite() {
         let types = ids.iter().map(|ids| vec![0; ids.len()]).collect();
         let output = tower.forward(&TokenSequences::new(ids, types), &Dropout::training(1)).unwrap();
         let gradients = output.pooled.square().sum().backward();
-        let mut checked = GradientCheck { gradients: &gradients, without: Vec::new(), checked: 0 };
-        tower.visit(&mut checked);
-        assert!(checked.without.is_empty(), "{name}: no gradient for {:?}", checked.without);
-        assert!(checked.checked > 10);
+        let mut check = GradientCheck { gradients: &gradients, missing: Vec::new(), finite: 0 };
+        tower.visit(&mut check);
+        assert!(check.missing.is_empty(), "{name}: no gradient for {:?}", check.missing);
+        assert!(check.finite > 10);
     }
 }
 
 struct GradientCheck<'a> {
     gradients: &'a Gradients,
-    without: Vec<Vec<usize>>,
-    checked: usize,
+    /// The shapes of parameters without a gradient.
+    missing: Vec<Vec<usize>>,
+    finite: usize,
 }
 
 impl ModuleVisitor for GradientCheck<'_> {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         let value = param.val();
         match value.grad(self.gradients) {
-            None => self.without.push(value.dims().to_vec()),
+            None => self.missing.push(value.dims().to_vec()),
             Some(gradient) => {
                 let values = parameters::host(gradient).unwrap().values;
                 assert!(values.iter().all(|value| value.is_finite()), "a gradient of {:?} is not finite", value.dims());
-                self.checked += 1;
+                self.finite += 1;
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Models with both towers in one directory match transformers (`tests/goldens/whole`): weights in shards, under the
-//! names of transformers 4, and in files that are refused.
+//! Models with both towers in one directory match transformers (`tests/goldens/whole`), also with weights in shards or
+//! under the names of transformers 4. Pickles and unknown models are refused.
 
 use std::fs;
 use std::path::{Path, PathBuf};

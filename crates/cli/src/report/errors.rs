@@ -230,7 +230,7 @@ error: 6 problems in the config `run.toml`"
         assert!(rendered.starts_with("error: unknown key `rnu`\n --> run.toml:1:2\n"), "{rendered}");
     }
 
-    /// Whatever the config is cut to, and with unusual characters in it, every problem can be rendered.
+    /// Underlining must not split a character, wherever the config ends and whatever unusual characters it holds.
     #[test]
     fn renders_any_cut_of_a_config() {
         for cut in TEXT.char_indices().map(|(at, _)| at) {

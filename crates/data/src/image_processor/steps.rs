@@ -182,7 +182,7 @@ impl Steps {
 mod tests {
     use super::*;
 
-    /// As no processor is, so that each step is written.
+    /// Every step at once, unlike any real processor.
     fn full() -> Steps {
         Steps {
             order: Order::ResizeBytes,
@@ -198,7 +198,7 @@ mod tests {
 
     #[test]
     fn canonical_form_is_pinned() {
-        // A change here makes every feature cache be filled anew: it needs a line in the changelog.
+        // A change here invalidates every feature cache: note it in the changelog.
         assert_eq!(
             full().canonical(),
             "dualenc image processing 3; order: resize-rescale; resize: shortest 256 longest 512; filter: bicubic; \

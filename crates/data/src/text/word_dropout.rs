@@ -42,7 +42,7 @@ mod tests {
             counts.sum::<usize>() as f64 / (4.0 * 4000.0)
         };
         assert!((remaining_fraction(0.25) - 0.75).abs() < 0.02);
-        // (1 - p) of four words, and one more where none would be left.
+        // (1 - p) of four words, and one word where all would be dropped.
         assert!((remaining_fraction(0.75) - (0.25 + 0.75f64.powi(4) / 4.0)).abs() < 0.02);
         assert_eq!(drop_words(text, 0.0, 1), text);
         assert_eq!(drop_words("alone", 0.99, 1), "alone");

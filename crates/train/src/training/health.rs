@@ -189,7 +189,7 @@ impl HealthMonitor {
 mod tests {
     use super::*;
 
-    /// A step of a run in which nothing is wrong.
+    /// A step that gives no reason for a warning.
     fn healthy(step: u64, parts: &[&str]) -> TrainRecord {
         TrainRecord {
             step,
@@ -221,10 +221,10 @@ mod tests {
     #[test]
     fn warns_once_after_enough_steps() {
         let parts = ["image_projection", "text_tower"];
-        let run = |spoil: &dyn Fn(&mut TrainRecord)| {
+        let run = |alter: &dyn Fn(&mut TrainRecord)| {
             warnings_of((1..=500).map(|step| {
                 let mut record = healthy(step, &parts);
-                spoil(&mut record);
+                alter(&mut record);
                 record
             }))
         };

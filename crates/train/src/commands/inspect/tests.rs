@@ -11,9 +11,9 @@ use crate::device::Compute;
 use crate::events::{Event, Observer};
 use crate::models::load::LoadedModel;
 
-struct IgnoreEvents;
+struct SilentObserver;
 
-impl Observer for IgnoreEvents {
+impl Observer for SilentObserver {
     fn on(&mut self, _: Event<'_>) {}
 }
 
@@ -74,7 +74,7 @@ fn malformed_configs_never_panic() {
                 let _ = inspect(dir.path(), &compute.device);
                 // Loading is slower, and reads configs with the same code.
                 if tried % LOAD_EVERY == 0 {
-                    let _ = LoadedModel::from_dir(dir.path(), &compute, &mut IgnoreEvents);
+                    let _ = LoadedModel::from_dir(dir.path(), &compute, &mut SilentObserver);
                 }
                 tried += 1;
             }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn record_is_bound_to_row_and_store() {
+    fn record_rejects_other_row_or_store() {
         let key = blake3::hash(b"store");
         let mut index = FeatureIndex::default();
         let row = index.push(&content(1), [3; 8], State::Valid);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_million_entries_take_two_allocations() {
+    fn million_entries_take_two_allocations() {
         let mut index = FeatureIndex::default();
         index.reserve(1_000_000);
         let before = (index.entries.as_ptr(), index.rows.allocation_size());
@@ -221,7 +221,7 @@ mod tests {
             index.push(&content, [0; 8], State::Unchecked);
         }
         assert_eq!(index.len(), 1_000_000);
-        // Neither has grown, and neither holds a pointer.
+        // Neither allocation has grown, and an entry holds no pointer.
         assert_eq!((index.entries.as_ptr(), index.rows.allocation_size()), before);
         assert!(size_of::<Entry>() == 25 && index.rows.allocation_size() < 5 * (1 << 21) + 64);
     }

@@ -41,7 +41,7 @@ fn filled(dir: &Path) -> (PathBuf, PathBuf) {
 }
 
 #[track_caller]
-fn assert_survive(dir: &Path, survivors: &[u8], what: &str) {
+fn assert_survivors(dir: &Path, survivors: &[u8], what: &str) {
     let store = open(dir);
     for number in 1..=3 {
         assert_eq!(get(&store, number), survivors.contains(&number).then(|| feature(number)), "{number}, {what}");
@@ -65,7 +65,7 @@ fn index_truncated_at_any_byte() {
         fs::write(&index, &records[..end]).unwrap();
         fs::write(&values, &rows).unwrap();
         let survivors: Vec<u8> = (1..=(end / RECORD_BYTES) as u8).collect();
-        assert_survive(dir.path(), &survivors, &format!("cut at {end}"));
+        assert_survivors(dir.path(), &survivors, &format!("cut at {end}"));
     }
 }
 
@@ -78,7 +78,7 @@ fn values_truncated_at_any_byte() {
         fs::write(&index, &records).unwrap();
         fs::write(&values, &rows[..end]).unwrap();
         let survivors: Vec<u8> = (1..=(end / ROW) as u8).collect();
-        assert_survive(dir.path(), &survivors, &format!("cut at {end}"));
+        assert_survivors(dir.path(), &survivors, &format!("cut at {end}"));
     }
 }
 
@@ -95,13 +95,13 @@ fn flipped_byte_loses_one_row() {
             fs::write(&values, &bytes[1]).unwrap();
             let lost = (byte / size) as u8 + 1;
             let survivors: Vec<u8> = (1..=3).filter(|&number| number != lost).collect();
-            assert_survive(dir.path(), &survivors, &format!("byte {byte} of file {file}"));
+            assert_survivors(dir.path(), &survivors, &format!("byte {byte} of file {file}"));
         }
     }
 }
 
 #[test]
-fn another_key_or_dtype_is_another_store() {
+fn key_and_dtype_select_the_store() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path());
     let other = FeatureStore::open(dir.path(), &blake3::hash(b"another"), WIDTH, CacheDtype::F32).unwrap();
@@ -113,7 +113,7 @@ fn another_key_or_dtype_is_another_store() {
 }
 
 #[test]
-fn processes_share_a_store() {
+fn concurrent_writers_share_a_store() {
     let dir = tempfile::tempdir().unwrap();
     let threads: Vec<_> = (0..4u8)
         .map(|owner| {

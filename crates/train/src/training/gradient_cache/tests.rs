@@ -1,4 +1,4 @@
-//! A step in parts against the same step whole.
+//! A step in micro-batches matches the same step as one batch.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use crate::stop_flag::StopFlag;
 use crate::training::run::Run;
 use crate::training::step;
 
-struct Nobody;
+struct SilentObserver;
 
-impl Observer for Nobody {
+impl Observer for SilentObserver {
     fn on(&mut self, _: Event<'_>) {}
 }
 
@@ -36,7 +36,7 @@ fn open(dir: &Path, more: &[&str]) -> Run {
     let path = dir.join("lit.toml");
     std::fs::write(&path, text).unwrap();
     let more: Vec<String> = more.iter().map(|set| (*set).to_owned()).collect();
-    Run::open(&RunConfig::load(&path, &more).unwrap(), false, &StopFlag::default(), &mut Nobody).unwrap()
+    Run::open(&RunConfig::load(&path, &more).unwrap(), false, &StopFlag::default(), &mut SilentObserver).unwrap()
 }
 
 /// A step as the training loop computes it.
@@ -60,7 +60,7 @@ fn first_step(run: &Run) -> StepOutcome {
     forward_backward_of(run, first, &mut batches)
 }
 
-/// By path.
+/// The values of all gradients, by parameter path.
 fn values(gradients: ParamGradients) -> BTreeMap<String, Vec<f32>> {
     let host = |gradient| match gradient {
         Gradient::Host(values) | Gradient::HostRows { values, .. } => values,
@@ -114,7 +114,7 @@ fn both_passes_drop_the_same_units() {
     let sets = ["model.lock=UU", "model.text_dropout=0.3", "model.image_dropout=0.3", "train.micro_batch_size=3"];
     let run = open(dir.path(), &sets);
     let found = first_step(&run);
-    // The same parts in one graph, which is kept until the loss is known.
+    // The same parts in one graph, without a second pass.
     let parts: Vec<Batch> = run.batches().unwrap().map(Result::unwrap).take(3).collect();
     let (context, model) = (run.step_context(), &run.learner.model);
     let gradients_of = |parts: &[Batch]| {
@@ -126,12 +126,13 @@ fn both_passes_drop_the_same_units() {
     };
     let found = values(found.gradients);
     assert_same(&found, &gradients_of(&parts));
-    // With other units dropped they are others.
+    // Dropping other units changes the gradients.
     let others: Vec<Batch> = parts.into_iter().map(|part| Batch { part: part.part + 3, ..part }).collect();
     let others = gradients_of(&others);
     let projection = "text_projection.weight";
-    let apart = found[projection].iter().zip(&others[projection]).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
-    assert!(apart > 1e-3, "{apart}");
+    let difference =
+        found[projection].iter().zip(&others[projection]).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    assert!(difference > 1e-3, "{difference}");
 }
 
 #[test]
