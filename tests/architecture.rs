@@ -9,6 +9,9 @@ const CRATES: [&str; 5] = ["cli", "data", "kernels", "model", "train"];
 /// Files that a folder may hold.
 const MOST_FILES: usize = 14;
 
+/// Lines that a file may have; most have fewer than 400.
+const MOST_LINES: usize = 500;
+
 /// Columns, as in `rustfmt.toml`. rustfmt leaves longer strings and comments alone, and the expressions around them.
 const MOST_COLUMNS: usize = 120;
 
@@ -81,12 +84,14 @@ fn expand(prefix: &str, tree: &str, paths: &mut Vec<String>) {
     }
 }
 
-/// Every path of `code` that starts with `crate` or `super`, in `use` declarations and elsewhere.
-fn paths_in(code: &str) -> Vec<String> {
+/// Every path of `code` in `use` declarations, and those elsewhere that start with `crate`, `super` or one of
+/// `children`.
+fn paths_in(code: &str, children: &[&str]) -> Vec<String> {
     let (mut paths, mut rest, mut declaration) = (Vec::new(), String::new(), String::new());
     for line in code.lines() {
-        let starts =
-            ["use ", "pub use ", "pub(crate) use "].into_iter().find_map(|start| line.trim_start().strip_prefix(start));
+        let starts = ["use ", "pub use ", "pub(crate) use ", "pub(super) use "]
+            .into_iter()
+            .find_map(|start| line.trim_start().strip_prefix(start));
         match starts {
             Some(tree) => declaration = tree.to_owned(),
             None if declaration.is_empty() => rest.push_str(line),
@@ -98,8 +103,12 @@ fn paths_in(code: &str) -> Vec<String> {
             declaration.clear();
         }
     }
-    for start in ["crate::", "super::"] {
-        for (at, _) in rest.match_indices(start) {
+    for start in ["crate", "super"].iter().chain(children) {
+        let is_path = |at: usize| {
+            let before = rest[..at].chars().next_back();
+            before.is_none_or(|letter| !(letter.is_alphanumeric() || letter == '_' || letter == ':'))
+        };
+        for (at, _) in rest.match_indices(&format!("{start}::")).filter(|(at, _)| is_path(*at)) {
             let end = rest[at..].find(|letter: char| !(letter.is_alphanumeric() || "_:".contains(letter)));
             paths.push(rest[at..end.map_or(rest.len(), |end| at + end)].to_owned());
         }
@@ -118,12 +127,14 @@ fn imports(crate_name: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
             continue;
         }
         let mut targets = BTreeSet::new();
-        for path in paths_in(&without_tests_and_comments(&fs::read_to_string(file).unwrap())) {
+        let is_child = |other: &&Vec<String>| other.len() == module.len() + 1 && other.starts_with(module);
+        let children: Vec<&str> = files.keys().filter(is_child).map(|child| child[module.len()].as_str()).collect();
+        for path in paths_in(&without_tests_and_comments(&fs::read_to_string(file).unwrap()), &children) {
             let mut parts: Vec<String> = path.split("::").map(|part| part.trim().to_owned()).collect();
             let mut absolute = module.clone();
             match parts[0].as_str() {
                 "crate" => absolute.clear(),
-                "super" => {}
+                "super" | "self" => {}
                 _ if files.contains_key(&[module.as_slice(), &parts[..1]].concat()) => {
                     parts.insert(0, "self".to_owned())
                 }
@@ -177,13 +188,15 @@ fn no_import_circles() {
 #[test]
 fn finds_imports() {
     let code = "use crate::a::{b::C, d};\nuse super::e;\nfn f() { crate::g::h() }\nuse std::fs;";
-    let mut paths = paths_in(code);
+    let mut paths = paths_in(code, &[]);
     paths.sort();
     assert_eq!(paths, ["crate::a::b::C", "crate::a::d", "crate::g::h", "std::fs", "super::e"]);
+    let child = "fn f() { child::g(other::child::h()) }";
+    assert_eq!(paths_in(child, &["child"]), ["child::g"]);
     let inline = "use crate::a;\n#[cfg(test)]\nmod tests {\n use crate::b;\n}";
-    assert_eq!(paths_in(&without_tests_and_comments(inline)), ["crate::a"]);
+    assert_eq!(paths_in(&without_tests_and_comments(inline), &[]), ["crate::a"]);
     let outline = "#[cfg(test)]\nmod tests;\nuse crate::a; // crate::c";
-    assert_eq!(paths_in(&without_tests_and_comments(outline)), ["crate::a"]);
+    assert_eq!(paths_in(&without_tests_and_comments(outline), &[]), ["crate::a"]);
 }
 
 #[test]
@@ -199,6 +212,18 @@ fn folders_are_small() {
 }
 
 #[test]
+fn files_are_short() {
+    let mut long = Vec::new();
+    for file in rust_files(&root().join("crates")).into_iter().chain(rust_files(&root().join("tests"))) {
+        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        if lines > MOST_LINES {
+            long.push(format!("{}: {lines} lines", file.display()));
+        }
+    }
+    assert!(long.is_empty(), "more than {MOST_LINES} lines:\n{}", long.join("\n"));
+}
+
+#[test]
 fn lines_fit() {
     let mut long = Vec::new();
     for file in rust_files(&root().join("crates")).into_iter().chain(rust_files(&root().join("tests"))) {
@@ -209,4 +234,38 @@ fn lines_fit() {
         }
     }
     assert!(long.is_empty(), "{} lines are longer than {MOST_COLUMNS} columns:\n{}", long.len(), long.join("\n"));
+}
+
+/// Every path of the repository that a document names in backticks, such as `tests/resume.rs`.
+fn named_paths(text: &str) -> Vec<String> {
+    let spans = text.split('`').skip(1).step_by(2);
+    let starts = ["crates/", "tests/", "scripts/", "configs/", "docs/", "data/tiny"];
+    let is_path = |span: &&str| {
+        starts.iter().any(|start| span.starts_with(start))
+            && span.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter))
+    };
+    spans.filter(is_path).map(str::to_owned).collect()
+}
+
+#[test]
+fn documents_name_existing_paths() {
+    let mut documents: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"]
+        .into_iter()
+        .chain(["scripts/README.md", "tests/goldens/README.md"])
+        .map(|name| root().join(name))
+        .collect();
+    documents.extend(CRATES.map(|name| root().join(format!("crates/{name}/README.md"))));
+    documents.extend(fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path()));
+    let (mut missing, mut found) = (Vec::new(), 0);
+    for document in documents.iter().filter(|document| document.extension().is_some_and(|kind| kind == "md")) {
+        let text = fs::read_to_string(document).unwrap_or_else(|error| panic!("{}: {error}", document.display()));
+        for path in named_paths(&text) {
+            found += 1;
+            if !root().join(&path).exists() {
+                missing.push(format!("{}: {path}", document.display()));
+            }
+        }
+    }
+    assert!(found > 50, "only {found} paths were found");
+    assert!(missing.is_empty(), "these documents name paths that do not exist:\n{}", missing.join("\n"));
 }

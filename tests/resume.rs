@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Session, goldens, stderr, tensors};
+use crate::support::{Session, goldens, kill_moments, stderr, tensors};
 
 /// Enough for a kill to hit the run: about a second in a debug build.
 const STEPS: usize = 240;
@@ -92,31 +92,17 @@ fn whitened_run_survives_sigkill() {
 /// Kills and resumes a run until it finishes, and compares it with one that never stops.
 #[track_caller]
 fn assert_kills_change_nothing(session: &Session, lock: &str) {
-    let started = Instant::now();
     session.succeed(&arguments("run.dir=whole", lock));
-    let duration = started.elapsed();
     assert_eq!(session.metrics("whole", "train").len(), STEPS);
 
-    let mut kills = 0;
-    for round in 1.. {
-        let mut child = session
-            .command(&arguments("run.dir=killed", lock))
-            .stderr(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        // Moments spread over the run. Later rounds get more time, so that it finishes.
-        sleep(duration.mul_f64(0.11 * f64::from(round) * (0.5 + 0.5 * (f64::from(round * 7 % 5) / 5.0))));
-        child.kill().unwrap();
-        let status = child.wait().unwrap();
-        if status.signal() != Some(9) {
-            assert!(status.success(), "{status}");
-            break;
-        }
-        kills += 1;
-        assert!(kills < 60, "the run never finishes");
-    }
-    assert!(kills >= 3, "only {kills} kills");
+    let arguments = arguments("run.dir=killed", lock);
+    let kills = kill_moments()
+        .filter(|(share, delay)| {
+            session.kill_after_lines(&arguments, "killed", (share * STEPS as f64) as usize, *delay)
+        })
+        .count();
+    assert!(kills >= 6, "only {kills} kills");
+    session.succeed(&arguments);
     assert_same_end(session, "killed", "whole");
 }
 

@@ -1,13 +1,11 @@
 //! Loss over fixed pools, the best checkpoint, early stopping, averaged weights and interpolation.
 
 use std::fs;
-use std::process::Stdio;
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Session, floats, goldens, stderr, tensors};
+use crate::support::{Session, floats, goldens, kill_moments, stderr, tensors};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
@@ -186,26 +184,15 @@ fn best_survives_sigkill() {
         }
         let whole = format!("run.dir=whole-{kind}");
         let killed = format!("run.dir=killed-{kind}");
-        let started = Instant::now();
         session.succeed(&[&train[..], &["--set", &whole]].concat());
-        let duration = started.elapsed();
-        let (mut kills, mut finished) = (0, false);
-        for round in 1..60 {
-            let mut child = session
-                .command(&[&train[..], &["--set", &killed]].concat())
-                .stderr(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap();
-            sleep(duration.mul_f64(0.13 * f64::from(round) * (0.5 + 0.1 * f64::from(round * 7 % 5))));
-            child.kill().unwrap();
-            finished = child.wait().unwrap().success();
-            if finished {
-                break;
-            }
-            kills += 1;
-        }
-        assert!(finished && kills >= 2, "{kills} kills");
+        let log = fs::read_to_string(session.path(&format!("whole-{kind}")).join("metrics.jsonl")).unwrap();
+        let (lines, run) = (log.lines().count() as f64, format!("killed-{kind}"));
+        let train = [&train[..], &["--set", &killed]].concat();
+        let kills = kill_moments()
+            .filter(|(share, delay)| session.kill_after_lines(&train, &run, (share * lines) as usize, *delay))
+            .count();
+        assert!(kills >= 2, "{kills} kills");
+        session.succeed(&train);
         let (whole, killed) = (format!("whole-{kind}"), format!("killed-{kind}"));
         assert_eq!(session.metrics(&killed, "eval"), session.metrics(&whole, "eval"));
         assert_eq!(steps(&session, &killed), steps(&session, &whole));

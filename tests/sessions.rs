@@ -18,7 +18,7 @@ fn session() -> Session {
 fn check_counts_and_finds_missing_files() {
     let session = session();
     let text = session.succeed(&["check", "--config", "lit.toml"]);
-    assert!(text.contains("24 images, 24 captions, 24 pairs an epoch"), "{text}");
+    assert!(text.contains("24 images, 24 captions, 24 pairs per epoch"), "{text}");
     assert!(text.contains("evaluation `pairs` can run") && text.ends_with("no problems found\n"), "{text}");
     assert!(!session.path("run").exists(), "`dualenc check` created the run directory");
 
@@ -50,7 +50,7 @@ fn plain_log_has_table_and_steps() {
     let parts = [
         "image tower                 -      5.6 k",
         "logit_scale                 1          -",
-        "12 steps, 3 an epoch",
+        "12 steps, 3 per epoch",
     ];
     for part in parts {
         assert!(text.contains(part), "{part} is not in\n{text}");

@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -93,6 +96,33 @@ impl Session {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
         lines.filter(|line| line["kind"] == kind).collect()
+    }
+}
+
+/// Moments at which a run is killed: while it starts, and after a share of the lines of its log. Each is a share and a
+/// delay, so that kills fall at different places within a step. They follow the run's progress and not the clock, so
+/// that a busy machine changes nothing.
+pub fn kill_moments() -> impl Iterator<Item = (f64, Duration)> {
+    let delay = |n: u64| Duration::from_millis(7 * n % 23);
+    std::iter::once((0.0, delay(4))).chain((1..=8).map(move |n| (n as f64 / 9.0, delay(n))))
+}
+
+impl Session {
+    /// Starts a command and kills it once the log of `run` has `lines` lines and `delay` has passed. Returns whether it
+    /// was still running then; if not, it must have succeeded.
+    #[track_caller]
+    pub fn kill_after_lines(&self, arguments: &[&str], run: &str, lines: usize, delay: Duration) -> bool {
+        let mut child = self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let log = self.path(run).join("metrics.jsonl");
+        let written = || fs::read(&log).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count());
+        while written() < lines && child.try_wait().unwrap().is_none() {
+            sleep(Duration::from_millis(1));
+        }
+        sleep(delay);
+        child.kill().unwrap();
+        let status = child.wait().unwrap();
+        assert!(status.success() || status.signal() == Some(9), "{status}");
+        !status.success()
     }
 }
 

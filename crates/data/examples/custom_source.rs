@@ -51,14 +51,14 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Resuming costs nothing: start at any step.
         start_step: 0,
         num_steps: plan.batches_per_epoch() as u64,
-        parts: MicroBatches::default(),
+        micro_batches: MicroBatches::default(),
         processor: Arc::new(ImageProcessor::from_dir(image_tower)?),
         augment: None,
         views: NonZeroU64::MIN,
-        kept: None,
+        cached_features: None,
         tokens: Tokens::prepare(tokenizer, &dataset, 0.0, workers)?,
-        bad: UnreadablePolicy { max_bad_fraction: 0.01 },
-        bad_images: UnreadableImages::default(),
+        unreadable_policy: UnreadablePolicy { max_bad_fraction: 0.01 },
+        unreadable_images: UnreadableImages::default(),
         workers,
         dataset: Arc::clone(&dataset),
     })?;

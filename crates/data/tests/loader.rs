@@ -93,7 +93,7 @@ fn resumes_at_any_step() {
     for (mode, shuffle) in [(CaptionMode::All, true), (CaptionMode::One, true), (CaptionMode::One, false)] {
         let mut options = options(dir.path(), dataset.clone(), mode, 5, shuffle);
         options.num_steps = 9;
-        let whole = all(LoaderOptions { bad_images: UnreadableImages::default(), ..options.clone() });
+        let whole = all(LoaderOptions { unreadable_images: UnreadableImages::default(), ..options.clone() });
         assert_eq!(whole.len(), 9);
         for start in 1..9 {
             for workers in [1, 4] {
@@ -101,7 +101,7 @@ fn resumes_at_any_step() {
                     start_step: start,
                     num_steps: 9 - start,
                     workers,
-                    bad_images: UnreadableImages::default(),
+                    unreadable_images: UnreadableImages::default(),
                     ..options.clone()
                 };
                 for (batch, expected) in all(resumed).iter().zip(&whole[start as usize..]) {
@@ -131,11 +131,15 @@ fn replaces_unreadable_images() {
     let skipped: Vec<_> =
         loaded.iter().flat_map(|batch| batch.skipped.iter().map(move |it| (batch.step, it.image))).collect();
     assert_eq!(skipped, [(0, 4), (0, 5), (3, 19)]);
-    let reasons = options.bad_images.list();
+    let reasons = options.unreadable_images.list();
     assert!(reasons[0].key.ends_with("/4.png") && reasons[0].reason.contains("looks like an HTML page"), "{reasons:?}");
 
     let cache = Arc::new(EvenImages::default());
-    let cached = all(LoaderOptions { kept: Some(cache.clone()), bad_images: UnreadableImages::default(), ..options });
+    let cached = all(LoaderOptions {
+        cached_features: Some(cache.clone()),
+        unreadable_images: UnreadableImages::default(),
+        ..options
+    });
     for (cached, loaded) in cached.iter().zip(&loaded) {
         assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
         let image = loaded.pixels.len() / loaded.pairs.len();
@@ -193,7 +197,7 @@ fn too_many_unreadable_images() {
     let dataset = write_dataset(dir.path(), 40, 1, &bad);
     let mut options = options(dir.path(), dataset, CaptionMode::All, 4, false);
     options.num_steps = 10;
-    options.bad = UnreadablePolicy { max_bad_fraction: 0.1 };
+    options.unreadable_policy = UnreadablePolicy { max_bad_fraction: 0.1 };
     let results: Vec<_> = PairLoader::new(options.clone()).unwrap().collect();
     let error = results.last().unwrap().as_ref().unwrap_err().to_string();
     assert!(results[..results.len() - 1].iter().all(Result::is_ok));
@@ -210,7 +214,7 @@ fn too_many_unreadable_images() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 6, 1, &[0, 1, 2, 3, 4, 5]);
     let mut options = crate::support::options(dir.path(), dataset, CaptionMode::All, 2, true);
-    (options.num_steps, options.bad.max_bad_fraction) = (3, 1.0);
+    (options.num_steps, options.unreadable_policy.max_bad_fraction) = (3, 1.0);
     let error = PairLoader::new(options).unwrap().find_map(Result::err).unwrap().to_string();
     assert_eq!(error, "loader: none of the 6 images can be used");
 }
@@ -287,10 +291,11 @@ fn micro_batches_equal_step() {
     // 24 pairs: two steps of 10 and a last one of 4.
     let mut options = options(dir.path(), dataset, CaptionMode::All, 10, false);
     options.num_steps = 4;
-    let fresh = |options: &LoaderOptions| LoaderOptions { bad_images: UnreadableImages::default(), ..options.clone() };
+    let fresh =
+        |options: &LoaderOptions| LoaderOptions { unreadable_images: UnreadableImages::default(), ..options.clone() };
     let whole = all(fresh(&options));
     for two_passes in [false, true] {
-        options.parts = MicroBatches { size: NonZeroUsize::new(4), two_passes };
+        options.micro_batches = MicroBatches { size: NonZeroUsize::new(4), two_passes };
         let parts = all(fresh(&options));
         let lengths: Vec<usize> = parts.iter().map(|part| part.pairs.len()).collect();
         let expected = [vec![4, 4, 2], vec![4, 4, 2], vec![4], vec![4, 4, 2]];

@@ -94,14 +94,14 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         mode,
         start_step: 0,
         num_steps: 0,
-        parts: Default::default(),
+        micro_batches: Default::default(),
         processor: Arc::new(dualenc_data::ImageProcessor::standard("vit", Some(16))),
         augment: None,
         views: std::num::NonZeroU64::MIN,
-        kept: None,
+        cached_features: None,
         tokens,
-        bad: UnreadablePolicy { max_bad_fraction: 0.2 },
-        bad_images: UnreadableImages::default(),
+        unreadable_policy: UnreadablePolicy { max_bad_fraction: 0.2 },
+        unreadable_images: UnreadableImages::default(),
         workers: 3,
     }
 }

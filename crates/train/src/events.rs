@@ -6,7 +6,7 @@ use std::time::Duration;
 use dualenc_data::Skipped;
 use dualenc_model::Audit;
 
-use crate::optim::part_summary::ParamGroup;
+use crate::optim::part_summary::PartSummary;
 use crate::run_dir::best::Best;
 use crate::run_dir::metrics_log::{EvalRecord, TrainRecord};
 
@@ -26,7 +26,7 @@ pub enum Event<'a> {
         audit: &'a Audit,
     },
     /// What trains and what is locked, part by part.
-    Groups(&'a [ParamGroup]),
+    Parts(&'a [PartSummary]),
     /// Training starts, or continues after `step`.
     Start {
         /// Updates so far.

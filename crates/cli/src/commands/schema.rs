@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{Args, ValueHint};
 use dualenc_train::config::{json_schema, markdown_reference};
 
@@ -30,7 +30,7 @@ pub struct SchemaArgs {
 pub fn run(args: SchemaArgs) -> anyhow::Result<Ending> {
     let text = if args.markdown { markdown_reference() } else { serde_json::to_string_pretty(&json_schema())? + "\n" };
     match args.out {
-        Some(path) => fs::write(&path, text).with_context(|| format!("cannot write `{}`", path.display()))?,
+        Some(path) => fs::write(&path, text).map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))?,
         None => io::stdout().write_all(text.as_bytes())?,
     }
     Ok(Ending::Done)

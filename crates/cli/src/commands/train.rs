@@ -44,7 +44,7 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 metrics::print(&mut out, record)?;
             }
             if let Some(best) = reporter.best() {
-                writeln!(out, "best checkpoint: step {}, {} {:.4}", best.step, best.goal, best.value)?;
+                writeln!(out, "best checkpoint: step {}, {} {:.4}", best.step, best.metric, best.value)?;
             }
             writeln!(out, "trained {step} steps: {}", config.run.dir.display())?;
             Ok(Ending::Done)

@@ -21,7 +21,7 @@ pub fn write(event: &Event<'_>) {
                 unused = ?audit.unused
             );
         }
-        Event::Groups(groups) => {
+        Event::Parts(groups) => {
             for group in *groups {
                 tracing::info!(
                     kind = "parameters",
@@ -51,7 +51,7 @@ pub fn write(event: &Event<'_>) {
         Event::Skipped(skipped) => tracing::warn!(kind = "skipped", image = skipped.key, reason = skipped.reason),
         Event::Work { name, done, total } => tracing::info!(kind = "work", name, done, total),
         Event::Best(best) => {
-            tracing::info!(kind = "best", step = best.step, metric = %best.goal, value = best.value);
+            tracing::info!(kind = "best", step = best.step, metric = %best.metric, value = best.value);
         }
         Event::Eval(record) => {
             let metrics = serde_json::Value::Object(record.metrics.clone()).to_string();

@@ -1,21 +1,21 @@
 //! The table of trainable and locked parameters that opens a run.
 
-use dualenc_train::ParamGroup;
+use dualenc_train::PartSummary;
 
 /// One line per group; with columns for learning rate and weight decay if they differ between groups.
-pub fn render(groups: &[ParamGroup]) -> String {
+pub fn render(groups: &[PartSummary]) -> String {
     let count = |values: usize| match values {
         0 => "-".to_owned(),
         1..1_000 => values.to_string(),
         1_000..1_000_000 => format!("{:.1} k", values as f64 / 1e3),
         _ => format!("{:.2} M", values as f64 / 1e6),
     };
-    let total = |values: fn(&ParamGroup) -> usize| count(groups.iter().map(values).sum());
+    let total = |values: fn(&PartSummary) -> usize| count(groups.iter().map(values).sum());
     let mut lines = vec![format!("{:18} {:>10} {:>10}", "parameters", "trainable", "locked")];
     for group in groups {
         lines.push(format!("{:18} {:>10} {:>10}", group.name, count(group.trainable), count(group.locked)));
     }
-    type Range = fn(&ParamGroup) -> Option<[f64; 2]>;
+    type Range = fn(&PartSummary) -> Option<[f64; 2]>;
     for (title, range) in [("learning rate", (|group| group.rates) as Range), ("weight decay", |group| group.decays)] {
         let mut values = groups.iter().filter_map(range).flatten();
         let first = values.next();

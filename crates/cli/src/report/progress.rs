@@ -207,11 +207,11 @@ impl Observer for Reporter {
                     self.print_line(&format!("{part}: in the weights, not used: {}", format_names(&audit.unused)));
                 }
             }
-            Event::Groups(groups) => self.print_line(&param_table::render(groups)),
+            Event::Parts(groups) => self.print_line(&param_table::render(groups)),
             Event::Start { step, total_steps, steps_per_epoch } => {
                 (self.first_step, self.total_steps, self.started) = (step, total_steps, Instant::now());
                 let from = if step > 0 { format!("resuming after step {step}: ") } else { String::new() };
-                self.print_line(&format!("{from}{total_steps} steps, {steps_per_epoch} an epoch"));
+                self.print_line(&format!("{from}{total_steps} steps, {steps_per_epoch} per epoch"));
             }
             Event::Step(record) => self.report_step(record),
             Event::Skipped(skipped) => {
@@ -229,7 +229,7 @@ impl Observer for Reporter {
                 self.print_line(&format!("step {}  {}: {}", record.step, record.name, metrics::summary(record)))
             }
             Event::Best(best) => {
-                self.print_line(&format!("step {}  new best: {} {:.4}", best.step, best.goal, best.value));
+                self.print_line(&format!("step {}  new best: {} {:.4}", best.step, best.metric, best.value));
             }
             Event::Saved { path, took } => {
                 self.print_line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));

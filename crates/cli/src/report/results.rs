@@ -3,7 +3,7 @@
 use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::anyhow;
 use serde_json::Value;
 
 /// Prints the result with `print`. `json` is the argument of `--json`: a file that receives `value` too, or `-` to
@@ -20,7 +20,9 @@ pub fn write(
         Some(path) if path == Path::new("-") => out.write_all(text(value()).as_bytes())?,
         Some(path) => {
             print(&mut out)?;
-            std::fs::write(path, text(value())).with_context(|| format!("cannot write `{}`", path.display()))?;
+            // Not as the source: a closed pipe is no failure on stdout alone.
+            std::fs::write(path, text(value()))
+                .map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))?;
         }
     }
     Ok(())

@@ -136,9 +136,11 @@ impl Drop for PairLoader {
 
 /// Loads the samples on worker threads and collates them to batches, in order.
 fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, DataError>> {
-    let jobs = jobs(options.plan, options.views, options.parts, options.start_step, options.num_steps);
-    let (bad_images, dataset, policy) = (options.bad_images.clone(), Arc::clone(&options.dataset), options.bad);
-    let batch_size = options.parts.size.map_or(options.plan.batch_size, |size| size.get().min(options.plan.batch_size));
+    let jobs = jobs(options.plan, options.views, options.micro_batches, options.start_step, options.num_steps);
+    let (unreadable_images, dataset, policy) =
+        (options.unreadable_images.clone(), Arc::clone(&options.dataset), options.unreadable_policy);
+    let batch_size =
+        options.micro_batches.size.map_or(options.plan.batch_size, |size| size.get().min(options.plan.batch_size));
     let (workers, queue_len) = (options.workers.max(1), options.workers.max(1) * QUEUE_PER_WORKER);
     let options = Arc::new(options);
     let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, job));
@@ -155,9 +157,9 @@ fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, Data
             }
             // Recorded here, in the order of the samples, so that every run reports the same images at the same steps.
             for skipped in sample.unreadable {
-                if bad_images.record(skipped.clone()) {
+                if unreadable_images.record(skipped.clone()) {
                     batch.skipped.push(skipped);
-                    if let Err(error) = bad_images.check(&dataset, policy) {
+                    if let Err(error) = unreadable_images.check(&dataset, policy) {
                         return Some(Err(error));
                     }
                 }

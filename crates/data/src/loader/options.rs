@@ -26,7 +26,7 @@ pub struct LoaderOptions {
     /// Number of steps to load.
     pub num_steps: u64,
     /// How the batch of a step is divided into micro-batches.
-    pub parts: MicroBatches,
+    pub micro_batches: MicroBatches,
     /// Processing of the images.
     pub processor: Arc<ImageProcessor>,
     /// Random changes to images; for training only.
@@ -35,13 +35,13 @@ pub struct LoaderOptions {
     /// with `NonZeroU64::MAX`, each sees its own.
     pub views: NonZeroU64,
     /// Cached features: images that have them need no pixels. `None` loads the pixels of all images.
-    pub kept: Option<Arc<dyn FeatureLookup>>,
+    pub cached_features: Option<Arc<dyn FeatureLookup>>,
     /// Tokens of the captions.
     pub tokens: Tokens,
     /// Maximum fraction of unreadable images before the loader fails.
-    pub bad: UnreadablePolicy,
+    pub unreadable_policy: UnreadablePolicy,
     /// Record of unreadable images; share it between the loaders of a run.
-    pub bad_images: UnreadableImages,
+    pub unreadable_images: UnreadableImages,
     /// Number of worker threads; 0 counts as 1.
     pub workers: usize,
 }

@@ -37,7 +37,7 @@ pub(crate) fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataErro
         let pair = dataset.pair(options.mode, index, options.plan.seed, job.epoch);
         // Recorded images need no second reading: the outcome is the same.
         let is_known = unreadable.iter().any(|skipped: &Skipped| skipped.image == pair.image);
-        if is_known || options.bad_images.contains(pair.image) {
+        if is_known || options.unreadable_images.contains(pair.image) {
             continue;
         }
         let loaded = catch_panic(|| load_image(options, pair.image, job)).map_err(|message| {
@@ -67,7 +67,7 @@ fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, 
     let image = &options.dataset.images[index];
     let view = options.augment.map(|augment| augment.view(options.plan.seed, job.view, index));
     let pixels = |bytes: &[u8]| decode_view(bytes, image, &options.processor, view);
-    let Some(cache) = &options.kept else {
+    let Some(cache) = &options.cached_features else {
         return Ok(Image::Pixels { content: None, pixels: pixels(&image.read()?)? });
     };
     if cache.knows(index, job.view) {
@@ -81,15 +81,15 @@ fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, 
 }
 
 fn is_over_limit(options: &LoaderOptions, unreadable: usize) -> bool {
-    unreadable as f64 > options.bad.max_bad_fraction * options.dataset.images.len() as f64
+    unreadable as f64 > options.unreadable_policy.max_bad_fraction * options.dataset.images.len() as f64
 }
 
 /// The error for a run of unreadable images that alone is over the limit, or that leaves no image to use.
 fn too_many(options: &LoaderOptions, unreadable: Vec<Skipped>) -> DataError {
     for skipped in unreadable {
-        options.bad_images.record(skipped);
+        options.unreadable_images.record(skipped);
     }
-    match options.bad_images.check(&options.dataset, options.bad) {
+    match options.unreadable_images.check(&options.dataset, options.unreadable_policy) {
         Err(error) => error,
         Ok(()) => {
             DataError::Loader { reason: format!("none of the {} images can be used", options.dataset.images.len()) }

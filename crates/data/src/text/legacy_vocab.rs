@@ -10,7 +10,7 @@ use crate::text::tokenizer_files::{CONVERT, malformed, read_json};
 use crate::text::tokenizer_settings::{Settings, content};
 
 /// A `tokenizer.json` in memory, and the file to name in errors.
-pub(crate) struct BuiltModel {
+pub(crate) struct BuiltTokenizer {
     pub(crate) json: Vec<u8>,
     pub(crate) path: PathBuf,
 }
@@ -26,7 +26,7 @@ const UNSUPPORTED_FILES: [&str; 6] = [
 ];
 
 /// Builds the tokenizer of a directory without `tokenizer.json`.
-pub(crate) fn build(dir: &Path, settings: &Settings) -> Result<BuiltModel, DataError> {
+pub(crate) fn build(dir: &Path, settings: &Settings) -> Result<BuiltTokenizer, DataError> {
     let (vocab_txt, vocab_json, merges) = (dir.join("vocab.txt"), dir.join("vocab.json"), dir.join("merges.txt"));
     if vocab_json.is_file() && merges.is_file() {
         return byte_level(dir, vocab_json, &merges, settings);
@@ -50,7 +50,7 @@ fn unsupported(path: PathBuf, class: &str, file: &str) -> DataError {
 }
 
 /// `BertTokenizer` from its vocabulary, one token per line.
-fn bert(path: PathBuf, settings: &Settings) -> Result<BuiltModel, DataError> {
+fn bert(path: PathBuf, settings: &Settings) -> Result<BuiltTokenizer, DataError> {
     let class = settings.class().unwrap_or("BertTokenizer");
     if !matches!(class, "BertTokenizer" | "DistilBertTokenizer" | "ElectraTokenizer") {
         return Err(unsupported(path, class, "vocab.txt"));
@@ -85,7 +85,7 @@ fn bert(path: PathBuf, settings: &Settings) -> Result<BuiltModel, DataError> {
             "vocab": vocab,
         }),
     };
-    Ok(BuiltModel { json: json.to_bytes(), path })
+    Ok(BuiltTokenizer { json: json.to_bytes(), path })
 }
 
 /// The byte-level BPE tokenizers that were published as `vocab.json` and `merges.txt`.
@@ -162,7 +162,7 @@ impl Style {
     }
 }
 
-fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings) -> Result<BuiltModel, DataError> {
+fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings) -> Result<BuiltTokenizer, DataError> {
     let Value::Object(vocab) = read_json(&path)? else {
         return Err(malformed(&path, "expected an object from tokens to ids"));
     };
@@ -215,7 +215,7 @@ fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings
             "pad_id": pad[1], "pad_type_id": 0})
     });
     let json = Sections { added, padding, normalizer, pre_tokenizer, post_processor, model };
-    Ok(BuiltModel { json: json.to_bytes(), path })
+    Ok(BuiltTokenizer { json: json.to_bytes(), path })
 }
 
 /// The post-processor of classes that add special tokens by the settings `add_bos_token` and `add_eos_token`

@@ -1,6 +1,8 @@
 //! Sizes of parallel tasks. They are fixed, so results do not depend on the number of threads.
 
 /// Elements per task of an element-wise pass over a flat buffer: 64 KiB of `f32`, which fits a core's L2 cache.
+///
+/// Optimisers also add up chunks of this size: another size changes the last bits of gradient norms and of Adafactor.
 pub const CHUNK: usize = 1 << 14;
 
 /// Rows per task of a pass over a matrix.

@@ -30,8 +30,8 @@ pub fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
     struct Index {
         weight_map: HashMap<String, String>,
     }
-    let text = fs::read_to_string(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
-    let parsed: Index = serde_json::from_str(&text)
+    let bytes = fs::read(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
+    let parsed: Index = serde_json::from_slice(&bytes)
         .map_err(|error| ModelError::Config { path: index.to_owned(), problem: error.to_string() })?;
     let mut files: Vec<String> = parsed.weight_map.into_values().collect();
     files.sort();

@@ -35,11 +35,11 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let dataset = config.data.train.read()?;
     count_data(config, &dataset, &mut findings);
-    let assembly = LoadedModel::from_config(config, &compute, observer)?;
-    let groups = ParamGroups::resolve(&config.train, &assembly.model)?;
-    observer.on(Event::Groups(&summarize_parts(&assembly.model, &groups, config.train.learning_rate)));
-    check_stages(config, &dataset, &assembly.model, &mut findings);
-    findings.facts.push(format!("images: {}", assembly.processor.describe()));
+    let loaded = LoadedModel::from_config(config, &compute, observer)?;
+    let groups = ParamGroups::resolve(&config.train, &loaded.model)?;
+    observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
+    check_stages(config, &dataset, &loaded.model, &mut findings);
+    findings.facts.push(format!("images: {}", loaded.processor.describe()));
     if let Some(augment) = &config.data.augment {
         findings.facts.push(format!("training images are augmented: {}", augment.describe()));
     }
@@ -67,9 +67,12 @@ fn check_stages(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, find
 fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {
     let pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.images.len(), dataset.captions.len());
-    findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs an epoch"));
+    findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
     if pairs < config.train.batch_size {
-        findings.problems.push(format!("{pairs} pairs do not fill one batch of {}", config.train.batch_size));
+        findings.problems.push(format!(
+            "{pairs} pairs do not fill one batch of {}; set `train.batch_size` to at most {pairs}, or add data",
+            config.train.batch_size
+        ));
     }
     let missing = dataset.missing_files(MAX_LISTED);
     if missing.count > 0 {

@@ -51,7 +51,7 @@ pub struct Embedded {
 /// [`TrainError::Usage`] when there is nothing to embed; [`TrainError::Read`] or [`TrainError::Data`] when a file
 /// cannot be read; [`TrainError::Write`] when `out` cannot be written.
 pub fn embed(
-    assembly: &LoadedModel,
+    loaded: &LoadedModel,
     request: &EmbedRequest<'_>,
     out: &Path,
     compute: &Compute,
@@ -60,12 +60,12 @@ pub fn embed(
     if request.images.is_none() && request.texts.is_none() {
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
-    let model = assembly.model.valid();
+    let model = loaded.model.valid();
     let stop = StopFlag::default();
     let encoder = Encoder {
         model: &model,
-        tokenizer: &assembly.tokenizer,
-        locked: &LockedTowers::new(&model, &assembly.processor, compute, compute.threads, &stop),
+        tokenizer: &loaded.tokenizer,
+        locked: &LockedTowers::new(&model, &loaded.processor, compute, compute.threads, &stop),
         compute,
         workers: compute.threads,
         stop: &stop,
@@ -85,7 +85,7 @@ pub fn embed(
         let files = image_files(path)?;
         let images: Arc<Vec<ImageRef>> = Arc::new(files.into_iter().map(ImageRef::File).collect());
         let total = images.len();
-        let (usable, embeddings, skipped) = encoder.images(images.clone(), &assembly.processor, |done| {
+        let (usable, embeddings, skipped) = encoder.images(images.clone(), &loaded.processor, |done| {
             observer.on(Event::Work { name: "images", done, total });
         })?;
         skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));

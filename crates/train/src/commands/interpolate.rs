@@ -16,7 +16,7 @@ use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::models::load::LoadedModel;
-use crate::optim::param_groups::part_of;
+use crate::optim::part_summary::part_of;
 use crate::run_dir::metrics_log::EvalRecord;
 use crate::stop_flag::StopFlag;
 
@@ -163,7 +163,7 @@ fn bits(tensor: &HostTensor) -> Vec<u32> {
 
 /// Why the parameter at `path` was randomly initialised by the run of `config`; `None` if it was pretrained.
 fn random_start(config: &RunConfig, path: &str, fresh_poolers: &[&str]) -> Option<&'static str> {
-    if let InitialWeights::Init(_) = config.towers() {
+    if let InitialWeights::Init(_) = config.initial_weights() {
         return None;
     }
     let lock = match Tower::of(path) {

@@ -10,9 +10,9 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
+use crate::features::cache_counts::CacheCounts;
 use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::images::ImageFeatures;
-use crate::features::key::CacheCounts;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::texts::TextFeatures;
 use crate::models::load::LoadedModel;
@@ -61,10 +61,10 @@ pub fn warm_cache(
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let dataset = Arc::new(config.data.train.read()?);
     let evaluations = Evaluation::open_all(config)?;
-    let assembly = LoadedModel::from_config(config, &compute, observer)?;
+    let loaded = LoadedModel::from_config(config, &compute, observer)?;
     // Apply the locks of the first stage: `LockedTowers` takes a tower without gradients for a locked one.
-    let model = &first.training.of(assembly.model)?;
-    let locked = LockedTowers::new(model, &assembly.processor, &compute, workers, stop)
+    let model = &first.training.of(loaded.model)?;
+    let locked = LockedTowers::new(model, &loaded.processor, &compute, workers, stop)
         .with_cache(feature_cache_of(config), &LockedFingerprints::of(model)?)?;
     let mut warmed = Vec::new();
     if let Some(images) = &locked.images {
@@ -76,7 +76,7 @@ pub fn warm_cache(
     if let Some(texts) = &locked.texts {
         let mut captions: Vec<String> = dataset.captions.iter().map(|caption| caption.text.clone()).collect();
         captions.extend(evaluations.iter().flat_map(Evaluation::texts));
-        warmed.push(warm_texts(texts, &captions, &assembly.tokenizer, stop, observer)?);
+        warmed.push(warm_texts(texts, &captions, &loaded.tokenizer, stop, observer)?);
     }
     Ok(warmed)
 }

@@ -5,6 +5,7 @@
 //! - `validate/`: the rules that types cannot express: ranges, and keys that contradict each other.
 //! - `derived/`: what follows from the keys, such as the stages of the run.
 //! - `reference/`: the reference of all keys, as JSON schema and Markdown.
+//! - `tower_reference`: what a tower may be named by: a path or a hub id.
 //! - `warnings`: settings that have no effect.
 //! - `resume_diff`: which keys may change when a run is resumed.
 //! - `error`: problems and their places.
@@ -21,6 +22,7 @@ mod resume_diff;
 mod schema;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tower_reference;
 mod validate;
 mod warnings;
 

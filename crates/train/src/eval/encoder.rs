@@ -65,7 +65,7 @@ impl Encoder<'_> {
     ///
     /// # Errors
     /// As for [`ImageFeatures::fill`]; [`TrainError::Model`] when the device cannot return its data.
-    pub fn images(
+    pub(crate) fn images(
         &self,
         images: Arc<dyn ImageList>,
         processor: &Arc<ImageProcessor>,

@@ -136,7 +136,7 @@ impl Evaluation {
     }
 
     /// The images it encodes.
-    pub fn images(&self) -> Arc<dyn ImageList> {
+    pub(crate) fn images(&self) -> Arc<dyn ImageList> {
         match &self.task {
             OpenTask::ZeroShot { images, .. } => Arc::clone(images) as Arc<dyn ImageList>,
             OpenTask::Retrieval(dataset) | OpenTask::Loss { dataset, .. } => Arc::clone(dataset) as Arc<dyn ImageList>,

@@ -133,11 +133,6 @@ impl ImageSet {
         self.list.images().len()
     }
 
-    /// Whether there are no images.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// The views of each image.
     pub fn views(&self) -> Views {
         self.views

@@ -1,4 +1,4 @@
-//! The key of a feature cache, and counts of lookups.
+//! The key of a feature cache.
 //!
 //! A key is the hash of written texts, never of a derived `Debug` form: the form of the tower's architecture and
 //! pooling (`dualenc_model`), the precision, and the fingerprint of the weights. Tests pin the texts.
@@ -7,22 +7,6 @@ use crate::config::Precision;
 
 /// Part of every key. Raise it when the arithmetic of a tower's forward pass changes the bits of its outputs.
 const ARITHMETIC: &[u8] = b"dualenc towers 1";
-
-/// How many features were computed, and how many were found in the cache.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct CacheCounts {
-    /// Features computed now.
-    pub computed: usize,
-    /// Features found in the cache.
-    pub kept: usize,
-}
-
-impl std::ops::AddAssign for CacheCounts {
-    fn add_assign(&mut self, other: Self) {
-        self.computed += other.computed;
-        self.kept += other.kept;
-    }
-}
 
 /// Starts the key of a tower's cache. `form` comes from [`dualenc_model::ImageTower::form`] or
 /// [`dualenc_model::TextTower::form`]. The `fingerprint` of the weights alone is not enough: activations and norms
@@ -43,7 +27,7 @@ mod tests {
         tower_key(fingerprint, form, precision).finalize().to_hex().to_string()
     }
 
-    /// A change here makes every cache be filled again: note it in the changelog.
+    /// A change here invalidates every cache: note it in the changelog.
     #[test]
     fn key_is_pinned() {
         let expected = blake3::hash(b"dualenc towers 1weights\x1c\0\0\0\0\0\0\0architecture; precision: f32");

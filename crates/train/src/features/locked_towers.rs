@@ -18,9 +18,9 @@ use crate::stop_flag::StopFlag;
 #[derive(Clone)]
 pub struct LockedTowers {
     /// The image tower, if it is locked.
-    pub images: Option<ImageFeatures>,
+    pub(crate) images: Option<ImageFeatures>,
     /// The text tower, if it is locked.
-    pub texts: Option<TextFeatures>,
+    pub(crate) texts: Option<TextFeatures>,
 }
 
 /// Fingerprints of the locked parameters of a model.

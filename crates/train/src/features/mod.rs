@@ -5,10 +5,12 @@
 //! - `locked_towers`: the entry: the locked towers of a model, and where their features are cached.
 //! - `images`, `texts`: features of one tower: looked up, or computed and stored.
 //! - `image_index`: which cached row belongs to which image, in which view.
-//! - `key`: what a cache is keyed by, as written text; counts of lookups.
+//! - `key`: what a cache is keyed by, as written text.
+//! - `cache_counts`: how many features were computed, and how many were cached.
 //! - `parallel_forward`: a tower over many inputs, on all cores, with the same bits every time.
 //! - `store`: the files of a cache.
 
+pub(crate) mod cache_counts;
 pub(crate) mod image_index;
 pub(crate) mod images;
 pub(crate) mod key;

@@ -1,6 +1,8 @@
 //! The contrastive losses: softmax, which is InfoNCE in both directions (CLIP, arXiv:2103.00020, fig. 3), and sigmoid
 //! (SigLIP, arXiv:2303.15343, alg. 1).
 //!
+//! This file decides which pairs match; the formulas, forward and backward, are in `crates/kernels/src/contrastive/`.
+//!
 //! Embeddings are `[batch, dim]`. Logits are `[batch, batch]` with images as rows, and are never stored whole.
 
 use std::collections::{BTreeSet, HashMap, HashSet};

@@ -52,7 +52,7 @@ impl LoadedModel {
         let options = build_options(config);
         let device = &compute.device;
         let section = &config.model;
-        let (built, image_dir, text_dir) = match config.towers() {
+        let (built, image_dir, text_dir) = match config.initial_weights() {
             InitialWeights::Pair { image, text } => {
                 let (image_dir, text_dir) = (resolve(image)?, resolve(text)?);
                 let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
@@ -71,15 +71,15 @@ impl LoadedModel {
                     (built, dir.clone(), dir)
                 }
                 ModelDir::Checkpoint(checkpoint) => {
-                    let assembly = Self::from_checkpoint(*checkpoint, compute, observer)?;
-                    return assembly.restarted(config, compute);
+                    let loaded = Self::from_checkpoint(*checkpoint, compute, observer)?;
+                    return loaded.restarted(config, compute);
                 }
             },
         };
-        let mut assembly =
+        let mut loaded =
             Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
-        assembly.model = trainable(assembly.with_initial_scale(config), config)?;
-        Ok(assembly)
+        loaded.model = trainable(loaded.with_initial_scale(config), config)?;
+        Ok(loaded)
     }
 
     /// The model in `dir`: a run, a checkpoint or a whole model (VisionTextDualEncoder, CLIP or SigLIP).
@@ -128,12 +128,12 @@ impl LoadedModel {
     ) -> Result<Self, TrainError> {
         let config_path = checkpoint.path.join("config.toml");
         let config = RunConfig::load(&config_path, &[])?;
-        let mut assembly = Self::from_config(&config, compute, &mut WarningsOnly(observer))?;
-        assembly.verify_locked(&checkpoint)?;
-        assembly.model = parameters::restore(assembly.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;
-        assembly.step = Some(checkpoint.progress.step);
-        assembly.config = Some(config);
-        Ok(assembly)
+        let mut loaded = Self::from_config(&config, compute, &mut WarningsOnly(observer))?;
+        loaded.verify_locked(&checkpoint)?;
+        loaded.model = parameters::restore(loaded.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;
+        loaded.step = Some(checkpoint.progress.step);
+        loaded.config = Some(config);
+        Ok(loaded)
     }
 
     /// Compares the locked parameters with those that the checkpoint was trained with.
@@ -160,7 +160,7 @@ impl LoadedModel {
         let positions = tower.max_tokens();
         if max_tokens > positions && max_tokens != usize::MAX {
             observer.on(Event::Note(format!(
-                "captions are cut at {positions} tokens: the text tower has no more positions (`data.max_tokens` is \
+                "captions are truncated to {positions} tokens, the text tower's maximum (`data.max_tokens` is \
                  {max_tokens})"
             )));
         }

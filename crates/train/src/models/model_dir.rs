@@ -27,7 +27,7 @@ impl ModelDir {
         }
         if checkpoints_of(dir).is_dir() {
             let newest = newest_checkpoint(dir, observer)?
-                .ok_or_else(|| TrainError::Usage(format!("the run `{}` has no valid checkpoint yet", dir.display())))?;
+                .ok_or_else(|| TrainError::Usage(format!("the run `{}` has no valid checkpoint", dir.display())))?;
             return Ok(Self::Checkpoint(Box::new(newest)));
         }
         if is_dual_encoder_dir(dir) {

@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, Tensor, TensorData};
+use dualenc_kernels::CHUNK;
 use dualenc_model::parameters::{self, ParamUpdate};
 use dualenc_model::{DualEncoder, HostTensor, ModelError};
 use rayon::prelude::*;
 
-use crate::optim::chunk::CHUNK;
 use crate::optim::state_tensor::StateTensor;
 
 /// Averages by parameter path. Each starts at the value of its parameter before the parameter's first update.

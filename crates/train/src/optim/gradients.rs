@@ -5,11 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
+use dualenc_kernels::CHUNK;
 use dualenc_model::parameters::{self, PathStack};
 use dualenc_model::{DualEncoder, ModelError, TokenSequences};
 use rayon::prelude::*;
-
-use crate::optim::chunk::CHUNK;
 
 /// Flat gradients by parameter path.
 #[derive(Debug)]

@@ -11,9 +11,7 @@
 //! - `gradients`: gradients of a backward pass, their sums and norms
 //! - `ema`: exponential moving average of the weights
 //! - `state_tensor`: a tensor of optimiser state or averages, for checkpoints
-//! - `chunk`: how many values one parallel task processes
 
-mod chunk;
 pub(crate) mod ema;
 pub(crate) mod gradients;
 pub(crate) mod lr_schedule;

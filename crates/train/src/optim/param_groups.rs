@@ -153,13 +153,6 @@ fn is_decayed(info: &ParamInfo) -> bool {
     info.shape.len() > 1 && !NOT_DECAYED.contains(&name)
 }
 
-/// The part of the model that a parameter belongs to, for people: `image tower` for
-/// `image_tower.encoder.blocks.0.norm.weight`.
-pub(crate) fn part_of(path: &str) -> String {
-    let name = path.split('.').next().unwrap_or(path);
-    if name.starts_with("logit") { name.to_owned() } else { name.replace('_', " ") }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +183,7 @@ mod tests {
         }
     }
 
-    /// Backtracking over every star would take longer than anyone waits.
+    /// Backtracking over every star would take exponential time.
     #[test]
     fn matches_forty_stars_quickly() {
         let path = format!("{}c", "a".repeat(200));

@@ -2,11 +2,11 @@
 
 use dualenc_model::{DualEncoder, parameters};
 
-use crate::optim::param_groups::{LearningRate, ParamGroups, part_of};
+use crate::optim::param_groups::{LearningRate, ParamGroups};
 
 /// A row of the table: one part of the model.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct ParamGroup {
+pub struct PartSummary {
     /// Name of the part, such as `image tower`.
     pub name: String,
     /// Number of trainable values.
@@ -19,13 +19,20 @@ pub struct ParamGroup {
     pub decays: Option<[f64; 2]>,
 }
 
+/// The part of the model that a parameter belongs to, for people: `image tower` for
+/// `image_tower.encoder.blocks.0.norm.weight`.
+pub(crate) fn part_of(path: &str) -> String {
+    let name = path.split('.').next().unwrap_or(path);
+    if name.starts_with("logit") { name.to_owned() } else { name.replace('_', " ") }
+}
+
 /// Summarises each part of `model`. `peak`: the peak learning rate of parameters without one of their own.
-pub(crate) fn summarize_parts(model: &DualEncoder, param_groups: &ParamGroups, peak: f64) -> Vec<ParamGroup> {
-    let mut parts: Vec<ParamGroup> = Vec::new();
+pub(crate) fn summarize_parts(model: &DualEncoder, param_groups: &ParamGroups, peak: f64) -> Vec<PartSummary> {
+    let mut parts: Vec<PartSummary> = Vec::new();
     for info in parameters::list(model) {
         let name = part_of(&info.path);
         if parts.last().is_none_or(|part| part.name != name) {
-            parts.push(ParamGroup { name, ..ParamGroup::default() });
+            parts.push(PartSummary { name, ..PartSummary::default() });
         }
         if let Some(part) = parts.last_mut() {
             let count: usize = info.shape.iter().product();

@@ -10,6 +10,9 @@ use crate::error::TrainError;
 /// Between the name of a file and the random end of its temporary name, `.NAME.tmp-XXXXXX`.
 const TEMPORARY: &str = ".tmp-";
 
+/// Random characters at the end of a temporary name: tempfile's default.
+const RANDOM_CHARS: usize = 6;
+
 /// Writes `path` with `fill`: into a temporary file in the same directory, which is synced to the disk and then
 /// renamed. An existing file is replaced.
 ///
@@ -26,7 +29,10 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     prefix.push(path.file_name().unwrap_or_default());
     prefix.push(TEMPORARY);
     // Created here, since tempfile's own files are readable by their owner only. Dropping it removes the file.
-    let temporary = tempfile::Builder::new().prefix(&prefix).make_in(parent(path), |path| File::create_new(path))?;
+    let temporary = tempfile::Builder::new()
+        .prefix(&prefix)
+        .rand_bytes(RANDOM_CHARS)
+        .make_in(parent(path), |path| File::create_new(path))?;
     fill_and_sync(temporary.as_file(), fill)?;
     temporary.persist(path).map_err(|error| error.error)?;
     Ok(())
@@ -57,23 +63,26 @@ pub(crate) fn sync_parent(path: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Removes temporary files of [`write_whole`] that killed processes left in `dir`. No other process may be writing
-/// there.
+/// Removes temporary files of [`write_whole`] for targets that `is_own` accepts, which killed processes left in `dir`.
+/// No other process may be writing those targets.
 ///
 /// # Errors
 /// [`TrainError::Read`] when the directory cannot be read, [`TrainError::Write`] when a file cannot be removed.
-pub(crate) fn remove_leftovers(dir: &Path) -> Result<(), TrainError> {
+pub(crate) fn remove_leftovers(dir: &Path, is_own: impl Fn(&str) -> bool) -> Result<(), TrainError> {
     for entry in fs::read_dir(dir).map_err(TrainError::read(dir))?.flatten() {
-        if is_temporary(&entry.file_name()) {
+        let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+        if is_file && target_of(&entry.file_name()).is_some_and(&is_own) {
             fs::remove_file(entry.path()).map_err(TrainError::write(&entry.path()))?;
         }
     }
     Ok(())
 }
 
-fn is_temporary(name: &OsStr) -> bool {
-    let parts = name.to_str().and_then(|name| name.strip_prefix('.')?.rsplit_once(TEMPORARY));
-    parts.is_some_and(|(name, random)| !name.is_empty() && random.bytes().all(|byte| byte.is_ascii_alphanumeric()))
+/// The file that a temporary file is for; `None` for any other name.
+fn target_of(name: &OsStr) -> Option<&str> {
+    let (target, random) = name.to_str()?.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
+    let is_random = random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (is_random && !target.is_empty()).then_some(target)
 }
 
 fn parent(path: &Path) -> &Path {
@@ -120,11 +129,19 @@ mod tests {
     #[test]
     fn removes_only_leftovers() {
         let dir = tempfile::tempdir().unwrap();
-        let others = [".config.toml", ".tmp-notes", "config.toml", "mine.tmp-abc123"];
+        let others = [
+            ".config.toml",
+            ".config.toml.tmp-",
+            ".config.toml.tmp-backup7",
+            ".embeds.safetensors.tmp-aB3xYz",
+            ".tmp-notes",
+            "config.toml",
+            "mine.tmp-abc123",
+        ];
         for name in others.iter().chain(&[".config.toml.tmp-aB3xYz", ".metrics.jsonl.tmp-000000"]) {
             fs::write(dir.path().join(name), b"x").unwrap();
         }
-        remove_leftovers(dir.path()).unwrap();
+        remove_leftovers(dir.path(), |target| ["config.toml", "metrics.jsonl"].contains(&target)).unwrap();
         assert_eq!(names(dir.path()), others);
     }
 }

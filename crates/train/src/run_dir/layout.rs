@@ -41,7 +41,9 @@ impl RunDir {
             let step = step.unwrap_or(0);
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
         }
-        remove_leftovers(root)?;
+        remove_leftovers(root, |target| {
+            ["config.toml", "metrics.jsonl"].contains(&target) || target.starts_with("not-finite-step-")
+        })?;
         fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;
         Ok(run)
     }

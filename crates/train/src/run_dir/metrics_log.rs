@@ -188,12 +188,16 @@ impl MetricsLog {
     }
 }
 
-/// Reads the metric that `goal` names from the log at `path`: step and value of each evaluation up to `step`, in order.
+/// Reads the values of `metric` in the log at `path`: step and value of each evaluation up to `step`, in order.
 /// A value that is not a number is `None`. A missing log is empty.
 ///
 /// # Errors
 /// [`TrainError::Read`] when the file exists and cannot be read.
-pub(crate) fn metric_values(path: &Path, goal: &BestMetric, step: u64) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
+pub(crate) fn metric_values(
+    path: &Path,
+    metric: &BestMetric,
+    step: u64,
+) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(TrainError::read(path))?,
@@ -201,8 +205,8 @@ pub(crate) fn metric_values(path: &Path, goal: &BestMetric, step: u64) -> Result
     // Skips training lines before parsing: there are many.
     let lines = text.lines().filter(|line| line.contains("\"eval\""));
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_goal = lines.filter(|line| line["kind"] == "eval" && line["name"] == *goal.evaluation);
-    let values = of_goal.filter_map(|line| Some((line["step"].as_u64()?, line[&goal.metric].as_f64())));
+    let of_metric = lines.filter(|line| line["kind"] == "eval" && line["name"] == *metric.evaluation);
+    let values = of_metric.filter_map(|line| Some((line["step"].as_u64()?, line[&metric.metric].as_f64())));
     Ok(values.filter(|(at, _)| *at <= step).collect())
 }
 

@@ -39,7 +39,8 @@ impl Run {
     /// Checks everything a run needs, takes its directory, and goes to where it left off.
     ///
     /// # Errors
-    /// [`TrainError`], before the first step: nothing of an earlier run is changed then.
+    /// [`TrainError`], before the first step. Until config, data and weights are accepted, nothing of an earlier run is
+    /// changed.
     pub fn open(
         config: &RunConfig,
         resume: bool,
@@ -122,7 +123,9 @@ impl Run {
         records.saved_step = Some(saved.step);
         records.best = BestTracker::of_run(&self.config.checkpoint, records.dir.root(), saved.step)?;
         records.health.resume_from(records.metrics.lines(STEPS_READ_AT_RESUME)?);
-        self.learner.restore(checkpoint)
+        let step = saved.step;
+        self.learner.restore(checkpoint)?;
+        self.records.prune(step)
     }
 
     /// Starts the image projection from whitened features, where `model.image_projection.whitening` asks for it. It
@@ -136,9 +139,9 @@ impl Run {
         })?;
         for skipped in bad {
             observer.on(Event::Skipped(&skipped));
-            self.data.bad_images.record(skipped);
+            self.data.unreadable_images.record(skipped);
         }
-        self.data.bad_images.check(&self.data.dataset, self.data.bad_policy)?;
+        self.data.unreadable_images.check(&self.data.dataset, self.data.unreadable_policy)?;
         let usable = set.usable();
         let blocks = usable.chunks(WHITENED_AT_ONCE).map(|images| features.select(set, images, 0));
         let weight = &mut self.learner.model.image_projection.weight;
@@ -194,7 +197,7 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
         }
         let model: DualEncoder = stage.training.of(model.clone())?;
         let groups = learner.optimizer().param_groups();
-        observer.on(Event::Groups(&summarize_parts(&model, groups, stage.learning_rate)));
+        observer.on(Event::Parts(&summarize_parts(&model, groups, stage.learning_rate)));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
-use crate::run_dir::checkpoint::retention::Retention;
+use crate::run_dir::checkpoint::retention::{self, Retention};
 use crate::run_dir::checkpoint::{self, Progress, Tensors};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::{EvalRecord, MetricsLog, TrainRecord};
@@ -73,7 +73,7 @@ impl Records {
                  (`checkpoint.patience`)",
                 position.step,
                 position.total_steps,
-                best.goal,
+                best.metric,
                 self.best.stale()
             )));
         }
@@ -87,7 +87,19 @@ impl Records {
             || self.stops_early(position)
     }
 
-    /// Writes a checkpoint, unless this step has one.
+    /// Deletes the checkpoints up to `step` that a killed process wrote and did not get to delete.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`] when one cannot be deleted.
+    pub fn prune(&self, step: u64) -> Result<(), TrainError> {
+        retention::prune(&self.dir.checkpoints(), step, self.retention())
+    }
+
+    fn retention(&self) -> Retention {
+        Retention { keep: self.checkpoint.keep, best: self.best.best_step() }
+    }
+
+    /// Writes a checkpoint. `started`: when saving began, the copy of the tensors from the device included.
     ///
     /// # Errors
     /// [`TrainError::Write`] when the disk fails; older checkpoints are left alone then.
@@ -95,12 +107,11 @@ impl Records {
         &mut self,
         progress: &Progress,
         tensors: Tensors<'_>,
+        started: Instant,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let started = Instant::now();
-        let retention = Retention { keep: self.checkpoint.keep, best: self.best.best_step() };
         self.metrics.sync()?;
-        let path = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, retention)?;
+        let path = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, self.retention())?;
         self.saved_step = Some(progress.step);
         observer.on(Event::Saved { path: &path, took: started.elapsed() });
         Ok(())

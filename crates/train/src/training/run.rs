@@ -1,5 +1,7 @@
 //! A run in progress: its parts, and the verbs that need more than one of them. How it is opened is in `open.rs`.
 
+use std::time::Instant;
+
 use dualenc_data::{Batch, DataError};
 
 use crate::config::RunConfig;
@@ -154,6 +156,7 @@ impl Run {
         if self.records.saved_step == Some(self.position.step) {
             return Ok(());
         }
+        let started = Instant::now();
         let progress = Progress {
             step: self.position.step,
             samples_seen: self.position.samples_seen,
@@ -162,6 +165,6 @@ impl Run {
             locked: self.locked_fingerprints.all.clone(),
             threads: self.compute.threads,
         };
-        self.records.save(&progress, self.learner.tensors()?, observer)
+        self.records.save(&progress, self.learner.tensors()?, started, observer)
     }
 }

@@ -33,7 +33,7 @@ impl Stages {
             if from <= before {
                 return Err(TrainError::Usage(format!(
                     "`train.stage` {} begins at step {from}, not after its predecessor at step {before}; order the \
-                     stages by their start (an epoch has {steps_per_epoch} steps)",
+                     stages by their start ({steps_per_epoch} steps per epoch)",
                     n + 2
                 )));
             }
@@ -41,7 +41,7 @@ impl Stages {
         match stages.last() {
             Some((from, _)) if *from > 0 && *from >= total_steps => Err(TrainError::Usage(format!(
                 "the last `train.stage` begins at step {from} and is never reached: the run has {total_steps} steps \
-                 (an epoch has {steps_per_epoch}); start it earlier, or lengthen the run"
+                 ({steps_per_epoch} per epoch); start it earlier, or lengthen the run"
             ))),
             _ => Ok(Self { stages, total_steps, depths: LayerDepths::of(model) }),
         }

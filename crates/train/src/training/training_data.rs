@@ -24,8 +24,8 @@ pub(crate) struct TrainingData {
     pub processor: Arc<ImageProcessor>,
     /// Loader threads.
     pub workers: usize,
-    pub bad_images: UnreadableImages,
-    pub bad_policy: UnreadablePolicy,
+    pub unreadable_images: UnreadableImages,
+    pub unreadable_policy: UnreadablePolicy,
     plan: BatchPlan,
     tokens: Tokens,
     /// One number a caption of `dataset`; equal captions have equal numbers.
@@ -49,16 +49,16 @@ impl TrainingData {
         let plan = config.plan(&dataset);
         if plan.batches_per_epoch() == 0 {
             return Err(TrainError::Usage(format!(
-                "{} pairs do not fill one batch of {}; lower `train.batch_size` or add data",
-                dataset.num_pairs(config.data.captions),
-                plan.batch_size
+                "{pairs} pairs do not fill one batch of {}; set `train.batch_size` to at most {pairs}, or add data",
+                plan.batch_size,
+                pairs = dataset.num_pairs(config.data.captions)
             )));
         }
         Ok(Self {
             fingerprint: blake3::Hash::from(dataset.fingerprint()).to_hex().to_string(),
             caption_ids: dataset.caption_ids(),
-            bad_images: UnreadableImages::default(),
-            bad_policy: UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction },
+            unreadable_images: UnreadableImages::default(),
+            unreadable_policy: UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction },
             dataset,
             tokenizer,
             processor,
@@ -101,14 +101,17 @@ impl TrainingData {
             plan: self.plan,
             start_step: steps.start,
             num_steps: steps.end.saturating_sub(steps.start),
-            parts: MicroBatches { size: part_size, two_passes: part_size.is_some() && locked.needs_pixels_twice() },
+            micro_batches: MicroBatches {
+                size: part_size,
+                two_passes: part_size.is_some() && locked.needs_pixels_twice(),
+            },
             processor: Arc::clone(&self.processor),
             augment: config.data.augment,
             views: config.views(training),
-            kept: features.and_then(|(features, set)| features.for_loader(set)),
+            cached_features: features.and_then(|(features, set)| features.for_loader(set)),
             tokens: self.tokens.clone(),
-            bad: self.bad_policy,
-            bad_images: self.bad_images.clone(),
+            unreadable_policy: self.unreadable_policy,
+            unreadable_images: self.unreadable_images.clone(),
             workers: self.workers,
         })?)
     }

@@ -34,22 +34,21 @@ mod tokenizer_copy;
 /// # Errors
 /// [`TrainError::Usage`] when `dir` is not empty or transformers cannot compute what the model does;
 /// [`TrainError::Write`] when a file cannot be written.
-pub fn export(assembly: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -> Result<(), TrainError> {
+pub fn export(loaded: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -> Result<(), TrainError> {
     if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(TrainError::Usage(format!("`{}` is not empty; choose a new directory", dir.display())));
     }
-    let (image_config, needs_identity_pooler) =
-        exported_image_config(&assembly.model.image_tower, &assembly.image_config)?;
-    check_text_pooling(&assembly.model.text_tower, &assembly.text_config)?;
-    if let Some(difference) = assembly.processor.export_difference() {
+    let (image_config, needs_identity_pooler) = exported_image_config(&loaded.model.image_tower, &loaded.image_config)?;
+    check_text_pooling(&loaded.model.text_tower, &loaded.text_config)?;
+    if let Some(difference) = loaded.processor.export_difference() {
         observer.on(Event::Warning(format!(
             "transformers has no image processor that matches this tower's exactly, and will process images a little \
              differently: {difference}"
         )));
     }
     fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
-    let names = StoredNames::new(&assembly.image_config, &assembly.text_config)?;
-    let model = assembly.model.clone().with_adapters_merged();
+    let names = StoredNames::new(&loaded.image_config, &loaded.text_config)?;
+    let model = loaded.model.clone().with_adapters_merged();
     let mut parameters = parameters::collect(&model, ParamFilter::All)?;
     let logit_scale = parameters.get("logit_scale").and_then(|scale| scale.values.first().copied()).unwrap_or_default();
     if let Some(bias) = parameters.remove("logit_bias") {
@@ -61,22 +60,22 @@ pub fn export(assembly: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -
     }
     let mut tensors = names.stored(parameters)?;
     if needs_identity_pooler {
-        let width = assembly.model.image_tower.width();
+        let width = loaded.model.image_tower.width();
         tensors.insert("vision_model.pooler.dense.weight".to_owned(), HostTensor::identity(width));
         let bias = HostTensor { shape: vec![width], values: vec![0.0; width] };
         tensors.insert("vision_model.pooler.dense.bias".to_owned(), bias);
     }
     let config = DualEncoderConfig {
-        projection_dim: assembly.model.embed_dim(),
+        projection_dim: loaded.model.embed_dim(),
         logit_scale_init_value: f64::from(logit_scale),
         vision_config: without_dtype(image_config),
-        text_config: without_dtype(assembly.text_config.clone()),
+        text_config: without_dtype(loaded.text_config.clone()),
     };
     let weights = serialize(tensors.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?;
     write_whole(&dir.join("model.safetensors"), |file| file.write_all(&weights))?;
     write_json(&dir.join("config.json"), &config.to_json())?;
-    write_json(&dir.join("preprocessor_config.json"), &assembly.processor.to_preprocessor_json())?;
-    copy_tokenizer(&assembly.text_dir, &assembly.text_config, dir)
+    write_json(&dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
+    copy_tokenizer(&loaded.text_dir, &loaded.text_config, dir)
 }
 
 /// A tower's config without the dtype it was saved in, to which transformers 5 would round the weights.

@@ -54,10 +54,10 @@ fn opened(dir: &Path, messages: &mut Messages) -> LoadedModel {
 }
 
 /// Features of the fixture's images and captions.
-fn features(assembly: &LoadedModel, fixture: &str) -> [Vec<f32>; 2] {
+fn features(loaded: &LoadedModel, fixture: &str) -> [Vec<f32>; 2] {
     let path = goldens().join(fixture).join("expected.safetensors");
     let pixels = read_safetensors(&path).unwrap().remove("pixel_values").unwrap();
-    let pixels = Tensor::<4>::from_data(TensorData::new(pixels.values, pixels.shape), &assembly.model.device());
+    let pixels = Tensor::<4>::from_data(TensorData::new(pixels.values, pixels.shape), &loaded.model.device());
     let bytes = fs::read(&path).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let rows = |name: &str| -> Vec<Vec<u32>> {
@@ -68,9 +68,9 @@ fn features(assembly: &LoadedModel, fixture: &str) -> [Vec<f32>; 2] {
     };
     let (ids, mask) = (rows("input_ids"), rows("attention_mask"));
     let zeros = vec![vec![0; ids[0].len()]; ids.len()];
-    let counted = assembly.model.text_tower.config().position_count();
+    let counted = loaded.model.text_tower.config().position_count();
     let tokens = TokenSequences::from_padded(&ids, &zeros, &mask, counted);
-    let model = assembly.model.valid();
+    let model = loaded.model.valid();
     let image = model.image_features(pixels, &Dropout::off());
     let text = model.text_features(&tokens, &Dropout::off()).unwrap();
     [image, text].map(|features| parameters::host(features).unwrap().values)
@@ -178,10 +178,10 @@ fn reports_logit_bias_and_image_processing() {
     edit(&dir.join("config.json"), |config| {
         config["pretrained_cfg"] = json!({ "input_size": [3, 24, 24], "crop_pct": 0.9, "crop_mode": "center" });
     });
-    let mut assembly = opened(&dir, &mut Messages::default());
-    assembly.model.logit_bias = Some(parameters::scalar(-7.5, &assembly.model.device()));
+    let mut loaded = opened(&dir, &mut Messages::default());
+    loaded.model.logit_bias = Some(parameters::scalar(-7.5, &loaded.model.device()));
     let mut messages = Messages::default();
-    export(&assembly, &root.path().join("out"), &mut messages).unwrap();
+    export(&loaded, &root.path().join("out"), &mut messages).unwrap();
     assert!(messages.0.iter().any(|text| text.contains("has no `logit_bias`: -7.5 is left out")), "{:?}", messages.0);
     assert!(messages.0.iter().any(|text| text.contains("process images a little differently")), "{:?}", messages.0);
 }

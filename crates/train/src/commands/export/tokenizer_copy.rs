@@ -3,16 +3,13 @@
 use std::fs;
 use std::path::Path;
 
+use dualenc_data::TOKENIZER_FILES;
 use serde_json::{Map, Value, json};
 
 use crate::commands::export::json_files::{read_object, write_json};
 use crate::commands::export::reference_limits::TOKENIZER_CLASSES;
 use crate::error::TrainError;
-use crate::models::tokenizer_files::TOKENIZER_FILES;
 use crate::run_dir::atomic_file::write_whole;
-
-/// A vocabulary that transformers can read and this program does not.
-const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
 
 /// Copies the tokenizer in `source_dir` to `dir`. If its files name no class, the class of the family in `text_config`
 /// is added.
@@ -20,7 +17,7 @@ const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
 /// # Errors
 /// [`TrainError::Read`] or [`TrainError::Write`]; [`TrainError::Usage`] when `tokenizer_config.json` is malformed.
 pub(crate) fn copy_tokenizer(source_dir: &Path, text_config: &Value, dir: &Path) -> Result<(), TrainError> {
-    for name in TOKENIZER_FILES.into_iter().chain([SENTENCEPIECE]) {
+    for name in TOKENIZER_FILES {
         let source = source_dir.join(name);
         if source.is_file() {
             let bytes = fs::read(&source).map_err(TrainError::read(&source))?;

@@ -97,7 +97,7 @@ fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Devic
         found.problems.push(format!("the best checkpoint, step {}, is missing or damaged", best.step));
     }
     found.run = Some(RunReport {
-        best: best.map(|best| BestReport { step: best.step, metric: best.goal.to_string(), value: best.value }),
+        best: best.map(|best| BestReport { step: best.step, metric: best.metric.to_string(), value: best.value }),
         averaged: newest.as_ref().is_some_and(|checkpoint| checkpoint.ema.is_some()),
         lock: config.as_ref().map(|config| config.model.lock.to_string()),
         checkpoint: newest.as_ref().map(|checkpoint| checkpoint.path.clone()),
@@ -125,7 +125,7 @@ impl Inspection {
             max_tokens: config.data.max_tokens,
             pretrained: true,
         };
-        match config.towers() {
+        match config.initial_weights() {
             InitialWeights::Pair { image, text } => {
                 let lock = config.model.lock;
                 let part = |reference, lock| {

@@ -34,7 +34,7 @@ impl RunConfig {
     pub(crate) fn known_metrics(&self) -> Vec<String> {
         let evaluations = self.eval.iter();
         evaluations
-            .flat_map(|(name, eval)| eval.task.figures().iter().map(move |metric| format!("{name}.{metric}")))
+            .flat_map(|(name, eval)| eval.task.metric_names().iter().map(move |metric| format!("{name}.{metric}")))
             .collect()
     }
 }

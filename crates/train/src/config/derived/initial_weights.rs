@@ -2,7 +2,7 @@
 
 use crate::config::schema::RunConfig;
 
-/// The source of a new run's weights. Each string is an absolute path or a hub id, for [`crate::models::hub::resolve`].
+/// The source of a new run's weights. Each string is an absolute path or a hub id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitialWeights<'a> {
     /// Two separate towers, with new projections.
@@ -18,7 +18,7 @@ pub enum InitialWeights<'a> {
 
 impl RunConfig {
     /// The source of a new run's weights.
-    pub fn towers(&self) -> InitialWeights<'_> {
+    pub fn initial_weights(&self) -> InitialWeights<'_> {
         let model = &self.model;
         match &model.init {
             Some(init) => InitialWeights::Init(init),

@@ -116,7 +116,7 @@ impl Task {
     }
 
     /// The names of its metrics, counts aside.
-    pub fn figures(self) -> &'static [&'static str] {
+    pub fn metric_names(self) -> &'static [&'static str] {
         match self {
             Self::ZeroShot => &["acc1", "acc5", "mean_per_class_recall"],
             Self::Retrieval => &[

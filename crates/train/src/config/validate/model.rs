@@ -63,7 +63,7 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
         ("model.init", &model.init),
     ] {
         if let Some(reference) = reference
-            && !crate::models::hub::reference::is_reference(reference)
+            && !crate::config::tower_reference::is_reference(reference)
         {
             let message = format!("`{key}` is {reference:?}, neither a directory nor a hub id");
             rules.refuse(key, &[], message, "write a path such as `./towers/vit`, or a hub id such as `org/name`");

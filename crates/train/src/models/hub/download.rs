@@ -6,9 +6,9 @@ use hf_hub::api::Progress as HubProgress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo as HubRepo, RepoType};
 
+use crate::config::tower_reference::is_plain_name;
 use crate::models::hub::error::HubError;
 use crate::models::hub::progress::Progress;
-use crate::models::hub::reference::is_plain_name;
 use crate::models::hub::repo_dir::{BRANCH, Lookup, RepoDir};
 use crate::models::hub::settings::Hub;
 

@@ -12,7 +12,6 @@
 //!
 //! - `resolve`: the entry: from a reference to a directory.
 //! - `settings`: the endpoint, cache and token, as the environment sets them.
-//! - `reference`: what a hub id may look like.
 //! - `repo`: one repository: which files a tower needs, from the cache or from the hub.
 //! - `repo_dir`: where the cache puts the files of one repository.
 //! - `model_files`: names of the files, and what they say about other files.
@@ -25,7 +24,6 @@ mod download;
 pub(crate) mod error;
 mod model_files;
 mod progress;
-pub(crate) mod reference;
 mod repo;
 mod repo_dir;
 pub(crate) mod resolve;

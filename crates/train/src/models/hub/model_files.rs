@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
+use dualenc_data::TOKENIZER_FILES;
 use dualenc_model::{ModelError, shard_names};
 use serde_json::Value;
 
+use crate::config::tower_reference::is_plain_name;
 use crate::models::hub::error::HubError;
-use crate::models::hub::reference::is_plain_name;
-use crate::models::tokenizer_files::TOKENIZER_FILES;
 
 /// The file that makes a directory a Hugging Face model.
 pub(crate) const CONFIG: &str = "config.json";
@@ -27,12 +27,16 @@ pub(crate) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 /// The directory of a sentence-transformers pooling, unless `modules.json` names another one.
 const POOLING_DIR: &str = "1_Pooling";
 
+/// A vocabulary that only transformers reads: not downloaded.
+const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
+
 /// The files of the image processor.
 const IMAGE_PROCESSOR_FILES: [&str; 2] = ["preprocessor_config.json", "processor_config.json"];
 
 /// Files that a tower may lack: the image processor, the tokenizer and the parts of sentence-transformers.
 pub(crate) fn optional_files() -> impl Iterator<Item = &'static str> {
-    IMAGE_PROCESSOR_FILES.into_iter().chain(TOKENIZER_FILES).chain([MODULES])
+    let tokenizer = TOKENIZER_FILES.into_iter().filter(|file| *file != SENTENCEPIECE);
+    IMAGE_PROCESSOR_FILES.into_iter().chain(tokenizer).chain([MODULES])
 }
 
 /// The files that an index of split weights lists, each once.

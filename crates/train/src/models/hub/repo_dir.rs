@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::models::hub::reference::is_plain_name;
+use crate::config::tower_reference::is_plain_name;
 
 /// The branch that a hub id stands for.
 pub(crate) const BRANCH: &str = "main";

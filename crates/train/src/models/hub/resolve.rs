@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::tower_reference::is_hub_id;
 use crate::models::hub::error::HubError;
 use crate::models::hub::progress::Progress;
-use crate::models::hub::reference::is_hub_id;
 use crate::models::hub::repo::Repo;
 use crate::models::hub::settings::Hub;
 

@@ -7,10 +7,10 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use crate::config::tower_reference::is_hub_id;
 use crate::models::hub::error::HubError;
 use crate::models::hub::model_files::{MODULES, OPEN_CLIP, WEIGHTS, WEIGHTS_INDEX};
 use crate::models::hub::progress::Progress;
-use crate::models::hub::reference::is_hub_id;
 use crate::models::hub::resolve::resolve;
 use crate::models::hub::settings::Hub;
 

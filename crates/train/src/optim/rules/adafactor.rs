@@ -6,9 +6,9 @@
 //! here, bfloat16 there.
 
 use burn::tensor::Tensor;
+use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::chunk::CHUNK;
 use crate::optim::rules::update_rule::{Update, UpdateRule};
 
 /// Matrices are factored if both sides have at least this length (`min_dim_size_to_factor`).

@@ -1,9 +1,9 @@
 //! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2).
 
 use burn::tensor::Tensor;
+use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::chunk::CHUNK;
 use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule};
 
 /// Minimum rows of a table per parallel task.

@@ -2,9 +2,9 @@
 //! learning rate.
 
 use burn::tensor::Tensor;
+use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::chunk::CHUNK;
 use crate::optim::rules::update_rule::{Update, UpdateRule};
 
 /// Lion.

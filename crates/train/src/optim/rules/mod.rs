@@ -13,7 +13,8 @@ mod adafactor;
 mod adamw;
 mod lion;
 mod sgd;
-#[cfg(all(test, feature = "flex"))]
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests;
 pub(crate) mod update_rule;
 

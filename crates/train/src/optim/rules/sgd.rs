@@ -2,9 +2,9 @@
 //! gradients rather than a mean, but with decoupled weight decay.
 
 use burn::tensor::Tensor;
+use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::chunk::CHUNK;
 use crate::optim::rules::update_rule::{Update, UpdateRule};
 
 /// SGD with momentum.

@@ -13,7 +13,7 @@ use crate::run_dir::metrics_log::{EvalRecord, metric_values};
 #[derive(Debug, Clone, PartialEq)]
 pub struct Best {
     /// The metric that is compared.
-    pub goal: BestMetric,
+    pub metric: BestMetric,
     /// Updates so far.
     pub step: u64,
     /// Value of the metric.
@@ -23,7 +23,7 @@ pub struct Best {
 /// The best evaluation so far. Without `checkpoint.best` in the config, there is none.
 #[derive(Debug, Clone)]
 pub(crate) struct BestTracker {
-    goal: Option<BestMetric>,
+    metric: Option<BestMetric>,
     patience: Option<u64>,
     min_delta: f64,
     /// Step and value.
@@ -36,7 +36,7 @@ impl BestTracker {
     /// Creates a tracker before the first evaluation.
     pub fn new(section: &CheckpointSection) -> Self {
         Self {
-            goal: section.best_metric(),
+            metric: section.best_metric(),
             patience: section.patience,
             min_delta: section.min_delta,
             best: None,
@@ -53,8 +53,8 @@ impl BestTracker {
     /// [`TrainError::Read`] when the log cannot be read.
     pub fn of_run(section: &CheckpointSection, root: &Path, step: u64) -> Result<Self, TrainError> {
         let fresh = Self::new(section);
-        let Some(goal) = &fresh.goal else { return Ok(fresh) };
-        let values = metric_values(&metrics_of(root), goal, step)?;
+        let Some(metric) = &fresh.metric else { return Ok(fresh) };
+        let values = metric_values(&metrics_of(root), metric, step)?;
         let existing: Vec<u64> = retention::list(&checkpoints_of(root)).into_iter().map(|(at, _)| at).collect();
         let replay = |values: &[(u64, Option<f64>)]| {
             let mut tracker = fresh.clone();
@@ -71,15 +71,15 @@ impl BestTracker {
 
     /// Records an evaluation; returns true if it is a new best.
     pub fn record(&mut self, record: &EvalRecord) -> bool {
-        let Some(goal) = self.goal.as_ref().filter(|goal| goal.evaluation == record.name) else { return false };
-        let value = record.metrics.get(&goal.metric).and_then(serde_json::Value::as_f64);
+        let Some(metric) = self.metric.as_ref().filter(|metric| metric.evaluation == record.name) else { return false };
+        let value = record.metrics.get(&metric.metric).and_then(serde_json::Value::as_f64);
         self.record_value(record.step, value);
         self.best_step() == Some(record.step)
     }
 
     /// Records a value; `None`, for one that is not a number, is no improvement.
     fn record_value(&mut self, step: u64, value: Option<f64>) {
-        let lower_is_better = self.goal.as_ref().is_some_and(|goal| goal.lower_is_better);
+        let lower_is_better = self.metric.as_ref().is_some_and(|metric| metric.lower_is_better);
         let gain = |value: f64, best: f64| if lower_is_better { best - value } else { value - best };
         let better = |value: f64| self.best.is_none_or(|(_, best)| gain(value, best) > self.min_delta);
         match value.filter(|&value| better(value)) {
@@ -96,7 +96,7 @@ impl BestTracker {
     /// The best evaluation.
     pub fn best(&self) -> Option<Best> {
         let (step, value) = self.best?;
-        Some(Best { goal: self.goal.clone()?, step, value })
+        Some(Best { metric: self.metric.clone()?, step, value })
     }
 
     /// Whether the last `checkpoint.patience` evaluations brought no improvement.

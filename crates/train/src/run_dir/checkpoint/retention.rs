@@ -43,7 +43,7 @@ pub fn clean(dir: &Path) -> Result<(), TrainError> {
 
 /// Deletes the checkpoints that `retention` does not keep, once the checkpoint of `step` is written. Checkpoints of
 /// later steps were found damaged and skipped on resume; they are not counted and never deleted.
-pub(super) fn prune(dir: &Path, step: u64, retention: Retention) -> Result<(), TrainError> {
+pub(crate) fn prune(dir: &Path, step: u64, retention: Retention) -> Result<(), TrainError> {
     let mut valid = list(dir);
     valid.retain(|(at, _)| *at <= step);
     let first_kept = valid.len().saturating_sub(retention.keep.max(1));

@@ -36,13 +36,13 @@ struct FileTensor<'a> {
 
 enum FileValues<'a> {
     Floats(Cow<'a, [f32]>),
-    CacheCounts(Vec<i64>),
+    Counts(Vec<i64>),
 }
 
 impl<'a> FileTensor<'a> {
     fn new(tensor: StateTensor<'a>, is_count: bool) -> Self {
         let values = if is_count {
-            FileValues::CacheCounts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect())
+            FileValues::Counts(tensor.values.iter().map(|value| (*value as i64).to_le()).collect())
         } else if cfg!(target_endian = "big") {
             FileValues::Floats(tensor.values.iter().map(|value| f32::from_bits(value.to_bits().to_le())).collect())
         } else {
@@ -54,7 +54,7 @@ impl<'a> FileTensor<'a> {
     fn bytes(&self) -> &[u8] {
         match &self.values {
             FileValues::Floats(values) => bytemuck::cast_slice(values),
-            FileValues::CacheCounts(values) => bytemuck::cast_slice(values),
+            FileValues::Counts(values) => bytemuck::cast_slice(values),
         }
     }
 }
@@ -63,7 +63,7 @@ impl View for FileTensor<'_> {
     fn dtype(&self) -> Dtype {
         match self.values {
             FileValues::Floats(_) => Dtype::F32,
-            FileValues::CacheCounts(_) => Dtype::I64,
+            FileValues::Counts(_) => Dtype::I64,
         }
     }
     fn shape(&self) -> &[usize] {
