@@ -19,12 +19,15 @@ fn check_counts_and_finds_missing_files() {
     let session = session();
     let text = session.succeed(&["check", "--config", "lit.toml"]);
     assert!(text.contains("24 images, 24 captions, 24 pairs per epoch"), "{text}");
-    assert!(text.contains("evaluation `pairs` can run") && text.ends_with("no problems found\n"), "{text}");
+    assert!(text.contains("evaluation `pairs` is ready") && text.ends_with("no problems found\n"), "{text}");
     assert!(!session.path("run").exists(), "`dualenc check` created the run directory");
 
     session.write("data.csv", "image,caption\nnowhere.png,a cat\nnorthere.png,a dog\n");
     let text = session.fail(2, &["check", "--config", "lit.toml", "--set", "data.train.csv.path=data.csv"]);
     assert!(text.contains("2 of 2 image files are missing") && text.contains("nowhere.png"), "{text}");
+
+    let text = session.fail(2, &["check", "--config", "lit.toml", "--set", "train.warmup_steps=300"]);
+    assert!(text.contains("a warm-up of 300 steps and a cooldown of 0 do not fit in the 12 steps"), "{text}");
 }
 
 #[test]
@@ -71,7 +74,7 @@ fn wrong_usage_exits_with_2() {
         session.fail(2, &["embed", "--model", goldens("dual/vit_bert").to_str().unwrap(), "--out", "x.safetensors"]);
     assert!(text.contains("there is nothing to embed; give `--images`, `--texts` or both"), "{text}");
     let text = session.fail(2, &["eval", "--model", "nowhere", "--task", "retrieval", "--data", "pairs.csv"]);
-    assert!(text.contains("`nowhere` is not a model"), "{text}");
+    assert!(text.contains("`nowhere` does not exist"), "{text}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub struct ConfigArgs {
     pub config: PathBuf,
     /// Override a config key (repeatable); an empty value removes the key
     ///
-    /// The value is TOML; strings need no quotes.
+    /// The value is TOML; strings need no quotes. Relative paths are relative to the config file.
     ///
     /// Example: --set train.epochs=3 --set model.lock=LU
     #[arg(long = "set", value_name = "KEY=VALUE")]

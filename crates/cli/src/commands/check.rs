@@ -11,7 +11,7 @@ use crate::report::progress::Reporter;
 
 /// Validate a config, its towers and its data without training
 ///
-/// Prints what training would use, and every problem found.
+/// Prints what training would use, and the problems found: all of the config, the first one of the files that it names.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

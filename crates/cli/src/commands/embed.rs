@@ -27,7 +27,7 @@ pub struct EmbedArgs {
     /// Embed one image, or all images below a folder
     #[arg(long, value_name = "FOLDER|FILE", value_hint = ValueHint::AnyPath)]
     pub images: Option<PathBuf>,
-    /// Embed the lines of this text file
+    /// Embed the lines of this text file; blank lines are skipped
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub texts: Option<PathBuf>,
     /// Write the embeddings to this safetensors file

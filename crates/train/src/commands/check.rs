@@ -9,6 +9,7 @@ use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::models::load::LoadedModel;
+use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
 use crate::training::stages::Stages;
@@ -29,7 +30,8 @@ pub struct Findings {
 /// files are counted.
 ///
 /// # Errors
-/// Every [`TrainError`] that training can return before its first step, except those of the run directory.
+/// Every [`TrainError`] that training can return before its first step, except those of the run directory and of images
+/// that cannot be read.
 pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
     let mut findings = Findings::default();
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
@@ -38,24 +40,26 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let loaded = LoadedModel::from_config(config, &compute, observer)?;
     let groups = ParamGroups::resolve(&config.train, &loaded.model)?;
     observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
-    check_stages(config, &dataset, &loaded.model, &mut findings);
+    check_schedules(config, &dataset, &loaded.model, &mut findings);
     findings.facts.push(format!("images: {}", loaded.processor.describe()));
     if let Some(augment) = &config.data.augment {
         findings.facts.push(format!("training images are augmented: {}", augment.describe()));
     }
     for evaluation in Evaluation::open_all(config)? {
-        findings.facts.push(format!("evaluation `{}` can run", evaluation.name));
+        findings.facts.push(format!("evaluation `{}` is ready", evaluation.name));
     }
     Ok(findings)
 }
 
-/// Reports the stages. Where they start depends on the number of pairs.
-fn check_stages(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, findings: &mut Findings) {
+/// Checks the learning-rate schedule and reports the stages: both depend on the number of pairs.
+fn check_schedules(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, findings: &mut Findings) {
     let steps_per_epoch = config.plan(dataset).batches_per_epoch() as u64;
     if steps_per_epoch == 0 {
         return;
     }
-    match Stages::new(config, model, steps_per_epoch, config.total_steps(steps_per_epoch)) {
+    let total_steps = config.total_steps(steps_per_epoch);
+    findings.problems.extend(LrSchedule::new(&config.train, total_steps).err().map(|error| error.to_string()));
+    match Stages::new(config, model, steps_per_epoch, total_steps) {
         Ok(stages) if stages.len() > 1 => {
             findings.facts.extend((0..stages.len()).map(|number| stages.describe(number)));
         }

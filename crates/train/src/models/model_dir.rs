@@ -33,6 +33,12 @@ impl ModelDir {
         if is_dual_encoder_dir(dir) {
             return Ok(Self::WholeModel(dir.to_owned()));
         }
+        if !dir.exists() {
+            return Err(TrainError::Usage(format!(
+                "`{}` does not exist; expected a run directory, a checkpoint or a model",
+                dir.display()
+            )));
+        }
         Err(TrainError::Usage(format!(
             "`{}` is not a model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) \
              or the directory of a whole model, with one of these values of `model_type` in its `config.json`: {}",
