@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{Session, goldens, kill_moments, stderr, tensors};
 
-/// Enough for a kill to hit the run: about a second in a debug build.
+/// A debug build takes about a second.
 const STEPS: usize = 240;
 
 fn session() -> Session {
@@ -167,4 +167,22 @@ fn finished_run_has_no_steps_left() {
     let before = std::fs::read(session.path("run/metrics.jsonl")).unwrap();
     session.succeed(&arguments("run.dir=run", "model.lock=UU"));
     assert_eq!(std::fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
+}
+
+#[test]
+fn resume_prunes_what_a_kill_left() {
+    let session = session();
+    let sets = ["--set", "checkpoint.every_steps=40", "--set", "checkpoint.keep=3"];
+    session.succeed(&[arguments("run.dir=run", "model.lock=LU"), sets.to_vec()].concat());
+    let names = || {
+        let entries = std::fs::read_dir(session.path("run/checkpoints")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(), ["step-000160", "step-000200", "step-000240"]);
+    // As after a kill between the rename and the deletion of a save with `keep = 1`.
+    let sets = ["--set", "checkpoint.every_steps=40", "--set", "checkpoint.keep=1"];
+    session.succeed(&[arguments("run.dir=run", "model.lock=LU"), sets.to_vec()].concat());
+    assert_eq!(names(), ["step-000240"]);
 }

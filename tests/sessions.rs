@@ -26,6 +26,12 @@ fn check_counts_and_finds_missing_files() {
     let text = session.fail(2, &["check", "--config", "lit.toml", "--set", "data.train.csv.path=data.csv"]);
     assert!(text.contains("2 of 2 image files are missing") && text.contains("nowhere.png"), "{text}");
 
+    // Without shuffling, the last partial batch is trained on.
+    session.succeed(&["check", "--config", "lit.toml", "--set", "train.batch_size=100"]);
+    let set = ["--set", "train.batch_size=100", "--set", "data.shuffle=true"];
+    let text = session.fail(2, &[&["check", "--config", "lit.toml"][..], &set].concat());
+    assert!(text.contains("set `train.batch_size` to at most 24"), "{text}");
+
     let text = session.fail(2, &["check", "--config", "lit.toml", "--set", "train.warmup_steps=300"]);
     assert!(text.contains("a warm-up of 300 steps and a cooldown of 0 do not fit in the 12 steps"), "{text}");
 }

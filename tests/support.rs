@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -99,9 +99,8 @@ impl Session {
     }
 }
 
-/// Moments at which a run is killed: while it starts, and after a share of the lines of its log. Each is a share and a
-/// delay, so that kills fall at different places within a step. They follow the run's progress and not the clock, so
-/// that a busy machine changes nothing.
+/// When to kill a run: once during start-up, then after each ninth of its log. Each item is a fraction of the log and a
+/// delay. Progress, not the clock, decides, so a busy machine changes nothing.
 pub fn kill_moments() -> impl Iterator<Item = (f64, Duration)> {
     let delay = |n: u64| Duration::from_millis(7 * n % 23);
     std::iter::once((0.0, delay(4))).chain((1..=8).map(move |n| (n as f64 / 9.0, delay(n))))
@@ -109,13 +108,18 @@ pub fn kill_moments() -> impl Iterator<Item = (f64, Duration)> {
 
 impl Session {
     /// Starts a command and kills it once the log of `run` has `lines` lines and `delay` has passed. Returns whether it
-    /// was still running then; if not, it must have succeeded.
+    /// was still running then; if not, it must have succeeded. Starts nothing if the log has that many lines already.
     #[track_caller]
     pub fn kill_after_lines(&self, arguments: &[&str], run: &str, lines: usize, delay: Duration) -> bool {
-        let mut child = self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
         let log = self.path(run).join("metrics.jsonl");
         let written = || fs::read(&log).map_or(0, |bytes| bytes.iter().filter(|&&byte| byte == b'\n').count());
+        if lines > 0 && written() >= lines {
+            return false;
+        }
+        let mut child = self.command(arguments).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(120);
         while written() < lines && child.try_wait().unwrap().is_none() {
+            assert!(Instant::now() < deadline, "fewer than {lines} lines after two minutes");
             sleep(Duration::from_millis(1));
         }
         sleep(delay);

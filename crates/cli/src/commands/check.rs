@@ -11,7 +11,7 @@ use crate::report::progress::Reporter;
 
 /// Validate a config, its towers and its data without training
 ///
-/// Prints what training would use, and the problems found: all of the config, the first one of the files that it names.
+/// Prints what training would use, every problem in the config, and the first unusable file.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::anyhow;
 use clap::{Args, ValueHint};
 use clap_mangen::Man;
 
@@ -34,7 +34,7 @@ pub fn run(args: ManArgs, program: clap::Command) -> anyhow::Result<Ending> {
         io::stdout().write_all(&render(Man::new(program))?)?;
         return Ok(Ending::Done);
     };
-    fs::create_dir_all(&dir).with_context(|| format!("cannot create `{}`", dir.display()))?;
+    fs::create_dir_all(&dir).map_err(|error| anyhow!("cannot create `{}`: {error}", dir.display()))?;
     let commands: Vec<_> = program.get_subcommands().cloned().collect();
     let count = commands.len() + 1;
     for command in std::iter::once(program).chain(commands) {
@@ -48,7 +48,7 @@ pub fn run(args: ManArgs, program: clap::Command) -> anyhow::Result<Ending> {
 fn write_page(command: clap::Command, dir: &Path) -> anyhow::Result<()> {
     let man = Man::new(command);
     let path = dir.join(man.get_filename());
-    fs::write(&path, render(man)?).with_context(|| format!("cannot write `{}`", path.display()))
+    fs::write(&path, render(man)?).map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))
 }
 
 fn render(man: Man) -> io::Result<Vec<u8>> {

@@ -21,15 +21,15 @@ pub fn write(event: &Event<'_>) {
                 unused = ?audit.unused
             );
         }
-        Event::Parts(groups) => {
-            for group in *groups {
+        Event::Parts(parts) => {
+            for part in *parts {
                 tracing::info!(
                     kind = "parameters",
-                    group = group.name,
-                    trainable = group.trainable,
-                    locked = group.locked,
-                    learning_rates = ?group.rates.unwrap_or_default(),
-                    weight_decays = ?group.decays.unwrap_or_default()
+                    group = part.name,
+                    trainable = part.trainable,
+                    locked = part.locked,
+                    learning_rates = ?part.rates.unwrap_or_default(),
+                    weight_decays = ?part.decays.unwrap_or_default()
                 );
             }
         }

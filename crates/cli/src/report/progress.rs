@@ -207,7 +207,7 @@ impl Observer for Reporter {
                     self.print_line(&format!("{part}: in the weights, not used: {}", format_names(&audit.unused)));
                 }
             }
-            Event::Parts(groups) => self.print_line(&param_table::render(groups)),
+            Event::Parts(parts) => self.print_line(&param_table::render(parts)),
             Event::Start { step, total_steps, steps_per_epoch } => {
                 (self.first_step, self.total_steps, self.started) = (step, total_steps, Instant::now());
                 let from = if step > 0 { format!("resuming after step {step}: ") } else { String::new() };

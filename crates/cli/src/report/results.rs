@@ -20,7 +20,7 @@ pub fn write(
         Some(path) if path == Path::new("-") => out.write_all(text(value()).as_bytes())?,
         Some(path) => {
             print(&mut out)?;
-            // Not as the source: a closed pipe is no failure on stdout alone.
+            // As text, not as a source: a `BrokenPipe` source means that stdout is closed, which is no failure.
             std::fs::write(path, text(value()))
                 .map_err(|error| anyhow!("cannot write `{}`: {error}", path.display()))?;
         }

@@ -86,6 +86,12 @@ impl Tokenizer {
     /// [`DataError::Tokenizer`] if `len` leaves no room beside the special tokens.
     pub fn with_padding_to(mut self, len: usize) -> Result<Self, DataError> {
         if len < self.max_tokens {
+            let error = |reason: String| self.error(format!("cannot cut to the {len} tokens to pad to: {reason}"));
+            // The tokenizers crate subtracts the special tokens unchecked, which wraps in optimised builds.
+            let num_special = guarded(|| self.inner.encode_fast("", true)).map_err(error)?.len();
+            if len <= num_special {
+                return Err(error(format!("{num_special} are special tokens; expected at least {}", num_special + 1)));
+            }
             let mut truncation = self.inner.get_truncation().cloned().unwrap_or_default();
             truncation.max_length = len;
             guarded(|| self.inner.with_truncation(Some(truncation)).map(drop))

@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::error::DataError;
 
 /// Names of the files that a tokenizer directory may have. This crate reads all but the last, which only transformers
-/// reads; copy or download those that exist.
+/// reads: an export copies all of them, a download leaves out the last.
 pub const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",

@@ -13,6 +13,7 @@ use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
 use crate::training::stages::Stages;
+use crate::training::training_data::too_few_pairs;
 
 /// Missing files that are listed by name.
 const MAX_LISTED: usize = 10;
@@ -72,11 +73,8 @@ fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {
     let pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.images.len(), dataset.captions.len());
     findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
-    if pairs < config.train.batch_size {
-        findings.problems.push(format!(
-            "{pairs} pairs do not fill one batch of {}; set `train.batch_size` to at most {pairs}, or add data",
-            config.train.batch_size
-        ));
+    if config.plan(dataset).batches_per_epoch() == 0 {
+        findings.problems.push(too_few_pairs(pairs, config.train.batch_size));
     }
     let missing = dataset.missing_files(MAX_LISTED);
     if missing.count > 0 {

@@ -5,7 +5,7 @@
 //! - `validate/`: the rules that types cannot express: ranges, and keys that contradict each other.
 //! - `derived/`: what follows from the keys, such as the stages of the run.
 //! - `reference/`: the reference of all keys, as JSON schema and Markdown.
-//! - `tower_reference`: what a tower may be named by: a path or a hub id.
+//! - `tower_reference`: how a tower can be named: a path or a hub id.
 //! - `warnings`: settings that have no effect.
 //! - `resume_diff`: which keys may change when a run is resumed.
 //! - `error`: problems and their places.

@@ -35,7 +35,7 @@ impl ModelDir {
         }
         if !dir.exists() {
             return Err(TrainError::Usage(format!(
-                "`{}` does not exist; expected a run directory, a checkpoint or a model",
+                "`{}` does not exist; expected a run directory, a checkpoint or a model, on this machine",
                 dir.display()
             )));
         }

@@ -206,7 +206,7 @@ pub(crate) fn metric_values(
     let lines = text.lines().filter(|line| line.contains("\"eval\""));
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let of_metric = lines.filter(|line| line["kind"] == "eval" && line["name"] == *metric.evaluation);
-    let values = of_metric.filter_map(|line| Some((line["step"].as_u64()?, line[&metric.metric].as_f64())));
+    let values = of_metric.filter_map(|line| Some((line["step"].as_u64()?, line[&metric.name].as_f64())));
     Ok(values.filter(|(at, _)| *at <= step).collect())
 }
 

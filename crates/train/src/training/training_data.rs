@@ -48,11 +48,7 @@ impl TrainingData {
         let tokens = Tokens::prepare(Arc::clone(&tokenizer), &dataset, config.data.word_dropout, workers)?;
         let plan = config.plan(&dataset);
         if plan.batches_per_epoch() == 0 {
-            return Err(TrainError::Usage(format!(
-                "{pairs} pairs do not fill one batch of {}; set `train.batch_size` to at most {pairs}, or add data",
-                plan.batch_size,
-                pairs = dataset.num_pairs(config.data.captions)
-            )));
+            return Err(TrainError::Usage(too_few_pairs(dataset.num_pairs(config.data.captions), plan.batch_size)));
         }
         Ok(Self {
             fingerprint: blake3::Hash::from(dataset.fingerprint()).to_hex().to_string(),
@@ -126,6 +122,12 @@ impl TrainingData {
         let pairs = batch.pairs.iter().map(|pair| (pair.image, pair.caption));
         PairIds::of(&self.dataset, &self.caption_ids, pairs)
     }
+}
+
+/// The message that `pairs` are fewer than a batch.
+pub(crate) fn too_few_pairs(pairs: usize, batch_size: usize) -> String {
+    let smaller = if pairs >= 2 { format!("set `train.batch_size` to at most {pairs}, or ") } else { String::new() };
+    format!("{pairs} pairs do not fill one batch of {batch_size}; {smaller}add data")
 }
 
 /// Pairs of a part of a step; `None`: a step is computed whole.

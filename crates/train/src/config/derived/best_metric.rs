@@ -9,14 +9,14 @@ pub struct BestMetric {
     /// The name of the evaluation.
     pub evaluation: String,
     /// The name of the metric.
-    pub metric: String,
+    pub name: String,
     /// Whether a lower value is better: true for a loss, false for every other metric.
     pub lower_is_better: bool,
 }
 
 impl std::fmt::Display for BestMetric {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.evaluation, self.metric)
+        write!(f, "{}.{}", self.evaluation, self.name)
     }
 }
 
@@ -24,8 +24,8 @@ impl CheckpointSection {
     /// The metric that `best` names. In a loaded configuration, it exists.
     pub fn best_metric(&self) -> Option<BestMetric> {
         let (evaluation, metric) = self.best.as_deref()?.split_once('.')?;
-        let (evaluation, metric) = (evaluation.to_owned(), metric.to_owned());
-        Some(BestMetric { lower_is_better: metric == "loss", evaluation, metric })
+        let (evaluation, name) = (evaluation.to_owned(), metric.to_owned());
+        Some(BestMetric { lower_is_better: name == "loss", evaluation, name })
     }
 }
 

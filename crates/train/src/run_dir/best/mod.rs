@@ -72,7 +72,7 @@ impl BestTracker {
     /// Records an evaluation; returns true if it is a new best.
     pub fn record(&mut self, record: &EvalRecord) -> bool {
         let Some(metric) = self.metric.as_ref().filter(|metric| metric.evaluation == record.name) else { return false };
-        let value = record.metrics.get(&metric.metric).and_then(serde_json::Value::as_f64);
+        let value = record.metrics.get(&metric.name).and_then(serde_json::Value::as_f64);
         self.record_value(record.step, value);
         self.best_step() == Some(record.step)
     }
