@@ -74,7 +74,8 @@ impl RowsRead {
 impl ParamGradients {
     /// Takes the gradients of the trainable parameters of `model` out of `gradients`.
     ///
-    /// `on_host`: as in [`Optimizer::new`](crate::Optimizer::new). `read`: a table whose other rows can be skipped.
+    /// `on_host`: as in [`Optimizer::new`](crate::optim::optimizer::Optimizer::new). `read`: a table whose other rows
+    /// can be skipped.
     ///
     /// # Errors
     /// [`ModelError::Input`] when the device cannot return its data.
