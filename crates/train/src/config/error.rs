@@ -111,3 +111,8 @@ impl fmt::Display for Listing<'_> {
         self.problems.iter().try_for_each(|problem| write!(formatter, "\n{problem}"))
     }
 }
+
+/// The help line that suggests `name` for a misspelt one.
+pub(super) fn did_you_mean(name: &str) -> String {
+    format!("did you mean `{name}`?")
+}

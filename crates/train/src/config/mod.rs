@@ -9,12 +9,10 @@
 //! - `warnings`: settings that have no effect.
 //! - `resume_diff`: which keys may change when a run is resumed.
 //! - `error`: problems and their places.
-//! - `did_you_mean`: suggestions for misspelt names.
 //!
 //! Whether the files and towers exist is not checked here.
 
 mod derived;
-mod did_you_mean;
 mod error;
 mod loading;
 mod reference;

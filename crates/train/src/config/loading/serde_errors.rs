@@ -10,8 +10,7 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::toml_tree::Document;
-use crate::config::did_you_mean::did_you_mean;
-use crate::config::error::Problem;
+use crate::config::error::{Problem, did_you_mean};
 
 /// Maximum length of a value in a message, in characters.
 const SHOWN_CHARS: usize = 40;

@@ -3,7 +3,7 @@
 use dualenc_data::nearest;
 
 use super::rules::Rules;
-use crate::config::did_you_mean::did_you_mean;
+use crate::config::error::did_you_mean;
 use crate::config::schema::RunConfig;
 
 pub(super) fn checkpoint(config: &RunConfig, rules: &mut Rules) {
