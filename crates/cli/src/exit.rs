@@ -30,7 +30,7 @@ pub fn code(result: &anyhow::Result<Ending>) -> u8 {
         Err(error) if is_closed_pipe(error) => SUCCESS,
         Err(error) => match error.downcast_ref::<TrainError>().map(TrainError::kind) {
             Some(ErrorKind::NotFinite) => NOT_FINITE,
-            Some(ErrorKind::Run) => FAILED,
+            Some(ErrorKind::Run | ErrorKind::Internal) => FAILED,
             Some(ErrorKind::Input) => BAD_INPUT,
             None if error.is::<ConfigError>() => BAD_INPUT,
             _ => FAILED,

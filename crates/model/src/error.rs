@@ -89,9 +89,15 @@ pub enum ModelError {
         /// What to check.
         hint: String,
     },
-    /// An input or option does not fit the model, or a tensor could not be copied from the device.
+    /// An input or option does not fit the model.
     #[error("{0}")]
     Input(String),
+    /// A tensor could not be copied from the device.
+    #[error("{0}")]
+    Device(String),
+    /// An invariant of this crate does not hold: a bug.
+    #[error("internal error: {0}; this is a bug in dualenc, please report it with the command and this message")]
+    Internal(String),
     /// A saved state does not fit this model.
     #[error("{} do not fit this model:\n{}", count_tensors(.problems.len()), list(.problems))]
     State {

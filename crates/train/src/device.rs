@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use dualenc_data::panic_message;
-use dualenc_model::{DualEncoder, HostTensor, ModelError, parameters};
+use dualenc_model::{DualEncoder, HostTensor, parameters};
 
 use crate::config::{Precision, RunSection};
 use crate::error::TrainError;
@@ -127,7 +127,7 @@ pub(crate) fn read_scalar(tensor: Tensor<1>) -> Result<f64, TrainError> {
     let HostTensor { shape, values } = parameters::host(tensor.without_autodiff())?;
     match values[..] {
         [value] => Ok(f64::from(value)),
-        _ => Err(ModelError::Input(format!("expected a tensor of one value, found shape {shape:?}")).into()),
+        _ => Err(TrainError::Internal(format!("expected a tensor of one value, found shape {shape:?}"))),
     }
 }
 

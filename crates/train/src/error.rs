@@ -7,6 +7,7 @@ use dualenc_data::DataError;
 use dualenc_model::ModelError;
 
 use crate::config::{Change, ConfigError};
+use crate::models::hub::error::HubError;
 
 /// An error of this crate. Each message says what to do next.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +24,7 @@ pub enum TrainError {
     Model(#[from] ModelError),
     /// A tower cannot be found.
     #[error(transparent)]
-    Hub(#[from] crate::models::hub::error::HubError),
+    Hub(#[from] HubError),
     /// The request does not fit the configuration, the data or the directory.
     #[error("{0}")]
     Usage(String),
@@ -133,6 +134,9 @@ pub enum TrainError {
         /// Number of the signal.
         signal: usize,
     },
+    /// An invariant of the program does not hold: a bug. The run ends rather than going on with a wrong state.
+    #[error("internal error: {0}; this is a bug in dualenc, please report it with the command and this message")]
+    Internal(String),
     /// A file cannot be written.
     #[error("cannot write `{path}`: {source}")]
     Write {
@@ -155,12 +159,14 @@ pub enum TrainError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// Usage, configuration or data are invalid.
+    /// Usage, configuration or data are invalid: the same command fails again until the user changes something.
     Input,
-    /// Training diverged: loss or gradients are not finite.
+    /// Training diverged: loss, gradients or weights are not finite.
     NotFinite,
-    /// The run failed, as when the disk is full.
+    /// The run failed, as when the disk is full or the network is down: the same command may succeed later.
     Run,
+    /// An invariant of the program does not hold.
+    Internal,
 }
 
 impl TrainError {
@@ -168,23 +174,22 @@ impl TrainError {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::NotFinite { .. } => ErrorKind::NotFinite,
-            Self::Write { .. } => ErrorKind::Run,
+            Self::Internal(_) => ErrorKind::Internal,
+            Self::Write { .. } | Self::Stopped { .. } => ErrorKind::Run,
+            Self::Data(error) => of_data(error),
+            Self::Model(error) => of_model(error),
+            Self::Hub(error) => of_hub(error),
+            Self::Read { source, .. } | Self::RunUnwritable { source, .. } => of_io(source),
             Self::Config(_)
-            | Self::Data(_)
-            | Self::Model(_)
-            | Self::Hub(_)
             | Self::Usage(_)
             | Self::Device { .. }
             | Self::RunExists { .. }
-            | Self::RunUnwritable { .. }
             | Self::RunInUse { .. }
             | Self::ConfigChanged(_)
             | Self::DataChanged { .. }
             | Self::LockedChanged { .. }
             | Self::Checkpoint { .. }
-            | Self::NewerFormat { .. }
-            | Self::Stopped { .. }
-            | Self::Read { .. } => ErrorKind::Input,
+            | Self::NewerFormat { .. } => ErrorKind::Input,
         }
     }
 
@@ -198,6 +203,49 @@ impl TrainError {
     pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Read { path, source }
+    }
+}
+
+/// A file that cannot be opened as named is the user's to mend; any other failure of the system may pass.
+fn of_io(error: &io::Error) -> ErrorKind {
+    use io::ErrorKind as Io;
+    match error.kind() {
+        Io::NotFound
+        | Io::PermissionDenied
+        | Io::AlreadyExists
+        | Io::NotADirectory
+        | Io::IsADirectory
+        | Io::ReadOnlyFilesystem
+        | Io::InvalidFilename
+        | Io::InvalidInput
+        | Io::InvalidData
+        | Io::UnexpectedEof => ErrorKind::Input,
+        _ => ErrorKind::Run,
+    }
+}
+
+fn of_data(error: &DataError) -> ErrorKind {
+    match error {
+        DataError::Read { source, .. } => of_io(source),
+        DataError::Worker { .. } => ErrorKind::Internal,
+        _ => ErrorKind::Input,
+    }
+}
+
+fn of_model(error: &ModelError) -> ErrorKind {
+    match error {
+        ModelError::Read { source, .. } => of_io(source),
+        ModelError::Device(_) => ErrorKind::Run,
+        ModelError::Internal(_) => ErrorKind::Internal,
+        _ => ErrorKind::Input,
+    }
+}
+
+fn of_hub(error: &HubError) -> ErrorKind {
+    match error {
+        HubError::Download { .. } | HubError::Size { .. } => ErrorKind::Run,
+        HubError::Cache { source, .. } => of_io(source),
+        _ => ErrorKind::Input,
     }
 }
 

@@ -53,11 +53,11 @@ pub(crate) fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<Strin
 /// Reads a tensor of any shape to the host.
 ///
 /// # Errors
-/// [`ModelError::Input`] if the device cannot copy it to the host.
+/// [`ModelError::Device`] if the device cannot copy it to the host.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError> {
     let shape = tensor.dims().to_vec();
     let failed =
-        |error: &dyn std::fmt::Display| ModelError::Input(format!("cannot copy a tensor from the device: {error}"));
+        |error: &dyn std::fmt::Display| ModelError::Device(format!("cannot copy a tensor from the device: {error}"));
     let data = tensor.try_into_data().map_err(|error| failed(&error))?;
     let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&format!("{error:?}")))?;
     Ok(HostTensor { shape, values })

@@ -99,11 +99,11 @@ impl BatchLoss {
     /// (all equal) to 1. It is 1 minus the mean cosine over all ordered pairs, each embedding with itself included.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when the device cannot return its data.
+    /// [`ModelError::Device`] when the device cannot return its data.
     pub fn spread(&self) -> Result<[f64; 2], ModelError> {
         let HostTensor { shape, values } = parameters::host(self.spread.clone())?;
         let [image, text] = values[..] else {
-            return Err(ModelError::Input(format!("expected a tensor of two values, found shape {shape:?}")));
+            return Err(ModelError::Internal(format!("expected a tensor of two values, found shape {shape:?}")));
         };
         Ok([image, text].map(f64::from))
     }

@@ -58,7 +58,7 @@ impl Ema {
     /// they are.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when the device cannot return its data.
+    /// [`ModelError::Device`] when the device cannot return its data.
     pub fn begin(&mut self, model: &DualEncoder) -> Result<(), ModelError> {
         let training: Vec<_> = parameters::list(model).into_iter().filter(|info| info.trains).collect();
         self.live = training.into_iter().map(|info| info.path).collect();
@@ -102,7 +102,7 @@ impl Ema {
     /// The averages by path, for a checkpoint. Host memory is not copied.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when the device cannot return its data.
+    /// [`ModelError::Device`] when the device cannot return its data.
     pub fn state(&self) -> Result<BTreeMap<String, StateTensor<'_>>, ModelError> {
         let mut state = BTreeMap::new();
         for (path, average) in &self.averages {

@@ -78,7 +78,7 @@ impl ParamGradients {
     /// can be skipped.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when the device cannot return its data.
+    /// [`ModelError::Device`] when the device cannot return its data.
     pub fn take(
         model: &DualEncoder,
         gradients: &mut Gradients,
@@ -137,7 +137,7 @@ impl ParamGradients {
     /// L2 norms of the gradients.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when the device cannot return its data.
+    /// [`ModelError::Device`] when the device cannot return its data.
     pub fn norms(&self) -> Result<GradientNorms, ModelError> {
         let mut squares: BTreeMap<&str, f64> = BTreeMap::new();
         let (mut parts_on_device, mut on_device) = (Vec::new(), Vec::new());

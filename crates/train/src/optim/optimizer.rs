@@ -108,7 +108,7 @@ impl Optimizer {
     /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Host memory is not copied.
     ///
     /// # Errors
-    /// [`ModelError::Input`] when the device cannot return its data.
+    /// [`ModelError::Device`] when the device cannot return its data.
     pub fn state(&self) -> Result<BTreeMap<String, StateTensor<'_>>, ModelError> {
         let mut tensors = BTreeMap::new();
         for (path, state) in &self.states {
