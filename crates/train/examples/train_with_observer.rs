@@ -10,7 +10,7 @@ use std::error::Error;
 use std::path::Path;
 
 use dualenc_train::config::RunConfig;
-use dualenc_train::{Event, Observer, Outcome, StopFlag, train};
+use dualenc_train::{Event, Observer, Outcome, Start, StopFlag, train};
 
 /// Prints the loss now and then, and asks the run to stop once it is below `target`.
 struct StopAtLoss {
@@ -49,7 +49,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut observer = StopAtLoss { target: target.parse()?, stop: stop.clone() };
 
     // With `true` instead, a run that was stopped continues from its newest checkpoint.
-    match train(&config, false, &stop, &mut observer)? {
+    match train(&config, Start::New, &stop, &mut observer)? {
         Outcome::Stopped { step, .. } => println!("reached the target after step {step}; the state is saved"),
         Outcome::Finished { step } => println!("finished after step {step} without reaching the target"),
         _ => {}

@@ -98,6 +98,29 @@ pub enum TrainError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A run has checkpoints, and none can be used.
+    #[error(
+        "none of the {} checkpoints in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a \
+         copy, or start a new run in another `run.dir`",
+        .problems.len(), list(.problems)
+    )]
+    NoValidCheckpoint {
+        /// Directory of the checkpoints.
+        dir: PathBuf,
+        /// What is wrong with each, the newest first.
+        problems: Vec<String>,
+    },
+    /// A run has logged steps that only a checkpoint can continue, and there is none.
+    #[error(
+        "`{dir}` has logged {step} steps but holds no checkpoint, and nothing was changed; restore its `checkpoints`, \
+         delete `metrics.jsonl` to start over, or start a new run in another `run.dir`"
+    )]
+    CheckpointsGone {
+        /// The run directory.
+        dir: PathBuf,
+        /// The last step of `metrics.jsonl`.
+        step: u64,
+    },
     /// A checkpoint was written by a newer version of the program.
     #[error("checkpoint `{path}` has format {found}, but this program reads formats up to {known}; update the program")]
     NewerFormat {
@@ -111,8 +134,9 @@ pub enum TrainError {
     /// Loss or gradients are not finite. The update was not made.
     #[error(
         "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the \
-         weights were not updated. Lower `train.learning_rate`, lengthen `train.warmup_steps` or set \
-         `train.clip_grad_norm`; the samples of the step are listed in `{dump}`"
+         weights were not updated, and {saved}. Use `--resume` with a lower `train.learning_rate`, a longer \
+         `train.warmup_steps` or another `train.clip_grad_norm`; if the batch is to blame, use `--resume --skip-steps \
+         1`. The samples of the step are listed in `{dump}`"
     )]
     NotFinite {
         /// `the loss` or `the gradient's norm`.
@@ -127,6 +151,24 @@ pub enum TrainError {
         logit_scale: f64,
         /// File that lists the samples of the step.
         dump: PathBuf,
+        /// Which state a resumed run starts from.
+        saved: String,
+    },
+    /// An update made a parameter NaN or infinite. It is neither saved nor evaluated.
+    #[error(
+        "after step {step}, {count} of the {all} values of `{tensor}` are not finite; this state is neither saved nor \
+         evaluated. Use `--resume` to go on from the newest checkpoint, with a lower `train.learning_rate`, a longer \
+         `train.warmup_steps` or another `train.clip_grad_norm`"
+    )]
+    SpoiledWeights {
+        /// Updates done.
+        step: u64,
+        /// Path of the parameter, or of an array of the optimiser's state.
+        tensor: String,
+        /// Number of values that are NaN or infinite.
+        count: usize,
+        /// Number of values.
+        all: usize,
     },
     /// A signal interrupted work that can be repeated.
     #[error("stopped by a signal; finished work is saved")]
@@ -173,7 +215,7 @@ impl TrainError {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFinite { .. } => ErrorKind::NotFinite,
+            Self::NotFinite { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
             Self::Write { .. } | Self::Stopped { .. } => ErrorKind::Run,
             Self::Data(error) => of_data(error),
@@ -189,6 +231,8 @@ impl TrainError {
             | Self::DataChanged { .. }
             | Self::LockedChanged { .. }
             | Self::Checkpoint { .. }
+            | Self::NoValidCheckpoint { .. }
+            | Self::CheckpointsGone { .. }
             | Self::NewerFormat { .. } => ErrorKind::Input,
         }
     }
@@ -247,6 +291,10 @@ fn of_hub(error: &HubError) -> ErrorKind {
         HubError::Cache { source, .. } => of_io(source),
         _ => ErrorKind::Input,
     }
+}
+
+fn list(lines: &[String]) -> String {
+    lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// One line per change.

@@ -36,6 +36,7 @@ pub use optim::part_summary::PartSummary;
 pub use run_dir::best::Best;
 pub use run_dir::metrics_log::{EvalRecord, TrainRecord, WarningRecord};
 pub use stop_flag::StopFlag;
+pub use training::position::Start;
 pub use training::training_loop::{Outcome, train};
 
 /// Parts of a step for `benches/speed`. No promise is made about them.

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use dualenc_train::{Event, Observer, Outcome, TrainError};
+use dualenc_train::{Event, Observer, Outcome, Start, TrainError};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -19,20 +19,25 @@ use crate::signals;
 Examples:
   dualenc train --config lit.toml
   dualenc train --config lit.toml --set train.epochs=3 --set run.dir=runs/short
-  dualenc train --config lit.toml --resume")]
+  dualenc train --config lit.toml --resume
+  dualenc train --config lit.toml --resume --skip-steps 1")]
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Resume from the newest valid checkpoint in `run.dir`; start a new run if there is none
     #[arg(long)]
     pub resume: bool,
+    /// Pass over the next N steps without an update, such as one with a batch that makes the loss NaN [default: 0]
+    #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u64).range(1..))]
+    pub skip_steps: Option<u64>,
 }
 
 pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let config = args.config.load()?;
     reporter.log_every_steps(config.run.log_every_steps);
     let stop = signals::stop_flag()?;
-    let outcome = match dualenc_train::train(&config, args.resume, &stop, reporter) {
+    let start = if args.resume { Start::Resume { skip_steps: args.skip_steps.unwrap_or(0) } } else { Start::New };
+    let outcome = match dualenc_train::train(&config, start, &stop, reporter) {
         Err(TrainError::Stopped { signal }) => Outcome::Stopped { step: 0, signal },
         outcome => outcome?,
     };

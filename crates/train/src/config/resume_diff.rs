@@ -8,6 +8,7 @@ use toml::Value;
 use super::schema::RunConfig;
 use super::schema::data::CacheDtype;
 use super::schema::optimizer::Schedule;
+use super::schema::stage::StageSection;
 
 /// A key that differs between a stopped run and its resumption.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,11 +86,50 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
                 (false, "this schedule depends on the length of the run")
             }
         }
+        ("train.learning_rate", _) => {
+            if_gentler(new.train.learning_rate <= old.train.learning_rate, "only a lower rate may be set in mid-run")
+        }
+        ("train.warmup_steps" | "train.warmup_fraction", _) => {
+            if_gentler(is_longer_warmup(old, new), "only a longer warm-up may be set in mid-run")
+        }
+        ("train.stage", _) => {
+            let why_not = "only lower rates and longer warm-ups of its stages may be set in mid-run";
+            if_gentler(are_gentler_stages(old, new), why_not)
+        }
+        ("train.clip_grad_norm", _) => if_gentler(true, ""),
         ("run.seed", _) => (false, "it determines the order of the samples and dropout"),
         (_, "model") => (false, "it changes the model"),
         (_, "data") => (false, "it changes the data or their order"),
         _ => (false, "it changes what is learned"),
     }
+}
+
+/// The verdict on a change that is safe if it makes updates smaller, as a diverged run needs it to go on; `why_not`: why
+/// it is refused otherwise.
+fn if_gentler(is_gentler: bool, why_not: &'static str) -> (bool, &'static str) {
+    (is_gentler, if is_gentler { "from this step on: results are no longer those of the old config" } else { why_not })
+}
+
+fn is_longer_warmup(old: &RunConfig, new: &RunConfig) -> bool {
+    let warmup = |config: &RunConfig| (config.train.warmup_steps, config.train.warmup_fraction);
+    match (warmup(old), warmup(new)) {
+        ((steps, None), (Some(new), None)) => new >= steps.unwrap_or(0),
+        ((None, Some(old)), (None, Some(new))) => new >= old,
+        ((None | Some(0), None), (None, Some(_))) => true,
+        _ => false,
+    }
+}
+
+/// Whether the stages differ in nothing but lower rates and longer warm-ups.
+fn are_gentler_stages(old: &RunConfig, new: &RunConfig) -> bool {
+    let (old, new) = (&old.train.stage, &new.train.stage);
+    let is_gentler = |old: &StageSection, new: &StageSection| {
+        let rates = (old.learning_rate, new.learning_rate);
+        let is_lower = matches!(rates, (Some(old), Some(new)) if new <= old) || rates.0 == rates.1;
+        let same = StageSection { learning_rate: old.learning_rate, warmup_steps: old.warmup_steps, ..new.clone() };
+        is_lower && new.warmup_steps >= old.warmup_steps && same == *old
+    };
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| is_gentler(old, new))
 }
 
 /// The values of all dotted keys. An array is one value.
@@ -200,8 +240,9 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("train.micro_batch_size=2", "train.micro_batch_size", true),
             ("train.learning_rate=1", "train.learning_rate", false),
             ("train.weight_decay=0", "train.weight_decay", false),
-            ("train.warmup_steps=3", "train.warmup_steps", false),
-            ("train.warmup_fraction=0.1", "train.warmup_fraction", false),
+            ("train.learning_rate=1e-4", "train.learning_rate", true),
+            ("train.warmup_steps=3", "train.warmup_steps", true),
+            ("train.warmup_fraction=0.1", "train.warmup_fraction", true),
             ("train.schedule=constant", "train.schedule", false),
             ("train.learning_rate_floor=0.1", "train.learning_rate_floor", false),
             ("train.betas=[0.9,0.98]", "train.betas", false),
@@ -209,7 +250,7 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("train.eps=1e-6", "train.eps", false),
             ("train.loss=sigmoid", "train.loss", false),
             ("train.label_smoothing=0.1", "train.label_smoothing", false),
-            ("train.clip_grad_norm=0", "train.clip_grad_norm", false),
+            ("train.clip_grad_norm=0", "train.clip_grad_norm", true),
             ("train.duplicates=mask", "train.duplicates", false),
             ("train.logit_scale_max=5", "train.logit_scale_max", false),
             ("checkpoint.every_steps=7", "checkpoint.every_steps", true),
@@ -243,6 +284,25 @@ eval = { held = { task = "zero-shot", images = "held" } }
             [("train.rsqrt_timescale".to_owned(), false)]
         );
         assert!(changes(&[rsqrt], &[constant, "train.epochs=20"]).iter().all(|(_, safe)| !safe));
+    }
+
+    #[test]
+    fn diverged_run_may_get_gentler() {
+        let verdict = |old: &[&str], new: &[&str]| changes(old, new).iter().all(|(_, safe)| *safe);
+        assert!(verdict(&["train.warmup_steps=5"], &["train.warmup_steps=9"]));
+        assert!(!verdict(&["train.warmup_steps=5"], &["train.warmup_steps=4"]));
+        assert!(!verdict(&["train.warmup_steps=5"], &[]));
+        assert!(verdict(&["train.warmup_fraction=0.1"], &["train.warmup_fraction=0.2"]));
+        assert!(!verdict(&["train.warmup_fraction=0.1"], &["train.warmup_fraction=0.05"]));
+        assert!(!verdict(&["train.warmup_steps=5"], &["train.warmup_fraction=0.9"]));
+        let stage = |rate: &str, from: u64, warmup: u64| {
+            format!("train.stage=[{{from_epoch={from}, lock='UU', learning_rate={rate}, warmup_steps={warmup}}}]")
+        };
+        let (old, lower, higher) = (stage("1e-3", 2, 1), stage("1e-4", 2, 3), stage("1e-2", 2, 1));
+        assert!(verdict(&[&old], &[&lower]));
+        assert!(!verdict(&[&old], &[&higher]));
+        assert!(!verdict(&[&old], &[&stage("1e-3", 3, 1)]));
+        assert!(!verdict(&[&old], &[]));
     }
 
     #[test]

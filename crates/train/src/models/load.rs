@@ -102,7 +102,7 @@ impl LoadedModel {
     /// As for [`LoadedModel::from_dir`]; [`TrainError::Usage`] when `dir` is not a run or has no best checkpoint.
     pub fn best_of(dir: &Path, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         let newest = newest_checkpoint(dir, observer)?.ok_or_else(|| {
-            TrainError::Usage(format!("`{}` has no best checkpoint: it is not a run with a valid one", dir.display()))
+            TrainError::Usage(format!("`{}` has no best checkpoint: it is not a run with a checkpoint", dir.display()))
         })?;
         let best = best_of_run(dir, &newest)?.ok_or_else(|| {
             TrainError::Usage(format!(
@@ -126,8 +126,7 @@ impl LoadedModel {
         compute: &Compute,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let config_path = checkpoint.path.join("config.toml");
-        let config = RunConfig::load(&config_path, &[])?;
+        let config = checkpoint.run_config()?;
         let mut loaded = Self::from_config(&config, compute, &mut WarningsOnly(observer))?;
         loaded.verify_locked(&checkpoint)?;
         loaded.model = parameters::restore(loaded.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;

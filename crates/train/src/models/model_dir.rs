@@ -6,7 +6,7 @@ use dualenc_model::{dual_encoder_types, is_dual_encoder_dir};
 
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::run_dir::checkpoint::{self, Checkpoint};
+use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::checkpoints_of;
 
 /// A directory that holds a whole model, or the checkpoint found in it.
@@ -27,7 +27,7 @@ impl ModelDir {
         }
         if checkpoints_of(dir).is_dir() {
             let newest = newest_checkpoint(dir, observer)?
-                .ok_or_else(|| TrainError::Usage(format!("the run `{}` has no valid checkpoint", dir.display())))?;
+                .ok_or_else(|| TrainError::Usage(format!("the run `{}` has no checkpoint yet", dir.display())))?;
             return Ok(Self::Checkpoint(Box::new(newest)));
         }
         if is_dual_encoder_dir(dir) {
@@ -48,10 +48,15 @@ impl ModelDir {
     }
 }
 
-/// The newest valid checkpoint of the run in `dir`. Each damaged one that is newer becomes a warning.
+/// The newest valid checkpoint of the run in `dir`; `None`: it has no checkpoint. Each damaged one that is newer becomes
+/// a warning.
 ///
 /// # Errors
-/// [`TrainError::NewerFormat`].
+/// [`TrainError::NoValidCheckpoint`] when all are damaged; [`TrainError::NewerFormat`]; [`TrainError::Read`].
 pub(crate) fn newest_checkpoint(dir: &Path, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
-    checkpoint::newest_valid(&checkpoints_of(dir), |error| observer.on(Event::Warning(error.to_string())))
+    let Some(Newest { checkpoint, damaged }) = checkpoint::newest_valid(&checkpoints_of(dir))? else { return Ok(None) };
+    for error in damaged {
+        observer.on(Event::Warning(format!("{error}; the checkpoint of step {} is used", checkpoint.progress.step)));
+    }
+    Ok(Some(checkpoint))
 }

@@ -16,7 +16,7 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Locks `root` and creates it if necessary. Removes temporary files of a killed process.
+    /// Locks `root` and creates it if necessary. Nothing that an earlier process wrote is changed.
     ///
     /// # Errors
     /// - [`TrainError::RunUnwritable`] when the directory or its lock file cannot be created.
@@ -34,18 +34,26 @@ impl RunDir {
             Err(TryLockError::Error(source)) => return Err(TrainError::Write { path: lock_path, source }),
         }
         let run = Self { root: root.to_owned(), _lock: lock };
-        let step = retention::list(&run.checkpoints()).last().map(|(step, _)| *step);
+        let step = retention::list(&run.checkpoints())?.last().map(|(step, _)| *step);
         // A run that stopped before its first step has nothing to lose.
         let started = step.is_some() || fs::metadata(run.metrics()).is_ok_and(|file| file.len() > 0);
         if started && !resume {
             let step = step.unwrap_or(0);
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
         }
-        remove_leftovers(root, |target| {
-            ["config.toml", "metrics.jsonl"].contains(&target) || target.starts_with("not-finite-step-")
-        })?;
         fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;
         Ok(run)
+    }
+
+    /// Removes what a killed process left half-written.
+    ///
+    /// # Errors
+    /// [`TrainError::Read`] or [`TrainError::Write`] when it cannot be found or removed.
+    pub fn clean(&self) -> Result<(), TrainError> {
+        retention::clean(&self.checkpoints())?;
+        remove_leftovers(&self.root, |target| {
+            ["config.toml", "metrics.jsonl"].contains(&target) || target.starts_with("not-finite-step-")
+        })
     }
 
     /// The directory itself.

@@ -91,10 +91,21 @@ struct Line<'a, R> {
 }
 
 /// The open log of a run.
+///
+/// A line that cannot be written, as when the disk is full, waits in memory and is written before the next one. The
+/// training does not end for it: the next checkpoint does, if it cannot be written either.
 #[derive(Debug)]
 pub struct MetricsLog {
     path: PathBuf,
     file: File,
+    /// Bytes of the file that are complete lines.
+    complete: u64,
+    /// Lines that could not be written yet.
+    waiting: Vec<u8>,
+    /// The last step with an evaluation line, and the names of its evaluations.
+    last_evals: (u64, Vec<String>),
+    /// Complete lines that were removed when the log was opened, since they are not JSON or name no step.
+    pub damaged_lines: usize,
 }
 
 impl MetricsLog {
@@ -104,21 +115,29 @@ impl MetricsLog {
     /// # Errors
     /// [`TrainError::Read`] or [`TrainError::Write`] when the file cannot be read or written.
     pub fn open(path: &Path, step: u64) -> Result<Self, TrainError> {
+        let (mut last_evals, mut damaged_lines) = ((0, Vec::new()), 0);
         if path.exists() {
             let bytes = fs::read(path).map_err(TrainError::read(path))?;
-            let valid = lines_until(&bytes, step);
+            let valid;
+            (valid, damaged_lines) = lines_until(&bytes, step, |line| {
+                let (step, name) = (line["step"].as_u64(), line["name"].as_str());
+                if let (true, Some(step), Some(name)) = (line["kind"] == "eval", step, name) {
+                    note_eval(&mut last_evals, step, name);
+                }
+            });
             if valid.len() != bytes.len() {
                 write_whole(path, |file| file.write_all(&valid))?;
             }
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::write(path))?;
-        Ok(Self { path: path.to_owned(), file })
+        let complete = file.metadata().map_err(TrainError::read(path))?.len();
+        Ok(Self { path: path.to_owned(), file, complete, waiting: Vec::new(), last_evals, damaged_lines })
     }
 
     /// Appends a training line.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the file cannot be written.
+    /// [`TrainError::Write`] when the file cannot be written; the line waits then.
     pub fn train(&mut self, record: &TrainRecord) -> Result<(), TrainError> {
         self.append(&Line { kind: "train", record })
     }
@@ -126,15 +145,16 @@ impl MetricsLog {
     /// Appends an evaluation line.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the file cannot be written.
+    /// [`TrainError::Write`] when the file cannot be written; the line waits then.
     pub fn eval(&mut self, record: &EvalRecord) -> Result<(), TrainError> {
+        note_eval(&mut self.last_evals, record.step, &record.name);
         self.append(&Line { kind: "eval", record })
     }
 
     /// Appends a warning line.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the file cannot be written.
+    /// [`TrainError::Write`] when the file cannot be written; the line waits then.
     pub fn warning(&mut self, record: &WarningRecord) -> Result<(), TrainError> {
         self.append(&Line { kind: "warning", record })
     }
@@ -156,36 +176,70 @@ impl MetricsLog {
         Ok(lines)
     }
 
-    /// Reads the names of the evaluations logged at `step`.
-    ///
-    /// # Errors
-    /// [`TrainError::Read`] when the file cannot be read.
-    pub fn evals_at(&self, step: u64) -> Result<Vec<String>, TrainError> {
-        let text = fs::read_to_string(&self.path).map_err(TrainError::read(&self.path))?;
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        Ok(lines
-            .filter(|line| line["kind"] == "eval" && line["step"] == step)
-            .filter_map(|line| line["name"].as_str().map(str::to_owned))
-            .collect())
+    /// The names of the evaluations logged at `step`, the newest step with an evaluation or a later one.
+    pub fn evals_at(&self, step: u64) -> &[String] {
+        let (last, names) = &self.last_evals;
+        if *last == step { names } else { &[] }
     }
 
-    /// Syncs the log to the disk, so that decisions based on it, such as which checkpoints to delete, are still the
-    /// same after a power failure.
+    /// Writes the lines that wait and syncs the log to the disk, so that decisions based on it, such as which
+    /// checkpoints to delete, are still the same after a power failure.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the sync fails.
-    pub fn sync(&self) -> Result<(), TrainError> {
+    /// [`TrainError::Write`] when the disk fails.
+    pub fn sync(&mut self) -> Result<(), TrainError> {
+        self.write_waiting()?;
         self.file.sync_data().map_err(TrainError::write(&self.path))
     }
 
-    /// Writes the line in one call, so that a kill can leave only the last line incomplete.
-    fn append(&mut self, line: &Line<'_, impl Serialize>) -> Result<(), TrainError> {
-        let written = serde_json::to_vec(line).map_err(std::io::Error::from).and_then(|mut bytes| {
-            bytes.push(b'\n');
-            self.file.write_all(&bytes)
-        });
-        written.map_err(TrainError::write(&self.path))
+    /// Whether lines wait to be written.
+    pub fn is_waiting(&self) -> bool {
+        !self.waiting.is_empty()
     }
+
+    fn append(&mut self, line: &Line<'_, impl Serialize>) -> Result<(), TrainError> {
+        let line = serde_json::to_vec(line).map_err(|error| TrainError::Internal(format!("a log line: {error}")))?;
+        self.waiting.extend(line);
+        self.waiting.push(b'\n');
+        self.write_waiting()
+    }
+
+    /// Writes in one call, so that a kill can leave only the last line incomplete.
+    fn write_waiting(&mut self) -> Result<(), TrainError> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.write_all(&self.waiting) {
+            // A part may have been written. If it cannot be cut off either, the next try appends to it, and the line is
+            // found incomplete when the log is opened again.
+            let _ = self.file.set_len(self.complete);
+            return Err(TrainError::write(&self.path)(error));
+        }
+        self.complete += self.waiting.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+fn note_eval((last, names): &mut (u64, Vec<String>), step: u64, name: &str) {
+    if *last != step {
+        (*last, *names) = (step, Vec::new());
+    }
+    names.push(name.to_owned());
+}
+
+/// The step of the last complete line of the log at `path`; 0 without one.
+///
+/// # Errors
+/// [`TrainError::Read`] when the file exists and cannot be read.
+pub(crate) fn last_step(path: &Path) -> Result<u64, TrainError> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+        bytes => bytes.map_err(TrainError::read(path))?,
+    };
+    let mut last = 0;
+    lines_until(&bytes, u64::MAX, |line| last = line["step"].as_u64().unwrap_or(last));
+    Ok(last)
 }
 
 /// Reads the values of `metric` in the log at `path`: step and value of each evaluation up to `step`, in order.
@@ -210,18 +264,22 @@ pub(crate) fn metric_values(
     Ok(values.filter(|(at, _)| *at <= step).collect())
 }
 
-/// The complete lines of steps up to `step`.
-fn lines_until(bytes: &[u8], step: u64) -> Vec<u8> {
+/// The complete lines of steps up to `step`, and how many lines are damaged. Calls `visit` with each.
+fn lines_until(bytes: &[u8], step: u64, mut visit: impl FnMut(&Value)) -> (Vec<u8>, usize) {
     let end = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    bytes[..end]
-        .split_inclusive(|&byte| byte == b'\n')
-        .filter(|line| {
-            let parsed: Option<Value> = serde_json::from_slice(line).ok();
-            parsed.and_then(|line| line["step"].as_u64()).is_some_and(|at| at <= step)
-        })
-        .flatten()
-        .copied()
-        .collect()
+    let (mut valid, mut damaged) = (Vec::with_capacity(end), 0);
+    for line in bytes[..end].split_inclusive(|&byte| byte == b'\n') {
+        let parsed: Option<Value> = serde_json::from_slice(line).ok();
+        match parsed.as_ref().and_then(|parsed| Some((parsed, parsed["step"].as_u64()?))) {
+            Some((parsed, at)) if at <= step => {
+                visit(parsed);
+                valid.extend_from_slice(line);
+            }
+            Some(_) => {}
+            None => damaged += 1,
+        }
+    }
+    (valid, damaged)
 }
 
 #[cfg(test)]
@@ -238,8 +296,11 @@ mod tests {
         let mut log = MetricsLog::open(&path, 2).unwrap();
         let metrics = json!({"acc1": 0.5}).as_object().unwrap().clone();
         log.eval(&EvalRecord { step: 2, name: "a".into(), task: "zero-shot".into(), metrics }).unwrap();
-        assert_eq!(log.evals_at(2).unwrap(), ["a"]);
-        assert!(log.evals_at(1).unwrap().is_empty());
+        assert_eq!(log.evals_at(2), ["a"]);
+        assert!(log.evals_at(1).is_empty());
+        drop(log);
+        let log = MetricsLog::open(&path, 2).unwrap();
+        assert_eq!(log.evals_at(2), ["a"]);
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.starts_with(&(line(1) + &line(2))), "{text}");
         assert_eq!(text.lines().count(), 3);

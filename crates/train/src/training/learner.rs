@@ -76,6 +76,15 @@ impl Learner {
         Ok(())
     }
 
+    /// Looks for a trainable parameter that the last update made NaN or infinite. `step`: updates done.
+    ///
+    /// # Errors
+    /// [`TrainError::SpoiledWeights`]; [`TrainError::Model`] when the device cannot return its data.
+    pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
+        let model = parameters::collect(&self.model, ParamFilter::Trainable)?;
+        Tensors { model, ..Tensors::default() }.check_finite(step)
+    }
+
     /// Locks and unlocks what the stage of `step` asks for; returns what trains from here on.
     ///
     /// # Errors

@@ -17,15 +17,15 @@ use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
-use crate::run_dir::checkpoint::{self, Checkpoint, retention};
+use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::RunDir;
-use crate::run_dir::metrics_log::MetricsLog;
+use crate::run_dir::metrics_log::{MetricsLog, last_step};
 use crate::stop_flag::StopFlag;
 use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME};
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
-use crate::training::position::Position;
-use crate::training::records::Records;
+use crate::training::position::{Position, Start};
+use crate::training::records::{MAX_FAILED_SAVES, Records};
 use crate::training::resume_checks::{refuse_changed_config, refuse_changed_inputs, refuse_changed_rates};
 use crate::training::run::Run;
 use crate::training::stages::Stages;
@@ -43,14 +43,14 @@ impl Run {
     /// changed.
     pub fn open(
         config: &RunConfig,
-        resume: bool,
+        start: Start,
         stop: &StopFlag,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         config.warnings().into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let compute = open_device(config, observer)?;
-        let dir = RunDir::open(&config.run.dir, resume)?;
-        let checkpoint = find_checkpoint(&dir, observer)?;
+        let dir = RunDir::open(&config.run.dir, start != Start::New)?;
+        let checkpoint = find_checkpoint(&dir, start, config.checkpoint.every_steps, observer)?;
         if let Some(checkpoint) = &checkpoint {
             refuse_changed_config(checkpoint, config, observer)?;
         }
@@ -69,15 +69,17 @@ impl Run {
         let locked_fingerprints = LockedFingerprints::of(&model)?;
         if let Some(checkpoint) = &checkpoint {
             refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all)?;
-            refuse_changed_rates(checkpoint, &lr_schedule)?;
+            refuse_changed_rates(checkpoint, config, total_steps)?;
         }
-        let stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
+        let mut stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
+        let skipped_steps = checkpoint.iter().flat_map(|checkpoint| &checkpoint.progress.skipped_steps);
+        skipped_steps.for_each(|range| stages.skip(*range));
         let warmup_steps = lr_schedule.warmup_steps;
         let learner = Learner::new(config, model, stages, lr_schedule, compute.on_host)?;
         report_stages(&learner, observer)?;
 
         // Nothing of an earlier run is changed before this line.
-        let records = open_records(config, dir, checkpoint.as_ref(), warmup_steps)?;
+        let records = open_records(config, dir, checkpoint.as_ref(), warmup_steps, observer)?;
         let mut run = Self {
             config: config.clone(),
             position: Position::start(steps_per_epoch, total_steps),
@@ -94,11 +96,19 @@ impl Run {
         if let Some(checkpoint) = checkpoint {
             run.resume_from(checkpoint, observer)?;
         }
+        let skip_steps = start.skip_steps();
+        if skip_steps > 0 {
+            run.skip_steps(skip_steps, observer)?;
+        }
         run.enter_stage()?;
         if is_fresh {
             run.whiten_projection(observer)?;
         }
         run.learner.begin_averages()?;
+        if skip_steps > 0 {
+            // So that a later resume needs not ask for it again.
+            run.save(observer)?;
+        }
         let Position { step, total_steps, steps_per_epoch, .. } = run.position;
         observer.on(Event::Start { step, total_steps, steps_per_epoch });
         if let Some(best) = run.records.best.best() {
@@ -125,7 +135,8 @@ impl Run {
         records.health.resume_from(records.metrics.lines(STEPS_READ_AT_RESUME)?);
         let step = saved.step;
         self.learner.restore(checkpoint)?;
-        self.records.prune(step)
+        self.records.prune(step, observer);
+        Ok(())
     }
 
     /// Starts the image projection from whitened features, where `model.image_projection.whitening` asks for it. It
@@ -159,12 +170,35 @@ fn open_device(config: &RunConfig, observer: &mut dyn Observer) -> Result<Comput
     Ok(compute)
 }
 
-/// The newest valid checkpoint of the run, after what a killed process left behind is removed.
-fn find_checkpoint(dir: &RunDir, observer: &mut dyn Observer) -> Result<Option<Checkpoint>, TrainError> {
-    retention::clean(&dir.checkpoints())?;
-    checkpoint::newest_valid(&dir.checkpoints(), |error| {
-        observer.on(Event::Warning(format!("{error}; an older one is used")));
-    })
+/// The checkpoint to start from; `None`: the run starts at the beginning. Changes nothing.
+fn find_checkpoint(
+    dir: &RunDir,
+    start: Start,
+    every_steps: u64,
+    observer: &mut dyn Observer,
+) -> Result<Option<Checkpoint>, TrainError> {
+    if start == Start::New {
+        return Ok(None);
+    }
+    let Some(Newest { checkpoint, damaged }) = checkpoint::newest_valid(&dir.checkpoints())? else {
+        // A run that was killed before its first checkpoint has logged no more steps than it may lose.
+        let step = last_step(&dir.metrics())?;
+        if step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
+            return Err(TrainError::CheckpointsGone { dir: dir.root().to_owned(), step });
+        }
+        observer.on(Event::Note(match step {
+            0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
+            _ => {
+                format!("there is no checkpoint to resume from: the run starts over, after {step} steps that were lost")
+            }
+        }));
+        return Ok(None);
+    };
+    for error in damaged {
+        let step = checkpoint.progress.step;
+        observer.on(Event::Warning(format!("{error}; the run goes on from the checkpoint of step {step}")));
+    }
+    Ok(Some(checkpoint))
 }
 
 /// Opens the records of the run and writes its resolved config.
@@ -173,8 +207,10 @@ fn open_records(
     dir: RunDir,
     checkpoint: Option<&Checkpoint>,
     warmup_steps: u64,
+    observer: &mut dyn Observer,
 ) -> Result<Records, TrainError> {
     let step = checkpoint.map_or(0, |checkpoint| checkpoint.progress.step);
+    dir.clean()?;
     let records = Records {
         metrics: MetricsLog::open(&dir.metrics(), step)?,
         best: BestTracker::new(&config.checkpoint),
@@ -182,8 +218,13 @@ fn open_records(
         config_toml: config.to_toml()?,
         checkpoint: config.checkpoint.clone(),
         saved_step: None,
+        failed_saves: 0,
         dir,
     };
+    if let damaged @ 1.. = records.metrics.damaged_lines {
+        let path = records.dir.metrics();
+        observer.on(Event::Warning(format!("{damaged} damaged lines were removed from `{}`", path.display())));
+    }
     write_whole(&records.dir.config(), |file| file.write_all(records.config_toml.as_bytes()))?;
     Ok(records)
 }

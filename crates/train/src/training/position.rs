@@ -1,4 +1,30 @@
-//! Where a run is: updates and pairs done, and how many there are in all.
+//! Where a run starts, and where it is: steps and pairs done, and how many there are in all.
+
+/// Where a run starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Start {
+    /// At the beginning, in a `run.dir` that holds no run yet.
+    #[default]
+    New,
+    /// At the newest valid checkpoint of `run.dir`, or at the beginning if there is none.
+    Resume {
+        /// Steps to pass over from there without an update, such as one with a batch that makes the loss NaN.
+        skip_steps: u64,
+    },
+}
+
+impl Start {
+    /// At the newest valid checkpoint, with every step from there on.
+    pub const RESUME: Self = Self::Resume { skip_steps: 0 };
+
+    /// Steps to pass over.
+    pub fn skip_steps(self) -> u64 {
+        match self {
+            Self::New => 0,
+            Self::Resume { skip_steps } => skip_steps,
+        }
+    }
+}
 
 /// Counters of a run. `step` counts completed updates, so the 0-based step that comes next is `step` itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What a run leaves in its directory: metrics, checkpoints, and which checkpoint is the best.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use dualenc_data::{Batch, Dataset};
@@ -10,10 +10,11 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
+use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::{self, Retention};
-use crate::run_dir::checkpoint::{self, Progress, Tensors};
+use crate::run_dir::checkpoint::{self, Tensors};
 use crate::run_dir::layout::RunDir;
-use crate::run_dir::metrics_log::{EvalRecord, MetricsLog, TrainRecord};
+use crate::run_dir::metrics_log::{EvalRecord, MetricsLog, TrainRecord, WarningRecord};
 use crate::training::health::HealthMonitor;
 use crate::training::position::Position;
 
@@ -28,29 +29,62 @@ pub(crate) struct Records {
     pub checkpoint: CheckpointSection,
     /// The step of the newest checkpoint of this process.
     pub saved_step: Option<u64>,
+    /// Checkpoints in a row that could not be written.
+    pub failed_saves: u32,
 }
+
+/// Checkpoints in a row that may fail before the run ends: enough to outlast a full disk that someone is clearing, and
+/// little enough that at most three intervals of work are lost.
+pub(crate) const MAX_FAILED_SAVES: u32 = 3;
 
 impl Records {
     /// Logs and reports a step, with what its numbers warn of.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the log cannot be written.
+    /// [`TrainError::Internal`] when a number cannot be written as JSON.
     pub fn log_step(&mut self, record: &TrainRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.metrics.train(record)?;
+        self.write_log(|log| log.train(record), observer)?;
         observer.on(Event::Step(record));
         for warning in self.health.check(record) {
-            self.metrics.warning(&warning)?;
-            observer.on(Event::Warning(format!("step {}: {}", warning.step, warning.message)));
+            self.log_warning(&warning, observer)?;
         }
         Ok(())
+    }
+
+    /// Logs and reports a warning.
+    ///
+    /// # Errors
+    /// As for [`Records::log_step`].
+    pub fn log_warning(&mut self, warning: &WarningRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.write_log(|log| log.warning(warning), observer)?;
+        observer.on(Event::Warning(format!("step {}: {}", warning.step, warning.message)));
+        Ok(())
+    }
+
+    /// Appends to the log. A line that cannot be written is reported once; it waits until it can be.
+    fn write_log(
+        &mut self,
+        write: impl FnOnce(&mut MetricsLog) -> Result<(), TrainError>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let was_waiting = self.metrics.is_waiting();
+        match write(&mut self.metrics) {
+            Err(error @ TrainError::Write { .. }) => {
+                if !was_waiting {
+                    observer.on(Event::Warning(format!("{error}; the line is written as soon as that is possible")));
+                }
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Logs and reports an evaluation, and whether it is the best so far.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the log cannot be written.
+    /// As for [`Records::log_step`].
     pub fn log_eval(&mut self, record: &EvalRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.metrics.eval(record)?;
+        self.write_log(|log| log.eval(record), observer)?;
         observer.on(Event::Eval(record));
         if self.best.record(record)
             && let Some(best) = self.best.best()
@@ -88,11 +122,10 @@ impl Records {
     }
 
     /// Deletes the checkpoints up to `step` that a killed process wrote and did not get to delete.
-    ///
-    /// # Errors
-    /// [`TrainError::Write`] when one cannot be deleted.
-    pub fn prune(&self, step: u64) -> Result<(), TrainError> {
-        retention::prune(&self.dir.checkpoints(), step, self.retention())
+    pub fn prune(&self, step: u64, observer: &mut dyn Observer) {
+        if let Err(error) = retention::prune(&self.dir.checkpoints(), step, self.retention()) {
+            report_not_pruned(&error, observer);
+        }
     }
 
     fn retention(&self) -> Retention {
@@ -102,7 +135,8 @@ impl Records {
     /// Writes a checkpoint. `started`: when saving began, the copy of the tensors from the device included.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the disk fails; older checkpoints are left alone then.
+    /// [`TrainError::SpoiledWeights`] when a value is not finite; [`TrainError::Write`] when the disk fails. Older
+    /// checkpoints are left alone then.
     pub fn save(
         &mut self,
         progress: &Progress,
@@ -110,12 +144,46 @@ impl Records {
         started: Instant,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
+        tensors.check_finite(progress.step)?;
         self.metrics.sync()?;
-        let path = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, self.retention())?;
+        let saved = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, self.retention())?;
         self.saved_step = Some(progress.step);
-        observer.on(Event::Saved { path: &path, took: started.elapsed() });
+        observer.on(Event::Saved { path: &saved.path, took: started.elapsed() });
+        if let Some(error) = saved.not_pruned {
+            report_not_pruned(&error, observer);
+        }
         Ok(())
     }
+
+    /// Takes in whether a checkpoint at an interval could be written. A failing disk ends the run only after
+    /// [`MAX_FAILED_SAVES`] in a row: the next one is due at the next interval.
+    ///
+    /// # Errors
+    /// The error of `saved`, if it is not [`TrainError::Write`] or the last of the row.
+    pub fn count_save(&mut self, saved: Result<(), TrainError>, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        match saved {
+            Err(error @ TrainError::Write { .. }) if self.failed_saves + 1 < MAX_FAILED_SAVES => {
+                self.failed_saves += 1;
+                let (failed, steps) = (self.failed_saves, self.checkpoint.every_steps);
+                observer.on(Event::Warning(format!(
+                    "no checkpoint: {error}; older checkpoints are intact, and the next try is in at most {steps} steps \
+                     (the run ends after {MAX_FAILED_SAVES} failures in a row, this is number {failed})"
+                )));
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.failed_saves = 0;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn report_not_pruned(error: &TrainError, observer: &mut dyn Observer) {
+    observer.on(Event::Warning(format!(
+        "an old checkpoint could not be deleted: {error}; the next checkpoint tries again"
+    )));
 }
 
 /// The numbers of a step that an update must not be made with unless they are finite.
@@ -129,15 +197,18 @@ pub(crate) struct StepNumbers {
 }
 
 impl StepNumbers {
-    /// Stops before an update that would spoil the weights, and writes what the batch held to
-    /// `not-finite-step-NNNNNN.json` in `dir`.
+    /// The first number that is NaN or infinite, with its name.
+    pub fn not_finite(self) -> Option<(&'static str, f64)> {
+        [("the loss", self.loss), ("the gradient's norm", self.grad_norm)]
+            .into_iter()
+            .find(|(_, value)| !value.is_finite())
+    }
+
+    /// Writes what the batch held to `not-finite-step-NNNNNN.json` in `dir`; returns the path.
     ///
     /// # Errors
-    /// [`TrainError::NotFinite`] when loss or gradient norm are NaN or infinite.
-    pub fn guard_finite(self, batch: &Batch, dataset: &Dataset, dir: &Path) -> Result<(), TrainError> {
-        let Self { loss, grad_norm, learning_rate, logit_scale } = self;
-        let what = [("the loss", loss), ("the gradient's norm", grad_norm)];
-        let Some((what, value)) = what.into_iter().find(|(_, value)| !value.is_finite()) else { return Ok(()) };
+    /// [`TrainError::Write`] when it cannot be written.
+    pub fn dump(self, batch: &Batch, dataset: &Dataset, dir: &Path) -> Result<PathBuf, TrainError> {
         let samples: Vec<serde_json::Value> = batch
             .pairs
             .iter()
@@ -149,10 +220,10 @@ impl StepNumbers {
         let step = batch.step + 1;
         let dump = dir.join(format!("not-finite-step-{step:06}.json"));
         let content = serde_json::json!({
-            "step": step, "loss": loss.to_string(), "grad_norm": grad_norm.to_string(),
-            "learning_rate": learning_rate, "logit_scale": logit_scale, "samples": samples,
+            "step": step, "loss": self.loss.to_string(), "grad_norm": self.grad_norm.to_string(),
+            "learning_rate": self.learning_rate, "logit_scale": self.logit_scale, "samples": samples,
         });
         write_whole(&dump, |file| serde_json::to_writer_pretty(file, &content).map_err(Into::into))?;
-        Err(TrainError::NotFinite { what, value, step, learning_rate, logit_scale, dump })
+        Ok(dump)
     }
 }

@@ -1,10 +1,11 @@
 //! What a run must find unchanged to be resumed: configuration, data, locked weights, and the learning rates so far.
 
-use crate::config::{RunConfig, changed_keys};
+use crate::config::{RunConfig, TrainSection, changed_keys};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::optim::lr_schedule::LrSchedule;
-use crate::run_dir::checkpoint::{Checkpoint, Progress};
+use crate::run_dir::checkpoint::Checkpoint;
+use crate::run_dir::checkpoint::manifest::Progress;
 
 /// Reports changed keys that are safe to change.
 ///
@@ -15,7 +16,7 @@ pub(super) fn refuse_changed_config(
     config: &RunConfig,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
+    let old = checkpoint.run_config()?;
     let (safe, refused): (Vec<_>, Vec<_>) = changed_keys(&old, config).into_iter().partition(|change| change.safe);
     for change in safe {
         let shown = |value: Option<String>| value.unwrap_or_else(|| "(not set)".to_owned());
@@ -44,15 +45,22 @@ pub(super) fn refuse_changed_inputs(checkpoint: &Checkpoint, data: &str, locked:
     Ok(())
 }
 
-/// Compares the learning rates of the steps already done: a new length or cooldown must not change them.
+/// Compares the learning rates of the steps already done: a new length or cooldown must not change them. A longer
+/// warm-up is left out, since it is asked for from here on.
 ///
 /// # Errors
 /// [`TrainError::Usage`] with the first step that would have had another rate.
-pub(super) fn refuse_changed_rates(checkpoint: &Checkpoint, schedule: &LrSchedule) -> Result<(), TrainError> {
-    let Progress { step, total_steps, .. } = checkpoint.progress;
-    let old = RunConfig::load(&checkpoint.path.join("config.toml"), &[])?;
-    let old = LrSchedule::new(&old.train, total_steps)?;
-    match (0..step).find(|&step| old.at(step) != schedule.at(step)) {
+pub(super) fn refuse_changed_rates(
+    checkpoint: &Checkpoint,
+    config: &RunConfig,
+    total_steps: u64,
+) -> Result<(), TrainError> {
+    let Progress { step, total_steps: old_total_steps, .. } = checkpoint.progress;
+    let old = checkpoint.run_config()?.train;
+    let new =
+        TrainSection { warmup_steps: old.warmup_steps, warmup_fraction: old.warmup_fraction, ..config.train.clone() };
+    let (old, new) = (LrSchedule::new(&old, old_total_steps)?, LrSchedule::new(&new, total_steps)?);
+    match (0..step).find(|&step| old.at(step) != new.at(step)) {
         None => Ok(()),
         Some(changed) => Err(TrainError::Usage(format!(
             "the run has done {step} steps, and with this length and cooldown the learning rate of step {} would have \

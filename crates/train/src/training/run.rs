@@ -12,12 +12,13 @@ use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::image_index::training_views;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
-use crate::run_dir::checkpoint::Progress;
+use crate::run_dir::checkpoint::manifest::Progress;
+use crate::run_dir::metrics_log::WarningRecord;
 use crate::stop_flag::StopFlag;
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::Position;
-use crate::training::records::Records;
+use crate::training::records::{Records, StepNumbers};
 use crate::training::step::StepContext;
 use crate::training::training_data::TrainingData;
 
@@ -125,7 +126,8 @@ impl Run {
         if !self.evaluations.iter().any(|evaluation| due(&evaluation)) {
             return Ok(());
         }
-        let done = self.records.metrics.evals_at(step)?;
+        self.learner.check_finite(step)?;
+        let done = self.records.metrics.evals_at(step).to_vec();
         let model = self.learner.evaluation_model();
         let mut locked = self.locked.towers.clone();
         // A tower that trained before and is locked now has other features with its averaged weights.
@@ -148,6 +150,22 @@ impl Run {
         Ok(())
     }
 
+    /// Saves the state if a checkpoint is due at this step. A disk that fails is tried again at the next interval.
+    ///
+    /// # Errors
+    /// Those of [`Records::count_save`]; at the end of the run and after a signal, those of [`Records::save`].
+    pub fn save_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let is_last = self.position.is_at_end() || self.stop.signal().is_some() || self.stops_early();
+        if is_last {
+            self.save(observer)
+        } else if self.records.checkpoint_is_due(&self.position) {
+            let saved = self.save(observer);
+            self.records.count_save(saved, observer)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Writes a checkpoint, unless this step has one.
     ///
     /// # Errors
@@ -164,7 +182,70 @@ impl Run {
             data: self.data.fingerprint.clone(),
             locked: self.locked_fingerprints.all.clone(),
             threads: self.compute.threads,
+            skipped_steps: self.learner.stages.skipped().to_vec(),
         };
         self.records.save(&progress, self.learner.tensors()?, started, observer)
+    }
+
+    /// Saves the state before the step that failed with `error`, if that was not a failure of the state or of the disk it
+    /// is saved to.
+    pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
+        let is_intact = matches!(error, TrainError::Data(_) | TrainError::Read { .. });
+        if !is_intact || self.position.step == 0 {
+            return;
+        }
+        if let Err(error) = self.save(observer) {
+            observer.on(Event::Warning(format!("the state after step {} is not saved: {error}", self.position.step)));
+        }
+    }
+
+    /// Stops before an update that would spoil the weights: lists the batch in a file, and saves the state before the
+    /// step, so that a run can go on from there.
+    ///
+    /// # Errors
+    /// [`TrainError::NotFinite`] when loss or gradient norm are NaN or infinite.
+    pub fn guard_finite(
+        &mut self,
+        numbers: StepNumbers,
+        batch: &Batch,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let Some((what, value)) = numbers.not_finite() else { return Ok(()) };
+        let dump = numbers.dump(batch, &self.data.dataset, self.records.dir.root())?;
+        let step = self.position.step;
+        let saved = if step == 0 {
+            "there is no earlier state to save".to_owned()
+        } else {
+            match self.save(observer) {
+                Ok(()) => format!("the state after step {step} is saved"),
+                Err(error) => format!("the state after step {step} is not saved ({error})"),
+            }
+        };
+        let StepNumbers { learning_rate, logit_scale, .. } = numbers;
+        Err(TrainError::NotFinite { what, value, step: step + 1, learning_rate, logit_scale, dump, saved })
+    }
+
+    /// Goes past the next `count` steps without an update.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when the run has no more than `count` steps left.
+    pub(super) fn skip_steps(&mut self, count: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let (first, total) = (self.position.step, self.position.total_steps);
+        let end = first.saturating_add(count);
+        if end >= total {
+            return Err(TrainError::Usage(format!(
+                "`--skip-steps {count}` leaves nothing to train: the run is at step {first} of {total}; skip at most {}",
+                total.saturating_sub(first + 1)
+            )));
+        }
+        self.learner.stages.skip([first, end]);
+        self.position.step = end;
+        let steps = if count == 1 { format!("step {end}") } else { format!("steps {} to {end}", first + 1) };
+        let warning = WarningRecord {
+            step: end,
+            name: format!("skipped-steps-{}-{end}", first + 1),
+            message: format!("{steps} skipped on request: their batches were not trained on"),
+        };
+        self.records.log_warning(&warning, observer)
     }
 }

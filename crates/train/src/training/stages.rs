@@ -13,6 +13,8 @@ pub(crate) struct Stages {
     stages: Vec<(u64, Stage)>,
     total_steps: u64,
     depths: LayerDepths,
+    /// Ranges of steps without an update, by the first step and the one after the last.
+    skipped: Vec<[u64; 2]>,
 }
 
 impl Stages {
@@ -43,7 +45,7 @@ impl Stages {
                 "the last `train.stage` begins at step {from} and is never reached: the run has {total_steps} steps \
                  ({steps_per_epoch} per epoch); start it earlier, or lengthen the run"
             ))),
-            _ => Ok(Self { stages, total_steps, depths: LayerDepths::of(model) }),
+            _ => Ok(Self { stages, total_steps, depths: LayerDepths::of(model), skipped: Vec::new() }),
         }
     }
 
@@ -100,6 +102,16 @@ impl Stages {
         }
     }
 
+    /// Records that the steps from `first` up to, but not including, `end` make no update.
+    pub fn skip(&mut self, [first, end]: [u64; 2]) {
+        self.skipped.push([first, end]);
+    }
+
+    /// The ranges of steps that were skipped.
+    pub fn skipped(&self) -> &[[u64; 2]] {
+        &self.skipped
+    }
+
     /// What the first `step` steps trained; `None` at step 0.
     pub fn trained_before(&self, step: u64) -> Option<Training> {
         let begun = self.stages.iter().filter(|(from, _)| *from < step).map(|(_, stage)| stage.training);
@@ -110,6 +122,12 @@ impl Stages {
     pub fn updates_before(&self, path: &str, step: u64) -> u64 {
         let ends = self.stages.iter().skip(1).map(|(from, _)| *from).chain([u64::MAX]);
         let spans = self.stages.iter().zip(ends).filter(|((_, stage), _)| stage.training.trains(path, &self.depths));
-        spans.map(|((from, _), end)| end.min(step).saturating_sub(*from)).sum()
+        spans.map(|((from, _), end)| self.num_updates(*from, end.min(step))).sum()
+    }
+
+    /// Updates in the steps from `from` up to, but not including, `end`.
+    fn num_updates(&self, from: u64, end: u64) -> u64 {
+        let skipped = self.skipped.iter().map(|[first, last]| (*last).min(end).saturating_sub((*first).max(from)));
+        end.saturating_sub(from) - skipped.sum::<u64>()
     }
 }

@@ -1,4 +1,4 @@
-//! THE TRAINING LOOP: [`train`]. It reads in the order in which things happen; `step.rs` is what a step computes.
+//! THE TRAINING LOOP: `train_to_end`. It reads in the order in which things happen; `step.rs` is what a step computes.
 
 use std::time::Instant;
 
@@ -7,6 +7,7 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::metrics_log::TrainRecord;
 use crate::stop_flag::StopFlag;
+use crate::training::position::Start;
 use crate::training::records::StepNumbers;
 use crate::training::run::Run;
 use crate::training::{gradient_cache, step};
@@ -29,22 +30,34 @@ pub enum Outcome {
     },
 }
 
-/// Trains as `config` says: from the start or, with `resume`, from the newest valid checkpoint of `run.dir`.
+/// Trains as `config` says, from where `start` says.
 ///
 /// A run that is killed anywhere and resumed computes the same bits as one that was not, on a CPU with the same number
 /// of threads: order, caption choice, augmentation and dropout are functions of (seed, epoch, step, index).
 ///
 /// # Errors
 /// [`TrainError::Config`], [`TrainError::Data`] or [`TrainError::Model`] when configuration, data and towers do not
-/// fit; [`TrainError::NotFinite`] when loss or gradient are not finite; [`TrainError::Write`] when the disk fails.
+/// fit; [`TrainError::NotFinite`] or [`TrainError::SpoiledWeights`] when loss, gradient or weights are not finite;
+/// [`TrainError::Write`] when the disk fails.
 pub fn train(
     config: &RunConfig,
-    resume: bool,
+    start: Start,
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let mut run = Run::open(config, resume, stop, observer)?;
-    run.evaluate_if_due(observer)?;
+    let mut run = Run::open(config, start, stop, observer)?;
+    let outcome = train_to_end(&mut run, stop, observer);
+    if let Err(error) = &outcome {
+        run.save_after(error, observer);
+    }
+    outcome
+}
+
+fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
+    match run.evaluate_if_due(observer) {
+        Err(TrainError::Stopped { signal }) => return Ok(Outcome::Stopped { step: run.position.step, signal }),
+        evaluated => evaluated?,
+    }
     if run.stops_early() {
         run.save(observer)?;
         run.records.report_early_stop(&run.position, observer);
@@ -65,11 +78,8 @@ pub fn train(
                 gradient_cache::forward_backward(&context, batch, &mut batches)?
             };
             let (batch, loss, grad_norm) = (&outcome.batch, outcome.loss, outcome.norms.all);
-            StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale }.guard_finite(
-                batch,
-                &run.data.dataset,
-                run.records.dir.root(),
-            )?;
+            let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
+            run.guard_finite(numbers, batch, observer)?;
             run.learner.update(step, outcome.gradients, grad_norm, rate);
             run.position.advance(run.data.batch_len(step));
 
@@ -98,9 +108,7 @@ pub fn train(
                 Ok(()) | Err(TrainError::Stopped { .. }) => {}
                 Err(error) => return Err(error),
             }
-            if run.records.checkpoint_is_due(&run.position) || stop.signal().is_some() {
-                run.save(observer)?;
-            }
+            run.save_if_due(observer)?;
             if let Some(signal) = stop.signal() {
                 return Ok(Outcome::Stopped { step: run.position.step, signal });
             }

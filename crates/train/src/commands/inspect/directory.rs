@@ -13,7 +13,8 @@ use crate::config::{InitialWeights, RunConfig};
 use crate::error::TrainError;
 use crate::models::hub::settings::Hub;
 use crate::run_dir::best::best_of_run;
-use crate::run_dir::checkpoint::{self, Checkpoint, Progress, retention};
+use crate::run_dir::checkpoint::manifest::Progress;
+use crate::run_dir::checkpoint::{self, Checkpoint, retention};
 use crate::run_dir::layout::checkpoints_of;
 
 /// Reports what `dir` holds, without training, writing or downloading anything.
@@ -26,7 +27,7 @@ pub fn inspect(dir: &Path, device: &Device) -> Result<Inspection, TrainError> {
         return Ok(inspect_run(dir, Kind::Checkpoint, vec![dir.to_owned()], device));
     }
     if checkpoints_of(dir).is_dir() {
-        let checkpoints = retention::list(&checkpoints_of(dir)).into_iter().map(|(_, path)| path).collect();
+        let checkpoints = retention::list(&checkpoints_of(dir))?.into_iter().map(|(_, path)| path).collect();
         return Ok(inspect_run(dir, Kind::Run, checkpoints, device));
     }
     if is_model_dir(dir) {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::config::{BestMetric, CheckpointSection, RunConfig};
+use crate::config::{BestMetric, CheckpointSection};
 use crate::error::TrainError;
 use crate::run_dir::checkpoint::{Checkpoint, retention};
 use crate::run_dir::layout::{checkpoints_of, metrics_of};
@@ -55,7 +55,7 @@ impl BestTracker {
         let fresh = Self::new(section);
         let Some(metric) = &fresh.metric else { return Ok(fresh) };
         let values = metric_values(&metrics_of(root), metric, step)?;
-        let existing: Vec<u64> = retention::list(&checkpoints_of(root)).into_iter().map(|(at, _)| at).collect();
+        let existing: Vec<u64> = retention::list(&checkpoints_of(root))?.into_iter().map(|(at, _)| at).collect();
         let replay = |values: &[(u64, Option<f64>)]| {
             let mut tracker = fresh.clone();
             values.iter().for_each(|&(at, value)| tracker.record_value(at, value));
@@ -116,7 +116,7 @@ impl BestTracker {
 /// # Errors
 /// [`TrainError::Config`] or [`TrainError::Read`] when the config or the log cannot be read.
 pub(crate) fn best_of_run(root: &Path, newest: &Checkpoint) -> Result<Option<Best>, TrainError> {
-    let config = RunConfig::load(&newest.path.join("config.toml"), &[])?;
+    let config = newest.run_config()?;
     Ok(BestTracker::of_run(&config.checkpoint, root, newest.progress.step)?.best())
 }
 

@@ -9,8 +9,9 @@ use serde_json::json;
 
 use super::*;
 use crate::optim::state_tensor::StateTensor;
+use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::Retention;
-use crate::run_dir::checkpoint::{self, Progress, Tensors};
+use crate::run_dir::checkpoint::{self, Tensors};
 use crate::run_dir::metrics_log::MetricsLog;
 
 fn section(best: &str, patience: Option<u64>, min_delta: f64) -> CheckpointSection {
@@ -52,8 +53,15 @@ struct Disk {
 
 impl Disk {
     fn write(&self, step: u64, keep: usize, best: Option<u64>) {
-        let progress =
-            Progress { step, samples_seen: 0, total_steps: 1, data: String::new(), locked: String::new(), threads: 1 };
+        let progress = Progress {
+            step,
+            samples_seen: 0,
+            total_steps: 1,
+            data: String::new(),
+            locked: String::new(),
+            threads: 1,
+            skipped_steps: Vec::new(),
+        };
         let tensor = HostTensor { shape: vec![1], values: vec![step as f32] };
         let model: BTreeMap<_, _> = [("a".to_owned(), tensor.clone())].into();
         let optimizer = [("a.first".to_owned(), StateTensor::from(tensor))].into();
@@ -65,7 +73,7 @@ impl Disk {
     fn open(&self) -> (u64, BestTracker, MetricsLog) {
         let checkpoints = checkpoints_of(self.dir.path());
         retention::clean(&checkpoints).unwrap();
-        let newest = checkpoint::newest_valid(&checkpoints, |_| ()).unwrap();
+        let newest = checkpoint::newest_valid(&checkpoints).unwrap().map(|newest| newest.checkpoint);
         let step = newest.map_or(0, |newest| newest.progress.step);
         let log = MetricsLog::open(&metrics_of(self.dir.path()), step).unwrap();
         (step, BestTracker::of_run(&self.section, self.dir.path(), step).unwrap(), log)
@@ -126,7 +134,7 @@ fn best_survives_random_kills() {
                 (uninterrupted.best, uninterrupted.stale),
                 "seed {seed} step {step}"
             );
-            let existing = retention::list(&checkpoints_of(disk.dir.path()));
+            let existing = retention::list(&checkpoints_of(disk.dir.path())).unwrap();
             let saved = existing.last().map_or(0, |(at, _)| *at);
             for wanted in tracker.best_step().filter(|best| *best <= saved).into_iter().chain([saved]) {
                 let valid = wanted == 0

@@ -2,15 +2,19 @@
 //! and on the disk.
 //!
 //! Protocol: write and sync each file in `step-N.tmp-PID/`; write `manifest.json` with the size and the BLAKE3 hash of
-//! each; sync the directory; rename it to `step-N/`; sync the parent; delete older checkpoints. A kill at any moment
+//! each, and a checksum of its own; sync the directory; rename it to `step-N/`; sync the parent; delete older checkpoints. A kill at any moment
 //! leaves either no `step-N/` or a complete one. Loading verifies every hash.
 //!
 //! What goes into the tensors is decided by their owners, `optim` and `training`.
 //!
 //! - this file: the types, saving and loading
+//! - `manifest`: the file that lists the others
+//! - `reading`: verified reading of each file
 //! - `retention`: which checkpoints stay on the disk, and deleting the others
 //! - `tensors`: tensors as bytes of a safetensors file
 
+pub(crate) mod manifest;
+mod reading;
 pub(crate) mod retention;
 pub(crate) mod tensors;
 #[cfg(test)]
@@ -18,58 +22,26 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
-use dualenc_model::{HostTensor, read_safetensors};
-use serde::{Deserialize, Serialize};
+use dualenc_model::HostTensor;
 
+use crate::config::{ConfigError, RunConfig};
 use crate::error::TrainError;
 use crate::optim::state_tensor::StateTensor;
 use crate::run_dir::atomic_file::{sync_parent, write_synced};
+use crate::run_dir::checkpoint::manifest::{FileEntry, MANIFEST, Manifest, Progress, name_of};
+use crate::run_dir::checkpoint::reading::{read_file, read_tensors, read_text, read_verified};
 use crate::run_dir::checkpoint::retention::{Retention, discard, list, prune};
 use crate::run_dir::checkpoint::tensors::serialize;
 use crate::run_dir::fail_point::fail_point;
 
-/// Version of the layout. Newer ones are refused.
-const FORMAT: u32 = 1;
-
-const MANIFEST: &str = "manifest.json";
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
 /// Only in runs that average their weights.
 const EMA: &str = "ema.safetensors";
 const CONFIG: &str = "config.toml";
-
-/// How far the run is, and fingerprints of what it was trained on. Part of `manifest.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Progress {
-    /// Updates so far.
-    pub step: u64,
-    /// Pairs seen so far.
-    pub samples_seen: u64,
-    /// Steps of the whole run.
-    pub total_steps: u64,
-    /// Fingerprint of the training data.
-    pub data: String,
-    /// Fingerprint of the locked parameters.
-    pub locked: String,
-    /// CPU threads. A resumed run is bit-identical only with the same number.
-    pub threads: usize,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct Manifest {
-    format: u32,
-    #[serde(flatten)]
-    progress: Progress,
-    files: BTreeMap<String, FileEntry>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct FileEntry {
-    bytes: u64,
-    blake3: String,
-}
 
 /// Everything needed to resume a run.
 #[derive(Debug)]
@@ -84,6 +56,26 @@ pub struct Checkpoint {
     pub model: BTreeMap<String, HostTensor>,
     /// The averages of the parameters that were updated, in a run that averages its weights.
     pub ema: Option<BTreeMap<String, HostTensor>>,
+    /// What the manifest says of the optimiser's state, which is read only when a run is resumed.
+    optimizer: FileEntry,
+}
+
+/// A checkpoint that was written.
+#[derive(Debug)]
+pub struct Saved {
+    /// Its directory.
+    pub path: PathBuf,
+    /// Why an older checkpoint could not be deleted, if so. It is deleted after a later save.
+    pub not_pruned: Option<TrainError>,
+}
+
+/// The newest checkpoint that can be used.
+#[derive(Debug)]
+pub struct Newest {
+    /// The checkpoint.
+    pub checkpoint: Checkpoint,
+    /// Why each newer one cannot be used.
+    pub damaged: Vec<TrainError>,
 }
 
 /// The tensors to write into a checkpoint.
@@ -99,11 +91,11 @@ pub struct Tensors<'a> {
 
 /// Directory of the checkpoint of `step` in `dir`.
 pub fn path_of(dir: &Path, step: u64) -> PathBuf {
-    dir.join(format!("step-{step:06}"))
+    dir.join(name_of(step))
 }
 
-/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep.
-/// Returns the directory of the new checkpoint. The process must hold the run's lock.
+/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep. The
+/// process must hold the run's lock.
 ///
 /// # Errors
 /// [`TrainError::Write`] when a file cannot be written; no older checkpoint is deleted then. [`TrainError::Checkpoint`]
@@ -114,42 +106,28 @@ pub fn save(
     config: &str,
     tensors: Tensors<'_>,
     retention: Retention,
-) -> Result<PathBuf, TrainError> {
+) -> Result<Saved, TrainError> {
     let target = path_of(dir, progress.step);
-    let temporary = dir.join(format!("step-{:06}.tmp-{}", progress.step, std::process::id()));
-    let written = write_files(&temporary, progress, config, tensors);
-    if let Err(error) = written {
-        let _ = fs::remove_dir_all(&temporary);
-        return Err(error);
-    }
+    let temporary = retention::temporary_dir(dir, progress.step)?;
+    write_files(temporary.path(), progress, config, tensors)?;
     fail_point("before_rename");
     if target.exists() {
         // A resumed run reaches a step again if the checkpoint of that step was found damaged.
         discard(&target)?;
     }
-    fs::rename(&temporary, &target).map_err(TrainError::write(&target))?;
+    fs::rename(temporary.path(), &target).map_err(TrainError::write(&target))?;
+    // It exists no more under its temporary name.
+    let _ = temporary.keep();
     sync_parent(&target)?;
     fail_point("after_rename");
-    prune(dir, progress.step, retention)?;
-    Ok(target)
+    Ok(Saved { path: target, not_pruned: prune(dir, progress.step, retention).err() })
 }
 
 fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'_>) -> Result<(), TrainError> {
-    let _ = fs::remove_dir_all(dir);
-    fs::create_dir(dir).map_err(TrainError::write(dir))?;
     let mut files = BTreeMap::new();
     let mut write = |name: &str, bytes: &[u8]| {
-        let path = dir.join(name);
-        fail_point(&format!("before_{name}"));
-        write_synced(&path, |file| {
-            let half = bytes.len() / 2;
-            file.write_all(&bytes[..half])?;
-            fail_point(&format!("inside_{name}"));
-            file.write_all(&bytes[half..])
-        })
-        .map_err(TrainError::write(&path))?;
-        let entry = FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() };
-        files.insert(name.to_owned(), entry);
+        write_file(dir, name, bytes)?;
+        files.insert(name.to_owned(), FileEntry::of(bytes));
         Ok::<(), TrainError>(())
     };
     // One after the other, so that only one serialised file is in memory.
@@ -159,60 +137,98 @@ fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'
         write(EMA, &serialize(ema, dir)?)?;
     }
     write(CONFIG, config.as_bytes())?;
-    let manifest = Manifest { format: FORMAT, progress: progress.clone(), files };
-    let path = dir.join(MANIFEST);
-    fail_point("before_manifest");
-    write_synced(&path, |file| serde_json::to_writer_pretty(file, &manifest).map_err(Into::into))
-        .map_err(TrainError::write(&path))?;
+    let manifest = Manifest::new(progress.clone(), files).to_text()?;
+    write_file(dir, MANIFEST, manifest.as_bytes())?;
     // The directory's entries must be on the disk before its final name appears.
-    sync_parent(&path)
+    sync_parent(&dir.join(MANIFEST))
 }
 
-/// Loads the newest valid checkpoint in `dir`. Calls `on_invalid` with the error of each newer one that is damaged.
+/// Writes a file of a checkpoint and syncs it to the disk. Errors say how large the file is, since a full disk is their
+/// usual cause.
+fn write_file(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), TrainError> {
+    let path = dir.join(name);
+    fail_point(&format!("before_{name}"));
+    let written = write_synced(&path, |file| {
+        let half = bytes.len() / 2;
+        file.write_all(&bytes[..half])?;
+        fail_point(&format!("inside_{name}"));
+        file.write_all(&bytes[half..])
+    });
+    let with_size =
+        |error: io::Error| io::Error::new(error.kind(), format!("{error} (the file has {} bytes)", bytes.len()));
+    written.map_err(with_size).map_err(TrainError::write(&path))
+}
+
+/// Loads the newest checkpoint in `dir` that is not damaged; `None`: there is no checkpoint.
 ///
 /// # Errors
-/// [`TrainError::NewerFormat`] when a checkpoint was written by a newer version of the program.
-pub fn newest_valid(dir: &Path, mut on_invalid: impl FnMut(&TrainError)) -> Result<Option<Checkpoint>, TrainError> {
-    for (_, path) in list(dir).into_iter().rev() {
+/// - [`TrainError::NoValidCheckpoint`] when there are checkpoints and all are damaged.
+/// - [`TrainError::NewerFormat`] when a checkpoint was written by a newer version of the program.
+/// - [`TrainError::Read`] when the disk cannot be read.
+pub fn newest_valid(dir: &Path) -> Result<Option<Newest>, TrainError> {
+    let mut damaged = Vec::new();
+    for (_, path) in list(dir)?.into_iter().rev() {
         match load(&path) {
-            Ok(checkpoint) => return Ok(Some(checkpoint)),
-            Err(error @ TrainError::NewerFormat { .. }) => return Err(error),
-            Err(error) => on_invalid(&error),
+            Ok(checkpoint) => return Ok(Some(Newest { checkpoint, damaged })),
+            Err(error @ TrainError::Checkpoint { .. }) => damaged.push(error),
+            Err(error) => return Err(error),
         }
     }
-    Ok(None)
+    if damaged.is_empty() {
+        return Ok(None);
+    }
+    let problems = damaged.iter().map(ToString::to_string).collect();
+    Err(TrainError::NoValidCheckpoint { dir: dir.to_owned(), problems })
 }
 
 /// Loads the checkpoint at `path` and verifies its files.
 ///
 /// # Errors
-/// - [`TrainError::Checkpoint`] when a file is missing, or its size or hash differs from the manifest.
+/// - [`TrainError::Checkpoint`] when a file is missing or damaged, or a weight is not finite.
 /// - [`TrainError::NewerFormat`] when the checkpoint was written by a newer version of the program.
-/// - [`TrainError::Model`] when a file holds no valid tensors in spite of its hash.
+/// - [`TrainError::Read`] when the disk cannot be read.
 pub fn load(path: &Path) -> Result<Checkpoint, TrainError> {
-    let invalid = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
-    let text = fs::read_to_string(path.join(MANIFEST)).map_err(|error| invalid(format!("`{MANIFEST}`: {error}")))?;
-    let manifest: Manifest = serde_json::from_str(&text).map_err(|error| invalid(format!("`{MANIFEST}`: {error}")))?;
-    if manifest.format > FORMAT {
-        return Err(TrainError::NewerFormat { path: path.to_owned(), found: manifest.format, known: FORMAT });
-    }
-    let has_ema = manifest.files.contains_key(EMA);
-    for name in [MODEL, OPTIMIZER, CONFIG].into_iter().chain(has_ema.then_some(EMA)) {
-        let entry = manifest.files.get(name).ok_or_else(|| invalid(format!("`{MANIFEST}` does not list `{name}`")))?;
-        let bytes = fs::read(path.join(name)).map_err(|error| invalid(format!("`{name}`: {error}")))?;
-        let found = FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(&bytes).to_hex().to_string() };
-        if found.bytes != entry.bytes {
-            let (found, expected) = (found.bytes, entry.bytes);
-            return Err(invalid(format!("`{name}` is damaged: it has {found} bytes, expected {expected}")));
+    let damaged = |problem: String| TrainError::Checkpoint { path: path.to_owned(), problem };
+    let text = String::from_utf8(read_file(path, MANIFEST)?)
+        .map_err(|error| damaged(format!("`{MANIFEST}` is damaged: {error}")))?;
+    let Manifest { progress, files, .. } = Manifest::parse(&text, path)?;
+    let entry = |name: &str| {
+        files.get(name).ok_or_else(|| damaged(format!("`{MANIFEST}` is damaged: it does not list `{name}`")))
+    };
+    let optimizer = entry(OPTIMIZER)?.clone();
+    read_verified(path, OPTIMIZER, &optimizer)?;
+    Ok(Checkpoint {
+        path: path.to_owned(),
+        progress,
+        config: read_text(path, CONFIG, entry(CONFIG)?)?,
+        model: read_tensors(path, MODEL, entry(MODEL)?)?,
+        ema: files.get(EMA).map(|entry| read_tensors(path, EMA, entry)).transpose()?,
+        optimizer,
+    })
+}
+
+impl Tensors<'_> {
+    /// Looks for a value that is NaN or infinite. `step`: updates done.
+    ///
+    /// # Errors
+    /// [`TrainError::SpoiledWeights`] with the first tensor that holds one.
+    pub fn check_finite(&self, step: u64) -> Result<(), TrainError> {
+        let model = self.model.iter().map(|(name, tensor)| (name, &tensor.values[..]));
+        let states = self.optimizer.iter().chain(self.ema.iter().flatten());
+        let mut all = model.chain(states.map(|(name, tensor)| (name, &tensor.values[..])));
+        match all.find_map(|(name, values)| Some((name, num_not_finite(values)?, values.len()))) {
+            None => Ok(()),
+            Some((name, count, all)) => Err(TrainError::SpoiledWeights { step, tensor: name.clone(), count, all }),
         }
-        if found != *entry {
-            return Err(invalid(format!("`{name}` is damaged: its contents do not match their BLAKE3 hash")));
-        }
     }
-    let config = fs::read_to_string(path.join(CONFIG)).map_err(|error| invalid(error.to_string()))?;
-    let model = read_safetensors(&path.join(MODEL))?;
-    let ema = has_ema.then(|| read_safetensors(&path.join(EMA))).transpose()?;
-    Ok(Checkpoint { path: path.to_owned(), progress: manifest.progress, config, model, ema })
+}
+
+/// How many values are NaN or infinite; `None`: all are finite.
+fn num_not_finite(values: &[f32]) -> Option<usize> {
+    if values.iter().all(|value| value.is_finite()) {
+        return None;
+    }
+    Some(values.iter().filter(|value| !value.is_finite()).count())
 }
 
 impl Checkpoint {
@@ -223,11 +239,21 @@ impl Checkpoint {
         weights
     }
 
+    /// The run's config when the checkpoint was written.
+    ///
+    /// # Errors
+    /// [`TrainError::Config`] when this version of the program does not accept it.
+    pub fn run_config(&self) -> Result<RunConfig, TrainError> {
+        let path = self.path.join(CONFIG);
+        RunConfig::from_bytes(self.config.as_bytes(), &path, &self.path, &[])
+            .map_err(|problems| ConfigError::Invalid { path, problems }.into())
+    }
+
     /// Reads the optimiser's state, by path and array name.
     ///
     /// # Errors
-    /// [`TrainError::Model`] when the file cannot be read as tensors.
+    /// As for [`load`].
     pub fn optimizer(&self) -> Result<BTreeMap<String, HostTensor>, TrainError> {
-        Ok(read_safetensors(&self.path.join(OPTIMIZER))?)
+        read_tensors(&self.path, OPTIMIZER, &self.optimizer)
     }
 }

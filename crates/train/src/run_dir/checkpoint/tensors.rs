@@ -1,9 +1,11 @@
-//! Tensors as the bytes of a safetensors file. Values are not copied unless they must be converted.
+//! Tensors as the bytes of a safetensors file, and back. Values are not copied unless they must be converted.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
-use dualenc_model::is_count;
+use dualenc_model::{HostTensor, is_count};
+use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, View};
 
 use crate::error::TrainError;
@@ -26,6 +28,29 @@ pub(crate) fn serialize<'a>(
     });
     safetensors::serialize(views, Some(metadata))
         .map_err(|error| TrainError::Checkpoint { path: context.to_owned(), problem: error.to_string() })
+}
+
+/// The tensors of a file that [`serialize`] wrote, by name. An error says what is wrong with the file; a value that is
+/// NaN or infinite is an error, since a model that holds one answers everything with NaN.
+pub(super) fn deserialize(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.iter() {
+        let values: Vec<f32> = match view.dtype() {
+            Dtype::F32 => view.data().as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
+            Dtype::I64 => view.data().as_chunks().0.iter().map(|bytes| i64::from_le_bytes(*bytes) as f32).collect(),
+            other => return Err(format!("tensor `{name}` is of type {other:?}, expected F32 or I64")),
+        };
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let count = values.iter().filter(|value| !value.is_finite()).count();
+            let (first, all) = (values[at], values.len());
+            return Err(format!(
+                "{count} of the {all} values of the tensor `{name}` are not finite, the first is {first}"
+            ));
+        }
+        tensors.insert(name.to_owned(), HostTensor { shape: view.shape().to_vec(), values });
+    }
+    Ok(tensors)
 }
 
 /// A tensor in the file's types and byte order, little-endian.

@@ -7,7 +7,15 @@ use super::*;
 use crate::run_dir::checkpoint::retention::clean;
 
 fn progress(step: u64) -> Progress {
-    Progress { step, samples_seen: step * 8, total_steps: 9, data: "d".into(), locked: "l".into(), threads: 2 }
+    Progress {
+        step,
+        samples_seen: step * 8,
+        total_steps: 9,
+        data: "d".into(),
+        locked: "l".into(),
+        threads: 2,
+        skipped_steps: Vec::new(),
+    }
 }
 
 fn tensors(value: f32) -> BTreeMap<String, HostTensor> {
@@ -62,34 +70,136 @@ fn damage_falls_back_to_older_checkpoint() {
         let intact = fs::read(&path).unwrap();
         let mut damaged: Vec<Vec<u8>> =
             (0..intact.len()).step_by(intact.len().div_ceil(60)).map(|end| intact[..end].to_vec()).collect();
-        if name != MANIFEST {
-            damaged.extend((0..intact.len()).step_by(7).map(|at| {
-                let mut bytes = intact.clone();
-                bytes[at] ^= 1 << (at % 8);
-                bytes
-            }));
-        }
+        damaged.extend((0..intact.len()).step_by(7).map(|at| {
+            let mut bytes = intact.clone();
+            bytes[at] ^= 1 << (at % 8);
+            bytes
+        }));
         for bytes in damaged {
             fs::write(&path, bytes).unwrap();
-            let mut reported = Vec::new();
-            let found = newest_valid(dir.path(), |error| reported.push(error.to_string())).unwrap().unwrap();
-            assert_eq!(found.progress.step, 1, "{name}");
+            let found = newest_valid(dir.path()).unwrap().unwrap();
+            let reported: Vec<String> = found.damaged.iter().map(ToString::to_string).collect();
+            assert_eq!(found.checkpoint.progress.step, 1, "{name}");
             assert!(reported.len() == 1 && reported[0].contains("step-000002"), "{reported:?}");
             cases += 1;
         }
         fs::remove_file(&path).unwrap();
-        assert_eq!(newest_valid(dir.path(), |_| ()).unwrap().unwrap().progress.step, 1);
+        assert_eq!(newest_valid(dir.path()).unwrap().unwrap().checkpoint.progress.step, 1);
     }
     assert!(cases > 150, "{cases}");
+}
+
+/// Rewrites the manifest of the checkpoint at `path`, with its checksum.
+fn edit_manifest(path: &Path, edit: impl FnOnce(&str) -> String) {
+    let text = fs::read_to_string(path.join(MANIFEST)).unwrap();
+    let (fields, _) = text.split_once(",\n  \"checksum\"").unwrap();
+    let edited = edit(fields);
+    let checksum = blake3::hash(edited.as_bytes()).to_hex();
+    fs::write(path.join(MANIFEST), format!("{edited},\n  \"checksum\": \"{checksum}\"\n}}\n")).unwrap();
 }
 
 #[test]
 fn refuses_newer_format() {
     let dir = tempfile::tempdir().unwrap();
+    save_steps(dir.path(), [1, 2], 2);
+    let path = dir.path().join("step-000002");
+    edit_manifest(&path, |fields| fields.replace("\"format\": 2", "\"format\": 3"));
+    let error = newest_valid(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("has format 3, but this program reads formats up to 2"), "{error}");
+    // Neither its fields nor the place of its checksum are known.
+    fs::write(path.join(MANIFEST), "{\"format\": 17}").unwrap();
+    let error = newest_valid(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("has format 17"), "{error}");
+}
+
+#[test]
+fn changed_manifest_is_damaged() {
+    let dir = tempfile::tempdir().unwrap();
     save_steps(dir.path(), [1], 1);
-    let path = dir.path().join("step-000001");
-    let text = fs::read_to_string(path.join(MANIFEST)).unwrap().replace("\"format\": 1", "\"format\": 2");
-    fs::write(path.join(MANIFEST), text).unwrap();
-    let error = newest_valid(dir.path(), |_| ()).unwrap_err().to_string();
-    assert!(error.contains("has format 2, but this program reads formats up to 1"), "{error}");
+    let path = dir.path().join("step-000001").join(MANIFEST);
+    let intact = fs::read_to_string(&path).unwrap();
+    for (from, to) in [
+        ("\"samples_seen\": 8", "\"samples_seen\": 9"),
+        ("\"total_steps\": 9", "\"total_steps\": 8"),
+        ("\"threads\": 2", "\"threads\": 3"),
+        ("\"format\": 2", "\"format\": 1"),
+        ("\"format\": 2", "\"format\": 3"),
+        ("  \"step\"", " \"step\""),
+    ] {
+        assert!(intact.contains(from), "{intact}");
+        fs::write(&path, intact.replace(from, to)).unwrap();
+        let error = load(&dir.path().join("step-000001")).unwrap_err().to_string();
+        assert!(
+            error.contains("`manifest.json` is damaged: its contents do not match their checksum"),
+            "{to}: {error}"
+        );
+    }
+    let without = intact.split_once(",\n  \"checksum\"").unwrap().0.to_owned() + "\n}\n";
+    fs::write(&path, without).unwrap();
+    let error = load(&dir.path().join("step-000001")).unwrap_err().to_string();
+    assert!(error.contains("must end with a checksum, and there is none"), "{error}");
+}
+
+#[test]
+fn step_equals_directory_name() {
+    let dir = tempfile::tempdir().unwrap();
+    save_steps(dir.path(), [1, 2], 2);
+    fs::rename(dir.path().join("step-000002"), dir.path().join("step-000007")).unwrap();
+    let error = load(&dir.path().join("step-000007")).unwrap_err().to_string();
+    assert!(error.contains("it is of step 2, its directory of step 7"), "{error}");
+    assert_eq!(newest_valid(dir.path()).unwrap().unwrap().checkpoint.progress.step, 1);
+    // A copy under a name of its own is as good as the original.
+    fs::rename(dir.path().join("step-000007"), dir.path().join("favourite")).unwrap();
+    assert_eq!(load(&dir.path().join("favourite")).unwrap().progress.step, 2);
+}
+
+#[test]
+fn all_damaged_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(newest_valid(&dir.path().join("none")).unwrap().is_none());
+    assert!(newest_valid(dir.path()).unwrap().is_none());
+    save_steps(dir.path(), [1, 2], 2);
+    fs::write(dir.path().join("step-000001").join(MODEL), b"x").unwrap();
+    fs::remove_file(dir.path().join("step-000002").join(MANIFEST)).unwrap();
+    let error = newest_valid(dir.path()).unwrap_err().to_string();
+    for part in ["none of the 2 checkpoints", "step-000001", "it has 1 bytes", "step-000002", "`manifest.json`"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn unreadable_disk_is_not_damage() {
+    use std::os::unix::fs::symlink;
+    let dir = tempfile::tempdir().unwrap();
+    save_steps(dir.path(), [1, 2], 2);
+    let path = dir.path().join("step-000002").join(MODEL);
+    fs::remove_file(&path).unwrap();
+    // A link to itself fails with ELOOP, whoever reads it: an error of the system, not a missing file.
+    symlink(&path, &path).unwrap();
+    let error = newest_valid(dir.path()).unwrap_err();
+    assert!(matches!(&error, TrainError::Read { path: found, .. } if *found == path), "{error}");
+    let file = dir.path().join("file");
+    fs::write(&file, b"x").unwrap();
+    assert!(matches!(newest_valid(&file), Err(TrainError::Read { .. })));
+}
+
+#[test]
+fn values_that_are_not_finite() {
+    let dir = tempfile::tempdir().unwrap();
+    save_steps(dir.path(), [1], 1);
+    let mut bad = tensors(0.5);
+    bad.get_mut("a.weight").unwrap().values[4] = f32::NAN;
+    let spoiled = Tensors { model: bad.clone(), ..Tensors::default() };
+    let error = spoiled.check_finite(7).unwrap_err().to_string();
+    assert!(error.contains("after step 7, 1 of the 6 values of `a.weight` are not finite"), "{error}");
+    let states = Tensors { model: tensors(1.0), optimizer: saved(bad), ..Tensors::default() };
+    assert!(states.check_finite(7).is_err());
+    assert!(Tensors { model: tensors(1.0), ..Tensors::default() }.check_finite(7).is_ok());
+    // A file that an older version wrote.
+    save(dir.path(), &progress(2), "x = 1\n", spoiled, Retention { keep: 2, best: None }).unwrap();
+    let found = newest_valid(dir.path()).unwrap().unwrap();
+    assert_eq!((found.checkpoint.progress.step, found.damaged.len()), (1, 1));
+    let error = found.damaged[0].to_string();
+    assert!(error.contains("1 of the 6 values of the tensor `a.weight` are not finite, the first is NaN"), "{error}");
 }

@@ -11,6 +11,7 @@ use crate::config::RunConfig;
 use crate::events::{Event, Observer};
 use crate::optim::gradients::Gradient;
 use crate::stop_flag::StopFlag;
+use crate::training::position::Start;
 use crate::training::run::Run;
 use crate::training::step;
 
@@ -36,7 +37,7 @@ fn open(dir: &Path, more: &[&str]) -> Run {
     let path = dir.join("lit.toml");
     std::fs::write(&path, text).unwrap();
     let more: Vec<String> = more.iter().map(|set| (*set).to_owned()).collect();
-    Run::open(&RunConfig::load(&path, &more).unwrap(), false, &StopFlag::default(), &mut SilentObserver).unwrap()
+    Run::open(&RunConfig::load(&path, &more).unwrap(), Start::New, &StopFlag::default(), &mut SilentObserver).unwrap()
 }
 
 /// A step as the training loop computes it.
