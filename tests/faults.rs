@@ -1,6 +1,8 @@
 //! Damaged checkpoints, stale caches, changed settings and second processes are reported, and no training is lost.
 
+use std::collections::BTreeMap;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -41,6 +43,75 @@ fn damaged_checkpoint_falls_back_to_older() {
     let text = session
         .fail(2, &["embed", "--model", checkpoint, "--images", images.to_str().unwrap(), "--out", "x.safetensors"]);
     assert!(text.contains("`model.safetensors` is damaged: it has 5 bytes"), "{text}");
+}
+
+/// The contents of every file below `dir`, by path.
+fn contents(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(contents(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn all_checkpoints_damaged_changes_nothing() {
+    let session = session();
+    session.succeed(&TRAIN);
+    for (step, name) in [(4, "optimizer.safetensors"), (8, "manifest.json"), (12, "config.toml")] {
+        let path = session.path(&format!("run/checkpoints/step-{step:06}/{name}"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[9] ^= 1;
+        fs::write(&path, bytes).unwrap();
+    }
+    // What a killed process leaves stays too, until a run is accepted.
+    fs::create_dir(session.path("run/checkpoints/step-000016.tmp-aB3xYz")).unwrap();
+    session.write("run/checkpoints/step-000016.tmp-aB3xYz/model.safetensors", b"half");
+    let before = contents(&session.path("run"));
+    let text = session.fail(2, &RESUME);
+    for part in ["none of the 3 checkpoints", "step-000004", "step-000008", "step-000012", "another `run.dir`"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    assert_eq!(contents(&session.path("run")), before);
+    let text = session.fail(2, &["embed", "--model", "run", "--texts", "lit.toml", "--out", "x.safetensors"]);
+    assert!(text.contains("none of the 3 checkpoints"), "{text}");
+}
+
+#[test]
+fn lost_checkpoints_are_not_a_fresh_start() {
+    let session = session();
+    session.succeed(&[&TRAIN[..], &["--set", "train.epochs=8"]].concat());
+    fs::remove_dir_all(session.path("run/checkpoints")).unwrap();
+    let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
+    let resume = [&RESUME[..], &["--set", "train.epochs=8"]].concat();
+    let text = session.fail(2, &resume);
+    assert!(text.contains("has logged 24 steps but holds no checkpoint"), "{text}");
+    assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
+    // A run that was killed before its first checkpoint starts over, and says so.
+    let lines: Vec<&str> = str::from_utf8(&before).unwrap().split_inclusive('\n').take(3).collect();
+    fs::write(session.path("run/metrics.jsonl"), lines.concat()).unwrap();
+    let output = session.run(&resume);
+    let text = stderr(&output);
+    assert!(output.status.success() && text.contains("starts over, after 3 steps that were lost"), "{text}");
+    assert_eq!(session.metrics("run", "train").len(), 24);
+}
+
+#[test]
+fn damaged_log_line_is_reported() {
+    let session = session();
+    session.succeed(&TRAIN);
+    let path = session.path("run/metrics.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, text.replacen("\"step\":3,", "\"step\":x,", 1)).unwrap();
+    let output = session.run(&RESUME);
+    let message = stderr(&output);
+    assert!(output.status.success() && message.contains("1 damaged lines were removed from"), "{message}");
+    assert_eq!(session.metrics("run", "train").len(), 11);
 }
 
 #[test]

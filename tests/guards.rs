@@ -127,7 +127,7 @@ fn non_finite_loss_dumps_batch() {
             let text = stderr(&output);
             assert_eq!(output.status.code(), Some(3), "{text}");
             assert!(
-                text.contains(&format!("at step {step}")) && text.contains("Lower `train.learning_rate`"),
+                text.contains(&format!("at step {step}")) && text.contains("a lower `train.learning_rate`"),
                 "{text}"
             );
             assert_eq!(session.metrics("run", "train").len(), done);
@@ -151,4 +151,97 @@ fn non_finite_loss_dumps_batch() {
         assert!(run(&["--set", &last, "--set", "run.dir=whole"]).status.success());
         assert!(tensors(&model("run")) == tensors(&model("whole")));
     }
+}
+
+/// A run that diverges at step 7: the update of step 6 has a rate of 1e30.
+fn diverging_session() -> Session {
+    let session = Session::new();
+    session.write_config(
+        "schedule = \"constant\"\nclip_grad_norm = 0.0\n\
+         [[train.stage]]\nfrom_step = 5\nlock = \"UU\"\nlearning_rate = 1e30\n\
+         [checkpoint]\nevery_steps = 100\n[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\nevery_steps = 100\n",
+    );
+    let dir = goldens("train");
+    let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    session.write("held.csv", rows.replace("images/", &format!("{}/images/", dir.display())));
+    session
+}
+
+const DIVERGING: [&str; 6] = ["train", "--config", "lit.toml", "--resume", "--set", "train.warmup_steps=0"];
+
+#[test]
+fn diverged_run_goes_on_gently() {
+    let session = diverging_session();
+    let text = session.fail(3, &DIVERGING);
+    assert!(text.contains("at step 7") && text.contains("the state after step 6 is saved"), "{text}");
+    assert!(session.path("run/checkpoints/step-000006").is_dir());
+    // The same again meets the same NaN, and changes nothing.
+    let text = session.fail(3, &DIVERGING);
+    assert!(text.contains("at step 7") && text.contains("--skip-steps"), "{text}");
+
+    // From before the update that did it, at a lower rate.
+    let text =
+        session.fail(3, &[&DIVERGING[..], &["--set", "run.dir=early", "--set", "checkpoint.every_steps=5"]].concat());
+    assert!(text.contains("at step 7"), "{text}");
+    fs::remove_dir_all(session.path("early/checkpoints/step-000006")).unwrap();
+    let gentler = fs::read_to_string(session.path("lit.toml")).unwrap().replace("1e30", "1e-4");
+    session.write("lit.toml", gentler);
+    let sets = ["run.dir=early", "checkpoint.every_steps=5", "train.learning_rate=5e-4", "train.clip_grad_norm=1"];
+    let output = session.run(&[&DIVERGING[..], &sets.map(|set| ["--set", set]).concat()].concat());
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    for key in ["train.learning_rate", "train.clip_grad_norm", "train.stage"] {
+        assert!(text.contains(&format!("`{key}` has changed")), "{key}: {text}");
+    }
+    let lines = session.metrics("early", "train");
+    assert_eq!(lines.len(), 12);
+    assert!(lines.iter().all(|line| line["loss"].as_f64().is_some_and(f64::is_finite)), "{lines:?}");
+    assert_eq!(lines[5]["learning_rate"], 1e-4);
+    // A higher rate is another run.
+    session.fail(2, &[&DIVERGING[..], &["--set", "run.dir=early", "--set", "train.learning_rate=1e-2"]].concat());
+}
+
+#[test]
+fn skipped_steps_make_no_update() {
+    let session = Session::new();
+    session.write_config("[checkpoint]\nevery_steps = 4\n");
+    let train = |run: &str, more: &[&str]| {
+        session.succeed(&[&["train", "--config", "lit.toml", "--resume", "--set", run][..], more].concat());
+    };
+    train("run.dir=first", &["--set", "train.epochs=4"]);
+    fs::create_dir_all(session.path("second/checkpoints")).unwrap();
+    crate::support::copy_run_at(&session.path("first"), &session.path("second"), 0);
+    let copied = session.path("second/checkpoints/step-000004");
+    fs::create_dir(&copied).unwrap();
+    for file in fs::read_dir(session.path("first/checkpoints/step-000004")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copied.join(file.file_name())).unwrap();
+    }
+    train("run.dir=second", &["--skip-steps", "2"]);
+    let steps: Vec<u64> =
+        session.metrics("second", "train").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, [1, 2, 3, 4, 7, 8, 9, 10, 11, 12]);
+    let warning = &session.metrics("second", "warning")[0];
+    assert_eq!((&warning["step"], &warning["name"]), (&6.into(), &"skipped-steps-5-6".into()));
+    // The state is saved where the run goes on, and remembers what was skipped, with the weights before.
+    let model =
+        |run: &str, step: u64| tensors(&session.path(&format!("{run}/checkpoints/step-{step:06}/model.safetensors")));
+    let manifest = |step: u64| {
+        let path = session.path(&format!("second/checkpoints/step-{step:06}/manifest.json"));
+        serde_json::from_slice::<Value>(&fs::read(path).unwrap()).unwrap()
+    };
+    assert!(model("second", 6) == model("first", 4));
+    assert_eq!(manifest(6)["skipped_steps"], serde_json::json!([[4, 6]]));
+    assert_eq!(manifest(12)["skipped_steps"], serde_json::json!([[4, 6]]));
+    assert_eq!(manifest(12)["samples_seen"], 80);
+    assert!(model("second", 12) != model("first", 12));
+    // A resume from there needs no option and gives the same bits.
+    let whole = model("second", 12);
+    fs::remove_dir_all(session.path("second/checkpoints/step-000012")).unwrap();
+    fs::remove_dir_all(session.path("second/checkpoints/step-000008")).unwrap();
+    train("run.dir=second", &[]);
+    assert!(model("second", 12) == whole);
+    let resume = ["train", "--config", "lit.toml", "--resume", "--set", "run.dir=third", "--skip-steps", "12"];
+    let text = session.fail(2, &resume);
+    assert!(text.contains("leaves nothing to train") && text.contains("skip at most 11"), "{text}");
 }

@@ -135,8 +135,9 @@ pub enum TrainError {
     #[error(
         "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the \
          weights were not updated, and {saved}. Use `--resume` with a lower `train.learning_rate`, a longer \
-         `train.warmup_steps` or another `train.clip_grad_norm`; if the batch is to blame, use `--resume --skip-steps \
-         1`. The samples of the step are listed in `{dump}`"
+         `train.warmup_steps` or another `train.clip_grad_norm`; with `--skip-steps 1` if the batch is to blame; or \
+         delete the newest checkpoints first, to go on from an earlier one. The samples of the step are listed in \
+         `{dump}`"
     )]
     NotFinite {
         /// `the loss` or `the gradient's norm`.
