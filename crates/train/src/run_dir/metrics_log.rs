@@ -57,6 +57,9 @@ pub struct EvalRecord {
     pub name: String,
     /// `zero-shot`, `retrieval` or `loss`.
     pub task: String,
+    /// What was measured, as a hash ([`Evaluation::fingerprint`](crate::Evaluation::fingerprint)). Lines of older
+    /// versions have none.
+    pub fingerprint: String,
     /// Metrics by CLIP_benchmark's names.
     #[serde(flatten)]
     pub metrics: Map<String, Value>,
@@ -237,7 +240,14 @@ mod tests {
         fs::write(&path, format!("{}{}{}{{\"kind\":\"tr", line(1), line(2), line(3))).unwrap();
         let mut log = MetricsLog::open(&path, 2).unwrap();
         let metrics = json!({"acc1": 0.5}).as_object().unwrap().clone();
-        log.eval(&EvalRecord { step: 2, name: "a".into(), task: "zero-shot".into(), metrics }).unwrap();
+        log.eval(&EvalRecord {
+            step: 2,
+            name: "a".into(),
+            task: "zero-shot".into(),
+            fingerprint: "0a".into(),
+            metrics,
+        })
+        .unwrap();
         assert_eq!(log.evals_at(2).unwrap(), ["a"]);
         assert!(log.evals_at(1).unwrap().is_empty());
         let text = fs::read_to_string(&path).unwrap();
