@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Session, assert_close, column, goldens, stderr, tensors};
+use crate::support::{Session, assert_close, column, edit_floats, goldens, stderr, tensors};
 
 /// 24 images, one of them unreadable, each with two captions; a retrieval and a zero-shot evaluation.
 fn session() -> Session {
@@ -251,4 +251,88 @@ fn augmented_views_match_uncached() {
     // Other numbers of views change the run. Without `cache.views`, the third epoch has a view of its own.
     assert!(run("one", &["cache.views=1"]) != off);
     assert!(run("fresh", &["cache.enabled=false"]) != off);
+}
+
+/// The rows of every store in `dir`, sorted, by the name of the store.
+fn store_rows(session: &Session, dir: &str) -> BTreeMap<String, Vec<Vec<u8>>> {
+    /// Bytes of a record of an index.
+    const RECORD: usize = 32;
+    let files = store_files(session, dir);
+    let rows_of = |path: &PathBuf, values: &Vec<u8>| {
+        let num_rows = files[&path.with_extension("index")].len() / RECORD;
+        let mut rows: Vec<Vec<u8>> = values.chunks(values.len() / num_rows).map(<[u8]>::to_vec).collect();
+        assert_eq!(rows.len(), num_rows);
+        rows.sort();
+        (path.file_stem().unwrap().to_str().unwrap().to_owned(), rows)
+    };
+    files.iter().filter(|(path, _)| path.extension().unwrap() == "values").map(|(path, v)| rows_of(path, v)).collect()
+}
+
+#[test]
+fn features_go_with_their_tower() {
+    let session = session();
+    for (copy, tensor) in [("image", "vision_model.pooler.dense.bias"), ("text", "text_model.pooler.dense.bias")] {
+        let file = session.copy("train/init", copy).join("model.safetensors");
+        edit_floats(&file, tensor, |value| value + 0.25);
+    }
+    // One cache for all. Each change concerns the image tower, the text tower, or both.
+    let always = ["model.lock=LL", "cache.dir=cache", "train.epochs=1"];
+    let mut seen: Vec<(&str, Vec<f64>, BTreeMap<String, Vec<Vec<u8>>>)> = Vec::new();
+    for (name, change, new_stores) in [
+        ("first", "run.seed=1", 2),
+        ("image-weights", "model.init=image", 1),
+        ("text-weights", "model.init=text", 1),
+        ("image-pool", "model.image_pool=cls", 1),
+        ("text-pool", "model.text_pool=mean", 1),
+        ("precision", "run.locked_precision=bf16", 2),
+        ("processing", "model.image_size=48", 1),
+    ] {
+        let run = |run: &str, more: &[&str]| {
+            let run_dir = format!("run.dir={name}-{run}");
+            train(&session, &[&always[..], &[change, &run_dir], more].concat());
+            outcome(&session, &format!("{name}-{run}"))
+        };
+        let off = run("off", &["cache.enabled=false"]);
+        assert!(run("cold", &[]) == off, "{name}: filling the cache changed the run");
+        assert!(run("warm", &[]) == off, "{name}: the cache changed the run");
+        let losses = column(&session.metrics(&format!("{name}-warm"), "train"), "loss");
+        let before = seen.last().map(|(_, _, stores)| stores.clone()).unwrap_or_default();
+        let stores = store_rows(&session, "cache");
+        assert!(before.iter().all(|(store, rows)| stores[store] == *rows), "{name}: changed the rows of other towers");
+        let new: Vec<_> = stores.iter().filter(|(store, _)| !before.contains_key(*store)).collect();
+        assert_eq!(new.len(), new_stores, "{name}");
+        for (store, rows) in new {
+            // Other features, not only another file.
+            let others = stores.iter().filter(|(other, _)| *other != store);
+            others.for_each(|(other, theirs)| assert!(theirs != rows, "{name}: {store} and {other} are equal"));
+        }
+        for (other, theirs, _) in &seen {
+            assert!(losses != *theirs, "{name} has the losses of {other}");
+        }
+        seen.push((name, losses, stores));
+    }
+    // After all of them, the first is still served its own.
+    train(&session, &[&always[..], &["run.seed=1", "run.dir=again"]].concat());
+    assert!(outcome(&session, "again") == outcome(&session, "first-off"));
+}
+
+#[test]
+fn eight_processes_fill_one_cache() {
+    let session = session();
+    let lock = "model.lock=LL";
+    session.succeed(&arguments("cache", &[lock, "cache.dir=alone"]));
+    let children: Vec<_> = (0..8)
+        .map(|_| {
+            let mut command = session.command(&arguments("cache", &[lock, "cache.dir=shared"]));
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    assert!(store_rows(&session, "shared") == store_rows(&session, "alone"));
+    train(&session, &[lock, "cache.dir=shared", "run.dir=shared-run"]);
+    train(&session, &[lock, "cache.enabled=false", "run.dir=off"]);
+    assert!(outcome(&session, "shared-run") == outcome(&session, "off"));
 }

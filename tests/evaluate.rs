@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, floats, goldens, stderr, tensors};
+use crate::support::{Session, edit_floats, floats, goldens, stderr, tensors};
 
 /// A finished run on the golden data, with a zero-shot and a retrieval evaluation.
 fn trained() -> Session {
@@ -241,4 +241,126 @@ fn trains_from_clip_or_siglip() {
             assert_eq!(stderr(&output).contains("`logit_bias`"), loss == "sigmoid", "{}", stderr(&output));
         }
     }
+}
+
+#[test]
+fn overflowing_embeddings_are_an_error() {
+    let session = Session::new();
+    session.copy("train/images", "classes/thing");
+    session.copy("train/images", "classes/other");
+    session.write("texts.txt", "a red square\n");
+    let zero_shot = ["--task", "zero-shot", "--images", "classes"];
+    let (images, texts) = (["--images", "classes", "--out", "x"], ["--texts", "texts.txt", "--out", "x"]);
+    for (tensor, input) in [("visual_projection.weight", "00.png"), ("text_projection.weight", "text `")] {
+        let model = session.copy("train/init", tensor);
+        // Finite weights, and sums past the largest `f32`.
+        edit_floats(&model.join("model.safetensors"), tensor, |value| if value < 0.0 { -3e38 } else { 3e38 });
+        let embed = if tensor.starts_with("visual") { images } else { texts };
+        for arguments in [[&["eval", "--model", tensor], &zero_shot[..]], [&["embed", "--model", tensor], &embed]] {
+            let text = session.fail(3, &arguments.concat());
+            assert!(text.contains("not finite") && text.contains(input) && text.contains("weights"), "{text}");
+        }
+        assert!(!session.path("x").exists());
+    }
+}
+
+#[test]
+fn half_precision_overflow_names_image() {
+    let session = Session::new();
+    session.write_config("");
+    let init = session.copy("train/init", "init");
+    // In `f16`, a weight of 1e6 is infinite.
+    edit_floats(&init.join("model.safetensors"), "vision_model.layernorm.weight", |value| value * 1e6);
+    let train = ["train", "--config", "lit.toml", "--set", "model.init=init", "--set", "model.lock=LL", "--set"];
+    for cache in ["cache.enabled=true", "cache.enabled=false"] {
+        let run = format!("run.dir={cache}");
+        let half = [&train[..], &[cache, "--set", &run, "--set", "run.locked_precision=f16"]].concat();
+        let text = session.fail(3, &half);
+        assert!(text.contains("00.png") && text.contains("not finite"), "{text}");
+        assert!(text.contains("`run.locked_precision` is `f16`"), "{text}");
+    }
+    session.succeed(&[&train[..], &["run.dir=single"]].concat());
+    // The same for texts.
+    let init = session.copy("train/init", "init");
+    edit_floats(&init.join("model.safetensors"), "text_model.pooler.dense.weight", |value| value * 1e6);
+    let text = session.fail(3, &[&train[..], &["run.dir=texts", "--set", "run.locked_precision=f16"]].concat());
+    assert!(text.contains("text tower") && text.contains("`run.locked_precision` is `f16`"), "{text}");
+}
+
+#[test]
+fn unreadable_images_are_counted_up_to_limit() {
+    let session = Session::new();
+    session.copy("train/images", "classes/thing");
+    session.copy("train/images", "classes/other");
+    session.copy("train/images", "images");
+    session.write("pairs.csv", fs::read(goldens("train/train.csv")).unwrap());
+    for image in ["classes/thing/03.png", "images/03.png"] {
+        session.write(image, "<!DOCTYPE html>not found");
+    }
+    session.write_config(
+        "[eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\n\
+         [eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\n\
+         [eval.held]\ntask = \"loss\"\ndata = \"pairs.csv\"\npool_size = 8\n",
+    );
+    let tolerant = ["--config", "lit.toml", "--set", "data.max_bad_fraction=0.05", "--set", "train.epochs=1"];
+    let output = session.run(&[&["train"], &tolerant[..]].concat());
+    assert!(output.status.success(), "{}", stderr(&output));
+    // Beside each figure: on the progress lines, in the log, in the table.
+    let of = [("classes", 47, 48), ("pairs", 23, 24), ("held", 23, 24)];
+    let table = session.succeed(&[&["eval"], &tolerant[..]].concat());
+    for (name, used, listed) in of {
+        let line = &session.metrics("run", "eval").into_iter().find(|line| line["name"] == name).unwrap();
+        assert_eq!((&line["num_images"], &line["num_unreadable"]), (&used.into(), &1.into()), "{name}");
+        let expected = format!("1 of {listed} images cannot be used");
+        let text = stderr(&output);
+        let summary = text.lines().find(|line| line.contains(&format!("  {name}: "))).unwrap();
+        assert!(summary.contains(&expected), "{summary}");
+        let heading = table.lines().find(|line| line.starts_with(&format!("{name} ("))).unwrap();
+        assert!(heading.contains(&expected), "{heading}");
+    }
+
+    // Above the limit, by the config or by default.
+    let text = session.fail(2, &["eval", "--config", "lit.toml", "--checkpoint", "run"]);
+    assert!(text.contains("evaluation `classes`: 1 of 48 images cannot be used"), "{text}");
+    assert!(text.contains("`data.max_bad_fraction` = 0.01") && text.contains("thing/03.png: "), "{text}");
+    let text = session.fail(2, &["eval", "--model", "run", "--task", "retrieval", "--data", "pairs.csv"]);
+    assert!(text.contains("evaluation `retrieval`: 1 of 24") && text.contains("images/03.png: "), "{text}");
+}
+
+#[test]
+fn class_without_images_is_an_error() {
+    let session = Session::new();
+    session.copy("train/images", "classes/thing");
+    session.write("classes/lost_one/a.png", "<!DOCTYPE html>not found");
+    session.write_config("[eval.classes]\ntask = \"zero-shot\"\nimages = \"classes\"\n");
+    let init = goldens("train/init");
+    let text = session.fail(
+        2,
+        &["eval", "--config", "lit.toml", "--checkpoint", init.to_str().unwrap(), "--set", "data.max_bad_fraction=0.5"],
+    );
+    assert!(text.contains("evaluation `classes`") && text.contains("the class `lost one`"), "{text}");
+}
+
+#[test]
+fn log_names_what_was_measured() {
+    let session = trained();
+    let of = |run: &str, name: &str| -> String {
+        let line = session.metrics(run, "eval").into_iter().rfind(|line| line["name"] == name).unwrap();
+        line["fingerprint"].as_str().unwrap().to_owned()
+    };
+    let before = ["classes", "pairs"].map(|name| of("run", name));
+    assert_ne!(before[0], before[1]);
+    let table = session.succeed(&["eval", "--config", "lit.toml"]);
+    assert!(!table.contains("fingerprint") && !table.contains(&before[0]), "{table}");
+    let train = |run: &str| {
+        let run = format!("run.dir={run}");
+        session.succeed(&["train", "--config", "lit.toml", "--set", "train.epochs=1", "--set", &run]);
+    };
+    train("same");
+    assert_eq!(["classes", "pairs"].map(|name| of("same", name)), before);
+    session.write("templates.txt", "{c}\nan image of a {c}\n");
+    session.write("retrieval/00.png", fs::read(goldens("train/images/07.png")).unwrap());
+    train("other");
+    let after = ["classes", "pairs"].map(|name| of("other", name));
+    assert!(after[0] != before[0] && after[1] != before[1]);
 }

@@ -8,6 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -155,6 +156,21 @@ pub fn floats(path: &Path, name: &str) -> Vec<f32> {
     let all = tensors(path);
     let (_, _, bytes) = all.get(name).unwrap_or_else(|| panic!("{name} is not in {}", path.display()));
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+}
+
+/// Changes the values of one `f32` tensor of a file of `f32` tensors.
+pub fn edit_floats(path: &Path, name: &str, edit: impl Fn(f32) -> f32) {
+    let mut all = tensors(path);
+    let (_, _, bytes) = all.get_mut(name).unwrap_or_else(|| panic!("{name} is not in {}", path.display()));
+    for value in bytes.chunks_exact_mut(4) {
+        let edited = edit(f32::from_le_bytes([value[0], value[1], value[2], value[3]]));
+        value.copy_from_slice(&edited.to_le_bytes());
+    }
+    let views = all.iter().map(|(name, (_, shape, bytes))| {
+        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes.as_slice()).unwrap())
+    });
+    let bytes = safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap();
+    fs::write(path, bytes).unwrap();
 }
 
 /// Copies a run as it was when `step` was its newest checkpoint.

@@ -171,6 +171,16 @@ pub enum TrainError {
         /// Number of values.
         all: usize,
     },
+    /// A model computes a value that is not finite, outside of a training step.
+    #[error("{what} is not finite: it holds {value}; {advice}")]
+    NotFiniteOutput {
+        /// What was computed, for which input, such as ``the embedding of image `a.png` ``.
+        what: String,
+        /// The value, NaN or infinite.
+        value: f64,
+        /// What to do next.
+        advice: String,
+    },
     /// A signal interrupted work that can be repeated.
     #[error("stopped by a signal; finished work is saved")]
     Stopped {
@@ -216,7 +226,7 @@ impl TrainError {
     /// The kind of this error.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::NotFinite { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
+            Self::NotFinite { .. } | Self::NotFiniteOutput { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
             Self::Write { .. } | Self::Stopped { .. } => ErrorKind::Run,
             Self::Data(error) => of_data(error),

@@ -11,7 +11,8 @@ pub const SUMMARY: [&str; 7] =
 
 /// Prints a heading, and one line per metric.
 pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
-    writeln!(out, "{} ({}, step {})", record.name, record.task, record.step)?;
+    let unreadable = unreadable(record).map_or_else(String::new, |note| format!("; {note}"));
+    writeln!(out, "{} ({}, step {}{unreadable})", record.name, record.task, record.step)?;
     let width = record.metrics.keys().map(String::len).max().unwrap_or(0);
     let mut metrics: Vec<_> = record.metrics.iter().collect();
     metrics.sort_by_key(|(name, _)| sort_key(name));
@@ -30,7 +31,15 @@ fn sort_key(name: &str) -> (&str, u64) {
 /// The most important metrics on one line.
 pub fn summary(record: &EvalRecord) -> String {
     let found = SUMMARY.iter().filter_map(|name| Some(format!("{name} {}", format_value(record.metrics.get(*name)?))));
-    found.collect::<Vec<_>>().join("  ")
+    let unreadable = unreadable(record).map(|note| format!("({note})"));
+    found.chain(unreadable).collect::<Vec<_>>().join("  ")
+}
+
+/// Says that the metrics are of fewer images than the data list, if they are.
+pub fn unreadable(record: &EvalRecord) -> Option<String> {
+    let count = |name: &str| record.metrics.get(name)?.as_u64();
+    let (used, unreadable) = (count("num_images")?, count("num_unreadable")?);
+    (unreadable > 0).then(|| format!("{unreadable} of {} images cannot be used", used + unreadable))
 }
 
 /// Four decimals for fractions, `-` for null.

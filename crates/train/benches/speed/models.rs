@@ -99,7 +99,7 @@ pub fn vit() -> Result<Work, Box<dyn Error>> {
             };
             let workers = pixels.chunks(share).map(|pixels| scope.spawn(move || on_single_thread(|| forward(pixels))));
             for worker in workers.collect::<Vec<_>>() {
-                std::hint::black_box(worker.join().map_err(|_| "a thread panicked")??);
+                std::hint::black_box(worker.join().map_err(|_| "a thread panicked")???);
             }
             Ok(())
         })

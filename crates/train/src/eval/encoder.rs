@@ -9,10 +9,14 @@ use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::scores::normalize_rows;
+use crate::features::finite::first_not_finite;
 use crate::features::image_index::{ImageList, Views};
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::LockedTowers;
 use crate::stop_flag::StopFlag;
+
+/// Characters of a text that an error message names.
+const NAMED_CHARS: usize = 60;
 
 /// Embeddings of images or texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,9 +30,13 @@ pub struct Embeddings {
 impl Embeddings {
     /// The rows, each divided by its L2 norm.
     pub fn normalized(&self) -> Vec<f32> {
-        let mut embeds = self.features.clone();
-        normalize_rows(&mut embeds, self.dim);
-        embeds
+        self.clone().into_normalized()
+    }
+
+    /// As [`Embeddings::normalized`], in the same memory.
+    pub fn into_normalized(mut self) -> Vec<f32> {
+        normalize_rows(&mut self.features, self.dim);
+        self.features
     }
 }
 
@@ -64,7 +72,8 @@ impl Encoder<'_> {
     /// that cannot be used. `on_progress` receives the number of images done.
     ///
     /// # Errors
-    /// As for [`ImageFeatures::fill`]; [`TrainError::Model`] when the device cannot return its data.
+    /// As for [`ImageFeatures::fill`]; [`TrainError::Model`] when the device cannot return its data;
+    /// [`TrainError::NotFiniteOutput`] when an embedding holds NaN or an infinity.
     pub(crate) fn images(
         &self,
         images: Arc<dyn ImageList>,
@@ -78,7 +87,11 @@ impl Encoder<'_> {
         let mut values = Vec::with_capacity(usable.len() * self.model.embed_dim());
         for batch in usable.chunks(self.batch_size.max(1)) {
             let projected = self.model.project_image(features.select(&set, batch, 0)?);
-            values.extend(parameters::host(projected)?.values);
+            let rows = parameters::host(projected)?.values;
+            check_embeddings(&rows, batch.len(), self.model.embed_dim(), |row| {
+                format!("image `{}`", set.reference(batch[row]).key())
+            })?;
+            values.extend(rows);
         }
         Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, bad))
     }
@@ -87,7 +100,9 @@ impl Encoder<'_> {
     ///
     /// # Errors
     /// [`TrainError::Data`] when a text cannot be tokenized; [`TrainError::Model`] when the text tower rejects the
-    /// tokens or the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written.
+    /// tokens or the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written;
+    /// [`TrainError::NotFiniteOutput`] when an embedding holds NaN or an infinity; [`TrainError::Stopped`] when the
+    /// stop flag is set.
     pub fn texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],
@@ -114,12 +129,45 @@ impl Encoder<'_> {
                 }
             };
             let rows = parameters::host(features)?.values;
-            for (text, row) in batch.iter().zip(rows.chunks_exact(dim)) {
-                values[text * dim..][..dim].copy_from_slice(row);
+            check_embeddings(&rows, batch.len(), dim, |row| {
+                format!("text `{}`", start_of(texts[batch[row]].as_ref()))
+            })?;
+            for (row, &text) in batch.iter().enumerate() {
+                values[text * dim..][..dim].copy_from_slice(&rows[row * dim..][..dim]);
             }
             done += batch.len();
             on_progress(done);
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
         }
         Ok(Embeddings { dim, features: values })
     }
+}
+
+/// Refuses embeddings, flat, unless they have the shape `[rows, dim]` and are finite. `input` names the input of a row.
+fn check_embeddings(
+    values: &[f32],
+    rows: usize,
+    dim: usize,
+    input: impl FnOnce(usize) -> String,
+) -> Result<(), TrainError> {
+    if values.len() != rows * dim {
+        let found = values.len();
+        return Err(TrainError::Internal(format!("{found} values for {rows} embeddings of width {dim}")));
+    }
+    let Some((row, value)) = first_not_finite(values, dim) else { return Ok(()) };
+    Err(TrainError::NotFiniteOutput {
+        what: format!("the embedding of {}", input(row)),
+        value: value.into(),
+        advice: "the weights of the model are damaged or too large: use an earlier checkpoint or another model"
+            .to_owned(),
+    })
+}
+
+/// The start of a text, for a message.
+fn start_of(text: &str) -> String {
+    let mut chars = text.chars();
+    let start: String = chars.by_ref().take(NAMED_CHARS).collect();
+    if chars.next().is_some() { format!("{start}...") } else { start }
 }

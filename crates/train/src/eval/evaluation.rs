@@ -1,23 +1,27 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use dualenc_data::{Dataset, ImageProcessor, ImageRef, Source, class_folder};
-use serde_json::{Map, Value};
+use dualenc_data::{DataError, Dataset, DatasetBuilder, ImageProcessor, ImageRef, Skipped, Source, class_folder};
+use serde_json::{Map, Value, json};
 
-use crate::config::{EvalInterval, EvalSection, RunConfig, Task};
+use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
+use crate::eval::fingerprint::Fingerprint;
 use crate::eval::pooled_loss::Pools;
-use crate::eval::retrieval::RetrievalRanks;
-use crate::eval::scores::{BLOCK_SCORES, Scores, blocks};
+use crate::eval::retrieval;
+use crate::eval::scores::{Scores, TILE_SCORES};
 use crate::eval::zero_shot::{self, CLASS_PLACEHOLDER, classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
 use crate::run_dir::metrics_log::EvalRecord;
 use crate::text_lines::read_lines;
+
+/// Unreadable images that an error names.
+const NAMED_IMAGES: usize = 10;
 
 /// An evaluation that is ready to run.
 #[derive(Debug)]
@@ -28,22 +32,39 @@ pub struct Evaluation {
     pub interval: EvalInterval,
     /// Images or texts per forward pass.
     pub batch_size: usize,
+    /// Maximum fraction of its images that may be unreadable, from 0 to 1: `data.max_bad_fraction`.
+    pub max_bad_fraction: f64,
     task: OpenTask,
+    fingerprint: OnceLock<String>,
 }
 
 /// A task with its data.
 #[derive(Debug)]
 enum OpenTask {
-    ZeroShot { images: Arc<Vec<ImageRef>>, labels: Vec<usize>, classes: Vec<String>, templates: Vec<String> },
+    ZeroShot {
+        /// Holds one folder per class.
+        root: PathBuf,
+        images: Arc<Vec<ImageRef>>,
+        labels: Vec<usize>,
+        classes: Vec<String>,
+        templates: Vec<String>,
+    },
     Retrieval(Arc<Dataset>),
-    Loss { dataset: Arc<Dataset>, pool_size: usize, objective: Objective },
+    Loss {
+        dataset: Arc<Dataset>,
+        pool_size: usize,
+        objective: Objective,
+    },
 }
 
 /// Embeddings of the images that can be used.
 struct UsableImages {
     /// Their numbers, ascending.
     numbers: Vec<usize>,
-    embeds: Embeddings,
+    /// Normalised, shape `[images, dim]`, flat.
+    embeds: Vec<f32>,
+    dim: usize,
+    num_unreadable: usize,
 }
 
 /// Captions of the images that can be used.
@@ -52,7 +73,8 @@ struct UsableCaptions {
     numbers: Vec<usize>,
     /// The row of each caption's image among the usable images.
     image_rows: Vec<usize>,
-    embeds: Embeddings,
+    /// Normalised, shape `[captions, dim]`, flat.
+    embeds: Vec<f32>,
 }
 
 impl Evaluation {
@@ -79,16 +101,28 @@ impl Evaluation {
                 OpenTask::Loss { dataset, pool_size, objective: Objective::default() }
             }
         };
-        Ok(Self { name: name.to_owned(), interval: section.interval(), batch_size: section.batch_size, task })
+        Ok(Self {
+            name: name.to_owned(),
+            interval: section.interval(),
+            batch_size: section.batch_size,
+            max_bad_fraction: default::max_bad_fraction(),
+            task,
+            fingerprint: OnceLock::new(),
+        })
     }
 
-    /// Opens every evaluation of `config`. Those of the task `loss` compute the loss that the config trains.
+    /// Opens every evaluation of `config`. Those of the task `loss` compute the loss that the config trains, and all
+    /// tolerate as many unreadable images as training does.
     ///
     /// # Errors
     /// As for [`Evaluation::open`].
     pub fn open_all(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
         let objective = Objective::from(config);
-        config.eval.iter().map(|(name, section)| Ok(Self::open(name, section)?.with_objective(objective))).collect()
+        let max_bad_fraction = config.data.max_bad_fraction;
+        let open = |(name, section): (&String, &EvalSection)| {
+            Ok(Self { max_bad_fraction, ..Self::open(name, section)? }.with_objective(objective))
+        };
+        config.eval.iter().map(open).collect()
     }
 
     /// Sets the loss that an evaluation of the task `loss` computes.
@@ -96,6 +130,7 @@ impl Evaluation {
     pub fn with_objective(mut self, new: Objective) -> Self {
         if let OpenTask::Loss { objective, .. } = &mut self.task {
             *objective = new;
+            self.fingerprint = OnceLock::new();
         }
         self
     }
@@ -122,7 +157,38 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<EvalRecord, TrainError> {
         let metrics = self.run(encoder, processor, observer)?;
-        Ok(EvalRecord { step, name: self.name.clone(), task: self.task().to_owned(), metrics })
+        let fingerprint = self.fingerprint()?;
+        Ok(EvalRecord { step, name: self.name.clone(), task: self.task().to_owned(), fingerprint, metrics })
+    }
+
+    /// A hash of everything that decides what is measured: the task, the paths (relative to the data set's root) and
+    /// the sizes of the images, classes, templates, captions, the pool size and the loss. Figures with the same
+    /// fingerprint can be compared. The contents of images are not read, and the files are looked at once.
+    ///
+    /// # Errors
+    /// [`TrainError::Internal`] when a setting has no written form.
+    pub fn fingerprint(&self) -> Result<String, TrainError> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known.clone());
+        }
+        let new = Fingerprint::new(self.task());
+        let new = match &self.task {
+            OpenTask::ZeroShot { root, images, labels, classes, templates } => {
+                let mut data = DatasetBuilder::new(root);
+                for (image, label) in images.iter().zip(labels) {
+                    data.push(image.clone(), &label.to_string());
+                }
+                let data = data.build().fingerprint();
+                new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
+            }
+            OpenTask::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()),
+            OpenTask::Loss { dataset, pool_size, objective } => {
+                // Label smoothing is left out: the task does not smooth.
+                let new = new.bytes("data", &dataset.fingerprint()).text("pool_size", &pool_size.to_string());
+                new.value("loss", objective.loss)?.value("duplicates", objective.duplicates)?
+            }
+        };
+        Ok(self.fingerprint.get_or_init(|| new.finish()).clone())
     }
 
     /// Whether the evaluation is due after `step` updates.
@@ -153,11 +219,14 @@ impl Evaluation {
         }
     }
 
-    /// Computes the metrics for the model of `encoder`.
+    /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
+    /// are computed from, and `num_unreadable` the number of those that could not be read.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when no image can be used, or too few pairs remain for one pool; [`TrainError::Data`] when
-    /// images or texts cannot be read; [`TrainError::Model`] when the device cannot return its data.
+    /// [`TrainError::Usage`] when no image can be used, or none of a class, when more images are unreadable than
+    /// `max_bad_fraction` allows, or too few pairs remain for one pool; [`TrainError::Data`] when images or texts
+    /// cannot be read; [`TrainError::NotFiniteOutput`] when the model computes NaN or an infinity;
+    /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when the stop flag is set.
     pub fn run(
         &self,
         encoder: &Encoder<'_>,
@@ -165,29 +234,68 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
         let images = self.encode_images(encoder, processor, observer)?;
-        match &self.task {
+        let scores = |rows, columns| Scores {
+            rows,
+            columns,
+            dim: images.dim,
+            device: &encoder.compute.device,
+            stop: encoder.stop,
+            tile: TILE_SCORES,
+        };
+        let mut metrics = match &self.task {
             OpenTask::ZeroShot { labels, classes, templates, .. } => {
+                let labels: Vec<usize> = images.numbers.iter().map(|&image| labels[image]).collect();
+                self.check_classes(classes, &labels)?;
                 let prompts = prompts(classes, templates);
                 let texts = self.encode_texts("prompts", &prompts, encoder, observer)?;
-                let weights = classifier(&texts.normalized(), templates.len(), texts.dim);
-                let scores = Scores::new(images.embeds.normalized(), weights, texts.dim, &encoder.compute.device);
-                let mut all = Vec::with_capacity(images.numbers.len() * classes.len());
-                for block in blocks(images.numbers.len(), classes.len()) {
-                    all.extend(scores.of_rows(block)?);
-                }
-                let labels: Vec<usize> = images.numbers.iter().map(|&image| labels[image]).collect();
-                Ok(zero_shot::metrics(&all, &labels, classes.len()))
+                let weights = classifier(&texts.into_normalized(), templates.len(), images.dim);
+                let ranks = scores(&images.embeds, &weights).ranks(|image| std::slice::from_ref(&labels[image]))?;
+                let ranks: Option<Vec<usize>> = ranks.into_iter().collect();
+                let ranks = ranks.ok_or_else(|| TrainError::Internal("an image has no class".to_owned()))?;
+                zero_shot::metrics(&ranks, &labels, classes.len())
             }
             OpenTask::Retrieval(dataset) => {
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                retrieval_metrics(&images, captions, encoder)
+                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
                 check_pool_size(&self.name, captions.numbers.len(), *pool_size)?;
-                loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)
+                loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?
             }
+        };
+        metrics.insert("num_images".to_owned(), json!(images.numbers.len()));
+        metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
+        Ok(metrics)
+    }
+
+    /// Refuses a set of images of which too many are unreadable.
+    fn check_unreadable(&self, total: usize, bad: &[Skipped]) -> Result<(), TrainError> {
+        if bad.len() as f64 <= self.max_bad_fraction * total as f64 {
+            return Ok(());
         }
+        let first = bad.iter().take(NAMED_IMAGES).map(|skipped| format!("  {}: {}", skipped.key, skipped.reason));
+        let error = DataError::TooManyBad {
+            bad: bad.len(),
+            images: total,
+            max_fraction: self.max_bad_fraction,
+            first: first.collect(),
+        };
+        Err(TrainError::Usage(format!("evaluation `{}`: {error}", self.name)))
+    }
+
+    /// Refuses classes without an image. `labels`: of the images that can be used.
+    fn check_classes(&self, classes: &[String], labels: &[usize]) -> Result<(), TrainError> {
+        let mut has_image = vec![false; classes.len()];
+        labels.iter().for_each(|&label| has_image[label] = true);
+        let without = classes.iter().zip(has_image).filter(|(_, has_image)| !has_image);
+        let names: Vec<String> = without.map(|(class, _)| format!("the class `{class}`")).collect();
+        let Some(first) = names.first() else { return Ok(()) };
+        let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };
+        Err(TrainError::Usage(format!(
+            "evaluation `{}`: no image of {first}{more} can be read; repair them, or remove the folder and its class name",
+            self.name
+        )))
     }
 
     fn encode_images(
@@ -205,10 +313,16 @@ impl Evaluation {
         for skipped in &bad {
             observer.on(Event::Skipped(skipped));
         }
+        self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {
             return Err(TrainError::Usage(format!("evaluation `{}`: none of {total} images can be used", self.name)));
         }
-        Ok(UsableImages { numbers, embeds })
+        if numbers.len() + bad.len() != total {
+            let problem = format!("{} embedded and {} unreadable images of {total}", numbers.len(), bad.len());
+            return Err(TrainError::Internal(problem));
+        }
+        let dim = embeds.dim;
+        Ok(UsableImages { numbers, embeds: embeds.into_normalized(), dim, num_unreadable: bad.len() })
     }
 
     /// `what`: `prompts` or `captions`, for progress reports.
@@ -237,16 +351,16 @@ impl Evaluation {
         let usable = captions.filter_map(|(number, caption)| Some((number, row_of_image[caption.image]?)));
         let (numbers, image_rows): (Vec<usize>, Vec<usize>) = usable.unzip();
         let texts: Vec<&str> = numbers.iter().map(|&number| dataset.captions[number].text.as_str()).collect();
-        let embeds = self.encode_texts("captions", &texts, encoder, observer)?;
+        let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }
 }
 
 impl OpenTask {
-    fn zero_shot(images: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
-        let folder = class_folder(images)?;
+    fn zero_shot(path: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
+        let folder = class_folder(path)?;
         let classes = match classnames {
-            Some(path) => read_class_names(path, images, folder.classes.len())?,
+            Some(names) => read_class_names(names, path, folder.classes.len())?,
             None => folder.classes,
         };
         let templates = match templates {
@@ -254,7 +368,7 @@ impl OpenTask {
             None => vec![CLASS_PLACEHOLDER.to_owned()],
         };
         let (images, labels) = folder.images.into_iter().unzip();
-        Ok(Self::ZeroShot { images: Arc::new(images), labels, classes, templates })
+        Ok(Self::ZeroShot { root: path.to_owned(), images: Arc::new(images), labels, classes, templates })
     }
 }
 
@@ -283,24 +397,6 @@ fn read_templates(path: &Path) -> Result<Vec<String>, TrainError> {
     }
 }
 
-fn retrieval_metrics(
-    images: &UsableImages,
-    captions: UsableCaptions,
-    encoder: &Encoder<'_>,
-) -> Result<Map<String, Value>, TrainError> {
-    let (dim, device) = (images.embeds.dim, &encoder.compute.device);
-    let (num_images, num_texts) = (images.numbers.len(), captions.numbers.len());
-    let (image_embeds, text_embeds) = (images.embeds.normalized(), captions.embeds.normalized());
-    let by_text = Scores::new(text_embeds.clone(), image_embeds.clone(), dim, device);
-    let mut ranks = RetrievalRanks::new(captions.image_rows, num_images);
-    for block in blocks(num_texts, num_images) {
-        ranks.add_texts(&by_text.of_rows(block)?);
-    }
-    drop(by_text);
-    let by_image = Scores::new(image_embeds, text_embeds, dim, device);
-    ranks.metrics(|images| by_image.of_rows(images), BLOCK_SCORES / num_texts.max(1))
-}
-
 fn loss_metrics(
     dataset: &Dataset,
     images: &UsableImages,
@@ -309,9 +405,9 @@ fn loss_metrics(
     objective: Objective,
     encoder: &Encoder<'_>,
 ) -> Result<Map<String, Value>, TrainError> {
-    let Some(pools) = Pools::new(&captions.numbers, pool_size) else { return Ok(Map::new()) };
-    let dim = images.embeds.dim;
-    let (image_embeds, text_embeds) = (images.embeds.normalized(), captions.embeds.normalized());
+    let pools = Pools::new(&captions.numbers, pool_size);
+    let pools = pools.ok_or_else(|| TrainError::Internal(format!("too few pairs for a pool of {pool_size}")))?;
+    let (dim, image_embeds, text_embeds) = (images.dim, &images.embeds, &captions.embeds);
     let image_row = |image: usize| images.numbers.partition_point(|&other| other < image);
     let text_row = |caption: usize| captions.numbers.partition_point(|&other| other < caption);
     let image_embed = |image: usize| &image_embeds[image_row(image) * dim..][..dim];

@@ -3,13 +3,15 @@
 //!
 //! - `evaluation`: the entry: one evaluation of the config, opened before training and run as often as needed.
 //! - `encoder`: embeddings of many images or texts.
-//! - `scores`: cosine similarities in blocks, and ranks.
+//! - `fingerprint`: what an evaluation measures, as one hash.
+//! - `scores`: cosine similarities tile by tile, and ranks.
 //! - `zero_shot`: metrics of zero-shot classification.
 //! - `retrieval`: metrics of retrieval in both directions.
 //! - `pooled_loss`: the training loss over pools of a fixed size.
 
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
+mod fingerprint;
 mod pooled_loss;
 mod retrieval;
 mod scores;

@@ -43,7 +43,8 @@ impl Pools {
     /// `image_embed` and `text_embed` return the normalised embedding of an image or a caption, shape `[dim]`.
     ///
     /// # Errors
-    /// [`TrainError::Model`] when the device cannot return its data.
+    /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::NotFiniteOutput`] when a loss is NaN
+    /// or infinite.
     pub fn metrics<'e>(
         &self,
         model: &DualEncoder,
@@ -75,7 +76,17 @@ impl Pools {
                 model.logit_bias.as_ref().map(Param::val),
                 &pairs,
             );
-            loss += read_scalar(batch_loss.loss)?;
+            let pool_loss = read_scalar(batch_loss.loss)?;
+            if !pool_loss.is_finite() {
+                let first = pool.first().map_or("", |&caption| dataset.captions[caption].text.as_str());
+                return Err(TrainError::NotFiniteOutput {
+                    what: format!("the loss of the pool that starts with the caption `{first}`"),
+                    value: pool_loss,
+                    advice: "look at `logit_scale` and `logit_bias` of the model, or use an earlier checkpoint"
+                        .to_owned(),
+                });
+            }
+            loss += pool_loss;
             let is_match =
                 |image: usize, text: usize| image == text || pairs.known[image].contains(&pairs.captions[text]);
             let score = |image: usize, text: usize| scores[image * self.size + text];
@@ -88,14 +99,14 @@ impl Pools {
             }
         }
         let num_pairs = num_pools * self.size;
-        let metrics = json!({
-            "loss": loss / num_pools as f64,
-            "image_acc1": image_hits as f64 / num_pairs as f64,
-            "text_acc1": text_hits as f64 / num_pairs as f64,
-            "num_pairs": num_pairs,
-            "num_left_out": num_left_out,
-            "pool_size": self.size,
-        });
-        Ok(metrics.as_object().cloned().unwrap_or_default())
+        let metrics = [
+            ("loss", json!(loss / num_pools as f64)),
+            ("image_acc1", json!(image_hits as f64 / num_pairs as f64)),
+            ("text_acc1", json!(text_hits as f64 / num_pairs as f64)),
+            ("num_pairs", json!(num_pairs)),
+            ("num_left_out", json!(num_left_out)),
+            ("pool_size", json!(self.size)),
+        ];
+        Ok(metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())
     }
 }

@@ -1,4 +1,5 @@
-//! Cosine similarities between many rows, computed in blocks, and the ranks within them.
+//! Cosine similarities between many rows and columns, and the ranks of the right columns. Scores are computed tile by
+//! tile: the matrix of all scores is never in memory.
 
 use std::ops::Range;
 
@@ -6,42 +7,151 @@ use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_model::parameters;
 
 use crate::error::TrainError;
+use crate::stop_flag::StopFlag;
 
-/// Scores of one block: 64 MiB of f32.
-pub(crate) const BLOCK_SCORES: usize = 1 << 24;
+/// Scores of a tile: 64 MiB of f32.
+pub(crate) const TILE_SCORES: usize = 1 << 24;
+
+/// Rows of a tile where a whole row has more scores than a tile may have: its columns are then read once for many rows.
+const ROWS_OF_PARTIAL_TILES: usize = 64;
+
+/// The rank of a score that is not a number: behind every place.
+pub(crate) const NO_PLACE: usize = usize::MAX;
 
 /// Similarities of rows with columns, where both are L2-normalised embeddings.
-pub(crate) struct Scores {
+pub(crate) struct Scores<'a> {
     /// `[rows, dim]`, flat.
-    rows: Vec<f32>,
-    /// `[dim, columns]`
-    columns: Tensor<2>,
-    dim: usize,
+    pub rows: &'a [f32],
+    /// `[columns, dim]`, flat.
+    pub columns: &'a [f32],
+    pub dim: usize,
+    pub device: &'a Device,
+    /// Ends the work early when it is set.
+    pub stop: &'a StopFlag,
+    /// Most scores in memory at once.
+    pub tile: usize,
 }
 
-impl Scores {
-    /// `rows`: shape `[rows, dim]`, flat. `columns`: shape `[columns, dim]`, flat. Both are normalised.
-    pub fn new(rows: Vec<f32>, columns: Vec<f32>, dim: usize, device: &Device) -> Self {
-        let count = columns.len() / dim.max(1);
-        let columns = Tensor::<2>::from_data(TensorData::new(columns, [count, dim]), device);
-        Self { rows, columns: columns.transpose(), dim }
+/// The right column of a row that has the highest score.
+#[derive(Debug, Clone, Copy)]
+struct Answer {
+    column: usize,
+    score: f32,
+}
+
+impl Answer {
+    /// Whether this is before `other` in descending order of scores. Ties are in order of columns; a score that is not
+    /// a number comes last.
+    fn is_before(self, other: Self) -> bool {
+        self.score > other.score
+            || (self.score == other.score && self.column < other.column)
+            || (other.score.is_nan() && !self.score.is_nan())
     }
 
-    /// Scores of a range of rows: shape `[rows, columns]`, flat.
+    /// How many `scores`, of the columns from `start` on, are before this answer.
+    fn count_before(self, scores: &[f32], start: usize) -> usize {
+        let (left, right) = scores.split_at(self.column.saturating_sub(start).min(scores.len()));
+        let ties = left.iter().filter(|&&score| score >= self.score).count();
+        ties + right.iter().filter(|&&score| score > self.score).count()
+    }
+}
+
+impl Scores<'_> {
+    /// For each row, the number of columns before the best of its right columns, in descending order of scores: 0 if a
+    /// right column has the highest score. Ties are in order of columns. `None` for rows without a right column, and
+    /// [`NO_PLACE`] where no right column has a number as its score. `right` returns the right columns of a row.
     ///
     /// # Errors
-    /// [`TrainError::Model`] when the device cannot return its data.
-    pub fn of_rows(&self, rows: Range<usize>) -> Result<Vec<f32>, TrainError> {
-        let values = self.rows[rows.start * self.dim..rows.end * self.dim].to_vec();
-        let rows = Tensor::<2>::from_data(TensorData::new(values, [rows.len(), self.dim]), &self.columns.device());
-        Ok(parameters::host(rows.matmul(self.columns.clone()))?.values)
+    /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when the stop flag is set.
+    pub fn ranks<'r>(&self, right: impl Fn(usize) -> &'r [usize]) -> Result<Vec<Option<usize>>, TrainError> {
+        let (num_rows, num_columns) = (self.rows.len() / self.dim.max(1), self.columns.len() / self.dim.max(1));
+        if num_columns == 0 {
+            return Ok(vec![None; num_rows]);
+        }
+        let fits = num_columns <= self.tile;
+        let columns_at_once = if fits { num_columns } else { (self.tile / ROWS_OF_PARTIAL_TILES).max(1) };
+        let rows_at_once = (self.tile / columns_at_once).max(1);
+        let whole = fits.then(|| self.columns(0..num_columns));
+        let mut ranks = Vec::with_capacity(num_rows);
+        for rows in ranges(num_rows, rows_at_once) {
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
+            let tensor = tensor(self.rows, self.dim, rows.clone(), self.device);
+            let scores = |columns: Tensor<2>| -> Result<Vec<f32>, TrainError> {
+                Ok(parameters::host(tensor.clone().matmul(columns))?.values)
+            };
+            let mut block = Block { answers: vec![None; rows.len()], before: vec![0; rows.len()], rows, right: &right };
+            if let Some(columns) = &whole {
+                let scores = scores(columns.clone())?;
+                block.find_answers(&scores, 0..num_columns);
+                block.count_before(&scores, 0..num_columns);
+            } else {
+                // The best answer may be in any tile, so the scores are computed twice: once to find it.
+                for columns in ranges(num_columns, columns_at_once) {
+                    block.find_answers(&scores(self.columns(columns.clone()))?, columns);
+                }
+                for columns in ranges(num_columns, columns_at_once) {
+                    block.count_before(&scores(self.columns(columns.clone()))?, columns);
+                }
+            }
+            ranks.extend(block.ranks());
+        }
+        Ok(ranks)
+    }
+
+    /// `[dim, columns]`
+    fn columns(&self, columns: Range<usize>) -> Tensor<2> {
+        tensor(self.columns, self.dim, columns, self.device).transpose()
     }
 }
 
-/// Consecutive ranges that cover `rows`, each with about [`BLOCK_SCORES`] scores at `columns` scores per row.
-pub(crate) fn blocks(rows: usize, columns: usize) -> impl Iterator<Item = Range<usize>> {
-    let size = (BLOCK_SCORES / columns.max(1)).max(1);
-    (0..rows).step_by(size).map(move |start| start..(start + size).min(rows))
+/// Rows whose ranks are being gathered.
+struct Block<'f, F> {
+    rows: Range<usize>,
+    right: &'f F,
+    /// Of each row.
+    answers: Vec<Option<Answer>>,
+    /// Of each row, the columns before its answer so far.
+    before: Vec<usize>,
+}
+
+impl<'r, F: Fn(usize) -> &'r [usize]> Block<'_, F> {
+    /// Looks for better answers in the scores of some columns: shape `[rows, columns]`, flat.
+    fn find_answers(&mut self, scores: &[f32], columns: Range<usize>) {
+        for ((row, scores), best) in self.rows.clone().zip(scores.chunks_exact(columns.len())).zip(&mut self.answers) {
+            for &column in (self.right)(row).iter().filter(|column| columns.contains(column)) {
+                let answer = Answer { column, score: scores[column - columns.start] };
+                if best.is_none_or(|best| answer.is_before(best)) {
+                    *best = Some(answer);
+                }
+            }
+        }
+    }
+
+    /// Counts the scores of some columns that are before the answers.
+    fn count_before(&mut self, scores: &[f32], columns: Range<usize>) {
+        let answers = self.answers.iter().zip(&mut self.before);
+        for (scores, (answer, before)) in scores.chunks_exact(columns.len()).zip(answers) {
+            *before += answer.map_or(0, |answer| answer.count_before(scores, columns.start));
+        }
+    }
+
+    fn ranks(self) -> impl Iterator<Item = Option<usize>> {
+        let place = |answer: Answer, before| if answer.score.is_nan() { NO_PLACE } else { before };
+        self.answers.into_iter().zip(self.before).map(move |(answer, before)| Some(place(answer?, before)))
+    }
+}
+
+/// Some rows of `values`, shape `[rows, dim]`, flat.
+fn tensor(values: &[f32], dim: usize, rows: Range<usize>, device: &Device) -> Tensor<2> {
+    let shape = [rows.len(), dim];
+    Tensor::from_data(TensorData::new(values[rows.start * dim..rows.end * dim].to_vec(), shape), device)
+}
+
+/// Consecutive ranges of at most `size` that cover `0..all`.
+fn ranges(all: usize, size: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..all).step_by(size).map(move |start| start..start.saturating_add(size).min(all))
 }
 
 /// Divides each row of `embeds`, shape `[rows, dim]`, flat, by its L2 norm.
@@ -52,9 +162,121 @@ pub(crate) fn normalize_rows(embeds: &mut [f32], dim: usize) {
     }
 }
 
-/// Number of entries that come before `index` in descending order. Ties are in order of position.
-pub(crate) fn rank_of(scores: &[f32], index: usize) -> usize {
-    let own = scores[index];
-    let is_before = |(other, &score): (usize, &f32)| score > own || (score == own && other < index);
-    scores.iter().enumerate().filter(|&entry| is_before(entry)).count()
+#[cfg(test)]
+mod tests {
+    use dualenc_data::mix;
+
+    use super::*;
+    use crate::device::Compute;
+
+    /// Small integers: their products and sums are exact in any order, and many scores are equal.
+    fn integers(seed: u64, rows: usize, dim: usize) -> Vec<f32> {
+        (0..rows * dim).map(|at| (mix(seed, &[at as u64]) % 5) as f32 - 2.0).collect()
+    }
+
+    fn ranks(rows: &[f32], columns: &[f32], dim: usize, tile: usize, right: &[Vec<usize>]) -> Vec<Option<usize>> {
+        let compute = Compute::select("cpu", None).unwrap();
+        let scores = Scores { rows, columns, dim, device: &compute.device, stop: &StopFlag::default(), tile };
+        scores.ranks(|row| &right[row]).unwrap()
+    }
+
+    /// By the definition, from the whole matrix.
+    fn expected(rows: &[f32], columns: &[f32], dim: usize, right: &[Vec<usize>]) -> Vec<Option<usize>> {
+        let of_row = |(row, right): (&[f32], &Vec<usize>)| {
+            let dot = |column: &[f32]| row.iter().zip(column).map(|(a, b)| a * b).sum::<f32>();
+            let scores: Vec<f32> = columns.chunks_exact(dim).map(dot).collect();
+            let mut order: Vec<usize> = (0..scores.len()).collect();
+            order.sort_by(|&a, &b| scores[b].partial_cmp(&scores[a]).unwrap().then(a.cmp(&b)));
+            order.iter().position(|column| right.contains(column))
+        };
+        rows.chunks_exact(dim).zip(right).map(of_row).collect()
+    }
+
+    #[test]
+    fn tiles_rank_as_the_whole_matrix() {
+        let dim = 3;
+        for (case, (num_rows, num_columns)) in [(37, 41), (1, 200), (200, 1), (130, 7)].into_iter().enumerate() {
+            let seed = case as u64;
+            let (rows, columns) = (integers(seed, num_rows, dim), integers(seed + 100, num_columns, dim));
+            // None, one, or several right columns.
+            let right: Vec<Vec<usize>> = (0..num_rows as u64)
+                .map(|row| {
+                    let count = mix(seed, &[row, 7]) % 4;
+                    (0..count).map(|n| (mix(seed, &[row, n, 9]) % num_columns as u64) as usize).collect()
+                })
+                .collect();
+            let expected = expected(&rows, &columns, dim, &right);
+            assert!(num_rows.min(num_columns) == 1 || expected.iter().flatten().any(|&rank| rank > 0));
+            // Tiles of less than a row, of one row, of rows that do not divide their number, and of everything.
+            let mut tiles: Vec<usize> = (1..=3).chain([63, 64, 65, 127, 128, 129, 1000, usize::MAX]).collect();
+            tiles.extend([num_columns - 1, num_columns, num_columns + 1, 2 * num_columns, 3 * num_columns + 1]);
+            for tile in tiles {
+                assert_eq!(ranks(&rows, &columns, dim, tile, &right), expected, "{num_rows}x{num_columns}, {tile}");
+            }
+        }
+    }
+
+    #[test]
+    fn nan_ranks_last() {
+        // One value per embedding, so that scores are the products.
+        let columns = [0.5, f32::NAN, 0.9, f32::NAN, 0.5];
+        let right = |columns: &[usize]| vec![columns.to_vec()];
+        for tile in [1, 2, 4, 5, 1000] {
+            let rank = |row: f32, right: &[Vec<usize>]| ranks(&[row], &columns, 1, tile, right)[0];
+            // NaN scores of others never come before, and one of its own never wins.
+            assert_eq!(rank(1.0, &right(&[2])), Some(0));
+            assert_eq!(rank(1.0, &right(&[0])), Some(1));
+            assert_eq!(rank(1.0, &right(&[4])), Some(2));
+            assert_eq!(rank(1.0, &right(&[1])), Some(NO_PLACE));
+            assert_eq!(rank(1.0, &right(&[1, 4, 3])), Some(2));
+            assert_eq!(rank(1.0, &right(&[])), None);
+            assert_eq!(rank(f32::NAN, &right(&[0])), Some(NO_PLACE));
+        }
+    }
+
+    #[test]
+    fn stops_between_tiles() {
+        let compute = Compute::select("cpu", None).unwrap();
+        let stop = StopFlag::default();
+        stop.request(15);
+        let scores =
+            Scores { rows: &[1.0; 4], columns: &[1.0; 4], dim: 2, device: &compute.device, stop: &stop, tile: 1 };
+        assert!(matches!(scores.ranks(|_| &[0]), Err(TrainError::Stopped { signal: 15 })));
+    }
+
+    /// `DUALENC_WHOLE=1` gathers the whole matrix first, as a comparison.
+    /// `cargo test -p dualenc-train ranks_in_bounded_memory -- --ignored --nocapture`
+    #[test]
+    #[ignore = "computes 2e9 scores and measures memory"]
+    fn ranks_in_bounded_memory() {
+        use std::io::Write;
+        const ROWS: usize = 100_000;
+        const COLUMNS: usize = 20_000;
+        const DIM: usize = 16;
+        let random = |seed, rows: usize| -> Vec<f32> {
+            let mut values: Vec<f32> =
+                (0..rows * DIM).map(|at| (mix(seed, &[at as u64]) % 1000) as f32 / 500.0 - 1.0).collect();
+            normalize_rows(&mut values, DIM);
+            values
+        };
+        let (rows, columns) = (random(1, ROWS), random(2, COLUMNS));
+        let whole = std::env::var_os("DUALENC_WHOLE").is_some();
+        let compute = Compute::select("cpu", None).unwrap();
+        let labels: Vec<usize> = (0..ROWS).map(|row| row % COLUMNS).collect();
+        let tile = if whole { usize::MAX } else { TILE_SCORES };
+        let scores = Scores {
+            rows: &rows,
+            columns: &columns,
+            dim: DIM,
+            device: &compute.device,
+            stop: &StopFlag::default(),
+            tile,
+        };
+        let ranks = scores.ranks(|row| std::slice::from_ref(&labels[row])).unwrap();
+        let mean = ranks.iter().flatten().sum::<usize>() as f64 / ROWS as f64;
+        assert!((mean / (COLUMNS as f64 / 2.0) - 1.0).abs() < 0.02, "{mean}");
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let peak = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        writeln!(std::io::stderr(), "{ROWS} x {COLUMNS}, whole: {whole}: {peak}").unwrap();
+    }
 }

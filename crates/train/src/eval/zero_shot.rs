@@ -7,11 +7,11 @@
 //!   five classes.
 //! - `mean_per_class_recall`: mean over the classes of the fraction of their images that are classified correctly.
 //!
-//! `num_images` and `num_classes` are counts.
+//! `num_classes` is a count.
 
 use serde_json::{Map, Value, json};
 
-use crate::eval::scores::{normalize_rows, rank_of};
+use crate::eval::scores::normalize_rows;
 
 /// The placeholder of a template for the class name. By itself, it is CLIP_benchmark's template without context.
 pub(crate) const CLASS_PLACEHOLDER: &str = "{c}";
@@ -36,12 +36,11 @@ pub(crate) fn classifier(prompt_embeds: &[f32], num_templates: usize, dim: usize
     weights
 }
 
-/// Metrics of a classification. `scores`: shape `[images, classes]`, flat. `labels`: the true class of each image.
-pub(crate) fn metrics(scores: &[f32], labels: &[usize], num_classes: usize) -> Map<String, Value> {
+/// Metrics of a classification. `ranks`: of each image's class among all classes. `labels`: the class of each image.
+pub(crate) fn metrics(ranks: &[usize], labels: &[usize], num_classes: usize) -> Map<String, Value> {
     let (mut top1, mut top5) = (0, 0);
     let mut per_class = vec![ClassHits::default(); num_classes];
-    for (row, &label) in scores.chunks_exact(num_classes.max(1)).zip(labels) {
-        let rank = rank_of(row, label);
+    for (&rank, &label) in ranks.iter().zip(labels) {
         top1 += usize::from(rank < 1);
         top5 += usize::from(rank < 5);
         per_class[label].hits += usize::from(rank < 1);
@@ -53,7 +52,6 @@ pub(crate) fn metrics(scores: &[f32], labels: &[usize], num_classes: usize) -> M
     let mean_recall = recalls.iter().sum::<f64>() / recalls.len().max(1) as f64;
     let acc5 = if num_classes >= 5 { json!(fraction(top5)) } else { Value::Null };
     let mut metrics = Map::new();
-    metrics.insert("num_images".to_owned(), json!(labels.len()));
     metrics.insert("num_classes".to_owned(), json!(num_classes));
     metrics.insert("acc1".to_owned(), json!(fraction(top1)));
     metrics.insert("acc5".to_owned(), acc5);
@@ -70,6 +68,7 @@ struct ClassHits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::eval::scores::NO_PLACE;
 
     #[test]
     fn classifier_averages_templates() {
@@ -86,10 +85,15 @@ mod tests {
     #[test]
     fn metrics_of_a_small_example() {
         // Class 0 has three images, class 1 one: accuracy 3/4, mean recall (2/3 + 1) / 2.
-        let scores = [0.9, 0.1, 0.8, 0.2, 0.3, 0.7, 0.4, 0.6];
-        let metrics = metrics(&scores, &[0, 0, 0, 1], 2);
+        let metrics = metrics(&[0, 0, 1, 0], &[0, 0, 0, 1], 2);
         assert_eq!(metrics["acc1"], json!(0.75));
         assert_eq!(metrics["mean_per_class_recall"], json!((2.0 / 3.0 + 1.0) / 2.0));
-        assert_eq!((&metrics["acc5"], &metrics["num_images"]), (&Value::Null, &json!(4)));
+        assert_eq!((&metrics["acc5"], &metrics["num_classes"]), (&Value::Null, &json!(2)));
+    }
+
+    #[test]
+    fn score_without_number_is_no_hit() {
+        let metrics = metrics(&[NO_PLACE, 0], &[0, 1], 5);
+        assert_eq!((&metrics["acc1"], &metrics["acc5"]), (&json!(0.5), &json!(0.5)));
     }
 }

@@ -1,7 +1,7 @@
 //! Features of a locked image tower, looked up by an image's content. Images without a feature are read, decoded and
 //! processed on worker threads, and run through the tower in chunks.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,12 +9,13 @@ use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{
     Batch, ContentHash, DataError, FeatureLookup, ImageProcessor, Skipped, decode_view, load_view, ordered_map,
 };
-use dualenc_model::{Dropout, ImageTower, parameters};
+use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 
 use crate::config::CacheDtype;
 use crate::device::{Compute, cast, dtype};
 use crate::error::TrainError;
 use crate::features::cache_counts::CacheCounts;
+use crate::features::finite::check_outputs;
 use crate::features::image_index::{ImageList, ImageSet, Views};
 use crate::features::key::tower_key;
 use crate::features::parallel_forward::{forward_chunks, on_single_thread};
@@ -106,26 +107,47 @@ impl ImageFeatures {
     ///
     /// # Errors
     /// [`TrainError::Write`] when the store cannot be written; [`TrainError::Data`] when a stored feature is damaged
-    /// and its image cannot be read again.
+    /// and its image cannot be read again; [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity.
     pub fn of_batch(&self, set: &ImageSet, batch: &Batch) -> Result<Tensor<2>, TrainError> {
-        if !self.is_on_disk {
-            return Ok(self.tensor(self.forward(&batch.pixels)?));
+        let image_of = |loaded: usize| batch.pairs[batch.loaded[loaded].pair].image;
+        let image_values = self.image_values();
+        if batch.pixels.len() != batch.loaded.len() * image_values {
+            return Err(TrainError::Internal(format!(
+                "{} pixel values for {} images of {image_values}",
+                batch.pixels.len(),
+                batch.loaded.len()
+            )));
         }
-        let image_values = batch.pixels.len() / batch.loaded.len().max(1);
-        let (mut contents, mut pixels, mut seen) = (Vec::new(), Vec::new(), HashSet::new());
+        if !self.is_on_disk {
+            let features = self.forward(&batch.pixels)?;
+            self.check(&features, |row| set.reference(image_of(row)).key())?;
+            return Ok(self.tensor(features));
+        }
+        let (mut rows, mut new, mut pixels) = (HashMap::new(), Vec::new(), Vec::new());
         // An image that occurs twice in a short time is decoded twice, but computed once.
-        for (loaded, image) in batch.loaded.iter().zip(batch.pixels.chunks_exact(image_values.max(1))) {
-            let Some(content) = loaded.content.filter(|content| seen.insert(*content)) else { continue };
-            if self.store.find(&content).is_none() {
-                contents.push(content);
-                pixels.extend_from_slice(image);
+        for (at, loaded) in batch.loaded.iter().enumerate() {
+            let Some(content) = loaded.content else {
+                return Err(TrainError::Internal("the loader did not look an image up in the cache".to_owned()));
+            };
+            if rows.contains_key(&content) {
+                continue;
+            }
+            let row = self.store.find(&content);
+            rows.insert(content, row);
+            if row.is_none() {
+                new.push((content, at));
+                pixels.extend_from_slice(&batch.pixels[at * image_values..][..image_values]);
             }
         }
-        if !contents.is_empty() {
-            self.store.insert(&contents, &self.forward(&pixels)?)?;
+        if !new.is_empty() {
+            let features = self.forward(&pixels)?;
+            self.check(&features, |row| set.reference(image_of(new[row].1)).key())?;
+            let contents: Vec<ContentHash> = new.iter().map(|(content, _)| *content).collect();
+            let inserted = self.store.insert(&contents, &features)?;
+            rows.extend(contents.into_iter().zip(inserted.into_iter().map(Some)));
         }
         for loaded in &batch.loaded {
-            if let Some(row) = loaded.content.and_then(|content| self.store.find(&content)) {
+            if let Some(row) = loaded.content.and_then(|content| rows.get(&content).copied().flatten()) {
                 set.set_row(batch.pairs[loaded.pair].image, batch.view, row);
             }
         }
@@ -136,11 +158,12 @@ impl ImageFeatures {
     /// Stored features of images of `set` in one view: shape `[images, width]`.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when an image has no feature; [`TrainError::Data`] when its feature is damaged and the
+    /// [`TrainError::Internal`] when an image has no feature; [`TrainError::Data`] when its feature is damaged and the
     /// image cannot be read again.
     pub fn select(&self, set: &ImageSet, images: &[usize], view: u64) -> Result<Tensor<2>, TrainError> {
         let row = |&image: &usize| {
-            set.row(image, view).ok_or_else(|| TrainError::Usage(format!("image {image} has no feature")))
+            let missing = || TrainError::Internal(format!("image `{}` has no feature", set.reference(image).key()));
+            set.row(image, view).ok_or_else(missing)
         };
         let rows = images.iter().map(row).collect::<Result<Vec<Row>, TrainError>>()?;
         let width = self.store.width();
@@ -148,9 +171,7 @@ impl ImageFeatures {
         for lost in self.store.read(&rows, &mut values) {
             let row = self.recompute(set, images[lost], view)?;
             if !self.store.read(&[row], &mut values[lost * width..][..width]).is_empty() {
-                return Err(TrainError::Usage(
-                    "the feature cache was truncated while it was being read; run again".to_owned(),
-                ));
+                return Err(self.store.lost_while_read());
             }
         }
         Ok(self.tensor(values))
@@ -161,7 +182,8 @@ impl ImageFeatures {
     ///
     /// # Errors
     /// [`TrainError::Data`] when a file cannot be read for another reason than its content; [`TrainError::Write`] when
-    /// the store cannot be written; [`TrainError::Stopped`] when the stop flag is set.
+    /// the store cannot be written; [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity;
+    /// [`TrainError::Stopped`] when the stop flag is set.
     pub fn fill(
         &self,
         set: &ImageSet,
@@ -186,6 +208,7 @@ impl ImageFeatures {
             }
             if !contents.is_empty() {
                 counts.computed += contents.len();
+                self.check(&features, |row| set.reference(images[row] % set.len()).key())?;
                 let rows = self.store.insert(&contents, &features)?;
                 images.into_iter().zip(rows).for_each(|(at, row)| {
                     set.set_row(at % set.len(), (at / set.len()) as u64, row);
@@ -229,7 +252,7 @@ impl ImageFeatures {
                 }
             }
             let forward = || features.forward_chunk(pixels);
-            let features = if features.compute.on_host { on_single_thread(forward)? } else { forward()? };
+            let features = if features.compute.on_host { on_single_thread(forward)?? } else { forward()? };
             Ok((loaded, features))
         })
     }
@@ -239,9 +262,16 @@ impl ImageFeatures {
         let reference = set.reference(image);
         let content = set.views().content_hash(image, view, &reference.read()?);
         let features = self.forward(&load_view(reference, &self.processor, set.views().of(image, view))?)?;
+        self.check(&features, |_| reference.key())?;
         let rows = self.store.insert(&[content], &features)?;
         set.set_row(image, view, rows[0]);
         Ok(rows[0])
+    }
+
+    /// Refuses features that are not finite. `key` names the image of a row.
+    fn check(&self, features: &[f32], key: impl FnOnce(usize) -> String) -> Result<(), TrainError> {
+        let input = |row| format!("image `{}`", key(row));
+        check_outputs(Tower::Image, self.compute.locked_precision, features, self.tower.width(), input)
     }
 
     /// Pooled outputs, shape `[images, width]`, flat. `pixels`: shape `[images, 3, height, width]`, flat.

@@ -7,10 +7,12 @@
 //! - `image_index`: which cached row belongs to which image, in which view.
 //! - `key`: what a cache is keyed by, as written text.
 //! - `cache_counts`: how many features were computed, and how many were cached.
+//! - `finite`: refuses features that are not finite.
 //! - `parallel_forward`: a tower over many inputs, on all cores, with the same bits every time.
 //! - `store`: the files of a cache.
 
 pub(crate) mod cache_counts;
+pub(crate) mod finite;
 pub(crate) mod image_index;
 pub(crate) mod images;
 pub(crate) mod key;

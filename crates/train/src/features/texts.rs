@@ -1,17 +1,18 @@
 //! Features of a locked text tower, looked up by a caption's tokens, or computed and stored.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{ContentHash, TokenBatch};
-use dualenc_model::{Dropout, TextTower, TokenSequences, parameters};
+use dualenc_model::{Dropout, TextTower, TokenSequences, Tower, parameters};
 
 use crate::config::CacheDtype;
 use crate::device::{Compute, cast};
 use crate::error::TrainError;
 use crate::features::cache_counts::CacheCounts;
+use crate::features::finite::check_outputs;
 use crate::features::key::tower_key;
 use crate::features::parallel_forward::forward_chunks;
 use crate::features::store::FeatureStore;
@@ -19,6 +20,9 @@ use crate::features::store::index::Row;
 
 /// Tokens of one pass through the tower: about as many as in 16 images of 65 tokens.
 const CHUNK_TOKENS: usize = 1024;
+
+/// Token ids that an error message names.
+const NAMED_TOKENS: usize = 16;
 
 /// Pooled outputs of a locked text tower.
 #[derive(Clone)]
@@ -55,7 +59,8 @@ impl TextFeatures {
     /// Pooled outputs, shape `[captions, width]`. Features that are not in the store are computed and added to it.
     ///
     /// # Errors
-    /// [`TrainError::Model`] when the tower rejects the tokens; [`TrainError::Write`] when the store cannot be written.
+    /// [`TrainError::Model`] when the tower rejects the tokens; [`TrainError::Write`] when the store cannot be written;
+    /// [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity.
     pub fn of_tokens(&self, tokens: &TokenBatch) -> Result<Tensor<2>, TrainError> {
         let width = self.tower.pooled_width();
         let all = || (0..tokens.ids.len()).collect::<Vec<usize>>();
@@ -68,9 +73,7 @@ impl TextFeatures {
                     // Another process truncated the file: lost rows are computed and written again.
                     let (rows, _) = self.rows(store, tokens)?;
                     if !store.read(&rows, &mut values).is_empty() {
-                        return Err(TrainError::Usage(
-                            "the feature cache was truncated while it was being read; run again".to_owned(),
-                        ));
+                        return Err(store.lost_while_read());
                     }
                 }
                 values
@@ -94,17 +97,24 @@ impl TextFeatures {
     fn rows(&self, store: &FeatureStore, tokens: &TokenBatch) -> Result<(Vec<Row>, usize), TrainError> {
         let contents: Vec<ContentHash> =
             tokens.ids.iter().zip(&tokens.type_ids).map(|(ids, types)| content_hash(ids, types)).collect();
-        let find = || contents.iter().map(|content| store.find(content)).collect::<Vec<Option<Row>>>();
-        let found = find();
-        let mut seen = HashSet::new();
-        let missing: Vec<usize> =
-            (0..contents.len()).filter(|&caption| found[caption].is_none() && seen.insert(contents[caption])).collect();
-        if missing.is_empty() {
-            return Ok((found.into_iter().flatten().collect(), 0));
+        let mut known = HashMap::new();
+        let mut missing = Vec::new();
+        for (caption, content) in contents.iter().enumerate() {
+            known.entry(*content).or_insert_with(|| {
+                let row = store.find(content);
+                missing.extend(row.is_none().then_some(caption));
+                row
+            });
         }
-        let new: Vec<ContentHash> = missing.iter().map(|&caption| contents[caption]).collect();
-        store.insert(&new, &self.forward(tokens, missing)?)?;
-        Ok((find().into_iter().flatten().collect(), new.len()))
+        let computed = missing.len();
+        if computed > 0 {
+            let new: Vec<ContentHash> = missing.iter().map(|&caption| contents[caption]).collect();
+            let inserted = store.insert(&new, &self.forward(tokens, missing)?)?;
+            known.extend(new.into_iter().zip(inserted.into_iter().map(Some)));
+        }
+        let rows: Option<Vec<Row>> = contents.iter().map(|content| known.get(content).copied().flatten()).collect();
+        let rows = rows.ok_or_else(|| TrainError::Internal("a caption has no row in the feature cache".to_owned()))?;
+        Ok((rows, computed))
     }
 
     /// Pooled outputs of some captions of `tokens`: shape `[captions, width]`, flat.
@@ -137,9 +147,15 @@ impl TextFeatures {
             Ok(features)
         })?;
         let mut values = vec![0.0; sorted.len()];
-        for (row, place) in sorted.chunks_exact(width.max(1)).zip(order) {
-            values[place * width..][..width].copy_from_slice(row);
+        for (row, &place) in order.iter().enumerate() {
+            values[place * width..][..width].copy_from_slice(&sorted[row * width..][..width]);
         }
+        let input = |place: usize| {
+            let ids = &tokens.ids[captions[place]];
+            let named = &ids[..ids.len().min(NAMED_TOKENS)];
+            format!("a text of {} tokens, which starts with the ids {named:?}", ids.len())
+        };
+        check_outputs(Tower::Text, self.compute.locked_precision, &values, width, input)?;
         Ok(values)
     }
 }

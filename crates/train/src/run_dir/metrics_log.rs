@@ -57,6 +57,9 @@ pub struct EvalRecord {
     pub name: String,
     /// `zero-shot`, `retrieval` or `loss`.
     pub task: String,
+    /// What was measured, as a hash ([`Evaluation::fingerprint`](crate::Evaluation::fingerprint)). Lines of older
+    /// versions have none.
+    pub fingerprint: String,
     /// Metrics by CLIP_benchmark's names.
     #[serde(flatten)]
     pub metrics: Map<String, Value>,
@@ -242,16 +245,21 @@ pub(crate) fn last_step(path: &Path) -> Result<u64, TrainError> {
     Ok(last)
 }
 
-/// Reads the values of `metric` in the log at `path`: step and value of each evaluation up to `step`, in order.
-/// A value that is not a number is `None`. A missing log is empty.
+/// The value of a metric in an evaluation line.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct MetricValue {
+    pub step: u64,
+    /// `None`: not a number.
+    pub value: Option<f64>,
+    /// What was measured; `None` in lines of older versions.
+    pub fingerprint: Option<String>,
+}
+
+/// Reads the values of `metric` in the log at `path`, of each evaluation up to `step`, in order. A missing log is empty.
 ///
 /// # Errors
 /// [`TrainError::Read`] when the file exists and cannot be read.
-pub(crate) fn metric_values(
-    path: &Path,
-    metric: &BestMetric,
-    step: u64,
-) -> Result<Vec<(u64, Option<f64>)>, TrainError> {
+pub(crate) fn metric_values(path: &Path, metric: &BestMetric, step: u64) -> Result<Vec<MetricValue>, TrainError> {
     let text = match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         text => text.map_err(TrainError::read(path))?,
@@ -260,8 +268,11 @@ pub(crate) fn metric_values(
     let lines = text.lines().filter(|line| line.contains("\"eval\""));
     let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let of_metric = lines.filter(|line| line["kind"] == "eval" && line["name"] == *metric.evaluation);
-    let values = of_metric.filter_map(|line| Some((line["step"].as_u64()?, line[&metric.name].as_f64())));
-    Ok(values.filter(|(at, _)| *at <= step).collect())
+    let values = of_metric.filter_map(|line| {
+        let fingerprint = line["fingerprint"].as_str().map(str::to_owned);
+        Some(MetricValue { step: line["step"].as_u64()?, value: line[&metric.name].as_f64(), fingerprint })
+    });
+    Ok(values.filter(|value| value.step <= step).collect())
 }
 
 /// The complete lines of steps up to `step`, and how many lines are damaged. Calls `visit` with each.
@@ -295,7 +306,14 @@ mod tests {
         fs::write(&path, format!("{}{}{}{{\"kind\":\"tr", line(1), line(2), line(3))).unwrap();
         let mut log = MetricsLog::open(&path, 2).unwrap();
         let metrics = json!({"acc1": 0.5}).as_object().unwrap().clone();
-        log.eval(&EvalRecord { step: 2, name: "a".into(), task: "zero-shot".into(), metrics }).unwrap();
+        log.eval(&EvalRecord {
+            step: 2,
+            name: "a".into(),
+            task: "zero-shot".into(),
+            fingerprint: "0a".into(),
+            metrics,
+        })
+        .unwrap();
         assert_eq!(log.evals_at(2), ["a"]);
         assert!(log.evals_at(1).is_empty());
         drop(log);

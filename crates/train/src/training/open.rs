@@ -6,7 +6,7 @@ use burn::module::Param;
 use dualenc_data::Dataset;
 use dualenc_model::DualEncoder;
 
-use crate::config::{Precision, RunConfig};
+use crate::config::{BestMetric, Precision, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -129,14 +129,32 @@ impl Run {
         }
         self.position.step = saved.step;
         self.position.samples_seen = saved.samples_seen;
+        self.records.best = self.best_so_far(saved.step, observer)?;
         let records = &mut self.records;
         records.saved_step = Some(saved.step);
-        records.best = BestTracker::of_run(&self.config.checkpoint, records.dir.root(), saved.step)?;
         records.health.resume_from(records.metrics.lines(STEPS_READ_AT_RESUME)?);
         let step = saved.step;
         self.learner.restore(checkpoint)?;
         self.records.prune(step, observer);
         Ok(())
+    }
+
+    /// The best evaluation up to `step`. If the evaluation that `checkpoint.best` names has changed, its earlier figures
+    /// do not count.
+    fn best_so_far(&self, step: u64, observer: &mut dyn Observer) -> Result<BestTracker, TrainError> {
+        let section = &self.config.checkpoint;
+        let metric = section.best_metric();
+        let named = |metric: &BestMetric| self.evaluations.iter().find(|found| found.name == metric.evaluation);
+        let measures = metric.as_ref().and_then(named).map(Evaluation::fingerprint).transpose()?;
+        let best = BestTracker::of_run(section, self.records.dir.root(), step, measures.as_deref())?;
+        if let (Some(metric), other @ 1..) = (metric, best.num_other()) {
+            observer.on(Event::Warning(format!(
+                "the evaluation `{}` measures something else than before: its {other} earlier figures cannot be \
+                 compared, and `checkpoint.best` and `checkpoint.patience` count anew",
+                metric.evaluation
+            )));
+        }
+        Ok(best)
     }
 
     /// Starts the image projection from whitened features, where `model.image_projection.whitening` asks for it. It

@@ -10,6 +10,7 @@
 //! - `index`: records on disk and the table in memory.
 //! - `positioned_file`: reads and writes at an offset, on every platform.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -21,7 +22,8 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::config::CacheDtype;
 use crate::error::TrainError;
-use crate::features::store::index::{FeatureIndex, RECORD_BYTES, Row, State, checksum};
+use crate::features::finite::first_not_finite;
+use crate::features::store::index::{Checksum, FeatureIndex, RECORD_BYTES, Row, State, checksum, record_of};
 use crate::features::store::positioned_file::{read_exact_at, write_all_at};
 
 pub(crate) mod index;
@@ -32,11 +34,15 @@ mod tests;
 /// Part of every store's name. Raise it when the format of the files changes.
 const FORMAT: &[u8] = b"dualenc features 2";
 
+/// Most rows of a store: their numbers are 32 bits, and [`Row::MAX`] is none of them.
+const MAX_ROWS: usize = Row::MAX as usize - 1;
+
 /// Features of one tower with one input processing.
 #[derive(Debug)]
 pub(crate) struct FeatureStore {
     width: usize,
     dtype: CacheDtype,
+    max_rows: usize,
     /// `None`: the rows are in memory.
     files: Option<Files>,
     state: Mutex<Contents>,
@@ -51,6 +57,17 @@ struct Files {
     values: File,
 }
 
+/// Rows on their way into a store.
+#[derive(Default)]
+struct NewRows {
+    entries: Vec<(ContentHash, Checksum)>,
+    rows: HashMap<ContentHash, Row>,
+    /// As in the file.
+    values: Vec<u8>,
+    /// The same, for a store without files.
+    memory: Vec<f32>,
+}
+
 #[derive(Debug, Default)]
 struct Contents {
     index: FeatureIndex,
@@ -61,7 +78,7 @@ struct Contents {
 impl FeatureStore {
     /// A store in memory. `width`: values per row.
     pub fn in_memory(width: usize) -> Self {
-        Self { width, dtype: CacheDtype::F32, files: None, state: Mutex::default() }
+        Self { width, dtype: CacheDtype::F32, max_rows: MAX_ROWS, files: None, state: Mutex::default() }
     }
 
     /// Opens the store of `key` in `dir`, or creates it. Partial rows of a killed process are removed. `width`: values
@@ -89,7 +106,7 @@ impl FeatureStore {
             files.catch_up(&mut contents.index)?;
             files.truncate_partial(&contents.index, width * dtype.bytes())?;
         }
-        Ok(Self { width, dtype, files: Some(files), state: Mutex::new(contents) })
+        Ok(Self { width, dtype, max_rows: MAX_ROWS, files: Some(files), state: Mutex::new(contents) })
     }
 
     /// Values per row.
@@ -115,13 +132,14 @@ impl FeatureStore {
     }
 
     /// Adds one row per content and returns the rows. A content that already has a row, also from another process,
-    /// keeps it. `features`: shape `[contents, width]`, flat.
+    /// keeps it. After an error, nothing was added for this process. `features`: shape `[contents, width]`, flat,
+    /// finite.
     ///
     /// # Errors
     /// [`TrainError::Write`] or [`TrainError::Read`]; [`TrainError::Usage`] when a value is too large for the store's
-    /// dtype.
+    /// dtype, or the store is full.
     pub fn insert(&self, contents: &[ContentHash], features: &[f32]) -> Result<Vec<Row>, TrainError> {
-        let bytes = self.encode(features)?;
+        let bytes = self.encode(contents.len(), features)?;
         let row_bytes = self.row_bytes();
         let mut state = self.contents();
         let _lock = self.files.as_ref().map(Files::lock).transpose()?;
@@ -129,36 +147,62 @@ impl FeatureStore {
             files.catch_up(&mut state.index)?;
         }
         let first = state.index.len();
-        let mut new = Vec::new();
         let mut rows = Vec::with_capacity(contents.len());
+        let mut new = NewRows::default();
         for (at, content) in contents.iter().enumerate() {
             let existing = match state.index.find(content) {
                 Some((row, State::Unchecked)) => self.check_in(&mut state.index, row).then_some(row),
                 Some((row, _)) => Some(row),
-                None => None,
+                None => new.rows.get(content).copied(),
             };
             rows.push(match existing {
                 Some(row) => row,
                 None => {
-                    let row = &bytes[at * row_bytes..][..row_bytes];
-                    new.extend_from_slice(row);
+                    let row = self.row_number(first + new.entries.len())?;
+                    let values = &bytes[at * row_bytes..][..row_bytes];
+                    new.entries.push((*content, checksum(values)));
+                    new.rows.insert(*content, row);
+                    new.values.extend_from_slice(values);
                     if self.files.is_none() {
-                        state.memory.extend_from_slice(&features[at * self.width..][..self.width]);
+                        new.memory.extend_from_slice(&features[at * self.width..][..self.width]);
                     }
-                    state.index.push(content, checksum(row), State::Valid)
+                    row
                 }
             });
         }
         if let Some(files) = &self.files {
-            let records: Vec<u8> =
-                (first..state.index.len()).flat_map(|row| state.index.record(row as Row, &files.key)).collect();
-            let append = |file: &File, path: &Path, bytes: &[u8], size: usize| {
-                write_all_at(file, bytes, first as u64 * size as u64).map_err(TrainError::write(path))
-            };
-            append(&files.values, &files.values_path, &new, row_bytes)?;
-            append(&files.index, &files.index_path, &records, RECORD_BYTES)?;
+            files.append(first, &new, row_bytes)?;
         }
+        // Only now: after a failed write, the index must not name rows that the file lacks.
+        for (content, checksum) in &new.entries {
+            state.index.push(content, *checksum, State::Valid);
+        }
+        state.memory.append(&mut new.memory);
         Ok(rows)
+    }
+
+    /// The number of the row at `place`.
+    fn row_number(&self, place: usize) -> Result<Row, TrainError> {
+        let row = (place < self.max_rows).then(|| Row::try_from(place).ok()).flatten();
+        row.ok_or_else(|| {
+            let files =
+                self.files.as_ref().map_or("in memory".to_owned(), |files| files.index_path.display().to_string());
+            TrainError::Usage(format!(
+                "the feature cache `{files}` is full: it holds at most {} rows; choose another `cache.dir`",
+                self.max_rows
+            ))
+        })
+    }
+
+    /// The error about rows that were lost again right after they were written.
+    pub fn lost_while_read(&self) -> TrainError {
+        match &self.files {
+            Some(files) => {
+                let reason = "it was truncated while it was being read; run again";
+                TrainError::read(&files.values_path)(std::io::Error::other(reason))
+            }
+            None => TrainError::Internal("a row of a feature store in memory cannot be read".to_owned()),
+        }
     }
 
     /// Reads `rows` into `out`, shape `[rows, width]`. Returns the positions in `rows` of those that cannot be read any
@@ -216,17 +260,39 @@ impl FeatureStore {
         let Some(files) = &self.files else { return State::Valid };
         let mut bytes = vec![0; self.row_bytes()];
         let read = read_exact_at(&files.values, &mut bytes, u64::from(row) * self.row_bytes() as u64);
-        if read.is_ok() && expected == Some(checksum(&bytes)) { State::Valid } else { State::Invalid }
+        let is_valid = read.is_ok() && expected == Some(checksum(&bytes)) && self.is_finite(&bytes);
+        if is_valid { State::Valid } else { State::Invalid }
+    }
+
+    /// Whether the values of a row in the file are finite. Older versions also stored others.
+    fn is_finite(&self, row: &[u8]) -> bool {
+        match self.dtype {
+            CacheDtype::F32 => row.as_chunks().0.iter().all(|bytes| f32::from_le_bytes(*bytes).is_finite()),
+            CacheDtype::F16 => row.as_chunks().0.iter().all(|bytes| f16::from_le_bytes(*bytes).is_finite()),
+        }
     }
 
     /// The values as bytes of the file.
-    fn encode(&self, features: &[f32]) -> Result<Vec<u8>, TrainError> {
+    fn encode(&self, rows: usize, features: &[f32]) -> Result<Vec<u8>, TrainError> {
+        if features.len() != rows * self.width {
+            return Err(TrainError::Internal(format!(
+                "{} values for {rows} features of width {}",
+                features.len(),
+                self.width
+            )));
+        }
+        if let Some((row, value)) = first_not_finite(features, self.width) {
+            // Whoever computes features names the input; see `check_outputs`.
+            return Err(TrainError::Internal(format!(
+                "feature {row} of {rows} holds {value} on its way into the cache"
+            )));
+        }
         if self.dtype == CacheDtype::F32 {
             return Ok(features.iter().flat_map(|value| value.to_le_bytes()).collect());
         }
         let mut halves = vec![f16::ZERO; features.len()];
         halves.convert_from_f32_slice(features);
-        match features.iter().zip(&halves).find(|(value, half)| value.is_finite() && !half.is_finite()) {
+        match features.iter().zip(&halves).find(|(_, half)| !half.is_finite()) {
             Some((value, _)) => Err(TrainError::Usage(format!(
                 "a feature has the value {value}, but `cache.dtype = \"f16\"` ends at {}; set `cache.dtype = \"f32\"`",
                 f16::MAX
@@ -260,6 +326,19 @@ impl Files {
         Ok(IndexLock(&self.index))
     }
 
+    /// Writes `new` as the rows from `first` on: values before records.
+    fn append(&self, first: usize, new: &NewRows, row_bytes: usize) -> Result<(), TrainError> {
+        let records = new.entries.iter().enumerate();
+        let records: Vec<u8> = records
+            .flat_map(|(at, (content, checksum))| record_of(content, *checksum, first + at, &self.key))
+            .collect();
+        let write = |file: &File, path: &Path, bytes: &[u8], size: usize| {
+            write_all_at(file, bytes, first as u64 * size as u64).map_err(TrainError::write(path))
+        };
+        write(&self.values, &self.values_path, &new.values, row_bytes)?;
+        write(&self.index, &self.index_path, &records, RECORD_BYTES)
+    }
+
     /// Reads the records that the file has and `known` lacks: all of them, or those that other processes have added.
     fn catch_up(&self, known: &mut FeatureIndex) -> Result<(), TrainError> {
         let failed = TrainError::read(&self.index_path);
@@ -270,9 +349,8 @@ impl Files {
                 return Ok(());
             }
             // Row numbers are 32 bits: a longer file is not an index.
-            if records >= u64::from(Row::MAX) {
-                let limit = Row::MAX - 1;
-                return Err(std::io::Error::other(format!("found {records} records, expected at most {limit}")));
+            if records > MAX_ROWS as u64 {
+                return Err(std::io::Error::other(format!("found {records} records, expected at most {MAX_ROWS}")));
             }
             known.reserve(new);
             (&self.index).seek(SeekFrom::Start((known.len() * RECORD_BYTES) as u64))?;

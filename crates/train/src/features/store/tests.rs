@@ -174,6 +174,94 @@ fn half_precision_rounds_and_refuses_overflow() {
     assert_eq!(store.find(&content(3)), None);
 }
 
+#[test]
+fn failed_write_leaves_no_row() {
+    for fails in ["values", "index"] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        insert(&store, &[1]);
+        let full = || OpenOptions::new().read(true).write(true).open("/dev/full").unwrap();
+        let files = store.files.as_mut().unwrap();
+        let file = if fails == "values" { &mut files.values } else { &mut files.index };
+        let whole = std::mem::replace(file, full());
+        let contents = [content(2), content(3)];
+        let error = store.insert(&contents, &[feature(2), feature(3)].concat()).unwrap_err();
+        assert!(matches!(&error, TrainError::Write { path, .. } if path.extension().unwrap() == fails), "{error}");
+        assert_eq!([1, 2, 3].map(|number| store.find(&content(number)).is_some()), [true, false, false], "{fails}");
+
+        let files = store.files.as_mut().unwrap();
+        *(if fails == "values" { &mut files.values } else { &mut files.index }) = whole;
+        insert(&store, &[3, 2]);
+        for store in [store, open(dir.path())] {
+            for number in 1..=3 {
+                assert_eq!(get(&store, number), Some(feature(number)), "{number}, {fails}");
+            }
+            assert_eq!(store.contents().index.len(), 3);
+        }
+    }
+}
+
+#[test]
+fn full_store_refuses_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FeatureStore { max_rows: 3, ..open(dir.path()) };
+    insert(&store, &[1, 2]);
+    let features = [feature(3), feature(4)].concat();
+    let error = store.insert(&[content(3), content(4)], &features).unwrap_err().to_string();
+    assert!(error.contains("is full: it holds at most 3 rows") && error.contains("`cache.dir`"), "{error}");
+    // Rows that fit, and those that are there, are still served.
+    insert(&store, &[3, 1, 2]);
+    assert_eq!(
+        [1, 2, 3, 4].map(|number| get(&store, number)),
+        [Some(1), Some(2), Some(3), None].map(|n| n.map(feature))
+    );
+}
+
+#[test]
+fn stored_nan_is_recomputed() {
+    let key = blake3::hash(b"tower");
+    for (dtype, wrong) in [
+        (CacheDtype::F32, f32::NAN.to_le_bytes().to_vec()),
+        (CacheDtype::F32, f32::NEG_INFINITY.to_le_bytes().to_vec()),
+        (CacheDtype::F16, f16::NAN.to_le_bytes().to_vec()),
+        (CacheDtype::F16, f16::INFINITY.to_le_bytes().to_vec()),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let open = || FeatureStore::open(dir.path(), &key, WIDTH, dtype).unwrap();
+        let store = open();
+        let features = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]];
+        store.insert(&[content(1), content(2)], &features.concat()).unwrap();
+        // As an older version wrote it: the checksum is right.
+        let files = store.files.as_ref().unwrap();
+        let mut values = fs::read(&files.values_path).unwrap();
+        let row_bytes = store.row_bytes();
+        values[row_bytes..][..wrong.len()].copy_from_slice(&wrong);
+        fs::write(&files.values_path, &values).unwrap();
+        let record = record_of(&content(2), checksum(&values[row_bytes..]), 1, &files.key);
+        write_all_at(&files.index, &record, RECORD_BYTES as u64).unwrap();
+        drop(store);
+
+        let store = open();
+        assert_eq!((store.find(&content(1)), store.find(&content(2))), (Some(0), None));
+        assert_eq!(store.insert(&[content(2)], &features[1]).unwrap(), [2]);
+        let mut read = [0.0; 2 * WIDTH];
+        assert!(store.read(&[0, 2], &mut read).is_empty() && read[..] == features.concat());
+        assert_eq!(open().find(&content(2)), Some(2));
+    }
+}
+
+#[test]
+fn refuses_values_that_are_not_finite() {
+    for dtype in [CacheDtype::F32, CacheDtype::F16] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = FeatureStore::open(dir.path(), &blake3::hash(b"tower"), WIDTH, dtype).unwrap();
+        for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            assert!(store.insert(&[content(1), content(2)], &[1.0, 2.0, 3.0, 4.0, wrong, 6.0]).is_err(), "{wrong}");
+            assert_eq!((store.find(&content(1)), store.find(&content(2))), (None, None), "{wrong}");
+        }
+    }
+}
+
 /// `cargo test --release -p dualenc-train ten_million -- --ignored --nocapture`
 #[test]
 #[ignore = "writes 320 MB and measures"]
@@ -184,16 +272,11 @@ fn opens_ten_million_rows() {
     let open = || FeatureStore::open(dir.path(), &key, 768, CacheDtype::F32).unwrap();
     let files = open().files.unwrap();
     let content = |row: usize| *blake3::hash(&(row as u64).to_le_bytes()).as_bytes();
-    let mut index = FeatureIndex::default();
-    for row in 0..ROWS {
-        index.push(&content(row), [0; 8], State::Valid);
-    }
     let mut writer = std::io::BufWriter::new(&files.index);
-    (0..ROWS).for_each(|row| writer.write_all(&index.record(row as Row, &files.key)).unwrap());
+    (0..ROWS).for_each(|row| writer.write_all(&record_of(&content(row), [0; 8], row, &files.key)).unwrap());
     drop(writer);
     // A sparse file: 30 GB that take no space.
     files.values.set_len(ROWS as u64 * 768 * 4).unwrap();
-    drop(index);
     let started = std::time::Instant::now();
     let store = open();
     let took = started.elapsed();

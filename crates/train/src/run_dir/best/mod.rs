@@ -7,7 +7,7 @@ use crate::config::{BestMetric, CheckpointSection};
 use crate::error::TrainError;
 use crate::run_dir::checkpoint::{Checkpoint, retention};
 use crate::run_dir::layout::{checkpoints_of, metrics_of};
-use crate::run_dir::metrics_log::{EvalRecord, metric_values};
+use crate::run_dir::metrics_log::{EvalRecord, MetricValue, metric_values};
 
 /// The best checkpoint of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub(crate) struct BestTracker {
     best: Option<(u64, f64)>,
     /// Evaluations since the best one.
     stale: u64,
+    /// Earlier evaluations that measured something else and do not count.
+    num_other: usize,
 }
 
 impl BestTracker {
@@ -41,32 +43,50 @@ impl BestTracker {
             min_delta: section.min_delta,
             best: None,
             stale: 0,
+            num_other: 0,
         }
     }
 
-    /// Replays the log of the run in `root` up to `step`.
+    /// Replays the log of the run in `root` up to `step`. `measures`: the fingerprint of the evaluation that
+    /// `checkpoint.best` names; default: that of its last line. Figures of another fingerprint cannot be compared and do
+    /// not count.
     ///
     /// If the best evaluation's checkpoint is missing, as when `checkpoint.best` was set only later, only evaluations
     /// of existing checkpoints count.
     ///
     /// # Errors
     /// [`TrainError::Read`] when the log cannot be read.
-    pub fn of_run(section: &CheckpointSection, root: &Path, step: u64) -> Result<Self, TrainError> {
-        let fresh = Self::new(section);
+    pub fn of_run(
+        section: &CheckpointSection,
+        root: &Path,
+        step: u64,
+        measures: Option<&str>,
+    ) -> Result<Self, TrainError> {
+        let mut fresh = Self::new(section);
         let Some(metric) = &fresh.metric else { return Ok(fresh) };
-        let values = metric_values(&metrics_of(root), metric, step)?;
+        let mut values = metric_values(&metrics_of(root), metric, step)?;
+        let last = values.last().and_then(|value| value.fingerprint.clone());
+        let (measures, all) = (measures.map(str::to_owned).or(last), values.len());
+        // Lines of older versions have no fingerprint.
+        values.retain(|value| measures.is_none() || value.fingerprint.is_none() || value.fingerprint == measures);
+        fresh.num_other = all - values.len();
         let existing: Vec<u64> = retention::list(&checkpoints_of(root))?.into_iter().map(|(at, _)| at).collect();
-        let replay = |values: &[(u64, Option<f64>)]| {
+        let replay = |values: &[MetricValue]| {
             let mut tracker = fresh.clone();
-            values.iter().for_each(|&(at, value)| tracker.record_value(at, value));
+            values.iter().for_each(|value| tracker.record_value(value.step, value.value));
             tracker
         };
         let all = replay(&values);
         if all.best.is_none_or(|(at, _)| existing.contains(&at)) {
             return Ok(all);
         }
-        let of_existing: Vec<_> = values.into_iter().filter(|(at, _)| existing.contains(at)).collect();
-        Ok(replay(&of_existing))
+        values.retain(|value| existing.contains(&value.step));
+        Ok(replay(&values))
+    }
+
+    /// Earlier evaluations that measured something else and do not count.
+    pub fn num_other(&self) -> usize {
+        self.num_other
     }
 
     /// Records an evaluation; returns true if it is a new best.
@@ -79,6 +99,7 @@ impl BestTracker {
 
     /// Records a value; `None`, for one that is not a number, is no improvement.
     fn record_value(&mut self, step: u64, value: Option<f64>) {
+        let value = value.filter(|value| value.is_finite());
         let lower_is_better = self.metric.as_ref().is_some_and(|metric| metric.lower_is_better);
         let gain = |value: f64, best: f64| if lower_is_better { best - value } else { value - best };
         let better = |value: f64| self.best.is_none_or(|(_, best)| gain(value, best) > self.min_delta);
@@ -117,7 +138,7 @@ impl BestTracker {
 /// [`TrainError::Config`] or [`TrainError::Read`] when the config or the log cannot be read.
 pub(crate) fn best_of_run(root: &Path, newest: &Checkpoint) -> Result<Option<Best>, TrainError> {
     let config = newest.run_config()?;
-    Ok(BestTracker::of_run(&config.checkpoint, root, newest.progress.step)?.best())
+    Ok(BestTracker::of_run(&config.checkpoint, root, newest.progress.step, None)?.best())
 }
 
 #[cfg(test)]

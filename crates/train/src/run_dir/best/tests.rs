@@ -99,7 +99,13 @@ fn best_survives_random_kills() {
             step += 1;
             if step.is_multiple_of(2) {
                 let metrics = json!({"acc1": metric(seed, step)}).as_object().unwrap().clone();
-                let record = EvalRecord { step, name: "e".into(), task: "zero-shot".into(), metrics };
+                let record = EvalRecord {
+                    step,
+                    name: "e".into(),
+                    task: "zero-shot".into(),
+                    fingerprint: String::new(),
+                    metrics,
+                };
                 log.eval(&record).unwrap();
                 tracker.record(&record);
             }

@@ -22,7 +22,8 @@ mod tests;
 /// the others, twice where pixels are needed twice, come from `more`.
 ///
 /// # Errors
-/// Those of `step::forward_backward`, and [`TrainError::Data`] when the loader fails.
+/// Those of `step::forward_backward`, and [`TrainError::Data`] when the loader fails, or reads other images in the
+/// second pass.
 pub(crate) fn forward_backward(
     context: &StepContext<'_>,
     first: Batch,
@@ -64,6 +65,9 @@ pub(crate) fn forward_backward(
     for (part, locked) in parts.iter().zip(&outputs) {
         // An image tower that trains needs the pixels again; they were dropped after the first pass.
         let again = context.locked.needs_pixels_twice().then(|| next(more)).transpose()?;
+        if let Some(again) = &again {
+            check_repeats(context, part, again)?;
+        }
         let part = again.as_ref().unwrap_or(part);
         batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
         let Features { image, text, words } = context.features(context.model, locked, part)?;
@@ -85,6 +89,33 @@ pub(crate) fn forward_backward(
 fn next(more: &mut impl Iterator<Item = Result<Batch, DataError>>) -> Result<Batch, TrainError> {
     let ended = || DataError::Loader { reason: "a step ended before its last part".to_owned() };
     Ok(more.next().unwrap_or_else(|| Err(ended()))?)
+}
+
+/// Refuses a part of the second pass that is not the part of the first: its gradients would belong to other features.
+fn check_repeats(context: &StepContext<'_>, first: &Batch, again: &Batch) -> Result<(), TrainError> {
+    let place = |batch: &Batch| format!("step {}, part {}", batch.step + 1, batch.part + 1);
+    if (first.step, first.part) != (again.step, again.part) {
+        let problem = format!("the second pass over {} read {}", place(first), place(again));
+        return Err(TrainError::Internal(problem));
+    }
+    if first.pairs == again.pairs && first.tokens == again.tokens {
+        return Ok(());
+    }
+    let key = |batch: &Batch, pair: usize| {
+        let image = batch.pairs.get(pair).and_then(|pair| context.data.dataset.images.get(pair.image));
+        image.map_or_else(|| "nothing".to_owned(), |image| format!("`{}`", image.key()))
+    };
+    let differs = |&pair: &usize| first.pairs.get(pair) != again.pairs.get(pair);
+    let pair = (0..first.pairs.len().max(again.pairs.len())).find(differs).unwrap_or(0);
+    let reason = format!(
+        "{}: the second pass read {} as pair {}, where the first pass read {}; the images must not change while a run \
+         reads them",
+        place(first),
+        key(again, pair),
+        pair + 1,
+        key(first, pair),
+    );
+    Err(DataError::Loader { reason }.into())
 }
 
 fn values(features: Tensor<2>) -> Result<Vec<f32>, TrainError> {

@@ -154,3 +154,30 @@ fn each_step_comes_once() {
     assert_eq!(sizes.iter().map(|(step, _)| *step).collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5]);
     assert_eq!(sizes.iter().map(|(_, pairs)| *pairs).collect::<Vec<_>>(), [10, 10, pairs - 20, 10, 10, pairs - 20]);
 }
+
+#[test]
+fn second_pass_must_repeat_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = open(dir.path(), &["model.lock=UU", "train.micro_batch_size=3"]);
+    let doctored = |edit: &dyn Fn(&mut Batch)| {
+        let mut batches = run.batches().unwrap();
+        let first = batches.next().unwrap().unwrap();
+        // Parts 1 and 2 of the first pass, then part 0 of the second.
+        let mut more = batches.enumerate().map(|(at, batch)| {
+            batch.map(|mut batch| {
+                if at == 3 {
+                    edit(&mut batch);
+                }
+                batch
+            })
+        });
+        forward_backward(&run.step_context(), first, &mut more).map(|_| ()).map_err(|error| error.to_string())
+    };
+    assert_eq!(doctored(&|_| ()), Ok(()));
+    let error = doctored(&|batch| batch.pairs.swap(0, 1)).unwrap_err();
+    assert!(error.contains("step 1") && error.contains(".png") && error.contains("first pass"), "{error}");
+    let error = doctored(&|batch| batch.step += 1).unwrap_err();
+    assert!(error.contains("internal error") && error.contains("step 2"), "{error}");
+    let error = doctored(&|batch| batch.part += 1).unwrap_err();
+    assert!(error.contains("internal error") && error.contains("part 2"), "{error}");
+}
