@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod child;
+mod faults;
 mod fuzz;
 mod goldens;
 mod ids;

@@ -2,6 +2,7 @@
 //! normalisation; that is `image_processor`.
 //!
 //! - `location`: [`location::ImageRef`], a file or a tar entry
+//! - `disk`: reads bytes, again after an error that may pass
 //! - `rgb_image`: an 8-bit RGB image in memory
 //! - `decode`: encoded bytes to an RGB image, within limits
 //! - `filter`: the resampling filters
@@ -13,6 +14,7 @@
 
 pub(crate) mod augment;
 pub(crate) mod decode;
+pub(crate) mod disk;
 pub(crate) mod filter;
 pub(crate) mod location;
 mod pixel_ops;
