@@ -10,7 +10,8 @@ use dualenc_data::{
 };
 
 use crate::child;
-use crate::support::{options, within, write_dataset};
+use crate::limits::within;
+use crate::support::{options, write_dataset};
 
 #[cfg(unix)]
 #[test]

@@ -9,7 +9,8 @@ use dualenc_data::{
     Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, load_pixels,
 };
 
-use crate::support::{options, within, write_dataset};
+use crate::limits::within;
+use crate::support::{options, write_dataset};
 
 fn all(options: LoaderOptions) -> Vec<Batch> {
     PairLoader::new(options).unwrap().map(Result::unwrap).collect()

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use dualenc_data::{
     BatchPlan, CaptionMode, CsvSource, Dataset, LoaderOptions, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
@@ -104,17 +103,5 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         unreadable_policy: UnreadablePolicy { max_bad_fraction: 0.2 },
         unreadable_images: UnreadableImages::default(),
         workers: 3,
-    }
-}
-
-/// Runs `f` on a thread of its own and returns its result. A hang becomes a failure after `deadline`, which is generous
-/// and no measurement.
-pub fn within<T: Send + 'static>(deadline: Duration, f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let thread = std::thread::spawn(move || sender.send(f()));
-    match receiver.recv_timeout(deadline) {
-        Ok(result) => result,
-        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("hangs: no result after {deadline:?}"),
-        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => std::panic::resume_unwind(thread.join().unwrap_err()),
     }
 }

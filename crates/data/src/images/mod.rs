@@ -10,6 +10,7 @@
 //! - `resize_torch`: resizing of floats, equal to torch
 //! - `resize_geometry`: target sizes and centre crops
 //! - `augment`: random views: `[data.augment]`
+//! - `rand_augment`: the operations of RandAugment
 //! - `pixel_ops`: flip, colour and histogram operations on pixels
 
 pub(crate) mod augment;
@@ -18,6 +19,7 @@ pub(crate) mod disk;
 pub(crate) mod filter;
 pub(crate) mod location;
 mod pixel_ops;
+mod rand_augment;
 pub(crate) mod resize_geometry;
 pub(crate) mod resize_pillow;
 pub(crate) mod resize_torch;

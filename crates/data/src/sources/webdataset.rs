@@ -24,6 +24,10 @@ use crate::sources::watched_reader::WatchedReader;
 /// Largest caption entry read; captions are a few hundred bytes.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
 
+/// Most bytes that an entry may make the tar library read: its header, extension headers (a long name, PAX records),
+/// and a caption. The library holds extension headers in memory, at the size that the shard says.
+const MAX_READ_PER_ENTRY: u64 = 4 * MAX_TEXT_BYTES;
+
 /// Entries start at multiples of this size (POSIX.1-1988, ustar).
 const TAR_BLOCK_BYTES: u64 = 512;
 
@@ -136,7 +140,7 @@ impl WebdatasetSource {
         let mut by_key = HashMap::new();
         // Start of the part that is not known to be intact.
         let mut intact = 0;
-        let (reader, disk_error) = WatchedReader::new(reader);
+        let (reader, watch) = WatchedReader::new(reader, MAX_READ_PER_ENTRY);
         let mut archive = tar::Archive::new(reader);
         let entries = archive.entries_with_seek().map_err(DataError::read(shard))?;
         for entry in entries {
@@ -152,11 +156,12 @@ impl WebdatasetSource {
                 }
                 Ok(end)
             });
+            watch.renew();
             match outcome {
                 Ok(end) => intact = end.next_multiple_of(TAR_BLOCK_BYTES),
                 Err(reason) => {
                     let path = shard.to_owned();
-                    if let Some(source) = disk_error.take() {
+                    if let Some(source) = watch.take_failure() {
                         return Err(DataError::Read { path, source });
                     }
                     let error = DataError::Shard { path, offset: intact, kept: index.samples.len(), reason };
