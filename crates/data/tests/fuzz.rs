@@ -1,11 +1,18 @@
-//! Seeded mutation of every kind of input: the outcome is an error or a result, never a panic or a hang.
+//! Seeded mutation of every kind of input: the outcome is an error or a result, never a panic, a hang or much memory.
+//! `limits.rs` says how to run more of them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use dualenc_data::{Limits, Source, Tokenizer, decode, mix};
+use dualenc_data::{
+    CaptionMode, ImageProcessor, Limits, LoaderOptions, PairLoader, RgbImage, Source, Tokenizer, UnreadableImages,
+    decode, mix,
+};
 use image::ImageFormat;
 
-use crate::support::{encoded, golden};
+use crate::limits::attempts;
+use crate::support::{encoded, golden, options, write_dataset};
+
+const MIB: usize = 1 << 20;
 
 /// Applies one to eight edits: bytes changed; runs removed, doubled or overwritten with extremes; the end cut off.
 fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
@@ -39,21 +46,21 @@ const LIMITS: Limits = Limits { max_side_px: 4096, max_pixels: 1 << 20, max_allo
 
 fn fuzz_images(format: ImageFormat, count: u64) {
     let original = encoded(1, 33, 21, format);
-    let (mut good, mut bad) = (0, 0);
-    for seed in 0..count {
+    // The decoder's limit, and as much again for the pixels and for their conversion to RGB.
+    let outcomes = attempts(&format!("{format:?}"), count, 24 * MIB, move |seed| {
         match decode(&mutate(&original, seed), &LIMITS) {
             Ok(image) => {
                 assert_eq!(image.data.len(), image.width as usize * image.height as usize * 3);
-                good += 1;
+                true
             }
             Err(error) => {
                 // A panic in a decoder is caught and reported as damage.
                 assert!(!error.to_string().contains("panicked"), "{error}");
-                bad += 1;
+                false
             }
         }
-    }
-    assert!(bad > count / 10, "{format:?}: only {bad} of {} were found bad", good + bad);
+    });
+    assert!(outcomes.bad > count / 10, "{format:?}: {outcomes:?}");
 }
 
 #[test]
@@ -64,35 +71,81 @@ fn mutated_images_never_panic() {
     fuzz_images(ImageFormat::Gif, 1000);
 }
 
+/// A mutation of an image that the decoder refuses.
+fn damaged(original: &[u8], seed: u64) -> Vec<u8> {
+    let mutants = (0..).map(|attempt| mutate(original, mix(seed, &[attempt])));
+    mutants.into_iter().find(|bytes| decode(bytes, &Limits::default()).is_err()).unwrap()
+}
+
+#[test]
+fn exactly_the_bad_images_are_reported() {
+    const IMAGES: usize = 120;
+    const FORMATS: [ImageFormat; 3] = [ImageFormat::Png, ImageFormat::Jpeg, ImageFormat::WebP];
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), IMAGES as u32, 1, &[]);
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 10, true);
+    options.num_steps = (IMAGES / options.plan.batch_size) as u64;
+    options.unreadable_policy.max_bad_fraction = 0.05;
+    let outcomes = attempts("sets with 5 % bad images", 12, 64 * MIB, move |seed| {
+        let mut bad: Vec<usize> = Vec::new();
+        while bad.len() < IMAGES / 20 {
+            let image = (mix(seed, &[bad.len() as u64, 7]) % IMAGES as u64) as usize;
+            // A second draw of the same image moves on, so that neighbours are bad too.
+            bad.push((image..).map(|image| image % IMAGES).find(|image| !bad.contains(image)).unwrap());
+        }
+        for image in 0..IMAGES {
+            let original = encoded(image as u32, 20, 24, FORMATS[image % 3]);
+            let bytes = if bad.contains(&image) { damaged(&original, seed ^ image as u64) } else { original };
+            replace(&dir.path().join(format!("{image}.png")), &bytes);
+        }
+        let options = LoaderOptions { unreadable_images: UnreadableImages::default(), ..options.clone() };
+        let (plan, record) = (options.plan, options.unreadable_images.clone());
+        let batches: Vec<_> = PairLoader::new(options).unwrap().map(Result::unwrap).collect();
+        let images: Vec<usize> = batches.iter().flat_map(|batch| batch.pairs.iter().map(|pair| pair.image)).collect();
+        let order = (0..batches.len()).flat_map(|step| plan.batch(0, step));
+        let good = |image: usize| (image..).map(|image| image % IMAGES).find(|image| !bad.contains(image)).unwrap();
+        assert_eq!(images, order.map(good).collect::<Vec<_>>(), "the order is that of the plan");
+        let mut keys: Vec<String> = record.list().into_iter().map(|skipped| skipped.key).collect();
+        let mut expected: Vec<String> =
+            bad.iter().map(|image| dir.path().join(format!("{image}.png")).display().to_string()).collect();
+        (keys.sort(), expected.sort());
+        assert_eq!(keys, expected);
+        true
+    });
+    assert_eq!(outcomes.bad, 0);
+}
+
 /// Writes a new file: truncating an old one waits for the disk on file systems that guard against torn writes.
 fn replace(path: &Path, bytes: &[u8]) {
     let _ = std::fs::remove_file(path);
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Reads mutations of one file as a source; returns the numbers of files read and refused.
-fn fuzz_source(name: &str, original: &[u8], count: u64) -> (usize, usize) {
+/// Reads mutations of one file as a source. `at_least` of a thousand have to be read, and as many refused.
+fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join(name);
-    let (mut good, mut bad) = (0, 0);
-    for seed in 0..count {
-        replace(&path, &mutate(original, seed));
+    let (path, original) = (dir.path().join(name), original.to_vec());
+    let outcomes = attempts(name, count, 8 * MIB, move |seed| {
+        replace(&path, &mutate(&original, seed));
         match source(&path).read() {
             Ok(dataset) => {
                 assert!(!dataset.captions.is_empty());
                 assert!(dataset.captions.iter().all(|caption| caption.image < dataset.images.len()));
-                good += 1;
+                true
             }
             Err(error) => {
                 let message = error.to_string();
                 assert!(message.contains(name), "the error does not name the file: {message}");
-                bad += 1;
+                false
             }
         }
-    }
+    });
     let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, [name], "reading wrote files");
-    (good, bad)
+    assert!(
+        outcomes.good * 1000 >= count * at_least && outcomes.bad * 1000 >= count * at_least,
+        "{name}: {outcomes:?}"
+    );
 }
 
 fn source(path: &Path) -> Source {
@@ -109,8 +162,7 @@ fn mutated_tables_never_panic() {
         "{\"image\": \"a.png\", \"caption\": [\"x\", \"y\\u00e9\"]}\n{\"image\": \"b.png\", \"caption\": \"z\"}\n";
     let coco = r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}"#;
     for (name, original) in [("d.csv", csv), ("d.tsv", &csv.replace(',', "\t")), ("d.jsonl", jsonl), ("d.json", coco)] {
-        let (good, bad) = fuzz_source(name, original.as_bytes(), 1000);
-        assert!(good > 5 && bad > 50, "{name}: {good} read, {bad} refused");
+        fuzz_source(name, original.as_bytes(), 1000, 5);
     }
 }
 
@@ -126,30 +178,56 @@ fn mutated_shards_never_panic_or_unpack() {
             tar.append_data(&mut header, key, content.as_bytes()).unwrap();
         }
     }
-    let (good, bad) = fuzz_source("s.tar", &tar.into_inner().unwrap(), 1500);
-    assert!(good > 50 && bad > 50, "{good} read, {bad} refused");
+    fuzz_source("s.tar", &tar.into_inner().unwrap(), 1500, 30);
 }
 
 #[test]
 fn mutated_tokenizers_never_panic() {
     let original = std::fs::read(golden("tokens/bert/tokenizer.json")).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("tokenizer.json");
-    let (mut good, mut bad) = (0, 0);
-    for seed in 0..300 {
-        replace(&path, &mutate(&original, seed));
+    let outcomes = attempts("tokenizer.json", 300, 32 * MIB, move |seed| {
+        replace(&dir.path().join("tokenizer.json"), &mutate(&original, seed));
         match Tokenizer::from_dir(dir.path(), 12) {
             Ok(tokenizer) => {
                 // A text may be refused with an error, for example if the unknown-token is gone.
                 let _ = tokenizer.encode("A Red CIRCLE, unpronounceable 赤");
-                good += 1;
+                true
             }
             Err(error) => {
                 let message = error.to_string();
                 assert!(message.contains("tokenizer.json") && !message.contains("panicked"), "{message}");
-                bad += 1;
+                false
             }
         }
+    });
+    assert!(outcomes.good > 3 && outcomes.bad > 10, "{outcomes:?}");
+}
+
+#[test]
+fn mutated_processors_never_panic() {
+    for kind in ["clip", "convnext", "efficientnet_offset", "crop_larger"] {
+        let source: PathBuf = golden("pixels").join(kind).join("preprocessor_config.json");
+        let original = std::fs::read(source).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let outcomes = attempts(&format!("preprocessor_config.json of {kind}"), 500, 32 * MIB, move |seed| {
+            replace(&dir.path().join("preprocessor_config.json"), &mutate(&original, seed));
+            match ImageProcessor::from_dir(dir.path()) {
+                Ok(processor) => {
+                    let (height, width) = processor.output_size();
+                    // A mutated size may be as large as a config may ask for.
+                    if height.max(width) <= 512 {
+                        let image = RgbImage { width: 3, height: 2, data: vec![9; 18] };
+                        assert_eq!(processor.process(&image).len(), 3 * height as usize * width as usize);
+                    }
+                    true
+                }
+                Err(error) => {
+                    let message = error.to_string();
+                    assert!(message.contains("preprocessor_config.json"), "{message}");
+                    false
+                }
+            }
+        });
+        assert!(outcomes.good > 5 && outcomes.bad > 50, "{kind}: {outcomes:?}");
     }
-    assert!(good > 3 && bad > 10, "{good} read, {bad} refused");
 }

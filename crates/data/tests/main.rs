@@ -2,11 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
+mod child;
+mod faults;
 mod fuzz;
 mod goldens;
+mod hostile_tar;
 mod ids;
 mod images;
+mod limits;
 mod loader;
 mod pixels;
+mod rows;
 mod support;
 mod tokenizer;

@@ -1,10 +1,8 @@
 //! Devices by name, and the precisions they compute in.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
-use dualenc_data::panic_message;
+use dualenc_data::catch_quietly;
 use dualenc_model::{DualEncoder, HostTensor, parameters};
 
 use crate::config::{Precision, RunSection};
@@ -68,12 +66,12 @@ impl Compute {
                 "unknown device".to_owned()
             })
         })?;
-        let works = catch_unwind(AssertUnwindSafe(|| Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>()));
+        let works = catch_quietly(|| Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>());
         match works {
             Ok(4.0) => {}
             Ok(sum) => return Err(fail(format!("it computes 1 + 1 + 1 + 1 = {sum}"))),
             Err(panic) => {
-                return Err(fail(format!("it does not start ({})", panic_message(panic.as_ref()))));
+                return Err(fail(format!("it does not start ({})", panic.message)));
             }
         }
         let on_host = matches!(name, "cpu" | "ndarray");

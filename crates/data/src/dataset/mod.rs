@@ -10,13 +10,16 @@ pub(crate) mod parallel_io;
 pub(crate) mod skipped_rows;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::caption_id::caption_id;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::skipped_rows::SkippedRows;
+use crate::error::DataError;
+use crate::images::disk::is_absent;
 use crate::images::location::ImageRef;
 use crate::random::{CAPTION_STREAM, mix};
 
@@ -116,11 +119,13 @@ impl Dataset {
     /// A hash of the paths (relative to the data set's root, so that moving it changes nothing), their order, the
     /// captions, and the length of each file in bytes. File *contents* are not read: an image replaced by another of
     /// equal length goes unnoticed.
-    #[must_use]
-    pub fn fingerprint(&self) -> [u8; 32] {
+    ///
+    /// # Errors
+    /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
+    pub fn fingerprint(&self) -> Result<[u8; 32], DataError> {
         let lengths = map_files(&self.images, STATS_PER_THREAD, |image| match image {
-            ImageRef::File(path) => std::fs::metadata(path).map_or(u64::MAX, |metadata| metadata.len()),
-            ImageRef::TarEntry { len, .. } => *len,
+            ImageRef::File(path) => metadata_of(path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
+            ImageRef::TarEntry { len, .. } => Ok(*len),
         });
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
@@ -134,13 +139,13 @@ impl Dataset {
                 field(name.as_bytes());
                 field(&offset.to_le_bytes());
             }
-            field(&len.to_le_bytes());
+            field(&len?.to_le_bytes());
         }
         for caption in &self.captions {
             field(caption.text.as_bytes());
             field(&(caption.image as u64).to_le_bytes());
         }
-        *hasher.finalize().as_bytes()
+        Ok(*hasher.finalize().as_bytes())
     }
 
     /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end
@@ -151,19 +156,32 @@ impl Dataset {
     }
 
     /// Checks in parallel that every image file exists, and returns the first `limit` that do not.
-    #[must_use]
-    pub fn missing_files(&self, limit: usize) -> MissingFiles {
-        let exists = map_files(&self.images, STATS_PER_THREAD, |image| image.path().is_file());
+    ///
+    /// # Errors
+    /// [`DataError::Read`] if the system cannot tell whether a file exists.
+    pub fn missing_files(&self, limit: usize) -> Result<MissingFiles, DataError> {
+        let exists = map_files(&self.images, STATS_PER_THREAD, |image| {
+            metadata_of(image.path()).map(|metadata| metadata.is_some_and(|it| it.is_file()))
+        });
         let mut missing = MissingFiles::default();
         for (image, exists) in self.images.iter().zip(exists) {
-            if !exists {
+            if !exists? {
                 missing.count += 1;
                 if missing.first.len() < limit {
                     missing.first.push(image.path().to_owned());
                 }
             }
         }
-        missing
+        Ok(missing)
+    }
+}
+
+/// The metadata of a file; `None` if it does not exist.
+fn metadata_of(path: &Path) -> Result<Option<Metadata>, DataError> {
+    match std::fs::metadata(path) {
+        Ok(metadata) => Ok(Some(metadata)),
+        Err(error) if is_absent(&error) => Ok(None),
+        Err(source) => Err(DataError::Read { path: path.to_owned(), source }),
     }
 }
 
@@ -244,8 +262,6 @@ impl DatasetBuilder {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
 
     fn sample(root: &str) -> Dataset {
@@ -296,16 +312,16 @@ mod tests {
             std::fs::write(dir.path().join("b.png"), b"123").unwrap();
         }
         let (one, two) = (sample(first.path().to_str().unwrap()), sample(second.path().to_str().unwrap()));
-        assert_eq!(one.fingerprint(), two.fingerprint());
-        let before = one.fingerprint();
+        assert_eq!(one.fingerprint().unwrap(), two.fingerprint().unwrap());
+        let before = one.fingerprint().unwrap();
         std::fs::write(first.path().join("b.png"), b"1234").unwrap();
-        assert_ne!(one.fingerprint(), before, "a file that grew");
+        assert_ne!(one.fingerprint().unwrap(), before, "a file that grew");
         let mut edited = two.clone();
         edited.captions[3].text.push('!');
-        assert_ne!(edited.fingerprint(), two.fingerprint(), "an edited caption");
+        assert_ne!(edited.fingerprint().unwrap(), two.fingerprint().unwrap(), "an edited caption");
         let mut swapped = two.clone();
         swapped.captions.swap(0, 1);
-        assert_ne!(swapped.fingerprint(), two.fingerprint(), "another order");
+        assert_ne!(swapped.fingerprint().unwrap(), two.fingerprint().unwrap(), "another order");
     }
 
     #[test]
@@ -316,8 +332,21 @@ mod tests {
         for index in 0..1000 {
             builder.push(ImageRef::File(dir.path().join(format!("{index}.png"))), "x");
         }
-        let missing = builder.build().missing_files(2);
+        let missing = builder.build().missing_files(2).unwrap();
         assert_eq!(missing.count, 999);
         assert_eq!(missing.first, [dir.path().join("1.png"), dir.path().join("2.png")]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn unknown_length_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let dataset = sample(dir.path().to_str().unwrap());
+        assert!(dataset.fingerprint().is_ok(), "missing files are bad images, not errors");
+        // A link to itself stands for a file that the disk cannot read.
+        std::os::unix::fs::symlink("b.png", dir.path().join("b.png")).unwrap();
+        for error in [dataset.fingerprint().unwrap_err(), dataset.missing_files(1).unwrap_err()] {
+            assert!(matches!(&error, DataError::Read { path, .. } if path.ends_with("b.png")), "{error}");
+        }
     }
 }

@@ -5,15 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::images::pixel_ops::{Colour, auto_contrast, equalize, flip_horizontally, map_channels, translate};
+use crate::images::pixel_ops::{Colour, flip_horizontally};
+use crate::images::rand_augment::{MAX_MAGNITUDE, RandOperation};
 use crate::images::rgb_image::RgbImage;
 use crate::random::{VIEW_STREAM, mix};
 
 /// Attempts at a random crop before a centre crop is used (`RandomResizedCrop.get_params`).
 const CROP_TRIES: usize = 10;
-
-/// Largest `rand_magnitude`: torchvision's `num_magnitude_bins` minus one.
-const MAX_MAGNITUDE: f64 = 30.0;
 
 /// `[data.augment]`: random changes to training images. A step without its key is skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -223,36 +221,10 @@ impl Draws {
         Rect { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h }
     }
 
-    /// Applies one operation of torchvision's `RandAugment`, with its ranges.
+    /// Applies one operation of `RandAugment`.
     fn rand_augment(&mut self, image: &mut RgbImage, magnitude: f64) {
-        let strength = magnitude / MAX_MAGNITUDE;
-        let operation = self.below(10);
-        let signed = if self.unit() < 0.5 { -strength } else { strength };
-        // 0.9 and 150 / 331 are the ends of torchvision's ranges; posterising keeps 8 to 4 bits.
-        let shift = |side: u32| (signed * 150.0 / 331.0 * f64::from(side)) as i64;
-        match operation {
-            1 => Colour::Brightness.apply(image, 1.0 + 0.9 * signed),
-            2 => Colour::Contrast.apply(image, 1.0 + 0.9 * signed),
-            3 => Colour::Saturation.apply(image, 1.0 + 0.9 * signed),
-            4 => {
-                let bits = 8 - (strength * 4.0).round_ties_even() as u32;
-                image.data.iter_mut().for_each(|value| *value &= (0xffu32 << (8 - bits)) as u8);
-            }
-            5 => {
-                let threshold = 255.0 * (1.0 - strength);
-                let solarize = |value: &mut u8| {
-                    if f64::from(*value) >= threshold {
-                        *value = 255 - *value;
-                    }
-                };
-                image.data.iter_mut().for_each(solarize);
-            }
-            6 => map_channels(image, auto_contrast),
-            7 => map_channels(image, equalize),
-            8 => translate(image, shift(image.width), 0),
-            9 => translate(image, 0, shift(image.height)),
-            _ => {}
-        }
+        let operation = self.below(RandOperation::ALL.len() as u32) as usize;
+        RandOperation::ALL[operation].apply(image, magnitude, self.unit() < 0.5);
     }
 }
 

@@ -7,7 +7,7 @@ use ::image::{DynamicImage, ImageDecoder, ImageFormat};
 
 use crate::error::ImageError;
 use crate::images::rgb_image::RgbImage;
-use crate::panics::catch_panic;
+use crate::panics::catch_quietly;
 
 /// Limits of a decoder, checked on the header before pixels are allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +49,8 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<RgbImage, ImageError> {
         _ => return Err(ImageError::UnknownFormat { looks_like: looks_like(bytes) }),
     };
     // The decoders are fuzzed upstream, but a panic must not end a run over millions of images.
-    catch_panic(|| decode_as(bytes, format, name, limits)).unwrap_or_else(|message| {
-        Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {message}") })
+    catch_quietly(|| decode_as(bytes, format, name, limits)).unwrap_or_else(|panic| {
+        Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {}", panic.message) })
     })
 }
 

@@ -1,14 +1,10 @@
 //! Where the bytes of an image are, and how to read them.
 
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{DataError, ImageError};
-
-/// Largest encoded image read into memory: the bound that [`crate::Limits`] sets for decoded pixels.
-pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
+use crate::images::disk::{MAX_ENCODED_BYTES, read_entry, read_file};
 
 /// The location of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,37 +25,21 @@ pub enum ImageRef {
 }
 
 impl ImageRef {
-    /// Reads the encoded bytes.
+    /// Reads the encoded bytes. An error that may pass, such as that of a network file system, is tried again for
+    /// about 5 seconds.
     ///
     /// # Errors
-    /// [`DataError::Image`] if the file is missing, not a regular file, larger than 256 MiB, or unreadable.
+    /// [`DataError::Image`] for a bad image: the file is missing, not a regular file, or larger than 256 MiB.
+    /// [`DataError::Read`] if the system cannot read it, or if the shard is missing or has become shorter.
     pub fn read(&self) -> Result<Vec<u8>, DataError> {
-        let unreadable = |error: std::io::Error| self.fail(ImageError::Unreadable(error.to_string()));
-        let (path, offset, len) = match self {
-            Self::File(path) => {
-                let metadata = std::fs::metadata(path).map_err(unreadable)?;
-                // Reading a pipe or a device could block forever.
-                if !metadata.is_file() {
-                    return Err(self.fail(ImageError::Unreadable("not a regular file".to_owned())));
-                }
-                (path.as_path(), 0, metadata.len())
+        let read = match self {
+            Self::File(path) => read_file(path),
+            Self::TarEntry { len, .. } if *len > MAX_ENCODED_BYTES => {
+                Ok(Err(ImageError::FileTooLarge { found: *len, limit: MAX_ENCODED_BYTES }))
             }
-            Self::TarEntry { tar, offset, len, .. } => (tar.as_ref(), *offset, *len),
+            Self::TarEntry { tar, offset, len, .. } => read_entry(tar, *offset, *len).map(Ok),
         };
-        if len > MAX_ENCODED_BYTES {
-            return Err(self.fail(ImageError::FileTooLarge { found: len, limit: MAX_ENCODED_BYTES }));
-        }
-        let mut file = File::open(path).map_err(unreadable)?;
-        if offset > 0 {
-            file.seek(SeekFrom::Start(offset)).map_err(unreadable)?;
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-        file.take(len).read_to_end(&mut bytes).map_err(unreadable)?;
-        if (bytes.len() as u64) < len {
-            let reason = format!("ends after {} of {len} bytes", bytes.len());
-            return Err(self.fail(ImageError::Unreadable(reason)));
-        }
-        Ok(bytes)
+        read.map_err(|source| DataError::Read { path: self.key().into(), source })?.map_err(|source| self.fail(source))
     }
 
     /// The name shown to users: the path, or `shard.tar/entry.jpg`.

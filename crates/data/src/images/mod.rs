@@ -2,6 +2,7 @@
 //! normalisation; that is `image_processor`.
 //!
 //! - `location`: [`location::ImageRef`], a file or a tar entry
+//! - `disk`: reads bytes, again after an error that may pass
 //! - `rgb_image`: an 8-bit RGB image in memory
 //! - `decode`: encoded bytes to an RGB image, within limits
 //! - `filter`: the resampling filters
@@ -9,13 +10,16 @@
 //! - `resize_torch`: resizing of floats, equal to torch
 //! - `resize_geometry`: target sizes and centre crops
 //! - `augment`: random views: `[data.augment]`
+//! - `rand_augment`: the operations of RandAugment
 //! - `pixel_ops`: flip, colour and histogram operations on pixels
 
 pub(crate) mod augment;
 pub(crate) mod decode;
+pub(crate) mod disk;
 pub(crate) mod filter;
 pub(crate) mod location;
 mod pixel_ops;
+mod rand_augment;
 pub(crate) mod resize_geometry;
 pub(crate) mod resize_pillow;
 pub(crate) mod resize_torch;

@@ -2,8 +2,9 @@
 //! process samples; a collator puts them in order and keeps a batch ready ahead of the consumer. A loader keeps no
 //! state to save and computes no features.
 //!
-//! An unreadable image is replaced by that of the next pair of the data set. So every batch is whole, and the
-//! replacement is the same in every run, with pixels or with cached features.
+//! A bad image (missing, empty, too large, or impossible to decode) is replaced by that of the next pair of the data
+//! set. So every batch is whole, and the replacement is the same in every run, with pixels or with cached features. A
+//! file that the system cannot read is not a bad image: it is tried again, then it ends the load.
 //!
 //! This file has [`PairLoader`] and the collator. The others:
 //! - `options`: what to load and how
@@ -15,31 +16,38 @@
 //! - `load_image`: one image from disk to a tower's input
 //! - `parallel_map`: a function over a stream on several threads, with results in order
 //! - `unreadable`: the record of unreadable images and the limit on them
+//! - `in_progress`: which images are loading, to name one that stalls
 //! - `feature_lookup`: which images have cached features
 
 pub(crate) mod batch;
 pub(crate) mod batch_plan;
 pub(crate) mod epoch_order;
 pub(crate) mod feature_lookup;
+pub(crate) mod in_progress;
 mod jobs;
 pub(crate) mod load_image;
 pub(crate) mod options;
 pub(crate) mod parallel_map;
 mod sample;
+#[cfg(test)]
+mod tests;
 pub(crate) mod unreadable;
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::loader::batch::{Batch, LoadedImage};
+use crate::loader::in_progress::{InProgress, Stall};
 use crate::loader::jobs::jobs;
 use crate::loader::options::LoaderOptions;
-use crate::loader::parallel_map::ordered_map;
+use crate::loader::parallel_map::{PATIENCE, ordered_map};
 use crate::loader::sample::{Image, load};
-use crate::panics::panic_message;
+use crate::panics::catch_quietly;
 
 /// Samples in progress per worker: enough that none waits while one slow image is decoded.
 const QUEUE_PER_WORKER: usize = 8;
@@ -47,17 +55,41 @@ const QUEUE_PER_WORKER: usize = 8;
 /// Batches that are ready beside the one in use.
 const BATCHES_AHEAD: usize = 1;
 
+/// How long an image loads before it counts as stalled. It takes milliseconds from a healthy disk, and about 5 seconds
+/// from one that is tried again.
+const STALL_AFTER: Duration = Duration::from_secs(60);
+
 /// A batch, and whether it is the last of its step.
 type Collated = (Batch, bool);
 
+/// What [`PairLoader::next_or_stall`] found.
+#[derive(Debug)]
+pub enum Loaded {
+    /// The next batch.
+    Batch(Box<Batch>),
+    /// No batch yet: an image has been loading for a minute.
+    Stalled(Stall),
+}
+
 /// An iterator over the batches of steps `start_step..start_step + num_steps`. It ends after its first error.
 ///
-/// The errors are [`DataError::TooManyBad`] above the limit on unreadable images, [`DataError::Loader`] if no image is
-/// readable, [`DataError::Tokenizer`] for a caption that cannot be tokenised, and [`DataError::Worker`] for a panic.
+/// The errors are [`DataError::Read`] if the system cannot read an image, [`DataError::TooManyBad`] above the limit on
+/// bad images, [`DataError::Loader`] if no image is usable, [`DataError::Tokenizer`] for a caption that cannot be
+/// tokenised, and [`DataError::Worker`] for a panic, with the image.
+///
+/// Dropping a loader ends its threads. One that waits for a stalled disk is left behind after 10 seconds.
 #[derive(Debug)]
 pub struct PairLoader {
     batches: Option<Receiver<Result<Collated, DataError>>>,
     collator: Option<JoinHandle<()>>,
+    /// Is disconnected when the collator has ended.
+    ended: Receiver<()>,
+    cancelled: Arc<AtomicBool>,
+    dataset: Arc<Dataset>,
+    in_progress: InProgress,
+    stall_after: Duration,
+    /// When the consumer asked for the next batch.
+    waiting_since: Option<Instant>,
     /// Steps still to come.
     remaining: u64,
 }
@@ -81,40 +113,80 @@ impl PairLoader {
             return Err(DataError::Loader { reason });
         }
         let remaining = options.num_steps;
+        let dataset = Arc::clone(&options.dataset);
+        let (in_progress, cancelled) = (InProgress::default(), Arc::new(AtomicBool::new(false)));
         let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+        let (ending, ended) = channel::<()>();
+        let (loading, stop) = (in_progress.clone(), Arc::clone(&cancelled));
         let collator = std::thread::spawn(move || {
-            for batch in collate(options) {
-                let failed = batch.is_err();
-                // A closed channel means that the consumer is gone.
-                if sender.send(batch).is_err() || failed {
-                    return;
+            let _ending = ending;
+            let collating = catch_quietly(|| {
+                for batch in collate(options, loading, stop) {
+                    let failed = batch.is_err();
+                    // A closed channel means that the consumer is gone.
+                    if sender.send(batch).is_err() || failed {
+                        return;
+                    }
                 }
+            });
+            if let Err(panic) = collating {
+                let (job, message) = ("collating a batch".to_owned(), panic.to_string());
+                let _ = sender.send(Err(DataError::Worker { job, message }));
             }
         });
-        Ok(Self { batches: Some(receiver), collator: Some(collator), remaining })
+        Ok(Self {
+            batches: Some(receiver),
+            collator: Some(collator),
+            ended,
+            cancelled,
+            dataset,
+            in_progress,
+            stall_after: STALL_AFTER,
+            waiting_since: None,
+            remaining,
+        })
     }
-}
 
-impl Iterator for PairLoader {
-    type Item = Result<Batch, DataError>;
+    /// Sets how long an image loads before [`Self::next_or_stall`] reports it. Default 60 seconds.
+    #[must_use]
+    pub const fn with_stall_after(mut self, stall_after: Duration) -> Self {
+        self.stall_after = stall_after;
+        self
+    }
 
-    fn next(&mut self) -> Option<Self::Item> {
+    /// Waits for the next batch, or until an image has been loading for 60 seconds. A stall is no error: after it, call
+    /// this again to go on waiting. It is reported every 60 seconds while it lasts.
+    ///
+    /// # Errors
+    /// As the iterator, which waits through stalls.
+    pub fn next_or_stall(&mut self) -> Option<Result<Loaded, DataError>> {
         if self.remaining == 0 {
             return None;
         }
-        let start = Instant::now();
-        let received = self.batches.as_ref().and_then(|batches| batches.recv().ok());
-        let received = received.unwrap_or_else(|| {
-            let message = match self.collator.take().map(JoinHandle::join) {
-                Some(Err(panic)) => panic_message(panic.as_ref()),
-                _ => "the thread ended early".to_owned(),
-            };
-            Err(DataError::Worker { job: "collating a batch".to_owned(), message })
-        });
+        // A minimum, so that a batch that is ready is preferred.
+        const SHORTEST: Duration = Duration::from_millis(1);
+        let start = *self.waiting_since.get_or_insert_with(Instant::now);
+        let received = loop {
+            let patience = self.in_progress.time_left(self.stall_after).max(SHORTEST);
+            match self.batches.as_ref().map(|batches| batches.recv_timeout(patience)) {
+                Some(Ok(received)) => break received,
+                Some(Err(RecvTimeoutError::Timeout)) => {
+                    if let Some((image, elapsed, others)) = self.in_progress.take_stalled(self.stall_after) {
+                        let key = self.dataset.images[image].key();
+                        return Some(Ok(Loaded::Stalled(Stall { key, elapsed, others })));
+                    }
+                }
+                Some(Err(RecvTimeoutError::Disconnected)) | None => {
+                    let (job, message) = ("collating a batch".to_owned(), "the thread ended early".to_owned());
+                    break Err(DataError::Worker { job, message });
+                }
+            }
+        };
+        self.waiting_since = None;
         match received {
             Ok((batch, ends_step)) => {
                 self.remaining -= u64::from(ends_step);
-                Some(Ok(Batch { waited: start.elapsed(), ..batch }))
+                Some(Ok(Loaded::Batch(Box::new(Batch { waited: start.elapsed(), ..batch }))))
             }
             Err(error) => {
                 self.remaining = 0;
@@ -124,18 +196,40 @@ impl Iterator for PairLoader {
     }
 }
 
+impl Iterator for PairLoader {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.next_or_stall()? {
+                Ok(Loaded::Batch(batch)) => return Some(Ok(*batch)),
+                Ok(Loaded::Stalled(_)) => {}
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
 impl Drop for PairLoader {
     fn drop(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
         // Closing the channel first wakes a collator that waits for room in it.
         self.batches = None;
+        if self.ended.recv_timeout(self.stall_after.min(PATIENCE)) == Err(RecvTimeoutError::Timeout) {
+            return;
+        }
         if let Some(collator) = self.collator.take() {
             let _ = collator.join();
         }
     }
 }
 
-/// Loads the samples on worker threads and collates them to batches, in order.
-fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, DataError>> {
+/// Loads the samples on worker threads and collates them to batches, in order, until it is cancelled.
+fn collate(
+    options: LoaderOptions,
+    in_progress: InProgress,
+    cancelled: Arc<AtomicBool>,
+) -> impl Iterator<Item = Result<Collated, DataError>> {
     let jobs = jobs(options.plan, options.views, options.micro_batches, options.start_step, options.num_steps);
     let (unreadable_images, dataset, policy) =
         (options.unreadable_images.clone(), Arc::clone(&options.dataset), options.unreadable_policy);
@@ -143,10 +237,10 @@ fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, Data
         options.micro_batches.size.map_or(options.plan.batch_size, |size| size.get().min(options.plan.batch_size));
     let (workers, queue_len) = (options.workers.max(1), options.workers.max(1) * QUEUE_PER_WORKER);
     let options = Arc::new(options);
-    let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, job));
+    let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, &in_progress, job));
     std::iter::from_fn(move || {
         let mut batch = Batch::default();
-        loop {
+        while !cancelled.load(Ordering::Relaxed) {
             let sample = match samples.next()? {
                 Ok(Ok(sample)) => sample,
                 Ok(Err(error)) | Err(error) => return Some(Err(error)),
@@ -157,7 +251,7 @@ fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, Data
             }
             // Recorded here, in the order of the samples, so that every run reports the same images at the same steps.
             for skipped in sample.unreadable {
-                if unreadable_images.record(skipped.clone()) {
+                if unreadable_images.record_at(job.step, skipped.clone()) {
                     batch.skipped.push(skipped);
                     if let Err(error) = unreadable_images.check(&dataset, policy) {
                         return Some(Err(error));
@@ -178,5 +272,6 @@ fn collate(options: LoaderOptions) -> impl Iterator<Item = Result<Collated, Data
                 return Some(Ok((batch, job.ends_step)));
             }
         }
+        None
     })
 }

@@ -1,17 +1,23 @@
 //! A function over a stream of jobs on several threads, with the results in job order.
 
 use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use crate::error::DataError;
-use crate::panics::catch_panic;
+use crate::panics::{CaughtPanic, catch_quietly};
+
+/// How long a dropped iterator or loader waits for its threads: longer than the pauses of a disk that is tried again.
+/// A thread that waits for a stalled disk cannot be interrupted and is left behind.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Maps `jobs` through `f` on `workers` threads (at least one) and returns the results in job order.
 ///
 /// At most `queue_len` jobs (at least one) are started ahead of the consumer. A panic in `f` or in `jobs` becomes a
 /// [`DataError::Worker`] in its place, with the number of the job; later jobs continue. Dropping the iterator starts no
-/// further job and waits for those in progress.
+/// further job and waits up to 10 seconds for those in progress.
 pub fn ordered_map<J, R, F>(
     jobs: impl Iterator<Item = J> + Send + 'static,
     workers: usize,
@@ -30,25 +36,32 @@ where
         queue_len: queue_len.max(1),
     });
     let jobs = Arc::new(Mutex::new(jobs));
+    let (ending, ended) = channel::<()>();
     let workers = (0..workers.max(1))
         .map(|_| {
-            let (shared, jobs, f) = (Arc::clone(&shared), Arc::clone(&jobs), f.clone());
+            let (shared, jobs, f, ending) = (Arc::clone(&shared), Arc::clone(&jobs), f.clone(), ending.clone());
             std::thread::spawn(move || {
+                let _ending = ending;
                 while let Some((number, job)) = shared.start(&jobs) {
-                    let result = job.and_then(|job| catch_panic(|| f(job)));
-                    let error = |message| DataError::Worker { job: format!("job {number}"), message };
+                    let result = job.and_then(|job| catch_quietly(|| f(job)));
+                    let error = |panic: CaughtPanic| {
+                        let message = panic.to_string();
+                        DataError::Worker { job: format!("job {number}"), message }
+                    };
                     shared.finish(number, result.map_err(error));
                 }
             })
         })
         .collect();
-    OrderedMap { shared, workers }
+    OrderedMap { shared, workers, ended }
 }
 
 /// The results of [`ordered_map`], in job order.
 struct OrderedMap<R> {
     shared: Arc<Shared<R>>,
     workers: Vec<JoinHandle<()>>,
+    /// Is disconnected when all workers have ended.
+    ended: Receiver<()>,
 }
 
 struct Shared<R> {
@@ -77,7 +90,7 @@ impl<R> Shared<R> {
 
     /// Waits for room, then takes the next job and its number. A panic of the job iterator takes the place of the job
     /// and ends the iterator.
-    fn start<J>(&self, jobs: &Mutex<impl Iterator<Item = J>>) -> Option<(u64, Result<J, String>)> {
+    fn start<J>(&self, jobs: &Mutex<impl Iterator<Item = J>>) -> Option<(u64, Result<J, CaughtPanic>)> {
         // Taking a job and its number under one lock keeps numbers in the order of the iterator.
         let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
@@ -88,7 +101,7 @@ impl<R> Shared<R> {
             return None;
         }
         drop(state);
-        let job = catch_panic(|| jobs.next());
+        let job = catch_quietly(|| jobs.next());
         let mut state = self.lock();
         let job = match job {
             Ok(Some(job)) => Ok(job),
@@ -97,9 +110,9 @@ impl<R> Shared<R> {
                 self.changed.notify_all();
                 return None;
             }
-            Err(message) => {
+            Err(panic) => {
                 state.exhausted = true;
-                Err(message)
+                Err(panic)
             }
         };
         state.started += 1;
@@ -143,6 +156,9 @@ impl<R> Drop for OrderedMap<R> {
     fn drop(&mut self) {
         self.shared.lock().stopped = true;
         self.shared.room.notify_all();
+        if self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+            return;
+        }
         for worker in self.workers.drain(..) {
             // Workers catch the panics of jobs, so there is nothing to report.
             let _ = worker.join();
@@ -153,37 +169,50 @@ impl<R> Drop for OrderedMap<R> {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::random::mix;
 
     #[test]
     fn results_keep_job_order() {
-        for workers in [1, 2, 7] {
-            let results: Vec<u64> = ordered_map(0..200u64, workers, 5, |job| {
-                std::thread::sleep(Duration::from_micros(mix(1, &[job]) % 300));
+        for workers in [2, 3, 7] {
+            // A turn of jobs, one for each worker, ends in the reverse of its order.
+            let ended = Arc::new((Mutex::new(0), Condvar::new()));
+            let jobs = workers * 20;
+            let results = ordered_map(0..jobs, workers, workers, move |job| {
+                let (count, changed) = &*ended;
+                let before = job / workers * workers + (workers - 1 - job % workers);
+                let count = changed.wait_while(count.lock().unwrap(), |count| *count < before);
+                *count.unwrap() += 1;
+                changed.notify_all();
                 job * 3
-            })
-            .map(Result::unwrap)
-            .collect();
-            assert_eq!(results, (0..200).map(|job| job * 3).collect::<Vec<_>>());
+            });
+            let results: Vec<usize> = results.map(Result::unwrap).collect();
+            assert_eq!(results, (0..jobs).map(|job| job * 3).collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn queue_limits_started_jobs() {
-        let started = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&started);
-        let mut results = ordered_map(0.., 4, 6, move |job: usize| {
-            counter.fetch_add(1, Ordering::SeqCst);
+        const QUEUE: usize = 6;
+        // Counted before the consumer asks, so no job may start more than a queue ahead of it.
+        let (asked, started, most) = (AtomicUsize::new(0), AtomicUsize::new(0), AtomicUsize::new(0));
+        let counts = Arc::new((asked, started, most));
+        let shared = Arc::clone(&counts);
+        let mut results = ordered_map(0..2000, 4, QUEUE, move |job: usize| {
+            let (asked, started, most) = &*shared;
+            let ahead = (started.fetch_add(1, Ordering::SeqCst) + 1).saturating_sub(asked.load(Ordering::SeqCst));
+            most.fetch_max(ahead, Ordering::SeqCst);
             job
         });
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(started.load(Ordering::SeqCst), 6);
-        assert_eq!(results.next().unwrap().unwrap(), 0);
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(started.load(Ordering::SeqCst), 7);
+        loop {
+            counts.0.fetch_add(1, Ordering::SeqCst);
+            if results.next().is_none() {
+                break;
+            }
+        }
+        let most = counts.2.load(Ordering::SeqCst);
+        assert!((1..=QUEUE).contains(&most), "{most} jobs ahead");
+        assert_eq!(counts.1.load(Ordering::SeqCst), 2000);
     }
 
     #[test]
@@ -199,7 +228,8 @@ mod tests {
                 Ok(value) => assert_eq!(*value, job),
                 Err(error) => {
                     assert_eq!(job, 7);
-                    assert_eq!(error.to_string(), "a loader thread failed on job 7: seven is bad");
+                    let message = error.to_string();
+                    assert!(message.starts_with("a loader thread failed on job 7: seven is bad (at "), "{message}");
                 }
             }
         }
@@ -217,15 +247,13 @@ mod tests {
     fn drop_stops_workers() {
         let running = Arc::new(());
         let held = Arc::clone(&running);
+        // The jobs never end, so a drop that did not stop them would hang.
         let mut results = ordered_map(0.., 4, 64, move |job: usize| {
             let _held = &held;
-            std::thread::sleep(Duration::from_millis(5));
             job
         });
         assert!(results.next().is_some());
-        let start = Instant::now();
         drop(results);
-        assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
         assert_eq!(Arc::strong_count(&running), 1, "a worker is still running");
     }
 }

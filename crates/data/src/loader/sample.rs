@@ -3,11 +3,12 @@
 use crate::dataset::Pair;
 use crate::error::DataError;
 use crate::loader::feature_lookup::ContentHash;
+use crate::loader::in_progress::InProgress;
 use crate::loader::jobs::Job;
 use crate::loader::load_image::decode_view;
 use crate::loader::options::LoaderOptions;
 use crate::loader::unreadable::Skipped;
-use crate::panics::catch_panic;
+use crate::panics::catch_quietly;
 use crate::text::tokenizer::Encoded;
 
 /// A loaded pair.
@@ -29,7 +30,7 @@ pub(crate) enum Image {
 }
 
 /// Loads the pair of a job, or the first readable one after it in data-set order.
-pub(crate) fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataError> {
+pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) -> Result<Sample, DataError> {
     let dataset = &options.dataset;
     let mut unreadable = Vec::new();
     for offset in 0..options.plan.len {
@@ -40,26 +41,29 @@ pub(crate) fn load(options: &LoaderOptions, job: Job) -> Result<Sample, DataErro
         if is_known || options.unreadable_images.contains(pair.image) {
             continue;
         }
-        let loaded = catch_panic(|| load_image(options, pair.image, job)).map_err(|message| {
+        let loading = in_progress.enter(pair.image);
+        let loaded = catch_quietly(|| {
+            let image = load_image(options, pair.image, job)?;
+            Ok((image, options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?))
+        });
+        drop(loading);
+        let loaded = loaded.map_err(|panic| {
             let key = dataset.images[pair.image].key();
-            DataError::Worker { job: format!("image `{key}`"), message }
+            DataError::Worker { job: format!("image `{key}`"), message: panic.to_string() }
         })?;
         match loaded {
-            Ok(image) => {
-                let tokens = options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?;
-                return Ok(Sample { job, pair, image, tokens, unreadable });
-            }
+            Ok((image, tokens)) => return Ok(Sample { job, pair, image, tokens, unreadable }),
             Err(DataError::Image { key, source }) => {
                 unreadable.push(Skipped { image: pair.image, key, reason: source.to_string() });
                 // This run of images alone is over the limit: stop before reading the rest of the data set.
                 if is_over_limit(options, unreadable.len()) {
-                    return Err(too_many(options, unreadable));
+                    return Err(too_many(options, job.step, unreadable));
                 }
             }
             Err(error) => return Err(error),
         }
     }
-    Err(too_many(options, unreadable))
+    Err(too_many(options, job.step, unreadable))
 }
 
 /// Loads the pixels of an image, unless its features are cached.
@@ -85,9 +89,9 @@ fn is_over_limit(options: &LoaderOptions, unreadable: usize) -> bool {
 }
 
 /// The error for a run of unreadable images that alone is over the limit, or that leaves no image to use.
-fn too_many(options: &LoaderOptions, unreadable: Vec<Skipped>) -> DataError {
+fn too_many(options: &LoaderOptions, step: u64, unreadable: Vec<Skipped>) -> DataError {
     for skipped in unreadable {
-        options.unreadable_images.record(skipped);
+        options.unreadable_images.record_at(step, skipped);
     }
     match options.unreadable_images.check(&options.dataset, options.unreadable_policy) {
         Err(error) => error,

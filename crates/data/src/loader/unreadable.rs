@@ -1,7 +1,13 @@
-//! Images that cannot be read or decoded: each is recorded once and counts towards a limit.
+//! Bad images: missing, empty, too large, or impossible to decode. Each is recorded once and counts towards a limit.
+//!
+//! What replaces a bad image depends only on the pair and on the content of the files, not on this record: the record
+//! only saves a second reading. It matters when a file changes during a run. An image that was found bad stays out, even
+//! if it is repaired, so a resumed run must know the images that were found before ([`UnreadableImages::restore`]).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
@@ -13,8 +19,8 @@ pub struct UnreadablePolicy {
     pub max_bad_fraction: f64,
 }
 
-/// An unreadable image, which the image of the next pair replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A bad image, which the image of the next pair replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Skipped {
     /// Index in [`Dataset::images`].
     pub image: usize,
@@ -33,7 +39,8 @@ pub struct UnreadableImages {
 #[derive(Debug, Default)]
 struct Found {
     indices: HashSet<usize>,
-    in_order: Vec<Skipped>,
+    /// Each with the number of steps after which it counts: 0 if it was found before the first step.
+    in_order: Vec<(u64, Skipped)>,
 }
 
 impl UnreadableImages {
@@ -51,20 +58,61 @@ impl UnreadableImages {
         self.lock().indices.contains(&image)
     }
 
-    /// Records an image; returns true if it was not recorded before.
+    /// Records an image that was found before the first step; returns true if it was not recorded before.
     pub fn record(&self, skipped: Skipped) -> bool {
+        self.insert(0, skipped)
+    }
+
+    /// Records an image that the 0-based `step` found.
+    pub(crate) fn record_at(&self, step: u64, skipped: Skipped) -> bool {
+        self.insert(step.saturating_add(1), skipped)
+    }
+
+    fn insert(&self, num_steps: u64, skipped: Skipped) -> bool {
         let mut found = self.lock();
         let new = found.indices.insert(skipped.image);
         if new {
-            found.in_order.push(skipped);
+            found.in_order.push((num_steps, skipped));
         }
         new
     }
 
-    /// All recorded images, in the order they were recorded.
+    /// All recorded images, in the order they were recorded. A loader is some batches ahead of its consumer.
     #[must_use]
     pub fn list(&self) -> Vec<Skipped> {
-        self.lock().in_order.clone()
+        self.lock().in_order.iter().map(|(_, skipped)| skipped.clone()).collect()
+    }
+
+    /// The images that were found in the first `num_steps` steps or before them, in order: what a checkpoint after
+    /// `num_steps` steps saves. Those that the loader found ahead of its consumer are left out; a resumed run finds them again.
+    #[must_use]
+    pub fn found(&self, num_steps: u64) -> Vec<Skipped> {
+        let found = self.lock();
+        let before = found.in_order.iter().filter(|(steps, _)| *steps <= num_steps);
+        before.map(|(_, skipped)| skipped.clone()).collect()
+    }
+
+    /// Replaces the record by what [`Self::found`] returned, before the first batch of a resumed run.
+    ///
+    /// # Errors
+    /// [`DataError::Loader`] for an image that `dataset` does not have.
+    pub fn restore(&self, found: Vec<Skipped>, dataset: &Dataset) -> Result<(), DataError> {
+        let images = dataset.images.len();
+        if let Some(Skipped { image, key, .. }) = found.iter().find(|skipped| skipped.image >= images) {
+            let reason = format!(
+                "the bad image `{key}` is number {image}, but the data set has {images} images; expected the data set \
+                 of the saved run"
+            );
+            return Err(DataError::Loader { reason });
+        }
+        let mut restored = Found::default();
+        for skipped in found {
+            if restored.indices.insert(skipped.image) {
+                restored.in_order.push((0, skipped));
+            }
+        }
+        *self.lock() = restored;
+        Ok(())
     }
 
     /// Checks the number of recorded images against the limit.
@@ -82,7 +130,7 @@ impl UnreadableImages {
             bad,
             images,
             max_fraction: policy.max_bad_fraction,
-            first: first.map(|skipped| format!("  {}: {}", skipped.key, skipped.reason)).collect(),
+            first: first.map(|(_, skipped)| format!("  {}: {}", skipped.key, skipped.reason)).collect(),
         })
     }
 }

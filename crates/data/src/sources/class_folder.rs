@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::DataError;
+use crate::images::disk::is_absent;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::image_files;
 
@@ -32,7 +33,13 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
         if name.as_encoded_bytes().starts_with(b".") {
             continue;
         }
-        if entry.path().is_dir() { folders.push(name) } else { others.push(name) }
+        match std::fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_dir() => folders.push(name),
+            // A dangling link is no class.
+            Ok(_) => others.push(name),
+            Err(error) if is_absent(&error) => others.push(name),
+            Err(source) => return Err(DataError::Read { path: entry.path(), source }),
+        }
     }
     if folders.is_empty() {
         others.sort();
@@ -90,6 +97,20 @@ mod tests {
         let expected =
             "holds no class folders: found 4 files (`a.png`, `b.png`, `c.png`, ...); expected one folder per class";
         assert!(error.contains(expected), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn unreadable_class_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        create_dir_all(dir.path().join("cat")).unwrap();
+        write(dir.path().join("cat/x.jpg"), b"").unwrap();
+        std::os::unix::fs::symlink("nowhere", dir.path().join("dangling")).unwrap();
+        assert_eq!(class_folder(dir.path()).unwrap().classes, ["cat"]);
+        // A link to itself stands for a folder that the disk cannot read.
+        std::os::unix::fs::symlink("dog", dir.path().join("dog")).unwrap();
+        let error = class_folder(dir.path()).unwrap_err();
+        assert!(matches!(&error, DataError::Read { path, .. } if path.ends_with("dog")), "{error}");
     }
 
     #[test]

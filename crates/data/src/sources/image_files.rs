@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
+use crate::images::disk::is_absent;
 
 /// Extensions of image files, in lower case.
 pub(crate) const IMAGE_EXTENSIONS: [&str; 5] = ["jpg", "jpeg", "png", "webp", "gif"];
@@ -43,11 +44,12 @@ fn collect(dir: &Path, above: &mut Vec<PathBuf>, files: &mut Vec<PathBuf>) -> Re
             // A dangling link is reported when the image is read; a dangling link without an image's name is ignored.
             match std::fs::metadata(&path) {
                 Ok(metadata) => kind = metadata.file_type(),
-                Err(_) if !is_image(&path) => continue,
-                Err(_) => {
+                Err(error) if is_absent(&error) && !is_image(&path) => continue,
+                Err(error) if is_absent(&error) => {
                     files.push(path);
                     continue;
                 }
+                Err(source) => return Err(DataError::Read { path, source }),
             }
         }
         if kind.is_dir() {

@@ -10,6 +10,7 @@
 //! - `rows`: what the table-like sources share
 //! - `image_files`: the image files below a folder
 //! - `shard_patterns`: the tar files that a pattern names
+//! - `watched_reader`: remembers the disk's errors
 
 pub(crate) mod class_folder;
 pub(crate) mod coco;
@@ -19,6 +20,7 @@ pub(crate) mod image_files;
 pub(crate) mod jsonl;
 mod rows;
 mod shard_patterns;
+mod watched_reader;
 pub(crate) mod webdataset;
 
 use std::path::Path;

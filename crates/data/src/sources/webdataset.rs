@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,13 +14,19 @@ use crate::dataset::parallel_io::map_files;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
-use crate::images::location::{ImageRef, MAX_ENCODED_BYTES};
+use crate::images::disk::MAX_ENCODED_BYTES;
+use crate::images::location::ImageRef;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::rows::{default_caption, texts};
 use crate::sources::shard_patterns::{empty, shards};
+use crate::sources::watched_reader::WatchedReader;
 
 /// Largest caption entry read; captions are a few hundred bytes.
 const MAX_TEXT_BYTES: u64 = 1 << 20;
+
+/// Most bytes that an entry may make the tar library read: its header, extension headers (a long name, PAX records),
+/// and a caption. The library holds extension headers in memory, at the size that the shard says.
+const MAX_READ_PER_ENTRY: u64 = 4 * MAX_TEXT_BYTES;
 
 /// Entries start at multiples of this size (POSIX.1-1988, ustar).
 const TAR_BLOCK_BYTES: u64 = 512;
@@ -123,17 +129,24 @@ impl WebdatasetSource {
         if !metadata.is_file() {
             return Err(DataError::NotAFile { path: shard.to_owned() });
         }
+        self.index_reader(file, metadata.len(), shard)
+    }
+
+    /// Indexes a shard of `shard_len` bytes. A failure of the disk is an error even if damage is not: it says nothing about
+    /// the shard.
+    fn index_reader(&self, reader: impl Read + Seek, shard_len: u64, shard: &Path) -> Result<Index, DataError> {
         let tar: Arc<Path> = Arc::from(shard);
         let mut index = Index::default();
         let mut by_key = HashMap::new();
         // Start of the part that is not known to be intact.
         let mut intact = 0;
-        let mut archive = tar::Archive::new(file);
+        let (reader, watch) = WatchedReader::new(reader, MAX_READ_PER_ENTRY);
+        let mut archive = tar::Archive::new(reader);
         let entries = archive.entries_with_seek().map_err(DataError::read(shard))?;
         for entry in entries {
             let outcome = entry.map_err(|error| error.to_string()).and_then(|mut entry| {
                 let (offset, len) = (entry.raw_file_position(), entry.size());
-                let end = offset.checked_add(len).filter(|end| *end <= metadata.len());
+                let end = offset.checked_add(len).filter(|end| *end <= shard_len);
                 let end = end.ok_or_else(|| format!("an entry of {len} bytes goes past the end of the file"))?;
                 if entry.header().entry_type().is_file() {
                     self.add(&mut entry, &tar, &mut index, &mut by_key)?;
@@ -143,10 +156,14 @@ impl WebdatasetSource {
                 }
                 Ok(end)
             });
+            watch.renew();
             match outcome {
                 Ok(end) => intact = end.next_multiple_of(TAR_BLOCK_BYTES),
                 Err(reason) => {
                     let path = shard.to_owned();
+                    if let Some(source) = watch.take_failure() {
+                        return Err(DataError::Read { path, source });
+                    }
                     let error = DataError::Shard { path, offset: intact, kept: index.samples.len(), reason };
                     if self.strict {
                         return Err(error);
@@ -162,7 +179,7 @@ impl WebdatasetSource {
     /// Adds one regular entry to its sample.
     fn add(
         &self,
-        entry: &mut tar::Entry<'_, File>,
+        entry: &mut tar::Entry<'_, impl Read>,
         tar: &Arc<Path>,
         index: &mut Index,
         by_key: &mut HashMap<String, usize>,
@@ -300,6 +317,52 @@ mod tests {
         std::fs::write(&path, &broken).unwrap();
         let error = WebdatasetSource::new(&path).read().unwrap_err().to_string();
         assert!(error.contains("s.tar` is damaged at byte"), "{error}");
+    }
+
+    /// A shard on a disk that fails after a number of reads and seeks.
+    struct Failing(std::io::Cursor<Vec<u8>>, usize);
+
+    impl Failing {
+        fn count(&mut self) -> std::io::Result<()> {
+            self.1 = self.1.checked_sub(1).ok_or_else(|| std::io::Error::from_raw_os_error(5))?;
+            Ok(())
+        }
+    }
+
+    impl Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            self.count().and_then(|()| self.0.read(buffer))
+        }
+    }
+
+    impl Seek for Failing {
+        fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+            self.count().and_then(|()| self.0.seek(to))
+        }
+    }
+
+    #[test]
+    fn failing_disk_is_no_damage() {
+        let (bytes, path) = (shard(0..4), Path::new("s.tar"));
+        let mut failed = 0;
+        for strict in [true, false] {
+            let source = WebdatasetSource { strict, ..WebdatasetSource::new(path) };
+            for calls in 0.. {
+                let disk = Failing(std::io::Cursor::new(bytes.clone()), calls);
+                match source.index_reader(disk, bytes.len() as u64, path) {
+                    Ok(index) => {
+                        assert_eq!((index.samples.len(), index.skipped.count), (4, 0));
+                        break;
+                    }
+                    Err(DataError::Read { path, source }) => {
+                        assert_eq!((path.as_path(), source.raw_os_error()), (Path::new("s.tar"), Some(5)));
+                        failed += 1;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+        assert!(failed > 20, "only {failed} reads");
     }
 
     #[test]

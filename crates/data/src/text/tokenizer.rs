@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, TruncationDirection, TruncationParams};
 
 use crate::error::DataError;
-use crate::panics::catch_panic;
+use crate::panics::catch_quietly;
 use crate::text::legacy_vocab;
 use crate::text::tokenizer_files::malformed;
 use crate::text::tokenizer_settings::Settings;
@@ -221,8 +221,8 @@ fn limit(
 
 /// Calls into the tokenizers crate, which may panic on malformed files; a panic becomes an error.
 fn guarded<T, E: Display>(f: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_panic(f) {
+    match catch_quietly(f) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(message) => Err(format!("it panicked: {message}")),
+        Err(panic) => Err(format!("it panicked: {}", panic.message)),
     }
 }

@@ -37,7 +37,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     let mut findings = Findings::default();
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let dataset = config.data.train.read()?;
-    count_data(config, &dataset, &mut findings);
+    count_data(config, &dataset, &mut findings)?;
     let loaded = LoadedModel::from_config(config, &compute, observer)?;
     let groups = ParamGroups::resolve(&config.train, &loaded.model)?;
     observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
@@ -69,16 +69,17 @@ fn check_schedules(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, f
     }
 }
 
-fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) {
+fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) -> Result<(), TrainError> {
     let pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.images.len(), dataset.captions.len());
     findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
     if config.plan(dataset).batches_per_epoch() == 0 {
         findings.problems.push(too_few_pairs(pairs, config.train.batch_size));
     }
-    let missing = dataset.missing_files(MAX_LISTED);
+    let missing = dataset.missing_files(MAX_LISTED)?;
     if missing.count > 0 {
         let first: Vec<String> = missing.first.iter().map(|path| format!("  {}", path.display())).collect();
         findings.problems.push(format!("{} of {images} image files are missing:\n{}", missing.count, first.join("\n")));
     }
+    Ok(())
 }

@@ -51,7 +51,7 @@ impl TrainingData {
             return Err(TrainError::Usage(too_few_pairs(dataset.num_pairs(config.data.captions), plan.batch_size)));
         }
         Ok(Self {
-            fingerprint: blake3::Hash::from(dataset.fingerprint()).to_hex().to_string(),
+            fingerprint: blake3::Hash::from(dataset.fingerprint()?).to_hex().to_string(),
             caption_ids: dataset.caption_ids(),
             unreadable_images: UnreadableImages::default(),
             unreadable_policy: UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction },

@@ -204,6 +204,28 @@ fn word_dropout_with_cache() {
         ]
         .join("\n")
     );
+    // A later stage locks the text tower.
+    let dropped = ("[train]", "[data]\nword_dropout = 0.1\n\n[train]");
+    let stage =
+        |lock: &str| ("[eval.vendor]", format!("[[train.stage]]\nfrom_step = 40\nlock = \"{lock}\"\n\n[eval.vendor]"));
+    let (locks, trains) = (stage("LL"), stage("UU"));
+    let found = errors(&[dropped, ("[eval.vendor]", &locks.1)], &[]);
+    assert!(found.contains("the locked text tower are cached from step 40 on, and captions"), "{found}");
+    // The text tower trains in part, or in every stage.
+    let valid = |edits: &[(&str, &str)], overrides: &[&str]| {
+        let mut text = super::BASE.replacen(dropped.0, dropped.1, 1);
+        for (from, to) in edits {
+            text = text.replacen(from, to, 1);
+        }
+        super::load(&text, overrides).map(drop)
+    };
+    let locked = ("\"LU\"", "\"LL\"");
+    assert_eq!(valid(&[locked], &["cache.enabled=false"]), Ok(()));
+    assert_eq!(valid(&[locked], &["model.text_unlock_last=1"]), Ok(()));
+    assert_eq!(valid(&[locked], &["model.text_lora.rank=4"]), Ok(()));
+    assert_eq!(valid(&[("[eval.vendor]", &trains.1)], &[]), Ok(()));
+    let begins = trains.1.replace("from_step = 40", "from_step = 0");
+    assert_eq!(valid(&[locked, ("[eval.vendor]", &begins)], &[]), Ok(()), "the stage replaces `model.lock`");
     let found = errors(&[("[train]", "[data]\nword_dropout = 1\n\n[train]")], &[]);
     assert!(found.contains("`data.word_dropout` is 1, expected 0 or more and less than 1"), "{found}");
 }

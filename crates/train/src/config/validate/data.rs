@@ -1,6 +1,7 @@
 //! The rules of `[data]`.
 
 use super::rules::Rules;
+use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
 
 pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
@@ -16,12 +17,20 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     rules.check(data.workers != Some(0), "data.workers", 0, "at least 1", "remove the key to use every core");
     let dropped = data.word_dropout;
     rules.check((0.0..1.0).contains(&dropped), "data.word_dropout", dropped, "0 or more and less than 1", "");
-    if dropped > 0.0 && !config.model.lock.text.trains() && config.cache.enabled {
+    // A text tower is cached in every stage that trains nothing of it: neither whole, nor its last blocks, nor adapters.
+    let stages = config.stages();
+    let cached = stages.iter().find(|stage| !stage.training.text.any());
+    if let Some(stage) = cached.filter(|_| dropped > 0.0 && config.cache.enabled) {
+        let from = match stage.from {
+            StageStart::Step(0) | StageStart::Epoch(0) => String::new(),
+            StageStart::Step(step) => format!(" from step {step} on"),
+            StageStart::Epoch(epoch) => format!(" from epoch {epoch} on"),
+        };
         rules.refuse(
             "data.word_dropout",
-            &["model.lock", "cache.enabled"],
+            &["model.lock", "train.stage", "cache.enabled"],
             format!(
-                "`data.word_dropout` is {dropped}, but the features of the locked text tower are cached, \
+                "`data.word_dropout` is {dropped}, but the features of the locked text tower are cached{from}, \
                  and captions with words left out rarely repeat"
             ),
             "set `cache.enabled = false` to run the tower in every epoch, or remove the key",

@@ -1,0 +1,170 @@
+//! The operations of RandAugment (Cubuk et al., arXiv:1909.13719) that need no resampling, with torchvision's ranges.
+
+use crate::images::pixel_ops::{Colour, auto_contrast, equalize, map_channels, translate};
+use crate::images::rgb_image::RgbImage;
+
+/// Largest magnitude: torchvision's `num_magnitude_bins` minus one.
+pub(crate) const MAX_MAGNITUDE: f64 = 30.0;
+
+/// An operation of torchvision's `RandAugment`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RandOperation {
+    Identity,
+    Brightness,
+    Contrast,
+    Saturation,
+    Posterize,
+    Solarize,
+    AutoContrast,
+    Equalize,
+    TranslateX,
+    TranslateY,
+}
+
+impl RandOperation {
+    /// All operations. Their order decides what a draw means, so it is part of every run.
+    pub(crate) const ALL: [Self; 10] = [
+        Self::Identity,
+        Self::Brightness,
+        Self::Contrast,
+        Self::Saturation,
+        Self::Posterize,
+        Self::Solarize,
+        Self::AutoContrast,
+        Self::Equalize,
+        Self::TranslateX,
+        Self::TranslateY,
+    ];
+
+    /// Changes `image` in place. `magnitude` is from 0 to [`MAX_MAGNITUDE`]; `negative` reverses the operations that
+    /// have a direction.
+    pub(crate) fn apply(self, image: &mut RgbImage, magnitude: f64, negative: bool) {
+        let strength = magnitude / MAX_MAGNITUDE;
+        let signed = if negative { -strength } else { strength };
+        // 0.9 and 150 / 331 are the ends of torchvision's ranges; posterising keeps 8 to 4 bits.
+        let shift = |side: u32| (signed * 150.0 / 331.0 * f64::from(side)) as i64;
+        match self {
+            Self::Identity => {}
+            Self::Brightness => Colour::Brightness.apply(image, 1.0 + 0.9 * signed),
+            Self::Contrast => Colour::Contrast.apply(image, 1.0 + 0.9 * signed),
+            Self::Saturation => Colour::Saturation.apply(image, 1.0 + 0.9 * signed),
+            Self::Posterize => {
+                let bits = 8 - (strength * 4.0).round_ties_even() as u32;
+                image.data.iter_mut().for_each(|value| *value &= (0xffu32 << (8 - bits)) as u8);
+            }
+            Self::Solarize => {
+                let threshold = 255.0 * (1.0 - strength);
+                let solarize = |value: &mut u8| {
+                    if f64::from(*value) >= threshold {
+                        *value = 255 - *value;
+                    }
+                };
+                image.data.iter_mut().for_each(solarize);
+            }
+            Self::AutoContrast => map_channels(image, auto_contrast),
+            Self::Equalize => map_channels(image, equalize),
+            Self::TranslateX => translate(image, shift(image.width), 0),
+            Self::TranslateY => translate(image, 0, shift(image.height)),
+        }
+    }
+}
+
+/// Equality with torchvision. The expected pixels are from `scripts/goldens/augment.py`.
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use safetensors::SafeTensors;
+    use serde_json::Value;
+
+    use super::*;
+    use crate::images::decode::{Limits, decode};
+    use crate::images::pixel_ops::flip_horizontally;
+
+    fn golden(name: &str) -> PathBuf {
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/augment")).join(name)
+    }
+
+    fn picture(name: &str) -> RgbImage {
+        let bytes = std::fs::read(golden(&format!("{name}.png"))).unwrap();
+        decode(&bytes, &Limits::default()).unwrap()
+    }
+
+    /// Applies an operation by its name in the goldens, such as `contrast_0.3`.
+    fn apply(image: &mut RgbImage, operation: &str) {
+        let (name, parameters) = operation.split_once('_').unwrap_or((operation, ""));
+        let number = || parameters.parse::<f64>().unwrap();
+        match name {
+            "flip" => flip_horizontally(image),
+            "autocontrast" => map_channels(image, auto_contrast),
+            "equalize" => map_channels(image, equalize),
+            "brightness" => Colour::Brightness.apply(image, number()),
+            "contrast" => Colour::Contrast.apply(image, number()),
+            "saturation" => Colour::Saturation.apply(image, number()),
+            "hue" => Colour::Hue.apply(image, number()),
+            "translate" => {
+                let (x, y) = parameters.split_once('_').unwrap();
+                translate(image, x.parse().unwrap(), y.parse().unwrap());
+            }
+            other => panic!("unknown operation {other}"),
+        }
+    }
+
+    #[test]
+    fn operations_equal_torchvision() {
+        let bytes = std::fs::read(golden("expected.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let (mut cases, mut worst_hue) = (0, 0);
+        let mut failures = Vec::new();
+        for (name, expected) in tensors.tensors() {
+            let (source, operation) = name.split_once('/').unwrap();
+            let mut image = picture(source);
+            apply(&mut image, operation);
+            let worst = image.data.iter().zip(expected.data()).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            if operation.starts_with("hue") {
+                worst_hue = worst_hue.max(worst);
+            } else if worst > 0 {
+                failures.push(format!("{name}: off by {worst}"));
+            }
+            cases += 1;
+        }
+        assert!(failures.is_empty(), "{failures:#?}");
+        assert_eq!(cases, 3 * 33);
+        assert!(worst_hue <= 0, "off by {worst_hue}");
+    }
+
+    /// The CRC-32 of zlib.
+    fn crc32(bytes: &[u8]) -> u32 {
+        !bytes.iter().fold(!0u32, |crc, &byte| {
+            (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
+        })
+    }
+
+    #[test]
+    fn every_magnitude_equals_torchvision() {
+        let expected: Value = serde_json::from_slice(&std::fs::read(golden("rand_augment.json")).unwrap()).unwrap();
+        let (mut cases, mut failures) = (0, Vec::new());
+        for (name, sums) in expected.as_object().unwrap() {
+            let (source, operation) = name.split_once('/').unwrap();
+            let operation = match operation {
+                "Color" => RandOperation::Saturation,
+                other => RandOperation::ALL.into_iter().find(|it| format!("{it:?}") == other).unwrap(),
+            };
+            let sums: Vec<u64> = sums.as_array().unwrap().iter().map(|sum| sum.as_u64().unwrap()).collect();
+            for (at, &sum) in sums.iter().enumerate() {
+                let (magnitude, negative) = match sums.len() {
+                    62 => (at / 2, at % 2 == 1),
+                    _ => (at, false),
+                };
+                let mut image = picture(source);
+                operation.apply(&mut image, magnitude as f64, negative);
+                if u64::from(crc32(&image.data)) != sum {
+                    failures.push(format!("{name} at {magnitude}, negative: {negative}"));
+                }
+                cases += 1;
+            }
+        }
+        assert!(failures.is_empty(), "{failures:#?}");
+        assert_eq!(cases, 3 * (5 * 62 + 2 * 31 + 2));
+    }
+}

@@ -1,0 +1,125 @@
+//! Rows that are left out are counted, whatever their order.
+
+use std::sync::Arc;
+
+use dualenc_data::{BadRows, CsvSource, Dataset, FolderSource, JsonlSource, TokenTable, Tokenizer, mix};
+
+use crate::limits::attempts;
+use crate::support::write_vocabulary;
+
+/// Tokens per caption in these tests, two of them special.
+const MAX_TOKENS: usize = 6;
+
+/// A row of a random table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Row {
+    Good,
+    /// More words than the tokens allow: the caption is cut, and its row counts as any other.
+    Long,
+    Empty,
+    Blank,
+    NotUtf8,
+    NoImage,
+    Malformed,
+}
+
+const ROWS: [Row; 7] = [Row::Good, Row::Long, Row::Empty, Row::Blank, Row::NotUtf8, Row::NoImage, Row::Malformed];
+
+impl Row {
+    fn caption(self) -> &'static [u8] {
+        match self {
+            Self::Long => b"a cat a dog a cat a dog",
+            Self::Empty => b"",
+            Self::Blank => b"  ",
+            Self::NotUtf8 => b"caf\xe9",
+            _ => b"a cat",
+        }
+    }
+
+    fn is_used(self) -> bool {
+        matches!(self, Self::Good | Self::Long)
+    }
+}
+
+/// Up to 40 rows; the first is good, because a source without a usable row is an error.
+fn rows(seed: u64) -> Vec<Row> {
+    let more = (0..mix(seed, &[0]) % 40).map(|at| ROWS[(mix(seed, &[1, at]) % ROWS.len() as u64) as usize]);
+    [Row::Good].into_iter().chain(more).collect()
+}
+
+/// Checks which rows became pairs, in which order, and the counts of the others and of long captions.
+fn check(dataset: &Dataset, rows: &[Row], name: impl Fn(usize) -> String, tokenizer: &Tokenizer) {
+    let used: Vec<usize> = (0..rows.len()).filter(|&at| rows[at].is_used()).collect();
+    assert_eq!(dataset.captions.len(), used.len(), "{rows:?}");
+    for (caption, &at) in dataset.captions.iter().zip(&used) {
+        assert!(dataset.images[caption.image].key().ends_with(&name(at)), "row {at} of {rows:?}");
+        assert_eq!(caption.text.as_bytes(), rows[at].caption());
+    }
+    assert_eq!(dataset.skipped.count, rows.len() - used.len(), "{rows:?}, {:?}", dataset.skipped);
+    assert_eq!(dataset.skipped.first.len(), dataset.skipped.count.min(10));
+    let texts: Vec<&str> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+    let long = rows.iter().filter(|&&row| row == Row::Long).count();
+    assert_eq!(TokenTable::build(tokenizer, &texts, 2).unwrap().num_cut(), long);
+}
+
+#[test]
+fn left_out_rows_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    write_vocabulary(dir.path());
+    let tokenizer = Arc::new(Tokenizer::from_dir(dir.path(), MAX_TOKENS).unwrap());
+    let outcomes = attempts("random rows", 60, 8 << 20, move |seed| {
+        let rows = rows(seed);
+        let (mut csv, mut jsonl) = (b"image,caption\n".to_vec(), Vec::new());
+        for (at, row) in rows.iter().enumerate() {
+            let image = if *row == Row::NoImage { String::new() } else { format!("{at}.png") };
+            csv.extend([image.as_bytes(), b",", row.caption()].concat());
+            csv.extend_from_slice(if *row == Row::Malformed { b",x\n" } else { b"\n" });
+            let end: &[u8] = if *row == Row::Malformed { b"\n" } else { b"\"}\n" };
+            jsonl.extend([b"{\"image\": \"", image.as_bytes(), b"\", \"caption\": \"", row.caption(), end].concat());
+        }
+        let path = |name: &str| dir.path().join(name);
+        std::fs::write(path("d.csv"), csv).unwrap();
+        std::fs::write(path("d.jsonl"), jsonl).unwrap();
+        let name = |at: usize| format!("/{at}.png");
+        let csv = CsvSource { bad_rows: BadRows::Skip, ..CsvSource::new(path("d.csv")) };
+        check(&csv.read().unwrap(), &rows, name, &tokenizer);
+        let jsonl = JsonlSource { bad_rows: BadRows::Skip, ..JsonlSource::new(path("d.jsonl")) };
+        check(&jsonl.read().unwrap(), &rows, name, &tokenizer);
+        // By default, the first row that is malformed ends the reading. An empty caption or image never does.
+        let malformed = rows.iter().position(|row| matches!(row, Row::NotUtf8 | Row::Malformed));
+        let strict = CsvSource::new(path("d.csv")).read();
+        match malformed {
+            Some(at) => {
+                let message = strict.unwrap_err().to_string();
+                assert!(message.contains(&format!("d.csv`, line {}: ", at + 2)), "{message}");
+            }
+            None => check(&strict.unwrap(), &rows, name, &tokenizer),
+        }
+        true
+    });
+    assert_eq!(outcomes.bad, 0);
+}
+
+#[test]
+fn captions_beside_images_are_counted() {
+    let root = tempfile::tempdir().unwrap();
+    write_vocabulary(root.path());
+    let tokenizer = Arc::new(Tokenizer::from_dir(root.path(), MAX_TOKENS).unwrap());
+    let outcomes = attempts("random folders", 20, 8 << 20, move |seed| {
+        let rows: Vec<Row> =
+            rows(seed).into_iter().filter(|row| !matches!(row, Row::NotUtf8 | Row::NoImage | Row::Malformed)).collect();
+        let dir = root.path().join(seed.to_string());
+        std::fs::create_dir(&dir).unwrap();
+        for (at, row) in rows.iter().enumerate() {
+            std::fs::write(dir.join(format!("{at:02}.png")), b"").unwrap();
+            std::fs::write(dir.join(format!("{at:02}.txt")), row.caption()).unwrap();
+        }
+        check(&FolderSource::new(&dir).read().unwrap(), &rows, |at| format!("/{at:02}.png"), &tokenizer);
+        std::fs::write(dir.join("00.txt"), Row::NotUtf8.caption()).unwrap();
+        let message = FolderSource::new(&dir).read().unwrap_err().to_string();
+        assert!(message.contains("00.txt` is malformed: not UTF-8 at byte 3"), "{message}");
+        std::fs::remove_dir_all(dir).unwrap();
+        true
+    });
+    assert_eq!(outcomes.bad, 0);
+}
