@@ -178,13 +178,13 @@ impl Evaluation {
                 for (image, label) in images.iter().zip(labels) {
                     data.push(image.clone(), &label.to_string());
                 }
-                let data = data.build().fingerprint();
+                let data = data.build().fingerprint()?;
                 new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
             }
-            OpenTask::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()),
+            OpenTask::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()?),
             OpenTask::Loss { dataset, pool_size, objective } => {
                 // Label smoothing is left out: the task does not smooth.
-                let new = new.bytes("data", &dataset.fingerprint()).text("pool_size", &pool_size.to_string());
+                let new = new.bytes("data", &dataset.fingerprint()?).text("pool_size", &pool_size.to_string());
                 new.value("loss", objective.loss)?.value("duplicates", objective.duplicates)?
             }
         };

@@ -127,6 +127,7 @@ impl Run {
                 saved.threads, self.compute.threads
             )));
         }
+        self.data.unreadable_images.restore(saved.bad_images.clone(), &self.data.dataset)?;
         self.position.step = saved.step;
         self.position.samples_seen = saved.samples_seen;
         self.records.best = self.best_so_far(saved.step, observer)?;

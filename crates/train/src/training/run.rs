@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dualenc_data::{Batch, DataError};
+use dualenc_data::{Batch, PairLoader};
 
 use crate::config::RunConfig;
 use crate::device::Compute;
@@ -46,7 +46,7 @@ impl Run {
     ///
     /// # Errors
     /// [`TrainError::Data`] when the loader cannot start.
-    pub fn batches(&self) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
+    pub fn batches(&self) -> Result<PairLoader, TrainError> {
         let (step, stages) = (self.position.step, &self.learner.stages);
         self.data.batches(&self.config, &stages.at(step).training, &self.locked, step..stages.end(step))
     }
@@ -183,6 +183,7 @@ impl Run {
             locked: self.locked_fingerprints.all.clone(),
             threads: self.compute.threads,
             skipped_steps: self.learner.stages.skipped().to_vec(),
+            bad_images: self.data.unreadable_images.found(self.position.step),
         };
         self.records.save(&progress, self.learner.tensors()?, started, observer)
     }

@@ -5,13 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dualenc_data::{
-    Batch, BatchPlan, DataError, Dataset, ImageProcessor, LoaderOptions, MicroBatches, PairLoader, Tokenizer, Tokens,
+    Batch, BatchPlan, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Tokenizer, Tokens,
     UnreadableImages, UnreadablePolicy,
 };
 use dualenc_model::Training;
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
+use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;
 use crate::training::locked_inputs::LockedInputs;
 
@@ -88,7 +89,7 @@ impl TrainingData {
         training: &Training,
         locked: &LockedInputs,
         steps: Range<u64>,
-    ) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
+    ) -> Result<PairLoader, TrainError> {
         let features = locked.towers.images.as_ref().zip(locked.images.as_ref());
         let part_size = micro_batch_size(config);
         Ok(PairLoader::new(LoaderOptions {
@@ -121,6 +122,22 @@ impl TrainingData {
     pub fn pair_ids(&self, batch: &Batch) -> PairIds {
         let pairs = batch.pairs.iter().map(|pair| (pair.image, pair.caption));
         PairIds::of(&self.dataset, &self.caption_ids, pairs)
+    }
+}
+
+/// The next batch; `None`: the stage is over. Reports an image that takes long to load.
+///
+/// # Errors
+/// [`TrainError::Data`] when the loader fails.
+pub(crate) fn next_batch(batches: &mut PairLoader, observer: &mut dyn Observer) -> Result<Option<Batch>, TrainError> {
+    loop {
+        match batches.next_or_stall().transpose()? {
+            None => return Ok(None),
+            Some(Loaded::Batch(batch)) => return Ok(Some(*batch)),
+            Some(Loaded::Stalled(stall)) => {
+                observer.on(Event::Warning(format!("{stall}; the run waits for it (is the disk reachable?)")));
+            }
+        }
     }
 }
 

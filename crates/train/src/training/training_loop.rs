@@ -10,6 +10,7 @@ use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
 use crate::training::records::StepNumbers;
 use crate::training::run::Run;
+use crate::training::training_data::next_batch;
 use crate::training::{gradient_cache, step};
 
 /// How training ended.
@@ -66,7 +67,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
     let mut started = Instant::now();
     loop {
         let mut batches = run.batches()?;
-        while let Some(batch) = batches.next().transpose()? {
+        while let Some(batch) = next_batch(&mut batches, observer)? {
             let step = batch.step;
             let rate = run.learner.learning_rate(step);
             let logit_scale = run.learner.logit_scale()?;

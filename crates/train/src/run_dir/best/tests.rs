@@ -61,6 +61,7 @@ impl Disk {
             locked: String::new(),
             threads: 1,
             skipped_steps: Vec::new(),
+            bad_images: Vec::new(),
         };
         let tensor = HostTensor { shape: vec![1], values: vec![step as f32] };
         let model: BTreeMap<_, _> = [("a".to_owned(), tensor.clone())].into();
@@ -76,7 +77,7 @@ impl Disk {
         let newest = checkpoint::newest_valid(&checkpoints).unwrap().map(|newest| newest.checkpoint);
         let step = newest.map_or(0, |newest| newest.progress.step);
         let log = MetricsLog::open(&metrics_of(self.dir.path()), step).unwrap();
-        (step, BestTracker::of_run(&self.section, self.dir.path(), step).unwrap(), log)
+        (step, BestTracker::of_run(&self.section, self.dir.path(), step, None).unwrap(), log)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use dualenc_data::Skipped;
 use serde::{Deserialize, Serialize};
 
 use crate::error::TrainError;
@@ -37,6 +38,9 @@ pub struct Progress {
     /// Ranges of steps without an update, each from its first 0-based step to the one after its last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped_steps: Vec<[u64; 2]>,
+    /// The images that these steps found bad. They stay out even if they are repaired, as in an uninterrupted run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_images: Vec<Skipped>,
 }
 
 /// The contents of `manifest.json`.

@@ -15,6 +15,7 @@ fn progress(step: u64) -> Progress {
         locked: "l".into(),
         threads: 2,
         skipped_steps: Vec::new(),
+        bad_images: Vec::new(),
     }
 }
 
