@@ -5,7 +5,7 @@ use image::ImageFormat;
 use serde_json::{Value, json};
 
 use crate::limits::peak_memory;
-use crate::support::{encoded, png};
+use crate::support::{crc32, encoded, png};
 
 fn error(bytes: &[u8]) -> String {
     decode(bytes, &Limits::default()).unwrap_err().to_string()
@@ -103,13 +103,6 @@ fn rejects_bombs_by_header() {
         "11x10 pixels is over the limit of 100 in total"
     );
     assert!(decode(&png(1, 10, 10), &small).is_ok());
-}
-
-/// The CRC of the PNG specification, annex D.
-fn crc32(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0u32, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
-    })
 }
 
 fn processor(config: &Value) -> Result<ImageProcessor, String> {
