@@ -1,15 +1,16 @@
 """augment/: small pictures, and what torchvision's transforms for Pillow images make of them.
 
 `expected.safetensors` has the pixels for fixed parameters, named `<picture>/<operation>` or
-`<picture>/<operation>_<parameter>`. `rand_augment.json` has the CRC-32 of the pixels of every operation of
+`<picture>/<operation>_<parameter>`. `turn` is a shift of the hue by Python's `colorsys`, in floats: torchvision's `hue`
+rounds hue and saturation to 8 bits on the way. `rand_augment.json` has the CRC-32 of the pixels of every operation of
 `RandAugment` that dualenc has, at each of its 31 magnitudes and with both signs.
 """
 
+import colorsys
 import zlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, RandAugment
 from torchvision.transforms import functional as F
@@ -36,6 +37,14 @@ def pictures() -> dict[str, np.ndarray]:
     return {"noise": noise, "pale": pale, "grey": grey}
 
 
+def turned(pixels: np.ndarray, turn: float) -> np.ndarray:
+    def pixel(rgb: np.ndarray) -> list[float]:
+        hue, saturation, value = colorsys.rgb_to_hsv(*(rgb / 255).tolist())
+        return list(colorsys.hsv_to_rgb((hue + turn) % 1.0, saturation, value))
+
+    return np.rint(np.apply_along_axis(pixel, 2, pixels) * 255).astype(np.uint8)
+
+
 def results(image: Image.Image) -> dict[str, Image.Image]:
     named = {"flip": F.hflip(image), "autocontrast": F.autocontrast(image), "equalize": F.equalize(image)}
     for factor in FACTORS:
@@ -44,6 +53,7 @@ def results(image: Image.Image) -> dict[str, Image.Image]:
         named[f"saturation_{factor}"] = F.adjust_saturation(image, factor)
     for turn in TURNS:
         named[f"hue_{turn}"] = F.adjust_hue(image, turn)
+        named[f"turn_{turn}"] = turned(np.asarray(image), turn)
     for x, y in [(4, 0), (-7, 0), (0, 3), (0, -5), (WIDTH, 0)]:
         moved = F.affine(image, angle=0.0, translate=[x, y], scale=1.0, shear=[0.0, 0.0], fill=None)
         named[f"translate_{x}_{y}"] = moved

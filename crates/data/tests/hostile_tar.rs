@@ -304,7 +304,7 @@ fn large_entries_take_no_memory() {
         ("long name", "././@LongLink", b'L', vec!["one.png"], 1),
         ("long link", "././@LongLink", b'K', vec!["one.png"], 1),
         ("PAX records", "pax", b'x', vec!["one.png"], 1),
-        ("global PAX records", "pax", b'g', vec!["one.png"], 1),
+        ("global PAX records", "pax", b'g', vec!["one.png", "three.png"], 0),
     ] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s.tar");

@@ -1,7 +1,8 @@
 //! Random views of training images: crop, flip, colour. A view is a pure function of (seed, epoch, image), so a resumed
 //! run sees what an uninterrupted one does.
 //!
-//! The operations are those of torchvision 0.29's transforms on Pillow images; the random numbers are not torch's.
+//! The operations are those of torchvision 0.29's transforms on Pillow images, byte for byte, with one exception: the
+//! shift of the hue is not rounded to 8 bits on the way. The random numbers are not torch's.
 
 use serde::{Deserialize, Serialize};
 

@@ -148,9 +148,10 @@ impl WebdatasetSource {
                 let (offset, len) = (entry.raw_file_position(), entry.size());
                 let end = offset.checked_add(len).filter(|end| *end <= shard_len);
                 let end = end.ok_or_else(|| format!("an entry of {len} bytes goes past the end of the file"))?;
-                if entry.header().entry_type().is_file() {
+                let kind = entry.header().entry_type();
+                if kind.is_file() {
                     self.add(&mut entry, &tar, &mut index, &mut by_key)?;
-                } else if !entry.header().entry_type().is_dir() {
+                } else if !kind.is_dir() && !kind.is_pax_global_extensions() {
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
                     index.skipped.note(|| format!("`{}`: `{name}` is a link or device, not a file", shard.display()));
                 }
