@@ -293,7 +293,8 @@ fn unreadable_images_are_counted_up_to_limit() {
     session.copy("train/images", "classes/thing");
     session.copy("train/images", "classes/other");
     session.copy("train/images", "images");
-    session.write("pairs.csv", fs::read(goldens("train/train.csv")).unwrap());
+    let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    session.write("pairs.csv", format!("{rows}images/05.png,\n"));
     for image in ["classes/thing/03.png", "images/03.png"] {
         session.write(image, "<!DOCTYPE html>not found");
     }
@@ -315,9 +316,14 @@ fn unreadable_images_are_counted_up_to_limit() {
         let text = stderr(&output);
         let summary = text.lines().find(|line| line.contains(&format!("  {name}: "))).unwrap();
         assert!(summary.contains(&expected), "{summary}");
+        assert_eq!(summary.contains("1 rows are left out"), name != "classes", "{summary}");
         let heading = table.lines().find(|line| line.starts_with(&format!("{name} ("))).unwrap();
         assert!(heading.contains(&expected), "{heading}");
     }
+
+    let text = stderr(&output);
+    let warning = "warning: evaluation `pairs`: 1 rows could not be used: ";
+    assert!(text.contains(warning) && text.contains("pairs.csv"), "{text}");
 
     // Above the limit, by the config or by default.
     let text = session.fail(2, &["eval", "--config", "lit.toml", "--checkpoint", "run"]);

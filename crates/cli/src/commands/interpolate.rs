@@ -142,9 +142,9 @@ fn print_table(out: &mut impl Write, rows: &[Row]) -> io::Result<()> {
         let cells: Vec<String> = columns.iter().map(cell).collect();
         writeln!(out, "{:<5}  {}", alpha.to_string(), cells.join("  "))?;
     }
-    // The images are the same at every alpha.
+    // The data are the same at every alpha.
     for record in &first.records {
-        if let Some(note) = metrics::unreadable(record) {
+        if let Some(note) = metrics::left_out(record) {
             writeln!(out, "{}: {note}", record.name)?;
         }
     }

@@ -11,8 +11,8 @@ pub const SUMMARY: [&str; 7] =
 
 /// Prints a heading, and one line per metric.
 pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
-    let unreadable = unreadable(record).map_or_else(String::new, |note| format!("; {note}"));
-    writeln!(out, "{} ({}, step {}{unreadable})", record.name, record.task, record.step)?;
+    let note = left_out(record).map_or_else(String::new, |note| format!("; {note}"));
+    writeln!(out, "{} ({}, step {}{note})", record.name, record.task, record.step)?;
     let width = record.metrics.keys().map(String::len).max().unwrap_or(0);
     let mut metrics: Vec<_> = record.metrics.iter().collect();
     metrics.sort_by_key(|(name, _)| sort_key(name));
@@ -31,15 +31,21 @@ fn sort_key(name: &str) -> (&str, u64) {
 /// The most important metrics on one line.
 pub fn summary(record: &EvalRecord) -> String {
     let found = SUMMARY.iter().filter_map(|name| Some(format!("{name} {}", format_value(record.metrics.get(*name)?))));
-    let unreadable = unreadable(record).map(|note| format!("({note})"));
-    found.chain(unreadable).collect::<Vec<_>>().join("  ")
+    let note = left_out(record).map(|note| format!("({note})"));
+    found.chain(note).collect::<Vec<_>>().join("  ")
 }
 
-/// Says that the metrics are of fewer images than the data list, if they are.
-pub fn unreadable(record: &EvalRecord) -> Option<String> {
-    let count = |name: &str| record.metrics.get(name)?.as_u64();
-    let (used, unreadable) = (count("num_images")?, count("num_unreadable")?);
-    (unreadable > 0).then(|| format!("{unreadable} of {} images cannot be used", used + unreadable))
+/// Says that the metrics are of fewer images or captions than the data list, if they are.
+pub fn left_out(record: &EvalRecord) -> Option<String> {
+    let count = |name: &str| record.metrics.get(name).and_then(Value::as_u64);
+    let unreadable = count("num_unreadable").filter(|&unreadable| unreadable > 0);
+    let images = |unreadable| {
+        let listed = count("num_images").unwrap_or_default() + unreadable;
+        format!("{unreadable} of {listed} images cannot be used")
+    };
+    let rows = count("num_skipped_rows").filter(|&rows| rows > 0).map(|rows| format!("{rows} rows are left out"));
+    let notes: Vec<String> = unreadable.map(images).into_iter().chain(rows).collect();
+    (!notes.is_empty()).then(|| notes.join(", "))
 }
 
 /// Four decimals for fractions, `-` for null.

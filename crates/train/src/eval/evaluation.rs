@@ -1,24 +1,23 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Once, OnceLock};
 
-use dualenc_data::{DataError, Dataset, DatasetBuilder, ImageProcessor, ImageRef, Skipped, Source, class_folder};
+use dualenc_data::{DataError, Dataset, ImageProcessor, Skipped, Source};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
-use crate::eval::fingerprint::Fingerprint;
+use crate::eval::open_task::OpenTask;
 use crate::eval::pooled_loss::Pools;
 use crate::eval::retrieval;
 use crate::eval::scores::{Scores, TILE_SCORES};
-use crate::eval::zero_shot::{self, CLASS_PLACEHOLDER, classifier, prompts};
+use crate::eval::zero_shot::{self, classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
 use crate::run_dir::metrics_log::EvalRecord;
-use crate::text_lines::read_lines;
 
 /// Unreadable images that an error names.
 const NAMED_IMAGES: usize = 10;
@@ -36,25 +35,8 @@ pub struct Evaluation {
     pub max_bad_fraction: f64,
     task: OpenTask,
     fingerprint: OnceLock<String>,
-}
-
-/// A task with its data.
-#[derive(Debug)]
-enum OpenTask {
-    ZeroShot {
-        /// Holds one folder per class.
-        root: PathBuf,
-        images: Arc<Vec<ImageRef>>,
-        labels: Vec<usize>,
-        classes: Vec<String>,
-        templates: Vec<String>,
-    },
-    Retrieval(Arc<Dataset>),
-    Loss {
-        dataset: Arc<Dataset>,
-        pool_size: usize,
-        objective: Objective,
-    },
+    /// Whether the rows that its data leave out were reported.
+    skipped_rows_reported: Once,
 }
 
 /// Embeddings of the images that can be used.
@@ -108,6 +90,7 @@ impl Evaluation {
             max_bad_fraction: default::max_bad_fraction(),
             task,
             fingerprint: OnceLock::new(),
+            skipped_rows_reported: Once::new(),
         })
     }
 
@@ -137,12 +120,7 @@ impl Evaluation {
 
     /// `zero-shot`, `retrieval` or `loss`.
     pub fn task(&self) -> &'static str {
-        match self.task {
-            OpenTask::ZeroShot { .. } => Task::ZeroShot,
-            OpenTask::Retrieval(_) => Task::Retrieval,
-            OpenTask::Loss { .. } => Task::Loss,
-        }
-        .name()
+        self.task.task().name()
     }
 
     /// Runs the evaluation after `step` updates, and returns the line for the metrics log.
@@ -157,38 +135,22 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<EvalRecord, TrainError> {
         let metrics = self.run(encoder, processor, observer)?;
-        let fingerprint = self.fingerprint()?;
-        Ok(EvalRecord { step, name: self.name.clone(), task: self.task().to_owned(), fingerprint, metrics })
+        let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint()?);
+        Ok(EvalRecord { step, name, task, fingerprint, metrics })
     }
 
     /// A hash of everything that decides what is measured: the task, the paths (relative to the data set's root) and
     /// the sizes of the images, classes, templates, captions, the pool size and the loss. Figures with the same
-    /// fingerprint can be compared. The contents of images are not read, and the files are looked at once.
+    /// fingerprint can be compared. The files are looked at once, and images are not read.
     ///
     /// # Errors
-    /// [`TrainError::Internal`] when a setting has no written form.
+    /// [`TrainError::Data`] when the size of an image cannot be read.
     pub fn fingerprint(&self) -> Result<String, TrainError> {
         if let Some(known) = self.fingerprint.get() {
             return Ok(known.clone());
         }
-        let new = Fingerprint::new(self.task());
-        let new = match &self.task {
-            OpenTask::ZeroShot { root, images, labels, classes, templates } => {
-                let mut data = DatasetBuilder::new(root);
-                for (image, label) in images.iter().zip(labels) {
-                    data.push(image.clone(), &label.to_string());
-                }
-                let data = data.build().fingerprint()?;
-                new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
-            }
-            OpenTask::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()?),
-            OpenTask::Loss { dataset, pool_size, objective } => {
-                // Label smoothing is left out: the task does not smooth.
-                let new = new.bytes("data", &dataset.fingerprint()?).text("pool_size", &pool_size.to_string());
-                new.value("loss", objective.loss)?.value("duplicates", objective.duplicates)?
-            }
-        };
-        Ok(self.fingerprint.get_or_init(|| new.finish()).clone())
+        let fingerprint = self.task.fingerprint()?;
+        Ok(self.fingerprint.get_or_init(|| fingerprint).clone())
     }
 
     /// Whether the evaluation is due after `step` updates.
@@ -203,24 +165,17 @@ impl Evaluation {
 
     /// The images it encodes.
     pub(crate) fn images(&self) -> Arc<dyn ImageList> {
-        match &self.task {
-            OpenTask::ZeroShot { images, .. } => Arc::clone(images) as Arc<dyn ImageList>,
-            OpenTask::Retrieval(dataset) | OpenTask::Loss { dataset, .. } => Arc::clone(dataset) as Arc<dyn ImageList>,
-        }
+        self.task.images()
     }
 
     /// The texts it encodes: prompts or captions.
     pub fn texts(&self) -> Vec<String> {
-        match &self.task {
-            OpenTask::ZeroShot { classes, templates, .. } => prompts(classes, templates),
-            OpenTask::Retrieval(dataset) | OpenTask::Loss { dataset, .. } => {
-                dataset.captions.iter().map(|caption| caption.text.clone()).collect()
-            }
-        }
+        self.task.texts()
     }
 
     /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
-    /// are computed from, and `num_unreadable` the number of those that could not be read.
+    /// are computed from, and `num_unreadable` the number of those that could not be read. For retrieval and loss,
+    /// `num_skipped_rows` is the number of rows of the data without an image or a caption.
     ///
     /// # Errors
     /// [`TrainError::Usage`] when no image can be used, or none of a class, when more images are unreadable than
@@ -233,6 +188,7 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
+        self.report_skipped_rows(observer);
         let images = self.encode_images(encoder, processor, observer)?;
         let scores = |rows, columns| Scores {
             rows,
@@ -264,9 +220,23 @@ impl Evaluation {
                 loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?
             }
         };
+        if let Some(dataset) = self.task.dataset() {
+            metrics.insert("num_skipped_rows".to_owned(), json!(dataset.skipped.count));
+        }
         metrics.insert("num_images".to_owned(), json!(images.numbers.len()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
         Ok(metrics)
+    }
+
+    /// Names the rows that its data leave out, once.
+    fn report_skipped_rows(&self, observer: &mut dyn Observer) {
+        let Some(skipped) = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0) else {
+            return;
+        };
+        self.skipped_rows_reported.call_once(|| {
+            let (count, first) = (skipped.count, skipped.first.join("; "));
+            observer.on(Event::Warning(format!("evaluation `{}`: {count} rows could not be used: {first}", self.name)));
+        });
     }
 
     /// Refuses a set of images of which too many are unreadable.
@@ -353,47 +323,6 @@ impl Evaluation {
         let texts: Vec<&str> = numbers.iter().map(|&number| dataset.captions[number].text.as_str()).collect();
         let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
-    }
-}
-
-impl OpenTask {
-    fn zero_shot(path: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
-        let folder = class_folder(path)?;
-        let classes = match classnames {
-            Some(names) => read_class_names(names, path, folder.classes.len())?,
-            None => folder.classes,
-        };
-        let templates = match templates {
-            Some(path) => read_templates(path)?,
-            None => vec![CLASS_PLACEHOLDER.to_owned()],
-        };
-        let (images, labels) = folder.images.into_iter().unzip();
-        Ok(Self::ZeroShot { root: path.to_owned(), images: Arc::new(images), labels, classes, templates })
-    }
-}
-
-fn read_class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {
-    let names = read_lines(path)?;
-    if names.len() == num_folders {
-        return Ok(names);
-    }
-    Err(TrainError::Usage(format!(
-        "`{}` has {} class names, but `{}` has {num_folders} class folders; expected one name per line, in the sorted \
-         order of the folders",
-        path.display(),
-        names.len(),
-        images.display(),
-    )))
-}
-
-fn read_templates(path: &Path) -> Result<Vec<String>, TrainError> {
-    let templates = read_lines(path)?;
-    match templates.iter().find(|template| !template.contains(CLASS_PLACEHOLDER)) {
-        None => Ok(templates),
-        Some(wrong) => Err(TrainError::Usage(format!(
-            "`{}`: the template `{wrong}` has no `{CLASS_PLACEHOLDER}` where the class name goes",
-            path.display()
-        ))),
     }
 }
 

@@ -1,9 +1,5 @@
 //! What an evaluation measures, as one hash: figures of equal fingerprints can be compared.
 
-use serde::Serialize;
-
-use crate::error::TrainError;
-
 /// Part of every fingerprint. Raise it when an evaluation computes another figure from the same data.
 const VERSION: &str = "dualenc evaluation 1";
 
@@ -36,15 +32,6 @@ impl Fingerprint {
     pub fn texts(self, name: &str, values: &[String]) -> Self {
         let counted = self.text(name, &values.len().to_string());
         values.iter().fold(counted, |fingerprint, value| fingerprint.text(name, value))
-    }
-
-    /// Adds a value as JSON.
-    ///
-    /// # Errors
-    /// [`TrainError::Internal`] when the value has no form in JSON.
-    pub fn value(self, name: &str, value: impl Serialize) -> Result<Self, TrainError> {
-        let json = serde_json::to_string(&value).map_err(|error| TrainError::Internal(error.to_string()))?;
-        Ok(self.text(name, &json))
     }
 
     /// The hash in hexadecimal digits.

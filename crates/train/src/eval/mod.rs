@@ -2,6 +2,7 @@
 //! selects the best checkpoint, is decided in the training loop and in `run_dir`.
 //!
 //! - `evaluation`: the entry: one evaluation of the config, opened before training and run as often as needed.
+//! - `open_task`: the data of an evaluation, read and checked.
 //! - `encoder`: embeddings of many images or texts.
 //! - `fingerprint`: what an evaluation measures, as one hash.
 //! - `scores`: cosine similarities tile by tile, and ranks.
@@ -12,6 +13,7 @@
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
 mod fingerprint;
+mod open_task;
 mod pooled_loss;
 mod retrieval;
 mod scores;

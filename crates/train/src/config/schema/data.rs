@@ -42,7 +42,8 @@ pub struct DataSection {
     ///
     /// Default: the number of CPU cores.
     pub workers: Option<usize>,
-    /// Maximum fraction of unreadable samples, from 0 to 1, before the run stops.
+    /// Maximum fraction of unreadable images, from 0 to 1, of the training data and of each evaluation. Above it, the
+    /// run stops.
     ///
     /// Default: `0.01`.
     #[serde(default = "default::max_bad_fraction")]

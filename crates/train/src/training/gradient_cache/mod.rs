@@ -98,8 +98,10 @@ fn check_repeats(context: &StepContext<'_>, first: &Batch, again: &Batch) -> Res
         let problem = format!("the second pass over {} read {}", place(first), place(again));
         return Err(TrainError::Internal(problem));
     }
-    if first.pairs == again.pairs && first.tokens == again.tokens {
-        return Ok(());
+    if first.pairs == again.pairs {
+        let same = first.tokens == again.tokens;
+        let problem = || format!("{}: the two passes have other tokens for the same captions", place(first));
+        return if same { Ok(()) } else { Err(TrainError::Internal(problem())) };
     }
     let key = |batch: &Batch, pair: usize| {
         let image = batch.pairs.get(pair).and_then(|pair| context.data.dataset.images.get(pair.image));

@@ -1,0 +1,215 @@
+//! The data of an evaluation, read and checked.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use dualenc_data::{Dataset, DatasetBuilder, ImageRef, class_folder};
+
+use crate::config::{Duplicates, Loss, Task};
+use crate::error::TrainError;
+use crate::eval::fingerprint::Fingerprint;
+use crate::eval::zero_shot::{CLASS_PLACEHOLDER, prompts};
+use crate::features::image_index::ImageList;
+use crate::loss::contrastive::Objective;
+use crate::text_lines::read_lines;
+
+/// A task with its data.
+#[derive(Debug)]
+pub(crate) enum OpenTask {
+    ZeroShot {
+        /// Holds one folder per class.
+        root: PathBuf,
+        images: Arc<Vec<ImageRef>>,
+        labels: Vec<usize>,
+        classes: Vec<String>,
+        templates: Vec<String>,
+    },
+    Retrieval(Arc<Dataset>),
+    Loss {
+        dataset: Arc<Dataset>,
+        pool_size: usize,
+        objective: Objective,
+    },
+}
+
+impl OpenTask {
+    /// Reads the folder of classes at `path`, and the files of class names and templates, if given.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`], [`TrainError::Data`] or [`TrainError::Read`] when one is missing, empty or malformed.
+    pub fn zero_shot(path: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
+        let folder = class_folder(path)?;
+        let classes = match classnames {
+            Some(names) => read_class_names(names, path, folder.classes.len())?,
+            None => folder.classes,
+        };
+        let templates = match templates {
+            Some(path) => read_templates(path)?,
+            None => vec![CLASS_PLACEHOLDER.to_owned()],
+        };
+        let (images, labels) = folder.images.into_iter().unzip();
+        Ok(Self::ZeroShot { root: path.to_owned(), images: Arc::new(images), labels, classes, templates })
+    }
+
+    /// What is measured.
+    pub fn task(&self) -> Task {
+        match self {
+            Self::ZeroShot { .. } => Task::ZeroShot,
+            Self::Retrieval(_) => Task::Retrieval,
+            Self::Loss { .. } => Task::Loss,
+        }
+    }
+
+    /// Its pairs, unless it classifies.
+    pub fn dataset(&self) -> Option<&Dataset> {
+        match self {
+            Self::ZeroShot { .. } => None,
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => Some(dataset),
+        }
+    }
+
+    /// The images it encodes.
+    pub fn images(&self) -> Arc<dyn ImageList> {
+        match self {
+            Self::ZeroShot { images, .. } => Arc::clone(images) as Arc<dyn ImageList>,
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => Arc::clone(dataset) as Arc<dyn ImageList>,
+        }
+    }
+
+    /// The texts it encodes: prompts or captions.
+    pub fn texts(&self) -> Vec<String> {
+        match self {
+            Self::ZeroShot { classes, templates, .. } => prompts(classes, templates),
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
+                dataset.captions.iter().map(|caption| caption.text.clone()).collect()
+            }
+        }
+    }
+
+    /// What is measured, as a hash.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when the size of an image cannot be read.
+    pub fn fingerprint(&self) -> Result<String, TrainError> {
+        let new = Fingerprint::new(self.task().name());
+        let new = match self {
+            Self::ZeroShot { root, images, labels, classes, templates } => {
+                let mut data = DatasetBuilder::new(root);
+                for (image, label) in images.iter().zip(labels) {
+                    data.push(image.clone(), &label.to_string());
+                }
+                let data = data.build().fingerprint()?;
+                new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
+            }
+            Self::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()?),
+            Self::Loss { dataset, pool_size, objective } => {
+                // The task does not smooth labels.
+                let Objective { loss, duplicates, label_smoothing: _ } = objective;
+                let loss = match loss {
+                    Loss::Softmax => "softmax",
+                    Loss::Sigmoid => "sigmoid",
+                };
+                let duplicates = match duplicates {
+                    Duplicates::Positives => "positives",
+                    Duplicates::Mask => "mask",
+                    Duplicates::Ignore => "ignore",
+                };
+                let new = new.bytes("data", &dataset.fingerprint()?).text("pool_size", &pool_size.to_string());
+                new.text("loss", loss).text("duplicates", duplicates)
+            }
+        };
+        Ok(new.finish())
+    }
+}
+
+fn read_class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {
+    let names = read_lines(path)?;
+    if names.len() == num_folders {
+        return Ok(names);
+    }
+    Err(TrainError::Usage(format!(
+        "`{}` has {} class names, but `{}` has {num_folders} class folders; expected one name per line, in the sorted \
+         order of the folders",
+        path.display(),
+        names.len(),
+        images.display(),
+    )))
+}
+
+fn read_templates(path: &Path) -> Result<Vec<String>, TrainError> {
+    let templates = read_lines(path)?;
+    match templates.iter().find(|template| !template.contains(CLASS_PLACEHOLDER)) {
+        None => Ok(templates),
+        Some(wrong) => Err(TrainError::Usage(format!(
+            "`{}`: the template `{wrong}` has no `{CLASS_PLACEHOLDER}` where the class name goes",
+            path.display()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn zero_shot(root: &Path, classes: &[&str], labels: &[usize], template: &str) -> OpenTask {
+        OpenTask::ZeroShot {
+            root: root.to_owned(),
+            images: Arc::new(["a.png", "b.png"].map(|name| ImageRef::File(root.join(name))).to_vec()),
+            labels: labels.to_vec(),
+            classes: classes.iter().map(|&class| class.to_owned()).collect(),
+            templates: vec![template.to_owned()],
+        }
+    }
+
+    fn dataset(root: &Path, captions: [&str; 2]) -> Arc<Dataset> {
+        let mut data = DatasetBuilder::new(root);
+        for (image, caption) in ["a.png", "b.png"].into_iter().zip(captions) {
+            data.push(ImageRef::File(root.join(image)), caption);
+        }
+        Arc::new(data.build())
+    }
+
+    #[test]
+    fn fingerprint_covers_every_part() {
+        let folder = |bytes: &[u8]| {
+            let dir = tempfile::tempdir().unwrap();
+            for image in ["a.png", "b.png"] {
+                std::fs::write(dir.path().join(image), bytes).unwrap();
+            }
+            dir
+        };
+        let (dir, moved, grown) = (folder(b"12"), folder(b"34"), folder(b"123"));
+        let loss = |root: &Path, pool_size, objective| OpenTask::Loss {
+            dataset: dataset(root, ["x", "y"]),
+            pool_size,
+            objective,
+        };
+        let (root, default) = (dir.path(), Objective::default());
+        let same = [
+            [zero_shot(root, &["x", "y"], &[0, 1], "{c}"), zero_shot(moved.path(), &["x", "y"], &[0, 1], "{c}")],
+            [OpenTask::Retrieval(dataset(root, ["x", "y"])), OpenTask::Retrieval(dataset(moved.path(), ["x", "y"]))],
+            [loss(root, 2, default), loss(moved.path(), 2, Objective { label_smoothing: 0.1, ..default })],
+        ];
+        for [one, other] in &same {
+            assert_eq!(one.fingerprint().unwrap(), other.fingerprint().unwrap(), "moving the data changes nothing");
+        }
+        let others = [
+            zero_shot(root, &["x", "z"], &[0, 1], "{c}"),
+            zero_shot(root, &["x", "y"], &[1, 0], "{c}"),
+            zero_shot(root, &["x", "y"], &[0, 1], "a {c}"),
+            zero_shot(grown.path(), &["x", "y"], &[0, 1], "{c}"),
+            OpenTask::Retrieval(dataset(root, ["x", "z"])),
+            OpenTask::Retrieval(dataset(grown.path(), ["x", "y"])),
+            loss(root, 3, default),
+            loss(grown.path(), 2, default),
+            loss(root, 2, Objective { loss: Loss::Sigmoid, ..default }),
+            loss(root, 2, Objective { duplicates: Duplicates::Mask, ..default }),
+        ];
+        let mut all: Vec<String> =
+            same.iter().map(|[one, _]| one).chain(&others).map(|task| task.fingerprint().unwrap()).collect();
+        let count = all.len();
+        all.sort();
+        all.dedup();
+        assert_eq!(all.len(), count);
+    }
+}
