@@ -33,7 +33,10 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     reporter.log_every_steps(config.run.log_every_steps);
     let stop = signals::stop_flag()?;
     let outcome = match dualenc_train::train(&config, args.resume, &stop, reporter) {
-        Err(TrainError::Stopped { signal }) => Outcome::Stopped { step: 0, signal },
+        Err(TrainError::Stopped { signal }) => {
+            reporter.on(Event::Note("stopped by a signal before the first step".to_owned()));
+            return Ok(Ending::Stopped(signal));
+        }
         outcome => outcome?,
     };
     reporter.finish();

@@ -44,7 +44,7 @@ pub struct Encoder<'a> {
     pub compute: &'a Compute,
     /// Threads that read images and tokenize texts.
     pub workers: usize,
-    /// Ends work on images early when it is set.
+    /// Ends work early when it is set.
     pub stop: &'a StopFlag,
     /// Images or texts per pass through the projections and the text tower.
     pub batch_size: usize,
@@ -87,18 +87,37 @@ impl Encoder<'_> {
     ///
     /// # Errors
     /// [`TrainError::Data`] when a text cannot be tokenized; [`TrainError::Model`] when the text tower rejects the
-    /// tokens or the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written.
+    /// tokens or the device cannot return its data; [`TrainError::Write`] when the feature cache cannot be written;
+    /// [`TrainError::Stopped`] when the stop flag is set.
     pub fn texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],
-        mut on_progress: impl FnMut(usize),
+        on_progress: impl FnMut(usize),
     ) -> Result<Embeddings, TrainError> {
+        let dim = self.model.embed_dim();
+        let mut features = vec![0.0; texts.len() * dim];
+        self.texts_into(texts, on_progress, |text, row| {
+            features[text * dim..][..dim].copy_from_slice(row);
+            Ok(())
+        })?;
+        Ok(Embeddings { dim, features })
+    }
+
+    /// Embeds texts, and passes each row to `sink` with the number of its text, in any order.
+    ///
+    /// # Errors
+    /// As for [`Encoder::texts`]; [`TrainError::Stopped`] when the stop flag is set; and those of `sink`.
+    pub(crate) fn texts_into<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        mut on_progress: impl FnMut(usize),
+        mut sink: impl FnMut(usize, &[f32]) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
         let table = TokenTable::build(self.tokenizer, texts, self.workers)?;
         let dim = self.model.embed_dim();
         // Batches hold texts of similar length; each row goes to the position of its text.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| table.get(text).0.len());
-        let mut values = vec![0.0; texts.len() * dim];
         let mut done = 0;
         for batch in order.chunks(self.batch_size.max(1)) {
             let mut tokens = TokenBatch::default();
@@ -115,11 +134,14 @@ impl Encoder<'_> {
             };
             let rows = parameters::host(features)?.values;
             for (text, row) in batch.iter().zip(rows.chunks_exact(dim)) {
-                values[text * dim..][..dim].copy_from_slice(row);
+                sink(*text, row)?;
             }
             done += batch.len();
             on_progress(done);
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
         }
-        Ok(Embeddings { dim, features: values })
+        Ok(())
     }
 }
