@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Exports every golden dual encoder and whole model with `dualenc`, and checks the directories in transformers.
 
-`cargo test -p dualenc` runs it if DUALENC_PYTHON is the path of a Python with the packages of goldens.py.
+scripts/check_parity.sh runs it, in a test.
 
     python scripts/check_families.py target/debug/dualenc
 

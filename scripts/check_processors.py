@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Loads exported `preprocessor_config.json` files in transformers and compares their pixels with the goldens.
 
-`cargo test -p dualenc-data` runs it if DUALENC_PYTHON is the path of a Python with the packages of goldens.py.
+scripts/check_parity.sh runs it, in a test.
 
     python scripts/check_processors.py EXPORTED tests/goldens/pixels
 """

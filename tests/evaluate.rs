@@ -82,7 +82,7 @@ fn metrics_agree_across_run_and_export() {
 #[test]
 fn normalised_embeds_survive_export() {
     let session = trained();
-    session.write("texts.txt", "a red square\nsomething else entirely\n\nred\n");
+    session.write("texts.txt", "a red square\nsomething else entirely\nred\n");
     session.succeed(&["export", "--model", "run", "--out", "hf"]);
     for model in ["run", "hf"] {
         let out = format!("{model}.safetensors");
@@ -140,6 +140,42 @@ fn text_embeds_match_reference() {
             assert!(worst <= 1e-4, "{name} differs by {worst}");
         }
     }
+}
+
+/// An output that exists is kept unless there is something better.
+#[test]
+fn failed_embed_keeps_old_file() {
+    let session = Session::new();
+    let model = goldens("train/init");
+    let model = model.to_str().unwrap();
+    session.write("out.safetensors", "old");
+    session.write("bad/0.png", "<html>404</html>");
+    fs::create_dir(session.path("empty")).unwrap();
+    session.write("empty.txt", "");
+    session.write("blank.txt", "one\n \nthree\n\n");
+    session.copy("train/images", "some");
+    session.write("some/07.png", "not an image");
+    let embed = |input: &[&'static str]| [&["embed", "--model", model, "--out", "out.safetensors"][..], input].concat();
+    for (input, expected) in [
+        (["--images", "empty"], "`empty` has no images"),
+        (["--images", "bad"], "1 of 1 images cannot be used"),
+        (["--images", "some"], "1 of 24 images cannot be used, more than `--max-bad-fraction` 0.01 allows"),
+        (["--texts", "empty.txt"], "`empty.txt` is empty"),
+        (["--texts", "blank.txt"], "`blank.txt`: lines 2, 4 are blank"),
+    ] {
+        let text = session.fail(2, &embed(&input));
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(fs::read(session.path("out.safetensors")).unwrap(), b"old");
+    }
+    let text = session.fail(2, &embed(&["--images", "bad", "--max-bad-fraction", "1"]));
+    assert!(text.contains("1 of 1 images cannot be used"), "{text}");
+
+    let output = session.run(&embed(&["--images", "some", "--max-bad-fraction", "0.05"]));
+    assert!(output.status.success() && stderr(&output).contains("skipped `some/07.png`"), "{}", stderr(&output));
+    assert!(String::from_utf8(output.stdout).unwrap().contains("wrote 23 image and 0 text embeddings"));
+    assert_eq!(floats(&session.path("out.safetensors"), "image_embeds").len(), 23 * 24);
+    let names: Vec<_> = fs::read_dir(session.path("")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().contains(".tmp-")), "{names:?}");
 }
 
 #[test]

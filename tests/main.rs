@@ -1,5 +1,5 @@
-//! Integration tests, which run `dualenc` as a user would. They need no network. One needs Python with transformers: it
-//! is skipped unless `DUALENC_PYTHON` names such an interpreter.
+//! Integration tests, which run `dualenc` as a user would. They need no network. One needs Python with transformers and is
+//! ignored: `scripts/check_parity.sh` runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod architecture;
@@ -7,6 +7,7 @@ mod bad_input;
 mod cache;
 mod cli_help;
 mod evaluate;
+mod exit_codes;
 mod families;
 mod faults;
 mod guards;
@@ -18,4 +19,5 @@ mod reference;
 mod resume;
 mod selection;
 mod sessions;
+mod signals;
 mod support;

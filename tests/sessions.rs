@@ -37,9 +37,109 @@ fn check_counts_and_finds_missing_files() {
 }
 
 #[test]
+fn check_reports_every_unusable_input() {
+    let session = session();
+    session.write("data.csv", "file,text\na.png,a\n");
+    session.write("eval.csv", "image,caption\nnowhere.png,a cat\n");
+    session.write("towers/vit/config.json", "{\"model_type\": \"whisper\"}");
+    let sets = [
+        "data.train.csv.path=data.csv",
+        "model.init=",
+        "model.image_tower=towers/vit",
+        "model.text_tower=./towers/none",
+        "model.embed_dim=6",
+        "eval.pairs.data=eval.csv",
+        "eval.gone.task=retrieval",
+        "eval.gone.data=gone.csv",
+    ];
+    let mut arguments = vec!["check", "--config", "lit.toml"];
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    let text = session.fail(2, &arguments);
+    for expected in [
+        "`data.train.csv`: ",
+        "`model.image_tower`: ",
+        "`model_type` is `whisper`",
+        "`model.text_tower`: ",
+        "`eval.pairs`: 1 of 1 image files are missing:",
+        "nowhere.png",
+        "`eval.gone`: ",
+        "gone.csv",
+    ] {
+        assert!(text.contains(expected), "{expected} is not in\n{text}");
+    }
+}
+
+#[test]
+fn eval_refuses_options_of_other_tasks() {
+    let session = session();
+    for (arguments, expected) in [
+        (&["--task", "zero-shot", "--images", "x", "--pool-size", "4"][..], "`--pool-size` is for"),
+        (&["--task", "zero-shot", "--images", "x", "--data", "pairs.csv"], "`--data` is for"),
+        (&["--task", "retrieval", "--data", "pairs.csv", "--templates", "x"], "`--task` `zero-shot`"),
+        (&["--task", "loss", "--data", "pairs.csv", "--images", "x"], "`--images` is for"),
+    ] {
+        let text = session.fail(2, &[&["eval", "--model", "nowhere"][..], arguments].concat());
+        assert!(text.contains(expected) || text.contains("`--model DIR --task` `zero-shot`"), "{text}");
+        assert!(text.contains("remove it, or choose that task"), "{text}");
+    }
+    let text = session.fail(2, &["eval", "--config", "lit.toml", "--images", "x"]);
+    assert!(text.contains("`--images` is for `--model DIR --task` `zero-shot`"), "{text}");
+}
+
+#[test]
+fn init_cycle_is_named() {
+    let session = session();
+    let train = |run: &str, init: &str| {
+        let (run, init) = (format!("run.dir={run}"), format!("model.init={init}"));
+        let sets = ["--set", &run, "--set", &init, "--set", "train.epochs=1", "--set", "eval={}"];
+        session.succeed(&[&["train", "--config", "lit.toml"][..], &sets].concat());
+    };
+    train("first", goldens("train/init").to_str().unwrap());
+    train("second", "first");
+    session.succeed(&["check", "--config", "lit.toml", "--set", "model.init=second"]);
+    // The first run, done again from the second.
+    fs::rename(session.path("first"), session.path("old")).unwrap();
+    let config = fs::read_to_string(session.path("second/config.toml")).unwrap();
+    let config = config.replace("/first", "/old");
+    for (run, from) in [("second", "old"), ("old", "second")] {
+        let checkpoint = session.path(&format!("{run}/checkpoints/step-000003"));
+        let text = fs::read_to_string(checkpoint.join("config.toml")).unwrap();
+        assert!(text.contains("init = "), "{text}");
+        let lines: Vec<String> = text
+            .lines()
+            .map(|line| match line.starts_with("init = ") {
+                true => format!("init = {:?}", session.path(from)),
+                false => line.to_owned(),
+            })
+            .collect();
+        let new = lines.join("\n") + "\n";
+        session.write(&format!("{run}/checkpoints/step-000003/config.toml"), &new);
+        forge_manifest(&checkpoint, "config.toml");
+    }
+    drop(config);
+    for arguments in [
+        &["export", "--model", "old", "--out", "hf"][..],
+        &["train", "--config", "lit.toml", "--set", "model.init=old"],
+    ] {
+        let text = session.fail(2, arguments);
+        assert!(text.contains("`model.init` leads back to itself") && text.contains("second/checkpoints"), "{text}");
+    }
+}
+
+/// Makes the manifest of a checkpoint agree with its changed file, as a user who edits both would.
+fn forge_manifest(checkpoint: &std::path::Path, name: &str) {
+    let path = checkpoint.join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let bytes = fs::read(checkpoint.join(name)).unwrap();
+    manifest["files"][name]["bytes"] = bytes.len().into();
+    manifest["files"][name]["blake3"] = blake3::hash(&bytes).to_hex().to_string().into();
+    fs::write(path, manifest.to_string()).unwrap();
+}
+
+#[test]
 fn json_log_is_json_lines() {
     let session = session();
-    let output = session.run(&["train", "--config", "lit.toml", "--log", "json"]);
+    let output = session.run(&["train", "--config", "lit.toml", "--log", "json", "--set", "run.log_every_steps=1"]);
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");
     let lines: Vec<Value> =

@@ -1,6 +1,7 @@
 //! The command line: global options, and the list of commands.
 
 use clap::{CommandFactory, Parser, Subcommand};
+use dualenc_train::{Event, Observer, TrainError};
 
 use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, schema, train};
 use crate::exit::Ending;
@@ -33,7 +34,7 @@ Exit codes:
   1    the run failed
   2    bad usage, config or data
   3    loss or gradient not finite
-  130  stopped by SIGINT, after saving (143: SIGTERM)
+  130  stopped by SIGINT, after saving what training needs (143: SIGTERM)
 
 Results go to stdout, everything else to stderr.";
 
@@ -54,7 +55,18 @@ pub enum Command {
 }
 
 impl Command {
+    /// Runs the command. One that a signal stopped has not failed.
     pub fn run(self, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+        self.run_to_end(reporter).or_else(|error| match error.downcast_ref() {
+            Some(&TrainError::Stopped { signal }) => {
+                reporter.on(Event::Note("stopped by a signal; nothing was written".to_owned()));
+                Ok(Ending::Stopped(signal))
+            }
+            _ => Err(error),
+        })
+    }
+
+    fn run_to_end(self, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         match self {
             Self::Train(args) => train::run(args, reporter),
             Self::Eval(args) => eval::run(args, reporter),

@@ -16,7 +16,7 @@ const SUCCESS: u8 = 0;
 /// The run failed.
 const FAILED: u8 = 1;
 /// Bad usage, config or data. clap exits with the same code.
-const BAD_INPUT: u8 = 2;
+pub const BAD_INPUT: u8 = 2;
 /// Loss or gradient not finite.
 const NOT_FINITE: u8 = 3;
 /// Added to the number of a signal, as shells do.

@@ -16,26 +16,43 @@ mod exit;
 mod report;
 mod signals;
 
-use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use crate::cli::Cli;
-use crate::report::errors;
+use crate::report::json_log;
 use crate::report::progress::Reporter;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report_usage(&error),
+    };
     let mut reporter = Reporter::new(cli.log);
     let result = cli.command.run(&mut reporter);
     reporter.finish();
+    let code = exit::code(&result);
     if let Err(error) = &result
         && !exit::is_closed_pipe(error)
     {
-        let text = errors::render(error.as_ref(), std::io::stderr().is_terminal());
-        // Nothing is left to do if stderr is closed too.
-        let _ = writeln!(std::io::stderr(), "{text}");
+        reporter.report_error(error.as_ref(), code);
     }
-    exit::code(&result).into()
+    code.into()
+}
+
+/// Prints what is wrong with the command line, or the help that it asks for.
+fn report_usage(error: &clap::Error) -> ExitCode {
+    let code = u8::try_from(error.exit_code()).unwrap_or(exit::BAD_INPUT);
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let asks_for_json = arguments.iter().any(|argument| argument == "--log=json")
+        || arguments.windows(2).any(|pair| pair[0] == "--log" && pair[1] == "json");
+    if error.use_stderr() && asks_for_json {
+        let text = error.to_string();
+        json_log::write_message(text.strip_prefix("error: ").unwrap_or(&text), code);
+    } else {
+        // Nothing is left to do if the output is closed.
+        let _ = error.print();
+    }
+    code.into()
 }

@@ -1,21 +1,43 @@
 //! SIGINT and SIGTERM.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dualenc_train::StopFlag;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-/// Sets the returned flag at the first signal, so that the command can save and stop; the second one of its kind
-/// ends the process at once.
-pub fn stop_flag() -> anyhow::Result<StopFlag> {
-    let stop = StopFlag::default();
-    for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
-        let seen = Arc::new(AtomicBool::new(false));
-        // Handlers run in the order of their registration: the first signal finds `seen` unset.
-        signal_hook::flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&seen))?;
-        signal_hook::flag::register(signal, seen)?;
-        signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
+/// What the next signal does: it ends the process at once, with 130 or 143, until work begins that must be stopped in
+/// an orderly way.
+pub struct Signals {
+    stop: StopFlag,
+    /// Of each signal, whether it ends the process at once.
+    ends_at_once: Vec<Arc<AtomicBool>>,
+}
+
+impl Signals {
+    /// Ends the process at the first signal. For work that writes nothing, such as loading a model.
+    pub fn end_at_once() -> anyhow::Result<Self> {
+        let (stop, mut ends_at_once) = (StopFlag::default(), Vec::new());
+        for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
+            let at_once = Arc::new(AtomicBool::new(true));
+            // Handlers run in the order of their registration: only the second signal finds `at_once` set by the first.
+            signal_hook::flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&at_once))?;
+            signal_hook::flag::register(signal, Arc::clone(&at_once))?;
+            signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
+            ends_at_once.push(at_once);
+        }
+        Ok(Self { stop, ends_at_once })
     }
-    Ok(stop)
+
+    /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way; the
+    /// second one of its kind ends the process at once.
+    pub fn begin_work(&self) -> &StopFlag {
+        self.ends_at_once.iter().for_each(|at_once| at_once.store(false, Ordering::SeqCst));
+        &self.stop
+    }
+}
+
+/// Sets the returned flag at the first signal; the second one of its kind ends the process at once.
+pub fn stop_flag() -> anyhow::Result<StopFlag> {
+    Ok(Signals::end_at_once()?.begin_work().clone())
 }

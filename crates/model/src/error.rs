@@ -53,6 +53,18 @@ pub enum ModelError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Stored weights are NaN or infinite.
+    #[error(
+        "`{path}`: {} NaN or infinite values:\n{}\nthe training that wrote the file has diverged, or its type is too \
+         narrow; use an earlier checkpoint, or convert the weights again",
+        hold(.tensors.len()), list(.tensors)
+    )]
+    NonFiniteWeights {
+        /// The file.
+        path: PathBuf,
+        /// One line per tensor: its name, and how many values are not finite.
+        tensors: Vec<String>,
+    },
     /// Stored tensors do not have the shapes that the config requires.
     #[error(
         "`{dir}`: {} of the model have another shape in the weights:\n{}",
@@ -114,6 +126,11 @@ const MAX_LISTED: usize = 10;
 
 fn count_tensors(count: usize) -> String {
     if count == 1 { "1 tensor".to_owned() } else { format!("{count} tensors") }
+}
+
+fn hold(count: usize) -> String {
+    let verb = if count == 1 { "holds" } else { "hold" };
+    format!("{} {verb}", count_tensors(count))
 }
 
 fn list(lines: &[String]) -> String {

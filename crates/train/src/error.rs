@@ -298,7 +298,7 @@ fn of_model(error: &ModelError) -> ErrorKind {
 
 fn of_hub(error: &HubError) -> ErrorKind {
     match error {
-        HubError::Download { .. } | HubError::Size { .. } => ErrorKind::Run,
+        HubError::Download { .. } | HubError::Size { .. } | HubError::Hash { .. } => ErrorKind::Run,
         HubError::Cache { source, .. } => of_io(source),
         _ => ErrorKind::Input,
     }

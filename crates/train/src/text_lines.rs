@@ -5,6 +5,37 @@ use std::path::Path;
 
 use crate::error::TrainError;
 
+/// Blank lines that an error lists.
+const MAX_LISTED: usize = 10;
+
+/// Reads a text file whose lines are rows: line `n` is row `n - 1`. White space around a line is removed.
+///
+/// # Errors
+/// [`TrainError::Read`] when the file cannot be read; [`TrainError::Usage`] when it has no lines, or blank ones, after
+/// which rows would not be lines.
+pub(crate) fn read_rows(path: &Path) -> Result<Vec<String>, TrainError> {
+    let text = fs::read_to_string(path).map_err(TrainError::read(path))?;
+    let lines: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    if lines.is_empty() {
+        return Err(TrainError::Usage(format!("`{}` is empty; expected one text per line", path.display())));
+    }
+    let blank: Vec<String> =
+        lines.iter().zip(1..).filter(|(line, _)| line.is_empty()).map(|(_, number)| number.to_string()).collect();
+    match blank.len() {
+        0 => Ok(lines),
+        count => {
+            let shown = blank[..count.min(MAX_LISTED)].join(", ");
+            let more = if count > MAX_LISTED { format!(" and {} more", count - MAX_LISTED) } else { String::new() };
+            let (lines, are) = if count == 1 { ("line", "is") } else { ("lines", "are") };
+            Err(TrainError::Usage(format!(
+                "`{}`: {lines} {shown}{more} {are} blank; row n of the embeddings is line n, so remove blank lines or \
+                 write a text there",
+                path.display()
+            )))
+        }
+    }
+}
+
 /// Reads the lines of a text file, without surrounding white space and empty lines.
 ///
 /// # Errors

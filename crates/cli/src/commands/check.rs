@@ -8,10 +8,11 @@ use dualenc_train::TrainError;
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
+use crate::signals::Signals;
 
 /// Validate a config, its towers and its data without training
 ///
-/// Prints what training would use, every problem in the config, and the first unusable file.
+/// Prints what training would use, and every problem: of the config, the data, the towers and the evaluations.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -22,6 +23,8 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: CheckArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    // It writes nothing.
+    let _signals = Signals::end_at_once()?;
     let config = args.config.load()?;
     let found = dualenc_train::check(&config, reporter)?;
     reporter.finish();

@@ -9,6 +9,7 @@ use dualenc_train::{Compute, EmbedRequest};
 use crate::args::ModelArgs;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
+use crate::signals::Signals;
 
 /// Images or texts per forward pass.
 const BATCH_SIZE: usize = 64;
@@ -17,6 +18,9 @@ const BATCH_SIZE: usize = 64;
 ///
 /// The file holds `image_embeds` [images, dim], in the order of the sorted paths, and `text_embeds` [texts, dim],
 /// in the order of the lines; both are L2-normalised. The metadata entry `image_paths` is a JSON list of paths.
+///
+/// An existing file is replaced when everything is computed. Images that cannot be used have no row; they are named,
+/// and too many of them are an error (`--max-bad-fraction`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Example:
@@ -27,12 +31,15 @@ pub struct EmbedArgs {
     /// Embed one image, or all images below a folder
     #[arg(long, value_name = "FOLDER|FILE", value_hint = ValueHint::AnyPath)]
     pub images: Option<PathBuf>,
-    /// Embed the lines of this text file; blank lines are skipped
+    /// Embed the lines of this text file; line n becomes row n, so a blank line is an error
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub texts: Option<PathBuf>,
     /// Write the embeddings to this safetensors file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
+    /// Maximum fraction of the images that may be skipped because they cannot be used, from 0 to 1
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.01, value_parser = parse_fraction)]
+    pub max_bad_fraction: f64,
     /// Also write the projections before normalisation, as `image_features` and `text_features`
     #[arg(long)]
     pub raw: bool,
@@ -41,7 +48,13 @@ pub struct EmbedArgs {
     pub device: String,
 }
 
+fn parse_fraction(text: &str) -> Result<f64, String> {
+    let fraction = text.parse().ok().filter(|fraction| (0.0..=1.0).contains(fraction));
+    fraction.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
 pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let signals = Signals::end_at_once()?;
     let compute = Compute::select(&args.device, None)?;
     let model = args.model.load(&compute, reporter)?;
     let request = EmbedRequest {
@@ -49,11 +62,18 @@ pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         texts: args.texts.as_deref(),
         raw: args.raw,
         batch_size: BATCH_SIZE,
+        max_bad_fraction: args.max_bad_fraction,
     };
-    let done = dualenc_train::embed(&model, &request, &args.out, &compute, reporter)?;
+    let done = dualenc_train::embed(&model, &request, &args.out, &compute, signals.begin_work(), reporter)?;
     reporter.finish();
     let mut out = std::io::stdout().lock();
     let (images, texts, dim) = (done.num_images, done.num_texts, done.dim);
-    writeln!(out, "wrote {images} image and {texts} text embeddings of {dim} values to {}", args.out.display())?;
+    let skipped = match done.skipped.len() {
+        0 => String::new(),
+        1 => "; 1 image was skipped".to_owned(),
+        count => format!("; {count} images were skipped"),
+    };
+    let path = args.out.display();
+    writeln!(out, "wrote {images} image and {texts} text embeddings of {dim} values to {path}{skipped}")?;
     Ok(Ending::Done)
 }

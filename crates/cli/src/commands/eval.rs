@@ -13,6 +13,7 @@ use crate::args::load_model;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::{metrics, results};
+use crate::signals::Signals;
 
 const WITH_CONFIG: &str = "With --config";
 const WITH_MODEL: &str = "With --model";
@@ -110,6 +111,8 @@ pub enum EvalTask {
 }
 
 pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let signals = Signals::end_at_once()?;
+    refuse_unused(&args)?;
     let device = args.device.as_deref();
     let records = match (&args.config, &args.model, args.task) {
         (Some(config), _, _) => {
@@ -118,7 +121,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
             let model = load_model(dir, args.best, &compute, reporter)?;
-            evaluate(&evaluations, &model, Some(&config), &compute, reporter)?
+            evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
         }
         (None, Some(dir), Some(task)) => {
             let section = EvalSection {
@@ -141,7 +144,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let model = load_model(dir, args.best, &compute, reporter)?;
             let objective = model.config.as_ref().map(Objective::from).unwrap_or_default();
             let evaluation = evaluation.with_objective(objective);
-            evaluate(&[evaluation], &model, model.config.as_ref(), &compute, reporter)?
+            evaluate(&[evaluation], &model, model.config.as_ref(), &compute, signals.begin_work(), reporter)?
         }
         // clap requires one of the two, and a task with a model.
         _ => Vec::new(),
@@ -156,6 +159,25 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         |out| records.iter().try_for_each(|record| metrics::print(out, record)),
     )?;
     Ok(Ending::Done)
+}
+
+/// Refuses options that the task, or an evaluation by config, does not read.
+fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
+    use EvalTask::{Loss, Retrieval, ZeroShot};
+    let options: [(&str, bool, &[EvalTask]); 5] = [
+        ("--images", args.images.is_some(), &[ZeroShot]),
+        ("--classnames", args.classnames.is_some(), &[ZeroShot]),
+        ("--templates", args.templates.is_some(), &[ZeroShot]),
+        ("--data", args.data.is_some(), &[Retrieval, Loss]),
+        ("--pool-size", args.pool_size.is_some(), &[Loss]),
+    ];
+    let is_used = |tasks: &[EvalTask]| args.task.is_some_and(|task| tasks.contains(&task));
+    let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(tasks)) else {
+        return Ok(());
+    };
+    let names = tasks.iter().filter_map(ValueEnum::to_possible_value).map(|task| format!("`{}`", task.get_name()));
+    let names = names.collect::<Vec<_>>().join(" or ");
+    Err(TrainError::Usage(format!("`{name}` is for `--model DIR --task` {names}; remove it, or choose that task")))
 }
 
 /// Opens every `[eval.NAME]` of a config, of which there must be one.
@@ -176,11 +198,12 @@ fn evaluate(
     loaded: &LoadedModel,
     config: Option<&RunConfig>,
     compute: &Compute,
+    stop: &StopFlag,
     reporter: &mut Reporter,
 ) -> anyhow::Result<Vec<EvalRecord>> {
     let model = loaded.model.valid();
-    let (stop, workers) = (StopFlag::default(), compute.threads);
-    let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, &stop);
+    let workers = compute.threads;
+    let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, stop);
     // The cache is not created here: a run may be evaluated where nothing can be written.
     let cache = config.and_then(|config| Some((config.ever_trains(), feature_cache_of(config)?)));
     let locked = match cache.filter(|(_, (dir, _))| dir.is_dir()) {
@@ -197,7 +220,7 @@ fn evaluate(
             locked: &locked,
             compute,
             workers,
-            stop: &stop,
+            stop,
             batch_size: evaluation.batch_size,
         };
         records.push(evaluation.record(loaded.step.unwrap_or(0), &encoder, &loaded.processor, reporter)?);

@@ -9,6 +9,7 @@ use dualenc_train::Compute;
 use crate::args::ModelArgs;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
+use crate::signals::Signals;
 
 /// Export a model for Hugging Face transformers
 ///
@@ -26,9 +27,10 @@ pub struct ExportArgs {
 }
 
 pub fn run(args: ExportArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let signals = Signals::end_at_once()?;
     let compute = Compute::select("cpu", None)?;
     let model = args.model.load(&compute, reporter)?;
-    dualenc_train::export(&model, &args.out, reporter)?;
+    dualenc_train::export(&model, &args.out, signals.begin_work(), reporter)?;
     reporter.finish();
     let mut out = std::io::stdout().lock();
     writeln!(out, "wrote a VisionTextDualEncoder to {}", args.out.display())?;

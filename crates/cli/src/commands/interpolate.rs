@@ -13,6 +13,7 @@ use crate::commands::eval::open_evaluations;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::{metrics, results};
+use crate::signals::Signals;
 
 /// Interpolate a trained model with its starting point (WiSE-FT)
 ///
@@ -63,6 +64,7 @@ struct Row {
 }
 
 pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    let signals = Signals::end_at_once()?;
     let given = args.config.as_deref().map(|path| RunConfig::load(path, &args.overrides)).transpose()?;
     if args.out.is_some() && args.alpha.len() != 1 {
         let found = args.alpha.len();
@@ -94,12 +96,13 @@ pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<End
         reporter.on(Event::Note(format!("as trained at every alpha: {}", kept.join(", "))));
     }
     if let (Some(dir), [alpha]) = (&args.out, args.alpha.as_slice()) {
-        export(&between.into_loaded_model(*alpha), dir, reporter)?;
+        export(&between.into_loaded_model(*alpha), dir, signals.begin_work(), reporter)?;
         reporter.finish();
         writeln!(io::stdout().lock(), "wrote a VisionTextDualEncoder at alpha {alpha} to {}", dir.display())?;
         return Ok(Ending::Done);
     }
-    let rows = between.sweep(&args.alpha, &evaluations, config.as_ref(), &compute, reporter)?;
+    let stop = signals.begin_work();
+    let rows = between.sweep(&args.alpha, &evaluations, config.as_ref(), &compute, stop, reporter)?;
     let rows: Vec<Row> = rows.into_iter().map(|(alpha, records)| Row { alpha, records }).collect();
     reporter.finish();
     results::write(

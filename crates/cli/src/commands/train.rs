@@ -38,7 +38,10 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let stop = signals::stop_flag()?;
     let start = if args.resume { Start::Resume { skip_steps: args.skip_steps.unwrap_or(0) } } else { Start::New };
     let outcome = match dualenc_train::train(&config, start, &stop, reporter) {
-        Err(TrainError::Stopped { signal }) => Outcome::Stopped { step: 0, signal },
+        Err(TrainError::Stopped { signal }) => {
+            reporter.on(Event::Note("stopped by a signal before the first step".to_owned()));
+            return Ok(Ending::Stopped(signal));
+        }
         outcome => outcome?,
     };
     reporter.finish();

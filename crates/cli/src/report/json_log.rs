@@ -1,64 +1,109 @@
-//! Progress as JSON lines on stderr, one object per event.
+//! Progress and errors as JSON lines on stderr, one object per event. Each has `timestamp`, `level` and `kind`.
+
+use std::error::Error;
+use std::io::Write;
+use std::panic::PanicHookInfo;
 
 use dualenc_train::Event;
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
 
-/// Installs the subscriber that prints what [`write()`] emits.
+use crate::report::errors;
+
+const INFO: &str = "INFO";
+const WARN: &str = "WARN";
+const ERROR: &str = "ERROR";
+
+/// Makes every line of stderr JSON: the messages of libraries, and panics too.
 pub fn init() {
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).with_target(false).init();
+    std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
+        // A decoder's panic is caught, so this need not be the end.
+        print(WARN, "panic", json!({"message": info.to_string()}));
+    }));
 }
 
-/// Writes an event as one line.
+/// One line.
+#[derive(Serialize)]
+struct Line<'a> {
+    timestamp: &'a str,
+    level: &'a str,
+    kind: &'a str,
+    #[serde(flatten)]
+    fields: Map<String, Value>,
+}
+
+fn print(level: &str, kind: &str, fields: Value) {
+    let mut timestamp = String::new();
+    // A clock that cannot be read leaves it empty.
+    let _ = SystemTime.format_time(&mut Writer::new(&mut timestamp));
+    let fields = match fields {
+        Value::Object(fields) => fields,
+        other => Map::from_iter([("value".to_owned(), other)]),
+    };
+    if let Ok(line) = serde_json::to_string(&Line { timestamp: &timestamp, level, kind, fields }) {
+        // A closed stderr does not stop a run. One write, so that lines of several threads do not mix.
+        let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+    }
+}
+
+/// Writes the error that ends the program.
+pub fn write_error(error: &(dyn Error + 'static), exit_code: u8) {
+    let text = errors::render(error, false);
+    write_message(text.strip_prefix("error: ").unwrap_or(&text), exit_code);
+}
+
+/// Writes the message of the error that ends the program.
+pub fn write_message(message: &str, exit_code: u8) {
+    print(ERROR, "error", json!({"message": message.trim_end(), "exit_code": exit_code}));
+}
+
+/// Writes an event as one line, or as one line per part. NaN and infinite numbers are null.
 pub fn write(event: &Event<'_>) {
     match event {
-        Event::Note(text) => tracing::info!(kind = "note", text),
-        Event::Warning(text) => tracing::warn!(kind = "warning", text),
+        Event::Note(text) => print(INFO, "note", json!({"text": text})),
+        Event::Warning(text) => print(WARN, "warning", json!({"text": text})),
         Event::Audit { part, audit } => {
-            tracing::info!(
-                kind = "audit",
-                part,
-                loaded = audit.loaded,
-                missing = ?audit.missing,
-                unused = ?audit.unused
-            );
+            let fields =
+                json!({"part": part, "loaded": audit.loaded, "missing": audit.missing, "unused": audit.unused});
+            print(INFO, "audit", fields);
         }
         Event::Parts(parts) => {
             for part in *parts {
-                tracing::info!(
-                    kind = "parameters",
-                    group = part.name,
-                    trainable = part.trainable,
-                    locked = part.locked,
-                    learning_rates = ?part.rates.unwrap_or_default(),
-                    weight_decays = ?part.decays.unwrap_or_default()
-                );
+                let fields = json!({
+                    "group": part.name,
+                    "trainable": part.trainable,
+                    "locked": part.locked,
+                    "learning_rates": part.rates,
+                    "weight_decays": part.decays,
+                });
+                print(INFO, "parameters", fields);
             }
         }
         Event::Start { step, total_steps, steps_per_epoch } => {
-            tracing::info!(kind = "start", step, total_steps, steps_per_epoch);
+            let fields = json!({"step": step, "total_steps": total_steps, "steps_per_epoch": steps_per_epoch});
+            print(INFO, "start", fields);
         }
-        Event::Step(record) => tracing::info!(
-            kind = "train",
-            step = record.step,
-            epoch = record.epoch,
-            samples_seen = record.samples_seen,
-            loss = record.loss,
-            learning_rate = record.learning_rate,
-            logit_scale = record.logit_scale,
-            grad_norm = record.grad_norm,
-            pairs_per_sec = record.pairs_per_sec,
-            loader_wait = record.loader_wait
-        ),
-        Event::Skipped(skipped) => tracing::warn!(kind = "skipped", image = skipped.key, reason = skipped.reason),
-        Event::Work { name, done, total } => tracing::info!(kind = "work", name, done, total),
+        Event::Step(record) => {
+            let mut fields = json!(record);
+            fields["loader_wait"] = json!(record.loader_wait);
+            print(INFO, "train", fields);
+        }
+        Event::Skipped(skipped) => print(WARN, "skipped", json!({"image": skipped.key, "reason": skipped.reason})),
+        Event::Work { name, done, total } => print(INFO, "work", json!({"name": name, "done": done, "total": total})),
         Event::Best(best) => {
-            tracing::info!(kind = "best", step = best.step, metric = %best.metric, value = best.value);
+            let fields = json!({"step": best.step, "metric": best.metric.to_string(), "value": best.value});
+            print(INFO, "best", fields);
         }
         Event::Eval(record) => {
-            let metrics = serde_json::Value::Object(record.metrics.clone()).to_string();
-            tracing::info!(kind = "eval", step = record.step, name = record.name, task = record.task, metrics);
+            let fields =
+                json!({"step": record.step, "name": record.name, "task": record.task, "metrics": record.metrics});
+            print(INFO, "eval", fields);
         }
         Event::Saved { path, took } => {
-            tracing::info!(kind = "saved", path = %path.display(), secs = took.as_secs_f64());
+            print(INFO, "saved", json!({"path": path.display().to_string(), "secs": took.as_secs_f64()}));
         }
         _ => {}
     }

@@ -8,7 +8,7 @@
 //! - `errors`: errors with their causes, and config errors with the lines they are about.
 
 pub(crate) mod errors;
-mod json_log;
+pub(crate) mod json_log;
 pub(crate) mod metrics;
 mod param_table;
 pub(crate) mod progress;

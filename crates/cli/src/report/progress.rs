@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use clap::ValueEnum;
 use dualenc_train::{Best, EvalRecord, Event, Observer, TrainRecord};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
-use crate::report::{json_log, metrics, param_table};
+use crate::report::{errors, json_log, metrics, param_table};
 
 /// Format of progress messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,7 +42,7 @@ const MAX_NAMED: usize = 6;
 /// Reports events to stderr, and remembers the newest metrics.
 pub struct Reporter {
     form: Form,
-    /// Steps between two plain lines.
+    /// Steps between two lines.
     log_every_steps: u64,
     started: Instant,
     total_steps: u64,
@@ -89,9 +90,17 @@ impl Reporter {
         }
     }
 
-    /// Sets the number of steps between two plain lines, 1 by default.
+    /// Sets the number of steps between two lines of the plain or the JSON format, 1 by default.
     pub fn log_every_steps(&mut self, steps: u64) {
         self.log_every_steps = steps.max(1);
+    }
+
+    /// Reports the error that ends the program.
+    pub fn report_error(&self, error: &(dyn Error + 'static), exit_code: u8) {
+        match self.form {
+            Form::Json => json_log::write_error(error, exit_code),
+            Form::Bar { .. } | Form::Plain => to_stderr(&errors::render(error, std::io::stderr().is_terminal())),
+        }
     }
 
     /// The newest record of each evaluation, sorted by name.
@@ -135,6 +144,11 @@ impl Reporter {
         Some(bar)
     }
 
+    /// Whether the line of a step is printed.
+    fn is_due(&self, step: u64) -> bool {
+        step.is_multiple_of(self.log_every_steps) || step == self.total_steps
+    }
+
     fn report_step(&mut self, record: &TrainRecord) {
         let speed = match self.speed {
             Some(speed) => speed + SMOOTHING * (record.pairs_per_sec - speed),
@@ -158,7 +172,7 @@ impl Reporter {
             bar.set_position(record.step);
             return;
         }
-        if record.step.is_multiple_of(self.log_every_steps) || record.step == total {
+        if self.is_due(record.step) {
             let rate = record.learning_rate;
             self.print_line(&format!("step {}/{total}  {text}  learning_rate {rate:.2e}  {left} left", record.step));
         }
@@ -193,7 +207,14 @@ impl Observer for Reporter {
             self.best = Some((*best).clone());
         }
         if matches!(self.form, Form::Json) {
-            return json_log::write(&event);
+            if let Event::Start { total_steps, .. } = &event {
+                self.total_steps = *total_steps;
+            }
+            match &event {
+                Event::Step(record) if !self.is_due(record.step) => {}
+                event => json_log::write(event),
+            }
+            return;
         }
         match event {
             Event::Note(text) => self.print_line(&text),

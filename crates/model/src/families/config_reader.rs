@@ -8,6 +8,28 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 
+/// Largest number of a size. The largest vocabularies have about 256 thousand tokens. It keeps a damaged config from
+/// asking for memory without bound, and products of two sizes from overflowing.
+const MAX_SIZE: u64 = 1 << 24;
+
+/// Largest number of layers.
+const MAX_LAYERS: u64 = 1024;
+
+/// Keys that count layers.
+const LAYERS: [&str; 5] = ["num_hidden_layers", "n_layers", "num_layers", "num_hidden_groups", "depths"];
+
+fn limit_of(key: &str) -> u64 {
+    if LAYERS.contains(&key) { MAX_LAYERS } else { MAX_SIZE }
+}
+
+/// Whether `value`, or a number in this list, is a whole number above `limit`.
+fn exceeds(value: &Value, limit: u64) -> bool {
+    match value {
+        Value::Array(values) => values.iter().any(|value| exceeds(value, limit)),
+        value => value.as_u64().is_some_and(|number| number > limit),
+    }
+}
+
 /// The keys of one config. Defaults apply to absent and `null` keys, and are those of the family's config class in
 /// transformers 5.23.
 pub(crate) struct Keys<'a> {
@@ -21,6 +43,8 @@ impl<'a> Keys<'a> {
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, ModelError> {
         match self.json.get(key).filter(|value| !value.is_null()) {
             None => Ok(None),
+            Some(value) if exceeds(value, limit_of(key)) => Err(self
+                .problem(format!("`{key}` is {value}, but no supported model has more than {} there", limit_of(key)))),
             Some(value) => serde_json::from_value(value.clone())
                 .map(Some)
                 .map_err(|error| self.problem(format!("`{key}` is `{value}`: {error}"))),
@@ -45,9 +69,8 @@ impl<'a> Keys<'a> {
     /// The side of a square at `key`, written as one number or as two equal ones.
     pub fn square(&self, key: &str, default: usize) -> Result<usize, ModelError> {
         match self.json.get(key) {
-            Some(Value::Array(sides)) => {
-                let pair: [usize; 2] = serde_json::from_value(Value::Array(sides.clone()))
-                    .map_err(|error| self.problem(format!("`{key}`: {error}")))?;
+            Some(Value::Array(_)) => {
+                let pair: [usize; 2] = self.or(key, [default, default])?;
                 match pair {
                     [height, width] if height == width => Ok(height),
                     _ => Err(self.problem(format!("`{key}` is {pair:?}; only squares are supported"))),

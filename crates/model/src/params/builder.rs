@@ -1,18 +1,20 @@
 //! Makes the parameters of a tower: each is read from pretrained weights by name, or drawn at random, and accounted
 //! for.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use crate::error::ModelError;
 use crate::params::audit::Audit;
 use crate::params::inventory::is_buffer;
 use crate::params::random::{named_seed, normal};
-use crate::weights::host_tensor::HostTensor;
 use crate::weights::layout::Layout;
 use crate::weights::name_table::NameTable;
+use crate::weights::stored_tensor::StoredTensor;
 use crate::weights::weight_files::WeightFiles;
 
 /// The initial value of a parameter that is not read from a file.
@@ -29,8 +31,10 @@ pub(crate) struct ParamSource {
     device: Device,
     seed: u64,
     pretrained: Option<(WeightFiles, NameTable)>,
-    /// Whether parameters are lazy zeros, whatever the files hold.
-    dry: bool,
+    /// Whether parameters are lazy zeros, whatever the files hold: to audit them, or because loading has failed.
+    dry: Cell<bool>,
+    /// What went wrong while values were read.
+    errors: RefCell<Vec<ModelError>>,
     audit: RefCell<Audit>,
     used: RefCell<BTreeSet<String>>,
 }
@@ -38,12 +42,20 @@ pub(crate) struct ParamSource {
 impl ParamSource {
     /// Parameters on `device` (an autodiff device makes them trainable), drawn from `seed` unless pretrained.
     pub fn new(device: Device, seed: u64, pretrained: Option<(WeightFiles, NameTable)>) -> Self {
-        Self { device, seed, pretrained, dry: false, audit: RefCell::default(), used: RefCell::default() }
+        Self {
+            device,
+            seed,
+            pretrained,
+            dry: Cell::new(false),
+            errors: RefCell::default(),
+            audit: RefCell::default(),
+            used: RefCell::default(),
+        }
     }
 
     /// Parameters that are lazy zeros, to audit files without reading their values.
     pub fn dry(device: Device, files: WeightFiles, names: NameTable) -> Self {
-        Self { dry: true, ..Self::new(device, 0, Some((files, names))) }
+        Self { dry: Cell::new(true), ..Self::new(device, 0, Some((files, names))) }
     }
 
     /// The root of the parameter tree.
@@ -51,20 +63,28 @@ impl ParamSource {
         ParamBuilder { source: self, path: String::new() }
     }
 
-    /// The audit, once the model is built.
-    pub fn into_audit(self) -> Audit {
+    /// The audit, once the model is built. If it returns an error, or the audit has mismatched tensors, the model holds
+    /// placeholders.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] if a file could not be read; [`ModelError::NonFiniteWeights`] if it holds NaN or infinite
+    /// values.
+    pub fn into_audit(self) -> Result<Audit, ModelError> {
+        if let Some(error) = merged(self.errors.into_inner()) {
+            return Err(error);
+        }
         let mut audit = self.audit.into_inner();
         if let Some((files, _)) = &self.pretrained {
             let used = self.used.into_inner();
             audit.tensors = used.len();
             audit.unused = files.names().filter(|name| !used.contains(*name)).map(str::to_owned).collect();
         }
-        audit
+        Ok(audit)
     }
 
     /// Finds the stored tensor of the parameter at `path`, if it is present and has the right shape. If not `expected`,
     /// it may be missing.
-    fn find(&self, path: &str, shape: &[usize], expected: bool) -> Option<(&HostTensor, Layout)> {
+    fn find(&self, path: &str, shape: &[usize], expected: bool) -> Option<(&StoredTensor, Layout)> {
         let (files, names) = self.pretrained.as_ref()?;
         let mut audit = self.audit.borrow_mut();
         let Some((name, layout)) = names.stored(path) else {
@@ -80,6 +100,8 @@ impl ParamSource {
         self.used.borrow_mut().insert(name.clone());
         let expected = layout.stored_shape(shape);
         if tensor.shape != expected {
+            // The model will be refused. Its config may ask for more memory than there is.
+            self.dry.set(true);
             audit.mismatched.push(format!("{name}: expected {expected:?}, found {:?}", tensor.shape));
             return None;
         }
@@ -138,15 +160,42 @@ impl ParamBuilder<'_> {
         fresh: impl FnOnce(usize) -> Vec<f32>,
     ) -> Param<Tensor<D>> {
         let found = self.source.find(path, &shape, expected);
-        if self.source.dry {
-            // Lazy, so that a tower of any size takes no memory as long as only its shapes are read.
+        // Lazy, so that a tower of any size takes no memory as long as only its shapes are read.
+        let placeholder = || {
             let zeros = move |device: &Device, _| Tensor::zeros(shape, device);
-            return Param::uninitialized(ParamId::new(), zeros, device.clone(), false, shape.into());
+            Param::uninitialized(ParamId::new(), zeros, device.clone(), false, shape.into())
+        };
+        if self.source.dry.get() {
+            return placeholder();
         }
-        let values = match found {
-            Some((tensor, layout)) => layout.decode(tensor),
+        let values = match found.map(|(tensor, layout)| layout.decode(tensor)) {
+            Some(Ok(values)) => values,
             None => fresh(shape.iter().product()),
+            Some(Err(error)) => {
+                // Other tensors are read too, to name all that are not finite.
+                let is_about_values = matches!(error, ModelError::NonFiniteWeights { .. });
+                self.source.dry.set(!is_about_values);
+                self.source.errors.borrow_mut().push(error);
+                return placeholder();
+            }
         };
         Param::from_tensor(Tensor::from_data(TensorData::new(values, shape), device))
     }
+}
+
+/// One error for all: the first that is not about values, else all tensors of the first file that are not finite.
+fn merged(errors: Vec<ModelError>) -> Option<ModelError> {
+    let mut all: Option<(PathBuf, Vec<String>)> = None;
+    for error in errors {
+        match error {
+            ModelError::NonFiniteWeights { path, tensors } => {
+                let (first, lines) = all.get_or_insert_with(|| (path.clone(), Vec::new()));
+                if *first == path {
+                    lines.extend(tensors);
+                }
+            }
+            other => return Some(other),
+        }
+    }
+    all.map(|(path, tensors)| ModelError::NonFiniteWeights { path, tensors })
 }

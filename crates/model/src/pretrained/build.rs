@@ -23,6 +23,7 @@ use crate::text::text_tower::TextTower;
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
 use crate::weights::name_table::NameTable;
+use crate::weights::stored_tensor::StoredTensor;
 use crate::weights::weight_files::WeightFiles;
 
 /// How to build one tower.
@@ -199,15 +200,15 @@ fn build(
         .transpose()
         .map_err(|problem| ModelError::Config { path: image.config_path.clone(), problem })?;
     if let Some(stored) = &stored {
-        let value = |name: &str| stored.get(name)?.values.first().map(|&value| f64::from(value));
+        let bias = stored.get("logit_bias").map(StoredTensor::read).transpose()?;
         let dim = stored.get("visual_projection.weight").and_then(|projection| projection.shape.first().copied());
         head.embed_dim = dim.unwrap_or(head.embed_dim);
-        head.logit_bias = value("logit_bias").or(head.logit_bias);
+        head.logit_bias = bias.and_then(|bias| Some(f64::from(*bias.first()?))).or(head.logit_bias);
     }
     let pretrained = stored.map(|weights| (weights, NameTable::new(&HEAD)));
     let source = ParamSource::new(device.clone().autodiff(), options.seed, pretrained);
     let mut model = DualEncoder::new(&source.root(), image_tower, text_tower, head);
-    let audit = source.into_audit();
+    let audit = source.into_audit()?;
     if !audit.mismatched.is_empty() {
         return Err(ModelError::Shapes { dir: image.dir, mismatches: audit.mismatched });
     }
@@ -273,7 +274,7 @@ fn build_image_tower(
     let pooling = files.image_pooling(&config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Image.module()), lock, device);
     let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
-    let audit = source.into_audit();
+    let audit = source.into_audit()?;
     files.check_audit(&audit, lock, Tower::Image)?;
     Ok((tower, audit))
 }
@@ -290,7 +291,7 @@ fn build_text_tower(
     let pooling = files.text_pooling(names, &config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Text.module()), lock, device);
     let tower = TextTower::new(&source.root(), config, pooling);
-    let audit = source.into_audit();
+    let audit = source.into_audit()?;
     files.check_audit(&audit, lock, Tower::Text)?;
     Ok((tower, audit))
 }

@@ -152,7 +152,7 @@ fn dry_load_image(files: &TowerFiles, pool: Pool, device: &Device) -> Result<Tow
     let mut reason = config.describe_pooling(pooling).to_owned();
     let source = dry_source(files, names, device);
     let tower = ImageTower::new(&source.root(), config, pooling);
-    let audit = dry_audit(source, files);
+    let audit = dry_audit(source, files)?;
     if pooling == Pooling::Pooler {
         reason += missing_pooler(&audit);
     }
@@ -186,7 +186,7 @@ fn dry_load_text(
     }
     let source = dry_source(files, names, device);
     let tower = TextTower::new(&source.root(), config, pooling);
-    let audit = dry_audit(source, files);
+    let audit = dry_audit(source, files)?;
     if pooling == Pooling::Pooler {
         reason += missing_pooler(&audit);
     }
@@ -200,16 +200,16 @@ fn dry_source(files: &TowerFiles, names: &Names, device: &Device) -> ParamSource
 }
 
 /// The audit, which names each tensor once even if it holds several parameters. Empty without weights.
-fn dry_audit(source: ParamSource, files: &TowerFiles) -> Audit {
+fn dry_audit(source: ParamSource, files: &TowerFiles) -> Result<Audit, ModelError> {
     if files.weights.is_none() {
-        return Audit::default();
+        return Ok(Audit::default());
     }
-    let mut audit = source.into_audit();
+    let mut audit = source.into_audit()?;
     for names in [&mut audit.missing, &mut audit.mismatched] {
         names.sort();
         names.dedup();
     }
-    audit
+    Ok(audit)
 }
 
 fn missing_pooler(audit: &Audit) -> &'static str {
@@ -274,7 +274,10 @@ fn head_problems(
     let config = HeadConfig { embed_dim: dim.unwrap_or_default(), logit_scale: LOGIT_SCALE_INIT, logit_bias: None };
     let source = ParamSource::dry(device.clone().without_autodiff(), head, NameTable::new(&HEAD));
     DualEncoder::new(&source.root(), image.clone(), text.clone(), config);
-    let Audit { missing, mismatched, .. } = source.into_audit();
+    let Audit { missing, mismatched, .. } = match source.into_audit() {
+        Ok(audit) => audit,
+        Err(error) => return vec![error.to_string()],
+    };
     let missing = missing.into_iter().filter(|name| name.contains("projection"));
     missing.map(|name| format!("{name}: not in the weights")).chain(mismatched).collect()
 }

@@ -17,5 +17,7 @@ pub(crate) mod dry_load;
 mod open_clip;
 mod sentence_transformers;
 pub(crate) mod stored_names;
+#[cfg(test)]
+mod tests;
 pub(crate) mod tower_files;
 pub(crate) mod whole_models;

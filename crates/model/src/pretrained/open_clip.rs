@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::weights::host_tensor::HostTensor;
+use crate::weights::layout::Part;
 use crate::weights::weight_files::WeightFiles;
 
 /// The name of open_clip's config.
@@ -148,39 +148,19 @@ pub(crate) fn to_clip(files: WeightFiles) -> WeightFiles {
     let mut clip = WeightFiles::default();
     for (name, tensor) in files.into_tensors() {
         if let Some((_, projection)) = PROJECTIONS.iter().find(|(theirs, _)| *theirs == name) {
-            clip.insert(projection, transposed(&tensor));
+            clip.insert(projection, tensor.transposed());
             continue;
         }
         let renamed = PREFIXES.iter().find_map(|(theirs, ours)| Some(format!("{ours}{}", name.strip_prefix(theirs)?)));
         let name = PARTS.iter().fold(renamed.unwrap_or(name), |name, (theirs, ours)| name.replace(theirs, ours));
         match name.split_once(PACKED) {
             Some((block, kind)) => {
-                for (part, values) in UNPACKED.iter().zip(thirds(&tensor)) {
-                    clip.insert(&format!("{block}{part}{kind}"), values);
+                for (index, part) in UNPACKED.iter().enumerate() {
+                    clip.insert(&format!("{block}{part}{kind}"), tensor.part(Part { index, of: UNPACKED.len() }));
                 }
             }
             None => clip.insert(&name, tensor),
         }
     }
     clip
-}
-
-/// Transposes a matrix. A tensor without values, from a header, stays without values.
-fn transposed(tensor: &HostTensor) -> HostTensor {
-    let [rows, columns] = tensor.shape[..] else { return tensor.clone() };
-    let sources = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
-    HostTensor {
-        shape: vec![columns, rows],
-        values: sources.filter_map(|source| tensor.values.get(source).copied()).collect(),
-    }
-}
-
-/// Splits a tensor into three equal parts along its first dimension.
-fn thirds(tensor: &HostTensor) -> [HostTensor; 3] {
-    let (count, mut shape) = (tensor.values.len() / 3, tensor.shape.clone());
-    if let Some(rows) = shape.first_mut() {
-        *rows /= 3;
-    }
-    let third = |part: usize| tensor.values[part * count..(part + 1) * count].to_vec();
-    [0, 1, 2].map(|part| HostTensor { shape: shape.clone(), values: third(part) })
 }

@@ -49,11 +49,12 @@ impl TowerFiles {
     }
 }
 
-/// Reads every tensor of `dir`, whose config is at `config_path`, under the names of transformers 5.
+/// Opens the weights of `dir`, whose config is at `config_path`, under the names of transformers 5. Values are read when
+/// they are needed.
 pub(crate) fn read_weights(dir: &Path, config_path: &Path) -> Result<WeightFiles, ModelError> {
     match open_clip::weights_path(dir, config_path) {
-        Some(path) => Ok(open_clip::to_clip(WeightFiles::read_file(&path)?)),
-        None => Ok(WeightFiles::read(dir)?.renamed(modern_norm_name)),
+        Some(path) => Ok(open_clip::to_clip(WeightFiles::open_file(&path)?)),
+        None => Ok(WeightFiles::open(dir)?.renamed(modern_norm_name)),
     }
 }
 

@@ -141,8 +141,8 @@ impl WholeModel {
             }
         }
         for name in ["logit_scale", "logit_bias"] {
-            if let Some(scalar) = weights.get(name).filter(|tensor| tensor.values.len() == 1) {
-                head.insert(name, HostTensor { shape: Vec::new(), values: scalar.values.clone() });
+            if let Some(scalar) = weights.get(name).filter(|tensor| tensor.count() == 1) {
+                head.insert(name, scalar.reshaped(Vec::new()));
             }
         }
         if !self.projects && image_width != text_width {
@@ -154,8 +154,8 @@ impl WholeModel {
             ));
         }
         if !self.projects {
-            head.insert(PROJECTIONS[0], HostTensor::identity(image_width));
-            head.insert(PROJECTIONS[1], HostTensor::identity(text_width));
+            head.insert(PROJECTIONS[0], HostTensor::identity(image_width).into());
+            head.insert(PROJECTIONS[1], HostTensor::identity(text_width).into());
         }
         Ok(head)
     }

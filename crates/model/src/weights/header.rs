@@ -1,15 +1,21 @@
 //! The headers of safetensors files: names, types and shapes, without reading values.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use safetensors::tensor::{Metadata, TensorInfo};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::ModelError;
-use crate::weights::decode::{decode_values, is_weight};
+use crate::weights::decode::is_weight;
 use crate::weights::host_tensor::HostTensor;
 use crate::weights::shard_index::weight_paths;
+use crate::weights::stored_tensor::{StoredTensor, TensorFile};
 use crate::weights::weight_files::WeightFiles;
 
 /// Size of the length field before the header, in bytes.
@@ -27,8 +33,7 @@ pub struct WeightHeader {
     pub bytes: u64,
     /// The tensors with their types and shapes, sorted by name.
     tensors: Vec<(String, TensorInfo)>,
-    /// Offset of the first value, in bytes.
-    data_start: u64,
+    file: Arc<TensorFile>,
 }
 
 /// The header of each weight file of `dir`, or the error of reading it.
@@ -41,7 +46,7 @@ pub(crate) fn weight_headers(dir: &Path) -> Result<Vec<Result<WeightHeader, Mode
 }
 
 impl WeightHeader {
-    /// Reads the header of `path`.
+    /// Reads the header of `path`. The file stays open.
     ///
     /// # Errors
     /// [`ModelError::Read`] if the file cannot be read; [`ModelError::Weights`] if the header is malformed or disagrees
@@ -58,20 +63,27 @@ impl WeightHeader {
         file.read_exact(&mut length).map_err(unreadable)?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES.min(bytes - LENGTH_BYTES) {
-            return Err(malformed(format!("the header claims {length} bytes, but the file has {bytes}")));
+            return Err(malformed(format!(
+                "the header claims {length} bytes, but the file has {bytes}, and a header at most {MAX_HEADER_BYTES}"
+            )));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(unreadable)?;
-        let metadata: Metadata = serde_json::from_slice(&header).map_err(|error| malformed(error.to_string()))?;
+        let json = |error: serde_json::Error| malformed(format!("its header: {error}"));
+        // A map keeps the last of two tensors with one name, and says nothing.
+        let _: UniqueNames = serde_json::from_slice(&header).map_err(json)?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(json)?;
         let data_start = LENGTH_BYTES + length;
-        let expected = data_start + metadata.data_len() as u64;
-        if bytes != expected {
+        let expected = data_start.checked_add(metadata.data_len() as u64);
+        if expected != Some(bytes) {
+            let expected = expected.map_or("more than any file".to_owned(), |expected| expected.to_string());
             return Err(malformed(format!("it has {bytes} bytes, expected {expected} from its header")));
         }
         let mut tensors: Vec<(String, TensorInfo)> =
             metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        Ok(Self { path, bytes, tensors, data_start })
+        let file = Arc::new(TensorFile::new(&path, file, data_start));
+        Ok(Self { path, bytes, tensors, file })
     }
 
     /// Name, type (as the format spells it) and shape of each tensor.
@@ -82,26 +94,49 @@ impl WeightHeader {
     /// Reads the values of the tensor `name`; `None` if the file has no such weight.
     ///
     /// # Errors
-    /// [`ModelError::Read`] if the file cannot be read.
+    /// [`ModelError::Read`] if the file cannot be read; [`ModelError::NonFiniteWeights`] if a value is NaN or infinite.
     pub fn values(&self, name: &str) -> Result<Option<HostTensor>, ModelError> {
-        let Some((_, info)) = self.tensors.iter().find(|(known, _)| known == name) else { return Ok(None) };
-        let (start, end) = info.data_offsets;
-        let mut bytes = vec![0; end - start];
-        let mut read = || {
-            let mut file = File::open(&self.path)?;
-            file.seek(SeekFrom::Start(self.data_start + start as u64))?;
-            file.read_exact(&mut bytes)
-        };
-        read().map_err(|source| ModelError::Read { path: self.path.clone(), source })?;
-        Ok(decode_values(name, info.dtype, &bytes).map(|values| HostTensor { shape: info.shape.clone(), values }))
+        let Some((_, tensor)) = self.weights().find(|(known, _)| *known == name) else { return Ok(None) };
+        let values = tensor.read()?;
+        Ok(Some(HostTensor { shape: tensor.shape, values }))
+    }
+
+    /// The weights, sorted by name. Their values are not read.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = (&str, StoredTensor)> {
+        let weights = self.tensors.iter().filter(|(name, info)| is_weight(name, info.dtype));
+        weights.map(|(name, info)| (name.as_str(), StoredTensor::in_file(&self.file, name, info)))
     }
 }
 
 /// The weights of all files with their shapes but no values, which is enough to audit them.
 pub(crate) fn without_values<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> WeightFiles {
-    let tensors = headers.into_iter().flat_map(|header| &header.tensors);
-    tensors
-        .filter(|(name, info)| is_weight(name, info.dtype))
-        .map(|(name, info)| (name.clone(), HostTensor { shape: info.shape.clone(), values: Vec::new() }))
-        .collect()
+    let tensors = headers.into_iter().flat_map(WeightHeader::weights);
+    tensors.map(|(name, tensor)| (name.to_owned(), StoredTensor::shape_only(tensor.shape))).collect()
+}
+
+/// A JSON object in which no name occurs twice.
+struct UniqueNames;
+
+impl<'de> Deserialize<'de> for UniqueNames {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for UniqueNames {
+    type Value = Self;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, _)) = map.next_entry::<String, IgnoredAny>()? {
+            if let Some(name) = names.replace(name) {
+                return Err(A::Error::custom(format!("`{name}` occurs twice")));
+            }
+        }
+        Ok(self)
+    }
 }

@@ -1,6 +1,8 @@
 //! How a parameter is laid out on disk, and converting it there and back.
 
+use crate::error::ModelError;
 use crate::weights::host_tensor::HostTensor;
+use crate::weights::stored_tensor::StoredTensor;
 
 /// How a parameter is laid out on disk, relative to the model's layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +53,16 @@ impl Layout {
         }
     }
 
-    /// The values in the model's layout.
-    pub fn decode(self, tensor: &HostTensor) -> Vec<f32> {
-        let rows = tensor.shape.first().copied().unwrap_or(1);
-        let columns = tensor.values.len() / rows.max(1);
+    /// Reads the values in the model's layout: of a tensor with parts, only its own.
+    ///
+    /// # Errors
+    /// As [`StoredTensor::read`].
+    pub fn decode(self, tensor: &StoredTensor) -> Result<Vec<f32>, ModelError> {
         match self {
-            Self::Transposed | Self::Patches => transpose(&tensor.values, rows, columns),
-            Self::TransposedPart(part) => {
-                transpose(&tensor.values[part.range(tensor.values.len())], rows / part.of, columns)
-            }
-            Self::VectorPart(part) => tensor.values[part.range(tensor.values.len())].to_vec(),
-            _ => tensor.values.clone(),
+            Self::Transposed | Self::Patches => read_transposed(tensor),
+            Self::TransposedPart(part) => read_transposed(&tensor.part(part)),
+            Self::VectorPart(part) => tensor.part(part).read(),
+            _ => tensor.read(),
         }
     }
 
@@ -94,8 +95,15 @@ impl Part {
 /// Rows transposed together: a cache line of f32, so that each line of the result is written whole.
 const ROWS_AT_ONCE: usize = 16;
 
+/// Reads a tensor as a matrix with its first dimension as rows, and transposes it.
+fn read_transposed(tensor: &StoredTensor) -> Result<Vec<f32>, ModelError> {
+    let rows = tensor.shape.first().copied().unwrap_or(1);
+    let values = tensor.read()?;
+    Ok(transpose(&values, rows, values.len() / rows.max(1)))
+}
+
 /// Transposes a `[rows, columns]` matrix.
-fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let mut transposed = vec![0.0; values.len()];
     for first in (0..rows).step_by(ROWS_AT_ONCE) {
         let last = (first + ROWS_AT_ONCE).min(rows);

@@ -8,6 +8,7 @@
 //! - `layout`: how a parameter is laid out on disk.
 //! - `name_table`: from the path of a parameter to its name on disk.
 //! - `shard_index`: which files hold the weights of a directory.
+//! - `stored_tensor`: a tensor of a file, read when its values are needed.
 //! - `weight_files`: the tensors of a directory, by name.
 
 pub(crate) mod decode;
@@ -16,4 +17,7 @@ pub(crate) mod host_tensor;
 pub(crate) mod layout;
 pub(crate) mod name_table;
 pub(crate) mod shard_index;
+pub(crate) mod stored_tensor;
+#[cfg(test)]
+pub(crate) mod tests;
 pub(crate) mod weight_files;

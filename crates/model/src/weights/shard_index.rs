@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -42,7 +42,8 @@ pub fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
 /// The weight files of `dir`. A single file takes precedence over an index.
 ///
 /// # Errors
-/// [`ModelError::NoWeights`] if there is neither; otherwise as [`shard_names`].
+/// [`ModelError::NoWeights`] if there is neither; [`ModelError::Config`] if the index lists a file outside `dir`;
+/// otherwise as [`shard_names`].
 pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     let single = dir.join(SINGLE);
     if single.is_file() {
@@ -50,7 +51,13 @@ pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
     }
     let index = dir.join(INDEX);
     if index.is_file() {
-        return Ok(shard_names(&index)?.into_iter().map(|file| dir.join(file)).collect());
+        let names = shard_names(&index)?;
+        if let Some(outside) = names.iter().find(|name| !is_inside(name)) {
+            let problem =
+                format!("it lists {outside:?}, which is not a file of its directory; expected names of shards");
+            return Err(ModelError::Config { path: index, problem });
+        }
+        return Ok(names.into_iter().map(|file| dir.join(file)).collect());
     }
     let hint = match first_pickle(dir) {
         Some(file) => format!(
@@ -62,6 +69,11 @@ pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         None => String::new(),
     };
     Err(ModelError::NoWeights { dir: dir.to_owned(), hint })
+}
+
+/// Whether the path `name` stays below the directory that it is relative to.
+fn is_inside(name: &str) -> bool {
+    !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
 }
 
 /// The first file of `dir` that may be a pickle with weights.

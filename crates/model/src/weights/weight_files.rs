@@ -1,51 +1,50 @@
 //! The floating-point tensors of a Hugging Face directory, by name.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::Path;
 
-use safetensors::tensor::SafeTensors;
-
 use crate::error::ModelError;
-use crate::weights::decode::decode_values;
+use crate::weights::header::WeightHeader;
 use crate::weights::host_tensor::HostTensor;
 use crate::weights::shard_index::weight_paths;
+use crate::weights::stored_tensor::StoredTensor;
 
-/// The floating-point tensors of one directory by their names in the files, in f32.
+/// The floating-point tensors of one directory by their names in the files. Values are read when they are needed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct WeightFiles {
-    tensors: BTreeMap<String, HostTensor>,
+    tensors: BTreeMap<String, StoredTensor>,
 }
 
 impl WeightFiles {
-    /// Reads every weight file of `dir`.
+    /// Opens every weight file of `dir`, and reads its header.
     ///
     /// # Errors
     /// [`ModelError::NoWeights`] if there are none, [`ModelError::Read`] if a shard is missing, [`ModelError::Weights`]
     /// if a file is malformed.
-    pub fn read(dir: &Path) -> Result<Self, ModelError> {
+    pub fn open(dir: &Path) -> Result<Self, ModelError> {
         let mut tensors = BTreeMap::new();
         for path in weight_paths(dir)? {
-            tensors.extend(read_safetensors(&path)?);
+            tensors.extend(Self::open_file(&path)?.tensors);
         }
         Ok(Self { tensors })
     }
 
-    /// Reads one file.
+    /// Opens one file, and reads its header.
     ///
     /// # Errors
-    /// As [`read_safetensors`].
-    pub fn read_file(path: &Path) -> Result<Self, ModelError> {
-        Ok(Self { tensors: read_safetensors(path)? })
+    /// [`ModelError::Read`] if the file cannot be read, [`ModelError::Weights`] if it is malformed.
+    pub fn open_file(path: &Path) -> Result<Self, ModelError> {
+        let header = WeightHeader::read(path.to_owned())?;
+        Ok(header.weights().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
     /// The tensor `name`.
-    pub fn get(&self, name: &str) -> Option<&HostTensor> {
+    pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)
     }
 
     /// Adds the tensor `name`, or replaces it.
-    pub fn insert(&mut self, name: &str, tensor: HostTensor) {
+    pub fn insert(&mut self, name: &str, tensor: StoredTensor) {
         self.tensors.insert(name.to_owned(), tensor);
     }
 
@@ -62,14 +61,14 @@ impl WeightFiles {
     /// The tensors whose names start with `prefix`, with the prefix removed.
     #[must_use]
     pub fn subset(&self, prefix: &str) -> Self {
-        let without_prefix = |(name, tensor): (&String, &HostTensor)| {
+        let without_prefix = |(name, tensor): (&String, &StoredTensor)| {
             name.strip_prefix(prefix).map(|rest| (rest.to_owned(), tensor.clone()))
         };
         Self { tensors: self.tensors.iter().filter_map(without_prefix).collect() }
     }
 
     /// All tensors, sorted by name.
-    pub fn into_tensors(self) -> impl Iterator<Item = (String, HostTensor)> {
+    pub fn into_tensors(self) -> impl Iterator<Item = (String, StoredTensor)> {
         self.tensors.into_iter()
     }
 
@@ -80,8 +79,8 @@ impl WeightFiles {
     }
 }
 
-impl FromIterator<(String, HostTensor)> for WeightFiles {
-    fn from_iter<I: IntoIterator<Item = (String, HostTensor)>>(tensors: I) -> Self {
+impl FromIterator<(String, StoredTensor)> for WeightFiles {
+    fn from_iter<I: IntoIterator<Item = (String, StoredTensor)>>(tensors: I) -> Self {
         Self { tensors: tensors.into_iter().collect() }
     }
 }
@@ -89,14 +88,22 @@ impl FromIterator<(String, HostTensor)> for WeightFiles {
 /// Reads the floating-point tensors of one safetensors file, converted to f32, and the counts of batch norms.
 ///
 /// # Errors
-/// [`ModelError::Read`] if the file cannot be read, [`ModelError::Weights`] if it is malformed.
+/// [`ModelError::Read`] if the file cannot be read, [`ModelError::Weights`] if it is malformed,
+/// [`ModelError::NonFiniteWeights`] if a value is NaN or infinite.
 pub fn read_safetensors(path: &Path) -> Result<BTreeMap<String, HostTensor>, ModelError> {
-    let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-    let file = SafeTensors::deserialize(&bytes)
-        .map_err(|error| ModelError::Weights { path: path.to_owned(), problem: error.to_string() })?;
-    let decode = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
-        let values = decode_values(name, view.dtype(), view.data())?;
-        Some((name.to_owned(), HostTensor { shape: view.shape().to_vec(), values }))
-    };
-    Ok(file.iter().filter_map(decode).collect())
+    let header = WeightHeader::read(path.to_owned())?;
+    let mut tensors = BTreeMap::new();
+    let mut not_finite = Vec::new();
+    for (name, tensor) in header.weights() {
+        match tensor.read() {
+            Ok(values) => drop(tensors.insert(name.to_owned(), HostTensor { shape: tensor.shape, values })),
+            Err(ModelError::NonFiniteWeights { tensors, .. }) => not_finite.extend(tensors),
+            Err(error) => return Err(error),
+        }
+    }
+    if not_finite.is_empty() {
+        Ok(tensors)
+    } else {
+        Err(ModelError::NonFiniteWeights { path: path.to_owned(), tensors: not_finite })
+    }
 }

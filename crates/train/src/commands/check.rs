@@ -1,13 +1,15 @@
 //! `dualenc check`: everything that training checks before its first step, without training.
 
-use dualenc_data::Dataset;
-use dualenc_model::DualEncoder;
+use dualenc_data::{Dataset, ImageRef, Source};
+use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
 
-use crate::config::RunConfig;
+use crate::config::{InitialWeights, RunConfig};
 use crate::device::Compute;
-use crate::error::TrainError;
+use crate::error::{ErrorKind, TrainError};
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
+use crate::loss::contrastive::Objective;
+use crate::models::hub::resolve::resolve;
 use crate::models::load::LoadedModel;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
@@ -27,29 +29,129 @@ pub struct Findings {
     pub problems: Vec<String>,
 }
 
-/// Opens everything that `config` names. The first broken tower, data set or evaluation is an error; all missing image
-/// files are counted.
+/// Opens everything that `config` names. Each broken data set, tower and evaluation is a problem, named by the key that
+/// led there, and all missing image files are counted.
 ///
 /// # Errors
-/// Every [`TrainError`] that training can return before its first step, except those of the run directory and of images
-/// that cannot be read.
+/// [`TrainError::Device`]; and errors that may pass, as when the hub does not answer.
 pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
     let mut findings = Findings::default();
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
-    let dataset = config.data.train.read()?;
-    count_data(config, &dataset, &mut findings)?;
-    let loaded = LoadedModel::from_config(config, &compute, observer)?;
-    let groups = ParamGroups::resolve(&config.train, &loaded.model)?;
-    observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
-    check_schedules(config, &dataset, &loaded.model, &mut findings);
-    findings.facts.push(format!("images: {}", loaded.processor.describe()));
+    let key = format!("data.train.{}", kind_of(&config.data.train));
+    let dataset = findings.keep(&key, config.data.train.read().map_err(Into::into))?;
+    if let Some(dataset) = &dataset {
+        count_data(config, dataset, &mut findings)?;
+    }
+    match LoadedModel::from_config(config, &compute, observer) {
+        Ok(loaded) => check_model(config, &loaded, dataset.as_ref(), &mut findings, observer)?,
+        Err(error) => check_towers(config, &compute, error, &mut findings)?,
+    }
     if let Some(augment) = &config.data.augment {
         findings.facts.push(format!("training images are augmented: {}", augment.describe()));
     }
-    for evaluation in Evaluation::open_all(config)? {
-        findings.facts.push(format!("evaluation `{}` is ready", evaluation.name));
+    let objective = Objective::from(config);
+    for (name, section) in &config.eval {
+        let opened = Evaluation::open(name, section).map(|evaluation| evaluation.with_objective(objective));
+        let Some(evaluation) = findings.keep(&format!("eval.{name}"), opened)? else { continue };
+        let images = evaluation.images();
+        let is_missing = |image: &&ImageRef| matches!(image, ImageRef::File(path) if !path.is_file());
+        let missing: Vec<String> = images.images().iter().filter(is_missing).map(ImageRef::key).collect();
+        if missing.is_empty() {
+            findings.facts.push(format!("evaluation `{name}` is ready"));
+        } else {
+            let all = format!("`eval.{name}`: {} of {} image files", missing.len(), images.images().len());
+            findings.problems.push(missing_files(&all, missing.len(), missing.into_iter().take(MAX_LISTED)));
+        }
     }
     Ok(findings)
+}
+
+impl Findings {
+    /// The value of `result`. An error that the user can mend becomes a problem of the config key `key`.
+    fn keep<T>(&mut self, key: &str, result: Result<T, TrainError>) -> Result<Option<T>, TrainError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(error) if error.kind() == ErrorKind::Input => {
+                self.problems.push(format!("`{key}`: {}", with_causes(&error)));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The message of an error and those of its causes, each once.
+fn with_causes(error: &TrainError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let message = error.to_string();
+        if !text.ends_with(&message) {
+            text = format!("{text}: {message}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The name of a source in a config.
+fn kind_of(source: &Source) -> &'static str {
+    match source {
+        Source::Csv(_) => "csv",
+        Source::Tsv(_) => "tsv",
+        Source::Jsonl(_) => "jsonl",
+        Source::Folder(_) => "folder",
+        Source::Webdataset(_) => "webdataset",
+        Source::Coco(_) => "coco",
+    }
+}
+
+fn check_model(
+    config: &RunConfig,
+    loaded: &LoadedModel,
+    dataset: Option<&Dataset>,
+    findings: &mut Findings,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    if let Some(groups) = findings.keep("train", ParamGroups::resolve(&config.train, &loaded.model))? {
+        observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
+    }
+    if let Some(dataset) = dataset {
+        check_schedules(config, dataset, &loaded.model, findings);
+    }
+    findings.facts.push(format!("images: {}", loaded.processor.describe()));
+    Ok(())
+}
+
+/// Reports which towers cannot be loaded, after loading both failed with `error`.
+fn check_towers(
+    config: &RunConfig,
+    compute: &Compute,
+    error: TrainError,
+    findings: &mut Findings,
+) -> Result<(), TrainError> {
+    let (image, text) = match config.initial_weights() {
+        InitialWeights::Init(_) => return findings.keep("model.init", Err(error)).map(drop::<Option<()>>),
+        InitialWeights::Pair { image, text } => (image, text),
+    };
+    let (section, before) = (&config.model, findings.problems.len());
+    let load_image = || {
+        let options = TowerOptions { pool: section.image_pool, dropout: None };
+        image_tower_from(&resolve(image)?, section.lock.image, options, &compute.device)?;
+        Ok(())
+    };
+    let load_text = || {
+        let options = TowerOptions { pool: section.text_pool, dropout: None };
+        text_tower_from(&resolve(text)?, section.lock.text, options, &compute.device)?;
+        Ok(())
+    };
+    findings.keep("model.image_tower", load_image())?;
+    findings.keep("model.text_tower", load_text())?;
+    // Each loads alone: they do not fit together, or to the tokenizer or the images.
+    if findings.problems.len() == before {
+        findings.keep::<()>("model", Err(error))?;
+    }
+    Ok(())
 }
 
 /// Checks the learning-rate schedule and reports the stages: both depend on the number of pairs.
@@ -78,8 +180,18 @@ fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) ->
     }
     let missing = dataset.missing_files(MAX_LISTED)?;
     if missing.count > 0 {
-        let first: Vec<String> = missing.first.iter().map(|path| format!("  {}", path.display())).collect();
-        findings.problems.push(format!("{} of {images} image files are missing:\n{}", missing.count, first.join("\n")));
+        let all = format!("{} of {images} image files", missing.count);
+        let first = missing.first.iter().map(|path| path.display().to_string());
+        findings.problems.push(missing_files(&all, missing.count, first));
     }
     Ok(())
+}
+
+/// `all`: how many files of how many; `first`: the first of the `count` missing ones.
+fn missing_files(all: &str, count: usize, first: impl Iterator<Item = String>) -> String {
+    let mut lines: Vec<String> = first.map(|path| format!("  {path}")).collect();
+    if count > lines.len() {
+        lines.push(format!("  ... and {} more", count - lines.len()));
+    }
+    format!("{all} are missing:\n{}", lines.join("\n"))
 }

@@ -1,21 +1,36 @@
-//! `dualenc embed`: writes embeddings of images and texts to one safetensors file.
+//! `dualenc embed`: writes embeddings of images and texts to one safetensors file. Features go to a temporary file as
+//! they are computed, so that memory does not grow with the number of images, except by their paths.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::Arc;
 
 use dualenc_data::{ImageRef, Skipped, image_files};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
+use crate::commands::staged_output::StagedFile;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedTowers;
 use crate::models::load::LoadedModel;
-use crate::run_dir::atomic_file::write_whole;
 use crate::stop_flag::StopFlag;
-use crate::text_lines::read_lines;
+use crate::text_lines::read_rows;
+
+/// Images whose features are in memory at a time: a multiple of every usual batch size.
+const WINDOW_IMAGES: usize = 4096;
+
+/// Rows that are normalised and written at a time.
+const BLOCK_ROWS: usize = 1024;
+
+/// Skipped images that an error lists.
+const MAX_LISTED: usize = 10;
+
+/// Alignment of the values in a safetensors file, in bytes.
+const ALIGNMENT: usize = 8;
 
 /// What to embed, and how.
 #[derive(Debug, Clone)]
@@ -28,6 +43,8 @@ pub struct EmbedRequest<'a> {
     pub raw: bool,
     /// Images or texts per forward pass.
     pub batch_size: usize,
+    /// Maximum fraction of the images that may be skipped because they cannot be used, from 0 to 1.
+    pub max_bad_fraction: f64,
 }
 
 /// What was written.
@@ -45,76 +62,257 @@ pub struct Embedded {
 
 /// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
 /// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entry `image_paths` is a
-/// JSON list with one path per row.
+/// JSON list with one path per row. `out` is replaced when everything is computed, and untouched otherwise.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when there is nothing to embed; [`TrainError::Read`] or [`TrainError::Data`] when a file
-/// cannot be read; [`TrainError::Write`] when `out` cannot be written.
+/// - [`TrainError::Usage`] when there is nothing to embed, too few images can be used, or an embedding is not finite;
+/// - [`TrainError::Read`] or [`TrainError::Data`] when a file cannot be read;
+/// - [`TrainError::Write`] when `out` cannot be written;
+/// - [`TrainError::Stopped`] when `stop` is set.
 pub fn embed(
     loaded: &LoadedModel,
     request: &EmbedRequest<'_>,
     out: &Path,
     compute: &Compute,
+    stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<Embedded, TrainError> {
     if request.images.is_none() && request.texts.is_none() {
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
+    let texts = request.texts.map(read_rows).transpose()?;
+    let images = request.images.map(list_images).transpose()?;
+    let staged = StagedFile::new(out)?;
     let model = loaded.model.valid();
-    let stop = StopFlag::default();
-    let encoder = Encoder {
-        model: &model,
-        tokenizer: &loaded.tokenizer,
-        locked: &LockedTowers::new(&model, &loaded.processor, compute, compute.threads, &stop),
-        compute,
-        workers: compute.threads,
-        stop: &stop,
-        batch_size: request.batch_size,
-    };
+    let work = Work { loaded, request, compute, stop, out };
     let mut done = Embedded { num_images: 0, num_texts: 0, dim: model.embed_dim(), skipped: Vec::new() };
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    let mut metadata = HashMap::new();
-    let mut add = |kind: &str, embeddings: &Embeddings| {
-        let shape = vec![embeddings.features.len() / embeddings.dim, embeddings.dim];
-        tensors.push((format!("{kind}_embeds"), shape.clone(), to_bytes(&embeddings.normalized())));
-        if request.raw {
-            tensors.push((format!("{kind}_features"), shape, to_bytes(&embeddings.features)));
-        }
-    };
-    if let Some(path) = request.images {
-        let files = image_files(path)?;
-        let images: Arc<Vec<ImageRef>> = Arc::new(files.into_iter().map(ImageRef::File).collect());
-        let total = images.len();
-        let (usable, embeddings, skipped) = encoder.images(images.clone(), &loaded.processor, |done| {
-            observer.on(Event::Work { name: "images", done, total });
-        })?;
-        skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
-        let paths: Vec<String> = usable.iter().map(|&image| images[image].key()).collect();
+    let (mut kinds, mut metadata) = (Vec::new(), HashMap::new());
+    if let Some(images) = images {
+        let (rows, paths, skipped) = work.images(images, observer)?;
+        (done.num_images, done.skipped) = (paths.len(), skipped);
         metadata.insert("image_paths".to_owned(), serde_json::Value::from(paths).to_string());
-        add("image", &embeddings);
-        (done.num_images, done.skipped) = (usable.len(), skipped);
+        kinds.push(("image", rows));
     }
-    if let Some(path) = request.texts {
-        let texts = read_lines(path)?;
-        let embeddings = encoder.texts(&texts, |done| {
-            observer.on(Event::Work { name: "texts", done, total: texts.len() });
-        })?;
-        add("text", &embeddings);
+    if let Some(texts) = texts {
+        kinds.push(("text", work.texts(&texts, observer)?));
         done.num_texts = texts.len();
     }
-    let malformed = |error: safetensors::SafeTensorError| {
-        TrainError::Usage(format!("cannot serialize `{}`: {error}", out.display()))
-    };
-    let views: Vec<(&str, TensorView<'_>)> = tensors
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes)?)))
-        .collect::<Result<_, safetensors::SafeTensorError>>()
-        .map_err(malformed)?;
-    let bytes = safetensors::serialize(views, Some(metadata)).map_err(malformed)?;
-    write_whole(out, |file| file.write_all(&bytes))?;
+    write_file(staged.file(), kinds, metadata, request.raw, stop).map_err(|error| match error {
+        WriteError::Io(error) => TrainError::write(out)(error),
+        WriteError::Other(error) => error,
+    })?;
+    staged.commit()?;
     Ok(done)
 }
 
-fn to_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+/// The images at `path`, at least one.
+fn list_images(path: &Path) -> Result<Vec<ImageRef>, TrainError> {
+    let files = image_files(path)?;
+    if files.is_empty() {
+        return Err(TrainError::Usage(format!(
+            "`{}` has no images; expected an image, or a folder with images in it or in its subfolders",
+            path.display()
+        )));
+    }
+    Ok(files.into_iter().map(ImageRef::File).collect())
+}
+
+/// What both kinds of input need.
+struct Work<'a> {
+    loaded: &'a LoadedModel,
+    request: &'a EmbedRequest<'a>,
+    compute: &'a Compute,
+    stop: &'a StopFlag,
+    out: &'a Path,
+}
+
+impl Work<'_> {
+    /// Calls `run` with an encoder that remembers no features afterwards.
+    fn with_encoder<R>(&self, run: impl FnOnce(&Encoder<'_>) -> R) -> R {
+        let model = self.loaded.model.valid();
+        let threads = self.compute.threads;
+        let encoder = Encoder {
+            model: &model,
+            tokenizer: &self.loaded.tokenizer,
+            locked: &LockedTowers::new(&model, &self.loaded.processor, self.compute, threads, self.stop),
+            compute: self.compute,
+            workers: threads,
+            stop: self.stop,
+            batch_size: self.request.batch_size,
+        };
+        run(&encoder)
+    }
+
+    /// The features of the images that can be used, their paths, and the other images.
+    fn images(
+        &self,
+        images: Vec<ImageRef>,
+        observer: &mut dyn Observer,
+    ) -> Result<(Rows, Vec<String>, Vec<Skipped>), TrainError> {
+        let total = images.len();
+        let mut rows = Rows::new(self.loaded.model.embed_dim(), self.out)?;
+        let (mut paths, mut skipped) = (Vec::new(), Vec::new());
+        for (window, first) in images.chunks(WINDOW_IMAGES).zip((0..).step_by(WINDOW_IMAGES)) {
+            let window = Arc::new(window.to_vec());
+            let (usable, embeddings, bad) = self.with_encoder(|encoder| {
+                encoder.images(Arc::clone(&window) as _, &self.loaded.processor, |done| {
+                    observer.on(Event::Work { name: "images", done: first + done, total });
+                })
+            })?;
+            let new = usable.iter().map(|&image| window[image].key());
+            for (path, row) in new.zip(embeddings.features.chunks_exact(rows.dim)) {
+                check_finite(row, || format!("the image `{path}`"))?;
+                paths.push(path);
+            }
+            rows.append(&embeddings.features)?;
+            for bad in bad {
+                let bad = Skipped { image: first + bad.image, ..bad };
+                observer.on(Event::Skipped(&bad));
+                skipped.push(bad);
+            }
+            self.check_skipped(&skipped, total)?;
+        }
+        Ok((rows, paths, skipped))
+    }
+
+    /// Refuses more skipped images than the request allows.
+    fn check_skipped(&self, skipped: &[Skipped], total: usize) -> Result<(), TrainError> {
+        let (bad, limit) = (skipped.len(), self.request.max_bad_fraction);
+        if bad as f64 <= limit * total as f64 && bad < total {
+            return Ok(());
+        }
+        let line = |skipped: &Skipped| format!("  {}: {}", skipped.key, skipped.reason);
+        let mut lines: Vec<String> = skipped.iter().take(MAX_LISTED).map(line).collect();
+        if bad > MAX_LISTED {
+            lines.push(format!("  ... and {} more", bad - MAX_LISTED));
+        }
+        Err(TrainError::Usage(format!(
+            "{bad} of {total} images cannot be used, more than `--max-bad-fraction` {limit} allows; nothing was \
+             written:\n{}\nrepair or remove them, or raise `--max-bad-fraction`",
+            lines.join("\n")
+        )))
+    }
+
+    /// The features of the texts, row by row.
+    fn texts(&self, texts: &[String], observer: &mut dyn Observer) -> Result<Rows, TrainError> {
+        let mut rows = Rows::new(self.loaded.model.embed_dim(), self.out)?;
+        self.with_encoder(|encoder| {
+            let progress = |done| observer.on(Event::Work { name: "texts", done, total: texts.len() });
+            encoder.texts_into(texts, progress, |text, row| {
+                check_finite(row, || format!("line {}", text + 1))?;
+                rows.write(text, row)
+            })
+        })?;
+        Ok(rows)
+    }
+}
+
+fn check_finite(row: &[f32], what: impl FnOnce() -> String) -> Result<(), TrainError> {
+    if row.iter().all(|value| value.is_finite()) {
+        return Ok(());
+    }
+    Err(TrainError::Usage(format!(
+        "the embedding of {} has NaN or infinite values: the model cannot embed it; use an earlier checkpoint or another \
+         model",
+        what()
+    )))
+}
+
+/// Rows of features in a temporary file without a name, which the system removes when it is closed.
+struct Rows {
+    file: File,
+    dim: usize,
+    count: usize,
+    /// The output, for errors: the file is in its directory.
+    out: std::path::PathBuf,
+}
+
+impl Rows {
+    fn new(dim: usize, out: &Path) -> Result<Self, TrainError> {
+        let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let file = tempfile::tempfile_in(parent).map_err(TrainError::write(out))?;
+        Ok(Self { file, dim, count: 0, out: out.to_owned() })
+    }
+
+    /// Writes consecutive rows after the last one.
+    fn append(&mut self, values: &[f32]) -> Result<(), TrainError> {
+        self.write(self.count, values)
+    }
+
+    /// Writes consecutive rows from `row` on.
+    fn write(&mut self, row: usize, values: &[f32]) -> Result<(), TrainError> {
+        let start = (row * self.dim * size_of::<f32>()) as u64;
+        let write = |file: &mut File| {
+            file.seek(SeekFrom::Start(start))?;
+            file.write_all(bytemuck::cast_slice(values))
+        };
+        write(&mut self.file).map_err(TrainError::write(&self.out))?;
+        self.count = self.count.max(row + values.len() / self.dim.max(1));
+        Ok(())
+    }
+
+    /// Copies all rows to `to`, little-endian.
+    fn copy(&mut self, normalize: bool, stop: &StopFlag, to: &mut dyn Write) -> Result<(), WriteError> {
+        self.file.seek(SeekFrom::Start(0))?;
+        for first in (0..self.count).step_by(BLOCK_ROWS) {
+            if let Some(signal) = stop.signal() {
+                return Err(WriteError::Other(TrainError::Stopped { signal }));
+            }
+            let mut features = vec![0f32; BLOCK_ROWS.min(self.count - first) * self.dim];
+            self.file.read_exact(bytemuck::cast_slice_mut(&mut features))?;
+            let block = Embeddings { dim: self.dim, features };
+            let mut block = if normalize { block.normalized() } else { block.features };
+            if cfg!(target_endian = "big") {
+                block.iter_mut().for_each(|value| *value = f32::from_bits(value.to_bits().swap_bytes()));
+            }
+            to.write_all(bytemuck::cast_slice(&block))?;
+        }
+        Ok(())
+    }
+}
+
+/// Why the file could not be written.
+enum WriteError {
+    Io(io::Error),
+    Other(TrainError),
+}
+
+impl From<io::Error> for WriteError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Writes the safetensors file of `kinds`: `image` before `text`, so that its tensors are in the order of their names.
+fn write_file(
+    file: &File,
+    mut kinds: Vec<(&'static str, Rows)>,
+    metadata: HashMap<String, String>,
+    raw: bool,
+    stop: &StopFlag,
+) -> Result<(), WriteError> {
+    let tensors: &[(&str, bool)] = if raw { &[("embeds", true), ("features", false)] } else { &[("embeds", true)] };
+    let (mut infos, mut end) = (Vec::new(), 0);
+    for (kind, rows) in &kinds {
+        for (name, _) in tensors {
+            let (start, shape) = (end, vec![rows.count, rows.dim]);
+            end += rows.count * rows.dim * size_of::<f32>();
+            infos.push((format!("{kind}_{name}"), TensorInfo { dtype: Dtype::F32, shape, data_offsets: (start, end) }));
+        }
+    }
+    let malformed = |error: &dyn std::fmt::Display| {
+        WriteError::Other(TrainError::Internal(format!("the header of the embeddings is malformed: {error}")))
+    };
+    let header = Metadata::new(Some(metadata), infos).map_err(|error| malformed(&error))?;
+    let mut header = serde_json::to_vec(&header).map_err(|error| malformed(&error))?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    let mut to = BufWriter::new(file);
+    to.write_all(&(header.len() as u64).to_le_bytes())?;
+    to.write_all(&header)?;
+    for (_, rows) in &mut kinds {
+        for (_, normalize) in tensors {
+            rows.copy(*normalize, stop, &mut to)?;
+        }
+    }
+    Ok(to.flush()?)
 }

@@ -115,18 +115,19 @@ impl Interpolation {
     /// once, or read from the cache of `config`.
     ///
     /// # Errors
-    /// As for [`Evaluation::run`].
+    /// As for [`Evaluation::run`]; [`TrainError::Stopped`] when `stop` is set.
     pub fn sweep(
         &self,
         alphas: &[f64],
         evaluations: &[Evaluation],
         config: Option<&RunConfig>,
         compute: &Compute,
+        stop: &StopFlag,
         observer: &mut dyn Observer,
     ) -> Result<Vec<(f64, Vec<EvalRecord>)>, TrainError> {
-        let (stop, workers, model) = (StopFlag::default(), compute.threads, self.trained.model.valid());
+        let (workers, model) = (compute.threads, self.trained.model.valid());
         let is_mixed = |tower| self.base.keys().any(|path| Tower::of(path) == Some(tower));
-        let locked = LockedTowers::new(&model, &self.trained.processor, compute, workers, &stop);
+        let locked = LockedTowers::new(&model, &self.trained.processor, compute, workers, stop);
         let locked = LockedTowers {
             images: locked.images.filter(|_| !is_mixed(Tower::Image)),
             texts: locked.texts.filter(|_| !is_mixed(Tower::Text)),
@@ -146,7 +147,7 @@ impl Interpolation {
                     locked: &locked,
                     compute,
                     workers,
-                    stop: &stop,
+                    stop,
                     batch_size: evaluation.batch_size,
                 };
                 evaluation.record(step, &encoder, &self.trained.processor, observer)

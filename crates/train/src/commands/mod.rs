@@ -7,10 +7,12 @@
 //! - `export`: writes a directory for transformers.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `inspect`: reports what a directory holds.
+//! - `staged_output`: output that appears when it is complete.
 
 pub(crate) mod check;
 pub(crate) mod embed;
 pub(crate) mod export;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
+mod staged_output;
 pub(crate) mod warm_cache;

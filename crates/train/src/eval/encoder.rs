@@ -52,7 +52,7 @@ pub struct Encoder<'a> {
     pub compute: &'a Compute,
     /// Threads that read images and tokenize texts.
     pub workers: usize,
-    /// Ends work on images early when it is set.
+    /// Ends work early when it is set.
     pub stop: &'a StopFlag,
     /// Images or texts per pass through the projections and the text tower.
     pub batch_size: usize,
@@ -106,14 +106,32 @@ impl Encoder<'_> {
     pub fn texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],
-        mut on_progress: impl FnMut(usize),
+        on_progress: impl FnMut(usize),
     ) -> Result<Embeddings, TrainError> {
+        let dim = self.model.embed_dim();
+        let mut features = vec![0.0; texts.len() * dim];
+        self.texts_into(texts, on_progress, |text, row| {
+            features[text * dim..][..dim].copy_from_slice(row);
+            Ok(())
+        })?;
+        Ok(Embeddings { dim, features })
+    }
+
+    /// Embeds texts, and passes each row to `sink` with the number of its text, in any order.
+    ///
+    /// # Errors
+    /// As for [`Encoder::texts`]; [`TrainError::Stopped`] when the stop flag is set; and those of `sink`.
+    pub(crate) fn texts_into<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        mut on_progress: impl FnMut(usize),
+        mut sink: impl FnMut(usize, &[f32]) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
         let table = TokenTable::build(self.tokenizer, texts, self.workers)?;
         let dim = self.model.embed_dim();
         // Batches hold texts of similar length; each row goes to the position of its text.
         let mut order: Vec<usize> = (0..texts.len()).collect();
         order.sort_by_key(|&text| table.get(text).0.len());
-        let mut values = vec![0.0; texts.len() * dim];
         let mut done = 0;
         for batch in order.chunks(self.batch_size.max(1)) {
             let mut tokens = TokenBatch::default();
@@ -132,8 +150,8 @@ impl Encoder<'_> {
             check_embeddings(&rows, batch.len(), dim, |row| {
                 format!("text `{}`", start_of(texts[batch[row]].as_ref()))
             })?;
-            for (row, &text) in batch.iter().enumerate() {
-                values[text * dim..][..dim].copy_from_slice(&rows[row * dim..][..dim]);
+            for (text, row) in batch.iter().zip(rows.chunks_exact(dim)) {
+                sink(*text, row)?;
             }
             done += batch.len();
             on_progress(done);
@@ -141,7 +159,7 @@ impl Encoder<'_> {
                 return Err(TrainError::Stopped { signal });
             }
         }
-        Ok(Embeddings { dim, features: values })
+        Ok(())
     }
 }
 

@@ -49,6 +49,17 @@ impl LoadedModel {
     /// [`TrainError::Hub`] when a tower cannot be found; [`TrainError::Model`] or [`TrainError::Data`] when a tower, a
     /// tokenizer or an image processor cannot be loaded; [`TrainError::Usage`] when they do not fit together.
     pub fn from_config(config: &RunConfig, compute: &Compute, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        Self::from_config_of(config, &[], compute, observer)
+    }
+
+    /// [`LoadedModel::from_config`] for the config of the last checkpoint of `chain`, each of which started from the
+    /// next.
+    fn from_config_of(
+        config: &RunConfig,
+        chain: &[PathBuf],
+        compute: &Compute,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
         let options = build_options(config);
         let device = &compute.device;
         let section = &config.model;
@@ -71,7 +82,7 @@ impl LoadedModel {
                     (built, dir.clone(), dir)
                 }
                 ModelDir::Checkpoint(checkpoint) => {
-                    let loaded = Self::from_checkpoint(*checkpoint, compute, observer)?;
+                    let loaded = Self::from_checkpoint_of(*checkpoint, chain, compute, observer)?;
                     return loaded.restarted(config, compute);
                 }
             },
@@ -126,8 +137,19 @@ impl LoadedModel {
         compute: &Compute,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
+        Self::from_checkpoint_of(checkpoint, &[], compute, observer)
+    }
+
+    /// [`LoadedModel::from_checkpoint`] for a checkpoint that those of `chain` started from.
+    fn from_checkpoint_of(
+        checkpoint: Checkpoint,
+        chain: &[PathBuf],
+        compute: &Compute,
+        observer: &mut dyn Observer,
+    ) -> Result<Self, TrainError> {
+        let chain = extended(chain, &checkpoint.path)?;
         let config = checkpoint.run_config()?;
-        let mut loaded = Self::from_config(&config, compute, &mut WarningsOnly(observer))?;
+        let mut loaded = Self::from_config_of(&config, &chain, compute, &mut WarningsOnly(observer))?;
         loaded.verify_locked(&checkpoint)?;
         loaded.model = parameters::restore(loaded.model, parameters::ParamFilter::Trainable, checkpoint.weights())?;
         loaded.step = Some(checkpoint.progress.step);
@@ -218,6 +240,25 @@ impl LoadedModel {
         }
         model
     }
+}
+
+/// `chain` with the checkpoint at `path`.
+///
+/// # Errors
+/// [`TrainError::Usage`] when the checkpoint is in the chain already.
+fn extended(chain: &[PathBuf], path: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    let path = path.canonicalize().map_err(TrainError::read(path))?;
+    let leads_back = chain.contains(&path);
+    let chain = [chain, &[path]].concat();
+    if leads_back {
+        let names: Vec<String> = chain.iter().map(|path| format!("  `{}`", path.display())).collect();
+        return Err(TrainError::Usage(format!(
+            "`model.init` leads back to itself; each of these checkpoints belongs to a run that started from the next:\n\
+             {}\nset `model.init` of one of these runs to a model from which no other of them started",
+            names.join("\n")
+        )));
+    }
+    Ok(chain)
 }
 
 /// Adds the adapters of `config`, and puts every parameter that trains in any stage into the gradient graph.

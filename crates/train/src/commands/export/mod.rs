@@ -6,7 +6,7 @@
 //! - `tokenizer_copy`: the files of the tokenizer.
 //! - `json_files`: reading and writing JSON files.
 
-use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
 
 use dualenc_model::{DualEncoderConfig, HostTensor, StoredNames, parameters};
@@ -16,11 +16,13 @@ use serde_json::Value;
 use crate::commands::export::json_files::write_json;
 use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
+use crate::commands::staged_output::StagedDir;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::models::load::LoadedModel;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::checkpoint::tensors::serialize;
+use crate::stop_flag::StopFlag;
 
 mod json_files;
 pub(crate) mod reference_limits;
@@ -28,16 +30,25 @@ pub(crate) mod reference_limits;
 mod tests;
 mod tokenizer_copy;
 
-/// Writes a model to `dir`, which must be empty or not exist yet. `observer` is notified of every way in which the
-/// exported model differs.
+/// The file that makes a directory a model: written and moved last.
+const CONFIG: &str = "config.json";
+
+/// Bytes of the weights that are written between two checks of the stop flag: 16 MiB.
+const BYTES_PER_CHECK: usize = 1 << 24;
+
+/// Writes a model to `dir`, which must be empty or not exist yet, and is untouched until every file is written.
+/// `observer` is notified of every way in which the exported model differs.
 ///
 /// # Errors
 /// [`TrainError::Usage`] when `dir` is not empty or transformers cannot compute what the model does;
-/// [`TrainError::Write`] when a file cannot be written.
-pub fn export(loaded: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -> Result<(), TrainError> {
-    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
-        return Err(TrainError::Usage(format!("`{}` is not empty; choose a new directory", dir.display())));
-    }
+/// [`TrainError::Write`] when a file cannot be written; [`TrainError::Stopped`] when `stop` is set.
+pub fn export(
+    loaded: &LoadedModel,
+    dir: &Path,
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let stopped = || stop.signal().map_or(Ok(()), |signal| Err(TrainError::Stopped { signal }));
     let (image_config, needs_identity_pooler) = exported_image_config(&loaded.model.image_tower, &loaded.image_config)?;
     check_text_pooling(&loaded.model.text_tower, &loaded.text_config)?;
     if let Some(difference) = loaded.processor.export_difference() {
@@ -46,7 +57,7 @@ pub fn export(loaded: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -> 
              differently: {difference}"
         )));
     }
-    fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
+    let staged = StagedDir::new(dir)?;
     let names = StoredNames::new(&loaded.image_config, &loaded.text_config)?;
     let model = loaded.model.clone().with_adapters_merged();
     let mut parameters = parameters::collect(&model, ParamFilter::All)?;
@@ -71,11 +82,41 @@ pub fn export(loaded: &LoadedModel, dir: &Path, observer: &mut dyn Observer) -> 
         vision_config: without_dtype(image_config),
         text_config: without_dtype(loaded.text_config.clone()),
     };
+    stopped()?;
     let weights = serialize(tensors.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?;
-    write_whole(&dir.join("model.safetensors"), |file| file.write_all(&weights))?;
-    write_json(&dir.join("config.json"), &config.to_json())?;
-    write_json(&dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
-    copy_tokenizer(&loaded.text_dir, &loaded.text_config, dir)
+    let written = write_whole(&staged.path().join("model.safetensors"), |file| write_weights(file, &weights, stop));
+    stopped()?;
+    written.map_err(|error| as_of(error, dir))?;
+    let files = || {
+        write_json(&staged.path().join(CONFIG), &config.to_json())?;
+        write_json(&staged.path().join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
+        copy_tokenizer(&loaded.text_dir, &loaded.text_config, staged.path())
+    };
+    files().map_err(|error| as_of(error, dir))?;
+    stopped()?;
+    staged.commit(CONFIG)
+}
+
+/// Writes `weights` until `stop` is set, which is an error then.
+fn write_weights(file: &mut dyn Write, weights: &[u8], stop: &StopFlag) -> io::Result<()> {
+    for part in weights.chunks(BYTES_PER_CHECK) {
+        if stop.signal().is_some() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        file.write_all(part)?;
+    }
+    Ok(())
+}
+
+/// An error about a temporary file, as one about the same file of `dir`.
+fn as_of(error: TrainError, dir: &Path) -> TrainError {
+    match error {
+        TrainError::Write { path, source } => {
+            let path = path.file_name().map_or_else(|| dir.to_owned(), |name| dir.join(name));
+            TrainError::Write { path, source }
+        }
+        other => other,
+    }
 }
 
 /// A tower's config without the dtype it was saved in, to which transformers 5 would round the weights.

@@ -103,13 +103,26 @@ const EXPORTED: [&str; 23] = [
 ];
 
 #[test]
+fn stopped_export_leaves_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train/init");
+    let loaded = opened(&dir, &mut Messages::default());
+    let stop = StopFlag::default();
+    stop.request(15);
+    let error = export(&loaded, &root.path().join("out"), &stop, &mut Messages::default()).unwrap_err();
+    assert!(matches!(error, TrainError::Stopped { signal: 15 }), "{error}");
+    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn exported_models_keep_their_features() {
     let root = tempfile::tempdir().unwrap();
     for name in EXPORTED {
         let original = opened(&staged(name, root.path()), &mut Messages::default());
         let target = root.path().join("out").join(name);
         let mut messages = Messages::default();
-        export(&original, &target, &mut messages).unwrap_or_else(|error| panic!("{name}: {error}"));
+        export(&original, &target, &StopFlag::default(), &mut messages)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         let back = opened(&target, &mut messages);
         // open_clip crops like torchvision.
         messages.0.retain(|text| name != "whole/open_clip" || !text.contains("crop one pixel off"));
@@ -141,7 +154,7 @@ fn refuses_what_the_reference_cannot_compute() {
     ] {
         let original = opened(&staged(name, root.path()), &mut Messages::default());
         let target = root.path().join("out").join(name);
-        let text = export(&original, &target, &mut Messages::default()).unwrap_err().to_string();
+        let text = export(&original, &target, &StopFlag::default(), &mut Messages::default()).unwrap_err().to_string();
         assert!(text.contains(expected) && text.contains("train with"), "{name}: {text}");
         assert!(!target.exists(), "{name}");
     }
@@ -181,7 +194,7 @@ fn reports_logit_bias_and_image_processing() {
     let mut loaded = opened(&dir, &mut Messages::default());
     loaded.model.logit_bias = Some(parameters::scalar(-7.5, &loaded.model.device()));
     let mut messages = Messages::default();
-    export(&loaded, &root.path().join("out"), &mut messages).unwrap();
+    export(&loaded, &root.path().join("out"), &StopFlag::default(), &mut messages).unwrap();
     assert!(messages.0.iter().any(|text| text.contains("has no `logit_bias`: -7.5 is left out")), "{:?}", messages.0);
     assert!(messages.0.iter().any(|text| text.contains("process images a little differently")), "{:?}", messages.0);
 }
@@ -197,7 +210,13 @@ fn adds_missing_tokenizer_class() {
     edit(&dir.join("tokenizer_config.json"), |config| {
         *config = json!({ "do_lower_case": true, "pad_token": "[PAD]" });
     });
-    export(&opened(&dir, &mut Messages::default()), &root.path().join("out"), &mut Messages::default()).unwrap();
+    export(
+        &opened(&dir, &mut Messages::default()),
+        &root.path().join("out"),
+        &StopFlag::default(),
+        &mut Messages::default(),
+    )
+    .unwrap();
     let written = read_object(&root.path().join("out/tokenizer_config.json")).unwrap();
     let expected: BTreeMap<&str, Value> = BTreeMap::from([
         ("do_lower_case", json!(true)),
@@ -215,7 +234,13 @@ fn removes_dtype_from_configs() {
         config["text_config"]["dtype"] = json!("float16");
         config["vision_config"]["torch_dtype"] = json!("bfloat16");
     });
-    export(&opened(&dir, &mut Messages::default()), &root.path().join("out"), &mut Messages::default()).unwrap();
+    export(
+        &opened(&dir, &mut Messages::default()),
+        &root.path().join("out"),
+        &StopFlag::default(),
+        &mut Messages::default(),
+    )
+    .unwrap();
     let written = read_object(&root.path().join("out/config.json")).unwrap();
     assert_eq!(written["dtype"], "float32");
     assert_eq!(

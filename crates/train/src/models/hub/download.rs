@@ -1,10 +1,12 @@
 //! Downloads one file from the hub into the cache, through `hf-hub`.
 
+use std::fs::File;
 use std::path::Path;
 
 use hf_hub::api::Progress as HubProgress;
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Repo as HubRepo, RepoType};
+use sha2::{Digest, Sha256};
 
 use crate::config::tower_reference::is_plain_name;
 use crate::models::hub::error::HubError;
@@ -50,7 +52,7 @@ impl Downloader<'_> {
     /// a large file is redirected to.
     ///
     /// # Errors
-    /// [`HubError::NotFound`], [`HubError::Download`], [`HubError::Size`] or [`HubError::Cache`].
+    /// [`HubError::NotFound`], [`HubError::Download`], [`HubError::Size`], [`HubError::Hash`] or [`HubError::Cache`].
     pub fn download(
         &self,
         revision: &str,
@@ -111,17 +113,31 @@ impl Downloader<'_> {
             .map_err(|error| self.failed(file, error))?;
         // hf-hub appends the response to the partial file even if the server sent the whole file again.
         let found = size_of(&path).unwrap_or(0);
-        if found != expected {
+        let discard = || {
             self.remove(&pointer)?;
-            if blob.exists() {
-                self.remove(&blob)?;
-            }
+            if blob.exists() { self.remove(&blob) } else { Ok(()) }
+        };
+        if found != expected {
+            discard()?;
             return Err(HubError::Size {
                 reference: self.reference.to_owned(),
                 file: file.to_owned(),
                 found,
                 expected,
             });
+        }
+        // The entity tag of a large file is the hash of its content.
+        if is_sha256(metadata.etag()) {
+            let found = sha256(&path).map_err(|source| HubError::Cache { path: path.clone(), source })?;
+            if !found.eq_ignore_ascii_case(metadata.etag()) {
+                discard()?;
+                return Err(HubError::Hash {
+                    reference: self.reference.to_owned(),
+                    file: file.to_owned(),
+                    found,
+                    expected: metadata.etag().to_owned(),
+                });
+            }
         }
         Ok(Lookup::Found(path))
     }
@@ -158,6 +174,18 @@ impl Downloader<'_> {
     fn remove(&self, path: &Path) -> Result<(), HubError> {
         std::fs::remove_file(path).map_err(|source| HubError::Cache { path: path.to_owned(), source })
     }
+}
+
+/// Whether an entity tag is a SHA-256, as of files in large-file storage; those of others are hashes of git's.
+fn is_sha256(etag: &str) -> bool {
+    etag.len() == 2 * Sha256::output_size() && etag.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The SHA-256 of a file, in hexadecimal digits.
+fn sha256(path: &Path) -> std::io::Result<String> {
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut File::open(path)?, &mut hasher)?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn size_of(path: &Path) -> Option<u64> {

@@ -92,6 +92,21 @@ pub enum HubError {
         /// Announced size, in bytes.
         expected: u64,
     },
+    /// The content of a download is not what the hub announced.
+    #[error(
+        "the download of `{file}` of `{reference}` has the SHA-256 {found}, expected {expected}; it was removed, try \
+         again"
+    )]
+    Hash {
+        /// The hub id.
+        reference: String,
+        /// The file.
+        file: String,
+        /// SHA-256 of the download, in hexadecimal digits.
+        found: String,
+        /// Announced SHA-256.
+        expected: String,
+    },
     /// A file of the cache cannot be read or written.
     #[error("cannot use `{path}` in the hub cache; check its permissions, or set `HF_HOME` to another directory")]
     Cache {

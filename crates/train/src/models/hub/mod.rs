@@ -3,8 +3,8 @@
 //! The cache is the one that all Hugging Face programs share (`models--org--name/{refs,blobs,snapshots,.no_exist}`). A
 //! cached snapshot is used without asking the network, so a run that started once starts again offline and on the same
 //! commit. Downloads go through `hf-hub` (cargo feature `hub`). This room adds what version 0.5.0 of that crate lacks:
-//! `HF_TOKEN`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE`, all files from one commit, and a check of the size of each
-//! download. It reads no weights.
+//! `HF_TOKEN`, `HF_HUB_CACHE` and `HF_HUB_OFFLINE`, all files from one commit, and checks of each download: its size,
+//! and its SHA-256 if the hub announces one. It reads no weights, and runs nothing.
 //!
 //! Known limits of `hf-hub` 0.5.0: it never times out when a server stops answering; it trusts Mozilla's certificates
 //! only, so copy the model to a directory if your mirror uses a private authority; and the token for a private model is

@@ -7,6 +7,8 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use sha2::{Digest, Sha256};
+
 use crate::config::tower_reference::is_hub_id;
 use crate::models::hub::error::HubError;
 use crate::models::hub::model_files::{MODULES, OPEN_CLIP, WEIGHTS, WEIGHTS_INDEX};
@@ -27,7 +29,11 @@ struct State {
     files: BTreeMap<String, Vec<u8>>,
     /// Answers a request for the rest of a file with the whole file.
     ignore_ranges: bool,
+    /// Sends the SHA-256 of this text as the entity tag of the weights, as for files in large-file storage.
+    announced: Option<&'static str>,
     requests: Mutex<Vec<String>>,
+    /// Each request for a part of a file: its path, and the range.
+    ranges: Mutex<Vec<(String, String)>>,
     stop: std::sync::atomic::AtomicBool,
 }
 
@@ -37,10 +43,14 @@ impl Server {
     }
 
     fn start_with(files: &[(&str, &str)], ignore_ranges: bool) -> Self {
+        Self::serve(files, State { ignore_ranges, ..State::default() })
+    }
+
+    fn serve(files: &[(&str, &str)], state: State) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let files = files.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect();
-        let state = Arc::new(State { files, ignore_ranges, ..State::default() });
+        let state = Arc::new(State { files, ..state });
         let shared = Arc::clone(&state);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
@@ -88,6 +98,9 @@ impl State {
         }
         let token = if headers.contains_key("authorization") { " with token" } else { "" };
         self.requests.lock().unwrap().push(format!("{path}{token}"));
+        if let Some(range) = headers.get("range") {
+            self.ranges.lock().unwrap().push((path.clone(), range.clone()));
+        }
         // The same repository, visible with the token only.
         let path = match (path.strip_prefix("/secret/"), headers.get("authorization").map(String::as_str)) {
             (Some(rest), Some("Bearer secret")) => format!("/org/{rest}"),
@@ -105,7 +118,10 @@ impl State {
             )?;
             stream.write_all(body)
         };
-        let etag = |file: &str| format!("etag-{}", file.replace(['/', '.'], "-"));
+        let etag = |file: &str| match self.announced {
+            Some(text) if file == WEIGHTS => sha256_hex(text),
+            _ => format!("etag-{}", file.replace(['/', '.'], "-")),
+        };
         if path == "/api/models/org/tiny/revision/main" {
             return send("200 OK", "", format!("{{\"sha\": \"{COMMIT}\", \"siblings\": []}}").as_bytes());
         }
@@ -372,7 +388,8 @@ fn unreachable_server_keeps_its_cause() {
 
 #[test]
 fn resumes_interrupted_download() {
-    for there in ["wei", "weights", "weights and more"] {
+    // What is there, and the first byte of the last request: the rest, or the whole file.
+    for (there, first) in [("wei", 3), ("weights", 0), ("weights and more", 0)] {
         let server = Server::start(&TOWER);
         let cache = tempfile::tempdir().unwrap();
         let hub = server.hub(cache.path());
@@ -381,6 +398,13 @@ fn resumes_interrupted_download() {
         std::fs::write(blobs.join("etag-model-safetensors.part"), there).unwrap();
         let dir = hub.resolve("org/tiny", &mut ignore_progress).unwrap();
         assert_eq!(std::fs::read_to_string(dir.join("model.safetensors")).unwrap(), "weights", "after {there:?}");
+        let ranges = server.state.ranges.lock().unwrap();
+        let of_weights: Vec<&str> =
+            ranges.iter().filter(|(path, _)| path.ends_with(WEIGHTS)).map(|(_, range)| range.as_str()).collect();
+        assert!(
+            of_weights.last().is_some_and(|range| range.starts_with(&format!("bytes={first}-"))),
+            "after {there:?}: {of_weights:?}"
+        );
     }
 }
 
@@ -399,6 +423,33 @@ fn removes_download_of_wrong_size() {
     );
     let dir = hub.resolve("org/tiny", &mut ignore_progress).unwrap();
     assert_eq!(std::fs::read_to_string(dir.join("model.safetensors")).unwrap(), "weights");
+}
+
+fn sha256_hex(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn checks_hash_of_large_files() {
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::serve(&TOWER, State { announced: Some("weights"), ..State::default() });
+    let dir = server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.join(WEIGHTS)).unwrap(), "weights");
+
+    // As long as what was announced, but not the same.
+    let cache = tempfile::tempdir().unwrap();
+    let server = Server::serve(&TOWER, State { announced: Some("WEIGHTS"), ..State::default() });
+    let error = server.hub(cache.path()).resolve("org/tiny", &mut ignore_progress).unwrap_err();
+    let (found, expected) = (sha256_hex("weights"), sha256_hex("WEIGHTS"));
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the download of `model.safetensors` of `org/tiny` has the SHA-256 {found}, expected {expected}; it was \
+             removed, try again"
+        )
+    );
+    let repo = cache.path().join("hub/models--org--tiny");
+    assert!(!repo.join("snapshots").join(COMMIT).join(WEIGHTS).exists() && !repo.join("blobs").join(expected).exists());
 }
 
 #[test]

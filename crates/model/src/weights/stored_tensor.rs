@@ -1,0 +1,157 @@
+//! A tensor of a weight file: its shape is known, its values are read from the file when they are needed. Loading a
+//! model thus holds one stored tensor at a time, besides the model itself.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use safetensors::tensor::{Dtype, TensorInfo};
+
+use crate::error::ModelError;
+use crate::weights::decode::read_values;
+use crate::weights::host_tensor::HostTensor;
+use crate::weights::layout::{Part, transpose};
+
+/// An open weight file.
+#[derive(Debug)]
+pub(crate) struct TensorFile {
+    path: PathBuf,
+    /// Two towers of one file are loaded by two threads.
+    file: Mutex<File>,
+    /// Offset of the first value, in bytes.
+    data_start: u64,
+}
+
+impl TensorFile {
+    /// `data_start`: offset of the first value, in bytes.
+    pub fn new(path: &Path, file: File, data_start: u64) -> Self {
+        Self { path: path.to_owned(), file: Mutex::new(file), data_start }
+    }
+
+    /// Reads `count` values of type `dtype`, from the byte `start` after the header.
+    fn read(&self, name: &str, dtype: Dtype, start: u64, count: usize) -> Result<Vec<f32>, ModelError> {
+        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut read = || {
+            file.seek(SeekFrom::Start(self.data_start + start))?;
+            read_values(name, dtype, count, &mut *file as &mut dyn Read)
+        };
+        read().map_err(|source| ModelError::Read { path: self.path.clone(), source })
+    }
+}
+
+/// A tensor of a weight file, or one that stands in for it.
+#[derive(Debug, Clone)]
+pub(crate) struct StoredTensor {
+    /// Size of each dimension; empty for a scalar.
+    pub shape: Vec<usize>,
+    values: Values,
+}
+
+#[derive(Debug, Clone)]
+enum Values {
+    /// Only the shape is known.
+    Unknown,
+    Host(Arc<Vec<f32>>),
+    File {
+        file: Arc<TensorFile>,
+        /// Name of the tensor in the file, for errors.
+        name: Arc<str>,
+        dtype: Dtype,
+        /// Offset of the first value in the file's data, in bytes.
+        start: u64,
+        /// Whether the file has the transpose of this matrix.
+        transposed: bool,
+    },
+}
+
+impl StoredTensor {
+    /// A tensor without values, to audit files.
+    pub fn shape_only(shape: Vec<usize>) -> Self {
+        Self { shape, values: Values::Unknown }
+    }
+
+    /// The tensor `name` of `file`.
+    pub fn in_file(file: &Arc<TensorFile>, name: &str, info: &TensorInfo) -> Self {
+        let (start, dtype) = (info.data_offsets.0 as u64, info.dtype);
+        let values = Values::File { file: Arc::clone(file), name: name.into(), dtype, start, transposed: false };
+        Self { shape: info.shape.clone(), values }
+    }
+
+    /// Number of values.
+    pub fn count(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// The same values in another shape with as many values.
+    #[must_use]
+    pub fn reshaped(&self, shape: Vec<usize>) -> Self {
+        debug_assert_eq!(shape.iter().product::<usize>(), self.count());
+        Self { shape, values: self.values.clone() }
+    }
+
+    /// The transpose of a matrix of a file; any other tensor is returned as it is.
+    #[must_use]
+    pub fn transposed(mut self) -> Self {
+        if let ([rows, columns], Values::File { transposed, .. }) = (&mut self.shape[..], &mut self.values) {
+            std::mem::swap(rows, columns);
+            *transposed = !*transposed;
+        } else if let ([rows, columns], Values::Unknown) = (&mut self.shape[..], &self.values) {
+            std::mem::swap(rows, columns);
+        }
+        self
+    }
+
+    /// One of the equal parts along the first dimension.
+    #[must_use]
+    pub fn part(&self, part: Part) -> Self {
+        let mut shape = self.shape.clone();
+        if let Some(rows) = shape.first_mut() {
+            *rows /= part.of;
+        }
+        let first = part.index * shape.iter().product::<usize>();
+        let values = match &self.values {
+            Values::File { file, name, dtype, start, transposed: false } => Values::File {
+                file: Arc::clone(file),
+                name: Arc::clone(name),
+                dtype: *dtype,
+                start: start + (first * dtype.bitsize() / 8) as u64,
+                transposed: false,
+            },
+            Values::File { .. } | Values::Unknown => Values::Unknown,
+            Values::Host(values) => {
+                Values::Host(Arc::new(values[first..first + shape.iter().product::<usize>()].to_vec()))
+            }
+        };
+        Self { shape, values }
+    }
+
+    /// Reads the values, in row-major order.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] if the file cannot be read; [`ModelError::NonFiniteWeights`] if a value is NaN or infinite.
+    pub fn read(&self) -> Result<Vec<f32>, ModelError> {
+        match &self.values {
+            Values::Unknown => Err(ModelError::Internal("a tensor without values was read".to_owned())),
+            Values::Host(values) => Ok(values.as_ref().clone()),
+            Values::File { file, name, dtype, start, transposed } => {
+                let values = file.read(name, *dtype, *start, self.count())?;
+                let bad = values.iter().filter(|value| !value.is_finite()).count();
+                if bad > 0 {
+                    let tensors = vec![format!("{name}: {bad} of {} values", values.len())];
+                    return Err(ModelError::NonFiniteWeights { path: file.path.clone(), tensors });
+                }
+                Ok(match (transposed, &self.shape[..]) {
+                    (true, &[rows, columns]) => transpose(&values, columns, rows),
+                    _ => values,
+                })
+            }
+        }
+    }
+}
+
+impl From<HostTensor> for StoredTensor {
+    fn from(tensor: HostTensor) -> Self {
+        Self { shape: tensor.shape, values: Values::Host(Arc::new(tensor.values)) }
+    }
+}

@@ -1,0 +1,247 @@
+//! Output of a command that appears under its name only when it is complete: beside it, a temporary file or directory
+//! is filled, which goes away when the command fails or is stopped. What a killed process left is removed by the next
+//! command that writes the same output.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile, TempDir};
+
+use crate::error::TrainError;
+use crate::run_dir::atomic_file::sync_parent;
+
+/// Between the name of the output and the random end of a temporary name, `.NAME.tmp-XXXXXX`, as in `atomic_file`.
+const TEMPORARY: &str = ".tmp-";
+
+/// Random characters at the end of a temporary name.
+const RANDOM_CHARS: usize = 6;
+
+/// A file that is not yet visible under its name.
+pub(crate) struct StagedFile {
+    temporary: NamedTempFile<File>,
+    target: PathBuf,
+}
+
+impl StagedFile {
+    /// Creates the temporary file for `target`, in the same directory.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`] when it cannot be created; [`TrainError::Usage`] when `target` is a directory.
+    pub fn new(target: &Path) -> Result<Self, TrainError> {
+        if target.is_dir() {
+            return Err(TrainError::Usage(format!("`{}` is a directory; name a file", target.display())));
+        }
+        let (parent, prefix) = (parent(target), prefix(target));
+        remove_dead(parent, &prefix);
+        let create = || -> io::Result<NamedTempFile<File>> {
+            loop {
+                // Created here, since tempfile's own files are readable by their owner only.
+                let temporary = Builder::new()
+                    .prefix(&prefix)
+                    .rand_bytes(RANDOM_CHARS)
+                    .make_in(parent, |path| File::create_new(path))?;
+                // A process that cleans up may hold the lock first, and remove the file.
+                let _ = temporary.as_file().lock();
+                if temporary.path().exists() {
+                    return Ok(temporary);
+                }
+            }
+        };
+        let temporary = create().map_err(TrainError::write(target))?;
+        Ok(Self { temporary, target: target.to_owned() })
+    }
+
+    /// The file to fill.
+    pub fn file(&self) -> &File {
+        self.temporary.as_file()
+    }
+
+    /// Syncs the file and gives it its name. An existing file is replaced.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`]. An existing file is untouched then, unless only the sync of the directory failed.
+    pub fn commit(self) -> Result<(), TrainError> {
+        let persist = || {
+            self.temporary.as_file().sync_all()?;
+            self.temporary.persist(&self.target).map_err(|error| error.error)
+        };
+        persist().map_err(TrainError::write(&self.target))?;
+        sync_parent(&self.target)
+    }
+}
+
+/// A directory that is not yet visible under its name.
+pub(crate) struct StagedDir {
+    temporary: TempDir,
+    target: PathBuf,
+    /// Whether `target` exists, and `temporary` is inside it: a mounted directory cannot be replaced.
+    is_inside: bool,
+    /// Locked while this process fills the directory.
+    _lock: File,
+}
+
+impl StagedDir {
+    /// Creates the temporary directory for `target`, which must not exist or be empty.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when `target` is not empty; [`TrainError::Write`] when nothing can be created there.
+    pub fn new(target: &Path) -> Result<Self, TrainError> {
+        let prefix = prefix(target);
+        let is_inside = target.is_dir();
+        let place = if is_inside { target } else { parent(target) };
+        remove_dead(place, &prefix);
+        let has_entries = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
+        if target.is_file() || (is_inside && has_entries()) {
+            return Err(TrainError::Usage(format!("`{}` is not empty; choose a new directory", target.display())));
+        }
+        let create = || -> io::Result<(TempDir, File)> {
+            fs::create_dir_all(place)?;
+            loop {
+                let mut builder = Builder::new();
+                builder.prefix(&prefix).rand_bytes(RANDOM_CHARS);
+                // tempfile's own directories are open to their owner only.
+                #[cfg(unix)]
+                builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o777));
+                let temporary = builder.tempdir_in(place)?;
+                let lock = File::open(temporary.path())?;
+                let _ = lock.lock();
+                if temporary.path().exists() {
+                    return Ok((temporary, lock));
+                }
+            }
+        };
+        let (temporary, lock) = create().map_err(TrainError::write(target))?;
+        Ok(Self { temporary, target: target.to_owned(), is_inside, _lock: lock })
+    }
+
+    /// The directory to fill, with files only.
+    pub fn path(&self) -> &Path {
+        self.temporary.path()
+    }
+
+    /// Gives the directory its name. If the target existed, its files are moved there; `last` comes after all others.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`].
+    pub fn commit(self, last: &str) -> Result<(), TrainError> {
+        let Self { temporary, target, is_inside, .. } = self;
+        let commit = || -> io::Result<()> {
+            if !is_inside {
+                let temporary = temporary.keep();
+                return fs::rename(&temporary, &target).inspect_err(|_| {
+                    let _ = fs::remove_dir_all(&temporary);
+                });
+            }
+            let mut names: Vec<OsString> = fs::read_dir(temporary.path())?
+                .map(|entry| entry.map(|entry| entry.file_name()))
+                .collect::<io::Result<_>>()?;
+            names.sort_by_key(|name| (name == last, name.clone()));
+            names.iter().try_for_each(|name| fs::rename(temporary.path().join(name), target.join(name)))?;
+            temporary.close()
+        };
+        commit().map_err(TrainError::write(&target))?;
+        sync_parent(&target.join(last))?;
+        sync_parent(&target)
+    }
+}
+
+/// The start of temporary names for `target`.
+fn prefix(target: &Path) -> OsString {
+    let name = target.file_name().unwrap_or(OsStr::new("out"));
+    [OsStr::new("."), name, OsStr::new(TEMPORARY)].into_iter().collect()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Removes what processes that were killed left in `dir`: a living process holds a lock. What cannot be opened or
+/// removed stays.
+fn remove_dead(dir: &Path, prefix: &OsStr) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let random = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
+        let is_ours =
+            random.is_some_and(|random| random.len() == RANDOM_CHARS && random.iter().all(u8::is_ascii_alphanumeric));
+        let Some(kind) = entry.file_type().ok().filter(|kind| is_ours && (kind.is_file() || kind.is_dir())) else {
+            continue;
+        };
+        let path = entry.path();
+        if File::open(&path).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = if kind.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn uncommitted_output_goes_away() {
+        let root = tempfile::tempdir().unwrap();
+        let (file, dir, mounted) = (root.path().join("a"), root.path().join("new/b"), root.path().join("c"));
+        fs::write(&file, "old").unwrap();
+        fs::create_dir(&mounted).unwrap();
+        let staged = StagedFile::new(&file).unwrap();
+        staged.file().write_all(b"half").unwrap();
+        drop(staged);
+        for target in [&dir, &mounted] {
+            let staged = StagedDir::new(target).unwrap();
+            fs::write(staged.path().join("config.json"), "{}").unwrap();
+            drop(staged);
+        }
+        assert_eq!(fs::read(&file).unwrap(), b"old");
+        assert_eq!(names(root.path()), ["a", "c", "new"]);
+        assert!(names(&mounted).is_empty() && names(&root.path().join("new")).is_empty());
+    }
+
+    #[test]
+    fn commit_shows_all_files() {
+        let root = tempfile::tempdir().unwrap();
+        let (dir, mounted) = (root.path().join("new/b"), root.path().join("c"));
+        fs::create_dir(&mounted).unwrap();
+        for target in [&dir, &mounted] {
+            let staged = StagedDir::new(target).unwrap();
+            for name in ["config.json", "model.safetensors"] {
+                fs::write(staged.path().join(name), name).unwrap();
+            }
+            staged.commit("config.json").unwrap();
+            assert_eq!(names(target), ["config.json", "model.safetensors"]);
+            assert!(StagedDir::new(target).is_err());
+        }
+        let file = root.path().join("a");
+        let staged = StagedFile::new(&file).unwrap();
+        staged.file().write_all(b"whole").unwrap();
+        staged.commit().unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"whole");
+        assert_eq!(names(root.path()), ["a", "c", "new"]);
+        assert!(StagedFile::new(&dir).is_err());
+    }
+
+    #[test]
+    fn removes_leftovers_of_dead_processes() {
+        let root = tempfile::tempdir().unwrap();
+        let target = root.path().join("a");
+        fs::write(root.path().join(".a.tmp-abc123"), "dead").unwrap();
+        fs::write(root.path().join(".b.tmp-abc123"), "of another output").unwrap();
+        fs::write(root.path().join(".a.tmp-notes.txt"), "mine").unwrap();
+        fs::create_dir(root.path().join(".a.tmp-dir456")).unwrap();
+        let living = StagedFile::new(&target).unwrap();
+        let second = StagedFile::new(&target).unwrap();
+        assert!(living.temporary.path().exists());
+        drop((living, second));
+        assert_eq!(names(root.path()), [".a.tmp-notes.txt", ".b.tmp-abc123"]);
+    }
+}
