@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::soak::{figure, log_lines, scaled, whole_checkpoints};
-use crate::support::{Session, goldens, stderr};
+use crate::support::{Session, goldens};
 
 /// Resident memory in bytes and open files of a process, from `/proc`; `None` once it has ended.
 fn usage(process: u32) -> Option<(f64, usize)> {
