@@ -60,9 +60,8 @@ fn damage(draws: &mut Draws, path: &Path) -> &'static str {
 /// The files of a checkpoint, sorted by name.
 fn files(checkpoint: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = fs::read_dir(checkpoint).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.retain(|file| !file.ends_with("manifest.json"));
     files.sort();
-    assert_eq!(files.len(), 4, "{files:?}");
+    assert_eq!(files.len(), 5, "{files:?}");
     files
 }
 
@@ -167,4 +166,41 @@ fn newer_format_is_refused() {
         assert!(text.contains("update the program"), "{text}");
     }
     assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), log);
+}
+
+#[test]
+fn run_of_damaged_checkpoints_is_refused() {
+    let session = session();
+    session.succeed(&[RESUME.as_slice(), &["--set", "run.dir=run"]].concat());
+    let mut draws = Draws::new("run_of_damaged_checkpoints_is_refused");
+    for step in [4, 8, 12] {
+        let checkpoint = session.path(&format!("run/checkpoints/step-{step:06}"));
+        damage(&mut draws, &checkpoint.join("optimizer.safetensors"));
+    }
+    let before = tree(&session.path("run"));
+    let text = session.fail(2, &RESUME);
+    for step in [4, 8, 12] {
+        assert!(text.contains(&format!("step-{step:06}")), "{text}");
+    }
+    assert!(text.contains("optimizer.safetensors"), "{text}");
+    assert!(tree(&session.path("run")) == before, "the run was changed");
+    // Without any checkpoint, as after a kill before the first save, the run starts over.
+    fs::remove_dir_all(session.path("run/checkpoints")).unwrap();
+    session.succeed(&RESUME);
+    assert_eq!(session.metrics("run", "train").len() as u64, STEPS);
+}
+
+/// Every file below `dir` with its bytes.
+fn tree(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(tree(&path));
+        } else {
+            found.push((path.clone(), fs::read(path).unwrap()));
+        }
+    }
+    found.sort();
+    found
 }

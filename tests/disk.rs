@@ -213,3 +213,67 @@ fn lost_run_directory_ends_the_run() {
     outcome(&session, "gone", STEPS).assert_same(&whole, "started over");
     figure("lost_run_directory_ends_the_run", "3 cases");
 }
+
+#[test]
+fn three_failed_saves_end_the_run() {
+    let session = session();
+    let whole = uninterrupted(&session);
+    copy_run(&session.path("whole"), &session.path("run"), SAVED, 100);
+    // 12 KiB: enough for the log, too little for a checkpoint.
+    let output = resume_with_file_limit(&session, "run", 24);
+    assert_failed_cleanly(&output, &session.path("run"), "no save succeeds");
+    let text = stderr(&output);
+    assert_eq!(log_lines(&session.path("run")), 7, "three steps with a failed save each: {text}");
+    let warnings = text.lines().filter(|line| line.starts_with("warning") && line.contains("File too large"));
+    assert_eq!(warnings.count(), 2, "{text}");
+    resume(&session, "run");
+    outcome(&session, "run", STEPS).assert_same(&whole, "run");
+    figure("three_failed_saves_end_the_run", "2 warnings, then exit code 1");
+}
+
+#[test]
+fn run_outlives_a_passing_fault() {
+    let session = session();
+    let sets = ["--set", "train.epochs=200", "--set", "checkpoint.every_steps=100"].map(str::to_owned);
+    let long = |run: &str| [arguments(run), sets.to_vec()].concat();
+    let run = |name: &str| {
+        let arguments = long(name);
+        session.succeed(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    run("whole");
+    let arguments = long("run");
+    let mut command = session.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    // The directory is away when step 200 is saved, and back before step 400.
+    let (there, away) = (session.path("run/checkpoints"), session.path("away"));
+    let at = |lines: usize| log_lines(&session.path("run")) >= lines;
+    assert!(wait_while_running(&mut child, || at(105)));
+    fs::rename(&there, &away).unwrap();
+    assert!(wait_while_running(&mut child, || at(205)), "one failed save ended the run");
+    fs::rename(&away, &there).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    let warning = text.lines().find(|line| line.starts_with("warning") && line.contains("checkpoints"));
+    assert!(warning.is_some_and(|line| line.contains("No such file")), "{text}");
+    outcome(&session, "run", 600).assert_same(&outcome(&session, "whole", 600), "after a failed save");
+    figure("run_outlives_a_passing_fault", "1 failed save, 0 differing");
+}
+
+#[test]
+fn failed_deletion_is_a_warning() {
+    let session = session();
+    let sets = ["--set", "train.epochs=200", "--set", "checkpoint.every_steps=100", "--set", "checkpoint.keep=1"];
+    let arguments = [arguments("run"), sets.map(str::to_owned).to_vec()].concat();
+    let mut command = session.command(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    assert!(wait_while_running(&mut child, || log_lines(&session.path("run")) >= 105));
+    // A file where a checkpoint goes before it is deleted.
+    session.write("run/checkpoints/.trash-step-000100", "in the way");
+    let output = child.wait_with_output().unwrap();
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("warning") && line.contains("step-000100")), "{text}");
+    assert!(whole_checkpoints(&session.path("run")).ends_with(&[600]), "{text}");
+    assert_eq!(session.metrics("run", "train").len(), 600);
+}

@@ -109,3 +109,22 @@ fn locked_towers_stay_for_a_thousand_steps() {
     }
     figure("locked_towers_stay_for_a_thousand_steps", "2 locks, 1000 steps each, decay 0.1: 0 differing tensors");
 }
+
+#[test]
+fn state_before_the_failure_is_saved() {
+    let session = spoiled_after(9);
+    let sets = ["checkpoint.every_steps=1000"].map(|set| ["--set", set]).concat();
+    let arguments = [["train", "--config", "lit.toml", "--resume"].as_slice(), &sets].concat();
+    for _resumed in [false, true] {
+        session.fail(3, &arguments);
+        let done = session.metrics("run", "train").len() as u64;
+        assert!((9..=10).contains(&done), "{done}");
+        assert_eq!(whole_checkpoints(&session.path("run")).last().copied(), Some(done));
+    }
+    // A run that ends there has the same weights.
+    let done = session.metrics("run", "train").len();
+    let last = format!("train.steps={done}");
+    session.succeed(&[arguments.as_slice(), &["--set", &last, "--set", "run.dir=whole"]].concat());
+    let model = |run: &str| tensors(&session.path(&format!("{run}/checkpoints/step-{done:06}/model.safetensors")));
+    assert!(model("run") == model("whole"));
+}

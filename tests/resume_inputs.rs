@@ -20,6 +20,13 @@ fn session(more: &str) -> Session {
     session
 }
 
+fn averaging_session() -> Session {
+    let session = session("");
+    let config = fs::read_to_string(session.path("lit.toml")).unwrap();
+    session.write("lit.toml", config.replace("[train]\n", "[train]\nema_decay = 0.9\n"));
+    session
+}
+
 fn arguments<'a>(sets: &[&'a str]) -> Vec<&'a str> {
     let mut arguments = vec!["train", "--config", "lit.toml", "--resume"];
     let always = ["data.train.csv.path=data.csv", "model.init=init"];
@@ -159,7 +166,7 @@ fn forge(checkpoint: &Path, file: &str, tensors: &Tensors) {
 
 #[test]
 fn wrong_tensors_are_refused() {
-    let session = session("");
+    let session = averaging_session();
     session.succeed(&arguments(&["run.dir=whole"]));
     let whole = outcome(&session, "whole", 12);
     let shape = |tensors: &mut Tensors, name: &str| {
@@ -186,7 +193,7 @@ fn wrong_tensors_are_refused() {
         name
     };
     let mut cases = 0;
-    for file in ["model.safetensors", "optimizer.safetensors"] {
+    for file in ["model.safetensors", "optimizer.safetensors", "ema.safetensors"] {
         for (what, edit) in [("missing", missing), ("extra", extra), ("another shape", wrong)] {
             cases += 1;
             let _ = fs::remove_dir_all(session.path("run"));
@@ -206,6 +213,7 @@ fn wrong_tensors_are_refused() {
             let shown = if what == "extra" { "no_such" } else { shown };
             let text = session.fail(2, &arguments(&["run.dir=run"]));
             assert!(text.contains(shown), "{file}, {what}: {text}");
+            assert_eq!(session.metrics("run", "train").len(), 12, "{file}, {what}: the log was cut");
         }
     }
     figure("wrong_tensors_are_refused", &format!("{cases} of {cases} refused"));
@@ -240,4 +248,30 @@ fn other_thread_count_warns_and_stays_close() {
         most = difference.fold(most, f64::max);
     }
     figure("other_thread_count_warns_and_stays_close", &format!("3 pairs, 50 steps: loss within {most:.1e}"));
+}
+
+#[test]
+fn image_that_was_bad_stays_bad() {
+    let session = session("");
+    // As long as the image: the fingerprint of the data has the lengths of the files.
+    let image = fs::read(session.path("images/03.png")).unwrap();
+    session.write("images/03.png", vec![0; image.len()]);
+    let sets = ["data.max_bad_fraction=0.1", "data.shuffle=true", "train.batch_size=5", "checkpoint.keep=100"];
+    let train = |run: &str| {
+        let run = format!("run.dir={run}");
+        session.succeed(&arguments(&[sets.as_slice(), &["checkpoint.every_steps=1", &run]].concat()))
+    };
+    train("whole");
+    let whole = outcome(&session, "whole", 16);
+    // The image is back when the run is resumed: the uninterrupted run would not have looked at it again.
+    session.write("images/03.png", image);
+    for step in [4, 6, 11] {
+        let run = format!("resumed-{step}");
+        copy_run(&session.path("whole"), &session.path(&run), step, 1);
+        train(&run);
+        outcome(&session, &run, 16).assert_same(&whole, &run);
+    }
+    // A run that never met the bad image is another run.
+    train("fresh");
+    assert_ne!(outcome(&session, "fresh", 16).metrics, whole.metrics);
 }

@@ -118,7 +118,7 @@ fn damage(dir: &Path, name: &str, mut draw: impl FnMut(usize) -> usize) -> &'sta
 
 #[test]
 fn damage_falls_back_to_older_checkpoint() {
-    const FILES: [&str; 4] = [MODEL, OPTIMIZER, EMA, CONFIG];
+    const FILES: [&str; 5] = [MODEL, OPTIMIZER, EMA, CONFIG, MANIFEST];
     let dir = tempfile::tempdir().unwrap();
     write_two(dir.path());
     let intact: Vec<(&str, Vec<u8>)> =
@@ -142,8 +142,28 @@ fn damage_falls_back_to_older_checkpoint() {
         fs::write(path_of(dir.path(), 2).join(name), bytes).unwrap();
     }
     assert_eq!(load(&path_of(dir.path(), 2)).unwrap().progress, progress(2));
-    assert!(kinds.len() >= 20, "{kinds:?}");
+    assert!(kinds.len() >= 25, "{kinds:?}");
     println!("figure: damage_falls_back_to_older_checkpoint: {count} mutations, {count} detected (seed {seed})");
+}
+
+#[test]
+fn manifest_is_damaged_by_any_flipped_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    write_two(dir.path());
+    let path = path_of(dir.path(), 2).join(MANIFEST);
+    let intact = fs::read(&path).unwrap();
+    for (at, bit) in (0..intact.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut bytes = intact.clone();
+        bytes[at] ^= 1 << bit;
+        fs::write(&path, &bytes).unwrap();
+        let text = || String::from_utf8_lossy(&bytes).into_owned();
+        assert!(load(&path_of(dir.path(), 2)).is_err(), "bit {bit} of byte {at}:\n{}", text());
+    }
+    // A whole manifest in the directory of another step.
+    fs::write(&path, &intact).unwrap();
+    fs::rename(path_of(dir.path(), 2), path_of(dir.path(), 3)).unwrap();
+    let error = load(&path_of(dir.path(), 3)).unwrap_err().to_string();
+    assert!(error.contains("step-000003") && error.contains('2'), "{error}");
 }
 
 #[test]
