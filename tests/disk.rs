@@ -1,5 +1,5 @@
-//! A disk that is full, read-only, or loses the run directory: the checkpoints written before stay as they are, the error
-//! names the path, and the run goes on from there once the disk is well.
+//! A disk that is full, read-only, or loses the run directory: the checkpoints written before stay as they are, the
+//! error names the path, and the run goes on from there once the disk is well.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use safetensors::tensor::{Dtype, TensorView};
+
 use crate::soak::{Draws, figure, scaled, whole_checkpoints};
 use crate::support::{Session, column, floats, goldens, stderr, tensors};
 
@@ -108,6 +110,34 @@ fn locked_towers_stay_for_a_thousand_steps() {
         assert!(output.status.success(), "{}", stderr(&output));
     }
     figure("locked_towers_stay_for_a_thousand_steps", "2 locks, 1000 steps each, decay 0.1: 0 differing tensors");
+}
+
+#[test]
+fn embeddings_of_norm_zero_are_finite() {
+    let session = Session::new();
+    session.write_config("");
+    let init = session.copy("train/init", "init");
+    let file = init.join("model.safetensors");
+    let mut all = tensors(&file);
+    all.get_mut("visual_projection.weight").unwrap().2.fill(0);
+    let views = all.iter().map(|(name, (_, shape, bytes))| {
+        (name.clone(), TensorView::new(Dtype::F32, shape.clone(), bytes.as_slice()).unwrap())
+    });
+    fs::write(&file, safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
+    for loss in ["softmax", "sigmoid"] {
+        let (run, loss_set) = (format!("run.dir={loss}"), format!("train.loss={loss}"));
+        let sets = ["model.init=init", &run, &loss_set].map(|set| ["--set", set]).concat();
+        session.succeed(&[["train", "--config", "lit.toml"].as_slice(), &sets].concat());
+        let lines = session.metrics(loss, "train");
+        for name in ["loss", "grad_norm", "image_spread"] {
+            assert!(column(&lines, name).iter().all(|value| value.is_finite()), "{loss}: {name}");
+        }
+        assert_eq!(lines.len(), 12);
+    }
+    let images = goldens("train/images");
+    let arguments = ["embed", "--model", "init", "--images", images.to_str().unwrap(), "--out", "x.safetensors"];
+    session.succeed(&arguments);
+    assert!(floats(&session.path("x.safetensors"), "image_embeds").iter().all(|value| *value == 0.0));
 }
 
 #[test]

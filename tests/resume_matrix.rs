@@ -1,5 +1,5 @@
-//! Where a run is cut, what it reads, what it trains and how many workers load: every combination resumes to the bits of
-//! the uninterrupted run.
+//! Where a run is cut, what it reads, what it trains and how many workers load: every combination resumes to the bits
+//! of the uninterrupted run.
 
 use std::fs;
 
