@@ -134,6 +134,13 @@ fn damage_falls_back_to_older_checkpoint() {
         *kinds.entry((kind, name)).or_default() += 1;
         // An explicit path is refused, and the newest valid checkpoint is the older one.
         let refused = load(&path_of(dir.path(), 2)).err().unwrap_or_else(|| panic!("{what} was not detected"));
+        if matches!(refused, TrainError::NewerFormat { .. }) {
+            // The flipped bit is in the number of the format.
+            assert_eq!(*name, MANIFEST, "{what}");
+            assert!(newest_valid(dir.path(), |_| ()).is_err(), "{what}");
+            fs::write(path_of(dir.path(), 2).join(name), bytes).unwrap();
+            continue;
+        }
         assert!(matches!(refused, TrainError::Checkpoint { .. }), "{what}: {refused}");
         let mut reported = Vec::new();
         let found = newest_valid(dir.path(), |error| reported.push(error.to_string())).unwrap().unwrap();
