@@ -1,5 +1,5 @@
 //! Damage to a checkpoint, seen from the command line: it is named, an older checkpoint takes over, and a checkpoint
-//! that the user names is refused. The mutations are in `crates/train/src/run_dir/checkpoint/tests.rs`.
+//! that the user names is refused. More mutations are in `crates/train/src/run_dir/checkpoint/tests/mutations.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
