@@ -91,7 +91,8 @@ impl DualEncoder {
 
 /// Divides each row of `[batch, dim]` by its L2 norm.
 pub fn normalize(features: Tensor<2>) -> Tensor<2> {
-    let norms = features.clone().square().sum_dim(1).sqrt().clamp_min(NORM_EPSILON);
+    // Limited before the root: the slope of a root is infinite at 0, and infinity times 0 is no gradient.
+    let norms = features.clone().square().sum_dim(1).clamp_min(NORM_EPSILON * NORM_EPSILON).sqrt();
     features / norms
 }
 

@@ -1,4 +1,4 @@
-//! Robustness against arbitrary input.
+//! Robustness against arbitrary input. `DUALENC_SOAK` multiplies the mutations, `DUALENC_SEED` draws others.
 
 use std::path::Path;
 
@@ -11,6 +11,10 @@ fn number(seed: u64, n: u64) -> u64 {
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     mixed ^ (mixed >> 31)
+}
+
+fn from_env(name: &str) -> u64 {
+    std::env::var(name).map_or(1, |value| value.parse().unwrap())
 }
 
 /// Mutated files and `--set` arguments neither panic nor hang, and each problem has a place in its text.
@@ -42,8 +46,9 @@ fn mutations_do_not_panic() {
         "[data.train.csv]\n",
         "[data.train.coco]\n",
     ];
-    let (mut valid, mut reported) = (0, 0);
-    for round in 0..5_000 {
+    let (mut valid, mut reported, mut with_line) = (0, 0, 0);
+    let (count, first) = (5_000 * from_env("DUALENC_SOAK"), (from_env("DUALENC_SEED") - 1) << 32);
+    for round in first..first + count {
         let mut draws = (0..).map(|n| number(round, n) as usize);
         let mut draw = |below: usize| draws.next().unwrap_or(0) % below;
         let mut bytes = if round % 2 == 0 { BASE } else { FULL }.as_bytes().to_vec();
@@ -77,8 +82,19 @@ fn mutations_do_not_panic() {
                 assert!(!problems.is_empty());
                 for problem in problems {
                     assert!(!problem.message.is_empty());
-                    if let Some(span) = problem.place.span {
-                        assert!(problem.place.text.get(span.clone()).is_some(), "{span:?}");
+                    let place = problem.place.to_string();
+                    match &problem.place.span {
+                        // A missing table has no line: the file is named.
+                        None => {
+                            assert!(place == "run.toml" || place.starts_with("--set "), "{place}: {}", problem.message)
+                        }
+                        Some(span) => {
+                            assert!(problem.place.text.get(span.clone()).is_some(), "{span:?}");
+                            let lines = problem.place.text.lines().count().max(1);
+                            assert!((1..=lines + 1).contains(&problem.place.line), "{place} of {lines} lines");
+                            assert!(problem.place.is_argument() || place.starts_with("run.toml:"), "{place}");
+                            with_line += 1;
+                        }
                     }
                 }
             }
@@ -86,4 +102,9 @@ fn mutations_do_not_panic() {
     }
     // Both outcomes must be frequent for the test to be meaningful.
     assert!(valid > 100 && reported > 3_000, "{valid} valid, {reported} problems");
+    println!(
+        "figure: mutations_do_not_panic: {count} configs, {valid} valid, {reported} problems, {with_line} with a line \
+         (seed {})",
+        (first >> 32) + 1
+    );
 }

@@ -1,4 +1,5 @@
-//! The best of a sequence of evaluations, and of runs that are killed in between.
+//! The best of a sequence of evaluations, and of runs that are killed in between. `DUALENC_SOAK` multiplies the
+//! sequences, `DUALENC_SEED` draws others.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -86,16 +87,22 @@ fn metric(seed: u64, step: u64) -> f64 {
     (mix(seed, &[step]) % 20) as f64 / 20.0
 }
 
+fn from_env(name: &str) -> u64 {
+    std::env::var(name).map_or(1, |value| value.parse().unwrap())
+}
+
 #[test]
 fn best_survives_random_kills() {
-    for seed in 0..60 {
+    let (count, first) = (60 * from_env("DUALENC_SOAK"), from_env("DUALENC_SEED") << 32);
+    let (mut saves, mut crashes) = (0, 0);
+    for seed in first..first + count {
         let mut draws = (0..).map(|n| mix(seed, &[n, 7]));
         let mut draw = |below: u64| draws.next().unwrap() % below;
         let (keep, every, min_delta) = (1 + draw(3) as usize, 1 + draw(6), [0.0, 0.1][draw(2) as usize]);
         let disk = Disk { dir: tempfile::tempdir().unwrap(), section: section("e.acc1", Some(4), min_delta) };
         fs::create_dir_all(checkpoints_of(disk.dir.path())).unwrap();
         let (mut step, mut tracker, mut log) = disk.open();
-        let mut kills = 0;
+        let (mut kills, mut valid_before) = (0, 0);
         while step < 30 {
             step += 1;
             if step.is_multiple_of(2) {
@@ -112,10 +119,16 @@ fn best_survives_random_kills() {
             }
             let due = step.is_multiple_of(every) || tracker.best_step() == Some(step) || step == 30;
             let killed = kills < 12 && draw(4) == 0;
-            match (due, killed, draw(3)) {
-                // Killed before the save, or between the save and pruning.
+            match (due, killed, draw(4)) {
+                // Killed before the save, between the save and pruning, or while an old checkpoint is deleted.
                 (true, true, 0) => {}
                 (true, true, 1) => disk.write(step, usize::MAX, None),
+                (true, true, 2) => {
+                    disk.write(step, keep, tracker.best_step());
+                    let trash = checkpoints_of(disk.dir.path()).join(".trash-step-000000");
+                    fs::create_dir_all(&trash).unwrap();
+                    fs::write(trash.join("model.safetensors"), b"half").unwrap();
+                }
                 (true, true, _) => {
                     // An incomplete checkpoint and an incomplete line.
                     let torn = checkpoints_of(disk.dir.path()).join(format!("step-{step:06}.tmp-1"));
@@ -129,6 +142,7 @@ fn best_survives_random_kills() {
                 (true, false, _) => disk.write(step, keep, tracker.best_step()),
                 (false, ..) => {}
             }
+            (saves, crashes) = (saves + u64::from(due), crashes + u64::from(killed));
             if killed {
                 kills += 1;
                 (step, tracker, log) = disk.open();
@@ -143,6 +157,8 @@ fn best_survives_random_kills() {
             );
             let existing = retention::list(&checkpoints_of(disk.dir.path())).unwrap();
             let saved = existing.last().map_or(0, |(at, _)| *at);
+            assert!(saved >= valid_before, "seed {seed} step {step}: step {valid_before} was valid, now {existing:?}");
+            valid_before = saved;
             for wanted in tracker.best_step().filter(|best| *best <= saved).into_iter().chain([saved]) {
                 let valid = wanted == 0
                     || checkpoint::load(&checkpoint::path_of(&checkpoints_of(disk.dir.path()), wanted)).is_ok();
@@ -153,6 +169,11 @@ fn best_survives_random_kills() {
             }
         }
     }
+    println!(
+        "figure: best_survives_random_kills: {count} sequences, {saves} saves, {crashes} crashes: newest and best \
+         are valid after each (seed {})",
+        first >> 32
+    );
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Round trips, retention, and damage to every file.
 
+mod mutations;
+
 use std::fs;
 use std::path::Path;
 
