@@ -159,7 +159,8 @@ fn diverging_session() -> Session {
     session.write_config(
         "schedule = \"constant\"\nclip_grad_norm = 0.0\n\
          [[train.stage]]\nfrom_step = 5\nlock = \"UU\"\nlearning_rate = 1e30\n\
-         [checkpoint]\nevery_steps = 100\n[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\nevery_steps = 100\n",
+         [checkpoint]\nevery_steps = 100\n[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\n\
+         pool_size = 8\nevery_steps = 100\n",
     );
     let dir = goldens("train");
     let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();

@@ -160,10 +160,7 @@ impl Work<'_> {
                 })
             })?;
             let new = usable.iter().map(|&image| window[image].key());
-            for (path, row) in new.zip(embeddings.features.chunks_exact(rows.dim)) {
-                check_finite(row, || format!("the image `{path}`"))?;
-                paths.push(path);
-            }
+            paths.extend(new);
             rows.append(&embeddings.features)?;
             for bad in bad {
                 let bad = Skipped { image: first + bad.image, ..bad };
@@ -198,24 +195,10 @@ impl Work<'_> {
         let mut rows = Rows::new(self.loaded.model.embed_dim(), self.out)?;
         self.with_encoder(|encoder| {
             let progress = |done| observer.on(Event::Work { name: "texts", done, total: texts.len() });
-            encoder.texts_into(texts, progress, |text, row| {
-                check_finite(row, || format!("line {}", text + 1))?;
-                rows.write(text, row)
-            })
+            encoder.texts_into(texts, progress, |text, row| rows.write(text, row))
         })?;
         Ok(rows)
     }
-}
-
-fn check_finite(row: &[f32], what: impl FnOnce() -> String) -> Result<(), TrainError> {
-    if row.iter().all(|value| value.is_finite()) {
-        return Ok(());
-    }
-    Err(TrainError::Usage(format!(
-        "the embedding of {} has NaN or infinite values: the model cannot embed it; use an earlier checkpoint or another \
-         model",
-        what()
-    )))
 }
 
 /// Rows of features in a temporary file without a name, which the system removes when it is closed.

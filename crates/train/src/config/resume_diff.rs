@@ -104,8 +104,8 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     }
 }
 
-/// The verdict on a change that is safe if it makes updates smaller, as a diverged run needs it to go on; `why_not`: why
-/// it is refused otherwise.
+/// The verdict on a change that is safe if it makes updates smaller, as a diverged run needs it to go on; `why_not`:
+/// why it is refused otherwise.
 fn if_gentler(is_gentler: bool, why_not: &'static str) -> (bool, &'static str) {
     (is_gentler, if is_gentler { "from this step on: results are no longer those of the old config" } else { why_not })
 }

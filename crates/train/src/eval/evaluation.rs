@@ -263,7 +263,8 @@ impl Evaluation {
         let Some(first) = names.first() else { return Ok(()) };
         let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };
         Err(TrainError::Usage(format!(
-            "evaluation `{}`: no image of {first}{more} can be read; repair them, or remove the folder and its class name",
+            "evaluation `{}`: no image of {first}{more} can be read; repair them, or remove the folder and \
+             its class name",
             self.name
         )))
     }

@@ -48,8 +48,8 @@ impl ModelDir {
     }
 }
 
-/// The newest valid checkpoint of the run in `dir`; `None`: it has no checkpoint. Each damaged one that is newer becomes
-/// a warning.
+/// The newest valid checkpoint of the run in `dir`; `None`: it has no checkpoint. Each damaged one that is newer
+/// becomes a warning.
 ///
 /// # Errors
 /// [`TrainError::NoValidCheckpoint`] when all are damaged; [`TrainError::NewerFormat`]; [`TrainError::Read`].

@@ -255,7 +255,8 @@ pub(crate) struct MetricValue {
     pub fingerprint: Option<String>,
 }
 
-/// Reads the values of `metric` in the log at `path`, of each evaluation up to `step`, in order. A missing log is empty.
+/// Reads the values of `metric` in the log at `path`, of each evaluation up to `step`, in order. A missing log is
+/// empty.
 ///
 /// # Errors
 /// [`TrainError::Read`] when the file exists and cannot be read.

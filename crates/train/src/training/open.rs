@@ -140,8 +140,8 @@ impl Run {
         Ok(())
     }
 
-    /// The best evaluation up to `step`. If the evaluation that `checkpoint.best` names has changed, its earlier figures
-    /// do not count.
+    /// The best evaluation up to `step`. If the evaluation that `checkpoint.best` names has changed, its earlier
+    /// figures do not count.
     fn best_so_far(&self, step: u64, observer: &mut dyn Observer) -> Result<BestTracker, TrainError> {
         let section = &self.config.checkpoint;
         let metric = section.best_metric();

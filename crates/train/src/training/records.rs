@@ -166,8 +166,8 @@ impl Records {
                 self.failed_saves += 1;
                 let (failed, steps) = (self.failed_saves, self.checkpoint.every_steps);
                 observer.on(Event::Warning(format!(
-                    "no checkpoint: {error}; older checkpoints are intact, and the next try is in at most {steps} steps \
-                     (the run ends after {MAX_FAILED_SAVES} failures in a row, this is number {failed})"
+                    "no checkpoint: {error}; older checkpoints are intact, and the next try is in at most {steps} \
+                     steps (the run ends after {MAX_FAILED_SAVES} failures in a row, this is number {failed})"
                 )));
                 Ok(())
             }

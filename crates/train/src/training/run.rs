@@ -188,8 +188,8 @@ impl Run {
         self.records.save(&progress, self.learner.tensors()?, started, observer)
     }
 
-    /// Saves the state before the step that failed with `error`, if that was not a failure of the state or of the disk it
-    /// is saved to.
+    /// Saves the state before the step that failed with `error`, if that was not a failure of the state or of the disk
+    /// it is saved to.
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
         let is_intact = matches!(error, TrainError::Data(_) | TrainError::Read { .. });
         if !is_intact || self.position.step == 0 {
@@ -235,7 +235,8 @@ impl Run {
         let end = first.saturating_add(count);
         if end >= total {
             return Err(TrainError::Usage(format!(
-                "`--skip-steps {count}` leaves nothing to train: the run is at step {first} of {total}; skip at most {}",
+                "`--skip-steps {count}` leaves nothing to train: the run is at step {first} of {total}; skip at most \
+                 {}",
                 total.saturating_sub(first + 1)
             )));
         }

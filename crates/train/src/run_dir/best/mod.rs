@@ -48,8 +48,8 @@ impl BestTracker {
     }
 
     /// Replays the log of the run in `root` up to `step`. `measures`: the fingerprint of the evaluation that
-    /// `checkpoint.best` names; default: that of its last line. Figures of another fingerprint cannot be compared and do
-    /// not count.
+    /// `checkpoint.best` names; default: that of its last line. Figures of another fingerprint cannot be compared and
+    /// do not count.
     ///
     /// If the best evaluation's checkpoint is missing, as when `checkpoint.best` was set only later, only evaluations
     /// of existing checkpoints count.

@@ -1,9 +1,9 @@
 //! Checkpoints: written, read, verified and pruned. A checkpoint directory gets its final name only when it is complete
 //! and on the disk.
 //!
-//! Protocol: write and sync each file in `step-N.tmp-PID/`; write `manifest.json` with the size and the BLAKE3 hash of
-//! each, and a checksum of its own; sync the directory; rename it to `step-N/`; sync the parent; delete older checkpoints. A kill at any moment
-//! leaves either no `step-N/` or a complete one. Loading verifies every hash.
+//! Protocol: write and sync each file in `step-N.tmp-XXXXXX/`; write `manifest.json` with the size and the BLAKE3 hash
+//! of each, and a checksum of its own; sync the directory; rename it to `step-N/`; sync the parent; delete older
+//! checkpoints. A kill at any moment leaves either no `step-N/` or a complete one. Loading verifies every hash.
 //!
 //! What goes into the tensors is decided by their owners, `optim` and `training`.
 //!
@@ -94,8 +94,8 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
     dir.join(name_of(step))
 }
 
-/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep. The
-/// process must hold the run's lock.
+/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep.
+/// The process must hold the run's lock.
 ///
 /// # Errors
 /// [`TrainError::Write`] when a file cannot be written; no older checkpoint is deleted then. [`TrainError::Checkpoint`]

@@ -14,8 +14,8 @@ use crate::run_dir::checkpoint::tensors::deserialize;
 /// Reads a file of the checkpoint at `dir`.
 ///
 /// # Errors
-/// [`TrainError::Checkpoint`] when it is missing or not a file: the checkpoint is damaged. [`TrainError::Read`] when the
-/// system fails to read it: that says nothing about the checkpoint.
+/// [`TrainError::Checkpoint`] when it is missing or not a file: the checkpoint is damaged. [`TrainError::Read`] when
+/// the system fails to read it: that says nothing about the checkpoint.
 pub(super) fn read_file(dir: &Path, name: &str) -> Result<Vec<u8>, TrainError> {
     let path = dir.join(name);
     fs::read(&path).map_err(|source| match source.kind() {
