@@ -135,15 +135,22 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<EvalRecord, TrainError> {
         let metrics = self.run(encoder, processor, observer)?;
-        let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint());
+        let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint()?);
         Ok(EvalRecord { step, name, task, fingerprint, metrics })
     }
 
     /// A hash of everything that decides what is measured: the task, the paths (relative to the data set's root) and
     /// the sizes of the images, classes, templates, captions, the pool size and the loss. Figures with the same
     /// fingerprint can be compared. The files are looked at once, and images are not read.
-    pub fn fingerprint(&self) -> String {
-        self.fingerprint.get_or_init(|| self.task.fingerprint()).clone()
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when the size of an image cannot be read.
+    pub fn fingerprint(&self) -> Result<String, TrainError> {
+        if let Some(known) = self.fingerprint.get() {
+            return Ok(known.clone());
+        }
+        let new = self.task.fingerprint()?;
+        Ok(self.fingerprint.get_or_init(|| new).clone())
     }
 
     /// Whether the evaluation is due after `step` updates.
@@ -252,11 +259,13 @@ impl Evaluation {
         let mut has_image = vec![false; classes.len()];
         labels.iter().for_each(|&label| has_image[label] = true);
         let without = classes.iter().zip(has_image).filter(|(_, has_image)| !has_image);
-        let names: Vec<String> = without.map(|(class, _)| format!("the class `{class}`")).collect();
+        let names: Vec<&str> = without.map(|(class, _)| class.as_str()).collect();
         let Some(first) = names.first() else { return Ok(()) };
-        let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };
+        let more = names.len() - 1;
+        let more = if more > 0 { format!(", nor of {more} other classes,") } else { String::new() };
         Err(TrainError::Usage(format!(
-            "evaluation `{}`: no image of {first}{more} can be read; repair them, or remove the folder and its class name",
+            "evaluation `{}`: no image of the class `{first}`{more} can be read; repair the images, or remove the \
+             folder and its class name",
             self.name
         )))
     }
