@@ -135,22 +135,15 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<EvalRecord, TrainError> {
         let metrics = self.run(encoder, processor, observer)?;
-        let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint()?);
+        let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint());
         Ok(EvalRecord { step, name, task, fingerprint, metrics })
     }
 
     /// A hash of everything that decides what is measured: the task, the paths (relative to the data set's root) and
     /// the sizes of the images, classes, templates, captions, the pool size and the loss. Figures with the same
     /// fingerprint can be compared. The files are looked at once, and images are not read.
-    ///
-    /// # Errors
-    /// [`TrainError::Data`] when the size of an image cannot be read.
-    pub fn fingerprint(&self) -> Result<String, TrainError> {
-        if let Some(known) = self.fingerprint.get() {
-            return Ok(known.clone());
-        }
-        let new = self.task.fingerprint()?;
-        Ok(self.fingerprint.get_or_init(|| new).clone())
+    pub fn fingerprint(&self) -> String {
+        self.fingerprint.get_or_init(|| self.task.fingerprint()).clone()
     }
 
     /// Whether the evaluation is due after `step` updates.

@@ -87,10 +87,7 @@ impl OpenTask {
     }
 
     /// What is measured, as a hash.
-    ///
-    /// # Errors
-    /// [`TrainError::Data`] when the size of an image cannot be read.
-    pub fn fingerprint(&self) -> Result<String, TrainError> {
+    pub fn fingerprint(&self) -> String {
         let new = Fingerprint::new(self.task().name());
         let new = match self {
             Self::ZeroShot { root, images, labels, classes, templates } => {
@@ -98,10 +95,10 @@ impl OpenTask {
                 for (image, label) in images.iter().zip(labels) {
                     data.push(image.clone(), &label.to_string());
                 }
-                let data = data_fingerprint(&data.build())?;
+                let data = data.build().fingerprint();
                 new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
             }
-            Self::Retrieval(dataset) => new.bytes("data", &data_fingerprint(dataset)?),
+            Self::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()),
             Self::Loss { dataset, pool_size, objective } => {
                 // The task does not smooth labels.
                 let Objective { loss, duplicates, label_smoothing: _ } = objective;
@@ -114,16 +111,12 @@ impl OpenTask {
                     Duplicates::Mask => "mask",
                     Duplicates::Ignore => "ignore",
                 };
-                let new = new.bytes("data", &data_fingerprint(dataset)?).text("pool_size", &pool_size.to_string());
+                let new = new.bytes("data", &dataset.fingerprint()).text("pool_size", &pool_size.to_string());
                 new.text("loss", loss).text("duplicates", duplicates)
             }
         };
-        Ok(new.finish())
+        new.finish()
     }
-}
-
-fn data_fingerprint(dataset: &Dataset) -> Result<[u8; 32], TrainError> {
-    Ok(dataset.fingerprint())
 }
 
 fn read_class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {
@@ -195,7 +188,7 @@ mod tests {
             [loss(root, 2, default), loss(moved.path(), 2, Objective { label_smoothing: 0.1, ..default })],
         ];
         for [one, other] in &same {
-            assert_eq!(one.fingerprint().unwrap(), other.fingerprint().unwrap(), "moving the data changes nothing");
+            assert_eq!(one.fingerprint(), other.fingerprint(), "moving the data changes nothing");
         }
         let others = [
             zero_shot(root, &["x", "z"], &[0, 1], "{c}"),
@@ -209,8 +202,7 @@ mod tests {
             loss(root, 2, Objective { loss: Loss::Sigmoid, ..default }),
             loss(root, 2, Objective { duplicates: Duplicates::Mask, ..default }),
         ];
-        let all = same.iter().map(|[one, _]| one).chain(&others);
-        let mut all: Vec<String> = all.map(|task| task.fingerprint().unwrap()).collect();
+        let mut all: Vec<String> = same.iter().map(|[one, _]| one).chain(&others).map(OpenTask::fingerprint).collect();
         let count = all.len();
         all.sort();
         all.dedup();
