@@ -338,3 +338,22 @@ fn eight_processes_fill_one_cache() {
     train(&session, &[lock, "cache.enabled=false", "run.dir=off"]);
     assert!(outcome(&session, "shared-run") == outcome(&session, "off"));
 }
+
+#[test]
+fn failed_write_names_file_and_loses_nothing() {
+    let session = session();
+    let (alone, small) = (["model.lock=LL", "cache.dir=alone"], ["model.lock=LL", "cache.dir=small"]);
+    session.succeed(&arguments("cache", &alone));
+    // No file may grow past two blocks of 512 or 1024 bytes: the rows of the first chunk fit, but not all.
+    let command = session.command(&arguments("cache", &small));
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$0\" \"$@\""]).arg(command.get_program());
+    limited.args(command.get_args()).current_dir(session.path(""));
+    let output = limited.output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("cannot write `") && text.contains("small/") && text.contains(".values`"), "{text}");
+    // Rows without a record are cut off, and the rest is computed.
+    session.succeed(&arguments("cache", &small));
+    assert!(store_rows(&session, "small") == store_rows(&session, "alone"));
+}
