@@ -252,13 +252,12 @@ impl Evaluation {
         let mut has_image = vec![false; classes.len()];
         labels.iter().for_each(|&label| has_image[label] = true);
         let without = classes.iter().zip(has_image).filter(|(_, has_image)| !has_image);
-        let names: Vec<&str> = without.map(|(class, _)| class.as_str()).collect();
+        let names: Vec<String> = without.map(|(class, _)| format!("the class `{class}`")).collect();
         let Some(first) = names.first() else { return Ok(()) };
-        let more = names.len() - 1;
-        let more = if more > 0 { format!(", nor of {more} other classes,") } else { String::new() };
+        let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };
         Err(TrainError::Usage(format!(
-            "evaluation `{}`: no image of the class `{first}`{more} can be read; repair the images, or remove the \
-             folder and its class name",
+            "evaluation `{}`: no image of {first}{more} can be read; repair them, or remove the folder and \
+             its class name",
             self.name
         )))
     }
