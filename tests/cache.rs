@@ -253,8 +253,10 @@ fn augmented_views_match_uncached() {
     assert!(run("fresh", &["cache.enabled=false"]) != off);
 }
 
-/// The rows of every store in `dir`, sorted, by the name of the store.
-fn store_rows(session: &Session, dir: &str) -> BTreeMap<String, Vec<Vec<u8>>> {
+/// Rows of every store, sorted, by the name of the store.
+type StoreRows = BTreeMap<String, Vec<Vec<u8>>>;
+
+fn store_rows(session: &Session, dir: &str) -> StoreRows {
     /// Bytes of a record of an index.
     const RECORD: usize = 32;
     let files = store_files(session, dir);
@@ -277,7 +279,7 @@ fn features_go_with_their_tower() {
     }
     // One cache for all. Each change concerns the image tower, the text tower, or both.
     let always = ["model.lock=LL", "cache.dir=cache", "train.epochs=1"];
-    let mut seen: Vec<(&str, Vec<f64>, BTreeMap<String, Vec<Vec<u8>>>)> = Vec::new();
+    let (mut seen, mut before): (Vec<(&str, Vec<f64>)>, StoreRows) = Default::default();
     for (name, change, new_stores) in [
         ("first", "run.seed=1", 2),
         ("image-weights", "model.init=image", 1),
@@ -296,7 +298,6 @@ fn features_go_with_their_tower() {
         assert!(run("cold", &[]) == off, "{name}: filling the cache changed the run");
         assert!(run("warm", &[]) == off, "{name}: the cache changed the run");
         let losses = column(&session.metrics(&format!("{name}-warm"), "train"), "loss");
-        let before = seen.last().map(|(_, _, stores)| stores.clone()).unwrap_or_default();
         let stores = store_rows(&session, "cache");
         assert!(before.iter().all(|(store, rows)| stores[store] == *rows), "{name}: changed the rows of other towers");
         let new: Vec<_> = stores.iter().filter(|(store, _)| !before.contains_key(*store)).collect();
@@ -306,10 +307,11 @@ fn features_go_with_their_tower() {
             let others = stores.iter().filter(|(other, _)| *other != store);
             others.for_each(|(other, theirs)| assert!(theirs != rows, "{name}: {store} and {other} are equal"));
         }
-        for (other, theirs, _) in &seen {
+        for (other, theirs) in &seen {
             assert!(losses != *theirs, "{name} has the losses of {other}");
         }
-        seen.push((name, losses, stores));
+        seen.push((name, losses));
+        before = stores;
     }
     // After all of them, the first is still served its own.
     train(&session, &[&always[..], &["run.seed=1", "run.dir=again"]].concat());
@@ -335,4 +337,23 @@ fn eight_processes_fill_one_cache() {
     train(&session, &[lock, "cache.dir=shared", "run.dir=shared-run"]);
     train(&session, &[lock, "cache.enabled=false", "run.dir=off"]);
     assert!(outcome(&session, "shared-run") == outcome(&session, "off"));
+}
+
+#[test]
+fn failed_write_names_file_and_loses_nothing() {
+    let session = session();
+    let (alone, small) = (["model.lock=LL", "cache.dir=alone"], ["model.lock=LL", "cache.dir=small"]);
+    session.succeed(&arguments("cache", &alone));
+    // No file may grow past two blocks of 512 or 1024 bytes: the rows of the first chunk fit, but not all.
+    let command = session.command(&arguments("cache", &small));
+    let mut limited = std::process::Command::new("sh");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$0\" \"$@\""]).arg(command.get_program());
+    limited.args(command.get_args()).current_dir(session.path(""));
+    let output = limited.output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("cannot write `") && text.contains("small/") && text.contains(".values`"), "{text}");
+    // Rows without a record are cut off, and the rest is computed.
+    session.succeed(&arguments("cache", &small));
+    assert!(store_rows(&session, "small") == store_rows(&session, "alone"));
 }

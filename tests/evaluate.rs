@@ -298,6 +298,12 @@ fn overflowing_embeddings_are_an_error() {
         }
         assert!(!session.path("x").exists());
     }
+    let model = session.copy("train/init", "scale");
+    edit_floats(&model.join("model.safetensors"), "logit_scale", |_| 1e30);
+    let data = goldens("train/train.csv");
+    let loss = ["eval", "--model", "scale", "--task", "loss", "--data", data.to_str().unwrap(), "--pool-size", "8"];
+    let text = session.fail(3, &loss);
+    assert!(text.contains("the loss of the pool") && text.contains("`logit_scale`"), "{text}");
 }
 
 #[test]

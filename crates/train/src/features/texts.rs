@@ -95,6 +95,10 @@ impl TextFeatures {
 
     /// The row of each caption, and how many features were computed. Equal captions are computed once.
     fn rows(&self, store: &FeatureStore, tokens: &TokenBatch) -> Result<(Vec<Row>, usize), TrainError> {
+        let (ids, types) = (tokens.ids.len(), tokens.type_ids.len());
+        if ids != types {
+            return Err(TrainError::Internal(format!("{ids} captions with the token types of {types}")));
+        }
         let contents: Vec<ContentHash> =
             tokens.ids.iter().zip(&tokens.type_ids).map(|(ids, types)| content_hash(ids, types)).collect();
         let mut known = HashMap::new();
