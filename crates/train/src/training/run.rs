@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dualenc_data::{Batch, DataError};
+use dualenc_data::PairLoader;
 
 use crate::config::RunConfig;
 use crate::device::Compute;
@@ -45,7 +45,7 @@ impl Run {
     ///
     /// # Errors
     /// [`TrainError::Data`] when the loader cannot start.
-    pub fn batches(&self) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
+    pub fn batches(&self) -> Result<PairLoader, TrainError> {
         let (step, stages) = (self.position.step, &self.learner.stages);
         self.data.batches(&self.config, &stages.at(step).training, &self.locked, step..stages.end(step))
     }

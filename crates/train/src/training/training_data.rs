@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dualenc_data::{
-    Batch, BatchPlan, DataError, Dataset, ImageProcessor, LoaderOptions, MicroBatches, PairLoader, Tokenizer, Tokens,
+    Batch, BatchPlan, Dataset, ImageProcessor, LoaderOptions, MicroBatches, PairLoader, Tokenizer, Tokens,
     UnreadableImages, UnreadablePolicy,
 };
 use dualenc_model::Training;
@@ -88,7 +88,7 @@ impl TrainingData {
         training: &Training,
         locked: &LockedInputs,
         steps: Range<u64>,
-    ) -> Result<impl Iterator<Item = Result<Batch, DataError>> + use<>, TrainError> {
+    ) -> Result<PairLoader, TrainError> {
         let features = locked.towers.images.as_ref().zip(locked.images.as_ref());
         let part_size = micro_batch_size(config);
         Ok(PairLoader::new(LoaderOptions {

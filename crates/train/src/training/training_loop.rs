@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use dualenc_data::{Batch, Loaded, PairLoader};
+
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -53,7 +55,7 @@ pub fn train(
     let mut started = Instant::now();
     loop {
         let mut batches = run.batches()?;
-        while let Some(batch) = batches.next().transpose()? {
+        while let Some(batch) = next_batch(&mut batches, observer)? {
             let step = batch.step;
             let rate = run.learner.learning_rate(step);
             let logit_scale = run.learner.logit_scale()?;
@@ -112,6 +114,17 @@ pub fn train(
         }
         if !run.next_stage(observer)? {
             return Ok(Outcome::Finished { step: run.position.step });
+        }
+    }
+}
+
+/// The next batch. The observer is warned of an image that stalls while the run waits for it.
+fn next_batch(batches: &mut PairLoader, observer: &mut dyn Observer) -> Result<Option<Batch>, TrainError> {
+    loop {
+        match batches.next_or_stall().transpose()? {
+            Some(Loaded::Batch(batch)) => return Ok(Some(*batch)),
+            Some(Loaded::Stalled(stall)) => observer.on(Event::Warning(stall.to_string())),
+            None => return Ok(None),
         }
     }
 }
