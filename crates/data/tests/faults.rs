@@ -190,8 +190,8 @@ fn stalls_are_reported_and_pass() {
     let stall = Stall { key: "a.tar/b.jpg".to_owned(), elapsed: Duration::from_secs(61), others: 2 };
     assert_eq!(
         stall.to_string(),
-        "image `a.tar/b.jpg` has been loading for 61 s, and 2 others about as long; the run waits: check the disk or the \
-         network file system"
+        "image `a.tar/b.jpg` has been loading for 61 s, and 2 others about as long; the run waits: check the disk or \
+         the network file system"
     );
 }
 

@@ -1,6 +1,7 @@
 //! Limits that tests set: how many mutations to try, how long one may take, and how much memory it may use.
 //!
-//! `DUALENC_SOAK=10` multiplies the number of mutations, and `DUALENC_SEED=1` tries others; `--nocapture` shows what ran.
+//! `DUALENC_SOAK=10` multiplies the number of mutations, and `DUALENC_SEED=1` tries others; `--nocapture` shows what
+//! ran.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

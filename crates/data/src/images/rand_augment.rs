@@ -70,8 +70,8 @@ impl RandOperation {
 }
 
 /// The value at `magnitude` of a range, as `torch.linspace` computes it for 31 magnitudes: a step in single precision,
-/// times a number of steps from the nearer end, rounded once (a fused multiplication and addition). Other roundings change
-/// pixels: a threshold of 170 and one just above it differ in every pixel of 170.
+/// times a number of steps from the nearer end, rounded once (a fused multiplication and addition). Other roundings
+/// change pixels: a threshold of 170 and one just above it differ in every pixel of 170.
 fn in_range(start: f32, end: f32, magnitude: f64) -> f64 {
     let step = f64::from((end - start) / MAX_MAGNITUDE as f32);
     let value = if magnitude < MAX_MAGNITUDE / 2.0 {

@@ -132,8 +132,8 @@ impl WebdatasetSource {
         self.index_reader(file, metadata.len(), shard)
     }
 
-    /// Indexes a shard of `shard_len` bytes. A failure of the disk is an error even if damage is not: it says nothing about
-    /// the shard.
+    /// Indexes a shard of `shard_len` bytes. A failure of the disk is an error even if damage is not: it says nothing
+    /// about the shard.
     fn index_reader(&self, reader: impl Read + Seek, shard_len: u64, shard: &Path) -> Result<Index, DataError> {
         let tar: Arc<Path> = Arc::from(shard);
         let mut index = Index::default();
