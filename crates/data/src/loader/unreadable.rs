@@ -84,8 +84,8 @@ impl UnreadableImages {
     }
 
     /// The images that were found in the first `num_steps` steps or before them, in order: what a checkpoint after
-    /// `num_steps` steps saves. Those that the loader found ahead of its consumer are left out; a resumed run finds them
-    /// again.
+    /// `num_steps` steps saves. Those that the loader found ahead of its consumer are left out: a resumed run finds
+    /// them again.
     #[must_use]
     pub fn found(&self, num_steps: u64) -> Vec<Skipped> {
         let found = self.lock();

@@ -14,6 +14,7 @@ use crate::dataset::parallel_io::map_files;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
+use crate::files::is_dir;
 use crate::images::disk::MAX_ENCODED_BYTES;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
@@ -90,7 +91,7 @@ impl WebdatasetSource {
         let shards = shards(&self.path)?;
         // Each thread indexes one shard at a time: a read and a seek per entry.
         let indices = map_files(&shards, 1, |shard| self.index(shard));
-        let root = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
+        let root = if is_dir(&self.path)? { Some(self.path.as_path()) } else { self.path.parent() };
         let mut builder = DatasetBuilder::new(root.unwrap_or(Path::new("")));
         for (shard, index) in shards.iter().zip(indices) {
             let index = index?;
