@@ -89,6 +89,24 @@ fn skips_bad_images_up_to_limit() {
     assert_eq!((steps, session.metrics("tolerantLU", "train").len()), (12, 12));
 }
 
+#[cfg(unix)]
+#[test]
+fn failing_disk_ends_run() {
+    // A link to itself stands for a file that the disk cannot read: the image is neither missing nor damaged.
+    let session = Session::new();
+    session.write_config("[eval.held]\ntask = \"retrieval\"\ndata = \"held.csv\"\nevery_steps = 2\n");
+    session.copy("train/images", "images");
+    session.write("held.csv", fs::read(goldens("train/train.csv")).unwrap());
+    fs::remove_file(session.path("images/03.png")).unwrap();
+    std::os::unix::fs::symlink("03.png", session.path("images/03.png")).unwrap();
+    let text = session.fail(1, &TRAIN);
+    assert!(text.contains("03.png") && text.contains("in each of 4 tries"), "{text}");
+    assert_eq!(session.metrics("run", "eval"), Vec::<serde_json::Value>::new(), "no score of the other images");
+    let text =
+        session.fail(1, &[&TRAIN[..], &["--set", "run.dir=other", "--set", "data.train.csv.path=held.csv"]].concat());
+    assert!(text.contains("03.png") && !text.contains("skipped"), "{text}");
+}
+
 #[test]
 fn rejects_tokenizer_larger_than_embedding() {
     let session = session();

@@ -5,6 +5,7 @@
 mod dataset;
 mod did_you_mean;
 mod error;
+mod files;
 mod image_processor;
 mod images;
 mod loader;

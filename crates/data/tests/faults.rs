@@ -166,6 +166,7 @@ fn stalls_are_reported_and_pass() {
             PairLoader::new(options).unwrap().map(|batch| batch.unwrap().pixels).collect()
         };
         let key = dir.path().join(format!("{}.png", trap.image)).display().to_string();
+        let trapped_key = key.clone();
         let (batches, stalls) = within(Duration::from_secs(60), move || {
             let mut loader = PairLoader::new(options).unwrap().with_stall_after(Duration::from_millis(5));
             let (mut batches, mut stalls) = (Vec::new(), Vec::new());
@@ -185,7 +186,7 @@ fn stalls_are_reported_and_pass() {
         });
         let pixels: Vec<_> = batches.into_iter().map(|batch| batch.pixels).collect();
         assert!(pixels == expected, "a stall changes nothing");
-        assert!(stalls.windows(2).all(|pair| pair[0].elapsed <= pair[1].elapsed || pair[0].key != pair[1].key));
+        assert!(stalls.iter().filter(|stall| stall.key == trapped_key).count() >= 2, "{stalls:?}");
     }
     let stall = Stall { key: "a.tar/b.jpg".to_owned(), elapsed: Duration::from_secs(61), others: 2 };
     assert_eq!(

@@ -181,7 +181,8 @@ fn exactly_the_bad_images_are_reported() {
         let mut keys: Vec<String> = record.list().into_iter().map(|skipped| skipped.key).collect();
         let mut expected: Vec<String> =
             bad.iter().map(|image| dir.path().join(format!("{image}.png")).display().to_string()).collect();
-        (keys.sort(), expected.sort());
+        keys.sort();
+        expected.sort();
         assert_eq!(keys, expected);
         true
     });

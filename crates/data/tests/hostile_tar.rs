@@ -150,7 +150,15 @@ fn hostile_shards_are_contained() {
 
     let cases: Vec<(&str, Shard, Expected)> = vec![
         ("intact", one().sample("two").end(), Images(two, 0)),
-        ("no end blocks", one().sample("two"), Images(two, 0)),
+        ("padded", one().sample("two").end().raw(&[0; 20 * BLOCK]), Images(two, 0)),
+        // Its last entries may be missing.
+        ("no end blocks", one().sample("two"), Images(two, 1)),
+        (
+            "zeros inside",
+            one().raw(&[0; BLOCK]).sample("two").end(),
+            Damage("bytes follow the end of the", &["one.png"]),
+        ),
+        ("two archives in one", one().end().sample("two").end(), Damage("damaged at byte 2048", &["one.png"])),
         (
             "cut in a header",
             one().raw(&header(b"two.png", b'0', 3)[..300]),
@@ -321,4 +329,17 @@ fn large_entries_take_no_memory() {
         );
         assert!(peak < 32 << 20, "{what} took {peak} bytes of memory");
     }
+}
+
+#[test]
+fn hole_at_the_end_is_damage() {
+    // What an interrupted copy leaves of a file that was given its whole length first.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.tar");
+    write_sparse(&path, &Shard::default().sample("one"), 0, &Shard::default());
+    File::options().write(true).open(&path).unwrap().set_len(GIB).unwrap();
+    let (message, peak) = peak_memory(|| read(&path, true).map(|dataset| names(&dataset, &path)).unwrap_err());
+    assert!(message.contains("is damaged at byte 2048: 1073739776 bytes follow the end"), "{message}");
+    assert!(peak < 1 << 20, "took {peak} bytes of memory");
+    assert_eq!(names(&read(&path, false).unwrap(), &path), ["one.png"]);
 }

@@ -114,3 +114,16 @@ fn rejects_unusable_tokenizers() {
         refusal(dir.path(), 8).contains("tokenizer_config.json` is malformed: expected a JSON object, found `[1]`")
     );
 }
+
+#[cfg(unix)]
+#[test]
+fn unreadable_file_is_not_absent() {
+    // A link to itself stands for a `tokenizer.json` that the disk cannot read. The older `vocab.txt` beside it may
+    // give other ids, so it is no replacement.
+    let dir = tempfile::tempdir().unwrap();
+    write_vocabulary(dir.path());
+    assert!(Tokenizer::from_dir(dir.path(), 8).is_ok());
+    std::os::unix::fs::symlink("tokenizer.json", dir.path().join("tokenizer.json")).unwrap();
+    let message = Tokenizer::from_dir(dir.path(), 8).unwrap_err().to_string();
+    assert!(message.starts_with("cannot read") && message.contains("tokenizer.json"), "{message}");
+}

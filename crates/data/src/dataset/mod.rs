@@ -10,8 +10,7 @@ pub(crate) mod parallel_io;
 pub(crate) mod skipped_rows;
 
 use std::collections::HashMap;
-use std::fs::Metadata;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +18,7 @@ use crate::dataset::caption_id::caption_id;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
-use crate::images::disk::is_absent;
+use crate::files;
 use crate::images::location::ImageRef;
 use crate::random::{CAPTION_STREAM, mix};
 
@@ -124,7 +123,7 @@ impl Dataset {
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
     pub fn fingerprint(&self) -> Result<[u8; 32], DataError> {
         let lengths = map_files(&self.images, STATS_PER_THREAD, |image| match image {
-            ImageRef::File(path) => metadata_of(path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
+            ImageRef::File(path) => files::metadata(path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
             ImageRef::TarEntry { len, .. } => Ok(*len),
         });
         let mut hasher = blake3::Hasher::new();
@@ -160,9 +159,7 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell whether a file exists.
     pub fn missing_files(&self, limit: usize) -> Result<MissingFiles, DataError> {
-        let exists = map_files(&self.images, STATS_PER_THREAD, |image| {
-            metadata_of(image.path()).map(|metadata| metadata.is_some_and(|it| it.is_file()))
-        });
+        let exists = map_files(&self.images, STATS_PER_THREAD, |image| files::is_file(image.path()));
         let mut missing = MissingFiles::default();
         for (image, exists) in self.images.iter().zip(exists) {
             if !exists? {
@@ -173,15 +170,6 @@ impl Dataset {
             }
         }
         Ok(missing)
-    }
-}
-
-/// The metadata of a file; `None` if it does not exist.
-fn metadata_of(path: &Path) -> Result<Option<Metadata>, DataError> {
-    match std::fs::metadata(path) {
-        Ok(metadata) => Ok(Some(metadata)),
-        Err(error) if is_absent(&error) => Ok(None),
-        Err(source) => Err(DataError::Read { path: path.to_owned(), source }),
     }
 }
 
@@ -262,6 +250,8 @@ impl DatasetBuilder {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn sample(root: &str) -> Dataset {

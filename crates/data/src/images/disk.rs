@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::error::ImageError;
+use crate::files::is_absent;
 
 /// Largest encoded image read into memory: the bound that [`crate::Limits`] sets for decoded pixels.
 pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
@@ -66,15 +67,6 @@ fn read_at(path: &Path, offset: u64, len: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
     file.take(len).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Whether the error means that there is no file of this name.
-pub(crate) fn is_absent(error: &Error) -> bool {
-    matches!(
-        error.kind(),
-        // The last two: a name that is too long, or that holds a NUL character.
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename | ErrorKind::InvalidInput
-    )
 }
 
 /// Reads `path` with `attempt`, again after each of [`PAUSES`] while the error may pass. The last error says how often

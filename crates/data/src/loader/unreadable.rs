@@ -2,8 +2,7 @@
 //!
 //! What replaces a bad image depends only on the pair and on the content of the files, not on this record: the record
 //! only saves a second reading. It matters when a file changes during a run. An image that was found bad stays out,
-//! even if it is repaired, so a resumed run must know the images that were found before
-//! ([`UnreadableImages::restore`]).
+//! even if it is repaired, so a resumed run must know what was found before ([`UnreadableImages::restore`]).
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,7 +84,7 @@ impl UnreadableImages {
     }
 
     /// The images that were found in the first `num_steps` steps or before them, in order: what a checkpoint after
-    /// `num_steps` steps saves. Those that the loader found ahead of its consumer are left out; a resumed run finds
+    /// `num_steps` steps saves. Those that the loader found ahead of its consumer are left out: a resumed run finds
     /// them again.
     #[must_use]
     pub fn found(&self, num_steps: u64) -> Vec<Skipped> {
@@ -109,6 +108,8 @@ impl UnreadableImages {
         }
         let mut restored = Found::default();
         for skipped in found {
+            // The data set may have moved since.
+            let skipped = Skipped { key: dataset.images[skipped.image].key(), ..skipped };
             if restored.indices.insert(skipped.image) {
                 restored.in_order.push((0, skipped));
             }

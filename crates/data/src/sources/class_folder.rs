@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::DataError;
-use crate::images::disk::is_absent;
+use crate::files::is_absent;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::image_files;
 

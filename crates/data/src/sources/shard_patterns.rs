@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
+use crate::files::{is_dir, metadata};
 
 /// Maximum number of shards that one brace pattern may name.
 const MAX_SHARDS: usize = 1_000_000;
@@ -10,7 +11,7 @@ const MAX_SHARDS: usize = 1_000_000;
 /// The shards in a folder, or those that a pattern names: in the order of its braces, each glob sorted byte by byte.
 pub(crate) fn shards(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
-    if path.is_dir() {
+    if is_dir(path)? {
         let entries = std::fs::read_dir(path).map_err(DataError::read(path))?;
         let mut shards = Vec::new();
         for entry in entries {
@@ -22,7 +23,7 @@ pub(crate) fn shards(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         shards.sort();
         return if shards.is_empty() { Err(empty(path, "no `.tar` file".to_owned())) } else { Ok(shards) };
     }
-    if path.exists() {
+    if metadata(path)?.is_some() {
         return Ok(vec![path.to_owned()]);
     }
     let pattern = path.to_str().ok_or_else(|| malformed("the pattern is not UTF-8".to_owned()))?;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek};
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,6 +14,7 @@ use crate::dataset::parallel_io::map_files;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
+use crate::files::is_dir;
 use crate::images::disk::MAX_ENCODED_BYTES;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
@@ -27,6 +28,10 @@ const MAX_TEXT_BYTES: u64 = 1 << 20;
 /// Most bytes that an entry may make the tar library read: its header, extension headers (a long name, PAX records),
 /// and a caption. The library holds extension headers in memory, at the size that the shard says.
 const MAX_READ_PER_ENTRY: u64 = 4 * MAX_TEXT_BYTES;
+
+/// Most zeros behind an archive. Archives are padded to records of 20 blocks (10 KiB), or as many as the writer was
+/// asked for; tapes had up to 1 MiB.
+const MAX_PADDING_BYTES: u64 = 1 << 20;
 
 /// Entries start at multiples of this size (POSIX.1-1988, ustar).
 const TAR_BLOCK_BYTES: u64 = 512;
@@ -90,7 +95,7 @@ impl WebdatasetSource {
         let shards = shards(&self.path)?;
         // Each thread indexes one shard at a time: a read and a seek per entry.
         let indices = map_files(&shards, 1, |shard| self.index(shard));
-        let root = if self.path.is_dir() { Some(self.path.as_path()) } else { self.path.parent() };
+        let root = if is_dir(&self.path)? { Some(self.path.as_path()) } else { self.path.parent() };
         let mut builder = DatasetBuilder::new(root.unwrap_or(Path::new("")));
         for (shard, index) in shards.iter().zip(indices) {
             let index = index?;
@@ -142,8 +147,8 @@ impl WebdatasetSource {
         let mut intact = 0;
         let (reader, watch) = WatchedReader::new(reader, MAX_READ_PER_ENTRY);
         let mut archive = tar::Archive::new(reader);
-        let entries = archive.entries_with_seek().map_err(DataError::read(shard))?;
-        for entry in entries {
+        let mut damage = None;
+        for entry in archive.entries_with_seek().map_err(DataError::read(shard))? {
             let outcome = entry.map_err(|error| error.to_string()).and_then(|mut entry| {
                 let (offset, len) = (entry.raw_file_position(), entry.size());
                 let end = offset.checked_add(len).filter(|end| *end <= shard_len);
@@ -161,18 +166,29 @@ impl WebdatasetSource {
             match outcome {
                 Ok(end) => intact = end.next_multiple_of(TAR_BLOCK_BYTES),
                 Err(reason) => {
-                    let path = shard.to_owned();
-                    if let Some(source) = watch.take_failure() {
-                        return Err(DataError::Read { path, source });
-                    }
-                    let error = DataError::Shard { path, offset: intact, kept: index.samples.len(), reason };
-                    if self.strict {
-                        return Err(error);
-                    }
-                    index.skipped.note(|| error.to_string());
+                    damage = Some(reason);
                     break;
                 }
             }
+        }
+        if damage.is_none() {
+            if shard_len < intact + TAR_BLOCK_BYTES {
+                let place = format!("`{}` has no end-of-archive marker at byte {intact}", shard.display());
+                index.skipped.note(|| format!("{place}: it may have been cut off"));
+            }
+            damage =
+                damage_behind(archive.into_inner(), intact, shard_len).unwrap_or_else(|error| Some(error.to_string()));
+        }
+        let path = shard.to_owned();
+        if let Some(source) = watch.take_failure() {
+            return Err(DataError::Read { path, source });
+        }
+        if let Some(reason) = damage {
+            let error = DataError::Shard { path, offset: intact, kept: index.samples.len(), reason };
+            if self.strict {
+                return Err(error);
+            }
+            index.skipped.note(|| error.to_string());
         }
         Ok(index)
     }
@@ -243,6 +259,19 @@ impl WebdatasetSource {
         let captions = captions.ok_or_else(|| format!("has no caption under `{}`", self.caption))?;
         Ok(captions.into_iter().map(str::to_owned).collect())
     }
+}
+
+/// What is wrong behind the end of an archive, which is its first block of zeros. Entries behind it would not be read:
+/// the file has a hole, or is two archives.
+fn damage_behind(mut reader: impl Read + Seek, end: u64, shard_len: u64) -> std::io::Result<Option<String>> {
+    let len = shard_len.saturating_sub(end);
+    let mut padding = Vec::new();
+    if len <= MAX_PADDING_BYTES {
+        reader.seek(SeekFrom::Start(end))?;
+        reader.take(len).read_to_end(&mut padding)?;
+    }
+    let is_padding = len <= MAX_PADDING_BYTES && padding.iter().all(|&byte| byte == 0);
+    Ok((!is_padding).then(|| format!("{len} bytes follow the end of the archive, a block of zeros there")))
 }
 
 /// Splits `dir/a.b.jpg` into `dir/a` and `b.jpg`, as the webdataset library does; `None` without an extension.
@@ -337,7 +366,7 @@ mod tests {
     }
 
     impl Seek for Failing {
-        fn seek(&mut self, to: std::io::SeekFrom) -> std::io::Result<u64> {
+        fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
             self.count().and_then(|()| self.0.seek(to))
         }
     }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
+use crate::files::is_file;
 use crate::text::tokenizer_files::{CONVERT, malformed, read_json};
 use crate::text::tokenizer_settings::{Settings, content};
 
@@ -28,10 +29,10 @@ const UNSUPPORTED_FILES: [&str; 6] = [
 /// Builds the tokenizer of a directory without `tokenizer.json`.
 pub(crate) fn build(dir: &Path, settings: &Settings) -> Result<BuiltTokenizer, DataError> {
     let (vocab_txt, vocab_json, merges) = (dir.join("vocab.txt"), dir.join("vocab.json"), dir.join("merges.txt"));
-    if vocab_json.is_file() && merges.is_file() {
+    if is_file(&vocab_json)? && is_file(&merges)? {
         return byte_level(dir, vocab_json, &merges, settings);
     }
-    if vocab_txt.is_file() {
+    if is_file(&vocab_txt)? {
         return bert(vocab_txt, settings);
     }
     let found = UNSUPPORTED_FILES.iter().find(|name| dir.join(name).is_file());

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tokenizers::{ModelWrapper, TruncationDirection, TruncationParams};
 
 use crate::error::DataError;
+use crate::files::is_file;
 use crate::panics::catch_quietly;
 use crate::text::legacy_vocab;
 use crate::text::tokenizer_files::malformed;
@@ -182,7 +183,7 @@ impl Tokenizer {
 /// The `tokenizer.json` of `dir`, or one built from its vocabulary files; with the path to name in errors.
 fn read_or_build(dir: &Path, settings: &Settings) -> Result<(PathBuf, Vec<u8>), DataError> {
     let path = dir.join("tokenizer.json");
-    if !path.is_file() {
+    if !is_file(&path)? {
         let built = legacy_vocab::build(dir, settings)?;
         return Ok((built.path, built.json));
     }

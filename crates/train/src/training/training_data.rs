@@ -135,7 +135,7 @@ pub(crate) fn next_batch(batches: &mut PairLoader, observer: &mut dyn Observer) 
             None => return Ok(None),
             Some(Loaded::Batch(batch)) => return Ok(Some(*batch)),
             Some(Loaded::Stalled(stall)) => {
-                observer.on(Event::Warning(format!("{stall}; the run waits for it (is the disk reachable?)")));
+                observer.on(Event::Warning(stall.to_string()));
             }
         }
     }
