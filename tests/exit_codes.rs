@@ -39,7 +39,7 @@ fn input_errors_exit_with_2() {
         (config("data.train.csv.path=none.csv"), "none.csv"),
         (config("data.train.csv.path=bad.csv"), "bad.csv"),
         (config("data.train.csv.path=columns.csv"), "columns.csv"),
-        (config("model.init=none"), "none"),
+        (config("model.init=./none"), "none"),
         (config("run.dir=done"), "already holds a run"),
         (vec!["eval", "--model", "none", "--task", "retrieval", "--data", "bad.csv"], "bad.csv"),
         (vec!["eval", "--model", init, "--task", "zero-shot", "--images", "empty"], "empty"),

@@ -1,5 +1,5 @@
-//! Integration tests, which run `dualenc` as a user would. They need no network. One needs Python with transformers and is
-//! ignored: `scripts/check_parity.sh` runs it.
+//! Integration tests, which run `dualenc` as a user would. They need no network. One needs Python with transformers and
+//! is ignored: `scripts/check_parity.sh` runs it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod architecture;

@@ -49,8 +49,8 @@ impl TowerFiles {
     }
 }
 
-/// Opens the weights of `dir`, whose config is at `config_path`, under the names of transformers 5. Values are read when
-/// they are needed.
+/// Opens the weights of `dir`, whose config is at `config_path`, under the names of transformers 5. Values are read
+/// when they are needed.
 pub(crate) fn read_weights(dir: &Path, config_path: &Path) -> Result<WeightFiles, ModelError> {
     match open_clip::weights_path(dir, config_path) {
         Some(path) => Ok(open_clip::to_clip(WeightFiles::open_file(&path)?)),

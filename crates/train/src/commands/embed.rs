@@ -212,8 +212,8 @@ fn check_finite(row: &[f32], what: impl FnOnce() -> String) -> Result<(), TrainE
         return Ok(());
     }
     Err(TrainError::Usage(format!(
-        "the embedding of {} has NaN or infinite values: the model cannot embed it; use an earlier checkpoint or another \
-         model",
+        "the embedding of {} has NaN or infinite values: the model cannot embed it; use an earlier checkpoint or \
+         another model",
         what()
     )))
 }

@@ -2,6 +2,7 @@
 //! same.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
@@ -105,13 +106,13 @@ const EXPORTED: [&str; 23] = [
 #[test]
 fn stopped_export_leaves_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train/init");
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train/init");
     let loaded = opened(&dir, &mut Messages::default());
     let stop = StopFlag::default();
     stop.request(15);
     let error = export(&loaded, &root.path().join("out"), &stop, &mut Messages::default()).unwrap_err();
     assert!(matches!(error, TrainError::Stopped { signal: 15 }), "{error}");
-    assert_eq!(std::fs::read_dir(root.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }
 
 #[test]
