@@ -41,6 +41,7 @@ fn check_reports_every_unusable_input() {
     let session = session();
     session.write("data.csv", "file,text\na.png,a\n");
     session.write("eval.csv", "image,caption\nnowhere.png,a cat\n");
+    session.copy("train/vit", "towers/vit");
     session.write("towers/vit/config.json", "{\"model_type\": \"whisper\"}");
     let sets = [
         "data.train.csv.path=data.csv",

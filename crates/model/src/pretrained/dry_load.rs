@@ -23,7 +23,7 @@ use crate::text::config::TextPooler;
 use crate::text::text_tower::TextTower;
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
-use crate::weights::header::{WeightHeader, weight_headers, without_values};
+use crate::weights::header::{WeightHeader, weight_headers};
 use crate::weights::name_table::{NameTable, Names, modern_norm_name};
 use crate::weights::weight_files::WeightFiles;
 
@@ -94,7 +94,7 @@ pub fn dry_load(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) 
     };
     let readable = || weights.iter().flatten();
     let stored = no_weights.is_none().then(|| {
-        let stored = without_values(readable());
+        let stored = WeightFiles::without_values(readable());
         if open_clip.is_some() { open_clip::to_clip(stored) } else { stored.renamed(modern_norm_name) }
     });
     let files = |config, weights| TowerFiles { dir: dir.to_owned(), config_path: config_path.clone(), config, weights };

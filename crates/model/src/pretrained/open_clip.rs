@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
-use crate::weights::layout::Part;
+use crate::weights::matrix::Part;
 use crate::weights::weight_files::WeightFiles;
 
 /// The name of open_clip's config.

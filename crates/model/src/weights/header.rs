@@ -16,7 +16,6 @@ use crate::weights::decode::is_weight;
 use crate::weights::host_tensor::HostTensor;
 use crate::weights::shard_index::weight_paths;
 use crate::weights::stored_tensor::{StoredTensor, TensorFile};
-use crate::weights::weight_files::WeightFiles;
 
 /// Size of the length field before the header, in bytes.
 const LENGTH_BYTES: u64 = 8;
@@ -106,12 +105,6 @@ impl WeightHeader {
         let weights = self.tensors.iter().filter(|(name, info)| is_weight(name, info.dtype));
         weights.map(|(name, info)| (name.as_str(), StoredTensor::in_file(&self.file, name, info)))
     }
-}
-
-/// The weights of all files with their shapes but no values, which is enough to audit them.
-pub(crate) fn without_values<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> WeightFiles {
-    let tensors = headers.into_iter().flat_map(WeightHeader::weights);
-    tensors.map(|(name, tensor)| (name.to_owned(), StoredTensor::shape_only(tensor.shape))).collect()
 }
 
 /// A JSON object in which no name occurs twice.

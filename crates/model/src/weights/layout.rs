@@ -2,6 +2,7 @@
 
 use crate::error::ModelError;
 use crate::weights::host_tensor::HostTensor;
+use crate::weights::matrix::{Part, transpose};
 use crate::weights::stored_tensor::StoredTensor;
 
 /// How a parameter is laid out on disk, relative to the model's layout.
@@ -24,15 +25,6 @@ pub(crate) enum Layout {
     TransposedPart(Part),
     /// `[out]` in the model, one part of `[parts * out]` on disk.
     VectorPart(Part),
-}
-
-/// One of several equal parts of a tensor, along its first dimension.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Part {
-    /// Position among the parts, from 0.
-    pub index: usize,
-    /// Number of parts.
-    pub of: usize,
 }
 
 impl Layout {
@@ -84,35 +76,9 @@ impl Layout {
     }
 }
 
-impl Part {
-    /// The range of this part among `count` values.
-    fn range(self, count: usize) -> std::ops::Range<usize> {
-        let each = count / self.of;
-        self.index * each..(self.index + 1) * each
-    }
-}
-
-/// Rows transposed together: a cache line of f32, so that each line of the result is written whole.
-const ROWS_AT_ONCE: usize = 16;
-
 /// Reads a tensor as a matrix with its first dimension as rows, and transposes it.
 fn read_transposed(tensor: &StoredTensor) -> Result<Vec<f32>, ModelError> {
     let rows = tensor.shape.first().copied().unwrap_or(1);
     let values = tensor.read()?;
     Ok(transpose(&values, rows, values.len() / rows.max(1)))
-}
-
-/// Transposes a `[rows, columns]` matrix.
-pub(crate) fn transpose(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut transposed = vec![0.0; values.len()];
-    for first in (0..rows).step_by(ROWS_AT_ONCE) {
-        let last = (first + ROWS_AT_ONCE).min(rows);
-        for column in 0..columns {
-            let line = &mut transposed[column * rows + first..column * rows + last];
-            for (row, value) in (first..last).zip(line) {
-                *value = values[row * columns + column];
-            }
-        }
-    }
-    transposed
 }

@@ -6,6 +6,7 @@
 //! - `header`: which tensors a file holds, without their values.
 //! - `host_tensor`: a tensor on the host.
 //! - `layout`: how a parameter is laid out on disk.
+//! - `matrix`: parts and transposes.
 //! - `name_table`: from the path of a parameter to its name on disk.
 //! - `shard_index`: which files hold the weights of a directory.
 //! - `stored_tensor`: a tensor of a file, read when its values are needed.
@@ -15,6 +16,7 @@ pub(crate) mod decode;
 pub(crate) mod header;
 pub(crate) mod host_tensor;
 pub(crate) mod layout;
+pub(crate) mod matrix;
 pub(crate) mod name_table;
 pub(crate) mod shard_index;
 pub(crate) mod stored_tensor;

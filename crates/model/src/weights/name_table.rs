@@ -5,7 +5,8 @@
 //! `save_pretrained` writes (the same in transformers 4 and 5 for these families). `{n}` is the number of a block, or
 //! of a stage and then of a block, in the same order on both sides.
 
-use crate::weights::layout::{Layout, Part};
+use crate::weights::layout::Layout;
+use crate::weights::matrix::Part;
 use crate::weights::weight_files::WeightFiles;
 
 /// What a row of a table stands for.

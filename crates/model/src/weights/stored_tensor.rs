@@ -11,7 +11,7 @@ use safetensors::tensor::{Dtype, TensorInfo};
 use crate::error::ModelError;
 use crate::weights::decode::read_values;
 use crate::weights::host_tensor::HostTensor;
-use crate::weights::layout::{Part, transpose};
+use crate::weights::matrix::{Part, transpose};
 
 /// An open weight file.
 #[derive(Debug)]

@@ -38,6 +38,12 @@ impl WeightFiles {
         Ok(header.weights().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
+    /// The weights of all files with their shapes but no values, which is enough to audit them.
+    pub fn without_values<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> Self {
+        let tensors = headers.into_iter().flat_map(WeightHeader::weights);
+        tensors.map(|(name, tensor)| (name.to_owned(), StoredTensor::shape_only(tensor.shape))).collect()
+    }
+
     /// The tensor `name`.
     pub fn get(&self, name: &str) -> Option<&StoredTensor> {
         self.tensors.get(name)

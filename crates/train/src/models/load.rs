@@ -253,8 +253,7 @@ fn extended(chain: &[PathBuf], path: &Path) -> Result<Vec<PathBuf>, TrainError> 
     if leads_back {
         let names: Vec<String> = chain.iter().map(|path| format!("  `{}`", path.display())).collect();
         return Err(TrainError::Usage(format!(
-            "`model.init` leads back to itself; each of these checkpoints belongs to a run that started from the \
-             next:\n\
+            "`model.init` leads back to itself; each of these checkpoints is of a run that started from the next:\n\
              {}\nset `model.init` of one of these runs to a model from which no other of them started",
             names.join("\n")
         )));

@@ -11,7 +11,7 @@ use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::vision::image_tower::ImageTowerConfig;
 use crate::vision::vit_config::{FinalNorm, Pooler, VisionTransformerConfig};
 use crate::weights::layout::Layout::{LeadingVector, Patches, Same};
-use crate::weights::layout::Part;
+use crate::weights::matrix::Part;
 use crate::weights::name_table::Kind::{Linear, Norm, PackedPart, Tensor};
 use crate::weights::name_table::{Names, Row};
 

@@ -11,7 +11,7 @@ use crate::vision::image_tower::ImageTowerConfig;
 use crate::vision::position_interpolation::Interpolation;
 use crate::vision::vit_config::{Positions, VisionTransformerConfig};
 use crate::weights::layout::Layout::{Leading, LeadingVector, Patches, Same};
-use crate::weights::layout::Part;
+use crate::weights::matrix::Part;
 use crate::weights::name_table::Kind::{Linear, LinearPart, Norm, Tensor};
 use crate::weights::name_table::{Names, Row, concat};
 

@@ -12,7 +12,7 @@ use crate::text::config::{TextPooler, TextTowerConfig};
 use crate::text::token_relations::TokenRelations;
 use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::weights::layout::Layout::Same;
-use crate::weights::layout::Part;
+use crate::weights::matrix::Part;
 use crate::weights::name_table::Kind::{Linear, LinearPart, Norm, Tensor};
 use crate::weights::name_table::{Names, Row};
 

@@ -27,8 +27,7 @@ pub(crate) const WEIGHTS_INDEX: &str = "model.safetensors.index.json";
 /// The directory of a sentence-transformers pooling, unless `modules.json` names another one.
 const POOLING_DIR: &str = "1_Pooling";
 
-/// A vocabulary that only transformers reads: the tokenizer reader (`dualenc_data`) refuses it, so it is not
-/// downloaded.
+/// A vocabulary that only transformers reads. The reader of tokenizers refuses it, so it is not downloaded.
 const SENTENCEPIECE: &str = "sentencepiece.bpe.model";
 
 /// The files of the image processor.
