@@ -27,7 +27,9 @@ sections=(
   "numbers    4  program  not_finite:: guards:: locks::"
   "cache      4  program  cache::"
   "config     2  train    config::tests"
-  "input      8  data     fuzz::"
+  "input     10  data     fuzz:: hostile_tar:: faults:: rows:: limits::"
+  "weights   20  model    weights::tests pretrained::tests"
+  "commands   1  program  signals:: exit_codes::"
   "load      50  program  load::"
 )
 
@@ -60,12 +62,21 @@ declare -A targets=(
   [program]="--package dualenc --test integration"
   [train]="--package dualenc-train --lib"
   [data]="--package dualenc-data --test data"
+  [model]="--package dualenc-model --lib"
 )
 logs=runs/soak
 mkdir -p "$logs"
 
+is_wanted() {
+  [ ${#wanted[@]} -eq 0 ] || [[ " ${wanted[*]} " == *" $1 "* ]]
+}
+
 # Before the clock starts.
-for target in program train data; do
+needed=$(for entry in "${sections[@]}"; do
+  read -r name factor target filters <<<"$entry"
+  if is_wanted "$name"; then echo "$target"; fi
+done | sort -u)
+for target in $needed; do
   # shellcheck disable=SC2086 # each is a list of arguments
   cargo test --quiet "${profile[@]}" ${targets[$target]} --no-run || exit 1
 done
@@ -79,7 +90,7 @@ summary=$logs/summary.txt
 } | tee "$summary"
 for entry in "${sections[@]}"; do
   read -r name factor target filters <<<"$entry"
-  if [ ${#wanted[@]} -gt 0 ] && [[ " ${wanted[*]} " != *" $name "* ]]; then continue; fi
+  if ! is_wanted "$name"; then continue; fi
   log=$logs/$name.log
   started=$(date +%s)
   # One test at a time: the others would disturb its moments.
@@ -92,7 +103,7 @@ for entry in "${sections[@]}"; do
   if [ "$status" -eq 0 ] && [[ "$passed" != 0* ]]; then result=ok; else result=FAILED failed=1; fi
   {
     printf '%-12s %-7s %5d s  %s\n' "$name" "$result" "$took" "${passed:-did not run: see $log}"
-    sed -n 's/^.*figure: /    /p' "$log"
+    sed -n -e 's/^.*figure: /    /p' -e 's/^.*\(^\|\.\.\. \)\([^ ].* inputs from seed .*\)/    \2/p' "$log"
   } | tee -a "$summary"
 done
 printf 'all %s s; %s\n' "$(($(date +%s) - began))" "$([ $failed -eq 0 ] && echo 'no failure' || echo 'FAILED')" | tee -a "$summary"

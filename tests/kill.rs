@@ -112,7 +112,7 @@ fn random_kills_lose_nothing() {
 
 #[test]
 fn crashes_inside_saves_lose_nothing() {
-    const POINTS: [&str; 12] = [
+    const POINTS: [&str; 13] = [
         "before_model.safetensors",
         "inside_model.safetensors",
         "before_optimizer.safetensors",
@@ -125,6 +125,7 @@ fn crashes_inside_saves_lose_nothing() {
         "before_rename",
         "after_rename",
         "while_pruning",
+        "inside_manifest.json",
     ];
     let session = session();
     let whole = uninterrupted(&session);

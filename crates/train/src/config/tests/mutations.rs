@@ -47,7 +47,7 @@ fn mutations_do_not_panic() {
         "[data.train.coco]\n",
     ];
     let (mut valid, mut reported, mut with_line) = (0, 0, 0);
-    let (count, first) = (5_000 * from_env("DUALENC_SOAK"), (from_env("DUALENC_SEED") - 1) << 32);
+    let (count, first) = (5_000 * from_env("DUALENC_SOAK"), from_env("DUALENC_SEED").saturating_sub(1) << 32);
     for round in first..first + count {
         let mut draws = (0..).map(|n| number(round, n) as usize);
         let mut draw = |below: usize| draws.next().unwrap_or(0) % below;
