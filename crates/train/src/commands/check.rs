@@ -40,7 +40,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     count_data(config, &dataset, &mut findings);
     let loaded = LoadedModel::from_config(config, &compute, observer)?;
     let groups = ParamGroups::resolve(&config.train, &loaded.model)?;
-    observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
+    observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)?));
     check_schedules(config, &dataset, &loaded.model, &mut findings);
     findings.facts.push(format!("images: {}", loaded.processor.describe()));
     if let Some(augment) = &config.data.augment {

@@ -70,7 +70,7 @@ pub fn train(
                 &run.data.dataset,
                 run.records.dir.root(),
             )?;
-            run.learner.update(step, outcome.gradients, grad_norm, rate);
+            run.learner.update(step, outcome.gradients, grad_norm, rate)?;
             run.position.advance(run.data.batch_len(step));
 
             let seconds = started.elapsed().as_secs_f64();

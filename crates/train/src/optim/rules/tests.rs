@@ -49,13 +49,13 @@ fn steps(
         let update = Update { shape: &shape, count: step as i32 + 1, clip: CLIP, decay_factor, rate: rate(step) };
         let mut gradient = goldens[&format!("{name}.gradient.{step}")].values.clone();
         if on_host {
-            rule.on_host(update, &mut values, &mut gradient, &mut state);
+            rule.on_host(update, &mut values, &mut gradient, &mut state).unwrap();
         } else {
             let [value, gradient] = [values, gradient].map(|values| {
                 let count = values.len();
                 Tensor::from_data(TensorData::new(values, [count]), &device)
             });
-            values = parameters::host(rule.on_device(update, value, gradient, &mut on_device)).unwrap().values;
+            values = parameters::host(rule.on_device(update, value, gradient, &mut on_device).unwrap()).unwrap().values;
         }
         after.push(values.clone());
     }
@@ -101,7 +101,7 @@ fn zero_gradient_changes_nothing() {
             let (mut values, mut gradient) = (vec![1.0; count], vec![0.0; count]);
             for count in 1..4 {
                 let update = Update { shape: &shape, count, clip: 1.0, decay_factor: 1.0, rate: 0.1 };
-                rule.on_host(update, &mut values, &mut gradient, &mut state);
+                rule.on_host(update, &mut values, &mut gradient, &mut state).unwrap();
             }
             assert!(values.iter().all(|&value| value == 1.0), "{optimizer} {shape:?}");
         }
