@@ -244,16 +244,31 @@ impl Case {
         })
     }
 
+    /// Compares the loss, and the gradients of embeddings, scale and bias, each relative to its largest value.
     #[track_caller]
     fn assert_close(&self, what: &str, found: &[f32], expected: &[f32]) {
         let objective = self.objective;
         assert_eq!(found.len(), expected.len());
-        for (place, (found, expected)) in found.iter().zip(expected).enumerate() {
-            let close = (found - expected).abs() <= 1e-6 * expected.abs().max(1.0);
-            assert!(close, "{what}: {objective:?} [{place}]: {found} instead of {expected}");
+        let count = self.shape[0] * self.shape[1];
+        let mut start = 0;
+        for (name, count) in [("loss", 1), ("image", count), ("text", count), ("logit_scale", 1), ("logit_bias", 1)] {
+            let end = (start + count).min(found.len());
+            let (found, expected) = (&found[start..end], &expected[start..end]);
+            let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / largest).fold(0f32, f32::max);
+            eprintln!("MEASURE {worst:e} {name} {objective:?} {what} scale {largest:e}");
+            for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+                let close = (found - expected).abs() <= TOLERANCE * largest;
+                assert!(close, "{what}: {objective:?} {name}[{at}]: {found} instead of {expected}");
+            }
+            start = end;
         }
+        assert_eq!(start, found.len());
     }
 }
+
+/// Relative to the largest value of a tensor. The derivative by the scale is a difference of sums over all logits.
+const TOLERANCE: f32 = 1e-5;
 
 /// Normalises rows of `dim` values to length 1.
 fn units(mut values: Vec<f32>, dim: usize) -> Vec<f32> {
