@@ -57,7 +57,7 @@ fn train_and_compare(name: &str, sets: &[&str]) {
             }
             _ => &found[tensor],
         };
-        assert_eq!(found_shape.iter().product::<usize>(), shape.iter().product(), "{tensor}");
+        assert_eq!(found_shape.iter().product::<usize>(), shape.iter().product::<usize>(), "{tensor}");
         let tolerance = if tensor.ends_with("key.bias") { KEY_BIAS_TOLERANCE } else { weight_tolerance };
         assert_near(tensor, &as_floats(values), &as_floats(golden), tolerance);
     }
@@ -68,8 +68,6 @@ fn train_and_compare(name: &str, sets: &[&str]) {
 fn assert_near(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / largest).fold(0f32, f32::max);
-    eprintln!("MEASURE {worst:e} {what} scale {largest:e}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((found - expected).abs() <= tolerance * largest, "{what}[{at}]: found {found}, expected {expected}");
     }

@@ -1,6 +1,5 @@
 //! The output for an input does not depend on the rest of the batch, bit for bit, so a feature computed in one batch
-//! can be reused in any other. The exception is a batch of one: a product with a single row is another kernel, which
-//! rounds differently. Caches therefore compute a single input twice.
+//! can be reused in any other, a batch of one included. One thread each, on the CPU.
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{

@@ -255,8 +255,6 @@ impl Case {
             let end = (start + count).min(found.len());
             let (found, expected) = (&found[start..end], &expected[start..end]);
             let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
-            let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / largest).fold(0f32, f32::max);
-            eprintln!("MEASURE {worst:e} {name} {objective:?} {what} scale {largest:e}");
             for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
                 let close = (found - expected).abs() <= TOLERANCE * largest;
                 assert!(close, "{what}: {objective:?} {name}[{at}]: {found} instead of {expected}");
@@ -267,8 +265,8 @@ impl Case {
     }
 }
 
-/// Relative to the largest value of a tensor. The derivative by the scale is a difference of sums over all logits.
-const TOLERANCE: f32 = 1e-5;
+/// Relative to the largest value of a tensor; at most 1.3e-6 was measured.
+const TOLERANCE: f32 = 2.5e-6;
 
 /// Normalises rows of `dim` values to length 1.
 fn units(mut values: Vec<f32>, dim: usize) -> Vec<f32> {

@@ -36,8 +36,8 @@ pub(crate) struct Adafactor {
     pub momentum: f64,
 }
 
-/// A tensor as `[outer, rows, middle, columns, inner]`, where rows and columns are the dimensions that its second moment
-/// is factored over.
+/// A tensor as `[outer, rows, middle, columns, inner]`, where rows and columns are the dimensions that its second
+/// moment is factored over.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Factored {
     outer: usize,

@@ -23,8 +23,6 @@ fn rate(step: usize) -> f64 {
 fn close(what: &str, found: &[f32], expected: &[f32], relative: f32) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
-    let worst = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / scale).fold(0f32, f32::max);
-    eprintln!("MEASURE {worst:e} {what} scale {scale:e}");
     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
         assert!((found - expected).abs() <= relative * scale, "{what} {at}: found {found}, expected {expected}");
     }
