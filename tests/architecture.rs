@@ -251,6 +251,36 @@ fn lines_fit() {
     assert!(long.is_empty(), "{} lines are longer than {MOST_COLUMNS} columns:\n{}", long.len(), long.join("\n"));
 }
 
+/// The files that may hold `unsafe` code, each with what it does there. The first three have their tests beside it.
+const UNSAFE: [(&str, &str); 4] = [
+    ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
+    ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
+    ("crates/kernels/src/cpu/uninit.rs", "marks memory as initialised after every value is written"),
+    ("crates/train/benches/speed/roofs.rs", "calls the product of the `gemm` crate, to measure it"),
+];
+
+#[test]
+fn unsafe_is_in_named_files_only() {
+    // In two parts, because this file is searched too.
+    let keyword = concat!("un", "safe");
+    let is_word =
+        |line: &str| line.split(|letter: char| !letter.is_alphanumeric() && letter != '_').any(|word| word == keyword);
+    let mut found = Vec::new();
+    for file in rust_files(&root().join("crates")).into_iter().chain(rust_files(&root().join("tests"))) {
+        let text = fs::read_to_string(&file).unwrap();
+        let name = file.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+        let quoted = name == "tests/architecture.rs";
+        if !quoted && text.lines().map(|line| line.split("//").next().unwrap_or_default()).any(is_word) {
+            found.push(name.clone());
+            let blocks = text.matches(&format!("{keyword} {{")).count();
+            let reasons = text.matches("// SAFETY: ").count() + text.matches("/// # Safety").count();
+            assert!(reasons >= blocks, "{name}: {blocks} blocks, {reasons} reasons");
+            assert!(text.contains("unsafe_code, reason = "), "{name}");
+        }
+    }
+    assert_eq!(found, UNSAFE.map(|(name, _)| name), "files with {keyword} code");
+}
+
 /// Every path of the repository that a document names in backticks, such as `tests/resume.rs`.
 fn named_paths(text: &str) -> Vec<String> {
     let spans = text.split('`').skip(1).step_by(2);

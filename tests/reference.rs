@@ -1,13 +1,24 @@
 //! Training matches the PyTorch loop of `scripts/goldens/train.py`, step by step.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, assert_close, column, floats, goldens, tensors};
+use crate::support::{Session, as_floats, assert_close, column, floats, goldens, tensors};
 
-/// Relative difference that is allowed.
+/// Relative difference of numbers in the log.
 const TOLERANCE: f64 = 1e-4;
+
+/// Difference of final weights, relative to the largest of their tensor, in units of the largest one between single and
+/// double precision in PyTorch: `final_error` in the goldens, 3e-7 to 2e-5.
+const WEIGHT_TOLERANCE: f64 = 10.0;
+
+/// Relative difference of the final biases of keys. They shift all scores of a query alike, so their gradients are
+/// rounding noise, which Adam scales up.
+const KEY_BIAS_TOLERANCE: f32 = 2e-2;
+
+const SIGMOID: &str = "train.loss=sigmoid";
 
 fn numbers(value: &Value) -> Vec<f64> {
     value.as_array().unwrap().iter().map(|number| number.as_f64().unwrap()).collect()
@@ -27,19 +38,39 @@ fn train_and_compare(name: &str, sets: &[&str]) {
     assert_close("logit_scale", &column(&lines, "logit_scale"), &numbers(&expected["logit_scale_exp"]), TOLERANCE);
     assert_close("gradient norm", &column(&lines, "grad_norm"), &numbers(&expected["grad_norm"]), TOLERANCE);
 
-    // The weights after the last update, in the layout of transformers.
+    let weight_tolerance = (WEIGHT_TOLERANCE * expected["final_error"].as_f64().unwrap()) as f32;
+    // The weights after the last update, in the layout of transformers, which has no place for `logit_bias`.
     session.succeed(&["export", "--model", "run", "--out", "hf"]);
-    let mut compared = 0;
-    for (tensor, golden) in expected["final"]["tensors"].as_object().unwrap() {
-        if tensor == "logit_bias" {
-            continue;
-        }
-        let values = floats(&session.path("hf/model.safetensors"), tensor);
-        let sum: f64 = values.iter().map(|value| f64::from(value.abs())).sum();
-        assert_close(tensor, &[sum], &[golden["abs_sum"].as_f64().unwrap()], TOLERANCE);
-        compared += 1;
+    let found = tensors(&session.path("hf/model.safetensors"));
+    let prefix = format!("{name}/");
+    let goldens = tensors(&goldens("train/final.safetensors"));
+    let expected: BTreeMap<_, _> =
+        goldens.iter().filter_map(|(path, tensor)| Some((path.strip_prefix(&prefix)?, tensor))).collect();
+    let with_bias = found.keys().map(String::as_str).chain(sets.contains(&SIGMOID).then_some("logit_bias"));
+    assert!(expected.keys().copied().eq(BTreeSet::from_iter(with_bias)), "{:?}", expected.keys());
+    for (tensor, (_, shape, golden)) in expected {
+        let saved;
+        let (_, found_shape, values) = match tensor {
+            "logit_bias" => {
+                saved = tensors(&session.path("run/checkpoints/step-000012/model.safetensors"));
+                &saved[tensor]
+            }
+            _ => &found[tensor],
+        };
+        assert_eq!(found_shape.iter().product::<usize>(), shape.iter().product::<usize>(), "{tensor}");
+        let tolerance = if tensor.ends_with("key.bias") { KEY_BIAS_TOLERANCE } else { weight_tolerance };
+        assert_near(tensor, &as_floats(values), &as_floats(golden), tolerance);
     }
-    assert!(compared >= 3, "only {compared} tensors were compared");
+}
+
+/// Every value within `tolerance`, relative to the largest value of the tensor.
+#[track_caller]
+fn assert_near(what: &str, found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert!((found - expected).abs() <= tolerance * largest, "{what}[{at}]: found {found}, expected {expected}");
+    }
 }
 
 #[test]
@@ -72,7 +103,7 @@ fn duplicate_positives_match_pytorch() {
 #[test]
 fn sigmoid_loss_matches_pytorch() {
     let scale = format!("model.logit_scale_init={}", std::f64::consts::LN_10);
-    train_and_compare("UU_sigmoid", &["train.loss=sigmoid", &scale]);
+    train_and_compare("UU_sigmoid", &[SIGMOID, &scale]);
 }
 
 #[test]

@@ -155,6 +155,11 @@ pub fn tensors(path: &Path) -> BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
 pub fn floats(path: &Path, name: &str) -> Vec<f32> {
     let all = tensors(path);
     let (_, _, bytes) = all.get(name).unwrap_or_else(|| panic!("{name} is not in {}", path.display()));
+    as_floats(bytes)
+}
+
+/// Little-endian `f32` values.
+pub fn as_floats(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
 }
 

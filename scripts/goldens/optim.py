@@ -1,18 +1,34 @@
-"""optim/: five updates of each optimiser on a matrix, a matrix with a short side, and a vector.
+"""optim/: five updates of each optimiser on matrices, a vector, and the kernels of convolutions.
 
-AdamW and SGD are torch's. Lion (Chen et al., arXiv 2302.06675, algorithm 2) and Adafactor (Shazeer and Stern, arXiv
-1804.04235, algorithms 4 and 5, with the settings of big_vision's `scale_by_adafactor`) are written out, in float64.
-Rates rise with the step; gradients are scaled as a clipped global norm would; weight decay is decoupled, on matrices
-only.
+Every number comes from another project's code: AdamW and SGD from torch.optim, Lion from optax, and Adafactor from
+optax's `scale_by_factored_rms` and `ema`, combined and set as in big_vision's `scale_by_adafactor` (big_vision/optax.py),
+with momentum in float32. torch and optax compute in float32 here, as they do in training. Rates rise with the step;
+gradients are scaled as a clipped global norm would; weight decay is decoupled, on matrices only.
 """
 
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 import torch
 
 from .common import normal, save_tensors
 
-SHAPES = {"matrix": (40, 33), "narrow": (6, 40), "vector": (11,)}
+SHAPES = {
+    "matrix": (40, 33),
+    "narrow": (6, 40),
+    "vector": (11,),
+    # Kernels of convolutions, [out, in, height, width]. Adafactor factors the two longest dimensions if both have 32
+    # values: out and in, out and width, out and height, and none. Then one with two equal, after a short one.
+    "kernel": (33, 32, 1, 2),
+    "wide_kernel": (33, 2, 1, 32),
+    "tall_kernel": (32, 2, 33, 2),
+    "small_kernel": (12, 3, 4, 4),
+    "stack": (2, 32, 32),
+}
+ADAFACTOR_ONLY = ("kernel", "wide_kernel", "tall_kernel", "small_kernel", "stack")
 STEPS = 5
 CLIP = 0.5
 WEIGHT_DECAY = 0.1
@@ -63,42 +79,66 @@ def sgd(parameter: torch.nn.Parameter, _: float):
     return torch.optim.SGD([parameter], lr=1.0, momentum=0.9), {"first": "momentum_buffer"}
 
 
-def lion(value: torch.Tensor, gradients: list[torch.Tensor], decay: float):
-    value, momentum, after = value.double(), torch.zeros_like(value).double(), []
-    for step, gradient in enumerate(gradients):
-        direction = torch.sign(0.9 * momentum + 0.1 * gradient.double())
-        value = value - rate(step) * (direction + decay * value)
-        momentum = 0.99 * momentum + 0.01 * gradient.double()
-        after.append(value)
-    return after, {"first": momentum}
+def by_optax(make, state_of):
+    """The same for a gradient transformation, which optax calls with the parameter."""
+
+    def run(value: torch.Tensor, gradients: list[torch.Tensor], decay: float):
+        transformation = make(lambda step: 0.01 * (step + 1), decay)
+        parameter = jnp.asarray(value.numpy())
+        state, after = transformation.init(parameter), []
+        for gradient in gradients:
+            updates, state = transformation.update(jnp.asarray(gradient.numpy()), state, parameter)
+            parameter = optax.apply_updates(parameter, updates)
+            after.append(torch.from_numpy(np.array(parameter)))
+        arrays = state_of(state, value.shape)
+        return after, {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+
+    return run
 
 
-def adafactor(value: torch.Tensor, gradients: list[torch.Tensor], decay: float):
-    value = value.double()
-    momentum, second, row, column, after = 0.0, 0.0, 0.0, 0.0, []
-    factored = value.dim() == 2 and min(value.shape) >= 32
-    for step, gradient in enumerate(gradients):
-        gradient = gradient.double()
-        beta = min(0.999, 1 - (step + 1) ** -0.8)
-        squares = gradient**2 + 1e-30
-        if factored:
-            row = beta * row + (1 - beta) * squares.mean(dim=1)
-            column = beta * column + (1 - beta) * squares.mean(dim=0)
-            second = torch.outer(row, column) / row.mean()
-        else:
-            second = beta * second + (1 - beta) * squares
-        update = gradient / second.sqrt()
-        momentum = 0.9 * momentum + 0.1 * update
-        value = value - rate(step) * (momentum + decay * value)
-        after.append(value)
-    return after, {"first": momentum} | ({"row": row, "column": column} if factored else {"second": second})
+def lion(schedule, decay: float):
+    return optax.lion(schedule, b1=0.9, b2=0.99, weight_decay=decay)
 
 
-OPTIMIZERS = {"adamw": by_torch(adamw), "adafactor": adafactor, "lion": lion, "sgd": by_torch(sgd)}
+def lion_state(state, _):
+    return {"first": state[0].mu}
+
+
+def adafactor(schedule, decay: float):
+    # big_vision/optax.py: scale_by_adafactor and its `_decay_rate_pow`, and the chain of `make`.
+    def beta(step, exponent):
+        return jnp.minimum(0.999, 1.0 - (jnp.array(step, jnp.float32) + 1.0) ** -exponent)
+
+    scale_by_rms = optax.scale_by_factored_rms(
+        factored=True, decay_rate=0.8, step_offset=0, min_dim_size_to_factor=32, epsilon=1e-30, decay_rate_fn=beta
+    )
+    momentum = optax.ema(0.9, debias=False, accumulator_dtype=jnp.float32)
+    return optax.chain(
+        scale_by_rms, momentum, optax.add_decayed_weights(decay), optax.scale_by_schedule(schedule), optax.scale(-1.0)
+    )
+
+
+def adafactor_state(state, shape):
+    """optax's row lacks the longest dimension, its column the second longest; dualenc's order is that of the shape."""
+    arrays = {"first": state[1].ema}
+    if state[0].v.shape == tuple(shape):
+        return arrays | {"second": state[0].v}
+    *_, second, longest = np.argsort(shape)
+    row, column = state[0].v_row, state[0].v_col
+    return arrays | ({"row": row, "column": column} if second < longest else {"row": column, "column": row})
+
+
+OPTIMIZERS = {
+    "adamw": by_torch(adamw),
+    "adafactor": by_optax(adafactor, adafactor_state),
+    "lion": by_optax(lion, lion_state),
+    "sgd": by_torch(sgd),
+}
 
 
 def write(folder: Path) -> None:
     """Writes `<parameter>.initial`, `.gradient.<step>`, `<optimizer>.<parameter>.<step>` (0 and the last), and state."""
+    jax.config.update("jax_platforms", "cpu")
     tensors = {}
     for name, shape in SHAPES.items():
         initial = normal(f"optim/{name}", *shape)
@@ -106,6 +146,8 @@ def write(folder: Path) -> None:
         tensors[f"{name}.initial"] = initial
         tensors |= {f"{name}.gradient.{step}": gradients[step] for step in range(STEPS)}
         for optimizer, run in OPTIMIZERS.items():
+            if name in ADAFACTOR_ONLY and optimizer != "adafactor":
+                continue
             decay = WEIGHT_DECAY if len(shape) > 1 else 0.0
             after, state = run(initial, [CLIP * gradient for gradient in gradients], decay)
             for step in (0, STEPS - 1):

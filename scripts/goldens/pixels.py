@@ -8,6 +8,7 @@ underneath.
 from pathlib import Path
 
 import numpy as np
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from transformers import AutoImageProcessor, ConvNextImageProcessorPil, ViTImageProcessorPil
 
@@ -89,6 +90,15 @@ TIMM = {
 }
 
 
+# Side of the model's images, and `preprocess_cfg`.
+OPEN_CLIP = {
+    "open_clip": (16, {}),
+    "open_clip_bilinear": (15, {"interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3}),
+    "open_clip_squash": (16, {"resize_mode": "squash", "interpolation": "bicubic"}),
+    "open_clip_oblong": (16, {"size": [12, 20], "resize_mode": "squash", "interpolation": "bilinear"}),
+}
+
+
 def write_images(folder: Path) -> None:
     rgb = noise_picture("pixels/landscape", 47, 29)
     Image.fromarray(rgb, "RGB").save(folder / "landscape.png", optimize=True)
@@ -162,6 +172,15 @@ def write(folder: Path) -> None:
         (folder / name).mkdir()
         config = {"architecture": "vit_tiny_patch16_224", "num_classes": 10, "pretrained_cfg": config}
         save_json(folder / name / "config.json", config)
+    for name, (side, preprocess) in OPEN_CLIP.items():
+        (folder / name).mkdir()
+        model_cfg = {"embed_dim": 4, "vision_cfg": {"image_size": side}, "text_cfg": {}}
+        save_json(folder / name / "open_clip_config.json", {"model_cfg": model_cfg, "preprocess_cfg": preprocess})
+        # As `create_model_and_transforms` makes its transform from a config.
+        transform = image_transform_v2(PreprocessCfg(**({"size": side} | preprocess)), is_train=False)
+        pictures = [Image.fromarray(decoded(images / picture), "RGB") for picture in USUAL]
+        pixels = np.stack([transform(picture).numpy() for picture in pictures])
+        save_tensors(folder / name / "expected.safetensors", {"pixel_values": pixels}, {"images": " ".join(USUAL)})
     for name in [*CONFIGS, "nested", *TIMM]:
         names = ALL if name in ("vit", "clip") else USUAL
         pixels = run(load(folder / name), images, names)

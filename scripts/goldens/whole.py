@@ -6,7 +6,10 @@ Some are sharded or in the spellings of transformers 4.
 import json
 from pathlib import Path
 
+import open_clip
 import torch
+from open_clip.model import set_model_preprocess_cfg
+from open_clip.push_to_hf_hub import save_for_hf
 from safetensors.torch import load_file, save_file
 from transformers import (
     ChineseCLIPConfig,
@@ -143,56 +146,46 @@ def write_clip_early(source: Path, folder: Path) -> None:
     (folder / "expected.safetensors").write_bytes((source / "expected.safetensors").read_bytes())
 
 
-def open_clip_name(name: str) -> str:
-    """Inverts the names of transformers' `convert_clip_original_pytorch_to_hf.py`."""
-    for ours, theirs in (
-        ("vision_model.embeddings.class_embedding", "visual.class_embedding"),
-        ("vision_model.embeddings.patch_embedding.weight", "visual.conv1.weight"),
-        ("vision_model.embeddings.position_embedding.weight", "visual.positional_embedding"),
-        ("vision_model.pre_layrnorm", "visual.ln_pre"),
-        ("vision_model.post_layernorm", "visual.ln_post"),
-        ("vision_model.encoder.layers", "visual.transformer.resblocks"),
-        ("text_model.embeddings.token_embedding.weight", "token_embedding.weight"),
-        ("text_model.embeddings.position_embedding.weight", "positional_embedding"),
-        ("text_model.final_layer_norm", "ln_final"),
-        ("text_model.encoder.layers", "transformer.resblocks"),
-        ("layer_norm", "ln_"),
-        ("self_attn", "attn"),
-        ("mlp.fc1", "mlp.c_fc"),
-        ("mlp.fc2", "mlp.c_proj"),
-    ):
-        name = name.replace(ours, theirs)
-    return name
-
-
 def write_open_clip(folder: Path) -> None:
-    """Writes a CLIP in open_clip's file format."""
+    """Writes a CLIP of open_clip, built, saved and run by open_clip itself."""
     tokenizer = clip()
-    vision = IMAGE | dict(intermediate_size=24)
-    text = TEXT | dict(vocab_size=len(tokenizer), max_position_embeddings=24, intermediate_size=16, eos_token_id=2)
-    text |= dict(hidden_act="gelu")
-    vision |= dict(hidden_act="gelu")
-    model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=PROJECTION_DIM))
-    save(folder, "whole/open_clip", model, tokenizer(CAPTIONS)["input_ids"], pad=tokenizer.pad_token_id)
-    tokenizer.save_pretrained(folder)
-    tensors = load_file(folder / "model.safetensors")
-    for file in ("model.safetensors", "config.json"):
-        (folder / file).unlink()
-    turned = {
-        "visual.proj": tensors.pop("visual_projection.weight").T.contiguous(),
-        "text_projection": tensors.pop("text_projection.weight").T.contiguous(),
-    }
-    for kind in ("weight", "bias"):
-        for name in [name for name in tensors if name.endswith(f"q_proj.{kind}")]:
-            packed = torch.cat([tensors.pop(name.replace("q_proj", part)) for part in ("q_proj", "k_proj", "v_proj")])
-            turned[open_clip_name(name.replace(f"q_proj.{kind}", f"in_proj_{kind}"))] = packed
-    turned |= {open_clip_name(name): value for name, value in tensors.items()}
-    save_file(turned, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
     vision_cfg = dict(image_size=16, layers=2, width=12, head_width=4, patch_size=8, mlp_ratio=2.0)
     text_cfg = dict(context_length=24, vocab_size=len(tokenizer), width=8, heads=2, layers=1, mlp_ratio=2.0)
     model_cfg = dict(embed_dim=PROJECTION_DIM, vision_cfg=vision_cfg, text_cfg=text_cfg)
-    preprocess_cfg = dict(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3], interpolation="bicubic", resize_mode="shortest")
-    save_json(folder / "open_clip_config.json", dict(model_cfg=model_cfg, preprocess_cfg=preprocess_cfg))
+    model = open_clip.CLIP(**model_cfg)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            draw = normal(f"whole/open_clip/{name}", *parameter.shape)
+            if ".ln_" in f".{name}" and name.endswith("weight"):
+                parameter.copy_(1.0 + 0.2 * draw)
+            elif parameter.dim() == 1:
+                parameter.copy_(0.1 * draw)
+            elif parameter.dim() > 1:
+                parameter.copy_(draw / parameter[0].numel() ** 0.5)
+        model.logit_scale.fill_(LOGIT_SCALE)
+    model.eval()
+    set_model_preprocess_cfg(model, dict(mean=[0.4, 0.5, 0.6], std=[0.2, 0.25, 0.3]))
+    save_for_hf(model, tokenizer, model_cfg, folder, safe_serialization=True)
+    # open_clip pads with 0 to the length of the context, and pools at the greatest id, the end of the text.
+    ids = tokenizer(CAPTIONS)["input_ids"]
+    pixels = normal("whole/open_clip/pixel_values", 3, 3, 16, 16)
+    padded = torch.tensor([row + [0] * (24 - len(row)) for row in ids])
+    with torch.no_grad():
+        image, text, scale = model(pixels, padded)
+        found = {
+            "image_features": model.encode_image(pixels),
+            "text_features": model.encode_text(padded),
+            "image_embeds": image,
+            "text_embeds": text,
+            "logits_per_text": scale * text @ image.T,
+        }
+    longest = max(map(len, ids))
+    given = {
+        "pixel_values": pixels,
+        "input_ids": padded[:, :longest],
+        "attention_mask": torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids]),
+    }
+    save_tensors(folder / "expected.safetensors", given | found, {"captions": json.dumps(CAPTIONS)})
 
 
 def write_doubled(folder: Path) -> None:

@@ -5,8 +5,15 @@ use burn::tensor::{Device, Tensor, TensorData, module};
 
 use super::*;
 
-/// Relative to the largest value; the rounding error of `f32` sums of this size.
-const TOLERANCE: f32 = 2e-5;
+mod independence;
+
+/// Relative to the largest value of a tensor, for values and gradients: four units in the last place. At most 3.2e-7
+/// was measured.
+const TOLERANCE: f32 = 4.8e-7;
+
+/// The same where a gradient is a sum over hundreds of rows, or a derivative of nearly equal terms is taken; at most
+/// 1.3e-6 was measured.
+const LONG_SUM_TOLERANCE: f32 = 2.5e-6;
 
 /// Pseudo-random numbers of about -1.5..1.5, a different sequence per `seed`.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -26,11 +33,12 @@ fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.without_autodiff().into_data().try_into_vec().unwrap()
 }
 
-fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+#[track_caller]
+fn assert_close(what: &str, tolerance: f32, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1.0f32, |most, value| most.max(value.abs()));
+    let scale = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
-        assert!((found - expected).abs() <= TOLERANCE * scale, "{what}[{index}]: {found}, expected {expected}");
+        assert!((found - expected).abs() <= tolerance * scale, "{what}[{index}]: {found}, expected {expected}");
     }
 }
 
@@ -43,6 +51,7 @@ struct Inputs {
 /// Compares outputs and gradients of `fused` and `plain`. `matrices` and `vectors` are the shapes of the inputs.
 fn compare(
     what: &str,
+    tolerance: f32,
     matrices: &[[usize; 2]],
     vectors: &[Option<usize>],
     fused: impl Fn(&Inputs) -> Tensor<2>,
@@ -54,7 +63,7 @@ fn compare(
         Inputs { m: matrices, v: vectors }
     };
     let untracked = inputs(&constant, &constant);
-    assert_close(what, &values(fused(&untracked)), &values(plain(&untracked)));
+    assert_close(what, tolerance, &values(fused(&untracked)), &values(plain(&untracked)));
 
     let runs = [&fused as &dyn Fn(&Inputs) -> Tensor<2>, &plain].map(|run| {
         let inputs = inputs(&leaf, &leaf);
@@ -67,12 +76,12 @@ fn compare(
         (values(output), of_matrices, of_vectors)
     });
     let [(output, matrices, vectors), (expected, expected_matrices, expected_vectors)] = runs;
-    assert_close(&format!("{what}, tracked"), &output, &expected);
+    assert_close(&format!("{what}, tracked"), tolerance, &output, &expected);
     for (n, (found, expected)) in matrices.iter().zip(&expected_matrices).enumerate() {
-        assert_close(&format!("{what}, gradient of matrix {n}"), found, expected);
+        assert_close(&format!("{what}, gradient of matrix {n}"), tolerance, found, expected);
     }
     for (n, (found, expected)) in vectors.iter().zip(&expected_vectors).enumerate() {
-        assert_close(&format!("{what}, gradient of vector {n}"), found, expected);
+        assert_close(&format!("{what}, gradient of vector {n}"), tolerance, found, expected);
     }
 }
 
@@ -82,6 +91,7 @@ fn linear_matches_plain() {
         for bias in [Some(output), None] {
             compare(
                 &format!("linear {rows}x{input}x{output}"),
+                TOLERANCE,
                 &[[rows, input], [input, output]],
                 &[bias],
                 |Inputs { m, v }| linear(m[0].clone(), m[1].clone(), v[0].clone()),
@@ -101,17 +111,19 @@ fn linear3_matches_plain() {
             let each = (0..3).map(|n| module::linear(m[0].clone(), m[n + 1].clone(), v[n].clone()));
             Tensor::cat(each.collect(), 1)
         };
-        compare("three linears", &[[150, 40], [40, 24], [40, 24], [40, 24]], &biases, three, plain);
+        compare("three linears", TOLERANCE, &[[150, 40], [40, 24], [40, 24], [40, 24]], &biases, three, plain);
     }
 }
 
 #[test]
 fn mlp_and_activations_match_plain() {
-    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
-    for activation in [Gelu, GeluTanh, QuickGelu, Relu, Silu] {
+    for activation in Activation::ALL {
+        // Its derivative subtracts nearly equal numbers, here and in Burn.
+        let tolerance = if activation == Activation::GeluTanh { LONG_SUM_TOLERANCE } else { TOLERANCE };
         for biased in [true, false] {
             compare(
                 &format!("mlp {activation:?}"),
+                tolerance,
                 &[[150, 20], [20, 48], [48, 12]],
                 &[biased.then_some(48), biased.then_some(12)],
                 |Inputs { m, v }| {
@@ -125,6 +137,7 @@ fn mlp_and_activations_match_plain() {
         }
         compare(
             &format!("{activation:?}"),
+            tolerance,
             &[[151, 63]],
             &[],
             |Inputs { m, .. }| activation.forward(m[0].clone() * 3.0),
@@ -139,6 +152,7 @@ fn layer_norm_matches_plain() {
         for bias in [Some(width), None] {
             compare(
                 &format!("layer norm {rows}x{width}"),
+                LONG_SUM_TOLERANCE,
                 &[[rows, width]],
                 &[Some(width), bias],
                 |Inputs { m, v }| layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
@@ -154,6 +168,7 @@ fn residual_and_dropout_match_plain() {
         for scale in [None, Some(40)] {
             compare(
                 "residual",
+                TOLERANCE,
                 &[[150, 40]; 2],
                 &[scale],
                 |Inputs { m, v }| residual(m[0].clone(), m[1].clone(), v[0].clone(), mask),
@@ -167,6 +182,7 @@ fn residual_and_dropout_match_plain() {
     let mask = DropoutMask::new(9, 0.2);
     compare(
         "dropout",
+        0.0,
         &[[33, 21]],
         &[],
         |Inputs { m, .. }| mask.apply(m[0].clone()),
@@ -180,6 +196,7 @@ fn embedding_sums_gradients_of_repeats() {
     let plain_indices = Tensor::from_data([3, 0, 3, 6, 2, 3], &Device::flex());
     compare(
         "embedding",
+        0.0,
         &[[7, 5]],
         &[],
         |Inputs { m, .. }| embedding(m[0].clone(), indices.clone()),
@@ -197,6 +214,7 @@ fn attention_matches_formula() {
                 let rows = lengths.iter().sum();
                 compare(
                     &format!("attention {lengths:?} causal {causal} dropout {}", dropout.is_some()),
+                    TOLERANCE,
                     &[[rows, 3 * heads * dim]],
                     &[],
                     |Inputs { m, .. }| attention(&m[0], &sequences).unwrap(),
@@ -261,13 +279,18 @@ fn loss_is_independent_of_tiling() {
                 tiled_pair_loss(embeds, &scale, biased, &loss, tile_logits)
             };
             let mut gradients = loss.backward();
-            let mut all = values(loss);
-            all.extend(values(image.grad_remove(&mut gradients).unwrap()));
-            all.extend(values(text.grad_remove(&mut gradients).unwrap()));
-            all.extend(values(scale.grad_remove(&mut gradients).unwrap()));
-            all.extend(bias.grad_remove(&mut gradients).map(values).unwrap_or_default());
-            assert_eq!(all.len(), 2 * batch * 20 + if has_bias { 3 } else { 2 });
-            all
+            let embeds = [image, text].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
+            let of_scale = values(scale.grad_remove(&mut gradients).unwrap());
+            let of_bias = bias.grad_remove(&mut gradients).map(values);
+            assert_eq!(of_bias.is_some(), has_bias);
+            let named = ["loss", "image", "text", "scale", "bias"].into_iter();
+            named.zip([values(loss)].into_iter().chain(embeds).chain([of_scale]).chain(of_bias)).collect::<Vec<_>>()
+        };
+        let assert_close = |what: &str, found: &[(&str, Vec<f32>)], expected: &[(&str, Vec<f32>)]| {
+            assert_eq!(found.len(), expected.len(), "{what}");
+            for ((name, found), (_, expected)) in found.iter().zip(expected) {
+                assert_close(&format!("{what}, {name}"), LONG_SUM_TOLERANCE, found, expected);
+            }
         };
         let whole = run(true, usize::MAX);
         for rows in [1, 7, 64] {
@@ -287,31 +310,93 @@ fn constant_weight_keeps_input_gradient() {
     let mut expected_gradients = module::linear(expected.clone(), weight, None).sum().backward();
     assert_close(
         "input",
+        TOLERANCE,
         &values(x.grad_remove(&mut gradients).unwrap()),
         &values(expected.grad_remove(&mut expected_gradients).unwrap()),
     );
 }
 
 #[test]
-fn results_independent_of_threads() {
-    let run = |threads: usize| {
-        rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
-            let (x, qkv, up, down) = (leaf(1, [700, 64]), leaf(5, [64, 192]), leaf(2, [64, 256]), leaf(3, [256, 64]));
-            let weight = leaf(4, [64]);
-            let mask = DropoutMask::new(3, 0.1);
-            let sequences = Sequences { lengths: vec![7; 100].into(), heads: 4, causal: false, dropout: Some(mask) };
-            let y = attention(&linear(x.clone(), qkv.clone(), None), &sequences).unwrap();
-            let y = layer_norm(residual(x.clone(), y, None, Some(mask)), weight.clone(), None, 1e-5);
-            let y = mlp(y, (up.clone(), None), Activation::Gelu, (down.clone(), None));
-            let scale = constant(6, [1]);
-            let targets: Vec<_> = (0..700).map(|n| (n, n, 1.0 / 700.0)).collect();
-            let loss = PairLoss::Softmax { targets: targets.into(), masked: [].into() };
-            let loss = pair_loss(&y, &constant(7, [700, 64]), &scale, None, &loss);
-            let mut gradients = loss.clone().backward();
-            let of_weight = values(weight.grad_remove(&mut gradients).unwrap());
-            let gradients = [x, qkv, up, down].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
-            (values(loss), of_weight, gradients)
-        })
-    };
-    assert!(run(1) == run(2) && run(2) == run(5));
+fn activations_are_finite_at_extremes() {
+    // Beyond 1e19 the square in the derivative of the tanh approximation overflows, as in PyTorch.
+    let extremes = [-1e18, -1e9, -1e4, -100.0, -90.0, -88.0, -50.0, 50.0, 88.0, 90.0, 1e4, 1e9];
+    for activation in Activation::ALL {
+        let x = Tensor::<1>::from_data(extremes, &Device::flex()).autodiff().require_grad();
+        let y = activation.forward(x.clone());
+        let slopes = values(x.grad_remove(&mut y.clone().sum().backward()).unwrap());
+        let far = Tensor::from_data([f32::MIN, -1e30], &Device::flex());
+        assert!(values(activation.forward::<1>(far)).iter().all(|&y| y == 0.0), "{activation:?}");
+        for ((x, y), slope) in extremes.into_iter().zip(values(y)).zip(slopes) {
+            let (limit, limit_slope) = if x > 0.0 { (x, 1.0) } else { (0.0, 0.0) };
+            assert!((y - limit).abs() <= 1e-15 * limit.abs().max(1.0), "{activation:?}({x}) = {y}");
+            assert!((slope - limit_slope).abs() <= 1e-15, "{activation:?}'({x}) = {slope}");
+        }
+    }
+}
+
+fn packed(lengths: &[usize], heads: usize) -> Sequences {
+    Sequences { lengths: lengths.into(), heads, causal: false, dropout: None }
+}
+
+#[test]
+fn attention_without_rows_is_empty() {
+    assert_eq!(attention(&constant(1, [0, 12]), &packed(&[], 2)).unwrap().dims(), [0, 4]);
+    assert!(attention(&constant(1, [5, 12]), &packed(&[2, 2], 2)).is_none());
+}
+
+#[test]
+#[should_panic = "0 heads do not divide a width of 4"]
+fn attention_without_heads_panics() {
+    attention(&constant(1, [5, 12]), &packed(&[5], 0));
+}
+
+#[test]
+#[should_panic = "3 heads do not divide a width of 4"]
+fn attention_with_uneven_heads_panics() {
+    attention(&constant(1, [5, 12]), &packed(&[5], 3));
+}
+
+#[test]
+#[should_panic = "a sequence is empty"]
+fn attention_with_empty_sequence_panics() {
+    attention(&constant(1, [5, 12]), &packed(&[2, 0, 3], 2));
+}
+
+#[test]
+#[should_panic = "13 columns are not query, key and value"]
+fn attention_with_uneven_columns_panics() {
+    attention(&constant(1, [5, 13]), &packed(&[5], 2));
+}
+
+#[test]
+#[should_panic = "shape of the text embeddings of a batch"]
+fn loss_of_unequal_batches_panics() {
+    let loss = PairLoss::Sigmoid { positives: [].into(), masked: [].into() };
+    pair_loss(&constant(1, [4, 6]), &constant(2, [6, 4]), &constant(3, [1]), None, &loss);
+}
+
+/// A layer norm of no rows still has gradients of the shapes of its parameters.
+#[test]
+fn layer_norm_of_no_rows_has_zero_gradients() {
+    let (x, weight, bias) = (leaf(1, [0, 6]), leaf(2, [6]), leaf(3, [6]));
+    let mut gradients = layer_norm(x, weight.clone(), Some(bias.clone()), 1e-5).sum().backward();
+    assert_eq!(values(weight.grad_remove(&mut gradients).unwrap()), [0.0; 6]);
+    assert_eq!(values(bias.grad_remove(&mut gradients).unwrap()), [0.0; 6]);
+}
+
+/// A bias is the only input that trains.
+#[test]
+fn loss_reaches_bias_alone() {
+    let loss = PairLoss::Sigmoid { positives: [].into(), masked: [].into() };
+    let (image, text, scale) = (constant(1, [4, 6]), constant(2, [4, 6]), constant(3, [1]));
+    for fused in [true, false] {
+        let bias = leaf(4, [1]);
+        let loss = if fused {
+            pair_loss(&image, &text, &scale, Some(&bias), &loss)
+        } else {
+            tiled_pair_loss((&image, &text), &scale, Some(&bias), &loss, usize::MAX)
+        };
+        let gradient = values(bias.grad_remove(&mut loss.backward()).unwrap());
+        assert!(gradient[0].abs() > 1e-3, "fused: {fused}");
+    }
 }

@@ -1,6 +1,5 @@
 //! The output for an input does not depend on the rest of the batch, bit for bit, so a feature computed in one batch
-//! can be reused in any other. The exception is a batch of one: a product with a single row is another kernel, which
-//! rounds differently. Caches therefore compute a single input twice.
+//! can be reused in any other, a batch of one included. One thread each, on the CPU.
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{
@@ -48,10 +47,9 @@ fn pixels(count: usize, side: usize) -> Vec<f32> {
 
 fn image_rows(tower: &ImageTower, pixels: &[f32], side: usize) -> Vec<Vec<u32>> {
     let count = pixels.len() / (3 * side * side);
-    let copies = if count == 1 { 2 } else { 1 };
-    let data = TensorData::new(pixels.repeat(copies), [count * copies, 3, side, side]);
+    let data = TensorData::new(pixels.to_vec(), [count, 3, side, side]);
     let pooled = tower.forward(Tensor::<4>::from_data(data, &device()), &Dropout::off()).pooled;
-    bits(pooled, tower.width())[..count].to_vec()
+    bits(pooled, tower.width())
 }
 
 fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
@@ -59,9 +57,8 @@ fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 }
 
 fn text_rows(tower: &TextTower, ids: &[Vec<u32>]) -> Vec<Vec<u32>> {
-    let copies = if ids.len() == 1 { 2 } else { 1 };
-    let tokens: TokenSequences = (0..copies).flat_map(|_| ids).map(|ids| (ids.clone(), vec![0; ids.len()])).collect();
-    bits(tower.forward(&tokens, &Dropout::off()).unwrap().pooled, tower.pooled_width())[..ids.len()].to_vec()
+    let tokens: TokenSequences = ids.iter().map(|ids| (ids.clone(), vec![0; ids.len()])).collect();
+    bits(tower.forward(&tokens, &Dropout::off()).unwrap().pooled, tower.pooled_width())
 }
 
 fn bits(pooled: Tensor<2>, width: usize) -> Vec<Vec<u32>> {
@@ -71,6 +68,7 @@ fn bits(pooled: Tensor<2>, width: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn image_features_ignore_the_batch() {
+    let mut different = Vec::new();
     for (section, name) in IMAGE_TOWERS {
         let dir = goldens(section).join(name);
         for pool in [Pool::Auto, Pool::Mean] {
@@ -88,14 +86,18 @@ fn image_features_ignore_the_batch() {
                 let chunks = all.chunks(size * 3 * side * side);
                 let rows: Vec<_> =
                     chunks.flat_map(|chunk| on_single_thread(|| image_rows(&tower, chunk, side))).collect();
-                assert_eq!(rows, whole, "{name} {pool:?}: chunks of {size}");
+                if rows != whole {
+                    different.push(format!("{name} {pool:?}: {size} at once"));
+                }
             }
         }
     }
+    assert!(different.is_empty(), "{different:#?}");
 }
 
 #[test]
 fn text_features_ignore_the_batch() {
+    let mut different = Vec::new();
     for (section, name) in TEXT_TOWERS {
         let dir = goldens(section).join(name);
         for pool in [Pool::Auto, Pool::Mean] {
@@ -105,18 +107,23 @@ fn text_features_ignore_the_batch() {
             };
             let longest = tower.config().max_tokens().min(24);
             for len in [1, 2, 7, 8, 9, 13, 24].into_iter().filter(|&len| len <= longest) {
+                // 129 rows: kernels work in chunks of 128, so the last row is alone.
+                let captions = if len == 1 { 129 } else { 21 };
                 let vocabulary = tower.config().vocab_size as u32;
                 let token = |caption: u32, place: u32| (caption * 37 + place * 11 + 5) % vocabulary;
                 let all: Vec<Vec<u32>> =
-                    (0..21).map(|caption| (0..len as u32).map(|place| token(caption, place)).collect()).collect();
+                    (0..captions).map(|caption| (0..len as u32).map(|place| token(caption, place)).collect()).collect();
                 let whole = on_single_thread(|| text_rows(&tower, &all));
                 assert_eq!(text_rows(&tower, &all), whole, "{name}: threads");
                 for size in [1, 2, 3, 8] {
                     let chunks = all.chunks(size);
                     let rows: Vec<_> = chunks.flat_map(|chunk| on_single_thread(|| text_rows(&tower, chunk))).collect();
-                    assert_eq!(rows, whole, "{name} {pool:?}: {size} captions of {len} tokens");
+                    if rows != whole {
+                        different.push(format!("{name} {pool:?}: {size} captions of {len} tokens"));
+                    }
                 }
             }
         }
     }
+    assert!(different.is_empty(), "{different:#?}");
 }

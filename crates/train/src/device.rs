@@ -46,16 +46,25 @@ pub fn available() -> Vec<&'static str> {
 
 impl Compute {
     /// Opens the device called `name` and tests it with a small sum. `threads`: size of the CPU thread pool, default
-    /// one per core; only the first call in a process can set it.
+    /// one per core; only the first use of the pool in a process can set it.
     ///
     /// # Errors
-    /// [`TrainError::Device`] when the build lacks the backend, or the machine the device.
+    /// [`TrainError::Device`] when the build lacks the backend, or the machine the device; [`TrainError::Usage`] when
+    /// the pool exists already with another number of threads.
     pub fn select(name: &str, threads: Option<usize>) -> Result<Self, TrainError> {
         let fail =
             |reason: String| TrainError::Device { device: name.to_owned(), reason, available: available().join(", ") };
         if let Some(threads) = threads {
-            // Fails only if the pool exists already; its size then stays.
-            let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+            // Fails if the pool exists already, which is right if it has this size, or if the system refuses threads.
+            let built = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+            let found = rayon::current_num_threads();
+            if found != threads {
+                let why = built.err().map_or_else(|| "the pool has another size".to_owned(), |error| error.to_string());
+                return Err(TrainError::Usage(format!(
+                    "`run.threads` is {threads}, but this process computes with {found} threads ({why}); set \
+                     `run.threads` to {found} or remove it, or start another process"
+                )));
+            }
         }
         let device = by_name(name).ok_or_else(|| {
             let known = ["cpu", "ndarray", "wgpu", "vulkan", "cuda"].contains(&name) || name.starts_with("cuda:");
@@ -163,6 +172,18 @@ fn by_name(name: &str) -> Option<Device> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn refuses_another_number_of_threads() {
+        // The tests share a process, whose pool has some size from here on.
+        let size = rayon::current_num_threads();
+        assert_eq!(Compute::select("cpu", Some(size)).unwrap().threads, size);
+        assert_eq!(Compute::select("cpu", None).unwrap().threads, size);
+        let text = Compute::select("cpu", Some(size + 1)).unwrap_err().to_string();
+        let expected = format!("`run.threads` is {}, but this process computes with {size} threads", size + 1);
+        assert!(text.starts_with(&expected), "{text}");
+    }
 
     #[test]
     fn unknown_device_lists_available_ones() {

@@ -32,9 +32,12 @@ pub fn pair_loss(
         Input::new(logit_scale.clone())?,
         Input::optional(logit_bias)?,
     ];
+    assert_eq!(text_embeds.dims(), [batch, dim], "shape of the text embeddings of a batch");
+    assert_eq!(logit_scale.dims(), [1], "shape of the logit scale");
+    assert!(logit_bias.is_none_or(|bias| bias.dims() == [1]), "shape of the logit bias");
     let has_bias = logit_bias.is_some();
     let forward = |[image, text, scale, bias]: &[Values; 4], tracked: bool| {
-        let first = |values: &Values| values.get().first().copied().unwrap_or(0.0);
+        let first = |values: &Values| values.get()[0];
         let pass = Pass {
             image: Matrix::new(image.get(), dim),
             text: Matrix::new(text.get(), dim),
@@ -73,7 +76,7 @@ struct Gradients {
 
 /// The forward pass has computed the gradients; here they are multiplied by the gradient of the loss.
 fn backward(gradients: Gradients, output: Values, needed: [bool; 4]) -> [Option<FlexTensor>; 4] {
-    let factor = output.get().first().copied().unwrap_or(0.0);
+    let factor = output.get()[0];
     let Gradients { image, text, logit_scale, bias, shape } = gradients;
     let times = |mut values: Vec<f32>| {
         if factor != 1.0 {

@@ -23,6 +23,10 @@ const TILE_LOGITS: usize = 1 << 24;
 ///
 /// `image_embeds` and `text_embeds` are `[batch, dim]` and L2-normalised. The logits are their cosine similarities
 /// times `exp(logit_scale)`, plus `logit_bias` if given; both are `[1]`.
+///
+/// # Panics
+///
+/// If an input has another shape.
 pub fn pair_loss(
     image_embeds: &Tensor<2>,
     text_embeds: &Tensor<2>,

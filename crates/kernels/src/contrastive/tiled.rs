@@ -29,7 +29,8 @@ pub fn tiled_pair_loss(
         image,
         batch,
         tile_rows: (tile_logits / batch.max(1)).clamp(1, batch.max(1)),
-        tracked: image_embeds.is_autodiff() || text_embeds.is_autodiff() || logit_scale.is_autodiff(),
+        tracked: [image_embeds.is_autodiff(), text_embeds.is_autodiff(), logit_scale.is_autodiff()].contains(&true)
+            || logit_bias.is_some_and(Tensor::is_autodiff),
     };
     let outcome = match loss {
         PairLoss::Softmax { targets, masked } => pass.with_targets(pass.softmax(masked), targets),

@@ -30,9 +30,11 @@ pub(crate) enum Input {
 }
 
 impl Input {
-    /// `None` if `x` is not a tensor of the Flex backend.
+    /// `None` if `x` is not an `f32` tensor of the Flex backend.
     pub fn new<const D: usize>(x: Tensor<D>) -> Option<Self> {
-        if x.is_autodiff() {
+        if x.dtype() != DType::F32 {
+            None
+        } else if x.is_autodiff() {
             x.try_into_primitive::<Autodiff<Flex>>().ok().map(Self::Tracked)
         } else {
             x.try_into_primitive::<Flex>().ok().map(Self::Constant)
@@ -52,7 +54,7 @@ impl Input {
             Self::Constant(tensor) => tensor,
             Self::Tracked(tensor) => tensor.primitive(),
         };
-        Values(tensor.to_contiguous())
+        Values::from(tensor.clone())
     }
 }
 
@@ -62,7 +64,10 @@ pub(crate) struct Values(FlexTensor);
 
 impl Values {
     pub fn get(&self) -> &[f32] {
-        self.0.as_slice().unwrap_or_default()
+        match self.0.as_slice() {
+            Some(values) => values,
+            None => unreachable!("`Values::from` makes every tensor contiguous and checks its type"),
+        }
     }
 
     /// A tensor of this shape, without copying.
@@ -73,12 +78,19 @@ impl Values {
     /// Copies only if the memory is shared.
     pub fn into_vec(self) -> Vec<f32> {
         let data = self.0.into_data();
-        data.try_into_vec().unwrap_or_default()
+        match data.try_into_vec() {
+            Ok(values) => values,
+            Err(error) => unreachable!("`Values::from` checks the type: {error:?}"),
+        }
     }
 }
 
 impl From<FlexTensor> for Values {
+    /// # Panics
+    ///
+    /// If the elements are not `f32`.
     fn from(tensor: FlexTensor) -> Self {
+        assert_eq!(tensor.dtype(), DType::F32, "type of the elements of a fused operation");
         Self(tensor.to_contiguous())
     }
 }
@@ -143,5 +155,39 @@ impl<S: Clone + Debug + Send + 'static, const N: usize> Backward<Flex, N> for No
                 grads.register::<Flex>(parent.id, gradient);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, FloatDType};
+
+    use super::*;
+
+    fn half() -> Tensor<1> {
+        Tensor::<1>::ones([4], &Device::flex()).cast(FloatDType::F16)
+    }
+
+    #[test]
+    fn other_types_are_no_input() {
+        assert!(Input::new(half()).is_none());
+        assert!(Input::new(half().autodiff()).is_none());
+        assert!(Input::optional(Some(&half())).is_none());
+        assert!(Input::new(half().cast(FloatDType::F32)).is_some());
+        assert!(Input::optional::<1>(None).is_some());
+    }
+
+    #[test]
+    #[should_panic = "type of the elements of a fused operation"]
+    fn values_of_another_type_panic() {
+        let _ = Values::from(half().try_into_primitive::<Flex>().unwrap());
+    }
+
+    #[test]
+    fn values_of_a_transposed_tensor_are_in_order() {
+        let x = Tensor::<2>::from_data([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], &Device::flex()).transpose();
+        let values = Values::from(x.try_into_primitive::<Flex>().unwrap());
+        assert_eq!(values.get(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+        assert_eq!(values.into_vec(), [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
     }
 }

@@ -1,5 +1,7 @@
 //! Single-threaded matrix products over slices: bounds-checked views in front of the `gemm` crate, which Flex uses too.
 
+use std::mem::MaybeUninit;
+
 use crate::cpu::uninit::Uninit;
 
 /// A strided view of a matrix, `[rows, cols]`.
@@ -35,12 +37,20 @@ impl<'a> Matrix<'a> {
 
     /// Rows `first..first + count`.
     pub fn rows(self, first: usize, count: usize) -> Self {
-        Self { values: &self.values[first * self.row_stride..], rows: count, ..self }
+        Self { values: self.values_from(first, self.row_stride), rows: count, ..self }
     }
 
     /// Columns `first..first + count`.
     pub fn cols(self, first: usize, count: usize) -> Self {
-        Self { values: &self.values[first * self.col_stride..], cols: count, ..self }
+        Self { values: self.values_from(first, self.col_stride), cols: count, ..self }
+    }
+
+    /// The values from item `first` of a dimension on.
+    fn values_from(&self, first: usize, stride: usize) -> &'a [f32] {
+        match first.checked_mul(stride) {
+            Some(start) => &self.values[start..],
+            None => panic!("a matrix view starts beyond its values"),
+        }
     }
 
     /// The transpose.
@@ -94,6 +104,29 @@ struct Output {
     add: bool,
 }
 
+/// Writes or adds the product of a single row.
+///
+/// The `gemm` crate multiplies a single row in another order than a row among others, so that what stands beside a row
+/// would change its bits: the row is multiplied twice.
+///
+/// # Safety
+///
+/// `out` must be initialised if `add` is set.
+#[expect(unsafe_code, reason = "an output that is added to is initialised")]
+unsafe fn lone_row(a: Matrix<'_>, b: Matrix<'_>, out: &mut Uninit, add: bool) {
+    let out = &mut out[..b.cols];
+    let mut rows = vec![0.0; 2 * b.cols];
+    if add {
+        // SAFETY: the caller vouches for it.
+        rows[..b.cols].copy_from_slice(unsafe { out.assume_init_ref() });
+    }
+    let twice = Matrix { rows: 2, row_stride: 0, ..a };
+    let output = Output { start: rows.as_mut_ptr(), len: rows.len(), stride: b.cols, add };
+    // SAFETY: `rows` is initialised and borrowed by nothing else.
+    unsafe { gemm(twice, b, output) };
+    out.write_copy_of_slice(&rows[..b.cols]);
+}
+
 /// # Safety
 ///
 /// `out.len` values from `out.start` must be valid for writes, without another reference to them, and initialised if
@@ -105,6 +138,13 @@ unsafe fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: Output) {
     assert!(out.stride >= b.cols, "rows of the output of a matrix product overlap");
     if a.rows == 0 || b.cols == 0 {
         return;
+    }
+    if a.rows == 1 && b.cols > 1 {
+        // SAFETY: the caller vouches for the output's memory.
+        unsafe {
+            let row = std::slice::from_raw_parts_mut(out.start.cast::<MaybeUninit<f32>>(), out.len);
+            return lone_row(a, b, row, out.add);
+        }
     }
     let end = (a.rows - 1).checked_mul(out.stride).and_then(|last_row| last_row.checked_add(b.cols));
     assert!(end.is_some_and(|end| end <= out.len), "a matrix product reaches beyond its output");
@@ -132,5 +172,87 @@ unsafe fn gemm(a: Matrix<'_>, b: Matrix<'_>, out: Output) {
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cpu::uninit::{Scratch, par_rows};
+
+    fn product(a: Matrix<'_>, b: Matrix<'_>) -> Vec<f32> {
+        let mut scratch = Scratch::new(a.rows * b.cols);
+        matmul(a, b, scratch.uninit(a.rows * b.cols)).to_vec()
+    }
+
+    const VALUES: [f32; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+
+    #[test]
+    fn views_select_rows_and_columns() {
+        let x = Matrix::new(&VALUES, 3);
+        assert_eq!(product(x, x.t()), [14.0, 32.0, 32.0, 77.0]);
+        assert_eq!(product(x.rows(1, 1), x.rows(1, 1).t()), [77.0]);
+        assert_eq!(product(x.cols(1, 2), x.cols(0, 2).t()), [8.0, 23.0, 17.0, 50.0]);
+        let mut out = [1.0; 8];
+        matmul_add(x, x.t(), &mut out[1..], 4);
+        assert_eq!(out, [1.0, 15.0, 33.0, 1.0, 1.0, 33.0, 78.0, 1.0]);
+        matmul_into(x, x.t(), &mut out[1..], 4);
+        assert_eq!(out, [1.0, 14.0, 32.0, 1.0, 1.0, 32.0, 77.0, 1.0]);
+    }
+
+    /// A product without inner values writes zeros: its output starts uninitialised.
+    #[test]
+    fn empty_products_are_zero() {
+        let (tall, wide) = (Matrix { rows: 5, ..Matrix::new(&[], 0) }, Matrix { cols: 7, ..Matrix::new(&[], 7) });
+        assert_eq!((tall.rows, tall.cols, wide.rows, wide.cols), (5, 0, 0, 7));
+        let mut dirty = vec![f32::NAN; 35];
+        matmul_into(tall, wide, &mut dirty, 7);
+        assert_eq!(dirty, [0.0; 35]);
+        matmul_add(tall, wide, &mut dirty, 7);
+        assert_eq!(dirty, [0.0; 35]);
+        assert_eq!(par_rows(5, 7, |_, out| matmul(tall, wide, out)), [0.0; 35]);
+        let x = Matrix::new(&VALUES, 3);
+        assert_eq!(product(x.rows(0, 0), x.t()), [0.0; 0]);
+    }
+
+    #[test]
+    #[should_panic = "a matrix view reaches beyond its values"]
+    fn view_beyond_values_panics() {
+        product(Matrix::new(&VALUES, 3).rows(1, 2), Matrix::new(&VALUES, 2));
+    }
+
+    #[test]
+    #[should_panic = "a matrix view reaches beyond its values"]
+    fn overflowing_view_panics() {
+        let view = Matrix { rows: 3, cols: 1, row_stride: usize::MAX / 2 + 1, ..Matrix::new(&VALUES, 3) };
+        product(view, Matrix::new(&VALUES[..1], 1));
+    }
+
+    #[test]
+    #[should_panic = "size of the output of a matrix product"]
+    fn output_of_another_size_panics() {
+        let x = Matrix::new(&VALUES, 3);
+        matmul(x, x.t(), Scratch::new(6).uninit(6));
+    }
+
+    #[test]
+    #[should_panic = "a matrix product reaches beyond its output"]
+    fn output_too_small_panics() {
+        let x = Matrix::new(&VALUES, 3);
+        matmul_into(x, x.t(), &mut [0.0; 5], 4);
+    }
+
+    #[test]
+    #[should_panic = "rows of the output of a matrix product overlap"]
+    fn overlapping_output_rows_panic() {
+        let x = Matrix::new(&VALUES, 3);
+        matmul_into(x, x.t(), &mut [0.0; 5], 1);
+    }
+
+    #[test]
+    #[should_panic = "inner dimensions of a matrix product"]
+    fn inner_dimensions_must_agree() {
+        let x = Matrix::new(&VALUES, 3);
+        product(x, x);
     }
 }

@@ -18,3 +18,15 @@ pub fn keep_freed_memory() {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn memory_is_usable_afterwards() {
+        for _ in 0..3 {
+            super::keep_freed_memory();
+            let values = vec![1u8; 40 << 20];
+            assert!(values.iter().all(|&value| value == 1));
+        }
+    }
+}

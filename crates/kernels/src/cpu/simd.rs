@@ -35,9 +35,9 @@ macro_rules! vectorised {
 }
 pub(crate) use vectorised;
 
-/// `e^x` within 2 units in the last place.
+/// `e^x` within 2 units in the last place for x between -87 and 88.
 ///
-/// Saturates: `x` is clamped to -87..88, so the result lies between 1e-38 and 2e38 and is never 0 or infinite. NaN
+/// Overflows to infinity above 88.4, a little before e^x leaves the range of `f32` at 88.72, and to 0 below -87.7. NaN
 /// stays NaN. With x = n ln 2 + r and |r| <= ln 2 / 2, e^r is its Taylor series up to r^7 / 7!, whose remainder is
 /// below 6e-9.
 #[inline(always)]
@@ -47,7 +47,8 @@ pub(crate) fn exp(x: f32) -> f32 {
     /// ln 2 in two parts; the first has few enough bits that its product with |n| <= 128 is exact (Cody and Waite,
     /// 1980).
     const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
-    let x = x.clamp(-87.0, 88.0);
+    // At the ends n is -127 and 128: the bits of 2^n below are then those of 0 and of infinity.
+    let x = x.clamp(-88.0, 89.0);
     let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
     let r = n.mul_add(-LN_2[1], n.mul_add(-LN_2[0], x));
@@ -143,6 +144,19 @@ mod tests {
         }
         assert!(exp(f32::NAN).is_nan());
         assert_eq!(exp(0.0), 1.0);
+        for x in grid(88.4, 200.0).chain([f32::MAX, f32::INFINITY]) {
+            assert_eq!(exp(x), f32::INFINITY, "{x}");
+        }
+        for x in grid(-87.7, -200.0).chain([f32::MIN, f32::NEG_INFINITY]) {
+            assert_eq!(exp(x), 0.0, "{x}");
+        }
+        // Between, the values fall and rise without a jump to the wrong side.
+        for x in grid(-88.0, -87.0) {
+            assert!((0.0..1.7e-38).contains(&exp(x)), "{x}");
+        }
+        for x in grid(88.0, 88.4) {
+            assert!(exp(x) > 1.6e38, "{x}");
+        }
     }
 
     #[test]
@@ -161,7 +175,12 @@ mod tests {
             assert!((f64::from(lower) - (1.0 - integral)).abs() < 2e-7);
         }
         assert!(normal_cdf_pdf(f32::NAN).0.is_nan());
-        assert_eq!(normal_cdf_pdf(-50.0).0, 0.0f32.max(normal_cdf_pdf(-50.0).0.min(1e-37)));
+        for x in [20.0, 1e4, f32::MAX, f32::INFINITY] {
+            assert_eq!((normal_cdf_pdf(-x), normal_cdf_pdf(x)), ((0.0, 0.0), (1.0, 0.0)), "{x}");
+        }
+        for x in [90.0, 1e4, f32::MAX, f32::INFINITY] {
+            assert_eq!((sigmoid(-x), sigmoid(x)), (0.0, 1.0), "{x}");
+        }
     }
 
     #[test]

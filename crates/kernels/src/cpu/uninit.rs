@@ -31,32 +31,30 @@ where
 ///
 /// # Panics
 ///
-/// If `fill` returns other memory than it got.
+/// If `fill` returns other memory than it got, `ends` do not ascend, or a buffer is larger than memory can be.
 #[expect(unsafe_code, reason = "sets the length to what has been written")]
 pub(crate) fn par_groups<const N: usize, F>(ends: &[usize], cols: [usize; N], fill: F) -> [Vec<f32>; N]
 where
     F: for<'a> Fn(usize, [&'a mut Uninit; N]) -> [&'a mut [f32]; N] + Sync,
 {
+    assert!(ends.is_sorted(), "the ends of the groups do not ascend");
     let rows = ends.last().copied().unwrap_or(0);
-    let counts = cols.map(|cols| rows * cols);
+    let counts = cols.map(|cols| match rows.checked_mul(cols) {
+        Some(count) => count,
+        None => panic!("a buffer of {rows} rows and {cols} columns is too large"),
+    });
     let mut outputs = counts.map(Vec::with_capacity);
-    let mut rest = {
-        let mut counts = counts.into_iter();
-        outputs.each_mut().map(|values| &mut values.spare_capacity_mut()[..counts.next().unwrap_or(0)])
-    };
+    let mut rest = outputs.each_mut().map(Vec::spare_capacity_mut);
     let mut groups = Vec::with_capacity(ends.len());
     let mut start = 0;
     for &end in ends {
-        let mut cols = cols.into_iter();
-        let mut others = Vec::with_capacity(N);
-        let group = rest.map(|rest| {
-            let (group, other) = rest.split_at_mut((end - start) * cols.next().unwrap_or(0));
-            others.push(other);
+        let group = std::array::from_fn(|n| {
+            // Below `counts[n]`, so the product does not overflow.
+            let (group, others) = std::mem::take(&mut rest[n]).split_at_mut((end - start) * cols[n]);
+            rest[n] = others;
             group
         });
         groups.push((start, group));
-        let mut others = others.into_iter();
-        rest = std::array::from_fn(|_| others.next().unwrap_or_default());
         start = end;
     }
     groups.into_par_iter().for_each(|(first, unfilled)| {
@@ -66,19 +64,22 @@ where
         assert!(filled == places, "a task must return the memory that it was given");
     });
     for (values, count) in outputs.iter_mut().zip(counts) {
-        // SAFETY: the groups cover the first `count` slots, and each came back as initialised memory.
+        // SAFETY: the ends ascend to `rows`, so the groups follow each other and cover the first `count` slots; each
+        // came back as initialised memory.
         unsafe { values.set_len(count) };
     }
     outputs
 }
 
 /// Sets element `i` to `value(i)`.
+#[expect(unsafe_code, reason = "every value is written first")]
 #[inline(always)]
 pub(crate) fn write(out: &mut Uninit, value: impl Fn(usize) -> f32) -> &mut [f32] {
     for (i, slot) in out.iter_mut().enumerate() {
         slot.write(value(i));
     }
-    assume_written(out)
+    // SAFETY: the loop has written every value.
+    unsafe { out.assume_init_mut() }
 }
 
 /// Copies `values`, which are as many as `out` has room for.
@@ -92,6 +93,11 @@ pub(crate) fn write_repeated<'a>(out: &'a mut Uninit, row: &[f32]) -> &'a mut [f
 }
 
 /// Sets each row of `width` values to the result of a call to `next_row`.
+///
+/// # Panics
+///
+/// If a row has another length, or `out` ends within one.
+#[expect(unsafe_code, reason = "every value is written first")]
 pub(crate) fn write_rows<'a, 'r>(
     out: &'a mut Uninit,
     width: usize,
@@ -101,13 +107,7 @@ pub(crate) fn write_rows<'a, 'r>(
     for slots in out.chunks_exact_mut(width) {
         slots.write_copy_of_slice(next_row());
     }
-    assume_written(out)
-}
-
-#[expect(unsafe_code, reason = "private to this file, whose functions write every value first")]
-#[inline(always)]
-fn assume_written(out: &mut Uninit) -> &mut [f32] {
-    // SAFETY: every caller has written all values of `out`.
+    // SAFETY: `out` is whole rows, and the loop has written each: a row of another length panics.
     unsafe { out.assume_init_mut() }
 }
 
@@ -124,5 +124,70 @@ impl Scratch {
     pub fn uninit(&mut self, count: usize) -> &mut Uninit {
         self.0.clear();
         &mut self.0.spare_capacity_mut()[..count]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_cover_every_row() {
+        for ends in [vec![], vec![0], vec![3], vec![1, 4, 4, 9], chunk_ends(300, CHUNK_ROWS)] {
+            let rows = ends.last().copied().unwrap_or(0);
+            let [narrow, none, wide] = par_groups(&ends, [2, 0, 5], |first, [narrow, none, wide]| {
+                let narrow = write(narrow, |i| (first * 2 + i) as f32);
+                [narrow, write(none, |_| 0.0), write(wide, |i| (first * 5 + i) as f32)]
+            });
+            let counted = |count: usize| (0..count).map(|n| n as f32).collect::<Vec<_>>();
+            assert_eq!((narrow, none, wide), (counted(rows * 2), Vec::new(), counted(rows * 5)), "{ends:?}");
+        }
+    }
+
+    #[test]
+    fn rows_and_copies_write_every_value() {
+        assert_eq!(par_rows(3, 2, |_, out| write_repeated(out, &[1.0, 2.0])), [1.0, 2.0, 1.0, 2.0, 1.0, 2.0]);
+        assert_eq!(par_rows(2, 2, |_, out| write_copy(out, &[1.0, 2.0, 3.0, 4.0])), [1.0, 2.0, 3.0, 4.0]);
+        let mut scratch = Scratch::new(4);
+        assert_eq!(write(scratch.uninit(3), |i| i as f32), [0.0, 1.0, 2.0]);
+        assert_eq!(write(scratch.uninit(4), |_| 7.0), [7.0; 4]);
+    }
+
+    #[test]
+    #[should_panic = "the ends of the groups do not ascend"]
+    fn descending_ends_panic() {
+        par_groups(&[4, 2, 6], [1], |_, [out]| [write(out, |_| 0.0)]);
+    }
+
+    #[test]
+    #[should_panic = "is too large"]
+    fn overflowing_size_panics() {
+        par_groups(&[usize::MAX / 2], [4], |_, [out]| [write(out, |_| 0.0)]);
+    }
+
+    #[test]
+    #[should_panic = "a task must return the memory that it was given"]
+    fn other_memory_panics() {
+        par_groups(&[2], [1, 1], |_, [first, second]| [write(second, |_| 0.0), write(first, |_| 0.0)]);
+    }
+
+    #[test]
+    #[should_panic = "the output ends within a row"]
+    fn torn_row_panics() {
+        par_rows(1, 3, |_, out| write_rows(out, 2, || &[1.0, 2.0]));
+    }
+
+    #[test]
+    #[should_panic]
+    fn row_of_another_length_panics() {
+        par_rows(1, 4, |_, out| write_rows(out, 2, || &[1.0]));
+    }
+
+    #[test]
+    #[should_panic]
+    fn scratch_beyond_capacity_panics() {
+        let mut scratch = Scratch::new(1);
+        let capacity = scratch.0.capacity();
+        scratch.uninit(capacity + 1);
     }
 }

@@ -31,6 +31,9 @@ pub enum Activation {
 }
 
 impl Activation {
+    /// Every activation function.
+    pub const ALL: [Self; 5] = [Self::Gelu, Self::GeluTanh, Self::QuickGelu, Self::Relu, Self::Silu];
+
     /// Applies the function element-wise, to a tensor of any shape.
     pub fn forward<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         #[cfg(feature = "flex")]

@@ -39,7 +39,8 @@ pub fn has_kernel(x: &Tensor<2>) -> bool {
 ///
 /// # Panics
 ///
-/// If the columns are not three times a width that `sequences.heads` divides, or if a sequence is empty.
+/// If the columns are not three times a width of at least 1 that `sequences.heads` divides, if there are 0 heads, or if
+/// a sequence is empty.
 pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
     #[cfg(feature = "flex")]
     if crate::cpu::autograd::supports_fused(qkv) {
@@ -91,7 +92,9 @@ mod fused {
         }
         assert!(triple.is_multiple_of(3), "{triple} columns are not query, key and value");
         let heads = sequences.heads;
-        assert!(heads > 0 && width.is_multiple_of(heads), "{heads} heads do not divide a width of {width}");
+        let divides = heads > 0 && width > 0 && width.is_multiple_of(heads);
+        assert!(divides, "{heads} heads do not divide a width of {width}");
+        assert!(sequences.lengths.iter().all(|&length| length > 0), "a sequence is empty");
         let forward = |[qkv]: &[Values; 1], _| {
             let groups = Groups::new(sequences);
             let [values, log_sums] = par_groups(&groups.ends, [width, sequences.heads], |first, [out, log_sums]| {
@@ -137,8 +140,10 @@ mod fused {
 
         /// The sequences of the group that starts at `first_row`.
         fn starting_at(&self, first_row: usize) -> impl Iterator<Item = Sequence> {
-            let group = self.members.binary_search_by_key(&first_row, |(row, _)| *row).ok();
-            let indices = group.map_or(0..0, |group| self.members[group].1.clone());
+            let Ok(group) = self.members.binary_search_by_key(&first_row, |(row, _)| *row) else {
+                unreachable!("the tasks are the groups: each starts at the first row of one")
+            };
+            let indices = self.members[group].1.clone();
             let mut start = 0;
             indices.map(move |index| {
                 let sequence = Sequence { index, start, rows: self.lengths[index], longest: self.longest };
@@ -198,9 +203,10 @@ mod fused {
 
         /// Dropout position of a row's first probability.
         #[inline(always)]
-        fn dropout_position(&self, row: usize) -> usize {
-            let longest = self.sequence.longest;
-            ((self.sequence.index * self.sequences.heads + self.index) * longest + row) * longest
+        fn dropout_position(&self, row: usize) -> u64 {
+            let longest = self.sequence.longest as u64;
+            let matrix = self.sequence.index as u64 * self.sequences.heads as u64 + self.index as u64;
+            (matrix * longest + row as u64) * longest
         }
     }
 
@@ -218,9 +224,9 @@ mod fused {
                 match head.sequences.dropout {
                     None => scores.iter_mut().for_each(|score| *score *= inverse),
                     Some(mask) => {
-                        let position = head.dropout_position(row);
+                        let mask = mask.starting_at(head.dropout_position(row));
                         for (i, score) in scores.iter_mut().enumerate() {
-                            *score *= inverse * mask.factor(position + i);
+                            *score *= inverse * mask.factor(i);
                         }
                     }
                 }
@@ -242,17 +248,17 @@ mod fused {
                 let (probabilities, slopes) = (&mut scores[..num_keys], &mut slopes[..num_keys]);
                 let log_sum = log_sums[head.log_sum_index(row)];
                 probabilities.iter_mut().for_each(|p| *p = exp(p.mul_add(head.scale, -log_sum)));
-                let position = head.dropout_position(row);
-                if let Some(mask) = head.sequences.dropout {
-                    slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(position + i));
+                let mask = head.sequences.dropout.map(|mask| mask.starting_at(head.dropout_position(row)));
+                if let Some(mask) = mask {
+                    slopes.iter_mut().enumerate().for_each(|(i, slope)| *slope *= mask.factor(i));
                 }
                 let mean = sum(num_keys, |i| probabilities[i] * slopes[i]);
                 for (p, slope) in probabilities.iter_mut().zip(slopes) {
                     *slope = *p * (*slope - mean) * head.scale;
                 }
                 // The gradient of the values needs the probabilities after dropout, that of the scores those before it.
-                if let Some(mask) = head.sequences.dropout {
-                    probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(position + i));
+                if let Some(mask) = mask {
+                    probabilities.iter_mut().enumerate().for_each(|(i, p)| *p *= mask.factor(i));
                 }
             }
         }

@@ -27,19 +27,28 @@ impl DropoutMask {
         }
     }
 
-    /// The factor of the value at `position`, an index into the flattened tensor.
+    /// The factors of the values from `position` on, an index into the flattened tensor.
     #[inline(always)]
-    pub(crate) fn factor(self, position: usize) -> f32 {
+    pub(crate) fn starting_at(self, position: u64) -> MaskSpan {
         let [low, high] = self.seed;
-        let bits = mix(mix((position as u32).wrapping_add(low)) ^ high);
-        if bits < self.threshold { 0.0 } else { self.keep_scale }
+        // The upper half of a position selects another seed. Up to 2^32 it is 0, and the seed is the mask's own.
+        let upper = (position >> 32) as u32;
+        let seed = |upper: u32| high ^ upper.wrapping_mul(GOLDEN_RATIO);
+        MaskSpan {
+            start: position as u32,
+            low,
+            high: [seed(upper), seed(upper.wrapping_add(1))],
+            threshold: self.threshold,
+            keep_scale: self.keep_scale,
+        }
     }
 
     /// The factors of positions `0..count`.
     pub fn factors(self, count: usize) -> Vec<f32> {
         let mut factors = vec![0.0; count];
         factors.par_chunks_mut(CHUNK).enumerate().for_each(|(chunk, values)| {
-            values.iter_mut().enumerate().for_each(|(i, value)| *value = self.factor(chunk * CHUNK + i));
+            let mask = self.starting_at(chunk as u64 * CHUNK as u64);
+            values.iter_mut().enumerate().for_each(|(i, value)| *value = mask.factor(i));
         });
         factors
     }
@@ -59,6 +68,32 @@ impl DropoutMask {
             return y;
         }
         self.plain(x)
+    }
+}
+
+/// 2^32 divided by the golden ratio, made odd: multiples of it differ in their upper bits too.
+const GOLDEN_RATIO: u32 = 0x9e37_79b9;
+
+/// The part of a mask that starts at some position.
+#[derive(Clone, Copy)]
+pub(crate) struct MaskSpan {
+    /// Lower half of the position.
+    start: u32,
+    low: u32,
+    /// For positions with the upper half of the first one, and with the next.
+    high: [u32; 2],
+    threshold: u32,
+    keep_scale: f32,
+}
+
+impl MaskSpan {
+    /// The factor of the value `index` places after the start; `index` is below 2^32.
+    #[inline(always)]
+    pub fn factor(self, index: usize) -> f32 {
+        let place = self.start.wrapping_add(index as u32);
+        let high = if place < self.start { self.high[1] } else { self.high[0] };
+        let bits = mix(mix(place.wrapping_add(self.low)) ^ high);
+        if bits < self.threshold { 0.0 } else { self.keep_scale }
     }
 }
 
@@ -105,7 +140,8 @@ pub(crate) mod fused {
 
     vectorised! {
         fn multiply_factors(out: &'o mut Uninit, x: &'a [f32], mask: DropoutMask, first: usize) -> &'o mut [f32] {
-            write(out, |i| x[i] * mask.factor(first + i))
+            let mask = mask.starting_at(first as u64);
+            write(out, |i| x[i] * mask.factor(i))
         }
     }
 }
@@ -113,6 +149,44 @@ pub(crate) mod fused {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `count` factors from `position` on.
+    fn factors_at(mask: DropoutMask, position: u64, count: usize) -> Vec<f32> {
+        (0..count).map(|index| mask.starting_at(position).factor(index)).collect()
+    }
+
+    #[test]
+    fn first_positions_keep_their_factors() {
+        // The hash before positions had an upper half: runs that were started then go on with the same bits.
+        let mask = DropoutMask::new(0x1234_5678_9abc_def0, 0.4);
+        let [low, high] = mask.seed;
+        for position in [0u64, 1, 77, 1 << 20, (1 << 32) - 9] {
+            let expected: Vec<f32> = (0..9)
+                .map(|index| mix(mix((position as u32 + index).wrapping_add(low)) ^ high))
+                .map(|bits| if bits < mask.threshold { 0.0 } else { mask.keep_scale })
+                .collect();
+            assert_eq!(factors_at(mask, position, 9), expected, "{position}");
+        }
+        let dropped: String =
+            factors_at(mask, 0, 24).into_iter().map(|factor| if factor == 0.0 { '-' } else { '+' }).collect();
+        assert_eq!(dropped, "+-+--+---++-++--++-+++++");
+    }
+
+    #[test]
+    fn mask_does_not_repeat_after_4_gi_positions() {
+        let mask = DropoutMask::new(3, 0.1);
+        let (count, period) = (100_001, 1u64 << 32);
+        let first = factors_at(mask, 0, count);
+        for place in [period, 2 * period, 7 * period, u64::from(u32::MAX) << 32] {
+            let later = factors_at(mask, place, count);
+            let equal = later.iter().zip(&first).filter(|(a, b)| a == b).count() as f64 / count as f64;
+            assert!((equal - 0.82).abs() < 0.01, "{place}: {equal}");
+            let dropped = later.iter().filter(|&&factor| factor == 0.0).count() as f64 / count as f64;
+            assert!((dropped - 0.1).abs() < 0.005, "{place}: {dropped}");
+            // A span across the boundary goes on as one that starts there.
+            assert_eq!(factors_at(mask, place - 5, 30)[5..], later[..25], "{place}");
+        }
+    }
 
     #[test]
     fn drops_expected_fraction() {

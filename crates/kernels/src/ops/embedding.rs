@@ -40,8 +40,8 @@ mod fused {
             let values = par_rows(rows, width, |first, out| {
                 let mut indices = indices[first..][..out.len() / width].iter();
                 write_rows(out, width, || {
-                    let index = indices.next().map_or(0, |&index| index as usize);
-                    &table[index * width..][..width]
+                    let Some(&index) = indices.next() else { unreachable!("as many indices as rows of the output") };
+                    &table[index as usize * width..][..width]
                 })
             });
             (flex_tensor(values, [rows, width]), (indices, shape))

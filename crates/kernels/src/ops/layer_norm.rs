@@ -98,7 +98,7 @@ mod fused {
         };
         let [weight_gradient, bias_gradient] = if needed[1] || needed[2] {
             let chunks = x.get().par_chunks(chunk).zip(gradient.get().par_chunks(chunk));
-            sum_in_order(chunks.map(|(x, gradient)| param_gradients(x, gradient, width, epsilon)).collect())
+            sum_in_order(chunks.map(|(x, gradient)| param_gradients(x, gradient, width, epsilon)).collect(), width)
         } else {
             [const { Vec::new() }; 2]
         };
@@ -145,7 +145,8 @@ mod fused {
     }
 
     /// Adds in the order of the chunks, so that the sum does not depend on which thread finishes first.
-    fn sum_in_order(parts: Vec<[Vec<f32>; 2]>) -> [Vec<f32>; 2] {
+    /// Without parts, `width` zeros.
+    fn sum_in_order(parts: Vec<[Vec<f32>; 2]>, width: usize) -> [Vec<f32>; 2] {
         let add = |mut total: Vec<f32>, part: Vec<f32>| {
             total.iter_mut().zip(part).for_each(|(total, part)| *total += part);
             total
@@ -154,6 +155,6 @@ mod fused {
             let [more_weight, more_bias] = part;
             [add(weight, more_weight), add(bias, more_bias)]
         });
-        sum.unwrap_or_default()
+        sum.unwrap_or_else(|| [vec![0.0; width], vec![0.0; width]])
     }
 }

@@ -142,7 +142,9 @@ mod fused {
     }
 
     fn backward(saved: Option<Saved>, gradient: Values, needed: [bool; 5]) -> [Option<FlexTensor>; 5] {
-        let Some(Saved { shape, x, up, down, hidden: before }) = saved else { return [const { None }; 5] };
+        let Some(Saved { shape, x, up, down, hidden: before }) = saved else {
+            unreachable!("`custom_op` runs the backward function only after a tracked forward function, which saves")
+        };
         let Shape { rows, input, hidden, output, activation, .. } = shape;
         let gradient = Matrix::new(gradient.get(), output);
         let (up, down) = (Matrix::new(up.get(), hidden).t(), Matrix::new(down.get(), output).t());

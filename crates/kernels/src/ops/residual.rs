@@ -54,10 +54,16 @@ mod fused {
             let Rows { x, branch, scale, mask, first } = rows;
             match (mask, scale) {
                 (None, None) => write(out, |i| x[i] + branch[i]),
-                (Some(mask), None) => write(out, |i| branch[i].mul_add(mask.factor(first + i), x[i])),
+                (Some(mask), None) => {
+                    let mask = mask.starting_at(first as u64);
+                    write(out, |i| branch[i].mul_add(mask.factor(i), x[i]))
+                }
                 (mask, Some(scale)) => {
                     let out = match mask {
-                        Some(mask) => write(out, |i| branch[i] * mask.factor(first + i)),
+                        Some(mask) => {
+                            let mask = mask.starting_at(first as u64);
+                            write(out, |i| branch[i] * mask.factor(i))
+                        }
                         None => write(out, |i| branch[i]),
                     };
                     for (row, x) in out.chunks_exact_mut(scale.len()).zip(x.chunks_exact(scale.len())) {

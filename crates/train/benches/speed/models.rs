@@ -136,7 +136,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
         let whole = std::mem::replace(&mut model, placeholder.clone());
         let rate = LearningRate { base: train.learning_rate, schedule: 1.0 };
-        model = optimizer.step(whole, gradients, 0.0, rate, &|_| step);
+        model = optimizer.step(whole, gradients, 0.0, rate, &|_| step)?;
         step += 1;
         Ok(())
     };

@@ -16,6 +16,7 @@ pub fn gemm([m, n, k]: [usize; 3]) -> Work {
     let threads = gemm::Parallelism::Rayon(0);
     let round = move || {
         #[expect(unsafe_code, reason = "the crate's only interface; sizes and strides are those of the three vectors")]
+        // SAFETY: sizes and strides are those of the three vectors.
         unsafe {
             gemm::gemm(
                 m,

@@ -114,7 +114,7 @@ fn check_model(
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     if let Some(groups) = findings.keep("train", ParamGroups::resolve(&config.train, &loaded.model))? {
-        observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)));
+        observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)?));
     }
     if let Some(dataset) = dataset {
         check_schedules(config, dataset, &loaded.model, findings);

@@ -31,8 +31,20 @@ pub(crate) enum Gradient {
 }
 
 impl Gradient {
-    /// Both must belong to the same parameter, and so be the same variant.
-    fn add(&mut self, other: Self) {
+    /// Number of values.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Host(values) | Self::HostRows { values, .. } => values.len(),
+            Self::Device(tensor) => tensor.dims()[0],
+        }
+    }
+
+    /// Adds another gradient of the same parameter.
+    fn add(&mut self, other: Self) -> Result<(), ModelError> {
+        if self.len() != other.len() {
+            let found = [self.len(), other.len()];
+            return Err(ModelError::Internal(format!("two gradients of a parameter have {found:?} values")));
+        }
         match (self, other) {
             (Self::Host(sum), Self::Host(values)) => {
                 let chunks = sum.par_chunks_mut(CHUNK).zip(values.par_chunks(CHUNK));
@@ -47,8 +59,12 @@ impl Gradient {
                 rows.extend(union);
             }
             (Self::Device(sum), Self::Device(values)) => **sum = sum.as_ref().clone() + *values,
-            _ => {}
+            (Self::Host(_) | Self::HostRows { .. } | Self::Device(_), _) => {
+                let problem = "two gradients of a parameter differ in where they are, or in which rows they list";
+                return Err(ModelError::Internal(problem.to_owned()));
+            }
         }
+        Ok(())
     }
 }
 
@@ -123,15 +139,19 @@ impl ParamGradients {
     }
 
     /// Adds the gradients of another backward pass.
-    pub fn add(&mut self, other: Self) {
+    ///
+    /// # Errors
+    /// [`ModelError::Internal`] when two gradients of a parameter do not fit each other.
+    pub fn add(&mut self, other: Self) -> Result<(), ModelError> {
         for (path, gradient) in other.by_path {
             match self.by_path.entry(path) {
                 Entry::Vacant(entry) => {
                     entry.insert(gradient);
                 }
-                Entry::Occupied(mut entry) => entry.get_mut().add(gradient),
+                Entry::Occupied(mut entry) => entry.get_mut().add(gradient)?,
             }
         }
+        Ok(())
     }
 
     /// L2 norms of the gradients.
@@ -161,6 +181,10 @@ impl ParamGradients {
         }
         if !on_device.is_empty() {
             let sums = parameters::host(Tensor::cat(on_device, 0))?.values;
+            if sums.len() != parts_on_device.len() {
+                let [found, expected] = [sums.len(), parts_on_device.len()];
+                return Err(ModelError::Internal(format!("{found} sums of squares of {expected} gradients")));
+            }
             for (part, sum) in parts_on_device.into_iter().zip(sums) {
                 *squares.entry(part).or_default() += f64::from(sum);
             }
@@ -184,4 +208,44 @@ pub struct GradientNorms {
 
 fn sum_of_squares(values: &[f32]) -> f64 {
     values.iter().map(|&value| f64::from(value) * f64::from(value)).sum()
+}
+
+#[cfg(all(test, feature = "flex"))]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    fn of_one(gradient: Gradient) -> ParamGradients {
+        ParamGradients { by_path: [("words".to_owned(), gradient)].into() }
+    }
+
+    fn message(first: Gradient, second: Gradient) -> String {
+        of_one(first).add(of_one(second)).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn gradients_that_do_not_fit_are_internal_errors() {
+        let host = |count: usize| Gradient::Host(vec![1.0; count]);
+        let rows = || Gradient::HostRows { values: vec![1.0; 4], width: 2, rows: vec![1] };
+        let device = || Gradient::Device(Box::new(Tensor::ones([4], &Device::flex())));
+        assert!(message(host(4), host(3)).contains("internal error: two gradients of a parameter have [4, 3] values"));
+        for (first, second) in [(host(4), rows()), (rows(), host(4)), (host(4), device()), (device(), rows())] {
+            assert!(message(first, second).contains("internal error: two gradients of a parameter differ"));
+        }
+    }
+
+    #[test]
+    fn sums_of_rows_list_both() {
+        let rows = |row: usize| {
+            let mut values = vec![0.0; 6];
+            values[row * 2] = 1.0;
+            of_one(Gradient::HostRows { values, width: 2, rows: vec![row] })
+        };
+        let mut sum = rows(2);
+        sum.add(rows(0)).unwrap();
+        sum.add(rows(2)).unwrap();
+        let Gradient::HostRows { values, rows, .. } = &sum.by_path["words"] else { panic!("{sum:?}") };
+        assert_eq!((&values[..], &rows[..]), (&[1.0, 0.0, 0.0, 0.0, 2.0, 0.0][..], &[0, 2][..]));
+    }
 }

@@ -5,7 +5,7 @@
 //! work in place; on other devices the same formulas run as tensor operations.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
 use dualenc_model::parameters::{self, ParamUpdate};
@@ -38,6 +38,16 @@ enum Arrays {
         live: Option<Vec<bool>>,
     },
     Device(Vec<Tensor<1>>),
+}
+
+impl Arrays {
+    /// Number of values of each array.
+    fn lengths(&self) -> Vec<usize> {
+        match self {
+            Self::Host { arrays, .. } => arrays.iter().map(Vec::len).collect(),
+            Self::Device(tensors) => tensors.iter().map(|tensor| tensor.dims()[0]).collect(),
+        }
+    }
 }
 
 impl State {
@@ -89,10 +99,14 @@ impl Optimizer {
         &self.param_groups
     }
 
-    /// Updates the parameters of `model` that have a gradient.
+    /// Updates the trainable parameters of `model`.
     ///
     /// `grad_norm` is the global L2 norm of `gradients`; `updates` returns the number of earlier updates of a
     /// parameter, by path. Updates are in place only if nothing else shares the model's tensors.
+    ///
+    /// # Errors
+    /// [`TrainError::Internal`] when the gradients are not those of the trainable parameters, or gradient, state and
+    /// parameter do not fit each other. The update is then incomplete, and the optimiser of no further use.
     pub fn step(
         &mut self,
         model: DualEncoder,
@@ -100,9 +114,13 @@ impl Optimizer {
         grad_norm: f64,
         rate: LearningRate,
         updates: &dyn Fn(&str) -> u64,
-    ) -> DualEncoder {
+    ) -> Result<DualEncoder, TrainError> {
+        assert_complete(&model, &gradients)?;
         let clip = if self.clip_norm > 0.0 { (self.clip_norm / (grad_norm + CLIP_EPSILON)).min(1.0) } else { 1.0 };
-        parameters::update(model, &mut Step { optimizer: self, gradients: gradients.by_path, clip, rate, updates })
+        let gradients = gradients.by_path;
+        let mut step = Step { optimizer: self, gradients, clip, rate, updates, failure: None };
+        let model = parameters::update(model, &mut step);
+        step.failure.map_or(Ok(model), Err)
     }
 
     /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Host memory is not copied.
@@ -135,7 +153,9 @@ impl Optimizer {
         let mut problems = Vec::new();
         let mut states = BTreeMap::new();
         let device = (!self.on_host).then(|| model.device());
+        let mut training = BTreeSet::new();
         for info in parameters::list(model).into_iter().filter(|info| info.trains) {
+            training.insert(info.path.clone());
             let mut arrays = Vec::new();
             for (name, count) in self.rule.state(&info.shape) {
                 let key = format!("{}.{name}", info.path);
@@ -149,12 +169,32 @@ impl Optimizer {
             }
             states.insert(info.path, State::new(arrays, device.as_ref()));
         }
-        problems.extend(saved.into_keys().map(|key| format!("{key}: in the file, but its parameter does not train")));
+        problems.extend(saved.into_keys().map(|key| {
+            let trains = key.rsplit_once('.').is_some_and(|(path, _)| training.contains(path));
+            let why = if trains { "the optimiser keeps no such state of it" } else { "its parameter does not train" };
+            format!("{key}: in the file, but {why}")
+        }));
         if !problems.is_empty() {
             return Err(ModelError::State { problems });
         }
         self.states = states;
         Ok(())
+    }
+}
+
+/// Checks that exactly the trainable parameters of `model` have a gradient.
+fn assert_complete(model: &DualEncoder, gradients: &ParamGradients) -> Result<(), TrainError> {
+    let training = parameters::list(model).into_iter().filter(|info| info.trains);
+    let training: BTreeSet<String> = training.map(|info| info.path).collect();
+    let without = training.iter().filter(|path| !gradients.by_path.contains_key(*path));
+    let surplus = gradients.by_path.keys().filter(|path| !training.contains(*path));
+    let problems = without.map(|path| format!("`{path}` trains, but has no gradient"));
+    let problems = problems.chain(surplus.map(|path| format!("`{path}` has a gradient, but does not train")));
+    let problems: Vec<String> = problems.collect();
+    match &problems[..] {
+        [] => Ok(()),
+        [first] => Err(TrainError::Internal(first.clone())),
+        [first, more @ ..] => Err(TrainError::Internal(format!("{first}, and {} more like it", more.len()))),
     }
 }
 
@@ -165,13 +205,32 @@ struct Step<'a> {
     clip: f64,
     rate: LearningRate,
     updates: &'a dyn Fn(&str) -> u64,
+    /// Why the step is incomplete.
+    failure: Option<TrainError>,
 }
 
 impl ParamUpdate for Step<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
-        let Some(gradient) = self.gradients.remove(path) else { return value };
-        let (shape, device) = (value.dims(), value.device());
-        let options = self.optimizer.param_groups.options(path);
+        // Parameters without a gradient do not train: `assert_complete`.
+        let Some(gradient) = self.gradients.remove(path).filter(|_| self.failure.is_none()) else { return value };
+        let device = value.device();
+        self.updated(path, value, gradient).unwrap_or_else(|error| {
+            self.failure = Some(error);
+            Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0; D]), &device)
+        })
+    }
+}
+
+impl Step<'_> {
+    fn updated<const D: usize>(
+        &mut self,
+        path: &str,
+        value: Tensor<D>,
+        gradient: Gradient,
+    ) -> Result<Tensor<D>, TrainError> {
+        let (shape, device, dtype) = (value.dims(), value.device(), value.dtype());
+        let size: usize = shape.iter().product();
+        let options = self.optimizer.param_groups.options(path)?;
         let rate = options.rate(self.rate);
         let decay_factor = 1.0 - rate * options.weight_decay.unwrap_or_default();
         let count = ((self.updates)(path) + 1).min(i32::MAX as u64) as i32;
@@ -181,28 +240,42 @@ impl ParamUpdate for Step<'_> {
             let zeros = rule.state(&shape).into_iter().map(|(name, count)| (name, vec![0.0; count]));
             State::new(zeros.collect(), (!*on_host).then_some(&device))
         });
+        let lengths: Vec<usize> = rule.state(&shape).into_iter().map(|(_, count)| count).collect();
+        let found = [&[gradient.len()][..], &state.arrays.lengths()].concat();
+        let expected = [&[size][..], &lengths].concat();
+        if found != expected {
+            return Err(TrainError::Internal(format!(
+                "gradient and optimiser state of `{path}` have {found:?} values, expected {expected:?}"
+            )));
+        }
         match (&mut state.arrays, gradient) {
-            (Arrays::Host { arrays, live }, gradient) if value.dtype() == DType::F32 => {
-                let mut values: Vec<f32> = value.into_data().try_into_vec().unwrap_or_default();
-                match gradient {
-                    Gradient::Host(mut gradient) => {
-                        *live = None;
-                        rule.on_host(update, &mut values, &mut gradient, arrays);
-                    }
-                    Gradient::HostRows { values: mut gradient, width, rows } => {
-                        let with_gradient = RowsWithGradient { width, rows: &rows };
-                        rule.on_host_rows(update, &mut values, &mut gradient, with_gradient, arrays, live);
-                    }
-                    Gradient::Device(_) => {}
-                }
-                Tensor::from_data(TensorData::new(values, shape), &device)
+            (Arrays::Host { arrays, live }, Gradient::Host(mut gradient)) if dtype == DType::F32 => {
+                let mut values = parameters::host(value)?.values;
+                *live = None;
+                rule.on_host(update, &mut values, &mut gradient, arrays)?;
+                Ok(Tensor::from_data(TensorData::new(values, shape), &device))
+            }
+            (Arrays::Host { arrays, live }, Gradient::HostRows { values: mut gradient, width, rows })
+                if dtype == DType::F32 =>
+            {
+                let mut values = parameters::host(value)?.values;
+                let with_gradient = RowsWithGradient { width, rows: &rows };
+                rule.on_host_rows(update, &mut values, &mut gradient, with_gradient, arrays, live)?;
+                Ok(Tensor::from_data(TensorData::new(values, shape), &device))
             }
             (Arrays::Device(tensors), Gradient::Device(gradient)) => {
-                let count: usize = shape.iter().product();
-                rule.on_device(update, value.reshape([count]), *gradient, tensors).reshape(shape)
+                Ok(rule.on_device(update, value.reshape([size]), *gradient, tensors)?.reshape(shape))
             }
-            // Unreachable: state and gradient are both on the host or both on the device.
-            _ => value,
+            (Arrays::Host { .. }, Gradient::Host(_) | Gradient::HostRows { .. }) => {
+                Err(TrainError::Internal(format!("`{path}` trains in {dtype:?}, but is updated in f32")))
+            }
+            (Arrays::Host { .. }, Gradient::Device(_))
+            | (Arrays::Device(_), Gradient::Host(_) | Gradient::HostRows { .. }) => Err(TrainError::Internal(format!(
+                "gradient and optimiser state of `{path}` are not both on the host or both on the device"
+            ))),
         }
     }
 }
+
+#[cfg(all(test, feature = "flex"))]
+mod tests;

@@ -95,9 +95,12 @@ impl ParamGroups {
     }
 
     /// The options of the parameter at `path`.
-    pub fn options(&self, path: &str) -> ParamOptions {
-        let default = ParamOptions { peak: None, layer_factor: 1.0, weight_decay: None };
-        self.by_path.get(path).copied().unwrap_or(default)
+    ///
+    /// # Errors
+    /// [`TrainError::Internal`] when no stage trains the parameter.
+    pub fn options(&self, path: &str) -> Result<ParamOptions, TrainError> {
+        let unknown = || TrainError::Internal(format!("`{path}` trains, but has no learning rate"));
+        self.by_path.get(path).copied().ok_or_else(unknown)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use dualenc_model::{DualEncoder, parameters};
 
+use crate::error::TrainError;
 use crate::optim::param_groups::{LearningRate, ParamGroups};
 
 /// A row of the table: one part of the model.
@@ -27,7 +28,14 @@ pub(crate) fn part_of(path: &str) -> String {
 }
 
 /// Summarises each part of `model`. `peak`: the peak learning rate of parameters without one of their own.
-pub(crate) fn summarize_parts(model: &DualEncoder, param_groups: &ParamGroups, peak: f64) -> Vec<PartSummary> {
+///
+/// # Errors
+/// [`TrainError::Internal`] when a trainable parameter is in no group.
+pub(crate) fn summarize_parts(
+    model: &DualEncoder,
+    param_groups: &ParamGroups,
+    peak: f64,
+) -> Result<Vec<PartSummary>, TrainError> {
     let mut parts: Vec<PartSummary> = Vec::new();
     for info in parameters::list(model) {
         let name = part_of(&info.path);
@@ -41,12 +49,12 @@ pub(crate) fn summarize_parts(model: &DualEncoder, param_groups: &ParamGroups, p
                 continue;
             }
             part.trainable += count;
-            let options = param_groups.options(&info.path);
+            let options = param_groups.options(&info.path)?;
             part.rates = widened(part.rates, options.rate(LearningRate { base: peak, schedule: 1.0 }));
             part.decays = options.weight_decay.map_or(part.decays, |decay| widened(part.decays, decay));
         }
     }
-    parts
+    Ok(parts)
 }
 
 /// The range that also includes `value`.

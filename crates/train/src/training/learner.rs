@@ -1,7 +1,7 @@
 //! What changes with an update: the model, its optimiser and the averages of its weights; and the schedules that an
 //! update follows.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use dualenc_model::parameters::{self, ParamFilter, ParamUpdate};
 use dualenc_model::{DualEncoder, Training};
 
@@ -66,12 +66,16 @@ impl Learner {
     /// [`TrainError::Model`] when a tensor is missing, left over or of another shape.
     pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
         let optimizer = checkpoint.optimizer()?;
-        if let Some((ema, saved)) = self.ema.as_mut().zip(checkpoint.ema) {
-            ema.restore(saved, &self.model);
+        let trained = self.stages.trained_before(checkpoint.progress.step);
+        let trained = trained.map(|trained| trained.of(self.model.clone())).transpose()?;
+        if let Some(ema) = &mut self.ema {
+            // Without a file there are no averages, which is right only before the first update.
+            ema.restore(checkpoint.ema.unwrap_or_default(), &self.model, trained.as_ref())?;
         }
         self.model = parameters::restore(self.model.clone(), ParamFilter::Trainable, checkpoint.model)?;
-        if let Some(trained) = self.stages.trained_before(checkpoint.progress.step) {
-            self.optimizer.restore(&trained.of(self.model.clone())?, optimizer)?;
+        match &trained {
+            Some(trained) => self.optimizer.restore(trained, optimizer)?,
+            None => self.optimizer.restore(&parameters::lock(self.model.clone()), optimizer)?,
         }
         Ok(())
     }
@@ -119,15 +123,26 @@ impl Learner {
     }
 
     /// Makes the update of the 0-based `step`: clips, updates, limits `logit_scale`, averages.
-    pub fn update(&mut self, step: u64, gradients: ParamGradients, grad_norm: f64, rate: LearningRate) {
+    ///
+    /// # Errors
+    /// [`TrainError::Internal`] when model, gradients, optimiser state and averages do not fit each other. The learner
+    /// is then of no further use: part of the update is made.
+    pub fn update(
+        &mut self,
+        step: u64,
+        gradients: ParamGradients,
+        grad_norm: f64,
+        rate: LearningRate,
+    ) -> Result<(), TrainError> {
         // The optimiser works in place only where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.placeholder.clone());
         let before = |path: &str| self.stages.updates_before(path, step);
-        let model = self.optimizer.step(model, gradients, grad_norm, rate, &before);
+        let model = self.optimizer.step(model, gradients, grad_norm, rate, &before)?;
         let after = |path: &str| self.stages.updates_before(path, step + 1);
-        let mut finish =
-            FinishUpdate { logit_scale_max: self.logit_scale_max, ema: self.ema.as_mut(), updates: &after };
+        let (logit_scale_max, ema) = (self.logit_scale_max, self.ema.as_mut());
+        let mut finish = FinishUpdate { logit_scale_max, ema, updates: &after, failure: None };
         self.model = parameters::update(model, &mut finish);
+        finish.failure.map_or(Ok(()), Err)
     }
 
     /// The model for evaluation, without gradients: averaged in a run that averages its weights.
@@ -166,14 +181,17 @@ struct FinishUpdate<'a> {
     ema: Option<&'a mut Ema>,
     /// Updates of a parameter so far, this one included.
     updates: &'a dyn Fn(&str) -> u64,
+    failure: Option<TrainError>,
 }
 
 impl ParamUpdate for FinishUpdate<'_> {
     fn update<const D: usize>(&mut self, path: &str, value: Tensor<D>) -> Tensor<D> {
         let value = if path == "logit_scale" { value.clamp_max(self.logit_scale_max) } else { value };
-        match &mut self.ema {
-            Some(ema) => ema.take(path, value, (self.updates)(path)),
-            None => value,
-        }
+        let Some(ema) = &mut self.ema else { return value };
+        let device = value.device();
+        ema.take(path, value, (self.updates)(path)).unwrap_or_else(|error| {
+            self.failure.get_or_insert(error);
+            Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0; D]), &device)
+        })
     }
 }

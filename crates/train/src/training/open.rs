@@ -257,7 +257,7 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
         }
         let model: DualEncoder = stage.training.of(model.clone())?;
         let groups = learner.optimizer().param_groups();
-        observer.on(Event::Parts(&summarize_parts(&model, groups, stage.learning_rate)));
+        observer.on(Event::Parts(&summarize_parts(&model, groups, stage.learning_rate)?));
     }
     Ok(())
 }

@@ -81,7 +81,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             let (batch, loss, grad_norm) = (&outcome.batch, outcome.loss, outcome.norms.all);
             let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
             run.guard_finite(numbers, batch, observer)?;
-            run.learner.update(step, outcome.gradients, grad_norm, rate);
+            run.learner.update(step, outcome.gradients, grad_norm, rate)?;
             run.position.advance(run.data.batch_len(step));
 
             let seconds = started.elapsed().as_secs_f64();

@@ -9,6 +9,8 @@ pub const LOGIT_BIAS_INIT: f64 = -10.0;
 pub const SIGMOID_LOGIT_SCALE_INIT: f64 = std::f64::consts::LN_10;
 pub const EPS: f64 = 1e-8;
 pub const MOMENTUM: f64 = 0.9;
+pub const ADAMW_BETAS: [f64; 2] = [0.9, 0.999];
+pub const LION_BETAS: [f64; 2] = [0.9, 0.99];
 pub const RSQRT_TIMESCALE: f64 = 10_000.0;
 pub const EVAL_EVERY_EPOCHS: u64 = 1;
 pub const POOL_SIZE: usize = 256;
@@ -42,8 +44,8 @@ pub fn weight_decay() -> f64 {
 }
 pub fn betas(optimizer: OptimizerKind) -> Option<[f64; 2]> {
     match optimizer {
-        OptimizerKind::AdamW => Some([0.9, 0.999]),
-        OptimizerKind::Lion => Some([0.9, 0.99]),
+        OptimizerKind::AdamW => Some(ADAMW_BETAS),
+        OptimizerKind::Lion => Some(LION_BETAS),
         OptimizerKind::Adafactor | OptimizerKind::Sgd => None,
     }
 }

@@ -1,17 +1,20 @@
 //! Adafactor (Shazeer and Stern, arXiv:1804.04235) in the variant that big_vision uses for large vision transformers
-//! (`big_vision/optax.py: scale_by_adafactor`; Zhai et al., arXiv:2106.04560, sec. 3.4). The second moment of a matrix
-//! is factored into rows and columns, momentum is taken of the scaled gradient, and learning rates are absolute.
+//! (`big_vision/optax.py: scale_by_adafactor`; Zhai et al., arXiv:2106.04560, sec. 3.4). The second moment of a tensor
+//! is factored over its two longest dimensions (optax's `scale_by_factored_rms`), momentum is taken of the scaled
+//! gradient, and learning rates are absolute.
 //!
 //! As in big_vision, updates are not clipped by their root mean square (sec. 6 of the first paper). Momentum is f32
-//! here, bfloat16 there.
+//! here, bfloat16 there. A tensor is factored in the shape that it has here: patch embeddings and the projections of
+//! attention are matrices, which flax stores with three and four dimensions.
 
 use burn::tensor::Tensor;
 use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::rules::update_rule::{Update, UpdateRule};
+use crate::error::TrainError;
+use crate::optim::rules::update_rule::{Update, UpdateRule, arrays};
 
-/// Matrices are factored if both sides have at least this length (`min_dim_size_to_factor`).
+/// Tensors are factored if two dimensions have at least this length (`min_dim_size_to_factor`).
 const MIN_FACTORED_SIDE: usize = 32;
 
 /// The second moment's beta at the n-th update is 1 - n^-0.8 (`decay_rate`; sec. 7.2 of the paper).
@@ -33,11 +36,48 @@ pub(crate) struct Adafactor {
     pub momentum: f64,
 }
 
-/// `[rows, columns]` of a parameter whose second moment is factored; `None` if it is not.
-fn factored_dims(shape: &[usize]) -> Option<[usize; 2]> {
-    match *shape {
-        [rows, columns] if rows.min(columns) >= MIN_FACTORED_SIDE => Some([rows, columns]),
-        _ => None,
+/// A tensor as `[outer, rows, middle, columns, inner]`, where rows and columns are the dimensions that its second
+/// moment is factored over.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Factored {
+    outer: usize,
+    rows: usize,
+    middle: usize,
+    columns: usize,
+    inner: usize,
+}
+
+impl Factored {
+    /// `None` if the second moment of a tensor of this shape is not factored.
+    ///
+    /// The two longest dimensions are factored. Of equally long ones the last are, as in optax, where numpy sorts the
+    /// lengths: with fewer than 16 of them, by insertion, which is stable.
+    fn new(shape: &[usize]) -> Option<Self> {
+        let mut dims: Vec<usize> = (0..shape.len()).collect();
+        dims.sort_by_key(|&dim| shape[dim]);
+        let [.., second, longest] = dims[..] else { return None };
+        if shape[second] < MIN_FACTORED_SIDE {
+            return None;
+        }
+        let (row, column) = (second.min(longest), second.max(longest));
+        let count = |dims: &[usize]| dims.iter().product();
+        Some(Self {
+            outer: count(&shape[..row]),
+            rows: shape[row],
+            middle: count(&shape[row + 1..column]),
+            columns: shape[column],
+            inner: count(&shape[column + 1..]),
+        })
+    }
+
+    /// Number of values between the starts of two rows.
+    fn width(&self) -> usize {
+        self.middle * self.columns * self.inner
+    }
+
+    /// Number of means over columns, `[outer, rows, middle, inner]`, and over rows, `[outer, middle, columns, inner]`.
+    fn means(&self) -> [usize; 2] {
+        [self.outer * self.rows * self.middle * self.inner, self.outer * self.width()]
     }
 }
 
@@ -50,25 +90,38 @@ fn betas(count: i32) -> [f64; 2] {
 impl UpdateRule for Adafactor {
     fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)> {
         let count = shape.iter().product();
-        match factored_dims(shape) {
-            Some([rows, columns]) => vec![("first", count), ("row", rows), ("column", columns)],
+        match Factored::new(shape).map(|factored| factored.means()) {
+            Some([row, column]) => vec![("first", count), ("row", row), ("column", column)],
             None => vec![("first", count), ("second", count)],
         }
     }
 
-    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
-        let [beta, rest] = betas(update.count).map(|beta| beta as f32);
+    fn on_host(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        state: &mut [Vec<f32>],
+    ) -> Result<(), TrainError> {
+        let betas = betas(update.count).map(|beta| beta as f32);
         let clip = update.clip as f32;
-        let first = match state {
-            [first, row, column] => {
-                scale_factored(gradient, clip, [beta, rest], row, column);
+        let first = match Factored::new(update.shape) {
+            Some(factored) => {
+                let [first, row, column] = arrays(state)?;
+                let [row_len, column_len] = factored.means().map(|count| count / factored.outer);
+                let outer = gradient.chunks_exact_mut(factored.rows * factored.width());
+                for ((gradient, row), column) in
+                    outer.zip(row.chunks_exact_mut(row_len)).zip(column.chunks_exact_mut(column_len))
+                {
+                    scale_factored(factored, gradient, clip, betas, row, column);
+                }
                 first
             }
-            [first, second] => {
-                scale_unfactored(gradient, clip, [beta, rest], second);
+            None => {
+                let [first, second] = arrays(state)?;
+                scale_unfactored(gradient, clip, betas, second);
                 first
             }
-            _ => return,
         };
         let gain = 1.0 - self.momentum;
         let [decay_factor, rate, momentum, gain] =
@@ -80,6 +133,7 @@ impl UpdateRule for Adafactor {
                 *value = *value * decay_factor - rate * *first;
             }
         });
+        Ok(())
     }
 
     fn on_device(
@@ -88,29 +142,33 @@ impl UpdateRule for Adafactor {
         value: Tensor<1>,
         gradient: Tensor<1>,
         state: &mut [Tensor<1>],
-    ) -> Tensor<1> {
+    ) -> Result<Tensor<1>, TrainError> {
         let [beta, rest] = betas(update.count);
         let gradient = gradient * update.clip;
         let squares = gradient.clone().square() + EPSILON;
         let blend = |moment: &Tensor<1>, mean: Tensor<1>| moment.clone() * beta + mean * rest;
-        let (scaled, first) = match (state, factored_dims(update.shape)) {
-            ([first, row, column], Some([rows, columns])) => {
-                let squares = squares.reshape([rows, columns]);
-                *row = blend(row, squares.clone().mean_dim(1).reshape([rows]));
-                *column = blend(column, squares.mean_dim(0).reshape([columns]));
-                let by_row = (row.clone() / row.clone().mean()).sqrt().recip().reshape([rows, 1]);
-                let by_column = column.clone().sqrt().recip().reshape([1, columns]);
-                let scaled = gradient.reshape([rows, columns]) * by_row * by_column;
-                (scaled.reshape([rows * columns]), first)
+        let (scaled, first) = match Factored::new(update.shape) {
+            Some(factored) => {
+                let [first, row, column] = arrays(state)?;
+                let Factored { outer, rows, middle, columns, inner } = factored;
+                let [row_len, column_len] = factored.means();
+                let squares = squares.reshape([outer, rows, middle, columns, inner]);
+                *row = blend(row, squares.clone().mean_dim(3).reshape([row_len]));
+                *column = blend(column, squares.mean_dim(1).reshape([column_len]));
+                let by_row = row.clone().reshape([outer, rows, middle, 1, inner]);
+                let by_row = (by_row.clone() / by_row.mean_dim(1)).sqrt().recip();
+                let by_column = column.clone().sqrt().recip().reshape([outer, 1, middle, columns, inner]);
+                let scaled = gradient.reshape([outer, rows, middle, columns, inner]) * by_row * by_column;
+                (scaled.reshape([outer * rows * factored.width()]), first)
             }
-            ([first, second], _) => {
+            None => {
+                let [first, second] = arrays(state)?;
                 *second = blend(second, squares);
                 (gradient / second.clone().sqrt(), first)
             }
-            _ => return value,
         };
         *first = first.clone() * self.momentum + scaled * (1.0 - self.momentum);
-        value * update.decay_factor - first.clone() * update.rate
+        Ok(value * update.decay_factor - first.clone() * update.rate)
     }
 }
 
@@ -126,22 +184,32 @@ fn scale_unfactored(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], sec
     });
 }
 
-/// The same with the second moment of a matrix factored into `row` and `column`.
-fn scale_factored(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], row: &mut [f32], column: &mut [f32]) {
-    let (rows, columns) = (row.len(), column.len());
+/// The same with the second moment factored into `row` and `column`, for one of the outer slices of a tensor.
+fn scale_factored(
+    factored: Factored,
+    gradient: &mut [f32],
+    clip: f32,
+    [beta, rest]: [f32; 2],
+    row: &mut [f32],
+    column: &mut [f32],
+) {
+    let Factored { rows, columns, middle, inner, .. } = factored;
+    let (width, per_row) = (factored.width(), middle * inner);
     // Block sizes, and so the sums over blocks, do not depend on the number of threads.
-    let rows_per_task = (CHUNK / columns).max(1);
-    let blocks = gradient.par_chunks_mut(rows_per_task * columns).zip(row.par_chunks_mut(rows_per_task));
+    let rows_per_task = (CHUNK / width).max(1);
+    let blocks = gradient.par_chunks_mut(rows_per_task * width).zip(row.par_chunks_mut(rows_per_task * per_row));
     let sums: Vec<Vec<f32>> = blocks
         .map(|(gradient, row)| {
-            let mut sums = vec![0.0; columns];
-            for (gradient, row) in gradient.chunks_exact_mut(columns).zip(row) {
+            let mut sums = vec![0.0; width];
+            for (gradient, row) in gradient.chunks_exact_mut(width).zip(row.chunks_exact_mut(per_row)) {
                 for (gradient, sum) in gradient.iter_mut().zip(&mut sums) {
                     *gradient *= clip;
                     *sum += *gradient * *gradient + EPSILON as f32;
                 }
-                let mean = lane_sum(gradient, |value| value * value + EPSILON as f32) / columns as f32;
-                *row = beta * *row + rest * mean;
+                let slices = gradient.chunks_exact(columns * inner).zip(row.chunks_exact_mut(inner));
+                for (gradient, row) in slices {
+                    blend_column_means(gradient, [beta, rest], row);
+                }
             }
             sums
         })
@@ -150,15 +218,47 @@ fn scale_factored(gradient: &mut [f32], clip: f32, [beta, rest]: [f32; 2], row: 
         let sum: f64 = sums.iter().map(|sums| f64::from(sums[at])).sum();
         *column = beta * *column + rest * (sum / rows as f64) as f32;
     }
-    let mean = (total(row) / rows as f64) as f32;
+    let of_rows = |at: usize| row.iter().skip(at).step_by(per_row);
+    let means: Vec<f32> = (0..per_row).map(|at| (total(of_rows(at)) / rows as f64) as f32).collect();
     let by_column: Vec<f32> = column.iter().map(|column| column.sqrt().recip()).collect();
-    let blocks = gradient.par_chunks_mut(rows_per_task * columns).zip(row.par_chunks(rows_per_task));
+    let blocks = gradient.par_chunks_mut(rows_per_task * width).zip(row.par_chunks(rows_per_task * per_row));
     blocks.for_each(|(gradient, row)| {
-        for (gradient, row) in gradient.chunks_exact_mut(columns).zip(row) {
-            let by_row = (row / mean).sqrt().recip();
-            gradient.iter_mut().zip(&by_column).for_each(|(gradient, by_column)| *gradient *= by_row * by_column);
+        for (gradient, row) in gradient.chunks_exact_mut(width).zip(row.chunks_exact(per_row)) {
+            let by_row: Vec<f32> = row.iter().zip(&means).map(|(row, mean)| (row / mean).sqrt().recip()).collect();
+            let slices = gradient.chunks_exact_mut(columns * inner).zip(by_column.chunks_exact(columns * inner));
+            for ((gradient, by_column), by_row) in slices.zip(by_row.chunks_exact(inner)) {
+                scale_slice(gradient, by_column, by_row);
+            }
         }
     });
+}
+
+/// Blends the means over the columns of squared gradients `[columns, inner]` into `row` `[inner]`.
+fn blend_column_means(gradient: &[f32], [beta, rest]: [f32; 2], row: &mut [f32]) {
+    let square = |value: f32| value * value + EPSILON as f32;
+    let columns = gradient.len() / row.len();
+    if let [row] = row {
+        *row = beta * *row + rest * (lane_sum(gradient, square) / columns as f32);
+        return;
+    }
+    let mut sums = vec![0.0; row.len()];
+    for gradient in gradient.chunks_exact(row.len()) {
+        sums.iter_mut().zip(gradient).for_each(|(sum, &value)| *sum += square(value));
+    }
+    row.iter_mut().zip(sums).for_each(|(row, sum)| *row = beta * *row + rest * (sum / columns as f32));
+}
+
+/// Multiplies gradients `[columns, inner]` by the factors of their row `[inner]` and of their columns.
+fn scale_slice(gradient: &mut [f32], by_column: &[f32], by_row: &[f32]) {
+    if let &[by_row] = by_row {
+        gradient.iter_mut().zip(by_column).for_each(|(gradient, by_column)| *gradient *= by_row * by_column);
+        return;
+    }
+    let inner = by_row.len();
+    for (gradient, by_column) in gradient.chunks_exact_mut(inner).zip(by_column.chunks_exact(inner)) {
+        let factors = by_row.iter().zip(by_column);
+        gradient.iter_mut().zip(factors).for_each(|(gradient, (by_row, by_column))| *gradient *= by_row * by_column);
+    }
 }
 
 /// Sum of `term` over `values`, in [`LANES`] partial sums.
@@ -170,8 +270,8 @@ fn lane_sum(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-fn total(values: &[f32]) -> f64 {
-    values.iter().map(|&value| f64::from(value)).sum()
+fn total<'a>(values: impl Iterator<Item = &'a f32>) -> f64 {
+    values.map(|&value| f64::from(value)).sum()
 }
 
 #[cfg(test)]
@@ -186,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn factors_only_large_matrices() {
+    fn factors_two_longest_dimensions() {
         let names = |shape: &[usize]| {
             let state = Adafactor { momentum: 0.9 }.state(shape);
             state.into_iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>()
@@ -194,5 +294,26 @@ mod tests {
         assert_eq!(names(&[32, 64]), ["first 2048", "row 32", "column 64"]);
         assert_eq!(names(&[31, 64]), ["first 1984", "second 1984"]);
         assert_eq!(names(&[64]), ["first 64", "second 64"]);
+        assert_eq!(names(&[]), ["first 1", "second 1"]);
+        // The kernels of convolutions: a 3x3 one, a patch embedding with too small and with large enough patches, and a
+        // depthwise one.
+        assert_eq!(names(&[64, 48, 3, 3]), ["first 27648", "row 576", "column 432"]);
+        assert_eq!(names(&[64, 3, 16, 16]), ["first 49152", "second 49152"]);
+        assert_eq!(names(&[96, 3, 32, 32]), ["first 294912", "row 9216", "column 3072"]);
+        assert_eq!(names(&[96, 1, 7, 7]), ["first 4704", "second 4704"]);
+    }
+
+    #[test]
+    fn last_of_equal_dimensions_are_factored() {
+        let dims = |shape: &[usize]| {
+            let Factored { outer, rows, middle, columns, inner } = Factored::new(shape).unwrap();
+            [outer, rows, middle, columns, inner]
+        };
+        assert_eq!(dims(&[40, 40]), [1, 40, 1, 40, 1]);
+        assert_eq!(dims(&[40, 40, 40]), [40, 40, 1, 40, 1]);
+        assert_eq!(dims(&[64, 3, 40, 40]), [1, 64, 120, 40, 1]);
+        assert_eq!(dims(&[40, 64, 40, 2]), [40, 64, 1, 40, 2]);
+        assert_eq!(dims(&[40, 64, 41, 2]), [40, 64, 1, 41, 2]);
+        assert_eq!(dims(&[40, 5, 64, 2]), [1, 40, 5, 64, 2]);
     }
 }

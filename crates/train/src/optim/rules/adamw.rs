@@ -4,7 +4,8 @@ use burn::tensor::Tensor;
 use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule};
+use crate::error::TrainError;
+use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule, arrays};
 
 /// Minimum rows of a table per parallel task.
 const ROWS_PER_TASK: usize = 64;
@@ -44,9 +45,16 @@ impl UpdateRule for AdamW {
         vec![("first", count), ("second", count)]
     }
 
-    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
-        let [first, second] = state else { return };
+    fn on_host(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        state: &mut [Vec<f32>],
+    ) -> Result<(), TrainError> {
+        let [first, second] = arrays(state)?;
         self.formula(update).on_host(values, gradient, first, second);
+        Ok(())
     }
 
     /// `live` marks rows whose moments are not 0; the others are only decayed.
@@ -58,11 +66,12 @@ impl UpdateRule for AdamW {
         with_gradient: RowsWithGradient<'_>,
         state: &mut [Vec<f32>],
         live: &mut Option<Vec<bool>>,
-    ) {
-        let [first, second] = state else { return };
+    ) -> Result<(), TrainError> {
+        let [first, second] = arrays(state)?;
         let live = live.get_or_insert_with(|| live_rows(first, second, with_gradient.width));
         with_gradient.rows.iter().for_each(|&row| live[row] = true);
         self.formula(update).on_host_rows(values, gradient, (first, second), live);
+        Ok(())
     }
 
     fn on_device(
@@ -71,9 +80,9 @@ impl UpdateRule for AdamW {
         value: Tensor<1>,
         gradient: Tensor<1>,
         state: &mut [Tensor<1>],
-    ) -> Tensor<1> {
-        let [first, second] = state else { return value };
-        self.formula(update).on_device(value, gradient, first, second)
+    ) -> Result<Tensor<1>, TrainError> {
+        let [first, second] = arrays(state)?;
+        Ok(self.formula(update).on_device(value, gradient, first, second))
     }
 }
 

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::rules::update_rule::{Update, UpdateRule};
+use crate::error::TrainError;
+use crate::optim::rules::update_rule::{Update, UpdateRule, arrays};
 
 /// Lion.
 #[derive(Debug)]
@@ -19,8 +20,14 @@ impl UpdateRule for Lion {
         vec![("first", shape.iter().product())]
     }
 
-    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
-        let [first] = state else { return };
+    fn on_host(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        state: &mut [Vec<f32>],
+    ) -> Result<(), TrainError> {
+        let [first] = arrays(state)?;
         let [beta1, beta2] = self.betas.map(|beta| beta as f32);
         let [rest1, rest2] = self.betas.map(|beta| (1.0 - beta) as f32);
         let [clip, decay_factor, rate] = [update.clip, update.decay_factor, update.rate].map(|number| number as f32);
@@ -32,6 +39,7 @@ impl UpdateRule for Lion {
                 *first = beta2 * *first + rest2 * gradient;
             }
         });
+        Ok(())
     }
 
     fn on_device(
@@ -40,12 +48,12 @@ impl UpdateRule for Lion {
         value: Tensor<1>,
         gradient: Tensor<1>,
         state: &mut [Tensor<1>],
-    ) -> Tensor<1> {
-        let [first] = state else { return value };
+    ) -> Result<Tensor<1>, TrainError> {
+        let [first] = arrays(state)?;
         let ([beta1, beta2], gradient) = (self.betas, gradient * update.clip);
         let direction = (first.clone() * beta1 + gradient.clone() * (1.0 - beta1)).sign();
         *first = first.clone() * beta2 + gradient * (1.0 - beta2);
-        value * update.decay_factor - direction * update.rate
+        Ok(value * update.decay_factor - direction * update.rate)
     }
 }
 

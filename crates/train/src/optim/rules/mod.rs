@@ -27,13 +27,14 @@ use update_rule::UpdateRule;
 
 /// The rule named by `train.optimizer`, with its settings from `train`.
 pub(crate) fn from_config(config: &TrainSection) -> Box<dyn UpdateRule> {
-    let kind = config.optimizer;
     let momentum = config.momentum.unwrap_or(default::MOMENTUM);
-    let betas = config.betas.or(default::betas(kind)).unwrap_or_default();
-    match kind {
-        OptimizerKind::AdamW => Box::new(AdamW { betas, epsilon: config.eps.unwrap_or(default::EPS) }),
+    match config.optimizer {
+        OptimizerKind::AdamW => Box::new(AdamW {
+            betas: config.betas.unwrap_or(default::ADAMW_BETAS),
+            epsilon: config.eps.unwrap_or(default::EPS),
+        }),
         OptimizerKind::Adafactor => Box::new(Adafactor { momentum }),
-        OptimizerKind::Lion => Box::new(Lion { betas }),
+        OptimizerKind::Lion => Box::new(Lion { betas: config.betas.unwrap_or(default::LION_BETAS) }),
         OptimizerKind::Sgd => Box::new(Sgd { momentum }),
     }
 }

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use dualenc_kernels::CHUNK;
 use rayon::prelude::*;
 
-use crate::optim::rules::update_rule::{Update, UpdateRule};
+use crate::error::TrainError;
+use crate::optim::rules::update_rule::{Update, UpdateRule, arrays};
 
 /// SGD with momentum.
 #[derive(Debug)]
@@ -19,8 +20,14 @@ impl UpdateRule for Sgd {
         vec![("first", shape.iter().product())]
     }
 
-    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]) {
-        let [first] = state else { return };
+    fn on_host(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        state: &mut [Vec<f32>],
+    ) -> Result<(), TrainError> {
+        let [first] = arrays(state)?;
         let [clip, decay_factor, rate, momentum] =
             [update.clip, update.decay_factor, update.rate, self.momentum].map(|number| number as f32);
         let chunks = values.par_chunks_mut(CHUNK).zip(gradient.par_chunks(CHUNK)).zip(first.par_chunks_mut(CHUNK));
@@ -30,6 +37,7 @@ impl UpdateRule for Sgd {
                 *value = *value * decay_factor - rate * *first;
             }
         });
+        Ok(())
     }
 
     fn on_device(
@@ -38,9 +46,9 @@ impl UpdateRule for Sgd {
         value: Tensor<1>,
         gradient: Tensor<1>,
         state: &mut [Tensor<1>],
-    ) -> Tensor<1> {
-        let [first] = state else { return value };
+    ) -> Result<Tensor<1>, TrainError> {
+        let [first] = arrays(state)?;
         *first = first.clone() * self.momentum + gradient * update.clip;
-        value * update.decay_factor - first.clone() * update.rate
+        Ok(value * update.decay_factor - first.clone() * update.rate)
     }
 }

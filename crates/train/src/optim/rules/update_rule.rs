@@ -5,6 +5,8 @@ use std::fmt::Debug;
 
 use burn::tensor::Tensor;
 
+use crate::error::TrainError;
+
 /// The inputs of one update of one parameter, besides value, gradient and state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Update<'a> {
@@ -35,10 +37,23 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
     fn state(&self, shape: &[usize]) -> Vec<(&'static str, usize)>;
 
     /// Updates `values` and `state` in place. `gradient` is scratch memory afterwards.
-    fn on_host(&self, update: Update<'_>, values: &mut [f32], gradient: &mut [f32], state: &mut [Vec<f32>]);
+    ///
+    /// # Errors
+    /// [`TrainError::Internal`] when `state` has another number of arrays than [`UpdateRule::state`] names; nothing is
+    /// updated then.
+    fn on_host(
+        &self,
+        update: Update<'_>,
+        values: &mut [f32],
+        gradient: &mut [f32],
+        state: &mut [Vec<f32>],
+    ) -> Result<(), TrainError>;
 
     /// Like [`UpdateRule::on_host`], for a table of which only a few rows have a gradient. A rule may skip rows whose
     /// state is 0; it marks the others in `live`, which starts as `None`.
+    ///
+    /// # Errors
+    /// Those of [`UpdateRule::on_host`].
     fn on_host_rows(
         &self,
         update: Update<'_>,
@@ -47,16 +62,29 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         _with_gradient: RowsWithGradient<'_>,
         state: &mut [Vec<f32>],
         _live: &mut Option<Vec<bool>>,
-    ) {
-        self.on_host(update, values, gradient, state);
+    ) -> Result<(), TrainError> {
+        self.on_host(update, values, gradient, state)
     }
 
     /// The same formula as tensor operations: returns the new value and updates `state`. All tensors are flat.
+    ///
+    /// # Errors
+    /// Those of [`UpdateRule::on_host`].
     fn on_device(
         &self,
         update: Update<'_>,
         value: Tensor<1>,
         gradient: Tensor<1>,
         state: &mut [Tensor<1>],
-    ) -> Tensor<1>;
+    ) -> Result<Tensor<1>, TrainError>;
+}
+
+/// The `N` arrays of a parameter's state.
+///
+/// # Errors
+/// [`TrainError::Internal`] when there is another number of arrays.
+pub(crate) fn arrays<const N: usize, T>(state: &mut [T]) -> Result<&mut [T; N], TrainError> {
+    let found = state.len();
+    let internal = |_| TrainError::Internal(format!("the optimiser state of a parameter has {found} arrays, not {N}"));
+    state.try_into().map_err(internal)
 }

@@ -79,7 +79,7 @@ pub(crate) fn forward_backward(
         let shares = [share(image, &by_image), share(text, &by_text)];
         if let Some(sum) = shares.into_iter().flatten().reduce(|image, text| image + text) {
             let mut all = sum.backward();
-            gradients.add(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?);
+            gradients.add(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?)?;
         }
         start = rows.end;
     }
