@@ -1,5 +1,5 @@
-//! Every image processor type and spelling, compared with transformers, timm and open_clip. The expected pixels are from
-//! `scripts/goldens.py`.
+//! Every image processor type and spelling, compared with transformers, timm and open_clip. The expected pixels are
+//! from `scripts/goldens.py`.
 
 use std::path::PathBuf;
 use std::process::Command;
