@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, as_floats, assert_close, column, floats, goldens, tensors};
+use crate::support::{Session, as_floats, assert_close, column, goldens, tensors};
 
 /// Relative difference of numbers in the log.
 const TOLERANCE: f64 = 1e-4;
