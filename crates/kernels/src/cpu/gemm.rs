@@ -200,6 +200,25 @@ mod tests {
         assert_eq!(out, [1.0, 14.0, 32.0, 1.0, 1.0, 32.0, 77.0, 1.0]);
     }
 
+    #[test]
+    fn lone_rows_are_written_and_added() {
+        let x = Matrix::new(&VALUES, 3);
+        assert_eq!(product(x.rows(1, 1), x.t()), [32.0, 77.0]);
+        assert_eq!(product(x.cols(1, 1).t().rows(0, 1), Matrix::new(&VALUES, 3)), [22.0, 29.0, 36.0]);
+        let mut out = [1.0; 4];
+        matmul_add(x.rows(1, 1), x.t(), &mut out[1..], 2);
+        assert_eq!(out, [1.0, 33.0, 78.0, 1.0]);
+        matmul_into(x.rows(1, 1), x.t(), &mut out[1..], 2);
+        assert_eq!(out, [1.0, 32.0, 77.0, 1.0]);
+    }
+
+    #[test]
+    #[should_panic]
+    fn lone_row_beyond_output_panics() {
+        let x = Matrix::new(&VALUES, 3);
+        matmul_into(x.rows(1, 1), x.t(), &mut [0.0; 1], 2);
+    }
+
     /// A product without inner values writes zeros: its output starts uninitialised.
     #[test]
     fn empty_products_are_zero() {

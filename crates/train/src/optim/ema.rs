@@ -189,7 +189,8 @@ impl ParamUpdate for UseAverages<'_> {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests {
     use std::path::Path;
 

@@ -277,5 +277,6 @@ impl Step<'_> {
     }
 }
 
-#[cfg(all(test, feature = "flex"))]
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests;
