@@ -150,6 +150,15 @@ fn rejects_unusable_towers() {
     let text = train("pickle");
     assert!(text.contains("is a pickle") && text.contains("save_pretrained"), "{text}");
 
+    let path = copy("nan").join("model.safetensors");
+    let mut bytes = fs::read(&path).unwrap();
+    let last = bytes.len() - 4;
+    bytes[last..].copy_from_slice(&f32::NAN.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let text = train("nan");
+    assert!(text.contains("nan/model.safetensors`: 1 tensor holds NaN or infinite values:"), "{text}");
+    assert!(text.contains(": 1 of ") && text.contains("use an earlier checkpoint"), "{text}");
+
     fs::write(copy("broken").join("model.safetensors"), b"\xff\xff\xff\xff\xff\xff\xff\x7f{}").unwrap();
     let text = train("broken");
     assert!(text.contains("is not a readable safetensors file"), "{text}");

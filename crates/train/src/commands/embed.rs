@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{ImageRef, Skipped, image_files};
@@ -207,7 +207,7 @@ struct Rows {
     dim: usize,
     count: usize,
     /// The output, for errors: the file is in its directory.
-    out: std::path::PathBuf,
+    out: PathBuf,
 }
 
 impl Rows {

@@ -42,7 +42,7 @@ pub struct RunSection {
     ///
     /// Default: the number of CPU cores.
     pub threads: Option<usize>,
-    /// Interval between plain progress lines, in steps. `metrics.jsonl` always has every step.
+    /// Interval between progress lines, plain or JSON, in steps. `metrics.jsonl` always has every step.
     ///
     /// Default: `10` (open_clip prints every 100 batches, in much longer runs).
     #[serde(default = "default::log_every_steps")]
