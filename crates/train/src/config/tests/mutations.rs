@@ -19,6 +19,7 @@ fn from_env(name: &str) -> u64 {
 
 /// Mutated files and `--set` arguments neither panic nor hang, and each problem has a place in its text.
 #[test]
+#[expect(clippy::print_stdout, reason = "a figure of the fault table")]
 fn mutations_do_not_panic() {
     const PARTS: [&str; 24] = [
         "[",

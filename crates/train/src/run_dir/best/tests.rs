@@ -92,6 +92,7 @@ fn from_env(name: &str) -> u64 {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a figure of the fault table")]
 fn best_survives_random_kills() {
     let (count, first) = (60 * from_env("DUALENC_SOAK"), from_env("DUALENC_SEED") << 32);
     let (mut saves, mut crashes) = (0, 0);

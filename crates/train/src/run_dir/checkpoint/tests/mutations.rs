@@ -72,6 +72,7 @@ fn newest(dir: &Path) -> Result<(Checkpoint, Vec<String>), TrainError> {
 }
 
 #[test]
+#[expect(clippy::print_stdout, reason = "a figure of the fault table")]
 fn each_mutation_is_detected() {
     const FILES: [&str; 5] = [MODEL, OPTIMIZER, EMA, CONFIG, MANIFEST];
     let dir = tempfile::tempdir().unwrap();
