@@ -17,6 +17,7 @@ use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
+use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::{MetricsLog, last_step};
@@ -26,7 +27,9 @@ use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
 use crate::training::records::{MAX_FAILED_SAVES, Records};
-use crate::training::resume_checks::{refuse_changed_config, refuse_changed_inputs, refuse_changed_rates};
+use crate::training::resume_checks::{
+    refuse_changed_config, refuse_changed_inputs, refuse_changed_rates, refuse_skipping_all,
+};
 use crate::training::run::Run;
 use crate::training::stages::Stages;
 use crate::training::training_data::TrainingData;
@@ -75,11 +78,18 @@ impl Run {
         let skipped_steps = checkpoint.iter().flat_map(|checkpoint| &checkpoint.progress.skipped_steps);
         skipped_steps.for_each(|range| stages.skip(*range));
         let warmup_steps = lr_schedule.warmup_steps;
-        let learner = Learner::new(config, model, stages, lr_schedule, compute.on_host)?;
+        let mut learner = Learner::new(config, model, stages, lr_schedule, compute.on_host)?;
         report_stages(&learner, observer)?;
+        let progress = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.clone());
+        if let Some(checkpoint) = checkpoint {
+            data.unreadable_images.restore(checkpoint.progress.bad_images.clone(), &data.dataset)?;
+            learner.restore(checkpoint)?;
+        }
+        let (step, skip_steps) = (progress.as_ref().map_or(0, |progress| progress.step), start.skip_steps());
+        refuse_skipping_all(step, skip_steps, total_steps)?;
 
         // Nothing of an earlier run is changed before this line.
-        let records = open_records(config, dir, checkpoint.as_ref(), warmup_steps, observer)?;
+        let records = open_records(config, dir, step, warmup_steps, observer)?;
         let mut run = Self {
             config: config.clone(),
             position: Position::start(steps_per_epoch, total_steps),
@@ -92,16 +102,14 @@ impl Run {
             compute,
             stop: stop.clone(),
         };
-        let is_fresh = checkpoint.is_none();
-        if let Some(checkpoint) = checkpoint {
-            run.resume_from(checkpoint, observer)?;
+        if let Some(progress) = &progress {
+            run.resume_at(progress, observer)?;
         }
-        let skip_steps = start.skip_steps();
         if skip_steps > 0 {
             run.skip_steps(skip_steps, observer)?;
         }
         run.enter_stage()?;
-        if is_fresh {
+        if progress.is_none() {
             run.whiten_projection(observer)?;
         }
         run.learner.begin_averages()?;
@@ -117,9 +125,8 @@ impl Run {
         Ok(run)
     }
 
-    /// Puts the state of a checkpoint in place.
-    fn resume_from(&mut self, checkpoint: Checkpoint, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let saved = &checkpoint.progress;
+    /// Goes to where a checkpoint was written.
+    fn resume_at(&mut self, saved: &Progress, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if saved.threads != self.compute.threads {
             observer.on(Event::Warning(format!(
                 "the run was started with {} threads and continues with {}: sums round differently, so its bits will \
@@ -127,16 +134,13 @@ impl Run {
                 saved.threads, self.compute.threads
             )));
         }
-        self.data.unreadable_images.restore(saved.bad_images.clone(), &self.data.dataset)?;
         self.position.step = saved.step;
         self.position.samples_seen = saved.samples_seen;
         self.records.best = self.best_so_far(saved.step, observer)?;
         let records = &mut self.records;
         records.saved_step = Some(saved.step);
         records.health.resume_from(records.metrics.lines(STEPS_READ_AT_RESUME)?);
-        let step = saved.step;
-        self.learner.restore(checkpoint)?;
-        self.records.prune(step, observer);
+        records.prune(saved.step, observer);
         Ok(())
     }
 
@@ -220,15 +224,14 @@ fn find_checkpoint(
     Ok(Some(checkpoint))
 }
 
-/// Opens the records of the run and writes its resolved config.
+/// Opens the records of a run at `step` and writes its resolved config.
 fn open_records(
     config: &RunConfig,
     dir: RunDir,
-    checkpoint: Option<&Checkpoint>,
+    step: u64,
     warmup_steps: u64,
     observer: &mut dyn Observer,
 ) -> Result<Records, TrainError> {
-    let step = checkpoint.map_or(0, |checkpoint| checkpoint.progress.step);
     dir.clean()?;
     let records = Records {
         metrics: MetricsLog::open(&dir.metrics(), step)?,

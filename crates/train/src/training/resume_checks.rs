@@ -45,6 +45,20 @@ pub(super) fn refuse_changed_inputs(checkpoint: &Checkpoint, data: &str, locked:
     Ok(())
 }
 
+/// Checks that a run at `step` has steps left after it skips `count`.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(super) fn refuse_skipping_all(step: u64, count: u64, total_steps: u64) -> Result<(), TrainError> {
+    if count == 0 || step.saturating_add(count) < total_steps {
+        return Ok(());
+    }
+    Err(TrainError::Usage(format!(
+        "`--skip-steps {count}` leaves nothing to train: the run is at step {step} of {total_steps}; skip at most {}",
+        total_steps.saturating_sub(step + 1)
+    )))
+}
+
 /// Compares the learning rates of the steps already done: a new length or cooldown must not change them. A longer
 /// warm-up is left out, since it is asked for from here on.
 ///

@@ -229,17 +229,10 @@ impl Run {
     /// Goes past the next `count` steps without an update.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when the run has no more than `count` steps left.
+    /// Those of [`Records::log_warning`].
     pub(super) fn skip_steps(&mut self, count: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let (first, total) = (self.position.step, self.position.total_steps);
-        let end = first.saturating_add(count);
-        if end >= total {
-            return Err(TrainError::Usage(format!(
-                "`--skip-steps {count}` leaves nothing to train: the run is at step {first} of {total}; skip at most \
-                 {}",
-                total.saturating_sub(first + 1)
-            )));
-        }
+        let first = self.position.step;
+        let end = first + count;
         self.learner.stages.skip([first, end]);
         self.position.step = end;
         let steps = if count == 1 { format!("step {end}") } else { format!("steps {} to {end}", first + 1) };
