@@ -117,7 +117,7 @@ fn damage_is_named_and_survived() {
 /// step 12, averaged weights, a best checkpoint.
 #[test]
 fn old_formats_still_resume() {
-    for format in ["v1"] {
+    for format in ["v1", "v2"] {
         let session = Session::new();
         copy_tree(&goldens("checkpoints").join(format), &session.path(""));
         session.copy("train/init", "init");
