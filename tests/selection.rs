@@ -175,6 +175,36 @@ fn keeps_best_and_stops_early() {
 }
 
 #[test]
+fn changed_evaluation_counts_anew() {
+    let session = session("[checkpoint]\nevery_steps = 2\nkeep = 2\nbest = \"held.loss\"\n");
+    let train = |sets: &[&str]| {
+        let mut arguments = vec!["train", "--config", "lit.toml", "--resume", "--set", "train.schedule=constant"];
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        let output = session.run(&arguments);
+        assert!(output.status.success(), "{}", stderr(&output));
+        stderr(&output)
+    };
+    train(&[]);
+    let before = logged(&session, "run", "held", "loss");
+    // Pools of 12 are harder than pools of 8: no later loss is below the best of the old figures.
+    let text = train(&["train.epochs=6", "eval.held.pool_size=12"]);
+    assert!(
+        text.contains("the evaluation `held` measures something else than before: its 6 earlier figures"),
+        "{text}"
+    );
+    let all = logged(&session, "run", "held", "loss");
+    let (old, new) = all.split_at(before.len());
+    assert_eq!(old, before);
+    let lowest = |values: &[(u64, f64)]| *values.iter().min_by(|left, right| left.1.total_cmp(&right.1)).unwrap();
+    assert!(lowest(new).1 > lowest(old).1, "{all:?}");
+    let best = json(&session.succeed(&["inspect", "run", "--json", "-"]))["run"]["best"]["step"].as_u64();
+    assert_eq!(best, Some(lowest(new).0));
+    assert!(steps(&session, "run").contains(&lowest(new).0));
+    // Nothing has changed since.
+    assert!(!train(&["train.epochs=6", "eval.held.pool_size=12"]).contains("measures something else"));
+}
+
+#[test]
 fn best_survives_sigkill() {
     let session = session(BEST);
     for (kind, more) in [("plain", ""), ("averaged", "train.ema_decay=0.9")] {

@@ -8,6 +8,7 @@ use burn::linalg::svd;
 use burn::tensor::Tensor;
 use dualenc_model::parameters;
 
+use crate::device::read_scalar;
 use crate::error::TrainError;
 
 /// Added to the variance of every direction, as a fraction of the median variance: bounds the gain of directions with
@@ -56,7 +57,7 @@ pub(crate) fn whitened(
         ));
     }
     let (directions, variances, _) = svd::<2, 1>(moments, SWEEPS);
-    let median = median(parameters::host(variances.clone())?.values);
+    let median = median(parameters::host(variances.clone())?.values)?;
     let factors = (variances + FLOOR * f64::from(median)).powf_scalar(-strength / 2.0);
     let whitening = (directions.clone() * factors.unsqueeze()).matmul(directions.transpose());
     let (left, _, right) = svd::<2, 1>(projection, SWEEPS);
@@ -73,13 +74,12 @@ pub(crate) fn whitened(
 
 /// The Frobenius norm.
 fn norm(matrix: Tensor<2>) -> Result<f64, TrainError> {
-    let squares = parameters::host(matrix.square().sum())?.values;
-    Ok(squares.first().map_or(0.0, |&sum| f64::from(sum).sqrt()))
+    Ok(read_scalar(matrix.square().sum())?.sqrt())
 }
 
-fn median(mut values: Vec<f32>) -> f32 {
+fn median(mut values: Vec<f32>) -> Result<f32, TrainError> {
     values.sort_by(f32::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or_default()
+    values.get(values.len() / 2).copied().ok_or_else(|| TrainError::Internal("the median of no values".to_owned()))
 }
 
 #[cfg(all(test, feature = "flex"))]

@@ -30,7 +30,7 @@ pub(crate) struct BestTracker {
     best: Option<(u64, f64)>,
     /// Evaluations since the best one.
     stale: u64,
-    /// Earlier evaluations that measured something else and do not count.
+    /// Earlier evaluations that do not count, if the last one of the log measured something else than the next.
     num_other: usize,
 }
 
@@ -66,10 +66,13 @@ impl BestTracker {
         let Some(metric) = &fresh.metric else { return Ok(fresh) };
         let mut values = metric_values(&metrics_of(root), metric, step)?;
         let last = values.last().and_then(|value| value.fingerprint.clone());
-        let (measures, all) = (measures.map(str::to_owned).or(last), values.len());
+        let measures = measures.map(str::to_owned).or_else(|| last.clone());
+        let all = values.len();
         // Lines of older versions have no fingerprint.
         values.retain(|value| measures.is_none() || value.fingerprint.is_none() || value.fingerprint == measures);
-        fresh.num_other = all - values.len();
+        if last.is_some() && last != measures {
+            fresh.num_other = all - values.len();
+        }
         let existing: Vec<u64> = retention::list(&checkpoints_of(root))?.into_iter().map(|(at, _)| at).collect();
         let replay = |values: &[MetricValue]| {
             let mut tracker = fresh.clone();
@@ -84,7 +87,7 @@ impl BestTracker {
         Ok(replay(&values))
     }
 
-    /// Earlier evaluations that measured something else and do not count.
+    /// Earlier evaluations that do not count, if the last one of the log measured something else than the next.
     pub fn num_other(&self) -> usize {
         self.num_other
     }
