@@ -6,8 +6,8 @@
 #   scripts/soak.sh kill disk        these sections: go on after an interruption, or repeat one
 #   scripts/soak.sh --list           the sections and their counts
 #
-# Needs Rust; `disk` mounts small file systems in memory where the user may (root, or `unshare --map-root-user --mount
-# scripts/soak.sh disk`) and says so where not. Logs go to runs/soak/.
+# Needs Rust; `disk` mounts small file systems in memory: run it as root, or as `unshare --map-root-user --mount
+# scripts/soak.sh disk`, or leave these tests out with DUALENC_NO_MOUNT=1. Logs go to runs/soak/.
 #
 #   DUALENC_SEED=N    other moments, places and mutations (default 1)
 #   SOAK_PROFILE=dev  without optimisation, for a quick look (default release)

@@ -93,12 +93,69 @@ fn lost_checkpoints_are_not_a_fresh_start() {
     assert!(text.contains("has logged 24 steps but holds no checkpoint"), "{text}");
     assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
     // A run that was killed before its first checkpoint starts over, and says so.
-    let lines: Vec<&str> = str::from_utf8(&before).unwrap().split_inclusive('\n').take(3).collect();
-    fs::write(session.path("run/metrics.jsonl"), lines.concat()).unwrap();
-    let output = session.run(&resume);
+    let early = [&RESUME[..], &["--set", "run.dir=early"]].concat();
+    let killed = session.command(&early).env("DUALENC_FAIL_AT", "before_model.safetensors").output().unwrap();
+    assert!(!killed.status.success());
+    let output = session.run(&early);
     let text = stderr(&output);
-    assert!(output.status.success() && text.contains("starts over, after 3 steps that were lost"), "{text}");
-    assert_eq!(session.metrics("run", "train").len(), 24);
+    assert!(output.status.success() && text.contains("starts over, after 4 steps that were lost"), "{text}");
+    assert_eq!(session.metrics("early", "train").len(), 12);
+}
+
+#[test]
+fn saved_run_without_checkpoints_is_refused() {
+    // Whether their directory is gone or empty, however few steps were logged.
+    for remove in ["run/checkpoints", "run/checkpoints/step-000012"] {
+        let session = Session::new();
+        session.write_config("[checkpoint]\nkeep = 1\n");
+        session.succeed(&TRAIN);
+        fs::remove_dir_all(session.path(remove)).unwrap();
+        let before = contents(&session.path("run"));
+        let text = session.fail(2, &RESUME);
+        assert!(text.contains("has logged 12 steps but holds no checkpoint"), "{text}");
+        assert_eq!(contents(&session.path("run")), before);
+    }
+}
+
+#[test]
+fn failed_evaluation_saves_the_state() {
+    let session = Session::new();
+    session.copy("train/images", "images");
+    session.write("held.csv", fs::read(goldens("train/train.csv")).unwrap());
+    session.write_config("[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\nevery_steps = 5\n");
+    let bytes = fs::read(session.path("images/03.png")).unwrap();
+    fs::write(session.path("images/03.png"), &bytes[..20]).unwrap();
+    let text = session.fail(2, &TRAIN);
+    assert!(text.contains("03.png") && text.contains("held"), "{text}");
+    assert!(session.path("run/checkpoints/step-000005").is_dir(), "{text}");
+    fs::write(session.path("images/03.png"), &bytes).unwrap();
+    let output = session.run(&RESUME);
+    let text = stderr(&output);
+    assert!(output.status.success() && text.contains("resuming after step 5"), "{text}");
+    let steps = column(&session.metrics("run", "eval"), "step");
+    assert_eq!(steps, [5.0, 10.0, 12.0]);
+}
+
+#[cfg(unix)]
+#[test]
+fn unreadable_evaluation_changes_nothing() {
+    let session = Session::new();
+    session.copy("train/images", "images");
+    session.write("held.csv", fs::read(goldens("train/train.csv")).unwrap());
+    session.write_config(
+        "[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\nevery_steps = 4\n\
+         [checkpoint]\nevery_steps = 4\nbest = \"held.loss\"\n",
+    );
+    session.succeed(&TRAIN);
+    fs::remove_dir_all(session.path("run/checkpoints/step-000012")).unwrap();
+    // A link to itself cannot be looked at: an error of the system.
+    let image = session.path("images/03.png");
+    fs::remove_file(&image).unwrap();
+    std::os::unix::fs::symlink(&image, &image).unwrap();
+    let before = contents(&session.path("run"));
+    let text = session.fail(1, &[&RESUME[..], &["--set", "checkpoint.every_steps=5"]].concat());
+    assert!(text.contains("03.png"), "{text}");
+    assert_eq!(contents(&session.path("run")), before);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::fs;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::Value;
 
-use crate::support::{Session, floats, goldens, stderr, tensors};
+use crate::support::{Session, column, floats, goldens, stderr, tensors};
 
 /// 240 steps on 24 pairs: longer than any warning waits.
 const LONG: [&str; 6] = ["train", "--config", "lit.toml", "--resume", "--set", "train.epochs=80"];
@@ -245,4 +245,77 @@ fn skipped_steps_make_no_update() {
     let resume = ["train", "--config", "lit.toml", "--resume", "--set", "run.dir=third", "--skip-steps", "12"];
     let text = session.fail(2, &resume);
     assert!(text.contains("leaves nothing to train") && text.contains("skip at most 11"), "{text}");
+}
+
+#[test]
+fn skip_before_the_first_update_resumes() {
+    // No update at all before the skip, or none of the stage that begins there.
+    for (stage, until) in [("", 0), ("[[train.stage]]\nfrom_step = 4\nlock = \"UU\"\n", 4)] {
+        let session = Session::new();
+        session.write_config(&format!("ema_decay = 0.9\n{stage}[checkpoint]\nevery_steps = 4\n"));
+        let lock = if until == 0 { "UU" } else { "LU" };
+        let config = fs::read_to_string(session.path("lit.toml")).unwrap();
+        session.write("lit.toml", config.replace("lock = \"UU\"\n[data]", &format!("lock = \"{lock}\"\n[data]")));
+        let train = ["train", "--config", "lit.toml", "--resume"];
+        if until > 0 {
+            let output = session.command(&train).env("DUALENC_FAIL_AT", "after_rename").output().unwrap();
+            assert!(!output.status.success());
+        }
+        // Killed as soon as the skip is saved.
+        let skip = [&train[..], &["--skip-steps", "2"]].concat();
+        let output = session.command(&skip).env("DUALENC_FAIL_AT", "after_rename").output().unwrap();
+        assert!(!output.status.success());
+        assert!(session.path(&format!("run/checkpoints/step-{:06}", until + 2)).is_dir(), "{stage}");
+        session.succeed(&train);
+        let steps: Vec<u64> =
+            session.metrics("run", "train").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, (1..=until).chain(until + 3..=12).collect::<Vec<_>>(), "{stage}");
+    }
+}
+
+#[test]
+fn rescue_keeps_older_checkpoints() {
+    let session = diverging_session();
+    let sets = ["--set", "checkpoint.every_steps=4", "--set", "checkpoint.keep=1"];
+    let train = [&DIVERGING[..], &sets].concat();
+    let steps = || {
+        let entries = fs::read_dir(session.path("run/checkpoints")).unwrap();
+        let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for _again in 0..2 {
+        session.fail(3, &train);
+        assert_eq!(steps(), ["step-000004", "step-000006"]);
+    }
+    session.fail(3, &[&train[..], &["--skip-steps", "1"]].concat());
+    assert_eq!(steps(), ["step-000004", "step-000006", "step-000007"]);
+    // From the healthy one, at a lower rate; a regular checkpoint ends the matter.
+    for step in [6, 7] {
+        fs::remove_dir_all(session.path(&format!("run/checkpoints/step-{step:06}"))).unwrap();
+    }
+    let gentler = fs::read_to_string(session.path("lit.toml")).unwrap().replace("1e30", "1e-4");
+    session.write("lit.toml", gentler);
+    session.succeed(&train);
+    assert_eq!(steps(), ["step-000012"]);
+}
+
+#[test]
+fn longer_warmup_names_higher_rates() {
+    let session = Session::new();
+    session.write_config("schedule = \"cosine\"\n[checkpoint]\nevery_steps = 8\n");
+    let train = ["train", "--config", "lit.toml", "--resume"];
+    let output = session.command(&train).env("DUALENC_FAIL_AT", "after_rename").output().unwrap();
+    assert!(!output.status.success());
+    let output = session.run(&[&train[..], &["--set", "train.warmup_steps=8"]].concat());
+    let text = stderr(&output);
+    assert!(output.status.success(), "{text}");
+    let rates = column(&session.metrics("run", "train"), "learning_rate");
+    assert_eq!(rates.len(), 12);
+    // The curve from 1 to 0 over 4 steps, against that over 9 steps, of which 5 to 8 were left.
+    let old = |after: f64| 0.5 * (1.0 + (std::f64::consts::PI * after / 9.0).cos());
+    let new = |after: f64| 0.5 * (1.0 + (std::f64::consts::PI * after / 4.0).cos());
+    let highest = (0..4).map(|n| new(f64::from(n)) / old(f64::from(n) + 5.0)).fold(0.0, f64::max);
+    let expected = format!("the learning rate of steps 9 to 12 is up to {highest:.1} times that of the old config");
+    assert!(text.contains(&expected), "{expected}: {text}");
 }

@@ -200,6 +200,18 @@ fn changed_evaluation_counts_anew() {
     let best = json(&session.succeed(&["inspect", "run", "--json", "-"]))["run"]["best"]["step"].as_u64();
     assert_eq!(best, Some(lowest(new).0));
     assert!(steps(&session, "run").contains(&lowest(new).0));
+    // The best checkpoint by the old figures stayed until there was a new one.
+    let kept = [
+        &["train", "--config", "lit.toml", "--set", "train.schedule=constant", "--set", "run.dir=kept"][..],
+        &["--set", "checkpoint.keep=1"],
+    ]
+    .concat();
+    session.succeed(&kept);
+    let best = lowest(&logged(&session, "kept", "held", "loss")).0;
+    assert!(best <= 12);
+    let changed = [&kept[..], &["--resume", "--set", "eval.held.pool_size=12"]].concat();
+    session.succeed(&changed);
+    assert!(steps(&session, "kept").contains(&best));
     // Nothing has changed since.
     assert!(!train(&["train.epochs=6", "eval.held.pool_size=12"]).contains("measures something else"));
 }

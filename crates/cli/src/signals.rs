@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use dualenc_train::StopFlag;
+use dualenc_train::{Event, Observer, StopFlag};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 /// What the next signal does: it ends the process at once, with 130 or 143, until work begins that must be stopped in
@@ -29,6 +29,11 @@ impl Signals {
         Ok(Self { stop, ends_at_once })
     }
 
+    /// The flag that a signal sets.
+    pub fn flag(&self) -> &StopFlag {
+        &self.stop
+    }
+
     /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way; the
     /// second one of its kind ends the process at once.
     pub fn begin_work(&self) -> &StopFlag {
@@ -37,7 +42,17 @@ impl Signals {
     }
 }
 
-/// Sets the returned flag at the first signal; the second one of its kind ends the process at once.
-pub fn stop_flag() -> anyhow::Result<StopFlag> {
-    Ok(Signals::end_at_once()?.begin_work().clone())
+/// Forwards events, and [begins work](Signals::begin_work) with the first that reports work done.
+pub struct BeginWork<'a> {
+    pub signals: &'a Signals,
+    pub observer: &'a mut dyn Observer,
+}
+
+impl Observer for BeginWork<'_> {
+    fn on(&mut self, event: Event<'_>) {
+        if let Event::Start { .. } | Event::Work { .. } = event {
+            self.signals.begin_work();
+        }
+        self.observer.on(event);
+    }
 }

@@ -199,7 +199,40 @@ pub enum ImageError {
     },
 }
 
+/// Why a [`DataError`] occurred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DataErrorCause {
+    /// The data, their files or the options are wrong.
+    Input,
+    /// The system could not read a file.
+    System(std::io::ErrorKind),
+    /// A fault of the program.
+    Internal,
+}
+
 impl DataError {
+    /// Why this error occurred.
+    #[must_use]
+    pub fn cause(&self) -> DataErrorCause {
+        match self {
+            Self::Read { source, .. } => DataErrorCause::System(source.kind()),
+            Self::Worker { .. } => DataErrorCause::Internal,
+            Self::NotAFile { .. }
+            | Self::Empty { .. }
+            | Self::Column { .. }
+            | Self::Row { .. }
+            | Self::Malformed { .. }
+            | Self::UnknownExtension { .. }
+            | Self::Shard { .. }
+            | Self::NoClassFolders { .. }
+            | Self::Image { .. }
+            | Self::TooManyBad { .. }
+            | Self::Processor { .. }
+            | Self::Tokenizer { .. }
+            | Self::Loader { .. } => DataErrorCause::Input,
+        }
+    }
+
     /// For `map_err`: the error that `path` could not be read.
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();

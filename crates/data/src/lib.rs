@@ -17,7 +17,7 @@ mod text;
 pub use crate::dataset::skipped_rows::{BadRows, SkippedRows};
 pub use crate::dataset::{Caption, CaptionMode, Dataset, DatasetBuilder, MissingFiles, Pair};
 pub use crate::did_you_mean::nearest;
-pub use crate::error::{DataError, ImageError};
+pub use crate::error::{DataError, DataErrorCause, ImageError};
 pub use crate::image_processor::ImageProcessor;
 pub use crate::images::augment::{Augment, View};
 pub use crate::images::decode::{Limits, decode};

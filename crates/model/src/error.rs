@@ -121,6 +121,41 @@ pub enum ModelError {
     Export(String),
 }
 
+/// Why a [`ModelError`] occurred.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelErrorCause {
+    /// The files, the options or the inputs are wrong.
+    Input,
+    /// The system could not read a file.
+    System(std::io::ErrorKind),
+    /// The device failed.
+    Device,
+    /// A fault of the program.
+    Internal,
+}
+
+impl ModelError {
+    /// Why this error occurred.
+    pub fn cause(&self) -> ModelErrorCause {
+        match self {
+            Self::Read { source, .. } => ModelErrorCause::System(source.kind()),
+            Self::Device(_) => ModelErrorCause::Device,
+            Self::Internal(_) => ModelErrorCause::Internal,
+            Self::Config { .. }
+            | Self::UnsupportedFamily { .. }
+            | Self::NoWeights { .. }
+            | Self::Weights { .. }
+            | Self::NonFiniteWeights { .. }
+            | Self::Shapes { .. }
+            | Self::LockedRandom { .. }
+            | Self::Incomplete { .. }
+            | Self::Input(_)
+            | Self::State { .. }
+            | Self::Export(_) => ModelErrorCause::Input,
+        }
+    }
+}
+
 /// Number of tensors listed before the rest is only counted.
 const MAX_LISTED: usize = 10;
 

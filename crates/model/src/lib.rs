@@ -79,7 +79,7 @@ pub use dual_encoder::layer_depth::{Layer, LayerDepths};
 pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training};
 pub use dual_encoder::lora::{ADAPTABLE, AdapterConfig};
 pub use dual_encoder::model::{DualEncoder, logits_per_text, normalize};
-pub use error::ModelError;
+pub use error::{ModelError, ModelErrorCause};
 pub use layers::dropout::Dropout;
 pub use layers::layer_norm::LayerNorm;
 pub use layers::linear::Linear;

@@ -3,8 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dualenc_data::DataError;
-use dualenc_model::ModelError;
+use dualenc_data::{DataError, DataErrorCause};
+use dualenc_model::{ModelError, ModelErrorCause};
 
 use crate::config::{Change, ConfigError};
 use crate::models::hub::error::HubError;
@@ -136,8 +136,7 @@ pub enum TrainError {
         "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}); the \
          weights were not updated, and {saved}. Use `--resume` with a lower `train.learning_rate`, a longer \
          `train.warmup_steps` or another `train.clip_grad_norm`; with `--skip-steps 1` if the batch is to blame; or \
-         delete the newest checkpoints first, to go on from an earlier one. The samples of the step are listed in \
-         `{dump}`"
+         delete the newest checkpoints first, to go on from an earlier one. The samples of the step {samples}"
     )]
     NotFinite {
         /// `the loss` or `the gradient's norm`.
@@ -150,10 +149,10 @@ pub enum TrainError {
         learning_rate: f64,
         /// `logit_scale` before the step, a logarithm.
         logit_scale: f64,
-        /// File that lists the samples of the step.
-        dump: PathBuf,
         /// Which state a resumed run starts from.
         saved: String,
+        /// Where the samples of the step are listed.
+        samples: String,
     },
     /// An update made a parameter NaN or infinite. It is neither saved nor evaluated.
     #[error(
@@ -232,7 +231,7 @@ impl TrainError {
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
             Self::Hub(error) => of_hub(error),
-            Self::Read { source, .. } | Self::RunUnwritable { source, .. } => of_io(source),
+            Self::Read { source, .. } | Self::RunUnwritable { source, .. } => of_io(source.kind()),
             Self::Config(_)
             | Self::Usage(_)
             | Self::Device { .. }
@@ -262,9 +261,9 @@ impl TrainError {
 }
 
 /// A file that cannot be opened as named is the user's to mend; any other failure of the system may pass.
-fn of_io(error: &io::Error) -> ErrorKind {
+fn of_io(error: io::ErrorKind) -> ErrorKind {
     use io::ErrorKind as Io;
-    match error.kind() {
+    match error {
         Io::NotFound
         | Io::PermissionDenied
         | Io::AlreadyExists
@@ -280,27 +279,33 @@ fn of_io(error: &io::Error) -> ErrorKind {
 }
 
 fn of_data(error: &DataError) -> ErrorKind {
-    match error {
-        DataError::Read { source, .. } => of_io(source),
-        DataError::Worker { .. } => ErrorKind::Internal,
-        _ => ErrorKind::Input,
+    match error.cause() {
+        DataErrorCause::Input => ErrorKind::Input,
+        DataErrorCause::System(error) => of_io(error),
+        DataErrorCause::Internal => ErrorKind::Internal,
     }
 }
 
 fn of_model(error: &ModelError) -> ErrorKind {
-    match error {
-        ModelError::Read { source, .. } => of_io(source),
-        ModelError::Device(_) => ErrorKind::Run,
-        ModelError::Internal(_) => ErrorKind::Internal,
-        _ => ErrorKind::Input,
+    match error.cause() {
+        ModelErrorCause::Input => ErrorKind::Input,
+        ModelErrorCause::System(error) => of_io(error),
+        ModelErrorCause::Device => ErrorKind::Run,
+        ModelErrorCause::Internal => ErrorKind::Internal,
     }
 }
 
 fn of_hub(error: &HubError) -> ErrorKind {
     match error {
         HubError::Download { .. } | HubError::Size { .. } | HubError::Hash { .. } => ErrorKind::Run,
-        HubError::Cache { source, .. } => of_io(source),
-        _ => ErrorKind::Input,
+        HubError::Cache { source, .. } => of_io(source.kind()),
+        HubError::NotAReference { .. }
+        | HubError::NotFound { .. }
+        | HubError::MissingFile { .. }
+        | HubError::Offline { .. }
+        | HubError::NoDownload { .. }
+        | HubError::Index { .. }
+        | HubError::NoHome => ErrorKind::Input,
     }
 }
 

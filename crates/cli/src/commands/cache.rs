@@ -8,7 +8,7 @@ use dualenc_train::{Event, Observer, TrainError};
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
-use crate::signals;
+use crate::signals::{BeginWork, Signals};
 
 /// Compute and cache the features of the locked towers before training
 ///
@@ -25,8 +25,9 @@ pub struct CacheArgs {
 
 pub fn run(args: CacheArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let config = args.config.load()?;
-    let stop = signals::stop_flag()?;
-    let filled = match dualenc_train::warm_cache(&config, &stop, reporter) {
+    let signals = Signals::end_at_once()?;
+    let mut observer = BeginWork { signals: &signals, observer: reporter };
+    let filled = match dualenc_train::warm_cache(&config, signals.flag(), &mut observer) {
         Err(TrainError::Stopped { signal }) => {
             reporter.on(Event::Note("stopped by a signal; the features computed so far are saved".to_owned()));
             return Ok(Ending::Stopped(signal));

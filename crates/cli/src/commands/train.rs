@@ -9,7 +9,7 @@ use crate::args::ConfigArgs;
 use crate::exit::Ending;
 use crate::report::metrics;
 use crate::report::progress::Reporter;
-use crate::signals;
+use crate::signals::{BeginWork, Signals};
 
 /// Train a dual encoder from a config
 ///
@@ -35,9 +35,15 @@ pub struct TrainArgs {
 pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let config = args.config.load()?;
     reporter.log_every_steps(config.run.log_every_steps);
-    let stop = signals::stop_flag()?;
+    // Until the first step, nothing is lost by ending at once.
+    let signals = Signals::end_at_once()?;
     let start = if args.resume { Start::Resume { skip_steps: args.skip_steps.unwrap_or(0) } } else { Start::New };
-    let outcome = match dualenc_train::train(&config, start, &stop, reporter) {
+    let outcome = match dualenc_train::train(
+        &config,
+        start,
+        signals.flag(),
+        &mut BeginWork { signals: &signals, observer: reporter },
+    ) {
         Err(TrainError::Stopped { signal }) => {
             reporter.on(Event::Note("stopped by a signal before the first step".to_owned()));
             return Ok(Ending::Stopped(signal));

@@ -28,12 +28,20 @@ impl StagedFile {
     /// Creates the temporary file for `target`, in the same directory.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when it cannot be created; [`TrainError::Usage`] when `target` is a directory.
+    /// [`TrainError::Write`] when it cannot be created; [`TrainError::Usage`] when `target` is a directory, or there is
+    /// no directory for it.
     pub fn new(target: &Path) -> Result<Self, TrainError> {
         if target.is_dir() {
             return Err(TrainError::Usage(format!("`{}` is a directory; name a file", target.display())));
         }
         let (parent, prefix) = (parent(target), prefix(target));
+        if !parent.is_dir() {
+            return Err(TrainError::Usage(format!(
+                "cannot write `{}`: `{}` is not a directory; create it, or name another file",
+                target.display(),
+                parent.display()
+            )));
+        }
         remove_dead(parent, &prefix);
         let create = || -> io::Result<NamedTempFile<File>> {
             loop {

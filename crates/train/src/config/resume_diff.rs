@@ -7,7 +7,7 @@ use toml::Value;
 
 use super::schema::RunConfig;
 use super::schema::data::CacheDtype;
-use super::schema::optimizer::Schedule;
+use super::schema::optimizer::{GroupSection, Schedule};
 use super::schema::stage::StageSection;
 
 /// A key that differs between a stopped run and its resumption.
@@ -96,6 +96,10 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
             let why_not = "only lower rates and longer warm-ups of its stages may be set in mid-run";
             if_gentler(are_gentler_stages(old, new), why_not)
         }
+        ("train.group", _) => {
+            let why_not = "only lower rates of its groups may be set in mid-run";
+            if_gentler(are_gentler_groups(old, new), why_not)
+        }
         ("train.clip_grad_norm", _) => if_gentler(true, ""),
         ("run.seed", _) => (false, "it determines the order of the samples and dropout"),
         (_, "model") => (false, "it changes the model"),
@@ -124,12 +128,25 @@ fn is_longer_warmup(old: &RunConfig, new: &RunConfig) -> bool {
 fn are_gentler_stages(old: &RunConfig, new: &RunConfig) -> bool {
     let (old, new) = (&old.train.stage, &new.train.stage);
     let is_gentler = |old: &StageSection, new: &StageSection| {
-        let rates = (old.learning_rate, new.learning_rate);
-        let is_lower = matches!(rates, (Some(old), Some(new)) if new <= old) || rates.0 == rates.1;
         let same = StageSection { learning_rate: old.learning_rate, warmup_steps: old.warmup_steps, ..new.clone() };
-        is_lower && new.warmup_steps >= old.warmup_steps && same == *old
+        is_lower(old.learning_rate, new.learning_rate) && new.warmup_steps >= old.warmup_steps && same == *old
     };
     old.len() == new.len() && old.iter().zip(new).all(|(old, new)| is_gentler(old, new))
+}
+
+/// Whether the groups differ in nothing but lower rates.
+fn are_gentler_groups(old: &RunConfig, new: &RunConfig) -> bool {
+    let (old, new) = (&old.train.group, &new.train.group);
+    let is_gentler = |old: &GroupSection, new: &GroupSection| {
+        let same = GroupSection { learning_rate: old.learning_rate, ..new.clone() };
+        is_lower(old.learning_rate, new.learning_rate) && same == *old
+    };
+    old.len() == new.len() && old.iter().zip(new).all(|(old, new)| is_gentler(old, new))
+}
+
+/// Whether a rate is lower or the same; `None`: set elsewhere.
+fn is_lower(old: Option<f64>, new: Option<f64>) -> bool {
+    old == new || matches!((old, new), (Some(old), Some(new)) if new <= old)
 }
 
 /// The values of all dotted keys. An array is one value.
@@ -303,6 +320,12 @@ eval = { held = { task = "zero-shot", images = "held" } }
         assert!(!verdict(&[&old], &[&higher]));
         assert!(!verdict(&[&old], &[&stage("1e-3", 3, 1)]));
         assert!(!verdict(&[&old], &[]));
+        let group = |rate: &str, decay: &str| {
+            format!("train.group=[{{match='*_projection.*', learning_rate={rate}, weight_decay={decay}}}]")
+        };
+        assert!(verdict(&[&group("1e-3", "0.1")], &[&group("1e-4", "0.1")]));
+        assert!(!verdict(&[&group("1e-3", "0.1")], &[&group("1e-2", "0.1")]));
+        assert!(!verdict(&[&group("1e-3", "0.1")], &[&group("1e-4", "0.2")]));
     }
 
     #[test]

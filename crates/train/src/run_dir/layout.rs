@@ -1,6 +1,7 @@
 //! Paths in a run directory, and the lock that gives it one owner at a time.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::TrainError;
@@ -11,8 +12,10 @@ use crate::run_dir::checkpoint::retention;
 #[derive(Debug)]
 pub struct RunDir {
     root: PathBuf,
-    /// Never read: dropping it releases the lock.
-    _lock: File,
+    /// Dropping it releases the lock. It is not empty if the run has saved a checkpoint.
+    lock: File,
+    /// Whether checkpoints were saved, and their directory is empty or gone.
+    lost_checkpoints: bool,
 }
 
 impl RunDir {
@@ -27,22 +30,38 @@ impl RunDir {
         let unwritable = |source| TrainError::RunUnwritable { dir: root.to_owned(), source };
         fs::create_dir_all(root).map_err(unwritable)?;
         let lock_path = root.join("run.lock");
-        let lock = File::create(&lock_path).map_err(unwritable)?;
+        let lock = OpenOptions::new().create(true).truncate(false).append(true).open(&lock_path).map_err(unwritable)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(TrainError::RunInUse { dir: root.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(TrainError::Write { path: lock_path, source }),
         }
-        let run = Self { root: root.to_owned(), _lock: lock };
+        let mut run = Self { root: root.to_owned(), lock, lost_checkpoints: false };
         let step = retention::list(&run.checkpoints())?.last().map(|(step, _)| *step);
         // A run that stopped before its first step has nothing to lose.
-        let started = step.is_some() || fs::metadata(run.metrics()).is_ok_and(|file| file.len() > 0);
+        let has_log = fs::metadata(run.metrics()).is_ok_and(|file| file.len() > 0);
+        let started = step.is_some() || has_log;
+        let has_saved = run.lock.metadata().map_err(unwritable)?.len() > 0;
+        run.lost_checkpoints = has_log && step.is_none() && (has_saved || !run.checkpoints().exists());
         if started && !resume {
             let step = step.unwrap_or(0);
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
         }
         fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;
         Ok(run)
+    }
+
+    /// Whether the run has saved checkpoints, and none is there.
+    pub fn has_lost_checkpoints(&self) -> bool {
+        self.lost_checkpoints
+    }
+
+    /// Notes that the run has saved a checkpoint, so that an empty directory of checkpoints is not taken for the start
+    /// of a run. A failure is ignored: the number of steps in the log tells most of it.
+    pub fn note_saved(&mut self) {
+        if self.lock.metadata().is_ok_and(|file| file.len() == 0) {
+            let _ = self.lock.write_all(b"saved\n");
+        }
     }
 
     /// Removes what a killed process left half-written.

@@ -105,6 +105,8 @@ pub struct MetricsLog {
     complete: u64,
     /// Lines that could not be written yet.
     waiting: Vec<u8>,
+    /// Whether a part of a line may follow the complete ones.
+    is_torn: bool,
     /// The last step with an evaluation line, and the names of its evaluations.
     last_evals: (u64, Vec<String>),
     /// Complete lines that were removed when the log was opened, since they are not JSON or name no step.
@@ -134,7 +136,15 @@ impl MetricsLog {
         }
         let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::write(path))?;
         let complete = file.metadata().map_err(TrainError::read(path))?.len();
-        Ok(Self { path: path.to_owned(), file, complete, waiting: Vec::new(), last_evals, damaged_lines })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            complete,
+            waiting: Vec::new(),
+            is_torn: false,
+            last_evals,
+            damaged_lines,
+        })
     }
 
     /// Appends a training line.
@@ -212,12 +222,12 @@ impl MetricsLog {
         if self.waiting.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.file.write_all(&self.waiting) {
-            // A part may have been written. If it cannot be cut off either, the next try appends to it, and the line is
-            // found incomplete when the log is opened again.
-            let _ = self.file.set_len(self.complete);
-            return Err(TrainError::write(&self.path)(error));
+        if self.is_torn {
+            self.file.set_len(self.complete).map_err(TrainError::write(&self.path))?;
         }
+        self.is_torn = true;
+        self.file.write_all(&self.waiting).map_err(TrainError::write(&self.path))?;
+        self.is_torn = false;
         self.complete += self.waiting.len() as u64;
         self.waiting.clear();
         Ok(())

@@ -28,7 +28,7 @@ use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
 use crate::training::records::{MAX_FAILED_SAVES, Records};
 use crate::training::resume_checks::{
-    refuse_changed_config, refuse_changed_inputs, refuse_changed_rates, refuse_skipping_all,
+    refuse_changed_config, refuse_changed_inputs, refuse_changed_rates, refuse_skipping_all, warn_of_higher_rates,
 };
 use crate::training::run::Run;
 use crate::training::stages::Stages;
@@ -73,6 +73,7 @@ impl Run {
         if let Some(checkpoint) = &checkpoint {
             refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all)?;
             refuse_changed_rates(checkpoint, config, total_steps)?;
+            warn_of_higher_rates(checkpoint, config, &lr_schedule, observer)?;
         }
         let mut stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
         let skipped_steps = checkpoint.iter().flat_map(|checkpoint| &checkpoint.progress.skipped_steps);
@@ -88,8 +89,13 @@ impl Run {
         let (step, skip_steps) = (progress.as_ref().map_or(0, |progress| progress.step), start.skip_steps());
         refuse_skipping_all(step, skip_steps, total_steps)?;
 
+        let best = match &progress {
+            Some(progress) => best_so_far(config, &evaluations, &dir, progress.step, observer)?,
+            None => BestTracker::new(&config.checkpoint),
+        };
+
         // Nothing of an earlier run is changed before this line.
-        let records = open_records(config, dir, step, warmup_steps, observer)?;
+        let records = open_records(config, dir, step, warmup_steps, best, observer)?;
         let mut run = Self {
             config: config.clone(),
             position: Position::start(steps_per_epoch, total_steps),
@@ -115,7 +121,7 @@ impl Run {
         run.learner.begin_averages()?;
         if skip_steps > 0 {
             // So that a later resume needs not ask for it again.
-            run.save(observer)?;
+            run.save_rescue(observer)?;
         }
         let Position { step, total_steps, steps_per_epoch, .. } = run.position;
         observer.on(Event::Start { step, total_steps, steps_per_epoch });
@@ -136,30 +142,13 @@ impl Run {
         }
         self.position.step = saved.step;
         self.position.samples_seen = saved.samples_seen;
-        self.records.best = self.best_so_far(saved.step, observer)?;
         let records = &mut self.records;
         records.saved_step = Some(saved.step);
         records.health.resume_from(records.metrics.lines(STEPS_READ_AT_RESUME)?);
-        records.prune(saved.step, observer);
-        Ok(())
-    }
-
-    /// The best evaluation up to `step`. If the evaluation that `checkpoint.best` names has changed, its earlier
-    /// figures do not count.
-    fn best_so_far(&self, step: u64, observer: &mut dyn Observer) -> Result<BestTracker, TrainError> {
-        let section = &self.config.checkpoint;
-        let metric = section.best_metric();
-        let named = |metric: &BestMetric| self.evaluations.iter().find(|found| found.name == metric.evaluation);
-        let measures = metric.as_ref().and_then(named).map(Evaluation::fingerprint).transpose()?;
-        let best = BestTracker::of_run(section, self.records.dir.root(), step, measures.as_deref())?;
-        if let (Some(metric), other @ 1..) = (metric, best.num_other()) {
-            observer.on(Event::Warning(format!(
-                "the evaluation `{}` measures something else than before: its {other} earlier figures cannot be \
-                 compared, and `checkpoint.best` and `checkpoint.patience` count anew",
-                metric.evaluation
-            )));
+        if !saved.is_rescue {
+            records.prune(saved.step, observer);
         }
-        Ok(best)
+        Ok(())
     }
 
     /// Starts the image projection from whitened features, where `model.image_projection.whitening` asks for it. It
@@ -206,7 +195,8 @@ fn find_checkpoint(
     let Some(Newest { checkpoint, damaged }) = checkpoint::newest_valid(&dir.checkpoints())? else {
         // A run that was killed before its first checkpoint has logged no more steps than it may lose.
         let step = last_step(&dir.metrics())?;
-        if step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
+        let every_steps = RunConfig::load(&dir.config(), &[]).map_or(every_steps, |old| old.checkpoint.every_steps);
+        if dir.has_lost_checkpoints() || step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
             return Err(TrainError::CheckpointsGone { dir: dir.root().to_owned(), step });
         }
         observer.on(Event::Note(match step {
@@ -224,18 +214,43 @@ fn find_checkpoint(
     Ok(Some(checkpoint))
 }
 
+/// The best evaluation up to `step`. If the evaluation that `checkpoint.best` names has changed, its earlier figures do
+/// not count.
+fn best_so_far(
+    config: &RunConfig,
+    evaluations: &[Evaluation],
+    dir: &RunDir,
+    step: u64,
+    observer: &mut dyn Observer,
+) -> Result<BestTracker, TrainError> {
+    let metric = config.checkpoint.best_metric();
+    let named = |metric: &BestMetric| evaluations.iter().find(|found| found.name == metric.evaluation);
+    let measures = metric.as_ref().and_then(named).map(Evaluation::fingerprint).transpose()?;
+    let best = BestTracker::of_run(&config.checkpoint, dir.root(), step, measures.as_deref())?;
+    if let (Some(metric), other @ 1..) = (metric, best.num_other()) {
+        observer.on(Event::Warning(format!(
+            "the evaluation `{}` measures something else than before: its {other} earlier figures cannot be compared, \
+             and `checkpoint.best` and `checkpoint.patience` count anew; the best checkpoint so far stays until there \
+             is a new one",
+            metric.evaluation
+        )));
+    }
+    Ok(best)
+}
+
 /// Opens the records of a run at `step` and writes its resolved config.
 fn open_records(
     config: &RunConfig,
     dir: RunDir,
     step: u64,
     warmup_steps: u64,
+    best: BestTracker,
     observer: &mut dyn Observer,
 ) -> Result<Records, TrainError> {
     dir.clean()?;
     let records = Records {
         metrics: MetricsLog::open(&dir.metrics(), step)?,
-        best: BestTracker::new(&config.checkpoint),
+        best,
         health: HealthMonitor::new(config.train.loss, warmup_steps, config.train.logit_scale_max),
         config_toml: config.to_toml()?,
         checkpoint: config.checkpoint.clone(),

@@ -129,7 +129,7 @@ impl Records {
     }
 
     fn retention(&self) -> Retention {
-        Retention { keep: self.checkpoint.keep, best: self.best.best_step() }
+        Retention { keep: self.checkpoint.keep, best: self.best.kept_step() }
     }
 
     /// Writes a checkpoint. `started`: when saving began, the copy of the tensors from the device included.
@@ -148,6 +148,7 @@ impl Records {
         self.metrics.sync()?;
         let saved = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, self.retention())?;
         self.saved_step = Some(progress.step);
+        self.dir.note_saved();
         observer.on(Event::Saved { path: &saved.path, took: started.elapsed() });
         if let Some(error) = saved.not_pruned {
             report_not_pruned(&error, observer);

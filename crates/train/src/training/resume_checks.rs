@@ -83,3 +83,34 @@ pub(super) fn refuse_changed_rates(
         ))),
     }
 }
+
+/// Warns of rates that a longer warm-up raises: the curve after it begins later, and so falls later.
+///
+/// # Errors
+/// [`TrainError::Config`] when the config of the checkpoint cannot be read.
+pub(super) fn warn_of_higher_rates(
+    checkpoint: &Checkpoint,
+    config: &RunConfig,
+    schedule: &LrSchedule,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let Progress { step, total_steps, .. } = checkpoint.progress;
+    let old = checkpoint.run_config()?.train;
+    let old_schedule = LrSchedule::new(&old, total_steps)?;
+    if old_schedule.warmup_steps == schedule.warmup_steps {
+        return Ok(());
+    }
+    let ratio =
+        |step: &u64| config.train.learning_rate * schedule.at(*step) / (old.learning_rate * old_schedule.at(*step));
+    let higher: Vec<u64> = (step..total_steps).filter(|step| ratio(step) > 1.0).collect();
+    let highest = higher.iter().map(ratio).fold(1.0, f64::max);
+    if let (Some(first), Some(last)) = (higher.first(), higher.last()) {
+        observer.on(Event::Warning(format!(
+            "with the longer warm-up, the learning rate of steps {} to {} is up to {highest:.1} times that of the old \
+             config, since it falls later; lower `train.learning_rate` too if that is not meant",
+            first + 1,
+            last + 1
+        )));
+    }
+    Ok(())
+}

@@ -171,6 +171,18 @@ impl Run {
     /// # Errors
     /// Those of [`Records::save`].
     pub fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.save_as(false, observer)
+    }
+
+    /// Writes a checkpoint beside which older ones stay, unless this step has one.
+    ///
+    /// # Errors
+    /// Those of [`Records::save`].
+    pub(super) fn save_rescue(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.save_as(true, observer)
+    }
+
+    fn save_as(&mut self, is_rescue: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if self.records.saved_step == Some(self.position.step) {
             return Ok(());
         }
@@ -184,24 +196,29 @@ impl Run {
             threads: self.compute.threads,
             skipped_steps: self.learner.stages.skipped().to_vec(),
             bad_images: self.data.unreadable_images.found(self.position.step),
+            is_rescue,
         };
         self.records.save(&progress, self.learner.tensors()?, started, observer)
     }
 
-    /// Saves the state before the step that failed with `error`, if that was not a failure of the state or of the disk
-    /// it is saved to.
+    /// Saves the state before the step or evaluation that failed with `error`, unless that state is wrong, is saved, or
+    /// the disk that it is saved to is what failed.
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
-        let is_intact = matches!(error, TrainError::Data(_) | TrainError::Read { .. });
-        if !is_intact || self.position.step == 0 {
-            return;
-        }
-        if let Err(error) = self.save(observer) {
+        let saved = match error {
+            _ if self.position.step == 0 => return,
+            TrainError::NotFinite { .. } | TrainError::SpoiledWeights { .. } | TrainError::Internal(_) => return,
+            TrainError::Write { path, .. } if path.starts_with(self.records.dir.root()) => return,
+            // The weights are finite, but what they compute is not.
+            TrainError::NotFiniteOutput { .. } => self.save_rescue(observer),
+            _ => self.save(observer),
+        };
+        if let Err(error) = saved {
             observer.on(Event::Warning(format!("the state after step {} is not saved: {error}", self.position.step)));
         }
     }
 
-    /// Stops before an update that would spoil the weights: lists the batch in a file, and saves the state before the
-    /// step, so that a run can go on from there.
+    /// Stops before an update that would spoil the weights: saves the state before the step, so that a run can go on
+    /// from there, and lists the batch in a file.
     ///
     /// # Errors
     /// [`TrainError::NotFinite`] when loss or gradient norm are NaN or infinite.
@@ -212,18 +229,21 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let Some((what, value)) = numbers.not_finite() else { return Ok(()) };
-        let dump = numbers.dump(batch, &self.data.dataset, self.records.dir.root())?;
         let step = self.position.step;
         let saved = if step == 0 {
             "there is no earlier state to save".to_owned()
         } else {
-            match self.save(observer) {
+            match self.save_rescue(observer) {
                 Ok(()) => format!("the state after step {step} is saved"),
                 Err(error) => format!("the state after step {step} is not saved ({error})"),
             }
         };
+        let samples = match numbers.dump(batch, &self.data.dataset, self.records.dir.root()) {
+            Ok(path) => format!("are listed in `{}`", path.display()),
+            Err(error) => format!("could not be listed ({error})"),
+        };
         let StepNumbers { learning_rate, logit_scale, .. } = numbers;
-        Err(TrainError::NotFinite { what, value, step: step + 1, learning_rate, logit_scale, dump, saved })
+        Err(TrainError::NotFinite { what, value, step: step + 1, learning_rate, logit_scale, saved, samples })
     }
 
     /// Goes past the next `count` steps without an update.

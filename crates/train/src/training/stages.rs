@@ -112,17 +112,24 @@ impl Stages {
         &self.skipped
     }
 
-    /// What the first `step` steps trained; `None` at step 0.
+    /// What the updates of the first `step` steps trained; `None` without an update.
     pub fn trained_before(&self, step: u64) -> Option<Training> {
-        let begun = self.stages.iter().filter(|(from, _)| *from < step).map(|(_, stage)| stage.training);
-        begun.reduce(Training::or)
+        self.spans()
+            .filter(|(_, from, end)| self.num_updates(*from, (*end).min(step)) > 0)
+            .map(|(stage, ..)| stage.training)
+            .reduce(Training::or)
     }
 
     /// How many of the first `step` updates included the parameter at `path`.
     pub fn updates_before(&self, path: &str, step: u64) -> u64 {
+        let spans = self.spans().filter(|(stage, ..)| stage.training.trains(path, &self.depths));
+        spans.map(|(_, from, end)| self.num_updates(from, end.min(step))).sum()
+    }
+
+    /// Each stage with its first step and the one after its last.
+    fn spans(&self) -> impl Iterator<Item = (&Stage, u64, u64)> {
         let ends = self.stages.iter().skip(1).map(|(from, _)| *from).chain([u64::MAX]);
-        let spans = self.stages.iter().zip(ends).filter(|((_, stage), _)| stage.training.trains(path, &self.depths));
-        spans.map(|((from, _), end)| self.num_updates(*from, end.min(step))).sum()
+        self.stages.iter().zip(ends).map(|((from, stage), end)| (stage, *from, end))
     }
 
     /// Updates in the steps from `from` up to, but not including, `end`.

@@ -32,6 +32,8 @@ pub(crate) struct BestTracker {
     stale: u64,
     /// Earlier evaluations that do not count, if the last one of the log measured something else than the next.
     num_other: usize,
+    /// The step of the best evaluation before the evaluation changed.
+    former_best: Option<u64>,
 }
 
 impl BestTracker {
@@ -44,6 +46,7 @@ impl BestTracker {
             best: None,
             stale: 0,
             num_other: 0,
+            former_best: None,
         }
     }
 
@@ -65,13 +68,23 @@ impl BestTracker {
         let mut fresh = Self::new(section);
         let Some(metric) = &fresh.metric else { return Ok(fresh) };
         let mut values = metric_values(&metrics_of(root), metric, step)?;
+        // Lines of older versions have no fingerprint: they measured what the first one after them did.
+        let first = values.iter().find_map(|value| value.fingerprint.clone());
+        for value in &mut values {
+            value.fingerprint = value.fingerprint.take().or_else(|| first.clone());
+        }
         let last = values.last().and_then(|value| value.fingerprint.clone());
         let measures = measures.map(str::to_owned).or_else(|| last.clone());
-        let all = values.len();
-        // Lines of older versions have no fingerprint.
-        values.retain(|value| measures.is_none() || value.fingerprint.is_none() || value.fingerprint == measures);
+        let (mut values, other): (Vec<_>, Vec<_>) =
+            values.into_iter().partition(|value| value.fingerprint.is_none() || value.fingerprint == measures);
         if last.is_some() && last != measures {
-            fresh.num_other = all - values.len();
+            fresh.num_other = other.len();
+        }
+        if values.is_empty() {
+            let mut former = fresh.clone();
+            let before = other.iter().filter(|value| value.fingerprint == last);
+            before.for_each(|value| former.record_value(value.step, value.value));
+            fresh.former_best = former.best_step();
         }
         let existing: Vec<u64> = retention::list(&checkpoints_of(root))?.into_iter().map(|(at, _)| at).collect();
         let replay = |values: &[MetricValue]| {
@@ -115,6 +128,12 @@ impl BestTracker {
     /// The step of the best evaluation.
     pub fn best_step(&self) -> Option<u64> {
         self.best.map(|(step, _)| step)
+    }
+
+    /// The step of the checkpoint to keep: the best one or, before the first figure of a changed evaluation, the best
+    /// one by the old figures.
+    pub fn kept_step(&self) -> Option<u64> {
+        self.best_step().or(self.former_best)
     }
 
     /// The best evaluation.

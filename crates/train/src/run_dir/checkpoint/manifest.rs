@@ -41,6 +41,10 @@ pub struct Progress {
     /// The images that these steps found bad. They stay out even if they are repaired, as in an uninterrupted run.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bad_images: Vec<Skipped>,
+    /// Whether it was saved because the next step failed. Older checkpoints stay until a regular one is written, since
+    /// the weights may be beyond help.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_rescue: bool,
 }
 
 /// The contents of `manifest.json`.
@@ -86,7 +90,7 @@ impl Manifest {
     }
 
     /// The text of the file. Its last field is the BLAKE3 hash of every byte before it, so that no field can change
-    /// unnoticed.
+    /// unnoticed. Later formats must keep this rule: a damaged number of the format is known by it.
     ///
     /// # Errors
     /// [`TrainError::Internal`] when the fields cannot be written as JSON.

@@ -94,8 +94,8 @@ pub fn path_of(dir: &Path, step: u64) -> PathBuf {
     dir.join(name_of(step))
 }
 
-/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep.
-/// The process must hold the run's lock.
+/// Writes the checkpoint of `progress.step` into `dir`, then deletes the checkpoints that `retention` does not keep,
+/// unless it is a rescue. The process must hold the run's lock.
 ///
 /// # Errors
 /// [`TrainError::Write`] when a file cannot be written; no older checkpoint is deleted then. [`TrainError::Checkpoint`]
@@ -120,7 +120,8 @@ pub fn save(
     let _ = temporary.keep();
     sync_parent(&target)?;
     fail_point("after_rename");
-    Ok(Saved { path: target, not_pruned: prune(dir, progress.step, retention).err() })
+    let pruned = if progress.is_rescue { Ok(()) } else { prune(dir, progress.step, retention) };
+    Ok(Saved { path: target, not_pruned: pruned.err() })
 }
 
 fn write_files(dir: &Path, progress: &Progress, config: &str, tensors: Tensors<'_>) -> Result<(), TrainError> {

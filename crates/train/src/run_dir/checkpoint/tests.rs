@@ -18,6 +18,7 @@ fn progress(step: u64) -> Progress {
         threads: 2,
         skipped_steps: Vec::new(),
         bad_images: Vec::new(),
+        is_rescue: false,
     }
 }
 
