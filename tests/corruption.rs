@@ -101,10 +101,7 @@ fn damage_is_named_and_survived() {
         let text = stderr(&output);
         assert!(output.status.success(), "{what}: {text}");
         let warning = text.lines().find(|line| line.starts_with("warning") && line.contains("step-000012"));
-        assert!(
-            warning.is_some_and(|line| line.contains("the run goes on from the checkpoint of step 8")),
-            "{what}: {text}"
-        );
+        assert!(warning.is_some_and(|line| line.contains("resuming from the checkpoint of step 8")), "{what}: {text}");
         assert!(text.contains("resuming after step 8"), "{what}: {text}");
         assert_eq!(whole_checkpoints(&run), [4, 8, 12], "{what}");
         outcome(&session, &name, STEPS).assert_same(&whole, &what);

@@ -90,6 +90,18 @@ fn file_size_limit_keeps_checkpoints() {
     );
 }
 
+#[test]
+fn file_limit_is_an_error_of_the_file() {
+    // The signal of the limit would end the program without a word.
+    let session = session();
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -f 8; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_dualenc")]).args(arguments("run"));
+    let output = command.current_dir(session.path("")).env("POSIXLY_CORRECT", "1").output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("File too large") && text.contains("bytes"), "{text}");
+}
+
 /// A file system in memory, unmounted when dropped.
 struct Tmpfs(PathBuf);
 

@@ -111,7 +111,7 @@ fn unreachable_hub_exits_with_1() {
         command.env_remove("HF_HUB_OFFLINE").env_remove("TRANSFORMERS_OFFLINE").env_remove("HF_HUB_CACHE");
         let output = command.output().unwrap();
         assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-        assert!(stderr(&output).contains("check the network"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("check the path, the network"), "{}", stderr(&output));
         command.env("HF_HUB_OFFLINE", "1");
         assert_eq!(command.output().unwrap().status.code(), Some(2));
     }

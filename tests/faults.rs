@@ -159,6 +159,59 @@ fn unreadable_evaluation_changes_nothing() {
 }
 
 #[test]
+fn config_of_a_user_is_not_overwritten() {
+    let session = session();
+    let config = fs::read(session.path("lit.toml")).unwrap();
+    fs::create_dir(session.path("project")).unwrap();
+    session.write("project/config.toml", &config);
+    let text = session.fail(2, &["train", "--config", "project/config.toml", "--set", "run.dir=."]);
+    assert!(text.contains("config.toml` is not of a run, and a run would overwrite it"), "{text}");
+    assert_eq!(fs::read(session.path("project/config.toml")).unwrap(), config);
+    // That of a run which was killed before its first step is.
+    let early = [&TRAIN[..], &["--set", "run.dir=early"]].concat();
+    session.succeed(&early);
+    fs::remove_dir_all(session.path("early/checkpoints")).unwrap();
+    fs::write(session.path("early/metrics.jsonl"), "").unwrap();
+    session.succeed(&early);
+}
+
+#[test]
+fn deleted_log_or_lock_ends_the_run() {
+    for name in ["metrics.jsonl", "run.lock"] {
+        let session = session();
+        let sets = ["train.epochs=100000", "checkpoint.every_steps=1"];
+        let arguments = [&RESUME[..], &sets.map(|set| ["--set", set]).concat()].concat();
+        let mut command = session.command(&arguments);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !session.path("run/checkpoints/step-000003").exists() {
+            assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none());
+            sleep(Duration::from_millis(5));
+        }
+        fs::remove_file(session.path("run").join(name)).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(name) && text.contains("deleted or moved") && text.contains("3 in a row"), "{text}");
+    }
+}
+
+#[test]
+fn inspect_names_init_cycle() {
+    let session = session();
+    let train = |run: &str, more: &[&str]| {
+        let run = format!("run.dir={run}");
+        session.succeed(&[&TRAIN[..], &["--set", &run], more].concat());
+    };
+    train("one", &[]);
+    train("two", &["--set", "model.init=one"]);
+    fs::remove_dir_all(session.path("one")).unwrap();
+    fs::rename(session.path("two"), session.path("one")).unwrap();
+    let found = session.succeed(&["inspect", "one", "--json", "-"]);
+    assert!(found.contains("`model.init` leads back to"), "{found}");
+}
+
+#[test]
 fn damaged_log_line_is_reported() {
     let session = session();
     session.succeed(&TRAIN);
@@ -167,7 +220,10 @@ fn damaged_log_line_is_reported() {
     fs::write(&path, text.replacen("\"step\":3,", "\"step\":x,", 1)).unwrap();
     let output = session.run(&RESUME);
     let message = stderr(&output);
-    assert!(output.status.success() && message.contains("1 damaged lines were removed from"), "{message}");
+    assert!(
+        output.status.success() && message.contains("damaged lines removed from") && message.contains(": 1"),
+        "{message}"
+    );
     assert_eq!(session.metrics("run", "train").len(), 11);
 }
 

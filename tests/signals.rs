@@ -186,3 +186,32 @@ fn killed_embed_and_export_leave_no_harm() {
         if path.is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
     }
 }
+
+/// Starts a run of slow steps, and returns it with its stderr after the first step.
+fn slow_run(session: &Session) -> (Child, impl Iterator<Item = Value>) {
+    let sets = ["train.epochs=100000", "run.log_every_steps=1", "checkpoint.every_steps=1000000"];
+    let mut arguments = vec!["train", "--config", "lit.toml", "--log", "json", "--resume"];
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    let mut child = session.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map(|line| serde_json::from_str::<Value>(&line.unwrap()).unwrap());
+    assert!(lines.any(|line| line["kind"] == "train"));
+    (child, lines)
+}
+
+#[test]
+fn repeated_signal_still_saves() {
+    // `timeout` and job schedulers signal a process, and then its group.
+    for signals in [["INT", "INT"], ["TERM", "TERM"]] {
+        let session = Session::new();
+        session.write_config("[checkpoint]\nkeep = 1\n");
+        let (mut child, lines) = slow_run(&session);
+        signals.iter().for_each(|signal| send(signal, &child));
+        let rest: Vec<Value> = lines.collect();
+        let code = wait(&mut child);
+        assert_eq!(code, if signals[0] == "INT" { 130 } else { 143 });
+        let last = rest.last().unwrap();
+        assert!(last["text"].as_str().is_some_and(|text| text.starts_with("stopped by a signal after step")), "{last}");
+        assert_eq!(fs::read_dir(session.path("run/checkpoints")).unwrap().count(), 1);
+    }
+}

@@ -64,3 +64,9 @@ pub fn load_model(
 ) -> Result<LoadedModel, TrainError> {
     if best { LoadedModel::best_of(dir, compute, reporter) } else { LoadedModel::from_dir(dir, compute, reporter) }
 }
+
+/// Reads a number from 0 to 1.
+pub fn parse_fraction(text: &str) -> Result<f64, String> {
+    let fraction = text.parse().ok().filter(|fraction| (0.0..=1.0).contains(fraction));
+    fraction.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}

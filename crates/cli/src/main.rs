@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let mut reporter = Reporter::new(cli.log);
-    let result = cli.command.run(&mut reporter);
+    let result = signals::ignore_file_limit().and_then(|()| cli.command.run(&mut reporter));
     reporter.finish();
     let code = exit::code(&result);
     if let Err(error) = &result

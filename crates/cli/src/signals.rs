@@ -2,9 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use dualenc_train::{Event, Observer, StopFlag};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+
+use crate::report::notice;
+
+/// How often the flag is looked at, to say that a signal has arrived.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Signals this close to the first are the same wish to stop: `timeout` and job schedulers signal a process and then
+/// its group.
+const SAME: Duration = Duration::from_secs(1);
 
 /// What the next signal does: it ends the process at once, with 130 or 143, until work begins that must be stopped in
 /// an orderly way.
@@ -20,9 +30,7 @@ impl Signals {
         let (stop, mut ends_at_once) = (StopFlag::default(), Vec::new());
         for (signal, exit_code) in [(SIGINT, 130), (SIGTERM, 143)] {
             let at_once = Arc::new(AtomicBool::new(true));
-            // Handlers run in the order of their registration: only the second signal finds `at_once` set by the first.
             signal_hook::flag::register_conditional_shutdown(signal, exit_code, Arc::clone(&at_once))?;
-            signal_hook::flag::register(signal, Arc::clone(&at_once))?;
             signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
             ends_at_once.push(at_once);
         }
@@ -34,10 +42,20 @@ impl Signals {
         &self.stop
     }
 
-    /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way; the
-    /// second one of its kind ends the process at once.
+    /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way, and
+    /// says so. A later one ends the process at once, unless it comes within [`SAME`] of the first.
     pub fn begin_work(&self) -> &StopFlag {
-        self.ends_at_once.iter().for_each(|at_once| at_once.store(false, Ordering::SeqCst));
+        if self.ends_at_once.iter().all(|at_once| at_once.swap(false, Ordering::SeqCst)) {
+            let (stop, ends_at_once) = (self.stop.clone(), self.ends_at_once.clone());
+            std::thread::spawn(move || {
+                while stop.signal().is_none() {
+                    std::thread::sleep(POLL);
+                }
+                notice::write("stopping after the work in progress; press Ctrl-C again to quit without saving");
+                std::thread::sleep(SAME);
+                ends_at_once.iter().for_each(|at_once| at_once.store(true, Ordering::SeqCst));
+            });
+        }
         &self.stop
     }
 }
@@ -55,4 +73,10 @@ impl Observer for BeginWork<'_> {
         }
         self.observer.on(event);
     }
+}
+
+/// Turns the signal of a file that grows beyond a limit into an error of the write, which names the file.
+pub fn ignore_file_limit() -> anyhow::Result<()> {
+    signal_hook::flag::register(SIGXFSZ, Arc::default())?;
+    Ok(())
 }

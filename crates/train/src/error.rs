@@ -46,7 +46,7 @@ pub enum TrainError {
     RunExists {
         /// The run directory.
         dir: PathBuf,
-        /// The step of its newest checkpoint, 0 without one.
+        /// The step of its newest checkpoint; without one, of its log.
         step: u64,
     },
     /// The run directory cannot be written.

@@ -29,6 +29,7 @@ pub fn run(args: CacheArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let mut observer = BeginWork { signals: &signals, observer: reporter };
     let filled = match dualenc_train::warm_cache(&config, signals.flag(), &mut observer) {
         Err(TrainError::Stopped { signal }) => {
+            reporter.finish();
             reporter.on(Event::Note("stopped by a signal; the features computed so far are saved".to_owned()));
             return Ok(Ending::Stopped(signal));
         }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use dualenc_train::{Compute, EmbedRequest};
 
-use crate::args::ModelArgs;
+use crate::args::{ModelArgs, parse_fraction};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::signals::Signals;
@@ -46,11 +46,6 @@ pub struct EmbedArgs {
     /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
-}
-
-fn parse_fraction(text: &str) -> Result<f64, String> {
-    let fraction = text.parse().ok().filter(|fraction| (0.0..=1.0).contains(fraction));
-    fraction.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
 pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_train::config::{EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Compute, Encoder, EvalRecord, Evaluation, LoadedModel, LockedFingerprints, LockedTowers, Objective, StopFlag,
-    TrainError, feature_cache_of,
+    Compute, Encoder, EvalRecord, Evaluation, Event, LoadedModel, LockedFingerprints, LockedTowers, Objective,
+    Observer, StopFlag, TrainError, feature_cache_of,
 };
 
-use crate::args::load_model;
+use crate::args::{load_model, parse_fraction};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::{metrics, results};
@@ -92,6 +92,10 @@ pub struct EvalArgs {
         help_heading = WITH_MODEL
     )]
     pub pool_size: Option<u32>,
+    /// Largest fraction of the images that may be unreadable, from 0 to 1; above it, the evaluation fails [default:
+    /// 0.01]
+    #[arg(long, value_name = "FRACTION", value_parser = parse_fraction, help_heading = WITH_MODEL)]
+    pub max_bad_fraction: Option<f64>,
     /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
@@ -140,6 +144,10 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 batch_size: BATCH_SIZE,
             };
             let evaluation = Evaluation::open(section.task.name(), &section)?;
+            let evaluation = match args.max_bad_fraction {
+                Some(fraction) => evaluation.with_max_bad_fraction(fraction),
+                None => evaluation,
+            };
             let compute = Compute::select(device.unwrap_or("cpu"), None)?;
             let model = load_model(dir, args.best, &compute, reporter)?;
             let objective = model.config.as_ref().map(Objective::from).unwrap_or_default();
@@ -164,20 +172,25 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
 /// Refuses options that the task, or an evaluation by config, does not read.
 fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     use EvalTask::{Loss, Retrieval, ZeroShot};
-    let options: [(&str, bool, &[EvalTask]); 5] = [
+    let options: [(&str, bool, &[EvalTask]); 6] = [
+        ("--max-bad-fraction", args.max_bad_fraction.is_some(), &[ZeroShot, Retrieval, Loss]),
         ("--images", args.images.is_some(), &[ZeroShot]),
         ("--classnames", args.classnames.is_some(), &[ZeroShot]),
         ("--templates", args.templates.is_some(), &[ZeroShot]),
         ("--data", args.data.is_some(), &[Retrieval, Loss]),
         ("--pool-size", args.pool_size.is_some(), &[Loss]),
     ];
+    let needs_config = [("--set", !args.overrides.is_empty()), ("--checkpoint", args.checkpoint.is_some())];
+    if let Some((name, _)) = needs_config.iter().find(|(_, given)| *given && args.config.is_none()) {
+        return Err(TrainError::Usage(format!("`{name}` changes a config; use it with `--config FILE`, or remove it")));
+    }
     let is_used = |tasks: &[EvalTask]| args.task.is_some_and(|task| tasks.contains(&task));
     let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(tasks)) else {
         return Ok(());
     };
     let names = tasks.iter().filter_map(ValueEnum::to_possible_value).map(|task| format!("`{}`", task.get_name()));
     let names = names.collect::<Vec<_>>().join(" or ");
-    Err(TrainError::Usage(format!("`{name}` is for `--model DIR --task` {names}; remove it, or choose that task")))
+    Err(TrainError::Usage(format!("`{name}` is an option of `--model DIR` with `--task` {names}; remove it")))
 }
 
 /// Opens every `[eval.NAME]` of a config, of which there must be one.
@@ -208,7 +221,14 @@ fn evaluate(
     let cache = config.and_then(|config| Some((config.ever_trains(), feature_cache_of(config)?)));
     let locked = match cache.filter(|(_, (dir, _))| dir.is_dir()) {
         Some((training, cache)) => {
-            locked.restricted_to(&training).with_cache(Some(cache), &LockedFingerprints::of(&model)?)?
+            let restricted = locked.clone().restricted_to(&training);
+            match restricted.with_cache(Some(cache), &LockedFingerprints::of(&model)?) {
+                Err(error @ TrainError::Write { .. }) => {
+                    reporter.on(Event::Warning(format!("the feature cache is not used: {error}")));
+                    locked
+                }
+                cached => cached?,
+            }
         }
         None => locked,
     };

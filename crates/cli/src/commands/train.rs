@@ -45,6 +45,7 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         &mut BeginWork { signals: &signals, observer: reporter },
     ) {
         Err(TrainError::Stopped { signal }) => {
+            reporter.finish();
             reporter.on(Event::Note("stopped by a signal before the first step".to_owned()));
             return Ok(Ending::Stopped(signal));
         }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::panic::PanicHookInfo;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dualenc_train::Event;
 use serde::Serialize;
@@ -16,9 +17,22 @@ const INFO: &str = "INFO";
 const WARN: &str = "WARN";
 const ERROR: &str = "ERROR";
 
+static IS_ON: AtomicBool = AtomicBool::new(false);
+
+/// Whether stderr is JSON.
+pub fn is_on() -> bool {
+    IS_ON.load(Ordering::SeqCst)
+}
+
+/// Writes a note.
+pub fn write_note(text: &str) {
+    print(INFO, "note", json!({"text": text}));
+}
+
 /// Makes every line of stderr JSON: the messages of libraries, and panics too.
 pub fn init() {
     tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).with_target(false).init();
+    IS_ON.store(true, Ordering::SeqCst);
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         // A decoder's panic is caught, so this need not be the end.
         print(WARN, "panic", json!({"message": info.to_string()}));

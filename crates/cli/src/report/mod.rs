@@ -2,6 +2,7 @@
 //!
 //! - `progress`: progress bar, plain lines or JSON lines of a run, on stderr.
 //! - `json_log`: the JSON lines.
+//! - `notice`: a line from another thread.
 //! - `param_table`: the table of trainable and locked parameters.
 //! - `metrics`: the metrics of evaluations, as text and as JSON.
 //! - `results`: where the result of a command goes, `--json` included.
@@ -10,6 +11,7 @@
 pub(crate) mod errors;
 pub(crate) mod json_log;
 pub(crate) mod metrics;
+pub(crate) mod notice;
 mod param_table;
 pub(crate) mod progress;
 pub(crate) mod results;

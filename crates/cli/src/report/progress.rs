@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use dualenc_train::{Best, EvalRecord, Event, Observer, TrainRecord};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
+use crate::report::notice;
 use crate::report::{errors, json_log, metrics, param_table};
 
 /// Format of progress messages.
@@ -115,6 +116,7 @@ impl Reporter {
 
     /// Removes the progress bar.
     pub fn finish(&mut self) {
+        notice::end();
         if let Form::Bar { bar } = &mut self.form
             && let Some(bar) = bar.take()
         {

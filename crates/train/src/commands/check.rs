@@ -175,6 +175,10 @@ fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) ->
     let pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.images.len(), dataset.captions.len());
     findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
+    if dataset.skipped.count > 0 {
+        let first = dataset.skipped.first.join("; ");
+        findings.facts.push(format!("rows that cannot be used: {}, such as {first}", dataset.skipped.count));
+    }
     if config.plan(dataset).batches_per_epoch() == 0 {
         findings.problems.push(too_few_pairs(pairs, config.train.batch_size));
     }

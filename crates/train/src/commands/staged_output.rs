@@ -57,7 +57,7 @@ impl StagedFile {
                 }
             }
         };
-        let temporary = create().map_err(TrainError::write(target))?;
+        let temporary = create().map_err(unwritable(target))?;
         Ok(Self { temporary, target: target.to_owned() })
     }
 
@@ -120,7 +120,7 @@ impl StagedDir {
                 }
             }
         };
-        let (temporary, lock) = create().map_err(TrainError::write(target))?;
+        let (temporary, lock) = create().map_err(unwritable(target))?;
         Ok(Self { temporary, target: target.to_owned(), is_inside, _lock: lock })
     }
 
@@ -163,6 +163,16 @@ fn prefix(target: &Path) -> OsString {
 
 fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A place where nothing may be written is the user's to mend; any other failure may pass.
+fn unwritable(target: &Path) -> impl FnOnce(io::Error) -> TrainError {
+    move |source| match source.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::NotADirectory => {
+            TrainError::Usage(format!("cannot write `{}`: {source}; name another place", target.display()))
+        }
+        _ => TrainError::write(target)(source),
+    }
 }
 
 /// Removes what processes that were killed left in `dir`: a living process holds a lock. What cannot be opened or

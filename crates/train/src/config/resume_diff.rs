@@ -40,7 +40,7 @@ const SAFE: [(&str, &str); 11] = [
     ("checkpoint.patience", "affects only when the run stops early"),
     ("checkpoint", "affects only which checkpoints are written"),
     ("cache", "cached and computed features are bit-identical"),
-    ("eval", "affects what is measured; `checkpoint.best` counts anew if its evaluation has changed"),
+    ("eval", "affects what is measured; `checkpoint.best` starts over if its evaluation has changed"),
 ];
 
 /// The keys that differ between `old`, the configuration of the stopped run, and `new`, sorted by name. The run may be

@@ -108,6 +108,12 @@ impl Evaluation {
         config.eval.iter().map(open).collect()
     }
 
+    /// Sets which fraction of its images, from 0 to 1, may be unreadable.
+    #[must_use]
+    pub fn with_max_bad_fraction(self, max_bad_fraction: f64) -> Self {
+        Self { max_bad_fraction, ..self }
+    }
+
     /// Sets the loss that an evaluation of the task `loss` computes.
     #[must_use]
     pub fn with_objective(mut self, new: Objective) -> Self {

@@ -1,12 +1,13 @@
 //! Paths in a run directory, and the lock that gives it one owner at a time.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::TrainError;
 use crate::run_dir::atomic_file::remove_leftovers;
 use crate::run_dir::checkpoint::retention;
+use crate::run_dir::metrics_log::last_step;
 
 /// A run directory, locked for this process until dropped.
 #[derive(Debug)]
@@ -44,11 +45,36 @@ impl RunDir {
         let has_saved = run.lock.metadata().map_err(unwritable)?.len() > 0;
         run.lost_checkpoints = has_log && step.is_none() && (has_saved || !run.checkpoints().exists());
         if started && !resume {
-            let step = step.unwrap_or(0);
+            let step = step.map_or_else(|| last_step(&run.metrics()), Ok)?;
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
+        }
+        // A run opens its log before it writes its config.
+        if run.config().exists() && !run.metrics().exists() && step.is_none() {
+            return Err(TrainError::Usage(format!(
+                "`{}` is not of a run, and a run would overwrite it; choose another `run.dir`",
+                run.config().display()
+            )));
         }
         fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;
         Ok(run)
+    }
+
+    /// Checks that the directory is still the one that was opened, and holds the log.
+    ///
+    /// # Errors
+    /// [`TrainError::Write`] when it was deleted or moved.
+    pub fn check_present(&self) -> Result<(), TrainError> {
+        let gone = |path: PathBuf, problem: &str| {
+            let source = io::Error::new(io::ErrorKind::NotFound, format!("{problem} while the run was going on"));
+            Err(TrainError::Write { path, source })
+        };
+        let lock = self.root.join("run.lock");
+        match (fs::metadata(&lock), self.lock.metadata()) {
+            (Ok(there), Ok(ours)) if is_same_file(&there, &ours) => {}
+            _ => return gone(lock, "No such file: the run directory was deleted or moved"),
+        }
+        let metrics = self.metrics();
+        if metrics.exists() { Ok(()) } else { gone(metrics, "No such file: it was deleted or moved") }
     }
 
     /// Whether the run has saved checkpoints, and none is there.
@@ -94,6 +120,19 @@ impl RunDir {
     pub fn checkpoints(&self) -> PathBuf {
         checkpoints_of(&self.root)
     }
+}
+
+/// Whether both are of one file.
+#[cfg(unix)]
+fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
+}
+
+/// Elsewhere, a file that is open cannot be deleted.
+#[cfg(not(unix))]
+fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
+    true
 }
 
 /// `metrics.jsonl` of the run in `root`.

@@ -209,7 +209,7 @@ fn find_checkpoint(
     };
     for error in damaged {
         let step = checkpoint.progress.step;
-        observer.on(Event::Warning(format!("{error}; the run goes on from the checkpoint of step {step}")));
+        observer.on(Event::Warning(format!("{error}; resuming from the checkpoint of step {step}")));
     }
     Ok(Some(checkpoint))
 }
@@ -229,9 +229,8 @@ fn best_so_far(
     let best = BestTracker::of_run(&config.checkpoint, dir.root(), step, measures.as_deref())?;
     if let (Some(metric), other @ 1..) = (metric, best.num_other()) {
         observer.on(Event::Warning(format!(
-            "the evaluation `{}` measures something else than before: its {other} earlier figures cannot be compared, \
-             and `checkpoint.best` and `checkpoint.patience` count anew; the best checkpoint so far stays until there \
-             is a new one",
+            "the evaluation `{}` has changed, so its {other} earlier results are not comparable: `checkpoint.best` and \
+             `checkpoint.patience` start over, and the best checkpoint so far is kept until there is a new one",
             metric.evaluation
         )));
     }
@@ -260,7 +259,7 @@ fn open_records(
     };
     if let damaged @ 1.. = records.metrics.damaged_lines {
         let path = records.dir.metrics();
-        observer.on(Event::Warning(format!("{damaged} damaged lines were removed from `{}`", path.display())));
+        observer.on(Event::Warning(format!("damaged lines removed from `{}`: {damaged}", path.display())));
     }
     write_whole(&records.dir.config(), |file| file.write_all(records.config_toml.as_bytes()))?;
     Ok(records)

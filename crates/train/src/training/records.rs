@@ -1,5 +1,6 @@
 //! What a run leaves in its directory: metrics, checkpoints, and which checkpoint is the best.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -145,6 +146,7 @@ impl Records {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         tensors.check_finite(progress.step)?;
+        self.dir.check_present()?;
         self.metrics.sync()?;
         let saved = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, self.retention())?;
         self.saved_step = Some(progress.step);
@@ -167,10 +169,17 @@ impl Records {
                 self.failed_saves += 1;
                 let (failed, steps) = (self.failed_saves, self.checkpoint.every_steps);
                 observer.on(Event::Warning(format!(
-                    "no checkpoint: {error}; older checkpoints are intact, and the next try is in at most {steps} \
-                     steps (the run ends after {MAX_FAILED_SAVES} failures in a row, this is number {failed})"
+                    "the checkpoint was not saved: {error}; older checkpoints are intact, and the next try is in at \
+                     most {steps} steps (failure {failed}; the run ends after {MAX_FAILED_SAVES} in a row)"
                 )));
                 Ok(())
+            }
+            Err(TrainError::Write { path, source }) => {
+                let source = io::Error::new(
+                    source.kind(),
+                    format!("{source}; this is failure {MAX_FAILED_SAVES} in a row, older checkpoints are intact"),
+                );
+                Err(TrainError::Write { path, source })
             }
             Err(error) => Err(error),
             Ok(()) => {

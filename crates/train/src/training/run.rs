@@ -255,11 +255,11 @@ impl Run {
         let end = first + count;
         self.learner.stages.skip([first, end]);
         self.position.step = end;
-        let steps = if count == 1 { format!("step {end}") } else { format!("steps {} to {end}", first + 1) };
+        let steps = if count == 1 { "1 step".to_owned() } else { format!("steps {} to {end}", first + 1) };
         let warning = WarningRecord {
             step: end,
             name: format!("skipped-steps-{}-{end}", first + 1),
-            message: format!("{steps} skipped on request: their batches were not trained on"),
+            message: format!("{steps} skipped, as `--skip-steps` asks"),
         };
         self.records.log_warning(&warning, observer)
     }

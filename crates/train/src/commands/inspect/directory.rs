@@ -23,12 +23,25 @@ use crate::run_dir::layout::checkpoints_of;
 /// [`TrainError::Usage`] when the directory is of no known kind; [`TrainError::Read`] when it cannot be listed;
 /// [`TrainError::Model`] when its `config.json` is unreadable or belongs to an unknown model.
 pub fn inspect(dir: &Path, device: &Device) -> Result<Inspection, TrainError> {
+    inspect_within(dir, &[], device)
+}
+
+/// As [`inspect`], for a directory that the runs of `chain` started from.
+fn inspect_within(dir: &Path, chain: &[PathBuf], device: &Device) -> Result<Inspection, TrainError> {
+    let resolved = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    if chain.contains(&resolved) {
+        return Err(TrainError::Usage(format!(
+            "`model.init` leads back to `{}`, which starts from itself",
+            dir.display()
+        )));
+    }
+    let chain = &[chain, &[resolved]].concat();
     if dir.join("manifest.json").is_file() {
-        return Ok(inspect_run(dir, Kind::Checkpoint, vec![dir.to_owned()], device));
+        return Ok(inspect_run(dir, Kind::Checkpoint, vec![dir.to_owned()], chain, device));
     }
     if checkpoints_of(dir).is_dir() {
         let checkpoints = retention::list(&checkpoints_of(dir))?.into_iter().map(|(_, path)| path).collect();
-        return Ok(inspect_run(dir, Kind::Run, checkpoints, device));
+        return Ok(inspect_run(dir, Kind::Run, checkpoints, chain, device));
     }
     if is_model_dir(dir) {
         return inspect_model(dir, &LoadSettings::default(), device);
@@ -62,7 +75,7 @@ fn list_entries(dir: &Path) -> Result<String, TrainError> {
 }
 
 /// Inspects a run with these checkpoints, or a single checkpoint.
-fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Device) -> Inspection {
+fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, chain: &[PathBuf], device: &Device) -> Inspection {
     let mut found = Inspection::new(dir, kind);
     let (mut newest, mut valid_steps, mut damaged) = (None, Vec::new(), Vec::new());
     for path in checkpoints {
@@ -83,7 +96,7 @@ fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Devic
         }
     };
     if let Some(config) = &config {
-        found.inspect_initial_towers(config, device);
+        found.inspect_initial_towers(config, chain, device);
     }
     found.problems.extend(damaged.iter().cloned());
     let values = |tensor: &HostTensor| tensor.values.len();
@@ -118,7 +131,7 @@ fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, device: &Devic
 
 impl Inspection {
     /// Inspects the towers that the run started with.
-    fn inspect_initial_towers(&mut self, config: &RunConfig, device: &Device) {
+    fn inspect_initial_towers(&mut self, config: &RunConfig, chain: &[PathBuf], device: &Device) {
         let settings = LoadSettings {
             image_pool: config.model.image_pool,
             text_pool: config.model.text_pool,
@@ -142,7 +155,11 @@ impl Inspection {
             }
             InitialWeights::Init(init) => {
                 let found = local_dir(init).and_then(|dir| {
-                    if is_model_dir(&dir) { inspect_model(&dir, &settings, device) } else { inspect(&dir, device) }
+                    if is_model_dir(&dir) {
+                        inspect_model(&dir, &settings, device)
+                    } else {
+                        inspect_within(&dir, chain, device)
+                    }
                 });
                 if let Some(found) = self.take_problems(found) {
                     (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);

@@ -65,8 +65,8 @@ pub enum HubError {
     },
     /// A request or a transfer failed.
     #[error(
-        "cannot download `{file}` of `{reference}` from `{endpoint}`; check the network, `HF_ENDPOINT` and free disk \
-         space"
+        "`{reference}` is not a local directory, and `{file}` cannot be downloaded from `{endpoint}`; check the path, \
+         the network, `HF_ENDPOINT` and free disk space"
     )]
     Download {
         /// The hub id.

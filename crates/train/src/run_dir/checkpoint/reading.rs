@@ -20,7 +20,7 @@ pub(super) fn read_file(dir: &Path, name: &str) -> Result<Vec<u8>, TrainError> {
     let path = dir.join(name);
     fs::read(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
-            damaged(dir, name, &source.to_string())
+            TrainError::Checkpoint { path: dir.to_owned(), problem: format!("`{name}` is missing: {source}") }
         }
         _ => TrainError::Read { path, source },
     })

@@ -226,8 +226,8 @@ fn unreachable_server_keeps_its_cause() {
     assert_eq!(
         error.to_string(),
         format!(
-            "cannot download `config.json` of `org/tiny` from `{endpoint}`; check the network, `HF_ENDPOINT` and free \
-             disk space"
+            "`org/tiny` is not a local directory, and `config.json` cannot be downloaded from `{endpoint}`; check the \
+             path, the network, `HF_ENDPOINT` and free disk space"
         )
     );
     assert!(std::error::Error::source(&error).is_some());
