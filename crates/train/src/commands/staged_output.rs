@@ -10,13 +10,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile, TempDir};
 
 use crate::error::TrainError;
-use crate::run_dir::atomic_file::sync_parent;
-
-/// Between the name of the output and the random end of a temporary name, `.NAME.tmp-XXXXXX`, as in `atomic_file`.
-const TEMPORARY: &str = ".tmp-";
-
-/// Random characters at the end of a temporary name.
-const RANDOM_CHARS: usize = 6;
+use crate::run_dir::atomic_file::{RANDOM_CHARS, TEMPORARY, parent, sync_parent, target_of};
 
 /// A file that is not yet visible under its name.
 pub(crate) struct StagedFile {
@@ -42,7 +36,7 @@ impl StagedFile {
                 parent.display()
             )));
         }
-        remove_dead(parent, &prefix);
+        remove_dead(parent, target);
         let create = || -> io::Result<NamedTempFile<File>> {
             loop {
                 // Created here, since tempfile's own files are readable by their owner only.
@@ -99,7 +93,7 @@ impl StagedDir {
         let prefix = prefix(target);
         let is_inside = target.is_dir();
         let place = if is_inside { target } else { parent(target) };
-        remove_dead(place, &prefix);
+        remove_dead(place, target);
         let has_entries = || fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some());
         if target.is_file() || (is_inside && has_entries()) {
             return Err(TrainError::Usage(format!("`{}` is not empty; choose a new directory", target.display())));
@@ -161,10 +155,6 @@ fn prefix(target: &Path) -> OsString {
     [OsStr::new("."), name, OsStr::new(TEMPORARY)].into_iter().collect()
 }
 
-fn parent(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// A place where nothing may be written is the user's to mend; any other failure may pass.
 fn unwritable(target: &Path) -> impl FnOnce(io::Error) -> TrainError {
     move |source| match source.kind() {
@@ -175,14 +165,12 @@ fn unwritable(target: &Path) -> impl FnOnce(io::Error) -> TrainError {
     }
 }
 
-/// Removes what processes that were killed left in `dir`: a living process holds a lock. What cannot be opened or
-/// removed stays.
-fn remove_dead(dir: &Path, prefix: &OsStr) {
+/// Removes what processes that were killed left of `target` in `dir`: a living process holds a lock. What cannot be
+/// opened or removed stays.
+fn remove_dead(dir: &Path, target: &Path) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let random = name.as_encoded_bytes().strip_prefix(prefix.as_encoded_bytes());
-        let is_ours =
-            random.is_some_and(|random| random.len() == RANDOM_CHARS && random.iter().all(u8::is_ascii_alphanumeric));
+        let is_ours = target_of(&name).is_some_and(|found| target.file_name() == Some(OsStr::new(found)));
         let Some(kind) = entry.file_type().ok().filter(|kind| is_ours && (kind.is_file() || kind.is_dir())) else {
             continue;
         };

@@ -8,10 +8,10 @@ use std::path::Path;
 use crate::error::TrainError;
 
 /// Between the name of a file and the random end of its temporary name, `.NAME.tmp-XXXXXX`.
-const TEMPORARY: &str = ".tmp-";
+pub(crate) const TEMPORARY: &str = ".tmp-";
 
 /// Random characters at the end of a temporary name: tempfile's default.
-const RANDOM_CHARS: usize = 6;
+pub(crate) const RANDOM_CHARS: usize = 6;
 
 /// Writes `path` with `fill`: into a temporary file in the same directory, which is synced to the disk and then
 /// renamed. An existing file is replaced.
@@ -79,13 +79,14 @@ pub(crate) fn remove_leftovers(dir: &Path, is_own: impl Fn(&str) -> bool) -> Res
 }
 
 /// The file that a temporary file is for; `None` for any other name.
-fn target_of(name: &OsStr) -> Option<&str> {
+pub(crate) fn target_of(name: &OsStr) -> Option<&str> {
     let (target, random) = name.to_str()?.strip_prefix('.')?.rsplit_once(TEMPORARY)?;
     let is_random = random.len() == RANDOM_CHARS && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
     (is_random && !target.is_empty()).then_some(target)
 }
 
-fn parent(path: &Path) -> &Path {
+/// The directory of `path`.
+pub(crate) fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
