@@ -207,7 +207,8 @@ fn lost_run_directory_ends_the_run() {
         let output = child.wait_with_output().unwrap();
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains(&format!("/{name}/")) && text.contains("No such file"), "{text}");
+        let expected = if lost.is_empty() { "run.lock` was deleted, moved or changed" } else { "No such file" };
+        assert!(text.contains(&format!("/{name}/")) && text.contains(expected), "{text}");
         let moved = if lost.is_empty() { away } else { session.path("restored") };
         if !lost.is_empty() {
             fs::create_dir_all(&moved).unwrap();

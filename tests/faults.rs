@@ -111,9 +111,17 @@ fn saved_run_without_checkpoints_is_refused() {
         session.succeed(&TRAIN);
         fs::remove_dir_all(session.path(remove)).unwrap();
         let before = contents(&session.path("run"));
-        let text = session.fail(2, &RESUME);
-        assert!(text.contains("has logged 12 steps but holds no checkpoint"), "{text}");
-        assert_eq!(contents(&session.path("run")), before);
+        for _again in 0..2 {
+            let text = session.fail(2, &RESUME);
+            assert!(text.contains("has logged 12 steps but holds no checkpoint"), "{text}");
+            assert_eq!(contents(&session.path("run")), before);
+            assert_eq!(session.path("run/checkpoints").exists(), remove != "run/checkpoints");
+        }
+        // As in a run of an older version, whose lock says nothing.
+        if remove == "run/checkpoints" {
+            fs::write(session.path("run/run.lock"), b"").unwrap();
+            (0..2).for_each(|_| drop(session.fail(2, &RESUME)));
+        }
     }
 }
 
@@ -165,7 +173,8 @@ fn config_of_a_user_is_not_overwritten() {
     fs::create_dir(session.path("project")).unwrap();
     session.write("project/config.toml", &config);
     let text = session.fail(2, &["train", "--config", "project/config.toml", "--set", "run.dir=."]);
-    assert!(text.contains("config.toml` is not of a run, and a run would overwrite it"), "{text}");
+    assert!(text.contains("config.toml` does not belong to a run, and a run would overwrite it"), "{text}");
+    assert!(!session.path("project/run.lock").exists());
     assert_eq!(fs::read(session.path("project/config.toml")).unwrap(), config);
     // That of a run which was killed before its first step is.
     let early = [&TRAIN[..], &["--set", "run.dir=early"]].concat();
@@ -177,7 +186,7 @@ fn config_of_a_user_is_not_overwritten() {
 
 #[test]
 fn deleted_log_or_lock_ends_the_run() {
-    for name in ["metrics.jsonl", "run.lock"] {
+    for (name, truncate) in [("metrics.jsonl", false), ("run.lock", false), ("metrics.jsonl", true)] {
         let session = session();
         let sets = ["train.epochs=100000", "checkpoint.every_steps=1"];
         let arguments = [&RESUME[..], &sets.map(|set| ["--set", set]).concat()].concat();
@@ -188,11 +197,16 @@ fn deleted_log_or_lock_ends_the_run() {
             assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none());
             sleep(Duration::from_millis(5));
         }
-        fs::remove_file(session.path("run").join(name)).unwrap();
+        let path = session.path("run").join(name);
+        if truncate {
+            fs::File::options().write(true).open(path).unwrap().set_len(5).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
         let output = child.wait_with_output().unwrap();
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{text}");
-        assert!(text.contains(name) && text.contains("deleted or moved") && text.contains("3 in a row"), "{text}");
+        assert!(text.contains(name) && text.contains("was deleted, moved or changed by another program"), "{text}");
     }
 }
 
@@ -213,11 +227,21 @@ fn inspect_names_init_cycle() {
 
 #[test]
 fn damaged_log_line_is_reported() {
-    let session = session();
+    let session = Session::new();
+    session.write_config(&format!(
+        "[eval.held]\ntask = \"loss\"\ndata = {:?}\npool_size = 8\nevery_steps = 4\n\
+         [checkpoint]\nevery_steps = 4\nbest = \"held.loss\"\n",
+        goldens("train/train.csv")
+    ));
     session.succeed(&TRAIN);
     let path = session.path("run/metrics.jsonl");
     let text = fs::read_to_string(&path).unwrap();
-    fs::write(&path, text.replacen("\"step\":3,", "\"step\":x,", 1)).unwrap();
+    // A byte that no text has, and a last line without an end.
+    let mut bytes = text.replacen("\"step\":3,", "\"step\":~,", 1).into_bytes();
+    let place = bytes.iter().position(|&byte| byte == b'~').unwrap();
+    bytes[place] = 0xff;
+    bytes.extend(b"{\"kind\":\"ev\xc3");
+    fs::write(&path, bytes).unwrap();
     let output = session.run(&RESUME);
     let message = stderr(&output);
     assert!(

@@ -12,7 +12,7 @@ use crate::report::notice;
 /// How often the flag is looked at, to say that a signal has arrived.
 const POLL: Duration = Duration::from_millis(20);
 
-/// Signals this close to the first are the same wish to stop: `timeout` and job schedulers signal a process and then
+/// Signals this close to the first are one request: `timeout` and job schedulers signal a process and then
 /// its group.
 const SAME: Duration = Duration::from_secs(1);
 
@@ -22,6 +22,7 @@ pub struct Signals {
     stop: StopFlag,
     /// Of each signal, whether it ends the process at once.
     ends_at_once: Vec<Arc<AtomicBool>>,
+    has_begun: AtomicBool,
 }
 
 impl Signals {
@@ -34,7 +35,7 @@ impl Signals {
             signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
             ends_at_once.push(at_once);
         }
-        Ok(Self { stop, ends_at_once })
+        Ok(Self { stop, ends_at_once, has_begun: AtomicBool::new(false) })
     }
 
     /// The flag that a signal sets.
@@ -45,7 +46,8 @@ impl Signals {
     /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way, and
     /// says so. A later one ends the process at once, unless it comes within [`SAME`] of the first.
     pub fn begin_work(&self) -> &StopFlag {
-        if self.ends_at_once.iter().all(|at_once| at_once.swap(false, Ordering::SeqCst)) {
+        if !self.has_begun.swap(true, Ordering::SeqCst) {
+            self.ends_at_once.iter().for_each(|at_once| at_once.store(false, Ordering::SeqCst));
             let (stop, ends_at_once) = (self.stop.clone(), self.ends_at_once.clone());
             std::thread::spawn(move || {
                 while stop.signal().is_none() {

@@ -106,8 +106,7 @@ pub enum DataError {
     /// More images are unreadable than the policy allows.
     #[error(
         "{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows:\n{}\n\
-         repair or remove them, or raise `data.max_bad_fraction` (a run that has begun can only go on with \
-         the same files)",
+         repair or remove them, or raise `data.max_bad_fraction`",
         .first.join("\n")
     )]
     TooManyBad {

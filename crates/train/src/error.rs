@@ -73,7 +73,8 @@ pub enum TrainError {
     /// The data of a resumed run have changed.
     #[error(
         "the training data have changed since the run started (fingerprint `{found}`, expected `{expected}`); restore \
-         them, or start a new run in another `run.dir`"
+         them, or start a new run in another `run.dir`. Images that were repaired count too: instead of repairing them \
+         in mid-run, raise `data.max_bad_fraction`"
     )]
     DataChanged {
         /// Fingerprint of the data now.
@@ -113,7 +114,7 @@ pub enum TrainError {
     /// A run has logged steps that only a checkpoint can continue, and there is none.
     #[error(
         "`{dir}` has logged {step} steps but holds no checkpoint, and nothing was changed; restore its `checkpoints`, \
-         delete `metrics.jsonl` to start over, or start a new run in another `run.dir`"
+         or start a new run in another `run.dir`"
     )]
     CheckpointsGone {
         /// The run directory.
@@ -186,6 +187,15 @@ pub enum TrainError {
         /// Number of the signal.
         signal: usize,
     },
+    /// A file of the run was deleted, moved, replaced or changed by someone else while the run was going on.
+    #[error(
+        "`{path}` was deleted, moved or changed by another program while the run was going on; checkpoints that were \
+         written are intact: put the run directory back and use `--resume`"
+    )]
+    LostFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// An invariant of the program does not hold: a bug. The run ends rather than going on with a wrong state.
     #[error("internal error: {0}; this is a bug in dualenc, please report it with the command and this message")]
     Internal(String),
@@ -227,7 +237,7 @@ impl TrainError {
         match self {
             Self::NotFinite { .. } | Self::NotFiniteOutput { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
-            Self::Write { .. } | Self::Stopped { .. } => ErrorKind::Run,
+            Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } => ErrorKind::Run,
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
             Self::Hub(error) => of_hub(error),

@@ -1,6 +1,6 @@
 //! A note from another thread than the one that works, which cannot reach the reporter.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use crate::report::json_log;
@@ -18,8 +18,10 @@ pub fn write(text: &str) {
     if json_log::is_on() {
         json_log::write_note(text);
     } else {
+        // A bar has no end of line.
+        let start = if std::io::stderr().is_terminal() { "\n" } else { "" };
         // A closed stderr does not stop a run.
-        let _ = std::io::stderr().write_all(format!("\n{text}\n").as_bytes());
+        let _ = std::io::stderr().write_all(format!("{start}{text}\n").as_bytes());
     }
 }
 

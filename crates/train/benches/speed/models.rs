@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TokenSequences, TowerLock,
-    TowerOptions, build_from_towers, image_tower_from, normalize, parameters,
+    TowerOptions, TowerTraining, Training, build_from_towers, image_tower_from, normalize, parameters,
 };
 use dualenc_train::config::{Loss, TrainSection};
 use dualenc_train::internals::{
@@ -111,7 +111,7 @@ pub fn vit() -> Result<Work, Box<dyn Error>> {
 /// fixed image features, backward, AdamW.
 pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
     let compute = Compute::select("cpu", None)?;
-    let mut model = dual_encoder(&compute)?;
+    let mut model = text_trains().of(dual_encoder(&compute)?)?;
     let batch = lengths.len();
     let ids = |length: usize| noise(length).iter().map(|at| ((at + 1.0) / 2.0 * 30_000.0) as u32 + 100).collect();
     let ids: Vec<Vec<u32>> = lengths.iter().map(|&length| ids(length)).collect();
@@ -141,6 +141,12 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
         Ok(())
     };
     Ok(Work { flops, bytes: 0.0, images: 0, round: Box::new(round) })
+}
+
+/// The text tower and its projection train.
+fn text_trains() -> Training {
+    let tower = |trains| TowerTraining { trains, last: 0, adapters: false };
+    Training { image: tower(false), text: tower(true), image_projection: false, text_projection: true }
 }
 
 fn dual_encoder(compute: &Compute) -> Result<DualEncoder, Box<dyn Error>> {

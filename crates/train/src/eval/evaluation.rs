@@ -257,7 +257,7 @@ impl Evaluation {
             max_fraction: self.max_bad_fraction,
             first: first.collect(),
         };
-        Err(TrainError::Usage(format!("evaluation `{}`: {error}", self.name)))
+        Err(TrainError::Usage(format!("evaluation `{}`: {error}, or `--max-bad-fraction` with `--model`", self.name)))
     }
 
     /// Refuses classes without an image. `labels`: of the images that can be used.

@@ -1,11 +1,11 @@
 //! Paths in a run directory, and the lock that gives it one owner at a time.
 
-use std::fs::{self, File, Metadata, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::error::TrainError;
-use crate::run_dir::atomic_file::remove_leftovers;
+use crate::run_dir::atomic_file::{is_still, remove_leftovers};
 use crate::run_dir::checkpoint::retention;
 use crate::run_dir::metrics_log::last_step;
 
@@ -29,6 +29,7 @@ impl RunDir {
     /// - [`TrainError::Write`] or [`TrainError::Read`] when anything else in it cannot be written or read.
     pub fn open(root: &Path, resume: bool) -> Result<Self, TrainError> {
         let unwritable = |source| TrainError::RunUnwritable { dir: root.to_owned(), source };
+        refuse_config_of_user(root)?;
         fs::create_dir_all(root).map_err(unwritable)?;
         let lock_path = root.join("run.lock");
         let lock = OpenOptions::new().create(true).truncate(false).append(true).open(&lock_path).map_err(unwritable)?;
@@ -48,33 +49,16 @@ impl RunDir {
             let step = step.map_or_else(|| last_step(&run.metrics()), Ok)?;
             return Err(TrainError::RunExists { dir: root.to_owned(), step });
         }
-        // A run opens its log before it writes its config.
-        if run.config().exists() && !run.metrics().exists() && step.is_none() {
-            return Err(TrainError::Usage(format!(
-                "`{}` is not of a run, and a run would overwrite it; choose another `run.dir`",
-                run.config().display()
-            )));
-        }
-        fs::create_dir_all(run.checkpoints()).map_err(TrainError::write(&run.checkpoints()))?;
         Ok(run)
     }
 
-    /// Checks that the directory is still the one that was opened, and holds the log.
+    /// Checks that the directory is still the one that was opened.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when it was deleted or moved.
+    /// [`TrainError::LostFile`] when it was deleted or moved.
     pub fn check_present(&self) -> Result<(), TrainError> {
-        let gone = |path: PathBuf, problem: &str| {
-            let source = io::Error::new(io::ErrorKind::NotFound, format!("{problem} while the run was going on"));
-            Err(TrainError::Write { path, source })
-        };
-        let lock = self.root.join("run.lock");
-        match (fs::metadata(&lock), self.lock.metadata()) {
-            (Ok(there), Ok(ours)) if is_same_file(&there, &ours) => {}
-            _ => return gone(lock, "No such file: the run directory was deleted or moved"),
-        }
-        let metrics = self.metrics();
-        if metrics.exists() { Ok(()) } else { gone(metrics, "No such file: it was deleted or moved") }
+        let path = self.root.join("run.lock");
+        if is_still(&path, &self.lock) { Ok(()) } else { Err(TrainError::LostFile { path }) }
     }
 
     /// Whether the run has saved checkpoints, and none is there.
@@ -90,11 +74,12 @@ impl RunDir {
         }
     }
 
-    /// Removes what a killed process left half-written.
+    /// Removes what a killed process left half-written, and creates what is missing.
     ///
     /// # Errors
-    /// [`TrainError::Read`] or [`TrainError::Write`] when it cannot be found or removed.
-    pub fn clean(&self) -> Result<(), TrainError> {
+    /// [`TrainError::Read`] or [`TrainError::Write`] when it cannot be found, removed or created.
+    pub fn prepare(&self) -> Result<(), TrainError> {
+        fs::create_dir_all(self.checkpoints()).map_err(TrainError::write(&self.checkpoints()))?;
         retention::clean(&self.checkpoints())?;
         remove_leftovers(&self.root, |target| {
             ["config.toml", "metrics.jsonl"].contains(&target) || target.starts_with("not-finite-step-")
@@ -122,17 +107,17 @@ impl RunDir {
     }
 }
 
-/// Whether both are of one file.
-#[cfg(unix)]
-fn is_same_file(one: &Metadata, other: &Metadata) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    (one.dev(), one.ino()) == (other.dev(), other.ino())
-}
-
-/// Elsewhere, a file that is open cannot be deleted.
-#[cfg(not(unix))]
-fn is_same_file(_: &Metadata, _: &Metadata) -> bool {
-    true
+/// Refuses a directory with a `config.toml` that does not belong to a run: a run would overwrite it.
+fn refuse_config_of_user(root: &Path) -> Result<(), TrainError> {
+    let config = root.join("config.toml");
+    // A run has its lock before it writes its config.
+    if config.exists() && !root.join("run.lock").exists() && !metrics_of(root).exists() {
+        return Err(TrainError::Usage(format!(
+            "`{}` does not belong to a run, and a run would overwrite it; choose another `run.dir`",
+            config.display()
+        )));
+    }
+    Ok(())
 }
 
 /// `metrics.jsonl` of the run in `root`.

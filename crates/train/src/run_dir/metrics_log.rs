@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::config::BestMetric;
 use crate::error::TrainError;
-use crate::run_dir::atomic_file::write_whole;
+use crate::run_dir::atomic_file::{is_still, write_whole};
 
 /// A training line: one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -199,9 +199,14 @@ impl MetricsLog {
     /// checkpoints to delete, are still the same after a power failure.
     ///
     /// # Errors
-    /// [`TrainError::Write`] when the disk fails.
+    /// [`TrainError::Write`] when the disk fails; [`TrainError::LostFile`] when someone else deleted, replaced or
+    /// changed the log.
     pub fn sync(&mut self) -> Result<(), TrainError> {
         self.write_waiting()?;
+        let len = self.file.metadata().map_err(TrainError::write(&self.path))?.len();
+        if len != self.complete || !is_still(&self.path, &self.file) {
+            return Err(TrainError::LostFile { path: self.path.clone() });
+        }
         self.file.sync_data().map_err(TrainError::write(&self.path))
     }
 
@@ -271,13 +276,13 @@ pub(crate) struct MetricValue {
 /// # Errors
 /// [`TrainError::Read`] when the file exists and cannot be read.
 pub(crate) fn metric_values(path: &Path, metric: &BestMetric, step: u64) -> Result<Vec<MetricValue>, TrainError> {
-    let text = match fs::read_to_string(path) {
+    let bytes = match fs::read(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        text => text.map_err(TrainError::read(path))?,
+        bytes => bytes.map_err(TrainError::read(path))?,
     };
-    // Skips training lines before parsing: there are many.
-    let lines = text.lines().filter(|line| line.contains("\"eval\""));
-    let lines = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    // The log may be torn or damaged: it is read before a run is accepted and repairs it.
+    let lines = bytes.split(|&byte| byte == b'\n').filter(|line| line.starts_with(b"{\"kind\":\"eval\""));
+    let lines = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
     let of_metric = lines.filter(|line| line["kind"] == "eval" && line["name"] == *metric.evaluation);
     let values = of_metric.filter_map(|line| {
         let fingerprint = line["fingerprint"].as_str().map(str::to_owned);

@@ -27,6 +27,8 @@ pub(crate) struct Learner {
     ever_trains: Training,
     /// Upper limit of `logit_scale`, a logarithm.
     logit_scale_max: f64,
+    /// False during an update, and after one that failed.
+    is_whole: bool,
     /// Left in `model` while the optimiser owns the real one.
     placeholder: DualEncoder,
 }
@@ -48,6 +50,7 @@ impl Learner {
             ema: config.train.ema_decay.map(|decay| Ema::new(decay, on_host)),
             ever_trains: config.ever_trains(),
             logit_scale_max: config.train.logit_scale_max,
+            is_whole: true,
             placeholder: parameters::placeholder(&model),
             model,
             stages,
@@ -80,6 +83,11 @@ impl Learner {
         Ok(())
     }
 
+    /// Whether every update that was begun is complete.
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
     /// Looks for a trainable parameter that the last update made NaN or infinite. `step`: updates done.
     ///
     /// # Errors
@@ -110,8 +118,7 @@ impl Learner {
 
     /// The learning rate of the 0-based `step`, for parameters without a rate of their own.
     pub fn learning_rate(&self, step: u64) -> LearningRate {
-        let schedule = self.lr_schedule.at(step) * self.stages.warmup_factor(step);
-        LearningRate { base: self.stages.at(step).learning_rate * schedule, schedule }
+        self.stages.learning_rate(step, &self.lr_schedule)
     }
 
     /// The value of `logit_scale`, a logarithm.
@@ -134,6 +141,7 @@ impl Learner {
         grad_norm: f64,
         rate: LearningRate,
     ) -> Result<(), TrainError> {
+        self.is_whole = false;
         // The optimiser works in place only where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.placeholder.clone());
         let before = |path: &str| self.stages.updates_before(path, step);
@@ -142,7 +150,11 @@ impl Learner {
         let (logit_scale_max, ema) = (self.logit_scale_max, self.ema.as_mut());
         let mut finish = FinishUpdate { logit_scale_max, ema, updates: &after, failure: None };
         self.model = parameters::update(model, &mut finish);
-        finish.failure.map_or(Ok(()), Err)
+        if let Some(failure) = finish.failure {
+            return Err(failure);
+        }
+        self.is_whole = true;
+        Ok(())
     }
 
     /// The model for evaluation, without gradients: averaged in a run that averages its weights.

@@ -73,9 +73,11 @@ impl Run {
         if let Some(checkpoint) = &checkpoint {
             refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all)?;
             refuse_changed_rates(checkpoint, config, total_steps)?;
-            warn_of_higher_rates(checkpoint, config, &lr_schedule, observer)?;
         }
         let mut stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
+        if let Some(checkpoint) = &checkpoint {
+            warn_of_higher_rates(checkpoint, &model, (&stages, &lr_schedule), steps_per_epoch, observer)?;
+        }
         let skipped_steps = checkpoint.iter().flat_map(|checkpoint| &checkpoint.progress.skipped_steps);
         skipped_steps.for_each(|range| stages.skip(*range));
         let warmup_steps = lr_schedule.warmup_steps;
@@ -120,7 +122,7 @@ impl Run {
         }
         run.learner.begin_averages()?;
         if skip_steps > 0 {
-            // So that a later resume needs not ask for it again.
+            // So that a later resume need not ask for it again.
             run.save_rescue(observer)?;
         }
         let Position { step, total_steps, steps_per_epoch, .. } = run.position;
@@ -246,7 +248,7 @@ fn open_records(
     best: BestTracker,
     observer: &mut dyn Observer,
 ) -> Result<Records, TrainError> {
-    dir.clean()?;
+    dir.prepare()?;
     let records = Records {
         metrics: MetricsLog::open(&dir.metrics(), step)?,
         best,

@@ -158,7 +158,7 @@ impl Records {
         Ok(())
     }
 
-    /// Takes in whether a checkpoint at an interval could be written. A failing disk ends the run only after
+    /// Counts failures to write a checkpoint at an interval. A failing disk ends the run only after
     /// [`MAX_FAILED_SAVES`] in a row: the next one is due at the next interval.
     ///
     /// # Errors

@@ -1,11 +1,14 @@
 //! What a run must find unchanged to be resumed: configuration, data, locked weights, and the learning rates so far.
 
+use dualenc_model::DualEncoder;
+
 use crate::config::{RunConfig, TrainSection, changed_keys};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::optim::lr_schedule::LrSchedule;
 use crate::run_dir::checkpoint::Checkpoint;
 use crate::run_dir::checkpoint::manifest::Progress;
+use crate::training::stages::Stages;
 
 /// Reports changed keys that are safe to change.
 ///
@@ -90,26 +93,29 @@ pub(super) fn refuse_changed_rates(
 /// [`TrainError::Config`] when the config of the checkpoint cannot be read.
 pub(super) fn warn_of_higher_rates(
     checkpoint: &Checkpoint,
-    config: &RunConfig,
-    schedule: &LrSchedule,
+    model: &DualEncoder,
+    (stages, schedule): (&Stages, &LrSchedule),
+    steps_per_epoch: u64,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
+    /// Below it, the message would round it to 1.
+    const NOTABLE: f64 = 1.05;
     let Progress { step, total_steps, .. } = checkpoint.progress;
-    let old = checkpoint.run_config()?.train;
-    let old_schedule = LrSchedule::new(&old, total_steps)?;
-    if old_schedule.warmup_steps == schedule.warmup_steps {
+    let old = checkpoint.run_config()?;
+    let old_schedule = LrSchedule::new(&old.train, total_steps)?;
+    if old_schedule.warmup_steps >= schedule.warmup_steps {
         return Ok(());
     }
-    let ratio =
-        |step: &u64| config.train.learning_rate * schedule.at(*step) / (old.learning_rate * old_schedule.at(*step));
-    let higher: Vec<u64> = (step..total_steps).filter(|step| ratio(step) > 1.0).collect();
-    let highest = higher.iter().map(ratio).fold(1.0, f64::max);
-    if let (Some(first), Some(last)) = (higher.first(), higher.last()) {
+    let old_stages = Stages::new(&old, model, steps_per_epoch, total_steps)?;
+    let rate = |stages: &Stages, schedule, step| stages.learning_rate(step, schedule).base;
+    let ratios = (step..total_steps)
+        .map(|step| (step + 1, rate(stages, schedule, step) / rate(&old_stages, &old_schedule, step)));
+    let higher: Vec<(u64, f64)> = ratios.filter(|(_, ratio)| *ratio > NOTABLE).collect();
+    let highest = higher.iter().map(|(_, ratio)| *ratio).fold(1.0, f64::max);
+    if let (Some((first, _)), Some((last, _))) = (higher.first(), higher.last()) {
         observer.on(Event::Warning(format!(
-            "with the longer warm-up, the learning rate of steps {} to {} is up to {highest:.1} times that of the old \
-             config, since it falls later; lower `train.learning_rate` too if that is not meant",
-            first + 1,
-            last + 1
+            "with the longer warm-up, the learning rate of steps {first} to {last} is up to {highest:.1} times that of \
+             the old config, since it falls later; lower `train.learning_rate` too if that is not meant"
         )));
     }
     Ok(())

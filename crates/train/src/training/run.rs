@@ -204,15 +204,18 @@ impl Run {
     /// Saves the state before the step or evaluation that failed with `error`, unless that state is wrong, is saved, or
     /// the disk that it is saved to is what failed.
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
-        let saved = match error {
-            _ if self.position.step == 0 => return,
-            TrainError::NotFinite { .. } | TrainError::SpoiledWeights { .. } | TrainError::Internal(_) => return,
-            TrainError::Write { path, .. } if path.starts_with(self.records.dir.root()) => return,
-            // The weights are finite, but what they compute is not.
-            TrainError::NotFiniteOutput { .. } => self.save_rescue(observer),
-            _ => self.save(observer),
-        };
-        if let Err(error) = saved {
+        let is_saved_or_wrong = matches!(
+            error,
+            TrainError::NotFinite { .. }
+                | TrainError::SpoiledWeights { .. }
+                | TrainError::Internal(_)
+                | TrainError::LostFile { .. }
+        );
+        let is_run_dir = matches!(error, TrainError::Write { path, .. } if path.starts_with(self.records.dir.root()));
+        if self.position.step == 0 || is_saved_or_wrong || is_run_dir || !self.learner.is_whole() {
+            return;
+        }
+        if let Err(error) = self.save_rescue(observer) {
             observer.on(Event::Warning(format!("the state after step {} is not saved: {error}", self.position.step)));
         }
     }
@@ -255,11 +258,11 @@ impl Run {
         let end = first + count;
         self.learner.stages.skip([first, end]);
         self.position.step = end;
-        let steps = if count == 1 { "1 step".to_owned() } else { format!("steps {} to {end}", first + 1) };
+        let steps = if count == 1 { format!("step {end}") } else { format!("steps {} to {end}", first + 1) };
         let warning = WarningRecord {
             step: end,
             name: format!("skipped-steps-{}-{end}", first + 1),
-            message: format!("{steps} skipped, as `--skip-steps` asks"),
+            message: format!("`--skip-steps` skipped {steps}"),
         };
         self.records.log_warning(&warning, observer)
     }

@@ -5,6 +5,8 @@ use dualenc_model::{DualEncoder, LayerDepths, Training};
 
 use crate::config::{RunConfig, Stage};
 use crate::error::TrainError;
+use crate::optim::lr_schedule::LrSchedule;
+use crate::optim::param_groups::LearningRate;
 
 /// The stages of a run.
 #[derive(Debug, Clone)]
@@ -100,6 +102,12 @@ impl Stages {
             0 => 1.0,
             steps => ((step - from + 1) as f64 / steps as f64).min(1.0),
         }
+    }
+
+    /// The learning rate of the 0-based `step` on `schedule`, for parameters without a rate of their own.
+    pub fn learning_rate(&self, step: u64, schedule: &LrSchedule) -> LearningRate {
+        let schedule = schedule.at(step) * self.warmup_factor(step);
+        LearningRate { base: self.at(step).learning_rate * schedule, schedule }
     }
 
     /// Records that the steps from `first` up to, but not including, `end` make no update.

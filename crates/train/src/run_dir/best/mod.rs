@@ -51,8 +51,8 @@ impl BestTracker {
     }
 
     /// Replays the log of the run in `root` up to `step`. `measures`: the fingerprint of the evaluation that
-    /// `checkpoint.best` names; default: that of its last line. Figures of another fingerprint cannot be compared and
-    /// do not count.
+    /// `checkpoint.best` names; default: that of its last line. Results with another fingerprint, or with none since an
+    /// older version logged them, cannot be compared and do not count.
     ///
     /// If the best evaluation's checkpoint is missing, as when `checkpoint.best` was set only later, only evaluations
     /// of existing checkpoints count.
@@ -67,24 +67,18 @@ impl BestTracker {
     ) -> Result<Self, TrainError> {
         let mut fresh = Self::new(section);
         let Some(metric) = &fresh.metric else { return Ok(fresh) };
-        let mut values = metric_values(&metrics_of(root), metric, step)?;
-        // Lines of older versions have no fingerprint: they measured what the first one after them did.
-        let first = values.iter().find_map(|value| value.fingerprint.clone());
-        for value in &mut values {
-            value.fingerprint = value.fingerprint.take().or_else(|| first.clone());
-        }
-        let last = values.last().and_then(|value| value.fingerprint.clone());
-        let measures = measures.map(str::to_owned).or_else(|| last.clone());
-        let (mut values, other): (Vec<_>, Vec<_>) =
-            values.into_iter().partition(|value| value.fingerprint.is_none() || value.fingerprint == measures);
-        if last.is_some() && last != measures {
+        let values = metric_values(&metrics_of(root), metric, step)?;
+        let last = values.last().map(|value| value.fingerprint.clone());
+        let measures = measures.map(str::to_owned).or_else(|| last.clone().flatten());
+        let (mut values, other): (Vec<_>, Vec<_>) = values.into_iter().partition(|value| value.fingerprint == measures);
+        if last.is_some_and(|last| last != measures) {
             fresh.num_other = other.len();
         }
-        if values.is_empty() {
-            let mut former = fresh.clone();
-            let before = other.iter().filter(|value| value.fingerprint == last);
-            before.for_each(|value| former.record_value(value.step, value.value));
-            fresh.former_best = former.best_step();
+        if let Some(former) = other.last().map(|value| value.fingerprint.clone()) {
+            let mut before = fresh.clone();
+            let of_former = other.iter().filter(|value| value.fingerprint == former);
+            of_former.for_each(|value| before.record_value(value.step, value.value));
+            fresh.former_best = before.best_step();
         }
         let existing: Vec<u64> = retention::list(&checkpoints_of(root))?.into_iter().map(|(at, _)| at).collect();
         let replay = |values: &[MetricValue]| {

@@ -90,7 +90,7 @@ impl Manifest {
     }
 
     /// The text of the file. Its last field is the BLAKE3 hash of every byte before it, so that no field can change
-    /// unnoticed. Later formats must keep this rule: a damaged number of the format is known by it.
+    /// unnoticed. Later formats must keep this rule: this is how a damaged format number is detected.
     ///
     /// # Errors
     /// [`TrainError::Internal`] when the fields cannot be written as JSON.

@@ -116,7 +116,7 @@ pub fn save(
         discard(&target)?;
     }
     fs::rename(temporary.path(), &target).map_err(TrainError::write(&target))?;
-    // It exists no more under its temporary name.
+    // It no longer exists under its temporary name.
     let _ = temporary.keep();
     sync_parent(&target)?;
     fail_point("after_rename");

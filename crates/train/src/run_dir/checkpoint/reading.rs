@@ -20,7 +20,10 @@ pub(super) fn read_file(dir: &Path, name: &str) -> Result<Vec<u8>, TrainError> {
     let path = dir.join(name);
     fs::read(&path).map_err(|source| match source.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::IsADirectory | io::ErrorKind::NotADirectory => {
-            TrainError::Checkpoint { path: dir.to_owned(), problem: format!("`{name}` is missing: {source}") }
+            TrainError::Checkpoint {
+                path: dir.to_owned(),
+                problem: format!("`{name}` is missing or not a file: {source}"),
+            }
         }
         _ => TrainError::Read { path, source },
     })
