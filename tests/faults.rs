@@ -182,6 +182,11 @@ fn config_of_a_user_is_not_overwritten() {
     fs::remove_dir_all(session.path("early/checkpoints")).unwrap();
     fs::write(session.path("early/metrics.jsonl"), "").unwrap();
     session.succeed(&early);
+    // So is that of a copy with checkpoints alone.
+    for name in ["metrics.jsonl", "run.lock"] {
+        fs::remove_file(session.path("early").join(name)).unwrap();
+    }
+    session.succeed(&[&RESUME[..], &["--set", "run.dir=early"]].concat());
 }
 
 #[test]

@@ -110,8 +110,9 @@ impl RunDir {
 /// Refuses a directory with a `config.toml` that does not belong to a run: a run would overwrite it.
 fn refuse_config_of_user(root: &Path) -> Result<(), TrainError> {
     let config = root.join("config.toml");
-    // A run has its lock before it writes its config.
-    if config.exists() && !root.join("run.lock").exists() && !metrics_of(root).exists() {
+    // A run has its lock before it writes its config. A copy of a run may have its checkpoints alone.
+    let is_of_run = [root.join("run.lock"), metrics_of(root), checkpoints_of(root)].iter().any(|path| path.exists());
+    if config.exists() && !is_of_run {
         return Err(TrainError::Usage(format!(
             "`{}` does not belong to a run, and a run would overwrite it; choose another `run.dir`",
             config.display()
