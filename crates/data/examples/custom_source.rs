@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     for batch in loader {
         let batch = batch?;
-        let first = &dataset.captions[batch.pairs[0].caption].text;
+        let first = &dataset.caption(batch.pairs[0].caption).text;
         println!("step {}  {} pairs, the first captioned `{first}`", batch.step, batch.pairs.len());
     }
     Ok(())

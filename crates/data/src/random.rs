@@ -11,6 +11,10 @@ pub(crate) const ORDER_STREAM: u64 = 0x006F_7264_6572;
 pub(crate) const CAPTION_STREAM: u64 = 0x0063_6170_7469_6F6E;
 /// Augmentation.
 pub(crate) const VIEW_STREAM: u64 = 0xa06;
+/// The share of a source with a fractional weight.
+pub(crate) const MIX_STREAM: u64 = 0x006D_6978;
+/// The choice of a prompt template.
+pub(crate) const TEMPLATE_STREAM: u64 = 0x0074_656D_706C;
 /// Word dropout.
 pub(crate) const WORD_STREAM: u64 = 0x3026d;
 

@@ -204,8 +204,8 @@ fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
         replace(&path, &if is_json { mutate_json(&original, seed) } else { mutate(&original, seed) });
         match source(&path).read() {
             Ok(dataset) => {
-                assert!(!dataset.captions.is_empty());
-                assert!(dataset.captions.iter().all(|caption| caption.image < dataset.images.len()));
+                assert!(!dataset.num_captions() == 0);
+                assert!(dataset.captions().all(|caption| caption.image < dataset.num_images()));
                 true
             }
             Err(error) => {

@@ -81,8 +81,7 @@ fn read(path: &Path, strict: bool) -> Result<Dataset, String> {
 fn names(dataset: &Dataset, path: &Path) -> Vec<String> {
     let start = format!("{}/", path.display());
     dataset
-        .images
-        .iter()
+        .images()
         .map(|image| {
             let name = image.key().strip_prefix(&start).unwrap().to_owned();
             let (key, _) = name.rsplit_once('.').unwrap();

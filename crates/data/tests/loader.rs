@@ -40,7 +40,7 @@ fn batches_follow_plan() {
         assert_eq!(batch.pairs.iter().map(|pair| pair.caption).collect::<Vec<_>>(), expected);
         assert_eq!(batch.pixels.len(), 8 * 3 * 16 * 16);
         for (pair, pixels) in batch.pairs.iter().zip(batch.pixels.chunks_exact(3 * 16 * 16)) {
-            assert_eq!(pixels, load_pixels(&dataset.images[pair.image], &processor).unwrap());
+            assert_eq!(pixels, load_pixels(&dataset.image(pair.image), &processor).unwrap());
         }
         assert!(batch.tokens.ids.iter().all(|ids| ids[0] == 2 && *ids.last().unwrap() == 3), "{:?}", batch.tokens);
     }
@@ -262,8 +262,8 @@ fn tar_entries_equal_files() {
     let dir = tempfile::tempdir().unwrap();
     let dataset = write_dataset(dir.path(), 5, 1, &[]);
     let mut tar = tar::Builder::new(std::fs::File::create(dir.path().join("s.tar")).unwrap());
-    for (i, image) in dataset.images.iter().enumerate() {
-        let caption = dataset.captions[i].text.as_bytes();
+    for (i, image) in dataset.images().enumerate() {
+        let caption = dataset.caption(i).text.as_bytes();
         for (name, bytes) in [(format!("{i}.png"), image.read().unwrap()), (format!("{i}.txt"), caption.to_vec())] {
             let mut header = tar::Header::new_gnu();
             header.set_size(bytes.len() as u64);
@@ -272,7 +272,7 @@ fn tar_entries_equal_files() {
     }
     tar.finish().unwrap();
     let shard = dualenc_data::WebdatasetSource::new(dir.path().join("s.tar")).read().unwrap();
-    assert!(matches!(shard.images[0], ImageRef::TarEntry { .. }));
+    assert!(matches!(shard.image(0), ImageRef::TarEntry { .. }));
     let load = |dataset| {
         let mut options = options(dir.path(), dataset, CaptionMode::All, 5, true);
         options.num_steps = 2;

@@ -50,14 +50,14 @@ fn rows(seed: u64) -> Vec<Row> {
 /// Checks which rows became pairs, in which order, and the counts of the others and of long captions.
 fn check(dataset: &Dataset, rows: &[Row], name: impl Fn(usize) -> String, tokenizer: &Tokenizer) {
     let used: Vec<usize> = (0..rows.len()).filter(|&at| rows[at].is_used()).collect();
-    assert_eq!(dataset.captions.len(), used.len(), "{rows:?}");
-    for (caption, &at) in dataset.captions.iter().zip(&used) {
-        assert!(dataset.images[caption.image].key().ends_with(&name(at)), "row {at} of {rows:?}");
+    assert_eq!(dataset.num_captions(), used.len(), "{rows:?}");
+    for (caption, &at) in dataset.captions().zip(&used) {
+        assert!(dataset.image(caption.image).key().ends_with(&name(at)), "row {at} of {rows:?}");
         assert_eq!(caption.text.as_bytes(), rows[at].caption());
     }
     assert_eq!(dataset.skipped.count, rows.len() - used.len(), "{rows:?}, {:?}", dataset.skipped);
-    assert_eq!(dataset.skipped.first.len(), dataset.skipped.count.min(10));
-    let texts: Vec<&str> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+    assert_eq!(dataset.skipped.rows.len(), dataset.skipped.count);
+    let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
     let long = rows.iter().filter(|&&row| row == Row::Long).count();
     assert_eq!(TokenTable::build(tokenizer, &texts, 2).unwrap().num_cut(), long);
 }

@@ -10,6 +10,7 @@ mod features;
 mod loss;
 mod models;
 mod optim;
+mod pairs;
 mod run_dir;
 mod stop_flag;
 mod text_lines;

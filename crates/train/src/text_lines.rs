@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use dualenc_data::CLASS_PLACEHOLDER;
+
 use crate::error::TrainError;
 
 /// Blank lines that an error lists.
@@ -40,11 +42,34 @@ pub(crate) fn read_rows(path: &Path) -> Result<Vec<String>, TrainError> {
 ///
 /// # Errors
 /// [`TrainError::Read`] when the file cannot be read, [`TrainError::Usage`] when it has no lines.
-pub(crate) fn read_lines(path: &Path) -> Result<Vec<String>, TrainError> {
+fn read_lines(path: &Path) -> Result<Vec<String>, TrainError> {
     let text = fs::read_to_string(path).map_err(TrainError::read(path))?;
     let lines: Vec<String> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if lines.is_empty() {
         return Err(TrainError::Usage(format!("`{}` is empty; expected one entry per line", path.display())));
     }
     Ok(lines)
+}
+
+/// Reads class names, one per line.
+///
+/// # Errors
+/// As for [`read_lines`].
+pub(crate) fn read_class_names(path: &Path) -> Result<Vec<String>, TrainError> {
+    read_lines(path)
+}
+
+/// Reads prompt templates, one per line.
+///
+/// # Errors
+/// As for [`read_lines`]; [`TrainError::Usage`] for a template without [`CLASS_PLACEHOLDER`].
+pub(crate) fn read_templates(path: &Path) -> Result<Vec<String>, TrainError> {
+    let templates = read_lines(path)?;
+    match templates.iter().find(|template| !template.contains(CLASS_PLACEHOLDER)) {
+        None => Ok(templates),
+        Some(wrong) => Err(TrainError::Usage(format!(
+            "`{}`: the template `{wrong}` has no `{CLASS_PLACEHOLDER}` where the class name goes",
+            path.display()
+        ))),
+    }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
-use dualenc_train::config::{EvalSection, RunConfig, Task};
+use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
 use dualenc_train::{
     Compute, Encoder, EvalRecord, Evaluation, Event, LoadedModel, LockedFingerprints, LockedTowers, Objective,
     Observer, StopFlag, TrainError, feature_cache_of,
@@ -137,13 +137,13 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 images: args.images,
                 classnames: args.classnames,
                 templates: args.templates,
-                data: args.data,
+                data: args.data.map(EvalData::Path),
                 pool_size: args.pool_size.map(|size| size as usize),
                 every_epochs: None,
                 every_steps: None,
                 batch_size: BATCH_SIZE,
             };
-            let evaluation = Evaluation::open(section.task.name(), &section)?;
+            let evaluation = Evaluation::open(section.task.name(), &section, None)?;
             let evaluation = match args.max_bad_fraction {
                 Some(fraction) => evaluation.with_max_bad_fraction(fraction),
                 None => evaluation,
@@ -201,7 +201,7 @@ pub fn open_evaluations(config: &RunConfig) -> anyhow::Result<Vec<Evaluation>> {
         )
         .into());
     }
-    Ok(Evaluation::open_all(config)?)
+    Ok(Evaluation::open_alone(config)?)
 }
 
 /// Runs evaluations, with features from the cache of `config` if there is one. Features are stored by tower, so the

@@ -1,38 +1,46 @@
 //! A data set in memory: its images, and the captions of each. Pixels stay on disk until a loader reads them.
 //!
-//! This file has [`Dataset`] and [`DatasetBuilder`]. The others:
+//! This file has [`Dataset`]. The others:
+//! - `builder`: [`builder::DatasetBuilder`], which collects the rows of a source
+//! - `images`, `captions`: the two tables, each in a few allocations
+//! - `part`: the share of one source in an epoch of several
+//! - `selection`: the rows that `only` names
 //! - `caption_id`: a number that equal captions share
 //! - `skipped_rows`: rows of a source that are left out
 //! - `parallel_io`: a function over many files on a few threads
 
+pub(crate) mod builder;
 mod caption_id;
+pub(crate) mod captions;
+pub(crate) mod images;
 pub(crate) mod parallel_io;
+pub(crate) mod part;
+pub(crate) mod selection;
 pub(crate) mod skipped_rows;
+#[cfg(test)]
+mod tests;
 
-use std::collections::HashMap;
+use std::borrow::Cow;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::caption_id::caption_id;
+use crate::dataset::captions::{Caption, CaptionTable};
+use crate::dataset::images::ImageTable;
 use crate::dataset::parallel_io::map_files;
+use crate::dataset::part::Part;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
 use crate::files;
 use crate::images::location::ImageRef;
-use crate::random::{CAPTION_STREAM, mix};
+use crate::random::{CAPTION_STREAM, TEMPLATE_STREAM, mix};
 
 /// Number of files whose metadata one thread reads sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
 
-/// A caption and the image it describes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caption {
-    /// The text, without leading and trailing white space.
-    pub text: String,
-    /// Index of the image in [`Dataset::images`].
-    pub image: usize,
-}
+/// Where the class name goes in a prompt template. By itself, it is CLIP_benchmark's template without context.
+pub const CLASS_PLACEHOLDER: &str = "{c}";
 
 /// Which pairs make an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -48,9 +56,9 @@ pub enum CaptionMode {
 /// An image and one of its captions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Pair {
-    /// Index in [`Dataset::images`].
+    /// Number of the image, less than [`Dataset::num_images`].
     pub image: usize,
-    /// Index in [`Dataset::captions`].
+    /// Number of the caption, less than [`Dataset::num_captions`].
     pub caption: usize,
 }
 
@@ -63,95 +71,377 @@ pub struct MissingFiles {
     pub first: Vec<PathBuf>,
 }
 
-/// Images and their captions. Made by a [`crate::Source`] or a [`DatasetBuilder`]; every image has a caption.
+/// Images and their captions. Made by a [`crate::Source`] or a [`crate::DatasetBuilder`]; every image has a caption.
+/// Images have the order of their first captions, captions that of the source.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
-    /// Distinct images, in the order of their first captions.
-    pub images: Vec<ImageRef>,
-    /// All captions, in the order of the source.
-    pub captions: Vec<Caption>,
-    /// Rows of the source that were left out.
+    images: ImageTable,
+    captions: CaptionTable,
+    /// One per source.
+    parts: Vec<Part>,
+    /// Rows of the sources that were left out.
     pub skipped: SkippedRows,
-    /// [`Dataset::fingerprint`] takes paths relative to this directory, so that moving a data set does not change it.
-    root: PathBuf,
+    /// What was recognised, for the log: a line per file or folder.
+    pub notes: Vec<String>,
+    /// What may not be as the user means it.
+    pub warnings: Vec<String>,
     /// `of_image[offsets[i]..offsets[i + 1]]` are the captions of image `i`.
-    offsets: Vec<usize>,
-    of_image: Vec<usize>,
+    offsets: Vec<u32>,
+    of_image: Vec<u32>,
 }
 
 impl Dataset {
+    /// `parts` cover all images and captions, in order.
+    pub(crate) fn new(
+        images: ImageTable,
+        captions: CaptionTable,
+        parts: Vec<Part>,
+        skipped: SkippedRows,
+        notes: Vec<String>,
+        warnings: Vec<String>,
+    ) -> Self {
+        let mut offsets = vec![0; images.len() + 1];
+        for &image in captions.images() {
+            offsets[image as usize + 1] += 1;
+        }
+        for image in 1..offsets.len() {
+            offsets[image] += offsets[image - 1];
+        }
+        let mut next = offsets.clone();
+        let mut of_image = vec![0; captions.len()];
+        for (caption, &image) in captions.images().iter().enumerate() {
+            let at = &mut next[image as usize];
+            of_image[*at as usize] = caption as u32;
+            *at += 1;
+        }
+        Self { images, captions, parts, skipped, notes, warnings, offsets, of_image }
+    }
+
+    /// Several data sets as one, in order.
+    #[must_use]
+    pub fn concat(sources: Vec<Self>) -> Self {
+        let (mut images, mut captions, mut parts) = (ImageTable::default(), CaptionTable::default(), Vec::new());
+        let (mut skipped, mut notes, mut warnings) = (SkippedRows::default(), Vec::new(), Vec::new());
+        for source in sources {
+            let (first_image, first_caption) = (images.len(), captions.len());
+            for part in &source.parts {
+                part.images.clone().for_each(|image| images.push(&source.image(image), &part.root));
+                for caption in part.captions.clone() {
+                    let caption = source.caption(caption);
+                    captions.push(Caption { image: first_image + caption.image, ..caption });
+                }
+                parts.push(Part {
+                    images: first_image + part.images.start..first_image + part.images.end,
+                    captions: first_caption + part.captions.start..first_caption + part.captions.end,
+                    ..part.clone()
+                });
+            }
+            skipped.absorb(source.skipped);
+            notes.extend(source.notes);
+            warnings.extend(source.warnings);
+        }
+        images.shrink();
+        captions.shrink();
+        Self::new(images, captions, parts, skipped, notes, warnings)
+    }
+
+    /// Sets how the pairs of every part are used: see [`Part`].
+    #[must_use]
+    pub fn with_use(mut self, weight: f64, caption_weights: &[f64], templates: &[String]) -> Self {
+        for part in &mut self.parts {
+            part.weight = weight;
+            part.caption_weights = caption_weights.to_vec();
+            part.templates = templates.to_vec();
+        }
+        self
+    }
+
+    /// The same images with the names of their classes as captions. Captions are 0-based class numbers.
+    ///
+    /// # Errors
+    /// [`DataError::Loader`] for a caption that is no number of a class.
+    pub fn with_class_names(self, names: &[String]) -> Result<Self, DataError> {
+        let mut captions = CaptionTable::default();
+        for caption in self.captions() {
+            let name = caption.text.parse().ok().and_then(|number: usize| names.get(number));
+            let name = name.ok_or_else(|| DataError::Loader {
+                reason: format!(
+                    "image `{}` has the label `{}`; expected a number from 0 to {}, since there are {} class names",
+                    self.image(caption.image).key(),
+                    caption.text,
+                    names.len().saturating_sub(1),
+                    names.len()
+                ),
+            })?;
+            captions.push(Caption { text: name, ..caption });
+        }
+        captions.shrink();
+        Ok(Self { captions, ..self })
+    }
+
+    /// The images with the numbers for which `keep` is true, and their captions. Notes, warnings and skipped rows go to
+    /// the caller's choice: they are copied.
+    #[must_use]
+    pub fn filter(&self, keep: impl Fn(usize) -> bool) -> Self {
+        let (mut images, mut captions, mut parts) = (ImageTable::default(), CaptionTable::default(), Vec::new());
+        for part in &self.parts {
+            let (first_image, first_caption) = (images.len(), captions.len());
+            let mut numbers = vec![None; part.images.len()];
+            for image in part.images.clone().filter(|&image| keep(image)) {
+                numbers[image - part.images.start] = Some(images.len());
+                images.push(&self.image(image), &part.root);
+            }
+            for number in part.captions.clone() {
+                let caption = self.caption(number);
+                if let Some(image) = numbers[caption.image - part.images.start] {
+                    captions.push(Caption { image, ..caption });
+                }
+            }
+            parts.push(Part {
+                images: first_image..images.len(),
+                captions: first_caption..captions.len(),
+                ..part.clone()
+            });
+        }
+        images.shrink();
+        captions.shrink();
+        Self::new(images, captions, parts, self.skipped.clone(), self.notes.clone(), self.warnings.clone())
+    }
+
+    /// Number of distinct images.
+    #[must_use]
+    pub fn num_images(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Number of captions.
+    #[must_use]
+    pub fn num_captions(&self) -> usize {
+        self.captions.len()
+    }
+
+    /// The location of an image.
+    ///
+    /// # Panics
+    /// If `image` is out of range.
+    #[must_use]
+    pub fn image(&self, image: usize) -> ImageRef {
+        self.images.get(image)
+    }
+
+    /// A caption.
+    ///
+    /// # Panics
+    /// If `caption` is out of range.
+    #[must_use]
+    pub fn caption(&self, caption: usize) -> Caption<'_> {
+        self.captions.get(caption)
+    }
+
+    /// The text to train on for a caption: the caption itself or, with templates, a prompt drawn as a pure function of
+    /// (seed, epoch, caption).
+    ///
+    /// # Panics
+    /// If `caption` is out of range.
+    #[must_use]
+    pub fn text(&self, caption: usize, seed: u64, epoch: u64) -> Cow<'_, str> {
+        let templates = self.part_of_caption(caption).map_or(&[][..], |part| &part.templates);
+        let text = self.caption(caption).text;
+        if templates.is_empty() {
+            return Cow::Borrowed(text);
+        }
+        let drawn = mix(seed, &[TEMPLATE_STREAM, epoch, caption as u64]) % templates.len() as u64;
+        Cow::Owned(templates[drawn as usize].replace(CLASS_PLACEHOLDER, text))
+    }
+
+    /// Whether texts are drawn anew in each epoch: [`Dataset::text`] depends on it.
+    #[must_use]
+    pub fn has_templates(&self) -> bool {
+        self.parts.iter().any(|part| !part.templates.is_empty())
+    }
+
+    /// Every text that [`Dataset::text`] can return for a caption.
+    pub fn texts(&self, caption: usize) -> impl Iterator<Item = Cow<'_, str>> {
+        let templates = self.part_of_caption(caption).map_or(&[][..], |part| &part.templates);
+        let text = self.caption(caption).text;
+        let plain = templates.is_empty().then_some(Cow::Borrowed(text));
+        plain.into_iter().chain(templates.iter().map(move |it| Cow::Owned(it.replace(CLASS_PLACEHOLDER, text))))
+    }
+
+    fn part_of_caption(&self, caption: usize) -> Option<&Part> {
+        let at = self.parts.partition_point(|part| part.captions.end <= caption);
+        self.parts.get(at)
+    }
+
+    /// The locations of all images, in order.
+    pub fn images(&self) -> impl ExactSizeIterator<Item = ImageRef> + '_ {
+        (0..self.num_images()).map(|image| self.image(image))
+    }
+
+    /// All captions, in order.
+    pub fn captions(&self) -> impl ExactSizeIterator<Item = Caption<'_>> {
+        (0..self.num_captions()).map(|caption| self.caption(caption))
+    }
+
+    /// The sources, in order.
+    #[must_use]
+    pub fn parts(&self) -> &[Part] {
+        &self.parts
+    }
+
     /// Number of pairs per epoch.
     #[must_use]
     pub fn num_pairs(&self, mode: CaptionMode) -> usize {
-        match mode {
-            CaptionMode::All => self.captions.len(),
-            CaptionMode::One => self.images.len(),
-        }
+        self.parts.iter().map(|part| part.draws(samples(part, mode).len())).sum()
     }
 
-    /// Pair `index` of `0..num_pairs(mode)`. With [`CaptionMode::One`], the caption is a pure function of
-    /// (seed, epoch, index).
+    /// Pair `index` of `0..num_pairs(mode)`: a pure function of (seed, epoch, index). All epochs have the same pairs
+    /// unless captions or the share of a source are drawn.
     ///
     /// # Panics
     /// If `index` is out of range.
     #[must_use]
     pub fn pair(&self, mode: CaptionMode, index: usize, seed: u64, epoch: u64) -> Pair {
-        match mode {
-            CaptionMode::All => Pair { image: self.captions[index].image, caption: index },
-            CaptionMode::One => {
-                let captions = self.captions_of(index);
-                let choice = mix(seed, &[CAPTION_STREAM, epoch, index as u64]) % captions.len() as u64;
-                Pair { image: index, caption: captions[choice as usize] }
+        let mut draw = index;
+        for (number, part) in self.parts.iter().enumerate() {
+            let range = samples(part, mode);
+            let draws = part.draws(range.len());
+            if draw >= draws {
+                draw -= draws;
+                continue;
             }
+            let sample = range.start + part.sample(draw, range.len(), number, seed, epoch);
+            return match mode {
+                CaptionMode::All => Pair { image: self.caption(sample).image, caption: sample },
+                CaptionMode::One => {
+                    let random = mix(seed, &[CAPTION_STREAM, epoch, index as u64]);
+                    Pair { image: sample, caption: self.draw_caption(sample, part, random) }
+                }
+            };
         }
+        // The index is past the end, as documented.
+        panic!("pair {index} of {}", self.num_pairs(mode))
     }
 
-    /// Indices of the captions of an image, in the order of the source.
+    /// One of the captions of `image`, by 64 random bits.
+    fn draw_caption(&self, image: usize, part: &Part, random: u64) -> usize {
+        let captions = self.captions_of(image);
+        let weight = |&caption: &u32| {
+            part.caption_weights.get(usize::from(self.caption(caption as usize).slot)).copied().unwrap_or(1.0)
+        };
+        let total: f64 = captions.iter().map(weight).sum();
+        // An image may have captions of weight 0 alone.
+        if part.caption_weights.is_empty() || total <= 0.0 {
+            return captions[(random % captions.len() as u64) as usize] as usize;
+        }
+        // 53 bits are exact in a double.
+        let mut left = (random >> 11) as f64 / (1u64 << 53) as f64 * total;
+        let mut drawn = captions[0];
+        for caption in captions.iter().filter(|caption| weight(caption) > 0.0) {
+            drawn = *caption;
+            left -= weight(caption);
+            if left < 0.0 {
+                break;
+            }
+        }
+        drawn as usize
+    }
+
+    /// Numbers of the captions of an image, in the order of the source.
     ///
     /// # Panics
     /// If `image` is out of range.
     #[must_use]
-    pub fn captions_of(&self, image: usize) -> &[usize] {
-        &self.of_image[self.offsets[image]..self.offsets[image + 1]]
+    pub fn captions_of(&self, image: usize) -> &[u32] {
+        &self.of_image[self.offsets[image] as usize..self.offsets[image + 1] as usize]
     }
 
-    /// A hash of the paths (relative to the data set's root, so that moving it changes nothing), their order, the
-    /// captions, and the length of each file in bytes. File *contents* are not read: an image replaced by another of
-    /// equal length goes unnoticed.
+    /// A hash of the paths (relative to the root of their source, so that moving it changes nothing), their order, the
+    /// captions, and the length of each file in bytes; and of the weights, if there are any. File *contents* are not
+    /// read: an image replaced by another of equal length goes unnoticed.
     ///
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
     pub fn fingerprint(&self) -> Result<[u8; 32], DataError> {
-        let lengths = map_files(&self.images, STATS_PER_THREAD, |image| match image {
-            ImageRef::File(path) => files::metadata(path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
-            ImageRef::TarEntry { len, .. } => Ok(*len),
+        let numbers: Vec<usize> = (0..self.num_images()).collect();
+        let lengths = map_files(&numbers, STATS_PER_THREAD, |&number| match self.image(number) {
+            ImageRef::File(path) => files::metadata(&path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
+            ImageRef::TarEntry { len, .. } => Ok(len),
         });
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        for (image, len) in self.images.iter().zip(lengths) {
-            let path = image.path();
-            field(path.strip_prefix(&self.root).unwrap_or(path).as_os_str().as_encoded_bytes());
-            if let ImageRef::TarEntry { name, offset, .. } = image {
-                field(name.as_bytes());
-                field(&offset.to_le_bytes());
+        let mut lengths = lengths.into_iter();
+        for part in &self.parts {
+            for number in part.images.clone() {
+                let image = self.image(number);
+                let path = image.path();
+                field(path.strip_prefix(&part.root).unwrap_or(path).as_os_str().as_encoded_bytes());
+                if let ImageRef::TarEntry { name, offset, .. } = &image {
+                    field(name.as_bytes());
+                    field(&offset.to_le_bytes());
+                }
+                let len = lengths.next().unwrap_or(Ok(u64::MAX))?;
+                field(&len.to_le_bytes());
             }
-            field(&len?.to_le_bytes());
         }
-        for caption in &self.captions {
+        for caption in self.captions() {
             field(caption.text.as_bytes());
             field(&(caption.image as u64).to_le_bytes());
         }
+        if self.captions.has_slots() {
+            field(b"slots");
+            self.captions().for_each(|caption| field(&[caption.slot]));
+        }
+        let is_plain = |part: &Part| part.weight == 1.0 && part.caption_weights.is_empty() && part.templates.is_empty();
+        if self.parts.len() > 1 || !self.parts.iter().all(is_plain) {
+            for part in &self.parts {
+                field(b"part");
+                field(&(part.captions.len() as u64).to_le_bytes());
+                field(&part.weight.to_le_bytes());
+                field(&(part.caption_weights.len() as u64).to_le_bytes());
+                part.caption_weights.iter().for_each(|weight| field(&weight.to_le_bytes()));
+                field(&(part.templates.len() as u64).to_le_bytes());
+                part.templates.iter().for_each(|template| field(template.as_bytes()));
+            }
+        }
         Ok(*hasher.finalize().as_bytes())
+    }
+
+    /// The name of an image that stays when the data set moves: its path relative to the root of its source, and the
+    /// name of its shard entry.
+    pub(crate) fn relative_key(&self, image: usize) -> String {
+        let location = self.image(image);
+        let part = self.parts.iter().find(|part| part.images.contains(&image));
+        let path = location.path();
+        let path = part.and_then(|part| path.strip_prefix(&part.root).ok()).unwrap_or(path).display();
+        match &location {
+            ImageRef::File(_) => path.to_string(),
+            ImageRef::TarEntry { name, .. } => format!("{path}/{name}"),
+        }
+    }
+
+    /// Splits off a share of the images, with all their captions. Whether an image belongs to it depends on its
+    /// relative path alone: adding rows, moving the data or changing the order moves no image to the other side.
+    /// Returns the rest and the share. `fraction`: from 0 to 1.
+    #[must_use]
+    pub fn split(&self, fraction: f64) -> (Self, Self) {
+        let is_held_out = |image: usize| {
+            let hash = blake3::hash(self.relative_key(image).as_bytes());
+            let bits = hash.as_bytes()[..8].iter().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
+            (bits >> 11) as f64 / ((1u64 << 53) as f64) < fraction
+        };
+        let held_out: Vec<bool> = (0..self.num_images()).map(is_held_out).collect();
+        (self.filter(|image| !held_out[image]), self.filter(|image| held_out[image]))
     }
 
     /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end
     /// do not count. Ids can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
-        self.captions.iter().map(|caption| caption_id(&caption.text)).collect()
+        self.captions().map(|caption| caption_id(caption.text)).collect()
     }
 
     /// Checks in parallel that every image file exists, and returns the first `limit` that do not.
@@ -159,13 +449,14 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell whether a file exists.
     pub fn missing_files(&self, limit: usize) -> Result<MissingFiles, DataError> {
-        let exists = map_files(&self.images, STATS_PER_THREAD, |image| files::is_file(image.path()));
+        let numbers: Vec<usize> = (0..self.num_images()).collect();
+        let exists = map_files(&numbers, STATS_PER_THREAD, |&number| files::is_file(self.image(number).path()));
         let mut missing = MissingFiles::default();
-        for (image, exists) in self.images.iter().zip(exists) {
+        for (number, exists) in exists.into_iter().enumerate() {
             if !exists? {
                 missing.count += 1;
                 if missing.first.len() < limit {
-                    missing.first.push(image.path().to_owned());
+                    missing.first.push(self.image(number).path().to_owned());
                 }
             }
         }
@@ -173,170 +464,10 @@ impl Dataset {
     }
 }
 
-/// Collects (image, caption) rows; rows that name the same image share it.
-#[derive(Debug, Default)]
-pub struct DatasetBuilder {
-    images: Vec<ImageRef>,
-    captions: Vec<Caption>,
-    known: HashMap<ImageRef, usize>,
-    root: PathBuf,
-    /// Rows that were left out.
-    pub(crate) skipped: SkippedRows,
-}
-
-impl DatasetBuilder {
-    /// An empty builder. The fingerprint of its data set takes paths relative to `root`.
-    #[must_use]
-    pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), ..Self::default() }
-    }
-
-    /// Adds one row; returns true unless the caption is empty or all white space, which adds nothing.
-    pub fn push(&mut self, image: ImageRef, caption: &str) -> bool {
-        let text = caption.trim();
-        if text.is_empty() {
-            return false;
-        }
-        let image = match self.known.get(&image) {
-            Some(&index) => index,
-            None => {
-                self.known.insert(image.clone(), self.images.len());
-                self.images.push(image);
-                self.images.len() - 1
-            }
-        };
-        self.captions.push(Caption { text: text.to_owned(), image });
-        true
-    }
-
-    /// Number of rows added.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.captions.len()
-    }
-
-    /// Whether no rows were added.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.captions.is_empty()
-    }
-
-    /// Builds the data set.
-    #[must_use]
-    pub fn build(self) -> Dataset {
-        let mut offsets = vec![0; self.images.len() + 1];
-        for caption in &self.captions {
-            offsets[caption.image + 1] += 1;
-        }
-        for image in 1..offsets.len() {
-            offsets[image] += offsets[image - 1];
-        }
-        let mut next = offsets.clone();
-        let mut of_image = vec![0; self.captions.len()];
-        for (index, caption) in self.captions.iter().enumerate() {
-            of_image[next[caption.image]] = index;
-            next[caption.image] += 1;
-        }
-        Dataset {
-            images: self.images,
-            captions: self.captions,
-            skipped: self.skipped,
-            root: self.root,
-            offsets,
-            of_image,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    fn sample(root: &str) -> Dataset {
-        let mut builder = DatasetBuilder::new(root);
-        for (image, caption) in [("a.png", "A cat"), ("b.png", "a  dog "), ("a.png", "a CAT"), ("a.png", "sleeping")] {
-            assert!(builder.push(ImageRef::File(Path::new(root).join(image)), caption));
-        }
-        assert!(!builder.push(ImageRef::File(Path::new(root).join("c.png")), "  "));
-        builder.build()
-    }
-
-    #[test]
-    fn rows_share_images() {
-        let dataset = sample("/data");
-        assert_eq!(dataset.images.len(), 2);
-        assert_eq!(dataset.captions_of(0), [0, 2, 3]);
-        assert_eq!(dataset.captions_of(1), [1]);
-        assert_eq!(dataset.captions[1].text, "a  dog");
-        assert_eq!(dataset.num_pairs(CaptionMode::All), 4);
-        assert_eq!(dataset.num_pairs(CaptionMode::One), 2);
-        assert_eq!(dataset.pair(CaptionMode::All, 2, 0, 0), Pair { image: 0, caption: 2 });
-    }
-
-    #[test]
-    fn one_caption_per_epoch() {
-        let dataset = sample("/data");
-        let choices: Vec<_> = (0..300).map(|epoch| dataset.pair(CaptionMode::One, 0, 5, epoch).caption).collect();
-        for caption in [0, 2, 3] {
-            let count = choices.iter().filter(|&&choice| choice == caption).count();
-            assert!((70..130).contains(&count), "caption {caption} chosen {count} of 300 times");
-        }
-        assert_eq!(choices[7], dataset.pair(CaptionMode::One, 0, 5, 7).caption);
-    }
-
-    #[test]
-    fn caption_ids_ignore_case_and_space() {
-        let ids = sample("/data").caption_ids();
-        assert_eq!(ids[0], ids[2]);
-        assert_ne!(ids[0], ids[1]);
-        assert_ne!(ids[2], ids[3]);
-    }
-
-    #[test]
-    fn fingerprint_ignores_location_only() {
-        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        for dir in [&first, &second] {
-            std::fs::write(dir.path().join("a.png"), b"12345").unwrap();
-            std::fs::write(dir.path().join("b.png"), b"123").unwrap();
-        }
-        let (one, two) = (sample(first.path().to_str().unwrap()), sample(second.path().to_str().unwrap()));
-        assert_eq!(one.fingerprint().unwrap(), two.fingerprint().unwrap());
-        let before = one.fingerprint().unwrap();
-        std::fs::write(first.path().join("b.png"), b"1234").unwrap();
-        assert_ne!(one.fingerprint().unwrap(), before, "a file that grew");
-        let mut edited = two.clone();
-        edited.captions[3].text.push('!');
-        assert_ne!(edited.fingerprint().unwrap(), two.fingerprint().unwrap(), "an edited caption");
-        let mut swapped = two.clone();
-        swapped.captions.swap(0, 1);
-        assert_ne!(swapped.fingerprint().unwrap(), two.fingerprint().unwrap(), "another order");
-    }
-
-    #[test]
-    fn counts_missing_files() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("0.png"), b"x").unwrap();
-        let mut builder = DatasetBuilder::new(dir.path());
-        for index in 0..1000 {
-            builder.push(ImageRef::File(dir.path().join(format!("{index}.png"))), "x");
-        }
-        let missing = builder.build().missing_files(2).unwrap();
-        assert_eq!(missing.count, 999);
-        assert_eq!(missing.first, [dir.path().join("1.png"), dir.path().join("2.png")]);
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn unknown_length_is_an_error() {
-        let dir = tempfile::tempdir().unwrap();
-        let dataset = sample(dir.path().to_str().unwrap());
-        assert!(dataset.fingerprint().is_ok(), "missing files are bad images, not errors");
-        // A link to itself stands for a file that the disk cannot read.
-        std::os::unix::fs::symlink("b.png", dir.path().join("b.png")).unwrap();
-        for error in [dataset.fingerprint().unwrap_err(), dataset.missing_files(1).unwrap_err()] {
-            assert!(matches!(&error, DataError::Read { path, .. } if path.ends_with("b.png")), "{error}");
-        }
+/// The numbers of the captions or images of a part, of which an epoch draws.
+fn samples(part: &Part, mode: CaptionMode) -> std::ops::Range<usize> {
+    match mode {
+        CaptionMode::All => part.captions.clone(),
+        CaptionMode::One => part.images.clone(),
     }
 }

@@ -1,5 +1,7 @@
 //! Rows of a source that are left out: whether that is an error, and the record of them.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
@@ -15,31 +17,61 @@ pub enum BadRows {
     Skip,
 }
 
+/// A row that was left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SkippedRow {
+    /// A few words that rows with the same fault share, such as `empty caption`.
+    pub cause: &'static str,
+    /// Its place and what is wrong.
+    pub message: String,
+}
+
 /// Rows without a pair: those with an empty caption or image name, and malformed ones under [`BadRows::Skip`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SkippedRows {
     /// Number of rows.
     pub count: usize,
-    /// The first ten, each with its place and reason.
-    pub first: Vec<String>,
+    /// Number of rows by cause.
+    pub causes: BTreeMap<&'static str, usize>,
+    /// The first of them, at most [`SkippedRows::MAX_LISTED`].
+    pub rows: Vec<SkippedRow>,
 }
 
 impl SkippedRows {
-    const NAMED: usize = 10;
+    /// Number of rows that are listed, not only counted: about 10 MB of messages.
+    pub const MAX_LISTED: usize = 100_000;
 
-    /// Counts a row; `what` is its place and reason.
-    pub(crate) fn note(&mut self, what: impl FnOnce() -> String) {
+    /// Messages of the first `limit` rows, separated by `; `.
+    #[must_use]
+    pub fn first(&self, limit: usize) -> String {
+        self.rows.iter().take(limit).map(|row| row.message.as_str()).collect::<Vec<_>>().join("; ")
+    }
+
+    /// The causes with their counts, the most frequent first, such as `empty caption (12), no image (3)`.
+    #[must_use]
+    pub fn by_cause(&self) -> String {
+        let mut causes: Vec<_> = self.causes.iter().collect();
+        causes.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        causes.iter().map(|(cause, count)| format!("{cause} ({count})")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Counts a row; `message` is its place and what is wrong.
+    pub(crate) fn note(&mut self, cause: &'static str, message: impl FnOnce() -> String) {
         self.count += 1;
-        if self.first.len() < Self::NAMED {
-            self.first.push(what());
+        *self.causes.entry(cause).or_default() += 1;
+        if self.rows.len() < Self::MAX_LISTED {
+            self.rows.push(SkippedRow { cause, message: message() });
         }
     }
 
     /// Adds the rows of `other`, which come later.
     pub(crate) fn absorb(&mut self, other: Self) {
         self.count += other.count;
-        self.first.extend(other.first);
-        self.first.truncate(Self::NAMED);
+        for (cause, count) in other.causes {
+            *self.causes.entry(cause).or_default() += count;
+        }
+        self.rows.extend(other.rows);
+        self.rows.truncate(Self::MAX_LISTED);
     }
 
     /// Counts the error under [`BadRows::Skip`], else returns it.
@@ -47,9 +79,26 @@ impl SkippedRows {
         match policy {
             BadRows::Error => Err(error),
             BadRows::Skip => {
-                self.note(|| error.to_string());
+                self.note("malformed", || error.to_string());
                 Ok(())
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_by_cause() {
+        let mut rows = SkippedRows::default();
+        rows.note("no image", || "line 1: no image".to_owned());
+        let mut others = SkippedRows::default();
+        others.note("empty caption", || "line 2: empty caption".to_owned());
+        others.note("empty caption", || "line 3: empty caption".to_owned());
+        rows.absorb(others);
+        assert_eq!((rows.count, rows.by_cause().as_str()), (3, "empty caption (2), no image (1)"));
+        assert_eq!(rows.first(2), "line 1: no image; line 2: empty caption");
     }
 }

@@ -172,7 +172,7 @@ impl PairLoader {
                 Some(Ok(received)) => break received,
                 Some(Err(RecvTimeoutError::Timeout)) => {
                     if let Some((image, elapsed, others)) = self.in_progress.take_stalled(self.stall_after) {
-                        let key = self.dataset.images[image].key();
+                        let key = self.dataset.image(image).key();
                         return Some(Ok(Loaded::Stalled(Stall { key, elapsed, others })));
                     }
                 }

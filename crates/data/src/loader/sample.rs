@@ -48,7 +48,7 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
         });
         drop(loading);
         let loaded = loaded.map_err(|panic| {
-            let key = dataset.images[pair.image].key();
+            let key = dataset.image(pair.image).key();
             DataError::Worker { job: format!("image `{key}`"), message: panic.to_string() }
         })?;
         match loaded {
@@ -68,7 +68,7 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
 
 /// Loads the pixels of an image, unless its features are cached.
 fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, DataError> {
-    let image = &options.dataset.images[index];
+    let image = &options.dataset.image(index);
     let view = options.augment.map(|augment| augment.view(options.plan.seed, job.view, index));
     let pixels = |bytes: &[u8]| decode_view(bytes, image, &options.processor, view);
     let Some(cache) = &options.cached_features else {
@@ -85,7 +85,7 @@ fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, 
 }
 
 fn is_over_limit(options: &LoaderOptions, unreadable: usize) -> bool {
-    unreadable as f64 > options.unreadable_policy.max_bad_fraction * options.dataset.images.len() as f64
+    unreadable as f64 > options.unreadable_policy.max_bad_fraction * options.dataset.num_images() as f64
 }
 
 /// The error for a run of unreadable images that alone is over the limit, or that leaves no image to use.
@@ -96,7 +96,7 @@ fn too_many(options: &LoaderOptions, step: u64, unreadable: Vec<Skipped>) -> Dat
     match options.unreadable_images.check(&options.dataset, options.unreadable_policy) {
         Err(error) => error,
         Ok(()) => {
-            DataError::Loader { reason: format!("none of the {} images can be used", options.dataset.images.len()) }
+            DataError::Loader { reason: format!("none of the {} images can be used", options.dataset.num_images()) }
         }
     }
 }

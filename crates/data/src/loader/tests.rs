@@ -4,7 +4,8 @@ use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dataset::{CaptionMode, Dataset, DatasetBuilder};
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::{CaptionMode, Dataset};
 use crate::error::DataError;
 use crate::image_processor::ImageProcessor;
 use crate::images::disk::tests::{EACCES, EIO, ESTALE, faults_left, plan_faults};

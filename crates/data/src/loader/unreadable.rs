@@ -98,7 +98,7 @@ impl UnreadableImages {
     /// # Errors
     /// [`DataError::Loader`] for an image that `dataset` does not have.
     pub fn restore(&self, found: Vec<Skipped>, dataset: &Dataset) -> Result<(), DataError> {
-        let images = dataset.images.len();
+        let images = dataset.num_images();
         if let Some(Skipped { image, key, .. }) = found.iter().find(|skipped| skipped.image >= images) {
             let reason = format!(
                 "the bad image `{key}` is number {image}, but the data set has {images} images; expected the data set \
@@ -109,7 +109,7 @@ impl UnreadableImages {
         let mut restored = Found::default();
         for skipped in found {
             // The data set may have moved since.
-            let skipped = Skipped { key: dataset.images[skipped.image].key(), ..skipped };
+            let skipped = Skipped { key: dataset.image(skipped.image).key(), ..skipped };
             if restored.indices.insert(skipped.image) {
                 restored.in_order.push((0, skipped));
             }
@@ -124,7 +124,7 @@ impl UnreadableImages {
     /// [`DataError::TooManyBad`] above the limit. It names the first ten images and the key to raise.
     pub fn check(&self, dataset: &Dataset, policy: UnreadablePolicy) -> Result<(), DataError> {
         let found = self.lock();
-        let (bad, images) = (found.indices.len(), dataset.images.len());
+        let (bad, images) = (found.indices.len(), dataset.num_images());
         if bad as f64 <= policy.max_bad_fraction * images as f64 {
             return Ok(());
         }

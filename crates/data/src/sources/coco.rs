@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
-use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
 use crate::sources::rows::push_pair;
 
@@ -62,6 +64,10 @@ impl CocoSource {
     /// [`DataError::Malformed`] for another kind of file, [`DataError::Row`] for a malformed annotation unless they are
     /// skipped, [`DataError::Empty`] without a captioned image, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
+        self.read_selected(None)
+    }
+
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let path = &self.path;
         let bytes = std::fs::read(path).map_err(DataError::read(path))?;
         let file: File = serde_json::from_slice(&bytes).map_err(|error| DataError::Malformed {
@@ -69,7 +75,7 @@ impl CocoSource {
             reason: format!("{error}; expected COCO's `images` (id, file_name) and `annotations` (image_id, caption)"),
         })?;
         let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-        let mut builder = DatasetBuilder::new(root);
+        let mut builder = DatasetBuilder::new(root).with_selection(selection);
         let positions: HashMap<i64, usize> = file.images.iter().zip(0..).map(|(image, at)| (image.id, at)).collect();
         let mut captions = vec![Vec::new(); file.images.len()];
         for (annotation, number) in file.annotations.iter().zip(1..) {
@@ -83,9 +89,14 @@ impl CocoSource {
             };
             builder.skipped.or_fail(self.bad_rows, DataError::row(path, "annotation", number, reason))?;
         }
-        for (image, captions) in file.images.iter().zip(captions) {
+        for ((image, captions), row) in file.images.iter().zip(captions).zip(1..) {
+            if !builder.selects(row, &image.file_name) {
+                continue;
+            }
             if captions.is_empty() {
-                builder.skipped.note(|| format!("`{}`: image `{}` has no caption", path.display(), image.file_name));
+                builder
+                    .skipped
+                    .note("no caption", || format!("`{}`: image `{}` has no caption", path.display(), image.file_name));
             }
             for (caption, number) in captions {
                 let place = || format!("`{}`, annotation {number}", path.display());
@@ -101,7 +112,7 @@ impl CocoSource {
                 expected: "images with captions",
             });
         }
-        Ok(builder.build())
+        builder.finish(path)
     }
 }
 
@@ -128,9 +139,9 @@ mod tests {
                                 {"id": 3, "image_id": 2, "caption": "also two"}]}"#,
         )
         .unwrap();
-        let keys: Vec<_> = dataset.images.iter().map(crate::images::location::ImageRef::key).collect();
+        let keys: Vec<_> = dataset.images().map(|image| image.key()).collect();
         assert_eq!(keys, ["/coco/9.jpg", "/coco/2.jpg"]);
-        let texts: Vec<_> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+        let texts: Vec<_> = dataset.captions().map(|caption| caption.text).collect();
         assert_eq!(texts, ["nine", "two", "also two"]);
         assert_eq!(dataset.skipped.count, 1, "3.jpg has no caption");
     }

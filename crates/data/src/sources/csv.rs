@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
-use crate::dataset::{Dataset, DatasetBuilder};
 use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::sources::rows::{CAPTION_NAMES, IMAGE_NAMES, default_caption, default_image, push_pair};
@@ -61,11 +63,15 @@ impl CsvSource {
     /// [`DataError::Malformed`] for a delimiter that is not ASCII, [`DataError::Empty`] without a usable row,
     /// [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        let tab = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-        self.read_with(if tab { b'\t' } else { b',' })
+        self.read_selected(None)
     }
 
-    pub(crate) fn read_with(&self, default_delimiter: u8) -> Result<Dataset, DataError> {
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
+        let tab = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
+        self.read_with(if tab { b'\t' } else { b',' }, selection)
+    }
+
+    pub(crate) fn read_with(&self, default_delimiter: u8, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let path = &self.path;
         let delimiter = match self.delimiter {
             None => default_delimiter,
@@ -98,8 +104,13 @@ impl CsvSource {
         let caption = self.column(&header, &self.caption, "caption", &CAPTION_NAMES, delimiter)?;
 
         let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-        let mut builder = DatasetBuilder::new(root);
+        let mut builder = DatasetBuilder::new(root).with_selection(selection);
+        let mut row = 0;
         while reader.read_byte_record(&mut record).map_err(failed)? {
+            row += 1;
+            if !builder.selects(row, record.get(image).map_or("".into(), String::from_utf8_lossy).trim()) {
+                continue;
+            }
             let line = record.position().map_or(0, ::csv::Position::line);
             let place = || format!("`{}`, line {line}", path.display());
             let pushed = cells(&record, header.len(), image, caption)
@@ -111,7 +122,7 @@ impl CsvSource {
         if builder.is_empty() {
             return Err(self.empty("a header and no usable row"));
         }
-        Ok(builder.build())
+        builder.finish(path)
     }
 
     fn empty(&self, found: &str) -> DataError {
@@ -163,6 +174,7 @@ fn cells(record: &::csv::ByteRecord, columns: usize, image: usize, caption: usiz
 mod tests {
     use super::*;
     use crate::sources::Source;
+    use crate::sources::source_table::SourceTable;
 
     fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -177,9 +189,9 @@ mod tests {
         let dataset =
             read("d.csv", "\u{feff}id,image,caption\n1,a.png,\"a cat, asleep\"\n2,b.png,a dog\n3,a.png,a pet\n")
                 .unwrap();
-        assert_eq!(dataset.images.len(), 2);
-        assert!(dataset.images[1].key().ends_with("/b.png"));
-        let texts: Vec<_> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+        assert_eq!(dataset.num_images(), 2);
+        assert!(dataset.image(1).key().ends_with("/b.png"));
+        let texts: Vec<_> = dataset.captions().map(|caption| caption.text).collect();
         assert_eq!(texts, ["a cat, asleep", "a dog", "a pet"]);
         assert_eq!(dataset.captions_of(0), [0, 2]);
     }
@@ -187,7 +199,7 @@ mod tests {
     #[test]
     fn reads_tsv_with_crlf() {
         let dataset = read("d.tsv", "image\tcaption\r\na.png\ta, b\r\n").unwrap();
-        assert_eq!(dataset.captions[0].text, "a, b");
+        assert_eq!(dataset.caption(0).text, "a, b");
     }
 
     #[test]
@@ -231,9 +243,9 @@ mod tests {
     #[test]
     fn counts_empty_captions() {
         let dataset = read("d.csv", "image,caption\na.png,x\nb.png,  \n,y\n").unwrap();
-        assert_eq!((dataset.captions.len(), dataset.skipped.count), (1, 2));
-        assert!(dataset.skipped.first[0].ends_with("d.csv`, line 3: empty caption"), "{:?}", dataset.skipped);
-        assert!(dataset.skipped.first[1].ends_with("line 4: no image"));
+        assert_eq!((dataset.num_captions(), dataset.skipped.count), (1, 2));
+        assert!(dataset.skipped.rows[0].message.ends_with("d.csv`, line 3: empty caption"), "{:?}", dataset.skipped);
+        assert!(dataset.skipped.rows[1].message.ends_with("line 4: no image"));
     }
 
     #[test]
@@ -243,8 +255,8 @@ mod tests {
         std::fs::write(&path, "image,caption\na.png\nb.png,y\n").unwrap();
         let source = CsvSource { bad_rows: BadRows::Skip, ..CsvSource::new(path) };
         let dataset = source.read().unwrap();
-        assert_eq!((dataset.captions.len(), dataset.skipped.count), (1, 1));
-        assert!(dataset.skipped.first[0].contains("line 2: found 1 fields"));
+        assert_eq!((dataset.num_captions(), dataset.skipped.count), (1, 1));
+        assert!(dataset.skipped.rows[0].message.contains("line 2: found 1 fields"));
     }
 
     #[test]
@@ -260,14 +272,14 @@ mod tests {
 
     #[test]
     fn rejects_unknown_key() {
-        let mut source: Source =
+        let mut source: SourceTable =
             toml::from_str("[csv]\npath = \"d.csv\"\nroot = \"images\"\ndelimiter = \";\"").unwrap();
         source.resolve(Path::new("/config"));
-        let Source::Csv(csv) = &source else { panic!("{source:?}") };
+        let csv = source.csv.unwrap();
         assert_eq!(csv.path, Path::new("/config/d.csv"));
         assert_eq!(csv.root.as_deref(), Some(Path::new("/config/images")));
         assert_eq!((csv.delimiter, csv.caption.as_str()), (Some(';'), "caption"));
-        let error = toml::from_str::<Source>("[csv]\npath = \"d.csv\"\nimages = \"x\"").unwrap_err().to_string();
+        let error = toml::from_str::<SourceTable>("[csv]\npath = \"d.csv\"\nimages = \"x\"").unwrap_err().to_string();
         assert!(error.contains("unknown field `images`"), "{error}");
     }
 }

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Dataset, DatasetBuilder};
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::image_files::image_files;
@@ -36,8 +38,16 @@ impl FolderSource {
     /// [`DataError::Empty`] without an image that has a caption, [`DataError::Malformed`] for a caption file that is
     /// not UTF-8, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        let mut builder = DatasetBuilder::new(&self.path);
-        for image in image_files(&self.path)? {
+        self.read_selected(None)
+    }
+
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
+        let mut builder = DatasetBuilder::new(&self.path).with_selection(selection);
+        for (image, row) in image_files(&self.path)?.into_iter().zip(1..) {
+            let name = image.strip_prefix(&self.path).unwrap_or(&image);
+            if !builder.selects(row, &name.to_string_lossy()) {
+                continue;
+            }
             let sidecar = image.with_extension("txt");
             let captions = match std::fs::read(&sidecar) {
                 Ok(bytes) => String::from_utf8(bytes).map_err(|error| DataError::Malformed {
@@ -54,15 +64,15 @@ impl FolderSource {
                 pushed |= builder.push(ImageRef::File(image.clone()), caption);
             }
             if !pushed {
-                builder
-                    .skipped
-                    .note(|| format!("`{}` has no caption: `{}` is empty", image.display(), sidecar.display()));
+                builder.skipped.note("empty caption", || {
+                    format!("`{}` has no caption: `{}` is empty", image.display(), sidecar.display())
+                });
             }
         }
         if builder.is_empty() {
             return Err(self.empty(builder.skipped.count));
         }
-        Ok(builder.build())
+        builder.finish(&self.path)
     }
 
     fn empty(&self, uncaptioned: usize) -> DataError {
@@ -96,13 +106,13 @@ mod tests {
         write(at("notes.md"), b"").unwrap();
         write(at(".hidden.png"), b"").unwrap();
         let dataset = FolderSource::new(dir.path()).read().unwrap();
-        let keys: Vec<_> = dataset.images.iter().map(ImageRef::key).collect();
+        let keys: Vec<_> = dataset.images().map(|image| image.key()).collect();
         let expected = ["b.JPG", "red_panda-cub.png", "sub/a.webp"].map(|name| at(name).display().to_string());
         assert_eq!(keys, expected);
-        let captions: Vec<_> = dataset.captions.iter().map(|caption| (caption.image, caption.text.as_str())).collect();
+        let captions: Vec<_> = dataset.captions().map(|caption| (caption.image, caption.text)).collect();
         assert_eq!(captions, [(0, "a dog"), (0, "two dogs"), (1, "red panda cub"), (2, "a")]);
         assert_eq!(dataset.skipped.count, 1);
-        assert!(dataset.skipped.first[0].contains("empty.gif"), "{:?}", dataset.skipped);
+        assert!(dataset.skipped.rows[0].message.contains("empty.gif"), "{:?}", dataset.skipped);
     }
 
     #[test]

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
-use crate::dataset::{Dataset, DatasetBuilder};
 use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::sources::rows::{default_caption, default_image, push_pair, texts};
@@ -57,12 +59,16 @@ impl JsonlSource {
     /// [`DataError::Row`] for a malformed line unless they are skipped, [`DataError::Empty`] without a usable line,
     /// [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
+        self.read_selected(None)
+    }
+
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let path = &self.path;
         let file = std::fs::File::open(path).map_err(DataError::read(path))?;
         let mut reader = BufReader::new(file);
         let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-        let mut builder = DatasetBuilder::new(root);
-        let mut bytes = Vec::new();
+        let mut builder = DatasetBuilder::new(root).with_selection(selection);
+        let (mut bytes, mut row) = (Vec::new(), 0);
         for line in 1.. {
             bytes.clear();
             if reader.read_until(b'\n', &mut bytes).map_err(DataError::read(path))? == 0 {
@@ -71,7 +77,8 @@ impl JsonlSource {
             if bytes.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            if let Err(reason) = self.push_line(&mut builder, root, &bytes, line) {
+            row += 1;
+            if let Err(reason) = self.push_line(&mut builder, root, &bytes, (row, line)) {
                 builder.skipped.or_fail(self.bad_rows, DataError::row(path, "line", line, reason))?;
             }
         }
@@ -82,10 +89,16 @@ impl JsonlSource {
                 expected: "one object per line, such as {\"image\": \"a.jpg\", \"caption\": \"a cat\"}",
             });
         }
-        Ok(builder.build())
+        builder.finish(path)
     }
 
-    fn push_line(&self, builder: &mut DatasetBuilder, root: &Path, bytes: &[u8], line: u64) -> Result<(), String> {
+    fn push_line(
+        &self,
+        builder: &mut DatasetBuilder,
+        root: &Path,
+        bytes: &[u8],
+        (row, line): (u64, u64),
+    ) -> Result<(), String> {
         let object: Map<String, Value> =
             serde_json::from_slice(bytes).map_err(|error| format!("not a JSON object: {error}"))?;
         let get = |name: &str| {
@@ -98,10 +111,13 @@ impl JsonlSource {
         };
         let image = get(&self.image)?;
         let image = image.as_str().ok_or_else(|| format!("`{}` is {image}; expected a path", self.image))?;
+        if !builder.selects(row, image) {
+            return Ok(());
+        }
         let captions = texts(get(&self.caption)?)
             .ok_or_else(|| format!("`{}` is neither a string nor a list of strings", self.caption))?;
         if captions.is_empty() {
-            builder.skipped.note(|| format!("`{}`, line {line}: empty caption", self.path.display()));
+            builder.skipped.note("empty caption", || format!("`{}`, line {line}: empty caption", self.path.display()));
         }
         for caption in captions {
             push_pair(builder, root, image, caption, || format!("`{}`, line {line}", self.path.display()))?;
@@ -127,7 +143,7 @@ mod tests {
         let several = r#"{"image": "a.png", "caption": ["x", "y"]}"#;
         let one = r#"{"caption": "z", "image": "b.png", "id": 3}"#;
         let dataset = read(format!("{several}\n\n{one}")).unwrap();
-        assert_eq!((dataset.images.len(), dataset.captions.len()), (2, 3));
+        assert_eq!((dataset.num_images(), dataset.num_captions()), (2, 3));
         assert_eq!(dataset.captions_of(0), [0, 1]);
     }
 

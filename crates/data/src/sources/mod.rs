@@ -1,12 +1,13 @@
 //! Kinds of data set on disk: each reads a listing of images and captions into a [`Dataset`]. No image is opened here.
 //!
-//! This file has [`Source`], the table that a config names. The others:
+//! This file has [`Source`]. The others:
 //! - `csv`: tables separated by commas, tabs or another character
 //! - `jsonl`: JSON lines
 //! - `coco`: COCO captions
 //! - `folder`: a folder of images with captions beside them
 //! - `webdataset`: tar shards
 //! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
+//! - `source_table`: a [`Source`] and how its rows are used, as a config names it
 //! - `rows`: what the table-like sources share
 //! - `image_files`: the image files below a folder
 //! - `shard_patterns`: the tar files that a pattern names
@@ -20,14 +21,14 @@ pub(crate) mod image_files;
 pub(crate) mod jsonl;
 mod rows;
 mod shard_patterns;
+pub(crate) mod source_table;
 mod watched_reader;
 pub(crate) mod webdataset;
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
-
 use crate::dataset::Dataset;
+use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
@@ -35,9 +36,8 @@ use crate::sources::folder::FolderSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::webdataset::WebdatasetSource;
 
-/// Where image-text pairs come from. In a config: one table, such as `[data.train.csv]`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
+/// Where image-text pairs come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A comma-separated table; tab-separated if its extension is `tsv`.
     Csv(CsvSource),
@@ -74,30 +74,27 @@ impl Source {
         }
     }
 
-    /// Resolves relative paths against `base`, the directory of the config file.
-    pub fn resolve(&mut self, base: &Path) {
-        match self {
-            Self::Csv(source) | Self::Tsv(source) => source.resolve(base),
-            Self::Jsonl(source) => source.resolve(base),
-            Self::Folder(source) => source.resolve(base),
-            Self::Webdataset(source) => source.resolve(base),
-            Self::Coco(source) => source.resolve(base),
-        }
-    }
-
     /// Reads the listing of images and captions; no image is opened.
     ///
     /// # Errors
     /// See `read` of each source: [`DataError::Empty`] if there are no samples, [`DataError::Read`] if a file cannot be
     /// read, and what is malformed with its file and row.
     pub fn read(&self) -> Result<Dataset, DataError> {
+        self.read_selected(None)
+    }
+
+    /// As [`Source::read`], of the rows of `selection` alone.
+    ///
+    /// # Errors
+    /// Also [`DataError::Malformed`] if the source lacks a row of the selection.
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
         match self {
-            Self::Csv(source) => source.read(),
-            Self::Tsv(source) => source.read_with(b'\t'),
-            Self::Jsonl(source) => source.read(),
-            Self::Folder(source) => source.read(),
-            Self::Webdataset(source) => source.read(),
-            Self::Coco(source) => source.read(),
+            Self::Csv(source) => source.read_selected(selection),
+            Self::Tsv(source) => source.read_with(b'\t', selection),
+            Self::Jsonl(source) => source.read_selected(selection),
+            Self::Folder(source) => source.read_selected(selection),
+            Self::Webdataset(source) => source.read_selected(selection),
+            Self::Coco(source) => source.read_selected(selection),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::dataset::DatasetBuilder;
+use crate::dataset::builder::DatasetBuilder;
 use crate::images::location::ImageRef;
 
 /// Usual names of the image column (open_clip, img2dataset, Hugging Face, COCO conversions); the first is the default.
@@ -33,7 +33,7 @@ pub(crate) fn push_pair(
 ) -> Result<(), String> {
     let image = image.trim();
     if image.is_empty() {
-        builder.skipped.note(|| format!("{}: no image", place()));
+        builder.skipped.note("no image", || format!("{}: no image", place()));
         return Ok(());
     }
     if image.starts_with("http://") || image.starts_with("https://") {
@@ -43,7 +43,7 @@ pub(crate) fn push_pair(
         return Err("the image path holds a NUL character".to_owned());
     }
     if !builder.push(ImageRef::File(root.join(image)), caption) {
-        builder.skipped.note(|| format!("{}: empty caption", place()));
+        builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
     }
     Ok(())
 }

@@ -10,9 +10,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
+use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::SkippedRows;
-use crate::dataset::{Dataset, DatasetBuilder};
 use crate::error::DataError;
 use crate::files::is_dir;
 use crate::images::disk::MAX_ENCODED_BYTES;
@@ -92,15 +94,24 @@ impl WebdatasetSource {
     /// [`DataError::NotAFile`] for a shard that is not a regular file, [`DataError::Empty`] without a usable sample,
     /// [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
+        self.read_selected(None)
+    }
+
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let shards = shards(&self.path)?;
         // Each thread indexes one shard at a time: a read and a seek per entry.
         let indices = map_files(&shards, 1, |shard| self.index(shard));
         let root = if is_dir(&self.path)? { Some(self.path.as_path()) } else { self.path.parent() };
-        let mut builder = DatasetBuilder::new(root.unwrap_or(Path::new("")));
+        let mut builder = DatasetBuilder::new(root.unwrap_or(Path::new(""))).with_selection(selection);
+        let mut row = 0;
         for (shard, index) in shards.iter().zip(indices) {
             let index = index?;
             builder.skipped.absorb(index.skipped);
             for sample in index.samples {
+                row += 1;
+                if !builder.selects(row, &sample.key) {
+                    continue;
+                }
                 let missing = match (&sample.image, sample.txt.or(sample.json)) {
                     (Some(image), Some(captions)) => {
                         let mut pushed = false;
@@ -115,7 +126,9 @@ impl WebdatasetSource {
                     (Some(_), None) => "no caption",
                     (None, _) => "no image",
                 };
-                builder.skipped.note(|| format!("`{}`: sample `{}` has {missing}", shard.display(), sample.key));
+                builder.skipped.note(missing.trim_start_matches("an "), || {
+                    format!("`{}`: sample `{}` has {missing}", shard.display(), sample.key)
+                });
             }
         }
         if builder.is_empty() {
@@ -124,7 +137,7 @@ impl WebdatasetSource {
                 format!("{} shards, {} unusable entries", shards.len(), builder.skipped.count),
             ));
         }
-        Ok(builder.build())
+        builder.finish(&self.path)
     }
 
     /// Indexes one shard.
@@ -158,7 +171,9 @@ impl WebdatasetSource {
                     self.add(&mut entry, &tar, &mut index, &mut by_key)?;
                 } else if !kind.is_dir() && !kind.is_pax_global_extensions() {
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                    index.skipped.note(|| format!("`{}`: `{name}` is a link or device, not a file", shard.display()));
+                    index.skipped.note("link or device", || {
+                        format!("`{}`: `{name}` is a link or device, not a file", shard.display())
+                    });
                 }
                 Ok(end)
             });
@@ -174,7 +189,7 @@ impl WebdatasetSource {
         if damage.is_none() {
             if shard_len < intact + TAR_BLOCK_BYTES {
                 let place = format!("`{}` has no end-of-archive marker at byte {intact}", shard.display());
-                index.skipped.note(|| format!("{place}: it may have been cut off"));
+                index.skipped.note("damaged shard", || format!("{place}: it may have been cut off"));
             }
             damage =
                 damage_behind(archive.into_inner(), intact, shard_len).unwrap_or_else(|error| Some(error.to_string()));
@@ -188,7 +203,7 @@ impl WebdatasetSource {
             if self.strict {
                 return Err(error);
             }
-            index.skipped.note(|| error.to_string());
+            index.skipped.note("damaged shard", || error.to_string());
         }
         Ok(index)
     }
@@ -204,7 +219,7 @@ impl WebdatasetSource {
         let name = entry.path_bytes().into_owned();
         let Ok(name) = String::from_utf8(name) else {
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-            index.skipped.note(|| format!("`{}`: the name `{name}` is not UTF-8", tar.display()));
+            index.skipped.note("malformed name", || format!("`{}`: the name `{name}` is not UTF-8", tar.display()));
             return Ok(());
         };
         let Some((key, extension)) = split_key(&name) else { return Ok(()) };
@@ -216,7 +231,9 @@ impl WebdatasetSource {
         let limit = if is_image { MAX_ENCODED_BYTES } else { MAX_TEXT_BYTES };
         if entry.size() > limit {
             let size = entry.size();
-            index.skipped.note(|| format!("`{}`: `{name}` has {size} bytes, over the limit of {limit}", tar.display()));
+            index.skipped.note("too large", || {
+                format!("`{}`: `{name}` has {size} bytes, over the limit of {limit}", tar.display())
+            });
             return Ok(());
         }
         let at = *by_key.entry(key.to_owned()).or_insert_with(|| {
@@ -230,7 +247,9 @@ impl WebdatasetSource {
             _ => sample.image.is_some(),
         };
         if duplicate {
-            index.skipped.note(|| format!("`{}`: `{name}` is a duplicate entry of its sample", tar.display()));
+            index.skipped.note("duplicate entry", || {
+                format!("`{}`: `{name}` is a duplicate entry of its sample", tar.display())
+            });
             return Ok(());
         }
         if is_image {
@@ -243,7 +262,9 @@ impl WebdatasetSource {
         match self.captions(&bytes, &extension) {
             Ok(captions) if extension == "txt" => sample.txt = Some(captions),
             Ok(captions) => sample.json = Some(captions),
-            Err(reason) => index.skipped.note(|| format!("`{}`: `{name}` {reason}", tar.display())),
+            Err(reason) => {
+                index.skipped.note("malformed caption", || format!("`{}`: `{name}` {reason}", tar.display()))
+            }
         }
         Ok(())
     }
@@ -312,15 +333,15 @@ mod tests {
             std::fs::write(dir.path().join(format!("s-{number:03}.tar")), shard(number * 4..number * 4 + 4)).unwrap();
         }
         let all = WebdatasetSource::new(dir.path()).read().unwrap();
-        assert_eq!((all.images.len(), all.captions.len()), (12, 18));
-        for (i, image) in all.images.iter().enumerate() {
+        assert_eq!((all.num_images(), all.num_captions()), (12, 18));
+        for (i, image) in all.images().enumerate() {
             assert_eq!(image.read().unwrap(), format!("image {i}").into_bytes());
         }
-        assert_eq!(all.captions[all.captions_of(10)[1]].text, "second 10");
-        assert!(all.images[5].key().ends_with("s-001.tar/part/0005.jpg"), "{}", all.images[5].key());
+        assert_eq!(all.caption(all.captions_of(10)[1] as usize).text, "second 10");
+        assert!(all.image(5).key().ends_with("s-001.tar/part/0005.jpg"), "{}", all.image(5).key());
         for (pattern, images) in [("s-*.tar", 12), ("s-{001..002}.tar", 8), ("s-{000,002}.tar", 8), ("s-00?.tar", 12)] {
             let found = WebdatasetSource::new(dir.path().join(pattern)).read().unwrap();
-            assert_eq!(found.images.len(), images, "{pattern}");
+            assert_eq!(found.num_images(), images, "{pattern}");
         }
         let error = WebdatasetSource::new(dir.path().join("s-{000..003}.tar")).read().unwrap_err().to_string();
         assert!(error.contains("s-003.tar`: No such file"), "{error}");
@@ -340,7 +361,7 @@ mod tests {
                         damage are intact (set `strict = false` to use them and continue)";
         assert!(error.contains(expected), "{error}");
         let intact = WebdatasetSource { strict: false, ..WebdatasetSource::new(&path) }.read().unwrap();
-        assert_eq!((intact.images.len(), intact.skipped.count), (3, 1));
+        assert_eq!((intact.num_images(), intact.skipped.count), (3, 1));
 
         let mut broken = whole;
         broken[2 * 1024 + 150] ^= 0x55;
@@ -421,8 +442,8 @@ mod tests {
         std::fs::write(&path, tar.into_inner().unwrap()).unwrap();
 
         let dataset = WebdatasetSource::new(&path).read().unwrap();
-        assert_eq!(dataset.captions.iter().map(|caption| caption.text.as_str()).collect::<Vec<_>>(), ["good"]);
-        let skipped = dataset.skipped.first.join("\n");
+        assert_eq!(dataset.captions().map(|caption| caption.text).collect::<Vec<_>>(), ["good"]);
+        let skipped = dataset.skipped.first(10);
         for part in [
             "`evil.jpg` is a link or device",
             "sample `evil` has no image",

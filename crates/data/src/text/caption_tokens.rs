@@ -22,8 +22,8 @@ pub enum Tokens {
 }
 
 impl Tokens {
-    /// Tokenises all captions of `dataset` now on `workers` threads, unless there are more than 4 million or word
-    /// dropout (`word_dropout` is the probability of each word) changes them in each epoch.
+    /// Tokenises all captions of `dataset` now on `workers` threads, unless there are more than 4 million, or templates or
+    /// word dropout (`word_dropout` is the probability of each word) change them in each epoch.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] for the first caption that cannot be tokenised.
@@ -33,10 +33,10 @@ impl Tokens {
         word_dropout: f64,
         workers: usize,
     ) -> Result<Self, DataError> {
-        if word_dropout > 0.0 || dataset.captions.len() > MAX_TABLE_CAPTIONS {
+        if word_dropout > 0.0 || dataset.has_templates() || dataset.num_captions() > MAX_TABLE_CAPTIONS {
             return Ok(Self::Tokenizer(tokenizer, word_dropout));
         }
-        let texts: Vec<&str> = dataset.captions.iter().map(|caption| caption.text.as_str()).collect();
+        let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
         Ok(Self::Table(Arc::new(TokenTable::build(&tokenizer, &texts, workers)?)))
     }
 
@@ -52,7 +52,7 @@ impl Tokens {
             }
             Self::Tokenizer(tokenizer, word_dropout) => {
                 let key = mix(seed, &[WORD_STREAM, epoch, index as u64]);
-                tokenizer.encode(&drop_words(&dataset.captions[index].text, *word_dropout, key))
+                tokenizer.encode(&drop_words(&dataset.text(index, seed, epoch), *word_dropout, key))
             }
         }
     }

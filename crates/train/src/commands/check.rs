@@ -1,6 +1,6 @@
 //! `dualenc check`: everything that training checks before its first step, without training.
 
-use dualenc_data::{Dataset, ImageRef, Source};
+use dualenc_data::{Dataset, ImageRef};
 use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::config::{InitialWeights, RunConfig};
@@ -14,6 +14,7 @@ use crate::models::load::LoadedModel;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
+use crate::pairs::Pairs;
 use crate::training::stages::Stages;
 use crate::training::training_data::too_few_pairs;
 
@@ -37,13 +38,13 @@ pub struct Findings {
 pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
     let mut findings = Findings::default();
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
-    let key = format!("data.train.{}", kind_of(&config.data.train));
-    let dataset = findings.keep(&key, config.data.train.read().map_err(Into::into))?;
-    if let Some(dataset) = &dataset {
+    let pairs = findings.keep("data.train", Pairs::read(config))?;
+    let dataset = pairs.as_ref().map(|pairs| &*pairs.train);
+    if let Some(dataset) = dataset {
         count_data(config, dataset, &mut findings)?;
     }
     match LoadedModel::from_config(config, &compute, observer) {
-        Ok(loaded) => check_model(config, &loaded, dataset.as_ref(), &mut findings, observer)?,
+        Ok(loaded) => check_model(config, &loaded, dataset, &mut findings, observer)?,
         Err(error) => check_towers(config, &compute, error, &mut findings)?,
     }
     if let Some(augment) = &config.data.augment {
@@ -51,15 +52,18 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     }
     let objective = Objective::from(config);
     for (name, section) in &config.eval {
-        let opened = Evaluation::open(name, section).map(|evaluation| evaluation.with_objective(objective));
+        let opened = Evaluation::open(name, section, pairs.as_ref().and_then(|pairs| pairs.validation.as_ref()))
+            .map(|evaluation| evaluation.with_objective(objective));
         let Some(evaluation) = findings.keep(&format!("eval.{name}"), opened)? else { continue };
         let images = evaluation.images();
-        let is_missing = |image: &&ImageRef| matches!(image, ImageRef::File(path) if !path.is_file());
-        let missing: Vec<String> = images.images().iter().filter(is_missing).map(ImageRef::key).collect();
+        let is_missing = |image: &ImageRef| matches!(image, ImageRef::File(path) if !path.is_file());
+        let total = images.num_images();
+        let missing: Vec<String> =
+            (0..total).map(|image| images.image(image)).filter(is_missing).map(|image| image.key()).collect();
         if missing.is_empty() {
             findings.facts.push(format!("evaluation `{name}` is ready"));
         } else {
-            let all = format!("`eval.{name}`: {} of {} image files", missing.len(), images.images().len());
+            let all = format!("`eval.{name}`: {} of {total} image files", missing.len());
             findings.problems.push(missing_files(&all, missing.len(), missing.into_iter().take(MAX_LISTED)));
         }
     }
@@ -92,18 +96,6 @@ fn with_causes(error: &TrainError) -> String {
         cause = error.source();
     }
     text
-}
-
-/// The name of a source in a config.
-fn kind_of(source: &Source) -> &'static str {
-    match source {
-        Source::Csv(_) => "csv",
-        Source::Tsv(_) => "tsv",
-        Source::Jsonl(_) => "jsonl",
-        Source::Folder(_) => "folder",
-        Source::Webdataset(_) => "webdataset",
-        Source::Coco(_) => "coco",
-    }
 }
 
 fn check_model(
@@ -173,10 +165,12 @@ fn check_schedules(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, f
 
 fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) -> Result<(), TrainError> {
     let pairs = dataset.num_pairs(config.data.captions);
-    let (images, captions) = (dataset.images.len(), dataset.captions.len());
+    let (images, captions) = (dataset.num_images(), dataset.num_captions());
     findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
+    findings.facts.extend(dataset.notes.iter().cloned());
+    findings.facts.extend(dataset.warnings.iter().map(|warning| format!("warning: {warning}")));
     if dataset.skipped.count > 0 {
-        let first = dataset.skipped.first.join("; ");
+        let first = dataset.skipped.first(MAX_LISTED);
         findings.facts.push(format!("rows that cannot be used: {}, such as {first}", dataset.skipped.count));
     }
     if config.plan(dataset).batches_per_epoch() == 0 {

@@ -1,5 +1,6 @@
 //! `dualenc cache`: computes the features of the locked towers ahead of training.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::texts::TextFeatures;
 use crate::models::load::LoadedModel;
+use crate::pairs::Pairs;
 use crate::stop_flag::StopFlag;
 
 /// Captions between two checks of the stop flag.
@@ -59,8 +61,8 @@ pub fn warm_cache(
     }
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
-    let dataset = Arc::new(config.data.train.read()?);
-    let evaluations = Evaluation::open_all(config)?;
+    let Pairs { train: dataset, validation } = Pairs::read(config)?;
+    let evaluations = Evaluation::open_all(config, validation.as_ref())?;
     let loaded = LoadedModel::from_config(config, &compute, observer)?;
     // Apply the locks of the first stage: `LockedTowers` takes a tower without gradients for a locked one.
     let model = &first.training.of(loaded.model)?;
@@ -74,7 +76,8 @@ pub fn warm_cache(
         warmed.push(warm_images(images, lists.collect(), observer)?);
     }
     if let Some(texts) = &locked.texts {
-        let mut captions: Vec<String> = dataset.captions.iter().map(|caption| caption.text.clone()).collect();
+        let mut captions: Vec<String> =
+            (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(Cow::into_owned).collect();
         captions.extend(evaluations.iter().flat_map(Evaluation::texts));
         warmed.push(warm_texts(texts, &captions, &loaded.tokenizer, stop, observer)?);
     }
@@ -87,7 +90,7 @@ fn warm_images(
     observer: &mut dyn Observer,
 ) -> Result<WarmedCache, TrainError> {
     let (mut counts, mut bad, mut before) = (CacheCounts::default(), 0, 0);
-    let total = lists.iter().map(|(list, views)| list.images().len() * views.count()).sum();
+    let total = lists.iter().map(|(list, views)| list.num_images() * views.count()).sum();
     for (list, views) in lists {
         let set = features.set(list, views);
         let (new, skipped) = features.fill(&set, |done| {

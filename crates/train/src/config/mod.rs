@@ -41,5 +41,6 @@ pub use schema::loss::{Duplicates, Loss};
 pub use schema::model::{ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
 pub use schema::optimizer::{GroupSection, OptimizerKind, Schedule};
 pub use schema::run::{Precision, RunSection};
+pub use schema::sources::{EvalData, TrainSources};
 pub use schema::stage::StageSection;
 pub use schema::train::TrainSection;

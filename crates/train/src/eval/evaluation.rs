@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
-use dualenc_data::{DataError, Dataset, ImageProcessor, Skipped, Source};
+use dualenc_data::{DataError, Dataset, ImageProcessor, Skipped};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
@@ -17,6 +17,7 @@ use crate::eval::zero_shot::{self, classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
+use crate::pairs::{Pairs, read_eval_data};
 use crate::run_dir::metrics_log::EvalRecord;
 
 /// Unreadable images that an error names.
@@ -60,16 +61,16 @@ struct UsableCaptions {
 }
 
 impl Evaluation {
-    /// Reads the data of `[eval.NAME]`.
+    /// Reads the data of `[eval.NAME]`. `validation`: the pairs to use if it names none.
     ///
     /// # Errors
     /// [`TrainError::Usage`], [`TrainError::Data`] or [`TrainError::Read`] when a folder or file is missing, empty or
     /// malformed.
-    pub fn open(name: &str, section: &EvalSection) -> Result<Self, TrainError> {
+    pub fn open(name: &str, section: &EvalSection, validation: Option<&Arc<Dataset>>) -> Result<Self, TrainError> {
         let required = |path: &Option<PathBuf>, key: &str| {
             path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs `{key}`")))
         };
-        let dataset = || Ok::<_, TrainError>(Arc::new(Source::from_path(required(&section.data, "data")?)?.read()?));
+        let dataset = || read_eval_data(name, section.data.as_ref(), validation);
         let task = match section.task {
             Task::ZeroShot => OpenTask::zero_shot(
                 &required(&section.images, "images")?,
@@ -79,7 +80,7 @@ impl Evaluation {
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
                 let (dataset, pool_size) = (dataset()?, section.pool_size());
-                check_pool_size(name, dataset.captions.len(), pool_size)?;
+                check_pool_size(name, dataset.num_captions(), pool_size)?;
                 OpenTask::Loss { dataset, pool_size, objective: Objective::default() }
             }
         };
@@ -95,17 +96,27 @@ impl Evaluation {
     }
 
     /// Opens every evaluation of `config`. Those of the task `loss` compute the loss that the config trains, and all
-    /// tolerate as many unreadable images as training does.
+    /// tolerate as many unreadable images as training does. `validation`: the pairs of evaluations that name no data.
     ///
     /// # Errors
     /// As for [`Evaluation::open`].
-    pub fn open_all(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
+    pub fn open_all(config: &RunConfig, validation: Option<&Arc<Dataset>>) -> Result<Vec<Self>, TrainError> {
         let objective = Objective::from(config);
         let max_bad_fraction = config.data.max_bad_fraction;
         let open = |(name, section): (&String, &EvalSection)| {
-            Ok(Self { max_bad_fraction, ..Self::open(name, section)? }.with_objective(objective))
+            Ok(Self { max_bad_fraction, ..Self::open(name, section, validation)? }.with_objective(objective))
         };
         config.eval.iter().map(open).collect()
+    }
+
+    /// Opens every evaluation of `config`, without the training data unless one needs their validation split.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::open`].
+    pub fn open_alone(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
+        let needs_split = config.eval.values().any(|section| section.task != Task::ZeroShot && section.data.is_none());
+        let validation = if needs_split { Pairs::read(config)?.validation } else { None };
+        Self::open_all(config, validation.as_ref())
     }
 
     /// Sets which fraction of its images, from 0 to 1, may be unreadable.
@@ -240,7 +251,7 @@ impl Evaluation {
             return;
         };
         self.skipped_rows_reported.call_once(|| {
-            let (count, first) = (skipped.count, skipped.first.join("; "));
+            let (count, first) = (skipped.count, skipped.first(NAMED_IMAGES));
             observer.on(Event::Warning(format!("evaluation `{}`: {count} rows could not be used: {first}", self.name)));
         });
     }
@@ -282,7 +293,7 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<UsableImages, TrainError> {
         let images = self.images();
-        let total = images.images().len();
+        let total = images.num_images();
         let name = format!("{}: images", self.name);
         let (numbers, embeds, bad) = encoder.images(images, processor, |done| {
             observer.on(Event::Work { name: &name, done, total });
@@ -322,12 +333,12 @@ impl Evaluation {
         encoder: &Encoder<'_>,
         observer: &mut dyn Observer,
     ) -> Result<UsableCaptions, TrainError> {
-        let mut row_of_image = vec![None; dataset.images.len()];
+        let mut row_of_image = vec![None; dataset.num_images()];
         images.numbers.iter().enumerate().for_each(|(row, &image)| row_of_image[image] = Some(row));
-        let captions = dataset.captions.iter().enumerate();
+        let captions = dataset.captions().enumerate();
         let usable = captions.filter_map(|(number, caption)| Some((number, row_of_image[caption.image]?)));
         let (numbers, image_rows): (Vec<usize>, Vec<usize>) = usable.unzip();
-        let texts: Vec<&str> = numbers.iter().map(|&number| dataset.captions[number].text.as_str()).collect();
+        let texts: Vec<&str> = numbers.iter().map(|&number| dataset.caption(number).text).collect();
         let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }

@@ -3,15 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, DatasetBuilder, ImageRef, class_folder};
+use dualenc_data::{CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, class_folder};
 
 use crate::config::{Duplicates, Loss, Task};
 use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
-use crate::eval::zero_shot::{CLASS_PLACEHOLDER, prompts};
+use crate::eval::zero_shot::prompts;
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
-use crate::text_lines::read_lines;
+use crate::text_lines::{read_class_names, read_templates};
 
 /// A task with its data.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl OpenTask {
     pub fn zero_shot(path: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
         let folder = class_folder(path)?;
         let classes = match classnames {
-            Some(names) => read_class_names(names, path, folder.classes.len())?,
+            Some(names) => check_class_names(read_class_names(names)?, names, path, folder.classes.len())?,
             None => folder.classes,
         };
         let templates = match templates {
@@ -81,7 +81,7 @@ impl OpenTask {
         match self {
             Self::ZeroShot { classes, templates, .. } => prompts(classes, templates),
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
-                dataset.captions.iter().map(|caption| caption.text.clone()).collect()
+                dataset.captions().map(|caption| caption.text.to_owned()).collect()
             }
         }
     }
@@ -122,8 +122,12 @@ impl OpenTask {
     }
 }
 
-fn read_class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {
-    let names = read_lines(path)?;
+fn check_class_names(
+    names: Vec<String>,
+    path: &Path,
+    images: &Path,
+    num_folders: usize,
+) -> Result<Vec<String>, TrainError> {
     if names.len() == num_folders {
         return Ok(names);
     }
@@ -134,17 +138,6 @@ fn read_class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Ve
         names.len(),
         images.display(),
     )))
-}
-
-fn read_templates(path: &Path) -> Result<Vec<String>, TrainError> {
-    let templates = read_lines(path)?;
-    match templates.iter().find(|template| !template.contains(CLASS_PLACEHOLDER)) {
-        None => Ok(templates),
-        Some(wrong) => Err(TrainError::Usage(format!(
-            "`{}`: the template `{wrong}` has no `{CLASS_PLACEHOLDER}` where the class name goes",
-            path.display()
-        ))),
-    }
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ impl Pools {
         let pools = self.order.chunks_exact(self.size);
         let (num_pools, num_left_out) = (pools.len(), pools.remainder().len());
         for pool in pools {
-            let images: Vec<usize> = pool.iter().map(|&caption| dataset.captions[caption].image).collect();
+            let images: Vec<usize> = pool.iter().map(|&caption| dataset.caption(caption).image).collect();
             let stack = |rows: Vec<&[f32]>| -> Tensor<2> {
                 let shape = [rows.len(), rows.first().map_or(0, |row| row.len())];
                 Tensor::from_data(TensorData::new(rows.concat(), shape), &device)
@@ -78,7 +78,7 @@ impl Pools {
             );
             let pool_loss = read_scalar(batch_loss.loss)?;
             if !pool_loss.is_finite() {
-                let first = pool.first().map_or("", |&caption| dataset.captions[caption].text.as_str());
+                let first = pool.first().map_or("", |&caption| dataset.caption(caption).text);
                 return Err(TrainError::NotFiniteOutput {
                     what: format!("the loss of the pool that starts with the caption `{first}`"),
                     value: pool_loss,

@@ -13,19 +13,30 @@ use crate::features::store::index::Row;
 
 /// A list of images.
 pub trait ImageList: Send + Sync {
-    /// All images, in order.
-    fn images(&self) -> &[ImageRef];
+    /// Number of images.
+    fn num_images(&self) -> usize;
+
+    /// The location of image `image`, less than [`ImageList::num_images`].
+    fn image(&self, image: usize) -> ImageRef;
 }
 
 impl ImageList for Vec<ImageRef> {
-    fn images(&self) -> &[ImageRef] {
-        self
+    fn num_images(&self) -> usize {
+        self.len()
+    }
+
+    fn image(&self, image: usize) -> ImageRef {
+        self[image].clone()
     }
 }
 
 impl ImageList for dualenc_data::Dataset {
-    fn images(&self) -> &[ImageRef] {
-        &self.images
+    fn num_images(&self) -> usize {
+        Self::num_images(self)
+    }
+
+    fn image(&self, image: usize) -> ImageRef {
+        Self::image(self, image)
     }
 }
 
@@ -114,7 +125,7 @@ fn describe_augment(augment: &Augment) -> String {
 impl ImageSet {
     /// A set in which no row is known yet. `store`: where the features are.
     pub(crate) fn new(list: Arc<dyn ImageList>, store: Arc<FeatureStore>, views: Views) -> Self {
-        let rows = list.images().len() * views.count();
+        let rows = list.num_images() * views.count();
         Self { rows: (0..rows).map(|_| AtomicU32::new(0)).collect(), list, store, views }
     }
 
@@ -124,13 +135,13 @@ impl ImageSet {
     }
 
     /// The location of image `image`.
-    pub(crate) fn reference(&self, image: usize) -> &ImageRef {
-        &self.list.images()[image]
+    pub(crate) fn reference(&self, image: usize) -> ImageRef {
+        self.list.image(image)
     }
 
     /// Number of images.
     pub fn len(&self) -> usize {
-        self.list.images().len()
+        self.list.num_images()
     }
 
     /// The views of each image.

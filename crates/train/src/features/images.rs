@@ -261,7 +261,7 @@ impl ImageFeatures {
     fn recompute(&self, set: &ImageSet, image: usize, view: u64) -> Result<Row, TrainError> {
         let reference = set.reference(image);
         let content = set.views().content_hash(image, view, &reference.read()?);
-        let features = self.forward(&load_view(reference, &self.processor, set.views().of(image, view))?)?;
+        let features = self.forward(&load_view(&reference, &self.processor, set.views().of(image, view))?)?;
         self.check(&features, |_| reference.key())?;
         let rows = self.store.insert(&[content], &features)?;
         set.set_row(image, view, rows[0]);
@@ -331,7 +331,7 @@ fn load(image: usize, view: u64, set: &ImageSet, processor: &ImageProcessor) -> 
         Err(error) => return Err(error),
     };
     let Err(content) = set.find(image, view, &bytes) else { return Ok(Loaded::Cached) };
-    match decode_view(&bytes, reference, processor, set.views().of(image, view)) {
+    match decode_view(&bytes, &reference, processor, set.views().of(image, view)) {
         Ok(pixels) => Ok(Loaded::Pixels(content, pixels)),
         Err(DataError::Image { source, .. }) => bad(source.to_string()),
         Err(error) => Err(error),

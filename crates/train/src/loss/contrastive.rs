@@ -59,7 +59,7 @@ pub struct PairIds {
 impl PairIds {
     /// Looks up `pairs` of image and caption indices in `dataset`. `caption_ids`: from [`Dataset::caption_ids`].
     pub fn of(dataset: &Dataset, caption_ids: &[u64], pairs: impl Iterator<Item = (usize, usize)>) -> Self {
-        let known = |image| dataset.captions_of(image).iter().map(|&caption| caption_ids[caption]).collect();
+        let known = |image| dataset.captions_of(image).iter().map(|&caption| caption_ids[caption as usize]).collect();
         let (captions, known) = pairs.map(|(image, caption)| (caption_ids[caption], known(image))).unzip();
         Self { captions, known }
     }

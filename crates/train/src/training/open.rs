@@ -1,7 +1,5 @@
 //! Opening a run: everything it needs is checked, its directory is taken, and a checkpoint is put in place.
 
-use std::sync::Arc;
-
 use burn::module::Param;
 use dualenc_data::Dataset;
 use dualenc_model::DualEncoder;
@@ -15,6 +13,7 @@ use crate::features::locked_towers::LockedFingerprints;
 use crate::models::load::LoadedModel;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
+use crate::pairs::Pairs;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::manifest::Progress;
@@ -38,6 +37,9 @@ use crate::training::whitening::whitened;
 /// Features whitened at once: 12 MB at a width of 768.
 const WHITENED_AT_ONCE: usize = 4096;
 
+/// Rows that cannot be used that a warning names.
+const MAX_NAMED_ROWS: usize = 10;
+
 impl Run {
     /// Checks everything a run needs, takes its directory, and goes to where it left off.
     ///
@@ -59,10 +61,10 @@ impl Run {
         }
 
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
-        let dataset = Arc::new(config.data.train.read()?);
+        let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(&dataset, observer);
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
-        let evaluations = Evaluation::open_all(config)?;
+        let evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
         report_cut_captions(&data, observer);
 
@@ -282,15 +284,17 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
 }
 
 fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
-    observer.on(Event::Note(format!("{} images with {} captions", dataset.images.len(), dataset.captions.len())));
+    dataset.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
+    dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(warning.clone())));
+    observer.on(Event::Note(format!("{} images with {} captions", dataset.num_images(), dataset.num_captions())));
     if dataset.skipped.count > 0 {
-        let first = dataset.skipped.first.join("; ");
+        let first = dataset.skipped.first(MAX_NAMED_ROWS);
         observer.on(Event::Warning(format!("{} rows could not be used: {first}", dataset.skipped.count)));
     }
 }
 
 fn report_cut_captions(data: &TrainingData, observer: &mut dyn Observer) {
-    let (all, limit) = (data.dataset.captions.len(), data.tokenizer.max_tokens());
+    let (all, limit) = (data.dataset.num_captions(), data.tokenizer.max_tokens());
     if let Some(cut) = data.num_cut_captions().filter(|&cut| cut > 0) {
         observer.on(Event::Note(format!("{cut} of {all} captions are longer than {limit} tokens and are cut")));
     }

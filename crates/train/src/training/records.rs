@@ -223,8 +223,8 @@ impl StepNumbers {
             .pairs
             .iter()
             .map(|pair| {
-                let image = dataset.images[pair.image].key();
-                serde_json::json!({"image": image, "caption": dataset.captions[pair.caption].text})
+                let image = dataset.image(pair.image).key();
+                serde_json::json!({"image": image, "caption": dataset.caption(pair.caption).text})
             })
             .collect();
         let step = batch.step + 1;

@@ -2,7 +2,7 @@
 
 use dualenc_model::LOGIT_SCALE_INIT;
 
-use crate::config::schema::eval::Task;
+use crate::config::schema::eval::{EvalSection, Task};
 use crate::config::schema::loss::Loss;
 use crate::config::schema::optimizer::Schedule;
 use crate::config::schema::{RunConfig, default};
@@ -33,6 +33,10 @@ impl RunConfig {
         }
         for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
             lora.alpha.get_or_insert(lora.rank as f64);
+        }
+        let uses_split = |eval: &EvalSection| eval.task != Task::ZeroShot && eval.data.is_none();
+        if self.data.validation_fraction > 0.0 && !self.eval.values().any(uses_split) {
+            self.eval.entry(default::VALIDATION.to_owned()).or_insert_with(EvalSection::validation);
         }
         for eval in self.eval.values_mut().filter(|eval| eval.task == Task::Loss) {
             eval.pool_size.get_or_insert(default::POOL_SIZE);

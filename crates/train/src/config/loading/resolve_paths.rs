@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::schema::RunConfig;
+use crate::config::schema::sources::EvalData;
 
 /// Resolves every path of `config` against `directory`, the absolute directory of the config file.
 pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
@@ -10,12 +11,14 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     absolute(&mut config.run.dir);
     config.cache.dir.iter_mut().for_each(absolute);
     for eval in config.eval.values_mut() {
-        [&mut eval.images, &mut eval.classnames, &mut eval.templates, &mut eval.data]
-            .into_iter()
-            .flatten()
-            .for_each(absolute);
+        [&mut eval.images, &mut eval.classnames, &mut eval.templates].into_iter().flatten().for_each(absolute);
+        match &mut eval.data {
+            Some(EvalData::Path(path)) => absolute(path),
+            Some(EvalData::Source(table)) => table.resolve(directory),
+            None => {}
+        }
     }
-    config.data.train.resolve(directory);
+    config.data.train.tables_mut().iter_mut().for_each(|table| table.resolve(directory));
     let model = &mut config.model;
     for reference in [&mut model.image_tower, &mut model.text_tower, &mut model.init].into_iter().flatten() {
         if is_local(reference, directory)

@@ -32,14 +32,11 @@ pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Expla
     let parts: Vec<&str> = at_fault.iter().map(String::as_str).collect();
     let key = at_fault.join(".");
     let value = document.get(&parts).map(Spanned::get_ref);
-    let is_table = value.is_some_and(DeValue::is_table);
     let mut missing = None;
     let mut meant = None;
 
     let known = names(after_expected(raw));
-    // In an enum of tables, such as `data.train`, the variant is written as a key.
-    let is_unknown_key = raw.starts_with("unknown field ") || raw.starts_with("unknown variant ") && is_table;
-    let (message, help) = if is_unknown_key {
+    let (message, help) = if raw.starts_with("unknown field ") {
         let nearest = nearest(parts.last().copied().unwrap_or_default(), known.iter().copied());
         let table = parts
             .split_last()
@@ -54,13 +51,6 @@ pub(super) fn explain(document: &Document<'_>, error: &toml::de::Error) -> Expla
     } else if let Some(name) = raw.strip_prefix("missing field ") {
         let name = format!("{key}.{}", name.trim_matches('`'));
         (format!("missing key `{}`", missing.insert(name)), None)
-    } else if raw.starts_with("wanted exactly 1 element") {
-        let tables: Vec<_> = match value {
-            Some(DeValue::Table(table)) => table.keys().map(|name| name.get_ref().as_ref()).collect(),
-            _ => Vec::new(),
-        };
-        let found = if tables.is_empty() { "none".to_owned() } else { list(&tables, "and") };
-        (format!("`{key}` needs exactly one table, found {found}"), None)
     } else if raw.starts_with("invalid ") || raw.starts_with("wanted string or table") {
         (mistyped(&key, value, error.span(), raw), None)
     } else {
@@ -79,12 +69,7 @@ fn mistyped(key: &str, value: Option<&DeValue<'_>>, span: Option<Range<usize>>, 
         None => (String::new(), value),
     };
     let found = value.map_or_else(|| "something else".to_owned(), describe);
-    // The text is the same for an enum of names and an enum of tables, and only `data.train` is the latter.
-    let expected = if raw.starts_with("wanted") {
-        if key == "data.train" { "a table, such as `[data.train.csv]`".to_owned() } else { "a string".to_owned() }
-    } else {
-        kind(after_expected(raw))
-    };
+    let expected = if raw.starts_with("wanted") { "a string".to_owned() } else { kind(after_expected(raw)) };
     format!("`{key}{index}` is {found}, expected {expected}")
 }
 

@@ -87,6 +87,9 @@ impl Reference {
         if let Some(items) = resolved.get("items").filter(|items| self.resolve(items).get("properties").is_some()) {
             return vec![(path.to_owned(), format!("[[{path}]]"), items.clone())];
         }
+        if let Some(choices) = resolved.get("anyOf").and_then(Value::as_array) {
+            return choices.iter().flat_map(|choice| self.tables(path, choice)).collect();
+        }
         let variants = resolved.get("oneOf").and_then(Value::as_array).into_iter().flatten();
         let tables = variants.flat_map(properties).map(|(name, table)| {
             let path = format!("{path}.{name}");

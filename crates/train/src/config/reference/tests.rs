@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonlSource, Source, WebdatasetSource,
+    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonlSource, SourceTable, WebdatasetSource,
 };
 use dualenc_model::{Lock, Pool};
 use serde::de::DeserializeOwned;
@@ -231,7 +231,7 @@ fn documented_types_match_their_crates() {
     assert_eq!(table("WebdatasetSource"), accepted::<WebdatasetSource>(unknown()));
     assert_eq!(table("CocoSource"), accepted::<CocoSource>(unknown()));
     assert_eq!(table("Augment"), accepted::<Augment>(unknown()));
-    assert_eq!(choices("Source"), accepted::<Source>(unknown()));
+    assert_eq!(table("SourceTable"), accepted::<SourceTable>(unknown()));
     assert_eq!(choices("BadRows"), accepted::<BadRows>(json!("?")));
     assert_eq!(choices("CaptionMode"), accepted::<CaptionMode>(json!("?")));
     assert_eq!(choices("Pool"), accepted::<Pool>(json!("?")));

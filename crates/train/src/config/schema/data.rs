@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use dualenc_data::{Augment, CaptionMode, Source};
+use dualenc_data::{Augment, CaptionMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::data_docs::{AugmentDoc, CaptionModeDoc, SourceDoc};
+use super::data_docs::{AugmentDoc, CaptionModeDoc, SourceTableDoc};
 use super::default;
+use super::sources::TrainSources;
 
 /// The image-text pairs to train on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -53,9 +54,17 @@ pub struct DataSection {
     /// Default: none.
     #[schemars(with = "Option<AugmentDoc>")]
     pub augment: Option<Augment>,
-    /// Source of the training pairs: exactly one table, named after the format.
-    #[schemars(with = "SourceDoc")]
-    pub train: Source,
+    /// Share of the training images, from 0 to 1, that is held out as validation data. Whether an image is held out
+    /// depends on its relative path alone, so adding rows moves no other image. The retrieval and loss evaluations
+    /// without `data` use the held-out images; if there is none, a retrieval evaluation `validation` is added.
+    ///
+    /// Default: `0.0`.
+    #[serde(default)]
+    pub validation_fraction: f64,
+    /// Source of the training pairs: a table with exactly one format, such as `[data.train.csv]`. Several sources are
+    /// written as an array of tables, `[[data.train]]`, and mixed in every epoch.
+    #[schemars(with = "SourceTableDoc")]
+    pub train: TrainSources,
 }
 
 /// The feature cache: outputs of locked towers, computed once and then read from disk. An entry is identified by the

@@ -8,22 +8,55 @@ use std::path::PathBuf;
 use dualenc_data::{Augment, BadRows, CsvSource, JsonlSource, WebdatasetSource};
 use schemars::JsonSchema;
 
-/// A source of image-text pairs.
+/// A source of image-text pairs: exactly one of the formats, and how its rows are used.
 #[derive(JsonSchema)]
-#[schemars(rename = "Source", rename_all = "lowercase")]
-pub(super) enum SourceDoc {
+#[schemars(rename = "SourceTable", deny_unknown_fields)]
+pub(super) struct SourceTableDoc {
     /// A comma-separated table.
-    Csv(CsvDoc),
+    csv: Option<CsvDoc>,
     /// A tab-separated table.
-    Tsv(CsvDoc),
+    tsv: Option<CsvDoc>,
     /// A JSON lines file.
-    Jsonl(JsonlDoc),
+    jsonl: Option<JsonlDoc>,
     /// A folder of images.
-    Folder(FolderDoc),
+    folder: Option<FolderDoc>,
     /// WebDataset tar shards.
-    Webdataset(WebdatasetDoc),
+    webdataset: Option<WebdatasetDoc>,
     /// COCO captions.
-    Coco(CocoDoc),
+    coco: Option<CocoDoc>,
+    /// How often each pair occurs in an epoch, on average, above 0. With 0.5, each epoch has half of the pairs, the
+    /// next epoch the other half; with 2, each pair twice.
+    ///
+    /// Default: `1.0`.
+    weight: Option<f64>,
+    /// File with one row number (1-based, without the header) or image name (as the source writes it; the key of a
+    /// shard's sample) per line. Only these rows are read; a row that the source lacks is an error.
+    ///
+    /// Default: none; every row is read.
+    only: Option<PathBuf>,
+    /// File with one prompt template per line, where `{c}` stands for the class name. Captions are then class names, and
+    /// each pair takes one template, drawn anew in each epoch. Pairs of one class are positives of each other.
+    ///
+    /// Default: none; captions are used as they are.
+    templates: Option<PathBuf>,
+    /// File with one class name per line. Captions are then 0-based class numbers, as in the `.cls` entries of shards.
+    ///
+    /// Default: none.
+    classnames: Option<PathBuf>,
+    /// With several caption columns and `data.captions = "one"`: the relative frequency of each column, 0 or more.
+    ///
+    /// Default: none; all captions of an image are equally frequent.
+    caption_weights: Option<Vec<f64>>,
+}
+
+/// The data of an evaluation.
+#[derive(JsonSchema)]
+#[schemars(rename = "EvalData", untagged)]
+pub(super) enum EvalDataDoc {
+    /// A file or folder, recognised by its name and content.
+    Path(PathBuf),
+    /// A source of image-text pairs.
+    Source(SourceTableDoc),
 }
 
 /// A table with a header row and one caption per row. Rows that name the same image are its captions.

@@ -36,6 +36,9 @@ pub fn max_tokens() -> usize {
 pub fn yes() -> bool {
     true
 }
+/// The evaluation that is added for a validation split.
+pub const VALIDATION: &str = "validation";
+
 pub fn max_bad_fraction() -> f64 {
     0.01
 }

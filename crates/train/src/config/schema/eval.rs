@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::data_docs::EvalDataDoc;
 use super::default;
+use super::sources::EvalData;
 
 /// When checkpoints are written, which ones are retained, and when the run stops early.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -43,7 +45,7 @@ impl Default for CheckpointSection {
 }
 
 /// One evaluation, run during training and by `dualenc eval`. Its name consists of `a-z`, `0-9`, `_` and `-`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EvalSection {
     /// What is measured.
@@ -61,11 +63,12 @@ pub struct EvalSection {
     ///
     /// Default: the class name alone.
     pub templates: Option<PathBuf>,
-    /// Retrieval and loss only: csv, tsv or jsonl file of images and captions. Rows that name the same image are its
-    /// captions.
+    /// Retrieval and loss only: images and captions. A string is a file or folder, recognised by its name and content;
+    /// a table is a source as in `[data.train]`. Rows that name the same image are its captions.
     ///
-    /// Required for retrieval and loss.
-    pub data: Option<PathBuf>,
+    /// Required for retrieval and loss, unless `data.validation_fraction` is set.
+    #[schemars(with = "Option<EvalDataDoc>")]
+    pub data: Option<EvalData>,
     /// Loss only: number of pairs in a pool, at least 2. Each pair's negatives are the other pairs of its pool. Values
     /// of runs with different batch sizes are comparable at the same pool size.
     ///
@@ -87,6 +90,21 @@ pub struct EvalSection {
 }
 
 impl EvalSection {
+    /// Retrieval on the validation split of the training data.
+    pub(crate) fn validation() -> Self {
+        Self {
+            task: Task::Retrieval,
+            images: None,
+            classnames: None,
+            templates: None,
+            data: None,
+            pool_size: None,
+            every_epochs: None,
+            every_steps: None,
+            batch_size: default::eval_batch_size(),
+        }
+    }
+
     /// Number of pairs in a pool of a loss evaluation.
     pub fn pool_size(&self) -> usize {
         self.pool_size.unwrap_or(default::POOL_SIZE)

@@ -7,6 +7,7 @@
 //! - `run`: `[run]`.
 //! - `model`: `[model]`, its projections and adapters.
 //! - `data`: `[data]` and `[cache]`.
+//! - `sources`: how a config names data.
 //! - `train`: `[train]`; its choices are in `optimizer` and `loss`, its lists in `stage` and `optimizer`.
 //! - `eval`: `[eval.NAME]` and `[checkpoint]`.
 //! - `default`: the default values.
@@ -21,6 +22,7 @@ pub(crate) mod model;
 mod model_docs;
 pub(crate) mod optimizer;
 pub(crate) mod run;
+pub(crate) mod sources;
 pub(crate) mod stage;
 pub(crate) mod train;
 

@@ -74,7 +74,8 @@ fn two_sources() {
     assert_eq!(
         found,
         r#"1 problem in the config `run.toml`
-run.toml:9:7: `data.train` needs exactly one table, found `csv` and `folder`"#
+run.toml:9:7: `data.train` needs exactly one source, found `csv` and `folder`
+  help: HELP"#
     );
 }
 
@@ -84,7 +85,8 @@ fn no_source() {
     assert_eq!(
         found,
         r#"1 problem in the config `run.toml`
-run.toml:9:1: `data.train` needs exactly one table, found none"#
+run.toml:9:1: `data.train` needs exactly one source, found none
+  help: HELP"#
     );
 }
 

@@ -15,14 +15,9 @@ fn relies_on_serde_texts() {
     let cases = [
         ("seed = 7", "sed = 7", "unknown field `sed`, expected one of `dir`, `seed`, "),
         ("locked = true", "lock = true", "unknown field `lock`, expected `locked` or `whitening`"),
-        ("[data.train.jsonl]", "[data.train.json]", "unknown variant `json`, expected one of `csv`, `tsv`, "),
+        ("[data.train.jsonl]", "[data.train.jsn]", "unknown field `jsn`, expected one of `csv`, `tsv`, "),
         ("\"linear\"", "\"line\"", "unknown variant `line`, expected one of `cosine`, "),
         ("path = \"pairs.jsonl\"\n", "", "missing field `path`"),
-        (
-            "[data.train.jsonl]",
-            "[data.train.csv]\npath = 'p'\n[data.train.jsonl]",
-            "wanted exactly 1 element, more than 1",
-        ),
         ("schedule = \"linear\"", "schedule = 3", "wanted string or table"),
         ("batch_size = 64", "batch_size = '6'", "invalid type: string \"6\", expected usize"),
         ("every_steps = 100", "every_steps = -1", "invalid value: integer `-1`, expected u64"),
@@ -44,8 +39,6 @@ fn relies_on_serde_texts() {
         let found = message(from, to);
         assert!(found.starts_with(expected), "{to:?} gives {found:?}");
     }
-    let none = toml::from_str::<RunConfig>("[data.train]").unwrap_err();
-    assert!(none.message().starts_with("wanted exactly 1 element, found 0 elements"), "{}", none.message());
     let map = toml::from_str::<RunConfig>("eval = 1").unwrap_err();
     assert_eq!(map.message(), "invalid type: integer `1`, expected a map");
     let csv = toml::from_str::<dualenc_data::CsvSource>("delimiter = 1").unwrap_err();

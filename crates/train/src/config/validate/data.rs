@@ -1,8 +1,11 @@
 //! The rules of `[data]`.
 
+use dualenc_data::SourceTable;
+
 use super::rules::Rules;
 use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
+use crate::config::schema::sources::EvalData;
 
 pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     let data = &config.data;
@@ -38,6 +41,62 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     }
     let share = data.max_bad_fraction;
     rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a fraction from 0 to 1", "");
+}
+
+/// The rules of `[data.train]` and of `[eval.NAME.data]`.
+pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
+    let fraction = config.data.validation_fraction;
+    let help = "the share of the images that is held out";
+    rules.check(
+        (0.0..1.0).contains(&fraction),
+        "data.validation_fraction",
+        fraction,
+        "0 or more and less than 1",
+        help,
+    );
+    let tables = config.data.train.tables();
+    if tables.is_empty() {
+        rules.refuse("data.train", &[], "`data.train` has no source".to_owned(), "add a table `[[data.train]]`");
+    }
+    for (key, table) in tables {
+        source(&key, table, rules);
+    }
+    for (name, eval) in &config.eval {
+        if let Some(EvalData::Source(table)) = &eval.data {
+            let key = format!("eval.{name}.data");
+            source(&key, table, rules);
+            for (name, given) in [
+                ("weight", table.weight.is_some()),
+                ("templates", table.templates.is_some()),
+                ("caption_weights", table.caption_weights.is_some()),
+            ] {
+                if given {
+                    let message = format!("`{key}.{name}` is only for training data");
+                    rules.refuse(&format!("{key}.{name}"), &[], message, "remove the key");
+                }
+            }
+        }
+    }
+}
+
+fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
+    let found = table.sources();
+    if found.len() != 1 {
+        let names: Vec<String> = found.iter().map(|(name, _)| format!("`{name}`")).collect();
+        let names = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
+        let help = "name one of `csv`, `tsv`, `jsonl`, `folder`, `webdataset`, `coco`; several sources are written as \
+                    `[[data.train]]`";
+        rules.refuse(key, &[], format!("`{key}` needs exactly one source, found {names}"), help);
+    }
+    let weight = table.weight.unwrap_or(1.0);
+    rules.check(weight > 0.0 && weight.is_finite(), &format!("{key}.weight"), weight, "a number above 0", "");
+    let weights = table.caption_weights.as_deref().unwrap_or(&[1.0]);
+    let is_wrong = |weight: &&f64| !(weight.is_finite() && **weight >= 0.0);
+    if let Some(wrong) = weights.iter().find(is_wrong) {
+        rules.check(false, &format!("{key}.caption_weights"), wrong, "numbers of 0 or more", "");
+    } else if weights.iter().sum::<f64>() <= 0.0 {
+        rules.check(false, &format!("{key}.caption_weights"), "all 0", "a weight above 0", "");
+    }
 }
 
 pub(super) fn augment(config: &RunConfig, rules: &mut Rules) {

@@ -3,7 +3,8 @@
 use super::rules::Rules;
 use crate::config::schema::eval::{EvalSection, Task};
 
-pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
+/// `has_validation`: the training data have a validation split, which needs no key.
+pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, rules: &mut Rules) {
     let section = format!("eval.{name}");
     let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     if name.is_empty() || !name.chars().all(is_plain) {
@@ -18,7 +19,9 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
     let of_task = format!("{section}.task");
     let (required, help) = match eval.task {
         Task::ZeroShot => ("images", "a directory that holds one folder of images per class"),
-        Task::Retrieval | Task::Loss => ("data", "a csv, tsv or jsonl file of images and captions"),
+        Task::Retrieval | Task::Loss => {
+            ("data", "images and captions, such as a csv file, or a table `[eval.NAME.data.csv]`")
+        }
     };
     let keys = [
         ("images", eval.images.is_some(), &[Task::ZeroShot][..]),
@@ -30,7 +33,7 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, rules: &mut Rules) {
     for (name, given, of) in keys {
         let key = format!("{section}.{name}");
         let applies = of.contains(&eval.task);
-        if !given && name == required {
+        if !given && name == required && !(name == "data" && has_validation) {
             rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation requires"), help);
         }
         if given && !applies {

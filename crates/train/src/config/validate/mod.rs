@@ -31,6 +31,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     stages::stages(config, &mut rules);
     stages::adapters(config, &mut rules);
     data::data(config, &mut rules);
+    data::sources(config, &mut rules);
     data::augment(config, &mut rules);
     train::batches(config, &mut rules);
     train::optimiser(config, &mut rules);
@@ -42,7 +43,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     checkpoint::checkpoint(config, &mut rules);
     rules.check(config.cache.views != Some(0), "cache.views", 0, "at least 1", "remove the key to cache no views");
     for (name, eval) in &config.eval {
-        eval::evaluation(name, eval, &mut rules);
+        eval::evaluation(name, eval, config.data.validation_fraction > 0.0, &mut rules);
     }
     rules.broken
 }

@@ -104,7 +104,7 @@ fn check_repeats(context: &StepContext<'_>, first: &Batch, again: &Batch) -> Res
         return if same { Ok(()) } else { Err(TrainError::Internal(problem())) };
     }
     let key = |batch: &Batch, pair: usize| {
-        let image = batch.pairs.get(pair).and_then(|pair| context.data.dataset.images.get(pair.image));
+        let image = batch.pairs.get(pair).map(|pair| context.data.dataset.image(pair.image));
         image.map_or_else(|| "nothing".to_owned(), |image| format!("`{}`", image.key()))
     };
     let differs = |&pair: &usize| first.pairs.get(pair) != again.pairs.get(pair);

@@ -1,0 +1,120 @@
+//! Collects the rows of a source to a [`Dataset`].
+
+use std::path::{Path, PathBuf};
+
+use crate::dataset::Dataset;
+use crate::dataset::captions::{Caption, CaptionTable};
+use crate::dataset::images::{ImageIndex, ImageTable};
+use crate::dataset::part::Part;
+use crate::dataset::selection::Selection;
+use crate::dataset::skipped_rows::SkippedRows;
+use crate::error::DataError;
+use crate::images::location::ImageRef;
+
+/// Most images and most captions of a data set: they are numbered in 32 bits.
+const MAX_ROWS: usize = u32::MAX as usize;
+
+/// Collects (image, caption) rows; rows that name the same image share it.
+#[derive(Debug, Default)]
+pub struct DatasetBuilder {
+    images: ImageTable,
+    captions: CaptionTable,
+    known: ImageIndex,
+    root: PathBuf,
+    selection: Option<Selection>,
+    /// Rows that were left out.
+    pub(crate) skipped: SkippedRows,
+    notes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl DatasetBuilder {
+    /// An empty builder. The fingerprint of its data set takes paths relative to `root`.
+    #[must_use]
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), ..Self::default() }
+    }
+
+    /// Takes only the rows of `selection`: see [`DatasetBuilder::selects`].
+    pub(crate) fn with_selection(self, selection: Option<Selection>) -> Self {
+        Self { selection, ..self }
+    }
+
+    /// Whether row number `row` (1-based, without header) with the image `key`, as the source writes it, is wanted.
+    /// Sources ask before they look at the rest of a row: a row that is not wanted is neither pushed nor counted.
+    pub(crate) fn selects(&mut self, row: u64, key: &str) -> bool {
+        self.selection.as_mut().is_none_or(|selection| selection.takes(row, key))
+    }
+
+    /// Adds one row; returns true unless the caption is empty or all white space, which adds nothing.
+    pub fn push(&mut self, image: ImageRef, caption: &str) -> bool {
+        self.push_slot(image, caption, 0)
+    }
+
+    /// As [`DatasetBuilder::push`], for the caption of column, key or list entry number `slot`, 0-based.
+    pub(crate) fn push_slot(&mut self, image: ImageRef, caption: &str, slot: u8) -> bool {
+        let text = caption.trim();
+        if text.is_empty() {
+            return false;
+        }
+        if self.captions.len() == MAX_ROWS {
+            self.skipped.note("too many rows", || format!("a data set has at most {MAX_ROWS} captions"));
+            return true;
+        }
+        let image = match self.known.find(&self.images, &image) {
+            Ok(known) => known,
+            Err(free) => {
+                self.known.insert(free, self.images.len());
+                self.images.push(&image, &self.root);
+                self.images.len() - 1
+            }
+        };
+        self.captions.push(Caption { text, image, slot });
+        true
+    }
+
+    /// Adds a fact about what was recognised, for the log: `` `train.csv`: tab-separated, 12 rows ``.
+    pub(crate) fn note(&mut self, note: impl Into<String>) {
+        self.notes.push(note.into());
+    }
+
+    /// Adds something that the user should know, since it may not be what was meant.
+    pub(crate) fn warn(&mut self, warning: impl Into<String>) {
+        self.warnings.push(warning.into());
+    }
+
+    /// Number of rows added.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.captions.len()
+    }
+
+    /// Whether no rows were added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.captions.len() == 0
+    }
+
+    /// Number of distinct images added.
+    pub(crate) fn num_images(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Builds the data set of the source at `path`.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] if the selection names rows that the source does not have.
+    pub(crate) fn finish(self, path: &Path) -> Result<Dataset, DataError> {
+        self.selection.as_ref().map_or(Ok(()), |selection| selection.check(path))?;
+        Ok(self.build())
+    }
+
+    /// Builds the data set.
+    #[must_use]
+    pub fn build(mut self) -> Dataset {
+        self.images.shrink();
+        self.captions.shrink();
+        let part = Part::new(self.root, 0..self.images.len(), 0..self.captions.len());
+        Dataset::new(self.images, self.captions, vec![part], self.skipped, self.notes, self.warnings)
+    }
+}

@@ -1,0 +1,91 @@
+//! The captions of a data set in a few allocations.
+
+/// A caption and the image it describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caption<'a> {
+    /// The text, without leading and trailing white space.
+    pub text: &'a str,
+    /// Number of the image, less than [`crate::Dataset::num_images`].
+    pub image: usize,
+    /// Number of the column, key or list entry that the caption comes from, 0-based: with several caption columns,
+    /// their order in the config.
+    pub slot: u8,
+}
+
+/// Captions in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CaptionTable {
+    text: String,
+    /// The text of caption `i` is `text[ends[i - 1]..ends[i]]`.
+    ends: Vec<u64>,
+    images: Vec<u32>,
+    /// One per caption; empty while all are 0.
+    slots: Vec<u8>,
+}
+
+impl CaptionTable {
+    /// Number of captions.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// # Panics
+    /// If `caption` is out of range.
+    pub(crate) fn get(&self, caption: usize) -> Caption<'_> {
+        let start = if caption == 0 { 0 } else { self.ends[caption - 1] };
+        Caption {
+            text: &self.text[start as usize..self.ends[caption] as usize],
+            image: self.images[caption] as usize,
+            slot: self.slots.get(caption).copied().unwrap_or(0),
+        }
+    }
+
+    pub(crate) fn push(&mut self, caption: Caption<'_>) {
+        if caption.slot > 0 && self.slots.is_empty() {
+            self.slots.resize(self.len(), 0);
+        }
+        if caption.slot > 0 || !self.slots.is_empty() {
+            self.slots.push(caption.slot);
+        }
+        self.text.push_str(caption.text);
+        self.ends.push(self.text.len() as u64);
+        self.images.push(caption.image as u32);
+    }
+
+    /// The images of the captions, in order.
+    pub(crate) fn images(&self) -> &[u32] {
+        &self.images
+    }
+
+    /// Whether captions come from more than one column, key or list entry.
+    pub(crate) fn has_slots(&self) -> bool {
+        !self.slots.is_empty()
+    }
+
+    /// Releases memory that was reserved for more captions.
+    pub(crate) fn shrink(&mut self) {
+        self.text.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.images.shrink_to_fit();
+        self.slots.shrink_to_fit();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captions_come_back() {
+        let captions = [("a dog", 0, 0), ("", 1, 0), ("犬", 0, 2), ("x", 3, 0)];
+        let captions = captions.map(|(text, image, slot)| Caption { text, image, slot });
+        let mut table = CaptionTable::default();
+        for (number, caption) in captions.into_iter().enumerate() {
+            assert_eq!(table.has_slots(), number > 2);
+            table.push(caption);
+        }
+        table.shrink();
+        assert_eq!((0..table.len()).map(|number| table.get(number)).collect::<Vec<_>>(), captions);
+        assert_eq!(table.images(), [0, 1, 0, 3]);
+    }
+}

@@ -1,0 +1,175 @@
+//! The images of a data set in a few allocations: names in one text, so that a million of them take little more memory
+//! than their bytes.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::images::location::ImageRef;
+
+/// Where images are, in order. Equal locations can be found while the table grows ([`ImageIndex`]).
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ImageTable {
+    /// File names relative to a directory, and names of shard entries.
+    names: String,
+    /// The name of image `i` is `names[ends[i - 1]..ends[i]]`.
+    ends: Vec<u64>,
+    places: Vec<Place>,
+    /// Directories and shards.
+    containers: Vec<Arc<Path>>,
+    /// Paths that are not UTF-8.
+    odd_paths: Vec<PathBuf>,
+}
+
+/// What the name of an image is relative to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Place {
+    /// A file below the directory `containers[0]`.
+    Below(u32),
+    /// A regular entry of the shard `containers[shard]`.
+    Entry { shard: u32, offset: u64, len: u64 },
+    /// `odd_paths[0]`; the name is empty.
+    Odd(u32),
+}
+
+impl ImageTable {
+    /// Number of images.
+    pub(crate) fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The location of an image.
+    ///
+    /// # Panics
+    /// If `image` is out of range.
+    pub(crate) fn get(&self, image: usize) -> ImageRef {
+        let name = self.name(image);
+        match self.places[image] {
+            Place::Below(directory) => ImageRef::File(self.containers[directory as usize].join(name)),
+            Place::Odd(at) => ImageRef::File(self.odd_paths[at as usize].clone()),
+            Place::Entry { shard, offset, len } => {
+                let tar = Arc::clone(&self.containers[shard as usize]);
+                ImageRef::TarEntry { tar, name: name.to_owned(), offset, len }
+            }
+        }
+    }
+
+    /// Adds an image. A file below `root` is stored relative to it.
+    pub(crate) fn push(&mut self, image: &ImageRef, root: &Path) {
+        let place = match image {
+            ImageRef::File(path) => {
+                let (directory, name) =
+                    path.strip_prefix(root).map_or((Path::new(""), path.as_path()), |it| (root, it));
+                match name.to_str() {
+                    Some(name) => {
+                        self.names.push_str(name);
+                        Place::Below(self.container(directory))
+                    }
+                    None => {
+                        self.odd_paths.push(path.clone());
+                        Place::Odd(self.odd_paths.len() as u32 - 1)
+                    }
+                }
+            }
+            ImageRef::TarEntry { tar, name, offset, len } => {
+                self.names.push_str(name);
+                Place::Entry { shard: self.container(tar), offset: *offset, len: *len }
+            }
+        };
+        self.places.push(place);
+        self.ends.push(self.names.len() as u64);
+    }
+
+    /// Releases memory that was reserved for more images.
+    pub(crate) fn shrink(&mut self) {
+        self.names.shrink_to_fit();
+        self.ends.shrink_to_fit();
+        self.places.shrink_to_fit();
+    }
+
+    fn name(&self, image: usize) -> &str {
+        let start = if image == 0 { 0 } else { self.ends[image - 1] };
+        &self.names[start as usize..self.ends[image] as usize]
+    }
+
+    /// The number of a directory or shard. Successive images mostly share the last one.
+    fn container(&mut self, path: &Path) -> u32 {
+        let known = self.containers.iter().rposition(|known| known.as_os_str() == path.as_os_str());
+        let at = known.unwrap_or_else(|| {
+            self.containers.push(Arc::from(path));
+            self.containers.len() - 1
+        });
+        at as u32
+    }
+}
+
+/// Finds images of a table by their locations, in 12 to 24 bytes an image.
+#[derive(Debug, Default)]
+pub(crate) struct ImageIndex {
+    /// By the hash of its location; images that share a hash follow at the next free numbers.
+    by_hash: HashMap<u64, u32>,
+    hasher: RandomState,
+}
+
+impl ImageIndex {
+    /// The image at `location`, if the table has it; else the slot for [`ImageIndex::insert`].
+    pub(crate) fn find(&self, table: &ImageTable, location: &ImageRef) -> Result<usize, u64> {
+        let mut slot = self.hash(location);
+        while let Some(&image) = self.by_hash.get(&slot) {
+            if table.get(image as usize) == *location {
+                return Ok(image as usize);
+            }
+            slot = slot.wrapping_add(1);
+        }
+        Err(slot)
+    }
+
+    /// Remembers image number `image` in a slot that [`ImageIndex::find`] returned.
+    pub(crate) fn insert(&mut self, slot: u64, image: usize) {
+        self.by_hash.insert(slot, image as u32);
+    }
+
+    fn hash(&self, location: &ImageRef) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        location.hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locations_come_back() {
+        let tar: Arc<Path> = Arc::from(Path::new("/data/s.tar"));
+        let mut locations = vec![
+            ImageRef::File("/data/a.png".into()),
+            ImageRef::File("/data/sub/b.png".into()),
+            ImageRef::File("/elsewhere/c.png".into()),
+            ImageRef::File("relative.png".into()),
+            ImageRef::TarEntry { tar: Arc::clone(&tar), name: "x/0.jpg".to_owned(), offset: 512, len: 7 },
+            ImageRef::TarEntry { tar, name: "x/0.jpg".to_owned(), offset: 2048, len: 7 },
+        ];
+        #[cfg(unix)]
+        {
+            use std::os::unix::ffi::OsStrExt;
+            locations.push(ImageRef::File(Path::new("/data").join(std::ffi::OsStr::from_bytes(b"caf\xe9.png"))));
+        }
+        let (mut table, mut index) = (ImageTable::default(), ImageIndex::default());
+        for (number, location) in locations.iter().enumerate() {
+            let slot = index.find(&table, location).unwrap_err();
+            table.push(location, Path::new("/data"));
+            index.insert(slot, number);
+        }
+        table.shrink();
+        for (number, location) in locations.iter().enumerate() {
+            assert_eq!(table.get(number), *location);
+            assert_eq!(index.find(&table, location), Ok(number));
+        }
+        assert_eq!(table.len(), locations.len());
+        assert_eq!(index.find(&table, &ImageRef::File("/data//sub/./b.png".into())), Ok(1), "paths, not texts");
+        assert!(index.find(&table, &ImageRef::File("/data/b.png".into())).is_err());
+    }
+}

@@ -1,0 +1,141 @@
+//! The rows that `only` names.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+
+/// Names that an error lists.
+const NAMED: usize = 10;
+
+/// A list of rows to take: by number, or by the image's name.
+#[derive(Clone, Debug)]
+pub(crate) struct Selection {
+    path: PathBuf,
+    by: By,
+    /// Number of distinct entries that were found.
+    found: usize,
+}
+
+#[derive(Clone, Debug)]
+enum By {
+    /// 1-based numbers, each with whether it was found.
+    Row(HashMap<u64, bool>),
+    /// Names as the source writes them, each with whether it was found.
+    Key(HashMap<String, bool>),
+}
+
+impl Selection {
+    /// Reads a list with one entry per line. If all entries are numbers, they are row numbers, 1-based and without the
+    /// header; else they are image names as the source writes them, or keys of shard samples.
+    ///
+    /// # Errors
+    /// [`DataError::Read`], [`DataError::Malformed`] if it is not UTF-8, [`DataError::Empty`] without an entry.
+    pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
+        let bytes = std::fs::read(path).map_err(DataError::read(path))?;
+        let text = String::from_utf8(bytes).map_err(|error| DataError::Malformed {
+            path: path.to_owned(),
+            reason: format!("not UTF-8 at byte {}; save it as UTF-8", error.utf8_error().valid_up_to()),
+        })?;
+        let entries: Vec<&str> =
+            text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        if entries.is_empty() {
+            return Err(DataError::Empty {
+                path: path.to_owned(),
+                found: "no entry".to_owned(),
+                expected: "one row number or image name per line",
+            });
+        }
+        let numbers: Result<HashMap<u64, bool>, _> =
+            entries.iter().map(|entry| entry.parse().map(|number| (number, false))).collect();
+        let by = match numbers {
+            Ok(rows) => By::Row(rows),
+            Err(_) => By::Key(entries.iter().map(|&entry| (entry.to_owned(), false)).collect()),
+        };
+        Ok(Self { path: path.to_owned(), by, found: 0 })
+    }
+
+    /// Whether the list has row number `row`, or `key`.
+    pub(crate) fn takes(&mut self, row: u64, key: &str) -> bool {
+        let entry = match &mut self.by {
+            By::Row(rows) => rows.get_mut(&row),
+            By::Key(keys) => keys.get_mut(key),
+        };
+        let Some(seen) = entry else { return false };
+        self.found += usize::from(!*seen);
+        *seen = true;
+        true
+    }
+
+    /// Refuses entries that the source `source` does not have.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`], which names the first of them.
+    pub(crate) fn check(&self, source: &Path) -> Result<(), DataError> {
+        let (unit, all, mut missing): (_, _, Vec<String>) = match &self.by {
+            By::Row(rows) => {
+                let mut missing: Vec<u64> = rows.iter().filter(|(_, seen)| !**seen).map(|(row, _)| *row).collect();
+                missing.sort_unstable();
+                ("row numbers", rows.len(), missing.iter().take(NAMED).map(u64::to_string).collect())
+            }
+            By::Key(keys) => {
+                let mut missing: Vec<&String> = keys.iter().filter(|(_, seen)| !**seen).map(|(key, _)| key).collect();
+                missing.sort();
+                ("names", keys.len(), missing.iter().take(NAMED).map(|key| format!("`{key}`")).collect())
+            }
+        };
+        let absent = all - self.found;
+        if absent == 0 {
+            return Ok(());
+        }
+        if absent > missing.len() {
+            missing.push("...".to_owned());
+        }
+        Err(DataError::Malformed {
+            path: self.path.clone(),
+            reason: format!(
+                "`{}` lacks {absent} of the {all} {unit} in this list: {}",
+                source.display(),
+                missing.join(", ")
+            ),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selection(text: &str) -> Result<Selection, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("rows.txt");
+        std::fs::write(&path, text).unwrap();
+        let shown = path.display().to_string();
+        Selection::read(&path).map_err(|error| error.to_string().replace(&shown, "rows.txt"))
+    }
+
+    #[test]
+    fn numbers_or_names() {
+        let mut rows = selection("\u{feff}3\r\n1\r\n\r\n1\r\n").unwrap();
+        assert_eq!([1, 2, 3].map(|row| rows.takes(row, "x")), [true, false, true]);
+        rows.check(Path::new("d.csv")).unwrap();
+        let mut keys = selection("3\na.png\n").unwrap();
+        assert_eq!(["a.png", "b.png", "3"].map(|key| keys.takes(3, key)), [true, false, true]);
+        keys.check(Path::new("d.csv")).unwrap();
+        assert_eq!(
+            selection("\n").unwrap_err(),
+            "`rows.txt` holds no samples: found no entry; expected one row number or image name per line"
+        );
+    }
+
+    #[test]
+    fn absent_entries_are_named() {
+        let mut rows = selection("1\n2\n30\n").unwrap();
+        assert!(rows.takes(1, ""));
+        let error = rows.check(Path::new("d.csv")).unwrap_err().to_string();
+        assert!(error.ends_with("`d.csv` lacks 2 of the 3 row numbers in this list: 2, 30"), "{error}");
+        let keys = selection("b\na\n").unwrap();
+        let error = keys.check(Path::new("d.csv")).unwrap_err().to_string();
+        assert!(error.ends_with("`d.csv` lacks 2 of the 2 names in this list: `a`, `b`"), "{error}");
+    }
+}

@@ -1,0 +1,116 @@
+//! `[data.train]` and `[eval.NAME.data]`: a source and how its rows are used.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::dataset::selection::Selection;
+use crate::error::DataError;
+use crate::sources::Source;
+use crate::sources::coco::CocoSource;
+use crate::sources::csv::CsvSource;
+use crate::sources::folder::FolderSource;
+use crate::sources::jsonl::JsonlSource;
+use crate::sources::webdataset::WebdatasetSource;
+
+/// A table that names one source, and says how its rows are used. Exactly one of the sources must be there; the config
+/// is checked before it is read.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceTable {
+    /// A comma-separated table; tab-separated if its extension is `tsv`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csv: Option<CsvSource>,
+    /// A tab-separated table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tsv: Option<CsvSource>,
+    /// JSON lines.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jsonl: Option<JsonlSource>,
+    /// A folder of images with captions beside them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<FolderSource>,
+    /// Tar shards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub webdataset: Option<WebdatasetSource>,
+    /// COCO captions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coco: Option<CocoSource>,
+    /// How often each pair occurs in an epoch, on average. Default 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weight: Option<f64>,
+    /// A file with one row number (1-based, without header) or image name per line: only these rows are read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub only: Option<PathBuf>,
+    /// A file of prompt templates: captions are class names, which take the place of `{c}`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub templates: Option<PathBuf>,
+    /// A file of class names: captions are 0-based numbers of classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classnames: Option<PathBuf>,
+    /// With several caption columns and captions drawn one at a time: the weight of each column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption_weights: Option<Vec<f64>>,
+}
+
+impl SourceTable {
+    /// The sources of the table by their keys: exactly one in a valid config.
+    #[must_use]
+    pub fn sources(&self) -> Vec<(&'static str, Source)> {
+        let mut found = Vec::new();
+        found.extend(self.csv.clone().map(|source| ("csv", Source::Csv(source))));
+        found.extend(self.tsv.clone().map(|source| ("tsv", Source::Tsv(source))));
+        found.extend(self.jsonl.clone().map(|source| ("jsonl", Source::Jsonl(source))));
+        found.extend(self.folder.clone().map(|source| ("folder", Source::Folder(source))));
+        found.extend(self.webdataset.clone().map(|source| ("webdataset", Source::Webdataset(source))));
+        found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
+        found
+    }
+
+    /// Resolves relative paths against `base`, the directory of the config file.
+    pub fn resolve(&mut self, base: &Path) {
+        [&mut self.csv, &mut self.tsv].into_iter().flatten().for_each(|source| source.resolve(base));
+        self.jsonl.iter_mut().for_each(|source| source.resolve(base));
+        self.folder.iter_mut().for_each(|source| source.resolve(base));
+        self.webdataset.iter_mut().for_each(|source| source.resolve(base));
+        self.coco.iter_mut().for_each(|source| source.resolve(base));
+        for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
+            *path = base.join(&path);
+        }
+    }
+
+    /// Reads the listing of images and captions; no image is opened. `templates`: prompt templates, if the captions are
+    /// class names. `classnames`: names that replace captions which are 0-based numbers; none if empty.
+    ///
+    /// # Errors
+    /// As for [`Source::read`]; [`DataError::Loader`] unless the table has exactly one source.
+    pub fn read(&self, templates: &[String], classnames: &[String]) -> Result<Dataset, DataError> {
+        let mut sources = self.sources();
+        let (Some((_, source)), true) = (sources.pop(), sources.is_empty()) else {
+            return Err(DataError::Loader { reason: "a source table needs exactly one source".to_owned() });
+        };
+        let selection = self.only.as_deref().map(Selection::read).transpose()?;
+        let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
+        let mut dataset = source.read_selected(selection)?;
+        if !classnames.is_empty() {
+            dataset = dataset.with_class_names(classnames)?;
+        }
+        Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, templates))
+    }
+}
+
+impl From<Source> for SourceTable {
+    fn from(source: Source) -> Self {
+        let mut table = Self::default();
+        match source {
+            Source::Csv(source) => table.csv = Some(source),
+            Source::Tsv(source) => table.tsv = Some(source),
+            Source::Jsonl(source) => table.jsonl = Some(source),
+            Source::Folder(source) => table.folder = Some(source),
+            Source::Webdataset(source) => table.webdataset = Some(source),
+            Source::Coco(source) => table.coco = Some(source),
+        }
+        table
+    }
+}

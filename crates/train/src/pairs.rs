@@ -1,0 +1,75 @@
+//! The image-text pairs that a config names.
+
+use std::sync::Arc;
+
+use dualenc_data::{Dataset, Source, SourceTable};
+
+use crate::config::{EvalData, RunConfig};
+use crate::error::TrainError;
+use crate::text_lines::{read_class_names, read_templates};
+
+/// The pairs of `[data.train]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Pairs {
+    /// The pairs to train on.
+    pub train: Arc<Dataset>,
+    /// The pairs that `data.validation_fraction` holds out.
+    pub validation: Option<Arc<Dataset>>,
+}
+
+impl Pairs {
+    /// Reads the sources of `[data.train]`; no image is opened.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`], [`TrainError::Usage`] or [`TrainError::Read`] when a source is missing, empty or malformed;
+    /// [`TrainError::Usage`] when the validation split leaves one side empty.
+    pub fn read(config: &RunConfig) -> Result<Self, TrainError> {
+        let tables = config.data.train.tables();
+        let mut sources = tables.iter().map(|(_, table)| read_table(table)).collect::<Result<Vec<_>, _>>()?;
+        let all = match (sources.pop(), sources.is_empty()) {
+            (Some(only), true) => only,
+            (last, _) => Dataset::concat(sources.into_iter().chain(last).collect()),
+        };
+        let fraction = config.data.validation_fraction;
+        if fraction <= 0.0 {
+            return Ok(Self { train: Arc::new(all), validation: None });
+        }
+        let (train, validation) = all.split(fraction);
+        for (side, dataset) in [("training", &train), ("validation", &validation)] {
+            if dataset.num_images() == 0 {
+                return Err(TrainError::Usage(format!(
+                    "`data.validation_fraction` = {fraction} leaves no {side} image of {}; use another fraction",
+                    all.num_images()
+                )));
+            }
+        }
+        Ok(Self { train: Arc::new(train), validation: Some(Arc::new(validation)) })
+    }
+}
+
+/// Reads one source table.
+///
+/// # Errors
+/// As for [`Pairs::read`].
+pub(crate) fn read_table(table: &SourceTable) -> Result<Dataset, TrainError> {
+    let templates = table.templates.as_deref().map(read_templates).transpose()?;
+    let classnames = table.classnames.as_deref().map(read_class_names).transpose()?;
+    Ok(table.read(templates.as_deref().unwrap_or(&[]), classnames.as_deref().unwrap_or(&[]))?)
+}
+
+/// Reads the pairs of `[eval.NAME]`. `validation`: the pairs that are used if `data` is `None`.
+///
+/// # Errors
+/// As for [`Pairs::read`]; [`TrainError::Usage`] without data.
+pub(crate) fn read_eval_data(
+    name: &str,
+    data: Option<&EvalData>,
+    validation: Option<&Arc<Dataset>>,
+) -> Result<Arc<Dataset>, TrainError> {
+    match (data, validation) {
+        (Some(EvalData::Path(path)), _) => Ok(Arc::new(Source::from_path(path)?.read()?)),
+        (Some(EvalData::Source(table)), _) => Ok(Arc::new(read_table(table)?)),
+        (None, Some(validation)) => Ok(Arc::clone(validation)),
+        (None, None) => Err(TrainError::Usage(format!("evaluation `{name}` needs `data`"))),
+    }
+}
