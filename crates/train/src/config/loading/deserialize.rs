@@ -53,8 +53,11 @@ pub(super) fn deserialize(
     (config, reported)
 }
 
-/// Whether a key or one of its enclosing tables was reported.
+/// Whether a key or one of its enclosing tables was reported; for `KEY.*`, whether any key below was.
 pub(super) fn covers(reported: &BTreeSet<String>, key: &str) -> bool {
+    if let Some(table) = key.strip_suffix('*') {
+        return reported.iter().any(|reported| reported.starts_with(table));
+    }
     let stops = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
     stops.into_iter().any(|stop| key.get(..stop).is_some_and(|prefix| reported.contains(prefix)))
 }

@@ -135,22 +135,22 @@ impl<'i> Document<'i> {
         T::deserialize(toml::de::Deserializer::from(self.root.clone()))
     }
 
-    /// The value of a key, by its parts.
+    /// The value of a key, by its parts; `name[1]` is the second entry of an array.
     pub fn get(&self, path: &[&str]) -> Option<&Value<'i>> {
         let (last, parents) = path.split_last()?;
         let mut table = self.root.get_ref();
         for part in parents {
-            table = table.get(*part)?.get_ref().as_table()?;
+            table = entry(table, part)?.get_ref().as_table()?;
         }
-        table.get(*last)
+        entry(table, last)
     }
 
-    /// Removes a key.
+    /// Removes a key; for an entry of an array, the whole array.
     pub fn remove(&mut self, path: &[&str]) {
         if let Some((last, parents)) = path.split_last()
             && let Some(table) = self.table_mut(parents)
         {
-            table.remove(*last);
+            table.remove(split_index(last).0);
         }
     }
 
@@ -175,7 +175,13 @@ impl<'i> Document<'i> {
     fn table_mut(&mut self, path: &[&str]) -> Option<&mut Table<'i>> {
         let mut table = self.root.get_mut();
         for part in path {
-            table = match table.get_mut(*part)?.get_mut() {
+            let (name, index) = split_index(part);
+            let mut value = table.get_mut(name)?.get_mut();
+            if let Some(index) = index {
+                let DeValue::Array(entries) = value else { return None };
+                value = entries.get_mut(index)?.get_mut();
+            }
+            table = match value {
                 DeValue::Table(inner) => inner,
                 _ => return None,
             };
@@ -204,6 +210,24 @@ impl<'i> Document<'i> {
 /// The name of a `--set` argument as a place, on one line.
 pub(super) fn origin_of(argument: &str) -> String {
     format!("--set {}", argument.replace(char::is_control, " "))
+}
+
+/// Splits `name[1]` into the name and the index.
+fn split_index(part: &str) -> (&str, Option<usize>) {
+    let split = part.strip_suffix(']').and_then(|part| part.rsplit_once('['));
+    match split.and_then(|(name, index)| Some((name, index.parse().ok()?))) {
+        Some((name, index)) => (name, Some(index)),
+        None => (part, None),
+    }
+}
+
+fn entry<'t, 'i>(table: &'t Table<'i>, part: &str) -> Option<&'t Value<'i>> {
+    let (name, index) = split_index(part);
+    let value = table.get(name)?;
+    match index {
+        Some(index) => value.get_ref().as_array()?.get(index),
+        None => Some(value),
+    }
 }
 
 /// How well an entry matches a span, from worst to best.
@@ -236,8 +260,18 @@ fn search(table: &Table<'_>, span: &Range<usize>, path: &mut Vec<String>, best: 
         {
             *best = Some((fit, path.clone()));
         }
-        if let DeValue::Table(inner) = value.get_ref() {
-            search(inner, span, path, best);
+        match value.get_ref() {
+            DeValue::Table(inner) => search(inner, span, path, best),
+            DeValue::Array(entries) => {
+                for (index, entry) in entries.iter().enumerate() {
+                    if let DeValue::Table(inner) = entry.get_ref() {
+                        path.pop();
+                        path.push(format!("{}[{index}]", key.get_ref()));
+                        search(inner, span, path, best);
+                    }
+                }
+            }
+            _ => {}
         }
         path.pop();
     }

@@ -40,6 +40,12 @@ fn violations(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<St
             found.push(format!("{path}: not exactly one choice fits {value}: {tries:?}"));
         }
     }
+    if let Some(choices) = schema.get("anyOf").and_then(Value::as_array) {
+        let tries: Vec<_> = choices.iter().map(|choice| violations(root, choice, value, path)).collect();
+        if tries.iter().all(|found| !found.is_empty()) {
+            found.push(format!("{path}: no choice fits {value}: {tries:?}"));
+        }
+    }
     if schema.get("const").is_some_and(|only| only != value) {
         found.push(format!("{path}: {value} is not {}", schema["const"]));
     }

@@ -6,7 +6,7 @@ use dualenc_data::{Augment, CaptionMode};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::data_docs::{AugmentDoc, CaptionModeDoc, SourceTableDoc};
+use super::data_docs::{AugmentDoc, CaptionModeDoc, TrainSourcesDoc};
 use super::default;
 use super::sources::TrainSources;
 
@@ -63,7 +63,7 @@ pub struct DataSection {
     pub validation_fraction: f64,
     /// Source of the training pairs: a table with exactly one format, such as `[data.train.csv]`. Several sources are
     /// written as an array of tables, `[[data.train]]`, and mixed in every epoch.
-    #[schemars(with = "SourceTableDoc")]
+    #[schemars(with = "TrainSourcesDoc")]
     pub train: TrainSources,
 }
 

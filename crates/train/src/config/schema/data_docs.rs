@@ -49,6 +49,16 @@ pub(super) struct SourceTableDoc {
     caption_weights: Option<Vec<f64>>,
 }
 
+/// One source of training pairs, or several.
+#[derive(JsonSchema)]
+#[schemars(rename = "TrainSources", untagged)]
+pub(super) enum TrainSourcesDoc {
+    /// One source.
+    One(SourceTableDoc),
+    /// Several sources.
+    Several(Vec<SourceTableDoc>),
+}
+
 /// The data of an evaluation.
 #[derive(JsonSchema)]
 #[schemars(rename = "EvalData", untagged)]

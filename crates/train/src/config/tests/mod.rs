@@ -8,9 +8,7 @@ mod set_messages;
 
 use std::path::Path;
 
-use dualenc_data::Source;
-
-use super::{ConfigError, EvalInterval, InitialWeights, RunConfig, RunLength, Schedule, Task};
+use super::{ConfigError, EvalData, EvalInterval, InitialWeights, RunConfig, RunLength, Schedule, Task};
 
 pub(super) const BASE: &str = r#"[run]
 dir = "runs/emoji"
@@ -297,4 +295,39 @@ fn deep_nesting_is_an_error() {
     assert!(load(BASE, &[&argument]).is_ok(), "not TOML, so a bare string");
     let argument = format!("run.dir={}1{}", "[".repeat(70), "]".repeat(70));
     assert!(load(BASE, &[&argument]).is_err());
+}
+
+#[test]
+fn several_sources() {
+    let text = BASE.replace(
+        "[data.train.csv]\npath = \"data/train.csv\"",
+        "[data]\nvalidation_fraction = 0.1\n\n[[data.train]]\ncsv = { path = 'a.csv' }\n\n[[data.train]]\n\
+         folder = { path = '/b' }\nweight = 0.5\nonly = 'rows.txt'\ntemplates = 't.txt'",
+    );
+    let config = load(&text, &[]).unwrap();
+    let tables = config.data.train.tables();
+    assert_eq!(tables.iter().map(|(key, _)| key.as_str()).collect::<Vec<_>>(), ["data.train[0]", "data.train[1]"]);
+    assert_eq!(tables[0].1.csv.as_ref().unwrap().path, Path::new("/project/a.csv"));
+    assert_eq!(tables[1].1.folder.as_ref().unwrap().path, Path::new("/b"));
+    assert_eq!(tables[1].1.weight, Some(0.5));
+    assert_eq!(tables[1].1.only.as_deref(), Some(Path::new("/project/rows.txt")));
+    assert_eq!(tables[1].1.templates.as_deref(), Some(Path::new("/project/t.txt")));
+    let added = &config.eval["validation"];
+    assert_eq!((added.task, &added.data), (Task::Retrieval, &None));
+    assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap(), config);
+}
+
+#[test]
+fn evaluation_data_is_a_path_or_a_source() {
+    let text = BASE.replace(
+        "[train]",
+        "[eval.a]\ntask = 'retrieval'\ndata = 'a.csv'\n\n[eval.b]\ntask = 'loss'\n\n[eval.b.data.jsonl]\n\
+         path = 'b.jsonl'\nimage = 'file_name'\n\n[train]",
+    );
+    let config = load(&text, &[]).unwrap();
+    assert_eq!(config.eval["a"].data, Some(EvalData::Path("/project/a.csv".into())));
+    let Some(EvalData::Source(table)) = &config.eval["b"].data else { panic!("{:?}", config.eval["b"].data) };
+    let jsonl = table.jsonl.as_ref().unwrap();
+    assert_eq!(jsonl.path, Path::new("/project/b.jsonl"));
+    assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap(), config);
 }

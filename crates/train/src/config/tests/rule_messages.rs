@@ -256,7 +256,7 @@ fn eval_with_keys_of_other_task() {
 run.toml:17:1: `My set` is not a valid name for an evaluation
   help: use `a-z`, `0-9`, `_` and `-`; the name becomes part of the metrics
 run.toml:17:1: missing key `eval.My set.data`, which a retrieval evaluation requires
-  help: a csv, tsv or jsonl file of images and captions
+  help: images and captions, such as a csv file, or a table `[eval.NAME.data.csv]`
 run.toml:19:14: `eval.My set.batch_size` is 0, expected at least 1
 run.toml:21:15: `eval.My set` has both `every_epochs` and `every_steps`
   help: remove one of them
@@ -298,5 +298,67 @@ fn augment_with_cache() {
             "run.toml:13:8: `data.augment.flip` is out of range, expected a probability from 0 to 1",
         ]
         .join("\n")
+    );
+}
+
+#[test]
+fn source_tables() {
+    let found = errors(
+        &[
+            (
+                "[data.train.csv]\npath = \"data/train.csv\"",
+                "[[data.train]]\ncsv = { path = 'a.csv' }\nweight = 0\n\n[[data.train]]\ncaption_weights = [0, 0.0]\n\
+                 folder = { path = 'b' }\ncsv = { path = 'a.csv' }",
+            ),
+            (
+                "[eval.vendor]",
+                "[eval.pairs]\ntask = 'retrieval'\ndata = { csv = { path = 'c.csv' }, weight = 2 }\n\n[eval.vendor]",
+            ),
+        ],
+        &["data.validation_fraction=1"],
+    );
+    assert_eq!(
+        found,
+        r#"5 problems in the config `run.toml`
+run.toml:11:10: `data.train[0].weight` is 0, expected a number above 0
+run.toml:13:1: `data.train[1]` needs exactly one source, found `csv` and `folder`
+  help: name one of `csv`, `tsv`, `jsonl`, `folder`, `webdataset`, `coco`; several sources are written as `[[data.train]]`
+run.toml:14:19: `data.train[1].caption_weights` is all 0, expected a weight above 0
+run.toml:25:45: `eval.pairs.data.weight` is only for training data
+  help: remove the key
+--set data.validation_fraction=1: `data.validation_fraction` is 1, expected 0 or more and less than 1
+  help: the share of the images that is held out"#
+    );
+}
+
+#[test]
+fn empty_list_of_sources() {
+    let found = errors(&[("[data.train.csv]\npath = \"data/train.csv\"", "[data]\ntrain = []")], &[]);
+    assert_eq!(
+        found,
+        r#"1 problem in the config `run.toml`
+run.toml:10:9: `data.train` has no source
+  help: add a table `[[data.train]]`"#
+    );
+}
+
+#[test]
+fn key_in_a_list_of_sources() {
+    let found = errors(
+        &[(
+            "[data.train.csv]\npath = \"data/train.csv\"",
+            "[[data.train]]\ncsv = { path = 'a.csv' }\n\n[[data.train]]\ncsv = { path = 'a.csv', captoin = 'x' }\n\
+             weigth = 2\n\n[[data.train]]\ncsv = { caption = 'x' }",
+        )],
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"3 problems in the config `run.toml`
+run.toml:13:25: unknown key `data.train[1].csv.captoin`
+  help: did you mean `caption`?
+run.toml:14:1: unknown key `data.train[1].weigth`
+  help: did you mean `weight`?
+run.toml:17:7: missing key `data.train[2].csv.path`"#
     );
 }

@@ -86,7 +86,8 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
         let names = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
         let help = "name one of `csv`, `tsv`, `jsonl`, `folder`, `webdataset`, `coco`; several sources are written as \
                     `[[data.train]]`";
-        rules.refuse(key, &[], format!("`{key}` needs exactly one source, found {names}"), help);
+        // A source that is unknown or incomplete is reported already, and was removed from the table.
+        rules.refuse(key, &[&format!("{key}.*")], format!("`{key}` needs exactly one source, found {names}"), help);
     }
     let weight = table.weight.unwrap_or(1.0);
     rules.check(weight > 0.0 && weight.is_finite(), &format!("{key}.weight"), weight, "a number above 0", "");

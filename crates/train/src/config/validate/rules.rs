@@ -4,7 +4,8 @@
 pub(crate) struct Violation {
     /// The key to point at.
     pub key: String,
-    /// Other keys that the rule reads. If one of them is already reported, the violation is not.
+    /// Other keys that the rule reads, `KEY.*` for every key below one. If one of them is already reported, the
+    /// violation is not.
     pub others: Vec<String>,
     /// What was found, and what was expected.
     pub message: String,
