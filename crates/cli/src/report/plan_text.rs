@@ -182,6 +182,7 @@ fn time(seconds: f64) -> String {
         ..1.0 => format!("{:.0} ms", seconds * 1e3),
         ..10.0 => format!("{seconds:.2} s"),
         ..120.0 => format!("{seconds:.0} s"),
+        ..600.0 => format!("{:.1} min", seconds / 60.0),
         ..7200.0 => format!("{:.0} min", seconds / 60.0),
         ..172_800.0 => format!("{:.1} h", seconds / 3600.0),
         _ => format!("{:.1} days", seconds / 86_400.0),

@@ -32,11 +32,21 @@ pub(super) fn choose(plan: &Plan, facts: &Facts<'_>) -> Advice {
     let candidates = candidates.into_iter().chain([checkpoints(plan, facts), evaluations(plan)]).flatten();
     let saves = |advice: &Advice| advice.saves_seconds.unwrap_or(0.0);
     let best = candidates.max_by(|left, right| saves(left).total_cmp(&saves(right)));
-    best.filter(|advice| saves(advice) > NOTABLE * plan.time.run).unwrap_or_else(|| Advice {
+    best.filter(|advice| saves(advice) > NOTABLE * plan.time.run).unwrap_or_else(|| nothing(facts))
+}
+
+/// That no key stands out, and what takes the time.
+fn nothing(facts: &Facts<'_>) -> Advice {
+    let stage = &facts.stage.plan;
+    let step = stage.cached_step.as_ref().unwrap_or(&stage.step);
+    let largest = step.parts.iter().max_by(|left, right| left.share.total_cmp(&right.share));
+    let largest =
+        largest.map_or(String::new(), |part| format!("; {} takes {:.0} % of a step", part.part, part.share * 100.0));
+    Advice {
         key: None,
-        text: format!("nothing stands out: no single key is seen to save {:.0} % of the run", NOTABLE * 100.0),
+        text: format!("nothing stands out: no key is seen to save {:.0} % of the run{largest}", NOTABLE * 100.0),
         saves_seconds: None,
-    })
+    }
 }
 
 fn memory(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {

@@ -33,15 +33,14 @@ pub(super) struct Probe {
 /// Those of [`step::forward_backward`].
 pub(super) fn measure(context: &StepContext<'_>, batch: &Batch, budget: &Budget) -> Result<[Probe; 2], TrainError> {
     let whole = batch.pairs.len();
-    let quarter = probe(context, &head(batch, whole / 4))?;
+    // The first step also starts threads and takes memory that stays.
+    let warm_up = probe(context, &head(batch, whole / 8))?;
+    let takes_long = warm_up.seconds * whole as f64 / warm_up.pairs as f64 * STEPS_TO_FIT > budget.left();
+    let [small, large] = if takes_long { [whole / 4, whole / 2] } else { [whole / 2, whole] };
     budget.check_stop()?;
-    let scale = whole as f64 / quarter.pairs as f64;
-    if quarter.seconds * scale * STEPS_TO_FIT > budget.left() {
-        return Ok([quarter, probe(context, &head(batch, whole / 2))?]);
-    }
-    let half = probe(context, &head(batch, whole / 2))?;
+    let small = probe(context, &head(batch, small))?;
     budget.check_stop()?;
-    Ok([half, probe(context, batch)?])
+    Ok([small, probe(context, &head(batch, large))?])
 }
 
 fn probe(context: &StepContext<'_>, batch: &Batch) -> Result<Probe, TrainError> {
