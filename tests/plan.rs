@@ -167,7 +167,7 @@ fn plan_refuses_what_training_refuses() {
     let session = session();
     for (code, sets) in [
         (2, ["train.batch_size=25", "data.shuffle=true"]),
-        (2, ["model.init=nowhere", "run.seed=1"]),
+        (2, ["model.init=./nowhere", "run.seed=1"]),
         (2, ["data.train.csv.path=nowhere.csv", "run.seed=1"]),
         (2, ["run.device=tpu", "run.seed=1"]),
     ] {

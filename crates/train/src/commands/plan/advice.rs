@@ -2,7 +2,6 @@
 
 use crate::commands::plan::report::{Advice, Plan, StepPlan};
 use crate::commands::plan::stage::MeasuredStage;
-use crate::config::RunConfig;
 
 /// Smallest fraction of the run's time that is worth a change.
 const NOTABLE: f64 = 0.1;
@@ -15,7 +14,12 @@ const CHECKPOINT_SHARE: f64 = 0.01;
 
 /// What the advice needs besides the plan.
 pub(super) struct Facts<'a> {
-    pub config: &'a RunConfig,
+    /// `cache.enabled`.
+    pub cache_enabled: bool,
+    /// Whether training images are augmented.
+    pub is_augmented: bool,
+    /// `checkpoint.every_steps`.
+    pub checkpoint_every: u64,
     /// The longest stage.
     pub stage: &'a MeasuredStage,
     /// Whether tensors are in host memory, and loader and model share the cores.
@@ -25,7 +29,7 @@ pub(super) struct Facts<'a> {
 /// The change that saves the most time, if that is a tenth of the run; before all, one without which the run does not
 /// fit into memory.
 pub(super) fn choose(plan: &Plan, facts: &Facts<'_>) -> Advice {
-    if let Some(advice) = memory(plan, facts) {
+    if let Some(advice) = memory(plan) {
         return advice;
     }
     let candidates = [cache(plan, facts), loading(plan, facts), batch(plan, facts), parts(plan, facts)];
@@ -49,7 +53,7 @@ fn nothing(facts: &Facts<'_>) -> Advice {
     }
 }
 
-fn memory(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
+fn memory(plan: &Plan) -> Option<Advice> {
     let (peak, available) = (plan.memory.peak?, plan.memory.available?);
     if (peak as f64) < FULL * available as f64 {
         return None;
@@ -57,7 +61,7 @@ fn memory(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
     let size = plan.data.micro_batch_size.unwrap_or(plan.data.batch_size);
     let fits = plan.memory.batch_that_fits.filter(|fits| *fits > 0 && *fits < size).unwrap_or(size / 2).max(1);
     let gigabytes = |bytes: u64| format!("{:.1} GB", bytes as f64 / 1e9);
-    let same = if facts.config.train.micro_batch_size.is_some() { "" } else { "; losses and gradients stay the same" };
+    let same = if plan.data.micro_batch_size.is_some() { "" } else { "; the gradients stay the same" };
     Some(Advice {
         key: Some("train.micro_batch_size"),
         text: format!(
@@ -76,18 +80,14 @@ fn seconds_of(step: &StepPlan, name: &str) -> f64 {
 
 /// A cache that is off, while a locked tower computes the same features in every epoch.
 fn cache(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
-    if facts.config.cache.enabled {
+    if facts.cache_enabled {
         return None;
     }
     let step = &facts.stage.plan.step;
     let image = seconds_of(step, "locked image tower");
     let waiting = if image > 0.0 { seconds_of(step, "waiting for images") } else { 0.0 };
     let each = image + waiting + seconds_of(step, "locked text tower");
-    let views = if facts.config.data.augment.is_some() && image > 0.0 {
-        ", with `cache.views` since images are augmented"
-    } else {
-        ""
-    };
+    let views = if facts.is_augmented && image > 0.0 { ", with `cache.views` since images are augmented" } else { "" };
     let later = facts.stage.plan.steps.saturating_sub(plan.data.steps_per_epoch);
     Some(Advice {
         key: Some("cache.enabled"),
@@ -128,13 +128,14 @@ fn loading(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
     } else {
         "store the images near the size that the tower takes (`dualenc data pack` resizes)"
     };
+    let meanwhile = if images.keeps_up {
+        "on cores that the model needs too".to_owned()
+    } else {
+        format!("and a step waits {percent:.0} % of its time")
+    };
     Some(Advice {
         key: Some("data.train"),
-        text: format!(
-            "{what}: reading and decoding takes {:.1} ms an image on one thread, and a step waits {percent:.0} % of its \
-             time",
-            each * 1e3
-        ),
+        text: format!("{what}: reading and decoding takes {:.1} ms an image on one thread, {meanwhile}", each * 1e3),
         saves_seconds: Some(saves),
     })
 }
@@ -155,8 +156,8 @@ fn batch(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
     Some(Advice {
         key: Some("train.batch_size"),
         text: format!(
-            "set it to {twice}, with a learning rate to match: {:.0} % of the time of a batch of {size} does not depend \
-             on its size",
+            "set it to {twice}, with a learning rate to match: {:.0} % of the time of a batch of {size} does not \
+             depend on its size",
             share * 100.0
         ),
         saves_seconds: Some(share / 2.0 * step.seconds * facts.stage.plan.steps as f64),
@@ -183,7 +184,7 @@ fn parts(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
 
 fn checkpoints(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
     let each = plan.checkpoints.seconds?;
-    let every = facts.config.checkpoint.every_steps.max(1);
+    let every = facts.checkpoint_every.max(1);
     let per_step = plan.time.training / plan.data.total_steps.max(1) as f64;
     let better = (each / (CHECKPOINT_SHARE * per_step.max(f64::MIN_POSITIVE))).ceil().min(plan.data.total_steps as f64);
     if better <= every as f64 {
@@ -193,7 +194,8 @@ fn checkpoints(plan: &Plan, facts: &Facts<'_>) -> Option<Advice> {
     Some(Advice {
         key: Some("checkpoint.every_steps"),
         text: format!(
-            "set it to {better:.0}: a checkpoint takes {each:.2} s, as long as {:.1} steps, and is written every {every}",
+            "set it to {better:.0}: a checkpoint takes {each:.2} s, as long as {:.1} steps, and one is written every \
+             {every}",
             each / per_step.max(f64::MIN_POSITIVE)
         ),
         saves_seconds: Some(saves.max(0.0)),
@@ -218,4 +220,186 @@ fn evaluations(plan: &Plan) -> Option<Advice> {
         ),
         saves_seconds: Some(seconds / 2.0),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::plan::memory::Probe;
+    use crate::commands::plan::parts::Parts;
+    use crate::commands::plan::report::{
+        CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Share, StagePlan, TimePlan,
+    };
+    use crate::commands::plan::stage::Filling;
+
+    /// A run of 1000 steps of one second in which nothing stands out.
+    fn even() -> (Plan, MeasuredStage) {
+        let share = |part, share| Share { part, seconds: share, share };
+        let parts = vec![share("waiting for images", 0.0), share("locked image tower", 0.5), share("text tower", 0.5)];
+        let step = StepPlan { measured: 5, seconds: 1.0, pairs_per_second: 100.0, parts };
+        let stage =
+            StagePlan { lock: "LU".to_owned(), from_step: 0, steps: 1000, step, cached_step: None, seconds: 1000.0 };
+        let probe = |pairs, seconds| Probe { pairs, seconds, peak: None };
+        let measured = MeasuredStage {
+            plan: stage.clone(),
+            probes: [probe(50, 0.5), probe(100, 1.0)],
+            peak: None,
+            trainable: 1,
+            filling: Filling::default(),
+            parts: Parts::default(),
+            loaded_per_step: 100.0,
+        };
+        let plan = Plan {
+            device: "cpu".to_owned(),
+            threads: 4,
+            parameters: Vec::new(),
+            data: DataPlan {
+                images: 10_000,
+                captions: 10_000,
+                pairs: 10_000,
+                batch_size: 100,
+                micro_batch_size: None,
+                steps_per_epoch: 100,
+                total_steps: 1000,
+                epochs: 10.0,
+            },
+            stages: vec![stage],
+            images: LoadingPlan {
+                measured: 32,
+                unusable: 0,
+                read_seconds: 0.0,
+                decode_seconds: 0.001,
+                workers: 4,
+                images_per_second: Some(4000.0),
+                needed_per_second: 100.0,
+                waiting: 0.0,
+                keeps_up: true,
+            },
+            evaluations: Vec::new(),
+            checkpoints: CheckpointPlan { count: 10, bytes: 1, seconds: Some(0.1) },
+            memory: MemoryPlan {
+                parameters: 1,
+                gradients: 1,
+                optimizer: 1,
+                loaded: None,
+                activations: None,
+                activations_per_pair: None,
+                measured_pairs: [50, 100],
+                peak: Some(1_000_000_000),
+                available: Some(8_000_000_000),
+                batch_that_fits: None,
+            },
+            cache: Vec::new(),
+            cache_disk_free: None,
+            time: TimePlan {
+                start: 0.0,
+                first_epoch: 100.0,
+                later_epoch: 100.0,
+                training: 1000.0,
+                filling_cache: 0.0,
+                evaluations: 0.0,
+                checkpoints: 1.0,
+                run: 1001.0,
+            },
+            advice: Advice { key: None, text: String::new(), saves_seconds: None },
+            notes: Vec::new(),
+        };
+        (plan, measured)
+    }
+
+    /// The advice for a run that `change` has made stand out.
+    fn advice(cache_enabled: bool, change: impl FnOnce(&mut Plan, &mut MeasuredStage)) -> Advice {
+        let (mut plan, mut stage) = even();
+        change(&mut plan, &mut stage);
+        let facts = Facts { cache_enabled, is_augmented: false, checkpoint_every: 100, stage: &stage, on_host: true };
+        choose(&plan, &facts)
+    }
+
+    #[test]
+    fn nothing_stands_out() {
+        let found = advice(true, |_, _| {});
+        assert_eq!((found.key, found.saves_seconds), (None, None));
+        assert!(
+            found.text.starts_with("nothing stands out") && found.text.contains("takes 50 % of a step"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn largest_saving_is_named() {
+        // A locked tower computes half of each step again in 900 of 1000 steps.
+        let found = advice(false, |_, _| {});
+        assert_eq!((found.key, found.saves_seconds), (Some("cache.enabled"), Some(450.0)));
+        assert!(found.text.contains("50 % of each step"), "{found:?}");
+
+        let waits = |stage: &mut MeasuredStage| {
+            stage.plan.step.parts[0].seconds = 0.4;
+            stage.plan.step.parts[1].seconds = 0.1;
+        };
+        let found = advice(true, |plan, stage| {
+            plan.images.workers = 1;
+            waits(stage);
+        });
+        assert_eq!((found.key, found.saves_seconds), (Some("data.workers"), Some(400.0)));
+        assert!(found.text.contains("set it to 4") && found.text.contains("waits 40 % of its time"), "{found:?}");
+
+        let found = advice(true, |plan, stage| {
+            plan.images.keeps_up = false;
+            waits(stage);
+        });
+        assert_eq!((found.key, found.saves_seconds), (Some("data.train"), Some(400.0)));
+        assert!(found.text.contains("1.0 ms an image") && found.text.contains("waits 40 %"), "{found:?}");
+    }
+
+    #[test]
+    fn rare_work_may_be_too_frequent() {
+        let found = advice(true, |plan, _| {
+            plan.checkpoints = CheckpointPlan { count: 10, bytes: 1, seconds: Some(30.0) };
+            (plan.time.checkpoints, plan.time.run) = (300.0, 1300.0);
+        });
+        // 30 s are 1 % of 3000 steps, more than the run has.
+        assert_eq!((found.key, found.saves_seconds), (Some("checkpoint.every_steps"), Some(270.0)));
+        assert!(found.text.contains("set it to 1000: a checkpoint takes 30.00 s"), "{found:?}");
+
+        let found = advice(true, |plan, _| {
+            let (name, images, texts) = ("val".to_owned(), 1, 1);
+            let [first_seconds, later_seconds] = [40.0; 2];
+            plan.evaluations = vec![EvaluationPlan { name, images, texts, runs: 11, first_seconds, later_seconds }];
+            (plan.time.evaluations, plan.time.run) = (440.0, 1440.0);
+        });
+        assert_eq!((found.key, found.saves_seconds), (Some("eval.NAME.every_epochs"), Some(200.0)));
+        assert!(found.text.contains("`val` half as often: its 11 runs take 28 %"), "{found:?}");
+    }
+
+    #[test]
+    fn batch_size_follows_from_measurements() {
+        // 0.6 s of each step are there whatever the size: a batch of 200 takes 1.4 s instead of twice 1.
+        let fixed = |stage: &mut MeasuredStage| stage.probes[0].seconds = 0.8;
+        let found = advice(true, |_, stage| fixed(stage));
+        assert_eq!(found.key, Some("train.batch_size"));
+        assert!(found.text.contains("set it to 200") && found.text.contains("60 %"), "{found:?}");
+        assert!((found.saves_seconds.unwrap() - 300.0).abs() < 1.0, "{found:?}");
+        let found = advice(true, |plan, stage| {
+            plan.memory.batch_that_fits = Some(128);
+            fixed(stage);
+        });
+        assert_eq!(found.key, None, "it would not fit");
+
+        let found = advice(true, |plan, stage| {
+            plan.data.micro_batch_size = Some(25);
+            plan.memory.batch_that_fits = Some(128);
+            stage.parts = Parts { text: 1.0, forward: [0.0, 0.25], ..Parts::default() };
+        });
+        assert_eq!((found.key, found.saves_seconds), (Some("train.micro_batch_size"), Some(250.0)));
+    }
+
+    #[test]
+    fn memory_comes_first() {
+        let found = advice(false, |plan, _| {
+            plan.memory.peak = Some(7_500_000_000);
+            plan.memory.batch_that_fits = Some(64);
+        });
+        assert_eq!((found.key, found.saves_seconds), (Some("train.micro_batch_size"), None));
+        assert!(found.text.contains("set it to 64") && found.text.contains("7.5 GB of the 8.0 GB"), "{found:?}");
+    }
 }

@@ -99,7 +99,14 @@ pub fn make_plan(
     };
     let longest = stages.iter().max_by(|left, right| left.plan.seconds.total_cmp(&right.plan.seconds));
     if let Some(stage) = longest {
-        plan.advice = advice::choose(&plan, &Facts { config, stage, on_host: run.compute.on_host });
+        let facts = Facts {
+            cache_enabled: config.cache.enabled,
+            is_augmented: config.data.augment.is_some(),
+            checkpoint_every: config.checkpoint.every_steps,
+            stage,
+            on_host: run.compute.on_host,
+        };
+        plan.advice = advice::choose(&plan, &facts);
     }
     Ok(plan)
 }

@@ -1,5 +1,5 @@
-//! `dualenc plan`: what a run will take, from a few of its steps. Nothing is written to the run directory or the feature
-//! cache.
+//! `dualenc plan`: what a run will take, from a few of its steps. Nothing is written to the run directory or the
+//! feature cache.
 //!
 //! - `make_plan`: the command: opens the run in a temporary directory, and measures each stage.
 //! - `report`: the result.

@@ -1,5 +1,5 @@
-//! The parts of a step, one by one. The graph is cut at the towers' pooled outputs, as `training::gradient_cache` cuts it
-//! at the features, so that each part's backward pass runs alone.
+//! The parts of a step, one by one. The graph is cut at the towers' pooled outputs, as `training::gradient_cache` cuts
+//! it at the features, so that each part's backward pass runs alone.
 
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use dualenc_data::Batch;
