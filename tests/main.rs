@@ -19,6 +19,7 @@ mod load;
 mod locks;
 mod not_finite;
 mod optimizers;
+mod plan;
 mod precision;
 mod races;
 mod reference;

@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
-use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, schema, train};
+use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, plan, schema, train};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
 
@@ -48,6 +48,7 @@ pub enum Command {
     Export(export::ExportArgs),
     Cache(cache::CacheArgs),
     Check(check::CheckArgs),
+    Plan(plan::PlanArgs),
     Inspect(inspect::InspectArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
@@ -75,6 +76,7 @@ impl Command {
             Self::Export(args) => export::run(args, reporter),
             Self::Cache(args) => cache::run(args, reporter),
             Self::Check(args) => check::run(args, reporter),
+            Self::Plan(args) => plan::run(args, reporter),
             Self::Inspect(args) => inspect::run(args, reporter),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args, Cli::command()),

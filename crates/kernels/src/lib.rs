@@ -18,7 +18,7 @@ pub use contrastive::objective::PairLoss;
 pub use contrastive::pair_loss;
 pub use contrastive::tiled::tiled_pair_loss;
 pub use cpu::chunks::CHUNK;
-pub use cpu::malloc::keep_freed_memory;
+pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
 pub use ops::activation::Activation;
 pub use ops::attention::{Sequences, attention, has_kernel};
 pub use ops::dropout::DropoutMask;

@@ -22,6 +22,11 @@ pub use commands::export::export;
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
+pub use commands::plan::make_plan::make_plan;
+pub use commands::plan::report::{
+    Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
+    StepPlan, TimePlan,
+};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;
 pub use error::{ErrorKind, TrainError};

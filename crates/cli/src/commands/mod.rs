@@ -7,6 +7,7 @@
 //! - `export`: writes a model for transformers.
 //! - `cache`: computes features of locked towers ahead of training.
 //! - `check`: validates a config with its towers and data.
+//! - `plan`: predicts time, memory and disk space of a run.
 //! - `inspect`: describes a directory.
 //! - `schema`: the JSON schema of the config.
 //! - `completions`: shell completion scripts.
@@ -21,5 +22,6 @@ pub(crate) mod export;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod man;
+pub(crate) mod plan;
 pub(crate) mod schema;
 pub(crate) mod train;

@@ -4,6 +4,7 @@
 //! - `json_log`: the JSON lines.
 //! - `notice`: a line from another thread.
 //! - `param_table`: the table of trainable and locked parameters.
+//! - `plan_text`: the plan of a run.
 //! - `metrics`: the metrics of evaluations, as text and as JSON.
 //! - `results`: where the result of a command goes, `--json` included.
 //! - `errors`: errors with their causes, and config errors with the lines they are about.
@@ -13,5 +14,6 @@ pub(crate) mod json_log;
 pub(crate) mod metrics;
 pub(crate) mod notice;
 mod param_table;
+pub(crate) mod plan_text;
 pub(crate) mod progress;
 pub(crate) mod results;

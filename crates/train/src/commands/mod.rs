@@ -7,6 +7,7 @@
 //! - `export`: writes a directory for transformers.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `inspect`: reports what a directory holds.
+//! - `plan`: what a run will take, from a few of its steps.
 //! - `staged_output`: output that appears when it is complete.
 
 pub(crate) mod check;
@@ -14,5 +15,6 @@ pub(crate) mod embed;
 pub(crate) mod export;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
+pub(crate) mod plan;
 mod staged_output;
 pub(crate) mod warm_cache;

@@ -20,7 +20,7 @@ use crate::features::image_index::{ImageList, ImageSet, Views};
 use crate::features::key::tower_key;
 use crate::features::parallel_forward::{forward_chunks, on_single_thread};
 use crate::features::store::FeatureStore;
-use crate::features::store::index::Row;
+use crate::features::store::index::{RECORD_BYTES, Row};
 use crate::stop_flag::StopFlag;
 
 /// Images of one pass through the tower: enough that weights in a core's cache are used more than once.
@@ -84,6 +84,11 @@ impl ImageFeatures {
     /// Size of the file of values in bytes, and its path; `None` without a cache on disk.
     pub fn size(&self) -> Option<(u64, &Path)> {
         self.store.size()
+    }
+
+    /// Bytes of a feature on disk: in the file of values, and its record.
+    pub(crate) fn row_bytes(&self) -> [usize; 2] {
+        [self.store.row_bytes(), RECORD_BYTES]
     }
 
     /// The index of the images of `list` in `views`: always the same one for the same arguments.

@@ -16,7 +16,7 @@ use crate::features::finite::check_outputs;
 use crate::features::key::tower_key;
 use crate::features::parallel_forward::forward_chunks;
 use crate::features::store::FeatureStore;
-use crate::features::store::index::Row;
+use crate::features::store::index::{RECORD_BYTES, Row};
 
 /// Tokens of one pass through the tower: about as many as in 16 images of 65 tokens.
 const CHUNK_TOKENS: usize = 1024;
@@ -54,6 +54,11 @@ impl TextFeatures {
     /// Size of the file of values in bytes, and its path; `None` without a cache on disk.
     pub fn size(&self) -> Option<(u64, &Path)> {
         self.store.as_ref()?.size()
+    }
+
+    /// Bytes of a feature on disk: in the file of values, and its record; `None` without a cache on disk.
+    pub(crate) fn row_bytes(&self) -> Option<[usize; 2]> {
+        self.store.as_ref().map(|store| [store.row_bytes(), RECORD_BYTES])
     }
 
     /// Pooled outputs, shape `[captions, width]`. Features that are not in the store are computed and added to it.

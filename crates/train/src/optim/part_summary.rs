@@ -1,12 +1,13 @@
 //! The table of what trains, part by part, that a run reports before it starts.
 
 use dualenc_model::{DualEncoder, parameters};
+use serde::Serialize;
 
 use crate::error::TrainError;
 use crate::optim::param_groups::{LearningRate, ParamGroups};
 
 /// A row of the table: one part of the model.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct PartSummary {
     /// Name of the part, such as `image tower`.
     pub name: String,

@@ -108,7 +108,10 @@ impl RunDir {
 }
 
 /// Refuses a directory with a `config.toml` that does not belong to a run: a run would overwrite it.
-fn refuse_config_of_user(root: &Path) -> Result<(), TrainError> {
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn refuse_config_of_user(root: &Path) -> Result<(), TrainError> {
     let config = root.join("config.toml");
     // A run has its lock before it writes its config. A copy of a run may have its checkpoints alone.
     let is_of_run = [root.join("run.lock"), metrics_of(root), checkpoints_of(root)].iter().any(|path| path.exists());

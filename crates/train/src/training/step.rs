@@ -108,13 +108,13 @@ impl StepContext<'_> {
     }
 
     /// The dropout of a step, or of a part of one: the same each time it is asked for.
-    fn dropout(&self, batch: &Batch) -> Dropout {
+    pub(crate) fn dropout(&self, batch: &Batch) -> Dropout {
         let place = [DROPOUT, batch.step, batch.part as u64];
         Dropout::training(mix(self.seed, if batch.part == 0 { &place[..2] } else { &place }))
     }
 
     /// `[batch, 3, height, width]`
-    fn pixels(&self, batch: &Batch) -> Tensor<4> {
+    pub(crate) fn pixels(&self, batch: &Batch) -> Tensor<4> {
         let (height, width) = self.data.processor.output_size();
         let shape = [batch.pairs.len(), 3, height as usize, width as usize];
         Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), &self.compute.device)

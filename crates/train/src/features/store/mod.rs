@@ -301,7 +301,8 @@ impl FeatureStore {
         }
     }
 
-    fn row_bytes(&self) -> usize {
+    /// Bytes of a row in the file of values.
+    pub fn row_bytes(&self) -> usize {
         self.width * self.dtype.bytes()
     }
 

@@ -1,0 +1,122 @@
+//! The parts of a step, one by one. The graph is cut at the towers' pooled outputs, as `training::gradient_cache` cuts
+//! it at the features, so that each part's backward pass runs alone.
+
+use burn::tensor::{FloatDType, Tensor, TensorData};
+use dualenc_data::Batch;
+use dualenc_model::{TokenSequences, Tower, parameters};
+
+use crate::commands::plan::budget::Laps;
+use crate::device::dtype;
+use crate::error::TrainError;
+use crate::optim::gradients::{ParamGradients, RowsRead};
+use crate::training::step::StepContext;
+
+/// Seconds of each part of a step. A tower is either locked or trains; the other entry is 0.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Parts {
+    pub locked_image: f64,
+    pub locked_text: f64,
+    /// Forward and backward.
+    pub image: f64,
+    pub text: f64,
+    /// Projections, normalisation and loss, forward and backward.
+    pub head: f64,
+    /// Of `image` and `text`, the forward passes.
+    pub forward: [f64; 2],
+}
+
+impl Parts {
+    /// Seconds of a whole step, without the optimiser.
+    pub fn sum(&self) -> f64 {
+        self.locked_image + self.locked_text + self.image + self.text + self.head
+    }
+
+    /// The same for a step in parts, where each tower that trains runs forward twice.
+    pub fn with_second_forward(self) -> Self {
+        let [image, text] = self.forward;
+        Self { image: self.image + image, text: self.text + text, ..self }
+    }
+}
+
+/// Pooled outputs `[batch, width]` at which the graph is cut.
+struct Cut {
+    /// With the graph of the tower; `None`: the tower is locked.
+    output: Option<Tensor<2>>,
+    /// The same values, where the graph of the head begins.
+    leaf: Tensor<2>,
+}
+
+impl Cut {
+    fn locked(pooled: Tensor<2>) -> Self {
+        Self { output: None, leaf: pooled }
+    }
+
+    /// Waits for the device.
+    fn trained(pooled: Tensor<2>, context: &StepContext<'_>) -> Result<Self, TrainError> {
+        let pooled = pooled.cast(FloatDType::F32);
+        let shape = pooled.dims();
+        let values = parameters::host(pooled.clone().without_autodiff())?.values;
+        let leaf = Tensor::<2>::from_data(TensorData::new(values, shape), &context.compute.device);
+        Ok(Self { output: Some(pooled), leaf: leaf.autodiff().require_grad() })
+    }
+}
+
+/// Measures the parts of a step on `batch`, which holds the pixels of all its pairs. Changes nothing.
+///
+/// # Errors
+/// Those of [`forward_backward`](crate::training::step::forward_backward).
+pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts, TrainError> {
+    let (compute, dropout) = (context.compute, context.dropout(batch));
+    let model = &compute.as_trained(context.model);
+    let mut parts = Parts::default();
+    let mut laps = Laps::start();
+
+    let locked = context.locked.towers.images.as_ref().zip(context.locked.images.as_ref());
+    let image = match locked {
+        Some((locked, set)) => Cut::locked(locked.of_batch(set, batch)?),
+        None => {
+            let pixels = context.pixels(batch).cast(dtype(compute.precision));
+            Cut::trained(model.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled, context)?
+        }
+    };
+    match image.output {
+        None => parts.locked_image = laps.lap(),
+        Some(_) => parts.forward[0] = laps.lap(),
+    }
+    let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
+    let text = match &context.locked.towers.texts {
+        Some(locked) => Cut::locked(locked.of_tokens(&batch.tokens)?),
+        None => {
+            let output = model.text_tower.forward(&tokens, &dropout.part(Tower::Text.kind()))?;
+            Cut::trained(output.pooled, context)?
+        }
+    };
+    match text.output {
+        None => parts.locked_text = laps.lap(),
+        Some(_) => parts.forward[1] = laps.lap(),
+    }
+
+    let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
+    let image_features = model.project_image(narrow(&image.leaf)).cast(FloatDType::F32);
+    let text_features = model.project_text(narrow(&text.leaf)).cast(FloatDType::F32);
+    let loss = context.loss(batch, image_features, text_features);
+    let mut all = loss.loss.backward();
+    // The norms wait for the device.
+    ParamGradients::take(context.model, &mut all, None, compute.on_host)?.norms()?;
+    parts.head = laps.lap();
+
+    let mut backward = |cut: Cut, words: Option<RowsRead>| -> Result<(), TrainError> {
+        let Some((output, gradient)) = cut.output.zip(cut.leaf.grad_remove(&mut all)) else { return Ok(()) };
+        let mut gradients = (output * gradient).sum().backward();
+        ParamGradients::take(context.model, &mut gradients, words, compute.on_host)?.norms()?;
+        Ok(())
+    };
+    let image_trains = image.output.is_some();
+    backward(image, None)?;
+    parts.image = if image_trains { parts.forward[0] + laps.lap() } else { 0.0 };
+    laps = Laps::start();
+    let text_trains = text.output.is_some();
+    backward(text, Some(RowsRead::of_words(&tokens)))?;
+    parts.text = if text_trains { parts.forward[1] + laps.lap() } else { 0.0 };
+    Ok(parts)
+}

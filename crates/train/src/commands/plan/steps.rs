@@ -1,0 +1,132 @@
+//! Whole steps, as the training loop makes them, but without logs, evaluations and checkpoints.
+
+use std::ops::Range;
+
+use dualenc_data::Batch;
+
+use crate::commands::plan::budget::{Budget, Laps, median};
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::training::records::StepNumbers;
+use crate::training::run::Run;
+use crate::training::training_data::next_batch;
+use crate::training::{gradient_cache, step};
+
+/// Steps before the measured ones: the loader gets as far ahead as it stays.
+const WARM_UP: u64 = 2;
+
+/// Share of the time left after which the warm-up is cut short.
+const LONG: f64 = 0.25;
+
+/// A measured step, in seconds.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Timed {
+    pub whole: f64,
+    /// Waiting for images.
+    pub waited: f64,
+    /// Loss and gradients, without waiting.
+    pub computed: f64,
+    pub updated: f64,
+    /// Images that came as pixels. In a step in parts: all.
+    pub loaded: usize,
+    pub pairs: usize,
+}
+
+/// Measured steps, at least one.
+pub(super) struct Measured {
+    pub steps: Vec<Timed>,
+    /// The last batch, where it has no pixels.
+    pub last: Option<Batch>,
+}
+
+impl Measured {
+    /// Median time of a step.
+    pub fn seconds(&self) -> f64 {
+        median(self.steps.iter().map(|step| step.whole).collect())
+    }
+
+    /// Mean of a number of each step.
+    pub fn mean(&self, number: impl Fn(&Timed) -> f64) -> f64 {
+        self.steps.iter().map(number).sum::<f64>() / self.steps.len().max(1) as f64
+    }
+}
+
+/// Makes up to `wanted` steps from the position of `run` on, after a warm-up; all before the step `end`. The position
+/// stays. `name`: for progress reports.
+///
+/// # Errors
+/// Those of a training step; [`TrainError::NotFinite`] where training would stop.
+pub(super) fn measure(
+    run: &mut Run,
+    end: u64,
+    wanted: u64,
+    name: &str,
+    budget: &Budget,
+    observer: &mut dyn Observer,
+) -> Result<Measured, TrainError> {
+    let Range { start, end } = run.position.step..end.max(run.position.step + 1);
+    let mut warm_up = WARM_UP.min((end - start) / 2);
+    let total = warm_up + wanted.min(end - start - warm_up);
+    let left = budget.left();
+    let mut measured = Measured { steps: Vec::new(), last: None };
+    let mut batches = run.batches()?;
+    let mut laps = Laps::start();
+    for done in 0..total {
+        budget.check_stop()?;
+        observer.on(Event::Work { name, done: done as usize, total: total as usize });
+        let Some(batch) = next_batch(&mut batches, observer)? else { break };
+        let mut step = Timed { waited: batch.waited.as_secs_f64(), loaded: batch.loaded.len(), ..Timed::default() };
+        let mut spent = laps.lap();
+        measured.last = batch.pixels.is_empty().then(|| batch.clone());
+        let number = batch.step;
+        let rate = run.learner.learning_rate(number);
+        let logit_scale = run.learner.logit_scale()?;
+
+        let context = run.step_context();
+        let outcome = if batch.is_last_of_pass {
+            step::forward_backward(&context, batch)?
+        } else {
+            step.loaded = usize::MAX;
+            gradient_cache::forward_backward(&context, batch, &mut batches)?
+        };
+        step.pairs = outcome.batch.pairs.len();
+        step.loaded = step.loaded.min(step.pairs);
+        let waited_inside = outcome.batch.waited.as_secs_f64() - step.waited;
+        step.waited += waited_inside;
+        let computed = laps.lap();
+        (step.computed, spent) = (computed - waited_inside, spent + computed);
+        let (loss, grad_norm) = (outcome.loss, outcome.norms.all);
+        let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
+        refuse_not_finite(numbers, number)?;
+        run.learner.update(number, outcome.gradients, grad_norm, rate)?;
+        // Waits for the device: it updates `logit_scale` last.
+        run.learner.logit_scale()?;
+        step.updated = laps.lap();
+        step.whole = spent + step.updated;
+        outcome.batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+        drop(outcome.batch);
+        if done >= warm_up {
+            measured.steps.push(step);
+        } else if step.whole > LONG * left {
+            warm_up = done + 1;
+        }
+        if !measured.steps.is_empty() && budget.left() < step.whole {
+            break;
+        }
+        laps = Laps::start();
+    }
+    observer.on(Event::Work { name, done: total as usize, total: total as usize });
+    if measured.steps.is_empty() {
+        return Err(TrainError::Internal("the loader ended before the first measured step".to_owned()));
+    }
+    Ok(measured)
+}
+
+/// The error with which training would stop.
+fn refuse_not_finite(numbers: StepNumbers, step: u64) -> Result<(), TrainError> {
+    let Some((what, value)) = numbers.not_finite() else { return Ok(()) };
+    let StepNumbers { learning_rate, logit_scale, .. } = numbers;
+    let saved = "`plan` saves nothing".to_owned();
+    let samples = "are listed when training stops there".to_owned();
+    Err(TrainError::NotFinite { what, value, step: step + 1, learning_rate, logit_scale, saved, samples })
+}
