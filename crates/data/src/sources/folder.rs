@@ -37,7 +37,7 @@ impl FolderSource {
     /// not UTF-8, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         let mut builder = DatasetBuilder::new(&self.path);
-        for image in image_files(&self.path)? {
+        for image in image_files(&self.path)?.files {
             let sidecar = image.with_extension("txt");
             let captions = match std::fs::read(&sidecar) {
                 Ok(bytes) => String::from_utf8(bytes).map_err(|error| DataError::Malformed {
@@ -71,7 +71,7 @@ impl FolderSource {
         DataError::Empty {
             path: self.path.clone(),
             found,
-            expected: "jpg, jpeg, png, webp or gif files, with captions in `.txt` files beside them or in their names",
+            expected: "image files (jpg, png, webp, gif, bmp, tif and others), with captions in `.txt` files beside them or in their names",
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
     fn rejects_folder_without_images() {
         let dir = tempfile::tempdir().unwrap();
         let error = FolderSource::new(dir.path()).read().unwrap_err().to_string();
-        assert!(error.contains("holds no samples: found no image; expected jpg"), "{error}");
+        assert!(error.contains("holds no samples: found no image; expected image files (jpg"), "{error}");
         let error = FolderSource::new(dir.path().join("none")).read().unwrap_err().to_string();
         assert!(error.contains("none`: No such file"), "{error}");
     }
