@@ -5,7 +5,7 @@
 //! - `limits`: how many pixels an image may have, and the gate between its header and its pixels
 //! - `budget`: how much memory large images may take together
 //! - `raster`: the formats of the `image` crate
-//! - `tiff`, `pnm`: the other formats
+//! - `tiff`, with `tiff_directory`, and `pnm`: the other formats
 //! - `jpeg`: the segments of a JPEG
 //! - `orientation`: which way up an image is
 //! - `truncation`: whether a file ends too early
@@ -19,6 +19,7 @@ mod pixels;
 mod pnm;
 mod raster;
 mod tiff;
+mod tiff_directory;
 mod truncation;
 
 use crate::error::ImageError;

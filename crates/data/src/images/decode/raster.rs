@@ -11,7 +11,7 @@ use crate::images::decode::jpeg::Segments;
 use crate::images::decode::limits::Gate;
 use crate::images::decode::orientation::{from_exif, from_png, from_xmp};
 use crate::images::decode::pixels::Raw;
-use crate::images::decode::truncation::truncation;
+use crate::images::decode::truncation::{cut_metadata, truncation};
 use crate::look_at::ImageFormat;
 
 /// Decodes the first frame.
@@ -26,6 +26,9 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
     // The decoder fills missing rows with grey; Pillow refuses such a file.
     if format == ImageFormat::Jpeg && !segments.has_end {
         let reason = format!("truncated: its {} bytes have no end-of-image marker", bytes.len());
+        return Err(ImageError::Damaged { format: format.name(), reason });
+    }
+    if let Some(reason) = cut_metadata(bytes, format) {
         return Err(ImageError::Damaged { format: format.name(), reason });
     }
     // Pillow ignores a malformed EXIF block too.
@@ -55,6 +58,9 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
     // One buffer for the samples and, after them, for RGB.
     let mut data = vec![0; pixels * sample_bytes.max(3)];
     decoder.read_image_boxed(&mut data[..pixels * sample_bytes]).map_err(failed)?;
+    if format == ImageFormat::Bmp {
+        round_down_16_bit(bytes, &mut data);
+    }
     Ok(Raw { width, height, data, color, orientation })
 }
 
@@ -75,6 +81,31 @@ fn open<'a>(bytes: &'a [u8], format: ImageFormat, max_alloc: u64) -> Result<Box<
     let mut reader = ImageReader::with_format(Cursor::new(bytes), known);
     reader.limits(limits);
     Ok(Box::new(reader.into_decoder()?))
+}
+
+/// Spreads the channels of a 16-bit BMP over a byte as Pillow does. Pillow rounds down, and the decoder to the nearest.
+fn round_down_16_bit(bytes: &[u8], rgb: &mut [u8]) {
+    const MASK_OF_6_BITS: &[u8] = &[0xE0, 0x07, 0, 0];
+    // Bits per pixel, the compression, and the mask of green if the compression says that there are masks.
+    let has_masks = bytes.get(30) == Some(&3);
+    if bytes.get(28..30) != Some(&[16, 0]) || !(has_masks || bytes.get(30) == Some(&0)) {
+        return;
+    }
+    let has_6_green = has_masks && bytes.get(58..62) == Some(MASK_OF_6_BITS);
+    let table = |largest: u32| {
+        let mut table: [u8; 256] = std::array::from_fn(|level| level as u8);
+        for value in 0..=largest {
+            let nearest = (value * 510 + largest) / (2 * largest);
+            table[nearest as usize] = (value * 255 / largest) as u8;
+        }
+        table
+    };
+    let tables = [table(31), table(if has_6_green { 63 } else { 31 }), table(31)];
+    for pixel in rgb.as_chunks_mut::<3>().0 {
+        for (value, table) in pixel.iter_mut().zip(&tables) {
+            *value = table[usize::from(*value)];
+        }
+    }
 }
 
 fn describe(error: Failure, bytes: &[u8], format: ImageFormat) -> ImageError {

@@ -12,6 +12,7 @@ use crate::images::decode::jpeg::Segments;
 use crate::images::decode::limits::Gate;
 use crate::images::decode::orientation::from_xmp;
 use crate::images::decode::pixels::{Raw, nearest_level, on_white, over_white};
+use crate::images::decode::tiff_directory::{as_grey, check};
 
 const FORMAT: &str = "tiff";
 
@@ -24,6 +25,7 @@ pub(crate) fn read(bytes: &[u8], gate: &mut Gate<'_>) -> Result<Raw, ImageError>
     if bytes.get(8..10) == Some(b"CR") {
         return Err(unsupported("it is a Canon raw photo".to_owned()));
     }
+    check(bytes)?;
     let mut page = Page::open(bytes)?;
     page.refuse_thumbnail()?;
     let palette = page.palette()?;
@@ -34,8 +36,8 @@ pub(crate) fn read(bytes: &[u8], gate: &mut Gate<'_>) -> Result<Raw, ImageError>
     gate.admit(FORMAT, dimensions, 12)?;
 
     // The decoder refuses palettes, but reads their indices as grey.
-    let as_grey = palette.as_ref().map(|_| with_grey_photometric(bytes)).transpose()?;
-    if let Some(grey) = &as_grey {
+    let grey = palette.as_ref().and_then(|_| as_grey(bytes));
+    if let Some(grey) = &grey {
         page = Page::open(grey)?;
     }
     let samples = page.decoder.colortype().map_err(|error| describe(&error))?;
@@ -263,36 +265,6 @@ fn unpacked(data: &[u8], width: usize, height: usize, bits: u8) -> impl Iterator
     data.chunks_exact(row_bytes).take(height).flat_map(move |row| {
         (0..width).map(move |x| row[x / per_byte] >> (8 - usize::from(bits) * (x % per_byte + 1)) & mask)
     })
-}
-
-/// A copy of the file in which the first page is grey: the tag of the colours has the value 1.
-fn with_grey_photometric(bytes: &[u8]) -> Result<Vec<u8>, ImageError> {
-    const PHOTOMETRIC: u64 = 262;
-    let is_little = bytes.starts_with(b"II");
-    let is_big_tiff = bytes.contains(&43) && (bytes[2] == 43 || bytes[3] == 43);
-    let number = |at: usize, len: usize| {
-        let field = bytes.get(at..at.checked_add(len)?)?;
-        let digits = field.iter().map(|&byte| u64::from(byte));
-        Some(if is_little {
-            digits.rev().fold(0, |sum, digit| sum << 8 | digit)
-        } else {
-            digits.fold(0, |sum, digit| sum << 8 | digit)
-        })
-    };
-    // Sizes of an offset, of the number of entries, and of an entry, and the place of its value.
-    let (offset_at, offset_len, count_len, entry_len, value_at) =
-        if is_big_tiff { (8, 8, 8, 20, 12) } else { (4, 4, 2, 12, 8) };
-    let patched = || {
-        let directory = usize::try_from(number(offset_at, offset_len)?).ok()?;
-        let entries = usize::try_from(number(directory, count_len)?).ok()?;
-        let place = (0..entries).map(|entry| directory + count_len + entry * entry_len);
-        let entry = place.take_while(|&at| at < bytes.len()).find(|&at| number(at, 2) == Some(PHOTOMETRIC))?;
-        let mut patched = bytes.to_vec();
-        let value = patched.get_mut(entry + value_at..entry + value_at + 2)?;
-        value.copy_from_slice(&if is_little { [1, 0] } else { [0, 1] });
-        Some(patched)
-    };
-    patched().ok_or_else(|| damaged("its directory ends early".to_owned()))
 }
 
 /// Pillow's conversion, with its division by 255 in two shifts.

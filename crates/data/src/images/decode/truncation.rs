@@ -3,6 +3,23 @@
 use crate::images::decode::orientation::png_chunks;
 use crate::look_at::ImageFormat;
 
+/// Says that a file is cut off where its pixels may be whole, but metadata after them are missing. Pillow refuses such a
+/// file too.
+pub(crate) fn cut_metadata(bytes: &[u8], format: ImageFormat) -> Option<String> {
+    const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xaeB`\x82";
+    match format {
+        ImageFormat::WebP => truncation(bytes, format),
+        ImageFormat::Png => {
+            let whole: usize = png_chunks(bytes).map(|(_, data)| 12 + data.len()).sum();
+            let rest = bytes.get(8 + whole..)?;
+            let has_end = png_chunks(bytes).any(|(kind, _)| kind == b"IEND");
+            // A lost end chunk loses nothing.
+            (!has_end && !END_CHUNK.starts_with(rest)).then(|| truncation(bytes, format)).flatten()
+        }
+        _ => None,
+    }
+}
+
 /// Says that a file is cut off, and where, if its own structure shows it.
 pub(crate) fn truncation(bytes: &[u8], format: ImageFormat) -> Option<String> {
     let found = bytes.len() as u64;
