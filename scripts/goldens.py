@@ -9,8 +9,8 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/pip install --no-deps timm==1.0.31 open_clip_torch==3.3.0 ftfy==6.3.1
     .venv-goldens/bin/python scripts/goldens.py
 
-Pass section names to write only those: towers dual image_families train optim resize decode processor pixels
-augment tokens ids text_families whole losses. The same versions on the same machine write the same bytes.
+Pass section names to write only those: towers dual image_families train optim resize decode formats processor
+pixels augment tokens ids text_families whole losses. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -32,6 +32,7 @@ SECTIONS = (
     "optim",
     "resize",
     "decode",
+    "formats",
     "processor",
     "pixels",
     "augment",

@@ -4,7 +4,7 @@
 use dualenc_data::{Filter, Limits, decode, resize};
 use libfuzzer_sys::fuzz_target;
 
-const LIMITS: Limits = Limits { max_side_px: 4096, max_pixels: 1 << 20, max_alloc_bytes: 8 << 20 };
+const LIMITS: Limits = Limits { max_pixels: 1 << 20 };
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(image) = decode(bytes, &LIMITS) else { return };

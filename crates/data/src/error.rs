@@ -166,20 +166,20 @@ pub enum ImageError {
     #[error("cannot be read: {0}")]
     Unreadable(String),
     /// The bytes are in no supported image format.
-    #[error("not a jpeg, png, webp or gif: {looks_like}")]
+    #[error("not a jpeg, png, webp, gif, bmp, tiff, qoi or pnm: {looks_like}")]
     UnknownFormat {
         /// What the first bytes look like.
         looks_like: String,
     },
-    /// The dimensions in the header exceed a limit.
-    #[error("{width}x{height} pixels is over the limit of {limit}")]
+    /// The dimensions in the header exceed the limit.
+    #[error("{width}x{height} pixels is over the limit of {limit} (`data.max_pixels`); raise it or resize the image")]
     TooLarge {
         /// Width in the header.
         width: u32,
         /// Height in the header.
         height: u32,
-        /// The limit in words.
-        limit: String,
+        /// The limit, in pixels.
+        limit: u64,
     },
     /// The file is larger than the limit.
     #[error("{found} bytes is over the limit of {limit} bytes per encoded image")]
@@ -188,6 +188,17 @@ pub enum ImageError {
         found: u64,
         /// The limit in bytes.
         limit: u64,
+    },
+    /// The format is known, but this variant of it is not.
+    #[error(
+        "a {format} of a kind that is not supported: {reason}; convert it to png or jpeg, for example with ImageMagick: \
+         `magick FILE out.png`"
+    )]
+    Unsupported {
+        /// The format, by the signature of the file.
+        format: &'static str,
+        /// What is not supported.
+        reason: String,
     },
     /// The decoder failed.
     #[error("damaged {format}: {reason}")]

@@ -10,7 +10,7 @@ use dualenc_data::{
 use image::ImageFormat;
 use serde_json::{Value, json};
 
-use crate::limits::attempts;
+use crate::limits::{Outcomes, attempts};
 use crate::support::{crc32, encoded, golden, options, write_dataset};
 
 const MIB: usize = 1 << 20;
@@ -107,7 +107,7 @@ fn mutate_json(original: &[u8], seed: u64) -> Vec<u8> {
 }
 
 /// The images here are tiny, so the limits can be too.
-const LIMITS: Limits = Limits { max_side_px: 4096, max_pixels: 1 << 20, max_alloc_bytes: 8 << 20 };
+const LIMITS: Limits = Limits { max_pixels: 1 << 20 };
 
 fn mutant(original: &[u8], seed: u64, format: ImageFormat) -> Vec<u8> {
     let mut bytes = mutate(original, seed);
@@ -118,9 +118,14 @@ fn mutant(original: &[u8], seed: u64, format: ImageFormat) -> Vec<u8> {
 }
 
 fn fuzz_images(format: ImageFormat, count: u64) {
-    let original = encoded(1, 33, 21, format);
+    let outcomes = fuzz_image(&format!("{format:?}"), encoded(1, 33, 21, format), count);
+    assert!(outcomes.bad > count / 10, "{format:?}: {outcomes:?}");
+}
+
+fn fuzz_image(name: &str, original: Vec<u8>, count: u64) -> Outcomes {
+    let format = image::guess_format(&original).unwrap_or(ImageFormat::Pnm);
     // The decoder's limit, and as much again for the pixels and for their conversion to RGB.
-    let outcomes = attempts(&format!("{format:?}"), count, 24 * MIB, move |seed| {
+    attempts(name, count, 24 * MIB, move |seed| {
         match decode(&mutant(&original, seed, format), &LIMITS) {
             Ok(image) => {
                 assert_eq!(image.data.len(), image.width as usize * image.height as usize * 3);
@@ -132,8 +137,27 @@ fn fuzz_images(format: ImageFormat, count: u64) {
                 false
             }
         }
-    });
-    assert!(outcomes.bad > count / 10, "{format:?}: {outcomes:?}");
+    })
+}
+
+#[test]
+fn mutated_files_of_rare_formats_never_panic() {
+    let files = std::fs::read_dir(golden("formats")).unwrap().map(|entry| entry.unwrap().path());
+    let is_fuzzed = |path: &PathBuf| {
+        let extension = path.extension().unwrap().to_str().unwrap();
+        ["bmp", "dib", "tif", "qoi", "pbm", "pgm", "ppm"].contains(&extension)
+    };
+    let mut files: Vec<PathBuf> = files.filter(is_fuzzed).collect();
+    files.sort();
+    assert!(files.len() > 65, "{files:?}");
+    let mut all = Outcomes::default();
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let outcomes = fuzz_image(&name, std::fs::read(&file).unwrap(), 150);
+        all.good += outcomes.good;
+        all.bad += outcomes.bad;
+    }
+    assert!(all.good > 1000 && all.bad > 1000, "{all:?}");
 }
 
 #[test]

@@ -15,10 +15,16 @@ fn error(bytes: &[u8]) -> String {
 fn names_unknown_formats() {
     assert_eq!(error(b""), "the file is empty");
     let html = error(b"\n<!DOCTYPE HTML>\n<html>404");
-    assert_eq!(html, "not a jpeg, png, webp or gif: looks like an HTML page, as servers send for a missing image");
+    let known = "not a jpeg, png, webp, gif, bmp, tiff, qoi or pnm: ";
+    let expected = "looks like an HTML page; servers send this in place of a file; download it again";
+    assert_eq!(html, format!("{known}{expected}"));
     assert!(error(b"version https://git-lfs.github.com/spec/v1\noid").contains("git lfs pull"));
     assert!(error(b"<?xml version=\"1.0\"?><svg>").contains("rasterise it first"));
-    assert_eq!(error(b"\x00\x01\x02"), "not a jpeg, png, webp or gif: starts with the bytes 00 01 02");
+    let avif = error(b"\0\0\0\x20ftypavif\0\0\0\0");
+    assert!(avif.contains("looks like an AVIF image; convert it to png or jpeg") && avif.contains("magick"), "{avif}");
+    assert!(error(&[0; 5000]).contains("zeros only; a sparse or interrupted copy"));
+    assert_eq!(error(b"Gone away\nfor ever"), format!("{known}is a text that starts with `Gone away`"));
+    assert_eq!(error(b"\x00\x01\x02"), format!("{known}starts with the bytes 00 01 02"));
 }
 
 #[test]
@@ -37,7 +43,7 @@ fn rejects_truncated_images() {
     }
     let mut jpeg = encoded(1, 64, 64, ImageFormat::Jpeg);
     jpeg.truncate(jpeg.len() - 2);
-    assert_eq!(error(&jpeg), "damaged jpeg: truncated: no end-of-image marker");
+    assert_eq!(error(&jpeg), format!("damaged jpeg: truncated: its {} bytes have no end-of-image marker", jpeg.len()));
 }
 
 #[test]
@@ -48,7 +54,8 @@ fn thumbnail_is_not_end_of_jpeg() {
     let mut nested = [&whole[..2], &[0xFF, 0xE5], &len, &thumbnail, &whole[2..]].concat();
     assert_eq!(decode(&nested, &Limits::default()).unwrap(), decode(&whole, &Limits::default()).unwrap());
     nested.truncate(nested.len() - 100);
-    assert_eq!(error(&nested), "damaged jpeg: truncated: no end-of-image marker");
+    let expected = format!("damaged jpeg: truncated: its {} bytes have no end-of-image marker", nested.len());
+    assert_eq!(error(&nested), expected);
 }
 
 /// A small image of a format with a header that announces as many pixels as the format can.
@@ -85,23 +92,22 @@ fn bomb(format: ImageFormat) -> Vec<u8> {
 #[test]
 fn rejects_bombs_by_header() {
     // As RGB, 65,535 x 65,535 pixels would take 12.9 GB.
-    for (format, side, limit) in [
-        (ImageFormat::Png, 65_535, "16384 per side"),
-        (ImageFormat::Jpeg, 65_535, "16384 per side"),
-        (ImageFormat::Gif, 65_535, "16384 per side"),
-        (ImageFormat::WebP, 16_383, "67108864 in total"),
+    for (format, side) in [
+        (ImageFormat::Png, 65_535),
+        (ImageFormat::Jpeg, 65_535),
+        (ImageFormat::Gif, 65_535),
+        (ImageFormat::WebP, 16_383),
     ] {
         let bytes = bomb(format);
         let (message, peak) = peak_memory(|| error(&bytes));
-        assert_eq!(message, format!("{side}x{side} pixels is over the limit of {limit}"), "{format:?}");
+        let expected = "pixels is over the limit of 178956970 (`data.max_pixels`); raise it or resize the image";
+        assert_eq!(message, format!("{side}x{side} {expected}"), "{format:?}");
         assert!(peak < 1 << 20, "{format:?} took {peak} bytes of memory");
     }
 
-    let small = Limits { max_pixels: 100, ..Limits::default() };
-    assert_eq!(
-        decode(&png(1, 11, 10), &small).unwrap_err().to_string(),
-        "11x10 pixels is over the limit of 100 in total"
-    );
+    let small = Limits { max_pixels: 100 };
+    let message = decode(&png(1, 11, 10), &small).unwrap_err().to_string();
+    assert!(message.starts_with("11x10 pixels is over the limit of 100 (`data.max_pixels`)"), "{message}");
     assert!(decode(&png(1, 10, 10), &small).is_ok());
 }
 

@@ -208,7 +208,10 @@ fn too_many_unreadable_images() {
         error.starts_with("5 of 40 images cannot be used, more than `data.max_bad_fraction` = 0.1 allows:\n  "),
         "{error}"
     );
-    assert!(error.contains("/0.png: not a jpeg, png, webp or gif: looks like an HTML page"), "{error}");
+    assert!(
+        error.contains("/0.png: not a jpeg, png, webp, gif, bmp, tiff, qoi or pnm: looks like an HTML page"),
+        "{error}"
+    );
     assert!(error.ends_with("or raise `data.max_bad_fraction`"), "{error}");
 
     // If every image is unreadable, loading fails even if the policy allows it.

@@ -4,6 +4,7 @@
 
 mod child;
 mod faults;
+mod formats;
 mod fuzz;
 mod goldens;
 mod hostile_tar;

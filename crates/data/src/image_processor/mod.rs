@@ -27,6 +27,7 @@ use serde_json::Value;
 use crate::error::DataError;
 use crate::image_processor::steps::{Description, Order, Steps};
 use crate::images::augment::View;
+use crate::images::decode::limits::Limits;
 use crate::images::resize_geometry::Span;
 use crate::images::resize_pillow::{Window, resize, resize_window};
 use crate::images::resize_torch::resize_float;
@@ -38,6 +39,8 @@ pub struct ImageProcessor {
     description: Description,
     /// The value of each byte in each channel: after all steps, or with [`Order::RescaleFirst`] after rescaling.
     values: Box<[[f32; 256]; 3]>,
+    /// Which images are refused; it affects no output.
+    limits: Limits,
 }
 
 /// A resized and cropped image, before padding.
@@ -82,7 +85,7 @@ impl ImageProcessor {
                 *value = description.steps.value(byte as u8, channel);
             }
         }
-        Self { description, values }
+        Self { description, values, limits: Limits::default() }
     }
 
     fn steps(&self) -> &Steps {
@@ -93,7 +96,20 @@ impl ImageProcessor {
     /// the same factor, so that the crop keeps the same fraction of the image.
     #[must_use]
     pub fn with_image_size(&self, image_size: u32) -> Self {
-        Self::new(Description { steps: self.steps().with_image_size(image_size), ..self.description })
+        let description = Description { steps: self.steps().with_image_size(image_size), ..self.description };
+        Self { limits: self.limits, ..Self::new(description) }
+    }
+
+    /// The same processing, for images within `limits`.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self { limits, ..self }
+    }
+
+    /// The limits of the images that are loaded for this processor. They affect no pixel.
+    #[must_use]
+    pub fn limits(&self) -> &Limits {
+        &self.limits
     }
 
     /// Height and width of the output in pixels.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::error::ImageError;
 use crate::files::is_absent;
 
-/// Largest encoded image read into memory: the bound that [`crate::Limits`] sets for decoded pixels.
-pub(crate) const MAX_ENCODED_BYTES: u64 = 256 << 20;
+/// Largest encoded image read into memory, of the largest image by default without compression: 8 bits of RGBA take
+/// 716 MB.
+pub(crate) const MAX_ENCODED_BYTES: u64 = 1 << 30;
 
 /// Pauses before the second, third and fourth try. A full table of open files has room again within milliseconds; a
 /// network file system that changes servers, within seconds. The tests of this crate do not wait.

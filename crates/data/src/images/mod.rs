@@ -4,7 +4,7 @@
 //! - `location`: [`location::ImageRef`], a file or a tar entry
 //! - `disk`: reads bytes, again after an error that may pass
 //! - `rgb_image`: an 8-bit RGB image in memory
-//! - `decode`: encoded bytes to an RGB image, within limits
+//! - `decode/`: encoded bytes to an RGB image, within limits
 //! - `filter`: the resampling filters
 //! - `resize_pillow`: resizing of bytes, equal to Pillow
 //! - `resize_torch`: resizing of floats, equal to torch

@@ -91,7 +91,8 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::images::decode::{Limits, decode};
+    use crate::images::decode::decode;
+    use crate::images::decode::limits::Limits;
     use crate::images::pixel_ops::flip_horizontally;
 
     fn golden(name: &str) -> PathBuf {

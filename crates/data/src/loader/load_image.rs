@@ -3,7 +3,7 @@
 use crate::error::DataError;
 use crate::image_processor::ImageProcessor;
 use crate::images::augment::View;
-use crate::images::decode::{Limits, decode};
+use crate::images::decode::decode_held;
 use crate::images::location::ImageRef;
 
 /// Reads, decodes and processes one image to `[3, height, width]`, flat.
@@ -32,9 +32,9 @@ pub fn decode_view(
     processor: &ImageProcessor,
     view: Option<View>,
 ) -> Result<Vec<f32>, DataError> {
-    let decoded = decode(bytes, &Limits::default()).map_err(|source| image.fail(source))?;
+    let held = decode_held(bytes, processor.limits()).map_err(|source| image.fail(source))?;
     Ok(match view {
-        Some(view) => processor.process_view(&decoded, view),
-        None => processor.process(&decoded),
+        Some(view) => processor.process_view(&held.image, view),
+        None => processor.process(&held.image),
     })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::files::is_absent;
 use crate::images::location::ImageRef;
-use crate::sources::image_files::image_files;
+use crate::sources::image_files::{image_files, is_ignored};
 
 /// Number of file names that an error lists.
 const NAMED: usize = 3;
@@ -30,7 +30,7 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
     for entry in std::fs::read_dir(path).map_err(DataError::read(path))? {
         let entry = entry.map_err(DataError::read(path))?;
         let name = entry.file_name();
-        if name.as_encoded_bytes().starts_with(b".") {
+        if is_ignored(&name) {
             continue;
         }
         match std::fs::metadata(entry.path()) {
@@ -54,7 +54,7 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
     let mut result = ClassFolder { classes: Vec::with_capacity(folders.len()), images: Vec::new() };
     for (class, folder) in folders.iter().enumerate() {
         let path = path.join(folder);
-        let files = image_files(&path)?;
+        let files = image_files(&path)?.files;
         if files.is_empty() {
             return Err(DataError::Empty {
                 path,

@@ -43,7 +43,7 @@ impl FolderSource {
 
     pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let mut builder = DatasetBuilder::new(&self.path).with_selection(selection);
-        for (image, row) in image_files(&self.path)?.into_iter().zip(1..) {
+        for (image, row) in image_files(&self.path)?.files.into_iter().zip(1..) {
             let name = image.strip_prefix(&self.path).unwrap_or(&image);
             if !builder.selects(row, &name.to_string_lossy()) {
                 continue;
@@ -81,7 +81,7 @@ impl FolderSource {
         DataError::Empty {
             path: self.path.clone(),
             found,
-            expected: "jpg, jpeg, png, webp or gif files, with captions in `.txt` files beside them or in their names",
+            expected: "image files (jpg, png, webp, gif, bmp, tif and others), with captions in `.txt` files beside them or in their names",
         }
     }
 }
@@ -119,7 +119,7 @@ mod tests {
     fn rejects_folder_without_images() {
         let dir = tempfile::tempdir().unwrap();
         let error = FolderSource::new(dir.path()).read().unwrap_err().to_string();
-        assert!(error.contains("holds no samples: found no image; expected jpg"), "{error}");
+        assert!(error.contains("holds no samples: found no image; expected image files (jpg"), "{error}");
         let error = FolderSource::new(dir.path().join("none")).read().unwrap_err().to_string();
         assert!(error.contains("none`: No such file"), "{error}");
     }

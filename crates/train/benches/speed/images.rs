@@ -18,7 +18,7 @@ pub fn load(name: &str) -> Result<Work, Box<dyn Error>> {
         "images-png" => (root.join("quickstart/data/images"), DRAWINGS),
         _ => (root.join("runs/bench").join(name), usize::MAX),
     };
-    let mut paths: Vec<PathBuf> = image_files(&dir)?;
+    let mut paths: Vec<PathBuf> = image_files(&dir)?.files;
     paths.truncate(most);
     if paths.is_empty() {
         return Err(format!("`{}` holds no image: run scripts/bench.sh {name}, which makes them", dir.display()).into());

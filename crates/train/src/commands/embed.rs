@@ -107,7 +107,7 @@ pub fn embed(
 
 /// The images at `path`, at least one.
 fn list_images(path: &Path) -> Result<Vec<ImageRef>, TrainError> {
-    let files = image_files(path)?;
+    let files = image_files(path)?.files;
     if files.is_empty() {
         return Err(TrainError::Usage(format!(
             "`{}` has no images; expected an image, or a folder with images in it or in its subfolders",

@@ -1,0 +1,86 @@
+//! The marker segments of a JPEG (ITU-T T.81, annex B): what the decoder does not say.
+
+use crate::images::decode::orientation::{from_exif, from_xmp};
+
+/// What the segments of a JPEG tell.
+#[derive(Default)]
+pub(crate) struct Segments {
+    /// Whether an end-of-image marker was found. A search for the two bytes would find that of a thumbnail.
+    pub(crate) has_end: bool,
+    /// Width and height of the first frame.
+    pub(crate) frame: Option<(u32, u32)>,
+    /// Whether the first frame is progressive: its decoder holds the coefficients of the whole image.
+    pub(crate) is_progressive: bool,
+    exif: Vec<u8>,
+    xmp: Option<Vec<u8>>,
+}
+
+impl Segments {
+    /// The orientation by EXIF or, where EXIF has none, by XMP; 1 where neither has one.
+    pub(crate) fn orientation(&self) -> u32 {
+        from_exif(&self.exif).or_else(|| from_xmp(self.xmp.as_deref()?)).unwrap_or(1)
+    }
+
+    /// Walks over all segments of a JPEG.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        const TEM: u8 = 0x01;
+        const RESTARTS_AND_START: std::ops::RangeInclusive<u8> = 0xD0..=0xD8;
+        const END: u8 = 0xD9;
+        const SCAN: u8 = 0xDA;
+        let mut found = Self::default();
+        let (mut at, mut in_header) = (0, true);
+        loop {
+            // In a scan, everything before a marker is data. Between segments, a marker follows immediately.
+            match bytes[at..].iter().position(|&byte| byte == 0xFF) {
+                Some(before) => at += before + 1,
+                None => return found,
+            }
+            let Some(&marker) = bytes.get(at) else { return found };
+            match marker {
+                END => {
+                    found.has_end = true;
+                    return found;
+                }
+                // Fill bytes repeat 0xFF.
+                0xFF => {}
+                // A stuffed zero means data. These markers have no segment.
+                0 | TEM => at += 1,
+                _ if RESTARTS_AND_START.contains(&marker) => at += 1,
+                _ => {
+                    let Some(&[high, low]) = bytes.get(at + 1..at + 3).and_then(|len| len.first_chunk()) else {
+                        return found;
+                    };
+                    let len = usize::from(u16::from_be_bytes([high, low])).max(2);
+                    // Pillow reads metadata up to the first scan.
+                    in_header &= marker != SCAN;
+                    if let Some(payload) = bytes.get(at + 3..at + 1 + len)
+                        && in_header
+                    {
+                        found.note(marker, payload);
+                    }
+                    at += 1 + len;
+                    if at >= bytes.len() {
+                        return found;
+                    }
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, marker: u8, payload: &[u8]) {
+        const EXIF: &[u8] = b"Exif\0\0";
+        const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+        match (marker, payload) {
+            (0xE1, _) if payload.starts_with(EXIF) => self.exif.extend_from_slice(&payload[EXIF.len()..]),
+            (0xE1, _) if payload.starts_with(XMP) => self.xmp = Some(payload[XMP.len()..].to_vec()),
+            // The start of a frame; 0xC4, 0xC8 and 0xCC are other segments.
+            (0xC0..=0xC3 | 0xC5..=0xC7 | 0xC9..=0xCB | 0xCD..=0xCF, &[_, h1, h0, w1, w0, ..])
+                if self.frame.is_none() =>
+            {
+                self.frame = Some((u16::from_be_bytes([w1, w0]).into(), u16::from_be_bytes([h1, h0]).into()));
+                self.is_progressive = matches!(marker, 0xC2 | 0xC6 | 0xCA | 0xCE);
+            }
+            _ => {}
+        }
+    }
+}
