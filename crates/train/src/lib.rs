@@ -2,6 +2,7 @@
 
 mod commands;
 pub mod config;
+mod counted;
 mod device;
 mod error;
 mod eval;
@@ -12,16 +13,16 @@ mod models;
 mod optim;
 mod run_dir;
 mod stop_flag;
-mod text_lines;
 mod training;
 
 pub use commands::check::{Findings, check};
-pub use commands::embed::{EmbedRequest, Embedded, embed};
+pub use commands::embed::{EmbedRequest, Embedded, counted_extensions, embed};
 pub use commands::export::export;
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
 pub use commands::warm_cache::{WarmedCache, warm_cache};
+pub use counted::counted;
 pub use device::Compute;
 pub use error::{ErrorKind, TrainError};
 pub use eval::encoder::{Embeddings, Encoder};

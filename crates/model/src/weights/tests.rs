@@ -82,15 +82,19 @@ fn hostile_headers_are_refused() {
     let over_limit = [&100_000_001u64.to_le_bytes()[..], b"{}"].concat();
     let many = u64::MAX / 4;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("empty file", Vec::new(), "only 0 bytes"),
+        ("empty file", Vec::new(), "it is empty"),
         ("length cut off", b"<3".to_vec(), "only 2 bytes"),
         ("huge length", huge, "the header claims 18446744073709551615 bytes"),
         ("length over the limit", over_limit, "the header claims 100000001 bytes"),
-        ("length beyond the file", file_of(&whole, 8)[..20].to_vec(), "but the file has 20"),
+        (
+            "length beyond the file",
+            file_of(&whole, 8)[..20].to_vec(),
+            "is cut off, the file has 20 bytes: its download was interrupted",
+        ),
         ("not JSON", file_of("hello world", 0), "its header: expected value"),
         ("invalid UTF-8", [&2u64.to_le_bytes()[..], b"\xff\xfe"].concat(), "its header"),
         ("list", file_of("[]", 0), "an object of tensors"),
-        ("values missing", file_of(&whole, 4), "expected"),
+        ("values missing", file_of(&whole, 4), "from its header: its download was interrupted"),
         ("bytes left over", file_of(&whole, 12), "expected"),
         ("hole at the start", file_of(&one("[2]", 4, 12), 12), "its header"),
         ("hole between", file_of(&two(tensor("[1]", 0, 4), tensor("[1]", 8, 12)), 12), "its header"),
@@ -159,7 +163,8 @@ fn non_finite_weights_are_named() {
     ];
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
     let error = read_safetensors(&path).unwrap_err().to_string();
-    let expected = "2 tensors hold NaN or infinite values:\n  a.bias: 2 of 4 values\n  b.weight: 1 of 2 values\n";
+    let expected = "2 tensors hold NaN or infinite values:\n  a.bias: 2 of 4 values, the first, NaN, at flat index 1\n  \
+                    b.weight: 1 of 2 values, the first, -inf, at flat index 0\n";
     assert!(error.starts_with(&format!("`{}`: {expected}", path.display())), "{error}");
 }
 
@@ -202,7 +207,10 @@ fn pickles_are_never_read() {
         assert!(matches!(error, ModelError::NoWeights { .. }), "{error:?}");
         let message = error.to_string();
         assert!(message.contains(&format!("`{name}` is a pickle, which can run code")), "{message}");
-        assert!(message.contains("save_pretrained(DIR)") && message.contains("weights_only=True"), "{message}");
+        assert!(
+            message.contains("save_pretrained(DIR, safe_serialization=True)") && message.contains("weights_only=True"),
+            "{message}"
+        );
         // The same bytes under a name that is read.
         fs::rename(dir.path().join(name), dir.path().join("model.safetensors")).unwrap();
         assert!(matches!(WeightFiles::open(dir.path()), Err(ModelError::Weights { .. })));

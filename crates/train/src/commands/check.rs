@@ -4,6 +4,7 @@ use dualenc_data::{Dataset, ImageRef, Source};
 use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::config::{InitialWeights, RunConfig};
+use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::{ErrorKind, TrainError};
 use crate::eval::evaluation::Evaluation;
@@ -53,6 +54,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
     for (name, section) in &config.eval {
         let opened = Evaluation::open(name, section).map(|evaluation| evaluation.with_objective(objective));
         let Some(evaluation) = findings.keep(&format!("eval.{name}"), opened)? else { continue };
+        findings.facts.extend(evaluation.warning());
         let images = evaluation.images();
         let is_missing = |image: &&ImageRef| matches!(image, ImageRef::File(path) if !path.is_file());
         let missing: Vec<String> = images.images().iter().filter(is_missing).map(ImageRef::key).collect();
@@ -174,7 +176,12 @@ fn check_schedules(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, f
 fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) -> Result<(), TrainError> {
     let pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.images.len(), dataset.captions.len());
-    findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
+    findings.facts.push(format!(
+        "{}, {}, {} per epoch",
+        counted(images, "image"),
+        counted(captions, "caption"),
+        counted(pairs, "pair")
+    ));
     if dataset.skipped.count > 0 {
         let first = dataset.skipped.first.join("; ");
         findings.facts.push(format!("rows that cannot be used: {}, such as {first}", dataset.skipped.count));

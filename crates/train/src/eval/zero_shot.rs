@@ -9,12 +9,10 @@
 //!
 //! `num_classes` is a count.
 
+use dualenc_data::CLASS_PLACEHOLDER;
 use serde_json::{Map, Value, json};
 
 use crate::eval::scores::normalize_rows;
-
-/// The placeholder of a template for the class name. By itself, it is CLIP_benchmark's template without context.
-pub(crate) const CLASS_PLACEHOLDER: &str = "{c}";
 
 /// Every class name in every template, class by class.
 pub(crate) fn prompts(classes: &[String], templates: &[String]) -> Vec<String> {

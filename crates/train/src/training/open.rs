@@ -7,6 +7,7 @@ use dualenc_data::Dataset;
 use dualenc_model::DualEncoder;
 
 use crate::config::{BestMetric, Precision, RunConfig};
+use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -204,7 +205,11 @@ fn find_checkpoint(
         observer.on(Event::Note(match step {
             0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
             _ => {
-                format!("there is no checkpoint to resume from: the run starts over, after {step} steps that were lost")
+                format!(
+                    "there is no checkpoint to resume from: the run starts over, after {} that {} lost",
+                    counted(step as usize, "step"),
+                    if step == 1 { "was" } else { "were" }
+                )
             }
         }));
         return Ok(None);
@@ -282,16 +287,18 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
 }
 
 fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
-    observer.on(Event::Note(format!("{} images with {} captions", dataset.images.len(), dataset.captions.len())));
+    let (images, captions) = (counted(dataset.images.len(), "image"), counted(dataset.captions.len(), "caption"));
+    observer.on(Event::Note(format!("{images} with {captions}")));
     if dataset.skipped.count > 0 {
         let first = dataset.skipped.first.join("; ");
-        observer.on(Event::Warning(format!("{} rows could not be used: {first}", dataset.skipped.count)));
+        observer.on(Event::Warning(format!("{} could not be used: {first}", counted(dataset.skipped.count, "row"))));
     }
 }
 
 fn report_cut_captions(data: &TrainingData, observer: &mut dyn Observer) {
     let (all, limit) = (data.dataset.captions.len(), data.tokenizer.max_tokens());
     if let Some(cut) = data.num_cut_captions().filter(|&cut| cut > 0) {
-        observer.on(Event::Note(format!("{cut} of {all} captions are longer than {limit} tokens and are cut")));
+        let (captions, are) = (counted(all, "caption"), if cut == 1 { "is" } else { "are" });
+        observer.on(Event::Note(format!("{cut} of {captions} {are} longer than {limit} tokens and {are} cut")));
     }
 }

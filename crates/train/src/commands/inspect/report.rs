@@ -90,6 +90,8 @@ pub struct TowerReport {
     pub unused: Vec<String>,
     /// Tensors of another shape: name, expected, found.
     pub mismatched: Vec<String>,
+    /// What loading it changes or leaves out, in words.
+    pub notes: Vec<String>,
     /// Why it cannot be locked; null if it can.
     pub lock_refused: Option<String>,
     /// Why it cannot be exported as part of a VisionTextDualEncoder; null if it can.
@@ -258,10 +260,11 @@ impl TowerReport {
         parameters: usize,
         export_error: Option<TrainError>,
     ) -> Self {
-        let TowerSummary { family, audit, pooling, lock_refused, .. } = tower;
-        let Audit { missing, unused, mismatched, tensors, .. } = audit;
+        let TowerSummary { family, audit, pooling, not_finite, lock_refused, .. } = tower;
+        let Audit { missing, unused, mismatched, tensors, notes, .. } = audit;
         let lock_refused = match lock_refused {
             _ if no_weights => Some("There are no weights.".to_owned()),
+            _ if !not_finite.is_empty() => Some("Its weights hold NaN or infinite values.".to_owned()),
             Some(ModelError::LockedRandom { hint, .. }) => Some(hint),
             Some(ModelError::Shapes { .. }) => Some("Weights of other shapes cannot be loaded.".to_owned()),
             other => other.map(|error| error.to_string()),
@@ -283,6 +286,7 @@ impl TowerReport {
             missing,
             unused,
             mismatched,
+            notes,
             lock_refused,
             export_refused: export_error.map(|error| error.to_string()),
         }
