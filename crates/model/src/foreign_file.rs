@@ -122,7 +122,7 @@ mod tests {
         let whole = b"{\"a\": [1, 2]}";
         let problem = |bytes: &[u8]| json_problem(bytes, &serde_json::from_slice::<Vec<()>>(bytes).unwrap_err());
         assert!(!problem(whole).contains("fetch it again"));
-        let error = serde_json::from_slice::<serde_json::Value>(&whole[..9]).unwrap_err();
+        let error = serde_json::from_slice::<Value>(&whole[..9]).unwrap_err();
         assert!(
             json_problem(&whole[..9], &error).ends_with("its 9 bytes end in the middle of a value: fetch it again")
         );

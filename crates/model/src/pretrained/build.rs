@@ -16,7 +16,6 @@ use crate::params::grad::lock;
 use crate::params::random::named_seed;
 use crate::pooling::Pool;
 use crate::pretrained::config_file::read_config;
-use crate::pretrained::sentence_transformers::left_out_modules;
 use crate::pretrained::tower_files::{TowerFiles, read_weights};
 use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
 use crate::text::config::TextTowerConfig;
@@ -295,9 +294,7 @@ fn build_text_tower(
     let source = files.param_source(names, named_seed(seed, Tower::Text.module()), lock, device);
     let tower = TextTower::new(&source.root(), config, pooling);
     let mut audit = files.audit(source)?;
-    if files.weights.is_some() {
-        audit.notes.extend(left_out_modules(&files.dir)?);
-    }
+    audit.notes.extend(files.sentence_notes(options.pool, pooling)?);
     files.check_audit(&audit, lock, Tower::Text)?;
     Ok((tower, audit))
 }

@@ -16,7 +16,7 @@ use crate::params::builder::ParamSource;
 use crate::pooling::{Pool, Pooling};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
-use crate::pretrained::sentence_transformers::{left_out_modules, sentence_pooling};
+use crate::pretrained::sentence_transformers::sentence_pooling;
 use crate::pretrained::tower_files::{TowerFiles, is_pooler_tensor, with_modern_names};
 use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
 use crate::text::config::TextPooler;
@@ -198,9 +198,7 @@ fn dry_load_text(
     let source = dry_source(files, names, device);
     let tower = TextTower::new(&source.root(), config, pooling);
     let mut audit = dry_audit(source, files)?;
-    if files.weights.is_some() {
-        audit.notes.extend(left_out_modules(&files.dir)?);
-    }
+    audit.notes.extend(files.sentence_notes(pool, pooling)?);
     if pooling == Pooling::Pooler {
         reason += missing_pooler(&audit);
     }

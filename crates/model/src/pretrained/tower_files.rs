@@ -13,7 +13,7 @@ use crate::params::builder::ParamSource;
 use crate::pooling::{Pool, Pooling};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
-use crate::pretrained::sentence_transformers::sentence_pooling;
+use crate::pretrained::sentence_transformers::{left_out_modules, sentence_pooling};
 use crate::pretrained::whole_models::WholeModel;
 use crate::pretrained::wrappers::{larger_model, unwrap};
 use crate::text::config::{TextPooler, TextTowerConfig};
@@ -148,6 +148,32 @@ impl TowerFiles {
             tracing::info!("`{dir}` has no pooler; `text_pool = \"auto\"` uses {}", config.describe_pooling(pooling));
         }
         Ok(pooling)
+    }
+
+    /// What a text tower that pools by `pooling` does differently from the sentence-transformers model in its directory.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] or [`ModelError::Config`] if a file cannot be read.
+    pub fn sentence_notes(&self, pool: Pool, pooling: Pooling) -> Result<Vec<String>, ModelError> {
+        if self.weights.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut notes = left_out_modules(&self.dir)?;
+        // A pooling that is not supported is no error here: the pooler takes its place.
+        let other = match (pool, pooling) {
+            (Pool::Auto, Pooling::Pooler) => sentence_pooling(&self.dir).ok().flatten(),
+            _ => None,
+        };
+        let name = match other {
+            Some(Pooling::Cls) => "cls",
+            Some(Pooling::Mean) => "mean",
+            _ => return Ok(notes),
+        };
+        notes.push(format!(
+            "it pools by the pooler in its weights, but the pooling config of sentence-transformers says `{name}`; set \
+             `text_pool = \"{name}\"` to pool as there"
+        ));
+        Ok(notes)
     }
 
     /// The audit of the tower that was built from `source`, with the notes on its files.

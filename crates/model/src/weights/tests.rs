@@ -7,8 +7,10 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::ModelError;
 use crate::weights::header::WeightHeader;
+use crate::weights::matrix::Part;
 use crate::weights::shard_index::weight_paths;
 use crate::weights::weight_files::{WeightFiles, read_safetensors};
+use crate::weights::without_weights::directory_hint;
 
 /// A number from the environment, for longer runs.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
@@ -196,6 +198,108 @@ fn index_cannot_leave_its_directory() {
     }
     fs::write(inside.join("model.safetensors.index.json"), "{\"weight_map\": {\"a\": \"one.safetensors\"}}").unwrap();
     assert_eq!(weight_paths(&inside).unwrap(), [inside.join("one.safetensors")]);
+}
+
+#[test]
+fn foreign_weights_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n";
+    for (bytes, expected) in [
+        (&pointer[..], "it is a Git LFS pointer of 64 bytes; fetch the real file with `git lfs pull`"),
+        (b"<!DOCTYPE html><html><title>Sign in</title>", "it is an HTML page"),
+        (b"PK\x03\x04\0\0\0\0archive/data.pkl", "it is a file of PyTorch (a zip archive with a pickle)"),
+        (b"\x80\x02}q\0....", "it is a pickle"),
+        (&[0; 64], "its first 64 bytes are zeros"),
+    ] {
+        let error = read(dir.path(), bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("is not a readable safetensors file: {expected}")), "{error}");
+    }
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    fs::write(&index, pointer).unwrap();
+    let error = weight_paths(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("index.json`: it is a Git LFS pointer"), "{error}");
+    fs::write(&index, "{\"weight_map\": {\"a\": \"b").unwrap();
+    let error = weight_paths(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("end in the middle of a value: fetch it again"), "{error}");
+}
+
+#[test]
+fn position_of_the_first_bad_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut values = vec![0f32; 12];
+    values[7] = f32::NAN;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![6, 2], &bytes).unwrap();
+    fs::write(dir.path().join("model.safetensors"), safetensors::serialize([("qkv", view)], None).unwrap()).unwrap();
+    let files = WeightFiles::open(dir.path()).unwrap();
+    let qkv = files.get("qkv").unwrap();
+    for tensor in [qkv.clone(), qkv.clone().transposed(), qkv.part(Part { index: 1, of: 3 })] {
+        let error = tensor.read().unwrap_err().to_string();
+        assert!(error.contains("values, the first, NaN, at flat index 7"), "{error}");
+    }
+    assert!(qkv.part(Part { index: 0, of: 3 }).read().is_ok());
+}
+
+#[test]
+fn way_out_of_directories_without_weights() {
+    const CONFIG: &str = "{\"model_type\": \"vit\"}";
+    let cases: Vec<(&[(&str, &str)], &str)> = vec![
+        (&[("notes.txt", "")], ""),
+        (
+            &[("adapter_config.json", "{\"base_model_name_or_path\": \"org/vit\"}"), ("adapter_model.safetensors", "")],
+            "; it holds a PEFT adapter of `org/vit` (`adapter_config.json`)",
+        ),
+        (&[("model.fp16.safetensors", "")], "; `model.fp16.safetensors` is a variant of the weights: rename it to"),
+        (
+            &[("model.safetensors.index.bf16.json", ""), ("model.bf16-00001-of-00002.safetensors", "")],
+            "; `model.safetensors.index.bf16.json` is a variant of the weights: rename it to `model.safetensors.index",
+        ),
+        (&[("model-00001-of-00002.safetensors", "")], "; `model-00001-of-00002.safetensors` is one of several shards"),
+        (&[("pytorch_model.bin", ""), ("training_args.bin", "")], "; `pytorch_model.bin` is a pickle"),
+        (&[("training_args.bin", "")], ""),
+        (&[("flax_model.msgpack", "")], "; `flax_model.msgpack` has weights of Flax"),
+        (&[("tf_model.h5", "")], "; `tf_model.h5` has weights of TensorFlow"),
+        (&[("q4.gguf", "")], "; `q4.gguf` has weights of llama.cpp"),
+        (&[("model.onnx", "")], "; `model.onnx` has an ONNX graph"),
+        (&[("net.safetensors", "")], "; if `net.safetensors` has the weights of this model, rename it"),
+        (
+            &[
+                ("0_CLIPModel/config.json", CONFIG),
+                ("0_CLIPModel/model.safetensors", ""),
+                ("1_Pooling/config.json", "{}"),
+            ],
+            "; the model is in its sub-folder: give `DIR/0_CLIPModel`, and set `text_pool`",
+        ),
+        (
+            &[("snapshots/0a1b/config.json", CONFIG), ("snapshots/0a1b/model.safetensors", ""), ("refs/main", "0a1b")],
+            "; the model is in its sub-folder: give `DIR/snapshots/0a1b`",
+        ),
+        (
+            &[
+                ("text_encoder/config.json", CONFIG),
+                ("text_encoder/model.safetensors", ""),
+                ("image_encoder/config.json", CONFIG),
+                ("image_encoder/model.safetensors", ""),
+                ("unet/config.json", "{\"_class_name\": \"UNet2DConditionModel\"}"),
+                ("unet/model.safetensors", ""),
+            ],
+            "; models are in its sub-folders: give one of `DIR/image_encoder`, `DIR/text_encoder`",
+        ),
+    ];
+    for (files, expected) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let expected = expected.replace("DIR", &dir.path().display().to_string());
+        let hint = directory_hint(dir.path());
+        assert!(hint.starts_with(&expected) && hint.is_empty() == expected.is_empty(), "{files:?}: {hint}");
+        let error = weight_paths(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("index.json`{hint}")), "{error}");
+    }
 }
 
 #[test]

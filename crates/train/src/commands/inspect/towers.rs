@@ -53,6 +53,11 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
         found.problems.extend(no_weights.as_ref().map(ModelError::to_string));
     }
     let all_read = weights.iter().all(Result::is_ok);
+    let unread = match (&no_weights, all_read) {
+        (Some(_), _) => Some("There are no weights."),
+        (None, false) => Some("Not all weights can be read."),
+        (None, true) => None,
+    };
     for file in &weights {
         match file {
             Ok(header) => found.weights.push(WeightsReport::new(header)),
@@ -62,20 +67,16 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
     if let Some(image) = found.usable(image) {
         let export = exported_image_config(&image.tower, &image.config).err();
         found.inspect_image_processor(dir, &image.tower, settings);
-        if all_read {
-            found.list_unfit_weights("image tower", &image.audit);
-        }
+        found.list_unfit_weights("image tower", &image.audit, all_read);
         found.list_not_finite("image tower", &image.not_finite);
-        found.image_tower = Some(TowerReport::image(dir, image, no_weights.is_some(), export));
+        found.image_tower = Some(TowerReport::image(dir, image, unread, export));
     }
     if let Some(text) = found.usable(text) {
         let export = check_text_pooling(&text.tower, &text.config).err();
         found.inspect_tokenizer(dir, &text.tower, settings);
-        if all_read {
-            found.list_unfit_weights("text tower", &text.audit);
-        }
+        found.list_unfit_weights("text tower", &text.audit, all_read);
         found.list_not_finite("text tower", &text.not_finite);
-        found.text_tower = Some(TowerReport::text(dir, text, no_weights.is_some(), export));
+        found.text_tower = Some(TowerReport::text(dir, text, unread, export));
     }
     if let Some(head) = &head {
         found.list_not_finite("model", &head.not_finite);
@@ -100,9 +101,10 @@ impl Inspection {
         part?.map_err(|error| self.problems.push(with_causes(&error))).ok()
     }
 
-    /// Lists weights that make a tower unloadable. A missing pooler does not.
-    fn list_unfit_weights(&mut self, part: &str, audit: &Audit) {
-        let missing = audit.missing.iter().filter(|name| !is_pooler_tensor(name)).count();
+    /// Lists weights that make a tower unloadable. A missing pooler does not. Missing ones are listed only if all files
+    /// could be read.
+    fn list_unfit_weights(&mut self, part: &str, audit: &Audit, all_read: bool) {
+        let missing = audit.missing.iter().filter(|name| all_read && !is_pooler_tensor(name)).count();
         for (count, what) in [(missing, "missing"), (audit.mismatched.len(), "of another shape")] {
             if count > 0 {
                 let tensors = if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") };
