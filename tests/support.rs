@@ -82,6 +82,16 @@ impl Session {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// Runs `dualenc`, asserts that it reports problems (exit code 2) without an error, and returns stdout.
+    #[track_caller]
+    pub fn problems(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}\n{text}");
+        assert!(!text.contains("error: "), "{text}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Runs `dualenc`, asserts this exit code, and returns stderr.
     #[track_caller]
     pub fn fail(&self, code: i32, arguments: &[&str]) -> String {

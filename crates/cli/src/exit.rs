@@ -8,6 +8,8 @@ use dualenc_train::{ErrorKind, TrainError};
 pub enum Ending {
     /// It did what it was asked to.
     Done,
+    /// It did what it was asked to, and found problems.
+    Problems,
     /// A signal stopped it, by its number.
     Stopped(usize),
 }
@@ -26,6 +28,7 @@ const SIGNAL_BASE: u8 = 128;
 pub fn code(result: &anyhow::Result<Ending>) -> u8 {
     match result {
         Ok(Ending::Done) => SUCCESS,
+        Ok(Ending::Problems) => BAD_INPUT,
         Ok(Ending::Stopped(signal)) => SIGNAL_BASE.saturating_add(u8::try_from(*signal).unwrap_or(u8::MAX)),
         Err(error) if is_closed_pipe(error) => SUCCESS,
         Err(error) => match error.downcast_ref::<TrainError>().map(TrainError::kind) {
@@ -51,6 +54,7 @@ mod tests {
     fn exit_codes() {
         let io = |kind: std::io::ErrorKind| Err(anyhow::Error::from(std::io::Error::from(kind)));
         assert_eq!(code(&Ok(Ending::Done)), 0);
+        assert_eq!(code(&Ok(Ending::Problems)), 2);
         assert_eq!(code(&Ok(Ending::Stopped(15))), 143);
         assert_eq!(code(&io(std::io::ErrorKind::BrokenPipe)), 0);
         assert_eq!(code(&io(std::io::ErrorKind::Other)), 1);

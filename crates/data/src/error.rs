@@ -139,6 +139,14 @@ pub enum DataError {
         /// What is supported.
         expected: String,
     },
+    /// A list of texts (class names, templates, texts to embed) is in no form that is read.
+    #[error("`{path}`: {problem}")]
+    TextList {
+        /// The file.
+        path: PathBuf,
+        /// The line, what was found, and what was expected.
+        problem: String,
+    },
     /// A tokenizer cannot be built, or refuses a text.
     #[error("tokenizer `{path}`: {reason}")]
     Tokenizer {
@@ -239,6 +247,7 @@ impl DataError {
             | Self::Image { .. }
             | Self::TooManyBad { .. }
             | Self::Processor { .. }
+            | Self::TextList { .. }
             | Self::Tokenizer { .. }
             | Self::Loader { .. } => DataErrorCause::Input,
         }

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
-//! `image_processor` makes a tower's input, `text` tokenises, `loader` makes the batches.
+//! `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and templates, `loader` makes
+//! the batches.
 
 mod dataset;
 mod did_you_mean;
 mod error;
 mod files;
+mod foreign_file;
 mod image_processor;
 mod images;
 mod loader;
@@ -14,12 +16,13 @@ mod panics;
 mod random;
 mod sources;
 mod text;
+mod text_lists;
 
 pub use crate::dataset::builder::DatasetBuilder;
 pub use crate::dataset::captions::Caption;
 pub use crate::dataset::part::Part;
 pub use crate::dataset::skipped_rows::{BadRows, SkippedRow, SkippedRows};
-pub use crate::dataset::{CLASS_PLACEHOLDER, CaptionMode, Dataset, MissingFiles, Pair};
+pub use crate::dataset::{CaptionMode, Dataset, MissingFiles, Pair};
 pub use crate::did_you_mean::nearest;
 pub use crate::error::{DataError, DataErrorCause, ImageError};
 pub use crate::image_processor::ImageProcessor;
@@ -57,3 +60,6 @@ pub use crate::text::token_batch::{PaddedTokens, TokenBatch};
 pub use crate::text::token_table::TokenTable;
 pub use crate::text::tokenizer::{Encoded, Tokenizer};
 pub use crate::text::tokenizer_files::TOKENIZER_FILES;
+pub use crate::text_lists::class_names::{read_class_names, repeated_names};
+pub use crate::text_lists::templates::{CLASS_PLACEHOLDER, read_templates};
+pub use crate::text_lists::text_file::read_text_rows;

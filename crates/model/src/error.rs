@@ -37,6 +37,14 @@ pub enum ModelError {
         /// The supported ones, separated by commas.
         supported: String,
     },
+    /// A directory holds no config of a model.
+    #[error("`{dir}` holds no `config.json`{hint}")]
+    NoConfig {
+        /// The directory.
+        dir: PathBuf,
+        /// What is there instead, and what to do, if known; may be empty.
+        hint: String,
+    },
     /// A directory holds no safetensors weights.
     #[error("`{dir}` holds no `model.safetensors` and no `model.safetensors.index.json`{hint}")]
     NoWeights {
@@ -143,6 +151,7 @@ impl ModelError {
             Self::Internal(_) => ModelErrorCause::Internal,
             Self::Config { .. }
             | Self::UnsupportedFamily { .. }
+            | Self::NoConfig { .. }
             | Self::NoWeights { .. }
             | Self::Weights { .. }
             | Self::NonFiniteWeights { .. }

@@ -58,6 +58,7 @@
 mod dual_encoder;
 mod error;
 mod families;
+mod foreign_file;
 mod form;
 mod layers;
 mod params;
@@ -110,6 +111,7 @@ pub use weights::header::WeightHeader;
 pub use weights::host_tensor::HostTensor;
 pub use weights::shard_index::shard_names;
 pub use weights::weight_files::read_safetensors;
+pub use weights::without_weights::directory_hint;
 
 /// The parameters of a model, by path: listing, reading, replacing, hashing and freezing them.
 pub mod parameters {

@@ -2,6 +2,7 @@
 
 mod commands;
 pub mod config;
+mod counted;
 mod device;
 mod error;
 mod eval;
@@ -13,7 +14,6 @@ mod optim;
 mod pairs;
 mod run_dir;
 mod stop_flag;
-mod text_lines;
 mod training;
 
 pub use commands::check::{Findings, check};
@@ -28,6 +28,7 @@ pub use commands::plan::report::{
     StepPlan, TimePlan,
 };
 pub use commands::warm_cache::{WarmedCache, warm_cache};
+pub use counted::counted;
 pub use device::Compute;
 pub use error::{ErrorKind, TrainError};
 pub use eval::encoder::{Embeddings, Encoder};

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, Source, SourceTable};
+use dualenc_data::{Dataset, Source};
 
 use crate::config::{EvalData, RunConfig};
 use crate::error::TrainError;
-use crate::text_lines::{read_class_names, read_templates};
 
 /// The pairs of `[data.train]`.
 #[derive(Debug, Clone)]
@@ -25,7 +24,7 @@ impl Pairs {
     /// [`TrainError::Usage`] when the validation split leaves one side empty.
     pub fn read(config: &RunConfig) -> Result<Self, TrainError> {
         let tables = config.data.train.tables();
-        let mut sources = tables.iter().map(|(_, table)| read_table(table)).collect::<Result<Vec<_>, _>>()?;
+        let mut sources = tables.iter().map(|(_, table)| table.read()).collect::<Result<Vec<_>, _>>()?;
         let all = match (sources.pop(), sources.is_empty()) {
             (Some(only), true) => only,
             (last, _) => Dataset::concat(sources.into_iter().chain(last).collect()),
@@ -47,16 +46,6 @@ impl Pairs {
     }
 }
 
-/// Reads one source table.
-///
-/// # Errors
-/// As for [`Pairs::read`].
-pub(crate) fn read_table(table: &SourceTable) -> Result<Dataset, TrainError> {
-    let templates = table.templates.as_deref().map(read_templates).transpose()?;
-    let classnames = table.classnames.as_deref().map(read_class_names).transpose()?;
-    Ok(table.read(templates.as_deref().unwrap_or(&[]), classnames.as_deref().unwrap_or(&[]))?)
-}
-
 /// Reads the pairs of `[eval.NAME]`. `validation`: the pairs that are used if `data` is `None`.
 ///
 /// # Errors
@@ -68,7 +57,7 @@ pub(crate) fn read_eval_data(
 ) -> Result<Arc<Dataset>, TrainError> {
     match (data, validation) {
         (Some(EvalData::Path(path)), _) => Ok(Arc::new(Source::from_path(path)?.read()?)),
-        (Some(EvalData::Source(table)), _) => Ok(Arc::new(read_table(table)?)),
+        (Some(EvalData::Source(table)), _) => Ok(Arc::new(table.read()?)),
         (None, Some(validation)) => Ok(Arc::clone(validation)),
         (None, None) => Err(TrainError::Usage(format!("evaluation `{name}` needs `data`"))),
     }

@@ -17,7 +17,7 @@ const BATCH_SIZE: usize = 64;
 /// Write the embeddings of images and texts to a safetensors file
 ///
 /// The file holds `image_embeds` [images, dim], in the order of the sorted paths, and `text_embeds` [texts, dim],
-/// in the order of the lines; both are L2-normalised. The metadata entry `image_paths` is a JSON list of paths.
+/// in the order of the lines; both are L2-normalised. The metadata entries `image_paths` and `texts` are JSON lists.
 ///
 /// An existing file is replaced when everything is computed. Images that cannot be used have no row; they are named,
 /// and too many of them are an error (`--max-bad-fraction`).
@@ -31,7 +31,8 @@ pub struct EmbedArgs {
     /// Embed one image, or all images below a folder
     #[arg(long, value_name = "FOLDER|FILE", value_hint = ValueHint::AnyPath)]
     pub images: Option<PathBuf>,
-    /// Embed the lines of this text file; line n becomes row n, so a blank line is an error
+    /// Embed the lines of this text file; line n becomes row n, so a blank line is an error. A `.json` file is a list
+    /// of strings
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub texts: Option<PathBuf>,
     /// Write the embeddings to this safetensors file
@@ -68,7 +69,8 @@ pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         1 => "; 1 image was skipped".to_owned(),
         count => format!("; {count} images were skipped"),
     };
+    let left_out = done.left_out.describe().map_or_else(String::new, |left_out| format!("; {left_out}"));
     let path = args.out.display();
-    writeln!(out, "wrote {images} image and {texts} text embeddings of {dim} values to {path}{skipped}")?;
+    writeln!(out, "wrote {images} image and {texts} text embeddings of {dim} values to {path}{skipped}{left_out}")?;
     Ok(Ending::Done)
 }

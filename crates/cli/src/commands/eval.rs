@@ -72,7 +72,7 @@ pub struct EvalArgs {
     /// Zero-shot: file of class names, one per line, in the sorted order of the folders [default: folder names]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub classnames: Option<PathBuf>,
-    /// Zero-shot: file of prompt templates, one per line, with `{c}` in place of the class name
+    /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
     /// Retrieval and loss: csv, tsv or jsonl file of images and captions

@@ -15,7 +15,7 @@ use crate::report::results;
 /// Describe a tower, a model, a run or a checkpoint
 ///
 /// Prints shapes, parameters, weights, image processing and tokenizer, and whether the towers can be locked and
-/// exported.
+/// exported. Every weight is read once, to find values that are not finite. The exit code is 2 if there are problems.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -45,7 +45,7 @@ pub fn run(args: InspectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending>
     reporter.finish();
     let value = serde_json::to_value(&found)?;
     results::write(args.json.as_deref(), || value, |out| print(out, &found))?;
-    Ok(Ending::Done)
+    Ok(if found.problems.is_empty() { Ending::Done } else { Ending::Problems })
 }
 
 fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
@@ -150,6 +150,9 @@ fn print_tower(out: &mut impl Write, name: &str, tower: &TowerReport, found: &In
         [("  missing", &tower.missing), ("  misshapen", &tower.mismatched), ("  left over", &tower.unused)]
     {
         print_list(out, label, names)?;
+    }
+    for note in &tower.notes {
+        print_row(out, "  note", note)?;
     }
     print_row(out, "  lock", &verdict("can be locked as it is", "cannot be locked as it is", &tower.lock_refused))?;
     print_row(out, "  export", &verdict("as VisionTextDualEncoder", "not possible", &tower.export_refused))

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use dualenc_train::{Event, Observer, Outcome, Start, TrainError};
+use dualenc_train::{Event, Observer, Outcome, Start, TrainError, counted};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -61,7 +61,7 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             if let Some(best) = reporter.best() {
                 writeln!(out, "best checkpoint: step {}, {} {:.4}", best.step, best.metric, best.value)?;
             }
-            writeln!(out, "trained {step} steps: {}", config.run.dir.display())?;
+            writeln!(out, "trained {}: {}", counted(step as usize, "step"), config.run.dir.display())?;
             Ok(Ending::Done)
         }
         Outcome::Stopped { step, signal } => {

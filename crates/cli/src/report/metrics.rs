@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use dualenc_train::EvalRecord;
+use dualenc_train::{EvalRecord, counted};
 use serde_json::{Map, Value, json};
 
 /// The most important metrics, in the order of the columns of a table.
@@ -43,7 +43,9 @@ pub fn left_out(record: &EvalRecord) -> Option<String> {
         let listed = count("num_images").unwrap_or_default() + unreadable;
         format!("{unreadable} of {listed} images cannot be used")
     };
-    let rows = count("num_skipped_rows").filter(|&rows| rows > 0).map(|rows| format!("{rows} rows are left out"));
+    let rows = count("num_skipped_rows")
+        .filter(|&rows| rows > 0)
+        .map(|rows| format!("{} {} left out", counted(rows as usize, "row"), if rows == 1 { "is" } else { "are" }));
     let notes: Vec<String> = unreadable.map(images).into_iter().chain(rows).collect();
     (!notes.is_empty()).then(|| notes.join(", "))
 }

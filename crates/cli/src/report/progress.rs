@@ -7,7 +7,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use dualenc_train::{Best, EvalRecord, Event, Observer, TrainRecord};
+use dualenc_train::{Best, EvalRecord, Event, Observer, TrainRecord, counted};
 use indicatif::{FormattedDuration, ProgressBar, ProgressStyle};
 
 use crate::report::notice;
@@ -234,7 +234,8 @@ impl Observer for Reporter {
             Event::Start { step, total_steps, steps_per_epoch } => {
                 (self.first_step, self.total_steps, self.started) = (step, total_steps, Instant::now());
                 let from = if step > 0 { format!("resuming after step {step}: ") } else { String::new() };
-                self.print_line(&format!("{from}{total_steps} steps, {steps_per_epoch} per epoch"));
+                let steps = counted(total_steps as usize, "step");
+                self.print_line(&format!("{from}{steps}, {steps_per_epoch} per epoch"));
             }
             Event::Step(record) => self.report_step(record),
             Event::Skipped(skipped) => {

@@ -35,12 +35,10 @@ use crate::error::DataError;
 use crate::files;
 use crate::images::location::ImageRef;
 use crate::random::{CAPTION_STREAM, TEMPLATE_STREAM, mix};
+use crate::text_lists::templates::CLASS_PLACEHOLDER;
 
 /// Number of files whose metadata one thread reads sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
-
-/// Where the class name goes in a prompt template. By itself, it is CLIP_benchmark's template without context.
-pub const CLASS_PLACEHOLDER: &str = "{c}";
 
 /// Which pairs make an epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]

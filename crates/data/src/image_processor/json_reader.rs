@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
+use crate::foreign_file::{json_problem, without_bom};
 use crate::image_processor::steps::Statistics;
 
 /// Longest side accepted in a file, equal to the decoder's limit: a longer one is a mistake or an attack.
@@ -20,9 +21,13 @@ pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Dat
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),
     };
-    serde_json::from_slice(&bytes)
-        .map(Some)
-        .map_err(|error| DataError::Malformed { path: path.to_owned(), reason: format!("not a JSON object: {error}") })
+    serde_json::from_slice(without_bom(&bytes)).map(Some).map_err(|error| {
+        let reason = match json_problem(&bytes, &error) {
+            problem if error.is_data() => problem.replacen("not JSON", "not a JSON object", 1),
+            problem => problem,
+        };
+        DataError::Malformed { path: path.to_owned(), reason }
+    })
 }
 
 /// The object of a processor file, or an object inside it.

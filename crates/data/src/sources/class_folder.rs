@@ -19,7 +19,7 @@ pub struct ClassFolder {
     pub images: Vec<(ImageRef, usize)>,
 }
 
-/// Lists a folder that has one folder per class.
+/// Lists a folder that has one folder per class. Hidden folders, and those that systems add, are left out.
 ///
 /// # Errors
 /// [`DataError::NoClassFolders`] without a class, [`DataError::Empty`] for a class without images (its accuracy would
@@ -85,6 +85,17 @@ mod tests {
         assert_eq!(found.classes, ["Cat", "red panda"]);
         let at = |name: &str| ImageRef::File(dir.path().join(name));
         assert_eq!(found.images, [(at("Cat/x.jpg"), 0), (at("red_panda/1.png"), 1), (at("red_panda/2.png"), 1)]);
+    }
+
+    #[test]
+    fn helper_folders_are_no_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["cat", "__MACOSX/cat", ".ipynb_checkpoints", "@eaDir", "cat/__MACOSX"] {
+            create_dir_all(dir.path().join(folder)).unwrap();
+            write(dir.path().join(folder).join("x.jpg"), b"").unwrap();
+        }
+        let found = class_folder(dir.path()).unwrap();
+        assert_eq!(found.classes, ["cat"]);
     }
 
     #[test]

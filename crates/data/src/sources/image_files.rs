@@ -30,8 +30,9 @@ const SIDE_FILES: [&str; 14] =
 /// Files that operating systems leave in folders, in lower case.
 const SYSTEM_FILES: [&str; 3] = ["thumbs.db", "desktop.ini", "ehthumbs.db"];
 
-/// The folder that macOS adds to zip archives: its files have the names of images but not their content.
-const MACOS_FOLDER: &str = "__MACOSX";
+/// Folders that systems add: macOS in zip archives (its files have the names of images but not their content), Jupyter,
+/// Windows, and network storages of Synology.
+const SYSTEM_FOLDERS: [&str; 5] = ["__MACOSX", "__pycache__", "System Volume Information", "$RECYCLE.BIN", "@eaDir"];
 
 /// Bytes that decide whether a file without an extension is an image.
 const PEEKED_BYTES: usize = 32;
@@ -123,7 +124,7 @@ pub fn image_files(dir: &Path) -> Result<ImageFiles, DataError> {
 pub(crate) fn is_ignored(name: &std::ffi::OsStr) -> bool {
     let name = name.as_encoded_bytes();
     name.starts_with(b".")
-        || name == MACOS_FOLDER.as_bytes()
+        || SYSTEM_FOLDERS.iter().any(|folder| name == folder.as_bytes())
         || SYSTEM_FILES.iter().any(|file| name.eq_ignore_ascii_case(file.as_bytes()))
 }
 

@@ -13,6 +13,8 @@ use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::webdataset::WebdatasetSource;
+use crate::text_lists::class_names::read_class_names;
+use crate::text_lists::templates::read_templates;
 
 /// A table that names one source, and says how its rows are used. Exactly one of the sources must be there; the config
 /// is checked before it is read.
@@ -80,23 +82,24 @@ impl SourceTable {
         }
     }
 
-    /// Reads the listing of images and captions; no image is opened. `templates`: prompt templates, if the captions are
-    /// class names. `classnames`: names that replace captions which are 0-based numbers; none if empty.
+    /// Reads the listing of images and captions; no image is opened.
     ///
     /// # Errors
     /// As for [`Source::read`]; [`DataError::Loader`] unless the table has exactly one source.
-    pub fn read(&self, templates: &[String], classnames: &[String]) -> Result<Dataset, DataError> {
+    pub fn read(&self) -> Result<Dataset, DataError> {
         let mut sources = self.sources();
         let (Some((_, source)), true) = (sources.pop(), sources.is_empty()) else {
             return Err(DataError::Loader { reason: "a source table needs exactly one source".to_owned() });
         };
         let selection = self.only.as_deref().map(Selection::read).transpose()?;
         let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
+        let templates = self.templates.as_deref().map(read_templates).transpose()?;
+        let classnames = self.classnames.as_deref().map(read_class_names).transpose()?;
         let mut dataset = source.read_selected(selection)?;
-        if !classnames.is_empty() {
-            dataset = dataset.with_class_names(classnames)?;
+        if let Some(classnames) = classnames {
+            dataset = dataset.with_class_names(&classnames)?;
         }
-        Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, templates))
+        Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, templates.as_deref().unwrap_or(&[])))
     }
 }
 

@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 
 use crate::error::DataError;
 use crate::files::is_file;
-use crate::text::tokenizer_files::{CONVERT, malformed, read_json};
+use crate::foreign_file::without_bom;
+use crate::text::tokenizer_files::{CONVERT, malformed, read_json, refuse_foreign};
 use crate::text::tokenizer_settings::{Settings, content};
 
 /// A `tokenizer.json` in memory, and the file to name in errors.
@@ -57,7 +58,8 @@ fn bert(path: PathBuf, settings: &Settings) -> Result<BuiltTokenizer, DataError>
         return Err(unsupported(path, class, "vocab.txt"));
     }
     let source = std::fs::read(&path).map_err(DataError::read(&path))?;
-    let text = std::str::from_utf8(&source).map_err(|error| malformed(&path, &error.to_string()))?;
+    refuse_foreign(&path, &source)?;
+    let text = std::str::from_utf8(without_bom(&source)).map_err(|error| malformed(&path, &error.to_string()))?;
     let vocab: Map<String, Value> =
         text.lines().zip(0..).map(|(token, id)| (token.trim_end().to_owned(), json!(id))).collect();
     let id = |token: &str| {
@@ -167,7 +169,9 @@ fn byte_level(dir: &Path, path: PathBuf, merges_path: &Path, settings: &Settings
     let Value::Object(vocab) = read_json(&path)? else {
         return Err(malformed(&path, "expected an object from tokens to ids"));
     };
-    let merges = std::fs::read_to_string(merges_path).map_err(DataError::read(merges_path))?;
+    let merges = std::fs::read(merges_path).map_err(DataError::read(merges_path))?;
+    refuse_foreign(merges_path, &merges)?;
+    let merges = std::str::from_utf8(&merges).map_err(|error| malformed(merges_path, &error.to_string()))?;
     let pairs: Option<Vec<(&str, &str)>> = merges
         .lines()
         .filter(|line| !line.starts_with("#version") && !line.is_empty())

@@ -10,9 +10,10 @@ use tokenizers::{ModelWrapper, TruncationDirection, TruncationParams};
 
 use crate::error::DataError;
 use crate::files::is_file;
+use crate::foreign_file::{json_problem, without_bom};
 use crate::panics::catch_quietly;
 use crate::text::legacy_vocab;
-use crate::text::tokenizer_files::malformed;
+use crate::text::tokenizer_files::{malformed, refuse_foreign};
 use crate::text::tokenizer_settings::Settings;
 
 /// The tokens of one text.
@@ -188,10 +189,14 @@ fn read_or_build(dir: &Path, settings: &Settings) -> Result<(PathBuf, Vec<u8>), 
         return Ok((built.path, built.json));
     }
     let json = std::fs::read(&path).map_err(DataError::read(&path))?;
+    refuse_foreign(&path, &json)?;
+    let json = without_bom(&json).to_vec();
     // Checked here because the tokenizers crate panics on some files that are not JSON.
-    serde_json::from_slice::<serde::de::IgnoredAny>(&json)
-        .map_err(|error| malformed(&path, &format!("not JSON: {error}")))?;
-    Ok((path, json))
+    match serde_json::from_slice::<serde::de::IgnoredAny>(&json) {
+        Ok(_) => Ok((path, json)),
+        Err(error) if error.is_eof() => Err(DataError::Tokenizer { reason: json_problem(&json, &error), path }),
+        Err(error) => Err(malformed(&path, &json_problem(&json, &error))),
+    }
 }
 
 /// Makes `inner` cut texts to `max_tokens`, on the side that the settings say.

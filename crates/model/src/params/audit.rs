@@ -13,4 +13,6 @@ pub struct Audit {
     pub loaded: usize,
     /// Number of stored tensors that those parameters came from.
     pub tensors: usize,
+    /// What loading changed or left out, in words: a prefix taken off the names, a layer that the tower lacks.
+    pub notes: Vec<String>,
 }

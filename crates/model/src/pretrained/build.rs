@@ -142,12 +142,13 @@ pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Devi
             supported_types()
         ),
     })?;
-    let weights = read_weights(dir, &config_path)?;
+    let (weights, notes) = read_weights(dir, &config_path, &config)?;
     let files = |tower: Tower| TowerFiles {
         dir: dir.to_owned(),
         config_path: config_path.clone(),
         config: kind.tower_config(&config, tower),
         weights: Some(weights.subset(tower.stored_prefix())),
+        notes: notes.clone(),
     };
     let text = TowerOptions { pool: kind.text_pool(options.text.pool), ..options.text };
     let options = BuildOptions { text, ..options.clone() };
@@ -165,6 +166,7 @@ pub(crate) fn build_from_config(
         config_path: PathBuf::from("config.json"),
         config: config.clone(),
         weights: None,
+        notes: Vec::new(),
     };
     let options = BuildOptions {
         lock: Lock { image: TowerLock::Scratch, text: TowerLock::Scratch },
@@ -274,7 +276,7 @@ fn build_image_tower(
     let pooling = files.image_pooling(&config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Image.module()), lock, device);
     let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
-    let audit = source.into_audit()?;
+    let audit = files.audit(source)?;
     files.check_audit(&audit, lock, Tower::Image)?;
     Ok((tower, audit))
 }
@@ -291,7 +293,8 @@ fn build_text_tower(
     let pooling = files.text_pooling(names, &config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Text.module()), lock, device);
     let tower = TextTower::new(&source.root(), config, pooling);
-    let audit = source.into_audit()?;
+    let mut audit = files.audit(source)?;
+    audit.notes.extend(files.sentence_notes(options.pool, pooling)?);
     files.check_audit(&audit, lock, Tower::Text)?;
     Ok((tower, audit))
 }

@@ -1,6 +1,7 @@
 //! The config of a directory: `config.json`, or open_clip's.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -8,20 +9,27 @@ use serde_json::Value;
 
 use crate::dual_encoder::config::{DUAL_ENCODER_TYPE, DualEncoderConfig};
 use crate::error::ModelError;
+use crate::foreign_file::parse_json;
 use crate::pretrained::open_clip;
 use crate::pretrained::whole_models::{WholeModel, supported_types};
 use crate::tower::Tower;
+use crate::weights::without_weights::directory_hint;
 
 /// Reads the config of `dir`, and returns it with its path. If `config.json` is missing or timm's, it is open_clip's.
 ///
 /// # Errors
-/// [`ModelError::Read`] if there is no config that can be read; [`ModelError::Config`] if it is malformed.
+/// [`ModelError::NoConfig`] if there is none; [`ModelError::Read`] if it cannot be read; [`ModelError::Config`] if it is
+/// malformed.
 pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
     let path = dir.join("config.json");
     let read = || -> Result<Value, ModelError> {
-        let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
-        serde_json::from_str(&text)
-            .map_err(|error| ModelError::Config { path: path.clone(), problem: format!("not JSON: {error}") })
+        let bytes = fs::read(&path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound if dir.is_dir() => {
+                ModelError::NoConfig { dir: dir.to_owned(), hint: directory_hint(dir) }
+            }
+            _ => ModelError::Read { path: path.clone(), source },
+        })?;
+        parse_json(&path, &bytes)
     };
     let config = read();
     if !config.as_ref().is_ok_and(|config| config["model_type"].is_string())

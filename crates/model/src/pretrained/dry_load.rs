@@ -1,5 +1,5 @@
-//! Reports what a directory holds from its configs and the headers of its weights. No values are read, and what does
-//! not fit is reported rather than refused.
+//! Reports what a directory holds from its configs and its weights. Values are read one tensor at a time, only to find
+//! those that are not finite. What does not fit is reported rather than refused.
 
 use std::path::Path;
 
@@ -17,14 +17,15 @@ use crate::pooling::{Pool, Pooling};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
 use crate::pretrained::sentence_transformers::sentence_pooling;
-use crate::pretrained::tower_files::{TowerFiles, is_pooler_tensor};
+use crate::pretrained::tower_files::{TowerFiles, is_pooler_tensor, with_modern_names};
 use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
 use crate::text::config::TextPooler;
 use crate::text::text_tower::TextTower;
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
 use crate::weights::header::{WeightHeader, weight_headers};
-use crate::weights::name_table::{NameTable, Names, modern_norm_name};
+use crate::weights::name_table::{NameTable, Names};
+use crate::weights::stored_tensor::StoredTensor;
 use crate::weights::weight_files::WeightFiles;
 
 /// The contents of a model directory.
@@ -57,6 +58,8 @@ pub struct TowerSummary<T> {
     pub audit: Audit,
     /// How it pools and why, in words.
     pub pooling: String,
+    /// Tensors of the tower with NaN or infinite values, as name and count; or why a tensor cannot be read.
+    pub not_finite: Vec<String>,
     /// Why the tower cannot be locked, if it cannot.
     pub lock_refused: Option<ModelError>,
 }
@@ -74,11 +77,13 @@ pub struct HeadSummary {
     pub logit_bias: Option<f32>,
     /// Tensors that belong to neither a tower nor the head.
     pub unused: Vec<String>,
+    /// Tensors with NaN or infinite values, as for a tower.
+    pub not_finite: Vec<String>,
     /// Why the whole model cannot be loaded.
     pub problems: Vec<String>,
 }
 
-/// Reports the contents of `dir` without reading weights, for towers that pool by `image_pool` and `text_pool`.
+/// Reports the contents of `dir` without building a model, for towers that pool by `image_pool` and `text_pool`.
 ///
 /// # Errors
 /// [`ModelError::Read`] or [`ModelError::Config`] if there is no readable config; [`ModelError::UnsupportedFamily`] if
@@ -93,11 +98,17 @@ pub fn dry_load(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) 
         (None, Err(error)) => (Vec::new(), Some(error)),
     };
     let readable = || weights.iter().flatten();
-    let stored = no_weights.is_none().then(|| {
-        let stored = WeightFiles::without_values(readable());
-        if open_clip.is_some() { open_clip::to_clip(stored) } else { stored.renamed(modern_norm_name) }
-    });
-    let files = |config, weights| TowerFiles { dir: dir.to_owned(), config_path: config_path.clone(), config, weights };
+    let stored = no_weights
+        .is_none()
+        .then(|| with_modern_names(WeightFiles::of_headers(readable()), open_clip.is_some(), &config_path, &config));
+    let (stored, notes) = stored.map_or((None, Vec::new()), |(stored, notes)| (Some(stored), notes));
+    let files = |config, weights| TowerFiles {
+        dir: dir.to_owned(),
+        config_path: config_path.clone(),
+        config,
+        weights,
+        notes: notes.clone(),
+    };
     if let Some(kind) = WholeModel::of(&config) {
         let tower_files = |tower: Tower| {
             let weights = stored.as_ref().map(|stored| stored.subset(tower.stored_prefix()));
@@ -105,7 +116,7 @@ pub fn dry_load(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) 
         };
         let image = dry_load_image(&tower_files(Tower::Image), image_pool, device);
         let text = dry_load_text(&tower_files(Tower::Text), text_pool, kind.text_pool(text_pool), device);
-        let mut head = dry_load_head(readable(), &stored.clone().unwrap_or_default());
+        let mut head = dry_load_head(&stored.clone().unwrap_or_default());
         if let (Some(stored), Ok(image), Ok(text)) = (&stored, &image, &text) {
             head.problems = head_problems(kind, stored, &image.tower, &text.tower, device);
         }
@@ -186,7 +197,8 @@ fn dry_load_text(
     }
     let source = dry_source(files, names, device);
     let tower = TextTower::new(&source.root(), config, pooling);
-    let audit = dry_audit(source, files)?;
+    let mut audit = dry_audit(source, files)?;
+    audit.notes.extend(files.sentence_notes(pool, pooling)?);
     if pooling == Pooling::Pooler {
         reason += missing_pooler(&audit);
     }
@@ -204,7 +216,7 @@ fn dry_audit(source: ParamSource, files: &TowerFiles) -> Result<Audit, ModelErro
     if files.weights.is_none() {
         return Ok(Audit::default());
     }
-    let mut audit = source.into_audit()?;
+    let mut audit = files.audit(source)?;
     for names in [&mut audit.missing, &mut audit.mismatched] {
         names.sort();
         names.dedup();
@@ -233,6 +245,7 @@ impl TowerFiles {
             family: self.config["model_type"].as_str().unwrap_or_default().to_owned(),
             config: self.config.clone(),
             tower,
+            not_finite: not_finite(self.weights.iter().flat_map(WeightFiles::tensors), &audit.unused),
             lock_refused: self.check_audit(&audit, TowerLock::Locked, tower_kind).err(),
             audit,
             pooling,
@@ -240,20 +253,30 @@ impl TowerFiles {
     }
 }
 
-fn dry_load_head<'a>(headers: impl Iterator<Item = &'a WeightHeader> + Clone, stored: &WeightFiles) -> HeadSummary {
+/// The tensors with NaN or infinite values among those that are not `unused`; or why one cannot be read.
+fn not_finite<'a>(tensors: impl Iterator<Item = (&'a str, &'a StoredTensor)>, unused: &[String]) -> Vec<String> {
+    let used = tensors.filter(|(name, _)| unused.binary_search_by(|unused| unused.as_str().cmp(name)).is_err());
+    let lines = used.flat_map(|(_, tensor)| match tensor.read() {
+        Ok(_) => Vec::new(),
+        Err(ModelError::NonFiniteWeights { tensors, .. }) => tensors,
+        Err(error) => vec![error.to_string()],
+    });
+    lines.collect()
+}
+
+fn dry_load_head(stored: &WeightFiles) -> HeadSummary {
     let shape = |name: &str| stored.get(name).map(|tensor| tensor.shape.clone());
-    let scalar = |name: &str| {
-        let read = headers.clone().find_map(|header| header.values(name).ok().flatten());
-        read.and_then(|tensor| tensor.values.first().copied())
-    };
+    let scalar = |name: &str| stored.get(name).and_then(|tensor| tensor.read().ok()?.first().copied());
     let is_of_tower = |name: &str| Tower::ALL.iter().any(|tower| name.starts_with(tower.stored_prefix()));
     let is_of_head = |name: &str| HEAD.rows.iter().any(|(_, stored, _)| *stored == name);
+    let tensors = stored.tensors().filter(|(name, _)| is_of_head(name));
     HeadSummary {
         image_projection: shape("visual_projection.weight"),
         text_projection: shape("text_projection.weight"),
         logit_scale: scalar("logit_scale"),
         logit_bias: scalar("logit_bias"),
         unused: stored.names().filter(|name| !is_of_tower(name) && !is_of_head(name)).map(str::to_owned).collect(),
+        not_finite: not_finite(tensors, &[]),
         problems: Vec::new(),
     }
 }

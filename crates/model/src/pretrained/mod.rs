@@ -10,6 +10,7 @@
 //! - `stored_names`: the names of parameters in an exported file.
 //! - `tower_files`: one tower on disk, how it pools, and whether its weights fit.
 //! - `whole_models`: the kinds of model that have both towers in one directory.
+//! - `wrappers`: names that were saved from within another module.
 
 pub(crate) mod build;
 pub(crate) mod config_file;
@@ -21,3 +22,4 @@ pub(crate) mod stored_names;
 mod tests;
 pub(crate) mod tower_files;
 pub(crate) mod whole_models;
+mod wrappers;

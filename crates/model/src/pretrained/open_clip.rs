@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use crate::error::ModelError;
+use crate::foreign_file::parse_json;
 use crate::weights::matrix::Part;
 use crate::weights::weight_files::WeightFiles;
 
@@ -38,9 +39,9 @@ pub(crate) fn read_config(dir: &Path) -> Result<Option<(PathBuf, Value)>, ModelE
     if !path.is_file() {
         return Ok(None);
     }
-    let text = fs::read_to_string(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
+    let bytes = fs::read(&path).map_err(|source| ModelError::Read { path: path.clone(), source })?;
     let problem = |problem: String| ModelError::Config { path: path.clone(), problem };
-    let file: Value = serde_json::from_str(&text).map_err(|error| problem(format!("not JSON: {error}")))?;
+    let file = parse_json(&path, &bytes)?;
     let config = clip_config(&file["model_cfg"]).map_err(problem)?;
     Ok(Some((path, config)))
 }
@@ -141,6 +142,11 @@ const UNPACKED: [&str; 3] = [".q_proj.", ".k_proj.", ".v_proj."];
 pub(crate) fn weights_path(dir: &Path, config_path: &Path) -> Option<PathBuf> {
     let path = dir.join(WEIGHTS);
     (config_path.ends_with(CONFIG) && path.is_file()).then_some(path)
+}
+
+/// Whether the files have open_clip's names.
+pub(crate) fn has_names(files: &WeightFiles) -> bool {
+    files.has_prefix("visual.")
 }
 
 /// Converts open_clip's tensors to CLIP's.

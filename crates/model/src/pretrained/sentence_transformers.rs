@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::error::ModelError;
+use crate::foreign_file::parse_json;
 use crate::pooling::Pooling;
 
 /// The directory of the pooling module, if `modules.json` does not name one.
@@ -48,6 +49,37 @@ pub(crate) fn sentence_pooling(dir: &Path) -> Result<Option<Pooling>, ModelError
     }
 }
 
+/// Kinds of modules that lose nothing when they are left out: the transformer and its pooling are read, and dual
+/// encoders normalise their embeddings.
+const READ_MODULES: [&str; 4] = ["Transformer", "Pooling", "Normalize", "CLIPModel"];
+
+/// The modules of the sentence-transformers model in `dir` that a tower leaves out, each with what that means.
+///
+/// # Errors
+/// As [`sentence_pooling`].
+pub(crate) fn left_out_modules(dir: &Path) -> Result<Vec<String>, ModelError> {
+    let modules = read_json(&dir.join("modules.json"))?;
+    let mut notes = Vec::new();
+    for module in modules.as_ref().and_then(Value::as_array).into_iter().flatten() {
+        let kind = module["type"].as_str().unwrap_or_default();
+        let kind = kind.rsplit('.').next().unwrap_or(kind);
+        if READ_MODULES.contains(&kind) {
+            continue;
+        }
+        let path = module["path"].as_str().unwrap_or_default();
+        let config = read_json(&dir.join(path).join("config.json"))?.unwrap_or_default();
+        let size = match (config["in_features"].as_u64(), config["out_features"].as_u64()) {
+            (Some(input), Some(output)) => format!(" from {input} to {output} values"),
+            _ => String::new(),
+        };
+        notes.push(format!(
+            "`{path}` of sentence-transformers, a `{kind}` layer{size}, is left out: the tower ends with its pooling, \
+             and its outputs are not those of `SentenceTransformer.encode`; training learns a projection in its place"
+        ));
+    }
+    Ok(notes)
+}
+
 /// The modes of pooling that `config` enables.
 fn modes_of(config: &Value) -> Vec<&str> {
     match &config["pooling_mode"] {
@@ -66,8 +98,6 @@ fn read_json(path: &Path) -> Result<Option<Value>, ModelError> {
     if !path.is_file() {
         return Ok(None);
     }
-    let text = fs::read_to_string(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
-    serde_json::from_str(&text)
-        .map(Some)
-        .map_err(|error| ModelError::Config { path: path.to_owned(), problem: format!("not JSON: {error}") })
+    let bytes = fs::read(path).map_err(|source| ModelError::Read { path: path.to_owned(), source })?;
+    parse_json(path, &bytes).map(Some)
 }

@@ -1,16 +1,21 @@
 //! Hostile configs: an error or a model, never a panic, and no memory beyond what the weights need.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use burn::tensor::Device;
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use crate::dual_encoder::lock::TowerLock;
 use crate::error::ModelError;
+use crate::params::inventory::ParamFilter;
+use crate::params::values::collect;
 use crate::pretrained::build::{
     BuildOptions, TowerOptions, build_from_dual_encoder, image_tower_from, text_tower_from,
 };
+use crate::weights::host_tensor::HostTensor;
 use crate::weights::tests::{draw, mutate, setting};
 
 /// What replaces a value of a config.
@@ -62,6 +67,138 @@ fn mutated(original: &[u8], seed: u64) -> Vec<u8> {
         replace(&mut config, &mut at, &replacement(draw(&mut state, 1000)));
     }
     config.to_string().into_bytes()
+}
+
+/// A copy of a golden whose tensors are renamed.
+fn renamed_copy(golden: &str, rename: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(golden);
+    for entry in fs::read_dir(source).unwrap().map(Result::unwrap).filter(|entry| entry.path().is_file()) {
+        let (bytes, name) = (fs::read(entry.path()).unwrap(), entry.file_name());
+        let bytes = if name.to_string_lossy().ends_with(".safetensors") {
+            let file = SafeTensors::deserialize(&bytes).unwrap();
+            let views = file.iter().map(|(name, view)| (rename(name), view));
+            safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()
+        } else {
+            bytes
+        };
+        fs::write(dir.path().join(name), bytes).unwrap();
+    }
+    dir
+}
+
+/// The parameters of the first kind of model that loads, and the notes on it.
+fn loaded(dir: &Path) -> Result<(BTreeMap<String, HostTensor>, Vec<String>), ModelError> {
+    let (device, tower) = (Device::flex(), TowerOptions::default());
+    if let Ok(built) = build_from_dual_encoder(dir, &BuildOptions::evaluation(), &device) {
+        return Ok((collect(&built.model, ParamFilter::All)?, built.image_audit.notes));
+    }
+    let (text, audit) = match image_tower_from(dir, TowerLock::Locked, tower, &device) {
+        Ok((image, audit)) => return Ok((collect(&image, ParamFilter::All)?, audit.notes)),
+        Err(ModelError::UnsupportedFamily { .. }) => text_tower_from(dir, TowerLock::Unlocked, tower, &device)?,
+        Err(error) => return Err(error),
+    };
+    Ok((collect(&text, ParamFilter::All)?, audit.notes))
+}
+
+#[test]
+fn prefixes_of_wrappers_are_taken_off() {
+    let wrappers = ["module.", "_orig_mod.", "model.", "_orig_mod.module.", "module._orig_mod.", "module.model."];
+    let goldens =
+        ["towers/vit", "towers/bert", "towers/bert_gamma_beta", "whole/clip", "whole/open_clip", "dual/vit_bert"];
+    for golden in goldens {
+        let (expected, notes) = loaded(renamed_copy(golden, str::to_owned).path()).unwrap();
+        assert!(notes.is_empty(), "{golden}: {notes:?}");
+        for wrapper in wrappers {
+            let dir = renamed_copy(golden, |name| format!("{wrapper}{name}"));
+            let (found, notes) = loaded(dir.path()).unwrap_or_else(|error| panic!("{golden}, {wrapper}: {error}"));
+            assert!(found == expected, "{golden}, {wrapper}");
+            assert_eq!(notes.len(), 1, "{golden}, {wrapper}");
+            assert!(notes[0].starts_with(&format!("`{wrapper}` taken off ")), "{notes:?}");
+        }
+    }
+    let dir = renamed_copy("towers/vit", |name| format!("module.{name}"));
+    let (_, notes) = loaded(dir.path()).unwrap();
+    assert_eq!(notes, ["`module.` taken off 56 tensor names, as DistributedDataParallel writes them"]);
+}
+
+#[test]
+fn fitting_names_are_left_alone() {
+    // `model.` is a name that this family has itself.
+    let (_, notes) = loaded(renamed_copy("text_families/modernbert_mlm", str::to_owned).path()).unwrap();
+    assert!(notes.is_empty(), "{notes:?}");
+    // A tensor beside the tower has the prefix of a wrapper.
+    let rename = |name: &str| if name.starts_with("pooler.") { format!("module.{name}") } else { name.to_owned() };
+    let error = loaded(renamed_copy("towers/vit", rename).path()).unwrap_err();
+    assert!(matches!(error, ModelError::LockedRandom { .. }), "{error}");
+    // Taking the prefix off would make two names one.
+    let rename = |name: &str| match name {
+        "layernorm.weight" => "module.layernorm.bias".to_owned(),
+        "layernorm.bias" => name.to_owned(),
+        other => format!("module.{other}"),
+    };
+    assert!(loaded(renamed_copy("towers/vit", rename).path()).is_err());
+}
+
+#[test]
+fn larger_models_are_named() {
+    for (golden, prefix, part) in [
+        ("towers/vit", "image_encoder.", "image_encoder"),
+        ("towers/vit_classifier", "net.backbone.vit.", "net.backbone.vit"),
+        ("towers/bert", "text_encoder.bert.", "text_encoder.bert"),
+    ] {
+        let rename = |name: &str| format!("{prefix}{}", name.strip_prefix("vit.").unwrap_or(name));
+        let error = loaded(renamed_copy(golden, rename).path()).unwrap_err().to_string();
+        let expected = format!("behind `{prefix}`, as a larger model that holds this one as `{part}`. Save that part");
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
+#[test]
+fn foreign_configs_are_named() {
+    let dir = renamed_copy("towers/vit", str::to_owned);
+    let config = dir.path().join("config.json");
+    let whole = fs::read(&config).unwrap();
+    fs::write(&config, [b"\xef\xbb\xbf", &whole[..]].concat()).unwrap();
+    assert!(loaded(dir.path()).is_ok(), "with a byte order mark");
+    for (bytes, expected) in [
+        (&b"version https://git-lfs.github.com/spec/v1\n"[..], "config.json`: it is a Git LFS pointer of 43 bytes"),
+        (b"", "config.json`: it is empty"),
+        (b"<html>", "config.json`: it is an HTML page"),
+        (&whole[..40], "config.json`: not JSON"),
+        (&whole[..40], "end in the middle of a value: fetch it again"),
+    ] {
+        fs::write(&config, bytes).unwrap();
+        let error = image_tower_from(dir.path(), TowerLock::Locked, TowerOptions::default(), &Device::flex());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    fs::remove_file(&config).unwrap();
+    let error = image_tower_from(dir.path(), TowerLock::Locked, TowerOptions::default(), &Device::flex());
+    let error = error.unwrap_err();
+    assert!(matches!(error, ModelError::NoConfig { .. }), "{error}");
+}
+
+#[test]
+fn sentence_transformers_parts_are_noted() {
+    let dir = renamed_copy("towers/bert", str::to_owned);
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    };
+    let module = |path: &str, kind: &str| json!({"path": path, "type": format!("sentence_transformers.models.{kind}")});
+    let modules = [module("", "Transformer"), module("1_Pooling", "Pooling"), module("3_Normalize", "Normalize")];
+    write("modules.json", &json!(modules).to_string());
+    assert!(loaded(dir.path()).unwrap().1.is_empty());
+    write("1_Pooling/config.json", "{\"pooling_mode_mean_tokens\": true}");
+    let notes = loaded(dir.path()).unwrap().1;
+    assert!(notes.len() == 1 && notes[0].contains("set `text_pool = \"mean\"` to pool as there"), "{notes:?}");
+    write("modules.json", &json!([modules[0], module("2_Dense", "Dense")]).to_string());
+    write("2_Dense/config.json", "{\"in_features\": 12, \"out_features\": 8}");
+    let notes = loaded(dir.path()).unwrap().1;
+    let expected = "`2_Dense` of sentence-transformers, a `Dense` layer from 12 to 8 values, is left out";
+    assert!(notes[0].starts_with(expected), "{notes:?}");
 }
 
 fn load(dir: &Path) -> [Result<(), ModelError>; 3] {

@@ -7,13 +7,15 @@ use serde_json::Value;
 
 use crate::dual_encoder::lock::TowerLock;
 use crate::error::ModelError;
+use crate::families::{image_config, text_config};
 use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
 use crate::pooling::{Pool, Pooling};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
-use crate::pretrained::sentence_transformers::sentence_pooling;
+use crate::pretrained::sentence_transformers::{left_out_modules, sentence_pooling};
 use crate::pretrained::whole_models::WholeModel;
+use crate::pretrained::wrappers::{larger_model, unwrap};
 use crate::text::config::{TextPooler, TextTowerConfig};
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTowerConfig;
@@ -29,6 +31,8 @@ pub(crate) struct TowerFiles {
     pub config: Value,
     /// `None` for a tower that is randomly initialised.
     pub weights: Option<WeightFiles>,
+    /// What was changed to read the weights, in words.
+    pub notes: Vec<String>,
 }
 
 impl TowerFiles {
@@ -38,24 +42,61 @@ impl TowerFiles {
     /// [`ModelError::Read`], [`ModelError::Config`], [`ModelError::NoWeights`] or [`ModelError::Weights`].
     pub fn open(dir: &Path, lock: TowerLock, tower: Tower) -> Result<Self, ModelError> {
         let (config_path, config) = read_config(dir)?;
-        let weights = if lock == TowerLock::Scratch { None } else { Some(read_weights(dir, &config_path)?) };
+        let (weights, notes) = match lock {
+            TowerLock::Scratch => (None, Vec::new()),
+            _ => read_weights(dir, &config_path, &config).map(|(weights, notes)| (Some(weights), notes))?,
+        };
         let (config, weights) = match WholeModel::of(&config) {
             Some(kind) => {
                 (kind.tower_config(&config, tower), weights.map(|weights| weights.subset(tower.stored_prefix())))
             }
             None => (config, weights),
         };
-        Ok(Self { dir: dir.to_owned(), config_path, config, weights })
+        Ok(Self { dir: dir.to_owned(), config_path, config, weights, notes })
     }
 }
 
-/// Opens the weights of `dir`, whose config is at `config_path`, under the names of transformers 5. Values are read
-/// when they are needed.
-pub(crate) fn read_weights(dir: &Path, config_path: &Path) -> Result<WeightFiles, ModelError> {
-    match open_clip::weights_path(dir, config_path) {
-        Some(path) => Ok(open_clip::to_clip(WeightFiles::open_file(&path)?)),
-        None => Ok(WeightFiles::open(dir)?.renamed(modern_norm_name)),
+/// Opens the weights of `dir`, whose `config` is at `config_path`, under the names of transformers 5, and says what was
+/// changed. Values are read when they are needed.
+///
+/// # Errors
+/// [`ModelError::Read`], [`ModelError::Config`], [`ModelError::NoWeights`] or [`ModelError::Weights`].
+pub(crate) fn read_weights(
+    dir: &Path,
+    config_path: &Path,
+    config: &Value,
+) -> Result<(WeightFiles, Vec<String>), ModelError> {
+    let open_clip = open_clip::weights_path(dir, config_path);
+    let stored = match &open_clip {
+        Some(path) => WeightFiles::open_file(path)?,
+        None => WeightFiles::open(dir)?,
+    };
+    Ok(with_modern_names(stored, open_clip.is_some(), config_path, config))
+}
+
+/// Gives the weights of a directory the names of transformers 5, and says what was changed.
+pub(crate) fn with_modern_names(
+    stored: WeightFiles,
+    is_open_clip: bool,
+    config_path: &Path,
+    config: &Value,
+) -> (WeightFiles, Vec<String>) {
+    if is_open_clip {
+        let (stored, note) = unwrap(stored, open_clip::has_names);
+        return (open_clip::to_clip(stored), note.into_iter().collect());
     }
+    let stored = stored.renamed(modern_norm_name);
+    let names = image_config(config, config_path).map(|(names, _)| names);
+    let names = names.or_else(|_| text_config(config, config_path).map(|(names, _)| names));
+    let (stored, note) = match (WholeModel::of(config), names) {
+        (Some(_), _) => unwrap(stored, |files| Tower::ALL.iter().any(|tower| files.has_prefix(tower.stored_prefix()))),
+        (None, Ok(names)) => unwrap(stored, |files| {
+            names.prefixes.iter().any(|prefix| files.has_prefix(&format!("{prefix}{}", names.probe)))
+        }),
+        // The tower is reported as unsupported.
+        (None, Err(_)) => (stored, None),
+    };
+    (stored, note.into_iter().collect())
 }
 
 impl TowerFiles {
@@ -109,6 +150,42 @@ impl TowerFiles {
         Ok(pooling)
     }
 
+    /// What a text tower that pools by `pooling` does differently from the sentence-transformers model in its directory.
+    ///
+    /// # Errors
+    /// [`ModelError::Read`] or [`ModelError::Config`] if a file cannot be read.
+    pub fn sentence_notes(&self, pool: Pool, pooling: Pooling) -> Result<Vec<String>, ModelError> {
+        if self.weights.is_none() {
+            return Ok(Vec::new());
+        }
+        let mut notes = left_out_modules(&self.dir)?;
+        // A pooling that is not supported is no error here: the pooler takes its place.
+        let other = match (pool, pooling) {
+            (Pool::Auto, Pooling::Pooler) => sentence_pooling(&self.dir).ok().flatten(),
+            _ => None,
+        };
+        let name = match other {
+            Some(Pooling::Cls) => "cls",
+            Some(Pooling::Mean) => "mean",
+            _ => return Ok(notes),
+        };
+        notes.push(format!(
+            "it pools by the pooler in its weights, but the pooling config of sentence-transformers says `{name}`; set \
+             `text_pool = \"{name}\"` to pool as there"
+        ));
+        Ok(notes)
+    }
+
+    /// The audit of the tower that was built from `source`, with the notes on its files.
+    ///
+    /// # Errors
+    /// As [`ParamSource::into_audit`].
+    pub fn audit(&self, source: ParamSource) -> Result<Audit, ModelError> {
+        let mut audit = source.into_audit()?;
+        audit.notes.extend(self.notes.iter().cloned());
+        Ok(audit)
+    }
+
     /// The source of the tower's parameters.
     pub fn param_source(&self, names: &Names, seed: u64, lock: TowerLock, device: &Device) -> ParamSource {
         let device = if lock.trains() { device.clone().autodiff() } else { device.clone().without_autodiff() };
@@ -140,7 +217,8 @@ impl TowerFiles {
                  hidden state instead, or unlock the tower so that its pooler can be learned."
             )
         } else {
-            "Check that `config.json` belongs to these weights.".to_owned()
+            let larger = self.weights.as_ref().and_then(|files| larger_model(&audit.missing, files));
+            larger.unwrap_or_else(|| "Check that `config.json` belongs to these weights.".to_owned())
         };
         let (dir, missing) = (self.dir.clone(), audit.missing.clone());
         Err(if lock == TowerLock::Locked {

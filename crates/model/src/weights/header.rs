@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
 use crate::error::ModelError;
+use crate::foreign_file::recognise_file;
 use crate::weights::decode::is_weight;
 use crate::weights::host_tensor::HostTensor;
 use crate::weights::shard_index::weight_paths;
@@ -22,6 +23,9 @@ const LENGTH_BYTES: u64 = 8;
 
 /// The largest header that the format allows, in bytes.
 const MAX_HEADER_BYTES: u64 = 100_000_000;
+
+/// Why a file is shorter than its header says.
+const INTERRUPTED: &str = "its download was interrupted; fetch it again";
 
 /// The header of one weight file.
 #[derive(Debug)]
@@ -51,6 +55,16 @@ impl WeightHeader {
     /// [`ModelError::Read`] if the file cannot be read; [`ModelError::Weights`] if the header is malformed or disagrees
     /// with the size of the file.
     pub fn read(path: PathBuf) -> Result<Self, ModelError> {
+        Self::parse(path).map_err(|error| match error {
+            ModelError::Weights { path, problem } => {
+                let problem = recognise_file(&path).unwrap_or(problem);
+                ModelError::Weights { path, problem }
+            }
+            other => other,
+        })
+    }
+
+    fn parse(path: PathBuf) -> Result<Self, ModelError> {
         let malformed = |problem: String| ModelError::Weights { path: path.clone(), problem };
         let unreadable = |source| ModelError::Read { path: path.clone(), source };
         let mut file = File::open(&path).map_err(unreadable)?;
@@ -62,9 +76,16 @@ impl WeightHeader {
         file.read_exact(&mut length).map_err(unreadable)?;
         let length = u64::from_le_bytes(length);
         if length > MAX_HEADER_BYTES.min(bytes - LENGTH_BYTES) {
-            return Err(malformed(format!(
-                "the header claims {length} bytes, but the file has {bytes}, and a header at most {MAX_HEADER_BYTES}"
-            )));
+            let mut first = [0];
+            file.read_exact(&mut first[..usize::from(bytes > LENGTH_BYTES)]).map_err(unreadable)?;
+            return Err(malformed(if length <= MAX_HEADER_BYTES && first == *b"{" {
+                format!("its header of {length} bytes is cut off, the file has {bytes} bytes: {INTERRUPTED}")
+            } else {
+                format!(
+                    "the header claims {length} bytes, but the file has {bytes}, and a header at most \
+                     {MAX_HEADER_BYTES}"
+                )
+            }));
         }
         let mut header = vec![0; length as usize];
         file.read_exact(&mut header).map_err(unreadable)?;
@@ -75,8 +96,10 @@ impl WeightHeader {
         let data_start = LENGTH_BYTES + length;
         let expected = data_start.checked_add(metadata.data_len() as u64);
         if expected != Some(bytes) {
+            let why = if expected.is_some_and(|expected| bytes > expected) { "" } else { INTERRUPTED };
+            let why = if why.is_empty() { String::new() } else { format!(": {why}") };
             let expected = expected.map_or("more than any file".to_owned(), |expected| expected.to_string());
-            return Err(malformed(format!("it has {bytes} bytes, expected {expected} from its header")));
+            return Err(malformed(format!("it has {bytes} bytes, expected {expected} from its header{why}")));
         }
         let mut tensors: Vec<(String, TensorInfo)> =
             metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();

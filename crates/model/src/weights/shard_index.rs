@@ -7,18 +7,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::ModelError;
-
-/// The weights in a single file.
-const SINGLE: &str = "model.safetensors";
-
-/// The index of weights split into shards.
-const INDEX: &str = "model.safetensors.index.json";
-
-/// Extensions of PyTorch's own files.
-const PICKLES: [&str; 4] = ["bin", "pt", "pth", "ckpt"];
-
-/// A pickle that is not weights: trainers of transformers write it beside them.
-const TRAINING_ARGS: &str = "training_args.bin";
+use crate::foreign_file::json_problem;
+use crate::weights::file_names::{INDEX, SINGLE};
+use crate::weights::without_weights::directory_hint;
 
 /// The shards that `model.safetensors.index.json` lists, sorted, each once. The names come from the file unchecked:
 /// they may hold path separators.
@@ -32,7 +23,7 @@ pub fn shard_names(index: &Path) -> Result<Vec<String>, ModelError> {
     }
     let bytes = fs::read(index).map_err(|source| ModelError::Read { path: index.to_owned(), source })?;
     let parsed: Index = serde_json::from_slice(&bytes)
-        .map_err(|error| ModelError::Config { path: index.to_owned(), problem: error.to_string() })?;
+        .map_err(|error| ModelError::Config { path: index.to_owned(), problem: json_problem(&bytes, &error) })?;
     let mut files: Vec<String> = parsed.weight_map.into_values().collect();
     files.sort();
     files.dedup();
@@ -59,29 +50,10 @@ pub(crate) fn weight_paths(dir: &Path) -> Result<Vec<PathBuf>, ModelError> {
         }
         return Ok(names.into_iter().map(|file| dir.join(file)).collect());
     }
-    let hint = match first_pickle(dir) {
-        Some(file) => format!(
-            "; `{file}` is a pickle, which can run code when it is read, and is refused. If you trust its source, \
-             convert it once: a transformers directory with \
-             `AutoModel.from_pretrained(DIR).save_pretrained(DIR)`, anything else with \
-             `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`"
-        ),
-        None => String::new(),
-    };
-    Err(ModelError::NoWeights { dir: dir.to_owned(), hint })
+    Err(ModelError::NoWeights { dir: dir.to_owned(), hint: directory_hint(dir) })
 }
 
 /// Whether the path `name` stays below the directory that it is relative to.
 fn is_inside(name: &str) -> bool {
     !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)))
-}
-
-/// The first file of `dir` that may be a pickle with weights.
-fn first_pickle(dir: &Path) -> Option<String> {
-    let names = fs::read_dir(dir).ok()?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let is_pickle = |name: &String| {
-        let extension = Path::new(name).extension().and_then(|extension| extension.to_str());
-        extension.is_some_and(|extension| PICKLES.contains(&extension)) && name != TRAINING_ARGS
-    };
-    names.filter(is_pickle).min()
 }

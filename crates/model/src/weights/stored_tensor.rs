@@ -60,21 +60,19 @@ enum Values {
         dtype: Dtype,
         /// Offset of the first value in the file's data, in bytes.
         start: u64,
+        /// Position of the first value in the tensor of the file, which this may be a part of.
+        offset: usize,
         /// Whether the file has the transpose of this matrix.
         transposed: bool,
     },
 }
 
 impl StoredTensor {
-    /// A tensor without values, to audit files.
-    pub fn shape_only(shape: Vec<usize>) -> Self {
-        Self { shape, values: Values::Unknown }
-    }
-
     /// The tensor `name` of `file`.
     pub fn in_file(file: &Arc<TensorFile>, name: &str, info: &TensorInfo) -> Self {
         let (start, dtype) = (info.data_offsets.0 as u64, info.dtype);
-        let values = Values::File { file: Arc::clone(file), name: name.into(), dtype, start, transposed: false };
+        let values =
+            Values::File { file: Arc::clone(file), name: name.into(), dtype, start, offset: 0, transposed: false };
         Self { shape: info.shape.clone(), values }
     }
 
@@ -111,11 +109,12 @@ impl StoredTensor {
         }
         let first = part.index * shape.iter().product::<usize>();
         let values = match &self.values {
-            Values::File { file, name, dtype, start, transposed: false } => Values::File {
+            Values::File { file, name, dtype, start, offset, transposed: false } => Values::File {
                 file: Arc::clone(file),
                 name: Arc::clone(name),
                 dtype: *dtype,
                 start: start + (first * dtype.bitsize() / 8) as u64,
+                offset: offset + first,
                 transposed: false,
             },
             Values::File { .. } | Values::Unknown => Values::Unknown,
@@ -134,11 +133,12 @@ impl StoredTensor {
         match &self.values {
             Values::Unknown => Err(ModelError::Internal("a tensor without values was read".to_owned())),
             Values::Host(values) => Ok(values.as_ref().clone()),
-            Values::File { file, name, dtype, start, transposed } => {
+            Values::File { file, name, dtype, start, offset, transposed } => {
                 let values = file.read(name, *dtype, *start, self.count())?;
-                let bad = values.iter().filter(|value| !value.is_finite()).count();
-                if bad > 0 {
-                    let tensors = vec![format!("{name}: {bad} of {} values", values.len())];
+                if let Some(first) = values.iter().position(|value| !value.is_finite()) {
+                    let bad = values.iter().filter(|value| !value.is_finite()).count();
+                    let at = format!("the first, {}, at flat index {}", values[first], offset + first);
+                    let tensors = vec![format!("{name}: {bad} of {} values, {at}", values.len())];
                     return Err(ModelError::NonFiniteWeights { path: file.path.clone(), tensors });
                 }
                 Ok(match (transposed, &self.shape[..]) {

@@ -7,8 +7,10 @@ use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::ModelError;
 use crate::weights::header::WeightHeader;
+use crate::weights::matrix::Part;
 use crate::weights::shard_index::weight_paths;
 use crate::weights::weight_files::{WeightFiles, read_safetensors};
+use crate::weights::without_weights::directory_hint;
 
 /// A number from the environment, for longer runs.
 pub(crate) fn setting(name: &str, default: u64) -> u64 {
@@ -82,15 +84,19 @@ fn hostile_headers_are_refused() {
     let over_limit = [&100_000_001u64.to_le_bytes()[..], b"{}"].concat();
     let many = u64::MAX / 4;
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
-        ("empty file", Vec::new(), "only 0 bytes"),
+        ("empty file", Vec::new(), "it is empty"),
         ("length cut off", b"<3".to_vec(), "only 2 bytes"),
         ("huge length", huge, "the header claims 18446744073709551615 bytes"),
         ("length over the limit", over_limit, "the header claims 100000001 bytes"),
-        ("length beyond the file", file_of(&whole, 8)[..20].to_vec(), "but the file has 20"),
+        (
+            "length beyond the file",
+            file_of(&whole, 8)[..20].to_vec(),
+            "is cut off, the file has 20 bytes: its download was interrupted",
+        ),
         ("not JSON", file_of("hello world", 0), "its header: expected value"),
         ("invalid UTF-8", [&2u64.to_le_bytes()[..], b"\xff\xfe"].concat(), "its header"),
         ("list", file_of("[]", 0), "an object of tensors"),
-        ("values missing", file_of(&whole, 4), "expected"),
+        ("values missing", file_of(&whole, 4), "from its header: its download was interrupted"),
         ("bytes left over", file_of(&whole, 12), "expected"),
         ("hole at the start", file_of(&one("[2]", 4, 12), 12), "its header"),
         ("hole between", file_of(&two(tensor("[1]", 0, 4), tensor("[1]", 8, 12)), 12), "its header"),
@@ -159,7 +165,8 @@ fn non_finite_weights_are_named() {
     ];
     fs::write(&path, safetensors::serialize(views, None).unwrap()).unwrap();
     let error = read_safetensors(&path).unwrap_err().to_string();
-    let expected = "2 tensors hold NaN or infinite values:\n  a.bias: 2 of 4 values\n  b.weight: 1 of 2 values\n";
+    let expected = "2 tensors hold NaN or infinite values:\n  a.bias: 2 of 4 values, the first, NaN, at flat index 1\n  \
+                    b.weight: 1 of 2 values, the first, -inf, at flat index 0\n";
     assert!(error.starts_with(&format!("`{}`: {expected}", path.display())), "{error}");
 }
 
@@ -194,6 +201,108 @@ fn index_cannot_leave_its_directory() {
 }
 
 #[test]
+fn foreign_weights_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 99\n";
+    for (bytes, expected) in [
+        (&pointer[..], "it is a Git LFS pointer of 64 bytes; fetch the real file with `git lfs pull`"),
+        (b"<!DOCTYPE html><html><title>Sign in</title>", "it is an HTML page"),
+        (b"PK\x03\x04\0\0\0\0archive/data.pkl", "it is a file of PyTorch (a zip archive with a pickle)"),
+        (b"\x80\x02}q\0....", "it is a pickle"),
+        (&[0; 64], "its first 64 bytes are zeros"),
+    ] {
+        let error = read(dir.path(), bytes).unwrap_err().to_string();
+        assert!(error.contains(&format!("is not a readable safetensors file: {expected}")), "{error}");
+    }
+    let index = dir.path().join("model.safetensors.index.json");
+    fs::remove_file(dir.path().join("model.safetensors")).unwrap();
+    fs::write(&index, pointer).unwrap();
+    let error = weight_paths(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("index.json`: it is a Git LFS pointer"), "{error}");
+    fs::write(&index, "{\"weight_map\": {\"a\": \"b").unwrap();
+    let error = weight_paths(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("end in the middle of a value: fetch it again"), "{error}");
+}
+
+#[test]
+fn position_of_the_first_bad_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut values = vec![0f32; 12];
+    values[7] = f32::NAN;
+    let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let view = TensorView::new(Dtype::F32, vec![6, 2], &bytes).unwrap();
+    fs::write(dir.path().join("model.safetensors"), safetensors::serialize([("qkv", view)], None).unwrap()).unwrap();
+    let files = WeightFiles::open(dir.path()).unwrap();
+    let qkv = files.get("qkv").unwrap();
+    for tensor in [qkv.clone(), qkv.clone().transposed(), qkv.part(Part { index: 1, of: 3 })] {
+        let error = tensor.read().unwrap_err().to_string();
+        assert!(error.contains("values, the first, NaN, at flat index 7"), "{error}");
+    }
+    assert!(qkv.part(Part { index: 0, of: 3 }).read().is_ok());
+}
+
+#[test]
+fn way_out_of_directories_without_weights() {
+    const CONFIG: &str = "{\"model_type\": \"vit\"}";
+    let cases: Vec<(&[(&str, &str)], &str)> = vec![
+        (&[("notes.txt", "")], ""),
+        (
+            &[("adapter_config.json", "{\"base_model_name_or_path\": \"org/vit\"}"), ("adapter_model.safetensors", "")],
+            "; it holds a PEFT adapter of `org/vit` (`adapter_config.json`)",
+        ),
+        (&[("model.fp16.safetensors", "")], "; `model.fp16.safetensors` is a variant of the weights: rename it to"),
+        (
+            &[("model.safetensors.index.bf16.json", ""), ("model.bf16-00001-of-00002.safetensors", "")],
+            "; `model.safetensors.index.bf16.json` is a variant of the weights: rename it to `model.safetensors.index",
+        ),
+        (&[("model-00001-of-00002.safetensors", "")], "; `model-00001-of-00002.safetensors` is one of several shards"),
+        (&[("pytorch_model.bin", ""), ("training_args.bin", "")], "; `pytorch_model.bin` is a pickle"),
+        (&[("training_args.bin", "")], ""),
+        (&[("flax_model.msgpack", "")], "; `flax_model.msgpack` has weights of Flax"),
+        (&[("tf_model.h5", "")], "; `tf_model.h5` has weights of TensorFlow"),
+        (&[("q4.gguf", "")], "; `q4.gguf` has weights of llama.cpp"),
+        (&[("model.onnx", "")], "; `model.onnx` has an ONNX graph"),
+        (&[("net.safetensors", "")], "; if `net.safetensors` has the weights of this model, rename it"),
+        (
+            &[
+                ("0_CLIPModel/config.json", CONFIG),
+                ("0_CLIPModel/model.safetensors", ""),
+                ("1_Pooling/config.json", "{}"),
+            ],
+            "; the model is in its sub-folder: give `DIR/0_CLIPModel`, and set `text_pool`",
+        ),
+        (
+            &[("snapshots/0a1b/config.json", CONFIG), ("snapshots/0a1b/model.safetensors", ""), ("refs/main", "0a1b")],
+            "; the model is in its sub-folder: give `DIR/snapshots/0a1b`",
+        ),
+        (
+            &[
+                ("text_encoder/config.json", CONFIG),
+                ("text_encoder/model.safetensors", ""),
+                ("image_encoder/config.json", CONFIG),
+                ("image_encoder/model.safetensors", ""),
+                ("unet/config.json", "{\"_class_name\": \"UNet2DConditionModel\"}"),
+                ("unet/model.safetensors", ""),
+            ],
+            "; models are in its sub-folders: give one of `DIR/image_encoder`, `DIR/text_encoder`",
+        ),
+    ];
+    for (files, expected) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let expected = expected.replace("DIR", &dir.path().display().to_string());
+        let hint = directory_hint(dir.path());
+        assert!(hint.starts_with(&expected) && hint.is_empty() == expected.is_empty(), "{files:?}: {hint}");
+        let error = weight_paths(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with(&format!("index.json`{hint}")), "{error}");
+    }
+}
+
+#[test]
 fn pickles_are_never_read() {
     for name in ["pytorch_model.bin", "model.pt", "model.pth", "last.ckpt"] {
         let dir = tempfile::tempdir().unwrap();
@@ -202,7 +311,10 @@ fn pickles_are_never_read() {
         assert!(matches!(error, ModelError::NoWeights { .. }), "{error:?}");
         let message = error.to_string();
         assert!(message.contains(&format!("`{name}` is a pickle, which can run code")), "{message}");
-        assert!(message.contains("save_pretrained(DIR)") && message.contains("weights_only=True"), "{message}");
+        assert!(
+            message.contains("save_pretrained(DIR, safe_serialization=True)") && message.contains("weights_only=True"),
+            "{message}"
+        );
         // The same bytes under a name that is read.
         fs::rename(dir.path().join(name), dir.path().join("model.safetensors")).unwrap();
         assert!(matches!(WeightFiles::open(dir.path()), Err(ModelError::Weights { .. })));

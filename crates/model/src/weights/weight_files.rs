@@ -38,10 +38,10 @@ impl WeightFiles {
         Ok(header.weights().map(|(name, tensor)| (name.to_owned(), tensor)).collect())
     }
 
-    /// The weights of all files with their shapes but no values, which is enough to audit them.
-    pub fn without_values<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> Self {
+    /// The weights of all files. Their values are not read.
+    pub fn of_headers<'a>(headers: impl IntoIterator<Item = &'a WeightHeader>) -> Self {
         let tensors = headers.into_iter().flat_map(WeightHeader::weights);
-        tensors.map(|(name, tensor)| (name.to_owned(), StoredTensor::shape_only(tensor.shape))).collect()
+        tensors.map(|(name, tensor)| (name.to_owned(), tensor)).collect()
     }
 
     /// The tensor `name`.
@@ -71,6 +71,11 @@ impl WeightFiles {
             name.strip_prefix(prefix).map(|rest| (rest.to_owned(), tensor.clone()))
         };
         Self { tensors: self.tensors.iter().filter_map(without_prefix).collect() }
+    }
+
+    /// All tensors, sorted by name.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &StoredTensor)> {
+        self.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor))
     }
 
     /// All tensors, sorted by name.

@@ -4,6 +4,7 @@ use dualenc_data::{Dataset, ImageRef};
 use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::config::{InitialWeights, RunConfig};
+use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::{ErrorKind, TrainError};
 use crate::eval::evaluation::Evaluation;
@@ -55,6 +56,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
         let opened = Evaluation::open(name, section, pairs.as_ref().and_then(|pairs| pairs.validation.as_ref()))
             .map(|evaluation| evaluation.with_objective(objective));
         let Some(evaluation) = findings.keep(&format!("eval.{name}"), opened)? else { continue };
+        findings.facts.extend(evaluation.warning());
         let images = evaluation.images();
         let is_missing = |image: &ImageRef| matches!(image, ImageRef::File(path) if !path.is_file());
         let total = images.num_images();
@@ -166,7 +168,12 @@ fn check_schedules(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, f
 fn count_data(config: &RunConfig, dataset: &Dataset, findings: &mut Findings) -> Result<(), TrainError> {
     let pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.num_images(), dataset.num_captions());
-    findings.facts.push(format!("{images} images, {captions} captions, {pairs} pairs per epoch"));
+    findings.facts.push(format!(
+        "{}, {}, {} per epoch",
+        counted(images, "image"),
+        counted(captions, "caption"),
+        counted(pairs, "pair")
+    ));
     findings.facts.extend(dataset.notes.iter().cloned());
     findings.facts.extend(dataset.warnings.iter().map(|warning| format!("warning: {warning}")));
     if dataset.skipped.count > 0 {

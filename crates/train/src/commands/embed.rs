@@ -1,14 +1,15 @@
 //! `dualenc embed`: writes embeddings of images and texts to one safetensors file. Features go to a temporary file as
 //! they are computed, so that memory does not grow with the number of images, except by their paths.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageRef, Skipped, image_files};
+use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, image_files, read_text_rows};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde_json::{Value, json};
 
 use crate::commands::staged_output::StagedFile;
 use crate::device::Compute;
@@ -18,7 +19,6 @@ use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedTowers;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
-use crate::text_lines::read_rows;
 
 /// Images whose features are in memory at a time: a multiple of every usual batch size.
 const WINDOW_IMAGES: usize = 4096;
@@ -31,6 +31,16 @@ const MAX_LISTED: usize = 10;
 
 /// Alignment of the values in a safetensors file, in bytes.
 const ALIGNMENT: usize = 8;
+
+/// Maximum size of the list of texts in the metadata, in bytes. Readers parse the header before anything else.
+const MAX_TEXTS_BYTES: usize = 16 << 20;
+
+/// Maximum size of the list of paths in the metadata, in bytes: with the texts, below the 100,000,000 bytes that the
+/// format allows a header.
+const MAX_PATHS_BYTES: usize = 80_000_000;
+
+/// Bytes of a path in the header beside its name: two escaped quotes and a comma.
+const PATH_OVERHEAD: usize = 5;
 
 /// What to embed, and how.
 #[derive(Debug, Clone)]
@@ -58,11 +68,14 @@ pub struct Embedded {
     pub dim: usize,
     /// Images that could not be used, which have no row.
     pub skipped: Vec<Skipped>,
+    /// Files in the folder of images that are no images.
+    pub left_out: LeftOut,
 }
 
 /// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
-/// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entry `image_paths` is a
-/// JSON list with one path per row. `out` is replaced when everything is computed, and untouched otherwise.
+/// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entries `image_paths` and
+/// `texts` are JSON lists with one path and one text per row. Texts of more than 16 MiB are left out of the metadata;
+/// `num_texts` and `texts_blake3`, the hash of the list, are always there. `out` is replaced when everything is computed, and untouched otherwise.
 ///
 /// # Errors
 /// - [`TrainError::Usage`] when there is nothing to embed, too few images can be used, or an embedding is not finite;
@@ -80,22 +93,29 @@ pub fn embed(
     if request.images.is_none() && request.texts.is_none() {
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
-    let texts = request.texts.map(read_rows).transpose()?;
-    let images = request.images.map(list_images).transpose()?;
+    let texts = request.texts.map(read_text_rows).transpose()?;
+    let (images, left_out) = request.images.map(list_images).transpose()?.unzip();
     let staged = StagedFile::new(out)?;
     let model = loaded.model.valid();
     let work = Work { loaded, request, compute, stop, out };
-    let mut done = Embedded { num_images: 0, num_texts: 0, dim: model.embed_dim(), skipped: Vec::new() };
-    let (mut kinds, mut metadata) = (Vec::new(), HashMap::new());
+    let mut done = Embedded {
+        num_images: 0,
+        num_texts: 0,
+        dim: model.embed_dim(),
+        skipped: Vec::new(),
+        left_out: left_out.unwrap_or_default(),
+    };
+    let (mut kinds, mut metadata) = (Vec::new(), BTreeMap::new());
     if let Some(images) = images {
         let (rows, paths, skipped) = work.images(images, observer)?;
         (done.num_images, done.skipped) = (paths.len(), skipped);
-        metadata.insert("image_paths".to_owned(), serde_json::Value::from(paths).to_string());
+        metadata.insert("image_paths".to_owned(), Value::from(paths).to_string());
         kinds.push(("image", rows));
     }
     if let Some(texts) = texts {
         kinds.push(("text", work.texts(&texts, observer)?));
         done.num_texts = texts.len();
+        metadata.extend(text_metadata(texts, MAX_TEXTS_BYTES));
     }
     write_file(staged.file(), kinds, metadata, request.raw, stop).map_err(|error| match error {
         WriteError::Io(error) => TrainError::write(out)(error),
@@ -105,16 +125,38 @@ pub fn embed(
     Ok(done)
 }
 
-/// The images at `path`, at least one.
-fn list_images(path: &Path) -> Result<Vec<ImageRef>, TrainError> {
-    let files = image_files(path)?.files;
+/// The images at `path`, at least one, and what else is there.
+fn list_images(path: &Path) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
+    let ImageFiles { files, left_out } = image_files(path)?;
     if files.is_empty() {
+        let found = left_out.describe().unwrap_or_else(|| "no file".to_owned());
         return Err(TrainError::Usage(format!(
-            "`{}` has no images; expected an image, or a folder with images in it or in its subfolders",
+            "`{}` has no images: {found}; expected an image, or a folder with images in it or in its subfolders",
             path.display()
         )));
     }
-    Ok(files.into_iter().map(ImageRef::File).collect())
+    let paths: usize = files.iter().map(|file| file.as_os_str().len() + PATH_OVERHEAD).sum();
+    if paths > MAX_PATHS_BYTES {
+        return Err(TrainError::Usage(format!(
+            "`{}` has {} images, with paths of {paths} bytes in all; the header of a safetensors file has room for \
+             {MAX_PATHS_BYTES}: embed its subfolders one by one",
+            path.display(),
+            files.len()
+        )));
+    }
+    Ok((files.into_iter().map(ImageRef::File).collect(), left_out))
+}
+
+/// The metadata entries about `texts`, which leave out a list of more than `limit` bytes.
+fn text_metadata(texts: Vec<String>, limit: usize) -> BTreeMap<String, String> {
+    let num_texts = texts.len().to_string();
+    let list = Value::from(texts).to_string();
+    let hash = blake3::hash(list.as_bytes()).to_hex().to_string();
+    let mut entries = BTreeMap::from([("num_texts".to_owned(), num_texts), ("texts_blake3".to_owned(), hash)]);
+    if list.len() <= limit {
+        entries.insert("texts".to_owned(), list);
+    }
+    entries
 }
 
 /// What both kinds of input need.
@@ -270,7 +312,7 @@ impl From<io::Error> for WriteError {
 fn write_file(
     file: &File,
     mut kinds: Vec<(&'static str, Rows)>,
-    metadata: HashMap<String, String>,
+    metadata: BTreeMap<String, String>,
     raw: bool,
     stop: &StopFlag,
 ) -> Result<(), WriteError> {
@@ -286,7 +328,10 @@ fn write_file(
     let malformed = |error: &dyn std::fmt::Display| {
         WriteError::Other(TrainError::Internal(format!("the header of the embeddings is malformed: {error}")))
     };
-    let header = Metadata::new(Some(metadata), infos).map_err(|error| malformed(&error))?;
+    let header = Metadata::new(None, infos).map_err(|error| malformed(&error))?;
+    let mut header = serde_json::to_value(&header).map_err(|error| malformed(&error))?;
+    // The crate takes a map without an order, and files that hold the same would differ.
+    header["__metadata__"] = json!(metadata);
     let mut header = serde_json::to_vec(&header).map_err(|error| malformed(&error))?;
     header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
     let mut to = BufWriter::new(file);

@@ -7,6 +7,7 @@ use dualenc_data::{DataError, Dataset, ImageProcessor, Skipped};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
+use crate::counted::counted;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::open_task::OpenTask;
@@ -37,7 +38,7 @@ pub struct Evaluation {
     task: OpenTask,
     fingerprint: OnceLock<String>,
     /// Whether the rows that its data leave out were reported.
-    skipped_rows_reported: Once,
+    data_reported: Once,
 }
 
 /// Embeddings of the images that can be used.
@@ -91,7 +92,7 @@ impl Evaluation {
             max_bad_fraction: default::max_bad_fraction(),
             task,
             fingerprint: OnceLock::new(),
-            skipped_rows_reported: Once::new(),
+            data_reported: Once::new(),
         })
     }
 
@@ -133,6 +134,11 @@ impl Evaluation {
             self.fingerprint = OnceLock::new();
         }
         self
+    }
+
+    /// What makes the figures worse than the model is, if anything.
+    pub fn warning(&self) -> Option<String> {
+        self.task.warning().map(|problem| format!("evaluation `{}`: {problem}", self.name))
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -205,7 +211,7 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
-        self.report_skipped_rows(observer);
+        self.report_data(observer);
         let images = self.encode_images(encoder, processor, observer)?;
         let scores = |rows, columns| Scores {
             rows,
@@ -245,14 +251,17 @@ impl Evaluation {
         Ok(metrics)
     }
 
-    /// Names the rows that its data leave out, once.
-    fn report_skipped_rows(&self, observer: &mut dyn Observer) {
-        let Some(skipped) = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0) else {
-            return;
-        };
-        self.skipped_rows_reported.call_once(|| {
-            let (count, first) = (skipped.count, skipped.first(NAMED_IMAGES));
-            observer.on(Event::Warning(format!("evaluation `{}`: {count} rows could not be used: {first}", self.name)));
+    /// Names the rows that its data leave out, and classes with one name, once.
+    fn report_data(&self, observer: &mut dyn Observer) {
+        self.data_reported.call_once(|| {
+            let skipped = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0);
+            let rows = skipped.map(|skipped| {
+                let (rows, first) = (counted(skipped.count, "row"), skipped.first(NAMED_IMAGES));
+                format!("evaluation `{}`: {rows} could not be used: {first}", self.name)
+            });
+            for warning in rows.into_iter().chain(self.warning()) {
+                observer.on(Event::Warning(warning));
+            }
         });
     }
 

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, class_folder};
+use dualenc_data::{
+    CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, class_folder, read_class_names, read_templates,
+    repeated_names,
+};
 
 use crate::config::{Duplicates, Loss, Task};
 use crate::error::TrainError;
@@ -11,7 +14,9 @@ use crate::eval::fingerprint::Fingerprint;
 use crate::eval::zero_shot::prompts;
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
-use crate::text_lines::{read_class_names, read_templates};
+
+/// Repeated class names that a warning lists.
+const MAX_LISTED: usize = 10;
 
 /// A task with its data.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ impl OpenTask {
     pub fn zero_shot(path: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
         let folder = class_folder(path)?;
         let classes = match classnames {
-            Some(names) => check_class_names(read_class_names(names)?, names, path, folder.classes.len())?,
+            Some(names) => class_names(names, path, folder.classes.len())?,
             None => folder.classes,
         };
         let templates = match templates {
@@ -49,6 +54,21 @@ impl OpenTask {
         };
         let (images, labels) = folder.images.into_iter().unzip();
         Ok(Self::ZeroShot { root: path.to_owned(), images: Arc::new(images), labels, classes, templates })
+    }
+
+    /// What makes its figures worse than the model is, if anything.
+    pub fn warning(&self) -> Option<String> {
+        let Self::ZeroShot { classes, .. } = self else { return None };
+        let repeated = repeated_names(classes);
+        let shown: Vec<String> = repeated.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
+        let more = if repeated.len() > MAX_LISTED { ", .." } else { "" };
+        (!repeated.is_empty()).then(|| {
+            format!(
+                "several classes have the same name, so that no model can tell them apart: {}{more}; give them \
+                 different names with `classnames`",
+                shown.join(", ")
+            )
+        })
     }
 
     /// What is measured.
@@ -122,12 +142,8 @@ impl OpenTask {
     }
 }
 
-fn check_class_names(
-    names: Vec<String>,
-    path: &Path,
-    images: &Path,
-    num_folders: usize,
-) -> Result<Vec<String>, TrainError> {
+fn class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {
+    let names = read_class_names(path)?;
     if names.len() == num_folders {
         return Ok(names);
     }

@@ -287,6 +287,9 @@ fn build_options(config: &RunConfig) -> BuildOptions {
 }
 
 fn report_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {
+    for note in &audit.notes {
+        observer.on(Event::Note(format!("{part}: {note}")));
+    }
     if !audit.missing.is_empty() || !audit.unused.is_empty() {
         observer.on(Event::Audit { part, audit });
     }

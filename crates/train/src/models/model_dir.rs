@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dualenc_model::{dual_encoder_types, is_dual_encoder_dir};
+use dualenc_model::{directory_hint, dual_encoder_types, is_dual_encoder_dir};
 
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -41,9 +41,10 @@ impl ModelDir {
         }
         Err(TrainError::Usage(format!(
             "`{}` is not a model: expected a run directory (with `checkpoints/`), a checkpoint (with `manifest.json`) \
-             or the directory of a whole model, with one of these values of `model_type` in its `config.json`: {}",
+             or the directory of a whole model, with one of these values of `model_type` in its `config.json`: {}{}",
             dir.display(),
-            dual_encoder_types()
+            dual_encoder_types(),
+            directory_hint(dir)
         )))
     }
 }

@@ -5,6 +5,7 @@ use dualenc_data::Dataset;
 use dualenc_model::DualEncoder;
 
 use crate::config::{BestMetric, Precision, RunConfig};
+use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -206,7 +207,11 @@ fn find_checkpoint(
         observer.on(Event::Note(match step {
             0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
             _ => {
-                format!("there is no checkpoint to resume from: the run starts over, after {step} steps that were lost")
+                format!(
+                    "there is no checkpoint to resume from: the run starts over, after {} that {} lost",
+                    counted(step as usize, "step"),
+                    if step == 1 { "was" } else { "were" }
+                )
             }
         }));
         return Ok(None);
@@ -284,18 +289,20 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
 }
 
 fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
+    let (images, captions) = (counted(dataset.num_images(), "image"), counted(dataset.num_captions(), "caption"));
     dataset.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
     dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(warning.clone())));
-    observer.on(Event::Note(format!("{} images with {} captions", dataset.num_images(), dataset.num_captions())));
+    observer.on(Event::Note(format!("{images} with {captions}")));
     if dataset.skipped.count > 0 {
         let first = dataset.skipped.first(MAX_NAMED_ROWS);
-        observer.on(Event::Warning(format!("{} rows could not be used: {first}", dataset.skipped.count)));
+        observer.on(Event::Warning(format!("{} could not be used: {first}", counted(dataset.skipped.count, "row"))));
     }
 }
 
 fn report_cut_captions(data: &TrainingData, observer: &mut dyn Observer) {
     let (all, limit) = (data.dataset.num_captions(), data.tokenizer.max_tokens());
     if let Some(cut) = data.num_cut_captions().filter(|&cut| cut > 0) {
-        observer.on(Event::Note(format!("{cut} of {all} captions are longer than {limit} tokens and are cut")));
+        let (captions, are) = (counted(all, "caption"), if cut == 1 { "is" } else { "are" });
+        observer.on(Event::Note(format!("{cut} of {captions} {are} longer than {limit} tokens and {are} cut")));
     }
 }

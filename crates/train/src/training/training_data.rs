@@ -11,6 +11,7 @@ use dualenc_data::{
 use dualenc_model::Training;
 
 use crate::config::RunConfig;
+use crate::counted::counted;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;
@@ -144,7 +145,8 @@ pub(crate) fn next_batch(batches: &mut PairLoader, observer: &mut dyn Observer) 
 /// The message that `pairs` are fewer than a batch.
 pub(crate) fn too_few_pairs(pairs: usize, batch_size: usize) -> String {
     let smaller = if pairs >= 2 { format!("set `train.batch_size` to at most {pairs}, or ") } else { String::new() };
-    format!("{pairs} pairs do not fill one batch of {batch_size}; {smaller}add data")
+    let (pairs, do_not) = (counted(pairs, "pair"), if pairs == 1 { "does not" } else { "do not" });
+    format!("{pairs} {do_not} fill one batch of {batch_size}; {smaller}add data")
 }
 
 /// Pairs of a part of a step; `None`: a step is computed whole.

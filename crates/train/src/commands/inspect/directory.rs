@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use dualenc_model::{HostTensor, TowerLock};
+use dualenc_model::{HostTensor, TowerLock, directory_hint};
 use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
@@ -48,9 +48,10 @@ fn inspect_within(dir: &Path, chain: &[PathBuf], device: &Device) -> Result<Insp
     }
     Err(TrainError::Usage(format!(
         "`{}` does not hold a model: found {}; expected `config.json` and the weights of a tower or a whole model, \
-         `checkpoints` of a run, or `manifest.json` of a checkpoint",
+         `checkpoints` of a run, or `manifest.json` of a checkpoint{}",
         dir.display(),
-        list_entries(dir)?
+        list_entries(dir)?,
+        directory_hint(dir)
     )))
 }
 

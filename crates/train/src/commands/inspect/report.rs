@@ -90,6 +90,8 @@ pub struct TowerReport {
     pub unused: Vec<String>,
     /// Tensors of another shape: name, expected, found.
     pub mismatched: Vec<String>,
+    /// What loading it changes or leaves out, in words.
+    pub notes: Vec<String>,
     /// Why it cannot be locked; null if it can.
     pub lock_refused: Option<String>,
     /// Why it cannot be exported as part of a VisionTextDualEncoder; null if it can.
@@ -201,15 +203,15 @@ impl WeightsReport {
 }
 
 impl TowerReport {
-    /// Reports an image tower. `export_error`: why it cannot be exported.
+    /// Reports an image tower. `unread`: why its weights cannot be read. `export_error`: why it cannot be exported.
     pub(crate) fn image(
         dir: &Path,
         image: TowerSummary<ImageTower>,
-        no_weights: bool,
+        unread: Option<&str>,
         export_error: Option<TrainError>,
     ) -> Self {
         let (config, parameters) = (image.tower.config(), parameters::count(&image.tower));
-        let report = Self::common(dir, image, no_weights, parameters, export_error);
+        let report = Self::common(dir, image, unread, parameters, export_error);
         match config {
             ImageTowerConfig::Transformer(config) => Self {
                 widths: vec![config.encoder.width],
@@ -231,11 +233,11 @@ impl TowerReport {
         }
     }
 
-    /// Reports a text tower. `export_error`: why it cannot be exported.
+    /// Reports a text tower. `unread`: why its weights cannot be read. `export_error`: why it cannot be exported.
     pub(crate) fn text(
         dir: &Path,
         text: TowerSummary<TextTower>,
-        no_weights: bool,
+        unread: Option<&str>,
         export_error: Option<TrainError>,
     ) -> Self {
         let (config, parameters) = (text.tower.config().clone(), parameters::count(&text.tower));
@@ -246,7 +248,7 @@ impl TowerReport {
             vocab_size: Some(config.vocab_size),
             max_tokens: Some(config.max_tokens()),
             pad_to: config.pad_to,
-            ..Self::common(dir, text, no_weights, parameters, export_error)
+            ..Self::common(dir, text, unread, parameters, export_error)
         }
     }
 
@@ -254,14 +256,15 @@ impl TowerReport {
     fn common<T>(
         dir: &Path,
         tower: TowerSummary<T>,
-        no_weights: bool,
+        unread: Option<&str>,
         parameters: usize,
         export_error: Option<TrainError>,
     ) -> Self {
-        let TowerSummary { family, audit, pooling, lock_refused, .. } = tower;
-        let Audit { missing, unused, mismatched, tensors, .. } = audit;
+        let TowerSummary { family, audit, pooling, not_finite, lock_refused, .. } = tower;
+        let Audit { missing, unused, mismatched, tensors, notes, .. } = audit;
         let lock_refused = match lock_refused {
-            _ if no_weights => Some("There are no weights.".to_owned()),
+            _ if unread.is_some() => unread.map(str::to_owned),
+            _ if !not_finite.is_empty() => Some("Its weights hold NaN or infinite values.".to_owned()),
             Some(ModelError::LockedRandom { hint, .. }) => Some(hint),
             Some(ModelError::Shapes { .. }) => Some("Weights of other shapes cannot be loaded.".to_owned()),
             other => other.map(|error| error.to_string()),
@@ -283,6 +286,7 @@ impl TowerReport {
             missing,
             unused,
             mismatched,
+            notes,
             lock_refused,
             export_refused: export_error.map(|error| error.to_string()),
         }

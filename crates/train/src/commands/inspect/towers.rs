@@ -1,4 +1,5 @@
-//! Inspects the directory of one tower or of a whole model: configs and headers are read, weights are not.
+//! Inspects the directory of one tower or of a whole model. Weights are read, but not loaded, to find values that are
+//! not finite.
 
 use std::path::Path;
 
@@ -51,6 +52,12 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
     if settings.pretrained {
         found.problems.extend(no_weights.as_ref().map(ModelError::to_string));
     }
+    let all_read = weights.iter().all(Result::is_ok);
+    let unread = match (&no_weights, all_read) {
+        (Some(_), _) => Some("There are no weights."),
+        (None, false) => Some("Not all weights can be read."),
+        (None, true) => None,
+    };
     for file in &weights {
         match file {
             Ok(header) => found.weights.push(WeightsReport::new(header)),
@@ -60,14 +67,19 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
     if let Some(image) = found.usable(image) {
         let export = exported_image_config(&image.tower, &image.config).err();
         found.inspect_image_processor(dir, &image.tower, settings);
-        found.list_unfit_weights("image tower", &image.audit);
-        found.image_tower = Some(TowerReport::image(dir, image, no_weights.is_some(), export));
+        found.list_unfit_weights("image tower", &image.audit, all_read);
+        found.list_not_finite("image tower", &image.not_finite);
+        found.image_tower = Some(TowerReport::image(dir, image, unread, export));
     }
     if let Some(text) = found.usable(text) {
         let export = check_text_pooling(&text.tower, &text.config).err();
         found.inspect_tokenizer(dir, &text.tower, settings);
-        found.list_unfit_weights("text tower", &text.audit);
-        found.text_tower = Some(TowerReport::text(dir, text, no_weights.is_some(), export));
+        found.list_unfit_weights("text tower", &text.audit, all_read);
+        found.list_not_finite("text tower", &text.not_finite);
+        found.text_tower = Some(TowerReport::text(dir, text, unread, export));
+    }
+    if let Some(head) = &head {
+        found.list_not_finite("model", &head.not_finite);
     }
     found.problems.extend(
         head.iter().flat_map(|head| &head.problems).map(|problem| format!("the model cannot be loaded: {problem}")),
@@ -89,15 +101,21 @@ impl Inspection {
         part?.map_err(|error| self.problems.push(with_causes(&error))).ok()
     }
 
-    /// Lists weights that make a tower unloadable. A missing pooler does not.
-    fn list_unfit_weights(&mut self, part: &str, audit: &Audit) {
-        let missing = audit.missing.iter().filter(|name| !is_pooler_tensor(name)).count();
+    /// Lists weights that make a tower unloadable. A missing pooler does not. Missing ones are listed only if all files
+    /// could be read.
+    fn list_unfit_weights(&mut self, part: &str, audit: &Audit, all_read: bool) {
+        let missing = audit.missing.iter().filter(|name| all_read && !is_pooler_tensor(name)).count();
         for (count, what) in [(missing, "missing"), (audit.mismatched.len(), "of another shape")] {
             if count > 0 {
                 let tensors = if count == 1 { "1 tensor is".to_owned() } else { format!("{count} tensors are") };
                 self.problems.push(format!("the {part} cannot be loaded: {tensors} {what}"));
             }
         }
+    }
+
+    /// Lists tensors that hold NaN or infinite values, which are refused when the tower is loaded.
+    fn list_not_finite(&mut self, part: &str, lines: &[String]) {
+        self.problems.extend(lines.iter().map(|line| format!("the {part} holds NaN or infinite values: {line}")));
     }
 
     fn inspect_image_processor(&mut self, dir: &Path, tower: &ImageTower, settings: &LoadSettings) {

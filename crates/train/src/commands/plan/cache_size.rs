@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::commands::plan::report::CachePlan;
 use crate::eval::evaluation::Evaluation;
-use crate::features::image_index::{ImageList, training_views};
+use crate::features::image_index::training_views;
 use crate::training::run::Run;
 
 /// Cached images, and cached captions, of the towers that the stage of `run` locks. `dir`: the cache of the real run.
@@ -22,7 +22,7 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
     if let Some(features) = &run.locked.towers.images
         && let Some((_, path)) = features.size()
     {
-        let evaluated = run.evaluations.iter().map(|evaluation| evaluation.images().images().len());
+        let evaluated = run.evaluations.iter().map(|evaluation| evaluation.images().num_images());
         let rows = training_images(run) + evaluated.sum::<usize>();
         entries.push(entry("images", rows, features.row_bytes(), path));
     }
@@ -38,7 +38,7 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
 /// Images of the training data times their cached views.
 pub(super) fn training_images(run: &Run) -> usize {
     let training = run.learner.stages.at(run.position.step).training;
-    run.data.dataset.images().len() * training_views(&run.config, &training).count()
+    run.data.dataset.num_images() * training_views(&run.config, &training).count()
 }
 
 /// Distinct captions of the training data.

@@ -5,7 +5,6 @@ use std::time::Instant;
 use dualenc_data::{DataError, decode_view};
 
 use crate::error::TrainError;
-use crate::features::image_index::ImageList;
 use crate::training::run::Run;
 
 /// Images that are measured at most.
@@ -29,17 +28,16 @@ pub(super) struct Loading {
 /// [`TrainError::Data`] when a file cannot be read for another reason than its content.
 pub(super) fn measure(run: &Run) -> Result<Loading, TrainError> {
     let (data, config) = (&run.data, &run.config);
-    let list: &dyn ImageList = data.dataset.as_ref();
-    let images = list.images();
+    let dataset = &data.dataset;
     let mut found = Loading::default();
     let started = Instant::now();
-    for number in spread(images.len(), IMAGES) {
+    for number in spread(dataset.num_images(), IMAGES) {
         if started.elapsed().as_secs_f64() > LIMIT {
             break;
         }
         let view = config.data.augment.map(|augment| augment.view(config.run.seed, 0, number));
         let begun = Instant::now();
-        let bytes = match images[number].read() {
+        let bytes = match dataset.image(number).read() {
             Err(DataError::Image { .. }) => {
                 found.unusable += 1;
                 continue;
@@ -47,7 +45,7 @@ pub(super) fn measure(run: &Run) -> Result<Loading, TrainError> {
             bytes => bytes?,
         };
         let read = begun.elapsed().as_secs_f64();
-        match decode_view(&bytes, &images[number], &data.processor, view) {
+        match decode_view(&bytes, &dataset.image(number), &data.processor, view) {
             Err(DataError::Image { .. }) => found.unusable += 1,
             pixels => {
                 pixels?;

@@ -16,7 +16,6 @@ use crate::commands::plan::{cache_size, host, loading, memory, schedule};
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::features::image_index::ImageList;
 use crate::optim::part_summary::summarize_parts;
 use crate::run_dir::layout::{checkpoints_of, metrics_of, refuse_config_of_user};
 use crate::stop_flag::StopFlag;
@@ -148,8 +147,8 @@ fn data_plan(run: &Run) -> DataPlan {
     let (dataset, config, position) = (&run.data.dataset, &run.config, &run.position);
     let batch_size = config.train.batch_size;
     DataPlan {
-        images: dataset.images().len(),
-        captions: dataset.captions.len(),
+        images: dataset.num_images(),
+        captions: dataset.num_captions(),
         pairs: dataset.num_pairs(config.data.captions),
         batch_size,
         micro_batch_size: config.train.micro_batch_size.filter(|size| *size < batch_size),

@@ -56,8 +56,7 @@ pub(super) fn evaluations(
         let share = budget.left() / (total - done) as f64;
         let is_short = seconds_per_image * 2.0 * IMAGES as f64 > share;
         let list = evaluation.images();
-        let list = list.images();
-        let sample = spread(list.len(), if is_short { FEW_IMAGES } else { IMAGES }).map(|at| list[at].clone());
+        let sample = spread(list.num_images(), if is_short { FEW_IMAGES } else { IMAGES }).map(|at| list.image(at));
         let sample: Arc<dyn ImageList> = Arc::new(sample.collect::<Vec<_>>());
         let texts = evaluation.texts();
         let text_sample = spread(texts.len(), if is_short { FEW_TEXTS } else { TEXTS }).map(|at| texts[at].as_str());
@@ -67,14 +66,14 @@ pub(super) fn evaluations(
         // The second time, the features of locked towers are there.
         for seconds in &mut seconds {
             encoder.images(Arc::clone(&sample), &run.data.processor, |_| {})?;
-            let images = laps.lap() / sample.images().len().max(1) as f64;
+            let images = laps.lap() / sample.num_images().max(1) as f64;
             encoder.texts(&text_sample, |_| {})?;
             let of_texts = laps.lap() / text_sample.len().max(1) as f64;
-            *seconds = images * list.len() as f64 + of_texts * texts.len() as f64;
+            *seconds = images * list.num_images() as f64 + of_texts * texts.len() as f64;
         }
         plans.push(EvaluationPlan {
             name: evaluation.name.clone(),
-            images: list.len(),
+            images: list.num_images(),
             texts: texts.len(),
             runs: runs(evaluation, run.position.steps_per_epoch, run.position.total_steps),
             first_seconds: seconds[0],

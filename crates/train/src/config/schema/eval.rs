@@ -54,12 +54,14 @@ pub struct EvalSection {
     ///
     /// Required for zero-shot.
     pub images: Option<PathBuf>,
-    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders.
+    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders. A JSON list of names,
+    /// or a JSON object from indices to names (or the reverse), is read too.
     ///
     /// Default: the folder names, with `_` read as a space.
     pub classnames: Option<PathBuf>,
     /// Zero-shot only: file with one prompt template per line, where `{c}` stands for the class name (CLIP_benchmark's
-    /// format).
+    /// format). A single `{}` is read as `{c}`. Also read: a JSON list of templates, a JSON object that leads to one
+    /// list, and open_clip's lines `lambda c: f"a photo of a {c}.",`. Other placeholders and braces are errors.
     ///
     /// Default: the class name alone.
     pub templates: Option<PathBuf>,
