@@ -10,21 +10,29 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// The time left to measure in.
 pub(super) struct Budget {
-    started: Instant,
+    ends: Instant,
     stop: StopFlag,
 }
 
 impl Budget {
     /// The whole time, from now on.
     pub fn new(stop: &StopFlag) -> Self {
-        Self { started: Instant::now(), stop: stop.clone() }
+        Self { ends: Instant::now() + LIMIT, stop: stop.clone() }
     }
 
     /// Seconds left; 0 when the time is over.
     pub fn left(&self) -> f64 {
-        LIMIT.saturating_sub(self.started.elapsed()).as_secs_f64()
+        self.ends.saturating_duration_since(Instant::now()).as_secs_f64()
     }
 
+    /// A fraction of the time left, from 0 to 1.
+    pub fn share(&self, fraction: f64) -> Self {
+        let left = Duration::from_secs_f64(self.left() * fraction.clamp(0.0, 1.0));
+        Self { ends: Instant::now() + left, stop: self.stop.clone() }
+    }
+
+    /// Whether to go on.
+    ///
     /// # Errors
     /// [`TrainError::Stopped`] when a signal has arrived.
     pub fn check_stop(&self) -> Result<(), TrainError> {

@@ -25,6 +25,9 @@ use crate::training::run::Run;
 /// Fraction of a step's time above which its waiting for images counts.
 const MAX_WAITING: f64 = 0.1;
 
+/// Fraction of the time to measure in that the stages get; the rest is for evaluations.
+const STAGES_SHARE: f64 = 0.8;
+
 /// Bytes of an `f32`.
 const VALUE: u64 = 4;
 
@@ -56,7 +59,8 @@ pub fn make_plan(
     let groups = run.learner.optimizer().param_groups();
     let parts = summarize_parts(&run.learner.model, groups, run.learner.stages.at(0).learning_rate)?;
     let images = loading::measure(&run)?;
-    let (mut stages, mut cache, mut evaluations): (Vec<MeasuredStage>, Vec<CachePlan>, _) = Default::default();
+    let (mut stages, mut evaluations) = (Vec::<MeasuredStage>::new(), Vec::new());
+    let mut cache = Vec::<CachePlan>::new();
     let mut cached_before = [false; 2];
     for number in 0..run.learner.stages.len() {
         go_to_stage(&mut run, number)?;
@@ -66,7 +70,8 @@ pub fn make_plan(
             }
         }
         let present = cache.first().map_or(0.0, |entry| entry.present as f64 / entry.rows.max(1) as f64);
-        let stage = stage::measure(&mut run, steps, cached_before, present, &budget, observer)?;
+        let share = budget.share(STAGES_SHARE / (run.learner.stages.len() - number) as f64);
+        let stage = stage::measure(&mut run, steps, cached_before, present, &share, observer)?;
         cached_before = std::array::from_fn(|tower| cached_before[tower] || stage::caches(&run)[tower]);
         if number == 0 {
             let [_, large] = stage.probes;

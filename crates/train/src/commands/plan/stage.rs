@@ -13,7 +13,7 @@ use crate::commands::plan::report::{Share, StagePlan, StepPlan};
 use crate::commands::plan::steps::{self, Measured};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::features::image_index::Views;
+use crate::features::image_index::{ImageSet, Views};
 use crate::features::locked_towers::LockedTowers;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::run::Run;
@@ -82,7 +82,8 @@ pub(super) fn measure(
     let knows_peak = run.compute.on_host && host::reset_peak();
     // Beyond the first epoch, features are read.
     let end_of_first = if is_cached { end.min(from + per_epoch) } else { end };
-    let first = steps::measure(run, end_of_first, steps, "measured steps", budget, observer)?;
+    let of_first = budget.share(if is_cached { 0.5 } else { 1.0 });
+    let first = steps::measure(run, end_of_first, steps, "measured steps", &of_first, observer)?;
     let peak = host::peak().filter(|_| knows_peak);
     let mut plan = StagePlan {
         lock,
@@ -183,7 +184,7 @@ fn to_fill(
 /// The training images in one view, at least 1.
 fn training_images_once(run: &Run) -> f64 {
     let set = run.locked.images.as_ref();
-    set.map_or(1, crate::features::image_index::ImageSet::len).max(1) as f64
+    set.map_or(1, ImageSet::len).max(1) as f64
 }
 
 /// Where the time of a measured step goes. `parts` divides the time of loss and gradients.
