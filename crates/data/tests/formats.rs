@@ -4,7 +4,8 @@ use std::io::Cursor;
 use std::path::PathBuf;
 
 use dualenc_data::{Limits, RgbImage, decode};
-use image::{DynamicImage, ImageFormat};
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat};
 
 use crate::limits::peak_memory;
 use crate::support::golden;
@@ -174,6 +175,16 @@ fn decoding_fills_one_buffer() {
         let most = bytes_per_pixel * PIXELS + 2 * bytes.len() + (1 << 19);
         assert!(peak <= most, "{format:?} with {:?}: {peak} bytes of memory, {most} expected", image.color());
     }
+}
+
+#[test]
+fn colour_profile_is_no_bomb() {
+    let mut bytes = Vec::new();
+    let mut encoder = PngEncoder::new(&mut bytes);
+    encoder.set_icc_profile(vec![0; 150 << 20]).unwrap();
+    encoder.write_image(&[1, 2, 3], 1, 1, ExtendedColorType::Rgb8).unwrap();
+    let (result, peak) = peak_memory(|| decode(&bytes, &Limits::default()));
+    assert!(result.is_ok() && peak < 140 << 20, "{peak} bytes of memory, {result:?}");
 }
 
 #[test]
