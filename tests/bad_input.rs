@@ -63,6 +63,32 @@ fn rejects_bad_batch_device_or_tower() {
 }
 
 #[test]
+fn large_images_follow_max_pixels() {
+    let session = session();
+    session.copy("train/images", "images");
+    session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
+    let expected = "pixels is over the limit of 9 (`data.max_pixels`); raise it or resize the image";
+    let text = refusal(&session, &["data.train.csv.path=data.csv", "run.dir=small", "data.max_pixels=9"]);
+    assert!(text.contains(expected), "{text}");
+    let text = refusal(&session, &["run.dir=none", "data.max_pixels=0"]);
+    assert!(text.contains("`data.max_pixels` is 0, expected a number of pixels, at least 1"), "{text}");
+
+    let mut arguments = TRAIN.to_vec();
+    ["data.train.csv.path=data.csv", "run.dir=run", "train.epochs=1"]
+        .iter()
+        .for_each(|set| arguments.extend(["--set", set]));
+    session.succeed(&arguments);
+    let embed = ["embed", "--model", "run", "--images", "images", "--out", "e.safetensors"];
+    session.succeed(&embed);
+    let text = session.fail(2, &[&embed[..], &["--max-pixels", "9"]].concat());
+    assert!(text.contains(expected), "{text}");
+    let eval = ["eval", "--model", "run", "--task", "retrieval", "--data", "data.csv"];
+    session.succeed(&eval);
+    let text = session.fail(2, &[&eval[..], &["--max-pixels", "9"]].concat());
+    assert!(text.contains(expected), "{text}");
+}
+
+#[test]
 fn skips_bad_images_up_to_limit() {
     let session = session();
     session.copy("train/images", "images");

@@ -199,8 +199,8 @@ pub enum ImageError {
     },
     /// The format is known, but this variant of it is not.
     #[error(
-        "a {format} of a kind that is not supported: {reason}; convert it to png or jpeg, for example with ImageMagick: \
-         `magick FILE out.png`"
+        "a {format} of a kind that is not supported: {reason}; convert it to png or jpeg, for example with \
+         ImageMagick: `magick FILE out.png`"
     )]
     Unsupported {
         /// The format, by the signature of the file.

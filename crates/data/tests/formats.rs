@@ -1,9 +1,13 @@
 //! Rare formats: truncated files, variants that are refused, and what the goldens lack.
 
+use std::io::Cursor;
 use std::path::PathBuf;
 
 use dualenc_data::{Limits, RgbImage, decode};
+use image::codecs::png::PngEncoder;
+use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat};
 
+use crate::limits::peak_memory;
 use crate::support::golden;
 
 fn read(name: &str) -> Vec<u8> {
@@ -142,4 +146,73 @@ fn malformed_maps_are_refused() {
         assert!(message.starts_with("damaged pnm: ") && message.contains(expected), "{message}");
     }
     assert!(error(b"P6 60000 60000 255\n").starts_with("60000x60000 pixels is over the limit"));
+}
+
+fn encoded(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    image.write_to(&mut bytes, format).unwrap();
+    bytes.into_inner()
+}
+
+#[test]
+fn decoding_fills_one_buffer() {
+    const SIDE: u32 = 1000;
+    const PIXELS: usize = (SIDE * SIDE) as usize;
+    let kinds = [
+        (DynamicImage::new_rgb8(SIDE, SIDE), ImageFormat::Png, 3),
+        (DynamicImage::new_rgba8(SIDE, SIDE), ImageFormat::Png, 4),
+        (DynamicImage::new_luma8(SIDE, SIDE), ImageFormat::Png, 3),
+        (DynamicImage::new_rgba16(SIDE, SIDE), ImageFormat::Png, 8),
+        (DynamicImage::new_rgb8(SIDE, SIDE), ImageFormat::Jpeg, 3),
+        (DynamicImage::new_rgb8(SIDE, SIDE), ImageFormat::Bmp, 3),
+        (DynamicImage::new_rgba8(SIDE, SIDE), ImageFormat::Qoi, 4),
+    ];
+    for (image, format, bytes_per_pixel) in kinds {
+        let bytes = encoded(&image, format);
+        let (decoded, peak) = peak_memory(|| decoded(&bytes));
+        assert_eq!(decoded.data.len(), 3 * PIXELS);
+        // Rows, tables and a copy of the encoded bytes are beside it.
+        let most = bytes_per_pixel * PIXELS + 2 * bytes.len() + (1 << 19);
+        assert!(peak <= most, "{format:?} with {:?}: {peak} bytes of memory, {most} expected", image.color());
+    }
+}
+
+#[test]
+fn colour_profile_is_no_bomb() {
+    let mut bytes = Vec::new();
+    let mut encoder = PngEncoder::new(&mut bytes);
+    encoder.set_icc_profile(vec![0; 150 << 20]).unwrap();
+    encoder.write_image(&[1, 2, 3], 1, 1, ExtendedColorType::Rgb8).unwrap();
+    let (result, peak) = peak_memory(|| decode(&bytes, &Limits::default()));
+    assert!(result.is_ok() && peak < 140 << 20, "{peak} bytes of memory, {result:?}");
+}
+
+#[test]
+fn panorama_is_read() {
+    let bytes = encoded(&DynamicImage::new_luma8(18_000, 2000), ImageFormat::Png);
+    let image = decoded(&bytes);
+    assert_eq!((image.width, image.height, image.data.len()), (18_000, 2000, 108_000_000));
+    assert!(decode(&bytes, &Limits { max_pixels: 35_999_999 }).is_err());
+}
+
+/// Shows the memory that a photo of 108 megapixels takes: `--ignored --nocapture`.
+#[test]
+#[ignore = "takes a minute and a gigabyte"]
+fn huge_photos_are_read() {
+    for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+        for image in [DynamicImage::new_rgb8(12_000, 9000), DynamicImage::new_rgba8(12_000, 9000)] {
+            if format == ImageFormat::Jpeg && image.color().has_alpha() {
+                continue;
+            }
+            let bytes = encoded(&image, format);
+            let (_, plain) = peak_memory(|| image::load_from_memory(&bytes).unwrap().into_rgb8());
+            let (_, ours) = peak_memory(|| decoded(&bytes));
+            let (plain, ours) = (plain >> 20, ours >> 20);
+            #[expect(clippy::print_stdout, reason = "shown with `--nocapture`: what it measures")]
+            {
+                println!("{format:?} {:?}: {ours} MiB, and {plain} MiB with two buffers", image.color());
+            }
+            assert!(ours <= plain + 1);
+        }
+    }
 }

@@ -214,8 +214,9 @@ fn large_crop_pads_with_black() {
 #[test]
 fn long_thin_images_are_cheap() {
     let clip = ImageProcessor::standard("clip_vision_model", None);
-    // Resized as a whole to a shorter side of 224 pixels, either image would take 2.5 GB.
-    for image in [grey(16_384, 1), grey(1, 16_384)] {
+    // Resized as a whole to a shorter side of 224 pixels, the first two would take 2.5 GB. The longer side of the last
+    // two would not fit into 32 bits.
+    for image in [grey(16_384, 1), grey(1, 16_384), grey(20_000_000, 1), grey(1, 20_000_000)] {
         let (pixels, peak) = peak_memory(|| clip.process(&image).len());
         assert_eq!(pixels, 3 * 224 * 224);
         assert!(peak < 32 << 20, "took {peak} bytes of memory");

@@ -41,6 +41,9 @@ pub struct EmbedArgs {
     /// Maximum fraction of the images that may be skipped because they cannot be used, from 0 to 1
     #[arg(long, value_name = "FRACTION", default_value_t = 0.01, value_parser = parse_fraction)]
     pub max_bad_fraction: f64,
+    /// Maximum number of pixels of an image; larger ones are skipped [default: that of the model's run, or 178956970]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub max_pixels: Option<u64>,
     /// Also write the projections before normalisation, as `image_features` and `text_features`
     #[arg(long)]
     pub raw: bool,
@@ -52,7 +55,10 @@ pub struct EmbedArgs {
 pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     let compute = Compute::select(&args.device, None)?;
-    let model = args.model.load(&compute, reporter)?;
+    let mut model = args.model.load(&compute, reporter)?;
+    if let Some(pixels) = args.max_pixels {
+        model.limit_pixels(pixels);
+    }
     let request = EmbedRequest {
         images: args.images.as_deref(),
         texts: args.texts.as_deref(),

@@ -96,6 +96,10 @@ pub struct EvalArgs {
     /// 0.01]
     #[arg(long, value_name = "FRACTION", value_parser = parse_fraction, help_heading = WITH_MODEL)]
     pub max_bad_fraction: Option<f64>,
+    /// Maximum number of pixels of an image; larger ones are unreadable [default: that of the model's run, or
+    /// 178956970]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = WITH_MODEL)]
+    pub max_pixels: Option<u64>,
     /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
@@ -124,7 +128,8 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let evaluations = open_evaluations(&config)?;
             let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
-            let model = load_model(dir, args.best, &compute, reporter)?;
+            let mut model = load_model(dir, args.best, &compute, reporter)?;
+            model.limit_pixels(config.data.max_pixels);
             evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
         }
         (None, Some(dir), Some(task)) => {
@@ -149,7 +154,10 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 None => evaluation,
             };
             let compute = Compute::select(device.unwrap_or("cpu"), None)?;
-            let model = load_model(dir, args.best, &compute, reporter)?;
+            let mut model = load_model(dir, args.best, &compute, reporter)?;
+            if let Some(pixels) = args.max_pixels {
+                model.limit_pixels(pixels);
+            }
             let objective = model.config.as_ref().map(Objective::from).unwrap_or_default();
             let evaluation = evaluation.with_objective(objective);
             evaluate(&[evaluation], &model, model.config.as_ref(), &compute, signals.begin_work(), reporter)?
@@ -172,7 +180,8 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
 /// Refuses options that the task, or an evaluation by config, does not read.
 fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     use EvalTask::{Loss, Retrieval, ZeroShot};
-    let options: [(&str, bool, &[EvalTask]); 6] = [
+    let options: [(&str, bool, &[EvalTask]); 7] = [
+        ("--max-pixels", args.max_pixels.is_some(), &[ZeroShot, Retrieval, Loss]),
         ("--max-bad-fraction", args.max_bad_fraction.is_some(), &[ZeroShot, Retrieval, Loss]),
         ("--images", args.images.is_some(), &[ZeroShot]),
         ("--classnames", args.classnames.is_some(), &[ZeroShot]),

@@ -100,6 +100,12 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
             let why_not = "only lower rates of its groups may be set in mid-run";
             if_gentler(are_gentler_groups(old, new), why_not)
         }
+        ("data.max_pixels", _) => {
+            // What was found unreadable stays so, and a run that met too many such images has to go on.
+            let why_not = "a lower limit would refuse images that the run has used; only a higher one may be set in \
+                           mid-run";
+            if_gentler(new.data.max_pixels >= old.data.max_pixels, why_not)
+        }
         ("train.clip_grad_norm", _) => if_gentler(true, ""),
         ("run.seed", _) => (false, "it determines the order of the samples and dropout"),
         (_, "model") => (false, "it changes the model"),
@@ -108,8 +114,8 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     }
 }
 
-/// The verdict on a change that is safe if it makes updates smaller, as a diverged run needs it to go on; `why_not`:
-/// why it is refused otherwise.
+/// The verdict on a change that a run needs to go on, such as smaller updates of a diverged one; `why_not`: why it is
+/// refused otherwise.
 fn if_gentler(is_gentler: bool, why_not: &'static str) -> (bool, &'static str) {
     (is_gentler, if is_gentler { "from this step on: results are no longer those of the old config" } else { why_not })
 }
@@ -252,6 +258,8 @@ eval = { held = { task = "zero-shot", images = "held" } }
             ("data.train.folder.path=other", "data.train.folder.path", false),
             ("data.workers=1", "data.workers", true),
             ("data.max_bad_fraction=0.5", "data.max_bad_fraction", true),
+            ("data.max_pixels=178956971", "data.max_pixels", true),
+            ("data.max_pixels=178956969", "data.max_pixels", false),
             ("train.epochs=20", "train.epochs", false),
             ("train.batch_size=4", "train.batch_size", false),
             ("train.micro_batch_size=2", "train.micro_batch_size", true),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageProcessor, Tokenizer};
+use dualenc_data::{ImageProcessor, Limits, Tokenizer};
 use dualenc_model::{
     Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, TowerOptions, build_from_dual_encoder,
     build_from_towers, parameters,
@@ -89,6 +89,7 @@ impl LoadedModel {
         };
         let mut loaded =
             Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
+        loaded.limit_pixels(config.data.max_pixels);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
         Ok(loaded)
     }
@@ -155,6 +156,11 @@ impl LoadedModel {
         loaded.step = Some(checkpoint.progress.step);
         loaded.config = Some(config);
         Ok(loaded)
+    }
+
+    /// Sets the maximum number of pixels of an image: `data.max_pixels`.
+    pub fn limit_pixels(&mut self, max_pixels: u64) {
+        self.processor = Arc::new(ImageProcessor::clone(&self.processor).with_limits(Limits { max_pixels }));
     }
 
     /// Compares the locked parameters with those that the checkpoint was trained with.
@@ -227,6 +233,7 @@ impl LoadedModel {
         if let Some(size) = config.model.image_size {
             self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
         }
+        self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config) = (None, None);
         Ok(self)

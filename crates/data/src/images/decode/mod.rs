@@ -29,7 +29,7 @@ use crate::images::rgb_image::RgbImage;
 use crate::look_at::{ImageFormat, what_is};
 use crate::panics::catch_quietly;
 
-/// An image with its share of the memory that large images may take together. Drop it as soon as the pixels are used.
+/// An image with its share of the memory that large images may take together. It is dropped after its pixels are used.
 pub(crate) struct Held {
     pub(crate) image: RgbImage,
     _permit: Option<Permit>,
@@ -43,8 +43,8 @@ pub(crate) struct Held {
 /// nearest 8-bit level; Pillow's `convert("RGB")` would clip most of it to white. The CMYK of a JPEG is read as Adobe's
 /// inverted CMYK, as in Pillow.
 ///
-/// Threads that decode large images at the same time wait for each other, so that these together take about 1 GiB of
-/// memory. Images of up to 22 megapixels never wait.
+/// Threads that decode images of more than 64 MiB wait for each other, so that these together take at most 1 GiB of
+/// memory or, if that is more, 128 MiB per CPU core. Others, such as those of up to 22 megapixels, never wait.
 ///
 /// # Errors
 /// [`ImageError::Empty`] without bytes, [`ImageError::UnknownFormat`] for another format, [`ImageError::TooLarge`]

@@ -67,7 +67,7 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
 fn open<'a>(bytes: &'a [u8], format: ImageFormat, max_alloc: u64) -> Result<Box<dyn ImageDecoder + 'a>, Failure> {
     use ::image::ImageFormat as Known;
     let mut limits = ::image::Limits::no_limits();
-    limits.max_alloc = Some(max_alloc);
+    limits.max_alloc = Some(if format == ImageFormat::Png { max_alloc.min(png_bytes(bytes)) } else { max_alloc });
     let known = match format {
         ImageFormat::Jpeg => Known::Jpeg,
         ImageFormat::Png => Known::Png,
@@ -106,6 +106,15 @@ fn round_down_16_bit(bytes: &[u8], rgb: &mut [u8]) {
             *value = table[usize::from(*value)];
         }
     }
+}
+
+/// What the decoder of a PNG may allocate: 8 bytes per pixel of its header, and the inflated colour profile.
+fn png_bytes(bytes: &[u8]) -> u64 {
+    /// The default of the `png` crate.
+    const PROFILE_BYTES: u64 = 64 << 20;
+    let side =
+        |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&side| u32::from_be_bytes(side));
+    (u64::from(side(16)) * u64::from(side(20))).saturating_mul(8).saturating_add(PROFILE_BYTES)
 }
 
 fn describe(error: Failure, bytes: &[u8], format: ImageFormat) -> ImageError {

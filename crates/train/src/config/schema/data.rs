@@ -49,6 +49,14 @@ pub struct DataSection {
     /// Default: `0.01`.
     #[serde(default = "default::max_bad_fraction")]
     pub max_bad_fraction: f64,
+    /// Maximum number of pixels of an image, by its header, in training and evaluations. Images over it are refused
+    /// before they are decoded, and count as unreadable. An image takes 3 bytes of memory per pixel or more while it is
+    /// decoded. Images of more than 64 MiB wait for each other: together they take at most 1 GiB or, if that is more,
+    /// 128 MiB per CPU core.
+    ///
+    /// Default: `178956970` (twice Pillow's `Image.MAX_IMAGE_PIXELS`, where Pillow raises `DecompressionBombError`).
+    #[serde(default = "default::max_pixels")]
+    pub max_pixels: u64,
     /// Random augmentation of the training images.
     ///
     /// Default: none.

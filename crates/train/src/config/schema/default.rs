@@ -1,5 +1,6 @@
 //! Default values. The source of each is documented at its key.
 
+use dualenc_data::Limits;
 use dualenc_model::{Lock, TowerLock};
 
 use super::optimizer::OptimizerKind;
@@ -41,6 +42,9 @@ pub const VALIDATION: &str = "validation";
 
 pub fn max_bad_fraction() -> f64 {
     0.01
+}
+pub fn max_pixels() -> u64 {
+    Limits::DEFAULT_MAX_PIXELS
 }
 pub fn weight_decay() -> f64 {
     0.1

@@ -41,6 +41,8 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     }
     let share = data.max_bad_fraction;
     rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a fraction from 0 to 1", "");
+    let pixels = data.max_pixels;
+    rules.check(pixels >= 1, "data.max_pixels", pixels, "a number of pixels, at least 1", "");
 }
 
 /// The rules of `[data.train]` and of `[eval.NAME.data]`.
