@@ -31,3 +31,4 @@ mod sessions;
 mod signals;
 mod soak;
 mod support;
+mod text_lists;
