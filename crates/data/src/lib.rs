@@ -47,6 +47,7 @@ pub use crate::sources::csv::CsvSource;
 pub use crate::sources::folder::FolderSource;
 pub use crate::sources::image_files::image_files;
 pub use crate::sources::jsonl::JsonlSource;
+pub use crate::sources::recognise::{Recognised, recognise};
 pub use crate::sources::source_table::SourceTable;
 pub use crate::sources::webdataset::WebdatasetSource;
 pub use crate::text::caption_tokens::Tokens;

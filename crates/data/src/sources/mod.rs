@@ -8,6 +8,7 @@
 //! - `webdataset`: tar shards
 //! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
+//! - `recognise`: what a file or folder is, by its name and its content
 //! - `rows`: what the table-like sources share
 //! - `image_files`: the image files below a folder
 //! - `shard_patterns`: the tar files that a pattern names
@@ -19,13 +20,12 @@ pub(crate) mod csv;
 pub(crate) mod folder;
 pub(crate) mod image_files;
 pub(crate) mod jsonl;
+pub(crate) mod recognise;
 mod rows;
 mod shard_patterns;
 pub(crate) mod source_table;
 mod watched_reader;
 pub(crate) mod webdataset;
-
-use std::path::Path;
 
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
@@ -54,26 +54,6 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source for a file, chosen by its extension (`csv`, `tsv`, `jsonl` or `tar`), with columns `image` and
-    /// `caption`; for a folder, a [`FolderSource`].
-    ///
-    /// # Errors
-    /// [`DataError::UnknownExtension`] for other extensions.
-    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
-        let path = path.as_ref();
-        if path.is_dir() {
-            return Ok(Self::Folder(FolderSource::new(path)));
-        }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        match extension.as_str() {
-            "csv" => Ok(Self::Csv(CsvSource::new(path))),
-            "tsv" | "tab" => Ok(Self::Tsv(CsvSource::new(path))),
-            "jsonl" | "ndjson" => Ok(Self::Jsonl(JsonlSource::new(path))),
-            "tar" => Ok(Self::Webdataset(WebdatasetSource::new(path))),
-            _ => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
-        }
-    }
-
     /// Reads the listing of images and captions; no image is opened.
     ///
     /// # Errors
