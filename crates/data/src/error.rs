@@ -65,7 +65,11 @@ pub enum DataError {
         reason: String,
     },
     /// The extension of a data file does not say how to read it.
-    #[error("`{path}` has the extension `{found}`; expected `csv`, `tsv`, `jsonl` or `tar`, or a folder")]
+    #[error(
+        "`{path}` has {}; expected `csv`, `tsv`, `txt` (a table), `jsonl`, `json`, `tar` (also as a pattern such as \
+         `{{000..127}}.tar`) or `parquet`, or a folder of images or shards",
+        if found.is_empty() { "no extension".to_owned() } else { format!("the extension `{found}`") }
+    )]
     UnknownExtension {
         /// The file.
         path: PathBuf,

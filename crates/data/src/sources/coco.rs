@@ -1,16 +1,17 @@
 //! COCO captions: a `captions_*.json` and the folder of its images.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
-use crate::sources::rows::push_pair;
+use crate::sources::json::coco_file::read_coco;
+use crate::sources::json::shape::Shape;
+use crate::sources::rows::Rows;
+use crate::sources::tables::text_file::TextFile;
 
 /// `[data.train.coco]`: an annotation file of COCO's caption task. Images and captions have the order of the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -24,25 +25,6 @@ pub struct CocoSource {
     /// What to do with a malformed annotation. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
-}
-
-#[derive(Deserialize)]
-struct File {
-    images: Vec<Image>,
-    annotations: Vec<Annotation>,
-}
-
-#[derive(Deserialize)]
-struct Image {
-    id: i64,
-    file_name: String,
-}
-
-#[derive(Deserialize)]
-struct Annotation {
-    image_id: i64,
-    /// Absent in the files of COCO's other tasks.
-    caption: Option<String>,
 }
 
 impl CocoSource {
@@ -69,50 +51,36 @@ impl CocoSource {
 
     pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let path = &self.path;
-        let bytes = std::fs::read(path).map_err(DataError::read(path))?;
-        let file: File = serde_json::from_slice(&bytes).map_err(|error| DataError::Malformed {
-            path: path.clone(),
-            reason: format!("{error}; expected COCO's `images` (id, file_name) and `annotations` (image_id, caption)"),
-        })?;
-        let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-        let mut builder = DatasetBuilder::new(root).with_selection(selection);
-        let positions: HashMap<i64, usize> = file.images.iter().zip(0..).map(|(image, at)| (image.id, at)).collect();
-        let mut captions = vec![Vec::new(); file.images.len()];
-        for (annotation, number) in file.annotations.iter().zip(1..) {
-            let reason = match (&annotation.caption, positions.get(&annotation.image_id)) {
-                (Some(caption), Some(&at)) => {
-                    captions[at].push((caption.as_str(), number));
-                    continue;
-                }
-                (None, _) => "no `caption`; expected a `captions_*.json`, not the file of another task".to_owned(),
-                (_, None) => format!("`image_id` is {}; expected the id of an image", annotation.image_id),
-            };
-            builder.skipped.or_fail(self.bad_rows, DataError::row(path, "annotation", number, reason))?;
+        let (shape, _) = Shape::read(TextFile::open(path, None)?.reader).map_err(|error| self.not_json(&error))?;
+        let is_split = shape.get("images").and_then(Shape::first).and_then(|image| image.get("sentences")).is_some();
+        let is_coco = ["images", "annotations"].iter().all(|key| matches!(shape.get(key), Some(Shape::List(_))));
+        if is_split {
+            return Err(
+                self.malformed("it is a Karpathy split, which `json = { path = \"..\", split = \"train\" }` reads")
+            );
         }
-        for ((image, captions), row) in file.images.iter().zip(captions).zip(1..) {
-            if !builder.selects(row, &image.file_name) {
-                continue;
-            }
-            if captions.is_empty() {
-                builder
-                    .skipped
-                    .note("no caption", || format!("`{}`: image `{}` has no caption", path.display(), image.file_name));
-            }
-            for (caption, number) in captions {
-                let place = || format!("`{}`, annotation {number}", path.display());
-                if let Err(reason) = push_pair(&mut builder, root, &image.file_name, caption, place) {
-                    builder.skipped.or_fail(self.bad_rows, DataError::row(path, "annotation", number, reason))?;
-                }
-            }
+        if !is_coco {
+            let found = shape.describe();
+            return Err(self.malformed(&format!("it is {found}; `json = {{ path = \"..\" }}` reads other forms")));
         }
-        if builder.is_empty() {
-            return Err(DataError::Empty {
-                path: path.clone(),
-                found: format!("{} images, {} annotations", file.images.len(), file.annotations.len()),
-                expected: "images with captions",
-            });
+        let file = TextFile::open(path, None)?;
+        let mut rows = Rows::new(path, self.root.as_deref(), "annotation", self.bad_rows, selection);
+        let counts = read_coco(file.reader, &mut rows)?.map_err(|error| self.not_json(&error))?;
+        let described =
+            format!("COCO captions, {}, {} images, {} annotations", file.encoding, counts.images, counts.annotations);
+        rows.finish(&described, "image from `file_name`, caption from `annotations`", "images with captions")
+    }
+
+    fn not_json(&self, error: &serde_json::Error) -> DataError {
+        if error.io_error_kind().is_some() {
+            return DataError::Read { path: self.path.clone(), source: std::io::Error::other(error.to_string()) };
         }
-        builder.finish(path)
+        self.malformed(&format!("not JSON: {error}"))
+    }
+
+    fn malformed(&self, reason: &str) -> DataError {
+        let expected = "expected COCO's `images` (id, file_name) and `annotations` (image_id, caption)";
+        DataError::Malformed { path: self.path.clone(), reason: format!("{reason}; {expected}") }
     }
 }
 
@@ -159,6 +127,6 @@ mod tests {
         let error = read("[]").unwrap_err();
         assert!(error.contains("is malformed:") && error.contains("expected COCO's `images`"), "{error}");
         let error = read(r#"{"images": [], "annotations": []}"#).unwrap_err();
-        assert!(error.contains("holds no samples: found 0 images, 0 annotations"), "{error}");
+        assert!(error.contains("holds no samples: found COCO captions, UTF-8, 0 images, 0 annotations"), "{error}");
     }
 }

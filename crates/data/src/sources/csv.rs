@@ -1,51 +1,73 @@
 //! Tables of image paths and captions, separated by commas, tabs or another character.
 
+use std::io::{BufRead, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
-use crate::did_you_mean::nearest;
 use crate::error::DataError;
-use crate::sources::rows::{CAPTION_NAMES, IMAGE_NAMES, default_caption, default_image, push_pair};
+use crate::sources::rows::Rows;
+use crate::sources::tables::dialect::{Dialect, Wanted};
+use crate::sources::tables::records::{Found, Record, Records, Span};
+use crate::sources::tables::text_file::{TextEncoding, TextFile, not_utf8};
 
-/// `[data.train.csv]` or `[data.train.tsv]`: a table with a header and one caption per row. Rows with the same image
-/// path share the image.
+/// Lines of a quoted field from which it is told if it also holds the delimiter.
+const LONG_FIELD_LINES: u64 = 4;
+
+/// `[data.train.csv]` or `[data.train.tsv]`: a table with an image path and one or several captions per row. Rows with
+/// the same image path share the image.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CsvSource {
-    /// The table, encoded as UTF-8.
+    /// The table.
     pub path: PathBuf,
-    /// Column of the image path. Default `image`.
-    #[serde(default = "default_image")]
-    pub image: String,
-    /// Column of the caption. Default `caption`.
-    #[serde(default = "default_caption")]
-    pub caption: String,
+    /// Column of the image path: its name, or its 1-based number if no column has that name. Default: `image`, or else
+    /// the one column with another usual name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Column of the caption. Default: `caption`, or else the one column with another usual name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// Columns of several captions, in place of `caption`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<Vec<String>>,
     /// Directory that image paths are relative to. Default: the directory of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// One ASCII character between columns. Default: a tab for `.tsv`, else a comma.
+    /// One ASCII character between columns. Default: by looking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
+    /// Whether the first line names the columns. Default: by looking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub header: Option<bool>,
+    /// Whether a quote at the start of a field quotes it. Default true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quote: Option<bool>,
+    /// Encoding of the characters. Default: UTF-8 or UTF-16, by looking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encoding: Option<TextEncoding>,
     /// What to do with a malformed row. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
 }
 
 impl CsvSource {
-    /// The table `path` with columns `image` and `caption`.
+    /// The table `path`; everything else is found by looking.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into(),
-            image: default_image(),
-            caption: default_caption(),
+            image: None,
+            caption: None,
+            captions: None,
             root: None,
             delimiter: None,
+            header: None,
+            quote: None,
+            encoding: None,
             bad_rows: BadRows::default(),
         }
     }
@@ -59,227 +81,214 @@ impl CsvSource {
     /// Reads the table.
     ///
     /// # Errors
-    /// [`DataError::Column`] if a column is missing, [`DataError::Row`] for a malformed row unless they are skipped,
-    /// [`DataError::Malformed`] for a delimiter that is not ASCII, [`DataError::Empty`] without a usable row,
-    /// [`DataError::Read`].
+    /// [`DataError::Column`] if a column is missing, [`DataError::Row`] for a malformed row unless they are skipped and
+    /// for a quote that is never closed, [`DataError::Malformed`] for keys that contradict each other or the table,
+    /// [`DataError::Empty`] without a usable row, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         self.read_selected(None)
     }
 
     pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
-        let tab = self.path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("tsv"));
-        self.read_with(if tab { b'\t' } else { b',' }, selection)
+        self.read_with(self.default_delimiter(), selection)
+    }
+
+    /// What the file is, for people, and the delimiter that was found.
+    ///
+    /// # Errors
+    /// As for [`CsvSource::read`], of the first lines.
+    pub(crate) fn look(&self, default_delimiter: u8) -> Result<String, DataError> {
+        let file = TextFile::open(&self.path, self.encoding)?;
+        let dialect = self.dialect(default_delimiter, &file)?;
+        Ok(format!("{}; {}", described(&dialect, file.encoding), dialect.origin()))
+    }
+
+    /// The delimiter of tables with this extension.
+    pub(crate) fn default_delimiter(&self) -> u8 {
+        let is_tab = |extension: &std::ffi::OsStr| ["tsv", "tab"].iter().any(|tab| extension.eq_ignore_ascii_case(tab));
+        if self.path.extension().is_some_and(is_tab) { b'\t' } else { b',' }
+    }
+
+    fn dialect(&self, default_delimiter: u8, file: &TextFile) -> Result<Dialect, DataError> {
+        let malformed = |reason: String| DataError::Malformed { path: self.path.clone(), reason };
+        let delimiter = self.delimiter.map(|delimiter| {
+            let ascii = u8::try_from(delimiter).ok().filter(|it| it.is_ascii() && !matches!(it, b'"' | b'\n' | b'\r'));
+            ascii.ok_or_else(|| malformed(format!("the delimiter is `{delimiter}`; expected an ASCII character")))
+        });
+        let captions = match (&self.caption, &self.captions) {
+            (Some(_), Some(_)) => {
+                return Err(malformed("`caption` and `captions` are both set; remove one".to_owned()));
+            }
+            (None, Some(captions)) if captions.is_empty() => {
+                return Err(malformed("`captions` is empty; name the columns of captions".to_owned()));
+            }
+            (caption, captions) => captions.clone().or(caption.clone().map(|it| vec![it])).unwrap_or_default(),
+        };
+        let wanted = Wanted {
+            path: &self.path,
+            root: self.root.as_deref().or(self.path.parent()).unwrap_or(Path::new("")),
+            image: self.image.as_deref(),
+            captions: &captions,
+            delimiter: delimiter.transpose()?,
+            default_delimiter,
+            header: self.header,
+            has_quotes: self.quote.unwrap_or(true),
+        };
+        Dialect::find(wanted, &file.head, file.head_is_whole)
     }
 
     pub(crate) fn read_with(&self, default_delimiter: u8, selection: Option<Selection>) -> Result<Dataset, DataError> {
         let path = &self.path;
-        let delimiter = match self.delimiter {
-            None => default_delimiter,
-            Some(delimiter) => {
-                u8::try_from(delimiter).ok().filter(u8::is_ascii).ok_or_else(|| DataError::Malformed {
-                    path: path.clone(),
-                    reason: format!("the delimiter is `{delimiter}`; expected an ASCII character"),
-                })?
-            }
-        };
-        let file = std::fs::File::open(path).map_err(DataError::read(path))?;
-        let mut reader = ::csv::ReaderBuilder::new()
-            .delimiter(delimiter)
-            .has_headers(false)
-            .flexible(true)
-            .from_reader(std::io::BufReader::new(file));
-        let mut record = ::csv::ByteRecord::new();
-        let failed = |error: ::csv::Error| match error.into_kind() {
-            ::csv::ErrorKind::Io(source) => DataError::Read { path: path.clone(), source },
-            other => DataError::Malformed { path: path.clone(), reason: format!("{other:?}") },
-        };
-
-        if !reader.read_byte_record(&mut record).map_err(failed)? {
-            return Err(self.empty("an empty file"));
+        let mut file = TextFile::open(path, self.encoding)?;
+        let dialect = self.dialect(default_delimiter, &file)?;
+        let (skipped_bytes, skipped_lines) = dialect.skipped;
+        let failed = |source: std::io::Error| DataError::Read { path: path.clone(), source };
+        let mut start = vec![0; skipped_bytes];
+        file.reader.read_exact(&mut start).map_err(failed)?;
+        let mut records = Records::new(file.reader, dialect.delimiter, self.quote.unwrap_or(true), skipped_lines + 1);
+        let mut rows = Rows::new(path, self.root.as_deref(), "line", self.bad_rows, selection);
+        rows.paths.has_numbers = dialect.has_numbers;
+        let (mut record, mut seen) = (Record::default(), Seen::default());
+        if dialect.has_header {
+            records.read(&mut record).map_err(failed)?;
         }
-        let header: Vec<String> = record.iter().map(|field| String::from_utf8_lossy(field).into_owned()).collect();
-        let header: Vec<String> =
-            header.iter().map(|name| name.trim_start_matches('\u{feff}').trim().to_owned()).collect();
-        let image = self.column(&header, &self.image, "image", &IMAGE_NAMES, delimiter)?;
-        let caption = self.column(&header, &self.caption, "caption", &CAPTION_NAMES, delimiter)?;
-
-        let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
-        let mut builder = DatasetBuilder::new(root).with_selection(selection);
-        let mut row = 0;
-        while reader.read_byte_record(&mut record).map_err(failed)? {
-            row += 1;
-            if !builder.selects(row, record.get(image).map_or("".into(), String::from_utf8_lossy).trim()) {
-                continue;
-            }
-            let line = record.position().map_or(0, ::csv::Position::line);
-            let place = || format!("`{}`, line {line}", path.display());
-            let pushed = cells(&record, header.len(), image, caption)
-                .and_then(|(image, caption)| push_pair(&mut builder, root, image, caption, place));
-            if let Err(reason) = pushed {
-                builder.skipped.or_fail(self.bad_rows, DataError::row(path, "line", line, reason))?;
+        records.expect_columns(dialect.names.len());
+        let mut number = 0;
+        while self.read_record(&mut records, &mut record).map_err(failed)?? {
+            number += 1;
+            let key = record.get(dialect.image).map_or("".into(), String::from_utf8_lossy);
+            if rows.selects(number, &key) {
+                seen.see(&record);
+                self.push(&record, &dialect, &mut rows)?;
             }
         }
-        if builder.is_empty() {
-            return Err(self.empty("a header and no usable row"));
+        if let Some(name) = &dialect.doubled {
+            let text = format!("`{}`: several columns are named `{name}`; the first is used", path.display());
+            rows.builder.warn(text);
         }
-        builder.finish(path)
+        seen.warn(path, &mut rows);
+        let described = described(&dialect, file.encoding);
+        rows.finish(&described, &dialect.origin(), "a header, then one row per image and caption")
     }
 
-    fn empty(&self, found: &str) -> DataError {
-        DataError::Empty {
-            path: self.path.clone(),
-            found: found.to_owned(),
-            expected: "a header, then one row per image and caption",
-        }
-    }
-
-    fn column(
+    /// Reads the next record; false at the end.
+    fn read_record(
         &self,
-        header: &[String],
-        name: &str,
-        key: &str,
-        known: &[&str],
-        delimiter: u8,
-    ) -> Result<usize, DataError> {
-        if let Some(index) = header.iter().position(|column| column == name) {
-            return Ok(index);
+        records: &mut Records<impl BufRead>,
+        record: &mut Record,
+    ) -> std::io::Result<Result<bool, DataError>> {
+        let way_out = "close it, or set `quote = false` to read quotes literally";
+        let (line, reason) = match records.read(record)? {
+            Found::Record => return Ok(Ok(true)),
+            Found::End => return Ok(Ok(false)),
+            Found::OpenQuote { line, lines } => {
+                (line, format!("the quote that opens a field here is never closed, in {lines} lines; {way_out}"))
+            }
+            Found::TooLong { line } => (line, format!("the row that starts here is longer than 16 MiB; {way_out}")),
+        };
+        Ok(Err(DataError::row(&self.path, "line", line, reason)))
+    }
+
+    fn push(&self, record: &Record, dialect: &Dialect, rows: &mut Rows<'_>) -> Result<(), DataError> {
+        let columns = dialect.names.len();
+        if record.len() != columns {
+            let reason = wrong_count(record, columns, dialect);
+            return rows.malformed(record.line, reason);
         }
-        let columns = || header.iter().map(String::as_str);
-        let other_delimiter = |(character, _): &(char, _)| {
-            header.len() == 1 && header[0].contains(*character) && *character != char::from(delimiter)
+        if let Some(span) = record.span.filter(|_| record.text_after_quote) {
+            let reason = format!(
+                "a quoted field opens in line {} and runs over {} lines, and its closing quote is followed by more \
+                 text; set `quote = false` to read quotes literally",
+                span.line, span.lines
+            );
+            return rows.malformed(record.line, reason);
+        }
+        // Both are there: the record has all columns.
+        let field = |at: usize| {
+            let bytes = record.get(at).unwrap_or_default();
+            std::str::from_utf8(bytes).map_err(|_| not_utf8(bytes, &format!("`{}`", dialect.names[at])))
         };
-        let delimiters = [('\t', "\\t"), (';', ";"), (',', ","), ('|', "|")];
-        let hint = if let Some((_, written)) = delimiters.iter().find(|it| other_delimiter(it)) {
-            Some(format!("; the table seems to use another delimiter: set `delimiter = \"{written}\"`"))
-        } else {
-            let close = nearest(name, columns())
-                .or_else(|| known.iter().find_map(|known| columns().find(|column| column.eq_ignore_ascii_case(known))));
-            close.map(|column| format!("; set `{key} = \"{column}\"`?"))
+        let image = match field(dialect.image) {
+            Ok(image) => image,
+            Err(reason) => return rows.malformed(record.line, reason),
         };
-        Err(DataError::Column { path: self.path.clone(), column: name.to_owned(), found: header.to_vec(), hint })
+        let captions: Result<Vec<&str>, String> = dialect.captions.iter().map(|&at| field(at)).collect();
+        match captions {
+            Ok(captions) => {
+                for (caption, &at) in captions.iter().zip(&dialect.captions) {
+                    if !record.is_quoted(at) {
+                        rows.see_unquoted(caption, record.line);
+                    }
+                }
+                rows.push(record.line, image, captions.into_iter().enumerate())
+            }
+            Err(reason) => rows.malformed(record.line, reason),
+        }
     }
 }
 
-/// The image and the caption of a record that should have `columns` cells.
-fn cells(record: &::csv::ByteRecord, columns: usize, image: usize, caption: usize) -> Result<(&str, &str), String> {
-    if record.len() != columns {
-        return Err(format!("found {} fields; expected {columns}, as in the header", record.len()));
-    }
-    let text =
-        |index: usize| std::str::from_utf8(&record[index]).map_err(|_| "not UTF-8; save the table as UTF-8".to_owned());
-    Ok((text(image)?, text(caption)?))
+/// What was recognised.
+fn described(dialect: &Dialect, encoding: &str) -> String {
+    let header = if dialect.has_header { "header" } else { "no header" };
+    format!("{}, {encoding}, {header}", dialect.separated())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sources::Source;
-    use crate::sources::source_table::SourceTable;
-
-    fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        let result = Source::from_path(&path).unwrap().read();
-        result.map_err(|error| error.to_string().replace(&dir.path().display().to_string(), "DIR"))
-    }
-
-    #[test]
-    fn rows_become_pairs() {
-        let dataset =
-            read("d.csv", "\u{feff}id,image,caption\n1,a.png,\"a cat, asleep\"\n2,b.png,a dog\n3,a.png,a pet\n")
-                .unwrap();
-        assert_eq!(dataset.num_images(), 2);
-        assert!(dataset.image(1).key().ends_with("/b.png"));
-        let texts: Vec<_> = dataset.captions().map(|caption| caption.text).collect();
-        assert_eq!(texts, ["a cat, asleep", "a dog", "a pet"]);
-        assert_eq!(dataset.captions_of(0), [0, 2]);
-    }
-
-    #[test]
-    fn reads_tsv_with_crlf() {
-        let dataset = read("d.tsv", "image\tcaption\r\na.png\ta, b\r\n").unwrap();
-        assert_eq!(dataset.caption(0).text, "a, b");
-    }
-
-    #[test]
-    fn missing_column_names_fix() {
-        assert_eq!(
-            read("d.csv", "filepath,title\na.png,x\n").unwrap_err(),
-            "`DIR/d.csv` has no column `image`; its columns are `filepath`, `title`; set `image = \"filepath\"`?"
-        );
-        assert_eq!(
-            read("d.csv", "image,captoin\na.png,x\n").unwrap_err(),
-            "`DIR/d.csv` has no column `caption`; its columns are `image`, `captoin`; set `caption = \"captoin\"`?"
-        );
-        assert_eq!(
-            read("d.csv", "image\tcaption\na.png\tx\n").unwrap_err(),
-            "`DIR/d.csv` has no column `image`; its columns are `image\tcaption`; the table seems to use another \
-             delimiter: set `delimiter = \"\\t\"`"
-        );
-        assert_eq!(
-            read("d.csv", "x,y\n1,2\n").unwrap_err(),
-            "`DIR/d.csv` has no column `image`; its columns are `x`, `y`"
+/// Why a record has another number of fields than the header has columns.
+fn wrong_count(record: &Record, columns: usize, dialect: &Dialect) -> String {
+    let like = if dialect.has_header { "the header" } else { "the first line" };
+    let found = format!("found {} fields; expected {columns}, as in {like}", record.len());
+    if record.len() > columns && dialect.delimiter == b',' {
+        return format!(
+            "{found}; if a caption holds an unquoted `,`, put it in quotes or separate the columns by tabs"
         );
     }
+    found
+}
 
-    #[test]
-    fn malformed_rows_name_line() {
-        assert_eq!(
-            read("d.csv", "image,caption\na.png,x\nb.png,y,z\n").unwrap_err(),
-            "`DIR/d.csv`, line 3: found 3 fields; expected 2, as in the header"
-        );
-        assert_eq!(
-            read("d.csv", b"image,caption\na.png,caf\xe9\n").unwrap_err(),
-            "`DIR/d.csv`, line 2: not UTF-8; save the table as UTF-8"
-        );
-        assert_eq!(
-            read("d.csv", "image,caption\nhttp://x/a.png,x\n").unwrap_err(),
-            "`DIR/d.csv`, line 2: the image is a URL, `http://x/a.png`; expected a local file: download the images \
-             first"
-        );
+/// Quotes that may be no quotes.
+#[derive(Default)]
+struct Seen {
+    /// Number of fields that run over lines and look like rows, and the first.
+    spans: u64,
+    first: Option<Span>,
+    /// Number of rows with text after a closing quote, and the line of the first.
+    after_quote: u64,
+    line: u64,
+}
+
+impl Seen {
+    fn see(&mut self, record: &Record) {
+        if record.text_after_quote {
+            self.after_quote += 1;
+            self.line = if self.line == 0 { record.line } else { self.line };
+        }
+        let is_odd = |span: &Span| span.rows > 0 || span.lines >= LONG_FIELD_LINES && span.has_delimiter;
+        if let Some(span) = record.span.filter(is_odd) {
+            self.spans += 1;
+            self.first.get_or_insert(span);
+        }
     }
 
-    #[test]
-    fn counts_empty_captions() {
-        let dataset = read("d.csv", "image,caption\na.png,x\nb.png,  \n,y\n").unwrap();
-        assert_eq!((dataset.num_captions(), dataset.skipped.count), (1, 2));
-        assert!(dataset.skipped.rows[0].message.ends_with("d.csv`, line 3: empty caption"), "{:?}", dataset.skipped);
-        assert!(dataset.skipped.rows[1].message.ends_with("line 4: no image"));
-    }
-
-    #[test]
-    fn skips_bad_rows_if_asked() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("d.csv");
-        std::fs::write(&path, "image,caption\na.png\nb.png,y\n").unwrap();
-        let source = CsvSource { bad_rows: BadRows::Skip, ..CsvSource::new(path) };
-        let dataset = source.read().unwrap();
-        assert_eq!((dataset.num_captions(), dataset.skipped.count), (1, 1));
-        assert!(dataset.skipped.rows[0].message.contains("line 2: found 1 fields"));
-    }
-
-    #[test]
-    fn rejects_empty_and_unknown_files() {
-        assert!(read("d.csv", "").unwrap_err().contains("holds no samples: found an empty file"));
-        assert!(read("d.csv", "image,caption\n").unwrap_err().contains("a header and no usable row"));
-        let error = Source::from_path("x/data.xlsx").unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "`x/data.xlsx` has the extension `xlsx`; expected `csv`, `tsv`, `jsonl` or `tar`, or a folder"
-        );
-    }
-
-    #[test]
-    fn rejects_unknown_key() {
-        let mut source: SourceTable =
-            toml::from_str("[csv]\npath = \"d.csv\"\nroot = \"images\"\ndelimiter = \";\"").unwrap();
-        source.resolve(Path::new("/config"));
-        let csv = source.csv.unwrap();
-        assert_eq!(csv.path, Path::new("/config/d.csv"));
-        assert_eq!(csv.root.as_deref(), Some(Path::new("/config/images")));
-        assert_eq!((csv.delimiter, csv.caption.as_str()), (Some(';'), "caption"));
-        let error = toml::from_str::<SourceTable>("[csv]\npath = \"d.csv\"\nimages = \"x\"").unwrap_err().to_string();
-        assert!(error.contains("unknown field `images`"), "{error}");
+    fn warn(&self, path: &Path, rows: &mut Rows<'_>) {
+        let literally = "if quotes are part of the captions, set `quote = false`";
+        if let Some(span) = self.first {
+            let fields = if self.spans == 1 { "a quoted field runs" } else { "quoted fields run" };
+            rows.builder.warn(format!(
+                "`{}`, line {}: {fields} over several lines ({} here) and may hold rows of the table ({}); {literally}",
+                path.display(),
+                span.line,
+                span.lines,
+                span.rows
+            ));
+        }
+        if self.after_quote > 0 {
+            let rows_are =
+                if self.after_quote == 1 { "1 row has".to_owned() } else { format!("{} rows have", self.after_quote) };
+            rows.builder.warn(format!(
+                "`{}`, line {}: {rows_are} a field with text after its closing quote; the quotes are left off; \
+                 {literally}",
+                path.display(),
+                self.line
+            ));
+        }
     }
 }

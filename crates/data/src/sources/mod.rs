@@ -4,11 +4,14 @@
 //! - `csv`: tables separated by commas, tabs or another character
 //! - `jsonl`: JSON lines
 //! - `coco`: COCO captions
+//! - `json`: JSON in other forms
 //! - `folder`: a folder of images with captions beside them
 //! - `webdataset`: tar shards
 //! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
+//! - `recognise`: what a file or folder is, by its name and its content
 //! - `rows`: what the table-like sources share
+//! - `tables`: what the sources in text files share
 //! - `image_files`: the image files below a folder
 //! - `shard_patterns`: the tar files that a pattern names
 //! - `watched_reader`: remembers the disk's errors
@@ -18,14 +21,15 @@ pub(crate) mod coco;
 pub(crate) mod csv;
 pub(crate) mod folder;
 pub(crate) mod image_files;
+pub(crate) mod json;
 pub(crate) mod jsonl;
+pub(crate) mod recognise;
 mod rows;
 mod shard_patterns;
 pub(crate) mod source_table;
+pub(crate) mod tables;
 mod watched_reader;
 pub(crate) mod webdataset;
-
-use std::path::Path;
 
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
@@ -33,18 +37,21 @@ use crate::error::DataError;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
+use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::webdataset::WebdatasetSource;
 
 /// Where image-text pairs come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A comma-separated table; tab-separated if its extension is `tsv`.
+    /// A table; comma-separated unless its first lines or its extension say otherwise.
     Csv(CsvSource),
     /// A tab-separated table.
     Tsv(CsvSource),
     /// JSON lines, one object per line.
     Jsonl(JsonlSource),
+    /// JSON in any form.
+    Json(JsonSource),
     /// A folder of images with captions beside them.
     Folder(FolderSource),
     /// Tar shards.
@@ -54,26 +61,6 @@ pub enum Source {
 }
 
 impl Source {
-    /// The source for a file, chosen by its extension (`csv`, `tsv`, `jsonl` or `tar`), with columns `image` and
-    /// `caption`; for a folder, a [`FolderSource`].
-    ///
-    /// # Errors
-    /// [`DataError::UnknownExtension`] for other extensions.
-    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
-        let path = path.as_ref();
-        if path.is_dir() {
-            return Ok(Self::Folder(FolderSource::new(path)));
-        }
-        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-        match extension.as_str() {
-            "csv" => Ok(Self::Csv(CsvSource::new(path))),
-            "tsv" | "tab" => Ok(Self::Tsv(CsvSource::new(path))),
-            "jsonl" | "ndjson" => Ok(Self::Jsonl(JsonlSource::new(path))),
-            "tar" => Ok(Self::Webdataset(WebdatasetSource::new(path))),
-            _ => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
-        }
-    }
-
     /// Reads the listing of images and captions; no image is opened.
     ///
     /// # Errors
@@ -92,6 +79,7 @@ impl Source {
             Self::Csv(source) => source.read_selected(selection),
             Self::Tsv(source) => source.read_with(b'\t', selection),
             Self::Jsonl(source) => source.read_selected(selection),
+            Self::Json(source) => source.read_selected(selection),
             Self::Folder(source) => source.read_selected(selection),
             Self::Webdataset(source) => source.read_selected(selection),
             Self::Coco(source) => source.read_selected(selection),

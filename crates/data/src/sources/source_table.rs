@@ -11,6 +11,7 @@ use crate::sources::Source;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
+use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::webdataset::WebdatasetSource;
 use crate::text_lists::class_names::read_class_names;
@@ -30,6 +31,9 @@ pub struct SourceTable {
     /// JSON lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jsonl: Option<JsonlSource>,
+    /// JSON in any form.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub json: Option<JsonSource>,
     /// A folder of images with captions beside them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<FolderSource>,
@@ -64,6 +68,7 @@ impl SourceTable {
         found.extend(self.csv.clone().map(|source| ("csv", Source::Csv(source))));
         found.extend(self.tsv.clone().map(|source| ("tsv", Source::Tsv(source))));
         found.extend(self.jsonl.clone().map(|source| ("jsonl", Source::Jsonl(source))));
+        found.extend(self.json.clone().map(|source| ("json", Source::Json(source))));
         found.extend(self.folder.clone().map(|source| ("folder", Source::Folder(source))));
         found.extend(self.webdataset.clone().map(|source| ("webdataset", Source::Webdataset(source))));
         found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
@@ -74,6 +79,7 @@ impl SourceTable {
     pub fn resolve(&mut self, base: &Path) {
         [&mut self.csv, &mut self.tsv].into_iter().flatten().for_each(|source| source.resolve(base));
         self.jsonl.iter_mut().for_each(|source| source.resolve(base));
+        self.json.iter_mut().for_each(|source| source.resolve(base));
         self.folder.iter_mut().for_each(|source| source.resolve(base));
         self.webdataset.iter_mut().for_each(|source| source.resolve(base));
         self.coco.iter_mut().for_each(|source| source.resolve(base));
@@ -110,6 +116,7 @@ impl From<Source> for SourceTable {
             Source::Csv(source) => table.csv = Some(source),
             Source::Tsv(source) => table.tsv = Some(source),
             Source::Jsonl(source) => table.jsonl = Some(source),
+            Source::Json(source) => table.json = Some(source),
             Source::Folder(source) => table.folder = Some(source),
             Source::Webdataset(source) => table.webdataset = Some(source),
             Source::Coco(source) => table.coco = Some(source),

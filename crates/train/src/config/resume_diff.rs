@@ -180,7 +180,7 @@ fn flatten(key: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
 }
 
 fn same(key: &str, old_value: Option<&Value>, new_value: Option<&Value>, old: &RunConfig, new: &RunConfig) -> bool {
-    if old_value == new_value {
+    if old_value == new_value || is_default_column(key, old_value, new_value) {
         return true;
     }
     let path =
@@ -191,6 +191,16 @@ fn same(key: &str, old_value: Option<&Value>, new_value: Option<&Value>, old: &R
         }
         _ => false,
     }
+}
+
+/// Whether the names of a column differ in nothing but that the default one is written in one config: earlier versions
+/// wrote it to every run.
+fn is_default_column(key: &str, old: Option<&Value>, new: Option<&Value>) -> bool {
+    let mut parts = key.rsplit('.');
+    let name = parts.next().filter(|name| matches!(*name, "image" | "caption"));
+    let in_table = key.starts_with("data.train.") && matches!(parts.next(), Some("csv" | "tsv" | "jsonl"));
+    let given = [old, new].into_iter().flatten().all(|value| value.as_str() == name);
+    in_table && name.is_some() && given
 }
 
 /// The relative path from `directory` to `path`; both are absolute.

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonlSource, SourceTable, WebdatasetSource,
+    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonSource, JsonlSource, SourceTable,
+    WebdatasetSource,
 };
 use dualenc_model::{Lock, Pool};
 use serde::de::DeserializeOwned;
@@ -232,6 +233,7 @@ fn documented_types_match_their_crates() {
     };
     let unknown = || json!({ "?": 0 });
     assert_eq!(table("CsvSource"), accepted::<CsvSource>(unknown()));
+    assert_eq!(table("JsonSource"), accepted::<JsonSource>(unknown()));
     assert_eq!(table("JsonlSource"), accepted::<JsonlSource>(unknown()));
     assert_eq!(table("FolderSource"), accepted::<FolderSource>(unknown()));
     assert_eq!(table("WebdatasetSource"), accepted::<WebdatasetSource>(unknown()));

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use dualenc_data::{Augment, BadRows, CsvSource, JsonlSource, WebdatasetSource};
+use dualenc_data::{Augment, BadRows, WebdatasetSource};
 use schemars::JsonSchema;
 
 /// A source of image-text pairs: exactly one of the formats, and how its rows are used.
@@ -18,6 +18,8 @@ pub(super) struct SourceTableDoc {
     tsv: Option<CsvDoc>,
     /// A JSON lines file.
     jsonl: Option<JsonlDoc>,
+    /// JSON in any form: a list of objects, COCO captions, a Karpathy split and others.
+    json: Option<JsonDoc>,
     /// A folder of images.
     folder: Option<FolderDoc>,
     /// WebDataset tar shards.
@@ -69,30 +71,47 @@ pub(super) enum EvalDataDoc {
     Source(SourceTableDoc),
 }
 
-/// A table with a header row and one caption per row. Rows that name the same image are its captions.
+/// A table with one image path and one or several captions per row. Rows that name the same image are its captions.
 #[derive(JsonSchema)]
 #[schemars(rename = "CsvSource", deny_unknown_fields)]
 pub(super) struct CsvDoc {
-    /// Path of the table, in UTF-8.
+    /// Path of the table.
     path: PathBuf,
-    /// Name of the column that holds the image path.
+    /// Name of the column that holds the image path, or its 1-based number as a string, such as `"1"`.
     ///
-    /// Default: `"image"`.
-    #[schemars(default = "csv_image")]
-    image: String,
-    /// Name of the column that holds the caption.
+    /// Default: `image`; without such a column, the only one with another usual name, such as `filepath` or
+    /// `file_name`.
+    image: Option<String>,
+    /// Name of the column that holds the caption, or its number.
     ///
-    /// Default: `"caption"`.
-    #[schemars(default = "csv_caption")]
-    caption: String,
+    /// Default: `caption`; without such a column, the only one with another usual name, such as `title` or `text`.
+    caption: Option<String>,
+    /// Names of several columns that hold captions, in place of `caption`.
+    ///
+    /// Default: none.
+    captions: Option<Vec<String>>,
     /// Directory that image paths are relative to.
     ///
     /// Default: the directory of the table.
     root: Option<PathBuf>,
     /// Character that separates the columns.
     ///
-    /// Default: a tab for `[data.train.tsv]` and for files that end in `.tsv`, otherwise a comma.
+    /// Default: found in the first lines; a tab for `[data.train.tsv]` and for files that end in `.tsv`, otherwise a
+    /// comma, unless only another one of `,`, tab, `;` and `|` fits.
     delimiter: Option<char>,
+    /// Whether the first line names the columns.
+    ///
+    /// Default: found in the first line.
+    header: Option<bool>,
+    /// Whether a field that begins with `"` is quoted. `false`: quotes are part of the text, as in most files separated
+    /// by tabs.
+    ///
+    /// Default: `true`.
+    quote: Option<bool>,
+    /// Encoding of the characters.
+    ///
+    /// Default: UTF-8 or UTF-16, found in the first bytes.
+    encoding: Option<TextEncodingDoc>,
     /// How a malformed row is handled.
     ///
     /// Default: `"error"`.
@@ -100,7 +119,7 @@ pub(super) struct CsvDoc {
     bad_rows: BadRows,
 }
 
-/// A JSON object per line. The caption is a string, or a list of strings.
+/// A JSON object per line, or a list of objects. The caption is a string, or a list of strings.
 #[derive(JsonSchema)]
 #[schemars(rename = "JsonlSource", deny_unknown_fields)]
 pub(super) struct JsonlDoc {
@@ -108,23 +127,83 @@ pub(super) struct JsonlDoc {
     path: PathBuf,
     /// Key of the image path.
     ///
-    /// Default: `"image"`.
-    #[schemars(default = "jsonl_image")]
-    image: String,
+    /// Default: `image`; without such a key, the only one with another usual name.
+    image: Option<String>,
     /// Key of the caption or list of captions.
     ///
-    /// Default: `"caption"`.
-    #[schemars(default = "jsonl_caption")]
-    caption: String,
+    /// Default: `caption`; without such a key, the only one with another usual name.
+    caption: Option<String>,
+    /// Several keys of captions, in place of `caption`.
+    ///
+    /// Default: none.
+    captions: Option<Vec<String>>,
     /// Directory that image paths are relative to.
     ///
     /// Default: the directory of the file.
     root: Option<PathBuf>,
+    /// Encoding of the characters.
+    ///
+    /// Default: UTF-8 or UTF-16, found in the first bytes.
+    encoding: Option<TextEncodingDoc>,
     /// How a malformed line is handled.
     ///
     /// Default: `"error"`.
     #[schemars(default, with = "BadRowsDoc")]
     bad_rows: BadRows,
+}
+
+/// JSON in any of these forms, found by looking: a list of objects, an object with such a list, an object with columns,
+/// an object of captions by image, an object per line, COCO captions, or a Karpathy split.
+#[derive(JsonSchema)]
+#[schemars(rename = "JsonSource", deny_unknown_fields)]
+pub(super) struct JsonDoc {
+    /// Path of the file.
+    path: PathBuf,
+    /// Key of the image path.
+    ///
+    /// Default: `image`; without such a key, the only one with another usual name. Karpathy splits: `filepath` and
+    /// `filename`.
+    image: Option<String>,
+    /// Key of the caption or list of captions.
+    ///
+    /// Default: `caption`; without such a key, the only one with another usual name.
+    caption: Option<String>,
+    /// Several keys of captions, in place of `caption`.
+    ///
+    /// Default: none.
+    captions: Option<Vec<String>>,
+    /// Directory that image paths are relative to.
+    ///
+    /// Default: the directory of the file.
+    root: Option<PathBuf>,
+    /// Split to read, or several, such as `"train+restval"`.
+    ///
+    /// Default: every split.
+    split: Option<String>,
+    /// Encoding of the characters.
+    ///
+    /// Default: UTF-8 or UTF-16, found in the first bytes.
+    encoding: Option<TextEncodingDoc>,
+    /// How a malformed object is handled.
+    ///
+    /// Default: `"error"`.
+    #[schemars(default, with = "BadRowsDoc")]
+    bad_rows: BadRows,
+}
+
+/// An encoding of text.
+#[derive(JsonSchema)]
+#[schemars(rename = "TextEncoding")]
+enum TextEncodingDoc {
+    /// UTF-8, with or without byte order mark.
+    #[schemars(rename = "utf-8")]
+    Utf8,
+    /// UTF-16; little-endian without byte order mark.
+    #[schemars(rename = "utf-16")]
+    Utf16,
+    /// Latin-1, read as Windows-1252.
+    #[schemars(rename = "latin1")]
+    Latin1,
 }
 
 /// Every image file below a folder, sorted by path byte by byte. The captions of `cat.jpg` are the non-empty lines of
@@ -245,22 +324,6 @@ impl Default for AugmentDoc {
             Augment::default();
         Self { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude }
     }
-}
-
-fn csv_image() -> String {
-    CsvSource::new("").image
-}
-
-fn csv_caption() -> String {
-    CsvSource::new("").caption
-}
-
-fn jsonl_image() -> String {
-    JsonlSource::new("").image
-}
-
-fn jsonl_caption() -> String {
-    JsonlSource::new("").caption
 }
 
 fn webdataset_caption() -> String {

@@ -1,0 +1,143 @@
+//! Which form a JSON file has, by the outline of its content.
+
+use crate::sources::json::shape::Shape;
+use crate::sources::tables::columns::Holds;
+
+/// Keys of the list of rows, the first ones preferred.
+const LIST_KEYS: [&str; 9] =
+    ["data", "annotations", "images", "samples", "rows", "items", "examples", "records", "captions"];
+
+/// Keys that are splits of a data set.
+const SPLIT_KEYS: [&str; 9] = ["train", "restval", "val", "valid", "validation", "dev", "test", "testA", "eval"];
+
+/// A form of JSON file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// One object per line.
+    Lines,
+    /// Objects one after another, over several lines each.
+    Sequence,
+    /// A list of objects.
+    List,
+    /// An object with lists of objects under these keys.
+    Under(Vec<String>),
+    /// COCO captions.
+    Coco,
+    /// An object with a list, or an object by row number, per column: as pandas writes it.
+    Columns { image: String, captions: Vec<String> },
+    /// An object with image paths as keys and captions as values.
+    ByImage,
+}
+
+impl Form {
+    /// The form in words.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Lines => "JSON lines".to_owned(),
+            Self::Sequence => "JSON objects".to_owned(),
+            Self::List => "JSON list".to_owned(),
+            Self::Under(keys) => {
+                let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
+                format!("JSON list under {}", keys.join(" and "))
+            }
+            Self::Coco => "COCO captions".to_owned(),
+            Self::Columns { .. } => "JSON columns".to_owned(),
+            Self::ByImage => "JSON object of captions by image".to_owned(),
+        }
+    }
+
+    /// The form of a file that starts with `head`, without looking further; `None` if more is needed.
+    /// `prefers_lines`: the name of the file says that it has one object per line.
+    pub(crate) fn by_head(head: &[u8], prefers_lines: bool) -> Option<Self> {
+        let start = head.trim_ascii_start();
+        if start.first() == Some(&b'[') {
+            return Some(Self::List);
+        }
+        let end = start.iter().position(|byte| *byte == b'\n');
+        let line = end.map_or(start, |end| &start[..end]);
+        let is_object = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(line).is_ok();
+        let goes_on = end.is_some_and(|end| start[end..].trim_ascii_start().first() == Some(&b'{'));
+        if is_object && goes_on {
+            return Some(Self::Lines);
+        }
+        // An object that is cut by a line break is printed over lines, unless the break is an error in the line.
+        let opens_only = matches!(line.trim_ascii(), b"{");
+        (prefers_lines && !opens_only && !(is_object && end.is_none_or(|end| start[end..].trim_ascii().is_empty())))
+            .then_some(Self::Lines)
+    }
+
+    /// The form of an object with this outline; `is_whole`: nothing follows it. The error says what it is.
+    pub(crate) fn of_object(
+        shape: &Shape,
+        is_whole: bool,
+        image: Option<&str>,
+        captions: &[&str],
+        splits: &[String],
+    ) -> Result<Self, String> {
+        if !is_whole {
+            return Ok(Self::Sequence);
+        }
+        let Shape::Object(entries) = shape else {
+            return Err(format!("{}; expected an object or a list of objects", shape.describe()));
+        };
+        let is_list_of_objects = |shape: &Shape| matches!(shape.first(), Some(Shape::Object(_)));
+        let keys = shape.keys();
+        let is_empty_list = |key: &str| shape.get(key) == Some(&Shape::List(None));
+        if ["images", "annotations"]
+            .iter()
+            .all(|key| shape.get(key).is_some_and(is_list_of_objects) || is_empty_list(key))
+        {
+            return Ok(Self::Coco);
+        }
+        if let Ok((image, captions)) = columns(&keys, image, captions) {
+            let is_column = |key: &String| matches!(shape.get(key), Some(Shape::List(_) | Shape::Object(_)));
+            let is_cell = |key: &String| matches!(shape.get(key), Some(Shape::Text | Shape::Number | Shape::Null));
+            if is_column(&image) && captions.iter().all(is_column) {
+                return Ok(Self::Columns { image, captions });
+            }
+            if is_cell(&image) {
+                return Ok(Self::Sequence);
+            }
+        }
+        let lists: Vec<&str> =
+            entries.iter().filter(|(_, shape)| is_list_of_objects(shape)).map(|(key, _)| key.as_str()).collect();
+        let parts: Vec<&str> = lists.iter().copied().filter(|key| SPLIT_KEYS.contains(key)).collect();
+        if !parts.is_empty() {
+            let wanted: Vec<String> = splits.iter().filter(|it| parts.contains(&it.as_str())).cloned().collect();
+            return match (wanted.as_slice(), parts.as_slice()) {
+                ([], [only]) if splits.is_empty() => Ok(Self::Under(vec![(*only).to_owned()])),
+                ([], _) => {
+                    let quoted: Vec<String> = parts.iter().map(|key| format!("`{key}`")).collect();
+                    Err(format!(
+                        "an object with the splits {}; set `split`, such as `split = \"{}\"`",
+                        quoted.join(", "),
+                        parts[0]
+                    ))
+                }
+                _ => Ok(Self::Under(wanted)),
+            };
+        }
+        let preferred = LIST_KEYS.iter().find(|key| lists.contains(key));
+        if let Some(key) = preferred.or(lists.first().filter(|_| lists.len() == 1)) {
+            return Ok(Self::Under(vec![(*key).to_owned()]));
+        }
+        let is_captions = |shape: &Shape| matches!(shape, Shape::Text) || matches!(shape.first(), Some(Shape::Text));
+        if !entries.is_empty() && entries.iter().all(|(key, shape)| key.contains('.') && is_captions(shape)) {
+            return Ok(Self::ByImage);
+        }
+        Err(format!(
+            "{}; expected a list of objects, one object per line, COCO captions, a Karpathy split, or an object with \
+             columns",
+            shape.describe()
+        ))
+    }
+}
+
+fn columns(keys: &[String], image: Option<&str>, captions: &[&str]) -> Result<(String, Vec<String>), String> {
+    let find = |holds: Holds, written| holds.find(keys, written).map(|at| keys[at].clone());
+    let captions = match captions {
+        [] => vec![find(Holds::Caption, None)?],
+        captions => captions.iter().map(|key| find(Holds::Caption, Some(key))).collect::<Result<_, _>>()?,
+    };
+    Ok((find(Holds::Image, image)?, captions))
+}

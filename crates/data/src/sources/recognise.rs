@@ -1,0 +1,106 @@
+//! What a file or folder is, by its name and its content.
+
+use std::path::Path;
+
+use crate::error::DataError;
+use crate::files::is_dir;
+use crate::sources::Source;
+use crate::sources::csv::CsvSource;
+use crate::sources::folder::FolderSource;
+use crate::sources::image_files::image_files;
+use crate::sources::json::json_source::JsonSource;
+use crate::sources::jsonl::JsonlSource;
+use crate::sources::source_table::SourceTable;
+use crate::sources::tables::text_file::TextFile;
+use crate::sources::webdataset::WebdatasetSource;
+
+/// A file or folder that was recognised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recognised {
+    /// The source that reads it.
+    pub source: SourceTable,
+    /// What it is, for the log: ``tab-separated, UTF-16, header; image from `filepath`, caption from `title` ``.
+    pub description: String,
+}
+
+/// Looks at the name and at the content of `path`.
+///
+/// # Errors
+/// [`DataError::UnknownExtension`] if it is no form of data that is read, [`DataError::Read`], and what the first rows
+/// of a table hold that cannot be read.
+pub fn recognise(path: &Path) -> Result<Recognised, DataError> {
+    let source = Source::from_path(path)?;
+    let description = match &source {
+        Source::Csv(csv) => csv.look(csv.default_delimiter())?,
+        Source::Tsv(tsv) => tsv.look(b'\t')?,
+        Source::Jsonl(jsonl) => jsonl.look()?,
+        Source::Json(json) => json.look(false)?,
+        Source::Folder(folder) => {
+            let images = image_files(&folder.path)?.len();
+            format!("a folder of {images} image{}", if images == 1 { "" } else { "s" })
+        }
+        Source::Webdataset(_) => "WebDataset shards".to_owned(),
+        Source::Coco(_) => "COCO captions".to_owned(),
+    };
+    Ok(Recognised { source: source.into(), description })
+}
+
+impl Source {
+    /// The source for a file or folder, with every key at its default. Files are known by their extensions, in any
+    /// case: `csv`; `tsv` and `tab`; `jsonl` and `ndjson`; `json`; `tar`, also in a pattern such as `{000..127}.tar`;
+    /// other text by its first line: JSON or a table. A folder with tar files directly in it is a set of shards, any
+    /// other a folder of images.
+    ///
+    /// # Errors
+    /// [`DataError::UnknownExtension`] for what is none of them, [`DataError::Read`].
+    pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
+        let path = path.as_ref();
+        if is_dir(path)? {
+            return Ok(match has_shards(path)? {
+                true => Self::Webdataset(WebdatasetSource::new(path)),
+                false => Self::Folder(FolderSource::new(path)),
+            });
+        }
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        match extension.as_str() {
+            "csv" => Ok(Self::Csv(CsvSource::new(path))),
+            "tsv" | "tab" => Ok(Self::Tsv(CsvSource::new(path))),
+            "jsonl" | "ndjson" => Ok(Self::Jsonl(JsonlSource::new(path))),
+            "json" => Ok(Self::Json(JsonSource::new(path))),
+            // Compressed shards too: their reader says what to do.
+            "tar" | "tgz" => Ok(Self::Webdataset(WebdatasetSource::new(path))),
+            "gz" if path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|it| it == "tar")) => {
+                Ok(Self::Webdataset(WebdatasetSource::new(path)))
+            }
+            _ => match by_content(path) {
+                Some(source) => Ok(source),
+                None => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
+            },
+        }
+    }
+}
+
+/// Whether a folder has tar files directly in it.
+fn has_shards(path: &Path) -> Result<bool, DataError> {
+    for entry in std::fs::read_dir(path).map_err(DataError::read(path))? {
+        let name = entry.map_err(DataError::read(path))?.path();
+        if name.extension().is_some_and(|extension| extension == "tar") {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The source of a text file with another extension, or none.
+fn by_content(path: &Path) -> Option<Source> {
+    // What cannot be read as text has no source: the error names the extensions.
+    let file = TextFile::open(path, None).ok()?;
+    let start = file.head.trim_ascii_start();
+    match start.first()? {
+        b'{' | b'[' => Some(Source::Json(JsonSource::new(path))),
+        _ => {
+            let table = CsvSource::new(path);
+            table.look(table.default_delimiter()).ok().map(|_| Source::Csv(table))
+        }
+    }
+}

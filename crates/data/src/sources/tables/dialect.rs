@@ -1,0 +1,253 @@
+//! How a table is written, by its first lines: the delimiter, whether it has a header, and which columns hold image and
+//! caption.
+
+use std::path::Path;
+
+use crate::error::DataError;
+use crate::sources::tables::columns::Holds;
+use crate::sources::tables::image_path::without_number;
+use crate::sources::tables::path_text::{file_url, not_local, shown};
+use crate::sources::tables::records::{Found, Record, Records};
+
+/// Records that are looked at.
+const LOOKED_AT: usize = 50;
+
+/// Delimiters that are tried, after the default one.
+const DELIMITERS: [u8; 4] = *b"\t;|,";
+
+/// Extensions of image files, also of those that are not read: a name with one of them is no header.
+const IMAGE_EXTENSIONS: [&str; 16] = [
+    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "avif", "heic", "qoi", "ppm", "pgm",
+    "svg",
+];
+
+/// Fields of the first line that a message shows.
+const SHOWN_FIELDS: usize = 4;
+
+/// What the user wrote about a table.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) path: &'a Path,
+    /// Directory of the images.
+    pub(crate) root: &'a Path,
+    pub(crate) image: Option<&'a str>,
+    /// Empty: the default.
+    pub(crate) captions: &'a [String],
+    pub(crate) delimiter: Option<u8>,
+    pub(crate) default_delimiter: u8,
+    pub(crate) header: Option<bool>,
+    pub(crate) has_quotes: bool,
+}
+
+/// How a table is written.
+#[derive(Debug)]
+pub(crate) struct Dialect {
+    pub(crate) delimiter: u8,
+    pub(crate) has_header: bool,
+    /// Bytes and lines before the table: Excel's `sep=` line.
+    pub(crate) skipped: (usize, u64),
+    /// Names of the columns; their 1-based numbers without header.
+    pub(crate) names: Vec<String>,
+    pub(crate) image: usize,
+    pub(crate) captions: Vec<usize>,
+    /// Whether each image looked at ends in `#` and a caption number.
+    pub(crate) has_numbers: bool,
+    /// Columns that share the name of a column that is used.
+    pub(crate) doubled: Option<String>,
+}
+
+impl Dialect {
+    /// Looks at `head`, the start of the table; `is_whole`: all of it.
+    ///
+    /// # Errors
+    /// [`DataError::Column`] if a column is missing, [`DataError::Malformed`] if the first line is no header, which
+    /// cannot be guessed at, [`DataError::Empty`] for a table without a line.
+    pub(crate) fn find(wanted: Wanted<'_>, head: &[u8], is_whole: bool) -> Result<Self, DataError> {
+        let (separator, skipped) = separator_line(head);
+        let rest = &head[skipped.0..];
+        let set = wanted.delimiter.or(separator);
+        let candidates: Vec<u8> = match set {
+            Some(delimiter) => vec![delimiter],
+            None => [wanted.default_delimiter].into_iter().chain(DELIMITERS).collect(),
+        };
+        let mut best: Option<((bool, bool, bool), u8, Vec<Vec<String>>)> = None;
+        for delimiter in candidates {
+            let rows = first_rows(rest, delimiter, wanted.has_quotes, is_whole);
+            let Some(first) = rows.first() else { continue };
+            let is_split = first.len() > 1;
+            let score = (
+                find_columns(wanted, first).is_ok(),
+                is_split && first.iter().any(|field| is_image(field)),
+                is_split && rows.iter().all(|row| row.len() == first.len()),
+            );
+            if best.as_ref().is_none_or(|(most, ..)| score > *most) {
+                best = Some((score, delimiter, rows));
+            }
+        }
+        let Some((_, delimiter, rows)) = best else {
+            return Err(DataError::Empty {
+                path: wanted.path.to_owned(),
+                found: "an empty file".to_owned(),
+                expected: "a header, then one row per image and caption",
+            });
+        };
+        let first = &rows[0];
+        let (image, captions, has_header) = choose(wanted, first, delimiter)?;
+        let data = if has_header { &rows[1..] } else { &rows[..] };
+        let images: Vec<&String> = data.iter().filter_map(|row| row.get(image)).collect();
+        let numbers = (1..=first.len()).map(|number| number.to_string());
+        let names: Vec<String> = if has_header { first.clone() } else { numbers.collect() };
+        let is_doubled = |&at: &usize| names.iter().filter(|name| **name == names[at]).count() > 1;
+        let doubled = [image].iter().chain(&captions).copied().find(is_doubled).map(|at| names[at].clone());
+        Ok(Self {
+            delimiter,
+            has_header,
+            skipped,
+            has_numbers: !images.is_empty() && images.iter().all(|image| without_number(image).is_some()),
+            image,
+            captions,
+            doubled,
+            names,
+        })
+    }
+
+    /// Where image and captions come from, for the log.
+    pub(crate) fn origin(&self) -> String {
+        let name = |at: usize| {
+            if self.has_header { format!("`{}`", self.names[at]) } else { format!("column {}", self.names[at]) }
+        };
+        let captions: Vec<String> = self.captions.iter().map(|&at| name(at)).collect();
+        format!("image from {}, caption from {}", name(self.image), captions.join(" and "))
+    }
+
+    /// The delimiter in words.
+    pub(crate) fn separated(&self) -> String {
+        match self.delimiter {
+            b',' => "comma-separated".to_owned(),
+            b'\t' => "tab-separated".to_owned(),
+            other => format!("separated by `{}`", char::from(other)),
+        }
+    }
+}
+
+/// Excel's first line `sep=;`: its delimiter, and the bytes and lines to skip.
+fn separator_line(head: &[u8]) -> (Option<u8>, (usize, u64)) {
+    let end = head.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(head.len());
+    let line = &head[..end];
+    let is_separator = line.get(..4).is_some_and(|start| start.eq_ignore_ascii_case(b"sep="));
+    match line.get(4..) {
+        Some(&[delimiter]) if is_separator && delimiter.is_ascii() => {
+            let breaks = if head[end..].starts_with(b"\r\n") { 2 } else { usize::from(end < head.len()) };
+            (Some(delimiter), (end + breaks, 1))
+        }
+        _ => (None, (0, 0)),
+    }
+}
+
+/// The first records, trimmed; none that may be cut off.
+fn first_rows(text: &[u8], delimiter: u8, has_quotes: bool, is_whole: bool) -> Vec<Vec<String>> {
+    let (mut records, mut record) = (Records::new(text, delimiter, has_quotes, 1), Record::default());
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    // Reading memory cannot fail.
+    while rows.len() < LOOKED_AT && matches!(records.read(&mut record), Ok(Found::Record)) {
+        rows.push(record.iter().map(|field| String::from_utf8_lossy(field).trim().to_owned()).collect());
+    }
+    if !is_whole && rows.len() > 1 && rows.len() < LOOKED_AT {
+        rows.pop();
+    }
+    rows
+}
+
+/// The columns by the names in the header.
+fn find_columns(wanted: Wanted<'_>, header: &[String]) -> Result<(usize, Vec<usize>), (Holds, Option<String>, String)> {
+    let find = |holds: Holds, name: Option<&str>| {
+        holds.find(header, name).map_err(|hint| (holds, name.map(str::to_owned), hint))
+    };
+    let image = find(Holds::Image, wanted.image)?;
+    let captions = if wanted.captions.is_empty() {
+        vec![find(Holds::Caption, None)?]
+    } else {
+        wanted.captions.iter().map(|name| find(Holds::Caption, Some(name))).collect::<Result<_, _>>()?
+    };
+    Ok((image, captions))
+}
+
+/// Image column, caption columns, and whether the first line is a header.
+fn choose(wanted: Wanted<'_>, first: &[String], delimiter: u8) -> Result<(usize, Vec<usize>, bool), DataError> {
+    let numbered = || {
+        let number = |name: &str| name.parse().ok().filter(|at| (1..=first.len()).contains(at)).map(|at: usize| at - 1);
+        let captions: Option<Vec<usize>> = wanted.captions.iter().map(|name| number(name)).collect();
+        Some((number(wanted.image?)?, captions.filter(|captions| !captions.is_empty())?))
+    };
+    let is_data = is_data(wanted.root, first);
+    let malformed = |reason: String| DataError::Malformed { path: wanted.path.to_owned(), reason };
+    let by_number = "name the columns by number, such as `image = \"1\"` and `caption = \"2\"`";
+    if wanted.header == Some(false) {
+        let pair = headerless_pair(first).filter(|_| wanted.image.is_none() && wanted.captions.is_empty());
+        let (image, captions) = numbered().or(pair).ok_or_else(|| {
+            malformed(format!("without a header, {by_number}: there are {} columns, {}", first.len(), sample(first)))
+        })?;
+        return Ok((image, captions, false));
+    }
+    let (holds, name, hint) = match find_columns(wanted, first) {
+        Ok((image, captions)) => return Ok((image, captions, true)),
+        Err(missing) => missing,
+    };
+    if let Some((image, captions)) = numbered() {
+        return Ok((image, captions, wanted.header == Some(true) || !is_data));
+    }
+    if is_data && wanted.header.is_none() {
+        if let Some((image, captions)) = headerless_pair(first)
+            && wanted.image.is_none()
+            && wanted.captions.is_empty()
+        {
+            return Ok((image, captions, false));
+        }
+        return Err(malformed(format!(
+            "the first line looks like data: {}; add a header line, or set `header = false` and {by_number}",
+            sample(first)
+        )));
+    }
+    let is_other = |character: &u8| *character != delimiter && first[0].contains(char::from(*character));
+    let other = DELIMITERS.iter().find(|it| first.len() == 1 && is_other(it));
+    let hint = match other {
+        Some(b'\t') => "; the table seems to use another delimiter: set `delimiter = \"\\t\"`".to_owned(),
+        Some(&other) => {
+            format!("; the table seems to use another delimiter: set `delimiter = \"{}\"`", char::from(other))
+        }
+        None => hint,
+    };
+    Err(DataError::Column {
+        path: wanted.path.to_owned(),
+        column: name.unwrap_or_else(|| holds.key().to_owned()),
+        found: first.to_vec(),
+        hint: Some(hint).filter(|hint| !hint.is_empty()),
+    })
+}
+
+/// Image and caption of a table that has these two columns and no header.
+fn headerless_pair(first: &[String]) -> Option<(usize, Vec<usize>)> {
+    match first {
+        [one, other] if is_image(other) && !is_image(one) => Some((1, vec![0])),
+        [_, _] => Some((0, vec![1])),
+        _ => None,
+    }
+}
+
+/// Whether a first line holds values, not names.
+fn is_data(root: &Path, first: &[String]) -> bool {
+    first.iter().any(|field| is_image(field) || !field.is_empty() && root.join(field).is_file())
+}
+
+/// Whether a field looks like the path or the URL of an image.
+fn is_image(field: &str) -> bool {
+    let path = without_number(field).unwrap_or(field);
+    let extension = Path::new(path).extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    IMAGE_EXTENSIONS.contains(&extension.as_str()) || file_url(field).is_some() || not_local(field).is_some()
+}
+
+/// The first fields of a line.
+fn sample(first: &[String]) -> String {
+    let fields: Vec<String> = first.iter().take(SHOWN_FIELDS).map(|field| format!("`{}`", shown(field))).collect();
+    format!("{}{}", fields.join(", "), if first.len() > SHOWN_FIELDS { ", ..." } else { "" })
+}

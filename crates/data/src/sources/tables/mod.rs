@@ -1,0 +1,19 @@
+//! What the sources in text files share.
+//!
+//! - `text_file`: opens a text file and decodes it
+//! - `windows_1252`: the code page behind `encoding = "latin1"`
+//! - `records`: splits a table into records
+//! - `dialect`: how a table is written: delimiter, header, columns
+//! - `columns`: the columns that hold image and caption, by their names
+//! - `image_path`: the file that a written path means
+//! - `path_text`: paths that are no local path: URLs, drives, bytes
+//! - `null_words`: captions that stand for a missing text
+
+pub(crate) mod columns;
+pub(crate) mod dialect;
+pub(crate) mod image_path;
+pub(crate) mod null_words;
+pub(crate) mod path_text;
+pub(crate) mod records;
+pub(crate) mod text_file;
+mod windows_1252;

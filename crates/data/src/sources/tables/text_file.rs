@@ -1,0 +1,249 @@
+//! Opens a text file and decodes it to UTF-8. A file in UTF-8 is passed through: whoever reads it checks each row, and
+//! can name it.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::DataError;
+use crate::sources::tables::windows_1252::Windows1252Reader;
+
+/// Bytes at the start of a file that are looked at: a few hundred rows.
+const HEAD_BYTES: u64 = 64 << 10;
+
+/// Share of zero bytes at every second place from which text without a byte order mark is UTF-16: almost all Latin
+/// letters, digits and separators have one.
+const UTF16_ZEROS: f64 = 0.4;
+
+/// How the characters of a text file are encoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub enum TextEncoding {
+    /// UTF-8, with or without byte order mark.
+    #[serde(rename = "utf-8", alias = "utf8")]
+    Utf8,
+    /// UTF-16, as Excel's "Unicode text" and PowerShell write it; little-endian without byte order mark.
+    #[serde(rename = "utf-16", alias = "utf16")]
+    Utf16,
+    /// Latin-1, read as Windows-1252, which adds quotes, dashes and the euro sign.
+    #[serde(rename = "latin1", alias = "latin-1", alias = "windows-1252", alias = "cp1252")]
+    Latin1,
+}
+
+/// A text file, decoded.
+pub(crate) struct TextFile {
+    /// The text, without byte order mark. UTF-8 if the file is what it says it is.
+    pub(crate) reader: Box<dyn BufRead>,
+    /// The start of the text, up to 64 KiB; it may end within a character.
+    pub(crate) head: Vec<u8>,
+    /// Whether the head is the whole text.
+    pub(crate) head_is_whole: bool,
+    /// The encoding, for the log.
+    pub(crate) encoding: &'static str,
+}
+
+impl TextFile {
+    /// Opens `path`. Without `encoding`, byte order marks and zero bytes tell UTF-16 from UTF-8.
+    ///
+    /// # Errors
+    /// [`DataError::Read`]; [`DataError::Malformed`] for UTF-16 that ends within a character or has half a surrogate
+    /// pair, and for a file that is no text at all.
+    pub(crate) fn open(path: &Path, encoding: Option<TextEncoding>) -> Result<Self, DataError> {
+        let mut file = File::open(path).map_err(DataError::read(path))?;
+        let mut head = Vec::new();
+        file.by_ref().take(HEAD_BYTES).read_to_end(&mut head).map_err(DataError::read(path))?;
+        let head_is_whole = (head.len() as u64) < HEAD_BYTES;
+        let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
+        if let Some(other) = not_text(&head) {
+            return Err(malformed(other.to_owned()));
+        }
+        let wide = match encoding {
+            None => utf16(&head),
+            Some(TextEncoding::Utf16) => Some(utf16(&head).unwrap_or(Wide { is_little: true, mark: 0 })),
+            Some(_) => None,
+        };
+        if let Some(wide) = wide {
+            file.read_to_end(&mut head).map_err(DataError::read(path))?;
+            let text = wide.decode(&head[wide.mark..]).map_err(malformed)?.into_bytes();
+            let head = text[..text.len().min(HEAD_BYTES as usize)].to_vec();
+            let encoding = if wide.is_little { "UTF-16" } else { "UTF-16 big-endian" };
+            let head_is_whole = head.len() == text.len();
+            return Ok(Self { reader: Box::new(Cursor::new(text)), head, head_is_whole, encoding });
+        }
+        if encoding == Some(TextEncoding::Latin1) {
+            let whole = Cursor::new(head.clone()).chain(file);
+            let mut start = Vec::new();
+            // Reading memory cannot fail.
+            Windows1252Reader::new(&head[..]).read_to_end(&mut start).map_err(DataError::read(path))?;
+            let reader = Box::new(BufReader::new(Windows1252Reader::new(BufReader::new(whole))));
+            return Ok(Self { reader, head: start, head_is_whole, encoding: "Windows-1252" });
+        }
+        let mark = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+        head.drain(..mark);
+        let encoding = if mark > 0 { "UTF-8 with byte order mark" } else { "UTF-8" };
+        let reader = Box::new(BufReader::with_capacity(1 << 16, Cursor::new(head.clone()).chain(file)));
+        Ok(Self { reader, head, head_is_whole, encoding })
+    }
+}
+
+/// What a row says that is not UTF-8: `bytes` is one field or line.
+pub(crate) fn not_utf8(bytes: &[u8], what: &str) -> String {
+    let at = std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
+    let byte = bytes.get(at).copied().unwrap_or(0);
+    let start = String::from_utf8_lossy(&bytes[at.saturating_sub(20)..(at + 20).min(bytes.len())]);
+    format!(
+        "not UTF-8 at byte {} of {what}, 0x{byte:02X} in `{}`; save the file as UTF-8, or set `encoding = \"latin1\"` \
+         if it is in Latin-1 or Windows-1252",
+        at + 1,
+        start.trim()
+    )
+}
+
+/// Text in 16-bit units.
+#[derive(Clone, Copy)]
+struct Wide {
+    is_little: bool,
+    /// Bytes of the byte order mark.
+    mark: usize,
+}
+
+impl Wide {
+    fn decode(self, bytes: &[u8]) -> Result<String, String> {
+        let (units, rest) = bytes.as_chunks::<2>();
+        if !rest.is_empty() {
+            return Err(format!("UTF-16 with an odd number of bytes, {}: it is cut off", bytes.len() + self.mark));
+        }
+        let unit = |unit: &[u8; 2]| if self.is_little { u16::from_le_bytes(*unit) } else { u16::from_be_bytes(*unit) };
+        let mut text = String::with_capacity(units.len());
+        let mut at = 0;
+        for decoded in char::decode_utf16(units.iter().map(unit)) {
+            let character = decoded.map_err(|error| {
+                let byte = self.mark + 2 * at + 1;
+                format!("not UTF-16 at byte {byte}: half a surrogate pair, 0x{:04X}", error.unpaired_surrogate())
+            })?;
+            at += character.len_utf16();
+            text.push(character);
+        }
+        Ok(text)
+    }
+}
+
+/// Whether the file that starts with `head` is UTF-16, and which.
+fn utf16(head: &[u8]) -> Option<Wide> {
+    if head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+        return Some(Wide { is_little: head[0] == 0xff, mark: 2 });
+    }
+    let zeros = |from: usize| head.iter().skip(from).step_by(2).filter(|&&byte| byte == 0).count();
+    let (even, odd) = (zeros(0), zeros(1));
+    let most = (UTF16_ZEROS * head.len() as f64 / 2.0).max(2.0);
+    // Zero bytes at one parity only: text has them at the upper half of each unit.
+    match (even as f64 >= most, odd as f64 >= most) {
+        (false, true) if even == 0 => Some(Wide { is_little: true, mark: 0 }),
+        (true, false) if odd == 0 => Some(Wide { is_little: false, mark: 0 }),
+        _ => None,
+    }
+}
+
+/// What a file that is no text is, and what to do.
+fn not_text(head: &[u8]) -> Option<&'static str> {
+    let start = head.trim_ascii_start();
+    let is = |signature: &[u8]| head.starts_with(signature);
+    let html = |tag: &[u8]| start.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
+    if is(b"\x1f\x8b") {
+        Some("it is gzip-compressed; unpack it with `gunzip`")
+    } else if is(b"\x28\xb5\x2f\xfd") {
+        Some("it is Zstandard-compressed; unpack it with `unzstd`")
+    } else if is(b"BZh") {
+        Some("it is bzip2-compressed; unpack it with `bunzip2`")
+    } else if is(b"PK\x03\x04") {
+        Some("it is a zip archive or an Excel workbook; unpack it, or export the sheet as UTF-8 csv")
+    } else if is(b"\xd0\xcf\x11\xe0") {
+        Some("it is an old Excel workbook; export the sheet as UTF-8 csv")
+    } else if is(b"PAR1") {
+        Some("it is a Parquet file; expected text")
+    } else if is(b"version https://git-lfs") {
+        Some("it is a Git LFS pointer; fetch the real file with `git lfs pull`")
+    } else if html(b"<!doctype html") || html(b"<html") {
+        Some("it is an HTML page, not the file itself; download it again")
+    } else if is(b"\xff\xfe\0\0") || is(b"\0\0\xfe\xff") {
+        Some("it is UTF-32; save it as UTF-8")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The decoded text and the name of its encoding.
+    fn open(bytes: &[u8], encoding: Option<TextEncoding>) -> Result<(String, &'static str), String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("d.csv");
+        std::fs::write(&path, bytes).unwrap();
+        let mut file = TextFile::open(&path, encoding)
+            .map_err(|error| error.to_string().replace(&path.display().to_string(), "d.csv"))?;
+        let mut text = Vec::new();
+        file.reader.read_to_end(&mut text).unwrap();
+        assert!(text.starts_with(&file.head));
+        Ok((String::from_utf8(text).unwrap(), file.encoding))
+    }
+
+    fn wide(text: &str, to_bytes: fn(u16) -> [u8; 2]) -> Vec<u8> {
+        text.encode_utf16().flat_map(to_bytes).collect()
+    }
+
+    #[test]
+    fn encodings_are_recognised() {
+        let text = "image,caption\na.png,caf\u{e9} \u{8d64} \u{1f431}\n";
+        let marked = format!("\u{feff}{text}");
+        let cases = [
+            (text.as_bytes().to_vec(), "UTF-8"),
+            (marked.as_bytes().to_vec(), "UTF-8 with byte order mark"),
+            (wide(&marked, u16::to_le_bytes), "UTF-16"),
+            (wide(&marked, u16::to_be_bytes), "UTF-16 big-endian"),
+            (wide(text, u16::to_le_bytes), "UTF-16"),
+            (wide(text, u16::to_be_bytes), "UTF-16 big-endian"),
+        ];
+        for (bytes, name) in cases {
+            assert_eq!(open(&bytes, None).unwrap(), (text.to_owned(), name));
+        }
+        let long = text.repeat(5000);
+        assert_eq!(open(long.as_bytes(), None).unwrap().0, long);
+        assert_eq!(open(&wide(&long, u16::to_le_bytes), None).unwrap().0, long);
+        assert_eq!(open(b"", None).unwrap(), (String::new(), "UTF-8"));
+        assert_eq!(open(b"a\0", None).unwrap().1, "UTF-8", "too short to tell");
+    }
+
+    #[test]
+    fn latin1_is_windows_1252() {
+        let bytes = b"a.png,caf\xe9 \x80 \x93x\x94\n".repeat(9000);
+        let (text, name) = open(&bytes, Some(TextEncoding::Latin1)).unwrap();
+        assert_eq!((text, name), ("a.png,caf\u{e9} \u{20ac} \u{201c}x\u{201d}\n".repeat(9000), "Windows-1252"));
+    }
+
+    #[test]
+    fn damaged_utf16_names_byte() {
+        let mut bytes = wide("\u{feff}ab\u{1f431}", u16::to_le_bytes);
+        bytes.truncate(bytes.len() - 2);
+        let error = open(&bytes, None).unwrap_err();
+        assert_eq!(error, "`d.csv` is malformed: not UTF-16 at byte 7: half a surrogate pair, 0xD83D");
+        bytes.pop();
+        assert!(open(&bytes, None).unwrap_err().contains("an odd number of bytes, 7: it is cut off"));
+    }
+
+    #[test]
+    fn other_files_are_named() {
+        for (bytes, name) in [
+            (&b"\x1f\x8b\x08"[..], "gunzip"),
+            (b"PK\x03\x04", "Excel workbook"),
+            (b"PAR1\x15", "Parquet"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+            (b"\n <!DOCTYPE html>", "HTML"),
+        ] {
+            let error = open(bytes, None).unwrap_err();
+            assert!(error.starts_with("`d.csv` is malformed: it is ") && error.contains(name), "{error}");
+        }
+    }
+}
