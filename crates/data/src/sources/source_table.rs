@@ -8,6 +8,7 @@ use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::sources::Source;
+use crate::sources::classes::ClassesSource;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
@@ -34,6 +35,9 @@ pub struct SourceTable {
     /// Tar shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webdataset: Option<WebdatasetSource>,
+    /// A folder of images per class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassesSource>,
     /// COCO captions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<CocoSource>,
@@ -64,6 +68,7 @@ impl SourceTable {
         found.extend(self.jsonl.clone().map(|source| ("jsonl", Source::Jsonl(source))));
         found.extend(self.folder.clone().map(|source| ("folder", Source::Folder(source))));
         found.extend(self.webdataset.clone().map(|source| ("webdataset", Source::Webdataset(source))));
+        found.extend(self.classes.clone().map(|source| ("classes", Source::Classes(source))));
         found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
         found
     }
@@ -74,6 +79,7 @@ impl SourceTable {
         self.jsonl.iter_mut().for_each(|source| source.resolve(base));
         self.folder.iter_mut().for_each(|source| source.resolve(base));
         self.webdataset.iter_mut().for_each(|source| source.resolve(base));
+        self.classes.iter_mut().for_each(|source| source.resolve(base));
         self.coco.iter_mut().for_each(|source| source.resolve(base));
         for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
             *path = base.join(&path);
@@ -92,9 +98,19 @@ impl SourceTable {
         };
         let selection = self.only.as_deref().map(Selection::read).transpose()?;
         let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
-        let mut dataset = source.read_selected(selection)?;
-        if !classnames.is_empty() {
-            dataset = dataset.with_class_names(classnames)?;
+        let mut dataset = match &source {
+            // These know themselves what is the number of a class.
+            Source::Webdataset(source) => source.read_named(selection, classnames)?,
+            Source::Classes(source) => source.read_named(selection, classnames)?,
+            other if classnames.is_empty() => other.read_selected(selection)?,
+            other => other.read_selected(selection)?.with_class_names(classnames)?,
+        };
+        if classnames.is_empty() && dataset.captions().all(|caption| caption.text.parse::<u64>().is_ok()) {
+            let (count, first) = (dataset.num_captions(), dataset.caption(0).text.to_owned());
+            dataset.warnings.push(format!(
+                "all {count} captions are numbers, such as `{first}`; if they are classes, name a file of class names \
+                 with `classnames`"
+            ));
         }
         Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, templates))
     }
@@ -109,6 +125,7 @@ impl From<Source> for SourceTable {
             Source::Jsonl(source) => table.jsonl = Some(source),
             Source::Folder(source) => table.folder = Some(source),
             Source::Webdataset(source) => table.webdataset = Some(source),
+            Source::Classes(source) => table.classes = Some(source),
             Source::Coco(source) => table.coco = Some(source),
         }
         table
