@@ -4,8 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    CaptionMode, ImageProcessor, Limits, LoaderOptions, PairLoader, RgbImage, Source, Tokenizer, UnreadableImages,
-    decode, mix, read_class_names, read_templates, read_text_rows,
+    CaptionMode, FolderSource, ImageProcessor, Limits, LoaderOptions, PairLoader, RgbImage, Source, Tokenizer,
+    UnreadableImages, decode, mix, read_class_names, read_templates, read_text_rows,
 };
 use image::ImageFormat;
 use serde_json::{Value, json};
@@ -228,7 +228,7 @@ fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
         replace(&path, &if is_json { mutate_json(&original, seed) } else { mutate(&original, seed) });
         match source(&path).read() {
             Ok(dataset) => {
-                assert!(!dataset.num_captions() == 0);
+                assert!(dataset.num_captions() > 0);
                 assert!(dataset.captions().all(|caption| caption.image < dataset.num_images()));
                 true
             }
@@ -262,6 +262,52 @@ fn mutated_tables_never_panic() {
     let coco = r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}"#;
     for (name, original) in [("d.csv", csv), ("d.tsv", &csv.replace(',', "\t")), ("d.jsonl", jsonl), ("d.json", coco)] {
         fuzz_source(name, original.as_bytes(), 1000, 5);
+    }
+}
+
+/// Reads a folder of three images with mutations of one file in it. `at_least` of a thousand have to be read.
+fn fuzz_folder(name: &'static str, original: &[u8], count: u64, at_least: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    for image in ["a.jpg", "b.jpg", "sub/c.jpg"] {
+        let path = dir.path().join(image);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"").unwrap();
+    }
+    let (root, original) = (dir.path().to_owned(), original.to_vec());
+    let outcomes = attempts(name, count, 8 * MIB, move |seed| {
+        let is_json = name.ends_with(".json");
+        replace(&root.join(name), &if is_json { mutate_json(&original, seed) } else { mutate(&original, seed) });
+        match FolderSource::new(&root).read() {
+            Ok(dataset) => {
+                assert!(dataset.num_captions() > 0);
+                assert!(dataset.captions().all(|caption| caption.image < dataset.num_images()));
+                true
+            }
+            Err(error) => {
+                let message = error.to_string();
+                // A file that names none of the images leaves the folder without captions.
+                let names_place = message.contains(name) || message.contains("images without a caption");
+                assert!(names_place, "the error names no file: {message}");
+                false
+            }
+        }
+    });
+    assert!(outcomes.good * 1000 >= count * at_least, "{name}: {outcomes:?}");
+}
+
+#[test]
+fn mutated_captions_of_folders_never_panic() {
+    let csv = "file_name,text\na.jpg,\"a cat, asleep\"\nb.jpg,\"two \"\"dogs\"\"\"\nsub/c.jpg,caf\u{e9}\n";
+    let jsonl = "{\"file_name\": \"a.jpg\", \"text\": [\"x\", \"y\\u00e9\"]}\n\
+                 {\"file_name\": \"sub/c.jpg\", \"text\": \"z\"}\n";
+    let json = r#"{"caption": ["x", "y"], "status": "success", "key": "0", "exif": {"a": 1}}"#;
+    for (name, original, at_least) in [
+        ("metadata.csv", csv, 5),
+        ("metadata.jsonl", jsonl, 5),
+        ("a.json", json, 100),
+        ("a.txt", "\u{feff}a cat\r\n\u{e9}\r\n", 100),
+    ] {
+        fuzz_folder(name, original.as_bytes(), 500, at_least);
     }
 }
 

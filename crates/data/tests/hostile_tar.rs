@@ -198,7 +198,7 @@ fn hostile_shards_are_contained() {
         (
             "caption is not UTF-8",
             one().entry(b"two.png", b'0', b"two").entry(b"two.txt", b'0', b"\xff").end(),
-            Images(&["one.png"], 2),
+            Images(&["one.png"], 1),
         ),
         ("no name", one().entry(b"", b'0', b"x").sample("two").end(), Images(two, 0)),
         (

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use dualenc_data::{BadRows, CsvSource, Dataset, FolderSource, JsonlSource, TokenTable, Tokenizer, mix};
+use dualenc_data::{
+    BadRows, CsvSource, Dataset, FolderSource, JsonlSource, TokenTable, Tokenizer, WebdatasetSource, mix,
+};
 
 use crate::limits::attempts;
 use crate::support::write_vocabulary;
@@ -62,6 +64,40 @@ fn check(dataset: &Dataset, rows: &[Row], name: impl Fn(usize) -> String, tokeni
     assert_eq!(TokenTable::build(tokenizer, &texts, 2).unwrap().num_cut(), long);
 }
 
+/// A shard of the rows. What has no image lacks it, and what is malformed has JSON that is cut off.
+fn shard(rows: &[Row]) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (at, row) in rows.iter().enumerate() {
+        let mut entry = |extension: &str, content: &[u8]| {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(content.len() as u64);
+            tar.append_data(&mut header, format!("{at}.{extension}"), content).unwrap();
+        };
+        match row {
+            Row::NoImage => {}
+            _ => entry("png", b""),
+        }
+        match row {
+            Row::Malformed => entry("json", b"{\"caption\": "),
+            _ => entry("txt", row.caption()),
+        }
+    }
+    tar.into_inner().unwrap()
+}
+
+/// The rows as a metadata file of their folder.
+fn metadata_of(rows: &[Row], is_csv: bool) -> Vec<u8> {
+    let mut lines = if is_csv { b"file_name,text\n".to_vec() } else { Vec::new() };
+    for (at, row) in rows.iter().enumerate() {
+        let caption = String::from_utf8_lossy(row.caption());
+        lines.extend_from_slice(&match is_csv {
+            true => format!("{at:02}.png,{caption}\n").into_bytes(),
+            false => format!("{{\"file_name\": \"{at:02}.png\", \"text\": \"{caption}\"}}\n").into_bytes(),
+        });
+    }
+    lines
+}
+
 #[test]
 fn left_out_rows_are_counted() {
     let dir = tempfile::tempdir().unwrap();
@@ -85,6 +121,9 @@ fn left_out_rows_are_counted() {
         check(&csv.read().unwrap(), &rows, name, &tokenizer);
         let jsonl = JsonlSource { bad_rows: BadRows::Skip, ..JsonlSource::new(path("d.jsonl")) };
         check(&jsonl.read().unwrap(), &rows, name, &tokenizer);
+        // In shards, a caption that is not UTF-8 and an image without a name never end the reading.
+        std::fs::write(path("d.tar"), shard(&rows)).unwrap();
+        check(&WebdatasetSource::new(path("d.tar")).read().unwrap(), &rows, name, &tokenizer);
         // By default, the first row that is malformed ends the reading. An empty caption or image never does.
         let malformed = rows.iter().position(|row| matches!(row, Row::NotUtf8 | Row::Malformed));
         let strict = CsvSource::new(path("d.csv")).read();
@@ -114,7 +153,18 @@ fn captions_beside_images_are_counted() {
             std::fs::write(dir.join(format!("{at:02}.png")), b"").unwrap();
             std::fs::write(dir.join(format!("{at:02}.txt")), row.caption()).unwrap();
         }
-        check(&FolderSource::new(&dir).read().unwrap(), &rows, |at| format!("/{at:02}.png"), &tokenizer);
+        let name = |at: usize| format!("/{at:02}.png");
+        let beside = FolderSource::new(&dir).read().unwrap();
+        check(&beside, &rows, name, &tokenizer);
+        // Metadata goes before the files beside images, which stay there.
+        for extension in ["jsonl", "csv"] {
+            let metadata = dir.join(format!("metadata.{extension}"));
+            std::fs::write(&metadata, metadata_of(&rows, extension == "csv")).unwrap();
+            let dataset = FolderSource::new(&dir).read().unwrap();
+            check(&dataset, &rows, name, &tokenizer);
+            assert_eq!(dataset.fingerprint().unwrap(), beside.fingerprint().unwrap());
+            std::fs::remove_file(metadata).unwrap();
+        }
         std::fs::write(dir.join("00.txt"), Row::NotUtf8.caption()).unwrap();
         let message = FolderSource::new(&dir).read().unwrap_err().to_string();
         assert!(message.contains("00.txt` is malformed: not UTF-8 at byte 3"), "{message}");

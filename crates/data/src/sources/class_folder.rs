@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::files::is_absent;
 use crate::images::location::ImageRef;
-use crate::sources::image_files::{image_files, is_ignored};
+use crate::sources::image_files::{ImageFiles, LeftOut, image_files, is_ignored};
 
 /// Number of file names that an error lists.
 const NAMED: usize = 3;
@@ -17,6 +17,8 @@ pub struct ClassFolder {
     pub classes: Vec<String>,
     /// Every image with the index of its class, sorted within the class.
     pub images: Vec<(ImageRef, usize)>,
+    /// Files in the class folders that are no images.
+    pub left_out: LeftOut,
 }
 
 /// Lists a folder that has one folder per class. Hidden folders, and those that systems add, are left out.
@@ -51,18 +53,19 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
         return Err(DataError::NoClassFolders { path: path.to_owned(), found });
     }
     folders.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
-    let mut result = ClassFolder { classes: Vec::with_capacity(folders.len()), images: Vec::new() };
+    let mut result = ClassFolder { classes: Vec::with_capacity(folders.len()), images: Vec::new(), left_out: LeftOut::default() };
     for (class, folder) in folders.iter().enumerate() {
         let path = path.join(folder);
-        let files = image_files(&path)?.files;
+        let ImageFiles { files, left_out } = image_files(&path)?;
         if files.is_empty() {
             return Err(DataError::Empty {
                 path,
-                found: "no image".to_owned(),
+                found: left_out.describe().map_or_else(|| "no image".to_owned(), |it| format!("no image; {it}")),
                 expected: "the images of this class (or remove the folder)",
             });
         }
         result.classes.push(folder.to_string_lossy().replace('_', " "));
+        result.left_out.add(left_out);
         result.images.extend(files.into_iter().map(|file| (ImageRef::File(file), class)));
     }
     Ok(result)

@@ -7,33 +7,36 @@
 //! - `json`: JSON in other forms
 //! - `folder`: a folder of images with captions beside them
 //! - `webdataset`: tar shards
-//! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
+//! - `classes`: one folder per class
+//! - `class_folder`: lists such a folder, also for zero-shot evaluation
+//! - `class_labels`: names of classes that are numbers
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
 //! - `recognise`: what a file or folder is, by its name and its content
 //! - `rows`: what the table-like sources share
 //! - `tables`: what the sources in text files share
 //! - `image_files`: the image files below a folder
-//! - `shard_patterns`: the tar files that a pattern names
-//! - `watched_reader`: remembers the disk's errors
+//! - `one_or_many`: a value of the config that may be a list
 
 pub(crate) mod class_folder;
+mod class_labels;
+pub(crate) mod classes;
 pub(crate) mod coco;
 pub(crate) mod csv;
 pub(crate) mod folder;
 pub(crate) mod image_files;
 pub(crate) mod json;
 pub(crate) mod jsonl;
+pub(crate) mod one_or_many;
 pub(crate) mod recognise;
 mod rows;
-mod shard_patterns;
 pub(crate) mod source_table;
 pub(crate) mod tables;
-mod watched_reader;
 pub(crate) mod webdataset;
 
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
+use crate::sources::classes::ClassesSource;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
@@ -56,6 +59,8 @@ pub enum Source {
     Folder(FolderSource),
     /// Tar shards.
     Webdataset(WebdatasetSource),
+    /// A folder of images per class.
+    Classes(ClassesSource),
     /// COCO captions.
     Coco(CocoSource),
 }
@@ -81,7 +86,8 @@ impl Source {
             Self::Jsonl(source) => source.read_selected(selection),
             Self::Json(source) => source.read_selected(selection),
             Self::Folder(source) => source.read_selected(selection),
-            Self::Webdataset(source) => source.read_selected(selection),
+            Self::Webdataset(source) => source.read_named(selection, &[]),
+            Self::Classes(source) => source.read_named(selection, &[]),
             Self::Coco(source) => source.read_selected(selection),
         }
     }

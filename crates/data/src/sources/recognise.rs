@@ -36,10 +36,11 @@ pub fn recognise(path: &Path) -> Result<Recognised, DataError> {
         Source::Jsonl(jsonl) => jsonl.look()?,
         Source::Json(json) => json.look(false)?,
         Source::Folder(folder) => {
-            let images = image_files(&folder.path)?.len();
+            let images = image_files(&folder.path)?.files.len();
             format!("a folder of {images} image{}", if images == 1 { "" } else { "s" })
         }
         Source::Webdataset(_) => "WebDataset shards".to_owned(),
+        Source::Classes(_) => "a folder per class".to_owned(),
         Source::Coco(_) => "COCO captions".to_owned(),
     };
     Ok(Recognised { source: source.into(), description })

@@ -8,6 +8,7 @@ use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::sources::Source;
+use crate::sources::classes::ClassesSource;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
@@ -40,6 +41,9 @@ pub struct SourceTable {
     /// Tar shards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webdataset: Option<WebdatasetSource>,
+    /// A folder of images per class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<ClassesSource>,
     /// COCO captions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<CocoSource>,
@@ -71,6 +75,7 @@ impl SourceTable {
         found.extend(self.json.clone().map(|source| ("json", Source::Json(source))));
         found.extend(self.folder.clone().map(|source| ("folder", Source::Folder(source))));
         found.extend(self.webdataset.clone().map(|source| ("webdataset", Source::Webdataset(source))));
+        found.extend(self.classes.clone().map(|source| ("classes", Source::Classes(source))));
         found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
         found
     }
@@ -82,6 +87,7 @@ impl SourceTable {
         self.json.iter_mut().for_each(|source| source.resolve(base));
         self.folder.iter_mut().for_each(|source| source.resolve(base));
         self.webdataset.iter_mut().for_each(|source| source.resolve(base));
+        self.classes.iter_mut().for_each(|source| source.resolve(base));
         self.coco.iter_mut().for_each(|source| source.resolve(base));
         for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
             *path = base.join(&path);
@@ -99,13 +105,23 @@ impl SourceTable {
         };
         let selection = self.only.as_deref().map(Selection::read).transpose()?;
         let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
-        let templates = self.templates.as_deref().map(read_templates).transpose()?;
-        let classnames = self.classnames.as_deref().map(read_class_names).transpose()?;
-        let mut dataset = source.read_selected(selection)?;
-        if let Some(classnames) = classnames {
-            dataset = dataset.with_class_names(&classnames)?;
+        let templates = self.templates.as_deref().map(read_templates).transpose()?.unwrap_or_default();
+        let classnames = self.classnames.as_deref().map(read_class_names).transpose()?.unwrap_or_default();
+        let mut dataset = match &source {
+            // These know themselves what is the number of a class.
+            Source::Webdataset(source) => source.read_named(selection, &classnames)?,
+            Source::Classes(source) => source.read_named(selection, &classnames)?,
+            other if classnames.is_empty() => other.read_selected(selection)?,
+            other => other.read_selected(selection)?.with_class_names(&classnames)?,
+        };
+        if classnames.is_empty() && dataset.captions().all(|caption| caption.text.parse::<u64>().is_ok()) {
+            let (count, first) = (dataset.num_captions(), dataset.caption(0).text.to_owned());
+            dataset.warnings.push(format!(
+                "all {count} captions are numbers, such as `{first}`; if they are classes, name a file of class names \
+                 with `classnames`"
+            ));
         }
-        Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, templates.as_deref().unwrap_or(&[])))
+        Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, &templates))
     }
 }
 
@@ -119,6 +135,7 @@ impl From<Source> for SourceTable {
             Source::Json(source) => table.json = Some(source),
             Source::Folder(source) => table.folder = Some(source),
             Source::Webdataset(source) => table.webdataset = Some(source),
+            Source::Classes(source) => table.classes = Some(source),
             Source::Coco(source) => table.coco = Some(source),
         }
         table

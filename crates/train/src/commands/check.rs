@@ -56,7 +56,7 @@ pub fn check(config: &RunConfig, observer: &mut dyn Observer) -> Result<Findings
         let opened = Evaluation::open(name, section, pairs.as_ref().and_then(|pairs| pairs.validation.as_ref()))
             .map(|evaluation| evaluation.with_objective(objective));
         let Some(evaluation) = findings.keep(&format!("eval.{name}"), opened)? else { continue };
-        findings.facts.extend(evaluation.warning());
+        findings.facts.extend(evaluation.warnings());
         let images = evaluation.images();
         let is_missing = |image: &ImageRef| matches!(image, ImageRef::File(path) if !path.is_file());
         let total = images.num_images();

@@ -180,16 +180,37 @@ fn flatten(key: String, value: Value, leaves: &mut BTreeMap<String, Value>) {
 }
 
 fn same(key: &str, old_value: Option<&Value>, new_value: Option<&Value>, old: &RunConfig, new: &RunConfig) -> bool {
-    if old_value == new_value || is_default_column(key, old_value, new_value) {
+    if is_default_column(key, old_value, new_value) {
         return true;
     }
-    let path =
-        |value: Option<&Value>| value.and_then(Value::as_str).map(PathBuf::from).filter(|path| path.is_absolute());
-    match (path(old_value), path(new_value)) {
-        (Some(before), Some(after)) if key != "run.dir" => {
-            relative(&old.run.dir, &before) == relative(&new.run.dir, &after)
+    match (old_value, new_value) {
+        (Some(before), Some(after)) => before == after || key != "run.dir" && same_value(before, after, old, new),
+        // The default was once written to the config of every run. It means the same as no key.
+        (Some(before), None) => key.ends_with("webdataset.caption") && before.as_str() == Some("caption"),
+        (before, after) => before == after,
+    }
+}
+
+/// Whether two values differ in nothing but where the project is.
+fn same_value(before: &Value, after: &Value, old: &RunConfig, new: &RunConfig) -> bool {
+    match (before, after) {
+        (Value::Array(before), Value::Array(after)) => {
+            before.len() == after.len()
+                && before.iter().zip(after).all(|(before, after)| same_value(before, after, old, new))
         }
-        _ => false,
+        (Value::Table(before), Value::Table(after)) => {
+            let same = |((key, before), (other, after)): ((&String, &Value), (&String, &Value))| {
+                key == other && same_value(before, after, old, new)
+            };
+            before.len() == after.len() && before.iter().zip(after).all(same)
+        }
+        (Value::String(before), Value::String(after)) if before != after => {
+            let (before, after) = (Path::new(before), Path::new(after));
+            before.is_absolute()
+                && after.is_absolute()
+                && relative(&old.run.dir, before) == relative(&new.run.dir, after)
+        }
+        _ => before == after,
     }
 }
 
@@ -350,6 +371,22 @@ eval = { held = { task = "zero-shot", images = "held" } }
     fn evaluations_may_change() {
         let found = changes(&[], &["eval.held=", "eval.pairs={task='retrieval', data='p.csv'}"]);
         assert!(!found.is_empty() && found.iter().all(|(key, safe)| key.starts_with("eval.") && *safe), "{found:?}");
+    }
+
+    #[test]
+    fn old_defaults_of_shards_are_no_change() {
+        let shards = |directory: &str, keys: &str| {
+            let text = TEXT.replace("folder = { path = \"pairs\" }", &format!("webdataset = {{ {keys} }}"));
+            RunConfig::from_bytes(text.as_bytes(), Path::new("run.toml"), Path::new(directory), &[]).unwrap()
+        };
+        let changes = |old: &str, new: &str| changed_keys(&shards("/a", old), &shards("/a", new)).len();
+        assert_eq!(changes("path = \"s\", caption = \"caption\"", "path = \"s\""), 0);
+        assert_eq!(changes("path = \"s\", caption = \"other\"", "path = \"s\""), 1);
+        assert_eq!(changes("path = \"s\"", "path = \"s\", caption = \"caption\""), 1);
+        assert_eq!(changes("path = \"s\"", "path = [\"s\", \"t\"]"), 1);
+        let list = "path = [\"s\", \"t\"]";
+        let moved = changed_keys(&shards("/a", list), &shards("/b", list));
+        assert_eq!(moved.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["run.dir"]);
     }
 
     #[test]

@@ -136,9 +136,9 @@ impl Evaluation {
         self
     }
 
-    /// What makes the figures worse than the model is, if anything.
-    pub fn warning(&self) -> Option<String> {
-        self.task.warning().map(|problem| format!("evaluation `{}`: {problem}", self.name))
+    /// What may make the figures other than the model is.
+    pub fn warnings(&self) -> Vec<String> {
+        self.task.warnings().iter().map(|problem| format!("evaluation `{}`: {problem}", self.name)).collect()
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -259,7 +259,7 @@ impl Evaluation {
                 let (rows, first) = (counted(skipped.count, "row"), skipped.first(NAMED_IMAGES));
                 format!("evaluation `{}`: {rows} could not be used: {first}", self.name)
             });
-            for warning in rows.into_iter().chain(self.warning()) {
+            for warning in rows.into_iter().chain(self.warnings()) {
                 observer.on(Event::Warning(warning));
             }
         });

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{
-    CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, class_folder, read_class_names, read_templates,
+    CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, LeftOut, class_folder, read_class_names, read_templates,
     repeated_names,
 };
 
@@ -28,6 +28,8 @@ pub(crate) enum OpenTask {
         labels: Vec<usize>,
         classes: Vec<String>,
         templates: Vec<String>,
+        /// Files in the class folders that are no images.
+        left_out: LeftOut,
     },
     Retrieval(Arc<Dataset>),
     Loss {
@@ -53,22 +55,27 @@ impl OpenTask {
             None => vec![CLASS_PLACEHOLDER.to_owned()],
         };
         let (images, labels) = folder.images.into_iter().unzip();
-        Ok(Self::ZeroShot { root: path.to_owned(), images: Arc::new(images), labels, classes, templates })
+        let (root, images, left_out) = (path.to_owned(), Arc::new(images), folder.left_out);
+        Ok(Self::ZeroShot { root, images, labels, classes, templates, left_out })
     }
 
-    /// What makes its figures worse than the model is, if anything.
-    pub fn warning(&self) -> Option<String> {
-        let Self::ZeroShot { classes, .. } = self else { return None };
+    /// What may make its figures other than the model is.
+    pub fn warnings(&self) -> Vec<String> {
+        let Self::ZeroShot { classes, root, left_out, .. } = self else {
+            return self.dataset().map_or(Vec::new(), |dataset| dataset.warnings.clone());
+        };
+        let left_out = left_out.describe().map(|files| format!("`{}`: {files}", root.display()));
         let repeated = repeated_names(classes);
         let shown: Vec<String> = repeated.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
         let more = if repeated.len() > MAX_LISTED { ", .." } else { "" };
-        (!repeated.is_empty()).then(|| {
+        let repeated = (!repeated.is_empty()).then(|| {
             format!(
                 "several classes have the same name, so that no model can tell them apart: {}{more}; give them \
                  different names with `classnames`",
                 shown.join(", ")
             )
-        })
+        });
+        left_out.into_iter().chain(repeated).collect()
     }
 
     /// What is measured.
@@ -113,7 +120,7 @@ impl OpenTask {
     pub fn fingerprint(&self) -> Result<String, TrainError> {
         let new = Fingerprint::new(self.task().name());
         let new = match self {
-            Self::ZeroShot { root, images, labels, classes, templates } => {
+            Self::ZeroShot { root, images, labels, classes, templates, .. } => {
                 let mut data = DatasetBuilder::new(root);
                 for (image, label) in images.iter().zip(labels) {
                     data.push(image.clone(), &label.to_string());
@@ -167,6 +174,7 @@ mod tests {
             labels: labels.to_vec(),
             classes: classes.iter().map(|&class| class.to_owned()).collect(),
             templates: vec![template.to_owned()],
+            left_out: LeftOut::default(),
         }
     }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonSource, JsonlSource, SourceTable,
-    WebdatasetSource,
+    Augment, BadRows, CaptionMode, CaptionsFrom, ClassesSource, CocoSource, CsvSource, FolderSource, JsonSource,
+    JsonlSource, SourceTable, TextCaptions, WebdatasetSource,
 };
 use dualenc_model::{Lock, Pool};
 use serde::de::DeserializeOwned;
@@ -237,10 +237,13 @@ fn documented_types_match_their_crates() {
     assert_eq!(table("JsonlSource"), accepted::<JsonlSource>(unknown()));
     assert_eq!(table("FolderSource"), accepted::<FolderSource>(unknown()));
     assert_eq!(table("WebdatasetSource"), accepted::<WebdatasetSource>(unknown()));
+    assert_eq!(table("ClassesSource"), accepted::<ClassesSource>(unknown()));
     assert_eq!(table("CocoSource"), accepted::<CocoSource>(unknown()));
     assert_eq!(table("Augment"), accepted::<Augment>(unknown()));
     assert_eq!(table("SourceTable"), accepted::<SourceTable>(unknown()));
     assert_eq!(choices("BadRows"), accepted::<BadRows>(json!("?")));
+    assert_eq!(choices("CaptionsFrom"), accepted::<CaptionsFrom>(json!("?")));
+    assert_eq!(choices("TextCaptions"), accepted::<TextCaptions>(json!("?")));
     assert_eq!(choices("CaptionMode"), accepted::<CaptionMode>(json!("?")));
     assert_eq!(choices("Pool"), accepted::<Pool>(json!("?")));
     let pattern = &root["$defs"]["ModelSection"]["properties"]["lock"]["pattern"];

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use dualenc_data::{Augment, BadRows, WebdatasetSource};
+use dualenc_data::{Augment, BadRows, TextCaptions, WebdatasetSource};
 use schemars::JsonSchema;
 
 /// A source of image-text pairs: exactly one of the formats, and how its rows are used.
@@ -24,6 +24,8 @@ pub(super) struct SourceTableDoc {
     folder: Option<FolderDoc>,
     /// WebDataset tar shards.
     webdataset: Option<WebdatasetDoc>,
+    /// A folder of images per class.
+    classes: Option<ClassesDoc>,
     /// COCO captions.
     coco: Option<CocoDoc>,
     /// How often each pair occurs in an epoch, on average, above 0. With 0.5, each epoch has half of the pairs, the
@@ -206,33 +208,116 @@ enum TextEncodingDoc {
     Latin1,
 }
 
-/// Every image file below a folder, sorted by path byte by byte. The captions of `cat.jpg` are the non-empty lines of
-/// `cat.txt` beside it or, without that file, the file name with `_` and `-` read as spaces.
+/// Every image file below a folder, sorted by path byte by byte. The captions of `cat.jpg` are those of a
+/// `metadata.jsonl` or `metadata.csv` (Hugging Face ImageFolder) in its folder or one above it. Without such a file, they
+/// are the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of `cat.caption`, else the file name
+/// with `_` and `-` read as spaces, unless that is a number. Images without a caption are left out and counted.
 #[derive(JsonSchema)]
 #[schemars(rename = "FolderSource", deny_unknown_fields)]
 pub(super) struct FolderDoc {
     /// Path of the folder.
     path: PathBuf,
+    /// Where captions are looked for: one of the places, or a list in order of preference. An image without a caption
+    /// there is left out and counted.
+    ///
+    /// Default: `["metadata", "txt", "json", "caption", "name"]`.
+    captions_from: Option<OneOrManyDoc<CaptionsFromDoc>>,
+    /// Column of the captions in metadata files, or key in `.json` files. A value is a string or a list of strings.
+    ///
+    /// Default: the first of `caption`, `title`, `text`, `sentence`, `description`, `captions`, `label` that is there,
+    /// otherwise the only column of text.
+    caption: Option<String>,
+    /// Several columns or keys with captions, such as `["raw", "long"]`, instead of `caption`.
+    ///
+    /// Default: none.
+    captions: Option<Vec<String>>,
+    /// How text files of captions are read.
+    ///
+    /// Default: `"lines"`.
+    #[schemars(default, with = "TextCaptionsDoc")]
+    txt: TextCaptions,
 }
 
-/// WebDataset tar shards. Entries that share a name up to the first dot form a sample: its image ends in `.jpg`,
-/// `.jpeg`, `.png`, `.webp` or `.gif`, and its captions are the lines of `.txt`, or else a key of `.json` (a string or
-/// a list).
+/// A folder with one folder per class, and images in these. The caption of an image is the name of its class: that of
+/// the folder, with `_` read as a space, or the line of `classnames` at the place of the folder in sorted order. Use
+/// `templates` to turn class names into prompts.
+#[derive(JsonSchema)]
+#[schemars(rename = "ClassesSource", deny_unknown_fields)]
+pub(super) struct ClassesDoc {
+    /// Path of the folder.
+    path: PathBuf,
+}
+
+/// WebDataset tar shards. Entries that share a name up to the first dot form a sample; the rest of the name is the
+/// extension. The image is the first entry with the extension of an image. The captions are the lines of `.txt`, or
+/// else `caption` in `.json` (a string or a list), or else the class in `.cls`. Numbers in `.cls` need class names:
+/// `classnames`, or a `classnames.txt` beside the shards or in the folder above them.
 #[derive(JsonSchema)]
 #[schemars(rename = "WebdatasetSource", deny_unknown_fields)]
 pub(super) struct WebdatasetDoc {
-    /// Path of the shards: one shard, a folder of shards, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`.
-    path: PathBuf,
-    /// Key of the caption in `.json` entries.
+    /// Path of the shards: one shard, a folder of shards, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`; or a list
+    /// of such.
+    path: OneOrManyDoc<PathBuf>,
+    /// Extension of the image, such as `"input.jpg"`; or several, the preferred first.
     ///
-    /// Default: `"caption"`.
-    #[schemars(default = "webdataset_caption")]
-    caption: String,
+    /// Default: every usual extension; the first image of a sample is used.
+    image: Option<OneOrManyDoc<String>>,
+    /// Where captions are: an extension, such as `"txt"` or `"outputs.txt"`, or a key in `.json`, such as `"long"` or
+    /// `"meta.caption"`. A sample that has both takes the extension. No other entry is used, except that `"caption"`
+    /// takes `.txt` where the key is absent.
+    ///
+    /// Default: `.txt`, otherwise `caption` in `.json`, otherwise `.cls`.
+    caption: Option<String>,
+    /// Several extensions or keys with captions, such as `["txt", "long"]`, instead of `caption`.
+    ///
+    /// Default: none.
+    captions: Option<Vec<String>>,
+    /// How text entries are read.
+    ///
+    /// Default: `"lines"`.
+    #[schemars(default, with = "TextCaptionsDoc")]
+    txt: TextCaptions,
     /// Whether a damaged shard is an error. `false`: the samples before the damage are used, and the damage is counted.
     ///
     /// Default: `true`.
     #[schemars(default = "webdataset_strict")]
     strict: bool,
+}
+
+/// One item, or a list of items.
+#[derive(JsonSchema)]
+#[schemars(untagged, inline)]
+pub(super) enum OneOrManyDoc<T> {
+    /// One item.
+    One(T),
+    /// Several items.
+    Many(Vec<T>),
+}
+
+/// A place where captions of a folder are looked for.
+#[derive(JsonSchema)]
+#[schemars(rename = "CaptionsFrom", rename_all = "lowercase")]
+pub(super) enum CaptionsFromDoc {
+    /// `metadata.jsonl` or `metadata.csv` in the folder of the image or one above it.
+    Metadata,
+    /// `cat.txt` beside `cat.jpg`.
+    Txt,
+    /// `cat.json` beside `cat.jpg`.
+    Json,
+    /// `cat.caption` beside `cat.jpg`.
+    Caption,
+    /// The file name, with `_` and `-` read as spaces.
+    Name,
+}
+
+/// How a text file or entry of captions is read.
+#[derive(JsonSchema)]
+#[schemars(rename = "TextCaptions", rename_all = "lowercase")]
+enum TextCaptionsDoc {
+    /// Each line that is not blank is a caption.
+    Lines,
+    /// The whole text is one caption, its lines joined by spaces.
+    Whole,
 }
 
 /// An annotation file of COCO's caption task. Images and their captions are taken in the order of the file.
@@ -324,10 +409,6 @@ impl Default for AugmentDoc {
             Augment::default();
         Self { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude }
     }
-}
-
-fn webdataset_caption() -> String {
-    WebdatasetSource::new("").caption
 }
 
 fn webdataset_strict() -> bool {

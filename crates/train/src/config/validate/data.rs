@@ -86,10 +86,21 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
     if found.len() != 1 {
         let names: Vec<String> = found.iter().map(|(name, _)| format!("`{name}`")).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
-        let help = "name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `coco`; several sources are written as \
+        let help = "name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`; several sources are written as \
                     `[[data.train]]`";
         // A source that is unknown or incomplete is reported already, and was removed from the table.
         rules.refuse(key, &[&format!("{key}.*")], format!("`{key}` needs exactly one source, found {names}"), help);
+    }
+    let folder = table.folder.as_ref().map(|it| ("folder", it.caption.is_some(), it.captions.as_deref()));
+    let shards = table.webdataset.as_ref().map(|it| ("webdataset", it.caption.is_some(), it.captions.as_deref()));
+    for (format, caption, captions) in [folder, shards].into_iter().flatten() {
+        let Some(captions) = captions else { continue };
+        let name = format!("{key}.{format}.captions");
+        if caption {
+            let other = format!("{key}.{format}.caption");
+            rules.refuse(&name, &[&other], format!("`{name}` and `{other}` are both set"), "remove one of them");
+        }
+        rules.check(!captions.is_empty(), &name, "empty", "at least one name", "");
     }
     let weight = table.weight.unwrap_or(1.0);
     rules.check(weight > 0.0 && weight.is_finite(), &format!("{key}.weight"), weight, "a number above 0", "");

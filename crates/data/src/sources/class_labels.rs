@@ -1,0 +1,64 @@
+//! Class labels that are numbers, and the names for them.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::DataError;
+use crate::files::is_file;
+
+/// The file of class names that CLIP_benchmark's data sets have beside their shards, or beside the folder of them.
+const FILE: &str = "classnames.txt";
+
+/// Names of classes by their numbers.
+#[derive(Debug)]
+pub(crate) struct ClassNames {
+    names: Vec<String>,
+    /// The file that was found; `None` if the config named it.
+    pub path: Option<PathBuf>,
+}
+
+impl ClassNames {
+    /// The names of the config; `None` if there are none.
+    pub(crate) fn given(names: &[String]) -> Option<Self> {
+        (!names.is_empty()).then(|| Self { names: names.to_vec(), path: None })
+    }
+
+    /// The names in a file in `dir` or in the folder above it.
+    pub(crate) fn find(dir: &Path) -> Result<Option<Self>, DataError> {
+        for dir in dir.ancestors().take(2) {
+            let path = dir.join(FILE);
+            if is_file(&path)? {
+                let text = std::fs::read(&path).map_err(DataError::read(&path))?;
+                let text = String::from_utf8(text).map_err(|error| DataError::Malformed {
+                    path: path.clone(),
+                    reason: format!("not UTF-8 at byte {}; save it as UTF-8", error.utf8_error().valid_up_to()),
+                })?;
+                let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty());
+                return Ok(Some(Self { names: lines.map(str::to_owned).collect(), path: Some(path) }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The name of a label: that of its number, or the label itself if it is a name.
+    ///
+    /// # Errors
+    /// What is wrong with the label.
+    pub(crate) fn name<'a>(&'a self, label: &'a str) -> Result<&'a str, String> {
+        let count = self.names.len();
+        match label.parse::<usize>() {
+            Ok(number) => self.names.get(number).map(String::as_str),
+            Err(_) => self.names.iter().find(|name| name.as_str() == label).map(String::as_str),
+        }
+        .ok_or_else(|| match count.checked_sub(1) {
+            Some(last) => {
+                format!("the label `{label}`; expected a number from 0 to {last} or one of the {count} class names")
+            }
+            None => format!("the label `{label}`, and the file of class names is empty"),
+        })
+    }
+}
+
+/// Whether a label is the number of a class.
+pub(crate) fn is_number(label: &str) -> bool {
+    label.parse::<usize>().is_ok()
+}

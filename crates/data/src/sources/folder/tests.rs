@@ -1,0 +1,252 @@
+//! Folders as people write them.
+
+use std::fs::{create_dir_all, write};
+
+use super::*;
+
+#[test]
+fn captions_from_sidecars_or_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    create_dir_all(at("sub")).unwrap();
+    write(at("b.JPG"), b"").unwrap();
+    write(at("b.txt"), "\u{feff}a dog\n\n  two dogs \n").unwrap();
+    write(at("red_panda-cub.png"), b"").unwrap();
+    write(at("sub/a.webp"), b"").unwrap();
+    write(at("sub/empty.gif"), b"").unwrap();
+    write(at("sub/empty.txt"), " \n").unwrap();
+    write(at("notes.md"), b"").unwrap();
+    write(at(".hidden.png"), b"").unwrap();
+    let dataset = FolderSource::new(dir.path()).read().unwrap();
+    let keys: Vec<_> = dataset.images().map(|image| image.key()).collect();
+    let expected = ["b.JPG", "red_panda-cub.png", "sub/a.webp"].map(|name| at(name).display().to_string());
+    assert_eq!(keys, expected);
+    let captions: Vec<_> = dataset.captions().map(|caption| (caption.image, caption.text)).collect();
+    assert_eq!(captions, [(0, "a dog"), (0, "two dogs"), (1, "red panda cub"), (2, "a")]);
+    assert_eq!(dataset.skipped.count, 1);
+    assert!(dataset.skipped.rows[0].message.contains("empty.gif"), "{:?}", dataset.skipped);
+}
+
+#[test]
+fn rejects_folder_without_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let error = FolderSource::new(dir.path()).read().unwrap_err().to_string();
+    assert!(error.contains("holds no samples: found no image; expected jpg"), "{error}");
+    let error = FolderSource::new(dir.path().join("none")).read().unwrap_err().to_string();
+    assert!(error.contains("none`: No such file"), "{error}");
+}
+
+/// A folder with some files, given by their names and contents.
+fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        create_dir_all(path.parent().unwrap()).unwrap();
+        write(path, content).unwrap();
+    }
+    dir
+}
+
+/// Reads it; errors have `DIR` in place of its path.
+fn read(files: &[(&str, &str)], set: impl FnOnce(&mut FolderSource)) -> Result<Dataset, String> {
+    let dir = folder(files);
+    let mut source = FolderSource::new(dir.path());
+    set(&mut source);
+    let shown = dir.path().display().to_string();
+    let mut dataset = source.read().map_err(|error| error.to_string().replace(&shown, "DIR"))?;
+    for text in dataset.notes.iter_mut().chain(&mut dataset.warnings) {
+        *text = text.replace(&shown, "DIR");
+    }
+    Ok(dataset)
+}
+
+/// `image: caption` for each caption, with the slot if it is not 0.
+fn pairs(dataset: &Dataset) -> Vec<String> {
+    let name = |image: usize| dataset.relative_key(image);
+    let slot = |slot: u8| if slot == 0 { String::new() } else { format!(" #{slot}") };
+    dataset.captions().map(|it| format!("{}: {}{}", name(it.image), it.text, slot(it.slot))).collect()
+}
+
+fn places(places: &[CaptionsFrom]) -> Option<OneOrMany<CaptionsFrom>> {
+    Some(OneOrMany(places.to_vec()))
+}
+
+const IMAGES: [(&str, &str); 3] = [("b.png", ""), ("a.png", ""), ("sub/c.jpg", "")];
+
+#[test]
+fn metadata_is_used_and_noted() {
+    let jsonl = "\u{feff}{\"file_name\": \"a.png\", \"text\": \"first\"}\r\n\n\
+                 {\"text\": [\"second\", \"third\"], \"file_name\": \"./sub/c.jpg\"}\n\
+                 {\"file_name\": \"b.png\", \"text\": null}\n";
+    let csv = "\u{feff}text,file_name\nfirst,a.png\nsecond,sub/c.jpg\nthird,sub/c.jpg\n,b.png\n";
+    for (name, content) in [("metadata.jsonl", jsonl), ("metadata.csv", csv)] {
+        let beside = [(name, content), ("a.txt", "no"), ("b.txt", "no")];
+        let dataset = read(&[&IMAGES[..], &beside].concat(), |_| {}).unwrap();
+        assert_eq!(pairs(&dataset), ["a.png: first", "sub/c.jpg: second", "sub/c.jpg: third"], "{name}");
+        assert_eq!(dataset.skipped.by_cause(), "empty caption (1)");
+        assert_eq!(dataset.notes, [format!("`DIR`: folder, 2 images, captions from `text` of `{name}` (2)")]);
+        let forced = read(&[&IMAGES[..], &beside].concat(), |it| it.captions_from = places(&[CaptionsFrom::Txt]));
+        assert_eq!(pairs(&forced.unwrap()), ["a.png: no", "b.png: no"], "{name}");
+    }
+}
+
+#[test]
+fn nested_metadata_is_for_its_folder() {
+    let files = [
+        ("metadata.jsonl", "{\"file_name\": \"a.png\", \"caption\": \"root\"}"),
+        ("sub/metadata.csv", "file_name,title\nc.jpg,nested\nsecond.jpg,absent\nodd.xyz,other extension\n"),
+        ("sub/odd.xyz", ""),
+    ];
+    let dataset = read(&[&IMAGES[..], &files].concat(), |_| {}).unwrap();
+    // A file that is named but absent is a bad sample like any other; the loader reports it.
+    let expected = ["a.png: root", "sub/c.jpg: nested", "sub/odd.xyz: other extension", "sub/second.jpg: absent"];
+    assert_eq!(pairs(&dataset), expected);
+    assert_eq!(dataset.skipped.by_cause(), "not in metadata (1)");
+    assert!(dataset.skipped.first(1).contains("b.png` has no row in `"), "{:?}", dataset.skipped);
+    assert!(dataset.notes[0].contains("captions from 2 metadata files (4)"), "{:?}", dataset.notes);
+}
+
+#[test]
+fn columns_of_metadata_are_found() {
+    let with = |content: &str, set: fn(&mut FolderSource)| {
+        let files = [IMAGES[1], ("metadata.csv", content)];
+        read(&files, set).map(|dataset| pairs(&dataset).join(", "))
+    };
+    assert_eq!(with("file_name,legend\na.png,x\n", |_| {}).unwrap(), "a.png: x");
+    assert_eq!(with("file_name,n,text\na.png,1,x\n", |_| {}).unwrap(), "a.png: x");
+    let both = |it: &mut FolderSource| it.captions = Some(vec!["raw".to_owned(), "long".to_owned()]);
+    assert_eq!(with("file_name,long,raw\na.png,y,x\n", both).unwrap(), "a.png: x, a.png: y #1");
+    let error = with("file_name,p,q\na.png,1,x\n", |_| {}).unwrap_err();
+    assert!(error.contains("metadata.csv` is malformed: its columns are `file_name`, `p`, `q`"), "{error}");
+    assert!(error.contains("set `caption` to one of them"), "{error}");
+    let error = with("file_name,text\na.png,x\n", |it| it.caption = Some("txet".to_owned())).unwrap_err();
+    assert!(error.contains("has no column `txet`") && error.contains("set `caption = \"text\"`?"), "{error}");
+    let error = with("name,text\na.png,x\n", |_| {}).unwrap_err();
+    assert!(error.contains("no image in `file_name`, found `name`, `text`"), "{error}");
+    let error = with("file_name,text\na.png,x,y\n", |_| {}).unwrap_err();
+    assert!(error.contains("metadata.csv`, line 2: found 3 fields; expected 2"), "{error}");
+}
+
+#[test]
+fn malformed_metadata_names_its_line() {
+    let with = |name: &str, content: &str| read(&[IMAGES[1], (name, content)], |_| {}).unwrap_err();
+    let good = "{\"file_name\": \"a.png\", \"text\": \"x\"}\n";
+    let error = with("metadata.jsonl", &format!("{good}nothing"));
+    assert!(error.contains("metadata.jsonl`, line 2: not a JSON object"), "{error}");
+    let error = with("metadata.jsonl", &format!("{good}{{\"file_name\": \"a.png\", \"text\": {{}}}}"));
+    assert!(error.contains("line 2: `text` is {}; expected a string or a list of strings"), "{error}");
+    let error = with("metadata.jsonl", "{\"image\": \"a.png\", \"text\": \"x\"}");
+    assert!(error.contains("line 1: no image in `file_name`, found `image`, `text`"), "{error}");
+    let error = with("metadata.parquet", "PAR1");
+    assert!(error.contains("metadata.parquet` is malformed: parquet metadata is not read"), "{error}");
+    let two = [IMAGES[1], ("metadata.jsonl", good), ("metadata.csv", "file_name,text\na.png,x\n")];
+    let error = read(&two, |_| {}).unwrap_err();
+    assert!(error.contains("metadata.jsonl` is malformed: `metadata.csv` is beside it; remove one"), "{error}");
+    let error = read(&[IMAGES[1], ("metadata.jsonl", "")], |_| {}).unwrap_err();
+    assert!(error.contains("1 images without a caption, not in metadata (1)"), "{error}");
+}
+
+#[test]
+fn json_beside_fills_in_for_text() {
+    let files = [
+        ("0/000.jpg", ""),
+        ("0/000.txt", "text"),
+        ("0/000.json", "{\"caption\": \"json\"}"),
+        ("0/001.jpg", ""),
+        ("0/001.json", "{\"caption\": \"json\", \"status\": \"success\"}"),
+        ("0/002.jpg", ""),
+        ("0/002.txt", " \n"),
+        ("0/002.json", "\u{feff}{\"caption\": \"behind an empty text\"}"),
+        ("0/003.jpg", ""),
+        ("0/003.json", "{\"caption\": null}"),
+        ("0/004.jpg", ""),
+        ("0/004.json", "{\"boxes\": []}"),
+        ("0_stats.json", "{}"),
+    ];
+    let dataset = read(&files, |_| {}).unwrap();
+    assert_eq!(pairs(&dataset), ["0/000.jpg: text", "0/001.jpg: json", "0/002.jpg: behind an empty text"]);
+    assert_eq!(dataset.skipped.by_cause(), "empty caption (1), no caption (1)");
+    assert_eq!(dataset.notes, ["`DIR`: folder, 3 images, captions from `.txt` (1), `.json` (2)"]);
+    let warnings = dataset.warnings.join("\n");
+    assert!(warnings.contains("1 images have an empty caption file; another file beside is used"), "{warnings}");
+    assert!(warnings.contains("1 `.json` files beside images have no usual key"), "{warnings}");
+    let error = read(&[("a.png", ""), ("a.json", "{")], |_| {}).unwrap_err();
+    assert!(error.contains("a.json` is malformed: not JSON"), "{error}");
+    let keyed = [("a.png", ""), ("a.json", "{\"caption\": \"x\", \"long\": [\"y\", \"z\"]}"), ("b.png", "")];
+    let long = |it: &mut FolderSource| {
+        it.captions_from = places(&[CaptionsFrom::Json]);
+        it.captions = Some(vec!["caption".to_owned(), "long".to_owned()]);
+    };
+    let dataset = read(&keyed, long).unwrap();
+    assert_eq!(pairs(&dataset), ["a.png: x", "a.png: y #1", "a.png: z #1"]);
+    assert!(dataset.skipped.first(1).contains("b.png` has no `.json`"), "{:?}", dataset.skipped);
+}
+
+#[test]
+fn names_are_told_or_refused() {
+    let mixed = [("a_dog.png", ""), ("b.png", ""), ("b.txt", "text")];
+    let dataset = read(&mixed, |_| {}).unwrap();
+    assert_eq!(pairs(&dataset), ["a_dog.png: a dog", "b.png: text"]);
+    let expected = "`DIR`: 1 of 2 images have no `.txt` or other file of captions: their file names are the captions, \
+                    such as `a dog` (to leave such images out, set `captions_from = \"txt\"`)";
+    assert_eq!(dataset.warnings, [expected]);
+    let dataset = read(&mixed, |it| it.captions_from = places(&[CaptionsFrom::Txt])).unwrap();
+    assert_eq!((pairs(&dataset).len(), dataset.skipped.by_cause().as_str()), (1, "no caption (1)"));
+    assert_eq!(dataset.warnings, [""; 0]);
+    let numbers = [("000000001.jpg", ""), ("3f2504e0-4f89-11d3-9a0c-0305e82c3301.jpg", "")];
+    let error = read(&numbers, |_| {}).unwrap_err();
+    let expected = "found 2 images without a caption, no caption (2), such as `DIR/000000001.jpg` has no caption \
+                    beside it, and its name is a number; are the captions in a file for `[data.train.csv]`";
+    assert!(error.contains(expected), "{error}");
+    let named = |it: &mut FolderSource| it.captions_from = places(&[CaptionsFrom::Name]);
+    assert_eq!(pairs(&read(&numbers, named).unwrap())[0], "000000001.jpg: 000000001");
+    let dataset = read(&[("IMG_0001.jpg", ""), ("IMG_0002.jpg", "")], |_| {}).unwrap();
+    assert!(dataset.warnings[0].contains("differ only in their numbers, such as `IMG 0001`"), "{dataset:?}");
+    assert_eq!(read(&[("cat.jpg", ""), ("dog.jpg", "")], |_| {}).unwrap().warnings, [""; 0]);
+}
+
+#[test]
+fn other_names_of_text_files() {
+    let files = [
+        ("a.jpg", ""),
+        ("a.TXT", "upper case"),
+        ("b.jpg", ""),
+        ("b.jpg.txt", "behind the whole name"),
+        ("c.jpg", ""),
+        ("c.caption", "of kohya's scripts"),
+    ];
+    let expected = ["a.jpg: upper case", "b.jpg: behind the whole name", "c.jpg: of kohya's scripts"];
+    assert_eq!(pairs(&read(&files, |_| {}).unwrap()), expected);
+}
+
+#[test]
+fn text_files_by_line_or_whole() {
+    let files = [("a.jpg", ""), ("a.txt", "a dog\nin Paris\n"), ("b.jpg", ""), ("b.txt", "a cat")];
+    let dataset = read(&files, |_| {}).unwrap();
+    assert_eq!(pairs(&dataset), ["a.jpg: a dog", "a.jpg: in Paris", "b.jpg: a cat"]);
+    let expected = "`DIR`: 1 text files have several lines; every line is a caption (`txt = \"whole\"` else)";
+    assert_eq!(dataset.notes[1], expected);
+    let dataset = read(&files, |it| it.txt = TextCaptions::Whole).unwrap();
+    assert_eq!(pairs(&dataset), ["a.jpg: a dog in Paris", "b.jpg: a cat"]);
+}
+
+#[test]
+fn splits_are_told() {
+    let dataset = read(&[("train/cat.jpg", ""), ("test/dog.jpg", "")], |_| {}).unwrap();
+    assert_eq!(dataset.num_images(), 2);
+    assert_eq!(dataset.warnings, ["`DIR` holds `test`, `train`: all are read as one set; name one in `path`"]);
+}
+
+#[test]
+fn config_names_places() {
+    let source = |text: &str| toml::from_str::<FolderSource>(&format!("path = \"d\"\n{text}"));
+    assert_eq!(source("captions_from = \"json\"").unwrap().captions_from, places(&[CaptionsFrom::Json]));
+    let many = source("captions_from = [\"txt\", \"name\"]\ntxt = \"whole\"").unwrap();
+    assert_eq!(many.captions_from, places(&[CaptionsFrom::Txt, CaptionsFrom::Name]));
+    assert_eq!(toml::from_str::<FolderSource>(&toml::to_string(&many).unwrap()).unwrap(), many);
+    assert_eq!(toml::to_string(&FolderSource::new("d")).unwrap(), "path = \"d\"\n");
+    let error = source("captions_from = \"text\"").unwrap_err().to_string();
+    assert!(error.contains("unknown variant `text`, expected one of `metadata`, `txt`"), "{error}");
+    let both = FolderSource { caption: Some("a".into()), captions: Some(vec!["b".into()]), ..FolderSource::new("d") };
+    assert!(both.read().unwrap_err().to_string().contains("both `caption` and `captions` are set"));
+}

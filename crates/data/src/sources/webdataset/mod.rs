@@ -1,0 +1,237 @@
+//! WebDataset: tar shards of `key.jpg` with `key.txt` or `key.json`. Each shard is indexed once; its images are then
+//! read by position, in any order. Nothing is ever unpacked, so hostile entry names and links do no harm.
+//!
+//! This file has [`WebdatasetSource`]. The others:
+//! - `shard_patterns`: the tar files that the config names
+//! - `shard_kind`: files that are no tar archives
+//! - `fields`: which entries are the image and the captions of a sample
+//! - `index`: the samples of one shard
+//! - `summary`: what is told about them
+//! - `watched_reader`: remembers the disk's errors
+
+mod fields;
+mod index;
+mod shard_kind;
+mod shard_patterns;
+mod summary;
+#[cfg(test)]
+mod tests;
+mod watched_reader;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::parallel_io::map_files;
+use crate::dataset::selection::Selection;
+use crate::error::DataError;
+use crate::files::{is_dir, metadata};
+use crate::sources::class_labels::{ClassNames, is_number};
+use crate::sources::folder::caption_keys;
+use crate::sources::folder::options::TextCaptions;
+use crate::sources::one_or_many::OneOrMany;
+use crate::sources::webdataset::fields::Fields;
+use crate::sources::webdataset::index::{Sample, index_shard};
+use crate::sources::webdataset::shard_patterns::{empty, shards};
+use crate::sources::webdataset::summary::Summary;
+
+/// Shards whose indices are in memory at once: two for each thread that indexes them.
+const WAVE: usize = 16;
+
+/// `[data.train.webdataset]`: one shard, a folder of them, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`; or a
+/// list of such.
+///
+/// Entries with the same key make a sample. The key is the name up to the first dot of its last component; the rest is
+/// the extension. Captions are the lines of `.txt`, else the value of `caption` in `.json` (a string or a list of
+/// strings), else the class in `.cls`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebdatasetSource {
+    /// A shard, a folder of shards, a pattern, or a list of such.
+    pub path: OneOrMany<PathBuf>,
+    /// Extension of the image, or several, the preferred first. Default: every usual one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<OneOrMany<String>>,
+    /// Extension of the captions, such as `txt` or `outputs.txt`, or key in `.json`, such as `llava` or `meta.caption`.
+    /// Default: `txt`, else `caption` in `.json`, else `cls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// Several extensions or keys, each with captions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<Vec<String>>,
+    /// How text entries are read. Default `lines`.
+    #[serde(default, skip_serializing_if = "crate::sources::folder::is_lines")]
+    pub txt: TextCaptions,
+    /// Whether a damaged shard is an error; if not, the samples before the damage are used. Default true.
+    #[serde(default = "default_strict")]
+    pub strict: bool,
+}
+
+const fn default_strict() -> bool {
+    true
+}
+
+impl WebdatasetSource {
+    /// The shards of `path`; a damaged one is an error.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: OneOrMany(vec![path.into()]),
+            image: None,
+            caption: None,
+            captions: None,
+            txt: TextCaptions::Lines,
+            strict: true,
+        }
+    }
+
+    /// Whether `path` is a tar file, a folder with tar files in it, or a pattern that names tar files.
+    ///
+    /// # Errors
+    /// [`DataError::Read`].
+    pub fn looks_like(path: &Path) -> Result<bool, DataError> {
+        let name = path.to_string_lossy().to_lowercase();
+        let is_tar = [".tar", ".tgz", ".tar.gz"].iter().any(|end| name.ends_with(end));
+        match metadata(path)? {
+            Some(metadata) if metadata.is_dir() => {
+                let mut names = std::fs::read_dir(path).map_err(DataError::read(path))?.flatten();
+                Ok(names.any(|entry| Path::new(&entry.file_name()).extension().is_some_and(|it| it == "tar")))
+            }
+            Some(_) => Ok(is_tar),
+            None => Ok(is_tar && name.contains(['{', '*', '?', '['])),
+        }
+    }
+
+    /// Resolves relative paths against `base`.
+    pub fn resolve(&mut self, base: &Path) {
+        self.path.resolve(base);
+    }
+
+    /// Indexes the shards.
+    ///
+    /// # Errors
+    /// [`DataError::Shard`] for a damaged shard if `strict`, [`DataError::Malformed`] for an invalid pattern and for
+    /// shards that are compressed, [`DataError::NotAFile`] for a shard that is not a regular file, [`DataError::Empty`]
+    /// without a usable sample, [`DataError::Read`].
+    pub fn read(&self) -> Result<Dataset, DataError> {
+        self.read_named(None, &[])
+    }
+
+    /// As [`WebdatasetSource::read`]. `classnames`: names for captions that are class numbers; if empty, they are
+    /// looked for beside the shards.
+    pub(crate) fn read_named(&self, selection: Option<Selection>, classnames: &[String]) -> Result<Dataset, DataError> {
+        let root = self.root()?;
+        let names = caption_keys(&root, self.caption.as_ref(), self.captions.as_ref())?;
+        let image = self.image.as_ref().map_or(&[][..], |image| &image.0);
+        let fields = Fields::new(image, names, self.txt);
+        let (shards, warnings) = shards(&self.path.0)?;
+        let mut builder = DatasetBuilder::new(&root).with_selection(selection);
+        warnings.into_iter().for_each(|warning| builder.warn(warning));
+        let mut classes = ClassNames::given(classnames);
+        let mut summary = Summary::new(fields.num_slots());
+        for wave in shards.chunks(WAVE) {
+            // Each thread indexes one shard at a time: a read and a seek per entry.
+            let indices = map_files(wave, 1, |shard| index_shard(shard, &fields, self.strict));
+            for (shard, index) in wave.iter().zip(indices) {
+                let mut index = index?;
+                builder.skipped.absorb(std::mem::take(&mut index.skipped));
+                summary.add(&mut index);
+                for sample in index.samples {
+                    summary.samples += 1;
+                    if selects(&mut builder, summary.samples, &sample.key) {
+                        push(&mut builder, sample, shard, &mut classes, &mut summary)?;
+                    }
+                }
+            }
+        }
+        let path = self.path.0.first().map_or(root.as_path(), PathBuf::as_path);
+        if builder.is_empty() {
+            return Err(empty(path, summary.found(shards.len(), &builder.skipped, &fields)));
+        }
+        summary.report(&mut builder, path, &fields, shards.len(), self.txt)?;
+        builder.finish(path)
+    }
+
+    /// The folder that paths in the fingerprint are relative to: that of the shards, or the one above several.
+    fn root(&self) -> Result<PathBuf, DataError> {
+        let mut root: Option<PathBuf> = None;
+        for path in &self.path.0 {
+            let here = if is_dir(path)? { path } else { path.parent().unwrap_or(Path::new("")) };
+            root = Some(root.map_or_else(
+                || here.to_owned(),
+                |root| root.ancestors().find(|root| here.starts_with(root)).unwrap_or(Path::new("")).to_owned(),
+            ));
+        }
+        Ok(root.unwrap_or_default())
+    }
+}
+
+/// Whether a sample is wanted. `tar cf s.tar .` puts `./` in front of each name.
+fn selects(builder: &mut DatasetBuilder, row: u64, key: &str) -> bool {
+    builder.selects(row, key) || key.strip_prefix("./").is_some_and(|key| builder.selects(row, key))
+}
+
+/// Adds a sample, or counts it as skipped.
+fn push(
+    builder: &mut DatasetBuilder,
+    mut sample: Sample,
+    shard: &Path,
+    classes: &mut Option<ClassNames>,
+    summary: &mut Summary,
+) -> Result<(), DataError> {
+    let shown = |fault: &str| format!("`{}`: sample `{}` has {fault}", shard.display(), sample.key);
+    let Some(image) = sample.image().cloned() else {
+        match &sample.status {
+            Some(status) => builder.skipped.note("no image", || shown(&format!("no image: its status is `{status}`"))),
+            None => builder.skipped.note("no image", || shown("no image")),
+        }
+        return Ok(());
+    };
+    let (mut pushed, mut has_entry) = (false, false);
+    for slot in 0..summary.num_slots() {
+        let Some(best) = sample.take(slot) else { continue };
+        has_entry = true;
+        let mut any = false;
+        for caption in &best.captions {
+            let mut text = caption.as_str();
+            if best.field.is_label && is_number(text) && classes.is_none() {
+                *classes = ClassNames::find(shard.parent().unwrap_or(Path::new("")))?;
+                let way_out = "name a file of class names, one per line, with `classnames`";
+                if classes.is_none() {
+                    let key = &sample.key;
+                    let reason = format!("sample `{key}` has the class number `{text}` as its caption; {way_out}");
+                    return Err(DataError::Malformed { path: shard.to_owned(), reason });
+                }
+            }
+            if let Some(names) = classes.as_ref().filter(|names| best.field.is_label || names.path.is_none()) {
+                text = names.name(text).map_err(|reason| DataError::Malformed {
+                    path: shard.to_owned(),
+                    reason: format!("sample `{}` has {reason}", sample.key),
+                })?;
+            }
+            any |= builder.push_slot(image.clone(), text, slot);
+        }
+        summary.count(&best, any);
+        pushed |= any;
+    }
+    if !pushed {
+        let missing = if has_entry { "an empty caption" } else { "no caption" };
+        let cause = match (&sample.problem, has_entry) {
+            (Some(_), false) => "malformed caption",
+            (_, true) => "empty caption",
+            (None, false) => "no caption",
+        };
+        builder.skipped.note(cause, || {
+            let why = sample.problem.as_ref().map_or(String::new(), |problem| format!(": {problem}"));
+            format!("`{}`: sample `{}` has {missing}{why}", shard.display(), sample.key)
+        });
+    } else if let Some(problem) = sample.problem.filter(|_| sample.is_malformed) {
+        summary.count_malformed(|| format!("`{}`: {problem}", shard.display()));
+    }
+    if let Some(names) = classes.as_ref().and_then(|names| names.path.as_ref()) {
+        summary.classnames = Some(names.clone());
+    }
+    Ok(())
+}
