@@ -1,5 +1,5 @@
 #![doc = include_str!("../README.md")]
-//! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
+//! Rooms of the source: `sources` reads data sets from disk, `parquet` is a file format, `dataset` holds them, `images` decodes and resizes,
 //! `image_processor` makes a tower's input, `text` tokenises, `loader` makes the batches.
 
 mod dataset;
@@ -10,6 +10,7 @@ mod image_processor;
 mod images;
 mod loader;
 mod panics;
+mod parquet;
 mod random;
 mod sources;
 mod text;
@@ -39,6 +40,7 @@ pub use crate::loader::parallel_map::ordered_map;
 pub use crate::loader::unreadable::{Skipped, UnreadableImages, UnreadablePolicy};
 pub use crate::loader::{Loaded, PairLoader};
 pub use crate::panics::{CaughtPanic, catch_quietly, panic_message};
+pub use crate::parquet::cells::ParquetColumn;
 pub use crate::random::mix;
 pub use crate::sources::Source;
 pub use crate::sources::class_folder::{ClassFolder, class_folder};
@@ -47,6 +49,8 @@ pub use crate::sources::csv::CsvSource;
 pub use crate::sources::folder::FolderSource;
 pub use crate::sources::image_files::image_files;
 pub use crate::sources::jsonl::JsonlSource;
+pub use crate::sources::one_or_many::OneOrMany;
+pub use crate::sources::parquet::source::ParquetSource;
 pub use crate::sources::source_table::SourceTable;
 pub use crate::sources::webdataset::WebdatasetSource;
 pub use crate::text::caption_tokens::Tokens;

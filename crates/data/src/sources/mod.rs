@@ -7,7 +7,9 @@
 //! - `folder`: a folder of images with captions beside them
 //! - `webdataset`: tar shards
 //! - `class_folder`: one folder per class, for zero-shot evaluation; not a [`Source`]
+//! - `parquet`: parquet tables
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
+//! - `one_or_many`: a key of the config with one item or a list
 //! - `rows`: what the table-like sources share
 //! - `image_files`: the image files below a folder
 //! - `shard_patterns`: the tar files that a pattern names
@@ -19,6 +21,8 @@ pub(crate) mod csv;
 pub(crate) mod folder;
 pub(crate) mod image_files;
 pub(crate) mod jsonl;
+pub(crate) mod one_or_many;
+pub(crate) mod parquet;
 mod rows;
 mod shard_patterns;
 pub(crate) mod source_table;
@@ -34,6 +38,8 @@ use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::jsonl::JsonlSource;
+use crate::sources::parquet::looks::{look, looks_like_parquet};
+use crate::sources::parquet::source::ParquetSource;
 use crate::sources::webdataset::WebdatasetSource;
 
 /// Where image-text pairs come from.
@@ -51,16 +57,22 @@ pub enum Source {
     Webdataset(WebdatasetSource),
     /// COCO captions.
     Coco(CocoSource),
+    /// Parquet tables.
+    Parquet(ParquetSource),
 }
 
 impl Source {
     /// The source for a file, chosen by its extension (`csv`, `tsv`, `jsonl` or `tar`), with columns `image` and
-    /// `caption`; for a folder, a [`FolderSource`].
+    /// `caption`; for a folder, a [`FolderSource`]; for parquet or a folder of it, a [`ParquetSource`] with the columns
+    /// that look like images and captions.
     ///
     /// # Errors
     /// [`DataError::UnknownExtension`] for other extensions.
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
+        if looks_like_parquet(path) {
+            return Ok(Self::Parquet(look(path)));
+        }
         if path.is_dir() {
             return Ok(Self::Folder(FolderSource::new(path)));
         }
@@ -95,6 +107,7 @@ impl Source {
             Self::Folder(source) => source.read_selected(selection),
             Self::Webdataset(source) => source.read_selected(selection),
             Self::Coco(source) => source.read_selected(selection),
+            Self::Parquet(source) => source.read_selected(selection),
         }
     }
 }

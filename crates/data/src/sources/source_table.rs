@@ -12,6 +12,7 @@ use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::jsonl::JsonlSource;
+use crate::sources::parquet::source::ParquetSource;
 use crate::sources::webdataset::WebdatasetSource;
 
 /// A table that names one source, and says how its rows are used. Exactly one of the sources must be there; the config
@@ -37,6 +38,9 @@ pub struct SourceTable {
     /// COCO captions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<CocoSource>,
+    /// Parquet tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parquet: Option<ParquetSource>,
     /// How often each pair occurs in an epoch, on average. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
@@ -65,6 +69,7 @@ impl SourceTable {
         found.extend(self.folder.clone().map(|source| ("folder", Source::Folder(source))));
         found.extend(self.webdataset.clone().map(|source| ("webdataset", Source::Webdataset(source))));
         found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
+        found.extend(self.parquet.clone().map(|source| ("parquet", Source::Parquet(source))));
         found
     }
 
@@ -75,6 +80,7 @@ impl SourceTable {
         self.folder.iter_mut().for_each(|source| source.resolve(base));
         self.webdataset.iter_mut().for_each(|source| source.resolve(base));
         self.coco.iter_mut().for_each(|source| source.resolve(base));
+        self.parquet.iter_mut().for_each(|source| source.resolve(base));
         for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
             *path = base.join(&path);
         }
@@ -110,6 +116,7 @@ impl From<Source> for SourceTable {
             Source::Folder(source) => table.folder = Some(source),
             Source::Webdataset(source) => table.webdataset = Some(source),
             Source::Coco(source) => table.coco = Some(source),
+            Source::Parquet(source) => table.parquet = Some(source),
         }
         table
     }
