@@ -8,8 +8,9 @@ use dualenc_data::{
 };
 use serde::Deserialize;
 
+use crate::fuzz::{mutate, replace};
 use crate::limits::attempts;
-use crate::support::{golden, mutate, options, replace};
+use crate::support::{golden, options};
 
 #[derive(Deserialize)]
 struct File {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use dualenc_data::{
     BatchPlan, CaptionMode, CsvSource, Dataset, LoaderOptions, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
-    mix,
 };
 use safetensors::SafeTensors;
 
@@ -112,37 +111,4 @@ pub fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {
         (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xEDB8_8320 } else { crc >> 1 })
     })
-}
-
-/// Applies one to eight edits: bytes changed; runs removed, doubled or overwritten with extremes; the end cut off.
-pub fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
-    let mut bytes = original.to_vec();
-    // Half of the mutants have a single edit, so that many remain readable.
-    let edits = if seed.is_multiple_of(2) { 1 } else { 1 + mix(seed, &[99]) % 8 };
-    let draw = |edit: u64, what: u64, below: usize| (mix(seed, &[edit, what]) % below.max(1) as u64) as usize;
-    for edit in 0..edits {
-        if bytes.is_empty() {
-            break;
-        }
-        let at = draw(edit, 1, bytes.len());
-        let end = bytes.len().min(at + 1 + draw(edit, 2, 24));
-        match draw(edit, 3, 6) {
-            0 => bytes[at] ^= 1 << draw(edit, 4, 8),
-            1 => bytes[at] = draw(edit, 4, 256) as u8,
-            2 => bytes[at..end].fill(if draw(edit, 4, 2) == 0 { 0 } else { 255 }),
-            3 => drop(bytes.drain(at..end)),
-            4 => {
-                let run = bytes[at..end].to_vec();
-                bytes.splice(at..at, run);
-            }
-            _ => bytes.truncate(at),
-        }
-    }
-    bytes
-}
-
-/// Writes a new file: truncating an old one waits for the disk on file systems that guard against torn writes.
-pub fn replace(path: &Path, bytes: &[u8]) {
-    let _ = std::fs::remove_file(path);
-    std::fs::write(path, bytes).unwrap();
 }

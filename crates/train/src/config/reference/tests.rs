@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonlSource, SourceTable, WebdatasetSource,
+    Augment, BadRows, CaptionMode, CocoSource, CsvSource, FolderSource, JsonlSource, ParquetSource, SourceTable,
+    WebdatasetSource,
 };
 use dualenc_model::{Lock, Pool};
 use serde::de::DeserializeOwned;
@@ -230,6 +231,7 @@ fn documented_types_match_their_crates() {
     assert_eq!(table("FolderSource"), accepted::<FolderSource>(unknown()));
     assert_eq!(table("WebdatasetSource"), accepted::<WebdatasetSource>(unknown()));
     assert_eq!(table("CocoSource"), accepted::<CocoSource>(unknown()));
+    assert_eq!(table("ParquetSource"), accepted::<ParquetSource>(unknown()));
     assert_eq!(table("Augment"), accepted::<Augment>(unknown()));
     assert_eq!(table("SourceTable"), accepted::<SourceTable>(unknown()));
     assert_eq!(choices("BadRows"), accepted::<BadRows>(json!("?")));
