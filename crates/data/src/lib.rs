@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
-//! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
-//! `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and templates, `loader` makes
-//! the batches.
+//! Rooms of the source: `sources` reads data sets from disk, `parquet` is a file format, `dataset` holds them, `images`
+//! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
+//! templates, `loader` makes the batches.
 
 mod dataset;
 mod did_you_mean;
@@ -13,6 +13,7 @@ mod images;
 mod loader;
 mod look_at;
 mod panics;
+mod parquet;
 mod random;
 mod sources;
 mod text;
@@ -45,6 +46,7 @@ pub use crate::loader::unreadable::{Skipped, UnreadableImages, UnreadablePolicy}
 pub use crate::loader::{Loaded, PairLoader};
 pub use crate::look_at::{Content, what_is};
 pub use crate::panics::{CaughtPanic, catch_quietly, panic_message};
+pub use crate::parquet::cells::ParquetColumn;
 pub use crate::random::mix;
 pub use crate::sources::Source;
 pub use crate::sources::class_folder::{ClassFolder, class_folder};
@@ -57,6 +59,7 @@ pub use crate::sources::image_files::{ImageFiles, LeftOut, image_files};
 pub use crate::sources::json::json_source::JsonSource;
 pub use crate::sources::jsonl::JsonlSource;
 pub use crate::sources::one_or_many::OneOrMany;
+pub use crate::sources::parquet::source::ParquetSource;
 pub use crate::sources::recognise::{Recognised, recognise};
 pub use crate::sources::source_table::SourceTable;
 pub use crate::sources::tables::text_file::TextEncoding;

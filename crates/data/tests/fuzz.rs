@@ -16,7 +16,7 @@ use crate::support::{crc32, encoded, golden, options, write_dataset};
 const MIB: usize = 1 << 20;
 
 /// Applies one to eight edits: bytes changed; runs removed, doubled or overwritten with extremes; the end cut off.
-fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
+pub fn mutate(original: &[u8], seed: u64) -> Vec<u8> {
     let mut bytes = original.to_vec();
     // Half of the mutants have a single edit, so that many remain readable.
     let edits = if seed.is_multiple_of(2) { 1 } else { 1 + mix(seed, &[99]) % 8 };
@@ -214,7 +214,7 @@ fn exactly_the_bad_images_are_reported() {
 }
 
 /// Writes a new file: truncating an old one waits for the disk on file systems that guard against torn writes.
-fn replace(path: &Path, bytes: &[u8]) {
+pub fn replace(path: &Path, bytes: &[u8]) {
     let _ = std::fs::remove_file(path);
     std::fs::write(path, bytes).unwrap();
 }

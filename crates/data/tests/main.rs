@@ -12,6 +12,8 @@ mod ids;
 mod images;
 mod limits;
 mod loader;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod pixels;
 mod rows;
 mod support;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::images::location::ImageRef;
+use crate::parquet::cells::ParquetColumn;
 
 /// Where images are, in order. Equal locations can be found while the table grows ([`ImageIndex`]).
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,8 @@ pub(crate) struct ImageTable {
     containers: Vec<Arc<Path>>,
     /// Paths that are not UTF-8.
     odd_paths: Vec<PathBuf>,
+    /// Columns of parquet files.
+    columns: Vec<Arc<ParquetColumn>>,
 }
 
 /// What the name of an image is relative to.
@@ -31,6 +34,8 @@ enum Place {
     Entry { shard: u32, offset: u64, len: u64 },
     /// `odd_paths[0]`; the name is empty.
     Odd(u32),
+    /// A row of `columns[column]`; the name is empty.
+    Cell { column: u32, row: u64 },
 }
 
 impl ImageTable {
@@ -48,6 +53,9 @@ impl ImageTable {
         match self.places[image] {
             Place::Below(directory) => ImageRef::File(self.containers[directory as usize].join(name)),
             Place::Odd(at) => ImageRef::File(self.odd_paths[at as usize].clone()),
+            Place::Cell { column, row } => {
+                ImageRef::ParquetCell { column: Arc::clone(&self.columns[column as usize]), row }
+            }
             Place::Entry { shard, offset, len } => {
                 let tar = Arc::clone(&self.containers[shard as usize]);
                 ImageRef::TarEntry { tar, name: name.to_owned(), offset, len }
@@ -75,6 +83,14 @@ impl ImageTable {
             ImageRef::TarEntry { tar, name, offset, len } => {
                 self.names.push_str(name);
                 Place::Entry { shard: self.container(tar), offset: *offset, len: *len }
+            }
+            ImageRef::ParquetCell { column, row } => {
+                let known = self.columns.iter().rposition(|known| Arc::ptr_eq(known, column));
+                let at = known.unwrap_or_else(|| {
+                    self.columns.push(Arc::clone(column));
+                    self.columns.len() - 1
+                });
+                Place::Cell { column: at as u32, row: *row }
             }
         };
         self.places.push(place);

@@ -355,8 +355,9 @@ impl Dataset {
     }
 
     /// A hash of the paths (relative to the root of their source, so that moving it changes nothing), their order, the
-    /// captions, and the length of each file in bytes; and of the weights, if there are any. File *contents* are not
-    /// read: an image replaced by another of equal length goes unnoticed.
+    /// captions, and the length of each file in bytes; and of the weights, if there are any. An image in a parquet file
+    /// counts by its row and the length of the file. File *contents* are not read: an image replaced by another of
+    /// equal length goes unnoticed.
     ///
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
@@ -365,6 +366,7 @@ impl Dataset {
         let lengths = map_files(&numbers, STATS_PER_THREAD, |&number| match self.image(number) {
             ImageRef::File(path) => files::metadata(&path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
             ImageRef::TarEntry { len, .. } => Ok(len),
+            ImageRef::ParquetCell { column, .. } => Ok(column.file_len()),
         });
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
@@ -380,6 +382,10 @@ impl Dataset {
                 if let ImageRef::TarEntry { name, offset, .. } = &image {
                     field(name.as_bytes());
                     field(&offset.to_le_bytes());
+                }
+                if let ImageRef::ParquetCell { row, .. } = &image {
+                    field(b"row");
+                    field(&row.to_le_bytes());
                 }
                 let len = lengths.next().unwrap_or(Ok(u64::MAX))?;
                 field(&len.to_le_bytes());
@@ -418,6 +424,7 @@ impl Dataset {
         match &location {
             ImageRef::File(_) => path.to_string(),
             ImageRef::TarEntry { name, .. } => format!("{path}/{name}"),
+            ImageRef::ParquetCell { row, .. } => format!("{path}/row {}", row + 1),
         }
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::error::{DataError, ImageError};
 use crate::images::disk::{MAX_ENCODED_BYTES, read_entry, read_file};
+use crate::parquet::cells::ParquetColumn;
 
 /// The location of an image.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -22,6 +23,13 @@ pub enum ImageRef {
         /// Length of its content, in bytes.
         len: u64,
     },
+    /// An image inside a parquet file. Its page is read when it is needed.
+    ParquetCell {
+        /// The column of images.
+        column: Arc<ParquetColumn>,
+        /// Number of the row in the file, 0-based.
+        row: u64,
+    },
 }
 
 impl ImageRef {
@@ -31,6 +39,7 @@ impl ImageRef {
     /// # Errors
     /// [`DataError::Image`] for a bad image: the file is missing, not a regular file, or larger than 1 GiB.
     /// [`DataError::Read`] if the system cannot read it, or if the shard is missing or has become shorter.
+    /// [`DataError::Malformed`] for a damaged page of a parquet file.
     pub fn read(&self) -> Result<Vec<u8>, DataError> {
         let read = match self {
             Self::File(path) => read_file(path),
@@ -38,16 +47,18 @@ impl ImageRef {
                 Ok(Err(ImageError::FileTooLarge { found: *len, limit: MAX_ENCODED_BYTES }))
             }
             Self::TarEntry { tar, offset, len, .. } => read_entry(tar, *offset, *len).map(Ok),
+            Self::ParquetCell { column, row } => return column.read(*row)?.map_err(|source| self.fail(source)),
         };
         read.map_err(|source| DataError::Read { path: self.key().into(), source })?.map_err(|source| self.fail(source))
     }
 
-    /// The name shown to users: the path, or `shard.tar/entry.jpg`.
+    /// The name shown to users: the path, `shard.tar/entry.jpg`, or `table.parquet/row 1`, 1-based.
     #[must_use]
     pub fn key(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
             Self::TarEntry { tar, name, .. } => format!("{}/{name}", tar.display()),
+            Self::ParquetCell { column, row } => format!("{}/row {}", column.path().display(), row + 1),
         }
     }
 
@@ -61,6 +72,7 @@ impl ImageRef {
         match self {
             Self::File(path) => path,
             Self::TarEntry { tar, .. } => tar,
+            Self::ParquetCell { column, .. } => column.path(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Pixels: where an image's bytes are, decoding, resizing, and random views for training. It knows no model and no
 //! normalisation; that is `image_processor`.
 //!
-//! - `location`: [`location::ImageRef`], a file or a tar entry
+//! - `location`: [`location::ImageRef`], a file, a tar entry or a cell of a table
 //! - `disk`: reads bytes, again after an error that may pass
 //! - `rgb_image`: an 8-bit RGB image in memory
 //! - `decode/`: encoded bytes to an RGB image, within limits

@@ -10,6 +10,7 @@
 //! - `classes`: one folder per class
 //! - `class_folder`: lists such a folder, also for zero-shot evaluation
 //! - `class_labels`: names of classes that are numbers
+//! - `parquet`: parquet tables
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
 //! - `recognise`: what a file or folder is, by its name and its content
 //! - `rows`: what the table-like sources share
@@ -27,6 +28,7 @@ pub(crate) mod image_files;
 pub(crate) mod json;
 pub(crate) mod jsonl;
 pub(crate) mod one_or_many;
+pub(crate) mod parquet;
 pub(crate) mod recognise;
 mod rows;
 pub(crate) mod source_table;
@@ -42,6 +44,7 @@ use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
+use crate::sources::parquet::source::ParquetSource;
 use crate::sources::webdataset::WebdatasetSource;
 
 /// Where image-text pairs come from.
@@ -63,6 +66,8 @@ pub enum Source {
     Classes(ClassesSource),
     /// COCO captions.
     Coco(CocoSource),
+    /// Parquet tables.
+    Parquet(ParquetSource),
 }
 
 impl Source {
@@ -89,6 +94,7 @@ impl Source {
             Self::Webdataset(source) => source.read_named(selection, &[]),
             Self::Classes(source) => source.read_named(selection, &[]),
             Self::Coco(source) => source.read_selected(selection),
+            Self::Parquet(source) => source.read_selected(selection),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::sources::Source;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::image_files::image_files;
+use crate::sources::parquet::looks::{look, looks_like_parquet};
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::source_table::SourceTable;
@@ -42,6 +43,7 @@ pub fn recognise(path: &Path) -> Result<Recognised, DataError> {
         Source::Webdataset(_) => "WebDataset shards".to_owned(),
         Source::Classes(_) => "a folder per class".to_owned(),
         Source::Coco(_) => "COCO captions".to_owned(),
+        Source::Parquet(_) => "parquet".to_owned(),
     };
     Ok(Recognised { source: source.into(), description })
 }
@@ -56,6 +58,9 @@ impl Source {
     /// [`DataError::UnknownExtension`] for what is none of them, [`DataError::Read`].
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
+        if looks_like_parquet(path) {
+            return Ok(Self::Parquet(look(path)));
+        }
         if is_dir(path)? {
             return Ok(match has_shards(path)? {
                 true => Self::Webdataset(WebdatasetSource::new(path)),

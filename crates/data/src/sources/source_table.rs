@@ -14,6 +14,7 @@ use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
+use crate::sources::parquet::source::ParquetSource;
 use crate::sources::webdataset::WebdatasetSource;
 use crate::text_lists::class_names::read_class_names;
 use crate::text_lists::templates::read_templates;
@@ -47,6 +48,9 @@ pub struct SourceTable {
     /// COCO captions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub coco: Option<CocoSource>,
+    /// Parquet tables.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parquet: Option<ParquetSource>,
     /// How often each pair occurs in an epoch, on average. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
@@ -77,6 +81,7 @@ impl SourceTable {
         found.extend(self.webdataset.clone().map(|source| ("webdataset", Source::Webdataset(source))));
         found.extend(self.classes.clone().map(|source| ("classes", Source::Classes(source))));
         found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
+        found.extend(self.parquet.clone().map(|source| ("parquet", Source::Parquet(source))));
         found
     }
 
@@ -89,6 +94,7 @@ impl SourceTable {
         self.webdataset.iter_mut().for_each(|source| source.resolve(base));
         self.classes.iter_mut().for_each(|source| source.resolve(base));
         self.coco.iter_mut().for_each(|source| source.resolve(base));
+        self.parquet.iter_mut().for_each(|source| source.resolve(base));
         for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
             *path = base.join(&path);
         }
@@ -137,6 +143,7 @@ impl From<Source> for SourceTable {
             Source::Webdataset(source) => table.webdataset = Some(source),
             Source::Classes(source) => table.classes = Some(source),
             Source::Coco(source) => table.coco = Some(source),
+            Source::Parquet(source) => table.parquet = Some(source),
         }
         table
     }

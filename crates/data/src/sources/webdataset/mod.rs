@@ -12,7 +12,7 @@
 mod fields;
 mod index;
 mod shard_kind;
-mod shard_patterns;
+pub(crate) mod shard_patterns;
 mod summary;
 #[cfg(test)]
 mod tests;

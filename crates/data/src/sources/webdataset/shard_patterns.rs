@@ -138,7 +138,7 @@ pub(crate) fn empty(path: &Path, found: String) -> DataError {
 }
 
 /// Expands `a{000..002}` and `a{x,y}`, the first braces varying slowest.
-fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
+pub(crate) fn expand_braces(pattern: &str) -> Result<Vec<String>, String> {
     let Some(open) = pattern.find('{') else { return Ok(vec![pattern.to_owned()]) };
     let close = pattern[open..].find('}').map(|close| open + close).ok_or("`{` without a matching `}`")?;
     let (head, inner, tail) = (&pattern[..open], &pattern[open + 1..close], &pattern[close + 1..]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{
     Augment, BadRows, CaptionMode, CaptionsFrom, ClassesSource, CocoSource, CsvSource, FolderSource, JsonSource,
-    JsonlSource, SourceTable, TextCaptions, WebdatasetSource,
+    JsonlSource, ParquetSource, SourceTable, TextCaptions, WebdatasetSource,
 };
 use dualenc_model::{Lock, Pool};
 use serde::de::DeserializeOwned;
@@ -239,6 +239,7 @@ fn documented_types_match_their_crates() {
     assert_eq!(table("WebdatasetSource"), accepted::<WebdatasetSource>(unknown()));
     assert_eq!(table("ClassesSource"), accepted::<ClassesSource>(unknown()));
     assert_eq!(table("CocoSource"), accepted::<CocoSource>(unknown()));
+    assert_eq!(table("ParquetSource"), accepted::<ParquetSource>(unknown()));
     assert_eq!(table("Augment"), accepted::<Augment>(unknown()));
     assert_eq!(table("SourceTable"), accepted::<SourceTable>(unknown()));
     assert_eq!(choices("BadRows"), accepted::<BadRows>(json!("?")));

@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use dualenc_data::{Augment, BadRows, TextCaptions, WebdatasetSource};
+use dualenc_data::{Augment, BadRows, ParquetSource, TextCaptions, WebdatasetSource};
 use schemars::JsonSchema;
 
 /// A source of image-text pairs: exactly one of the formats, and how its rows are used.
@@ -28,6 +28,8 @@ pub(super) struct SourceTableDoc {
     classes: Option<ClassesDoc>,
     /// COCO captions.
     coco: Option<CocoDoc>,
+    /// Parquet files.
+    parquet: Option<ParquetDoc>,
     /// How often each pair occurs in an epoch, on average, above 0. With 0.5, each epoch has half of the pairs, the
     /// next epoch the other half; with 2, each pair twice.
     ///
@@ -337,6 +339,50 @@ pub(super) struct CocoDoc {
     bad_rows: BadRows,
 }
 
+/// Parquet files with one row per image, as the `datasets` library or img2dataset writes them, or of image paths. The
+/// image column holds bytes, a group of `bytes` and `path`, or a path. The caption column holds a string, a list of
+/// strings, or a label, which stands for its name where the `datasets` library stores the names in the file. Images stay
+/// in the file: each is read with its page when it is needed.
+#[derive(JsonSchema)]
+#[schemars(rename = "ParquetSource", deny_unknown_fields)]
+pub(super) struct ParquetDoc {
+    /// Path of the files: one file, a folder, a pattern with `*`, `?`, `{a,b}` or `{000..127}`, or a list of these.
+    path: PathOrPaths,
+    /// Name of the column that holds the image or its path.
+    ///
+    /// Default: `"image"`.
+    #[schemars(default = "parquet_image")]
+    image: String,
+    /// Name of the column that holds the caption or captions.
+    ///
+    /// Default: `"caption"`.
+    #[schemars(default = "parquet_caption")]
+    caption: String,
+    /// Names of several caption columns, in place of `caption`.
+    ///
+    /// Default: none.
+    captions: Option<Vec<String>>,
+    /// Directory that image paths are relative to.
+    ///
+    /// Default: the directory of each file.
+    root: Option<PathBuf>,
+    /// How a malformed row is handled.
+    ///
+    /// Default: `"error"`.
+    #[schemars(default, with = "BadRowsDoc")]
+    bad_rows: BadRows,
+}
+
+/// A path, or a list of paths.
+#[derive(JsonSchema)]
+#[schemars(rename = "Paths", untagged)]
+enum PathOrPaths {
+    /// One path.
+    One(PathBuf),
+    /// Several paths, in order.
+    Several(Vec<PathBuf>),
+}
+
 /// A way to handle malformed rows.
 #[derive(JsonSchema)]
 #[schemars(rename = "BadRows", rename_all = "lowercase")]
@@ -409,6 +455,14 @@ impl Default for AugmentDoc {
             Augment::default();
         Self { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude }
     }
+}
+
+fn parquet_image() -> String {
+    ParquetSource::new("").image
+}
+
+fn parquet_caption() -> String {
+    ParquetSource::new("").caption
 }
 
 fn webdataset_strict() -> bool {

@@ -1,0 +1,248 @@
+//! Parquet files as a source of pairs.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::dataset::Dataset;
+use crate::dataset::builder::DatasetBuilder;
+use crate::dataset::selection::Selection;
+use crate::dataset::skipped_rows::BadRows;
+use crate::error::DataError;
+use crate::files::is_dir;
+use crate::images::location::ImageRef;
+use crate::sources::one_or_many::OneOrMany;
+use crate::sources::parquet::columns::{absent, caption_column, download};
+use crate::sources::parquet::files::{files, missing_parts};
+use crate::sources::parquet::rows::{Place, Row, Table};
+use crate::sources::rows::{default_caption, default_image};
+
+/// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
+const LARGE_PAGE_BYTES: u64 = 16 << 20;
+
+/// `[data.train.parquet]`: one file or several, with one row per image.
+///
+/// The image column holds images (bytes, or a group of `bytes` and `path` as the `datasets` library writes it) or paths.
+/// Images are read from the file when they are needed, a page at a time. The caption column holds texts, lists of
+/// texts, or labels; labels have the names that the `datasets` library stores in the file, else stay numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ParquetSource {
+    /// A file, a folder of files, a pattern, or a list of these.
+    pub path: OneOrMany<PathBuf>,
+    /// Column of the image or its path. Default `image`.
+    #[serde(default = "default_image")]
+    pub image: String,
+    /// Column of the caption or captions. Default `caption`.
+    #[serde(default = "default_caption")]
+    pub caption: String,
+    /// Several columns of captions, in place of `caption`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captions: Vec<String>,
+    /// Directory that image paths are relative to. Default: the directory of each file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// What to do with a malformed row. Default `error`.
+    #[serde(default)]
+    pub bad_rows: BadRows,
+}
+
+impl ParquetSource {
+    /// The files of `path`, with columns `image` and `caption`.
+    #[must_use]
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into().into(),
+            image: default_image(),
+            caption: default_caption(),
+            captions: Vec::new(),
+            root: None,
+            bad_rows: BadRows::default(),
+        }
+    }
+
+    /// Resolves relative paths against `base`.
+    pub fn resolve(&mut self, base: &Path) {
+        self.path.resolve(base);
+        self.root = self.root.take().map(|root| base.join(root));
+    }
+
+    /// Reads captions, and where images are.
+    ///
+    /// # Errors
+    /// [`DataError::Column`] if a column is missing, [`DataError::Row`] for a malformed row unless they are skipped,
+    /// [`DataError::Malformed`] for a damaged file or a column of another type, [`DataError::Empty`] without a usable
+    /// row, [`DataError::Read`].
+    pub fn read(&self) -> Result<Dataset, DataError> {
+        self.read_selected(None)
+    }
+
+    pub(crate) fn read_selected(&self, selection: Option<Selection>) -> Result<Dataset, DataError> {
+        let first = self.path.0.first().map_or(Path::new(""), PathBuf::as_path);
+        let mut paths = Vec::new();
+        for path in &self.path.0 {
+            paths.extend(files(path)?);
+        }
+        let base = match paths.first() {
+            Some(file) if !is_dir(first)? => file.parent().unwrap_or(Path::new("")),
+            _ => first,
+        };
+        let root = self.root.as_deref().unwrap_or(base);
+        let mut builder = DatasetBuilder::new(root).with_selection(selection);
+        let mut summary = Summary::default();
+        for path in &paths {
+            self.read_file(path, &mut builder, &mut summary)?;
+        }
+        if builder.is_empty() {
+            return Err(DataError::Empty {
+                path: first.to_owned(),
+                found: format!("{} rows, {} unusable", summary.rows, builder.skipped.count),
+                expected: "rows with an image and a caption",
+            });
+        }
+        for missing in missing_parts(&paths) {
+            builder.warn(format!("{missing} are there; the rest is not read"));
+        }
+        builder.note(summary.describe(self, first, paths.len()));
+        builder.finish(first)
+    }
+
+    fn caption_columns(&self, path: &Path) -> Result<Vec<&str>, DataError> {
+        if self.captions.is_empty() {
+            return Ok(vec![&self.caption]);
+        }
+        if self.caption != default_caption() {
+            let reason = "both `caption` and `captions` are set; expected one of them".to_owned();
+            return Err(DataError::Malformed { path: path.to_owned(), reason });
+        }
+        Ok(self.captions.iter().map(String::as_str).collect())
+    }
+
+    fn read_file(&self, path: &Path, builder: &mut DatasetBuilder, summary: &mut Summary) -> Result<(), DataError> {
+        let columns = self.caption_columns(path)?;
+        let table = Table::open(path, &self.image, &columns, |footer, name, is_image| {
+            let key = match (is_image, self.captions.is_empty()) {
+                (true, _) => "image",
+                (false, true) => "caption",
+                (false, false) => "captions",
+            };
+            absent(path, &footer.schema, name, key)
+        })?;
+        let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
+        let mut has_paths = false;
+        table.read(&mut |number, place, row| {
+            summary.rows += 1;
+            if !builder.selects(summary.rows, row.key.trim()) {
+                return Ok(());
+            }
+            if let Place::Path(link) = &place
+                && !has_paths
+            {
+                has_paths = !link.is_empty();
+                if is_link(link) {
+                    let caption = caption_column(&table.footer.schema);
+                    let reason = format!(
+                        "column `{}` holds links, such as `{link}`: {}",
+                        self.image,
+                        download(path, &self.image, caption)
+                    );
+                    return Err(DataError::Malformed { path: path.to_owned(), reason });
+                }
+            }
+            let place_of_row = || format!("`{}`, row {}", path.display(), number + 1);
+            if let Err(reason) = push_row(builder, root, place, row, place_of_row) {
+                builder.skipped.or_fail(self.bad_rows, DataError::row(path, "row", number + 1, reason))?;
+            }
+            Ok(())
+        })?;
+        summary.add(&table);
+        Ok(())
+    }
+}
+
+fn push_row(
+    builder: &mut DatasetBuilder,
+    root: &Path,
+    image: Place,
+    row: &mut Row,
+    place: impl Fn() -> String,
+) -> Result<(), String> {
+    if let Some(fault) = row.fault.take() {
+        return Err(fault);
+    }
+    if row.captions.is_empty() {
+        builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
+        return Ok(());
+    }
+    match image {
+        Place::Path(path) if path.trim().is_empty() => {
+            builder.skipped.note("no image", || format!("{}: no image", place()));
+        }
+        Place::Path(path) if is_link(&path) => {
+            return Err(format!("the image is a URL, `{path}`; expected a local file: download the images first"));
+        }
+        Place::Path(path) if path.contains('\0') => return Err("the image path holds a NUL character".to_owned()),
+        Place::Path(path) => push_captions(builder, &ImageRef::File(root.join(path.trim())), row, place),
+        Place::Cell(cell) => push_captions(builder, &cell, row, place),
+    }
+    Ok(())
+}
+
+fn push_captions(builder: &mut DatasetBuilder, image: &ImageRef, row: &Row, place: impl Fn() -> String) {
+    for (caption, slot) in &row.captions {
+        if !builder.push_slot(image.clone(), caption, *slot) {
+            builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
+        }
+    }
+}
+
+fn is_link(path: &str) -> bool {
+    let path = path.trim_start();
+    path.starts_with("http://") || path.starts_with("https://")
+}
+
+/// What was read, for the log.
+#[derive(Default)]
+struct Summary {
+    rows: u64,
+    has_images: bool,
+    has_numbers: bool,
+    largest_page: u64,
+}
+
+impl Summary {
+    fn add(&mut self, table: &Table) {
+        self.has_numbers |= table.has_numbers();
+        if let Some(images) = table.images() {
+            self.has_images = true;
+            self.largest_page = self.largest_page.max(images.page_sizes().1);
+        }
+    }
+
+    fn describe(&self, source: &ParquetSource, first: &Path, files: usize) -> String {
+        let captions = if source.captions.is_empty() {
+            format!("`{}`", source.caption)
+        } else {
+            source.captions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        };
+        let mut text = format!(
+            "`{}`: parquet, {files} file{}, {} rows; {} from `{}`, captions from {captions}",
+            first.display(),
+            if files == 1 { "" } else { "s" },
+            self.rows,
+            if self.has_images { "images" } else { "image paths" },
+            source.image
+        );
+        if self.has_numbers {
+            text += "; captions are numbers, which `classnames` replaces by the names of classes";
+        }
+        if self.largest_page > LARGE_PAGE_BYTES {
+            text += &format!(
+                "; its pages have {} MiB of images each, and a shuffled epoch unpacks one for each image: `dualenc data \
+                 pack` writes shards that are read faster",
+                self.largest_page >> 20
+            );
+        }
+        text
+    }
+}
