@@ -4,9 +4,12 @@
 
 mod architecture;
 mod bad_input;
+mod bad_samples;
 mod cache;
 mod cli_help;
+mod copies;
 mod corruption;
+mod data_forms;
 mod disk;
 mod evaluate;
 mod exit_codes;
@@ -17,6 +20,7 @@ mod inspect;
 mod kill;
 mod load;
 mod locks;
+mod mixes;
 mod not_finite;
 mod optimizers;
 mod plan;

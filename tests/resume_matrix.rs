@@ -19,7 +19,8 @@ const CUTS: [(&str, bool, [u64; 2]); 4] = [
     ("after evaluation", true, [3, 9]),
 ];
 
-fn ustar(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+/// A tar archive of regular files.
+pub fn ustar(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut tar = Vec::new();
     for (name, bytes) in entries {
         let mut header = [0u8; 512];

@@ -109,8 +109,8 @@ pub enum DataError {
     },
     /// More images are unreadable than the policy allows.
     #[error(
-        "{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows:\n{}\n\
-         repair or remove them, or raise `data.max_bad_fraction`",
+        "{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows: {causes}\n\
+         {}\nrepair or remove them, or raise `data.max_bad_fraction`",
         .first.join("\n")
     )]
     TooManyBad {
@@ -120,6 +120,8 @@ pub enum DataError {
         images: usize,
         /// The limit, from 0 to 1.
         max_fraction: f64,
+        /// Their causes with counts, such as `not found (2), damaged (1)`.
+        causes: String,
         /// The first of them, each `key: reason`.
         first: Vec<String>,
     },
@@ -174,6 +176,9 @@ pub enum ImageError {
     /// The file has no bytes.
     #[error("the file is empty")]
     Empty,
+    /// There is no such file.
+    #[error("cannot be read: {0}")]
+    Absent(String),
     /// The file could not be read.
     #[error("cannot be read: {0}")]
     Unreadable(String),
@@ -220,6 +225,21 @@ pub enum ImageError {
         /// The error of the decoder.
         reason: String,
     },
+}
+
+impl ImageError {
+    /// A few fixed words that errors of one kind share, such as `not found`.
+    #[must_use]
+    pub fn cause(&self) -> &'static str {
+        match self {
+            Self::Empty => "empty file",
+            Self::Absent(_) => "not found",
+            Self::Unreadable(_) => "not readable",
+            Self::UnknownFormat { .. } => "not an image",
+            Self::TooLarge { .. } | Self::FileTooLarge { .. } => "too large",
+            Self::Damaged { .. } => "damaged",
+        }
+    }
 }
 
 /// Why a [`DataError`] occurred.

@@ -6,7 +6,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use dualenc_data::{
-    CaptionMode, ContentHash, DataError, FeatureLookup, Loaded, LoaderOptions, PairLoader, Stall, mix, ordered_map,
+    CaptionMode, ContentHash, ContentId, DataError, FeatureLookup, Loaded, LoaderOptions, PairLoader, Stall, mix,
+    ordered_map,
 };
 
 use crate::child;
@@ -116,15 +117,15 @@ impl Trap {
 }
 
 impl FeatureLookup for Trap {
-    fn knows(&self, image: usize, _: u64) -> bool {
+    fn known(&self, image: usize, _: u64) -> Option<ContentId> {
         if image == self.image {
             assert!(!self.panics, "trap");
             drop(self.changed.wait_while(self.open.lock().unwrap(), |open| !*open).unwrap());
         }
-        false
+        None
     }
 
-    fn find(&self, _: usize, _: u64, _: &[u8]) -> Result<(), ContentHash> {
+    fn find(&self, _: usize, _: u64, _: &ContentHash) -> Result<(), ContentHash> {
         Err([0; 32])
     }
 }

@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use dualenc_data::{
-    Augment, Batch, CaptionMode, ContentHash, FeatureLookup, ImageRef, LoaderOptions, MicroBatches, PairLoader,
-    Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, load_pixels,
+    Augment, Batch, CaptionMode, ContentHash, ContentId, FeatureLookup, ImageRef, LoaderOptions, MicroBatches,
+    PairLoader, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, content_id, load_pixels,
 };
 
 use crate::limits::within;
-use crate::support::{options, write_dataset};
+use crate::support::{BAD_IMAGE, options, write_dataset};
 
 fn all(options: LoaderOptions) -> Vec<Batch> {
     PairLoader::new(options).unwrap().map(Result::unwrap).collect()
@@ -143,6 +143,7 @@ fn replaces_unreadable_images() {
     });
     for (cached, loaded) in cached.iter().zip(&loaded) {
         assert_eq!((&cached.pairs, &cached.tokens, &cached.skipped), (&loaded.pairs, &loaded.tokens, &loaded.skipped));
+        assert_eq!(cached.contents, loaded.contents);
         let image = loaded.pixels.len() / loaded.pairs.len();
         let pairs: Vec<usize> = (0..5).filter(|&pair| cached.pairs[pair].image % 2 == 1).collect();
         assert_eq!(cached.loaded.iter().map(|it| it.pair).collect::<Vec<_>>(), pairs);
@@ -158,21 +159,20 @@ fn replaces_unreadable_images() {
 /// A cache with the features of every even image.
 #[derive(Debug, Default)]
 struct EvenImages {
-    found: Mutex<Vec<usize>>,
+    found: Mutex<Vec<(usize, ContentId)>>,
 }
 
 impl FeatureLookup for EvenImages {
-    fn knows(&self, image: usize, _: u64) -> bool {
-        self.found.lock().unwrap().contains(&image)
+    fn known(&self, image: usize, _: u64) -> Option<ContentId> {
+        self.found.lock().unwrap().iter().find(|(found, _)| *found == image).map(|(_, content)| *content)
     }
 
-    fn find(&self, image: usize, _: u64, bytes: &[u8]) -> Result<(), ContentHash> {
+    fn find(&self, image: usize, _: u64, content: &ContentHash) -> Result<(), ContentHash> {
         // Features are computed only from images that can be decoded.
-        let usable = dualenc_data::decode(bytes, &dualenc_data::Limits::default()).is_ok();
-        if image % 2 == 1 || !usable {
+        if image % 2 == 1 || *content == *blake3::hash(BAD_IMAGE).as_bytes() {
             return Err([image as u8; 32]);
         }
-        self.found.lock().unwrap().push(image);
+        self.found.lock().unwrap().push((image, content_id(content)));
         Ok(())
     }
 }

@@ -69,10 +69,12 @@ pub fn write_vocabulary(dir: &Path) {
 }
 
 /// Writes a CSV of `count` images with `captions` captions each, and reads it. Images in `bad` are HTML.
+pub const BAD_IMAGE: &[u8] = b"<!DOCTYPE html><html>not found";
+
 pub fn write_dataset(dir: &Path, count: u32, captions: u32, bad: &[u32]) -> Dataset {
     let mut table = String::from("image,caption\n");
     for i in 0..count {
-        let bytes = if bad.contains(&i) { b"<!DOCTYPE html><html>not found".to_vec() } else { png(i, 20 + i % 7, 24) };
+        let bytes = if bad.contains(&i) { BAD_IMAGE.to_vec() } else { png(i, 20 + i % 7, 24) };
         std::fs::write(dir.join(format!("{i}.png")), bytes).unwrap();
         for caption in 0..captions {
             table += &format!("{i}.png,picture {caption} of a cat{}\n", if i % 2 == 0 { "" } else { "s" });

@@ -104,7 +104,8 @@ impl DatasetBuilder {
     ///
     /// # Errors
     /// [`DataError::Malformed`] if the selection names rows that the source does not have.
-    pub(crate) fn finish(self, path: &Path) -> Result<Dataset, DataError> {
+    pub(crate) fn finish(mut self, path: &Path) -> Result<Dataset, DataError> {
+        self.skipped.set_source(path);
         self.selection.as_ref().map_or(Ok(()), |selection| selection.check(path))?;
         Ok(self.build())
     }

@@ -7,6 +7,7 @@
 //! - `selection`: the rows that `only` names
 //! - `caption_id`: a number that equal captions share
 //! - `skipped_rows`: rows of a source that are left out
+//! - `survey`: what the lengths of the image files tell before any is read
 //! - `parallel_io`: a function over many files on a few threads
 
 pub(crate) mod builder;
@@ -17,18 +18,19 @@ pub(crate) mod parallel_io;
 pub(crate) mod part;
 pub(crate) mod selection;
 pub(crate) mod skipped_rows;
+pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::caption_id::caption_id;
 use crate::dataset::captions::{Caption, CaptionTable};
 use crate::dataset::images::ImageTable;
-use crate::dataset::parallel_io::map_files;
+use crate::dataset::parallel_io::try_map_numbers;
 use crate::dataset::part::Part;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
@@ -362,18 +364,28 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
     pub fn fingerprint(&self) -> Result<[u8; 32], DataError> {
-        let numbers: Vec<usize> = (0..self.num_images()).collect();
-        let lengths = map_files(&numbers, STATS_PER_THREAD, |&number| match self.image(number) {
+        Ok(self.fingerprint_of(&self.file_lengths()?))
+    }
+
+    /// The length of each image in bytes; [`u64::MAX`] for a file that does not exist.
+    ///
+    /// # Errors
+    /// [`DataError::Read`] if the system cannot tell the length of a file.
+    pub(crate) fn file_lengths(&self) -> Result<Vec<u64>, DataError> {
+        try_map_numbers(self.num_images(), STATS_PER_THREAD, |number| match self.image(number) {
             ImageRef::File(path) => files::metadata(&path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
             ImageRef::TarEntry { len, .. } => Ok(len),
             ImageRef::ParquetCell { column, .. } => Ok(column.file_len()),
-        });
+        })
+    }
+
+    /// The fingerprint, from the [`Dataset::file_lengths`].
+    pub(crate) fn fingerprint_of(&self, lengths: &[u64]) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
-        let mut lengths = lengths.into_iter();
         for part in &self.parts {
             for number in part.images.clone() {
                 let image = self.image(number);
@@ -387,8 +399,7 @@ impl Dataset {
                     field(b"row");
                     field(&row.to_le_bytes());
                 }
-                let len = lengths.next().unwrap_or(Ok(u64::MAX))?;
-                field(&len.to_le_bytes());
+                field(&lengths[number].to_le_bytes());
             }
         }
         for caption in self.captions() {
@@ -411,16 +422,22 @@ impl Dataset {
                 part.templates.iter().for_each(|template| field(template.as_bytes()));
             }
         }
-        Ok(*hasher.finalize().as_bytes())
+        *hasher.finalize().as_bytes()
+    }
+
+    /// The directory that the source of an image has its paths relative to.
+    #[must_use]
+    pub fn root_of(&self, image: usize) -> Option<&Path> {
+        let at = self.parts.partition_point(|part| part.images.end <= image);
+        self.parts.get(at).map(|part| part.root.as_path())
     }
 
     /// The name of an image that stays when the data set moves: its path relative to the root of its source, and the
     /// name of its shard entry.
     pub(crate) fn relative_key(&self, image: usize) -> String {
         let location = self.image(image);
-        let part = self.parts.iter().find(|part| part.images.contains(&image));
         let path = location.path();
-        let path = part.and_then(|part| path.strip_prefix(&part.root).ok()).unwrap_or(path).display();
+        let path = self.root_of(image).and_then(|root| path.strip_prefix(root).ok()).unwrap_or(path).display();
         match &location {
             ImageRef::File(_) => path.to_string(),
             ImageRef::TarEntry { name, .. } => format!("{path}/{name}"),
@@ -446,7 +463,16 @@ impl Dataset {
     /// do not count. Ids can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
-        self.captions().map(|caption| caption_id(caption.text)).collect()
+        (0..self.num_captions()).map(|caption| self.caption_id(caption)).collect()
+    }
+
+    /// The id of one caption: see [`Dataset::caption_ids`].
+    ///
+    /// # Panics
+    /// If `caption` is out of range.
+    #[must_use]
+    pub fn caption_id(&self, caption: usize) -> u64 {
+        caption_id(self.caption(caption).text)
     }
 
     /// Checks in parallel that every image file exists, and returns the first `limit` that do not.
@@ -454,11 +480,11 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell whether a file exists.
     pub fn missing_files(&self, limit: usize) -> Result<MissingFiles, DataError> {
-        let numbers: Vec<usize> = (0..self.num_images()).collect();
-        let exists = map_files(&numbers, STATS_PER_THREAD, |&number| files::is_file(self.image(number).path()));
+        let is_file = |number| files::is_file(self.image(number).path());
+        let exists = try_map_numbers(self.num_images(), STATS_PER_THREAD, is_file)?;
         let mut missing = MissingFiles::default();
         for (number, exists) in exists.into_iter().enumerate() {
-            if !exists? {
+            if !exists {
                 missing.count += 1;
                 if missing.first.len() < limit {
                     missing.first.push(self.image(number).path().to_owned());

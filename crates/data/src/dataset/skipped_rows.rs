@@ -1,6 +1,8 @@
 //! Rows of a source that are left out: whether that is an error, and the record of them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +26,18 @@ pub struct SkippedRow {
     pub cause: &'static str,
     /// Its place and what is wrong.
     pub message: String,
+    /// The source: a file or directory of the config.
+    pub source: Option<Arc<Path>>,
+}
+
+impl SkippedRow {
+    /// The number of its line, record or annotation, 1-based, if the message starts with the place of one: `` `train.csv`,
+    /// line 12: ``.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        let place = self.message.strip_prefix('`')?.split_once("`, ")?.1.split_once(':')?.0;
+        place.split_once(' ')?.1.parse().ok()
+    }
 }
 
 /// Rows without a pair: those with an empty caption or image name, and malformed ones under [`BadRows::Skip`].
@@ -60,8 +74,15 @@ impl SkippedRows {
         self.count += 1;
         *self.causes.entry(cause).or_default() += 1;
         if self.rows.len() < Self::MAX_LISTED {
-            self.rows.push(SkippedRow { cause, message: message() });
+            self.rows.push(SkippedRow { cause, message: message(), source: None });
         }
+    }
+
+    /// Sets the source of the rows that have none.
+    pub(crate) fn set_source(&mut self, source: &Path) {
+        let source: Arc<Path> = Arc::from(source);
+        let rows = self.rows.iter_mut().filter(|row| row.source.is_none());
+        rows.for_each(|row| row.source = Some(Arc::clone(&source)));
     }
 
     /// Adds the rows of `other`, which come later.
@@ -100,5 +121,25 @@ mod tests {
         rows.absorb(others);
         assert_eq!((rows.count, rows.by_cause().as_str()), (3, "empty caption (2), no image (1)"));
         assert_eq!(rows.first(2), "line 1: no image; line 2: empty caption");
+    }
+
+    #[test]
+    fn places_have_numbers() {
+        let number = |message: &str| {
+            let mut rows = SkippedRows::default();
+            rows.note("malformed", || message.to_owned());
+            rows.rows[0].number()
+        };
+        assert_eq!(number("`a, b`, line 12: no image: none"), Some(12));
+        assert_eq!(number("`c.json`, annotation 3: no id"), Some(3));
+        assert_eq!(number("`s.tar`: the name `x` is not UTF-8"), None);
+        assert_eq!(number("`s.tar`: `0.txt`, which is too large: 3"), None);
+        let mut rows = SkippedRows::default();
+        rows.note("malformed", String::new);
+        rows.set_source(Path::new("a.csv"));
+        rows.note("malformed", String::new);
+        rows.set_source(Path::new("b.csv"));
+        let sources: Vec<_> = rows.rows.iter().map(|row| row.source.as_deref()).collect();
+        assert_eq!(sources, [Some(Path::new("a.csv")), Some(Path::new("b.csv"))]);
     }
 }

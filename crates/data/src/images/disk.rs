@@ -42,7 +42,7 @@ pub(crate) fn read_file(path: &Path) -> Result<std::result::Result<Vec<u8>, Imag
         Ok(Ok(bytes))
     });
     match read {
-        Err(error) if is_absent(&error) => unreadable(error.to_string()),
+        Err(error) if is_absent(&error) => Ok(Err(ImageError::Absent(error.to_string()))),
         read => read,
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::dataset::Pair;
-use crate::loader::feature_lookup::ContentHash;
+use crate::loader::feature_lookup::{ContentHash, ContentId};
 use crate::loader::unreadable::Skipped;
 use crate::text::token_batch::TokenBatch;
 
@@ -22,6 +22,8 @@ pub struct Batch {
     pub is_last_of_pass: bool,
     /// The pairs, after replacement of unreadable images.
     pub pairs: Vec<Pair>,
+    /// The content of the image of each pair. Files with equal bytes have equal numbers, whatever their names.
+    pub contents: Vec<ContentId>,
     /// `[loaded, 3, height, width]`, flat.
     pub pixels: Vec<f32>,
     /// The pairs that have pixels, in order: all except those with cached features.
@@ -39,6 +41,6 @@ pub struct Batch {
 pub struct LoadedImage {
     /// Index in [`Batch::pairs`].
     pub pair: usize,
-    /// Hash of the image file, to cache features under; `None` if nothing is cached.
+    /// Hash to cache the features under; `None` if nothing is cached.
     pub content: Option<ContentHash>,
 }

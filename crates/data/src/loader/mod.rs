@@ -55,6 +55,10 @@ const QUEUE_PER_WORKER: usize = 8;
 /// Batches that are ready beside the one in use.
 const BATCHES_AHEAD: usize = 1;
 
+/// Bytes of pixels that wait, both in samples for a batch and in batches for the consumer: 444 images of 224 x 224 pixels
+/// each.
+const PREFETCH_BYTES: usize = 256 << 20;
+
 /// How long an image loads before it counts as stalled. It takes milliseconds from a healthy disk, and about 5 seconds
 /// from one that is tried again.
 const STALL_AFTER: Duration = Duration::from_secs(60);
@@ -115,7 +119,7 @@ impl PairLoader {
         let remaining = options.num_steps;
         let dataset = Arc::clone(&options.dataset);
         let (in_progress, cancelled) = (InProgress::default(), Arc::new(AtomicBool::new(false)));
-        let (sender, receiver) = sync_channel(BATCHES_AHEAD);
+        let (sender, receiver) = sync_channel(batches_ahead(&options));
         let (ending, ended) = channel::<()>();
         let (loading, stop) = (in_progress.clone(), Arc::clone(&cancelled));
         let collator = std::thread::spawn(move || {
@@ -224,6 +228,24 @@ impl Drop for PairLoader {
     }
 }
 
+/// Bytes of the pixels of one image.
+fn image_bytes(options: &LoaderOptions) -> usize {
+    let (height, width) = options.processor.output_size();
+    3 * size_of::<f32>() * height as usize * width as usize
+}
+
+/// Samples that are loaded ahead: fewer of large images, but one for each worker.
+fn queue_len(options: &LoaderOptions) -> usize {
+    let workers = options.workers.max(1);
+    (PREFETCH_BYTES / image_bytes(options).max(1)).clamp(workers, workers * QUEUE_PER_WORKER)
+}
+
+/// Batches that wait for the consumer, beside the one that is being collated: none if one is large.
+fn batches_ahead(options: &LoaderOptions) -> usize {
+    let size = options.micro_batches.size.map_or(usize::MAX, |size| size.get()).min(options.plan.batch_size);
+    if size.saturating_mul(image_bytes(options)) > PREFETCH_BYTES { 0 } else { BATCHES_AHEAD }
+}
+
 /// Loads the samples on worker threads and collates them to batches, in order, until it is cancelled.
 fn collate(
     options: LoaderOptions,
@@ -235,7 +257,7 @@ fn collate(
         (options.unreadable_images.clone(), Arc::clone(&options.dataset), options.unreadable_policy);
     let batch_size =
         options.micro_batches.size.map_or(options.plan.batch_size, |size| size.get().min(options.plan.batch_size));
-    let (workers, queue_len) = (options.workers.max(1), options.workers.max(1) * QUEUE_PER_WORKER);
+    let (workers, queue_len) = (options.workers.max(1), queue_len(&options));
     let options = Arc::new(options);
     let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, &in_progress, job));
     std::iter::from_fn(move || {
@@ -266,6 +288,7 @@ fn collate(
                 batch.pixels.extend_from_slice(&pixels);
             }
             batch.pairs.push(sample.pair);
+            batch.contents.push(sample.content);
             batch.tokens.push(sample.tokens);
             if job.ends_part {
                 batch.is_last_of_pass = job.is_last_of_pass;

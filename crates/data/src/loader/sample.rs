@@ -2,7 +2,7 @@
 
 use crate::dataset::Pair;
 use crate::error::DataError;
-use crate::loader::feature_lookup::ContentHash;
+use crate::loader::feature_lookup::{ContentHash, ContentId, content_id};
 use crate::loader::in_progress::InProgress;
 use crate::loader::jobs::Job;
 use crate::loader::load_image::decode_view;
@@ -15,6 +15,7 @@ use crate::text::tokenizer::Encoded;
 pub(crate) struct Sample {
     pub(crate) job: Job,
     pub(crate) pair: Pair,
+    pub(crate) content: ContentId,
     pub(crate) image: Image,
     pub(crate) tokens: Encoded,
     /// Images found unreadable on the way to this pair.
@@ -43,8 +44,8 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
         }
         let loading = in_progress.enter(pair.image);
         let loaded = catch_quietly(|| {
-            let image = load_image(options, pair.image, job)?;
-            Ok((image, options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?))
+            let (content, image) = load_image(options, pair.image, job)?;
+            Ok((content, image, options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?))
         });
         drop(loading);
         let loaded = loaded.map_err(|panic| {
@@ -52,9 +53,9 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
             DataError::Worker { job: format!("image `{key}`"), message: panic.to_string() }
         })?;
         match loaded {
-            Ok((image, tokens)) => return Ok(Sample { job, pair, image, tokens, unreadable }),
+            Ok((content, image, tokens)) => return Ok(Sample { job, pair, content, image, tokens, unreadable }),
             Err(DataError::Image { key, source }) => {
-                unreadable.push(Skipped { image: pair.image, key, reason: source.to_string() });
+                unreadable.push(Skipped::new(pair.image, key, &source));
                 // This run of images alone is over the limit: stop before reading the rest of the data set.
                 if is_over_limit(options, unreadable.len()) {
                     return Err(too_many(options, job.step, unreadable));
@@ -67,21 +68,22 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
 }
 
 /// Loads the pixels of an image, unless its features are cached.
-fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<Image, DataError> {
+fn load_image(options: &LoaderOptions, index: usize, job: Job) -> Result<(ContentId, Image), DataError> {
+    if let Some(content) = options.cached_features.as_ref().and_then(|cache| cache.known(index, job.view)) {
+        return Ok((content, Image::Cached));
+    }
     let image = &options.dataset.image(index);
     let view = options.augment.map(|augment| augment.view(options.plan.seed, job.view, index));
     let pixels = |bytes: &[u8]| decode_view(bytes, image, &options.processor, view);
-    let Some(cache) = &options.cached_features else {
-        return Ok(Image::Pixels { content: None, pixels: pixels(&image.read()?)? });
-    };
-    if cache.knows(index, job.view) {
-        return Ok(Image::Cached);
-    }
     let bytes = image.read()?;
-    match cache.find(index, job.view, &bytes) {
-        Ok(()) => Ok(Image::Cached),
-        Err(content) => Ok(Image::Pixels { content: Some(content), pixels: pixels(&bytes)? }),
-    }
+    let content = *blake3::hash(&bytes).as_bytes();
+    let cached = options.cached_features.as_ref().map(|cache| cache.find(index, job.view, &content));
+    let image = match cached {
+        Some(Ok(())) => Image::Cached,
+        Some(Err(hash)) => Image::Pixels { content: Some(hash), pixels: pixels(&bytes)? },
+        None => Image::Pixels { content: None, pixels: pixels(&bytes)? },
+    };
+    Ok((content_id(&content), image))
 }
 
 fn is_over_limit(options: &LoaderOptions, unreadable: usize) -> bool {

@@ -4,13 +4,13 @@
 //! only saves a second reading. It matters when a file changes during a run. An image that was found bad stays out,
 //! even if it is repaired, so a resumed run must know what was found before ([`UnreadableImages::restore`]).
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::error::DataError;
+use crate::error::{DataError, ImageError};
 
 /// How many unreadable images a run tolerates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -26,8 +26,33 @@ pub struct Skipped {
     pub image: usize,
     /// The path, or `shard.tar/entry.jpg`.
     pub key: String,
+    /// A few fixed words that images with the same fault share, such as `not found`.
+    #[serde(default = "unknown_cause")]
+    pub cause: String,
     /// Why it is unreadable.
     pub reason: String,
+}
+
+/// The cause of an image in a checkpoint of a version that did not note it.
+fn unknown_cause() -> String {
+    "unknown".to_owned()
+}
+
+impl Skipped {
+    /// Image number `image`, named `key`, which cannot be used because of `error`.
+    #[must_use]
+    pub fn new(image: usize, key: String, error: &ImageError) -> Self {
+        Self { image, key, cause: error.cause().to_owned(), reason: error.to_string() }
+    }
+
+    /// The causes of `skipped` with their counts, the most frequent first, such as `not found (2), damaged (1)`.
+    pub fn by_cause<'a>(skipped: impl IntoIterator<Item = &'a Self>) -> String {
+        let mut counts = BTreeMap::<&str, usize>::new();
+        skipped.into_iter().for_each(|skipped| *counts.entry(&skipped.cause).or_default() += 1);
+        let mut counts: Vec<_> = counts.into_iter().collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        counts.iter().map(|(cause, count)| format!("{cause} ({count})")).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// The images found unreadable so far. Clones share one record, for the loaders of one data set.
@@ -121,7 +146,8 @@ impl UnreadableImages {
     /// Checks the number of recorded images against the limit.
     ///
     /// # Errors
-    /// [`DataError::TooManyBad`] above the limit. It names the first ten images and the key to raise.
+    /// [`DataError::TooManyBad`] above the limit. It counts the causes and names the first ten images and the key to
+    /// raise.
     pub fn check(&self, dataset: &Dataset, policy: UnreadablePolicy) -> Result<(), DataError> {
         let found = self.lock();
         let (bad, images) = (found.indices.len(), dataset.num_images());
@@ -133,6 +159,7 @@ impl UnreadableImages {
             bad,
             images,
             max_fraction: policy.max_bad_fraction,
+            causes: Skipped::by_cause(found.in_order.iter().map(|(_, skipped)| skipped)),
             first: first.map(|(_, skipped)| format!("  {}: {}", skipped.key, skipped.reason)).collect(),
         })
     }

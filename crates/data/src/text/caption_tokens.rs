@@ -1,29 +1,51 @@
-//! The tokens of a data set's captions: from a table when they fit in memory, else computed on the fly.
+//! The tokens of a data set's captions: from a table where they do not change, else computed anew.
 
 use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::random::{WORD_STREAM, mix};
+use crate::text::lazy_tokens::LazyTokens;
 use crate::text::token_table::TokenTable;
 use crate::text::tokenizer::{Encoded, Tokenizer};
 use crate::text::word_dropout::drop_words;
 
-/// Largest number of captions that are tokenised up front: at 16 tokens each, the table takes 256 MiB.
-const MAX_TABLE_CAPTIONS: usize = 4 << 20;
+/// Largest number of captions that are tokenised up front: half a second at 30 microseconds each.
+const MAX_UP_FRONT: usize = 1 << 14;
 
 /// Where a loader gets the tokens of captions.
 #[derive(Clone, Debug)]
 pub enum Tokens {
     /// A table that was tokenised up front.
     Table(Arc<TokenTable>),
+    /// A table that loader threads fill as they come across captions.
+    Growing(Arc<GrowingTokens>),
     /// A tokenizer to use as batches are made, and the probability of word dropout, from 0 (none) to less than 1.
     Tokenizer(Arc<Tokenizer>, f64),
 }
 
+/// A tokenizer, and the tokens that it returned so far.
+#[derive(Debug)]
+pub struct GrowingTokens {
+    tokenizer: Arc<Tokenizer>,
+    table: LazyTokens,
+}
+
+/// How many captions are longer than the limit on tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutCaptions {
+    /// Captions that were tokenised so far.
+    pub seen: usize,
+    /// Those of them that were cut.
+    pub cut: usize,
+    /// All captions.
+    pub all: usize,
+}
+
 impl Tokens {
-    /// Tokenises all captions of `dataset` now on `workers` threads, unless there are more than 4 million, or templates or
-    /// word dropout (`word_dropout` is the probability of each word) change them in each epoch.
+    /// Tokenises the captions of `dataset` now on `workers` threads if there are at most 16,384. A larger table fills
+    /// while captions are loaded, up to 128 MiB. There is no table if templates or word dropout (`word_dropout` is the
+    /// probability of each word) change the captions in each epoch.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] for the first caption that cannot be tokenised.
@@ -33,11 +55,33 @@ impl Tokens {
         word_dropout: f64,
         workers: usize,
     ) -> Result<Self, DataError> {
-        if word_dropout > 0.0 || dataset.has_templates() || dataset.num_captions() > MAX_TABLE_CAPTIONS {
+        if word_dropout > 0.0 || dataset.has_templates() {
             return Ok(Self::Tokenizer(tokenizer, word_dropout));
+        }
+        if dataset.num_captions() > MAX_UP_FRONT {
+            return Ok(Self::growing(tokenizer, dataset));
         }
         let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
         Ok(Self::Table(Arc::new(TokenTable::build(&tokenizer, &texts, workers)?)))
+    }
+
+    /// A table that fills while captions are loaded.
+    #[must_use]
+    pub fn growing(tokenizer: Arc<Tokenizer>, dataset: &Dataset) -> Self {
+        Self::Growing(Arc::new(GrowingTokens { tokenizer, table: LazyTokens::new(dataset.num_captions()) }))
+    }
+
+    /// How many captions were cut so far; `None` if their tokens are drawn anew in each epoch.
+    #[must_use]
+    pub fn cut_captions(&self) -> Option<CutCaptions> {
+        match self {
+            Self::Table(table) => Some(CutCaptions { seen: table.len(), cut: table.num_cut(), all: table.len() }),
+            Self::Growing(growing) => {
+                let (seen, cut) = growing.table.counts();
+                Some(CutCaptions { seen, cut, all: growing.table.len() })
+            }
+            Self::Tokenizer(..) => None,
+        }
     }
 
     /// The tokens of caption `index` in `epoch`: a pure function of (seed, epoch, index).
@@ -49,6 +93,9 @@ impl Tokens {
             Self::Table(table) => {
                 let (ids, type_ids) = table.get(index);
                 Ok(Encoded { ids: ids.to_vec(), type_ids: type_ids.to_vec(), cut: false })
+            }
+            Self::Growing(growing) => {
+                growing.table.get(index, || growing.tokenizer.encode(dataset.caption(index).text))
             }
             Self::Tokenizer(tokenizer, word_dropout) => {
                 let key = mix(seed, &[WORD_STREAM, epoch, index as u64]);

@@ -6,10 +6,12 @@
 //! - `legacy_vocab`: builds a tokenizer from `vocab.txt`, or from `vocab.json` and `merges.txt`
 //! - `token_table`: the token sequences of many texts in one allocation
 //! - `token_batch`: the token sequences of one batch, and padding
+//! - `lazy_tokens`: the token sequences of captions, filled in as they are asked for
 //! - `caption_tokens`: tokens by caption, from a table or computed on the fly
 //! - `word_dropout`: random word dropout for training captions
 
 pub(crate) mod caption_tokens;
+mod lazy_tokens;
 mod legacy_vocab;
 pub(crate) mod token_batch;
 pub(crate) mod token_table;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dualenc_data::{Encoded, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer};
+use dualenc_data::{ContentId, Encoded, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer};
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
 use crate::config::Precision;
@@ -80,6 +80,21 @@ impl Encoder<'_> {
         processor: &Arc<ImageProcessor>,
         on_progress: impl FnMut(usize),
     ) -> Result<(Vec<usize>, Embeddings, Vec<Skipped>), TrainError> {
+        let (usable, embeddings, _, bad) = self.images_with_contents(images, processor, on_progress)?;
+        Ok((usable, embeddings, bad))
+    }
+
+    /// As [`Encoder::images`], with the content of each image that can be used before those that cannot be used.
+    ///
+    /// # Errors
+    /// As for [`Encoder::images`].
+    #[expect(clippy::type_complexity, reason = "the parts are taken apart at once")]
+    pub(crate) fn images_with_contents(
+        &self,
+        images: Arc<dyn ImageList>,
+        processor: &Arc<ImageProcessor>,
+        on_progress: impl FnMut(usize),
+    ) -> Result<(Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>), TrainError> {
         let features = self.image_features(processor);
         let set = features.set(images, Views::One);
         let (_, bad) = features.fill(&set, on_progress)?;
@@ -93,7 +108,12 @@ impl Encoder<'_> {
             })?;
             values.extend(rows);
         }
-        Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, bad))
+        let content = |&image: &usize| {
+            let unread = || TrainError::Internal(format!("image `{}` was not read", set.reference(image).key()));
+            set.content(image).ok_or_else(unread)
+        };
+        let contents = usable.iter().map(content).collect::<Result<_, _>>()?;
+        Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, contents, bad))
     }
 
     /// Embeds texts, row by row. `on_progress` receives the number of texts done.

@@ -1,9 +1,10 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
-use dualenc_data::{DataError, Dataset, ImageProcessor, Skipped};
+use dualenc_data::{ContentId, DataError, Dataset, ImageProcessor, Skipped};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
@@ -45,17 +46,44 @@ pub struct Evaluation {
 struct UsableImages {
     /// Their numbers, ascending.
     numbers: Vec<usize>,
-    /// Normalised, shape `[images, dim]`, flat.
+    /// Of each image, its row in `embeds`. Copies share the row of the first of them.
+    rows: Vec<usize>,
+    /// Of each image, what its file holds.
+    contents: Vec<ContentId>,
+    /// Normalised, shape `[distinct images, dim]`, flat.
     embeds: Vec<f32>,
     dim: usize,
     num_unreadable: usize,
+}
+
+impl UsableImages {
+    /// Counts images whose files hold the same bytes as one image.
+    fn merge_copies(mut self) -> Self {
+        let mut first = HashMap::new();
+        let mut distinct = Vec::new();
+        for (at, content) in self.contents.iter().enumerate() {
+            self.rows[at] = *first.entry(*content).or_insert_with(|| {
+                distinct.push(at);
+                distinct.len() - 1
+            });
+        }
+        if distinct.len() < self.contents.len() {
+            self.embeds = distinct.iter().flat_map(|at| &self.embeds[at * self.dim..][..self.dim]).copied().collect();
+        }
+        self
+    }
+
+    /// Number of distinct images.
+    fn num_distinct(&self) -> usize {
+        self.embeds.len() / self.dim.max(1)
+    }
 }
 
 /// Captions of the images that can be used.
 struct UsableCaptions {
     /// Their numbers in the data set, ascending.
     numbers: Vec<usize>,
-    /// The row of each caption's image among the usable images.
+    /// The row of each caption's image.
     image_rows: Vec<usize>,
     /// Normalised, shape `[captions, dim]`, flat.
     embeds: Vec<f32>,
@@ -198,7 +226,8 @@ impl Evaluation {
 
     /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
     /// are computed from, and `num_unreadable` the number of those that could not be read. For retrieval and loss,
-    /// `num_skipped_rows` is the number of rows of the data without an image or a caption.
+    /// `num_skipped_rows` is the number of rows of the data without an image or a caption. Files with the same bytes are
+    /// one image there, which has the captions of all of them; `num_copies` is the number of files beyond the first.
     ///
     /// # Errors
     /// [`TrainError::Usage`] when no image can be used, or none of a class, when more images are unreadable than
@@ -212,15 +241,9 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
         self.report_data(observer);
-        let images = self.encode_images(encoder, processor, observer)?;
-        let scores = |rows, columns| Scores {
-            rows,
-            columns,
-            dim: images.dim,
-            device: &encoder.compute.device,
-            stop: encoder.stop,
-            tile: TILE_SCORES,
-        };
+        let mut images = self.encode_images(encoder, processor, observer)?;
+        let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
+        let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
         let mut metrics = match &self.task {
             OpenTask::ZeroShot { labels, classes, templates, .. } => {
                 let labels: Vec<usize> = images.numbers.iter().map(|&image| labels[image]).collect();
@@ -234,10 +257,12 @@ impl Evaluation {
                 zero_shot::metrics(&ranks, &labels, classes.len())
             }
             OpenTask::Retrieval(dataset) => {
+                images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
                 retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
+                images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
                 check_pool_size(&self.name, captions.numbers.len(), *pool_size)?;
                 loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?
@@ -245,8 +270,9 @@ impl Evaluation {
         };
         if let Some(dataset) = self.task.dataset() {
             metrics.insert("num_skipped_rows".to_owned(), json!(dataset.skipped.count));
+            metrics.insert("num_copies".to_owned(), json!(images.numbers.len() - images.num_distinct()));
         }
-        metrics.insert("num_images".to_owned(), json!(images.numbers.len()));
+        metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
         Ok(metrics)
     }
@@ -275,6 +301,7 @@ impl Evaluation {
             bad: bad.len(),
             images: total,
             max_fraction: self.max_bad_fraction,
+            causes: Skipped::by_cause(bad),
             first: first.collect(),
         };
         Err(TrainError::Usage(format!("evaluation `{}`: {error}, or `--max-bad-fraction` with `--model`", self.name)))
@@ -304,7 +331,7 @@ impl Evaluation {
         let images = self.images();
         let total = images.num_images();
         let name = format!("{}: images", self.name);
-        let (numbers, embeds, bad) = encoder.images(images, processor, |done| {
+        let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
         for skipped in &bad {
@@ -319,7 +346,14 @@ impl Evaluation {
             return Err(TrainError::Internal(problem));
         }
         let dim = embeds.dim;
-        Ok(UsableImages { numbers, embeds: embeds.into_normalized(), dim, num_unreadable: bad.len() })
+        Ok(UsableImages {
+            rows: (0..numbers.len()).collect(),
+            numbers,
+            contents,
+            embeds: embeds.into_normalized(),
+            dim,
+            num_unreadable: bad.len(),
+        })
     }
 
     /// `what`: `prompts` or `captions`, for progress reports.
@@ -343,7 +377,7 @@ impl Evaluation {
         observer: &mut dyn Observer,
     ) -> Result<UsableCaptions, TrainError> {
         let mut row_of_image = vec![None; dataset.num_images()];
-        images.numbers.iter().enumerate().for_each(|(row, &image)| row_of_image[image] = Some(row));
+        images.numbers.iter().zip(&images.rows).for_each(|(&image, &row)| row_of_image[image] = Some(row));
         let captions = dataset.captions().enumerate();
         let usable = captions.filter_map(|(number, caption)| Some((number, row_of_image[caption.image]?)));
         let (numbers, image_rows): (Vec<usize>, Vec<usize>) = usable.unzip();
@@ -364,11 +398,12 @@ fn loss_metrics(
     let pools = Pools::new(&captions.numbers, pool_size);
     let pools = pools.ok_or_else(|| TrainError::Internal(format!("too few pairs for a pool of {pool_size}")))?;
     let (dim, image_embeds, text_embeds) = (images.dim, &images.embeds, &captions.embeds);
-    let image_row = |image: usize| images.numbers.partition_point(|&other| other < image);
+    let place = |image: usize| images.numbers.partition_point(|&other| other < image);
     let text_row = |caption: usize| captions.numbers.partition_point(|&other| other < caption);
-    let image_embed = |image: usize| &image_embeds[image_row(image) * dim..][..dim];
+    let image_embed = |image: usize| &image_embeds[images.rows[place(image)] * dim..][..dim];
     let text_embed = |caption: usize| &text_embeds[text_row(caption) * dim..][..dim];
-    pools.metrics(encoder.model, objective, dataset, image_embed, text_embed)
+    let content = |image: usize| images.contents[place(image)];
+    pools.metrics(encoder.model, objective, dataset, image_embed, text_embed, content)
 }
 
 /// Refuses pools that are larger than the data.

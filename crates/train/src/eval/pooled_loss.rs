@@ -10,7 +10,7 @@
 
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
-use dualenc_data::{Dataset, EpochOrder};
+use dualenc_data::{ContentId, Dataset, EpochOrder};
 use dualenc_model::{DualEncoder, parameters};
 use serde_json::{Map, Value, json};
 
@@ -40,7 +40,8 @@ impl Pools {
 
     /// Mean metrics over the pools, for the temperature and bias of `model`.
     ///
-    /// `image_embed` and `text_embed` return the normalised embedding of an image or a caption, shape `[dim]`.
+    /// `image_embed` and `text_embed` return the normalised embedding of an image or a caption, shape `[dim]`, and
+    /// `content` the content of an image.
     ///
     /// # Errors
     /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::NotFiniteOutput`] when a loss is NaN
@@ -52,8 +53,9 @@ impl Pools {
         dataset: &Dataset,
         image_embed: impl Fn(usize) -> &'e [f32],
         text_embed: impl Fn(usize) -> &'e [f32],
+        content: impl Fn(usize) -> ContentId,
     ) -> Result<Map<String, Value>, TrainError> {
-        let (device, ids) = (model.device(), dataset.caption_ids());
+        let device = model.device();
         // Smoothed labels are for training: with them, not even a perfect model has a loss near 0.
         let objective = Objective { label_smoothing: 0.0, ..objective };
         let (mut loss, mut image_hits, mut text_hits) = (0.0, 0, 0);
@@ -67,7 +69,9 @@ impl Pools {
             };
             let image_embeds = stack(images.iter().map(|&image| image_embed(image)).collect());
             let text_embeds = stack(pool.iter().map(|&caption| text_embed(caption)).collect());
-            let pairs = PairIds::of(dataset, &ids, images.iter().copied().zip(pool.iter().copied()));
+            let pairs: Vec<_> = images.iter().copied().zip(pool.iter().copied()).collect();
+            let contents: Vec<ContentId> = images.iter().map(|&image| content(image)).collect();
+            let pairs = PairIds::of(dataset, &pairs, &contents, |caption| dataset.caption_id(caption));
             let scores = parameters::host(image_embeds.clone().matmul(text_embeds.clone().transpose()))?.values;
             let batch_loss = contrastive_loss(
                 objective,

@@ -2,9 +2,9 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use dualenc_data::{Augment, ContentHash, FeatureLookup, ImageRef, View};
+use dualenc_data::{Augment, ContentHash, ContentId, FeatureLookup, ImageRef, View, content_id};
 use dualenc_model::Training;
 
 use crate::config::RunConfig;
@@ -54,6 +54,8 @@ pub struct ImageSet {
     list: Arc<dyn ImageList>,
     /// Of each image, view by view: the row plus 1, or 0 if unknown.
     rows: Arc<[AtomicU32]>,
+    /// The content of each image, or 0 if unknown. It is known before the row is.
+    contents: Arc<[AtomicU64]>,
     store: Arc<FeatureStore>,
     views: Views,
 }
@@ -92,14 +94,13 @@ impl Views {
     }
 
     /// The hash under which the feature of image `image` in view `view` is stored: it covers everything that the pixels
-    /// depend on. `bytes`: the image file.
-    pub(crate) fn content_hash(self, image: usize, view: u64, bytes: &[u8]) -> ContentHash {
-        let content = blake3::hash(bytes);
+    /// depend on. `content`: of the image file.
+    pub(crate) fn stored_as(self, image: usize, view: u64, content: &ContentHash) -> ContentHash {
         match self {
-            Self::One => *content.as_bytes(),
+            Self::One => *content,
             Self::Augmented { augment, seed, .. } => {
                 let mut hasher = blake3::Hasher::new();
-                hasher.update(content.as_bytes()).update(describe_augment(&augment).as_bytes());
+                hasher.update(content).update(describe_augment(&augment).as_bytes());
                 for number in [seed, view, image as u64] {
                     hasher.update(&number.to_le_bytes());
                 }
@@ -126,7 +127,8 @@ impl ImageSet {
     /// A set in which no row is known yet. `store`: where the features are.
     pub(crate) fn new(list: Arc<dyn ImageList>, store: Arc<FeatureStore>, views: Views) -> Self {
         let rows = list.num_images() * views.count();
-        Self { rows: (0..rows).map(|_| AtomicU32::new(0)).collect(), list, store, views }
+        let contents = (0..list.num_images()).map(|_| AtomicU64::new(0)).collect();
+        Self { rows: (0..rows).map(|_| AtomicU32::new(0)).collect(), contents, list, store, views }
     }
 
     /// Whether this is the set of `list` in `views`.
@@ -156,12 +158,17 @@ impl ImageSet {
 
     /// The row of an image in a view, if it is known.
     pub(crate) fn row(&self, image: usize, view: u64) -> Option<Row> {
-        self.slot(image, view).load(Ordering::Relaxed).checked_sub(1)
+        self.slot(image, view).load(Ordering::Acquire).checked_sub(1)
     }
 
     /// Records the row of an image in a view.
     pub(crate) fn set_row(&self, image: usize, view: u64, row: Row) {
-        self.slot(image, view).store(row + 1, Ordering::Relaxed);
+        self.slot(image, view).store(row + 1, Ordering::Release);
+    }
+
+    /// The content of an image, if its file was read since the set was made.
+    pub(crate) fn content(&self, image: usize) -> Option<ContentId> {
+        Some(self.contents[image].load(Ordering::Acquire)).filter(|&content| content != 0)
     }
 
     fn slot(&self, image: usize, view: u64) -> &AtomicU32 {
@@ -176,13 +183,14 @@ impl std::fmt::Debug for ImageSet {
 }
 
 impl FeatureLookup for ImageSet {
-    fn knows(&self, image: usize, view: u64) -> bool {
-        self.row(image, view).is_some()
+    fn known(&self, image: usize, view: u64) -> Option<ContentId> {
+        self.row(image, view).and_then(|_| self.content(image))
     }
 
-    fn find(&self, image: usize, view: u64, bytes: &[u8]) -> Result<(), ContentHash> {
-        let content = self.views.content_hash(image, view, bytes);
-        let row = self.store.find(&content).ok_or(content)?;
+    fn find(&self, image: usize, view: u64, content: &ContentHash) -> Result<(), ContentHash> {
+        self.contents[image].store(content_id(content), Ordering::Release);
+        let name = self.views.stored_as(image, view, content);
+        let row = self.store.find(&name).ok_or(name)?;
         self.set_row(image, view, row);
         Ok(())
     }
@@ -202,25 +210,30 @@ mod tests {
             ImageSet::new(Arc::clone(&list), Arc::clone(&store), views)
         };
         let first = set(0.5, 1);
-        let content = first.find(0, 1, b"bytes").unwrap_err();
-        store.insert(&[content], &[0.5]).unwrap();
-        assert!(!first.knows(0, 1));
-        assert_eq!(first.find(0, 1, b"bytes"), Ok(()));
-        assert!(first.knows(0, 1) && !first.knows(0, 0) && !first.knows(1, 1));
+        let hash = |bytes: &[u8]| *blake3::hash(bytes).as_bytes();
+        let bytes = hash(b"bytes");
+        let name = first.find(0, 1, &bytes).unwrap_err();
+        store.insert(&[name], &[0.5]).unwrap();
+        assert_eq!(first.known(0, 1), None);
+        assert_eq!(first.find(0, 1, &bytes), Ok(()));
+        let known = [(0, 1), (0, 0), (1, 1)].map(|(image, view)| first.known(image, view));
+        assert_eq!(known, [Some(content_id(&bytes)), None, None]);
         assert_eq!(first.row(0, 1), Some(0));
-        for (set, image, view, bytes) in [
-            (&first, 0, 0, b"bytes"),
-            (&first, 1, 1, b"bytes"),
-            (&first, 0, 1, b"other"),
-            (&set(0.4, 1), 0, 1, b"bytes"),
-            (&set(0.5, 2), 0, 1, b"bytes"),
+        for (set, image, view, content) in [
+            (&first, 0, 0, bytes),
+            (&first, 1, 1, bytes),
+            (&first, 0, 1, hash(b"other")),
+            (&set(0.4, 1), 0, 1, bytes),
+            (&set(0.5, 2), 0, 1, bytes),
         ] {
-            assert!(set.find(image, view, bytes).is_err(), "{image} {view} {bytes:?}");
+            assert!(set.find(image, view, &content).is_err(), "{image} {view} {content:?}");
         }
         // Without augmentation, equal images share a feature.
         let plain = ImageSet::new(Arc::clone(&list), Arc::clone(&store), Views::One);
-        assert_eq!(plain.find(0, 0, b"bytes"), plain.find(1, 0, b"bytes"));
-        assert_eq!(plain.find(0, 0, b"bytes"), Err(*blake3::hash(b"bytes").as_bytes()));
+        assert_eq!(plain.find(0, 0, &bytes), plain.find(1, 0, &bytes));
+        assert_eq!(plain.find(0, 0, &bytes), Err(bytes));
+        assert_eq!(plain.content(0), plain.content(1));
+        assert_ne!(plain.content(0), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{
-    Batch, ContentHash, DataError, FeatureLookup, ImageProcessor, Skipped, decode_view, load_view, ordered_map,
+    Batch, ContentHash, DataError, FeatureLookup, ImageError, ImageProcessor, Skipped, decode_view, ordered_map,
 };
 use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 
@@ -265,10 +265,11 @@ impl ImageFeatures {
     /// Computes the feature of an image again, after its row was damaged.
     fn recompute(&self, set: &ImageSet, image: usize, view: u64) -> Result<Row, TrainError> {
         let reference = set.reference(image);
-        let content = set.views().content_hash(image, view, &reference.read()?);
-        let features = self.forward(&load_view(&reference, &self.processor, set.views().of(image, view))?)?;
+        let bytes = reference.read()?;
+        let name = set.views().stored_as(image, view, blake3::hash(&bytes).as_bytes());
+        let features = self.forward(&decode_view(&bytes, &reference, &self.processor, set.views().of(image, view))?)?;
         self.check(&features, |_| reference.key())?;
-        let rows = self.store.insert(&[content], &features)?;
+        let rows = self.store.insert(&[name], &features)?;
         set.set_row(image, view, rows[0]);
         Ok(rows[0])
     }
@@ -325,20 +326,20 @@ impl ImageFeatures {
 }
 
 fn load(image: usize, view: u64, set: &ImageSet, processor: &ImageProcessor) -> Result<Loaded, DataError> {
-    if set.knows(image, view) {
+    if set.known(image, view).is_some() {
         return Ok(Loaded::Cached);
     }
     let reference = set.reference(image);
-    let bad = |reason: String| Ok(Loaded::Unusable(Skipped { image, key: reference.key(), reason }));
+    let bad = |error: &ImageError| Ok(Loaded::Unusable(Skipped::new(image, reference.key(), error)));
     let bytes = match reference.read() {
         Ok(bytes) => bytes,
-        Err(DataError::Image { source, .. }) => return bad(source.to_string()),
+        Err(DataError::Image { source, .. }) => return bad(&source),
         Err(error) => return Err(error),
     };
-    let Err(content) = set.find(image, view, &bytes) else { return Ok(Loaded::Cached) };
+    let Err(content) = set.find(image, view, blake3::hash(&bytes).as_bytes()) else { return Ok(Loaded::Cached) };
     match decode_view(&bytes, &reference, processor, set.views().of(image, view)) {
         Ok(pixels) => Ok(Loaded::Pixels(content, pixels)),
-        Err(DataError::Image { source, .. }) => bad(source.to_string()),
+        Err(DataError::Image { source, .. }) => bad(&source),
         Err(error) => Err(error),
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use burn::tensor::Tensor;
-use dualenc_data::Dataset;
+use dualenc_data::{ContentId, Dataset};
 use dualenc_kernels::{PairLoss, pair_loss};
 use dualenc_model::{HostTensor, ModelError, parameters};
 
@@ -47,20 +47,44 @@ impl From<&RunConfig> for Objective {
     }
 }
 
-/// The captions of the pairs of a batch, as numbers that are equal for equal captions.
+/// The captions of the pairs of a batch, as numbers that are equal for equal captions. Images with equal content count as
+/// one image, which has the captions of all of them.
 #[derive(Debug, Clone)]
 pub struct PairIds {
     /// Caption of each pair, `[batch]`.
     pub captions: Vec<u64>,
-    /// All captions that the data list for the image of each pair, `[batch]` lists of any length.
+    /// All captions that the data list for the image of each pair and for its copies in the batch, `[batch]` lists of any
+    /// length.
     pub known: Vec<Vec<u64>>,
 }
 
 impl PairIds {
-    /// Looks up `pairs` of image and caption indices in `dataset`. `caption_ids`: from [`Dataset::caption_ids`].
-    pub fn of(dataset: &Dataset, caption_ids: &[u64], pairs: impl Iterator<Item = (usize, usize)>) -> Self {
-        let known = |image| dataset.captions_of(image).iter().map(|&caption| caption_ids[caption as usize]).collect();
-        let (captions, known) = pairs.map(|(image, caption)| (caption_ids[caption], known(image))).unzip();
+    /// Looks up `pairs` of image and caption indices in `dataset`. `contents`: of the image of each pair, `[batch]`.
+    /// `caption_id`: as [`Dataset::caption_id`].
+    pub fn of(
+        dataset: &Dataset,
+        pairs: &[(usize, usize)],
+        contents: &[ContentId],
+        mut caption_id: impl FnMut(usize) -> u64,
+    ) -> Self {
+        // Of each content, the images of this batch: mostly one.
+        let mut copies: HashMap<ContentId, Vec<usize>> = HashMap::new();
+        for (&(image, _), &content) in pairs.iter().zip(contents) {
+            let images = copies.entry(content).or_default();
+            if !images.contains(&image) {
+                images.push(image);
+            }
+        }
+        let mut known = |images: &[usize]| -> Vec<u64> {
+            let captions = images.iter().flat_map(|&image| dataset.captions_of(image));
+            captions.map(|&caption| caption_id(caption as usize)).collect()
+        };
+        let known = pairs
+            .iter()
+            .zip(contents)
+            .map(|((image, _), content)| known(copies.get(content).map_or(std::slice::from_ref(image), Vec::as_slice)));
+        let known = known.collect();
+        let captions = pairs.iter().map(|&(_, caption)| caption_id(caption)).collect();
         Self { captions, known }
     }
 

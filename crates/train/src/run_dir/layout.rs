@@ -82,7 +82,8 @@ impl RunDir {
         fs::create_dir_all(self.checkpoints()).map_err(TrainError::write(&self.checkpoints()))?;
         retention::clean(&self.checkpoints())?;
         remove_leftovers(&self.root, |target| {
-            ["config.toml", "metrics.jsonl"].contains(&target) || target.starts_with("not-finite-step-")
+            ["config.toml", "metrics.jsonl", "bad_samples.jsonl"].contains(&target)
+                || target.starts_with("not-finite-step-")
         })
     }
 
@@ -99,6 +100,11 @@ impl RunDir {
     /// `metrics.jsonl`.
     pub fn metrics(&self) -> PathBuf {
         metrics_of(&self.root)
+    }
+
+    /// `bad_samples.jsonl`.
+    pub fn bad_samples(&self) -> PathBuf {
+        self.root.join("bad_samples.jsonl")
     }
 
     /// `checkpoints/`.

@@ -4,6 +4,7 @@
 //! damaged. What is trained, and when something is logged or saved, is decided in `training`.
 //!
 //! - `layout`: paths in a run directory, and its lock
+//! - `bad_samples`: `bad_samples.jsonl`, the rows and images that a run does without
 //! - `metrics_log`: `metrics.jsonl`, written and read
 //! - `checkpoint`: checkpoints, written, read, verified and pruned
 //! - `best`: which checkpoint is the best, from the log
@@ -11,6 +12,7 @@
 //! - `fail_point`: moments at which tests kill the process
 
 pub(crate) mod atomic_file;
+pub(crate) mod bad_samples;
 pub(crate) mod best;
 pub(crate) mod checkpoint;
 mod fail_point;

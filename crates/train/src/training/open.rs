@@ -16,6 +16,7 @@ use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::pairs::Pairs;
 use crate::run_dir::atomic_file::write_whole;
+use crate::run_dir::bad_samples::BadSamples;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
@@ -67,7 +68,6 @@ impl Run {
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
-        report_cut_captions(&data, observer);
 
         let steps_per_epoch = data.steps_per_epoch();
         let total_steps = config.total_steps(steps_per_epoch);
@@ -91,6 +91,7 @@ impl Run {
             data.unreadable_images.restore(checkpoint.progress.bad_images.clone(), &data.dataset)?;
             learner.restore(checkpoint)?;
         }
+        let absent = data.leave_absent_out()?;
         let (step, skip_steps) = (progress.as_ref().map_or(0, |progress| progress.step), start.skip_steps());
         refuse_skipping_all(step, skip_steps, total_steps)?;
 
@@ -100,7 +101,9 @@ impl Run {
         };
 
         // Nothing of an earlier run is changed before this line.
-        let records = open_records(config, dir, step, warmup_steps, best, observer)?;
+        let bad_samples = BadSamples::open(&dir.bad_samples(), &data.dataset, &data.unreadable_images.found(step))?;
+        absent.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+        let records = open_records(config, dir, step, warmup_steps, (best, bad_samples), observer)?;
         let mut run = Self {
             config: config.clone(),
             position: Position::start(steps_per_epoch, total_steps),
@@ -112,7 +115,9 @@ impl Run {
             locked_fingerprints,
             compute,
             stop: stop.clone(),
+            cut_captions_reported: false,
         };
+        run.report_cut_captions(false, observer);
         if let Some(progress) = &progress {
             run.resume_at(progress, observer)?;
         }
@@ -165,10 +170,8 @@ impl Run {
         let (_, bad) = features.fill(set, |done| {
             observer.on(Event::Work { name: "features of the locked image tower", done, total: set.len() });
         })?;
-        for skipped in bad {
-            observer.on(Event::Skipped(&skipped));
-            self.data.unreadable_images.record(skipped);
-        }
+        let new = bad.into_iter().filter(|skipped| self.data.unreadable_images.record(skipped.clone()));
+        self.records.log_skipped(&new.collect::<Vec<_>>(), &self.data.dataset, observer);
         self.data.unreadable_images.check(&self.data.dataset, self.data.unreadable_policy)?;
         let usable = set.usable();
         let blocks = usable.chunks(WHITENED_AT_ONCE).map(|images| features.select(set, images, 0));
@@ -252,12 +255,13 @@ fn open_records(
     dir: RunDir,
     step: u64,
     warmup_steps: u64,
-    best: BestTracker,
+    (best, bad_samples): (BestTracker, BadSamples),
     observer: &mut dyn Observer,
 ) -> Result<Records, TrainError> {
     dir.prepare()?;
     let records = Records {
         metrics: MetricsLog::open(&dir.metrics(), step)?,
+        bad_samples,
         best,
         health: HealthMonitor::new(config.train.loss, warmup_steps, config.train.logit_scale_max),
         config_toml: config.to_toml()?,
@@ -296,13 +300,5 @@ fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
     if dataset.skipped.count > 0 {
         let first = dataset.skipped.first(MAX_NAMED_ROWS);
         observer.on(Event::Warning(format!("{} could not be used: {first}", counted(dataset.skipped.count, "row"))));
-    }
-}
-
-fn report_cut_captions(data: &TrainingData, observer: &mut dyn Observer) {
-    let (all, limit) = (data.dataset.num_captions(), data.tokenizer.max_tokens());
-    if let Some(cut) = data.num_cut_captions().filter(|&cut| cut > 0) {
-        let (captions, are) = (counted(all, "caption"), if cut == 1 { "is" } else { "are" });
-        observer.on(Event::Note(format!("{cut} of {captions} {are} longer than {limit} tokens and {are} cut")));
     }
 }

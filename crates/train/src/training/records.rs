@@ -4,12 +4,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use dualenc_data::{Batch, Dataset};
+use dualenc_data::{Batch, Dataset, Skipped, UnreadableImages};
 
 use crate::config::CheckpointSection;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::atomic_file::write_whole;
+use crate::run_dir::bad_samples::BadSamples;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::{self, Retention};
@@ -23,6 +24,7 @@ use crate::training::position::Position;
 pub(crate) struct Records {
     pub dir: RunDir,
     pub metrics: MetricsLog,
+    pub bad_samples: BadSamples,
     pub best: BestTracker,
     pub health: HealthMonitor,
     /// The resolved config, as written into every checkpoint.
@@ -77,6 +79,47 @@ impl Records {
                 Ok(())
             }
             result => result,
+        }
+    }
+
+    /// Lists and reports images that cannot be used. A list that cannot be written is reported once and written anew at
+    /// the end.
+    pub fn log_skipped(&mut self, skipped: &[Skipped], dataset: &Dataset, observer: &mut dyn Observer) {
+        if skipped.is_empty() {
+            return;
+        }
+        let was_torn = self.bad_samples.is_torn();
+        if let (Err(error), false) = (self.bad_samples.add(dataset, skipped), was_torn) {
+            observer.on(Event::Warning(format!("{error}; the list is written anew when training ends")));
+        }
+        skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+    }
+
+    /// Reports what the run did without, by cause, when training ends after `step` steps.
+    pub fn report_bad_samples(
+        &mut self,
+        step: u64,
+        dataset: &Dataset,
+        unreadable: &UnreadableImages,
+        observer: &mut dyn Observer,
+    ) {
+        let (images, rows) = (unreadable.found(step), &dataset.skipped);
+        if self.bad_samples.is_torn()
+            && let Err(error) = self.bad_samples.rewrite(dataset, &images)
+        {
+            observer.on(Event::Warning(error.to_string()));
+        }
+        let mut counts = Vec::new();
+        if !images.is_empty() {
+            let causes = Skipped::by_cause(&images);
+            counts.push(format!("{} images could not be used: {causes}", images.len()));
+        }
+        if rows.count > 0 {
+            counts.push(format!("{} rows could not be used: {}", rows.count, rows.by_cause()));
+        }
+        if !counts.is_empty() {
+            let path = self.dir.bad_samples();
+            observer.on(Event::Note(format!("{}; see `{}`", counts.join("; "), path.display())));
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use dualenc_data::{Batch, PairLoader};
+use dualenc_data::{Batch, CutCaptions, PairLoader};
 
 use crate::config::RunConfig;
 use crate::device::Compute;
@@ -39,6 +39,8 @@ pub(crate) struct Run {
     pub locked_fingerprints: LockedFingerprints,
     pub compute: Compute,
     pub stop: StopFlag,
+    /// Whether the log says how many captions are cut.
+    pub cut_captions_reported: bool,
 }
 
 impl Run {
@@ -49,6 +51,27 @@ impl Run {
     pub fn batches(&self) -> Result<PairLoader, TrainError> {
         let (step, stages) = (self.position.step, &self.learner.stages);
         self.data.batches(&self.config, &stages.at(step).training, &self.locked, step..stages.end(step))
+    }
+
+    /// Reports how many captions are cut, once: when all are tokenized, else as far as it is known when `is_due`.
+    pub fn report_cut_captions(&mut self, is_due: bool, observer: &mut dyn Observer) {
+        let Some(CutCaptions { seen, cut, all }) = self.data.cut_captions() else { return };
+        if self.cut_captions_reported || !(is_due || seen == all) {
+            return;
+        }
+        self.cut_captions_reported = true;
+        if cut > 0 {
+            let of = if seen == all { format!("{all} captions") } else { format!("the {seen} captions seen so far") };
+            let limit = self.data.tokenizer.max_tokens();
+            observer.on(Event::Note(format!("{cut} of {of} are longer than {limit} tokens and are cut")));
+        }
+    }
+
+    /// Reports what is known when training ends.
+    pub fn report_end(&mut self, observer: &mut dyn Observer) {
+        self.report_cut_captions(true, observer);
+        let TrainingData { dataset, unreadable_images, .. } = &self.data;
+        self.records.report_bad_samples(self.position.step, dataset, unreadable_images, observer);
     }
 
     /// What a step reads.

@@ -2,11 +2,11 @@
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use dualenc_data::{
-    Batch, BatchPlan, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Tokenizer, Tokens,
-    UnreadableImages, UnreadablePolicy,
+    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Skipped,
+    Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
 };
 use dualenc_model::Training;
 
@@ -30,16 +30,18 @@ pub(crate) struct TrainingData {
     pub unreadable_policy: UnreadablePolicy,
     plan: BatchPlan,
     tokens: Tokens,
-    /// One number a caption of `dataset`; equal captions have equal numbers.
-    caption_ids: Vec<u64>,
+    /// Missing and empty files, in the order of the images.
+    absent: Vec<Skipped>,
+    /// One number a caption of `dataset`, or 0 if it was not asked for yet; equal captions have equal numbers.
+    caption_ids: Mutex<Vec<u64>>,
 }
 
 impl TrainingData {
-    /// Tokenizes the captions of `dataset` and fixes the order of its pairs.
+    /// Tokenizes the captions of `dataset` if they are few, fixes the order of its pairs, and looks for missing files.
     ///
     /// # Errors
-    /// [`TrainError::Data`] when a caption cannot be tokenized; [`TrainError::Usage`] when the pairs do not fill a
-    /// batch.
+    /// [`TrainError::Data`] when a caption cannot be tokenized, or too many image files are missing or empty;
+    /// [`TrainError::Usage`] when the pairs do not fill a batch.
     pub fn new(
         config: &RunConfig,
         dataset: Arc<Dataset>,
@@ -52,11 +54,20 @@ impl TrainingData {
         if plan.batches_per_epoch() == 0 {
             return Err(TrainError::Usage(too_few_pairs(dataset.num_pairs(config.data.captions), plan.batch_size)));
         }
+        let Survey { fingerprint, absent } = dataset.survey()?;
+        let unreadable_policy = UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction };
+        let found = UnreadableImages::default();
+        absent.iter().cloned().for_each(|skipped| {
+            found.record(skipped);
+        });
+        found.check(&dataset, unreadable_policy)?;
         Ok(Self {
-            fingerprint: blake3::Hash::from(dataset.fingerprint()?).to_hex().to_string(),
-            caption_ids: dataset.caption_ids(),
+            fingerprint: blake3::Hash::from(fingerprint).to_hex().to_string(),
+            // The system clears large allocations when they are first used.
+            caption_ids: Mutex::new(vec![0; dataset.num_captions()]),
             unreadable_images: UnreadableImages::default(),
-            unreadable_policy: UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction },
+            unreadable_policy,
+            absent,
             dataset,
             tokenizer,
             processor,
@@ -71,12 +82,22 @@ impl TrainingData {
         self.plan.batches_per_epoch() as u64
     }
 
-    /// How many captions are cut at the token limit; `None`: tokens are drawn anew each epoch (word dropout).
-    pub fn num_cut_captions(&self) -> Option<usize> {
-        match &self.tokens {
-            Tokens::Table(table) => Some(table.num_cut()),
-            _ => None,
-        }
+    /// Records the missing and empty files as unreadable, after those that a checkpoint lists. Returns those that it
+    /// does not list.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when too many images are unreadable.
+    pub fn leave_absent_out(&self) -> Result<Vec<Skipped>, TrainError> {
+        let new = self.absent.iter().filter(|skipped| self.unreadable_images.record((*skipped).clone())).cloned();
+        let new = new.collect();
+        self.unreadable_images.check(&self.dataset, self.unreadable_policy)?;
+        Ok(new)
+    }
+
+    /// How many captions are cut at the token limit, among those tokenized so far; `None`: tokens are drawn anew each
+    /// epoch (templates or word dropout).
+    pub fn cut_captions(&self) -> Option<CutCaptions> {
+        self.tokens.cut_captions()
     }
 
     /// The batches of the 0-based `steps`, while `training` trains. Order, augmentation and caption choice are
@@ -121,8 +142,15 @@ impl TrainingData {
 
     /// Which pairs of `batch` have equal captions or equal images.
     pub fn pair_ids(&self, batch: &Batch) -> PairIds {
-        let pairs = batch.pairs.iter().map(|pair| (pair.image, pair.caption));
-        PairIds::of(&self.dataset, &self.caption_ids, pairs)
+        let pairs: Vec<_> = batch.pairs.iter().map(|pair| (pair.image, pair.caption)).collect();
+        // Every number is written whole.
+        let mut ids = self.caption_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        PairIds::of(&self.dataset, &pairs, &batch.contents, |caption| {
+            if ids[caption] == 0 {
+                ids[caption] = self.dataset.caption_id(caption);
+            }
+            ids[caption]
+        })
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
-use crate::events::{Event, Observer};
+use crate::events::Observer;
 use crate::run_dir::metrics_log::TrainRecord;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
@@ -48,8 +48,9 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let mut run = Run::open(config, start, stop, observer)?;
     let outcome = train_to_end(&mut run, stop, observer);
-    if let Err(error) = &outcome {
-        run.save_after(error, observer);
+    match &outcome {
+        Ok(_) => run.report_end(observer),
+        Err(error) => run.save_after(error, observer),
     }
     outcome
 }
@@ -102,7 +103,8 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
                 loader_wait: batch.waited.as_secs_f64() / seconds,
             };
             run.records.log_step(&record, observer)?;
-            batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+            run.records.log_skipped(&batch.skipped, &run.data.dataset, observer);
+            run.report_cut_captions(run.position.step.is_multiple_of(run.position.steps_per_epoch), observer);
 
             // A signal does not wait for an evaluation: one that is due runs when the run is resumed.
             match stop.signal().map_or_else(|| run.evaluate_if_due(observer), |_| Ok(())) {

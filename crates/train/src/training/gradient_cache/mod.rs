@@ -128,10 +128,11 @@ fn values(features: Tensor<2>) -> Result<Vec<f32>, TrainError> {
 fn whole(parts: &[Batch]) -> Batch {
     let last = parts.len() - 1;
     let mut whole = Batch { part: 0, is_last_of_pass: true, tokens: TokenBatch::default(), ..parts[last].clone() };
-    (whole.pairs, whole.skipped, whole.loaded) = (Vec::new(), Vec::new(), Vec::new());
+    (whole.pairs, whole.contents, whole.skipped, whole.loaded) = Default::default();
     whole.waited = parts.iter().map(|part| part.waited).sum();
     for part in parts {
         whole.pairs.extend_from_slice(&part.pairs);
+        whole.contents.extend_from_slice(&part.contents);
         whole.skipped.extend_from_slice(&part.skipped);
     }
     whole

@@ -1,0 +1,68 @@
+//! What the lengths of the image files tell before any is read: the fingerprint, and files that are missing or empty.
+
+use crate::dataset::Dataset;
+use crate::error::{DataError, ImageError};
+use crate::images::location::ImageRef;
+use crate::loader::unreadable::Skipped;
+
+/// What the lengths of the image files tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// [`Dataset::fingerprint`].
+    pub fingerprint: [u8; 32],
+    /// The files that are missing or empty, in data-set order.
+    pub absent: Vec<Skipped>,
+}
+
+impl Dataset {
+    /// Looks at the length of every image file, on a few threads.
+    ///
+    /// # Errors
+    /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
+    pub fn survey(&self) -> Result<Survey, DataError> {
+        let lengths = self.file_lengths()?;
+        let mut absent = Vec::new();
+        for (image, &len) in lengths.iter().enumerate() {
+            let location = self.image_if_absent(image, len);
+            let Some(location) = location else { continue };
+            // A missing file is asked for once more, since its error says why there is none.
+            let error = match location.read() {
+                Err(DataError::Image { source, .. }) => source,
+                Ok(bytes) if bytes.is_empty() => ImageError::Empty,
+                // It has appeared since, or cannot be read now: the loader will see.
+                Ok(_) | Err(_) => continue,
+            };
+            absent.push(Skipped::new(image, location.key(), &error));
+        }
+        Ok(Survey { fingerprint: self.fingerprint_of(&lengths), absent })
+    }
+
+    fn image_if_absent(&self, image: usize, len: u64) -> Option<ImageRef> {
+        (len == 0 || len == u64::MAX).then(|| self.image(image))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::dataset::builder::DatasetBuilder;
+    use crate::images::location::ImageRef;
+    use crate::loader::unreadable::Skipped;
+
+    #[test]
+    fn absent_files_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut builder = DatasetBuilder::new(dir.path());
+        for (name, bytes) in [("a.png", Some("x")), ("b.png", None), ("c.png", Some("")), ("d.png", Some("<html>"))] {
+            let path = dir.path().join(name);
+            bytes.iter().for_each(|bytes| std::fs::write(&path, bytes).unwrap());
+            builder.push(ImageRef::File(path), name);
+        }
+        let dataset = builder.build();
+        let survey = dataset.survey().unwrap();
+        assert_eq!(survey.fingerprint, dataset.fingerprint().unwrap());
+        let found: Vec<_> = survey.absent.iter().map(|it| (it.image, it.cause.as_str(), it.reason.as_str())).collect();
+        let missing = "cannot be read: No such file or directory (os error 2)";
+        assert_eq!(found, [(1, "not found", missing), (2, "empty file", "the file is empty")]);
+        assert_eq!(Skipped::by_cause(&survey.absent), "empty file (1), not found (1)");
+    }
+}
