@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
-//! `image_processor` makes a tower's input, `text` tokenises, `loader` makes the batches.
+//! `image_processor` makes a tower's input, `text` tokenises, `loader` makes the batches,
+//! `writing` turns images and samples into bytes.
 
 mod dataset;
 mod did_you_mean;
@@ -13,6 +14,7 @@ mod panics;
 mod random;
 mod sources;
 mod text;
+mod writing;
 
 pub use crate::dataset::builder::DatasetBuilder;
 pub use crate::dataset::captions::Caption;
@@ -25,6 +27,7 @@ pub use crate::image_processor::ImageProcessor;
 pub use crate::images::augment::{Augment, View};
 pub use crate::images::decode::{Limits, decode};
 pub use crate::images::filter::Filter;
+pub use crate::images::header::image_size;
 pub use crate::images::location::ImageRef;
 pub use crate::images::resize_pillow::{Window, resize, resize_window};
 pub use crate::images::rgb_image::RgbImage;
@@ -54,3 +57,5 @@ pub use crate::text::token_batch::{PaddedTokens, TokenBatch};
 pub use crate::text::token_table::TokenTable;
 pub use crate::text::tokenizer::{Encoded, Tokenizer};
 pub use crate::text::tokenizer_files::TOKENIZER_FILES;
+pub use crate::writing::encode::{Encoding, encode};
+pub use crate::writing::shard::ShardWriter;
