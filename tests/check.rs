@@ -176,7 +176,7 @@ fn cut_captions_get_a_limit() {
     let (_, json, text) = check(&session, &[&format!("data.max_tokens={most}")]);
     assert_eq!(level(&json, "tokens"), "fact", "{text}");
     // The data are looked at without the towers, too.
-    let (code, json, _) = check(&session, &["model.init=nowhere"]);
+    let (code, json, _) = check(&session, &["model.init=./nowhere"]);
     assert_eq!((code, level(&json, "model"), level(&json, "image_sizes")), (2, "problem", "fact"));
 }
 

@@ -187,10 +187,11 @@ fn splits_and_evaluations_are_packed_apart() {
     let (train, validation) = (packed("train", &[]), packed("validation", &["--eval", "validation"]));
     assert_eq!(train + validation, 24);
     assert!(train > 0 && validation > 0);
-    let text = session.fail(2, &[&PACK[..], &["--out", "x", "--eval", "other"]].concat());
+    let text = session.fail(2, &[&PACK[..], &["--out", "x", "--eval", "other"], &set].concat());
     assert!(text.contains("there is no evaluation `other`; those of the config: `validation`"), "{text}");
 
     let config = fs::read_to_string(session.path("lit.toml")).unwrap();
+    let config = config.replace("[eval.validation]\ntask = \"retrieval\"\n", "");
     let two =
         "[[data.train]]\ncsv = { path = \"data.csv\" }\nweight = 2.0\n[[data.train]]\ncsv = { path = \"data.csv\" }\n";
     session.write("lit.toml", config.replace("[data.train.csv]\npath = \"data.csv\"\n", two));

@@ -11,8 +11,8 @@ use crate::panics::catch_quietly;
 /// Bytes that are read: the header of most images, EXIF and thumbnail included.
 const START_BYTES: u64 = 128 << 10;
 
-/// The width and height of an image in pixels, before its EXIF orientation. `None`: only decoding can tell whether it is
-/// an image within `limits`, or what is wrong with it.
+/// The width and height of an image in pixels, before its EXIF orientation. `None`: only decoding can tell whether it
+/// is an image within `limits`, or what is wrong with it.
 #[must_use]
 pub fn image_size(image: &ImageRef, limits: &Limits) -> Option<(u32, u32)> {
     let (mut file, len) = match image {

@@ -11,6 +11,9 @@ pub struct ShardWriter<W: Write> {
 }
 
 impl<W: Write> ShardWriter<W> {
+    /// Bytes at the end of a shard: two blocks of zeros.
+    pub const END_BYTES: u64 = 1024;
+
     /// A shard without entries.
     pub fn new(writer: W) -> Self {
         Self { tar: tar::Builder::new(writer) }
@@ -76,7 +79,6 @@ mod tests {
         let bytes = shard();
         assert_eq!(bytes, shard());
         let entries = [5, 19, 513, 22].map(ShardWriter::<Vec<u8>>::entry_bytes);
-        // Two blocks of zeros end the archive.
-        assert_eq!(bytes.len() as u64, entries.iter().sum::<u64>() + 1024);
+        assert_eq!(bytes.len() as u64, entries.iter().sum::<u64>() + ShardWriter::<Vec<u8>>::END_BYTES);
     }
 }

@@ -5,56 +5,59 @@ use std::collections::{BTreeMap, HashMap};
 use dualenc_data::Dataset;
 
 use crate::commands::check::findings::{Findings, counted, percent};
-use crate::commands::check::images::Seen;
+use crate::commands::check::images::{Images, Seen};
 use crate::commands::check::look::{Look, LookIndex};
 use crate::features::image_index::ImageList;
 
-/// The usable images of a list: their numbers, the hashes of their files, and their looks.
-#[derive(Default)]
-pub(crate) struct Usable {
-    numbers: Vec<usize>,
-    contents: Vec<[u8; 32]>,
-    looks: Vec<Look>,
-}
+/// The images of a list that were decoded: of each, its place in the list and its number among all images seen.
+pub(crate) struct Usable(Vec<(u32, u32)>);
 
 impl Usable {
-    pub fn of(seen: &[Seen]) -> Self {
-        let mut usable = Self::default();
-        for (number, seen) in seen.iter().enumerate() {
-            if let Seen::Good { copy: Some((content, look)), .. } = seen {
-                usable.numbers.push(number);
-                usable.contents.push(*content);
-                usable.looks.push(*look);
-            }
-        }
-        usable
+    pub fn of(numbers: &[u32], images: &Images) -> Self {
+        let is_whole = |number: &u32| matches!(images.seen(*number), Seen::Good { copy: Some(_), .. });
+        Self((0..).zip(numbers.iter().copied()).filter(|(_, number)| is_whole(number)).collect())
+    }
+
+    /// The hash and the looks of each, in order.
+    fn copies<'a>(&'a self, images: &'a Images) -> impl Iterator<Item = (&'a [u8; 32], &'a Look)> {
+        self.0.iter().filter_map(|(_, number)| match images.seen(*number) {
+            Seen::Good { copy: Some((content, look)), .. } => Some((content, look)),
+            _ => None,
+        })
+    }
+
+    /// The name of the image `at` in this order.
+    fn name(&self, at: usize, list: &dyn ImageList) -> String {
+        list.image(self.0[at].0 as usize).key()
     }
 }
 
 /// Reports images of the training data with equal content, and images that look alike.
-pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, findings: &mut Findings) {
+pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, images: &Images, findings: &mut Findings) {
     let key = "data.train";
-    let mut first: HashMap<[u8; 32], usize> = HashMap::new();
+    let mut first: HashMap<&[u8; 32], usize> = HashMap::new();
     let (mut equal, mut distinct) = (BTreeMap::<usize, Vec<usize>>::new(), Vec::new());
-    for (at, content) in usable.contents.iter().enumerate() {
+    let mut looks: Vec<Look> = Vec::new();
+    for (at, (content, look)) in usable.copies(images).enumerate() {
         match first.get(content) {
             Some(&known) => equal.entry(known).or_insert_with(|| vec![known]).push(at),
             None => {
-                first.insert(*content, at);
+                first.insert(content, at);
                 distinct.push(at);
+                looks.push(*look);
             }
         }
     }
+    drop(first);
     let names =
-        |group: &[usize]| group.iter().map(|&at| list.image(usable.numbers[at]).key()).collect::<Vec<_>>().join(" = ");
+        |group: &[usize], sign: &str| group.iter().map(|&at| usable.name(at, list)).collect::<Vec<_>>().join(sign);
     let extra: usize = equal.values().map(|group| group.len() - 1).sum();
     if extra > 0 {
         let message = format!("{} the same file as another under another name:", is_or_are(extra, "training image"));
-        let items = equal.values().map(|group| names(group)).collect();
+        let items = equal.values().map(|group| names(group, " = ")).collect();
         findings.warn("equal_images", key, message).value("count", extra).items(items);
     }
 
-    let looks: Vec<Look> = distinct.iter().map(|&at| usable.looks[at]).collect();
     let groups = groups_of_near(&looks);
     let near: usize = groups.iter().map(|group| group.len() - 1).sum();
     if near > 0 {
@@ -62,8 +65,8 @@ pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, findings: &mu
             "{} almost like another (resized, compressed again, or hardly different):",
             look_or_looks(near, "training image")
         );
-        let items = groups.iter().map(|group| names(&group.iter().map(|&at| distinct[at]).collect::<Vec<_>>()));
-        let items = items.map(|names| names.replace(" = ", " ~ ")).collect();
+        let of_list = |group: &Vec<usize>| group.iter().map(|&at| distinct[at]).collect::<Vec<_>>();
+        let items = groups.iter().map(|group| names(&of_list(group), " ~ ")).collect();
         findings.warn("near_images", key, message).value("count", near).items(items);
     }
 }
@@ -115,28 +118,30 @@ pub(crate) fn report_overlap(
     name: &str,
     (train_list, train): (&dyn ImageList, &Usable),
     (list, usable): (&dyn ImageList, &Usable),
+    images: &Images,
     findings: &mut Findings,
 ) {
-    let known: HashMap<&[u8; 32], usize> = train.contents.iter().zip(0..).collect();
-    let index = LookIndex::new(&train.looks);
+    let known: HashMap<&[u8; 32], u32> = train.copies(images).map(|(content, _)| content).zip(0..).collect();
+    let looks: Vec<Look> = train.copies(images).map(|(_, look)| *look).collect();
+    let index = LookIndex::new(&looks);
     let (mut equal, mut near) = (Vec::new(), Vec::new());
-    for (at, content) in usable.contents.iter().enumerate() {
+    for (at, (content, look)) in usable.copies(images).enumerate() {
         let names = |other: usize, sign: &str| {
-            let (one, other) = (list.image(usable.numbers[at]).key(), train_list.image(train.numbers[other]).key());
+            let (one, other) = (usable.name(at, list), train.name(other, train_list));
             if one == other { one } else { format!("{one} {sign} {other}") }
         };
         if let Some(&other) = known.get(content) {
-            equal.push(names(other, "="));
+            equal.push(names(other as usize, "="));
             continue;
         }
         let mut found = None;
-        index.find(&usable.looks[at], |other| {
+        index.find(look, |other| {
             found = Some(other);
             false
         });
         near.extend(found.map(|other| names(other, "~")));
     }
-    let total = usable.numbers.len();
+    let total = usable.0.len();
     for (code, items, what) in [
         ("overlap_equal", equal, "are training images too: its figures say nothing about new images"),
         ("overlap_near", near, "look almost like a training image (resized, compressed again, or hardly different)"),

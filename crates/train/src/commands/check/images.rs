@@ -50,7 +50,7 @@ pub(crate) struct Images {
     limits: Limits,
     workers: usize,
     seen: Vec<Seen>,
-    pub faults: Vec<Fault>,
+    faults: Vec<Fault>,
     /// By the hash of its location.
     known: HashMap<u64, u32>,
 }
@@ -61,7 +61,8 @@ impl Images {
         Self { options, limits, workers, seen: Vec::new(), faults: Vec::new(), known: HashMap::new() }
     }
 
-    /// The images of `list`, in order. `name`: of the list, for progress reports.
+    /// Looks at the images of `list`, and returns the number of each for [`Images::seen`]. `name`: of the list, for
+    /// progress reports.
     ///
     /// # Errors
     /// [`TrainError::Data`] if a thread fails.
@@ -70,7 +71,7 @@ impl Images {
         name: &str,
         list: &Arc<dyn ImageList>,
         observer: &mut dyn Observer,
-    ) -> Result<Vec<Seen>, TrainError> {
+    ) -> Result<Vec<u32>, TrainError> {
         let hashes: Vec<u64> = (0..list.num_images()).map(|image| hash(&list.image(image))).collect();
         let mut new: Vec<usize> = Vec::new();
         for (image, hash) in hashes.iter().enumerate() {
@@ -96,7 +97,12 @@ impl Images {
                 observer.on(Event::Work { name, done, total });
             }
         }
-        Ok(hashes.iter().map(|hash| self.seen[self.known[hash] as usize]).collect())
+        Ok(hashes.iter().map(|hash| self.known[hash]).collect())
+    }
+
+    /// What image number `number` is.
+    pub fn seen(&self, number: u32) -> &Seen {
+        &self.seen[number as usize]
     }
 }
 
@@ -146,17 +152,17 @@ pub(crate) fn fault(image: &ImageRef, error: DataError) -> Fault {
 pub(crate) fn report_bad(
     key: &str,
     what: &str,
-    (list, seen, faults): (&Arc<dyn ImageList>, &[Seen], &[Fault]),
+    (list, numbers, images): (&dyn ImageList, &[u32], &Images),
     max_bad_fraction: f64,
     findings: &mut Findings,
 ) {
-    let bad = seen.iter().enumerate().filter_map(|(image, seen)| match seen {
-        Seen::Bad(fault) => Some((image, &faults[*fault as usize])),
+    let bad = numbers.iter().enumerate().filter_map(|(image, number)| match images.seen(*number) {
+        Seen::Bad(fault) => Some((image, &images.faults[*fault as usize])),
         Seen::Good { .. } => None,
     });
     let mut by_cause: BTreeMap<&str, Vec<(usize, &Fault)>> = BTreeMap::new();
     bad.for_each(|(image, fault)| by_cause.entry(fault.cause).or_default().push((image, fault)));
-    let (all, total) = (by_cause.values().map(Vec::len).sum::<usize>(), seen.len());
+    let (all, total) = (by_cause.values().map(Vec::len).sum::<usize>(), numbers.len());
     // The same comparison as in a run, which also needs one image at least.
     let stops = all as f64 > max_bad_fraction * total as f64 || all == total;
     for (cause, images) in by_cause {
@@ -198,8 +204,8 @@ pub(crate) fn report_bad(
 }
 
 /// Reports the sizes of the images in pixels.
-pub(crate) fn report_sizes(key: &str, seen: &[Seen], findings: &mut Findings) {
-    let sizes = seen.iter().filter_map(|seen| match seen {
+pub(crate) fn report_sizes(key: &str, numbers: &[u32], images: &Images, findings: &mut Findings) {
+    let sizes = numbers.iter().filter_map(|number| match images.seen(*number) {
         Seen::Good { size: (width, height), .. } => Some((*width, *height)),
         Seen::Bad(_) => None,
     });

@@ -12,8 +12,8 @@ const GRID: u32 = 8;
 /// Difference in brightness that counts, in levels of 255: noise of a compressed flat area stays below it.
 const MIN_STEP: i32 = 2;
 
-/// Gradient bits in which copies may differ. Measured on 312 flags of `data/tiny`: of copies at half the size in JPEG of
-/// quality 75, 99 % differ in at most 4; 10 of 48,516 pairs of different flags come as close.
+/// Gradient bits in which copies may differ. Measured on the 312 drawings in `data/tiny/train`: of copies at half the
+/// size in JPEG of quality 75, 99 % differ in at most 4; 10 of 48,516 pairs of drawings come as close.
 pub(crate) const MAX_BITS: u32 = 4;
 
 /// Levels of 255 by which each mean colour of copies may differ: 95 % of the copies above differ by at most 11.

@@ -132,12 +132,12 @@ impl Checker<'_> {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let list: Arc<dyn ImageList> = Arc::clone(dataset) as Arc<dyn ImageList>;
-        let seen = self.images.of("training images", &list, observer)?;
+        let numbers = self.images.of("training images", &list, observer)?;
         let (key, max_bad_fraction) = ("data.train", self.config.data.max_bad_fraction);
-        report_bad(key, "", (&list, &seen, &self.images.faults), max_bad_fraction, findings);
-        report_sizes(key, &seen, findings);
-        let usable = Usable::of(&seen);
-        report_copies(list.as_ref(), &usable, findings);
+        report_bad(key, "", (list.as_ref(), &numbers, &self.images), max_bad_fraction, findings);
+        report_sizes(key, &numbers, &self.images, findings);
+        let usable = Usable::of(&numbers, &self.images);
+        report_copies(list.as_ref(), &usable, &self.images, findings);
         let mut captions = dataset.caption_ids();
         captions.sort_unstable();
         self.train = Some(Training { list, usable, captions });
@@ -154,12 +154,14 @@ impl Checker<'_> {
         let (key, what) = (format!("eval.{name}"), format!("evaluation `{name}`: "));
         let list = evaluation.images();
         let work = format!("{name}: images");
-        let seen = self.images.of(&work, &list, observer)?;
+        let numbers = self.images.of(&work, &list, observer)?;
         let problems = findings.count(Level::Problem);
         let bad_of = format!("`{key}`: ");
-        let (faults, max_bad_fraction) = (&self.images.faults, self.config.data.max_bad_fraction);
-        report_bad(&key, &bad_of, (&list, &seen, faults), max_bad_fraction, findings);
-        if let Err(error) = evaluation.check_usable(|image| matches!(seen[image], Seen::Good { .. })) {
+        let max_bad_fraction = self.config.data.max_bad_fraction;
+        report_bad(&key, &bad_of, (list.as_ref(), &numbers, &self.images), max_bad_fraction, findings);
+        let is_sound = findings.count(Level::Problem) == problems;
+        let is_usable = |image: usize| matches!(self.images.seen(numbers[image]), Seen::Good { .. });
+        if is_sound && let Err(error) = evaluation.check_usable(is_usable) {
             findings.keep::<()>("no_usable_images", &key, Err(error))?;
         }
         if let Some(dataset) = evaluation.dataset() {
@@ -172,8 +174,9 @@ impl Checker<'_> {
             report_classes(&key, &what, &sizes, findings);
         }
         if let Some(train) = &self.train {
-            let usable = Usable::of(&seen);
-            report_overlap(name, (train.list.as_ref(), &train.usable), (list.as_ref(), &usable), findings);
+            let usable = Usable::of(&numbers, &self.images);
+            let train_images = (train.list.as_ref(), &train.usable);
+            report_overlap(name, train_images, (list.as_ref(), &usable), &self.images, findings);
             if let Some(dataset) = evaluation.dataset() {
                 report_equal_captions(name, &train.captions, dataset, findings);
             }

@@ -51,8 +51,8 @@ pub(crate) fn report_tokens(config: &RunConfig, text: &TokenSource, dataset: &Da
     let cut_above = |limit: usize| known.len() - known.partition_point(|&length| length <= limit);
     let (cut, total) = (cut_above(limit), known.len());
     let message = format!(
-        "captions in tokens: {least} to {most}, median {median}, 95 % have at most {p95}; {cut} of {total} ({}) are cut \
-         at {limit}",
+        "captions in tokens: {least} to {most}, median {median}, 95 % have at most {p95}; {cut} of {total} ({}) are \
+         cut at {limit}",
         percent(cut, total)
     );
     let record = |finding: &mut Finding| {

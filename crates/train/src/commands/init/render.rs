@@ -35,9 +35,7 @@ pub(crate) fn render(request: &InitRequest, found: &Found, settings: &Settings, 
     line(&format!("# dualenc train --config {name}    # train; with --resume: go on"));
     line(&format!("\n[run]\ndir = {}    # config, metrics and checkpoints", quoted(&run_dir)));
     line("\n[model]");
-    line(
-        "# Hub ids, or directories with `config.json` and `model.safetensors`. These two are small enough for a laptop;",
-    );
+    line("# Hub ids, or directories with `config.json` and `model.safetensors`. These two run on a laptop;");
     line("# with a GPU, try facebook/dinov2-base and sentence-transformers/all-mpnet-base-v2.");
     line(&format!("image_tower = {}", tower(request.image_tower.as_deref(), IMAGE_TOWER, directory)));
     line(&format!("text_tower = {}", tower(request.text_tower.as_deref(), TEXT_TOWER, directory)));

@@ -11,8 +11,8 @@ const LARGEST_BATCH: usize = 256;
 const STEPS: usize = 1000;
 const MOST_EPOCHS: usize = 40;
 
-/// Tokens per word: about 1.3 in English with the vocabularies of BERT and CLIP (OpenAI's rule of thumb is 4/3), more in
-/// other languages.
+/// Tokens per word: about 1.3 in English with the vocabularies of BERT and CLIP (OpenAI's rule of thumb is 4/3), more
+/// in other languages.
 const TOKENS_PER_WORD: f64 = 1.6;
 
 /// Special tokens at the start and at the end.

@@ -38,9 +38,9 @@ const NAMED: usize = 10;
 /// captions, in order. Equal data give equal bytes. A directory that an interrupted command left is completed.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when the directory holds something else, the data cannot be packed, or more images are bad than
-/// `data.max_bad_fraction` allows; [`TrainError::Data`] when the data cannot be read; [`TrainError::Write`] when a file
-/// cannot be written, which leaves complete shards in place; [`TrainError::Stopped`] when `stop` is set.
+/// [`TrainError::Usage`] when the directory holds something else, the data cannot be packed, or more images are bad
+/// than `data.max_bad_fraction` allows; [`TrainError::Data`] when the data cannot be read; [`TrainError::Write`] when a
+/// file cannot be written, which leaves complete shards in place; [`TrainError::Stopped`] when `stop` is set.
 pub fn pack(
     config: &RunConfig,
     request: &PackRequest,
@@ -109,8 +109,8 @@ fn select(config: &RunConfig, request: &PackRequest, observer: &mut dyn Observer
     if let Some(validation) = validation {
         let images = counted(validation.num_images(), "image");
         observer.on(Event::Note(format!(
-            "{images} held out by `data.validation_fraction` are not packed; pack them with `--eval NAME`, and train on \
-             the shards without that key"
+            "{images} held out by `data.validation_fraction` are not packed; pack them with `--eval NAME`, and train \
+             on the shards without that key"
         )));
     }
     let others: Vec<String> = config.eval.keys().map(|name| format!("`{name}`")).collect();
@@ -245,8 +245,8 @@ impl Packer<'_> {
         let first: Vec<String> =
             self.bad.iter().take(NAMED).map(|bad| format!("  {}: {}", bad.key, bad.reason)).collect();
         Err(TrainError::Usage(format!(
-            "{bad} of {total} images cannot be used, more than `data.max_bad_fraction` = {limit} allows:\n{}\nrepair or \
-             remove them (`dualenc check` lists all), or raise `data.max_bad_fraction`",
+            "{bad} of {total} images cannot be used, more than `data.max_bad_fraction` = {limit} allows:\n{}\nrepair \
+             or remove them (`dualenc check` lists all), or raise `data.max_bad_fraction`",
             first.join("\n")
         )))
     }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use dualenc_data::ShardWriter;
 use serde_json::{Value, json};
 
 /// Samples per shard unless the user says otherwise: img2dataset's `number_sample_per_shard`.
@@ -30,8 +31,8 @@ pub enum PackSize {
 pub struct Recode {
     /// The size to reduce larger images to. Images that are small enough are copied as they are.
     pub size: Option<PackSize>,
-    /// Store every image as JPEG of this quality, from 1 to 100. Without it, reduced images are PNG, those of JPEG files
-    /// JPEG of quality 95.
+    /// Store every image as JPEG of this quality, from 1 to 100. Without it, reduced images are PNG, those of JPEG
+    /// files JPEG of quality 95.
     pub quality: Option<u8>,
 }
 
@@ -75,7 +76,8 @@ impl PackRequest {
     /// Whether a sample of `bytes` fits into a shard of `samples` samples and `used` bytes.
     pub(crate) fn has_room(&self, samples: usize, used: u64, bytes: u64) -> bool {
         let default = if self.shard_bytes.is_some() { usize::MAX } else { SAMPLES_PER_SHARD };
-        let has_bytes = self.shard_bytes.is_none_or(|limit| used.saturating_add(bytes) <= limit);
+        let all = used.saturating_add(bytes).saturating_add(ShardWriter::<Vec<u8>>::END_BYTES);
+        let has_bytes = self.shard_bytes.is_none_or(|limit| all <= limit);
         samples == 0 || samples < self.samples.unwrap_or(default) && has_bytes
     }
 
@@ -117,7 +119,7 @@ mod tests {
         };
         let by_count = request(Some(2), None);
         assert!(by_count.has_room(1, 1 << 40, 1) && !by_count.has_room(2, 0, 1));
-        let by_bytes = request(None, Some(100));
+        let by_bytes = request(None, Some(1024 + 100));
         assert!(by_bytes.has_room(1, 60, 40) && !by_bytes.has_room(1, 60, 41));
         assert!(by_bytes.has_room(0, 0, 1000), "a large sample has a shard of its own");
         assert!(by_bytes.has_room(20_000, 10, 1), "bytes replace the default count");
