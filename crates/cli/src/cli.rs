@@ -3,7 +3,9 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
-use crate::commands::{cache, check, completions, embed, eval, export, inspect, interpolate, man, plan, schema, train};
+use crate::commands::{
+    cache, check, completions, data, embed, eval, export, init, inspect, interpolate, man, plan, schema, train,
+};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
 
@@ -47,8 +49,10 @@ pub enum Command {
     Interpolate(interpolate::InterpolateArgs),
     Export(export::ExportArgs),
     Cache(cache::CacheArgs),
+    Init(init::InitArgs),
     Check(check::CheckArgs),
     Plan(plan::PlanArgs),
+    Data(data::DataArgs),
     Inspect(inspect::InspectArgs),
     Schema(schema::SchemaArgs),
     Completions(completions::CompletionsArgs),
@@ -75,8 +79,10 @@ impl Command {
             Self::Interpolate(args) => interpolate::run(args, reporter),
             Self::Export(args) => export::run(args, reporter),
             Self::Cache(args) => cache::run(args, reporter),
+            Self::Init(args) => init::run(args, reporter),
             Self::Check(args) => check::run(args, reporter),
             Self::Plan(args) => plan::run(args, reporter),
+            Self::Data(args) => data::run(args, reporter),
             Self::Inspect(args) => inspect::run(args, reporter),
             Self::Schema(args) => schema::run(args),
             Self::Completions(args) => completions::run(args, Cli::command()),

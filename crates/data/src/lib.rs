@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `parquet` is a file format, `dataset` holds them, `images`
 //! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
-//! templates, `loader` makes the batches.
+//! templates, `loader` makes the batches, `writing` turns images and samples into bytes.
 
 mod dataset;
 mod did_you_mean;
@@ -18,6 +18,7 @@ mod random;
 mod sources;
 mod text;
 mod text_lists;
+mod writing;
 
 pub use crate::dataset::builder::DatasetBuilder;
 pub use crate::dataset::captions::Caption;
@@ -32,6 +33,7 @@ pub use crate::images::augment::{Augment, View};
 pub use crate::images::decode::decode;
 pub use crate::images::decode::limits::Limits;
 pub use crate::images::filter::Filter;
+pub use crate::images::header::image_size;
 pub use crate::images::location::ImageRef;
 pub use crate::images::resize_pillow::{Window, resize, resize_window};
 pub use crate::images::rgb_image::RgbImage;
@@ -73,3 +75,5 @@ pub use crate::text::tokenizer_files::TOKENIZER_FILES;
 pub use crate::text_lists::class_names::{read_class_names, repeated_names};
 pub use crate::text_lists::templates::{CLASS_PLACEHOLDER, read_templates};
 pub use crate::text_lists::text_file::read_text_rows;
+pub use crate::writing::encode::{Encoding, encode};
+pub use crate::writing::shard::ShardWriter;

@@ -16,9 +16,13 @@ mod run_dir;
 mod stop_flag;
 mod training;
 
-pub use commands::check::{Findings, check};
+pub use commands::check::check;
+pub use commands::check::findings::{Finding, Findings, Level};
+pub use commands::check::images::CheckOptions;
 pub use commands::embed::{EmbedRequest, Embedded, embed};
 pub use commands::export::export;
+pub use commands::init::init;
+pub use commands::init::request::InitRequest;
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
@@ -27,6 +31,9 @@ pub use commands::plan::report::{
     Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
     StepPlan, TimePlan,
 };
+pub use commands::pack::manifest::BAD_SAMPLES;
+pub use commands::pack::pack;
+pub use commands::pack::request::{PackForm, PackRequest, PackSize, Packed, Recode};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use counted::counted;
 pub use device::Compute;

@@ -6,6 +6,8 @@
 //! - `interpolate`: mixes a trained model with its starting point.
 //! - `export`: writes a model for transformers.
 //! - `cache`: computes features of locked towers ahead of training.
+//! - `init`: writes a config for data.
+//! - `data`: writes data sets in other forms.
 //! - `check`: validates a config with its towers and data.
 //! - `plan`: predicts time, memory and disk space of a run.
 //! - `inspect`: describes a directory.
@@ -16,9 +18,11 @@
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod data;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod man;

@@ -5,6 +5,7 @@
 //! - `disk`: reads bytes, again after an error that may pass
 //! - `rgb_image`: an 8-bit RGB image in memory
 //! - `decode/`: encoded bytes to an RGB image, within limits
+//! - `header`: the size of an image from the start of its file
 //! - `filter`: the resampling filters
 //! - `resize_pillow`: resizing of bytes, equal to Pillow
 //! - `resize_torch`: resizing of floats, equal to torch
@@ -17,6 +18,7 @@ pub(crate) mod augment;
 pub(crate) mod decode;
 pub(crate) mod disk;
 pub(crate) mod filter;
+pub(crate) mod header;
 pub(crate) mod location;
 mod pixel_ops;
 mod rand_augment;

@@ -219,6 +219,42 @@ impl Evaluation {
         self.task.images()
     }
 
+    /// Its pairs, unless it classifies.
+    pub(crate) fn dataset(&self) -> Option<&Dataset> {
+        self.task.dataset()
+    }
+
+    /// The names of its classes and how many images each has, if it classifies.
+    pub(crate) fn class_sizes(&self) -> Option<Vec<(&str, usize)>> {
+        let OpenTask::ZeroShot { labels, classes, .. } = &self.task else { return None };
+        let mut sizes: Vec<(&str, usize)> = classes.iter().map(|class| (class.as_str(), 0)).collect();
+        labels.iter().for_each(|&label| sizes[label].1 += 1);
+        Some(sizes)
+    }
+
+    /// Checks that enough images remain of those for which `is_usable` is true.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] as for [`Evaluation::run`]: without an image, with a class without one, or with too few
+    /// pairs for one pool.
+    pub(crate) fn check_usable(&self, is_usable: impl Fn(usize) -> bool) -> Result<(), TrainError> {
+        let total = self.images().num_images();
+        if !(0..total).any(&is_usable) {
+            return Err(TrainError::Usage(format!("evaluation `{}`: none of {total} images can be used", self.name)));
+        }
+        match &self.task {
+            OpenTask::ZeroShot { labels, classes, .. } => {
+                let usable = labels.iter().enumerate().filter(|(image, _)| is_usable(*image));
+                self.check_classes(classes, &usable.map(|(_, &label)| label).collect::<Vec<_>>())
+            }
+            OpenTask::Loss { dataset, pool_size, .. } => {
+                let usable = dataset.captions().filter(|caption| is_usable(caption.image));
+                check_pool_size(&self.name, usable.count(), *pool_size)
+            }
+            OpenTask::Retrieval(_) => Ok(()),
+        }
+    }
+
     /// The texts it encodes: prompts or captions.
     pub fn texts(&self) -> Vec<String> {
         self.task.texts()

@@ -4,12 +4,14 @@
 //! - `initial_weights`: the towers or the whole model that a new run starts from.
 //! - `stage_plan`: which parameters train from which step on.
 //! - `feature_cache`: directory and views of the feature cache.
+//! - `image_limits`: how large an image may be.
 //! - `eval_interval`: when an evaluation runs.
 //! - `best_metric`: the metric that `checkpoint.best` names.
 
 pub(crate) mod best_metric;
 pub(crate) mod eval_interval;
 mod feature_cache;
+mod image_limits;
 pub(crate) mod initial_weights;
 pub(crate) mod run_length;
 pub(crate) mod stage_plan;

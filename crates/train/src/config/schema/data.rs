@@ -21,7 +21,7 @@ pub struct DataSection {
     #[serde(default = "default::max_tokens")]
     pub max_tokens: usize,
     /// Whether the pairs are shuffled. `true`: a new order each epoch, and the last partial batch is dropped. `false`:
-    /// the order of the source, and every pair is used.
+    /// the order of the source, and a last partial batch is used too, unless it has a single pair.
     ///
     /// Default: `true`.
     #[serde(default = "default::yes")]

@@ -1,0 +1,56 @@
+//! `dualenc init`.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+use dualenc_train::InitRequest;
+
+use crate::exit::Ending;
+use crate::report::progress::Reporter;
+use crate::signals::Signals;
+
+/// Look at data, and write a commented config that trains on them
+///
+/// In a folder, the first of these is taken: tables of images and captions (those named `train` first), tar shards, the
+/// folder `train`, one folder per class, images with captions beside them or in their names. A split named
+/// `validation`, `val`, `dev` or `test`, or else a share of the images, is what the model is evaluated on.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  dualenc init photos
+  dualenc init captions.csv --out lit.toml
+  dualenc init 'shards/{000..127}.tar' --image-tower facebook/dinov2-base")]
+pub struct InitArgs {
+    /// A file, a folder, or a pattern of shards
+    #[arg(value_name = "PATH", value_hint = ValueHint::AnyPath)]
+    pub path: PathBuf,
+    /// Write the config to this file, which must not exist
+    #[arg(long, value_name = "FILE", default_value = "lit.toml", value_hint = ValueHint::FilePath)]
+    pub out: PathBuf,
+    /// Image tower: a hub id or a directory [default: facebook/dinov2-small]
+    #[arg(long, value_name = "TOWER")]
+    pub image_tower: Option<String>,
+    /// Text tower: a hub id or a directory [default: sentence-transformers/all-MiniLM-L6-v2]
+    #[arg(long, value_name = "TOWER")]
+    pub text_tower: Option<String>,
+    /// Directory of the run [default: runs/NAME beside the config]
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub run_dir: Option<PathBuf>,
+}
+
+pub fn run(args: InitArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+    // The config appears at the end, as a whole.
+    let _signals = Signals::end_at_once()?;
+    let InitArgs { path, out, image_tower, text_tower, run_dir } = args;
+    let request = InitRequest { data: path, out, image_tower, text_tower, run_dir };
+    let lines = dualenc_train::init(&request)?;
+    reporter.finish();
+    let mut stdout = std::io::stdout().lock();
+    for line in lines {
+        writeln!(stdout, "{line}")?;
+    }
+    let config = request.out.display();
+    writeln!(stdout, "wrote {config}\nnext: dualenc check --config {config}, then dualenc train --config {config}")?;
+    Ok(Ending::Done)
+}

@@ -1,0 +1,148 @@
+//! The towers, and what depends on them: parameter groups, schedules and stages.
+
+use std::path::PathBuf;
+
+use dualenc_data::Dataset;
+use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
+
+use crate::commands::check::findings::{Findings, Level};
+use crate::config::{InitialWeights, RunConfig};
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::models::hub::resolve::resolve;
+use crate::models::load::LoadedModel;
+use crate::optim::lr_schedule::LrSchedule;
+use crate::optim::param_groups::ParamGroups;
+use crate::optim::part_summary::summarize_parts;
+use crate::training::stages::Stages;
+
+/// What is known of the text tower: enough to tokenise.
+pub(crate) struct TokenSource {
+    pub dir: PathBuf,
+    /// The most tokens that it takes, if it could be loaded.
+    pub positions: Option<usize>,
+}
+
+/// Loads the model of `config` and checks what depends on it. `None`: its text tower is not there.
+///
+/// # Errors
+/// Those that may pass, as when the hub does not answer.
+pub(crate) fn check_models(
+    config: &RunConfig,
+    compute: &Compute,
+    dataset: Option<&Dataset>,
+    findings: &mut Findings,
+    observer: &mut dyn Observer,
+) -> Result<Option<TokenSource>, TrainError> {
+    let mut collector = Collector { observer, warnings: Vec::new() };
+    let loaded = LoadedModel::from_config(config, compute, &mut collector);
+    let warnings = collector.warnings;
+    for warning in warnings {
+        findings.warn("model_warning", "model", warning);
+    }
+    match loaded {
+        Ok(loaded) => {
+            check_model(config, &loaded, dataset, findings, observer)?;
+            let positions = Some(loaded.model.text_tower.config().max_tokens());
+            Ok(Some(TokenSource { dir: loaded.text_dir, positions }))
+        }
+        Err(error) => check_towers(config, compute, error, findings),
+    }
+}
+
+/// Keeps warnings, and forwards everything else.
+struct Collector<'a> {
+    observer: &'a mut dyn Observer,
+    warnings: Vec<String>,
+}
+
+impl Observer for Collector<'_> {
+    fn on(&mut self, event: Event<'_>) {
+        match event {
+            Event::Warning(text) => self.warnings.push(text),
+            event => self.observer.on(event),
+        }
+    }
+}
+
+fn check_model(
+    config: &RunConfig,
+    loaded: &LoadedModel,
+    dataset: Option<&Dataset>,
+    findings: &mut Findings,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    if let Some(groups) =
+        findings.keep("parameter_groups", "train", ParamGroups::resolve(&config.train, &loaded.model))?
+    {
+        observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)?));
+    }
+    if let Some(dataset) = dataset {
+        check_schedules(config, dataset, &loaded.model, findings);
+    }
+    findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
+    Ok(())
+}
+
+/// Reports which towers cannot be loaded, after loading both failed with `error`.
+fn check_towers(
+    config: &RunConfig,
+    compute: &Compute,
+    error: TrainError,
+    findings: &mut Findings,
+) -> Result<Option<TokenSource>, TrainError> {
+    let (image, text) = match config.initial_weights() {
+        InitialWeights::Init(_) => {
+            findings.keep::<()>("model", "model.init", Err(error))?;
+            return Ok(None);
+        }
+        InitialWeights::Pair { image, text } => (image, text),
+    };
+    let (section, before) = (&config.model, findings.count(Level::Problem));
+    let load_image = || {
+        let options = TowerOptions { pool: section.image_pool, dropout: None };
+        image_tower_from(&resolve(image)?, section.lock.image, options, &compute.device)?;
+        Ok(())
+    };
+    let text_dir = resolve(text).map_err(TrainError::from);
+    let load_text = |dir: &PathBuf| {
+        let options = TowerOptions { pool: section.text_pool, dropout: None };
+        let tower = text_tower_from(dir, section.lock.text, options, &compute.device)?;
+        Ok(tower.0.config().max_tokens())
+    };
+    findings.keep("image_tower", "model.image_tower", load_image())?;
+    let found = findings.keep("text_tower", "model.text_tower", text_dir)?;
+    let positions = match &found {
+        Some(dir) => findings.keep("text_tower", "model.text_tower", load_text(dir))?,
+        None => None,
+    };
+    // Each loads alone: they do not fit together, or to the tokenizer or the images.
+    if findings.count(Level::Problem) == before {
+        findings.keep::<()>("model", "model", Err(error))?;
+    }
+    Ok(found.map(|dir| TokenSource { dir, positions }))
+}
+
+/// Checks the learning-rate schedule and reports the stages: both depend on the number of pairs.
+fn check_schedules(config: &RunConfig, dataset: &Dataset, model: &DualEncoder, findings: &mut Findings) {
+    let steps_per_epoch = config.plan(dataset).batches_per_epoch() as u64;
+    if steps_per_epoch == 0 {
+        return;
+    }
+    let total_steps = config.total_steps(steps_per_epoch);
+    if let Err(error) = LrSchedule::new(&config.train, total_steps) {
+        findings.problem("schedule", "train", error.to_string());
+    }
+    match Stages::new(config, model, steps_per_epoch, total_steps) {
+        Ok(stages) if stages.len() > 1 => {
+            for number in 0..stages.len() {
+                findings.fact("stage", "train.stage", stages.describe(number));
+            }
+        }
+        Ok(_) => {}
+        Err(error) => {
+            findings.problem("stages", "train.stage", error.to_string());
+        }
+    }
+}

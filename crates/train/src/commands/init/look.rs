@@ -1,0 +1,154 @@
+//! Which data to train on, and what to evaluate on.
+
+use std::path::{Path, PathBuf};
+
+use crate::commands::init::candidate::Candidate;
+use crate::commands::init::survey::{Survey, has_classes, images_below, is_train, is_validation, validation_of};
+use crate::error::TrainError;
+
+/// What was found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub train: Candidate,
+    /// Pairs that the training data do not have.
+    pub validation: Option<Candidate>,
+    /// A folder with one folder per class that the training data do not have.
+    pub classes: Option<PathBuf>,
+    /// What could be trained on too, in words.
+    pub alternatives: Vec<String>,
+    /// All of this in words.
+    pub lines: Vec<String>,
+}
+
+/// Looks at `path`: a file, a folder, or a pattern of shards. In a folder, the first of these is taken: the folder
+/// `train`; tables, those named `train` first; shards; class folders; images. Each must be readable.
+///
+/// # Errors
+/// [`TrainError::Usage`] with what is there when nothing can be trained on.
+pub(crate) fn look(path: &Path) -> Result<Found, TrainError> {
+    let path = std::path::absolute(path).map_err(TrainError::read(path))?;
+    if !path.exists() && !is_pattern(&path) {
+        return Err(TrainError::Usage(format!("`{}` does not exist", path.display())));
+    }
+    let mut refused = Vec::new();
+    let mut found = if path.is_dir() { look_into(&path, &mut refused)? } else { look_at_file(&path)? };
+    if let Some(other) = &found.validation {
+        found.lines.push(format!("to evaluate on: {}", other.describe()));
+    }
+    if let Some(classes) = &found.classes {
+        found.lines.push(format!("to classify: `{}`, class folders", classes.display()));
+    }
+    let others = found.alternatives.iter().map(|other| format!("not used: {other}"));
+    found.lines.extend(others.chain(refused.iter().map(|refused| format!("cannot be used: {refused}"))));
+    found.lines.insert(0, format!("to train on: {}", found.train.describe()));
+    found.lines.extend(found.train.dataset.warnings.iter().map(|warning| format!("warning: {warning}")));
+    Ok(found)
+}
+
+/// Whether `path` is a pattern of shards.
+fn is_pattern(path: &Path) -> bool {
+    path.to_string_lossy().contains(['*', '?', '{', '[']) && !path.exists()
+}
+
+fn look_at_file(path: &Path) -> Result<Found, TrainError> {
+    let is_pattern = is_pattern(path);
+    let train = if is_pattern { Candidate::shards(path)? } else { Candidate::recognised(path)? };
+    let mut validation = None;
+    if let Some(dir) = path.parent().filter(|dir| dir.is_dir() && is_train(path) && !is_pattern) {
+        let tables = Survey::of(dir)?.tables;
+        validation = validation_of(path, &tables).and_then(|path| Candidate::recognised(path).ok());
+    }
+    Ok(Found { train, validation, classes: None, alternatives: Vec::new(), lines: Vec::new() })
+}
+
+/// `refused` receives what looks like data and cannot be read, with the reason.
+fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError> {
+    let survey = Survey::of(dir)?;
+    let mut candidates: Vec<Candidate> = Vec::new();
+    let mut validation = None;
+    let mut consider = |found: Result<Candidate, TrainError>, path: &Path| match found {
+        Ok(candidate) => Some(candidate),
+        Err(error) => {
+            refused.push(format!("`{}`: {error}", path.display()));
+            None
+        }
+    };
+
+    // Tables first: where there is one, it says what the captions of the images are.
+    let mut tables = survey.tables.clone();
+    tables.sort_by_key(|table| (!is_train(table), is_validation(table), table.clone()));
+    for table in &tables {
+        if is_side_file(table) {
+            continue;
+        }
+        candidates.extend(consider(Candidate::recognised(table), table));
+    }
+    let first = tables.iter().find(|table| candidates.first().is_some_and(|it| has_path(it, table)));
+    if let Some(other) = first.and_then(|table| validation_of(table, &survey.tables)) {
+        validation = candidates.iter().find(|candidate| has_path(candidate, other)).cloned();
+    }
+    if candidates.is_empty() && !survey.shards.is_empty() {
+        candidates.extend(consider(Candidate::shards(dir), dir));
+    }
+    if candidates.is_empty() {
+        match (survey.split_folder(true), survey.split_folder(false)) {
+            (Some(train), other) => {
+                let mut found = look_into(train, refused)?;
+                if let (None, Some(other)) = (&found.validation, other) {
+                    // The classes of a labelled split serve to classify.
+                    match look_into(other, refused) {
+                        Ok(split) if split.train.has_classes => found.classes = Some(other.clone()),
+                        Ok(split) => found.validation = Some(split.train),
+                        Err(error) => found.lines.push(format!("not used: {error}")),
+                    }
+                }
+                return Ok(found);
+            }
+            _ if has_classes(dir)? => candidates.extend(consider(Candidate::classes(dir), dir)),
+            _ if !images_below(dir)?.is_empty() => candidates.extend(consider(Candidate::recognised(dir), dir)),
+            _ => {}
+        }
+    }
+    let mut candidates = candidates.into_iter();
+    let Some(train) = candidates.next() else { return Err(nothing(dir, &survey, refused)) };
+    let mut classes = None;
+    for folder in survey.folders.iter().filter(|folder| !train.is_below(folder)) {
+        if classes.is_none() && has_classes(folder)? {
+            classes = Some(folder.clone());
+        }
+    }
+    let is_other = |candidate: &Candidate| {
+        validation.as_ref().is_none_or(|validation| validation.keys.get("path") != candidate.keys.get("path"))
+    };
+    let alternatives = candidates.filter(is_other).map(|other| other.describe()).collect();
+    Ok(Found { train, validation, classes, alternatives, lines: Vec::new() })
+}
+
+fn has_path(candidate: &Candidate, path: &Path) -> bool {
+    candidate.keys.get("path").and_then(toml::Value::as_str).is_some_and(|it| Path::new(it) == path)
+}
+
+/// Text and JSON files lie beside images as captions, and hold notes, names and templates.
+fn is_side_file(path: &Path) -> bool {
+    /// Bytes of a file that may be a list of images and captions, at least.
+    const LEAST_JSON: u64 = 64;
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    match extension.as_str() {
+        "txt" => true,
+        "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON),
+        _ => false,
+    }
+}
+
+fn nothing(dir: &Path, survey: &Survey, refused: &[String]) -> TrainError {
+    let mut text = format!(
+        "`{}` holds nothing to train on: found {}; expected a table of images and captions (csv, tsv, jsonl, COCO \
+         json), tar shards, a folder of images with captions beside them or in their names, or one folder per class",
+        dir.display(),
+        survey.describe()
+    );
+    for refused in refused {
+        text.push_str(&format!("\n  {refused}"));
+    }
+    TrainError::Usage(text)
+}

@@ -1,0 +1,121 @@
+//! The config as text.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use dualenc_data::CaptionMode;
+use toml::{Table, Value};
+
+use crate::commands::init::candidate::Candidate;
+use crate::commands::init::look::Found;
+use crate::commands::init::request::{InitRequest, in_config};
+use crate::commands::init::settings::Settings;
+use crate::commands::init::survey::short_name;
+
+const IMAGE_TOWER: &str = "facebook/dinov2-small";
+const TEXT_TOWER: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
+/// The config in `directory` that trains on what was found.
+pub(crate) fn render(request: &InitRequest, found: &Found, settings: &Settings, directory: &Path) -> String {
+    let mut text = String::new();
+    let name = request.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let run_dir = match &request.run_dir {
+        Some(dir) => in_config(dir, directory).display().to_string(),
+        None => format!("runs/{}", short_name(&request.data)),
+    };
+    let mut line = |line: &str| {
+        text.push_str(line);
+        text.push('\n');
+    };
+    line("# Written by `dualenc init`. Every key is described in docs/CONFIG.md and by `dualenc schema`.");
+    for found in &found.lines {
+        found.lines().for_each(|found| line(&format!("# - {found}")));
+    }
+    line(&format!("#\n# dualenc check --config {name}    # decode every image, count, warn"));
+    line(&format!("# dualenc train --config {name}    # train; with --resume: go on"));
+    line(&format!("\n[run]\ndir = {}    # config, metrics and checkpoints", quoted(&run_dir)));
+    line("\n[model]");
+    line("# Hub ids, or directories with `config.json` and `model.safetensors`. These two run on a laptop;");
+    line("# with a GPU, try facebook/dinov2-base and sentence-transformers/all-mpnet-base-v2.");
+    line(&format!("image_tower = {}", tower(request.image_tower.as_deref(), IMAGE_TOWER, directory)));
+    line(&format!("text_tower = {}", tower(request.text_tower.as_deref(), TEXT_TOWER, directory)));
+    line("# Image, then text. L: locked, its features are computed once and cached; U: trained. `LL` trains the two");
+    line("# projections alone, which is fastest; `UU` trains everything.");
+    line("lock = \"LU\"\nembed_dim = 256");
+    line("\n[data]");
+    line(&format!("# The longest caption has {} words. Longer ones than this are cut.", settings.longest_words));
+    line(&format!("max_tokens = {}", settings.max_tokens));
+    match settings.captions {
+        CaptionMode::One => {
+            line("# Images have several captions: one is drawn each epoch. `\"all\"`: each is a pair of its own.");
+            line("captions = \"one\"");
+        }
+        CaptionMode::All => {}
+    }
+    if let Some(fraction) = settings.validation_fraction {
+        line("# The share of the images that is held out for `[eval.validation]`.");
+        line(&format!("validation_fraction = {fraction}"));
+    }
+    line("");
+    line(&source("data.train", &found.train, directory));
+    for other in &found.alternatives {
+        line(&format!("# There is also {other}"));
+    }
+    if found.train.has_classes {
+        line("# Captions are the names of the classes. To train on prompts, write some, each with a `{c}`, to a file:");
+        line("# [data.train]\n# templates = \"templates.txt\"    # such as: a photo of a {c}.");
+    }
+    line(&format!("\n[train]\nepochs = {}\nbatch_size = {}", settings.epochs, settings.batch_size));
+    line("learning_rate = 5e-4\nwarmup_fraction = 0.05\nschedule = \"cosine\"");
+    if settings.validation_fraction.is_some() || found.validation.is_some() {
+        line("\n[eval.validation]    # does a caption find its image, and an image its caption?");
+        line("task = \"retrieval\"");
+    }
+    if let Some(validation) = &found.validation {
+        line("");
+        line(&source("eval.validation.data", validation, directory));
+    }
+    if let Some(classes) = &found.classes {
+        let path = in_config(classes, directory).display().to_string();
+        line("\n[eval.classes]    # are images assigned to the names of their folders?");
+        line(&format!("task = \"zero-shot\"\nimages = {}", quoted(&path)));
+    }
+    text
+}
+
+/// The table of a source.
+fn source(key: &str, candidate: &Candidate, directory: &Path) -> String {
+    let mut text = format!("[{key}.{}]    # {}\n", candidate.format, candidate.what.replace('\n', " "));
+    let is_path = |key: &str| ["path", "root"].contains(&key);
+    let defaults = Table::from_iter([
+        ("bad_rows".to_owned(), Value::String("error".to_owned())),
+        ("strict".to_owned(), Value::Boolean(true)),
+    ]);
+    for (key, value) in &candidate.keys {
+        // Every other key says what was recognised, so that it can be corrected.
+        if defaults.get(key) == Some(value) {
+            continue;
+        }
+        let value = match value {
+            Value::String(path) if is_path(key) => quoted(&in_config(Path::new(path), directory).display().to_string()),
+            value => value.to_string(),
+        };
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{key} = {value}");
+    }
+    text.trim_end().to_owned()
+}
+
+/// A tower as the config names it. A directory of the caller's is named from the config.
+fn tower(given: Option<&str>, default: &str, directory: &Path) -> String {
+    let Some(given) = given else { return quoted(default) };
+    if !Path::new(given).is_dir() {
+        return quoted(given);
+    }
+    let path = in_config(Path::new(given), directory);
+    quoted(&if path.is_absolute() { path } else { Path::new(".").join(path) }.display().to_string())
+}
+
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}

@@ -1,0 +1,29 @@
+//! What `dualenc init` is asked for.
+
+use std::path::{Path, PathBuf};
+
+/// A request to write a config.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitRequest {
+    /// The data: a file, a folder, or a pattern of shards.
+    pub data: PathBuf,
+    /// The config to write; it must not exist.
+    pub out: PathBuf,
+    /// A directory or a hub id.
+    pub image_tower: Option<String>,
+    /// A directory or a hub id.
+    pub text_tower: Option<String>,
+    /// Directory of the run. Default: `runs/NAME` beside the config, with the name of the data.
+    pub run_dir: Option<PathBuf>,
+}
+
+/// `path` as a config in `directory` names it: relative if it is below, else absolute.
+pub(crate) fn in_config(path: &Path, directory: &Path) -> PathBuf {
+    let Ok(absolute) = std::path::absolute(path) else { return path.to_owned() };
+    let real = absolute.canonicalize().unwrap_or(absolute);
+    match real.strip_prefix(directory) {
+        Ok(relative) if relative.as_os_str().is_empty() => PathBuf::from("."),
+        Ok(relative) => relative.to_owned(),
+        Err(_) => real,
+    }
+}

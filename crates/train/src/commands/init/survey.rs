@@ -1,0 +1,202 @@
+//! The files and folders at a path.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use dualenc_data::image_files;
+
+use crate::error::TrainError;
+
+/// Extensions of files that may list images and captions.
+const TABLES: [&str; 9] = ["csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "parquet", "arrow"];
+
+/// Names of folders and parts of names of files that hold training data.
+const TRAIN: [&str; 2] = ["train", "training"];
+
+/// The same of validation data, the best first: a test set is not for choosing a model by it.
+const VALIDATION: [&str; 8] = ["validation", "valid", "val", "dev", "heldout", "held-out", "eval", "test"];
+
+/// Extensions that a description names.
+const MOST_NAMED: usize = 8;
+
+/// What a folder holds, hidden names aside. All lists are sorted byte by byte.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// Files with the extension of a table.
+    pub tables: Vec<PathBuf>,
+    pub shards: Vec<PathBuf>,
+    pub folders: Vec<PathBuf>,
+    /// Files by extension in lower case.
+    pub extensions: BTreeMap<String, usize>,
+}
+
+impl Survey {
+    /// Looks at the entries of `dir`, not below.
+    ///
+    /// # Errors
+    /// [`TrainError::Read`].
+    pub fn of(dir: &Path) -> Result<Self, TrainError> {
+        let mut survey = Self::default();
+        let mut paths: Vec<PathBuf> = Vec::new();
+        for entry in fs::read_dir(dir).map_err(TrainError::read(dir))? {
+            paths.push(entry.map_err(TrainError::read(dir))?.path());
+        }
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().unwrap_or_default();
+            if name.as_encoded_bytes().starts_with(b".") || name == "__MACOSX" {
+                continue;
+            }
+            if path.is_dir() {
+                survey.folders.push(path);
+                continue;
+            }
+            let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+            *survey.extensions.entry(extension.clone()).or_default() += 1;
+            if extension == "tar" {
+                survey.shards.push(path);
+            } else if TABLES.contains(&extension.as_str()) {
+                survey.tables.push(path);
+            }
+        }
+        Ok(survey)
+    }
+
+    /// What is there, in words: `3 mov, 1 without extension, 2 folders`.
+    pub fn describe(&self) -> String {
+        let mut counts: Vec<(&String, &usize)> = self.extensions.iter().collect();
+        counts.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+        let name = |extension: &str| if extension.is_empty() { "without extension" } else { extension }.to_owned();
+        let mut parts: Vec<String> =
+            counts.iter().take(MOST_NAMED).map(|(extension, count)| format!("{count} {}", name(extension))).collect();
+        let others: usize = counts.iter().skip(MOST_NAMED).map(|(_, count)| **count).sum();
+        if others > 0 {
+            parts.push(format!("{others} others"));
+        }
+        if !self.folders.is_empty() {
+            parts.push(format!("{} folders", self.folders.len()));
+        }
+        if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") }
+    }
+
+    /// The folder of this split, if there is one.
+    pub fn split_folder(&self, is_train: bool) -> Option<&PathBuf> {
+        let names: &[&str] = if is_train { &TRAIN } else { &VALIDATION };
+        names.iter().find_map(|name| {
+            self.folders.iter().find(|folder| folder.file_name().is_some_and(|it| it.eq_ignore_ascii_case(name)))
+        })
+    }
+}
+
+/// Whether a part of a file's name says that it has training data.
+pub(crate) fn is_train(path: &Path) -> bool {
+    parts(path).iter().any(|part| TRAIN.contains(&part.as_str()))
+}
+
+/// Whether a part of a file's name says that it has validation or test data.
+pub(crate) fn is_validation(path: &Path) -> bool {
+    parts(path).iter().any(|part| VALIDATION.contains(&part.as_str()))
+}
+
+/// The file of `tables` that has the validation data of `train`: its name differs in the word for the split alone.
+pub(crate) fn validation_of<'a>(train: &Path, tables: &'a [PathBuf]) -> Option<&'a PathBuf> {
+    let wanted = parts(train);
+    VALIDATION.iter().find_map(|name| {
+        tables.iter().find(|table| {
+            let found = parts(table);
+            let fits = |(wanted, found): (&String, &String)| {
+                wanted == found || TRAIN.contains(&wanted.as_str()) && found == name
+            };
+            table.as_path() != train
+                && table.extension() == train.extension()
+                && found.len() == wanted.len()
+                && wanted.iter().zip(&found).all(fits)
+        })
+    })
+}
+
+/// The words of a file's name, in lower case, without its extension.
+fn parts(path: &Path) -> Vec<String> {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+    stem.split(['_', '-', '.', ' ']).map(str::to_owned).collect()
+}
+
+/// Whether `dir` has one folder per class: at least two, each with an image and without captions, and no image beside
+/// them.
+///
+/// # Errors
+/// [`TrainError::Data`] when a folder cannot be read.
+pub(crate) fn has_classes(dir: &Path) -> Result<bool, TrainError> {
+    /// Folders and images that are looked at.
+    const EXAMINED: usize = 3;
+    let survey = Survey::of(dir)?;
+    let is_split = survey.split_folder(true).is_some() || survey.split_folder(false).is_some();
+    if survey.folders.len() < 2 || is_split {
+        return Ok(false);
+    }
+    for folder in survey.folders.iter().take(EXAMINED) {
+        let images = images_below(folder)?;
+        let has_caption = |image: &PathBuf| {
+            ["txt", "json", "caption"].iter().any(|extension| image.with_extension(extension).is_file())
+        };
+        if images.is_empty() || images.iter().take(EXAMINED).any(has_caption) {
+            return Ok(false);
+        }
+    }
+    Ok(!images_below(dir)?.iter().any(|image| image.parent() == Some(dir)))
+}
+
+/// The image files below `dir`.
+///
+/// # Errors
+/// [`TrainError::Data`] when a folder cannot be read.
+pub(crate) fn images_below(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
+    Ok(image_files(dir)?)
+}
+
+/// The name of a file or folder, without its extension, for the name of a run.
+pub(crate) fn short_name(path: &Path) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let stem = if real.is_dir() { real.file_name() } else { real.file_stem() };
+    let name = stem.unwrap_or(OsStr::new("data")).to_string_lossy();
+    let name: String = name.chars().filter(|it| it.is_alphanumeric() || matches!(it, '-' | '_')).collect();
+    if name.is_empty() { "data".to_owned() } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn splits_are_recognised_by_name() {
+        let tables: Vec<PathBuf> =
+            ["a_test.csv", "a_val.csv", "a_val.tsv", "b_val.csv", "train.csv"].map(PathBuf::from).to_vec();
+        assert_eq!(validation_of(Path::new("a_train.csv"), &tables), Some(&PathBuf::from("a_val.csv")));
+        assert_eq!(validation_of(Path::new("c_train.csv"), &tables), None);
+        assert!(is_train(Path::new("cc3m-train-0.tsv")) && !is_train(Path::new("trainers.tsv")));
+        assert!(is_validation(Path::new("x/captions.val.json")) && !is_validation(Path::new("values.csv")));
+    }
+
+    #[test]
+    fn classes_are_folders_of_images() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        };
+        write("cat/1.png");
+        assert!(!has_classes(dir.path()).unwrap(), "one folder");
+        write("dog/1.png");
+        write("notes.md");
+        assert!(has_classes(dir.path()).unwrap());
+        write("dog/1.txt");
+        assert!(!has_classes(dir.path()).unwrap(), "captions");
+        fs::remove_file(dir.path().join("dog/1.txt")).unwrap();
+        write("loose.png");
+        assert!(!has_classes(dir.path()).unwrap(), "an image beside the folders");
+        assert_eq!(Survey::of(dir.path()).unwrap().describe(), "1 md, 1 png, 2 folders");
+    }
+}

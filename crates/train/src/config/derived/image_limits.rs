@@ -1,0 +1,12 @@
+//! How large an image may be.
+
+use dualenc_data::Limits;
+
+use crate::config::schema::RunConfig;
+
+impl RunConfig {
+    /// The limits within which images are decoded.
+    pub(crate) fn image_limits(&self) -> Limits {
+        Limits::default()
+    }
+}
