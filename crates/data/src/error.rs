@@ -237,6 +237,7 @@ impl ImageError {
             Self::Unreadable(_) => "not readable",
             Self::UnknownFormat { .. } => "not an image",
             Self::TooLarge { .. } | Self::FileTooLarge { .. } => "too large",
+            Self::Unsupported { .. } => "not supported",
             Self::Damaged { .. } => "damaged",
         }
     }

@@ -26,14 +26,14 @@ pub use commands::init::request::InitRequest;
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
+pub use commands::pack::manifest::BAD_SAMPLES;
+pub use commands::pack::pack;
+pub use commands::pack::request::{PackForm, PackRequest, PackSize, Packed, Recode};
 pub use commands::plan::make_plan::make_plan;
 pub use commands::plan::report::{
     Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
     StepPlan, TimePlan,
 };
-pub use commands::pack::manifest::BAD_SAMPLES;
-pub use commands::pack::pack;
-pub use commands::pack::request::{PackForm, PackRequest, PackSize, Packed, Recode};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use counted::counted;
 pub use device::Compute;

@@ -4,7 +4,7 @@ use std::io::{Cursor, Read, Seek, SeekFrom};
 
 use ::image::ImageReader;
 
-use crate::images::decode::Limits;
+use crate::images::decode::limits::Limits;
 use crate::images::location::ImageRef;
 use crate::panics::catch_quietly;
 
@@ -15,19 +15,21 @@ const START_BYTES: u64 = 128 << 10;
 /// is an image within `limits`, or what is wrong with it.
 #[must_use]
 pub fn image_size(image: &ImageRef, limits: &Limits) -> Option<(u32, u32)> {
-    let (mut file, len) = match image {
+    let (file, len): (Box<dyn Read>, u64) = match image {
         ImageRef::File(path) => {
             let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_file)?;
-            (std::fs::File::open(path).ok()?, metadata.len())
+            (Box::new(std::fs::File::open(path).ok()?), metadata.len())
         }
         ImageRef::TarEntry { tar, offset, len, .. } => {
             let mut file = std::fs::File::open(tar).ok()?;
             file.seek(SeekFrom::Start(*offset)).ok()?;
-            (file, *len)
+            (Box::new(file), *len)
         }
+        // A page of the table is unpacked as a whole.
+        ImageRef::ParquetCell { .. } => (Box::new(Cursor::new(image.read().ok()?)), u64::MAX),
     };
     let mut start = Vec::new();
-    file.by_ref().take(len.min(START_BYTES)).read_to_end(&mut start).ok()?;
+    file.take(len.min(START_BYTES)).read_to_end(&mut start).ok()?;
     let size = || ImageReader::new(Cursor::new(&start)).with_guessed_format().ok()?.into_dimensions().ok();
     let (width, height) = catch_quietly(size).ok().flatten()?;
     // A size over a limit is for the decoder to report, and to decide.

@@ -53,7 +53,8 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
         return Err(DataError::NoClassFolders { path: path.to_owned(), found });
     }
     folders.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
-    let mut result = ClassFolder { classes: Vec::with_capacity(folders.len()), images: Vec::new(), left_out: LeftOut::default() };
+    let mut result =
+        ClassFolder { classes: Vec::with_capacity(folders.len()), images: Vec::new(), left_out: LeftOut::default() };
     for (class, folder) in folders.iter().enumerate() {
         let path = path.join(folder);
         let ImageFiles { files, left_out } = image_files(&path)?;

@@ -177,15 +177,11 @@ impl CsvSource {
         record: &mut Record,
     ) -> std::io::Result<Result<bool, DataError>> {
         let way_out = "close it, or set `quote = false` to read quotes literally";
-        let (line, reason) = match records.read(record)? {
-            Found::Record => return Ok(Ok(true)),
-            Found::End => return Ok(Ok(false)),
-            Found::OpenQuote { line, lines } => {
-                (line, format!("the quote that opens a field here is never closed, in {lines} lines; {way_out}"))
-            }
-            Found::TooLong { line } => (line, format!("the row that starts here is longer than 16 MiB; {way_out}")),
-        };
-        Ok(Err(DataError::row(&self.path, "line", line, reason)))
+        let found = records.read(record)?;
+        Ok(match found.problem(way_out) {
+            None => Ok(found == Found::Record),
+            Some((line, reason)) => Err(DataError::row(&self.path, "line", line, reason)),
+        })
     }
 
     fn push(&self, record: &Record, dialect: &Dialect, rows: &mut Rows<'_>) -> Result<(), DataError> {

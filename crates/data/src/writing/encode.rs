@@ -54,7 +54,8 @@ pub fn encode(image: &RgbImage, encoding: Encoding) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::images::decode::{Limits, decode};
+    use crate::images::decode::decode;
+    use crate::images::decode::limits::Limits;
 
     fn gradient() -> RgbImage {
         let data = (0..40 * 30).flat_map(|at| [(at % 40 * 6) as u8, (at / 40 * 8) as u8, 90]).collect();

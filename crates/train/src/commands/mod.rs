@@ -18,7 +18,7 @@ pub(crate) mod export;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
-pub(crate) mod plan;
 pub(crate) mod pack;
+pub(crate) mod plan;
 mod staged_output;
 pub(crate) mod warm_cache;

@@ -11,7 +11,9 @@ use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::files::is_file;
 use crate::sources::folder::sidecars::{captions_of, slot, usual_key};
-use crate::sources::rows::CAPTION_NAMES;
+use crate::sources::tables::columns::CAPTION_NAMES;
+use crate::sources::tables::records::{Found, Record, Records};
+use crate::sources::tables::text_file::TextFile;
 
 /// Names of metadata files (`datasets`, `folder_based_builder.py`).
 pub(crate) const NAMES: [&str; 3] = ["metadata.jsonl", "metadata.csv", "metadata.parquet"];
@@ -185,15 +187,17 @@ fn read_jsonl(path: &Path, keys: &[String]) -> Result<Table, DataError> {
 }
 
 fn read_csv(path: &Path, keys: &[String]) -> Result<Table, DataError> {
-    let failed = |error: ::csv::Error| match error.into_kind() {
-        ::csv::ErrorKind::Io(source) => DataError::Read { path: path.to_owned(), source },
-        other => DataError::Malformed { path: path.to_owned(), reason: format!("{other:?}") },
+    let mut records = Records::new(TextFile::open(path, None)?.reader, b',', true, 1);
+    let mut next = |record: &mut Record| {
+        let found = records.read(record).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
+        match found.problem("close it") {
+            None => Ok(found == Found::Record),
+            Some((line, reason)) => Err(DataError::row(path, "line", line, reason)),
+        }
     };
-    let mut reader = ::csv::ReaderBuilder::new().has_headers(false).flexible(true).from_path(path).map_err(failed)?;
-    let mut record = ::csv::ByteRecord::new();
-    reader.read_byte_record(&mut record).map_err(failed)?;
-    let header: Vec<String> = record.iter().map(|it| String::from_utf8_lossy(it).into_owned()).collect();
-    let header: Vec<String> = header.iter().map(|it| it.trim_start_matches('\u{feff}').trim().to_owned()).collect();
+    let mut record = Record::default();
+    next(&mut record)?;
+    let header: Vec<String> = record.iter().map(|it| String::from_utf8_lossy(it).trim().to_owned()).collect();
     let names = || header.iter().map(String::as_str);
     let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
     let file_name = names().position(|name| name == FILE_NAME).ok_or_else(|| malformed(no_file_name(names())))?;
@@ -215,14 +219,15 @@ fn read_csv(path: &Path, keys: &[String]) -> Result<Table, DataError> {
         })?);
     }
     let mut rows = Vec::new();
-    while reader.read_byte_record(&mut record).map_err(failed)? {
-        let line = record.position().map_or(0, ::csv::Position::line);
+    while next(&mut record)? {
+        let line = record.line;
         let row = |reason: String| DataError::row(path, "line", line, reason);
         if record.len() != header.len() {
             return Err(row(format!("found {} fields; expected {}, as in the header", record.len(), header.len())));
         }
         let cell = |index: usize| {
-            std::str::from_utf8(&record[index]).map_err(|_| row("not UTF-8; save the table as UTF-8".to_owned()))
+            std::str::from_utf8(record.get(index).unwrap_or_default())
+                .map_err(|_| row("not UTF-8; save the table as UTF-8".to_owned()))
         };
         let name = cell(file_name)?;
         if !is_name(name) {

@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use crate::error::DataError;
 use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
 use crate::sources::image_files::IMAGE_EXTENSIONS;
-use crate::sources::rows::{CAPTION_NAMES, texts};
+use crate::sources::rows::texts;
+use crate::sources::tables::columns::CAPTION_NAMES;
 
 /// Which files beside images there are in a folder, so that none is looked for in vain.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::parquet::schema::{Content, Node, Physical, Schema};
-use crate::sources::rows::{CAPTION_NAMES, IMAGE_NAMES};
+use crate::sources::tables::columns::{CAPTION_NAMES, IMAGE_NAMES};
 
 /// Further names of columns that hold the bytes of images (img2dataset).
 const BYTES_NAMES: [&str; 5] = ["jpg", "jpeg", "png", "webp", "image_bytes"];

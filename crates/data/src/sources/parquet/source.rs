@@ -15,7 +15,8 @@ use crate::sources::one_or_many::OneOrMany;
 use crate::sources::parquet::columns::{absent, caption_column, download};
 use crate::sources::parquet::files::{files, missing_parts};
 use crate::sources::parquet::rows::{Place, Row, Table};
-use crate::sources::rows::{default_caption, default_image};
+use crate::sources::rows::default_caption;
+use crate::sources::tables::columns::IMAGE_NAMES;
 
 /// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
 const LARGE_PAGE_BYTES: u64 = 16 << 20;
@@ -45,6 +46,10 @@ pub struct ParquetSource {
     /// What to do with a malformed row. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
+}
+
+fn default_image() -> String {
+    IMAGE_NAMES[0].to_owned()
 }
 
 impl ParquetSource {

@@ -88,6 +88,21 @@ pub(crate) enum Found {
     },
 }
 
+impl Found {
+    /// The line and what is wrong there; `None` for a record and for the end. `way_out`: what to do.
+    pub(crate) fn problem(self, way_out: &str) -> Option<(u64, String)> {
+        match self {
+            Self::Record | Self::End => None,
+            Self::OpenQuote { line, lines } => {
+                Some((line, format!("the quote that opens a field here is never closed, in {lines} lines; {way_out}")))
+            }
+            Self::TooLong { line } => {
+                Some((line, format!("the row that starts here is longer than 16 MiB; {way_out}")))
+            }
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Before a record.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use dualenc_data::{DataError, ImageError, ImageRef, Limits, decode, image_size, ordered_map};
+use dualenc_data::{DataError, ImageRef, Limits, decode, image_size, ordered_map};
 
 use crate::commands::check::findings::Findings;
 use crate::commands::check::look::Look;
@@ -116,34 +116,22 @@ fn look_at(image: &ImageRef, options: CheckOptions, limits: &Limits) -> Result<S
     if let Some(size) = options.fast.then(|| image_size(image, limits)).flatten() {
         return Ok(Seen::Good { size, copy: None });
     }
-    let bytes = image.read().map_err(|error| fault(image, error))?;
+    let bytes = image.read().map_err(|error| fault(error))?;
     let decoded = match decode(&bytes, limits) {
         Ok(decoded) => decoded,
-        Err(source) => return Err(fault(image, DataError::Image { key: image.key(), source })),
+        Err(source) => return Err(fault(DataError::Image { key: image.key(), source })),
     };
     let size = (decoded.width, decoded.height);
     let copy = (!options.fast).then(|| (*blake3::hash(&bytes).as_bytes(), Look::of(&decoded)));
     Ok(Seen::Good { size, copy })
 }
 
-/// Why `image` cannot be used, from the error of reading or decoding it.
-pub(crate) fn fault(image: &ImageRef, error: DataError) -> Fault {
+/// Why an image cannot be used, from the error of reading or decoding it.
+pub(crate) fn fault(error: DataError) -> Fault {
     let DataError::Image { source, .. } = error else {
         return Fault { cause: "cannot be read", reason: error.to_string(), ends_run: true };
     };
-    let is_there = match image {
-        ImageRef::File(path) => path.symlink_metadata().is_ok(),
-        ImageRef::TarEntry { .. } => true,
-    };
-    let cause = match &source {
-        ImageError::Unreadable(_) if !is_there => "missing",
-        ImageError::Unreadable(_) => "not a readable file",
-        ImageError::Empty => "empty file",
-        ImageError::UnknownFormat { .. } => "not an image",
-        ImageError::TooLarge { .. } | ImageError::FileTooLarge { .. } => "too large",
-        ImageError::Damaged { .. } => "damaged",
-        _ => "cannot be used",
-    };
+    let cause = source.cause();
     Fault { cause, reason: source.to_string(), ends_run: false }
 }
 

@@ -38,7 +38,7 @@ use crate::eval::evaluation::Evaluation;
 use crate::events::Observer;
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
-use crate::pairs::{Pairs, read_table};
+use crate::pairs::Pairs;
 
 /// Opens everything that `config` names, and decodes every image unless `options` say otherwise. Each broken data set,
 /// tower and evaluation is a problem, named by the key that led there; bad images are problems if there are more than a
@@ -99,7 +99,7 @@ fn read_pairs(config: &RunConfig, findings: &mut Findings) -> Result<Option<Pair
     let before = findings.count(Level::Problem);
     if tables.len() > 1 {
         for table in &tables {
-            findings.keep("data", &key_of(table), read_table(table.1).map(drop))?;
+            findings.keep("data", &key_of(table), table.1.read().map(drop).map_err(Into::into))?;
         }
     }
     if findings.count(Level::Problem) == before {

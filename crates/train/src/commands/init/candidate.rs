@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use dualenc_data::{Dataset, DatasetBuilder, ImageRef, Source, SourceTable, WebdatasetSource, class_folder};
+use dualenc_data::{
+    ClassesSource, Dataset, ImageRef, Recognised, Source, SourceTable, WebdatasetSource, class_folder, recognise,
+};
 use toml::{Table, Value};
 
 use crate::error::TrainError;
-use crate::pairs::read_table;
 
 /// A source and its pairs.
 #[derive(Debug, Clone)]
@@ -28,16 +29,8 @@ impl Candidate {
     /// # Errors
     /// [`TrainError::Data`] when it cannot be recognised or read.
     pub fn recognised(path: &Path) -> Result<Self, TrainError> {
-        let source = Source::from_path(path)?;
-        let what = match &source {
-            Source::Csv(_) => "a comma-separated table",
-            Source::Tsv(_) => "a tab-separated table",
-            Source::Jsonl(_) => "JSON lines",
-            Source::Folder(_) => "a folder of images",
-            Source::Webdataset(_) => "WebDataset shards",
-            Source::Coco(_) => "COCO captions",
-        };
-        Self::of(source.into(), what.to_owned())?.with_root(path)
+        let Recognised { source, description } = recognise(path)?;
+        Self::of(source, description)?.with_root(path)
     }
 
     /// The shards that `path` names: a folder or a pattern.
@@ -53,18 +46,13 @@ impl Candidate {
     /// # Errors
     /// [`TrainError::Data`] when it cannot be read.
     pub fn classes(path: &Path) -> Result<Self, TrainError> {
-        let found = class_folder(path)?;
-        let mut builder = DatasetBuilder::new(path);
-        for (image, class) in found.images {
-            builder.push(image, &found.classes[class]);
-        }
-        let keys = Table::from_iter([("path".to_owned(), Value::String(path.display().to_string()))]);
-        let what = format!("{} class folders", found.classes.len());
-        Ok(Self { format: "classes".to_owned(), keys, what, dataset: builder.build(), has_classes: true })
+        let source = Source::Classes(ClassesSource::new(path));
+        let classes = class_folder(path)?.classes.len();
+        Ok(Self { has_classes: true, ..Self::of(source.into(), format!("{classes} class folders"))? })
     }
 
     fn of(table: SourceTable, what: String) -> Result<Self, TrainError> {
-        let dataset = read_table(&table)?;
+        let dataset = table.read()?;
         let internal = || TrainError::Internal(format!("{what} cannot be written as a table"));
         let Ok(Value::Table(tables)) = Value::try_from(&table) else { return Err(internal()) };
         let mut formats = tables.into_iter().filter_map(|(format, keys)| match keys {
@@ -107,6 +95,7 @@ impl Candidate {
         self.dataset.images().next().is_some_and(|image| match image {
             ImageRef::File(path) => path.starts_with(folder),
             ImageRef::TarEntry { tar, .. } => tar.starts_with(folder),
+            ImageRef::ParquetCell { column, .. } => column.path().starts_with(folder),
         })
     }
 

@@ -153,7 +153,7 @@ pub(crate) fn has_classes(dir: &Path) -> Result<bool, TrainError> {
 /// # Errors
 /// [`TrainError::Data`] when a folder cannot be read.
 pub(crate) fn images_below(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    Ok(image_files(dir)?)
+    Ok(image_files(dir)?.files)
 }
 
 /// The name of a file or folder, without its extension, for the name of a run.

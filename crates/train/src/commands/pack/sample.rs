@@ -75,7 +75,7 @@ pub(crate) fn read_sample(
     let (bytes, extension) = match read() {
         Ok(read) => read,
         Err(error @ DataError::Image { .. }) => {
-            let fault = fault(&location, error);
+            let fault = fault(error);
             let (cause, key) = (fault.cause.to_owned(), location.key());
             return Ok(Err(BadSample { image, key, cause, reason: fault.reason }));
         }

@@ -69,6 +69,7 @@ pub(super) fn head(batch: &Batch, pairs: usize) -> Batch {
             ids: batch.tokens.ids[..pairs].to_vec(),
             type_ids: batch.tokens.type_ids[..pairs].to_vec(),
         },
+        contents: batch.contents[..pairs].to_vec(),
         skipped: Vec::new(),
         ..*batch
     }

@@ -7,6 +7,6 @@ use crate::config::schema::RunConfig;
 impl RunConfig {
     /// The limits within which images are decoded.
     pub(crate) fn image_limits(&self) -> Limits {
-        Limits::default()
+        Limits { max_pixels: self.data.max_pixels }
     }
 }
