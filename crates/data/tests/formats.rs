@@ -22,23 +22,37 @@ fn error(bytes: &[u8]) -> String {
     decode(bytes, &Limits::default()).unwrap_err().to_string()
 }
 
-#[test]
-fn truncation_is_never_silent() {
+/// Every image of the goldens of formats.
+fn all_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for folder in ["formats", "decode"] {
         let entries = std::fs::read_dir(golden(folder)).unwrap().map(|entry| entry.unwrap().path());
         files.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension != "safetensors")));
     }
     assert!(files.len() > 100, "{files:?}");
+    files
+}
+
+#[test]
+fn every_format_names_the_limit() {
+    for path in all_files() {
+        let message = decode(&std::fs::read(&path).unwrap(), &Limits { max_pixels: 9 }).unwrap_err().to_string();
+        let expected = "23x17 pixels is over the limit of 9 (`data.max_pixels`); raise it or resize the image";
+        assert_eq!(message, expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn truncation_is_never_silent() {
     let mut failures = Vec::new();
-    for path in files {
+    for path in all_files() {
         let bytes = std::fs::read(&path).unwrap();
         let whole = decoded(&bytes);
         // A lost trailer or directory of another page loses no pixel; any other loss must be an error.
         let silent = (1..bytes.len())
             .filter(|&len| decode(&bytes[..len], &Limits::default()).is_ok_and(|image| image.data != whole.data));
         let silent: Vec<usize> = silent.collect();
-        // Nothing shows that a decimal number has lost its last digits, or a PNG a chunk of which up to 3 bytes are left.
+        // Nothing shows that a decimal number has lost its last digits, or a PNG a chunk with up to 3 bytes left.
         let allowed = match path.file_name().unwrap().to_str().unwrap() {
             "plain.pgm" | "plain.ppm" => 2,
             "after_pixels.png" => 4,

@@ -71,8 +71,8 @@ impl FolderSource {
         DataError::Empty {
             path: self.path.clone(),
             found,
-            expected: "image files (jpg, png, webp, gif, bmp, tif and others), with captions in `.txt` files beside them or \
-                       in their names",
+            expected: "image files (jpg, png, webp, gif, bmp, tif and others), with captions in `.txt` files \
+                       beside them or in their names",
         }
     }
 }

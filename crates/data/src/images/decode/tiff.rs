@@ -19,8 +19,8 @@ const FORMAT: &str = "tiff";
 /// Decodes the first page.
 ///
 /// # Errors
-/// [`ImageError::Unsupported`] for colours or compressions that the decoder lacks, and for the thumbnail at the start of
-/// a raw photo; [`ImageError::Damaged`]; [`ImageError::TooLarge`] above the limits of `gate`.
+/// [`ImageError::Unsupported`] for colours or compressions that the decoder lacks, and for the thumbnail at the start
+/// of a raw photo; [`ImageError::Damaged`]; [`ImageError::TooLarge`] above the limits of `gate`.
 pub(crate) fn read(bytes: &[u8], gate: &mut Gate<'_>) -> Result<Raw, ImageError> {
     if bytes.get(8..10) == Some(b"CR") {
         return Err(unsupported("it is a Canon raw photo".to_owned()));
