@@ -129,6 +129,22 @@ fn unsupported_tiffs_name_the_way_out() {
 }
 
 #[test]
+fn broken_side_tags_are_ignored() {
+    const PLANES: u16 = 284;
+    const RESOLUTION_UNIT: u16 = 296;
+    let whole = read("rgb.tif");
+    // One plane is the default; its tag becomes another with a value outside the file.
+    let mut bytes = renamed(whole.clone(), PLANES, RESOLUTION_UNIT);
+    let at = place(&bytes, RESOLUTION_UNIT);
+    bytes[at + 2..at + 12].copy_from_slice(&[5, 0, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0]);
+    assert_eq!(decoded(&bytes), decoded(&whole));
+    // The decoder would allocate what this tag announces.
+    let at = place(&whole, PLANES);
+    let outside = [&whole[..at + 4], &[0xFF, 0xFF, 0xFF, 0], &whole[at + 8..]].concat();
+    assert!(error(&outside).contains("do not hold all of its directory"), "{}", error(&outside));
+}
+
+#[test]
 fn portable_arbitrary_maps_are_read() {
     let pam = |depth: usize, max: u32, pixels: &[u8]| {
         let header = format!("P7\nWIDTH 2\n# a comment\nHEIGHT 1\nDEPTH {depth}\nMAXVAL {max}\nTUPLTYPE ANY\nENDHDR\n");

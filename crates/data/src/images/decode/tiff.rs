@@ -171,7 +171,9 @@ impl<'a> Page<'a> {
         if map.len() < 3 * colors {
             return Err(damaged(format!("its palette has {} numbers; expected {}", map.len(), 3 * colors)));
         }
-        let color = |index: usize| [0, 1, 2].map(|channel| (map[channel * colors + index] >> 8) as u8);
+        // A palette may have more colours than the bits can name.
+        let stride = map.len() / 3;
+        let color = |index: usize| [0, 1, 2].map(|channel| (map[channel * stride + index] >> 8) as u8);
         Ok(Some((0..colors).map(color).collect()))
     }
 
