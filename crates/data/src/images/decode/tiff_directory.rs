@@ -64,8 +64,8 @@ impl Layout {
     }
 }
 
-/// Checks that the directory and the values of [`READ_TAGS`] lie inside the file: the decoder allocates what a directory
-/// announces.
+/// Checks that the directory and the values of [`READ_TAGS`] lie inside the file: the decoder allocates what a
+/// directory announces.
 ///
 /// # Errors
 /// [`ImageError::Damaged`].
