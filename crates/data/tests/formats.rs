@@ -22,23 +22,37 @@ fn error(bytes: &[u8]) -> String {
     decode(bytes, &Limits::default()).unwrap_err().to_string()
 }
 
-#[test]
-fn truncation_is_never_silent() {
+/// Every image of the goldens of formats.
+fn all_files() -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> = Vec::new();
     for folder in ["formats", "decode"] {
         let entries = std::fs::read_dir(golden(folder)).unwrap().map(|entry| entry.unwrap().path());
         files.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension != "safetensors")));
     }
     assert!(files.len() > 100, "{files:?}");
+    files
+}
+
+#[test]
+fn every_format_names_the_limit() {
+    for path in all_files() {
+        let message = decode(&std::fs::read(&path).unwrap(), &Limits { max_pixels: 9 }).unwrap_err().to_string();
+        let expected = "23x17 pixels is over the limit of 9 (`data.max_pixels`); raise it or resize the image";
+        assert_eq!(message, expected, "{}", path.display());
+    }
+}
+
+#[test]
+fn truncation_is_never_silent() {
     let mut failures = Vec::new();
-    for path in files {
+    for path in all_files() {
         let bytes = std::fs::read(&path).unwrap();
         let whole = decoded(&bytes);
         // A lost trailer or directory of another page loses no pixel; any other loss must be an error.
         let silent = (1..bytes.len())
             .filter(|&len| decode(&bytes[..len], &Limits::default()).is_ok_and(|image| image.data != whole.data));
         let silent: Vec<usize> = silent.collect();
-        // Nothing shows that a decimal number has lost its last digits, or a PNG a chunk of which up to 3 bytes are left.
+        // Nothing shows that a decimal number has lost its last digits, or a PNG a chunk with up to 3 bytes left.
         let allowed = match path.file_name().unwrap().to_str().unwrap() {
             "plain.pgm" | "plain.ppm" => 2,
             "after_pixels.png" => 4,
@@ -112,6 +126,22 @@ fn unsupported_tiffs_name_the_way_out() {
         assert!(message.starts_with("a tiff of a kind that is not supported: "), "{message}");
         assert!(message.contains(expected) && message.ends_with("`magick FILE out.png`"), "{message}");
     }
+}
+
+#[test]
+fn broken_side_tags_are_ignored() {
+    const PLANES: u16 = 284;
+    const RESOLUTION_UNIT: u16 = 296;
+    let whole = read("rgb.tif");
+    // One plane is the default; its tag becomes another with a value outside the file.
+    let mut bytes = renamed(whole.clone(), PLANES, RESOLUTION_UNIT);
+    let at = place(&bytes, RESOLUTION_UNIT);
+    bytes[at + 2..at + 12].copy_from_slice(&[5, 0, 1, 0, 0, 0, 0xFF, 0xFF, 0xFF, 0]);
+    assert_eq!(decoded(&bytes), decoded(&whole));
+    // The decoder would allocate what this tag announces.
+    let at = place(&whole, PLANES);
+    let outside = [&whole[..at + 4], &[0xFF, 0xFF, 0xFF, 0], &whole[at + 8..]].concat();
+    assert!(error(&outside).contains("do not hold all of its directory"), "{}", error(&outside));
 }
 
 #[test]

@@ -35,11 +35,11 @@ pub(crate) struct Held {
     _permit: Option<Permit>,
 }
 
-/// Decodes a JPEG, PNG, WebP, GIF, BMP, TIFF, QOI or PNM (its first frame or page). The format is that of the bytes, not
-/// of a file name.
+/// Decodes a JPEG, PNG, WebP, GIF, BMP, TIFF, QOI or PNM (its first frame or page). The format is that of the bytes,
+/// not of a file name.
 ///
-/// The orientation in EXIF or, without one there, in XMP is applied. Alpha is composited on white with the arithmetic of
-/// Pillow's `Image.alpha_composite`. Of 16-bit colour the high byte remains, as in Pillow. 16-bit grey becomes the
+/// The orientation in EXIF or, without one there, in XMP is applied. Alpha is composited on white with the arithmetic
+/// of Pillow's `Image.alpha_composite`. Of 16-bit colour the high byte remains, as in Pillow. 16-bit grey becomes the
 /// nearest 8-bit level; Pillow's `convert("RGB")` would clip most of it to white. The CMYK of a JPEG is read as Adobe's
 /// inverted CMYK, as in Pillow.
 ///

@@ -17,10 +17,14 @@ use crate::look_at::ImageFormat;
 /// Decodes the first frame.
 ///
 /// # Errors
-/// [`ImageError::TooLarge`] above the limits of `gate`; [`ImageError::Damaged`] and [`ImageError::Unsupported`] from the
-/// decoder.
+/// [`ImageError::TooLarge`] above the limits of `gate`; [`ImageError::Damaged`] and [`ImageError::Unsupported`] from
+/// the decoder.
 pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Result<Raw, ImageError> {
     let failed = |error: Failure| describe(error, bytes, format);
+    // The decoder of PNG reserves memory for the image when it opens a file.
+    if let Some(dimensions) = png_dimensions(bytes).filter(|_| format == ImageFormat::Png) {
+        gate.check(format.name(), dimensions)?;
+    }
     let mut decoder = open(bytes, format, gate.limits.max_alloc_bytes()).map_err(failed)?;
     let segments = if format == ImageFormat::Jpeg { Segments::of(bytes) } else { Segments::default() };
     // The decoder fills missing rows with grey; Pillow refuses such a file.
@@ -67,7 +71,7 @@ pub(crate) fn read(bytes: &[u8], format: ImageFormat, gate: &mut Gate<'_>) -> Re
 fn open<'a>(bytes: &'a [u8], format: ImageFormat, max_alloc: u64) -> Result<Box<dyn ImageDecoder + 'a>, Failure> {
     use ::image::ImageFormat as Known;
     let mut limits = ::image::Limits::no_limits();
-    limits.max_alloc = Some(if format == ImageFormat::Png { max_alloc.min(png_bytes(bytes)) } else { max_alloc });
+    limits.max_alloc = Some(if format == ImageFormat::Png { png_bytes(bytes) } else { max_alloc });
     let known = match format {
         ImageFormat::Jpeg => Known::Jpeg,
         ImageFormat::Png => Known::Png,
@@ -112,9 +116,14 @@ fn round_down_16_bit(bytes: &[u8], rgb: &mut [u8]) {
 fn png_bytes(bytes: &[u8]) -> u64 {
     /// The default of the `png` crate.
     const PROFILE_BYTES: u64 = 64 << 20;
-    let side =
-        |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |&side| u32::from_be_bytes(side));
-    (u64::from(side(16)) * u64::from(side(20))).saturating_mul(8).saturating_add(PROFILE_BYTES)
+    let pixels = png_dimensions(bytes).map_or(0, |(width, height)| u64::from(width) * u64::from(height));
+    pixels.saturating_mul(8).saturating_add(PROFILE_BYTES)
+}
+
+/// Width and height in the header, which is the first chunk of a PNG.
+fn png_dimensions(bytes: &[u8]) -> Option<(u32, u32)> {
+    let side = |at: usize| Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
+    if bytes.get(12..16) == Some(b"IHDR") { side(16).zip(side(20)) } else { None }
 }
 
 fn describe(error: Failure, bytes: &[u8], format: ImageFormat) -> ImageError {

@@ -19,8 +19,8 @@ const FORMAT: &str = "tiff";
 /// Decodes the first page.
 ///
 /// # Errors
-/// [`ImageError::Unsupported`] for colours or compressions that the decoder lacks, and for the thumbnail at the start of
-/// a raw photo; [`ImageError::Damaged`]; [`ImageError::TooLarge`] above the limits of `gate`.
+/// [`ImageError::Unsupported`] for colours or compressions that the decoder lacks, and for the thumbnail at the start
+/// of a raw photo; [`ImageError::Damaged`]; [`ImageError::TooLarge`] above the limits of `gate`.
 pub(crate) fn read(bytes: &[u8], gate: &mut Gate<'_>) -> Result<Raw, ImageError> {
     if bytes.get(8..10) == Some(b"CR") {
         return Err(unsupported("it is a Canon raw photo".to_owned()));
@@ -171,7 +171,9 @@ impl<'a> Page<'a> {
         if map.len() < 3 * colors {
             return Err(damaged(format!("its palette has {} numbers; expected {}", map.len(), 3 * colors)));
         }
-        let color = |index: usize| [0, 1, 2].map(|channel| (map[channel * colors + index] >> 8) as u8);
+        // A palette may have more colours than the bits can name.
+        let stride = map.len() / 3;
+        let color = |index: usize| [0, 1, 2].map(|channel| (map[channel * stride + index] >> 8) as u8);
         Ok(Some((0..colors).map(color).collect()))
     }
 

@@ -5,6 +5,28 @@ use crate::error::ImageError;
 const FORMAT: &str = "tiff";
 const PHOTOMETRIC: u64 = 262;
 
+/// The tags that are read, in groups of consecutive numbers. Values of others may lie anywhere.
+const READ_TAGS: [std::ops::RangeInclusive<u64>; 13] = [
+    // The kind of page, its size, samples, compression and colours.
+    254..=259,
+    262..=262,
+    266..=266,
+    // Strips, orientation, samples per pixel, and planes.
+    273..=279,
+    284..=284,
+    // The predictor, the palette, and tiles.
+    317..=317,
+    320..=320,
+    322..=325,
+    // Extra samples, their format, tables of JPEG, and subsampling.
+    338..=339,
+    347..=347,
+    530..=530,
+    // XMP, and the version of DNG.
+    700..=700,
+    50_706..=50_706,
+];
+
 /// Where the parts of a directory are: classic TIFF, and BigTIFF with numbers of 8 bytes.
 struct Layout {
     is_little: bool,
@@ -42,7 +64,8 @@ impl Layout {
     }
 }
 
-/// Checks that the directory and its values lie inside the file: the decoder allocates what a directory announces.
+/// Checks that the directory and the values of [`READ_TAGS`] lie inside the file: the decoder allocates what a
+/// directory announces.
 ///
 /// # Errors
 /// [`ImageError::Damaged`].
@@ -53,6 +76,10 @@ pub(crate) fn check(bytes: &[u8]) -> Result<(), ImageError> {
     };
     let layout = Layout::of(bytes);
     for at in layout.entries(bytes).ok_or_else(cut)? {
+        let tag = layout.number(bytes, at, 2).ok_or_else(cut)?;
+        if !READ_TAGS.iter().any(|tags| tags.contains(&tag)) {
+            continue;
+        }
         let count_len = layout.value - 4;
         let kind = layout.number(bytes, at + 2, 2).ok_or_else(cut)?;
         let count = layout.number(bytes, at + 4, count_len).ok_or_else(cut)?;

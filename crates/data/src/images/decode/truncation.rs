@@ -3,8 +3,8 @@
 use crate::images::decode::orientation::png_chunks;
 use crate::look_at::ImageFormat;
 
-/// Says that a file is cut off where its pixels may be whole, but metadata after them are missing. Pillow refuses such a
-/// file too.
+/// Says that a file is cut off where its pixels may be whole, but metadata after them are missing. Pillow refuses such
+/// a file too.
 pub(crate) fn cut_metadata(bytes: &[u8], format: ImageFormat) -> Option<String> {
     const END_CHUNK: &[u8] = b"\0\0\0\0IEND\xaeB`\x82";
     match format {
