@@ -160,7 +160,7 @@ fn failed_embed_keeps_old_file() {
         (["--images", "empty"], "`empty` has no images"),
         (["--images", "bad"], "1 of 1 images cannot be used"),
         (["--images", "some"], "1 of 24 images cannot be used, more than `--max-bad-fraction` 0.01 allows"),
-        (["--texts", "empty.txt"], "`empty.txt` is empty"),
+        (["--texts", "empty.txt"], "`empty.txt`: it is empty"),
         (["--texts", "blank.txt"], "`blank.txt`: lines 2, 4 are blank"),
     ] {
         let text = session.fail(2, &embed(&input));

@@ -85,7 +85,8 @@ no problems found
 fn explains_auto_pooling() {
     let session = Session::new();
     let pooling = |name: &str| {
-        let json: Value = serde_json::from_str(&session.succeed(&["inspect", name, "--json", "-"])).unwrap();
+        // The golden towers lack tokenizers, which is a problem.
+        let json: Value = serde_json::from_slice(&session.run(&["inspect", name, "--json", "-"]).stdout).unwrap();
         let tower = ["image_tower", "text_tower"].iter().find_map(|tower| json[tower]["pooling"].as_str());
         tower.unwrap().to_owned()
     };
@@ -114,7 +115,7 @@ fn explains_auto_pooling() {
 fn explains_impossible_export() {
     let session = Session::new();
     session.copy("text_families/distilbert", "tower");
-    let text = session.succeed(&["inspect", "tower"]);
+    let text = session.problems(&["inspect", "tower"]);
     let expected = "\
   export      not possible
               transformers' VisionTextDualEncoder cannot run a `distilbert` text tower, which has no pooler;

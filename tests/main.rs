@@ -30,3 +30,4 @@ mod sessions;
 mod signals;
 mod soak;
 mod support;
+mod text_lists;

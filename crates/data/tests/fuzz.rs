@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{
     CaptionMode, ImageProcessor, Limits, LoaderOptions, PairLoader, RgbImage, Source, Tokenizer, UnreadableImages,
-    decode, mix,
+    decode, mix, read_class_names, read_templates, read_text_rows,
 };
 use image::ImageFormat;
 use serde_json::{Value, json};
@@ -278,6 +278,29 @@ fn mutated_tokenizers_never_panic() {
             }
         });
         assert!(outcomes.good > 3 && outcomes.bad > 10, "{kind}: {outcomes:?}");
+    }
+}
+
+#[test]
+fn mutated_text_lists_never_panic() {
+    let lines = "\u{feff}a photo of a {c}.\r\nmany {}\r\n";
+    let python = "T = [\n    lambda c: f'a {c}\\'s',\n    \"a {}\",\n]\n";
+    let object = r#"{"en": {"imagenet1k": ["a {c}", "b {}"]}}"#;
+    for (name, original) in [("t.txt", lines), ("t.py", python), ("t.json", object)] {
+        let (dir, original) = (tempfile::tempdir().unwrap(), original.as_bytes().to_vec());
+        let outcomes = attempts(name, 1000, 32 * MIB, move |seed| {
+            let path = dir.path().join(name);
+            replace(&path, &mutate(&original, seed));
+            for read in [read_class_names, read_text_rows, read_templates] {
+                if let Err(error) = read(&path) {
+                    assert!(error.to_string().contains(name), "{error}");
+                }
+            }
+            let Ok(templates) = read_templates(&path) else { return false };
+            assert!(!templates.is_empty() && templates.iter().all(|text| text.contains("{c}")), "{templates:?}");
+            true
+        });
+        assert!(outcomes.good > 20 && outcomes.bad > 20, "{name}: {outcomes:?}");
     }
 }
 

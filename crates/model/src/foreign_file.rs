@@ -16,13 +16,15 @@ pub(crate) const CONVERT_PICKLE: &str = "which can run code when it is read, and
      directory with `AutoModel.from_pretrained(DIR).save_pretrained(DIR, safe_serialization=True)`, anything else with \
      `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`";
 
-/// What the file at `path` is instead, and what to do; `None` if it is not recognised or cannot be read.
+/// What the file at `path` is instead of safetensors, and what to do; `None` if it is not recognised, starts as
+/// safetensors do, or cannot be read.
 pub(crate) fn recognise_file(path: &Path) -> Option<String> {
     let file = File::open(path).ok()?;
     let size = file.metadata().ok()?.len();
     let mut head = Vec::new();
     file.take(HEAD_BYTES).read_to_end(&mut head).ok()?;
-    recognise(&head, size)
+    // The length of a header, below 2^32, and its first brace. A length may look like the start of another format.
+    if head.get(4..9) == Some(b"\0\0\0\0{") { None } else { recognise(&head, size) }
 }
 
 /// Parses the content of the JSON file at `path`, with or without a byte order mark.

@@ -7,6 +7,7 @@ use dualenc_data::{DataError, DataErrorCause};
 use dualenc_model::{ModelError, ModelErrorCause};
 
 use crate::config::{Change, ConfigError};
+use crate::counted::counted;
 use crate::models::hub::error::HubError;
 
 /// An error of this crate. Each message says what to do next.
@@ -101,9 +102,9 @@ pub enum TrainError {
     },
     /// A run has checkpoints, and none can be used.
     #[error(
-        "none of the {} checkpoints in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a \
-         copy, or start a new run in another `run.dir`",
-        .problems.len(), list(.problems)
+        "none of the {} in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a copy, or start \
+         a new run in another `run.dir`",
+        counted(.problems.len(), "checkpoint"), list(.problems)
     )]
     NoValidCheckpoint {
         /// Directory of the checkpoints.
@@ -113,8 +114,9 @@ pub enum TrainError {
     },
     /// A run has logged steps that only a checkpoint can continue, and there is none.
     #[error(
-        "`{dir}` has logged {step} steps but holds no checkpoint, and nothing was changed; restore its `checkpoints`, \
-         or start a new run in another `run.dir`"
+        "`{dir}` has logged {} but holds no checkpoint, and nothing was changed; restore its `checkpoints`, or start a \
+         new run in another `run.dir`",
+        steps(.step)
     )]
     CheckpointsGone {
         /// The run directory.
@@ -321,6 +323,10 @@ fn of_hub(error: &HubError) -> ErrorKind {
 
 fn list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn steps(count: &u64) -> String {
+    counted(usize::try_from(*count).unwrap_or(usize::MAX), "step")
 }
 
 /// One line per change.

@@ -29,6 +29,8 @@ pub(crate) fn is_json_file(path: &Path) -> bool {
 /// [`DataError::TextList`] if a file named as JSON is not.
 pub(crate) fn list_in(path: &Path, text: &str) -> Result<Option<JsonList>, DataError> {
     match serde_json::from_str(text) {
+        // The template `{}`.
+        Ok(Value::Object(object)) if object.is_empty() && !is_json_file(path) => Ok(None),
         Ok(value @ (Value::Array(_) | Value::Object(_))) => {
             Ok(Some(JsonList { path: path.to_owned(), keys: Vec::new(), value }.only_list()))
         }
@@ -81,7 +83,9 @@ impl JsonList {
 
     /// The error that an object does not lead to a single list.
     pub(crate) fn ambiguous(&self) -> DataError {
-        let Some(object) = self.object() else { return self.error("expected a list of strings".to_owned()) };
+        let Some(object) = self.object().filter(|object| !object.is_empty()) else {
+            return self.error("expected a list of strings".to_owned());
+        };
         let mut keys: Vec<String> = object.keys().take(MAX_LISTED).map(|key| format!("`{key}`")).collect();
         if object.len() > MAX_LISTED {
             keys.push(format!("{} more", object.len() - MAX_LISTED));

@@ -214,6 +214,10 @@ fn foreign_weights_are_named() {
         let error = read(dir.path(), bytes).unwrap_err().to_string();
         assert!(error.contains(&format!("is not a readable safetensors file: {expected}")), "{error}");
     }
+    // 35,615 bytes of header: in a file, the first two bytes of gzip.
+    let header = format!("{{{}", " ".repeat(35_614));
+    let error = read(dir.path(), &file_of(&header, 4)).unwrap_err().to_string();
+    assert!(error.contains("its header: EOF"), "{error}");
     let index = dir.path().join("model.safetensors.index.json");
     fs::remove_file(dir.path().join("model.safetensors")).unwrap();
     fs::write(&index, pointer).unwrap();

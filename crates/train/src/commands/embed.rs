@@ -396,3 +396,17 @@ fn write_file(
     }
     Ok(to.flush()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_texts_leave_their_hash() {
+        let texts = || vec!["a".to_owned(), "b".to_owned()];
+        let (all, few) = (text_metadata(texts(), 9), text_metadata(texts(), 8));
+        assert_eq!(all["texts"], "[\"a\",\"b\"]");
+        assert_eq!(few.keys().collect::<Vec<_>>(), ["num_texts", "texts_blake3"]);
+        assert_eq!((&few["num_texts"], &few["texts_blake3"]), (&"2".to_owned(), &all["texts_blake3"]));
+    }
+}

@@ -3,6 +3,7 @@
 use dualenc_model::DualEncoder;
 
 use crate::config::{RunConfig, TrainSection, changed_keys};
+use crate::counted::counted;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::optim::lr_schedule::LrSchedule;
@@ -80,8 +81,9 @@ pub(super) fn refuse_changed_rates(
     match (0..step).find(|&step| old.at(step) != new.at(step)) {
         None => Ok(()),
         Some(changed) => Err(TrainError::Usage(format!(
-            "the run has done {step} steps, and with this length and cooldown the learning rate of step {} would have \
+            "the run has done {}, and with this length and cooldown the learning rate of step {} would have \
              been another; start the cooldown at step {step} or later: lengthen the run, or shorten the cooldown",
+            counted(step as usize, "step"),
             changed + 1
         ))),
     }

@@ -263,10 +263,10 @@ impl TowerReport {
         let TowerSummary { family, audit, pooling, not_finite, lock_refused, .. } = tower;
         let Audit { missing, unused, mismatched, tensors, notes, .. } = audit;
         let lock_refused = match lock_refused {
+            Some(ModelError::Shapes { .. }) => Some("Weights of other shapes cannot be loaded.".to_owned()),
             _ if unread.is_some() => unread.map(str::to_owned),
             _ if !not_finite.is_empty() => Some("Its weights hold NaN or infinite values.".to_owned()),
             Some(ModelError::LockedRandom { hint, .. }) => Some(hint),
-            Some(ModelError::Shapes { .. }) => Some("Weights of other shapes cannot be loaded.".to_owned()),
             other => other.map(|error| error.to_string()),
         };
         Self {
