@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `dataset` holds them, `images` decodes and resizes,
-//! `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and templates, `loader` makes
-//! the batches.
+//! `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and templates,
+//! `loader` makes the batches.
 
 mod dataset;
 mod did_you_mean;

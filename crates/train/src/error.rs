@@ -102,8 +102,8 @@ pub enum TrainError {
     },
     /// A run has checkpoints, and none can be used.
     #[error(
-        "none of the {} in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a copy, or start \
-         a new run in another `run.dir`",
+        "none of the {} in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a copy, or \
+         start a new run in another `run.dir`",
         counted(.problems.len(), "checkpoint"), list(.problems)
     )]
     NoValidCheckpoint {
