@@ -358,13 +358,13 @@ fn unreadable_images_are_counted_up_to_limit() {
         let text = stderr(&output);
         let summary = text.lines().find(|line| line.contains(&format!("  {name}: "))).unwrap();
         assert!(summary.contains(&expected), "{summary}");
-        assert_eq!(summary.contains("1 rows are left out"), name != "classes", "{summary}");
+        assert_eq!(summary.contains("1 row is left out"), name != "classes", "{summary}");
         let heading = table.lines().find(|line| line.starts_with(&format!("{name} ("))).unwrap();
         assert!(heading.contains(&expected), "{heading}");
     }
 
     let text = stderr(&output);
-    let warning = "warning: evaluation `pairs`: 1 rows could not be used: ";
+    let warning = "warning: evaluation `pairs`: 1 row could not be used: ";
     assert!(text.contains(warning) && text.contains("pairs.csv"), "{text}");
 
     // Above the limit, by the config or by default.

@@ -12,9 +12,10 @@ use crate::error::ModelError;
 const HEAD_BYTES: u64 = 512;
 
 /// How each file of PyTorch becomes one that is read.
-pub(crate) const CONVERT_PICKLE: &str = "which can run code when it is read, and is refused. If you trust its source, convert it once: a transformers \
-     directory with `AutoModel.from_pretrained(DIR).save_pretrained(DIR, safe_serialization=True)`, anything else with \
-     `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`";
+pub(crate) const CONVERT_PICKLE: &str = "which can run code when it is read, and is refused. If you trust its \
+    source, convert it once: a transformers directory with \
+    `AutoModel.from_pretrained(DIR).save_pretrained(DIR, safe_serialization=True)`, anything else with \
+    `safetensors.torch.save_file(torch.load(FILE, weights_only=True), \"model.safetensors\")`";
 
 /// What the file at `path` is instead of safetensors, and what to do; `None` if it is not recognised, starts as
 /// safetensors do, or cannot be read.

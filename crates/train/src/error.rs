@@ -102,8 +102,8 @@ pub enum TrainError {
     },
     /// A run has checkpoints, and none can be used.
     #[error(
-        "none of the {} in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a copy, or start \
-         a new run in another `run.dir`",
+        "none of the {} in `{dir}` can be used, and nothing was changed:\n{}\nrestore one of them from a copy, or \
+         start a new run in another `run.dir`",
         counted(.problems.len(), "checkpoint"), list(.problems)
     )]
     NoValidCheckpoint {
@@ -116,7 +116,7 @@ pub enum TrainError {
     #[error(
         "`{dir}` has logged {} but holds no checkpoint, and nothing was changed; restore its `checkpoints`, or start a \
          new run in another `run.dir`",
-        counted(*.step as usize, "step")
+        steps(.step)
     )]
     CheckpointsGone {
         /// The run directory.
@@ -323,6 +323,10 @@ fn of_hub(error: &HubError) -> ErrorKind {
 
 fn list(lines: &[String]) -> String {
     lines.iter().map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n")
+}
+
+fn steps(count: &u64) -> String {
+    counted(usize::try_from(*count).unwrap_or(usize::MAX), "step")
 }
 
 /// One line per change.

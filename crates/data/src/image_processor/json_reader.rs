@@ -22,10 +22,7 @@ pub(crate) fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, Dat
         Err(source) => return Err(DataError::Read { path: path.to_owned(), source }),
     };
     serde_json::from_slice(without_bom(&bytes)).map(Some).map_err(|error| {
-        let reason = match json_problem(&bytes, &error) {
-            problem if error.is_data() => problem.replacen("not JSON", "not a JSON object", 1),
-            problem => problem,
-        };
+        let reason = json_problem(&bytes, &error).replacen("not JSON", "not a JSON object", 1);
         DataError::Malformed { path: path.to_owned(), reason }
     })
 }

@@ -10,8 +10,8 @@ use crate::text_lists::json_list::{JsonList, list_in};
 use crate::text_lists::python_list;
 use crate::text_lists::text_file::{empty, lines, read_text};
 
-/// Reads class names, in the order of the classes: one per line; a JSON list of strings, or an object that leads to one;
-/// a JSON object from indices to names (`{"0": "tench"}`, also ImageNet's `{"0": ["n01440764", "tench"]}`) or from
+/// Reads class names, in the order of the classes: one per line; a JSON list of strings, or an object that leads to
+/// one; a JSON object from indices to names (`{"0": "tench"}`, also ImageNet's `{"0": ["n01440764", "tench"]}`) or from
 /// names to indices; or a Python list with a string per line. Blank lines are left out.
 ///
 /// # Errors

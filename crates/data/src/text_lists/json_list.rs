@@ -66,8 +66,8 @@ impl JsonList {
     /// The strings of the list.
     ///
     /// # Errors
-    /// [`DataError::TextList`] if it is an object of several lists, is empty, or has entries that are not strings or are
-    /// blank.
+    /// [`DataError::TextList`] if it is an object of several lists, is empty, or has entries that are not strings or
+    /// are blank.
     pub(crate) fn strings(&self) -> Result<Vec<String>, DataError> {
         let Some(entries) = self.array() else { return Err(self.ambiguous()) };
         if entries.is_empty() {

@@ -13,8 +13,8 @@ const MAX_LISTED: usize = 10;
 /// the extension `json` is a JSON list of strings.
 ///
 /// # Errors
-/// [`DataError::Malformed`] or [`DataError::Row`] if the file is empty, is no text, or has blank lines, after which rows
-/// would not be lines; [`DataError::Read`].
+/// [`DataError::TextList`] if the file is empty, is no text, or has blank lines, after which rows would not be lines;
+/// [`DataError::Read`].
 pub fn read_text_rows(path: &Path) -> Result<Vec<String>, DataError> {
     let text = read_text(path)?;
     if is_json_file(path)

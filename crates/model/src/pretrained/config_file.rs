@@ -18,8 +18,8 @@ use crate::weights::without_weights::directory_hint;
 /// Reads the config of `dir`, and returns it with its path. If `config.json` is missing or timm's, it is open_clip's.
 ///
 /// # Errors
-/// [`ModelError::NoConfig`] if there is none; [`ModelError::Read`] if it cannot be read; [`ModelError::Config`] if it is
-/// malformed.
+/// [`ModelError::NoConfig`] if there is none; [`ModelError::Read`] if it cannot be read; [`ModelError::Config`] if it
+/// is malformed.
 pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
     let path = dir.join("config.json");
     let read = || -> Result<Value, ModelError> {

@@ -150,7 +150,7 @@ impl TowerFiles {
         Ok(pooling)
     }
 
-    /// What a text tower that pools by `pooling` does differently from the sentence-transformers model in its directory.
+    /// What a text tower that pools by `pooling` does differently from the sentence-transformers model beside it.
     ///
     /// # Errors
     /// [`ModelError::Read`] or [`ModelError::Config`] if a file cannot be read.

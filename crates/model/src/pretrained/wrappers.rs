@@ -12,8 +12,8 @@ const WRAPPERS: [(&str, &str); 3] = [
     ("model.", "a module that holds the model as `self.model`"),
 ];
 
-/// Takes the prefixes of wrappers off the names if that makes the files fit, with a note that says so. Otherwise returns
-/// them unchanged.
+/// Takes the prefixes of wrappers off the names if that makes the files fit, with a note that says so. Otherwise
+/// returns them unchanged.
 ///
 /// `fits`: whether the files have the names of the model. Files that fit already are never changed, nor are files in
 /// which two names would become one.

@@ -75,7 +75,8 @@ pub struct Embedded {
 /// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
 /// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entries `image_paths` and
 /// `texts` are JSON lists with one path and one text per row. Texts of more than 16 MiB are left out of the metadata;
-/// `num_texts` and `texts_blake3`, the hash of the list, are always there. `out` is replaced when everything is computed, and untouched otherwise.
+/// `num_texts` and `texts_blake3`, the hash of the list, are always there. `out` is replaced when everything is
+/// computed, and untouched otherwise.
 ///
 /// # Errors
 /// - [`TrainError::Usage`] when there is nothing to embed, too few images can be used, or an embedding is not finite;

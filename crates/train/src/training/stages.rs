@@ -45,8 +45,8 @@ impl Stages {
         }
         match stages.last() {
             Some((from, _)) if *from > 0 && *from >= total_steps => Err(TrainError::Usage(format!(
-                "the last `train.stage` begins at step {from} and is never reached: the run has {} ({steps_per_epoch} per \
-                 epoch); start it earlier, or lengthen the run",
+                "the last `train.stage` begins at step {from} and is never reached: the run has {} ({steps_per_epoch} \
+                 per epoch); start it earlier, or lengthen the run",
                 counted(total_steps as usize, "step")
             ))),
             _ => Ok(Self { stages, total_steps, depths: LayerDepths::of(model), skipped: Vec::new() }),

@@ -54,8 +54,8 @@ pub struct EvalSection {
     ///
     /// Required for zero-shot.
     pub images: Option<PathBuf>,
-    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders. A JSON list of names,
-    /// or a JSON object from indices to names (or the reverse), is read too.
+    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders. A JSON list of
+    /// names, or a JSON object from indices to names (or the reverse), is read too.
     ///
     /// Default: the folder names, with `_` read as a space.
     pub classnames: Option<PathBuf>,
