@@ -205,7 +205,7 @@ fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
         replace(&path, &if is_json { mutate_json(&original, seed) } else { mutate(&original, seed) });
         match source(&path).read() {
             Ok(dataset) => {
-                assert!(!dataset.num_captions() == 0);
+                assert!(dataset.num_captions() > 0);
                 assert!(dataset.captions().all(|caption| caption.image < dataset.num_images()));
                 true
             }

@@ -124,7 +124,7 @@ fn malformed_lines_name_line() {
     }
     let latin1 = b"{\"image\": \"a\", \"caption\": \"x\"}\n{\"image\": \"a\", \"caption\": \"caf\xe9\"}";
     let error = read("d.jsonl", latin1).unwrap_err();
-    assert!(error.contains("line 2: not UTF-8 at byte 30 of the line, 0xE9") && error.contains("latin1"), "{error}");
+    assert!(error.contains("line 2: not UTF-8 at byte 31 of the line, 0xE9") && error.contains("latin1"), "{error}");
     let dataset = read_with("d.json", latin1, |source| source.encoding = Some(TextEncoding::Latin1)).unwrap();
     assert_eq!(dataset.caption(1).text, "caf\u{e9}");
     assert!(read("d.jsonl", "\n").unwrap_err().contains("holds no samples"));

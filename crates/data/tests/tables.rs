@@ -66,9 +66,8 @@ fn rows_become_pairs() {
     assert_eq!(pairs(&dataset), expected.map(|(image, caption)| (image.to_owned(), caption.to_owned())));
     assert_eq!(
         dataset.notes,
-        [
-            "`d.csv`: comma-separated, UTF-8 with byte order mark, header, 3 rows; image from `image`, caption from `caption`"
-        ]
+        ["`d.csv`: comma-separated, UTF-8 with byte order mark, header, 3 rows; image from `image`, caption from \
+             `caption`"]
     );
     assert!(dataset.warnings.is_empty(), "{:?}", dataset.warnings);
 }
@@ -152,8 +151,8 @@ fn wider_tables_without_header_are_told() {
     let text = "1,a.png,x\n2,b.png,y\n";
     assert_eq!(
         read("d.csv", text).unwrap_err(),
-        "`DIR/d.csv` is malformed: the first line looks like data: `1`, `a.png`, `x`; add a header line, or set `header \
-         = false` and name the columns by number, such as `image = \"1\"` and `caption = \"2\"`"
+        "`DIR/d.csv` is malformed: the first line looks like data: `1`, `a.png`, `x`; add a header line, or set \
+         `header = false` and name the columns by number, such as `image = \"1\"` and `caption = \"2\"`"
     );
     for header in [Some(false), None] {
         let dataset = read_with("d.csv", text, |source| {
@@ -197,8 +196,8 @@ fn missing_columns_name_fix() {
     );
     assert_eq!(
         read("d.csv", "image,title,text\na.png,x,y\n").unwrap_err(),
-        "`DIR/d.csv` has no column `caption`; its columns are `image`, `title`, `text`; `title` and `text` may hold it: \
-         set `caption = \"title\"`, or another"
+        "`DIR/d.csv` has no column `caption`; its columns are `image`, `title`, `text`; `title` and `text` may hold \
+         it: set `caption = \"title\"`, or another"
     );
     assert_eq!(
         read("d.csv", "x,y\n1,2\n").unwrap_err(),
@@ -224,9 +223,10 @@ fn open_quotes_name_line() {
     let text = "image\tcaption\na.png\tx\nb.png\t\"Best\" dog\nb.png\t\"said nobody\nsub/c.png\ty\na.png\tz\n";
     assert_eq!(
         read("d.tsv", text).unwrap_err(),
-        "`DIR/d.tsv`, line 4: the quote that opens a field here is never closed, in 3 lines; close it, or set `quote = \
-         false` to read quotes literally"
+        "`DIR/d.tsv`, line 4: the quote that opens a field here is never closed, in 3 lines to the end; close it, or \
+         set `quote = false` to read quotes literally"
     );
+    assert!(read("d.csv", "\"image,caption\na.png,x\n").unwrap_err().contains("line 1: the quote that opens"));
     let skip = read_with("d.tsv", text, |source| source.bad_rows = BadRows::Skip);
     assert!(skip.unwrap_err().contains("line 4"), "rows would be lost");
     let dataset = read_with("d.tsv", text, |source| source.quote = Some(false)).unwrap();
@@ -412,6 +412,11 @@ fn recognise_describes_what_is_there() {
     assert!(recognise(dir.path()).unwrap().source.webdataset.is_some());
     assert!(recognise(&dir.path().join("{0..3}.tar")).unwrap().source.webdataset.is_some());
     assert!(recognise(&dir.path().join("0.tar.gz")).unwrap().source.webdataset.is_some());
+    assert!(recognise(&dir.path().join("none.txt")).unwrap_err().to_string().contains("cannot read"));
+    std::fs::write(dir.path().join("d.csv.gz"), b"\x1f\x8b\x08").unwrap();
+    assert!(recognise(&dir.path().join("d.csv.gz")).unwrap_err().to_string().contains("gunzip"));
+    std::fs::write(dir.path().join("d.txt"), "x;y\n1;2\n").unwrap();
+    assert!(recognise(&dir.path().join("d.txt")).unwrap_err().to_string().contains("columns are `x`, `y`"));
     std::fs::write(dir.path().join("notes.md"), "# Notes\n").unwrap();
     assert!(recognise(&dir.path().join("notes.md")).unwrap_err().to_string().contains("the extension `md`; expected"));
 }

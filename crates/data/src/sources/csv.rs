@@ -149,7 +149,7 @@ impl CsvSource {
         rows.paths.has_numbers = dialect.has_numbers;
         let (mut record, mut seen) = (Record::default(), Seen::default());
         if dialect.has_header {
-            records.read(&mut record).map_err(failed)?;
+            self.read_record(&mut records, &mut record).map_err(failed)??;
         }
         records.expect_columns(dialect.names.len());
         let mut number = 0;
@@ -180,9 +180,10 @@ impl CsvSource {
         let (line, reason) = match records.read(record)? {
             Found::Record => return Ok(Ok(true)),
             Found::End => return Ok(Ok(false)),
-            Found::OpenQuote { line, lines } => {
-                (line, format!("the quote that opens a field here is never closed, in {lines} lines; {way_out}"))
-            }
+            Found::OpenQuote { line, lines } => (
+                line,
+                format!("the quote that opens a field here is never closed, in {lines} lines to the end; {way_out}"),
+            ),
             Found::TooLong { line } => (line, format!("the row that starts here is longer than 16 MiB; {way_out}")),
         };
         Ok(Err(DataError::row(&self.path, "line", line, reason)))
