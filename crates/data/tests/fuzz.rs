@@ -224,7 +224,8 @@ fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
     let dir = tempfile::tempdir().unwrap();
     let (path, original) = (dir.path().join(name), original.to_vec());
     let outcomes = attempts(name, count, 8 * MIB, move |seed| {
-        let is_json = path.extension().is_some_and(|extension| extension == "json");
+        let is_json = path.extension().is_some_and(|extension| extension == "json") && original.starts_with(b"{")
+            || name == "list.json";
         replace(&path, &if is_json { mutate_json(&original, seed) } else { mutate(&original, seed) });
         match source(&path).read() {
             Ok(dataset) => {
@@ -249,7 +250,9 @@ fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
 
 fn source(path: &Path) -> Source {
     match path.extension().unwrap().to_str().unwrap() {
-        "json" => Source::Coco(dualenc_data::CocoSource::new(path, None)),
+        "json" if path.ends_with("d.json") => Source::Coco(dualenc_data::CocoSource::new(path, None)),
+        // What a mutant of a text looks like does not matter.
+        "txt" => Source::Csv(dualenc_data::CsvSource::new(path)),
         _ => Source::from_path(path).unwrap(),
     }
 }
@@ -262,6 +265,28 @@ fn mutated_tables_never_panic() {
     let coco = r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}"#;
     for (name, original) in [("d.csv", csv), ("d.tsv", &csv.replace(',', "\t")), ("d.jsonl", jsonl), ("d.json", coco)] {
         fuzz_source(name, original.as_bytes(), 1000, 5);
+    }
+    let plain = "a.png\ta cat, asleep\nb.png#1\t\"Best\" dog\nsub\\c.png\tfile:///x\n";
+    let list = r#"[{"image": "a.png", "caption": ["x", 1]}, {"image": "b.png", "caption": "z", "split": "train"}]"#;
+    let columns = r#"{"image": {"0": "a.png", "1": "b.png"}, "caption": {"0": "x", "1": null}}"#;
+    let by_image = r#"{"a.png": "x", "b.png": ["y", "z"]}"#;
+    let karpathy = r#"{"images": [{"filepath": "v", "filename": "a.png", "split": "train", "imgid": 0,
+        "sentences": [{"raw": "x", "tokens": ["x"]}]}, {"filename": "b.png", "split": "val", "sentences": []}]}"#;
+    let separated = "sep=;\r\nfilepath;title\r\na.png;\"two\r\nlines\"\r\nb.png;y\r\n";
+    for (name, original) in [
+        ("plain.txt", plain),
+        ("list.json", list),
+        ("list.jsonl", list),
+        ("columns.json", columns),
+        ("by_image.json", by_image),
+        ("karpathy.json", karpathy),
+        ("separated.csv", separated),
+    ] {
+        fuzz_source(name, original.as_bytes(), 400, 5);
+    }
+    for (name, original) in [("wide.csv", csv), ("wide.jsonl", jsonl), ("wide.json", list)] {
+        let wide: Vec<u8> = format!("\u{feff}{original}").encode_utf16().flat_map(u16::to_le_bytes).collect();
+        fuzz_source(name, &wide, 400, 5);
     }
 }
 

@@ -10,6 +10,7 @@ mod goldens;
 mod hostile_tar;
 mod ids;
 mod images;
+mod json;
 mod limits;
 mod loader;
 #[cfg(feature = "parquet")]
@@ -17,4 +18,5 @@ mod parquet;
 mod pixels;
 mod rows;
 mod support;
+mod tables;
 mod tokenizer;

@@ -1,10 +1,13 @@
 //! Rows that are left out are counted, whatever their order.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dualenc_data::{
-    BadRows, CsvSource, Dataset, FolderSource, JsonlSource, TokenTable, Tokenizer, WebdatasetSource, mix,
+    BadRows, CsvSource, Dataset, FolderSource, JsonlSource, Source, TextEncoding, TokenTable, Tokenizer,
+    WebdatasetSource, mix,
 };
+use serde_json::json;
 
 use crate::limits::attempts;
 use crate::support::write_vocabulary;
@@ -124,6 +127,10 @@ fn left_out_rows_are_counted() {
         // In shards, a caption that is not UTF-8 and an image without a name never end the reading.
         std::fs::write(path("d.tar"), shard(&rows)).unwrap();
         check(&WebdatasetSource::new(path("d.tar")).read().unwrap(), &rows, name, &tokenizer);
+        // The same bytes in Latin-1 are no damage.
+        let latin1 = CsvSource { encoding: Some(TextEncoding::Latin1), ..csv };
+        let readable = rows.iter().filter(|row| row.is_used() || **row == Row::NotUtf8).count();
+        assert_eq!(latin1.read().unwrap().num_captions(), readable);
         // By default, the first row that is malformed ends the reading. An empty caption or image never does.
         let malformed = rows.iter().position(|row| matches!(row, Row::NotUtf8 | Row::Malformed));
         let strict = CsvSource::new(path("d.csv")).read();
@@ -134,6 +141,91 @@ fn left_out_rows_are_counted() {
             }
             None => check(&strict.unwrap(), &rows, name, &tokenizer),
         }
+        true
+    });
+    assert_eq!(outcomes.bad, 0);
+}
+
+/// A form: the name of its file, and what writes (image, caption) rows in it.
+type Form = (&'static str, fn(&[(String, String)]) -> Vec<u8>);
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('"', "\"\""))
+}
+
+fn table(rows: &[(String, String)], separator: &str, line_end: &str) -> String {
+    let lines = rows.iter().map(|(image, caption)| format!("{image}{separator}{}{line_end}", quoted(caption)));
+    [format!("image{separator}caption{line_end}")].into_iter().chain(lines).collect()
+}
+
+fn objects(rows: &[(String, String)]) -> Vec<String> {
+    rows.iter().map(|(image, caption)| json!({ "image": image, "caption": caption }).to_string()).collect()
+}
+
+fn wide(text: &str) -> Vec<u8> {
+    format!("\u{feff}{text}").encode_utf16().flat_map(u16::to_le_bytes).collect()
+}
+
+fn coco(rows: &[(String, String)]) -> Vec<u8> {
+    let mut images: Vec<&String> = Vec::new();
+    let mut annotations = Vec::new();
+    for (image, caption) in rows {
+        let at = images.iter().position(|known| *known == image).unwrap_or(images.len());
+        if at == images.len() {
+            images.push(image);
+        }
+        annotations.push(json!({ "image_id": at, "caption": caption }));
+    }
+    let images: Vec<_> = images.iter().enumerate().map(|(id, name)| json!({ "id": id, "file_name": name })).collect();
+    json!({ "images": images, "annotations": annotations }).to_string().into_bytes()
+}
+
+const FORMS: [Form; 12] = [
+    ("comma.csv", |rows| table(rows, ",", "\n").into_bytes()),
+    ("semicolon.csv", |rows| table(rows, ";", "\r\n").into_bytes()),
+    ("sep.csv", |rows| format!("sep=|\r\n{}", table(rows, "|", "\r\n")).into_bytes()),
+    ("tab.tsv", |rows| table(rows, "\t", "\n").into_bytes()),
+    ("wide.tsv", |rows| wide(&table(rows, "\t", "\r\n"))),
+    ("lines.jsonl", |rows| objects(rows).join("\n").into_bytes()),
+    ("wide.jsonl", |rows| wide(&objects(rows).join("\r\n"))),
+    ("list.json", |rows| format!("[{}]", objects(rows).join(",")).into_bytes()),
+    ("list.jsonl", |rows| format!("[\n{}\n]\n", objects(rows).join(",\n")).into_bytes()),
+    ("under.json", |rows| format!("{{\"data\": [{}]}}", objects(rows).join(",")).into_bytes()),
+    ("columns.json", |rows| {
+        let rows = || rows.iter().enumerate();
+        let image: BTreeMap<_, _> = rows().map(|(row, (image, _))| (row.to_string(), image)).collect();
+        let caption: BTreeMap<_, _> = rows().map(|(row, (_, caption))| (row.to_string(), caption)).collect();
+        json!({ "image": image, "caption": caption }).to_string().into_bytes()
+    }),
+    ("coco.json", coco),
+];
+
+#[test]
+fn forms_give_the_same_set() {
+    const WORDS: [&str; 8] = ["cat", "\"dog\"", "a,b", "c;d", "e|f", "caf\u{e9}", "\u{8d64}", "it's"];
+    let dir = tempfile::tempdir().unwrap();
+    let outcomes = attempts("random sets", 40, 8 << 20, move |seed| {
+        let rows: Vec<(String, String)> = (0..1 + mix(seed, &[0]) % 12)
+            .map(|row| {
+                let word = |at: u64| WORDS[mix(seed, &[1, row, at]) as usize % WORDS.len()];
+                // Rows of one image follow each other, as COCO's reader orders them.
+                (format!("{}.png", row / 2), format!("{} {} {row}", word(0), word(1)))
+            })
+            .collect();
+        let fingerprints: Vec<[u8; 32]> = FORMS
+            .iter()
+            .map(|(name, write)| {
+                let path = dir.path().join(name);
+                std::fs::write(&path, write(&rows)).unwrap();
+                let dataset = Source::from_path(&path).unwrap().read().unwrap_or_else(|error| panic!("{error}"));
+                let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
+                let expected: Vec<&str> = rows.iter().map(|(_, caption)| caption.as_str()).collect();
+                assert_eq!(texts, expected, "{name}");
+                assert!(dataset.warnings.is_empty() && dataset.notes.len() == 1, "{:?}", dataset.warnings);
+                dataset.fingerprint().unwrap()
+            })
+            .collect();
+        assert!(fingerprints.iter().all(|fingerprint| *fingerprint == fingerprints[0]));
         true
     });
     assert_eq!(outcomes.bad, 0);

@@ -149,7 +149,7 @@ impl CsvSource {
         rows.paths.has_numbers = dialect.has_numbers;
         let (mut record, mut seen) = (Record::default(), Seen::default());
         if dialect.has_header {
-            records.read(&mut record).map_err(failed)?;
+            self.read_record(&mut records, &mut record).map_err(failed)??;
         }
         records.expect_columns(dialect.names.len());
         let mut number = 0;

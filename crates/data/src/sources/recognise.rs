@@ -78,10 +78,7 @@ impl Source {
             "gz" if path.file_stem().is_some_and(|stem| Path::new(stem).extension().is_some_and(|it| it == "tar")) => {
                 Ok(Self::Webdataset(WebdatasetSource::new(path)))
             }
-            _ => match by_content(path) {
-                Some(source) => Ok(source),
-                None => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
-            },
+            _ => by_content(path, extension),
         }
     }
 }
@@ -97,16 +94,22 @@ fn has_shards(path: &Path) -> Result<bool, DataError> {
     Ok(false)
 }
 
-/// The source of a text file with another extension, or none.
-fn by_content(path: &Path) -> Option<Source> {
-    // What cannot be read as text has no source: the error names the extensions.
-    let file = TextFile::open(path, None).ok()?;
-    let start = file.head.trim_ascii_start();
-    match start.first()? {
-        b'{' | b'[' => Some(Source::Json(JsonSource::new(path))),
-        _ => {
-            let table = CsvSource::new(path);
-            table.look(table.default_delimiter()).ok().map(|_| Source::Csv(table))
-        }
+/// The source of a file with another extension.
+fn by_content(path: &Path, extension: String) -> Result<Source, DataError> {
+    let is_text = extension == "txt";
+    let file = match TextFile::open(path, None) {
+        Ok(file) => file,
+        Err(error @ DataError::Malformed { .. }) => return Err(error),
+        Err(error) if is_text => return Err(error),
+        Err(_) => return Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
+    };
+    if matches!(file.head.trim_ascii_start().first(), Some(b'{' | b'[')) {
+        return Ok(Source::Json(JsonSource::new(path)));
+    }
+    let table = CsvSource::new(path);
+    // What is wrong with a table is said when it is read.
+    match is_text || table.look(table.default_delimiter()).is_ok() {
+        true => Ok(Source::Csv(table)),
+        false => Err(DataError::UnknownExtension { path: path.to_owned(), found: extension }),
     }
 }

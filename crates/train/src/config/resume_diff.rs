@@ -267,6 +267,17 @@ eval = { held = { task = "zero-shot", images = "held" } }
     }
 
     #[test]
+    fn default_columns_are_no_change() {
+        let table = |keys: &str| format!("data.train={{csv={{path=\"d.csv\"{keys}}}}}");
+        let (written, default) = (table(", image=\"image\", caption=\"caption\""), table(""));
+        assert_eq!(changes(&[&written], &[&default]), []);
+        assert_eq!(changes(&[&default], &[&written]), []);
+        let other = table(", image=\"filepath\"");
+        assert_eq!(changes(&[&written], &[&other]).first(), Some(&("data.train.csv.image".to_owned(), false)));
+        assert_eq!(changes(&[&default], &[&other]), [("data.train.csv.image".to_owned(), false)]);
+    }
+
+    #[test]
     fn classifies_each_key() {
         let cases = [
             ("run.device=ndarray", "run.device", true),

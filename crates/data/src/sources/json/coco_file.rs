@@ -49,8 +49,8 @@ pub(crate) struct Counts {
     pub(crate) annotations: u64,
 }
 
-/// Adds the captioned images of `reader` to `rows`, in the order of the images. The error's inner error: the text is not
-/// JSON, or has other values than lists.
+/// Adds the captioned images of `reader` to `rows`, in the order of the images. The inner error: the text is not JSON,
+/// or has other values than lists.
 pub(crate) fn read_coco(
     reader: impl BufRead,
     rows: &mut Rows<'_>,

@@ -60,10 +60,9 @@ impl Form {
         if is_object && goes_on {
             return Some(Self::Lines);
         }
-        // An object that is cut by a line break is printed over lines, unless the break is an error in the line.
-        let opens_only = matches!(line.trim_ascii(), b"{");
-        (prefers_lines && !opens_only && !(is_object && end.is_none_or(|end| start[end..].trim_ascii().is_empty())))
-            .then_some(Self::Lines)
+        // An object that is printed over lines starts with a brace alone.
+        let is_over_lines = line.trim_ascii() == b"{";
+        (prefers_lines && !is_over_lines).then_some(Self::Lines)
     }
 
     /// The form of an object with this outline; `is_whole`: nothing follows it. The error says what it is.

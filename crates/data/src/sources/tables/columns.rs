@@ -2,8 +2,8 @@
 
 use crate::did_you_mean::nearest;
 
-/// Usual names of the image column (open_clip, img2dataset, Hugging Face, COCO conversions, Flickr30k); the first is the
-/// default.
+/// Usual names of the image column (open_clip, img2dataset, Hugging Face, COCO conversions, Flickr30k). The first is
+/// the default.
 pub(crate) const IMAGE_NAMES: [&str; 16] = [
     "image",
     "image_path",

@@ -72,7 +72,11 @@ impl Dialect {
         };
         let mut best: Option<((bool, bool, bool), u8, Vec<Vec<String>>)> = None;
         for delimiter in candidates {
-            let rows = first_rows(rest, delimiter, wanted.has_quotes, is_whole);
+            let mut rows = first_rows(rest, delimiter, wanted.has_quotes, is_whole);
+            if rows.is_empty() {
+                // A quote in the first line that is never closed: whoever reads on says so.
+                rows = first_rows(rest, delimiter, false, is_whole);
+            }
             let Some(first) = rows.first() else { continue };
             let is_split = first.len() > 1;
             let score = (

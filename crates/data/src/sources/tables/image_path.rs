@@ -96,7 +96,7 @@ impl ImagePaths {
             return Err("the image path holds a NUL character".to_owned());
         }
         let text = match without_number(text) {
-            Some(stem) if self.has_numbers => {
+            Some(stem) if self.has_numbers && !self.exists(&self.root.join(text)) => {
                 self.count(Reading::Number, written);
                 stem
             }
@@ -142,10 +142,10 @@ impl ImagePaths {
             self.other_case = in_other_case(&self.root, text).map(|path| (shown(text), path));
         }
         if self.absent == 1 && self.other_case.is_none() {
-            let entries = std::fs::read_dir(&self.root).into_iter().flatten().flatten().take(MAX_ENTRIES);
-            let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-            folders.sort();
-            folders.extend(self.root.parent().map(Path::to_owned));
+            let parent = self.root.parent().map(Path::to_owned);
+            let mut folders = folders_in(&self.root);
+            folders.extend(parent.iter().cloned());
+            folders.extend(parent.iter().flat_map(|parent| folders_in(parent)));
             self.other_root = folders.into_iter().find(|folder| folder.join(text).is_file());
         }
     }
@@ -238,6 +238,15 @@ fn nfc(text: &str) -> String {
 
 fn nfd(text: &str) -> String {
     UnicodeNormalization::nfd(text).map(|(character, _)| character).collect()
+}
+
+/// The folders directly in `folder`, sorted; none if it cannot be read.
+fn folders_in(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
+    let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink());
+    let mut folders: Vec<PathBuf> = entries.filter(is_dir).map(|entry| entry.path()).collect();
+    folders.sort();
+    folders
 }
 
 /// The file that differs from `text` below `root` in upper and lower case only.

@@ -57,8 +57,8 @@ pub(crate) fn not_local(written: &str) -> Option<String> {
             "too long for a path"
         };
         return Some(format!(
-            "the image is {what}, `{}`; expected a path: write the images to files, or use Parquet or tar shards, which \
-             hold them",
+            "the image is {what}, `{}`; expected a path: write the images to files, or use Parquet or tar shards, \
+             which hold them",
             shown(written)
         ));
     }

@@ -94,7 +94,7 @@ impl Found {
         match self {
             Self::Record | Self::End => None,
             Self::OpenQuote { line, lines } => {
-                Some((line, format!("the quote that opens a field here is never closed, in {lines} lines; {way_out}")))
+                Some((line, format!("the quote that opens a field here is never closed, in {lines} lines to the end; {way_out}")))
             }
             Self::TooLong { line } => {
                 Some((line, format!("the row that starts here is longer than 16 MiB; {way_out}")))
@@ -124,12 +124,14 @@ pub(crate) struct Records<R> {
     columns: usize,
     line: u64,
     after_return: bool,
+    /// Whether the last byte ended a line.
+    at_line_start: bool,
 }
 
 impl<R: BufRead> Records<R> {
     /// `line`: 1-based number of the first line of `reader`.
     pub(crate) fn new(reader: R, delimiter: u8, has_quotes: bool, line: u64) -> Self {
-        Self { reader, delimiter, has_quotes, columns: usize::MAX, line, after_return: false }
+        Self { reader, delimiter, has_quotes, columns: usize::MAX, line, after_return: false, at_line_start: true }
     }
 
     /// Sets the number of columns.
@@ -148,7 +150,10 @@ impl<R: BufRead> Records<R> {
             if chunk.is_empty() {
                 return Ok(match state {
                     State::Start => Found::End,
-                    State::Quoted => Found::OpenQuote { line: span.line, lines: self.line - span.line + 1 },
+                    State::Quoted => Found::OpenQuote {
+                        line: span.line,
+                        lines: self.line + 1 - span.line - u64::from(self.at_line_start),
+                    },
                     _ => {
                         record.end_field(was_quoted);
                         Found::Record
@@ -172,7 +177,7 @@ impl<R: BufRead> Records<R> {
                 let is_break = matches!(byte, b'\n' | b'\r');
                 self.line += u64::from(byte == b'\r' || byte == b'\n' && !self.after_return);
                 let is_line_feed_of_return = byte == b'\n' && self.after_return;
-                self.after_return = byte == b'\r';
+                (self.after_return, self.at_line_start) = (byte == b'\r', is_break);
                 if state == State::Start {
                     if is_break {
                         continue;
@@ -280,7 +285,7 @@ mod tests {
     #[test]
     fn open_quote_names_its_line() {
         let (found, end) = records("a,b\nc,\"d\ne,f\ng,h\n", true);
-        assert_eq!((found.len(), end), (1, Found::OpenQuote { line: 2, lines: 4 }));
+        assert_eq!((found.len(), end), (1, Found::OpenQuote { line: 2, lines: 3 }));
         assert_eq!(records("a,b\nc,\"d\ne,f\ng,h\n", false).0.len(), 4);
     }
 

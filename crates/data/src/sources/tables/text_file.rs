@@ -154,7 +154,7 @@ fn not_text(head: &[u8]) -> Option<&'static str> {
         Some("it is gzip-compressed; unpack it with `gunzip`")
     } else if is(b"\x28\xb5\x2f\xfd") {
         Some("it is Zstandard-compressed; unpack it with `unzstd`")
-    } else if is(b"BZh") {
+    } else if is(b"BZh") && head.get(4..7) == Some(&b"1AY"[..]) {
         Some("it is bzip2-compressed; unpack it with `bunzip2`")
     } else if is(b"PK\x03\x04") {
         Some("it is a zip archive or an Excel workbook; unpack it, or export the sheet as UTF-8 csv")
