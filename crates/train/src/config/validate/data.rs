@@ -84,8 +84,8 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
     if found.len() != 1 {
         let names: Vec<String> = found.iter().map(|(name, _)| format!("`{name}`")).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
-        let help = "name one of `csv`, `tsv`, `jsonl`, `folder`, `webdataset`, `classes`, `coco`; several sources are written as \
-                    `[[data.train]]`";
+        let help = "name one of `csv`, `tsv`, `jsonl`, `folder`, `webdataset`, `classes`, `coco`; several sources are \
+                    written as `[[data.train]]`";
         rules.refuse(key, &[], format!("`{key}` needs exactly one source, found {names}"), help);
     }
     let folder = table.folder.as_ref().map(|it| ("folder", it.caption.is_some(), it.captions.as_deref()));
