@@ -11,7 +11,7 @@ use crate::error::DataError;
 use crate::files::{is_dir, is_file};
 use crate::sources::class_folder::class_folder;
 use crate::sources::folder::FolderSource;
-use crate::sources::folder::file_names::{folders, is_number_like, is_wordnet_id, quoted, splits};
+use crate::sources::folder::file_names::{counted, folders, is_number_like, is_wordnet_id, quoted, splits};
 use crate::sources::image_files::image_files;
 
 /// Folders that [`ClassesSource::looks_like`] examines.
@@ -75,8 +75,8 @@ impl ClassesSource {
     /// Lists the classes and their images.
     ///
     /// # Errors
-    /// [`DataError::Malformed`] if the folders are the splits of a data set, or if the names of all classes are numbers;
-    /// [`DataError::NoClassFolders`], [`DataError::Empty`] for a class without images, [`DataError::Read`].
+    /// [`DataError::Malformed`] if the folders are the splits of a data set, or if the names of all classes are
+    /// numbers; [`DataError::NoClassFolders`], [`DataError::Empty`] for a class without images, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
         self.read_named(None, &[])
     }
@@ -140,7 +140,11 @@ impl ClassesSource {
         if let Some(left_out) = folder.left_out.describe() {
             builder.warn(format!("`{}`: {left_out}", self.path.display()));
         }
-        builder.note(format!("`{}`: {classes} classes, {} images", self.path.display(), builder.num_images()));
+        builder.note(format!(
+            "`{}`: {classes} classes, {}",
+            self.path.display(),
+            counted(builder.num_images(), "image")
+        ));
         builder.finish(&self.path)
     }
 }

@@ -26,7 +26,7 @@ use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::files::is_dir;
 use crate::images::location::ImageRef;
-use crate::sources::folder::file_names::{folders, is_number_like, quoted, splits, without_digits};
+use crate::sources::folder::file_names::{counted, folders, is_number_like, quoted, splits, without_digits};
 use crate::sources::folder::metadata::Metadata;
 use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
 use crate::sources::folder::sidecars::{Beside, Reading, Sidecars};
@@ -246,7 +246,7 @@ impl FolderSource {
                 (place, _) => format!("{} ({count})", place.shown()),
             });
         }
-        builder.note(format!("`{path}`: folder, {images} images, captions from {}", from.join(", ")));
+        builder.note(format!("`{path}`: folder, {}, captions from {}", counted(images, "image"), from.join(", ")));
         let (named, first) = &tally.names;
         let asked_for_names = self.captions_from.is_some();
         if *named > 0 && *named < images && !asked_for_names {
@@ -257,26 +257,23 @@ impl FolderSource {
             ));
         } else if *named > 1 && *named == images && tally.pattern.is_some() {
             builder.warn(format!(
-                "`{path}`: the captions are the file names, which differ only in their numbers, such as `{first}`"
+                "`{path}`: the captions are the file names, which differ only in their numbers, such as `{first}`{}",
+                self.classes_hint()
             ));
         }
         if tally.several_lines > 0 {
-            let (how, other) = match self.txt {
-                TextCaptions::Lines => ("every line is a caption", "whole"),
-                TextCaptions::Whole => ("each file is one caption", "lines"),
-            };
-            let count = tally.several_lines;
-            builder.note(format!("`{path}`: {count} text files have several lines; {how} (`txt = \"{other}\"` else)"));
+            let how = self.txt.several_lines();
+            builder.note(format!("`{path}`: several lines in {}: {how}", counted(tally.several_lines, "text file")));
         }
         if tally.fallbacks > 0 {
-            let count = tally.fallbacks;
-            builder.warn(format!("`{path}`: {count} images have an empty caption file; another file beside is used"));
+            let images = counted(tally.fallbacks, "image");
+            builder.warn(format!("`{path}`: {images} with an empty caption file: another file beside is used"));
         }
         if let Some((file, count)) = &tally.without_key {
             let keys = caption_keys(&self.path, self.caption.as_ref(), self.captions.as_ref())?;
-            let keys = if keys.is_empty() { "usual key of captions".to_owned() } else { quoted(&keys) };
-            let file = file.display();
-            builder.warn(format!("`{path}`: {count} `.json` files beside images have no {keys}, such as `{file}`"));
+            let keys = if keys.is_empty() { "usual keys of captions".to_owned() } else { quoted(&keys) };
+            let (files, first) = (counted(*count, "`.json` file"), file.display());
+            builder.warn(format!("`{path}`: {files} beside images without the {keys}, such as `{first}`"));
         }
         let splits = if is_dir(&self.path)? { splits(&folders(&self.path)?) } else { Vec::new() };
         if splits.len() > 1 {
@@ -285,14 +282,27 @@ impl FolderSource {
         Ok(())
     }
 
+    /// What to use if the folders are classes.
+    fn classes_hint(&self) -> &'static str {
+        // A folder that cannot be read has been reported.
+        let folders = folders(&self.path).unwrap_or_default();
+        if folders.len() > 1 && splits(&folders).is_empty() {
+            "; if each folder is a class, use `[data.train.classes]`"
+        } else {
+            ""
+        }
+    }
+
     fn empty(&self, builder: &DatasetBuilder, left_out: &LeftOut) -> DataError {
         let found = match builder.skipped.count {
             0 => left_out.describe().map_or_else(|| "no image".to_owned(), |it| format!("no image; {it}")),
             count => format!(
-                "{count} images without a caption, {}, such as {}; are the captions in a file for `[data.train.csv]` or \
-                 `[data.train.jsonl]`?",
+                "{} without a caption, {}, such as {}; are the captions in a file for `[data.train.csv]` \
+                 or `[data.train.jsonl]`?{}",
+                counted(count, "image"),
                 builder.skipped.by_cause(),
-                builder.skipped.first(1)
+                builder.skipped.first(1),
+                self.classes_hint()
             ),
         };
         DataError::Empty {

@@ -57,6 +57,14 @@ pub enum TextCaptions {
 }
 
 impl TextCaptions {
+    /// What becomes of a text with several lines, for the log.
+    pub(crate) fn several_lines(self) -> &'static str {
+        match self {
+            Self::Lines => "every line is a caption (`txt = \"whole\"`: one caption)",
+            Self::Whole => "they are one caption (`txt = \"lines\"`: a caption per line)",
+        }
+    }
+
     /// The captions in a text, and whether it has several lines that are not blank.
     pub(crate) fn split(self, text: &str) -> (Vec<String>, bool) {
         let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty());

@@ -143,7 +143,7 @@ fn malformed_metadata_names_its_line() {
     let error = read(&two, |_| {}).unwrap_err();
     assert!(error.contains("metadata.jsonl` is malformed: `metadata.csv` is beside it; remove one"), "{error}");
     let error = read(&[IMAGES[1], ("metadata.jsonl", "")], |_| {}).unwrap_err();
-    assert!(error.contains("1 images without a caption, not in metadata (1)"), "{error}");
+    assert!(error.contains("found 1 image without a caption, not in metadata (1)"), "{error}");
 }
 
 #[test]
@@ -168,8 +168,8 @@ fn json_beside_fills_in_for_text() {
     assert_eq!(dataset.skipped.by_cause(), "empty caption (1), no caption (1)");
     assert_eq!(dataset.notes, ["`DIR`: folder, 3 images, captions from `.txt` (1), `.json` (2)"]);
     let warnings = dataset.warnings.join("\n");
-    assert!(warnings.contains("1 images have an empty caption file; another file beside is used"), "{warnings}");
-    assert!(warnings.contains("1 `.json` files beside images have no usual key"), "{warnings}");
+    assert!(warnings.contains("1 image with an empty caption file: another file beside is used"), "{warnings}");
+    assert!(warnings.contains("1 `.json` file beside images without the usual keys"), "{warnings}");
     let error = read(&[("a.png", ""), ("a.json", "{")], |_| {}).unwrap_err();
     assert!(error.contains("a.json` is malformed: not JSON"), "{error}");
     let keyed = [("a.png", ""), ("a.json", "{\"caption\": \"x\", \"long\": [\"y\", \"z\"]}"), ("b.png", "")];
@@ -198,6 +198,8 @@ fn names_are_told_or_refused() {
     let expected = "found 2 images without a caption, no caption (2), such as `DIR/000000001.jpg` has no caption \
                     beside it, and its name is a number; are the captions in a file for `[data.train.csv]`";
     assert!(error.contains(expected), "{error}");
+    let error = read(&[("cat/1.jpg", ""), ("dog/1.jpg", "")], |_| {}).unwrap_err();
+    assert!(error.contains("if each folder is a class, use `[data.train.classes]`"), "{error}");
     let named = |it: &mut FolderSource| it.captions_from = places(&[CaptionsFrom::Name]);
     assert_eq!(pairs(&read(&numbers, named).unwrap())[0], "000000001.jpg: 000000001");
     let dataset = read(&[("IMG_0001.jpg", ""), ("IMG_0002.jpg", "")], |_| {}).unwrap();
@@ -224,7 +226,7 @@ fn text_files_by_line_or_whole() {
     let files = [("a.jpg", ""), ("a.txt", "a dog\nin Paris\n"), ("b.jpg", ""), ("b.txt", "a cat")];
     let dataset = read(&files, |_| {}).unwrap();
     assert_eq!(pairs(&dataset), ["a.jpg: a dog", "a.jpg: in Paris", "b.jpg: a cat"]);
-    let expected = "`DIR`: 1 text files have several lines; every line is a caption (`txt = \"whole\"` else)";
+    let expected = "`DIR`: several lines in 1 text file: every line is a caption (`txt = \"whole\"`: one caption)";
     assert_eq!(dataset.notes[1], expected);
     let dataset = read(&files, |it| it.txt = TextCaptions::Whole).unwrap();
     assert_eq!(pairs(&dataset), ["a.jpg: a dog in Paris", "b.jpg: a cat"]);

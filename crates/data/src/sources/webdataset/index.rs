@@ -352,7 +352,22 @@ mod tests {
 
     #[test]
     fn keys_end_at_first_dot() {
-        assert_eq!(split_key("a/b.c/d.seg.png"), Some(("a/b.c/d", "seg.png")));
+        // The groups of `base_plus_ext` in `webdataset/tariterators.py`: `^((?:.*/|)[^.]+)[.]([^/]*)$`.
+        for (name, expected) in [
+            ("a/b.c/d.seg.png", Some(("a/b.c/d", "seg.png"))),
+            ("./0.JPG", Some(("./0", "JPG"))),
+            ("a/b/c.input.jpg", Some(("a/b/c", "input.jpg"))),
+            (".x/y.z", Some((".x/y", "z"))),
+            ("a..png", Some(("a", ".png"))),
+            ("x.", Some(("x", ""))),
+            ("\u{e9} b.c d", Some(("\u{e9} b", "c d"))),
+            ("a.b/c", None),
+            ("..a.png", None),
+            ("no", None),
+        ] {
+            assert_eq!(split_key(name), expected, "{name}");
+        }
+        // There it is `hidden` of `a/`. Such entries are `._x.jpg` and `.DS_Store` of macOS.
         assert_eq!(split_key("a/.hidden"), None);
     }
 }

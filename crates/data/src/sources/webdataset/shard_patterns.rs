@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::files::{is_dir, metadata};
-use crate::sources::folder::file_names::{folders, quoted, splits};
+use crate::sources::folder::file_names::{counted, folders, quoted, splits};
 
 /// Maximum number of shards that one brace pattern may name.
 const MAX_SHARDS: usize = 1_000_000;
@@ -31,7 +31,7 @@ pub(crate) fn shards(paths: &[PathBuf]) -> Result<(Vec<PathBuf>, Vec<String>), D
         }
     }
     if twice > 0 {
-        warnings.push(format!("{twice} shards are named twice by `path`; each is read once"));
+        warnings.push(format!("`path` names {} twice: each is read once", counted(twice, "shard")));
     }
     Ok((found, warnings))
 }
@@ -75,15 +75,16 @@ fn shards_in(dir: &Path, warnings: &mut Vec<String>) -> Result<Vec<PathBuf>, Dat
         let found = match &compressed[..] {
             [] => "no `.tar` file".to_owned(),
             [first, ..] => format!(
-                "no `.tar` file, but {} compressed ones; unpack each, such as with `gzip -d {}`",
-                compressed.len(),
+                "no `.tar` file, but {}; unpack each, such as with `gzip -d {}`",
+                counted(compressed.len(), "compressed shard"),
                 first.display()
             ),
         };
         return Err(empty(dir, found));
     }
     if !compressed.is_empty() {
-        warnings.push(format!("`{}`: {} compressed shards are not read: unpack them", dir.display(), compressed.len()));
+        let (path, more) = (dir.display(), counted(compressed.len(), "compressed shard"));
+        warnings.push(format!("`{path}`: {more} left out: unpack such shards"));
     }
     if shards.is_empty() {
         let splits = splits(&folders(dir)?);
@@ -93,8 +94,8 @@ fn shards_in(dir: &Path, warnings: &mut Vec<String>) -> Result<Vec<PathBuf>, Dat
         }
         shards = below;
     } else if !below.is_empty() {
-        let path = dir.display();
-        warnings.push(format!("`{path}`: {} shards in folders below it are not read; name their folders", below.len()));
+        let (path, more) = (dir.display(), counted(below.len(), "shard"));
+        warnings.push(format!("`{path}`: {more} in folders below are not read; name these folders in `path`"));
     }
     shards.sort();
     Ok(shards)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
-use crate::sources::folder::file_names::quoted;
+use crate::sources::folder::file_names::{counted, quoted};
 use crate::sources::folder::options::TextCaptions;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::webdataset::fields::{DEFAULT_KEY, Fields, RANKS};
@@ -90,7 +90,7 @@ impl Summary {
 
     /// What an empty set holds instead of samples, and what to set.
     pub(crate) fn found(&self, shards: usize, skipped: &SkippedRows, fields: &Fields) -> String {
-        let shards = if shards == 1 { "1 shard".to_owned() } else { format!("{shards} shards") };
+        let shards = counted(shards, "shard");
         if self.extensions.is_empty() {
             return format!("{shards} without a named entry");
         }
@@ -154,27 +154,23 @@ impl Summary {
             }
         }
         let shown = path.display();
-        let (samples, from) = (self.samples, from.join(", "));
-        builder.note(format!("`{shown}`: {shards} shards, {samples} samples, captions from {from}"));
+        let (shards, samples) = (counted(shards, "shard"), counted(self.samples as usize, "sample"));
+        builder.note(format!("`{shown}`: {shards}, {samples}, captions from {}", from.join(", ")));
         if let Some(names) = &self.classnames {
             builder.note(format!("`{shown}`: class names from `{}`", names.display()));
         }
         if self.several_lines > 0 {
-            let (how, other) = match txt {
-                TextCaptions::Lines => ("every line is a caption", "whole"),
-                TextCaptions::Whole => ("each entry is one caption", "lines"),
-            };
-            let count = self.several_lines;
-            builder
-                .note(format!("`{shown}`: {count} text entries have several lines; {how} (`txt = \"{other}\"` else)"));
+            let (count, how) = (self.several_lines, txt.several_lines());
+            builder.note(format!("`{shown}`: several lines in text entries ({count}): {how}"));
         }
         if self.fallbacks > 0 {
-            let count = self.fallbacks;
-            builder.warn(format!("`{shown}`: {count} samples have an empty caption entry; another of theirs is used"));
+            let samples = counted(self.fallbacks, "sample");
+            builder.warn(format!("`{shown}`: {samples} with an empty caption entry: another entry is used"));
         }
         if let (count @ 1.., first) = &self.malformed {
+            let samples = counted(*count, "sample");
             builder.warn(format!(
-                "`{shown}`: {count} samples have a malformed caption entry; another of theirs is used: {first}"
+                "`{shown}`: {samples} with a malformed caption entry: another entry is used, such as for {first}"
             ));
         }
         Ok(())

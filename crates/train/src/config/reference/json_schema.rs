@@ -51,7 +51,8 @@ fn inline_optional(schema: &mut Map<String, Value>) {
     if let [Value::Object(only)] = choices.as_slice() {
         let only = only.clone();
         schema.remove("anyOf");
-        schema.extend(only);
+        // The documentation of a key goes before that of its type.
+        only.into_iter().for_each(|(name, value)| drop(schema.entry(name).or_insert(value)));
     }
 }
 

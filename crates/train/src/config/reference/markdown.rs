@@ -170,6 +170,9 @@ fn description(schema: &Value) -> (String, String) {
 
 /// The type in TOML's words.
 fn type_name(schema: &Value) -> String {
+    if let Some(choices) = schema.get("anyOf").and_then(Value::as_array) {
+        return choices.iter().map(type_name).collect::<Vec<_>>().join(" or ");
+    }
     let name = schema.get("type").and_then(Value::as_str).unwrap_or("string");
     if name != "array" {
         return name.to_owned();

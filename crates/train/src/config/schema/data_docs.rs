@@ -211,9 +211,9 @@ enum TextEncodingDoc {
 }
 
 /// Every image file below a folder, sorted by path byte by byte. The captions of `cat.jpg` are those of a
-/// `metadata.jsonl` or `metadata.csv` (Hugging Face ImageFolder) in its folder or one above it. Without such a file, they
-/// are the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of `cat.caption`, else the file name
-/// with `_` and `-` read as spaces, unless that is a number. Images without a caption are left out and counted.
+/// `metadata.jsonl` or `metadata.csv` (Hugging Face ImageFolder) in its folder or one above it. Without such a file,
+/// they are the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of `cat.caption`, else the file
+/// name with `_` and `-` read as spaces, unless that is a number. Images without a caption are left out and counted.
 #[derive(JsonSchema)]
 #[schemars(rename = "FolderSource", deny_unknown_fields)]
 pub(super) struct FolderDoc {
@@ -257,8 +257,8 @@ pub(super) struct ClassesDoc {
 #[derive(JsonSchema)]
 #[schemars(rename = "WebdatasetSource", deny_unknown_fields)]
 pub(super) struct WebdatasetDoc {
-    /// Path of the shards: one shard, a folder of shards, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`; or a list
-    /// of such.
+    /// Path of the shards: one shard, a folder of shards, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`; or a
+    /// list of these.
     path: OneOrManyDoc<PathBuf>,
     /// Extension of the image, such as `"input.jpg"`; or several, the preferred first.
     ///
