@@ -167,8 +167,8 @@ mod tests {
 
     fn sequence(seed: u32, len: u32) -> Encoded {
         let ids = (0..len).map(|at| (seed + 1).wrapping_mul(2_654_435_761).rotate_left(at) >> (at % 32)).collect();
-        let type_ids = (0..len).map(|at| u32::from(seed % 3 == 0 && at > 2)).collect();
-        Encoded { ids, type_ids, cut: seed % 5 == 0 }
+        let type_ids = (0..len).map(|at| u32::from(seed.is_multiple_of(3) && at > 2)).collect();
+        Encoded { ids, type_ids, cut: seed.is_multiple_of(5) }
     }
 
     #[test]

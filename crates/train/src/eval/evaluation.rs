@@ -263,7 +263,8 @@ impl Evaluation {
     /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
     /// are computed from, and `num_unreadable` the number of those that could not be read. For retrieval and loss,
     /// `num_skipped_rows` is the number of rows of the data without an image or a caption. Files with the same bytes are
-    /// one image there, which has the captions of all of them; `num_copies` is the number of files beyond the first.
+    /// one image there, which has the captions of all of them; `num_copies` is the number of files beyond the
+    /// first, if there are any.
     ///
     /// # Errors
     /// [`TrainError::Usage`] when no image can be used, or none of a class, when more images are unreadable than
@@ -306,7 +307,9 @@ impl Evaluation {
         };
         if let Some(dataset) = self.task.dataset() {
             metrics.insert("num_skipped_rows".to_owned(), json!(dataset.skipped.count));
-            metrics.insert("num_copies".to_owned(), json!(images.numbers.len() - images.num_distinct()));
+            if let copies @ 1.. = images.numbers.len() - images.num_distinct() {
+                metrics.insert("num_copies".to_owned(), json!(copies));
+            }
         }
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));

@@ -156,7 +156,8 @@ mod tests {
     fn no_bad_sample_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bad_samples.jsonl");
-        let healthy = Dataset { skipped: Default::default(), ..dataset() };
+        let mut healthy = dataset();
+        healthy.skipped = Default::default();
         fs::write(&path, "stale").unwrap();
         let mut list = BadSamples::open(&path, &healthy, &[]).unwrap();
         assert!(!path.exists());
