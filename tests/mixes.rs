@@ -33,8 +33,7 @@ fn session(data: &str, more: &str) -> Session {
     session.write("first.csv", table(&rows[..12]));
     session.write("second.csv", table(&rows[10..20]));
     session.write("rows.txt", "1\n2\n3\n4\n5\n6\n7\n8\n");
-    let labels: Vec<_> =
-        rows[20..].iter().zip([1, 0, 1, 1]).map(|((image, _), label)| (image.clone(), label.to_string()));
+    let labels = rows[20..].iter().zip([1, 0, 1, 1]).map(|((image, _), label)| (image.clone(), label.to_string()));
     session.write("labels.csv", table(&labels.collect::<Vec<_>>()));
     session.write("classes.txt", "cat\ndog\n");
     session.write("templates.txt", "a photo of a {c}\nthe {c}\n");

@@ -93,9 +93,10 @@ impl Found {
     pub(crate) fn problem(self, way_out: &str) -> Option<(u64, String)> {
         match self {
             Self::Record | Self::End => None,
-            Self::OpenQuote { line, lines } => {
-                Some((line, format!("the quote that opens a field here is never closed, in {lines} lines to the end; {way_out}")))
-            }
+            Self::OpenQuote { line, lines } => Some((
+                line,
+                format!("the quote that opens a field here is never closed, in {lines} lines to the end; {way_out}"),
+            )),
             Self::TooLong { line } => {
                 Some((line, format!("the row that starts here is longer than 16 MiB; {way_out}")))
             }
