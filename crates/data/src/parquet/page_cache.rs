@@ -102,7 +102,8 @@ impl<T> State<T> {
     }
 }
 
-/// A page that is being read. When it is dropped, the page is kept or, after an error or a panic, free to be read again.
+/// A page that is being read. When it is dropped, the page is kept or, after an error or a panic, free to be read
+/// again.
 struct Reading<'a, T> {
     cache: &'a PageCache<T>,
     key: Key,

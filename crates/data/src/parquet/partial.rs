@@ -1,5 +1,5 @@
-//! Unpacks a part of a snappy page. Encoders of snappy compress blocks of 64 KiB on their own, so unpacking can start at
-//! each of them: <https://github.com/google/snappy/blob/main/format_description.txt>.
+//! Unpacks a part of a snappy page. Encoders of snappy compress blocks of 64 KiB on their own, so unpacking can start
+//! at each of them: <https://github.com/google/snappy/blob/main/format_description.txt>.
 
 /// Bytes of a block, unpacked.
 const BLOCK_BYTES: usize = 1 << 16;
@@ -34,7 +34,8 @@ fn element(packed: &[u8], at: usize) -> Option<(Element, usize)> {
     (next <= packed.len()).then_some((element, next))
 }
 
-/// The positions at which unpacking can start, each unpacked and packed, and the end; `None` if the page is not snappy's.
+/// The positions at which unpacking can start, each unpacked and packed, and the end; `None` if the page is not
+/// snappy's.
 pub(crate) fn starts(packed: &[u8]) -> Option<Vec<(u32, u32)>> {
     // The length comes first, in 7 bits a byte.
     let mut at = packed.iter().position(|byte| *byte < 0x80)? + 1;
