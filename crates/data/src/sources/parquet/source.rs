@@ -239,7 +239,7 @@ impl Summary {
         }
         if self.largest_page > LARGE_PAGE_BYTES {
             text += &format!(
-                "; its pages have {} MiB of images each; unless the file is written with snappy or without compression, \
+                "; its pages have {} MiB of images each; unless it is written with snappy or uncompressed, \
                  a shuffled epoch unpacks one for each image: `dualenc data pack` writes shards that are read faster",
                 self.largest_page >> 20
             );
