@@ -3,8 +3,7 @@
 use crate::parquet::thrift::Parsed;
 
 pub(crate) const UNCOMPRESSED: i64 = 0;
-#[cfg(feature = "parquet")]
-const SNAPPY: i64 = 1;
+pub(crate) const SNAPPY: i64 = 1;
 #[cfg(feature = "parquet")]
 const GZIP: i64 = 2;
 #[cfg(feature = "parquet")]

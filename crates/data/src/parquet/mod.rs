@@ -13,6 +13,7 @@
 //! - `bits`: numbers in few bits
 //! - `values`: the values of a page
 //! - `column`: the rows of a column, in order
+//! - `partial`: unpacks a part of a page
 //! - `cells`: single images, in any order
 //! - `page_cache`: the pages that were read last
 
@@ -24,6 +25,7 @@ pub(crate) mod file;
 pub(crate) mod footer;
 mod page;
 mod page_cache;
+mod partial;
 pub(crate) mod schema;
 mod thrift;
 pub(crate) mod values;

@@ -167,6 +167,8 @@ pub(crate) struct Page {
     /// Definition levels; empty if the column has none.
     pub(crate) def: Range<usize>,
     pub(crate) values: Range<usize>,
+    /// Number of bytes at the start that were not packed.
+    pub(crate) not_packed: usize,
 }
 
 /// Reads the page behind a header that starts at `at`.
@@ -190,7 +192,8 @@ fn page(body: Vec<u8>, header: &PageHeader, codec: i64, leaf: &Leaf) -> Parsed<P
         if levels > body.len() || levels > unpacked {
             return Err("its levels are longer than the page".to_owned());
         }
-        let bytes = if version_2.is_packed && codec != UNCOMPRESSED && unpacked > levels {
+        let is_packed = version_2.is_packed && codec != UNCOMPRESSED && unpacked > levels;
+        let bytes = if is_packed {
             let mut bytes = body[..levels].to_vec();
             bytes.extend(unpack(codec, &body[levels..], unpacked - levels)?);
             bytes
@@ -198,9 +201,11 @@ fn page(body: Vec<u8>, header: &PageHeader, codec: i64, leaf: &Leaf) -> Parsed<P
             body
         };
         let end = bytes.len();
-        return Ok(Page { bytes, rep: 0..rep, def: rep..levels, values: levels..end });
+        let not_packed = if is_packed { levels } else { end };
+        return Ok(Page { bytes, rep: 0..rep, def: rep..levels, values: levels..end, not_packed });
     }
-    let bytes = if codec == UNCOMPRESSED && body.len() == unpacked { body } else { unpack(codec, &body, unpacked)? };
+    let is_packed = codec != UNCOMPRESSED;
+    let bytes = if !is_packed && body.len() == unpacked { body } else { unpack(codec, &body, unpacked)? };
     let has_levels = header.kind == PageKind::Data && leaf.max_def > 0;
     if has_levels && header.has_old_levels {
         return Err("its levels have the encoding of 2013; write the file again with a current program".to_owned());
@@ -218,5 +223,5 @@ fn page(body: Vec<u8>, header: &PageHeader, codec: i64, leaf: &Leaf) -> Parsed<P
     let rep = section(has_levels && leaf.max_rep > 0)?;
     let def = section(has_levels)?;
     let end = bytes.len();
-    Ok(Page { bytes, rep, def, values: at..end })
+    Ok(Page { bytes, rep, def, values: at..end, not_packed: if is_packed { 0 } else { end } })
 }

@@ -41,25 +41,32 @@ impl<T> PageCache<T> {
         Self { state: Mutex::new(state), changed: Condvar::new(), max_bytes }
     }
 
-    /// The page `key` of `bytes` bytes, which `read` reads if it is not kept. While pages of the cache's size are being
-    /// read, further ones wait; a page that is larger than the cache is read alone.
-    pub(crate) fn get(&self, key: Key, bytes: u64, read: impl FnOnce() -> Result<T, Fault>) -> Result<Arc<T>, Fault> {
+    /// The page `key` of `bytes` bytes, which `read` reads if it is not kept; reading takes `packed` bytes more. While
+    /// pages of the cache's size are being read, further ones wait; a page that is larger than the cache is read alone.
+    pub(crate) fn get(
+        &self,
+        key: Key,
+        bytes: u64,
+        packed: u64,
+        read: impl FnOnce() -> Result<T, Fault>,
+    ) -> Result<Arc<T>, Fault> {
+        let coming = bytes.saturating_add(packed);
         let mut state = self.lock();
         loop {
             if let Some(page) = state.kept(key) {
                 return Ok(page);
             }
             let is_coming = state.pages.contains_key(&key);
-            if !is_coming && (state.coming == 0 || state.coming.saturating_add(bytes) <= self.max_bytes) {
+            if !is_coming && (state.coming == 0 || state.coming.saturating_add(coming) <= self.max_bytes) {
                 break;
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.pages.insert(key, Slot::Coming);
-        state.coming += bytes;
+        state.coming += coming;
         state.evict(self.max_bytes);
         drop(state);
-        let mut reading = Reading { cache: self, key, bytes, page: None };
+        let mut reading = Reading { cache: self, key, bytes, coming, page: None };
         let page = Arc::new(read()?);
         reading.page = Some(Arc::clone(&page));
         Ok(page)
@@ -95,18 +102,20 @@ impl<T> State<T> {
     }
 }
 
-/// A page that is being read. When it is dropped, the page is kept or, after an error or a panic, free to be read again.
+/// A page that is being read. When it is dropped, the page is kept or, after an error or a panic, free to be read
+/// again.
 struct Reading<'a, T> {
     cache: &'a PageCache<T>,
     key: Key,
     bytes: u64,
+    coming: u64,
     page: Option<Arc<T>>,
 }
 
 impl<T> Drop for Reading<'_, T> {
     fn drop(&mut self) {
         let mut state = self.cache.lock();
-        state.coming -= self.bytes;
+        state.coming -= self.coming;
         state.pages.remove(&self.key);
         if let Some(page) = self.page.take() {
             state.time += 1;
@@ -132,7 +141,7 @@ mod tests {
         let cache = PageCache::new(10);
         let reads = AtomicUsize::new(0);
         let get = |at: u64, bytes: u64| {
-            let page = cache.get((0, at), bytes, || {
+            let page = cache.get((0, at), bytes, 0, || {
                 reads.fetch_add(1, SeqCst);
                 Ok(at)
             });
@@ -142,7 +151,7 @@ mod tests {
         assert_eq!([get(1, 4), get(2, 4), get(1, 4), get(3, 4)], [1, 2, 2, 3]);
         assert_eq!([get(1, 4), get(2, 4)], [3, 4], "page 2 was used before page 1");
         assert_eq!([get(9, 99), get(9, 99), get(2, 4)], [5, 6, 7], "larger than the cache");
-        assert!(cache.get((0, 4), 1, || Err(Fault::Malformed("x".to_owned()))).is_err());
+        assert!(cache.get((0, 4), 1, 2, || Err(Fault::Malformed("x".to_owned()))).is_err());
         assert_eq!(get(4, 1), 8, "an error is not kept");
         assert!(cache.lock().kept <= 10);
     }
@@ -156,7 +165,7 @@ mod tests {
                 scope.spawn(move || {
                     for step in 0..200 {
                         let at = (step + thread % 2) / 4;
-                        let page = cache.get((0, at), 6, || {
+                        let page = cache.get((0, at), 4, 2, || {
                             reads.fetch_add(1, SeqCst);
                             Ok(at)
                         });

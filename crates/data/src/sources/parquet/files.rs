@@ -68,7 +68,8 @@ fn below(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> Result<(), Da
     Ok(())
 }
 
-/// `train-00000-of-00003.parquet`, as the `datasets` library names files: the split, the number, and how many there are.
+/// `train-00000-of-00003.parquet`, as the `datasets` library names files: the split, the number, and how many there
+/// are.
 fn split_of(path: &Path) -> Option<(String, u64, u64)> {
     let stem = path.file_stem()?.to_str()?;
     let (head, of) = stem.split_once("-of-")?;

@@ -5,11 +5,12 @@ use std::path::Path;
 
 use crate::parquet::file::ParquetFile;
 use crate::parquet::footer::{MAGIC, read_footer};
+use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::parquet::columns::{caption_column, image_column};
 use crate::sources::parquet::files::{files, is_parquet};
 use crate::sources::parquet::source::ParquetSource;
 
-/// Whether `path` is a parquet file, or a folder of parquet files without tar shards.
+/// Whether `path` is a parquet file, or a folder of parquet files without tar shards and images.
 pub(crate) fn looks_like_parquet(path: &Path) -> bool {
     if !path.is_dir() {
         let mut head = [0; MAGIC.len()];
@@ -23,7 +24,11 @@ pub(crate) fn looks_like_parquet(path: &Path) -> bool {
     // img2dataset writes a table beside each shard; a folder of images has `metadata.parquet`.
     let is_table = |file: &Path| is_parquet(file) && file.file_stem().is_some_and(|stem| stem != "metadata");
     let is_shard = |file: &Path| file.extension().is_some_and(|extension| extension == "tar");
-    !has(path, &is_shard) && (has(path, &is_table) || has(&path.join("data"), &is_table))
+    let is_image = |file: &Path| {
+        let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        IMAGE_EXTENSIONS.contains(&extension.as_str())
+    };
+    !has(path, &is_shard) && !has(path, &is_image) && (has(path, &is_table) || has(&path.join("data"), &is_table))
 }
 
 /// The source for `path`, with the columns that look like images and captions.

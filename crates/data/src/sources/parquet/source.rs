@@ -23,7 +23,8 @@ const LARGE_PAGE_BYTES: u64 = 16 << 20;
 
 /// `[data.train.parquet]`: one file or several, with one row per image.
 ///
-/// The image column holds images (bytes, or a group of `bytes` and `path` as the `datasets` library writes it) or paths.
+/// The image column holds images (bytes, or a group of `bytes` and `path` as the `datasets` library writes it) or
+/// paths.
 /// Images are read from the file when they are needed, a page at a time. The caption column holds texts, lists of
 /// texts, or labels; labels have the names that the `datasets` library stores in the file, else stay numbers.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -243,8 +244,8 @@ impl Summary {
         }
         if self.largest_page > LARGE_PAGE_BYTES {
             text += &format!(
-                "; its pages have {} MiB of images each, and a shuffled epoch unpacks one for each image: `dualenc data \
-                 pack` writes shards that are read faster",
+                "; its pages have {} MiB of images each; unless it is written with snappy or uncompressed, \
+                 a shuffled epoch unpacks one for each image: `dualenc data pack` writes shards that are read faster",
                 self.largest_page >> 20
             );
         }

@@ -341,8 +341,8 @@ pub(super) struct CocoDoc {
 
 /// Parquet files with one row per image, as the `datasets` library or img2dataset writes them, or of image paths. The
 /// image column holds bytes, a group of `bytes` and `path`, or a path. The caption column holds a string, a list of
-/// strings, or a label, which stands for its name where the `datasets` library stores the names in the file. Images stay
-/// in the file: each is read with its page when it is needed.
+/// strings, or a label, which stands for its name where the `datasets` library stores the names in the file. Images
+/// stay in the file until they are needed.
 #[derive(JsonSchema)]
 #[schemars(rename = "ParquetSource", deny_unknown_fields)]
 pub(super) struct ParquetDoc {
