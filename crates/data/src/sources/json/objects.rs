@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
@@ -24,7 +25,7 @@ pub(crate) struct Objects<'a> {
     /// Empty: every split.
     splits: Vec<String>,
     /// Found in the first object that has them.
-    keys: Option<Keys>,
+    keys: Option<Rc<Keys>>,
     /// Number of objects by split.
     seen_splits: BTreeMap<String, u64>,
 }
@@ -88,11 +89,11 @@ impl<'a> Objects<'a> {
         } else if !self.splits.is_empty() {
             return rows.malformed(place, "no `split`, and `split` is set");
         }
-        let keys = match self.keys.clone().map_or_else(|| self.find_keys(object), Ok) {
+        let keys = match self.keys.clone().map_or_else(|| self.find_keys(object).map(Rc::new), Ok) {
             Ok(keys) => keys,
             Err(reason) => return rows.malformed(place, reason),
         };
-        self.keys.get_or_insert_with(|| keys.clone());
+        self.keys.get_or_insert_with(|| Rc::clone(&keys));
         let image = match image(object, &keys.image) {
             Ok(image) => image,
             Err(reason) => return rows.malformed(place, reason),
