@@ -52,7 +52,9 @@ fn inline_optional(schema: &mut Map<String, Value>) {
         let only = only.clone();
         schema.remove("anyOf");
         // The documentation of a key goes before that of its type.
-        only.into_iter().for_each(|(name, value)| drop(schema.entry(name).or_insert(value)));
+        for (name, value) in only {
+            schema.entry(name).or_insert(value);
+        }
     }
 }
 
