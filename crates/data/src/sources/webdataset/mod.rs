@@ -37,8 +37,8 @@ use crate::sources::webdataset::index::{Sample, index_shard};
 use crate::sources::webdataset::shard_patterns::{empty, shards};
 use crate::sources::webdataset::summary::Summary;
 
-/// Shards whose indices are in memory at once: two for each thread that indexes them.
-const WAVE: usize = 16;
+/// Shards whose indices are in memory at once: one for each thread that indexes them.
+const WAVE: usize = 8;
 
 /// `[data.train.webdataset]`: one shard, a folder of them, or a pattern with `*`, `?`, `{a,b}` or `{000..127}`; or a
 /// list of such.
