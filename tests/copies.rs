@@ -96,7 +96,7 @@ fn copies_are_one_image_in_evaluations() {
         let pairs = format!("[eval.pairs]\ntask = \"retrieval\"\ndata = \"{data}.csv\"\n");
         let pools = format!("[eval.pools]\ntask = \"loss\"\ndata = \"{data}.csv\"\npool_size = 12\n");
         session.write("lit.toml", format!("{config}{pairs}{pools}"));
-        let duplicates = ["train.epochs=1", "train.warmup_steps=0", "train.duplicates=positives"];
+        let duplicates = ["train.epochs=1", "train.warmup_steps=0", "train.duplicates=mask"];
         let lines = train(&session, &format!("eval-{data}"), "same", &duplicates);
         lines.into_iter().filter(|line| line["kind"] == "eval").collect::<Vec<_>>()
     };
