@@ -72,7 +72,6 @@ fn healthy_runs_have_no_list() {
 #[test]
 fn missing_files_stop_a_run_at_once() {
     let session = session();
-    session.write("empty/none.txt", "");
     fs::remove_dir_all(session.path("images")).unwrap();
     let error = session.fail(2, &arguments("run.dir=run", &["data.max_bad_fraction=0.5"]));
     let expected = "24 of 24 images cannot be used, more than `data.max_bad_fraction` = 0.5 allows: not found (24)\n";

@@ -27,7 +27,8 @@ fn session() -> Session {
         let place = |dir: &str| if is_copy { format!("{dir}/{row}.png") } else { image.clone() };
         let same = if is_copy { "images/00.png".to_owned() } else { image.clone() };
         for (table, image) in tables.iter_mut().zip([same, place("copies"), place("other")]) {
-            *table += &format!("{image},\"{caption}\"\n");
+            // Some of the golden captions are equal.
+            *table += &format!("{image},\"{caption}, number {row}\"\n");
         }
     }
     for (name, table) in ["same", "copies", "other"].iter().zip(tables) {
@@ -64,7 +65,8 @@ fn copies_train_as_one_image() {
         assert_eq!(copies, same, "{mode}");
         assert!(duplicates(&same) > 6, "{mode}: {}", duplicates(&same));
         assert_eq!(duplicates(&other), 0, "{mode}: files with other bytes are other images");
-        assert_ne!(other[0]["loss"], same[0]["loss"], "{mode}");
+        let last = |lines: &[Value]| lines.last().unwrap()["loss"].clone();
+        assert_ne!(last(&other), last(&same), "{mode}");
     }
 }
 
@@ -94,7 +96,7 @@ fn copies_are_one_image_in_evaluations() {
         let pairs = format!("[eval.pairs]\ntask = \"retrieval\"\ndata = \"{data}.csv\"\n");
         let pools = format!("[eval.pools]\ntask = \"loss\"\ndata = \"{data}.csv\"\npool_size = 12\n");
         session.write("lit.toml", format!("{config}{pairs}{pools}"));
-        let duplicates = ["train.epochs=1", "train.duplicates=positives"];
+        let duplicates = ["train.epochs=1", "train.warmup_steps=0", "train.duplicates=mask"];
         let lines = train(&session, &format!("eval-{data}"), "same", &duplicates);
         lines.into_iter().filter(|line| line["kind"] == "eval").collect::<Vec<_>>()
     };

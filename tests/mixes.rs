@@ -34,6 +34,7 @@ fn session(data: &str, more: &str) -> Session {
     session.write("second.csv", table(&rows[10..20]));
     session.write("rows.txt", "1\n2\n3\n4\n5\n6\n7\n8\n");
     let labels = rows[20..].iter().zip([1, 0, 1, 1]).map(|((image, _), label)| (image.clone(), label.to_string()));
+    session.write("names.txt", "images/10.png\nimages/99.png\n");
     session.write("labels.csv", table(&labels.collect::<Vec<_>>()));
     session.write("classes.txt", "cat\ndog\n");
     session.write("templates.txt", "a photo of a {c}\nthe {c}\n");
@@ -109,7 +110,7 @@ fn nonsense_is_refused() {
         (SOURCES.replace("weight = 0.5", "weight = -1"), "weight"),
         (SOURCES.replace("weight = 0.5", "weight = 0"), "weight"),
         (SOURCES.replace("weight = 0.5", "weight = nan"), "weight"),
-        (SOURCES.replace("rows.txt", "classes.txt"), "`cat`, `dog`"),
+        (SOURCES.replace("rows.txt", "names.txt"), "1 of the 2 names in this list: `images/99.png`"),
         (SOURCES.replace("rows.txt", "none.txt"), "none.txt"),
         (SOURCES.replace("\"templates.txt\"", "\"classes.txt\""), "{c}"),
         (SOURCES.replace("csv.path = \"first.csv\"", "csv.path = \"first.csv\"\njsonl.path = \"x.jsonl\""), "jsonl"),

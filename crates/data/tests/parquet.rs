@@ -109,7 +109,7 @@ fn several_files_are_one_set() {
         source("parts").read(),
         source("parts/train-*.parquet").read(),
         source("parts/train-{00000..00002}-of-00003.parquet").read(),
-        list.read(&[], &[]),
+        list.read(),
     ] {
         let dataset = dataset.unwrap();
         assert_eq!(texts(&dataset), whole);
@@ -136,14 +136,19 @@ fn labels_have_their_names() {
     let names = ["tabby cat", "dog", "red panda"];
     assert_eq!(texts, (0..12).filter(|row| *row != 5).map(|row| names[row % 3]).collect::<Vec<_>>());
     assert_eq!(dataset.skipped.by_cause(), "empty caption (1)", "label -1");
-    let table = SourceTable::from(Source::Parquet(labelled));
-    let prompted = table.read(&["a photo of a {c}".to_owned()], &[]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let list = |name: &str, text: &str| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        Some(dir.path().join(name))
+    };
+    let templates = list("templates.txt", "a photo of a {c}\n");
+    let prompted = SourceTable { templates, ..Source::Parquet(labelled).into() }.read().unwrap();
     assert_eq!(prompted.text(1, 0, 0), "a photo of a dog");
     let numbered = SourceTable::from(Source::Parquet(source("numbers.parquet")));
-    let note = &numbered.read(&[], &[]).unwrap().notes[0];
+    let note = &numbered.read().unwrap().notes[0];
     assert!(note.contains("captions are numbers, which `classnames` replaces"), "{note}");
-    let names: Vec<String> = ["zero", "one", "two", "three", "four"].map(str::to_owned).into();
-    assert_eq!(numbered.read(&[], &names).unwrap().caption(3).text, "three");
+    let named = SourceTable { classnames: list("names.txt", "zero\none\ntwo\nthree\nfour\n"), ..numbered };
+    assert_eq!(named.read().unwrap().caption(3).text, "three");
 }
 
 #[test]
@@ -233,7 +238,7 @@ fn only_and_bad_rows() {
     let read = |source: ParquetSource, list: &str| {
         std::fs::write(&only, list).unwrap();
         let table = SourceTable { only: Some(only.clone()), ..SourceTable::from(Source::Parquet(source)) };
-        let dataset = table.read(&[], &[]).map_err(|error| error.to_string())?;
+        let dataset = table.read().map_err(|error| error.to_string())?;
         Ok::<_, String>(
             dataset.images().map(|image| image.key().rsplit('/').next().unwrap().to_owned()).collect::<Vec<_>>(),
         )

@@ -321,8 +321,10 @@ fn labels_take_class_names() {
     let read = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let table = SourceTable::from(Source::from_path(path).unwrap());
-        let dataset = table.read(&[], &["cat".to_owned(), "dog".to_owned()]).unwrap();
+        let classnames = dir.path().join("names.txt");
+        std::fs::write(&classnames, "cat\ndog\n").unwrap();
+        let source = Source::from_path(path).unwrap();
+        let dataset = SourceTable { classnames: Some(classnames), ..source.into() }.read().unwrap();
         dataset.captions().map(|caption| caption.text.to_owned()).collect::<Vec<_>>()
     };
     assert_eq!(read("d.csv", "image,label\na.png,1\nb.png,0\n"), ["dog", "cat"]);
@@ -351,7 +353,7 @@ fn only_takes_rows_and_names() {
         for name in ["d.csv", "plain.tsv", "d.jsonl", "list.json", "under.json", "columns.json", "by_image.json"] {
             let mut table = SourceTable::from(Source::from_path(at(name)).unwrap());
             table.only = Some(at("rows.txt"));
-            let dataset = table.read(&[], &[]).unwrap();
+            let dataset = table.read().unwrap();
             let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
             assert_eq!(texts, expected, "{name}");
         }
