@@ -129,6 +129,10 @@ fn killed_pack_goes_on() {
         }
     }
     assert!(kills > 0, "every command ended before it was killed");
+    // Killed before the first file is complete.
+    session.write("early/.pack.json.tmp-abc123", "{");
+    session.succeed(&arguments("early"));
+    assert!(files(&session.path("early")) == expected);
     session.succeed(&arguments("out"));
     let found = files(&session.path("out"));
     assert!(found == expected, "{:?}", found.keys());

@@ -63,6 +63,7 @@ impl Run {
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(&dataset, observer);
+        warn_of_one_caption(&dataset, observer);
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
@@ -290,6 +291,17 @@ fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
     if dataset.skipped.count > 0 {
         let first = dataset.skipped.first(MAX_NAMED_ROWS);
         observer.on(Event::Warning(format!("{} rows could not be used: {first}", dataset.skipped.count)));
+    }
+}
+
+fn warn_of_one_caption(dataset: &Dataset, observer: &mut dyn Observer) {
+    let mut texts = dataset.captions().map(|caption| caption.text);
+    let first = texts.next().unwrap_or("");
+    let count = dataset.num_captions();
+    if count > 1 && texts.all(|text| text == first) {
+        observer.on(Event::Warning(format!(
+            "{count} captions, 1 distinct, `{first}`: nothing tells the pairs apart, so there is nothing to learn"
+        )));
     }
 }
 
