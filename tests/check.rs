@@ -76,7 +76,7 @@ fn bad_images_end_a_check_as_a_run() {
         let bad: Vec<&Value> =
             json["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == "bad_images").collect();
         let causes: Vec<&str> = bad.iter().map(|finding| finding["values"]["cause"].as_str().unwrap()).collect();
-        assert_eq!(causes, ["damaged", "empty file", "missing", "not an image"]);
+        assert_eq!(causes, ["damaged", "empty file", "not an image", "not found"]);
         let expected = if code == 2 { "problem" } else { "warning" };
         assert!(bad.iter().all(|finding| finding["level"] == expected), "{json:#}");
         assert!(text.contains("1 of 8 image files are missing:") && text.contains("images/04.png"), "{text}");

@@ -21,7 +21,7 @@ use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::{MetricsLog, last_step};
 use crate::stop_flag::StopFlag;
-use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME};
+use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
@@ -63,7 +63,7 @@ impl Run {
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(&dataset, observer);
-        warn_of_one_caption(&dataset, observer);
+        one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
@@ -291,17 +291,6 @@ fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
     if dataset.skipped.count > 0 {
         let first = dataset.skipped.first(MAX_NAMED_ROWS);
         observer.on(Event::Warning(format!("{} rows could not be used: {first}", dataset.skipped.count)));
-    }
-}
-
-fn warn_of_one_caption(dataset: &Dataset, observer: &mut dyn Observer) {
-    let mut texts = dataset.captions().map(|caption| caption.text);
-    let first = texts.next().unwrap_or("");
-    let count = dataset.num_captions();
-    if count > 1 && texts.all(|text| text == first) {
-        observer.on(Event::Warning(format!(
-            "{count} captions, 1 distinct, `{first}`: nothing tells the pairs apart, so there is nothing to learn"
-        )));
     }
 }
 
