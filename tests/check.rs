@@ -76,7 +76,7 @@ fn bad_images_end_a_check_as_a_run() {
         let bad: Vec<&Value> =
             json["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == "bad_images").collect();
         let causes: Vec<&str> = bad.iter().map(|finding| finding["values"]["cause"].as_str().unwrap()).collect();
-        assert_eq!(causes, ["damaged", "empty file", "missing", "not an image"]);
+        assert_eq!(causes, ["damaged", "empty file", "not an image", "not found"]);
         let expected = if code == 2 { "problem" } else { "warning" };
         assert!(bad.iter().all(|finding| finding["level"] == expected), "{json:#}");
         assert!(text.contains("1 of 8 image files are missing:") && text.contains("images/04.png"), "{text}");
@@ -84,6 +84,7 @@ fn bad_images_end_a_check_as_a_run() {
     // Headers alone do not show that pixels are missing.
     let output = session.run(&["check", "--config", "lit.toml", "--fast", "--json", "-", "--set", DATA]);
     let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(level(&json, "fast"), "fact");
     let total = find(&json, "too_many_bad_images").unwrap().1;
     assert_eq!((&total["values"]["count"], output.status.code()), (&3.into(), Some(2)), "{json:#}");
 }
@@ -129,8 +130,10 @@ fn with_crc(chunk: &[u8]) -> Vec<u8> {
 
 #[test]
 fn captions_that_say_little_are_named() {
-    let same = EIGHT.map(|(image, _)| (image, "ok"));
-    let (code, json, text) = check(&session(&same, ""), &[]);
+    let same = session(&EIGHT.map(|(image, _)| (image, "ok")), "");
+    let (_, log) = train(&same, &["train.epochs=1"]);
+    assert!(log.contains("8 captions, 1 distinct, `ok`: nothing tells the pairs apart"), "{log}");
+    let (code, json, text) = check(&same, &[]);
     assert_eq!((code, level(&json, "one_caption")), (2, "problem"), "{text}");
     assert!(text.contains("8 captions, 1 distinct") && text.contains("nothing to learn"), "{text}");
 

@@ -162,5 +162,10 @@ fn nothing_to_train_on_is_told() {
     let text = session.fail(2, &["init", "empty"]);
     assert!(text.contains("bad.csv") && text.contains("has no column"), "{text}");
     assert!(!session.path("lit.toml").exists());
+    session.write("gone.csv", "image,caption\nnone.png,a cat\nneither.png,a dog\nnowhere.png,\n");
+    let said = session.succeed(&["init", "gone.csv", "--out", "gone.toml"]);
+    for expected in ["2 of 2 image files are missing, such as", "rows that cannot be used: empty caption (1)"] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
     session.fail(2, &["init", "nowhere"]);
 }

@@ -129,6 +129,10 @@ fn killed_pack_goes_on() {
         }
     }
     assert!(kills > 0, "every command ended before it was killed");
+    // Killed before the first file is complete.
+    session.write("early/.pack.json.tmp-abc123", "{");
+    session.succeed(&arguments("early"));
+    assert!(files(&session.path("early")) == expected);
     session.succeed(&arguments("out"));
     let found = files(&session.path("out"));
     assert!(found == expected, "{:?}", found.keys());
@@ -149,7 +153,7 @@ fn bad_images_are_left_out_and_listed() {
     let bad: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let found: Vec<_> =
         bad.iter().map(|line| (line["image"].as_u64().unwrap(), line["cause"].as_str().unwrap())).collect();
-    assert_eq!(found, [(3, "not an image"), (5, "missing")]);
+    assert_eq!(found, [(3, "not an image"), (5, "not found")]);
 }
 
 #[test]

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+use dualenc_data::Dataset;
+
 use crate::config::Loss;
 use crate::run_dir::metrics_log::{Lines, TrainRecord, WarningRecord};
 
@@ -183,6 +185,15 @@ impl HealthMonitor {
         *count = if holds { *count + 1 } else { 0 };
         *count >= steps
     }
+}
+
+/// The warning that all captions are equal, if they are.
+pub(crate) fn one_caption(dataset: &Dataset) -> Option<String> {
+    let mut texts = dataset.captions().map(|caption| caption.text);
+    let (first, count) = (texts.next()?, dataset.num_captions());
+    (count > 1 && texts.all(|text| text == first)).then(|| {
+        format!("{count} captions, 1 distinct, `{first}`: nothing tells the pairs apart, so there is nothing to learn")
+    })
 }
 
 #[cfg(test)]

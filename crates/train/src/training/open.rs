@@ -23,7 +23,7 @@ use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::{MetricsLog, last_step};
 use crate::stop_flag::StopFlag;
-use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME};
+use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
@@ -65,6 +65,7 @@ impl Run {
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(&dataset, observer);
+        one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;

@@ -155,7 +155,7 @@ pub(crate) fn report_bad(
     let stops = all as f64 > max_bad_fraction * total as f64 || all == total;
     for (cause, images) in by_cause {
         let items = images.iter().map(|(image, fault)| match cause {
-            "missing" => list.image(*image).key(),
+            "not found" => list.image(*image).key(),
             _ if fault.ends_run => fault.reason.clone(),
             _ => format!("{}: {}", list.image(*image).key(), fault.reason),
         });
@@ -163,7 +163,7 @@ pub(crate) fn report_bad(
         let count = images.len();
         let files = format!("{count} of {total} image files");
         let message = match cause {
-            "missing" => format!("{what}{files} are missing:"),
+            "not found" => format!("{what}{files} are missing:"),
             "cannot be read" => format!("{what}{files} cannot be read by the system, which ends a run:"),
             "cannot be used" => format!("{what}{files} cannot be used:"),
             cause => format!("{what}{files} are bad ({cause}):"),

@@ -66,6 +66,10 @@ pub fn check(config: &RunConfig, options: CheckOptions, observer: &mut dyn Obser
     if let Some(augment) = &config.data.augment {
         findings.fact("augment", "data.augment", format!("training images are augmented: {}", augment.describe()));
     }
+    if options.fast {
+        let message = "images are not decoded (`--fast`): damage and copies are not looked for";
+        findings.fact("fast", "", message);
+    }
     let mut checker = Checker { config, images: Images::new(options, config.image_limits(), workers), train: None };
     if let Some(pairs) = &pairs {
         checker.training_images(&pairs.train, &mut findings, observer)?;

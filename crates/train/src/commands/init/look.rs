@@ -41,8 +41,24 @@ pub(crate) fn look(path: &Path) -> Result<Found, TrainError> {
     let others = found.alternatives.iter().map(|other| format!("not used: {other}"));
     found.lines.extend(others.chain(refused.iter().map(|refused| format!("cannot be used: {refused}"))));
     found.lines.insert(0, format!("to train on: {}", found.train.describe()));
-    found.lines.extend(found.train.dataset.warnings.iter().map(|warning| format!("warning: {warning}")));
+    found.lines.extend(remarks(&found.train)?);
     Ok(found)
+}
+
+/// What the user should know about the training data.
+fn remarks(train: &Candidate) -> Result<Vec<String>, TrainError> {
+    let dataset = &train.dataset;
+    let mut lines = dataset.notes.clone();
+    lines.extend(dataset.warnings.iter().map(|warning| format!("warning: {warning}")));
+    if dataset.skipped.count > 0 {
+        lines.push(format!("warning: rows that cannot be used: {}", dataset.skipped.by_cause()));
+    }
+    let missing = dataset.missing_files(1)?;
+    if let Some(first) = missing.first.first() {
+        let (count, all) = (missing.count, dataset.num_images());
+        lines.push(format!("warning: {count} of {all} image files are missing, such as `{}`", first.display()));
+    }
+    Ok(lines)
 }
 
 /// Whether `path` is a pattern of shards.

@@ -1,14 +1,16 @@
 //! `pack.json`: from which data and options a directory was packed, and how far.
 
 use std::fs;
+use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::commands::pack::request::{PackForm, PackRequest};
+use crate::commands::staged_output::StagedFile;
 use crate::error::TrainError;
-use crate::run_dir::atomic_file::write_whole;
+use crate::run_dir::atomic_file::target_of;
 
 /// The manifest.
 const MANIFEST: &str = "pack.json";
@@ -68,10 +70,13 @@ impl Manifest {
         let path = out.join(MANIFEST);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let is_free = match fs::read_dir(out) {
-                    Ok(mut entries) => entries.next().is_none(),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+                    // A command that was killed at once leaves no more than a temporary file.
+                    Ok(mut entries) => {
+                        entries.all(|entry| entry.is_ok_and(|entry| target_of(&entry.file_name()).is_some()))
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => true,
                     Err(error) => return Err(TrainError::read(out)(error)),
                 };
                 return if is_free { Ok(new) } else { refuse("is not empty; choose a new directory".to_owned()) };
@@ -123,11 +128,23 @@ impl Manifest {
     /// # Errors
     /// [`TrainError::Write`].
     pub fn save(&self, out: &Path) -> Result<(), TrainError> {
-        write_whole(&out.join(MANIFEST), |file| {
+        write_staged(&out.join(MANIFEST), |file| {
             serde_json::to_writer_pretty(&mut *file, self)?;
             file.write_all(b"\n")
         })
     }
+}
+
+/// Writes a file that appears when it is complete. What a killed process left of it goes away.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub(crate) fn write_staged(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), TrainError> {
+    let staged = StagedFile::new(path)?;
+    let mut writer = BufWriter::new(staged.file());
+    fill(&mut writer).and_then(|()| writer.flush()).map_err(TrainError::write(path))?;
+    drop(writer);
+    staged.commit()
 }
 
 /// Writes the list of what was left out; none without lines.
@@ -138,7 +155,7 @@ pub(crate) fn save_bad(out: &Path, lines: &[Value]) -> Result<(), TrainError> {
     if lines.is_empty() {
         return Ok(());
     }
-    write_whole(&out.join(BAD_SAMPLES), |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))
+    write_staged(&out.join(BAD_SAMPLES), |file| lines.iter().try_for_each(|line| writeln!(file, "{line}")))
 }
 
 /// The list of what was left out.
@@ -149,7 +166,7 @@ pub(crate) fn load_bad(out: &Path) -> Result<Vec<Value>, TrainError> {
     let path = out.join(BAD_SAMPLES);
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(TrainError::read(&path)(error)),
     };
     let parse = |(line, number): (&str, usize)| {

@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{Dataset, ShardWriter};
 
+use crate::commands::pack::manifest::write_staged;
 use crate::commands::pack::request::{PackForm, PackRequest};
 use crate::commands::pack::sample::{BadSample, Sample};
 use crate::commands::staged_output::StagedFile;
 use crate::error::TrainError;
-use crate::run_dir::atomic_file::{sync_parent, write_whole};
+use crate::run_dir::atomic_file::sync_parent;
 
 /// The folder of the images.
 const IMAGES: &str = "images";
@@ -123,7 +124,7 @@ impl<'a> Target<'a> {
             }
         }
         let table = self.request.out.join(TABLE);
-        write_whole(&table, |file| {
+        write_staged(&table, |file| {
             file.write_all(b"image,caption\n")?;
             for (image, name) in names.iter().enumerate() {
                 let Some(name) = name.as_ref().filter(|_| !bad.contains(&image)) else { continue };
