@@ -99,8 +99,9 @@ fn skips_bad_images_up_to_limit() {
         let run = format!("run.dir={}", &lock[11..]);
         let sets = ["data.train.csv.path=data.csv", lock, &run];
         let text = refusal(&session, &sets);
-        assert!(text.contains("03.png") && text.contains("data.max_bad_fraction"), "{text}");
-        assert!(text.contains("HTML"), "{text}");
+        // Missing files are found before any image is read.
+        assert!(text.contains("07.png") && text.contains("data.max_bad_fraction"), "{text}");
+        assert!(text.contains("not found (1)"), "{text}");
         let run = format!("run.dir=tolerant{}", &lock[11..]);
         let mut arguments = TRAIN.to_vec();
         let sets = ["data.train.csv.path=data.csv", lock, &run, "data.max_bad_fraction=0.1"];

@@ -46,8 +46,8 @@ fn bad_samples_are_listed_by_cause() {
     assert_eq!(lines[0]["row"], 2);
     assert!(lines[0]["source"].as_str().unwrap().ends_with("data.csv"));
     assert!(lines[1]["key"].as_str().unwrap().ends_with("05.png"));
-    let summary = "3 images could not be used: empty file (1), not an image (1), not found (1); 1 rows could not be used: \
-                   empty caption (1); see `";
+    let summary = "3 images could not be used: empty file (1), not an image (1), not found (1); 1 rows could not be \
+                   used: empty caption (1); see `";
     assert!(log.contains(summary), "{log}");
 
     // A resumed run has the same list, even if a killed process had found more.

@@ -3,7 +3,8 @@
 /// Threads that read metadata or index files: they wait for the file system, not for a core.
 const IO_THREADS: usize = 8;
 
-/// Applies `f` to the numbers below `len` on a few threads, and returns the results in order. Up to `worth_a_thread` are
+/// Applies `f` to the numbers below `len` on a few threads, and returns the results in order. Up to `worth_a_thread`
+/// are
 /// done on the calling thread.
 ///
 /// # Errors

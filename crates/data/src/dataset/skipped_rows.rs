@@ -31,7 +31,8 @@ pub struct SkippedRow {
 }
 
 impl SkippedRow {
-    /// The number of its line, record or annotation, 1-based, if the message starts with the place of one: `` `train.csv`,
+    /// The number of its line, record or annotation, 1-based, if the message starts with the place of one: ``
+    /// `train.csv`,
     /// line 12: ``.
     #[must_use]
     pub fn number(&self) -> Option<u64> {

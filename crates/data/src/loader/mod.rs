@@ -55,7 +55,8 @@ const QUEUE_PER_WORKER: usize = 8;
 /// Batches that are ready beside the one in use.
 const BATCHES_AHEAD: usize = 1;
 
-/// Bytes of pixels that wait, both in samples for a batch and in batches for the consumer: 444 images of 224 x 224 pixels
+/// Bytes of pixels that wait, both in samples for a batch and in batches for the consumer: 445 images of 224 x 224
+/// pixels
 /// each.
 const PREFETCH_BYTES: usize = 256 << 20;
 

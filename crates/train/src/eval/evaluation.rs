@@ -262,7 +262,8 @@ impl Evaluation {
 
     /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
     /// are computed from, and `num_unreadable` the number of those that could not be read. For retrieval and loss,
-    /// `num_skipped_rows` is the number of rows of the data without an image or a caption. Files with the same bytes are
+    /// `num_skipped_rows` is the number of rows of the data without an image or a caption. Files with the same bytes
+    /// are
     /// one image there, which has the captions of all of them; `num_copies` is the number of files beyond the
     /// first, if there are any.
     ///

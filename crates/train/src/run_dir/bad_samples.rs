@@ -1,4 +1,5 @@
-//! `bad_samples.jsonl`: the rows and images that a run does without, one JSON object per line, written as they are found.
+//! `bad_samples.jsonl`: the rows and images that a run does without, one JSON object per line, written as they are
+//! found.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -136,11 +137,16 @@ mod tests {
         list.add(&dataset, &[bad(0)]).unwrap();
         let first = fs::read_to_string(&path).unwrap();
         let expected = [
-            r#"{"cause":"empty caption","kind":"row","reason":"`t.csv`, line 2: empty caption","row":2,"source":"t.csv"}"#,
-            r#"{"cause":"empty caption","kind":"row","reason":"`t.csv`, line 4: empty caption","row":4,"source":"t.csv"}"#,
-            r#"{"cause":"not listed","count":3,"kind":"rows"}"#,
-            r#"{"cause":"empty file","key":"/data/2.png","kind":"image","reason":"the file is empty","source":"/data"}"#,
-            r#"{"cause":"empty file","key":"/data/0.png","kind":"image","reason":"the file is empty","source":"/data"}"#,
+            r#"{"cause":"empty caption",
+"kind":"row","reason":"`t.csv`, line 2: empty caption","row":2,"source":"t.csv"}"#,
+            r#"{"cause":"empty caption",
+"kind":"row","reason":"`t.csv`, line 4: empty caption","row":4,"source":"t.csv"}"#,
+            r#"{"cause":"not listed",
+"count":3,"kind":"rows"}"#,
+            r#"{"cause":"empty file",
+"key":"/data/2.png","kind":"image","reason":"the file is empty","source":"/data"}"#,
+            r#"{"cause":"empty file",
+"key":"/data/0.png","kind":"image","reason":"the file is empty","source":"/data"}"#,
         ];
         let sorted = |line: &str| serde_json::from_str::<std::collections::BTreeMap<String, Value>>(line).unwrap();
         assert_eq!(first.lines().map(sorted).collect::<Vec<_>>(), expected.map(sorted));
