@@ -39,7 +39,7 @@ fn check_counts_and_finds_missing_files() {
 #[test]
 fn check_reports_every_unusable_input() {
     let session = session();
-    session.write("data.csv", "file,text\na.png,a\n");
+    session.write("data.csv", "number,mark\n1,a\n");
     session.write("eval.csv", "image,caption\nnowhere.png,a cat\n");
     session.copy("train/vit", "towers/vit");
     session.write("towers/vit/config.json", "{\"model_type\": \"whisper\"}");

@@ -102,11 +102,11 @@ fn embed_counts_what_it_leaves_out() {
         session.write(&format!("images/{name}"), "x");
     }
     let text = session.fail(2, &[&embed[..], &["images"]].concat());
-    assert!(text.contains("`images` has no images: found 3 files: heic (2), svg (1); expected an image"), "{text}");
+    assert!(text.contains("`images` has no images: 3 files left out: heic (2), svg (1); expected an image"), "{text}");
     assert!(!session.path("out.safetensors").exists());
     fs::copy(goldens("train/images/00.png"), session.path("images/0.png")).unwrap();
     let text = session.succeed(&[&embed[..], &["images"]].concat());
-    assert!(text.ends_with("to out.safetensors; left out 3 files: heic (2), svg (1)\n"), "{text}");
+    assert!(text.ends_with("to out.safetensors; 3 files left out: heic (2), svg (1)\n"), "{text}");
     // Two outputs of the same inputs are equal, whatever is in the metadata.
     session.write("texts.txt", "a\nb\n");
     let with_texts = |out: &str| {

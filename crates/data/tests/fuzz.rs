@@ -271,7 +271,8 @@ fn mutated_tables_never_panic() {
     let columns = r#"{"image": {"0": "a.png", "1": "b.png"}, "caption": {"0": "x", "1": null}}"#;
     let by_image = r#"{"a.png": "x", "b.png": ["y", "z"]}"#;
     let karpathy = r#"{"images": [{"filepath": "v", "filename": "a.png", "split": "train", "imgid": 0,
-        "sentences": [{"raw": "x", "tokens": ["x"]}]}, {"filename": "b.png", "split": "val", "sentences": []}]}"#;
+        "sentences": [{"raw": "x", "tokens": ["x"]}]},
+        {"filepath": "v", "filename": "b.png", "split": "val", "sentences": []}]}"#;
     let separated = "sep=;\r\nfilepath;title\r\na.png;\"two\r\nlines\"\r\nb.png;y\r\n";
     for (name, original) in [
         ("plain.txt", plain),

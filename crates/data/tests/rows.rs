@@ -215,7 +215,10 @@ fn forms_give_the_same_set() {
         let fingerprints: Vec<[u8; 32]> = FORMS
             .iter()
             .map(|(name, write)| {
-                let path = dir.path().join(name);
+                // A folder of its own: images are looked for beside the folder too.
+                let folder = dir.path().join("data");
+                std::fs::create_dir_all(&folder).unwrap();
+                let path = folder.join(name);
                 std::fs::write(&path, write(&rows)).unwrap();
                 let dataset = Source::from_path(&path).unwrap().read().unwrap_or_else(|error| panic!("{error}"));
                 let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();

@@ -8,11 +8,13 @@
 //! - `caption_id`: a number that equal captions share
 //! - `skipped_rows`: rows of a source that are left out
 //! - `survey`: what the lengths of the image files tell before any is read
+//! - `fingerprint`: a hash of what a data set holds
 //! - `parallel_io`: a function over many files on a few threads
 
 pub(crate) mod builder;
 mod caption_id;
 pub(crate) mod captions;
+mod fingerprint;
 pub(crate) mod images;
 pub(crate) mod parallel_io;
 pub(crate) mod part;
@@ -354,75 +356,6 @@ impl Dataset {
     #[must_use]
     pub fn captions_of(&self, image: usize) -> &[u32] {
         &self.of_image[self.offsets[image] as usize..self.offsets[image + 1] as usize]
-    }
-
-    /// A hash of the paths (relative to the root of their source, so that moving it changes nothing), their order, the
-    /// captions, and the length of each file in bytes; and of the weights, if there are any. An image in a parquet file
-    /// counts by its row and the length of the file. File *contents* are not read: an image replaced by another of
-    /// equal length goes unnoticed.
-    ///
-    /// # Errors
-    /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
-    pub fn fingerprint(&self) -> Result<[u8; 32], DataError> {
-        Ok(self.fingerprint_of(&self.file_lengths()?))
-    }
-
-    /// The length of each image in bytes; [`u64::MAX`] for a file that does not exist.
-    ///
-    /// # Errors
-    /// [`DataError::Read`] if the system cannot tell the length of a file.
-    pub(crate) fn file_lengths(&self) -> Result<Vec<u64>, DataError> {
-        try_map_numbers(self.num_images(), STATS_PER_THREAD, |number| match self.image(number) {
-            ImageRef::File(path) => files::metadata(&path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
-            ImageRef::TarEntry { len, .. } => Ok(len),
-            ImageRef::ParquetCell { column, .. } => Ok(column.file_len()),
-        })
-    }
-
-    /// The fingerprint, from the [`Dataset::file_lengths`].
-    pub(crate) fn fingerprint_of(&self, lengths: &[u64]) -> [u8; 32] {
-        let mut hasher = blake3::Hasher::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        for part in &self.parts {
-            for number in part.images.clone() {
-                let image = self.image(number);
-                let path = image.path();
-                field(path.strip_prefix(&part.root).unwrap_or(path).as_os_str().as_encoded_bytes());
-                if let ImageRef::TarEntry { name, offset, .. } = &image {
-                    field(name.as_bytes());
-                    field(&offset.to_le_bytes());
-                }
-                if let ImageRef::ParquetCell { row, .. } = &image {
-                    field(b"row");
-                    field(&row.to_le_bytes());
-                }
-                field(&lengths[number].to_le_bytes());
-            }
-        }
-        for caption in self.captions() {
-            field(caption.text.as_bytes());
-            field(&(caption.image as u64).to_le_bytes());
-        }
-        if self.captions.has_slots() {
-            field(b"slots");
-            self.captions().for_each(|caption| field(&[caption.slot]));
-        }
-        let is_plain = |part: &Part| part.weight == 1.0 && part.caption_weights.is_empty() && part.templates.is_empty();
-        if self.parts.len() > 1 || !self.parts.iter().all(is_plain) {
-            for part in &self.parts {
-                field(b"part");
-                field(&(part.captions.len() as u64).to_le_bytes());
-                field(&part.weight.to_le_bytes());
-                field(&(part.caption_weights.len() as u64).to_le_bytes());
-                part.caption_weights.iter().for_each(|weight| field(&weight.to_le_bytes()));
-                field(&(part.templates.len() as u64).to_le_bytes());
-                part.templates.iter().for_each(|template| field(template.as_bytes()));
-            }
-        }
-        *hasher.finalize().as_bytes()
     }
 
     /// The directory that the source of an image has its paths relative to.

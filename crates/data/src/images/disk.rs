@@ -171,7 +171,7 @@ pub(crate) mod tests {
         std::fs::write(dir.path().join("file"), b"x").unwrap();
         for name in ["none.png", "file/below.png", &"long".repeat(200), "nul\0.png"] {
             let error = read_file(&dir.path().join(name)).unwrap().unwrap_err();
-            assert!(matches!(error, ImageError::Unreadable(_)), "{name}: {error}");
+            assert!(matches!(error, ImageError::Absent(_)), "{name}: {error}");
         }
         let error = read_file(dir.path()).unwrap().unwrap_err();
         assert_eq!(error.to_string(), "cannot be read: not a regular file");

@@ -335,7 +335,7 @@ mod tests {
             ("plain_snappy_2", 1, 40),
             ("fallback", 1, 10),
             ("datasets", 0, 12),
-            ("plain_zstd_2", 1, 0),
+            ("plain_zstd_1", 1, 0),
         ] {
             let file = ParquetFile::open(&folder.join(name).with_extension("parquet")).unwrap();
             let footer = read_footer(&file).unwrap();

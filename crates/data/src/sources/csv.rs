@@ -10,7 +10,7 @@ use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
 use crate::sources::rows::Rows;
-use crate::sources::tables::dialect::{Dialect, Wanted};
+use crate::sources::tables::dialect::{CLOSE_QUOTE, Dialect, Wanted};
 use crate::sources::tables::records::{Found, Record, Records, Span};
 use crate::sources::tables::text_file::{TextEncoding, TextFile, not_utf8};
 
@@ -176,9 +176,8 @@ impl CsvSource {
         records: &mut Records<impl BufRead>,
         record: &mut Record,
     ) -> std::io::Result<Result<bool, DataError>> {
-        let way_out = "close it, or set `quote = false` to read quotes literally";
         let found = records.read(record)?;
-        Ok(match found.problem(way_out) {
+        Ok(match found.problem(CLOSE_QUOTE) {
             None => Ok(found == Found::Record),
             Some((line, reason)) => Err(DataError::row(&self.path, "line", line, reason)),
         })

@@ -308,8 +308,8 @@ impl FolderSource {
         DataError::Empty {
             path: self.path.clone(),
             found,
-            expected: "images, such as jpg, png, webp, gif, bmp or tiff files, with captions in `metadata.jsonl` or `metadata.csv`, in \
-                       `.txt` files beside them or in their names",
+            expected: "images, such as jpg, png, webp, gif, bmp or tiff files, with captions in `metadata.jsonl` or \
+                       `metadata.csv`, in `.txt` files beside them or in their names",
         }
     }
 }

@@ -31,7 +31,7 @@ fn captions_from_sidecars_or_names() {
 fn rejects_folder_without_images() {
     let dir = tempfile::tempdir().unwrap();
     let error = FolderSource::new(dir.path()).read().unwrap_err().to_string();
-    assert!(error.contains("holds no samples: found no image; expected jpg"), "{error}");
+    assert!(error.contains("holds no samples: found no image; expected images, such as jpg"), "{error}");
     let error = FolderSource::new(dir.path().join("none")).read().unwrap_err().to_string();
     assert!(error.contains("none`: No such file"), "{error}");
 }

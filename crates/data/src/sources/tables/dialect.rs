@@ -21,6 +21,9 @@ const IMAGE_EXTENSIONS: [&str; 16] = [
     "svg",
 ];
 
+/// What to do about a quote that is never closed.
+pub(crate) const CLOSE_QUOTE: &str = "close it, or set `quote = false` to read quotes literally";
+
 /// Fields of the first line that a message shows.
 const SHOWN_FIELDS: usize = 4;
 
@@ -74,7 +77,12 @@ impl Dialect {
         for delimiter in candidates {
             let mut rows = first_rows(rest, delimiter, wanted.has_quotes, is_whole);
             if rows.is_empty() {
-                // A quote in the first line that is never closed: whoever reads on says so.
+                // A quote in the first line that is never closed: if the table goes on, its reader says so.
+                let mut records = Records::new(rest, delimiter, wanted.has_quotes, skipped.1 + 1);
+                let found = records.read(&mut Record::default());
+                if let Some((line, reason)) = found.ok().filter(|_| is_whole).and_then(|it| it.problem(CLOSE_QUOTE)) {
+                    return Err(DataError::row(wanted.path, "line", line, reason));
+                }
                 rows = first_rows(rest, delimiter, false, is_whole);
             }
             let Some(first) = rows.first() else { continue };

@@ -38,6 +38,8 @@ pub(crate) struct ImagePaths {
     probes: usize,
     /// Whether an image was absent: from then on, all are looked for.
     is_looking: bool,
+    /// Whether an image that was looked for is where it is written.
+    is_there: bool,
     /// Whether every path of the table ends in `#` and a caption number.
     pub(crate) has_numbers: bool,
     /// Number of paths that were read otherwise than written, and the first.
@@ -60,6 +62,7 @@ impl ImagePaths {
             root: root.to_owned(),
             probes: PROBES,
             is_looking: false,
+            is_there: false,
             has_numbers: false,
             readings: BTreeMap::new(),
             absent: 0,
@@ -108,6 +111,7 @@ impl ImagePaths {
         }
         self.probes = self.probes.saturating_sub(1);
         if self.exists(&path) {
+            self.is_there = true;
             return Ok(path);
         }
         self.is_looking = true;
@@ -141,7 +145,10 @@ impl ImagePaths {
         if self.other_case.is_none() {
             self.other_case = in_other_case(&self.root, text).map(|path| (shown(text), path));
         }
-        if self.absent == 1 && self.other_case.is_none() {
+        if let Some(root) = &self.other_root {
+            self.other_root = root.join(text).is_file().then(|| root.clone());
+        }
+        if self.absent == 1 && self.other_case.is_none() && !self.is_there {
             let parent = self.root.parent().map(Path::to_owned);
             let mut folders = folders_in(&self.root);
             folders.extend(parent.iter().cloned());
@@ -179,9 +186,9 @@ impl ImagePaths {
                 path.display()
             ));
         }
-        if let Some(root) = &self.other_root {
+        if let Some(root) = self.other_root.as_ref().filter(|_| !self.is_there) {
             builder.warn(format!(
-                "`{file}`: the first image is not below `{}`, but below `{}`: set `root` to that folder",
+                "`{file}`: its images are not below `{}`, but below `{}`: set `root` to that folder",
                 self.root.display(),
                 root.display()
             ));
@@ -365,7 +372,7 @@ mod tests {
     fn other_roots_are_named() {
         let (dir, mut paths) = folder(&["flickr30k_images/1.jpg", "x/y.txt"]);
         paths.find("1.jpg").unwrap();
-        let expected = "`d.csv`: the first image is not below `DIR`, but below `DIR/flickr30k_images`: set `root` to \
+        let expected = "`d.csv`: its images are not below `DIR`, but below `DIR/flickr30k_images`: set `root` to \
                         that folder";
         assert_eq!(told(dir.path(), &paths), [expected]);
     }

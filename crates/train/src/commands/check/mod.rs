@@ -170,9 +170,9 @@ impl Checker<'_> {
         }
         if let Some(dataset) = evaluation.dataset() {
             report_skipped(&key, &what, &dataset.skipped, findings);
-            for warning in &dataset.warnings {
-                findings.warn("data_warning", &key, format!("{what}{warning}"));
-            }
+        }
+        for warning in evaluation.warnings() {
+            findings.warn("data_warning", &key, warning);
         }
         if let Some(sizes) = evaluation.class_sizes() {
             report_classes(&key, &what, &sizes, findings);

@@ -40,8 +40,8 @@ pub(super) struct SourceTableDoc {
     ///
     /// Default: none; every row is read.
     only: Option<PathBuf>,
-    /// File with one prompt template per line, where `{c}` stands for the class name. Captions are then class names, and
-    /// each pair takes one template, drawn anew in each epoch. Pairs of one class are positives of each other.
+    /// File with one prompt template per line, where `{c}` stands for the class name. Captions are then class names,
+    /// and each pair takes one template, drawn anew in each epoch. Pairs of one class are positives of each other.
     ///
     /// Default: none; captions are used as they are.
     templates: Option<PathBuf>,

@@ -86,8 +86,7 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
     if found.len() != 1 {
         let names: Vec<String> = found.iter().map(|(name, _)| format!("`{name}`")).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
-        let help = "name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`; \
-                    several sources are written as `[[data.train]]`";
+        let help = "name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`";
         // A source that is unknown or incomplete is reported already, and was removed from the table.
         rules.refuse(key, &[&format!("{key}.*")], format!("`{key}` needs exactly one source, found {names}"), help);
     }
