@@ -16,6 +16,9 @@ use super::set_override::{Override, OverrideError};
 use super::spans::{moved, shift};
 use crate::config::error::{Place, Problem};
 
+/// What to do about a wrong escape.
+const ESCAPE_HELP: &str = "in double quotes, `\\` begins an escape; write a path in single quotes, or with `/`";
+
 type Table<'i> = DeTable<'i>;
 type Value<'i> = Spanned<DeValue<'i>>;
 
@@ -80,7 +83,7 @@ impl<'i> Document<'i> {
         let problem = |error: &toml::de::Error| Problem {
             key: String::new(),
             message: one_line(error.message()),
-            help: None,
+            help: is_escape(error.message()).then(|| ESCAPE_HELP.to_owned()),
             place: map.place(error.span()),
         };
         let mut problems: Vec<Problem> = errors.iter().map(problem).collect();
@@ -275,6 +278,11 @@ fn search(table: &Table<'_>, span: &Range<usize>, path: &mut Vec<String>, best: 
         }
         path.pop();
     }
+}
+
+/// Whether the parser complains about an escape: mostly a path of Windows in double quotes.
+fn is_escape(message: &str) -> bool {
+    message.contains("escaped value") || message.contains("unicode value digits")
 }
 
 /// Joins the lines of a parser message, which lists on separate lines what was expected.

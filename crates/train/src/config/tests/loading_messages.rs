@@ -91,6 +91,14 @@ run.toml:9:1: `data.train` needs exactly one source, found none
 }
 
 #[test]
+fn path_of_windows() {
+    let found = errors(&[("\"data/train.csv\"", "\"C:\\Users\\me\\train.csv\"")], &[]);
+    let help = "\n  help: in double quotes, `\\` begins an escape; write a path in single quotes, or with `/`";
+    assert!(found.contains(&format!("expected unicode hexadecimal value{help}")), "{found}");
+    assert!(found.matches(help).count() == 2, "{found}");
+}
+
+#[test]
 fn source_without_path() {
     let found = errors(&[("path = \"data/train.csv\"\n", "")], &[]);
     assert_eq!(
