@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{Session, goldens};
 
@@ -168,4 +168,45 @@ fn nothing_to_train_on_is_told() {
         assert!(said.contains(expected), "{expected}: {said}");
     }
     session.fail(2, &["init", "nowhere"]);
+}
+
+/// Captions that cannot be read are not replaced by the names of files.
+#[test]
+fn unreadable_table_is_no_folder() {
+    let session = session();
+    for (image, name) in [("00", "IMG cat"), ("01", "IMG dog"), ("02", "IMG fish")] {
+        let bytes = fs::read(goldens(&format!("train/images/{image}.png"))).unwrap();
+        session.write(&format!("photos/{name}.png"), bytes);
+    }
+    session.write("photos/Captions.csv", "Nr;Beschreibung\n1;eine Katze\n2;ein Hund\n");
+    let text = session.fail(2, &["init", "photos", "--out", "x.toml"]);
+    assert!(text.contains("has images, and data that cannot be read") && text.contains("Captions.csv"), "{text}");
+    assert!(!session.path("x.toml").exists());
+}
+
+#[test]
+fn captions_beside_the_images_are_found() {
+    let session = session();
+    let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    let rows: Vec<(&str, &str)> = rows.lines().skip(1).filter_map(|row| row.split_once(',')).collect();
+    let name = |image: &str| image.rsplit('/').next().unwrap().to_owned();
+    // Kaggle's Flickr8k: `Images/` and `captions.txt`.
+    session.copy("train/images", "flickr/Images");
+    let lines: String = rows.iter().map(|(image, caption)| format!("{},{caption}\n", name(image))).collect();
+    session.write("flickr/captions.txt", format!("image,caption\n{lines}"));
+    let (said, config) = round_trip(&session, "flickr", "flickr");
+    assert!(said.contains("24 images with 24 captions") && config.contains("captions.txt"), "{said}\n{config}");
+    // COCO: `annotations/` beside the folder of images.
+    session.copy("train/images", "coco/train2017");
+    let images: Vec<Value> =
+        rows.iter().enumerate().map(|(id, row)| json!({"id": id, "file_name": name(row.0)})).collect();
+    let captions: Vec<Value> =
+        rows.iter().enumerate().map(|(id, row)| json!({"image_id": id, "caption": row.1.trim_matches('"')})).collect();
+    let annotations = json!({"images": images, "annotations": captions});
+    session.write("coco/annotations/captions_train2017.json", annotations.to_string());
+    let (said, config) = round_trip(&session, "coco", "coco");
+    assert!(
+        said.contains("24 images with 24 captions") && config.contains("captions_train2017.json"),
+        "{said}\n{config}"
+    );
 }

@@ -200,7 +200,7 @@ fn hostile_shards_are_contained() {
             one().entry(b"two.png", b'0', b"two").entry(b"two.txt", b'0', b"\xff").end(),
             Images(&["one.png"], 1),
         ),
-        ("no name", one().entry(b"", b'0', b"x").sample("two").end(), Images(two, 0)),
+        ("no name", one().entry(b"", b'0', b"x").sample("two").end(), Images(two, 1)),
         (
             // The header says 0 bytes and PAX says more: a reader of the header alone finds the entries inside.
             "PAX size hides entries",

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, Source};
+use dualenc_data::{Dataset, recognise};
 
 use crate::config::{EvalData, RunConfig};
+use crate::counted::counted;
 use crate::error::TrainError;
 
 /// The pairs of `[data.train]`.
@@ -33,7 +34,7 @@ impl Pairs {
         if fraction <= 0.0 {
             return Ok(Self { train: Arc::new(all), validation: None });
         }
-        let (train, validation) = all.split(fraction);
+        let (mut train, validation) = all.split(fraction);
         for (side, dataset) in [("training", &train), ("validation", &validation)] {
             if dataset.num_images() == 0 {
                 return Err(TrainError::Usage(format!(
@@ -42,6 +43,12 @@ impl Pairs {
                 )));
             }
         }
+        let (images, captions) = (validation.num_images(), validation.num_captions());
+        train.notes.push(format!(
+            "held out as validation data: {} with {}",
+            counted(images, "image"),
+            counted(captions, "caption")
+        ));
         Ok(Self { train: Arc::new(train), validation: Some(Arc::new(validation)) })
     }
 }
@@ -56,7 +63,7 @@ pub(crate) fn read_eval_data(
     validation: Option<&Arc<Dataset>>,
 ) -> Result<Arc<Dataset>, TrainError> {
     match (data, validation) {
-        (Some(EvalData::Path(path)), _) => Ok(Arc::new(Source::from_path(path)?.read()?)),
+        (Some(EvalData::Path(path)), _) => Ok(Arc::new(recognise(path)?.source.read()?)),
         (Some(EvalData::Source(table)), _) => Ok(Arc::new(table.read()?)),
         (None, Some(validation)) => Ok(Arc::clone(validation)),
         (None, None) => Err(TrainError::Usage(format!("evaluation `{name}` needs `data`"))),

@@ -9,6 +9,7 @@
 //! - `skipped_rows`: rows of a source that are left out
 //! - `survey`: what the lengths of the image files tell before any is read
 //! - `fingerprint`: a hash of what a data set holds
+//! - `split`: a share of the images that is held out
 //! - `parallel_io`: a function over many files on a few threads
 
 pub(crate) mod builder;
@@ -20,6 +21,7 @@ pub(crate) mod parallel_io;
 pub(crate) mod part;
 pub(crate) mod selection;
 pub(crate) mod skipped_rows;
+mod split;
 pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
@@ -294,7 +296,7 @@ impl Dataset {
     /// Number of pairs per epoch.
     #[must_use]
     pub fn num_pairs(&self, mode: CaptionMode) -> usize {
-        self.parts.iter().map(|part| part.draws(samples(part, mode).len())).sum()
+        self.parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.draws(samples(part, mode).len())))
     }
 
     /// Pair `index` of `0..num_pairs(mode)`: a pure function of (seed, epoch, index). All epochs have the same pairs
@@ -363,33 +365,6 @@ impl Dataset {
     pub fn root_of(&self, image: usize) -> Option<&Path> {
         let at = self.parts.partition_point(|part| part.images.end <= image);
         self.parts.get(at).map(|part| part.root.as_path())
-    }
-
-    /// The name of an image that stays when the data set moves: its path relative to the root of its source, and the
-    /// name of its shard entry.
-    pub(crate) fn relative_key(&self, image: usize) -> String {
-        let location = self.image(image);
-        let path = location.path();
-        let path = self.root_of(image).and_then(|root| path.strip_prefix(root).ok()).unwrap_or(path).display();
-        match &location {
-            ImageRef::File(_) => path.to_string(),
-            ImageRef::TarEntry { name, .. } => format!("{path}/{name}"),
-            ImageRef::ParquetCell { row, .. } => format!("{path}/row {}", row + 1),
-        }
-    }
-
-    /// Splits off a share of the images, with all their captions. Whether an image belongs to it depends on its
-    /// relative path alone: adding rows, moving the data or changing the order moves no image to the other side.
-    /// Returns the rest and the share. `fraction`: from 0 to 1.
-    #[must_use]
-    pub fn split(&self, fraction: f64) -> (Self, Self) {
-        let is_held_out = |image: usize| {
-            let hash = blake3::hash(self.relative_key(image).as_bytes());
-            let bits = hash.as_bytes()[..8].iter().fold(0u64, |bits, &byte| bits << 8 | u64::from(byte));
-            (bits >> 11) as f64 / ((1u64 << 53) as f64) < fraction
-        };
-        let held_out: Vec<bool> = (0..self.num_images()).map(is_held_out).collect();
-        (self.filter(|image| !held_out[image]), self.filter(|image| held_out[image]))
     }
 
     /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end

@@ -15,6 +15,9 @@ pub(crate) struct Selection {
     by: By,
     /// Number of distinct entries that were found.
     found: usize,
+    /// Of a list of numbers without a first line that says what they are: a number that is the key of another row. Empty
+    /// with such a line.
+    ambiguous: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,8 +29,9 @@ enum By {
 }
 
 impl Selection {
-    /// Reads a list with one entry per line. If all entries are numbers, they are row numbers, 1-based and without the
-    /// header; else they are image names as the source writes them, or keys of shard samples.
+    /// Reads a list with one entry per line: row numbers, 1-based and without the header, or keys: image names as the
+    /// source writes them, or the keys of shard samples. A first line `row` or `key` says which; without it, entries
+    /// that are all numbers without leading zeros are row numbers.
     ///
     /// # Errors
     /// [`DataError::Read`], [`DataError::Malformed`] if it is not UTF-8, [`DataError::Empty`] without an entry.
@@ -39,6 +43,8 @@ impl Selection {
         })?;
         let entries: Vec<&str> =
             text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let kind = entries.first().map(|first| first.to_lowercase()).filter(|it| matches!(it.as_str(), "row" | "key"));
+        let entries = &entries[usize::from(kind.is_some())..];
         if entries.is_empty() {
             return Err(DataError::Empty {
                 path: path.to_owned(),
@@ -46,17 +52,33 @@ impl Selection {
                 expected: "one row number or image name per line",
             });
         }
-        let numbers: Result<HashMap<u64, bool>, _> =
-            entries.iter().map(|entry| entry.parse().map(|number| (number, false))).collect();
-        let by = match numbers {
-            Ok(rows) => By::Row(rows),
-            Err(_) => By::Key(entries.iter().map(|&entry| (entry.to_owned(), false)).collect()),
+        let number = |entry: &&str| entry.parse::<u64>().ok().map(|number| (number, false));
+        let numbers: Option<HashMap<u64, bool>> = entries.iter().map(number).collect();
+        // Keys such as `000000042` have a fixed length, row numbers have not.
+        let is_padded = |entry: &&str| entry.len() > 1 && entry.starts_with('0');
+        let by = match (kind.as_deref(), numbers) {
+            (Some("row"), None) => {
+                let wrong = entries.iter().find(|entry| number(entry).is_none()).copied().unwrap_or_default();
+                return Err(DataError::Malformed {
+                    path: path.to_owned(),
+                    reason: format!("`{wrong}` is no row number, which the first line `row` asks for"),
+                });
+            }
+            (Some("row"), Some(rows)) => By::Row(rows),
+            (None, Some(rows)) if !entries.iter().any(is_padded) => By::Row(rows),
+            _ => By::Key(entries.iter().map(|&entry| (entry.to_owned(), false)).collect()),
         };
-        Ok(Self { path: path.to_owned(), by, found: 0 })
+        let ambiguous = kind.is_some().then(String::new);
+        Ok(Self { path: path.to_owned(), by, found: 0, ambiguous })
     }
 
     /// Whether the list has row number `row`, or `key`.
     pub(crate) fn takes(&mut self, row: u64, key: &str) -> bool {
+        if let (By::Row(rows), None) = (&self.by, &self.ambiguous)
+            && key.parse().is_ok_and(|number: u64| number != row && rows.contains_key(&number))
+        {
+            self.ambiguous = Some(key.to_owned());
+        }
         let entry = match &mut self.by {
             By::Row(rows) => rows.get_mut(&row),
             By::Key(keys) => keys.get_mut(key),
@@ -72,6 +94,16 @@ impl Selection {
     /// # Errors
     /// [`DataError::Malformed`], which names the first of them.
     pub(crate) fn check(&self, source: &Path) -> Result<(), DataError> {
+        if let Some(key) = self.ambiguous.as_ref().filter(|key| !key.is_empty()) {
+            return Err(DataError::Malformed {
+                path: self.path.clone(),
+                reason: format!(
+                    "its entries are row numbers of `{}` or keys, such as `{key}`; write `row` or `key` into a first \
+                     line",
+                    source.display()
+                ),
+            });
+        }
         let (unit, all, mut missing): (_, _, Vec<String>) = match &self.by {
             By::Row(rows) => {
                 let mut missing: Vec<u64> = rows.iter().filter(|(_, seen)| !**seen).map(|(row, _)| *row).collect();
@@ -137,5 +169,23 @@ mod tests {
         let keys = selection("b\na\n").unwrap();
         let error = keys.check(Path::new("d.csv")).unwrap_err().to_string();
         assert!(error.ends_with("`d.csv` lacks 2 of the 2 names in this list: `a`, `b`"), "{error}");
+    }
+
+    #[test]
+    fn numeric_keys_are_not_rows() {
+        let mut padded = selection("000000003\n000000004\n").unwrap();
+        assert_eq!(["000000003", "000000004", "000000005"].map(|key| padded.takes(3, key)), [true, true, false]);
+        padded.check(Path::new("s.tar")).unwrap();
+        let mut either = selection("3\n1\n").unwrap();
+        assert_eq!([(1, "3"), (2, "2"), (3, "1")].map(|(row, key)| either.takes(row, key)), [true, false, true]);
+        let error = either.check(Path::new("s.tar")).unwrap_err().to_string();
+        assert!(error.contains("row numbers of `s.tar` or keys, such as `3`; write `row` or `key`"), "{error}");
+        for (text, taken) in [("row\n3\n1\n", [true, false, true]), ("Key\n3\n2\n", [true, true, false])] {
+            let mut said = selection(text).unwrap();
+            assert_eq!([(1, "3"), (2, "2"), (3, "1")].map(|(row, key)| said.takes(row, key)), taken);
+            said.check(Path::new("s.tar")).unwrap();
+        }
+        let error = selection("row\na.png\n").unwrap_err();
+        assert!(error.contains("`a.png` is no row number"), "{error}");
     }
 }

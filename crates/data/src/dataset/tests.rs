@@ -202,3 +202,29 @@ fn class_numbers_become_names() {
     let error = labelled(["1", "2"]).unwrap_err().to_string();
     assert!(error.contains("image `/a/b.png` has the label `2`; expected a number from 0 to 1"), "{error}");
 }
+
+#[test]
+fn one_file_is_on_one_side() {
+    let list = |root: &str, prefix: &str| {
+        let mut builder = DatasetBuilder::new(root);
+        for image in 0..200 {
+            builder.push(ImageRef::File(Path::new(root).join(format!("{prefix}{image}.png"))), "x");
+        }
+        builder.build()
+    };
+    let held_out = |dataset: &Dataset| -> std::collections::BTreeSet<String> {
+        let (rest, share) = dataset.split(0.5);
+        let names = |side: &Dataset| {
+            side.images().map(|image| image.path().file_name().unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        let (rest, share): (std::collections::BTreeSet<String>, _) = (names(&rest), names(&share));
+        assert!(rest.is_disjoint(&share) && rest.len() > 50 && share.len() > 50);
+        share
+    };
+    assert_eq!(held_out(&list("/a", "im/")), held_out(&list("/a", "./im/../im/")));
+    held_out(&Dataset::concat(vec![list("/a", "im/"), list("/a/im", ""), list("/a", "im/../im/")]));
+    let mut warned = list("/a", "");
+    warned.skipped.note("no image", || "row 3".to_owned());
+    let (rest, share) = warned.split(0.5);
+    assert_eq!((rest.skipped.count, share.skipped.count), (1, 0));
+}

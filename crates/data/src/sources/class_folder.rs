@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::files::is_absent;
 use crate::images::location::ImageRef;
-use crate::sources::image_files::{ImageFiles, LeftOut, image_files, is_ignored};
+use crate::sources::image_files::{ImageFiles, LeftOut, image_files, is_ignored, is_image_name};
 
 /// Number of file names that an error lists.
 const NAMED: usize = 3;
@@ -55,6 +55,10 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
     folders.sort_by(|a, b| a.as_encoded_bytes().cmp(b.as_encoded_bytes()));
     let mut result =
         ClassFolder { classes: Vec::with_capacity(folders.len()), images: Vec::new(), left_out: LeftOut::default() };
+    let loose = others.iter().filter(|name| is_image_name(Path::new(name))).count();
+    if loose > 0 {
+        result.left_out.others.insert("images beside the class folders".to_owned(), loose);
+    }
     for (class, folder) in folders.iter().enumerate() {
         let path = path.join(folder);
         let ImageFiles { files, left_out } = image_files(&path)?;

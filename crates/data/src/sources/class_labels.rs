@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::files::is_file;
+use crate::text_lists::class_names::read_numbered_names;
 
 /// The file of class names that CLIP_benchmark's data sets have beside their shards, or beside the folder of them.
 const FILE: &str = "classnames.txt";
@@ -27,13 +28,7 @@ impl ClassNames {
         for dir in dir.ancestors().take(2) {
             let path = dir.join(FILE);
             if is_file(&path)? {
-                let text = std::fs::read(&path).map_err(DataError::read(&path))?;
-                let text = String::from_utf8(text).map_err(|error| DataError::Malformed {
-                    path: path.clone(),
-                    reason: format!("not UTF-8 at byte {}; save it as UTF-8", error.utf8_error().valid_up_to()),
-                })?;
-                let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty());
-                return Ok(Some(Self { names: lines.map(str::to_owned).collect(), path: Some(path) }));
+                return Ok(Some(Self { names: read_numbered_names(&path)?, path: Some(path) }));
             }
         }
         Ok(None)

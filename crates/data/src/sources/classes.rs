@@ -12,7 +12,7 @@ use crate::files::{is_dir, is_file};
 use crate::sources::class_folder::class_folder;
 use crate::sources::folder::FolderSource;
 use crate::sources::folder::file_names::{counted, folders, is_number_like, is_wordnet_id, quoted, splits};
-use crate::sources::image_files::image_files;
+use crate::sources::image_files::{image_files, is_image_name};
 
 /// Folders that [`ClassesSource::looks_like`] examines.
 const EXAMINED: usize = 3;
@@ -147,11 +147,6 @@ impl ClassesSource {
         ));
         builder.finish(&self.path)
     }
-}
-
-fn is_image_name(path: &Path) -> bool {
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    crate::sources::image_files::IMAGE_EXTENSIONS.contains(&extension.as_str())
 }
 
 #[cfg(test)]

@@ -128,6 +128,11 @@ pub(crate) fn is_ignored(name: &std::ffi::OsStr) -> bool {
         || SYSTEM_FILES.iter().any(|file| name.eq_ignore_ascii_case(file.as_bytes()))
 }
 
+/// Whether a file is an image by its name.
+pub(crate) fn is_image_name(path: &Path) -> bool {
+    IMAGE_EXTENSIONS.contains(&extension_of(path).as_str())
+}
+
 /// Adds the files below `dir`. `above` has the real paths of the folders on the way down, so that a link back to one of
 /// them ends the descent.
 fn collect(dir: &Path, above: &mut Vec<PathBuf>, found: &mut ImageFiles) -> Result<(), DataError> {
@@ -148,7 +153,7 @@ fn collect(dir: &Path, above: &mut Vec<PathBuf>, found: &mut ImageFiles) -> Resu
             match std::fs::metadata(&path) {
                 Ok(metadata) => kind = metadata.file_type(),
                 Err(error) if is_absent(&error) => {
-                    if IMAGE_EXTENSIONS.contains(&extension_of(&path).as_str()) {
+                    if is_image_name(&path) {
                         found.files.push(path);
                     }
                     continue;

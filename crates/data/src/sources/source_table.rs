@@ -16,7 +16,7 @@ use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::parquet::source::ParquetSource;
 use crate::sources::webdataset::WebdatasetSource;
-use crate::text_lists::class_names::read_class_names;
+use crate::text_lists::class_names::read_numbered_names;
 use crate::text_lists::templates::read_templates;
 
 /// A table that names one source, and says how its rows are used. Exactly one of the sources must be there; the config
@@ -112,7 +112,7 @@ impl SourceTable {
         let selection = self.only.as_deref().map(Selection::read).transpose()?;
         let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
         let templates = self.templates.as_deref().map(read_templates).transpose()?.unwrap_or_default();
-        let classnames = self.classnames.as_deref().map(read_class_names).transpose()?.unwrap_or_default();
+        let classnames = self.classnames.as_deref().map(read_numbered_names).transpose()?.unwrap_or_default();
         let mut dataset = match &source {
             // These know themselves what is the number of a class.
             Source::Webdataset(source) => source.read_named(selection, &classnames)?,

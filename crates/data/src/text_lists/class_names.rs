@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::error::DataError;
 use crate::text_lists::json_list::{JsonList, list_in};
 use crate::text_lists::python_list;
-use crate::text_lists::text_file::{empty, lines, read_text};
+use crate::text_lists::text_file::{at_line, empty, lines, read_text};
 
 /// Reads class names, in the order of the classes: one per line; a JSON list of strings, or an object that leads to
 /// one; a JSON object from indices to names (`{"0": "tench"}`, also ImageNet's `{"0": ["n01440764", "tench"]}`) or from
@@ -17,6 +17,19 @@ use crate::text_lists::text_file::{empty, lines, read_text};
 /// # Errors
 /// [`DataError::TextList`] if the file is empty or in another form; [`DataError::Read`].
 pub fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
+    read(path, false)
+}
+
+/// As [`read_class_names`], for classes that are known by their numbers: a blank line between names is an error, since
+/// the names behind it would be those of other classes.
+///
+/// # Errors
+/// As for [`read_class_names`]; [`DataError::TextList`] for a blank line between names.
+pub(crate) fn read_numbered_names(path: &Path) -> Result<Vec<String>, DataError> {
+    read(path, true)
+}
+
+fn read(path: &Path, is_numbered: bool) -> Result<Vec<String>, DataError> {
     let text = read_text(path)?;
     if let Some(list) = list_in(path, &text)? {
         return match list.object() {
@@ -25,6 +38,11 @@ pub fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
         };
     }
     let lines: Vec<&str> = lines(&text).collect();
+    let filled = lines.iter().rposition(|line| !line.is_empty()).map_or(0, |last| last + 1);
+    if let Some(blank) = lines[..filled].iter().position(|line| line.is_empty()).filter(|_| is_numbered) {
+        let problem = "it is blank, and line n is the name of class n - 1; remove it, or write the name";
+        return Err(at_line(path, blank + 1, problem));
+    }
     let names: Vec<String> = match python_list::entries(path, &lines)? {
         Some(entries) => entries.into_iter().map(|entry| entry.text).collect(),
         None => lines.into_iter().filter(|line| !line.is_empty()).map(str::to_owned).collect(),
@@ -82,11 +100,23 @@ fn refused(list: &JsonList) -> DataError {
 mod tests {
     use super::*;
 
-    fn read(name: &str, text: &str) -> Result<Vec<String>, String> {
+    fn read_as(name: &str, text: &str, is_numbered: bool) -> Result<Vec<String>, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         std::fs::write(&path, text).unwrap();
-        read_class_names(&path).map_err(|error| error.to_string().replace(&path.display().to_string(), name))
+        super::read(&path, is_numbered).map_err(|error| error.to_string().replace(&path.display().to_string(), name))
+    }
+
+    fn read(name: &str, text: &str) -> Result<Vec<String>, String> {
+        read_as(name, text, false)
+    }
+
+    #[test]
+    fn blank_lines_shift_no_number() {
+        assert_eq!(read_as("n.txt", "cat\ndog\n\n\n", true).unwrap(), ["cat", "dog"]);
+        let error = read_as("n.txt", "cat\n\ndog\n", true).unwrap_err();
+        assert!(error.contains("line 2: it is blank, and line n is the name of class n - 1"), "{error}");
+        assert_eq!(read("n.txt", "cat\n\ndog\n").unwrap(), ["cat", "dog"]);
     }
 
     #[test]

@@ -183,7 +183,10 @@ fn add(
         index.skipped.note("malformed name", || format!("`{}`: the name `{name}` is not UTF-8", tar.display()));
         return Ok(());
     };
-    let Some((key, extension)) = split_key(&name) else { return Ok(()) };
+    let Some((key, extension)) = split_key(&name) else {
+        index.skipped.note("no extension", || format!("`{}`: `{name}` has no extension", tar.display()));
+        return Ok(());
+    };
     let extension = extension.to_lowercase();
     let known = index.extensions.len();
     if let Some(count) = index.extensions.get_mut(&extension) {

@@ -9,6 +9,9 @@ use crate::commands::check::images::{Images, Seen};
 use crate::commands::check::look::{Look, LookIndex};
 use crate::features::image_index::ImageList;
 
+/// Copies of an image that a line names.
+const NAMED: usize = 10;
+
 /// The images of a list that were decoded: of each, its place in the list and its number among all images seen.
 pub(crate) struct Usable(Vec<(u32, u32)>);
 
@@ -49,8 +52,16 @@ pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, images: &Imag
         }
     }
     drop(first);
-    let names =
-        |group: &[usize], sign: &str| group.iter().map(|&at| usable.name(at, list)).collect::<Vec<_>>().join(sign);
+    let names = |group: &[usize], sign: &str| {
+        let mut names: Vec<String> = group.iter().take(NAMED).map(|&at| usable.name(at, list)).collect();
+        // Two sources may list one file.
+        names.dedup();
+        let more = if group.len() > NAMED { format!(" and {} more", group.len() - NAMED) } else { String::new() };
+        match names.as_slice() {
+            [name] => format!("{name}, listed by several sources{more}"),
+            _ => names.join(sign) + &more,
+        }
+    };
     let extra: usize = equal.values().map(|group| group.len() - 1).sum();
     if extra > 0 {
         let message = format!("{} the same file as another under another name:", is_or_are(extra, "training image"));

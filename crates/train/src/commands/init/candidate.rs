@@ -90,6 +90,11 @@ impl Candidate {
         Ok(self)
     }
 
+    /// Whether captions are made of the names of files.
+    pub fn has_captions_from_names(&self) -> bool {
+        self.format == "folder" && self.dataset.notes.iter().any(|note| note.contains("captions from file names"))
+    }
+
     /// Whether its images lie below `folder`.
     pub fn is_below(&self, folder: &Path) -> bool {
         self.dataset.images().next().is_some_and(|image| match image {

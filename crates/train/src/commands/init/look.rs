@@ -82,14 +82,6 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
     let survey = Survey::of(dir)?;
     let mut candidates: Vec<Candidate> = Vec::new();
     let mut validation = None;
-    let mut consider = |found: Result<Candidate, TrainError>, path: &Path| match found {
-        Ok(candidate) => Some(candidate),
-        Err(error) => {
-            refused.push(format!("`{}`: {error}", path.display()));
-            None
-        }
-    };
-
     // Tables first: where there is one, it says what the captions of the images are.
     let mut tables = survey.tables.clone();
     tables.sort_by_key(|table| (!is_train(table), is_validation(table), table.clone()));
@@ -97,14 +89,22 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
         if is_side_file(table) {
             continue;
         }
-        candidates.extend(consider(Candidate::recognised(table), table));
+        candidates.extend(consider(Candidate::recognised(table), table, refused));
     }
     let first = tables.iter().find(|table| candidates.first().is_some_and(|it| has_path(it, table)));
     if let Some(other) = first.and_then(|table| validation_of(table, &survey.tables)) {
         validation = candidates.iter().find(|candidate| has_path(candidate, other)).cloned();
     }
     if candidates.is_empty() && !survey.shards.is_empty() {
-        candidates.extend(consider(Candidate::shards(dir), dir));
+        candidates.extend(consider(Candidate::shards(dir), dir, refused));
+    }
+    if candidates.is_empty() {
+        candidates.extend(captions_in_text(&survey));
+    }
+    if candidates.is_empty()
+        && let Some(found) = look_into_annotations(&survey, refused)
+    {
+        return Ok(found);
     }
     if candidates.is_empty() {
         match (survey.split_folder(true), survey.split_folder(false)) {
@@ -120,9 +120,15 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
                 }
                 return Ok(found);
             }
-            _ if has_classes(dir)? => candidates.extend(consider(Candidate::classes(dir), dir)),
-            _ if !images_below(dir)?.is_empty() => candidates.extend(consider(Candidate::recognised(dir), dir)),
+            _ if has_classes(dir)? => candidates.extend(consider(Candidate::classes(dir), dir, refused)),
+            _ if !images_below(dir)?.is_empty() => {
+                candidates.extend(consider(Candidate::recognised(dir), dir, refused))
+            }
             _ => {}
+        }
+        // The captions are in what cannot be read: names such as `IMG 0001` are no substitute.
+        if !refused.is_empty() && candidates.first().is_some_and(Candidate::has_captions_from_names) {
+            return Err(unread(dir, refused));
         }
     }
     let mut candidates = candidates.into_iter();
@@ -138,6 +144,49 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
     };
     let alternatives = candidates.filter(is_other).map(|other| other.describe()).collect();
     Ok(Found { train, validation, classes, alternatives, lines: Vec::new() })
+}
+
+/// A candidate, unless it cannot be read: then `refused` receives the reason.
+fn consider(found: Result<Candidate, TrainError>, path: &Path, refused: &mut Vec<String>) -> Option<Candidate> {
+    let tell = |error: TrainError| {
+        let (name, text) = (format!("`{}`", path.display()), error.to_string());
+        refused.push(if text.contains(&name) { text } else { format!("{name}: {text}") });
+    };
+    found.map_err(tell).ok()
+}
+
+/// A text file that lists images and captions, as `Flickr8k.token.txt` and Kaggle's `captions.txt` do.
+fn captions_in_text(survey: &Survey) -> Option<Candidate> {
+    let is_list = |path: &&PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
+    survey.tables.iter().filter(is_list).find_map(|path| {
+        let candidate = Candidate::recognised(path).ok()?;
+        let missing = candidate.dataset.missing_files(0).ok()?.count;
+        (missing * 2 < candidate.dataset.num_images()).then_some(candidate)
+    })
+}
+
+/// What the folder `annotations` beside the images lists, as in COCO.
+fn look_into_annotations(survey: &Survey, refused: &mut Vec<String>) -> Option<Found> {
+    let folder = survey.folders.iter().find(|folder| folder.ends_with("annotations"))?;
+    let found = look_into(folder, &mut Vec::new());
+    match found {
+        Ok(found) if !found.train.has_captions_from_names() => Some(found),
+        Ok(_) => None,
+        Err(error) => {
+            refused.push(format!("`{}`: {error}", folder.display()));
+            None
+        }
+    }
+}
+
+/// The error that a folder has images, and captions that cannot be read.
+fn unread(dir: &Path, refused: &[String]) -> TrainError {
+    TrainError::Usage(format!(
+        "`{}` has images, and data that cannot be read; correct it, name it by itself (`dualenc init FILE`), or move it \
+         away if the names of the images are their captions:\n  {}",
+        dir.display(),
+        refused.join("\n  ")
+    ))
 }
 
 fn has_path(candidate: &Candidate, path: &Path) -> bool {

@@ -123,14 +123,16 @@ fn parts(path: &Path) -> Vec<String> {
     stem.split(['_', '-', '.', ' ']).map(str::to_owned).collect()
 }
 
-/// Whether `dir` has one folder per class: at least two, each with an image and without captions, and no image beside
-/// them.
+/// Whether `dir` has one folder per class: at least two, each with an image and without captions, and hardly an image
+/// beside them.
 ///
 /// # Errors
 /// [`TrainError::Data`] when a folder cannot be read.
 pub(crate) fn has_classes(dir: &Path) -> Result<bool, TrainError> {
     /// Folders and images that are looked at.
     const EXAMINED: usize = 3;
+    /// Images beside the folders are few if they are at most one in 20.
+    const FEW: usize = 20;
     let survey = Survey::of(dir)?;
     let is_split = survey.split_folder(true).is_some() || survey.split_folder(false).is_some();
     if survey.folders.len() < 2 || is_split {
@@ -145,7 +147,9 @@ pub(crate) fn has_classes(dir: &Path) -> Result<bool, TrainError> {
             return Ok(false);
         }
     }
-    Ok(!images_below(dir)?.iter().any(|image| image.parent() == Some(dir)))
+    let images = images_below(dir)?;
+    let loose = images.iter().filter(|image| image.parent() == Some(dir)).count();
+    Ok(loose * FEW <= images.len())
 }
 
 /// The image files below `dir`.

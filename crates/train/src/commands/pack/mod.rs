@@ -136,15 +136,16 @@ fn check_use(dataset: &Dataset, request: &PackRequest, observer: &mut dyn Observ
         )));
     }
     let Some(part) = parts.first() else { return Ok(()) };
-    let kept = [
-        ("weight", part.weight != 1.0),
-        ("templates", !part.templates.is_empty()),
-        ("caption_weights", !part.caption_weights.is_empty()),
-    ];
+    let kept = [("weight", part.weight != 1.0), ("templates", !part.templates.is_empty())];
     let kept: Vec<String> = kept.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| format!("`{key}`")).collect();
     if !kept.is_empty() {
         let keys = kept.join(", ");
         observer.on(Event::Note(format!("not part of the shards, so set it for them again: {keys}")));
+    }
+    if !part.caption_weights.is_empty() || dataset.captions().any(|caption| caption.slot > 0) {
+        let text = "the shards have all captions of an image as lines, and not the columns that they come from: \
+                    `caption_weights` cannot be used with them";
+        observer.on(Event::Warning(text.to_owned()));
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ impl RunConfig {
     /// The length of the run in optimiser updates.
     pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
         match self.length() {
-            RunLength::Epochs(epochs) => epochs * steps_per_epoch,
+            RunLength::Epochs(epochs) => epochs.saturating_mul(steps_per_epoch),
             RunLength::Steps(steps) => steps,
         }
     }

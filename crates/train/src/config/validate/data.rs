@@ -81,6 +81,9 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
     }
 }
 
+/// More often than this in an epoch, a pair is trained on by mistake.
+const MAX_WEIGHT: f64 = 1e6;
+
 fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
     let found = table.sources();
     if found.len() != 1 {
@@ -102,7 +105,8 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
         rules.check(!captions.is_empty(), &name, "empty", "at least one name", "");
     }
     let weight = table.weight.unwrap_or(1.0);
-    rules.check(weight > 0.0 && weight.is_finite(), &format!("{key}.weight"), weight, "a number above 0", "");
+    let is_usual = weight > 0.0 && weight <= MAX_WEIGHT;
+    rules.check(is_usual, &format!("{key}.weight"), weight, "a number above 0, at most 1000000", "");
     let weights = table.caption_weights.as_deref().unwrap_or(&[1.0]);
     let is_wrong = |weight: &&f64| !(weight.is_finite() && **weight >= 0.0);
     if let Some(wrong) = weights.iter().find(is_wrong) {
