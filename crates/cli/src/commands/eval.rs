@@ -75,7 +75,7 @@ pub struct EvalArgs {
     /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
-    /// Retrieval and loss: csv, tsv or jsonl file of images and captions
+    /// Retrieval and loss: images and captions: a table, JSON, parquet, tar shards or a folder
     #[arg(
         long,
         value_name = "FILE",

@@ -322,8 +322,8 @@ impl Evaluation {
         self.data_reported.call_once(|| {
             let skipped = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0);
             let rows = skipped.map(|skipped| {
-                let (rows, first) = (counted(skipped.count, "row"), skipped.first(NAMED_IMAGES));
-                format!("evaluation `{}`: {rows} could not be used: {first}", self.name)
+                let (rows, causes) = (counted(skipped.count, "row"), skipped.by_cause());
+                format!("evaluation `{}`: {rows} could not be used: {causes}; such as {}", self.name, skipped.first(1))
             });
             for warning in rows.into_iter().chain(self.warnings()) {
                 observer.on(Event::Warning(warning));

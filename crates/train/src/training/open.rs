@@ -40,7 +40,7 @@ use crate::training::whitening::whitened;
 const WHITENED_AT_ONCE: usize = 4096;
 
 /// Rows that cannot be used that a warning names.
-const MAX_NAMED_ROWS: usize = 10;
+const MAX_NAMED_ROWS: usize = 2;
 
 impl Run {
     /// Checks everything a run needs, takes its directory, and goes to where it left off.
@@ -299,7 +299,9 @@ fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
     dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(warning.clone())));
     observer.on(Event::Note(format!("{images} with {captions}")));
     if dataset.skipped.count > 0 {
-        let first = dataset.skipped.first(MAX_NAMED_ROWS);
-        observer.on(Event::Warning(format!("{} could not be used: {first}", counted(dataset.skipped.count, "row"))));
+        let (rows, causes, first) =
+            (&dataset.skipped, dataset.skipped.by_cause(), dataset.skipped.first(MAX_NAMED_ROWS));
+        let rows = counted(rows.count, "row");
+        observer.on(Event::Warning(format!("{rows} could not be used: {causes}; such as {first}")));
     }
 }
