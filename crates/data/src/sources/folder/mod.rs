@@ -157,9 +157,7 @@ impl FolderSource {
                 }
             }
         }
-        if builder.is_empty() {
-            return Err(self.empty(&builder, &left_out));
-        }
+        builder.refuse_empty(&self.path, || self.empty(&builder, &left_out))?;
         if let Some(left_out) = left_out.describe() {
             builder.warn(format!("`{}`: {left_out}", self.path.display()));
         }

@@ -99,13 +99,11 @@ impl ParquetSource {
         for path in &paths {
             self.read_file(path, &mut builder, &mut summary)?;
         }
-        if builder.is_empty() {
-            return Err(DataError::Empty {
-                path: first.to_owned(),
-                found: format!("{} rows, {} unusable", summary.rows, builder.skipped.count),
-                expected: "rows with an image and a caption",
-            });
-        }
+        builder.refuse_empty(first, || DataError::Empty {
+            path: first.to_owned(),
+            found: format!("{} rows, {} unusable", summary.rows, builder.skipped.count),
+            expected: "rows with an image and a caption",
+        })?;
         for missing in missing_parts(&paths) {
             builder.warn(format!("{missing} are there; the rest is not read"));
         }

@@ -147,9 +147,7 @@ impl WebdatasetSource {
             }
         }
         let path = self.path.0.first().map_or(root.as_path(), PathBuf::as_path);
-        if builder.is_empty() {
-            return Err(empty(path, summary.found(shards.len(), &builder.skipped, &fields)));
-        }
+        builder.refuse_empty(path, || empty(path, summary.found(shards.len(), &builder.skipped, &fields)))?;
         summary.report(&mut builder, path, &fields, shards.len(), self.txt)?;
         builder.finish(path)
     }
