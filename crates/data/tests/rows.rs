@@ -256,7 +256,8 @@ fn only_without_match_names_entries() {
         Source::Parquet(ParquetSource::new(golden("parquet/datasets.parquet"))),
     ]);
     for source in sources {
-        for (list, expected) in [("x.png\n", "1 of the 1 names in this list: `x.png`"), ("99\n", "numbers in this list: 99")]
+        for (list, expected) in
+            [("x.png\n", "1 of the 1 names in this list: `x.png`"), ("99\n", "numbers in this list: 99")]
         {
             std::fs::write(path("only.txt"), list).unwrap();
             let table = SourceTable { only: Some(path("only.txt")), ..source.clone().into() };

@@ -10,14 +10,8 @@ use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
 use crate::images::location::ImageRef;
-use crate::sources::tables::columns::CAPTION_NAMES;
 use crate::sources::tables::image_path::ImagePaths;
 use crate::sources::tables::null_words::NullWords;
-
-/// Key of the caption in the entries of shards.
-pub(crate) fn default_caption() -> String {
-    CAPTION_NAMES[0].to_owned()
-}
 
 /// Collects the rows of one file.
 pub(crate) struct Rows<'a> {
