@@ -259,7 +259,7 @@ fn names_foreign_and_bad_files() {
     let dir = session.copy("train/bert", "text");
     fs::write(dir.join("tokenizer.json"), pointer).unwrap();
     let text = session.problems(&["inspect", "text"]);
-    assert!(text.contains("tokenizer.json`: it is a Git LFS pointer of 64 bytes"), "{text}");
+    assert!(text.contains("tokenizer.json`: it is a Git LFS pointer"), "{text}");
     let dir = session.copy("train/vit", "image");
     edit_floats(&dir.join("model.safetensors"), "layernorm.weight", |_| f32::NAN);
     fs::write(dir.join("preprocessor_config.json"), "<html><title>Sign in</title></html>").unwrap();

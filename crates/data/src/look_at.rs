@@ -12,6 +12,8 @@ pub struct Content {
     pub advice: &'static str,
     /// Whether [`crate::decode`] reads it.
     pub is_image: bool,
+    /// Whether another text may start so: JSON, the words of an error, or a signature that only letters follow.
+    pub may_be_text: bool,
 }
 
 impl Display for Content {
@@ -26,6 +28,7 @@ const RASTERISE: &str = "rasterise it first, for example with `rsvg-convert FILE
 const DEVELOP: &str = "develop it to jpeg or tiff first, for example with darktable or RawTherapee";
 const EXTRACT_FRAMES: &str = "extract its frames first, for example with `ffmpeg -i FILE frame-%06d.jpg`";
 const DOWNLOAD_AGAIN: &str = "servers send this in place of a file; download it again";
+const XML: &str = "an XML page";
 const UNPACK: &str = "unpack it first";
 const COPY_AGAIN: &str = "a sparse or interrupted copy looks so; copy or download it again";
 
@@ -50,7 +53,7 @@ const BRANDS: [(&[u8], &str, &str); 16] = [
 ];
 
 /// Signatures at the start of a file. The first that matches counts.
-const SIGNATURES: [(&[u8], &str, &str); 38] = [
+const SIGNATURES: [(&[u8], &str, &str); 39] = [
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 image", CONVERT),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image", CONVERT),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL image", CONVERT),
@@ -78,7 +81,7 @@ const SIGNATURES: [(&[u8], &str, &str); 38] = [
     (b"fLaC", "a FLAC audio file", ""),
     (b"ID3", "an MP3 audio file", ""),
     (b"\x1f\x8b", "a gzip archive", "unpack it first: `gunzip FILE` or `tar -xzf FILE`"),
-    (b"PK\x03\x04", "a zip archive", "unpack it first: `unzip FILE`"),
+    (b"PK\x03\x04", "a zip archive, as Excel and Word write too", "unpack it first, `unzip FILE`, or save it as text"),
     (b"PK\x05\x06", "an empty zip archive", ""),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first: `zstd -d FILE`"),
     (b"BZh", "a bzip2 archive", "unpack it first: `bunzip2 FILE`"),
@@ -88,11 +91,12 @@ const SIGNATURES: [(&[u8], &str, &str); 38] = [
     (b"\x93NUMPY", "a numpy array", "save it as an image first, for example with `PIL.Image.fromarray`"),
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
     (b"PAR1", "a Parquet table", ""),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", "save it as text in UTF-8"),
     (b"SQLite format 3\0", "an SQLite database", ""),
 ];
 
 /// Starts of text files, in lower case. The first that matches counts.
-const TEXTS: [(&str, &str, &str); 13] = [
+const TEXTS: [(&str, &str, &str); 14] = [
     (
         "version https://git-lfs",
         "a Git LFS pointer",
@@ -101,6 +105,7 @@ const TEXTS: [(&str, &str, &str); 13] = [
     ("<!doctype html", "an HTML page", DOWNLOAD_AGAIN),
     ("<html", "an HTML page", DOWNLOAD_AGAIN),
     ("<head", "an HTML page", DOWNLOAD_AGAIN),
+    ("<error", XML, DOWNLOAD_AGAIN),
     ("<svg", "an SVG drawing", RASTERISE),
     ("accessdenied", "the text `AccessDenied`", DOWNLOAD_AGAIN),
     ("access denied", "the text `Access Denied`", DOWNLOAD_AGAIN),
@@ -120,10 +125,11 @@ const HEAD_BYTES: usize = 512;
 /// It never fails and takes the time of a few comparisons, plus one pass over bytes that are all zero.
 #[must_use]
 pub fn what_is(bytes: &[u8]) -> Option<Content> {
+    let may_be_text = !bytes[..bytes.len().min(HEAD_BYTES)].iter().any(is_control);
     if let Some(format) = ImageFormat::of(bytes) {
-        return Some(Content { name: format.with_article(), advice: "", is_image: true });
+        return Some(Content { name: format.with_article(), advice: "", is_image: true, may_be_text });
     }
-    let found = |name, advice| Some(Content { name, advice, is_image: false });
+    let found = |name, advice| Some(Content { name, advice, is_image: false, may_be_text });
     if let Some((name, advice)) = container(bytes) {
         return found(name, advice);
     }
@@ -131,7 +137,7 @@ pub fn what_is(bytes: &[u8]) -> Option<Content> {
         return found(name, advice);
     }
     if is_pickle(bytes) {
-        return found("a Python pickle, as `torch.save` writes", "");
+        return found("a Python pickle, as `torch.save` writes", "it can run code when it is read, and is refused");
     }
     if bytes.get(257..262) == Some(b"ustar") {
         return found("a tar archive", "unpack it first: `tar -xf FILE`; or name it as a source of shards");
@@ -142,18 +148,26 @@ pub fn what_is(bytes: &[u8]) -> Option<Content> {
     }
     let head = String::from_utf8_lossy(&bytes[..bytes.len().min(HEAD_BYTES)]);
     let text = head.trim_start_matches('\u{feff}').trim_start().to_lowercase();
-    if let Some((_, name, advice)) = TEXTS.iter().find(|(start, ..)| text.starts_with(start)) {
-        return found(name, advice);
+    let found = |name, advice, may_be_text| Some(Content { name, advice, is_image: false, may_be_text });
+    if let Some((start, name, advice)) = TEXTS.iter().find(|(start, ..)| text.starts_with(start)) {
+        let is_sure = start.starts_with('<') || start.starts_with("version");
+        return found(name, advice, !is_sure);
     }
     if text.starts_with("<?xml") {
         let is_svg = text.contains("<svg");
-        return if is_svg { found("an SVG drawing", RASTERISE) } else { found("XML", DOWNLOAD_AGAIN) };
+        let (name, advice) = if is_svg { ("an SVG drawing", RASTERISE) } else { (XML, DOWNLOAD_AGAIN) };
+        return found(name, advice, false);
     }
     // A JSON value in a safetensors file follows eight bytes of length.
     if text.starts_with('{') || text.starts_with("[{") || text.starts_with("[\"") {
-        return found("JSON", DOWNLOAD_AGAIN);
+        return found("JSON", DOWNLOAD_AGAIN, true);
     }
     None
+}
+
+/// Whether a byte is in no text.
+fn is_control(byte: &u8) -> bool {
+    byte.is_ascii_control() && !byte.is_ascii_whitespace()
 }
 
 /// Formats with the signature not at the start, or of a family: RIFF, and ISO base media.
@@ -268,7 +282,10 @@ mod tests {
         assert!(named(b"\0\0\0\x20ftypheic").starts_with("a HEIC image; convert it to png or jpeg"));
         assert!(named(b"\0\0\0\x20ftypisom").starts_with("an MP4 video; extract its frames"));
         assert!(named(b"RIFF\0\0\0\0AVI LIST").starts_with("an AVI video"));
-        assert!(named(b"<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code>").starts_with("XML; servers send this"));
+        assert!(
+            named(b"<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code>")
+                .starts_with("an XML page; servers send this")
+        );
         assert!(named(b"<?xml version=\"1.0\"?>\n<svg width=\"1\">").starts_with("an SVG drawing; rasterise"));
         assert!(named(b"{\"error\": 404}").starts_with("JSON"));
         assert!(named(b"\x80\x02}q\x00(").starts_with("a Python pickle"));
@@ -303,7 +320,7 @@ mod tests {
             (b"P5 1 1 255\n", "a PNM image"),
             (b"P7\nWIDTH 1", "a PNM image"),
         ] {
-            assert_eq!(what_is(bytes), Some(Content { name, advice: "", is_image: true }));
+            assert_eq!(what_is(bytes).map(|it| (it.name, it.advice, it.is_image)), Some((name, "", true)));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! JSON as people have it: each form is read, or named.
 
-use dualenc_data::{BadRows, CocoSource, Dataset, JsonSource, Source, TextEncoding};
+use dualenc_data::{BadRows, CocoSource, Dataset, JsonSource, Source, SourceTable, TextEncoding};
 
 type Pairs = Vec<(String, String)>;
 
@@ -164,12 +164,15 @@ fn karpathy_splits_are_chosen() {
     let images = [image("a", "train"), image("b", "restval"), image("c", "test"), image("d", "train")].join(",");
     let text = format!(r#"{{"images": [{images}], "dataset": "coco"}}"#);
     let names = |split: &str| {
-        let dataset = read_with("d.json", &text, |source| source.split = Some(split.to_owned()))?;
+        let dataset = read_with("d.json", &text, |source| source.split = Some(split.into()))?;
         assert!(dataset.warnings.is_empty());
         Ok::<_, String>(pairs(&dataset).into_iter().map(|(image, _)| image).collect::<Vec<_>>())
     };
     assert_eq!(names("train").unwrap(), ["val2014/a", "val2014/d"]);
     assert_eq!(names("train+restval").unwrap(), ["val2014/a", "val2014/b", "val2014/d"]);
+    let list: SourceTable = toml::from_str("json = { path = \"d.json\", split = [\"train\", \"restval\"] }").unwrap();
+    let listed = read_with("d.json", &text, |source| source.split = list.json.unwrap().split).unwrap();
+    assert_eq!(listed.num_images(), 3);
     let error = names("val").unwrap_err();
     assert!(
         error.contains("no row has the split `val`; its splits are `restval` (1), `test` (1), `train` (2)"),
@@ -191,7 +194,7 @@ fn lists_by_split_are_chosen() {
         error.contains("an object with the splits `train`, `test`; set `split`, such as `split = \"train\"`"),
         "{error}"
     );
-    let dataset = read_with("d.json", &text, |source| source.split = Some("test".to_owned())).unwrap();
+    let dataset = read_with("d.json", &text, |source| source.split = Some("test".into())).unwrap();
     assert_eq!(pairs(&dataset), [("b.png".to_owned(), "z".to_owned())]);
 }
 

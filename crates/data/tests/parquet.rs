@@ -48,10 +48,10 @@ fn error(source: &ParquetSource) -> String {
 fn fixtures_equal_python() {
     let (mut files, mut images, mut paths) = (0, 0, 0);
     for (name, file) in expected() {
-        let mut source = ParquetSource { image: file.image, ..source(&name) };
+        let mut source = ParquetSource { image: Some(file.image), ..source(&name) };
         match &file.captions[..] {
-            [one] => source.caption.clone_from(one),
-            several => source.captions = several.to_vec(),
+            [one] => source.caption = Some(one.clone()),
+            several => source.captions = Some(several.to_vec()),
         }
         let dataset = source.read().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (mut captions, mut skipped, mut expected) = (dataset.captions(), 0, Vec::new());
@@ -130,7 +130,7 @@ fn several_files_are_one_set() {
 
 #[test]
 fn labels_have_their_names() {
-    let labelled = ParquetSource { caption: "label".to_owned(), ..source("datasets.parquet") };
+    let labelled = ParquetSource { caption: Some("label".to_owned()), ..source("datasets.parquet") };
     let dataset = labelled.read().unwrap();
     let texts: Vec<_> = dataset.captions().map(|caption| caption.text).collect();
     let names = ["tabby cat", "dog", "red panda"];
@@ -153,15 +153,17 @@ fn labels_have_their_names() {
 
 #[test]
 fn columns_are_found_by_looking() {
-    for (name, image, caption) in [
-        ("img2dataset.parquet", "jpg", "caption"),
-        ("datasets.parquet", "image", "caption"),
-        ("metadata.parquet", "file_name", "text"),
-        ("parts", "image", "caption"),
+    for (name, found) in [
+        ("img2dataset.parquet", "images from `jpg`, captions from `caption`"),
+        ("datasets.parquet", "images from `image`, captions from `caption`"),
+        ("metadata.parquet", "image paths from `file_name`, captions from `text`"),
+        ("parts", "images from `image`, captions from `caption`"),
     ] {
-        let Source::Parquet(found) = Source::from_path(golden("parquet").join(name)).unwrap() else { panic!("{name}") };
-        assert_eq!((found.image.as_str(), found.caption.as_str()), (image, caption), "{name}");
-        assert!(found.read().is_ok(), "{name}");
+        let path = golden("parquet").join(name);
+        let table: SourceTable = toml::from_str(&format!("parquet = {{ path = '{}' }}", path.display())).unwrap();
+        assert_eq!(SourceTable::from(Source::from_path(&path).unwrap()), table, "{name}");
+        let dataset = table.read().unwrap();
+        assert!(dataset.notes[0].ends_with(found), "{:?}", dataset.notes);
     }
     assert!(matches!(Source::from_path(golden("decode")).unwrap(), Source::Folder(_)));
 }
@@ -169,19 +171,23 @@ fn columns_are_found_by_looking() {
 #[test]
 fn messages_name_the_way_out() {
     assert_eq!(
-        error(&source("metadata.parquet")),
+        error(&ParquetSource { caption: Some("caption".to_owned()), ..source("metadata.parquet") }),
         "`metadata.parquet` has no column `caption`; its columns are `file_name`, `text`; set `caption = \"text\"`?"
     );
     let with = |name: &str, image: &str, caption: &str| ParquetSource {
-        image: image.to_owned(),
-        caption: caption.to_owned(),
+        image: Some(image.to_owned()),
+        caption: Some(caption.to_owned()),
         ..source(name)
     };
     assert!(error(&with("img2dataset.parquet", "image", "caption")).ends_with("; set `image = \"jpg\"`?"));
-    let several = ParquetSource { captions: vec!["raw".into(), "lang".into()], ..source("columns.parquet") };
+    let several = ParquetSource {
+        image: Some("image".into()),
+        captions: Some(vec!["raw".into(), "lang".into()]),
+        ..source("columns.parquet")
+    };
     assert!(error(&several).ends_with("; write `long` in `captions`?"), "{}", error(&several));
-    let both = ParquetSource { captions: vec!["raw".into()], ..with("columns.parquet", "image", "long") };
-    assert!(error(&both).contains("both `caption` and `captions` are set"));
+    let both = ParquetSource { captions: Some(vec!["raw".into()]), ..with("columns.parquet", "image", "long") };
+    assert!(error(&both).contains("`caption` and `captions` are both set"));
     let download = "download the images first, `img2dataset --url_list links.parquet --input_format parquet --url_col \
                     URL --caption_col TEXT --output_format webdataset --output_folder shards`, and train on the \
                     folder as `webdataset`";
@@ -189,6 +195,7 @@ fn messages_name_the_way_out() {
         error(&with("links.parquet", "image", "TEXT")),
         format!("`links.parquet` has no column `image`; its columns are `URL`, `TEXT`; `URL` holds links: {download}")
     );
+    assert_eq!(error(&source("links.parquet")), error(&with("links.parquet", "URL", "TEXT")));
     assert_eq!(
         error(&with("links.parquet", "URL", "TEXT")),
         format!(
@@ -200,7 +207,10 @@ fn messages_name_the_way_out() {
         "`image_lists.parquet` is malformed: column `image` holds lists of groups; expected captions: texts, lists of \
          texts, or labels"
     );
-    assert!(error(&source("image_lists.parquet")).contains("column `caption` holds double; expected captions"));
+    assert!(
+        error(&with("image_lists.parquet", "image", "caption"))
+            .contains("column `caption` holds double; expected captions")
+    );
     assert!(error(&with("columns.parquet", "raw", "long")).contains("holds lists of texts; expected one image a row"));
     assert!(error(&source("none.parquet")).starts_with("cannot read `none.parquet`: No such file"));
 }
@@ -232,6 +242,36 @@ fn damaged_files_are_called_so() {
 }
 
 #[test]
+fn damaged_pages_are_bad_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("d.parquet");
+    let whole = std::fs::read(golden("parquet/datasets.parquet")).unwrap();
+    // The row groups have 5, 5 and 2 images: the last has little enough to lose.
+    let ends: Vec<usize> = (0..whole.len()).filter(|&at| whole[at..].starts_with(b"IEND")).collect();
+    let damaged = (ends[9] + 8..ends[10]).find_map(|at| {
+        let mut bytes = whole.clone();
+        bytes[at..at + 4].fill(0xff);
+        replace(&path, &bytes);
+        let dataset = ParquetSource::new(&path).read().ok()?;
+        let bad: Vec<String> =
+            dataset.images().filter_map(|image| image.read().err().map(|error| error.to_string())).collect();
+        (dataset.num_images() == 12 && bad.len() == 2).then_some((dataset, bad))
+    });
+    let (dataset, bad) = damaged.unwrap();
+    for (error, row) in bad.iter().zip([11, 12]) {
+        assert!(error.contains(&format!("d.parquet/row {row}`: damaged parquet page: ")), "{error}");
+    }
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 4, false);
+    options.num_steps = 3;
+    let batches: Vec<_> = PairLoader::new(options).unwrap().map(Result::unwrap).collect();
+    let skipped: Vec<_> = batches.iter().flat_map(|batch| &batch.skipped).collect();
+    assert_eq!(
+        skipped.iter().map(|it| (it.image, it.cause.as_str())).collect::<Vec<_>>(),
+        [(10, "damaged"), (11, "damaged")]
+    );
+}
+
+#[test]
 fn only_and_bad_rows() {
     let dir = tempfile::tempdir().unwrap();
     let only = dir.path().join("rows.txt");
@@ -245,11 +285,16 @@ fn only_and_bad_rows() {
     };
     assert_eq!(read(source("parts"), "1\n12\n40\n").unwrap(), ["row 1", "row 2", "row 30"]);
     assert_eq!(read(source("datasets.parquet"), "3.png\n0.png\n").unwrap(), ["row 1", "row 4"]);
-    let jpg = ParquetSource { image: "jpg".into(), ..source("img2dataset.parquet") };
+    let jpg = source("img2dataset.parquet");
     assert_eq!(read(jpg, "000000004\nx\n").unwrap_err().rsplit(':').next().unwrap(), " `x`");
-    let skipping = ParquetSource { bad_rows: BadRows::Skip, image: "caption".into(), ..source("plain_none_1.parquet") };
+    let skipping = ParquetSource {
+        bad_rows: BadRows::Skip,
+        image: Some("caption".into()),
+        caption: Some("caption".into()),
+        ..source("plain_none_1.parquet")
+    };
     assert_eq!(skipping.read().unwrap().skipped.by_cause(), "empty caption (4)");
-    let latin = ParquetSource { caption: "image".into(), ..source("plain_none_1.parquet") };
+    let latin = ParquetSource { caption: Some("image".into()), ..source("plain_none_1.parquet") };
     assert!(error(&latin).contains("`plain_none_1.parquet`, row "), "{}", error(&latin));
     assert!(error(&latin).ends_with("the caption is not UTF-8"));
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dualenc_data::{
-    BadRows, CsvSource, Dataset, FolderSource, JsonlSource, Source, TextEncoding, TokenTable, Tokenizer,
-    WebdatasetSource, mix,
+    BadRows, ClassesSource, CsvSource, Dataset, FolderSource, JsonlSource, ParquetSource, Source, SourceTable,
+    TextEncoding, TokenTable, Tokenizer, WebdatasetSource, mix,
 };
 use serde_json::json;
 
 use crate::limits::attempts;
-use crate::support::write_vocabulary;
+use crate::support::{golden, write_vocabulary};
 
 /// Tokens per caption in these tests, two of them special.
 const MAX_TOKENS: usize = 6;
@@ -232,6 +232,39 @@ fn forms_give_the_same_set() {
         true
     });
     assert_eq!(outcomes.bad, 0);
+}
+
+#[test]
+fn only_without_match_names_entries() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let rows = [("a.png".to_owned(), "a cat".to_owned())];
+    let mut sources: Vec<Source> = Vec::new();
+    for (name, write) in FORMS {
+        std::fs::write(path(name), write(&rows)).unwrap();
+        sources.push(Source::from_path(path(name)).unwrap());
+    }
+    std::fs::write(path("d.tar"), shard(&[Row::Good])).unwrap();
+    for name in ["images/a_cat.png", "classes/cat/a.png", "classes/dog/a.png"] {
+        std::fs::create_dir_all(path(name).parent().unwrap()).unwrap();
+        std::fs::write(path(name), b"").unwrap();
+    }
+    sources.extend([
+        Source::Webdataset(WebdatasetSource::new(path("d.tar"))),
+        Source::Folder(FolderSource::new(path("images"))),
+        Source::Classes(ClassesSource::new(path("classes"))),
+        Source::Parquet(ParquetSource::new(golden("parquet/datasets.parquet"))),
+    ]);
+    for source in sources {
+        for (list, expected) in
+            [("x.png\n", "1 of the 1 names in this list: `x.png`"), ("99\n", "numbers in this list: 99")]
+        {
+            std::fs::write(path("only.txt"), list).unwrap();
+            let table = SourceTable { only: Some(path("only.txt")), ..source.clone().into() };
+            let error = table.read().unwrap_err().to_string();
+            assert!(error.contains("only.txt` is malformed") && error.ends_with(expected), "{source:?}: {error}");
+        }
+    }
 }
 
 #[test]

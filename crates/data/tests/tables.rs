@@ -4,6 +4,8 @@ use std::path::Path;
 
 use dualenc_data::{BadRows, CsvSource, Dataset, Source, SourceTable, TextEncoding, recognise};
 
+use crate::support::golden;
+
 /// Reads a file of this name and content, after `set` has changed its source. Images `a.png`, `b.png` and `sub/c.png`
 /// are there.
 fn read_with(name: &str, content: impl AsRef<[u8]>, set: impl FnOnce(&mut CsvSource)) -> Result<Dataset, String> {
@@ -409,6 +411,31 @@ fn recognise_describes_what_is_there() {
         std::fs::write(&path, content).unwrap();
         assert_eq!(recognise(&path).unwrap().description, description, "{name}");
     }
+    // The columns are in the table that is written, and read the same rows.
+    for (name, columns) in
+        [("d.csv", [Some("filepath"), Some("title"), None]), ("d.txt", [Some("1"), Some("2"), Some("no header")])]
+    {
+        let table = recognise(&dir.path().join(name)).unwrap().source;
+        let csv = table.csv.clone().unwrap();
+        let header = csv.header.map(|header| if header { "header" } else { "no header" });
+        assert_eq!([csv.image.as_deref(), csv.caption.as_deref(), header], columns);
+        let dataset = table.read().unwrap();
+        assert_eq!((dataset.num_captions(), dataset.caption(0).text), (1, "x"), "{name}");
+        let Source::Csv(unset) = Source::from_path(dir.path().join(name)).unwrap() else { panic!("{name}") };
+        assert_eq!((unset.image, unset.caption, unset.header), (None, None, None));
+    }
+    let parquet = recognise(&golden("parquet/metadata.parquet")).unwrap();
+    assert_eq!(parquet.description, "parquet, 1 file; image from `file_name`, caption from `text`");
+    let columns = parquet.source.parquet.unwrap();
+    assert_eq!((columns.image.as_deref(), columns.caption.as_deref()), (Some("file_name"), Some("text")));
+    for name in ["classes/cat/a.png", "classes/dog/b.png", "classes/dog/c.png"] {
+        std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(dir.path().join(name), b"").unwrap();
+    }
+    let classes = recognise(&dir.path().join("classes")).unwrap();
+    assert_eq!(classes.description, "2 class folders with 3 images");
+    assert!(classes.source.classes.is_some());
+    std::fs::remove_dir_all(dir.path().join("classes")).unwrap();
     assert!(recognise(dir.path()).unwrap().source.folder.is_some());
     std::fs::write(dir.path().join("0.tar"), b"").unwrap();
     assert!(recognise(dir.path()).unwrap().source.webdataset.is_some());

@@ -100,13 +100,30 @@ impl DatasetBuilder {
         self.images.len()
     }
 
+    /// Refuses to go on without a row. Entries of the selection that the source at `path` does not have come first:
+    /// they are why nothing was taken.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] if the selection names rows that the source does not have, else that of `error`.
+    pub(crate) fn refuse_empty(&self, path: &Path, error: impl FnOnce() -> DataError) -> Result<(), DataError> {
+        if !self.is_empty() {
+            return Ok(());
+        }
+        self.check_selection(path)?;
+        Err(error())
+    }
+
+    fn check_selection(&self, path: &Path) -> Result<(), DataError> {
+        self.selection.as_ref().map_or(Ok(()), |selection| selection.check(path))
+    }
+
     /// Builds the data set of the source at `path`.
     ///
     /// # Errors
     /// [`DataError::Malformed`] if the selection names rows that the source does not have.
     pub(crate) fn finish(mut self, path: &Path) -> Result<Dataset, DataError> {
         self.skipped.set_source(path);
-        self.selection.as_ref().map_or(Ok(()), |selection| selection.check(path))?;
+        self.check_selection(path)?;
         Ok(self.build())
     }
 

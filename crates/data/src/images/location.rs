@@ -37,9 +37,9 @@ impl ImageRef {
     /// about 5 seconds.
     ///
     /// # Errors
-    /// [`DataError::Image`] for a bad image: the file is missing, not a regular file, or larger than 1 GiB.
-    /// [`DataError::Read`] if the system cannot read it, or if the shard is missing or has become shorter.
-    /// [`DataError::Malformed`] for a damaged page of a parquet file.
+    /// [`DataError::Image`] for a bad image: the file is missing, not a regular file, or larger than 1 GiB, or the page
+    /// of a parquet file is damaged. [`DataError::Read`] if the system cannot read it, or if the shard is missing or
+    /// has become shorter.
     pub fn read(&self) -> Result<Vec<u8>, DataError> {
         let read = match self {
             Self::File(path) => read_file(path),

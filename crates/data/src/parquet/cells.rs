@@ -183,11 +183,14 @@ impl ParquetColumn {
     /// The encoded image of a row, 0-based.
     ///
     /// # Errors
-    /// [`DataError::Read`] if the system cannot read the file, [`DataError::Malformed`] if it is damaged. The inner
-    /// error is a bad image: null, or larger than 256 MiB.
+    /// [`DataError::Read`] if the system cannot read the file. The inner error is a bad image: null, larger than
+    /// 256 MiB, or in a damaged page.
     pub(crate) fn read(&self, row: u64) -> Result<Result<Vec<u8>, ImageError>, DataError> {
         let read = catch_quietly(|| self.cell(row)).unwrap_or_else(|panic| Err(Fault::Malformed(panic.to_string())));
-        read.map_err(|fault| fault.at(self.file.path()))
+        match read {
+            Err(Fault::Malformed(reason)) => Ok(Err(ImageError::Damaged { format: "parquet page", reason })),
+            other => other.map_err(|fault| fault.at(self.file.path())),
+        }
     }
 
     fn cell(&self, row: u64) -> Result<Result<Vec<u8>, ImageError>, Fault> {
@@ -380,8 +383,8 @@ mod tests {
         assert_eq!(column.read(39).unwrap().unwrap(), image, "the page was kept");
         assert!(matches!(column.read(0).unwrap_err(), DataError::Read { .. }));
         assert!(column.read(0).unwrap().is_ok(), "an error is not kept");
-        let error = column.read(40).unwrap_err().to_string();
-        assert!(error.contains("d.parquet` is malformed"), "{error}");
+        let error = column.read(40).unwrap().unwrap_err().to_string();
+        assert!(error.contains("damaged parquet page: no row 40"), "{error}");
         // A file that became shorter.
         std::fs::write(&path, b"PAR1").unwrap();
         let error = column.read(20).unwrap_err().to_string();

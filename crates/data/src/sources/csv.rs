@@ -92,14 +92,24 @@ impl CsvSource {
         self.read_with(self.default_delimiter(), selection)
     }
 
-    /// What the file is, for people, and the delimiter that was found.
+    /// The same table with the columns that were found, and what the file is, for people.
     ///
     /// # Errors
     /// As for [`CsvSource::read`], of the first lines.
-    pub(crate) fn look(&self, default_delimiter: u8) -> Result<String, DataError> {
+    pub(crate) fn look(&self, default_delimiter: u8) -> Result<(Self, String), DataError> {
         let file = TextFile::open(&self.path, self.encoding)?;
         let dialect = self.dialect(default_delimiter, &file)?;
-        Ok(format!("{}; {}", described(&dialect, file.encoding), dialect.origin()))
+        let mut found = self.clone();
+        found.image = Some(dialect.names[dialect.image].clone());
+        let captions: Vec<String> = dialect.captions.iter().map(|&at| dialect.names[at].clone()).collect();
+        match &captions[..] {
+            [one] if self.captions.is_none() => found.caption = Some(one.clone()),
+            _ => found.captions = Some(captions),
+        }
+        if !dialect.has_header {
+            found.header = Some(false);
+        }
+        Ok((found, format!("{}; {}", described(&dialect, file.encoding), dialect.origin())))
     }
 
     /// The delimiter of tables with this extension.

@@ -5,12 +5,16 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::files::is_dir;
 use crate::sources::Source;
+use crate::sources::class_folder::class_folder;
+use crate::sources::classes::ClassesSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
+use crate::sources::folder::file_names::counted;
 use crate::sources::image_files::image_files;
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
-use crate::sources::parquet::looks::{look, looks_like_parquet};
+use crate::sources::parquet::looks::looks_like_parquet;
+use crate::sources::parquet::source::ParquetSource;
 use crate::sources::source_table::SourceTable;
 use crate::sources::tables::text_file::TextFile;
 use crate::sources::webdataset::WebdatasetSource;
@@ -18,7 +22,7 @@ use crate::sources::webdataset::WebdatasetSource;
 /// A file or folder that was recognised.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Recognised {
-    /// The source that reads it.
+    /// The source that reads it, with the columns of tables that were found.
     pub source: SourceTable,
     /// What it is, for the log: ``tab-separated, UTF-16, header; image from `filepath`, caption from `title` ``.
     pub description: String,
@@ -30,20 +34,43 @@ pub struct Recognised {
 /// [`DataError::UnknownExtension`] if it is no form of data that is read, [`DataError::Read`], and what the first rows
 /// of a table hold that cannot be read.
 pub fn recognise(path: &Path) -> Result<Recognised, DataError> {
-    let source = Source::from_path(path)?;
-    let description = match &source {
-        Source::Csv(csv) => csv.look(csv.default_delimiter())?,
-        Source::Tsv(tsv) => tsv.look(b'\t')?,
-        Source::Jsonl(jsonl) => jsonl.look()?,
-        Source::Json(json) => json.look(false)?,
-        Source::Folder(folder) => {
-            let images = image_files(&folder.path)?.files.len();
-            format!("a folder of {images} image{}", if images == 1 { "" } else { "s" })
+    let source = match Source::from_path(path)? {
+        Source::Folder(_) if ClassesSource::looks_like(path)? => Source::Classes(ClassesSource::new(path)),
+        other => other,
+    };
+    let (source, description) = match source {
+        Source::Csv(csv) => {
+            let (found, description) = csv.look(csv.default_delimiter())?;
+            (Source::Csv(found), description)
         }
-        Source::Webdataset(_) => "WebDataset shards".to_owned(),
-        Source::Classes(_) => "a folder per class".to_owned(),
-        Source::Coco(_) => "COCO captions".to_owned(),
-        Source::Parquet(_) => "parquet".to_owned(),
+        Source::Tsv(tsv) => {
+            let (found, description) = tsv.look(b'\t')?;
+            (Source::Tsv(found), description)
+        }
+        Source::Parquet(parquet) => {
+            let (found, description) = parquet.look()?;
+            (Source::Parquet(found), description)
+        }
+        Source::Jsonl(jsonl) => {
+            let description = jsonl.look()?;
+            (Source::Jsonl(jsonl), description)
+        }
+        Source::Json(json) => {
+            let description = json.look(false)?;
+            (Source::Json(json), description)
+        }
+        Source::Folder(folder) => {
+            let images = counted(image_files(&folder.path)?.files.len(), "image");
+            (Source::Folder(folder), format!("a folder of {images}"))
+        }
+        Source::Classes(classes) => {
+            let found = class_folder(&classes.path)?;
+            let images = counted(found.images.len(), "image");
+            let description = format!("{} class folders with {images}", found.classes.len());
+            (Source::Classes(classes), description)
+        }
+        Source::Webdataset(source) => (Source::Webdataset(source), "WebDataset shards".to_owned()),
+        Source::Coco(coco) => (Source::Coco(coco), "COCO captions".to_owned()),
     };
     Ok(Recognised { source: source.into(), description })
 }
@@ -59,7 +86,7 @@ impl Source {
     pub fn from_path(path: impl AsRef<Path>) -> Result<Self, DataError> {
         let path = path.as_ref();
         if looks_like_parquet(path) {
-            return Ok(Self::Parquet(look(path)));
+            return Ok(Self::Parquet(ParquetSource::new(path)));
         }
         if is_dir(path)? {
             return Ok(match has_shards(path)? {

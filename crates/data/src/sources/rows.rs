@@ -10,14 +10,8 @@ use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
 use crate::images::location::ImageRef;
-use crate::sources::tables::columns::CAPTION_NAMES;
 use crate::sources::tables::image_path::ImagePaths;
 use crate::sources::tables::null_words::NullWords;
-
-/// Key of the caption in the entries of shards.
-pub(crate) fn default_caption() -> String {
-    CAPTION_NAMES[0].to_owned()
-}
 
 /// Collects the rows of one file.
 pub(crate) struct Rows<'a> {
@@ -139,12 +133,12 @@ impl<'a> Rows<'a> {
             return Err(DataError::row(self.path, self.unit, place, format!("{reason}{others}")));
         }
         let file = self.path.file_name().unwrap_or_default().display().to_string();
-        if self.builder.is_empty() {
+        self.builder.refuse_empty(self.path, || {
             let causes = self.builder.skipped.by_cause();
             let causes = if causes.is_empty() { String::new() } else { format!(": {causes}") };
             let found = format!("{described}, and no usable row{causes}");
-            return Err(DataError::Empty { path: PathBuf::from(self.path), found, expected });
-        }
+            DataError::Empty { path: PathBuf::from(self.path), found, expected }
+        })?;
         let rows = if self.count == 1 { "1 row".to_owned() } else { format!("{} rows", self.count) };
         self.builder.note(format!("`{file}`: {described}, {rows}; {origin}"));
         self.paths.tell(&file, &mut self.builder);

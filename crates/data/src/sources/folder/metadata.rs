@@ -11,6 +11,7 @@ use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::files::is_file;
 use crate::sources::folder::sidecars::{captions_of, slot, usual_key};
+use crate::sources::parquet::rows::file_captions;
 use crate::sources::tables::columns::CAPTION_NAMES;
 use crate::sources::tables::records::{Found, Record, Records};
 use crate::sources::tables::text_file::TextFile;
@@ -87,8 +88,7 @@ impl Metadata {
         } else if extension == "csv" {
             read_csv(&path, keys)?
         } else {
-            let reason = "parquet metadata is not read; write it as `metadata.jsonl` or `metadata.csv`".to_owned();
-            return Err(DataError::Malformed { path, reason });
+            read_parquet(&path, keys)?
         };
         rows.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
         Ok(Self { dir: dir.to_owned(), path, rows, columns })
@@ -201,13 +201,7 @@ fn read_csv(path: &Path, keys: &[String]) -> Result<Table, DataError> {
     let names = || header.iter().map(String::as_str);
     let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
     let file_name = names().position(|name| name == FILE_NAME).ok_or_else(|| malformed(no_file_name(names())))?;
-    let columns = if keys.is_empty() {
-        let others: Vec<&str> = names().filter(|name| *name != FILE_NAME).collect();
-        let usual = CAPTION_NAMES.iter().find(|name| others.contains(name));
-        vec![usual.map_or_else(|| only(path, &others, names()), |name| Ok((*name).to_owned()))?]
-    } else {
-        keys.to_vec()
-    };
+    let columns = caption_columns(path, &header, keys)?;
     let mut at = Vec::new();
     for column in &columns {
         let hint = || nearest(column, names()).map(|name| format!("; set `caption = \"{name}\"`?"));
@@ -240,6 +234,38 @@ fn read_csv(path: &Path, keys: &[String]) -> Result<Table, DataError> {
         push(&mut rows, name, captions.into_iter().filter(|(_, caption)| !caption.is_empty()));
     }
     Ok((rows, columns))
+}
+
+fn read_parquet(path: &Path, keys: &[String]) -> Result<Table, DataError> {
+    let (mut rows, mut columns) = (Vec::new(), Vec::new());
+    let choose = |names: &[String]| {
+        if !names.iter().any(|name| name == FILE_NAME) {
+            let reason = no_file_name(names.iter().map(String::as_str));
+            return Err(DataError::Malformed { path: path.to_owned(), reason });
+        }
+        columns = caption_columns(path, names, keys)?;
+        Ok(columns.clone())
+    };
+    file_captions(path, FILE_NAME, choose, |number, name, captions| {
+        if !is_name(name) {
+            return Err(DataError::row(path, "row", number, no_file_name([].into_iter())));
+        }
+        let captions = captions.iter().map(|(caption, slot)| (*slot, caption.trim().to_owned()));
+        push(&mut rows, name, captions.filter(|(_, caption)| !caption.is_empty()));
+        Ok(())
+    })?;
+    Ok((rows, columns))
+}
+
+/// The columns of captions in a table with the columns `names`: `keys`, else the one with a usual name or the only one.
+fn caption_columns(path: &Path, names: &[String], keys: &[String]) -> Result<Vec<String>, DataError> {
+    if !keys.is_empty() {
+        return Ok(keys.to_vec());
+    }
+    let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != FILE_NAME).collect();
+    let usual = CAPTION_NAMES.iter().find(|name| others.contains(name));
+    let all = names.iter().map(String::as_str);
+    Ok(vec![usual.map_or_else(|| only(path, &others, all), |name| Ok((*name).to_owned()))?])
 }
 
 fn is_name(name: &str) -> bool {

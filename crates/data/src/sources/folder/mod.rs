@@ -2,7 +2,7 @@
 //!
 //! This file has [`FolderSource`]. The others:
 //! - `options`: the choices in its config
-//! - `metadata`: `metadata.jsonl` and `metadata.csv`
+//! - `metadata`: `metadata.jsonl`, `metadata.csv` and `metadata.parquet`
 //! - `sidecars`: the files beside an image
 //! - `file_names`: names as captions
 
@@ -41,9 +41,9 @@ const SIDECARS_PER_THREAD: usize = 64;
 
 /// `[data.train.folder]`: every image file below `path`, sorted by path, byte by byte.
 ///
-/// The captions of `cat.jpg` are those of a `metadata.jsonl` or `metadata.csv` in its folder or one above it; without
-/// such a file, the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of `cat.caption`, else the
-/// name itself, with `_` and `-` as spaces.
+/// The captions of `cat.jpg` are those of a `metadata.jsonl`, `metadata.csv` or `metadata.parquet` in its folder or one
+/// above it; without such a file, the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of
+/// `cat.caption`, else the name itself, with `_` and `-` as spaces.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct FolderSource {
@@ -157,9 +157,7 @@ impl FolderSource {
                 }
             }
         }
-        if builder.is_empty() {
-            return Err(self.empty(&builder, &left_out));
-        }
+        builder.refuse_empty(&self.path, || self.empty(&builder, &left_out))?;
         if let Some(left_out) = left_out.describe() {
             builder.warn(format!("`{}`: {left_out}", self.path.display()));
         }

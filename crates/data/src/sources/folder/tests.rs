@@ -138,12 +138,33 @@ fn malformed_metadata_names_its_line() {
     let error = with("metadata.jsonl", "{\"image\": \"a.png\", \"text\": \"x\"}");
     assert!(error.contains("line 1: no image in `file_name`, found `image`, `text`"), "{error}");
     let error = with("metadata.parquet", "PAR1");
-    assert!(error.contains("metadata.parquet` is malformed: parquet metadata is not read"), "{error}");
+    assert!(error.contains("metadata.parquet` is malformed"), "{error}");
     let two = [IMAGES[1], ("metadata.jsonl", good), ("metadata.csv", "file_name,text\na.png,x\n")];
     let error = read(&two, |_| {}).unwrap_err();
     assert!(error.contains("metadata.jsonl` is malformed: `metadata.csv` is beside it; remove one"), "{error}");
     let error = read(&[IMAGES[1], ("metadata.jsonl", "")], |_| {}).unwrap_err();
     assert!(error.contains("found 1 image without a caption, not in metadata (1)"), "{error}");
+}
+
+#[cfg(feature = "parquet")]
+#[test]
+fn parquet_metadata_has_captions() {
+    let dir = tempfile::tempdir().unwrap();
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/parquet/metadata.parquet");
+    std::fs::copy(golden, dir.path().join("metadata.parquet")).unwrap();
+    std::fs::create_dir(dir.path().join("sub")).unwrap();
+    for name in ["a.png", "sub/b.png", "sub/c.png"] {
+        write(dir.path().join(name), b"").unwrap();
+    }
+    let dataset = FolderSource::new(dir.path()).read().unwrap();
+    let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
+    assert_eq!(texts, ["a cat", "a dog"]);
+    assert!(dataset.image(1).key().ends_with("/sub/b.png"));
+    assert_eq!(dataset.skipped.by_cause(), "not in metadata (1)");
+    assert!(dataset.notes[0].contains("`text` of `metadata.parquet` (2)"), "{:?}", dataset.notes);
+    let other = FolderSource { caption: Some("txet".to_owned()), ..FolderSource::new(dir.path()) };
+    let error = other.read().unwrap_err().to_string();
+    assert!(error.contains("has no column `txet`") && error.contains("set `caption = \"text\"`?"), "{error}");
 }
 
 #[test]

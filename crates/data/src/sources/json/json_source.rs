@@ -15,6 +15,7 @@ use crate::sources::json::form::Form;
 use crate::sources::json::items::{Place, Stop, for_each};
 use crate::sources::json::objects::{Objects, brief, texts};
 use crate::sources::json::shape::Shape;
+use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
 use crate::sources::tables::text_file::{TextEncoding, TextFile, not_utf8};
 
@@ -40,9 +41,9 @@ pub struct JsonSource {
     /// Directory that image paths are relative to. Default: the directory of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
-    /// The splits to read, separated by `+`, such as `train+restval`. Default: all.
+    /// The splits to read: a list, or separated by `+`, such as `train+restval`. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub split: Option<String>,
+    pub split: Option<OneOrMany<String>>,
     /// Encoding of the characters. Default: UTF-8 or UTF-16, by looking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<TextEncoding>,
@@ -117,7 +118,7 @@ impl JsonSource {
     }
 
     fn splits(&self) -> Vec<String> {
-        let splits = self.split.as_deref().unwrap_or_default().split('+').map(str::trim);
+        let splits = self.split.iter().flat_map(|splits| &splits.0).flat_map(|it| it.split('+')).map(str::trim);
         splits.filter(|split| !split.is_empty()).map(str::to_owned).collect()
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::parquet::schema::{Content, Node, Physical, Schema};
-use crate::sources::tables::columns::{CAPTION_NAMES, IMAGE_NAMES};
+use crate::sources::tables::columns::Holds;
 
 /// Further names of columns that hold the bytes of images (img2dataset).
 const BYTES_NAMES: [&str; 5] = ["jpg", "jpeg", "png", "webp", "image_bytes"];
@@ -99,56 +99,101 @@ fn is_link(name: &str) -> bool {
     name.to_ascii_lowercase().contains("url")
 }
 
-/// The column that looks like images: by its type, then by its name.
-pub(crate) fn image_column(schema: &Schema) -> Option<&str> {
-    let named = |names: &[&str], fits: &dyn Fn(&Kind) -> bool| {
-        names.iter().find_map(|name| {
-            let node = schema.columns.iter().find(|node| node.name.eq_ignore_ascii_case(name))?;
-            (!is_link(name) && fits(&kind(node, schema))).then_some(node.name.as_str())
-        })
-    };
-    let holds_images = |kind: &Kind| matches!(kind, Kind::Images { .. } | Kind::Bytes(_));
-    let first = |fits: &dyn Fn(&Kind) -> bool| {
-        schema.columns.iter().find(|node| fits(&kind(node, schema))).map(|node| node.name.as_str())
-    };
-    named(&IMAGE_NAMES, &holds_images)
-        .or_else(|| named(&BYTES_NAMES, &holds_images))
-        .or_else(|| first(&|kind| matches!(kind, Kind::Images { .. })))
-        .or_else(|| named(&IMAGE_NAMES, &|kind| matches!(kind, Kind::Text(_))))
-        .or_else(|| first(&holds_images))
+/// Columns of a file that the user wrote; those that are not written are found by looking.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) image: Option<&'a str>,
+    pub(crate) captions: &'a [String],
+    /// Whether `captions` are those of the key `captions`.
+    pub(crate) are_several: bool,
 }
 
-/// The column that looks like captions: by its name, then by its type.
-pub(crate) fn caption_column(schema: &Schema) -> Option<&str> {
-    let is_caption = |kind: &Kind| matches!(kind, Kind::Text(_) | Kind::Texts(_) | Kind::Numbers(_));
-    let named = CAPTION_NAMES.iter().find_map(|name| {
-        let node = schema.columns.iter().find(|node| node.name.eq_ignore_ascii_case(name))?;
-        is_caption(&kind(node, schema)).then_some(node.name.as_str())
-    });
-    named.or_else(|| {
-        let image = image_column(schema);
-        let mut texts = schema.columns.iter().filter(|node| {
-            let is_text = matches!(kind(node, schema), Kind::Text(_) | Kind::Texts(_));
-            is_text && !is_link(&node.name) && Some(node.name.as_str()) != image
+/// Columns of a file: their names, and what they hold.
+#[derive(Clone, Debug)]
+pub(crate) struct Chosen {
+    pub(crate) image: (String, Kind),
+    pub(crate) captions: Vec<(String, Kind)>,
+}
+
+/// The columns of the image and of the captions, of the file `path`.
+///
+/// # Errors
+/// [`DataError::Column`] for a column that is not there, or if several columns may be meant.
+pub(crate) fn choose(path: &Path, schema: &Schema, wanted: Wanted<'_>) -> Result<Chosen, DataError> {
+    let names: Vec<String> = schema.columns.iter().map(|node| node.name.clone()).collect();
+    let kinds: Vec<Kind> = schema.columns.iter().map(|node| kind(node, schema)).collect();
+    let absent = |name: &str, hint: String| DataError::Column {
+        path: path.to_owned(),
+        column: name.to_owned(),
+        found: names.clone(),
+        hint: Some(hint).filter(|hint| !hint.is_empty()),
+    };
+    let get = |holds: Holds, written: Option<&str>, alike: &[usize]| {
+        // One inside groups can only be written.
+        if let Some((name, kind)) = written.and_then(|name| Some((name, find(schema, name)?))) {
+            return Ok((name.to_owned(), kind));
+        }
+        let found = holds.find_among(&names, written, alike);
+        found.map(|at| (names[at].clone(), kinds[at].clone()))
+    };
+    let images = image_columns(&names, &kinds);
+    let image = get(Holds::Image, wanted.image, &images);
+    let image_at = image.as_ref().ok().and_then(|(name, _)| names.iter().position(|it| it == name));
+    let captions = caption_columns(&names, &kinds, image_at);
+    let image = image.map_err(|hint| {
+        let link = names.iter().find(|name| is_link(name)).filter(|_| images.iter().all(|&at| is_link(&names[at])));
+        let hint = link.map_or(hint, |link| {
+            let caption = captions.first().map(|&at| names[at].as_str());
+            format!("; `{link}` holds links: {}", download(path, link, caption))
         });
-        // One of several texts may be anything.
-        texts.next().filter(|_| texts.next().is_none()).map(|node| node.name.as_str())
-    })
+        absent(wanted.image.unwrap_or(Holds::Image.key()), hint)
+    })?;
+    let captions = match wanted.captions {
+        [] => {
+            let found = get(Holds::Caption, None, &captions);
+            vec![found.map_err(|hint| absent(Holds::Caption.key(), hint))?]
+        }
+        written => {
+            let one = |name: &String| {
+                get(Holds::Caption, Some(name), &captions).map_err(|hint| {
+                    let close = nearest(name, names.iter().map(String::as_str));
+                    let close = close.or(captions.first().map(|&at| names[at].as_str()));
+                    let in_list = |close| format!("; write `{close}` in `captions`?");
+                    absent(name, close.filter(|_| wanted.are_several).map_or(hint, in_list))
+                })
+            };
+            written.iter().map(one).collect::<Result<_, _>>()?
+        }
+    };
+    Ok(Chosen { image, captions })
 }
 
-/// The error that `path` has no column `name`, which the config asks for as its `key`.
-pub(crate) fn absent(path: &Path, schema: &Schema, name: &str, key: &str) -> DataError {
-    let found: Vec<String> = schema.columns.iter().map(|node| node.name.clone()).collect();
-    let close = nearest(name, found.iter().map(String::as_str));
-    let like = if key == "image" { image_column(schema) } else { caption_column(schema) };
-    let link = found.iter().find(|name| is_link(name)).filter(|_| key == "image");
-    let hint = match (close.or(like), link) {
-        (Some(column), _) if key == "captions" => Some(format!("; write `{column}` in `captions`?")),
-        (Some(column), _) => Some(format!("; set `{key} = \"{column}\"`?")),
-        (None, Some(link)) => Some(format!("; `{link}` holds links: {}", download(path, link, caption_column(schema)))),
-        (None, None) => None,
+/// The columns that look like images: those that hold images, else those with usual names of paths, else bytes.
+fn image_columns(names: &[String], kinds: &[Kind]) -> Vec<usize> {
+    let all = |fits: &dyn Fn(usize) -> bool| (0..names.len()).filter(|&at| fits(at)).collect::<Vec<usize>>();
+    let is_bytes = |at: usize| matches!(kinds[at], Kind::Bytes(_));
+    let known = Holds::Image.alike(names, is_bytes);
+    let is_image = |at: usize| {
+        let has_bytes_name = || BYTES_NAMES.iter().any(|name| names[at].eq_ignore_ascii_case(name));
+        matches!(kinds[at], Kind::Images { .. }) || is_bytes(at) && (known.contains(&at) || has_bytes_name())
     };
-    DataError::Column { path: path.to_owned(), column: name.to_owned(), found, hint }
+    let is_text = |at: usize| matches!(kinds[at], Kind::Text(_));
+    let images = [all(&is_image), Holds::Image.alike(names, is_text), all(&is_bytes)];
+    let images = images.into_iter().find(|found| !found.is_empty());
+    images.unwrap_or_else(|| all(&|at| is_text(at) && is_link(&names[at])))
+}
+
+/// The columns that look like captions: those with usual names, else the only other text.
+fn caption_columns(names: &[String], kinds: &[Kind], image: Option<usize>) -> Vec<usize> {
+    let is_text = |at: usize| matches!(kinds[at], Kind::Text(_) | Kind::Texts(_)) && Some(at) != image;
+    let fits = |at: usize| is_text(at) || matches!(kinds[at], Kind::Numbers(_) | Kind::Bytes(_)) && Some(at) != image;
+    let named = Holds::Caption.alike(names, fits);
+    if !named.is_empty() {
+        return named;
+    }
+    let texts: Vec<usize> = (0..names.len()).filter(|&at| is_text(at) && !is_link(&names[at])).collect();
+    // One of several texts may be anything.
+    if texts.len() == 1 { texts } else { Vec::new() }
 }
 
 /// What to do with a table of links.

@@ -3,12 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::parquet::file::ParquetFile;
-use crate::parquet::footer::{MAGIC, read_footer};
+use crate::parquet::footer::MAGIC;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
-use crate::sources::parquet::columns::{caption_column, image_column};
-use crate::sources::parquet::files::{files, is_parquet};
-use crate::sources::parquet::source::ParquetSource;
+use crate::sources::parquet::files::is_parquet;
 
 /// Whether `path` is a parquet file, or a folder of parquet files without tar shards and images.
 pub(crate) fn looks_like_parquet(path: &Path) -> bool {
@@ -29,21 +26,4 @@ pub(crate) fn looks_like_parquet(path: &Path) -> bool {
         IMAGE_EXTENSIONS.contains(&extension.as_str())
     };
     !has(path, &is_shard) && !has(path, &is_image) && (has(path, &is_table) || has(&path.join("data"), &is_table))
-}
-
-/// The source for `path`, with the columns that look like images and captions.
-pub(crate) fn look(path: &Path) -> ParquetSource {
-    let mut source = ParquetSource::new(path);
-    let first = files(path).ok().and_then(|files| files.into_iter().next());
-    let footer = first.and_then(|file| read_footer(&ParquetFile::open(&file).ok()?).ok());
-    // A file that cannot be read is an error when the source is.
-    if let Some(footer) = footer {
-        if let Some(image) = image_column(&footer.schema) {
-            source.image = image.to_owned();
-        }
-        if let Some(caption) = caption_column(&footer.schema) {
-            source.caption = caption.to_owned();
-        }
-    }
-    source
 }

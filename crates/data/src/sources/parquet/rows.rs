@@ -10,8 +10,9 @@ use crate::parquet::cells::ParquetColumn;
 use crate::parquet::column::Column;
 use crate::parquet::file::{Fault, ParquetFile};
 use crate::parquet::footer::{Footer, RowGroup, read_footer};
+use crate::parquet::schema::Schema;
 use crate::parquet::values::Value;
-use crate::sources::parquet::columns::{Kind, find};
+use crate::sources::parquet::columns::{self, Chosen, Kind, Wanted, find};
 use crate::sources::parquet::features::class_names;
 
 /// An open file, with the columns that are read.
@@ -66,18 +67,17 @@ const KEY_NAMES: [&str; 2] = ["key", "__key__"];
 const NO_LABEL: i64 = -1;
 
 impl Table {
-    /// Opens a file; `captions` are names of columns.
+    /// Opens a file, of which `choose` chooses the columns.
     ///
     /// # Errors
-    /// `absent` makes the error for a column that the file does not have.
+    /// Those of `choose`; [`DataError::Malformed`] for a damaged file or a column of another type, [`DataError::Read`].
     pub(crate) fn open(
         path: &Path,
-        image: &str,
-        captions: &[&str],
-        absent: impl Fn(&Footer, &str, bool) -> DataError,
+        choose: impl FnOnce(&Schema) -> Result<Chosen, DataError>,
     ) -> Result<Self, DataError> {
         let file = ParquetFile::open(path)?;
         let footer = caught(path, || read_footer(&file))?;
+        let Chosen { image: (image, image_kind), captions } = choose(&footer.schema)?;
         let unfit = |name: &str, kind: &Kind, expected: &str| {
             let found = match kind {
                 Kind::Images { .. } => "images",
@@ -92,29 +92,27 @@ impl Table {
         };
         let classes = class_names(footer.huggingface.as_deref());
         let mut columns = Vec::new();
-        for name in captions {
-            let kind = find(&footer.schema, name).ok_or_else(|| absent(&footer, name, false))?;
+        for (name, kind) in captions {
             let leaf = match kind {
                 // Old writers do not say that bytes are text.
                 Kind::Text(leaf) | Kind::Texts(leaf) | Kind::Bytes(leaf) | Kind::Numbers(leaf) => leaf,
-                kind => return Err(unfit(name, &kind, "captions: texts, lists of texts, or labels")),
+                kind => return Err(unfit(&name, &kind, "captions: texts, lists of texts, or labels")),
             };
-            let classes = classes.get(*name).cloned().filter(|_| matches!(kind, Kind::Numbers(_)));
+            let classes = classes.get(&name).cloned().filter(|_| matches!(kind, Kind::Numbers(_)));
             let has_numbers = matches!(kind, Kind::Numbers(_)) && classes.is_none();
             columns.push(CaptionColumn { leaf, classes, has_numbers });
         }
-        let kind = find(&footer.schema, image).ok_or_else(|| absent(&footer, image, true))?;
         let index = |bytes: usize, names: Option<usize>| {
             let (column, nulls) = caught(path, || ParquetColumn::index(&file, &footer, bytes))?;
             Ok(Image::Bytes { bytes, names, column: Arc::new(column), nulls })
         };
-        let image = match kind {
+        let image = match image_kind {
             Kind::Images { bytes, name } => index(bytes, name)?,
             Kind::Bytes(leaf) => index(leaf, None)?,
             Kind::Text(leaf) => Image::Paths(leaf),
             kind => {
                 let expected = "one image a row: bytes, a group of `bytes` and `path`, or a path";
-                return Err(unfit(image, &kind, expected));
+                return Err(unfit(&image, &kind, expected));
             }
         };
         let text = |name: &&str| match find(&footer.schema, name) {
@@ -234,58 +232,47 @@ impl<'a> Columns<'a> {
     }
 }
 
+/// The columns of a file.
+///
+/// # Errors
+/// [`DataError::Malformed`], [`DataError::Read`].
+pub(crate) fn read_schema(path: &Path) -> Result<Schema, DataError> {
+    let file = ParquetFile::open(path)?;
+    Ok(caught(path, || read_footer(&file))?.schema)
+}
+
 /// Calls `f`; a panic is damage of the file.
 fn caught<T>(path: &Path, f: impl FnOnce() -> Result<T, Fault>) -> Result<T, DataError> {
     let result = catch_quietly(f).unwrap_or_else(|panic| Err(Fault::Malformed(panic.to_string())));
     result.map_err(|fault| fault.at(path))
 }
 
-/// The file name and the captions of each row, for tables beside a folder of images. `captions`: names of columns, of
-/// which the first that the file has is read.
+/// The file name and the captions of each row, for tables beside a folder of images. `choose` chooses the columns of
+/// the captions by the names of all.
 ///
 /// # Errors
-/// [`DataError::Column`], [`DataError::Malformed`], [`DataError::Read`], [`DataError::Row`].
-#[cfg_attr(not(test), expect(dead_code, reason = "for folders with `metadata.parquet`"))]
+/// Those of `choose`; [`DataError::Column`], [`DataError::Malformed`], [`DataError::Read`], [`DataError::Row`].
 pub(crate) fn file_captions(
     path: &Path,
     file_name: &str,
-    captions: &[&str],
-) -> Result<Vec<(String, Vec<String>)>, DataError> {
-    let file = ParquetFile::open(path)?;
-    let footer = caught(path, || read_footer(&file))?;
-    let first = captions.iter().find(|name| find(&footer.schema, name).is_some()).or(captions.first());
-    let caption: Vec<&str> = first.into_iter().copied().collect();
-    let absent = |footer: &Footer, name: &str, _: bool| DataError::Column {
-        path: path.to_owned(),
-        column: name.to_owned(),
-        found: footer.schema.columns.iter().map(|node| node.name.clone()).collect(),
-        hint: None,
-    };
-    let table = Table::open(path, file_name, &caption, absent)?;
-    let mut rows = Vec::new();
-    table.read(&mut |number, place, row| {
-        if let Some(fault) = row.fault.take() {
-            return Err(DataError::row(path, "row", number + 1, fault));
-        }
-        if let Place::Path(name) = place {
-            rows.push((name, row.captions.drain(..).map(|(text, _)| text).collect()));
-        }
-        Ok(())
+    choose: impl FnOnce(&[String]) -> Result<Vec<String>, DataError>,
+    mut each: impl FnMut(u64, &str, &[(String, u8)]) -> Result<(), DataError>,
+) -> Result<(), DataError> {
+    let table = Table::open(path, |schema| {
+        let names: Vec<String> = schema.columns.iter().map(|node| node.name.clone()).collect();
+        let captions = choose(&names)?;
+        let wanted = Wanted { image: Some(file_name), captions: &captions, are_several: captions.len() > 1 };
+        let Chosen { image: (name, kind), captions } = columns::choose(path, schema, wanted)?;
+        // Old writers do not say that bytes are text.
+        let kind = if let Kind::Bytes(leaf) = kind { Kind::Text(leaf) } else { kind };
+        Ok(Chosen { image: (name, kind), captions })
     })?;
-    Ok(rows)
-}
-
-#[cfg(all(test, feature = "parquet"))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn metadata_names_files() {
-        let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/parquet/metadata.parquet"));
-        let rows = file_captions(path, "file_name", &["caption", "text"]).unwrap();
-        let expected = [("a.png", "a cat"), ("sub/b.png", "a dog")];
-        assert_eq!(rows, expected.map(|(name, text)| (name.to_owned(), vec![text.to_owned()])));
-        let error = file_captions(path, "file_name", &["caption"]).unwrap_err().to_string();
-        assert!(error.ends_with("has no column `caption`; its columns are `file_name`, `text`"), "{error}");
-    }
+    table.read(&mut |number, place, row| {
+        let fault = match (row.fault.take(), &place) {
+            (None, Place::Path(name)) => return each(number + 1, name, &row.captions),
+            (None, Place::Cell(_)) => format!("`{file_name}` is an image; expected a file name"),
+            (Some(fault), _) => fault,
+        };
+        Err(DataError::row(path, "row", number + 1, fault))
+    })
 }

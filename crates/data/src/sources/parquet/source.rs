@@ -9,14 +9,12 @@ use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
-use crate::files::is_dir;
 use crate::images::location::ImageRef;
 use crate::sources::one_or_many::OneOrMany;
-use crate::sources::parquet::columns::{absent, caption_column, download};
+use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
 use crate::sources::parquet::files::{files, missing_parts};
-use crate::sources::parquet::rows::{Place, Row, Table};
-use crate::sources::rows::default_caption;
-use crate::sources::tables::columns::IMAGE_NAMES;
+use crate::sources::parquet::rows::{Place, Row, Table, read_schema};
+use crate::sources::webdataset::shard_patterns::common_root;
 
 /// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
 const LARGE_PAGE_BYTES: u64 = 16 << 20;
@@ -32,15 +30,17 @@ const LARGE_PAGE_BYTES: u64 = 16 << 20;
 pub struct ParquetSource {
     /// A file, a folder of files, a pattern, or a list of these.
     pub path: OneOrMany<PathBuf>,
-    /// Column of the image or its path. Default `image`.
-    #[serde(default = "default_image")]
-    pub image: String,
-    /// Column of the caption or captions. Default `caption`.
-    #[serde(default = "default_caption")]
-    pub caption: String,
+    /// Column of the image or its path. Default: `image`, or else the one column that holds images or has another usual
+    /// name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
+    /// Column of the caption or captions. Default: `caption`, or else the one column with another usual name, or the
+    /// only other text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
     /// Several columns of captions, in place of `caption`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub captions: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub captions: Option<Vec<String>>,
     /// Directory that image paths are relative to. Default: the directory of each file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
@@ -49,19 +49,15 @@ pub struct ParquetSource {
     pub bad_rows: BadRows,
 }
 
-fn default_image() -> String {
-    IMAGE_NAMES[0].to_owned()
-}
-
 impl ParquetSource {
-    /// The files of `path`, with columns `image` and `caption`.
+    /// The files of `path`; the columns are found by looking.
     #[must_use]
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {
             path: path.into().into(),
-            image: default_image(),
-            caption: default_caption(),
-            captions: Vec::new(),
+            image: None,
+            caption: None,
+            captions: None,
             root: None,
             bad_rows: BadRows::default(),
         }
@@ -71,6 +67,27 @@ impl ParquetSource {
     pub fn resolve(&mut self, base: &Path) {
         self.path.resolve(base);
         self.root = self.root.take().map(|root| base.join(root));
+    }
+
+    /// The same files with the columns that were found in the first, and what they are, for people.
+    ///
+    /// # Errors
+    /// As for [`ParquetSource::read`], of the columns of the first file.
+    pub(crate) fn look(&self) -> Result<(Self, String), DataError> {
+        let mut paths = Vec::new();
+        for path in &self.path.0 {
+            paths.extend(files(path)?);
+        }
+        let mut found = self.clone();
+        let Some(first) = paths.first() else { return Ok((found, "parquet".to_owned())) };
+        let names = Names::of(&choose(first, &read_schema(first)?, self.wanted(first, None)?)?);
+        let origin = format!("image from `{}`, caption from {}", names.image, names.quoted_captions());
+        found.image = Some(names.image);
+        match &names.captions[..] {
+            [one] if self.captions.is_none() => found.caption = Some(one.clone()),
+            _ => found.captions = Some(names.captions),
+        }
+        Ok((found, format!("parquet, {} file{}; {origin}", paths.len(), if paths.len() == 1 { "" } else { "s" })))
     }
 
     /// Reads captions, and where images are.
@@ -89,51 +106,52 @@ impl ParquetSource {
         for path in &self.path.0 {
             paths.extend(files(path)?);
         }
-        let base = match paths.first() {
-            Some(file) if !is_dir(first)? => file.parent().unwrap_or(Path::new("")),
-            _ => first,
+        let root = match &self.root {
+            Some(root) => root.clone(),
+            None => common_root(&self.path.0)?,
         };
-        let root = self.root.as_deref().unwrap_or(base);
         let mut builder = DatasetBuilder::new(root).with_selection(selection);
         let mut summary = Summary::default();
         for path in &paths {
             self.read_file(path, &mut builder, &mut summary)?;
         }
-        if builder.is_empty() {
-            return Err(DataError::Empty {
-                path: first.to_owned(),
-                found: format!("{} rows, {} unusable", summary.rows, builder.skipped.count),
-                expected: "rows with an image and a caption",
-            });
-        }
+        builder.refuse_empty(first, || DataError::Empty {
+            path: first.to_owned(),
+            found: format!("{} rows, {} unusable", summary.rows, builder.skipped.count),
+            expected: "rows with an image and a caption",
+        })?;
         for missing in missing_parts(&paths) {
             builder.warn(format!("{missing} are there; the rest is not read"));
         }
-        builder.note(summary.describe(self, first, paths.len()));
+        builder.note(summary.describe(first, paths.len()));
         builder.finish(first)
     }
 
-    fn caption_columns(&self, path: &Path) -> Result<Vec<&str>, DataError> {
-        if self.captions.is_empty() {
-            return Ok(vec![&self.caption]);
-        }
-        if self.caption != default_caption() {
-            let reason = "both `caption` and `captions` are set; expected one of them".to_owned();
-            return Err(DataError::Malformed { path: path.to_owned(), reason });
-        }
-        Ok(self.captions.iter().map(String::as_str).collect())
+    /// The columns that are written, or those of `first`, the first file.
+    fn wanted<'a>(&'a self, path: &Path, first: Option<&'a Names>) -> Result<Wanted<'a>, DataError> {
+        let malformed = |reason: &str| DataError::Malformed { path: path.to_owned(), reason: reason.to_owned() };
+        let captions = match (&self.caption, &self.captions) {
+            (Some(_), Some(_)) => return Err(malformed("`caption` and `captions` are both set; remove one")),
+            (None, Some(names)) if names.is_empty() => {
+                return Err(malformed("`captions` is empty; name the columns of captions"));
+            }
+            (Some(name), None) => std::slice::from_ref(name),
+            (None, Some(names)) => names,
+            (None, None) => first.map_or(&[][..], |first| &first.captions),
+        };
+        let image = self.image.as_deref().or(first.map(|first| first.image.as_str()));
+        Ok(Wanted { image, captions, are_several: self.captions.is_some() })
     }
 
     fn read_file(&self, path: &Path, builder: &mut DatasetBuilder, summary: &mut Summary) -> Result<(), DataError> {
-        let columns = self.caption_columns(path)?;
-        let table = Table::open(path, &self.image, &columns, |footer, name, is_image| {
-            let key = match (is_image, self.captions.is_empty()) {
-                (true, _) => "image",
-                (false, true) => "caption",
-                (false, false) => "captions",
-            };
-            absent(path, &footer.schema, name, key)
+        let wanted = self.wanted(path, summary.names.as_ref())?;
+        let mut names = None;
+        let table = Table::open(path, |schema| {
+            let chosen = choose(path, schema, wanted)?;
+            names = Some(Names::of(&chosen));
+            Ok(chosen)
         })?;
+        let names = summary.names.insert(names.unwrap_or_default()).clone();
         let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
         let mut has_paths = false;
         table.read(&mut |number, place, row| {
@@ -146,12 +164,9 @@ impl ParquetSource {
             {
                 has_paths = !link.is_empty();
                 if is_link(link) {
-                    let caption = caption_column(&table.footer.schema);
-                    let reason = format!(
-                        "column `{}` holds links, such as `{link}`: {}",
-                        self.image,
-                        download(path, &self.image, caption)
-                    );
+                    let (image, caption) = (&names.image, names.captions.first().map(String::as_str));
+                    let reason =
+                        format!("column `{image}` holds links, such as `{link}`: {}", download(path, image, caption));
                     return Err(DataError::Malformed { path: path.to_owned(), reason });
                 }
             }
@@ -207,9 +222,29 @@ fn is_link(path: &str) -> bool {
     path.starts_with("http://") || path.starts_with("https://")
 }
 
+/// The columns that are read.
+#[derive(Clone, Debug, Default)]
+struct Names {
+    image: String,
+    captions: Vec<String>,
+}
+
+impl Names {
+    fn of(chosen: &Chosen) -> Self {
+        let captions = chosen.captions.iter().map(|(name, _)| name.clone()).collect();
+        Self { image: chosen.image.0.clone(), captions }
+    }
+
+    fn quoted_captions(&self) -> String {
+        self.captions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
+}
+
 /// What was read, for the log.
 #[derive(Default)]
 struct Summary {
+    /// Those of the first file.
+    names: Option<Names>,
     rows: u64,
     has_images: bool,
     has_numbers: bool,
@@ -225,19 +260,15 @@ impl Summary {
         }
     }
 
-    fn describe(&self, source: &ParquetSource, first: &Path, files: usize) -> String {
-        let captions = if source.captions.is_empty() {
-            format!("`{}`", source.caption)
-        } else {
-            source.captions.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-        };
+    fn describe(&self, first: &Path, files: usize) -> String {
+        let names = self.names.clone().unwrap_or_default();
+        let (image, captions) = (&names.image, names.quoted_captions());
         let mut text = format!(
-            "`{}`: parquet, {files} file{}, {} rows; {} from `{}`, captions from {captions}",
+            "`{}`: parquet, {files} file{}, {} rows; {} from `{image}`, captions from {captions}",
             first.display(),
             if files == 1 { "" } else { "s" },
             self.rows,
-            if self.has_images { "images" } else { "image paths" },
-            source.image
+            if self.has_images { "images" } else { "image paths" }
         );
         if self.has_numbers {
             text += "; captions are numbers, which `classnames` replaces by the names of classes";

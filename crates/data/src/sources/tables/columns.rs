@@ -56,12 +56,13 @@ impl Holds {
         }
     }
 
-    /// The columns that hold this by their names: those with strong names or else those with weak ones.
-    fn alike(self, columns: &[String]) -> Vec<usize> {
+    /// The columns that hold this by their names, of those that `fits` says can: those with strong names or else those
+    /// with weak ones.
+    pub(crate) fn alike(self, columns: &[String], fits: impl Fn(usize) -> bool) -> Vec<usize> {
         let folded = |name: &str| name.trim().to_lowercase().replace(['-', ' '], "_");
         let named = |names: &[&str]| -> Vec<usize> {
-            let is_known = |column: &String| names.contains(&folded(column).as_str());
-            (0..columns.len()).filter(|&at| is_known(&columns[at])).collect()
+            let is_known = |at: &usize| names.contains(&folded(&columns[*at]).as_str());
+            (0..columns.len()).filter(is_known).filter(|&at| fits(at)).collect()
         };
         let (strong, weak): (&[&str], &[&str]) = match self {
             Self::Image => (&IMAGE_NAMES, &WEAK_IMAGE_NAMES),
@@ -74,14 +75,23 @@ impl Holds {
     /// The column that the user wrote, or the one that looks like it. The error is the hint of a message, which starts
     /// with `; ` or is empty.
     pub(crate) fn find(self, columns: &[String], written: Option<&str>) -> Result<usize, String> {
+        self.find_among(columns, written, &self.alike(columns, |_| true))
+    }
+
+    /// As [`Holds::find`]; `alike` are the columns that look like it.
+    pub(crate) fn find_among(
+        self,
+        columns: &[String],
+        written: Option<&str>,
+        alike: &[usize],
+    ) -> Result<usize, String> {
         let key = self.key();
         let position = |name: &str| columns.iter().position(|column| column == name);
         if let Some(at) = position(written.unwrap_or(key)) {
             return Ok(at);
         }
-        let alike = self.alike(columns);
         let set = |at: usize| format!("; set `{key} = \"{}\"`?", columns[at]);
-        match (written, alike.as_slice()) {
+        match (written, alike) {
             (None, [at]) => Ok(*at),
             (None, [_, _, ..]) => {
                 let names: Vec<String> = alike.iter().map(|&at| format!("`{}`", columns[at])).collect();

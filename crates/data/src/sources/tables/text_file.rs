@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::error::DataError;
+use crate::foreign_file::recognise;
 use crate::sources::tables::windows_1252::Windows1252Reader;
 
 /// Bytes at the start of a file that are looked at: a few hundred rows.
@@ -56,7 +57,7 @@ impl TextFile {
         let head_is_whole = (head.len() as u64) < HEAD_BYTES;
         let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
         if let Some(other) = not_text(&head) {
-            return Err(malformed(other.to_owned()));
+            return Err(malformed(other));
         }
         let wide = match encoding {
             None => utf16(&head),
@@ -146,31 +147,12 @@ fn utf16(head: &[u8]) -> Option<Wide> {
 }
 
 /// What a file that is no text is, and what to do.
-fn not_text(head: &[u8]) -> Option<&'static str> {
-    let start = head.trim_ascii_start();
-    let is = |signature: &[u8]| head.starts_with(signature);
-    let html = |tag: &[u8]| start.get(..tag.len()).is_some_and(|start| start.eq_ignore_ascii_case(tag));
-    if is(b"\x1f\x8b") {
-        Some("it is gzip-compressed; unpack it with `gunzip`")
-    } else if is(b"\x28\xb5\x2f\xfd") {
-        Some("it is Zstandard-compressed; unpack it with `unzstd`")
-    } else if is(b"BZh") && head.get(4..7) == Some(&b"1AY"[..]) {
-        Some("it is bzip2-compressed; unpack it with `bunzip2`")
-    } else if is(b"PK\x03\x04") {
-        Some("it is a zip archive or an Excel workbook; unpack it, or export the sheet as UTF-8 csv")
-    } else if is(b"\xd0\xcf\x11\xe0") {
-        Some("it is an old Excel workbook; export the sheet as UTF-8 csv")
-    } else if is(b"PAR1") {
-        Some("it is a Parquet file; expected text")
-    } else if is(b"version https://git-lfs") {
-        Some("it is a Git LFS pointer; fetch the real file with `git lfs pull`")
-    } else if html(b"<!doctype html") || html(b"<html") {
-        Some("it is an HTML page, not the file itself; download it again")
-    } else if is(b"\xff\xfe\0\0") || is(b"\0\0\xfe\xff") {
-        Some("it is UTF-32; save it as UTF-8")
-    } else {
-        None
+fn not_text(head: &[u8]) -> Option<String> {
+    if head.starts_with(b"\xff\xfe\0\0") || head.starts_with(b"\0\0\xfe\xff") {
+        return Some("it is UTF-32; save it as UTF-8".to_owned());
     }
+    // Readers say themselves that an empty file has no rows.
+    recognise(head).filter(|_| !head.is_empty())
 }
 
 #[cfg(test)]
@@ -237,7 +219,7 @@ mod tests {
     fn other_files_are_named() {
         for (bytes, name) in [
             (&b"\x1f\x8b\x08"[..], "gunzip"),
-            (b"PK\x03\x04", "Excel workbook"),
+            (b"PK\x03\x04", "as Excel and Word write"),
             (b"PAR1\x15", "Parquet"),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"\n <!DOCTYPE html>", "HTML"),

@@ -27,14 +27,14 @@ use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
-use crate::files::{is_dir, metadata};
+use crate::files::metadata;
 use crate::sources::class_labels::{ClassNames, is_number};
 use crate::sources::folder::caption_keys;
 use crate::sources::folder::options::TextCaptions;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::webdataset::fields::Fields;
 use crate::sources::webdataset::index::{Sample, index_shard};
-use crate::sources::webdataset::shard_patterns::{empty, shards};
+use crate::sources::webdataset::shard_patterns::{common_root, empty, shards};
 use crate::sources::webdataset::summary::Summary;
 
 /// Shards whose indices are in memory at once: one for each thread that indexes them.
@@ -122,7 +122,7 @@ impl WebdatasetSource {
     /// As [`WebdatasetSource::read`]. `classnames`: names for captions that are class numbers; if empty, they are
     /// looked for beside the shards.
     pub(crate) fn read_named(&self, selection: Option<Selection>, classnames: &[String]) -> Result<Dataset, DataError> {
-        let root = self.root()?;
+        let root = common_root(&self.path.0)?;
         let names = caption_keys(&root, self.caption.as_ref(), self.captions.as_ref())?;
         let image = self.image.as_ref().map_or(&[][..], |image| &image.0);
         let fields = Fields::new(image, names, self.txt);
@@ -147,24 +147,9 @@ impl WebdatasetSource {
             }
         }
         let path = self.path.0.first().map_or(root.as_path(), PathBuf::as_path);
-        if builder.is_empty() {
-            return Err(empty(path, summary.found(shards.len(), &builder.skipped, &fields)));
-        }
+        builder.refuse_empty(path, || empty(path, summary.found(shards.len(), &builder.skipped, &fields)))?;
         summary.report(&mut builder, path, &fields, shards.len(), self.txt)?;
         builder.finish(path)
-    }
-
-    /// The folder that paths in the fingerprint are relative to: that of the shards, or the one above several.
-    fn root(&self) -> Result<PathBuf, DataError> {
-        let mut root: Option<PathBuf> = None;
-        for path in &self.path.0 {
-            let here = if is_dir(path)? { path } else { path.parent().unwrap_or(Path::new("")) };
-            root = Some(root.map_or_else(
-                || here.to_owned(),
-                |root| root.ancestors().find(|root| here.starts_with(root)).unwrap_or(Path::new("")).to_owned(),
-            ));
-        }
-        Ok(root.unwrap_or_default())
     }
 }
 

@@ -131,9 +131,30 @@ fn collect(
     Ok(())
 }
 
+/// The folder that paths in a fingerprint are relative to: that of the files that `paths` name, or the one above
+/// several. Of a pattern with braces or a glob in a folder, it is the one above that folder.
+pub(crate) fn common_root(paths: &[PathBuf]) -> Result<PathBuf, DataError> {
+    let mut root: Option<PathBuf> = None;
+    for path in paths {
+        let here = match metadata(path)? {
+            Some(metadata) if metadata.is_dir() => path.as_path(),
+            Some(_) => path.parent().unwrap_or(Path::new("")),
+            None => {
+                let is_plain = |folder: &&Path| !folder.to_string_lossy().contains(['{', '*', '?', '[']);
+                path.ancestors().skip(1).find(is_plain).unwrap_or(Path::new(""))
+            }
+        };
+        root = Some(root.map_or_else(
+            || here.to_owned(),
+            |root| root.ancestors().find(|root| here.starts_with(root)).unwrap_or(Path::new("")).to_owned(),
+        ));
+    }
+    Ok(root.unwrap_or_default())
+}
+
 /// The error that `path` has no usable sample.
 pub(crate) fn empty(path: &Path, found: String) -> DataError {
-    let expected = "tar shards with an image `key.jpg` (jpeg, png, webp, gif) and its captions in `key.txt` or \
+    let expected = "tar shards with an image `key.jpg` (or png, webp, gif, bmp, tiff) and its captions in `key.txt` or \
                     `key.json` (`image` and `caption` name others)";
     DataError::Empty { path: path.to_owned(), found, expected }
 }

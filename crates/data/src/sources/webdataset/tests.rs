@@ -367,6 +367,11 @@ fn shards_by_list_and_nested_folder() {
     // The fingerprint does not depend on where the set is.
     let names = |dataset: &Dataset| (0..dataset.num_images()).map(|it| dataset.relative_key(it)).collect::<Vec<_>>();
     assert_eq!(names(&read(&["b/c/2.tar", "a/0.tar"]).unwrap()), ["b/c/2.tar/2.jpg", "a/0.tar/0.jpg"]);
+    assert_eq!(names(&read(&["{a/0,b/c/2}.tar"]).unwrap()), ["a/0.tar/0.jpg", "b/c/2.tar/2.jpg"]);
+    assert_eq!(names(&read(&["?/*.tar"]).unwrap()), ["a/0.tar/0.jpg", "a/1.tar/1.jpg"]);
+    for plain in ["a", "a/0.tar", "a/{0..1}.tar", "a/*.tar"] {
+        assert_eq!(names(&read(&[plain]).unwrap())[0], "0.tar/0.jpg", "{plain}");
+    }
     std::fs::write(at("top.tar"), tar_of(&[("t.jpg", ""), ("t.txt", "t")])).unwrap();
     let top = read(&[""]).unwrap();
     assert_eq!(keys(&top), "t");

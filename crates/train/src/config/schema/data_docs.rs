@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use dualenc_data::{Augment, BadRows, ParquetSource, TextCaptions, WebdatasetSource};
+use dualenc_data::{Augment, BadRows, TextCaptions, WebdatasetSource};
 use schemars::JsonSchema;
 
 /// A source of image-text pairs: exactly one of the formats, and how its rows are used.
@@ -180,10 +180,10 @@ pub(super) struct JsonDoc {
     ///
     /// Default: the directory of the file.
     root: Option<PathBuf>,
-    /// Split to read, or several, such as `"train+restval"`.
+    /// Split to read, or several: `["train", "restval"]` or `"train+restval"`.
     ///
     /// Default: every split.
-    split: Option<String>,
+    split: Option<OneOrManyDoc<String>>,
     /// Encoding of the characters.
     ///
     /// Default: UTF-8 or UTF-16, found in the first bytes.
@@ -211,9 +211,10 @@ enum TextEncodingDoc {
 }
 
 /// Every image file below a folder, sorted by path byte by byte. The captions of `cat.jpg` are those of a
-/// `metadata.jsonl` or `metadata.csv` (Hugging Face ImageFolder) in its folder or one above it. Without such a file,
-/// they are the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of `cat.caption`, else the file
-/// name with `_` and `-` read as spaces, unless that is a number. Images without a caption are left out and counted.
+/// `metadata.jsonl`, `metadata.csv` or `metadata.parquet` (Hugging Face ImageFolder) in its folder or one above it.
+/// Without such a file, they are the lines of `cat.txt` beside it, else a key of `cat.json`, else the lines of
+/// `cat.caption`, else the file name with `_` and `-` read as spaces, unless that is a number. Images without a caption
+/// are left out and counted.
 #[derive(JsonSchema)]
 #[schemars(rename = "FolderSource", deny_unknown_fields)]
 pub(super) struct FolderDoc {
@@ -300,7 +301,7 @@ pub(super) enum OneOrManyDoc<T> {
 #[derive(JsonSchema)]
 #[schemars(rename = "CaptionsFrom", rename_all = "lowercase")]
 pub(super) enum CaptionsFromDoc {
-    /// `metadata.jsonl` or `metadata.csv` in the folder of the image or one above it.
+    /// `metadata.jsonl`, `metadata.csv` or `metadata.parquet` in the folder of the image or one above it.
     Metadata,
     /// `cat.txt` beside `cat.jpg`.
     Txt,
@@ -350,14 +351,14 @@ pub(super) struct ParquetDoc {
     path: PathOrPaths,
     /// Name of the column that holds the image or its path.
     ///
-    /// Default: `"image"`.
-    #[schemars(default = "parquet_image")]
-    image: String,
+    /// Default: `image`, otherwise the one column that holds images, otherwise the one with another usual name, such as
+    /// `file_name`. Several such columns are an error.
+    image: Option<String>,
     /// Name of the column that holds the caption or captions.
     ///
-    /// Default: `"caption"`.
-    #[schemars(default = "parquet_caption")]
-    caption: String,
+    /// Default: `caption`, otherwise the one column with another usual name, such as `text`, otherwise the only other
+    /// column of text. Several such columns are an error.
+    caption: Option<String>,
     /// Names of several caption columns, in place of `caption`.
     ///
     /// Default: none.
@@ -455,14 +456,6 @@ impl Default for AugmentDoc {
             Augment::default();
         Self { crop_scale, crop_ratio, flip, brightness, contrast, saturation, hue, rand_ops, rand_magnitude }
     }
-}
-
-fn parquet_image() -> String {
-    ParquetSource::new("").image
-}
-
-fn parquet_caption() -> String {
-    ParquetSource::new("").caption
 }
 
 fn webdataset_strict() -> bool {
