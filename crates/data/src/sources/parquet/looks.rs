@@ -18,8 +18,10 @@ pub(crate) fn looks_like_parquet(path: &Path) -> bool {
         let entries = std::fs::read_dir(folder);
         entries.is_ok_and(|mut entries| entries.any(|entry| entry.is_ok_and(|entry| fits(&entry.path()))))
     };
-    // img2dataset writes a table beside each shard; a folder of images has `metadata.parquet`.
-    let is_table = |file: &Path| is_parquet(file) && file.file_stem().is_some_and(|stem| stem != "metadata");
+    // img2dataset writes a table beside each shard or folder; a folder of images has `metadata.parquet`.
+    let is_beside = |file: &Path| file.with_extension("").is_dir();
+    let is_table =
+        |file: &Path| is_parquet(file) && file.file_stem().is_some_and(|stem| stem != "metadata") && !is_beside(file);
     let is_shard = |file: &Path| file.extension().is_some_and(|extension| extension == "tar");
     let is_image = |file: &Path| {
         let extension = file.extension().unwrap_or_default().to_string_lossy().to_lowercase();

@@ -68,7 +68,7 @@ fn is_pattern(path: &Path) -> bool {
 
 fn look_at_file(path: &Path) -> Result<Found, TrainError> {
     let is_pattern = is_pattern(path);
-    let train = if is_pattern { Candidate::shards(path)? } else { Candidate::recognised(path)? };
+    let train = Candidate::recognised(path)?;
     let mut validation = None;
     if let Some(dir) = path.parent().filter(|dir| dir.is_dir() && is_train(path) && !is_pattern) {
         let tables = Survey::of(dir)?.tables;

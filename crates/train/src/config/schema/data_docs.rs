@@ -227,8 +227,8 @@ pub(super) struct FolderDoc {
     captions_from: Option<OneOrManyDoc<CaptionsFromDoc>>,
     /// Column of the captions in metadata files, or key in `.json` files. A value is a string or a list of strings.
     ///
-    /// Default: the first of `caption`, `title`, `text`, `sentence`, `description`, `captions`, `label` that is there,
-    /// otherwise the only column of text.
+    /// Default: `caption`, or else the first of the other usual names that is there, such as `title` or `text`, or else
+    /// the only column of text.
     caption: Option<String>,
     /// Several columns or keys with captions, such as `["raw", "long"]`, instead of `caption`.
     ///
