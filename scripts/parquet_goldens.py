@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the parquet fixtures in tests/goldens/parquet/ with pyarrow and the `datasets` library, and what they hold.
+"""Writes the fixtures in tests/goldens/parquet/ and train/parquet/ with pyarrow and `datasets`, and what they hold.
 
 `expected.json` has each file's columns and rows. The Rust tests read the fixtures; Python is needed to write them again.
 
@@ -8,6 +8,7 @@
     .venv-parquet/bin/python scripts/parquet_goldens.py
 """
 
+import csv
 import importlib.metadata
 import io
 import json
@@ -178,6 +179,19 @@ def others() -> None:
     write("metadata.parquet", {"file_name": ["a.png", "sub/b.png"], "text": ["a cat", "a dog"]})
 
 
+def pairs() -> None:
+    """The pairs of the golden training run, as the `datasets` library writes them: the first 16, and the others."""
+    run = OUT.parent / "train"
+    with open(run / "train.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    (run / "parquet").mkdir(exist_ok=True)
+    features = datasets.Features({"image": datasets.Image(), "caption": datasets.Value("string")})
+    for split, part in (("train", rows[:16]), ("validation", rows[16:])):
+        images = [{"bytes": (run / row["image"]).read_bytes(), "path": Path(row["image"]).name} for row in part]
+        table = datasets.Dataset.from_dict({"image": images, "caption": [row["caption"] for row in part]}, features)
+        table.to_parquet(run / "parquet" / f"{split}-00000-of-00001.parquet")
+
+
 def main() -> None:
     versions = [f"python {sys.version_info.major}.{sys.version_info.minor}"]
     versions += [f"{name} {importlib.metadata.version(name)}" for name in PACKAGES]
@@ -185,7 +199,7 @@ def main() -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     (OUT / "parts").mkdir(parents=True)
     (OUT / "versions.txt").write_text("\n".join(versions) + "\n")
-    for section in (plain, lists, nulls, library, others):
+    for section in (plain, lists, nulls, library, others, pairs):
         section()
     text = json.dumps(expected, ensure_ascii=False, separators=(",", ":"))
     (OUT / "expected.json").write_text(text + "\n")

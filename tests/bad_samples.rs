@@ -46,7 +46,7 @@ fn bad_samples_are_listed_by_cause() {
     assert_eq!(lines[0]["row"], 2);
     assert!(lines[0]["source"].as_str().unwrap().ends_with("data.csv"));
     assert!(lines[1]["key"].as_str().unwrap().ends_with("05.png"));
-    let summary = "3 images could not be used: empty file (1), not an image (1), not found (1); 1 rows could not be \
+    let summary = "3 images could not be used: empty file (1), not an image (1), not found (1); 1 row could not be \
                    used: empty caption (1); see `";
     assert!(log.contains(summary), "{log}");
 
@@ -86,4 +86,76 @@ fn absent_and_empty_files_are_counted_together() {
     let error = session.fail(2, &arguments("run.dir=run", &["data.max_bad_fraction=0.05"]));
     assert!(error.contains("2 of 24 images cannot be used"), "{error}");
     assert!(error.contains("allows: empty file (1), not found (1)\n"), "{error}");
+}
+
+/// Images that only decoding shows to be bad stop the run in the middle, and the list has them.
+#[test]
+fn stopped_run_lists_the_last_images() {
+    let session = session();
+    for image in ["05", "09"] {
+        fs::copy(session.path("images/00.png"), session.path(&format!("images/{image}.png"))).unwrap();
+    }
+    for image in ["20", "22"] {
+        session.write(&format!("images/{image}.png"), "<!DOCTYPE html>not found");
+    }
+    let sets = ["data.max_bad_fraction=0.1", "data.shuffle=false", "train.batch_size=4", "data.workers=1"];
+    let error = session.fail(2, &arguments("run.dir=run", &sets));
+    assert!(error.contains("3 of 24 images cannot be used"), "{error}");
+    assert!(!session.metrics("run", "train").is_empty(), "{error}");
+    let list = list(&session, "run");
+    let lines: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let images: Vec<&Value> = lines.iter().filter(|line| line["kind"] == "image").collect();
+    assert_eq!((lines.len(), images.len()), (4, 3), "{list}");
+    for name in ["12.png", "20.png", "22.png"] {
+        assert!(images.iter().any(|line| line["key"].as_str().unwrap().ends_with(name)), "{name}: {list}");
+    }
+    // With a higher limit, the run goes on and lists each once.
+    let sets = ["data.max_bad_fraction=0.2", "data.shuffle=false", "train.batch_size=4", "data.workers=1"];
+    session.succeed(&arguments("run.dir=run", &sets));
+    assert_eq!(self::list(&session, "run").lines().count(), 4);
+}
+
+#[test]
+fn missing_evaluation_files_stop_a_run_at_once() {
+    let session = Session::new();
+    session.write_config("");
+    session.copy("train/images", "images");
+    session
+        .write("eval.csv", "image,caption\nimages/00.png,a\nimages/01.png,b\nimages/gone.png,c\nimages/lost.png,d\n");
+    for (class, image) in [("cat", "00"), ("dog", "01")] {
+        fs::create_dir_all(session.path(&format!("classes/{class}"))).unwrap();
+        fs::copy(session.path(&format!("images/{image}.png")), session.path(&format!("classes/{class}/1.png")))
+            .unwrap();
+    }
+    session.write("classes/dog/2.png", "");
+    let evals = [
+        ("eval.x={task=\"retrieval\",data=\"eval.csv\"}", "2 of 4 images cannot be used", "gone.png"),
+        ("eval.x={task=\"zero-shot\",images=\"classes\"}", "1 of 3 images cannot be used", "2.png"),
+    ];
+    for (eval, expected, name) in evals {
+        let error = session.fail(2, &["train", "--config", "lit.toml", "--set", eval]);
+        assert!(error.contains("evaluation `x`: ") && error.contains(expected) && error.contains(name), "{error}");
+        assert!(!session.path("run/metrics.jsonl").exists(), "no step was done: {error}");
+        let check = session.fail(2, &["check", "--config", "lit.toml", "--set", eval]);
+        assert!(check.contains(expected), "{check}");
+        session.succeed(&[
+            "train",
+            "--config",
+            "lit.toml",
+            "--set",
+            eval,
+            "--set",
+            "data.max_bad_fraction=0.5",
+            "--set",
+            "train.epochs=1",
+            "--set",
+            "run.dir=tolerant",
+        ]);
+        fs::remove_dir_all(session.path("tolerant")).unwrap();
+    }
+    // Every image of a class is gone, which no limit allows.
+    session.write("classes/cat/1.png", "");
+    let sets = ["train", "--config", "lit.toml", "--set", evals[1].0, "--set", "data.max_bad_fraction=1"];
+    let error = session.fail(2, &sets);
+    assert!(error.contains("no image of the class `cat`"), "{error}");
 }

@@ -202,3 +202,24 @@ fn classes_of_an_evaluation_are_counted() {
     let (code, log) = train(&session, &sets);
     assert!(code == 2 && log.contains("no image of the class `red panda`"), "{log}");
 }
+
+/// An error that ends the check takes nothing away that was found before.
+#[test]
+fn data_problems_survive_an_unreachable_hub() {
+    let session = session(&EIGHT, "");
+    session.write("images/03.png", "");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let mut command = session.command(&["check", "--config", "lit.toml", "--json", "findings.json", "--set", DATA]);
+    command.args(["--set", "model.init=org/tiny"]);
+    command.env("HF_ENDPOINT", format!("http://127.0.0.1:{port}")).env("HF_HOME", session.path("hf"));
+    command.env_remove("HF_HUB_OFFLINE").env_remove("TRANSFORMERS_OFFLINE").env_remove("HF_HUB_CACHE");
+    let output = command.output().unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "it may be tried again: {text}");
+    for expected in ["1 of 8 images cannot be used", "check the path, the network", "03.png"] {
+        assert!(text.contains(expected), "{expected}: {text}");
+    }
+    let json: Value = serde_json::from_slice(&fs::read(session.path("findings.json")).unwrap()).unwrap();
+    let codes: Vec<&Value> = json["findings"].as_array().unwrap().iter().map(|finding| &finding["code"]).collect();
+    assert!(codes.contains(&&Value::from("too_many_bad_images")), "{codes:?}");
+}

@@ -14,13 +14,21 @@ type Row = (String, String);
 type Form = (&'static str, &'static str, fn(&Session, &[Row]));
 
 /// To test another form, add a line.
-const FORMS: [Form; 6] = [
+const FORMS: [Form; 14] = [
     ("csv", "data.csv", |session, rows| table(session, rows, "data.csv", ",")),
     ("tsv", "data.tsv", |session, rows| table(session, rows, "data.tsv", "\t")),
     ("jsonl", "data.jsonl", jsonl),
     ("folder", "folder", folder),
     ("webdataset", "shards", shards),
     ("coco", "coco.json", coco),
+    ("json", "list.json", list),
+    ("json", "karpathy.json", karpathy),
+    ("json", "coco-again.json", |session, rows| coco_file(session, rows, "coco-again.json")),
+    ("folder", "hub-jsonl", hub_jsonl),
+    ("folder", "hub-csv", hub_csv),
+    ("folder", "downloads", downloads),
+    ("webdataset", "packed", packed),
+    ("parquet", "parquet/*.parquet", |session, _| drop(session.copy("train/parquet", "parquet"))),
 ];
 
 fn table(session: &Session, rows: &[Row], name: &str, separator: &str) {
@@ -52,12 +60,73 @@ fn shards(session: &Session, rows: &[Row]) {
     }
 }
 
+fn list(session: &Session, rows: &[Row]) {
+    let object = |(image, caption): &Row| json!({"image": image, "caption": caption});
+    session.write("list.json", Value::from(rows.iter().map(object).collect::<Vec<_>>()).to_string());
+}
+
+fn karpathy(session: &Session, rows: &[Row]) {
+    let object = |(image, caption): &Row| json!({"filename": image, "split": "train", "sentences": [{"raw": caption}]});
+    let images: Vec<Value> = rows.iter().map(object).collect();
+    session.write("karpathy.json", json!({"dataset": "golden", "images": images}).to_string());
+}
+
+/// Copies the images to `folder`, and returns their names there with the captions.
+fn copied(session: &Session, rows: &[Row], folder: &str) -> Vec<Row> {
+    let copy = |(image, caption): &Row| {
+        let name = image.trim_start_matches("images/").to_owned();
+        session.write(&format!("{folder}/{name}"), fs::read(session.path(image)).unwrap());
+        (name, caption.clone())
+    };
+    rows.iter().map(copy).collect()
+}
+
+/// ImageFolder of the `datasets` library.
+fn hub_jsonl(session: &Session, rows: &[Row]) {
+    let rows = copied(session, rows, "hub-jsonl");
+    let line = |(name, caption): &Row| json!({"file_name": name, "text": caption}).to_string() + "\n";
+    session.write("hub-jsonl/metadata.jsonl", rows.iter().map(line).collect::<String>());
+}
+
+fn hub_csv(session: &Session, rows: &[Row]) {
+    let rows = copied(session, rows, "hub-csv");
+    let line = |(name, caption): &Row| format!("{name},\"{caption}\"\n");
+    session.write("hub-csv/metadata.csv", format!("file_name,text\n{}", rows.iter().map(line).collect::<String>()));
+}
+
+/// What img2dataset writes as files: a folder per shard, with a table and statistics beside it.
+fn downloads(session: &Session, rows: &[Row]) {
+    for (number, rows) in rows.chunks(12).enumerate() {
+        for (name, caption) in copied(session, rows, &format!("downloads/{number:05}")) {
+            let beside = |extension: &str| format!("downloads/{number:05}/{}", name.replace("png", extension));
+            session.write(&beside("txt"), &caption);
+            session.write(&beside("json"), json!({"caption": caption, "status": "success", "width": 16}).to_string());
+        }
+        session.write(&format!("downloads/{number:05}_stats.json"), json!({"count": rows.len()}).to_string());
+        session.write(
+            &format!("downloads/{number:05}.parquet"),
+            fs::read(goldens("parquet/img2dataset.parquet")).unwrap(),
+        );
+    }
+}
+
+/// Shards of `dualenc data pack`.
+fn packed(session: &Session, rows: &[Row]) {
+    table(session, rows, "packed.csv", ",");
+    let path = "data.train.csv.path=packed.csv";
+    session.succeed(&["data", "pack", "--config", "lit.toml", "--set", path, "--out", "packed"]);
+}
+
 fn coco(session: &Session, rows: &[Row]) {
+    coco_file(session, rows, "coco.json");
+}
+
+fn coco_file(session: &Session, rows: &[Row], name: &str) {
     let numbered = || rows.iter().enumerate();
     let images: Vec<Value> = numbered().map(|(id, (image, _))| json!({"id": id, "file_name": image})).collect();
     let annotation = |(id, (_, caption)): (usize, &Row)| json!({"id": 100 + id, "image_id": id, "caption": caption});
     let annotations: Vec<Value> = numbered().map(annotation).collect();
-    session.write("coco.json", json!({"images": images, "annotations": annotations}).to_string());
+    session.write(name, json!({"images": images, "annotations": annotations}).to_string());
 }
 
 /// The golden pairs.
@@ -75,9 +144,10 @@ fn one_set_trains_alike_in_every_form() {
     let rows = rows();
     assert_eq!(rows.len(), 24);
     let mut expected: Option<Vec<Value>> = None;
-    for (form, path, write) in FORMS {
+    for (form, name, write) in FORMS {
         write(&session, &rows);
-        let run = format!("run-{form}");
+        let path = name;
+        let run = format!("run-{}", path.replace(['/', '.', '*'], "-"));
         let (path, dir) = (format!("data.train.{form}.path={path}"), format!("run.dir={run}"));
         let mut arguments = vec!["train", "--config", "lit.toml", "--set", "data.train.csv=", "--set", &path];
         for set in [&dir, "data.shuffle=true", "train.batch_size=5", "train.epochs=2", "model.text_dropout=0.2"] {
@@ -86,8 +156,8 @@ fn one_set_trains_alike_in_every_form() {
         session.succeed(&arguments);
         let mut lines = session.metrics(&run, "train");
         lines.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("pairs_per_sec")));
-        assert_eq!(lines.len(), 8, "{form}");
+        assert_eq!(lines.len(), 8, "{path}");
         let expected = expected.get_or_insert_with(|| lines.clone());
-        assert_eq!(&lines, expected, "{form}");
+        assert_eq!(&lines, expected, "{name}");
     }
 }

@@ -12,6 +12,7 @@ mod copies;
 mod corruption;
 mod data_forms;
 mod disk;
+mod embed;
 mod evaluate;
 mod exit_codes;
 mod families;

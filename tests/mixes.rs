@@ -131,3 +131,27 @@ fn nonsense_is_refused() {
     let error = session.fail(2, &["train", "--config", "lit.toml"]);
     assert!(error.contains("held") && error.contains("data"), "{error}");
 }
+
+/// A weight of 0 takes a caption column out: training is as on the other column alone.
+#[test]
+fn caption_weights_choose_columns() {
+    let session = Session::new();
+    session.write_config("");
+    session.copy("train/images", "images");
+    let line = |(image, caption): &(String, String)| format!("{image},something else about {image},\"{caption}\"\n");
+    session.write("two.csv", format!("image,raw,long\n{}", rows().iter().map(line).collect::<String>()));
+    let losses = |name: &str, data: &str| {
+        let (data, dir) = (format!("data.train={{{data}}}"), format!("run.dir={name}"));
+        train(&session, &[&data, &dir, "data.captions=one", "data.shuffle=true", "cache.dir=cache"]);
+        session.metrics(name, "train").iter().map(|line| line["loss"].to_string()).collect::<Vec<_>>()
+    };
+    let both = "csv={path=\"two.csv\",captions=[\"raw\",\"long\"]}";
+    let long = losses("long", "csv={path=\"two.csv\",caption=\"long\"}");
+    let raw = losses("raw", "csv={path=\"two.csv\",caption=\"raw\"}");
+    assert_eq!(long.len(), 12);
+    assert_ne!(long, raw);
+    assert_eq!(losses("only-long", &format!("{both},caption_weights=[0,1]")), long);
+    assert_eq!(losses("only-raw", &format!("{both},caption_weights=[1,0]")), raw);
+    let mixed = losses("mixed", both);
+    assert!(mixed != long && mixed != raw);
+}

@@ -42,7 +42,7 @@ pub fn run(args: CheckArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     // It writes nothing but the findings, at its end.
     let _signals = Signals::end_at_once()?;
     let config = args.config.load()?;
-    let found = dualenc_train::check(&config, CheckOptions { fast: args.fast }, reporter)?;
+    let (found, done) = dualenc_train::check(&config, CheckOptions { fast: args.fast }, reporter);
     reporter.finish();
     let problems = found.texts(Level::Problem);
     let warnings = found.texts(Level::Warning);
@@ -56,12 +56,21 @@ pub fn run(args: CheckArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             for line in &warnings {
                 writeln!(out, "warning: {line}")?;
             }
-            if problems.is_empty() {
+            if problems.is_empty() && done.is_ok() {
                 writeln!(out, "no problems found")?;
             }
             Ok(())
         },
     )?;
+    if let Err(error) = done {
+        let error = anyhow::Error::from(error);
+        return Err(match problems.is_empty() {
+            true => error.context("the check could not be finished"),
+            false => {
+                error.context(format!("the check could not be finished; it found before:\n{}", problems.join("\n")))
+            }
+        });
+    }
     if !problems.is_empty() {
         return Err(TrainError::Usage(problems.join("\n")).into());
     }

@@ -16,20 +16,24 @@ const BATCH_SIZE: usize = 64;
 
 /// Write the embeddings of images and texts to a safetensors file
 ///
-/// The file holds `image_embeds` [images, dim], in the order of the sorted paths, and `text_embeds` [texts, dim],
-/// in the order of the lines; both are L2-normalised. The metadata entries `image_paths` and `texts` are JSON lists.
+/// The file holds `image_embeds` [images, dim], in the order of the sorted paths or of the rows of a table, and
+/// `text_embeds` [texts, dim], in the order of the lines; both are L2-normalised. The metadata entries `image_paths`
+/// and `texts` are JSON lists.
 ///
 /// An existing file is replaced when everything is computed. Images that cannot be used have no row; they are named,
 /// and too many of them are an error (`--max-bad-fraction`).
 #[derive(Debug, Args)]
 #[command(after_help = "\
-Example:
-  dualenc embed --model runs/first --images photos --texts captions.txt --out embeds.safetensors")]
+Examples:
+  dualenc embed --model runs/first --images photos --texts captions.txt --out embeds.safetensors
+  dualenc embed --model runs/first --images pairs.csv --out embeds.safetensors
+  dualenc embed --model runs/first --images 'shards/{000..127}.tar' --out embeds.safetensors")]
 pub struct EmbedArgs {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Embed one image, or all images below a folder
-    #[arg(long, value_name = "FOLDER|FILE", value_hint = ValueHint::AnyPath)]
+    /// Embed one image, all images below a folder, or the images of a table, of shards or of a pattern of shards, as
+    /// `eval --data` takes them, each once
+    #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub images: Option<PathBuf>,
     /// Embed the lines of this text file; line n becomes row n, so a blank line is an error. A `.json` file is a list
     /// of strings

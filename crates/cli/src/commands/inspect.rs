@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use dualenc_train::{Compute, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
+use dualenc_train::{Compute, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport, counted};
 use indicatif::HumanCount;
 use textwrap::{WordSeparator, WordSplitter, WrapAlgorithm};
 
@@ -73,8 +73,7 @@ fn print(out: &mut impl Write, found: &Inspection) -> io::Result<()> {
     writeln!(out)?;
     match found.problems.len() {
         0 => return writeln!(out, "no problems found"),
-        1 => writeln!(out, "1 problem")?,
-        n => writeln!(out, "{n} problems")?,
+        n => writeln!(out, "{}", counted(n, "problem"))?,
     }
     for problem in &found.problems {
         for (n, line) in wrap(problem, WIDTH - 4).into_iter().enumerate() {
@@ -213,7 +212,8 @@ fn print_head(out: &mut impl Write, head: &HeadReport) -> io::Result<()> {
 
 fn describe_file(file: &WeightsReport) -> String {
     let dtypes: Vec<String> = file.dtypes.iter().map(|(dtype, count)| format!("{count} {dtype}")).collect();
-    format!("{}, {}: {} tensors", file.file, bytes(file.bytes), dtypes.join(", "))
+    let noun = if file.dtypes.values().sum::<usize>() == 1 { "tensor" } else { "tensors" };
+    format!("{}, {}: {} {noun}", file.file, bytes(file.bytes), dtypes.join(", "))
 }
 
 /// One name per line, at most [`MAX_LISTED`], and the number of the others.

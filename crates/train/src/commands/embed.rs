@@ -7,11 +7,12 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, image_files, read_text_rows};
+use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, Source, image_files, read_text_rows};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::commands::staged_output::StagedFile;
+use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
@@ -25,6 +26,9 @@ const WINDOW_IMAGES: usize = 4096;
 
 /// Rows that are normalised and written at a time.
 const BLOCK_ROWS: usize = 1024;
+
+/// Extensions of files that name images, or hold several.
+const TABLES: [&str; 12] = ["csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "parquet", "pq", "tar", "tgz", "gz"];
 
 /// Skipped images that an error lists.
 const MAX_LISTED: usize = 10;
@@ -45,7 +49,8 @@ const PATH_OVERHEAD: usize = 5;
 /// What to embed, and how.
 #[derive(Debug, Clone)]
 pub struct EmbedRequest<'a> {
-    /// An image, or a folder of images with its subfolders.
+    /// An image, a folder of images with its subfolders, or data in any form that [`Source::from_path`] knows, whose
+    /// distinct images are taken in the order of the rows.
     pub images: Option<&'a Path>,
     /// A file with one text per line.
     pub texts: Option<&'a Path>,
@@ -95,7 +100,7 @@ pub fn embed(
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
     let texts = request.texts.map(read_text_rows).transpose()?;
-    let (images, left_out) = request.images.map(list_images).transpose()?.unzip();
+    let (images, left_out) = request.images.map(|path| list_images(path, observer)).transpose()?.unzip();
     let staged = StagedFile::new(out)?;
     let model = loaded.model.valid();
     let work = Work { loaded, request, compute, stop, out };
@@ -127,25 +132,57 @@ pub fn embed(
 }
 
 /// The images at `path`, at least one, and what else is there.
-fn list_images(path: &Path) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
-    let ImageFiles { files, left_out } = image_files(path)?;
-    if files.is_empty() {
+fn list_images(path: &Path, observer: &mut dyn Observer) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
+    let (images, left_out) = match table_at(path)? {
+        Some(source) => (images_of(&source, observer)?, LeftOut::default()),
+        None => {
+            let ImageFiles { files, left_out } = image_files(path)?;
+            (files.into_iter().map(ImageRef::File).collect(), left_out)
+        }
+    };
+    if images.is_empty() {
         let found = left_out.describe().unwrap_or_else(|| "no file".to_owned());
         return Err(TrainError::Usage(format!(
-            "`{}` has no images: {found}; expected an image, or a folder with images in it or in its subfolders",
+            "`{}` has no images: {found}; expected an image, or a folder with images in it or in its subfolders, or \
+             data that `eval --data` takes",
             path.display()
         )));
     }
-    let paths: usize = files.iter().map(|file| file.as_os_str().len() + PATH_OVERHEAD).sum();
+    let paths: usize = images.iter().map(|image| image.key().len() + PATH_OVERHEAD).sum();
     if paths > MAX_PATHS_BYTES {
         return Err(TrainError::Usage(format!(
             "`{}` has {} images, with paths of {paths} bytes in all; the header of a safetensors file has room for \
-             {MAX_PATHS_BYTES}: embed its subfolders one by one",
+             {MAX_PATHS_BYTES}: embed its parts one by one",
             path.display(),
-            files.len()
+            images.len()
         )));
     }
-    Ok((files.into_iter().map(ImageRef::File).collect(), left_out))
+    Ok((images, left_out))
+}
+
+/// The table or the shards that `path` names. `None`: an image, or a folder of images.
+fn table_at(path: &Path) -> Result<Option<Source>, TrainError> {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if path.is_file() && !TABLES.contains(&extension.as_str()) {
+        return Ok(None);
+    }
+    if !path.exists() && !path.to_string_lossy().contains(['*', '?', '[', '{']) {
+        // The error of a file that is not there.
+        return Ok(None);
+    }
+    Ok(Some(Source::from_path(path)?).filter(|source| !matches!(source, Source::Folder(_) | Source::Classes(_))))
+}
+
+/// The distinct images of a source, in the order in which its rows name them.
+fn images_of(source: &Source, observer: &mut dyn Observer) -> Result<Vec<ImageRef>, TrainError> {
+    let dataset = source.read()?;
+    dataset.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
+    dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(warning.clone())));
+    if dataset.skipped.count > 0 {
+        let (rows, first) = (counted(dataset.skipped.count, "row"), dataset.skipped.first(MAX_LISTED));
+        observer.on(Event::Warning(format!("{rows} could not be used: {first}")));
+    }
+    Ok(dataset.images().collect())
 }
 
 /// The metadata entries about `texts`, which leave out a list of more than `limit` bytes.

@@ -25,6 +25,9 @@ pub struct Change {
     pub why: &'static str,
 }
 
+/// The key of the training sources: a table, or a list of tables.
+const SOURCES: &str = "data.train";
+
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
 const SAFE: [(&str, &str); 11] = [
     ("run.dir", "the run was moved"),
@@ -184,11 +187,26 @@ fn same(key: &str, old_value: Option<&Value>, new_value: Option<&Value>, old: &R
         return true;
     }
     match (old_value, new_value) {
+        (Some(Value::Array(before)), Some(Value::Array(after))) if key == SOURCES => {
+            before.len() == after.len()
+                && before.iter().zip(after).all(|(before, after)| same_source(before, after, old, new))
+        }
         (Some(before), Some(after)) => before == after || key != "run.dir" && same_value(before, after, old, new),
         // The default was once written to the config of every run. It means the same as no key.
         (Some(before), None) => key.ends_with("webdataset.caption") && before.as_str() == Some("caption"),
         (before, after) => before == after,
     }
+}
+
+/// Whether two tables of a list of sources say the same.
+fn same_source(before: &Value, after: &Value, old: &RunConfig, new: &RunConfig) -> bool {
+    let flat = |value: &Value| {
+        let mut leaves = BTreeMap::new();
+        flatten(SOURCES.to_owned(), value.clone(), &mut leaves);
+        leaves
+    };
+    let (before, after) = (flat(before), flat(after));
+    before.keys().chain(after.keys()).all(|key| same(key, before.get(key), after.get(key), old, new))
 }
 
 /// Whether two values differ in nothing but where the project is.
@@ -275,6 +293,16 @@ eval = { held = { task = "zero-shot", images = "held" } }
         let other = table(", image=\"filepath\"");
         assert_eq!(changes(&[&written], &[&other]).first(), Some(&("data.train.csv.image".to_owned(), false)));
         assert_eq!(changes(&[&default], &[&other]), [("data.train.csv.image".to_owned(), false)]);
+        // The same in a list of sources.
+        let list = |keys: &str, weight: u8| {
+            format!("data.train=[{{csv={{path=\"d.csv\"{keys}}},weight={weight}}},{{folder={{path=\"f\"}}}}]")
+        };
+        let written = list(", image=\"image\", caption=\"caption\"", 2);
+        assert_eq!(changes(&[&written], &[&list("", 2)]), []);
+        assert_eq!(changes(&[&list("", 2)], &[&written]), []);
+        let refused = [("data.train".to_owned(), false)];
+        assert_eq!(changes(&[&written], &[&list(", image=\"filepath\"", 2)]), refused);
+        assert_eq!(changes(&[&written], &[&list("", 3)]), refused);
     }
 
     #[test]
@@ -397,6 +425,21 @@ eval = { held = { task = "zero-shot", images = "held" } }
         assert_eq!(changes("path = \"s\"", "path = [\"s\", \"t\"]"), 1);
         let list = "path = [\"s\", \"t\"]";
         let moved = changed_keys(&shards("/a", list), &shards("/b", list));
+        assert_eq!(moved.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["run.dir"]);
+    }
+
+    #[test]
+    fn old_defaults_in_lists_are_no_change() {
+        let sources = |directory: &str, keys: &str| {
+            let list = format!("[{{ webdataset = {{ {keys} }} }}, {{ csv = {{ path = \"d.csv\" }} }}]");
+            let text = TEXT.replace("{ folder = { path = \"pairs\" } }", &list);
+            RunConfig::from_bytes(text.as_bytes(), Path::new("run.toml"), Path::new(directory), &[]).unwrap()
+        };
+        let changes = |old: &str, new: &str| changed_keys(&sources("/a", old), &sources("/a", new)).len();
+        assert_eq!(changes("path = \"s\", caption = \"caption\"", "path = \"s\""), 0);
+        assert_eq!(changes("path = \"s\", caption = \"other\"", "path = \"s\""), 1);
+        assert_eq!(changes("path = \"s\"", "path = \"s\", caption = \"caption\""), 1);
+        let moved = changed_keys(&sources("/a", "path = \"s\""), &sources("/b", "path = \"s\""));
         assert_eq!(moved.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["run.dir"]);
     }
 

@@ -1,6 +1,6 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
@@ -232,6 +232,20 @@ impl Evaluation {
         Some(sizes)
     }
 
+    /// Looks for missing and empty files, and checks that enough images remain; no image is decoded.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::run`], of the images.
+    pub(crate) fn check_files(&self) -> Result<(), TrainError> {
+        let absent = self.task.absent()?;
+        if absent.is_empty() {
+            return Ok(());
+        }
+        self.check_unreadable(self.images().num_images(), &absent)?;
+        let numbers: HashSet<usize> = absent.iter().map(|skipped| skipped.image).collect();
+        self.check_usable(|image| !numbers.contains(&image))
+    }
+
     /// Checks that enough images remain of those for which `is_usable` is true.
     ///
     /// # Errors
@@ -240,7 +254,11 @@ impl Evaluation {
     pub(crate) fn check_usable(&self, is_usable: impl Fn(usize) -> bool) -> Result<(), TrainError> {
         let total = self.images().num_images();
         if !(0..total).any(&is_usable) {
-            return Err(TrainError::Usage(format!("evaluation `{}`: none of {total} images can be used", self.name)));
+            return Err(TrainError::Usage(format!(
+                "evaluation `{}`: none of {} can be used",
+                self.name,
+                counted(total, "image")
+            )));
         }
         match &self.task {
             OpenTask::ZeroShot { labels, classes, .. } => {
@@ -379,7 +397,11 @@ impl Evaluation {
         }
         self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {
-            return Err(TrainError::Usage(format!("evaluation `{}`: none of {total} images can be used", self.name)));
+            return Err(TrainError::Usage(format!(
+                "evaluation `{}`: none of {} can be used",
+                self.name,
+                counted(total, "image")
+            )));
         }
         if numbers.len() + bad.len() != total {
             let problem = format!("{} embedded and {} unreadable images of {total}", numbers.len(), bad.len());
@@ -452,7 +474,7 @@ fn check_pool_size(name: &str, num_pairs: usize, pool_size: usize) -> Result<(),
         return Ok(());
     }
     Err(TrainError::Usage(format!(
-        "evaluation `{name}`: {num_pairs} pairs do not fill one pool of {pool_size}; set `pool_size` to at most \
-         {num_pairs}, or add data"
+        "evaluation `{name}`: {} fill one pool of {pool_size}; set `pool_size` to at most {num_pairs}, or add data",
+        if num_pairs == 1 { "1 pair does not".to_owned() } else { format!("{num_pairs} pairs do not") }
     )))
 }

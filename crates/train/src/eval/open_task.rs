@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{
-    CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, LeftOut, class_folder, read_class_names, read_templates,
-    repeated_names,
+    CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, LeftOut, Skipped, class_folder, read_class_names,
+    read_templates, repeated_names,
 };
 
 use crate::config::{Duplicates, Loss, Task};
@@ -113,6 +113,18 @@ impl OpenTask {
         }
     }
 
+    /// The missing and empty files, in the order of the images; no image is decoded.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when the system cannot tell the length of a file.
+    pub fn absent(&self) -> Result<Vec<Skipped>, TrainError> {
+        let survey = match self {
+            Self::ZeroShot { root, images, labels, .. } => labelled(root, images, labels).survey()?,
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => dataset.survey()?,
+        };
+        Ok(survey.absent)
+    }
+
     /// What is measured, as a hash.
     ///
     /// # Errors
@@ -121,11 +133,7 @@ impl OpenTask {
         let new = Fingerprint::new(self.task().name());
         let new = match self {
             Self::ZeroShot { root, images, labels, classes, templates, .. } => {
-                let mut data = DatasetBuilder::new(root);
-                for (image, label) in images.iter().zip(labels) {
-                    data.push(image.clone(), &label.to_string());
-                }
-                let data = data.build().fingerprint()?;
+                let data = labelled(root, images, labels).fingerprint()?;
                 new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
             }
             Self::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()?),
@@ -147,6 +155,15 @@ impl OpenTask {
         };
         Ok(new.finish())
     }
+}
+
+/// The images of a task with their labels as captions.
+fn labelled(root: &Path, images: &[ImageRef], labels: &[usize]) -> Dataset {
+    let mut data = DatasetBuilder::new(root);
+    for (image, label) in images.iter().zip(labels) {
+        data.push(image.clone(), &label.to_string());
+    }
+    data.build()
 }
 
 fn class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {

@@ -69,6 +69,7 @@ impl Run {
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
+        evaluations.iter().try_for_each(Evaluation::check_files)?;
 
         let steps_per_epoch = data.steps_per_epoch();
         let total_steps = config.total_steps(steps_per_epoch);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use dualenc_data::{Batch, Dataset, Skipped, UnreadableImages};
 
 use crate::config::CheckpointSection;
+use crate::counted::counted;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::atomic_file::write_whole;
@@ -95,6 +96,13 @@ impl Records {
         skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
     }
 
+    /// Writes the list of what cannot be used anew, with `images`.
+    pub fn list_bad_samples(&mut self, images: &[Skipped], dataset: &Dataset, observer: &mut dyn Observer) {
+        if let Err(error) = self.bad_samples.rewrite(dataset, images) {
+            observer.on(Event::Warning(error.to_string()));
+        }
+    }
+
     /// Reports what the run did without, by cause, when training ends after `step` steps.
     pub fn report_bad_samples(
         &mut self,
@@ -104,18 +112,16 @@ impl Records {
         observer: &mut dyn Observer,
     ) {
         let (images, rows) = (unreadable.found(step), &dataset.skipped);
-        if self.bad_samples.is_torn()
-            && let Err(error) = self.bad_samples.rewrite(dataset, &images)
-        {
-            observer.on(Event::Warning(error.to_string()));
+        if self.bad_samples.is_torn() {
+            self.list_bad_samples(&images, dataset, observer);
         }
         let mut counts = Vec::new();
         if !images.is_empty() {
             let causes = Skipped::by_cause(&images);
-            counts.push(format!("{} images could not be used: {causes}", images.len()));
+            counts.push(format!("{} could not be used: {causes}", counted(images.len(), "image")));
         }
         if rows.count > 0 {
-            counts.push(format!("{} rows could not be used: {}", rows.count, rows.by_cause()));
+            counts.push(format!("{} could not be used: {}", counted(rows.count, "row"), rows.by_cause()));
         }
         if !counts.is_empty() {
             let path = self.dir.bad_samples();

@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use dualenc_data::{Batch, CutCaptions, PairLoader};
+use dualenc_data::{Batch, CutCaptions, DataError, PairLoader};
 
 use crate::config::RunConfig;
+use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
@@ -61,7 +62,11 @@ impl Run {
         }
         self.cut_captions_reported = true;
         if cut > 0 {
-            let of = if seen == all { format!("{all} captions") } else { format!("the {seen} captions seen so far") };
+            let of = if seen == all {
+                counted(all, "caption")
+            } else {
+                format!("the {} seen so far", counted(seen, "caption"))
+            };
             let limit = self.data.tokenizer.max_tokens();
             observer.on(Event::Note(format!("{cut} of {of} are longer than {limit} tokens and are cut")));
         }
@@ -227,6 +232,11 @@ impl Run {
     /// Saves the state before the step or evaluation that failed with `error`, unless that state is wrong, is saved, or
     /// the disk that it is saved to is what failed.
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
+        if matches!(error, TrainError::Data(DataError::TooManyBad { .. })) {
+            // Those found since the last step are why the run stops.
+            let found = self.data.unreadable_images.list();
+            self.records.list_bad_samples(&found, &self.data.dataset, observer);
+        }
         let is_saved_or_wrong = matches!(
             error,
             TrainError::NotFinite { .. }

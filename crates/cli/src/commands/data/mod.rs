@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum, ValueHint};
-use dualenc_train::{BAD_SAMPLES, Event, Observer, PackForm, PackRequest, PackSize, Recode, TrainError};
+use dualenc_train::{BAD_SAMPLES, Event, Observer, PackForm, PackRequest, PackSize, Recode, TrainError, counted};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -107,15 +107,16 @@ pub fn run(args: DataArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     };
     reporter.finish();
     let mut out = std::io::stdout().lock();
-    let (images, captions, bytes, place) = (packed.images, packed.captions, packed.bytes, request.out.display());
+    let (images, captions) = (counted(packed.images, "image"), counted(packed.captions, "caption"));
+    let (bytes, place) = (packed.bytes, request.out.display());
     let (what, source, path) = match request.form {
-        PackForm::Webdataset => (format!("{} shards", packed.shards), "webdataset", request.out.clone()),
+        PackForm::Webdataset => (counted(packed.shards, "shard"), "webdataset", request.out.clone()),
         PackForm::Folder => ("`images` and `pairs.csv`".to_owned(), "csv", request.out.join("pairs.csv")),
     };
-    writeln!(out, "wrote {images} images with {captions} captions to {place}: {what}, {bytes} bytes")?;
+    writeln!(out, "wrote {images} with {captions} to {place}: {what}, {bytes} bytes")?;
     if packed.bad + packed.skipped_rows > 0 {
-        let (bad, rows) = (packed.bad, packed.skipped_rows);
-        writeln!(out, "left out: {bad} images and {rows} rows, listed in {place}/{BAD_SAMPLES}")?;
+        let (bad, rows) = (counted(packed.bad, "image"), counted(packed.skipped_rows, "row"));
+        writeln!(out, "left out: {bad} and {rows}, listed in {place}/{BAD_SAMPLES}")?;
     }
     writeln!(out, "to train on them:\n[data.train.{source}]\npath = {:?}", path.display().to_string())?;
     Ok(Ending::Done)

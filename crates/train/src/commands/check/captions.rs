@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use dualenc_data::Dataset;
 use serde_json::json;
 
-use crate::commands::check::findings::{Findings, percent};
+use crate::commands::check::findings::{Findings, counted, percent};
 use crate::config::Duplicates;
 
 /// Share of distinct captions below which most pairs of a batch are not told apart.
@@ -119,8 +119,11 @@ fn report_distinct<'a>(
     let Some((most, times)) = counts.iter().max_by_key(|(text, times)| (**times, std::cmp::Reverse(**text))) else {
         return;
     };
-    let message =
-        format!("{what}{total} captions, {distinct} distinct; the most frequent is `{}` ({times})", shown(most));
+    let message = format!(
+        "{what}{}, {distinct} distinct; the most frequent is `{}` ({times})",
+        counted(total, "caption"),
+        shown(most)
+    );
     let key = "data.train";
     let finding = if distinct == 1 && total > 1 {
         let message = format!("{message}: nothing tells the pairs apart, so there is nothing to learn");

@@ -12,7 +12,12 @@ pub(crate) fn report_data(config: &RunConfig, pairs: &Pairs, findings: &mut Find
     let (key, dataset) = ("data.train", &*pairs.train);
     let num_pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.num_images(), dataset.num_captions());
-    let message = format!("{images} images, {captions} captions, {num_pairs} pairs per epoch");
+    let message = format!(
+        "{}, {}, {} per epoch",
+        counted(images, "image"),
+        counted(captions, "caption"),
+        counted(num_pairs, "pair")
+    );
     findings.fact("pairs", key, message).value("images", images).value("captions", captions).value("pairs", num_pairs);
     report_sources(config, dataset, findings);
     for note in &dataset.notes {
@@ -23,7 +28,8 @@ pub(crate) fn report_data(config: &RunConfig, pairs: &Pairs, findings: &mut Find
     }
     if let Some(validation) = &pairs.validation {
         let (images, captions) = (validation.num_images(), validation.num_captions());
-        let message = format!("validation: {images} images with {captions} captions are held out");
+        let message =
+            format!("validation: {} with {} held out", counted(images, "image"), counted(captions, "caption"));
         let finding = findings.fact("validation", "data.validation_fraction", message);
         finding.value("images", images).value("captions", captions);
     }
@@ -41,8 +47,12 @@ fn report_sources(config: &RunConfig, dataset: &Dataset, findings: &mut Findings
         };
         let (images, captions, weight) = (part.images.len(), part.captions.len(), part.weight);
         let draws = (samples as f64 * weight).round();
-        let message =
-            format!("source {number}: {images} images, {captions} captions, weight {weight}: {draws} pairs per epoch");
+        let message = format!(
+            "source {number}: {}, {}, weight {weight}: {} per epoch",
+            counted(images, "image"),
+            counted(captions, "caption"),
+            counted(draws as usize, "pair")
+        );
         let finding = findings.fact("source", &format!("data.train[{number}]"), message);
         finding.value("images", images).value("captions", captions).value("weight", weight).value("pairs", draws);
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dualenc_data::{DataError, ImageRef, Limits, decode, image_size, ordered_map};
 
-use crate::commands::check::findings::Findings;
+use crate::commands::check::findings::{Findings, counted};
 use crate::commands::check::look::Look;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -177,7 +177,11 @@ pub(crate) fn report_bad(
     if all > 0 {
         let fraction = format!("`data.max_bad_fraction` = {max_bad_fraction}");
         if stops && all == total {
-            findings.problem("too_many_bad_images", key, format!("{what}none of {total} images can be used"));
+            findings.problem(
+                "too_many_bad_images",
+                key,
+                format!("{what}none of {} can be used", counted(total, "image")),
+            );
         } else if stops {
             let message = format!(
                 "{what}{all} of {total} images cannot be used, more than {fraction} allows: repair or remove them, or \

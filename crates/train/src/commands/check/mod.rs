@@ -42,26 +42,35 @@ use crate::pairs::Pairs;
 
 /// Opens everything that `config` names, and decodes every image unless `options` say otherwise. Each broken data set,
 /// tower and evaluation is a problem, named by the key that led there; bad images are problems if there are more than a
-/// run tolerates.
+/// run tolerates. The data come first: an error does not take away what was found before it.
 ///
 /// # Errors
 /// [`TrainError::Device`]; and errors that may pass, as when the hub does not answer.
-pub fn check(config: &RunConfig, options: CheckOptions, observer: &mut dyn Observer) -> Result<Findings, TrainError> {
+pub fn check(
+    config: &RunConfig,
+    options: CheckOptions,
+    observer: &mut dyn Observer,
+) -> (Findings, Result<(), TrainError>) {
     let mut findings = Findings::default();
+    let done = check_all(config, options, &mut findings, observer);
+    (findings, done)
+}
+
+fn check_all(
+    config: &RunConfig,
+    options: CheckOptions,
+    findings: &mut Findings,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
     for warning in config.warnings() {
         findings.warn("config_warning", "", warning);
     }
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
-    let pairs = read_pairs(config, &mut findings)?;
+    let pairs = read_pairs(config, findings)?;
     if let Some(pairs) = &pairs {
-        report_data(config, pairs, &mut findings);
-        report_captions(&pairs.train, config.train.batch_size, config.train.duplicates, &mut findings);
-    }
-    let dataset = pairs.as_ref().map(|pairs| &*pairs.train);
-    let text = check_models(config, &compute, dataset, &mut findings, observer)?;
-    if let (Some(dataset), Some(text)) = (dataset, &text) {
-        report_tokens(config, text, dataset, &mut findings);
+        report_data(config, pairs, findings);
+        report_captions(&pairs.train, config.train.batch_size, config.train.duplicates, findings);
     }
     if let Some(augment) = &config.data.augment {
         findings.fact("augment", "data.augment", format!("training images are augmented: {}", augment.describe()));
@@ -72,7 +81,7 @@ pub fn check(config: &RunConfig, options: CheckOptions, observer: &mut dyn Obser
     }
     let mut checker = Checker { config, images: Images::new(options, config.image_limits(), workers), train: None };
     if let Some(pairs) = &pairs {
-        checker.training_images(&pairs.train, &mut findings, observer)?;
+        checker.training_images(&pairs.train, findings, observer)?;
     }
     let objective = Objective::from(config);
     for (name, section) in &config.eval {
@@ -83,10 +92,15 @@ pub fn check(config: &RunConfig, options: CheckOptions, observer: &mut dyn Obser
             continue;
         }
         if let Some(evaluation) = findings.keep("evaluation", &format!("eval.{name}"), opened)? {
-            checker.evaluation(name, &evaluation, &mut findings, observer)?;
+            checker.evaluation(name, &evaluation, findings, observer)?;
         }
     }
-    Ok(findings)
+    let dataset = pairs.as_ref().map(|pairs| &*pairs.train);
+    let text = check_models(config, &compute, dataset, findings, observer)?;
+    if let (Some(dataset), Some(text)) = (dataset, &text) {
+        report_tokens(config, text, dataset, findings);
+    }
+    Ok(())
 }
 
 /// Reads the training pairs. Every source that cannot be read is a problem.

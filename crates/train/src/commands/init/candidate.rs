@@ -3,11 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    ClassesSource, Dataset, ImageRef, Recognised, Source, SourceTable, WebdatasetSource, class_folder, recognise,
+    ClassesSource, Dataset, ImageRef, JsonSource, Recognised, Source, SourceTable, WebdatasetSource, class_folder,
+    recognise,
 };
 use toml::{Table, Value};
 
+use crate::counted::counted;
 use crate::error::TrainError;
+
+/// Splits of a JSON file to train on, the best first.
+const TRAIN_SPLITS: [&str; 2] = ["train", "training"];
+
+/// Karpathy's splits of COCO: `restval` are the images of COCO's validation set that nobody validates on.
+const TRAIN_AND_REST: &str = "train+restval";
+
+/// Splits of a JSON file to evaluate on, the best first.
+const VALIDATION_SPLITS: [&str; 4] = ["val", "validation", "dev", "test"];
 
 /// A source and its pairs.
 #[derive(Debug, Clone)]
@@ -29,8 +40,28 @@ impl Candidate {
     /// # Errors
     /// [`TrainError::Data`] when it cannot be recognised or read.
     pub fn recognised(path: &Path) -> Result<Self, TrainError> {
+        if let Some(train) = Self::split(path, &TRAIN_SPLITS) {
+            let both = Self::split(path, &[TRAIN_AND_REST]);
+            return Ok(both.filter(|both| both.dataset.num_images() > train.dataset.num_images()).unwrap_or(train));
+        }
         let Recognised { source, description } = recognise(path)?;
         Self::of(source, description)?.with_root(path)
+    }
+
+    /// The validation split of the JSON file at `path`, if it has one.
+    pub fn validation_split(path: &Path) -> Option<Self> {
+        Self::split(path, &VALIDATION_SPLITS)
+    }
+
+    /// The first of `splits` that the JSON file at `path` has.
+    fn split(path: &Path, splits: &[&str]) -> Option<Self> {
+        if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+            return None;
+        }
+        splits.iter().find_map(|split| {
+            let source = Source::Json(JsonSource { split: Some((*split).into()), ..JsonSource::new(path) });
+            Self::of(source.into(), format!("JSON, split `{split}`")).ok()?.with_root(path).ok()
+        })
     }
 
     /// The shards that `path` names: a folder or a pattern.
@@ -108,6 +139,6 @@ impl Candidate {
     pub fn describe(&self) -> String {
         let path = self.keys.get("path").and_then(Value::as_str).unwrap_or("");
         let (images, captions) = (self.dataset.num_images(), self.dataset.num_captions());
-        format!("`{path}`, {}: {images} images with {captions} captions", self.what)
+        format!("`{path}`, {}: {} with {}", self.what, counted(images, "image"), counted(captions, "caption"))
     }
 }

@@ -69,8 +69,10 @@ fn is_pattern(path: &Path) -> bool {
 fn look_at_file(path: &Path) -> Result<Found, TrainError> {
     let is_pattern = is_pattern(path);
     let train = Candidate::recognised(path)?;
-    let mut validation = None;
-    if let Some(dir) = path.parent().filter(|dir| dir.is_dir() && is_train(path) && !is_pattern) {
+    let mut validation = Candidate::validation_split(path);
+    if validation.is_some() {
+        // It is in the same file.
+    } else if let Some(dir) = path.parent().filter(|dir| dir.is_dir() && is_train(path) && !is_pattern) {
         let tables = Survey::of(dir)?.tables;
         validation = validation_of(path, &tables).and_then(|path| Candidate::recognised(path).ok());
     }
@@ -92,7 +94,9 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
         candidates.extend(consider(Candidate::recognised(table), table, refused));
     }
     let first = tables.iter().find(|table| candidates.first().is_some_and(|it| has_path(it, table)));
-    if let Some(other) = first.and_then(|table| validation_of(table, &survey.tables)) {
+    if let Some(split) = first.and_then(|table| Candidate::validation_split(table)) {
+        validation = Some(split);
+    } else if let Some(other) = first.and_then(|table| validation_of(table, &survey.tables)) {
         validation = candidates.iter().find(|candidate| has_path(candidate, other)).cloned();
     }
     if candidates.is_empty() && !survey.shards.is_empty() {
@@ -105,6 +109,10 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
         && let Some(found) = look_into_annotations(&survey, refused)
     {
         return Ok(found);
+    }
+    // The layout of the `datasets` library.
+    if let (true, Some(data)) = (candidates.is_empty(), survey.data_folder()?) {
+        return look_into(&data, refused);
     }
     if candidates.is_empty() {
         match (survey.split_folder(true), survey.split_folder(false)) {
@@ -198,8 +206,12 @@ fn is_side_file(path: &Path) -> bool {
     /// Bytes of a file that may be a list of images and captions, at least.
     const LEAST_JSON: u64 = 64;
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    // img2dataset writes statistics and a table beside each shard, or each folder of images.
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     match extension.as_str() {
         "txt" => true,
+        "json" if stem.ends_with("_stats") => true,
+        "parquet" if path.with_extension("tar").is_file() || path.with_extension("").is_dir() => true,
         "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON),
         _ => false,
     }
@@ -207,8 +219,8 @@ fn is_side_file(path: &Path) -> bool {
 
 fn nothing(dir: &Path, survey: &Survey, refused: &[String]) -> TrainError {
     let mut text = format!(
-        "`{}` holds nothing to train on: found {}; expected a table of images and captions (csv, tsv, jsonl, COCO \
-         json), tar shards, a folder of images with captions beside them or in their names, or one folder per class",
+        "`{}` holds nothing to train on: found {}; expected a table of images and captions (csv, tsv, jsonl, json, \
+         parquet), tar shards, a folder of images with captions beside them or in their names, or one folder per class",
         dir.display(),
         survey.describe()
     );

@@ -58,10 +58,25 @@ impl Survey {
             if extension == "tar" {
                 survey.shards.push(path);
             } else if TABLES.contains(&extension.as_str()) {
-                survey.tables.push(path);
+                let table = of_all_parts(&path).unwrap_or(path);
+                if !survey.tables.contains(&table) {
+                    survey.tables.push(table);
+                }
             }
         }
         Ok(survey)
+    }
+
+    /// The folder `data`, if it has tables or shards.
+    ///
+    /// # Errors
+    /// As for [`Survey::of`].
+    pub fn data_folder(&self) -> Result<Option<PathBuf>, TrainError> {
+        let Some(data) = self.folders.iter().find(|folder| folder.file_name() == Some(OsStr::new("data"))) else {
+            return Ok(None);
+        };
+        let inside = Self::of(data)?;
+        Ok((!inside.tables.is_empty() || !inside.shards.is_empty()).then(|| data.clone()))
     }
 
     /// What is there, in words: `3 mov, 1 without extension, 2 folders`.
@@ -88,6 +103,24 @@ impl Survey {
             self.folders.iter().find(|folder| folder.file_name().is_some_and(|it| it.eq_ignore_ascii_case(name)))
         })
     }
+}
+
+/// Whether `path` has the extension of parquet.
+pub(crate) fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"))
+}
+
+/// The pattern of all parts of a parquet table: `train-*.parquet` for `train-00000-of-00003.parquet`, as the `datasets`
+/// library names them, and `*.parquet` for `00000.parquet`. `None`: the file is not a part.
+fn of_all_parts(path: &Path) -> Option<PathBuf> {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let stem = path.file_stem().and_then(OsStr::to_str).filter(|_| is_parquet(path))?;
+    // Beside its shard or its folder of images, it is no table of its own.
+    if is_number(stem) && !path.with_extension("tar").is_file() && !path.with_extension("").is_dir() {
+        return Some(path.with_file_name("*.parquet"));
+    }
+    let (split, number) = stem.split_once("-of-")?.0.rsplit_once('-')?;
+    is_number(number).then(|| path.with_file_name(format!("{split}-*.parquet")))
 }
 
 /// Whether a part of a file's name says that it has training data.

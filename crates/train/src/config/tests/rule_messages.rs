@@ -332,6 +332,35 @@ run.toml:25:45: `eval.pairs.data.weight` is only for training data
 }
 
 #[test]
+fn caption_weights_need_their_columns() {
+    let found = errors(
+        &[(
+            "[data.train.csv]\npath = \"data/train.csv\"",
+            "[[data.train]]\ncsv = { path = 'a.csv' }\ncaption_weights = [1, 2]\n\n[[data.train]]\n\
+             jsonl = { path = 'b.jsonl', captions = ['raw', 'long', 'alt'] }\ncaption_weights = [1, 2]\n\n\
+             [[data.train]]\nparquet = { path = 'c', captions = ['raw', 'long'] }\ncaption_weights = [1, 2]",
+        )],
+        &[],
+    );
+    assert_eq!(
+        found,
+        [
+            "3 problems in the config `run.toml`",
+            "run.toml:11:19: `data.train[0].caption_weights` has 2 weights, but `data.train[0].csv` has 1 caption \
+             column",
+            "  help: name the columns with `captions`, and give a weight for each",
+            "run.toml:15:19: `data.train[1].caption_weights` has 2 weights, but `data.train[1].jsonl` has 3 caption \
+             columns",
+            "  help: name the columns with `captions`, and give a weight for each",
+            "run.toml:19:19: `data.train[2].caption_weights` is set, but with `data.captions = \"all\"` every caption \
+             is a pair: none is drawn",
+            "  help: set `data.captions = \"one\"` to draw one caption of an image in each epoch, or remove the key",
+        ]
+        .join("\n")
+    );
+}
+
+#[test]
 fn empty_list_of_sources() {
     let found = errors(&[("[data.train.csv]\npath = \"data/train.csv\"", "[data]\ntrain = []")], &[]);
     assert_eq!(

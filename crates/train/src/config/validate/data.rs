@@ -1,11 +1,12 @@
 //! The rules of `[data]`.
 
-use dualenc_data::SourceTable;
+use dualenc_data::{CaptionMode, Source, SourceTable};
 
 use super::rules::Rules;
 use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
 use crate::config::schema::sources::EvalData;
+use crate::counted::counted;
 
 pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     let data = &config.data;
@@ -47,7 +48,7 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
 
 /// The rules of `[data.train]` and of `[eval.NAME.data]`.
 pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
-    let fraction = config.data.validation_fraction;
+    let (fraction, data_captions) = (config.data.validation_fraction, config.data.captions);
     let help = "the share of the images that is held out";
     rules.check(
         (0.0..1.0).contains(&fraction),
@@ -62,6 +63,7 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
     }
     for (key, table) in tables {
         source(&key, table, rules);
+        caption_weights(&key, table, data_captions, rules);
     }
     for (name, eval) in &config.eval {
         if let Some(EvalData::Source(table)) = &eval.data {
@@ -113,6 +115,38 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
         rules.check(false, &format!("{key}.caption_weights"), wrong, "numbers of 0 or more", "");
     } else if weights.iter().sum::<f64>() <= 0.0 {
         rules.check(false, &format!("{key}.caption_weights"), "all 0", "a weight above 0", "");
+    }
+}
+
+/// The rules of `caption_weights` beside the numbers themselves.
+fn caption_weights(key: &str, table: &SourceTable, mode: CaptionMode, rules: &mut Rules) {
+    let (Some(weights), [(format, source)]) = (&table.caption_weights, &table.sources()[..]) else { return };
+    let name = format!("{key}.caption_weights");
+    let columns = match source {
+        Source::Csv(it) | Source::Tsv(it) => it.captions.as_deref(),
+        Source::Jsonl(it) => it.captions.as_deref(),
+        Source::Json(it) => it.captions.as_deref(),
+        Source::Folder(it) => it.captions.as_deref(),
+        Source::Webdataset(it) => it.captions.as_deref(),
+        Source::Parquet(it) => it.captions.as_deref(),
+        Source::Classes(_) | Source::Coco(_) => None,
+    };
+    let (weights, columns) = (weights.len(), columns.map_or(1, <[String]>::len));
+    if weights != columns {
+        let (weights, columns) = (counted(weights, "weight"), counted(columns, "caption column"));
+        rules.refuse(
+            &name,
+            &[&format!("{key}.{format}.captions")],
+            format!("`{name}` has {weights}, but `{key}.{format}` has {columns}"),
+            "name the columns with `captions`, and give a weight for each",
+        );
+    } else if mode == CaptionMode::All {
+        rules.refuse(
+            &name,
+            &["data.captions"],
+            format!("`{name}` is set, but with `data.captions = \"all\"` every caption is a pair: none is drawn"),
+            "set `data.captions = \"one\"` to draw one caption of an image in each epoch, or remove the key",
+        );
     }
 }
 
