@@ -4,6 +4,8 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::data_forms::rows;
+use crate::resume_matrix::ustar;
 use crate::support::{Session, goldens};
 
 /// A session with the golden images in `data/images`, and the tiny towers.
@@ -137,7 +139,6 @@ fn class_folders_beside_a_table_are_classified() {
 
 /// A labelled folder trains through `[data.train.classes]`.
 #[test]
-#[ignore = "needs the source `classes`"]
 fn class_folders_train() {
     let session = session();
     for image in 0..24 {
@@ -148,6 +149,73 @@ fn class_folders_train() {
     let (_, config) = round_trip(&session, "labelled", "labelled");
     assert!(config.contains("[data.train.classes]") && config.contains("path = \"labelled/train\""), "{config}");
     assert!(config.contains("images = \"labelled/val\""), "{config}");
+}
+
+#[test]
+fn splits_of_a_json_file_are_used() {
+    let session = session();
+    let split = |number: usize| ["train", "restval", "val", "test"][[0, 0, 0, 1, 2, 3][number % 6]];
+    let images: Vec<Value> = rows()
+        .iter()
+        .enumerate()
+        .map(|(number, (image, caption))| {
+            let name = image.trim_start_matches("images/");
+            serde_json::json!({"filename": name, "split": split(number), "sentences": [{"raw": caption}]})
+        })
+        .collect();
+    session.write("data/dataset.json", serde_json::json!({"images": images, "dataset": "golden"}).to_string());
+    for data in ["data", "data/dataset.json"] {
+        let (said, config) = round_trip(&session, data, &data.replace(['/', '.'], "-"));
+        assert!(config.contains("[data.train.json]") && config.contains("split = \"train+restval\""), "{config}");
+        assert!(config.contains("[eval.validation.data.json]") && config.contains("split = \"val\""), "{config}");
+        assert!(said.contains("16 images with 16 captions") && said.contains("4 images with 4 captions"), "{said}");
+        assert!(config.contains("root = \"data/images\"") && !said.contains("missing"), "{said}{config}");
+    }
+    // One list without splits.
+    let list: Vec<Value> =
+        rows().iter().map(|(image, text)| serde_json::json!({"image": image, "text": text})).collect();
+    session.write("data/list.json", serde_json::json!(list).to_string());
+    let (said, config) = round_trip(&session, "data/list.json", "list");
+    assert!(said.contains("24 images with 24 captions") && config.contains("[data.train.json]"), "{said}{config}");
+}
+
+#[test]
+fn parts_of_parquet_tables_are_one_set() {
+    let session = session();
+    session.copy("train/parquet", "hub/data");
+    for data in ["hub", "hub/data"] {
+        let (said, config) = round_trip(&session, data, &data.replace('/', "-"));
+        assert!(config.contains("[data.train.parquet]"), "{config}");
+        assert!(config.contains("path = \"hub/data/train-*.parquet\""), "{config}");
+        assert!(config.contains("path = \"hub/data/validation-*.parquet\""), "{config}");
+        assert!(said.contains("16 images with 16 captions") && !said.contains("not used"), "{said}");
+    }
+}
+
+#[test]
+fn shards_of_img2dataset_become_a_config() {
+    let session = session();
+    let mut shards = [Vec::new(), Vec::new()];
+    for (number, (image, caption)) in rows().iter().enumerate() {
+        let bytes = fs::read(session.path(&format!("data/{image}"))).unwrap();
+        let (shard, key) = (number / 12, format!("{:05}{:04}", number / 12, number % 12));
+        let json = serde_json::json!({"caption": caption, "url": "https://example.org/a.png", "status": "success"});
+        let entries = [("png", bytes), ("txt", caption.clone().into_bytes()), ("json", json.to_string().into_bytes())];
+        for (extension, bytes) in entries {
+            shards[shard].push((format!("{key}.{extension}"), bytes));
+        }
+    }
+    let statistics = serde_json::json!({"count": 12, "successes": 12, "failed_to_download": 0, "duration": 1.5});
+    for (number, entries) in shards.iter().enumerate() {
+        session.write(&format!("shards/{number:05}.tar"), ustar(entries));
+        session.write(&format!("shards/{number:05}_stats.json"), statistics.to_string());
+        let table = fs::read(goldens("parquet/img2dataset.parquet")).unwrap();
+        session.write(&format!("shards/{number:05}.parquet"), table);
+    }
+    let (said, config) = round_trip(&session, "shards", "shards");
+    assert!(config.contains("[data.train.webdataset]"), "{config}");
+    assert!(said.contains("24 images with 24 captions"), "{said}");
+    assert!(!said.contains("cannot be used") && !said.contains("not used"), "{said}");
 }
 
 #[test]
