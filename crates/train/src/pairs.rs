@@ -21,8 +21,8 @@ impl Pairs {
     /// Reads the sources of `[data.train]`; no image is opened.
     ///
     /// # Errors
-    /// [`TrainError::Data`] when a source is missing, empty or malformed; [`TrainError::Usage`] when the validation split
-    /// leaves one side empty.
+    /// [`TrainError::Data`] when a source is missing, empty or malformed; [`TrainError::Usage`] when the validation
+    /// split leaves one side empty.
     pub fn read(config: &RunConfig) -> Result<Self, TrainError> {
         let tables = config.data.train.tables();
         let mut sources = tables.iter().map(|(_, table)| table.read()).collect::<Result<Vec<_>, _>>()?;
