@@ -2,7 +2,7 @@
 //! than their bytes.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -147,9 +147,7 @@ impl ImageIndex {
     }
 
     fn hash(&self, location: &ImageRef) -> u64 {
-        let mut hasher = self.hasher.build_hasher();
-        location.hash(&mut hasher);
-        hasher.finish()
+        self.hasher.hash_one(location)
     }
 }
 

@@ -235,7 +235,7 @@ fn foreign_weights_are_named() {
 #[test]
 fn position_of_the_first_bad_value() {
     let dir = tempfile::tempdir().unwrap();
-    let mut values = vec![0f32; 12];
+    let mut values = [0f32; 12];
     values[7] = f32::NAN;
     let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
     let view = TensorView::new(Dtype::F32, vec![6, 2], &bytes).unwrap();

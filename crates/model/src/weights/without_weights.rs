@@ -77,7 +77,7 @@ fn tower_below(dir: &Path) -> Option<String> {
             let pooling = if pooling { ", and set `text_pool` to what `1_Pooling/config.json` says" } else { "" };
             Some(format!("the model is in its sub-folder: give {}{pooling}", shown(tower)))
         }
-        [first @ ..] => {
+        first => {
             let more = first.len().saturating_sub(MAX_LISTED);
             let first: Vec<String> = first.iter().take(MAX_LISTED).map(shown).collect();
             let more = if more == 0 { String::new() } else { format!(" and {more} more") };

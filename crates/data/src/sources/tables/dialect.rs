@@ -24,6 +24,13 @@ const IMAGE_EXTENSIONS: [&str; 16] = [
 /// What to do about a quote that is never closed.
 pub(crate) const CLOSE_QUOTE: &str = "close it, or set `quote = false` to read quotes literally";
 
+/// How well a delimiter fits: whether the columns are named, an image is in the first line, and all lines have as many
+/// fields.
+type Score = (bool, bool, bool);
+
+/// What a missing column would hold, its name in the config, and a hint.
+type MissingColumn = (Holds, Option<String>, String);
+
 /// Fields of the first line that a message shows.
 const SHOWN_FIELDS: usize = 4;
 
@@ -73,7 +80,7 @@ impl Dialect {
             Some(delimiter) => vec![delimiter],
             None => [wanted.default_delimiter].into_iter().chain(DELIMITERS).collect(),
         };
-        let mut best: Option<((bool, bool, bool), u8, Vec<Vec<String>>)> = None;
+        let mut best: Option<(Score, u8, Vec<Vec<String>>)> = None;
         for delimiter in candidates {
             let mut rows = first_rows(rest, delimiter, wanted.has_quotes, is_whole);
             if rows.is_empty() {
@@ -171,7 +178,7 @@ fn first_rows(text: &[u8], delimiter: u8, has_quotes: bool, is_whole: bool) -> V
 }
 
 /// The columns by the names in the header.
-fn find_columns(wanted: Wanted<'_>, header: &[String]) -> Result<(usize, Vec<usize>), (Holds, Option<String>, String)> {
+fn find_columns(wanted: Wanted<'_>, header: &[String]) -> Result<(usize, Vec<usize>), MissingColumn> {
     let find = |holds: Holds, name: Option<&str>| {
         holds.find(header, name).map_err(|hint| (holds, name.map(str::to_owned), hint))
     };

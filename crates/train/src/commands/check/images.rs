@@ -116,7 +116,7 @@ fn look_at(image: &ImageRef, options: CheckOptions, limits: &Limits) -> Result<S
     if let Some(size) = options.fast.then(|| image_size(image, limits)).flatten() {
         return Ok(Seen::Good { size, copy: None });
     }
-    let bytes = image.read().map_err(|error| fault(error))?;
+    let bytes = image.read().map_err(fault)?;
     let decoded = match decode(&bytes, limits) {
         Ok(decoded) => decoded,
         Err(source) => return Err(fault(DataError::Image { key: image.key(), source })),

@@ -60,7 +60,7 @@ pub(super) struct SourceTableDoc {
 #[schemars(rename = "TrainSources", untagged)]
 pub(super) enum TrainSourcesDoc {
     /// One source.
-    One(SourceTableDoc),
+    One(Box<SourceTableDoc>),
     /// Several sources.
     Several(Vec<SourceTableDoc>),
 }
@@ -72,7 +72,7 @@ pub(super) enum EvalDataDoc {
     /// A file or folder, recognised by its name and content.
     Path(PathBuf),
     /// A source of image-text pairs.
-    Source(SourceTableDoc),
+    Source(Box<SourceTableDoc>),
 }
 
 /// A table with one image path and one or several captions per row. Rows that name the same image are its captions.
