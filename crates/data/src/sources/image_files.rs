@@ -23,6 +23,12 @@ const UNDECODABLE: [&str; 52] = [
     "raf", "pef", "srw", "3fr", "x3f",
 ];
 
+/// Whether a name has the extension of an image, also of one that cannot be decoded.
+pub(crate) fn is_image_name(name: &Path) -> bool {
+    let extension = extension_of(name);
+    IMAGE_EXTENSIONS.contains(&extension.as_str()) || UNDECODABLE.contains(&extension.as_str())
+}
+
 /// Extensions of files that belong beside images: captions, metadata and documents.
 const SIDE_FILES: [&str; 14] =
     ["txt", "caption", "json", "jsonl", "csv", "tsv", "parquet", "xml", "md", "yaml", "yml", "toml", "html", "log"];
