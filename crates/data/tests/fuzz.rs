@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{
-    CaptionMode, FolderSource, ImageProcessor, Limits, LoaderOptions, PairLoader, RgbImage, Source, Tokenizer,
+    BadRows, CaptionMode, FolderSource, ImageProcessor, Limits, LoaderOptions, PairLoader, RgbImage, Source, Tokenizer,
     UnreadableImages, decode, mix, read_class_names, read_templates, read_text_rows,
 };
 use image::ImageFormat;
@@ -219,15 +219,23 @@ pub fn replace(path: &Path, bytes: &[u8]) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Reads mutations of one file as a source. `at_least` of a thousand have to be read, and as many refused.
+/// Reads mutations of one file as a source, where what is damaged is refused and where it is skipped. `at_least` of a
+/// thousand have to be read, and as many refused.
 fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
+    for skips in [false, true] {
+        fuzz_source_where(name, original, count, at_least, skips);
+    }
+}
+
+fn fuzz_source_where(name: &'static str, original: &[u8], count: u64, at_least: u64, skips: bool) {
     let dir = tempfile::tempdir().unwrap();
     let (path, original) = (dir.path().join(name), original.to_vec());
     let outcomes = attempts(name, count, 8 * MIB, move |seed| {
         let is_json = path.extension().is_some_and(|extension| extension == "json") && original.starts_with(b"{")
             || name == "list.json";
         replace(&path, &if is_json { mutate_json(&original, seed) } else { mutate(&original, seed) });
-        match source(&path).read() {
+        let source = if skips { skipping(source(&path)) } else { source(&path) };
+        match source.read() {
             Ok(dataset) => {
                 assert!(dataset.num_captions() > 0);
                 assert!(dataset.captions().all(|caption| caption.image < dataset.num_images()));
@@ -244,8 +252,21 @@ fn fuzz_source(name: &'static str, original: &[u8], count: u64, at_least: u64) {
     assert_eq!(left, [name], "reading wrote files");
     assert!(
         outcomes.good * 1000 >= count * at_least && outcomes.bad * 1000 >= count * at_least,
-        "{name}: {outcomes:?}"
+        "{name}, skips: {skips}: {outcomes:?}"
     );
+}
+
+/// The source, with what is damaged skipped.
+fn skipping(mut source: Source) -> Source {
+    match &mut source {
+        Source::Csv(it) | Source::Tsv(it) => it.bad_rows = BadRows::Skip,
+        Source::Jsonl(it) => it.bad_rows = BadRows::Skip,
+        Source::Json(it) => it.bad_rows = BadRows::Skip,
+        Source::Coco(it) => it.bad_rows = BadRows::Skip,
+        Source::Webdataset(it) => it.strict = false,
+        other => panic!("{other:?}"),
+    }
+    source
 }
 
 fn source(path: &Path) -> Source {
@@ -262,7 +283,8 @@ fn mutated_tables_never_panic() {
     let csv = "image,caption\na.png,\"a cat, asleep\"\nb.png,\"two \"\"dogs\"\"\"\nc.png,caf\u{e9}\n";
     let jsonl =
         "{\"image\": \"a.png\", \"caption\": [\"x\", \"y\\u00e9\"]}\n{\"image\": \"b.png\", \"caption\": \"z\"}\n";
-    let coco = r#"{"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "x"}]}"#;
+    let coco = r#"{"images": [{"id": 1, "file_name": "a.jpg"}, {"id": 0, "file_name": "b.jpg"}],
+        "annotations": [{"image_id": 1, "caption": "x"}, {"image_id": 0, "caption": "y"}]}"#;
     for (name, original) in [("d.csv", csv), ("d.tsv", &csv.replace(',', "\t")), ("d.jsonl", jsonl), ("d.json", coco)] {
         fuzz_source(name, original.as_bytes(), 1000, 5);
     }

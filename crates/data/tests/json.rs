@@ -199,6 +199,61 @@ fn lists_by_split_are_chosen() {
 }
 
 #[test]
+fn absent_splits_are_refused() {
+    let text = format!("{{\"train\": [{ONE}], \"val\": [{TWO}], \"extra\": [{TWO}]}}");
+    let read = |split: &str| read_with("d.json", &text, |source| source.split = Some(split.to_owned()));
+    let error = read("train+vall").unwrap_err();
+    assert!(error.contains("without the split `vall`; its splits are `train`, `val`, `extra`"), "{error}");
+    assert_eq!(read("train + val").unwrap().num_images(), 2);
+    let dataset = read("val+extra").unwrap();
+    assert_eq!((dataset.num_captions(), dataset.warnings.len()), (2, 0), "{:?}", dataset.warnings);
+    for split in ["", "train+"] {
+        assert!(read(split).unwrap_err().contains("expected splits with `+` between them"));
+    }
+}
+
+#[test]
+fn columns_obey_split() {
+    let text = r#"{"image": ["a", "b", "c"], "caption": ["x", "y", "z"], "split": ["train", "val", "train"]}"#;
+    let read = |text: &str, split: &str| read_with("d.json", text, |source| source.split = Some(split.to_owned()));
+    let names: Vec<String> = pairs(&read(text, "train").unwrap()).into_iter().map(|(image, _)| image).collect();
+    assert_eq!(names, ["a", "c"]);
+    let error = read(text, "test").unwrap_err();
+    assert!(error.contains("no row has the split `test`; its splits are `train` (2), `val` (1)"), "{error}");
+    let error = read(r#"{"image": ["a"], "caption": ["x"]}"#, "train").unwrap_err();
+    assert!(error.contains("`split` is set, and there is no column `split`"), "{error}");
+    let dataset = read_with("d.json", text, |_| ()).unwrap();
+    assert!(dataset.num_images() == 3 && dataset.warnings[0].contains("set `split` to choose"));
+}
+
+#[test]
+fn keys_without_meaning_are_refused() {
+    let sets: [(&str, fn(&mut JsonSource)); 4] = [
+        ("`split`", |source| source.split = Some("train".to_owned())),
+        ("`image`", |source| source.image = Some("img".to_owned())),
+        ("`caption`", |source| source.caption = Some("text".to_owned())),
+        ("`captions`", |source| source.captions = Some(vec!["text".to_owned()])),
+    ];
+    for (key, set) in sets {
+        let error = read_with("d.json", r#"{"a.png": "x", "b.png": ["y"]}"#, set).unwrap_err();
+        assert!(error.contains(&format!("where {key} has no meaning")), "{error}");
+    }
+}
+
+#[test]
+fn unread_lists_are_told() {
+    for (key, other) in [("data", "more"), ("train", "extra")] {
+        let text = format!("{{\"{other}\": [{TWO}, {TWO}], \"licenses\": [{{}}], \"{key}\": [{ONE}]}}");
+        let dataset = read("d.json", &text).unwrap();
+        assert_eq!(dataset.num_images(), 1);
+        let told = format!("only the list `{key}` is read; lists of objects that are not: `{other}` (2)");
+        assert!(dataset.warnings.len() == 1 && dataset.warnings[0].contains(&told), "{:?}", dataset.warnings);
+        let both = read_with("d.json", &text, |source| source.split = Some(format!("{key}+{other}"))).unwrap();
+        assert!(both.num_images() == 2 && both.warnings.is_empty());
+    }
+}
+
+#[test]
 fn coco_takes_any_id() {
     for (id, other) in [("7", "7"), ("\"000007\"", "\"000007\""), ("7.0", "7"), ("\"7\"", "7")] {
         let text = format!(
@@ -215,6 +270,49 @@ fn coco_takes_any_id() {
         r#"{"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}], "annotations": [{"image_id": 1}]}"#;
     let error = coco(twice).unwrap_err();
     assert_eq!(error, "`DIR/d.json`, image 2: the id 1 is that of an earlier image");
+}
+
+#[test]
+fn doubled_coco_ids_swap_no_captions() {
+    let image = |id: u32, name: &str| format!(r#"{{"id": {id}, "file_name": "{name}"}}"#);
+    let text = |images: &[String]| {
+        format!(
+            r#"{{"images": [{}], "annotations": [{{"image_id": 1, "caption": "one"}},
+                {{"image_id": 2, "caption": "two"}}]}}"#,
+            images.join(", ")
+        )
+    };
+    let expected = [("a", "one"), ("c", "two")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    // The doubled image comes before another one, and last.
+    for order in [[1, 1, 2], [1, 2, 1]] {
+        let mut names = ["a", "b"].into_iter();
+        let images = order.map(|id| image(id, if id == 2 { "c" } else { names.next().unwrap() }));
+        let dataset = read_with("d.json", text(&images), |source| source.bad_rows = BadRows::Skip).unwrap();
+        assert_eq!(pairs(&dataset), expected, "{order:?}");
+        assert_eq!(dataset.skipped.count, 1);
+    }
+}
+
+#[test]
+fn large_coco_ids_stay_apart() {
+    for (one, two) in [
+        ("9223372036854775808", "9223372036854775809"),
+        ("18446744073709551615", "18446744073709551614"),
+        ("\"9223372036854775808\"", "9223372036854775809"),
+        ("-9223372036854775808", "9223372036854775808"),
+    ] {
+        let text = format!(
+            r#"{{"images": [{{"id": {one}, "file_name": "a"}}, {{"id": {two}, "file_name": "b"}}],
+                "annotations": [{{"image_id": {two}, "caption": "y"}}, {{"image_id": {one}, "caption": "x"}}]}}"#
+        );
+        let expected = [("a", "x"), ("b", "y")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+        assert_eq!(pairs(&coco(&text).unwrap()), expected, "{one}");
+    }
+    for id in ["9007199254740993.0", "1e300", "1.5"] {
+        let text = format!(r#"{{"images": [{{"id": {id}, "file_name": "a"}}], "annotations": [{{"image_id": 1}}]}}"#);
+        let error = coco(&text).unwrap_err();
+        assert!(error.contains("image 1: the `id` ") && error.contains("expected a whole number"), "{error}");
+    }
 }
 
 fn coco(text: &str) -> Result<Dataset, String> {

@@ -167,11 +167,101 @@ fn wider_tables_without_header_are_told() {
     assert!(error.contains("without a header, name the columns by number") && error.contains("3 columns"), "{error}");
     let error = read_with("d.csv", text, |source| source.header = Some(true)).unwrap_err();
     assert!(error.contains("has no column `image`; its columns are `1`, `a.png`, `x`"), "{error}");
-    // Numbers also name columns of a table with a header.
-    let dataset = read_with("d.csv", "x,y\nq,a.png\n", |source| {
-        (source.image, source.caption) = (Some("2".to_owned()), Some("1".to_owned()));
-    });
-    assert_eq!(pairs(&dataset.unwrap()), [("a.png".to_owned(), "q".to_owned())]);
+}
+
+#[test]
+fn numbered_columns_keep_first_row() {
+    let read = |text: &str, header: Option<bool>| {
+        let dataset = read_with("d.tsv", text, |source| {
+            source.header = header;
+            (source.image, source.caption) = (Some("1".to_owned()), Some("2".to_owned()));
+        });
+        dataset.unwrap()
+    };
+    // An image without extension that is not there.
+    let text = "im/x\ta red thing\na.png\ty\n";
+    let dataset = read(text, None);
+    assert_eq!(dataset.num_captions(), 2);
+    assert!(
+        dataset.notes[0].contains("no header (if the first line is one, set `header = true`)"),
+        "{:?}",
+        dataset.notes
+    );
+    assert_eq!(pairs(&read(text, Some(true))), [("a.png".to_owned(), "y".to_owned())]);
+    // One usual name is enough.
+    for header in ["filepath\tx", "x\ttitle"] {
+        let dataset = read(&format!("{header}\na.png\ty\n"), None);
+        assert_eq!(pairs(&dataset), [("a.png".to_owned(), "y".to_owned())], "{header}");
+        assert!(dataset.notes[0].contains(", header, "));
+    }
+    // What looks like an image is data without a doubt.
+    assert!(read("gone.png\tx\na.png\ty\n", None).notes[0].contains(", no header, 2 rows"));
+}
+
+#[test]
+fn blanks_before_quotes_are_left_off() {
+    let text = "image, \"caption\"\na.png, \"c0\"\nb.png, \"two \"\"dogs\"\"\" \nsub/c.png, \"a\" and \"b\"\n";
+    let dataset = read("d.csv", text).unwrap();
+    let texts: Vec<&str> = dataset.captions().map(|caption| caption.text).collect();
+    assert_eq!(texts, ["c0", "two \"dogs\"", "\"a\" and \"b\""]);
+    let literally = "if quotes are part of the captions, set `quote = false`";
+    let expected = [
+        format!(
+            "`DIR/d.csv`, line 2: 2 rows have a field in quotes with blanks before them; the quotes are left off; \
+             {literally}"
+        ),
+        "`DIR/d.csv`, line 4: 1 row has a field in quotes with blanks before them; the quotes are part of the text; if \
+         they are not, remove the blanks"
+            .to_owned(),
+    ];
+    assert_eq!(dataset.warnings, expected);
+    let dataset = read_with("d.csv", "image,caption\na.png, \"c0\"\n", |source| source.quote = Some(false)).unwrap();
+    assert!(dataset.caption(0).text == "\"c0\"" && dataset.warnings.is_empty());
+    // Blanks around bars are usual, and so are quotes in captions.
+    let dataset = read("d.csv", "image| caption\na.png| \"c0\"\n").unwrap();
+    assert_eq!(dataset.caption(0).text, "\"c0\"");
+    assert!(warnings(&dataset).contains("the quotes are part of the text"), "{:?}", dataset.warnings);
+    for text in ["image,caption\na.png, \"a cat, asleep\"\n", "image,caption,x\na.png, \"a cat\nasleep\",y\n"] {
+        let error = read("d.csv", text).unwrap_err();
+        assert!(error.contains("a field has a blank before its quote") && !error.contains("put it"), "{error}");
+    }
+}
+
+#[test]
+fn other_encodings_and_forms_are_told() {
+    let text = "image,caption\na.png,x\n";
+    let cjk = format!(
+        "{}{}",
+        text,
+        "b.png,\u{8d64}\u{8272}\u{306e}\u{8eca}\u{304c}\u{9053}\u{306b}\u{3042}\u{308b}\n".repeat(50)
+    );
+    let long = |text: &str| text.replace("\n", &format!("{}\n", "\u{8d64}".repeat(30)));
+    for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+        let wide = |text: &str| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
+        let bytes = wide(&cjk.replace("b.png,", &format!("b.png,{}", "\u{8d64}".repeat(40))));
+        let error = read("d.csv", &bytes).unwrap_err();
+        assert!(error.contains("set `encoding = \"utf-16\"`") && !error.contains("its columns are"), "{error}");
+        let set = |source: &mut CsvSource| source.encoding = Some(TextEncoding::Utf16);
+        assert_eq!(read_with("d.csv", &bytes, set).unwrap().num_captions(), 51);
+        let json = wide(&format!("{{\"image\": \"a.png\", \"caption\": \"{}\"}}\n", long("x\n").trim()).repeat(9));
+        for name in ["d.json", "d.jsonl"] {
+            let dir = tempfile::tempdir().unwrap();
+            std::fs::write(dir.path().join(name), &json).unwrap();
+            let error = Source::from_path(dir.path().join(name)).unwrap().read().unwrap_err().to_string();
+            assert!(error.contains("not JSON: it holds NUL bytes") && error.contains("utf-16"), "{error}");
+        }
+        // In a table without a header, the first row that is no UTF-8.
+        let error = read("d.tsv", wide(&format!("a.png\t{}\n", "\u{ff01}".repeat(90)))).unwrap_err();
+        assert!(error.contains("set `encoding = \"utf-16\"`"), "{error}");
+    }
+    for text in [text, "image,caption\na.png,xy\n"] {
+        let error = read_with("d.csv", text, |source| source.encoding = Some(TextEncoding::Utf16)).unwrap_err();
+        assert!(error.contains("it was read as UTF-16: if it is not, set `encoding = \"utf-8\"`"), "{error}");
+    }
+    for text in ["[{\"image\": \"a.png\", \"caption\": \"x\"}]", "[\n  {\n", "{\"image\": \"a.png\"}\n"] {
+        let error = read("d.csv", text).unwrap_err();
+        assert!(error.contains("it is JSON, not a table: use `json = { path = \"..\" }`"), "{error}");
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
+use crate::text_lists::text_file::{lines, read_text};
 
 /// Names that an error lists.
 const NAMED: usize = 10;
@@ -15,8 +16,8 @@ pub(crate) struct Selection {
     by: By,
     /// Number of distinct entries that were found.
     found: usize,
-    /// Of a list of numbers without a first line that says what they are: a number that is the key of another row. Empty
-    /// with such a line.
+    /// Of a list of numbers without a first line that says what they are: a number that is the key of another row.
+    /// Empty with such a line.
     ambiguous: Option<String>,
 }
 
@@ -34,15 +35,11 @@ impl Selection {
     /// that are all numbers without leading zeros are row numbers.
     ///
     /// # Errors
-    /// [`DataError::Read`], [`DataError::Malformed`] if it is not UTF-8, [`DataError::Empty`] without an entry.
+    /// [`DataError::Read`], [`DataError::TextList`] if it is no text in UTF-8 or UTF-16, [`DataError::Empty`] without
+    /// an entry.
     pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
-        let bytes = std::fs::read(path).map_err(DataError::read(path))?;
-        let text = String::from_utf8(bytes).map_err(|error| DataError::Malformed {
-            path: path.to_owned(),
-            reason: format!("not UTF-8 at byte {}; save it as UTF-8", error.utf8_error().valid_up_to()),
-        })?;
-        let entries: Vec<&str> =
-            text.trim_start_matches('\u{feff}').lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        let text = read_text(path)?;
+        let entries: Vec<&str> = lines(&text).filter(|line| !line.is_empty()).collect();
         let kind = entries.first().map(|first| first.to_lowercase()).filter(|it| matches!(it.as_str(), "row" | "key"));
         let entries = &entries[usize::from(kind.is_some())..];
         if entries.is_empty() {
@@ -138,7 +135,7 @@ impl Selection {
 mod tests {
     use super::*;
 
-    fn selection(text: &str) -> Result<Selection, String> {
+    fn selection(text: impl AsRef<[u8]>) -> Result<Selection, String> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("rows.txt");
         std::fs::write(&path, text).unwrap();
@@ -158,6 +155,18 @@ mod tests {
             selection("\n").unwrap_err(),
             "`rows.txt` holds no samples: found no entry; expected one row number or image name per line"
         );
+    }
+
+    #[test]
+    fn lists_have_any_encoding() {
+        let utf16: Vec<u8> = "\u{feff}caf\u{e9}.png\r\n2.png\r\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let macs = b"\xef\xbb\xbfcaf\xc3\xa9.png\r2.png\r".to_vec();
+        for bytes in [utf16, macs] {
+            let mut keys = selection(bytes).unwrap();
+            assert_eq!(["caf\u{e9}.png", "2.png"].map(|key| keys.takes(1, key)), [true, true]);
+        }
+        let error = selection(b"a\ncaf\xe9\n").unwrap_err();
+        assert!(error.contains("not UTF-8 at byte 4 of line 2"), "{error}");
     }
 
     #[test]

@@ -85,16 +85,19 @@ pub(crate) struct Delta {
 }
 
 impl Delta {
-    /// Numbers that start at `at` of a page.
-    pub(crate) fn new(page: &[u8], mut at: usize, end: usize) -> Parsed<Self> {
+    /// Numbers that start at `at` of a page, which has `most` values, nulls among them.
+    pub(crate) fn new(page: &[u8], mut at: usize, end: usize, most: u64) -> Parsed<Self> {
         let block = varint(page, &mut at, end)?;
         let parts = varint(page, &mut at, end)?;
         let left = varint(page, &mut at, end)?;
         let value = unzigzag(varint(page, &mut at, end)?);
         // The format asks for multiples of 128 and 32. Writers use 128 to 1024, and 4 or 8.
-        if parts == 0 || parts > 1 << 16 || block > 1 << 24 || block % parts != 0 || !(block / parts).is_multiple_of(8)
-        {
+        let is_sound = (1..=1 << 16).contains(&parts) && (1..=1 << 24).contains(&block) && block.is_multiple_of(parts);
+        if !is_sound || !(block / parts).is_multiple_of(8) {
             return Err(format!("a page has blocks of {block} numbers in {parts} parts"));
+        }
+        if left > most {
+            return Err(format!("a page of {most} values has {left} numbers"));
         }
         Ok(Self {
             at,
@@ -201,11 +204,20 @@ mod tests {
     fn differences_add_up() {
         // The second example of the format's description: 7, 5, 3, 1, 2, 3, 4, 5, in a block of 128 with 4 parts.
         let page = [0x80, 1, 4, 8, 14, 3, 2, 0, 0, 0, 0b1100_0000, 0b11_1111, 0, 0, 0, 0, 0, 0, 99];
-        let mut numbers = Delta::new(&page, 0, page.len()).unwrap();
+        let mut numbers = Delta::new(&page, 0, page.len(), 8).unwrap();
         let read: Vec<i64> = (0..8).map(|_| numbers.next(&page).unwrap()).collect();
         assert_eq!(read, [7, 5, 3, 1, 2, 3, 4, 5]);
         assert_eq!((numbers.position(), numbers.left()), (18, 0));
         assert!(numbers.next(&page).is_err());
-        assert!(Delta::new(&[0x80, 1, 0, 8, 14], 0, 5).is_err(), "no parts");
+        assert!(Delta::new(&[0x80, 1, 0, 8, 14], 0, 5, 8).is_err(), "no parts");
+    }
+    #[test]
+    fn unsound_blocks_are_refused() {
+        let blocks = |page: &[u8], most| Delta::new(page, 0, page.len(), most).unwrap_err();
+        // Blocks without numbers: each would be read in no time, and the next one after it.
+        assert_eq!(blocks(&[0, 4, 8, 14, 3, 2, 0, 0, 0], 8), "a page has blocks of 0 numbers in 4 parts");
+        // 2^63 equal numbers.
+        let many = [0x80, 1, 4, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 1, 14, 0, 0, 0, 0, 0];
+        assert_eq!(blocks(&many, 8), "a page of 8 values has 9223372036854775808 numbers");
     }
 }

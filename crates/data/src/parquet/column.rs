@@ -44,7 +44,8 @@ impl OpenPage {
         let width = |most: u8| u8::BITS - most.leading_zeros();
         let rep = Hybrid::new(page.rep.start, page.rep.end, width(leaf.max_rep))?;
         let def = Hybrid::new(page.def.start, page.def.end, width(leaf.max_def))?;
-        let values = Values::new(&page.bytes, page.values.clone(), header.encoding, leaf.physical, dictionary)?;
+        let kind = (leaf.physical, header.values);
+        let values = Values::new(&page.bytes, page.values.clone(), header.encoding, kind, dictionary)?;
         Ok(Self { page, rep, def, values, left: header.values, next_rep: None })
     }
 

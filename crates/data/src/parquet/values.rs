@@ -53,7 +53,7 @@ impl Dictionary {
     /// Reads `len` values from a dictionary page.
     pub(crate) fn new(page: Vec<u8>, len: u64, physical: Physical) -> Parsed<Self> {
         let (mut bytes, mut ints) = (Vec::new(), Vec::new());
-        let mut values = Values::new(&page, 0..page.len(), PLAIN, physical, None)?;
+        let mut values = Values::new(&page, 0..page.len(), PLAIN, (physical, len), None)?;
         for _ in 0..len {
             match values.next(&page)? {
                 Place::Page(range) => bytes.push((range.start as u32, range.end as u32)),
@@ -100,12 +100,12 @@ enum Kind {
 }
 
 impl Values {
-    /// The values in `range` of a page.
+    /// The values in `range` of a page, which has `most`, nulls among them.
     pub(crate) fn new(
         page: &[u8],
         range: Range<usize>,
         encoding: i64,
-        physical: Physical,
+        (physical, most): (Physical, u64),
         dictionary: Option<Arc<Dictionary>>,
     ) -> Parsed<Self> {
         let (mut at, end) = (range.start, range.end);
@@ -120,15 +120,15 @@ impl Values {
                 Kind::Entries(Hybrid::new(at, end, u32::from(width))?)
             }
             (PLAIN_DICTIONARY | RLE_DICTIONARY, _) => return Err("a page lacks its dictionary".to_owned()),
-            (DELTA_BINARY_PACKED, Physical::Int32 | Physical::Int64) => Kind::Delta(Delta::new(page, at, end)?),
+            (DELTA_BINARY_PACKED, Physical::Int32 | Physical::Int64) => Kind::Delta(Delta::new(page, at, end, most)?),
             (DELTA_LENGTH_BYTE_ARRAY, Physical::Bytes) => {
-                let lengths = Delta::new(page, at, end)?;
+                let lengths = Delta::new(page, at, end, most)?;
                 at = behind(&lengths, page)?;
                 Kind::Lengths(lengths)
             }
             (DELTA_BYTE_ARRAY, Physical::Bytes) => {
-                let shared = Delta::new(page, at, end)?;
-                let rest = Delta::new(page, behind(&shared, page)?, end)?;
+                let shared = Delta::new(page, at, end, most)?;
+                let rest = Delta::new(page, behind(&shared, page)?, end, most)?;
                 at = behind(&rest, page)?;
                 Kind::Prefixes { shared, rest }
             }

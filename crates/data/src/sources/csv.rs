@@ -12,7 +12,7 @@ use crate::error::DataError;
 use crate::sources::rows::Rows;
 use crate::sources::tables::dialect::{CLOSE_QUOTE, Dialect, Wanted};
 use crate::sources::tables::records::{Found, Record, Records, Span};
-use crate::sources::tables::text_file::{TextEncoding, TextFile, not_utf8};
+use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
 /// Lines of a quoted field from which it is told if it also holds the delimiter.
 const LONG_FIELD_LINES: u64 = 4;
@@ -143,7 +143,25 @@ impl CsvSource {
             header: self.header,
             has_quotes: self.quote.unwrap_or(true),
         };
-        Dialect::find(wanted, &file.head, file.head_is_whole)
+        Dialect::find(wanted, &file.head, file.head_is_whole).map_err(|error| self.explain(error, file))
+    }
+
+    /// An error about the first line, if the file is no table or in another encoding: the names in it tell nothing.
+    fn explain(&self, error: DataError, file: &TextFile) -> DataError {
+        if !matches!(error, DataError::Column { .. } | DataError::Malformed { .. }) {
+            return error;
+        }
+        let start: Vec<u8> = file.head.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).take(2).collect();
+        let reason = match (start.as_slice(), file.other_encoding()) {
+            (b"[{" | b"{\"", _) => {
+                "it is JSON, not a table: use `json = { path = \"..\" }` in place of `csv` or `tsv`, or give the file \
+                 the extension `json`"
+                    .to_owned()
+            }
+            (_, Some(encoding)) => format!("the first line has no usable columns: {encoding}"),
+            _ => return error,
+        };
+        DataError::Malformed { path: self.path.clone(), reason }
     }
 
     pub(crate) fn read_with(&self, default_delimiter: u8, selection: Option<Selection>) -> Result<Dataset, DataError> {
@@ -210,7 +228,7 @@ impl CsvSource {
         // Both are there: the record has all columns.
         let field = |at: usize| {
             let bytes = record.get(at).unwrap_or_default();
-            std::str::from_utf8(bytes).map_err(|_| not_utf8(bytes, &format!("`{}`", dialect.names[at])))
+            std::str::from_utf8(bytes).map_err(|_| row_not_utf8(bytes, &format!("`{}`", dialect.names[at])))
         };
         let image = match field(dialect.image) {
             Ok(image) => image,
@@ -233,14 +251,19 @@ impl CsvSource {
 
 /// What was recognised.
 fn described(dialect: &Dialect, encoding: &str) -> String {
-    let header = if dialect.has_header { "header" } else { "no header" };
-    format!("{}, {encoding}, {header}", dialect.separated())
+    format!("{}, {encoding}, {}", dialect.separated(), dialect.header())
 }
 
 /// Why a record has another number of fields than the header has columns.
 fn wrong_count(record: &Record, columns: usize, dialect: &Dialect) -> String {
     let like = if dialect.has_header { "the header" } else { "the first line" };
     let found = format!("found {} fields; expected {columns}, as in {like}", record.len());
+    if record.has_blank_before_quote {
+        return format!(
+            "{found}; a field has a blank before its quote, so the quote does not hold the field together: remove the \
+             blanks after the delimiters"
+        );
+    }
     if record.len() > columns && dialect.delimiter == b',' {
         return format!(
             "{found}; if a caption holds an unquoted `,`, put it in quotes or separate the columns by tabs"
@@ -252,6 +275,8 @@ fn wrong_count(record: &Record, columns: usize, dialect: &Dialect) -> String {
 /// Quotes that may be no quotes.
 #[derive(Default)]
 struct Seen {
+    /// Number of rows with blanks before the quotes of a field, which are left off or are not; and the first line.
+    before_quote: [(u64, u64); 2],
     /// Number of fields that run over lines and look like rows, and the first.
     spans: u64,
     first: Option<Span>,
@@ -262,6 +287,11 @@ struct Seen {
 
 impl Seen {
     fn see(&mut self, record: &Record) {
+        for (seen, is_seen) in self.before_quote.iter_mut().zip([record.is_unquoted, record.keeps_quotes]) {
+            if is_seen {
+                *seen = (seen.0 + 1, if seen.0 == 0 { record.line } else { seen.1 });
+            }
+        }
         if record.text_after_quote {
             self.after_quote += 1;
             self.line = if self.line == 0 { record.line } else { self.line };
@@ -285,9 +315,20 @@ impl Seen {
                 span.rows
             ));
         }
+        let rows_have = |count| if count == 1 { "1 row has".to_owned() } else { format!("{count} rows have") };
+        let outcomes = [("left off", literally), ("part of the text", "if they are not, remove the blanks")];
+        for ((count, line), (outcome, way_out)) in self.before_quote.into_iter().zip(outcomes) {
+            if count > 0 {
+                rows.builder.warn(format!(
+                    "`{}`, line {line}: {} a field in quotes with blanks before them; the quotes are {outcome}; \
+                     {way_out}",
+                    path.display(),
+                    rows_have(count)
+                ));
+            }
+        }
         if self.after_quote > 0 {
-            let rows_are =
-                if self.after_quote == 1 { "1 row has".to_owned() } else { format!("{} rows have", self.after_quote) };
+            let rows_are = rows_have(self.after_quote);
             rows.builder.warn(format!(
                 "`{}`, line {}: {rows_are} a field with text after its closing quote; the quotes are left off; \
                  {literally}",

@@ -23,6 +23,12 @@ const UNDECODABLE: [&str; 52] = [
     "raf", "pef", "srw", "3fr", "x3f",
 ];
 
+/// Whether a name has the extension of an image, also of one that cannot be decoded.
+pub(crate) fn is_image_name(name: &Path) -> bool {
+    let extension = extension_of(name);
+    IMAGE_EXTENSIONS.contains(&extension.as_str()) || UNDECODABLE.contains(&extension.as_str())
+}
+
 /// Extensions of files that belong beside images: captions, metadata and documents.
 const SIDE_FILES: [&str; 14] =
     ["txt", "caption", "json", "jsonl", "csv", "tsv", "parquet", "xml", "md", "yaml", "yml", "toml", "html", "log"];
@@ -126,11 +132,6 @@ pub(crate) fn is_ignored(name: &std::ffi::OsStr) -> bool {
     name.starts_with(b".")
         || SYSTEM_FOLDERS.iter().any(|folder| name == folder.as_bytes())
         || SYSTEM_FILES.iter().any(|file| name.eq_ignore_ascii_case(file.as_bytes()))
-}
-
-/// Whether a file is an image by its name.
-pub(crate) fn is_image_name(path: &Path) -> bool {
-    IMAGE_EXTENSIONS.contains(&extension_of(path).as_str())
 }
 
 /// Adds the files below `dir`. `above` has the real paths of the folders on the way down, so that a link back to one of

@@ -95,24 +95,29 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     {
         return Err(problem(found));
     }
-    let text = String::from_utf8(bytes).map_err(|error| problem(not_utf8(error.as_bytes(), &error.utf8_error())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let (bytes, at) = (error.as_bytes(), error.utf8_error().valid_up_to());
+        let is_end = |byte: &u8| *byte == b'\n';
+        let number = 1 + bytes[..at].iter().filter(|byte| is_end(byte)).count();
+        let start = bytes[..at].iter().rposition(is_end).map_or(0, |end| end + 1);
+        let end = bytes[at..].iter().position(is_end).map_or(bytes.len(), |len| at + len);
+        let way_out = "the text is probably Latin-1 or Windows-1252: save it as UTF-8, or use `iconv -f WINDOWS-1252 \
+                       -t UTF-8`";
+        problem(not_utf8(&bytes[start..end], &format!("line {number}"), way_out))
+    })?;
     if text.contains('\0') {
         return Err(problem("it holds NUL bytes, as UTF-16 text without its mark does; save it as UTF-8".to_owned()));
     }
     Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
-/// Where a text in another encoding is not UTF-8.
-fn not_utf8(bytes: &[u8], error: &std::str::Utf8Error) -> String {
-    let (before, rest) = bytes.split_at(error.valid_up_to());
-    let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
-    let start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let shown = String::from_utf8_lossy(&before[start..]);
-    let byte = rest.first().copied().unwrap_or_default();
-    format!(
-        "line {line}: the byte 0x{byte:02X} after `{shown}` is not UTF-8; the text is probably Latin-1 or \
-         Windows-1252: save it as UTF-8, or use `iconv -f WINDOWS-1252 -t UTF-8`"
-    )
+/// That `bytes`, one field or line, is not UTF-8, with the first byte that is not. `what`: which field or line it is.
+/// `way_out`: what to do.
+pub(crate) fn not_utf8(bytes: &[u8], what: &str, way_out: &str) -> String {
+    let at = std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
+    let byte = bytes.get(at).copied().unwrap_or(0);
+    let start = String::from_utf8_lossy(&bytes[at.saturating_sub(20)..(at + 20).min(bytes.len())]);
+    format!("not UTF-8 at byte {} of {what}, 0x{byte:02X} in `{}`; {way_out}", at + 1, start.trim())
 }
 
 #[cfg(test)]
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn other_files_are_refused() {
         let cases: [(&[u8], &str); 9] = [
-            (b"a\ncaf\xe9 au lait", "line 2: the byte 0xE9 after `caf` is not UTF-8"),
+            (b"a\ncaf\xe9 au lait", "not UTF-8 at byte 4 of line 2, 0xE9 in `caf\u{fffd} au lait`"),
             (b"a\0b\0", "it holds NUL bytes"),
             (b"\xff\xfea", "it starts as UTF-16 but is not"),
             (b"", "it is empty; expected one text per line"),

@@ -1,6 +1,7 @@
 //! COCO's annotation files: images and captions in two lists, which are streamed and joined by the ids of images.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::BufRead;
 
 use serde_json::Value;
@@ -13,10 +14,15 @@ use crate::sources::rows::Rows;
 /// Keys of an image's name, the first ones preferred. The URLs end in the name.
 const NAME_KEYS: [&str; 3] = ["file_name", "coco_url", "flickr_url"];
 
+/// Below this, a 64-bit float stands for one whole number only: 2^53.
+const EXACT_FLOATS: f64 = 9_007_199_254_740_992.0;
+
 /// The id of an image: files have numbers, some have text, and pycocotools takes both.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Id {
     Number(i64),
+    /// From 2^63, as hashes are.
+    Large(u64),
     Text(Box<str>),
 }
 
@@ -24,12 +30,14 @@ impl Id {
     fn of(value: Option<&Value>) -> Option<Self> {
         match value? {
             Value::Number(number) => {
-                let whole = number.as_f64().filter(|float| float.fract() == 0.0).map(|float| float as i64);
-                number.as_i64().or(whole).map(Self::Number)
+                let exact = |float: &f64| float.fract() == 0.0 && float.abs() < EXACT_FLOATS;
+                let whole = || number.as_f64().filter(exact).map(|float| Self::Number(float as i64));
+                number.as_i64().map(Self::Number).or_else(|| number.as_u64().map(Self::Large)).or_else(whole)
             }
             Value::String(text) => {
-                let number = text.parse().ok().filter(|number: &i64| number.to_string() == *text);
-                Some(number.map_or_else(|| Self::Text(text.as_str().into()), Self::Number))
+                let number = text.parse().ok().filter(|number: &i64| number.to_string() == *text).map(Self::Number);
+                let large = || text.parse().ok().filter(|number: &u64| number.to_string() == *text).map(Self::Large);
+                Some(number.or_else(large).unwrap_or_else(|| Self::Text(text.as_str().into())))
             }
             _ => None,
         }
@@ -63,10 +71,11 @@ pub(crate) fn read_coco(
             counts.images = number;
             return match image(&value) {
                 Ok((id, name)) => {
-                    if positions.insert(id, images.len()).is_some() {
+                    let Entry::Vacant(position) = positions.entry(id) else {
                         let reason = format!("the id {} is that of an earlier image", brief(&value["id"]));
                         return rows.malformed_as("image", number, reason);
-                    }
+                    };
+                    position.insert(images.len());
                     images.push(Image { name, captions: Vec::new() });
                     Ok(())
                 }
@@ -93,6 +102,7 @@ pub(crate) fn read_coco(
             None => {
                 let id = match id {
                     Id::Number(number) => number.to_string(),
+                    Id::Large(number) => number.to_string(),
                     Id::Text(text) => format!("{text:?}"),
                 };
                 rows.malformed(number, format!("`image_id` is {id}; expected the id of an image"))?;
@@ -115,8 +125,10 @@ pub(crate) fn read_coco(
 }
 
 fn image(value: &Value) -> Result<(Id, String), String> {
-    let id =
-        Id::of(value.get("id")).ok_or_else(|| format!("no `id` in {}; expected a number or a text", brief(value)))?;
+    let id = Id::of(value.get("id")).ok_or_else(|| match value.get("id") {
+        Some(id @ Value::Number(_)) => format!("the `id` {}; expected a whole number, or a text", brief(id)),
+        _ => format!("no `id` in {}; expected a number or a text", brief(value)),
+    })?;
     let named = NAME_KEYS.iter().find_map(|key| Some((*key, value.get(*key)?.as_str()?)));
     let (key, name) =
         named.ok_or_else(|| format!("no `file_name` in {}; expected the name of a file", brief(value)))?;

@@ -1,5 +1,6 @@
 //! Which form a JSON file has, by the outline of its content.
 
+use crate::sources::json::objects::SPLIT;
 use crate::sources::json::shape::Shape;
 use crate::sources::tables::columns::Holds;
 
@@ -10,6 +11,9 @@ const LIST_KEYS: [&str; 9] =
 /// Keys that are splits of a data set.
 const SPLIT_KEYS: [&str; 9] = ["train", "restval", "val", "valid", "validation", "dev", "test", "testA", "eval"];
 
+/// Lists of COCO's files that hold no rows.
+const NO_ROWS: [&str; 2] = ["licenses", "categories"];
+
 /// A form of JSON file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
@@ -19,12 +23,13 @@ pub(crate) enum Form {
     Sequence,
     /// A list of objects.
     List,
-    /// An object with lists of objects under these keys.
-    Under(Vec<String>),
+    /// An object with lists of objects under `keys`. The lists under `unread` were neither read nor left out by
+    /// `split`.
+    Under { keys: Vec<String>, unread: Vec<String> },
     /// COCO captions.
     Coco,
     /// An object with a list, or an object by row number, per column: as pandas writes it.
-    Columns { image: String, captions: Vec<String> },
+    Columns { image: String, captions: Vec<String>, has_split: bool },
     /// An object with image paths as keys and captions as values.
     ByImage,
 }
@@ -36,7 +41,7 @@ impl Form {
             Self::Lines => "JSON lines".to_owned(),
             Self::Sequence => "JSON objects".to_owned(),
             Self::List => "JSON list".to_owned(),
-            Self::Under(keys) => {
+            Self::Under { keys, .. } => {
                 let keys: Vec<String> = keys.iter().map(|key| format!("`{key}`")).collect();
                 format!("JSON list under {}", keys.join(" and "))
             }
@@ -92,7 +97,11 @@ impl Form {
             let is_column = |key: &String| matches!(shape.get(key), Some(Shape::List(_) | Shape::Object(_)));
             let is_cell = |key: &String| matches!(shape.get(key), Some(Shape::Text | Shape::Number | Shape::Null));
             if is_column(&image) && captions.iter().all(is_column) {
-                return Ok(Self::Columns { image, captions });
+                let has_split = is_column(&SPLIT.to_owned());
+                if !splits.is_empty() && !has_split {
+                    return Err(format!("{}; `split` is set, and there is no column `{SPLIT}`", shape.describe()));
+                }
+                return Ok(Self::Columns { image, captions, has_split });
             }
             if is_cell(&image) {
                 return Ok(Self::Sequence);
@@ -101,24 +110,30 @@ impl Form {
         let lists: Vec<&str> =
             entries.iter().filter(|(_, shape)| is_list_of_objects(shape)).map(|(key, _)| key.as_str()).collect();
         let parts: Vec<&str> = lists.iter().copied().filter(|key| SPLIT_KEYS.contains(key)).collect();
-        if !parts.is_empty() {
-            let wanted: Vec<String> = splits.iter().filter(|it| parts.contains(&it.as_str())).cloned().collect();
-            return match (wanted.as_slice(), parts.as_slice()) {
-                ([], [only]) if splits.is_empty() => Ok(Self::Under(vec![(*only).to_owned()])),
-                ([], _) => {
-                    let quoted: Vec<String> = parts.iter().map(|key| format!("`{key}`")).collect();
-                    Err(format!(
-                        "an object with the splits {}; set `split`, such as `split = \"{}\"`",
-                        quoted.join(", "),
-                        parts[0]
-                    ))
-                }
-                _ => Ok(Self::Under(wanted)),
+        let unread = |keys: &[&str]| -> Vec<String> {
+            let is_unread = |key: &&str| !keys.contains(key) && !NO_ROWS.contains(key);
+            lists.iter().copied().filter(is_unread).map(str::to_owned).collect()
+        };
+        if !parts.is_empty() || splits.iter().any(|split| lists.contains(&split.as_str())) {
+            let quoted = |keys: &[&str]| keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(", ");
+            return match (splits, parts.as_slice()) {
+                ([], [only]) => Ok(Self::Under { keys: vec![(*only).to_owned()], unread: unread(&[only]) }),
+                ([], _) => Err(format!(
+                    "an object with the splits {}; set `split`, such as `split = \"{}\"`",
+                    quoted(&parts),
+                    parts[0]
+                )),
+                _ => match splits.iter().find(|split| !lists.contains(&split.as_str())) {
+                    Some(absent) => {
+                        Err(format!("an object without the split `{absent}`; its splits are {}", quoted(&lists)))
+                    }
+                    None => Ok(Self::Under { keys: splits.to_vec(), unread: Vec::new() }),
+                },
             };
         }
         let preferred = LIST_KEYS.iter().find(|key| lists.contains(key));
         if let Some(key) = preferred.or(lists.first().filter(|_| lists.len() == 1)) {
-            return Ok(Self::Under(vec![(*key).to_owned()]));
+            return Ok(Self::Under { keys: vec![(*key).to_owned()], unread: unread(&[key]) });
         }
         let is_captions = |shape: &Shape| matches!(shape, Shape::Text) || matches!(shape.first(), Some(Shape::Text));
         if !entries.is_empty() && entries.iter().all(|(key, shape)| key.contains('.') && is_captions(shape)) {

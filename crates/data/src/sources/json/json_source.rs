@@ -13,11 +13,11 @@ use crate::error::DataError;
 use crate::sources::json::coco_file::read_coco;
 use crate::sources::json::form::Form;
 use crate::sources::json::items::{Place, Stop, for_each};
-use crate::sources::json::objects::{Objects, brief, texts};
+use crate::sources::json::objects::{Objects, SPLIT, brief, texts};
 use crate::sources::json::shape::Shape;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
-use crate::sources::tables::text_file::{TextEncoding, TextFile, not_utf8};
+use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
 /// What a usable file holds.
 const EXPECTED: &str = "objects with an image and captions, such as {\"image\": \"a.jpg\", \"caption\": \"a cat\"}";
@@ -93,7 +93,7 @@ impl JsonSource {
     /// As for [`JsonSource::read`], of the form.
     pub(crate) fn look(&self, prefers_lines: bool) -> Result<String, DataError> {
         let (_, captions) = (self.open()?, self.captions()?);
-        let (form, file) = self.form(prefers_lines, &captions, &self.splits())?;
+        let (form, file) = self.form(prefers_lines, &captions, &self.splits()?)?;
         Ok(format!("{}, {}", form.describe(), file.encoding))
     }
 
@@ -117,15 +117,27 @@ impl JsonSource {
         }
     }
 
-    fn splits(&self) -> Vec<String> {
-        let splits = self.split.iter().flat_map(|splits| &splits.0).flat_map(|it| it.split('+')).map(str::trim);
-        splits.filter(|split| !split.is_empty()).map(str::to_owned).collect()
+    fn splits(&self) -> Result<Vec<String>, DataError> {
+        let written = self.split.iter().flat_map(|splits| &splits.0);
+        let splits: Vec<String> = written.flat_map(|it| it.split('+')).map(|split| split.trim().to_owned()).collect();
+        if splits.iter().any(String::is_empty) {
+            let expected = "expected names of splits, or several with `+` between them, such as `train+restval`";
+            return Err(self.malformed(format!("`split` has an empty name; {expected}")));
+        }
+        Ok(splits)
     }
 
     /// The form, and the file anew.
     fn form(&self, prefers_lines: bool, captions: &[&str], splits: &[String]) -> Result<(Form, TextFile), DataError> {
         let file = self.open()?;
-        match file.head.trim_ascii_start().first() {
+        let start = file.head.trim_ascii_start();
+        let is_json = matches!(start, [b'[' | b'{', next, ..] if *next != 0);
+        // A NUL that is not beside the first character is damage of a row.
+        let is_odd = self.encoding.is_some() || matches!(file.head.as_slice(), [_, 0, ..] | [0, ..]);
+        if let Some(encoding) = file.other_encoding().filter(|_| is_odd && !is_json) {
+            return Err(self.malformed(format!("not JSON: {encoding}")));
+        }
+        match start.first() {
             None if file.head_is_whole => {
                 let found = "an empty file".to_owned();
                 return Err(DataError::Empty { path: self.path.clone(), found, expected: EXPECTED });
@@ -161,7 +173,7 @@ impl JsonSource {
 
     /// Reads the file; `prefers_lines`: its name says that it has one object per line.
     pub(crate) fn read_form(&self, prefers_lines: bool, selection: Option<Selection>) -> Result<Dataset, DataError> {
-        let (captions, splits) = (self.captions()?, self.splits());
+        let (captions, splits) = (self.captions()?, self.splits()?);
         let (form, file) = self.form(prefers_lines, &captions, &splits)?;
         let unit = match form {
             Form::Lines => "line",
@@ -172,7 +184,7 @@ impl JsonSource {
         let mut rows = Rows::new(&self.path, self.root.as_deref(), unit, self.bad_rows, selection);
         let described = format!("{}, {}", form.describe(), file.encoding);
         // Lists by split are chosen by their keys.
-        let is_by_key = matches!(&form, Form::Under(keys) if keys.iter().any(|key| splits.contains(key)));
+        let is_by_key = matches!(&form, Form::Under { keys, .. } if keys.iter().any(|key| splits.contains(key)));
         let splits = if is_by_key { Vec::new() } else { splits };
         let mut objects = Objects::new(self.image.as_deref(), captions.clone(), splits.clone());
         let reader = file.reader;
@@ -185,13 +197,29 @@ impl JsonSource {
             Form::List => {
                 for_each(reader, Place::Top, &mut |_, number, value| push(&mut objects, &mut rows, number, &value))
             }
-            Form::Under(keys) => {
-                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
-                let mut number = 0;
-                for_each(reader, Place::Under(&keys), &mut |_, _, value| {
+            Form::Under { keys, unread } => {
+                let all: Vec<&str> = keys.iter().chain(unread).map(String::as_str).collect();
+                let (mut number, mut left) = (0, vec![0_u64; unread.len()]);
+                let read = for_each(reader, Place::Under(&all), &mut |key, _, value| {
+                    if let Some(at) = unread.iter().position(|name| name == key) {
+                        left[at] += 1;
+                        return Ok(());
+                    }
                     number += 1;
                     push(&mut objects, &mut rows, number, &value)
-                })
+                });
+                if left.iter().any(|&count| count > 0) {
+                    let lists: Vec<String> =
+                        unread.iter().zip(left).map(|(key, count)| format!("`{key}` ({count})")).collect();
+                    let read = keys.iter().map(|key| format!("`{key}`")).collect::<Vec<_>>().join(" and ");
+                    rows.builder.warn(format!(
+                        "`{}`: only the list {read} is read; lists of objects that are not: {}; set `split` to the \
+                         keys to read, with `+` between them",
+                        self.path.file_name().unwrap_or_default().display(),
+                        lists.join(", ")
+                    ));
+                }
+                read
             }
             Form::Coco => {
                 if !splits.is_empty() || !captions.is_empty() || self.image.is_some() {
@@ -203,11 +231,27 @@ impl JsonSource {
                 let described = format!("{described}, {} images, {} annotations", counts.images, counts.annotations);
                 return rows.finish(&described, "image from `file_name`, caption from `annotations`", EXPECTED);
             }
-            Form::Columns { image, captions } => {
-                let origin = self.read_columns(reader, image, captions, &mut rows)?;
+            Form::Columns { image, captions, has_split } => {
+                let columns = Objects::new(Some(image), captions.iter().map(String::as_str).collect(), splits);
+                let origin = self.read_columns(reader, (image, captions, *has_split), columns, &mut rows)?;
                 return rows.finish(&described, &origin, EXPECTED);
             }
             Form::ByImage => {
+                let set = [
+                    ("image", self.image.is_some()),
+                    ("caption", self.caption.is_some()),
+                    ("captions", self.captions.is_some()),
+                    ("split", self.split.is_some()),
+                ];
+                let set: Vec<String> =
+                    set.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| format!("`{key}`")).collect();
+                if !set.is_empty() {
+                    return Err(self.malformed(format!(
+                        "it is an object with images as keys and captions as values, where {} has no meaning: remove \
+                         it, or give a list of objects",
+                        set.join(" and ")
+                    )));
+                }
                 let read = for_each(reader, Place::Entries, &mut |image, number, value| {
                     if !rows.selects(number, image) {
                         return Ok(());
@@ -226,11 +270,16 @@ impl JsonSource {
             }
         };
         self.check(read)?;
+        self.check_splits(&objects, &mut rows)?;
+        rows.finish(&described, &objects.origin(), EXPECTED)
+    }
+
+    fn check_splits(&self, objects: &Objects<'_>, rows: &mut Rows<'_>) -> Result<(), DataError> {
         if let Some(warning) = objects.check_splits().map_err(|reason| self.malformed(reason))? {
             let file = self.path.file_name().unwrap_or_default();
             rows.builder.warn(format!("`{}`: {warning}", file.display()));
         }
-        rows.finish(&described, &objects.origin(), EXPECTED)
+        Ok(())
     }
 
     fn check(&self, read: Result<(), Stop>) -> Result<(), DataError> {
@@ -257,7 +306,7 @@ impl JsonSource {
             }
             number += 1;
             if std::str::from_utf8(&bytes).is_err() {
-                rows.malformed(line, not_utf8(&bytes, "the line"))?;
+                rows.malformed(line, row_not_utf8(&bytes, "the line"))?;
                 continue;
             }
             match serde_json::from_slice::<Map<String, Value>>(&bytes) {
@@ -280,11 +329,12 @@ impl JsonSource {
     fn read_columns(
         &self,
         reader: impl BufRead,
-        image: &str,
-        captions: &[String],
+        (image, captions, has_split): (&str, &[String], bool),
+        mut objects: Objects<'_>,
         rows: &mut Rows<'_>,
     ) -> Result<String, DataError> {
-        let keys: Vec<&str> = [image].into_iter().chain(captions.iter().map(String::as_str)).collect();
+        let split = has_split.then_some(SPLIT);
+        let keys: Vec<&str> = [image].into_iter().chain(captions.iter().map(String::as_str)).chain(split).collect();
         let mut columns: Vec<Vec<(Option<String>, Value)>> = vec![Vec::new(); keys.len()];
         let read = for_each(reader, Place::Columns(&keys), &mut |key, _, value| {
             let cells = match value {
@@ -317,7 +367,6 @@ impl JsonSource {
                 )));
             }
         }
-        let mut objects = Objects::new(Some(image), keys[1..].to_vec(), Vec::new());
         for at in 0..len {
             let cells = keys.iter().zip(&mut columns).map(|(key, column)| {
                 let value = std::mem::take(&mut column[at].1);
@@ -326,6 +375,7 @@ impl JsonSource {
             let object: Map<String, Value> = cells.collect();
             objects.push(rows, at as u64 + 1, at as u64 + 1, &object)?;
         }
+        self.check_splits(&objects, rows)?;
         Ok(objects.origin())
     }
 }

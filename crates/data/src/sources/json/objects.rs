@@ -11,8 +11,8 @@ use crate::sources::rows::Rows;
 use crate::sources::tables::columns::Holds;
 use crate::sources::tables::path_text::shown;
 
-/// Key of the split in Karpathy's files.
-const SPLIT: &str = "split";
+/// Key of the split of a row, as in Karpathy's files.
+pub(crate) const SPLIT: &str = "split";
 
 /// Keys of the text in lists of captions that are objects: Karpathy's `sentences` and COCO's annotations.
 const TEXT_KEYS: [&str; 3] = ["raw", "caption", "text"];

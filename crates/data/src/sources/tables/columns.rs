@@ -72,6 +72,11 @@ impl Holds {
         if found.is_empty() { named(weak) } else { found }
     }
 
+    /// Whether a column has a usual name.
+    pub(crate) fn is_named(self, columns: &[String]) -> bool {
+        !self.alike(columns, |_| true).is_empty()
+    }
+
     /// The column that the user wrote, or the one that looks like it. The error is the hint of a message, which starts
     /// with `; ` or is empty.
     pub(crate) fn find(self, columns: &[String], written: Option<&str>) -> Result<usize, String> {

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::error::DataError;
+use crate::sources::image_files::is_image_name;
 use crate::sources::tables::columns::Holds;
 use crate::sources::tables::image_path::without_number;
 use crate::sources::tables::path_text::{file_url, not_local, shown};
@@ -14,12 +15,6 @@ const LOOKED_AT: usize = 50;
 
 /// Delimiters that are tried, after the default one.
 const DELIMITERS: [u8; 4] = *b"\t;|,";
-
-/// Extensions of image files, also of those that are not read: a name with one of them is no header.
-const IMAGE_EXTENSIONS: [&str; 16] = [
-    "jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "jfif", "jpe", "avif", "heic", "qoi", "ppm", "pgm",
-    "svg",
-];
 
 /// What to do about a quote that is never closed.
 pub(crate) const CLOSE_QUOTE: &str = "close it, or set `quote = false` to read quotes literally";
@@ -54,6 +49,8 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Dialect {
     pub(crate) delimiter: u8,
     pub(crate) has_header: bool,
+    /// Whether the first line counts as data only because it has no usual name of a column.
+    is_header_unclear: bool,
     /// Bytes and lines before the table: Excel's `sep=` line.
     pub(crate) skipped: (usize, u64),
     /// Names of the columns; their 1-based numbers without header.
@@ -121,6 +118,7 @@ impl Dialect {
         Ok(Self {
             delimiter,
             has_header,
+            is_header_unclear: !has_header && wanted.header.is_none() && !is_data(wanted.root, first),
             skipped,
             has_numbers: !images.is_empty() && images.iter().all(|image| without_number(image).is_some()),
             image,
@@ -137,6 +135,15 @@ impl Dialect {
         };
         let captions: Vec<String> = self.captions.iter().map(|&at| name(at)).collect();
         format!("image from {}, caption from {}", name(self.image), captions.join(" and "))
+    }
+
+    /// Whether there is a header, in words.
+    pub(crate) fn header(&self) -> &'static str {
+        match (self.has_header, self.is_header_unclear) {
+            (true, _) => "header",
+            (false, false) => "no header",
+            (false, true) => "no header (if the first line is one, set `header = true`)",
+        }
     }
 
     /// The delimiter in words.
@@ -213,7 +220,9 @@ fn choose(wanted: Wanted<'_>, first: &[String], delimiter: u8) -> Result<(usize,
         Err(missing) => missing,
     };
     if let Some((image, captions)) = numbered() {
-        return Ok((image, captions, wanted.header == Some(true) || !is_data));
+        let has_known_name = [Holds::Image, Holds::Caption].iter().any(|holds| holds.is_named(first));
+        let has_header = wanted.header.unwrap_or(has_known_name && !is_data);
+        return Ok((image, captions, has_header));
     }
     if is_data && wanted.header.is_none() {
         if let Some((image, captions)) = headerless_pair(first)
@@ -261,8 +270,7 @@ fn is_data(root: &Path, first: &[String]) -> bool {
 /// Whether a field looks like the path or the URL of an image.
 fn is_image(field: &str) -> bool {
     let path = without_number(field).unwrap_or(field);
-    let extension = Path::new(path).extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    IMAGE_EXTENSIONS.contains(&extension.as_str()) || file_url(field).is_some() || not_local(field).is_some()
+    is_image_name(Path::new(path)) || file_url(field).is_some() || not_local(field).is_some()
 }
 
 /// The first fields of a line.

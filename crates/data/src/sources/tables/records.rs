@@ -21,6 +21,12 @@ pub(crate) struct Record {
     pub(crate) span: Option<Span>,
     /// Whether a closing quote is followed by more text, as in `"a" b`.
     pub(crate) text_after_quote: bool,
+    /// Whether a field has blanks before its first quote, which therefore opens no quotes.
+    pub(crate) has_blank_before_quote: bool,
+    /// Whether blanks and quotes around a field were left off, as in `, "a"`.
+    pub(crate) is_unquoted: bool,
+    /// Whether a field has blanks and quotes around it that were not left off.
+    pub(crate) keeps_quotes: bool,
 }
 
 /// A quoted field that runs over several lines.
@@ -63,12 +69,50 @@ impl Record {
         self.ends.clear();
         self.quoted.clear();
         (self.span, self.text_after_quote) = (None, false);
+        (self.has_blank_before_quote, self.is_unquoted, self.keeps_quotes) = (false, false, false);
     }
 
-    fn end_field(&mut self, was_quoted: bool) {
+    fn end_field(&mut self, was_quoted: bool, quotes: Quotes) {
+        let start = self.ends.last().copied().unwrap_or(0);
+        let is_blank = self.bytes.get(start).is_some_and(|byte| matches!(byte, b' ' | b'\t'));
+        let was_quoted = was_quoted || is_blank && quotes != Quotes::Literal && self.unquote(start, quotes);
         self.ends.push(self.bytes.len());
         self.quoted.push(was_quoted);
     }
+
+    /// Removes blanks and quotes around the field that starts at `start`, if it has them and they are no part of the
+    /// text.
+    fn unquote(&mut self, start: usize, quotes: Quotes) -> bool {
+        let field = self.bytes[start..].trim_ascii();
+        if field.first() != Some(&b'"') {
+            return false;
+        }
+        self.has_blank_before_quote = true;
+        let Some(inner) = field[1..].strip_suffix(b"\"") else { return false };
+        // Quotes within it are doubled, or else those around it may be part of the text, as in `"a" and "b"`.
+        let text: Vec<&[u8]> = inner.split(|byte| *byte == b'"').collect();
+        let is_doubled = text.len() % 2 == 1 && text.iter().skip(1).step_by(2).all(|between| between.is_empty());
+        if !is_doubled || quotes == Quotes::AtStart {
+            self.keeps_quotes = true;
+            return false;
+        }
+        let text = text.into_iter().step_by(2).collect::<Vec<_>>().join(&b'"');
+        self.bytes.truncate(start);
+        self.bytes.extend_from_slice(&text);
+        self.is_unquoted = true;
+        true
+    }
+}
+
+/// Which quotes quote a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Quotes {
+    /// None.
+    Literal,
+    /// Those at the start of a field.
+    AtStart,
+    /// Also those after blanks at the start of a field, if they hold no delimiter, as in `a, "b"`.
+    AfterBlanks,
 }
 
 /// What a read found.
@@ -119,8 +163,7 @@ enum State {
 pub(crate) struct Records<R> {
     reader: R,
     delimiter: u8,
-    /// Whether a quote at the start of a field quotes it.
-    has_quotes: bool,
+    quotes: Quotes,
     /// Number of columns, to recognise rows within quotes.
     columns: usize,
     line: u64,
@@ -132,7 +175,13 @@ pub(crate) struct Records<R> {
 impl<R: BufRead> Records<R> {
     /// `line`: 1-based number of the first line of `reader`.
     pub(crate) fn new(reader: R, delimiter: u8, has_quotes: bool, line: u64) -> Self {
-        Self { reader, delimiter, has_quotes, columns: usize::MAX, line, after_return: false, at_line_start: true }
+        let quotes = match (has_quotes, delimiter) {
+            (false, _) => Quotes::Literal,
+            // Other delimiters often have blanks around them, and quotes that are part of the text.
+            (true, b',' | b';') => Quotes::AfterBlanks,
+            (true, _) => Quotes::AtStart,
+        };
+        Self { reader, delimiter, quotes, columns: usize::MAX, line, after_return: false, at_line_start: true }
     }
 
     /// Sets the number of columns.
@@ -156,7 +205,7 @@ impl<R: BufRead> Records<R> {
                         lines: self.line + 1 - span.line - u64::from(self.at_line_start),
                     },
                     _ => {
-                        record.end_field(was_quoted);
+                        record.end_field(was_quoted, self.quotes);
                         Found::Record
                     }
                 });
@@ -201,7 +250,7 @@ impl<R: BufRead> Records<R> {
                         record.bytes.push(byte);
                         state = State::Quoted;
                     }
-                    State::FieldStart if byte == b'"' && self.has_quotes => {
+                    State::FieldStart if byte == b'"' && self.quotes != Quotes::Literal => {
                         (state, was_quoted, delimiters_in_line) = (State::Quoted, true, 0);
                         span = Span { line: self.line, lines: 1, rows: 0, has_delimiter: false };
                     }
@@ -209,7 +258,7 @@ impl<R: BufRead> Records<R> {
                         if was_quoted && span.lines > 1 {
                             record.span = Some(span);
                         }
-                        record.end_field(was_quoted);
+                        record.end_field(was_quoted, self.quotes);
                         (state, was_quoted) = (State::FieldStart, false);
                         if is_break {
                             self.reader.consume(at);

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::DataError;
 use crate::foreign_file::recognise;
 use crate::sources::tables::windows_1252::Windows1252Reader;
+use crate::text_lists::text_file::not_utf8;
 
 /// Bytes at the start of a file that are looked at: a few hundred rows.
 const HEAD_BYTES: u64 = 64 << 10;
@@ -32,6 +33,13 @@ pub enum TextEncoding {
     Latin1,
 }
 
+/// Names of UTF-16, for the log.
+const UTF16: &str = "UTF-16";
+const UTF16_BIG: &str = "UTF-16 big-endian";
+
+/// What to do about text that is not UTF-16.
+const NOT_UTF16: &str = "it was read as UTF-16: if it is not, set `encoding = \"utf-8\"`, or the encoding it has";
+
 /// A text file, decoded.
 pub(crate) struct TextFile {
     /// The text, without byte order mark. UTF-8 if the file is what it says it is.
@@ -42,6 +50,8 @@ pub(crate) struct TextFile {
     pub(crate) head_is_whole: bool,
     /// The encoding, for the log.
     pub(crate) encoding: &'static str,
+    /// Whether it is read as UTF-16 because the user says so, and nothing in the file does.
+    is_doubtful: bool,
 }
 
 impl TextFile {
@@ -61,16 +71,17 @@ impl TextFile {
         }
         let wide = match encoding {
             None => utf16(&head),
-            Some(TextEncoding::Utf16) => Some(utf16(&head).unwrap_or(Wide { is_little: true, mark: 0 })),
+            Some(TextEncoding::Utf16) => Some(utf16(&head).unwrap_or_else(|| unmarked(&head))),
             Some(_) => None,
         };
+        let is_doubtful = wide.is_some() && utf16(&head).is_none();
         if let Some(wide) = wide {
             file.read_to_end(&mut head).map_err(DataError::read(path))?;
-            let text = wide.decode(&head[wide.mark..]).map_err(malformed)?.into_bytes();
+            let text = wide.decode(&head[wide.mark..]).map_err(|reason| malformed(wide.doubt(reason)))?.into_bytes();
             let head = text[..text.len().min(HEAD_BYTES as usize)].to_vec();
-            let encoding = if wide.is_little { "UTF-16" } else { "UTF-16 big-endian" };
+            let encoding = if wide.is_little { UTF16 } else { UTF16_BIG };
             let head_is_whole = head.len() == text.len();
-            return Ok(Self { reader: Box::new(Cursor::new(text)), head, head_is_whole, encoding });
+            return Ok(Self { reader: Box::new(Cursor::new(text)), head, head_is_whole, encoding, is_doubtful });
         }
         if encoding == Some(TextEncoding::Latin1) {
             let whole = Cursor::new(head.clone()).chain(file);
@@ -78,27 +89,42 @@ impl TextFile {
             // Reading memory cannot fail.
             Windows1252Reader::new(&head[..]).read_to_end(&mut start).map_err(DataError::read(path))?;
             let reader = Box::new(BufReader::new(Windows1252Reader::new(BufReader::new(whole))));
-            return Ok(Self { reader, head: start, head_is_whole, encoding: "Windows-1252" });
+            return Ok(Self { reader, head: start, head_is_whole, encoding: "Windows-1252", is_doubtful });
         }
         let mark = if head.starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         head.drain(..mark);
         let encoding = if mark > 0 { "UTF-8 with byte order mark" } else { "UTF-8" };
         let reader = Box::new(BufReader::with_capacity(1 << 16, Cursor::new(head.clone()).chain(file)));
-        Ok(Self { reader, head, head_is_whole, encoding })
+        Ok(Self { reader, head, head_is_whole, encoding, is_doubtful })
+    }
+
+    /// Why a file that was not understood may be in another encoding, with the way out.
+    pub(crate) fn other_encoding(&self) -> Option<&'static str> {
+        let line = self.head[..self.head.len().min(NUL_WITHIN)].split(|byte| *byte == b'\n').next();
+        let has_nul = line.is_some_and(|line| line.contains(&0));
+        match self.encoding {
+            _ if self.is_doubtful => Some(NOT_UTF16),
+            UTF16 | UTF16_BIG => None,
+            _ => has_nul.then_some(IS_UTF16),
+        }
     }
 }
 
+/// What to do about text that is in UTF-16, and was not recognised as such.
+pub(crate) const IS_UTF16: &str = "it holds NUL bytes, as UTF-16 without byte order mark does: set \
+                                   `encoding = \"utf-16\"`, or save the file as UTF-8";
+
+/// Bytes at the start of a text in which a NUL tells that it is UTF-16.
+const NUL_WITHIN: usize = 256;
+
 /// What a row says that is not UTF-8: `bytes` is one field or line.
-pub(crate) fn not_utf8(bytes: &[u8], what: &str) -> String {
-    let at = std::str::from_utf8(bytes).err().map_or(0, |error| error.valid_up_to());
-    let byte = bytes.get(at).copied().unwrap_or(0);
-    let start = String::from_utf8_lossy(&bytes[at.saturating_sub(20)..(at + 20).min(bytes.len())]);
-    format!(
-        "not UTF-8 at byte {} of {what}, 0x{byte:02X} in `{}`; save the file as UTF-8, or set `encoding = \"latin1\"` \
-         if it is in Latin-1 or Windows-1252",
-        at + 1,
-        start.trim()
-    )
+pub(crate) fn row_not_utf8(bytes: &[u8], what: &str) -> String {
+    let way_out = if bytes.contains(&0) {
+        IS_UTF16
+    } else {
+        "save the file as UTF-8, or set `encoding = \"latin1\"` if it is in Latin-1 or Windows-1252"
+    };
+    not_utf8(bytes, what, way_out)
 }
 
 /// Text in 16-bit units.
@@ -110,6 +136,11 @@ struct Wide {
 }
 
 impl Wide {
+    /// An error with the way out, if no mark tells that the text is UTF-16.
+    fn doubt(self, reason: String) -> String {
+        if self.mark == 0 { format!("{reason}; {NOT_UTF16}") } else { reason }
+    }
+
     fn decode(self, bytes: &[u8]) -> Result<String, String> {
         let (units, rest) = bytes.as_chunks::<2>();
         if !rest.is_empty() {
@@ -128,6 +159,13 @@ impl Wide {
         }
         Ok(text)
     }
+}
+
+/// UTF-16 that neither a mark nor many zero bytes tell: of the byte orders, the one with more zero bytes in upper
+/// halves.
+fn unmarked(head: &[u8]) -> Wide {
+    let zeros = |from: usize| head.iter().skip(from).step_by(2).filter(|&&byte| byte == 0).count();
+    Wide { is_little: zeros(1) >= zeros(0), mark: 0 }
 }
 
 /// Whether the file that starts with `head` is UTF-16, and which.
@@ -226,6 +264,15 @@ mod tests {
         ] {
             let error = open(bytes, None).unwrap_err();
             assert!(error.starts_with("`d.csv` is malformed: it is ") && error.contains(name), "{error}");
+        }
+    }
+    #[test]
+    fn unmarked_utf16_is_read_on_request() {
+        let text = "i,c\n\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\u{8d64}\n";
+        for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
+            let bytes = wide(text, to_bytes);
+            assert!(utf16(&bytes).is_none(), "few zero bytes");
+            assert_eq!(open(&bytes, Some(TextEncoding::Utf16)).unwrap().0, text);
         }
     }
 }

@@ -190,8 +190,8 @@ fn look_into_annotations(survey: &Survey, refused: &mut Vec<String>) -> Option<F
 /// The error that a folder has images, and captions that cannot be read.
 fn unread(dir: &Path, refused: &[String]) -> TrainError {
     TrainError::Usage(format!(
-        "`{}` has images, and data that cannot be read; correct it, name it by itself (`dualenc init FILE`), or move it \
-         away if the names of the images are their captions:\n  {}",
+        "`{}` has images, and data that cannot be read; correct it, name it by itself (`dualenc init FILE`), or move \
+         it away if the names of the images are their captions:\n  {}",
         dir.display(),
         refused.join("\n  ")
     ))
