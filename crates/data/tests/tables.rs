@@ -235,7 +235,7 @@ fn other_encodings_and_forms_are_told() {
         text,
         "b.png,\u{8d64}\u{8272}\u{306e}\u{8eca}\u{304c}\u{9053}\u{306b}\u{3042}\u{308b}\n".repeat(50)
     );
-    let long = |text: &str| text.replace("\n", &format!("{}\n", "\u{8d64}".repeat(30)));
+    let long = |text: &str| text.replace("\n", &format!("{}\n", "\u{8d64}".repeat(90)));
     for to_bytes in [u16::to_le_bytes, u16::to_be_bytes] {
         let wide = |text: &str| text.encode_utf16().flat_map(to_bytes).collect::<Vec<u8>>();
         let bytes = wide(&cjk.replace("b.png,", &format!("b.png,{}", "\u{8d64}".repeat(40))));
