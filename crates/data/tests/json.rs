@@ -201,7 +201,7 @@ fn lists_by_split_are_chosen() {
 #[test]
 fn absent_splits_are_refused() {
     let text = format!("{{\"train\": [{ONE}], \"val\": [{TWO}], \"extra\": [{TWO}]}}");
-    let read = |split: &str| read_with("d.json", &text, |source| source.split = Some(split.to_owned()));
+    let read = |split: &str| read_with("d.json", &text, |source| source.split = Some(split.into()));
     let error = read("train+vall").unwrap_err();
     assert!(error.contains("without the split `vall`; its splits are `train`, `val`, `extra`"), "{error}");
     assert_eq!(read("train + val").unwrap().num_images(), 2);
@@ -215,7 +215,7 @@ fn absent_splits_are_refused() {
 #[test]
 fn columns_obey_split() {
     let text = r#"{"image": ["a", "b", "c"], "caption": ["x", "y", "z"], "split": ["train", "val", "train"]}"#;
-    let read = |text: &str, split: &str| read_with("d.json", text, |source| source.split = Some(split.to_owned()));
+    let read = |text: &str, split: &str| read_with("d.json", text, |source| source.split = Some(split.into()));
     let names: Vec<String> = pairs(&read(text, "train").unwrap()).into_iter().map(|(image, _)| image).collect();
     assert_eq!(names, ["a", "c"]);
     let error = read(text, "test").unwrap_err();
@@ -229,7 +229,7 @@ fn columns_obey_split() {
 #[test]
 fn keys_without_meaning_are_refused() {
     let sets: [(&str, fn(&mut JsonSource)); 4] = [
-        ("`split`", |source| source.split = Some("train".to_owned())),
+        ("`split`", |source| source.split = Some("train".into())),
         ("`image`", |source| source.image = Some("img".to_owned())),
         ("`caption`", |source| source.caption = Some("text".to_owned())),
         ("`captions`", |source| source.captions = Some(vec!["text".to_owned()])),
@@ -248,7 +248,8 @@ fn unread_lists_are_told() {
         assert_eq!(dataset.num_images(), 1);
         let told = format!("only the list `{key}` is read; lists of objects that are not: `{other}` (2)");
         assert!(dataset.warnings.len() == 1 && dataset.warnings[0].contains(&told), "{:?}", dataset.warnings);
-        let both = read_with("d.json", &text, |source| source.split = Some(format!("{key}+{other}"))).unwrap();
+        let both =
+            read_with("d.json", &text, |source| source.split = Some(format!("{key}+{other}").as_str().into())).unwrap();
         assert!(both.num_images() == 2 && both.warnings.is_empty());
     }
 }

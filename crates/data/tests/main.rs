@@ -16,6 +16,7 @@ mod loader;
 #[cfg(feature = "parquet")]
 mod parquet;
 mod pixels;
+mod recognition;
 mod rows;
 mod support;
 mod tables;

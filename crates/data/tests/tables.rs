@@ -1,14 +1,10 @@
 //! Tables as people have them: what is found by looking, and what is refused with the way out.
 
-use std::path::Path;
-
-use dualenc_data::{BadRows, CsvSource, Dataset, Source, SourceTable, TextEncoding, recognise};
-
-use crate::support::golden;
+use dualenc_data::{BadRows, CsvSource, Dataset, Source, SourceTable, TextEncoding};
 
 /// Reads a file of this name and content, after `set` has changed its source. Images `a.png`, `b.png` and `sub/c.png`
 /// are there.
-fn read_with(name: &str, content: impl AsRef<[u8]>, set: impl FnOnce(&mut CsvSource)) -> Result<Dataset, String> {
+pub fn read_with(name: &str, content: impl AsRef<[u8]>, set: impl FnOnce(&mut CsvSource)) -> Result<Dataset, String> {
     let dir = tempfile::tempdir().unwrap();
     std::fs::create_dir(dir.path().join("sub")).unwrap();
     for image in ["a.png", "b.png", "sub/c.png"] {
@@ -33,29 +29,29 @@ fn read_with(name: &str, content: impl AsRef<[u8]>, set: impl FnOnce(&mut CsvSou
     Ok(dataset)
 }
 
-fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
+pub fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
     read_with(name, content, |_| ())
 }
 
 /// The name of an image, relative to the folder of the test, whose name begins with `.tmp`.
-fn relative(key: &str) -> String {
+pub fn relative(key: &str) -> String {
     let below = key.split_once("/.tmp").and_then(|(_, rest)| rest.split_once('/'));
     below.map_or(key, |(_, name)| name).to_owned()
 }
 
 /// Image names and captions.
-fn pairs(dataset: &Dataset) -> Vec<(String, String)> {
+pub fn pairs(dataset: &Dataset) -> Vec<(String, String)> {
     dataset.captions().map(|it| (relative(&dataset.image(it.image).key()), it.text.to_owned())).collect()
 }
 
-fn expected() -> Vec<(String, String)> {
+pub fn expected() -> Vec<(String, String)> {
     [("a.png", "a cat, asleep"), ("sub/c.png", "caf\u{e9}"), ("b.png", "a dog")]
         .map(|(image, caption)| (image.to_owned(), caption.to_owned()))
         .to_vec()
 }
 
 /// Warnings, without any healthy set has.
-fn warnings(dataset: &Dataset) -> String {
+pub fn warnings(dataset: &Dataset) -> String {
     dataset.warnings.join("\n")
 }
 
@@ -450,92 +446,4 @@ fn only_takes_rows_and_names() {
             assert_eq!(texts, expected, "{name}");
         }
     }
-}
-
-#[test]
-fn empty_and_unknown_files_are_refused() {
-    assert!(read("d.csv", "").unwrap_err().contains("holds no samples: found an empty file"));
-    let error = read("d.csv", "image,caption\n").unwrap_err();
-    assert!(error.contains("found comma-separated, UTF-8, header, and no usable row; expected"), "{error}");
-    let error = read("d.csv", "image,caption\na.png,\n").unwrap_err();
-    assert!(error.contains("no usable row: empty caption (1)"), "{error}");
-    let error = Source::from_path("x/data.xlsx").unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "`x/data.xlsx` has the extension `xlsx`; expected `csv`, `tsv`, `txt` (a table), `jsonl`, `json`, `tar` (also \
-         as a pattern such as `{000..127}.tar`) or `parquet`, or a folder of images or shards"
-    );
-}
-
-#[test]
-fn keys_are_checked() {
-    let mut source: SourceTable =
-        toml::from_str("[csv]\npath = \"d.csv\"\nroot = \"images\"\ndelimiter = \";\"").unwrap();
-    source.resolve(Path::new("/config"));
-    let csv = source.csv.unwrap();
-    assert_eq!(csv.path, Path::new("/config/d.csv"));
-    assert_eq!(csv.root.as_deref(), Some(Path::new("/config/images")));
-    assert_eq!((csv.delimiter, csv.caption), (Some(';'), None));
-    let error = toml::from_str::<SourceTable>("[csv]\npath = \"d.csv\"\nimages = \"x\"").unwrap_err().to_string();
-    assert!(error.contains("unknown field `images`"), "{error}");
-    let error = read_with("d.csv", "image,caption\n", |source| source.delimiter = Some('\u{2026}')).unwrap_err();
-    assert!(error.contains("expected an ASCII character"), "{error}");
-}
-
-#[test]
-fn recognise_describes_what_is_there() {
-    let dir = tempfile::tempdir().unwrap();
-    for (name, content, description) in [
-        (
-            "d.csv",
-            "filepath,title\na.png,x\n",
-            "comma-separated, UTF-8, header; image from `filepath`, caption from `title`",
-        ),
-        ("d.txt", "a.png\tx\n", "tab-separated, UTF-8, no header; image from column 1, caption from column 2"),
-        ("d.jsonl", "{\"image\": \"a.png\"}\n{}", "JSON lines, UTF-8"),
-        ("d.json", "[{}]", "JSON list, UTF-8"),
-        ("data", "{\"images\": [{\"sentences\": []}]}", "JSON list under `images`, UTF-8"),
-        ("c.json", "{\"annotations\": [{}], \"images\": [{}]}", "COCO captions, UTF-8"),
-    ] {
-        let path = dir.path().join(name);
-        std::fs::write(&path, content).unwrap();
-        assert_eq!(recognise(&path).unwrap().description, description, "{name}");
-    }
-    // The columns are in the table that is written, and read the same rows.
-    for (name, columns) in
-        [("d.csv", [Some("filepath"), Some("title"), None]), ("d.txt", [Some("1"), Some("2"), Some("no header")])]
-    {
-        let table = recognise(&dir.path().join(name)).unwrap().source;
-        let csv = table.csv.clone().unwrap();
-        let header = csv.header.map(|header| if header { "header" } else { "no header" });
-        assert_eq!([csv.image.as_deref(), csv.caption.as_deref(), header], columns);
-        let dataset = table.read().unwrap();
-        assert_eq!((dataset.num_captions(), dataset.caption(0).text), (1, "x"), "{name}");
-        let Source::Csv(unset) = Source::from_path(dir.path().join(name)).unwrap() else { panic!("{name}") };
-        assert_eq!((unset.image, unset.caption, unset.header), (None, None, None));
-    }
-    let parquet = recognise(&golden("parquet/metadata.parquet")).unwrap();
-    assert_eq!(parquet.description, "parquet, 1 file; image from `file_name`, caption from `text`");
-    let columns = parquet.source.parquet.unwrap();
-    assert_eq!((columns.image.as_deref(), columns.caption.as_deref()), (Some("file_name"), Some("text")));
-    for name in ["classes/cat/a.png", "classes/dog/b.png", "classes/dog/c.png"] {
-        std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
-        std::fs::write(dir.path().join(name), b"").unwrap();
-    }
-    let classes = recognise(&dir.path().join("classes")).unwrap();
-    assert_eq!(classes.description, "2 class folders with 3 images");
-    assert!(classes.source.classes.is_some());
-    std::fs::remove_dir_all(dir.path().join("classes")).unwrap();
-    assert!(recognise(dir.path()).unwrap().source.folder.is_some());
-    std::fs::write(dir.path().join("0.tar"), b"").unwrap();
-    assert!(recognise(dir.path()).unwrap().source.webdataset.is_some());
-    assert!(recognise(&dir.path().join("{0..3}.tar")).unwrap().source.webdataset.is_some());
-    assert!(recognise(&dir.path().join("0.tar.gz")).unwrap().source.webdataset.is_some());
-    assert!(recognise(&dir.path().join("none.txt")).unwrap_err().to_string().contains("cannot read"));
-    std::fs::write(dir.path().join("d.csv.gz"), b"\x1f\x8b\x08").unwrap();
-    assert!(recognise(&dir.path().join("d.csv.gz")).unwrap_err().to_string().contains("gunzip"));
-    std::fs::write(dir.path().join("d.txt"), "x;y\n1;2\n").unwrap();
-    assert!(recognise(&dir.path().join("d.txt")).unwrap_err().to_string().contains("columns are `x`, `y`"));
-    std::fs::write(dir.path().join("notes.md"), "# Notes\n").unwrap();
-    assert!(recognise(&dir.path().join("notes.md")).unwrap_err().to_string().contains("the extension `md`; expected"));
 }

@@ -56,7 +56,8 @@ pub(crate) fn oddity(text: &str) -> Option<&'static str> {
         return Some("HTML");
     }
     // UTF-8 that was read as Windows-1252 and saved again.
-    let is_misread = ["Ã¤", "Ã¶", "Ã¼", "Ã©", "Ã¨", "Ã±", "â€™", "â€œ", "â€“", "Â "].iter().any(|it| text.contains(it));
+    let misread = ["Ã¤", "Ã¶", "Ã¼", "Ã©", "Ã¨", "Ã±", "â€™", "â€œ", "â€“", "Â "];
+    let is_misread = misread.iter().any(|it| text.contains(it));
     (is_misread || text.contains('\u{fffd}')).then_some("a wrong encoding")
 }
 

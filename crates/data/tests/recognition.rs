@@ -1,0 +1,96 @@
+//! What a file is, by its name and its content, and keys that do not fit.
+
+use std::path::Path;
+
+use dualenc_data::{Source, SourceTable, recognise};
+
+use crate::support::golden;
+use crate::tables::{read, read_with};
+
+#[test]
+fn empty_and_unknown_files_are_refused() {
+    assert!(read("d.csv", "").unwrap_err().contains("holds no samples: found an empty file"));
+    let error = read("d.csv", "image,caption\n").unwrap_err();
+    assert!(error.contains("found comma-separated, UTF-8, header, and no usable row; expected"), "{error}");
+    let error = read("d.csv", "image,caption\na.png,\n").unwrap_err();
+    assert!(error.contains("no usable row: empty caption (1)"), "{error}");
+    let error = Source::from_path("x/data.xlsx").unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "`x/data.xlsx` has the extension `xlsx`; expected `csv`, `tsv`, `txt` (a table), `jsonl`, `json`, `tar` (also \
+         as a pattern such as `{000..127}.tar`) or `parquet`, or a folder of images or shards"
+    );
+}
+
+#[test]
+fn keys_are_checked() {
+    let mut source: SourceTable =
+        toml::from_str("[csv]\npath = \"d.csv\"\nroot = \"images\"\ndelimiter = \";\"").unwrap();
+    source.resolve(Path::new("/config"));
+    let csv = source.csv.unwrap();
+    assert_eq!(csv.path, Path::new("/config/d.csv"));
+    assert_eq!(csv.root.as_deref(), Some(Path::new("/config/images")));
+    assert_eq!((csv.delimiter, csv.caption), (Some(';'), None));
+    let error = toml::from_str::<SourceTable>("[csv]\npath = \"d.csv\"\nimages = \"x\"").unwrap_err().to_string();
+    assert!(error.contains("unknown field `images`"), "{error}");
+    let error = read_with("d.csv", "image,caption\n", |source| source.delimiter = Some('\u{2026}')).unwrap_err();
+    assert!(error.contains("expected an ASCII character"), "{error}");
+}
+
+#[test]
+fn recognise_describes_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content, description) in [
+        (
+            "d.csv",
+            "filepath,title\na.png,x\n",
+            "comma-separated, UTF-8, header; image from `filepath`, caption from `title`",
+        ),
+        ("d.txt", "a.png\tx\n", "tab-separated, UTF-8, no header; image from column 1, caption from column 2"),
+        ("d.jsonl", "{\"image\": \"a.png\"}\n{}", "JSON lines, UTF-8"),
+        ("d.json", "[{}]", "JSON list, UTF-8"),
+        ("data", "{\"images\": [{\"sentences\": []}]}", "JSON list under `images`, UTF-8"),
+        ("c.json", "{\"annotations\": [{}], \"images\": [{}]}", "COCO captions, UTF-8"),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        assert_eq!(recognise(&path).unwrap().description, description, "{name}");
+    }
+    // The columns are in the table that is written, and read the same rows.
+    for (name, columns) in
+        [("d.csv", [Some("filepath"), Some("title"), None]), ("d.txt", [Some("1"), Some("2"), Some("no header")])]
+    {
+        let table = recognise(&dir.path().join(name)).unwrap().source;
+        let csv = table.csv.clone().unwrap();
+        let header = csv.header.map(|header| if header { "header" } else { "no header" });
+        assert_eq!([csv.image.as_deref(), csv.caption.as_deref(), header], columns);
+        let dataset = table.read().unwrap();
+        assert_eq!((dataset.num_captions(), dataset.caption(0).text), (1, "x"), "{name}");
+        let Source::Csv(unset) = Source::from_path(dir.path().join(name)).unwrap() else { panic!("{name}") };
+        assert_eq!((unset.image, unset.caption, unset.header), (None, None, None));
+    }
+    let parquet = recognise(&golden("parquet/metadata.parquet")).unwrap();
+    assert_eq!(parquet.description, "parquet, 1 file; image from `file_name`, caption from `text`");
+    let columns = parquet.source.parquet.unwrap();
+    assert_eq!((columns.image.as_deref(), columns.caption.as_deref()), (Some("file_name"), Some("text")));
+    for name in ["classes/cat/a.png", "classes/dog/b.png", "classes/dog/c.png"] {
+        std::fs::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+        std::fs::write(dir.path().join(name), b"").unwrap();
+    }
+    let classes = recognise(&dir.path().join("classes")).unwrap();
+    assert_eq!(classes.description, "2 class folders with 3 images");
+    assert!(classes.source.classes.is_some());
+    std::fs::remove_dir_all(dir.path().join("classes")).unwrap();
+    assert!(recognise(dir.path()).unwrap().source.folder.is_some());
+    std::fs::write(dir.path().join("0.tar"), b"").unwrap();
+    assert!(recognise(dir.path()).unwrap().source.webdataset.is_some());
+    assert!(recognise(&dir.path().join("{0..3}.tar")).unwrap().source.webdataset.is_some());
+    assert!(recognise(&dir.path().join("0.tar.gz")).unwrap().source.webdataset.is_some());
+    assert!(recognise(&dir.path().join("none.txt")).unwrap_err().to_string().contains("cannot read"));
+    std::fs::write(dir.path().join("d.csv.gz"), b"\x1f\x8b\x08").unwrap();
+    assert!(recognise(&dir.path().join("d.csv.gz")).unwrap_err().to_string().contains("gunzip"));
+    std::fs::write(dir.path().join("d.txt"), "x;y\n1;2\n").unwrap();
+    assert!(recognise(&dir.path().join("d.txt")).unwrap_err().to_string().contains("columns are `x`, `y`"));
+    std::fs::write(dir.path().join("notes.md"), "# Notes\n").unwrap();
+    assert!(recognise(&dir.path().join("notes.md")).unwrap_err().to_string().contains("the extension `md`; expected"));
+}
