@@ -49,7 +49,7 @@ fn forms_of_lists_have_the_same_figures() {
     let model = ["eval", "--task", "zero-shot", "--images", "eval", "--model", model.to_str().unwrap()];
     for (key, file, expected) in [
         ("--templates", "cls.txt", "`cls.txt`: line 1: the template `a {cls}` has the placeholder `{cls}`"),
-        ("--classnames", "latin.txt", "`latin.txt`: line 2: the byte 0xE8 after `ch` is not UTF-8"),
+        ("--classnames", "latin.txt", "`latin.txt`: not UTF-8 at byte 3 of line 2, 0xE8"),
     ] {
         let text = session.fail(2, &[&model[..], &[key, file]].concat());
         assert!(text.contains(expected), "{text}");

@@ -208,7 +208,7 @@ fn absent_splits_are_refused() {
     let dataset = read("val+extra").unwrap();
     assert_eq!((dataset.num_captions(), dataset.warnings.len()), (2, 0), "{:?}", dataset.warnings);
     for split in ["", "train+"] {
-        assert!(read(split).unwrap_err().contains("expected splits with `+` between them"));
+        assert!(read(split).unwrap_err().contains("`split` has an empty name; expected names of splits"));
     }
 }
 
@@ -228,7 +228,8 @@ fn columns_obey_split() {
 
 #[test]
 fn keys_without_meaning_are_refused() {
-    let sets: [(&str, fn(&mut JsonSource)); 4] = [
+    type Set = fn(&mut JsonSource);
+    let sets: [(&str, Set); 4] = [
         ("`split`", |source| source.split = Some("train".into())),
         ("`image`", |source| source.image = Some("img".to_owned())),
         ("`caption`", |source| source.caption = Some("text".to_owned())),
