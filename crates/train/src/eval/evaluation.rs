@@ -1,25 +1,26 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Once, OnceLock};
 
-use dualenc_data::{ContentId, DataError, Dataset, ImageProcessor, Skipped};
+use dualenc_data::{Dataset, ImageProcessor, Skipped};
 use serde_json::{Map, Value, json};
 
-use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
+use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::counted::counted;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
+use crate::eval::given_by::GivenBy;
 use crate::eval::open_task::OpenTask;
-use crate::eval::pooled_loss::Pools;
 use crate::eval::retrieval;
 use crate::eval::scores::{Scores, TILE_SCORES};
+use crate::eval::usable::{UsableCaptions, UsableImages, loss_metrics};
 use crate::eval::zero_shot::{self, classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
-use crate::pairs::{Pairs, read_eval_data};
+use crate::pairs::{Pairs, data_at, read_eval_data};
 use crate::run_dir::metrics_log::EvalRecord;
 
 /// Unreadable images that an error names.
@@ -36,57 +37,11 @@ pub struct Evaluation {
     pub batch_size: usize,
     /// Maximum fraction of its images that may be unreadable, from 0 to 1: `data.max_bad_fraction`.
     pub max_bad_fraction: f64,
+    given_by: GivenBy,
     task: OpenTask,
     fingerprint: OnceLock<String>,
     /// Whether the rows that its data leave out were reported.
     data_reported: Once,
-}
-
-/// Embeddings of the images that can be used.
-struct UsableImages {
-    /// Their numbers, ascending.
-    numbers: Vec<usize>,
-    /// Of each image, its row in `embeds`. Copies share the row of the first of them.
-    rows: Vec<usize>,
-    /// Of each image, what its file holds.
-    contents: Vec<ContentId>,
-    /// Normalised, shape `[distinct images, dim]`, flat.
-    embeds: Vec<f32>,
-    dim: usize,
-    num_unreadable: usize,
-}
-
-impl UsableImages {
-    /// Counts images whose files hold the same bytes as one image.
-    fn merge_copies(mut self) -> Self {
-        let mut first = HashMap::new();
-        let mut distinct = Vec::new();
-        for (at, content) in self.contents.iter().enumerate() {
-            self.rows[at] = *first.entry(*content).or_insert_with(|| {
-                distinct.push(at);
-                distinct.len() - 1
-            });
-        }
-        if distinct.len() < self.contents.len() {
-            self.embeds = distinct.iter().flat_map(|at| &self.embeds[at * self.dim..][..self.dim]).copied().collect();
-        }
-        self
-    }
-
-    /// Number of distinct images.
-    fn num_distinct(&self) -> usize {
-        self.embeds.len() / self.dim.max(1)
-    }
-}
-
-/// Captions of the images that can be used.
-struct UsableCaptions {
-    /// Their numbers in the data set, ascending.
-    numbers: Vec<usize>,
-    /// The row of each caption's image.
-    image_rows: Vec<usize>,
-    /// Normalised, shape `[captions, dim]`, flat.
-    embeds: Vec<f32>,
 }
 
 impl Evaluation {
@@ -96,8 +51,34 @@ impl Evaluation {
     /// [`TrainError::Usage`], [`TrainError::Data`] or [`TrainError::Read`] when a folder or file is missing, empty or
     /// malformed.
     pub fn open(name: &str, section: &EvalSection, validation: Option<&Arc<Dataset>>) -> Result<Self, TrainError> {
+        Self::open_given(GivenBy::Config, name, section, validation)
+    }
+
+    /// Reads the data of an evaluation that flags describe, named for its task. `root`: the folder at which relative
+    /// paths of images in `section.data` start. Messages name flags in place of keys of a config.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::open`].
+    pub fn from_flags(section: &EvalSection, root: Option<&Path>) -> Result<Self, TrainError> {
+        let given_by = GivenBy::Flags(section.task);
+        let open = || {
+            let data = match &section.data {
+                Some(EvalData::Path(path)) => Some(EvalData::Source(Box::new(data_at(path, root)?))),
+                other => other.clone(),
+            };
+            Self::open_given(given_by, section.task.name(), &EvalSection { data, ..section.clone() }, None)
+        };
+        open().map_err(|error| given_by.error(error))
+    }
+
+    fn open_given(
+        given_by: GivenBy,
+        name: &str,
+        section: &EvalSection,
+        validation: Option<&Arc<Dataset>>,
+    ) -> Result<Self, TrainError> {
         let required = |path: &Option<PathBuf>, key: &str| {
-            path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs `{key}`")))
+            path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs {}", given_by.name(key))))
         };
         let dataset = || read_eval_data(name, section.data.as_ref(), validation);
         let task = match section.task {
@@ -109,7 +90,7 @@ impl Evaluation {
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
                 let (dataset, pool_size) = (dataset()?, section.pool_size());
-                check_pool_size(name, dataset.num_captions(), pool_size)?;
+                check_pool_size(name, dataset.num_captions(), pool_size, given_by)?;
                 OpenTask::Loss { dataset, pool_size, objective: Objective::default() }
             }
         };
@@ -118,6 +99,7 @@ impl Evaluation {
             interval: section.interval(),
             batch_size: section.batch_size,
             max_bad_fraction: default::max_bad_fraction(),
+            given_by,
             task,
             fingerprint: OnceLock::new(),
             data_reported: Once::new(),
@@ -166,7 +148,8 @@ impl Evaluation {
 
     /// What may make the figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        self.task.warnings().iter().map(|problem| format!("evaluation `{}`: {problem}", self.name)).collect()
+        let warnings = self.task.warnings();
+        warnings.iter().map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it))).collect()
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -267,7 +250,7 @@ impl Evaluation {
             }
             OpenTask::Loss { dataset, pool_size, .. } => {
                 let usable = dataset.captions().filter(|caption| is_usable(caption.image));
-                check_pool_size(&self.name, usable.count(), *pool_size)
+                check_pool_size(&self.name, usable.count(), *pool_size, self.given_by)
             }
             OpenTask::Retrieval(_) => Ok(()),
         }
@@ -281,8 +264,7 @@ impl Evaluation {
     /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
     /// are computed from, and `num_unreadable` the number of those that could not be read. For retrieval and loss,
     /// `num_skipped_rows` is the number of rows of the data without an image or a caption. Files with the same bytes
-    /// are
-    /// one image there, which has the captions of all of them; `num_copies` is the number of files beyond the
+    /// are one image there, which has the captions of all of them; `num_copies` is the number of files beyond the
     /// first, if there are any.
     ///
     /// # Errors
@@ -320,7 +302,7 @@ impl Evaluation {
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                check_pool_size(&self.name, captions.numbers.len(), *pool_size)?;
+                check_pool_size(&self.name, captions.numbers.len(), *pool_size, self.given_by)?;
                 loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?
             }
         };
@@ -355,14 +337,16 @@ impl Evaluation {
             return Ok(());
         }
         let first = bad.iter().take(NAMED_IMAGES).map(|skipped| format!("  {}: {}", skipped.key, skipped.reason));
-        let error = DataError::TooManyBad {
-            bad: bad.len(),
-            images: total,
-            max_fraction: self.max_bad_fraction,
-            causes: Skipped::by_cause(bad),
-            first: first.collect(),
-        };
-        Err(TrainError::Usage(format!("evaluation `{}`: {error}, or `--max-bad-fraction` with `--model`", self.name)))
+        let limit = self.given_by.name("data.max_bad_fraction");
+        Err(TrainError::Usage(format!(
+            "evaluation `{}`: {} of {total} images cannot be used, more than {limit} = {} allows: {}\n{}\nrepair or \
+             remove them, or raise {limit}",
+            self.name,
+            bad.len(),
+            self.max_bad_fraction,
+            Skipped::by_cause(bad),
+            first.collect::<Vec<_>>().join("\n")
+        )))
     }
 
     /// Refuses classes without an image. `labels`: of the images that can be used.
@@ -449,32 +433,18 @@ impl Evaluation {
     }
 }
 
-fn loss_metrics(
-    dataset: &Dataset,
-    images: &UsableImages,
-    captions: &UsableCaptions,
-    pool_size: usize,
-    objective: Objective,
-    encoder: &Encoder<'_>,
-) -> Result<Map<String, Value>, TrainError> {
-    let pools = Pools::new(&captions.numbers, pool_size);
-    let pools = pools.ok_or_else(|| TrainError::Internal(format!("too few pairs for a pool of {pool_size}")))?;
-    let (dim, image_embeds, text_embeds) = (images.dim, &images.embeds, &captions.embeds);
-    let place = |image: usize| images.numbers.partition_point(|&other| other < image);
-    let text_row = |caption: usize| captions.numbers.partition_point(|&other| other < caption);
-    let image_embed = |image: usize| &image_embeds[images.rows[place(image)] * dim..][..dim];
-    let text_embed = |caption: usize| &text_embeds[text_row(caption) * dim..][..dim];
-    let content = |image: usize| images.contents[place(image)];
-    pools.metrics(encoder.model, objective, dataset, image_embed, text_embed, content)
-}
-
 /// Refuses pools that are larger than the data.
-fn check_pool_size(name: &str, num_pairs: usize, pool_size: usize) -> Result<(), TrainError> {
+fn check_pool_size(name: &str, num_pairs: usize, pool_size: usize, given_by: GivenBy) -> Result<(), TrainError> {
     if num_pairs >= pool_size {
         return Ok(());
     }
+    let way_out = match num_pairs {
+        // A pair has no negatives in a pool of its own.
+        0 | 1 => "add data".to_owned(),
+        _ => format!("set {} to at most {num_pairs}, or add data", given_by.name("pool_size")),
+    };
     Err(TrainError::Usage(format!(
-        "evaluation `{name}`: {} fill one pool of {pool_size}; set `pool_size` to at most {num_pairs}, or add data",
+        "evaluation `{name}`: {} fill one pool of {pool_size}; {way_out}",
         if num_pairs == 1 { "1 pair does not".to_owned() } else { format!("{num_pairs} pairs do not") }
     )))
 }

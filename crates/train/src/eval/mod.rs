@@ -2,9 +2,11 @@
 //! selects the best checkpoint, is decided in the training loop and in `run_dir`.
 //!
 //! - `evaluation`: the entry: one evaluation of the config, opened before training and run as often as needed.
+//! - `given_by`: whether a config or flags describe it, for messages.
 //! - `open_task`: the data of an evaluation, read and checked.
 //! - `encoder`: embeddings of many images or texts.
 //! - `fingerprint`: what an evaluation measures, as one hash.
+//! - `usable`: what remains of its data: embeddings of usable images and their captions.
 //! - `scores`: cosine similarities tile by tile, and ranks.
 //! - `zero_shot`: metrics of zero-shot classification.
 //! - `retrieval`: metrics of retrieval in both directions.
@@ -13,8 +15,10 @@
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
 mod fingerprint;
+mod given_by;
 mod open_task;
 mod pooled_loss;
 mod retrieval;
 mod scores;
+mod usable;
 mod zero_shot;
