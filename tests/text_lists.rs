@@ -103,6 +103,7 @@ fn embed_counts_what_it_leaves_out() {
     }
     let text = session.fail(2, &[&embed[..], &["images"]].concat());
     assert!(text.contains("`images` has no images: 3 files left out: heic (2), svg (1); expected an image"), "{text}");
+    assert!(text.contains("; convert the HEIC images: `for f in *.heic; do magick "), "{text}");
     assert!(!session.path("out.safetensors").exists());
     fs::copy(goldens("train/images/00.png"), session.path("images/0.png")).unwrap();
     let text = session.succeed(&[&embed[..], &["images"]].concat());

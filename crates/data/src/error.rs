@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+use crate::conversions::of_file;
+
 /// An error of this crate.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -67,8 +69,9 @@ pub enum DataError {
     /// The extension of a data file does not say how to read it.
     #[error(
         "`{path}` has {}; expected `csv`, `tsv`, `txt` (a table), `jsonl`, `json`, `tar` (also as a pattern such as \
-         `{{000..127}}.tar`) or `parquet`, or a folder of images or shards",
-        if found.is_empty() { "no extension".to_owned() } else { format!("the extension `{found}`") }
+         `{{000..127}}.tar`) or `parquet`, or a folder of images or shards{}",
+        if found.is_empty() { "no extension".to_owned() } else { format!("the extension `{found}`") },
+        of_file(found).map_or_else(String::new, |way_out| format!("; {way_out}"))
     )]
     UnknownExtension {
         /// The file.

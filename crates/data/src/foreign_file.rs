@@ -43,7 +43,7 @@ mod tests {
             (b"\xef\xbb\xbf <!DOCTYPE html>", "it is an HTML page; servers send this in place of a file"),
             (b"<?xml version=\"1.0\"?><Error>", "it is an XML page"),
             (b"<Error><Code>NoSuchKey", "it is an XML page"),
-            (b"PK\x03\x04\0\0", "it is a zip archive, as Excel and Word write too; unpack it"),
+            (b"PK\x03\x04\0\0", "it is a zip archive; unpack it first: `unzip FILE`"),
             (b"\x1f\x8b\x08\0", "it is a gzip archive; unpack it first: `gunzip FILE`"),
             (b"BZh91AY&SY\0\x01", "it is a bzip2 archive"),
             (b"\x89PNG\r\n\x1a\n\0", "it is a PNG image"),

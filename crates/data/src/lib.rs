@@ -3,6 +3,7 @@
 //! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
 //! templates, `loader` makes the batches, `writing` turns images and samples into bytes.
 
+mod conversions;
 mod dataset;
 mod did_you_mean;
 mod error;

@@ -28,8 +28,12 @@ const RASTERISE: &str = "rasterise it first, for example with `rsvg-convert FILE
 const DEVELOP: &str = "develop it to jpeg or tiff first, for example with darktable or RawTherapee";
 const EXTRACT_FRAMES: &str = "extract its frames first, for example with `ffmpeg -i FILE frame-%06d.jpg`";
 const DOWNLOAD_AGAIN: &str = "servers send this in place of a file; download it again";
+const PICKLE: &str = "a Python pickle, as `torch.save` writes";
+const NO_PICKLE: &str = "it can run code when it is read, and is refused; if it is a table, write it with \
+                         `pandas.read_pickle(FILE).to_csv(\"pairs.csv\", index=False)`";
 const XML: &str = "an XML page";
-const UNPACK: &str = "unpack it first";
+const FROM_PYTHON: &str = "write its images as files and its captions in a table, from Python";
+const TO_CSV: &str = "save it as CSV in UTF-8, for example with `libreoffice --headless --convert-to csv FILE`";
 const COPY_AGAIN: &str = "a sparse or interrupted copy looks so; copy or download it again";
 
 /// Brands of the ISO base media format (ISO/IEC 14496-12) and what they stand for; others are videos.
@@ -53,7 +57,7 @@ const BRANDS: [(&[u8], &str, &str); 16] = [
 ];
 
 /// Signatures at the start of a file. The first that matches counts.
-const SIGNATURES: [(&[u8], &str, &str); 39] = [
+const SIGNATURES: [(&[u8], &str, &str); 40] = [
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 image", CONVERT),
     (b"\xff\x4f\xff\x51", "a JPEG 2000 image", CONVERT),
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "a JPEG XL image", CONVERT),
@@ -81,18 +85,23 @@ const SIGNATURES: [(&[u8], &str, &str); 39] = [
     (b"fLaC", "a FLAC audio file", ""),
     (b"ID3", "an MP3 audio file", ""),
     (b"\x1f\x8b", "a gzip archive", "unpack it first: `gunzip FILE` or `tar -xzf FILE`"),
-    (b"PK\x03\x04", "a zip archive, as Excel and Word write too", "unpack it first, `unzip FILE`, or save it as text"),
+    (b"PK\x03\x04", "a zip archive", "unpack it first: `unzip FILE`"),
     (b"PK\x05\x06", "an empty zip archive", ""),
     (b"\x28\xb5\x2f\xfd", "a zstd archive", "unpack it first: `zstd -d FILE`"),
     (b"BZh", "a bzip2 archive", "unpack it first: `bunzip2 FILE`"),
     (b"\xfd7zXZ\0", "an xz archive", "unpack it first: `unxz FILE`"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", UNPACK),
-    (b"Rar!\x1a\x07", "a rar archive", UNPACK),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "unpack it first: `7z x FILE`"),
+    (b"Rar!\x1a\x07", "a rar archive", "unpack it first: `unrar x FILE`"),
     (b"\x93NUMPY", "a numpy array", "save it as an image first, for example with `PIL.Image.fromarray`"),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", ""),
-    (b"PAR1", "a Parquet table", ""),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", "save it as text in UTF-8"),
-    (b"SQLite format 3\0", "an SQLite database", ""),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", FROM_PYTHON),
+    (b"PAR1", "a Parquet table", "its name has to end with `.parquet`, where data are read"),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file", TO_CSV),
+    (
+        b"SQLite format 3\0",
+        "an SQLite database",
+        "write a table first: `sqlite3 -csv -header FILE 'select * from TABLE' > pairs.csv`",
+    ),
+    (b"ARROW1\0\0", "an Arrow file", "write it as parquet first, for example with `pandas.read_feather`"),
 ];
 
 /// Starts of text files, in lower case. The first that matches counts.
@@ -137,7 +146,7 @@ pub fn what_is(bytes: &[u8]) -> Option<Content> {
         return found(name, advice);
     }
     if is_pickle(bytes) {
-        return found("a Python pickle, as `torch.save` writes", "it can run code when it is read, and is refused");
+        return found(PICKLE, NO_PICKLE);
     }
     if bytes.get(257..262) == Some(b"ustar") {
         return found("a tar archive", "unpack it first: `tar -xf FILE`; or name it as a source of shards");
@@ -170,8 +179,15 @@ fn is_control(byte: &u8) -> bool {
     byte.is_ascii_control() && !byte.is_ascii_whitespace()
 }
 
-/// Formats with the signature not at the start, or of a family: RIFF, and ISO base media.
+/// Formats with the signature not at the start, or of a family: zip, RIFF, LMDB, and ISO base media.
 fn container(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    if bytes.starts_with(b"PK\x03\x04") {
+        return zip_of(bytes);
+    }
+    // `MDB_MAGIC` behind the header of the first page.
+    if bytes.get(16..20) == Some(&0xBEEF_C0DE_u32.to_le_bytes()) {
+        return Some(("an LMDB database", FROM_PYTHON));
+    }
     if bytes.starts_with(b"RIFF") {
         return match bytes.get(8..12)? {
             b"AVI " => Some(("an AVI video", EXTRACT_FRAMES)),
@@ -185,6 +201,22 @@ fn container(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let brand = bytes.get(8..12)?;
     let known = BRANDS.iter().find(|(known, ..)| *known == brand);
     Some(known.map_or(("an MP4 video", EXTRACT_FRAMES), |&(_, name, advice)| (name, advice)))
+}
+
+/// What a zip archive holds, by the name of its first file; `None` for any other archive.
+fn zip_of(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
+    let length = u16::from_le_bytes([*bytes.get(26)?, *bytes.get(27)?]);
+    let (name, content) = bytes.get(30..)?.split_at_checked(usize::from(length))?;
+    let is_office =
+        [&b"[Content_Types].xml"[..], b"_rels/", b"xl/", b"docProps/"].iter().any(|it| name.starts_with(it));
+    if is_office || name == b"mimetype" && content.starts_with(b"application/vnd.oasis.opendocument") {
+        return Some(("a spreadsheet or document of Excel, Word or LibreOffice", TO_CSV));
+    }
+    // `torch.save` names its folder after the file.
+    if name.ends_with(b"/data.pkl") {
+        return Some((PICKLE, NO_PICKLE));
+    }
+    name.ends_with(b".npy").then_some(("a numpy archive", FROM_PYTHON))
 }
 
 /// Protocols 2 to 5 start with their number, and those before with the opcodes of a container.
@@ -287,6 +319,17 @@ mod tests {
                 .starts_with("an XML page; servers send this")
         );
         assert!(named(b"<?xml version=\"1.0\"?>\n<svg width=\"1\">").starts_with("an SVG drawing; rasterise"));
+        let zip = |name: &[u8], content: &[u8]| {
+            [b"PK\x03\x04", &[0; 22][..], &[name.len() as u8, 0, 0, 0], name, content].concat()
+        };
+        assert!(named(&zip(b"images.npy", b"")).starts_with("a numpy archive; write its images"));
+        assert!(named(&zip(b"[Content_Types].xml", b"")).contains("Excel, Word or LibreOffice; save it as CSV"));
+        let ods = zip(b"mimetype", b"application/vnd.oasis.opendocument.spreadsheetPK");
+        assert!(named(&ods).contains("--convert-to csv"));
+        assert!(named(&zip(b"archive/data.pkl", b"")).starts_with("a Python pickle"));
+        assert!(named(&zip(b"images/0.png", b"")).starts_with("a zip archive; unpack it first: `unzip FILE`"));
+        let lmdb = [&[0; 16][..], &[0xde, 0xc0, 0xef, 0xbe], &[1, 0, 0, 0]].concat();
+        assert!(named(&lmdb).starts_with("an LMDB database; write its images"));
         assert!(named(b"{\"error\": 404}").starts_with("JSON"));
         assert!(named(b"\x80\x02}q\x00(").starts_with("a Python pickle"));
         assert!(named(&[0; 4096]).starts_with("zeros only; a sparse or interrupted copy"));

@@ -100,8 +100,8 @@ fn rejects_bombs_by_header() {
     ] {
         let bytes = bomb(format);
         let (message, peak) = peak_memory(|| error(&bytes));
-        let expected = "pixels is over the limit of 178956970 (`data.max_pixels`, or `--max-pixels` without a config); raise it \
-                        or resize the image";
+        let expected = "pixels is over the limit of 178956970 (`data.max_pixels`, or `--max-pixels` without a config); \
+                        raise it or resize the image";
         assert_eq!(message, format!("{side}x{side} {expected}"), "{format:?}");
         assert!(peak < 1 << 20, "{format:?} took {peak} bytes of memory");
     }

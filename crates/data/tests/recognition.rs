@@ -94,3 +94,36 @@ fn recognise_describes_what_is_there() {
     std::fs::write(dir.path().join("notes.md"), "# Notes\n").unwrap();
     assert!(recognise(&dir.path().join("notes.md")).unwrap_err().to_string().contains("the extension `md`; expected"));
 }
+
+#[test]
+fn foreign_data_name_the_way_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let npz = [b"PK\x03\x04", &[0; 22][..], &[10, 0, 0, 0], b"images.npy"].concat();
+    for (name, bytes, expected) in [
+        ("d.arrow", &b"\xff\xff\xff\xff\x80\x01\0\0\x10\0"[..], "datasets.Dataset.from_file(sys.argv[1]).to_parquet"),
+        ("d.tfrecord-00000-of-00002", b"\x86\0\0\0\0\0\0\0\xfe\xdc\xba\x98", "with `tf.data.TFRecordDataset`"),
+        ("d.npz", &npz, "it is a numpy archive; write its images"),
+        ("d.pkl", b"\x80\x04\x95\x10\0", "if it is a table, write it with `pandas.read_pickle"),
+        ("d.xlsx", b"PK\x03\x04\0\0", "it is a zip archive; unpack it first"),
+        ("d.h5", b"\x89HDF\r\n\x1a\n\0", "it is an HDF5 file; write its images as files"),
+        ("d.mp4", b"\0\0\0\x20ftypisom", "it is an MP4 video; extract its frames first, for example with `ffmpeg"),
+        ("d.7z", b"7z\xbc\xaf\x27\x1c\0", "unpack it first: `7z x FILE`"),
+    ] {
+        std::fs::write(path(name), bytes).unwrap();
+        let error = recognise(&path(name)).unwrap_err().to_string();
+        assert!(error.contains(expected), "{name}: {error}");
+    }
+    for (folder, file, expected) in [
+        ("heic", "a.HEIC", "1 file left out: heic (1); convert the HEIC images: `for f in *.heic; do magick"),
+        ("lmdb", "data.mdb", "LMDB databases are not read: write their records from Python"),
+        ("saved", "data-00000-of-00001.arrow", "convert the Arrow files of the `datasets` library: `for f in *.arrow;"),
+        ("zips", "a.zip", "convert the zip archives: `for f in *.zip; do unzip \"${f}\"; done`"),
+        ("clips", "a.mp4", "for f in *.mp4; do ffmpeg -i \"${f}\" -vf fps=1 \"${f%.*}-%05d.jpg\"; done`"),
+    ] {
+        std::fs::create_dir(path(folder)).unwrap();
+        std::fs::write(path(folder).join(file), b"\0").unwrap();
+        let error = recognise(&path(folder)).unwrap().source.read().unwrap_err().to_string();
+        assert!(error.contains(expected), "{folder}: {error}");
+    }
+}

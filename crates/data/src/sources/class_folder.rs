@@ -65,7 +65,7 @@ pub fn class_folder(path: &Path) -> Result<ClassFolder, DataError> {
         if files.is_empty() {
             return Err(DataError::Empty {
                 path,
-                found: left_out.describe().map_or_else(|| "no image".to_owned(), |it| format!("no image; {it}")),
+                found: left_out.in_place_of_images(),
                 expected: "the images of this class (or remove the folder)",
             });
         }

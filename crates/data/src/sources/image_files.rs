@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::conversions::of_folder;
 use crate::error::DataError;
 use crate::files::is_absent;
 use crate::look_at::what_is;
@@ -96,6 +97,20 @@ impl LeftOut {
         }
         let files = if self.count() == 1 { "1 file" } else { &format!("{} files", self.count()) };
         (!named.is_empty()).then(|| format!("{files} left out: {}", named.join(", ")))
+    }
+
+    /// What a folder without images holds: `no image; 2 files left out: heic (2); convert the HEIC images: ..`.
+    pub(crate) fn in_place_of_images(&self) -> String {
+        let parts = ["no image".to_owned()].into_iter().chain(self.describe()).chain(self.way_out());
+        parts.collect::<Vec<_>>().join("; ")
+    }
+
+    /// What makes images or tables of the most frequent files that are left out; `None` if nothing is known.
+    #[must_use]
+    pub fn way_out(&self) -> Option<String> {
+        let counts = self.undecodable.iter().chain(&self.others);
+        let known = counts.filter_map(|(extension, count)| Some((count, of_folder(extension)?)));
+        known.max_by_key(|(count, _)| **count).map(|(_, way_out)| way_out)
     }
 
     fn note(&mut self, kind: Kind, extension: String) {

@@ -170,7 +170,7 @@ mod tests {
             (b"\xef\xbb\xbf\r\n", "it is empty"),
             (b"a\n\nb\n \n", "lines 2, 4 are blank"),
             (b"a\n\n", "line 2 is blank"),
-            (b"PK\x03\x04xl", "it is a zip archive, as Excel and Word write too"),
+            (b"PK\x03\x04xl", "it is a zip archive; unpack it first: `unzip FILE`"),
             (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
         ];
         for (bytes, expected) in cases {

@@ -159,9 +159,10 @@ fn list_images(
     };
     if images.is_empty() {
         let found = left_out.describe().unwrap_or_else(|| "no file".to_owned());
+        let way_out = left_out.way_out().map_or_else(String::new, |way_out| format!("; {way_out}"));
         return Err(TrainError::Usage(format!(
             "`{}` has no images: {found}; expected an image, or a folder with images in it or in its subfolders, or \
-             data that `eval --data` takes",
+             data that `eval --data` takes{way_out}",
             path.display()
         )));
     }

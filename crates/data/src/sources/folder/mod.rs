@@ -293,7 +293,7 @@ impl FolderSource {
 
     fn empty(&self, builder: &DatasetBuilder, left_out: &LeftOut) -> DataError {
         let found = match builder.skipped.count {
-            0 => left_out.describe().map_or_else(|| "no image".to_owned(), |it| format!("no image; {it}")),
+            0 => left_out.in_place_of_images(),
             count => format!(
                 "{} without a caption, {}, such as {}; are the captions in a file for `[data.train.csv]` \
                  or `[data.train.jsonl]`?{}",

@@ -257,7 +257,7 @@ mod tests {
     fn other_files_are_named() {
         for (bytes, name) in [
             (&b"\x1f\x8b\x08"[..], "gunzip"),
-            (b"PK\x03\x04", "as Excel and Word write"),
+            (b"PK\x03\x04", "it is a zip archive; unpack"),
             (b"PAR1\x15", "Parquet"),
             (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
             (b"\n <!DOCTYPE html>", "HTML"),

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use dualenc_data::image_files;
+
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::survey::{Survey, has_classes, images_below, is_train, is_validation, validation_of};
 use crate::error::TrainError;
@@ -224,8 +226,9 @@ fn nothing(dir: &Path, survey: &Survey, refused: &[String]) -> TrainError {
         dir.display(),
         survey.describe()
     );
-    for refused in refused {
-        text.push_str(&format!("\n  {refused}"));
+    let way_out = image_files(dir).ok().and_then(|found| found.left_out.way_out());
+    for line in refused.iter().chain(&way_out) {
+        text.push_str(&format!("\n  {line}"));
     }
     TrainError::Usage(text)
 }
