@@ -1,0 +1,225 @@
+//! Which keys may change, and which forms of a config mean the same.
+
+use std::path::Path;
+
+use super::*;
+
+const TEXT: &str = r#"
+run = { dir = "runs/a" }
+model = { image_tower = "./vit", text_tower = "org/bert" }
+data = { train = { folder = { path = "pairs" } } }
+train = { epochs = 10, batch_size = 8, learning_rate = 1e-3 }
+cache = { dir = "/shared/cache" }
+eval = { held = { task = "zero-shot", images = "held" } }
+"#;
+
+fn config(directory: &str, overrides: &[&str]) -> RunConfig {
+    let overrides: Vec<String> = overrides.iter().map(|argument| (*argument).to_owned()).collect();
+    RunConfig::from_bytes(TEXT.as_bytes(), Path::new("run.toml"), Path::new(directory), &overrides).unwrap()
+}
+
+fn changes(old: &[&str], new: &[&str]) -> Vec<(String, bool)> {
+    let changes = changed_keys(&config("/project", old), &config("/project", new));
+    changes.into_iter().map(|change| (change.key, change.safe)).collect()
+}
+
+#[test]
+fn defaults_are_no_change() {
+    assert_eq!(changes(&[], &[]), []);
+    // Defaults, written out.
+    assert_eq!(changes(&[], &["model.embed_dim=512", "eval.held.every_epochs=1", "model.lock=LU"]), []);
+}
+
+#[test]
+fn default_columns_are_no_change() {
+    let table = |keys: &str| format!("data.train={{csv={{path=\"d.csv\"{keys}}}}}");
+    let (written, default) = (table(", image=\"image\", caption=\"caption\""), table(""));
+    assert_eq!(changes(&[&written], &[&default]), []);
+    assert_eq!(changes(&[&default], &[&written]), []);
+    let other = table(", image=\"filepath\"");
+    assert_eq!(changes(&[&written], &[&other]).first(), Some(&("data.train.csv.image".to_owned(), false)));
+    assert_eq!(changes(&[&default], &[&other]), [("data.train.csv.image".to_owned(), false)]);
+    // The same in a list of sources.
+    let list = |keys: &str, weight: u8| {
+        format!("data.train=[{{csv={{path=\"d.csv\"{keys}}},weight={weight}}},{{folder={{path=\"f\"}}}}]")
+    };
+    let written = list(", image=\"image\", caption=\"caption\"", 2);
+    assert_eq!(changes(&[&written], &[&list("", 2)]), []);
+    assert_eq!(changes(&[&list("", 2)], &[&written]), []);
+    let column = changes(&[&written], &[&list(", image=\"filepath\"", 2)]);
+    assert_eq!(column, [("data.train[0].csv.image".to_owned(), false)]);
+    assert_eq!(changes(&[&written], &[&list("", 3)]), [("data.train[0].weight".to_owned(), false)]);
+}
+
+#[test]
+fn classifies_each_key() {
+    let cases = [
+        ("run.device=ndarray", "run.device", true),
+        ("run.threads=1", "run.threads", true),
+        ("run.log_every_steps=1", "run.log_every_steps", true),
+        ("run.dir=elsewhere", "run.dir", true),
+        ("run.seed=1", "run.seed", false),
+        ("model.image_tower=./other", "model.image_tower", false),
+        ("model.text_tower=org/other", "model.text_tower", false),
+        ("model.lock=UU", "model.lock", false),
+        ("model.embed_dim=64", "model.embed_dim", false),
+        ("model.image_pool=cls", "model.image_pool", false),
+        ("model.image_size=112", "model.image_size", false),
+        ("model.text_dropout=0.5", "model.text_dropout", false),
+        ("model.text_projection.locked=true", "model.text_projection.locked", false),
+        ("data.max_tokens=16", "data.max_tokens", false),
+        ("data.shuffle=false", "data.shuffle", false),
+        ("data.captions=one", "data.captions", false),
+        ("data.word_dropout=0.1", "data.word_dropout", false),
+        ("data.train.folder.path=other", "data.train.folder.path", false),
+        ("data.workers=1", "data.workers", true),
+        ("data.max_bad_fraction=0.5", "data.max_bad_fraction", true),
+        ("data.max_pixels=178956971", "data.max_pixels", true),
+        ("data.max_pixels=178956969", "data.max_pixels", false),
+        ("train.epochs=20", "train.epochs", false),
+        ("train.batch_size=4", "train.batch_size", false),
+        ("train.micro_batch_size=2", "train.micro_batch_size", true),
+        ("train.learning_rate=1", "train.learning_rate", false),
+        ("train.weight_decay=0", "train.weight_decay", false),
+        ("train.learning_rate=1e-4", "train.learning_rate", true),
+        ("train.warmup_steps=3", "train.warmup_steps", true),
+        ("train.warmup_fraction=0.1", "train.warmup_fraction", true),
+        ("train.schedule=constant", "train.schedule", false),
+        ("train.learning_rate_floor=0.1", "train.learning_rate_floor", false),
+        ("train.betas=[0.9,0.98]", "train.betas", false),
+        ("train.optimizer=lion", "train.optimizer", false),
+        ("train.eps=1e-6", "train.eps", false),
+        ("train.loss=sigmoid", "train.loss", false),
+        ("train.label_smoothing=0.1", "train.label_smoothing", false),
+        ("train.clip_grad_norm=0", "train.clip_grad_norm", true),
+        ("train.duplicates=mask", "train.duplicates", false),
+        ("train.logit_scale_max=5", "train.logit_scale_max", false),
+        ("checkpoint.every_steps=7", "checkpoint.every_steps", true),
+        ("checkpoint.keep=7", "checkpoint.keep", true),
+        ("checkpoint.best=held.acc1", "checkpoint.best", true),
+        ("train.ema_decay=0.9", "train.ema_decay", false),
+        ("cache.enabled=false", "cache.enabled", true),
+        ("cache.dir=/other", "cache.dir", true),
+        ("cache.dtype=f16", "cache.dtype", false),
+        ("cache.views=2", "cache.views", false),
+        ("eval.held.images=other", "eval.held.images", true),
+    ];
+    for (argument, key, safe) in cases {
+        let found = changes(&[], &[argument]);
+        let change = found.iter().find(|(changed, _)| changed == key);
+        assert_eq!(change, Some(&(key.to_owned(), safe)), "{argument}: {found:?}");
+    }
+}
+
+#[test]
+fn constant_schedule_may_get_longer() {
+    let constant = "train.schedule=constant";
+    assert_eq!(changes(&[constant], &[constant, "train.epochs=20"]), [("train.epochs".to_owned(), true)]);
+    let in_steps = changes(&[constant], &[constant, "train.epochs=", "train.steps=9"]);
+    assert_eq!(in_steps, [("train.epochs".to_owned(), true), ("train.steps".to_owned(), true)]);
+    let rsqrt = "train.schedule=rsqrt";
+    let cooled = changes(&[rsqrt], &[rsqrt, "train.epochs=20", "train.cooldown_fraction=0.2"]);
+    assert_eq!(cooled, [("train.cooldown_fraction".to_owned(), true), ("train.epochs".to_owned(), true)]);
+    assert_eq!(changes(&[rsqrt], &[rsqrt, "train.rsqrt_timescale=3"]), [("train.rsqrt_timescale".to_owned(), false)]);
+    assert!(changes(&[rsqrt], &[constant, "train.epochs=20"]).iter().all(|(_, safe)| !safe));
+}
+
+#[test]
+fn diverged_run_may_get_gentler() {
+    let verdict = |old: &[&str], new: &[&str]| changes(old, new).iter().all(|(_, safe)| *safe);
+    assert!(verdict(&["train.warmup_steps=5"], &["train.warmup_steps=9"]));
+    assert!(!verdict(&["train.warmup_steps=5"], &["train.warmup_steps=4"]));
+    assert!(!verdict(&["train.warmup_steps=5"], &[]));
+    assert!(verdict(&["train.warmup_fraction=0.1"], &["train.warmup_fraction=0.2"]));
+    assert!(!verdict(&["train.warmup_fraction=0.1"], &["train.warmup_fraction=0.05"]));
+    assert!(!verdict(&["train.warmup_steps=5"], &["train.warmup_fraction=0.9"]));
+    let stage = |rate: &str, from: u64, warmup: u64| {
+        format!("train.stage=[{{from_epoch={from}, lock='UU', learning_rate={rate}, warmup_steps={warmup}}}]")
+    };
+    let (old, lower, higher) = (stage("1e-3", 2, 1), stage("1e-4", 2, 3), stage("1e-2", 2, 1));
+    assert!(verdict(&[&old], &[&lower]));
+    assert!(!verdict(&[&old], &[&higher]));
+    assert!(!verdict(&[&old], &[&stage("1e-3", 3, 1)]));
+    assert!(!verdict(&[&old], &[]));
+    let group = |rate: &str, decay: &str| {
+        format!("train.group=[{{match='*_projection.*', learning_rate={rate}, weight_decay={decay}}}]")
+    };
+    assert!(verdict(&[&group("1e-3", "0.1")], &[&group("1e-4", "0.1")]));
+    assert!(!verdict(&[&group("1e-3", "0.1")], &[&group("1e-2", "0.1")]));
+    assert!(!verdict(&[&group("1e-3", "0.1")], &[&group("1e-4", "0.2")]));
+}
+
+#[test]
+fn evaluations_may_change() {
+    let found = changes(&[], &["eval.held=", "eval.pairs={task='retrieval', data='p.csv'}"]);
+    assert!(!found.is_empty() && found.iter().all(|(key, safe)| key.starts_with("eval.") && *safe), "{found:?}");
+}
+
+#[test]
+fn old_defaults_of_shards_are_no_change() {
+    let shards = |directory: &str, keys: &str| {
+        let text = TEXT.replace("folder = { path = \"pairs\" }", &format!("webdataset = {{ {keys} }}"));
+        RunConfig::from_bytes(text.as_bytes(), Path::new("run.toml"), Path::new(directory), &[]).unwrap()
+    };
+    let changes = |old: &str, new: &str| changed_keys(&shards("/a", old), &shards("/a", new)).len();
+    assert_eq!(changes("path = \"s\", caption = \"caption\"", "path = \"s\""), 0);
+    assert_eq!(changes("path = \"s\", caption = \"other\"", "path = \"s\""), 1);
+    assert_eq!(changes("path = \"s\"", "path = \"s\", caption = \"caption\""), 1);
+    assert_eq!(changes("path = \"s\"", "path = [\"s\", \"t\"]"), 1);
+    let list = "path = [\"s\", \"t\"]";
+    let moved = changed_keys(&shards("/a", list), &shards("/b", list));
+    assert_eq!(moved.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["run.dir"]);
+}
+
+#[test]
+fn old_defaults_in_lists_are_no_change() {
+    let sources = |directory: &str, keys: &str| {
+        let list = format!("[{{ webdataset = {{ {keys} }} }}, {{ csv = {{ path = \"d.csv\" }} }}]");
+        let text = TEXT.replace("{ folder = { path = \"pairs\" } }", &list);
+        RunConfig::from_bytes(text.as_bytes(), Path::new("run.toml"), Path::new(directory), &[]).unwrap()
+    };
+    let changes = |old: &str, new: &str| changed_keys(&sources("/a", old), &sources("/a", new)).len();
+    assert_eq!(changes("path = \"s\", caption = \"caption\"", "path = \"s\""), 0);
+    assert_eq!(changes("path = \"s\", caption = \"other\"", "path = \"s\""), 1);
+    assert_eq!(changes("path = \"s\"", "path = \"s\", caption = \"caption\""), 1);
+    let moved = changed_keys(&sources("/a", "path = \"s\""), &sources("/b", "path = \"s\""));
+    assert_eq!(moved.iter().map(|change| change.key.as_str()).collect::<Vec<_>>(), ["run.dir"]);
+}
+
+#[test]
+fn moved_project_may_resume() {
+    let moved = changed_keys(&config("/home/one/project", &[]), &config("/data/project", &[]));
+    let keys: Vec<&str> = moved.iter().map(|change| change.key.as_str()).collect();
+    // `/shared/cache` is outside the project.
+    assert_eq!(keys, ["run.dir"]);
+    assert_eq!(moved[0].old.as_deref(), Some("\"/home/one/project/runs/a\""));
+    assert!(moved[0].safe);
+}
+
+#[test]
+fn changed_sources_name_keys_and_values() {
+    let named = |old: &str, new: &str| {
+        let changes = changed_keys(&config("/project", &[old]), &config("/project", &[new]));
+        assert!(changes.iter().all(|change| !change.safe), "{changes:?}");
+        let shown = |value: Option<String>| value.unwrap_or_else(|| "-".to_owned());
+        let line = |change: Change| format!("{} {} {}", change.key, shown(change.old), shown(change.new));
+        changes.into_iter().map(line).collect::<Vec<_>>()
+    };
+    let one = |keys: &str| format!("data.train={{parquet={{path='d'{keys}}}}}");
+    assert_eq!(named(&one(""), &one(",split='a'")), ["data.train.parquet.split - \"a\""]);
+    let use_of = |keys: &str| format!("data.train={{csv={{path='/d.csv'}}{keys}}}");
+    assert_eq!(
+        named(&use_of(",weight=2,only='/a.txt'"), &use_of(",weight=3,templates='/t.txt'")),
+        ["data.train.only \"/a.txt\" -", "data.train.templates - \"/t.txt\"", "data.train.weight 2.0 3.0"]
+    );
+    let list = |keys: &str| format!("data.train=[{{csv={{path='/d.csv'}}}},{{csv={{path='/e.csv'}}{keys}}}]");
+    assert_eq!(
+        named(&list(",only='/a.txt'"), &list(",only='/b.txt',weight=2")),
+        ["data.train[1].only \"/a.txt\" \"/b.txt\"", "data.train[1].weight - 2.0"]
+    );
+    let shorter = "data.train=[{csv={path='/d.csv'}}]";
+    assert_eq!(named(&list(""), shorter), ["data.train[1].csv.path \"/e.csv\" -"]);
+    let stage = "train.stage=[{from_epoch=2, lock='UU'}]";
+    let keys: Vec<String> = changes(&[], &[stage]).into_iter().map(|(key, _)| key).collect();
+    assert!(keys.iter().all(|key| key.starts_with("train.stage[0].")) && keys.len() >= 2, "{keys:?}");
+}
