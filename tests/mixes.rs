@@ -1,6 +1,5 @@
 //! Several sources in one run, with weights, selections and prompt templates, and the validation split: trained,
-//! resumed,
-//! cached and evaluated.
+//! resumed, cached and evaluated.
 
 use std::fs;
 

@@ -4,8 +4,7 @@
 const IO_THREADS: usize = 8;
 
 /// Applies `f` to the numbers below `len` on a few threads, and returns the results in order. Up to `worth_a_thread`
-/// are
-/// done on the calling thread.
+/// are done on the calling thread.
 ///
 /// # Errors
 /// The error of the lowest number for which `f` fails.

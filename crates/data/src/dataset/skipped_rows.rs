@@ -32,8 +32,7 @@ pub struct SkippedRow {
 
 impl SkippedRow {
     /// The number of its line, record or annotation, 1-based, if the message starts with the place of one: ``
-    /// `train.csv`,
-    /// line 12: ``.
+    /// `train.csv`, line 12: ``.
     #[must_use]
     pub fn number(&self) -> Option<u64> {
         let place = self.message.strip_prefix('`')?.split_once("`, ")?.1.split_once(':')?.0;

@@ -56,8 +56,7 @@ const QUEUE_PER_WORKER: usize = 8;
 const BATCHES_AHEAD: usize = 1;
 
 /// Bytes of pixels that wait, both in samples for a batch and in batches for the consumer: 445 images of 224 x 224
-/// pixels
-/// each.
+/// pixels each.
 const PREFETCH_BYTES: usize = 256 << 20;
 
 /// How long an image loads before it counts as stalled. It takes milliseconds from a healthy disk, and about 5 seconds

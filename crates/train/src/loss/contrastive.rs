@@ -48,15 +48,13 @@ impl From<&RunConfig> for Objective {
 }
 
 /// The captions of the pairs of a batch, as numbers that are equal for equal captions. Images with equal content count
-/// as
-/// one image, which has the captions of all of them.
+/// as one image, which has the captions of all of them.
 #[derive(Debug, Clone)]
 pub struct PairIds {
     /// Caption of each pair, `[batch]`.
     pub captions: Vec<u64>,
     /// All captions that the data list for the image of each pair and for its copies in the batch, `[batch]` lists of
-    /// any
-    /// length.
+    /// any length.
     pub known: Vec<Vec<u64>>,
 }
 

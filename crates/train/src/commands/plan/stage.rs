@@ -83,7 +83,7 @@ pub(super) fn measure(
     // Beyond the first epoch, features are read.
     let end_of_first = if is_cached { end.min(from + per_epoch) } else { end };
     let of_first = budget.share(if is_cached { 0.5 } else { 1.0 });
-    let first = steps::measure(run, end_of_first, steps, "measured steps", &of_first, observer)?;
+    let first = steps::measure(run, end_of_first, end, steps, "measured steps", &of_first, observer)?;
     let peak = host::peak().filter(|_| knows_peak);
     let mut plan = StagePlan {
         lock,
@@ -95,7 +95,9 @@ pub(super) fn measure(
     };
     let mut filling = Filling::default();
     if is_cached {
-        let cached = steps::measure(run, end_of_first, steps, "measured steps with cached features", budget, observer)?;
+        // The cache has the features of the steps that were made, and of no other.
+        let made = from + first.made;
+        let cached = steps::measure(run, made, made, steps, "measured steps with cached features", budget, observer)?;
         let reading = Parts { locked_image: 0.0, locked_text: 0.0, ..parts };
         let step = step_plan(&cached, &with_reading(reading, run, &cached, &batch)?);
         plan.seconds = step.seconds * plan.steps as f64;

@@ -37,12 +37,15 @@ pub(super) struct Measured {
     pub steps: Vec<Timed>,
     /// The last batch, where it has no pixels.
     pub last: Option<Batch>,
+    /// Steps that were made, those of the warm-up included.
+    pub made: u64,
 }
 
 impl Measured {
-    /// Median time of a step.
+    /// Time of a step: the median of its work, which other processes disturb, and the mean of its waiting. A loader
+    /// that is too slow delivers several batches at a time, so that most steps may wait for none.
     pub fn seconds(&self) -> f64 {
-        median(self.steps.iter().map(|step| step.whole).collect())
+        median(self.steps.iter().map(|step| step.whole - step.waited).collect()) + self.mean(|step| step.waited)
     }
 
     /// Mean of a number of each step.
@@ -52,13 +55,14 @@ impl Measured {
 }
 
 /// Makes up to `wanted` steps from the position of `run` on, after a warm-up; all before the step `end`. The position
-/// stays. `name`: for progress reports.
+/// stays. `ahead`: the step before which the loader stops. `name`: for progress reports.
 ///
 /// # Errors
 /// Those of a training step; [`TrainError::NotFinite`] where training would stop.
 pub(super) fn measure(
     run: &mut Run,
     end: u64,
+    ahead: u64,
     wanted: u64,
     name: &str,
     budget: &Budget,
@@ -68,8 +72,9 @@ pub(super) fn measure(
     let mut warm_up = WARM_UP.min((end - start) / 2);
     let total = warm_up + wanted.min(end - start - warm_up);
     let left = budget.left();
-    let mut measured = Measured { steps: Vec::new(), last: None };
-    let mut batches = run.batches()?;
+    let mut measured = Measured { steps: Vec::new(), last: None, made: 0 };
+    let training = run.learner.stages.at(start).training;
+    let mut batches = run.data.batches(&run.config, &training, &run.locked, start..ahead.max(end))?;
     let mut laps = Laps::start();
     for done in 0..total {
         budget.check_stop()?;
@@ -105,6 +110,7 @@ pub(super) fn measure(
         step.whole = spent + step.updated;
         outcome.batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
         drop(outcome.batch);
+        measured.made += 1;
         if done >= warm_up {
             measured.steps.push(step);
         } else if step.whole > LONG * left {
@@ -129,4 +135,18 @@ fn refuse_not_finite(numbers: StepNumbers, step: u64) -> Result<(), TrainError> 
     let saved = "`plan` saves nothing".to_owned();
     let samples = "are listed when training stops there".to_owned();
     Err(TrainError::NotFinite { what, value, step: step + 1, learning_rate, logit_scale, saved, samples })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_counts_by_its_mean() {
+        let step =
+            |computed: f64, waited: f64| Timed { whole: computed + waited, computed, waited, ..Timed::default() };
+        let steps =
+            vec![step(1.0, 0.0), step(1.0, 0.0), step(1.0, 6.0), step(5.0, 0.0), step(1.0, 0.0), step(1.0, 0.0)];
+        assert_eq!(Measured { steps, last: None, made: 8 }.seconds(), 2.0);
+    }
 }
