@@ -31,13 +31,13 @@ pub(crate) fn table_like(path: &Path, lines: &[&str]) -> Option<String> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     let is_table_name = TABLE_EXTENSIONS.contains(&extension.as_str());
     let separators: &[char] = if is_table_name { &['\t', ',', ';', '|'] } else { &['\t'] };
-    let found = separators.iter().find_map(|&separator| Some((separator, columns(&looked_at, separator)?)));
-    let (separator, header) = match found {
-        Some(found) => found,
-        // A single column has no separator; its header still tells.
-        None if is_table_name && looked_at.len() > 1 && named(&cells(first, ',')).is_some() => (',', cells(first, ',')),
-        None => return None,
+    let even = separators.iter().find_map(|&separator| Some((separator, columns(&looked_at, separator)?)));
+    // Of a single column, or of rows of several lengths, the header still tells.
+    let with_header = || {
+        let mut headers = separators.iter().map(|&separator| (separator, cells(first, separator)));
+        headers.find(|(_, header)| is_table_name && looked_at.len() > 1 && named(header).is_some())
     };
+    let (separator, header) = even.or_else(with_header)?;
     let (column, has_header) = match named(&header) {
         Some(column) => (column, true),
         None => ((0..header.len()).max_by_key(|&at| header[at].chars().count())?, false),
@@ -128,6 +128,7 @@ mod tests {
                 "row[1] for row in csv.reader",
             ),
             ("t.csv", "caption\na cat\nb\n", "the name of its column, `caption`;", ")][1:]))' < 't.csv'"),
+            ("t.csv", "image,caption\na.png,a cat, black\n", "names of 2 columns,", "delimiter=\",\")][1:]"),
             ("t.CSV", "a.png,\"a cat, black\"\nb.png,a dog\n", "have 2 cells, separated by commas;", "row[1]"),
             ("t.csv", "a cat;1\n\na dog;2\n", "separated by semicolons;", "row[0]"),
             ("t.tsv", "id\ttitle\tx\n1\ta\tb\n", "names of 3 columns", "delimiter=\"\\t\")][1:]"),
