@@ -163,7 +163,10 @@ fn columns_are_found_by_looking() {
         let table: SourceTable = toml::from_str(&format!("parquet = {{ path = '{}' }}", path.display())).unwrap();
         assert_eq!(SourceTable::from(Source::from_path(&path).unwrap()), table, "{name}");
         let dataset = table.read().unwrap();
-        assert!(dataset.notes[0].ends_with(found), "{:?}", dataset.notes);
+        assert!(dataset.notes[0].contains(found), "{:?}", dataset.notes);
+        let others =
+            "`captions` looks like a caption too: to use several, set `captions = [\"caption\", \"captions\"]`";
+        assert_eq!(dataset.notes[0].contains(others), name == "datasets.parquet", "{:?}", dataset.notes);
     }
     assert!(matches!(Source::from_path(golden("decode")).unwrap(), Source::Folder(_)));
 }
@@ -352,7 +355,8 @@ fn paths_mean_what_they_mean_in_tables() {
                 let text = text.replace(&dir.path().display().to_string(), "DIR").replace(name, "d");
                 text.replace("row 2", "line 3")
             };
-            let dataset = Source::from_path(dir.path().join(name)).unwrap().read().map_err(|it| shown(&it.to_string()))?;
+            let dataset =
+                Source::from_path(dir.path().join(name)).unwrap().read().map_err(|it| shown(&it.to_string()))?;
             let last = dataset.image(dataset.num_images() - 1).key();
             Ok::<_, String>((shown(&last), shown(&dataset.warnings.join("\n"))))
         };

@@ -97,7 +97,7 @@ fn recognise_describes_what_is_there() {
     assert!(classes.source.classes.is_some());
     std::fs::remove_dir_all(dir.path().join("classes")).unwrap();
     let error = recognise(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("it holds the tables `c.json` and `d.csv` and"), "{error}");
+    assert!(error.contains("it holds the tables `d.csv` and `e.jsonl`; name"), "{error}");
     std::fs::remove_dir_all(dir.path()).unwrap();
     std::fs::create_dir(dir.path()).unwrap();
     std::fs::write(dir.path().join("a.png"), b"").unwrap();

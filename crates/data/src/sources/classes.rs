@@ -37,8 +37,8 @@ impl ClassesSource {
         Self { path: path.into() }
     }
 
-    /// Whether `path` has at least two folders, images in them, hardly one beside them, and no captions: neither a metadata
-    /// file nor files beside the images.
+    /// Whether `path` has at least two folders, images in them, hardly one beside them, and no captions: neither a
+    /// metadata file nor files beside the images.
     ///
     /// # Errors
     /// [`DataError::Read`].

@@ -87,6 +87,8 @@ fn in_folder(folder: FolderSource) -> Result<Recognised, DataError> {
         match Source::from_path(&table).and_then(look) {
             Ok(found) if is_listing(&table, &found) => usable.push((name, found)),
             Ok(_) => {}
+            // It may hold anything.
+            Err(_) if is_text(&table) => {}
             Err(error) => refused.push(error.to_string()),
         }
     }
@@ -109,7 +111,6 @@ fn in_folder(folder: FolderSource) -> Result<Recognised, DataError> {
 
 /// Whether a file lists images and captions, as far as its first lines tell.
 fn is_listing(path: &Path, found: &Recognised) -> bool {
-    let is_text = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
     let has_keys = |image: &Option<String>, caption: &Option<String>| image.is_some() && caption.is_some();
     let Recognised { source, description } = found;
     let json = source.json.as_ref().map(|json| has_keys(&json.image, &json.caption));
@@ -121,7 +122,12 @@ fn is_listing(path: &Path, found: &Recognised) -> bool {
             || description.contains("image from");
     }
     // Notes have lines with commas, too.
-    !is_text || source.read().is_ok_and(|read| read.missing_files(0).is_ok_and(|it| it.count * 2 < read.num_images()))
+    !is_text(path)
+        || source.read().is_ok_and(|read| read.missing_files(0).is_ok_and(|it| it.count * 2 < read.num_images()))
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
 }
 
 /// Extensions of files that may list images and captions.

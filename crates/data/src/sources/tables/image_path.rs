@@ -8,6 +8,7 @@ use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::dataset::builder::DatasetBuilder;
 use crate::files::is_absent;
+use crate::sources::tables::path_tail::{MAX_ENTRIES, Tail, folders_in};
 use crate::sources::tables::path_text::{file_url, is_drive, not_local, shown};
 
 /// Images that are looked for before paths are trusted.
@@ -15,12 +16,6 @@ const PROBES: usize = 100;
 
 /// Absent images for which a name in other letter case, or another folder, is looked for: each lists folders.
 const EXPLAINED: usize = 3;
-
-/// Folders in a path of another machine, of which ends are looked for.
-const MAX_PARTS: usize = 32;
-
-/// Entries of one folder that are compared with a name.
-const MAX_ENTRIES: usize = 100_000;
 
 /// How a path had to be read to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,7 +210,8 @@ impl ImagePaths {
         }
         if let Some((written, path)) = &self.other_case {
             builder.warn(format!(
-                "`{file}`: `{written}` is not there, but `{}` is: upper and lower case differ; correct the table or rename the file",
+                "`{file}`: `{written}` is not there, but `{}` is: upper and lower case differ; correct the table or \
+                 rename the file",
                 path.display()
             ));
         }
@@ -229,48 +225,6 @@ impl ImagePaths {
                 root.display()
             ));
         }
-    }
-}
-
-/// The end of a path of another machine or folder, which is there.
-#[derive(Debug)]
-struct Tail {
-    /// What is before it, with a separator at the end.
-    head: String,
-    end: String,
-    folder: PathBuf,
-}
-
-impl Tail {
-    /// The longest end of `text` that is a file below `root`, or else below a folder in it, beside it or above it.
-    fn find(root: &Path, text: &str) -> Option<Self> {
-        let parent = root.parent().map(Path::to_owned);
-        let mut folders = vec![root.to_owned()];
-        folders.extend(folders_in(root));
-        folders.extend(parent.iter().cloned());
-        folders.extend(parent.iter().flat_map(|parent| folders_in(parent)));
-        let starts: Vec<usize> = text.match_indices(['/', '\\']).map(|(at, _)| at + 1).take(MAX_PARTS).collect();
-        folders.into_iter().find_map(|folder| {
-            starts.iter().find_map(|&start| {
-                let (head, end) = text.split_at(start);
-                let end = end.replace('\\', "/");
-                let is_there = !end.is_empty() && folder.join(&end).is_file();
-                is_there.then(|| Self { head: head.to_owned(), end, folder: folder.clone() })
-            })
-        })
-    }
-
-    /// What to do with a table in whose folder `root` the images are looked for.
-    fn advice(&self, root: &Path) -> String {
-        let Self { head, end, folder } = self;
-        let set = if folder == root { "" } else { ", and set `root` to that folder" };
-        let pattern = head.replace('\\', "\\\\").replace('.', "\\.");
-        format!(
-            "`{}` is there below `{}`: remove `{}` from the paths, such as with `sed 's|{pattern}||'`{set}",
-            shown(end),
-            folder.display(),
-            shown(head)
-        )
     }
 }
 
@@ -341,15 +295,6 @@ fn nfc(text: &str) -> String {
 
 fn nfd(text: &str) -> String {
     UnicodeNormalization::nfd(text).map(|(character, _)| character).collect()
-}
-
-/// The folders directly in `folder`, sorted; none if it cannot be read.
-fn folders_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
-    let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink());
-    let mut folders: Vec<PathBuf> = entries.filter(is_dir).map(|entry| entry.path()).collect();
-    folders.sort();
-    folders
 }
 
 /// The file that differs from `text` below `root` in upper and lower case only.
@@ -458,8 +403,8 @@ mod tests {
         let (dir, mut paths) = folder(&["Images/Cat.PNG"]);
         assert_eq!(paths.find("images\\none.png").unwrap(), dir.path().join("images\\none.png"));
         assert_eq!(paths.find("images/cat.png").unwrap(), dir.path().join("images/cat.png"));
-        let expected = "`d.csv`: `images/cat.png` is not there, but `DIR/Images/Cat.PNG` is: upper and lower case differ; \
-             correct the table or rename the file";
+        let expected = "`d.csv`: `images/cat.png` is not there, but `DIR/Images/Cat.PNG` is: upper and lower case \
+                        differ; correct the table or rename the file";
         assert_eq!(told(dir.path(), &paths), [expected]);
         assert!(paths.find("a\0b").unwrap_err().contains("NUL"));
     }

@@ -172,7 +172,8 @@ impl Summary {
         if !unread.is_empty() && fields.prefers_images() && builder.skipped.causes.contains_key(NO_IMAGE) {
             let all: Vec<&str> = fields.images().chain(unread.iter().copied()).collect();
             builder.warn(format!(
-                "`{shown}`: samples have no image under `image`, and {} beside it: to read them too, set `image = [{}]`",
+                "`{shown}`: samples have no image under `image`, and {} beside it: to read them too, set \
+                 `image = [{}]`",
                 quoted(&unread.iter().map(|it| format!(".{it}")).collect::<Vec<_>>()),
                 listed(&all)
             ));
