@@ -163,7 +163,10 @@ fn columns_are_found_by_looking() {
         let table: SourceTable = toml::from_str(&format!("parquet = {{ path = '{}' }}", path.display())).unwrap();
         assert_eq!(SourceTable::from(Source::from_path(&path).unwrap()), table, "{name}");
         let dataset = table.read().unwrap();
-        assert!(dataset.notes[0].ends_with(found), "{:?}", dataset.notes);
+        assert!(dataset.notes[0].contains(found), "{:?}", dataset.notes);
+        let others =
+            "`captions` looks like a caption too: to use several, set `captions = [\"caption\", \"captions\"]`";
+        assert_eq!(dataset.notes[0].contains(others), name == "datasets.parquet", "{:?}", dataset.notes);
     }
     assert!(matches!(Source::from_path(golden("decode")).unwrap(), Source::Folder(_)));
 }
@@ -320,6 +323,48 @@ fn table_and_parquet_are_equal() {
     for (a, b) in one.iter().zip(&other) {
         assert!(a.skipped.is_empty() && !a.pixels.is_empty());
         assert_eq!((&a.pairs, &a.pixels, &a.tokens), (&b.pairs, &b.pixels, &b.tokens));
+    }
+}
+
+#[test]
+fn paths_mean_what_they_mean_in_tables() {
+    let original = std::fs::read(golden("parquet/metadata.parquet")).unwrap();
+    for (written, told) in [
+        ("sub/b.png", ""),
+        ("sub\\b.png", "`\\` is read as `/` in 1 image path, such as `sub\\b.png`"),
+        ("s3://b/b.", "the image is a URL, `s3://b/b.`; expected a local file: copy the bucket first"),
+        ("ftp://b/b", "the image is a URL, `ftp://b/b`; expected a local file"),
+        ("C:\\bb.png", "the image is a path with a Windows drive"),
+        ("pic/b.png", "`pic/b.png` is not there; `b.png` is there below `DIR/sub`"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        let is_other = written.starts_with("pic");
+        for name in ["sub/b.png", "a.png"].iter().take(if is_other { 1 } else { 2 }) {
+            std::fs::write(dir.path().join(name), b"").unwrap();
+        }
+        let mut bytes = original.clone();
+        while let Some(at) = bytes.windows(9).position(|it| it == b"sub/b.png" && written != "sub/b.png") {
+            bytes[at..at + 9].copy_from_slice(written.as_bytes());
+        }
+        std::fs::write(dir.path().join("d.parquet"), bytes).unwrap();
+        let first = if is_other { written } else { "a.png" };
+        std::fs::write(dir.path().join("d.csv"), format!("file_name,text\n{first},a cat\n{written},a dog\n")).unwrap();
+        let read = |name: &str| {
+            let shown = |text: &str| {
+                let text = text.replace(&dir.path().display().to_string(), "DIR").replace(name, "d");
+                text.replace("row 2", "line 3")
+            };
+            let dataset =
+                Source::from_path(dir.path().join(name)).unwrap().read().map_err(|it| shown(&it.to_string()))?;
+            let last = dataset.image(dataset.num_images() - 1).key();
+            Ok::<_, String>((shown(&last), shown(&dataset.warnings.join("\n"))))
+        };
+        let parquet = read("d.parquet");
+        assert!(format!("{parquet:?}").replace("\\\\", "\\").contains(told), "{parquet:?}");
+        if !is_other {
+            assert_eq!(parquet, read("d.csv"), "{written}");
+        }
     }
 }
 

@@ -49,6 +49,16 @@ fn recognise_describes_what_is_there() {
         ("d.txt", "a.png\tx\n", "tab-separated, UTF-8, no header; image from column 1, caption from column 2"),
         ("d.jsonl", "{\"image\": \"a.png\"}\n{}", "JSON lines, UTF-8"),
         ("d.json", "[{}]", "JSON list, UTF-8"),
+        (
+            "e.jsonl",
+            "\n{\"file_name\": \"a.png\", \"text\": \"x\"}\n",
+            "JSON lines, UTF-8; image from `file_name`, caption from `text`",
+        ),
+        (
+            "e.json",
+            "{\"data\": [{\"img\": \"a.png\", \"legend\": [\"x\"], \"id\": \"7\"}]}",
+            "JSON list under `data`, UTF-8; image from `img`, caption from `legend`",
+        ),
         ("data", "{\"images\": [{\"sentences\": []}]}", "JSON list under `images`, UTF-8"),
         ("c.json", "{\"annotations\": [{}], \"images\": [{}]}", "COCO captions, UTF-8"),
     ] {
@@ -69,6 +79,11 @@ fn recognise_describes_what_is_there() {
         let Source::Csv(unset) = Source::from_path(dir.path().join(name)).unwrap() else { panic!("{name}") };
         assert_eq!((unset.image, unset.caption, unset.header), (None, None, None));
     }
+    let jsonl = recognise(&dir.path().join("e.jsonl")).unwrap().source.jsonl.unwrap();
+    assert_eq!((jsonl.image.as_deref(), jsonl.caption.as_deref()), (Some("file_name"), Some("text")));
+    let json = recognise(&dir.path().join("e.json")).unwrap().source;
+    assert_eq!(json.json.as_ref().unwrap().caption.as_deref(), Some("legend"));
+    assert_eq!(json.read().unwrap().num_captions(), 1);
     let parquet = recognise(&golden("parquet/metadata.parquet")).unwrap();
     assert_eq!(parquet.description, "parquet, 1 file; image from `file_name`, caption from `text`");
     let columns = parquet.source.parquet.unwrap();
@@ -81,6 +96,11 @@ fn recognise_describes_what_is_there() {
     assert_eq!(classes.description, "2 class folders with 3 images");
     assert!(classes.source.classes.is_some());
     std::fs::remove_dir_all(dir.path().join("classes")).unwrap();
+    let error = recognise(dir.path()).unwrap_err().to_string();
+    assert!(error.contains("it holds the tables `d.csv` and `e.jsonl`; name"), "{error}");
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    std::fs::create_dir(dir.path()).unwrap();
+    std::fs::write(dir.path().join("a.png"), b"").unwrap();
     assert!(recognise(dir.path()).unwrap().source.folder.is_some());
     std::fs::write(dir.path().join("0.tar"), b"").unwrap();
     assert!(recognise(dir.path()).unwrap().source.webdataset.is_some());
@@ -126,4 +146,52 @@ fn foreign_data_name_the_way_out() {
         let error = recognise(&path(folder)).unwrap().source.read().unwrap_err().to_string();
         assert!(error.contains(expected), "{folder}: {error}");
     }
+}
+
+#[test]
+fn tables_in_folders_are_recognised() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, content).unwrap();
+    };
+    let found = || recognise(dir.path());
+    let long = format!("{{\"caption\": \"{}\"}}", "x".repeat(100));
+    for (name, content) in [
+        ("cat/1.png", ""),
+        ("dog/1.png", ""),
+        ("notes.txt", "one, two\nthree, four\n"),
+        ("00000_stats.json", &long),
+        ("loose.json", "{}"),
+    ] {
+        write(name, content);
+    }
+    assert_eq!(found().unwrap().description, "2 class folders with 2 images");
+    write("sizes.csv", "width,height\n1,2\n");
+    let description = found().unwrap().description;
+    assert!(description.starts_with("2 class folders with 2 images, beside 1 table of no images"), "{description}");
+    // A table says more than the names of folders.
+    write("train.csv", "image,caption\ncat/1.png,x\n");
+    let table = found().unwrap();
+    assert_eq!(table.source.csv.as_ref().unwrap().caption.as_deref(), Some("caption"));
+    assert!(table.description.starts_with("the table `train.csv` in it: comma-separated"), "{}", table.description);
+    assert_eq!(table.source.read().unwrap().num_captions(), 1);
+    write("val.jsonl", "{\"image\": \"dog/1.png\", \"caption\": \"y\"}\n");
+    let error = found().unwrap_err().to_string();
+    assert!(error.contains("it holds the tables `train.csv` and `val.jsonl`; name the one to read"), "{error}");
+    write("metadata.csv", "file_name,text\ncat/1.png,x\n");
+    assert!(found().unwrap().source.folder.is_some(), "metadata is for the images of the folder");
+}
+
+#[test]
+fn files_beside_images_are_no_tables() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = format!("{{\"image\": \"1.png\", \"caption\": \"{}\"}}", "x".repeat(100));
+    for (name, content) in [("1.png", ""), ("1.json", long.as_str()), ("2.png", ""), ("2.png.json", &long)] {
+        std::fs::write(dir.path().join(name), content).unwrap();
+    }
+    assert_eq!(recognise(dir.path()).unwrap().description, "a folder of 2 images");
+    std::fs::remove_file(dir.path().join("1.png")).unwrap();
+    assert!(recognise(dir.path()).unwrap().source.json.is_some(), "its image is gone");
 }

@@ -279,13 +279,13 @@ fn usual_columns_are_taken() {
 #[test]
 fn missing_columns_name_fix() {
     assert_eq!(
-        read("d.csv", "image,captoin\na.png,x\n").unwrap_err(),
-        "`DIR/d.csv` has no column `caption`; its columns are `image`, `captoin`; set `caption = \"captoin\"`?"
+        read("d.csv", "image,captoin,n\na.png,x,1\n").unwrap_err(),
+        "`DIR/d.csv` has no column `caption`; its columns are `image`, `captoin`, `n`; set `caption = \"captoin\"`?"
     );
     assert_eq!(
         read("d.csv", "image,title,text\na.png,x,y\n").unwrap_err(),
         "`DIR/d.csv` has no column `caption`; its columns are `image`, `title`, `text`; `title` and `text` may hold \
-         it: set `caption = \"title\"`, or another"
+         it: set `caption = \"title\"`, or another, or `captions = [\"title\", \"text\"]` for all"
     );
     assert_eq!(
         read("d.csv", "x,y\n1,2\n").unwrap_err(),
@@ -446,4 +446,47 @@ fn only_takes_rows_and_names() {
             assert_eq!(texts, expected, "{name}");
         }
     }
+}
+
+#[test]
+fn images_are_found_by_values() {
+    let dataset = read("d.csv", "Nr;Bild;text\n1;a.png;x\n2;sub\\c.png;y\n").unwrap();
+    assert_eq!(pairs(&dataset)[1], ("sub/c.png".to_owned(), "y".to_owned()));
+    let expected = "image from `Bild` (its values are names of images that are there), caption from `text`";
+    assert!(dataset.notes[0].contains(expected), "{:?}", dataset.notes);
+    let dataset = read("d.csv", "Beschreibung,Bild\nx,a.png\ny,b.png\n").unwrap();
+    assert_eq!(pairs(&dataset)[1], ("b.png".to_owned(), "y".to_owned()));
+    let dataset = read("d.csv", "image_id,caption\na.png,x\n").unwrap();
+    assert_eq!(pairs(&dataset), [("a.png".to_owned(), "x".to_owned())]);
+    // Those that are not there are not taken, but named.
+    let error = read("d.csv", "Bild,text\n1.png,x\n2.png,y\n").unwrap_err();
+    assert!(error.contains("the values of `Bild` are names of images: set `image = \"Bild\"`"), "{error}");
+    for table in ["image_id,caption\n17,x\n18,y\n", "Bild,Maske,text\na.png,b.png,x\n", "Bild,text\na.png,x\n17,y\n"] {
+        let error = read("d.csv", table).unwrap_err();
+        assert!(error.contains("has no column `image`") && !error.contains("the values of"), "{error}");
+    }
+}
+
+#[test]
+fn near_captions_are_asked_for_or_told() {
+    let dataset = read("d.csv", "image,caption,short_caption,caption_id\na.png,x,y,1\n").unwrap();
+    assert_eq!(pairs(&dataset)[0].1, "x");
+    let expected = "caption from `caption` (`short_caption` looks like a caption too: to use several, set `captions = \
+                    [\"caption\", \"short_caption\"]`)";
+    assert!(dataset.notes[0].contains(expected), "{:?}", dataset.notes);
+    assert_eq!(pairs(&read("d.csv", "image,id,caption_en\na.png,1,x\n").unwrap())[0].1, "x");
+    let error = read("d.csv", "image,caption_0,caption_1\na.png,x,y\n").unwrap_err();
+    assert!(
+        error.contains("set `caption = \"caption_0\"`") && error.contains("or `captions = [\"caption_0\", "),
+        "{error}"
+    );
+    // The other one of two columns, unless it is about the image.
+    assert_eq!(pairs(&read("d.csv", "image,legend\na.png,x\n").unwrap())[0].1, "x");
+    assert!(read("d.csv", "image,image_id\na.png,1\n").unwrap_err().contains("has no column `caption`"));
+    // A line of words is no header.
+    let numbered = |source: &mut CsvSource| {
+        (source.image, source.caption) = (Some("1".to_owned()), Some("2".to_owned()));
+    };
+    let dataset = read_with("d.csv", "000001,a photo of text\n000002,y\n", numbered).unwrap();
+    assert_eq!(dataset.num_captions(), 2);
 }

@@ -12,9 +12,12 @@ use crate::files::{is_dir, is_file};
 use crate::sources::class_folder::class_folder;
 use crate::sources::folder::FolderSource;
 use crate::sources::folder::file_names::{counted, folders, is_number_like, is_wordnet_id, quoted, splits};
-use crate::sources::image_files::{image_files, is_image_name};
+use crate::sources::image_files::image_files;
 
-/// Folders that [`ClassesSource::looks_like`] examines.
+/// Images beside the folders are few if they are at most one in 20.
+const FEW: usize = 20;
+
+/// Folders that [`ClassesSource::looks_like`] examines, and images in each.
 const EXAMINED: usize = 3;
 
 /// `[data.train.classes]`: a folder with one folder per class. The caption of an image is the name of the first folder
@@ -34,8 +37,8 @@ impl ClassesSource {
         Self { path: path.into() }
     }
 
-    /// Whether `path` has at least two folders, images in them, none beside them, and no captions: neither a metadata
-    /// file nor files beside the images.
+    /// Whether `path` has at least two folders, images in them, hardly one beside them, and no captions: neither a
+    /// metadata file nor files beside the images.
     ///
     /// # Errors
     /// [`DataError::Read`].
@@ -49,10 +52,14 @@ impl ClassesSource {
         }
         for class in classes.iter().take(EXAMINED) {
             let images = image_files(&path.join(class))?.files;
-            let Some(first) = images.first() else { return Ok(false) };
-            for extension in ["txt", "json", "caption"] {
-                if is_file(&first.with_extension(extension))? {
-                    return Ok(false);
+            if images.is_empty() {
+                return Ok(false);
+            }
+            for image in images.iter().take(EXAMINED) {
+                for extension in ["txt", "json", "caption"] {
+                    if is_file(&image.with_extension(extension))? {
+                        return Ok(false);
+                    }
                 }
             }
             for name in FolderSource::METADATA {
@@ -61,10 +68,9 @@ impl ClassesSource {
                 }
             }
         }
-        let has_image = |entry: std::io::Result<std::fs::DirEntry>| {
-            entry.is_ok_and(|entry| is_file(&entry.path()).is_ok_and(|it| it) && is_image_name(&entry.path()))
-        };
-        Ok(!std::fs::read_dir(path).map_err(DataError::read(path))?.any(has_image))
+        let images = image_files(path)?.files;
+        let loose = images.iter().filter(|image| image.parent() == Some(path)).count();
+        Ok(loose * FEW <= images.len())
     }
 
     /// Resolves a relative path against `base`.

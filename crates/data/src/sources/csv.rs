@@ -101,7 +101,7 @@ impl CsvSource {
         let dialect = self.dialect(default_delimiter, &file)?;
         let mut found = self.clone();
         found.image = Some(dialect.names[dialect.image].clone());
-        let captions: Vec<String> = dialect.captions.iter().map(|&at| dialect.names[at].clone()).collect();
+        let captions = dialect.caption_names();
         match &captions[..] {
             [one] if self.captions.is_none() => found.caption = Some(one.clone()),
             _ => found.captions = Some(captions),
@@ -165,6 +165,18 @@ impl CsvSource {
     }
 
     pub(crate) fn read_with(&self, default_delimiter: u8, selection: Option<Selection>) -> Result<Dataset, DataError> {
+        let mut rows = Rows::new(&self.path, self.root.as_deref(), "line", self.bad_rows, selection);
+        let (dialect, encoding) = self.read_rows(default_delimiter, &mut rows)?;
+        let described = described(&dialect, encoding);
+        rows.finish(&described, &dialect.origin(), "a header, then one row per image and caption")
+    }
+
+    /// Adds the rows of the table to `rows`. The result is how the table is written, and its encoding for the log.
+    pub(crate) fn read_rows(
+        &self,
+        default_delimiter: u8,
+        rows: &mut Rows<'_>,
+    ) -> Result<(Dialect, &'static str), DataError> {
         let path = &self.path;
         let mut file = TextFile::open(path, self.encoding)?;
         let dialect = self.dialect(default_delimiter, &file)?;
@@ -173,7 +185,6 @@ impl CsvSource {
         let mut start = vec![0; skipped_bytes];
         file.reader.read_exact(&mut start).map_err(failed)?;
         let mut records = Records::new(file.reader, dialect.delimiter, self.quote.unwrap_or(true), skipped_lines + 1);
-        let mut rows = Rows::new(path, self.root.as_deref(), "line", self.bad_rows, selection);
         rows.paths.has_numbers = dialect.has_numbers;
         let (mut record, mut seen) = (Record::default(), Seen::default());
         if dialect.has_header {
@@ -186,16 +197,15 @@ impl CsvSource {
             let key = record.get(dialect.image).map_or("".into(), String::from_utf8_lossy);
             if rows.selects(number, &key) {
                 seen.see(&record);
-                self.push(&record, &dialect, &mut rows)?;
+                self.push(&record, &dialect, rows)?;
             }
         }
         if let Some(name) = &dialect.doubled {
             let text = format!("`{}`: several columns are named `{name}`; the first is used", path.display());
             rows.builder.warn(text);
         }
-        seen.warn(path, &mut rows);
-        let described = described(&dialect, file.encoding);
-        rows.finish(&described, &dialect.origin(), "a header, then one row per image and caption")
+        seen.warn(path, rows);
+        Ok((dialect, file.encoding))
     }
 
     /// Reads the next record; false at the end.

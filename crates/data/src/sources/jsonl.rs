@@ -72,12 +72,14 @@ impl JsonlSource {
         self.json().read_form(true, selection)
     }
 
-    /// The form of the file in words.
+    /// The same file with the keys that were found in the first object, and what the file is, for people.
     ///
     /// # Errors
     /// As for [`JsonlSource::read`], of the form.
-    pub(crate) fn look(&self) -> Result<String, DataError> {
-        self.json().look(true)
+    pub(crate) fn look(&self) -> Result<(Self, String), DataError> {
+        let (found, description) = self.json().look(true)?;
+        let JsonSource { image, caption, captions, .. } = found;
+        Ok((Self { image, caption, captions, ..self.clone() }, description))
     }
 
     fn json(&self) -> JsonSource {

@@ -1,6 +1,6 @@
 //! What a file or folder is, by its name and its content.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::files::is_dir;
@@ -10,7 +10,7 @@ use crate::sources::classes::ClassesSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::folder::file_names::counted;
-use crate::sources::image_files::image_files;
+use crate::sources::image_files::{IMAGE_EXTENSIONS, image_files, is_image_name};
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::parquet::looks::looks_like_parquet;
@@ -42,12 +42,13 @@ pub fn recognise(path: &Path) -> Result<Recognised, DataError> {
 /// # Errors
 /// As for [`recognise`].
 pub fn recognise_source(source: Source) -> Result<Recognised, DataError> {
-    let source = match source {
-        Source::Folder(folder) if ClassesSource::looks_like(&folder.path)? => {
-            Source::Classes(ClassesSource::new(folder.path))
-        }
-        other => other,
-    };
+    match source {
+        Source::Folder(folder) => in_folder(folder),
+        source => look(source),
+    }
+}
+
+fn look(source: Source) -> Result<Recognised, DataError> {
     let (source, description) = match source {
         Source::Csv(csv) => {
             let (found, description) = csv.look(csv.default_delimiter())?;
@@ -62,12 +63,12 @@ pub fn recognise_source(source: Source) -> Result<Recognised, DataError> {
             (Source::Parquet(found), description)
         }
         Source::Jsonl(jsonl) => {
-            let description = jsonl.look()?;
-            (Source::Jsonl(jsonl), description)
+            let (found, description) = jsonl.look()?;
+            (Source::Jsonl(found), description)
         }
         Source::Json(json) => {
-            let description = json.look(false)?;
-            (Source::Json(json), description)
+            let (found, description) = json.look(false)?;
+            (Source::Json(found), description)
         }
         Source::Folder(folder) => {
             let images = counted(image_files(&folder.path)?.files.len(), "image");
@@ -83,6 +84,99 @@ pub fn recognise_source(source: Source) -> Result<Recognised, DataError> {
         Source::Coco(coco) => (Source::Coco(coco), "COCO captions".to_owned()),
     };
     Ok(Recognised { source: source.into(), description })
+}
+
+/// A folder: the table in it, else one folder per class, else images with captions beside them.
+fn in_folder(folder: FolderSource) -> Result<Recognised, DataError> {
+    let path = folder.path.clone();
+    let (mut usable, mut refused) = (Vec::new(), Vec::new());
+    for table in tables_in(&path)? {
+        let name = format!("`{}`", table.file_name().unwrap_or_default().display());
+        match Source::from_path(&table).and_then(look) {
+            Ok(found) if is_listing(&table, &found) => usable.push((name, found)),
+            Ok(_) => {}
+            // It may hold anything.
+            Err(_) if is_text(&table) => {}
+            Err(error) => refused.push(error.to_string()),
+        }
+    }
+    if usable.len() > 1 {
+        let names: Vec<&str> = usable.iter().map(|(name, _)| name.as_str()).collect();
+        let reason = format!("it holds the tables {}; name the one to read", names.join(" and "));
+        return Err(DataError::Malformed { path, reason });
+    }
+    if let Some((name, Recognised { source, description })) = usable.pop() {
+        return Ok(Recognised { source, description: format!("the table {name} in it: {description}") });
+    }
+    let is_classes = ClassesSource::looks_like(&path)?;
+    let mut found = look(if is_classes { Source::Classes(ClassesSource::new(&path)) } else { Source::Folder(folder) })?;
+    if let Some(first) = refused.first() {
+        let tables = counted(refused.len(), "table");
+        found.description += &format!(", beside {tables} of no images and captions: {first}");
+    }
+    Ok(found)
+}
+
+/// Whether a file lists images and captions, as far as its first lines tell.
+fn is_listing(path: &Path, found: &Recognised) -> bool {
+    let has_keys = |image: &Option<String>, caption: &Option<String>| image.is_some() && caption.is_some();
+    let Recognised { source, description } = found;
+    let json = source.json.as_ref().map(|json| has_keys(&json.image, &json.caption));
+    let jsonl = source.jsonl.as_ref().map(|jsonl| has_keys(&jsonl.image, &jsonl.caption));
+    if !json.or(jsonl).unwrap_or(true) {
+        // Forms without keys, and Karpathy's.
+        return !description.starts_with("JSON")
+            || description.contains("by image")
+            || description.contains("image from");
+    }
+    // Notes have lines with commas, too.
+    !is_text(path)
+        || source.read().is_ok_and(|read| read.missing_files(0).is_ok_and(|it| it.count * 2 < read.num_images()))
+}
+
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
+}
+
+/// Extensions of files that may list images and captions.
+const TABLES: [&str; 9] = ["csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "parquet", "pq"];
+
+/// The files directly in `folder` that may list images and captions, sorted; none if it has a metadata file.
+fn tables_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut tables = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(DataError::read(folder))? {
+        let path = entry.map_err(DataError::read(folder))?.path();
+        let name = path.file_name().unwrap_or_default();
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+        if FolderSource::METADATA.iter().any(|metadata| *metadata == name) && path.is_file() {
+            return Ok(Vec::new());
+        }
+        let is_hidden = name.as_encoded_bytes().starts_with(b".");
+        if !is_hidden && TABLES.contains(&extension.as_str()) && path.is_file() && !is_side_file(&path) {
+            tables.push(path);
+        }
+    }
+    tables.sort();
+    Ok(tables)
+}
+
+/// Whether a file with the extension of a table is not one: it lies beside an image, a shard or a folder of the same
+/// name, or holds notes or statistics.
+pub fn is_side_file(path: &Path) -> bool {
+    /// Bytes of a file that may be a list of images and captions, at least.
+    const LEAST_JSON: u64 = 64;
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    // img2dataset writes statistics and a table beside each shard, or each folder of images.
+    let stem = path.file_stem().unwrap_or_default();
+    let is_beside_image =
+        || is_image_name(Path::new(stem)) || IMAGE_EXTENSIONS.iter().any(|image| path.with_extension(image).is_file());
+    match extension.as_str() {
+        "json" if stem.to_string_lossy().ends_with("_stats") => true,
+        "parquet" => path.with_extension("tar").is_file() || path.with_extension("").is_dir(),
+        "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON) || is_beside_image(),
+        "txt" => is_beside_image(),
+        _ => false,
+    }
 }
 
 impl Source {

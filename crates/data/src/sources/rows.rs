@@ -22,10 +22,30 @@ pub(crate) struct Rows<'a> {
     pub(crate) builder: DatasetBuilder,
     pub(crate) paths: ImagePaths,
     nulls: NullWords,
-    /// The first row with an image that is no local file, why, and the number of such rows.
-    remote: Option<(u64, String, u64)>,
+    /// The first row with an image that is no local file.
+    remote: Option<Remote<'a>>,
     /// Number of rows seen, of those selected.
     pub(crate) count: u64,
+    /// Pairs that are listed in place of those in `builder`, also those without a caption.
+    listed: Option<Vec<Listed>>,
+}
+
+/// A row with an image that is no local file.
+struct Remote<'a> {
+    path: &'a Path,
+    place: u64,
+    reason: String,
+    /// Number of such rows.
+    count: u64,
+}
+
+/// A pair of a table that another source uses.
+#[derive(Debug)]
+pub(crate) struct Listed {
+    pub(crate) file: PathBuf,
+    pub(crate) slot: u8,
+    /// Empty if there is none.
+    pub(crate) caption: String,
 }
 
 impl<'a> Rows<'a> {
@@ -47,7 +67,27 @@ impl<'a> Rows<'a> {
             nulls: NullWords::default(),
             remote: None,
             count: 0,
+            listed: None,
         }
+    }
+
+    /// Rows that are listed for another source: see [`Rows::into_listed`].
+    pub(crate) fn listing(path: &'a Path, unit: &'static str) -> Self {
+        Self { listed: Some(Vec::new()), ..Self::new(path, None, unit, BadRows::Error, None) }
+    }
+
+    /// Sets what the place of a row counts.
+    pub(crate) fn set_unit(&mut self, unit: &'static str) {
+        self.unit = unit;
+    }
+
+    /// Goes on with the rows of the file `path`, with images below `root`.
+    pub(crate) fn go_on(&mut self, path: &'a Path, root: &Path) {
+        if self.paths.root() != root {
+            self.tell();
+            self.paths = ImagePaths::new(root);
+        }
+        self.path = path;
     }
 
     /// Whether row `row` with the image `key` is wanted.
@@ -76,6 +116,15 @@ impl<'a> Rows<'a> {
         self.builder.skipped.or_fail(self.bad_rows, error)
     }
 
+    /// A row with an image, and without a caption.
+    pub(crate) fn push_uncaptioned(&mut self, place: u64, image: &str) -> Result<(), DataError> {
+        if self.listed.is_some() {
+            return self.push(place, image, [(0, "")]);
+        }
+        self.no_caption(place);
+        Ok(())
+    }
+
     /// A row without a caption.
     pub(crate) fn no_caption(&mut self, place: u64) {
         let (path, unit) = (self.path, self.unit);
@@ -89,9 +138,9 @@ impl<'a> Rows<'a> {
         image: &str,
         captions: impl IntoIterator<Item = (usize, &'b str)>,
     ) -> Result<(), DataError> {
-        let (path, unit) = (self.path, self.unit);
         let image = image.trim();
         if image.is_empty() {
+            let (path, unit) = (self.path, self.unit);
             self.builder.skipped.note("no image", || format!("`{}`, {unit} {place}: no image", path.display()));
             return Ok(());
         }
@@ -101,18 +150,36 @@ impl<'a> Rows<'a> {
                 return self.malformed(place, reason);
             }
             Err(reason) => {
-                self.remote.get_or_insert((place, reason, 0)).2 += 1;
+                let path = self.path;
+                self.remote.get_or_insert(Remote { path, place, reason, count: 0 }).count += 1;
                 return Ok(());
             }
         };
+        if let Some(listed) = &mut self.listed {
+            listed.extend(captions.into_iter().map(|(slot, caption)| {
+                let (file, caption) = (file.clone(), caption.trim().to_owned());
+                Listed { file, slot: u8::try_from(slot).unwrap_or(u8::MAX), caption }
+            }));
+            return Ok(());
+        }
+        self.push_image(place, &ImageRef::File(file), captions);
+        Ok(())
+    }
+
+    /// As [`Rows::push`], of an image that is not looked for.
+    pub(crate) fn push_image<'b>(
+        &mut self,
+        place: u64,
+        image: &ImageRef,
+        captions: impl IntoIterator<Item = (usize, &'b str)>,
+    ) {
         for (slot, caption) in captions {
             // More than 256 captions of an image share the last slot.
             let slot = u8::try_from(slot).unwrap_or(u8::MAX);
-            if !self.builder.push_slot(ImageRef::File(file.clone()), caption, slot) {
+            if !self.builder.push_slot(image.clone(), caption, slot) {
                 self.no_caption(place);
             }
         }
-        Ok(())
     }
 
     /// Notes that the caption of a row may stand for a missing one.
@@ -128,10 +195,7 @@ impl<'a> Rows<'a> {
         origin: &str,
         expected: &'static str,
     ) -> Result<Dataset, DataError> {
-        if let Some((place, reason, count)) = self.remote {
-            let others = if count > 1 { format!(" ({count} rows have such images)") } else { String::new() };
-            return Err(DataError::row(self.path, self.unit, place, format!("{reason}{others}")));
-        }
+        self.refuse_remote()?;
         let file = self.path.file_name().unwrap_or_default().display().to_string();
         self.builder.refuse_empty(self.path, || {
             let causes = self.builder.skipped.by_cause();
@@ -141,9 +205,35 @@ impl<'a> Rows<'a> {
         })?;
         let rows = if self.count == 1 { "1 row".to_owned() } else { format!("{} rows", self.count) };
         self.builder.note(format!("`{file}`: {described}, {rows}; {origin}"));
-        self.paths.tell(&file, &mut self.builder);
-        self.nulls.tell(&file, &mut self.builder);
+        self.tell();
         self.builder.finish(self.path)
+    }
+
+    /// Refuses rows with images that are no local files.
+    ///
+    /// # Errors
+    /// [`DataError::Row`] for the first one.
+    pub(crate) fn refuse_remote(&self) -> Result<(), DataError> {
+        let Some(Remote { path, place, reason, count }) = &self.remote else { return Ok(()) };
+        let others = if *count > 1 { format!(" ({count} rows have such images)") } else { String::new() };
+        Err(DataError::row(path, self.unit, *place, format!("{reason}{others}")))
+    }
+
+    /// Adds what is odd about the rows to the warnings of `builder`.
+    pub(crate) fn tell(&mut self) {
+        let file = self.path.file_name().unwrap_or_default().display().to_string();
+        self.paths.tell(&file, &mut self.builder);
+        std::mem::take(&mut self.nulls).tell(&file, self.unit, &mut self.builder);
+    }
+
+    /// The rows that are listed, and the data set of the other rows: it has their warnings, and what is left out.
+    ///
+    /// # Errors
+    /// As for [`Rows::refuse_remote`].
+    pub(crate) fn into_listed(mut self) -> Result<(Vec<Listed>, Dataset), DataError> {
+        self.refuse_remote()?;
+        self.tell();
+        Ok((self.listed.take().unwrap_or_default(), self.builder.build()))
     }
 }
 

@@ -1,20 +1,17 @@
 //! The metadata files of Hugging Face ImageFolder: captions of the images below the folder that they are in.
 
 use std::collections::BTreeSet;
-use std::io::BufRead;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use serde_json::{Map, Value};
-
-use crate::did_you_mean::nearest;
+use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::files::is_file;
-use crate::sources::folder::sidecars::{captions_of, slot, usual_key};
+use crate::sources::csv::CsvSource;
+use crate::sources::json::json_source::JsonSource;
 use crate::sources::parquet::rows::file_captions;
-use crate::sources::tables::columns::CAPTION_NAMES;
-use crate::sources::tables::records::{Found, Record, Records};
-use crate::sources::tables::text_file::TextFile;
+use crate::sources::rows::{Listed, Rows};
+use crate::sources::tables::image_path::without_parents;
 
 /// Names of metadata files (`datasets`, `folder_based_builder.py`).
 pub(crate) const NAMES: [&str; 3] = ["metadata.jsonl", "metadata.csv", "metadata.parquet"];
@@ -25,8 +22,10 @@ const FILE_NAME: &str = "file_name";
 /// One caption of an image, empty if the row has none.
 #[derive(Debug)]
 pub(crate) struct MetadataRow {
-    /// The image, relative to the folder of the table.
-    name: Box<str>,
+    /// Whether the image is not below the folder of the table.
+    is_outside: bool,
+    /// The image, relative to the folder of the table unless it is outside.
+    name: Box<Path>,
     pub slot: u8,
     pub caption: Box<str>,
 }
@@ -39,6 +38,8 @@ pub(crate) struct Metadata {
     rows: Vec<MetadataRow>,
     /// The columns of the captions.
     pub columns: Vec<String>,
+    /// Notes, warnings and rows that are left out.
+    pub told: Dataset,
 }
 
 impl Metadata {
@@ -82,16 +83,17 @@ impl Metadata {
     }
 
     fn read(dir: &Path, path: PathBuf, keys: &[String]) -> Result<Self, DataError> {
-        let extension = path.extension().unwrap_or_default();
-        let (mut rows, columns) = if extension == "jsonl" {
-            read_jsonl(&path, keys)?
-        } else if extension == "csv" {
-            read_csv(&path, keys)?
-        } else {
-            read_parquet(&path, keys)?
-        };
-        rows.sort_by(|a, b| a.name.as_bytes().cmp(b.name.as_bytes()));
-        Ok(Self { dir: dir.to_owned(), path, rows, columns })
+        let format = path.extension().unwrap_or_default().display().to_string();
+        let mut rows = Rows::listing(&path, if format == "parquet" { "row" } else { "line" });
+        let read = read_rows(&path, &format, keys, &mut rows);
+        let read = read.and_then(|columns| Ok((columns, rows.into_listed()?)));
+        let (columns, (listed, mut told)) = read.map_err(|error| explained(error, &format))?;
+        for warning in told.warnings.iter_mut().filter(|warning| warning.contains("set `")) {
+            *warning = format!("{warning} ({})", way_out(&path, &format));
+        }
+        let mut rows: Vec<MetadataRow> = listed.into_iter().map(|it| MetadataRow::of(it, dir)).collect();
+        rows.sort_by(|a, b| a.place().cmp(&b.place()));
+        Ok(Self { dir: dir.to_owned(), path, rows, columns, told })
     }
 
     /// Whether the table speaks of the images in the folder of `image`.
@@ -101,13 +103,14 @@ impl Metadata {
 
     /// The rows of an image; empty if there is none.
     pub(crate) fn find_rows(&self, image: &Path) -> Range<usize> {
-        let Some(name) = image.strip_prefix(&self.dir).ok().and_then(Path::to_str) else { return 0..0 };
-        let start = self.rows.partition_point(|row| row.name.as_bytes() < name.as_bytes());
-        start..self.end(start, name)
+        let name = image.strip_prefix(&self.dir);
+        let place = (name.is_err(), name.unwrap_or(image).as_os_str().as_encoded_bytes());
+        let start = self.rows.partition_point(|row| row.place() < place);
+        start..self.end(start, place)
     }
 
-    fn end(&self, start: usize, name: &str) -> usize {
-        let same = self.rows.iter().skip(start).take_while(|row| *row.name == *name).count();
+    fn end(&self, start: usize, place: (bool, &[u8])) -> usize {
+        let same = self.rows.iter().skip(start).take_while(|row| row.place() == place).count();
         start + same
     }
 
@@ -120,178 +123,106 @@ impl Metadata {
         let mut next = 0;
         std::iter::from_fn(move || {
             let row = self.rows.get(next)?;
-            let range = next..self.end(next, &row.name);
+            let range = next..self.end(next, row.place());
             next = range.end;
-            Some((self.dir.join(&*row.name), range))
+            let path = if row.is_outside { row.name.to_path_buf() } else { self.dir.join(&row.name) };
+            Some((path, range))
         })
     }
 }
 
-type Table = (Vec<MetadataRow>, Vec<String>);
+impl MetadataRow {
+    /// The row of a table in `dir`.
+    fn of(listed: Listed, dir: &Path) -> Self {
+        let file = plain(dir, listed.file);
+        let name = file.strip_prefix(dir);
+        Self {
+            is_outside: name.is_err(),
+            name: name.unwrap_or(&file).into(),
+            slot: listed.slot,
+            caption: listed.caption.into(),
+        }
+    }
 
-/// Adds the captions of one image, or an empty one.
-fn push(rows: &mut Vec<MetadataRow>, name: &str, captions: impl Iterator<Item = (u8, String)>) {
-    // `./a.png` is `a.png` in a listing.
-    let name = name.trim_start_matches("./");
-    let before = rows.len();
-    rows.extend(captions.map(|(slot, caption)| MetadataRow { name: name.into(), slot, caption: caption.into() }));
-    if rows.len() == before {
-        rows.push(MetadataRow { name: name.into(), slot: 0, caption: "".into() });
+    /// What the rows are sorted by.
+    fn place(&self) -> (bool, &[u8]) {
+        (self.is_outside, self.name.as_os_str().as_encoded_bytes())
     }
 }
 
-fn read_jsonl(path: &Path, keys: &[String]) -> Result<Table, DataError> {
-    let file = std::fs::File::open(path).map_err(DataError::read(path))?;
-    let mut reader = std::io::BufReader::new(file);
-    let (mut rows, mut columns, mut seen) = (Vec::new(), keys.to_vec(), BTreeSet::new());
-    let mut bytes = Vec::new();
-    for line in 1.. {
-        bytes.clear();
-        if reader.read_until(b'\n', &mut bytes).map_err(DataError::read(path))? == 0 {
-            break;
-        }
-        let text = bytes.strip_prefix("\u{feff}".as_bytes()).filter(|_| line == 1).unwrap_or(&bytes);
-        if text.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let row = |reason: String| DataError::row(path, "line", line, reason);
-        let object: Map<String, Value> =
-            serde_json::from_slice(text).map_err(|error| row(format!("not a JSON object: {error}")))?;
-        let name = object.get(FILE_NAME).and_then(Value::as_str).filter(|name| is_name(name));
-        let name = name.ok_or_else(|| row(no_file_name(object.keys().map(String::as_str))))?;
-        if columns.is_empty() {
-            let text = |(key, value): &(&String, &Value)| *key != FILE_NAME && captions_of(value).is_some();
-            let others: Vec<&str> = object.iter().filter(text).map(|(key, _)| key.as_str()).collect();
-            let all = object.keys().map(String::as_str);
-            columns = vec![usual_key(&object).map_or_else(|| only(path, &others, all), |key| Ok(key.to_owned()))?];
-        }
-        let mut captions = Vec::new();
-        for (key, number) in columns.iter().zip(0..) {
-            // `datasets` reads a row without the key as one with a null.
-            let Some(value) = object.get(key) else { continue };
-            seen.insert(number);
-            let texts = value.as_i64().map(|label| vec![label.to_string()]).or_else(|| captions_of(value));
-            let texts =
-                texts.ok_or_else(|| row(format!("`{key}` is {value}; expected a string or a list of strings")))?;
-            captions.extend(slot(number, texts));
-        }
-        push(&mut rows, name, captions.into_iter());
+/// The path as a listing of `dir` has it: without `.` and `..`, as far as it means the same file.
+fn plain(dir: &Path, file: PathBuf) -> PathBuf {
+    let Ok(name) = file.strip_prefix(dir) else { return file };
+    let mut name = without_parents(name);
+    let mut folder = dir;
+    while let (true, Some(Component::Normal(_)), Some(above)) =
+        (name.starts_with(".."), folder.components().next_back(), folder.parent())
+    {
+        folder = above;
+        name = name.components().skip(1).collect();
     }
-    for (column, number) in columns.iter().zip(0..) {
-        if !seen.contains(&number) {
-            let reason = format!("no line has the key `{column}`; correct `caption`");
-            return Err(DataError::Malformed { path: path.to_owned(), reason });
-        }
-    }
-    Ok((rows, columns))
+    let plain = folder.join(name);
+    // Behind a link, `..` is another folder.
+    if plain.as_os_str() == file.as_os_str() || file.exists() && !plain.exists() { file } else { plain }
 }
 
-fn read_csv(path: &Path, keys: &[String]) -> Result<Table, DataError> {
-    let mut records = Records::new(TextFile::open(path, None)?.reader, b',', true, 1);
-    let mut next = |record: &mut Record| {
-        let found = records.read(record).map_err(|source| DataError::Read { path: path.to_owned(), source })?;
-        match found.problem("close it") {
-            None => Ok(found == Found::Record),
-            Some((line, reason)) => Err(DataError::row(path, "line", line, reason)),
+/// Adds the rows of the table to `rows`. The result is the columns of captions.
+fn read_rows(path: &Path, format: &str, keys: &[String], rows: &mut Rows<'_>) -> Result<Vec<String>, DataError> {
+    let image = Some(FILE_NAME.to_owned());
+    let captions = Some(keys.to_vec()).filter(|keys| !keys.is_empty());
+    let read = match format {
+        "csv" => {
+            let source = CsvSource { image, captions, header: Some(true), ..CsvSource::new(path) };
+            source.read_rows(b',', rows).map(|(dialect, _)| (dialect.caption_names(), dialect.also().to_owned()))
         }
+        "jsonl" => {
+            let source = JsonSource { image, captions, ..JsonSource::new(path) };
+            source.read_rows(true, rows, true).map(|(_, read)| (read.keys, read.also))
+        }
+        _ => file_captions(path, FILE_NAME, keys, |number, name, captions| {
+            if captions.is_empty() {
+                return rows.push_uncaptioned(number, name);
+            }
+            captions.iter().for_each(|(caption, _)| rows.see_unquoted(caption, number));
+            rows.push(number, name, captions.iter().map(|(caption, slot)| (usize::from(*slot), caption.as_str())))
+        }),
     };
-    let mut record = Record::default();
-    next(&mut record)?;
-    let header: Vec<String> = record.iter().map(|it| String::from_utf8_lossy(it).trim().to_owned()).collect();
-    let names = || header.iter().map(String::as_str);
-    let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
-    let file_name = names().position(|name| name == FILE_NAME).ok_or_else(|| malformed(no_file_name(names())))?;
-    let columns = caption_columns(path, &header, keys)?;
-    let mut at = Vec::new();
-    for column in &columns {
-        let hint = || nearest(column, names()).map(|name| format!("; set `caption = \"{name}\"`?"));
-        at.push(names().position(|name| name == column).ok_or_else(|| DataError::Column {
-            path: path.to_owned(),
-            column: column.clone(),
-            found: header.clone(),
-            hint: hint(),
-        })?);
-    }
-    let mut rows = Vec::new();
-    while next(&mut record)? {
-        let line = record.line;
-        let row = |reason: String| DataError::row(path, "line", line, reason);
-        if record.len() != header.len() {
-            return Err(row(format!("found {} fields; expected {}, as in the header", record.len(), header.len())));
-        }
-        let cell = |index: usize| {
-            std::str::from_utf8(record.get(index).unwrap_or_default())
-                .map_err(|_| row("not UTF-8; save the table as UTF-8".to_owned()))
-        };
-        let name = cell(file_name)?;
-        if !is_name(name) {
-            return Err(row(no_file_name([].into_iter())));
-        }
-        let mut captions = Vec::new();
-        for (&index, number) in at.iter().zip(0..) {
-            captions.push((number, cell(index)?.trim().to_owned()));
-        }
-        push(&mut rows, name, captions.into_iter().filter(|(_, caption)| !caption.is_empty()));
-    }
-    Ok((rows, columns))
-}
-
-fn read_parquet(path: &Path, keys: &[String]) -> Result<Table, DataError> {
-    let (mut rows, mut columns) = (Vec::new(), Vec::new());
-    let choose = |names: &[String]| {
-        if !names.iter().any(|name| name == FILE_NAME) {
-            let reason = no_file_name(names.iter().map(String::as_str));
-            return Err(DataError::Malformed { path: path.to_owned(), reason });
-        }
-        columns = caption_columns(path, names, keys)?;
-        Ok(columns.clone())
+    let (columns, also) = match read {
+        // No image has a row in it.
+        Err(DataError::Empty { .. }) => Default::default(),
+        other => other?,
     };
-    file_captions(path, FILE_NAME, choose, |number, name, captions| {
-        if !is_name(name) {
-            return Err(DataError::row(path, "row", number, no_file_name([].into_iter())));
+    if !also.is_empty() {
+        let file = path.file_name().unwrap_or_default().display();
+        let quoted: Vec<String> = columns.iter().map(|column| format!("`{column}`")).collect();
+        rows.builder.note(format!("`{file}`: captions from {}{also}", quoted.join(" and ")));
+    }
+    Ok(columns)
+}
+
+/// An error of a table, with what to do where its way out is a key that a folder does not have.
+fn explained(error: DataError, format: &str) -> DataError {
+    match error {
+        DataError::Column { path, column, found, hint } => {
+            let hint = Some(format!("{}; {}", hint.unwrap_or_default(), way_out(&path, format)));
+            DataError::Column { path, column, found, hint }
         }
-        let captions = captions.iter().map(|(caption, slot)| (*slot, caption.trim().to_owned()));
-        push(&mut rows, name, captions.filter(|(_, caption)| !caption.is_empty()));
-        Ok(())
-    })?;
-    Ok((rows, columns))
-}
-
-/// The columns of captions in a table with the columns `names`: `keys`, else the one with a usual name or the only one.
-fn caption_columns(path: &Path, names: &[String], keys: &[String]) -> Result<Vec<String>, DataError> {
-    if !keys.is_empty() {
-        return Ok(keys.to_vec());
+        DataError::Malformed { path, reason } if reason.contains("set `") => {
+            let reason = format!("{reason} ({})", way_out(&path, format));
+            DataError::Malformed { path, reason }
+        }
+        DataError::Row { path, unit, row, reason } if reason.contains("set `") || reason.contains(FILE_NAME) => {
+            let reason = format!("{reason} ({})", way_out(&path, format));
+            DataError::Row { path, unit, row, reason }
+        }
+        other => other,
     }
-    let others: Vec<&str> = names.iter().map(String::as_str).filter(|name| *name != FILE_NAME).collect();
-    let usual = CAPTION_NAMES.iter().find(|name| others.contains(name));
-    let all = names.iter().map(String::as_str);
-    Ok(vec![usual.map_or_else(|| only(path, &others, all), |name| Ok((*name).to_owned()))?])
 }
 
-fn is_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains('\0')
-}
-
-fn no_file_name<'a>(found: impl Iterator<Item = &'a str>) -> String {
-    let found = found.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    if found.is_empty() {
-        return format!("no image in `{FILE_NAME}`; expected a file name");
-    }
+fn way_out(path: &Path, format: &str) -> String {
     format!(
-        "no image in `{FILE_NAME}`, found {found}; expected a file name relative to the folder (to ignore this file, \
-         set `captions_from` without `metadata`)"
+        "other keys than `caption` and `captions` are those of `{format} = {{ path = \"{}\" }}`, which reads it in \
+         place of `folder`; to ignore the file, set `captions_from` without `metadata`",
+        path.display()
     )
-}
-
-/// The only column that can hold captions.
-fn only<'a>(path: &Path, others: &[&str], found: impl Iterator<Item = &'a str>) -> Result<String, DataError> {
-    if let [one] = others {
-        return Ok((*one).to_owned());
-    }
-    let found = found.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    let reason = format!(
-        "its columns are {found}, and none has a usual name of captions; set `caption` to one of them (to ignore this \
-         file, set `captions_from` without `metadata`)"
-    );
-    Err(DataError::Malformed { path: path.to_owned(), reason })
 }

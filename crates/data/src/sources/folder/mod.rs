@@ -98,14 +98,6 @@ impl FolderSource {
         Self { path: path.into(), captions_from: None, caption: None, captions: None, txt: TextCaptions::Lines }
     }
 
-    /// Whether `path` is a folder with an image or a metadata file in it or below it.
-    ///
-    /// # Errors
-    /// [`DataError::Read`].
-    pub fn looks_like(path: &Path) -> Result<bool, DataError> {
-        Ok(is_dir(path)? && !image_files(path)?.files.is_empty())
-    }
-
     /// Resolves a relative path against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path = base.join(&self.path);
@@ -126,7 +118,7 @@ impl FolderSource {
         let reading = Reading { places, txt: self.txt, keys: &keys };
         let ImageFiles { files: mut images, left_out } = image_files(&self.path)?;
         let with_metadata = places.contains(&CaptionsFrom::Metadata);
-        let tables = if with_metadata { Metadata::find(&self.path, &images, &keys)? } else { Vec::new() };
+        let mut tables = if with_metadata { Metadata::find(&self.path, &images, &keys)? } else { Vec::new() };
         images = with_named_files(images, &tables);
         let mut builder = DatasetBuilder::new(&self.path).with_selection(selection);
         let mut tally = Tally::default();
@@ -156,6 +148,9 @@ impl FolderSource {
                     self.push(&mut builder, &mut tally, &tables, image, place, beside?);
                 }
             }
+        }
+        for table in &mut tables {
+            builder.skipped.absorb(std::mem::take(&mut table.told.skipped));
         }
         builder.refuse_empty(&self.path, || self.empty(&builder, &left_out))?;
         if let Some(left_out) = left_out.describe() {
@@ -245,6 +240,10 @@ impl FolderSource {
             });
         }
         builder.note(format!("`{path}`: folder, {}, captions from {}", counted(images, "image"), from.join(", ")));
+        for table in tables {
+            table.told.notes.iter().for_each(|note| builder.note(note));
+            table.told.warnings.iter().for_each(|warning| builder.warn(warning));
+        }
         let (named, first) = &tally.names;
         let asked_for_names = self.captions_from.is_some();
         if *named > 0 && *named < images && !asked_for_names {
@@ -363,20 +362,21 @@ fn with_named_files(mut images: Vec<PathBuf>, tables: &[Metadata]) -> Vec<PathBu
     images
 }
 
-/// The rows of an image in the nearest metadata file above it that has any.
+/// The rows of an image in the nearest metadata file above it that has any, or in one elsewhere.
 fn place_of(image: &Path, tables: &[Metadata]) -> Place {
     // Tables are sorted by folder, so that the nearest of those above an image is the last.
-    let mut place = Place::Beside;
-    for (number, table) in tables.iter().enumerate().rev().filter(|(_, table)| table.governs(image)) {
+    let (mut place, mut elsewhere) = (Place::Beside, None);
+    for (number, table) in tables.iter().enumerate().rev() {
         let rows = table.find_rows(image);
-        if !rows.is_empty() {
+        if !table.governs(image) {
+            elsewhere = elsewhere.or(Some(rows).filter(|rows| !rows.is_empty()).map(|rows| Place::Rows(number, rows)));
+        } else if !rows.is_empty() {
             return Place::Rows(number, rows);
-        }
-        if matches!(place, Place::Beside) {
+        } else if matches!(place, Place::Beside) {
             place = Place::Unlisted(number);
         }
     }
-    place
+    elsewhere.unwrap_or(place)
 }
 
 fn shown(places: &[CaptionsFrom]) -> String {

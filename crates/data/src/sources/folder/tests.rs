@@ -117,12 +117,13 @@ fn columns_of_metadata_are_found() {
     let both = |it: &mut FolderSource| it.captions = Some(vec!["raw".to_owned(), "long".to_owned()]);
     assert_eq!(with("file_name,long,raw\na.png,y,x\n", both).unwrap(), "a.png: x, a.png: y #1");
     let error = with("file_name,p,q\na.png,1,x\n", |_| {}).unwrap_err();
-    assert!(error.contains("metadata.csv` is malformed: its columns are `file_name`, `p`, `q`"), "{error}");
-    assert!(error.contains("set `caption` to one of them"), "{error}");
+    assert!(error.contains("metadata.csv` has no column `caption`; its columns are `file_name`, `p`, `q`"), "{error}");
+    assert!(error.contains("; set `caption"), "{error}");
     let error = with("file_name,text\na.png,x\n", |it| it.caption = Some("txet".to_owned())).unwrap_err();
     assert!(error.contains("has no column `txet`") && error.contains("set `caption = \"text\"`?"), "{error}");
     let error = with("name,text\na.png,x\n", |_| {}).unwrap_err();
-    assert!(error.contains("no image in `file_name`, found `name`, `text`"), "{error}");
+    assert!(error.contains("has no column `file_name`; its columns are `name`, `text`"), "{error}");
+    assert!(error.contains("to ignore the file, set `captions_from` without `metadata`"), "{error}");
     let error = with("file_name,text\na.png,x,y\n", |_| {}).unwrap_err();
     assert!(error.contains("metadata.csv`, line 2: found 3 fields; expected 2"), "{error}");
 }
@@ -136,7 +137,7 @@ fn malformed_metadata_names_its_line() {
     let error = with("metadata.jsonl", &format!("{good}{{\"file_name\": \"a.png\", \"text\": {{}}}}"));
     assert!(error.contains("line 2: `text` is {}; expected a string or a list of strings"), "{error}");
     let error = with("metadata.jsonl", "{\"image\": \"a.png\", \"text\": \"x\"}");
-    assert!(error.contains("line 1: no image in `file_name`, found `image`, `text`"), "{error}");
+    assert!(error.contains("line 1: no key `file_name`; its keys are `image`, `text`"), "{error}");
     let error = with("metadata.parquet", "PAR1");
     assert!(error.contains("metadata.parquet` is malformed"), "{error}");
     let two = [IMAGES[1], ("metadata.jsonl", good), ("metadata.csv", "file_name,text\na.png,x\n")];
@@ -144,6 +145,76 @@ fn malformed_metadata_names_its_line() {
     assert!(error.contains("metadata.jsonl` is malformed: `metadata.csv` is beside it; remove one"), "{error}");
     let error = read(&[IMAGES[1], ("metadata.jsonl", "")], |_| {}).unwrap_err();
     assert!(error.contains("found 1 image without a caption, not in metadata (1)"), "{error}");
+}
+
+/// Captions and warnings of a folder with `a.png`, `b.png`, `sub/c.jpg` and this metadata file.
+fn metadata(name: &str, content: impl AsRef<[u8]>) -> Result<(String, String), String> {
+    let dir = folder(&IMAGES);
+    write(dir.path().join(name), content.as_ref()).unwrap();
+    let shown = |text: String| text.replace(&dir.path().display().to_string(), "DIR");
+    let dataset = FolderSource::new(dir.path()).read().map_err(|error| shown(error.to_string()))?;
+    Ok((pairs(&dataset).join(", "), shown(dataset.notes.iter().chain(&dataset.warnings).cloned().collect::<String>())))
+}
+
+#[test]
+fn metadata_has_the_guards_of_tables() {
+    let all = "a.png: x, b.png: y, sub/c.jpg: z";
+    let read = |name: &str, text: &str| metadata(name, text).unwrap();
+    assert_eq!(read("metadata.csv", "file_name;text\na.png;x\nb.png;y\nsub/c.jpg;z\n").0, all);
+    let (found, told) = read("metadata.csv", "file_name,text,text\na.png,x,1\nb.png,y,1\nsub/c.jpg,z,1\n");
+    assert!(found == all && told.contains("several columns are named `text`; the first is used"), "{told}");
+    let (found, told) = read("metadata.csv", "file_name,text\na.png,\"x\nb.png,y\nsub/c.jpg,z\"\n");
+    assert!(found.starts_with("a.png: x\nb.png,y"), "{found}");
+    assert!(told.contains("a quoted field runs over several lines (3 here)"), "{told}");
+    assert!(told.contains("set `quote = false` (other keys than"), "{told}");
+    assert!(told.contains("those of `csv = { path = \"DIR/metadata.csv\" }`, which reads it in place"), "{told}");
+    let json = |names: [&str; 3]| {
+        let line = |(name, text): (&&str, &str)| format!("{}\n", serde_json::json!({"file_name": name, "text": text}));
+        names.iter().zip(["x", "y", "z"]).map(line).collect::<String>()
+    };
+    let wide: Vec<u8> = json(["a.png", "b.png", "sub/c.jpg"]).encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert_eq!(metadata("metadata.jsonl", wide).unwrap().0, all);
+    let missing = json(["a.png", "b.png", "sub/c.jpg"]).replace("\"x\"", "\"NaN\"");
+    let (found, told) = read("metadata.jsonl", &missing);
+    assert!(found.starts_with("a.png: NaN") && told.contains("the first `NaN` in line 1"), "{told}");
+    for error in [
+        metadata("metadata.csv", "file_name,title,text\na.png,x,y\n").unwrap_err(),
+        metadata("metadata.jsonl", "{\"file_name\": \"a.png\", \"title\": \"x\", \"text\": \"y\"}").unwrap_err(),
+    ] {
+        assert!(error.contains("may hold it: set `caption = \"") && error.contains("or `captions = ["), "{error}");
+    }
+    let error = metadata("metadata.csv", b"file_name,text\na.png,caf\xe9\n").unwrap_err();
+    assert!(error.contains("line 2") && error.contains("set `encoding = \"latin1\"`"), "{error}");
+    let error = metadata("metadata.csv", "file_name,text\nhttp://x/a.png,x\nhttp://x/b.png,y\n").unwrap_err();
+    assert!(error.contains("line 2: the image is a URL") && error.contains("(2 rows have such images)"), "{error}");
+    let (_, told) = read("metadata.csv", "file_name,caption,long_caption\na.png,x,y\n");
+    assert!(told.contains("set `captions = [\"caption\", \"long_caption\"]`"), "{told}");
+}
+
+#[test]
+fn names_in_metadata_mean_files() {
+    for (names, told) in [
+        (["./a.png", "sub/../b.png", "sub\\c.jpg"], "`\\` is read as `/`"),
+        (["a.png", "none/../b.png", "./sub//c.jpg"], "a folder with `..` behind it is left off"),
+        (["a.png", "none\\..\\b.png", "sub/./c.jpg"], "`\\` is read as `/`"),
+    ] {
+        let rows: String = names.iter().zip(["x", "y", "z"]).map(|(name, text)| format!("{name},{text}\n")).collect();
+        let (found, notes) = metadata("metadata.csv", format!("file_name,text\n{rows}")).unwrap();
+        assert_eq!(found, "a.png: x, b.png: y, sub/c.jpg: z");
+        assert!(notes.contains(told), "{notes}");
+    }
+    let files = [("caf\u{e9}.png", ""), ("metadata.csv", "file_name,text\ncafe\u{301}.png,x\n")];
+    let dataset = read(&files, |_| {}).unwrap();
+    assert_eq!(pairs(&dataset), ["caf\u{e9}.png: x"]);
+    assert!(dataset.warnings[0].contains("another Unicode form"), "{dataset:?}");
+    // Images beside the folder of the metadata, by a relative and by an absolute path.
+    let dir = folder(&[("images/a.png", ""), ("images/b.png", ""), ("texts/metadata.csv", ""), ("texts/c.png", "")]);
+    let absolute = dir.path().join("images/b.png");
+    let rows = format!("file_name,text\n../images/a.png,x\n{},y\n../texts/c.png,z\n", absolute.display());
+    write(dir.path().join("texts/metadata.csv"), rows).unwrap();
+    let dataset = FolderSource::new(dir.path()).read().unwrap();
+    assert_eq!(pairs(&dataset), ["images/a.png: x", "images/b.png: y", "texts/c.png: z"]);
+    assert_eq!(dataset.skipped.count, 0);
 }
 
 #[cfg(feature = "parquet")]

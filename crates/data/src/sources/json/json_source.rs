@@ -13,7 +13,7 @@ use crate::error::DataError;
 use crate::sources::json::coco_file::read_coco;
 use crate::sources::json::form::Form;
 use crate::sources::json::items::{Place, Stop, for_each};
-use crate::sources::json::objects::{Objects, SPLIT, brief, texts};
+use crate::sources::json::objects::{Keys, Objects, SPLIT, brief, texts};
 use crate::sources::json::shape::Shape;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
@@ -21,6 +21,16 @@ use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
 /// What a usable file holds.
 const EXPECTED: &str = "objects with an image and captions, such as {\"image\": \"a.jpg\", \"caption\": \"a cat\"}";
+
+/// What was read.
+pub(crate) struct Read {
+    /// Where image and captions come from.
+    pub(crate) origin: String,
+    /// The keys of captions; none if the form has no such keys, or no object was read.
+    pub(crate) keys: Vec<String>,
+    /// What to say of other keys that look like captions.
+    pub(crate) also: String,
+}
 
 /// `[data.train.json]`: a list of objects, an object with such a list or with columns, COCO captions, a Karpathy split,
 /// or one object per line.
@@ -87,14 +97,69 @@ impl JsonSource {
         self.read_form(false, selection)
     }
 
-    /// The form of the file in words.
+    /// The same file with the keys that were found in the first object, and what the file is, for people. Without such
+    /// keys, the result is the file as it is: what is wrong with the object is said when it is read.
     ///
     /// # Errors
     /// As for [`JsonSource::read`], of the form.
-    pub(crate) fn look(&self, prefers_lines: bool) -> Result<String, DataError> {
-        let (_, captions) = (self.open()?, self.captions()?);
+    pub(crate) fn look(&self, prefers_lines: bool) -> Result<(Self, String), DataError> {
+        let captions = self.captions()?;
         let (form, file) = self.form(prefers_lines, &captions, &self.splits()?)?;
-        Ok(format!("{}, {}", form.describe(), file.encoding))
+        let described = format!("{}, {}", form.describe(), file.encoding);
+        let mut found = self.clone();
+        let (image, captions, origin) = match &form {
+            Form::Columns { image, captions, .. } => {
+                let quoted: Vec<String> = captions.iter().map(|key| format!("`{key}`")).collect();
+                let origin = format!("image from `{image}`, caption from {}", quoted.join(" and "));
+                (Some(image.clone()), captions.clone(), origin)
+            }
+            form => match self.first_keys(form, file.reader, captions) {
+                Some(keys) => (keys.image().map(str::to_owned), keys.captions().to_vec(), keys.origin()),
+                None => return Ok((found, described)),
+            },
+        };
+        found.image = image;
+        match &captions[..] {
+            [one] if self.captions.is_none() => found.caption = Some(one.clone()),
+            _ => found.captions = Some(captions),
+        }
+        Ok((found, format!("{described}; {origin}")))
+    }
+
+    /// The keys of image and captions in the first object.
+    fn first_keys(&self, form: &Form, mut reader: impl BufRead, captions: Vec<&str>) -> Option<Keys> {
+        let root = self.root.as_deref().or(self.path.parent()).unwrap_or(Path::new(""));
+        let objects = Objects::new(self.image.as_deref(), captions, Vec::new());
+        let mut first: Option<Value> = None;
+        // An error ends the reading.
+        let mut take = |_: &str, _: u64, value: Value| {
+            first = Some(value);
+            Err(DataError::Loader { reason: "one object is enough".to_owned() })
+        };
+        let ended = match form {
+            Form::Lines => {
+                let mut line = Vec::new();
+                while line.trim_ascii().is_empty() {
+                    line.clear();
+                    if reader.read_until(b'\n', &mut line).ok()? == 0 {
+                        return None;
+                    }
+                }
+                take("", 1, serde_json::from_slice(&line).ok()?).map_err(Stop::Refused)
+            }
+            Form::Sequence => {
+                let value = serde_json::Deserializer::from_reader(reader).into_iter::<Value>().next()?.ok()?;
+                take("", 1, value).map_err(Stop::Refused)
+            }
+            Form::List => for_each(reader, Place::Top, &mut take),
+            Form::Under { keys, .. } => {
+                let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+                for_each(reader, Place::Under(&keys), &mut take)
+            }
+            Form::Coco | Form::ByImage | Form::Columns { .. } => return None,
+        };
+        let (Err(Stop::Refused(_)), Some(Value::Object(object))) = (ended, first) else { return None };
+        objects.find_keys(&object, root).ok()
     }
 
     fn open(&self) -> Result<TextFile, DataError> {
@@ -173,29 +238,43 @@ impl JsonSource {
 
     /// Reads the file; `prefers_lines`: its name says that it has one object per line.
     pub(crate) fn read_form(&self, prefers_lines: bool, selection: Option<Selection>) -> Result<Dataset, DataError> {
+        let mut rows = Rows::new(&self.path, self.root.as_deref(), "item", self.bad_rows, selection);
+        let (described, objects) = self.read_rows(prefers_lines, &mut rows, false)?;
+        rows.finish(&described, &objects.origin, EXPECTED)
+    }
+
+    /// Adds the objects of the file to `rows`. The result is what the file is, and what was read, for the log.
+    /// `is_sparse`: see [`Objects`].
+    pub(crate) fn read_rows(
+        &self,
+        prefers_lines: bool,
+        rows: &mut Rows<'_>,
+        is_sparse: bool,
+    ) -> Result<(String, Read), DataError> {
         let (captions, splits) = (self.captions()?, self.splits()?);
         let (form, file) = self.form(prefers_lines, &captions, &splits)?;
-        let unit = match form {
+        rows.set_unit(match form {
             Form::Lines => "line",
             Form::Coco => "annotation",
             Form::Columns { .. } => "row",
             _ => "item",
-        };
-        let mut rows = Rows::new(&self.path, self.root.as_deref(), unit, self.bad_rows, selection);
+        });
         let described = format!("{}, {}", form.describe(), file.encoding);
         // Lists by split are chosen by their keys.
         let is_by_key = matches!(&form, Form::Under { keys, .. } if keys.iter().any(|key| splits.contains(key)));
         let splits = if is_by_key { Vec::new() } else { splits };
         let mut objects = Objects::new(self.image.as_deref(), captions.clone(), splits.clone());
+        objects.is_sparse = is_sparse;
+        let fixed = |origin: &str| Read { origin: origin.to_owned(), keys: Vec::new(), also: String::new() };
         let reader = file.reader;
         let read = match &form {
             Form::Lines => {
-                self.read_lines(reader, &mut objects, &mut rows)?;
+                self.read_lines(reader, &mut objects, rows)?;
                 Ok(())
             }
-            Form::Sequence => self.read_sequence(reader, &mut objects, &mut rows),
+            Form::Sequence => self.read_sequence(reader, &mut objects, rows),
             Form::List => {
-                for_each(reader, Place::Top, &mut |_, number, value| push(&mut objects, &mut rows, number, &value))
+                for_each(reader, Place::Top, &mut |_, number, value| push(&mut objects, rows, number, &value))
             }
             Form::Under { keys, unread } => {
                 let all: Vec<&str> = keys.iter().chain(unread).map(String::as_str).collect();
@@ -206,7 +285,7 @@ impl JsonSource {
                         return Ok(());
                     }
                     number += 1;
-                    push(&mut objects, &mut rows, number, &value)
+                    push(&mut objects, rows, number, &value)
                 });
                 if left.iter().any(|&count| count > 0) {
                     let lists: Vec<String> =
@@ -227,14 +306,14 @@ impl JsonSource {
                         "it is COCO captions, which have fixed keys: remove `image`, `caption`, `captions` and `split`",
                     ));
                 }
-                let counts = read_coco(reader, &mut rows)?.map_err(|error| self.not_json(&error))?;
+                let counts = read_coco(reader, rows)?.map_err(|error| self.not_json(&error))?;
                 let described = format!("{described}, {} images, {} annotations", counts.images, counts.annotations);
-                return rows.finish(&described, "image from `file_name`, caption from `annotations`", EXPECTED);
+                return Ok((described, fixed("image from `file_name`, caption from `annotations`")));
             }
             Form::Columns { image, captions, has_split } => {
                 let columns = Objects::new(Some(image), captions.iter().map(String::as_str).collect(), splits);
-                let origin = self.read_columns(reader, (image, captions, *has_split), columns, &mut rows)?;
-                return rows.finish(&described, &origin, EXPECTED);
+                let origin = self.read_columns(reader, (image, captions, *has_split), columns, rows)?;
+                return Ok((described, Read { origin, keys: captions.clone(), also: String::new() }));
             }
             Form::ByImage => {
                 let set = [
@@ -257,21 +336,21 @@ impl JsonSource {
                         return Ok(());
                     }
                     match texts(&value) {
-                        Some(texts) if texts.is_empty() => {
-                            rows.no_caption(number);
-                            Ok(())
-                        }
+                        Some(texts) if texts.is_empty() => rows.push_uncaptioned(number, image),
                         Some(texts) => rows.push(number, image, texts.iter().map(|text| (0, text.as_ref()))),
                         None => rows.malformed(number, format!("`{image}` is {}; expected captions", brief(&value))),
                     }
                 });
                 self.check(read)?;
-                return rows.finish(&described, "image from the keys, caption from the values", EXPECTED);
+                return Ok((described, fixed("image from the keys, caption from the values")));
             }
         };
         self.check(read)?;
-        self.check_splits(&objects, &mut rows)?;
-        rows.finish(&described, &objects.origin(), EXPECTED)
+        self.check_splits(&objects, rows)?;
+        if let Some(reason) = objects.unseen() {
+            return Err(self.malformed(reason));
+        }
+        Ok((described, Read { origin: objects.origin(), keys: objects.caption_keys(), also: objects.also() }))
     }
 
     fn check_splits(&self, objects: &Objects<'_>, rows: &mut Rows<'_>) -> Result<(), DataError> {

@@ -1,14 +1,17 @@
 //! JSON objects that become pairs: an image path and captions under their keys.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
+use crate::sources::image_files::is_image_name;
 use crate::sources::rows::Rows;
-use crate::sources::tables::columns::Holds;
+use crate::sources::tables::columns::{Holds, is_about};
+use crate::sources::tables::image_path::ImagePaths;
 use crate::sources::tables::path_text::shown;
 
 /// Key of the split of a row, as in Karpathy's files.
@@ -28,12 +31,50 @@ pub(crate) struct Objects<'a> {
     keys: Option<Rc<Keys>>,
     /// Number of objects by split.
     seen_splits: BTreeMap<String, u64>,
+    /// Whether an object without the key of a caption has no caption, instead of being malformed: the `datasets`
+    /// library reads it as one with a null.
+    pub(crate) is_sparse: bool,
+    /// The captions that an object had, by number, if `is_sparse`.
+    seen: BTreeSet<usize>,
 }
 
 #[derive(Clone, Debug)]
-struct Keys {
+pub(crate) struct Keys {
     image: ImageKey,
     captions: Vec<String>,
+    /// The keys of the object that they were found in, for a message.
+    found: String,
+    /// What to say of other keys that look like captions.
+    also: String,
+    /// Whether the key of the image is known by its value alone.
+    is_by_value: bool,
+}
+
+impl Keys {
+    /// The key of the image, if it is one.
+    pub(crate) fn image(&self) -> Option<&str> {
+        match &self.image {
+            ImageKey::One(key) => Some(key),
+            ImageKey::FolderAndName => None,
+        }
+    }
+
+    pub(crate) fn captions(&self) -> &[String] {
+        &self.captions
+    }
+
+    /// Where image and captions are, for the log.
+    pub(crate) fn origin(&self) -> String {
+        let image = match &self.image {
+            ImageKey::One(key) if self.is_by_value => {
+                format!("`{key}` (its value is the name of an image that is there)")
+            }
+            ImageKey::One(key) => format!("`{key}`"),
+            ImageKey::FolderAndName => "`filepath` and `filename`".to_owned(),
+        };
+        let captions: Vec<String> = self.captions.iter().map(|key| format!("`{key}`")).collect();
+        format!("image from {image}, caption from {}{}", captions.join(" and "), self.also)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -45,18 +86,37 @@ enum ImageKey {
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(image: Option<&'a str>, captions: Vec<&'a str>, splits: Vec<String>) -> Self {
-        Self { image, captions, splits, keys: None, seen_splits: BTreeMap::new() }
+        Self {
+            image,
+            captions,
+            splits,
+            keys: None,
+            seen_splits: BTreeMap::new(),
+            is_sparse: false,
+            seen: BTreeSet::new(),
+        }
     }
 
     /// The keys of image and captions, for the log.
     pub(crate) fn origin(&self) -> String {
-        let Some(keys) = &self.keys else { return "no object was read".to_owned() };
-        let image = match &keys.image {
-            ImageKey::One(key) => format!("`{key}`"),
-            ImageKey::FolderAndName => "`filepath` and `filename`".to_owned(),
-        };
-        let captions: Vec<String> = keys.captions.iter().map(|key| format!("`{key}`")).collect();
-        format!("image from {image}, caption from {}", captions.join(" and "))
+        self.keys.as_ref().map_or_else(|| "no object was read".to_owned(), |keys| keys.origin())
+    }
+
+    /// What to say of other keys that look like captions.
+    pub(crate) fn also(&self) -> String {
+        self.keys.as_ref().map_or_else(String::new, |keys| keys.also.clone())
+    }
+
+    /// The keys of captions; none if no object was read.
+    pub(crate) fn caption_keys(&self) -> Vec<String> {
+        self.keys.as_ref().map_or_else(Vec::new, |keys| keys.captions.clone())
+    }
+
+    /// What is wrong if no object has the key of a caption.
+    pub(crate) fn unseen(&self) -> Option<String> {
+        let keys = self.keys.as_ref().filter(|_| self.is_sparse)?;
+        let (_, key) = keys.captions.iter().enumerate().find(|(slot, _)| !self.seen.contains(slot))?;
+        Some(format!("no object has the key `{key}`; correct `caption`{}", keys.found))
     }
 
     /// The splits that were asked for and are not there, with those that are; and a warning if all of several are used.
@@ -89,7 +149,7 @@ impl<'a> Objects<'a> {
         } else if !self.splits.is_empty() {
             return rows.malformed(place, "no `split`, and `split` is set");
         }
-        let keys = match self.keys.clone().map_or_else(|| self.find_keys(object).map(Rc::new), Ok) {
+        let keys = match self.keys.clone().map_or_else(|| self.find_keys(object, rows.paths.root()).map(Rc::new), Ok) {
             Ok(keys) => keys,
             Err(reason) => return rows.malformed(place, reason),
         };
@@ -104,6 +164,9 @@ impl<'a> Objects<'a> {
         let mut captions = Vec::new();
         for (slot, key) in keys.captions.iter().enumerate() {
             let Some(value) = object.get(key) else {
+                if self.is_sparse {
+                    continue;
+                }
                 let reason = missing(object, key, "");
                 return rows.malformed(place, reason);
             };
@@ -111,19 +174,20 @@ impl<'a> Objects<'a> {
                 let reason = format!("`{key}` is {}; expected a string or a list of strings", brief(value));
                 return rows.malformed(place, reason);
             };
+            self.seen.insert(slot);
             for text in texts {
                 rows.see_unquoted(&text, place);
                 captions.push((slot, text));
             }
         }
         if captions.is_empty() && !image.trim().is_empty() {
-            rows.no_caption(place);
-            return Ok(());
+            return rows.push_uncaptioned(place, &image);
         }
         rows.push(place, &image, captions.iter().map(|(slot, text)| (*slot, text.as_ref())))
     }
 
-    fn find_keys(&self, object: &Map<String, Value>) -> Result<Keys, String> {
+    /// The keys of image and captions, by those of one object. Images are below `root`.
+    pub(crate) fn find_keys(&self, object: &Map<String, Value>, root: &Path) -> Result<Keys, String> {
         let names: Vec<String> = object.keys().cloned().collect();
         let find = |holds: Holds, written: Option<&str>| {
             holds
@@ -135,17 +199,62 @@ impl<'a> Objects<'a> {
             return Err(conversations());
         }
         let is_karpathy = ["filepath", "filename"].iter().all(|key| object.contains_key(*key));
+        let mut is_by_value = false;
         let image = match self.image {
             None if is_karpathy && !object.contains_key(Holds::Image.key()) => ImageKey::FolderAndName,
-            written => ImageKey::One(find(Holds::Image, written)?),
+            written => ImageKey::One(find(Holds::Image, written).or_else(|reason| {
+                let found = if written.is_none() { by_value(object, root) } else { None };
+                is_by_value = matches!(found, Some((_, true)));
+                match found {
+                    Some((key, true)) => Ok(key),
+                    Some((key, false)) => {
+                        let hint = format!("; the value of `{key}` is the name of an image: set `image = \"{key}\"`");
+                        Err(missing(object, Holds::Image.key(), &hint))
+                    }
+                    None => Err(reason),
+                }
+            })?),
         };
-        let captions = if self.captions.is_empty() {
-            vec![find(Holds::Caption, None)?]
+        let is_image = |name: &str| match &image {
+            ImageKey::One(key) => key == name,
+            ImageKey::FolderAndName => ["filepath", "filename"].contains(&name),
+        };
+        let (mut captions, mut also) = (Vec::new(), String::new());
+        if self.captions.is_empty() {
+            let is_text = |name: &&String| !is_image(name) && !is_about(name) && has_text(&object[*name]);
+            let mut others = names.iter().filter(is_text);
+            let only = match (others.next(), others.next(), Holds::Caption.alike(&names, |_| true).is_empty()) {
+                (Some(only), None, true) => Some(only.clone()),
+                _ => None,
+            };
+            let caption = find(Holds::Caption, None).or_else(|reason| only.ok_or(reason))?;
+            let taken: Vec<usize> = names.iter().position(|name| *name == caption).into_iter().collect();
+            also = Holds::also(&names, &taken, |at| !is_image(&names[at]) && has_text(&object[&names[at]]));
+            captions.push(caption);
+        } else if self.is_sparse {
+            captions.extend(self.captions.iter().map(|key| (*key).to_owned()));
         } else {
-            self.captions.iter().map(|key| find(Holds::Caption, Some(key))).collect::<Result<_, _>>()?
-        };
-        Ok(Keys { image, captions })
+            captions = self.captions.iter().map(|key| find(Holds::Caption, Some(key))).collect::<Result<_, _>>()?;
+        }
+        let quoted: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+        let found = format!("; the first object has {}", quoted.join(", "));
+        Ok(Keys { image, captions, found, also, is_by_value })
     }
+}
+
+/// Whether a value holds text.
+fn has_text(value: &Value) -> bool {
+    !value.is_null() && !value.is_number() && texts(value).is_some_and(|texts| !texts.is_empty())
+}
+
+/// The only key with the name of an image, and whether that is there.
+fn by_value(object: &Map<String, Value>, root: &Path) -> Option<(String, bool)> {
+    let mut named = object.iter().filter_map(|(key, value)| {
+        let name = value.as_str().filter(|name| is_image_name(Path::new(name)))?;
+        Some((key, name))
+    });
+    let ((key, name), None) = (named.next()?, named.next()) else { return None };
+    Some((key.clone(), ImagePaths::new(root).find(name).is_ok_and(|path| path.is_file())))
 }
 
 /// The image path of an object; empty for null.

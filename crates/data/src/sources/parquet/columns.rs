@@ -113,6 +113,8 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct Chosen {
     pub(crate) image: (String, Kind),
     pub(crate) captions: Vec<(String, Kind)>,
+    /// What to say of other columns that look like captions.
+    pub(crate) also: String,
 }
 
 /// The columns of the image and of the captions, of the file `path`.
@@ -148,10 +150,15 @@ pub(crate) fn choose(path: &Path, schema: &Schema, wanted: Wanted<'_>) -> Result
         });
         absent(wanted.image.unwrap_or(Holds::Image.key()), hint)
     })?;
+    let mut also = String::new();
     let captions = match wanted.captions {
         [] => {
             let found = get(Holds::Caption, None, &captions);
-            vec![found.map_err(|hint| absent(Holds::Caption.key(), hint))?]
+            let found = found.map_err(|hint| absent(Holds::Caption.key(), hint))?;
+            let taken: Vec<usize> = names.iter().position(|name| *name == found.0).into_iter().collect();
+            let is_text = |at: usize| matches!(kinds[at], Kind::Text(_) | Kind::Texts(_)) && Some(at) != image_at;
+            also = Holds::also(&names, &taken, is_text);
+            vec![found]
         }
         written => {
             let one = |name: &String| {
@@ -165,7 +172,7 @@ pub(crate) fn choose(path: &Path, schema: &Schema, wanted: Wanted<'_>) -> Result
             written.iter().map(one).collect::<Result<_, _>>()?
         }
     };
-    Ok(Chosen { image, captions })
+    Ok(Chosen { image, captions, also })
 }
 
 /// The columns that look like images: those that hold images, else those with usual names of paths, else bytes.

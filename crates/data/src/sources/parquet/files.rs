@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::DataError;
 use crate::files::{is_dir, metadata};
-use crate::sources::webdataset::shard_patterns::expand_braces;
+use crate::sources::webdataset::shard_patterns::expand_pattern;
 
 /// Folders below a folder that are looked into; those of the `datasets` library have one, `data`.
 const MAX_DEPTH: usize = 4;
@@ -30,19 +30,7 @@ pub(crate) fn files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     if metadata(path)?.is_some() {
         return Ok(vec![path.to_owned()]);
     }
-    let pattern = path.to_str().ok_or_else(|| malformed("the pattern is not UTF-8".to_owned()))?;
-    let mut files = Vec::new();
-    for pattern in expand_braces(pattern).map_err(malformed)? {
-        if pattern.contains(['*', '?', '[']) {
-            let found = glob::glob(&pattern).map_err(|error| malformed(format!("pattern `{pattern}`: {error}")))?;
-            let mut found: Vec<PathBuf> =
-                found.collect::<Result<_, _>>().map_err(|error| malformed(error.to_string()))?;
-            found.sort();
-            files.extend(found);
-        } else {
-            files.push(PathBuf::from(pattern));
-        }
-    }
+    let files = expand_pattern(path)?;
     if files.is_empty() { Err(empty(path, "no file that matches the pattern")) } else { Ok(files) }
 }
 

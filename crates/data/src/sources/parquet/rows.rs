@@ -77,7 +77,7 @@ impl Table {
     ) -> Result<Self, DataError> {
         let file = ParquetFile::open(path)?;
         let footer = caught(path, || read_footer(&file))?;
-        let Chosen { image: (image, image_kind), captions } = choose(&footer.schema)?;
+        let Chosen { image: (image, image_kind), captions, .. } = choose(&footer.schema)?;
         let unfit = |name: &str, kind: &Kind, expected: &str| {
             let found = match kind {
                 Kind::Images { .. } => "images",
@@ -247,25 +247,25 @@ fn caught<T>(path: &Path, f: impl FnOnce() -> Result<T, Fault>) -> Result<T, Dat
     result.map_err(|fault| fault.at(path))
 }
 
-/// The file name and the captions of each row, for tables beside a folder of images. `choose` chooses the columns of
-/// the captions by the names of all.
+/// The file name and the captions of each row, for tables beside a folder of images. `captions`: the columns of
+/// captions; if empty, they are found by looking. The result is their names, and what to say of others.
 ///
 /// # Errors
-/// Those of `choose`; [`DataError::Column`], [`DataError::Malformed`], [`DataError::Read`], [`DataError::Row`].
+/// [`DataError::Column`], [`DataError::Malformed`], [`DataError::Read`], [`DataError::Row`], and those of `each`.
 pub(crate) fn file_captions(
     path: &Path,
     file_name: &str,
-    choose: impl FnOnce(&[String]) -> Result<Vec<String>, DataError>,
+    captions: &[String],
     mut each: impl FnMut(u64, &str, &[(String, u8)]) -> Result<(), DataError>,
-) -> Result<(), DataError> {
+) -> Result<(Vec<String>, String), DataError> {
+    let mut found = (Vec::new(), String::new());
     let table = Table::open(path, |schema| {
-        let names: Vec<String> = schema.columns.iter().map(|node| node.name.clone()).collect();
-        let captions = choose(&names)?;
-        let wanted = Wanted { image: Some(file_name), captions: &captions, are_several: captions.len() > 1 };
-        let Chosen { image: (name, kind), captions } = columns::choose(path, schema, wanted)?;
+        let wanted = Wanted { image: Some(file_name), captions, are_several: captions.len() > 1 };
+        let Chosen { image: (name, kind), captions, also } = columns::choose(path, schema, wanted)?;
+        found = (captions.iter().map(|(name, _)| name.clone()).collect(), also.clone());
         // Old writers do not say that bytes are text.
         let kind = if let Kind::Bytes(leaf) = kind { Kind::Text(leaf) } else { kind };
-        Ok(Chosen { image: (name, kind), captions })
+        Ok(Chosen { image: (name, kind), captions, also })
     })?;
     table.read(&mut |number, place, row| {
         let fault = match (row.fault.take(), &place) {
@@ -274,5 +274,6 @@ pub(crate) fn file_captions(
             (Some(fault), _) => fault,
         };
         Err(DataError::row(path, "row", number + 1, fault))
-    })
+    })?;
+    Ok(found)
 }

@@ -5,15 +5,14 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
-use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
-use crate::images::location::ImageRef;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
 use crate::sources::parquet::files::{files, missing_parts};
 use crate::sources::parquet::rows::{Place, Row, Table, read_schema};
+use crate::sources::rows::Rows;
 use crate::sources::webdataset::shard_patterns::common_root;
 
 /// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
@@ -81,7 +80,8 @@ impl ParquetSource {
         let mut found = self.clone();
         let Some(first) = paths.first() else { return Ok((found, "parquet".to_owned())) };
         let names = Names::of(&choose(first, &read_schema(first)?, self.wanted(first, None)?)?);
-        let origin = format!("image from `{}`, caption from {}", names.image, names.quoted_captions());
+        let (image, captions, also) = (&names.image, names.quoted_captions(), &names.also);
+        let origin = format!("image from `{image}`, caption from {captions}{also}");
         found.image = Some(names.image);
         match &names.captions[..] {
             [one] if self.captions.is_none() => found.caption = Some(one.clone()),
@@ -110,11 +110,15 @@ impl ParquetSource {
             Some(root) => root.clone(),
             None => common_root(&self.path.0)?,
         };
-        let mut builder = DatasetBuilder::new(root).with_selection(selection);
+        let mut rows = Rows::new(first, Some(&root), "row", self.bad_rows, selection);
         let mut summary = Summary::default();
         for path in &paths {
-            self.read_file(path, &mut builder, &mut summary)?;
+            rows.go_on(path, self.root.as_deref().or(path.parent()).unwrap_or(Path::new("")));
+            self.read_file(path, &mut rows, &mut summary)?;
         }
+        rows.refuse_remote()?;
+        rows.tell();
+        let mut builder = rows.builder;
         builder.refuse_empty(first, || DataError::Empty {
             path: first.to_owned(),
             found: format!("{} rows, {} unusable", summary.rows, builder.skipped.count),
@@ -143,7 +147,7 @@ impl ParquetSource {
         Ok(Wanted { image, captions, are_several: self.captions.is_some() })
     }
 
-    fn read_file(&self, path: &Path, builder: &mut DatasetBuilder, summary: &mut Summary) -> Result<(), DataError> {
+    fn read_file(&self, path: &Path, rows: &mut Rows<'_>, summary: &mut Summary) -> Result<(), DataError> {
         let wanted = self.wanted(path, summary.names.as_ref())?;
         let mut names = None;
         let table = Table::open(path, |schema| {
@@ -151,12 +155,15 @@ impl ParquetSource {
             names = Some(Names::of(&chosen));
             Ok(chosen)
         })?;
-        let names = summary.names.insert(names.unwrap_or_default()).clone();
-        let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
+        let mut names = names.unwrap_or_default();
+        if let Some(first) = &summary.names {
+            names.also.clone_from(&first.also);
+        }
+        let names = summary.names.insert(names).clone();
         let mut has_paths = false;
         table.read(&mut |number, place, row| {
             summary.rows += 1;
-            if !builder.selects(summary.rows, row.key.trim()) {
+            if !rows.selects(summary.rows, &row.key) {
                 return Ok(());
             }
             if let Place::Path(link) = &place
@@ -170,51 +177,29 @@ impl ParquetSource {
                     return Err(DataError::Malformed { path: path.to_owned(), reason });
                 }
             }
-            let place_of_row = || format!("`{}`, row {}", path.display(), number + 1);
-            if let Err(reason) = push_row(builder, root, place, row, place_of_row) {
-                builder.skipped.or_fail(self.bad_rows, DataError::row(path, "row", number + 1, reason))?;
-            }
-            Ok(())
+            push_row(rows, number + 1, &place, row)
         })?;
         summary.add(&table);
         Ok(())
     }
 }
 
-fn push_row(
-    builder: &mut DatasetBuilder,
-    root: &Path,
-    image: Place,
-    row: &mut Row,
-    place: impl Fn() -> String,
-) -> Result<(), String> {
+/// Adds row `number`, 1-based.
+fn push_row(rows: &mut Rows<'_>, number: u64, image: &Place, row: &mut Row) -> Result<(), DataError> {
     if let Some(fault) = row.fault.take() {
-        return Err(fault);
+        return rows.malformed(number, fault);
     }
     if row.captions.is_empty() {
-        builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
+        rows.no_caption(number);
         return Ok(());
     }
+    row.captions.iter().for_each(|(caption, _)| rows.see_unquoted(caption, number));
+    let captions = row.captions.iter().map(|(caption, slot)| (usize::from(*slot), caption.as_str()));
     match image {
-        Place::Path(path) if path.trim().is_empty() => {
-            builder.skipped.note("no image", || format!("{}: no image", place()));
-        }
-        Place::Path(path) if is_link(&path) => {
-            return Err(format!("the image is a URL, `{path}`; expected a local file: download the images first"));
-        }
-        Place::Path(path) if path.contains('\0') => return Err("the image path holds a NUL character".to_owned()),
-        Place::Path(path) => push_captions(builder, &ImageRef::File(root.join(path.trim())), row, place),
-        Place::Cell(cell) => push_captions(builder, &cell, row, place),
+        Place::Path(path) => rows.push(number, path, captions)?,
+        Place::Cell(cell) => rows.push_image(number, cell, captions),
     }
     Ok(())
-}
-
-fn push_captions(builder: &mut DatasetBuilder, image: &ImageRef, row: &Row, place: impl Fn() -> String) {
-    for (caption, slot) in &row.captions {
-        if !builder.push_slot(image.clone(), caption, *slot) {
-            builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
-        }
-    }
 }
 
 fn is_link(path: &str) -> bool {
@@ -227,12 +212,14 @@ fn is_link(path: &str) -> bool {
 struct Names {
     image: String,
     captions: Vec<String>,
+    /// What to say of other columns that look like captions.
+    also: String,
 }
 
 impl Names {
     fn of(chosen: &Chosen) -> Self {
         let captions = chosen.captions.iter().map(|(name, _)| name.clone()).collect();
-        Self { image: chosen.image.0.clone(), captions }
+        Self { image: chosen.image.0.clone(), captions, also: chosen.also.clone() }
     }
 
     fn quoted_captions(&self) -> String {
@@ -264,11 +251,12 @@ impl Summary {
         let names = self.names.clone().unwrap_or_default();
         let (image, captions) = (&names.image, names.quoted_captions());
         let mut text = format!(
-            "`{}`: parquet, {files} file{}, {} rows; {} from `{image}`, captions from {captions}",
+            "`{}`: parquet, {files} file{}, {} rows; {} from `{image}`, captions from {captions}{}",
             first.display(),
             if files == 1 { "" } else { "s" },
             self.rows,
-            if self.has_images { "images" } else { "image paths" }
+            if self.has_images { "images" } else { "image paths" },
+            names.also
         );
         if self.has_numbers {
             text += "; captions are numbers, which `classnames` replaces by the names of classes";

@@ -5,13 +5,19 @@ use std::path::Path;
 
 use crate::error::DataError;
 use crate::sources::image_files::is_image_name;
-use crate::sources::tables::columns::Holds;
-use crate::sources::tables::image_path::without_number;
+use crate::sources::tables::columns::{Holds, is_about};
+use crate::sources::tables::image_path::{ImagePaths, without_number};
 use crate::sources::tables::path_text::{file_url, not_local, shown};
 use crate::sources::tables::records::{Found, Record, Records};
 
 /// Records that are looked at.
 const LOOKED_AT: usize = 50;
+
+/// Images that are looked for where only values tell which column has them.
+const LOOKED_FOR: usize = 10;
+
+/// Share of values that are names of images in the column of images: 19 of 20.
+const NEARLY_ALL: (usize, usize) = (19, 20);
 
 /// Delimiters that are tried, after the default one.
 const DELIMITERS: [u8; 4] = *b"\t;|,";
@@ -57,6 +63,10 @@ pub(crate) struct Dialect {
     pub(crate) names: Vec<String>,
     pub(crate) image: usize,
     pub(crate) captions: Vec<usize>,
+    /// Whether the column of images is known by its values alone.
+    is_by_values: bool,
+    /// What to say of other columns that look like captions.
+    also: String,
     /// Whether each image looked at ends in `#` and a caption number.
     pub(crate) has_numbers: bool,
     /// Columns that share the name of a column that is used.
@@ -92,7 +102,7 @@ impl Dialect {
             let Some(first) = rows.first() else { continue };
             let is_split = first.len() > 1;
             let score = (
-                find_columns(wanted, first).is_ok(),
+                find_columns(wanted, &rows).is_ok(),
                 is_split && first.iter().any(|field| is_image(field)),
                 is_split && rows.iter().all(|row| row.len() == first.len()),
             );
@@ -108,15 +118,20 @@ impl Dialect {
             });
         };
         let first = &rows[0];
-        let (image, captions, has_header) = choose(wanted, first, delimiter)?;
+        let (image, captions, has_header) = choose(wanted, &rows, delimiter)?;
         let data = if has_header { &rows[1..] } else { &rows[..] };
         let images: Vec<&String> = data.iter().filter_map(|row| row.get(image)).collect();
         let numbers = (1..=first.len()).map(|number| number.to_string());
         let names: Vec<String> = if has_header { first.clone() } else { numbers.collect() };
         let is_doubled = |&at: &usize| names.iter().filter(|name| **name == names[at]).count() > 1;
         let doubled = [image].iter().chain(&captions).copied().find(is_doubled).map(|at| names[at].clone());
+        let is_guessed = has_header && wanted.captions.is_empty();
+        let also = if is_guessed { Holds::also(&names, &captions, |at| at != image) } else { String::new() };
+        let is_by_values = has_header && wanted.image.is_none() && Holds::Image.find(&names, None).is_err();
         Ok(Self {
             delimiter,
+            is_by_values,
+            also,
             has_header,
             is_header_unclear: !has_header && wanted.header.is_none() && !is_data(wanted.root, first),
             skipped,
@@ -134,7 +149,18 @@ impl Dialect {
             if self.has_header { format!("`{}`", self.names[at]) } else { format!("column {}", self.names[at]) }
         };
         let captions: Vec<String> = self.captions.iter().map(|&at| name(at)).collect();
-        format!("image from {}, caption from {}", name(self.image), captions.join(" and "))
+        let by_values = if self.is_by_values { " (its values are names of images that are there)" } else { "" };
+        format!("image from {}{by_values}, caption from {}{}", name(self.image), captions.join(" and "), self.also)
+    }
+
+    /// The columns of captions.
+    pub(crate) fn caption_names(&self) -> Vec<String> {
+        self.captions.iter().map(|&at| self.names[at].clone()).collect()
+    }
+
+    /// What to say of other columns that look like captions.
+    pub(crate) fn also(&self) -> &str {
+        &self.also
     }
 
     /// Whether there is a header, in words.
@@ -184,22 +210,50 @@ fn first_rows(text: &[u8], delimiter: u8, has_quotes: bool, is_whole: bool) -> V
     rows
 }
 
-/// The columns by the names in the header.
-fn find_columns(wanted: Wanted<'_>, header: &[String]) -> Result<(usize, Vec<usize>), MissingColumn> {
+/// The columns by the names in the header, or else by what is left and by the values.
+fn find_columns(wanted: Wanted<'_>, rows: &[Vec<String>]) -> Result<(usize, Vec<usize>), MissingColumn> {
+    let header = &rows[0];
     let find = |holds: Holds, name: Option<&str>| {
         holds.find(header, name).map_err(|hint| (holds, name.map(str::to_owned), hint))
     };
-    let image = find(Holds::Image, wanted.image)?;
+    let image = find(Holds::Image, wanted.image).or_else(|missing| by_values(wanted, rows, missing))?;
     let captions = if wanted.captions.is_empty() {
-        vec![find(Holds::Caption, None)?]
+        let other = 1_usize.wrapping_sub(image);
+        let is_other = header.len() == 2 && !header[other].is_empty() && !is_about(&header[other]);
+        vec![find(Holds::Caption, None).or_else(|missing| if is_other { Ok(other) } else { Err(missing) })?]
     } else {
         wanted.captions.iter().map(|name| find(Holds::Caption, Some(name))).collect::<Result<_, _>>()?
     };
     Ok((image, captions))
 }
 
+/// The only column with values that are names of images, if these are there; else `missing`, which names it.
+fn by_values(wanted: Wanted<'_>, rows: &[Vec<String>], missing: MissingColumn) -> Result<usize, MissingColumn> {
+    let (header, data) = (&rows[0], &rows[1..]);
+    let values = |at: usize| data.iter().filter_map(move |row| row.get(at)).filter(|value| !value.is_empty());
+    let is_image_column = |at: &usize| {
+        let named = values(*at).filter(|value| is_image_name(Path::new(value.as_str()))).count();
+        named > 0 && named * NEARLY_ALL.1 >= values(*at).count() * NEARLY_ALL.0 && !is_image(&header[*at])
+    };
+    let found: Vec<usize> = (0..header.len()).filter(is_image_column).collect();
+    let ([at], None) = (&found[..], wanted.image) else { return Err(missing) };
+    if Holds::Image.is_named(header) {
+        return Err(missing);
+    }
+    let mut paths = ImagePaths::new(wanted.root);
+    let looked: Vec<bool> =
+        values(*at).take(LOOKED_FOR).map(|value| paths.find(value).is_ok_and(|path| path.is_file())).collect();
+    if looked.iter().filter(|is_there| **is_there).count() * 2 > looked.len() {
+        return Ok(*at);
+    }
+    let (holds, name, _) = missing;
+    let column = &header[*at];
+    Err((holds, name, format!("; the values of `{column}` are names of images: set `image = \"{column}\"`")))
+}
+
 /// Image column, caption columns, and whether the first line is a header.
-fn choose(wanted: Wanted<'_>, first: &[String], delimiter: u8) -> Result<(usize, Vec<usize>, bool), DataError> {
+fn choose(wanted: Wanted<'_>, rows: &[Vec<String>], delimiter: u8) -> Result<(usize, Vec<usize>, bool), DataError> {
+    let first = &rows[0][..];
     let numbered = || {
         let number = |name: &str| name.parse().ok().filter(|at| (1..=first.len()).contains(at)).map(|at: usize| at - 1);
         let captions: Option<Vec<usize>> = wanted.captions.iter().map(|name| number(name)).collect();
@@ -215,7 +269,7 @@ fn choose(wanted: Wanted<'_>, first: &[String], delimiter: u8) -> Result<(usize,
         })?;
         return Ok((image, captions, false));
     }
-    let (holds, name, hint) = match find_columns(wanted, first) {
+    let (holds, name, hint) = match find_columns(wanted, rows) {
         Ok((image, captions)) => return Ok((image, captions, true)),
         Err(missing) => missing,
     };

@@ -8,16 +8,14 @@ use unicode_normalization_alignments::UnicodeNormalization;
 
 use crate::dataset::builder::DatasetBuilder;
 use crate::files::is_absent;
-use crate::sources::tables::path_text::{file_url, not_local, shown};
+use crate::sources::tables::path_tail::{MAX_ENTRIES, Tail, folders_in};
+use crate::sources::tables::path_text::{file_url, is_drive, not_local, shown};
 
 /// Images that are looked for before paths are trusted.
 const PROBES: usize = 100;
 
 /// Absent images for which a name in other letter case, or another folder, is looked for: each lists folders.
 const EXPLAINED: usize = 3;
-
-/// Entries of one folder that are compared with a name.
-const MAX_ENTRIES: usize = 100_000;
 
 /// How a path had to be read to be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +25,7 @@ enum Reading {
     Home,
     Backslash,
     Number,
+    Parent,
     UnicodeForm,
 }
 
@@ -49,6 +48,10 @@ pub(crate) struct ImagePaths {
     other_case: Option<(String, PathBuf)>,
     /// A folder that has the first absent image.
     other_root: Option<PathBuf>,
+    /// The first absent image, and the end of its path that is there.
+    tail: Option<(String, Tail)>,
+    /// Number of paths with a Windows drive.
+    drives: usize,
     /// The last path as written, and its file: captions of one image mostly follow each other.
     last: (String, PathBuf),
     /// Number of times that the disk was asked for a file.
@@ -68,9 +71,16 @@ impl ImagePaths {
             absent: 0,
             other_case: None,
             other_root: None,
+            tail: None,
+            drives: 0,
             last: (String::new(), root.to_owned()),
             looks: 0,
         }
+    }
+
+    /// The folder that paths are relative to.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
     }
 
     /// The file that `written` means; as written if there is none. The error says why it cannot be a local path.
@@ -91,7 +101,7 @@ impl ImagePaths {
                 path.as_str()
             }
             None => match not_local(written) {
-                Some(reason) => return Err(reason),
+                Some(reason) => return Err(self.explain_remote(reason, written)),
                 None => written,
             },
         };
@@ -155,6 +165,21 @@ impl ImagePaths {
             folders.extend(parent.iter().flat_map(|parent| folders_in(parent)));
             self.other_root = folders.into_iter().find(|folder| folder.join(text).is_file());
         }
+        if self.tail.is_none() && self.other_root.is_none() && self.other_case.is_none() && !self.is_there {
+            self.tail = Tail::find(&self.root, text).map(|tail| (shown(text), tail));
+        }
+    }
+
+    /// Why a path is not local; with what is here, if it is that of another machine.
+    fn explain_remote(&mut self, reason: String, written: &str) -> String {
+        if !is_drive(written) {
+            return reason;
+        }
+        self.drives += 1;
+        match Tail::find(&self.root, written).filter(|_| self.drives == 1) {
+            Some(tail) => format!("{reason}: {}", tail.advice(&self.root)),
+            None => reason,
+        }
     }
 
     /// Tells what was read otherwise than written in the table `file`.
@@ -174,6 +199,9 @@ impl ImagePaths {
                 Reading::Quotes => format!("{paths} are read without the quotes around them, such as `{first}`"),
                 Reading::Home => format!("`~` is read as the home directory in {paths}, such as `{first}`"),
                 Reading::Backslash => format!("`\\` is read as `/` in {paths}, such as `{first}`"),
+                Reading::Parent => format!(
+                    "a folder with `..` behind it is left off, though it is not there, in {paths}, such as `{first}`"
+                ),
                 Reading::UnicodeForm => {
                     format!("{paths} name files whose names are in another Unicode form, such as `{first}`")
                 }
@@ -182,9 +210,13 @@ impl ImagePaths {
         }
         if let Some((written, path)) = &self.other_case {
             builder.warn(format!(
-                "`{file}`: `{written}` is not there, but `{}` is: upper and lower case differ",
+                "`{file}`: `{written}` is not there, but `{}` is: upper and lower case differ; correct the table or \
+                 rename the file",
                 path.display()
             ));
+        }
+        if let Some((written, tail)) = self.tail.as_ref().filter(|_| !self.is_there) {
+            builder.warn(format!("`{file}`: `{written}` is not there; {}", tail.advice(&self.root)));
         }
         if let Some(root) = self.other_root.as_ref().filter(|_| !self.is_there) {
             builder.warn(format!(
@@ -199,6 +231,7 @@ impl ImagePaths {
 /// Whether a path has something that [`candidates`] changes.
 fn is_odd(text: &str) -> bool {
     text.contains('\\')
+        || text.contains("..")
         || text.starts_with(['"', '\'', '~'])
         || without_number(text).is_some()
         || !text.is_ascii() && (nfc(text) != text || nfd(text) != text)
@@ -226,6 +259,7 @@ fn candidates(text: &str) -> Vec<(String, Vec<Reading>)> {
     });
     extend(Reading::Backslash, &|text| Some(text.replace('\\', "/")));
     extend(Reading::Number, &|text| without_number(text).map(str::to_owned));
+    extend(Reading::Parent, &|text| without_parents(Path::new(text)).to_str().map(str::to_owned));
     extend(Reading::UnicodeForm, &|text| (!text.is_ascii()).then(|| nfc(text)));
     extend(Reading::UnicodeForm, &|text| (!text.is_ascii()).then(|| nfd(text)));
     all.remove(0);
@@ -239,21 +273,28 @@ pub(crate) fn without_number(text: &str) -> Option<&str> {
     (is_number && !stem.is_empty()).then_some(stem)
 }
 
+/// A path without `.`, and without `..` where a folder is before it.
+pub(crate) fn without_parents(path: &Path) -> PathBuf {
+    let mut short = PathBuf::new();
+    for component in path.components() {
+        let is_folder = matches!(short.components().next_back(), Some(Component::Normal(_)));
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if is_folder => {
+                short.pop();
+            }
+            other => short.push(other),
+        }
+    }
+    short
+}
+
 fn nfc(text: &str) -> String {
     UnicodeNormalization::nfc(text).map(|(character, _)| character).collect()
 }
 
 fn nfd(text: &str) -> String {
     UnicodeNormalization::nfd(text).map(|(character, _)| character).collect()
-}
-
-/// The folders directly in `folder`, sorted; none if it cannot be read.
-fn folders_in(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
-    let is_dir = |entry: &std::fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir() || kind.is_symlink());
-    let mut folders: Vec<PathBuf> = entries.filter(is_dir).map(|entry| entry.path()).collect();
-    folders.sort();
-    folders
 }
 
 /// The file that differs from `text` below `root` in upper and lower case only.
@@ -362,8 +403,8 @@ mod tests {
         let (dir, mut paths) = folder(&["Images/Cat.PNG"]);
         assert_eq!(paths.find("images\\none.png").unwrap(), dir.path().join("images\\none.png"));
         assert_eq!(paths.find("images/cat.png").unwrap(), dir.path().join("images/cat.png"));
-        let expected =
-            "`d.csv`: `images/cat.png` is not there, but `DIR/Images/Cat.PNG` is: upper and lower case differ";
+        let expected = "`d.csv`: `images/cat.png` is not there, but `DIR/Images/Cat.PNG` is: upper and lower case \
+                        differ; correct the table or rename the file";
         assert_eq!(told(dir.path(), &paths), [expected]);
         assert!(paths.find("a\0b").unwrap_err().contains("NUL"));
     }
@@ -375,5 +416,41 @@ mod tests {
         let expected = "`d.csv`: its images are not below `DIR`, but below `DIR/flickr30k_images`: set `root` to \
                         that folder";
         assert_eq!(told(dir.path(), &paths), [expected]);
+    }
+
+    #[test]
+    fn parents_of_absent_folders_are_left_off() {
+        let (dir, mut paths) = folder(&["a.png", "sub/b.png"]);
+        assert_eq!(paths.find("none\\..\\a.png").unwrap(), dir.path().join("a.png"));
+        assert_eq!(paths.find("sub/../a.png").unwrap(), dir.path().join("sub/../a.png"), "it is there");
+        assert!(told(dir.path(), &paths).iter().any(|text| text.contains("a folder with `..` behind it is left off")));
+        assert_eq!(without_parents(Path::new("../a/./b/../../c.png")), Path::new("../c.png"));
+    }
+
+    #[test]
+    fn paths_of_other_machines_name_the_fix() {
+        let (dir, mut paths) = folder(&["images/1.jpg"]);
+        let reason = paths.find("C:\\data\\images\\1.jpg").unwrap_err();
+        let expected = format!(
+            "`images/1.jpg` is there below `{}`: remove `C:\\data\\` from the paths, such as with `sed \
+             's|C:\\\\data\\\\||'`",
+            dir.path().display()
+        );
+        assert!(reason.ends_with(&expected), "{reason}");
+        assert!(!paths.find("C:\\data\\images\\1.jpg").unwrap_err().contains("sed"), "said once");
+        for (written, head, set) in [
+            ("/home/x/images/1.jpg", "/home/x/", false),
+            ("data/images/1.jpg", "data/", false),
+            ("/mnt/1.jpg", "/mnt/", true),
+        ] {
+            let mut paths = ImagePaths::new(dir.path());
+            assert_eq!(paths.find(written).unwrap(), dir.path().join(written));
+            let told = told(dir.path(), &paths).join("\n");
+            assert!(
+                told.contains(&format!("remove `{head}` from the paths, such as with `sed 's|{head}||'`")),
+                "{told}"
+            );
+            assert_eq!(told.contains("set `root` to that folder"), set, "{told}");
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! - `dialect`: how a table is written: delimiter, header, columns
 //! - `columns`: the columns that hold image and caption, by their names
 //! - `image_path`: the file that a written path means
+//! - `path_tail`: the end of an absent path that is there
 //! - `path_text`: paths that are no local path: URLs, drives, bytes
 //! - `null_words`: captions that stand for a missing text
 
@@ -13,6 +14,7 @@ pub(crate) mod columns;
 pub(crate) mod dialect;
 pub(crate) mod image_path;
 pub(crate) mod null_words;
+pub(crate) mod path_tail;
 pub(crate) mod path_text;
 pub(crate) mod records;
 pub(crate) mod text_file;

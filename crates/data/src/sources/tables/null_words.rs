@@ -25,12 +25,12 @@ impl NullWords {
         }
     }
 
-    /// Warns if there were any in `file`.
-    pub(crate) fn tell(&self, file: &str, builder: &mut DatasetBuilder) {
+    /// Warns if there were any in `file`, where `unit` is what places count.
+    pub(crate) fn tell(&self, file: &str, unit: &str, builder: &mut DatasetBuilder) {
         if let Some((word, line)) = self.first {
             let (are, they) = if self.count == 1 { ("caption is", "it is") } else { ("captions are", "they are") };
             builder.warn(format!(
-                "`{file}`: {} {are} a word that stands for a missing text, the first `{word}` in line {line}; {they} \
+                "`{file}`: {} {are} a word that stands for a missing text, the first `{word}` in {unit} {line}; {they} \
                  used as written: leave the cell empty if the caption is missing",
                 self.count
             ));

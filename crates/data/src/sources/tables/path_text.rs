@@ -101,7 +101,7 @@ fn scheme(written: &str) -> Option<&str> {
 }
 
 /// Whether a path starts as `C:\` or `C:/` does.
-fn is_drive(written: &str) -> bool {
+pub(crate) fn is_drive(written: &str) -> bool {
     matches!(written.as_bytes(), [drive, b':', b'\\' | b'/', ..] if drive.is_ascii_alphabetic())
 }
 

@@ -67,6 +67,11 @@ impl Fields {
         !self.image.is_empty()
     }
 
+    /// The extensions of images that the config names.
+    pub(crate) fn images(&self) -> impl Iterator<Item = &str> {
+        self.image.iter().map(String::as_str)
+    }
+
     /// Whether an entry with the extension is an image.
     pub(crate) fn is_image(&self, extension: &str) -> bool {
         matches!(self.role(extension), Some(Role::Image(_)))

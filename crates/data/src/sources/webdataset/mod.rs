@@ -27,7 +27,6 @@ use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
-use crate::files::metadata;
 use crate::sources::class_labels::{ClassNames, is_number};
 use crate::sources::folder::caption_keys;
 use crate::sources::folder::options::TextCaptions;
@@ -35,7 +34,7 @@ use crate::sources::one_or_many::OneOrMany;
 use crate::sources::webdataset::fields::Fields;
 use crate::sources::webdataset::index::{Sample, index_shard};
 use crate::sources::webdataset::shard_patterns::{common_root, empty, shards};
-use crate::sources::webdataset::summary::Summary;
+use crate::sources::webdataset::summary::{NO_IMAGE, Summary};
 
 /// Shards whose indices are in memory at once: one for each thread that indexes them.
 const WAVE: usize = 8;
@@ -84,23 +83,6 @@ impl WebdatasetSource {
             captions: None,
             txt: TextCaptions::Lines,
             strict: true,
-        }
-    }
-
-    /// Whether `path` is a tar file, a folder with tar files in it, or a pattern that names tar files.
-    ///
-    /// # Errors
-    /// [`DataError::Read`].
-    pub fn looks_like(path: &Path) -> Result<bool, DataError> {
-        let name = path.to_string_lossy().to_lowercase();
-        let is_tar = [".tar", ".tgz", ".tar.gz"].iter().any(|end| name.ends_with(end));
-        match metadata(path)? {
-            Some(metadata) if metadata.is_dir() => {
-                let mut names = std::fs::read_dir(path).map_err(DataError::read(path))?.flatten();
-                Ok(names.any(|entry| Path::new(&entry.file_name()).extension().is_some_and(|it| it == "tar")))
-            }
-            Some(_) => Ok(is_tar),
-            None => Ok(is_tar && name.contains(['{', '*', '?', '['])),
         }
     }
 
@@ -169,8 +151,8 @@ fn push(
     let shown = |fault: &str| format!("`{}`: sample `{}` has {fault}", shard.display(), sample.key);
     let Some(image) = sample.image().cloned() else {
         match &sample.status {
-            Some(status) => builder.skipped.note("no image", || shown(&format!("no image: its status is `{status}`"))),
-            None => builder.skipped.note("no image", || shown("no image")),
+            Some(status) => builder.skipped.note(NO_IMAGE, || shown(&format!("no image: its status is `{status}`"))),
+            None => builder.skipped.note(NO_IMAGE, || shown("no image")),
         }
         return Ok(());
     };

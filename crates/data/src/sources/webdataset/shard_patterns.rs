@@ -45,26 +45,38 @@ fn shards_of(path: &Path, warnings: &mut Vec<String>) -> Result<Vec<PathBuf>, Da
     if metadata(path)?.is_some() {
         return Ok(vec![path.to_owned()]);
     }
-    let pattern = path.to_str().ok_or_else(|| malformed("the pattern is not UTF-8".to_owned()))?;
+    let pattern = path.to_string_lossy();
     if pattern.contains("::") {
         return Err(malformed("several patterns are written as a list, `path = [\"a.tar\", \"b.tar\"]`".to_owned()));
     }
     if pattern.contains("://") || path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"pipe:")) {
         return Err(malformed("shards are read from disk; download them and name the files here".to_owned()));
     }
-    let mut shards = Vec::new();
+    let shards = expand_pattern(path)?;
+    if shards.is_empty() { Err(empty(path, "no file that matches the pattern".to_owned())) } else { Ok(shards) }
+}
+
+/// The files that a pattern with `*`, `?`, `{a,b}` or `{000..127}` names: in the order of its braces, each glob sorted
+/// byte by byte.
+///
+/// # Errors
+/// [`DataError::Malformed`] for a pattern that is none.
+pub(crate) fn expand_pattern(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let malformed = |reason: String| DataError::Malformed { path: path.to_owned(), reason };
+    let pattern = path.to_str().ok_or_else(|| malformed("the pattern is not UTF-8".to_owned()))?;
+    let mut files = Vec::new();
     for pattern in expand_braces(pattern).map_err(malformed)? {
         if pattern.contains(['*', '?', '[']) {
             let found = glob::glob(&pattern).map_err(|error| malformed(format!("pattern `{pattern}`: {error}")))?;
             let mut found: Vec<PathBuf> =
                 found.collect::<Result<_, _>>().map_err(|error| malformed(error.to_string()))?;
             found.sort();
-            shards.extend(found);
+            files.extend(found);
         } else {
-            shards.push(PathBuf::from(pattern));
+            files.push(PathBuf::from(pattern));
         }
     }
-    if shards.is_empty() { Err(empty(path, "no file that matches the pattern".to_owned())) } else { Ok(shards) }
+    Ok(files)
 }
 
 /// The shards in a folder; if there are none, those in all folders below it.

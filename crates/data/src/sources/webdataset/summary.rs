@@ -15,6 +15,9 @@ use crate::sources::webdataset::index::{Best, Index, MAX_EXTENSIONS};
 /// Extensions that an error lists.
 const SHOWN: usize = 10;
 
+/// Why a sample without an image is left out.
+pub(crate) const NO_IMAGE: &str = "no image";
+
 /// Last parts of extensions that are usual for captions.
 const TEXT_EXTENSIONS: [&str; 4] = ["txt", "caption", "cap", "text"];
 
@@ -88,6 +91,13 @@ impl Summary {
         shown.collect::<Vec<_>>().join(", ") + more
     }
 
+    /// The extensions that are not read, and end in one of `endings`.
+    fn unread(&self, fields: &Fields, endings: &[&str]) -> Vec<&str> {
+        let ending = |extension: &str| extension.rsplit('.').next().is_some_and(|end| endings.contains(&end));
+        let is_unread = |extension: &&str| fields.role(extension).is_none() && ending(extension);
+        self.extensions.keys().map(String::as_str).filter(is_unread).collect()
+    }
+
     /// What an empty set holds instead of samples, and what to set.
     pub(crate) fn found(&self, shards: usize, skipped: &SkippedRows, fields: &Fields) -> String {
         let shards = counted(shards, "shard");
@@ -99,15 +109,14 @@ impl Summary {
             found += &format!("; left out: {}, such as {}", skipped.by_cause(), skipped.first(1));
         }
         let mut set = Vec::new();
-        let suggest = |endings: &[&str]| {
-            let ending = |extension: &str| extension.rsplit('.').next().is_some_and(|end| endings.contains(&end));
-            self.extensions.keys().find(|extension| fields.role(extension).is_none() && ending(extension))
-        };
         let has_image = self.extensions.keys().any(|extension| fields.is_image(extension));
-        if let Some(extension) = suggest(&IMAGE_EXTENSIONS).filter(|_| !has_image) {
-            set.push(format!("`image = \"{extension}\"`"));
+        let images = if has_image { Vec::new() } else { self.unread(fields, &IMAGE_EXTENSIONS) };
+        match &images[..] {
+            [] => {}
+            [one] => set.push(format!("`image = \"{one}\"`")),
+            several => set.push(format!("`image = [{}]`", listed(several))),
         }
-        if let Some(extension) = suggest(&TEXT_EXTENSIONS) {
+        if let Some(extension) = self.unread(fields, &TEXT_EXTENSIONS).first() {
             set.push(format!("`caption = \"{extension}\"`"));
         }
         if !set.is_empty() {
@@ -159,6 +168,16 @@ impl Summary {
         if let Some(names) = &self.classnames {
             builder.note(format!("`{shown}`: class names from `{}`", names.display()));
         }
+        let unread = self.unread(fields, &IMAGE_EXTENSIONS);
+        if !unread.is_empty() && fields.prefers_images() && builder.skipped.causes.contains_key(NO_IMAGE) {
+            let all: Vec<&str> = fields.images().chain(unread.iter().copied()).collect();
+            builder.warn(format!(
+                "`{shown}`: samples have no image under `image`, and {} beside it: to read them too, set \
+                 `image = [{}]`",
+                quoted(&unread.iter().map(|it| format!(".{it}")).collect::<Vec<_>>()),
+                listed(&all)
+            ));
+        }
         if self.several_lines > 0 {
             let (count, how) = (self.several_lines, txt.several_lines());
             builder.note(format!("`{shown}`: several lines in text entries ({count}): {how}"));
@@ -175,4 +194,9 @@ impl Summary {
         }
         Ok(())
     }
+}
+
+/// Extensions as a list of the config has them.
+fn listed(extensions: &[&str]) -> String {
+    extensions.iter().map(|extension| format!("\"{extension}\"")).collect::<Vec<_>>().join(", ")
 }

@@ -235,6 +235,23 @@ fn other_extensions_by_key() {
 }
 
 #[test]
+fn mixed_extensions_are_a_list() {
+    let entries = [("0.input.jpg", ""), ("0.txt", "a cat"), ("1.input.png", ""), ("1.txt", "a dog")];
+    let error = read(&entries, |_| {}).unwrap_err();
+    assert!(error.contains("set `image = [\"input.jpg\", \"input.png\"]`?"), "{error}");
+    let with = |names: &[&str]| {
+        let names = OneOrMany(names.iter().map(|&name| name.to_owned()).collect());
+        read(&entries, |source| source.image = Some(names)).unwrap()
+    };
+    let one = with(&["input.png"]);
+    assert_eq!((pairs(&one), one.skipped.by_cause().as_str()), (vec!["1.input.png: a dog".to_owned()], "no image (1)"));
+    let expected = "`.input.jpg` beside it: to read them too, set `image = [\"input.png\", \"input.jpg\"]`";
+    assert!(one.warnings.join("\n").contains(expected), "{:?}", one.warnings);
+    let both = with(&["input.png", "input.jpg"]);
+    assert_eq!((pairs(&both).len(), both.warnings.len()), (2, 0));
+}
+
+#[test]
 fn preferred_image_of_several() {
     let entries = [("0.png", ""), ("0.jpg", ""), ("0.txt", "x"), ("1.jpg", ""), ("1.png", ""), ("1.txt", "y")];
     let first = read(&entries, |_| {}).unwrap();
@@ -426,18 +443,6 @@ fn only_takes_keys() {
         let found: Vec<_> = dataset.captions().map(|it| it.text).collect();
         assert_eq!((found.join(" ").as_str(), dataset.skipped.count), (captions, skipped), "{list}");
     }
-}
-
-#[test]
-fn shards_are_recognised() {
-    let dir = tempfile::tempdir().unwrap();
-    let at = |name: &str| dir.path().join(name);
-    std::fs::write(at("s.tar"), b"").unwrap();
-    std::fs::write(at("s.csv"), b"").unwrap();
-    std::fs::create_dir(at("folder")).unwrap();
-    let looks_like = |name: &str| WebdatasetSource::looks_like(&at(name)).unwrap();
-    assert!(looks_like("") && looks_like("s.tar") && looks_like("s-{0..3}.tar") && looks_like("*.tar"));
-    assert!(!looks_like("s.csv") && !looks_like("folder") && !looks_like("none.tar"));
 }
 
 #[test]

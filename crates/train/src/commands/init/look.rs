@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dualenc_data::image_files;
+use dualenc_data::{image_files, is_side_file};
 
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::survey::{Survey, has_classes, images_below, is_train, is_validation, validation_of};
@@ -90,7 +90,7 @@ fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError>
     let mut tables = survey.tables.clone();
     tables.sort_by_key(|table| (!is_train(table), is_validation(table), table.clone()));
     for table in &tables {
-        if is_side_file(table) {
+        if is_text(table) || is_side_file(table) {
             continue;
         }
         candidates.extend(consider(Candidate::recognised(table), table, refused));
@@ -167,8 +167,7 @@ fn consider(found: Result<Candidate, TrainError>, path: &Path, refused: &mut Vec
 
 /// A text file that lists images and captions, as `Flickr8k.token.txt` and Kaggle's `captions.txt` do.
 fn captions_in_text(survey: &Survey) -> Option<Candidate> {
-    let is_list = |path: &&PathBuf| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"));
-    survey.tables.iter().filter(is_list).find_map(|path| {
+    survey.tables.iter().filter(|path| is_text(path)).find_map(|path| {
         let candidate = Candidate::recognised(path).ok()?;
         let missing = candidate.dataset.missing_files(0).ok()?.count;
         (missing * 2 < candidate.dataset.num_images()).then_some(candidate)
@@ -199,24 +198,12 @@ fn unread(dir: &Path, refused: &[String]) -> TrainError {
     ))
 }
 
-fn has_path(candidate: &Candidate, path: &Path) -> bool {
-    candidate.keys.get("path").and_then(toml::Value::as_str).is_some_and(|it| Path::new(it) == path)
+fn is_text(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
 }
 
-/// Text and JSON files lie beside images as captions, and hold notes, names and templates.
-fn is_side_file(path: &Path) -> bool {
-    /// Bytes of a file that may be a list of images and captions, at least.
-    const LEAST_JSON: u64 = 64;
-    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
-    // img2dataset writes statistics and a table beside each shard, or each folder of images.
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    match extension.as_str() {
-        "txt" => true,
-        "json" if stem.ends_with("_stats") => true,
-        "parquet" if path.with_extension("tar").is_file() || path.with_extension("").is_dir() => true,
-        "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON),
-        _ => false,
-    }
+fn has_path(candidate: &Candidate, path: &Path) -> bool {
+    candidate.keys.get("path").and_then(toml::Value::as_str).is_some_and(|it| Path::new(it) == path)
 }
 
 fn nothing(dir: &Path, survey: &Survey, refused: &[String]) -> TrainError {

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use dualenc_data::image_files;
+use dualenc_data::{ClassesSource, image_files};
 
 use crate::error::TrainError;
 
@@ -156,33 +156,12 @@ fn parts(path: &Path) -> Vec<String> {
     stem.split(['_', '-', '.', ' ']).map(str::to_owned).collect()
 }
 
-/// Whether `dir` has one folder per class: at least two, each with an image and without captions, and hardly an image
-/// beside them.
+/// Whether `dir` has one folder per class: see [`ClassesSource::looks_like`].
 ///
 /// # Errors
 /// [`TrainError::Data`] when a folder cannot be read.
 pub(crate) fn has_classes(dir: &Path) -> Result<bool, TrainError> {
-    /// Folders and images that are looked at.
-    const EXAMINED: usize = 3;
-    /// Images beside the folders are few if they are at most one in 20.
-    const FEW: usize = 20;
-    let survey = Survey::of(dir)?;
-    let is_split = survey.split_folder(true).is_some() || survey.split_folder(false).is_some();
-    if survey.folders.len() < 2 || is_split {
-        return Ok(false);
-    }
-    for folder in survey.folders.iter().take(EXAMINED) {
-        let images = images_below(folder)?;
-        let has_caption = |image: &PathBuf| {
-            ["txt", "json", "caption"].iter().any(|extension| image.with_extension(extension).is_file())
-        };
-        if images.is_empty() || images.iter().take(EXAMINED).any(has_caption) {
-            return Ok(false);
-        }
-    }
-    let images = images_below(dir)?;
-    let loose = images.iter().filter(|image| image.parent() == Some(dir)).count();
-    Ok(loose * FEW <= images.len())
+    Ok(ClassesSource::looks_like(dir)?)
 }
 
 /// The image files below `dir`.

@@ -227,8 +227,8 @@ pub(super) struct FolderDoc {
     captions_from: Option<OneOrManyDoc<CaptionsFromDoc>>,
     /// Column of the captions in metadata files, or key in `.json` files. A value is a string or a list of strings.
     ///
-    /// Default: `caption`, or else the first of the other usual names that is there, such as `title` or `text`, or else
-    /// the only column of text.
+    /// Default: `caption`, or else the only one with another usual name, such as `title` or `text` (in `.json` files,
+    /// the first such), or else the only column of text.
     caption: Option<String>,
     /// Several columns or keys with captions, such as `["raw", "long"]`, instead of `caption`.
     ///
