@@ -3,6 +3,7 @@
 //! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
 //! templates, `loader` makes the batches, `writing` turns images and samples into bytes.
 
+mod counted;
 mod dataset;
 mod did_you_mean;
 mod error;
@@ -20,8 +21,10 @@ mod text;
 mod text_lists;
 mod writing;
 
+pub use crate::counted::counted;
 pub use crate::dataset::builder::DatasetBuilder;
 pub use crate::dataset::captions::Caption;
+pub use crate::dataset::null_words::{NULL_WORD_ADVICE, is_null_word};
 pub use crate::dataset::part::Part;
 pub use crate::dataset::skipped_rows::{BadRows, SkippedRow, SkippedRows};
 pub use crate::dataset::survey::Survey;

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, recognise};
+use dualenc_data::{Dataset, counted, recognise};
 
 use crate::config::{EvalData, RunConfig};
-use crate::counted::counted;
 use crate::error::TrainError;
 
 /// The pairs of `[data.train]`.

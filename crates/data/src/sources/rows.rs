@@ -7,11 +7,10 @@ use serde_json::Value;
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::skipped_rows::{BadRows, Left};
 use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::tables::image_path::ImagePaths;
-use crate::sources::tables::null_words::NullWords;
 
 /// Collects the rows of one file.
 pub(crate) struct Rows<'a> {
@@ -21,7 +20,6 @@ pub(crate) struct Rows<'a> {
     bad_rows: BadRows,
     pub(crate) builder: DatasetBuilder,
     pub(crate) paths: ImagePaths,
-    nulls: NullWords,
     /// The first row with an image that is no local file, why, and the number of such rows.
     remote: Option<(u64, String, u64)>,
     /// Number of rows seen, of those selected.
@@ -44,7 +42,6 @@ impl<'a> Rows<'a> {
             bad_rows,
             builder: DatasetBuilder::new(root).with_selection(selection),
             paths: ImagePaths::new(root),
-            nulls: NullWords::default(),
             remote: None,
             count: 0,
         }
@@ -79,7 +76,9 @@ impl<'a> Rows<'a> {
     /// A row without a caption.
     pub(crate) fn no_caption(&mut self, place: u64) {
         let (path, unit) = (self.path, self.unit);
-        self.builder.skipped.note("empty caption", || format!("`{}`, {unit} {place}: empty caption", path.display()));
+        self.builder
+            .skipped
+            .note("empty caption", || Left::row(place, format!("`{}`, {unit} {place}: empty caption", path.display())));
     }
 
     /// Adds an image with its captions, each with its slot. Those that are empty are counted.
@@ -92,7 +91,9 @@ impl<'a> Rows<'a> {
         let (path, unit) = (self.path, self.unit);
         let image = image.trim();
         if image.is_empty() {
-            self.builder.skipped.note("no image", || format!("`{}`, {unit} {place}: no image", path.display()));
+            self.builder
+                .skipped
+                .note("no image", || Left::row(place, format!("`{}`, {unit} {place}: no image", path.display())));
             return Ok(());
         }
         let file = match self.paths.find(image) {
@@ -113,11 +114,6 @@ impl<'a> Rows<'a> {
             }
         }
         Ok(())
-    }
-
-    /// Notes that the caption of a row may stand for a missing one.
-    pub(crate) fn see_unquoted(&mut self, caption: &str, place: u64) {
-        self.nulls.see(caption.trim(), place);
     }
 
     /// The data set. `described`: what was recognised, such as `tab-separated, UTF-8, header`; `origin`: where image
@@ -142,7 +138,6 @@ impl<'a> Rows<'a> {
         let rows = if self.count == 1 { "1 row".to_owned() } else { format!("{} rows", self.count) };
         self.builder.note(format!("`{file}`: {described}, {rows}; {origin}"));
         self.paths.tell(&file, &mut self.builder);
-        self.nulls.tell(&file, &mut self.builder);
         self.builder.finish(self.path)
     }
 }

@@ -4,11 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Once, OnceLock};
 
-use dualenc_data::{ContentId, DataError, Dataset, ImageProcessor, Skipped};
+use dualenc_data::{ContentId, DataError, Dataset, ImageProcessor, Skipped, counted};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
-use crate::counted::counted;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::open_task::OpenTask;
@@ -40,6 +39,10 @@ pub struct Evaluation {
     fingerprint: OnceLock<String>,
     /// Whether the rows that its data leave out were reported.
     data_reported: Once,
+    /// Whether its bad images were counted for people.
+    bad_reported: Once,
+    /// Warnings about its data that are given elsewhere.
+    muted: Vec<String>,
 }
 
 /// Embeddings of the images that can be used.
@@ -121,6 +124,8 @@ impl Evaluation {
             task,
             fingerprint: OnceLock::new(),
             data_reported: Once::new(),
+            bad_reported: Once::new(),
+            muted: Vec::new(),
         })
     }
 
@@ -135,7 +140,15 @@ impl Evaluation {
         let open = |(name, section): (&String, &EvalSection)| {
             Ok(Self { max_bad_fraction, ..Self::open(name, section, validation)? }.with_objective(objective))
         };
-        config.eval.iter().map(open).collect()
+        let mut evaluations = config.eval.iter().map(open).collect::<Result<Vec<Self>, TrainError>>()?;
+        // Several evaluations may read the same data.
+        let mut told: Vec<String> = Vec::new();
+        for evaluation in &mut evaluations {
+            let own = evaluation.data_warnings();
+            evaluation.mute(&told);
+            told.extend(own);
+        }
+        Ok(evaluations)
     }
 
     /// Opens every evaluation of `config`, without the training data unless one needs their validation split.
@@ -166,7 +179,19 @@ impl Evaluation {
 
     /// What may make the figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        self.task.warnings().iter().map(|problem| format!("evaluation `{}`: {problem}", self.name)).collect()
+        self.data_warnings().iter().map(|problem| format!("evaluation `{}`: {problem}", self.name)).collect()
+    }
+
+    /// Leaves out warnings about its data that were given before.
+    pub(crate) fn mute(&mut self, told: &[String]) {
+        self.muted.extend_from_slice(told);
+    }
+
+    /// As [`Evaluation::warnings`], without the name of the evaluation.
+    pub(crate) fn data_warnings(&self) -> Vec<String> {
+        let mut warnings = self.task.warnings();
+        warnings.retain(|warning| !self.muted.contains(warning));
+        warnings
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -358,6 +383,7 @@ impl Evaluation {
         let error = DataError::TooManyBad {
             bad: bad.len(),
             images: total,
+            is_all: true,
             max_fraction: self.max_bad_fraction,
             causes: Skipped::by_cause(bad),
             first: first.collect(),
@@ -392,8 +418,17 @@ impl Evaluation {
         let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
-        for skipped in &bad {
-            observer.on(Event::Skipped(skipped));
+        let of = format!("evaluation `{}`", self.name);
+        for image in &bad {
+            observer.on(Event::Skipped { image, of: &of, listed_in: None });
+        }
+        if !bad.is_empty() {
+            self.bad_reported.call_once(|| {
+                let (images, causes) = (counted(bad.len(), "image"), Skipped::by_cause(&bad));
+                observer.on(Event::Note(format!(
+                    "{of}: {images} of {total} could not be used: {causes}; `dualenc check` names each"
+                )));
+            });
         }
         self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {

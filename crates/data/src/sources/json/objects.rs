@@ -112,7 +112,6 @@ impl<'a> Objects<'a> {
                 return rows.malformed(place, reason);
             };
             for text in texts {
-                rows.see_unquoted(&text, place);
                 captions.push((slot, text));
             }
         }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::skipped_rows::{BadRows, Left};
 use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::one_or_many::OneOrMany;
@@ -170,8 +170,9 @@ impl ParquetSource {
                     return Err(DataError::Malformed { path: path.to_owned(), reason });
                 }
             }
-            let place_of_row = || format!("`{}`, row {}", path.display(), number + 1);
-            if let Err(reason) = push_row(builder, root, place, row, place_of_row) {
+            let left =
+                |fault: &str| Left::row(number + 1, format!("`{}`, row {}: {fault}", path.display(), number + 1));
+            if let Err(reason) = push_row(builder, root, place, row, left) {
                 builder.skipped.or_fail(self.bad_rows, DataError::row(path, "row", number + 1, reason))?;
             }
             Ok(())
@@ -186,33 +187,33 @@ fn push_row(
     root: &Path,
     image: Place,
     row: &mut Row,
-    place: impl Fn() -> String,
+    left: impl Fn(&str) -> Left,
 ) -> Result<(), String> {
     if let Some(fault) = row.fault.take() {
         return Err(fault);
     }
     if row.captions.is_empty() {
-        builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
+        builder.skipped.note("empty caption", || left("empty caption"));
         return Ok(());
     }
     match image {
         Place::Path(path) if path.trim().is_empty() => {
-            builder.skipped.note("no image", || format!("{}: no image", place()));
+            builder.skipped.note("no image", || left("no image"));
         }
         Place::Path(path) if is_link(&path) => {
             return Err(format!("the image is a URL, `{path}`; expected a local file: download the images first"));
         }
         Place::Path(path) if path.contains('\0') => return Err("the image path holds a NUL character".to_owned()),
-        Place::Path(path) => push_captions(builder, &ImageRef::File(root.join(path.trim())), row, place),
-        Place::Cell(cell) => push_captions(builder, &cell, row, place),
+        Place::Path(path) => push_captions(builder, &ImageRef::File(root.join(path.trim())), row, left),
+        Place::Cell(cell) => push_captions(builder, &cell, row, left),
     }
     Ok(())
 }
 
-fn push_captions(builder: &mut DatasetBuilder, image: &ImageRef, row: &Row, place: impl Fn() -> String) {
+fn push_captions(builder: &mut DatasetBuilder, image: &ImageRef, row: &Row, left: impl Fn(&str) -> Left) {
     for (caption, slot) in &row.captions {
         if !builder.push_slot(image.clone(), caption, *slot) {
-            builder.skipped.note("empty caption", || format!("{}: empty caption", place()));
+            builder.skipped.note("empty caption", || left("empty caption"));
         }
     }
 }

@@ -7,12 +7,10 @@
 //! - `columns`: the columns that hold image and caption, by their names
 //! - `image_path`: the file that a written path means
 //! - `path_text`: paths that are no local path: URLs, drives, bytes
-//! - `null_words`: captions that stand for a missing text
 
 pub(crate) mod columns;
 pub(crate) mod dialect;
 pub(crate) mod image_path;
-pub(crate) mod null_words;
 pub(crate) mod path_text;
 pub(crate) mod records;
 pub(crate) mod text_file;
