@@ -15,7 +15,7 @@ use std::fs;
 use std::sync::Arc;
 
 use dualenc_data::{Dataset, counted, ordered_map};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::commands::pack::manifest::{Chunk, Manifest};
 use crate::commands::pack::request::{PackRequest, Packed};

@@ -19,8 +19,6 @@ pub(crate) struct Sample {
     pub extension: String,
     /// In order.
     pub captions: Vec<String>,
-    /// The name of the image in the data set: its path below the source, or `shard.tar/entry.jpg`.
-    pub original: String,
     /// The captions as lines of text, unless they are in `json`.
     pub text: Option<Vec<u8>>,
     /// The original name, and captions that are no lines.
@@ -90,12 +88,11 @@ pub(crate) fn read_sample(
     };
     let captions: Vec<String> =
         dataset.captions_of(image).iter().map(|&caption| dataset.caption(caption as usize).text.to_owned()).collect();
-    let original = original(dataset, image);
-    let (text, json) = text_of(&captions, &original);
-    Ok(Ok(Sample { bytes, extension, captions, original, text, json }))
+    let (text, json) = text_of(&captions, &original(dataset, image));
+    Ok(Ok(Sample { bytes, extension, captions, text, json }))
 }
 
-/// The name of an image in its source, without the directories that lead to the source.
+/// The name of an image: its path below the source, or `shard.tar/entry.jpg`.
 pub(crate) fn original(dataset: &Dataset, image: usize) -> String {
     let key = dataset.image(image).key();
     let below = dataset.root_of(image).and_then(|root| Path::new(&key).strip_prefix(root).ok());
