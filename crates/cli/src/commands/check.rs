@@ -17,8 +17,9 @@ use crate::signals::Signals;
 ///
 /// Decodes every image, and prints what training would use, warnings, and every problem: of the config, the data, the
 /// towers and the evaluations. A problem of the config hides no other: what can be read is checked. At most three
-/// examples of a kind are printed; --json has all. Copies of images, odd captions, and images that training and evaluation share are
-/// warnings. Exits with 2 if there is a problem: something that would stop a run or spoil its result.
+/// examples of a kind are printed; --json has all. Copies of images, odd captions, and images that training and
+/// evaluation share are warnings. Exits with 2 if there is a problem: something that would stop a run or spoil its
+/// result.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, OnceLock};
 
 use dualenc_data::{ContentId, DataError, Dataset, ImageProcessor, Skipped, counted};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::error::TrainError;
+use crate::eval::data_report::DataReport;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::open_task::OpenTask;
 use crate::eval::pooled_loss::Pools;
@@ -37,12 +38,7 @@ pub struct Evaluation {
     pub max_bad_fraction: f64,
     task: OpenTask,
     fingerprint: OnceLock<String>,
-    /// Whether the rows that its data leave out were reported.
-    data_reported: Once,
-    /// Whether its bad images were counted for people.
-    bad_reported: Once,
-    /// Warnings about its data that are given elsewhere.
-    muted: Vec<String>,
+    report: DataReport,
 }
 
 /// Embeddings of the images that can be used.
@@ -123,9 +119,7 @@ impl Evaluation {
             max_bad_fraction: default::max_bad_fraction(),
             task,
             fingerprint: OnceLock::new(),
-            data_reported: Once::new(),
-            bad_reported: Once::new(),
-            muted: Vec::new(),
+            report: DataReport::default(),
         })
     }
 
@@ -184,14 +178,12 @@ impl Evaluation {
 
     /// Leaves out warnings about its data that were given before.
     pub(crate) fn mute(&mut self, told: &[String]) {
-        self.muted.extend_from_slice(told);
+        self.report.mute(told);
     }
 
     /// As [`Evaluation::warnings`], without the name of the evaluation.
     pub(crate) fn data_warnings(&self) -> Vec<String> {
-        let mut warnings = self.task.warnings();
-        warnings.retain(|warning| !self.muted.contains(warning));
-        warnings
+        self.report.unmuted(self.task.warnings())
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -321,7 +313,9 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
-        self.report_data(observer);
+        let of = format!("evaluation `{}`", self.name);
+        let skipped = self.task.dataset().map(|dataset| &dataset.skipped);
+        self.report.report_data(&of, skipped, || self.warnings(), observer);
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
@@ -358,20 +352,6 @@ impl Evaluation {
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
         Ok(metrics)
-    }
-
-    /// Names the rows that its data leave out, and classes with one name, once.
-    fn report_data(&self, observer: &mut dyn Observer) {
-        self.data_reported.call_once(|| {
-            let skipped = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0);
-            let rows = skipped.map(|skipped| {
-                let (rows, causes) = (counted(skipped.count, "row"), skipped.by_cause());
-                format!("evaluation `{}`: {rows} could not be used: {causes}; such as {}", self.name, skipped.first(1))
-            });
-            for warning in rows.into_iter().chain(self.warnings()) {
-                observer.on(Event::Warning(warning));
-            }
-        });
     }
 
     /// Refuses a set of images of which too many are unreadable.
@@ -418,18 +398,7 @@ impl Evaluation {
         let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
-        let of = format!("evaluation `{}`", self.name);
-        for image in &bad {
-            observer.on(Event::Skipped { image, of: &of, listed_in: None });
-        }
-        if !bad.is_empty() {
-            self.bad_reported.call_once(|| {
-                let (images, causes) = (counted(bad.len(), "image"), Skipped::by_cause(&bad));
-                observer.on(Event::Note(format!(
-                    "{of}: {images} of {total} could not be used: {causes}; `dualenc check` names each"
-                )));
-            });
-        }
+        self.report.report_images(&format!("evaluation `{}`", self.name), &bad, total, observer);
         self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {
             return Err(TrainError::Usage(format!(
