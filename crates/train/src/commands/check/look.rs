@@ -1,9 +1,9 @@
 //! What an image looks like in about 400 bytes, to find copies that were resized, compressed again, cropped a little or
 //! made brighter.
 //!
-//! Images are compared by the correlation of small versions: brightness at 16x16 and colour differences at 8x8. A hash of
-//! gradient bits, such as dHash, is not enough: large empty areas give equal bits, so that most drawings on one ground
-//! look alike to it. Images without contrast are not compared.
+//! Images are compared by the correlation of small versions: brightness at 16x16 and colour differences at 8x8. A hash
+//! of gradient bits, such as dHash, is not enough: large empty areas give equal bits, so that most drawings on one
+//! ground look alike to it. Images without contrast are not compared.
 
 use dualenc_data::{Filter, RgbImage, resize};
 use rayon::prelude::*;
@@ -30,13 +30,13 @@ const MIN_CORRELATION: f64 = 0.99;
 /// that the tests make.
 const MAX_SHIFT: i32 = 40;
 
-/// Levels of 255 by which the mean colour of copies may differ otherwise. Of copies of the drawings in `data/tiny/train`
-/// at half the size in JPEG of quality 75, the mean colours of 95 % differ by at most 11.
+/// Levels of 255 by which the mean colour of copies may differ otherwise. Of copies of the drawings in
+/// `data/tiny/train` at half the size in JPEG of quality 75, the mean colours of 95 % differ by at most 11.
 const MAX_TINT: i32 = 12;
 
 /// Bands of sign bits. Two looks with a correlation of 0.99 differ in the sign along a random direction with a
-/// probability of acos(0.99) / pi = 4.5 % (Charikar, "Similarity Estimation Techniques from Rounding Algorithms", 2002),
-/// so that they agree in one of 10 bands of 20 bits with a probability of 99.4 %.
+/// probability of acos(0.99) / pi = 4.5 % (M. Charikar, "Similarity Estimation Techniques from Rounding Algorithms",
+/// 2002), so that they agree in one of 10 bands of 20 bits with a probability of 99.4 %.
 const BANDS: usize = 10;
 
 /// Sign bits of a band: as many values as there are images in a large data set, a million.
