@@ -76,7 +76,8 @@ fn check_all(
     for warning in config.warnings() {
         findings.warn("config_warning", "", warning);
     }
-    let compute = match draft.is_wrong("run") {
+    let device_keys = ["run.device", "run.threads", "run.precision", "run.locked_precision"];
+    let compute = match device_keys.iter().any(|key| draft.is_wrong(key)) {
         true => None,
         false => {
             let compute = Compute::select(&config.run.device, config.run.threads);
