@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use dualenc_data::ShardWriter;
 use serde_json::Value;
 
 use crate::data_forms::rows;
-use crate::support::{Session, copy_run_at, stderr};
+use crate::support::{Session, copy_run_at, goldens, stderr};
 
 /// The golden pairs, with a missing, an empty and a damaged image and one row without a caption.
 fn session() -> Session {
@@ -43,7 +44,7 @@ fn bad_samples_are_listed_by_cause() {
     let field = |name: &str| lines.iter().map(|line| line[name].clone()).collect::<Vec<_>>();
     assert_eq!(field("kind"), ["row", "image", "image", "image"]);
     assert_eq!(field("cause"), ["empty caption", "not found", "empty file", "not an image"]);
-    assert_eq!(lines[0]["row"], 2);
+    assert_eq!((&lines[0]["row"], &lines[0]["key"]), (&2.into(), &Value::Null));
     assert!(lines[0]["source"].as_str().unwrap().ends_with("data.csv"));
     assert!(lines[1]["key"].as_str().unwrap().ends_with("05.png"));
     let summary = "3 images could not be used: empty file (1), not an image (1), not found (1); 1 row could not be \
@@ -75,7 +76,7 @@ fn missing_files_stop_a_run_at_once() {
     fs::remove_dir_all(session.path("images")).unwrap();
     let error = session.fail(2, &arguments("run.dir=run", &["data.max_bad_fraction=0.5"]));
     let expected = "24 of 24 images cannot be used, more than `data.max_bad_fraction` = 0.5 allows: not found (24)\n";
-    assert!(error.contains(expected), "{error}");
+    assert!(error.contains(expected) && !error.contains("at least"), "{error}");
     assert!(error.contains("05.png: cannot be read: No such file") && !error.contains("step"), "{error}");
     assert!(!session.path("run/bad_samples.jsonl").exists(), "a refused run changes nothing");
 }
@@ -84,7 +85,7 @@ fn missing_files_stop_a_run_at_once() {
 fn absent_and_empty_files_are_counted_together() {
     let session = session();
     let error = session.fail(2, &arguments("run.dir=run", &["data.max_bad_fraction=0.05"]));
-    assert!(error.contains("2 of 24 images cannot be used"), "{error}");
+    assert!(error.contains("at least 2 of 24 images cannot be used"), "{error}");
     assert!(error.contains("allows: empty file (1), not found (1)\n"), "{error}");
 }
 
@@ -100,7 +101,8 @@ fn stopped_run_lists_the_last_images() {
     }
     let sets = ["data.max_bad_fraction=0.1", "data.shuffle=false", "train.batch_size=4", "data.workers=1"];
     let error = session.fail(2, &arguments("run.dir=run", &sets));
-    assert!(error.contains("3 of 24 images cannot be used"), "{error}");
+    assert!(error.contains("at least 3 of 24 images cannot be used"), "{error}");
+    assert!(error.contains("`dualenc check --config FILE` decodes all"), "{error}");
     assert!(!session.metrics("run", "train").is_empty(), "{error}");
     let list = list(&session, "run");
     let lines: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -158,4 +160,50 @@ fn missing_evaluation_files_stop_a_run_at_once() {
     let sets = ["train", "--config", "lit.toml", "--set", evals[1].0, "--set", "data.max_bad_fraction=1"];
     let error = session.fail(2, &sets);
     assert!(error.contains("no image of the class `cat`"), "{error}");
+}
+
+#[test]
+fn only_three_images_a_source_are_named() {
+    let session = session();
+    let mut table = "image,caption\nimages/00.png,a\nimages/01.png,b\n".to_owned();
+    for image in 13..20 {
+        session.write(&format!("images/{image}.png"), "text");
+        table += &format!("images/{image}.png,text {image}\n");
+    }
+    session.write("eval.csv", table);
+    let eval = "eval.x={task=\"retrieval\",data=\"eval.csv\",every_epochs=1}";
+    let output = session.run(&arguments("run.dir=run", &["data.max_bad_fraction=0.8", eval]));
+    let log = stderr(&output);
+    assert!(output.status.success(), "{log}");
+    // The source and the evaluation, which runs twice.
+    assert_eq!(log.matches("warning: skipped").count(), 6, "{log}");
+    assert_eq!(log.matches("run/bad_samples.jsonl` lists all").count(), 1, "{log}");
+    let summary = "evaluation `x`: 7 images of 9 could not be used: not an image (7); `dualenc check` names each";
+    assert_eq!(log.matches(summary).count(), 1, "{log}");
+    assert!(log.contains("10 images could not be used: "), "{log}");
+    assert_eq!(list(&session, "run").lines().count(), 11);
+}
+
+/// A row of a table has its number, a sample of a shard its key.
+#[test]
+fn samples_of_shards_have_keys() {
+    let session = Session::new();
+    session.write_config("");
+    let mut shard = ShardWriter::new(Vec::new());
+    for (image, (_, caption)) in rows().iter().enumerate() {
+        let bytes = fs::read(goldens("train/images").join(format!("{image:02}.png"))).unwrap();
+        shard.add(&format!("{image:02}.png"), &bytes).unwrap();
+        shard.add(&format!("{image:02}.txt"), if image == 5 { b" " } else { caption.as_bytes() }).unwrap();
+    }
+    shard.add("lonely.txt", b"no image").unwrap();
+    session.write("s.tar", shard.finish().unwrap());
+    let sets = ["data.train.csv=", "data.train.webdataset.path=s.tar", "train.epochs=1"];
+    let mut arguments = vec!["train", "--config", "lit.toml"];
+    sets.iter().for_each(|set| arguments.extend(["--set", set]));
+    session.succeed(&arguments);
+    let list = list(&session, "run");
+    let lines: Vec<Value> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let keys: Vec<&str> = lines.iter().map(|line| line["key"].as_str().unwrap()).collect();
+    assert!(keys.len() == 2 && keys[0].ends_with("s.tar/05") && keys[1].ends_with("s.tar/lonely"), "{list}");
+    assert!(lines.iter().all(|line| line["row"].is_null()), "{list}");
 }

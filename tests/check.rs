@@ -223,3 +223,134 @@ fn data_problems_survive_an_unreachable_hub() {
     let codes: Vec<&Value> = json["findings"].as_array().unwrap().iter().map(|finding| &finding["code"]).collect();
     assert!(codes.contains(&&Value::from("too_many_bad_images")), "{codes:?}");
 }
+
+/// A broken config hides no problem of the data or of a tower.
+#[test]
+fn config_problems_hide_no_data_problem() {
+    let session = session(&EIGHT, "[eval.x]\ntask = \"retrieval\"\ndata = \"eval.csv\"\n");
+    session.write("images/03.png", "");
+    session.write("eval.csv", "image,caption\nimages/09.png,a\nimages/gone.png,b\n");
+    let cases: [(&[&str], &[&str]); 5] = [
+        (&["train.optimizer=adamm"], &["`adamm`", "03.png", "gone.png"]),
+        (&["train.batch_size=", "train.lr=1"], &["train.batch_size", "train.lr", "03.png", "gone.png"]),
+        (&["model.init=", "model.image_tower=./nowhere"], &["model.text_tower", "nowhere", "03.png", "gone.png"]),
+        (&["run.device=tpu"], &["tpu", "03.png", "gone.png"]),
+        (&["eval.x.task=retreival", "model.init=./nowhere"], &["retreival", "03.png", "nowhere"]),
+    ];
+    for (sets, expected) in cases {
+        let (code, json, text) = check(&session, sets);
+        assert_eq!(code, 2, "{sets:?}: {text}");
+        for part in expected {
+            assert!(text.contains(part), "{part} is not named with {sets:?}: {text}");
+        }
+        assert!(!text.contains("panicked"), "{text}");
+        assert_eq!(level(&json, "too_many_bad_images"), "problem", "{text}");
+    }
+    let (_, json, text) = check(&session, &["train.optimizer=adamm", "train.lr=1"]);
+    let found = json["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == "config");
+    assert_eq!(found.count(), 2, "{json:#}");
+    let places = ["2 problems in the config", "1 of 8 image files are bad"].map(|part| text.find(part).unwrap());
+    assert!(places[0] < places[1], "{text}");
+    // Without training data, the evaluation and the towers are checked.
+    let (code, json, text) = check(&session, &["data.train.csv.pth=x", "model.init=./nowhere"]);
+    assert_eq!((code, level(&json, "model"), find(&json, "pairs")), (2, "problem", None), "{text}");
+    assert!(text.contains("gone.png") && text.contains("`pth`"), "{text}");
+    // What does not depend on the wrong key is found, and nothing is made up.
+    session.write("eval.csv", "image,caption\nimages/09.png,a\nimages/10.png,b\n");
+    let image = fs::read(session.path("images/04.png")).unwrap();
+    session.write("images/03.png", image);
+    let (code, json, text) = check(&session, &["train.batch_size="]);
+    let problems: Vec<_> =
+        json["findings"].as_array().unwrap().iter().filter(|finding| finding["level"] == "problem").collect();
+    assert_eq!((code, problems.len()), (2, 1), "{text}");
+    assert_eq!(level(&json, "tokens"), "fact", "{text}");
+}
+
+#[test]
+fn warnings_are_counted_at_the_end() {
+    let (code, _, text) = check(&session(&EIGHT, ""), &[]);
+    assert!(code == 0 && text.contains("no problems found"), "{text}");
+    let mut odd = EIGHT;
+    odd[2].1 = "0.5";
+    let (code, json, text) = check(&session(&odd, ""), &[]);
+    assert_eq!((code, &json["warnings"]), (0, &1.into()), "{text}");
+    assert!(text.contains("no errors, 1 warning\n") && !text.contains("no problems"), "{text}");
+}
+
+#[test]
+fn long_lists_are_cut_but_not_in_json() {
+    let session = session(&EIGHT, "");
+    let rows: String = (0..6).map(|image| format!("images/gone{image}.png,picture {image}\n")).collect();
+    let copies: String = (0..6).map(|image| format!("images/copy{image}.png,copy {image}\n")).collect();
+    for image in 0..6 {
+        fs::copy(session.path("images/00.png"), session.path(&format!("images/copy{image}.png"))).unwrap();
+    }
+    session.write("data.csv", format!("image,caption\nimages/00.png,a\n{rows}{copies}"));
+    let (code, json, text) = check(&session, &[]);
+    assert_eq!(code, 2, "{text}");
+    assert!(text.contains("gone2.png\n") && text.contains("... and 3 more: `--json FILE` lists all"), "{text}");
+    assert!(!text.contains("gone3.png"), "{text}");
+    assert_eq!(find(&json, "bad_images").unwrap().1["items"].as_array().unwrap().len(), 6);
+    assert!(text.contains("copy1.png and 4 more"), "{text}");
+    let groups = find(&json, "equal_images").unwrap().1["values"]["groups"].clone();
+    assert_eq!(groups[0].as_array().unwrap().len(), 7, "{groups}");
+}
+
+#[test]
+fn data_warnings_are_given_once() {
+    let evals = "[eval.a]\ntask = \"retrieval\"\ndata = \"data.csv\"\n\
+                 [eval.b]\ntask = \"retrieval\"\ndata = \"data.csv\"\n\
+                 [eval.c]\ntask = \"retrieval\"\ndata = \"twice.csv\"\n\
+                 [eval.d]\ntask = \"retrieval\"\ndata = \"twice.csv\"\n";
+    let session = session(&EIGHT, evals);
+    let table = fs::read_to_string(session.path("data.csv")).unwrap();
+    let doubled = table.replace('\n', ",x\n").replacen("caption,x", "caption,caption", 1);
+    session.write("data.csv", &doubled);
+    session.write("twice.csv", &doubled);
+    let (_, json, text) = check(&session, &[]);
+    assert_eq!(text.matches("several columns are named `caption`").count(), 2, "{text}");
+    assert_eq!(level(&json, "data_warning"), "warning");
+    let (code, log) = train(&session, &["train.epochs=1"]);
+    assert_eq!((code, log.matches("several columns are named `caption`").count()), (0, 2), "{log}");
+}
+
+/// Captions that pandas wrote for a missing value are told in every form of the data.
+#[test]
+fn null_words_are_told_in_every_form() {
+    let session = session(&EIGHT, "");
+    let words = ["NaN", "a cat", "null", "a dog", "N/A", "the sea", "stripes", "a ball"];
+    let name = |number: usize| format!("{number:02}.png");
+    let tab: String = (0..8).map(|row| format!("images/{}\t{}\n", name(row), words[row])).collect();
+    session.write("data.tsv", format!("image\tcaption\n{tab}"));
+    let comma: String = (0..8).map(|row| format!("images/{},\"{}\"\n", name(row), words[row])).collect();
+    session.write("data.csv", format!("image,caption\n{comma}"));
+    let line = |row: usize| format!("{{\"image\": \"images/{}\", \"caption\": \"{}\"}}\n", name(row), words[row]);
+    session.write("data.jsonl", (0..8).map(line).collect::<String>());
+    fs::create_dir_all(session.path("listed")).unwrap();
+    for (row, word) in words.iter().enumerate() {
+        session.write(&format!("texts/{row:02}.txt"), word);
+        for folder in ["texts", "listed"] {
+            let target = session.path(&format!("{folder}/{}", name(row)));
+            fs::copy(session.path(&format!("images/{}", name(row))), target).unwrap();
+        }
+    }
+    let metadata: String = (0..8).map(|row| format!("{},{}\n", name(row), words[row])).collect();
+    session.write("listed/metadata.csv", format!("file_name,text\n{metadata}"));
+    let forms =
+        ["csv.path=data.csv", "tsv.path=data.tsv", "jsonl.path=data.jsonl", "folder.path=texts", "folder.path=listed"];
+    for form in forms {
+        let set = format!("data.train.{form}");
+        let sets = ["data.train.csv=", set.as_str()];
+        let (code, json, text) = check(&session, &sets);
+        assert_eq!((code, level(&json, "odd_captions")), (0, "warning"), "{form}: {text}");
+        let expected = "3 of 8 captions (37.5 %) look like a missing value; they are used as written";
+        assert!(text.contains(expected), "{form}: {text}");
+        assert!(!text.contains("a word that stands for"), "it is said once: {text}");
+        if session.path("run").exists() {
+            fs::remove_dir_all(session.path("run")).unwrap();
+        }
+        let (code, log) = train(&session, &[sets[0], sets[1], "train.epochs=1"]);
+        let expected = "3 of 8 captions are a word that stands for a missing text";
+        assert!(code == 0 && log.contains(expected), "{form}: {log}");
+    }
+}

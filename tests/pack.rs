@@ -62,7 +62,13 @@ fn packed_data_train_to_the_same_bits() {
     session.succeed(&[&PACK[..], &["--out", "files", "--format", "folder"], &set].concat());
     let table = fs::read_to_string(session.path("files/pairs.csv")).unwrap();
     let lines = |text: &str| text.lines().map(|line| line.split_once(',').unwrap().1.to_owned()).collect::<Vec<_>>();
-    assert_eq!(lines(&table), lines(&fs::read_to_string(session.path("data.csv")).unwrap()));
+    // The packed shards name the image that was packed, which names the original.
+    let packed = |(number, line): (usize, String)| match number {
+        0 => "caption,original".to_owned(),
+        _ => format!("{line},{:06}.tar/{:06}.png", (number - 1) / 7, number - 1),
+    };
+    let source = lines(&fs::read_to_string(session.path("data.csv")).unwrap());
+    assert_eq!(lines(&table), source.into_iter().enumerate().map(packed).collect::<Vec<_>>());
     for image in 0..24 {
         let packed = fs::read(session.path(&format!("files/images/{image:06}.png"))).unwrap();
         assert_eq!(packed, fs::read(session.path(&format!("images/{image:02}.png"))).unwrap());
@@ -81,11 +87,18 @@ fn equal_data_give_equal_bytes() {
     assert!(one.iter().all(|(name, bytes)| name == "pack.json" || bytes.len() <= 20_000));
     let again = session.succeed(&[&PACK[..], &["--out", "one", "--shard-size", "20kB"]].concat());
     assert!(again.contains("wrote 24 images"), "{again}");
+    // Each image has the name that it had.
+    let shard = String::from_utf8_lossy(&one["000000.tar"]);
+    assert!(shard.contains("{\"original\":\"images/03.png\"}"), "{shard}");
     // A shard that is lost is written again.
     fs::remove_file(session.path("one/000001.tar")).unwrap();
     session.succeed(&[&PACK[..], &["--out", "one", "--shard-size", "20kB"]].concat());
     assert_eq!(files(&session.path("one")), two);
-    for (more, expected) in [(&["--samples", "3"][..], "other options"), (&["--resize", "8"], "other options")] {
+    for (more, expected) in [
+        (&["--samples", "3"][..], "other options"),
+        (&["--resize", "8"], "other options"),
+        (&["--set", "data.max_pixels=1000000"], "`max_pixels` was 178956970, now 1000000"),
+    ] {
         let text = session.fail(2, &[&PACK[..], &["--out", "one"], more].concat());
         assert!(text.contains(expected), "{text}");
     }

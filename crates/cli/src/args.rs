@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use dualenc_train::config::RunConfig;
+use dualenc_train::config::{Draft, RunConfig};
 use dualenc_train::{Compute, LoadedModel, TrainError};
 
 use crate::report::progress::Reporter;
@@ -29,9 +29,17 @@ pub struct ConfigArgs {
 impl ConfigArgs {
     /// Loads and validates the config with all overrides.
     pub fn load(&self) -> anyhow::Result<RunConfig> {
-        let mut overrides = self.overrides.clone();
-        overrides.extend(self.device.iter().map(|device| format!("run.device={device}")));
-        Ok(RunConfig::load(&self.config, &overrides)?)
+        Ok(RunConfig::load(&self.config, &self.all_overrides())?)
+    }
+
+    /// Loads the config with all overrides, as far as it can be read.
+    pub fn load_draft(&self) -> anyhow::Result<Draft> {
+        Ok(Draft::load(&self.config, &self.all_overrides())?)
+    }
+
+    fn all_overrides(&self) -> Vec<String> {
+        let device = self.device.iter().map(|device| format!("run.device={device}"));
+        self.overrides.iter().cloned().chain(device).collect()
     }
 }
 

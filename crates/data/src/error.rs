@@ -112,8 +112,10 @@ pub enum DataError {
     },
     /// More images are unreadable than the policy allows.
     #[error(
-        "{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows: {causes}\n\
-         {}\nrepair or remove them, or raise `data.max_bad_fraction`",
+        "{}{bad} of {images} images cannot be used, more than `data.max_bad_fraction` = {max_fraction} allows: \
+         {causes}\n{}\nrepair or remove them (`dualenc check --config FILE` decodes all and names each), or raise \
+         `data.max_bad_fraction`",
+        if *.is_all { "" } else { "at least " },
         .first.join("\n")
     )]
     TooManyBad {
@@ -121,6 +123,8 @@ pub enum DataError {
         bad: usize,
         /// Number of images of the data set.
         images: usize,
+        /// Whether every image was looked at; otherwise there may be more unreadable ones.
+        is_all: bool,
         /// The limit, from 0 to 1.
         max_fraction: f64,
         /// Their causes with counts, such as `not found (2), damaged (1)`.

@@ -4,6 +4,7 @@
 //! templates, `loader` makes the batches, `writing` turns images and samples into bytes.
 
 mod conversions;
+mod counted;
 mod dataset;
 mod did_you_mean;
 mod error;
@@ -21,8 +22,10 @@ mod text;
 mod text_lists;
 mod writing;
 
+pub use crate::counted::counted;
 pub use crate::dataset::builder::DatasetBuilder;
 pub use crate::dataset::captions::Caption;
+pub use crate::dataset::null_words::{NULL_WORD_ADVICE, is_null_word};
 pub use crate::dataset::part::Part;
 pub use crate::dataset::skipped_rows::{BadRows, SkippedRow, SkippedRows};
 pub use crate::dataset::survey::Survey;

@@ -3,11 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use dualenc_data::{DataError, DataErrorCause};
+use dualenc_data::{DataError, DataErrorCause, counted};
 use dualenc_model::{ModelError, ModelErrorCause};
 
 use crate::config::{Change, ConfigError};
-use crate::counted::counted;
 use crate::models::hub::error::HubError;
 
 /// An error of this crate. Each message says what to do next.

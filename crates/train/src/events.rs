@@ -39,7 +39,14 @@ pub enum Event<'a> {
     /// An update was made.
     Step(&'a TrainRecord),
     /// An image cannot be used and is skipped.
-    Skipped(&'a Skipped),
+    Skipped {
+        /// The image, and why.
+        image: &'a Skipped,
+        /// What it belongs to, such as ``evaluation `x` `` or a path in backticks.
+        of: &'a str,
+        /// The file that lists all such images.
+        listed_in: Option<&'a Path>,
+    },
     /// Progress of lengthy work other than training.
     Work {
         /// Name of the work, such as `features of the locked image tower`.

@@ -2,7 +2,6 @@
 
 mod commands;
 pub mod config;
-mod counted;
 mod device;
 mod error;
 mod eval;
@@ -17,9 +16,9 @@ mod run_dir;
 mod stop_flag;
 mod training;
 
-pub use commands::check::check;
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
+pub use commands::check::{CONFIG_PROBLEM, check};
 pub use commands::embed::{EmbedRequest, Embedded, embed};
 pub use commands::export::export;
 pub use commands::init::init;
@@ -36,8 +35,8 @@ pub use commands::plan::report::{
     StepPlan, TimePlan,
 };
 pub use commands::warm_cache::{WarmedCache, warm_cache};
-pub use counted::counted;
 pub use device::Compute;
+pub use dualenc_data::counted;
 pub use error::{ErrorKind, TrainError};
 pub use eval::encoder::{Embeddings, Encoder};
 pub use eval::evaluation::Evaluation;

@@ -3,10 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, Source, SourceTable, recognise, recognise_source};
+use dualenc_data::{Dataset, Source, SourceTable, counted, recognise, recognise_source};
 
 use crate::config::{EvalData, RunConfig};
-use crate::counted::counted;
 use crate::error::TrainError;
 
 /// The pairs of `[data.train]`.

@@ -16,11 +16,18 @@ const ADVICE_SEPARATOR: &str = "\nhelp: ";
 /// instead.
 pub fn render(error: &(dyn Error + 'static), color: bool) -> String {
     match chain(error).find_map(|error| error.downcast_ref::<ConfigError>()) {
-        Some(ConfigError::Invalid { path, problems }) => {
+        Some(config @ ConfigError::Invalid { path, problems }) => {
             let plural = if problems.len() == 1 { "" } else { "s" };
             let mut text: String = problems.iter().map(|problem| render_problem(problem, color) + "\n\n").collect();
             let total = format!("{} problem{plural} in the config `{}`", problems.len(), path.display());
             text.push_str(&label(Level::ERROR, &total, color));
+            // What was found besides, such as problems of the data.
+            for error in chain(error).take_while(|error| !error.is::<ConfigError>()) {
+                let message = error.to_string();
+                if message != config.to_string() {
+                    let _ = write!(text, "\n\n{}", label(Level::ERROR, &message, color));
+                }
+            }
             text
         }
         _ => render_chain(error, color),

@@ -105,7 +105,9 @@ pub fn write(event: &Event<'_>) {
             fields["loader_wait"] = json!(record.loader_wait);
             print(INFO, "train", fields);
         }
-        Event::Skipped(skipped) => print(WARN, "skipped", json!({"image": skipped.key, "reason": skipped.reason})),
+        Event::Skipped { image, of, .. } => {
+            print(WARN, "skipped", json!({"image": image.key, "of": of, "reason": image.reason}));
+        }
         Event::Work { name, done, total } => print(INFO, "work", json!({"name": name, "done": done, "total": total})),
         Event::Best(best) => {
             let fields = json!({"step": best.step, "metric": best.metric.to_string(), "value": best.value});

@@ -27,8 +27,8 @@ pub enum LogFormat {
 /// Time between two plain lines about work besides training.
 const WORK_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Maximum number of skipped images that are named.
-const MAX_SKIPPED: usize = 20;
+/// Maximum number of skipped images of one source or evaluation that are named.
+const MAX_SKIPPED: usize = 3;
 
 /// Weight of the newest step in the moving averages of speed and waiting time.
 const SMOOTHING: f64 = 0.1;
@@ -53,7 +53,8 @@ pub struct Reporter {
     speed: Option<f64>,
     /// Fraction of the time spent waiting for the loader, a moving average.
     loader_wait: f64,
-    num_skipped: usize,
+    /// Skipped images by what they belong to.
+    skipped: BTreeMap<String, usize>,
     last_work: Option<Instant>,
     /// The newest record of each evaluation.
     evals: BTreeMap<String, EvalRecord>,
@@ -84,7 +85,7 @@ impl Reporter {
             first_step: 0,
             speed: None,
             loader_wait: 0.0,
-            num_skipped: 0,
+            skipped: BTreeMap::new(),
             last_work: None,
             evals: BTreeMap::new(),
             best: None,
@@ -238,13 +239,20 @@ impl Observer for Reporter {
                 self.print_line(&format!("{from}{steps}, {steps_per_epoch} per epoch"));
             }
             Event::Step(record) => self.report_step(record),
-            Event::Skipped(skipped) => {
-                self.num_skipped += 1;
-                match self.num_skipped.cmp(&(MAX_SKIPPED + 1)) {
+            Event::Skipped { image, of, listed_in } => {
+                let count = self.skipped.entry(of.to_owned()).or_insert(0);
+                *count += 1;
+                let count = *count;
+                match count.cmp(&(MAX_SKIPPED + 1)) {
                     Ordering::Less => {
-                        self.print_line(&format!("warning: skipped `{}`: {}", skipped.key, skipped.reason));
+                        self.print_line(&format!("warning: skipped `{}`: {}", image.key, image.reason));
                     }
-                    Ordering::Equal => self.print_line("warning: more images are skipped; their names are not printed"),
+                    Ordering::Equal => {
+                        let list = listed_in.map_or("their names are not printed".to_owned(), |path| {
+                            format!("`{}` lists all", path.display())
+                        });
+                        self.print_line(&format!("warning: more images of {of} are skipped: {list}"));
+                    }
                     Ordering::Greater => {}
                 }
             }

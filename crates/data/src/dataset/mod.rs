@@ -6,6 +6,7 @@
 //! - `part`: the share of one source in an epoch of several
 //! - `selection`: the rows that `only` names
 //! - `caption_id`: a number that equal captions share
+//! - `null_words`: captions that stand for a missing text
 //! - `skipped_rows`: rows of a source that are left out
 //! - `survey`: what the lengths of the image files tell before any is read
 //! - `fingerprint`: a hash of what a data set holds
@@ -17,6 +18,7 @@ mod caption_id;
 pub(crate) mod captions;
 mod fingerprint;
 pub(crate) mod images;
+pub(crate) mod null_words;
 pub(crate) mod parallel_io;
 pub(crate) mod part;
 pub(crate) mod selection;

@@ -1,6 +1,7 @@
 //! Rows of a source that are left out: whether that is an error, and the record of them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -26,17 +27,36 @@ pub struct SkippedRow {
     pub cause: &'static str,
     /// Its place and what is wrong.
     pub message: String,
+    /// The number of its line, record or annotation, 1-based, if it has one.
+    pub row: Option<u64>,
+    /// What names its sample, if there is more than a number: the path of its image, or `shard.tar/sample`.
+    pub key: Option<String>,
     /// The source: a file or directory of the config.
     pub source: Option<Arc<Path>>,
 }
 
-impl SkippedRow {
-    /// The number of its line, record or annotation, 1-based, if the message starts with the place of one: ``
-    /// `train.csv`, line 12: ``.
-    #[must_use]
-    pub fn number(&self) -> Option<u64> {
-        let place = self.message.strip_prefix('`')?.split_once("`, ")?.1.split_once(':')?.0;
-        place.split_once(' ')?.1.parse().ok()
+/// What names a row that is left out.
+pub(crate) struct Left {
+    row: Option<u64>,
+    key: Option<String>,
+    message: String,
+}
+
+impl Left {
+    /// Row number `row`, 1-based.
+    pub(crate) fn row(row: u64, message: String) -> Self {
+        Self { row: Some(row), key: None, message }
+    }
+
+    /// The sample `key`: the path of its image, or `shard.tar/sample`.
+    pub(crate) fn sample(key: impl Display, message: String) -> Self {
+        Self { row: None, key: Some(key.to_string()), message }
+    }
+}
+
+impl From<String> for Left {
+    fn from(message: String) -> Self {
+        Self { row: None, key: None, message }
     }
 }
 
@@ -69,12 +89,13 @@ impl SkippedRows {
         causes.iter().map(|(cause, count)| format!("{cause} ({count})")).collect::<Vec<_>>().join(", ")
     }
 
-    /// Counts a row; `message` is its place and what is wrong.
-    pub(crate) fn note(&mut self, cause: &'static str, message: impl FnOnce() -> String) {
+    /// Counts a row. `describe`: its place and what is wrong.
+    pub(crate) fn note<L: Into<Left>>(&mut self, cause: &'static str, describe: impl FnOnce() -> L) {
         self.count += 1;
         *self.causes.entry(cause).or_default() += 1;
         if self.rows.len() < Self::MAX_LISTED {
-            self.rows.push(SkippedRow { cause, message: message(), source: None });
+            let Left { row, key, message } = describe().into();
+            self.rows.push(SkippedRow { cause, message, row, key, source: None });
         }
     }
 
@@ -100,7 +121,10 @@ impl SkippedRows {
         match policy {
             BadRows::Error => Err(error),
             BadRows::Skip => {
-                self.note("malformed", || error.to_string());
+                self.note("malformed", || {
+                    let row = if let DataError::Row { row, .. } = &error { Some(*row) } else { None };
+                    Left { row, key: None, message: error.to_string() }
+                });
                 Ok(())
             }
         }
@@ -124,22 +148,15 @@ mod tests {
     }
 
     #[test]
-    fn places_have_numbers() {
-        let number = |message: &str| {
-            let mut rows = SkippedRows::default();
-            rows.note("malformed", || message.to_owned());
-            rows.rows[0].number()
-        };
-        assert_eq!(number("`a, b`, line 12: no image: none"), Some(12));
-        assert_eq!(number("`c.json`, annotation 3: no id"), Some(3));
-        assert_eq!(number("`s.tar`: the name `x` is not UTF-8"), None);
-        assert_eq!(number("`s.tar`: `0.txt`, which is too large: 3"), None);
+    fn rows_have_numbers_or_keys() {
         let mut rows = SkippedRows::default();
-        rows.note("malformed", String::new);
+        rows.or_fail(BadRows::Skip, DataError::row(Path::new("a, b: c"), "line", 12, "none")).unwrap();
+        rows.note("no image", || Left::sample("s.tar/7", "`s.tar`: sample `7` has no image".to_owned()));
         rows.set_source(Path::new("a.csv"));
-        rows.note("malformed", String::new);
+        rows.note("no image", || Left::row(3, "line 3: no image".to_owned()));
         rows.set_source(Path::new("b.csv"));
-        let sources: Vec<_> = rows.rows.iter().map(|row| row.source.as_deref()).collect();
-        assert_eq!(sources, [Some(Path::new("a.csv")), Some(Path::new("b.csv"))]);
+        let found: Vec<_> = rows.rows.iter().map(|row| (row.row, row.key.as_deref(), row.source.as_deref())).collect();
+        let (a, b) = (Some(Path::new("a.csv")), Some(Path::new("b.csv")));
+        assert_eq!(found, [(Some(12), None, a), (None, Some("s.tar/7"), a), (Some(3), None, b)]);
     }
 }

@@ -158,6 +158,7 @@ impl UnreadableImages {
         Err(DataError::TooManyBad {
             bad,
             images,
+            is_all: bad == images,
             max_fraction: policy.max_bad_fraction,
             causes: Skipped::by_cause(found.in_order.iter().map(|(_, skipped)| skipped)),
             first: first.map(|(_, skipped)| format!("  {}: {}", skipped.key, skipped.reason)).collect(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
@@ -11,7 +12,7 @@ use crate::error::DataError;
 use crate::files::{is_dir, is_file};
 use crate::sources::class_folder::class_folder;
 use crate::sources::folder::FolderSource;
-use crate::sources::folder::file_names::{counted, folders, is_number_like, is_wordnet_id, quoted, splits};
+use crate::sources::folder::file_names::{folders, is_number_like, is_wordnet_id, quoted, splits};
 use crate::sources::image_files::image_files;
 
 /// Images beside the folders are few if they are at most one in 20.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::counted::counted;
 use crate::error::DataError;
 use crate::files::is_dir;
 use crate::sources::Source;
@@ -9,7 +10,6 @@ use crate::sources::class_folder::class_folder;
 use crate::sources::classes::ClassesSource;
 use crate::sources::csv::CsvSource;
 use crate::sources::folder::FolderSource;
-use crate::sources::folder::file_names::counted;
 use crate::sources::image_files::{IMAGE_EXTENSIONS, image_files, is_image_name};
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;

@@ -7,11 +7,10 @@ use serde_json::Value;
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::skipped_rows::{BadRows, Left};
 use crate::error::DataError;
 use crate::images::location::ImageRef;
 use crate::sources::tables::image_path::ImagePaths;
-use crate::sources::tables::null_words::NullWords;
 
 /// Collects the rows of one file.
 pub(crate) struct Rows<'a> {
@@ -21,7 +20,6 @@ pub(crate) struct Rows<'a> {
     bad_rows: BadRows,
     pub(crate) builder: DatasetBuilder,
     pub(crate) paths: ImagePaths,
-    nulls: NullWords,
     /// The first row with an image that is no local file.
     remote: Option<Remote<'a>>,
     /// Number of rows seen, of those selected.
@@ -64,7 +62,6 @@ impl<'a> Rows<'a> {
             bad_rows,
             builder: DatasetBuilder::new(root).with_selection(selection),
             paths: ImagePaths::new(root),
-            nulls: NullWords::default(),
             remote: None,
             count: 0,
             listed: None,
@@ -128,7 +125,9 @@ impl<'a> Rows<'a> {
     /// A row without a caption.
     pub(crate) fn no_caption(&mut self, place: u64) {
         let (path, unit) = (self.path, self.unit);
-        self.builder.skipped.note("empty caption", || format!("`{}`, {unit} {place}: empty caption", path.display()));
+        self.builder
+            .skipped
+            .note("empty caption", || Left::row(place, format!("`{}`, {unit} {place}: empty caption", path.display())));
     }
 
     /// Adds an image with its captions, each with its slot. Those that are empty are counted.
@@ -141,7 +140,9 @@ impl<'a> Rows<'a> {
         let image = image.trim();
         if image.is_empty() {
             let (path, unit) = (self.path, self.unit);
-            self.builder.skipped.note("no image", || format!("`{}`, {unit} {place}: no image", path.display()));
+            self.builder
+                .skipped
+                .note("no image", || Left::row(place, format!("`{}`, {unit} {place}: no image", path.display())));
             return Ok(());
         }
         let file = match self.paths.find(image) {
@@ -182,11 +183,6 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// Notes that the caption of a row may stand for a missing one.
-    pub(crate) fn see_unquoted(&mut self, caption: &str, place: u64) {
-        self.nulls.see(caption.trim(), place);
-    }
-
     /// The data set. `described`: what was recognised, such as `tab-separated, UTF-8, header`; `origin`: where image
     /// and caption come from; `expected`: what a usable file holds.
     pub(crate) fn finish(
@@ -223,7 +219,6 @@ impl<'a> Rows<'a> {
     pub(crate) fn tell(&mut self) {
         let file = self.path.file_name().unwrap_or_default().display().to_string();
         self.paths.tell(&file, &mut self.builder);
-        std::mem::take(&mut self.nulls).tell(&file, self.unit, &mut self.builder);
     }
 
     /// The rows that are listed, and the data set of the other rows: it has their warnings, and what is left out.

@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
+use crate::sources::folder::file_names::is_wordnet_id;
 use crate::text_lists::json_list::{JsonList, list_in};
 use crate::text_lists::python_list;
 use crate::text_lists::table_like::table_like;
@@ -82,10 +83,6 @@ fn by_index(object: &Map<String, Value>) -> Option<Vec<String>> {
     let names: BTreeMap<usize, String> = object.iter().map(entry).collect::<Option<_>>()?;
     let complete = names.len() == object.len() && names.keys().copied().eq(0..names.len());
     (complete && names.values().all(|name| !name.is_empty())).then(|| names.into_values().collect())
-}
-
-fn is_wordnet_id(id: &str) -> bool {
-    id.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 fn refused(list: &JsonList) -> DataError {

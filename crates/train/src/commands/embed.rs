@@ -7,12 +7,11 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, Source, image_files, read_text_rows};
+use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, Source, counted, image_files, read_text_rows};
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::commands::staged_output::StagedFile;
-use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
@@ -266,7 +265,7 @@ impl Work<'_> {
             rows.append(&embeddings.features)?;
             for bad in bad {
                 let bad = Skipped { image: first + bad.image, ..bad };
-                observer.on(Event::Skipped(&bad));
+                observer.on(Event::Skipped { image: &bad, of: "the input", listed_in: None });
                 skipped.push(bad);
             }
             self.check_skipped(&skipped, total)?;

@@ -96,7 +96,9 @@ fn warm_images(
         let (new, skipped) = features.fill(&set, |done| {
             observer.on(Event::Work { name: "features of the locked image tower", done: before + done, total });
         })?;
-        skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+        skipped.iter().for_each(|image| {
+            observer.on(Event::Skipped { image, of: "the training data", listed_in: None });
+        });
         counts += new;
         bad += skipped.len();
         before += set.len() * views.count();

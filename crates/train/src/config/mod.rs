@@ -30,6 +30,7 @@ pub use derived::initial_weights::InitialWeights;
 pub use derived::run_length::RunLength;
 pub use derived::stage_plan::{Stage, StageStart};
 pub use error::{ConfigError, Place, Problem};
+pub use loading::load::Draft;
 pub use reference::json_schema::json_schema;
 pub use reference::markdown::markdown_reference;
 pub use resume_diff::{Change, changed_keys};

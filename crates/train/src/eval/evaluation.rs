@@ -2,14 +2,14 @@
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Once, OnceLock};
+use std::sync::{Arc, OnceLock};
 
-use dualenc_data::{Dataset, ImageProcessor, Skipped};
+use dualenc_data::{Dataset, ImageProcessor, Skipped, counted};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, default};
-use crate::counted::counted;
 use crate::error::TrainError;
+use crate::eval::data_report::DataReport;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::given_by::GivenBy;
 use crate::eval::open_task::OpenTask;
@@ -40,8 +40,7 @@ pub struct Evaluation {
     given_by: GivenBy,
     task: OpenTask,
     fingerprint: OnceLock<String>,
-    /// Whether the rows that its data leave out were reported.
-    data_reported: Once,
+    report: DataReport,
 }
 
 impl Evaluation {
@@ -102,7 +101,7 @@ impl Evaluation {
             given_by,
             task,
             fingerprint: OnceLock::new(),
-            data_reported: Once::new(),
+            report: DataReport::default(),
         })
     }
 
@@ -117,7 +116,15 @@ impl Evaluation {
         let open = |(name, section): (&String, &EvalSection)| {
             Ok(Self { max_bad_fraction, ..Self::open(name, section, validation)? }.with_objective(objective))
         };
-        config.eval.iter().map(open).collect()
+        let mut evaluations = config.eval.iter().map(open).collect::<Result<Vec<Self>, TrainError>>()?;
+        // Several evaluations may read the same data.
+        let mut told: Vec<String> = Vec::new();
+        for evaluation in &mut evaluations {
+            let own = evaluation.data_warnings();
+            evaluation.mute(&told);
+            told.extend(own);
+        }
+        Ok(evaluations)
     }
 
     /// Opens every evaluation of `config`, without the training data unless one needs their validation split.
@@ -148,8 +155,17 @@ impl Evaluation {
 
     /// What may make the figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        let warnings = self.task.warnings();
-        warnings.iter().map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it))).collect()
+        self.data_warnings().iter().map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it))).collect()
+    }
+
+    /// Leaves out warnings about its data that were given before.
+    pub(crate) fn mute(&mut self, told: &[String]) {
+        self.report.mute(told);
+    }
+
+    /// As [`Evaluation::warnings`], without the name of the evaluation.
+    pub(crate) fn data_warnings(&self) -> Vec<String> {
+        self.report.unmuted(self.task.warnings())
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -278,7 +294,9 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
-        self.report_data(observer);
+        let of = format!("evaluation `{}`", self.name);
+        let skipped = self.task.dataset().map(|dataset| &dataset.skipped);
+        self.report.report_data(&of, skipped, || self.warnings(), observer);
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
@@ -315,20 +333,6 @@ impl Evaluation {
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
         Ok(metrics)
-    }
-
-    /// Names the rows that its data leave out, and classes with one name, once.
-    fn report_data(&self, observer: &mut dyn Observer) {
-        self.data_reported.call_once(|| {
-            let skipped = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0);
-            let rows = skipped.map(|skipped| {
-                let (rows, causes) = (counted(skipped.count, "row"), skipped.by_cause());
-                format!("evaluation `{}`: {rows} could not be used: {causes}; such as {}", self.name, skipped.first(1))
-            });
-            for warning in rows.into_iter().chain(self.warnings()) {
-                observer.on(Event::Warning(warning));
-            }
-        });
     }
 
     /// Refuses a set of images of which too many are unreadable.
@@ -376,9 +380,7 @@ impl Evaluation {
         let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
-        for skipped in &bad {
-            observer.on(Event::Skipped(skipped));
-        }
+        self.report.report_images(&format!("evaluation `{}`", self.name), &bad, total, observer);
         self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {
             return Err(TrainError::Usage(format!(

@@ -4,6 +4,7 @@
 //! - `evaluation`: the entry: one evaluation of the config, opened before training and run as often as needed.
 //! - `given_by`: whether a config or flags describe it, for messages.
 //! - `open_task`: the data of an evaluation, read and checked.
+//! - `data_report`: what an evaluation says about its data.
 //! - `encoder`: embeddings of many images or texts.
 //! - `fingerprint`: what an evaluation measures, as one hash.
 //! - `usable`: what remains of its data: embeddings of usable images and their captions.
@@ -12,6 +13,7 @@
 //! - `retrieval`: metrics of retrieval in both directions.
 //! - `pooled_loss`: the training loss over pools of a fixed size.
 
+mod data_report;
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
 mod fingerprint;

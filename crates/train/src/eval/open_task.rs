@@ -62,7 +62,8 @@ impl OpenTask {
     /// What may make its figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
         let Self::ZeroShot { classes, root, left_out, .. } = self else {
-            return self.dataset().map_or(Vec::new(), |dataset| dataset.warnings.clone());
+            let of = |dataset: &Dataset| dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
+            return self.dataset().map_or(Vec::new(), of);
         };
         let left_out = left_out.describe().map(|files| format!("`{}`: {files}", root.display()));
         let repeated = repeated_names(classes);

@@ -74,6 +74,11 @@ impl BadSamples {
         Ok(())
     }
 
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether a line could not be written.
     pub fn is_torn(&self) -> bool {
         self.is_torn
@@ -92,10 +97,11 @@ fn write_line(file: &mut dyn Write, line: &Value) -> io::Result<()> {
     file.write_all(b"\n")
 }
 
-fn row_line(row: &SkippedRow) -> Value {
+/// The line of a row.
+pub(crate) fn row_line(row: &SkippedRow) -> Value {
     json!({
-        "kind": "row", "source": row.source.as_ref().map(|path| path.display().to_string()), "row": row.number(),
-        "cause": row.cause, "reason": row.message,
+        "kind": "row", "source": row.source.as_ref().map(|path| path.display().to_string()), "row": row.row,
+        "key": row.key, "cause": row.cause, "reason": row.message,
     })
 }
 
@@ -120,7 +126,13 @@ mod tests {
         for line in [2, 4] {
             let message = format!("`t.csv`, line {line}: empty caption");
             let source = Some(Path::new("t.csv").into());
-            dataset.skipped.rows.push(SkippedRow { cause: "empty caption", message, source });
+            dataset.skipped.rows.push(SkippedRow {
+                cause: "empty caption",
+                message,
+                row: Some(line),
+                key: None,
+                source,
+            });
         }
         dataset
     }
@@ -138,9 +150,9 @@ mod tests {
         let first = fs::read_to_string(&path).unwrap();
         let expected = [
             r#"{"cause":"empty caption",
-"kind":"row","reason":"`t.csv`, line 2: empty caption","row":2,"source":"t.csv"}"#,
+"key":null,"kind":"row","reason":"`t.csv`, line 2: empty caption","row":2,"source":"t.csv"}"#,
             r#"{"cause":"empty caption",
-"kind":"row","reason":"`t.csv`, line 4: empty caption","row":4,"source":"t.csv"}"#,
+"key":null,"kind":"row","reason":"`t.csv`, line 4: empty caption","row":4,"source":"t.csv"}"#,
             r#"{"cause":"not listed",
 "count":3,"kind":"rows"}"#,
             r#"{"cause":"empty file",

@@ -1,11 +1,10 @@
 //! Opening a run: everything it needs is checked, its directory is taken, and a checkpoint is put in place.
 
 use burn::module::Param;
-use dualenc_data::Dataset;
+use dualenc_data::{Dataset, counted};
 use dualenc_model::DualEncoder;
 
 use crate::config::{BestMetric, Precision, RunConfig};
-use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -27,7 +26,7 @@ use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
-use crate::training::records::{MAX_FAILED_SAVES, Records};
+use crate::training::records::{MAX_FAILED_SAVES, Records, report_skipped};
 use crate::training::resume_checks::{
     refuse_changed_config, refuse_changed_inputs, refuse_changed_rates, refuse_skipping_all, warn_of_higher_rates,
 };
@@ -67,7 +66,9 @@ impl Run {
         report_dataset(&dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
-        let evaluations = Evaluation::open_all(config, validation.as_ref())?;
+        let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
+        let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
+        evaluations.iter_mut().for_each(|evaluation| evaluation.mute(&told));
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
         evaluations.iter().try_for_each(Evaluation::check_files)?;
 
@@ -104,7 +105,8 @@ impl Run {
 
         // Nothing of an earlier run is changed before this line.
         let bad_samples = BadSamples::open(&dir.bad_samples(), &data.dataset, &data.unreadable_images.found(step))?;
-        absent.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+        let list = dir.bad_samples();
+        report_skipped(&absent, &data.dataset, &list, observer);
         let records = open_records(config, dir, step, warmup_steps, (best, bad_samples), observer)?;
         let mut run = Self {
             config: config.clone(),
@@ -297,7 +299,8 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
 fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
     let (images, captions) = (counted(dataset.num_images(), "image"), counted(dataset.num_captions(), "caption"));
     dataset.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
-    dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(warning.clone())));
+    let warnings = dataset.warnings.iter().cloned().chain(dataset.null_words());
+    warnings.for_each(|warning| observer.on(Event::Warning(warning)));
     observer.on(Event::Note(format!("{images} with {captions}")));
     if dataset.skipped.count > 0 {
         let (rows, causes, first) =

@@ -4,10 +4,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use dualenc_data::{Batch, Dataset, Skipped, UnreadableImages};
+use dualenc_data::{Batch, Dataset, Skipped, UnreadableImages, counted};
 
 use crate::config::CheckpointSection;
-use crate::counted::counted;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::atomic_file::write_whole;
@@ -93,7 +92,7 @@ impl Records {
         if let (Err(error), false) = (self.bad_samples.add(dataset, skipped), was_torn) {
             observer.on(Event::Warning(format!("{error}; the list is written anew when training ends")));
         }
-        skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+        report_skipped(skipped, dataset, self.bad_samples.path(), observer);
     }
 
     /// Writes the list of what cannot be used anew, with `images`.
@@ -236,6 +235,16 @@ impl Records {
                 Ok(())
             }
         }
+    }
+}
+
+/// Reports images that the file `list` lists, by their sources.
+pub(crate) fn report_skipped(skipped: &[Skipped], dataset: &Dataset, list: &Path, observer: &mut dyn Observer) {
+    for image in skipped {
+        let of = dataset
+            .root_of(image.image)
+            .map_or_else(|| "the training data".to_owned(), |root| format!("`{}`", root.display()));
+        observer.on(Event::Skipped { image, of: &of, listed_in: Some(list) });
     }
 }
 

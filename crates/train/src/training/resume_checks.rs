@@ -1,9 +1,9 @@
 //! What a run must find unchanged to be resumed: configuration, data, locked weights, and the learning rates so far.
 
+use dualenc_data::counted;
 use dualenc_model::DualEncoder;
 
 use crate::config::{RunConfig, TrainSection, changed_keys};
-use crate::counted::counted;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::optim::lr_schedule::LrSchedule;

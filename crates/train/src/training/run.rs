@@ -2,10 +2,9 @@
 
 use std::time::Instant;
 
-use dualenc_data::{Batch, CutCaptions, DataError, PairLoader};
+use dualenc_data::{Batch, CutCaptions, DataError, PairLoader, counted};
 
 use crate::config::RunConfig;
-use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::Encoder;

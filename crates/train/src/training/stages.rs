@@ -1,10 +1,10 @@
 //! The stages of a run in steps: which stage a step belongs to, and how often each parameter was updated. All are
 //! functions of the configuration and the step, so that a run resumes anywhere.
 
+use dualenc_data::counted;
 use dualenc_model::{DualEncoder, LayerDepths, Training};
 
 use crate::config::{RunConfig, Stage};
-use crate::counted::counted;
 use crate::error::TrainError;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::LearningRate;

@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use dualenc_data::{
     Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Skipped,
-    Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
+    Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
 };
 use dualenc_model::Training;
 
 use crate::config::RunConfig;
-use crate::counted::counted;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;

@@ -29,6 +29,9 @@ pub enum DataCommand {
 /// --max-side or --quality is given. Equal data give equal bytes. Images that cannot be used are left out, up to
 /// `data.max_bad_fraction`, and listed in `bad_samples.jsonl`.
 ///
+/// Images are named by their number in the data set: `000000.jpg`, `000001.png` and so on. The name in the source is
+/// the key `original` of the `.json` beside each image, or the column `original` of `pairs.csv`.
+///
 /// If interrupted, run the command again to continue: shards appear under their names when they are complete.
 #[derive(Debug, Args)]
 #[command(after_help = "\

@@ -55,12 +55,6 @@ pub(crate) fn splits(folders: &[String]) -> Vec<String> {
     if found.len() > 1 || found.len() == folders.len() { found } else { Vec::new() }
 }
 
-/// A number of things: `1 image`, `2 images`.
-pub(crate) fn counted(count: usize, thing: &str) -> String {
-    let plural = if count == 1 { "" } else { "s" };
-    format!("{count} {thing}{plural}")
-}
-
 /// Names in backticks, separated by commas; the first few of many.
 pub(crate) fn quoted<T: AsRef<str>>(names: &[T]) -> String {
     const SHOWN: usize = 8;

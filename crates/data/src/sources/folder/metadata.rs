@@ -183,7 +183,6 @@ fn read_rows(path: &Path, format: &str, keys: &[String], rows: &mut Rows<'_>) ->
             if captions.is_empty() {
                 return rows.push_uncaptioned(number, name);
             }
-            captions.iter().for_each(|(caption, _)| rows.see_unquoted(caption, number));
             rows.push(number, name, captions.iter().map(|(caption, slot)| (usize::from(*slot), caption.as_str())))
         }),
     };

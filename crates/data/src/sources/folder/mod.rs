@@ -19,14 +19,16 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::counted::counted;
 use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
+use crate::dataset::skipped_rows::Left;
 use crate::error::DataError;
 use crate::files::is_dir;
 use crate::images::location::ImageRef;
-use crate::sources::folder::file_names::{counted, folders, is_number_like, quoted, splits, without_digits};
+use crate::sources::folder::file_names::{folders, is_number_like, quoted, splits, without_digits};
 use crate::sources::folder::metadata::Metadata;
 use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
 use crate::sources::folder::sidecars::{Beside, Reading, Sidecars};
@@ -171,6 +173,7 @@ impl FolderSource {
         beside: Beside,
     ) {
         let location = ImageRef::File(image.to_owned());
+        let left = |fault: String| Left::sample(image.display(), format!("`{}` {fault}", image.display()));
         let mut add = |slot: u8, caption: &str| builder.push_slot(location.clone(), caption, slot);
         match place {
             Place::Rows(table, rows) => {
@@ -179,15 +182,15 @@ impl FolderSource {
                 *tally.by_place.entry(CaptionsFrom::Metadata).or_default() += usize::from(pushed > 0);
                 for _ in pushed..rows.len() {
                     builder.skipped.note("empty caption", || {
-                        format!("`{}` has an empty caption in `{}`", image.display(), tables[*table].path.display())
+                        left(format!("has an empty caption in `{}`", tables[*table].path.display()))
                     });
                 }
                 return;
             }
             Place::Unlisted(table) => {
-                builder.skipped.note("not in metadata", || {
-                    format!("`{}` has no row in `{}`", image.display(), tables[*table].path.display())
-                });
+                builder
+                    .skipped
+                    .note("not in metadata", || left(format!("has no row in `{}`", tables[*table].path.display())));
                 return;
             }
             Place::Beside => {}
@@ -207,20 +210,18 @@ impl FolderSource {
         let places = self.captions_from.as_ref().map_or(&CaptionsFrom::ALL[..], |places| &places.0);
         let name = image.file_stem().unwrap_or_default().to_string_lossy().replace(['_', '-'], " ");
         if let Some(path) = beside.empty {
-            builder.skipped.note("empty caption", || {
-                format!("`{}` has no caption: `{}` is empty", image.display(), path.display())
-            });
+            builder.skipped.note("empty caption", || left(format!("has no caption: `{}` is empty", path.display())));
         } else if !places.contains(&CaptionsFrom::Name) {
-            builder.skipped.note("no caption", || format!("`{}` has no {}", image.display(), shown(places)));
+            builder.skipped.note("no caption", || left(format!("has no {}", shown(places))));
         } else if self.captions_from.is_none() && is_number_like(&name) {
-            builder.skipped.note("no caption", || {
-                format!("`{}` has no caption beside it, and its name is a number", image.display())
-            });
+            builder
+                .skipped
+                .note("no caption", || left("has no caption beside it, and its name is a number".to_owned()));
         } else if add(0, &name) {
             *tally.by_place.entry(CaptionsFrom::Name).or_default() += 1;
             tally.add_name(name);
         } else {
-            builder.skipped.note("empty caption", || format!("`{}` has no caption in its name", image.display()));
+            builder.skipped.note("empty caption", || left("has no caption in its name".to_owned()));
         }
     }
 

@@ -6,6 +6,7 @@ use std::io::BufRead;
 
 use serde_json::Value;
 
+use crate::dataset::skipped_rows::Left;
 use crate::error::DataError;
 use crate::sources::json::items::{Place, Stop, for_each};
 use crate::sources::json::objects::{brief, texts};
@@ -114,10 +115,9 @@ pub(crate) fn read_coco(
             continue;
         }
         if captions.is_empty() {
-            rows.builder.skipped.note("no caption", || format!("image `{name}` has no caption"));
+            rows.builder.skipped.note("no caption", || Left::sample(&name, format!("image `{name}` has no caption")));
         }
         for (caption, annotation) in captions {
-            rows.see_unquoted(&caption, annotation);
             rows.push(annotation, &name, [(0, caption.as_str())])?;
         }
     }

@@ -176,7 +176,6 @@ impl<'a> Objects<'a> {
             };
             self.seen.insert(slot);
             for text in texts {
-                rows.see_unquoted(&text, place);
                 captions.push((slot, text));
             }
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::BadRows;
+use crate::dataset::skipped_rows::{BadRows, Left};
 use crate::error::DataError;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
@@ -193,7 +193,6 @@ fn push_row(rows: &mut Rows<'_>, number: u64, image: &Place, row: &mut Row) -> R
         rows.no_caption(number);
         return Ok(());
     }
-    row.captions.iter().for_each(|(caption, _)| rows.see_unquoted(caption, number));
     let captions = row.captions.iter().map(|(caption, slot)| (usize::from(*slot), caption.as_str()));
     match image {
         Place::Path(path) => rows.push(number, path, captions)?,

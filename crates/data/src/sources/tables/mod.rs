@@ -8,12 +8,10 @@
 //! - `image_path`: the file that a written path means
 //! - `path_tail`: the end of an absent path that is there
 //! - `path_text`: paths that are no local path: URLs, drives, bytes
-//! - `null_words`: captions that stand for a missing text
 
 pub(crate) mod columns;
 pub(crate) mod dialect;
 pub(crate) mod image_path;
-pub(crate) mod null_words;
 pub(crate) mod path_tail;
 pub(crate) mod path_text;
 pub(crate) mod records;

@@ -13,8 +13,6 @@ pub(crate) struct Record {
     bytes: Vec<u8>,
     /// Field `i` is `bytes[ends[i - 1]..ends[i]]`.
     ends: Vec<usize>,
-    /// By field: whether it was quoted.
-    quoted: Vec<bool>,
     /// 1-based number of the line where it starts.
     pub(crate) line: u64,
     /// The last quoted field that runs over lines.
@@ -59,15 +57,9 @@ impl Record {
         (0..self.len()).filter_map(|at| self.get(at))
     }
 
-    /// Whether field number `at` was quoted.
-    pub(crate) fn is_quoted(&self, at: usize) -> bool {
-        self.quoted.get(at).copied().unwrap_or(false)
-    }
-
     fn clear(&mut self) {
         self.bytes.clear();
         self.ends.clear();
-        self.quoted.clear();
         (self.span, self.text_after_quote) = (None, false);
         (self.has_blank_before_quote, self.is_unquoted, self.keeps_quotes) = (false, false, false);
     }
@@ -75,32 +67,32 @@ impl Record {
     fn end_field(&mut self, was_quoted: bool, quotes: Quotes) {
         let start = self.ends.last().copied().unwrap_or(0);
         let is_blank = self.bytes.get(start).is_some_and(|byte| matches!(byte, b' ' | b'\t'));
-        let was_quoted = was_quoted || is_blank && quotes != Quotes::Literal && self.unquote(start, quotes);
+        if !was_quoted && is_blank && quotes != Quotes::Literal {
+            self.unquote(start, quotes);
+        }
         self.ends.push(self.bytes.len());
-        self.quoted.push(was_quoted);
     }
 
     /// Removes blanks and quotes around the field that starts at `start`, if it has them and they are no part of the
     /// text.
-    fn unquote(&mut self, start: usize, quotes: Quotes) -> bool {
+    fn unquote(&mut self, start: usize, quotes: Quotes) {
         let field = self.bytes[start..].trim_ascii();
         if field.first() != Some(&b'"') {
-            return false;
+            return;
         }
         self.has_blank_before_quote = true;
-        let Some(inner) = field[1..].strip_suffix(b"\"") else { return false };
+        let Some(inner) = field[1..].strip_suffix(b"\"") else { return };
         // Quotes within it are doubled, or else those around it may be part of the text, as in `"a" and "b"`.
         let text: Vec<&[u8]> = inner.split(|byte| *byte == b'"').collect();
         let is_doubled = text.len() % 2 == 1 && text.iter().skip(1).step_by(2).all(|between| between.is_empty());
         if !is_doubled || quotes == Quotes::AtStart {
             self.keeps_quotes = true;
-            return false;
+            return;
         }
         let text = text.into_iter().step_by(2).collect::<Vec<_>>().join(&b'"');
         self.bytes.truncate(start);
         self.bytes.extend_from_slice(&text);
         self.is_unquoted = true;
-        true
     }
 }
 
@@ -346,7 +338,7 @@ mod tests {
         let mut record = Record::default();
         assert_eq!(records.read(&mut record).unwrap(), Found::Record);
         assert_eq!(record.span, Some(Span { line: 1, lines: 4, rows: 2, has_delimiter: true }));
-        assert!(!record.text_after_quote && record.is_quoted(1) && !record.is_quoted(0));
+        assert!(!record.text_after_quote);
         assert_eq!(records.read(&mut record).unwrap(), Found::Record);
         assert!(record.text_after_quote && record.span.is_none());
         assert_eq!(record.get(0), Some(&b"p q"[..]));

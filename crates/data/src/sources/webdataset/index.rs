@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::dataset::skipped_rows::SkippedRows;
+use crate::dataset::skipped_rows::{Left, SkippedRows};
 use crate::error::DataError;
 use crate::images::disk::MAX_ENCODED_BYTES;
 use crate::images::location::ImageRef;
@@ -183,8 +183,12 @@ fn add(
         index.skipped.note("malformed name", || format!("`{}`: the name `{name}` is not UTF-8", tar.display()));
         return Ok(());
     };
+    let left = |fault: &str| {
+        let tar = tar.display();
+        Left::sample(format!("{tar}/{name}"), format!("`{tar}`: `{name}` {fault}"))
+    };
     let Some((key, extension)) = split_key(&name) else {
-        index.skipped.note("no extension", || format!("`{}`: `{name}` has no extension", tar.display()));
+        index.skipped.note("no extension", || left("has no extension"));
         return Ok(());
     };
     let extension = extension.to_lowercase();
@@ -199,9 +203,7 @@ fn add(
     let limit = if is_image { MAX_ENCODED_BYTES } else { MAX_TEXT_BYTES };
     if entry.size() > limit {
         let size = entry.size();
-        index
-            .skipped
-            .note("too large", || format!("`{}`: `{name}` has {size} bytes, over the limit of {limit}", tar.display()));
+        index.skipped.note("too large", || left(&format!("has {size} bytes, over the limit of {limit}")));
         return Ok(());
     }
     let at = *by_key.entry(key.to_owned()).or_insert_with(|| {
@@ -218,9 +220,7 @@ fn add(
     if is_duplicate {
         // With preferred extensions, another image is expected.
         if !is_image || !fields.prefers_images() {
-            index.skipped.note("duplicate entry", || {
-                format!("`{}`: `{name}` is a duplicate entry of its sample", tar.display())
-            });
+            index.skipped.note("duplicate entry", || left("is a duplicate entry of its sample"));
         }
         return Ok(());
     }

@@ -26,6 +26,7 @@ use crate::dataset::Dataset;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
+use crate::dataset::skipped_rows::Left;
 use crate::error::DataError;
 use crate::sources::class_labels::{ClassNames, is_number};
 use crate::sources::folder::caption_keys;
@@ -148,11 +149,16 @@ fn push(
     classes: &mut Option<ClassNames>,
     summary: &mut Summary,
 ) -> Result<(), DataError> {
-    let shown = |fault: &str| format!("`{}`: sample `{}` has {fault}", shard.display(), sample.key);
+    let left = |key: &str, fault: &str| {
+        let shard = shard.display();
+        Left::sample(format!("{shard}/{key}"), format!("`{shard}`: sample `{key}` has {fault}"))
+    };
     let Some(image) = sample.image().cloned() else {
         match &sample.status {
-            Some(status) => builder.skipped.note(NO_IMAGE, || shown(&format!("no image: its status is `{status}`"))),
-            None => builder.skipped.note(NO_IMAGE, || shown("no image")),
+            Some(status) => {
+                builder.skipped.note(NO_IMAGE, || left(&sample.key, &format!("no image: its status is `{status}`")))
+            }
+            None => builder.skipped.note(NO_IMAGE, || left(&sample.key, "no image")),
         }
         return Ok(());
     };
@@ -192,7 +198,7 @@ fn push(
         };
         builder.skipped.note(cause, || {
             let why = sample.problem.as_ref().map_or(String::new(), |problem| format!(": {problem}"));
-            format!("`{}`: sample `{}` has {missing}{why}", shard.display(), sample.key)
+            left(&sample.key, &format!("{missing}{why}"))
         });
     } else if let Some(problem) = sample.problem.filter(|_| sample.is_malformed) {
         summary.count_malformed(|| format!("`{}`: {problem}", shard.display()));

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::counted::counted;
 use crate::error::DataError;
 use crate::files::{is_dir, metadata};
-use crate::sources::folder::file_names::{counted, folders, quoted, splits};
+use crate::sources::folder::file_names::{folders, quoted, splits};
 
 /// Maximum number of shards that one brace pattern may name.
 const MAX_SHARDS: usize = 1_000_000;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::counted::counted;
 use crate::dataset::builder::DatasetBuilder;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
-use crate::sources::folder::file_names::{counted, quoted};
+use crate::sources::folder::file_names::quoted;
 use crate::sources::folder::options::TextCaptions;
 use crate::sources::image_files::IMAGE_EXTENSIONS;
 use crate::sources::webdataset::fields::{DEFAULT_KEY, Fields, RANKS};

@@ -2,18 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use dualenc_data::Dataset;
+use dualenc_data::{Dataset, NULL_WORD_ADVICE, counted, is_null_word};
 use serde_json::json;
 
-use crate::commands::check::findings::{Findings, counted, percent};
+use crate::commands::check::findings::{Findings, percent};
 use crate::config::Duplicates;
 
 /// Share of distinct captions below which most pairs of a batch are not told apart.
 const FEW: f64 = 0.01;
-
-/// Words that stand for a missing value: those that pandas reads as NaN, in lower case.
-const NULLS: [&str; 14] =
-    ["#n/a", "#na", "-nan", "<na>", "n/a", "na", "nan", "nil", "none", "null", "undefined", "nat", "-", "?"];
 
 /// Extensions of files that turn up as captions.
 const FILE_EXTENSIONS: [&str; 11] = ["jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "mp4", "txt", "json"];
@@ -24,12 +20,15 @@ const HASH_DIGITS: usize = 16;
 /// Longest text that is shown whole.
 const MAX_SHOWN: usize = 80;
 
+/// What a caption such as `NaN` is.
+const MISSING: &str = "a missing value";
+
 /// What a caption that is no caption looks like.
 pub(crate) fn oddity(text: &str) -> Option<&'static str> {
     let lower = text.to_lowercase();
     let is_one_word = !text.contains(char::is_whitespace);
-    if NULLS.contains(&lower.as_str()) {
-        return Some("a missing value");
+    if is_null_word(text) {
+        return Some(MISSING);
     }
     if text.parse::<f64>().is_ok() || text.chars().all(|letter| letter.is_ascii_digit() || ",.-_/:".contains(letter)) {
         return Some("a number or a date");
@@ -75,7 +74,9 @@ pub(crate) fn report_captions(dataset: &Dataset, batch_size: usize, duplicates: 
     let total = dataset.num_captions();
     for (what, (count, items)) in odd {
         let share = percent(count, total);
-        let message = format!("{count} of {total} captions ({share}) look like {what}:");
+        let advice =
+            if what == MISSING { format!("; they are used as written: {NULL_WORD_ADVICE}") } else { String::new() };
+        let message = format!("{count} of {total} captions ({share}) look like {what}{advice}:");
         findings.warn("odd_captions", key, message).value("what", what).value("count", count).items(items);
     }
     report_equal_rows(dataset, findings);

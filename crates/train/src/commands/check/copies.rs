@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use dualenc_data::Dataset;
+use dualenc_data::{Dataset, counted};
 
-use crate::commands::check::findings::{Findings, counted, percent};
+use crate::commands::check::findings::{Finding, Findings, percent};
 use crate::commands::check::images::{Images, Seen};
 use crate::commands::check::look::{Look, LookIndex};
 use crate::features::image_index::ImageList;
 
-/// Copies of an image that a line names.
-const NAMED: usize = 10;
+/// Copies of an image that a line names; the JSON has all.
+const NAMED: usize = 3;
 
 /// The images of a list that were decoded: of each, its place in the list and its number among all images seen.
 pub(crate) struct Usable(Vec<(u32, u32)>);
@@ -21,10 +21,10 @@ impl Usable {
         Self((0..).zip(numbers.iter().copied()).filter(|(_, number)| is_whole(number)).collect())
     }
 
-    /// The hash and the looks of each, in order.
-    fn copies<'a>(&'a self, images: &'a Images) -> impl Iterator<Item = (&'a [u8; 32], &'a Look)> {
+    /// The hash and the looks of each, in order. A plain image has no looks.
+    fn copies<'a>(&'a self, images: &'a Images) -> impl Iterator<Item = (&'a [u8; 32], Option<&'a Look>)> {
         self.0.iter().filter_map(|(_, number)| match images.seen(*number) {
-            Seen::Good { copy: Some((content, look)), .. } => Some((content, look)),
+            Seen::Good { copy: Some((content, look)), .. } => Some((content, look.as_deref())),
             _ => None,
         })
     }
@@ -40,33 +40,34 @@ pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, images: &Imag
     let key = "data.train";
     let mut first: HashMap<&[u8; 32], usize> = HashMap::new();
     let (mut equal, mut distinct) = (BTreeMap::<usize, Vec<usize>>::new(), Vec::new());
-    let mut looks: Vec<Look> = Vec::new();
+    let (mut looks, mut plain) = (Vec::<&Look>::new(), 0);
     for (at, (content, look)) in usable.copies(images).enumerate() {
         match first.get(content) {
             Some(&known) => equal.entry(known).or_insert_with(|| vec![known]).push(at),
             None => {
                 first.insert(content, at);
-                distinct.push(at);
-                looks.push(*look);
+                match look {
+                    Some(look) => {
+                        distinct.push(at);
+                        looks.push(look);
+                    }
+                    None => plain += 1,
+                }
             }
         }
     }
     drop(first);
-    let names = |group: &[usize], sign: &str| {
-        let mut names: Vec<String> = group.iter().take(NAMED).map(|&at| usable.name(at, list)).collect();
+    let names = |group: &[usize]| {
+        let mut names: Vec<String> = group.iter().map(|&at| usable.name(at, list)).collect();
         // Two sources may list one file.
         names.dedup();
-        let more = if group.len() > NAMED { format!(" and {} more", group.len() - NAMED) } else { String::new() };
-        match names.as_slice() {
-            [name] => format!("{name}, listed by several sources{more}"),
-            _ => names.join(sign) + &more,
-        }
+        names
     };
     let extra: usize = equal.values().map(|group| group.len() - 1).sum();
     if extra > 0 {
         let message = format!("{} the same file as another under another name:", is_or_are(extra, "training image"));
-        let items = equal.values().map(|group| names(group, " = ")).collect();
-        findings.warn("equal_images", key, message).value("count", extra).items(items);
+        let groups = equal.values().map(|group| names(group)).collect();
+        add_groups(findings.warn("equal_images", key, message).value("count", extra), groups, " = ");
     }
 
     let groups = groups_of_near(&looks);
@@ -76,14 +77,31 @@ pub(crate) fn report_copies(list: &dyn ImageList, usable: &Usable, images: &Imag
             "{} almost like another (resized, compressed again, or hardly different):",
             look_or_looks(near, "training image")
         );
-        let of_list = |group: &Vec<usize>| group.iter().map(|&at| distinct[at]).collect::<Vec<_>>();
-        let items = groups.iter().map(|group| names(&of_list(group), " ~ ")).collect();
-        findings.warn("near_images", key, message).value("count", near).items(items);
+        let groups = groups.iter().map(|group| names(&group.iter().map(|&at| distinct[at]).collect::<Vec<_>>()));
+        add_groups(findings.warn("near_images", key, message).value("count", near), groups.collect(), " ~ ");
+    }
+    if plain > 0 {
+        let message = format!(
+            "{} too plain to be compared with others: only equal files are found",
+            is_or_are(plain, "training image")
+        );
+        findings.fact("plain_images", key, message).value("count", plain);
     }
 }
 
+/// Adds groups of names: an item for each, which has the first names, and all for programs.
+fn add_groups(finding: &mut Finding, groups: Vec<Vec<String>>, sign: &str) {
+    let item = |group: &Vec<String>| match group.as_slice() {
+        [name] => format!("{name}, listed by several sources"),
+        names if names.len() > NAMED => format!("{} and {} more", names[..NAMED].join(sign), names.len() - NAMED),
+        names => names.join(sign),
+    };
+    let items = groups.iter().map(item).collect();
+    finding.value("groups", groups).items(items);
+}
+
 /// Groups of looks that are near, directly or through others. Each has at least two.
-fn groups_of_near(looks: &[Look]) -> Vec<Vec<usize>> {
+fn groups_of_near(looks: &[&Look]) -> Vec<Vec<usize>> {
     // Equal looks first, so that they do not crowd the index.
     let mut order: Vec<usize> = (0..looks.len()).collect();
     order.sort_by_key(|&at| (looks[at], at));
@@ -95,7 +113,7 @@ fn groups_of_near(looks: &[Look]) -> Vec<Vec<usize>> {
             _ => kinds.push(at),
         }
     }
-    let distinct: Vec<Look> = kinds.iter().map(|&at| looks[at]).collect();
+    let distinct: Vec<&Look> = kinds.iter().map(|&at| looks[at]).collect();
     let index = LookIndex::new(&distinct);
     for (number, look) in distinct.iter().enumerate() {
         index.find(look, |other| {
@@ -133,7 +151,8 @@ pub(crate) fn report_overlap(
     findings: &mut Findings,
 ) {
     let known: HashMap<&[u8; 32], u32> = train.copies(images).map(|(content, _)| content).zip(0..).collect();
-    let looks: Vec<Look> = train.copies(images).map(|(_, look)| *look).collect();
+    let (numbers, looks): (Vec<usize>, Vec<&Look>) =
+        (0..).zip(train.copies(images)).filter_map(|(number, (_, look))| Some((number, look?))).unzip();
     let index = LookIndex::new(&looks);
     let (mut equal, mut near) = (Vec::new(), Vec::new());
     for (at, (content, look)) in usable.copies(images).enumerate() {
@@ -146,10 +165,12 @@ pub(crate) fn report_overlap(
             continue;
         }
         let mut found = None;
-        index.find(look, |other| {
-            found = Some(other);
-            false
-        });
+        if let Some(look) = look {
+            index.find(look, |other| {
+                found = Some(numbers[other]);
+                false
+            });
+        }
         near.extend(found.map(|other| names(other, "~")));
     }
     let total = usable.0.len();

@@ -1,8 +1,8 @@
 //! The training pairs: how many there are, from which sources, and which are left out.
 
-use dualenc_data::{CaptionMode, Dataset, SkippedRows};
+use dualenc_data::{CaptionMode, Dataset, SkippedRows, counted};
 
-use crate::commands::check::findings::{Findings, counted};
+use crate::commands::check::findings::Findings;
 use crate::config::RunConfig;
 use crate::pairs::Pairs;
 use crate::training::training_data::too_few_pairs;

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::error::{ErrorKind, TrainError};
 
 /// Items of a finding that its text names; the JSON has all.
-const MAX_LISTED: usize = 10;
+const MAX_LISTED: usize = 3;
 
 /// How serious a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -46,7 +46,7 @@ impl Finding {
         let mut lines = vec![self.message.clone()];
         lines.extend(self.items.iter().take(MAX_LISTED).map(|item| format!("  {item}")));
         if self.items.len() > MAX_LISTED {
-            lines.push(format!("  ... and {} more", self.items.len() - MAX_LISTED));
+            lines.push(format!("  ... and {} more: `--json FILE` lists all", self.items.len() - MAX_LISTED));
         }
         lines.join("\n")
     }
@@ -161,21 +161,16 @@ pub(crate) fn percent(part: usize, whole: usize) -> String {
     }
 }
 
-/// `1 image`, `2 images`.
-pub(crate) fn counted(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn text_names_ten_items() {
+    fn text_names_three_items() {
         let mut findings = Findings::default();
         findings.warn("x", "data.train", "twelve").items((0..12).map(|item| item.to_string()).collect());
         let text = findings.all[0].text();
-        assert!(text.starts_with("twelve\n  0\n") && text.ends_with("  9\n  ... and 2 more"), "{text}");
+        assert_eq!(text, "twelve\n  0\n  1\n  2\n  ... and 9 more: `--json FILE` lists all");
         let json = findings.to_json();
         assert_eq!(json["findings"][0]["items"].as_array().unwrap().len(), 12);
         assert_eq!((&json["warnings"], &json["problems"]), (&json!(1), &json!(0)));

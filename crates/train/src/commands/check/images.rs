@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
-use dualenc_data::{DataError, ImageRef, Limits, decode, image_size, ordered_map};
+use dualenc_data::{DataError, ImageRef, Limits, counted, decode, image_size, ordered_map};
 
-use crate::commands::check::findings::{Findings, counted};
+use crate::commands::check::findings::Findings;
 use crate::commands::check::look::Look;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -26,10 +26,11 @@ pub struct CheckOptions {
 }
 
 /// What one image is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// Width and height in pixels; and a hash of the file with its looks, unless the check is fast.
-    Good { size: (u32, u32), copy: Option<([u8; 32], Look)> },
+    /// Width and height in pixels; and a hash of the file with its looks, unless the check is fast. A plain image has
+    /// no looks.
+    Good { size: (u32, u32), copy: Option<([u8; 32], Option<Box<Look>>)> },
     /// It cannot be used: the number of its fault.
     Bad(u32),
 }
@@ -122,7 +123,7 @@ fn look_at(image: &ImageRef, options: CheckOptions, limits: &Limits) -> Result<S
         Err(source) => return Err(fault(DataError::Image { key: image.key(), source })),
     };
     let size = (decoded.width, decoded.height);
-    let copy = (!options.fast).then(|| (*blake3::hash(&bytes).as_bytes(), Look::of(&decoded)));
+    let copy = (!options.fast).then(|| (*blake3::hash(&bytes).as_bytes(), Look::of(&decoded).map(Box::new)));
     Ok(Seen::Good { size, copy })
 }
 

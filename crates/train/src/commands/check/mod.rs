@@ -22,16 +22,16 @@ mod tokens;
 
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, SourceTable};
+use dualenc_data::{Dataset, SourceTable, counted};
 
 use crate::commands::check::captions::{report_captions, report_classes};
 use crate::commands::check::copies::{Usable, report_copies, report_equal_captions, report_overlap};
 use crate::commands::check::data::{report_data, report_skipped};
-use crate::commands::check::findings::{Findings, Level, counted};
+use crate::commands::check::findings::{Findings, Level};
 use crate::commands::check::images::{CheckOptions, Images, Seen, report_bad, report_sizes};
 use crate::commands::check::models::check_models;
 use crate::commands::check::tokens::report_tokens;
-use crate::config::RunConfig;
+use crate::config::{Draft, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -40,34 +40,55 @@ use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
 use crate::pairs::Pairs;
 
-/// Opens everything that `config` names, and decodes every image unless `options` say otherwise. Each broken data set,
+/// Opens everything that a config names, and decodes every image unless `options` say otherwise. Each broken data set,
 /// tower and evaluation is a problem, named by the key that led there; bad images are problems if there are more than a
-/// run tolerates. The data come first: an error does not take away what was found before it.
+/// run tolerates. The data come first: an error does not take away what was found before it. Problems of the config are
+/// findings with the code [`CONFIG_PROBLEM`], and what they leave readable is checked.
 ///
 /// # Errors
-/// [`TrainError::Device`]; and errors that may pass, as when the hub does not answer.
-pub fn check(
-    config: &RunConfig,
-    options: CheckOptions,
-    observer: &mut dyn Observer,
-) -> (Findings, Result<(), TrainError>) {
+/// Those that may pass, as when the hub does not answer.
+pub fn check(draft: &Draft, options: CheckOptions, observer: &mut dyn Observer) -> (Findings, Result<(), TrainError>) {
     let mut findings = Findings::default();
-    let done = check_all(config, options, &mut findings, observer);
+    for problem in &draft.problems {
+        let help = problem.help.as_ref().map_or(String::new(), |help| format!("; {help}"));
+        let message = format!("{}: {}{help}", problem.place, problem.message);
+        findings.problem(CONFIG_PROBLEM, &problem.key, message);
+    }
+    let done = check_all(draft, options, &mut findings, observer);
+    // What follows from a value that stands in for a wrong one says nothing.
+    findings.all.retain(|finding| {
+        let is_stand_in = !finding.key.is_empty() && draft.problems.iter().any(|problem| problem.key == finding.key);
+        finding.code == CONFIG_PROBLEM || !is_stand_in
+    });
     (findings, done)
 }
 
+/// The code of findings that are problems of the config itself.
+pub const CONFIG_PROBLEM: &str = "config";
+
 fn check_all(
-    config: &RunConfig,
+    draft: &Draft,
     options: CheckOptions,
     findings: &mut Findings,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
+    let config = &draft.config;
     for warning in config.warnings() {
         findings.warn("config_warning", "", warning);
     }
-    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
-    let workers = config.data.workers.unwrap_or(compute.threads).max(1);
-    let pairs = read_pairs(config, findings)?;
+    let device_keys = ["run.device", "run.threads", "run.precision", "run.locked_precision"];
+    let compute = match device_keys.iter().any(|key| draft.is_wrong(key)) {
+        true => None,
+        false => {
+            let compute = Compute::select(&config.run.device, config.run.threads);
+            let compute = compute.and_then(|compute| compute.computing_as(&config.run));
+            findings.keep("device", "run.device", compute)?
+        }
+    };
+    let threads = compute.as_ref().map_or_else(rayon::current_num_threads, |compute| compute.threads);
+    let workers = config.data.workers.unwrap_or(threads).max(1);
+    let is_readable = !draft.is_wrong("data.train") && !draft.is_wrong("data.validation_fraction");
+    let pairs = if is_readable { read_pairs(config, findings)? } else { None };
     if let Some(pairs) = &pairs {
         report_data(config, pairs, findings);
         report_captions(&pairs.train, config.train.batch_size, config.train.duplicates, findings);
@@ -85,18 +106,22 @@ fn check_all(
     }
     let objective = Objective::from(config);
     for (name, section) in &config.eval {
-        let opened = Evaluation::open(name, section, pairs.as_ref().and_then(|pairs| pairs.validation.as_ref()))
-            .map(|evaluation| evaluation.with_objective(objective));
         // Without the training data, there is no validation split to speak of.
-        if pairs.is_none() && section.data.is_none() && section.images.is_none() {
+        let needs_pairs = pairs.is_none() && section.data.is_none() && section.images.is_none();
+        if needs_pairs || draft.is_wrong(&format!("eval.{name}")) {
             continue;
         }
+        let opened = Evaluation::open(name, section, pairs.as_ref().and_then(|pairs| pairs.validation.as_ref()))
+            .map(|evaluation| evaluation.with_objective(objective));
         if let Some(evaluation) = findings.keep("evaluation", &format!("eval.{name}"), opened)? {
             checker.evaluation(name, &evaluation, findings, observer)?;
         }
     }
     let dataset = pairs.as_ref().map(|pairs| &*pairs.train);
-    let text = check_models(config, &compute, dataset, findings, observer)?;
+    let text = match &compute {
+        Some(compute) => check_models(draft, compute, dataset, findings, observer)?,
+        None => None,
+    };
     if let (Some(dataset), Some(text)) = (dataset, &text) {
         report_tokens(config, text, dataset, findings);
     }
@@ -140,6 +165,8 @@ struct Training {
     usable: Usable,
     /// Ids of the captions, sorted.
     captions: Vec<u64>,
+    /// The warning about captions such as `NaN`.
+    null_words: Option<String>,
 }
 
 impl Checker<'_> {
@@ -158,7 +185,7 @@ impl Checker<'_> {
         report_copies(list.as_ref(), &usable, &self.images, findings);
         let mut captions = dataset.caption_ids();
         captions.sort_unstable();
-        self.train = Some(Training { list, usable, captions });
+        self.train = Some(Training { list, usable, captions, null_words: dataset.null_words() });
         Ok(())
     }
 
@@ -185,8 +212,13 @@ impl Checker<'_> {
         if let Some(dataset) = evaluation.dataset() {
             report_skipped(&key, &what, &dataset.skipped, findings);
         }
-        for warning in evaluation.warnings() {
-            findings.warn("data_warning", &key, warning);
+        let told: Vec<String> = findings.all.iter().map(|finding| finding.message.clone()).collect();
+        for warning in evaluation.data_warnings() {
+            // Those of the training data are odd captions.
+            let is_null_words = self.train.as_ref().is_some_and(|train| train.null_words.as_ref() == Some(&warning));
+            if !is_null_words && !told.iter().any(|message| message.ends_with(&warning)) {
+                findings.warn("data_warning", &key, format!("{what}{warning}"));
+            }
         }
         if let Some(sizes) = evaluation.class_sizes() {
             report_classes(&key, &what, &sizes, findings);

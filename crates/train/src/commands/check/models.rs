@@ -6,7 +6,7 @@ use dualenc_data::Dataset;
 use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::commands::check::findings::{Findings, Level};
-use crate::config::{InitialWeights, RunConfig};
+use crate::config::{Draft, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -29,12 +29,16 @@ pub(crate) struct TokenSource {
 /// # Errors
 /// Those that may pass, as when the hub does not answer.
 pub(crate) fn check_models(
-    config: &RunConfig,
+    draft: &Draft,
     compute: &Compute,
     dataset: Option<&Dataset>,
     findings: &mut Findings,
     observer: &mut dyn Observer,
 ) -> Result<Option<TokenSource>, TrainError> {
+    let config = &draft.config;
+    if draft.is_wrong("model") {
+        return check_towers(draft, compute, None, findings);
+    }
     let mut collector = Collector { observer, warnings: Vec::new() };
     let loaded = LoadedModel::from_config(config, compute, &mut collector);
     let warnings = collector.warnings;
@@ -43,11 +47,11 @@ pub(crate) fn check_models(
     }
     match loaded {
         Ok(loaded) => {
-            check_model(config, &loaded, dataset, findings, observer)?;
+            check_model(draft, &loaded, dataset, findings, observer)?;
             let positions = Some(loaded.model.text_tower.config().max_tokens());
             Ok(Some(TokenSource { dir: loaded.text_dir, positions }))
         }
-        Err(error) => check_towers(config, compute, error, findings),
+        Err(error) => check_towers(draft, compute, Some(error), findings),
     }
 }
 
@@ -67,58 +71,65 @@ impl Observer for Collector<'_> {
 }
 
 fn check_model(
-    config: &RunConfig,
+    draft: &Draft,
     loaded: &LoadedModel,
     dataset: Option<&Dataset>,
     findings: &mut Findings,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    if let Some(groups) =
-        findings.keep("parameter_groups", "train", ParamGroups::resolve(&config.train, &loaded.model))?
-    {
-        observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)?));
-    }
-    if let Some(dataset) = dataset {
-        check_schedules(config, dataset, &loaded.model, findings);
+    let config = &draft.config;
+    if !draft.is_wrong("train") {
+        if let Some(groups) =
+            findings.keep("parameter_groups", "train", ParamGroups::resolve(&config.train, &loaded.model))?
+        {
+            observer.on(Event::Parts(&summarize_parts(&loaded.model, &groups, config.train.learning_rate)?));
+        }
+        if let Some(dataset) = dataset {
+            check_schedules(config, dataset, &loaded.model, findings);
+        }
     }
     findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
     Ok(())
 }
 
-/// Reports which towers cannot be loaded, after loading both failed with `error`.
+/// Reports which towers cannot be loaded. `error`: that of loading both, if the config names both.
 fn check_towers(
-    config: &RunConfig,
+    draft: &Draft,
     compute: &Compute,
-    error: TrainError,
+    error: Option<TrainError>,
     findings: &mut Findings,
 ) -> Result<Option<TokenSource>, TrainError> {
-    let (image, text) = match config.initial_weights() {
-        InitialWeights::Init(_) => {
+    let (section, before) = (&draft.config.model, findings.count(Level::Problem));
+    if section.init.is_some() {
+        if let Some(error) = error {
             findings.keep::<()>("model", "model.init", Err(error))?;
-            return Ok(None);
         }
-        InitialWeights::Pair { image, text } => (image, text),
-    };
-    let (section, before) = (&config.model, findings.count(Level::Problem));
-    let load_image = || {
+        return Ok(None);
+    }
+    let named = |key: &str, name: &Option<String>| name.clone().filter(|_| !draft.is_wrong(key));
+    let load_image = |name: &str| {
         let options = TowerOptions { pool: section.image_pool, dropout: None };
-        image_tower_from(&resolve(image)?, section.lock.image, options, &compute.device)?;
+        image_tower_from(&resolve(name)?, section.lock.image, options, &compute.device)?;
         Ok(())
     };
-    let text_dir = resolve(text).map_err(TrainError::from);
     let load_text = |dir: &PathBuf| {
         let options = TowerOptions { pool: section.text_pool, dropout: None };
         let tower = text_tower_from(dir, section.lock.text, options, &compute.device)?;
         Ok(tower.0.config().max_tokens())
     };
-    findings.keep("image_tower", "model.image_tower", load_image())?;
-    let found = findings.keep("text_tower", "model.text_tower", text_dir)?;
+    if let Some(image) = named("model.image_tower", &section.image_tower) {
+        findings.keep("image_tower", "model.image_tower", load_image(&image))?;
+    }
+    let found = match named("model.text_tower", &section.text_tower) {
+        Some(text) => findings.keep("text_tower", "model.text_tower", resolve(&text).map_err(TrainError::from))?,
+        None => None,
+    };
     let positions = match &found {
         Some(dir) => findings.keep("text_tower", "model.text_tower", load_text(dir))?,
         None => None,
     };
     // Each loads alone: they do not fit together, or to the tokenizer or the images.
-    if findings.count(Level::Problem) == before {
+    if let Some(error) = error.filter(|_| findings.count(Level::Problem) == before) {
         findings.keep::<()>("model", "model", Err(error))?;
     }
     Ok(found.map(|dir| TokenSource { dir, positions }))

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{
     ClassesSource, Dataset, ImageRef, JsonSource, Recognised, Source, SourceTable, WebdatasetSource, class_folder,
-    recognise,
+    counted, recognise,
 };
 use toml::{Table, Value};
 
-use crate::counted::counted;
 use crate::error::TrainError;
 
 /// Splits of a JSON file to train on, the best first.

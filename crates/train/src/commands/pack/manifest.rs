@@ -1,9 +1,11 @@
 //! `pack.json`: from which data and options a directory was packed, and how far.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
+use dualenc_data::Limits;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -57,11 +59,16 @@ impl Manifest {
     ///
     /// # Errors
     /// [`TrainError::Usage`] when `out` holds something else; [`TrainError::Read`].
-    pub fn open(out: &Path, fingerprint: &str, request: &PackRequest, images: usize) -> Result<Self, TrainError> {
+    pub fn open(
+        out: &Path,
+        fingerprint: &str,
+        (request, limits): (&PackRequest, &Limits),
+        images: usize,
+    ) -> Result<Self, TrainError> {
         let new = Self {
             format: FORMAT,
             fingerprint: fingerprint.to_owned(),
-            options: request.options(),
+            options: request.options(limits),
             images,
             complete: false,
             chunks: Vec::new(),
@@ -87,9 +94,10 @@ impl Manifest {
             Ok(found) => found,
             Err(error) => return refuse(format!("has a damaged `{MANIFEST}` ({error}); choose a new directory")),
         };
+        let options = differing(&found.options, &new.options);
         let differs = [
             ("other data", found.fingerprint != new.fingerprint || found.images != new.images),
-            ("other options", found.options != new.options),
+            (&*format!("other options ({options})"), !options.is_empty()),
             ("another format", found.format != new.format),
         ];
         if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
@@ -133,6 +141,15 @@ impl Manifest {
             file.write_all(b"\n")
         })
     }
+}
+
+/// The options that differ, with their values: `` `quality` was null, now 80 ``.
+fn differing(was: &Value, now: &Value) -> String {
+    let names = [was, now].into_iter().filter_map(Value::as_object).flat_map(|options| options.keys());
+    let names: BTreeSet<&String> = names.filter(|name| was.get(name) != now.get(name)).collect();
+    let shown = |options: &Value, name: &str| options.get(name).map_or("not noted".to_owned(), Value::to_string);
+    let item = |name: &String| format!("`{name}` was {}, now {}", shown(was, name), shown(now, name));
+    names.into_iter().map(item).collect::<Vec<_>>().join(", ")
 }
 
 /// Writes a file that appears when it is complete. What a killed process left of it goes away.

@@ -14,10 +14,9 @@ mod target;
 use std::fs;
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, ordered_map};
-use serde_json::{Value, json};
+use dualenc_data::{Dataset, counted, ordered_map};
+use serde_json::Value;
 
-use crate::commands::check::findings::counted;
 use crate::commands::pack::manifest::{Chunk, Manifest};
 use crate::commands::pack::request::{PackRequest, Packed};
 use crate::commands::pack::sample::{BadSample, read_sample};
@@ -26,6 +25,7 @@ use crate::config::{RunConfig, Task};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::pairs::{Pairs, read_eval_data};
+use crate::run_dir::bad_samples::row_line;
 use crate::stop_flag::StopFlag;
 
 /// Samples in progress per thread.
@@ -49,7 +49,8 @@ pub fn pack(
 ) -> Result<Packed, TrainError> {
     let dataset = select(config, request, observer)?;
     let fingerprint = blake3::Hash::from(dataset.fingerprint()?).to_hex().to_string();
-    let mut manifest = Manifest::open(&request.out, &fingerprint, request, dataset.num_images())?;
+    let mut manifest =
+        Manifest::open(&request.out, &fingerprint, (request, &config.image_limits()), dataset.num_images())?;
     let resumed = manifest.next_image();
     if manifest.complete {
         observer.on(Event::Note(format!("`{}` is complete: nothing was written", request.out.display())));
@@ -215,7 +216,7 @@ impl Packer<'_> {
     }
 
     fn save(&mut self) -> Result<(), TrainError> {
-        let rows = self.dataset.skipped.rows.iter().map(|row| json!({"cause": row.cause, "reason": row.message}));
+        let rows = self.dataset.skipped.rows.iter().map(row_line);
         let lines: Vec<Value> = rows.chain(self.bad.iter().map(BadSample::to_json)).collect();
         manifest::save_bad(&self.request.out, &lines)?;
         self.manifest.save(&self.request.out)

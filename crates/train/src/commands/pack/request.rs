@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dualenc_data::ShardWriter;
+use dualenc_data::{Limits, ShardWriter};
 use serde_json::{Value, json};
 
 /// Samples per shard unless the user says otherwise: img2dataset's `number_sample_per_shard`.
@@ -82,7 +82,7 @@ impl PackRequest {
     }
 
     /// Everything that decides which bytes are written for given data.
-    pub(crate) fn options(&self) -> Value {
+    pub(crate) fn options(&self, limits: &Limits) -> Value {
         let size = match self.recode.size {
             None => Value::Null,
             Some(PackSize::ShorterSide(side)) => json!({"shorter_side": side}),
@@ -98,6 +98,7 @@ impl PackRequest {
             "quality": self.recode.quality,
             "samples": self.samples,
             "shard_bytes": self.shard_bytes,
+            "max_pixels": limits.max_pixels,
         })
     }
 }

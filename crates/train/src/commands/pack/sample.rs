@@ -1,5 +1,7 @@
 //! An image with its captions as bytes.
 
+use std::path::Path;
+
 use dualenc_data::{DataError, Dataset, Encoding, Filter, Limits, RgbImage, ShardWriter, decode, encode, resize};
 use serde_json::{Value, json};
 
@@ -17,8 +19,10 @@ pub(crate) struct Sample {
     pub extension: String,
     /// In order.
     pub captions: Vec<String>,
-    /// The extension and content of the file of captions.
-    pub text: (&'static str, Vec<u8>),
+    /// The captions as lines of text, unless they are in `json`.
+    pub text: Option<Vec<u8>>,
+    /// The original name, and captions that are no lines.
+    pub json: Vec<u8>,
 }
 
 /// An image that cannot be used.
@@ -34,7 +38,8 @@ pub(crate) struct BadSample {
 impl Sample {
     /// Bytes that it takes in a shard.
     pub fn entry_bytes(&self) -> u64 {
-        [&self.bytes, &self.text.1].map(|bytes| ShardWriter::<Vec<u8>>::entry_bytes(bytes.len() as u64)).iter().sum()
+        let entries = [Some(&self.bytes), self.text.as_ref(), Some(&self.json)];
+        entries.into_iter().flatten().map(|bytes| ShardWriter::<Vec<u8>>::entry_bytes(bytes.len() as u64)).sum()
     }
 }
 
@@ -83,8 +88,15 @@ pub(crate) fn read_sample(
     };
     let captions: Vec<String> =
         dataset.captions_of(image).iter().map(|&caption| dataset.caption(caption as usize).text.to_owned()).collect();
-    let text = text_of(&captions);
-    Ok(Ok(Sample { bytes, extension, captions, text }))
+    let (text, json) = text_of(&captions, &original(dataset, image));
+    Ok(Ok(Sample { bytes, extension, captions, text, json }))
+}
+
+/// The name of an image: its path below the source, or `shard.tar/entry.jpg`.
+pub(crate) fn original(dataset: &Dataset, image: usize) -> String {
+    let key = dataset.image(image).key();
+    let below = dataset.root_of(image).and_then(|root| Path::new(&key).strip_prefix(root).ok());
+    below.map_or_else(|| key.clone(), |path| path.display().to_string())
 }
 
 /// How an image is stored, and its smaller copy if it is reduced; `None`: its file is copied.
@@ -112,13 +124,14 @@ fn reduced(width: u32, height: u32, size: PackSize) -> Option<(u32, u32)> {
     (side > target).then(|| (scaled(width), scaled(height)))
 }
 
-/// The captions as a file: lines of text or, if one has several lines, JSON.
-fn text_of(captions: &[String]) -> (&'static str, Vec<u8>) {
+/// The captions as lines of text, and a JSON object with the original name and captions that are no lines.
+fn text_of(captions: &[String], original: &str) -> (Option<Vec<u8>>, Vec<u8>) {
     let is_line = |caption: &String| !caption.contains(['\n', '\r']) && !caption.starts_with('\u{feff}');
     if captions.iter().all(is_line) {
-        return ("txt", captions.iter().flat_map(|caption| [caption.as_bytes(), b"\n"].concat()).collect());
+        let lines = captions.iter().flat_map(|caption| [caption.as_bytes(), b"\n"].concat()).collect();
+        return (Some(lines), json!({ "original": original }).to_string().into_bytes());
     }
-    ("json", json!({ "caption": captions }).to_string().into_bytes())
+    (None, json!({ "caption": captions, "original": original }).to_string().into_bytes())
 }
 
 /// The usual extension for the format of the bytes; for other formats, that of the name.
@@ -137,7 +150,7 @@ fn extension(bytes: &[u8], key: &str) -> String {
     if let Some((_, extension)) = known.iter().find(|(start, _)| bytes.starts_with(start)) {
         return (*extension).to_owned();
     }
-    let name = std::path::Path::new(key).extension().unwrap_or_default().to_string_lossy();
+    let name = Path::new(key).extension().unwrap_or_default().to_string_lossy();
     name.to_lowercase()
 }
 
@@ -157,8 +170,10 @@ mod tests {
     #[test]
     fn captions_of_several_lines_are_json() {
         let captions = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        assert_eq!(text_of(&captions(&["a", "b c"])), ("txt", b"a\nb c\n".to_vec()));
-        assert_eq!(text_of(&captions(&["a\nb"])), ("json", b"{\"caption\":[\"a\\nb\"]}".to_vec()));
+        let (text, json) = text_of(&captions(&["a", "b c"]), "x/1.jpg");
+        assert_eq!((text, json), (Some(b"a\nb c\n".to_vec()), b"{\"original\":\"x/1.jpg\"}".to_vec()));
+        let (text, json) = text_of(&captions(&["a\nb"]), "1.jpg");
+        assert_eq!((text, json), (None, b"{\"caption\":[\"a\\nb\"],\"original\":\"1.jpg\"}".to_vec()));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use dualenc_data::{Dataset, ShardWriter};
 
 use crate::commands::pack::manifest::write_staged;
 use crate::commands::pack::request::{PackForm, PackRequest};
-use crate::commands::pack::sample::{BadSample, Sample};
+use crate::commands::pack::sample::{BadSample, Sample, original};
 use crate::commands::staged_output::StagedFile;
 use crate::error::TrainError;
 use crate::run_dir::atomic_file::sync_parent;
@@ -73,11 +73,13 @@ impl<'a> Target<'a> {
     pub fn add(&mut self, image: usize, sample: &Sample) -> Result<(), TrainError> {
         let name = format!("{image:06}.{}", sample.extension);
         if let Some(Shard { tar, path, .. }) = &mut self.shard {
-            let (extension, text) = &sample.text;
-            return tar
-                .add(&name, &sample.bytes)
-                .and_then(|()| tar.add(&format!("{image:06}.{extension}"), text))
-                .map_err(TrainError::write(path));
+            let entries = [
+                (name, Some(&sample.bytes)),
+                (format!("{image:06}.txt"), sample.text.as_ref()),
+                (format!("{image:06}.json"), Some(&sample.json)),
+            ];
+            let mut entries = entries.iter().filter_map(|(name, bytes)| Some((name, (*bytes)?)));
+            return entries.try_for_each(|(name, bytes)| tar.add(name, bytes)).map_err(TrainError::write(path));
         }
         let images = self.request.out.join(IMAGES);
         let (partial, path) = (images.join(format!("{PARTIAL}{name}")), images.join(name));
@@ -125,11 +127,13 @@ impl<'a> Target<'a> {
         }
         let table = self.request.out.join(TABLE);
         write_staged(&table, |file| {
-            file.write_all(b"image,caption\n")?;
+            file.write_all(b"image,caption,original\n")?;
             for (image, name) in names.iter().enumerate() {
                 let Some(name) = name.as_ref().filter(|_| !bad.contains(&image)) else { continue };
+                let original = cell(&original(dataset, image));
                 for &caption in dataset.captions_of(image) {
-                    writeln!(file, "{IMAGES}/{name},{}", cell(dataset.caption(caption as usize).text))?;
+                    let caption = cell(dataset.caption(caption as usize).text);
+                    writeln!(file, "{IMAGES}/{name},{caption},{original}")?;
                 }
             }
             Ok(())

@@ -139,7 +139,9 @@ fn first_batch(run: &Run, locked: &LockedInputs, observer: &mut dyn Observer) ->
     let mut batches = run.data.batches(&run.config, &training, locked, step..step + 1)?;
     let batch = next_batch(&mut batches, observer)?;
     let batch = batch.ok_or_else(|| TrainError::Internal("a stage has no batch".to_owned()))?;
-    batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+    batch.skipped.iter().for_each(|image| {
+        observer.on(Event::Skipped { image, of: "the training data", listed_in: None });
+    });
     Ok(batch)
 }
 

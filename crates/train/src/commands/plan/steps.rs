@@ -108,7 +108,9 @@ pub(super) fn measure(
         run.learner.logit_scale()?;
         step.updated = laps.lap();
         step.whole = spent + step.updated;
-        outcome.batch.skipped.iter().for_each(|skipped| observer.on(Event::Skipped(skipped)));
+        outcome.batch.skipped.iter().for_each(|image| {
+            observer.on(Event::Skipped { image, of: "the training data", listed_in: None });
+        });
         drop(outcome.batch);
         measured.made += 1;
         if done >= warm_up {

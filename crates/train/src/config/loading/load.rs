@@ -19,12 +19,11 @@ impl RunConfig {
     /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] with all problems if the
     /// configuration is wrong.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
-        let read = |source| ConfigError::Read { path: path.to_owned(), source };
-        let bytes = std::fs::read(path).map_err(read)?;
-        let directory = std::path::absolute(path).map_err(read)?.parent().map(PathBuf::from).unwrap_or_default();
-        let directory = directory.canonicalize().map_err(read)?;
-        Self::from_bytes(&bytes, path, &directory, overrides)
-            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+        let Draft { config, problems } = Draft::load(path, overrides)?;
+        match problems.is_empty() {
+            true => Ok(config),
+            false => Err(ConfigError::Invalid { path: path.to_owned(), problems }),
+        }
     }
 
     /// The configuration as TOML, with every default and absolute paths. [`RunConfig::load`] reads it back to an equal
@@ -43,6 +42,44 @@ impl RunConfig {
         directory: &Path,
         overrides: &[String],
     ) -> Result<Self, Vec<Problem>> {
+        let Draft { config, problems } = Draft::from_bytes(bytes, path, directory, overrides)?;
+        if problems.is_empty() { Ok(config) } else { Err(problems) }
+    }
+}
+
+/// A config as far as it can be read. Entries with a problem have their default, or a value that is never used.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// The config.
+    pub config: RunConfig,
+    /// Its problems, in the order of the file and the `--set` arguments.
+    pub problems: Vec<Problem>,
+}
+
+impl Draft {
+    /// As [`RunConfig::load`], but returns the problems beside what could be read.
+    ///
+    /// # Errors
+    /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] if it is not TOML, or too little can
+    /// be read.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let read = |source| ConfigError::Read { path: path.to_owned(), source };
+        let bytes = std::fs::read(path).map_err(read)?;
+        let directory = std::path::absolute(path).map_err(read)?.parent().map(PathBuf::from).unwrap_or_default();
+        let directory = directory.canonicalize().map_err(read)?;
+        Self::from_bytes(&bytes, path, &directory, overrides)
+            .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
+    }
+
+    /// Whether a problem is about `key`, a table around it, or a key below it.
+    pub(crate) fn is_wrong(&self, key: &str) -> bool {
+        let is_below = |key: &str, table: &str| {
+            key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        self.problems.iter().any(|problem| is_below(&problem.key, key) || is_below(key, &problem.key))
+    }
+
+    fn from_bytes(bytes: &[u8], path: &Path, directory: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
         if directory.to_str().is_none() {
             // `to_toml` and `changed_keys` write absolute paths as TOML, which is UTF-8.
             return Err(vec![not_utf8(
@@ -79,11 +116,8 @@ impl RunConfig {
                 problems.push(Problem { key: violation.key, message: violation.message, help: violation.help, place });
             }
         }
-        if !problems.is_empty() {
-            return Err(sorted(problems, overrides));
-        }
         config.fill_defaults();
-        Ok(config)
+        Ok(Self { config, problems: sorted(problems, overrides) })
     }
 }
 

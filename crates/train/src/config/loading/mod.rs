@@ -15,7 +15,7 @@
 
 mod deserialize;
 mod fill_defaults;
-mod load;
+pub(crate) mod load;
 mod required_keys;
 mod resolve_paths;
 mod serde_errors;

@@ -1,12 +1,11 @@
 //! The rules of `[data]`.
 
-use dualenc_data::{CaptionMode, Source, SourceTable};
+use dualenc_data::{CaptionMode, Source, SourceTable, counted};
 
 use super::rules::Rules;
 use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
 use crate::config::schema::sources::EvalData;
-use crate::counted::counted;
 
 pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
     let data = &config.data;

@@ -1,6 +1,7 @@
 //! Counts in messages.
 
 /// `1 step`, `2 steps`, `0 steps`.
+#[must_use]
 pub fn counted(count: usize, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }

@@ -1,0 +1,64 @@
+//! What an evaluation says about its data: once, however often it runs.
+
+use std::sync::Once;
+
+use dualenc_data::{Skipped, SkippedRows, counted};
+
+use crate::events::{Event, Observer};
+
+/// What was said so far.
+#[derive(Debug, Default)]
+pub(crate) struct DataReport {
+    rows: Once,
+    images: Once,
+    /// Warnings that are given elsewhere, as by another evaluation of the same data.
+    muted: Vec<String>,
+}
+
+impl DataReport {
+    /// Leaves out warnings that were given before.
+    pub fn mute(&mut self, told: &[String]) {
+        self.muted.extend_from_slice(told);
+    }
+
+    /// Those of `warnings` that are not given elsewhere.
+    pub fn unmuted(&self, mut warnings: Vec<String>) -> Vec<String> {
+        warnings.retain(|warning| !self.muted.contains(warning));
+        warnings
+    }
+
+    /// Reports the rows that the data leave out, and `warnings`. `of`: the evaluation.
+    pub fn report_data(
+        &self,
+        of: &str,
+        skipped: Option<&SkippedRows>,
+        warnings: impl FnOnce() -> Vec<String>,
+        observer: &mut dyn Observer,
+    ) {
+        self.rows.call_once(|| {
+            if let Some(skipped) = skipped.filter(|skipped| skipped.count > 0) {
+                let (rows, causes) = (counted(skipped.count, "row"), skipped.by_cause());
+                let text = format!("{of}: {rows} could not be used: {causes}; such as {}", skipped.first(1));
+                observer.on(Event::Warning(text));
+            }
+            for warning in warnings() {
+                observer.on(Event::Warning(warning));
+            }
+        });
+    }
+
+    /// Reports the images that cannot be used, of `total`. Each is an event each time, their count a note once.
+    pub fn report_images(&self, of: &str, bad: &[Skipped], total: usize, observer: &mut dyn Observer) {
+        for image in bad {
+            observer.on(Event::Skipped { image, of, listed_in: None });
+        }
+        if !bad.is_empty() {
+            self.images.call_once(|| {
+                let (images, causes) = (counted(bad.len(), "image"), Skipped::by_cause(bad));
+                observer.on(Event::Note(format!(
+                    "{of}: {images} of {total} could not be used: {causes}; `dualenc check` names each"
+                )));
+            });
+        }
+    }
+}
