@@ -19,6 +19,7 @@ mod families;
 mod faults;
 mod guards;
 mod init;
+mod init_layouts;
 mod inspect;
 mod kill;
 mod load;

@@ -315,7 +315,8 @@ impl Evaluation {
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows)?
+                let ids: Vec<u64> = captions.numbers.iter().map(|&caption| dataset.caption_id(caption)).collect();
+                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows, &ids)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();

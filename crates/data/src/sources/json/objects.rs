@@ -1,18 +1,15 @@
 //! JSON objects that become pairs: an image path and captions under their keys.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
 use crate::sources::rows::Rows;
+use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::tables::columns::Holds;
 use crate::sources::tables::path_text::shown;
-
-/// Key of the split of a row, as in Karpathy's files.
-pub(crate) const SPLIT: &str = "split";
 
 /// Keys of the text in lists of captions that are objects: Karpathy's `sentences` and COCO's annotations.
 const TEXT_KEYS: [&str; 3] = ["raw", "caption", "text"];
@@ -22,12 +19,9 @@ pub(crate) struct Objects<'a> {
     image: Option<&'a str>,
     /// Empty: the default.
     captions: Vec<&'a str>,
-    /// Empty: every split.
-    splits: Vec<String>,
+    splits: Splits,
     /// Found in the first object that has them.
     keys: Option<Rc<Keys>>,
-    /// Number of objects by split.
-    seen_splits: BTreeMap<String, u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -45,7 +39,7 @@ enum ImageKey {
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(image: Option<&'a str>, captions: Vec<&'a str>, splits: Vec<String>) -> Self {
-        Self { image, captions, splits, keys: None, seen_splits: BTreeMap::new() }
+        Self { image, captions, splits: Splits::of(splits), keys: None }
     }
 
     /// The keys of image and captions, for the log.
@@ -61,16 +55,7 @@ impl<'a> Objects<'a> {
 
     /// The splits that were asked for and are not there, with those that are; and a warning if all of several are used.
     pub(crate) fn check_splits(&self) -> Result<Option<String>, String> {
-        let seen = || {
-            let splits: Vec<String> =
-                self.seen_splits.iter().map(|(split, count)| format!("`{split}` ({count})")).collect();
-            splits.join(", ")
-        };
-        if let Some(absent) = self.splits.iter().find(|split| !self.seen_splits.contains_key(*split)) {
-            return Err(format!("no row has the split `{absent}`; its splits are {}", seen()));
-        }
-        let is_mixed = self.splits.is_empty() && self.seen_splits.len() > 1;
-        Ok(is_mixed.then(|| format!("the rows of all splits are used, {}; set `split` to choose", seen())))
+        self.splits.check()
     }
 
     /// Adds object number `number`, at `place` of the file.
@@ -82,11 +67,10 @@ impl<'a> Objects<'a> {
         object: &Map<String, Value>,
     ) -> Result<(), DataError> {
         if let Some(Value::String(split)) = object.get(SPLIT) {
-            *self.seen_splits.entry(split.clone()).or_default() += 1;
-            if !self.splits.is_empty() && !self.splits.contains(split) {
+            if !self.splits.takes(split) {
                 return Ok(());
             }
-        } else if !self.splits.is_empty() {
+        } else if !self.splits.wanted.is_empty() {
             return rows.malformed(place, "no `split`, and `split` is set");
         }
         let keys = match self.keys.clone().map_or_else(|| self.find_keys(object).map(Rc::new), Ok) {
