@@ -14,6 +14,7 @@ use crate::sources::one_or_many::OneOrMany;
 use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
 use crate::sources::parquet::files::{files, missing_parts};
 use crate::sources::parquet::rows::{Place, Row, Table, read_schema};
+use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::webdataset::shard_patterns::common_root;
 
 /// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
@@ -44,6 +45,9 @@ pub struct ParquetSource {
     /// Directory that image paths are relative to. Default: the directory of each file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// Values of the column `split` to read: a list, or separated by `+`. Default: every row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<OneOrMany<String>>,
     /// What to do with a malformed row. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
@@ -59,6 +63,7 @@ impl ParquetSource {
             caption: None,
             captions: None,
             root: None,
+            split: None,
             bad_rows: BadRows::default(),
         }
     }
@@ -112,8 +117,13 @@ impl ParquetSource {
         };
         let mut builder = DatasetBuilder::new(root).with_selection(selection);
         let mut summary = Summary::default();
+        let malformed = |reason: String| DataError::Malformed { path: first.to_owned(), reason };
+        let mut splits = Splits::parse(self.split.as_ref()).map_err(malformed)?;
         for path in &paths {
-            self.read_file(path, &mut builder, &mut summary)?;
+            self.read_file(path, &mut splits, &mut builder, &mut summary)?;
+        }
+        if let Some(warning) = splits.check().map_err(malformed)? {
+            builder.warn(format!("`{}`: {warning}", first.display()));
         }
         builder.refuse_empty(first, || DataError::Empty {
             path: first.to_owned(),
@@ -143,7 +153,13 @@ impl ParquetSource {
         Ok(Wanted { image, captions, are_several: self.captions.is_some() })
     }
 
-    fn read_file(&self, path: &Path, builder: &mut DatasetBuilder, summary: &mut Summary) -> Result<(), DataError> {
+    fn read_file(
+        &self,
+        path: &Path,
+        splits: &mut Splits,
+        builder: &mut DatasetBuilder,
+        summary: &mut Summary,
+    ) -> Result<(), DataError> {
         let wanted = self.wanted(path, summary.names.as_ref())?;
         let mut names = None;
         let table = Table::open(path, |schema| {
@@ -151,11 +167,24 @@ impl ParquetSource {
             names = Some(Names::of(&chosen));
             Ok(chosen)
         })?;
+        if !splits.wanted.is_empty() && !table.has_split() {
+            let reason = format!("`split` is set, and there is no column `{SPLIT}` of texts");
+            return Err(DataError::Malformed { path: path.to_owned(), reason });
+        }
         let names = summary.names.insert(names.unwrap_or_default()).clone();
         let root = self.root.as_deref().or(path.parent()).unwrap_or(Path::new(""));
         let mut has_paths = false;
         table.read(&mut |number, place, row| {
             summary.rows += 1;
+            match row.split.as_str() {
+                "" if splits.wanted.is_empty() => {}
+                "" => {
+                    let error = DataError::row(path, "row", number + 1, "no `split`, and `split` is set");
+                    return builder.skipped.or_fail(self.bad_rows, error);
+                }
+                split if !splits.takes(split) => return Ok(()),
+                _ => {}
+            }
             if !builder.selects(summary.rows, row.key.trim()) {
                 return Ok(());
             }

@@ -375,6 +375,10 @@ pub(super) struct ParquetDoc {
     ///
     /// Default: the directory of each file.
     root: Option<PathBuf>,
+    /// Value of the column `split` to read, or several: `["train", "restval"]` or `"train+restval"`.
+    ///
+    /// Default: every row; if there are several splits, a warning names them.
+    split: Option<OneOrManyDoc<String>>,
     /// How a malformed row is handled.
     ///
     /// Default: `"error"`.
