@@ -117,6 +117,9 @@ fn shards_of_splits_are_apart() {
     assert_apart(&said);
     assert_eq!(at(&config, "data.train.webdataset.path"), "\"shards/train-*.tar\"");
     assert_eq!(at(&config, "eval.validation.data.webdataset.path"), "\"shards/val-0000.tar\"");
+    let (said, config) = init(&session, "shards/train-*.tar");
+    assert!(said.contains("to evaluate on: `shards/val-0000.tar`: 4 images"), "{said}");
+    assert_eq!(at(&config, "data.train.webdataset.path"), "\"shards/train-*.tar\"");
     let (said, config) = init(&session, "folders");
     assert_apart(&said);
     assert_eq!(at(&config, "data.train.webdataset.path"), "\"folders/train\"");
@@ -172,12 +175,45 @@ fn images_without_captions_are_told() {
 }
 
 #[test]
+fn captions_in_another_folder_are_told() {
+    let session = session();
+    fs::rename(session.path("data"), session.path("apart")).unwrap();
+    session.write("apart/captions/00.txt", "a red circle");
+    let text = session.fail(2, &["init", "apart"]);
+    assert!(text.contains("apart/captions` has text files that are not read: move captions beside"), "{text}");
+    fs::rename(session.path("apart/images/00.png"), session.path("apart/images/red circle.png")).unwrap();
+    let (said, _) = init(&session, "apart");
+    assert!(said.contains("warning: `apart/captions` has text files that are not read"), "{said}");
+}
+
+/// What is named `train` among other vehicles is a class; a test split is no validation.
+#[test]
+fn folders_named_as_splits_are_understood() {
+    let session = session();
+    for image in 0..24 {
+        let bytes = fs::read(session.path(&format!("data/images/{image:02}.png"))).unwrap();
+        session.write(&format!("vehicles/{}/{image}.png", ["bus", "car", "train"][image % 3]), &bytes);
+        let split = if image < 18 { "train" } else { "test" };
+        session.write(&format!("labelled/{split}/{}/{image}.png", ["cat", "dog"][image % 2]), &bytes);
+    }
+    let (said, config) = init(&session, "vehicles");
+    assert!(said.contains("`vehicles`: 3 classes, 24 images"), "{said}");
+    assert_eq!(at(&config, "data.train.classes.path"), "\"vehicles\"");
+    let (said, config) = init(&session, "labelled");
+    assert!(said.contains("not used: `labelled/test`: 6 images") && !said.contains("to classify: "), "{said}");
+    assert!(!at(&config, "data.validation_fraction").is_empty() && !config.contains("zero-shot"), "{config}");
+}
+
+#[test]
 fn captions_are_counted_in_tokens() {
     let session = session();
     session.write("data/pairs.csv", table(None));
     session.succeed(&[&["init", "data", "--out", "counted.toml"][..], &TOWERS].concat());
     let counted = fs::read_to_string(session.path("counted.toml")).unwrap();
-    assert!(counted.contains("# Of 16 captions, the longest has ") && counted.contains(" tokens; 0 are"), "{counted}");
+    assert!(
+        counted.contains("# Of 16 captions, the longest has ") && counted.contains(" tokens; none is cut."),
+        "{counted}"
+    );
     let towers = ["--image-tower", "towers/vit", "--text-tower", "nobody/nothing"];
     session.succeed(&[&["init", "data", "--out", "guessed.toml"][..], &towers].concat());
     let guessed = fs::read_to_string(session.path("guessed.toml")).unwrap();

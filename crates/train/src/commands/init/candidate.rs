@@ -113,12 +113,12 @@ impl Candidate {
         };
         let total = images + skipped;
         let without = total.saturating_sub(found.dataset.num_images());
-        let comment = format!(
-            "{without} of {} have no caption there: they are left out and counted. `captions_from` could also have \
-             `\"name\"`, for captions made of file names.",
-            counted(total, "image")
-        );
-        Ok(Self { comments: vec![comment], ..found })
+        let total = counted(total, "image");
+        let comments = vec![
+            format!("{without} of {total} have no caption there: they are left out and counted."),
+            "With `\"name\"` in the list, their file names are their captions.".to_owned(),
+        ];
+        Ok(Self { comments, ..found })
     }
 
     /// The shards that `path` names: a folder, files or a pattern.

@@ -58,7 +58,8 @@ impl CaptionLength {
         let (cut, all) = (tokens.len() - tokens.partition_point(|&it| it <= max_tokens), tokens.len());
         let of_all = if step > 1 { format!("Of {all} captions looked at") } else { format!("Of {all} captions") };
         let longest = if is_counted {
-            format!("{of_all}, the longest has {longest} tokens; {cut} are longer than this, and are cut.")
+            let cut = if cut == 0 { "none is".to_owned() } else { format!("{cut} are longer than this, and") };
+            format!("{of_all}, the longest has {longest} tokens; {cut} cut.")
         } else {
             let words = sample.iter().map(|it| text(it).split_whitespace().count()).max().unwrap_or(0);
             let words = if words == 1 { "1 word".to_owned() } else { format!("{words} words") };

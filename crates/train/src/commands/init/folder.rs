@@ -40,7 +40,7 @@ pub(crate) fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, 
         } else if let Some(found) = look_into_splits(&survey, refused)? {
             return Ok(found);
         } else if let Some(folder) = survey.only_folder(dir)? {
-            return look_into(folder, refused);
+            return look_into_only(folder, &survey, refused);
         } else if !images_below(dir)?.is_empty() {
             found = consider(Candidate::recognised(dir), dir, refused).map(Found::of);
             let splits: Vec<String> = survey.split_folders().iter().map(|it| format!("`{}`", it.display())).collect();
@@ -122,6 +122,29 @@ fn look_into_splits(survey: &Survey, refused: &mut Vec<String>) -> Result<Option
         found.unused.push(test_data.unwrap_or_else(|_| format!("`{}`, without captions", test.display())));
     }
     Ok(Some(found))
+}
+
+/// The one folder with data. Captions in another folder are not read: that is told.
+fn look_into_only(folder: &Path, survey: &Survey, refused: &mut Vec<String>) -> Result<Found, TrainError> {
+    let mut elsewhere = None;
+    for other in survey.folders.iter().filter(|other| *other != folder) {
+        let texts = Survey::of(other)?.extensions;
+        if ["txt", "json", "caption"].iter().any(|extension| texts.contains_key(*extension)) {
+            elsewhere.get_or_insert(format!(
+                "`{}` has text files that are not read: move captions beside their images, into `{}`",
+                other.display(),
+                folder.display()
+            ));
+        }
+    }
+    match (look_into(folder, refused), elsewhere) {
+        (Ok(mut found), Some(elsewhere)) if found.train.has_captions_from_names() => {
+            found.lines.push(format!("warning: {elsewhere}"));
+            Ok(found)
+        }
+        (Err(TrainError::Usage(text)), Some(elsewhere)) => Err(TrainError::Usage(format!("{text}\n  {elsewhere}"))),
+        (found, _) => found,
+    }
 }
 
 /// A candidate, unless it cannot be read: then `refused` receives the reason.

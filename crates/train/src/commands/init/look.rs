@@ -1,10 +1,11 @@
 //! Which data to train on, and what to evaluate on.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::folder::look_into;
 use crate::commands::init::found::Found;
+use crate::commands::init::shards::ShardSets;
 use crate::commands::init::split::Split;
 use crate::commands::init::survey::Survey;
 use crate::error::TrainError;
@@ -62,12 +63,17 @@ fn is_pattern(path: &Path) -> bool {
 fn look_at_file(path: &Path) -> Result<Found, TrainError> {
     let mut found = Found::of(Candidate::recognised(path)?);
     found.other_splits();
-    let is_train = Split::of_file(path) == Some(Split::Train) && !is_pattern(path);
-    if let (true, Some(dir)) = (is_train && found.validation.is_none(), path.parent().filter(|dir| dir.is_dir())) {
-        let files: Vec<PathBuf> = Survey::of(dir)?.tables;
-        let other = |split: Split| Some(Candidate::recognised(split.beside(path, &files)?));
-        found.validation = other(Split::Validation).and_then(Result::ok);
-        found.unused.extend(other(Split::Test).and_then(Result::ok).map(|test| test.describe()));
+    let is_train = Split::of_file(path) == Some(Split::Train) && found.validation.is_none();
+    let Some(dir) = path.parent().filter(|dir| is_train && dir.is_dir()) else { return Ok(found) };
+    let Survey { tables, shards, .. } = Survey::of(dir)?;
+    if path.extension().is_some_and(|extension| extension == "tar") {
+        if let Some(sets) = ShardSets::of(&shards) {
+            found.validation = sets.validation.and_then(|shards| Candidate::shards(shards).ok());
+        }
+    } else if !is_pattern(path) {
+        let other = |split: Split| Candidate::recognised(split.beside(path, &tables)?).ok();
+        found.validation = other(Split::Validation);
+        found.unused.extend(other(Split::Test).map(|test| test.describe()));
     }
     Ok(found)
 }
