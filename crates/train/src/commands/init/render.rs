@@ -78,7 +78,7 @@ pub(crate) fn render(
         line("\n[eval.validation]    # does a caption find its image, and an image its caption?");
         if found.train.has_classes {
             line(
-                "# Equal captions count as one: `text_retrieval_recall@1` is the share of images whose class comes first.",
+                "# Equal captions count as one: `text_retrieval_recall@1` is the share of images with the right class.",
             );
         }
         line("task = \"retrieval\"");

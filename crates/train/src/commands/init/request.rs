@@ -16,8 +16,8 @@ pub struct InitRequest {
     pub image_tower: Option<String>,
     /// A directory or a hub id.
     pub text_tower: Option<String>,
-    /// Directory of the run. Default: `runs/NAME` beside the config, with the name of the data, or of the folder above if that says more, and
-    /// a number if it exists.
+    /// Directory of the run. Default: `runs/NAME` beside the config, with the name of the data, or of the folder above
+    /// if that says more, and a number if it exists.
     pub run_dir: Option<PathBuf>,
 }
 
