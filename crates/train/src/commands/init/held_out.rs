@@ -32,15 +32,17 @@ impl HeldOut {
             return None;
         }
         let wanted = LEAST.min(all.num_images() / PART);
-        let split = |fraction: f64, needs_classes: bool| {
+        let split = |fraction: f64, wanted: usize, needs_classes: bool| {
             let (train, held_out) = all.split(fraction);
             let num_images = held_out.num_images();
             let is_enough = num_images >= wanted && train.num_images() > num_images;
             let is_enough = is_enough && (!needs_classes || num_captions_of(&train) == num_captions_of(&held_out));
             is_enough.then_some(Self { fraction, num_images, train })
         };
-        let first = |needs_classes: bool| FRACTIONS.into_iter().find_map(|fraction| split(fraction, needs_classes));
-        is_labelled.then(|| first(true)).flatten().or_else(|| first(false))
+        let first = |needs_classes: bool| FRACTIONS.into_iter().find_map(|it| split(it, wanted, needs_classes));
+        // Of a small set, no share may have enough.
+        let largest = || FRACTIONS.into_iter().rev().find_map(|it| split(it, 1, false));
+        is_labelled.then(|| first(true)).flatten().or_else(|| first(false)).or_else(largest)
     }
 }
 
@@ -76,7 +78,7 @@ mod tests {
             assert_eq!(found.train.num_images() + found.num_images, 72);
             assert_eq!(num_captions_of(&found.train), 2);
             let found = HeldOut::of(&labelled(1, 24, salt), false).unwrap();
-            assert!((4..12).contains(&found.num_images), "{salt}: {}", found.num_images);
+            assert!((1..12).contains(&found.num_images), "{salt}: {}", found.num_images);
         }
         assert!(HeldOut::of(&labelled(2, 7, 0), true).is_none());
         let large = HeldOut::of(&labelled(10, 2000, 0), false).unwrap();
