@@ -177,6 +177,11 @@ def others() -> None:
     expect("numbers.parquet", [(blob(row), [[str(row), 0]]) for row in range(5)])
     write("image_lists.parquet", {"image": [[{"bytes": blob(1), "path": "x"}]], "caption": [0.5]})
     write("metadata.parquet", {"file_name": ["a.png", "sub/b.png"], "text": ["a cat", "a dog"]})
+    splits = ["train", "val", "train", None, "test"]
+    write("splits.parquet", {
+        "image": [f"images/{row}.png" for row in range(5)], "caption": [caption(row) for row in range(5)], "split": splits,
+    })
+    expect("splits.parquet", [(f"images/{row}.png", [[caption(row), 0]]) for row in range(5)])
 
 
 def pairs() -> None:

@@ -9,7 +9,7 @@ use crate::resume_matrix::ustar;
 use crate::support::{Session, goldens};
 
 /// A session with the golden images in `data/images`, and the tiny towers.
-fn session() -> Session {
+pub fn session() -> Session {
     let session = Session::new();
     session.copy("train/images", "data/images");
     session.copy("train/vit", "towers/vit");
@@ -17,11 +17,11 @@ fn session() -> Session {
     session
 }
 
-const TOWERS: [&str; 4] = ["--image-tower", "towers/vit", "--text-tower", "towers/bert"];
+pub const TOWERS: [&str; 4] = ["--image-tower", "towers/vit", "--text-tower", "towers/bert"];
 
 /// Writes a config for `data`, checks it, and trains 2 steps; returns what `init` said and the config.
 #[track_caller]
-fn round_trip(session: &Session, data: &str, name: &str) -> (String, String) {
+pub fn round_trip(session: &Session, data: &str, name: &str) -> (String, String) {
     let out = format!("{name}.toml");
     let said = session.succeed(&[&["init", data, "--out", &out][..], &TOWERS].concat());
     let config = fs::read_to_string(session.path(&out)).unwrap();
@@ -60,7 +60,11 @@ fn table_becomes_a_config_that_trains() {
     let (said, config) = round_trip(&session, "data", "csv");
     assert!(said.contains("24 images with 24 captions") && said.contains("dualenc check --config csv.toml"), "{said}");
     assert!(config.contains("path = \"data/train.csv\""), "{config}");
-    assert!(config.contains("batch_size = 4"), "{config}");
+    assert!(config.contains("batch_size = 8"), "{config}");
+    assert!(
+        config.contains("validation_fraction = ") && said.contains("held out for validation: "),
+        "{said}\n{config}"
+    );
     let text = session.fail(2, &["init", "data", "--out", "csv.toml"]);
     assert!(text.contains("`csv.toml` exists already, and is not overwritten"), "{text}");
     // The file alone gives the same source.

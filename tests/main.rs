@@ -20,6 +20,7 @@ mod faults;
 mod flags;
 mod guards;
 mod init;
+mod init_layouts;
 mod inspect;
 mod kill;
 mod load;

@@ -432,3 +432,29 @@ fn mutated_files_never_panic() {
         fuzz(name, 100);
     }
 }
+
+/// Row 4 has no split.
+#[test]
+fn split_column_chooses_rows() {
+    let read = |split: &str, bad_rows: BadRows| {
+        let split = (!split.is_empty()).then(|| split.into());
+        ParquetSource { split, bad_rows, ..source("splits.parquet") }.read().map_err(|error| error.to_string())
+    };
+    let all = read("", BadRows::Error).unwrap();
+    assert_eq!((all.num_images(), all.warnings.len()), (5, 1));
+    assert!(
+        all.warnings[0].contains("`test` (1), `train` (2), `val` (1); set `split` to choose"),
+        "{}",
+        all.warnings[0]
+    );
+    let refused = read("train", BadRows::Error).unwrap_err();
+    assert!(refused.contains("row 4: no `split`, and `split` is set"), "{refused}");
+    let train = read("train", BadRows::Skip).unwrap();
+    assert_eq!((train.num_images(), train.skipped.count), (2, 1));
+    let images: Vec<String> = train.images().map(|image| image.key()).collect();
+    assert!(images[0].ends_with("images/0.png") && images[1].ends_with("images/2.png"), "{images:?}");
+    let absent = read("dev", BadRows::Skip).unwrap_err();
+    assert!(absent.contains("no row has the split `dev`"), "{absent}");
+    let none = ParquetSource { split: Some("train".into()), ..source("paths.parquet") };
+    assert!(error(&none).contains("`split` is set, and there is no column `split`"), "{}", error(&none));
+}

@@ -12,9 +12,10 @@ use crate::signals::Signals;
 
 /// Look at data, and write a commented config that trains on them
 ///
-/// In a folder, the first of these is taken: tables of images and captions (those named `train` first), tar shards, the
-/// folder `train`, one folder per class, images with captions beside them or in their names. A split named
-/// `validation`, `val`, `dev` or `test`, or else a share of the images, is what the model is evaluated on.
+/// In a folder, the first of these is taken: tables of images and captions (those named `train` first), tar shards, one
+/// folder per class, the folder `train`, images with captions beside them or in their names. The model is evaluated on
+/// a split named `validation`, `val` or `dev`: a file, folder or set of shards, or rows with this value in a column
+/// `split`. Without one, a share of the images is held out. A test split is named, and not used.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -34,7 +35,7 @@ pub struct InitArgs {
     /// Text tower: a hub id or a directory [default: sentence-transformers/all-MiniLM-L6-v2]
     #[arg(long, value_name = "TOWER")]
     pub text_tower: Option<String>,
-    /// Directory of the run [default: runs/NAME beside the config]
+    /// Directory of the run [default: a new one, runs/NAME beside the config]
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub run_dir: Option<PathBuf>,
 }

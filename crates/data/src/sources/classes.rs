@@ -12,7 +12,7 @@ use crate::error::DataError;
 use crate::files::{is_dir, is_file};
 use crate::sources::class_folder::class_folder;
 use crate::sources::folder::FolderSource;
-use crate::sources::folder::file_names::{folders, is_number_like, is_wordnet_id, quoted, splits};
+use crate::sources::folder::file_names::{are_splits, folders, is_number_like, is_wordnet_id, quoted, splits};
 use crate::sources::image_files::image_files;
 
 /// Images beside the folders are few if they are at most one in 20.
@@ -48,7 +48,7 @@ impl ClassesSource {
             return Ok(false);
         }
         let classes = folders(path)?;
-        if classes.len() < 2 || !splits(&classes).is_empty() {
+        if classes.len() < 2 || are_splits(path, &classes)? {
             return Ok(false);
         }
         for class in classes.iter().take(EXAMINED) {

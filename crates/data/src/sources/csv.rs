@@ -9,7 +9,9 @@ use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
+use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
+use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::tables::dialect::{CLOSE_QUOTE, Dialect, Wanted};
 use crate::sources::tables::records::{Found, Record, Records, Span};
 use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
@@ -37,6 +39,9 @@ pub struct CsvSource {
     /// Directory that image paths are relative to. Default: the directory of the table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// Values of the column `split` to read: a list, or separated by `+`. Default: every row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<OneOrMany<String>>,
     /// One ASCII character between columns. Default: by looking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delimiter: Option<char>,
@@ -64,6 +69,7 @@ impl CsvSource {
             caption: None,
             captions: None,
             root: None,
+            split: None,
             delimiter: None,
             header: None,
             quote: None,
@@ -186,6 +192,7 @@ impl CsvSource {
         file.reader.read_exact(&mut start).map_err(failed)?;
         let mut records = Records::new(file.reader, dialect.delimiter, self.quote.unwrap_or(true), skipped_lines + 1);
         rows.paths.has_numbers = dialect.has_numbers;
+        let (mut splits, split_column) = self.splits(&dialect)?;
         let (mut record, mut seen) = (Record::default(), Seen::default());
         if dialect.has_header {
             self.read_record(&mut records, &mut record).map_err(failed)??;
@@ -194,6 +201,19 @@ impl CsvSource {
         let mut number = 0;
         while self.read_record(&mut records, &mut record).map_err(failed)?? {
             number += 1;
+            // A row with another number of fields is malformed whatever its split.
+            if let Some(at) = split_column.filter(|_| record.len() == dialect.names.len()) {
+                let split = String::from_utf8_lossy(record.get(at).unwrap_or_default());
+                match split.trim() {
+                    "" if splits.wanted.is_empty() => {}
+                    "" => {
+                        rows.malformed(record.line, "no `split`, and `split` is set")?;
+                        continue;
+                    }
+                    split if !splits.takes(split) => continue,
+                    _ => {}
+                }
+            }
             let key = record.get(dialect.image).map_or("".into(), String::from_utf8_lossy);
             if rows.selects(number, &key) {
                 seen.see(&record);
@@ -204,8 +224,28 @@ impl CsvSource {
             let text = format!("`{}`: several columns are named `{name}`; the first is used", path.display());
             rows.builder.warn(text);
         }
+        let mixed = splits.check().map_err(|reason| DataError::Malformed { path: path.clone(), reason })?;
+        if let Some(warning) = mixed {
+            rows.builder.warn(format!("`{}`: {warning}", path.file_name().unwrap_or_default().display()));
+        }
         seen.warn(path, rows);
         Ok((dialect, file.encoding))
+    }
+
+    /// The splits to read, and the column that has them.
+    fn splits(&self, dialect: &Dialect) -> Result<(Splits, Option<usize>), DataError> {
+        let malformed = |reason: String| DataError::Malformed { path: self.path.clone(), reason };
+        let splits = Splits::parse(self.split.as_ref()).map_err(malformed)?;
+        let is_split = |(at, name): (usize, &String)| {
+            name.trim().eq_ignore_ascii_case(SPLIT) && at != dialect.image && !dialect.captions.contains(&at)
+        };
+        let column = dialect.names.iter().enumerate().position(is_split).filter(|_| dialect.has_header);
+        if column.is_none() && !splits.wanted.is_empty() {
+            let names = dialect.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            let reason = format!("`split` is set, and there is no column `{SPLIT}`; its columns are {names}");
+            return Err(malformed(reason));
+        }
+        Ok((splits, column))
     }
 
     /// Reads the next record; false at the end.

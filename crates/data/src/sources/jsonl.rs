@@ -9,6 +9,7 @@ use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
 use crate::sources::json::json_source::JsonSource;
+use crate::sources::one_or_many::OneOrMany;
 use crate::sources::tables::text_file::TextEncoding;
 
 /// `[data.train.jsonl]`: one object per line; the caption is a string or a list of strings. A list of objects is read
@@ -30,6 +31,9 @@ pub struct JsonlSource {
     /// Directory that image paths are relative to. Default: the directory of the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// The splits to read: a list, or separated by `+`. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<OneOrMany<String>>,
     /// Encoding of the characters. Default: UTF-8 or UTF-16, by looking.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encoding: Option<TextEncoding>,
@@ -48,6 +52,7 @@ impl JsonlSource {
             caption: None,
             captions: None,
             root: None,
+            split: None,
             encoding: None,
             bad_rows: BadRows::default(),
         }
@@ -83,7 +88,7 @@ impl JsonlSource {
     }
 
     fn json(&self) -> JsonSource {
-        let Self { path, image, caption, captions, root, encoding, bad_rows } = self.clone();
-        JsonSource { path, image, caption, captions, root, split: None, encoding, bad_rows }
+        let Self { path, image, caption, captions, root, split, encoding, bad_rows } = self.clone();
+        JsonSource { path, image, caption, captions, root, split, encoding, bad_rows }
     }
 }

@@ -32,6 +32,7 @@ pub(crate) mod parquet;
 pub(crate) mod recognise;
 mod rows;
 pub(crate) mod source_table;
+mod split_column;
 pub(crate) mod tables;
 pub(crate) mod webdataset;
 

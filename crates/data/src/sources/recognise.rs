@@ -165,6 +165,8 @@ fn tables_in(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
 pub fn is_side_file(path: &Path) -> bool {
     /// Bytes of a file that may be a list of images and captions, at least.
     const LEAST_JSON: u64 = 64;
+    /// What the `datasets` library and Kaggle write beside data.
+    const ABOUT: [&str; 5] = ["dataset_info", "dataset_infos", "dataset_dict", "state", "dataset-metadata"];
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     // img2dataset writes statistics and a table beside each shard, or each folder of images.
     let stem = path.file_stem().unwrap_or_default();
@@ -172,6 +174,7 @@ pub fn is_side_file(path: &Path) -> bool {
         || is_image_name(Path::new(stem)) || IMAGE_EXTENSIONS.iter().any(|image| path.with_extension(image).is_file());
     match extension.as_str() {
         "json" if stem.to_string_lossy().ends_with("_stats") => true,
+        "json" if ABOUT.contains(&&*stem.to_string_lossy()) => true,
         "parquet" => path.with_extension("tar").is_file() || path.with_extension("").is_dir(),
         "json" => path.metadata().is_ok_and(|metadata| metadata.len() < LEAST_JSON) || is_beside_image(),
         "txt" => is_beside_image(),

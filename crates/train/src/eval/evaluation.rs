@@ -155,7 +155,10 @@ impl Evaluation {
 
     /// What may make the figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        self.data_warnings().iter().map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it))).collect()
+        self.data_warnings()
+            .iter()
+            .map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it)))
+            .collect()
     }
 
     /// Leaves out warnings about its data that were given before.
@@ -315,7 +318,8 @@ impl Evaluation {
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows)?
+                let ids: Vec<u64> = captions.numbers.iter().map(|&caption| dataset.caption_id(caption)).collect();
+                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows, &ids)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();

@@ -55,6 +55,20 @@ pub(crate) fn splits(folders: &[String]) -> Vec<String> {
     if found.len() > 1 || found.len() == folders.len() { found } else { Vec::new() }
 }
 
+/// Whether folders of images are the splits of a data set and no classes. A lone `train` among several is a class of
+/// vehicles, unless it has folders itself.
+///
+/// # Errors
+/// [`DataError::Read`].
+pub(crate) fn are_splits(path: &Path, names: &[String]) -> Result<bool, DataError> {
+    let is_split = |name: &&String| SPLITS.contains(&name.to_lowercase().as_str());
+    Ok(match names.iter().filter(is_split).collect::<Vec<_>>()[..] {
+        [] => false,
+        [one] => names.len() < 3 || !folders(&path.join(one))?.is_empty(),
+        _ => true,
+    })
+}
+
 /// Names in backticks, separated by commas; the first few of many.
 pub(crate) fn quoted<T: AsRef<str>>(names: &[T]) -> String {
     const SHOWN: usize = 8;

@@ -1,7 +1,7 @@
 //! Which form a JSON file has, by the outline of its content.
 
-use crate::sources::json::objects::SPLIT;
 use crate::sources::json::shape::Shape;
+use crate::sources::split_column::SPLIT;
 use crate::sources::tables::columns::Holds;
 
 /// Keys of the list of rows, the first ones preferred.

@@ -13,10 +13,11 @@ use crate::error::DataError;
 use crate::sources::json::coco_file::read_coco;
 use crate::sources::json::form::Form;
 use crate::sources::json::items::{Place, Stop, for_each};
-use crate::sources::json::objects::{Keys, Objects, SPLIT, brief, texts};
+use crate::sources::json::objects::{Keys, Objects, brief, texts};
 use crate::sources::json::shape::Shape;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::rows::Rows;
+use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::tables::text_file::{TextEncoding, TextFile, row_not_utf8};
 
 /// What a usable file holds.
@@ -183,13 +184,7 @@ impl JsonSource {
     }
 
     fn splits(&self) -> Result<Vec<String>, DataError> {
-        let written = self.split.iter().flat_map(|splits| &splits.0);
-        let splits: Vec<String> = written.flat_map(|it| it.split('+')).map(|split| split.trim().to_owned()).collect();
-        if splits.iter().any(String::is_empty) {
-            let expected = "expected names of splits, or several with `+` between them, such as `train+restval`";
-            return Err(self.malformed(format!("`split` has an empty name; {expected}")));
-        }
-        Ok(splits)
+        Ok(Splits::parse(self.split.as_ref()).map_err(|reason| self.malformed(reason))?.wanted)
     }
 
     /// The form, and the file anew.

@@ -1,7 +1,7 @@
 //! JSON objects that become pairs: an image path and captions under their keys.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -10,12 +10,10 @@ use serde_json::{Map, Value};
 use crate::error::DataError;
 use crate::sources::image_files::is_image_name;
 use crate::sources::rows::Rows;
+use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::tables::columns::{Holds, is_about};
 use crate::sources::tables::image_path::ImagePaths;
 use crate::sources::tables::path_text::shown;
-
-/// Key of the split of a row, as in Karpathy's files.
-pub(crate) const SPLIT: &str = "split";
 
 /// Keys of the text in lists of captions that are objects: Karpathy's `sentences` and COCO's annotations.
 const TEXT_KEYS: [&str; 3] = ["raw", "caption", "text"];
@@ -25,12 +23,9 @@ pub(crate) struct Objects<'a> {
     image: Option<&'a str>,
     /// Empty: the default.
     captions: Vec<&'a str>,
-    /// Empty: every split.
-    splits: Vec<String>,
+    splits: Splits,
     /// Found in the first object that has them.
     keys: Option<Rc<Keys>>,
-    /// Number of objects by split.
-    seen_splits: BTreeMap<String, u64>,
     /// Whether an object without the key of a caption has no caption, instead of being malformed: the `datasets`
     /// library reads it as one with a null.
     pub(crate) is_sparse: bool,
@@ -86,15 +81,7 @@ enum ImageKey {
 
 impl<'a> Objects<'a> {
     pub(crate) fn new(image: Option<&'a str>, captions: Vec<&'a str>, splits: Vec<String>) -> Self {
-        Self {
-            image,
-            captions,
-            splits,
-            keys: None,
-            seen_splits: BTreeMap::new(),
-            is_sparse: false,
-            seen: BTreeSet::new(),
-        }
+        Self { image, captions, splits: Splits::of(splits), keys: None, is_sparse: false, seen: BTreeSet::new() }
     }
 
     /// The keys of image and captions, for the log.
@@ -121,16 +108,7 @@ impl<'a> Objects<'a> {
 
     /// The splits that were asked for and are not there, with those that are; and a warning if all of several are used.
     pub(crate) fn check_splits(&self) -> Result<Option<String>, String> {
-        let seen = || {
-            let splits: Vec<String> =
-                self.seen_splits.iter().map(|(split, count)| format!("`{split}` ({count})")).collect();
-            splits.join(", ")
-        };
-        if let Some(absent) = self.splits.iter().find(|split| !self.seen_splits.contains_key(*split)) {
-            return Err(format!("no row has the split `{absent}`; its splits are {}", seen()));
-        }
-        let is_mixed = self.splits.is_empty() && self.seen_splits.len() > 1;
-        Ok(is_mixed.then(|| format!("the rows of all splits are used, {}; set `split` to choose", seen())))
+        self.splits.check()
     }
 
     /// Adds object number `number`, at `place` of the file.
@@ -142,11 +120,10 @@ impl<'a> Objects<'a> {
         object: &Map<String, Value>,
     ) -> Result<(), DataError> {
         if let Some(Value::String(split)) = object.get(SPLIT) {
-            *self.seen_splits.entry(split.clone()).or_default() += 1;
-            if !self.splits.is_empty() && !self.splits.contains(split) {
+            if !self.splits.takes(split) {
                 return Ok(());
             }
-        } else if !self.splits.is_empty() {
+        } else if !self.splits.wanted.is_empty() {
             return rows.malformed(place, "no `split`, and `split` is set");
         }
         let keys = match self.keys.clone().map_or_else(|| self.find_keys(object, rows.paths.root()).map(Rc::new), Ok) {

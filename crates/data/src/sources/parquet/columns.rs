@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::did_you_mean::nearest;
 use crate::error::DataError;
 use crate::parquet::schema::{Content, Node, Physical, Schema};
+use crate::sources::split_column::SPLIT;
 use crate::sources::tables::columns::Holds;
 
 /// Further names of columns that hold the bytes of images (img2dataset).
@@ -198,7 +199,8 @@ fn caption_columns(names: &[String], kinds: &[Kind], image: Option<usize>) -> Ve
     if !named.is_empty() {
         return named;
     }
-    let texts: Vec<usize> = (0..names.len()).filter(|&at| is_text(at) && !is_link(&names[at])).collect();
+    let texts: Vec<usize> =
+        (0..names.len()).filter(|&at| is_text(at) && !is_link(&names[at]) && names[at] != SPLIT).collect();
     // One of several texts may be anything.
     if texts.len() == 1 { texts } else { Vec::new() }
 }

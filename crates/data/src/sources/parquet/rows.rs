@@ -14,6 +14,7 @@ use crate::parquet::schema::Schema;
 use crate::parquet::values::Value;
 use crate::sources::parquet::columns::{self, Chosen, Kind, Wanted, find};
 use crate::sources::parquet::features::class_names;
+use crate::sources::split_column::SPLIT;
 
 /// An open file, with the columns that are read.
 pub(crate) struct Table {
@@ -23,6 +24,8 @@ pub(crate) struct Table {
     captions: Vec<CaptionColumn>,
     /// A column whose texts `only` may name.
     key: Option<usize>,
+    /// The column `split`, unless it holds images or captions.
+    split: Option<usize>,
 }
 
 /// The image column.
@@ -54,6 +57,8 @@ pub(crate) enum Place {
 pub(crate) struct Row {
     /// What `only` may name: the image's name or key.
     pub(crate) key: String,
+    /// The value of the column `split`; empty if there is none.
+    pub(crate) split: String,
     /// Caption and number of its column.
     pub(crate) captions: Vec<(String, u8)>,
     /// What is wrong with the row.
@@ -123,7 +128,12 @@ impl Table {
             Image::Bytes { names: None, .. } => KEY_NAMES.iter().find_map(text),
             _ => None,
         };
-        Ok(Self { file, footer, image, captions: columns, key })
+        let is_used = |leaf: &usize| {
+            columns.iter().any(|column: &CaptionColumn| column.leaf == *leaf)
+                || matches!(&image, Image::Paths(paths) if paths == leaf)
+        };
+        let split = text(&SPLIT).filter(|leaf| !is_used(leaf));
+        Ok(Self { file, footer, image, captions: columns, key, split })
     }
 
     /// The images, if they are in the file.
@@ -137,6 +147,11 @@ impl Table {
     /// Whether captions are numbers without names.
     pub(crate) fn has_numbers(&self) -> bool {
         self.captions.iter().any(|column| column.has_numbers)
+    }
+
+    /// Whether rows have splits.
+    pub(crate) fn has_split(&self) -> bool {
+        self.split.is_some()
     }
 
     /// Passes every row to `each`, in order: its number, 0-based, the place of its image, and the rest.
@@ -162,6 +177,7 @@ struct Columns<'a> {
     table: &'a Table,
     captions: Vec<Column<'a>>,
     paths: Option<Column<'a>>,
+    split: Option<Column<'a>>,
     /// The bytes, if some rows have none and only they tell.
     bytes: Option<Column<'a>>,
     are_null: bool,
@@ -180,11 +196,13 @@ impl<'a> Columns<'a> {
                 (names.or(table.key), some_are_null.then_some(*bytes), are_null)
             }
         };
-        Self { table, captions, paths: paths.map(column), bytes: bytes.map(column), are_null }
+        let [paths, split, bytes] = [paths, table.split, bytes].map(|leaf| leaf.map(column));
+        Self { table, captions, paths, split, bytes, are_null }
     }
 
     fn next(&mut self, number: u64, row: &mut Row) -> Result<Place, Fault> {
         row.key.clear();
+        row.split.clear();
         row.captions.clear();
         row.fault = None;
         let mut fault = None;
@@ -195,6 +213,13 @@ impl<'a> Columns<'a> {
                     Err(_) => fault = Some("the image path is not UTF-8".to_owned()),
                 },
                 Value::Null | Value::Int(_) => {}
+            })?;
+        }
+        if let Some(split) = &mut self.split {
+            split.next_row(&mut |value| {
+                if let Value::Bytes(bytes) = value {
+                    row.split.push_str(String::from_utf8_lossy(bytes).trim());
+                }
             })?;
         }
         for (slot, (column, caption)) in self.captions.iter_mut().zip(&self.table.captions).enumerate() {

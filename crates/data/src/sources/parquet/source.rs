@@ -13,6 +13,7 @@ use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
 use crate::sources::parquet::files::{files, missing_parts};
 use crate::sources::parquet::rows::{Place, Row, Table, read_schema};
 use crate::sources::rows::Rows;
+use crate::sources::split_column::{SPLIT, Splits};
 use crate::sources::webdataset::shard_patterns::common_root;
 
 /// Pages from this size on are named in the notes: reading a single image unpacks its whole page.
@@ -43,6 +44,9 @@ pub struct ParquetSource {
     /// Directory that image paths are relative to. Default: the directory of each file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub root: Option<PathBuf>,
+    /// Values of the column `split` to read: a list, or separated by `+`. Default: every row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<OneOrMany<String>>,
     /// What to do with a malformed row. Default `error`.
     #[serde(default)]
     pub bad_rows: BadRows,
@@ -58,6 +62,7 @@ impl ParquetSource {
             caption: None,
             captions: None,
             root: None,
+            split: None,
             bad_rows: BadRows::default(),
         }
     }
@@ -112,9 +117,14 @@ impl ParquetSource {
         };
         let mut rows = Rows::new(first, Some(&root), "row", self.bad_rows, selection);
         let mut summary = Summary::default();
+        let malformed = |reason: String| DataError::Malformed { path: first.to_owned(), reason };
+        let mut splits = Splits::parse(self.split.as_ref()).map_err(malformed)?;
         for path in &paths {
             rows.go_on(path, self.root.as_deref().or(path.parent()).unwrap_or(Path::new("")));
-            self.read_file(path, &mut rows, &mut summary)?;
+            self.read_file(path, &mut splits, &mut rows, &mut summary)?;
+        }
+        if let Some(warning) = splits.check().map_err(malformed)? {
+            rows.builder.warn(format!("`{}`: {warning}", first.display()));
         }
         rows.refuse_remote()?;
         rows.tell();
@@ -147,7 +157,13 @@ impl ParquetSource {
         Ok(Wanted { image, captions, are_several: self.captions.is_some() })
     }
 
-    fn read_file(&self, path: &Path, rows: &mut Rows<'_>, summary: &mut Summary) -> Result<(), DataError> {
+    fn read_file(
+        &self,
+        path: &Path,
+        splits: &mut Splits,
+        rows: &mut Rows<'_>,
+        summary: &mut Summary,
+    ) -> Result<(), DataError> {
         let wanted = self.wanted(path, summary.names.as_ref())?;
         let mut names = None;
         let table = Table::open(path, |schema| {
@@ -155,6 +171,10 @@ impl ParquetSource {
             names = Some(Names::of(&chosen));
             Ok(chosen)
         })?;
+        if !splits.wanted.is_empty() && !table.has_split() {
+            let reason = format!("`split` is set, and there is no column `{SPLIT}` of texts");
+            return Err(DataError::Malformed { path: path.to_owned(), reason });
+        }
         let mut names = names.unwrap_or_default();
         if let Some(first) = &summary.names {
             names.also.clone_from(&first.also);
@@ -163,6 +183,12 @@ impl ParquetSource {
         let mut has_paths = false;
         table.read(&mut |number, place, row| {
             summary.rows += 1;
+            match row.split.as_str() {
+                "" if splits.wanted.is_empty() => {}
+                "" => return rows.malformed(number + 1, "no `split`, and `split` is set"),
+                split if !splits.takes(split) => return Ok(()),
+                _ => {}
+            }
             if !rows.selects(summary.rows, &row.key) {
                 return Ok(());
             }

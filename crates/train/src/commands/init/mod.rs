@@ -2,24 +2,37 @@
 //!
 //! This file has [`init`]. The others:
 //! - `survey`: the files and folders at a path
+//! - `split`: the splits that names say
 //! - `candidate`: something that can be trained on
-//! - `look`: which candidate to train on, and what to evaluate on
+//! - `found`: training data, and what belongs to them
+//! - `look`, `folder`, `shards`: which candidate to train on, and what to evaluate on
 //! - `request`: what the user asks for
-//! - `settings`: batch size, epochs and limits that fit the data
+//! - `settings`: batch size and epochs that fit the data
+//! - `held_out`: the validation split
+//! - `caption_length`: the limit of captions
+//! - `run_name`: the directory of the run
 //! - `render`: the config as text
 
 mod candidate;
+mod caption_length;
+mod folder;
+mod found;
+mod held_out;
 mod look;
 mod render;
 pub(crate) mod request;
+mod run_name;
 mod settings;
+mod shards;
+mod split;
 mod survey;
 
 use std::io::Write;
 
 use crate::commands::init::look::look;
 use crate::commands::init::render::render;
-use crate::commands::init::request::InitRequest;
+use crate::commands::init::request::{InitRequest, TEXT_TOWER, in_config};
+use crate::commands::init::run_name::run_dir;
 use crate::commands::init::settings::Settings;
 use crate::commands::staged_output::StagedFile;
 use crate::config::{ConfigError, RunConfig};
@@ -43,8 +56,18 @@ pub fn init(request: &InitRequest) -> Result<Vec<String>, TrainError> {
     let directory = parent(out);
     let directory = directory.canonicalize().map_err(TrainError::read(directory))?;
     let found = look(&request.data)?;
-    let settings = Settings::for_data(&found);
-    let text = render(request, &found, &settings, &directory);
+    let mut settings = Settings::for_data(&found, request.text_tower.as_deref().unwrap_or(TEXT_TOWER));
+    let run_dir = match &request.run_dir {
+        Some(dir) => in_config(dir, &directory).display().to_string(),
+        None => {
+            let (run_dir, is_renamed) = run_dir(&request.data, &directory);
+            if is_renamed {
+                settings.lines.push(format!("the run goes to `{run_dir}`: the name without a number is taken"));
+            }
+            run_dir
+        }
+    };
+    let text = render(request, &found, &settings, &run_dir, &directory);
     RunConfig::from_bytes(text.as_bytes(), out, &directory, &[])
         .map_err(|problems| ConfigError::Invalid { path: out.clone(), problems })?;
     let staged = StagedFile::new(out)?;

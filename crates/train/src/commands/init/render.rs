@@ -7,33 +7,33 @@ use dualenc_data::CaptionMode;
 use toml::{Table, Value};
 
 use crate::commands::init::candidate::Candidate;
-use crate::commands::init::look::Found;
-use crate::commands::init::request::{InitRequest, in_config};
-use crate::commands::init::settings::Settings;
-use crate::commands::init::survey::short_name;
+use crate::commands::init::found::Found;
+use crate::commands::init::request::{InitRequest, TEXT_TOWER, in_config};
+use crate::commands::init::settings::{LARGEST_BATCH, Settings};
 
 const IMAGE_TOWER: &str = "facebook/dinov2-small";
-const TEXT_TOWER: &str = "sentence-transformers/all-MiniLM-L6-v2";
 
-/// The config in `directory` that trains on what was found.
-pub(crate) fn render(request: &InitRequest, found: &Found, settings: &Settings, directory: &Path) -> String {
+/// The config in `directory` that trains on what was found. `run_dir`: directory of the run, from there.
+pub(crate) fn render(
+    request: &InitRequest,
+    found: &Found,
+    settings: &Settings,
+    run_dir: &str,
+    directory: &Path,
+) -> String {
     let mut text = String::new();
     let name = request.out.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let run_dir = match &request.run_dir {
-        Some(dir) => in_config(dir, directory).display().to_string(),
-        None => format!("runs/{}", short_name(&request.data)),
-    };
     let mut line = |line: &str| {
         text.push_str(line);
         text.push('\n');
     };
     line("# Written by `dualenc init`. Every key is described in docs/CONFIG.md and by `dualenc schema`.");
-    for found in &found.lines {
+    for found in found.lines.iter().chain(&settings.lines) {
         found.lines().for_each(|found| line(&format!("# - {found}")));
     }
     line(&format!("#\n# dualenc check --config {name}    # decode every image, count, warn"));
     line(&format!("# dualenc train --config {name}    # train; with --resume: go on"));
-    line(&format!("\n[run]\ndir = {}    # config, metrics and checkpoints", quoted(&run_dir)));
+    line(&format!("\n[run]\ndir = {}    # config, metrics and checkpoints", quoted(run_dir)));
     line("\n[model]");
     line("# Hub ids, or directories with `config.json` and `model.safetensors`. These two run on a laptop;");
     line("# with a GPU, try facebook/dinov2-base and sentence-transformers/all-mpnet-base-v2.");
@@ -43,8 +43,8 @@ pub(crate) fn render(request: &InitRequest, found: &Found, settings: &Settings, 
     line("# projections alone, which is fastest; `UU` trains everything.");
     line("lock = \"LU\"\nembed_dim = 256");
     line("\n[data]");
-    line(&format!("# The longest caption has {} words. Longer ones than this are cut.", settings.longest_words));
-    line(&format!("max_tokens = {}", settings.max_tokens));
+    settings.caption_length.comments.iter().for_each(|comment| line(&format!("# {comment}")));
+    line(&format!("max_tokens = {}", settings.caption_length.max_tokens));
     match settings.captions {
         CaptionMode::One => {
             line("# Images have several captions: one is drawn each epoch. `\"all\"`: each is a pair of its own.");
@@ -58,17 +58,29 @@ pub(crate) fn render(request: &InitRequest, found: &Found, settings: &Settings, 
     }
     line("");
     line(&source("data.train", &found.train, directory));
-    for other in &found.alternatives {
-        line(&format!("# There is also {other}"));
-    }
     if found.train.has_classes {
         line("# Captions are the names of the classes. To train on prompts, write some, each with a `{c}`, to a file:");
         line("# [data.train]\n# templates = \"templates.txt\"    # such as: a photo of a {c}.");
     }
-    line(&format!("\n[train]\nepochs = {}\nbatch_size = {}", settings.epochs, settings.batch_size));
+    line(&format!("\n[train]\nepochs = {}", settings.epochs));
+    line(
+        "# The other pairs of a batch are the negatives of a pair: larger batches are better, as far as memory allows.",
+    );
+    let size = settings.batch_size;
+    let why = if size == LARGEST_BATCH {
+        String::new()
+    } else {
+        format!("    # small, because there are {} pairs", settings.pairs)
+    };
+    line(&format!("batch_size = {size}{why}"));
     line("learning_rate = 5e-4\nwarmup_fraction = 0.05\nschedule = \"cosine\"");
     if settings.validation_fraction.is_some() || found.validation.is_some() {
         line("\n[eval.validation]    # does a caption find its image, and an image its caption?");
+        if found.train.has_classes {
+            line(
+                "# Equal captions count as one: `text_retrieval_recall@1` is the share of images with the right class.",
+            );
+        }
         line("task = \"retrieval\"");
     }
     if let Some(validation) = &found.validation {
@@ -86,7 +98,11 @@ pub(crate) fn render(request: &InitRequest, found: &Found, settings: &Settings, 
 /// The table of a source.
 fn source(key: &str, candidate: &Candidate, directory: &Path) -> String {
     let mut text = format!("[{key}.{}]    # {}\n", candidate.format, candidate.what.replace('\n', " "));
+    candidate.comments.iter().for_each(|comment| {
+        let _ = writeln!(text, "# {comment}");
+    });
     let is_path = |key: &str| ["path", "root"].contains(&key);
+    let path = |path: &str| in_config(Path::new(path), directory).display().to_string();
     let defaults = Table::from_iter([
         ("bad_rows".to_owned(), Value::String("error".to_owned())),
         ("strict".to_owned(), Value::Boolean(true)),
@@ -97,7 +113,11 @@ fn source(key: &str, candidate: &Candidate, directory: &Path) -> String {
             continue;
         }
         let value = match value {
-            Value::String(path) if is_path(key) => quoted(&in_config(Path::new(path), directory).display().to_string()),
+            Value::String(text) if is_path(key) => quoted(&path(text)),
+            Value::Array(texts) if is_path(key) => {
+                let texts = texts.iter().filter_map(Value::as_str);
+                Value::Array(texts.map(|text| Value::String(path(text))).collect()).to_string()
+            }
             value => value.to_string(),
         };
         // Writing to a string cannot fail.

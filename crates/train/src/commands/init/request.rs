@@ -2,6 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+/// The text tower if none is given.
+pub(crate) const TEXT_TOWER: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
 /// A request to write a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitRequest {
@@ -13,14 +16,17 @@ pub struct InitRequest {
     pub image_tower: Option<String>,
     /// A directory or a hub id.
     pub text_tower: Option<String>,
-    /// Directory of the run. Default: `runs/NAME` beside the config, with the name of the data.
+    /// Directory of the run. Default: `runs/NAME` beside the config, with the name of the data, or of the folder above
+    /// if that says more, and a number if it exists.
     pub run_dir: Option<PathBuf>,
 }
 
 /// `path` as a config in `directory` names it: relative if it is below, else absolute.
 pub(crate) fn in_config(path: &Path, directory: &Path) -> PathBuf {
     let Ok(absolute) = std::path::absolute(path) else { return path.to_owned() };
-    let real = absolute.canonicalize().unwrap_or(absolute);
+    // A pattern does not exist, and its folder does.
+    let of_folder = || Some(absolute.parent()?.canonicalize().ok()?.join(absolute.file_name()?));
+    let real = absolute.canonicalize().ok().or_else(of_folder).unwrap_or(absolute);
     match real.strip_prefix(directory) {
         Ok(relative) if relative.as_os_str().is_empty() => PathBuf::from("."),
         Ok(relative) => relative.to_owned(),

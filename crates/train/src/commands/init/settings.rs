@@ -2,27 +2,23 @@
 
 use dualenc_data::CaptionMode;
 
-use crate::commands::init::look::Found;
+use crate::commands::init::caption_length::CaptionLength;
+use crate::commands::init::found::Found;
+use crate::commands::init::held_out::HeldOut;
+use dualenc_data::counted;
 
 /// Largest batch: more needs a GPU, or locked towers.
-const LARGEST_BATCH: usize = 256;
+pub(crate) const LARGEST_BATCH: usize = 256;
+
+/// Smallest batch, if there are that many pairs: the other pairs of a batch are the negatives.
+const SMALLEST_BATCH: usize = 8;
+
+/// Batches that an epoch should have at least.
+const BATCHES: usize = 4;
 
 /// Steps that a run should have at least, and pairs that it should see at most, when epochs are chosen.
 const STEPS: usize = 1000;
 const MOST_EPOCHS: usize = 40;
-
-/// Tokens per word: about 1.3 in English with the vocabularies of BERT and CLIP (OpenAI's rule of thumb is 4/3), more
-/// in other languages.
-const TOKENS_PER_WORD: f64 = 1.6;
-
-/// Special tokens at the start and at the end.
-const SPECIAL: usize = 2;
-
-/// Texts of CLIP's length: longer ones are rare, and cost time.
-const MOST_TOKENS: usize = 77;
-
-/// Images that a validation split should have at least, and its largest share.
-const LEAST_VALIDATION: usize = 8;
 
 /// Values for the config.
 #[derive(Debug)]
@@ -30,9 +26,9 @@ pub(crate) struct Settings {
     pub captions: CaptionMode,
     /// `None`: there is no split, because evaluation data were found or the data are too few.
     pub validation_fraction: Option<f64>,
-    pub max_tokens: usize,
-    /// Words of the longest caption.
-    pub longest_words: usize,
+    pub caption_length: CaptionLength,
+    /// Pairs that an epoch trains on.
+    pub pairs: usize,
     pub batch_size: usize,
     pub epochs: usize,
     /// What was chosen, in words.
@@ -40,7 +36,8 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    pub fn for_data(found: &Found) -> Self {
+    /// `text_tower`: a directory or a hub id.
+    pub fn for_data(found: &Found, text_tower: &str) -> Self {
         let all = &found.train.dataset;
         let mut lines = Vec::new();
         let mut per_image: Vec<usize> = (0..all.num_images()).map(|image| all.captions_of(image).len()).collect();
@@ -51,41 +48,32 @@ impl Settings {
             lines.push(format!("images have {median} captions (median): each epoch draws one of them"));
         }
         let wants_split = found.validation.is_none() && found.classes.is_none();
-        let split = [0.05, 0.1, 0.2].into_iter().filter(|_| wants_split).find_map(|fraction| {
-            let (train, held_out) = all.split(fraction);
-            let is_enough = held_out.num_images() >= LEAST_VALIDATION && train.num_images() >= 2;
-            is_enough.then_some((fraction, train))
-        });
-        if wants_split && split.is_none() {
-            lines.push("too few images to hold some out: there is no evaluation".to_owned());
+        let held_out = wants_split.then(|| HeldOut::of(all, found.train.has_classes)).flatten();
+        match &held_out {
+            Some(HeldOut { fraction, num_images, train: _ }) => {
+                let total = counted(all.num_images(), "image");
+                lines.push(format!(
+                    "held out for validation: {num_images} of {total} (`validation_fraction = {fraction}`)"
+                ));
+            }
+            None if wants_split => lines.push("too few images to hold some out: there is no evaluation".to_owned()),
+            None => {}
         }
-        let (validation_fraction, train) = match split {
-            Some((fraction, train)) => (Some(fraction), train),
-            None => (None, all.clone()),
-        };
-        let pairs = train.num_pairs(captions);
-        let mut batch_size = LARGEST_BATCH;
-        while batch_size > 2 && batch_size > pairs / 4 {
-            batch_size /= 2;
-        }
-        let steps_per_epoch = (pairs / batch_size).max(1);
+        let pairs = held_out.as_ref().map_or(all, |held_out| &held_out.train).num_pairs(captions);
+        let batch_size = batch_size(pairs);
+        let steps_per_epoch = (pairs / batch_size.max(1)).max(1);
         let epochs = STEPS.div_ceil(steps_per_epoch).clamp(1, MOST_EPOCHS);
-        let lengths = || all.captions().map(|caption| caption.text);
-        let longest_words = lengths().map(|text| text.split_whitespace().count()).max().unwrap_or(0);
-        let mut tokens: Vec<usize> = lengths().map(estimated_tokens).collect();
-        tokens.sort_unstable();
-        // The longest captions are often outliers.
-        let wanted = tokens.get(tokens.len() * 99 / 100).copied().unwrap_or(0) + SPECIAL;
-        let max_tokens = wanted.next_multiple_of(8).clamp(16, MOST_TOKENS);
-        Self { captions, validation_fraction, max_tokens, longest_words, batch_size, epochs, lines }
+        let caption_length = CaptionLength::of(all, text_tower);
+        let validation_fraction = held_out.map(|held_out| held_out.fraction);
+        Self { captions, validation_fraction, caption_length, pairs, batch_size, epochs, lines }
     }
 }
 
-/// Tokens of a text, without special ones. Scripts without spaces have about one token a letter.
-fn estimated_tokens(text: &str) -> usize {
-    let words = text.split_whitespace().count();
-    let wide = text.chars().filter(|letter| *letter >= '\u{2e80}').count();
-    (words as f64 * TOKENS_PER_WORD).ceil() as usize + wide
+/// The largest power of two that leaves [`BATCHES`] batches, from [`SMALLEST_BATCH`] to [`LARGEST_BATCH`]; all pairs if
+/// there are fewer, and never less than the loss takes.
+fn batch_size(pairs: usize) -> usize {
+    let most = (pairs / BATCHES).clamp(SMALLEST_BATCH, LARGEST_BATCH);
+    (1 << most.ilog2()).min(pairs).max(2)
 }
 
 #[cfg(test)]
@@ -93,8 +81,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_are_estimated_by_script() {
-        assert_eq!(estimated_tokens("a red circle on a blue ground"), 12);
-        assert_eq!(estimated_tokens("一只黑猫"), 6);
+    fn batches_have_negatives() {
+        let pairs = [1, 5, 8, 20, 63, 64, 65, 1023, 1024, 1_000_000];
+        assert_eq!(pairs.map(batch_size), [2, 5, 8, 8, 8, 16, 16, 128, 256, 256]);
     }
 }

@@ -7,16 +7,11 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{ClassesSource, image_files};
 
+use crate::commands::init::split::Split;
 use crate::error::TrainError;
 
 /// Extensions of files that may list images and captions.
 const TABLES: [&str; 9] = ["csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "parquet", "arrow"];
-
-/// Names of folders and parts of names of files that hold training data.
-const TRAIN: [&str; 2] = ["train", "training"];
-
-/// The same of validation data, the best first: a test set is not for choosing a model by it.
-const VALIDATION: [&str; 8] = ["validation", "valid", "val", "dev", "heldout", "held-out", "eval", "test"];
 
 /// Extensions that a description names.
 const MOST_NAMED: usize = 8;
@@ -97,11 +92,36 @@ impl Survey {
     }
 
     /// The folder of this split, if there is one.
-    pub fn split_folder(&self, is_train: bool) -> Option<&PathBuf> {
-        let names: &[&str] = if is_train { &TRAIN } else { &VALIDATION };
-        names.iter().find_map(|name| {
+    pub fn split_folder(&self, split: Split) -> Option<&PathBuf> {
+        split.names().iter().find_map(|name| {
             self.folders.iter().find(|folder| folder.file_name().is_some_and(|it| it.eq_ignore_ascii_case(name)))
         })
+    }
+
+    /// The folders that are named as splits.
+    pub fn split_folders(&self) -> Vec<&PathBuf> {
+        self.folders.iter().filter(|folder| Split::ALL.iter().any(|split| split.is_folder(folder))).collect()
+    }
+
+    /// The one folder of `dir` that can hold the data: the only one, or the only one with images, if `dir` has no image
+    /// of its own.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when a folder cannot be read.
+    pub fn only_folder(&self, dir: &Path) -> Result<Option<&PathBuf>, TrainError> {
+        if images_below(dir)?.iter().any(|image| image.parent() == Some(dir)) {
+            return Ok(None);
+        }
+        let mut found = Vec::new();
+        for folder in &self.folders {
+            // A link to a folder above leads to no other data.
+            let is_above =
+                folder.canonicalize().is_ok_and(|it| dir.canonicalize().is_ok_and(|dir| dir.starts_with(it)));
+            if !is_above && (self.folders.len() == 1 || !images_below(folder)?.is_empty()) {
+                found.push(folder);
+            }
+        }
+        Ok(if let [one] = found[..] { Some(one) } else { None })
     }
 }
 
@@ -123,39 +143,6 @@ fn of_all_parts(path: &Path) -> Option<PathBuf> {
     is_number(number).then(|| path.with_file_name(format!("{split}-*.parquet")))
 }
 
-/// Whether a part of a file's name says that it has training data.
-pub(crate) fn is_train(path: &Path) -> bool {
-    parts(path).iter().any(|part| TRAIN.contains(&part.as_str()))
-}
-
-/// Whether a part of a file's name says that it has validation or test data.
-pub(crate) fn is_validation(path: &Path) -> bool {
-    parts(path).iter().any(|part| VALIDATION.contains(&part.as_str()))
-}
-
-/// The file of `tables` that has the validation data of `train`: its name differs in the word for the split alone.
-pub(crate) fn validation_of<'a>(train: &Path, tables: &'a [PathBuf]) -> Option<&'a PathBuf> {
-    let wanted = parts(train);
-    VALIDATION.iter().find_map(|name| {
-        tables.iter().find(|table| {
-            let found = parts(table);
-            let fits = |(wanted, found): (&String, &String)| {
-                wanted == found || TRAIN.contains(&wanted.as_str()) && found == name
-            };
-            table.as_path() != train
-                && table.extension() == train.extension()
-                && found.len() == wanted.len()
-                && wanted.iter().zip(&found).all(fits)
-        })
-    })
-}
-
-/// The words of a file's name, in lower case, without its extension.
-fn parts(path: &Path) -> Vec<String> {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
-    stem.split(['_', '-', '.', ' ']).map(str::to_owned).collect()
-}
-
 /// Whether `dir` has one folder per class: see [`ClassesSource::looks_like`].
 ///
 /// # Errors
@@ -172,28 +159,9 @@ pub(crate) fn images_below(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
     Ok(image_files(dir)?.files)
 }
 
-/// The name of a file or folder, without its extension, for the name of a run.
-pub(crate) fn short_name(path: &Path) -> String {
-    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let stem = if real.is_dir() { real.file_name() } else { real.file_stem() };
-    let name = stem.unwrap_or(OsStr::new("data")).to_string_lossy();
-    let name: String = name.chars().filter(|it| it.is_alphanumeric() || matches!(it, '-' | '_')).collect();
-    if name.is_empty() { "data".to_owned() } else { name }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn splits_are_recognised_by_name() {
-        let tables: Vec<PathBuf> =
-            ["a_test.csv", "a_val.csv", "a_val.tsv", "b_val.csv", "train.csv"].map(PathBuf::from).to_vec();
-        assert_eq!(validation_of(Path::new("a_train.csv"), &tables), Some(&PathBuf::from("a_val.csv")));
-        assert_eq!(validation_of(Path::new("c_train.csv"), &tables), None);
-        assert!(is_train(Path::new("cc3m-train-0.tsv")) && !is_train(Path::new("trainers.tsv")));
-        assert!(is_validation(Path::new("x/captions.val.json")) && !is_validation(Path::new("values.csv")));
-    }
 
     #[test]
     fn classes_are_folders_of_images() {
@@ -214,5 +182,41 @@ mod tests {
         write("loose.png");
         assert!(!has_classes(dir.path()).unwrap(), "an image beside the folders");
         assert_eq!(Survey::of(dir.path()).unwrap().describe(), "1 md, 1 png, 2 folders");
+    }
+    #[test]
+    fn splits_are_no_classes() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str| {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        };
+        write("train/1.png");
+        write("car/1.png");
+        assert!(!has_classes(dir.path()).unwrap(), "two folders");
+        write("bus/1.png");
+        assert!(has_classes(dir.path()).unwrap(), "vehicles");
+        write("train/cat/1.png");
+        assert!(!has_classes(dir.path()).unwrap(), "classes in `train`");
+        fs::remove_dir_all(dir.path().join("train/cat")).unwrap();
+        write("test/1.png");
+        assert!(!has_classes(dir.path()).unwrap(), "`train` and `test`");
+    }
+
+    #[test]
+    fn only_folder_holds_the_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let only = || {
+            let survey = Survey::of(dir.path()).unwrap();
+            survey.only_folder(dir.path()).unwrap().map(|folder| folder.file_name().unwrap().to_owned())
+        };
+        fs::create_dir_all(dir.path().join("images/a")).unwrap();
+        assert_eq!(only(), Some("images".into()));
+        fs::create_dir(dir.path().join("labels")).unwrap();
+        assert_eq!(only(), None);
+        fs::write(dir.path().join("images/a/1.png"), b"").unwrap();
+        assert_eq!(only(), Some("images".into()));
+        fs::write(dir.path().join("1.png"), b"").unwrap();
+        assert_eq!(only(), None);
     }
 }

@@ -98,6 +98,10 @@ pub(super) struct CsvDoc {
     ///
     /// Default: the directory of the table.
     root: Option<PathBuf>,
+    /// Value of the column `split` to read, or several: `["train", "restval"]` or `"train+restval"`.
+    ///
+    /// Default: every row; if there are several splits, a warning names them.
+    split: Option<OneOrManyDoc<String>>,
     /// Character that separates the columns.
     ///
     /// Default: found in the first lines; a tab for `[data.train.tsv]` and for files that end in `.tsv`, otherwise a
@@ -145,6 +149,10 @@ pub(super) struct JsonlDoc {
     ///
     /// Default: the directory of the file.
     root: Option<PathBuf>,
+    /// Value of the key `split` to read, or several: `["train", "restval"]` or `"train+restval"`.
+    ///
+    /// Default: every object; if there are several splits, a warning names them.
+    split: Option<OneOrManyDoc<String>>,
     /// Encoding of the characters.
     ///
     /// Default: UTF-8 or UTF-16, found in the first bytes.
@@ -367,6 +375,10 @@ pub(super) struct ParquetDoc {
     ///
     /// Default: the directory of each file.
     root: Option<PathBuf>,
+    /// Value of the column `split` to read, or several: `["train", "restval"]` or `"train+restval"`.
+    ///
+    /// Default: every row; if there are several splits, a warning names them.
+    split: Option<OneOrManyDoc<String>>,
     /// How a malformed row is handled.
     ///
     /// Default: `"error"`.
