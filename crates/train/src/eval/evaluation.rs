@@ -119,7 +119,7 @@ impl Evaluation {
             max_bad_fraction: default::max_bad_fraction(),
             task,
             fingerprint: OnceLock::new(),
-            report: DataReport::default(),
+            report: DataReport::new(),
         })
     }
 
