@@ -204,7 +204,8 @@ fn too_many_unreadable_images() {
     assert!(results[..results.len() - 1].iter().all(Result::is_ok));
     // Image 12 is the fifth bad one, in the fourth batch.
     assert_eq!(results.len(), 4, "{error}");
-    let start = "5 of 40 images cannot be used, more than `data.max_bad_fraction` = 0.1 allows: not an image (5)
+    let start =
+        "at least 5 of 40 images cannot be used, more than `data.max_bad_fraction` = 0.1 allows: not an image (5)
   ";
     assert!(error.starts_with(start), "{error}");
     let first = "/0.png: not a jpeg, png, webp, gif, bmp, tiff, qoi or pnm: looks like an HTML page";

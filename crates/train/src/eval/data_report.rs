@@ -7,7 +7,7 @@ use dualenc_data::{Skipped, SkippedRows, counted};
 use crate::events::{Event, Observer};
 
 /// What was said so far.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DataReport {
     rows: Once,
     images: Once,
@@ -16,6 +16,11 @@ pub(crate) struct DataReport {
 }
 
 impl DataReport {
+    /// Nothing was said.
+    pub fn new() -> Self {
+        Self { rows: Once::new(), images: Once::new(), muted: Vec::new() }
+    }
+
     /// Leaves out warnings that were given before.
     pub fn mute(&mut self, told: &[String]) {
         self.muted.extend_from_slice(told);

@@ -101,7 +101,7 @@ impl Evaluation {
             given_by,
             task,
             fingerprint: OnceLock::new(),
-            report: DataReport::default(),
+            report: DataReport::new(),
         })
     }
 
