@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
-use crate::dataset::skipped_rows::{BadRows, Left};
+use crate::dataset::skipped_rows::BadRows;
 use crate::error::DataError;
 use crate::sources::one_or_many::OneOrMany;
 use crate::sources::parquet::columns::{Chosen, Wanted, choose, download};
