@@ -254,7 +254,7 @@ fn config_problems_hide_no_data_problem() {
     // Without training data, the evaluation and the towers are checked.
     let (code, json, text) = check(&session, &["data.train.csv.pth=x", "model.init=./nowhere"]);
     assert_eq!((code, level(&json, "model"), find(&json, "pairs")), (2, "problem", None), "{text}");
-    assert!(text.contains("gone.png") && text.contains("`pth`"), "{text}");
+    assert!(text.contains("gone.png") && text.contains("unknown key `data.train.csv.pth`"), "{text}");
     // What does not depend on the wrong key is found, and nothing is made up.
     session.write("eval.csv", "image,caption\nimages/09.png,a\nimages/10.png,b\n");
     let image = fs::read(session.path("images/04.png")).unwrap();

@@ -53,7 +53,7 @@ fn messages_name_flags() {
     assert!(text.contains("images cannot be used, more than `--max-bad-fraction` = 0.01 allows"), "{text}");
     assert!(text.contains("or raise `--max-bad-fraction`\n"), "{text}");
 
-    session.write("odd.csv", "one,two\nphotos/images/00.png,a\n");
+    session.write("odd.csv", "one,two,three\na,b,c\n");
     let text = fail("retrieval", &["--data", "odd.csv"]);
     assert!(text.contains("`image` has no flag: set it in a config, below `[eval.NAME.data]`"), "{text}");
     let text = session.fail(2, &["embed", "--model", &model, "--out", "o.safetensors", "--images", "odd.csv"]);

@@ -191,7 +191,7 @@ fn diverged_run_goes_on_gently() {
     let output = session.run(&[&DIVERGING[..], &sets.map(|set| ["--set", set]).concat()].concat());
     let text = stderr(&output);
     assert!(output.status.success(), "{text}");
-    for key in ["train.learning_rate", "train.clip_grad_norm", "train.stage"] {
+    for key in ["train.learning_rate", "train.clip_grad_norm", "train.stage[0].learning_rate"] {
         assert!(text.contains(&format!("`{key}` has changed")), "{key}: {text}");
     }
     let lines = session.metrics("early", "train");

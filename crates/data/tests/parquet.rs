@@ -441,7 +441,7 @@ fn split_column_chooses_rows() {
         ParquetSource { split, bad_rows, ..source("splits.parquet") }.read().map_err(|error| error.to_string())
     };
     let all = read("", BadRows::Error).unwrap();
-    assert_eq!((all.num_images(), all.warnings.len()), (5, 1));
+    assert_eq!((all.num_images(), all.warnings.len()), (5, 2), "{:?}", all.warnings);
     assert!(
         all.warnings[0].contains("`test` (1), `train` (2), `val` (1); set `split` to choose"),
         "{}",

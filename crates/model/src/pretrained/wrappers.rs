@@ -22,9 +22,12 @@ const INNER_WRAPPERS: [(&str, &str); 3] = [
 /// Takes what wrappers add to the names off them if that makes the files fit, with a note that says so. Otherwise
 /// returns them unchanged.
 ///
-/// `fits`: whether the files have the names of the model. Files that fit already are never changed, nor are files in
-/// which two names would become one.
+/// `fits`: whether the files have the names of the model, as far as one name tells: layers within may still be wrapped.
+/// Files without a wrapper are never changed, nor are files in which two names would become one.
 pub(crate) fn unwrap(files: WeightFiles, fits: impl Fn(&WeightFiles) -> bool) -> (WeightFiles, Option<String>) {
+    let has_inner =
+        |files: &WeightFiles| files.names().any(|name| INNER_WRAPPERS.iter().any(|(part, _)| is_part(name, part)));
+    let fits = |files: &WeightFiles| fits(files) && !has_inner(files);
     if fits(&files) {
         return (files, None);
     }
@@ -61,7 +64,6 @@ fn without_prefixes(files: &WeightFiles, fits: impl Fn(&WeightFiles) -> bool) ->
 /// The files without the parts that wrappers add within names, and a note on what was taken off. `None` if there is
 /// nothing to take off, or two names would become one.
 fn without_inner(files: &WeightFiles) -> Option<(WeightFiles, String)> {
-    let is_part = |name: &str, part: &str| name.starts_with(part) || name.contains(&format!(".{part}"));
     let bare = |name: &str| {
         let kept = name.split_inclusive('.').filter(|part| INNER_WRAPPERS.iter().all(|(wrapper, _)| wrapper != part));
         kept.collect::<String>()
@@ -77,6 +79,11 @@ fn without_inner(files: &WeightFiles) -> Option<(WeightFiles, String)> {
     let writers: Vec<&str> = found.iter().map(|(_, writer)| *writer).collect();
     let (parts, names, writers) = (parts.join(" and "), tensor_names(changed.count()), writers.join(" and "));
     Some((files.clone().renamed(bare), format!("{parts} taken out of {names}, as {writers} writes them")))
+}
+
+/// Whether a name has the part that a wrapper adds.
+fn is_part(name: &str, part: &str) -> bool {
+    name.starts_with(part) || name.contains(&format!(".{part}"))
 }
 
 fn tensor_names(count: usize) -> String {

@@ -7,8 +7,8 @@
 //!
 //! `num_texts` is a count.
 //!
-//! Captions that are equal, as those of images of one class, are one caption of all their images: any of these is right.
-//! CLIP_benchmark counts them as misses. Without equal captions, the figures are the same.
+//! Captions that are equal, as those of images of one class, are one caption of all their images: any of these is
+//! right. CLIP_benchmark counts them as misses. Without equal captions, the figures are the same.
 
 use std::collections::HashMap;
 

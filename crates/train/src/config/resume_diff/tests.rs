@@ -218,7 +218,10 @@ fn changed_sources_name_keys_and_values() {
         ["data.train[1].only \"/a.txt\" \"/b.txt\"", "data.train[1].weight - 2.0"]
     );
     let shorter = "data.train=[{csv={path='/d.csv'}}]";
-    assert_eq!(named(&list(""), shorter), ["data.train[1].csv.path \"/e.csv\" -"]);
+    assert_eq!(
+        named(&list(""), shorter),
+        ["data.train[1].csv.bad_rows \"error\" -", "data.train[1].csv.path \"/e.csv\" -"]
+    );
     let stage = "train.stage=[{from_epoch=2, lock='UU'}]";
     let keys: Vec<String> = changes(&[], &[stage]).into_iter().map(|(key, _)| key).collect();
     assert!(keys.iter().all(|key| key.starts_with("train.stage[0].")) && keys.len() >= 2, "{keys:?}");
