@@ -9,13 +9,16 @@ use serde_json::{Map, Value, json};
 
 use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::counted::counted;
+use crate::device::read_scalar;
 use crate::error::TrainError;
+use crate::eval::details::{DetailEmbeds, Details};
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::open_task::OpenTask;
 use crate::eval::pooled_loss::Pools;
-use crate::eval::retrieval;
+use crate::eval::retrieval::Retrieved;
 use crate::eval::scores::{Scores, TILE_SCORES};
-use crate::eval::zero_shot::{self, classifier, prompts};
+use crate::eval::top::Top;
+use crate::eval::zero_shot::{self, Classified, classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
@@ -40,6 +43,15 @@ pub struct Evaluation {
     fingerprint: OnceLock<String>,
     /// Whether the rows that its data leave out were reported.
     data_reported: Once,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone)]
+pub struct EvalOutcome {
+    /// Metrics by name.
+    pub metrics: Map<String, Value>,
+    /// The answers behind them.
+    pub details: Details,
 }
 
 /// Embeddings of the images that can be used.
@@ -71,6 +83,17 @@ impl UsableImages {
             self.embeds = distinct.iter().flat_map(|at| &self.embeds[at * self.dim..][..self.dim]).copied().collect();
         }
         self
+    }
+
+    /// The number of the first file of each distinct image.
+    fn distinct_numbers(&self) -> Vec<usize> {
+        let mut numbers = Vec::with_capacity(self.num_distinct());
+        for (&number, &row) in self.numbers.iter().zip(&self.rows) {
+            if row == numbers.len() {
+                numbers.push(number);
+            }
+        }
+        numbers
     }
 
     /// Number of distinct images.
@@ -296,10 +319,35 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
+        Ok(self.run_with(encoder, processor, observer, false)?.metrics)
+    }
+
+    /// As [`Evaluation::run`], with the answers behind the metrics.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::run`].
+    pub fn run_in_detail(
+        &self,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<EvalOutcome, TrainError> {
+        self.run_with(encoder, processor, observer, true)
+    }
+
+    fn run_with(
+        &self,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+        in_detail: bool,
+    ) -> Result<EvalOutcome, TrainError> {
         self.report_data(observer);
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
+        let embeds = |values: &[f32]| DetailEmbeds { dim, values: values.to_vec() };
+        let mut details = Details::None;
         let mut metrics = match &self.task {
             OpenTask::ZeroShot { labels, classes, templates, .. } => {
                 let labels: Vec<usize> = images.numbers.iter().map(|&image| labels[image]).collect();
@@ -307,15 +355,29 @@ impl Evaluation {
                 let prompts = prompts(classes, templates);
                 let texts = self.encode_texts("prompts", &prompts, encoder, observer)?;
                 let weights = classifier(&texts.into_normalized(), templates.len(), images.dim);
-                let ranks = scores(&images.embeds, &weights).ranks(|image| std::slice::from_ref(&labels[image]))?;
+                let scores = scores(&images.embeds, &weights);
+                let ranks = scores.ranks(|image| std::slice::from_ref(&labels[image]))?;
                 let ranks: Option<Vec<usize>> = ranks.into_iter().collect();
                 let ranks = ranks.ok_or_else(|| TrainError::Internal("an image has no class".to_owned()))?;
-                zero_shot::metrics(&ranks, &labels, classes.len())
+                let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
+                let top = Top::of(&scores, zero_shot::ANSWERS, scale)?;
+                let found = Classified { classes, images: &images.numbers, labels: &labels, ranks: &ranks, top: &top };
+                if in_detail {
+                    details = Details::Classes(found.details(embeds(&images.embeds), embeds(&weights)));
+                }
+                found.metrics()
             }
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows)?
+                let found = Retrieved::of(&scores(&captions.embeds, &images.embeds), captions.image_rows)?;
+                let metrics = found.metrics();
+                if in_detail {
+                    let image_side = (images.distinct_numbers(), embeds(&images.embeds));
+                    let text_side = (captions.numbers, embeds(&captions.embeds));
+                    details = Details::Retrieval(found.details(image_side, text_side));
+                }
+                metrics
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();
@@ -332,7 +394,7 @@ impl Evaluation {
         }
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
-        Ok(metrics)
+        Ok(EvalOutcome { metrics, details })
     }
 
     /// Names the rows that its data leave out, and classes with one name, once.

@@ -8,13 +8,22 @@
 //! - `scores`: cosine similarities tile by tile, and ranks.
 //! - `zero_shot`: metrics of zero-shot classification.
 //! - `retrieval`: metrics of retrieval in both directions.
+//! - `top`: the best columns of every row.
+//! - `details`: the answers behind the metrics.
+//! - `bootstrap`, `calibration`: intervals of metrics, and whether probabilities mean what they say.
 //! - `pooled_loss`: the training loss over pools of a fixed size.
 
+mod bootstrap;
+pub(crate) mod calibration;
+pub(crate) mod details;
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
 mod fingerprint;
+#[cfg(test)]
+mod golden_tests;
 mod open_task;
 mod pooled_loss;
 mod retrieval;
 mod scores;
+mod top;
 mod zero_shot;
