@@ -5,10 +5,11 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::device::Compute;
+use crate::eval::details::DetailEmbeds;
 use crate::eval::retrieval::Retrieved;
 use crate::eval::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::top::Top;
-use crate::eval::zero_shot::{ANSWERS, Classified, average_precision, classifier};
+use crate::eval::zero_shot::{ANSWERS, Classified, MultiLabel, classifier};
 use crate::stop_flag::StopFlag;
 
 fn cases(task: &str) -> Vec<Value> {
@@ -52,7 +53,9 @@ fn classification_equals_clip_benchmark() {
     for case in cases("classification") {
         let templates = case["templates"].as_u64().unwrap() as usize;
         let (images, labels) = (unit(&case, "images"), numbers(&case["labels"]));
-        let weights = classifier(&unit(&case, "prompts"), templates, case["dim"].as_u64().unwrap() as usize);
+        let (prompts, dim) = (unit(&case, "prompts"), case["dim"].as_u64().unwrap() as usize);
+        let num_prompts = vec![templates; prompts.len() / dim / templates];
+        let weights = classifier(&prompts, &num_prompts, dim);
         with_scores(&case, &images, &weights, |scores| {
             let classes: Vec<String> = (0..scores.num_columns()).map(|class| class.to_string()).collect();
             let numbers: Vec<usize> = (0..labels.len()).collect();
@@ -69,15 +72,20 @@ fn classification_equals_clip_benchmark() {
 fn average_precision_equals_scikit_learn() {
     for case in cases("multi_label") {
         let labels: Vec<Vec<usize>> = case["labels"].as_array().unwrap().iter().map(numbers).collect();
-        let expected = case["average_precision"].as_array().unwrap();
-        let dim = case["dim"].as_u64().unwrap() as usize;
-        let (images, prompts) = (unit(&case, "images"), unit(&case, "prompts"));
-        for (class, (prompt, expected)) in prompts.chunks_exact(dim).zip(expected).enumerate() {
-            let score = |image: &[f32]| image.iter().zip(prompt).map(|(a, b)| a * b).sum::<f32>();
-            let scores: Vec<f32> = images.chunks_exact(dim).map(score).collect();
-            let found = average_precision(&scores, |image| labels[image].contains(&class));
-            assert!((found - expected.as_f64().unwrap()).abs() < 1e-6, "{found}, {expected}");
-        }
+        let labels: Vec<&[usize]> = labels.iter().map(Vec::as_slice).collect();
+        with_scores(&case, &unit(&case, "images"), &unit(&case, "prompts"), |scores| {
+            let classes: Vec<String> = (0..scores.num_columns()).map(|class| class.to_string()).collect();
+            let images: Vec<usize> = (0..labels.len()).collect();
+            let top = Top::of(scores, ANSWERS, 20.0).unwrap();
+            let found = MultiLabel::of(scores, &classes, (&images, &labels), &top).unwrap();
+            assert_equal(&found.metrics(), &case);
+            let details = found.details(DetailEmbeds::default(), DetailEmbeds::default());
+            let expected = case["average_precision"].as_array().unwrap();
+            for (class, expected) in details.classes.iter().zip(expected) {
+                let found = class.average_precision.unwrap();
+                assert!((found - expected.as_f64().unwrap()).abs() < 1e-6, "{found}, {expected}");
+            }
+        });
     }
 }
 

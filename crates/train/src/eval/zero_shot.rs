@@ -21,31 +21,26 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use dualenc_data::CLASS_PLACEHOLDER;
 use serde_json::{Map, Value, json};
 
+use crate::error::TrainError;
 use crate::eval::bootstrap;
 use crate::eval::calibration::{self, CalibrationBin};
 use crate::eval::details::{ClassDetails, ClassResult, Confusion, DetailEmbeds, Prediction};
-use crate::eval::scores::normalize_rows;
+use crate::eval::scores::{Scores, normalize_rows};
 use crate::eval::top::Top;
-
-/// Every class name in every template, class by class.
-pub(crate) fn prompts(classes: &[String], templates: &[String]) -> Vec<String> {
-    let fill = |class: &str, template: &String| template.replace(CLASS_PLACEHOLDER, class);
-    classes.iter().flat_map(|class| templates.iter().map(move |template| fill(class, template))).collect()
-}
 
 /// The classifier, shape `[classes, dim]`, flat: the mean of each class's prompt embeddings, normalised again.
 ///
-/// `prompt_embeds`: normalised, shape `[classes * templates, dim]`, flat.
-pub(crate) fn classifier(prompt_embeds: &[f32], num_templates: usize, dim: usize) -> Vec<f32> {
-    let mut weights: Vec<f32> = prompt_embeds
-        .chunks_exact(num_templates * dim)
-        .flat_map(|prompts| {
-            (0..dim).map(move |column| prompts.iter().skip(column).step_by(dim).sum::<f32>() / num_templates as f32)
-        })
-        .collect();
+/// `prompt_embeds`: normalised, shape `[prompts, dim]`, flat, class by class. `num_prompts`: of each class.
+pub(crate) fn classifier(prompt_embeds: &[f32], num_prompts: &[usize], dim: usize) -> Vec<f32> {
+    let mut weights = Vec::with_capacity(num_prompts.len() * dim);
+    let mut rest = prompt_embeds;
+    for &count in num_prompts {
+        let (prompts, after) = rest.split_at(count * dim);
+        rest = after;
+        weights.extend((0..dim).map(|column| prompts.iter().skip(column).step_by(dim).sum::<f32>() / count as f32));
+    }
     normalize_rows(&mut weights, dim);
     weights
 }
@@ -118,9 +113,7 @@ impl Classified<'_> {
         let mut wrong = BTreeMap::new();
         let mut predictions = Vec::with_capacity(self.images.len());
         for (row, (&image, &label)) in self.images.iter().zip(self.labels).enumerate() {
-            let answers = self.top.row(row).iter().take(ANSWERS);
-            let answers: Vec<(usize, f64)> =
-                answers.map(|answer| (answer.column, self.top.probability(row, answer.score))).collect();
+            let answers = answers(self.top, row);
             classes[label].images += 1;
             classes[label].hits += usize::from(self.ranks[row] < 1);
             if let Some(&(predicted, _)) = answers.first() {
@@ -139,40 +132,140 @@ impl Classified<'_> {
     }
 }
 
-/// Average precision of one class: the mean over its images of the precision at their places. `scores`: of all images
-/// with the class. `is_right`: whether an image has the class. Ties are in order of images; a score that is not a
-/// number comes last. NaN without an image of the class.
-pub(crate) fn average_precision(scores: &[f32], is_right: impl Fn(usize) -> bool) -> f64 {
+/// Images with several classes each, and what a model answers.
+pub(crate) struct MultiLabel<'a> {
+    pub classes: &'a [String],
+    /// The numbers of the images.
+    pub images: &'a [usize],
+    /// The classes of each image, ascending.
+    pub labels: &'a [&'a [usize]],
+    /// Of each class, the images in descending order of scores.
+    orders: Vec<Vec<usize>>,
+    /// Of each image, the best classes.
+    pub top: &'a Top,
+}
+
+impl<'a> MultiLabel<'a> {
+    /// Ranks all images for every class. `scores`: of the images (rows) with the classes (columns).
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when the stop flag is set.
+    pub fn of(
+        scores: &Scores<'_>,
+        classes: &'a [String],
+        (images, labels): (&'a [usize], &'a [&'a [usize]]),
+        top: &'a Top,
+    ) -> Result<Self, TrainError> {
+        let by_class = Scores { rows: scores.columns, columns: scores.rows, ..*scores };
+        let mut orders = Vec::with_capacity(classes.len());
+        by_class.blocks(|tiles| {
+            let mut rows = vec![Vec::with_capacity(images.len()); tiles.rows.len()];
+            tiles.each(|scores, columns| {
+                rows.iter_mut().zip(scores.chunks_exact(columns.len())).for_each(|(row, part)| row.extend(part));
+            })?;
+            orders.extend(rows.iter().map(|row| descending(row)));
+            Ok(())
+        })?;
+        Ok(Self { classes, images, labels, orders, top })
+    }
+
+    /// Metrics by name.
+    pub fn metrics(&self) -> Map<String, Value> {
+        let mean = |counts: &[usize]| {
+            let precisions = (0..self.classes.len()).map(|class| self.average_precision(class, counts));
+            let known: Vec<f64> = precisions.filter(|precision| !precision.is_nan()).collect();
+            [known.iter().sum::<f64>() / known.len() as f64]
+        };
+        let [value] = mean(&vec![1; self.images.len()]);
+        let [ends] = bootstrap::intervals(self.images.len(), |units| {
+            let mut counts = vec![0; self.images.len()];
+            units.iter().for_each(|&unit| counts[unit] += 1);
+            mean(&counts)
+        });
+        let mut metrics = Map::new();
+        metrics.insert("num_classes".to_owned(), json!(self.classes.len()));
+        metrics.insert("mean_average_precision".to_owned(), json!(value));
+        bootstrap::insert(&mut metrics, "mean_average_precision", ends);
+        metrics
+    }
+
+    /// Average precision of a class: the mean over its images of the precision at their places, where image `i` is
+    /// there `counts[i]` times. NaN without an image of the class.
+    fn average_precision(&self, class: usize, counts: &[usize]) -> f64 {
+        let (mut found, mut place, mut sum) = (0_usize, 0_usize, 0.0);
+        for &image in &self.orders[class] {
+            let is_right = self.labels[image].binary_search(&class).is_ok();
+            for _ in 0..counts[image] {
+                place += 1;
+                if is_right {
+                    found += 1;
+                    sum += found as f64 / place as f64;
+                }
+            }
+        }
+        sum / found as f64
+    }
+
+    /// The answers, image by image and class by class.
+    pub fn details(&self, image_embeds: DetailEmbeds, class_embeds: DetailEmbeds) -> ClassDetails {
+        let counts = vec![1; self.images.len()];
+        let class = |(class, name): (usize, &String)| {
+            let average_precision = Some(self.average_precision(class, &counts)).filter(|it| !it.is_nan());
+            ClassResult { name: name.clone(), average_precision, ..ClassResult::default() }
+        };
+        let mut classes: Vec<ClassResult> = self.classes.iter().enumerate().map(class).collect();
+        let mut predictions = Vec::with_capacity(self.images.len());
+        for (row, (&image, &labels)) in self.images.iter().zip(self.labels).enumerate() {
+            let answers = answers(self.top, row);
+            let first = answers.first().map(|&(class, _)| class);
+            for &label in labels {
+                classes[label].images += 1;
+                classes[label].hits += usize::from(first == Some(label));
+            }
+            first.into_iter().for_each(|first| classes[first].predicted += 1);
+            predictions.push(Prediction { image, labels: labels.to_vec(), answers });
+        }
+        ClassDetails {
+            classes,
+            confusions: Vec::new(),
+            calibration: Vec::new(),
+            predictions,
+            image_embeds,
+            class_embeds,
+        }
+    }
+}
+
+/// The best classes of a row with their probabilities.
+fn answers(top: &Top, row: usize) -> Vec<(usize, f64)> {
+    let answers = top.row(row).iter().take(ANSWERS);
+    answers.map(|answer| (answer.column, top.probability(row, answer.score))).collect()
+}
+
+/// The numbers of scores in descending order. Ties are in order of numbers; scores that are no numbers come last.
+fn descending(scores: &[f32]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     // The sum makes a negative zero positive: the two are equal.
-    let key = |image: usize| if scores[image].is_nan() { f32::NEG_INFINITY } else { scores[image] + 0.0 };
+    let key = |at: usize| if scores[at].is_nan() { f32::NEG_INFINITY } else { scores[at] + 0.0 };
     order.sort_by(|&one, &other| key(other).total_cmp(&key(one)).then(one.cmp(&other)));
-    let (mut found, mut sum) = (0_usize, 0.0);
-    for (place, &image) in order.iter().enumerate().filter(|(_, image)| is_right(**image)) {
-        found += 1;
-        // Nothing is known of an image without a score.
-        sum += if scores[image].is_nan() { 0.0 } else { found as f64 / (place + 1) as f64 };
-    }
-    sum / found as f64
+    order
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::device::Compute;
-    use crate::eval::scores::{NO_PLACE, Scores};
+    use crate::eval::scores::NO_PLACE;
     use crate::stop_flag::StopFlag;
 
     #[test]
     fn classifier_averages_templates() {
         let embeds = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8, 0.6, 0.8];
-        let weights = classifier(&embeds, 2, 2);
+        let weights = classifier(&embeds, &[2, 2], 2);
         let half = std::f32::consts::FRAC_1_SQRT_2;
         let expected = [half, half, 0.6, 0.8];
         assert!(weights.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
-        let classes = ["red fox".to_owned(), "owl".to_owned()];
-        let templates = ["{c}".to_owned(), "a photo of a {c}.".to_owned()];
-        assert_eq!(prompts(&classes, &templates), ["red fox", "a photo of a red fox.", "owl", "a photo of a owl."]);
+        assert_eq!(classifier(&embeds, &[1, 3], 2)[..2], [1.0, 0.0]);
     }
 
     /// Metrics of images with the labels and the ranks of their classes; class 0 has every first answer.
@@ -206,8 +299,7 @@ mod tests {
     fn score_without_number_is_no_hit() {
         let metrics = metrics(&[NO_PLACE, 0], &[0, 1], 5);
         assert_eq!((&metrics["acc1"], &metrics["acc5"]), (&json!(0.5), &json!(0.5)));
-        assert_eq!(average_precision(&[f32::NAN, 0.1], |image| image == 0), 0.0);
-        assert!(average_precision(&[0.2, 0.1], |_| false).is_nan());
+        assert_eq!(descending(&[f32::NAN, 0.1, -0.0, 0.3, 0.0]), [3, 1, 2, 4, 0]);
     }
 
     #[test]
