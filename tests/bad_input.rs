@@ -67,7 +67,8 @@ fn large_images_follow_max_pixels() {
     let session = session();
     session.copy("train/images", "images");
     session.write("data.csv", fs::read(goldens("train/train.csv")).unwrap());
-    let expected = "pixels is over the limit of 9 (`data.max_pixels`); raise it or resize the image";
+    let expected = "pixels is over the limit of 9 (`data.max_pixels`, or `--max-pixels` without a config); raise it or \
+                    resize the image";
     let text = refusal(&session, &["data.train.csv.path=data.csv", "run.dir=small", "data.max_pixels=9"]);
     assert!(text.contains(expected), "{text}");
     let text = refusal(&session, &["run.dir=none", "data.max_pixels=0"]);

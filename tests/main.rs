@@ -17,6 +17,7 @@ mod evaluate;
 mod exit_codes;
 mod families;
 mod faults;
+mod flags;
 mod guards;
 mod init;
 mod inspect;

@@ -189,7 +189,10 @@ pub enum ImageError {
         looks_like: String,
     },
     /// The dimensions in the header exceed the limit.
-    #[error("{width}x{height} pixels is over the limit of {limit} (`data.max_pixels`); raise it or resize the image")]
+    #[error(
+        "{width}x{height} pixels is over the limit of {limit} (`data.max_pixels`, or `--max-pixels` without a config); \
+         raise it or resize the image"
+    )]
     TooLarge {
         /// Width in the header.
         width: u32,

@@ -65,7 +65,7 @@ pub use crate::sources::json::json_source::JsonSource;
 pub use crate::sources::jsonl::JsonlSource;
 pub use crate::sources::one_or_many::OneOrMany;
 pub use crate::sources::parquet::source::ParquetSource;
-pub use crate::sources::recognise::{Recognised, recognise};
+pub use crate::sources::recognise::{Recognised, recognise, recognise_source};
 pub use crate::sources::source_table::SourceTable;
 pub use crate::sources::tables::text_file::TextEncoding;
 pub use crate::sources::webdataset::WebdatasetSource;

@@ -37,7 +37,8 @@ fn all_files() -> Vec<PathBuf> {
 fn every_format_names_the_limit() {
     for path in all_files() {
         let message = decode(&std::fs::read(&path).unwrap(), &Limits { max_pixels: 9 }).unwrap_err().to_string();
-        let expected = "23x17 pixels is over the limit of 9 (`data.max_pixels`); raise it or resize the image";
+        let expected = "23x17 pixels is over the limit of 9 (`data.max_pixels`, or `--max-pixels` without a config); raise it \
+                        or resize the image";
         assert_eq!(message, expected, "{}", path.display());
     }
 }

@@ -8,6 +8,7 @@ mod error;
 mod eval;
 mod events;
 mod features;
+mod in_flags;
 mod loss;
 mod models;
 mod optim;

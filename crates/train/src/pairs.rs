@@ -1,8 +1,9 @@
 //! The image-text pairs that a config names.
 
+use std::path::Path;
 use std::sync::Arc;
 
-use dualenc_data::{Dataset, recognise};
+use dualenc_data::{Dataset, Source, SourceTable, recognise, recognise_source};
 
 use crate::config::{EvalData, RunConfig};
 use crate::counted::counted;
@@ -51,6 +52,38 @@ impl Pairs {
         ));
         Ok(Self { train: Arc::new(train), validation: Some(Arc::new(validation)) })
     }
+}
+
+/// The data at `path`, recognised by their name and content. `root`: the folder at which relative paths of images
+/// start.
+///
+/// # Errors
+/// As for [`source_at`].
+pub(crate) fn data_at(path: &Path, root: Option<&Path>) -> Result<SourceTable, TrainError> {
+    Ok(recognise_source(source_at(path, root)?)?.source)
+}
+
+/// The source at `path`; `root`: the folder at which relative paths of images start.
+///
+/// # Errors
+/// [`TrainError::Data`] when `path` cannot be read or is no form of data; [`TrainError::Usage`] when `root` is no
+/// folder, or the source does not name files.
+pub(crate) fn source_at(path: &Path, root: Option<&Path>) -> Result<Source, TrainError> {
+    let source = Source::from_path(path)?;
+    let Some(root) = root else { return Ok(source) };
+    if !root.is_dir() {
+        return Err(TrainError::Usage(format!("`--root`: `{}` is not a folder", root.display())));
+    }
+    source.with_root(root).ok_or_else(|| no_table(path))
+}
+
+/// The error that the data at `path` have no `--root`.
+pub(crate) fn no_table(path: &Path) -> TrainError {
+    TrainError::Usage(format!(
+        "`--root` is the folder at which the image paths of a table start, but `{}` is no table: its images are in it; \
+         remove `--root`",
+        path.display()
+    ))
 }
 
 /// Reads the pairs of `[eval.NAME]`. `validation`: the pairs that are used if `data` is `None`.

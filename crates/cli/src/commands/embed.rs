@@ -35,6 +35,9 @@ pub struct EmbedArgs {
     /// `eval --data` takes them, each once
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub images: Option<PathBuf>,
+    /// Folder at which the relative image paths in a table start [default: the folder of the table]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, requires = "images")]
+    pub root: Option<PathBuf>,
     /// Embed the lines of this text file; line n becomes row n, so a blank line is an error. A `.json` file is a list
     /// of strings
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -65,6 +68,7 @@ pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     }
     let request = EmbedRequest {
         images: args.images.as_deref(),
+        root: args.root.as_deref(),
         texts: args.texts.as_deref(),
         raw: args.raw,
         batch_size: BATCH_SIZE,

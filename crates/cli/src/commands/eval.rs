@@ -29,7 +29,8 @@ const BATCH_SIZE: usize = 64;
 Examples:
   dualenc eval --config lit.toml
   dualenc eval --model runs/first --task zero-shot --images photos --json -
-  dualenc eval --model runs/first --task retrieval --data pairs.csv")]
+  dualenc eval --model runs/first --task retrieval --data pairs.csv
+  dualenc eval --model runs/first --task loss --data lists/val.csv --root photos")]
 pub struct EvalArgs {
     /// Run every `[eval.NAME]` of this config, on the newest checkpoint in its `run.dir`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -84,6 +85,9 @@ pub struct EvalArgs {
         help_heading = WITH_MODEL
     )]
     pub data: Option<PathBuf>,
+    /// Retrieval and loss: folder at which the relative image paths in --data start [default: the folder of that file]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
+    pub root: Option<PathBuf>,
     /// Loss: number of pairs that are contrasted with each other, at least 2 [default: 256]
     #[arg(
         long,
@@ -148,7 +152,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 every_steps: None,
                 batch_size: BATCH_SIZE,
             };
-            let evaluation = Evaluation::open(section.task.name(), &section, None)?;
+            let evaluation = Evaluation::from_flags(&section, args.root.as_deref())?;
             let evaluation = match args.max_bad_fraction {
                 Some(fraction) => evaluation.with_max_bad_fraction(fraction),
                 None => evaluation,
@@ -180,13 +184,14 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
 /// Refuses options that the task, or an evaluation by config, does not read.
 fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     use EvalTask::{Loss, Retrieval, ZeroShot};
-    let options: [(&str, bool, &[EvalTask]); 7] = [
+    let options: [(&str, bool, &[EvalTask]); 8] = [
         ("--max-pixels", args.max_pixels.is_some(), &[ZeroShot, Retrieval, Loss]),
         ("--max-bad-fraction", args.max_bad_fraction.is_some(), &[ZeroShot, Retrieval, Loss]),
         ("--images", args.images.is_some(), &[ZeroShot]),
         ("--classnames", args.classnames.is_some(), &[ZeroShot]),
         ("--templates", args.templates.is_some(), &[ZeroShot]),
         ("--data", args.data.is_some(), &[Retrieval, Loss]),
+        ("--root", args.root.is_some(), &[Retrieval, Loss]),
         ("--pool-size", args.pool_size.is_some(), &[Loss]),
     ];
     let needs_config = [("--set", !args.overrides.is_empty()), ("--checkpoint", args.checkpoint.is_some())];

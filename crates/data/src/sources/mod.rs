@@ -35,6 +35,8 @@ pub(crate) mod source_table;
 pub(crate) mod tables;
 pub(crate) mod webdataset;
 
+use std::path::Path;
+
 use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
@@ -71,6 +73,22 @@ pub enum Source {
 }
 
 impl Source {
+    /// This source, with images whose relative paths start at the folder `root`. `None` if its rows do not name files:
+    /// a folder, or shards.
+    #[must_use]
+    pub fn with_root(self, root: &Path) -> Option<Self> {
+        let root = Some(root.to_owned());
+        Some(match self {
+            Self::Csv(source) => Self::Csv(CsvSource { root, ..source }),
+            Self::Tsv(source) => Self::Tsv(CsvSource { root, ..source }),
+            Self::Jsonl(source) => Self::Jsonl(JsonlSource { root, ..source }),
+            Self::Json(source) => Self::Json(JsonSource { root, ..source }),
+            Self::Coco(source) => Self::Coco(CocoSource { root, ..source }),
+            Self::Parquet(source) => Self::Parquet(ParquetSource { root, ..source }),
+            Self::Folder(_) | Self::Webdataset(_) | Self::Classes(_) => return None,
+        })
+    }
+
     /// Reads the listing of images and captions; no image is opened.
     ///
     /// # Errors

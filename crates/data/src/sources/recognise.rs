@@ -34,8 +34,18 @@ pub struct Recognised {
 /// [`DataError::UnknownExtension`] if it is no form of data that is read, [`DataError::Read`], and what the first rows
 /// of a table hold that cannot be read.
 pub fn recognise(path: &Path) -> Result<Recognised, DataError> {
-    let source = match Source::from_path(path)? {
-        Source::Folder(_) if ClassesSource::looks_like(path)? => Source::Classes(ClassesSource::new(path)),
+    recognise_source(Source::from_path(path)?)
+}
+
+/// As [`recognise`], of a source that [`Source::from_path`] found.
+///
+/// # Errors
+/// As for [`recognise`].
+pub fn recognise_source(source: Source) -> Result<Recognised, DataError> {
+    let source = match source {
+        Source::Folder(folder) if ClassesSource::looks_like(&folder.path)? => {
+            Source::Classes(ClassesSource::new(folder.path))
+        }
         other => other,
     };
     let (source, description) = match source {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::error::DataError;
 use crate::text_lists::json_list::{JsonList, is_wordnet_id, list_in};
 use crate::text_lists::python_list;
+use crate::text_lists::table_like::table_like;
 use crate::text_lists::text_file::{at_line, empty, lines, read_text};
 
 /// Reads class names, in the order of the classes: one per line; a JSON list of strings, or an object that leads to
@@ -15,7 +16,7 @@ use crate::text_lists::text_file::{at_line, empty, lines, read_text};
 /// names to indices; or a Python list with a string per line. Blank lines are left out.
 ///
 /// # Errors
-/// [`DataError::TextList`] if the file is empty or in another form; [`DataError::Read`].
+/// [`DataError::TextList`] if the file is empty, a table or in another form; [`DataError::Read`].
 pub fn read_class_names(path: &Path) -> Result<Vec<String>, DataError> {
     read(path, false)
 }
@@ -54,6 +55,9 @@ fn read(path: &Path, is_numbered: bool) -> Result<Vec<String>, DataError> {
     if let Some(blank) = lines[..filled].iter().position(|line| line.is_empty()).filter(|_| is_numbered) {
         let problem = "it is blank, and line n is the name of class n - 1; remove it, or write the name";
         return Err(at_line(path, blank + 1, problem));
+    }
+    if let Some(problem) = table_like(path, &lines) {
+        return Err(DataError::TextList { path: path.to_owned(), problem });
     }
     let names: Vec<String> = match python_list::entries(path, &lines)? {
         Some(entries) => entries.into_iter().map(|entry| entry.text).collect(),
@@ -151,6 +155,8 @@ mod tests {
     fn other_forms_are_refused() {
         for (name, text, expected) in [
             ("n.txt", "\n", "it is empty; expected one class name per line"),
+            ("n.csv", "0,cat\n1,dog\n", "it is a table: line 1 and those after it have 2 cells"),
+            ("n.tsv", "label\ncat\ndog\n", "it is a table: line 1 is the name of its column, `label`"),
             ("n.json", "{\"0\": \"a\", \"2\": \"b\"}", "it is a JSON object, but not one from the indices"),
             ("n.json", "{\"a\": \"x\", \"b\": \"y\"}", "it is a JSON object, but not one from the indices"),
             ("n.json", "{\"a\": [\"x\"], \"b\": [\"y\"]}", "it is a JSON object with the keys `a`, `b`"),

@@ -5,6 +5,7 @@
 //! - `class_names`: the names of classes, in their order.
 //! - `json_list`: a list within a JSON file.
 //! - `python_list`: a list in Python source.
+//! - `table_like`: recognises a table where a list of texts was expected.
 //! - `templates`: prompts with a placeholder for the class name.
 //! - `text_file`: the text of a file in any usual encoding, and its lines.
 
@@ -12,5 +13,6 @@ pub(crate) mod builtin_templates;
 pub(crate) mod class_names;
 mod json_list;
 mod python_list;
+mod table_like;
 pub(crate) mod templates;
 pub(crate) mod text_file;

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::DataError;
 use crate::foreign_file::recognise;
 use crate::text_lists::json_list::{is_json_file, list_in};
+use crate::text_lists::table_like::table_like;
 
 /// Blank lines that an error lists.
 const MAX_LISTED: usize = 10;
@@ -13,8 +14,8 @@ const MAX_LISTED: usize = 10;
 /// the extension `json` is a JSON list of strings.
 ///
 /// # Errors
-/// [`DataError::TextList`] if the file is empty, is no text, or has blank lines, after which rows would not be lines;
-/// [`DataError::Read`].
+/// [`DataError::TextList`] if the file is empty, is no text, is a table or JSON lines, or has blank lines, after which
+/// rows would not be lines; [`DataError::Read`].
 pub fn read_text_rows(path: &Path) -> Result<Vec<String>, DataError> {
     let text = read_text(path)?;
     if is_json_file(path)
@@ -22,14 +23,17 @@ pub fn read_text_rows(path: &Path) -> Result<Vec<String>, DataError> {
     {
         return list.strings();
     }
-    let lines: Vec<String> = lines(&text).map(str::to_owned).collect();
+    let lines: Vec<&str> = lines(&text).collect();
     if lines.is_empty() {
         return Err(empty(path, "one text per line"));
+    }
+    if let Some(problem) = table_like(path, &lines) {
+        return Err(DataError::TextList { path: path.to_owned(), problem });
     }
     let blank: Vec<String> =
         lines.iter().zip(1..).filter(|(line, _)| line.is_empty()).map(|(_, number)| number.to_string()).collect();
     match blank.len() {
-        0 => Ok(lines),
+        0 => Ok(lines.into_iter().map(str::to_owned).collect()),
         count => {
             let shown = blank[..count.min(MAX_LISTED)].join(", ");
             let more = if count > MAX_LISTED { format!(" and {} more", count - MAX_LISTED) } else { String::new() };

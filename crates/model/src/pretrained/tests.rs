@@ -123,6 +123,35 @@ fn prefixes_of_wrappers_are_taken_off() {
 }
 
 #[test]
+fn wrappers_within_names_are_taken_out() {
+    let (expected, _) = loaded(renamed_copy("towers/vit", str::to_owned).path()).unwrap();
+    for (wrapper, prefix) in [
+        ("_orig_mod.", ""),
+        ("_orig_mod.", "module."),
+        ("_orig_mod.", "_orig_mod.module."),
+        ("_checkpoint_wrapped_module.", ""),
+        ("_fsdp_wrapped_module.", "_fsdp_wrapped_module."),
+    ] {
+        // Every layer is wrapped, as when the layers of an encoder are compiled one by one.
+        let rename = |name: &str| {
+            let name = name.replace("encoder.layer.0.", &format!("encoder.{wrapper}layer.0.{wrapper}"));
+            format!("{prefix}{name}")
+        };
+        let (found, notes) = loaded(renamed_copy("towers/vit", rename).path())
+            .unwrap_or_else(|error| panic!("{wrapper}, {prefix}: {error}"));
+        assert!(found == expected, "{wrapper}, {prefix}");
+        assert!(notes.len() == 1 && notes[0].starts_with(&format!("`{wrapper}` taken out of ")), "{notes:?}");
+        assert_eq!(notes[0].contains("; `module.` taken off "), prefix.contains("module.") && wrapper == "_orig_mod.");
+    }
+    // Two names would become one.
+    let rename = |name: &str| match name {
+        "layernorm.weight" => "_orig_mod.layernorm.bias".to_owned(),
+        other => other.to_owned(),
+    };
+    assert!(loaded(renamed_copy("towers/vit", rename).path()).is_err());
+}
+
+#[test]
 fn fitting_names_are_left_alone() {
     // `model.` is a name that this family has itself.
     let (_, notes) = loaded(renamed_copy("text_families/modernbert_mlm", str::to_owned).path()).unwrap();

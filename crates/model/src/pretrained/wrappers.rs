@@ -1,7 +1,7 @@
 //! Names of tensors that were saved from within another module: wrappers, whose prefix is taken off, and larger models,
 //! whose prefix is only named.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::weights::weight_files::WeightFiles;
 
@@ -12,7 +12,14 @@ const WRAPPERS: [(&str, &str); 3] = [
     ("model.", "a module that holds the model as `self.model`"),
 ];
 
-/// Takes the prefixes of wrappers off the names if that makes the files fit, with a note that says so. Otherwise
+/// Parts of names that wrappers put before the names of the module that they hold, at any depth, and what writes them.
+const INNER_WRAPPERS: [(&str, &str); 3] = [
+    ("_orig_mod.", "torch.compile"),
+    ("_checkpoint_wrapped_module.", "activation checkpointing"),
+    ("_fsdp_wrapped_module.", "FullyShardedDataParallel"),
+];
+
+/// Takes what wrappers add to the names off them if that makes the files fit, with a note that says so. Otherwise
 /// returns them unchanged.
 ///
 /// `fits`: whether the files have the names of the model. Files that fit already are never changed, nor are files in
@@ -21,18 +28,59 @@ pub(crate) fn unwrap(files: WeightFiles, fits: impl Fn(&WeightFiles) -> bool) ->
     if fits(&files) {
         return (files, None);
     }
+    if let Some((inner, note)) = without_prefixes(&files, &fits) {
+        return (inner, note);
+    }
+    let Some((bare, first)) = without_inner(&files) else { return (files, None) };
+    match without_prefixes(&bare, &fits) {
+        Some((inner, second)) => {
+            (inner, Some([Some(first), second].into_iter().flatten().collect::<Vec<_>>().join("; ")))
+        }
+        None => (files, None),
+    }
+}
+
+/// The files without the prefixes of wrappers, and a note on what was taken off, if anything. `None` if they do not fit
+/// then.
+fn without_prefixes(files: &WeightFiles, fits: impl Fn(&WeightFiles) -> bool) -> Option<(WeightFiles, Option<String>)> {
     let (mut inner, mut taken) = (files.clone(), Vec::new());
     while !fits(&inner) {
-        let Some(wrapper) = WRAPPERS.iter().find(|(prefix, _)| inner.has_prefix(prefix)) else { return (files, None) };
-        let Some(renamed) = without_prefix(&inner, wrapper.0) else { return (files, None) };
-        inner = renamed;
+        let wrapper = WRAPPERS.iter().find(|(prefix, _)| inner.has_prefix(prefix))?;
+        inner = without_prefix(&inner, wrapper.0)?;
         taken.push(wrapper);
+    }
+    if taken.is_empty() {
+        return Some((inner, None));
     }
     let prefix: String = taken.iter().map(|(prefix, _)| *prefix).collect();
     let writers: Vec<&str> = taken.iter().map(|(_, writer)| *writer).collect();
-    let count = files.names().filter(|name| name.starts_with(&prefix)).count();
-    let names = if count == 1 { "1 tensor name".to_owned() } else { format!("{count} tensor names") };
-    (inner, Some(format!("`{prefix}` taken off {names}, as {} writes them", writers.join(" in "))))
+    let names = tensor_names(files.names().filter(|name| name.starts_with(&prefix)).count());
+    Some((inner, Some(format!("`{prefix}` taken off {names}, as {} writes them", writers.join(" in ")))))
+}
+
+/// The files without the parts that wrappers add within names, and a note on what was taken off. `None` if there is
+/// nothing to take off, or two names would become one.
+fn without_inner(files: &WeightFiles) -> Option<(WeightFiles, String)> {
+    let is_part = |name: &str, part: &str| name.starts_with(part) || name.contains(&format!(".{part}"));
+    let bare = |name: &str| {
+        let kept = name.split_inclusive('.').filter(|part| INNER_WRAPPERS.iter().all(|(wrapper, _)| wrapper != part));
+        kept.collect::<String>()
+    };
+    let names: BTreeSet<String> = files.names().map(bare).collect();
+    let found: Vec<_> =
+        INNER_WRAPPERS.iter().filter(|(part, _)| files.names().any(|name| is_part(name, part))).collect();
+    if found.is_empty() || names.len() < files.names().count() {
+        return None;
+    }
+    let changed = files.names().filter(|name| INNER_WRAPPERS.iter().any(|(part, _)| is_part(name, part)));
+    let parts: Vec<String> = found.iter().map(|(part, _)| format!("`{part}`")).collect();
+    let writers: Vec<&str> = found.iter().map(|(_, writer)| *writer).collect();
+    let (parts, names, writers) = (parts.join(" and "), tensor_names(changed.count()), writers.join(" and "));
+    Some((files.clone().renamed(bare), format!("{parts} taken out of {names}, as {writers} writes them")))
+}
+
+fn tensor_names(count: usize) -> String {
+    if count == 1 { "1 tensor name".to_owned() } else { format!("{count} tensor names") }
 }
 
 /// The files with `prefix` taken off every name that has it; `None` if two names would become one.

@@ -18,7 +18,9 @@ use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedTowers;
+use crate::in_flags::Flags;
 use crate::models::load::LoadedModel;
+use crate::pairs::{no_table, source_at};
 use crate::stop_flag::StopFlag;
 
 /// Images whose features are in memory at a time: a multiple of every usual batch size.
@@ -29,6 +31,12 @@ const BLOCK_ROWS: usize = 1024;
 
 /// Extensions of files that name images, or hold several.
 const TABLES: [&str; 12] = ["csv", "tsv", "tab", "txt", "jsonl", "ndjson", "json", "parquet", "pq", "tar", "tgz", "gz"];
+
+/// What stands for the keys of a table.
+const FLAGS: Flags = Flags {
+    known: &["root"],
+    way_out: "change it in a copy of the file, or write shards from a config with `dualenc data pack` and embed those",
+};
 
 /// Skipped images that an error lists.
 const MAX_LISTED: usize = 10;
@@ -52,6 +60,8 @@ pub struct EmbedRequest<'a> {
     /// An image, a folder of images with its subfolders, or data in any form that [`Source::from_path`] knows, whose
     /// distinct images are taken in the order of the rows.
     pub images: Option<&'a Path>,
+    /// The folder at which relative paths of images in a table start; `None`: the folder of the table.
+    pub root: Option<&'a Path>,
     /// A file with one text per line.
     pub texts: Option<&'a Path>,
     /// Whether to also write the projections before normalisation.
@@ -100,7 +110,7 @@ pub fn embed(
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
     let texts = request.texts.map(read_text_rows).transpose()?;
-    let (images, left_out) = request.images.map(|path| list_images(path, observer)).transpose()?.unzip();
+    let (images, left_out) = request.images.map(|path| list_images(path, request.root, observer)).transpose()?.unzip();
     let staged = StagedFile::new(out)?;
     let model = loaded.model.valid();
     let work = Work { loaded, request, compute, stop, out };
@@ -132,9 +142,16 @@ pub fn embed(
 }
 
 /// The images at `path`, at least one, and what else is there.
-fn list_images(path: &Path, observer: &mut dyn Observer) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
-    let (images, left_out) = match table_at(path)? {
-        Some(source) => (images_of(&source, observer)?, LeftOut::default()),
+fn list_images(
+    path: &Path,
+    root: Option<&Path>,
+    observer: &mut dyn Observer,
+) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
+    let table = table_at(path, root);
+    let table = table.and_then(|source| source.map(|source| images_of(&source, observer)).transpose());
+    let (images, left_out) = match table.map_err(|error| FLAGS.translate_error(error))? {
+        Some(images) => (images, LeftOut::default()),
+        None if root.is_some() => return Err(no_table(path)),
         None => {
             let ImageFiles { files, left_out } = image_files(path)?;
             (files.into_iter().map(ImageRef::File).collect(), left_out)
@@ -161,7 +178,7 @@ fn list_images(path: &Path, observer: &mut dyn Observer) -> Result<(Vec<ImageRef
 }
 
 /// The table or the shards that `path` names. `None`: an image, or a folder of images.
-fn table_at(path: &Path) -> Result<Option<Source>, TrainError> {
+fn table_at(path: &Path, root: Option<&Path>) -> Result<Option<Source>, TrainError> {
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     if path.is_file() && !TABLES.contains(&extension.as_str()) {
         return Ok(None);
@@ -170,14 +187,18 @@ fn table_at(path: &Path) -> Result<Option<Source>, TrainError> {
         // The error of a file that is not there.
         return Ok(None);
     }
-    Ok(Some(Source::from_path(path)?).filter(|source| !matches!(source, Source::Folder(_) | Source::Classes(_))))
+    let is_folder = |source: &Source| matches!(source, Source::Folder(_) | Source::Classes(_));
+    if is_folder(&Source::from_path(path)?) {
+        return Ok(None);
+    }
+    source_at(path, root).map(Some)
 }
 
 /// The distinct images of a source, in the order in which its rows name them.
 fn images_of(source: &Source, observer: &mut dyn Observer) -> Result<Vec<ImageRef>, TrainError> {
     let dataset = source.read()?;
-    dataset.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
-    dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(warning.clone())));
+    dataset.notes.iter().for_each(|note| observer.on(Event::Note(FLAGS.translate(note))));
+    dataset.warnings.iter().for_each(|warning| observer.on(Event::Warning(FLAGS.translate(warning))));
     if dataset.skipped.count > 0 {
         let (rows, first) = (counted(dataset.skipped.count, "row"), dataset.skipped.first(MAX_LISTED));
         observer.on(Event::Warning(format!("{rows} could not be used: {first}")));

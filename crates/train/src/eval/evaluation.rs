@@ -1,28 +1,29 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::collections::HashSet;
+use std::path::Path;
 use std::sync::{Arc, Once, OnceLock};
 
-use dualenc_data::{ContentId, DataError, Dataset, ImageProcessor, Skipped};
+use dualenc_data::{Dataset, ImageProcessor, Skipped};
 use serde_json::{Map, Value, json};
 
-use crate::config::{EvalInterval, EvalSection, RunConfig, Task, default};
+use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::counted::counted;
 use crate::device::read_scalar;
 use crate::error::TrainError;
-use crate::eval::details::{DetailEmbeds, Details};
+use crate::eval::details::Details;
 use crate::eval::encoder::{Embeddings, Encoder};
+use crate::eval::given_by::GivenBy;
+use crate::eval::labelled_images::LabelledImages;
+use crate::eval::measure;
 use crate::eval::open_task::OpenTask;
-use crate::eval::pooled_loss::Pools;
-use crate::eval::retrieval::Retrieved;
 use crate::eval::scores::{Scores, TILE_SCORES};
-use crate::eval::top::Top;
-use crate::eval::zero_shot::{self, Classified, classifier, prompts};
+use crate::eval::usable::{UsableCaptions, UsableImages, loss_metrics};
+use crate::eval::zero_shot::classifier;
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
-use crate::pairs::{Pairs, read_eval_data};
+use crate::pairs::{Pairs, data_at, read_eval_data};
 use crate::run_dir::metrics_log::EvalRecord;
 
 /// Unreadable images that an error names.
@@ -39,6 +40,7 @@ pub struct Evaluation {
     pub batch_size: usize,
     /// Maximum fraction of its images that may be unreadable, from 0 to 1: `data.max_bad_fraction`.
     pub max_bad_fraction: f64,
+    given_by: GivenBy,
     task: OpenTask,
     fingerprint: OnceLock<String>,
     /// Whether the rows that its data leave out were reported.
@@ -54,64 +56,6 @@ pub struct EvalOutcome {
     pub details: Details,
 }
 
-/// Embeddings of the images that can be used.
-struct UsableImages {
-    /// Their numbers, ascending.
-    numbers: Vec<usize>,
-    /// Of each image, its row in `embeds`. Copies share the row of the first of them.
-    rows: Vec<usize>,
-    /// Of each image, what its file holds.
-    contents: Vec<ContentId>,
-    /// Normalised, shape `[distinct images, dim]`, flat.
-    embeds: Vec<f32>,
-    dim: usize,
-    num_unreadable: usize,
-}
-
-impl UsableImages {
-    /// Counts images whose files hold the same bytes as one image.
-    fn merge_copies(mut self) -> Self {
-        let mut first = HashMap::new();
-        let mut distinct = Vec::new();
-        for (at, content) in self.contents.iter().enumerate() {
-            self.rows[at] = *first.entry(*content).or_insert_with(|| {
-                distinct.push(at);
-                distinct.len() - 1
-            });
-        }
-        if distinct.len() < self.contents.len() {
-            self.embeds = distinct.iter().flat_map(|at| &self.embeds[at * self.dim..][..self.dim]).copied().collect();
-        }
-        self
-    }
-
-    /// The number of the first file of each distinct image.
-    fn distinct_numbers(&self) -> Vec<usize> {
-        let mut numbers = Vec::with_capacity(self.num_distinct());
-        for (&number, &row) in self.numbers.iter().zip(&self.rows) {
-            if row == numbers.len() {
-                numbers.push(number);
-            }
-        }
-        numbers
-    }
-
-    /// Number of distinct images.
-    fn num_distinct(&self) -> usize {
-        self.embeds.len() / self.dim.max(1)
-    }
-}
-
-/// Captions of the images that can be used.
-struct UsableCaptions {
-    /// Their numbers in the data set, ascending.
-    numbers: Vec<usize>,
-    /// The row of each caption's image.
-    image_rows: Vec<usize>,
-    /// Normalised, shape `[captions, dim]`, flat.
-    embeds: Vec<f32>,
-}
-
 impl Evaluation {
     /// Reads the data of `[eval.NAME]`. `validation`: the pairs to use if it names none.
     ///
@@ -119,20 +63,45 @@ impl Evaluation {
     /// [`TrainError::Usage`], [`TrainError::Data`] or [`TrainError::Read`] when a folder or file is missing, empty or
     /// malformed.
     pub fn open(name: &str, section: &EvalSection, validation: Option<&Arc<Dataset>>) -> Result<Self, TrainError> {
-        let required = |path: &Option<PathBuf>, key: &str| {
-            path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs `{key}`")))
+        Self::open_given(GivenBy::Config, name, section, validation)
+    }
+
+    /// Reads the data of an evaluation that flags describe, named for its task. `root`: the folder at which relative
+    /// paths of images in `section.data` start. Messages name flags in place of keys of a config.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::open`].
+    pub fn from_flags(section: &EvalSection, root: Option<&Path>) -> Result<Self, TrainError> {
+        let given_by = GivenBy::Flags(section.task);
+        let open = || {
+            let data = match &section.data {
+                Some(EvalData::Path(path)) => Some(EvalData::Source(Box::new(data_at(path, root)?))),
+                other => other.clone(),
+            };
+            Self::open_given(given_by, section.task.name(), &EvalSection { data, ..section.clone() }, None)
         };
+        open().map_err(|error| given_by.error(error))
+    }
+
+    fn open_given(
+        given_by: GivenBy,
+        name: &str,
+        section: &EvalSection,
+        validation: Option<&Arc<Dataset>>,
+    ) -> Result<Self, TrainError> {
         let dataset = || read_eval_data(name, section.data.as_ref(), validation);
         let task = match section.task {
-            Task::ZeroShot => OpenTask::zero_shot(
-                &required(&section.images, "images")?,
-                section.classnames.as_deref(),
-                section.templates.as_deref(),
-            )?,
+            Task::ZeroShot => {
+                let images = LabelledImages::open(section, validation)?;
+                OpenTask::ZeroShot(images.ok_or_else(|| {
+                    let (images, data) = (given_by.name("images"), given_by.name("data"));
+                    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
+                })?)
+            }
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
                 let (dataset, pool_size) = (dataset()?, section.pool_size());
-                check_pool_size(name, dataset.num_captions(), pool_size)?;
+                check_pool_size(name, dataset.num_captions(), pool_size, given_by)?;
                 OpenTask::Loss { dataset, pool_size, objective: Objective::default() }
             }
         };
@@ -141,6 +110,7 @@ impl Evaluation {
             interval: section.interval(),
             batch_size: section.batch_size,
             max_bad_fraction: default::max_bad_fraction(),
+            given_by,
             task,
             fingerprint: OnceLock::new(),
             data_reported: Once::new(),
@@ -166,7 +136,7 @@ impl Evaluation {
     /// # Errors
     /// As for [`Evaluation::open`].
     pub fn open_alone(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
-        let needs_split = config.eval.values().any(|section| section.task != Task::ZeroShot && section.data.is_none());
+        let needs_split = config.eval.values().any(|section| section.images.is_none() && section.data.is_none());
         let validation = if needs_split { Pairs::read(config)?.validation } else { None };
         Self::open_all(config, validation.as_ref())
     }
@@ -189,7 +159,8 @@ impl Evaluation {
 
     /// What may make the figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        self.task.warnings().iter().map(|problem| format!("evaluation `{}`: {problem}", self.name)).collect()
+        let warnings = self.task.warnings();
+        warnings.iter().map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it))).collect()
     }
 
     /// `zero-shot`, `retrieval` or `loss`.
@@ -249,9 +220,8 @@ impl Evaluation {
 
     /// The names of its classes and how many images each has, if it classifies.
     pub(crate) fn class_sizes(&self) -> Option<Vec<(&str, usize)>> {
-        let OpenTask::ZeroShot { labels, classes, .. } = &self.task else { return None };
-        let mut sizes: Vec<(&str, usize)> = classes.iter().map(|class| (class.as_str(), 0)).collect();
-        labels.iter().for_each(|&label| sizes[label].1 += 1);
+        let OpenTask::ZeroShot(images) = &self.task else { return None };
+        let sizes = images.labels.names.iter().map(String::as_str).zip(images.labels.sizes()).collect();
         Some(sizes)
     }
 
@@ -284,13 +254,10 @@ impl Evaluation {
             )));
         }
         match &self.task {
-            OpenTask::ZeroShot { labels, classes, .. } => {
-                let usable = labels.iter().enumerate().filter(|(image, _)| is_usable(*image));
-                self.check_classes(classes, &usable.map(|(_, &label)| label).collect::<Vec<_>>())
-            }
+            OpenTask::ZeroShot(images) => self.check_classes(images, &is_usable),
             OpenTask::Loss { dataset, pool_size, .. } => {
                 let usable = dataset.captions().filter(|caption| is_usable(caption.image));
-                check_pool_size(&self.name, usable.count(), *pool_size)
+                check_pool_size(&self.name, usable.count(), *pool_size, self.given_by)
             }
             OpenTask::Retrieval(_) => Ok(()),
         }
@@ -304,8 +271,7 @@ impl Evaluation {
     /// Computes the metrics for the model of `encoder`. For every task, `num_images` is the number of images that they
     /// are computed from, and `num_unreadable` the number of those that could not be read. For retrieval and loss,
     /// `num_skipped_rows` is the number of rows of the data without an image or a caption. Files with the same bytes
-    /// are
-    /// one image there, which has the captions of all of them; `num_copies` is the number of files beyond the
+    /// are one image there, which has the captions of all of them; `num_copies` is the number of files beyond the
     /// first, if there are any.
     ///
     /// # Errors
@@ -346,51 +312,36 @@ impl Evaluation {
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
-        let embeds = |values: &[f32]| DetailEmbeds { dim, values: values.to_vec() };
-        let mut details = Details::None;
-        let mut metrics = match &self.task {
-            OpenTask::ZeroShot { labels, classes, templates, .. } => {
-                let labels: Vec<usize> = images.numbers.iter().map(|&image| labels[image]).collect();
-                self.check_classes(classes, &labels)?;
-                let prompts = prompts(classes, templates);
-                let texts = self.encode_texts("prompts", &prompts, encoder, observer)?;
-                let weights = classifier(&texts.into_normalized(), templates.len(), images.dim);
-                let scores = scores(&images.embeds, &weights);
-                let ranks = scores.ranks(|image| std::slice::from_ref(&labels[image]))?;
-                let ranks: Option<Vec<usize>> = ranks.into_iter().collect();
-                let ranks = ranks.ok_or_else(|| TrainError::Internal("an image has no class".to_owned()))?;
+        let (mut metrics, details) = match &self.task {
+            OpenTask::ZeroShot(labelled) => {
+                let read: HashSet<usize> = images.numbers.iter().copied().collect();
+                self.check_classes(labelled, |image| read.contains(&image))?;
+                let prompts = labelled.prompts();
+                let texts = self.encode_texts("prompts", &prompts.concat(), encoder, observer)?.into_normalized();
+                let num_prompts: Vec<usize> = prompts.iter().map(Vec::len).collect();
+                let weights = classifier(&texts, &num_prompts, dim);
                 let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
-                let top = Top::of(&scores, zero_shot::ANSWERS, scale)?;
-                let found = Classified { classes, images: &images.numbers, labels: &labels, ranks: &ranks, top: &top };
-                if in_detail {
-                    details = Details::Classes(found.details(embeds(&images.embeds), embeds(&weights)));
-                }
-                found.metrics()
+                measure::classification(&scores(&images.embeds, &weights), labelled, &images.numbers, scale, in_detail)?
             }
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                let found = Retrieved::of(&scores(&captions.embeds, &images.embeds), captions.image_rows)?;
-                let metrics = found.metrics();
-                if in_detail {
-                    let image_side = (images.distinct_numbers(), embeds(&images.embeds));
-                    let text_side = (captions.numbers, embeds(&captions.embeds));
-                    details = Details::Retrieval(found.details(image_side, text_side));
-                }
-                metrics
+                measure::retrieval(&scores(&captions.embeds, &images.embeds), &images, &captions, in_detail)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                check_pool_size(&self.name, captions.numbers.len(), *pool_size)?;
-                loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?
+                check_pool_size(&self.name, captions.numbers.len(), *pool_size, self.given_by)?;
+                let metrics = loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?;
+                (metrics, Details::None)
             }
         };
-        if let Some(dataset) = self.task.dataset() {
-            metrics.insert("num_skipped_rows".to_owned(), json!(dataset.skipped.count));
-            if let copies @ 1.. = images.numbers.len() - images.num_distinct() {
-                metrics.insert("num_copies".to_owned(), json!(copies));
-            }
+        let skipped = self.task.data().skipped.count;
+        if skipped > 0 || self.task.dataset().is_some() {
+            metrics.insert("num_skipped_rows".to_owned(), json!(skipped));
+        }
+        if let copies @ 1.. = images.numbers.len() - images.num_distinct() {
+            metrics.insert("num_copies".to_owned(), json!(copies));
         }
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
@@ -400,11 +351,14 @@ impl Evaluation {
     /// Names the rows that its data leave out, and classes with one name, once.
     fn report_data(&self, observer: &mut dyn Observer) {
         self.data_reported.call_once(|| {
-            let skipped = self.task.dataset().map(|dataset| &dataset.skipped).filter(|rows| rows.count > 0);
+            let skipped = Some(&self.task.data().skipped).filter(|rows| rows.count > 0);
             let rows = skipped.map(|skipped| {
                 let (rows, causes) = (counted(skipped.count, "row"), skipped.by_cause());
                 format!("evaluation `{}`: {rows} could not be used: {causes}; such as {}", self.name, skipped.first(1))
             });
+            for note in &self.task.data().notes {
+                observer.on(Event::Note(format!("evaluation `{}`: {note}", self.name)));
+            }
             for warning in rows.into_iter().chain(self.warnings()) {
                 observer.on(Event::Warning(warning));
             }
@@ -417,21 +371,27 @@ impl Evaluation {
             return Ok(());
         }
         let first = bad.iter().take(NAMED_IMAGES).map(|skipped| format!("  {}: {}", skipped.key, skipped.reason));
-        let error = DataError::TooManyBad {
-            bad: bad.len(),
-            images: total,
-            max_fraction: self.max_bad_fraction,
-            causes: Skipped::by_cause(bad),
-            first: first.collect(),
-        };
-        Err(TrainError::Usage(format!("evaluation `{}`: {error}, or `--max-bad-fraction` with `--model`", self.name)))
+        let limit = self.given_by.name("data.max_bad_fraction");
+        Err(TrainError::Usage(format!(
+            "evaluation `{}`: {} of {total} images cannot be used, more than {limit} = {} allows: {}\n{}\nrepair or \
+             remove them, or raise {limit}",
+            self.name,
+            bad.len(),
+            self.max_bad_fraction,
+            Skipped::by_cause(bad),
+            first.collect::<Vec<_>>().join("\n")
+        )))
     }
 
-    /// Refuses classes without an image. `labels`: of the images that can be used.
-    fn check_classes(&self, classes: &[String], labels: &[usize]) -> Result<(), TrainError> {
-        let mut has_image = vec![false; classes.len()];
-        labels.iter().for_each(|&label| has_image[label] = true);
-        let without = classes.iter().zip(has_image).filter(|(_, has_image)| !has_image);
+    /// Refuses data with a class of which no image can be used. `is_usable`: of an image.
+    fn check_classes(&self, images: &LabelledImages, is_usable: impl Fn(usize) -> bool) -> Result<(), TrainError> {
+        let labels = &images.labels;
+        let mut has_image = vec![false; labels.names.len()];
+        let usable = (0..labels.num_images()).filter(|&image| is_usable(image));
+        usable.for_each(|image| labels.of(image).iter().for_each(|&class| has_image[class] = true));
+        // A class without an image in the data is the user's choice, and in the warnings.
+        let lost = labels.names.iter().zip(labels.sizes().into_iter().zip(has_image));
+        let without = lost.filter(|(_, (images, has_image))| *images > 0 && !has_image);
         let names: Vec<String> = without.map(|(class, _)| format!("the class `{class}`")).collect();
         let Some(first) = names.first() else { return Ok(()) };
         let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };
@@ -511,32 +471,18 @@ impl Evaluation {
     }
 }
 
-fn loss_metrics(
-    dataset: &Dataset,
-    images: &UsableImages,
-    captions: &UsableCaptions,
-    pool_size: usize,
-    objective: Objective,
-    encoder: &Encoder<'_>,
-) -> Result<Map<String, Value>, TrainError> {
-    let pools = Pools::new(&captions.numbers, pool_size);
-    let pools = pools.ok_or_else(|| TrainError::Internal(format!("too few pairs for a pool of {pool_size}")))?;
-    let (dim, image_embeds, text_embeds) = (images.dim, &images.embeds, &captions.embeds);
-    let place = |image: usize| images.numbers.partition_point(|&other| other < image);
-    let text_row = |caption: usize| captions.numbers.partition_point(|&other| other < caption);
-    let image_embed = |image: usize| &image_embeds[images.rows[place(image)] * dim..][..dim];
-    let text_embed = |caption: usize| &text_embeds[text_row(caption) * dim..][..dim];
-    let content = |image: usize| images.contents[place(image)];
-    pools.metrics(encoder.model, objective, dataset, image_embed, text_embed, content)
-}
-
 /// Refuses pools that are larger than the data.
-fn check_pool_size(name: &str, num_pairs: usize, pool_size: usize) -> Result<(), TrainError> {
+fn check_pool_size(name: &str, num_pairs: usize, pool_size: usize, given_by: GivenBy) -> Result<(), TrainError> {
     if num_pairs >= pool_size {
         return Ok(());
     }
+    let way_out = match num_pairs {
+        // A pair has no negatives in a pool of its own.
+        0 | 1 => "add data".to_owned(),
+        _ => format!("set {} to at most {num_pairs}, or add data", given_by.name("pool_size")),
+    };
     Err(TrainError::Usage(format!(
-        "evaluation `{name}`: {} fill one pool of {pool_size}; set `pool_size` to at most {num_pairs}, or add data",
+        "evaluation `{name}`: {} fill one pool of {pool_size}; {way_out}",
         if num_pairs == 1 { "1 pair does not".to_owned() } else { format!("{num_pairs} pairs do not") }
     )))
 }

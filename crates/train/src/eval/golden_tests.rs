@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 
 use crate::device::Compute;
 use crate::eval::details::DetailEmbeds;
+use crate::eval::multi_label::MultiLabel;
 use crate::eval::retrieval::Retrieved;
 use crate::eval::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::top::Top;
-use crate::eval::zero_shot::{ANSWERS, Classified, MultiLabel, classifier};
+use crate::eval::zero_shot::{ANSWERS, Classified, classifier};
 use crate::stop_flag::StopFlag;
 
 fn cases(task: &str) -> Vec<Value> {

@@ -65,7 +65,7 @@ impl LabelledImages {
     }
 
     /// Reads a folder of images per class, of which the class names have the order of the sorted folders.
-    pub fn of_folder(path: &Path, described: Described<'_>) -> Result<Self, TrainError> {
+    fn of_folder(path: &Path, described: Described<'_>) -> Result<Self, TrainError> {
         let folder = class_folder(path)?;
         let names = match described.classnames {
             Some(file) => {
@@ -91,10 +91,9 @@ impl LabelledImages {
         let found = |name: &str| beside(&data, name);
         let classnames = described.classnames.map(Path::to_owned).or_else(|| found(CLASS_NAMES_FILE));
         let templates = described.templates.map(Path::to_owned).or_else(|| found(TEMPLATES_FILE));
-        for (what, given, file) in [
-            ("class names", described.classnames, &classnames),
-            ("prompt templates", described.templates, &templates),
-        ] {
+        for (what, given, file) in
+            [("class names", described.classnames, &classnames), ("prompt templates", described.templates, &templates)]
+        {
             if let (None, Some(file)) = (given, file) {
                 data.notes.push(format!("{what} from `{}`", file.display()));
             }
@@ -130,7 +129,11 @@ impl LabelledImages {
         Ok(images)
     }
 
-    fn new(
+    /// Images with the classes `labels`; `names`: every name of each class.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when `templates` cannot be read.
+    pub fn new(
         data: Dataset,
         labels: ClassLabels,
         names: Vec<Vec<String>>,
