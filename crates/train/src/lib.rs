@@ -40,7 +40,9 @@ pub use counted::counted;
 pub use device::Compute;
 pub use error::{ErrorKind, TrainError};
 pub use eval::calibration::CalibrationBin;
-pub use eval::details::{ClassDetails, ClassResult, Confusion, DetailEmbeds, Details, Prediction, RetrievalDetails};
+pub use eval::details::{
+    ClassDetails, ClassResult, Confusion, DetailEmbeds, Details, Found, Prediction, RetrievalDetails,
+};
 pub use eval::encoder::{Embeddings, Encoder};
 pub use eval::evaluation::{EvalOutcome, Evaluation};
 pub use events::{Event, Observer};

@@ -85,12 +85,23 @@ pub struct RetrievalDetails {
     pub captions: Vec<usize>,
     /// Of each caption, the row of its image.
     pub image_of_caption: Vec<usize>,
-    /// Of each caption, the best rows of images with their cosine similarities, the best first: up to 10.
-    pub images_found: Vec<Vec<(usize, f32)>>,
-    /// Of each image, the best rows of captions with their cosine similarities, the best first: up to 10.
-    pub captions_found: Vec<Vec<(usize, f32)>>,
+    /// Of each caption, the best images, the best first: up to 10.
+    pub images_found: Vec<Vec<Found>>,
+    /// Of each image, the best captions, the best first: up to 10.
+    pub captions_found: Vec<Vec<Found>>,
     /// Of the images.
     pub image_embeds: DetailEmbeds,
     /// Of the captions.
     pub text_embeds: DetailEmbeds,
+}
+
+/// An answer to a query.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Found {
+    /// Its row among the embeddings of its side.
+    pub row: usize,
+    /// Its cosine similarity with the query.
+    pub score: f32,
+    /// Whether it is a right answer.
+    pub is_right: bool,
 }

@@ -326,7 +326,8 @@ impl Evaluation {
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
-                measure::retrieval(&scores(&captions.embeds, &images.embeds), &images, &captions, in_detail)?
+                let ids: Vec<u64> = captions.numbers.iter().map(|&caption| dataset.caption_id(caption)).collect();
+                measure::retrieval(&scores(&captions.embeds, &images.embeds), &images, (&captions, &ids), in_detail)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();

@@ -45,16 +45,17 @@ pub(crate) fn classification(
 }
 
 /// Retrieves images for captions and captions for images. `scores`: of the captions (rows) with the images (columns).
+/// `caption_ids`: one per caption, which equal captions share.
 ///
 /// # Errors
 /// As for [`classification`].
 pub(crate) fn retrieval(
     scores: &Scores<'_>,
     images: &UsableImages,
-    captions: &UsableCaptions,
+    (captions, caption_ids): (&UsableCaptions, &[u64]),
     in_detail: bool,
 ) -> Result<Measured, TrainError> {
-    let found = Retrieved::of(scores, captions.image_rows.clone())?;
+    let found = Retrieved::of(scores, captions.image_rows.clone(), caption_ids)?;
     let metrics = found.metrics();
     if !in_detail {
         return Ok((metrics, Details::None));

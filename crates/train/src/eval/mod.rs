@@ -11,7 +11,7 @@
 //! - `usable`: what remains of its data: embeddings of usable images and their captions.
 //! - `scores`: cosine similarities tile by tile, and ranks.
 //! - `zero_shot`, `multi_label`: metrics of zero-shot classification with one class an image, and with several.
-//! - `retrieval`: metrics of retrieval in both directions.
+//! - `retrieval`, `right_answers`: metrics of retrieval in both directions.
 //! - `top`: the best columns of every row.
 //! - `details`: the answers behind the metrics.
 //! - `bootstrap`, `calibration`: intervals of metrics, and whether probabilities mean what they say.
@@ -32,6 +32,7 @@ mod multi_label;
 mod open_task;
 mod pooled_loss;
 mod retrieval;
+mod right_answers;
 mod scores;
 mod top;
 mod usable;

@@ -1,5 +1,6 @@
 //! The data of an evaluation, read and checked.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use dualenc_data::{Dataset, Skipped};
@@ -81,7 +82,11 @@ impl OpenTask {
         let new = Fingerprint::new(self.task().name());
         let new = match self {
             Self::ZeroShot(images) => images.add_to(new)?,
-            Self::Retrieval(dataset) => new.bytes("data", &dataset.fingerprint()?),
+            Self::Retrieval(dataset) => {
+                let new = new.bytes("data", &dataset.fingerprint()?);
+                // Figures of earlier versions are comparable unless images share a caption.
+                if has_shared_captions(dataset) { new.text("equal_captions", "one") } else { new }
+            }
             Self::Loss { dataset, pool_size, objective } => {
                 // The task does not smooth labels.
                 let Objective { loss, duplicates, label_smoothing: _ } = objective;
@@ -100,6 +105,13 @@ impl OpenTask {
         };
         Ok(new.finish())
     }
+}
+
+/// Whether a caption belongs to several images.
+fn has_shared_captions(dataset: &Dataset) -> bool {
+    let mut image_of = HashMap::new();
+    let image = |caption: usize| dataset.caption(caption).image;
+    (0..dataset.num_captions()).any(|it| *image_of.entry(dataset.caption_id(it)).or_insert(image(it)) != image(it))
 }
 
 #[cfg(test)]

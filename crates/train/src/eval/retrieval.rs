@@ -14,13 +14,17 @@
 //! - `recall@k_ci95`: a 95 % interval of the recall (see `bootstrap`), over the images with all of their texts.
 //!
 //! `num_texts` is a count.
+//!
+//! Captions that are equal, as those of images of one class, are one caption of all their images: any of these is right.
+//! CLIP_benchmark counts them as misses. Without equal captions, the figures are the same.
 
 use serde_json::{Map, Value, json};
 
 use crate::error::TrainError;
 use crate::eval::bootstrap;
-use crate::eval::details::{DetailEmbeds, RetrievalDetails};
-use crate::eval::scores::{NO_PLACE, Scores};
+use crate::eval::details::{DetailEmbeds, Found, RetrievalDetails};
+use crate::eval::right_answers::RightAnswers;
+use crate::eval::scores::{Answer, NO_PLACE, Scores};
 use crate::eval::top::Top;
 
 /// The values of k.
@@ -43,7 +47,7 @@ struct Direction {
 pub(crate) struct Retrieved {
     /// Of each text, the row of its image.
     image_of_text: Vec<usize>,
-    texts_of_image: Vec<Vec<usize>>,
+    right: RightAnswers,
     images: Direction,
     texts: Direction,
 }
@@ -55,7 +59,7 @@ impl Direction {
         let precision = |row: usize| {
             let (right, mut found, mut sum) = (right(row), 0_usize, 0.0);
             for (place, answer) in top.row(row).iter().enumerate() {
-                if !answer.score.is_nan() && right.contains(&answer.column) {
+                if !answer.score.is_nan() && right.binary_search(&answer.column).is_ok() {
                     found += 1;
                     sum += found as f64 / (place + 1) as f64;
                 }
@@ -93,36 +97,41 @@ impl Direction {
         [("median_rank", median), ("mrr", reciprocals / count), ("map@10", precision / count)]
     }
 
-    /// Of each query, the best answers with their scores.
-    fn found(&self) -> Vec<Vec<(usize, f32)>> {
-        let answers = |row| self.top.row(row).iter().map(|answer| (answer.column, answer.score)).collect();
+    /// Of each query, the best answers. `right` returns the right ones, ascending.
+    fn found<'r>(&self, right: impl Fn(usize) -> &'r [usize]) -> Vec<Vec<Found>> {
+        let answers = |query: usize| {
+            let found = |answer: &Answer| {
+                let is_right = right(query).binary_search(&answer.column).is_ok();
+                Found { row: answer.column, score: answer.score, is_right }
+            };
+            self.top.row(query).iter().map(found).collect()
+        };
         (0..self.top.len()).map(answers).collect()
     }
 }
 
 impl Retrieved {
     /// Ranks all texts (rows of `scores`) for all images (columns), and the other way round. `image_of_text`: the
-    /// column of each row's image.
+    /// column of each row's image; `caption_ids`: one per row, which equal captions share.
     ///
     /// # Errors
     /// Those of [`Scores::ranks`].
-    pub fn of(scores: &Scores<'_>, image_of_text: Vec<usize>) -> Result<Self, TrainError> {
-        let images = Direction::of(scores, |text| std::slice::from_ref(&image_of_text[text]))?;
-        let mut texts_of_image = vec![Vec::new(); scores.num_columns()];
-        for (text, &image) in image_of_text.iter().enumerate() {
-            texts_of_image[image].push(text);
-        }
+    pub fn of(scores: &Scores<'_>, image_of_text: Vec<usize>, caption_ids: &[u64]) -> Result<Self, TrainError> {
+        let right = RightAnswers::new(&image_of_text, caption_ids, scores.num_columns());
+        let images = Direction::of(scores, |text| right.images(text))?;
         let by_image = Scores { rows: scores.columns, columns: scores.rows, ..*scores };
         // An image without a caption has no right answer and is left out.
-        let texts = Direction::of(&by_image, |image| &texts_of_image[image])?;
-        Ok(Self { image_of_text, texts_of_image, images, texts })
+        let texts = Direction::of(&by_image, |image| right.texts(image))?;
+        Ok(Self { image_of_text, right, images, texts })
     }
 
     /// Metrics by name.
     pub fn metrics(&self) -> Map<String, Value> {
-        let (num_texts, num_images) = (self.image_of_text.len(), self.texts_of_image.len());
+        let (num_texts, num_images) = (self.image_of_text.len(), self.texts.ranks.len());
+        let mut texts_of_image = vec![Vec::new(); num_images];
+        self.image_of_text.iter().enumerate().for_each(|(text, &image)| texts_of_image[image].push(text));
         let texts_of = |images: &[usize]| -> Vec<usize> {
-            images.iter().flat_map(|&image| self.texts_of_image[image].iter().copied()).collect()
+            images.iter().flat_map(|&image| texts_of_image[image].iter().copied()).collect()
         };
         let by_text = |images: &[usize]| self.images.recalls(texts_of(images).into_iter());
         let by_image = |images: &[usize]| self.texts.recalls(images.iter().copied());
@@ -149,7 +158,8 @@ impl Retrieved {
         (images, image_embeds): (Vec<usize>, DetailEmbeds),
         (captions, text_embeds): (Vec<usize>, DetailEmbeds),
     ) -> RetrievalDetails {
-        let (images_found, captions_found) = (self.images.found(), self.texts.found());
+        let images_found = self.images.found(|text| self.right.images(text));
+        let captions_found = self.texts.found(|image| self.right.texts(image));
         let image_of_caption = self.image_of_text;
         RetrievalDetails { images, captions, image_of_caption, images_found, captions_found, image_embeds, text_embeds }
     }
@@ -170,7 +180,7 @@ mod tests {
         for tile in [1, 2, 3, 6, 100] {
             let stop = StopFlag::default();
             let scores = Scores { rows: &texts, columns: &images, dim: 2, device: &compute.device, stop: &stop, tile };
-            let metrics = Retrieved::of(&scores, vec![0, 0, 1]).unwrap().metrics();
+            let metrics = Retrieved::of(&scores, vec![0, 0, 1], &[7, 8, 9]).unwrap().metrics();
             // Texts 0 and 2 rank their image first, text 1 second.
             assert_eq!(metrics["image_retrieval_recall@1"], json!(2.0 / 3.0));
             assert_eq!(metrics["image_retrieval_recall@5"], json!(1.0));
@@ -178,5 +188,22 @@ mod tests {
             assert_eq!(metrics["text_retrieval_recall@1"], json!(0.5));
             assert_eq!(&metrics["num_texts"], &json!(3));
         }
+    }
+
+    #[test]
+    fn equal_captions_are_one() {
+        // Three images; texts 0 and 1 are equal, and belong to images 0 and 1.
+        let texts = [[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]].concat();
+        let images = [[0.6, 0.8], [0.9, 0.1], [0.1, 0.9]].concat();
+        let compute = Compute::select("cpu", None).unwrap();
+        let stop = StopFlag::default();
+        let scores = Scores { rows: &texts, columns: &images, dim: 2, device: &compute.device, stop: &stop, tile: 100 };
+        let recall = |ids: &[u64]| {
+            let metrics = Retrieved::of(&scores, vec![0, 1, 2], ids).unwrap().metrics();
+            ["image_retrieval_recall@1", "text_retrieval_recall@1"].map(|name| metrics[name].as_f64().unwrap())
+        };
+        // Text 0 ranks image 1 first, which has the same caption. Image 0 ranks text 2 first, image 1 text 0.
+        assert_eq!(recall(&[7, 7, 9]), [1.0, 2.0 / 3.0]);
+        assert_eq!(recall(&[7, 8, 9]), [2.0 / 3.0, 1.0 / 3.0]);
     }
 }
