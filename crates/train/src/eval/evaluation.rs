@@ -179,7 +179,25 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<EvalRecord, TrainError> {
-        let metrics = self.run(encoder, processor, observer)?;
+        self.record_of(step, self.run(encoder, processor, observer)?)
+    }
+
+    /// As [`Evaluation::record`], with the answers behind the metrics.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::run`].
+    pub fn record_in_detail(
+        &self,
+        step: u64,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<(EvalRecord, Details), TrainError> {
+        let EvalOutcome { metrics, details } = self.run_in_detail(encoder, processor, observer)?;
+        Ok((self.record_of(step, metrics)?, details))
+    }
+
+    fn record_of(&self, step: u64, metrics: Map<String, Value>) -> Result<EvalRecord, TrainError> {
         let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint()?);
         Ok(EvalRecord { step, name, task, fingerprint, metrics })
     }
