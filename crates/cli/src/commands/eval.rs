@@ -151,6 +151,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 pool_size: args.pool_size.map(|size| size as usize),
                 every_epochs: None,
                 every_steps: None,
+                at_start: false,
                 batch_size: BATCH_SIZE,
             };
             let evaluation = Evaluation::from_flags(&section, args.root.as_deref())?;

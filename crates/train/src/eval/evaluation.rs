@@ -36,6 +36,8 @@ pub struct Evaluation {
     pub name: String,
     /// When it runs, besides at the end of training.
     pub interval: EvalInterval,
+    /// Whether it runs before training, too.
+    pub at_start: bool,
     /// Images or texts per forward pass.
     pub batch_size: usize,
     /// Maximum fraction of its images that may be unreadable, from 0 to 1: `data.max_bad_fraction`.
@@ -108,6 +110,7 @@ impl Evaluation {
         Ok(Self {
             name: name.to_owned(),
             interval: section.interval(),
+            at_start: section.at_start,
             batch_size: section.batch_size,
             max_bad_fraction: default::max_bad_fraction(),
             given_by,
@@ -216,8 +219,11 @@ impl Evaluation {
         Ok(self.fingerprint.get_or_init(|| fingerprint).clone())
     }
 
-    /// Whether the evaluation is due after `step` updates.
+    /// Whether the evaluation is due after `step` updates; 0: before training.
     pub fn is_due(&self, step: u64, steps_per_epoch: u64, total_steps: u64) -> bool {
+        if step == 0 {
+            return self.at_start;
+        }
         step == total_steps
             || match self.interval {
                 EvalInterval::Steps(steps) => step.is_multiple_of(steps.max(1)),

@@ -89,6 +89,12 @@ pub struct EvalSection {
     ///
     /// Default: none.
     pub every_steps: Option<u64>,
+    /// Whether the evaluation also runs before the first step, as the baseline that the later figures are compared with.
+    /// It selects no checkpoint.
+    ///
+    /// Default: `true`.
+    #[serde(default = "default::at_start")]
+    pub at_start: bool,
     /// Number of images or texts encoded at once. The results do not depend on it.
     ///
     /// Default: `64`.
@@ -108,6 +114,7 @@ impl EvalSection {
             pool_size: None,
             every_epochs: None,
             every_steps: None,
+            at_start: default::at_start(),
             batch_size: default::eval_batch_size(),
         }
     }
