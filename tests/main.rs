@@ -42,3 +42,4 @@ mod signals;
 mod soak;
 mod support;
 mod text_lists;
+mod zero_shot_data;

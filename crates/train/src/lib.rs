@@ -38,8 +38,12 @@ pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;
 pub use dualenc_data::counted;
 pub use error::{ErrorKind, TrainError};
+pub use eval::calibration::CalibrationBin;
+pub use eval::details::{
+    ClassDetails, ClassResult, Confusion, DetailEmbeds, Details, Found, Prediction, RetrievalDetails,
+};
 pub use eval::encoder::{Embeddings, Encoder};
-pub use eval::evaluation::Evaluation;
+pub use eval::evaluation::{EvalOutcome, Evaluation};
 pub use events::{Event, Observer};
 pub use features::cache_counts::CacheCounts;
 pub use features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};

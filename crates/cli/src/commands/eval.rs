@@ -5,14 +5,16 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
 use dualenc_train::{
-    Compute, Encoder, EvalRecord, Evaluation, Event, LoadedModel, LockedFingerprints, LockedTowers, Objective,
+    Compute, Details, Encoder, EvalRecord, Evaluation, Event, LoadedModel, LockedFingerprints, LockedTowers, Objective,
     Observer, StopFlag, TrainError, feature_cache_of,
 };
+
+use serde_json::{Map, Value, json};
 
 use crate::args::{load_model, parse_fraction};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
-use crate::report::{metrics, results};
+use crate::report::{details, metrics, results};
 use crate::signals::Signals;
 
 const WITH_CONFIG: &str = "With --config";
@@ -62,21 +64,17 @@ pub struct EvalArgs {
     #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
     pub task: Option<EvalTask>,
     /// Zero-shot: folder with one folder of images per class
-    #[arg(
-        long,
-        value_name = "FOLDER",
-        value_hint = ValueHint::DirPath,
-        required_if_eq("task", "zero-shot"),
-        help_heading = WITH_MODEL
-    )]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
     pub images: Option<PathBuf>,
-    /// Zero-shot: file of class names, one per line, in the sorted order of the folders [default: folder names]
+    /// Zero-shot: file of class names, one per line, in the sorted order of the folders or of the numbers that are labels
+    /// [default: folder names; for --data, `classnames.txt` beside the data, or the labels]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub classnames: Option<PathBuf>,
-    /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name
+    /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name;
+    /// `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of this program
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
-    /// Retrieval and loss: images and captions: a table, JSON, parquet, tar shards or a folder
+    /// Images and captions (zero-shot: images and classes): a table, JSON, parquet, tar shards or a folder
     #[arg(
         long,
         value_name = "FILE",
@@ -85,7 +83,7 @@ pub struct EvalArgs {
         help_heading = WITH_MODEL
     )]
     pub data: Option<PathBuf>,
-    /// Retrieval and loss: folder at which the relative image paths in --data start [default: the folder of that file]
+    /// Folder at which the relative image paths in --data start [default: the folder of that file]
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
     pub root: Option<PathBuf>,
     /// Loss: number of pairs that are contrasted with each other, at least 2 [default: 256]
@@ -104,6 +102,9 @@ pub struct EvalArgs {
     /// 178956970]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = WITH_MODEL)]
     pub max_pixels: Option<u64>,
+    /// Print the result of every class and the most confused classes, too; `--json` has all of them
+    #[arg(long)]
+    pub details: bool,
     /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
@@ -150,6 +151,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 pool_size: args.pool_size.map(|size| size as usize),
                 every_epochs: None,
                 every_steps: None,
+                at_start: false,
                 batch_size: BATCH_SIZE,
             };
             let evaluation = Evaluation::from_flags(&section, args.root.as_deref())?;
@@ -170,15 +172,37 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         _ => Vec::new(),
     };
     reporter.finish();
+    let to_json = |record: &EvalRecord, found: &Details| {
+        let metrics = metrics::to_json(record);
+        if args.details { with_details(metrics, found) } else { metrics }
+    };
     results::write(
         args.json.as_deref(),
         || match (&args.config, records.as_slice()) {
-            (None, [record]) => metrics::to_json(record),
-            _ => metrics::all_to_json(&records),
+            (None, [(record, found)]) => to_json(record, found),
+            _ => {
+                let evaluation =
+                    |(record, found): &(EvalRecord, Details)| (record.name.clone(), to_json(record, found));
+                let step = records.first().map(|(record, _)| record.step);
+                json!({"step": step, "evaluations": records.iter().map(evaluation).collect::<Map<_, _>>()})
+            }
         },
-        |out| records.iter().try_for_each(|record| metrics::print(out, record)),
+        |out| {
+            records.iter().try_for_each(|(record, found)| {
+                metrics::print(out, record)?;
+                if args.details { details::print(out, found) } else { Ok(()) }
+            })
+        },
     )?;
     Ok(Ending::Done)
+}
+
+/// The metrics of an evaluation with the results of its classes.
+fn with_details(mut value: Value, found: &Details) -> Value {
+    if let (Some(object), Some(Value::Object(details))) = (value.as_object_mut(), details::to_json(found)) {
+        object.extend(details);
+    }
+    value
 }
 
 /// Refuses options that the task, or an evaluation by config, does not read.
@@ -190,8 +214,8 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
         ("--images", args.images.is_some(), &[ZeroShot]),
         ("--classnames", args.classnames.is_some(), &[ZeroShot]),
         ("--templates", args.templates.is_some(), &[ZeroShot]),
-        ("--data", args.data.is_some(), &[Retrieval, Loss]),
-        ("--root", args.root.is_some(), &[Retrieval, Loss]),
+        ("--data", args.data.is_some(), &[ZeroShot, Retrieval, Loss]),
+        ("--root", args.root.is_some(), &[ZeroShot, Retrieval, Loss]),
         ("--pool-size", args.pool_size.is_some(), &[Loss]),
     ];
     let needs_config = [("--set", !args.overrides.is_empty()), ("--checkpoint", args.checkpoint.is_some())];
@@ -227,7 +251,7 @@ fn evaluate(
     compute: &Compute,
     stop: &StopFlag,
     reporter: &mut Reporter,
-) -> anyhow::Result<Vec<EvalRecord>> {
+) -> anyhow::Result<Vec<(EvalRecord, Details)>> {
     let model = loaded.model.valid();
     let workers = compute.threads;
     let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, stop);
@@ -257,7 +281,8 @@ fn evaluate(
             stop,
             batch_size: evaluation.batch_size,
         };
-        records.push(evaluation.record(loaded.step.unwrap_or(0), &encoder, &loaded.processor, reporter)?);
+        let step = loaded.step.unwrap_or(0);
+        records.push(evaluation.record_in_detail(step, &encoder, &loaded.processor, reporter)?);
     }
     Ok(records)
 }

@@ -6,20 +6,41 @@ use dualenc_train::{EvalRecord, counted};
 use serde_json::{Map, Value, json};
 
 /// The most important metrics, in the order of the columns of a table.
-pub const SUMMARY: [&str; 7] =
-    ["acc1", "acc5", "image_retrieval_recall@1", "text_retrieval_recall@1", "loss", "image_acc1", "text_acc1"];
+pub const SUMMARY: [&str; 8] = [
+    "acc1",
+    "acc5",
+    "mean_average_precision",
+    "image_retrieval_recall@1",
+    "text_retrieval_recall@1",
+    "loss",
+    "image_acc1",
+    "text_acc1",
+];
+
+/// The end of the name of a metric's 95 % interval.
+const INTERVAL: &str = "_ci95";
 
 /// Prints a heading, and one line per metric.
 pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
     let note = left_out(record).map_or_else(String::new, |note| format!("; {note}"));
     writeln!(out, "{} ({}, step {}{note})", record.name, record.task, record.step)?;
-    let width = record.metrics.keys().map(String::len).max().unwrap_or(0);
-    let mut metrics: Vec<_> = record.metrics.iter().collect();
+    let mut metrics: Vec<_> = record.metrics.iter().filter(|(name, _)| !name.ends_with(INTERVAL)).collect();
+    let width = metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     metrics.sort_by_key(|(name, _)| sort_key(name));
     for (name, value) in metrics {
-        writeln!(out, "  {name:width$}  {}", format_value(value))?;
+        let interval = interval(&record.metrics, name);
+        let interval = interval.map_or_else(String::new, |[low, high]| format!("  ({low:.4} to {high:.4})"));
+        writeln!(out, "  {name:width$}  {}{interval}", format_value(value))?;
     }
     Ok(())
+}
+
+/// The 95 % interval of a metric, if it has one.
+fn interval(metrics: &Map<String, Value>, name: &str) -> Option<[f64; 2]> {
+    match metrics.get(&format!("{name}{INTERVAL}"))?.as_array()?.as_slice() {
+        [low, high] => Some([low.as_f64()?, high.as_f64()?]),
+        _ => None,
+    }
 }
 
 /// Sorts by name, then by the number after `@`: `recall@5` comes before `recall@10`.
@@ -66,11 +87,6 @@ pub fn to_json(record: &EvalRecord) -> Value {
         object.extend(record.metrics.clone());
     }
     value
-}
-
-/// Several evaluations of one model: the step, and the evaluations by name.
-pub fn all_to_json(records: &[EvalRecord]) -> Value {
-    json!({"step": records.first().map(|record| record.step), "evaluations": by_name(records)})
 }
 
 /// Evaluations by name.

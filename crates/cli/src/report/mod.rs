@@ -6,9 +6,11 @@
 //! - `param_table`: the table of trainable and locked parameters.
 //! - `plan_text`: the plan of a run.
 //! - `metrics`: the metrics of evaluations, as text and as JSON.
+//! - `details`: the answers behind them.
 //! - `results`: where the result of a command goes, `--json` included.
 //! - `errors`: errors with their causes, and config errors with the lines they are about.
 
+pub(crate) mod details;
 pub(crate) mod errors;
 pub(crate) mod json_log;
 pub(crate) mod metrics;

@@ -5,6 +5,7 @@
 //! - `images`, `captions`: the two tables, each in a few allocations
 //! - `part`: the share of one source in an epoch of several
 //! - `selection`: the rows that `only` names
+//! - `class_labels`: captions that are class names, as numbers
 //! - `caption_id`: a number that equal captions share
 //! - `null_words`: captions that stand for a missing text
 //! - `skipped_rows`: rows of a source that are left out
@@ -16,6 +17,7 @@
 pub(crate) mod builder;
 mod caption_id;
 pub(crate) mod captions;
+pub(crate) mod class_labels;
 mod fingerprint;
 pub(crate) mod images;
 pub(crate) mod null_words;
@@ -29,6 +31,7 @@ pub(crate) mod survey;
 mod tests;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -162,17 +165,21 @@ impl Dataset {
         self
     }
 
-    /// The same images with the names of their classes as captions. Captions are 0-based class numbers.
+    /// The same images with the names of their classes as captions. Captions are 0-based class numbers, or names.
     ///
     /// # Errors
-    /// [`DataError::Loader`] for a caption that is no number of a class.
+    /// [`DataError::Loader`] for a caption that is neither the number nor the name of a class.
     pub fn with_class_names(self, names: &[String]) -> Result<Self, DataError> {
+        let known: HashSet<&str> = names.iter().map(String::as_str).collect();
         let mut captions = CaptionTable::default();
         for caption in self.captions() {
-            let name = caption.text.parse().ok().and_then(|number: usize| names.get(number));
+            let name = match caption.text.parse::<usize>() {
+                Ok(number) => names.get(number).map(String::as_str),
+                Err(_) => known.get(caption.text).copied(),
+            };
             let name = name.ok_or_else(|| DataError::Loader {
                 reason: format!(
-                    "image `{}` has the label `{}`; expected a number from 0 to {}, since there are {} class names",
+                    "image `{}` has the label `{}`; expected a number from 0 to {}, or one of the {} class names",
                     self.image(caption.image).key(),
                     caption.text,
                     names.len().saturating_sub(1),
@@ -182,7 +189,19 @@ impl Dataset {
             captions.push(Caption { text: name, ..caption });
         }
         captions.shrink();
-        Ok(Self { captions, ..self })
+        Ok(Self { captions, ..self }.with_classes(names))
+    }
+
+    /// The same images with other captions; `parts` cover them in order.
+    pub(crate) fn with_captions(&self, captions: CaptionTable, parts: Vec<Part>) -> Self {
+        let (skipped, notes, warnings) = (self.skipped.clone(), self.notes.clone(), self.warnings.clone());
+        Self::new(self.images.clone(), captions, parts, skipped, notes, warnings)
+    }
+
+    /// Notes the names of all classes, those without an image included.
+    pub(crate) fn with_classes(mut self, names: &[String]) -> Self {
+        self.parts.iter_mut().for_each(|part| part.class_names = names.to_vec());
+        self
     }
 
     /// The images with the numbers for which `keep` is true, and their captions. Notes, warnings and skipped rows go to

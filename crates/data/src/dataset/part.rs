@@ -23,12 +23,22 @@ pub struct Part {
     /// Prompt templates: captions are class names, which take the place of `{c}` in a template drawn for each pair.
     /// None if empty: captions are used as they are.
     pub templates: Vec<String>,
+    /// The names of all classes in the order of their numbers, if captions are class names and the source lists them.
+    pub(crate) class_names: Vec<String>,
 }
 
 impl Part {
     /// A source with weight 1.
     pub(crate) fn new(root: PathBuf, images: Range<usize>, captions: Range<usize>) -> Self {
-        Self { root, images, captions, weight: 1.0, caption_weights: Vec::new(), templates: Vec::new() }
+        Self {
+            root,
+            images,
+            captions,
+            weight: 1.0,
+            caption_weights: Vec::new(),
+            templates: Vec::new(),
+            class_names: Vec::new(),
+        }
     }
 
     /// Number of draws an epoch from `len` samples.

@@ -7,26 +7,36 @@ use crate::files::is_file;
 use crate::text_lists::class_names::read_numbered_names;
 
 /// The file of class names that CLIP_benchmark's data sets have beside their shards, or beside the folder of them.
-const FILE: &str = "classnames.txt";
+pub const CLASS_NAMES_FILE: &str = "classnames.txt";
+
+/// What becomes of labels that are numbers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NumberLabels<'a> {
+    /// Names take their place: these, or those of a file beside the data if there are none.
+    Named(&'a [String]),
+    /// They stay numbers.
+    Kept,
+}
 
 /// Names of classes by their numbers.
 #[derive(Debug)]
 pub(crate) struct ClassNames {
-    names: Vec<String>,
+    pub names: Vec<String>,
     /// The file that was found; `None` if the config named it.
     pub path: Option<PathBuf>,
 }
 
 impl ClassNames {
     /// The names of the config; `None` if there are none.
-    pub(crate) fn given(names: &[String]) -> Option<Self> {
+    pub(crate) fn given(labels: NumberLabels<'_>) -> Option<Self> {
+        let NumberLabels::Named(names) = labels else { return None };
         (!names.is_empty()).then(|| Self { names: names.to_vec(), path: None })
     }
 
     /// The names in a file in `dir` or in the folder above it.
     pub(crate) fn find(dir: &Path) -> Result<Option<Self>, DataError> {
         for dir in dir.ancestors().take(2) {
-            let path = dir.join(FILE);
+            let path = dir.join(CLASS_NAMES_FILE);
             if is_file(&path)? {
                 return Ok(Some(Self { names: read_numbered_names(&path)?, path: Some(path) }));
             }

@@ -152,7 +152,8 @@ impl ClassesSource {
             self.path.display(),
             counted(builder.num_images(), "image")
         ));
-        builder.finish(&self.path)
+        let names = if classnames.is_empty() { &folder.classes } else { classnames };
+        Ok(builder.finish(&self.path)?.with_classes(names))
     }
 }
 

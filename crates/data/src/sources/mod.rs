@@ -19,7 +19,7 @@
 //! - `one_or_many`: a value of the config that may be a list
 
 pub(crate) mod class_folder;
-mod class_labels;
+pub(crate) mod class_labels;
 pub(crate) mod classes;
 pub(crate) mod coco;
 pub(crate) mod csv;
@@ -110,7 +110,7 @@ impl Source {
             Self::Jsonl(source) => source.read_selected(selection),
             Self::Json(source) => source.read_selected(selection),
             Self::Folder(source) => source.read_selected(selection),
-            Self::Webdataset(source) => source.read_named(selection, &[]),
+            Self::Webdataset(source) => source.read_named(selection, class_labels::NumberLabels::Named(&[])),
             Self::Classes(source) => source.read_named(selection, &[]),
             Self::Coco(source) => source.read_selected(selection),
             Self::Parquet(source) => source.read_selected(selection),

@@ -8,6 +8,7 @@ use crate::dataset::Dataset;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::sources::Source;
+use crate::sources::class_labels::NumberLabels;
 use crate::sources::classes::ClassesSource;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
@@ -16,6 +17,7 @@ use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
 use crate::sources::parquet::source::ParquetSource;
 use crate::sources::webdataset::WebdatasetSource;
+use crate::text_lists::builtin_templates::is_builtin_templates;
 use crate::text_lists::class_names::read_numbered_names;
 use crate::text_lists::templates::read_templates;
 
@@ -96,7 +98,9 @@ impl SourceTable {
         self.coco.iter_mut().for_each(|source| source.resolve(base));
         self.parquet.iter_mut().for_each(|source| source.resolve(base));
         for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
-            *path = base.join(&path);
+            if !is_builtin_templates(path) {
+                *path = base.join(&path);
+            }
         }
     }
 
@@ -105,17 +109,13 @@ impl SourceTable {
     /// # Errors
     /// As for [`Source::read`]; [`DataError::Loader`] unless the table has exactly one source.
     pub fn read(&self) -> Result<Dataset, DataError> {
-        let mut sources = self.sources();
-        let (Some((_, source)), true) = (sources.pop(), sources.is_empty()) else {
-            return Err(DataError::Loader { reason: "a source table needs exactly one source".to_owned() });
-        };
-        let selection = self.only.as_deref().map(Selection::read).transpose()?;
+        let (source, selection) = self.source_and_selection()?;
         let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
         let templates = self.templates.as_deref().map(read_templates).transpose()?.unwrap_or_default();
         let classnames = self.classnames.as_deref().map(read_numbered_names).transpose()?.unwrap_or_default();
         let mut dataset = match &source {
             // These know themselves what is the number of a class.
-            Source::Webdataset(source) => source.read_named(selection, &classnames)?,
+            Source::Webdataset(source) => source.read_named(selection, NumberLabels::Named(&classnames))?,
             Source::Classes(source) => source.read_named(selection, &classnames)?,
             other if classnames.is_empty() => other.read_selected(selection)?,
             other => other.read_selected(selection)?.with_class_names(&classnames)?,
@@ -128,6 +128,25 @@ impl SourceTable {
             ));
         }
         Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, &templates))
+    }
+
+    /// As [`SourceTable::read`], with labels as they are written: numbers are not replaced by the names of classes.
+    ///
+    /// # Errors
+    /// As for [`SourceTable::read`].
+    pub fn read_labels(&self) -> Result<Dataset, DataError> {
+        match self.source_and_selection()? {
+            (Source::Webdataset(source), selection) => source.read_named(selection, NumberLabels::Kept),
+            (source, selection) => source.read_selected(selection),
+        }
+    }
+
+    fn source_and_selection(&self) -> Result<(Source, Option<Selection>), DataError> {
+        let mut sources = self.sources();
+        let (Some((_, source)), true) = (sources.pop(), sources.is_empty()) else {
+            return Err(DataError::Loader { reason: "a source table needs exactly one source".to_owned() });
+        };
+        Ok((source, self.only.as_deref().map(Selection::read).transpose()?))
     }
 }
 

@@ -31,12 +31,24 @@ pub(crate) fn read_numbered_names(path: &Path) -> Result<Vec<String>, DataError>
     read(path, true)
 }
 
+/// As [`read_class_names`], where a JSON list may have a list of names in the place of a name: the class has all of
+/// them. Returns the names of each class, at least one.
+///
+/// # Errors
+/// As for [`read_class_names`]; [`DataError::TextList`] for a class without a name.
+pub fn read_class_synonyms(path: &Path) -> Result<Vec<Vec<String>>, DataError> {
+    match list_in(path, &read_text(path)?)? {
+        Some(list) if list.array().is_some() => list.names(),
+        _ => Ok(read_class_names(path)?.into_iter().map(|name| vec![name]).collect()),
+    }
+}
+
 fn read(path: &Path, is_numbered: bool) -> Result<Vec<String>, DataError> {
     let text = read_text(path)?;
     if let Some(list) = list_in(path, &text)? {
         return match list.object() {
             Some(object) => by_index(object).ok_or_else(|| refused(&list)),
-            None => list.strings(),
+            None => Ok(list.names()?.into_iter().filter_map(|names| names.into_iter().next()).collect()),
         };
     }
     let lines: Vec<&str> = lines(&text).collect();
@@ -150,11 +162,32 @@ mod tests {
             ("n.json", "{\"a\": \"x\", \"b\": \"y\"}", "it is a JSON object, but not one from the indices"),
             ("n.json", "{\"a\": [\"x\"], \"b\": [\"y\"]}", "it is a JSON object with the keys `a`, `b`"),
             ("n.json", "[\"a\", \"\"]", "entry 2 of the list is blank"),
+            ("n.json", "[\"a\", [\"b\", \"\"]]", "entry 2 of the list is blank"),
+            ("n.json", "[\"a\", []]", "entry 2 of the list is `[]`; expected a string"),
             ("n.json", "[\"a\", {\"name\": \"b\"}]", "entry 2 of the list is"),
         ] {
             let error = read(name, text).unwrap_err();
             assert!(error.starts_with(&format!("`{name}`: {expected}")), "{error}");
         }
+    }
+
+    #[test]
+    fn class_may_have_several_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n.json");
+        for (text, expected) in [
+            (
+                r#"["tench", ["crane", "bird with a long neck"]]"#,
+                [vec!["tench"], vec!["crane", "bird with a long neck"]],
+            ),
+            (r#"[["n01440764", "tench"], "crane"]"#, [vec!["tench"], vec!["crane"]]),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(read_class_synonyms(&path).unwrap(), expected);
+            assert_eq!(read_class_names(&path).unwrap(), ["tench", "crane"]);
+        }
+        std::fs::write(&path, "{\"0\": \"a\", \"1\": \"b\"}").unwrap();
+        assert_eq!(read_class_synonyms(&path).unwrap(), [["a"], ["b"]]);
     }
 
     #[test]

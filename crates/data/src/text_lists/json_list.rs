@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
+use crate::sources::folder::file_names::is_wordnet_id;
 
 /// Keys that an error lists.
 const MAX_LISTED: usize = 12;
@@ -69,16 +70,44 @@ impl JsonList {
     /// [`DataError::TextList`] if it is an object of several lists, is empty, or has entries that are not strings or
     /// are blank.
     pub(crate) fn strings(&self) -> Result<Vec<String>, DataError> {
+        self.entries()?.map(|(number, entry)| self.string(number, entry)).collect()
+    }
+
+    /// The names of each class: an entry is a name, or a list of names, of which a WordNet id at the start is none.
+    ///
+    /// # Errors
+    /// As for [`JsonList::strings`]; [`DataError::TextList`] for an empty entry.
+    pub(crate) fn names(&self) -> Result<Vec<Vec<String>>, DataError> {
+        let names = |(number, entry): (usize, &Value)| {
+            let names = match entry {
+                Value::Array(names) if !names.is_empty() => names.as_slice(),
+                name => std::slice::from_ref(name),
+            };
+            let mut names: Vec<String> =
+                names.iter().map(|name| self.string(number, name)).collect::<Result<_, _>>()?;
+            if names.len() > 1 && is_wordnet_id(&names[0]) {
+                names.remove(0);
+            }
+            Ok(names)
+        };
+        self.entries()?.map(names).collect()
+    }
+
+    /// The entries with their numbers, from 1.
+    fn entries(&self) -> Result<impl Iterator<Item = (usize, &Value)>, DataError> {
         let Some(entries) = self.array() else { return Err(self.ambiguous()) };
         if entries.is_empty() {
             return Err(self.error("its list is empty".to_owned()));
         }
-        let string = |(entry, number): (&Value, usize)| match entry.as_str().map(str::trim) {
+        Ok((1..).zip(entries))
+    }
+
+    fn string(&self, number: usize, entry: &Value) -> Result<String, DataError> {
+        match entry.as_str().map(str::trim) {
             Some("") => Err(self.error(format!("entry {number} of the list is blank"))),
             Some(text) => Ok(text.to_owned()),
             None => Err(self.error(format!("entry {number} of the list is `{entry}`; expected a string"))),
-        };
-        entries.iter().zip(1..).map(string).collect()
+        }
     }
 
     /// The error that an object does not lead to a single list.

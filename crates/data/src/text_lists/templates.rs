@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::error::DataError;
+use crate::text_lists::builtin_templates::{builtin, builtin_name};
 use crate::text_lists::json_list::list_in;
 use crate::text_lists::python_list;
 use crate::text_lists::text_file::{at_line, empty, lines, read_text};
@@ -10,14 +11,20 @@ use crate::text_lists::text_file::{at_line, empty, lines, read_text};
 /// The placeholder of a template for the class name. By itself, it is CLIP_benchmark's template without context.
 pub const CLASS_PLACEHOLDER: &str = "{c}";
 
+/// The file of templates that CLIP_benchmark's data sets have beside their shards, or beside the folder of them.
+pub const TEMPLATES_FILE: &str = "zeroshot_classification_templates.txt";
+
 /// Reads prompt templates, in which `{c}` stands for the class name: one per line; a JSON list of strings, or an object
 /// that leads to one such list (CLIP_benchmark); or a Python list of strings or of `lambda c: f"..."` (open_clip). `{}`
-/// is read as `{c}`.
+/// is read as `{c}`. `builtin:NAME` is a set of this program: see [`crate::TEMPLATE_SETS`].
 ///
 /// # Errors
 /// [`DataError::TextList`] if a template has no placeholder, another one or a brace without its partner, or the file is
 /// empty or holds several lists; [`DataError::Read`].
 pub fn read_templates(path: &Path) -> Result<Vec<String>, DataError> {
+    if let Some(name) = builtin_name(path) {
+        return builtin(path, name);
+    }
     let text = read_text(path)?;
     if let Some(list) = list_in(path, &text)? {
         let entries = list.strings()?;

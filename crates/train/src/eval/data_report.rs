@@ -2,7 +2,7 @@
 
 use std::sync::Once;
 
-use dualenc_data::{Skipped, SkippedRows, counted};
+use dualenc_data::{Dataset, Skipped, counted};
 
 use crate::events::{Event, Observer};
 
@@ -32,16 +32,20 @@ impl DataReport {
         warnings
     }
 
-    /// Reports the rows that the data leave out, and `warnings`. `of`: the evaluation.
+    /// Reports what was recognised in the data and which rows they leave out, and `warnings`. `of`: the evaluation.
     pub fn report_data(
         &self,
         of: &str,
-        skipped: Option<&SkippedRows>,
+        data: &Dataset,
         warnings: impl FnOnce() -> Vec<String>,
         observer: &mut dyn Observer,
     ) {
         self.rows.call_once(|| {
-            if let Some(skipped) = skipped.filter(|skipped| skipped.count > 0) {
+            for note in &data.notes {
+                observer.on(Event::Note(format!("{of}: {note}")));
+            }
+            let skipped = &data.skipped;
+            if skipped.count > 0 {
                 let (rows, causes) = (counted(skipped.count, "row"), skipped.by_cause());
                 let text = format!("{of}: {rows} could not be used: {causes}; such as {}", skipped.first(1));
                 observer.on(Event::Warning(text));

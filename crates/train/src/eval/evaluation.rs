@@ -1,22 +1,25 @@
 //! One evaluation of the config: its data are read and checked before training starts, and it runs as often as needed.
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dualenc_data::{Dataset, ImageProcessor, Skipped, counted};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, default};
+use crate::device::read_scalar;
 use crate::error::TrainError;
 use crate::eval::data_report::DataReport;
+use crate::eval::details::Details;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::given_by::GivenBy;
+use crate::eval::labelled_images::LabelledImages;
+use crate::eval::measure;
 use crate::eval::open_task::OpenTask;
-use crate::eval::retrieval;
 use crate::eval::scores::{Scores, TILE_SCORES};
 use crate::eval::usable::{UsableCaptions, UsableImages, loss_metrics};
-use crate::eval::zero_shot::{self, classifier, prompts};
+use crate::eval::zero_shot::classifier;
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
@@ -33,6 +36,8 @@ pub struct Evaluation {
     pub name: String,
     /// When it runs, besides at the end of training.
     pub interval: EvalInterval,
+    /// Whether it runs before training, too.
+    pub at_start: bool,
     /// Images or texts per forward pass.
     pub batch_size: usize,
     /// Maximum fraction of its images that may be unreadable, from 0 to 1: `data.max_bad_fraction`.
@@ -41,6 +46,15 @@ pub struct Evaluation {
     task: OpenTask,
     fingerprint: OnceLock<String>,
     report: DataReport,
+}
+
+/// What an evaluation found.
+#[derive(Debug, Clone)]
+pub struct EvalOutcome {
+    /// Metrics by name.
+    pub metrics: Map<String, Value>,
+    /// The answers behind them.
+    pub details: Details,
 }
 
 impl Evaluation {
@@ -76,16 +90,15 @@ impl Evaluation {
         section: &EvalSection,
         validation: Option<&Arc<Dataset>>,
     ) -> Result<Self, TrainError> {
-        let required = |path: &Option<PathBuf>, key: &str| {
-            path.clone().ok_or_else(|| TrainError::Usage(format!("evaluation `{name}` needs {}", given_by.name(key))))
-        };
         let dataset = || read_eval_data(name, section.data.as_ref(), validation);
         let task = match section.task {
-            Task::ZeroShot => OpenTask::zero_shot(
-                &required(&section.images, "images")?,
-                section.classnames.as_deref(),
-                section.templates.as_deref(),
-            )?,
+            Task::ZeroShot => {
+                let images = LabelledImages::open(section, validation)?;
+                OpenTask::ZeroShot(images.ok_or_else(|| {
+                    let (images, data) = (given_by.name("images"), given_by.name("data"));
+                    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
+                })?)
+            }
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
                 let (dataset, pool_size) = (dataset()?, section.pool_size());
@@ -96,6 +109,7 @@ impl Evaluation {
         Ok(Self {
             name: name.to_owned(),
             interval: section.interval(),
+            at_start: section.at_start,
             batch_size: section.batch_size,
             max_bad_fraction: default::max_bad_fraction(),
             given_by,
@@ -132,7 +146,7 @@ impl Evaluation {
     /// # Errors
     /// As for [`Evaluation::open`].
     pub fn open_alone(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
-        let needs_split = config.eval.values().any(|section| section.task != Task::ZeroShot && section.data.is_none());
+        let needs_split = config.eval.values().any(|section| section.images.is_none() && section.data.is_none());
         let validation = if needs_split { Pairs::read(config)?.validation } else { None };
         Self::open_all(config, validation.as_ref())
     }
@@ -187,7 +201,25 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<EvalRecord, TrainError> {
-        let metrics = self.run(encoder, processor, observer)?;
+        self.record_of(step, self.run(encoder, processor, observer)?)
+    }
+
+    /// As [`Evaluation::record`], with the answers behind the metrics.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::run`].
+    pub fn record_in_detail(
+        &self,
+        step: u64,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<(EvalRecord, Details), TrainError> {
+        let EvalOutcome { metrics, details } = self.run_in_detail(encoder, processor, observer)?;
+        Ok((self.record_of(step, metrics)?, details))
+    }
+
+    fn record_of(&self, step: u64, metrics: Map<String, Value>) -> Result<EvalRecord, TrainError> {
         let (name, task, fingerprint) = (self.name.clone(), self.task().to_owned(), self.fingerprint()?);
         Ok(EvalRecord { step, name, task, fingerprint, metrics })
     }
@@ -206,8 +238,11 @@ impl Evaluation {
         Ok(self.fingerprint.get_or_init(|| fingerprint).clone())
     }
 
-    /// Whether the evaluation is due after `step` updates.
+    /// Whether the evaluation is due after `step` updates; 0: before training.
     pub fn is_due(&self, step: u64, steps_per_epoch: u64, total_steps: u64) -> bool {
+        if step == 0 {
+            return self.at_start;
+        }
         step == total_steps
             || match self.interval {
                 EvalInterval::Steps(steps) => step.is_multiple_of(steps.max(1)),
@@ -228,9 +263,8 @@ impl Evaluation {
 
     /// The names of its classes and how many images each has, if it classifies.
     pub(crate) fn class_sizes(&self) -> Option<Vec<(&str, usize)>> {
-        let OpenTask::ZeroShot { labels, classes, .. } = &self.task else { return None };
-        let mut sizes: Vec<(&str, usize)> = classes.iter().map(|class| (class.as_str(), 0)).collect();
-        labels.iter().for_each(|&label| sizes[label].1 += 1);
+        let OpenTask::ZeroShot(images) = &self.task else { return None };
+        let sizes = images.labels.names.iter().map(String::as_str).zip(images.labels.sizes()).collect();
         Some(sizes)
     }
 
@@ -263,10 +297,7 @@ impl Evaluation {
             )));
         }
         match &self.task {
-            OpenTask::ZeroShot { labels, classes, .. } => {
-                let usable = labels.iter().enumerate().filter(|(image, _)| is_usable(*image));
-                self.check_classes(classes, &usable.map(|(_, &label)| label).collect::<Vec<_>>())
-            }
+            OpenTask::ZeroShot(images) => self.check_classes(images, &is_usable),
             OpenTask::Loss { dataset, pool_size, .. } => {
                 let usable = dataset.captions().filter(|caption| is_usable(caption.image));
                 check_pool_size(&self.name, usable.count(), *pool_size, self.given_by)
@@ -297,46 +328,69 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<Map<String, Value>, TrainError> {
-        let of = format!("evaluation `{}`", self.name);
-        let skipped = self.task.dataset().map(|dataset| &dataset.skipped);
-        self.report.report_data(&of, skipped, || self.warnings(), observer);
+        Ok(self.run_with(encoder, processor, observer, false)?.metrics)
+    }
+
+    /// As [`Evaluation::run`], with the answers behind the metrics.
+    ///
+    /// # Errors
+    /// As for [`Evaluation::run`].
+    pub fn run_in_detail(
+        &self,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<EvalOutcome, TrainError> {
+        self.run_with(encoder, processor, observer, true)
+    }
+
+    fn run_with(
+        &self,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+        in_detail: bool,
+    ) -> Result<EvalOutcome, TrainError> {
+        let (of, data) = (format!("evaluation `{}`", self.name), self.task.data());
+        self.report.report_data(&of, data, || self.warnings(), observer);
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
-        let mut metrics = match &self.task {
-            OpenTask::ZeroShot { labels, classes, templates, .. } => {
-                let labels: Vec<usize> = images.numbers.iter().map(|&image| labels[image]).collect();
-                self.check_classes(classes, &labels)?;
-                let prompts = prompts(classes, templates);
-                let texts = self.encode_texts("prompts", &prompts, encoder, observer)?;
-                let weights = classifier(&texts.into_normalized(), templates.len(), images.dim);
-                let ranks = scores(&images.embeds, &weights).ranks(|image| std::slice::from_ref(&labels[image]))?;
-                let ranks: Option<Vec<usize>> = ranks.into_iter().collect();
-                let ranks = ranks.ok_or_else(|| TrainError::Internal("an image has no class".to_owned()))?;
-                zero_shot::metrics(&ranks, &labels, classes.len())
+        let (mut metrics, details) = match &self.task {
+            OpenTask::ZeroShot(labelled) => {
+                let read: HashSet<usize> = images.numbers.iter().copied().collect();
+                self.check_classes(labelled, |image| read.contains(&image))?;
+                let prompts = labelled.prompts();
+                let texts = self.encode_texts("prompts", &prompts.concat(), encoder, observer)?.into_normalized();
+                let num_prompts: Vec<usize> = prompts.iter().map(Vec::len).collect();
+                let weights = classifier(&texts, &num_prompts, dim);
+                let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
+                measure::classification(&scores(&images.embeds, &weights), labelled, &images.numbers, scale, in_detail)?
             }
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
                 let ids: Vec<u64> = captions.numbers.iter().map(|&caption| dataset.caption_id(caption)).collect();
-                retrieval::metrics(&scores(&captions.embeds, &images.embeds), &captions.image_rows, &ids)?
+                measure::retrieval(&scores(&captions.embeds, &images.embeds), &images, (&captions, &ids), in_detail)?
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
                 check_pool_size(&self.name, captions.numbers.len(), *pool_size, self.given_by)?;
-                loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?
+                let metrics = loss_metrics(dataset, &images, &captions, *pool_size, *objective, encoder)?;
+                (metrics, Details::None)
             }
         };
-        if let Some(dataset) = self.task.dataset() {
-            metrics.insert("num_skipped_rows".to_owned(), json!(dataset.skipped.count));
-            if let copies @ 1.. = images.numbers.len() - images.num_distinct() {
-                metrics.insert("num_copies".to_owned(), json!(copies));
-            }
+        let skipped = self.task.data().skipped.count;
+        if skipped > 0 || self.task.dataset().is_some() {
+            metrics.insert("num_skipped_rows".to_owned(), json!(skipped));
+        }
+        if let copies @ 1.. = images.numbers.len() - images.num_distinct() {
+            metrics.insert("num_copies".to_owned(), json!(copies));
         }
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
-        Ok(metrics)
+        Ok(EvalOutcome { metrics, details })
     }
 
     /// Refuses a set of images of which too many are unreadable.
@@ -357,11 +411,15 @@ impl Evaluation {
         )))
     }
 
-    /// Refuses classes without an image. `labels`: of the images that can be used.
-    fn check_classes(&self, classes: &[String], labels: &[usize]) -> Result<(), TrainError> {
-        let mut has_image = vec![false; classes.len()];
-        labels.iter().for_each(|&label| has_image[label] = true);
-        let without = classes.iter().zip(has_image).filter(|(_, has_image)| !has_image);
+    /// Refuses data with a class of which no image can be used. `is_usable`: of an image.
+    fn check_classes(&self, images: &LabelledImages, is_usable: impl Fn(usize) -> bool) -> Result<(), TrainError> {
+        let labels = &images.labels;
+        let mut has_image = vec![false; labels.names.len()];
+        let usable = (0..labels.num_images()).filter(|&image| is_usable(image));
+        usable.for_each(|image| labels.of(image).iter().for_each(|&class| has_image[class] = true));
+        // A class without an image in the data is the user's choice, and in the warnings.
+        let lost = labels.names.iter().zip(labels.sizes().into_iter().zip(has_image));
+        let without = lost.filter(|(_, (images, has_image))| *images > 0 && !has_image);
         let names: Vec<String> = without.map(|(class, _)| format!("the class `{class}`")).collect();
         let Some(first) = names.first() else { return Ok(()) };
         let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };

@@ -1,114 +1,67 @@
 //! The data of an evaluation, read and checked.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{
-    CLASS_PLACEHOLDER, Dataset, DatasetBuilder, ImageRef, LeftOut, Skipped, class_folder, read_class_names,
-    read_templates, repeated_names,
-};
+use dualenc_data::{Dataset, Skipped};
 
 use crate::config::{Duplicates, Loss, Task};
 use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
-use crate::eval::zero_shot::prompts;
+use crate::eval::labelled_images::LabelledImages;
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
-
-/// Repeated class names that a warning lists.
-const MAX_LISTED: usize = 10;
 
 /// A task with its data.
 #[derive(Debug)]
 pub(crate) enum OpenTask {
-    ZeroShot {
-        /// Holds one folder per class.
-        root: PathBuf,
-        images: Arc<Vec<ImageRef>>,
-        labels: Vec<usize>,
-        classes: Vec<String>,
-        templates: Vec<String>,
-        /// Files in the class folders that are no images.
-        left_out: LeftOut,
-    },
+    ZeroShot(LabelledImages),
     Retrieval(Arc<Dataset>),
-    Loss {
-        dataset: Arc<Dataset>,
-        pool_size: usize,
-        objective: Objective,
-    },
+    Loss { dataset: Arc<Dataset>, pool_size: usize, objective: Objective },
 }
 
 impl OpenTask {
-    /// Reads the folder of classes at `path`, and the files of class names and templates, if given.
-    ///
-    /// # Errors
-    /// [`TrainError::Usage`], [`TrainError::Data`] or [`TrainError::Read`] when one is missing, empty or malformed.
-    pub fn zero_shot(path: &Path, classnames: Option<&Path>, templates: Option<&Path>) -> Result<Self, TrainError> {
-        let folder = class_folder(path)?;
-        let classes = match classnames {
-            Some(names) => class_names(names, path, folder.classes.len())?,
-            None => folder.classes,
-        };
-        let templates = match templates {
-            Some(path) => read_templates(path)?,
-            None => vec![CLASS_PLACEHOLDER.to_owned()],
-        };
-        let (images, labels) = folder.images.into_iter().unzip();
-        let (root, images, left_out) = (path.to_owned(), Arc::new(images), folder.left_out);
-        Ok(Self::ZeroShot { root, images, labels, classes, templates, left_out })
-    }
-
     /// What may make its figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        let Self::ZeroShot { classes, root, left_out, .. } = self else {
-            let of = |dataset: &Dataset| dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
-            return self.dataset().map_or(Vec::new(), of);
-        };
-        let left_out = left_out.describe().map(|files| format!("`{}`: {files}", root.display()));
-        let repeated = repeated_names(classes);
-        let shown: Vec<String> = repeated.iter().take(MAX_LISTED).map(|name| format!("`{name}`")).collect();
-        let more = if repeated.len() > MAX_LISTED { ", .." } else { "" };
-        let repeated = (!repeated.is_empty()).then(|| {
-            format!(
-                "several classes have the same name, so that no model can tell them apart: {}{more}; give them \
-                 different names with `classnames`",
-                shown.join(", ")
-            )
-        });
-        left_out.into_iter().chain(repeated).collect()
+        match self {
+            Self::ZeroShot(images) => images.warnings(),
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
+                dataset.warnings.iter().cloned().chain(dataset.null_words()).collect()
+            }
+        }
     }
 
     /// What is measured.
     pub fn task(&self) -> Task {
         match self {
-            Self::ZeroShot { .. } => Task::ZeroShot,
+            Self::ZeroShot(_) => Task::ZeroShot,
             Self::Retrieval(_) => Task::Retrieval,
             Self::Loss { .. } => Task::Loss,
         }
     }
 
+    /// Its images, with captions, or with the numbers of their classes.
+    pub fn data(&self) -> &Arc<Dataset> {
+        match self {
+            Self::ZeroShot(LabelledImages { data, .. }) => data,
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => dataset,
+        }
+    }
+
     /// Its pairs, unless it classifies.
     pub fn dataset(&self) -> Option<&Dataset> {
-        match self {
-            Self::ZeroShot { .. } => None,
-            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => Some(dataset),
-        }
+        (self.task() != Task::ZeroShot).then(|| self.data().as_ref())
     }
 
     /// The images it encodes.
     pub fn images(&self) -> Arc<dyn ImageList> {
-        match self {
-            Self::ZeroShot { images, .. } => Arc::clone(images) as Arc<dyn ImageList>,
-            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => Arc::clone(dataset) as Arc<dyn ImageList>,
-        }
+        Arc::clone(self.data()) as Arc<dyn ImageList>
     }
 
     /// The texts it encodes: prompts or captions.
     pub fn texts(&self) -> Vec<String> {
         match self {
-            Self::ZeroShot { classes, templates, .. } => prompts(classes, templates),
+            Self::ZeroShot(images) => images.prompts().concat(),
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
                 dataset.captions().map(|caption| caption.text.to_owned()).collect()
             }
@@ -120,11 +73,7 @@ impl OpenTask {
     /// # Errors
     /// [`TrainError::Data`] when the system cannot tell the length of a file.
     pub fn absent(&self) -> Result<Vec<Skipped>, TrainError> {
-        let survey = match self {
-            Self::ZeroShot { root, images, labels, .. } => labelled(root, images, labels).survey()?,
-            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => dataset.survey()?,
-        };
-        Ok(survey.absent)
+        Ok(self.data().survey()?.absent)
     }
 
     /// What is measured, as a hash.
@@ -134,10 +83,7 @@ impl OpenTask {
     pub fn fingerprint(&self) -> Result<String, TrainError> {
         let new = Fingerprint::new(self.task().name());
         let new = match self {
-            Self::ZeroShot { root, images, labels, classes, templates, .. } => {
-                let data = labelled(root, images, labels).fingerprint()?;
-                new.bytes("data", &data).texts("classes", classes).texts("templates", templates)
-            }
+            Self::ZeroShot(images) => images.add_to(new)?,
             Self::Retrieval(dataset) => {
                 let new = new.bytes("data", &dataset.fingerprint()?);
                 // Figures of earlier versions are comparable unless images share a caption.
@@ -170,42 +116,25 @@ fn has_shared_captions(dataset: &Dataset) -> bool {
     (0..dataset.num_captions()).any(|it| *image_of.entry(dataset.caption_id(it)).or_insert(image(it)) != image(it))
 }
 
-/// The images of a task with their labels as captions.
-fn labelled(root: &Path, images: &[ImageRef], labels: &[usize]) -> Dataset {
-    let mut data = DatasetBuilder::new(root);
-    for (image, label) in images.iter().zip(labels) {
-        data.push(image.clone(), &label.to_string());
-    }
-    data.build()
-}
-
-fn class_names(path: &Path, images: &Path, num_folders: usize) -> Result<Vec<String>, TrainError> {
-    let names = read_class_names(path)?;
-    if names.len() == num_folders {
-        return Ok(names);
-    }
-    Err(TrainError::Usage(format!(
-        "`{}` has {} class names, but `{}` has {num_folders} class folders; expected one name per line, in the sorted \
-         order of the folders",
-        path.display(),
-        names.len(),
-        images.display(),
-    )))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use dualenc_data::{ClassLabels, DatasetBuilder, ImageRef};
+
     use super::*;
 
     fn zero_shot(root: &Path, classes: &[&str], labels: &[usize], template: &str) -> OpenTask {
-        OpenTask::ZeroShot {
-            root: root.to_owned(),
-            images: Arc::new(["a.png", "b.png"].map(|name| ImageRef::File(root.join(name))).to_vec()),
-            labels: labels.to_vec(),
-            classes: classes.iter().map(|&class| class.to_owned()).collect(),
-            templates: vec![template.to_owned()],
-            left_out: LeftOut::default(),
+        let mut data = DatasetBuilder::new(root);
+        for (image, label) in ["a.png", "b.png"].into_iter().zip(labels) {
+            data.push(ImageRef::File(root.join(image)), &label.to_string());
         }
+        let names: Vec<Vec<String>> = classes.iter().map(|&class| vec![class.to_owned()]).collect();
+        let labels = ClassLabels::new(names.concat(), labels.iter().map(|&label| vec![label]));
+        let templates = root.join(format!("{}.txt", template.len()));
+        fs::write(&templates, template).unwrap();
+        OpenTask::ZeroShot(LabelledImages::new(data.build(), labels, names, Some(&templates)).unwrap())
     }
 
     fn dataset(root: &Path, captions: [&str; 2]) -> Arc<Dataset> {
@@ -221,7 +150,7 @@ mod tests {
         let folder = |bytes: &[u8]| {
             let dir = tempfile::tempdir().unwrap();
             for image in ["a.png", "b.png"] {
-                std::fs::write(dir.path().join(image), bytes).unwrap();
+                fs::write(dir.path().join(image), bytes).unwrap();
             }
             dir
         };

@@ -5,104 +5,163 @@
 //! - `image_retrieval_recall@k`: fraction of texts whose image is among the k highest-scoring images.
 //! - `text_retrieval_recall@k`: fraction of images of which a text is among the k highest-scoring texts.
 //!
+//! and beside them, for both directions (`image_retrieval_`, `text_retrieval_`):
+//!
+//! - `median_rank`: median over the queries of the place of the first right answer, from 1.
+//! - `mrr`: mean over the queries of 1 / that place.
+//! - `map@10`: mean over the queries of the average precision among the 10 highest-scoring answers: the sum of the
+//!   precisions at the right ones, divided by the number of right answers or 10, whichever is less (as `ml_metrics`).
+//! - `recall@k_ci95`: a 95 % interval of the recall (see `bootstrap`), over the images with all of their texts.
+//!
 //! `num_texts` is a count.
 //!
 //! Captions that are equal, as those of images of one class, are one caption of all their images: any of these is
 //! right. CLIP_benchmark counts them as misses. Without equal captions, the figures are the same.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value, json};
 
 use crate::error::TrainError;
-use crate::eval::scores::Scores;
+use crate::eval::bootstrap;
+use crate::eval::details::{DetailEmbeds, Found, RetrievalDetails};
+use crate::eval::right_answers::RightAnswers;
+use crate::eval::scores::{Answer, NO_PLACE, Scores};
+use crate::eval::top::Top;
 
 /// The values of k.
 const RECALL_AT: [usize; 3] = [1, 5, 10];
 
-/// Metrics of the scores of all texts (rows) with all images (columns). `image_of_text`: the column of each row's
-/// image; `caption_ids`: one per row, which equal captions share.
-///
-/// # Errors
-/// Those of [`Scores::ranks`].
-pub(crate) fn metrics(
-    scores: &Scores<'_>,
-    image_of_text: &[usize],
-    caption_ids: &[u64],
-) -> Result<Map<String, Value>, TrainError> {
-    let answers = Answers::new(image_of_text, caption_ids, scores.columns.len() / scores.dim.max(1));
-    let text_to_image = scores.ranks(|text| answers.images(text))?;
-    let by_image = Scores { rows: scores.columns, columns: scores.rows, ..*scores };
-    // An image without a caption has no right answer and is left out.
-    let image_to_text = by_image.ranks(|image| answers.texts(image))?;
-    let mut metrics = Map::new();
-    metrics.insert("num_texts".to_owned(), json!(image_of_text.len()));
-    for (name, ranks) in [("image_retrieval_recall", &text_to_image), ("text_retrieval_recall", &image_to_text)] {
-        let ranks: Vec<usize> = ranks.iter().copied().flatten().collect();
-        for k in RECALL_AT {
-            let hits = ranks.iter().filter(|&&rank| rank < k).count();
-            metrics.insert(format!("{name}@{k}"), json!(hits as f64 / ranks.len().max(1) as f64));
-        }
-    }
-    Ok(metrics)
+/// Answers to a query.
+pub(crate) const ANSWERS: usize = 10;
+
+/// What a retrieval finds in one direction.
+struct Direction {
+    /// Of each query, the answers before its first right one; `None` without a right answer.
+    ranks: Vec<Option<usize>>,
+    top: Top,
+    /// Of each query, the average precision among the first answers.
+    precisions: Vec<f64>,
+    num_answers: usize,
 }
 
-/// The right answers. Texts with equal captions, and images with the same captions, share theirs: in labelled data,
-/// there are few of these lists.
-struct Answers {
-    /// The caption of each text.
-    caption_of_text: Vec<usize>,
-    /// The images of each caption, ascending.
-    images_of_caption: Vec<Vec<usize>>,
-    /// The set of captions of each image.
-    set_of_image: Vec<usize>,
-    /// The texts of each set, ascending.
-    texts_of_set: Vec<Vec<usize>>,
+/// Retrieval in both directions.
+pub(crate) struct Retrieved {
+    /// Of each text, the row of its image.
+    image_of_text: Vec<usize>,
+    right: RightAnswers,
+    images: Direction,
+    texts: Direction,
 }
 
-impl Answers {
-    fn new(image_of_text: &[usize], caption_ids: &[u64], num_images: usize) -> Self {
-        let mut numbers = HashMap::new();
-        let (mut images_of_caption, mut texts_of_caption) = (Vec::<Vec<usize>>::new(), Vec::<Vec<usize>>::new());
-        let mut captions_of_image = vec![Vec::new(); num_images];
-        let mut caption_of_text = Vec::with_capacity(image_of_text.len());
-        for (text, (&image, &id)) in image_of_text.iter().zip(caption_ids).enumerate() {
-            let caption = *numbers.entry(id).or_insert_with(|| {
-                images_of_caption.push(Vec::new());
-                texts_of_caption.push(Vec::new());
-                images_of_caption.len() - 1
-            });
-            caption_of_text.push(caption);
-            images_of_caption[caption].push(image);
-            texts_of_caption[caption].push(text);
-            captions_of_image[image].push(caption);
-        }
-        for images in &mut images_of_caption {
-            images.sort_unstable();
-            images.dedup();
-        }
-        let (mut sets, mut texts_of_set) = (HashMap::new(), Vec::new());
-        let mut set_of = |mut captions: Vec<usize>| {
-            captions.sort_unstable();
-            captions.dedup();
-            *sets.entry(captions).or_insert_with_key(|captions| {
-                let mut texts: Vec<usize> = captions.iter().flat_map(|&it| &texts_of_caption[it]).copied().collect();
-                texts.sort_unstable();
-                texts_of_set.push(texts);
-                texts_of_set.len() - 1
-            })
+impl Direction {
+    fn of<'r>(scores: &Scores<'_>, right: impl Fn(usize) -> &'r [usize]) -> Result<Self, TrainError> {
+        let ranks = scores.ranks(&right)?;
+        let top = Top::of(scores, ANSWERS, 1.0)?;
+        let precision = |row: usize| {
+            let (right, mut found, mut sum) = (right(row), 0_usize, 0.0);
+            for (place, answer) in top.row(row).iter().enumerate() {
+                if !answer.score.is_nan() && right.binary_search(&answer.column).is_ok() {
+                    found += 1;
+                    sum += found as f64 / (place + 1) as f64;
+                }
+            }
+            sum / right.len().min(ANSWERS) as f64
         };
-        let set_of_image = captions_of_image.into_iter().map(&mut set_of).collect();
-        Self { caption_of_text, images_of_caption, set_of_image, texts_of_set }
+        let precisions = (0..top.len()).map(precision).collect();
+        Ok(Self { ranks, precisions, num_answers: scores.num_columns(), top })
     }
 
-    fn images(&self, text: usize) -> &[usize] {
-        &self.images_of_caption[self.caption_of_text[text]]
+    /// The fractions of some queries with a right answer among the first, for each k.
+    fn recalls(&self, queries: impl Iterator<Item = usize>) -> [f64; RECALL_AT.len()] {
+        let (mut hits, mut count) = ([0_usize; RECALL_AT.len()], 0_usize);
+        for rank in queries.filter_map(|query| self.ranks[query]) {
+            count += 1;
+            hits.iter_mut().zip(RECALL_AT).for_each(|(hits, k)| *hits += usize::from(rank < k));
+        }
+        hits.map(|hits| hits as f64 / count.max(1) as f64)
     }
 
-    /// None for an image without a caption.
-    fn texts(&self, image: usize) -> &[usize] {
-        &self.texts_of_set[self.set_of_image[image]]
+    /// Median rank, mean reciprocal rank and mean average precision.
+    fn ranking(&self) -> [(&'static str, f64); 3] {
+        // A query without any score has its right answer behind all others.
+        let place = |rank: usize| if rank == NO_PLACE { self.num_answers } else { rank + 1 };
+        let reciprocal = |rank: usize| if rank == NO_PLACE { 0.0 } else { 1.0 / (rank + 1) as f64 };
+        let ranks: Vec<usize> = self.ranks.iter().copied().flatten().collect();
+        let count = ranks.len().max(1) as f64;
+        let mut places: Vec<usize> = ranks.iter().copied().map(place).collect();
+        places.sort_unstable();
+        let middle = |at: usize| places.get(at).map_or(0.0, |&place| place as f64);
+        let median = f64::midpoint(middle(places.len().saturating_sub(1) / 2), middle(places.len() / 2));
+        let with_answer = self.ranks.iter().zip(&self.precisions).filter(|(rank, _)| rank.is_some());
+        let precision = with_answer.map(|(_, precision)| precision).sum::<f64>();
+        let reciprocals = ranks.iter().copied().map(reciprocal).sum::<f64>();
+        [("median_rank", median), ("mrr", reciprocals / count), ("map@10", precision / count)]
+    }
+
+    /// Of each query, the best answers. `right` returns the right ones, ascending.
+    fn found<'r>(&self, right: impl Fn(usize) -> &'r [usize]) -> Vec<Vec<Found>> {
+        let answers = |query: usize| {
+            let found = |answer: &Answer| {
+                let is_right = right(query).binary_search(&answer.column).is_ok();
+                Found { row: answer.column, score: answer.score, is_right }
+            };
+            self.top.row(query).iter().map(found).collect()
+        };
+        (0..self.top.len()).map(answers).collect()
+    }
+}
+
+impl Retrieved {
+    /// Ranks all texts (rows of `scores`) for all images (columns), and the other way round. `image_of_text`: the
+    /// column of each row's image; `caption_ids`: one per row, which equal captions share.
+    ///
+    /// # Errors
+    /// Those of [`Scores::ranks`].
+    pub fn of(scores: &Scores<'_>, image_of_text: Vec<usize>, caption_ids: &[u64]) -> Result<Self, TrainError> {
+        let right = RightAnswers::new(&image_of_text, caption_ids, scores.num_columns());
+        let images = Direction::of(scores, |text| right.images(text))?;
+        let by_image = Scores { rows: scores.columns, columns: scores.rows, ..*scores };
+        // An image without a caption has no right answer and is left out.
+        let texts = Direction::of(&by_image, |image| right.texts(image))?;
+        Ok(Self { image_of_text, right, images, texts })
+    }
+
+    /// Metrics by name.
+    pub fn metrics(&self) -> Map<String, Value> {
+        let (num_texts, num_images) = (self.image_of_text.len(), self.texts.ranks.len());
+        let mut texts_of_image = vec![Vec::new(); num_images];
+        self.image_of_text.iter().enumerate().for_each(|(text, &image)| texts_of_image[image].push(text));
+        let texts_of = |images: &[usize]| -> Vec<usize> {
+            images.iter().flat_map(|&image| texts_of_image[image].iter().copied()).collect()
+        };
+        let by_text = |images: &[usize]| self.images.recalls(texts_of(images).into_iter());
+        let by_image = |images: &[usize]| self.texts.recalls(images.iter().copied());
+        let recalls = [self.images.recalls(0..num_texts), self.texts.recalls(0..num_images)];
+        let ends = [bootstrap::intervals(num_images, by_text), bootstrap::intervals(num_images, by_image)];
+        let directions = [("image_retrieval", &self.images), ("text_retrieval", &self.texts)];
+        let mut metrics = Map::new();
+        metrics.insert("num_texts".to_owned(), json!(num_texts));
+        for ((name, direction), (recalls, ends)) in directions.into_iter().zip(recalls.into_iter().zip(ends)) {
+            for (k, (recall, ends)) in RECALL_AT.into_iter().zip(recalls.into_iter().zip(ends)) {
+                metrics.insert(format!("{name}_recall@{k}"), json!(recall));
+                bootstrap::insert(&mut metrics, &format!("{name}_recall@{k}"), ends);
+            }
+            for (kind, value) in direction.ranking() {
+                metrics.insert(format!("{name}_{kind}"), json!(value));
+            }
+        }
+        metrics
+    }
+
+    /// The answers to all queries. `images`, `captions`: the number of each row in the data.
+    pub fn details(
+        self,
+        (images, image_embeds): (Vec<usize>, DetailEmbeds),
+        (captions, text_embeds): (Vec<usize>, DetailEmbeds),
+    ) -> RetrievalDetails {
+        let images_found = self.images.found(|text| self.right.images(text));
+        let captions_found = self.texts.found(|image| self.right.texts(image));
+        let image_of_caption = self.image_of_text;
+        RetrievalDetails { images, captions, image_of_caption, images_found, captions_found, image_embeds, text_embeds }
     }
 }
 
@@ -121,7 +180,7 @@ mod tests {
         for tile in [1, 2, 3, 6, 100] {
             let stop = StopFlag::default();
             let scores = Scores { rows: &texts, columns: &images, dim: 2, device: &compute.device, stop: &stop, tile };
-            let metrics = metrics(&scores, &[0, 0, 1], &[7, 8, 9]).unwrap();
+            let metrics = Retrieved::of(&scores, vec![0, 0, 1], &[7, 8, 9]).unwrap().metrics();
             // Texts 0 and 2 rank their image first, text 1 second.
             assert_eq!(metrics["image_retrieval_recall@1"], json!(2.0 / 3.0));
             assert_eq!(metrics["image_retrieval_recall@5"], json!(1.0));
@@ -140,15 +199,11 @@ mod tests {
         let stop = StopFlag::default();
         let scores = Scores { rows: &texts, columns: &images, dim: 2, device: &compute.device, stop: &stop, tile: 100 };
         let recall = |ids: &[u64]| {
-            let metrics = metrics(&scores, &[0, 1, 2], ids).unwrap();
+            let metrics = Retrieved::of(&scores, vec![0, 1, 2], ids).unwrap().metrics();
             ["image_retrieval_recall@1", "text_retrieval_recall@1"].map(|name| metrics[name].as_f64().unwrap())
         };
         // Text 0 ranks image 1 first, which has the same caption. Image 0 ranks text 2 first, image 1 text 0.
         assert_eq!(recall(&[7, 7, 9]), [1.0, 2.0 / 3.0]);
         assert_eq!(recall(&[7, 8, 9]), [2.0 / 3.0, 1.0 / 3.0]);
-        // An image with two captions, one of them shared, and an image without any.
-        let answers = Answers::new(&[0, 0, 1, 2], &[5, 6, 6, 7], 4);
-        assert_eq!([0, 1, 2, 3].map(|image| answers.texts(image)), [&[0, 1, 2][..], &[1, 2], &[3], &[]]);
-        assert_eq!([0, 1, 2, 3].map(|text| answers.images(text)), [&[0][..], &[0, 1], &[0, 1], &[2]]);
     }
 }

@@ -32,17 +32,17 @@ pub(crate) struct Scores<'a> {
     pub tile: usize,
 }
 
-/// The right column of a row that has the highest score.
-#[derive(Debug, Clone, Copy)]
-struct Answer {
-    column: usize,
-    score: f32,
+/// A column of a row.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Answer {
+    pub column: usize,
+    pub score: f32,
 }
 
 impl Answer {
     /// Whether this is before `other` in descending order of scores. Ties are in order of columns; a score that is not
     /// a number comes last.
-    fn is_before(self, other: Self) -> bool {
+    pub fn is_before(self, other: Self) -> bool {
         self.score > other.score
             || (self.score == other.score && self.column < other.column)
             || (other.score.is_nan() && !self.score.is_nan())
@@ -64,40 +64,57 @@ impl Scores<'_> {
     /// # Errors
     /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when the stop flag is set.
     pub fn ranks<'r>(&self, right: impl Fn(usize) -> &'r [usize]) -> Result<Vec<Option<usize>>, TrainError> {
-        let (num_rows, num_columns) = (self.rows.len() / self.dim.max(1), self.columns.len() / self.dim.max(1));
+        let num_columns = self.num_columns();
         if num_columns == 0 {
-            return Ok(vec![None; num_rows]);
+            return Ok(vec![None; self.num_rows()]);
         }
-        let fits = num_columns <= self.tile;
-        let columns_at_once = if fits { num_columns } else { (self.tile / ROWS_OF_PARTIAL_TILES).max(1) };
-        let rows_at_once = (self.tile / columns_at_once).max(1);
-        let whole = fits.then(|| self.columns(0..num_columns));
-        let mut ranks = Vec::with_capacity(num_rows);
-        for rows in ranges(num_rows, rows_at_once) {
-            if let Some(signal) = self.stop.signal() {
-                return Err(TrainError::Stopped { signal });
-            }
-            let tensor = tensor(self.rows, self.dim, rows.clone(), self.device);
-            let scores = |columns: Tensor<2>| -> Result<Vec<f32>, TrainError> {
-                Ok(parameters::host(tensor.clone().matmul(columns))?.values)
-            };
+        let mut ranks = Vec::with_capacity(self.num_rows());
+        self.blocks(|tiles| {
+            let rows = tiles.rows.clone();
             let mut block = Block { answers: vec![None; rows.len()], before: vec![0; rows.len()], rows, right: &right };
-            if let Some(columns) = &whole {
-                let scores = scores(columns.clone())?;
+            if let Some(scores) = tiles.whole()? {
                 block.find_answers(&scores, 0..num_columns);
                 block.count_before(&scores, 0..num_columns);
             } else {
                 // The best answer may be in any tile, so the scores are computed twice: once to find it.
-                for columns in ranges(num_columns, columns_at_once) {
-                    block.find_answers(&scores(self.columns(columns.clone()))?, columns);
-                }
-                for columns in ranges(num_columns, columns_at_once) {
-                    block.count_before(&scores(self.columns(columns.clone()))?, columns);
-                }
+                tiles.each(|scores, columns| block.find_answers(scores, columns))?;
+                tiles.each(|scores, columns| block.count_before(scores, columns))?;
             }
             ranks.extend(block.ranks());
-        }
+            Ok(())
+        })?;
         Ok(ranks)
+    }
+
+    pub(crate) fn num_rows(&self) -> usize {
+        self.rows.len() / self.dim.max(1)
+    }
+
+    pub(crate) fn num_columns(&self) -> usize {
+        self.columns.len() / self.dim.max(1)
+    }
+
+    /// Passes consecutive blocks of rows to `on_block`, which computes their scores tile by tile.
+    ///
+    /// # Errors
+    /// [`TrainError::Stopped`] when the stop flag is set; and those of `on_block`.
+    pub(crate) fn blocks(
+        &self,
+        mut on_block: impl FnMut(&Tiles<'_>) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let num_columns = self.num_columns();
+        let fits = num_columns <= self.tile;
+        let columns_at_once = if fits { num_columns } else { (self.tile / ROWS_OF_PARTIAL_TILES).max(1) };
+        let rows_at_once = (self.tile / columns_at_once.max(1)).max(1);
+        let whole = fits.then(|| self.columns(0..num_columns));
+        for rows in ranges(self.num_rows(), rows_at_once) {
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
+            let tensor = tensor(self.rows, self.dim, rows.clone(), self.device);
+            on_block(&Tiles { rows, tensor, whole: whole.as_ref(), columns_at_once, scores: self })?;
+        }
+        Ok(())
     }
 
     /// `[dim, columns]`
@@ -106,11 +123,50 @@ impl Scores<'_> {
     }
 }
 
+/// A block of rows, of which the scores are computed when they are asked for.
+pub(crate) struct Tiles<'a> {
+    pub rows: Range<usize>,
+    /// `[rows, dim]`
+    tensor: Tensor<2>,
+    /// `[dim, columns]`, if one tile holds all of them.
+    whole: Option<&'a Tensor<2>>,
+    columns_at_once: usize,
+    scores: &'a Scores<'a>,
+}
+
+impl Tiles<'_> {
+    /// All scores of the rows, shape `[rows, columns]`, flat, if they fit into one tile.
+    fn whole(&self) -> Result<Option<Vec<f32>>, TrainError> {
+        self.whole.map(|columns| self.of(columns.clone())).transpose()
+    }
+
+    /// Passes the scores of the rows with some columns, shape `[rows, columns]`, flat, to `on_tile`: from the first
+    /// columns to the last.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the device cannot return its data.
+    pub(crate) fn each(&self, mut on_tile: impl FnMut(&[f32], Range<usize>)) -> Result<(), TrainError> {
+        let num_columns = self.scores.num_columns();
+        if let Some(scores) = self.whole()? {
+            on_tile(&scores, 0..num_columns);
+            return Ok(());
+        }
+        for columns in ranges(num_columns, self.columns_at_once) {
+            on_tile(&self.of(self.scores.columns(columns.clone()))?, columns);
+        }
+        Ok(())
+    }
+
+    fn of(&self, columns: Tensor<2>) -> Result<Vec<f32>, TrainError> {
+        Ok(parameters::host(self.tensor.clone().matmul(columns))?.values)
+    }
+}
+
 /// Rows whose ranks are being gathered.
 struct Block<'f, F> {
     rows: Range<usize>,
     right: &'f F,
-    /// Of each row.
+    /// The right column of each row that has the highest score.
     answers: Vec<Option<Answer>>,
     /// Of each row, the columns before its answer so far.
     before: Vec<usize>,

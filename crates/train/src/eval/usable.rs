@@ -41,6 +41,17 @@ impl UsableImages {
         self
     }
 
+    /// The number of the first file of each distinct image.
+    pub fn distinct_numbers(&self) -> Vec<usize> {
+        let mut numbers = Vec::with_capacity(self.num_distinct());
+        for (&number, &row) in self.numbers.iter().zip(&self.rows) {
+            if row == numbers.len() {
+                numbers.push(number);
+            }
+        }
+        numbers
+    }
+
     /// Number of distinct images.
     pub fn num_distinct(&self) -> usize {
         self.embeds.len() / self.dim.max(1)

@@ -5,85 +5,175 @@
 //!
 //! - `acc1`, `acc5`: fraction of images whose class is among the 1 or 5 highest scores; `acc5` is null with fewer than
 //!   five classes.
-//! - `mean_per_class_recall`: mean over the classes of the fraction of their images that are classified correctly.
+//! - `mean_per_class_recall`: mean over the classes with images of the fraction of their images that are classified
+//!   correctly.
+//!
+//! and beside them:
+//!
+//! - `ece`: the expected calibration error (see `calibration`) of the softmax over the classes, at the model's
+//!   temperature.
+//! - `NAME_ci95`: a 95 % interval of the metric NAME (see `bootstrap`), over the images.
 //!
 //! `num_classes` is a count.
 
-use dualenc_data::CLASS_PLACEHOLDER;
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
+use crate::eval::bootstrap;
+use crate::eval::calibration::{self, CalibrationBin};
+use crate::eval::details::{ClassDetails, ClassResult, Confusion, DetailEmbeds, Prediction};
 use crate::eval::scores::normalize_rows;
-
-/// Every class name in every template, class by class.
-pub(crate) fn prompts(classes: &[String], templates: &[String]) -> Vec<String> {
-    let fill = |class: &str, template: &String| template.replace(CLASS_PLACEHOLDER, class);
-    classes.iter().flat_map(|class| templates.iter().map(move |template| fill(class, template))).collect()
-}
+use crate::eval::top::Top;
 
 /// The classifier, shape `[classes, dim]`, flat: the mean of each class's prompt embeddings, normalised again.
 ///
-/// `prompt_embeds`: normalised, shape `[classes * templates, dim]`, flat.
-pub(crate) fn classifier(prompt_embeds: &[f32], num_templates: usize, dim: usize) -> Vec<f32> {
-    let mut weights: Vec<f32> = prompt_embeds
-        .chunks_exact(num_templates * dim)
-        .flat_map(|prompts| {
-            (0..dim).map(move |column| prompts.iter().skip(column).step_by(dim).sum::<f32>() / num_templates as f32)
-        })
-        .collect();
+/// `prompt_embeds`: normalised, shape `[prompts, dim]`, flat, class by class. `num_prompts`: of each class.
+pub(crate) fn classifier(prompt_embeds: &[f32], num_prompts: &[usize], dim: usize) -> Vec<f32> {
+    let mut weights = Vec::with_capacity(num_prompts.len() * dim);
+    let mut rest = prompt_embeds;
+    for &count in num_prompts {
+        let (prompts, after) = rest.split_at(count * dim);
+        rest = after;
+        weights.extend((0..dim).map(|column| prompts.iter().skip(column).step_by(dim).sum::<f32>() / count as f32));
+    }
     normalize_rows(&mut weights, dim);
     weights
 }
 
-/// Metrics of a classification. `ranks`: of each image's class among all classes. `labels`: the class of each image.
-pub(crate) fn metrics(ranks: &[usize], labels: &[usize], num_classes: usize) -> Map<String, Value> {
-    let (mut top1, mut top5) = (0, 0);
-    let mut per_class = vec![ClassHits::default(); num_classes];
-    for (&rank, &label) in ranks.iter().zip(labels) {
-        top1 += usize::from(rank < 1);
-        top5 += usize::from(rank < 5);
-        per_class[label].hits += usize::from(rank < 1);
-        per_class[label].images += 1;
-    }
-    let fraction = |hits: usize| hits as f64 / labels.len().max(1) as f64;
-    let classes_with_images = per_class.iter().filter(|class| class.images > 0);
-    let recalls: Vec<f64> = classes_with_images.map(|class| class.hits as f64 / class.images as f64).collect();
-    let mean_recall = recalls.iter().sum::<f64>() / recalls.len().max(1) as f64;
-    let acc5 = if num_classes >= 5 { json!(fraction(top5)) } else { Value::Null };
-    let mut metrics = Map::new();
-    metrics.insert("num_classes".to_owned(), json!(num_classes));
-    metrics.insert("acc1".to_owned(), json!(fraction(top1)));
-    metrics.insert("acc5".to_owned(), acc5);
-    metrics.insert("mean_per_class_recall".to_owned(), json!(mean_recall));
-    metrics
+/// Images with one class each, and what a model answers.
+pub(crate) struct Classified<'a> {
+    pub classes: &'a [String],
+    /// The numbers of the images.
+    pub images: &'a [usize],
+    /// The class of each image.
+    pub labels: &'a [usize],
+    /// Of each image, the number of classes before its own.
+    pub ranks: &'a [usize],
+    /// Of each image, the best classes: at least [`ANSWERS`], if there are as many.
+    pub top: &'a Top,
 }
 
-#[derive(Clone, Default)]
-struct ClassHits {
-    hits: usize,
-    images: usize,
+/// Answers to an image.
+pub(crate) const ANSWERS: usize = 5;
+
+impl Classified<'_> {
+    /// Metrics by name.
+    pub fn metrics(&self) -> Map<String, Value> {
+        let all: Vec<usize> = (0..self.labels.len()).collect();
+        let values = self.values(&all);
+        let ends = bootstrap::intervals(self.labels.len(), |units| self.values(units));
+        let mut metrics = Map::new();
+        metrics.insert("num_classes".to_owned(), json!(self.classes.len()));
+        for ((name, value), ends) in ["acc1", "acc5", "mean_per_class_recall"].into_iter().zip(values).zip(ends) {
+            if name == "acc5" && self.classes.len() < 5 {
+                metrics.insert(name.to_owned(), Value::Null);
+                continue;
+            }
+            metrics.insert(name.to_owned(), json!(value));
+            bootstrap::insert(&mut metrics, name, ends);
+        }
+        metrics.insert("ece".to_owned(), json!(calibration::expected_error(&self.calibration())));
+        metrics
+    }
+
+    /// `acc1`, `acc5` and `mean_per_class_recall` of some images, each of which may appear several times.
+    fn values(&self, images: &[usize]) -> [f64; 3] {
+        let (mut top1, mut top5) = (0, 0);
+        let mut per_class = vec![(0_usize, 0_usize); self.classes.len()];
+        for &image in images {
+            let hit = usize::from(self.ranks[image] < 1);
+            top1 += hit;
+            top5 += usize::from(self.ranks[image] < 5);
+            let class = &mut per_class[self.labels[image]];
+            *class = (class.0 + hit, class.1 + 1);
+        }
+        let fraction = |hits: usize| hits as f64 / images.len().max(1) as f64;
+        let with_images = per_class.iter().filter(|(_, images)| *images > 0);
+        let recalls: Vec<f64> = with_images.map(|&(hits, images)| hits as f64 / images as f64).collect();
+        [fraction(top1), fraction(top5), recalls.iter().sum::<f64>() / recalls.len().max(1) as f64]
+    }
+
+    fn calibration(&self) -> Vec<CalibrationBin> {
+        let answer = |image: usize| {
+            let first = self.top.row(image).first();
+            (first.map_or(0.0, |first| self.top.probability(image, first.score)), self.ranks[image] < 1)
+        };
+        calibration::bins((0..self.labels.len()).map(answer))
+    }
+
+    /// The answers, image by image and class by class.
+    pub fn details(&self, image_embeds: DetailEmbeds, class_embeds: DetailEmbeds) -> ClassDetails {
+        let new = |name: &String| ClassResult { name: name.clone(), ..ClassResult::default() };
+        let mut classes: Vec<ClassResult> = self.classes.iter().map(new).collect();
+        let mut wrong = BTreeMap::new();
+        let mut predictions = Vec::with_capacity(self.images.len());
+        for (row, (&image, &label)) in self.images.iter().zip(self.labels).enumerate() {
+            let answers = answers(self.top, row);
+            classes[label].images += 1;
+            classes[label].hits += usize::from(self.ranks[row] < 1);
+            if let Some(&(predicted, _)) = answers.first() {
+                classes[predicted].predicted += 1;
+                if predicted != label {
+                    *wrong.entry((label, predicted)).or_insert(0) += 1;
+                }
+            }
+            predictions.push(Prediction { image, labels: vec![label], answers });
+        }
+        let confusion = |((label, predicted), count)| Confusion { label, predicted, count };
+        let mut confusions: Vec<Confusion> = wrong.into_iter().map(confusion).collect();
+        confusions.sort_by_key(|confusion| Reverse(confusion.count));
+        let calibration = self.calibration();
+        ClassDetails { classes, confusions, calibration, predictions, image_embeds, class_embeds }
+    }
+}
+
+/// The best classes of a row with their probabilities.
+pub(crate) fn answers(top: &Top, row: usize) -> Vec<(usize, f64)> {
+    let answers = top.row(row).iter().take(ANSWERS);
+    answers.map(|answer| (answer.column, top.probability(row, answer.score))).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::scores::NO_PLACE;
+    use crate::device::Compute;
+    use crate::eval::scores::{NO_PLACE, Scores};
+    use crate::stop_flag::StopFlag;
 
     #[test]
     fn classifier_averages_templates() {
         let embeds = [1.0, 0.0, 0.0, 1.0, 0.6, 0.8, 0.6, 0.8];
-        let weights = classifier(&embeds, 2, 2);
+        let weights = classifier(&embeds, &[2, 2], 2);
         let half = std::f32::consts::FRAC_1_SQRT_2;
         let expected = [half, half, 0.6, 0.8];
         assert!(weights.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{weights:?}");
-        let classes = ["red fox".to_owned(), "owl".to_owned()];
-        let templates = ["{c}".to_owned(), "a photo of a {c}.".to_owned()];
-        assert_eq!(prompts(&classes, &templates), ["red fox", "a photo of a red fox.", "owl", "a photo of a owl."]);
+        assert_eq!(classifier(&embeds, &[1, 3], 2)[..2], [1.0, 0.0]);
+    }
+
+    /// Metrics of images with the labels and the ranks of their classes; class 0 has every first answer.
+    fn metrics(ranks: &[usize], labels: &[usize], num_classes: usize) -> Map<String, Value> {
+        let classes: Vec<String> = (0..num_classes).map(|class| class.to_string()).collect();
+        let images: Vec<usize> = (0..labels.len()).collect();
+        let compute = Compute::select("cpu", None).unwrap();
+        let (rows, columns) = (vec![1.0; labels.len()], vec![1.0; num_classes]);
+        let stop = StopFlag::default();
+        let scores =
+            Scores { rows: &rows, columns: &columns, dim: 1, device: &compute.device, stop: &stop, tile: 1000 };
+        let top = Top::of(&scores, ANSWERS, 1.0).unwrap();
+        Classified { classes: &classes, images: &images, labels, ranks, top: &top }.metrics()
     }
 
     #[test]
     fn metrics_of_a_small_example() {
         // Class 0 has three images, class 1 one: accuracy 3/4, mean recall (2/3 + 1) / 2.
         let metrics = metrics(&[0, 0, 1, 0], &[0, 0, 0, 1], 2);
+        // Every answer has the probability 1/2; 3 of 4 are right.
+        assert!((metrics["ece"].as_f64().unwrap() - 0.25).abs() < 1e-12);
+        let ends = &metrics["acc1_ci95"];
+        assert!(ends[0].as_f64().unwrap() < 0.75 && ends[1].as_f64().unwrap() > 0.75, "{ends}");
+        assert_eq!(metrics.get("acc5_ci95"), None);
         assert_eq!(metrics["acc1"], json!(0.75));
         assert_eq!(metrics["mean_per_class_recall"], json!((2.0 / 3.0 + 1.0) / 2.0));
         assert_eq!((&metrics["acc5"], &metrics["num_classes"]), (&Value::Null, &json!(2)));
@@ -93,5 +183,30 @@ mod tests {
     fn score_without_number_is_no_hit() {
         let metrics = metrics(&[NO_PLACE, 0], &[0, 1], 5);
         assert_eq!((&metrics["acc1"], &metrics["acc5"]), (&json!(0.5), &json!(0.5)));
+    }
+
+    #[test]
+    fn details_count_every_answer() {
+        let classes = ["red".to_owned(), "blue".to_owned(), "grey".to_owned()];
+        let compute = Compute::select("cpu", None).unwrap();
+        let stop = StopFlag::default();
+        let columns = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]].concat();
+        let rows = [[0.9, 0.1], [0.2, 0.8], [0.3, 0.7], [0.8, 0.2]].concat();
+        let scores = Scores { rows: &rows, columns: &columns, dim: 2, device: &compute.device, stop: &stop, tile: 4 };
+        let labels = [0, 0, 2, 0];
+        let ranks = scores.ranks(|row| std::slice::from_ref(&labels[row])).unwrap();
+        let ranks: Vec<usize> = ranks.into_iter().flatten().collect();
+        let top = Top::of(&scores, ANSWERS, 10.0).unwrap();
+        let found = Classified { classes: &classes, images: &[4, 5, 7, 9], labels: &labels, ranks: &ranks, top: &top };
+        let details = found.details(DetailEmbeds::default(), DetailEmbeds::default());
+        let counts = |class: &ClassResult| (class.images, class.hits, class.predicted);
+        assert_eq!(details.classes.iter().map(counts).collect::<Vec<_>>(), [(3, 2, 2), (0, 0, 2), (1, 0, 0)]);
+        let confusions: Vec<_> = details.confusions.iter().map(|it| (it.label, it.predicted, it.count)).collect();
+        assert_eq!(confusions, [(0, 1, 1), (2, 1, 1)]);
+        let first = &details.predictions[0];
+        assert_eq!((first.image, &first.labels, first.answers.len()), (4, &vec![0], 3));
+        let sum: f64 = first.answers.iter().map(|(_, probability)| probability).sum();
+        assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+        assert_eq!(details.calibration.iter().map(|bin| bin.count).sum::<usize>(), 4);
     }
 }

@@ -136,9 +136,6 @@ impl Run {
     /// # Errors
     /// Those of [`Evaluation::run`].
     pub fn evaluate_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if self.position.step == 0 {
-            return Ok(());
-        }
         self.evaluate_with_last_step(self.position.total_steps, observer)?;
         if self.stops_early() {
             // The evaluations that run when training ends.

@@ -28,7 +28,7 @@ use crate::dataset::parallel_io::map_files;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::Left;
 use crate::error::DataError;
-use crate::sources::class_labels::{ClassNames, is_number};
+use crate::sources::class_labels::{ClassNames, NumberLabels, is_number};
 use crate::sources::folder::caption_keys;
 use crate::sources::folder::options::TextCaptions;
 use crate::sources::one_or_many::OneOrMany;
@@ -99,12 +99,15 @@ impl WebdatasetSource {
     /// shards that are compressed, [`DataError::NotAFile`] for a shard that is not a regular file, [`DataError::Empty`]
     /// without a usable sample, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        self.read_named(None, &[])
+        self.read_named(None, NumberLabels::Named(&[]))
     }
 
-    /// As [`WebdatasetSource::read`]. `classnames`: names for captions that are class numbers; if empty, they are
-    /// looked for beside the shards.
-    pub(crate) fn read_named(&self, selection: Option<Selection>, classnames: &[String]) -> Result<Dataset, DataError> {
+    /// As [`WebdatasetSource::read`]. `labels`: what becomes of captions that are class numbers.
+    pub(crate) fn read_named(
+        &self,
+        selection: Option<Selection>,
+        labels: NumberLabels<'_>,
+    ) -> Result<Dataset, DataError> {
         let root = common_root(&self.path.0)?;
         let names = caption_keys(&root, self.caption.as_ref(), self.captions.as_ref())?;
         let image = self.image.as_ref().map_or(&[][..], |image| &image.0);
@@ -112,7 +115,8 @@ impl WebdatasetSource {
         let (shards, warnings) = shards(&self.path.0)?;
         let mut builder = DatasetBuilder::new(&root).with_selection(selection);
         warnings.into_iter().for_each(|warning| builder.warn(warning));
-        let mut classes = ClassNames::given(classnames);
+        let mut classes = ClassNames::given(labels);
+        let is_named = matches!(labels, NumberLabels::Named(_));
         let mut summary = Summary::new(fields.num_slots());
         for wave in shards.chunks(WAVE) {
             // Each thread indexes one shard at a time: a read and a seek per entry.
@@ -124,7 +128,7 @@ impl WebdatasetSource {
                 for sample in index.samples {
                     summary.samples += 1;
                     if selects(&mut builder, summary.samples, &sample.key) {
-                        push(&mut builder, sample, shard, &mut classes, &mut summary)?;
+                        push(&mut builder, sample, shard, (is_named, &mut classes), &mut summary)?;
                     }
                 }
             }
@@ -132,7 +136,7 @@ impl WebdatasetSource {
         let path = self.path.0.first().map_or(root.as_path(), PathBuf::as_path);
         builder.refuse_empty(path, || empty(path, summary.found(shards.len(), &builder.skipped, &fields)))?;
         summary.report(&mut builder, path, &fields, shards.len(), self.txt)?;
-        builder.finish(path)
+        Ok(builder.finish(path)?.with_classes(&classes.map_or_else(Vec::new, |classes| classes.names)))
     }
 }
 
@@ -146,7 +150,7 @@ fn push(
     builder: &mut DatasetBuilder,
     mut sample: Sample,
     shard: &Path,
-    classes: &mut Option<ClassNames>,
+    (is_named, classes): (bool, &mut Option<ClassNames>),
     summary: &mut Summary,
 ) -> Result<(), DataError> {
     let left = |key: &str, fault: &str| {
@@ -169,7 +173,7 @@ fn push(
         let mut any = false;
         for caption in &best.captions {
             let mut text = caption.as_str();
-            if best.field.is_label && is_number(text) && classes.is_none() {
+            if is_named && best.field.is_label && is_number(text) && classes.is_none() {
                 *classes = ClassNames::find(shard.parent().unwrap_or(Path::new("")))?;
                 let way_out = "name a file of class names, one per line, with `classnames`";
                 if classes.is_none() {

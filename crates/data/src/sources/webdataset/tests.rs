@@ -132,7 +132,9 @@ fn read_with(
     set(&mut source);
     let names: Vec<String> = classnames.iter().map(|&name| name.to_owned()).collect();
     let shown = dir.path().display().to_string();
-    let mut dataset = source.read_named(None, &names).map_err(|error| error.to_string().replace(&shown, "DIR"))?;
+    let mut dataset = source
+        .read_named(None, NumberLabels::Named(&names))
+        .map_err(|error| error.to_string().replace(&shown, "DIR"))?;
     for text in dataset.notes.iter_mut().chain(&mut dataset.warnings) {
         *text = text.replace(&shown, "DIR");
     }
@@ -439,7 +441,7 @@ fn only_takes_keys() {
     for (list, captions, skipped) in [("0\nb/2\n./1", "x z", 1), ("b/2", "z", 0), ("3", "z", 0), ("1\n2", "x", 1)] {
         std::fs::write(at("only.txt"), list).unwrap();
         let selection = Selection::read(&at("only.txt")).unwrap();
-        let dataset = WebdatasetSource::new(at("s.tar")).read_named(Some(selection), &[]).unwrap();
+        let dataset = WebdatasetSource::new(at("s.tar")).read_named(Some(selection), NumberLabels::Named(&[])).unwrap();
         let found: Vec<_> = dataset.captions().map(|it| it.text).collect();
         assert_eq!((found.join(" ").as_str(), dataset.skipped.count), (captions, skipped), "{list}");
     }

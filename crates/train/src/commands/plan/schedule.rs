@@ -85,7 +85,7 @@ pub(super) fn evaluations(
 
 /// How often an evaluation is due.
 fn runs(evaluation: &Evaluation, steps_per_epoch: u64, total_steps: u64) -> u64 {
-    (1..=total_steps).filter(|step| evaluation.is_due(*step, steps_per_epoch, total_steps)).count() as u64
+    (0..=total_steps).filter(|step| evaluation.is_due(*step, steps_per_epoch, total_steps)).count() as u64
 }
 
 /// How many checkpoints the run writes and, if it is small enough, how long one takes. `bytes`: of one.

@@ -2,6 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use dualenc_data::is_builtin_templates;
+
 use crate::config::schema::RunConfig;
 use crate::config::schema::sources::EvalData;
 
@@ -11,7 +13,8 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     absolute(&mut config.run.dir);
     config.cache.dir.iter_mut().for_each(absolute);
     for eval in config.eval.values_mut() {
-        [&mut eval.images, &mut eval.classnames, &mut eval.templates].into_iter().flatten().for_each(absolute);
+        let templates = eval.templates.as_mut().filter(|path| !is_builtin_templates(path));
+        [eval.images.as_mut(), eval.classnames.as_mut(), templates].into_iter().flatten().for_each(absolute);
         match &mut eval.data {
             Some(EvalData::Path(path)) => absolute(path),
             Some(EvalData::Source(table)) => table.resolve(directory),

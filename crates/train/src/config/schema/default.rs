@@ -28,6 +28,10 @@ pub fn seed() -> u64 {
 pub fn device() -> String {
     "cpu".to_owned()
 }
+pub fn at_start() -> bool {
+    true
+}
+
 pub fn log_every_steps() -> u64 {
     10
 }

@@ -52,23 +52,28 @@ pub struct EvalSection {
     pub task: Task,
     /// Zero-shot only: directory that holds one folder of images per class.
     ///
-    /// Required for zero-shot.
+    /// Required for zero-shot, unless `data` or `data.validation_fraction` is set.
     pub images: Option<PathBuf>,
-    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders. A JSON list of
-    /// names, or a JSON object from indices to names (or the reverse), is read too.
+    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders, or in the order of
+    /// the numbers that are labels. A JSON list of names, or a JSON object from indices to names (or the reverse), is
+    /// read too. An entry of a JSON list may be a list of the names of one class, which are averaged.
     ///
-    /// Default: the folder names, with `_` read as a space.
+    /// Default: the folder names, with `_` read as a space; for shards and tables, `classnames.txt` in their folder or
+    /// the one above it, or the labels themselves.
     pub classnames: Option<PathBuf>,
     /// Zero-shot only: file with one prompt template per line, where `{c}` stands for the class name (CLIP_benchmark's
     /// format). A single `{}` is read as `{c}`. Also read: a JSON list of templates, a JSON object that leads to one
     /// list, and open_clip's lines `lambda c: f"a photo of a {c}.",`. Other placeholders and braces are errors.
+    /// `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of 1, 8 and 8 templates of this program.
     ///
-    /// Default: the class name alone.
+    /// Default: for shards and tables, `zeroshot_classification_templates.txt` in their folder or the one above it, and
+    /// else the class name alone.
     pub templates: Option<PathBuf>,
-    /// Retrieval and loss only: images and captions. A string is a file or folder, recognised by its name and content;
+    /// Images and captions; for zero-shot, images and the names or numbers of their classes. An image with several
+    /// classes makes it a multi-label evaluation. A string is a file or folder, recognised by its name and content;
     /// a table is a source as in `[data.train]`. Rows that name the same image are its captions.
     ///
-    /// Required for retrieval and loss, unless `data.validation_fraction` is set.
+    /// Required for retrieval and loss, and for zero-shot without `images`, unless `data.validation_fraction` is set.
     #[schemars(with = "Option<EvalDataDoc>")]
     pub data: Option<EvalData>,
     /// Loss only: number of pairs in a pool, at least 2. Each pair's negatives are the other pairs of its pool. Values
@@ -84,6 +89,12 @@ pub struct EvalSection {
     ///
     /// Default: none.
     pub every_steps: Option<u64>,
+    /// Whether the evaluation also runs before the first step, as the baseline that the later figures are compared with.
+    /// It selects no checkpoint.
+    ///
+    /// Default: `true`.
+    #[serde(default = "default::at_start")]
+    pub at_start: bool,
     /// Number of images or texts encoded at once. The results do not depend on it.
     ///
     /// Default: `64`.
@@ -103,6 +114,7 @@ impl EvalSection {
             pool_size: None,
             every_epochs: None,
             every_steps: None,
+            at_start: default::at_start(),
             batch_size: default::eval_batch_size(),
         }
     }

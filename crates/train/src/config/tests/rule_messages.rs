@@ -237,7 +237,7 @@ fn eval_without_images() {
         found,
         r#"1 problem in the config `run.toml`
 run.toml:17:1: missing key `eval.vendor.images`, which a zero-shot evaluation requires
-  help: a directory that holds one folder of images per class"#
+  help: a directory that holds one folder of images per class, or `data`: images and the names of their classes"#
     );
 }
 

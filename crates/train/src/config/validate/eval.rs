@@ -18,7 +18,12 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
     let task = eval.task.name();
     let of_task = format!("{section}.task");
     let (required, help) = match eval.task {
-        Task::ZeroShot => ("images", "a directory that holds one folder of images per class"),
+        // A folder of classes, or labelled data.
+        Task::ZeroShot if eval.data.is_some() => ("data", ""),
+        Task::ZeroShot => (
+            "images",
+            "a directory that holds one folder of images per class, or `data`: images and the names of their classes",
+        ),
         Task::Retrieval | Task::Loss => {
             ("data", "images and captions, such as a csv file, or a table `[eval.NAME.data.csv]`")
         }
@@ -27,13 +32,13 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
         ("images", eval.images.is_some(), &[Task::ZeroShot][..]),
         ("classnames", eval.classnames.is_some(), &[Task::ZeroShot]),
         ("templates", eval.templates.is_some(), &[Task::ZeroShot]),
-        ("data", eval.data.is_some(), &[Task::Retrieval, Task::Loss]),
+        ("data", eval.data.is_some(), &[Task::ZeroShot, Task::Retrieval, Task::Loss]),
         ("pool_size", eval.pool_size.is_some(), &[Task::Loss]),
     ];
     for (name, given, of) in keys {
         let key = format!("{section}.{name}");
         let applies = of.contains(&eval.task);
-        if !given && name == required && !(name == "data" && has_validation) {
+        if !given && name == required && !has_validation {
             rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation requires"), help);
         }
         if given && !applies {
@@ -41,6 +46,10 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
             let message = format!("`{key}` is only for a {of} evaluation, but this one is {task}");
             rules.refuse(&key, &[&of_task], message, "");
         }
+    }
+    if eval.images.is_some() && eval.data.is_some() && eval.task == Task::ZeroShot {
+        let message = format!("`{section}` has both `images` and `data`");
+        rules.refuse(&format!("{section}.images"), &[], message, "remove one of them");
     }
     let pool = eval.pool_size.unwrap_or(2);
     let help = "a pair's negatives are the other pairs of its pool";

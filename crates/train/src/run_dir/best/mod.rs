@@ -109,6 +109,10 @@ impl BestTracker {
 
     /// Records a value; `None`, for one that is not a number, is no improvement.
     fn record_value(&mut self, step: u64, value: Option<f64>) {
+        // The baseline: an untrained model is never the best.
+        if step == 0 {
+            return;
+        }
         let value = value.filter(|value| value.is_finite());
         let lower_is_better = self.metric.as_ref().is_some_and(|metric| metric.lower_is_better);
         let gain = |value: f64, best: f64| if lower_is_better { best - value } else { value - best };
