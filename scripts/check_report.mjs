@@ -73,14 +73,14 @@ const inspect = () => {
     for (const text of plot.querySelectorAll('text')) {
       const box = text.getBoundingClientRect();
       const inside = box.left >= frame.left - 3 && box.right <= frame.right + 3 && box.top >= frame.top - 3;
-      if (frame.width && !inside) found.push(`text is cut in ${plot.parentElement.id}: ${text.textContent}`);
+      if (frame.width && !inside) found.push(`text is cut in ${plot.closest('figure').id}: ${text.textContent}`);
     }
     const labels = [...plot.querySelectorAll(':scope > text:not(.name)')].map(text => [text, text.getBoundingClientRect()]);
     for (const [place, [text, a]] of labels.entries()) {
       for (const [other, b] of labels.slice(place + 1)) {
         const apart = a.right <= b.left || b.right <= a.left || a.bottom <= b.top + 2 || b.bottom <= a.top + 2;
         if (frame.width && !apart) {
-          found.push(`labels overlap in ${plot.parentElement.id}: ${text.textContent}, ${other.textContent}`);
+          found.push(`labels overlap in ${plot.closest('figure').id}: ${text.textContent}, ${other.textContent}`);
         }
       }
     }
@@ -125,6 +125,7 @@ const inspect = () => {
 // Runs in the page: sorts each table by each of its columns with the button, as a keyboard does.
 const sort = () => {
   const found = [];
+  for (const details of document.querySelectorAll('details')) details.open = true;
   for (const table of document.querySelectorAll('table[data-sort]')) {
     const rows = () => document.querySelectorAll(`table[data-sort="${table.dataset.sort}"] tbody tr`).length;
     const before = rows();

@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 
 use crate::data::picture::Picture;
-use crate::page::format::counted;
+use crate::page::format::{SHOWN_CHARACTERS, counted, shortened};
 
 /// The pictures of a page: counts the bytes that they take, and what is left out.
 #[derive(Debug)]
@@ -57,6 +57,11 @@ impl Pictures {
         }
         (!parts.is_empty()).then(|| parts.join(" "))
     }
+}
+
+/// A path that may break after its slashes.
+pub(crate) fn path(path: &str) -> Markup {
+    html! { bdi { @for part in shortened(path, SHOWN_CHARACTERS).split_inclusive(['/', '\\']) { (part) wbr; } } }
 }
 
 fn missing(why: &str) -> Markup {

@@ -39,8 +39,9 @@ for (const tables of groups.values()) {
   const sort = (column, downwards) => {
     const rows = tables.flatMap(table => [...table.tBodies[0].rows]).map(row => [value(row, column), row]);
     rows.sort(([a], [b]) => (a === '') - (b === '') || (downwards ? compare(b, a) : compare(a, b)));
-    for (const table of tables) {
-      table.tBodies[0].append(...rows.splice(0, table.tBodies[0].rows.length).map(([, row]) => row));
+    const sizes = tables.map(table => table.tBodies[0].rows.length);
+    for (const [place, table] of tables.entries()) {
+      table.tBodies[0].replaceChildren(...rows.splice(0, sizes[place]).map(([, row]) => row));
       for (const head of table.tHead.rows[0].cells) head.removeAttribute('aria-sort');
     }
     for (const head of heads(column)) head.setAttribute('aria-sort', downwards ? 'descending' : 'ascending');

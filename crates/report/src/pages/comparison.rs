@@ -170,6 +170,7 @@ fn evaluations(runs: &[ComparedRun]) -> Markup {
                 value_name: if is_fraction { "share" } else { "value" },
                 lines: found.iter().map(line).collect(),
                 scale: if is_fraction { Scale::Percent } else { Scale::Linear },
+                has_dashes: true,
             };
             charts.extend(chart.render());
         }

@@ -29,9 +29,13 @@ pub fn render_report(report: &Report, options: &PageOptions) -> String {
     let mut sections = vec![Section::new("overview", "Overview", overview(report))];
     for (number, evaluation) in report.evaluations.iter().enumerate() {
         let id = format!("eval-{number}");
-        let title = if evaluation.name.is_empty() { "Evaluation" } else { evaluation.name.as_str() };
+        let title = if evaluation.name.is_empty() {
+            "Evaluation".to_owned()
+        } else {
+            format!("Evaluation: {}", evaluation.name)
+        };
         let body = evaluated(&id, evaluation, &mut pictures);
-        sections.push(Section::new(&id, title, body));
+        sections.push(Section::new(&id, &title, body));
     }
     sections.push(Section::new("training", "Training", curves(&report.steps)));
     if let Some(body) = embeddings(report) {

@@ -5,7 +5,7 @@ use maud::{Markup, html};
 use crate::data::pages::{PageOptions, SearchQuery, SearchResult, SearchResults};
 use crate::page::format::{SHOWN_CHARACTERS, cosine, counted, shortened};
 use crate::page::frame::{Frame, Section, absent};
-use crate::page::pictures::Pictures;
+use crate::page::pictures::{Pictures, path};
 use crate::page::tables::key_values;
 
 /// The results as a whole HTML page.
@@ -59,7 +59,7 @@ fn tile(rank: usize, result: &SearchResult, pictures: &mut Pictures) -> Markup {
             span.about {
                 span.score { (rank) ". " (cosine(result.score)) }
                 @if let Some(caption) = &result.caption { span dir="auto" { (shortened(caption, SHOWN_CHARACTERS)) } }
-                span.path { bdi { (shortened(&result.picture.path, SHOWN_CHARACTERS)) } }
+                span.path { (path(&result.picture.path)) }
             }
         }
     }

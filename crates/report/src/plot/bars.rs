@@ -23,14 +23,11 @@ pub(crate) fn similarity_histograms(id: &str, found: &Similarities) -> Option<Ma
     };
     let shares = || kinds.iter().flat_map(|(histogram, ..)| (0..bins).map(|bin| share(histogram, bin)));
     let (x, y) = (Axis::linear(found.low, found.high, 6), Axis::percent(shares(), 4)?);
-    let canvas = Canvas { width: 640, height: 280, ..Canvas::SMALL };
+    let canvas = Canvas { width: 640, height: 290, left: 58, bottom: 46, ..Canvas::SMALL };
     let (mut layers, mut legend, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     for (histogram, name, series) in kinds {
         if histogram.not_finite > 0 {
-            notes.push(format!(
-                "\u{26a0} {} of {name} not finite.",
-                counted(histogram.not_finite as usize, "similarity")
-            ));
+            notes.push(format!("\u{26a0} {} of {name} not finite.", counted(histogram.not_finite as usize, "cosine")));
         }
         if histogram.total() == 0 {
             notes.push(format!("There are no {name}."));
@@ -82,7 +79,9 @@ pub(crate) fn similarity_histograms(id: &str, found: &Similarities) -> Option<Ma
     let description = format!("Histograms of cosine similarities: {}.", means.join("; "));
     let size = (canvas.width, canvas.height);
     let title = "Similarities of matching and other pairs";
-    Some(Figure { id, title, description, legend, size, elements, notes, table, class: "wide" }.render())
+    Some(
+        Figure { id, title, description, legend, size, elements, notes, table, class: "wide", scrolls: false }.render(),
+    )
 }
 
 #[cfg(test)]
@@ -101,7 +100,7 @@ mod tests {
         assert!(similarity_histograms("h", &Similarities::default()).is_none());
         assert!(similarity_histograms("h", &similarities(&[f32::NAN], &[])).is_none());
         let page = similarity_histograms("h", &similarities(&[0.5, f32::NAN], &[])).unwrap().into_string();
-        assert!(page.contains("1 similarity of matching pairs not finite") && page.contains("no other pairs"));
+        assert!(page.contains("1 cosine of matching pairs not finite") && page.contains("no other pairs"));
         let ragged = Similarities {
             high: 1.0,
             matching: Histogram { counts: vec![1, 2, 3], ..Histogram::default() },

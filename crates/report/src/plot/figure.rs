@@ -39,23 +39,33 @@ pub(crate) struct Figure<'a> {
     /// The table of the data.
     pub table: Markup,
     pub class: &'a str,
+    /// Whether it stays large on a small screen, where it scrolls.
+    pub scrolls: bool,
 }
 
 impl Figure<'_> {
-    pub fn render(&self) -> Markup {
+    fn plot(&self) -> Markup {
         let (title, description) = (format!("{}-t", self.id), format!("{}-d", self.id));
+        html! {
+            svg viewBox=(format!("0 0 {} {}", self.size.0, self.size.1)) role="img"
+                aria-labelledby=(format!("{title} {description}")) {
+                title id=(title) { (self.title) }
+                desc id=(description) { (self.description) }
+                (PreEscaped(&self.elements))
+            }
+        }
+    }
+
+    pub fn render(&self) -> Markup {
         html! {
             figure.chart.(self.class) id=(self.id) {
                 figcaption {
                     h3 { (self.title) }
                     @if !self.legend.is_empty() { (legend(&self.legend)) }
                 }
-                svg viewBox=(format!("0 0 {} {}", self.size.0, self.size.1)) role="img"
-                    aria-labelledby=(format!("{title} {description}")) {
-                    title id=(title) { (self.title) }
-                    desc id=(description) { (self.description) }
-                    (PreEscaped(&self.elements))
-                }
+                @if self.scrolls {
+                    div.scroll tabindex="0" role="group" aria-label=(format!("{}, scrolls", self.title)) { (self.plot()) }
+                } @else { (self.plot()) }
                 @for note in &self.notes { p.note { (note) } }
                 details.data {
                     summary { "Data" span.hidden { " of " (self.title) } }

@@ -109,6 +109,7 @@ pub(crate) fn confusion_map(id: &str, found: &Classification) -> Option<Markup> 
         notes,
         table,
         class: "wide heat",
+        scrolls: true,
     };
     Some(figure.render())
 }

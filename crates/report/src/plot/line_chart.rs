@@ -63,6 +63,8 @@ pub(crate) struct LineChart<'a> {
     pub value_name: &'a str,
     pub lines: Vec<Line>,
     pub scale: Scale,
+    /// Whether all lines differ in their dashes: for lines that may lie on each other.
+    pub has_dashes: bool,
 }
 
 impl LineChart<'_> {
@@ -71,13 +73,14 @@ impl LineChart<'_> {
         let (x, y) = self.axes()?;
         let canvas = Canvas::SMALL;
         let mut layers = Vec::new();
-        let (mut marks, mut legend, mut notes) = (String::new(), Vec::new(), Vec::new());
+        let (mut marks, mut legend) = (String::new(), Vec::new());
+        let window = window(self.lines.iter().map(|line| line.points.len()).max().unwrap_or(0));
         for (number, line) in self.lines.iter().enumerate() {
             let series = (number % usize::from(SERIES_INKS)) as u8;
             let ink = Ink::Series(series);
-            let dash = if line.is_reference { 1 } else { dash_of(number) };
+            let dash = if line.is_reference { 1 } else { dash_of(number, self.has_dashes) };
             let has_marks = !line.is_reference && line.points.len() <= MOST_MARKS;
-            let smoothed = if line.is_reference { None } else { window(line.points.len()) };
+            let smoothed = if line.is_reference { None } else { window };
             layers.extend(band(line, ink));
             for run in runs(&line.points, y.is_log) {
                 let width = if smoothed.is_some() || line.is_reference { 1.2 } else { 1.8 };
@@ -99,12 +102,10 @@ impl LineChart<'_> {
                     marks += &mark(point_mark(number), series, left, top, 3.0);
                 }
             }
-            if let Some(window) = smoothed.filter(|_| notes.is_empty()) {
-                notes.push(format!("Strong lines: means over {}. Faint lines: single values.", steps_of(line, window)));
-            }
             let shape = if has_marks { point_mark(number) } else { Mark::Line { dash } };
             legend.push(LegendItem { label: line.label.clone(), series, mark: shape });
         }
+        let mut notes: Vec<String> = window.into_iter().map(|window| self.smoothing(window)).collect();
         notes.extend(self.not_drawn(y.is_log));
         let mut elements = canvas.draw((&x, &y), "step", &layers);
         elements +=
@@ -118,7 +119,9 @@ impl LineChart<'_> {
             legend.clear();
         }
         let table = self.table(&rows);
-        Some(Figure { id, title, description, legend, size, elements, notes, table, class: "" }.render())
+        Some(
+            Figure { id, title, description, legend, size, elements, notes, table, class: "", scrolls: false }.render(),
+        )
     }
 
     fn axes(&self) -> Option<(Axis, Axis)> {
@@ -196,6 +199,15 @@ impl LineChart<'_> {
         }
     }
 
+    /// What the smooth lines are, by the line with the most points.
+    fn smoothing(&self, window: usize) -> String {
+        let longest = self.lines.iter().filter(|line| !line.is_reference).max_by_key(|line| line.points.len());
+        let points = longest.map_or(&[][..], |line| &line.points);
+        let span = points.last().map_or(0, |last| last.step) - points.first().map_or(0, |first| first.step);
+        let every = (span as f64 / (points.len().max(2) - 1) as f64).max(1.0);
+        format!("Strong: mean over {}. Faint: single steps.", counted((window as f64 * every).round() as usize, "step"))
+    }
+
     /// What the chart shows, from first to last.
     fn description(&self, x: &Axis) -> String {
         let about = |line: &Line| {
@@ -220,16 +232,10 @@ impl LineChart<'_> {
     }
 }
 
-/// Series beyond the colours differ in their dashes.
-fn dash_of(number: usize) -> u8 {
-    [0, 2, 3][number / usize::from(SERIES_INKS) % 3]
-}
-
-/// The steps that a number of points spans.
-fn steps_of(line: &Line, points: usize) -> String {
-    let span = line.points.last().map_or(0, |last| last.step) - line.points.first().map_or(0, |first| first.step);
-    let every = (span as f64 / (line.points.len().max(2) - 1) as f64).max(1.0);
-    counted((points as f64 * every).round() as usize, "step")
+/// The dash of a series; without dashes, series beyond the colours still have one.
+fn dash_of(number: usize, has_dashes: bool) -> u8 {
+    let place = if has_dashes { number } else { number / usize::from(SERIES_INKS) };
+    [0, 2, 3][place % 3]
 }
 
 /// The stretches without a value that cannot be drawn.
@@ -264,7 +270,14 @@ mod tests {
     fn chart(values: &[f64]) -> LineChart<'static> {
         let points = values.iter().enumerate().map(|(at, value)| Point::new(at as u64, *value)).collect();
         let lines = vec![Line { label: "loss".to_owned(), points, is_reference: false }];
-        LineChart { id: "c".to_owned(), title: "Loss".to_owned(), value_name: "nats", lines, scale: Scale::Linear }
+        LineChart {
+            id: "c".to_owned(),
+            title: "Loss".to_owned(),
+            value_name: "nats",
+            lines,
+            scale: Scale::Linear,
+            has_dashes: false,
+        }
     }
 
     #[test]
@@ -294,7 +307,7 @@ mod tests {
         let values: Vec<f64> = (0..50_000).map(|at| (at as f64).sin()).collect();
         let page = chart(&values).render().unwrap().into_string();
         assert!(page.len() < 60_000, "{}", page.len());
-        assert!(page.contains("means over 1,251 steps"));
+        assert!(page.contains("mean over 1,251 steps"));
         assert!(page.contains("40 of 50,000 steps"));
     }
 

@@ -41,7 +41,7 @@ pub(crate) fn window(points: usize) -> Option<usize> {
     (points >= SMOOTHED_FROM).then(|| (points / 40).max(5) | 1)
 }
 
-/// Centred means over `window` points; at the ends, over those that there are on both sides.
+/// Centred means over `window` points; at the ends, over those that there are.
 pub(crate) fn smooth(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
     let sums: Vec<f64> = std::iter::once(0.0)
         .chain(points.iter().scan(0.0, |sum, (_, y)| {
@@ -50,8 +50,8 @@ pub(crate) fn smooth(points: &[(f64, f64)], window: usize) -> Vec<(f64, f64)> {
         }))
         .collect();
     let mean = |(place, (x, _)): (usize, &(f64, f64))| {
-        let half = (window / 2).min(place).min(points.len() - 1 - place);
-        let (first, end) = (place - half, place + half + 1);
+        let half = window / 2;
+        let (first, end) = (place.saturating_sub(half), (place + half + 1).min(points.len()));
         (*x, (sums[end] - sums[first]) / (end - first) as f64)
     };
     points.iter().enumerate().map(mean).collect()
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn smoothing_takes_means() {
         let points = [(0.0, 1.0), (1.0, 2.0), (2.0, 6.0), (3.0, 4.0)];
-        assert_eq!(smooth(&points, 3), [(0.0, 1.0), (1.0, 3.0), (2.0, 4.0), (3.0, 4.0)]);
+        assert_eq!(smooth(&points, 3), [(0.0, 1.5), (1.0, 3.0), (2.0, 4.0), (3.0, 5.0)]);
         assert!(smooth(&[], 5).is_empty());
         assert_eq!((window(10), window(1_000)), (None, Some(25)));
     }

@@ -19,7 +19,7 @@ pub(crate) fn reliability(id: &str, bins: &[CalibrationBin], ece: Option<f64>) -
     let axis = || Axis::percent([0.0, 1.0].into_iter(), 5);
     let (mut x, mut y) = (axis()?, axis()?);
     (x.high, y.high) = (1.0, 1.0);
-    let canvas = Canvas { width: 400, height: 300, ..Canvas::SMALL };
+    let canvas = Canvas { width: 400, height: 300, right: 22, ..Canvas::SMALL };
     let mut layers =
         vec![Layer::Line { points: vec![(0.0, 0.0), (1.0, 1.0)], ink: Ink::Axis, width: 1.2, dash: 1, opacity: 1.0 }];
     for bin in &used {
@@ -72,7 +72,21 @@ pub(crate) fn reliability(id: &str, bins: &[CalibrationBin], ece: Option<f64>) -
         }
     };
     let size = (canvas.width, canvas.height);
-    Some(Figure { id, title: "Calibration", description, legend, size, elements, notes, table, class: "" }.render())
+    Some(
+        Figure {
+            id,
+            title: "Calibration",
+            description,
+            legend,
+            size,
+            elements,
+            notes,
+            table,
+            class: "",
+            scrolls: false,
+        }
+        .render(),
+    )
 }
 
 #[cfg(test)]

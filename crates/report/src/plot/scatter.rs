@@ -27,7 +27,7 @@ pub(crate) fn embedding_map(id: &str, map: &EmbeddingMap) -> Option<Markup> {
     let can = |point: &&MapPoint| is_drawable(point.x) && is_drawable(point.y);
     let kinds = [(&map.images, "image", 0_u8, Mark::Square), (&map.texts, "text", 1, Mark::Circle)];
     let all = || map.images.iter().chain(&map.texts).filter(can);
-    let canvas = Canvas { width: 640, height: 480, left: 40, bottom: 36, top: 12, right: 12 };
+    let canvas = Canvas { width: 640, height: 480, left: 54, bottom: 46, top: 12, right: 16 };
     let mut x = Axis::around(all().map(|point| point.x), 6)?;
     let mut y = Axis::around(all().map(|point| point.y), 6)?;
     equalise(&mut x, &mut y, canvas);
@@ -76,7 +76,7 @@ pub(crate) fn embedding_map(id: &str, map: &EmbeddingMap) -> Option<Markup> {
     };
     let mut elements = canvas.draw((&x, &y), &format!("first component{}", share(0)), &layers);
     let second = format!("second component{}", share(1));
-    elements += &html! { text.name x=(canvas.left + 8) y="22" { (second) } }.into_string();
+    elements += &html! { text.name x=(canvas.left + 8) y="26" { (second) } }.into_string();
     elements += &points;
     notes.extend(map.note.clone());
     let description = format!(
@@ -103,7 +103,10 @@ pub(crate) fn embedding_map(id: &str, map: &EmbeddingMap) -> Option<Markup> {
     };
     let size = (canvas.width, canvas.height);
     let title = "Images and texts in two dimensions";
-    Some(Figure { id, title, description, legend, size, elements, notes, table, class: "wide map" }.render())
+    Some(
+        Figure { id, title, description, legend, size, elements, notes, table, class: "wide map", scrolls: false }
+            .render(),
+    )
 }
 
 /// Widens one of the axes so that a distance is equally long on both.

@@ -25,12 +25,13 @@ pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
     }
     html! {
         @if let Some(step) = found.step { p.soft { "Answers by class at step " (count(step)) "." } }
-        @if !found.classes.is_empty() {
+        div.beside {
+        @if !found.classes.is_empty() { div.tall {
             h3 { "Classes" }
             p.note { "The worst recall first." }
             (sortable(&format!("{id}-classes"), "Results by class", &columns, &rows(found, has_precision)))
-        }
-        @if !confused.is_empty() {
+        } }
+        @if !confused.is_empty() { div.tall {
             h3 { "Most confused classes" }
             div.scroll tabindex="0" role="group" aria-label="Most confused classes" {
                 table {
@@ -44,10 +45,11 @@ pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
                     } } }
                 }
             }
+        } }
         }
-        @if let Some(map) = confusion_map(&format!("{id}-confusion"), found) { (map) }
-        @if let Some(diagram) = reliability(&format!("{id}-calibration"), &found.calibration, found.ece) {
-            div.charts { (diagram) }
+        div.beside {
+            @if let Some(map) = confusion_map(&format!("{id}-confusion"), found) { (map) }
+            @if let Some(diagram) = reliability(&format!("{id}-calibration"), &found.calibration, found.ece) { (diagram) }
         }
     }
 }

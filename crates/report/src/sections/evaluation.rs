@@ -61,18 +61,31 @@ fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Mark
         let kind = kind(names.first()?);
         let line = |name: &&str| Line { label: label(name), points: points(evaluation, name), is_reference: false };
         let mut names = names.clone();
-        // `recall@10` comes after `recall@5`.
-        names.sort_by_key(|name| (name.len(), *name));
+        sort_metrics(&mut names);
         LineChart {
             id: format!("{id}-c{number}"),
             title: group_title.clone(),
-            value_name: if kind.is_fraction { "share" } else { "value" },
+            value_name: match names.first() {
+                _ if kind.is_fraction => "share",
+                Some(name) if name.ends_with("rank") => "rank",
+                _ => "value",
+            },
             lines: names.iter().map(line).collect(),
             scale: if kind.is_fraction { Scale::Percent } else { Scale::Linear },
+            has_dashes: false,
         }
         .render()
     };
     groups.iter().enumerate().filter_map(chart).take(MOST_CHARTS).collect()
+}
+
+/// By name, and by the number at the end: `recall@10` comes after `recall@5`.
+fn sort_metrics(names: &mut [&str]) {
+    let key = |name: &&str| {
+        let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+        (stem.to_owned(), name[stem.len()..].parse().unwrap_or(0_u64))
+    };
+    names.sort_by_key(key);
 }
 
 /// The name of a metric within its chart.
@@ -94,6 +107,8 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
     let first = evaluation.points.iter().find(|point| point.step == 0);
     let last = evaluation.points.last();
     let has_course = evaluation.points.len() > 1;
+    let mut names: Vec<&str> = names.iter().copied().filter(|name| !name.starts_with("num_")).collect();
+    sort_metrics(&mut names);
     html! {
         div.scroll tabindex="0" role="group" aria-label=(format!("Figures of {}", evaluation.name)) {
             table {
@@ -103,7 +118,7 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
                     @if let Some(last) = last { th scope="col" { "step " (count(last.step)) } }
                     @if has_course { th scope="col" { "best" } }
                 } }
-                tbody { @for name in names.iter().filter(|name| !name.starts_with("num_")) { tr {
+                tbody { @for name in &names { tr {
                     th scope="row" { (title(name)) }
                     @if let Some(first) = first.filter(|_| has_course) { td { (shown(name, first.metrics.get(*name))) } }
                     @if let Some(last) = last { td { (shown(name, last.metrics.get(*name))) } }
@@ -161,6 +176,13 @@ mod tests {
         assert!(best(&found, "acc1").into_string().starts_with("70.0 %"));
         assert!(best(&found, "ece").into_string().starts_with("30.0 %"));
         assert_eq!(best(&evaluation(&[(0, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+    }
+
+    #[test]
+    fn numbers_in_names_count() {
+        let mut names = ["r@10", "r@5", "a", "acc10", "acc5"];
+        sort_metrics(&mut names);
+        assert_eq!(names, ["a", "acc5", "acc10", "r@5", "r@10"]);
     }
 
     #[test]

@@ -77,12 +77,12 @@ fn change(kind: MetricKind, figure: &Figure, baseline: &Figure) -> Markup {
 
 /// The figure, its interval and the baseline on a line from 0 to 100 %.
 fn range(headline: &Headline) -> Markup {
-    let x = |value: f64| format!("{:.1}", 6.0 + 228.0 * value.clamp(0.0, 1.0));
-    let width = |low: f64, high: f64| format!("{:.1}", (228.0 * (high.clamp(0.0, 1.0) - low.clamp(0.0, 1.0))).max(1.0));
+    let x = |value: f64| format!("{:.1}%", 2.5 + 95.0 * value.clamp(0.0, 1.0));
+    let width = |low: f64, high: f64| format!("{:.1}%", (95.0 * (high.clamp(0.0, 1.0) - low.clamp(0.0, 1.0))).max(0.5));
     let baseline = headline.baseline.map(|figure| figure.value).filter(|value| value.is_finite());
     html! {
-        svg.range viewBox="0 0 240 20" preserveAspectRatio="none" aria-hidden="true" {
-            path.track d="M6 10H234" {}
+        svg.range aria-hidden="true" {
+            line.track x1="2.5%" x2="97.5%" y1="10" y2="10" {}
             @if let Some([low, high]) = headline.figure.finite_interval() {
                 rect.band x=(x(low)) y="5" width=(width(low, high)) height="10" rx="2" {}
             }

@@ -28,7 +28,7 @@ pub(crate) fn step_of(state: &RunState) -> String {
 /// The lines below the title of a report.
 pub(crate) fn lead(state: Option<&RunState>, run_dir: &str) -> Markup {
     let share = state.and_then(|state| {
-        let total = state.total_steps.filter(|total| *total > 0)?;
+        let total = state.total_steps.filter(|total| *total > 0 && state.status != Status::Finished)?;
         Some(format!("{:.1}", (100.0 * state.step as f64 / total as f64).clamp(0.0, 100.0)))
     });
     html! {

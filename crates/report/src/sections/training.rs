@@ -88,7 +88,7 @@ pub(crate) fn curves(steps: &[TrainStep]) -> Markup {
             _ => {}
         }
         lines.retain(|line| !line.points.is_empty());
-        match chart(curve, lines).render() {
+        match chart(curve, lines, false).render() {
             Some(markup) => charts.push(markup),
             None => not_recorded.push(curve.title.to_lowercase()),
         }
@@ -105,18 +105,19 @@ pub(crate) fn compared(runs: &[(String, &[TrainStep])]) -> Vec<Markup> {
         let (_, values, _) = curve.lines.first()?;
         let line = |(name, steps): &(String, &[TrainStep])| line_of(name, steps, *values, false);
         let lines: Vec<Line> = runs.iter().map(line).filter(|line| !line.points.is_empty()).collect();
-        chart(curve, lines).render()
+        chart(curve, lines, true).render()
     };
     CURVES.iter().filter(|curve| curve.id != "spread").filter_map(with_runs).collect()
 }
 
-fn chart(curve: &Curve, lines: Vec<Line>) -> LineChart<'static> {
+fn chart(curve: &Curve, lines: Vec<Line>, has_dashes: bool) -> LineChart<'static> {
     LineChart {
         id: curve.id.to_owned(),
         title: curve.title.to_owned(),
         value_name: curve.value_name,
         lines,
         scale: curve.scale,
+        has_dashes,
     }
 }
 
