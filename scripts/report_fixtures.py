@@ -516,11 +516,75 @@ young = {
     "made_by": "dualenc 0.1.0",
 }
 
+odd_names = [
+    "<script>alert(1)</script>",
+    "\"quotes\" & 'apostrophes'",
+    "علم المملكة العربية السعودية",
+    "日本国旗と富士山と桜の花",
+    "a-very-long-class-name-without-any-space-" * 4,
+    "",
+]
+odd = {
+    "title": "<b>Odd</b> & \"quoted\" input, with a title that is much longer than anybody would wish for",
+    "run_dir": "runs/" + "deep/" * 30,
+    "state": {"status": "killed", "step": 99, "total_steps": 10, "note": "The disk <filled> up."},
+    "headlines": [
+        {"metric": "acc1", "evaluation": odd_names[0], "figure": {"value": None}, "baseline": {"value": 0.1}},
+        {"metric": "loss", "evaluation": odd_names[4], "figure": {"value": 1e30}, "baseline": {"value": 3.0}},
+        {"metric": "text_retrieval_median_rank", "figure": {"value": 0}, "step": 0},
+    ],
+    "steps": [
+        {"step": 1, "loss": 2.5, "grad_norm": 1e-9, "logit_scale": 1e30},
+        {"step": 50, "loss": None, "grad_norm": 1e25, "logit_scale": -5},
+        {"step": 1_000_000_000_000, "loss": 2.5, "grad_norm": 0, "logit_scale": 0},
+    ],
+    "evaluations": [
+        {
+            "name": odd_names[3],
+            "points": [{"step": 7, "metrics": {odd_names[0]: {"value": None}}}],
+            "classification": {
+                "classes": [
+                    {"name": name, "images": 10 * place, "hits": 7 * place, "predicted": 8 * place}
+                    for place, name in enumerate(odd_names)
+                ],
+                "confusions": [
+                    {"label": label, "predicted": (label + 2) % 6, "count": 3 * label}
+                    for label in range(6)
+                ]
+                + [{"label": 99, "predicted": 0, "count": 4}],
+                "calibration": [{"count": 1, "confidence": 0.5, "accuracy": 1.0}],
+            },
+            "retrieval": {
+                "texts": [
+                    {
+                        "text": "caption " * 5000,
+                        "found": [
+                            {"picture": {"path": name, "bytes": "aGVsbG8="}, "score": 0.5}
+                            for name in odd_names
+                        ],
+                    }
+                ],
+                "images": [{"picture": {}, "found": [{"text": name} for name in odd_names]}],
+            },
+        }
+    ],
+    "config_text": "</pre></details><script>alert(2)</script>",
+    "data": [{"key": name, "value": name * 20} for name in odd_names],
+    "parameters": [{"part": odd_names[4], "parameters": 2**63, "trained": 2**63}] * 2,
+    "pairs": {"worst": [{"caption": name, "score": -1} for name in odd_names]},
+    "map": {"images": [{"x": 1, "y": 1, "title": name} for name in odd_names]},
+    "similarities": {"low": 1, "high": 1, "matching": {"counts": [3]}},
+    "modality_gap": 0,
+    "warnings": [{"name": name, "message": name * 30} for name in odd_names],
+    "bad_samples": [{"cause": name, "count": 2**62, "example": name} for name in odd_names],
+}
+
 OUT.mkdir(parents=True, exist_ok=True)
 fixtures = {
     "report": report,
     "young": young,
     "empty": {},
+    "odd": odd,
     "comparison": comparison,
     "results": results,
 }

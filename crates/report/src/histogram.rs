@@ -35,7 +35,7 @@ impl Histogram {
     /// Number of finite values.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts.iter().fold(0, |total, count| total.saturating_add(*count))
     }
 
     fn of(values: &[f32], low: f64, high: f64) -> Self {

@@ -120,12 +120,12 @@ pub struct SearchResult {
 /// How a page is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PageOptions {
-    /// Bytes that all pictures of a page may take as text, 3 MiB unless set. Pictures beyond are left out and counted.
+    /// Bytes that all pictures of a page may take as text, 2 MiB unless set. Pictures beyond are left out and counted.
     pub picture_bytes: usize,
 }
 
 impl Default for PageOptions {
     fn default() -> Self {
-        Self { picture_bytes: 3 << 20 }
+        Self { picture_bytes: 2 << 20 }
     }
 }

@@ -11,6 +11,7 @@ use crate::page::format::{SHOWN_CHARACTERS, counted, shortened};
 #[derive(Debug)]
 pub(crate) struct Pictures {
     left: usize,
+    used: usize,
     shown: usize,
     beyond_budget: usize,
     unknown_format: usize,
@@ -18,7 +19,7 @@ pub(crate) struct Pictures {
 
 impl Pictures {
     pub fn new(bytes: usize) -> Self {
-        Self { left: bytes, shown: 0, beyond_budget: 0, unknown_format: 0 }
+        Self { left: bytes, used: 0, shown: 0, beyond_budget: 0, unknown_format: 0 }
     }
 
     /// The picture, or a field that says why there is none. `alt` describes it to who cannot see it.
@@ -37,9 +38,15 @@ impl Pictures {
             return missing("left out");
         }
         self.left -= size;
+        self.used += size;
         self.shown += 1;
         let source = start + &STANDARD.encode(&picture.bytes);
         html! { img.thumb src=(source) alt=(alt) title=[(!picture.path.is_empty()).then_some(&picture.path)]; }
+    }
+
+    /// Bytes that the pictures take as text.
+    pub fn used(&self) -> usize {
+        self.used
     }
 
     /// What was left out, as a sentence; `None` if nothing was.

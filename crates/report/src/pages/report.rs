@@ -22,10 +22,22 @@ use crate::sections::training::curves;
 /// Bytes of a config that are shown.
 const CONFIG_BYTES: usize = 200_000;
 
-/// The report as a whole HTML page.
+/// Bytes from which on pictures give way: 5 MB, less what is written in their place.
+const MOST_BYTES: usize = 4_900_000;
+
+/// The report as a whole HTML page, below 5 MB: pictures give way to what else there is.
 #[must_use]
 pub fn render_report(report: &Report, options: &PageOptions) -> String {
-    let mut pictures = Pictures::new(options.picture_bytes);
+    let (page, used) = render(report, options.picture_bytes);
+    match page.len().checked_sub(MOST_BYTES) {
+        None => page,
+        Some(beyond) => render(report, used.saturating_sub(beyond)).0,
+    }
+}
+
+/// The page, and the bytes that its pictures take.
+fn render(report: &Report, picture_bytes: usize) -> (String, usize) {
+    let mut pictures = Pictures::new(picture_bytes);
     let mut sections = vec![Section::new("overview", "Overview", overview(report))];
     for (number, evaluation) in report.evaluations.iter().enumerate() {
         let id = format!("eval-{number}");
@@ -62,7 +74,7 @@ pub fn render_report(report: &Report, options: &PageOptions) -> String {
         made_by: &report.made_by,
         left_out: pictures.left_out(),
     };
-    frame.render(&sections)
+    (frame.render(&sections), pictures.used())
 }
 
 fn overview(report: &Report) -> Markup {

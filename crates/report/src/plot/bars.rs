@@ -14,7 +14,7 @@ use crate::plot::hover::{Strip, strips};
 pub(crate) fn similarity_histograms(id: &str, found: &Similarities) -> Option<Markup> {
     let kinds = [(&found.matching, "matching pairs", 0_u8), (&found.other, "other pairs", 1)];
     let bins = found.matching.counts.len().max(found.other.counts.len());
-    if found.matching.total() + found.other.total() == 0 || !(found.high - found.low).is_normal() {
+    if found.matching.total() == 0 && found.other.total() == 0 || !(found.high - found.low).is_normal() {
         return None;
     }
     let edge = |bin: usize| found.low + (found.high - found.low) * bin as f64 / bins as f64;

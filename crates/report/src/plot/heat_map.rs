@@ -145,7 +145,8 @@ fn cells(found: &Classification) -> BTreeMap<(usize, usize), u64> {
     for confusion in &found.confusions {
         let (row, column) = (confusion.label, confusion.predicted);
         if confusion.count > 0 && row != column && exists(row) && exists(column) {
-            *cells.entry((row, column)).or_insert(0) += confusion.count;
+            let cell: &mut u64 = cells.entry((row, column)).or_insert(0);
+            *cell = cell.saturating_add(confusion.count);
         }
     }
     cells

@@ -21,6 +21,9 @@ const MOST_STRIPS: usize = 70;
 /// Points from which on a line has no marks.
 const MOST_MARKS: usize = 40;
 
+/// Places of a band between which it is straight.
+const MOST_BAND: usize = 200;
+
 /// A value at a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Point {
@@ -203,7 +206,8 @@ impl LineChart<'_> {
     fn smoothing(&self, window: usize) -> String {
         let longest = self.lines.iter().filter(|line| !line.is_reference).max_by_key(|line| line.points.len());
         let points = longest.map_or(&[][..], |line| &line.points);
-        let span = points.last().map_or(0, |last| last.step) - points.first().map_or(0, |first| first.step);
+        let ends = (points.first().map_or(0, |first| first.step), points.last().map_or(0, |last| last.step));
+        let span = ends.1.saturating_sub(ends.0);
         let every = (span as f64 / (points.len().max(2) - 1) as f64).max(1.0);
         format!("Strong: mean over {}. Faint: single steps.", counted((window as f64 * every).round() as usize, "step"))
     }
@@ -258,6 +262,7 @@ fn band(line: &Line, ink: Ink) -> Option<Layer> {
             Some((point.step as f64, point.interval.filter(|ends| ends.iter().all(|x| is_drawable(*x)))?))
         })
         .collect();
+    let known = evenly(&known, MOST_BAND);
     let upper = known.iter().map(|(step, [_, high])| (*step, *high));
     let lower = known.iter().rev().map(|(step, [low, _])| (*step, *low));
     (known.len() > 1).then(|| Layer::Area { points: upper.chain(lower).collect(), ink, opacity: 0.16 })

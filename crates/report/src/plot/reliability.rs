@@ -14,7 +14,7 @@ pub(crate) fn reliability(id: &str, bins: &[CalibrationBin], ece: Option<f64>) -
     let fits = |value: f64| (0.0..=1.0).contains(&value);
     let used: Vec<&CalibrationBin> =
         bins.iter().filter(|bin| bin.count > 0 && fits(bin.confidence) && fits(bin.accuracy)).collect();
-    let answers: u64 = used.iter().map(|bin| bin.count).sum();
+    let answers = used.iter().fold(0_u64, |answers, bin| answers.saturating_add(bin.count));
     let most = used.iter().map(|bin| bin.count).max()?;
     let axis = || Axis::percent([0.0, 1.0].into_iter(), 5);
     let (mut x, mut y) = (axis()?, axis()?);

@@ -20,7 +20,7 @@ const MOST_LINES: usize = 300;
 const MOST_ROWS: usize = 30;
 
 /// Characters of a tooltip.
-const TITLE: usize = 90;
+const TITLE: usize = 70;
 
 /// Images as squares and texts as circles; `None` without a point.
 pub(crate) fn embedding_map(id: &str, map: &EmbeddingMap) -> Option<Markup> {

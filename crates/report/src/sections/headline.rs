@@ -72,7 +72,7 @@ fn change(kind: MetricKind, figure: &Figure, baseline: &Figure) -> Markup {
         "change bad"
     };
     let verdict = if class == "change bad" { ", worse" } else { "" };
-    html! { span class=(class) { (sign) (amount) } " " (word) " step 0 (" (start) ")" (verdict) }
+    html! { span class=(class) { (sign) (amount) } " " (word) " step 0 " span.whole { "(" (start) ")" } (verdict) }
 }
 
 /// The figure, its interval and the baseline on a line from 0 to 100 %.
@@ -108,7 +108,7 @@ mod tests {
         let found = headlines(&[], &[evaluation, Evaluation::default()]);
         assert_eq!((found.len(), found[0].step, found[0].baseline), (1, Some(9), Some(Figure::new(0.01))));
         let page = cards(&found).into_string();
-        assert!(page.contains("50.0 %") && page.contains("+49.0 points") && page.contains("above step 0 (1.0 %)"));
+        assert!(page.contains("50.0 %") && page.contains("+49.0 points") && page.contains("(1.0 %)"));
     }
 
     #[test]

@@ -10,7 +10,7 @@ const MOST_WARNINGS: usize = 100;
 
 /// Warnings and bad samples; a line if there are none.
 pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Markup {
-    let total: u64 = bad_samples.iter().map(|samples| samples.count).sum();
+    let total = bad_samples.iter().fold(0_u64, |total, samples| total.saturating_add(samples.count));
     html! {
         @if warnings.is_empty() { p { "The run gave no warnings." } } @else {
             h3 { (counted(warnings.len(), "warning")) }
@@ -42,7 +42,7 @@ pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Mark
 
 /// How many warnings and samples there are, for the top of the page; `None` if there are none.
 pub(crate) fn summary(warnings: &[Warning], bad_samples: &[BadSamples]) -> Option<String> {
-    let total: u64 = bad_samples.iter().map(|samples| samples.count).sum();
+    let total = bad_samples.iter().fold(0_u64, |total, samples| total.saturating_add(samples.count));
     let mut parts = Vec::new();
     if !warnings.is_empty() {
         parts.push(counted(warnings.len(), "warning"));
