@@ -1,5 +1,5 @@
 //! The frame of a page: head, navigation, foot. The page is one file and asks for nothing: its content security policy
-//! allows its own style sheet, its own script (by hash) and embedded pictures, and nothing else.
+//! allows its own style sheet and script, by hash, and embedded pictures, and nothing else.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -38,9 +38,10 @@ pub(crate) struct Frame<'a> {
 impl Frame<'_> {
     /// The whole page.
     pub fn render(&self, sections: &[Section]) -> String {
-        let script_hash = STANDARD.encode(Sha256::digest(SCRIPT));
+        let hash = |text: &str| format!("'sha256-{}'", STANDARD.encode(Sha256::digest(text)));
+        let (style, script) = (hash(STYLE), hash(SCRIPT));
         let policy = format!(
-            "default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{script_hash}'; \
+            "default-src 'none'; style-src {style}; script-src {script}; img-src data:; \
              base-uri 'none'; form-action 'none'"
         );
         html! {
@@ -64,7 +65,9 @@ impl Frame<'_> {
                     }
                     @if sections.len() > 1 {
                         nav aria-label="Sections" {
-                            ul { @for section in sections { li { a href=(format!("#{}", section.id)) { bdi { (section.title) } } } } }
+                            ul { @for section in sections {
+                                li { a href=(format!("#{}", section.id)) { bdi { (section.title) } } }
+                            } }
                         }
                     }
                     main id="main" tabindex="-1" {

@@ -98,7 +98,8 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                     tr {
                         th scope="row" { (title(key.1)) @if !key.0.is_empty() { span.with.soft { bdi { (key.0) } } } }
                         @for (run, figure) in row.iter().enumerate() {
-                            @let is_close = winner.zip(*figure).is_some_and(|(winner, figure)| overlap(&winner, &figure));
+                            @let both = winner.zip(*figure);
+                            @let is_close = both.is_some_and(|(winner, figure)| overlap(&winner, &figure));
                             td.best[best == Some(run)] {
                                 (shown(key.1, figure.as_ref()))
                                 @if best == Some(run) { span.badge.good { "\u{2605} best" } }
@@ -171,6 +172,7 @@ fn evaluations(runs: &[ComparedRun]) -> Markup {
                 lines: found.iter().map(line).collect(),
                 scale: if is_fraction { Scale::Percent } else { Scale::Linear },
                 has_dashes: true,
+                is_noisy: false,
             };
             charts.extend(chart.render());
         }

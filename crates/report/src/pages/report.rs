@@ -81,7 +81,8 @@ fn overview(report: &Report) -> Markup {
     let headlines = headlines(&report.headlines, &report.evaluations);
     html! {
         @if headlines.is_empty() {
-            (absent(if report.evaluations.is_empty() { "The run has no evaluation." } else { "No evaluation has run yet." }))
+            @if report.evaluations.is_empty() { (absent("The run has no evaluation.")) }
+            @else { (absent("No evaluation has run yet.")) }
         } @else {
             (cards(&headlines))
         }
@@ -131,7 +132,8 @@ fn parameters(groups: &[ParameterGroup]) -> Markup {
             tfoot { (row(&total)) }
         } }
         @if total.parameters > 0 {
-            p.note { (significant(100.0 * total.trained as f64 / total.parameters as f64, 3)) " % of the parameters are trained." }
+            @let share = 100.0 * total.trained as f64 / total.parameters as f64;
+            p.note { (significant(share, 3)) " % of the parameters are trained." }
         }
     }
 }

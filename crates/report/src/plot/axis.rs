@@ -32,10 +32,13 @@ impl Axis {
         Some(Self::linear(low - space, high + space, most))
     }
 
-    /// An axis over `values` that starts and ends at them.
-    pub fn tight(values: impl Iterator<Item = f64>, most: usize) -> Option<Self> {
+    /// An axis over whole numbers, such as steps, that starts and ends at them.
+    pub fn whole(values: impl Iterator<Item = f64>, most: usize) -> Option<Self> {
         let (low, high) = range(values)?;
-        Some(if high > low { Self::linear(low, high, most) } else { Self::linear(low - 1.0, high + 1.0, most) })
+        let (low, high) = if high > low { (low, high) } else { (low - 1.0, high + 1.0) };
+        // With fewer ticks, none stands between two numbers.
+        let mut axes = (1..=most).rev().map(|most| Self::linear(low, high, most));
+        axes.find(|axis| axis.ticks.iter().all(|tick| (tick - tick.round()).abs() < 1e-9))
     }
 
     /// An axis from 0 that fractions fit on, in percent.
@@ -127,6 +130,18 @@ mod tests {
         let axis = Axis::linear(0.0, 1000.0, 5);
         assert_eq!(axis.labels, ["0", "200", "400", "600", "800", "1000"]);
         assert_eq!(Axis::linear(-0.13, 0.42, 4).labels, ["0", "0.2", "0.4"]);
+    }
+
+    #[test]
+    fn steps_have_whole_ticks() {
+        let labels = |last: f64| Axis::whole([1.0, last].into_iter(), 5).unwrap().labels;
+        assert_eq!(
+            (labels(3.0), labels(2.0)),
+            (vec!["1".to_owned(), "2".to_owned(), "3".to_owned()], vec!["1".to_owned(), "2".to_owned()])
+        );
+        for last in 2..200 {
+            assert!(labels(f64::from(last)).iter().all(|label| !label.contains('.')), "{last}");
+        }
     }
 
     #[test]

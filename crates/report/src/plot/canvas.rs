@@ -37,7 +37,7 @@ pub(crate) struct Canvas {
 
 impl Canvas {
     /// The size of all small plots: text of 11.5 units stays readable where a plot is 340 pixels wide.
-    pub const SMALL: Self = Self { width: 400, height: 232, left: 46, bottom: 36, top: 24, right: 10 };
+    pub const SMALL: Self = Self { width: 400, height: 232, left: 46, bottom: 36, top: 24, right: 16 };
 
     /// A point in units of the SVG.
     pub fn place(&self, x: &Axis, y: &Axis, point: (f64, f64)) -> (f64, f64) {

@@ -64,7 +64,9 @@ impl Figure<'_> {
                     @if !self.legend.is_empty() { (legend(&self.legend)) }
                 }
                 @if self.scrolls {
-                    div.scroll tabindex="0" role="group" aria-label=(format!("{}, scrolls", self.title)) { (self.plot()) }
+                    div.scroll tabindex="0" role="group" aria-label=(format!("{}, scrolls", self.title)) {
+                        (self.plot())
+                    }
                 } @else { (self.plot()) }
                 @for note in &self.notes { p.note { (note) } }
                 details.data {
@@ -82,7 +84,9 @@ pub(crate) fn legend(items: &[LegendItem]) -> Markup {
         ul.legend {
             @for item in items {
                 li {
-                    svg viewBox="0 0 22 12" aria-hidden="true" { (PreEscaped(mark(item.mark, item.series, 11.0, 6.0, 4.0))) }
+                    svg viewBox="0 0 22 12" aria-hidden="true" {
+                        (PreEscaped(mark(item.mark, item.series, 11.0, 6.0, 4.0)))
+                    }
                     bdi { (item.label) }
                 }
             }

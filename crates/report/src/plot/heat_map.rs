@@ -51,7 +51,8 @@ pub(crate) fn confusion_map(id: &str, found: &Classification) -> Option<Markup> 
                 title { (title) }
                 rect class=(class) x=(left) y=(top) width=(width) height=(width) opacity=(opacity) {}
                 @if shown.len() <= NUMBERED {
-                    text.(if share > 0.55 { "on" } else { "off" }) x=(fixed_up(x + 0.5 * side)) y=(fixed_up(y + 0.5 * side))
+                    @let (x, y) = (fixed_up(x + 0.5 * side), fixed_up(y + 0.5 * side));
+                    text.(if share > 0.55 { "on" } else { "off" }) x=(x) y=(y)
                         dy=".34em" text-anchor="middle" { (number) }
                 }
             }
@@ -64,7 +65,8 @@ pub(crate) fn confusion_map(id: &str, found: &Classification) -> Option<Markup> 
                 @let middle = margin + (place as f64 + 0.5) * side;
                 @let text = label(found, *class);
                 text x=(fixed_up(margin - 5.0)) y=(fixed_up(middle)) dy=".34em" text-anchor="end" { (text) }
-                text transform=(format!("translate({:.1} {:.1}) rotate(-90)", middle, margin - 5.0)) dy=".34em" { (text) }
+                @let turned = format!("translate({:.1} {:.1}) rotate(-90)", middle, margin - 5.0);
+                text transform=(turned) dy=".34em" { (text) }
             }
         }
         rect.frame x=(fixed_up(margin)) y=(fixed_up(margin)) width=(SIDE) height=(SIDE) {}

@@ -68,6 +68,8 @@ pub(crate) struct LineChart<'a> {
     pub scale: Scale,
     /// Whether all lines differ in their dashes: for lines that may lie on each other.
     pub has_dashes: bool,
+    /// Whether long lines are smoothed.
+    pub is_noisy: bool,
 }
 
 impl LineChart<'_> {
@@ -77,7 +79,8 @@ impl LineChart<'_> {
         let canvas = Canvas::SMALL;
         let mut layers = Vec::new();
         let (mut marks, mut legend) = (String::new(), Vec::new());
-        let window = window(self.lines.iter().map(|line| line.points.len()).max().unwrap_or(0));
+        let longest = self.lines.iter().map(|line| line.points.len()).max().unwrap_or(0);
+        let window = window(longest).filter(|_| self.is_noisy);
         for (number, line) in self.lines.iter().enumerate() {
             let series = (number % usize::from(SERIES_INKS)) as u8;
             let ink = Ink::Series(series);
@@ -131,7 +134,7 @@ impl LineChart<'_> {
         let drawable = || self.lines.iter().flat_map(|line| &line.points).filter(|point| is_drawable(point.value));
         let ends = |point: &Point| point.interval.into_iter().flatten();
         let values = || drawable().flat_map(move |point| std::iter::once(point.value).chain(ends(point)));
-        let x = Axis::tight(drawable().map(|point| point.step as f64), 5)?;
+        let x = Axis::whole(drawable().map(|point| point.step as f64), 5)?;
         let y = match self.scale {
             Scale::Percent => Axis::percent(values(), 4),
             Scale::Wide => Axis::logarithmic(values()).or_else(|| Axis::around(values(), 4)),
@@ -282,6 +285,7 @@ mod tests {
             lines,
             scale: Scale::Linear,
             has_dashes: false,
+            is_noisy: true,
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) fn embedding_map(id: &str, map: &EmbeddingMap) -> Option<Markup> {
     let table = html! {
         table {
             caption { "Up to " (MOST_ROWS) " of each kind" }
-            thead { tr { th scope="col" { "kind" } th scope="col" { "title" } th scope="col" { "first" } th scope="col" { "second" } } }
+            thead { tr { @for name in ["kind", "title", "first", "second"] { th scope="col" { (name) } } } }
             tbody {
                 @for (found, name, ..) in kinds {
                     @for point in evenly(found, MOST_ROWS) {

@@ -17,7 +17,7 @@ const NAME: usize = 80;
 /// The per-class table, the most confused pairs, the heat map and the calibration.
 pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
     let confused = most_confused(found, MOST_PAIRS);
-    let name = |class: usize| shortened(&found.classes[class].name, NAME);
+    let name = |class: usize| name(&found.classes[class].name);
     let has_precision = found.classes.iter().any(|class| class.average_precision.is_some());
     let mut columns = vec!["class", "images", "right", "recall", "precision"];
     if has_precision {
@@ -35,7 +35,8 @@ pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
             h3 { "Most confused classes" }
             div.scroll tabindex="0" role="group" aria-label="Most confused classes" {
                 table {
-                    thead { tr { th scope="col" { "true class" } th.words scope="col" { "answer" } th scope="col" { "images" }
+                    thead { tr { th scope="col" { "true class" } th.words scope="col" { "answer" }
+                        th scope="col" { "images" }
                         th scope="col" { "share of the class" } } }
                     tbody { @for (label, predicted, number) in &confused { tr {
                         th scope="row" { bdi { (name(*label)) } }
@@ -49,9 +50,14 @@ pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
         }
         div.beside {
             @if let Some(map) = confusion_map(&format!("{id}-confusion"), found) { (map) }
-            @if let Some(diagram) = reliability(&format!("{id}-calibration"), &found.calibration, found.ece) { (diagram) }
+            @let diagram = reliability(&format!("{id}-calibration"), &found.calibration, found.ece);
+            @if let Some(diagram) = diagram { (diagram) }
         }
     }
+}
+
+fn name(name: &str) -> String {
+    if name.trim().is_empty() { "(no name)".to_owned() } else { shortened(name, NAME) }
 }
 
 fn share(part: u64, whole: u64) -> String {
@@ -69,7 +75,7 @@ fn rows(found: &Classification, has_precision: bool) -> Vec<Vec<Cell>> {
     let whole = |value: u64| Cell::number(count(value), value as f64);
     let row = |class: &&ClassResult| {
         let mut cells = vec![
-            Cell::text(shortened(&class.name, NAME)),
+            Cell::text(name(&class.name)),
             whole(class.images),
             whole(class.hits),
             fraction(class.recall()),

@@ -73,6 +73,7 @@ fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Mark
             lines: names.iter().map(line).collect(),
             scale: if kind.is_fraction { Scale::Percent } else { Scale::Linear },
             has_dashes: false,
+            is_noisy: false,
         }
         .render()
     };
@@ -120,7 +121,9 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
                 } }
                 tbody { @for name in &names { tr {
                     th scope="row" { (title(name)) }
-                    @if let Some(first) = first.filter(|_| has_course) { td { (shown(name, first.metrics.get(*name))) } }
+                    @if let Some(first) = first.filter(|_| has_course) {
+                        td { (shown(name, first.metrics.get(*name))) }
+                    }
                     @if let Some(last) = last { td { (shown(name, last.metrics.get(*name))) } }
                     @if has_course { td { (best(evaluation, name)) } }
                 } } }

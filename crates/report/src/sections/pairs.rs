@@ -33,7 +33,9 @@ fn cards(cards: &[PairCard], pictures: &mut Pictures) -> Markup {
                 (pictures.show(&card.picture, &card.picture.path))
                 span.about {
                     span.score { (cosine(card.score)) }
-                    span dir="auto" title=[is_long.then(|| shortened(&card.caption, 1_000))] { (shortened(&card.caption, CARD)) }
+                    span dir="auto" title=[is_long.then(|| shortened(&card.caption, 1_000))] {
+                        (shortened(&card.caption, CARD))
+                    }
                     span.path { (path(&card.picture.path)) }
                 }
             }

@@ -15,7 +15,8 @@ pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Mark
         @if warnings.is_empty() { p { "The run gave no warnings." } } @else {
             h3 { (counted(warnings.len(), "warning")) }
             div.scroll tabindex="0" role="group" aria-label="Warnings" { table {
-                thead { tr { th scope="col" { "step" } th.words scope="col" { "kind" } th.words scope="col" { "message" } } }
+                thead { tr { th scope="col" { "step" }
+                    @for name in ["kind", "message"] { th.words scope="col" { (name) } } } }
                 tbody { @for warning in warnings.iter().take(MOST_WARNINGS) { tr {
                     td { @if let Some(step) = warning.step { (count(step)) } @else { "\u{2013}" } }
                     td.words { code { (warning.name) } }
@@ -29,11 +30,13 @@ pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Mark
         @if bad_samples.is_empty() { p { "No sample was left out." } } @else {
             h3 { (counted(total as usize, "sample")) " left out" }
             div.scroll tabindex="0" role="group" aria-label="Samples left out" { table {
-                thead { tr { th.words scope="col" { "cause" } th scope="col" { "samples" } th.words scope="col" { "for example" } } }
+                thead { tr { th.words scope="col" { "cause" } th scope="col" { "samples" }
+                    th.words scope="col" { "for example" } } }
                 tbody { @for samples in bad_samples { tr {
                     th scope="row" dir="auto" { (shortened(&samples.cause, SHOWN_CHARACTERS)) }
                     td { (count(samples.count)) }
-                    td.words { @if let Some(example) = &samples.example { bdi { (shortened(example, SHOWN_CHARACTERS)) } } }
+                    @let example = samples.example.as_deref().unwrap_or("\u{2013}");
+                    td.words { bdi { (shortened(example, SHOWN_CHARACTERS)) } }
                 } } }
             } }
         }

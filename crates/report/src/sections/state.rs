@@ -45,7 +45,9 @@ pub(crate) fn lead(state: Option<&RunState>, run_dir: &str) -> Markup {
             @if !run_dir.is_empty() { li { code { bdi { (run_dir) } } } }
         }
         @if let Some(note) = state.and_then(|state| state.note.as_ref()) { p.soft { (note) } }
-        @if let Some(share) = share { div.progress aria-hidden="true" { span style=(format!("width:{share}%")) {} } }
+        @if let Some(share) = share {
+            svg.progress aria-hidden="true" { rect width=(format!("{share}%")) height="6" {} }
+        }
     }
 }
 
@@ -71,9 +73,9 @@ mod tests {
     #[test]
     fn progress_stays_within_the_bar() {
         let state = RunState { step: 7, total_steps: Some(5), ..RunState::default() };
-        assert!(lead(Some(&state), "").into_string().contains("width:100.0%"));
+        assert!(lead(Some(&state), "").into_string().contains("width=\"100.0%\""));
         let state = RunState { step: 7, total_steps: Some(0), ..RunState::default() };
-        assert!(!lead(Some(&state), "").into_string().contains("width:"));
+        assert!(!lead(Some(&state), "").into_string().contains("<rect"));
         assert!(lead(None, "<run>").into_string().contains("&lt;run&gt;"));
     }
 }

@@ -118,6 +118,7 @@ fn chart(curve: &Curve, lines: Vec<Line>, has_dashes: bool) -> LineChart<'static
         lines,
         scale: curve.scale,
         has_dashes,
+        is_noisy: !matches!(curve.id, "learning-rate" | "logit-scale"),
     }
 }
 
