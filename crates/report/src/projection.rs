@@ -64,7 +64,7 @@ pub fn embedding_map(
         let title = |at: usize| titles.get(at).cloned().unwrap_or(String::new());
         points.iter().enumerate().map(|(at, &[x, y])| MapPoint { x, y, title: title(at) }).collect()
     };
-    let (image_points, text_points) = projection.points.split_at(if dim == 0 { 0 } else { images.len() / dim });
+    let (image_points, text_points) = projection.points.split_at(images.len().checked_div(dim).unwrap_or(0));
     EmbeddingMap {
         images: points(image_points, image_titles),
         texts: points(text_points, text_titles),

@@ -1,5 +1,7 @@
 //! Whole pages: well formed, escaped, small, and free of requests, whatever the data.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
+
 use std::collections::BTreeSet;
 
 use dualenc_report::{

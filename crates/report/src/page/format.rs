@@ -125,10 +125,10 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        let shown = [0.0, 1.0, -0.5, 3.14159, 1234.5, 0.00033333, 1e-9, 2.5e12, 14.285].map(|x| significant(x, 4));
+        let shown = [0.0, 1.0, -0.5, 3.2518, 1234.6, 0.00033333, 1e-9, 2.5e12, 14.285].map(|x| significant(x, 4));
         let expected =
-            ["0", "1", "\u{2212}0.5", "3.142", "1,234", "0.0003333", "1e-9", "2.5e12", "14.29"].map(str::to_owned);
-        assert_eq!(shown.map(|text| text.replace("1,235", "1,234")), expected);
+            ["0", "1", "\u{2212}0.5", "3.252", "1,235", "0.0003333", "1e-9", "2.5e12", "14.29"].map(str::to_owned);
+        assert_eq!(shown, expected);
         assert_eq!(fixed(-0.0001, 2), "0.00");
         assert_eq!([counted(1, "class"), counted(2, "class"), counted(0, "key")], ["1 class", "2 classes", "0 keys"]);
         assert_eq!((count(1_234_567), count(999)), ("1,234,567".to_owned(), "999".to_owned()));

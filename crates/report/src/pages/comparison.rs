@@ -8,7 +8,7 @@ use crate::data::evaluation::Evaluation;
 use crate::data::number::Figure;
 use crate::data::pages::{ComparedRun, Comparison, PageOptions};
 use crate::data::run::Headline;
-use crate::page::format::{counted, shortened};
+use crate::page::format::{count, counted, shortened};
 use crate::page::frame::{Frame, Section, absent};
 use crate::page::metric_names::{kind, main_metrics, title};
 use crate::plot::line_chart::{Line, LineChart, Scale};
@@ -73,10 +73,8 @@ fn figures(runs: &[ComparedRun]) -> Markup {
             keys.push(key);
         }
     }
-    let figure = |run: &[Headline], key: (&str, &str)| {
-        run.iter()
-            .find(|headline| (headline.evaluation.as_str(), headline.metric.as_str()) == key)
-            .map(|found| found.figure)
+    let headline = |run: &Vec<Headline>, key: (&str, &str)| {
+        run.iter().find(|headline| (headline.evaluation.as_str(), headline.metric.as_str()) == key).cloned()
     };
     html! {
         div.scroll tabindex="0" role="group" aria-label="Figures of the runs" { table {
@@ -92,7 +90,9 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                     } }
                 }
                 @for key in &keys {
-                    @let row: Vec<Option<Figure>> = of_runs.iter().map(|run| figure(run, *key)).collect();
+                    @let found: Vec<Option<Headline>> = of_runs.iter().map(|run| headline(run, *key)).collect();
+                    @let row: Vec<Option<Figure>> = found.iter().map(|found| Some(found.as_ref()?.figure)).collect();
+                    @let steps: BTreeSet<u64> = found.iter().flatten().filter_map(|found| found.step).collect();
                     @let best = best_of(&row, kind(key.1).higher_is_better);
                     @let winner = best.and_then(|best| row[best]);
                     tr {
@@ -102,6 +102,9 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                             @let is_close = both.is_some_and(|(winner, figure)| overlap(&winner, &figure));
                             td.best[best == Some(run)] {
                                 (shown(key.1, figure.as_ref()))
+                                @if let Some(step) = found[run].as_ref().and_then(|found| found.step) {
+                                    @if steps.len() > 1 { span.with { "at step " (count(step)) } }
+                                }
                                 @if best == Some(run) { span.badge.good { "\u{2605} best" } }
                                 @else if is_close { span.badge.soft { "\u{2248} overlaps the best" } }
                             }
@@ -219,6 +222,17 @@ mod tests {
     fn best_is_marked_and_close_ones_too() {
         let page = figures(&[run("a", 0.50, &[]), run("b", 0.53, &[]), run("c", 0.2, &[])]).into_string();
         assert_eq!((page.matches("best</span>").count(), page.matches("overlaps the best").count()), (2, 1));
+    }
+
+    #[test]
+    fn steps_that_differ_are_said() {
+        let at = |step: u64| {
+            let mut run = run("a", 0.5, &[]);
+            run.headlines[0].step = Some(step);
+            run
+        };
+        assert!(figures(&[at(1_200), at(700)]).into_string().contains("at step 700"));
+        assert!(!figures(&[at(700), at(700)]).into_string().contains("at step"));
     }
 
     #[test]

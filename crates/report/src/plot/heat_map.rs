@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use maud::{Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use crate::data::evaluation::Classification;
 use crate::page::format::{count, counted, fixed, shortened};
@@ -99,7 +99,7 @@ pub(crate) fn confusion_map(id: &str, found: &Classification) -> Option<Markup> 
             }
         }
     };
-    let elements = format!("{}{cells}", PreEscaped(labels.into_string()).0);
+    let elements = labels.into_string() + &cells;
     let title = "Confusion heat map";
     let figure = Figure {
         id,
