@@ -12,7 +12,7 @@ const MOST_WARNINGS: usize = 100;
 pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Markup {
     let total = bad_samples.iter().fold(0_u64, |total, samples| total.saturating_add(samples.count));
     html! {
-        @if warnings.is_empty() { p { "The run gave no warnings." } } @else {
+        @if warnings.is_empty() { p { "No warning is recorded." } } @else {
             h3 { (counted(warnings.len(), "warning")) }
             div.scroll tabindex="0" role="group" aria-label="Warnings" { table {
                 thead { tr { th scope="col" { "step" }
@@ -27,7 +27,7 @@ pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Mark
                 p.note { (counted(warnings.len() - MOST_WARNINGS, "more warning")) " left out." }
             }
         }
-        @if bad_samples.is_empty() { p { "No sample was left out." } } @else {
+        @if bad_samples.is_empty() { p { "No sample is recorded as left out." } } @else {
             h3 { (counted(total as usize, "sample")) " left out" }
             div.scroll tabindex="0" role="group" aria-label="Samples left out" { table {
                 thead { tr { th.words scope="col" { "cause" } th scope="col" { "samples" }
@@ -66,7 +66,7 @@ mod tests {
         let bad = [samples("truncated", 2), samples("<missing>", 1_000)];
         assert_eq!(summary(&[], &bad).unwrap(), "1,002 samples left out");
         let page = problems(&[], &bad).into_string();
-        assert!(page.contains("&lt;missing&gt;") && page.contains("no warnings"));
+        assert!(page.contains("&lt;missing&gt;") && page.contains("No warning is recorded"));
         assert_eq!(summary(&[], &[]), None);
     }
 }
