@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 5] = ["cli", "data", "kernels", "model", "train"];
+const CRATES: [&str; 6] = ["cli", "data", "kernels", "model", "report", "train"];
 
 /// Files that a folder may hold.
 const MOST_FILES: usize = 14;

@@ -1,0 +1,126 @@
+//! Names and units of metrics, as a reader knows them.
+
+use crate::data::number::Figure;
+use crate::page::format::{fixed, significant};
+
+/// How the values of a metric are shown, and which are better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MetricKind {
+    /// Whether it is a fraction, shown in percent.
+    pub is_fraction: bool,
+    pub higher_is_better: bool,
+}
+
+/// Metrics that a page shows first where there are several, the first the most telling.
+const MAIN: [&str; 7] = [
+    "acc1",
+    "mean_average_precision",
+    "mean_per_class_recall",
+    "acc5",
+    "image_retrieval_recall@1",
+    "text_retrieval_recall@1",
+    "image_retrieval_recall@5",
+];
+
+/// Names that count what was evaluated. They are no figures of merit.
+fn is_count(name: &str) -> bool {
+    name.starts_with("num_")
+}
+
+/// The names of `metrics` that are shown first.
+pub(crate) fn main_metrics<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let names: Vec<&str> = names.filter(|name| !is_count(name)).collect();
+    let main: Vec<&str> = MAIN.iter().filter_map(|main| names.iter().find(|name| *name == main)).copied().collect();
+    if main.is_empty() { names.into_iter().take(3).collect() } else { main.into_iter().take(3).collect() }
+}
+
+/// How a metric is shown.
+pub(crate) fn kind(name: &str) -> MetricKind {
+    let name = name.rsplit('.').next().unwrap_or(name);
+    let is_fraction = ["acc", "recall", "precision", "map", "ece", "hit"].iter().any(|part| {
+        name.split(['_', '@', '-']).any(|word| word == *part || (*part == "acc" && word.starts_with("acc")))
+    });
+    let higher_is_better = !["loss", "rank", "ece", "gap"].iter().any(|part| name.contains(part));
+    MetricKind { is_fraction, higher_is_better }
+}
+
+/// A metric's name in words.
+pub(crate) fn title(name: &str) -> String {
+    let known = match name {
+        "mean_per_class_recall" => "Mean recall per class",
+        "mean_average_precision" => "Mean average precision",
+        "ece" => "Expected calibration error",
+        "loss" => "Loss",
+        _ => "",
+    };
+    if !known.is_empty() {
+        return known.to_owned();
+    }
+    if let Some(k) = name.strip_prefix("acc").filter(|k| k.parse::<u32>().is_ok()) {
+        return format!("Top-{k} accuracy");
+    }
+    for (prefix, way) in [("image_retrieval_", "text to image"), ("text_retrieval_", "image to text")] {
+        if let Some(rest) = name.strip_prefix(prefix) {
+            return format!("{}, {way}", sentence(rest));
+        }
+    }
+    sentence(name)
+}
+
+fn sentence(name: &str) -> String {
+    let words = match name {
+        "mrr" => return "MRR".to_owned(),
+        _ => name.replace('_', " "),
+    };
+    if let Some(k) = words.strip_prefix("map@") {
+        return format!("mAP@{k}");
+    }
+    let mut letters = words.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A value of a metric as text.
+pub(crate) fn value(kind: MetricKind, value: f64) -> String {
+    match kind.is_fraction {
+        true if value.is_finite() => format!("{} %", fixed(100.0 * value, 1)),
+        _ => significant(value, 4),
+    }
+}
+
+/// An interval as text, if there is one.
+pub(crate) fn interval(kind: MetricKind, figure: &Figure) -> Option<String> {
+    let [low, high] = figure.finite_interval()?;
+    let show = |end: f64| if kind.is_fraction { fixed(100.0 * end, 1) } else { significant(end, 4) };
+    Some(format!("{} to {}{}", show(low), show(high), if kind.is_fraction { " %" } else { "" }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_names_are_written_out() {
+        assert_eq!(title("acc5"), "Top-5 accuracy");
+        assert_eq!(title("image_retrieval_recall@10"), "Recall@10, text to image");
+        assert_eq!(title("text_retrieval_median_rank"), "Median rank, image to text");
+        assert_eq!(title("image_retrieval_map@10"), "mAP@10, text to image");
+        assert_eq!(title("my_metric"), "My metric");
+        assert_eq!(title(""), "");
+    }
+
+    #[test]
+    fn fractions_are_percent() {
+        assert_eq!(value(kind("acc1"), 0.1234), "12.3 %");
+        assert_eq!(value(kind("vendor.acc1"), f64::NAN), "not a number");
+        assert_eq!(value(kind("text_retrieval_median_rank"), 3.0), "3");
+        assert!(kind("image_retrieval_recall@1").is_fraction && kind("mean_average_precision").is_fraction);
+        assert!(!kind("loss").is_fraction && !kind("loss").higher_is_better && !kind("ece").higher_is_better);
+        assert_eq!(interval(kind("acc1"), &Figure::with_interval(0.5, 0.4, 0.6)).unwrap(), "40.0 to 60.0 %");
+    }
+
+    #[test]
+    fn counts_are_no_headlines() {
+        assert_eq!(main_metrics(["num_images", "ece", "acc1"].into_iter()), ["acc1"]);
+        assert_eq!(main_metrics(["num_images", "loss"].into_iter()), ["loss"]);
+    }
+}

@@ -1,0 +1,260 @@
+//! The comparison of several runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use maud::{Markup, html};
+
+use crate::data::evaluation::Evaluation;
+use crate::data::number::Figure;
+use crate::data::pages::{ComparedRun, Comparison, PageOptions};
+use crate::data::run::Headline;
+use crate::page::format::{count, counted, shortened};
+use crate::page::frame::{Frame, Section, absent};
+use crate::page::metric_names::{kind, main_metrics, title};
+use crate::plot::line_chart::{Line, LineChart, Scale};
+use crate::sections::evaluation::{points, shown};
+use crate::sections::headline::headlines;
+use crate::sections::state::{chip, step_of};
+use crate::sections::training::compared;
+
+/// The comparison as a whole HTML page. It has no pictures, so `options` change nothing yet.
+#[must_use]
+pub fn render_comparison(comparison: &Comparison, _options: &PageOptions) -> String {
+    let runs = &comparison.runs;
+    let sections = if runs.is_empty() {
+        vec![Section::new("runs", "Runs", absent("There are no runs to compare."))]
+    } else {
+        vec![
+            Section::new("figures", "Figures", figures(runs)),
+            Section::new("config", "What differs", config(runs)),
+            Section::new("evaluations", "Evaluations", evaluations(runs)),
+            Section::new("training", "Training", training(runs)),
+        ]
+    };
+    let frame = Frame {
+        title: if comparison.title.is_empty() { "Comparison of runs" } else { &comparison.title },
+        kind: "Comparison",
+        lead: html! { p.soft { (counted(runs.len(), "run")) } },
+        made_by: &comparison.made_by,
+        left_out: None,
+    };
+    frame.render(&sections)
+}
+
+fn head(runs: &[ComparedRun], first: &str) -> Markup {
+    html! { thead { tr { th scope="col" { (first) } @for run in runs { th scope="col" { bdi { (run.name) } } } } } }
+}
+
+/// Which of some figures is the best, if one is.
+fn best_of(figures: &[Option<Figure>], higher_is_better: bool) -> Option<usize> {
+    let finite = figures.iter().enumerate().filter_map(|(run, figure)| Some((run, figure.as_ref()?.value)));
+    let sign = if higher_is_better { 1.0 } else { -1.0 };
+    let mut finite: Vec<(usize, f64)> = finite.filter(|(_, value)| value.is_finite()).collect();
+    finite.sort_by(|a, b| (sign * b.1).total_cmp(&(sign * a.1)));
+    match finite.as_slice() {
+        [(best, value), (_, second), ..] if value != second => Some(*best),
+        _ => None,
+    }
+}
+
+fn overlap(a: &Figure, b: &Figure) -> bool {
+    match (a.finite_interval(), b.finite_interval()) {
+        (Some([low, high]), Some([other_low, other_high])) => low <= other_high && other_low <= high,
+        _ => false,
+    }
+}
+
+fn figures(runs: &[ComparedRun]) -> Markup {
+    let of_runs: Vec<Vec<Headline>> = runs.iter().map(|run| headlines(&run.headlines, &run.evaluations)).collect();
+    let mut keys: Vec<(&str, &str)> = Vec::new();
+    for headline in of_runs.iter().flatten() {
+        let key = (headline.evaluation.as_str(), headline.metric.as_str());
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    let headline = |run: &Vec<Headline>, key: (&str, &str)| {
+        run.iter().find(|headline| (headline.evaluation.as_str(), headline.metric.as_str()) == key).cloned()
+    };
+    html! {
+        div.scroll tabindex="0" role="group" aria-label="Figures of the runs" { table {
+            (head(runs, "figure"))
+            tbody {
+                tr {
+                    th scope="row" { "state" }
+                    @for run in runs { td {
+                        @match &run.state {
+                            Some(state) => { (chip(state.status)) span.with { (step_of(state)) } }
+                            None => "\u{2013}"
+                        }
+                    } }
+                }
+                @for key in &keys {
+                    @let found: Vec<Option<Headline>> = of_runs.iter().map(|run| headline(run, *key)).collect();
+                    @let row: Vec<Option<Figure>> = found.iter().map(|found| Some(found.as_ref()?.figure)).collect();
+                    @let steps: BTreeSet<u64> = found.iter().flatten().filter_map(|found| found.step).collect();
+                    @let best = best_of(&row, kind(key.1).higher_is_better);
+                    @let winner = best.and_then(|best| row[best]);
+                    tr {
+                        th scope="row" { (title(key.1)) @if !key.0.is_empty() { span.with.soft { bdi { (key.0) } } } }
+                        @for (run, figure) in row.iter().enumerate() {
+                            @let both = winner.zip(*figure);
+                            @let is_close = both.is_some_and(|(winner, figure)| overlap(&winner, &figure));
+                            td.best[best == Some(run)] {
+                                (shown(key.1, figure.as_ref()))
+                                @if let Some(step) = found[run].as_ref().and_then(|found| found.step) {
+                                    @if steps.len() > 1 { span.with { "at step " (count(step)) } }
+                                }
+                                @if best == Some(run) { span.badge.good { "\u{2605} best" } }
+                                @else if is_close { span.badge.soft { "\u{2248} overlaps the best" } }
+                            }
+                        }
+                    }
+                }
+            }
+        } }
+        @if keys.is_empty() { (absent("No run has an evaluation yet.")) } @else {
+            p.note { "Below a figure: its 95 % interval. Where intervals overlap, the difference may be chance." }
+        }
+    }
+}
+
+fn config(runs: &[ComparedRun]) -> Markup {
+    let maps: Vec<BTreeMap<&str, &str>> = runs
+        .iter()
+        .map(|run| run.config.iter().map(|entry| (entry.key.as_str(), entry.value.as_str())).collect())
+        .collect();
+    let keys: BTreeSet<&str> = maps.iter().flat_map(|map| map.keys().copied()).collect();
+    let differs = |key: &&str| maps.iter().any(|map| map.get(*key) != maps.first().and_then(|first| first.get(*key)));
+    let differing: Vec<&str> = keys.iter().copied().filter(differs).collect();
+    if differing.is_empty() {
+        return absent(if keys.is_empty() { "No config is given." } else { "The configs are equal." });
+    }
+    html! {
+        div.scroll tabindex="0" role="group" aria-label="Keys of the config that differ" { table {
+            (head(runs, "key"))
+            tbody { @for key in &differing { tr {
+                th scope="row" { code { (key) } }
+                @for map in &maps {
+                    td { @match map.get(key) {
+                        Some(value) => bdi { (shortened(value, 120)) }
+                        None => span.soft { "not set" }
+                    } }
+                }
+            } } }
+        } }
+        p.note { (counted(keys.len() - differing.len(), "key")) " equal in all runs." }
+    }
+}
+
+fn evaluations(runs: &[ComparedRun]) -> Markup {
+    let names: BTreeSet<&str> =
+        runs.iter().flat_map(|run| &run.evaluations).map(|evaluation| evaluation.name.as_str()).collect();
+    let mut charts = Vec::new();
+    for (number, name) in names.iter().enumerate() {
+        let found: Vec<(&ComparedRun, &Evaluation)> = runs
+            .iter()
+            .filter_map(|run| Some((run, run.evaluations.iter().find(|evaluation| evaluation.name == *name)?)))
+            .collect();
+        let metrics: BTreeSet<&str> = found
+            .iter()
+            .flat_map(|(_, evaluation)| &evaluation.points)
+            .flat_map(|point| point.metrics.keys().map(String::as_str))
+            .collect();
+        for (place, metric) in main_metrics(metrics.into_iter()).into_iter().enumerate() {
+            let line = |(run, evaluation): &(&ComparedRun, &Evaluation)| Line {
+                label: run.name.clone(),
+                points: points(evaluation, metric),
+                is_reference: false,
+            };
+            let is_fraction = kind(metric).is_fraction;
+            let chart = LineChart {
+                id: format!("eval-{number}-{place}"),
+                title: format!("{name}: {}", title(metric)),
+                value_name: if is_fraction { "share" } else { "value" },
+                lines: found.iter().map(line).collect(),
+                scale: if is_fraction { Scale::Percent } else { Scale::Linear },
+                has_dashes: true,
+                is_noisy: false,
+            };
+            charts.extend(chart.render());
+        }
+    }
+    if charts.is_empty() {
+        return absent("No evaluation has run yet.");
+    }
+    html! { div.charts { @for chart in charts { (chart) } } }
+}
+
+fn training(runs: &[ComparedRun]) -> Markup {
+    let steps: Vec<(String, &[_])> = runs.iter().map(|run| (run.name.clone(), run.steps.as_slice())).collect();
+    let charts = compared(&steps);
+    if charts.is_empty() {
+        return absent("No training step is recorded yet.");
+    }
+    html! { div.charts { @for chart in charts { (chart) } } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::run::Entry;
+
+    fn run(name: &str, acc1: f64, config: &[(&str, &str)]) -> ComparedRun {
+        ComparedRun {
+            name: name.to_owned(),
+            headlines: vec![Headline {
+                metric: "acc1".to_owned(),
+                evaluation: "v".to_owned(),
+                figure: Figure::with_interval(acc1, acc1 - 0.02, acc1 + 0.02),
+                baseline: None,
+                step: None,
+            }],
+            config: config
+                .iter()
+                .map(|(key, value)| Entry { key: (*key).to_owned(), value: (*value).to_owned() })
+                .collect(),
+            ..ComparedRun::default()
+        }
+    }
+
+    #[test]
+    fn best_is_marked_and_close_ones_too() {
+        let page = figures(&[run("a", 0.50, &[]), run("b", 0.53, &[]), run("c", 0.2, &[])]).into_string();
+        assert_eq!((page.matches("best</span>").count(), page.matches("overlaps the best").count()), (2, 1));
+    }
+
+    #[test]
+    fn steps_that_differ_are_said() {
+        let at = |step: u64| {
+            let mut run = run("a", 0.5, &[]);
+            run.headlines[0].step = Some(step);
+            run
+        };
+        assert!(figures(&[at(1_200), at(700)]).into_string().contains("at step 700"));
+        assert!(!figures(&[at(700), at(700)]).into_string().contains("at step"));
+    }
+
+    #[test]
+    fn equal_or_missing_figures_have_no_best() {
+        let figure = |value: f64| Some(Figure::new(value));
+        assert_eq!(best_of(&[figure(0.5), figure(0.5)], true), None);
+        assert_eq!(best_of(&[figure(0.5), None, figure(f64::NAN)], true), None);
+        assert_eq!(best_of(&[figure(0.5), figure(0.4)], false), Some(1));
+        assert_eq!(best_of(&[], true), None);
+    }
+
+    #[test]
+    fn only_differing_keys_are_shown() {
+        let page = config(&[
+            run("a", 0.5, &[("lr", "1"), ("seed", "0")]),
+            run("b", 0.5, &[("lr", "2"), ("seed", "0"), ("<x>", "1")]),
+        ])
+        .into_string();
+        assert!(
+            page.contains("lr") && page.contains("not set") && page.contains("&lt;x&gt;") && !page.contains("seed")
+        );
+        assert!(page.contains("1 key equal in all runs."));
+        assert!(config(&[run("a", 0.5, &[("lr", "1")])]).into_string().contains("configs are equal"));
+    }
+}

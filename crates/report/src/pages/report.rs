@@ -1,0 +1,172 @@
+//! The report on one run.
+
+use maud::{Markup, html};
+
+use crate::data::evaluation::Evaluation;
+use crate::data::pages::{PageOptions, Report};
+use crate::data::run::ParameterGroup;
+use crate::page::format::{count, significant};
+use crate::page::frame::{Frame, Section, absent};
+use crate::page::pictures::Pictures;
+use crate::page::tables::key_values;
+use crate::sections::classification::classes;
+use crate::sections::embeddings::embeddings;
+use crate::sections::evaluation::over_time;
+use crate::sections::headline::{cards, headlines};
+use crate::sections::pairs::pairs;
+use crate::sections::problems::{problems, summary};
+use crate::sections::retrieval::examples;
+use crate::sections::state::{best, lead};
+use crate::sections::training::curves;
+
+/// Bytes of a config that are shown.
+const CONFIG_BYTES: usize = 200_000;
+
+/// Bytes from which on pictures give way: 5 MB, less what is written in their place.
+const MOST_BYTES: usize = 4_900_000;
+
+/// The report as a whole HTML page, below 5 MB: pictures give way to what else there is.
+#[must_use]
+pub fn render_report(report: &Report, options: &PageOptions) -> String {
+    let (page, used) = render(report, options.picture_bytes);
+    match page.len().checked_sub(MOST_BYTES) {
+        None => page,
+        Some(beyond) => render(report, used.saturating_sub(beyond)).0,
+    }
+}
+
+/// The page, and the bytes that its pictures take.
+fn render(report: &Report, picture_bytes: usize) -> (String, usize) {
+    let mut pictures = Pictures::new(picture_bytes);
+    let mut sections = vec![Section::new("overview", "Overview", overview(report))];
+    for (number, evaluation) in report.evaluations.iter().enumerate() {
+        let id = format!("eval-{number}");
+        let title = if evaluation.name.is_empty() {
+            "Evaluation".to_owned()
+        } else {
+            format!("Evaluation: {}", evaluation.name)
+        };
+        let body = evaluated(&id, evaluation, &mut pictures);
+        sections.push(Section::new(&id, &title, body));
+    }
+    sections.push(Section::new("training", "Training", curves(&report.steps)));
+    if let Some(body) = embeddings(report) {
+        sections.push(Section::new("embeddings", "Embeddings", body));
+    }
+    if let Some(found) = report.pairs.as_ref().filter(|found| !found.worst.is_empty() || !found.best.is_empty()) {
+        sections.push(Section::new("pairs", "Training pairs", pairs(found, &mut pictures)));
+    }
+    if !report.data.is_empty() {
+        sections.push(Section::new("data", "Data", key_values(&report.data)));
+    }
+    if !report.parameters.is_empty() {
+        sections.push(Section::new("model", "Model", parameters(&report.parameters)));
+    }
+    if !report.config.is_empty() || report.config_text.is_some() {
+        sections.push(Section::new("config", "Config", config(report)));
+    }
+    sections.push(Section::new("warnings", "Warnings", problems(&report.warnings, &report.bad_samples)));
+    let title = [report.title.as_str(), report.run_dir.as_str(), "Training run"];
+    let frame = Frame {
+        title: title.into_iter().find(|title| !title.is_empty()).unwrap_or("Training run"),
+        kind: "Training report",
+        lead: lead(report.state.as_ref(), &report.run_dir),
+        made_by: &report.made_by,
+        left_out: pictures.left_out(),
+    };
+    (frame.render(&sections), pictures.used())
+}
+
+fn overview(report: &Report) -> Markup {
+    let headlines = headlines(&report.headlines, &report.evaluations);
+    html! {
+        @if headlines.is_empty() {
+            @if report.evaluations.is_empty() { (absent("The run has no evaluation.")) }
+            @else { (absent("No evaluation has run yet.")) }
+        } @else {
+            (cards(&headlines))
+        }
+        @if let Some(found) = &report.best { (best(found)) }
+        @if let Some(found) = summary(&report.warnings, &report.bad_samples) {
+            p.callout.warn { "\u{26a0}\u{fe0e} " (found) ": " a href="#warnings" { "see the warnings" } "." }
+        }
+    }
+}
+
+fn evaluated(id: &str, evaluation: &Evaluation, pictures: &mut Pictures) -> Markup {
+    html! {
+        @if !evaluation.task.is_empty() { p.soft { "Task: " (evaluation.task) } }
+        (over_time(id, evaluation))
+        @if let Some(found) = &evaluation.classification { (classes(id, found)) }
+        @if let Some(found) = &evaluation.retrieval { (examples(found, pictures)) }
+    }
+}
+
+fn parameters(groups: &[ParameterGroup]) -> Markup {
+    let sum = |value: fn(&ParameterGroup) -> u64| groups.iter().map(value).fold(0, u64::saturating_add);
+    let total = ParameterGroup {
+        part: "all".to_owned(),
+        tensors: sum(|group| group.tensors),
+        parameters: sum(|group| group.parameters),
+        trained: sum(|group| group.trained),
+    };
+    let row = |group: &ParameterGroup| {
+        let state = match group.trained {
+            0 => "locked",
+            trained if trained >= group.parameters => "trained",
+            _ => "partly trained",
+        };
+        html! { tr {
+            th scope="row" { (group.part) }
+            td { (count(group.tensors)) }
+            td { (count(group.parameters)) }
+            td { (count(group.trained)) }
+            td { (state) }
+        } }
+    };
+    html! {
+        div.scroll tabindex="0" role="group" aria-label="Parameters" { table {
+            thead { tr { th scope="col" { "part" } th scope="col" { "tensors" } th scope="col" { "parameters" }
+                th scope="col" { "trained" } th scope="col" { "state" } } }
+            tbody { @for group in groups { (row(group)) } }
+            tfoot { (row(&total)) }
+        } }
+        @if total.parameters > 0 {
+            @let share = 100.0 * total.trained as f64 / total.parameters as f64;
+            p.note { (significant(share, 3)) " % of the parameters are trained." }
+        }
+    }
+}
+
+fn config(report: &Report) -> Markup {
+    html! {
+        @if !report.config.is_empty() { (key_values(&report.config)) }
+        @if let Some(text) = &report.config_text {
+            @let end = text.floor_char_boundary(CONFIG_BYTES);
+            details {
+                summary { "The whole config" }
+                pre tabindex="0" { code { (text[..end]) } }
+                @if end < text.len() { p.note { (count((text.len() - end) as u64)) " more bytes left out." } }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locked_parts_are_named() {
+        let group = |part: &str, trained| ParameterGroup { part: part.to_owned(), tensors: 2, parameters: 10, trained };
+        let page = parameters(&[group("image_tower", 0), group("text_tower", 10), group("x", 3)]).into_string();
+        assert!(page.contains("locked") && page.contains("partly trained") && page.contains("43.3 %"));
+    }
+
+    #[test]
+    fn whole_config_is_folded_and_escaped() {
+        let report = Report { config_text: Some("a = \"</pre><script>\"".to_owned()), ..Report::default() };
+        let page = render_report(&report, &PageOptions::default());
+        assert!(page.contains("&lt;/pre&gt;&lt;script&gt;"));
+    }
+}

@@ -1,0 +1,198 @@
+//! The results of an evaluation over time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use maud::{Markup, html};
+
+use crate::data::evaluation::{EvalPoint, Evaluation};
+use crate::data::number::Figure;
+use crate::page::format::count;
+use crate::page::frame::absent;
+use crate::page::metric_names::{interval, kind, title, value};
+use crate::plot::line_chart::{Line, LineChart, Point, Scale};
+
+/// Charts of one evaluation at most; the table has all metrics.
+const MOST_CHARTS: usize = 6;
+
+/// Charts and a table of all metrics. `id` starts the ids of the charts.
+pub(crate) fn over_time(id: &str, evaluation: &Evaluation) -> Markup {
+    let Some(last) = evaluation.points.last() else {
+        return absent("This evaluation has not run yet.");
+    };
+    let names: BTreeSet<&str> =
+        evaluation.points.iter().flat_map(|point| point.metrics.keys()).map(String::as_str).collect();
+    let charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
+    let counts: Vec<String> = names
+        .iter()
+        .filter_map(|name| Some((name.strip_prefix("num_")?, last.metrics.get(*name)?)))
+        .map(|(name, figure)| format!("{} {}", count(figure.value.max(0.0) as u64), name.replace('_', " ")))
+        .collect();
+    html! {
+        @if !counts.is_empty() { p.soft { (counts.join(", ")) } }
+        @if !charts.is_empty() { div.charts { @for chart in charts { (chart) } } }
+        h3 { "All figures" }
+        (table(evaluation, &names))
+    }
+}
+
+/// Metrics that share a chart: fractions of one direction or task. Others have a chart of their own.
+fn group_of(name: &str) -> Option<(String, String)> {
+    if name.starts_with("num_") {
+        return None;
+    }
+    let is_main = name.contains("recall") || name.starts_with("acc");
+    let direction = [("image_retrieval", "Text to image"), ("text_retrieval", "Image to text")];
+    let direction = direction.into_iter().find(|(prefix, _)| name.starts_with(prefix));
+    Some(match direction {
+        Some((prefix, way)) if is_main => (format!("0-{prefix}"), format!("{way}: recall")),
+        _ if is_main => ("0-accuracy".to_owned(), "Accuracy and recall".to_owned()),
+        _ => (format!("1-{name}"), title(name)),
+    })
+}
+
+fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Markup> {
+    let mut groups: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
+    for name in names {
+        if let Some(group) = group_of(name) {
+            groups.entry(group).or_default().push(name);
+        }
+    }
+    let chart = |(number, ((_, group_title), names)): (usize, (&(String, String), &Vec<&str>))| {
+        let kind = kind(names.first()?);
+        let line = |name: &&str| Line { label: label(name), points: points(evaluation, name), is_reference: false };
+        let mut names = names.clone();
+        sort_metrics(&mut names);
+        LineChart {
+            id: format!("{id}-c{number}"),
+            title: group_title.clone(),
+            value_name: match names.first() {
+                _ if kind.is_fraction => "share",
+                Some(name) if name.ends_with("rank") => "rank",
+                _ => "value",
+            },
+            lines: names.iter().map(line).collect(),
+            scale: if kind.is_fraction { Scale::Percent } else { Scale::Linear },
+            has_dashes: false,
+            is_noisy: false,
+        }
+        .render()
+    };
+    groups.iter().enumerate().filter_map(chart).take(MOST_CHARTS).collect()
+}
+
+/// By name, and by the number at the end: `recall@10` comes after `recall@5`.
+fn sort_metrics(names: &mut [&str]) {
+    let key = |name: &&str| {
+        let stem = name.trim_end_matches(|letter: char| letter.is_ascii_digit());
+        (stem.to_owned(), name[stem.len()..].parse().unwrap_or(0_u64))
+    };
+    names.sort_by_key(key);
+}
+
+/// The name of a metric within its chart.
+fn label(name: &str) -> String {
+    let short = name.strip_prefix("image_retrieval_").or_else(|| name.strip_prefix("text_retrieval_"));
+    title(short.unwrap_or(name))
+}
+
+/// The values of a metric over time.
+pub(crate) fn points(evaluation: &Evaluation, name: &str) -> Vec<Point> {
+    let point = |point: &EvalPoint| {
+        let figure = point.metrics.get(name)?;
+        Some(Point { step: point.step, value: figure.value, interval: figure.finite_interval() })
+    };
+    evaluation.points.iter().filter_map(point).collect()
+}
+
+fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
+    let first = evaluation.points.iter().find(|point| point.step == 0);
+    let last = evaluation.points.last();
+    let has_course = evaluation.points.len() > 1;
+    let mut names: Vec<&str> = names.iter().copied().filter(|name| !name.starts_with("num_")).collect();
+    sort_metrics(&mut names);
+    html! {
+        div.scroll tabindex="0" role="group" aria-label=(format!("Figures of {}", evaluation.name)) {
+            table {
+                thead { tr {
+                    th scope="col" { "metric" }
+                    @if first.is_some() && has_course { th scope="col" { "step 0" } }
+                    @if let Some(last) = last { th scope="col" { "step " (count(last.step)) } }
+                    @if has_course { th scope="col" { "best" } }
+                } }
+                tbody { @for name in &names { tr {
+                    th scope="row" { (title(name)) }
+                    @if let Some(first) = first.filter(|_| has_course) {
+                        td { (shown(name, first.metrics.get(*name))) }
+                    }
+                    @if let Some(last) = last { td { (shown(name, last.metrics.get(*name))) } }
+                    @if has_course { td { (best(evaluation, name)) } }
+                } } }
+            }
+        }
+    }
+}
+
+/// A figure with its interval below.
+pub(crate) fn shown(name: &str, figure: Option<&Figure>) -> Markup {
+    let kind = kind(name);
+    html! {
+        @if let Some(figure) = figure {
+            (value(kind, figure.value))
+            @if let Some(interval) = interval(kind, figure) { span.with { (interval) } }
+        } @else { "\u{2013}" }
+    }
+}
+
+fn best(evaluation: &Evaluation, name: &str) -> Markup {
+    let kind = kind(name);
+    let finite = points(evaluation, name).into_iter().filter(|point| point.value.is_finite());
+    let better = |a: &Point, b: &Point| {
+        let order = a.value.total_cmp(&b.value);
+        // Of equal values, the earliest is the best.
+        if kind.higher_is_better { order } else { order.reverse() }.then(b.step.cmp(&a.step))
+    };
+    html! {
+        @match finite.max_by(better) {
+            Some(best) => { (value(kind, best.value)) span.with { "step " (count(best.step)) } }
+            None => "\u{2013}"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn evaluation(values: &[(u64, f64)]) -> Evaluation {
+        let point = |&(step, value): &(u64, f64)| EvalPoint {
+            step,
+            metrics: [("acc1", value), ("ece", 1.0 - value), ("num_images", 5.0)]
+                .map(|(name, value)| (name.to_owned(), Figure::new(value)))
+                .into(),
+        };
+        Evaluation { name: "v".to_owned(), points: values.iter().map(point).collect(), ..Evaluation::default() }
+    }
+
+    #[test]
+    fn best_is_by_the_sense_of_the_metric() {
+        let found = evaluation(&[(0, 0.1), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
+        assert!(best(&found, "acc1").into_string().starts_with("70.0 %"));
+        assert!(best(&found, "ece").into_string().starts_with("30.0 %"));
+        assert_eq!(best(&evaluation(&[(0, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+    }
+
+    #[test]
+    fn numbers_in_names_count() {
+        let mut names = ["r@10", "r@5", "a", "acc10", "acc5"];
+        sort_metrics(&mut names);
+        assert_eq!(names, ["a", "acc5", "acc10", "r@5", "r@10"]);
+    }
+
+    #[test]
+    fn one_point_has_a_table_and_no_chart() {
+        let page = over_time("e0", &evaluation(&[(0, 0.1)])).into_string();
+        assert!(page.contains("5 images") && page.contains("Top-1 accuracy") && !page.contains("<figure"));
+        assert!(over_time("e0", &evaluation(&[(0, 0.1), (3, 0.2)])).into_string().contains("<figure"));
+        assert!(over_time("e0", &Evaluation::default()).into_string().contains("has not run yet"));
+    }
+}
