@@ -73,7 +73,7 @@ pub use crate::text::token_table::TokenTable;
 pub use crate::text::tokenizer::{Encoded, Tokenizer};
 pub use crate::text::tokenizer_files::TOKENIZER_FILES;
 pub use crate::text_lists::class_names::{read_class_names, repeated_names};
-pub use crate::text_lists::templates::{CLASS_PLACEHOLDER, read_templates};
+pub use crate::text_lists::templates::{CLASS_PLACEHOLDER, parse_template, read_templates};
 pub use crate::text_lists::text_file::read_text_rows;
 pub use crate::writing::encode::{Encoding, encode};
 pub use crate::writing::shard::ShardWriter;

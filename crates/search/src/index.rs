@@ -74,6 +74,15 @@ impl Index {
         self.opened.vectors.dim
     }
 
+    /// Refuses queries of another width.
+    ///
+    /// # Errors
+    /// [`SearchError::Width`].
+    pub fn check_width(&self, query: usize) -> Result<(), SearchError> {
+        let rows = self.dim();
+        if query == rows { Ok(()) } else { Err(SearchError::Width { path: self.path.clone(), rows, query }) }
+    }
+
     /// Whether the rows have names: paths of images or texts.
     pub fn has_names(&self) -> bool {
         self.opened.name(0).is_some()
@@ -86,9 +95,9 @@ impl Index {
     /// [`SearchError::Width`] if `dim` is not that of the index or does not divide the queries;
     /// [`SearchError::Query`] if one is not finite or has no direction.
     pub fn nearest(&self, queries: &[f32], dim: usize, top: usize) -> Result<Vec<Vec<Neighbour>>, SearchError> {
-        if dim != self.dim() || !queries.len().is_multiple_of(dim) {
-            let query = if dim == self.dim() { queries.len() % dim } else { dim };
-            return Err(SearchError::Width { path: self.path.clone(), rows: self.dim(), query });
+        self.check_width(dim)?;
+        if !queries.len().is_multiple_of(dim) {
+            self.check_width(queries.len() % dim)?;
         }
         let mut normalised = Vec::with_capacity(queries.len());
         for (number, query) in (1..).zip(queries.chunks_exact(dim)) {

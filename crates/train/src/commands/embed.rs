@@ -132,7 +132,7 @@ pub fn embed(
 }
 
 /// The images at `path`, at least one, and what else is there.
-fn list_images(path: &Path, observer: &mut dyn Observer) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
+pub(crate) fn list_images(path: &Path, observer: &mut dyn Observer) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
     let (images, left_out) = match table_at(path)? {
         Some(source) => (images_of(&source, observer)?, LeftOut::default()),
         None => {
