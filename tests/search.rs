@@ -78,7 +78,7 @@ fn search_refuses_what_does_not_fit() {
     session.write("pairs.csv", "image,caption\n");
     session.write("wide.npy", {
         let header = format!("{:117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }");
-        [b"\x93NUMPY\x01\x00\x76\x00".as_slice(), header.as_bytes(), &[1; 12]].concat()
+        [b"\x93NUMPY\x01\x00\x76\x00".as_slice(), header.as_bytes(), &[0x3f; 12]].concat()
     });
     let search = |index: &'static str, query: &[&'static str]| {
         let arguments = ["search", "--model", &model, "--index", index];

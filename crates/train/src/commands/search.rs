@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dualenc_data::ImageRef;
 use dualenc_search::{Hit, Index, SearchError};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::commands::staged_output::StagedFile;
 use crate::commands::with_encoder::with_encoder;
@@ -21,7 +21,12 @@ pub enum Query {
     /// What is like this text.
     Text(String),
     /// What is like the image in this file.
-    Image(PathBuf),
+    Image(#[serde(serialize_with = "lossy")] PathBuf),
+}
+
+/// A path may hold bytes that are no text, which JSON cannot hold.
+fn lossy<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 /// Queries, and how to answer them.
