@@ -1,5 +1,5 @@
-//! Times searches in a file: `cargo bench -p dualenc-search -- FILE QUERIES TOP ROUNDS`, where QUERIES is a numpy array.
-//! Prints a JSON object. `scripts/bench_search.py` runs it.
+//! Times searches in a file: `cargo bench -p dualenc-search -- FILE QUERIES TOP ROUNDS`, where QUERIES is a numpy
+//! array of `f32`. Prints a JSON object. `scripts/bench_search.py` runs it.
 #![allow(clippy::print_stdout, reason = "its output")]
 
 use std::error::Error;

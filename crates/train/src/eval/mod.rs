@@ -26,4 +26,4 @@ mod pooled_loss;
 mod retrieval;
 mod scores;
 mod top;
-mod zero_shot;
+pub(crate) mod zero_shot;
