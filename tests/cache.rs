@@ -90,7 +90,7 @@ fn cold_and_warm_match_uncached() {
         };
         let off = run("off", &["cache.enabled=false"]);
         assert_eq!(off.metrics.iter().filter(|line| line["kind"] == "train").count(), 18, "{lock}");
-        assert_eq!(off.metrics.iter().filter(|line| line["kind"] == "eval").count(), 6, "{lock}");
+        assert_eq!(off.metrics.iter().filter(|line| line["kind"] == "eval").count(), 8, "{lock}");
         assert!(run("cold", &[]) == off, "{lock}: filling the cache changed the run");
         let filled = store_files(&session, &format!("cache-{lock}"));
         assert_eq!(filled.len(), if lock == "LL" { 4 } else { 2 });

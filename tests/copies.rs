@@ -101,7 +101,7 @@ fn copies_are_one_image_in_evaluations() {
         lines.into_iter().filter(|line| line["kind"] == "eval").collect::<Vec<_>>()
     };
     let (same, mut copies, other) = (evaluate("same"), evaluate("copies"), evaluate("other"));
-    assert_eq!(same.len(), 2);
+    assert_eq!(same.len(), 4);
     for (line, copied) in same.iter().zip(&mut copies) {
         assert_eq!((&line["num_images"], line.get("num_copies")), (&20.into(), None));
         assert_eq!(copied.as_object_mut().unwrap().remove("num_copies"), Some(COPIES.len().into()));

@@ -45,8 +45,8 @@ fn metrics_agree_across_run_and_export() {
     let steps = |name: &str| -> Vec<u64> {
         logged.iter().filter(|line| line["name"] == name).map(|line| line["step"].as_u64().unwrap()).collect()
     };
-    assert_eq!(steps("classes"), [5, 10, 12]);
-    assert_eq!(steps("pairs"), [6, 12]);
+    assert_eq!(steps("classes"), [0, 5, 10, 12]);
+    assert_eq!(steps("pairs"), [0, 6, 12]);
 
     let by_config = json(&session.succeed(&["eval", "--config", "lit.toml", "--json", "-"]));
     assert_eq!(by_config["step"], 12);

@@ -130,7 +130,8 @@ fn failed_evaluation_saves_the_state() {
     let session = Session::new();
     session.copy("train/images", "images");
     session.write("held.csv", fs::read(goldens("train/train.csv")).unwrap());
-    session.write_config("[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\nevery_steps = 5\n");
+    let held = "[eval.held]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\nevery_steps = 5\n";
+    session.write_config(&format!("{held}at_start = false\n"));
     let bytes = fs::read(session.path("images/03.png")).unwrap();
     fs::write(session.path("images/03.png"), &bytes[..20]).unwrap();
     let text = session.fail(2, &TRAIN);

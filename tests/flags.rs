@@ -39,7 +39,7 @@ fn root_finds_images_elsewhere() {
     let text = session.fail(2, &embed);
     assert!(text.contains("`photos` is no table: its images are in it; remove `--root`"), "{text}");
     let text = session.fail(2, &eval(&model, "zero-shot", &["--images", "photos", "--root", "photos"]));
-    assert!(text.contains("`--root` is an option of `--model DIR` with `--task` `retrieval` or `loss`"), "{text}");
+    assert!(text.contains("`--root` is the folder at which the image paths in `--data` start"), "{text}");
 }
 
 #[test]

@@ -36,6 +36,7 @@ mod reference;
 mod resume;
 mod resume_inputs;
 mod resume_matrix;
+mod search;
 mod selection;
 mod sessions;
 mod signals;

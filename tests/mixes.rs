@@ -90,7 +90,7 @@ fn validation_split_is_evaluated() {
     session.write("data.csv", format!("image,caption\n{}", rows().iter().map(line).collect::<String>()));
     train(&session, &["train.epochs=1"]);
     let evals = session.metrics("run", "eval");
-    assert_eq!(evals.iter().map(|line| &line["name"]).collect::<Vec<_>>(), ["held", "pools"]);
+    assert_eq!(evals.iter().map(|line| &line["name"]).collect::<Vec<_>>(), ["held", "pools", "held", "pools"]);
     let held = evals[0]["num_images"].as_u64().unwrap();
     assert!((2..=11).contains(&held), "{held}");
     let trained = session.metrics("run", "train").len() as u64;

@@ -115,7 +115,7 @@ fn locked_tower_has_two_kinds_of_steps() {
     assert!(time("first_epoch") >= time("later_epoch") && time("later_epoch") > 0.0);
     let sum = ["start", "training", "evaluations", "checkpoints"].map(time).iter().sum::<f64>();
     assert!((sum - time("run")).abs() < 1e-6 * sum);
-    assert_eq!(number(&found["evaluations"][0]["runs"]), 3);
+    assert_eq!(number(&found["evaluations"][0]["runs"]), 4);
     assert_eq!(number(&found["checkpoints"]["count"]), 1);
 
     // 24 images of the training data and 24 of the evaluation: 16 values of 4 bytes, and a record, each.

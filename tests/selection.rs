@@ -131,14 +131,16 @@ fn keeps_best_and_stops_early() {
     let losses = logged(&session, "run", "held", "loss");
     let (stopped, _) = *losses.last().unwrap();
     assert!(stopped < 120, "the run did not stop early");
-    let best = losses
+    // The evaluation before the first step is no candidate.
+    assert_eq!(losses[0].0, 0);
+    let best = losses[1..]
         .iter()
         .fold((0, f64::MAX), |best, &(step, loss)| if best.1 - loss > 0.001 { (step, loss) } else { best });
     assert_eq!(best.0, stopped - 12, "six evaluations, two steps apart");
     assert_eq!(steps(&session, "run"), [best.0, stopped]);
     assert!(out.contains(&format!("best checkpoint: step {}, held.loss {:.4}", best.0, best.1)), "{out}");
     // The evaluation at the end runs after early stopping, too.
-    assert_eq!(session.metrics("run", "eval").iter().filter(|line| line["name"] == "end").count(), 1);
+    assert_eq!(session.metrics("run", "eval").iter().filter(|line| line["name"] == "end").count(), 2);
 
     // Resuming does nothing until the patience is raised.
     let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
@@ -188,7 +190,7 @@ fn changed_evaluation_counts_anew() {
     let before = logged(&session, "run", "held", "loss");
     // Pools of 12 are harder than pools of 8: no later loss is below the best of the old figures.
     let text = train(&["train.epochs=6", "eval.held.pool_size=12"]);
-    assert!(text.contains("the evaluation `held` has changed, so its 6 earlier results are not comparable"), "{text}");
+    assert!(text.contains("the evaluation `held` has changed, so its 7 earlier results are not comparable"), "{text}");
     let all = logged(&session, "run", "held", "loss");
     let (old, new) = all.split_at(before.len());
     assert_eq!(old, before);

@@ -3,6 +3,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
+use crate::commands::apply::{classify, index, search};
 use crate::commands::{
     cache, check, completions, data, embed, eval, export, init, inspect, interpolate, man, plan, schema, train,
 };
@@ -46,6 +47,9 @@ pub enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
     Embed(embed::EmbedArgs),
+    Index(index::IndexArgs),
+    Search(search::SearchArgs),
+    Classify(classify::ClassifyArgs),
     Interpolate(interpolate::InterpolateArgs),
     Export(export::ExportArgs),
     Cache(cache::CacheArgs),
@@ -76,6 +80,9 @@ impl Command {
             Self::Train(args) => train::run(args, reporter),
             Self::Eval(args) => eval::run(args, reporter),
             Self::Embed(args) => embed::run(args, reporter),
+            Self::Index(args) => index::run(args),
+            Self::Search(args) => search::run(args, reporter),
+            Self::Classify(args) => classify::run(args, reporter),
             Self::Interpolate(args) => interpolate::run(args, reporter),
             Self::Export(args) => export::run(args, reporter),
             Self::Cache(args) => cache::run(args, reporter),

@@ -18,8 +18,8 @@ fn empty_and_unknown_files_are_refused() {
     assert_eq!(
         error,
         "`x/data.xlsx` has the extension `xlsx`; expected `csv`, `tsv`, `txt` (a table), `jsonl`, `json`, `tar` (also \
-         as a pattern such as `{000..127}.tar`) or `parquet`, or a folder of images or shards; spreadsheets are not read; \
-         convert it: `libreoffice --headless --convert-to csv FILE`"
+         as a pattern such as `{000..127}.tar`) or `parquet`, or a folder of images or shards; spreadsheets are not \
+         read; convert it: `libreoffice --headless --convert-to csv FILE`"
     );
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{DataError, DataErrorCause, counted};
 use dualenc_model::{ModelError, ModelErrorCause};
+use dualenc_search::SearchError;
 
 use crate::config::{Change, ConfigError};
 use crate::models::hub::error::HubError;
@@ -22,6 +23,9 @@ pub enum TrainError {
     /// The model or its weights cannot be used, or the device failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// Embeddings cannot be searched.
+    #[error(transparent)]
+    Search(#[from] SearchError),
     /// A tower cannot be found.
     #[error(transparent)]
     Hub(#[from] HubError),
@@ -242,9 +246,11 @@ impl TrainError {
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
             Self::Hub(error) => of_hub(error),
+            Self::Search(SearchError::Read { source, .. }) => of_io(source.kind()),
             Self::Read { source, .. } | Self::RunUnwritable { source, .. } => of_io(source.kind()),
             Self::Config(_)
             | Self::Usage(_)
+            | Self::Search(_)
             | Self::Device { .. }
             | Self::RunExists { .. }
             | Self::RunInUse { .. }

@@ -19,6 +19,7 @@ mod training;
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
 pub use commands::check::{CONFIG_PROBLEM, check};
+pub use commands::classify::{Classification, ClassifiedImage, ClassifyRequest, LabelScore, classify, parse_labels};
 pub use commands::embed::{EmbedRequest, Embedded, embed};
 pub use commands::export::export;
 pub use commands::init::init;
@@ -34,16 +35,18 @@ pub use commands::plan::report::{
     Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
     StepPlan, TimePlan,
 };
+pub use commands::search::{Answer, Query, SearchRequest, search, write_index};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;
 pub use dualenc_data::counted;
+pub use dualenc_search::{Hit, Index, Part, SearchError};
 pub use error::{ErrorKind, TrainError};
-pub use eval::calibration::CalibrationBin;
-pub use eval::details::{
-    ClassDetails, ClassResult, Confusion, DetailEmbeds, Details, Found, Prediction, RetrievalDetails,
-};
 pub use eval::encoder::{Embeddings, Encoder};
 pub use eval::evaluation::{EvalOutcome, Evaluation};
+pub use eval::metrics::calibration::CalibrationBin;
+pub use eval::metrics::details::{
+    ClassDetails, ClassResult, Confusion, DetailEmbeds, Details, Found, Prediction, RetrievalDetails,
+};
 pub use events::{Event, Observer};
 pub use features::cache_counts::CacheCounts;
 pub use features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};

@@ -2,6 +2,7 @@
 //!
 //! - `train`: trains from a config.
 //! - `eval`: evaluates a model.
+//! - `apply`: searches and classifies with a model.
 //! - `embed`: writes embeddings.
 //! - `interpolate`: mixes a trained model with its starting point.
 //! - `export`: writes a model for transformers.
@@ -15,6 +16,7 @@
 //! - `completions`: shell completion scripts.
 //! - `man`: the manual page.
 
+pub(crate) mod apply;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod completions;

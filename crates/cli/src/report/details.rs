@@ -2,7 +2,7 @@
 
 use std::io::{Result, Write};
 
-use dualenc_train::{ClassDetails, ClassResult, Confusion, Details};
+use dualenc_train::{CalibrationBin, ClassDetails, ClassResult, Confusion, Details};
 use serde_json::{Value, json};
 
 /// Most confused pairs of classes that are printed.
@@ -56,7 +56,10 @@ pub fn to_json(details: &Details) -> Option<Value> {
             "count": confusion.count,
         })
     };
-    let bin = |bin: &dualenc_train::CalibrationBin| json!({"count": bin.count, "confidence": bin.confidence, "accuracy": bin.accuracy});
+    let bin = |bin: &CalibrationBin| {
+        let CalibrationBin { count, confidence, accuracy } = bin;
+        json!({"count": count, "confidence": confidence, "accuracy": accuracy})
+    };
     Some(json!({
         "classes": classes.iter().map(class).collect::<Vec<_>>(),
         "confusions": confusions.iter().map(pair).collect::<Vec<_>>(),

@@ -6,8 +6,6 @@
 //! - `part`: the share of one source in an epoch of several
 //! - `selection`: the rows that `only` names
 //! - `class_labels`: captions that are class names, as numbers
-//! - `caption_id`: a number that equal captions share
-//! - `null_words`: captions that stand for a missing text
 //! - `skipped_rows`: rows of a source that are left out
 //! - `survey`: what the lengths of the image files tell before any is read
 //! - `fingerprint`: a hash of what a data set holds
@@ -15,12 +13,10 @@
 //! - `parallel_io`: a function over many files on a few threads
 
 pub(crate) mod builder;
-mod caption_id;
 pub(crate) mod captions;
 pub(crate) mod class_labels;
 mod fingerprint;
 pub(crate) mod images;
-pub(crate) mod null_words;
 pub(crate) mod parallel_io;
 pub(crate) mod part;
 pub(crate) mod selection;
@@ -36,7 +32,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::caption_id::caption_id;
+use crate::dataset::captions::caption_id::caption_id;
 use crate::dataset::captions::{Caption, CaptionTable};
 use crate::dataset::images::ImageTable;
 use crate::dataset::parallel_io::try_map_numbers;

@@ -47,6 +47,14 @@ pub fn read_templates(path: &Path) -> Result<Vec<String>, DataError> {
     templates.and_then(|found| if found.is_empty() { Err(empty(path, "one template per line")) } else { Ok(found) })
 }
 
+/// Reads one prompt template, as a line of [`read_templates`].
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_template(text: &str) -> Result<String, String> {
+    template(text.trim(), None)
+}
+
 /// The template with `{c}` as its placeholder. `parameter`: the name that stands for the class in its braces, if its
 /// source says so.
 ///

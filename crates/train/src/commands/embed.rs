@@ -141,7 +141,7 @@ pub fn embed(
 }
 
 /// The images at `path`, at least one, and what else is there.
-fn list_images(
+pub(crate) fn list_images(
     path: &Path,
     root: Option<&Path>,
     observer: &mut dyn Observer,

@@ -4,15 +4,19 @@
 //! - `check`: what training would find out about config, data and models.
 //! - `init`: looks at data and writes a config.
 //! - `warm_cache`: computes the features of the locked towers ahead of training.
+//! - `classify`: labels of images, with probabilities.
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `inspect`: reports what a directory holds.
 //! - `plan`: what a run will take, from a few of its steps.
 //! - `pack`: writes data sets as shards or as a folder.
+//! - `search`: the nearest images or texts of a query.
+//! - `with_encoder`: a model that encodes, for the commands that need one.
 //! - `staged_output`: output that appears when it is complete.
 
 pub(crate) mod check;
+pub(crate) mod classify;
 pub(crate) mod embed;
 pub(crate) mod export;
 pub(crate) mod init;
@@ -20,5 +24,7 @@ pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod search;
 mod staged_output;
 pub(crate) mod warm_cache;
+mod with_encoder;

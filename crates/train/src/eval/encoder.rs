@@ -8,7 +8,7 @@ use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
-use crate::eval::scores::normalize_rows;
+use crate::eval::metrics::scores::normalize_rows;
 use crate::features::finite::first_not_finite;
 use crate::features::image_index::{ImageList, Views};
 use crate::features::images::ImageFeatures;

@@ -4,30 +4,28 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use dualenc_data::{Dataset, ImageProcessor, Skipped, counted};
+use dualenc_data::{Dataset, ImageProcessor, counted};
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::device::read_scalar;
 use crate::error::TrainError;
+use crate::eval::checks::check_pool_size;
 use crate::eval::data_report::DataReport;
-use crate::eval::details::Details;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
 use crate::eval::measure;
+use crate::eval::metrics::details::Details;
+use crate::eval::metrics::scores::{Scores, TILE_SCORES};
+use crate::eval::metrics::zero_shot::classifier;
 use crate::eval::open_task::OpenTask;
-use crate::eval::scores::{Scores, TILE_SCORES};
 use crate::eval::usable::{UsableCaptions, UsableImages, loss_metrics};
-use crate::eval::zero_shot::classifier;
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
 use crate::pairs::{Pairs, data_at, read_eval_data};
 use crate::run_dir::metrics_log::EvalRecord;
-
-/// Unreadable images that an error names.
-const NAMED_IMAGES: usize = 10;
 
 /// An evaluation that is ready to run.
 #[derive(Debug)]
@@ -42,8 +40,8 @@ pub struct Evaluation {
     pub batch_size: usize,
     /// Maximum fraction of its images that may be unreadable, from 0 to 1: `data.max_bad_fraction`.
     pub max_bad_fraction: f64,
-    given_by: GivenBy,
-    task: OpenTask,
+    pub(crate) given_by: GivenBy,
+    pub(crate) task: OpenTask,
     fingerprint: OnceLock<String>,
     report: DataReport,
 }
@@ -75,6 +73,12 @@ impl Evaluation {
     pub fn from_flags(section: &EvalSection, root: Option<&Path>) -> Result<Self, TrainError> {
         let given_by = GivenBy::Flags(section.task);
         let open = || {
+            if root.is_some() && section.data.is_none() {
+                return Err(TrainError::Usage(
+                    "`--root` is the folder at which the image paths in `--data` start; give `--data`, or remove it"
+                        .to_owned(),
+                ));
+            }
             let data = match &section.data {
                 Some(EvalData::Path(path)) => Some(EvalData::Source(Box::new(data_at(path, root)?))),
                 other => other.clone(),
@@ -268,44 +272,6 @@ impl Evaluation {
         Some(sizes)
     }
 
-    /// Looks for missing and empty files, and checks that enough images remain; no image is decoded.
-    ///
-    /// # Errors
-    /// As for [`Evaluation::run`], of the images.
-    pub(crate) fn check_files(&self) -> Result<(), TrainError> {
-        let absent = self.task.absent()?;
-        if absent.is_empty() {
-            return Ok(());
-        }
-        self.check_unreadable(self.images().num_images(), &absent)?;
-        let numbers: HashSet<usize> = absent.iter().map(|skipped| skipped.image).collect();
-        self.check_usable(|image| !numbers.contains(&image))
-    }
-
-    /// Checks that enough images remain of those for which `is_usable` is true.
-    ///
-    /// # Errors
-    /// [`TrainError::Usage`] as for [`Evaluation::run`]: without an image, with a class without one, or with too few
-    /// pairs for one pool.
-    pub(crate) fn check_usable(&self, is_usable: impl Fn(usize) -> bool) -> Result<(), TrainError> {
-        let total = self.images().num_images();
-        if !(0..total).any(&is_usable) {
-            return Err(TrainError::Usage(format!(
-                "evaluation `{}`: none of {} can be used",
-                self.name,
-                counted(total, "image")
-            )));
-        }
-        match &self.task {
-            OpenTask::ZeroShot(images) => self.check_classes(images, &is_usable),
-            OpenTask::Loss { dataset, pool_size, .. } => {
-                let usable = dataset.captions().filter(|caption| is_usable(caption.image));
-                check_pool_size(&self.name, usable.count(), *pool_size, self.given_by)
-            }
-            OpenTask::Retrieval(_) => Ok(()),
-        }
-    }
-
     /// The texts it encodes: prompts or captions.
     pub fn texts(&self) -> Vec<String> {
         self.task.texts()
@@ -393,43 +359,6 @@ impl Evaluation {
         Ok(EvalOutcome { metrics, details })
     }
 
-    /// Refuses a set of images of which too many are unreadable.
-    fn check_unreadable(&self, total: usize, bad: &[Skipped]) -> Result<(), TrainError> {
-        if bad.len() as f64 <= self.max_bad_fraction * total as f64 {
-            return Ok(());
-        }
-        let first = bad.iter().take(NAMED_IMAGES).map(|skipped| format!("  {}: {}", skipped.key, skipped.reason));
-        let limit = self.given_by.name("data.max_bad_fraction");
-        Err(TrainError::Usage(format!(
-            "evaluation `{}`: {} of {total} images cannot be used, more than {limit} = {} allows: {}\n{}\nrepair or \
-             remove them, or raise {limit}",
-            self.name,
-            bad.len(),
-            self.max_bad_fraction,
-            Skipped::by_cause(bad),
-            first.collect::<Vec<_>>().join("\n")
-        )))
-    }
-
-    /// Refuses data with a class of which no image can be used. `is_usable`: of an image.
-    fn check_classes(&self, images: &LabelledImages, is_usable: impl Fn(usize) -> bool) -> Result<(), TrainError> {
-        let labels = &images.labels;
-        let mut has_image = vec![false; labels.names.len()];
-        let usable = (0..labels.num_images()).filter(|&image| is_usable(image));
-        usable.for_each(|image| labels.of(image).iter().for_each(|&class| has_image[class] = true));
-        // A class without an image in the data is the user's choice, and in the warnings.
-        let lost = labels.names.iter().zip(labels.sizes().into_iter().zip(has_image));
-        let without = lost.filter(|(_, (images, has_image))| *images > 0 && !has_image);
-        let names: Vec<String> = without.map(|(class, _)| format!("the class `{class}`")).collect();
-        let Some(first) = names.first() else { return Ok(()) };
-        let more = if names.len() > 1 { format!(" and of {} other classes", names.len() - 1) } else { String::new() };
-        Err(TrainError::Usage(format!(
-            "evaluation `{}`: no image of {first}{more} can be read; repair them, or remove the folder and \
-             its class name",
-            self.name
-        )))
-    }
-
     fn encode_images(
         &self,
         encoder: &Encoder<'_>,
@@ -495,20 +424,4 @@ impl Evaluation {
         let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }
-}
-
-/// Refuses pools that are larger than the data.
-fn check_pool_size(name: &str, num_pairs: usize, pool_size: usize, given_by: GivenBy) -> Result<(), TrainError> {
-    if num_pairs >= pool_size {
-        return Ok(());
-    }
-    let way_out = match num_pairs {
-        // A pair has no negatives in a pool of its own.
-        0 | 1 => "add data".to_owned(),
-        _ => format!("set {} to at most {num_pairs}, or add data", given_by.name("pool_size")),
-    };
-    Err(TrainError::Usage(format!(
-        "evaluation `{name}`: {} fill one pool of {pool_size}; {way_out}",
-        if num_pairs == 1 { "1 pair does not".to_owned() } else { format!("{num_pairs} pairs do not") }
-    )))
 }

@@ -12,6 +12,7 @@ use crate::config::{EvalData, EvalSection};
 
 use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
+use crate::eval::metrics::zero_shot::prompts;
 
 /// Names that a warning lists.
 const MAX_LISTED: usize = 10;
@@ -148,10 +149,7 @@ impl LabelledImages {
 
     /// The prompts of every class: each of its names in each template.
     pub fn prompts(&self) -> Vec<Vec<String>> {
-        let fill = |name: &String| {
-            self.templates.iter().map(move |template| template.replace(CLASS_PLACEHOLDER, name)).collect::<Vec<_>>()
-        };
-        self.names.iter().map(|names| names.iter().flat_map(fill).collect()).collect()
+        self.names.iter().map(|names| prompts(names, &self.templates)).collect()
     }
 
     /// What may make the figures other than the model is.
@@ -184,7 +182,7 @@ impl LabelledImages {
         if self.labels.has_several() {
             let several = (0..self.labels.num_images()).filter(|&image| self.labels.of(image).len() > 1).count();
             warnings.push(format!(
-                "{several} of {} have several classes: the metric is `mean_average_precision`, and there is no accuracy",
+                "{several} of {} have several classes: the metric is `mean_average_precision`, without an accuracy",
                 counted(self.labels.num_images(), "image")
             ));
         }

@@ -3,14 +3,14 @@
 use serde_json::{Map, Value};
 
 use crate::error::TrainError;
-use crate::eval::details::{DetailEmbeds, Details};
 use crate::eval::labelled_images::LabelledImages;
-use crate::eval::multi_label::MultiLabel;
-use crate::eval::retrieval::Retrieved;
-use crate::eval::scores::Scores;
-use crate::eval::top::Top;
+use crate::eval::metrics::details::{DetailEmbeds, Details};
+use crate::eval::metrics::multi_label::MultiLabel;
+use crate::eval::metrics::retrieval::Retrieved;
+use crate::eval::metrics::scores::Scores;
+use crate::eval::metrics::top::Top;
+use crate::eval::metrics::zero_shot::{ANSWERS, Classified};
 use crate::eval::usable::{UsableCaptions, UsableImages};
-use crate::eval::zero_shot::{ANSWERS, Classified};
 
 /// Metrics of a task, and the answers if they were asked for.
 type Measured = (Map<String, Value>, Details);

@@ -10,32 +10,17 @@
 //! - `encoder`: embeddings of many images or texts.
 //! - `fingerprint`: what an evaluation measures, as one hash.
 //! - `usable`: what remains of its data: embeddings of usable images and their captions.
-//! - `scores`: cosine similarities tile by tile, and ranks.
-//! - `zero_shot`, `multi_label`: metrics of zero-shot classification with one class an image, and with several.
-//! - `retrieval`, `right_answers`: metrics of retrieval in both directions.
-//! - `top`: the best columns of every row.
-//! - `details`: the answers behind the metrics.
-//! - `bootstrap`, `calibration`: intervals of metrics, and whether probabilities mean what they say.
-//! - `pooled_loss`: the training loss over pools of a fixed size.
+//! - `checks`: refuses evaluations without enough images.
+//! - `metrics`: from embeddings to figures.
 
-mod bootstrap;
-pub(crate) mod calibration;
+mod checks;
 mod data_report;
-pub(crate) mod details;
 pub(crate) mod encoder;
 pub(crate) mod evaluation;
 mod fingerprint;
 mod given_by;
-#[cfg(test)]
-mod golden_tests;
 mod labelled_images;
 mod measure;
-mod multi_label;
+pub(crate) mod metrics;
 mod open_task;
-mod pooled_loss;
-mod retrieval;
-mod right_answers;
-mod scores;
-mod top;
 mod usable;
-mod zero_shot;

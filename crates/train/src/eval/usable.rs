@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
-use crate::eval::pooled_loss::Pools;
+use crate::eval::metrics::pooled_loss::Pools;
 use crate::loss::contrastive::Objective;
 
 /// Embeddings of the images that can be used.

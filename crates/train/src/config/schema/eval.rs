@@ -89,8 +89,8 @@ pub struct EvalSection {
     ///
     /// Default: none.
     pub every_steps: Option<u64>,
-    /// Whether the evaluation also runs before the first step, as the baseline that the later figures are compared with.
-    /// It selects no checkpoint.
+    /// Whether the evaluation also runs before the first step, as the baseline of the later figures. It selects no
+    /// checkpoint.
     ///
     /// Default: `true`.
     #[serde(default = "default::at_start")]

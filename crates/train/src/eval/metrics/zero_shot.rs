@@ -19,13 +19,20 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use dualenc_data::CLASS_PLACEHOLDER;
 use serde_json::{Map, Value, json};
 
-use crate::eval::bootstrap;
-use crate::eval::calibration::{self, CalibrationBin};
-use crate::eval::details::{ClassDetails, ClassResult, Confusion, DetailEmbeds, Prediction};
-use crate::eval::scores::normalize_rows;
-use crate::eval::top::Top;
+use crate::eval::metrics::bootstrap;
+use crate::eval::metrics::calibration::{self, CalibrationBin};
+use crate::eval::metrics::details::{ClassDetails, ClassResult, Confusion, DetailEmbeds, Prediction};
+use crate::eval::metrics::scores::normalize_rows;
+use crate::eval::metrics::top::Top;
+
+/// Every name in every template, name by name.
+pub(crate) fn prompts(names: &[String], templates: &[String]) -> Vec<String> {
+    let fill = |name: &String, template: &String| template.replace(CLASS_PLACEHOLDER, name);
+    names.iter().flat_map(|name| templates.iter().map(move |template| fill(name, template))).collect()
+}
 
 /// The classifier, shape `[classes, dim]`, flat: the mean of each class's prompt embeddings, normalised again.
 ///
@@ -139,7 +146,7 @@ pub(crate) fn answers(top: &Top, row: usize) -> Vec<(usize, f64)> {
 mod tests {
     use super::*;
     use crate::device::Compute;
-    use crate::eval::scores::{NO_PLACE, Scores};
+    use crate::eval::metrics::scores::{NO_PLACE, Scores};
     use crate::stop_flag::StopFlag;
 
     #[test]

@@ -1,4 +1,10 @@
 //! The captions of a data set in a few allocations.
+//!
+//! - `caption_id`: a number that equal captions share
+//! - `null_words`: captions that stand for a missing text
+
+pub(crate) mod caption_id;
+pub(crate) mod null_words;
 
 /// A caption and the image it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::device::Compute;
-use crate::eval::details::DetailEmbeds;
-use crate::eval::multi_label::MultiLabel;
-use crate::eval::retrieval::Retrieved;
-use crate::eval::scores::{Scores, TILE_SCORES, normalize_rows};
-use crate::eval::top::Top;
-use crate::eval::zero_shot::{ANSWERS, Classified, classifier};
+use crate::eval::metrics::details::DetailEmbeds;
+use crate::eval::metrics::multi_label::MultiLabel;
+use crate::eval::metrics::retrieval::Retrieved;
+use crate::eval::metrics::scores::{Scores, TILE_SCORES, normalize_rows};
+use crate::eval::metrics::top::Top;
+use crate::eval::metrics::zero_shot::{ANSWERS, Classified, classifier};
 use crate::stop_flag::StopFlag;
 
 fn cases(task: &str) -> Vec<Value> {

@@ -1,7 +1,7 @@
 //! The best columns of every row, and what a softmax over all columns needs.
 
 use crate::error::TrainError;
-use crate::eval::scores::{Answer, Scores};
+use crate::eval::metrics::scores::{Answer, Scores};
 
 /// The columns with the highest scores of every row.
 #[derive(Debug, Clone, PartialEq)]

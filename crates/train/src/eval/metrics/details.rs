@@ -1,6 +1,6 @@
 //! What an evaluation found beside its metrics: the answers to single images and texts.
 
-use crate::eval::calibration::CalibrationBin;
+use crate::eval::metrics::calibration::CalibrationBin;
 
 /// The answers of an evaluation. Images and captions have their numbers in the evaluation's data.
 #[derive(Debug, Clone)]

@@ -21,11 +21,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::TrainError;
-use crate::eval::bootstrap;
-use crate::eval::details::{DetailEmbeds, Found, RetrievalDetails};
-use crate::eval::right_answers::RightAnswers;
-use crate::eval::scores::{Answer, NO_PLACE, Scores};
-use crate::eval::top::Top;
+use crate::eval::metrics::bootstrap;
+use crate::eval::metrics::details::{DetailEmbeds, Found, RetrievalDetails};
+use crate::eval::metrics::right_answers::RightAnswers;
+use crate::eval::metrics::scores::{Answer, NO_PLACE, Scores};
+use crate::eval::metrics::top::Top;
 
 /// The values of k.
 const RECALL_AT: [usize; 3] = [1, 5, 10];

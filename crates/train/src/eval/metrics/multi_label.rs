@@ -10,11 +10,11 @@
 use serde_json::{Map, Value, json};
 
 use crate::error::TrainError;
-use crate::eval::bootstrap;
-use crate::eval::details::{ClassDetails, ClassResult, DetailEmbeds, Prediction};
-use crate::eval::scores::Scores;
-use crate::eval::top::Top;
-use crate::eval::zero_shot::answers;
+use crate::eval::metrics::bootstrap;
+use crate::eval::metrics::details::{ClassDetails, ClassResult, DetailEmbeds, Prediction};
+use crate::eval::metrics::scores::Scores;
+use crate::eval::metrics::top::Top;
+use crate::eval::metrics::zero_shot::answers;
 
 /// Images with several classes each, and what a model answers.
 pub(crate) struct MultiLabel<'a> {

@@ -1,0 +1,9 @@
+//! Commands that use a model on images and texts of any origin.
+//!
+//! - `search`: the nearest images or texts of a query.
+//! - `index`: embeddings in the form that opens fastest.
+//! - `classify`: labels of images.
+
+pub(crate) mod classify;
+pub(crate) mod index;
+pub(crate) mod search;
