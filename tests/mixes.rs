@@ -91,6 +91,8 @@ fn validation_split_is_evaluated() {
     train(&session, &["train.epochs=1"]);
     let evals = session.metrics("run", "eval");
     assert_eq!(evals.iter().map(|line| &line["name"]).collect::<Vec<_>>(), ["held", "pools", "held", "pools"]);
+    // After the baselines.
+    let evals = &evals[2..];
     let held = evals[0]["num_images"].as_u64().unwrap();
     assert!((2..=11).contains(&held), "{held}");
     let trained = session.metrics("run", "train").len() as u64;

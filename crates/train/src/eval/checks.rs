@@ -6,9 +6,8 @@ use dualenc_data::{Skipped, counted};
 
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
-use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
-use crate::eval::open_task::OpenTask;
+use crate::eval::open_task::{OpenTask, check_pool_size};
 
 /// Unreadable images that an error names.
 const NAMED_IMAGES: usize = 10;
@@ -92,25 +91,4 @@ impl Evaluation {
             self.name
         )))
     }
-}
-
-/// Refuses pools that are larger than the data.
-pub(crate) fn check_pool_size(
-    name: &str,
-    num_pairs: usize,
-    pool_size: usize,
-    given_by: GivenBy,
-) -> Result<(), TrainError> {
-    if num_pairs >= pool_size {
-        return Ok(());
-    }
-    let way_out = match num_pairs {
-        // A pair has no negatives in a pool of its own.
-        0 | 1 => "add data".to_owned(),
-        _ => format!("set {} to at most {num_pairs}, or add data", given_by.name("pool_size")),
-    };
-    Err(TrainError::Usage(format!(
-        "evaluation `{name}`: {} fill one pool of {pool_size}; {way_out}",
-        if num_pairs == 1 { "1 pair does not".to_owned() } else { format!("{num_pairs} pairs do not") }
-    )))
 }

@@ -8,6 +8,7 @@ use dualenc_data::{Dataset, Skipped};
 use crate::config::{Duplicates, Loss, Task};
 use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
+use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
@@ -114,6 +115,27 @@ fn has_shared_captions(dataset: &Dataset) -> bool {
     let mut image_of = HashMap::new();
     let image = |caption: usize| dataset.caption(caption).image;
     (0..dataset.num_captions()).any(|it| *image_of.entry(dataset.caption_id(it)).or_insert(image(it)) != image(it))
+}
+
+/// Refuses pools that are larger than the data.
+pub(crate) fn check_pool_size(
+    name: &str,
+    num_pairs: usize,
+    pool_size: usize,
+    given_by: GivenBy,
+) -> Result<(), TrainError> {
+    if num_pairs >= pool_size {
+        return Ok(());
+    }
+    let way_out = match num_pairs {
+        // A pair has no negatives in a pool of its own.
+        0 | 1 => "add data".to_owned(),
+        _ => format!("set {} to at most {num_pairs}, or add data", given_by.name("pool_size")),
+    };
+    Err(TrainError::Usage(format!(
+        "evaluation `{name}`: {} fill one pool of {pool_size}; {way_out}",
+        if num_pairs == 1 { "1 pair does not".to_owned() } else { format!("{num_pairs} pairs do not") }
+    )))
 }
 
 #[cfg(test)]
