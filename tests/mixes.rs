@@ -99,7 +99,7 @@ fn validation_split_is_evaluated() {
     assert_eq!(trained, (24 - held) / 6, "held out images are not trained on");
     let text = session.succeed(&["eval", "--config", "lit.toml", "--json", "-"]);
     let again: Value = serde_json::from_str(&text).unwrap();
-    for (name, line) in ["held", "pools"].iter().zip(&evals) {
+    for (name, line) in ["held", "pools"].iter().zip(evals) {
         let found = again["evaluations"][name].as_object().unwrap();
         assert!(found.len() > 3);
         found.iter().for_each(|(key, value)| assert_eq!(value, &line[key], "{name} {key}"));
