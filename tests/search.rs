@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, floats, goldens, stderr};
+use crate::support::{Session, edit_floats, floats, goldens, stderr};
 
 /// A session with 24 images, their embeddings in `embeds.safetensors`, and the path of the model.
 fn embedded() -> (Session, String) {
@@ -100,6 +100,21 @@ fn search_refuses_what_does_not_fit() {
     let text = session.fail(2, &["index", "cut.safetensors", "--out", "new.index"]);
     assert!(text.contains("`cut.safetensors`: it"), "{text}");
     assert!(!session.path("new.index").exists());
+}
+
+#[test]
+fn search_refuses_another_model() {
+    let (session, model) = embedded();
+    session.succeed(&["index", "embeds.safetensors", "--out", "images.index"]);
+    session.copy("train/init", "other");
+    edit_floats(&session.path("other/model.safetensors"), "text_projection.weight", |value| value * 1.01);
+    for index in ["embeds.safetensors", "images.index"] {
+        let text = session.fail(2, &["search", "--model", "other", "--index", index, "a"]);
+        assert!(text.contains("written by a model with other weights") && text.contains(index), "{text}");
+    }
+    // An export of the same weights is the same model.
+    session.succeed(&["export", "--model", &model, "--out", "same"]);
+    session.succeed(&["search", "--model", "same", "--index", "images.index", "a"]);
 }
 
 #[test]

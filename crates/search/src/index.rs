@@ -83,6 +83,27 @@ impl Index {
         if query == rows { Ok(()) } else { Err(SearchError::Width { path: self.path.clone(), rows, query }) }
     }
 
+    /// Refuses queries of another model than the one that wrote the rows. `query`: the fingerprint of its parameters.
+    /// Files without a fingerprint, as older ones and numpy arrays, accept any.
+    ///
+    /// # Errors
+    /// [`SearchError::File`].
+    pub fn check_model(&self, query: &str) -> Result<(), SearchError> {
+        match &self.opened.model {
+            Some(written) if written != query => Err(SearchError::file(
+                &self.path,
+                "its embeddings were written by a model with other weights, so no similarity means anything; search \
+                 with the model that wrote them, or embed again with this one",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the file says which model wrote the rows.
+    pub fn has_model(&self) -> bool {
+        self.opened.model.is_some()
+    }
+
     /// Whether the rows have names: paths of images or texts.
     pub fn has_names(&self) -> bool {
         self.opened.name(0).is_some()

@@ -54,6 +54,9 @@ struct Header {
     of: Kind,
     /// Bytes of the names, if there are any.
     names: Option<usize>,
+    /// The fingerprint of the model that wrote the rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
 }
 
 /// Opens an index.
@@ -101,7 +104,7 @@ pub(crate) fn open(map: Mmap, path: &Path, part: Part) -> Result<Opened, SearchE
     }
     let vectors = Vectors::new(map, start, Element::F16, header.rows, header.dim);
     let vectors = vectors.ok_or_else(|| damaged("it ends within its rows"))?;
-    Ok(Opened { vectors, kind: header.of, names })
+    Ok(Opened { vectors, kind: header.of, names, model: header.model })
 }
 
 /// Whether every name is a text within the file.
@@ -143,6 +146,7 @@ pub(crate) fn write(opened: &Opened, inverse_norms: &[f32], to: &mut (impl Write
         dim: vectors.dim,
         of: *kind,
         names: names.as_ref().map(|names| names.iter().map(|name| name.len()).sum()),
+        model: opened.model.clone(),
     };
     let mut header = serde_json::to_vec(&header)?;
     header.resize((HEADER + header.len()).next_multiple_of(ALIGNMENT) - HEADER, b' ');

@@ -39,7 +39,7 @@ pub(crate) fn open(map: Mmap, path: &Path) -> Result<Opened, SearchError> {
         return Err(problem(&format!("its shape {shape} does not fit the {found} bytes after its header")));
     }
     let vectors = Vectors::new(map, start, element, rows, dim).ok_or_else(|| problem("it is cut off"))?;
-    Ok(Opened { vectors, kind: Kind::Rows, names: Names::None })
+    Ok(Opened { vectors, kind: Kind::Rows, names: Names::None, model: None })
 }
 
 /// The header, and where the values start.

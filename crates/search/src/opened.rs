@@ -47,6 +47,8 @@ pub(crate) struct Opened {
     pub vectors: Vectors,
     pub kind: Kind,
     pub names: Names,
+    /// The fingerprint of the model that wrote the rows, if the file has one.
+    pub model: Option<String>,
 }
 
 impl Opened {

@@ -11,6 +11,9 @@ use crate::error::SearchError;
 use crate::opened::{Kind, Names, Opened, Part};
 use crate::vectors::{Element, Vectors};
 
+/// The metadata entry with the fingerprint of the model.
+const MODEL_ENTRY: &str = "model";
+
 /// Bytes before the header: its length.
 const LENGTH_BYTES: usize = size_of::<u64>();
 
@@ -62,7 +65,9 @@ pub(crate) fn open(map: Mmap, path: &Path, part: Part) -> Result<Opened, SearchE
         )));
     }
     let none = HashMap::new();
-    let names = match metadata.metadata().as_ref().unwrap_or(&none).get(names) {
+    let entries = metadata.metadata().as_ref().unwrap_or(&none);
+    let model = entries.get(MODEL_ENTRY).cloned();
+    let names = match entries.get(names) {
         None => Names::None,
         Some(list) => {
             let list: Vec<String> = serde_json::from_str(list)
@@ -78,7 +83,7 @@ pub(crate) fn open(map: Mmap, path: &Path, part: Part) -> Result<Opened, SearchE
     };
     let vectors = Vectors::new(map, start + info.data_offsets.0, element, rows, dim)
         .ok_or_else(|| problem(format!("`{tensor}` is cut off; write it again")))?;
-    Ok(Opened { vectors, kind, names })
+    Ok(Opened { vectors, kind, names, model })
 }
 
 /// The first names in order, and how many there are beside them.

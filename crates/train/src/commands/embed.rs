@@ -8,15 +8,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, Source, counted, image_files, read_text_rows};
+use dualenc_model::parameters;
+use parameters::ParamFilter;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
 
 use crate::commands::staged_output::StagedFile;
+use crate::commands::with_encoder::with_encoder;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::events::{Event, Observer};
-use crate::features::locked_towers::LockedTowers;
 use crate::in_flags::Flags;
 use crate::models::load::LoadedModel;
 use crate::pairs::{no_table, source_at};
@@ -89,7 +91,8 @@ pub struct Embedded {
 /// Writes L2-normalised embeddings to `out`: `image_embeds`, shape `[images, dim]`, and `text_embeds`, shape
 /// `[texts, dim]`. With `raw`, also writes `image_features` and `text_features`. The metadata entries `image_paths` and
 /// `texts` are JSON lists with one path and one text per row. Texts of more than 16 MiB are left out of the metadata;
-/// `num_texts` and `texts_blake3`, the hash of the list, are always there. `out` is replaced when everything is
+/// `num_texts` and `texts_blake3`, the hash of the list, are always there; `model` is the fingerprint of the model's
+/// parameters, by which a search refuses another model. `out` is replaced when everything is
 /// computed, and untouched otherwise.
 ///
 /// # Errors
@@ -120,7 +123,8 @@ pub fn embed(
         skipped: Vec::new(),
         left_out: left_out.unwrap_or_default(),
     };
-    let (mut kinds, mut metadata) = (Vec::new(), BTreeMap::new());
+    let fingerprint = parameters::fingerprint(&loaded.model, ParamFilter::All)?;
+    let (mut kinds, mut metadata) = (Vec::new(), BTreeMap::from([("model".to_owned(), fingerprint)]));
     if let Some(images) = images {
         let (rows, paths, skipped) = work.images(images, observer)?;
         (done.num_images, done.skipped) = (paths.len(), skipped);
@@ -228,20 +232,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Calls `run` with an encoder that remembers no features afterwards.
     fn with_encoder<R>(&self, run: impl FnOnce(&Encoder<'_>) -> R) -> R {
-        let model = self.loaded.model.valid();
-        let threads = self.compute.threads;
-        let encoder = Encoder {
-            model: &model,
-            tokenizer: &self.loaded.tokenizer,
-            locked: &LockedTowers::new(&model, &self.loaded.processor, self.compute, threads, self.stop),
-            compute: self.compute,
-            workers: threads,
-            stop: self.stop,
-            batch_size: self.request.batch_size,
-        };
-        run(&encoder)
+        with_encoder(self.loaded, self.compute, self.stop, self.request.batch_size, run)
     }
 
     /// The features of the images that can be used, their paths, and the other images.

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::ImageRef;
+use dualenc_model::parameters;
 use dualenc_search::{Hit, Index, SearchError};
+use parameters::ParamFilter;
 use serde::{Serialize, Serializer};
 
 use crate::commands::staged_output::StagedFile;
@@ -52,7 +54,7 @@ pub struct Answer {
 /// Finds the nearest rows of `index` to each query, in the order of the queries.
 ///
 /// # Errors
-/// - [`TrainError::Search`] when the embeddings of the model do not have the width of the index;
+/// - [`TrainError::Search`] when the model has another width than the index, or is not the one that wrote it;
 /// - [`TrainError::Usage`] when there is no query, or an image cannot be used;
 /// - [`TrainError::Data`] or [`TrainError::Model`] when a query cannot be encoded;
 /// - [`TrainError::NotFiniteOutput`] when an embedding is not finite;
@@ -69,6 +71,9 @@ pub fn search(
     }
     let dim = loaded.model.embed_dim();
     index.check_width(dim)?;
+    if index.has_model() {
+        index.check_model(&parameters::fingerprint(&loaded.model, ParamFilter::All)?)?;
+    }
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for (number, query) in request.queries.iter().enumerate() {
         match query {
