@@ -59,8 +59,10 @@ pub(crate) fn render(
     line("");
     line(&source("data.train", &found.train, directory));
     if found.train.has_classes {
-        line("# Captions are the names of the classes. To train on prompts, write some, each with a `{c}`, to a file:");
-        line("# [data.train]\n# templates = \"templates.txt\"    # such as: a photo of a {c}.");
+        line(
+            "# Captions are the names of the classes. To train on prompts, name a set, or a file with a `{c}` in each:",
+        );
+        line("# [data.train]\n# templates = \"builtin:photos\"    # a photo of a {c}., a close photo of a {c}. ..");
     }
     line(&format!("\n[train]\nepochs = {}", settings.epochs));
     line(
@@ -75,13 +77,13 @@ pub(crate) fn render(
     line(&format!("batch_size = {size}{why}"));
     line("learning_rate = 5e-4\nwarmup_fraction = 0.05\nschedule = \"cosine\"");
     if settings.validation_fraction.is_some() || found.validation.is_some() {
-        line("\n[eval.validation]    # does a caption find its image, and an image its caption?");
-        if found.train.has_classes {
-            line(
-                "# Equal captions count as one: `text_retrieval_recall@1` is the share of images with the right class.",
-            );
-        }
-        line("task = \"retrieval\"");
+        let is_labelled = found.train.has_classes && found.validation.is_none();
+        let (question, task) = if is_labelled {
+            ("are held-out images assigned to their classes?", "zero-shot")
+        } else {
+            ("does a caption find its image, and an image its caption?", "retrieval")
+        };
+        line(&format!("\n[eval.validation]    # {question}\ntask = \"{task}\""));
     }
     if let Some(validation) = &found.validation {
         line("");
