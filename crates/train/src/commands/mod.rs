@@ -10,6 +10,7 @@
 //! - `inspect`: reports what a directory holds.
 //! - `plan`: what a run will take, from a few of its steps.
 //! - `pack`: writes data sets as shards or as a folder.
+//! - `probe`: which towers fit together, before training.
 //! - `staged_output`: output that appears when it is complete.
 
 pub(crate) mod check;
@@ -20,5 +21,6 @@ pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod probe;
 mod staged_output;
 pub(crate) mod warm_cache;

@@ -12,12 +12,14 @@ use crate::counted::counted;
 use crate::device::read_scalar;
 use crate::error::TrainError;
 use crate::eval::details::Details;
-use crate::eval::encoder::{Embeddings, Encoder};
+use crate::eval::encoder::{Embeddings, Encoder, ImageRows};
 use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
 use crate::eval::measure;
 use crate::eval::open_task::OpenTask;
-use crate::eval::scores::{Scores, TILE_SCORES};
+use crate::eval::probes::measure::probe;
+use crate::eval::probes::probe_data::ProbeData;
+use crate::eval::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::usable::{UsableCaptions, UsableImages, loss_metrics};
 use crate::eval::zero_shot::classifier;
 use crate::events::{Event, Observer};
@@ -76,11 +78,13 @@ impl Evaluation {
     pub fn from_flags(section: &EvalSection, root: Option<&Path>) -> Result<Self, TrainError> {
         let given_by = GivenBy::Flags(section.task);
         let open = || {
-            let data = match &section.data {
-                Some(EvalData::Path(path)) => Some(EvalData::Source(Box::new(data_at(path, root)?))),
-                other => other.clone(),
+            let with_root = |data: &Option<EvalData>| match data {
+                Some(EvalData::Path(path)) => Ok(Some(EvalData::Source(Box::new(data_at(path, root)?)))),
+                other => Ok::<_, TrainError>(other.clone()),
             };
-            Self::open_given(given_by, section.task.name(), &EvalSection { data, ..section.clone() }, None)
+            let (data, train_data) = (with_root(&section.data)?, with_root(&section.train_data)?);
+            let section = EvalSection { data, train_data, ..section.clone() };
+            Self::open_given(given_by, section.task.name(), &section, None)
         };
         open().map_err(|error| given_by.error(error))
     }
@@ -95,10 +99,11 @@ impl Evaluation {
         let task = match section.task {
             Task::ZeroShot => {
                 let images = LabelledImages::open(section, validation)?;
-                OpenTask::ZeroShot(images.ok_or_else(|| {
-                    let (images, data) = (given_by.name("images"), given_by.name("data"));
-                    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
-                })?)
+                OpenTask::ZeroShot(images.ok_or_else(|| no_labelled_data(name, given_by))?)
+            }
+            Task::Knn | Task::LinearProbe => {
+                let probe = ProbeData::open(name, section, validation, given_by)?;
+                OpenTask::Probe(probe.ok_or_else(|| no_labelled_data(name, given_by))?)
             }
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
@@ -166,7 +171,7 @@ impl Evaluation {
         warnings.iter().map(|it| format!("evaluation `{}`: {}", self.name, self.given_by.message(it))).collect()
     }
 
-    /// `zero-shot`, `retrieval` or `loss`.
+    /// The name of its task in a config.
     pub fn task(&self) -> &'static str {
         self.task.task().name()
     }
@@ -244,9 +249,12 @@ impl Evaluation {
 
     /// The names of its classes and how many images each has, if it classifies.
     pub(crate) fn class_sizes(&self) -> Option<Vec<(&str, usize)>> {
-        let OpenTask::ZeroShot(images) = &self.task else { return None };
-        let sizes = images.labels.names.iter().map(String::as_str).zip(images.labels.sizes()).collect();
-        Some(sizes)
+        let (names, sizes) = match &self.task {
+            OpenTask::ZeroShot(images) => (&images.labels.names, images.labels.sizes()),
+            OpenTask::Probe(probe) => (&probe.classes, probe.sizes()),
+            OpenTask::Retrieval(_) | OpenTask::Loss { .. } => return None,
+        };
+        Some(names.iter().map(String::as_str).zip(sizes).collect())
     }
 
     /// Looks for missing and empty files, and checks that enough images remain; no image is decoded.
@@ -279,6 +287,11 @@ impl Evaluation {
         }
         match &self.task {
             OpenTask::ZeroShot(images) => self.check_classes(images, &is_usable),
+            OpenTask::Probe(probe) => {
+                let (train, test): (Vec<usize>, Vec<usize>) =
+                    (0..total).filter(|&image| is_usable(image)).partition(|&image| probe.is_train[image]);
+                probe.check(&self.name, &train, &test, self.given_by)
+            }
             OpenTask::Loss { dataset, pool_size, .. } => {
                 let usable = dataset.captions().filter(|caption| is_usable(caption.image));
                 check_pool_size(&self.name, usable.count(), *pool_size, self.given_by)
@@ -333,6 +346,10 @@ impl Evaluation {
         in_detail: bool,
     ) -> Result<EvalOutcome, TrainError> {
         self.report_data(observer);
+        if let OpenTask::Probe(probe) = &self.task {
+            let metrics = self.run_probe(probe, encoder, processor, observer)?;
+            return Ok(EvalOutcome { metrics, details: Details::None });
+        }
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
@@ -347,6 +364,7 @@ impl Evaluation {
                 let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
                 measure::classification(&scores(&images.embeds, &weights), labelled, &images.numbers, scale, in_detail)?
             }
+            OpenTask::Probe(_) => return Err(TrainError::Internal("a probe measures no embeddings".to_owned())),
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
@@ -371,6 +389,28 @@ impl Evaluation {
         metrics.insert("num_images".to_owned(), json!(images.num_distinct()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
         Ok(EvalOutcome { metrics, details })
+    }
+
+    /// Fits a classifier to the train side, and measures it on the test side.
+    fn run_probe(
+        &self,
+        data: &ProbeData,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<Map<String, Value>, TrainError> {
+        let images = self.encode_rows(ImageRows::FeaturesAndEmbeds, encoder, processor, observer)?;
+        let sides = data.sides(&images.numbers, &images.contents);
+        let numbers = |places: &[usize]| places.iter().map(|&place| images.numbers[place]).collect::<Vec<_>>();
+        data.check(&self.name, &numbers(&sides.train), &numbers(&sides.test), self.given_by)?;
+        let (width, device) = (encoder.model.image_tower.width(), &encoder.compute.device);
+        let mut metrics = probe(data, &images, &sides, width, device, encoder.stop)?;
+        metrics.insert("num_images".to_owned(), json!(sides.test.len()));
+        metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
+        if let skipped @ 1.. = self.task.data().skipped.count {
+            metrics.insert("num_skipped_rows".to_owned(), json!(skipped));
+        }
+        Ok(metrics)
     }
 
     /// Names the rows that its data leave out, and classes with one name, once.
@@ -433,10 +473,23 @@ impl Evaluation {
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
     ) -> Result<UsableImages, TrainError> {
+        let mut images = self.encode_rows(ImageRows::Embeds, encoder, processor, observer)?;
+        normalize_rows(&mut images.embeds, images.dim);
+        Ok(images)
+    }
+
+    /// As [`Evaluation::encode_images`], but not normalised.
+    fn encode_rows(
+        &self,
+        rows: ImageRows,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<UsableImages, TrainError> {
         let images = self.images();
         let total = images.num_images();
         let name = format!("{}: images", self.name);
-        let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, |done| {
+        let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, rows, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
         for skipped in &bad {
@@ -459,7 +512,7 @@ impl Evaluation {
             rows: (0..numbers.len()).collect(),
             numbers,
             contents,
-            embeds: embeds.into_normalized(),
+            embeds: embeds.features,
             dim,
             num_unreadable: bad.len(),
         })
@@ -494,6 +547,12 @@ impl Evaluation {
         let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }
+}
+
+/// The error of labelled data that are not named.
+fn no_labelled_data(name: &str, given_by: GivenBy) -> TrainError {
+    let (images, data) = (given_by.name("images"), given_by.name("data"));
+    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
 }
 
 /// Refuses pools that are larger than the data.

@@ -15,6 +15,7 @@
 //! - `top`: the best columns of every row.
 //! - `details`: the answers behind the metrics.
 //! - `bootstrap`, `calibration`: intervals of metrics, and whether probabilities mean what they say.
+//! - `probes`: k-NN and linear classifiers of image features.
 //! - `pooled_loss`: the training loss over pools of a fixed size.
 
 mod bootstrap;
@@ -31,9 +32,10 @@ mod measure;
 mod multi_label;
 mod open_task;
 mod pooled_loss;
+pub(crate) mod probes;
 mod retrieval;
-mod right_answers;
-mod scores;
-mod top;
+pub(crate) mod right_answers;
+pub(crate) mod scores;
+pub(crate) mod top;
 mod usable;
 mod zero_shot;
