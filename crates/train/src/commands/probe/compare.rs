@@ -84,7 +84,10 @@ pub(super) fn held_out_recall(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use dualenc_data::mix;
+    use serde_json::Value;
 
     use super::*;
     use crate::commands::probe::feature_set::Side;
@@ -164,5 +167,29 @@ mod tests {
             let recall = held_out_recall(image, text, &[7; PAIRS / 2], protocol).unwrap();
             assert!(recall.image[0].is_nan() && recall.text[1].is_nan());
         });
+    }
+
+    #[test]
+    fn equals_numpy() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/metrics/metrics.json");
+        let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let compute = Compute::select("cpu", None).unwrap();
+        let stop = StopFlag::default();
+        for case in fixture["alignment"].as_array().unwrap() {
+            let set = |name: &str, side: usize| {
+                let values: Vec<f32> =
+                    case[name].as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect();
+                let width = case["widths"][side].as_u64().unwrap() as usize;
+                let protocol = Protocol { neighbors: 10, fitted: 30, device: &compute.device, stop: &stop };
+                let features = Features { tower: "t".to_owned(), layer: 1, num_layers: 1, pool: "cls", width, values };
+                FeatureSet::new(features, Side::Text, &protocol).unwrap()
+            };
+            let (one, other) = (set("one", 0), set("other", 1));
+            let found = [kernel_alignment(&one, &other).unwrap(), mutual_neighbors(&one, &other)];
+            for (found, name) in found.into_iter().zip(["cka", "mutual_knn"]) {
+                let expected = case[name].as_f64().unwrap();
+                assert!((found - expected).abs() < 1e-5, "{name}: {found}, {expected}");
+            }
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
             rules.refuse(&key, &[&of_task], format!("missing key `{key}`, which a {task} evaluation requires"), help);
         }
         if given && !applies {
-            let of = of.iter().map(|task| task.name()).collect::<Vec<_>>().join(" or ");
+            let of = either(of);
             let message = format!("`{key}` is only for a {of} evaluation, but this one is {task}");
             rules.refuse(&key, &[&of_task], message, "");
         }
@@ -75,4 +75,13 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
     let key = format!("{section}.every_steps");
     rules.check(eval.every_steps != Some(0), &key, 0, "at least 1", "`every_epochs = 0` evaluates only at the end");
     rules.check(eval.batch_size >= 1, &format!("{section}.batch_size"), 0, "at least 1", "");
+}
+
+/// The names of tasks: `a, b or c`.
+fn either(tasks: &[Task]) -> String {
+    let names: Vec<&str> = tasks.iter().map(|task| task.name()).collect();
+    match names.as_slice() {
+        [before @ .., last] if !before.is_empty() => format!("{} or {last}", before.join(", ")),
+        other => other.concat(),
+    }
 }
