@@ -23,7 +23,7 @@ const WITH_MODEL: &str = "With --model";
 /// Images or texts per forward pass if no config says otherwise.
 const BATCH_SIZE: usize = 64;
 
-/// Evaluate a model: zero-shot classification, probes of the image tower, retrieval, loss
+/// Evaluate a model: zero-shot, k-NN, linear probe, retrieval, loss
 ///
 /// Runs either every `[eval.NAME]` of a config (`--config`) or one task on one model (`--model` and `--task`).
 #[derive(Debug, Args)]
