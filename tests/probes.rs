@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Session, goldens, stderr};
+use crate::support::{Session, edit_floats, goldens, stderr};
 
 const COLOURS: [[u8; 3]; 3] = [[220, 40, 40], [40, 200, 60], [50, 60, 220]];
 const NAMES: [&str; 3] = ["red", "green", "blue"];
@@ -194,4 +194,32 @@ fn layers_and_poolings_are_compared() {
     assert!(error.contains("1 of 24 images cannot be used") && error.contains("`--max-bad-fraction`"), "{error}");
     let table = session.succeed(&[&fixed[..], &["--max-bad-fraction", "0.1"]].concat());
     assert!(table.contains("23 pairs") && table.contains("1 image cannot be used"), "{table}");
+}
+
+#[test]
+fn blind_towers_come_last() {
+    let session = Session::new();
+    session.copy("train/vit", "vit");
+    session.copy("train/bert", "seeing");
+    let blind = session.copy("train/bert", "blind").join("model.safetensors");
+    // Every word is the same to this tower, and captions have the same length.
+    edit_floats(&blind, "embeddings.word_embeddings.weight", |_| 0.0);
+    pairs(&session, "pairs.csv", |at| format!("a {} square", NAMES[at % 3]));
+    let output = session.run(&[
+        "probe",
+        "--image-towers",
+        "vit",
+        "--text-towers",
+        "blind,seeing",
+        "--data",
+        "pairs.csv",
+        "--json",
+        "-",
+    ]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let towers: Vec<&str> =
+        found["combinations"].as_array().unwrap().iter().map(|it| it["text"]["tower"].as_str().unwrap()).collect();
+    assert!(towers.contains(&"blind") && towers.is_sorted_by(|one, other| one >= other), "{towers:?}");
+    let log = stderr(&output);
+    assert!(log.contains("`blind`, layer 2, pooled by `mean`, is the same for every input"), "{log}");
 }

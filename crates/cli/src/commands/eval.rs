@@ -67,15 +67,16 @@ pub struct EvalArgs {
     /// Zero-shot, knn, linear-probe: folder with one folder of images per class
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
     pub images: Option<PathBuf>,
-    /// Zero-shot, knn, linear-probe: file of class names, one per line, in the sorted order of the folders or of the numbers that are labels
-    /// [default: folder names; for --data, `classnames.txt` beside the data, or the labels]
+    /// Zero-shot, knn, linear-probe: file of class names, one per line, in the sorted order of the folders or of the
+    /// numbers that are labels [default: folder names; for --data, `classnames.txt` beside the data, or the labels]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub classnames: Option<PathBuf>,
     /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name;
     /// `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of this program
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
-    /// Images and captions (zero-shot, knn, linear-probe: images and classes): a table, JSON, parquet, tar shards or a folder
+    /// Images and captions (zero-shot, knn, linear-probe: images and classes): a table, JSON, parquet, tar shards or a
+    /// folder
     #[arg(
         long,
         value_name = "FILE",

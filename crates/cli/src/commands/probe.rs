@@ -20,15 +20,15 @@ use crate::signals::Signals;
 ///
 /// - `mutual k-NN`: how many of the 10 nearest neighbours of a pair are the same on both sides, on average.
 /// - `CKA`: linear centred kernel alignment, unbiased.
-/// - `R@1`, `R@5`: recall of a closed-form alignment, fitted to half of the pairs and tested on the other half; the mean
-///   of both directions.
+/// - `R@1`, `R@5`: recall of a closed-form alignment, fitted to half of the pairs and tested on the other half; the
+///   mean of both directions.
 ///
 /// The best combination by R@1 comes first.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   dualenc probe --image-towers towers/vit-s14,towers/vit-b16 --text-towers towers/minilm --data pairs.csv
-  dualenc probe --image-towers towers/vit-s14 --text-towers towers/minilm --data pairs.csv --layers all --json fits.json")]
+  dualenc probe --image-towers towers/vit-s14 --text-towers towers/minilm --data pairs.csv --layers all")]
 pub struct ProbeArgs {
     /// Image towers: directories or hub ids, separated by commas
     #[arg(long, value_name = "DIR", value_delimiter = ',', required = true, value_hint = ValueHint::DirPath)]
@@ -175,7 +175,16 @@ fn print(out: &mut impl Write, found: &ProbeReport, top: usize) -> io::Result<()
     let ProbeReport { pairs, fitted, tested, .. } = found;
     writeln!(out, "{pairs} pairs: alignments are fitted to {fitted} and tested on {tested}{left_out}")?;
     match found.combinations.first() {
-        Some(best) if !best.recall()[0].is_nan() => print_config(out, best),
+        Some(best) if !best.recall()[0].is_nan() => {
+            let recall = best.recall()[0];
+            // Half of the 95 % interval of a fraction, by the normal approximation.
+            let margin = 1.96 * (recall * (1.0 - recall) / *tested as f64).sqrt();
+            writeln!(
+                out,
+                "the best R@1 is {recall:.2} +- {margin:.2} (95 %); more pairs tell more combinations apart"
+            )?;
+            print_config(out, best)
+        }
         _ => writeln!(out, "no combination has figures: the features of a side are the same for every input"),
     }
 }

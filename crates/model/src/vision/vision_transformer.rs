@@ -99,8 +99,8 @@ impl VisionTransformer {
         TowerOutput { hidden, pooled }
     }
 
-    /// The pooled output after each block, in each of `poolings`: what a tower with only the blocks up to there returns.
-    /// Layers that `wanted` refuses, numbered from 1, are empty.
+    /// The pooled output after each block, in each of `poolings`: what a tower with only the blocks up to there
+    /// returns. Layers that `wanted` refuses, numbered from 1, are empty.
     pub(crate) fn forward_layers(
         &self,
         pixels: Tensor<4>,

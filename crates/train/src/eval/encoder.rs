@@ -95,8 +95,8 @@ impl Encoder<'_> {
         Ok((usable, embeddings, bad))
     }
 
-    /// As [`Encoder::images`], with the content of each image that can be used before those that cannot be used. `rows`:
-    /// what is returned of each image.
+    /// As [`Encoder::images`], with the content of each image that can be used before those that cannot be used.
+    /// `rows`: what is returned of each image.
     ///
     /// # Errors
     /// As for [`Encoder::images`].

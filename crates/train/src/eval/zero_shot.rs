@@ -102,8 +102,8 @@ impl Classified<'_> {
     }
 }
 
-/// `acc1`, `acc5` and `mean_per_class_recall` with their intervals, and `suffix` after each name. `ranks`: of each image,
-/// the number of classes before its own.
+/// `acc1`, `acc5` and `mean_per_class_recall` with their intervals, and `suffix` after each name. `ranks`: of each
+/// image, the number of classes before its own.
 pub(crate) fn accuracy(ranks: &[usize], labels: &[usize], num_classes: usize, suffix: &str) -> Map<String, Value> {
     let all: Vec<usize> = (0..labels.len()).collect();
     let of = |images: &[usize]| accuracy_of(images, ranks, labels, num_classes);

@@ -18,8 +18,12 @@ pub(super) struct Recall {
     pub text: [f64; 2],
 }
 
-/// The mean share of neighbours that both feature sets agree on (Huh et al., 2024, arXiv:2405.07987, sec. 3).
+/// The mean share of neighbours that both feature sets agree on (Huh et al., 2024, arXiv:2405.07987, sec. 3). NaN if a
+/// feature set does not vary.
 pub(super) fn mutual_neighbors(one: &FeatureSet, other: &FeatureSet) -> f64 {
+    if one.spread <= 0.0 || other.spread <= 0.0 {
+        return f64::NAN;
+    }
     overlap(&one.neighbors, &other.neighbors)
 }
 
@@ -33,8 +37,8 @@ fn overlap(one: &[Vec<usize>], other: &[Vec<usize>]) -> f64 {
 }
 
 /// Linear centred kernel alignment (Kornblith et al., 2019, arXiv:1905.00414) with the unbiased estimator of HSIC (Song
-/// et al., 2012, as in Nguyen et al., 2021, arXiv:2010.15327, eq. 3), which does not grow with the width of the features.
-/// NaN if a feature set does not vary.
+/// et al., 2012, as in Nguyen et al., 2021, arXiv:2010.15327, eq. 3), which does not grow with the width of the
+/// features. NaN if a feature set does not vary.
 ///
 /// # Errors
 /// [`TrainError::Model`] when the device cannot return its data.
@@ -45,8 +49,8 @@ pub(super) fn kernel_alignment(one: &FeatureSet, other: &FeatureSet) -> Result<f
     Ok(one.dependence(other)? / (one.spread * other.spread).sqrt())
 }
 
-/// Recall of a closed-form alignment on the pairs that it is not fitted to. `caption_ids`: of these pairs; equal captions
-/// share one, and are right answers to all of their images.
+/// Recall of a closed-form alignment on the pairs that it is not fitted to. `caption_ids`: of these pairs; equal
+/// captions share one, and are right answers to all of their images.
 ///
 /// # Errors
 /// [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when the stop flag is set.
@@ -162,7 +166,9 @@ mod tests {
 
     #[test]
     fn constant_features_have_no_figures() {
-        with_sets([vec![1.0; PAIRS * 4], noise(2, 4)], 4, |image, text, protocol| {
+        // A value without an exact mean, too.
+        with_sets([vec![0.1; PAIRS * 4], noise(2, 4)], 4, |image, text, protocol| {
+            assert!(mutual_neighbors(image, text).is_nan());
             assert!(kernel_alignment(image, text).unwrap().is_nan());
             let recall = held_out_recall(image, text, &[7; PAIRS / 2], protocol).unwrap();
             assert!(recall.image[0].is_nan() && recall.text[1].is_nan());

@@ -11,6 +11,9 @@ use crate::eval::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::top::Top;
 use crate::stop_flag::StopFlag;
 
+/// Variances below this fraction of the mean square are rounding errors of features that do not vary: f32 has 7 digits.
+const CONSTANT: f64 = 1e-11;
+
 /// What both sides need.
 pub(super) struct FeatureSet {
     pub tower: String,
@@ -26,7 +29,7 @@ pub(super) struct FeatureSet {
     pub squares: Vec<f64>,
     /// Of each row of `centred`, its dot products with all other rows, added up.
     pub sums: Vec<f64>,
-    /// Its dependence on itself.
+    /// Its dependence on itself; 0 if the features do not vary.
     pub spread: f64,
     /// For alignments; `None` if the features of the pairs that it is fitted to do not vary.
     pub fitted: Option<Tensor<2>>,
@@ -37,8 +40,8 @@ pub(super) struct FeatureSet {
 /// On which side of an alignment features are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// Images, from which text features are predicted. `tested` is `[tested, fitted]`: what to take of the text features
-    /// of the fitted pairs. `fitted` is empty.
+    /// Images, from which text features are predicted. `tested` is `[tested, fitted]`: what to take of the text
+    /// features of the fitted pairs. `fitted` is empty.
     Image,
     /// Texts, whose whitened features are predicted: `[pairs, width]`.
     Text,
@@ -65,15 +68,17 @@ impl FeatureSet {
         let mut x = Matrix::of(&values, width);
         centre(&mut x, None);
         let pairs = x.num_rows();
-        let norm = x.values.iter().map(|value| value * value).sum::<f64>() / pairs.max(1) as f64;
-        if norm > 0.0 {
-            x.values.iter_mut().for_each(|value| *value /= norm.sqrt());
-        }
+        let norm = dot(&x.values, &x.values) / pairs.max(1) as f64;
+        let raw: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>() / pairs.max(1) as f64;
+        let varies = norm > CONSTANT * raw;
+        let scale = if varies { norm.sqrt().recip() } else { 0.0 };
+        x.values.iter_mut().for_each(|value| *value *= scale);
         let squares: Vec<f64> = x.rows().map(|row| dot(row, row)).collect();
         let mut total = vec![0.0; width];
         x.rows().for_each(|row| add(&mut total, row, 1.0));
         let sums = x.rows().zip(&squares).map(|(row, square)| dot(row, &total) - square).collect();
-        let (fitted, tested) = aligned(&values, width, side, protocol).unzip();
+        let aligned = if varies { aligned(&values, width, side, protocol) } else { None };
+        let (fitted, tested) = aligned.unzip();
         let to_device = |matrix: Matrix| on_device(&matrix, protocol.device);
         let centred = on_device(&x, protocol.device);
         let (fitted, tested) = (fitted.map(to_device), tested.map(to_device));
@@ -101,8 +106,8 @@ impl FeatureSet {
 /// The features for alignments, of the pairs that are fitted and those that are tested.
 ///
 /// Ridge regression from images to whitened text features: with the covariances `Cx` and `Cy` of the fitted pairs, a
-/// test image is compared with a test text by the cosine of `Ly^-1 Cyx Cx^-1 x` and `Ly^-1 y`, where `Cy = Ly Ly^T`. That
-/// is what canonical correlation analysis compares, with all correlations on the image side.
+/// test image is compared with a test text by the cosine of `Ly^-1 Cyx Cx^-1 x` and `Ly^-1 y`, where `Cy = Ly Ly^T`.
+/// That is what canonical correlation analysis compares, with all correlations on the image side.
 fn aligned(values: &[f32], width: usize, side: Side, protocol: &Protocol<'_>) -> Option<(Matrix, Matrix)> {
     let (fitted, tested) = values.split_at(protocol.fitted * width);
     let (mut fitted, mut tested) = (Matrix::of(fitted, width), Matrix::of(tested, width));

@@ -42,7 +42,7 @@ pub struct Combination {
     pub image: ProbedTower,
     /// The text side.
     pub text: ProbedTower,
-    /// Mean share of the nearest neighbours that both sides agree on, from 0 to 1.
+    /// Mean share of the nearest neighbours that both sides agree on, from 0 to 1. NaN as for `cka`.
     pub mutual_knn: f64,
     /// Linear centred kernel alignment, unbiased: at most 1, about 0 for unrelated features. NaN for features that do
     /// not vary.

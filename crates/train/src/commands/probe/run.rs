@@ -164,8 +164,8 @@ fn check_unreadable(
         return Ok(());
     }
     Err(TrainError::Usage(format!(
-        "{} of {total} images cannot be used, more than `--max-bad-fraction` = {max_bad_fraction} allows: {}; repair or \
-         remove them, or raise `--max-bad-fraction`",
+        "{} of {total} images cannot be used, more than `--max-bad-fraction` = {max_bad_fraction} allows: {}; repair \
+         or remove them, or raise `--max-bad-fraction`",
         bad.len(),
         Skipped::by_cause(bad)
     )))

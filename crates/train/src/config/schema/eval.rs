@@ -22,10 +22,10 @@ pub struct CheckpointSection {
     /// Default: `3`.
     pub keep: usize,
     /// Metric that selects the best checkpoint, as `NAME.METRIC`, such as `held-out.acc1`. A checkpoint is written
-    /// whenever the metric improves. Metrics of a zero-shot evaluation: `acc1`, `acc5`, `mean_per_class_recall`. Of `knn`
-    /// and `linear-probe`: these, and with `_embeds` after the name. Of a
-    /// retrieval evaluation: `image_retrieval_recall@1`, `@5` and `@10`, `text_retrieval_recall@1`, `@5` and `@10`. Of
-    /// a loss evaluation: `loss` (lower is better), `image_acc1`, `text_acc1`.
+    /// whenever the metric improves. Metrics of a zero-shot evaluation: `acc1`, `acc5`, `mean_per_class_recall`. Of
+    /// `knn` and `linear-probe`: these, and with `_embeds` after the name. Of a retrieval evaluation:
+    /// `image_retrieval_recall@1`, `@5` and `@10`, `text_retrieval_recall@1`, `@5` and `@10`. Of a loss evaluation:
+    /// `loss` (lower is better), `image_acc1`, `text_acc1`.
     ///
     /// Default: none; no checkpoint is selected.
     pub best: Option<String>,
@@ -55,9 +55,9 @@ pub struct EvalSection {
     ///
     /// Required for these, unless `data` or `data.validation_fraction` is set.
     pub images: Option<PathBuf>,
-    /// Zero-shot, knn and linear-probe: file with one class name per line, in the sorted order of the class folders, or in the order of
-    /// the numbers that are labels. A JSON list of names, or a JSON object from indices to names (or the reverse), is
-    /// read too. An entry of a JSON list may be a list of the names of one class, which are averaged.
+    /// Zero-shot, knn and linear-probe: file with one class name per line, in the sorted order of the class folders, or
+    /// in the order of the numbers that are labels. A JSON list of names, or a JSON object from indices to names (or
+    /// the reverse), is read too. An entry of a JSON list may be a list of the names of one class, which are averaged.
     ///
     /// Default: the folder names, with `_` read as a space; for shards and tables, `classnames.txt` in their folder or
     /// the one above it, or the labels themselves.
@@ -70,20 +70,21 @@ pub struct EvalSection {
     /// Default: for shards and tables, `zeroshot_classification_templates.txt` in their folder or the one above it, and
     /// else the class name alone.
     pub templates: Option<PathBuf>,
-    /// Images and captions; for zero-shot, knn and linear-probe, images and the names or numbers of their classes. An image with several
-    /// classes makes it a multi-label evaluation. A string is a file or folder, recognised by its name and content;
-    /// a table is a source as in `[data.train]`. Rows that name the same image are its captions.
+    /// Images and captions; for zero-shot, knn and linear-probe, images and the names or numbers of their classes. An
+    /// image with several classes makes it a multi-label evaluation. A string is a file or folder, recognised by its
+    /// name and content; a table is a source as in `[data.train]`. Rows that name the same image are its captions.
     ///
     /// Required for retrieval and loss, and for zero-shot without `images`, unless `data.validation_fraction` is set.
     #[schemars(with = "Option<EvalDataDoc>")]
     pub data: Option<EvalData>,
-    /// Knn and linear-probe only: directory that holds one folder of images per class, to learn from. The classes have the
-    /// names of those that are tested. Images whose bytes equal those of a tested image are left out.
+    /// Knn and linear-probe only: directory that holds one folder of images per class, to learn from. The classes have
+    /// the names of those that are tested. Images whose bytes equal those of a tested image are left out.
     ///
-    /// Default: none; without `train_data`, half of the images of each class are learned from and the others are tested.
+    /// Default: none; without `train_data`, half of the images of each class are learned from and the others are
+    /// tested.
     pub train_images: Option<PathBuf>,
-    /// Knn and linear-probe only: images and the names or numbers of their classes, to learn from, in the forms of `data`,
-    /// instead of `train_images`.
+    /// Knn and linear-probe only: images and the names or numbers of their classes, to learn from, in the forms of
+    /// `data`, instead of `train_images`.
     ///
     /// Default: none.
     #[schemars(with = "Option<EvalDataDoc>")]
@@ -105,8 +106,8 @@ pub struct EvalSection {
     ///
     /// Default: none.
     pub every_steps: Option<u64>,
-    /// Whether the evaluation also runs before the first step, as the baseline that the later figures are compared with.
-    /// It selects no checkpoint.
+    /// Whether the evaluation also runs before the first step, as the baseline that the later figures are compared
+    /// with. It selects no checkpoint.
     ///
     /// Default: `true`.
     #[serde(default = "default::at_start")]

@@ -1,6 +1,6 @@
-//! k-nearest-neighbour classification (Wu et al., 2018, arXiv:1805.01978, sec. 3.4, as in DINO's `eval_knn.py`): each of
-//! the k train images with the highest cosine similarity votes for its class, with the weight
-//! `exp(similarity / 0.07)`.
+//! k-nearest-neighbour classification (Wu et al., 2018, arXiv:1805.01978, sec. 3.4, as in DINO's `eval_knn.py`): each
+//! of the k train images with the highest cosine similarity votes for its class, with the weight `exp(similarity /
+//! 0.07)`.
 
 use crate::error::TrainError;
 use crate::eval::scores::{NO_PLACE, Scores};

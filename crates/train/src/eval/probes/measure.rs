@@ -1,5 +1,5 @@
-//! From features to the metrics of a probe: `acc1`, `acc5` and `mean_per_class_recall` of the test side, on the features
-//! of the image tower, and with `_embeds` after these names on the projected embeddings.
+//! From features to the metrics of a probe: `acc1`, `acc5` and `mean_per_class_recall` of the test side, on the
+//! features of the image tower, and with `_embeds` after these names on the projected embeddings.
 
 use serde_json::{Map, Value, json};
 

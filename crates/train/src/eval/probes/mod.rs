@@ -1,6 +1,6 @@
-//! Probes of image features: a k-NN and a linear classifier, fitted to some labelled images and tested on others. Unlike
-//! zero-shot classification they need no text tower, so they tell whether the image tower or the alignment limits a
-//! model.
+//! Probes of image features: a k-NN and a linear classifier, fitted to some labelled images and tested on others.
+//! Unlike zero-shot classification they need no text tower, so they tell whether the image tower or the alignment
+//! limits a model.
 //!
 //! - `probe_data`: labelled images on a train and a test side.
 //! - `measure`: from features to metrics.

@@ -53,8 +53,8 @@ impl ProbeData {
     /// Reads the sides of `[eval.NAME]`; `None` if it names no data. `validation`: labelled pairs to use then.
     ///
     /// # Errors
-    /// As for [`LabelledImages::open`]; [`TrainError::Usage`] when an image has several classes, or the train side lacks
-    /// a class.
+    /// As for [`LabelledImages::open`]; [`TrainError::Usage`] when an image has several classes, or the train side
+    /// lacks a class.
     pub fn open(
         name: &str,
         section: &EvalSection,
