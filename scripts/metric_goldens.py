@@ -2,8 +2,8 @@
 """Writes tests/goldens/metrics/metrics.json: embeddings, and the metrics that CLIP_benchmark and scikit-learn compute.
 
 CLIP_benchmark's own `evaluate` functions run on a model that returns the embeddings. What they do not compute comes
-from scikit-learn (average precision, reciprocal ranks) and numpy (median). The Rust tests read the file; Python is
-needed to write it again.
+from scikit-learn (average precision, reciprocal ranks) and numpy (median). Probes are scikit-learn's classifiers;
+centred kernel alignment is numpy's, by its definition. The Rust tests read the file; Python is needed to write it again.
 
     python -m venv .venv-metrics
     .venv-metrics/bin/pip install torch==2.15.0 numpy==2.4.6 scikit-learn==1.9.1 tqdm
@@ -18,7 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from clip_benchmark.metrics import zeroshot_classification, zeroshot_retrieval
-from sklearn.metrics import average_precision_score, label_ranking_average_precision_score
+from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics import average_precision_score, balanced_accuracy_score, label_ranking_average_precision_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 # Its `accuracy` converts an array of one value with `float`, which numpy refuses since 2.4.
 zeroshot_classification.float = lambda value: float(np.asarray(value, dtype=float).item())
@@ -179,6 +183,82 @@ def retrieval(generator: np.random.Generator, num_images: int, most_texts: int) 
     }
 
 
+def accuracies(scores: np.ndarray, labels: np.ndarray, voted: np.ndarray) -> dict:
+    order = np.argsort(-scores, axis=1, kind="stable")
+    rank = (order == labels[:, None]).argmax(axis=1)
+    rank[~voted] = scores.shape[1]
+    return {
+        "acc1": float((rank < 1).mean()),
+        "acc5": float((rank < 5).mean()) if scores.shape[1] >= 5 else None,
+        "mean_per_class_recall": float(
+            balanced_accuracy_score(labels, np.where(rank < 1, labels, (labels + 1) % scores.shape[1]))
+        ),
+    }
+
+
+def probe(generator: np.random.Generator, num_classes: int, num_train: int, num_test: int, l2: float) -> dict:
+    centres = draw(generator, num_classes)
+    labels = generator.integers(0, num_classes, num_train + num_test)
+    labels[:num_classes] = np.arange(num_classes)
+    labels[num_train : num_train + num_classes] = np.arange(num_classes)
+    features = draw(generator, num_train + num_test, near=centres[labels])
+    train, test = features[:num_train].astype(np.float64), features[num_train:].astype(np.float64)
+    train_labels, test_labels = labels[:num_train], labels[num_train:]
+
+    ridge = make_pipeline(StandardScaler(), RidgeClassifier(alpha=l2)).fit(train, train_labels)
+    scores = ridge.decision_function(test)
+    if num_classes == 2:
+        scores = np.stack([-scores, scores], axis=1)
+    everywhere = np.ones(num_test, dtype=bool)
+
+    neighbors = 20
+    weights = lambda distances: np.exp((1 - distances) / 0.07)
+    knn = KNeighborsClassifier(neighbors, metric="cosine", algorithm="brute", weights=weights).fit(train, train_labels)
+    votes = knn.predict_proba(test)
+    voted = votes[np.arange(num_test), test_labels] > 0
+    return {
+        "dim": DIM,
+        "classes": num_classes,
+        "l2": l2,
+        "neighbors": neighbors,
+        "train": features[:num_train].ravel().tolist(),
+        "test": features[num_train:].ravel().tolist(),
+        "train_labels": train_labels.tolist(),
+        "test_labels": test_labels.tolist(),
+        "scores": scores.ravel().tolist(),
+        "linear": accuracies(scores, test_labels, everywhere),
+        "knn": accuracies(votes, test_labels, voted),
+    }
+
+
+def kernel_alignment(generator: np.random.Generator, rows: int, widths: tuple[int, int]) -> dict:
+    """Equation 3 of arXiv:2010.15327: kernels as matrices, diagonals of zeros."""
+    shared = generator.normal(size=(rows, 4))
+    sides = []
+    for width in widths:
+        side = shared @ generator.normal(size=(4, width)) + generator.normal(size=(rows, width)) + 2
+        sides.append((np.round(side * GRID) / GRID).astype(np.float32))
+
+    def dependence(one: np.ndarray, other: np.ndarray) -> float:
+        one, other = (x.astype(np.float64) @ x.T.astype(np.float64) for x in (one, other))
+        np.fill_diagonal(one, 0)
+        np.fill_diagonal(other, 0)
+        total = one.sum() * other.sum() / ((rows - 1) * (rows - 2))
+        return (np.trace(one @ other) + total - 2 * (one @ other).sum() / (rows - 2)) / (rows * (rows - 3))
+
+    one, other = sides
+    similarity = [unit(side) @ unit(side).T - 9 * np.eye(rows) for side in sides]
+    nearest = [np.argsort(-side, axis=1)[:, :10] for side in similarity]
+    mutual = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(*nearest)])
+    return {
+        "widths": widths,
+        "one": one.ravel().tolist(),
+        "other": other.ravel().tolist(),
+        "cka": dependence(one, other) / np.sqrt(dependence(one, one) * dependence(other, other)),
+        "mutual_knn": mutual,
+    }
+
+
 def main() -> None:
     generator = np.random.default_rng(14)
     fixture = {
@@ -188,6 +268,8 @@ def main() -> None:
         ],
         "multi_label": [multi_label(generator, 5, 60)],
         "retrieval": [retrieval(generator, 30, 1), retrieval(generator, 50, 5)],
+        "probe": [probe(generator, 2, 60, 40, 1.0), probe(generator, 7, 90, 60, 20.0), probe(generator, 5, 30, 30, 0.1)],
+        "alignment": [kernel_alignment(generator, 60, (5, 8))],
     }
     OUT.mkdir(parents=True, exist_ok=True)
     (OUT / "metrics.json").write_text(json.dumps(fixture) + "\n")

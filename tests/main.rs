@@ -31,6 +31,7 @@ mod optimizers;
 mod pack;
 mod plan;
 mod precision;
+mod probes;
 mod races;
 mod reference;
 mod resume;

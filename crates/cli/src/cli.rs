@@ -5,7 +5,7 @@ use dualenc_train::{Event, Observer, TrainError};
 
 use crate::commands::apply::{classify, index, search};
 use crate::commands::{
-    cache, check, completions, data, embed, eval, export, init, inspect, interpolate, man, plan, schema, train,
+    cache, check, completions, data, embed, eval, export, init, inspect, interpolate, man, plan, probe, schema, train,
 };
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
@@ -56,6 +56,7 @@ pub enum Command {
     Init(init::InitArgs),
     Check(check::CheckArgs),
     Plan(plan::PlanArgs),
+    Probe(probe::ProbeArgs),
     Data(data::DataArgs),
     Inspect(inspect::InspectArgs),
     Schema(schema::SchemaArgs),
@@ -89,6 +90,7 @@ impl Command {
             Self::Init(args) => init::run(args, reporter),
             Self::Check(args) => check::run(args, reporter),
             Self::Plan(args) => plan::run(args, reporter),
+            Self::Probe(args) => probe::run(args, reporter),
             Self::Data(args) => data::run(args, reporter),
             Self::Inspect(args) => inspect::run(args, reporter),
             Self::Schema(args) => schema::run(args),

@@ -45,6 +45,11 @@ impl Pool {
 }
 
 impl Pooling {
+    /// The value of `image_pool` or `text_pool`.
+    pub fn name(self) -> &'static str {
+        self.form()
+    }
+
     /// The name in the written form of a tower's architecture, which caches are keyed by. Never change one.
     pub(crate) fn form(self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@
 mod composition;
 mod goldens;
 mod image_families;
+mod layers;
 mod support;
 mod text_families;
 mod whole;

@@ -35,6 +35,9 @@ pub use commands::plan::report::{
     Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
     StepPlan, TimePlan,
 };
+pub use commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower};
+pub use commands::probe::request::{Layers, ProbeRequest};
+pub use commands::probe::run::probe;
 pub use commands::search::{Answer, Query, SearchRequest, search, write_index};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;

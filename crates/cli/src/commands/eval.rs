@@ -23,7 +23,7 @@ const WITH_MODEL: &str = "With --model";
 /// Images or texts per forward pass if no config says otherwise.
 const BATCH_SIZE: usize = 64;
 
-/// Evaluate a model: zero-shot classification, retrieval, loss
+/// Evaluate a model: zero-shot, k-NN, linear probe, retrieval, loss
 ///
 /// Runs either every `[eval.NAME]` of a config (`--config`) or one task on one model (`--model` and `--task`).
 #[derive(Debug, Args)]
@@ -31,6 +31,7 @@ const BATCH_SIZE: usize = 64;
 Examples:
   dualenc eval --config lit.toml
   dualenc eval --model runs/first --task zero-shot --images photos --json -
+  dualenc eval --model runs/first --task linear-probe --train-images photos/train --images photos/val
   dualenc eval --model runs/first --task retrieval --data pairs.csv
   dualenc eval --model runs/first --task loss --data lists/val.csv --root photos")]
 pub struct EvalArgs {
@@ -63,18 +64,19 @@ pub struct EvalArgs {
     /// What to measure
     #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
     pub task: Option<EvalTask>,
-    /// Zero-shot: folder with one folder of images per class
+    /// Zero-shot, knn, linear-probe: folder with one folder of images per class
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
     pub images: Option<PathBuf>,
-    /// Zero-shot: file of class names, one per line, in the sorted order of the folders or of the numbers that are
-    /// labels [default: folder names; for --data, `classnames.txt` beside the data, or the labels]
+    /// Zero-shot, knn, linear-probe: file of class names, one per line, in the sorted order of the folders or of the
+    /// numbers that are labels [default: folder names; for --data, `classnames.txt` beside the data, or the labels]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub classnames: Option<PathBuf>,
     /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name;
     /// `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of this program
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
-    /// Images and captions (zero-shot: images and classes): a table, JSON, parquet, tar shards or a folder
+    /// Images and captions (zero-shot, knn, linear-probe: images and classes): a table, JSON, parquet, tar shards or a
+    /// folder
     #[arg(
         long,
         value_name = "FILE",
@@ -83,7 +85,28 @@ pub struct EvalArgs {
         help_heading = WITH_MODEL
     )]
     pub data: Option<PathBuf>,
-    /// Folder at which the relative image paths in --data start [default: the folder of that file]
+    /// Knn, linear-probe: folder with one folder of images per class, to learn from [default: half of the images of
+    /// each class of --images or --data, and the others are tested]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        value_hint = ValueHint::DirPath,
+        conflicts_with = "train_data",
+        help_heading = WITH_MODEL
+    )]
+    pub train_images: Option<PathBuf>,
+    /// Knn, linear-probe: images and classes to learn from, in the forms of --data, instead of --train-images
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
+    pub train_data: Option<PathBuf>,
+    /// Knn: number of nearest images that vote [default: 20]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = WITH_MODEL
+    )]
+    pub neighbors: Option<u32>,
+    /// Folder at which the relative image paths in --data and --train-data start [default: the folder of that file]
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
     pub root: Option<PathBuf>,
     /// Loss: number of pairs that are contrasted with each other, at least 2 [default: 256]
@@ -117,6 +140,10 @@ pub struct EvalArgs {
 pub enum EvalTask {
     /// Classify images by the similarity to texts that name the classes
     ZeroShot,
+    /// Classify images by the nearest of other labelled images, by features of the image tower
+    Knn,
+    /// Classify images by a linear classifier of features of the image tower, fitted to other labelled images
+    LinearProbe,
     /// Find texts by image and images by text
     Retrieval,
     /// Contrastive loss of image-text pairs
@@ -141,6 +168,8 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let section = EvalSection {
                 task: match task {
                     EvalTask::ZeroShot => Task::ZeroShot,
+                    EvalTask::Knn => Task::Knn,
+                    EvalTask::LinearProbe => Task::LinearProbe,
                     EvalTask::Retrieval => Task::Retrieval,
                     EvalTask::Loss => Task::Loss,
                 },
@@ -148,6 +177,9 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 classnames: args.classnames,
                 templates: args.templates,
                 data: args.data.map(EvalData::Path),
+                train_images: args.train_images,
+                train_data: args.train_data.map(EvalData::Path),
+                neighbors: args.neighbors.map(|count| count as usize),
                 pool_size: args.pool_size.map(|size| size as usize),
                 every_epochs: None,
                 every_steps: None,
@@ -207,15 +239,21 @@ fn with_details(mut value: Value, found: &Details) -> Value {
 
 /// Refuses options that the task, or an evaluation by config, does not read.
 fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
-    use EvalTask::{Loss, Retrieval, ZeroShot};
-    let options: [(&str, bool, &[EvalTask]); 8] = [
-        ("--max-pixels", args.max_pixels.is_some(), &[ZeroShot, Retrieval, Loss]),
-        ("--max-bad-fraction", args.max_bad_fraction.is_some(), &[ZeroShot, Retrieval, Loss]),
-        ("--images", args.images.is_some(), &[ZeroShot]),
-        ("--classnames", args.classnames.is_some(), &[ZeroShot]),
+    use EvalTask::{Knn, LinearProbe, Loss, ZeroShot};
+    let all = EvalTask::value_variants();
+    let labelled: &[EvalTask] = &[ZeroShot, Knn, LinearProbe];
+    let probes: &[EvalTask] = &[Knn, LinearProbe];
+    let options: [(&str, bool, &[EvalTask]); 11] = [
+        ("--max-pixels", args.max_pixels.is_some(), all),
+        ("--max-bad-fraction", args.max_bad_fraction.is_some(), all),
+        ("--images", args.images.is_some(), labelled),
+        ("--classnames", args.classnames.is_some(), labelled),
         ("--templates", args.templates.is_some(), &[ZeroShot]),
-        ("--data", args.data.is_some(), &[ZeroShot, Retrieval, Loss]),
-        ("--root", args.root.is_some(), &[ZeroShot, Retrieval, Loss]),
+        ("--data", args.data.is_some(), all),
+        ("--root", args.root.is_some(), all),
+        ("--train-images", args.train_images.is_some(), probes),
+        ("--train-data", args.train_data.is_some(), probes),
+        ("--neighbors", args.neighbors.is_some(), &[Knn]),
         ("--pool-size", args.pool_size.is_some(), &[Loss]),
     ];
     let needs_config = [("--set", !args.overrides.is_empty()), ("--checkpoint", args.checkpoint.is_some())];

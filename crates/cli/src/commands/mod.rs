@@ -11,6 +11,7 @@
 //! - `data`: writes data sets in other forms.
 //! - `check`: validates a config with its towers and data.
 //! - `plan`: predicts time, memory and disk space of a run.
+//! - `probe`: which towers fit together, before training.
 //! - `inspect`: describes a directory.
 //! - `schema`: the JSON schema of the config.
 //! - `completions`: shell completion scripts.
@@ -29,5 +30,6 @@ pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod man;
 pub(crate) mod plan;
+pub(crate) mod probe;
 pub(crate) mod schema;
 pub(crate) mod train;

@@ -76,6 +76,7 @@ pub fn format_value(value: &Value) -> String {
     match value {
         Value::Number(number) if number.is_f64() => format!("{:.4}", number.as_f64().unwrap_or(f64::NAN)),
         Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
         other => other.to_string(),
     }
 }

@@ -18,6 +18,7 @@ use crate::text::token_sequences::TokenSequences;
 use crate::tower::TowerOutput;
 use crate::transformer::config::{EncoderConfig, NormOrder};
 use crate::transformer::encoder::Encoder;
+use crate::transformer::relations::Relations;
 use crate::transformer::sequence_layout::SequenceLayout;
 
 /// A text transformer.
@@ -100,18 +101,64 @@ impl TextTower {
     /// [`ModelError::Input`] if there is no sequence, one is empty or longer than [`TextTowerConfig::max_tokens`], or
     /// an id is beyond its embedding.
     pub fn forward(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<TowerOutput, ModelError> {
+        let (layout, relations) = self.layout(tokens)?;
+        let x = self.embed(tokens, dropout);
+        let hidden = self.finish(self.encoder.forward(x, &layout, &relations, dropout));
+        Ok(TowerOutput { pooled: self.pool(hidden.clone(), &layout, tokens, self.pooling), hidden })
+    }
+
+    /// The poolings of [`TextTower::forward_layers`]: that of the tower, and those that need no weights of their own.
+    pub fn poolings(&self) -> Vec<Pooling> {
+        let others = [Pooling::Cls, Pooling::Mean].into_iter().filter(|&it| it != self.pooling);
+        std::iter::once(self.pooling).chain(others).collect()
+    }
+
+    /// Number of blocks whose output [`TextTower::forward_layers`] pools.
+    pub fn num_layers(&self) -> usize {
+        self.encoder.num_layers()
+    }
+
+    /// Runs the tower, and pools the output of each block in each of `poolings`, which are among
+    /// [`TextTower::poolings`]: `[sequences, pooled width]`. A layer is what the tower returns with only the blocks up
+    /// to there (`num_hidden_layers` in its `config.json`). Layers that `wanted` refuses, numbered from 1, are empty.
+    ///
+    /// # Errors
+    /// As [`TextTower::forward`].
+    pub fn forward_layers(
+        &self,
+        tokens: &TokenSequences,
+        poolings: &[Pooling],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<Vec<Vec<Tensor<2>>>, ModelError> {
+        let (layout, relations) = self.layout(tokens)?;
+        let x = self.embed(tokens, &Dropout::off());
+        let mut layers = Vec::new();
+        self.encoder.forward_each(x, &layout, &relations, &Dropout::off(), |hidden| {
+            let pool = |hidden: Tensor<2>| {
+                poolings.iter().map(|&pooling| self.pool(hidden.clone(), &layout, tokens, pooling)).collect()
+            };
+            let is_wanted = wanted(layers.len() + 1);
+            layers.push(if is_wanted { pool(self.finish(hidden.clone())) } else { Vec::new() });
+        });
+        Ok(layers)
+    }
+
+    /// The rows of the tokens, and what attention needs.
+    fn layout(&self, tokens: &TokenSequences) -> Result<(SequenceLayout, Vec<Relations>), ModelError> {
         self.check(tokens)?;
         let device = self.words.val().device().without_autodiff();
         let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
-        let x = self.embed(tokens, dropout);
         let EncoderConfig { width, heads, .. } = self.config.encoder;
         let relations = block_relations(&self.config.relations, layout.longest, width / heads, &device);
-        let hidden = self.encoder.forward(x, &layout, &relations, dropout);
-        let hidden = match &self.final_norm {
+        Ok((layout, relations))
+    }
+
+    /// The hidden state of the tower, from the output of a block.
+    fn finish(&self, hidden: Tensor<2>) -> Tensor<2> {
+        match &self.final_norm {
             Some(norm) => norm.forward(hidden),
             None => hidden,
-        };
-        Ok(TowerOutput { pooled: self.pool(hidden.clone(), &layout, tokens), hidden })
+        }
     }
 
     /// The input of the encoder, `[rows, width]`.
@@ -134,8 +181,8 @@ impl TextTower {
     }
 
     /// Pools `[rows, width]` to `[batch, pooled width]`.
-    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, tokens: &TokenSequences) -> Tensor<2> {
-        match (self.pooling, self.config.pooler, &self.pooler) {
+    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, tokens: &TokenSequences, pooling: Pooling) -> Tensor<2> {
+        match (pooling, self.config.pooler, &self.pooler) {
             (Pooling::Mean, ..) => layout.mean(hidden, 0),
             (Pooling::Pooler, TextPooler::EndOfText(end), _) => {
                 layout.pick(hidden, |sequence, _| end.find(&tokens.ids[sequence]))

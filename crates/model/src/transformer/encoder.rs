@@ -50,14 +50,33 @@ impl Encoder {
         relations: &[Relations],
         dropout: &Dropout,
     ) -> Tensor<2> {
+        self.forward_each(x, layout, relations, dropout, |_| {})
+    }
+
+    /// As [`Encoder::forward`]; passes the output of each block to `on_block`, the last included.
+    pub(crate) fn forward_each(
+        &self,
+        x: Tensor<2>,
+        layout: &SequenceLayout,
+        relations: &[Relations],
+        dropout: &Dropout,
+        mut on_block: impl FnMut(&Tensor<2>),
+    ) -> Tensor<2> {
         let shared = self.relative_bias.as_ref().zip(relations.first());
         let shared = shared.and_then(|(bias, relations)| bias.forward(relations));
         let embeddings = self.relative_embeddings.as_ref().map(RelativeEmbeddings::forward);
         self.order.iter().fold(x, |x, &n| {
             let relations = relations.get(n).or(relations.first()).cloned().unwrap_or_default();
             let relations = Relations { embeddings: embeddings.clone(), ..relations };
-            self.blocks[n].forward(x, layout, &relations, shared.clone(), dropout)
+            let x = self.blocks[n].forward(x, layout, &relations, shared.clone(), dropout);
+            on_block(&x);
+            x
         })
+    }
+
+    /// Number of blocks that run.
+    pub(crate) fn num_layers(&self) -> usize {
+        self.order.len()
     }
 
     /// Calls `visit` for each linear of the blocks; `path` is the encoder's own.

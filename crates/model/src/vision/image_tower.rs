@@ -187,4 +187,44 @@ impl ImageTower {
             Self::Windowed(tower) => tower.forward(pixels, dropout),
         }
     }
+
+    /// The poolings of [`ImageTower::forward_layers`]: that of the tower, and those that need no weights of their own.
+    pub fn poolings(&self) -> Vec<Pooling> {
+        let config = self.config();
+        let plain = match self {
+            Self::Transformer(_) => &[Pooling::Cls, Pooling::Mean][..],
+            Self::Convolutional(_) | Self::Windowed(_) => &[],
+        };
+        let others = plain.iter().copied().filter(|&it| it != self.pooling() && config.check_pooling(it).is_ok());
+        std::iter::once(self.pooling()).chain(others).collect()
+    }
+
+    /// Number of blocks whose output [`ImageTower::forward_layers`] pools; 1 if it only pools the last hidden state.
+    pub fn num_layers(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.num_layers(),
+            Self::Convolutional(_) | Self::Windowed(_) => 1,
+        }
+    }
+
+    /// Runs the tower on normalised pixels, `[batch, 3, height, width]`, and pools the output of each block in each of
+    /// `poolings`, which are among [`ImageTower::poolings`]: `[batch, width]`. A layer is what the tower returns with
+    /// only the blocks up to there (`num_hidden_layers` in its `config.json`), final norm included. Layers that
+    /// `wanted` refuses, numbered from 1, are empty.
+    ///
+    /// # Panics
+    /// As [`ImageTower::forward`].
+    pub fn forward_layers(
+        &self,
+        pixels: Tensor<4>,
+        poolings: &[Pooling],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Vec<Vec<Tensor<2>>> {
+        match self {
+            Self::Transformer(tower) => tower.forward_layers(pixels, poolings, wanted),
+            Self::Convolutional(_) | Self::Windowed(_) => {
+                vec![vec![self.forward(pixels, &Dropout::off()).pooled; poolings.len()]]
+            }
+        }
+    }
 }

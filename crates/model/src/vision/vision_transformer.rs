@@ -93,6 +93,39 @@ impl VisionTransformer {
     /// # Panics
     /// If `height` or `width` is not a multiple of the patch size.
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
+        let (x, layout, relations) = self.encoder_input(pixels, dropout);
+        let hidden = self.encoder.forward(x, &layout, &[relations], dropout);
+        let (hidden, pooled) = self.finish(hidden, |tokens| self.pool(tokens, &layout, self.pooling));
+        TowerOutput { hidden, pooled }
+    }
+
+    /// The pooled output after each block, in each of `poolings`: what a tower with only the blocks up to there
+    /// returns. Layers that `wanted` refuses, numbered from 1, are empty.
+    pub(crate) fn forward_layers(
+        &self,
+        pixels: Tensor<4>,
+        poolings: &[Pooling],
+        wanted: impl Fn(usize) -> bool,
+    ) -> Vec<Vec<Tensor<2>>> {
+        let (x, layout, relations) = self.encoder_input(pixels, &Dropout::off());
+        let mut layers = Vec::new();
+        let pool = |tokens: Tensor<2>| {
+            poolings.iter().map(|&pooling| self.pool(tokens.clone(), &layout, pooling)).collect::<Vec<_>>()
+        };
+        self.encoder.forward_each(x, &layout, &[relations], &Dropout::off(), |hidden| {
+            let is_wanted = wanted(layers.len() + 1);
+            layers.push(if is_wanted { self.finish(hidden.clone(), &pool).1 } else { Vec::new() });
+        });
+        layers
+    }
+
+    /// Number of blocks.
+    pub(crate) fn num_layers(&self) -> usize {
+        self.encoder.num_layers()
+    }
+
+    /// The input of the encoder, and what its attention needs.
+    fn encoder_input(&self, pixels: Tensor<4>, dropout: &Dropout) -> (Tensor<2>, SequenceLayout, Relations) {
         let [batch, _, height, width] = pixels.dims();
         let grid = [height / self.config.patch_size, width / self.config.patch_size];
         let relations = self.relations(grid, &pixels.device().without_autodiff());
@@ -102,24 +135,25 @@ impl VisionTransformer {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        let x = dropout.apply(x, self.config.encoder.hidden_dropout);
-        let hidden = self.encoder.forward(x, &layout, &[relations], dropout);
+        (dropout.apply(x, self.config.encoder.hidden_dropout), layout, relations)
+    }
+
+    /// The hidden state of the tower and what `pool` makes of it, from the output of a block.
+    fn finish<R>(&self, hidden: Tensor<2>, pool: impl Fn(Tensor<2>) -> R) -> (Tensor<2>, R) {
         match (self.config.final_norm, &self.final_norm) {
             (FinalNorm::Tokens, Some(norm)) => {
                 let hidden = norm.forward(hidden);
-                TowerOutput { pooled: self.pool(hidden.clone(), &layout), hidden }
+                (hidden.clone(), pool(hidden))
             }
-            (FinalNorm::Pooled, Some(norm)) => {
-                TowerOutput { pooled: self.pool(norm.forward(hidden.clone()), &layout), hidden }
-            }
-            _ => TowerOutput { pooled: self.pool(hidden.clone(), &layout), hidden },
+            (FinalNorm::Pooled, Some(norm)) => (hidden.clone(), pool(norm.forward(hidden))),
+            _ => (hidden.clone(), pool(hidden)),
         }
     }
 
     /// Pools `[rows, width]` to `[batch, width]`.
-    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout) -> Tensor<2> {
+    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Tensor<2> {
         let mean = |hidden| layout.mean(hidden, self.config.num_special_tokens());
-        match (self.pooling, &self.head, &self.pooler_norm, &self.pooler) {
+        match (pooling, &self.head, &self.pooler_norm, &self.pooler) {
             (Pooling::Mean, ..) => mean(hidden),
             (Pooling::Cls, ..) => layout.first(hidden),
             (Pooling::Pooler, Some(head), ..) => head.forward(hidden, layout),

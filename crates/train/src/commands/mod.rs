@@ -13,6 +13,7 @@
 //! - `pack`: writes data sets as shards or as a folder.
 //! - `search`: the nearest images or texts of a query.
 //! - `with_encoder`: a model that encodes, for the commands that need one.
+//! - `probe`: which towers fit together, before training.
 //! - `staged_output`: output that appears when it is complete.
 
 pub(crate) mod check;
@@ -24,6 +25,7 @@ pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod pack;
 pub(crate) mod plan;
+pub(crate) mod probe;
 pub(crate) mod search;
 mod staged_output;
 pub(crate) mod warm_cache;

@@ -24,6 +24,8 @@ pub(crate) mod tower_reference;
 mod validate;
 mod warnings;
 
+pub use dualenc_model::Pool;
+
 pub use derived::best_metric::BestMetric;
 pub use derived::eval_interval::EvalInterval;
 pub use derived::initial_weights::InitialWeights;

@@ -43,6 +43,11 @@ impl Evaluation {
         }
         match &self.task {
             OpenTask::ZeroShot(images) => self.check_classes(images, &is_usable),
+            OpenTask::Probe(probe) => {
+                let (train, test): (Vec<usize>, Vec<usize>) =
+                    (0..total).filter(|&image| is_usable(image)).partition(|&image| probe.is_train[image]);
+                probe.check(&self.name, &train, &test, self.given_by)
+            }
             OpenTask::Loss { dataset, pool_size, .. } => {
                 let usable = dataset.captions().filter(|caption| is_usable(caption.image));
                 check_pool_size(&self.name, usable.count(), *pool_size, self.given_by)

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use burn::tensor::Tensor;
 use dualenc_data::{ContentId, Encoded, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer};
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
@@ -38,6 +39,15 @@ impl Embeddings {
         normalize_rows(&mut self.features, self.dim);
         self.features
     }
+}
+
+/// What is computed of each image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ImageRows {
+    /// Its projected embedding.
+    Embeds,
+    /// The feature of the image tower, and its projected embedding after it.
+    FeaturesAndEmbeds,
 }
 
 /// A model for inference, with everything that prepares its inputs.
@@ -80,11 +90,13 @@ impl Encoder<'_> {
         processor: &Arc<ImageProcessor>,
         on_progress: impl FnMut(usize),
     ) -> Result<(Vec<usize>, Embeddings, Vec<Skipped>), TrainError> {
-        let (usable, embeddings, _, bad) = self.images_with_contents(images, processor, on_progress)?;
+        let (usable, embeddings, _, bad) =
+            self.images_with_contents(images, processor, ImageRows::Embeds, on_progress)?;
         Ok((usable, embeddings, bad))
     }
 
     /// As [`Encoder::images`], with the content of each image that can be used before those that cannot be used.
+    /// `rows`: what is returned of each image.
     ///
     /// # Errors
     /// As for [`Encoder::images`].
@@ -93,27 +105,37 @@ impl Encoder<'_> {
         &self,
         images: Arc<dyn ImageList>,
         processor: &Arc<ImageProcessor>,
+        rows: ImageRows,
         on_progress: impl FnMut(usize),
     ) -> Result<(Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>), TrainError> {
+        let dim = match rows {
+            ImageRows::Embeds => self.model.embed_dim(),
+            ImageRows::FeaturesAndEmbeds => self.model.image_tower.width() + self.model.embed_dim(),
+        };
         let features = self.image_features(processor);
         let set = features.set(images, Views::One);
         let (_, bad) = features.fill(&set, on_progress)?;
         let usable = set.usable();
-        let mut values = Vec::with_capacity(usable.len() * self.model.embed_dim());
+        let mut values = Vec::with_capacity(usable.len() * dim);
         for batch in usable.chunks(self.batch_size.max(1)) {
-            let projected = self.model.project_image(features.select(&set, batch, 0)?);
-            let rows = parameters::host(projected)?.values;
-            check_embeddings(&rows, batch.len(), self.model.embed_dim(), |row| {
+            let selected = features.select(&set, batch, 0)?;
+            let projected = self.model.project_image(selected.clone());
+            let batch_rows = match rows {
+                ImageRows::Embeds => projected,
+                ImageRows::FeaturesAndEmbeds => Tensor::cat(vec![selected, projected], 1),
+            };
+            let batch_rows = parameters::host(batch_rows)?.values;
+            check_embeddings(&batch_rows, batch.len(), dim, |row| {
                 format!("image `{}`", set.reference(batch[row]).key())
             })?;
-            values.extend(rows);
+            values.extend(batch_rows);
         }
         let content = |&image: &usize| {
             let unread = || TrainError::Internal(format!("image `{}` was not read", set.reference(image).key()));
             set.content(image).ok_or_else(unread)
         };
         let contents = usable.iter().map(content).collect::<Result<_, _>>()?;
-        Ok((usable, Embeddings { dim: self.model.embed_dim(), features: values }, contents, bad))
+        Ok((usable, Embeddings { dim, features: values }, contents, bad))
     }
 
     /// Embeds texts, row by row. `on_progress` receives the number of texts done.

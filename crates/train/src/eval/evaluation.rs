@@ -11,14 +11,16 @@ use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, defaul
 use crate::device::read_scalar;
 use crate::error::TrainError;
 use crate::eval::data_report::DataReport;
-use crate::eval::encoder::{Embeddings, Encoder};
+use crate::eval::encoder::{Embeddings, Encoder, ImageRows};
 use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
 use crate::eval::measure;
 use crate::eval::metrics::details::Details;
-use crate::eval::metrics::scores::{Scores, TILE_SCORES};
+use crate::eval::metrics::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::metrics::zero_shot::classifier;
 use crate::eval::open_task::{OpenTask, check_pool_size};
+use crate::eval::probes::measure::probe;
+use crate::eval::probes::probe_data::ProbeData;
 use crate::eval::usable::{UsableCaptions, UsableImages, loss_metrics};
 use crate::events::{Event, Observer};
 use crate::features::image_index::ImageList;
@@ -72,17 +74,19 @@ impl Evaluation {
     pub fn from_flags(section: &EvalSection, root: Option<&Path>) -> Result<Self, TrainError> {
         let given_by = GivenBy::Flags(section.task);
         let open = || {
-            if root.is_some() && section.data.is_none() {
+            if root.is_some() && section.data.is_none() && section.train_data.is_none() {
                 return Err(TrainError::Usage(
                     "`--root` is the folder at which the image paths in `--data` start; give `--data`, or remove it"
                         .to_owned(),
                 ));
             }
-            let data = match &section.data {
-                Some(EvalData::Path(path)) => Some(EvalData::Source(Box::new(data_at(path, root)?))),
-                other => other.clone(),
+            let with_root = |data: &Option<EvalData>| match data {
+                Some(EvalData::Path(path)) => Ok(Some(EvalData::Source(Box::new(data_at(path, root)?)))),
+                other => Ok::<_, TrainError>(other.clone()),
             };
-            Self::open_given(given_by, section.task.name(), &EvalSection { data, ..section.clone() }, None)
+            let (data, train_data) = (with_root(&section.data)?, with_root(&section.train_data)?);
+            let section = EvalSection { data, train_data, ..section.clone() };
+            Self::open_given(given_by, section.task.name(), &section, None)
         };
         open().map_err(|error| given_by.error(error))
     }
@@ -97,10 +101,11 @@ impl Evaluation {
         let task = match section.task {
             Task::ZeroShot => {
                 let images = LabelledImages::open(section, validation)?;
-                OpenTask::ZeroShot(images.ok_or_else(|| {
-                    let (images, data) = (given_by.name("images"), given_by.name("data"));
-                    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
-                })?)
+                OpenTask::ZeroShot(images.ok_or_else(|| no_labelled_data(name, given_by))?)
+            }
+            Task::Knn | Task::LinearProbe => {
+                let probe = ProbeData::open(name, section, validation, given_by)?;
+                OpenTask::Probe(probe.ok_or_else(|| no_labelled_data(name, given_by))?)
             }
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
@@ -188,7 +193,7 @@ impl Evaluation {
         self.report.unmuted(self.task.warnings())
     }
 
-    /// `zero-shot`, `retrieval` or `loss`.
+    /// The name of its task in a config.
     pub fn task(&self) -> &'static str {
         self.task.task().name()
     }
@@ -266,9 +271,12 @@ impl Evaluation {
 
     /// The names of its classes and how many images each has, if it classifies.
     pub(crate) fn class_sizes(&self) -> Option<Vec<(&str, usize)>> {
-        let OpenTask::ZeroShot(images) = &self.task else { return None };
-        let sizes = images.labels.names.iter().map(String::as_str).zip(images.labels.sizes()).collect();
-        Some(sizes)
+        let (names, sizes) = match &self.task {
+            OpenTask::ZeroShot(images) => (&images.labels.names, images.labels.sizes()),
+            OpenTask::Probe(probe) => (&probe.classes, probe.sizes()),
+            OpenTask::Retrieval(_) | OpenTask::Loss { .. } => return None,
+        };
+        Some(names.iter().map(String::as_str).zip(sizes).collect())
     }
 
     /// The texts it encodes: prompts or captions.
@@ -318,6 +326,10 @@ impl Evaluation {
     ) -> Result<EvalOutcome, TrainError> {
         let (of, data) = (format!("evaluation `{}`", self.name), self.task.data());
         self.report.report_data(&of, data, || self.warnings(), observer);
+        if let OpenTask::Probe(probe) = &self.task {
+            let metrics = self.run_probe(probe, encoder, processor, observer)?;
+            return Ok(EvalOutcome { metrics, details: Details::None });
+        }
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
         let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
@@ -332,6 +344,7 @@ impl Evaluation {
                 let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
                 measure::classification(&scores(&images.embeds, &weights), labelled, &images.numbers, scale, in_detail)?
             }
+            OpenTask::Probe(_) => return Err(TrainError::Internal("a probe measures no embeddings".to_owned())),
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
@@ -358,8 +371,43 @@ impl Evaluation {
         Ok(EvalOutcome { metrics, details })
     }
 
+    /// Fits a classifier to the train side, and measures it on the test side.
+    fn run_probe(
+        &self,
+        data: &ProbeData,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<Map<String, Value>, TrainError> {
+        let images = self.encode_rows(ImageRows::FeaturesAndEmbeds, encoder, processor, observer)?;
+        let sides = data.sides(&images.numbers, &images.contents);
+        let numbers = |places: &[usize]| places.iter().map(|&place| images.numbers[place]).collect::<Vec<_>>();
+        data.check(&self.name, &numbers(&sides.train), &numbers(&sides.test), self.given_by)?;
+        let (width, device) = (encoder.model.image_tower.width(), &encoder.compute.device);
+        let mut metrics = probe(data, &images, &sides, width, device, encoder.stop)?;
+        metrics.insert("num_images".to_owned(), json!(sides.test.len()));
+        metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));
+        if let skipped @ 1.. = self.task.data().skipped.count {
+            metrics.insert("num_skipped_rows".to_owned(), json!(skipped));
+        }
+        Ok(metrics)
+    }
+
     fn encode_images(
         &self,
+        encoder: &Encoder<'_>,
+        processor: &Arc<ImageProcessor>,
+        observer: &mut dyn Observer,
+    ) -> Result<UsableImages, TrainError> {
+        let mut images = self.encode_rows(ImageRows::Embeds, encoder, processor, observer)?;
+        normalize_rows(&mut images.embeds, images.dim);
+        Ok(images)
+    }
+
+    /// As [`Evaluation::encode_images`], but not normalised.
+    fn encode_rows(
+        &self,
+        rows: ImageRows,
         encoder: &Encoder<'_>,
         processor: &Arc<ImageProcessor>,
         observer: &mut dyn Observer,
@@ -367,7 +415,7 @@ impl Evaluation {
         let images = self.images();
         let total = images.num_images();
         let name = format!("{}: images", self.name);
-        let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, |done| {
+        let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, rows, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
         self.report.report_images(&format!("evaluation `{}`", self.name), &bad, total, observer);
@@ -388,7 +436,7 @@ impl Evaluation {
             rows: (0..numbers.len()).collect(),
             numbers,
             contents,
-            embeds: embeds.into_normalized(),
+            embeds: embeds.features,
             dim,
             num_unreadable: bad.len(),
         })
@@ -423,4 +471,10 @@ impl Evaluation {
         let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }
+}
+
+/// The error of labelled data that are not named.
+fn no_labelled_data(name: &str, given_by: GivenBy) -> TrainError {
+    let (images, data) = (given_by.name("images"), given_by.name("data"));
+    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
 }

@@ -12,6 +12,7 @@
 //! - `usable`: what remains of its data: embeddings of usable images and their captions.
 //! - `checks`: refuses evaluations without enough images.
 //! - `metrics`: from embeddings to figures.
+//! - `probes`: k-NN and linear classifiers of image features.
 
 mod checks;
 mod data_report;
@@ -23,4 +24,5 @@ mod labelled_images;
 mod measure;
 pub(crate) mod metrics;
 mod open_task;
+pub(crate) mod probes;
 mod usable;

@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
 use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
+use crate::eval::probes::probe_data::ProbeData;
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
 
@@ -17,6 +18,7 @@ use crate::loss::contrastive::Objective;
 #[derive(Debug)]
 pub(crate) enum OpenTask {
     ZeroShot(LabelledImages),
+    Probe(ProbeData),
     Retrieval(Arc<Dataset>),
     Loss { dataset: Arc<Dataset>, pool_size: usize, objective: Objective },
 }
@@ -26,6 +28,7 @@ impl OpenTask {
     pub fn warnings(&self) -> Vec<String> {
         match self {
             Self::ZeroShot(images) => images.warnings(),
+            Self::Probe(probe) => probe.warnings(),
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
                 dataset.warnings.iter().cloned().chain(dataset.null_words()).collect()
             }
@@ -36,6 +39,7 @@ impl OpenTask {
     pub fn task(&self) -> Task {
         match self {
             Self::ZeroShot(_) => Task::ZeroShot,
+            Self::Probe(probe) => probe.task(),
             Self::Retrieval(_) => Task::Retrieval,
             Self::Loss { .. } => Task::Loss,
         }
@@ -44,14 +48,17 @@ impl OpenTask {
     /// Its images, with captions, or with the numbers of their classes.
     pub fn data(&self) -> &Arc<Dataset> {
         match self {
-            Self::ZeroShot(LabelledImages { data, .. }) => data,
+            Self::ZeroShot(LabelledImages { data, .. }) | Self::Probe(ProbeData { data, .. }) => data,
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => dataset,
         }
     }
 
     /// Its pairs, unless it classifies.
     pub fn dataset(&self) -> Option<&Dataset> {
-        (self.task() != Task::ZeroShot).then(|| self.data().as_ref())
+        match self {
+            Self::ZeroShot(_) | Self::Probe(_) => None,
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => Some(dataset),
+        }
     }
 
     /// The images it encodes.
@@ -63,6 +70,7 @@ impl OpenTask {
     pub fn texts(&self) -> Vec<String> {
         match self {
             Self::ZeroShot(images) => images.prompts().concat(),
+            Self::Probe(_) => Vec::new(),
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
                 dataset.captions().map(|caption| caption.text.to_owned()).collect()
             }
@@ -85,6 +93,7 @@ impl OpenTask {
         let new = Fingerprint::new(self.task().name());
         let new = match self {
             Self::ZeroShot(images) => images.add_to(new)?,
+            Self::Probe(probe) => probe.add_to(new)?,
             Self::Retrieval(dataset) => {
                 let new = new.bytes("data", &dataset.fingerprint()?);
                 // Figures of earlier versions are comparable unless images share a caption.

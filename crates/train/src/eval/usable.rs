@@ -18,7 +18,7 @@ pub(crate) struct UsableImages {
     pub rows: Vec<usize>,
     /// Of each image, what its file holds.
     pub contents: Vec<ContentId>,
-    /// Normalised, shape `[distinct images, dim]`, flat.
+    /// Shape `[distinct images, dim]`, flat; normalised, unless they are for a probe.
     pub embeds: Vec<f32>,
     pub dim: usize,
     pub num_unreadable: usize,

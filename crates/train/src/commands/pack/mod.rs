@@ -84,7 +84,7 @@ fn select(config: &RunConfig, request: &PackRequest, observer: &mut dyn Observer
             let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
             return Err(TrainError::Usage(format!("there is no evaluation `{name}`; those of the config: {names}")));
         };
-        if section.task == Task::ZeroShot {
+        if matches!(section.task, Task::ZeroShot | Task::Knn | Task::LinearProbe) {
             return Err(TrainError::Usage(format!(
                 "evaluation `{name}` reads a folder of classes, which has no captions to pack; copy the folder"
             )));

@@ -41,6 +41,9 @@ impl RunConfig {
         for eval in self.eval.values_mut().filter(|eval| eval.task == Task::Loss) {
             eval.pool_size.get_or_insert(default::POOL_SIZE);
         }
+        for eval in self.eval.values_mut().filter(|eval| eval.task == Task::Knn) {
+            eval.neighbors.get_or_insert(default::NEIGHBORS);
+        }
         for eval in self.eval.values_mut().filter(|eval| eval.every_steps.is_none()) {
             eval.every_epochs.get_or_insert(default::EVAL_EVERY_EPOCHS);
         }

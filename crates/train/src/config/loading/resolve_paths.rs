@@ -14,11 +14,13 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     config.cache.dir.iter_mut().for_each(absolute);
     for eval in config.eval.values_mut() {
         let templates = eval.templates.as_mut().filter(|path| !is_builtin_templates(path));
-        [eval.images.as_mut(), eval.classnames.as_mut(), templates].into_iter().flatten().for_each(absolute);
-        match &mut eval.data {
-            Some(EvalData::Path(path)) => absolute(path),
-            Some(EvalData::Source(table)) => table.resolve(directory),
-            None => {}
+        let images = [eval.images.as_mut(), eval.train_images.as_mut()];
+        images.into_iter().chain([eval.classnames.as_mut(), templates]).flatten().for_each(absolute);
+        for data in [&mut eval.data, &mut eval.train_data].into_iter().flatten() {
+            match data {
+                EvalData::Path(path) => absolute(path),
+                EvalData::Source(table) => table.resolve(directory),
+            }
         }
     }
     config.data.train.tables_mut().iter_mut().for_each(|table| table.resolve(directory));

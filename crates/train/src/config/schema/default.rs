@@ -15,6 +15,7 @@ pub const LION_BETAS: [f64; 2] = [0.9, 0.99];
 pub const RSQRT_TIMESCALE: f64 = 10_000.0;
 pub const EVAL_EVERY_EPOCHS: u64 = 1;
 pub const POOL_SIZE: usize = 256;
+pub const NEIGHBORS: usize = 20;
 
 pub fn lock() -> Lock {
     Lock { image: TowerLock::Locked, text: TowerLock::Unlocked }

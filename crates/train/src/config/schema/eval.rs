@@ -22,9 +22,10 @@ pub struct CheckpointSection {
     /// Default: `3`.
     pub keep: usize,
     /// Metric that selects the best checkpoint, as `NAME.METRIC`, such as `held-out.acc1`. A checkpoint is written
-    /// whenever the metric improves. Metrics of a zero-shot evaluation: `acc1`, `acc5`, `mean_per_class_recall`. Of a
-    /// retrieval evaluation: `image_retrieval_recall@1`, `@5` and `@10`, `text_retrieval_recall@1`, `@5` and `@10`. Of
-    /// a loss evaluation: `loss` (lower is better), `image_acc1`, `text_acc1`.
+    /// whenever the metric improves. Metrics of a zero-shot evaluation: `acc1`, `acc5`, `mean_per_class_recall`. Of
+    /// `knn` and `linear-probe`: these, and with `_embeds` after the name. Of a retrieval evaluation:
+    /// `image_retrieval_recall@1`, `@5` and `@10`, `text_retrieval_recall@1`, `@5` and `@10`. Of a loss evaluation:
+    /// `loss` (lower is better), `image_acc1`, `text_acc1`.
     ///
     /// Default: none; no checkpoint is selected.
     pub best: Option<String>,
@@ -50,13 +51,13 @@ impl Default for CheckpointSection {
 pub struct EvalSection {
     /// What is measured.
     pub task: Task,
-    /// Zero-shot only: directory that holds one folder of images per class.
+    /// Zero-shot, knn and linear-probe: directory that holds one folder of images per class.
     ///
-    /// Required for zero-shot, unless `data` or `data.validation_fraction` is set.
+    /// Required for these, unless `data` or `data.validation_fraction` is set.
     pub images: Option<PathBuf>,
-    /// Zero-shot only: file with one class name per line, in the sorted order of the class folders, or in the order of
-    /// the numbers that are labels. A JSON list of names, or a JSON object from indices to names (or the reverse), is
-    /// read too. An entry of a JSON list may be a list of the names of one class, which are averaged.
+    /// Zero-shot, knn and linear-probe: file with one class name per line, in the sorted order of the class folders, or
+    /// in the order of the numbers that are labels. A JSON list of names, or a JSON object from indices to names (or
+    /// the reverse), is read too. An entry of a JSON list may be a list of the names of one class, which are averaged.
     ///
     /// Default: the folder names, with `_` read as a space; for shards and tables, `classnames.txt` in their folder or
     /// the one above it, or the labels themselves.
@@ -69,13 +70,29 @@ pub struct EvalSection {
     /// Default: for shards and tables, `zeroshot_classification_templates.txt` in their folder or the one above it, and
     /// else the class name alone.
     pub templates: Option<PathBuf>,
-    /// Images and captions; for zero-shot, images and the names or numbers of their classes. An image with several
-    /// classes makes it a multi-label evaluation. A string is a file or folder, recognised by its name and content;
-    /// a table is a source as in `[data.train]`. Rows that name the same image are its captions.
+    /// Images and captions; for zero-shot, knn and linear-probe, images and the names or numbers of their classes. An
+    /// image with several classes makes it a multi-label evaluation. A string is a file or folder, recognised by its
+    /// name and content; a table is a source as in `[data.train]`. Rows that name the same image are its captions.
     ///
     /// Required for retrieval and loss, and for zero-shot without `images`, unless `data.validation_fraction` is set.
     #[schemars(with = "Option<EvalDataDoc>")]
     pub data: Option<EvalData>,
+    /// Knn and linear-probe only: directory that holds one folder of images per class, to learn from. The classes have
+    /// the names of those that are tested. Images whose bytes equal those of a tested image are left out.
+    ///
+    /// Default: none; without `train_data`, half of the images of each class are learned from and the others are
+    /// tested.
+    pub train_images: Option<PathBuf>,
+    /// Knn and linear-probe only: images and the names or numbers of their classes, to learn from, in the forms of
+    /// `data`, instead of `train_images`.
+    ///
+    /// Default: none.
+    #[schemars(with = "Option<EvalDataDoc>")]
+    pub train_data: Option<EvalData>,
+    /// Knn only: number of nearest images that vote.
+    ///
+    /// Default: `20` (`--nb_knn` of DINO's `eval_knn.py`, whose best is usually 20).
+    pub neighbors: Option<usize>,
     /// Loss only: number of pairs in a pool, at least 2. Each pair's negatives are the other pairs of its pool. Values
     /// of runs with different batch sizes are comparable at the same pool size.
     ///
@@ -111,12 +128,20 @@ impl EvalSection {
             classnames: None,
             templates: None,
             data: None,
+            train_images: None,
+            train_data: None,
+            neighbors: None,
             pool_size: None,
             every_epochs: None,
             every_steps: None,
             at_start: default::at_start(),
             batch_size: default::eval_batch_size(),
         }
+    }
+
+    /// Number of images that vote in a k-NN evaluation.
+    pub fn neighbors(&self) -> usize {
+        self.neighbors.unwrap_or(default::NEIGHBORS)
     }
 
     /// Number of pairs in a pool of a loss evaluation.
@@ -131,6 +156,10 @@ impl EvalSection {
 pub enum Task {
     /// Accuracy of classifying images by the names of their classes.
     ZeroShot,
+    /// Accuracy of classifying images by the nearest of other labelled images, by features of the image tower.
+    Knn,
+    /// Accuracy of a linear classifier of the features of the image tower, fitted to other labelled images.
+    LinearProbe,
     /// Recall of an image's captions and of a caption's image.
     Retrieval,
     /// The run's own contrastive loss, over pools of a fixed number of pairs.
@@ -138,10 +167,15 @@ pub enum Task {
 }
 
 impl Task {
+    /// Every task.
+    pub const ALL: [Self; 5] = [Self::ZeroShot, Self::Knn, Self::LinearProbe, Self::Retrieval, Self::Loss];
+
     /// The value in the TOML.
     pub fn name(self) -> &'static str {
         match self {
             Self::ZeroShot => "zero-shot",
+            Self::Knn => "knn",
+            Self::LinearProbe => "linear-probe",
             Self::Retrieval => "retrieval",
             Self::Loss => "loss",
         }
@@ -151,6 +185,9 @@ impl Task {
     pub fn metric_names(self) -> &'static [&'static str] {
         match self {
             Self::ZeroShot => &["acc1", "acc5", "mean_per_class_recall"],
+            Self::Knn | Self::LinearProbe => {
+                &["acc1", "acc5", "mean_per_class_recall", "acc1_embeds", "acc5_embeds", "mean_per_class_recall_embeds"]
+            }
             Self::Retrieval => &[
                 "image_retrieval_recall@1",
                 "image_retrieval_recall@5",

@@ -220,7 +220,7 @@ fn eval_with_unknown_task() {
     assert_eq!(
         found,
         r#"2 problems in the config `run.toml`
-run.toml:18:8: `eval.vendor.task` is `zeroshot`, expected `zero-shot`, `retrieval` or `loss`
+run.toml:18:8: `eval.vendor.task` is `zeroshot`, expected `zero-shot`, `knn`, `linear-probe`, `retrieval` or `loss`
   help: did you mean `zero-shot`?
 run.toml:19:1: unknown key `eval.vendor.image`
   help: did you mean `images`?"#

@@ -64,9 +64,12 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
         source(&key, table, rules);
         caption_weights(&key, table, data_captions, rules);
     }
-    for (name, eval) in &config.eval {
-        if let Some(EvalData::Source(table)) = &eval.data {
-            let key = format!("eval.{name}.data");
+    let sides = config.eval.iter().flat_map(|(name, eval)| {
+        [("data", &eval.data), ("train_data", &eval.train_data)]
+            .map(|(side, data)| (format!("eval.{name}.{side}"), data))
+    });
+    for (key, data) in sides {
+        if let Some(EvalData::Source(table)) = data {
             source(&key, table, rules);
             for (name, given) in [
                 ("weight", table.weight.is_some()),

@@ -10,7 +10,9 @@ use crate::eval::metrics::multi_label::MultiLabel;
 use crate::eval::metrics::retrieval::Retrieved;
 use crate::eval::metrics::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::metrics::top::Top;
-use crate::eval::metrics::zero_shot::{ANSWERS, Classified, classifier};
+use crate::eval::metrics::zero_shot::{ANSWERS, Classified, accuracy, classifier};
+use crate::eval::probes::knn;
+use crate::eval::probes::ridge::{Labelled, RidgeClassifier};
 use crate::stop_flag::StopFlag;
 
 fn cases(task: &str) -> Vec<Value> {
@@ -41,7 +43,11 @@ fn with_scores(case: &Value, rows: &[f32], columns: &[f32], check: impl Fn(&Scor
 }
 
 fn assert_equal(found: &Map<String, Value>, case: &Value) {
-    for (name, expected) in case["metrics"].as_object().unwrap() {
+    assert_metrics(found, &case["metrics"]);
+}
+
+fn assert_metrics(found: &Map<String, Value>, expected: &Value) {
+    for (name, expected) in expected.as_object().unwrap() {
         match (found[name].as_f64(), expected.as_f64()) {
             (Some(found), Some(expected)) => assert!((found - expected).abs() < 1e-6, "{name}: {found}, {expected}"),
             (found, expected) => assert_eq!((found, expected), (None, None), "{name}"),
@@ -98,6 +104,41 @@ fn retrieval_equals_clip_benchmark() {
             let distinct: Vec<u64> = (0..image_of_text.len() as u64).collect();
             let found = Retrieved::of(scores, image_of_text, &distinct).unwrap();
             assert_equal(&found.metrics(), &case);
+        });
+    }
+}
+
+fn floats(values: &Value) -> Vec<f32> {
+    values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap() as f32).collect()
+}
+
+#[test]
+fn linear_probe_equals_scikit_learn() {
+    for case in cases("probe") {
+        let dim = case["dim"].as_u64().unwrap() as usize;
+        let (train, test) = (floats(&case["train"]), floats(&case["test"]));
+        let (train_labels, test_labels) = (numbers(&case["train_labels"]), numbers(&case["test_labels"]));
+        let classes = case["classes"].as_u64().unwrap() as usize;
+        let train = Labelled { features: &train, labels: &train_labels, dim };
+        let classifier = RidgeClassifier::fit(train, classes, case["l2"].as_f64().unwrap()).unwrap();
+        let scores = classifier.scores(&test).values;
+        assert_eq!(scores.len(), case["scores"].as_array().unwrap().len());
+        for (found, expected) in scores.iter().zip(case["scores"].as_array().unwrap()) {
+            assert!((found - expected.as_f64().unwrap()).abs() < 1e-6, "{found}, {expected}");
+        }
+        let ranks = classifier.ranks(Labelled { features: &test, labels: &test_labels, dim });
+        assert_metrics(&accuracy(&ranks, &test_labels, classes, ""), &case["linear"]);
+    }
+}
+
+#[test]
+fn knn_equals_scikit_learn() {
+    for case in cases("probe") {
+        let (train_labels, test_labels) = (numbers(&case["train_labels"]), numbers(&case["test_labels"]));
+        let [classes, neighbors] = ["classes", "neighbors"].map(|name| case[name].as_u64().unwrap() as usize);
+        with_scores(&case, &unit(&case, "test"), &unit(&case, "train"), |scores| {
+            let ranks = knn::ranks(scores, neighbors, &train_labels, &test_labels, classes).unwrap();
+            assert_metrics(&accuracy(&ranks, &test_labels, classes, ""), &case["knn"]);
         });
     }
 }

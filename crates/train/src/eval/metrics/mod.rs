@@ -8,7 +8,7 @@
 //! - `bootstrap`, `calibration`: intervals of metrics, and whether probabilities mean what they say.
 //! - `pooled_loss`: the training loss over pools of a fixed size.
 
-mod bootstrap;
+pub(crate) mod bootstrap;
 pub(crate) mod calibration;
 pub(crate) mod details;
 #[cfg(test)]
@@ -16,7 +16,7 @@ mod golden_tests;
 pub(crate) mod multi_label;
 pub(crate) mod pooled_loss;
 pub(crate) mod retrieval;
-mod right_answers;
+pub(crate) mod right_answers;
 pub(crate) mod scores;
 pub(crate) mod top;
 pub(crate) mod zero_shot;

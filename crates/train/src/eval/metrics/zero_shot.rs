@@ -68,38 +68,11 @@ pub(crate) const ANSWERS: usize = 5;
 impl Classified<'_> {
     /// Metrics by name.
     pub fn metrics(&self) -> Map<String, Value> {
-        let all: Vec<usize> = (0..self.labels.len()).collect();
-        let values = self.values(&all);
-        let ends = bootstrap::intervals(self.labels.len(), |units| self.values(units));
         let mut metrics = Map::new();
         metrics.insert("num_classes".to_owned(), json!(self.classes.len()));
-        for ((name, value), ends) in ["acc1", "acc5", "mean_per_class_recall"].into_iter().zip(values).zip(ends) {
-            if name == "acc5" && self.classes.len() < 5 {
-                metrics.insert(name.to_owned(), Value::Null);
-                continue;
-            }
-            metrics.insert(name.to_owned(), json!(value));
-            bootstrap::insert(&mut metrics, name, ends);
-        }
+        metrics.extend(accuracy(self.ranks, self.labels, self.classes.len(), ""));
         metrics.insert("ece".to_owned(), json!(calibration::expected_error(&self.calibration())));
         metrics
-    }
-
-    /// `acc1`, `acc5` and `mean_per_class_recall` of some images, each of which may appear several times.
-    fn values(&self, images: &[usize]) -> [f64; 3] {
-        let (mut top1, mut top5) = (0, 0);
-        let mut per_class = vec![(0_usize, 0_usize); self.classes.len()];
-        for &image in images {
-            let hit = usize::from(self.ranks[image] < 1);
-            top1 += hit;
-            top5 += usize::from(self.ranks[image] < 5);
-            let class = &mut per_class[self.labels[image]];
-            *class = (class.0 + hit, class.1 + 1);
-        }
-        let fraction = |hits: usize| hits as f64 / images.len().max(1) as f64;
-        let with_images = per_class.iter().filter(|(_, images)| *images > 0);
-        let recalls: Vec<f64> = with_images.map(|&(hits, images)| hits as f64 / images as f64).collect();
-        [fraction(top1), fraction(top5), recalls.iter().sum::<f64>() / recalls.len().max(1) as f64]
     }
 
     fn calibration(&self) -> Vec<CalibrationBin> {
@@ -134,6 +107,42 @@ impl Classified<'_> {
         let calibration = self.calibration();
         ClassDetails { classes, confusions, calibration, predictions, image_embeds, class_embeds }
     }
+}
+
+/// `acc1`, `acc5` and `mean_per_class_recall` with their intervals, and `suffix` after each name. `ranks`: of each
+/// image, the number of classes before its own.
+pub(crate) fn accuracy(ranks: &[usize], labels: &[usize], num_classes: usize, suffix: &str) -> Map<String, Value> {
+    let all: Vec<usize> = (0..labels.len()).collect();
+    let of = |images: &[usize]| accuracy_of(images, ranks, labels, num_classes);
+    let (values, ends) = (of(&all), bootstrap::intervals(labels.len(), of));
+    let mut metrics = Map::new();
+    for ((name, value), ends) in ["acc1", "acc5", "mean_per_class_recall"].into_iter().zip(values).zip(ends) {
+        let full_name = format!("{name}{suffix}");
+        if name == "acc5" && num_classes < 5 {
+            metrics.insert(full_name, Value::Null);
+            continue;
+        }
+        metrics.insert(full_name.clone(), json!(value));
+        bootstrap::insert(&mut metrics, &full_name, ends);
+    }
+    metrics
+}
+
+/// `acc1`, `acc5` and `mean_per_class_recall` of some images, each of which may appear several times.
+fn accuracy_of(images: &[usize], ranks: &[usize], labels: &[usize], num_classes: usize) -> [f64; 3] {
+    let (mut top1, mut top5) = (0, 0);
+    let mut per_class = vec![(0_usize, 0_usize); num_classes];
+    for &image in images {
+        let hit = usize::from(ranks[image] < 1);
+        top1 += hit;
+        top5 += usize::from(ranks[image] < 5);
+        let class = &mut per_class[labels[image]];
+        *class = (class.0 + hit, class.1 + 1);
+    }
+    let fraction = |hits: usize| hits as f64 / images.len().max(1) as f64;
+    let with_images = per_class.iter().filter(|(_, images)| *images > 0);
+    let recalls: Vec<f64> = with_images.map(|&(hits, images)| hits as f64 / images as f64).collect();
+    [fraction(top1), fraction(top5), recalls.iter().sum::<f64>() / recalls.len().max(1) as f64]
 }
 
 /// The best classes of a row with their probabilities.

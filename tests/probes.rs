@@ -1,0 +1,225 @@
+//! k-NN and linear probes of an image tower, and `dualenc probe`.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Session, edit_floats, goldens, stderr};
+
+const COLOURS: [[u8; 3]; 3] = [[220, 40, 40], [40, 200, 60], [50, 60, 220]];
+const NAMES: [&str; 3] = ["red", "green", "blue"];
+
+/// A bitmap of 32 x 32 pixels of one colour with some noise.
+fn image(colour: usize, number: usize) -> Vec<u8> {
+    let pixels = 32 * 32_usize;
+    let mut bytes = b"BM".to_vec();
+    for field in [54 + 3 * pixels as u32, 0, 54, 40, 32, 32, 1 | 24 << 16, 0, 3 * pixels as u32, 2835, 2835, 0, 0] {
+        bytes.extend(field.to_le_bytes());
+    }
+    for pixel in 0..pixels {
+        for (channel, value) in COLOURS[colour].iter().rev().enumerate() {
+            let noise = (pixel * 31 + channel * 17 + number * 101) % 40;
+            bytes.push(value.saturating_add(noise as u8));
+        }
+    }
+    bytes
+}
+
+/// Folders `train` and `test` with one folder per class, and a model.
+fn labelled(session: &Session) {
+    session.copy("dual/vit_bert", "model");
+    for number in 0..8 {
+        for (colour, name) in NAMES.iter().enumerate() {
+            let side = if number < 5 { "train" } else { "test" };
+            session.write(&format!("{side}/{name}/{number}.bmp"), image(colour, number));
+            session.write(&format!("all/{name}/{number}.bmp"), image(colour, number));
+        }
+    }
+}
+
+fn eval(session: &Session, task: &str, arguments: &[&str]) -> Value {
+    let fixed = ["eval", "--model", "model", "--task", task, "--json", "-"];
+    serde_json::from_str(&session.succeed(&[&fixed, arguments].concat())).unwrap()
+}
+
+#[test]
+fn probes_tell_colours_apart() {
+    let session = Session::new();
+    labelled(&session);
+    for task in ["knn", "linear-probe"] {
+        let found = eval(&session, task, &["--train-images", "train", "--images", "test"]);
+        assert_eq!(found["task"], task);
+        for name in ["acc1", "mean_per_class_recall", "acc1_embeds"] {
+            assert_eq!(found[name], 1.0, "{task} {name}: {found}");
+            assert_eq!(found[format!("{name}_ci95")], json!([1.0, 1.0]), "{task} {name}");
+        }
+        assert_eq!(found["acc5"], Value::Null);
+        let counts = ["num_images", "num_train_images", "num_classes", "num_unreadable"].map(|name| &found[name]);
+        assert_eq!(counts, [&json!(9), &json!(15), &json!(3), &json!(0)]);
+        assert_eq!(found["train_side"], "given");
+    }
+
+    // Labels that do not follow the images: no classifier is right about them all.
+    let rows: String =
+        (0..8).flat_map(|n| NAMES.map(|name| format!("all/{name}/{n}.bmp,{}\n", NAMES[n * 7 % 3]))).collect();
+    session.write("shuffled.csv", format!("image,label\n{rows}"));
+    assert!(eval(&session, "knn", &["--data", "shuffled.csv"])["acc1"].as_f64().unwrap() < 0.8);
+    let found = eval(&session, "knn", &["--train-data", "shuffled.csv", "--images", "test", "--neighbors", "1"]);
+    // The tested images are in `shuffled.csv`, too, and are not learned from.
+    assert_eq!((&found["num_train_copies"], &found["num_train_images"]), (&json!(9), &json!(15)));
+    assert!(found["acc1"].as_f64().unwrap() < 0.8, "{found}");
+}
+
+#[test]
+fn split_is_named() {
+    let session = Session::new();
+    labelled(&session);
+    let found = eval(&session, "knn", &["--images", "all", "--neighbors", "3"]);
+    assert_eq!((&found["train_side"], &found["acc1"], &found["neighbors"]), (&json!("split"), &json!(1.0), &json!(3)));
+    assert_eq!((&found["num_images"], &found["num_train_images"]), (&json!(12), &json!(12)));
+    let output = session.run(&["eval", "--model", "model", "--task", "linear-probe", "--images", "all"]);
+    let (log, table) = (stderr(&output), String::from_utf8(output.stdout).unwrap());
+    assert!(log.contains("half of each class, 12 images") && log.contains("`--train-images`"), "{log}");
+    assert!(table.contains("train_side") && table.contains("  split\n"), "{table}");
+    session.write("one/red/0.bmp", image(0, 0));
+    let error = session.fail(2, &["eval", "--model", "model", "--task", "knn", "--images", "one"]);
+    assert!(error.contains("no class has two images"), "{error}");
+}
+
+#[test]
+fn sides_are_checked() {
+    let session = Session::new();
+    labelled(&session);
+    fs::remove_dir_all(session.path("train/green")).unwrap();
+    let run = ["eval", "--model", "model", "--task", "knn", "--images", "test"];
+    let error = session.fail(2, &[&run[..], &["--train-images", "train"]].concat());
+    assert!(error.contains("no usable image of the class `green`") && error.contains("`--train-images`"), "{error}");
+    let error = session.fail(2, &[&run[..], &["--templates", "builtin:photo"]].concat());
+    assert!(error.contains("`--templates` is an option of `--model DIR` with `--task` `zero-shot`"), "{error}");
+    session.write("two.csv", "image,label\ntest/red/5.bmp,red\ntest/red/5.bmp,blue\n");
+    let error = session.fail(2, &["eval", "--model", "model", "--task", "linear-probe", "--data", "two.csv"]);
+    assert!(error.contains("an image has 2 classes"), "{error}");
+}
+
+#[test]
+fn probes_run_during_training() {
+    let session = Session::new();
+    labelled(&session);
+    session.write_config(
+        "[eval.near]\ntask = \"knn\"\nimages = \"test\"\ntrain_images = \"train\"\nevery_steps = 6\n\
+         [eval.line]\ntask = \"linear-probe\"\nimages = \"all\"\n[checkpoint]\nbest = \"near.acc1_embeds\"\n",
+    );
+    session.succeed(&["train", "--config", "lit.toml"]);
+    let evals = session.metrics("run", "eval");
+    let named = |name: &str| evals.iter().filter(|line| line["name"] == name).collect::<Vec<_>>();
+    assert!(named("near").len() >= 3 && named("line").len() >= 4, "{evals:?}");
+    assert!(named("near").iter().all(|line| line["acc1_embeds"].is_f64() && line["neighbors"] == 15), "{evals:?}");
+
+    session.write_config("[eval.x]\ntask = \"linear-probe\"\nimages = \"test\"\nneighbors = 3\n");
+    let error = session.fail(2, &["train", "--config", "lit.toml"]);
+    assert!(error.contains("`eval.x.neighbors` is only for a knn evaluation"), "{error}");
+}
+
+/// A table of the images, each with a caption of its class and the captions of `caption`.
+fn pairs(session: &Session, name: &str, caption: impl Fn(usize) -> String) {
+    let rows: String = (0..24).map(|at| format!("pairs/{at}.bmp,{}\n", caption(at))).collect();
+    session.write(name, format!("image,caption\n{rows}"));
+    for at in 0..24 {
+        session.write(&format!("pairs/{at}.bmp"), image(at % 3, at));
+    }
+}
+
+#[test]
+fn matching_captions_fit_better() {
+    let session = Session::new();
+    session.copy("train/vit", "vit");
+    session.copy("train/bert", "bert");
+    pairs(&session, "right.csv", |at| format!("a {} square", NAMES[at % 3]));
+    pairs(&session, "wrong.csv", |at| format!("a {} square", NAMES[at * 5 / 7 % 3]));
+    let probe = |data: &str| -> Value {
+        let arguments = ["probe", "--image-towers", "vit", "--text-towers", "bert", "--json", "-", "--data", data];
+        serde_json::from_str(&session.succeed(&arguments)).unwrap()
+    };
+    let (right, wrong) = (probe("right.csv"), probe("wrong.csv"));
+    assert_eq!((&right["pairs"], &right["fitted"], &right["tested"]), (&json!(24), &json!(12), &json!(12)));
+    let best = |found: &Value, name: &str| found["combinations"][0][name].as_f64().unwrap();
+    for name in ["mutual_knn", "cka", "image_retrieval_recall@1", "text_retrieval_recall@1"] {
+        assert!(best(&right, name) > best(&wrong, name) + 0.1, "{name}: {right} {wrong}");
+    }
+    assert_eq!(best(&right, "image_retrieval_recall@1"), 1.0);
+    let all = right["combinations"].as_array().unwrap();
+    let order: Vec<f64> = all
+        .iter()
+        .map(|it| ["image_retrieval_recall@1", "text_retrieval_recall@1"].map(|name| it[name].as_f64().unwrap()))
+        .map(|[one, other]| one + other)
+        .collect();
+    assert!(order.len() >= 4 && order.is_sorted_by(|one, other| one >= other), "{order:?}");
+}
+
+#[test]
+fn layers_and_poolings_are_compared() {
+    let session = Session::new();
+    session.copy("train/vit", "vit");
+    session.copy("towers/vit", "deep");
+    session.write("deep/preprocessor_config.json", fs::read(goldens("train/vit/preprocessor_config.json")).unwrap());
+    session.copy("train/bert", "bert");
+    pairs(&session, "pairs.csv", |at| format!("a {} square", NAMES[at % 3]));
+    let fixed = ["probe", "--image-towers", "vit,deep", "--text-towers", "bert", "--data", "pairs.csv"];
+    let run = |more: &[&str]| session.run(&[&fixed[..], more].concat());
+    let found = run(&["--layers", "all", "--pooling", "mean", "--json", "all.json"]);
+    assert!(found.status.success(), "{}", stderr(&found));
+    let table = String::from_utf8(found.stdout).unwrap();
+    assert!(
+        table.starts_with("image tower") && table.contains("by chance") && table.contains("deep (mean)"),
+        "{table}"
+    );
+    assert!(table.contains("image_pool = \"mean\"") && table.contains("text_tower = \"bert\""), "{table}");
+    let all: Value = serde_json::from_str(&fs::read_to_string(session.path("all.json")).unwrap()).unwrap();
+    let layers = |tower: &str| {
+        let sides = all["combinations"].as_array().unwrap().iter().map(|it| &it["image"]);
+        let mut layers: Vec<u64> =
+            sides.filter(|side| side["tower"] == tower).map(|side| side["layer"].as_u64().unwrap()).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        layers
+    };
+    assert_eq!((layers("vit"), layers("deep")), (vec![1], vec![1, 2, 3]));
+
+    let fails = |more: &[&str]| session.fail(2, &[&fixed[..], more].concat());
+    assert!(fails(&["--layers", "2"]).contains("`--layers 2`: `vit` has 1 layers"));
+    assert!(fails(&["--layers", "x"]).contains("expected `last`, `all`, or numbers"));
+    assert!(fails(&["--sample", "9"]).contains("9 pairs of `pairs.csv` can be used, too few"));
+    session.write("pairs/3.bmp", "no image");
+    let error = fails(&[]);
+    assert!(error.contains("1 of 24 images cannot be used") && error.contains("`--max-bad-fraction`"), "{error}");
+    let table = session.succeed(&[&fixed[..], &["--max-bad-fraction", "0.1"]].concat());
+    assert!(table.contains("23 pairs") && table.contains("1 image cannot be used"), "{table}");
+}
+
+#[test]
+fn blind_towers_come_last() {
+    let session = Session::new();
+    session.copy("train/vit", "vit");
+    session.copy("train/bert", "seeing");
+    let blind = session.copy("train/bert", "blind").join("model.safetensors");
+    // Every word is the same to this tower, and captions have the same length.
+    edit_floats(&blind, "embeddings.word_embeddings.weight", |_| 0.0);
+    pairs(&session, "pairs.csv", |at| format!("a {} square", NAMES[at % 3]));
+    let output = session.run(&[
+        "probe",
+        "--image-towers",
+        "vit",
+        "--text-towers",
+        "blind,seeing",
+        "--data",
+        "pairs.csv",
+        "--json",
+        "-",
+    ]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let towers: Vec<&str> =
+        found["combinations"].as_array().unwrap().iter().map(|it| it["text"]["tower"].as_str().unwrap()).collect();
+    assert!(towers.contains(&"blind") && towers.is_sorted_by(|one, other| one >= other), "{towers:?}");
+    let log = stderr(&output);
+    assert!(log.contains("`blind`, layer 2, pooled by `mean`, is the same for every input"), "{log}");
+}
