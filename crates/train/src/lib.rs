@@ -21,7 +21,7 @@ pub use commands::check::check;
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
 pub use commands::embed::{EmbedRequest, Embedded, embed};
-pub use commands::export::export;
+pub use commands::export::{ExportFormat, ExportRequest, export};
 pub use commands::init::init;
 pub use commands::init::request::InitRequest;
 pub use commands::inspect::directory::inspect;
