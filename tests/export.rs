@@ -25,7 +25,8 @@ fn card_says_what_the_run_recorded() {
     assert_eq!(out, "wrote a VisionTextDualEncoder to hf\n");
     let card = fs::read_to_string(session.path("hf/README.md")).unwrap();
     let (front, body) = card.strip_prefix("---\n").unwrap().split_once("\n---\n").unwrap();
-    for line in ["# license: apache-2.0", "library_name: transformers", "pipeline_tag: zero-shot-image-classification"] {
+    for line in ["# license: apache-2.0", "library_name: transformers", "pipeline_tag: zero-shot-image-classification"]
+    {
         assert!(front.lines().any(|found| found == line), "{line}: {front}");
     }
     let eval = session.metrics("run", "eval").into_iter().rfind(|line| line["step"] == 12).unwrap();

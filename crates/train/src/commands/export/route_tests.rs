@@ -12,7 +12,7 @@ use dualenc_model::{
 use serde_json::{Value, json};
 
 use crate::commands::export::json_files::read_object;
-use crate::commands::export::tests::{Messages, features, inputs, opened, staged};
+use crate::commands::export::tests::{Messages, features, goldens, inputs, opened, staged};
 use crate::commands::export::{ExportFormat, ExportRequest, export};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
@@ -85,23 +85,18 @@ fn module_features(dir: &Path, loaded: &LoadedModel, fixture: &str) -> [Vec<f32>
         }
     };
     let [image, text] = pooled([pool("image", IMAGE), pool("text", TEXT)]);
-    let image = match weight("image").shape[1] == 2 * loaded.model.image_tower.width() {
-        false => image,
-        true => {
-            // `Pooling` gives the first token and the mean of all tokens.
-            let width = loaded.model.image_tower.width();
-            let [first, _] = pooled([Pool::Cls, pool("text", TEXT)]);
-            let patches = {
-                let [_, _, height, width] = pixels.dims();
-                let side = loaded.model.image_tower.side_multiple();
-                (height / side * (width / side)) as f32
-            };
-            let all = |(first, mean): (&f32, &f32)| (first + patches * mean) / (patches + 1.0);
-            let rows = first.chunks(width).zip(image.chunks(width));
-            rows.flat_map(|(first, mean)| [first.to_vec(), first.iter().zip(mean).map(all).collect()].concat())
-                .collect()
-        }
-    };
+    let width = loaded.model.image_tower.width();
+    if weight("image").shape[1] == width {
+        return [dense(&image, &weight("image")), dense(&text, &weight("text"))];
+    }
+    // `Pooling` gives the first token and the mean of all tokens.
+    let [first, _] = pooled([Pool::Cls, pool("text", TEXT)]);
+    let ([_, _, high, wide], side) = (pixels.dims(), loaded.model.image_tower.side_multiple());
+    let patches = (high / side * (wide / side)) as f32;
+    let all = |(first, mean): (&f32, &f32)| (first + patches * mean) / (patches + 1.0);
+    let rows = first.chunks(width).zip(image.chunks(width));
+    let image: Vec<f32> =
+        rows.flat_map(|(first, mean)| [first.to_vec(), first.iter().zip(mean).map(all).collect()].concat()).collect();
     [dense(&image, &weight("image")), dense(&text, &weight("text"))]
 }
 
@@ -200,6 +195,13 @@ fn directory_has_stock_modules() {
     );
     let text = json_of(&dir.join(TEXT).join("sentence_bert_config.json"));
     assert_eq!(text["max_seq_length"], loaded.tokenizer.max_tokens());
+    let source = json_of(&goldens().join("dual/vit_bert/tokenizer_config.json"));
+    let tokenizer = json_of(&dir.join(TEXT).join("tokenizer_config.json"));
+    assert_eq!(
+        (&source["processor_class"], &tokenizer["processor_class"]),
+        (&json!("VisionTextDualEncoderProcessor"), &Value::Null),
+        "transformers would look for an image processor in the text route"
+    );
     let card = fs::read_to_string(dir.join("README.md")).unwrap();
     assert!(card.contains("library_name: sentence-transformers\n") && card.contains("SentenceTransformer(\".\")"));
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use dualenc_model::HostTensor;
 use serde_json::{Value, json};
 
-use crate::commands::export::json_files::write_json;
+use crate::commands::export::json_files::{read_object, write_json};
 use crate::commands::export::parts::{ModelParts, Tensors, without_dtype, write_tensors};
 use crate::commands::export::reference_limits::loadable_image_config;
 use crate::commands::export::routes::{Pooled, Routes};
@@ -92,6 +92,7 @@ pub(crate) fn write(
     text.write(dir, stop)?;
     image.write(dir, stop)?;
     copy_tokenizer(&loaded.text_dir, &loaded.text_config, &text_dir)?;
+    forget_processor(&text_dir.join("tokenizer_config.json"))?;
     write_json(&image_dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
     write_json(&dir.join("router_config.json"), &router)?;
     let normalize = json!({"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"});
@@ -211,6 +212,15 @@ fn merged(objects: [Value; 2]) -> Value {
         })
         .flatten()
         .collect()
+}
+
+/// Removes the processor that a tokenizer was a part of: transformers would look for its image processor beside it.
+fn forget_processor(path: &Path) -> Result<(), TrainError> {
+    let mut config = read_object(path)?;
+    if config.remove("processor_class").is_some() {
+        write_json(path, &Value::Object(config))?;
+    }
+    Ok(())
 }
 
 /// Creates the directory of a module and writes a file of it.

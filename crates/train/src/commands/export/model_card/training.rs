@@ -29,7 +29,6 @@ pub(crate) fn data(config: &RunConfig, origin: &Origin) -> String {
     if held_out > 0.0 {
         lines.push(format!("- {held_out} of the images were held out for evaluation"));
     }
-    lines.push(format!("- texts were cut after {} tokens", config.data.max_tokens));
     if config.data.augment.is_some() {
         lines.push("- images were augmented".to_owned());
     }
@@ -108,7 +107,7 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
         row("loss of the last step", loss);
     }
     let rows: Vec<[String; 2]> = rows.into_iter().map(|[key, value]| [key, escape(&value)]).collect();
-    table(["", ""], "---:", &rows)
+    table(["setting", "value"], "---:", &rows)
 }
 
 /// The loss, beside that of a model that tells no two pairs apart.
