@@ -88,8 +88,11 @@ def main(directory, out, embeds=None, images=None, texts=None):
     batch, length = torch.export.Dim("batch"), torch.export.Dim("length")
     ids = torch.ones(2, 8, dtype=torch.long)
     convert(ImageGraph(model), (pixels,), image_path, ["pixel_values"], "image_embeds", ({0: batch},))
+    # Padded: transformers leaves the mask out of a trace in which nothing is masked.
+    mask = ids.clone()
+    mask[0, 5:] = 0
     shapes = ({0: batch, 1: length}, {0: batch, 1: length})
-    convert(TextGraph(model), (ids, ids), text_path, ["input_ids", "attention_mask"], "text_embeds", shapes)
+    convert(TextGraph(model), (ids, mask), text_path, ["input_ids", "attention_mask"], "text_embeds", shapes)
     worst = {}
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():

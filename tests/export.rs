@@ -70,7 +70,7 @@ fn mixture_has_no_figures_of_run() {
     let session = trained();
     session.succeed(&["interpolate", "--model", "run", "--alpha", "0.25", "--out", "mixed"]);
     let card = fs::read_to_string(session.path("mixed/README.md")).unwrap();
-    assert!(card.contains("0.25 times trained plus 0.75 times start"), "{card}");
+    assert!(card.contains("`(1 - alpha) * start + alpha * trained`, at alpha = 0.25."), "{card}");
     assert!(card.contains("not those of this mixture") && !card.contains("## Evaluation"), "{card}");
 }
 

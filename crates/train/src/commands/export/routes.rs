@@ -104,8 +104,8 @@ fn text_route(tower: &TextTower, config: &Value) -> Result<Pooled, TrainError> {
     })
 }
 
-/// The side in pixels for which the image tower has positions, if the model sees images of another size and transformers
-/// interpolates positions only on request.
+/// The side in pixels for which the image tower has positions, if the model sees images of another size, and
+/// transformers interpolates positions only on request.
 pub(crate) fn interpolated_from(loaded: &LoadedModel) -> Option<usize> {
     let family = loaded.image_config["model_type"].as_str()?;
     let ImageTowerConfig::Transformer(config) = loaded.model.image_tower.config() else { return None };

@@ -105,8 +105,11 @@ pub(crate) fn write(
         "similarity_fn_name": "cosine",
     });
     write_json(&dir.join("config_sentence_transformers.json"), &config)?;
-    let module = |idx: usize, path: &str, kind: &str| json!({"idx": idx, "name": idx.to_string(), "path": path, "type": class_of(kind)});
-    write_json(&dir.join(MODULES), &json!([module(0, "", "Router"), module(1, "1_Normalize", "Normalize")]))
+    let modules = json!([
+        {"idx": 0, "name": "0", "path": "", "type": class_of("Router")},
+        {"idx": 1, "name": "1", "path": "1_Normalize", "type": class_of("Normalize")},
+    ]);
+    write_json(&dir.join(MODULES), &modules)
 }
 
 impl Route {

@@ -159,7 +159,8 @@ fn refuses_what_the_reference_cannot_compute() {
         ("whole/siglip", "does not know the text tower `siglip_text_model` by itself"),
         (
             "whole/chinese_clip",
-            "always takes the text tower's pooler; export with `--format sentence-transformers`, or train with `text_pool = \"pooler\"`",
+            "always takes the text tower's pooler; export with `--format sentence-transformers`, or train with \
+             `text_pool = \"pooler\"`",
         ),
     ] {
         let original = opened(&staged(name, root.path()), &mut Messages::default());

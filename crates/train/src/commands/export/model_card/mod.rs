@@ -110,8 +110,8 @@ fn base_models(loaded: &LoadedModel) -> Vec<&str> {
 fn introduction(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Origin) -> String {
     let dim = loaded.model.embed_dim();
     let mut text = format!(
-        "A dual encoder: it embeds images and texts as vectors of {dim} values, so that an image and a text that belong \
-         together have a high cosine similarity. Use it for zero-shot classification and for retrieval."
+        "A dual encoder: it embeds images and texts as vectors of {dim} values, so that an image and a text that \
+         belong together have a high cosine similarity. Use it for zero-shot classification and for retrieval."
     );
     if loaded.config.is_some() {
         let step = origin.step.map_or_else(String::new, |step| format!(" of step {step}"));
@@ -121,8 +121,8 @@ fn introduction(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Orig
         );
         text += &match request.alpha {
             Some(alpha) => format!(
-                ", mixed with those of the start of training: {alpha} times trained plus {} times start.",
-                1.0 - alpha
+                ", mixed with those of the start of training (WiSE-FT): `(1 - alpha) * start + alpha * trained`, at \
+                 alpha = {alpha}."
             ),
             None => ".".to_owned(),
         };
