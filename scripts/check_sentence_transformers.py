@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Exports golden dual encoders for sentence-transformers, and compares `SentenceTransformer.encode` with `dualenc embed`.
 
-    pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 sentence-transformers==6.2.0 pillow safetensors pyyaml
+    pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 sentence-transformers==6.2.0 pillow safetensors
     cargo build
     python scripts/check_sentence_transformers.py target/debug/dualenc
 
@@ -15,7 +15,6 @@ Each exported directory must:
 import contextlib
 import io
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -28,8 +27,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import sentence_transformers
 import torch
 import transformers
-import yaml
-from check_families import GOLDENS, TEXTS, TOLERANCE, stage
+from check_families import GOLDENS, TEXTS, TOLERANCE, check_card, stage
 from PIL import Image
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
@@ -39,25 +37,6 @@ REFUSED = {"text_families/pair_siglip_text", "whole/siglip"}
 # Poolings of both towers that VisionTextDualEncoder cannot compute, each of a small run.
 POOLINGS = ("mean", "cls")
 FIXTURES = ("dual/*", "image_families/dual_*", "text_families/pair_*", "whole/*")
-
-
-def check_card(directory: Path, images: list[Path]) -> None:
-    """Parses the front matter and runs the Python of the card, in the directory."""
-    card = (directory / "README.md").read_text(encoding="utf-8")
-    _, front, body = card.split("---\n", 2)
-    meta = yaml.safe_load(front)
-    assert meta["library_name"] == "sentence-transformers" and "dualenc" in meta["tags"], meta
-    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
-    shutil.copy(images[0], directory / "photo.jpg")
-    printed = io.StringIO()
-    before = os.getcwd()
-    try:
-        os.chdir(directory)
-        with contextlib.redirect_stdout(printed):
-            exec(code, {})
-    finally:
-        os.chdir(before)
-    assert "a photo of a cat" in printed.getvalue(), printed.getvalue()
 
 
 def train(program: str, pooling: str, directory: Path) -> None:
@@ -128,7 +107,7 @@ def main(program: str) -> int:
                         "images": largest(model.encode(pictures, convert_to_tensor=True), ours.get_tensor("image_embeds")),
                         "texts": largest(model.encode(TEXTS, convert_to_tensor=True), ours.get_tensor("text_embeds")),
                     }
-                check_card(exported, images)
+                check_card(exported, images, "sentence-transformers")
             except Exception as error:
                 detail = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
                 print(f"{name}: FAILED: {type(error).__name__}: {detail}")

@@ -13,7 +13,7 @@ fn trained() -> Session {
     }
     let rows: String = (0..6).map(|image| format!("{image:02}.png,caption {image}\n")).collect();
     session.write("pairs/pairs.csv", format!("image,caption\n{rows}"));
-    session.write_config("[eval.'a|b']\ntask = \"retrieval\"\ndata = \"pairs/pairs.csv\"\nevery_epochs = 4\n");
+    session.write_config("[eval.pairs_a]\ntask = \"retrieval\"\ndata = \"pairs/pairs.csv\"\nevery_epochs = 4\n");
     session.succeed(&["train", "--config", "lit.toml", "--set", "model.lock=LU"]);
     session
 }
@@ -41,7 +41,7 @@ fn card_says_what_the_run_recorded() {
         "| batch size | 8 |",
         "| loss | softmax (InfoNCE) |",
         "| learning rate | 0.001 |",
-        "**a\\|b** (retrieval; 6 images, 6 texts)\n",
+        "**pairs\\_a** (retrieval; 6 images, 6 texts)\n",
         &recall,
         "VisionTextDualEncoderModel.from_pretrained(path)",
         "## Licence\n",

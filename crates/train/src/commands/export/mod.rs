@@ -1,6 +1,7 @@
 //! `dualenc export`: writes a model as a directory that other programs load, with a model card.
 //!
-//! - this file: the formats, and the directory that all of them fill.
+//! - this file: the directory that each format fills.
+//! - `request`: the formats, and what a caller asks for.
 //! - `dual_encoder`: a VisionTextDualEncoder of transformers; `reference_limits` says what it can compute.
 //! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there.
 //! - `model_card`: `README.md`.
@@ -10,7 +11,9 @@
 
 use std::path::Path;
 
-use crate::commands::export::model_card::{Origin, write_card};
+use crate::commands::export::model_card::origin::Origin;
+use crate::commands::export::model_card::write_card;
+use crate::commands::export::request::{ExportFormat, ExportRequest};
 use crate::commands::staged_output::StagedDir;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -22,6 +25,7 @@ mod json_files;
 pub(crate) mod model_card;
 mod parts;
 pub(crate) mod reference_limits;
+pub(crate) mod request;
 #[cfg(test)]
 mod route_tests;
 mod routes;
@@ -29,37 +33,6 @@ mod sentence_transformers;
 #[cfg(test)]
 mod tests;
 mod tokenizer_copy;
-
-/// Who loads the exported model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ExportFormat {
-    /// transformers, as a VisionTextDualEncoder.
-    #[default]
-    Transformers,
-    /// sentence-transformers, as a SentenceTransformer.
-    SentenceTransformers,
-}
-
-/// What to export, and where from the model comes.
-#[derive(Debug, Clone, Copy)]
-pub struct ExportRequest<'a> {
-    /// The directory to write, which must be empty or not exist yet.
-    pub dir: &'a Path,
-    /// Who loads it.
-    pub format: ExportFormat,
-    /// The run, checkpoint or model that was loaded. The card has the figures of its run.
-    pub origin: Option<&'a Path>,
-    /// The weight of the trained model, if the weights are mixed with those of its start (WiSE-FT).
-    pub alpha: Option<f64>,
-}
-
-impl<'a> ExportRequest<'a> {
-    /// A request for a VisionTextDualEncoder in `dir`, whose card names no run.
-    #[must_use]
-    pub fn new(dir: &'a Path) -> Self {
-        Self { dir, format: ExportFormat::default(), origin: None, alpha: None }
-    }
-}
 
 /// Writes a model to `request.dir`, which is untouched until every file is written. `observer` is notified of every way
 /// in which the exported model differs.

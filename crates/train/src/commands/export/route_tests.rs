@@ -11,9 +11,10 @@ use dualenc_model::{
 };
 use serde_json::{Value, json};
 
+use crate::commands::export::export;
 use crate::commands::export::json_files::read_object;
+use crate::commands::export::request::{ExportFormat, ExportRequest};
 use crate::commands::export::tests::{Messages, features, goldens, inputs, opened, staged};
-use crate::commands::export::{ExportFormat, ExportRequest, export};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;

@@ -12,7 +12,7 @@
 
 mod figures;
 mod markdown;
-mod origin;
+pub(crate) mod origin;
 #[cfg(test)]
 mod tests;
 mod towers;
@@ -21,8 +21,7 @@ mod usage;
 
 use std::path::Path;
 
-use crate::commands::export::ExportFormat;
-use crate::commands::export::ExportRequest;
+use crate::commands::export::request::{ExportFormat, ExportRequest};
 use crate::config::InitialWeights;
 use crate::config::tower_reference::is_hub_id;
 use crate::error::TrainError;
@@ -30,7 +29,7 @@ use crate::models::load::LoadedModel;
 use crate::run_dir::atomic_file::write_whole;
 
 use markdown::{escape, quoted};
-pub(crate) use origin::Origin;
+use origin::Origin;
 
 /// The file of the card.
 const CARD: &str = "README.md";

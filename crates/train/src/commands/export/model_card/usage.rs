@@ -1,7 +1,7 @@
 //! How to load an exported model, as Python that runs.
 
-use crate::commands::export::ExportFormat;
 use crate::commands::export::model_card::towers::host_scalar;
+use crate::commands::export::request::ExportFormat;
 use crate::commands::export::routes::interpolated_from;
 use crate::commands::export::sentence_transformers::VERSION;
 use crate::models::load::LoadedModel;
