@@ -26,8 +26,6 @@ pub(crate) mod model_card;
 mod parts;
 pub(crate) mod reference_limits;
 pub(crate) mod request;
-#[cfg(test)]
-mod route_tests;
 mod routes;
 mod sentence_transformers;
 #[cfg(test)]

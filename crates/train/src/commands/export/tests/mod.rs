@@ -15,6 +15,8 @@ use crate::commands::export::json_files::read_object;
 use crate::commands::export::tokenizer_copy::tokenizer_class;
 use crate::device::Compute;
 
+mod route_exports;
+
 /// Collects notes and warnings, and audits of missing or unused tensors.
 #[derive(Default)]
 pub(super) struct Messages(pub(super) Vec<String>);
