@@ -9,13 +9,17 @@ Each exported directory must:
 
 - load as VisionTextDualEncoderModel with no missing or unexpected key, and as VisionTextDualEncoderProcessor;
 - compute the features in the golden from the golden's tensors;
-- compute the features that `dualenc embed` computes with the original, from images and captions.
+- compute the features that `dualenc embed` computes with the original, from images and captions;
+- have a model card with YAML that parses, and Python that runs.
 
 `dualenc export` must refuse the models that transformers cannot compute.
 """
 
+import contextlib
+import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +31,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import torch
 import transformers
+import yaml
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -163,6 +168,25 @@ def differences(model, original: Path, exported: Path, embedded: Path, images: l
     return found | {"class": type(processor.tokenizer).__name__}
 
 
+def check_card(directory: Path, images: list[Path], library: str) -> None:
+    """Parses the front matter and runs the Python of the card, in the directory."""
+    card = (directory / "README.md").read_text(encoding="utf-8")
+    _, front, body = card.split("---\n", 2)
+    meta = yaml.safe_load(front)
+    assert meta["library_name"] == library and "dualenc" in meta["tags"], meta
+    (code,) = re.findall(r"```python\n(.*?)```", body, re.DOTALL)
+    shutil.copy(images[0], directory / "photo.jpg")
+    printed = io.StringIO()
+    before = os.getcwd()
+    try:
+        os.chdir(directory)
+        with contextlib.redirect_stdout(printed):
+            exec(code, {})
+    finally:
+        os.chdir(before)
+    assert "a photo of a cat" in printed.getvalue(), printed.getvalue()
+
+
 def main(program: str) -> int:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -197,6 +221,7 @@ def main(program: str) -> int:
                 problems = {kind: keys for kind, keys in info.items() if keys}
                 assert not problems, problems
                 found = differences(model.eval(), original, exported, embedded, images, same)
+                check_card(exported, images, "transformers")
             except subprocess.CalledProcessError as error:
                 print(f"{label}: FAILED: {error.stderr}")
                 failed.append(label)

@@ -15,6 +15,7 @@ mod disk;
 mod embed;
 mod evaluate;
 mod exit_codes;
+mod export;
 mod families;
 mod faults;
 mod flags;

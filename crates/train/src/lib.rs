@@ -22,6 +22,7 @@ pub use commands::check::{CONFIG_PROBLEM, check};
 pub use commands::classify::{Classification, ClassifiedImage, ClassifyRequest, LabelScore, classify, parse_labels};
 pub use commands::embed::{EmbedRequest, Embedded, embed};
 pub use commands::export::export;
+pub use commands::export::request::{ExportFormat, ExportRequest};
 pub use commands::init::init;
 pub use commands::init::request::InitRequest;
 pub use commands::inspect::directory::inspect;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
 use dualenc_train::config::RunConfig;
-use dualenc_train::{Compute, EvalRecord, Event, Interpolation, Observer, TrainError, export};
+use dualenc_train::{Compute, EvalRecord, Event, ExportRequest, Interpolation, Observer, TrainError, export};
 use serde_json::json;
 
 use crate::args::{ModelArgs, load_model};
@@ -96,7 +96,8 @@ pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<End
         reporter.on(Event::Note(format!("as trained at every alpha: {}", kept.join(", "))));
     }
     if let (Some(dir), [alpha]) = (&args.out, args.alpha.as_slice()) {
-        export(&between.into_loaded_model(*alpha), dir, signals.begin_work(), reporter)?;
+        let request = ExportRequest { origin: Some(&args.model.model), alpha: Some(*alpha), ..ExportRequest::new(dir) };
+        export(&between.into_loaded_model(*alpha), &request, signals.begin_work(), reporter)?;
         reporter.finish();
         writeln!(io::stdout().lock(), "wrote a VisionTextDualEncoder at alpha {alpha} to {}", dir.display())?;
         return Ok(Ending::Done);

@@ -5,7 +5,7 @@
 //! - `apply`: searches and classifies with a model.
 //! - `embed`: writes embeddings.
 //! - `interpolate`: mixes a trained model with its starting point.
-//! - `export`: writes a model for transformers.
+//! - `export`: writes a model for other libraries.
 //! - `cache`: computes features of locked towers ahead of training.
 //! - `init`: writes a config for data.
 //! - `data`: writes data sets in other forms.

@@ -6,7 +6,7 @@
 //! - `warm_cache`: computes the features of the locked towers ahead of training.
 //! - `classify`: labels of images, with probabilities.
 //! - `embed`: writes embeddings of images and texts.
-//! - `export`: writes a directory for transformers.
+//! - `export`: writes a directory for transformers or sentence-transformers.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `inspect`: reports what a directory holds.
 //! - `plan`: what a run will take, from a few of its steps.

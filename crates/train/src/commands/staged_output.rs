@@ -118,7 +118,7 @@ impl StagedDir {
         Ok(Self { temporary, target: target.to_owned(), is_inside, _lock: lock })
     }
 
-    /// The directory to fill, with files only.
+    /// The directory to fill.
     pub fn path(&self) -> &Path {
         self.temporary.path()
     }

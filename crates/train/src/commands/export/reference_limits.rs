@@ -3,6 +3,7 @@
 use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
 use serde_json::{Value, json};
 
+use crate::commands::export::routes::image_route;
 use crate::error::TrainError;
 
 /// Text towers with a pooler that transformers loads on their own, by `model_type`, and their tokenizer classes
@@ -17,20 +18,45 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
     ("clip_text_model", "CLIPTokenizer"),
 ];
 
+/// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
+const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
+
 /// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
 ///
 /// # Errors
 /// [`TrainError::Usage`] when VisionTextDualEncoder cannot run the tower, or cannot pool as it does.
 pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Result<(Value, bool), TrainError> {
-    let mut config = config.clone();
     if config["model_type"] == "resnet" {
-        return Err(TrainError::Usage(
+        return Err(TrainError::Usage(format!(
             "transformers' VisionTextDualEncoder cannot project a `resnet` image tower: its pooled output is a map of \
-             one pixel, not a vector. `dualenc` itself can use this model; to export, train with another family, such \
-             as `convnext`"
-                .to_owned(),
-        ));
+             one pixel, not a vector. {OTHER_FORMAT}, or train with another family, such as `convnext`"
+        )));
     }
+    let mut config = loadable_image_config(tower, config);
+    match tower.reference_pooling() {
+        ReferencePooling::Own => Ok((config, false)),
+        ReferencePooling::IdentityPooler => {
+            config["pooler_act"] = json!("linear");
+            Ok((config, true))
+        }
+        ReferencePooling::None => {
+            let side = tower.side_multiple() as u32;
+            let advice = match image_route(tower, (side, side)) {
+                Some(_) => format!("{OTHER_FORMAT}, or train"),
+                None => "to export, train".to_owned(),
+            };
+            Err(TrainError::Usage(format!(
+                "transformers' VisionTextDualEncoder cannot pool this image tower by its {}; {advice} with \
+                 `image_pool = \"auto\"`",
+                if tower.pooling() == Pooling::Cls { "class token" } else { "mean" }
+            )))
+        }
+    }
+}
+
+/// The config with which transformers builds the image tower as it is here.
+pub(crate) fn loadable_image_config(tower: &ImageTower, config: &Value) -> Value {
+    let mut config = config.clone();
     // The reference reads `hidden_size` of every tower; the configs of convolutional towers have none.
     if config.get("hidden_sizes").is_some() {
         config["hidden_size"] = json!(tower.width());
@@ -43,18 +69,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
         keys.insert("model_type".to_owned(), json!("beit"));
         keys.remove("out_indices");
     }
-    match tower.reference_pooling() {
-        ReferencePooling::Own => Ok((config, false)),
-        ReferencePooling::IdentityPooler => {
-            config["pooler_act"] = json!("linear");
-            Ok((config, true))
-        }
-        ReferencePooling::None => Err(TrainError::Usage(format!(
-            "transformers' VisionTextDualEncoder cannot pool this image tower by its {}; to export, train with \
-             `image_pool = \"auto\"`",
-            if tower.pooling() == Pooling::Cls { "class token" } else { "mean" }
-        ))),
-    }
+    config
 }
 
 /// Refuses a text tower that VisionTextDualEncoder cannot run, or cannot pool as it does.
@@ -66,7 +81,8 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
     let known = TOKENIZER_CLASSES.map(|(model_type, _)| model_type);
     let problem = match (tower.pooling(), tower.config().pooler) {
         (_, TextPooler::Absent(_)) => format!(
-            "cannot run a `{family}` text tower, which has no pooler; to export, train with a family that has one: {}",
+            "cannot run a `{family}` text tower, which has no pooler; {OTHER_FORMAT}, or train with a family that has \
+             one: {}",
             known.join(", ")
         ),
         _ if !known.contains(&family) => format!(
@@ -76,7 +92,7 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
         ),
         (Pooling::Pooler, _) => return Ok(()),
         (Pooling::Cls | Pooling::Mean, _) => {
-            "always takes the text tower's pooler; to export, train with `text_pool = \"pooler\"`".to_owned()
+            format!("always takes the text tower's pooler; {OTHER_FORMAT}, or train with `text_pool = \"pooler\"`")
         }
     };
     Err(TrainError::Usage(format!("transformers' VisionTextDualEncoder {problem}")))

@@ -33,12 +33,24 @@ pub(crate) fn copy_tokenizer(source_dir: &Path, text_config: &Value, dir: &Path)
     Ok(())
 }
 
+/// The tokenizer classes of text towers without a pooler (`TOKENIZER_MAPPING_NAMES` of transformers 5.23).
+const MORE_CLASSES: [(&str, &str); 4] = [
+    ("distilbert", "BertTokenizer"),
+    ("electra", "BertTokenizer"),
+    ("modernbert", "PreTrainedTokenizerFast"),
+    ("deberta-v2", "DebertaV2Tokenizer"),
+];
+
 /// The class with which transformers loads a tokenizer whose own files name none. `tokenizer_config.json` has to name
 /// it, because a VisionTextDualEncoder implies no class.
 pub(crate) fn tokenizer_class(text_config: &Value) -> &str {
     let by_family = || {
         let family = text_config["model_type"].as_str();
-        TOKENIZER_CLASSES.iter().find(|(model_type, _)| Some(*model_type) == family).map(|(_, class)| *class)
+        TOKENIZER_CLASSES
+            .iter()
+            .chain(&MORE_CLASSES)
+            .find(|(model_type, _)| Some(*model_type) == family)
+            .map(|(_, class)| *class)
     };
     text_config["tokenizer_class"].as_str().or_else(by_family).unwrap_or("PreTrainedTokenizerFast")
 }

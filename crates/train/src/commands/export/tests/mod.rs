@@ -6,18 +6,20 @@ use std::fs;
 use std::path::PathBuf;
 
 use burn::tensor::{Tensor, TensorData};
-use dualenc_model::{Dropout, TokenSequences, read_safetensors};
+use dualenc_model::{Dropout, TokenSequences, parameters, read_safetensors};
 use safetensors::SafeTensors;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::commands::export::json_files::read_object;
 use crate::commands::export::tokenizer_copy::tokenizer_class;
 use crate::device::Compute;
 
+mod route_exports;
+
 /// Collects notes and warnings, and audits of missing or unused tensors.
 #[derive(Default)]
-struct Messages(Vec<String>);
+pub(super) struct Messages(pub(super) Vec<String>);
 
 impl Observer for Messages {
     fn on(&mut self, event: Event<'_>) {
@@ -29,12 +31,12 @@ impl Observer for Messages {
     }
 }
 
-fn goldens() -> PathBuf {
+pub(super) fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens")
 }
 
 /// A copy of a fixture. Fixtures without a tokenizer get a small one.
-fn staged(name: &str, root: &Path) -> PathBuf {
+pub(super) fn staged(name: &str, root: &Path) -> PathBuf {
     let target = root.join(name.replace('/', "_"));
     fs::create_dir_all(&target).unwrap();
     for entry in fs::read_dir(goldens().join(name)).unwrap() {
@@ -49,13 +51,22 @@ fn staged(name: &str, root: &Path) -> PathBuf {
     target
 }
 
-fn opened(dir: &Path, messages: &mut Messages) -> LoadedModel {
+pub(super) fn opened(dir: &Path, messages: &mut Messages) -> LoadedModel {
     let compute = Compute { threads: 1, ..Compute::select("cpu", None).unwrap() };
     LoadedModel::from_dir(dir, &compute, messages).unwrap_or_else(|error| panic!("{}: {error}", dir.display()))
 }
 
 /// Features of the fixture's images and captions.
-fn features(loaded: &LoadedModel, fixture: &str) -> [Vec<f32>; 2] {
+pub(super) fn features(loaded: &LoadedModel, fixture: &str) -> [Vec<f32>; 2] {
+    let (pixels, tokens) = inputs(loaded, fixture);
+    let model = loaded.model.valid();
+    let image = model.image_features(pixels, &Dropout::off());
+    let text = model.text_features(&tokens, &Dropout::off()).unwrap();
+    [image, text].map(|features| parameters::host(features).unwrap().values)
+}
+
+/// The fixture's images and captions.
+pub(super) fn inputs(loaded: &LoadedModel, fixture: &str) -> (Tensor<4>, TokenSequences) {
     let path = goldens().join(fixture).join("expected.safetensors");
     let pixels = read_safetensors(&path).unwrap().remove("pixel_values").unwrap();
     let pixels = Tensor::<4>::from_data(TensorData::new(pixels.values, pixels.shape), &loaded.model.device());
@@ -70,11 +81,7 @@ fn features(loaded: &LoadedModel, fixture: &str) -> [Vec<f32>; 2] {
     let (ids, mask) = (rows("input_ids"), rows("attention_mask"));
     let zeros = vec![vec![0; ids[0].len()]; ids.len()];
     let counted = loaded.model.text_tower.config().position_count();
-    let tokens = TokenSequences::from_padded(&ids, &zeros, &mask, counted);
-    let model = loaded.model.valid();
-    let image = model.image_features(pixels, &Dropout::off());
-    let text = model.text_features(&tokens, &Dropout::off()).unwrap();
-    [image, text].map(|features| parameters::host(features).unwrap().values)
+    (pixels, TokenSequences::from_padded(&ids, &zeros, &mask, counted))
 }
 
 const EXPORTED: [&str; 23] = [
@@ -110,7 +117,8 @@ fn stopped_export_leaves_nothing() {
     let loaded = opened(&dir, &mut Messages::default());
     let stop = StopFlag::default();
     stop.request(15);
-    let error = export(&loaded, &root.path().join("out"), &stop, &mut Messages::default()).unwrap_err();
+    let error =
+        export(&loaded, &ExportRequest::new(&root.path().join("out")), &stop, &mut Messages::default()).unwrap_err();
     assert!(matches!(error, TrainError::Stopped { signal: 15 }), "{error}");
     assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
 }
@@ -122,7 +130,7 @@ fn exported_models_keep_their_features() {
         let original = opened(&staged(name, root.path()), &mut Messages::default());
         let target = root.path().join("out").join(name);
         let mut messages = Messages::default();
-        export(&original, &target, &StopFlag::default(), &mut messages)
+        export(&original, &ExportRequest::new(&target), &StopFlag::default(), &mut messages)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
         let back = opened(&target, &mut messages);
         // open_clip crops like torchvision.
@@ -151,11 +159,17 @@ fn refuses_what_the_reference_cannot_compute() {
         ("text_families/pair_modernbert", "cannot run a `modernbert` text tower"),
         ("text_families/pair_siglip_text", "does not know the text tower `siglip_text_model` by itself"),
         ("whole/siglip", "does not know the text tower `siglip_text_model` by itself"),
-        ("whole/chinese_clip", "always takes the text tower's pooler; to export, train with `text_pool = \"pooler\"`"),
+        (
+            "whole/chinese_clip",
+            "always takes the text tower's pooler; export with `--format sentence-transformers`, or train with \
+             `text_pool = \"pooler\"`",
+        ),
     ] {
         let original = opened(&staged(name, root.path()), &mut Messages::default());
         let target = root.path().join("out").join(name);
-        let text = export(&original, &target, &StopFlag::default(), &mut Messages::default()).unwrap_err().to_string();
+        let text = export(&original, &ExportRequest::new(&target), &StopFlag::default(), &mut Messages::default())
+            .unwrap_err()
+            .to_string();
         assert!(text.contains(expected) && text.contains("train with"), "{name}: {text}");
         assert!(!target.exists(), "{name}");
     }
@@ -195,7 +209,7 @@ fn reports_logit_bias_and_image_processing() {
     let mut loaded = opened(&dir, &mut Messages::default());
     loaded.model.logit_bias = Some(parameters::scalar(-7.5, &loaded.model.device()));
     let mut messages = Messages::default();
-    export(&loaded, &root.path().join("out"), &StopFlag::default(), &mut messages).unwrap();
+    export(&loaded, &ExportRequest::new(&root.path().join("out")), &StopFlag::default(), &mut messages).unwrap();
     assert!(messages.0.iter().any(|text| text.contains("has no `logit_bias`: -7.5 is left out")), "{:?}", messages.0);
     assert!(messages.0.iter().any(|text| text.contains("process images a little differently")), "{:?}", messages.0);
 }
@@ -213,7 +227,7 @@ fn adds_missing_tokenizer_class() {
     });
     export(
         &opened(&dir, &mut Messages::default()),
-        &root.path().join("out"),
+        &ExportRequest::new(&root.path().join("out")),
         &StopFlag::default(),
         &mut Messages::default(),
     )
@@ -237,7 +251,7 @@ fn removes_dtype_from_configs() {
     });
     export(
         &opened(&dir, &mut Messages::default()),
-        &root.path().join("out"),
+        &ExportRequest::new(&root.path().join("out")),
         &StopFlag::default(),
         &mut Messages::default(),
     )

@@ -1,0 +1,94 @@
+//! The two towers, side by side.
+
+use std::path::Path;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use dualenc_model::{Tower, TowerLock, TowerTraining, parameters};
+
+use crate::commands::export::model_card::markdown::{escape, grouped, table};
+use crate::config::tower_reference::is_hub_id;
+use crate::config::{InitialWeights, LoraSection, RunConfig};
+use crate::models::load::LoadedModel;
+
+/// A table with a column for each tower, and what joins them.
+pub(crate) fn section(loaded: &LoadedModel) -> String {
+    let model = &loaded.model;
+    let family = |config: &serde_json::Value| escape(config["model_type"].as_str().unwrap_or("unknown"));
+    let mut rows = Vec::new();
+    if let Some(config) = &loaded.config {
+        rows.push(["started from".to_owned(), start(config, Tower::Image), start(config, Tower::Text)]);
+        rows.push(["trained".to_owned(), training(config, Tower::Image), training(config, Tower::Text)]);
+        let projections = config.ever_trains();
+        let words = |trains: bool| if trains { "trained" } else { "locked" }.to_owned();
+        let (image, text) = (words(projections.image_projection), words(projections.text_projection));
+        rows.push(["projection".to_owned(), image, text]);
+    }
+    let merged = model.clone().with_adapters_merged();
+    let count = |values: usize| grouped(values as u64);
+    rows.extend([
+        ["family".to_owned(), family(&loaded.image_config), family(&loaded.text_config)],
+        [
+            "pooled by".to_owned(),
+            model.image_tower.config().describe_pooling(model.image_tower.pooling()).to_owned(),
+            model.text_tower.config().describe_pooling(model.text_tower.pooling()).to_owned(),
+        ],
+        ["width".to_owned(), model.image_tower.width().to_string(), model.text_tower.pooled_width().to_string()],
+        [
+            "parameters".to_owned(),
+            count(parameters::count(&merged.image_tower)),
+            count(parameters::count(&merged.text_tower)),
+        ],
+    ]);
+    let mut text = table(["", "image tower", "text tower"], "---", &rows);
+    text += &format!("\n\nA linear projection maps each tower to the common {} values.", model.embed_dim());
+    let scale = host_scalar(&model.logit_scale);
+    text += &format!(" `logit_scale` is {scale:.4}: the logits are cosines times {:.4}", scale.exp());
+    text += &match &model.logit_bias {
+        Some(bias) => format!(", plus the `logit_bias` {:.4} for SigLIP's probabilities.", host_scalar(bias)),
+        None => ".".to_owned(),
+    };
+    text
+}
+
+/// The value of a parameter that is one number.
+pub(crate) fn host_scalar(parameter: &Param<Tensor<1>>) -> f32 {
+    parameter.val().into_scalar()
+}
+
+/// What a tower started from: a model of the hub, or the last component of a path.
+fn start(config: &RunConfig, tower: Tower) -> String {
+    let reference = match (config.initial_weights(), tower) {
+        (InitialWeights::Pair { image, .. }, Tower::Image) => image,
+        (InitialWeights::Pair { text, .. }, Tower::Text) => text,
+        (InitialWeights::Init(init), _) => init,
+    };
+    if is_hub_id(reference) {
+        return format!("[{0}](https://huggingface.co/{1})", escape(reference), reference);
+    }
+    let name = Path::new(reference).file_name().map(|name| name.to_string_lossy().into_owned());
+    escape(&name.unwrap_or_default())
+}
+
+/// How a tower was trained.
+fn training(config: &RunConfig, tower: Tower) -> String {
+    let all = config.ever_trains();
+    let (lock, trained, lora) = match tower {
+        Tower::Image => (config.model.lock.image, all.image, &config.model.image_lora),
+        Tower::Text => (config.model.lock.text, all.text, &config.model.text_lora),
+    };
+    words(lock, trained, lora.as_ref())
+}
+
+fn words(lock: TowerLock, trained: TowerTraining, lora: Option<&LoraSection>) -> String {
+    match (lock, trained) {
+        (TowerLock::Scratch, _) => "from scratch".to_owned(),
+        (_, TowerTraining { trains: true, .. }) => "all of it, pretrained".to_owned(),
+        (_, TowerTraining { adapters: true, .. }) => {
+            let rank = lora.map_or_else(String::new, |lora| format!(" of rank {}", lora.rank));
+            format!("low-rank adapters{rank}, which are added to the weights")
+        }
+        (_, TowerTraining { last: 1.., .. }) => format!("its last {} blocks, pretrained", trained.last),
+        _ => "locked, as pretrained".to_owned(),
+    }
+}

@@ -1,0 +1,69 @@
+//! How to load an exported model, as Python that runs.
+
+use crate::commands::export::model_card::towers::host_scalar;
+use crate::commands::export::request::ExportFormat;
+use crate::commands::export::routes::interpolated_from;
+use crate::commands::export::sentence_transformers::VERSION;
+use crate::models::load::LoadedModel;
+
+/// The section for `format`.
+pub(crate) fn section(loaded: &LoadedModel, format: ExportFormat) -> String {
+    match format {
+        ExportFormat::Transformers => transformers(loaded),
+        ExportFormat::SentenceTransformers => sentence_transformers(loaded),
+    }
+}
+
+fn transformers(loaded: &LoadedModel) -> String {
+    let max_tokens = loaded.tokenizer.max_tokens();
+    let classify = match interpolated_from(loaded) {
+        None => "    logits = model(**inputs).logits_per_image".to_owned(),
+        Some(own) => format!(
+            "    # The tower has positions for {own} pixels.\n    \
+             image = model.vision_model(inputs[\"pixel_values\"], interpolate_pos_encoding=True).pooler_output\n    \
+             image = torch.nn.functional.normalize(model.visual_projection(image), dim=-1)\n    \
+             text = model.text_model(inputs[\"input_ids\"], inputs[\"attention_mask\"]).pooler_output\n    \
+             text = torch.nn.functional.normalize(model.text_projection(text), dim=-1)\n    \
+             logits = model.logit_scale.exp() * image @ text.T"
+        ),
+    };
+    format!(
+        "```python\n\
+         import torch\n\
+         from PIL import Image\n\
+         from transformers import VisionTextDualEncoderModel, VisionTextDualEncoderProcessor\n\
+         \n\
+         path = \".\"  # this directory, or its name on the hub\n\
+         model = VisionTextDualEncoderModel.from_pretrained(path).eval()\n\
+         processor = VisionTextDualEncoderProcessor.from_pretrained(path)\n\
+         labels = [\"a photo of a cat\", \"a photo of a dog\"]\n\
+         image = Image.open(\"photo.jpg\").convert(\"RGB\")\n\
+         inputs = processor(\n    \
+             text=labels, images=image, return_tensors=\"pt\", padding=True, truncation=True, max_length={max_tokens}\n\
+         )\n\
+         with torch.no_grad():\n\
+         {classify}\n\
+         print(dict(zip(labels, logits.softmax(dim=-1)[0].tolist())))\n\
+         ```"
+    )
+}
+
+fn sentence_transformers(loaded: &LoadedModel) -> String {
+    let scale = host_scalar(&loaded.model.logit_scale).exp();
+    format!(
+        "`pip install \"sentence-transformers>={VERSION}\" pillow torchvision`\n\
+         \n\
+         ```python\n\
+         from PIL import Image\n\
+         from sentence_transformers import SentenceTransformer\n\
+         \n\
+         model = SentenceTransformer(\".\")  # this directory, or its name on the hub\n\
+         labels = [\"a photo of a cat\", \"a photo of a dog\"]\n\
+         images = model.encode([Image.open(\"photo.jpg\").convert(\"RGB\")])\n\
+         texts = model.encode(labels)\n\
+         similarities = model.similarity(images, texts)  # cosines, one row per image\n\
+         probabilities = ({scale:.4} * similarities).softmax(dim=-1)\n\
+         print(dict(zip(labels, probabilities[0].tolist())))\n\
+         ```"
+    )
+}

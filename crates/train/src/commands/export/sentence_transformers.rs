@@ -1,0 +1,233 @@
+//! A directory that `SentenceTransformer(dir)` loads, of stock modules only: a `Router` with a route for texts and one
+//! for images, each a `Transformer`, a `Pooling` where transformers does not pool itself, and a `Dense` for the
+//! projection; then `Normalize`. The files follow sentence-transformers 6.2.
+
+use std::fs;
+use std::path::Path;
+
+use dualenc_model::HostTensor;
+use serde_json::{Value, json};
+
+use crate::commands::export::json_files::{read_object, write_json};
+use crate::commands::export::parts::{ModelParts, Tensors, without_dtype, write_tensors};
+use crate::commands::export::reference_limits::loadable_image_config;
+use crate::commands::export::routes::{Pooled, Routes};
+use crate::commands::export::tokenizer_copy::copy_tokenizer;
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::models::load::LoadedModel;
+use crate::stop_flag::StopFlag;
+
+/// The file that makes a directory a SentenceTransformer: written and moved last.
+pub(crate) const MODULES: &str = "modules.json";
+
+/// The version whose files these are. An older one says so when it loads them.
+pub(crate) const VERSION: &str = "6.2.0";
+
+/// Families whose model in transformers has a pooler, unless `add_pooling_layer` is false.
+const OPTIONAL_POOLER: [&str; 9] =
+    ["vit", "deit", "beit", "bert", "roberta", "xlm-roberta", "camembert", "mpnet", "albert"];
+
+/// A route of the router.
+struct Route {
+    /// `text` or `image`, as sentence-transformers calls the kind of input.
+    name: &'static str,
+    /// The `config.json` of the tower.
+    config: Value,
+    pooled: Pooled,
+    weights: Tensors,
+    /// `[dim, width]`.
+    projection: HostTensor,
+    /// Keys of `sentence_bert_config.json` beside those of all routes.
+    settings: Value,
+}
+
+/// Fills `dir`.
+///
+/// # Errors
+/// [`TrainError::Write`] or [`TrainError::Read`]; [`TrainError::Stopped`] when `stop` is set.
+pub(crate) fn write(
+    loaded: &LoadedModel,
+    routes: &Routes,
+    dir: &Path,
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    let parts = ModelParts::new(loaded)?;
+    let bias = parts.logit_bias.map_or_else(String::new, |bias| format!(" and the `logit_bias` {bias}"));
+    observer.on(Event::Note(format!(
+        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {}{bias} are not part of its \
+         modules; the model card names them",
+        parts.logit_scale
+    )));
+    let max_tokens = loaded.tokenizer.max_tokens();
+    let mut text_settings = json!({"max_seq_length": max_tokens, "unpad_inputs": false});
+    if let Some(len) = loaded.model.text_tower.config().pad_to {
+        text_settings["processing_kwargs"] = json!({"text": {"padding": "max_length", "max_length": len}});
+    }
+    let text = Route {
+        name: "text",
+        config: loaded.text_config.clone(),
+        pooled: routes.text,
+        weights: parts.text,
+        projection: parts.text_projection,
+        settings: text_settings,
+    };
+    let image = Route {
+        name: "image",
+        config: loadable_image_config(&loaded.model.image_tower, &loaded.image_config),
+        pooled: routes.image,
+        weights: parts.image,
+        projection: parts.image_projection,
+        // The processing based on torchvision rounds differently when it resizes.
+        settings: json!({"processor_kwargs": {"backend": "pil"}}),
+    };
+    let text_dir = dir.join(text.module(0, "Transformer"));
+    let image_dir = dir.join(image.module(0, "Transformer"));
+    let router = json!({
+        "types": merged([text.types(), image.types()]),
+        "structure": {text.name: text.modules(), image.name: image.modules()},
+        "parameters": {"default_route": text.name, "allow_empty_key": true, "route_mappings": {}},
+    });
+    text.write(dir, stop)?;
+    image.write(dir, stop)?;
+    copy_tokenizer(&loaded.text_dir, &loaded.text_config, &text_dir)?;
+    forget_processor(&text_dir.join("tokenizer_config.json"))?;
+    write_json(&image_dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
+    write_json(&dir.join("router_config.json"), &router)?;
+    let normalize = json!({"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"});
+    write_module(&dir.join("1_Normalize"), "config.json", &normalize)?;
+    let config = json!({
+        "model_type": "SentenceTransformer",
+        "__version__": {"sentence_transformers": VERSION},
+        "prompts": {},
+        "default_prompt_name": null,
+        "similarity_fn_name": "cosine",
+    });
+    write_json(&dir.join("config_sentence_transformers.json"), &config)?;
+    let modules = json!([
+        {"idx": 0, "name": "0", "path": "", "type": class_of("Router")},
+        {"idx": 1, "name": "1", "path": "1_Normalize", "type": class_of("Normalize")},
+    ]);
+    write_json(&dir.join(MODULES), &modules)
+}
+
+impl Route {
+    /// The directory of the module at `index`, such as `text_0_Transformer`.
+    fn module(&self, index: usize, kind: &str) -> String {
+        format!("{}_{index}_{kind}", self.name)
+    }
+
+    /// The kinds of its modules, in order.
+    fn kinds(&self) -> &'static [&'static str] {
+        match self.pooled {
+            Pooled::Output => &["Transformer", "Dense"],
+            _ => &["Transformer", "Pooling", "Dense"],
+        }
+    }
+
+    fn modules(&self) -> Vec<String> {
+        self.kinds().iter().enumerate().map(|(index, kind)| self.module(index, kind)).collect()
+    }
+
+    /// The class of each module.
+    fn types(&self) -> Value {
+        self.modules().into_iter().zip(self.kinds()).map(|(module, kind)| (module, json!(class_of(kind)))).collect()
+    }
+
+    fn write(self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
+        let modules = self.modules();
+        let (width, dim) = (self.projection.shape[1], self.projection.shape[0]);
+        let (output, name) = match self.pooled {
+            Pooled::Output => ("pooler_output", "sentence_embedding"),
+            Pooled::OutputMap => ("pooler_output", "token_embeddings"),
+            Pooled::First | Pooled::Mean | Pooled::MeanWithoutFirst(_) => ("last_hidden_state", "token_embeddings"),
+        };
+        let mut settings = json!({
+            "transformer_task": "feature-extraction",
+            "modality_config": {self.name: {"method": "forward", "method_output_name": output}},
+            "module_output_name": name,
+        });
+        let family = self.config["model_type"].as_str().unwrap_or_default();
+        if self.pooled != Pooled::Output && OPTIONAL_POOLER.contains(&family) {
+            settings["model_kwargs"] = json!({"add_pooling_layer": false});
+        }
+        let mut config = without_dtype(self.config);
+        config["dtype"] = json!("float32");
+        let tower_dir = dir.join(&modules[0]);
+        write_module(&tower_dir, "config.json", &config)?;
+        write_json(&tower_dir.join("sentence_bert_config.json"), &merged([settings, self.settings]))?;
+        write_tensors(&tower_dir.join("model.safetensors"), self.weights, stop)?;
+        let modes = match self.pooled {
+            Pooled::Output => None,
+            Pooled::First => Some(json!("cls")),
+            Pooled::OutputMap | Pooled::Mean => Some(json!("mean")),
+            Pooled::MeanWithoutFirst(_) => Some(json!(["cls", "mean"])),
+        };
+        if let Some(modes) = modes {
+            let pooling = json!({"embedding_dimension": width, "pooling_mode": modes, "include_prompt": true});
+            write_module(&dir.join(&modules[1]), "config.json", &pooling)?;
+        }
+        let projection = match self.pooled {
+            Pooled::MeanWithoutFirst(tokens) => of_first_and_mean(&self.projection, tokens),
+            _ => self.projection,
+        };
+        let dense = json!({
+            "in_features": projection.shape[1],
+            "out_features": dim,
+            "bias": false,
+            "activation_function": "torch.nn.modules.linear.Identity",
+            "module_input_name": "sentence_embedding",
+            "module_output_name": "sentence_embedding",
+        });
+        let dense_dir = dir.join(&modules[modules.len() - 1]);
+        write_module(&dense_dir, "config.json", &dense)?;
+        write_tensors(&dense_dir.join("model.safetensors"), [("linear.weight".to_owned(), projection)].into(), stop)
+    }
+}
+
+/// The projection `[dim, width]` of the mean of all tokens but the first, as one of the first token and the mean of all
+/// `tokens`, `[dim, 2 * width]`: with T tokens, that mean is `(T * mean - first) / (T - 1)`.
+fn of_first_and_mean(projection: &HostTensor, tokens: usize) -> HostTensor {
+    let (dim, width) = (projection.shape[0], projection.shape[1]);
+    let others = tokens as f64 - 1.0;
+    let scaled = |row: &[f32], factor: f64| -> Vec<f32> {
+        row.iter().map(|&value| (f64::from(value) * factor) as f32).collect()
+    };
+    let rows = projection.values.chunks(width);
+    let values = rows.flat_map(|row| [scaled(row, -1.0 / others), scaled(row, tokens as f64 / others)].concat());
+    HostTensor { shape: vec![dim, 2 * width], values: values.collect() }
+}
+
+/// The class of a kind of module in sentence-transformers.
+fn class_of(kind: &str) -> String {
+    let room = if kind == "Pooling" { "sentence_transformer" } else { "base" };
+    format!("sentence_transformers.{room}.modules.{}.{kind}", kind.to_lowercase())
+}
+
+/// One object with the keys of both.
+fn merged(objects: [Value; 2]) -> Value {
+    objects
+        .into_iter()
+        .filter_map(|object| match object {
+            Value::Object(keys) => Some(keys),
+            _ => None,
+        })
+        .flatten()
+        .collect()
+}
+
+/// Removes the processor that a tokenizer was a part of: transformers would look for its image processor beside it.
+fn forget_processor(path: &Path) -> Result<(), TrainError> {
+    let mut config = read_object(path)?;
+    if config.remove("processor_class").is_some() {
+        write_json(path, &Value::Object(config))?;
+    }
+    Ok(())
+}
+
+/// Creates the directory of a module and writes a file of it.
+fn write_module(dir: &Path, name: &str, value: &Value) -> Result<(), TrainError> {
+    fs::create_dir_all(dir).map_err(TrainError::write(dir))?;
+    write_json(&dir.join(name), value)
+}

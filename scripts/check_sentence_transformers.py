@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Exports golden dual encoders for sentence-transformers, and compares `SentenceTransformer.encode` with `dualenc embed`.
+
+    pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 sentence-transformers==6.2.0 pillow safetensors
+    cargo build
+    python scripts/check_sentence_transformers.py target/debug/dualenc
+
+Each exported directory must:
+
+- load with `SentenceTransformer(DIR)`, without `trust_remote_code`, a warning, or a random weight;
+- embed texts and PIL images within 1e-4 of `dualenc embed`, normalised;
+- have a model card with YAML that parses, and Python that runs.
+"""
+
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import sentence_transformers
+import torch
+import transformers
+from check_families import GOLDENS, TEXTS, TOLERANCE, check_card, stage
+from PIL import Image
+from safetensors import safe_open
+from sentence_transformers import SentenceTransformer
+
+# SigLIP's text tower, which transformers loads only within a whole SigLIP.
+REFUSED = {"text_families/pair_siglip_text", "whole/siglip"}
+# Poolings of both towers that VisionTextDualEncoder cannot compute, each of a small run.
+POOLINGS = ("mean", "cls")
+FIXTURES = ("dual/*", "image_families/dual_*", "text_families/pair_*", "whole/*")
+
+
+def train(program: str, pooling: str, directory: Path) -> None:
+    """Trains a few steps in `directory`, with both towers pooled by `pooling`."""
+    config = f"""
+        [run]
+        dir = "{directory}"
+        [model]
+        init = "{GOLDENS / 'train' / 'init'}"
+        lock = "LU"
+        image_pool = "{pooling}"
+        text_pool = "{pooling}"
+        [data.train.csv]
+        path = "{GOLDENS / 'train' / 'train.csv'}"
+        [train]
+        epochs = 1
+        batch_size = 8
+        learning_rate = 1e-3
+        """
+    path = directory.with_suffix(".toml")
+    path.write_text(config, encoding="utf-8")
+    subprocess.run([program, "train", "--config", path], check=True, capture_output=True, text=True)
+
+
+def largest(theirs: torch.Tensor, ours: torch.Tensor) -> float:
+    assert theirs.shape == ours.shape and ours.abs().max() > 0.01
+    return (theirs - ours).abs().max().item()
+
+
+def main(program: str) -> int:
+    transformers.utils.logging.disable_progress_bar()
+    versions = [sentence_transformers.__version__, transformers.__version__, torch.__version__]
+    print("sentence-transformers {}, transformers {}, torch {}".format(*versions))
+    cases = [str(path.relative_to(GOLDENS)) for pattern in FIXTURES for path in sorted(GOLDENS.glob(pattern))]
+    cases.remove("whole/doubled")
+    cases += [f"both towers by {pooling}" for pooling in POOLINGS]
+    failed, worst = [], {"images": 0.0, "texts": 0.0}
+    with tempfile.TemporaryDirectory() as root:
+        root = Path(root)
+        (root / "texts.txt").write_text("\n".join(TEXTS) + "\n", encoding="utf-8")
+        (root / "images").mkdir()
+        for path in sorted((GOLDENS / "train" / "images").glob("*.png"))[:3]:
+            shutil.copy(path, root / "images")
+        images = sorted((root / "images").iterdir())
+        for number, name in enumerate(cases):
+            original, exported, embedded = (root / f"{number}.{kind}" for kind in ("in", "out", "safetensors"))
+            if name.startswith("both towers by "):
+                train(program, name.split()[-1], original)
+            else:
+                stage(name, original, None, None)
+            run = [program, "export", "--format", "sentence-transformers", "--model", original, "--out", exported]
+            done = subprocess.run(run, capture_output=True, text=True)
+            if name in REFUSED:
+                refused = done.returncode == 2 and not exported.exists()
+                print(f"{name}: {'refused' if refused else 'NOT REFUSED: ' + done.stderr}")
+                failed += [] if refused else [name]
+                continue
+            embed = [program, "embed", "--model", original, "--images", root / "images", "--texts", root / "texts.txt"]
+            said = io.StringIO()
+            try:
+                assert done.returncode == 0, done.stderr
+                subprocess.run([*embed, "--out", embedded], check=True, capture_output=True, text=True)
+                with contextlib.redirect_stderr(said):
+                    model = SentenceTransformer(str(exported), device="cpu")
+                pictures = [Image.open(path).convert("RGB") for path in images]
+                with safe_open(embedded, "pt") as ours:
+                    found = {
+                        "images": largest(model.encode(pictures, convert_to_tensor=True), ours.get_tensor("image_embeds")),
+                        "texts": largest(model.encode(TEXTS, convert_to_tensor=True), ours.get_tensor("text_embeds")),
+                    }
+                check_card(exported, images, "sentence-transformers")
+            except Exception as error:
+                detail = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
+                print(f"{name}: FAILED: {type(error).__name__}: {detail}")
+                failed.append(name)
+                continue
+            worst = {kind: max(value, worst[kind]) for kind, value in found.items()}
+            good = max(found.values()) <= TOLERANCE and not said.getvalue().strip()
+            failed += [] if good else [name]
+            listed = ", ".join(f"{kind} {value:.1e}" for kind, value in found.items())
+            print(f"{name}: {'' if good else 'FAILED: '}{listed}; {', '.join(map(str, model.modalities))}{said.getvalue()}")
+    print("largest differences: " + ", ".join(f"{kind} {value:.1e}" for kind, value in worst.items()))
+    print(f"{len(cases)} directories, {len(failed)} failed" + "".join(f"\n  {name}" for name in failed))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(sys.argv[1]))
