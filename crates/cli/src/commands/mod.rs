@@ -13,14 +13,12 @@
 //! - `plan`: predicts time, memory and disk space of a run.
 //! - `probe`: which towers fit together, before training.
 //! - `inspect`: describes a directory.
-//! - `schema`: the JSON schema of the config.
-//! - `completions`: shell completion scripts.
-//! - `man`: the manual page.
+//! - `about`: schema of the config, shell completion scripts, manual page.
 
+pub(crate) mod about;
 pub(crate) mod apply;
 pub(crate) mod cache;
 pub(crate) mod check;
-pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod embed;
 pub(crate) mod eval;
@@ -28,8 +26,6 @@ pub(crate) mod export;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
-pub(crate) mod man;
 pub(crate) mod plan;
 pub(crate) mod probe;
-pub(crate) mod schema;
 pub(crate) mod train;

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use dualenc_data::Skipped;
+use dualenc_data::{Skipped, counted};
 
 use crate::commands::probe::compare::{held_out_recall, kernel_alignment, mutual_neighbors};
 use crate::commands::probe::feature_set::{FeatureSet, Protocol, Side};
@@ -10,7 +10,6 @@ use crate::commands::probe::report::{Chance, Combination, ProbeReport, ProbedTow
 use crate::commands::probe::request::ProbeRequest;
 use crate::commands::probe::sample::sample;
 use crate::commands::probe::towers::{Features, ImagesRead, Inputs};
-use crate::counted::counted;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -158,7 +157,7 @@ fn check_unreadable(
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     for skipped in bad {
-        observer.on(Event::Skipped(skipped));
+        observer.on(Event::Skipped { image: skipped, of: "the pairs", listed_in: None });
     }
     if bad.len() as f64 <= max_bad_fraction * total as f64 {
         return Ok(());

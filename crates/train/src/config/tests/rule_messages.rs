@@ -252,7 +252,8 @@ fn eval_with_keys_of_other_task() {
     );
     assert_eq!(
         found,
-        r#"6 problems in the config `run.toml`
+        concat!(
+            r#"6 problems in the config `run.toml`
 run.toml:17:1: `My set` is not a valid name for an evaluation
   help: use `a-z`, `0-9`, `_` and `-`; the name becomes part of the metrics
 run.toml:17:1: missing key `eval.My set.data`, which a retrieval evaluation requires
@@ -262,7 +263,10 @@ run.toml:21:15: `eval.My set` has both `every_epochs` and `every_steps`
   help: remove one of them
 run.toml:21:15: `eval.My set.every_steps` is 0, expected at least 1
   help: `every_epochs = 0` evaluates only at the end
-run.toml:22:10: `eval.My set.images` is only for a zero-shot, knn or linear-probe evaluation, but this one is retrieval"#
+"#,
+            "run.toml:22:10: `eval.My set.images` is only for a zero-shot, knn or linear-probe evaluation, but this one ",
+            "is retrieval"
+        )
     );
 }
 

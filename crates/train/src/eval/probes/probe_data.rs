@@ -3,10 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use dualenc_data::{ClassLabels, ContentId, Dataset, mix};
+use dualenc_data::{ClassLabels, ContentId, Dataset, counted, mix};
 
 use crate::config::{EvalSection, Task};
-use crate::counted::counted;
 use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
 use crate::eval::given_by::GivenBy;
