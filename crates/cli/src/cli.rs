@@ -3,10 +3,9 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
+use crate::commands::about::{completions, man, schema};
 use crate::commands::apply::{classify, index, search};
-use crate::commands::{
-    cache, check, completions, data, embed, eval, export, init, inspect, interpolate, man, plan, probe, schema, train,
-};
+use crate::commands::{cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, train};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
 

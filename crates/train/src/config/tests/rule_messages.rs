@@ -264,8 +264,8 @@ run.toml:21:15: `eval.My set` has both `every_epochs` and `every_steps`
 run.toml:21:15: `eval.My set.every_steps` is 0, expected at least 1
   help: `every_epochs = 0` evaluates only at the end
 "#,
-            "run.toml:22:10: `eval.My set.images` is only for a zero-shot, knn or linear-probe evaluation, but this one ",
-            "is retrieval"
+            "run.toml:22:10: `eval.My set.images` is only for a zero-shot, knn or linear-probe evaluation, but this ",
+            "one is retrieval"
         )
     );
 }
