@@ -15,6 +15,11 @@ const SPLIT: &str = "split";
 
 const FOLDER: &str = "folder";
 
+const ROOT: &str = "root";
+
+/// Part of the description of a table with several columns of captions.
+const OTHER_CAPTIONS: &str = "too: to use several, ";
+
 /// Part of the warning that rows of several splits are mixed.
 const MIXED_SPLITS: &str = "the rows of all splits are used";
 
@@ -40,6 +45,8 @@ pub(crate) struct Candidate {
     pub has_classes: bool,
     /// What to say at its table in the config.
     pub comments: Vec<String>,
+    /// All splits of its file with their rows, if it is one of several.
+    pub splits: Option<String>,
 }
 
 impl Candidate {
@@ -59,10 +66,12 @@ impl Candidate {
         }
         let Recognised { source, description } = recognise(path)?;
         let whole = Self::of(source, description)?;
-        if whole.dataset.warnings.iter().any(|warning| warning.contains(MIXED_SPLITS))
+        let splits = whole.dataset.warnings.iter().find_map(|warning| warning.split_once(MIXED_SPLITS));
+        if let Some((_, splits)) = splits
             && let Some(train) = whole.split(Split::Train)
         {
-            return train.with_rest().with_root(path);
+            let splits = splits.split("; ").next().unwrap_or(splits).trim_start_matches(", ").to_owned();
+            return Ok(Self { splits: Some(splits), ..train.with_rest().with_root(path)? });
         }
         whole.with_captions_from()?.with_root(path)
     }
@@ -73,7 +82,17 @@ impl Candidate {
     }
 
     fn split(&self, split: Split) -> Option<Self> {
-        split.values().iter().find_map(|value| Self::of_split(&self.format, &self.keys, &self.form, value))
+        let find = |keys: &Table| {
+            split.values().iter().find_map(|value| Self::of_split(&self.format, keys, &self.form, value))
+        };
+        // All rows together can be read, so that those left out are the ones without a split.
+        let without_rest = || {
+            let mut keys = self.keys.clone();
+            keys.insert("bad_rows".to_owned(), Value::String("skip".to_owned()));
+            let comments = vec!["Rows without a split are left out and counted.".to_owned()];
+            find(&keys).map(|found| Self { comments, ..found })
+        };
+        find(&self.keys).or_else(without_rest)
     }
 
     /// The rows of the split named `value`.
@@ -86,8 +105,12 @@ impl Candidate {
 
     /// With the rest of Karpathy's training images, if there are any.
     fn with_rest(self) -> Self {
-        let both = Self::of_split(&self.format, &self.keys, &self.form, TRAIN_AND_REST);
-        both.filter(|both| both.dataset.num_images() > self.dataset.num_images()).unwrap_or(self)
+        match Self::of_split(&self.format, &self.keys, &self.form, TRAIN_AND_REST) {
+            Some(both) if both.dataset.num_images() > self.dataset.num_images() => {
+                Self { comments: self.comments, ..both }
+            }
+            _ => self,
+        }
     }
 
     /// Of a folder where some images have captions beside them: those images alone. Otherwise the names of the others
@@ -149,13 +172,15 @@ impl Candidate {
         });
         let Some((format, keys)) = formats.next() else { return Err(internal()) };
         let has_classes = format == "classes";
-        Ok(Self { format, keys, form: what.clone(), what, dataset, has_classes, comments: Vec::new() })
+        Ok(Self { format, keys, form: what.clone(), what, dataset, has_classes, comments: Vec::new(), splits: None })
     }
 
-    /// With the folder that its image paths are relative to, if they are not there: the one beside `path` that has all.
+    /// With the folder that its image paths are relative to, if most images are not there: the first one beside `path`
+    /// that has most. Where a few are missing, another folder with files of these names holds other images.
     fn with_root(self, path: &Path) -> Result<Self, TrainError> {
-        let missing = self.dataset.missing_files(1)?.count;
-        if missing == 0 || self.keys.contains_key("root") {
+        let has_most =
+            |dataset: &Dataset| Ok::<_, TrainError>(dataset.missing_files(0)?.count * 2 < dataset.num_images());
+        if self.keys.contains_key(ROOT) || has_most(&self.dataset)? {
             return Ok(self);
         }
         let mut folders: Vec<PathBuf> = Vec::new();
@@ -168,13 +193,24 @@ impl Candidate {
         }
         for folder in folders {
             let mut keys = self.keys.clone();
-            keys.insert("root".to_owned(), Value::String(folder.display().to_string()));
+            keys.insert(ROOT.to_owned(), Value::String(folder.display().to_string()));
             let found = Self::of(table(&self.format, keys)?, self.what.clone())?;
-            if found.dataset.missing_files(1)?.count < missing {
+            if has_most(&found.dataset)? {
                 return Ok(Self { form: self.form, comments: self.comments, ..found });
             }
         }
         Ok(self)
+    }
+
+    /// What the user should know about how it is read.
+    pub fn remarks(&self) -> Vec<String> {
+        let splits = self.splits.as_ref().map(|splits| format!("all splits of the file: {splits}"));
+        let root = self.keys.get(ROOT).and_then(Value::as_str);
+        let root = root.map(|root| format!("its images are found below `{root}`: see `root`"));
+        let others = self.form.rsplit_once(" (").map(|(_, others)| others.trim_end_matches(')'));
+        let others = others.filter(|others| others.contains(OTHER_CAPTIONS)).map(str::to_owned);
+        let nulls = self.dataset.null_words().map(|nulls| format!("warning: {nulls}"));
+        [splits, root, others, nulls].into_iter().flatten().collect()
     }
 
     /// Whether captions are made of the names of files.
@@ -217,4 +253,72 @@ impl Candidate {
 fn table(format: &str, keys: Table) -> Result<SourceTable, TrainError> {
     let table = Value::Table(Table::from_iter([(format.to_owned(), Value::Table(keys))]));
     table.try_into().map_err(|error| TrainError::Internal(format!("`{format}` is no source: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir_all, write};
+
+    use super::*;
+
+    /// Files by name and content, below a folder.
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(path, content).unwrap();
+        }
+        dir
+    }
+
+    fn found(dir: &tempfile::TempDir, table: &str) -> Candidate {
+        Candidate::recognised(&dir.path().join(table)).unwrap()
+    }
+
+    #[test]
+    fn missing_image_is_not_taken_from_elsewhere() {
+        let names = ["a/1.png", "a/2.png", "b/1.png", "b/2.png", "b/3.png"].map(|name| (name, ""));
+        let dir = folder(&[&names[..], &[("a/t.csv", "image,caption\n1.png,x\n2.png,y\n3.png,z\n")]].concat());
+        let one = found(&dir, "a/t.csv");
+        assert_eq!((one.keys.get(ROOT), one.dataset.missing_files(0).unwrap().count), (None, 1));
+        // Where all are missing, they are looked for, and it is told.
+        std::fs::rename(dir.path().join("a/t.csv"), dir.path().join("t.csv")).unwrap();
+        std::fs::remove_dir_all(dir.path().join("a")).unwrap();
+        let all = found(&dir, "t.csv");
+        let root = dir.path().join("b").display().to_string();
+        assert_eq!(all.keys.get(ROOT).and_then(Value::as_str), Some(&*root));
+        assert_eq!(all.remarks(), [format!("its images are found below `{root}`: see `root`")]);
+    }
+
+    #[test]
+    fn every_split_is_told() {
+        let rows = "1.png,x,Train\n2.png,y,train\n3.png,z,val\n";
+        let names = ["1.png", "2.png", "3.png", "4.png"].map(|name| (name, ""));
+        let table = |more: &str| format!("image,caption,split\n{rows}{more}");
+        let dir = folder(&[&names[..], &[("t.csv", &*table("")), ("u.csv", &*table("4.png,w,\n"))]].concat());
+        let known = found(&dir, "t.csv");
+        assert_eq!(known.remarks(), ["all splits of the file: `Train` (1), `train` (1), `val` (1)"]);
+        assert_eq!((known.dataset.num_images(), known.comments.len()), (1, 0));
+        // Rows without a split belong to none.
+        let train = found(&dir, "u.csv");
+        assert_eq!((train.dataset.num_images(), train.dataset.skipped.count, train.comments.len()), (1, 1, 1));
+        assert_eq!(train.other_split(Split::Validation).unwrap().dataset.num_images(), 1);
+    }
+
+    #[test]
+    fn other_caption_columns_are_told() {
+        let dir = folder(&[("1.png", ""), ("t.csv", "image,caption,long_caption\n1.png,x,y\n")]);
+        let remarks = found(&dir, "t.csv").remarks();
+        let expected = "`long_caption` looks like a caption too: to use several, set `captions = [\"caption\", \
+                        \"long_caption\"]`";
+        assert_eq!(remarks, [expected]);
+    }
+
+    #[test]
+    fn null_words_are_told() {
+        let dir = folder(&[("1.png", ""), ("2.png", ""), ("t.csv", "image,caption\n1.png,x\n2.png,NaN\n")]);
+        let remarks = found(&dir, "t.csv").remarks();
+        assert!(remarks.len() == 1 && remarks[0].starts_with("warning: 1 of 2 caption"), "{remarks:?}");
+    }
 }

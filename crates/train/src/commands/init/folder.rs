@@ -40,7 +40,7 @@ pub(crate) fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, 
         } else if let Some(found) = look_into_splits(&survey, refused)? {
             return Ok(found);
         } else if let Some(folder) = survey.only_folder(dir)? {
-            return look_into_only(folder, &survey, refused);
+            return look_into_only(folder, dir, &survey, refused);
         } else if !images_below(dir)?.is_empty() {
             found = consider(Candidate::recognised(dir), dir, refused).map(Found::of);
             let splits: Vec<String> = survey.split_folders().iter().map(|it| format!("`{}`", it.display())).collect();
@@ -74,7 +74,10 @@ fn look_at_tables(survey: &Survey, refused: &mut Vec<String>) -> Option<Found> {
     });
     let mut candidates = Vec::new();
     for table in tables {
-        candidates.extend(consider(Candidate::recognised(table), table, refused).map(|found| (table, found)));
+        let found = Candidate::recognised(table);
+        if found.is_ok() || !is_own(table) {
+            candidates.extend(consider(found, table, refused).map(|found| (table, found)));
+        }
     }
     let mut candidates = candidates.into_iter();
     let (table, train) = candidates.next()?;
@@ -126,7 +129,8 @@ fn look_into_splits(survey: &Survey, refused: &mut Vec<String>) -> Result<Option
 }
 
 /// The one folder with data. Captions in another folder are not read: that is told.
-fn look_into_only(folder: &Path, survey: &Survey, refused: &mut Vec<String>) -> Result<Found, TrainError> {
+fn look_into_only(folder: &Path, dir: &Path, survey: &Survey, refused: &mut Vec<String>) -> Result<Found, TrainError> {
+    let has_unread = !refused.is_empty();
     let mut elsewhere = None;
     for other in survey.folders.iter().filter(|other| *other != folder) {
         let texts = Survey::of(other)?.extensions;
@@ -143,6 +147,8 @@ fn look_into_only(folder: &Path, survey: &Survey, refused: &mut Vec<String>) -> 
             found.lines.push(format!("warning: {elsewhere}"));
             Ok(found)
         }
+        // The captions are in what cannot be read, beside the folder of the images.
+        (Err(TrainError::Usage(_)), _) if has_unread => Err(unread(dir, refused)),
         (Err(TrainError::Usage(text)), Some(elsewhere)) => Err(TrainError::Usage(format!("{text}\n  {elsewhere}"))),
         (found, _) => found,
     }
@@ -190,6 +196,11 @@ fn unread(dir: &Path, refused: &[String]) -> TrainError {
     ))
 }
 
+/// Whether a file has a name that `dualenc data pack` gives to what it writes beside data.
+fn is_own(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "pack.json" || name == "bad_samples.jsonl")
+}
+
 fn is_text(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
 }
@@ -206,4 +217,42 @@ fn nothing(dir: &Path, survey: &Survey, refused: &[String]) -> TrainError {
         text.push_str(&format!("\n  {line}"));
     }
     TrainError::Usage(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{create_dir_all, write};
+
+    use super::*;
+
+    /// What is found in a folder with these files, and what is refused.
+    fn look(files: &[(&str, &str)]) -> (Result<Found, String>, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            let path = dir.path().join(name);
+            create_dir_all(path.parent().unwrap()).unwrap();
+            write(path, content).unwrap();
+        }
+        let mut refused = Vec::new();
+        let found = look_into(dir.path(), &mut refused);
+        let shown = dir.path().display().to_string();
+        (found.map_err(|error| error.to_string().replace(&shown, "DIR")), refused)
+    }
+
+    #[test]
+    fn files_of_pack_are_no_data() {
+        let table = ("pairs.csv", "image,caption\n1.png,x\n");
+        let own = [("pack.json", r#"{"chunks": [{"name": "a", "first_image": 0}], "complete": true, "images": 1234}"#)];
+        let (found, refused) =
+            look(&[&[("1.png", ""), table][..], &own, &[("bad_samples.jsonl", "{\"row\": 1}")]].concat());
+        assert!(found.is_ok_and(|found| found.train.format == "csv" && found.unused.is_empty()) && refused.is_empty());
+    }
+
+    #[test]
+    fn unread_table_beside_images_is_named() {
+        let table = ("t.csv", "Foto;Beschreibung;Preis\nbilder/1.png;x;1\nbilder/2.png;y;2\n");
+        let (found, _) = look(&[("bilder/1.png", ""), ("bilder/2.png", ""), table]);
+        let error = found.unwrap_err();
+        assert!(error.contains("`DIR` has images, and data that cannot be read") && error.contains("t.csv"), "{error}");
+    }
 }

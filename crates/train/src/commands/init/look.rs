@@ -43,6 +43,7 @@ fn from_here(line: &str) -> String {
 fn remarks(train: &Candidate) -> Result<Vec<String>, TrainError> {
     let dataset = &train.dataset;
     let mut lines = dataset.notes.clone();
+    lines.extend(train.remarks());
     lines.extend(dataset.warnings.iter().map(|warning| format!("warning: {warning}")));
     if dataset.skipped.count > 0 {
         lines.push(format!("warning: rows that cannot be used: {}", dataset.skipped.by_cause()));
