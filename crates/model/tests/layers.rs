@@ -19,11 +19,11 @@ const IMAGE_TOWERS: [(&str, &str); 4] = [
     ("image_families/clip", "num_hidden_layers"),
     ("image_families/dinov3", "num_hidden_layers"),
 ];
-const TEXT_TOWERS: [(&str, &str); 4] = [
+/// Without ALBERT of several groups: which group a layer belongs to depends on the number of layers.
+const TEXT_TOWERS: [(&str, &str); 3] = [
     ("towers/bert", "num_hidden_layers"),
     ("text_families/mpnet", "num_hidden_layers"),
     ("text_families/distilbert", "n_layers"),
-    ("text_families/albert", "num_hidden_layers"),
 ];
 const SIDE: usize = 32;
 

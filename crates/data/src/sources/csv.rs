@@ -207,7 +207,10 @@ impl CsvSource {
                 match split.trim() {
                     "" if splits.wanted.is_empty() => {}
                     "" => {
-                        rows.malformed(record.line, "no `split`, and `split` is set")?;
+                        rows.malformed(
+                            record.line,
+                            "no `split`, and `split` is set; fill it in, or set `bad_rows = \"skip\"`",
+                        )?;
                         continue;
                     }
                     split if !splits.takes(split) => continue,

@@ -41,7 +41,7 @@ impl GivenBy {
     fn flags(self) -> Option<Flags> {
         let known: &[&str] = match self {
             Self::Config => return None,
-            Self::Flags(Task::ZeroShot | Task::Knn | Task::LinearProbe) => &["classnames"],
+            Self::Flags(Task::ZeroShot | Task::Knn | Task::LinearProbe) => &["classnames", "root"],
             Self::Flags(Task::Retrieval | Task::Loss) => &["root"],
         };
         Some(Flags { known, way_out: WAY_OUT })

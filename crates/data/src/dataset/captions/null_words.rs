@@ -25,10 +25,10 @@ impl Dataset {
         let mut words = (0..self.num_captions()).filter(|&number| is_null_word(self.caption(number).text));
         let first = self.caption(words.next()?);
         let (count, total) = (1 + words.count(), self.num_captions());
-        let (are, they) = if count == 1 { ("caption is", "it is") } else { ("captions are", "they are") };
+        let (are, they) = if count == 1 { ("is", "it is") } else { ("are", "they are") };
         Some(format!(
-            "{count} of {total} {are} a word that stands for a missing text, the first `{}` of `{}`; {they} used as \
-             written: {}",
+            "{count} of {total} captions {are} a word that stands for a missing text, the first `{}` of `{}`; {they} \
+             used as written: {}",
             first.text,
             self.image(first.image).key(),
             NULL_WORD_ADVICE
