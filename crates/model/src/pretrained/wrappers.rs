@@ -31,11 +31,11 @@ pub(crate) fn unwrap(files: WeightFiles, fits: impl Fn(&WeightFiles) -> bool) ->
     if fits(&files) {
         return (files, None);
     }
-    if let Some((inner, note)) = without_prefixes(&files, &fits) {
+    if let Some((inner, note)) = without_prefixes(&files, fits) {
         return (inner, note);
     }
     let Some((bare, first)) = without_inner(&files) else { return (files, None) };
-    match without_prefixes(&bare, &fits) {
+    match without_prefixes(&bare, fits) {
         Some((inner, second)) => {
             (inner, Some([Some(first), second].into_iter().flatten().collect::<Vec<_>>().join("; ")))
         }

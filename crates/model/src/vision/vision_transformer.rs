@@ -114,7 +114,7 @@ impl VisionTransformer {
         };
         self.encoder.forward_each(x, &layout, &[relations], &Dropout::off(), |hidden| {
             let is_wanted = wanted(layers.len() + 1);
-            layers.push(if is_wanted { self.finish(hidden.clone(), &pool).1 } else { Vec::new() });
+            layers.push(if is_wanted { self.finish(hidden.clone(), pool).1 } else { Vec::new() });
         });
         layers
     }

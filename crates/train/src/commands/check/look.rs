@@ -335,7 +335,8 @@ mod tests {
     fn edited_copies_are_found() {
         let mut random = Random(1);
         let images: Vec<RgbImage> = (0..40).map(|_| texture(&mut random)).collect();
-        let edits: [(&str, &dyn Fn(&RgbImage, &mut Random) -> RgbImage); 9] = [
+        type Edit<'a> = &'a dyn Fn(&RgbImage, &mut Random) -> RgbImage;
+        let edits: [(&str, Edit<'_>); 9] = [
             ("quality 50", &|image, _| jpeg(image, 50)),
             ("quality 75", &|image, _| jpeg(image, 75)),
             ("quality 95", &|image, _| jpeg(image, 95)),

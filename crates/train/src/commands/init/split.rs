@@ -43,7 +43,7 @@ impl Split {
     /// Whether a folder has a name of this split.
     pub fn is_folder(self, folder: &Path) -> bool {
         let is_name = |name: &&str| folder.file_name().is_some_and(|it| it.eq_ignore_ascii_case(name));
-        self.names().iter().any(|name| is_name(&name))
+        self.names().iter().any(is_name)
     }
 
     /// The file of `files` that has this split of the set whose training data are in `train`: its name differs in the

@@ -303,7 +303,6 @@ fn or_without_pooler<T>(load: impl Fn(TowerOptions) -> Result<T, ModelError>) ->
 }
 
 /// The hash and the pixels of an image, or why it cannot be used.
-#[expect(clippy::type_complexity, reason = "the parts are taken apart at once")]
 fn load(
     number: usize,
     pair: &SampledPair,

@@ -215,7 +215,7 @@ mod tests {
     /// Two classes along the first dimension; the second is noise, the third constant.
     fn images(count: usize) -> (Vec<f32>, Vec<usize>) {
         let noise = |at: usize, seed| (mix(seed, &[at as u64]) % 1000) as f32 / 500.0 - 1.0;
-        let row = |at: usize| [if at % 2 == 0 { 1.0 } else { -1.0 } + noise(at, 1) * 0.5, noise(at, 2), 7.0];
+        let row = |at: usize| [if at.is_multiple_of(2) { 1.0 } else { -1.0 } + noise(at, 1) * 0.5, noise(at, 2), 7.0];
         ((0..count).flat_map(row).collect(), (0..count).map(|at| at % 2).collect())
     }
 
