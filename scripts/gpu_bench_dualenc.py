@@ -1,10 +1,16 @@
-"""Module of scripts/gpu_bench.py: runs `dualenc`, and reads its log, the GPU's counters and CubeCL's profile."""
+"""Module of scripts/gpu_bench.py: runs `dualenc`, and reads its log, the GPU's counters and CubeCL's profile.
+
+A run spends its first minute or more on compiling and tuning kernels, on one core. So runs start together, each is
+stopped (SIGSTOP) once it is warm, and then they go on one after the other, alone on the GPU, to be measured.
+"""
 
 import collections
 import datetime
 import json
+import os
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import threading
@@ -19,7 +25,7 @@ class Gpu:
         self.samples: list[tuple[float, list[float]]] = []
         self.process = None
         if shutil.which("nvidia-smi"):
-            query = "--query-gpu=memory.used,utilization.gpu,utilization.memory,power.draw"
+            query = "--query-gpu=memory.used,utilization.gpu,power.draw"
             command = ["nvidia-smi", query, "--format=csv,noheader,nounits", "-lms", "100"]
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             threading.Thread(target=self._read, daemon=True).start()
@@ -32,93 +38,118 @@ class Gpu:
                 continue
 
     def between(self, start: float, end: float) -> dict:
-        """Peak memory in GB, mean share of time in which a kernel ran, mean power."""
+        """Mean share of time in which a kernel ran, and mean power."""
         found = [values for at, values in self.samples if start <= at <= end]
         if not found:
             return {}
-        memory, busy, _, power = zip(*found)
-        return {"memory_gb": max(memory) * 1.048576e-3, "busy": statistics.mean(busy) / 100, "watt": statistics.mean(power)}
+        _, busy, power = zip(*found)
+        return {"busy": statistics.mean(busy) / 100, "watt": statistics.mean(power)}
 
     def close(self):
         if self.process:
             self.process.terminate()
 
 
-class Failed(Exception):
-    """dualenc exited with an error or ran too long."""
+def memory_of(pid: int) -> float | None:
+    """GPU memory of a process in GB."""
+    query = ["nvidia-smi", "--query-compute-apps=pid,used_memory", "--format=csv,noheader,nounits"]
+    try:
+        out = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False).stdout
+        sizes = [line.split(",") for line in out.splitlines()]
+        return next((float(size) * 1.048576e-3 for owner, size in sizes if int(owner) == pid), None)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
 
 
-class Runner:
-    """Runs one binary. `timeout`: seconds that one run may take."""
+class Job:
+    """A run of `dualenc` that is held once it is warm.
 
-    def __init__(self, name: str, path: str, device: str, work: Path, out: Path, gpu: Gpu, timeout: float):
-        self.name, self.path, self.device, self.work, self.out, self.gpu = name, path, device, work, out, gpu
-        self.timeout = timeout
+    `kind` names the log lines that count; a run is warm after `warm` of them, and measured over `measured` more, or to
+    its end. `after`: a job that must end first.
+    """
 
-    def run(self, label: str, *arguments: str, cwd: Path | None = None, device: str | None = None):
-        """The lines of the JSON log, each with `at`, the time in seconds."""
-        log = self.out / f"logs/{self.name}-{label}.jsonl"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        command = [self.path, *arguments, "--device", device or self.device, "--log", "json"]
-        started = time.time()
-        with log.open("w") as file:
-            try:
-                done = subprocess.run(command, stderr=file, stdout=subprocess.DEVNULL, cwd=cwd or self.work,
-                                      timeout=self.timeout, check=False)
-            except subprocess.TimeoutExpired as error:
-                raise Failed(f"{label}: no end after {self.timeout} s; last lines: {tail(log)}") from error
-        if done.returncode:
-            raise Failed(f"{label}: exit code {done.returncode}; last lines: {tail(log)}")
-        lines = []
-        for line in log.read_text(errors="replace").splitlines():
+    def __init__(self, label: str, command: list[str], folder: Path, log: Path, kind: str, warm: int, measured: int | None,
+                 after: "Job | None" = None):
+        self.label, self.command, self.folder, self.log, self.kind = label, command, folder, log, kind
+        self.warm, self.measured, self.after = warm, measured, after
+        self.process, self.file, self.state, self.rest = None, None, "waiting", ""
+        self.lines: list[dict] = []
+        self.started = self.ended = self.resumed = 0.0
+        self.held_at = 0
+        self.memory_gb = None
+
+    def start(self):
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("w") as out:
+            self.process = subprocess.Popen(self.command, stderr=out, stdout=subprocess.DEVNULL, cwd=self.folder)
+        self.file, self.started, self.state = self.log.open(errors="replace"), time.time(), "running"
+
+    def poll(self):
+        """Reads new lines and notices the end."""
+        code = self.process.poll()
+        *whole, self.rest = (self.rest + self.file.read()).split("\n")
+        for line in whole:
             try:
                 record = json.loads(line)
                 record["at"] = datetime.datetime.fromisoformat(record["timestamp"]).timestamp()
-                lines.append(record)
+                self.lines.append(record)
             except (ValueError, KeyError, TypeError):
                 continue
-        return started, lines
+        if code is not None and self.state in ("running", "held"):
+            self.ended, self.state = time.time(), "done" if code == 0 else f"exit code {code}"
 
-    def train(self, label: str, config: str, steps: int, settings: dict, cwd: Path | None = None) -> dict:
-        run_dir = self.work / f"runs/{self.name}-{label}"
-        shutil.rmtree(run_dir, ignore_errors=True)
-        sets = {"run.dir": run_dir, "train.steps": steps} | settings
-        arguments = [part for key, value in sets.items() for part in ("--set", f"{key}={value}")]
-        started, lines = self.run(label, "train", "--config", str(self.work / config), *arguments, cwd=cwd)
-        shutil.rmtree(run_dir, ignore_errors=True)
-        rows = [line for line in lines if line["kind"] == "train"]
-        warm = max(1, min(len(rows) - 2, max(5, len(rows) // 3)))
-        steady = rows[warm:]
-        seconds = steady[-1]["at"] - rows[warm - 1]["at"]
-        batch = settings["train.batch_size"]
-        return {
-            "per_s": batch * len(steady) / seconds,
-            "ms": 1e3 * seconds / len(steady),
-            "median_ms": 1e3 * statistics.median(batch / row["pairs_per_sec"] for row in steady),
-            "first_s": rows[0]["at"] - started,
-            "warm_up_s": rows[warm - 1]["at"] - started,
-            "loader_wait": statistics.median(row.get("loader_wait") or 0.0 for row in steady),
-            "steady_steps": len(steady),
-            "losses": [row["loss"] for row in rows],
-        } | self.gpu.between(rows[warm - 1]["at"], steady[-1]["at"])
+    def rows(self) -> list[dict]:
+        return [line for line in self.lines if line["kind"] == self.kind]
 
-    def features(self, label: str, config: str, cache: Path, precision: str, cwd: Path | None = None) -> dict:
-        """Images per second of a locked image tower over uncompressed images, once a quarter of them is done."""
-        shutil.rmtree(cache, ignore_errors=True)
-        arguments = ["--set", f"cache.dir={cache}", "--set", f"run.locked_precision={precision}"]
-        started, lines = self.run(label, "cache", "--config", str(self.work / config), *arguments, cwd=cwd)
-        work = [line for line in lines if line["kind"] == "work"]
-        first = next(line for line in work if line["done"] >= work[-1]["total"] / 4)
-        seconds = work[-1]["at"] - first["at"]
-        return {
-            "per_s": (work[-1]["done"] - first["done"]) / seconds,
-            "first_s": work[0]["at"] - started,
-            "images": work[-1]["done"],
-        } | self.gpu.between(first["at"], work[-1]["at"])
+    def hold(self):
+        self.process.send_signal(signal.SIGSTOP)
+        self.held_at, self.state = len(self.rows()), "held"
+
+    def kill(self, state: str):
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.state = state
+
+    def go_on(self, timeout: float):
+        """Measures the run alone."""
+        self.resumed, self.state = time.time(), "running"
+        self.process.send_signal(signal.SIGCONT)
+        while self.state == "running":
+            time.sleep(0.02)
+            self.poll()
+            if self.measured is not None and len(self.rows()) > self.held_at + self.measured:
+                self.memory_gb = memory_of(self.process.pid)
+                return self.kill("done")
+            if time.time() - self.resumed > timeout:
+                self.kill(f"not measured within {timeout:.0f} s")
+
+    def tail(self) -> str:
+        return self.log.read_text(errors="replace")[-1200:] if self.log.exists() else ""
 
 
-def tail(path: Path) -> str:
-    return path.read_text(errors="replace")[-1500:]
+def run_all(jobs: list[Job], tuning_s: float, timeout: float, over) -> None:
+    """Warms all jobs at once and measures one after the other. `over` says that time is up."""
+    started = time.time()
+    while True:
+        for job in jobs:
+            if job.state == "waiting" and (job.after is None or job.after.state not in ("waiting", "running", "held")):
+                job.start()
+            elif job.state == "running":
+                job.poll()
+                if job.state == "running" and job.warm and len(job.rows()) >= job.warm:
+                    job.hold()
+        if not any(job.state in ("waiting", "running") for job in jobs):
+            break
+        if time.time() - started > tuning_s or over():
+            for job in jobs:
+                if job.state in ("waiting", "running"):
+                    job.kill(f"not warm after {tuning_s:.0f} s, {len(job.rows())} of {job.warm}")
+            break
+        time.sleep(0.02)
+    for job in jobs:
+        if job.state == "held":
+            job.kill("no time left") if over() else job.go_on(timeout)
 
 
 def seconds_of(text: str) -> float:
@@ -141,9 +172,9 @@ def period_of(names: list[str], longest: int = 12000) -> int | None:
     """The smallest number of launches after which at least 97 of 100 names repeat at the end of the list."""
     ids = {name: index for index, name in enumerate(dict.fromkeys(names))}
     values = [ids[name] for name in names]
-    for period in range(3, min(longest, len(values) // 2)):
+    for period in range(20, min(longest, len(values) // 2)):
         last, before = values[-period:], values[-2 * period : -period]
-        if last[0] == before[0] and sum(a == b for a, b in zip(last, before)) >= 0.97 * period and len(set(last)) > 2:
+        if last[0] == before[0] and sum(a == b for a, b in zip(last, before)) >= 0.97 * period:
             return period
     return None
 

@@ -8,7 +8,8 @@ without TF32; `tf32`; `bf16`; `f16`; training in bf16 is autocast); `compile`; `
 towers `tower` and `upload` (whether pixels start in pinned host memory). Inputs of training are on the device already,
 captions padded to the longest of all. Attention is SDPA, AdamW is fused where the device has it.
 
-Each figure is the median of `rounds` after a warm-up, in items per second, with the peak memory of PyTorch's allocator.
+All jobs are compiled and warmed up first; then a line on stdin starts the measurements. Each figure is the median of
+`rounds`, in items per second, with the peak memory of PyTorch's allocator, which holds the parameters of all jobs.
 Needs torch and transformers.
 """
 
@@ -42,18 +43,28 @@ def measure(step, rounds: int) -> list[float]:
     return times
 
 
-def figure(job: dict, step, items: int) -> dict:
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
-    first = measure(step, 1)[0]
-    measure(step, 4 if CUDA else 0)
-    times = measure(step, job["rounds"])
-    peak = torch.cuda.max_memory_allocated() / 1e9 if CUDA else 0.0
-    median = statistics.median(times)
-    return {"per_s": items / median, "ms": 1e3 * median, "first_s": first, "peak_gb": peak}
+class Figure:
+    """Warms a step up at once, and measures it when asked."""
+
+    def __init__(self, job: dict, step, items: int):
+        self.job, self.step, self.items = job, step, items
+        self.precision = "highest" if job["precision"] == "f32" else "high"
+        torch.set_float32_matmul_precision(self.precision)
+        self.first = measure(step, 1)[0]
+        measure(step, 4 if CUDA else 0)
+
+    def measure(self) -> dict:
+        torch.set_float32_matmul_precision(self.precision)
+        if CUDA:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        measure(self.step, 3 if CUDA else 0)
+        median = statistics.median(measure(self.step, self.job["rounds"]))
+        peak = torch.cuda.max_memory_allocated() / 1e9 if CUDA else 0.0
+        return {"per_s": self.items / median, "ms": 1e3 * median, "first_s": self.first, "peak_gb": peak}
 
 
-def towers(job: dict) -> dict:
+def towers(job: dict) -> Figure:
     torch.manual_seed(1)
     dtype = DTYPES.get(job["precision"], torch.float32)
     model = ViTModel(vit_config(job["tower"])).eval().to(DEVICE, dtype)
@@ -69,7 +80,7 @@ def towers(job: dict) -> dict:
             if host is not None:
                 pooled.float().cpu()
 
-    return figure(job, step, job["batch"])
+    return Figure(job, step, job["batch"])
 
 
 class DualEncoder(torch.nn.Module):
@@ -93,7 +104,7 @@ class DualEncoder(torch.nn.Module):
         return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def training(job: dict) -> dict:
+def training(job: dict) -> Figure:
     torch.manual_seed(1)
     batch, with_image_tower = job["batch"], job["row"] == "uu"
     model = DualEncoder(job["dropout"], with_image_tower).to(DEVICE).train()
@@ -118,21 +129,29 @@ def training(job: dict) -> dict:
         optimizer.step()
         return loss.item()
 
-    return figure(job, step, batch)
+    return Figure(job, step, batch)
 
 
 def main() -> None:
     with open(sys.argv[2]) as file:
         jobs = json.load(file)
+    figures = []
     for job in jobs:
-        torch.set_float32_matmul_precision("highest" if job["precision"] == "f32" else "high")
         try:
-            result = towers(job) if job["row"] == "towers" else training(job)
+            figures.append((job, towers(job) if job["row"] == "towers" else training(job)))
         except Exception as error:  # noqa: BLE001 - one figure that fails must not lose the others
-            result = {"error": f"{type(error).__name__}: {error}"[:300]}
-        print(json.dumps(job | result), flush=True)
+            figures.append((job, error))
         if CUDA:
             torch.cuda.empty_cache()
+    sys.stdin.readline()
+    for job, figure in figures:
+        try:
+            if isinstance(figure, Exception):
+                raise figure
+            result = figure.measure()
+        except Exception as error:  # noqa: BLE001
+            result = {"error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(job | result), flush=True)
 
 
 if __name__ == "__main__":
