@@ -33,6 +33,7 @@ mod plan;
 mod precision;
 mod races;
 mod reference;
+mod report;
 mod resume;
 mod resume_inputs;
 mod resume_matrix;

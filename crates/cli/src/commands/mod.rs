@@ -11,6 +11,7 @@
 //! - `data`: writes data sets in other forms.
 //! - `check`: validates a config with its towers and data.
 //! - `plan`: predicts time, memory and disk space of a run.
+//! - `pages`: reports on runs, and comparisons.
 //! - `inspect`: describes a directory.
 //! - `schema`: the JSON schema of the config.
 //! - `completions`: shell completion scripts.
@@ -28,6 +29,7 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
 pub(crate) mod man;
+pub(crate) mod pages;
 pub(crate) mod plan;
 pub(crate) mod schema;
 pub(crate) mod train;
