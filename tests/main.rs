@@ -35,6 +35,7 @@ mod precision;
 mod probes;
 mod races;
 mod reference;
+mod report;
 mod resume;
 mod resume_inputs;
 mod resume_matrix;

@@ -5,6 +5,7 @@ use dualenc_train::{Event, Observer, TrainError};
 
 use crate::commands::about::{completions, man, schema};
 use crate::commands::apply::{classify, index, search};
+use crate::commands::pages::{compare, report};
 use crate::commands::{cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, train};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
@@ -45,6 +46,8 @@ Results go to stdout, everything else to stderr.";
 pub enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
     Embed(embed::EmbedArgs),
     Index(index::IndexArgs),
     Search(search::SearchArgs),
@@ -79,6 +82,8 @@ impl Command {
         match self {
             Self::Train(args) => train::run(args, reporter),
             Self::Eval(args) => eval::run(args, reporter),
+            Self::Report(args) => report::run(args, reporter),
+            Self::Compare(args) => compare::run(args, reporter),
             Self::Embed(args) => embed::run(args, reporter),
             Self::Index(args) => index::run(args),
             Self::Search(args) => search::run(args, reporter),

@@ -11,6 +11,7 @@
 //! - `inspect`: reports what a directory holds.
 //! - `plan`: what a run will take, from a few of its steps.
 //! - `pack`: writes data sets as shards or as a folder.
+//! - `report`: pages about runs and searches.
 //! - `search`: the nearest images or texts of a query.
 //! - `with_encoder`: a model that encodes, for the commands that need one.
 //! - `probe`: which towers fit together, before training.
@@ -26,6 +27,7 @@ pub(crate) mod interpolate;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod probe;
+pub(crate) mod report;
 pub(crate) mod search;
 mod staged_output;
 pub(crate) mod warm_cache;
