@@ -12,8 +12,8 @@ use crate::events::{Event, Observer};
 /// Writes a page that compares runs by their logs and configs. No model is loaded, and the runs are only read.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when a directory is no run, or is named twice; [`TrainError::Read`] when a file cannot be read;
-/// [`TrainError::Write`] when the page cannot be written.
+/// [`TrainError::Usage`] when a directory is no run, or is named twice; [`TrainError::Read`] when a file cannot be
+/// read; [`TrainError::Write`] when the page cannot be written.
 pub fn compare(runs: &[PathBuf], out: &Path, observer: &mut dyn Observer) -> Result<WrittenPage, TrainError> {
     let resolved: Vec<PathBuf> = runs.iter().map(|run| run.canonicalize().unwrap_or_else(|_| run.clone())).collect();
     if let Some(at) = (0..resolved.len()).find(|&at| resolved[..at].contains(&resolved[at])) {

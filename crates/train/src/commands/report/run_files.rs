@@ -104,11 +104,11 @@ impl RunFiles {
         };
         let mut notes = Vec::new();
         match status {
-            Status::Finished if stopped_early => notes.push("It ended early: `checkpoint.patience` ran out.".to_owned()),
+            Status::Finished if stopped_early => notes.push("It ended early, by `checkpoint.patience`.".to_owned()),
             Status::Killed => notes.push(match newest {
                 Some((step, _)) => format!(
-                    "No process on this machine trains it. When it is resumed, it goes on after step {step}, its newest \
-                     checkpoint."
+                    "No process on this machine trains it. When it is resumed, it goes on after step {step}, its \
+                     newest checkpoint."
                 ),
                 None => "No process on this machine trains it, and it has no checkpoint: it starts anew.".to_owned(),
             }),
@@ -161,8 +161,8 @@ fn check_is_run(dir: &Path) -> Result<(), TrainError> {
         return Ok(());
     }
     Err(TrainError::Usage(format!(
-        "`{shown}` is not a run: expected `config.toml`, `metrics.jsonl` or `checkpoints` in it; name the directory that \
-         `run.dir` of a config names"
+        "`{shown}` is not a run: expected `config.toml`, `metrics.jsonl` or `checkpoints` in it; name the directory \
+         that `run.dir` of a config names"
     )))
 }
 
@@ -188,7 +188,8 @@ fn flatten(key: &str, value: &toml::Value, entries: &mut Vec<Entry>) {
     entries.push(Entry { key: key.to_owned(), value: shown });
 }
 
-/// The list of bad samples by cause, the most frequent first. A line that is cut off is left out: the run is writing it.
+/// The list of bad samples by cause, the most frequent first. A line that is cut off is left out: the run is writing
+/// it.
 ///
 /// # Errors
 /// [`TrainError::Read`] when the file exists and cannot be read.
