@@ -40,9 +40,9 @@ pub use commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower}
 pub use commands::probe::request::{Layers, ProbeRequest};
 pub use commands::probe::run::probe;
 pub use commands::report::make_comparison::compare;
-pub use commands::report::make_report::{ReportRequest, report};
+pub use commands::report::make_report::report;
 pub use commands::report::make_results::write_results;
-pub use commands::report::page_file::WrittenPage;
+pub use commands::report::page_file::{ReportRequest, WrittenPage};
 pub use commands::search::{Answer, Query, SearchRequest, search, write_index};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;

@@ -1,10 +1,10 @@
 //! The report on one run.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use dualenc_report::{Entry, Evaluation, PageOptions, Report, Warning, render_report};
+use dualenc_report::{Evaluation, PageOptions, Report, Warning, render_report};
 
-use crate::commands::report::page_file::{MADE_BY, WrittenPage, write_page};
+use crate::commands::report::page_file::{MADE_BY, ReportRequest, WrittenPage, leave_out, write_page};
 use crate::commands::report::run_files::RunFiles;
 use crate::commands::report::with_model::add_model_parts;
 use crate::error::TrainError;
@@ -30,21 +30,6 @@ const SUMMARY: [&str; 16] = [
     "run.seed",
     "run.device",
 ];
-
-/// Which run to report on, and how.
-#[derive(Debug, Clone)]
-pub struct ReportRequest<'a> {
-    /// The run directory.
-    pub run: &'a Path,
-    /// The file to write; `None`: `report.html` in the run directory.
-    pub out: Option<&'a Path>,
-    /// Whether to load the model, for classes, examples, embeddings and pairs.
-    pub with_model: bool,
-    /// Whether to load the best checkpoint in place of the newest.
-    pub best: bool,
-    /// The device; `None`: `run.device` of the config.
-    pub device: Option<&'a str>,
-}
 
 /// Writes a report on a run that trains, was killed or has finished. The run is only read. What the model is needed for
 /// is left out when it cannot be loaded: the page and a warning say why.
@@ -97,10 +82,4 @@ pub fn report(
         }
     }
     write_page(&out, &render_report(&report, &PageOptions::default()))
-}
-
-/// Notes why parts of the page are missing.
-pub(super) fn leave_out(report: &mut Report, parts: &[&str], why: &str) {
-    let entry = |part: &&str| Entry { key: (*part).to_owned(), value: why.to_owned() };
-    report.absent.extend(parts.iter().map(entry));
 }

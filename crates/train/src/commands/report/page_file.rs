@@ -1,7 +1,9 @@
-//! Writes a page under its name when it is complete.
+//! What is asked of a page, and writing it under its name when it is complete.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+
+use dualenc_report::{Entry, Report};
 
 use crate::commands::staged_output::StagedFile;
 use crate::error::TrainError;
@@ -27,4 +29,25 @@ pub(super) fn write_page(path: &Path, page: &str) -> Result<WrittenPage, TrainEr
     staged.file().write_all(page.as_bytes()).map_err(TrainError::write(path))?;
     staged.commit()?;
     Ok(WrittenPage { path: path.to_owned(), bytes: page.len() })
+}
+
+/// Which run to report on, and how.
+#[derive(Debug, Clone)]
+pub struct ReportRequest<'a> {
+    /// The run directory.
+    pub run: &'a Path,
+    /// The file to write; `None`: `report.html` in the run directory.
+    pub out: Option<&'a Path>,
+    /// Whether to load the model, for classes, examples, embeddings and pairs.
+    pub with_model: bool,
+    /// Whether to load the best checkpoint in place of the newest.
+    pub best: bool,
+    /// The device; `None`: `run.device` of the config.
+    pub device: Option<&'a str>,
+}
+
+/// Notes why parts of the page are missing.
+pub(super) fn leave_out(report: &mut Report, parts: &[&str], why: &str) {
+    let entry = |part: &&str| Entry { key: (*part).to_owned(), value: why.to_owned() };
+    report.absent.extend(parts.iter().map(entry));
 }

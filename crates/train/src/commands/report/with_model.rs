@@ -11,8 +11,8 @@ use tempfile::TempDir;
 
 use crate::commands::report::details::{classification, examples};
 use crate::commands::report::embedded::Embedded;
-use crate::commands::report::make_report::{ReportRequest, leave_out};
 use crate::commands::report::make_results::warn_of_unreadable;
+use crate::commands::report::page_file::{ReportRequest, leave_out};
 use crate::commands::report::run_files::with_causes;
 use crate::commands::report::thumbnails::Thumbnails;
 use crate::commands::report::training_pairs::{ScoredPairs, score};
