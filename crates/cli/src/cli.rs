@@ -3,6 +3,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
+#[cfg(feature = "serve")]
+use crate::commands::apply::serve::command as serve;
 use crate::commands::apply::{classify, index, search};
 use crate::commands::{
     cache, check, completions, data, embed, eval, export, init, inspect, interpolate, man, plan, schema, train,
@@ -50,6 +52,8 @@ pub enum Command {
     Index(index::IndexArgs),
     Search(search::SearchArgs),
     Classify(classify::ClassifyArgs),
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
     Interpolate(interpolate::InterpolateArgs),
     Export(export::ExportArgs),
     Cache(cache::CacheArgs),
@@ -83,6 +87,8 @@ impl Command {
             Self::Index(args) => index::run(args),
             Self::Search(args) => search::run(args, reporter),
             Self::Classify(args) => classify::run(args, reporter),
+            #[cfg(feature = "serve")]
+            Self::Serve(args) => serve::run(args, reporter),
             Self::Interpolate(args) => interpolate::run(args, reporter),
             Self::Export(args) => export::run(args, reporter),
             Self::Cache(args) => cache::run(args, reporter),
