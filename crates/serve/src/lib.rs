@@ -4,7 +4,8 @@
 //! - `options`: limits.
 //! - `events`: what the server reports.
 //! - `server`: connections, from the first to the orderly end.
-//! - `app`: what all requests share, and which function answers which path.
+//! - `app`: what all requests share.
+//! - `router`: which function answers which path.
 //! - `guard`: what every request goes through: host, time limit, panics, headers.
 //! - `body`: JSON and images of a request.
 //! - `endpoints`: embeddings, labels, hits.
@@ -21,6 +22,7 @@ mod guard;
 mod options;
 mod pages;
 mod problem;
+mod router;
 mod server;
 mod worker;
 

@@ -14,10 +14,11 @@ use tokio::runtime::Builder;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::app::{App, router};
+use crate::app::App;
 use crate::engine::Engine;
 use crate::events::{Event, OnEvent};
 use crate::options::Options;
+use crate::router::router;
 use crate::worker::Worker;
 
 /// Threads for connections; models have their own.
