@@ -41,6 +41,8 @@ mod resume_inputs;
 mod resume_matrix;
 mod search;
 mod selection;
+#[cfg(feature = "serve")]
+mod serve;
 mod sessions;
 mod signals;
 mod soak;

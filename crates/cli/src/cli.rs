@@ -4,6 +4,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
 use crate::commands::about::{completions, man, schema};
+#[cfg(feature = "serve")]
+use crate::commands::apply::serve::command as serve;
 use crate::commands::apply::{classify, index, search};
 use crate::commands::pages::{compare, report};
 use crate::commands::{cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, train};
@@ -52,6 +54,8 @@ pub enum Command {
     Index(index::IndexArgs),
     Search(search::SearchArgs),
     Classify(classify::ClassifyArgs),
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
     Interpolate(interpolate::InterpolateArgs),
     Export(export::ExportArgs),
     Cache(cache::CacheArgs),
@@ -88,6 +92,8 @@ impl Command {
             Self::Index(args) => index::run(args),
             Self::Search(args) => search::run(args, reporter),
             Self::Classify(args) => classify::run(args, reporter),
+            #[cfg(feature = "serve")]
+            Self::Serve(args) => serve::run(args, reporter),
             Self::Interpolate(args) => interpolate::run(args, reporter),
             Self::Export(args) => export::run(args, reporter),
             Self::Cache(args) => cache::run(args, reporter),

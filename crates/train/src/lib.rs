@@ -16,6 +16,7 @@ mod run_dir;
 mod stop_flag;
 mod training;
 
+pub use commands::answering::{Answering, small_picture};
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
 pub use commands::check::{CONFIG_PROBLEM, check};

@@ -4,6 +4,7 @@
 //! - `check`: what training would find out about config, data and models.
 //! - `init`: looks at data and writes a config.
 //! - `warm_cache`: computes the features of the locked towers ahead of training.
+//! - `answering`: embeddings, labels, hits and pictures for a server.
 //! - `classify`: labels of images, with probabilities.
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers or sentence-transformers.
@@ -17,6 +18,7 @@
 //! - `probe`: which towers fit together, before training.
 //! - `staged_output`: output that appears when it is complete.
 
+pub(crate) mod answering;
 pub(crate) mod check;
 pub(crate) mod classify;
 pub(crate) mod embed;
