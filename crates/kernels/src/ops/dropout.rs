@@ -1,10 +1,12 @@
 //! Inverted dropout (Srivastava et al., 2014). The factors are a pure function of a seed and a position: nothing is
 //! stored between the forward and the backward pass, and a training step can be replayed bit for bit.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::cpu::chunks::CHUNK;
+use crate::portable::forms::is_remote;
+use crate::portable::graph::with_gradient;
 
 /// Selects the values that a layer drops in one training step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -53,12 +55,32 @@ impl DropoutMask {
         factors
     }
 
-    /// The reference form in Burn's own operations.
+    /// The form in Burn's own operations. The factors are computed again in the backward pass.
     pub(crate) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
-        let shape = x.dims();
-        let factors = TensorData::new(self.factors(shape.iter().product()), shape);
-        let factors = Tensor::<D>::from_data(factors, &x.device().without_autodiff()).cast(x.dtype());
+        with_gradient(x, move |x| self.multiply(x), move |gradient| self.multiply(gradient))
+    }
+
+    fn multiply<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        let (shape, device) = (x.dims(), x.device());
+        let count = shape.iter().product();
+        let factors = if is_remote(&device) && u32::try_from(count).is_ok() {
+            self.factors_on_device(shape, &device)
+        } else {
+            Tensor::from_data(TensorData::new(self.factors(count), shape), &device)
+        };
+        let factors = factors.cast(x.dtype());
         x * factors
+    }
+
+    /// The factors of positions `0..count` for a tensor of this shape, by the same hash in tensor operations: they are
+    /// equal to [`DropoutMask::factors`], and nothing of their size is copied to the device. `device` is without
+    /// autodiff.
+    pub(crate) fn factors_on_device<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
+        let [low, high] = self.seed.map(u32::cast_signed);
+        let bits = mix_on_device(mix_on_device(positions(shape, device) + low).bitwise_xor_scalar(high));
+        // Without a sign, the order of integers is that of the same bits with a sign if the upper bit is flipped.
+        let dropped = bits.bitwise_xor_scalar(i32::MIN).lower_elem(self.threshold.cast_signed() ^ i32::MIN);
+        Tensor::full(shape, self.keep_scale, device).mask_fill(dropped, 0.0)
     }
 
     /// Multiplies each value of `x`, of any shape, by its factor.
@@ -102,10 +124,37 @@ impl MaskSpan {
 #[inline(always)]
 fn mix(mut bits: u32) -> u32 {
     bits ^= bits >> 16;
-    bits = bits.wrapping_mul(0x85eb_ca6b);
+    bits = bits.wrapping_mul(MIX[0]);
     bits ^= bits >> 13;
-    bits = bits.wrapping_mul(0xc2b2_ae35);
+    bits = bits.wrapping_mul(MIX[1]);
     bits ^ (bits >> 16)
+}
+
+/// The factors of [`mix`].
+const MIX: [u32; 2] = [0x85eb_ca6b, 0xc2b2_ae35];
+
+/// [`mix`] of 32-bit integers, which wrap as those without a sign do.
+fn mix_on_device<const D: usize>(bits: Tensor<D, Int>) -> Tensor<D, Int> {
+    // The shift of an integer with a sign fills up with the sign, which the mask clears.
+    let shifted = |bits: &Tensor<D, Int>, by: u32| {
+        bits.clone().bitwise_right_shift_scalar(by).bitwise_and_scalar((u32::MAX >> by).cast_signed())
+    };
+    let bits = bits.clone().bitwise_xor(shifted(&bits, 16)).mul_scalar(MIX[0].cast_signed());
+    let bits = bits.clone().bitwise_xor(shifted(&bits, 13)).mul_scalar(MIX[1].cast_signed());
+    bits.clone().bitwise_xor(shifted(&bits, 16))
+}
+
+/// The index of each value in the flattened tensor, as 32 bits: the sum of a column and a row, so that only these are
+/// copied to the device.
+fn positions<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D, Int> {
+    let width = shape[D - 1];
+    let (mut column, mut row) = (shape, [1; D]);
+    (column[D - 1], row[D - 1]) = (1, width);
+    let steps = |shape: [usize; D], step: usize| {
+        let values: Vec<i32> = (0..shape.iter().product()).map(|n: usize| (n * step) as i32).collect();
+        Tensor::<D, Int>::from_data(TensorData::new(values, shape), (device, DType::I32))
+    };
+    steps(column, width) + steps(row, 1)
 }
 
 #[cfg(feature = "flex")]
