@@ -1,6 +1,8 @@
 //! Inverted dropout (Srivastava et al., 2014). The factors are a pure function of a seed and a position: nothing is
 //! stored between the forward and the backward pass, and a training step can be replayed bit for bit.
 
+use std::sync::{Mutex, PoisonError};
+
 use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use rayon::prelude::*;
 
@@ -144,17 +146,58 @@ fn mix_on_device<const D: usize>(bits: Tensor<D, Int>) -> Tensor<D, Int> {
     bits.clone().bitwise_xor(shifted(&bits, 16))
 }
 
-/// The index of each value in the flattened tensor, as 32 bits: the sum of a column and a row, so that only these are
-/// copied to the device.
+/// The index of each value in the flattened tensor, as 32 bits: the sum of a column and a row.
 fn positions<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D, Int> {
-    let width = shape[D - 1];
-    let (mut column, mut row) = (shape, [1; D]);
-    (column[D - 1], row[D - 1]) = (1, width);
-    let steps = |shape: [usize; D], step: usize| {
-        let values: Vec<i32> = (0..shape.iter().product()).map(|n: usize| (n * step) as i32).collect();
-        Tensor::<D, Int>::from_data(TensorData::new(values, shape), (device, DType::I32))
+    let (mut of_column, mut of_row) = (shape, [1; D]);
+    (of_column[D - 1], of_row[D - 1]) = (1, shape[D - 1]);
+    let mut known = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = known.iter().find(|places| places.shape == shape && places.device == *device);
+    let (column, row) = match found {
+        Some(places) => (places.column.clone(), places.row.clone()),
+        None => {
+            let places = Places::new(shape, device);
+            let parts = (places.column.clone(), places.row.clone());
+            if known.len() == KNOWN_PLACES {
+                known.remove(0);
+            }
+            known.push(places);
+            parts
+        }
     };
-    steps(column, width) + steps(row, 1)
+    column.reshape(of_column) + row.reshape(of_row)
+}
+
+/// The parts of [`positions`] of a shape on a device.
+struct Places {
+    device: Device,
+    shape: Vec<usize>,
+    /// The index of the first value of each row.
+    column: Tensor<1, Int>,
+    /// The index of each value within a row.
+    row: Tensor<1, Int>,
+}
+
+/// Shapes whose [`Places`] stay on the device: those of the masks of a step, forward and backward.
+const KNOWN_PLACES: usize = 4;
+
+static PLACES: Mutex<Vec<Places>> = Mutex::new(Vec::new());
+
+impl Places {
+    /// Copies only as many numbers to the device as the sizes of the dimensions add up to.
+    fn new<const D: usize>(shape: [usize; D], device: &Device) -> Self {
+        let along = |axis: usize| {
+            let stride: usize = shape[axis + 1..].iter().product();
+            let steps: Vec<i32> = (0..shape[axis]).map(|n| (n * stride) as i32).collect();
+            let mut dims = [1; D];
+            dims[axis] = shape[axis];
+            Tensor::<D, Int>::from_data(TensorData::new(steps, dims), (device, DType::I32))
+        };
+        let first = Tensor::<D, Int>::from_data(TensorData::new(vec![0i32], [1; D]), (device, DType::I32));
+        let column = (0..D - 1).map(along).reduce(|sum, steps| sum + steps).unwrap_or(first);
+        let (rows, width) = (column.shape().num_elements(), shape[D - 1]);
+        let row = along(D - 1).reshape([width]);
+        Self { device: device.clone(), shape: shape.to_vec(), column: column.reshape([rows]), row }
+    }
 }
 
 #[cfg(feature = "flex")]

@@ -71,6 +71,9 @@ pub fn host_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, ModelError> {
     let failed =
         |error: &dyn std::fmt::Display| ModelError::Device(format!("cannot copy tensors from the device: {error}"));
     let count = tensors.len();
+    if count == 0 {
+        return Ok(Vec::new());
+    }
     let register = |reads: Transaction, tensor: Tensor<1>| reads.register(tensor.without_autodiff());
     let read = tensors.into_iter().fold(Transaction::default(), register);
     let read = read.try_execute().map_err(|error| failed(&error))?;
