@@ -69,7 +69,10 @@ fn row_sums_add_up_each_index() {
         }
         let expected: Vec<f32> = expected.into_iter().map(|sum| sum as f32).collect();
         let found = values(sum_rows_by_index(constant(3, [rows, width]), &indices, count));
-        assert_close(name, TOLERANCE, &found, &expected);
+        for (found, expected) in found.iter().zip(&expected) {
+            // The terms of the longest sums add up to 1500 and nearly cancel.
+            assert!((found - expected).abs() < 1e-5, "{name}: {found}, expected {expected}");
+        }
     }
 }
 
@@ -118,15 +121,15 @@ fn plain_layer_norm_matches_kernel() {
             &[[130, 48]],
             &[Some(48), bias],
             |Inputs { m, v }| layer_norm::plain(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
-            |Inputs { m, v }| crate::layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
+            |Inputs { m, v }| layer_norm(m[0].clone(), v[0].clone().unwrap(), v[1].clone(), 1e-5),
         );
     }
     // A weight that trains alone, and an input that does.
     let (x, weight) = (constant(1, [5, 6]), constant(2, [6]).autodiff().require_grad());
-    let y = with_plain_forms(|| crate::layer_norm(x, weight.clone(), None, 1e-5));
+    let y = with_plain_forms(|| layer_norm(x, weight.clone(), None, 1e-5));
     assert!(weight.grad(&y.sum().backward()).is_some());
     let x = leaf(1, [5, 6]);
-    let y = with_plain_forms(|| crate::layer_norm(x.clone(), constant(2, [6]), None, 1e-5));
+    let y = with_plain_forms(|| layer_norm(x.clone(), constant(2, [6]), None, 1e-5));
     assert!(x.grad(&y.square().sum().backward()).is_some());
 }
 
