@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CRATES: [&str; 7] = ["cli", "data", "kernels", "model", "report", "search", "train"];
+const CRATES: [&str; 8] = ["cli", "data", "kernels", "model", "report", "search", "serve", "train"];
 
 /// Files that a folder may hold.
 const MOST_FILES: usize = 14;

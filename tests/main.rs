@@ -35,11 +35,14 @@ mod precision;
 mod probes;
 mod races;
 mod reference;
+mod report;
 mod resume;
 mod resume_inputs;
 mod resume_matrix;
 mod search;
 mod selection;
+#[cfg(feature = "serve")]
+mod serve;
 mod sessions;
 mod signals;
 mod soak;

@@ -4,7 +4,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 use dualenc_train::{Event, Observer, TrainError};
 
 use crate::commands::about::{completions, man, schema};
+#[cfg(feature = "serve")]
+use crate::commands::apply::serve::command as serve;
 use crate::commands::apply::{classify, index, search};
+use crate::commands::pages::{compare, report};
 use crate::commands::{cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, train};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
@@ -45,10 +48,14 @@ Results go to stdout, everything else to stderr.";
 pub enum Command {
     Train(train::TrainArgs),
     Eval(eval::EvalArgs),
+    Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
     Embed(embed::EmbedArgs),
     Index(index::IndexArgs),
     Search(search::SearchArgs),
     Classify(classify::ClassifyArgs),
+    #[cfg(feature = "serve")]
+    Serve(serve::ServeArgs),
     Interpolate(interpolate::InterpolateArgs),
     Export(export::ExportArgs),
     Cache(cache::CacheArgs),
@@ -79,10 +86,14 @@ impl Command {
         match self {
             Self::Train(args) => train::run(args, reporter),
             Self::Eval(args) => eval::run(args, reporter),
+            Self::Report(args) => report::run(args, reporter),
+            Self::Compare(args) => compare::run(args, reporter),
             Self::Embed(args) => embed::run(args, reporter),
             Self::Index(args) => index::run(args),
             Self::Search(args) => search::run(args, reporter),
             Self::Classify(args) => classify::run(args, reporter),
+            #[cfg(feature = "serve")]
+            Self::Serve(args) => serve::run(args, reporter),
             Self::Interpolate(args) => interpolate::run(args, reporter),
             Self::Export(args) => export::run(args, reporter),
             Self::Cache(args) => cache::run(args, reporter),

@@ -109,6 +109,11 @@ impl Index {
         self.opened.name(0).is_some()
     }
 
+    /// Path of the image that a row stands for; `None` if there is no such row, or it is no image with a name.
+    pub fn image_path(&self, row: usize) -> Option<&str> {
+        self.opened.name(row).filter(|_| self.opened.kind == Kind::Images && row < self.rows())
+    }
+
     /// The `top` nearest rows of each query, the nearest first: all rows if there are fewer. `queries`: shape
     /// `[queries, dim]`, flat; they need not be normalised.
     ///

@@ -16,6 +16,7 @@ mod run_dir;
 mod stop_flag;
 mod training;
 
+pub use commands::answering::{Answering, small_picture};
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
 pub use commands::check::{CONFIG_PROBLEM, check};
@@ -39,6 +40,10 @@ pub use commands::plan::report::{
 pub use commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower};
 pub use commands::probe::request::{Layers, ProbeRequest};
 pub use commands::probe::run::probe;
+pub use commands::report::make_comparison::compare;
+pub use commands::report::make_report::report;
+pub use commands::report::make_results::write_results;
+pub use commands::report::page_file::{ReportRequest, WrittenPage};
 pub use commands::search::{Answer, Query, SearchRequest, search, write_index};
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;

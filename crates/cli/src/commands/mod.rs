@@ -12,6 +12,7 @@
 //! - `check`: validates a config with its towers and data.
 //! - `plan`: predicts time, memory and disk space of a run.
 //! - `probe`: which towers fit together, before training.
+//! - `pages`: reports on runs, and comparisons.
 //! - `inspect`: describes a directory.
 //! - `about`: schema of the config, shell completion scripts, manual page.
 
@@ -26,6 +27,7 @@ pub(crate) mod export;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
+pub(crate) mod pages;
 pub(crate) mod plan;
 pub(crate) mod probe;
 pub(crate) mod train;

@@ -45,6 +45,9 @@ pub struct Report {
     pub warnings: Vec<Warning>,
     /// What the run does without.
     pub bad_samples: Vec<BadSamples>,
+    /// Parts that could not be made, each with the reason. The key is `embeddings`, `pairs`, `data`, `model`, or the
+    /// name of an evaluation after `eval.`.
+    pub absent: Vec<Entry>,
     /// What made the page, shown at its foot: a program and its version.
     pub made_by: String,
 }

@@ -46,21 +46,31 @@ fn render(report: &Report, picture_bytes: usize) -> (String, usize) {
         } else {
             format!("Evaluation: {}", evaluation.name)
         };
-        let body = evaluated(&id, evaluation, &mut pictures);
+        let body = html! {
+            (evaluated(&id, evaluation, &mut pictures))
+            @if let Some(why) = reason(report, &format!("eval.{}", evaluation.name)) { (absent(why)) }
+        };
         sections.push(Section::new(&id, &title, body));
     }
     sections.push(Section::new("training", "Training", curves(&report.steps)));
-    if let Some(body) = embeddings(report) {
+    let without = |part: &str| reason(report, part).map(absent);
+    if let Some(body) = embeddings(report).or_else(|| without("embeddings")) {
         sections.push(Section::new("embeddings", "Embeddings", body));
     }
     if let Some(found) = report.pairs.as_ref().filter(|found| !found.worst.is_empty() || !found.best.is_empty()) {
         sections.push(Section::new("pairs", "Training pairs", pairs(found, &mut pictures)));
+    } else if let Some(body) = without("pairs") {
+        sections.push(Section::new("pairs", "Training pairs", body));
     }
     if !report.data.is_empty() {
         sections.push(Section::new("data", "Data", key_values(&report.data)));
+    } else if let Some(body) = without("data") {
+        sections.push(Section::new("data", "Data", body));
     }
     if !report.parameters.is_empty() {
         sections.push(Section::new("model", "Model", parameters(&report.parameters)));
+    } else if let Some(body) = without("model") {
+        sections.push(Section::new("model", "Model", body));
     }
     if !report.config.is_empty() || report.config_text.is_some() {
         sections.push(Section::new("config", "Config", config(report)));
@@ -75,6 +85,11 @@ fn render(report: &Report, picture_bytes: usize) -> (String, usize) {
         left_out: pictures.left_out(),
     };
     (frame.render(&sections), pictures.used())
+}
+
+/// Why a part is missing, if that is known.
+fn reason<'a>(report: &'a Report, part: &str) -> Option<&'a str> {
+    report.absent.iter().find(|entry| entry.key == part).map(|entry| entry.value.as_str())
 }
 
 fn overview(report: &Report) -> Markup {
@@ -155,12 +170,24 @@ fn config(report: &Report) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::run::Entry;
 
     #[test]
     fn locked_parts_are_named() {
         let group = |part: &str, trained| ParameterGroup { part: part.to_owned(), tensors: 2, parameters: 10, trained };
         let page = parameters(&[group("image_tower", 0), group("text_tower", 10), group("x", 3)]).into_string();
         assert!(page.contains("locked") && page.contains("partly trained") && page.contains("43.3 %"));
+    }
+
+    #[test]
+    fn absent_parts_say_why() {
+        let entry = |key: &str| Entry { key: key.to_owned(), value: format!("no {key}") };
+        let evaluations = vec![Evaluation { name: "v".to_owned(), ..Evaluation::default() }];
+        let absent = ["embeddings", "pairs", "data", "model", "eval.v"].map(entry).to_vec();
+        let page = render_report(&Report { evaluations, absent, ..Report::default() }, &PageOptions::default());
+        for part in ["embeddings", "pairs", "data", "model", "eval.v"] {
+            assert!(page.contains(&format!("no {part}")), "{part}");
+        }
     }
 
     #[test]

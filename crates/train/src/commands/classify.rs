@@ -108,8 +108,6 @@ pub fn classify(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<Classification, TrainError> {
-    let whole = [CLASS_PLACEHOLDER.to_owned()];
-    let templates = if request.templates.is_empty() { &whole[..] } else { request.templates };
     if request.labels.is_empty() {
         return Err(TrainError::Usage("there is no label; give `--labels`".to_owned()));
     }
@@ -120,9 +118,7 @@ pub fn classify(
         left_out.add(others);
     }
     let dim = loaded.model.embed_dim();
-    let texts = prompts(request.labels, templates);
-    let texts = with_encoder(loaded, compute, stop, request.batch_size, |encoder| encoder.texts(&texts, |_| ()))?;
-    let classes = classifier(&texts.into_normalized(), &vec![templates.len(); request.labels.len()], dim);
+    let classes = class_embeddings(loaded, request.labels, request.templates, request.batch_size, compute, stop)?;
     let scorer = Scorer::of(loaded, request.labels, &classes)?;
     if request.labels.len() == 1 && scorer.bias.is_none() {
         observer.on(Event::Warning(
@@ -159,8 +155,27 @@ pub fn classify(
     }
 }
 
+/// The embedding of each label, the average over `templates`: shape `[labels, dim]`, flat, normalised.
+///
+/// # Errors
+/// As for [`Encoder::texts`](crate::Encoder::texts).
+pub(crate) fn class_embeddings(
+    loaded: &LoadedModel,
+    labels: &[String],
+    templates: &[String],
+    batch_size: usize,
+    compute: &Compute,
+    stop: &StopFlag,
+) -> Result<Vec<f32>, TrainError> {
+    let whole = [CLASS_PLACEHOLDER.to_owned()];
+    let templates = if templates.is_empty() { &whole[..] } else { templates };
+    let texts = prompts(labels, templates);
+    let texts = with_encoder(loaded, compute, stop, batch_size, |encoder| encoder.texts(&texts, |_| ()))?;
+    Ok(classifier(&texts.into_normalized(), &vec![templates.len(); labels.len()], loaded.model.embed_dim()))
+}
+
 /// What turns the embedding of an image into probabilities.
-struct Scorer<'a> {
+pub(crate) struct Scorer<'a> {
     labels: &'a [String],
     /// `[labels, dim]`, flat, normalised.
     classes: &'a [f32],
@@ -171,7 +186,7 @@ struct Scorer<'a> {
 }
 
 impl<'a> Scorer<'a> {
-    fn of(loaded: &LoadedModel, labels: &'a [String], classes: &'a [f32]) -> Result<Self, TrainError> {
+    pub fn of(loaded: &LoadedModel, labels: &'a [String], classes: &'a [f32]) -> Result<Self, TrainError> {
         let model = &loaded.model;
         let scale = read_scalar(model.logit_scale.val())?.exp();
         let bias = model.logit_bias.as_ref().map(|bias| read_scalar(bias.val())).transpose()?;
@@ -186,7 +201,7 @@ impl<'a> Scorer<'a> {
     }
 
     /// All labels of an image, by its normalised embedding.
-    fn labels(&self, image: &[f32]) -> Vec<LabelScore> {
+    pub fn labels(&self, image: &[f32]) -> Vec<LabelScore> {
         let dot = |class: &[f32]| class.iter().zip(image).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
         let logits: Vec<f64> = self.classes.chunks_exact(image.len()).map(|class| self.scale * dot(class)).collect();
         let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);

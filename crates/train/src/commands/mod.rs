@@ -4,6 +4,7 @@
 //! - `check`: what training would find out about config, data and models.
 //! - `init`: looks at data and writes a config.
 //! - `warm_cache`: computes the features of the locked towers ahead of training.
+//! - `answering`: embeddings, labels, hits and pictures for a server.
 //! - `classify`: labels of images, with probabilities.
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers or sentence-transformers.
@@ -11,11 +12,13 @@
 //! - `inspect`: reports what a directory holds.
 //! - `plan`: what a run will take, from a few of its steps.
 //! - `pack`: writes data sets as shards or as a folder.
+//! - `report`: pages about runs and searches.
 //! - `search`: the nearest images or texts of a query.
 //! - `with_encoder`: a model that encodes, for the commands that need one.
 //! - `probe`: which towers fit together, before training.
 //! - `staged_output`: output that appears when it is complete.
 
+pub(crate) mod answering;
 pub(crate) mod check;
 pub(crate) mod classify;
 pub(crate) mod embed;
@@ -26,6 +29,7 @@ pub(crate) mod interpolate;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod probe;
+pub(crate) mod report;
 pub(crate) mod search;
 mod staged_output;
 pub(crate) mod warm_cache;

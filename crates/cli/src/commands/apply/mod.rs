@@ -3,7 +3,10 @@
 //! - `search`: the nearest images or texts of a query.
 //! - `index`: embeddings in the form that opens fastest.
 //! - `classify`: labels of images.
+//! - `serve`: all of it over HTTP.
 
 pub(crate) mod classify;
 pub(crate) mod index;
 pub(crate) mod search;
+#[cfg(feature = "serve")]
+pub(crate) mod serve;

@@ -25,7 +25,8 @@ const BATCH_SIZE: usize = 64;
 Examples:
   dualenc embed --model runs/first --images photos --out photos.safetensors
   dualenc search --model runs/first --index photos.safetensors \"a dog on the beach\"
-  dualenc search --model runs/first --index photos.safetensors --image dog.jpg --top 20 --json -")]
+  dualenc search --model runs/first --index photos.safetensors --image dog.jpg --top 20 --json -
+  dualenc search --model runs/first --index photos.safetensors \"a dog on the beach\" --html found.html")]
 pub struct SearchArgs {
     /// Search for these texts; each is a query
     #[arg(value_name = "TEXT", required_unless_present = "images")]
@@ -47,6 +48,9 @@ pub struct SearchArgs {
     /// Write the hits as JSON to this file; `-` prints JSON instead of the tables
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub json: Option<PathBuf>,
+    /// Write the hits as an HTML page of thumbnails to this file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub html: Option<PathBuf>,
     /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: String,
@@ -85,6 +89,16 @@ pub fn run(args: SearchArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> 
     let queries: Vec<Query> = texts.chain(args.images.into_iter().map(Query::Image)).collect();
     let request = SearchRequest { queries: &queries, top: args.top as usize, batch_size: BATCH_SIZE };
     let answers = dualenc_train::search(&model, &index, &request, &compute, signals.begin_work())?;
+    if let Some(out) = &args.html {
+        let facts = [
+            ("index", args.index.display().to_string()),
+            ("model", args.model.model.display().to_string()),
+            ("hits of a query", format!("up to {}", args.top)),
+        ];
+        let page = dualenc_train::write_results(&answers, &facts, model.processor.limits(), out, reporter)?;
+        // Stdout may be JSON.
+        reporter.on(Event::Note(format!("wrote {}", page.path.display())));
+    }
     reporter.finish();
     results::write(args.json.as_deref(), || json!(answers), |out| print(out, &answers))?;
     Ok(Ending::Done)

@@ -1,0 +1,250 @@
+//! What the files of a run say, without its model.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use dualenc_data::counted;
+use dualenc_report::{BadSamples, BestCheckpoint, Entry, RunState, Status};
+use serde_json::Value;
+
+use crate::commands::report::run_lock::{RunLock, lock_at};
+use crate::commands::report::run_log::RunLog;
+use crate::commands::report::when::{duration, utc};
+use crate::config::{RunConfig, RunLength};
+use crate::error::TrainError;
+use crate::run_dir::best::BestTracker;
+use crate::run_dir::checkpoint::retention;
+use crate::run_dir::layout::{checkpoints_of, metrics_of};
+
+/// The files of a run.
+pub(super) struct RunFiles {
+    /// The run directory.
+    pub dir: PathBuf,
+    /// The config, or why it cannot be used.
+    pub config: Result<RunConfig, String>,
+    /// The config as it is written.
+    pub config_text: Option<String>,
+    /// The log.
+    pub log: RunLog,
+    /// How far the run is.
+    pub state: RunState,
+    /// The best checkpoint.
+    pub best: Option<BestCheckpoint>,
+    /// What the run does without, by cause.
+    pub bad_samples: Vec<BadSamples>,
+}
+
+impl RunFiles {
+    /// Reads the files of the run in `dir`. Nothing is locked, created or changed.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when `dir` is no run; [`TrainError::Read`] when a file cannot be read.
+    pub fn read(dir: &Path) -> Result<Self, TrainError> {
+        check_is_run(dir)?;
+        // Before the log, which a run that ends meanwhile has completed.
+        let lock = lock_at(&dir.join("run.lock"));
+        let log = RunLog::read(&metrics_of(dir))?;
+        let config_path = dir.join("config.toml");
+        let config = RunConfig::load(&config_path, &[]).map_err(|error| with_causes(&error));
+        let checkpoints = retention::list(&checkpoints_of(dir))?;
+        let mut files = Self {
+            dir: dir.to_owned(),
+            config,
+            config_text: fs::read_to_string(&config_path).ok(),
+            log,
+            state: RunState::default(),
+            best: None,
+            bad_samples: bad_samples(&dir.join("bad_samples.jsonl"))?,
+        };
+        let tracker = match &files.config {
+            Ok(config) => Some(BestTracker::of_run(&config.checkpoint, dir, u64::MAX, None)?),
+            Err(_) => None,
+        };
+        files.best = tracker.as_ref().and_then(BestTracker::best).map(|best| {
+            let found = checkpoints.iter().find(|(step, _)| *step == best.step);
+            let path = found.and_then(|(_, path)| path.strip_prefix(dir).ok());
+            BestCheckpoint {
+                step: best.step,
+                path: path.map_or(String::new(), |path| path.display().to_string()),
+                metric: best.metric.to_string(),
+                value: Some(best.value),
+            }
+        });
+        let stopped_early = tracker.as_ref().is_some_and(BestTracker::is_exhausted);
+        files.state = files.state_of(lock, stopped_early, &checkpoints);
+        Ok(files)
+    }
+
+    /// The name of the directory.
+    pub fn name(&self) -> String {
+        let path = self.dir.canonicalize().unwrap_or_else(|_| self.dir.clone());
+        path.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+    }
+
+    /// All keys of the config with their values.
+    pub fn config_entries(&self) -> Vec<Entry> {
+        let table = self.config_text.as_ref().and_then(|text| text.parse::<toml::Table>().ok());
+        let mut entries = Vec::new();
+        flatten("", &toml::Value::Table(table.unwrap_or_default()), &mut entries);
+        entries
+    }
+
+    fn state_of(&self, lock: RunLock, stopped_early: bool, checkpoints: &[(u64, PathBuf)]) -> RunState {
+        let newest = checkpoints.last();
+        let step = self.log.last_step().max(newest.map_or(0, |(step, _)| *step));
+        let total_steps = self.total_steps().or_else(|| newest.and_then(|(_, path)| total_steps_of(path)));
+        let is_complete = total_steps.is_some_and(|total| step >= total) || stopped_early;
+        let status = match lock {
+            RunLock::Held => Status::Running,
+            _ if is_complete => Status::Finished,
+            RunLock::Free => Status::Killed,
+            RunLock::Unknown => Status::Unknown,
+        };
+        let mut notes = Vec::new();
+        match status {
+            Status::Finished if stopped_early => notes.push("It ended early, by `checkpoint.patience`.".to_owned()),
+            Status::Killed => notes.push(match newest {
+                Some((step, _)) => format!(
+                    "No process on this machine trains it. When it is resumed, it goes on after step {step}, its \
+                     newest checkpoint."
+                ),
+                None => "No process on this machine trains it, and it has no checkpoint: it starts anew.".to_owned(),
+            }),
+            Status::Unknown => notes.push("This system does not say whether a process trains it.".to_owned()),
+            _ => {}
+        }
+        if self.log.is_torn {
+            notes.push("The last line of `metrics.jsonl` is incomplete and is left out.".to_owned());
+        }
+        let files = [metrics_of(&self.dir), checkpoints_of(&self.dir), self.dir.join("config.toml")];
+        let written = files.iter().filter_map(|path| fs::metadata(path).ok()?.modified().ok()).max();
+        RunState {
+            status,
+            step,
+            total_steps,
+            when: written.and_then(|at: SystemTime| utc(at)),
+            duration: (self.log.seconds > 0.0).then(|| format!("{} of training steps", duration(self.log.seconds))),
+            note: (!notes.is_empty()).then(|| notes.join(" ")),
+        }
+    }
+
+    /// The length of the run by its config; `None` as long as the steps of an epoch are unknown.
+    fn total_steps(&self) -> Option<u64> {
+        let config = self.config.as_ref().ok()?;
+        match (config.length(), self.log.steps_per_epoch) {
+            (RunLength::Steps(steps), _) => Some(steps),
+            (RunLength::Epochs(_), steps) => steps.map(|steps| config.total_steps(steps)),
+        }
+    }
+}
+
+/// An error with its causes.
+pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+/// # Errors
+/// [`TrainError::Usage`] when `dir` is no run.
+fn check_is_run(dir: &Path) -> Result<(), TrainError> {
+    let shown = dir.display();
+    if !dir.exists() {
+        return Err(TrainError::Usage(format!("`{shown}` does not exist; expected the directory of a run")));
+    }
+    if dir.join("manifest.json").is_file() {
+        return Err(TrainError::Usage(format!("`{shown}` is a checkpoint; name the run that it belongs to")));
+    }
+    let parts = [dir.join("config.toml"), metrics_of(dir), checkpoints_of(dir)];
+    if parts.iter().any(|path| path.exists()) {
+        return Ok(());
+    }
+    Err(TrainError::Usage(format!(
+        "`{shown}` is not a run: expected `config.toml`, `metrics.jsonl` or `checkpoints` in it; name the directory \
+         that `run.dir` of a config names"
+    )))
+}
+
+/// Steps of the whole run, by a checkpoint.
+fn total_steps_of(checkpoint: &Path) -> Option<u64> {
+    let text = fs::read_to_string(checkpoint.join("manifest.json")).ok()?;
+    serde_json::from_str::<Value>(&text).ok()?["total_steps"].as_u64()
+}
+
+/// The keys of a config, with dots between the names of tables.
+fn flatten(key: &str, value: &toml::Value, entries: &mut Vec<Entry>) {
+    let shown = match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, entries);
+            }
+            return;
+        }
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    entries.push(Entry { key: key.to_owned(), value: shown });
+}
+
+/// The list of bad samples by cause, the most frequent first. A line that is cut off is left out: the run is writing
+/// it.
+///
+/// # Errors
+/// [`TrainError::Read`] when the file exists and cannot be read.
+fn bad_samples(path: &Path) -> Result<Vec<BadSamples>, TrainError> {
+    let bytes = match fs::read(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        bytes => bytes.map_err(TrainError::read(path))?,
+    };
+    let mut found: Vec<BadSamples> = Vec::new();
+    let mut damaged = 0;
+    for line in bytes.split_inclusive(|&byte| byte == b'\n') {
+        let Ok(line) = serde_json::from_slice::<Value>(line) else {
+            damaged += u64::from(line.last() == Some(&b'\n'));
+            continue;
+        };
+        let cause = line["cause"].as_str().unwrap_or("unknown");
+        let count = line["count"].as_u64().unwrap_or(1);
+        let example = ["key", "reason"].iter().find_map(|key| line[key].as_str()).map(str::to_owned);
+        match found.iter_mut().find(|samples| samples.cause == cause) {
+            Some(samples) => samples.count += count,
+            None => found.push(BadSamples { cause: cause.to_owned(), count, example }),
+        }
+    }
+    if damaged > 0 {
+        let example = Some(counted(damaged as usize, "line") + " of `bad_samples.jsonl` cannot be read");
+        found.push(BadSamples { cause: "unknown: damaged list".to_owned(), count: damaged, example });
+    }
+    found.sort_by_key(|samples| std::cmp::Reverse(samples.count));
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bad_samples_are_counted_by_cause() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bad_samples.jsonl");
+        assert_eq!(bad_samples(&path).unwrap(), []);
+        let line = |cause: &str, key: &str| format!("{{\"kind\":\"image\",\"cause\":\"{cause}\",\"key\":\"{key}\"}}\n");
+        let rows = "{\"kind\":\"rows\",\"cause\":\"not listed\",\"count\":3}\n";
+        fs::write(&path, line("empty", "a") + &line("empty", "b") + rows + "{\"kind\":\"ima").unwrap();
+        let found = bad_samples(&path).unwrap();
+        let counts: Vec<(&str, u64)> = found.iter().map(|samples| (samples.cause.as_str(), samples.count)).collect();
+        assert_eq!(counts, [("not listed", 3), ("empty", 2)]);
+        assert_eq!(found[1].example.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn config_is_flat_with_dotted_keys() {
+        let table: toml::Table = "[a]\nb = 1e-3\n[a.c]\nd = \"x\"\ne = [1, 2]".parse().unwrap();
+        let mut entries = Vec::new();
+        flatten("", &toml::Value::Table(table), &mut entries);
+        let shown: Vec<String> = entries.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
+        assert_eq!(shown, ["a.b=0.001", "a.c.d=x", "a.c.e=[1, 2]"]);
+    }
+}
