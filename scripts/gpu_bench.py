@@ -17,10 +17,10 @@ import time
 from pathlib import Path
 
 import gpu_bench_data
-from gpu_bench_dualenc import Gpu, Job, by_kernel, period_of, read_profile, run_all
+from gpu_bench_dualenc import Gpu, Job, by_kernel, last_periods, read_profile, run_all
 
 ROOT = Path(__file__).resolve().parent.parent
-ROWS = ["parity", "towers", "profile", "lu", "uu"]
+ROWS = ["parity", "towers", "profile", "lu", "uu", "start"]
 
 
 class Bench:
@@ -52,11 +52,12 @@ class Bench:
         print(f"{time.time() - self.started:.0f} s: {row}: {name}: {who}: " + json.dumps(shown)[:900], file=sys.stderr, flush=True)
 
     def job(self, who: str, label: str, command: list, settings: dict, kind: str, warm: int, measured: int | None,
-            cwd: Path | None = None, after: Job | None = None, device: str | None = None) -> Job:
+            cwd: Path | None = None, after: Job | None = None, device: str | None = None, kernels: str | None = None) -> Job:
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         device = device or self.arguments.device
         command = [self.binaries[who], *map(str, command), *sets, "--device", device, "--log", "json"]
-        return Job(label, command, cwd or self.work, self.out / f"logs/{who}-{label}.jsonl", kind, warm, measured, after)
+        return Job(label, command, cwd or self.work, self.out / f"logs/{who}-{label}.jsonl", kind, warm, measured, after,
+                   self.work / "kernels" / (kernels or f"{who}-{label}"))
 
     def train(self, who: str, label: str, config: str, settings: dict, cwd: Path | None = None, after: Job | None = None) -> Job:
         run_dir = self.work / f"runs/{who}-{label}"
@@ -146,6 +147,21 @@ class Bench:
                                  compile=compiled, batch=batch, dropout=dropout, rounds=20)
                             for precision, compiled, batch, dropout in jobs]
 
+    def start(self) -> None:
+        """The first step of a process that finds the kernels of an earlier one, which `lu` ran."""
+        cache, fill = self.cache()
+        batch, precision, dropout = self.arguments.lu[0].split(":")
+        for who in self.binaries:
+            label = f"lu-{batch}-{precision}-{dropout}"
+            run_dir = self.work / f"runs/{who}-start"
+            shutil.rmtree(run_dir, ignore_errors=True)
+            settings = {"run.dir": run_dir, "cache.dir": cache, "train.batch_size": batch, "model.text_dropout": dropout,
+                        "run.precision": precision, "train.steps": 3}
+            job = self.job(who, "start", ["train", "--config", self.work / "lu-vit-s16.toml"], settings, "train", 0, None,
+                           after=fill, kernels=f"{who}-{label}")
+            self.jobs.append((job, "start", f"batch {batch}, {precision}, dropout {dropout}, second process", who,
+                              lambda job: {"first_s": job.rows()[0]["at"] - job.started, "whole_s": job.ended - job.started}))
+
     def uu(self) -> None:
         batch = 8 if self.quick else self.arguments.uu_batch
         for who in self.binaries:
@@ -164,7 +180,7 @@ class Bench:
                     label = f"{tower}-{precision}"
                     job = self.features(who, label, f"lu-{tower}.toml", self.work / f"cache-{who}-{label}", precision)
                     self.jobs.append((job, "towers", f"{tower}, {precision}", who, lambda job: self.images_per_s(job, job.held_at)))
-        variants = [("bf16", True, False), ("bf16", True, True), ("bf16", False, False), ("f16", False, False),
+        variants = [("bf16", True, False), ("bf16", False, True), ("bf16", False, False), ("f16", False, False),
                     ("tf32", False, False), ("f32", False, False)]
         self.torch_jobs += [dict(row="towers", name=f"{tower}, {precision}" + (", upload" if upload else ""), tower=tower,
                                  precision=precision, compile=compiled, upload=upload, batch=256, rounds=12)
@@ -192,11 +208,11 @@ class Bench:
 
                 def measure(job: Job, log: Path = log) -> dict:
                     kernels = read_profile(log)
-                    period = period_of([name for name, _ in kernels])
-                    if period is None:
+                    steps = last_periods(kernels, repeats=4)
+                    if steps is None:
                         raise ValueError(f"{len(kernels)} launches without a period")
-                    table = by_kernel(kernels[-2 * period :], 2)
-                    return {"launches": period, "kernel_ms": sum(row[2] for row in table) / 1e3, "kernels": table}
+                    table = by_kernel(steps, 4)
+                    return {"launches": len(steps) // 4, "kernel_ms": sum(row[2] for row in table) / 1e3, "kernels": table}
 
                 self.jobs.append((job, "profile", name, who, measure))
 
@@ -275,12 +291,12 @@ class Bench:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("waves", nargs="*", metavar="ROW[+ROW]...", help=f"rows to measure, together if joined by +; "
-                        f"rows: {' '.join(ROWS)} (default: parity+towers+profile+lu uu)")
+                        f"rows: {' '.join(ROWS)} (default: parity+towers+profile+lu+uu start)")
     parser.add_argument("--dualenc", action="append", required=True, metavar="[NAME=]FILE", help="binary (repeatable)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", default="runs/gpu_bench")
     parser.add_argument("--work", default=None)
-    parser.add_argument("--lu", default="256:f32:0.1,1024:f32:0.1,1024:f32:0.0,4096:f32:0.1", type=lambda text: text.split(","),
+    parser.add_argument("--lu", default="1024:f32:0.1,256:f32:0.1,4096:f32:0.1,4096:f32:0.0,4096:bf16:0.1", type=lambda text: text.split(","),
                         metavar="BATCH:PRECISION:DROPOUT,...", help="variants of `lu`")
     parser.add_argument("--uu-batch", default=128, type=int)
     parser.add_argument("--precisions", default="f32,bf16,f16", type=lambda text: text.split(","), help="of `towers`")
@@ -294,7 +310,7 @@ def main() -> None:
     parser.add_argument("--no-pytorch", action="store_true")
     parser.add_argument("--quick", action="store_true", help="a few small steps, to check the script")
     arguments = parser.parse_args()
-    waves = [wave.split("+") for wave in arguments.waves or ["parity+towers+profile+lu", "uu"]]
+    waves = [wave.split("+") for wave in arguments.waves or ["parity+towers+profile+lu+uu", "start"]]
     if unknown := {row for wave in waves for row in wave} - set(ROWS):
         parser.error(f"unknown row `{unknown.pop()}`; rows: {' '.join(ROWS)}")
     bench = Bench(arguments)

@@ -13,6 +13,7 @@
 #   uu       training both towers from JPEG files, pairs/s
 #   towers   forward pass of locked ViT-S/16 and ViT-B/16, images/s
 #   profile  time and launches by kernel of a training step and of a forward pass
+#   start    start of a second process, which finds the kernels that `lu` compiled, to its first step
 #
 # Rows joined by + share a warm-up: all of their runs compile and tune kernels at the same time, which takes minutes on
 # one core each; then each run is measured alone. They must fit the GPU's memory together.
@@ -23,5 +24,5 @@
 # PYTHON is the Python to use, default python3.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-case " $* " in *" -h "* | *" --help "*) sed -n '2,28s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
+case " $* " in *" -h "* | *" --help "*) sed -n '2,29s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; exit 0 ;; esac
 exec "${PYTHON:-python3}" "$root/scripts/gpu_bench.py" "$@"

@@ -69,9 +69,11 @@ class Job:
     """
 
     def __init__(self, label: str, command: list[str], folder: Path, log: Path, kind: str, warm: int, measured: int | None,
-                 after: "Job | None" = None):
+                 after: "Job | None" = None, kernels: Path | None = None):
         self.label, self.command, self.folder, self.log, self.kind = label, command, folder, log, kind
         self.warm, self.measured, self.after = warm, measured, after
+        # Each job has its own caches of compiled kernels: dualenc's (Burn's), and the driver's.
+        self.env = os.environ | {"XDG_CACHE_HOME": f"{kernels}", "CUDA_CACHE_PATH": f"{kernels}/driver"} if kernels else None
         self.process, self.file, self.state, self.rest = None, None, "waiting", ""
         self.lines: list[dict] = []
         self.started = self.ended = self.resumed = 0.0
@@ -81,7 +83,8 @@ class Job:
     def start(self):
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as out:
-            self.process = subprocess.Popen(self.command, stderr=out, stdout=subprocess.DEVNULL, cwd=self.folder)
+            self.process = subprocess.Popen(self.command, stderr=out, stdout=subprocess.DEVNULL, cwd=self.folder,
+                                            env=self.env)
         self.file, self.started, self.state = self.log.open(errors="replace"), time.time(), "running"
 
     def poll(self):
@@ -99,7 +102,7 @@ class Job:
             self.ended, self.state = time.time(), "done" if code == 0 else f"exit code {code}"
 
     def rows(self) -> list[dict]:
-        return [line for line in self.lines if line["kind"] == self.kind]
+        return [line for line in self.lines if line.get("kind") == self.kind]
 
     def hold(self):
         self.process.send_signal(signal.SIGSTOP)
@@ -168,14 +171,18 @@ def read_profile(path: Path) -> list[tuple[str, float]]:
     return kernels
 
 
-def period_of(names: list[str], longest: int = 12000) -> int | None:
-    """The smallest number of launches after which at least 97 of 100 names repeat at the end of the list."""
-    ids = {name: index for index, name in enumerate(dict.fromkeys(names))}
-    values = [ids[name] for name in names]
-    for period in range(20, min(longest, len(values) // 2)):
-        last, before = values[-period:], values[-2 * period : -period]
-        if last[0] == before[0] and sum(a == b for a, b in zip(last, before)) >= 0.97 * period:
-            return period
+def last_periods(kernels: list[tuple[str, float]], repeats: int, tail: int = 60000) -> list[tuple[str, float]] | None:
+    """The launches of the last `repeats` steps. The rarest kernel of the last steps marks them: it runs once in each."""
+    names = [name for name, _ in kernels[-tail:]]
+    count = collections.Counter(names)
+    last_seen = {name: index for index, name in enumerate(names)}
+    steady = [name for name in count if count[name] > repeats + 1]
+    for name in sorted(steady, key=lambda name: (count[name], -last_seen[name])):
+        places = [index for index, other in enumerate(names) if other == name][-repeats - 1 :]
+        gaps = [after - before for before, after in zip(places, places[1:])]
+        # Not a kernel of the first steps, or of every other step.
+        if max(gaps) <= 1.05 * min(gaps) and len(names) - places[-1] <= 1.05 * max(gaps) + 20:
+            return kernels[-tail:][places[0] : places[-1]]
     return None
 
 
