@@ -154,7 +154,7 @@ fn comparison_shows_what_differs() {
     let out = session.succeed(&["compare", "first", "second", "--out", "both.html"]);
     assert!(out.starts_with("wrote both.html ("), "{out}");
     let page = page(&session, "both.html");
-    assert_has(section(&page, "figures"), &["first", "second", "50.0", "75.0", "\u{2605} best", "step 1 of 4"]);
+    assert_has(section(&page, "figures"), &["first", "second", "50.0", "75.0", "\u{2605} best", "step 1 of 16"]);
     let differing = section(&page, "config");
     assert_has(differing, &["train.learning_rate", "0.001", "0.002"]);
     assert!(!differing.contains("train.batch_size"), "{differing}");

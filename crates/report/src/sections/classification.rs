@@ -33,11 +33,12 @@ pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
         } }
         @if !confused.is_empty() { div.tall {
             h3 { "Most confused classes" }
+            p.note { "With the share of the images of the true class." }
             div.scroll tabindex="0" role="group" aria-label="Most confused classes" {
                 table {
                     thead { tr { th scope="col" { "true class" } th.words scope="col" { "answer" }
                         th scope="col" { "images" }
-                        th scope="col" { "share of the class" } } }
+                        th scope="col" { "share" } } }
                     tbody { @for (label, predicted, number) in &confused { tr {
                         th scope="row" { bdi { (name(*label)) } }
                         td.words { bdi { (name(*predicted)) } }

@@ -143,9 +143,10 @@ pub(crate) fn shown(name: &str, figure: Option<&Figure>) -> Markup {
     }
 }
 
+/// The best figure after training began: at step 0, a model that guesses is well calibrated.
 fn best(evaluation: &Evaluation, name: &str) -> Markup {
     let kind = kind(name);
-    let finite = points(evaluation, name).into_iter().filter(|point| point.value.is_finite());
+    let finite = points(evaluation, name).into_iter().filter(|point| point.step > 0 && point.value.is_finite());
     let better = |a: &Point, b: &Point| {
         let order = a.value.total_cmp(&b.value);
         // Of equal values, the earliest is the best.
@@ -175,10 +176,10 @@ mod tests {
 
     #[test]
     fn best_is_by_the_sense_of_the_metric() {
-        let found = evaluation(&[(0, 0.1), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
-        assert!(best(&found, "acc1").into_string().starts_with("70.0 %"));
+        let found = evaluation(&[(0, 0.9), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
+        assert!(best(&found, "acc1").into_string().starts_with("70.0 %"), "step 0 is not trained");
         assert!(best(&found, "ece").into_string().starts_with("30.0 %"));
-        assert_eq!(best(&evaluation(&[(0, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1").into_string(), "\u{2013}");
     }
 
     #[test]
