@@ -95,7 +95,10 @@ impl RunFiles {
         let newest = checkpoints.last();
         let step = self.log.last_step().max(newest.map_or(0, |(step, _)| *step));
         let total_steps = self.total_steps().or_else(|| newest.and_then(|(_, path)| total_steps_of(path)));
-        let is_complete = total_steps.is_some_and(|total| step >= total) || stopped_early;
+        // A run ends with a checkpoint of its last step. One that was killed before it was written goes on when it is
+        // resumed; where all checkpoints were deleted, the log is all that is known.
+        let is_saved = newest.is_none_or(|(saved, _)| *saved >= step);
+        let is_complete = is_saved && (stopped_early || total_steps.is_some_and(|total| step >= total));
         let status = match lock {
             RunLock::Held => Status::Running,
             _ if is_complete => Status::Finished,
@@ -104,7 +107,9 @@ impl RunFiles {
         };
         let mut notes = Vec::new();
         match status {
-            Status::Finished if stopped_early => notes.push("It ended early, by `checkpoint.patience`.".to_owned()),
+            Status::Finished if stopped_early && total_steps.is_none_or(|total| step < total) => {
+                notes.push("It ended early, by `checkpoint.patience`.".to_owned())
+            }
             Status::Killed => notes.push(match newest {
                 Some((step, _)) => format!(
                     "No process on this machine trains it. When it is resumed, it goes on after step {step}, its \
@@ -237,6 +242,27 @@ mod tests {
         let counts: Vec<(&str, u64)> = found.iter().map(|samples| (samples.cause.as_str(), samples.count)).collect();
         assert_eq!(counts, [("not listed", 3), ("empty", 2)]);
         assert_eq!(found[1].example.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn run_without_its_last_checkpoint_is_not_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.toml"), "").unwrap();
+        let line = |step: u64| format!("{{\"kind\":\"train\",\"step\":{step},\"epoch\":0.5,\"loss\":2.0}}\n");
+        fs::write(metrics_of(dir.path()), line(3) + &line(4)).unwrap();
+        let status = |checkpoint: Option<u64>| {
+            if let Some(step) = checkpoint {
+                let path = crate::run_dir::checkpoint::path_of(&checkpoints_of(dir.path()), step);
+                fs::create_dir_all(&path).unwrap();
+                fs::write(path.join("manifest.json"), "{\"total_steps\":4}").unwrap();
+            }
+            RunFiles::read(dir.path()).unwrap().state
+        };
+        assert_eq!(status(None).status, Status::Killed, "its length is unknown");
+        let killed = status(Some(3));
+        assert_eq!((killed.status, killed.step, killed.total_steps), (Status::Killed, 4, Some(4)));
+        assert!(killed.note.unwrap().contains("goes on after step 3"));
+        assert_eq!(status(Some(4)).status, Status::Finished);
     }
 
     #[test]
