@@ -31,7 +31,7 @@ fn unknown_key_lists_known() {
         found,
         r#"1 problem in the config `run.toml`
 run.toml:2:1: unknown key `run.zzz`
-  help: expected `dir`, `seed`, `device`, `precision`, `locked_precision`, `threads` or `log_every_steps`"#
+  help: expected `dir`, `seed`, `device`, `precision`, `locked_precision`, `threads`, `log_every_steps` or `tensorboard`"#
     );
 }
 
