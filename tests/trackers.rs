@@ -2,9 +2,11 @@
 //! shares no code with the writer; `scripts/check_trackers.py` reads the same with TensorBoard and MLflow themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Stdio;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -108,7 +110,7 @@ struct Events {
     is_torn: bool,
 }
 
-/// Reads the one event file in `dir`. Panics if a point stands there twice.
+/// Reads the one event file in `dir` that is not empty. Panics if a point stands there twice.
 #[track_caller]
 fn events(dir: &Path) -> Events {
     let files = event_files(dir);
@@ -143,9 +145,11 @@ fn events(dir: &Path) -> Events {
     events
 }
 
+/// The event files in `dir` that are not empty.
 fn event_files(dir: &Path) -> Vec<PathBuf> {
     let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
-    files.filter(|path| path.display().to_string().contains("tfevents")).collect()
+    let files = files.filter(|path| path.file_name().unwrap().to_str().unwrap().contains("tfevents"));
+    files.filter(|path| fs::metadata(path).unwrap().len() > 0).collect()
 }
 
 /// What the event file of the log has to say.
@@ -242,11 +246,15 @@ fn resume_writes_the_event_file_anew() {
     assert_eq!(losses(&assert_equals_log(&session, "run")), STEPS);
     let second = event_files(&session.path("run"));
     assert!(second > first, "the later file has the later name: {first:?}, {second:?}");
+    assert_eq!(fs::metadata(&first[0]).unwrap().len(), 0, "readers wait for a file that disappears");
+    let long_ago = SystemTime::now() - Duration::from_secs(7200);
+    File::options().write(true).open(&first[0]).unwrap().set_modified(long_ago).unwrap();
 
     // Damaged, deleted, or never written: the next resume makes it whole.
     fs::write(&second[0], b"damaged").unwrap();
     session.succeed(&TRAIN);
     assert_equals_log(&session, "run");
+    assert!(!first[0].exists(), "an empty file is removed when no reader can wait for it");
     fs::remove_file(&event_files(&session.path("run"))[0]).unwrap();
     session.succeed(&TRAIN);
     assert_equals_log(&session, "run");
@@ -266,11 +274,11 @@ fn tracking_may_begin_in_mid_run() {
 fn lost_event_file_ends_no_run() {
     let session = session();
     let arguments = [&TRAIN[..], &["--set", "train.epochs=40", "--set", "train.schedule=constant"]].concat();
-    let child = session.command(&arguments).stderr(std::process::Stdio::piped()).spawn().unwrap();
-    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let child = session.command(&arguments).stderr(Stdio::piped()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
     while fs::metadata(session.path("run/metrics.jsonl")).map_or(0, |file| file.len()) < 400 {
-        assert!(std::time::Instant::now() < deadline, "no step within a minute");
-        std::thread::sleep(Duration::from_millis(2));
+        assert!(Instant::now() < deadline, "no step within a minute");
+        sleep(Duration::from_millis(2));
     }
     fs::remove_file(&event_files(&session.path("run"))[0]).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -1,15 +1,16 @@
 //! The event file of a run. It follows from `metrics.jsonl` and the config alone: whoever opens it writes it anew.
 //!
 //! So each step stands in it once after any number of kills, and a file that was damaged, deleted or begun in mid-run is
-//! made whole by the next resume. TensorBoard may be reading meanwhile. It never reads a shorter file than before, since
-//! the new one has a later name, and its first event makes the earlier ones void; then the earlier file is removed, for
-//! readers that do not know such events.
+//! made whole by the next resume. TensorBoard may be reading meanwhile. It goes on to the new file, since that has a later
+//! name, and drops what it knows, since the first event there makes earlier ones void. The earlier file is emptied, for
+//! readers that do not know such events; it is not removed, since TensorBoard's Python reader waits for a file that
+//! disappears while it is read.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
@@ -25,6 +26,9 @@ const NAME: [&str; 2] = ["events.out.tfevents.", ".dualenc"];
 
 /// What temporary files are named after: not after the event file, since TensorBoard would read them.
 pub(crate) const TEMPORARY_NAME: &str = "tensorboard";
+
+/// How long an emptied file stays: far longer than the 5 seconds after which TensorBoard reads again.
+const EMPTY_FOR: Duration = Duration::from_secs(3600);
 
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 1 << 16;
@@ -78,7 +82,7 @@ impl EventFile {
     }
 }
 
-/// Writes an event file with the config and the whole log at `log` in `dir`, and removes the earlier ones.
+/// Writes an event file with the config and the whole log at `log` in `dir`, and empties the earlier ones.
 ///
 /// # Errors
 /// [`TrainError::Write`] when it cannot be written, [`TrainError::Read`] when the log or `dir` cannot be read. The
@@ -87,7 +91,7 @@ pub(crate) fn write_events(dir: &Path, config_toml: &str, log: &Path) -> Result<
     let earlier = event_files(dir)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since_1970| since_1970.as_secs());
     // Later than the earlier names, though a clock may be set back.
-    let seconds = earlier.iter().map(|(seconds, _)| seconds + 1).max().map_or(now, |next| next.max(now));
+    let seconds = earlier.iter().map(|(seconds, _)| seconds.saturating_add(1)).max().map_or(now, |next| next.max(now));
     let path = dir.join(format!("{}{seconds:010}{}", NAME[0], NAME[1]));
     let fallback = fallback_time(log);
     let mut read = Ok(Damage::default());
@@ -111,16 +115,25 @@ pub(crate) fn write_events(dir: &Path, config_toml: &str, log: &Path) -> Result<
             return Err(io::ErrorKind::Other.into());
         }
         begin(&mut events, now as f64);
-        file.write_all(&events)
+        file.write_all(&events)?;
+        // Before the new file appears: TensorBoard warns of a file that changes when it has read a later one.
+        earlier.iter().for_each(|(_, old)| retire(old));
+        Ok(())
     });
     // What failed first.
     let damage = read?;
     written?;
-    for (_, old) in &earlier {
-        // Its events are void.
+    Ok(WrittenEvents { path, damage })
+}
+
+/// Empties an earlier file, or removes it if it has been empty for long. A failure is ignored: its events are void.
+fn retire(old: &Path) {
+    let Ok(metadata) = fs::metadata(old) else { return };
+    if metadata.len() > 0 {
+        let _ = OpenOptions::new().write(true).truncate(true).open(old);
+    } else if metadata.modified().is_ok_and(|at| at.elapsed().is_ok_and(|age| age > EMPTY_FOR)) {
         let _ = fs::remove_file(old);
     }
-    Ok(WrittenEvents { path, damage })
 }
 
 /// The event files of runs in `dir`, with the seconds in their names.
