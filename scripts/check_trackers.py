@@ -130,7 +130,7 @@ class Server:
         tensorboard = Path(sys.executable).parent / "tensorboard"
         self.port = 6600 + os.getpid() % 1000 + len(arguments)
         command = [tensorboard, "--logdir", logdir, "--port", str(self.port), "--reload_interval", "1"]
-        command += ["--samples_per_plugin", "scalars=0", *arguments]
+        command += ["--samples_per_plugin", "scalars=100000", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def get(self, path, **query):
