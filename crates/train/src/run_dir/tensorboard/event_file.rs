@@ -1,10 +1,10 @@
 //! The event file of a run. It follows from `metrics.jsonl` and the config alone: whoever opens it writes it anew.
 //!
-//! So each step stands in it once after any number of kills, and a file that was damaged, deleted or begun in mid-run is
-//! made whole by the next resume. TensorBoard may be reading meanwhile. It goes on to the new file, since that has a later
-//! name, and drops what it knows, since the first event there makes earlier ones void. The earlier file is emptied, for
-//! readers that do not know such events; it is not removed, since TensorBoard's Python reader waits for a file that
-//! disappears while it is read.
+//! So each step stands in it once after any number of kills, and a file that was damaged, deleted or begun in mid-run
+//! is made whole by the next resume. TensorBoard may be reading meanwhile. It goes on to the new file, since that has a
+//! later name, and drops what it knows, since the first event there makes earlier ones void. The earlier file is
+//! emptied, for readers that do not know such events; it is not removed, since TensorBoard's Python reader waits for a
+//! file that disappears while it is read.
 
 use std::ffi::OsStr;
 use std::fs::{self, OpenOptions};
