@@ -76,7 +76,7 @@ fn finished_run_has_every_part() {
     assert!(out.starts_with("wrote run/report.html (") && out.contains("kB)"), "{out}");
     assert_eq!(files(&session.path("run")), before, "the run was changed");
     let page = page(&session, "run/report.html");
-    assert_has(&page, &["finished", "step 12 of 12", "above step 0"]);
+    assert_has(&page, &["finished", "step 12 of 12", "above step 0", "id=\"throughput\"", "id=\"waiting\""]);
     assert_has(
         section(&page, "eval-1"),
         &["Answers at step 12", "Text to image", "Image to text", "data:image/jpeg;base64,"],

@@ -29,6 +29,8 @@ pub use commands::init::request::InitRequest;
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
+pub use commands::metrics::request::{MetricsFormat, MetricsRequest, WrittenMetrics};
+pub use commands::metrics::write_metrics::write_metrics;
 pub use commands::pack::manifest::BAD_SAMPLES;
 pub use commands::pack::pack;
 pub use commands::pack::request::{PackForm, PackRequest, PackSize, Packed, Recode};

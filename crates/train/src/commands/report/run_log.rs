@@ -9,9 +9,7 @@ use dualenc_report::{EvalPoint, Evaluation, TrainStep, Warning};
 use serde_json::Value;
 
 use crate::error::TrainError;
-
-/// Keys of an evaluation line that are no metrics.
-const NO_METRICS: [&str; 5] = ["kind", "step", "name", "task", "fingerprint"];
+use crate::run_dir::log_points::NO_METRICS;
 
 /// The log of a run.
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use crate::optim::state_tensor::StateTensor;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::Retention;
 use crate::run_dir::checkpoint::{self, Tensors};
-use crate::run_dir::metrics_log::MetricsLog;
+use crate::run_dir::metrics_log::{Entry, Line, MetricsLog};
 
 fn section(best: &str, patience: Option<u64>, min_delta: f64) -> CheckpointSection {
     CheckpointSection { best: Some(best.to_owned()), patience, min_delta, ..CheckpointSection::default() }
@@ -116,7 +116,7 @@ fn best_survives_random_kills() {
                     fingerprint: String::new(),
                     metrics,
                 };
-                log.eval(&record).unwrap();
+                log.append(&Line::now(Entry::Eval(&record))).unwrap();
                 tracker.record(&record);
             }
             let due = step.is_multiple_of(every) || tracker.best_step() == Some(step) || step == 30;
