@@ -7,12 +7,14 @@
 //! - `ops`: the operations of a transformer.
 //! - `contrastive`: the losses of a batch of image-text pairs.
 //! - `cpu`: what the fused forms are built from.
+//! - `portable`: what the forms in Burn's own operations are built from.
 //!
 //! In shapes, `rows` are the tokens of all sequences of a batch, one after the other.
 
 mod contrastive;
 mod cpu;
 mod ops;
+mod portable;
 
 pub use contrastive::objective::PairLoss;
 pub use contrastive::pair_loss;
@@ -26,7 +28,11 @@ pub use ops::embedding::embedding;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::{linear, linear3};
 pub use ops::mlp::{LinearWeights, mlp};
+pub use ops::padded_attention::padded_attention;
 pub use ops::residual::residual;
+pub use ops::softmax::masked_softmax;
+pub use portable::forms::{is_remote, with_plain_forms};
+pub use portable::row_gather::RowGather;
 
 #[cfg(test)]
 #[cfg(feature = "flex")]

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData, module};
 use super::*;
 
 mod independence;
+mod portable;
 
 /// Relative to the largest value of a tensor, for values and gradients: four units in the last place. At most 3.2e-7
 /// was measured.

@@ -119,7 +119,7 @@ pub mod parameters {
     pub use crate::params::grad::{cast, lock, placeholder, scalar, unlock, untracked};
     pub use crate::params::inventory::{ParamFilter, ParamInfo, count, is_buffer, list};
     pub use crate::params::path::PathStack;
-    pub use crate::params::values::{ParamUpdate, collect, host, restore, update};
+    pub use crate::params::values::{ParamUpdate, collect, host, host_all, restore, update};
 }
 
 /// The example of the README, so that it keeps compiling.

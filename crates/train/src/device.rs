@@ -8,6 +8,11 @@ use dualenc_model::{DualEncoder, HostTensor, parameters};
 use crate::config::{Precision, RunSection};
 use crate::error::TrainError;
 
+/// Name of the CPU as tests open it that run on it what other devices run: state on the device, and, inside of
+/// [`with_plain_forms`](dualenc_kernels::with_plain_forms), no kernels of ours.
+#[cfg(all(test, feature = "flex"))]
+pub(crate) const PLAIN: &str = "plain";
+
 /// A device and its settings.
 #[derive(Debug, Clone)]
 pub struct Compute {
@@ -154,6 +159,8 @@ fn by_name(name: &str) -> Option<Device> {
         "cpu" => Some(Device::flex()),
         #[cfg(all(feature = "ndarray", not(feature = "flex")))]
         "cpu" => Some(Device::ndarray()),
+        #[cfg(all(test, feature = "flex"))]
+        PLAIN => Some(Device::flex()),
         #[cfg(feature = "ndarray")]
         "ndarray" => Some(Device::ndarray()),
         #[cfg(feature = "wgpu-untuned")]

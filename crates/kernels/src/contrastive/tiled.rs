@@ -176,20 +176,30 @@ impl Pass {
         Gradients { image: Tensor::cat(image, 0), text, bias: None }
     }
 
-    /// Subtracts the weighted logits of the targets (row, column, weight) from the loss, `batch` targets at a time, and
-    /// multiplies the gradients of the embeddings by the scale.
+    /// Subtracts the weighted logits of the targets (row, column, weight) from the loss, and multiplies the gradients
+    /// of the embeddings by the scale.
+    ///
+    /// The target of every pair is on the diagonal, where embeddings need not be gathered. There are few others, which
+    /// are added one after the other on most devices.
     fn with_targets(&self, Outcome { mut loss, mut gradients }: Outcome, targets: &[(usize, usize, f32)]) -> Outcome {
-        for targets in targets.chunks(self.batch.max(1)) {
-            let weights: Vec<f32> = targets.iter().map(|&(.., weight)| weight).collect();
-            let weights = Tensor::<2>::from_data(TensorData::new(weights, [targets.len(), 1]), &self.device);
-            let rows = self.indices(targets.iter().map(|&(row, ..)| row));
-            let columns = self.indices(targets.iter().map(|&(_, column, _)| column));
+        let (diagonal, others): (Vec<_>, Vec<_>) = targets.iter().partition(|(row, column, _)| row == column);
+        let mut weights = vec![0.0; self.batch];
+        diagonal.into_iter().for_each(|(row, _, weight)| weights[row] += weight);
+        let weights = self.column(weights);
+        let (images, texts) = (self.image.clone() * weights.clone(), self.text.clone());
+        loss = loss - self.logit_sum(&images, &texts, &weights);
+        gradients = gradients.map(|Gradients { image, text, bias }| Gradients {
+            image: image - texts * weights.clone(),
+            text: text - images,
+            bias: bias.map(|bias| bias - weights.sum()),
+        });
+        for others in others.chunks(self.batch.max(1)) {
+            let weights = self.column(others.iter().map(|&(.., weight)| weight).collect());
+            let rows = self.indices(others.iter().map(|&(row, ..)| row));
+            let columns = self.indices(others.iter().map(|&(_, column, _)| column));
             let images = self.image.clone().select(0, rows.clone()) * weights.clone();
             let texts = self.text.clone().select(0, columns.clone());
-            loss = loss - (images.clone() * texts.clone()).sum() * self.scale.clone();
-            if let Some(bias) = &self.bias {
-                loss = loss - weights.clone().sum() * bias.clone();
-            }
+            loss = loss - self.logit_sum(&images, &texts, &weights);
             if let Some(Gradients { image, text, bias }) = &mut gradients {
                 let add = IndexingUpdateOp::Add;
                 *image = image.clone().select_assign(0, rows, (texts * weights.clone()).neg(), add);
@@ -204,6 +214,22 @@ impl Pass {
             bias,
         });
         Outcome { loss, gradients }
+    }
+
+    /// The sum of the logits of pairs of rows, `[1]`; the `images` are multiplied by the weights of the pairs, `[rows,
+    /// 1]`.
+    fn logit_sum(&self, images: &Tensor<2>, texts: &Tensor<2>, weights: &Tensor<2>) -> Tensor<1> {
+        let sum = (images.clone() * texts.clone()).sum() * self.scale.clone();
+        match &self.bias {
+            Some(bias) => sum + weights.clone().sum() * bias.clone(),
+            None => sum,
+        }
+    }
+
+    /// `[values.len(), 1]`
+    fn column(&self, values: Vec<f32>) -> Tensor<2> {
+        let shape = [values.len(), 1];
+        Tensor::from_data(TensorData::new(values, shape), &self.device)
     }
 
     fn indices(&self, indices: impl Iterator<Item = usize>) -> Tensor<1, Int> {

@@ -12,11 +12,15 @@ use burn::backend::flex::{FlexTensor, Layout};
 use burn::backend::{Autodiff, AutodiffBackend, DispatchDevice, Flex};
 use burn::tensor::{Bytes, DType, Shape, Tensor};
 
-/// Whether the fused operations take `x`: `f32` on Flex, with or without autodiff, without gradient checkpointing.
+use crate::portable::forms::only_plain;
+
+/// Whether the fused operations take `x`: `f32` on Flex, with or without autodiff, without gradient checkpointing, and
+/// outside of [`with_plain_forms`](crate::with_plain_forms).
 pub(crate) fn supports_fused<const D: usize>(x: &Tensor<D>) -> bool {
     let device = x.device();
     let plain = device.clone().without_autodiff();
-    x.dtype() == DType::F32
+    !only_plain()
+        && x.dtype() == DType::F32
         && device.gradient_checkpointing_strategy().is_none_or(|strategy| strategy == Default::default())
         && matches!(plain.as_dispatch(), DispatchDevice::Flex(_))
 }

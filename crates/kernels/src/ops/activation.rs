@@ -1,8 +1,12 @@
 //! Activation functions and their derivatives.
 
+use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_SQRT_PI};
+
 use burn::tensor::Tensor;
 use burn::tensor::activation;
 use serde::{Deserialize, Serialize};
+
+use crate::portable::graph::with_gradient;
 
 /// An activation function, by its name in transformers' `ACT2FN`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +50,11 @@ impl Activation {
     /// The reference form in Burn's own operations.
     pub(crate) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
         match self {
-            Self::Gelu => activation::gelu(x),
+            Self::Gelu => {
+                // Burn's slope on most backends is that of the tanh approximation.
+                let input = x.clone().without_autodiff();
+                with_gradient(x, activation::gelu, move |gradient| gradient * gelu_slope(input.clone()))
+            }
             Self::GeluTanh => activation::gelu_approximate(x),
             // transformers: activations.py, QuickGELUActivation.
             Self::QuickGelu => x.clone() * activation::sigmoid(x * QUICK_GELU_FACTOR),
@@ -54,6 +62,14 @@ impl Activation {
             Self::Silu => activation::silu(x),
         }
     }
+}
+
+/// The derivative of the exact GELU, `cdf(x) + x pdf(x)` of the normal distribution.
+fn gelu_slope<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    let cdf = (x.clone() * FRAC_1_SQRT_2).erf() * 0.5 + 0.5;
+    // 1 / sqrt(2 pi)
+    let density = (x.clone().square() * -0.5).exp() * (0.5 * FRAC_1_SQRT_2 * FRAC_2_SQRT_PI);
+    cdf + x * density
 }
 
 /// The factor of QuickGELU.

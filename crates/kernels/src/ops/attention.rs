@@ -21,7 +21,7 @@ pub struct Sequences {
 }
 
 /// Whether [`attention`] has a kernel for the device and the dtype of `x`.
-pub fn has_kernel(x: &Tensor<2>) -> bool {
+pub fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
     #[cfg(feature = "flex")]
     return crate::cpu::autograd::supports_fused(x);
     #[cfg(not(feature = "flex"))]

@@ -1,6 +1,9 @@
 //! Embedding lookup, with a gradient that touches only the rows that were read.
 
-use burn::tensor::{Int, Tensor, TensorData, module};
+use burn::tensor::{Int, Tensor, TensorData};
+
+use crate::portable::graph::with_gradient;
+use crate::portable::row_sums::sum_rows_by_index;
 
 /// The rows of `table` `[rows, width]` at `indices`, `[indices.len(), width]`.
 ///
@@ -14,11 +17,18 @@ pub fn embedding(table: Tensor<2>, indices: Vec<u32>) -> Tensor<2> {
     {
         return y;
     }
-    let count = indices.len();
-    let indices: Vec<i32> = indices.into_iter().map(|index| index as i32).collect();
-    let device = table.device().without_autodiff();
-    let indices = Tensor::<2, Int>::from_data(TensorData::new(indices, [1, count]), &device);
-    module::embedding(table, indices).squeeze_dim(0)
+    plain(table, indices)
+}
+
+/// The form in Burn's own operations. Burn's gradient of a lookup is a scatter, which a GPU runs on as many threads as
+/// the table has columns.
+pub(crate) fn plain(table: Tensor<2>, indices: Vec<u32>) -> Tensor<2> {
+    let [rows, _] = table.dims();
+    let on_device: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
+    let on_device = TensorData::new(on_device, [indices.len()]);
+    let on_device = Tensor::<1, Int>::from_data(on_device, &table.device().without_autodiff());
+    let backward = move |gradient| sum_rows_by_index(gradient, &indices, rows);
+    with_gradient(table, |table| table.select(0, on_device.clone()), backward)
 }
 
 #[cfg(feature = "flex")]

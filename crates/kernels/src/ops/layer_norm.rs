@@ -2,6 +2,8 @@
 
 use burn::tensor::{DType, Tensor, module};
 
+use crate::portable::graph::with_gradients;
+
 /// Normalises each row of `x` `[rows, width]` to mean 0 and variance 1, multiplies by `weight` `[width]` and adds
 /// `bias` `[width]`. `epsilon` is added to the variance.
 ///
@@ -17,7 +19,42 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsi
     }
     // The variance of a wide row needs more precision than f16 and bf16 have.
     let (dtype, to_f32) = (x.dtype(), |tensor: Tensor<1>| tensor.cast(DType::F32));
-    module::layer_norm(x.cast(DType::F32), to_f32(weight), bias.map(to_f32), epsilon).cast(dtype)
+    plain(x.cast(DType::F32), to_f32(weight), bias.map(to_f32), epsilon).cast(dtype)
+}
+
+/// The form in Burn's own operations. Burn would derive a gradient of some twenty operations.
+pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f64) -> Tensor<2> {
+    if ![Some(&weight), bias.as_ref()].into_iter().flatten().any(Tensor::is_autodiff) && !x.is_autodiff() {
+        return module::layer_norm(x, weight, bias, epsilon);
+    }
+    let (values, factors) = (x.clone().without_autodiff(), weight.clone().without_autodiff().unsqueeze::<2>());
+    let centred = values.clone() - values.mean_dim(1);
+    let inverse = (centred.clone().square().mean_dim(1) + epsilon).sqrt().recip();
+    let normal = centred * inverse.clone();
+    let output = normal.clone() * factors.clone();
+    let output = match &bias {
+        Some(bias) => output + bias.clone().without_autodiff().unsqueeze(),
+        None => output,
+    };
+    let biased = bias.is_some();
+    // A weight stands in for an absent bias, since the number of inputs is part of the type.
+    let last = bias.as_ref().unwrap_or(&weight).clone();
+    let inputs = [x.clone().into_dispatch(), weight.clone().into_dispatch(), last.into_dispatch()];
+    let tracked = with_gradients(inputs, output, move |gradient: Tensor<2>, needed| {
+        let of_x = || {
+            let slopes = gradient.clone() * factors.clone();
+            let mean = slopes.clone().mean_dim(1);
+            let slope = (slopes.clone() * normal.clone()).mean_dim(1);
+            (slopes - mean - normal.clone() * slope) * inverse.clone()
+        };
+        let column_sums = |values: Tensor<2>| values.sum_dim(0).squeeze_dim::<1>(0).into_dispatch();
+        [
+            needed[0].then(|| of_x().into_dispatch()),
+            needed[1].then(|| column_sums(gradient.clone() * normal.clone())),
+            (biased && needed[2]).then(|| column_sums(gradient.clone())),
+        ]
+    });
+    tracked.unwrap_or_else(|| module::layer_norm(x, weight, bias, epsilon))
 }
 
 #[cfg(feature = "flex")]

@@ -6,9 +6,11 @@
 //! - `activation`: GELU and its relatives.
 //! - `layer_norm`: layer normalisation.
 //! - `attention`: softmax attention over packed sequences.
+//! - `padded_attention`: the same over padded sequences, for training on devices without kernels.
 //! - `embedding`: table lookup.
 //! - `dropout`: reproducible dropout masks.
 //! - `residual`: the sum at the end of a residual branch.
+//! - `softmax`: the softmax of attention with a mask, where there is no kernel for attention as a whole.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
@@ -17,4 +19,6 @@ pub(crate) mod embedding;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod mlp;
+pub(crate) mod padded_attention;
 pub(crate) mod residual;
+pub(crate) mod softmax;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData, Transaction};
 
 use crate::error::ModelError;
 use crate::params::inventory::{ParamFilter, ParamInfo, list};
@@ -61,6 +61,28 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError>
     let data = tensor.try_into_data().map_err(|error| failed(&error))?;
     let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&format!("{error:?}")))?;
     Ok(HostTensor { shape, values })
+}
+
+/// Reads flat tensors to the host. A device is waited for once, however many there are.
+///
+/// # Errors
+/// [`ModelError::Device`] if the device cannot copy them to the host.
+pub fn host_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, ModelError> {
+    let failed =
+        |error: &dyn std::fmt::Display| ModelError::Device(format!("cannot copy tensors from the device: {error}"));
+    let count = tensors.len();
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    let register = |reads: Transaction, tensor: Tensor<1>| reads.register(tensor.without_autodiff());
+    let read = tensors.into_iter().fold(Transaction::default(), register);
+    let read = read.try_execute().map_err(|error| failed(&error))?;
+    if read.len() != count {
+        return Err(ModelError::Internal(format!("{} of {count} tensors were read", read.len())));
+    }
+    let values =
+        |data: TensorData| data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&format!("{error:?}")));
+    read.into_iter().map(values).collect()
 }
 
 /// Replaces the values of exactly the selected parameters by `saved` ones.

@@ -1,10 +1,9 @@
 //! Multi-head self-attention: the backend's fused kernel if no gradient is needed, the plain formula otherwise.
 
 use burn::module::Module;
-use burn::tensor::activation::softmax;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor, module};
-use dualenc_kernels::{Sequences, attention, has_kernel, linear3};
+use dualenc_kernels::{Sequences, attention, has_kernel, linear3, masked_softmax, padded_attention};
 
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::{Linear, LinearVisitor};
@@ -132,20 +131,25 @@ impl Attention {
             let bias = bias.map(|bias| bias.expand([batch, heads, seq, seq]));
             return module::attention(query, key, value, mask, bias, AttentionModuleOptions::default());
         }
+        let dropout = dropout.mask(&query, self.dropout);
+        if bias.is_none()
+            && let Some(output) = padded_attention([&query, &key, &value], mask.as_ref(), dropout)
+        {
+            return output;
+        }
         let scores = (query * (dim as f64).powf(-0.5)).matmul(key.swap_dims(2, 3));
         let scores = match bias {
             Some(bias) => scores + bias,
             None => scores,
         };
-        let scores = match mask {
-            // Not minus infinity: a padding slot may have every key masked, and softmax would return NaN.
-            Some(mask) => scores.mask_fill(mask, f32::MIN),
-            None => scores,
-        };
         // In f32, because half precision is too coarse to sum many exponentials.
         let precision = scores.dtype();
-        let weights = softmax(scores.cast(DType::F32), 3).cast(precision);
-        dropout.apply(weights, self.dropout).matmul(value)
+        let weights = masked_softmax(scores.cast(DType::F32), mask).cast(precision);
+        let weights = match dropout {
+            Some(dropout) => dropout.apply(weights),
+            None => weights,
+        };
+        weights.matmul(value)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use dualenc_kernels::{RowGather, is_remote};
 
 /// Sequences concatenated as rows, without padding.
 #[derive(Debug, Clone)]
@@ -18,10 +19,8 @@ pub struct SequenceLayout {
 
 #[derive(Debug, Clone)]
 struct Ragged {
-    /// `[batch * longest]`: the row in each padded slot; row 0 for padding, which is masked.
-    row_of_slot: Tensor<1, Int>,
-    /// `[rows]`: the padded slot of each row.
-    slot_of_row: Tensor<1, Int>,
+    /// From rows to padded slots, `batch * longest`.
+    to_slots: RowGather,
     /// `[batch, 1, 1, longest]`: true for padding.
     padding: Tensor<4, Bool>,
 }
@@ -32,20 +31,15 @@ impl SequenceLayout {
         let device = &device.clone().without_autodiff();
         let (batch, longest) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
         let ragged = lengths.iter().any(|&length| length != longest).then(|| {
-            let mut row_of_slot = vec![0i32; batch * longest];
-            let mut padding = vec![true; batch * longest];
-            let mut slot_of_row = Vec::new();
-            for (sequence, &length) in lengths.iter().enumerate() {
-                for slot in sequence * longest..sequence * longest + length {
-                    row_of_slot[slot] = slot_of_row.len() as i32;
-                    padding[slot] = false;
-                    slot_of_row.push(slot as i32);
-                }
-            }
-            let rows = slot_of_row.len();
+            let mut rows = 0..;
+            let of_sequence = |&length: &usize| {
+                let rows: Vec<_> = rows.by_ref().take(length).map(Some).collect();
+                rows.into_iter().chain(std::iter::repeat(None)).take(longest)
+            };
+            let row_of_slot: Vec<Option<usize>> = lengths.iter().flat_map(of_sequence).collect();
+            let padding: Vec<bool> = row_of_slot.iter().map(Option::is_none).collect();
             Ragged {
-                row_of_slot: Tensor::from_data(TensorData::new(row_of_slot, [batch * longest]), device),
-                slot_of_row: Tensor::from_data(TensorData::new(slot_of_row, [rows]), device),
+                to_slots: RowGather::new(&row_of_slot, lengths.iter().sum(), device),
                 padding: Tensor::from_data(TensorData::new(padding, [batch, 1, 1, longest]), device),
             }
         });
@@ -71,7 +65,8 @@ impl SequenceLayout {
     pub(crate) fn to_heads(&self, x: Tensor<2>, heads: usize) -> Tensor<4> {
         let [_, width] = x.dims();
         let padded = match &self.ragged {
-            Some(ragged) => x.select(0, ragged.row_of_slot.clone()),
+            // Any values will do for padding: it is masked as a key and dropped as a query.
+            Some(ragged) => ragged.to_slots.apply_unfilled(x),
             None => x,
         };
         padded.reshape([self.batch, self.longest, heads, width / heads]).swap_dims(1, 2)
@@ -82,7 +77,7 @@ impl SequenceLayout {
         let [batch, heads, longest, dim] = x.dims();
         let padded = x.swap_dims(1, 2).reshape([batch * longest, heads * dim]);
         match &self.ragged {
-            Some(ragged) => padded.select(0, ragged.slot_of_row.clone()),
+            Some(ragged) => ragged.to_slots.inverse().apply(padded),
             None => padded,
         }
     }
@@ -108,11 +103,10 @@ impl SequenceLayout {
         let mut start = 0;
         let mut rows = Vec::with_capacity(self.batch);
         for (sequence, &length) in self.lengths.iter().enumerate() {
-            rows.push((start + position(sequence, length)) as i32);
+            rows.push(Some(start + position(sequence, length)));
             start += length;
         }
-        let device = x.device().without_autodiff();
-        x.select(0, Tensor::<1, Int>::from_data(TensorData::new(rows, [self.batch]), &device))
+        RowGather::new(&rows, start, &x.device()).apply(x)
     }
 
     /// The mean of each sequence, without its first `skip` rows: `[rows, width]` to `[batch, width]`.
@@ -120,11 +114,22 @@ impl SequenceLayout {
     /// If all lengths are equal, each sequence is summed on its own, so that its mean does not depend on the rest of
     /// the batch, bit for bit.
     pub(crate) fn mean(&self, x: Tensor<2>, skip: usize) -> Tensor<2> {
-        let rows = self.rows();
-        if self.ragged.is_none() {
-            let [_, width] = x.dims();
+        let (rows, [_, width], device) = (self.rows(), x.dims(), x.device().without_autodiff());
+        let Some(ragged) = &self.ragged else {
             let sequences = x.reshape([self.batch, self.longest, width]);
             return sequences.slice_dim(1, skip..self.longest).mean_dim(1).reshape([self.batch, width]);
+        };
+        if is_remote(&device) {
+            // The matrix below grows with the square of the batch, and has to be copied to the device.
+            let weight = |position: usize, length: usize| {
+                if (skip..length).contains(&position) { 1.0 / (length - skip) as f32 } else { 0.0 }
+            };
+            let of_sequence = |&length: &usize| (0..self.longest).map(move |position| weight(position, length));
+            let weights: Vec<f32> = self.lengths.iter().flat_map(of_sequence).collect();
+            let weights = Tensor::<3>::from_data(TensorData::new(weights, [self.batch, self.longest, 1]), &device);
+            let padded = ragged.to_slots.apply(x).reshape([self.batch, self.longest, width]);
+            let weighted = padded.clone() * weights.cast(padded.dtype());
+            return weighted.sum_dim(1).reshape([self.batch, width]);
         }
         let mut weights = vec![0.0f32; self.batch * rows];
         let mut start = 0;
@@ -133,7 +138,6 @@ impl SequenceLayout {
             weights[sequence * rows + start + skip..sequence * rows + start + length].fill(1.0 / counted as f32);
             start += length;
         }
-        let device = x.device().without_autodiff();
         Tensor::<2>::from_data(TensorData::new(weights, [self.batch, rows]), &device).cast(x.dtype()).matmul(x)
     }
 }

@@ -1,40 +1,21 @@
 //! Feature maps partitioned into square windows, shifted in every other block (Swin, Liu et al., 2021, sec. 3.2).
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Tensor, TensorData};
+use dualenc_kernels::RowGather;
 
 use crate::transformer::sequence_layout::SequenceLayout;
 
-/// A reordering of rows that may insert rows of zeros.
-#[derive(Debug, Clone)]
-pub(crate) struct RowGather {
-    /// The source row of each output row; one past the last for zeros.
-    rows: Tensor<1, Int>,
-    padded: bool,
-}
-
-impl RowGather {
-    /// The same reordering of the `count` rows of each of `batch` images. `sources` holds the source row of each output
-    /// row, or `None` for zeros.
-    pub fn new(sources: &[Option<usize>], count: usize, batch: usize, device: &Device) -> Self {
-        let zeros = batch * count;
-        let of_image =
-            |image: usize| sources.iter().map(move |row| row.map_or(zeros, |row| image * count + row) as i32);
-        let rows: Vec<i32> = (0..batch).flat_map(of_image).collect();
-        let shape = [rows.len()];
-        Self { rows: Tensor::from_data(TensorData::new(rows, shape), device), padded: sources.contains(&None) }
-    }
-
-    /// Maps `[batch * count, width]` to `[batch * sources, width]`.
-    pub fn apply(&self, x: Tensor<2>) -> Tensor<2> {
-        let x = if self.padded {
-            let [_, width] = x.dims();
-            let zeros = Tensor::<2>::zeros([1, width], &x.device().without_autodiff()).cast(x.dtype());
-            Tensor::cat(vec![x, zeros], 0)
-        } else {
-            x
-        };
-        x.select(0, self.rows.clone())
-    }
+/// The same reordering of the `count` rows of each of `batch` images. `sources` holds the source row of each output
+/// row, or `None` for zeros.
+pub(crate) fn gather_in_each_image(
+    sources: &[Option<usize>],
+    count: usize,
+    batch: usize,
+    device: &Device,
+) -> RowGather {
+    let of_image = |image: usize| sources.iter().map(move |row| row.map(|row| image * count + row));
+    let rows: Vec<Option<usize>> = (0..batch).flat_map(of_image).collect();
+    RowGather::new(&rows, batch * count, device)
 }
 
 /// The partition of a batch of feature maps into windows.
@@ -92,8 +73,8 @@ impl Windows {
         });
         Self {
             layout: SequenceLayout::uniform(batch * tokens / area, area),
-            partition: RowGather::new(&partition, grid[0] * grid[1], batch, device),
-            merge: RowGather::new(&merge, tokens, batch, device),
+            partition: gather_in_each_image(&partition, grid[0] * grid[1], batch, device),
+            merge: gather_in_each_image(&merge, tokens, batch, device),
             mask,
         }
     }

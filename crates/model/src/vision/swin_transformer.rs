@@ -14,7 +14,7 @@ use crate::transformer::config::EncoderConfig;
 use crate::transformer::encoder::Encoder;
 use crate::transformer::relations::Relations;
 use crate::transformer::sequence_layout::SequenceLayout;
-use crate::transformer::windows::{RowGather, Windows};
+use crate::transformer::windows::{Windows, gather_in_each_image};
 use crate::vision::patches::patch_rows;
 use crate::vision::position_interpolation::Interpolation;
 use crate::vision::relative_offsets::{offset_rows, offsets_per_side};
@@ -152,7 +152,7 @@ impl Swin {
             if let Some(merging) = &stage.merging {
                 let neighbours = neighbours(grid);
                 let [_, width] = x.dims();
-                let x4 = RowGather::new(&neighbours, grid[0] * grid[1], batch, &device).apply(x);
+                let x4 = gather_in_each_image(&neighbours, grid[0] * grid[1], batch, &device).apply(x);
                 let x4 = x4.reshape([batch * neighbours.len() / 4, 4 * width]);
                 x = merging.reduction.forward(merging.norm.forward(x4));
                 grid = grid.map(|side| side.div_ceil(2));

@@ -10,7 +10,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use burn::tensor::Tensor;
 use dualenc_data::{ContentId, Dataset};
 use dualenc_kernels::{PairLoss, pair_loss};
-use dualenc_model::{HostTensor, ModelError, parameters};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
 use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
@@ -114,23 +113,9 @@ pub struct BatchLoss {
     /// The lowest loss that a model can have on this batch if it cannot tell any two pairs apart. For softmax without
     /// masked pairs: the logarithm of the batch size.
     pub chance: f64,
-    /// Spread of image and text embeddings, `[2]`.
-    spread: Tensor<1>,
-}
-
-impl BatchLoss {
-    /// Reads the spread of the image and of the text embeddings: their mean squared distance from their mean, from 0
-    /// (all equal) to 1. It is 1 minus the mean cosine over all ordered pairs, each embedding with itself included.
-    ///
-    /// # Errors
-    /// [`ModelError::Device`] when the device cannot return its data.
-    pub fn spread(&self) -> Result<[f64; 2], ModelError> {
-        let HostTensor { shape, values } = parameters::host(self.spread.clone())?;
-        let [image, text] = values[..] else {
-            return Err(ModelError::Internal(format!("expected a tensor of two values, found shape {shape:?}")));
-        };
-        Ok([image, text].map(f64::from))
-    }
+    /// Spread of image and of text embeddings, `[2]`: their mean squared distance from their mean, from 0 (all equal)
+    /// to 1. It is 1 minus the mean cosine over all ordered pairs, each embedding with itself included.
+    pub spread: Tensor<1>,
 }
 
 /// Computes the loss of a batch of L2-normalised image and text embeddings, each `[batch, dim]`.

@@ -159,11 +159,17 @@ impl ParamGradients {
     /// # Errors
     /// [`ModelError::Device`] when the device cannot return its data.
     pub fn norms(&self) -> Result<GradientNorms, ModelError> {
-        let mut squares: BTreeMap<&str, f64> = BTreeMap::new();
-        let (mut parts_on_device, mut on_device) = (Vec::new(), Vec::new());
+        let squares = self.squares();
+        let read = parameters::host_all(squares.on_device.clone())?;
+        squares.norms(&read)
+    }
+
+    /// The sums of squares of the gradients. Those of gradients on a device are not read yet.
+    pub(crate) fn squares(&self) -> SumsOfSquares {
+        let mut squares = SumsOfSquares::default();
         for (path, gradient) in &self.by_path {
             let part = path.split_once('.').map_or(path.as_str(), |(part, _)| part);
-            let of_part = squares.entry(part).or_default();
+            let of_part = squares.by_part.entry(part.to_owned()).or_default();
             match gradient {
                 Gradient::Host(values) => {
                     let chunks: Vec<f64> = values.par_chunks(CHUNK).map(sum_of_squares).collect();
@@ -174,26 +180,42 @@ impl ParamGradients {
                     *of_part += rows.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
                 }
                 Gradient::Device(tensor) => {
-                    parts_on_device.push(part);
-                    on_device.push(tensor.as_ref().clone().square().sum());
+                    squares.parts_on_device.push(part.to_owned());
+                    squares.on_device.push(partial_sums_of_squares(tensor.as_ref().clone()));
                 }
             }
         }
-        if !on_device.is_empty() {
-            let sums = parameters::host(Tensor::cat(on_device, 0))?.values;
-            if sums.len() != parts_on_device.len() {
-                let [found, expected] = [sums.len(), parts_on_device.len()];
-                return Err(ModelError::Internal(format!("{found} sums of squares of {expected} gradients")));
-            }
-            for (part, sum) in parts_on_device.into_iter().zip(sums) {
-                *squares.entry(part).or_default() += f64::from(sum);
-            }
+        squares
+    }
+}
+
+/// Sums of the squares of gradients, those on a device still there.
+#[derive(Debug, Default)]
+pub(crate) struct SumsOfSquares {
+    /// Of the gradients in host memory, by part of the model.
+    by_part: BTreeMap<String, f64>,
+    /// The part of each gradient on a device.
+    parts_on_device: Vec<String>,
+    /// Of the gradients on a device, to be read: in parts, which the host adds up.
+    pub on_device: Vec<Tensor<1>>,
+}
+
+impl SumsOfSquares {
+    /// The norms. `read`: the values of [`SumsOfSquares::on_device`].
+    ///
+    /// # Errors
+    /// [`ModelError::Internal`] when `read` are other values.
+    pub fn norms(self, read: &[Vec<f32>]) -> Result<GradientNorms, ModelError> {
+        let Self { by_part: mut squares, parts_on_device, .. } = self;
+        if read.len() != parts_on_device.len() {
+            let [found, expected] = [read.len(), parts_on_device.len()];
+            return Err(ModelError::Internal(format!("{found} sums of squares of {expected} gradients")));
+        }
+        for (part, sums) in parts_on_device.into_iter().zip(read) {
+            *squares.entry(part).or_default() += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
         }
         let all = squares.values().sum::<f64>().sqrt();
-        Ok(GradientNorms {
-            all,
-            by_part: squares.into_iter().map(|(part, sum)| (part.to_owned(), sum.sqrt())).collect(),
-        })
+        Ok(GradientNorms { all, by_part: squares.into_iter().map(|(part, sum)| (part, sum.sqrt())).collect() })
     }
 }
 
@@ -204,6 +226,16 @@ pub struct GradientNorms {
     pub all: f64,
     /// Of each part of the model: the first component of the paths, such as `text_tower`.
     pub by_part: BTreeMap<String, f64>,
+}
+
+/// Parts that the sum over a gradient on a device is left in, at most: a power of two, which divides most widths.
+const MAX_PARTS: usize = 256;
+
+/// `[parts]`. A sum over one dimension is one kernel together with the squares; a sum over all values takes three.
+fn partial_sums_of_squares(gradient: Tensor<1>) -> Tensor<1> {
+    let [count] = gradient.dims();
+    let parts = MAX_PARTS.min(1 << count.trailing_zeros().min(usize::BITS - 1));
+    gradient.reshape([parts, count / parts]).square().sum_dim(1).reshape([parts])
 }
 
 fn sum_of_squares(values: &[f32]) -> f64 {

@@ -121,7 +121,7 @@ impl Learner {
         self.stages.learning_rate(step, &self.lr_schedule)
     }
 
-    /// The value of `logit_scale`, a logarithm.
+    /// The value of `logit_scale`, a logarithm. Waits for the device.
     ///
     /// # Errors
     /// [`TrainError::Model`] when the device cannot return it.

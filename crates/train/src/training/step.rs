@@ -3,9 +3,9 @@
 use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use dualenc_data::{Batch, mix};
-use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize};
+use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize, parameters};
 
-use crate::device::{Compute, dtype, read_scalar};
+use crate::device::{Compute, dtype};
 use crate::error::TrainError;
 use crate::loss::contrastive::{BatchLoss, Objective, contrastive_loss};
 use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
@@ -31,6 +31,8 @@ pub(crate) struct StepOutcome {
     /// The pairs of the step; without pixels where it was computed in parts.
     pub batch: Batch,
     pub loss: f64,
+    /// The value of `logit_scale` that the loss was computed with, a logarithm.
+    pub logit_scale: f64,
     /// The loss of a model that cannot tell two pairs apart.
     pub chance_loss: f64,
     /// Spread of image and text embeddings, 0 (all equal) to 1.
@@ -58,17 +60,7 @@ pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Resul
     let loss = context.loss(&batch, features.image, features.text);
     let mut all = loss.loss.backward();
     let gradients = ParamGradients::take(context.model, &mut all, features.words, context.compute.on_host)?;
-    StepOutcome::new(batch, loss, gradients)
-}
-
-impl StepOutcome {
-    /// Reads the scalars of a step from the device.
-    pub(crate) fn new(batch: Batch, loss: BatchLoss, gradients: ParamGradients) -> Result<Self, TrainError> {
-        let (norms, spread) = (gradients.norms()?, loss.spread()?);
-        let BatchLoss { loss, num_duplicates, chance: chance_loss, .. } = loss;
-        let loss = read_scalar(loss)?;
-        Ok(Self { batch, loss, chance_loss, spread, norms, num_duplicates, gradients })
-    }
+    context.outcome(batch, loss, gradients)
 }
 
 impl StepContext<'_> {
@@ -105,6 +97,29 @@ impl StepContext<'_> {
             self.model.logit_bias.as_ref().map(Param::val),
             &self.data.pair_ids(batch),
         )
+    }
+
+    /// Reads the scalars of a step: the only time in a step that the host waits for the device.
+    pub(crate) fn outcome(
+        &self,
+        batch: Batch,
+        loss: BatchLoss,
+        gradients: ParamGradients,
+    ) -> Result<StepOutcome, TrainError> {
+        let BatchLoss { loss, num_duplicates, chance: chance_loss, spread } = loss;
+        let squares = gradients.squares();
+        let scalars = [loss, self.model.logit_scale.val(), spread];
+        let read = parameters::host_all(scalars.into_iter().chain(squares.on_device.clone()).collect())?;
+        let [loss, logit_scale, spread, sums @ ..] = &read[..] else {
+            return Err(TrainError::Internal(format!("{} scalars of a step were read", read.len())));
+        };
+        let ([loss], [logit_scale], [image, text]) = (&loss[..], &logit_scale[..], &spread[..]) else {
+            let lengths: Vec<usize> = read.iter().map(Vec::len).collect();
+            return Err(TrainError::Internal(format!("the scalars of a step have {lengths:?} values")));
+        };
+        let [loss, logit_scale, image, text] = [loss, logit_scale, image, text].map(|&value| f64::from(value));
+        let (norms, spread) = (squares.norms(sums)?, [image, text]);
+        Ok(StepOutcome { batch, loss, logit_scale, chance_loss, spread, norms, num_duplicates, gradients })
     }
 
     /// The dropout of a step, or of a part of one: the same each time it is asked for.

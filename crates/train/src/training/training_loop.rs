@@ -71,7 +71,6 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
         while let Some(batch) = next_batch(&mut batches, observer)? {
             let step = batch.step;
             let rate = run.learner.learning_rate(step);
-            let logit_scale = run.learner.logit_scale()?;
 
             let context = run.step_context();
             let outcome = if batch.is_last_of_pass {
@@ -79,7 +78,8 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             } else {
                 gradient_cache::forward_backward(&context, batch, &mut batches)?
             };
-            let (batch, loss, grad_norm) = (&outcome.batch, outcome.loss, outcome.norms.all);
+            let (batch, loss, logit_scale) = (&outcome.batch, outcome.loss, outcome.logit_scale);
+            let grad_norm = outcome.norms.all;
             let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
             run.guard_finite(numbers, batch, observer)?;
             run.learner.update(step, outcome.gradients, grad_norm, rate)?;
@@ -126,3 +126,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
         }
     }
 }
+
+#[cfg(feature = "flex")]
+#[cfg(test)]
+mod tests;

@@ -85,7 +85,6 @@ pub(super) fn measure(
         measured.last = batch.pixels.is_empty().then(|| batch.clone());
         let number = batch.step;
         let rate = run.learner.learning_rate(number);
-        let logit_scale = run.learner.logit_scale()?;
 
         let context = run.step_context();
         let outcome = if batch.is_last_of_pass {
@@ -100,7 +99,7 @@ pub(super) fn measure(
         step.waited += waited_inside;
         let computed = laps.lap();
         (step.computed, spent) = (computed - waited_inside, spent + computed);
-        let (loss, grad_norm) = (outcome.loss, outcome.norms.all);
+        let (loss, grad_norm, logit_scale) = (outcome.loss, outcome.norms.all, outcome.logit_scale);
         let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
         refuse_not_finite(numbers, number)?;
         run.learner.update(number, outcome.gradients, grad_norm, rate)?;

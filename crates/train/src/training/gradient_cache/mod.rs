@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use dualenc_data::{Batch, DataError, TokenBatch};
 use dualenc_model::parameters;
 
@@ -37,8 +37,8 @@ pub(crate) fn forward_backward(
         let at = parts.len() - 1;
         let locked = context.locked.of_batch(&parts[at])?;
         let features = context.features(&untracked, &locked, &parts[at])?;
-        image.extend(values(features.image)?);
-        text.extend(values(features.text)?);
+        image.push(features.image.without_autodiff());
+        text.push(features.text.without_autodiff());
         outputs.push(locked);
         parts[at].pixels = Vec::new();
         if parts[at].is_last_of_pass {
@@ -49,10 +49,7 @@ pub(crate) fn forward_backward(
     drop(untracked);
     let mut batch = whole(&parts);
 
-    let leaf = |values: Vec<f32>| {
-        let shape = [batch.pairs.len(), values.len() / batch.pairs.len()];
-        Tensor::<2>::from_data(TensorData::new(values, shape), &context.compute.device).autodiff().require_grad()
-    };
+    let leaf = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).autodiff().require_grad();
     let (image, text) = (leaf(image), leaf(text));
     let loss = context.loss(&batch, image.clone(), text.clone());
     let mut all = loss.loss.backward();
@@ -83,7 +80,7 @@ pub(crate) fn forward_backward(
         }
         start = rows.end;
     }
-    StepOutcome::new(batch, loss, gradients)
+    context.outcome(batch, loss, gradients)
 }
 
 fn next(more: &mut impl Iterator<Item = Result<Batch, DataError>>) -> Result<Batch, TrainError> {
@@ -118,10 +115,6 @@ fn check_repeats(context: &StepContext<'_>, first: &Batch, again: &Batch) -> Res
         key(first, pair),
     );
     Err(DataError::Loader { reason }.into())
-}
-
-fn values(features: Tensor<2>) -> Result<Vec<f32>, TrainError> {
-    Ok(parameters::host(features.without_autodiff())?.values)
 }
 
 /// The parts as one batch, without pixels.

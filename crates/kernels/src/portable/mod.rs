@@ -1,0 +1,13 @@
+//! What the plain forms are built from, on every backend without kernels of ours: nodes of Burn's autodiff graph with a
+//! backward function of our own in tensor operations. Burn derives the gradient of a gather of rows as a scatter, which
+//! runs on a few threads of a GPU; here it is a gather too.
+//!
+//! - `graph`: wraps a forward and a backward function over tensors as one node.
+//! - `row_gather`: rows in another order, with rows left out and rows of zeros inserted.
+//! - `row_sums`: sums of the rows with equal index, the gradient of a table.
+//! - `forms`: which form of an operation a device takes.
+
+pub(crate) mod forms;
+pub(crate) mod graph;
+pub(crate) mod row_gather;
+pub(crate) mod row_sums;

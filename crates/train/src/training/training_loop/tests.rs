@@ -1,0 +1,93 @@
+//! Training with the forms that devices without kernels take: the losses are those of the kernels, and a resumed run
+//! goes on with the same bits. On this machine's CPU, so that any build covers these forms.
+
+use std::path::Path;
+
+use dualenc_kernels::with_plain_forms;
+
+use super::*;
+use crate::device::PLAIN;
+use crate::events::Event;
+
+/// Losses and gradient norms by step; stops the run after `last`.
+struct Watch<'a> {
+    numbers: Vec<[f64; 2]>,
+    last: Option<u64>,
+    stop: &'a StopFlag,
+}
+
+impl Observer for Watch<'_> {
+    fn on(&mut self, event: Event<'_>) {
+        if let Event::Step(record) = event {
+            self.numbers.push([record.loss, record.grad_norm]);
+            if self.last == Some(record.step) {
+                self.stop.request(15);
+            }
+        }
+    }
+}
+
+/// Trains in `dir`; `last`: the step to stop after.
+fn run(dir: &Path, device: &str, sets: &[&str], start: Start, last: Option<u64>) -> Vec<[f64; 2]> {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train");
+    let text = format!(
+        "[run]\ndir = {:?}\ndevice = {device:?}\n[model]\ninit = {:?}\n[data.train.csv]\npath = {:?}\n\
+         [train]\nsteps = 20\nbatch_size = 8\nlearning_rate = 1e-3\n",
+        dir.join(device),
+        goldens.join("init"),
+        goldens.join("train_repeated.csv"),
+    );
+    let path = dir.join("run.toml");
+    std::fs::write(&path, text).unwrap();
+    let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+    let stop = StopFlag::default();
+    let mut watch = Watch { numbers: Vec::new(), last, stop: &stop };
+    train(&RunConfig::load(&path, &sets).unwrap(), start, &stop, &mut watch).unwrap();
+    watch.numbers
+}
+
+fn assert_same_losses(sets: &[&str], tolerance: f64) {
+    let (kernels, plain) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = run(kernels.path(), "cpu", sets, Start::New, None);
+    let found = with_plain_forms(|| run(plain.path(), PLAIN, sets, Start::New, None));
+    assert_eq!(found.len(), 20);
+    for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+        for (found, expected) in found.iter().zip(expected) {
+            let difference = (found / expected - 1.0).abs();
+            assert!(difference <= tolerance, "{sets:?}, step {}: {found}, expected {expected}", step + 1);
+        }
+    }
+}
+
+#[test]
+fn plain_forms_give_losses_of_kernels() {
+    assert_same_losses(&["model.lock=LU"], 1e-5);
+}
+
+#[test]
+fn plain_forms_pool_and_update_alike() {
+    let duplicates = "train.duplicates=positives";
+    assert_same_losses(&["model.lock=LU", "model.text_pool=mean", "train.loss=sigmoid", duplicates], 1e-4);
+    assert_same_losses(&["model.lock=UL", "train.optimizer=adafactor", "train.label_smoothing=0.1"], 1e-4);
+    assert_same_losses(&["model.lock=UU", "train.optimizer=sgd", "train.ema_decay=0.9", duplicates], 1e-4);
+}
+
+#[test]
+fn plain_forms_drop_the_same_units() {
+    let dropout = ["model.text_dropout=0.3", "model.image_dropout=0.2"];
+    assert_same_losses(&[&["model.lock=UU"], &dropout[..]].concat(), 1e-4);
+    assert_same_losses(&[&["model.lock=LU", "train.micro_batch_size=3"], &dropout[..1]].concat(), 1e-4);
+}
+
+#[test]
+fn plain_forms_resume_with_the_same_bits() {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let sets = ["model.lock=LU", "model.text_dropout=0.3", "train.loss=sigmoid"];
+    with_plain_forms(|| {
+        let expected = run(whole.path(), PLAIN, &sets, Start::New, None);
+        let mut found = run(parts.path(), PLAIN, &sets, Start::New, Some(7));
+        assert_eq!(found.len(), 7);
+        found.extend(run(parts.path(), PLAIN, &sets, Start::RESUME, None));
+        assert_eq!(found, expected);
+    });
+}
