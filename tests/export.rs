@@ -97,6 +97,11 @@ fn formats_are_named() {
     let out = session.succeed(&["export", "--model", init, "--format", "sentence-transformers", "--out", "st"]);
     assert_eq!(out, "wrote a SentenceTransformer to st\n");
     assert!(session.path("st/modules.json").exists() && !session.path("st/config.json").exists());
+    let text = session.fail(2, &["classify", "--model", "st", "--labels", "a,b", "x.png"]);
+    assert!(
+        text.contains("`st` holds an image and a text model") && text.contains("`--format transformers`"),
+        "{text}"
+    );
     let text = session.fail(2, &["export", "--model", init, "--format", "tensorflow", "--out", "x"]);
     assert!(text.contains("transformers, sentence-transformers"), "{text}");
 }
