@@ -33,6 +33,6 @@ pub(crate) mod plan;
 pub(crate) mod probe;
 pub(crate) mod report;
 pub(crate) mod search;
-mod staged_output;
+pub(crate) mod staged_output;
 pub(crate) mod warm_cache;
 mod with_encoder;

@@ -35,6 +35,19 @@ fn higher_is_better_except_loss() {
 }
 
 #[test]
+fn baseline_may_be_better_than_best() {
+    let mut tracker = BestTracker::new(&section("a.acc1", None, 0.0));
+    [0.1, 0.0].into_iter().zip(0..).for_each(|(value, step)| tracker.record_value(step, Some(value)));
+    let best = tracker.best().unwrap();
+    assert_eq!((best.step, best.better_baseline()), (1, Some(0.1)));
+    tracker.record_value(2, Some(0.2));
+    assert_eq!(tracker.best().unwrap().better_baseline(), None);
+    let mut losses = BestTracker::new(&section("a.loss", None, 0.0));
+    [1.0, 2.0].into_iter().zip(0..).for_each(|(value, step)| losses.record_value(step, Some(value)));
+    assert_eq!(losses.best().unwrap().better_baseline(), Some(1.0));
+}
+
+#[test]
 fn patience_counts_stale_evaluations() {
     let section = section("a.acc1", Some(2), 0.0);
     assert!(!after(&section, &[0.5, 0.6, 0.4]).is_exhausted());
