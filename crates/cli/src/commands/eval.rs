@@ -261,7 +261,7 @@ fn with_details(mut value: Value, found: &Details) -> Value {
 
 /// Refuses options that the task, or an evaluation by config, does not read.
 fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
-    use EvalTask::{Knn, LinearProbe, Loss, ZeroShot};
+    use EvalTask::{Knn, LinearProbe, Loss, Retrieval, ZeroShot};
     let all = EvalTask::value_variants();
     let labelled: &[EvalTask] = &[ZeroShot, Knn, LinearProbe];
     let probes: &[EvalTask] = &[Knn, LinearProbe];
@@ -283,7 +283,7 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
         return Err(TrainError::Usage(format!("`{name}` changes a config; use it with `--config FILE`, or remove it")));
     }
     if args.data.is_none()
-        && let Some(task @ (EvalTask::Retrieval | EvalTask::Loss)) = args.task
+        && let Some(task @ (Retrieval | Loss)) = args.task
     {
         let name = task.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let instead = if args.images.is_some() { " instead of `--images`" } else { "" };

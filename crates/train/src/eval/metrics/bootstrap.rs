@@ -95,9 +95,9 @@ mod tests {
     fn sure_fractions_have_a_width() {
         // statsmodels' `proportion_confint(60, 60, method="wilson")`: 0.9398 to 1.
         let [low, high] = of_fraction(1.0, [1.0, 1.0], 60.0);
-        assert!((low - 0.939_825).abs() < 1e-6 && high == 1.0, "{low} to {high}");
+        assert!((low - 0.939_828).abs() < 1e-6 && high == 1.0, "{low} to {high}");
         let [low, high] = of_fraction(0.0, [0.0, 0.0], 60.0);
-        assert!(low == 0.0 && (high - 0.060_175).abs() < 1e-6, "{low} to {high}");
+        assert!(low == 0.0 && (high - 0.060_172).abs() < 1e-6, "{low} to {high}");
         assert_eq!(of_fraction(0.5, [0.4, 0.6], 60.0), [0.4, 0.6]);
     }
 
