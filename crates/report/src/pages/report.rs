@@ -28,7 +28,7 @@ const MOST_BYTES: usize = 4_900_000;
 /// Rows of the table of an evaluation's classes; fewer where many evaluations with many classes make a large page.
 const MOST_ROWS: [usize; 3] = [2_000, 500, 100];
 
-/// The report as a whole HTML page, below 5 MB: rows of classes beyond [`MOST_ROWS`] and pictures give way to what else
+/// The report as a whole HTML page, below 5 MB: rows of classes beyond a limit and pictures give way to what else
 /// there is.
 #[must_use]
 pub fn render_report(report: &Report, options: &PageOptions) -> String {
