@@ -80,6 +80,8 @@ impl Compute {
                 "unknown device".to_owned()
             })
         })?;
+        #[cfg(feature = "cuda")]
+        keep_kernels();
         let works = catch_quietly(|| Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>());
         match works {
             Ok(4.0) => {}
@@ -89,9 +91,8 @@ impl Compute {
             }
         }
         let on_host = matches!(name, "cpu" | "ndarray");
-        if on_host {
-            dualenc_kernels::keep_freed_memory();
-        }
+        // With a GPU too: decoded images are as large as tensors.
+        dualenc_kernels::keep_freed_memory();
         let threads = rayon::current_num_threads();
         Ok(Self { device, on_host, threads, precision: Precision::F32, locked_precision: Precision::F32 })
     }
@@ -150,6 +151,21 @@ pub(crate) fn dtype(precision: Precision) -> FloatDType {
         Precision::F16 => FloatDType::F16,
         Precision::Bf16 => FloatDType::BF16,
     }
+}
+
+/// Keeps compiled and tuned kernels in the user's cache directory, where the next process finds them. Has an effect
+/// before the first use of a GPU. The other settings are those of a `cubecl.toml` in this directory or above it.
+#[cfg(feature = "cuda")]
+fn keep_kernels() {
+    use cubecl::config::cache::CacheConfig;
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+    let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+    config.compilation.cache = true;
+    // The default is the `target` directory of a Rust project around the current directory.
+    if matches!(config.environment.path, CacheConfig::Target) {
+        config.environment.path = CacheConfig::Global;
+    }
+    CubeClRuntimeConfig::try_set(config);
 }
 
 #[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn's older CPU backend, available on request"))]

@@ -31,7 +31,9 @@ pub fn write_note(text: &str) {
 
 /// Makes every line of stderr JSON: the messages of libraries, and panics too.
 pub fn init() {
-    tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).with_target(false).init();
+    let form = tracing_subscriber::fmt().json().flatten_event(true).with_writer(std::io::stderr).with_target(false);
+    // Below warnings, the compiler of GPU kernels prints every kernel after every pass.
+    form.with_max_level(tracing::Level::WARN).init();
     IS_ON.store(true, Ordering::SeqCst);
     std::panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         // A decoder's panic is caught, so this need not be the end.

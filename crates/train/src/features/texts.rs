@@ -21,6 +21,9 @@ use crate::features::store::index::{RECORD_BYTES, Row};
 /// Tokens of one pass through the tower: about as many as in 16 images of 65 tokens.
 const CHUNK_TOKENS: usize = 1024;
 
+/// The same on a GPU, where a small pass takes about as long as a large one.
+const DEVICE_CHUNK_TOKENS: usize = 16_384;
+
 /// Token ids that an error message names.
 const NAMED_TOKENS: usize = 16;
 
@@ -135,8 +138,12 @@ impl TextFeatures {
         order.sort_by_key(|&place| std::cmp::Reverse(length(&captions[place])));
         let mut chunks = Vec::new();
         for run in order.chunk_by(|&a, &b| length(&captions[a]) == length(&captions[b])) {
-            let even = run.len().div_ceil(self.compute.threads.max(1));
-            let size = even.clamp(1, (CHUNK_TOKENS / length(&captions[run[0]]).max(1)).max(1));
+            let (even, tokens) = if self.compute.on_host {
+                (run.len().div_ceil(self.compute.threads.max(1)), CHUNK_TOKENS)
+            } else {
+                (run.len(), DEVICE_CHUNK_TOKENS)
+            };
+            let size = even.clamp(1, (tokens / length(&captions[run[0]]).max(1)).max(1));
             for part in run.chunks(size) {
                 let start = chunks.last().map_or(0, |chunk: &std::ops::Range<usize>| chunk.end);
                 chunks.push(start..start + part.len());
