@@ -99,7 +99,7 @@ def main():
     print(f"{'':14}{'count':>7}{'p50 ms':>9}{'p95 ms':>9}{'max ms':>9}")
     for name, of_kind in [("all", every), *sorted(times.items())]:
         name = "pictures" if name.strip() == "GET" else name
-        p95 = statistics.quantiles(of_kind, n=20)[-1]
+        p95 = statistics.quantiles(of_kind, n=20)[-1] if len(of_kind) > 1 else of_kind[0]
         figures = [statistics.median(of_kind), p95, max(of_kind)]
         print(f"{name:14}{len(of_kind):>7}" + "".join(f"{figure * 1e3:>9.1f}" for figure in figures))
     if wrong or len(every) != arguments.requests:

@@ -60,10 +60,7 @@ struct Outcome {
 }
 
 fn outcome(session: &Session, run: &str) -> Outcome {
-    let mut metrics = [session.metrics(run, "train"), session.metrics(run, "eval")].concat();
-    for line in &mut metrics {
-        line.as_object_mut().unwrap().remove("pairs_per_sec");
-    }
+    let metrics = ["train", "eval"].map(|kind| session.reproducible(run, kind)).concat();
     let mut checkpoints: Vec<PathBuf> =
         fs::read_dir(session.path(run).join("checkpoints")).unwrap().map(|entry| entry.unwrap().path()).collect();
     checkpoints.sort();

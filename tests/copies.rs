@@ -44,10 +44,8 @@ fn train(session: &Session, run: &str, data: &str, sets: &[&str]) -> Vec<Value> 
     let mut arguments = vec!["train", "--config", "lit.toml", "--resume"];
     arguments.extend(always.iter().chain(sets).flat_map(|set| ["--set", *set]));
     session.succeed(&arguments);
-    let mut lines = [session.metrics(run, "train"), session.metrics(run, "eval")].concat();
-    for line in &mut lines {
-        ["pairs_per_sec", "fingerprint"].iter().for_each(|key| drop(line.as_object_mut().unwrap().remove(*key)));
-    }
+    let mut lines = ["train", "eval"].map(|kind| session.reproducible(run, kind)).concat();
+    lines.iter_mut().for_each(|line| drop(line.as_object_mut().unwrap().remove("fingerprint")));
     lines
 }
 

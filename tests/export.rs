@@ -37,7 +37,8 @@ fn card_says_what_the_run_recorded() {
         "| trained | locked, as pretrained | all of it, pretrained |",
         "| started from | init | init |",
         "- csv `train.csv`\n",
-        "pairs of image and text were seen, in 4.00 epochs",
+        "- 96 pairs of image and text were seen, in 4.00 epochs",
+        "- about 24 pairs of image and text are one epoch",
         "| batch size | 8 |",
         "| loss | softmax (InfoNCE) |",
         "| learning rate | 0.001 |",
@@ -50,6 +51,20 @@ fn card_says_what_the_run_recorded() {
     }
     let here = session.path("");
     assert!(!card.contains(here.to_str().unwrap()) && !card.contains("goldens"), "a path of this machine: {card}");
+}
+
+#[test]
+fn card_tells_random_weights_from_pretrained() {
+    let session = Session::new();
+    session.copy("train/vit", "vit");
+    session.copy("train/bert", "bert");
+    session.write_config("");
+    let keys = ["model.init=", "model.image_tower=vit", "model.text_tower=bert", "model.lock=Lu", "train.epochs=1"];
+    let keys = keys.iter().flat_map(|key| ["--set", key]);
+    session.succeed(&["train", "--config", "lit.toml"].into_iter().chain(keys).collect::<Vec<_>>());
+    session.succeed(&["export", "--model", "run", "--out", "hf"]);
+    let card = fs::read_to_string(session.path("hf/README.md")).unwrap();
+    assert!(card.contains("| started from | vit | random weights, in the form of bert |"), "{card}");
 }
 
 #[test]
@@ -82,6 +97,11 @@ fn formats_are_named() {
     let out = session.succeed(&["export", "--model", init, "--format", "sentence-transformers", "--out", "st"]);
     assert_eq!(out, "wrote a SentenceTransformer to st\n");
     assert!(session.path("st/modules.json").exists() && !session.path("st/config.json").exists());
+    let text = session.fail(2, &["classify", "--model", "st", "--labels", "a,b", "x.png"]);
+    assert!(
+        text.contains("`st` holds an image and a text model") && text.contains("`--format transformers`"),
+        "{text}"
+    );
     let text = session.fail(2, &["export", "--model", init, "--format", "tensorflow", "--out", "x"]);
     assert!(text.contains("transformers, sentence-transformers"), "{text}");
 }

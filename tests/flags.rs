@@ -68,6 +68,45 @@ fn messages_name_flags() {
 }
 
 #[test]
+fn conflicts_are_found_before_the_work() {
+    let session = apart();
+    let model = goldens("train/init").display().to_string();
+    let fail = |task: &str, more: &[&str]| session.fail(2, &eval(&model, task, more));
+    for task in ["zero-shot", "linear-probe"] {
+        let text = fail(task, &["--images", "photos", "--data", "lists/pairs.csv"]);
+        assert!(text.contains("'--images <FOLDER>' cannot be used with '--data <FILE>'"), "{text}");
+    }
+    let text = fail("retrieval", &["--images", "photos"]);
+    assert!(text.contains("`--task retrieval` needs images and captions: give `--data FILE` instead of"), "{text}");
+    assert!(fail("loss", &[]).contains("`--task loss` needs images and captions: give `--data FILE`\n"));
+    let missing = ["eval", "--model", "none", "--task", "loss", "--data", "lists/pairs.csv", "--json", "no/x.json"];
+    let text = session.fail(2, &missing);
+    assert!(text.contains("cannot write `no/x.json`: `no` is not a directory; create it"), "{text}");
+}
+
+#[test]
+fn class_names_in_another_order_are_refused() {
+    let session = apart();
+    let model = goldens("train/init").display().to_string();
+    for class in ["fire_ant", "owl"] {
+        session.copy("train/images", &format!("classes/{class}"));
+    }
+    let run = |names: &str| {
+        session.write("names.txt", names);
+        session.run(&eval(&model, "zero-shot", &["--images", "classes", "--classnames", "names.txt"]))
+    };
+    let text = stderr(&run("owl\nFire ant\n"));
+    assert!(text.contains("in another order: name 1 is `owl`, but folder 1 in sorted order is `fire"), "{text}");
+    assert!(run("Fire ant\nowl\n").status.success() && run("owl\nbird\n").status.success());
+
+    session.write("labels.csv", "image,label\nphotos/images/00.png,fire-ant\n");
+    session.write("names.txt", "fire ant\nowl\n");
+    let data = ["--data", "labels.csv", "--classnames", "names.txt"];
+    let text = session.fail(2, &eval(&model, "zero-shot", &data));
+    assert!(text.contains("has the label `fire-ant`") && text.contains("did you mean `fire ant`?"), "{text}");
+}
+
+#[test]
 fn tables_are_no_texts() {
     let session = apart();
     let model = goldens("train/init").display().to_string();

@@ -48,4 +48,5 @@ mod signals;
 mod soak;
 mod support;
 mod text_lists;
+mod trackers;
 mod zero_shot_data;

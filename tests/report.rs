@@ -13,10 +13,16 @@ const MOST_BYTES: usize = 5_000_000;
 fn trained() -> Session {
     let session = Session::new();
     session.write_config(&format!(
-        "[eval.pairs]\ntask = \"retrieval\"\ndata = {data:?}\nat_start = true\nevery_epochs = 2\n\
+        "[eval.loss]\ntask = \"loss\"\ndata = \"held.csv\"\npool_size = 8\n\
+         [eval.pairs]\ntask = \"retrieval\"\ndata = {data:?}\nat_start = true\nevery_epochs = 2\n\
          [eval.shapes]\ntask = \"zero-shot\"\nimages = \"classes\"\nat_start = true\n",
         data = goldens("train/train.csv"),
     ));
+    // With a locked tower, features are cached in the run.
+    let config = fs::read_to_string(session.path("lit.toml")).unwrap().replace("\"UU\"", "\"LU\"");
+    session.write("lit.toml", config);
+    let table = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    session.write("held.csv", table.replace("images/", &format!("{}/", goldens("train/images").display())));
     for (number, class) in ["circle", "square", "stripes"].into_iter().enumerate() {
         for image in 0..2 {
             let name = format!("{:02}.png", 2 * number + image);
@@ -70,14 +76,44 @@ fn finished_run_has_every_part() {
     assert!(out.starts_with("wrote run/report.html (") && out.contains("kB)"), "{out}");
     assert_eq!(files(&session.path("run")), before, "the run was changed");
     let page = page(&session, "run/report.html");
-    assert_has(&page, &["finished", "step 12 of 12", "above step 0"]);
-    assert_has(section(&page, "eval-0"), &["Text to image", "Image to text", "data:image/jpeg;base64,"]);
-    assert_has(section(&page, "eval-1"), &["circle", "square", "stripes"]);
+    assert_has(&page, &["finished", "step 12 of 12", "above step 0", "id=\"throughput\"", "id=\"waiting\""]);
+    assert_has(
+        section(&page, "eval-1"),
+        &["Answers at step 12", "Text to image", "Image to text", "data:image/jpeg;base64,"],
+    );
+    assert_has(section(&page, "eval-2"), &["circle", "square", "stripes"]);
     assert_has(section(&page, "embeddings"), &["Modality gap", "similarities", "embedding-map", "evaluation `pairs`"]);
-    assert_has(section(&page, "pairs"), &["All 24 training pairs were scored.", "data:image/jpeg;base64,"]);
+    assert_has(
+        section(&page, "pairs"),
+        &["All 24 training pairs were scored by the model of step 12.", "data:image/jpeg;base64,"],
+    );
     assert_has(section(&page, "data"), &["training images"]);
     assert_has(section(&page, "model"), &["image_tower", "text_projection", "logit_scale"]);
     assert_has(section(&page, "config"), &["train.batch_size", "learning_rate"]);
+
+    // Neither what shows a result nor an evaluation that has one is left out silently.
+    session.succeed(&["report", "run", "--no-model", "--out", "short.html"]);
+    let short = self::page(&session, "short.html");
+    for id in ["eval-1", "eval-2", "embeddings", "pairs", "data", "model"] {
+        assert_has(section(&short, id), &["was left out by `--no-model`"]);
+    }
+    assert!(!section(&short, "eval-0").contains("--no-model"), "an evaluation of the loss has nothing to show");
+
+    // What an evaluation measures has changed since; the cache cannot be copied.
+    let extra = fs::read(session.path("classes/circle/00.png")).unwrap();
+    session.write("classes/circle/more.png", extra);
+    fs::remove_file(session.path("held.csv")).unwrap();
+    let output =
+        session.command(&["report", "run", "--out", "changed.html"]).env("TMPDIR", "nowhere").output().unwrap();
+    let text = stderr(&output);
+    assert!(output.status.success() && text.contains("what evaluation `shapes` measures has changed"), "{text}");
+    assert!(
+        text.contains("is not copied, so features are computed") && !text.contains("the page is without"),
+        "{text}"
+    );
+    let changed = self::page(&session, "changed.html");
+    assert_has(section(&changed, "eval-2"), &["of its data as it is now", "circle"]);
+    assert_has(section(&changed, "eval-1"), &["Text to image"]);
 
     // The log is cut in the middle of a line, as by a kill; data and checkpoints are gone.
     let log = fs::read(session.path("run/metrics.jsonl")).unwrap();
@@ -89,8 +125,8 @@ fn finished_run_has_every_part() {
     assert!(stderr(&output).contains("the page is without `eval.shapes`"), "{}", stderr(&output));
     let killed = self::page(&session, "killed.html");
     assert_has(&killed, &["The last line of `metrics.jsonl` is incomplete"]);
-    assert_has(section(&killed, "eval-1"), &["It could not be made"]);
-    assert_has(section(&killed, "eval-0"), &["Text to image"]);
+    assert_has(section(&killed, "eval-2"), &["It could not be made"]);
+    assert_has(section(&killed, "eval-1"), &["Text to image"]);
 }
 
 #[test]
@@ -154,7 +190,7 @@ fn comparison_shows_what_differs() {
     let out = session.succeed(&["compare", "first", "second", "--out", "both.html"]);
     assert!(out.starts_with("wrote both.html ("), "{out}");
     let page = page(&session, "both.html");
-    assert_has(section(&page, "figures"), &["first", "second", "50.0", "75.0", "\u{2605} best", "step 1 of 4"]);
+    assert_has(section(&page, "figures"), &["first", "second", "50.0", "75.0", "\u{2605} best", "step 1 of 16"]);
     let differing = section(&page, "config");
     assert_has(differing, &["train.learning_rate", "0.001", "0.002"]);
     assert!(!differing.contains("train.batch_size"), "{differing}");

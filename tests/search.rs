@@ -75,6 +75,8 @@ fn search_finds_the_nearest() {
 fn search_refuses_what_does_not_fit() {
     let (session, model) = embedded();
     session.write("broken.png", "<html>404</html>");
+    // A decoder describes it with a line feed at the end.
+    session.write("damaged.jpg", b"\xff\xd8\xff\xe0notreallyajpeg");
     session.write("pairs.csv", "image,caption\n");
     session.write("wide.npy", {
         let header = format!("{:117}\n", "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }");
@@ -89,10 +91,14 @@ fn search_refuses_what_does_not_fit() {
         ("pairs.csv", &["a"], "`pairs.csv`: it is of an unknown kind"),
         ("wide.npy", &["a"], "`wide.npy` has embeddings of 3 values, but the query has 24"),
         ("embeds.safetensors", &["--image", "broken.png"], "`broken.png` cannot be searched for"),
-        ("embeds.safetensors", &[], "<TEXT>"),
+        ("embeds.safetensors", &[], "[TEXT]... [--image <FILE>]..."),
+        ("embeds.safetensors", &[""], "it is blank; give a text, or `--image FILE`"),
+        ("embeds.safetensors", &["a", "--json", "none/x.json"], "`none` is not a directory; create it"),
+        ("embeds.safetensors", &["--image", "damaged.jpg"], "; name another image"),
     ] {
         let text = search(index, query);
         assert!(text.contains(expected), "{text}");
+        assert!(!text.contains("damaged") || text.lines().count() == 1, "{text}");
     }
     let mut bytes = fs::read(session.path("embeds.safetensors")).unwrap();
     bytes.truncate(bytes.len() - 5);
@@ -156,6 +162,7 @@ fn classify_agrees_with_embeds() {
 fn unreadable_images_are_named() {
     let (session, model) = embedded();
     session.write("images/05.png", "<html>404</html>");
+    session.write("prompts.txt", "a flag\nanother flag\n");
     let classify = ["classify", "--model", &model, "--labels", "a,b"];
     let output = session.run(&[&classify[..], &["images", "--json", "-"]].concat());
     assert_eq!(output.status.code(), Some(2));
@@ -166,7 +173,9 @@ fn unreadable_images_are_named() {
     let table = session.problems(&[&classify[..], &["images"]].concat());
     assert!(table.ends_with("\n1 image was skipped\n"), "{table}");
     for (more, expected) in [
-        (&["images/05.png"][..], "none of the 1 images can be used; the first is `images/05.png`"),
+        (&["images/05.png"][..], "the image cannot be used: `images/05.png`"),
+        (&["prompts.txt"], "`prompts.txt` is not an image, and as a table of images it cannot be read"),
+        (&["images", "--json", "none/x.json"], "`none` is not a directory; create it"),
         (&["none"], "none"),
         (&["images", "--template", "a photo"], "has no `{c}`"),
     ] {

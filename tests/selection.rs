@@ -235,7 +235,7 @@ fn best_survives_sigkill() {
         assert!(kills >= 2, "{kills} kills");
         session.succeed(&train);
         let (whole, killed) = (format!("whole-{kind}"), format!("killed-{kind}"));
-        assert_eq!(session.metrics(&killed, "eval"), session.metrics(&whole, "eval"));
+        assert_eq!(session.reproducible(&killed, "eval"), session.reproducible(&whole, "eval"));
         assert_eq!(steps(&session, &killed), steps(&session, &whole));
         for step in steps(&session, &whole) {
             let files = ["model.safetensors", "optimizer.safetensors", "ema.safetensors"];
@@ -260,7 +260,7 @@ fn best_survives_crash_during_save() {
         let output = session.command(&arguments).env("DUALENC_FAIL_AT", point).output().unwrap();
         assert!(!output.status.success(), "{point} was not reached");
         session.succeed(&arguments);
-        assert_eq!(session.metrics(point, "eval"), session.metrics("whole", "eval"), "{point}");
+        assert_eq!(session.reproducible(point, "eval"), session.reproducible("whole", "eval"), "{point}");
         assert_eq!(steps(&session, point), steps(&session, "whole"), "{point}");
     }
 }

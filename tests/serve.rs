@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Session, floats, goldens};
+use crate::support::{Session, edit_floats, floats, goldens};
 
 /// A server, which is killed if the test fails.
 struct Server {
@@ -154,6 +154,11 @@ fn server_refuses_what_cannot_work() {
         let text = session.fail(2, &[&["serve", "--model", &model][..], arguments].concat());
         assert!(text.contains(expected), "{text}");
     }
+    // Of the same width, so that only its weights say that no similarity means anything.
+    session.copy("train/init", "other");
+    edit_floats(&session.path("other/model.safetensors"), "text_projection.weight", |value| value * 1.01);
+    let text = session.fail(2, &["serve", "--port", "0", "--model", "other", "--index", "embeds.safetensors"]);
+    assert!(text.contains("written by a model with other weights"), "{text}");
     let mut server = Server::start(&session, &["--model", &model, "--host", "0.0.0.0", "--max-pixels", "4"]);
     server.address = server.address.replace("0.0.0.0", "127.0.0.1");
     let image = std::fs::read(session.path("images/07.png")).unwrap();

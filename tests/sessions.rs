@@ -76,7 +76,7 @@ fn eval_refuses_options_of_other_tasks() {
     for (arguments, expected) in [
         (&["--task", "zero-shot", "--images", "x", "--pool-size", "4"][..], "`--pool-size` is an option of"),
         (&["--task", "retrieval", "--data", "pairs.csv", "--templates", "x"], "with `--task` `zero-shot`"),
-        (&["--task", "loss", "--data", "pairs.csv", "--images", "x"], "`--images` is an option of"),
+        (&["--task", "loss", "--data", "pairs.csv", "--neighbors", "3"], "`--neighbors` is an option of"),
         (&["--task", "loss", "--data", "pairs.csv", "--set", "run.seed=1"], "`--set` changes a config"),
     ] {
         let text = session.fail(2, &[&["eval", "--model", "nowhere"][..], arguments].concat());

@@ -110,6 +110,23 @@ impl Session {
     }
 }
 
+/// Keys of a line of `metrics.jsonl` that depend on time.
+const OF_TIME: [&str; 3] = ["time", "pairs_per_sec", "loader_wait"];
+
+impl Session {
+    /// [`Session::metrics`] without what depends on time.
+    pub fn reproducible(&self, run: &str, kind: &str) -> Vec<Value> {
+        let mut lines = self.metrics(run, kind);
+        for line in &mut lines {
+            let expected = if kind == "train" { OF_TIME.len() } else { 1 };
+            let line = line.as_object_mut().unwrap();
+            let found = OF_TIME.iter().filter(|key| line.remove(**key).is_some_and(|value| value.is_number())).count();
+            assert_eq!(found, expected, "values of time in {line:?}");
+        }
+        lines
+    }
+}
+
 /// When to kill a run: once during start-up, then after each ninth of its log. Each item is a fraction of the log and a
 /// delay. Progress, not the clock, decides, so a busy machine changes nothing.
 pub fn kill_moments() -> impl Iterator<Item = (f64, Duration)> {

@@ -127,6 +127,16 @@ fn several_labels_have_average_precision() {
 }
 
 #[test]
+fn details_of_other_tasks_are_named() {
+    let session = session();
+    let labels = rows(|it| format!("images/{it:02}.png,{}", CLASSES[label(it)]));
+    session.write("labels.csv", format!("image,label\n{labels}"));
+    let arguments = ["eval", "--model", "model", "--task", "retrieval", "--details", "--data", "labels.csv"];
+    let text = crate::support::stderr(&session.run(&arguments));
+    assert!(text.contains("`--details` has nothing on the task retrieval"), "{text}");
+}
+
+#[test]
 fn details_show_every_class() {
     let session = session();
     let labels = rows(|it| format!("images/{it:02}.png,{}", label(it)));

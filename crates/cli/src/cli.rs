@@ -7,7 +7,7 @@ use crate::commands::about::{completions, man, schema};
 #[cfg(feature = "serve")]
 use crate::commands::apply::serve::command as serve;
 use crate::commands::apply::{classify, index, search};
-use crate::commands::pages::{compare, report};
+use crate::commands::pages::{compare, metrics, report};
 use crate::commands::{cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, train};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
@@ -50,6 +50,7 @@ pub enum Command {
     Eval(eval::EvalArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
+    Metrics(metrics::MetricsArgs),
     Embed(embed::EmbedArgs),
     Index(index::IndexArgs),
     Search(search::SearchArgs),
@@ -88,6 +89,7 @@ impl Command {
             Self::Eval(args) => eval::run(args, reporter),
             Self::Report(args) => report::run(args, reporter),
             Self::Compare(args) => compare::run(args, reporter),
+            Self::Metrics(args) => metrics::run(args, reporter),
             Self::Embed(args) => embed::run(args, reporter),
             Self::Index(args) => index::run(args),
             Self::Search(args) => search::run(args, reporter),

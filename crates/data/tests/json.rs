@@ -6,7 +6,9 @@ type Pairs = Vec<(String, String)>;
 
 /// Reads a file of this name and content, after `set` has changed its source.
 fn read_with(name: &str, content: impl AsRef<[u8]>, set: impl FnOnce(&mut JsonSource)) -> Result<Dataset, String> {
-    let dir = tempfile::tempdir().unwrap();
+    // A folder of its own around it: images are also looked for beside the folder of the file.
+    let around = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir_in(&around).unwrap();
     let path = dir.path().join(name);
     std::fs::write(&path, content).unwrap();
     let source = match Source::from_path(&path).unwrap() {
@@ -23,9 +25,9 @@ fn read(name: &str, content: impl AsRef<[u8]>) -> Result<Dataset, String> {
     read_with(name, content, |_| ())
 }
 
-/// The name of an image, relative to the folder of the test, whose name begins with `.tmp`.
+/// The name of an image, relative to the folder of the test: its name begins with `.tmp`.
 fn relative(key: &str) -> String {
-    let below = key.split_once("/.tmp").and_then(|(_, rest)| rest.split_once('/'));
+    let below = key.rsplit_once("/.tmp").and_then(|(_, rest)| rest.split_once('/'));
     below.map_or(key, |(_, name)| name).to_owned()
 }
 

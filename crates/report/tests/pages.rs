@@ -219,3 +219,17 @@ fn pictures_give_way_to_the_rest() {
     assert!(shown > 0 && shown < 150, "{shown}");
     assert!(page.contains(&format!("{} of 150 pictures left out", 150 - shown)));
 }
+
+#[test]
+fn rows_give_way_where_evaluations_are_many() {
+    let class =
+        |at: usize| ClassResult { name: format!("{}{at:06}", "類".repeat(70)), images: 5, ..Default::default() };
+    let evaluation = Evaluation {
+        classification: Some(Classification { classes: (0..2_000).map(class).collect(), ..Default::default() }),
+        ..Default::default()
+    };
+    let report = Report { evaluations: vec![evaluation; 12], ..Report::default() };
+    let page = render_report(&report, &PageOptions::default());
+    assert_eq!(select(&checked(&page), "#eval-11 .tall tbody tr").len(), 500);
+    assert!(page.contains("1,500 rows left out to keep this file small."));
+}

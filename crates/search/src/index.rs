@@ -143,7 +143,7 @@ impl Index {
         let hit = |(rank, neighbour): (usize, &Neighbour)| {
             let name = |kind| self.opened.name(neighbour.row).filter(|_| self.opened.kind == kind).map(str::to_owned);
             let (path, text) = (name(Kind::Images), name(Kind::Texts));
-            Hit { rank, row: neighbour.row, path, text, score: neighbour.score }
+            Hit { rank, row: neighbour.row, path, text, score: neighbour.score.clamp(-1.0, 1.0) }
         };
         let found = self.nearest(queries, dim, top)?;
         Ok(found.iter().map(|neighbours| (1..).zip(neighbours).map(hit).collect()).collect())

@@ -1,5 +1,6 @@
 //! What all requests share.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -24,6 +25,8 @@ pub(crate) struct App {
     /// Pictures that may be made now; others wait.
     pub pictures: Arc<Semaphore>,
     pub on_event: Arc<OnEvent>,
+    /// Names this server among those that had its address before, with other indexes.
+    pub id: u64,
     /// Whether only this machine can connect, so that a request for another host was lured here.
     pub is_loopback: bool,
 }
@@ -42,7 +45,9 @@ impl App {
         let admission = Arc::new(Semaphore::new(options.max_concurrency.clamp(1, Semaphore::MAX_PERMITS)));
         let pictures = Arc::new(Semaphore::new(PICTURES_AT_A_TIME));
         let served = engine.served();
-        Self { engine, served, options, worker, admission, pictures, on_event, is_loopback }
+        // The standard library has no other source of randomness.
+        let id = RandomState::new().build_hasher().finish();
+        Self { engine, served, options, worker, admission, pictures, on_event, id, is_loopback }
     }
 
     /// Admits a request for the model.

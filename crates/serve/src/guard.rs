@@ -6,6 +6,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header, uri::Authority};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use tokio::task::JoinSet;
 
 use crate::app::{App, Shared};
 use crate::events::Event;
@@ -51,18 +52,20 @@ pub(crate) async fn guard(State(app): State<Shared>, request: Request, next: Nex
 }
 
 async fn answer(app: &App, request: Request, next: Next) -> Response {
-    // A task of its own, so that a panic in it is an error, and a time limit ends it.
-    let mut task = tokio::spawn(next.run(request));
-    match tokio::time::timeout(app.options.timeout, &mut task).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(failed)) => match failed.try_into_panic() {
+    // A task of its own, so that a panic in it is an error. Dropping the set ends it: this future is dropped when the
+    // client goes away.
+    let mut task = JoinSet::new();
+    task.spawn(next.run(request));
+    match tokio::time::timeout(app.options.timeout, task.join_next()).await {
+        Ok(Some(Ok(response))) => response,
+        Ok(Some(Err(failed))) => match failed.try_into_panic() {
             Ok(panic) => panicked(panic.as_ref()).into_response(),
             Err(_) => Problem::failed("the request was ended").into_response(),
         },
+        Ok(None) => Problem::failed("the request has no task").into_response(),
         Err(_) => {
-            task.abort();
             // It ends where it waits; from then on, a job that has not begun is not begun.
-            let _ = task.await;
+            task.shutdown().await;
             let seconds = app.options.timeout.as_secs_f64();
             let error = format!("the request took longer than {seconds} s");
             let advice = "send fewer images or texts at a time, or start the server with a longer `--timeout`";

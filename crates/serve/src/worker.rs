@@ -4,6 +4,7 @@ use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
@@ -13,9 +14,27 @@ use crate::problem::Problem;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Runs one job after the other. The queue is bounded by the permits of the jobs.
+/// A job that waits to be begun. Its request takes it back when it ends, and with it what the job holds: its permit and
+/// its images.
+type Waiting = Arc<Mutex<Option<Job>>>;
+
+/// Runs one job after the other. The jobs that wait are bounded by their permits.
 pub(crate) struct Worker {
-    jobs: Sender<Job>,
+    jobs: Sender<Waiting>,
+}
+
+/// Takes a job back when the request that waits for it is given up.
+struct TakenBack(Waiting);
+
+impl Drop for TakenBack {
+    fn drop(&mut self) {
+        drop(taken(&self.0));
+    }
+}
+
+fn taken(waiting: &Waiting) -> Option<Job> {
+    // Nothing panics while it is locked.
+    waiting.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 impl Worker {
@@ -24,33 +43,34 @@ impl Worker {
     /// # Errors
     /// Those of starting a thread.
     pub fn start() -> io::Result<(Self, JoinHandle<()>)> {
-        let (jobs, queue) = channel::<Job>();
+        let (jobs, queue) = channel::<Waiting>();
         let thread = std::thread::Builder::new().name("model".to_owned()).spawn(move || {
-            for job in queue {
-                job();
+            for waiting in queue {
+                if let Some(job) = taken(&waiting) {
+                    job();
+                }
             }
         })?;
         Ok((Self { jobs }, thread))
     }
 
     /// Runs `work` on the thread; a job that nobody waits for any more is not begun. `permit` is given back when the
-    /// work is done, however long the request waits for it.
+    /// work is done, however long the request waits for it, or when the request ends before the work is begun.
     pub async fn run<T: Send + 'static>(
         &self,
         permit: OwnedSemaphorePermit,
         work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
     ) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(move || {
-            if !reply.is_closed() {
-                let done = caught(work);
-                drop(permit);
-                // The request may have been given up.
-                let _ = reply.send(done);
-            }
+        let job: Job = Box::new(move || {
+            let done = caught(work);
+            drop(permit);
+            // The request may have been given up.
+            let _ = reply.send(done);
         });
         let gone = || Problem::failed("the thread of the model has ended");
-        self.jobs.send(job).map_err(|_| gone())?;
+        let waiting = TakenBack(Arc::new(Mutex::new(Some(job))));
+        self.jobs.send(Arc::clone(&waiting.0)).map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 }

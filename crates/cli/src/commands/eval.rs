@@ -1,6 +1,6 @@
 //! `dualenc eval`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, ValueEnum, ValueHint};
 use dualenc_train::config::{EvalData, EvalSection, RunConfig, Task};
@@ -65,14 +65,20 @@ pub struct EvalArgs {
     #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
     pub task: Option<EvalTask>,
     /// Zero-shot, knn, linear-probe: folder with one folder of images per class
-    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, help_heading = WITH_MODEL)]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        value_hint = ValueHint::DirPath,
+        conflicts_with = "data",
+        help_heading = WITH_MODEL
+    )]
     pub images: Option<PathBuf>,
     /// Zero-shot, knn, linear-probe: file of class names, one per line, in the sorted order of the folders or of the
     /// numbers that are labels [default: folder names; for --data, `classnames.txt` beside the data, or the labels]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub classnames: Option<PathBuf>,
     /// Zero-shot: file of prompt templates, one per line or as a JSON list, with `{c}` in place of the class name;
-    /// `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of this program
+    /// `builtin:name`, `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of this program
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, help_heading = WITH_MODEL)]
     pub templates: Option<PathBuf>,
     /// Images and captions (zero-shot, knn, linear-probe: images and classes): a table, JSON, parquet, tar shards or a
@@ -81,7 +87,6 @@ pub struct EvalArgs {
         long,
         value_name = "FILE",
         value_hint = ValueHint::FilePath,
-        required_if_eq_any([("task", "retrieval"), ("task", "loss")]),
         help_heading = WITH_MODEL
     )]
     pub data: Option<PathBuf>,
@@ -125,7 +130,7 @@ pub struct EvalArgs {
     /// 178956970]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = WITH_MODEL)]
     pub max_pixels: Option<u64>,
-    /// Print the result of every class and the most confused classes, too; `--json` has all of them
+    /// Zero-shot: print the result of every class and the most confused classes, too; `--json` has all of them
     #[arg(long)]
     pub details: bool,
     /// Write the metrics as JSON to this file; `-` prints JSON instead of the table
@@ -153,6 +158,7 @@ pub enum EvalTask {
 pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     refuse_unused(&args)?;
+    results::check(args.json.as_deref())?;
     let device = args.device.as_deref();
     let records = match (&args.config, &args.model, args.task) {
         (Some(config), _, _) => {
@@ -203,6 +209,13 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         // clap requires one of the two, and a task with a model.
         _ => Vec::new(),
     };
+    for (record, _) in records.iter().filter(|(_, found)| args.details && !matches!(found, Details::Classes(_))) {
+        let EvalRecord { name, task, .. } = record;
+        reporter.on(Event::Note(format!(
+            "evaluation `{name}`: `--details` has nothing on the task {task}; it shows the classes of zero-shot \
+             evaluations"
+        )));
+    }
     reporter.finish();
     let to_json = |record: &EvalRecord, found: &Details| {
         let metrics = metrics::to_json(record);
@@ -211,7 +224,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     results::write(
         args.json.as_deref(),
         || match (&args.config, records.as_slice()) {
-            (None, [(record, found)]) => to_json(record, found),
+            (None, [(record, found)]) => with_model(to_json(record, found), record.step, args.model.as_deref()),
             _ => {
                 let evaluation =
                     |(record, found): &(EvalRecord, Details)| (record.name.clone(), to_json(record, found));
@@ -229,6 +242,15 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
+/// The metrics of an evaluation with the model and its step, which is 0 for a model without a run.
+fn with_model(mut value: Value, step: u64, model: Option<&Path>) -> Value {
+    if let (Some(object), Some(model)) = (value.as_object_mut(), model) {
+        object.insert("model".to_owned(), json!(model.display().to_string()));
+        object.insert("step".to_owned(), json!(step));
+    }
+    value
+}
+
 /// The metrics of an evaluation with the results of its classes.
 fn with_details(mut value: Value, found: &Details) -> Value {
     if let (Some(object), Some(Value::Object(details))) = (value.as_object_mut(), details::to_json(found)) {
@@ -239,7 +261,7 @@ fn with_details(mut value: Value, found: &Details) -> Value {
 
 /// Refuses options that the task, or an evaluation by config, does not read.
 fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
-    use EvalTask::{Knn, LinearProbe, Loss, ZeroShot};
+    use EvalTask::{Knn, LinearProbe, Loss, Retrieval, ZeroShot};
     let all = EvalTask::value_variants();
     let labelled: &[EvalTask] = &[ZeroShot, Knn, LinearProbe];
     let probes: &[EvalTask] = &[Knn, LinearProbe];
@@ -259,6 +281,15 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     let needs_config = [("--set", !args.overrides.is_empty()), ("--checkpoint", args.checkpoint.is_some())];
     if let Some((name, _)) = needs_config.iter().find(|(_, given)| *given && args.config.is_none()) {
         return Err(TrainError::Usage(format!("`{name}` changes a config; use it with `--config FILE`, or remove it")));
+    }
+    if args.data.is_none()
+        && let Some(task @ (Retrieval | Loss)) = args.task
+    {
+        let name = task.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+        let instead = if args.images.is_some() { " instead of `--images`" } else { "" };
+        return Err(TrainError::Usage(format!(
+            "`--task {name}` needs images and captions: give `--data FILE`{instead}"
+        )));
     }
     let is_used = |tasks: &[EvalTask]| args.task.is_some_and(|task| tasks.contains(&task));
     let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(tasks)) else {

@@ -12,7 +12,7 @@
 //! - `check`: validates a config with its towers and data.
 //! - `plan`: predicts time, memory and disk space of a run.
 //! - `probe`: which towers fit together, before training.
-//! - `pages`: reports on runs, and comparisons.
+//! - `pages`: reports on runs, comparisons, and metrics for other programs.
 //! - `inspect`: describes a directory.
 //! - `about`: schema of the config, shell completion scripts, manual page.
 

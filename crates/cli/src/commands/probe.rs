@@ -18,12 +18,14 @@ use crate::signals::Signals;
 /// Each tower runs once over a sample of pairs. Every image tower, layer and pooling is then compared with every text
 /// tower, layer and pooling:
 ///
-/// - `mutual k-NN`: how many of the 10 nearest neighbours of a pair are the same on both sides, on average.
-/// - `CKA`: linear centred kernel alignment, unbiased.
-/// - `R@1`, `R@5`: recall of a closed-form alignment, fitted to half of the pairs and tested on the other half; the
-///   mean of both directions.
+/// `mutual k-NN`: how many of the 10 nearest neighbours of a pair are the same on both sides, on average.
 ///
-/// The best combination by R@1 comes first.
+/// `CKA`: linear centred kernel alignment, unbiased.
+///
+/// `R@1`, `R@5`: recall of a closed-form alignment, fitted to half of the pairs and tested on the other half; the mean
+/// of both directions.
+///
+/// The best combination by R@1 comes first. The row `by chance` has the figures of unrelated features.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -95,6 +97,7 @@ fn parse_layers(text: &str) -> Result<Layers, String> {
 
 pub fn run(args: ProbeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
+    results::check(args.json.as_deref())?;
     let compute = Compute::select(&args.device, None)?;
     let pools: Vec<Pool> = args
         .pooling
@@ -144,16 +147,16 @@ fn print(out: &mut impl Write, found: &ProbeReport, top: usize) -> io::Result<()
     for row in &rows {
         line(std::array::from_fn(|column| row[column].as_str()))?;
     }
-    let chance = found.chance;
+    let [chance_1, chance_5] = found.chance.recall();
     line([
         "by chance",
         "",
         "",
         "",
-        &format!("{:.4}", chance.mutual_knn),
+        &format!("{:.4}", found.chance.mutual_knn),
         "0.0000",
-        &format!("{:.4}", chance.recall_1),
-        "",
+        &format!("{chance_1:.4}"),
+        &format!("{chance_5:.4}"),
     ])?;
     let hidden = found.combinations.len().saturating_sub(top);
     if hidden > 0 {
@@ -183,6 +186,13 @@ fn print(out: &mut impl Write, found: &ProbeReport, top: usize) -> io::Result<()
                 out,
                 "the best R@1 is {recall:.2} +- {margin:.2} (95 %); more pairs tell more combinations apart"
             )?;
+            if recall - margin <= chance_1 {
+                return writeln!(
+                    out,
+                    "no combination is surely better than chance ({chance_1:.2}), so none is recommended; use more \
+                     pairs, or captions that tell images apart"
+                );
+            }
             print_config(out, best)
         }
         _ => writeln!(out, "no combination has figures: the features of a side are the same for every input"),

@@ -102,11 +102,7 @@ pub fn write(event: &Event<'_>) {
             let fields = json!({"step": step, "total_steps": total_steps, "steps_per_epoch": steps_per_epoch});
             print(INFO, "start", fields);
         }
-        Event::Step(record) => {
-            let mut fields = json!(record);
-            fields["loader_wait"] = json!(record.loader_wait);
-            print(INFO, "train", fields);
-        }
+        Event::Step(record) => print(INFO, "train", json!(record)),
         Event::Skipped { image, of, .. } => {
             print(WARN, "skipped", json!({"image": image.key, "of": of, "reason": image.reason}));
         }

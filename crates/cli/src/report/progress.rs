@@ -261,7 +261,11 @@ impl Observer for Reporter {
                 self.print_line(&format!("step {}  {}: {}", record.step, record.name, metrics::summary(record)))
             }
             Event::Best(best) => {
-                self.print_line(&format!("step {}  new best: {} {:.4}", best.step, best.metric, best.value));
+                let note = match best.better_baseline() {
+                    Some(baseline) => format!("best after step 0, but worse than the baseline {baseline:.4}"),
+                    None => "new best".to_owned(),
+                };
+                self.print_line(&format!("step {}  {note}: {} {:.4}", best.step, best.metric, best.value));
             }
             Event::Saved { path, took } => {
                 self.print_line(&format!("saved {} ({:.1} s)", path.display(), took.as_secs_f64()));

@@ -4,7 +4,13 @@ use std::io::{self, StdoutLock, Write};
 use std::path::Path;
 
 use anyhow::anyhow;
+use dualenc_train::{TrainError, check_output_file};
 use serde_json::Value;
+
+/// Checks, before the work, that a file can be at the argument of `--json`.
+pub fn check(json: Option<&Path>) -> Result<(), TrainError> {
+    json.filter(|path| *path != Path::new("-")).map_or(Ok(()), check_output_file)
+}
 
 /// Prints the result with `print`. `json` is the argument of `--json`: a file that receives `value` too, or `-` to
 /// print `value` instead.

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::dataset::Dataset;
 use crate::dataset::captions::{Caption, CaptionTable};
 use crate::dataset::part::Part;
+use crate::did_you_mean::nearest;
 use crate::error::DataError;
 
 /// The classes of labelled images.
@@ -104,7 +105,11 @@ impl Dataset {
                     (self.image(image).key().to_string(), names.len().saturating_sub(1), names.len());
                 let problem = match known {
                     Some(None) if numbers.contains_key(text) => "several classes have this name".to_owned(),
-                    _ => format!("expected a number from 0 to {last}, or one of the {count} class names"),
+                    _ => {
+                        let near = nearest(text, names.iter().map(String::as_str));
+                        let near = near.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+                        format!("expected a number from 0 to {last}, or one of the {count} class names{near}")
+                    }
                 };
                 DataError::Loader { reason: format!("image `{key}` has the label `{text}`; {problem}") }
             })

@@ -8,8 +8,8 @@ use crate::ops::dropout::DropoutMask;
 use crate::ops::softmax::{masked_softmax, softmax_gradient};
 use crate::portable::graph::with_gradients;
 
-/// `dropout(softmax(q k^T / sqrt(dim))) v`, `[batch, heads, seq, dim]`, of query, key and value of that shape. `mask` is
-/// `[batch, heads, seq, seq]`, true where a query does not attend to a key.
+/// `dropout(softmax(q k^T / sqrt(dim))) v`, `[batch, heads, queries, dim]`; `key` and `value` are
+/// `[batch, heads, keys, dim]`. `mask` is `[batch, heads, queries, keys]`, true where a query does not attend to a key.
 ///
 /// `None` if Burn's derived gradient is to be taken: where the device has kernels, so that its runs go on with the same
 /// bits, and with gradient checkpointing.

@@ -6,8 +6,8 @@ use burn::tensor::{Bool, Tensor};
 use crate::ops::attention::has_kernel;
 use crate::portable::graph::with_gradient;
 
-/// The softmax over the last dimension of `scores` `[batch, heads, queries, keys]`, 0 where `mask`, of the same shape, is
-/// true. A query that is masked everywhere attends to all keys alike.
+/// The softmax over the last dimension of `scores` `[batch, heads, queries, keys]`; 0 where `mask`, of the same shape,
+/// is true. A query that is masked everywhere attends to all keys alike.
 pub fn masked_softmax(scores: Tensor<4>, mask: Option<Tensor<4, Bool>>) -> Tensor<4> {
     let forward = |scores: Tensor<4>| match &mask {
         // Not minus infinity: where all keys are masked, softmax would return NaN.

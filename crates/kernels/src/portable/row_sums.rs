@@ -1,5 +1,5 @@
-//! Sums of the rows with equal index: the gradient of a table of which rows were read. A tree of gathers and sums, in an
-//! order that depends on nothing but the indices.
+//! Sums of the rows with equal index: the gradient of a table of which rows were read. A tree of gathers and sums, in
+//! an order that depends on nothing but the indices.
 
 use burn::tensor::Tensor;
 

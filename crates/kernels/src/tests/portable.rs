@@ -55,7 +55,7 @@ fn gather_that_repeats_a_row_panics() {
 fn row_sums_add_up_each_index() {
     let (rows, width) = (1500, 7);
     // One index is most frequent, as the start of a caption is; some occur once, some never.
-    let frequent = |n: usize| if n % 3 == 0 { 5 } else { n * n % 61 };
+    let frequent = |n: usize| if n.is_multiple_of(3) { 5 } else { n * n % 61 };
     for (name, indices) in [
         ("frequent", (0..rows).map(|n| frequent(n) as u32).collect::<Vec<_>>()),
         ("equal", vec![60; rows]),

@@ -5,8 +5,8 @@ use dualenc_kernels::RowGather;
 
 use crate::transformer::sequence_layout::SequenceLayout;
 
-/// The same reordering of the `count` rows of each of `batch` images. `sources` holds the source row of each output row,
-/// or `None` for zeros.
+/// The same reordering of the `count` rows of each of `batch` images. `sources` holds the source row of each output
+/// row, or `None` for zeros.
 pub(crate) fn gather_in_each_image(
     sources: &[Option<usize>],
     count: usize,

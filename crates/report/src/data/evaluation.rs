@@ -16,6 +16,8 @@ pub struct Evaluation {
     pub name: String,
     /// Its task: `zero-shot`, `retrieval` or another.
     pub task: String,
+    /// What its points measured, as a hash: figures of equal hashes can be compared. Empty if unknown.
+    pub fingerprint: String,
     /// Its results, by ascending step. Step 0 is the baseline.
     pub points: Vec<EvalPoint>,
     /// Answers by class, at the last or the best step.
@@ -36,10 +38,17 @@ pub struct EvalPoint {
 
 impl EvalPoint {
     /// The numbers of `metrics`, each with the interval that stands under its name and `_ci95`. What is neither a
-    /// number nor `null` is left out; `null` is NaN.
+    /// number nor `null` is left out; `null` is NaN. The accuracy among more answers than there are classes has no
+    /// value, and is left out.
     #[must_use]
     pub fn from_metrics(step: u64, metrics: &Map<String, Value>) -> Self {
+        let classes = metrics.get("num_classes").and_then(Value::as_u64);
+        let is_undefined =
+            |name: &str| classes.zip(answers_of(name)).is_some_and(|(classes, answers)| classes < answers);
         let figure = |(name, value): (&String, &Value)| {
+            if value.is_null() && is_undefined(name) {
+                return None;
+            }
             let number = if value.is_null() { Some(f64::NAN) } else { value.as_f64() }?;
             let ends = metrics.get(&format!("{name}_ci95")).and_then(Value::as_array);
             let interval = ends.and_then(|ends| match ends.as_slice() {
@@ -50,6 +59,11 @@ impl EvalPoint {
         };
         Self { step, metrics: metrics.iter().filter_map(figure).collect() }
     }
+}
+
+/// How many answers of an image may be right for the accuracy of this name: 5 for `acc5` and `acc5_embeds`.
+fn answers_of(name: &str) -> Option<u64> {
+    name.strip_prefix("acc")?.split('_').next()?.parse().ok()
 }
 
 /// Answers of a classification.
@@ -160,6 +174,17 @@ mod tests {
         assert_eq!(point.metrics.keys().collect::<Vec<_>>(), ["acc1", "acc5"]);
         assert_eq!(point.metrics["acc1"], Figure::with_interval(0.5, 0.4, 0.6));
         assert!(point.metrics["acc5"].value.is_nan());
+    }
+
+    #[test]
+    fn accuracy_without_enough_classes_is_left_out() {
+        let names = |classes: u64| {
+            let mut metrics = serde_json::json!({"acc1": null, "acc5": null, "acc5_embeds": null, "ece": null});
+            metrics["num_classes"] = classes.into();
+            EvalPoint::from_metrics(7, metrics.as_object().unwrap()).metrics.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(names(4), ["acc1", "ece", "num_classes"]);
+        assert_eq!(names(5).len(), 5, "what is not a number shows as such");
     }
 
     #[test]

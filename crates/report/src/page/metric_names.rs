@@ -1,7 +1,7 @@
 //! Names and units of metrics, as a reader knows them.
 
 use crate::data::number::Figure;
-use crate::page::format::{fixed, significant};
+use crate::page::format::{count, fixed, significant};
 
 /// How the values of a metric are shown, and which are better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub(crate) struct MetricKind {
 }
 
 /// Metrics that a page shows first where there are several, the first the most telling.
-const MAIN: [&str; 7] = [
+const MAIN: [&str; 10] = [
     "acc1",
     "mean_average_precision",
     "mean_per_class_recall",
@@ -20,16 +20,33 @@ const MAIN: [&str; 7] = [
     "image_retrieval_recall@1",
     "text_retrieval_recall@1",
     "image_retrieval_recall@5",
+    "loss",
+    "image_acc1",
+    "text_acc1",
 ];
 
-/// Names that count what was evaluated. They are no figures of merit.
-fn is_count(name: &str) -> bool {
-    name.starts_with("num_")
+/// End of the names of metrics by the embeddings, beside those by the features of the tower.
+const EMBEDS: &str = "_embeds";
+
+/// Names that say what was evaluated and how: counts, and settings that were given or chosen. They are no figures of
+/// merit.
+pub(crate) fn is_setting(name: &str) -> bool {
+    let is_chosen = ["l2", "neighbors", "pool_size"].contains(&name.strip_suffix(EMBEDS).unwrap_or(name));
+    name.starts_with("num_") || is_chosen
+}
+
+/// A setting and its value, as `5 images` or `pool size: 256`.
+pub(crate) fn setting(name: &str, value: f64) -> String {
+    let shown = significant(value, 4);
+    match name.strip_prefix("num_") {
+        Some(counted) => format!("{} {}", count(value.max(0.0) as u64), counted.replace('_', " ")),
+        None => format!("{}: {shown}", title(name).to_lowercase()),
+    }
 }
 
 /// The names of `metrics` that are shown first.
 pub(crate) fn main_metrics<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let names: Vec<&str> = names.filter(|name| !is_count(name)).collect();
+    let names: Vec<&str> = names.filter(|name| !is_setting(name)).collect();
     let main: Vec<&str> = MAIN.iter().filter_map(|main| names.iter().find(|name| *name == main)).copied().collect();
     if main.is_empty() { names.into_iter().take(3).collect() } else { main.into_iter().take(3).collect() }
 }
@@ -50,11 +67,16 @@ pub(crate) fn title(name: &str) -> String {
         "mean_per_class_recall" => "Mean recall per class",
         "mean_average_precision" => "Mean average precision",
         "ece" => "Expected calibration error",
+        "image_acc1" => "Top-1 accuracy, image to text",
+        "text_acc1" => "Top-1 accuracy, text to image",
         "loss" => "Loss",
         _ => "",
     };
     if !known.is_empty() {
         return known.to_owned();
+    }
+    if let Some(of_features) = name.strip_suffix(EMBEDS) {
+        return format!("{}, by embeddings", title(of_features));
     }
     if let Some(k) = name.strip_prefix("acc").filter(|k| k.parse::<u32>().is_ok()) {
         return format!("Top-{k} accuracy");
@@ -116,6 +138,22 @@ mod tests {
         assert!(kind("image_retrieval_recall@1").is_fraction && kind("mean_average_precision").is_fraction);
         assert!(!kind("loss").is_fraction && !kind("loss").higher_is_better && !kind("ece").higher_is_better);
         assert_eq!(interval(kind("acc1"), &Figure::with_interval(0.5, 0.4, 0.6)).unwrap(), "40.0 to 60.0 %");
+    }
+
+    #[test]
+    fn settings_are_no_figures() {
+        let of_loss = ["image_acc1", "loss", "num_pairs", "pool_size", "text_acc1"];
+        assert_eq!(main_metrics(of_loss.into_iter()), ["loss", "image_acc1", "text_acc1"]);
+        for name in ["num_images", "pool_size", "neighbors", "l2", "l2_embeds"] {
+            assert!(is_setting(name), "{name}");
+        }
+        assert!(!is_setting("loss") && !is_setting("acc1_embeds"));
+        assert_eq!(setting("num_train_images", 1_200.0), "1,200 train images");
+        assert_eq!(setting("l2_embeds", 0.01), "l2, by embeddings: 0.01");
+        assert_eq!(
+            (title("acc1_embeds"), title("image_acc1")),
+            ("Top-1 accuracy, by embeddings".to_owned(), "Top-1 accuracy, image to text".to_owned())
+        );
     }
 
     #[test]

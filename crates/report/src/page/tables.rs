@@ -8,9 +8,6 @@ use crate::page::format::counted;
 /// Rows of a long table that are shown at once; the others are folded.
 const SHOWN_ROWS: usize = 50;
 
-/// Rows of a long table at all: a page with more is no longer small.
-const MOST_ROWS: usize = 2_000;
-
 /// A table of names and values.
 pub(crate) fn key_values(entries: &[Entry]) -> Markup {
     html! {
@@ -41,9 +38,10 @@ impl Cell {
     }
 }
 
-/// A table that a reader can sort, with the first rows shown and the others folded. The first cell of a row names it.
-pub(crate) fn sortable(id: &str, label: &str, columns: &[&str], rows: &[Vec<Cell>]) -> Markup {
-    let shown = &rows[..rows.len().min(MOST_ROWS)];
+/// A table that a reader can sort, with the first rows shown and the others folded. Rows beyond `most` are left out and
+/// counted. The first cell of a row names it.
+pub(crate) fn sortable(id: &str, label: &str, columns: &[&str], rows: &[Vec<Cell>], most: usize) -> Markup {
+    let shown = &rows[..rows.len().min(most)];
     let (first, rest) = shown.split_at(shown.len().min(SHOWN_ROWS));
     html! {
         (part(id, label, columns, first))
@@ -84,15 +82,15 @@ mod tests {
 
     #[test]
     fn long_tables_are_folded() {
-        let page = sortable("t", "classes", &["class", "n"], &rows(60)).into_string();
+        let page = sortable("t", "classes", &["class", "n"], &rows(60), 100).into_string();
         assert!(page.contains("10 more rows") && page.contains("data-v=\"59\"") && !page.contains("<i>"));
-        assert!(!sortable("t", "classes", &["class", "n"], &rows(50)).into_string().contains("<details"));
-        assert!(sortable("t", "classes", &["class"], &[]).into_string().contains("<table"));
+        assert!(!sortable("t", "classes", &["class", "n"], &rows(50), 100).into_string().contains("<details"));
+        assert!(sortable("t", "classes", &["class"], &[], 100).into_string().contains("<table"));
     }
 
     #[test]
     fn rows_beyond_the_most_are_counted() {
-        let page = sortable("t", "classes", &["class", "n"], &rows(20_000)).into_string();
+        let page = sortable("t", "classes", &["class", "n"], &rows(20_000), 2_000).into_string();
         assert!(page.contains("18,000 rows left out"));
     }
 }

@@ -64,7 +64,33 @@ fn overlap(a: &Figure, b: &Figure) -> bool {
     }
 }
 
+/// The evaluations that measured one thing in a run and another in the next, so that their figures cannot be compared.
+fn incomparable(runs: &[ComparedRun]) -> BTreeSet<&str> {
+    let mut measured: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for evaluation in runs.iter().flat_map(|run| &run.evaluations).filter(|found| !found.fingerprint.is_empty()) {
+        measured.entry(&evaluation.name).or_default().insert(&evaluation.fingerprint);
+    }
+    measured.into_iter().filter(|(_, found)| found.len() > 1).map(|(name, _)| name).collect()
+}
+
+/// Why some figures are not compared; nothing if all can be.
+fn warning(incomparable: &BTreeSet<&str>) -> Markup {
+    html! {
+        @if !incomparable.is_empty() {
+            p.callout.warn {
+                "\u{26a0}\u{fe0e} Measured on other data, classes or prompts from run to run, so their figures cannot "
+                "be compared: "
+                @for (place, name) in incomparable.iter().enumerate() {
+                    @if place > 0 { ", " } bdi { (name) }
+                }
+                "."
+            }
+        }
+    }
+}
+
 fn figures(runs: &[ComparedRun]) -> Markup {
+    let incomparable = incomparable(runs);
     let of_runs: Vec<Vec<Headline>> = runs.iter().map(|run| headlines(&run.headlines, &run.evaluations)).collect();
     let mut keys: Vec<(&str, &str)> = Vec::new();
     for headline in of_runs.iter().flatten() {
@@ -93,10 +119,15 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                     @let found: Vec<Option<Headline>> = of_runs.iter().map(|run| headline(run, *key)).collect();
                     @let row: Vec<Option<Figure>> = found.iter().map(|found| Some(found.as_ref()?.figure)).collect();
                     @let steps: BTreeSet<u64> = found.iter().flatten().filter_map(|found| found.step).collect();
-                    @let best = best_of(&row, kind(key.1).higher_is_better);
+                    @let can_compare = !incomparable.contains(key.0);
+                    @let best = best_of(&row, kind(key.1).higher_is_better).filter(|_| can_compare);
                     @let winner = best.and_then(|best| row[best]);
                     tr {
-                        th scope="row" { (title(key.1)) @if !key.0.is_empty() { span.with.soft { bdi { (key.0) } } } }
+                        th scope="row" {
+                            (title(key.1))
+                            @if !key.0.is_empty() { span.with.soft { bdi { (key.0) } } }
+                            @if !can_compare { span.badge.bad { "\u{2260} not comparable" } }
+                        }
                         @for (run, figure) in row.iter().enumerate() {
                             @let both = winner.zip(*figure);
                             @let is_close = both.is_some_and(|(winner, figure)| overlap(&winner, &figure));
@@ -113,6 +144,7 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                 }
             }
         } }
+        (warning(&incomparable))
         @if keys.is_empty() { (absent("No run has an evaluation yet.")) } @else {
             p.note { "Below a figure: its 95 % interval. Where intervals overlap, the difference may be chance." }
         }
@@ -183,7 +215,10 @@ fn evaluations(runs: &[ComparedRun]) -> Markup {
     if charts.is_empty() {
         return absent("No evaluation has run yet.");
     }
-    html! { div.charts { @for chart in charts { (chart) } } }
+    html! {
+        (warning(&incomparable(runs)))
+        div.charts { @for chart in charts { (chart) } }
+    }
 }
 
 fn training(runs: &[ComparedRun]) -> Markup {
@@ -198,6 +233,7 @@ fn training(runs: &[ComparedRun]) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::evaluation::EvalPoint;
     use crate::data::run::Entry;
 
     fn run(name: &str, acc1: f64, config: &[(&str, &str)]) -> ComparedRun {
@@ -242,6 +278,32 @@ mod tests {
         assert_eq!(best_of(&[figure(0.5), None, figure(f64::NAN)], true), None);
         assert_eq!(best_of(&[figure(0.5), figure(0.4)], false), Some(1));
         assert_eq!(best_of(&[], true), None);
+    }
+
+    #[test]
+    fn figures_of_other_data_have_no_best() {
+        let measured = |acc1: f64, fingerprint: &str| {
+            let evaluation = Evaluation {
+                name: "v".to_owned(),
+                fingerprint: fingerprint.to_owned(),
+                points: vec![EvalPoint { step: 1, metrics: [("acc1".to_owned(), Figure::new(acc1))].into() }],
+                ..Evaluation::default()
+            };
+            ComparedRun { evaluations: vec![evaluation], ..run("a", acc1, &[]) }
+        };
+        let pages = |second: &str| {
+            let runs = [measured(0.5, "1f"), measured(0.51, second)];
+            [figures(&runs).into_string(), evaluations(&runs).into_string()]
+        };
+        for page in pages("2e") {
+            assert!(page.contains("cannot be compared: <bdi>v</bdi>."), "{page}");
+            assert!(!page.contains("best</span>") && !page.contains("overlaps"), "{page}");
+        }
+        // Lines of older versions do not say what they measured.
+        for fingerprint in ["1f", ""] {
+            let [figures, evaluations] = pages(fingerprint);
+            assert!(figures.contains("best</span>") && !(figures + &evaluations).contains("cannot be compared"));
+        }
     }
 
     #[test]

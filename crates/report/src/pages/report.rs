@@ -25,18 +25,30 @@ const CONFIG_BYTES: usize = 200_000;
 /// Bytes from which on pictures give way: 5 MB, less what is written in their place.
 const MOST_BYTES: usize = 4_900_000;
 
-/// The report as a whole HTML page, below 5 MB: pictures give way to what else there is.
+/// Rows of the table of an evaluation's classes; fewer where many evaluations with many classes make a large page.
+const MOST_ROWS: [usize; 3] = [2_000, 500, 100];
+
+/// The report as a whole HTML page, below 5 MB: rows of classes beyond a limit and pictures give way to what else
+/// there is.
 #[must_use]
 pub fn render_report(report: &Report, options: &PageOptions) -> String {
-    let (page, used) = render(report, options.picture_bytes);
+    let [most, fewer @ ..] = MOST_ROWS;
+    let mut rows = most;
+    let (mut page, mut used) = render(report, options.picture_bytes, rows);
+    for fewer in fewer {
+        if page.len() - used > MOST_BYTES {
+            rows = fewer;
+            (page, used) = render(report, options.picture_bytes, rows);
+        }
+    }
     match page.len().checked_sub(MOST_BYTES) {
         None => page,
-        Some(beyond) => render(report, used.saturating_sub(beyond)).0,
+        Some(beyond) => render(report, used.saturating_sub(beyond), rows).0,
     }
 }
 
 /// The page, and the bytes that its pictures take.
-fn render(report: &Report, picture_bytes: usize) -> (String, usize) {
+fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, usize) {
     let mut pictures = Pictures::new(picture_bytes);
     let mut sections = vec![Section::new("overview", "Overview", overview(report))];
     for (number, evaluation) in report.evaluations.iter().enumerate() {
@@ -47,7 +59,7 @@ fn render(report: &Report, picture_bytes: usize) -> (String, usize) {
             format!("Evaluation: {}", evaluation.name)
         };
         let body = html! {
-            (evaluated(&id, evaluation, &mut pictures))
+            (evaluated(&id, evaluation, most_rows, &mut pictures))
             @if let Some(why) = reason(report, &format!("eval.{}", evaluation.name)) { (absent(why)) }
         };
         sections.push(Section::new(&id, &title, body));
@@ -108,11 +120,11 @@ fn overview(report: &Report) -> Markup {
     }
 }
 
-fn evaluated(id: &str, evaluation: &Evaluation, pictures: &mut Pictures) -> Markup {
+fn evaluated(id: &str, evaluation: &Evaluation, most_rows: usize, pictures: &mut Pictures) -> Markup {
     html! {
         @if !evaluation.task.is_empty() { p.soft { "Task: " (evaluation.task) } }
         (over_time(id, evaluation))
-        @if let Some(found) = &evaluation.classification { (classes(id, found)) }
+        @if let Some(found) = &evaluation.classification { (classes(id, found, most_rows)) }
         @if let Some(found) = &evaluation.retrieval { (examples(found, pictures)) }
     }
 }

@@ -8,7 +8,7 @@ use crate::data::evaluation::Classification;
 use crate::page::format::{count, counted, fixed, shortened};
 use crate::plot::figure::Figure;
 
-/// Classes that the map shows: all up to so many, else those with the most confusions.
+/// Classes that the map shows. Of more classes, it shows those with the most confusions.
 const MOST_CLASSES: usize = 60;
 
 /// Classes up to which a cell is wide enough for its number.
@@ -17,10 +17,12 @@ const NUMBERED: usize = 16;
 /// Width of the map in units of the SVG.
 const SIDE: f64 = 560.0;
 
-/// Rows are true classes, columns are answers; `None` without classes or images.
+/// Rows are true classes, columns are answers; `None` without classes or images, and with several labels an image:
+/// a wrong answer is then not that of one class, and a map of the right ones alone would look like no confusion.
 pub(crate) fn confusion_map(id: &str, found: &Classification) -> Option<Markup> {
     let counts = cells(found);
-    if counts.is_empty() {
+    let has_several_labels = found.classes.iter().any(|class| class.average_precision.is_some());
+    if counts.is_empty() || has_several_labels {
         return None;
     }
     let shown = classes_shown(found, &counts);
@@ -206,6 +208,14 @@ mod tests {
         assert!(page.contains("&lt;900&gt; taken for &lt;17&gt;: 3 of 4 images"));
         assert!(page.len() < 100_000, "{}", page.len());
         assert_eq!(most_confused(&many, 2)[0], (900, 17, 3));
+    }
+
+    #[test]
+    fn several_labels_have_no_map() {
+        let mut found = Classification { confusions: Vec::new(), ..classes(3) };
+        assert!(confusion_map("m", &found).is_some(), "a map without confusions");
+        found.classes[1].average_precision = Some(0.5);
+        assert!(confusion_map("m", &found).is_none());
     }
 
     #[test]

@@ -14,8 +14,8 @@ const MOST_PAIRS: usize = 20;
 /// Characters of a class name.
 const NAME: usize = 80;
 
-/// The per-class table, the most confused pairs, the heat map and the calibration.
-pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
+/// The per-class table of at most `most_rows` classes, the most confused pairs, the heat map and the calibration.
+pub(crate) fn classes(id: &str, found: &Classification, most_rows: usize) -> Markup {
     let confused = most_confused(found, MOST_PAIRS);
     let name = |class: usize| name(&found.classes[class].name);
     let has_precision = found.classes.iter().any(|class| class.average_precision.is_some());
@@ -29,15 +29,16 @@ pub(crate) fn classes(id: &str, found: &Classification) -> Markup {
         @if !found.classes.is_empty() { div.tall {
             h3 { "Classes" }
             p.note { "The worst recall first." }
-            (sortable(&format!("{id}-classes"), "Results by class", &columns, &rows(found, has_precision)))
+            (sortable(&format!("{id}-classes"), "Results by class", &columns, &rows(found, has_precision), most_rows))
         } }
         @if !confused.is_empty() { div.tall {
             h3 { "Most confused classes" }
+            p.note { "With the share of the images of the true class." }
             div.scroll tabindex="0" role="group" aria-label="Most confused classes" {
                 table {
                     thead { tr { th scope="col" { "true class" } th.words scope="col" { "answer" }
                         th scope="col" { "images" }
-                        th scope="col" { "share of the class" } } }
+                        th scope="col" { "share" } } }
                     tbody { @for (label, predicted, number) in &confused { tr {
                         th scope="row" { bdi { (name(*label)) } }
                         td.words { bdi { (name(*predicted)) } }
@@ -102,15 +103,15 @@ mod tests {
             confusions: vec![Confusion { label: 1, predicted: 0, count: 3 }],
             ..Default::default()
         };
-        let page = classes("e0", &found).into_string();
+        let page = classes("e0", &found, 100).into_string();
         assert!(page.find("&lt;bad&gt;").unwrap() < page.find("fine").unwrap());
         assert!(page.contains("75.0 %") && !page.contains("<bad>"));
     }
 
     #[test]
     fn no_class_is_no_table() {
-        assert!(!classes("e0", &Classification::default()).into_string().contains("<table"));
+        assert!(!classes("e0", &Classification::default(), 100).into_string().contains("<table"));
         let one = Classification { classes: vec![ClassResult::default()], ..Default::default() };
-        assert!(classes("e0", &one).into_string().contains("<table"));
+        assert!(classes("e0", &one, 100).into_string().contains("<table"));
     }
 }

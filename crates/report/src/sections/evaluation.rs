@@ -8,7 +8,7 @@ use crate::data::evaluation::{EvalPoint, Evaluation};
 use crate::data::number::Figure;
 use crate::page::format::count;
 use crate::page::frame::absent;
-use crate::page::metric_names::{interval, kind, title, value};
+use crate::page::metric_names::{interval, is_setting, kind, setting, title, value};
 use crate::plot::line_chart::{Line, LineChart, Point, Scale};
 
 /// Charts of one evaluation at most; the table has all metrics.
@@ -22,13 +22,10 @@ pub(crate) fn over_time(id: &str, evaluation: &Evaluation) -> Markup {
     let names: BTreeSet<&str> =
         evaluation.points.iter().flat_map(|point| point.metrics.keys()).map(String::as_str).collect();
     let charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
-    let counts: Vec<String> = names
-        .iter()
-        .filter_map(|name| Some((name.strip_prefix("num_")?, last.metrics.get(*name)?)))
-        .map(|(name, figure)| format!("{} {}", count(figure.value.max(0.0) as u64), name.replace('_', " ")))
-        .collect();
+    let settings = last.metrics.iter().filter(|(name, _)| is_setting(name));
+    let settings: Vec<String> = settings.map(|(name, figure)| setting(name, figure.value)).collect();
     html! {
-        @if !counts.is_empty() { p.soft { (counts.join(", ")) } }
+        @if !settings.is_empty() { p.soft { (settings.join(", ")) } }
         @if !charts.is_empty() { div.charts { @for chart in charts { (chart) } } }
         h3 { "All figures" }
         (table(evaluation, &names))
@@ -37,10 +34,10 @@ pub(crate) fn over_time(id: &str, evaluation: &Evaluation) -> Markup {
 
 /// Metrics that share a chart: fractions of one direction or task. Others have a chart of their own.
 fn group_of(name: &str) -> Option<(String, String)> {
-    if name.starts_with("num_") {
+    if is_setting(name) {
         return None;
     }
-    let is_main = name.contains("recall") || name.starts_with("acc");
+    let is_main = name.contains("recall") || name.starts_with("acc") || name.ends_with("_acc1");
     let direction = [("image_retrieval", "Text to image"), ("text_retrieval", "Image to text")];
     let direction = direction.into_iter().find(|(prefix, _)| name.starts_with(prefix));
     Some(match direction {
@@ -108,7 +105,7 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
     let first = evaluation.points.iter().find(|point| point.step == 0);
     let last = evaluation.points.last();
     let has_course = evaluation.points.len() > 1;
-    let mut names: Vec<&str> = names.iter().copied().filter(|name| !name.starts_with("num_")).collect();
+    let mut names: Vec<&str> = names.iter().copied().filter(|name| !is_setting(name)).collect();
     sort_metrics(&mut names);
     html! {
         div.scroll tabindex="0" role="group" aria-label=(format!("Figures of {}", evaluation.name)) {
@@ -143,9 +140,10 @@ pub(crate) fn shown(name: &str, figure: Option<&Figure>) -> Markup {
     }
 }
 
+/// The best figure after training began: at step 0, a model that guesses is well calibrated.
 fn best(evaluation: &Evaluation, name: &str) -> Markup {
     let kind = kind(name);
-    let finite = points(evaluation, name).into_iter().filter(|point| point.value.is_finite());
+    let finite = points(evaluation, name).into_iter().filter(|point| point.step > 0 && point.value.is_finite());
     let better = |a: &Point, b: &Point| {
         let order = a.value.total_cmp(&b.value);
         // Of equal values, the earliest is the best.
@@ -175,10 +173,23 @@ mod tests {
 
     #[test]
     fn best_is_by_the_sense_of_the_metric() {
-        let found = evaluation(&[(0, 0.1), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
-        assert!(best(&found, "acc1").into_string().starts_with("70.0 %"));
+        let found = evaluation(&[(0, 0.9), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
+        assert!(best(&found, "acc1").into_string().starts_with("70.0 %"), "step 0 is not trained");
         assert!(best(&found, "ece").into_string().starts_with("30.0 %"));
-        assert_eq!(best(&evaluation(&[(0, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+    }
+
+    #[test]
+    fn settings_are_not_compared() {
+        let point = |step| EvalPoint {
+            step,
+            metrics: [("loss", 2.0), ("pool_size", 8.0)]
+                .map(|(name, value)| (name.to_owned(), Figure::new(value)))
+                .into(),
+        };
+        let page = over_time("e0", &Evaluation { points: vec![point(0), point(5)], ..Evaluation::default() });
+        let page = page.into_string();
+        assert!(page.contains("pool size: 8") && !page.contains("Pool size"), "{page}");
     }
 
     #[test]

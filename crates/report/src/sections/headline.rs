@@ -58,20 +58,20 @@ fn change(kind: MetricKind, figure: &Figure, baseline: &Figure) -> Markup {
     if !difference.is_finite() {
         return html! { "at step 0: " (start) };
     }
+    if difference == 0.0 {
+        return html! { "equal to step 0 " span.whole { "(" (start) ")" } };
+    }
     let amount = if kind.is_fraction {
-        format!("{} points", fixed((100.0 * difference).abs(), 1))
+        // Less would read as no difference.
+        let points = (100.0 * difference.abs()).max(0.1);
+        let least = if points > 100.0 * difference.abs() { "less than " } else { "" };
+        format!("{least}{} points", fixed(points, 1))
     } else {
         significant(difference.abs(), 3)
     };
     let (sign, word) = if difference < 0.0 { ("\u{2212}", "below") } else { ("+", "above") };
-    let class = if difference == 0.0 {
-        "same"
-    } else if (difference > 0.0) == kind.higher_is_better {
-        "change good"
-    } else {
-        "change bad"
-    };
-    let verdict = if class == "change bad" { ", worse" } else { "" };
+    let is_better = (difference > 0.0) == kind.higher_is_better;
+    let (class, verdict) = if is_better { ("change good", "") } else { ("change bad", ", worse") };
     html! { span class=(class) { (sign) (amount) } " " (word) " step 0 " span.whole { "(" (start) ")" } (verdict) }
 }
 
@@ -128,6 +128,23 @@ mod tests {
         };
         assert!(cards(&[headline(2.0)]).into_string().contains("change good"));
         assert!(cards(&[headline(4.0)]).into_string().contains("worse"));
+    }
+
+    #[test]
+    fn small_differences_are_not_zero() {
+        let shown = |value| {
+            let headline = Headline {
+                metric: "acc1".to_owned(),
+                evaluation: String::new(),
+                figure: Figure::new(value),
+                baseline: Some(Figure::new(0.5)),
+                step: None,
+            };
+            cards(&[headline]).into_string()
+        };
+        assert!(shown(0.5).contains("equal to step 0") && !shown(0.5).contains("above"));
+        assert!(shown(0.5001).contains("+less than 0.1 points</span> above step 0"), "{}", shown(0.5001));
+        assert!(shown(0.6).contains("+10.0 points</span> above step 0"));
     }
 
     #[test]

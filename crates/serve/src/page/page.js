@@ -139,6 +139,7 @@ by('file').addEventListener('change', () => take(by('file').files[0]));
 by('top').addEventListener('change', search);
 by('preview').addEventListener('error', () => (by('preview').hidden = true));
 by('clear').addEventListener('click', () => {
+  asked += 1; // An answer that is still to come is of the image that is removed.
   drop();
   by('hits').replaceChildren();
   say('');

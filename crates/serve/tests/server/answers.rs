@@ -62,6 +62,17 @@ fn pictures_come_by_row() {
 }
 
 #[test]
+fn known_pictures_are_those_of_this_server() {
+    let server = Server::new();
+    let found = server.get("/image/2");
+    assert!(found.headers.contains("cache-control: private, no-cache"), "{}", found.headers);
+    let tag = found.headers.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+    let again = |server: &Server, path| server.ask("GET", path, &format!("If-None-Match: {tag}\r\n"), b"").status;
+    assert_eq!((again(&server, "/image/2"), again(&server, "/image/1")), (304, 200));
+    assert_eq!(again(&Server::new(), "/image/2"), 200, "the next server may have another index");
+}
+
+#[test]
 fn page_needs_nothing_from_elsewhere() {
     let server = Server::new();
     let mut text = String::new();

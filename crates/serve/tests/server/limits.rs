@@ -102,6 +102,23 @@ fn slow_requests_are_given_up() {
 }
 
 #[test]
+fn work_of_gone_clients_is_not_begun() {
+    let server = Server::with(Options { max_concurrency: 2, ..Options::default() }, true);
+    let first = server.send(&request("POST", "/embed", JSON, WAIT));
+    wait_until(|| server.engine.begun() == ["wait"]);
+    let gone = server.send(&request("POST", "/embed", JSON, br#"{"texts": ["gone"]}"#));
+    // 422 as long as there is a place.
+    let status = || server.post("/embed", &json!({})).status;
+    wait_until(|| status() == 503);
+    drop(gone);
+    wait_until(|| status() == 422);
+    server.engine.open();
+    assert_eq!(receive(first).status, 200);
+    assert_eq!(server.post("/embed", &json!({ "texts": ["a"] })).status, 200);
+    assert_eq!(server.engine.begun(), ["wait", "a"]);
+}
+
+#[test]
 fn requests_in_progress_are_finished() {
     let server = Server::new();
     let stream = server.send(&request("POST", "/embed", JSON, WAIT));

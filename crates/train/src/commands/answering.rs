@@ -8,6 +8,7 @@ use dualenc_data::{Encoding, Filter, ImageRef, Limits, RgbImage, decode, encode,
 use dualenc_search::{Hit, Index};
 
 use crate::commands::classify::{LabelScore, Scorer, class_embeddings};
+use crate::commands::search::check_index;
 use crate::commands::with_encoder::with_encoder;
 use crate::device::Compute;
 use crate::error::TrainError;
@@ -43,11 +44,11 @@ struct Classes {
 
 impl Answering {
     /// # Errors
-    /// [`TrainError::Search`] when the embeddings of the model do not have the width of the index.
+    /// [`TrainError::Search`] when the model has another width than the index, or is not the one that wrote it;
+    /// [`TrainError::Model`] when the device cannot return its data.
     pub fn new(loaded: LoadedModel, index: Option<Arc<Index>>, compute: Compute) -> Result<Self, TrainError> {
-        let answering = Self { loaded, compute, index, stop: StopFlag::default(), classes: None };
-        answering.index.as_ref().map_or(Ok(()), |index| index.check_width(answering.dim()))?;
-        Ok(answering)
+        index.as_ref().map_or(Ok(()), |index| check_index(&loaded, index))?;
+        Ok(Self { loaded, compute, index, stop: StopFlag::default(), classes: None })
     }
 
     /// Values of an embedding.

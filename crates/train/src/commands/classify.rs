@@ -78,6 +78,12 @@ pub struct Classification {
 pub fn parse_labels(argument: &str) -> Result<Vec<String>, TrainError> {
     let path = Path::new(argument);
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if path.is_dir() || (!path.exists() && looks_like_path(argument)) {
+        let problem = if path.is_dir() { "is a directory" } else { "does not exist" };
+        return Err(TrainError::Usage(format!(
+            "`--labels` `{argument}` {problem}; give a file with one label a line, or labels with commas between them"
+        )));
+    }
     let labels = if path.is_file() || LIST_EXTENSIONS.contains(&extension.as_str()) {
         read_class_names(path)?
     } else {
@@ -92,6 +98,15 @@ pub fn parse_labels(argument: &str) -> Result<Vec<String>, TrainError> {
         return Err(TrainError::Usage(format!("`--labels` has `{repeated}` more than once; give each label once")));
     }
     Ok(labels)
+}
+
+/// Whether one label without a comma is rather the path of a file: it has an extension, or a `/` and no space.
+fn looks_like_path(label: &str) -> bool {
+    /// Letters of an extension, such as `labels`.
+    const EXTENSION: std::ops::RangeInclusive<usize> = 2..=6;
+    let extension = Path::new(label).extension().unwrap_or_default().to_string_lossy();
+    let has_extension = EXTENSION.contains(&extension.len()) && extension.chars().all(|it| it.is_ascii_alphanumeric());
+    !label.contains(',') && (has_extension || (label.contains('/') && !label.contains(' ')))
 }
 
 /// Finds the labels of each image.
@@ -148,8 +163,14 @@ pub fn classify(
     }
     match done.skipped.first() {
         Some(bad) if done.images.is_empty() => Err(TrainError::Usage(format!(
-            "none of the {total} images can be used; the first is `{}`: {}",
-            bad.key, bad.reason
+            "{}: `{}`: {}",
+            if total == 1 {
+                "the image cannot be used".to_owned()
+            } else {
+                format!("none of the {total} images can be used; the first is")
+            },
+            bad.key,
+            bad.reason
         ))),
         _ => Ok(done),
     }
@@ -276,6 +297,9 @@ mod tests {
     #[test]
     fn labels_come_from_text_or_file() {
         assert_eq!(parse_labels(" a cat ,dog").unwrap(), ["a cat", "dog"]);
+        for label in ["St. Louis", "a cat and/or a dog", "U.S.", "a cat"] {
+            assert_eq!(parse_labels(label).unwrap(), [label]);
+        }
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("labels.txt");
         std::fs::write(&path, "a, b\nc\n\n").unwrap();
@@ -285,6 +309,9 @@ mod tests {
             ("", "has an empty label"),
             ("a,b, a", "has `a` more than once"),
             ("none.txt", "none.txt"),
+            ("none.text", "`--labels` `none.text` does not exist; give a file"),
+            ("lists/none", "`--labels` `lists/none` does not exist"),
+            (dir.path().to_str().unwrap(), "is a directory; give a file"),
         ] {
             let error = parse_labels(argument).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");

@@ -152,7 +152,14 @@ pub(crate) fn list_images(
 ) -> Result<(Vec<ImageRef>, LeftOut), TrainError> {
     let table = table_at(path, root);
     let table = table.and_then(|source| source.map(|source| images_of(&source, observer)).transpose());
-    let (images, left_out) = match table.map_err(|error| FLAGS.translate_error(error))? {
+    let refused = |error: TrainError| match FLAGS.translate_error(error) {
+        TrainError::Usage(problem) if is_text(path) => TrainError::Usage(format!(
+            "`{}` is not an image, and as a table of images it cannot be read: {problem}",
+            path.display()
+        )),
+        error => error,
+    };
+    let (images, left_out) = match table.map_err(refused)? {
         Some(images) => (images, LeftOut::default()),
         None if root.is_some() => return Err(no_table(path)),
         None => {
@@ -179,6 +186,11 @@ pub(crate) fn list_images(
         )));
     }
     Ok((images, left_out))
+}
+
+/// Whether `path` is a text file, which is rarely a table.
+fn is_text(path: &Path) -> bool {
+    path.is_file() && path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("txt"))
 }
 
 /// The table or the shards that `path` names. `None`: an image, or a folder of images.

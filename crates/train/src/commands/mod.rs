@@ -10,6 +10,7 @@
 //! - `export`: writes a directory for transformers or sentence-transformers.
 //! - `interpolate`: mixes the weights before and after training.
 //! - `inspect`: reports what a directory holds.
+//! - `metrics`: the log of a run in the formats of other programs.
 //! - `plan`: what a run will take, from a few of its steps.
 //! - `pack`: writes data sets as shards or as a folder.
 //! - `report`: pages about runs and searches.
@@ -26,11 +27,12 @@ pub(crate) mod export;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;
+pub(crate) mod metrics;
 pub(crate) mod pack;
 pub(crate) mod plan;
 pub(crate) mod probe;
 pub(crate) mod report;
 pub(crate) mod search;
-mod staged_output;
+pub(crate) mod staged_output;
 pub(crate) mod warm_cache;
 mod with_encoder;

@@ -69,11 +69,8 @@ pub fn search(
     if request.queries.is_empty() {
         return Err(TrainError::Usage("there is nothing to search for; give a text or `--image FILE`".to_owned()));
     }
+    check_index(loaded, index)?;
     let dim = loaded.model.embed_dim();
-    index.check_width(dim)?;
-    if index.has_model() {
-        index.check_model(&parameters::fingerprint(&loaded.model, ParamFilter::All)?)?;
-    }
     let (mut texts, mut images) = (Vec::new(), Vec::new());
     for (number, query) in request.queries.iter().enumerate() {
         match query {
@@ -113,6 +110,19 @@ pub fn search(
     })?;
     let answers = request.queries.iter().zip(hits);
     Ok(answers.map(|(query, hits)| Answer { query: query.clone(), hits }).collect())
+}
+
+/// Refuses a model that did not write the embeddings of `index`, as far as the file says which one did.
+///
+/// # Errors
+/// [`TrainError::Search`] when the model has another width than the index, or is not the one that wrote it;
+/// [`TrainError::Model`] when the device cannot return its data.
+pub(crate) fn check_index(loaded: &LoadedModel, index: &Index) -> Result<(), TrainError> {
+    index.check_width(loaded.model.embed_dim())?;
+    if index.has_model() {
+        index.check_model(&parameters::fingerprint(&loaded.model, ParamFilter::All)?)?;
+    }
+    Ok(())
 }
 
 /// Writes the embeddings of an opened file as an index to `out`, which is replaced when the index is complete.

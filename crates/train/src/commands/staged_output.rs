@@ -12,6 +12,25 @@ use tempfile::{Builder, NamedTempFile, TempDir};
 use crate::error::TrainError;
 use crate::run_dir::atomic_file::{RANDOM_CHARS, TEMPORARY, parent, sync_parent, target_of};
 
+/// Checks that a file can have the path `target`: it is no directory, and in one that exists.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub fn check_output_file(target: &Path) -> Result<(), TrainError> {
+    if target.is_dir() {
+        return Err(TrainError::Usage(format!("`{}` is a directory; name a file", target.display())));
+    }
+    let parent = parent(target);
+    if !parent.is_dir() {
+        return Err(TrainError::Usage(format!(
+            "cannot write `{}`: `{}` is not a directory; create it, or name another file",
+            target.display(),
+            parent.display()
+        )));
+    }
+    Ok(())
+}
+
 /// A file that is not yet visible under its name.
 pub(crate) struct StagedFile {
     temporary: NamedTempFile<File>,
@@ -25,17 +44,8 @@ impl StagedFile {
     /// [`TrainError::Write`] when it cannot be created; [`TrainError::Usage`] when `target` is a directory, or there is
     /// no directory for it.
     pub fn new(target: &Path) -> Result<Self, TrainError> {
-        if target.is_dir() {
-            return Err(TrainError::Usage(format!("`{}` is a directory; name a file", target.display())));
-        }
+        check_output_file(target)?;
         let (parent, prefix) = (parent(target), prefix(target));
-        if !parent.is_dir() {
-            return Err(TrainError::Usage(format!(
-                "cannot write `{}`: `{}` is not a directory; create it, or name another file",
-                target.display(),
-                parent.display()
-            )));
-        }
         remove_dead(parent, target);
         let create = || -> io::Result<NamedTempFile<File>> {
             loop {

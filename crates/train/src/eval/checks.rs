@@ -46,7 +46,7 @@ impl Evaluation {
             OpenTask::Probe(probe) => {
                 let (train, test): (Vec<usize>, Vec<usize>) =
                     (0..total).filter(|&image| is_usable(image)).partition(|&image| probe.is_train[image]);
-                probe.check(&self.name, &train, &test, self.given_by)
+                probe.check(&self.name, (&train, &[]), &test, self.given_by)
             }
             OpenTask::Loss { dataset, pool_size, .. } => {
                 let usable = dataset.captions().filter(|caption| is_usable(caption.image));

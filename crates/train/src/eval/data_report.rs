@@ -4,6 +4,7 @@ use std::sync::Once;
 
 use dualenc_data::{Dataset, Skipped, counted};
 
+use crate::eval::given_by::GivenBy;
 use crate::events::{Event, Observer};
 
 /// What was said so far.
@@ -57,16 +58,25 @@ impl DataReport {
     }
 
     /// Reports the images that cannot be used, of `total`. Each is an event each time, their count a note once.
-    pub fn report_images(&self, of: &str, bad: &[Skipped], total: usize, observer: &mut dyn Observer) {
+    pub fn report_images(
+        &self,
+        of: &str,
+        (bad, total): (&[Skipped], usize),
+        given_by: GivenBy,
+        observer: &mut dyn Observer,
+    ) {
         for image in bad {
             observer.on(Event::Skipped { image, of, listed_in: None });
         }
         if !bad.is_empty() {
             self.images.call_once(|| {
                 let (images, causes) = (counted(bad.len(), "image"), Skipped::by_cause(bad));
-                observer.on(Event::Note(format!(
-                    "{of}: {images} of {total} could not be used: {causes}; `dualenc check` names each"
-                )));
+                let way_out = match given_by {
+                    GivenBy::Config => "; `dualenc check` names each",
+                    // `check` needs a config.
+                    GivenBy::Flags(_) => "",
+                };
+                observer.on(Event::Note(format!("{of}: {images} of {total} could not be used: {causes}{way_out}")));
             });
         }
     }

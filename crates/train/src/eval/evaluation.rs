@@ -382,7 +382,8 @@ impl Evaluation {
         let images = self.encode_rows(ImageRows::FeaturesAndEmbeds, encoder, processor, observer)?;
         let sides = data.sides(&images.numbers, &images.contents);
         let numbers = |places: &[usize]| places.iter().map(|&place| images.numbers[place]).collect::<Vec<_>>();
-        data.check(&self.name, &numbers(&sides.train), &numbers(&sides.test), self.given_by)?;
+        let (train, copies) = (numbers(&sides.train), numbers(&sides.copies));
+        data.check(&self.name, (&train, &copies), &numbers(&sides.test), self.given_by)?;
         let (width, device) = (encoder.model.image_tower.width(), &encoder.compute.device);
         let mut metrics = probe(data, &images, &sides, width, device, encoder.stop)?;
         metrics.insert("num_images".to_owned(), json!(sides.test.len()));
@@ -418,7 +419,8 @@ impl Evaluation {
         let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, rows, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
-        self.report.report_images(&format!("evaluation `{}`", self.name), &bad, total, observer);
+        let of = format!("evaluation `{}`", self.name);
+        self.report.report_images(&of, (&bad, total), self.given_by, observer);
         self.check_unreadable(total, &bad)?;
         if numbers.is_empty() {
             return Err(TrainError::Usage(format!(

@@ -72,6 +72,7 @@ impl LabelledImages {
             Some(file) => {
                 let names = read_class_synonyms(file)?;
                 check_count(file, names.len(), path, folder.classes.len())?;
+                check_order(file, &titles(&names), path, &folder.classes)?;
                 names
             }
             None => folder.classes.into_iter().map(|name| vec![name]).collect(),
@@ -167,6 +168,7 @@ impl LabelledImages {
                 listed(&repeated)
             ));
         }
+        warnings.extend(one_class(&self.labels.names));
         let sizes = self.labels.sizes();
         let without = self.labels.names.iter().zip(&sizes).filter(|(_, images)| **images == 0);
         let without: Vec<&str> = without.map(|(name, _)| name.as_str()).collect();
@@ -210,6 +212,39 @@ fn titles(names: &[Vec<String>]) -> Vec<String> {
 /// A file in the directory of the data, or in the one above it.
 fn beside(data: &Dataset, name: &str) -> Option<PathBuf> {
     data.roots().flat_map(|root| root.ancestors().take(2)).map(|dir| dir.join(name)).find(|path| path.is_file())
+}
+
+/// The warning that there is one class only.
+pub(crate) fn one_class(names: &[String]) -> Option<String> {
+    let [name] = names else { return None };
+    Some(format!("there is one class, `{name}`, so every answer is right: the figures tell nothing; add other classes"))
+}
+
+/// Refuses class names that are those of the folders in another order, since images would have the wrong classes.
+fn check_order(path: &Path, names: &[String], images: &Path, folders: &[String]) -> Result<(), TrainError> {
+    let folded = |names: &[String]| -> Vec<String> {
+        names.iter().map(|name| name.to_lowercase().replace(['_', '-'], " ")).collect()
+    };
+    let (named, expected) = (folded(names), folded(folders));
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    let Some(at) = named.iter().zip(&expected).position(|(name, folder)| name != folder) else { return Ok(()) };
+    if sorted(&named) != sorted(&expected) {
+        return Ok(());
+    }
+    Err(TrainError::Usage(format!(
+        "`{}` has the class names of the folders in `{}` in another order: name {} is `{}`, but folder \
+         {} in sorted order is `{}`; put the names in the order of the folders, or give no list of names",
+        path.display(),
+        images.display(),
+        at + 1,
+        names[at],
+        at + 1,
+        folders[at],
+    )))
 }
 
 fn check_count(path: &Path, names: usize, images: &Path, folders: usize) -> Result<(), TrainError> {

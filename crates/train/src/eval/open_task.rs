@@ -30,7 +30,8 @@ impl OpenTask {
             Self::ZeroShot(images) => images.warnings(),
             Self::Probe(probe) => probe.warnings(),
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {
-                dataset.warnings.iter().cloned().chain(dataset.null_words()).collect()
+                let all = dataset.warnings.iter().cloned().chain(dataset.null_words());
+                all.chain(one_answer(dataset).filter(|_| matches!(self, Self::Retrieval(_)))).collect()
             }
         }
     }
@@ -119,6 +120,19 @@ impl OpenTask {
     }
 }
 
+/// The warning that there is one image or one caption only, so that nothing can be confused with it.
+fn one_answer(dataset: &Dataset) -> Option<String> {
+    let first = dataset.num_captions().checked_sub(1).map(|_| dataset.caption_id(0));
+    let what = if dataset.num_images() == 1 {
+        "there is one image"
+    } else if (0..dataset.num_captions()).all(|caption| Some(dataset.caption_id(caption)) == first) {
+        "all captions are equal"
+    } else {
+        return None;
+    };
+    Some(format!("{what}, so every answer is right: the figures tell nothing; add other pairs"))
+}
+
 /// Whether a caption belongs to several images.
 fn has_shared_captions(dataset: &Dataset) -> bool {
     let mut image_of = HashMap::new();
@@ -174,6 +188,22 @@ mod tests {
             data.push(ImageRef::File(root.join(image)), caption);
         }
         Arc::new(data.build())
+    }
+
+    #[test]
+    fn single_answers_are_warned_of() {
+        let root = Path::new("/data");
+        let warned = |task: OpenTask| task.warnings().iter().any(|it| it.contains("so every answer is right"));
+        assert!(warned(OpenTask::Retrieval(dataset(root, ["x", "x"]))));
+        assert!(!warned(OpenTask::Retrieval(dataset(root, ["x", "y"]))));
+        let mut one = DatasetBuilder::new(root);
+        for caption in ["x", "y"] {
+            one.push(ImageRef::File(root.join("a.png")), caption);
+        }
+        assert!(warned(OpenTask::Retrieval(Arc::new(one.build()))));
+        let dir = tempfile::tempdir().unwrap();
+        assert!(warned(zero_shot(dir.path(), &["x"], &[0, 0], "{c}")));
+        assert!(!warned(zero_shot(dir.path(), &["x", "y"], &[0, 1], "{c}")));
     }
 
     #[test]

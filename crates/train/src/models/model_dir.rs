@@ -9,6 +9,9 @@ use crate::events::{Event, Observer};
 use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::checkpoints_of;
 
+/// The file of sentence-transformers that leads each input to the model of its kind.
+const ROUTER: &str = "router_config.json";
+
 /// A directory that holds a whole model, or the checkpoint found in it.
 pub(crate) enum ModelDir {
     WholeModel(PathBuf),
@@ -36,6 +39,13 @@ impl ModelDir {
         if !dir.exists() {
             return Err(TrainError::Usage(format!(
                 "`{}` does not exist; expected a run directory, a checkpoint or a model, on this machine",
+                dir.display()
+            )));
+        }
+        if dir.join(ROUTER).is_file() {
+            return Err(TrainError::Usage(format!(
+                "`{}` holds an image and a text model of sentence-transformers, which are not loaded together; give \
+                 the run, one of its checkpoints, or an export with `--format transformers`",
                 dir.display()
             )));
         }

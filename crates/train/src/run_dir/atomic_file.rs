@@ -20,14 +20,24 @@ pub(crate) const RANDOM_CHARS: usize = 6;
 /// [`TrainError::Write`] when the file cannot be written. An existing file is untouched then, unless only the sync of
 /// the directory failed.
 pub(crate) fn write_whole(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), TrainError> {
-    replace(path, fill).map_err(TrainError::write(path))?;
+    write_whole_by(path, path.file_name().unwrap_or_default(), fill)
+}
+
+/// [`write_whole`] with a temporary file that is named after `name`, `.NAME.tmp-XXXXXX`.
+///
+/// # Errors
+/// As for [`write_whole`].
+pub(crate) fn write_whole_by(
+    path: &Path,
+    name: &OsStr,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), TrainError> {
+    replace(path, name, fill).map_err(TrainError::write(path))?;
     sync_parent(path)
 }
 
-fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut prefix = OsString::from(".");
-    prefix.push(path.file_name().unwrap_or_default());
-    prefix.push(TEMPORARY);
+fn replace(path: &Path, name: &OsStr, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let prefix: OsString = [OsStr::new("."), name, OsStr::new(TEMPORARY)].into_iter().collect();
     // Created here, since tempfile's own files are readable by their owner only. Dropping it removes the file.
     let temporary = tempfile::Builder::new()
         .prefix(&prefix)

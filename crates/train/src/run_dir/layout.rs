@@ -8,6 +8,7 @@ use crate::error::TrainError;
 use crate::run_dir::atomic_file::{is_still, remove_leftovers};
 use crate::run_dir::checkpoint::retention;
 use crate::run_dir::metrics_log::last_step;
+use crate::run_dir::tensorboard::event_file::TEMPORARY_NAME;
 
 /// A run directory, locked for this process until dropped.
 #[derive(Debug)]
@@ -82,7 +83,7 @@ impl RunDir {
         fs::create_dir_all(self.checkpoints()).map_err(TrainError::write(&self.checkpoints()))?;
         retention::clean(&self.checkpoints())?;
         remove_leftovers(&self.root, |target| {
-            ["config.toml", "metrics.jsonl", "bad_samples.jsonl"].contains(&target)
+            ["config.toml", "metrics.jsonl", "bad_samples.jsonl", TEMPORARY_NAME].contains(&target)
                 || target.starts_with("not-finite-step-")
         })
     }

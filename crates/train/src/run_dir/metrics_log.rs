@@ -1,16 +1,17 @@
 //! `metrics.jsonl`: one JSON object per line. Each step appears once, however often the run was killed and resumed.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::config::BestMetric;
 use crate::error::TrainError;
-use crate::run_dir::atomic_file::{is_still, write_whole};
+use crate::run_dir::append_file::AppendFile;
+use crate::run_dir::atomic_file::write_whole;
 
 /// A training line: one step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,11 +41,11 @@ pub struct TrainRecord {
     pub text_spread: f64,
     /// Images that match the caption of another pair in the batch.
     pub num_duplicates: usize,
-    /// Pairs per second of wall-clock time in this step: the only value that is not reproducible.
+    /// Pairs per second of wall-clock time in this step. Not reproducible.
     pub pairs_per_sec: f64,
-    /// Fraction of the step's time spent waiting for the batch, from 0 to 1. Reported but not logged, since it is not
-    /// reproducible.
-    #[serde(skip)]
+    /// Fraction of the step's time spent waiting for the batch, from 0 to 1. Not reproducible. Lines of older versions
+    /// have none, which reads as 0.
+    #[serde(default)]
     pub loader_wait: f64,
 }
 
@@ -78,19 +79,41 @@ pub struct WarningRecord {
 
 /// What a resumed run reads from its log.
 #[derive(Debug, Default)]
-pub struct Lines {
+pub(crate) struct Lines {
     /// The last training lines, oldest first.
     pub last_steps: VecDeque<TrainRecord>,
     /// All warnings.
     pub warnings: Vec<WarningRecord>,
 }
 
-/// A record, preceded by its kind.
-#[derive(Serialize)]
-struct Line<'a, R> {
-    kind: &'static str,
+/// What a line records.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub(crate) enum Entry<'a> {
+    /// A step.
+    Train(&'a TrainRecord),
+    /// An evaluation.
+    Eval(&'a EvalRecord),
+    /// A warning.
+    Warning(&'a WarningRecord),
+}
+
+/// A line of the log.
+#[derive(Debug, Serialize)]
+pub(crate) struct Line<'a> {
     #[serde(flatten)]
-    record: &'a R,
+    entry: Entry<'a>,
+    /// When it was recorded, in seconds since 1970, to the millisecond. Not reproducible.
+    time: f64,
+}
+
+impl<'a> Line<'a> {
+    /// The line of what happened just now.
+    pub fn now(entry: Entry<'a>) -> Self {
+        // A clock that is set before 1970 gives 0.
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self { entry, time: since_1970.as_millis() as f64 / 1e3 }
+    }
 }
 
 /// The open log of a run.
@@ -98,15 +121,8 @@ struct Line<'a, R> {
 /// A line that cannot be written, as when the disk is full, waits in memory and is written before the next one. The
 /// training does not end for it: the next checkpoint does, if it cannot be written either.
 #[derive(Debug)]
-pub struct MetricsLog {
-    path: PathBuf,
-    file: File,
-    /// Bytes of the file that are complete lines.
-    complete: u64,
-    /// Lines that could not be written yet.
-    waiting: Vec<u8>,
-    /// Whether a part of a line may follow the complete ones.
-    is_torn: bool,
+pub(crate) struct MetricsLog {
+    file: AppendFile,
     /// The last step with an evaluation line, and the names of its evaluations.
     last_evals: (u64, Vec<String>),
     /// Complete lines that were removed when the log was opened, since they are not JSON or name no step.
@@ -134,42 +150,21 @@ impl MetricsLog {
                 write_whole(path, |file| file.write_all(&valid))?;
             }
         }
-        let file = OpenOptions::new().create(true).append(true).open(path).map_err(TrainError::write(path))?;
-        let complete = file.metadata().map_err(TrainError::read(path))?.len();
-        Ok(Self {
-            path: path.to_owned(),
-            file,
-            complete,
-            waiting: Vec::new(),
-            is_torn: false,
-            last_evals,
-            damaged_lines,
-        })
+        Ok(Self { file: AppendFile::open(path)?, last_evals, damaged_lines })
     }
 
-    /// Appends a training line.
+    /// Appends a line.
     ///
     /// # Errors
     /// [`TrainError::Write`] when the file cannot be written; the line waits then.
-    pub fn train(&mut self, record: &TrainRecord) -> Result<(), TrainError> {
-        self.append(&Line { kind: "train", record })
-    }
-
-    /// Appends an evaluation line.
-    ///
-    /// # Errors
-    /// [`TrainError::Write`] when the file cannot be written; the line waits then.
-    pub fn eval(&mut self, record: &EvalRecord) -> Result<(), TrainError> {
-        note_eval(&mut self.last_evals, record.step, &record.name);
-        self.append(&Line { kind: "eval", record })
-    }
-
-    /// Appends a warning line.
-    ///
-    /// # Errors
-    /// [`TrainError::Write`] when the file cannot be written; the line waits then.
-    pub fn warning(&mut self, record: &WarningRecord) -> Result<(), TrainError> {
-        self.append(&Line { kind: "warning", record })
+    pub fn append(&mut self, line: &Line<'_>) -> Result<(), TrainError> {
+        if let Entry::Eval(record) = line.entry {
+            note_eval(&mut self.last_evals, record.step, &record.name);
+        }
+        let mut bytes =
+            serde_json::to_vec(line).map_err(|error| TrainError::Internal(format!("a log line: {error}")))?;
+        bytes.push(b'\n');
+        self.file.append(&bytes)
     }
 
     /// Reads the last `steps` training lines and all warnings. Lines of older versions that lack a key are skipped.
@@ -177,7 +172,8 @@ impl MetricsLog {
     /// # Errors
     /// [`TrainError::Read`] when the file cannot be read.
     pub fn lines(&self, steps: usize) -> Result<Lines, TrainError> {
-        let text = fs::read_to_string(&self.path).map_err(TrainError::read(&self.path))?;
+        let path = self.file.path();
+        let text = fs::read_to_string(path).map_err(TrainError::read(path))?;
         let mut lines = Lines::default();
         for line in text.lines() {
             if line.starts_with("{\"kind\":\"warning\"") {
@@ -202,40 +198,12 @@ impl MetricsLog {
     /// [`TrainError::Write`] when the disk fails; [`TrainError::LostFile`] when someone else deleted, replaced or
     /// changed the log.
     pub fn sync(&mut self) -> Result<(), TrainError> {
-        self.write_waiting()?;
-        let len = self.file.metadata().map_err(TrainError::write(&self.path))?.len();
-        if len != self.complete || !is_still(&self.path, &self.file) {
-            return Err(TrainError::LostFile { path: self.path.clone() });
-        }
-        self.file.sync_data().map_err(TrainError::write(&self.path))
+        self.file.sync()
     }
 
     /// Whether lines wait to be written.
     pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
-    fn append(&mut self, line: &Line<'_, impl Serialize>) -> Result<(), TrainError> {
-        let line = serde_json::to_vec(line).map_err(|error| TrainError::Internal(format!("a log line: {error}")))?;
-        self.waiting.extend(line);
-        self.waiting.push(b'\n');
-        self.write_waiting()
-    }
-
-    /// Writes in one call, so that a kill can leave only the last line incomplete.
-    fn write_waiting(&mut self) -> Result<(), TrainError> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        if self.is_torn {
-            self.file.set_len(self.complete).map_err(TrainError::write(&self.path))?;
-        }
-        self.is_torn = true;
-        self.file.write_all(&self.waiting).map_err(TrainError::write(&self.path))?;
-        self.is_torn = false;
-        self.complete += self.waiting.len() as u64;
-        self.waiting.clear();
-        Ok(())
+        self.file.is_waiting()
     }
 }
 
@@ -322,14 +290,8 @@ mod tests {
         fs::write(&path, format!("{}{}{}{{\"kind\":\"tr", line(1), line(2), line(3))).unwrap();
         let mut log = MetricsLog::open(&path, 2).unwrap();
         let metrics = json!({"acc1": 0.5}).as_object().unwrap().clone();
-        log.eval(&EvalRecord {
-            step: 2,
-            name: "a".into(),
-            task: "zero-shot".into(),
-            fingerprint: "0a".into(),
-            metrics,
-        })
-        .unwrap();
+        let (name, task, fingerprint) = ("a".into(), "zero-shot".into(), "0a".into());
+        log.append(&Line::now(Entry::Eval(&EvalRecord { step: 2, name, task, fingerprint, metrics }))).unwrap();
         assert_eq!(log.evals_at(2), ["a"]);
         assert!(log.evals_at(1).is_empty());
         drop(log);
@@ -339,5 +301,15 @@ mod tests {
         assert!(text.starts_with(&(line(1) + &line(2))), "{text}");
         assert_eq!(text.lines().count(), 3);
         assert!(text.ends_with("\n") && text.contains("\"acc1\":0.5"), "{text}");
+    }
+
+    #[test]
+    fn line_starts_with_its_kind_and_has_a_time() {
+        let warning = WarningRecord { step: 7, name: "n".into(), message: "m".into() };
+        let line = serde_json::to_string(&Line::now(Entry::Warning(&warning))).unwrap();
+        let start = r#"{"kind":"warning","step":7,"name":"n","message":"m","time":"#;
+        let time: f64 = line.strip_prefix(start).unwrap().strip_suffix('}').unwrap().parse().unwrap();
+        // Later than this test.
+        assert!(time > 1.76e9, "{line}");
     }
 }

@@ -21,6 +21,7 @@ use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
 use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::{MetricsLog, last_step};
+use crate::run_dir::tensorboard::event_file::EventFile;
 use crate::stop_flag::StopFlag;
 use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::Learner;
@@ -263,12 +264,15 @@ fn open_records(
     observer: &mut dyn Observer,
 ) -> Result<Records, TrainError> {
     dir.prepare()?;
+    let (metrics, config_toml) = (MetricsLog::open(&dir.metrics(), step)?, config.to_toml()?);
+    let open_events = || EventFile::open(dir.root(), &config_toml, &dir.metrics());
     let records = Records {
-        metrics: MetricsLog::open(&dir.metrics(), step)?,
+        metrics,
+        events: config.run.tensorboard.then(open_events).transpose()?,
         bad_samples,
         best,
         health: HealthMonitor::new(config.train.loss, warmup_steps, config.train.logit_scale_max),
-        config_toml: config.to_toml()?,
+        config_toml,
         checkpoint: config.checkpoint.clone(),
         saved_step: None,
         failed_saves: 0,

@@ -16,7 +16,8 @@ use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::{self, Retention};
 use crate::run_dir::checkpoint::{self, Tensors};
 use crate::run_dir::layout::RunDir;
-use crate::run_dir::metrics_log::{EvalRecord, MetricsLog, TrainRecord, WarningRecord};
+use crate::run_dir::metrics_log::{Entry, EvalRecord, Line, MetricsLog, TrainRecord, WarningRecord};
+use crate::run_dir::tensorboard::event_file::EventFile;
 use crate::training::health::HealthMonitor;
 use crate::training::position::Position;
 
@@ -24,6 +25,8 @@ use crate::training::position::Position;
 pub(crate) struct Records {
     pub dir: RunDir,
     pub metrics: MetricsLog,
+    /// The same for TensorBoard, with `run.tensorboard`.
+    pub events: Option<EventFile>,
     pub bad_samples: BadSamples,
     pub best: BestTracker,
     pub health: HealthMonitor,
@@ -46,7 +49,7 @@ impl Records {
     /// # Errors
     /// [`TrainError::Internal`] when a number cannot be written as JSON.
     pub fn log_step(&mut self, record: &TrainRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.write_log(|log| log.train(record), observer)?;
+        self.write_log(Entry::Train(record), observer)?;
         observer.on(Event::Step(record));
         for warning in self.health.check(record) {
             self.log_warning(&warning, observer)?;
@@ -59,27 +62,20 @@ impl Records {
     /// # Errors
     /// As for [`Records::log_step`].
     pub fn log_warning(&mut self, warning: &WarningRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.write_log(|log| log.warning(warning), observer)?;
+        self.write_log(Entry::Warning(warning), observer)?;
         observer.on(Event::Warning(format!("step {}: {}", warning.step, warning.message)));
         Ok(())
     }
 
-    /// Appends to the log. A line that cannot be written is reported once; it waits until it can be.
-    fn write_log(
-        &mut self,
-        write: impl FnOnce(&mut MetricsLog) -> Result<(), TrainError>,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
+    /// Appends to the log and to the event file. What cannot be written is reported once; it waits until it can be.
+    fn write_log(&mut self, entry: Entry<'_>, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let line = Line::now(entry);
         let was_waiting = self.metrics.is_waiting();
-        match write(&mut self.metrics) {
-            Err(error @ TrainError::Write { .. }) => {
-                if !was_waiting {
-                    observer.on(Event::Warning(format!("{error}; the line is written as soon as that is possible")));
-                }
-                Ok(())
-            }
-            result => result,
-        }
+        report_waiting(self.metrics.append(&line), "the line", was_waiting, observer)?;
+        let Some(events) = &mut self.events else { return Ok(()) };
+        let line = serde_json::to_value(&line).map_err(|error| TrainError::Internal(format!("an event: {error}")))?;
+        let was_waiting = events.is_waiting();
+        report_waiting(events.append(&line), "the event", was_waiting, observer)
     }
 
     /// Lists and reports images that cannot be used. A list that cannot be written is reported once and written anew at
@@ -133,7 +129,7 @@ impl Records {
     /// # Errors
     /// As for [`Records::log_step`].
     pub fn log_eval(&mut self, record: &EvalRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.write_log(|log| log.eval(record), observer)?;
+        self.write_log(Entry::Eval(record), observer)?;
         observer.on(Event::Eval(record));
         if self.best.record(record)
             && let Some(best) = self.best.best()
@@ -196,6 +192,7 @@ impl Records {
         tensors.check_finite(progress.step)?;
         self.dir.check_present()?;
         self.metrics.sync()?;
+        self.sync_events(observer);
         let saved = checkpoint::save(&self.dir.checkpoints(), progress, &self.config_toml, tensors, self.retention())?;
         self.saved_step = Some(progress.step);
         self.dir.note_saved();
@@ -204,6 +201,23 @@ impl Records {
             report_not_pruned(&error, observer);
         }
         Ok(())
+    }
+
+    /// Syncs the event file. No run ends for it: its content follows from the log.
+    fn sync_events(&mut self, observer: &mut dyn Observer) {
+        let Some(events) = &mut self.events else { return };
+        match events.sync() {
+            Ok(()) => {}
+            Err(TrainError::LostFile { path }) => {
+                self.events = None;
+                observer.on(Event::Warning(format!(
+                    "`{}` was deleted, moved or changed by another program: TensorBoard shows no further step until \
+                     the run is resumed, which writes the file anew from `metrics.jsonl`",
+                    path.display()
+                )));
+            }
+            Err(error) => observer.on(Event::Warning(format!("{error}; the next checkpoint tries again"))),
+        }
     }
 
     /// Counts failures to write a checkpoint at an interval. A failing disk ends the run only after
@@ -235,6 +249,24 @@ impl Records {
                 Ok(())
             }
         }
+    }
+}
+
+/// Reports that `what` could not be written, unless another one was waiting before.
+fn report_waiting(
+    written: Result<(), TrainError>,
+    what: &str,
+    was_waiting: bool,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    match written {
+        Err(error @ TrainError::Write { .. }) => {
+            if !was_waiting {
+                observer.on(Event::Warning(format!("{error}; {what} is written as soon as that is possible")));
+            }
+            Ok(())
+        }
+        written => written,
     }
 }
 

@@ -39,13 +39,15 @@ pub struct ClassifyArgs {
     pub images: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
-    /// The labels, with commas between them; or a file with one label a line, or a JSON list
+    /// The labels, with commas between them; or a file with one label a line, a JSON list of labels, or a JSON
+    /// object from the numbers 0, 1, 2, .. to labels
     #[arg(long, value_name = "LABELS", value_hint = ValueHint::FilePath)]
     pub labels: String,
     /// Put labels into this prompt template, at `{c}` (repeatable)
     #[arg(long = "template", value_name = "TEXT", value_parser = parse_template)]
     pub template: Vec<String>,
-    /// Put labels into the prompt templates of this file, one per line or as a JSON list
+    /// Put labels into the prompt templates of this file, one per line or as a JSON list; `builtin:name`,
+    /// `builtin:photo`, `builtin:photos` and `builtin:pictures` are sets of this program
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "template")]
     pub templates: Option<PathBuf>,
     /// Number of labels of an image, the most similar first; probabilities are over all labels
@@ -64,6 +66,7 @@ pub struct ClassifyArgs {
 
 pub fn run(args: ClassifyArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
+    results::check(args.json.as_deref())?;
     let labels = parse_labels(&args.labels)?;
     let templates = match &args.templates {
         Some(path) => read_templates(path).map_err(TrainError::from)?,

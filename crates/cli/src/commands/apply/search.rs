@@ -21,15 +21,18 @@ const BATCH_SIZE: usize = 64;
 /// Compares each query with every row of the index, and prints the nearest rows with their cosine similarity. The
 /// search is exact; equal scores are in order of rows. The model must be the one that wrote the embeddings.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    override_usage = "dualenc search [OPTIONS] --index <FILE> --model <DIR> [TEXT]... [--image <FILE>]...",
+    after_help = "\
 Examples:
   dualenc embed --model runs/first --images photos --out photos.safetensors
   dualenc search --model runs/first --index photos.safetensors \"a dog on the beach\"
   dualenc search --model runs/first --index photos.safetensors --image dog.jpg --top 20 --json -
-  dualenc search --model runs/first --index photos.safetensors \"a dog on the beach\" --html found.html")]
+  dualenc search --model runs/first --index photos.safetensors \"a dog on the beach\" --html found.html"
+)]
 pub struct SearchArgs {
     /// Search for these texts; each is a query
-    #[arg(value_name = "TEXT", required_unless_present = "images")]
+    #[arg(value_name = "TEXT", required_unless_present = "images", value_parser = parse_text)]
     pub texts: Vec<String>,
     /// Search for what is like this image (repeatable)
     #[arg(long = "image", value_name = "FILE", value_hint = ValueHint::FilePath)]
@@ -56,6 +59,14 @@ pub struct SearchArgs {
     pub device: String,
 }
 
+/// Reads a text that is not blank, which no text is similar to.
+fn parse_text(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("it is blank; give a text, or `--image FILE`".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
 /// Which embeddings of a file are meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Among {
@@ -77,6 +88,7 @@ impl Among {
 
 pub fn run(args: SearchArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
+    results::check(args.json.as_deref())?;
     // Before the model, which takes longer to load.
     let index = Index::open(&args.index, Among::part(args.among)).map_err(TrainError::from)?;
     if !index.has_names() {

@@ -77,9 +77,20 @@ pub(crate) fn decode_held(bytes: &[u8], limits: &Limits) -> Result<Held, ImageEr
             .ok_or_else(|| ImageError::Unsupported { format: name, reason: format!("its colours are {color:?}") })?;
         Ok(Held { image, _permit: gate.permit })
     });
-    decoded.unwrap_or_else(|panic| {
+    let decoded = decoded.unwrap_or_else(|panic| {
         Err(ImageError::Damaged { format: name, reason: format!("its decoder panicked: {}", panic.message) })
+    });
+    decoded.map_err(|error| match error {
+        // Decoders end some of their messages with a line feed.
+        ImageError::Damaged { format, reason } => ImageError::Damaged { format, reason: on_one_line(&reason) },
+        ImageError::Unsupported { format, reason } => ImageError::Unsupported { format, reason: on_one_line(&reason) },
+        error => error,
     })
+}
+
+/// A text with a single space in the place of white space.
+fn on_one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// What bytes in an unknown format look like, for the error message.

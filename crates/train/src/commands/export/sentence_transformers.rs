@@ -55,9 +55,10 @@ pub(crate) fn write(
 ) -> Result<(), TrainError> {
     let parts = ModelParts::new(loaded)?;
     let bias = parts.logit_bias.map_or_else(String::new, |bias| format!(" and the `logit_bias` {bias}"));
+    let (are, them) = if bias.is_empty() { ("is", "it") } else { ("are", "them") };
     observer.on(Event::Note(format!(
-        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {}{bias} are not part of its \
-         modules; the model card names them",
+        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {}{bias} {are} not part of its \
+         modules; the model card names {them}",
         parts.logit_scale
     )));
     let max_tokens = loaded.tokenizer.max_tokens();

@@ -34,6 +34,7 @@ pub(crate) fn render(
     line(&format!("#\n# dualenc check --config {name}    # decode every image, count, warn"));
     line(&format!("# dualenc train --config {name}    # train; with --resume: go on"));
     line(&format!("\n[run]\ndir = {}    # config, metrics and checkpoints", quoted(run_dir)));
+    line("# tensorboard = true    # also the curves, for `tensorboard --logdir`");
     line("\n[model]");
     line("# Hub ids, or directories with `config.json` and `model.safetensors`. These two run on a laptop;");
     line("# with a GPU, try facebook/dinov2-base and sentence-transformers/all-mpnet-base-v2.");

@@ -1,5 +1,7 @@
 //! Figures of an image and a text feature set.
 
+use std::collections::{HashMap, HashSet};
+
 use burn::tensor::Tensor;
 use dualenc_model::parameters;
 
@@ -86,8 +88,64 @@ pub(super) fn held_out_recall(
     })
 }
 
+/// What recall unrelated features have on average: the order of answers is random, and equal captions, which have equal
+/// features, come one after the other. `caption_ids`: as for [`held_out_recall`].
+pub(super) fn chance(caption_ids: &[u64]) -> Recall {
+    let mut sizes: HashMap<u64, usize> = HashMap::new();
+    caption_ids.iter().for_each(|&id| *sizes.entry(id).or_default() += 1);
+    let groups: Vec<usize> = sizes.into_values().collect();
+    let mean = |hit: &dyn Fn(usize) -> f64| {
+        groups.iter().map(|&size| size as f64 * hit(size)).sum::<f64>() / caption_ids.len().max(1) as f64
+    };
+    let image = PLACES.map(|place| mean(&|size| image_chance(caption_ids.len(), size, place)));
+    // Depends on the size only.
+    let of_size = |place: usize| -> HashMap<usize, f64> {
+        groups.iter().collect::<HashSet<_>>().into_iter().map(|&it| (it, text_chance(&groups, it, place))).collect()
+    };
+    let text = PLACES.map(|place| {
+        let of_size = of_size(place);
+        mean(&|size| of_size[&size])
+    });
+    Recall { image, text }
+}
+
+/// The probability that one of `right` of `total` images is among the first `place`, in random order.
+fn image_chance(total: usize, right: usize, place: usize) -> f64 {
+    let miss = |at: usize| (total - right).saturating_sub(at) as f64 / (total - at) as f64;
+    1.0 - (0..place.min(total)).map(miss).product::<f64>()
+}
+
+/// The probability that fewer than `place` captions are before those of a group of `size`, where the groups of equal
+/// captions are in random order. `groups`: the sizes of all.
+fn text_chance(groups: &[usize], size: usize, place: usize) -> f64 {
+    // Of the other groups: how many sets of `count` groups have `captions` captions in all.
+    let mut sets = vec![vec![0.0; place]; place];
+    sets[0][0] = 1.0;
+    let mut is_own = true;
+    for &other in groups {
+        if other == size && std::mem::take(&mut is_own) {
+            continue;
+        }
+        for count in (0..place.saturating_sub(1)).rev() {
+            for captions in 0..place.saturating_sub(other) {
+                sets[count + 1][captions + other] += sets[count][captions];
+            }
+        }
+    }
+    // Any number of groups may be before, each as probably, and any set of as many groups.
+    let others = groups.len() - 1;
+    let mut num_sets = 1.0;
+    let mut probability = 0.0;
+    for (count, sets) in sets.iter().enumerate().take(others + 1) {
+        probability += sets.iter().sum::<f64>() / num_sets / groups.len() as f64;
+        num_sets *= (others - count) as f64 / (count + 1) as f64;
+    }
+    probability
+}
+
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
     use std::path::Path;
 
     use dualenc_data::mix;
@@ -162,6 +220,44 @@ mod tests {
             let recall = held_out_recall(image, text, &[7; PAIRS / 2], protocol).unwrap();
             assert_eq!((recall.image, recall.text), ([1.0; 2], [1.0; 2]));
         });
+    }
+
+    #[test]
+    fn chance_counts_equal_captions() {
+        // Without equal captions, the right answer is among the first k of n in k / n of the orders.
+        let found = chance(&(0..20).collect::<Vec<_>>());
+        for (found, expected) in found.image.into_iter().chain(found.text).zip([0.05, 0.25, 0.05, 0.25]) {
+            assert!((found - expected).abs() < 1e-12, "{found}, {expected}");
+        }
+        // Captions of 5 + 1 images. A text of the five finds one of them first in 5 of 6 orders, the other in 1 of 6.
+        // Of two captions, either is first; behind it are 1 or 5 texts.
+        let found = chance(&[1, 1, 1, 1, 1, 2]);
+        let expected = [[26.0 / 36.0, 35.0 / 36.0], [0.5, (5.0 + 0.5) / 6.0]];
+        for (found, expected) in found.image.into_iter().chain(found.text).zip(expected.concat()) {
+            assert!((found - expected).abs() < 1e-12, "{found}, {expected}");
+        }
+    }
+
+    #[test]
+    fn noise_with_few_captions_is_at_chance() {
+        let ids: Vec<u64> = (0..PAIRS as u64).map(|at| mix(7, &[at]) % 7 / 2).collect();
+        let tested = &ids[PAIRS / 2..];
+        let (runs, sums) = (60, RefCell::new([0.0; 4]));
+        for run in 0..runs {
+            let captions = noise(100 + run, 8);
+            let text = ids.iter().flat_map(|&id| captions[id as usize * 8..][..8].to_vec()).collect();
+            with_sets([noise(200 + run, 8), text], 8, |image, text, protocol| {
+                let recall = held_out_recall(image, text, tested, protocol).unwrap();
+                let found = recall.image.into_iter().chain(recall.text);
+                sums.borrow_mut().iter_mut().zip(found).for_each(|(sum, found)| *sum += found / runs as f64);
+            });
+        }
+        let chance = chance(tested);
+        let expected = [chance.image, chance.text].concat();
+        // R@1 would be 1 / 60 if no captions were equal.
+        assert!(expected[0] > 0.25 && expected[2] > 0.2, "{expected:?}");
+        let found = sums.into_inner();
+        assert!(found.iter().zip(&expected).all(|(one, other)| (one - other).abs() < 0.05), "{found:?}, {expected:?}");
     }
 
     #[test]

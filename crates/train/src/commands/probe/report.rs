@@ -30,9 +30,25 @@ pub struct ProbeReport {
 pub struct Chance {
     /// Of the neighbours.
     pub mutual_knn: f64,
-    /// Of recall at 1, if no captions are equal.
-    #[serde(rename = "recall@1")]
-    pub recall_1: f64,
+    /// Of recall at 1 of images for captions.
+    #[serde(rename = "image_retrieval_recall@1")]
+    pub image_recall_1: f64,
+    /// As the former, at 5.
+    #[serde(rename = "image_retrieval_recall@5")]
+    pub image_recall_5: f64,
+    /// As the former, of captions for images, at 1.
+    #[serde(rename = "text_retrieval_recall@1")]
+    pub text_recall_1: f64,
+    /// As the former, at 5.
+    #[serde(rename = "text_retrieval_recall@5")]
+    pub text_recall_5: f64,
+}
+
+impl Chance {
+    /// The mean of `recall@1` and of `recall@5` over both directions.
+    pub fn recall(&self) -> [f64; 2] {
+        [(self.image_recall_1 + self.text_recall_1) / 2.0, (self.image_recall_5 + self.text_recall_5) / 2.0]
+    }
 }
 
 /// An image and a text tower, and how well they agree.

@@ -49,6 +49,11 @@ impl Layers {
         let number = |&layer: &i64| {
             let found = if layer < 0 { count as i64 + 1 + layer } else { layer };
             usize::try_from(found).ok().filter(|found| (1..=count).contains(found)).ok_or_else(|| {
+                if count == 1 {
+                    return TrainError::Usage(format!(
+                        "`--layers {layer}`: `{tower}` has 1 layer that can be pooled; give 1, or `last`"
+                    ));
+                }
                 TrainError::Usage(format!(
                     "`--layers {layer}`: `{tower}` has {count} layers that can be pooled; give a number from 1 to \
                      {count}, or from -{count} to -1 to count from the end"

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use dualenc_data::{Skipped, counted};
 
-use crate::commands::probe::compare::{held_out_recall, kernel_alignment, mutual_neighbors};
+use crate::commands::probe::compare::{chance, held_out_recall, kernel_alignment, mutual_neighbors};
 use crate::commands::probe::feature_set::{FeatureSet, Protocol, Side};
 use crate::commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower, sort};
 use crate::commands::probe::request::ProbeRequest;
@@ -108,6 +108,7 @@ pub fn probe(
         )));
     }
     let tested = usable - protocol.fitted;
+    let by_chance = chance(&caption_ids);
     Ok(ProbeReport {
         pairs: usable,
         fitted: protocol.fitted,
@@ -116,7 +117,13 @@ pub fn probe(
         unreadable: read.bad.len(),
         copies,
         skipped_rows,
-        chance: Chance { mutual_knn: NEIGHBORS as f64 / (usable - 1) as f64, recall_1: 1.0 / tested as f64 },
+        chance: Chance {
+            mutual_knn: NEIGHBORS as f64 / (usable - 1) as f64,
+            image_recall_1: by_chance.image[0],
+            image_recall_5: by_chance.image[1],
+            text_recall_1: by_chance.text[0],
+            text_recall_5: by_chance.text[1],
+        },
         combinations,
     })
 }

@@ -47,11 +47,11 @@ pub(super) fn classification(found: &ClassDetails, step: u64, ece: Option<f64>) 
     }
 }
 
-/// Some queries of a retrieval with what was found.
+/// Some queries of a retrieval with what the model of `step` found.
 pub(super) fn examples(
     found: &RetrievalDetails,
     dataset: &Dataset,
-    seed: u64,
+    (step, seed): (u64, u64),
     thumbnails: &mut Thumbnails,
 ) -> RetrievalExamples {
     let mut picture = |row: usize| {
@@ -80,8 +80,9 @@ pub(super) fn examples(
     });
     let images: Vec<ImageQuery> = images.collect();
     let chosen = format!(
-        "Random queries, drawn by the seed of the run: {} captions and {} images, as far as there are any half of them \
-         with a right first answer and half with a wrong one. They do not show how often answers are right.",
+        "Answers at step {step} to random queries, drawn by the seed of the run: {} captions and {} images, as far as \
+         there are any half of them with a right first answer and half with a wrong one. They do not show how often \
+         answers are right.",
         texts.len(),
         images.len()
     );

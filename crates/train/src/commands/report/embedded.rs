@@ -7,7 +7,7 @@ use dualenc_report::{Report, embedding_map, modality_gap, similarities};
 
 use crate::eval::metrics::details::{ClassDetails, RetrievalDetails};
 
-/// Pairs of the map and the histograms, which hold at most so many points a side.
+/// Pairs of the map and the histograms: as many points a side as stay apart.
 const MOST_PAIRS: usize = 1000;
 
 /// Texts that each image is compared with besides its own: enough for a smooth histogram.
@@ -33,37 +33,42 @@ pub(super) struct Embedded {
     pub text_ids: Vec<u64>,
     /// Rows of an image and of a text that belong together.
     pub pairs: Vec<[usize; 2]>,
+    /// Number of pairs that these are a sample of.
+    pub all_pairs: usize,
 }
 
 impl Embedded {
-    /// The embeddings of a retrieval.
-    pub fn of_retrieval(found: &RetrievalDetails, dataset: &Dataset) -> Self {
+    /// A sample of the embeddings of a retrieval.
+    pub fn of_retrieval(found: &RetrievalDetails, dataset: &Dataset, seed: u64) -> Self {
         let (images, texts) = (&found.image_embeds, &found.text_embeds);
-        Self {
-            dim: images.dim,
-            images: images.values.clone(),
-            texts: texts.values.clone(),
-            image_titles: found.images.iter().map(|&image| shown_path(dataset, image)).collect(),
-            text_titles: found.captions.iter().map(|&caption| dataset.caption(caption).text.to_owned()).collect(),
-            text_ids: found.captions.iter().map(|&caption| dataset.caption_id(caption)).collect(),
-            pairs: found.image_of_caption.iter().enumerate().map(|(text, &image)| [image, text]).collect(),
-        }
+        let pairs: Vec<[usize; 2]> =
+            found.image_of_caption.iter().enumerate().map(|(text, &image)| [image, text]).collect();
+        Self::sample((images.dim, &images.values, &texts.values), &pairs, seed).titled(
+            |row| shown_path(dataset, found.images[row]),
+            |row| {
+                let caption = found.captions[row];
+                (dataset.caption(caption).text.to_owned(), dataset.caption_id(caption))
+            },
+        )
     }
 
-    /// The embeddings of a classification: of its images and of its classes.
-    pub fn of_classes(found: &ClassDetails, dataset: &Dataset) -> Self {
-        let labels = |(row, labels): (usize, &Vec<usize>)| labels.iter().map(move |&class| [row, class]).collect();
-        let pairs: Vec<Vec<[usize; 2]>> =
-            found.predictions.iter().map(|it| &it.labels).enumerate().map(labels).collect();
-        Self {
-            dim: found.image_embeds.dim,
-            images: found.image_embeds.values.clone(),
-            texts: found.class_embeds.values.clone(),
-            image_titles: found.predictions.iter().map(|it| shown_path(dataset, it.image)).collect(),
-            text_titles: found.classes.iter().map(|class| class.name.clone()).collect(),
-            text_ids: (0..found.classes.len() as u64).collect(),
-            pairs: pairs.concat(),
-        }
+    /// A sample of the embeddings of a classification: of its images and of its classes.
+    pub fn of_classes(found: &ClassDetails, dataset: &Dataset, seed: u64) -> Self {
+        let labels = found.predictions.iter().map(|it| &it.labels).enumerate();
+        let pairs: Vec<[usize; 2]> =
+            labels.flat_map(|(row, labels)| labels.iter().map(move |&class| [row, class])).collect();
+        let (images, classes) = (&found.image_embeds, &found.class_embeds);
+        Self::sample((images.dim, &images.values, &classes.values), &pairs, seed).titled(
+            |row| shown_path(dataset, found.predictions[row].image),
+            |row| (found.classes[row].name.clone(), row as u64),
+        )
+    }
+
+    /// At most [`MOST_PAIRS`] pairs, and the rows that belong to them.
+    pub fn sampled(&self, seed: u64) -> Self {
+        let part = Self::sample((self.dim, &self.images, &self.texts), &self.pairs, seed);
+        let text = |row: usize| (self.text_titles[row].clone(), self.text_ids[row]);
+        part.titled(|row| self.image_titles[row].clone(), text)
     }
 
     /// The embedding of an image.
@@ -78,39 +83,41 @@ impl Embedded {
 
     /// Fills the embeddings of a report. `of`: which embeddings these are, such as "the pairs of evaluation `x`".
     pub fn add_to(&self, report: &mut Report, seed: u64, of: &str) {
-        let part = self.sampled(seed);
-        let (matching, other) = part.cosines(seed);
+        let (matching, other) = self.cosines(seed);
         report.similarities = Some(similarities(&matching, &other));
-        report.modality_gap = modality_gap(&part.images, &part.texts, part.dim);
-        let (images, texts) = ((&part.images[..], &part.image_titles[..]), (&part.texts[..], &part.text_titles[..]));
-        let mut map = embedding_map(images, texts, part.pairs.clone(), part.dim);
-        let (pairs, all) = (counted(part.pairs.len(), "matching pair"), self.pairs.len());
-        map.note = Some(if part.pairs.len() < all {
-            format!("{of}: a random sample of {pairs} of {all}.")
+        report.modality_gap = modality_gap(&self.images, &self.texts, self.dim);
+        let (images, texts) = ((&self.images[..], &self.image_titles[..]), (&self.texts[..], &self.text_titles[..]));
+        let mut map = embedding_map(images, texts, self.pairs.clone(), self.dim);
+        let pairs = counted(self.pairs.len(), "matching pair");
+        map.note = Some(if self.pairs.len() < self.all_pairs {
+            format!("{of}: a random sample of {pairs} of {}.", self.all_pairs)
         } else {
             format!("{of}: all {pairs}.")
         });
         report.map = Some(map);
     }
 
-    /// At most [`MOST_PAIRS`] pairs, and the rows that belong to them.
-    fn sampled(&self, seed: u64) -> Self {
-        let chosen = sample(self.pairs.len(), MOST_PAIRS, &[seed, STREAMS[0]]);
-        let pairs: Vec<[usize; 2]> = chosen.iter().map(|&pair| self.pairs[pair]).collect();
-        let side = |of: fn(&[usize; 2]) -> usize| -> BTreeMap<usize, usize> {
-            let rows: BTreeSet<usize> = pairs.iter().map(of).collect();
+    /// At most [`MOST_PAIRS`] of `pairs`, and the rows that belong to them: the whole may be as large as the memory.
+    fn sample((dim, images, texts): (usize, &[f32], &[f32]), all: &[[usize; 2]], seed: u64) -> Sample {
+        let chosen = sample(all.len(), MOST_PAIRS, &[seed, STREAMS[0]]);
+        let pairs: Vec<[usize; 2]> = chosen.iter().map(|&pair| all[pair]).collect();
+        let side = |place: usize| -> BTreeMap<usize, usize> {
+            let rows: BTreeSet<usize> = pairs.iter().map(|pair| pair[place]).collect();
             rows.into_iter().enumerate().map(|(new, row)| (row, new)).collect()
         };
-        let (images, texts) = (side(|pair| pair[0]), side(|pair| pair[1]));
-        Self {
-            dim: self.dim,
-            images: images.keys().flat_map(|&row| self.image(row)).copied().collect(),
-            texts: texts.keys().flat_map(|&row| self.text(row)).copied().collect(),
-            image_titles: images.keys().map(|&row| self.image_titles[row].clone()).collect(),
-            text_titles: texts.keys().map(|&row| self.text_titles[row].clone()).collect(),
-            text_ids: texts.keys().map(|&row| self.text_ids[row]).collect(),
-            pairs: pairs.iter().map(|[image, text]| [images[image], texts[text]]).collect(),
-        }
+        let (image_rows, text_rows) = (side(0), side(1));
+        let part = |values: &[f32], rows: &BTreeMap<usize, usize>| {
+            rows.keys().flat_map(|&row| &values[row * dim..][..dim]).copied().collect()
+        };
+        let part = Self {
+            dim,
+            images: part(images, &image_rows),
+            texts: part(texts, &text_rows),
+            pairs: pairs.iter().map(|[image, text]| [image_rows[image], text_rows[text]]).collect(),
+            all_pairs: all.len(),
+            ..Self::default()
+        };
+        Sample { part, images: image_rows.into_keys().collect(), texts: text_rows.into_keys().collect() }
     }
 
     /// Cosines of the matching pairs, and of images with texts of other images.
@@ -128,6 +135,21 @@ impl Embedded {
             other.extend(drawn.into_iter().map(|text| dot(self.image(image), self.text(text))));
         }
         (matching, other)
+    }
+}
+
+/// A sample that has no titles yet, and the rows that it is from.
+struct Sample {
+    part: Embedded,
+    images: Vec<usize>,
+    texts: Vec<usize>,
+}
+
+impl Sample {
+    /// The sample with the title of each image, and the title and the id of each text, by their rows in the whole.
+    fn titled(self, image: impl Fn(usize) -> String, text: impl Fn(usize) -> (String, u64)) -> Embedded {
+        let (text_titles, text_ids) = self.texts.into_iter().map(text).unzip();
+        Embedded { image_titles: self.images.into_iter().map(image).collect(), text_titles, text_ids, ..self.part }
     }
 }
 
@@ -179,6 +201,7 @@ mod tests {
             text_titles: vec!["x".into(), "x".into(), "y".into()],
             text_ids: vec![7, 7, 8],
             pairs: vec![[0, 0], [1, 2]],
+            all_pairs: 2,
         }
     }
 
@@ -194,5 +217,22 @@ mod tests {
         let part = embedded().sampled(1);
         assert_eq!((part.text_titles, part.pairs), (vec!["x".to_owned(), "y".to_owned()], vec![[0, 0], [1, 1]]));
         assert_eq!(part.texts, [1.0, 0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn samples_say_what_they_are_of() {
+        let values: Vec<f32> = (0..3_000).map(|row| row as f32).collect();
+        let pairs: Vec<[usize; 2]> = (0..3_000).map(|row| [row, 2_999 - row]).collect();
+        let title = |row: usize| row.to_string();
+        let part = Embedded::sample((1, &values, &values), &pairs, 1).titled(title, |row| (title(row), row as u64));
+        assert_eq!((part.images.len(), part.texts.len(), part.all_pairs), (MOST_PAIRS, MOST_PAIRS, 3_000));
+        for [image, text] in &part.pairs {
+            assert_eq!(part.images[*image] + part.texts[*text], 2_999.0);
+            assert_eq!(part.image_titles[*image], part.images[*image].to_string());
+            assert_eq!(part.text_ids[*text] as f32, part.texts[*text]);
+        }
+        let mut report = Report::default();
+        part.add_to(&mut report, 1, "Pairs");
+        assert_eq!(report.map.unwrap().note.unwrap(), "Pairs: a random sample of 1000 matching pairs of 3000.");
     }
 }

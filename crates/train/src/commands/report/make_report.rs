@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dualenc_report::{Evaluation, PageOptions, Report, Warning, render_report};
 
-use crate::commands::report::page_file::{MADE_BY, ReportRequest, WrittenPage, leave_out, write_page};
+use crate::commands::report::page_file::{MADE_BY, ReportRequest, WrittenPage, leave_out, model_parts, write_page};
 use crate::commands::report::run_files::RunFiles;
 use crate::commands::report::with_model::add_model_parts;
 use crate::error::TrainError;
@@ -70,14 +70,15 @@ pub fn report(
             if request.with_model {
                 add_model_parts(&mut report, config, request, stop, observer)?;
             } else {
-                let why = "It was left out by `--no-model`.";
-                leave_out(&mut report, &["embeddings", "pairs", "data", "model"], why);
+                let parts = model_parts(&report);
+                leave_out(&mut report, &parts, "What the model is needed for was left out by `--no-model`.");
             }
         }
         Err(problem) => {
             let message = format!("`config.toml` of the run cannot be used: {problem}");
             observer.on(Event::Warning(message.clone()));
-            leave_out(&mut report, &["embeddings", "pairs", "data", "model"], &message);
+            let parts = model_parts(&report);
+            leave_out(&mut report, &parts, &message);
             report.warnings.push(Warning { step: None, name: "config".to_owned(), message });
         }
     }

@@ -21,7 +21,7 @@ pub(crate) mod make_comparison;
 pub(crate) mod make_report;
 pub(crate) mod make_results;
 pub(crate) mod page_file;
-mod run_files;
+pub(crate) mod run_files;
 mod run_lock;
 mod run_log;
 mod thumbnails;

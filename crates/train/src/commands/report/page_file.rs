@@ -3,9 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use dualenc_report::{Entry, Report};
+use dualenc_report::{Entry, Evaluation, Report};
 
 use crate::commands::staged_output::StagedFile;
+use crate::config::Task;
 use crate::error::TrainError;
 
 /// What made a page, shown at its foot.
@@ -47,7 +48,25 @@ pub struct ReportRequest<'a> {
 }
 
 /// Notes why parts of the page are missing.
-pub(super) fn leave_out(report: &mut Report, parts: &[&str], why: &str) {
-    let entry = |part: &&str| Entry { key: (*part).to_owned(), value: why.to_owned() };
+pub(super) fn leave_out<S: AsRef<str>>(report: &mut Report, parts: &[S], why: &str) {
+    let entry = |part: &S| Entry { key: part.as_ref().to_owned(), value: why.to_owned() };
     report.absent.extend(parts.iter().map(entry));
+}
+
+/// The part of a report that shows the answers of an evaluation.
+pub(super) fn answers_of(evaluation: &str) -> String {
+    format!("eval.{evaluation}")
+}
+
+/// The parts of a report that embeddings are needed for.
+pub(super) fn embedded_parts(report: &Report) -> Vec<String> {
+    let has_answers =
+        |evaluation: &&Evaluation| [Task::ZeroShot, Task::Retrieval].map(Task::name).contains(&&*evaluation.task);
+    let answers = report.evaluations.iter().filter(has_answers).map(|evaluation| answers_of(&evaluation.name));
+    ["embeddings", "pairs", "data"].map(str::to_owned).into_iter().chain(answers).collect()
+}
+
+/// The parts of a report that the model is needed for.
+pub(super) fn model_parts(report: &Report) -> Vec<String> {
+    [vec!["model".to_owned()], embedded_parts(report)].concat()
 }

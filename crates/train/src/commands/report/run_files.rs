@@ -16,10 +16,11 @@ use crate::config::{RunConfig, RunLength};
 use crate::error::TrainError;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::retention;
+use crate::run_dir::flat_config::{flat_config, shown};
 use crate::run_dir::layout::{checkpoints_of, metrics_of};
 
 /// The files of a run.
-pub(super) struct RunFiles {
+pub(crate) struct RunFiles {
     /// The run directory.
     pub dir: PathBuf,
     /// The config, or why it cannot be used.
@@ -27,7 +28,7 @@ pub(super) struct RunFiles {
     /// The config as it is written.
     pub config_text: Option<String>,
     /// The log.
-    pub log: RunLog,
+    pub(super) log: RunLog,
     /// How far the run is.
     pub state: RunState,
     /// The best checkpoint.
@@ -85,17 +86,18 @@ impl RunFiles {
 
     /// All keys of the config with their values.
     pub fn config_entries(&self) -> Vec<Entry> {
-        let table = self.config_text.as_ref().and_then(|text| text.parse::<toml::Table>().ok());
-        let mut entries = Vec::new();
-        flatten("", &toml::Value::Table(table.unwrap_or_default()), &mut entries);
-        entries
+        let entries = self.config_text.as_deref().and_then(flat_config).unwrap_or_default();
+        entries.into_iter().map(|(key, value)| Entry { value: shown(&value), key }).collect()
     }
 
     fn state_of(&self, lock: RunLock, stopped_early: bool, checkpoints: &[(u64, PathBuf)]) -> RunState {
         let newest = checkpoints.last();
         let step = self.log.last_step().max(newest.map_or(0, |(step, _)| *step));
         let total_steps = self.total_steps().or_else(|| newest.and_then(|(_, path)| total_steps_of(path)));
-        let is_complete = total_steps.is_some_and(|total| step >= total) || stopped_early;
+        // A run ends with a checkpoint of its last step. One that was killed before it was written goes on when it is
+        // resumed; where all checkpoints were deleted, the log is all that is known.
+        let is_saved = newest.is_none_or(|(saved, _)| *saved >= step);
+        let is_complete = is_saved && (stopped_early || total_steps.is_some_and(|total| step >= total));
         let status = match lock {
             RunLock::Held => Status::Running,
             _ if is_complete => Status::Finished,
@@ -104,7 +106,9 @@ impl RunFiles {
         };
         let mut notes = Vec::new();
         match status {
-            Status::Finished if stopped_early => notes.push("It ended early, by `checkpoint.patience`.".to_owned()),
+            Status::Finished if stopped_early && total_steps.is_none_or(|total| step < total) => {
+                notes.push("It ended early, by `checkpoint.patience`.".to_owned())
+            }
             Status::Killed => notes.push(match newest {
                 Some((step, _)) => format!(
                     "No process on this machine trains it. When it is resumed, it goes on after step {step}, its \
@@ -172,22 +176,6 @@ fn total_steps_of(checkpoint: &Path) -> Option<u64> {
     serde_json::from_str::<Value>(&text).ok()?["total_steps"].as_u64()
 }
 
-/// The keys of a config, with dots between the names of tables.
-fn flatten(key: &str, value: &toml::Value, entries: &mut Vec<Entry>) {
-    let shown = match value {
-        toml::Value::Table(table) => {
-            for (name, value) in table {
-                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
-                flatten(&key, value, entries);
-            }
-            return;
-        }
-        toml::Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    entries.push(Entry { key: key.to_owned(), value: shown });
-}
-
 /// The list of bad samples by cause, the most frequent first. A line that is cut off is left out: the run is writing
 /// it.
 ///
@@ -240,11 +228,23 @@ mod tests {
     }
 
     #[test]
-    fn config_is_flat_with_dotted_keys() {
-        let table: toml::Table = "[a]\nb = 1e-3\n[a.c]\nd = \"x\"\ne = [1, 2]".parse().unwrap();
-        let mut entries = Vec::new();
-        flatten("", &toml::Value::Table(table), &mut entries);
-        let shown: Vec<String> = entries.iter().map(|entry| format!("{}={}", entry.key, entry.value)).collect();
-        assert_eq!(shown, ["a.b=0.001", "a.c.d=x", "a.c.e=[1, 2]"]);
+    fn run_without_its_last_checkpoint_is_not_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("config.toml"), "").unwrap();
+        let line = |step: u64| format!("{{\"kind\":\"train\",\"step\":{step},\"epoch\":0.5,\"loss\":2.0}}\n");
+        fs::write(metrics_of(dir.path()), line(3) + &line(4)).unwrap();
+        let status = |checkpoint: Option<u64>| {
+            if let Some(step) = checkpoint {
+                let path = crate::run_dir::checkpoint::path_of(&checkpoints_of(dir.path()), step);
+                fs::create_dir_all(&path).unwrap();
+                fs::write(path.join("manifest.json"), "{\"total_steps\":4}").unwrap();
+            }
+            RunFiles::read(dir.path()).unwrap().state
+        };
+        assert_eq!(status(None).status, Status::Killed, "its length is unknown");
+        let killed = status(Some(3));
+        assert_eq!((killed.status, killed.step, killed.total_steps), (Status::Killed, 4, Some(4)));
+        assert!(killed.note.unwrap().contains("goes on after step 3"));
+        assert_eq!(status(Some(4)).status, Status::Finished);
     }
 }

@@ -9,9 +9,7 @@ use dualenc_report::{EvalPoint, Evaluation, TrainStep, Warning};
 use serde_json::Value;
 
 use crate::error::TrainError;
-
-/// Keys of an evaluation line that are no metrics.
-const NO_METRICS: [&str; 5] = ["kind", "step", "name", "task", "fingerprint"];
+use crate::run_dir::log_points::NO_METRICS;
 
 /// The log of a run.
 #[derive(Debug, Default)]
@@ -46,7 +44,7 @@ impl RunLog {
     fn of(bytes: &[u8]) -> Self {
         let mut log = Self::default();
         let (mut damaged, mut samples_seen) = (0, 0);
-        let mut evaluations: Vec<(Evaluation, Value, usize)> = Vec::new();
+        let mut evaluations: Vec<(Evaluation, usize)> = Vec::new();
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             let parsed = serde_json::from_slice::<Value>(line).ok();
             let Some((line, step)) = parsed.and_then(|line| line["step"].as_u64().map(|step| (line, step))) else {
@@ -78,7 +76,7 @@ impl RunLog {
                 _ => damaged += 1,
             }
         }
-        for (evaluation, _, others) in evaluations {
+        for (evaluation, others) in evaluations {
             if others > 0 {
                 let message = format!(
                     "the data of evaluation `{}` changed: {} that measured something else {} left out",
@@ -91,7 +89,8 @@ impl RunLog {
             log.evaluations.push(evaluation);
         }
         if damaged > 0 {
-            let message = format!("{} of `metrics.jsonl` cannot be read and are left out", counted(damaged, "line"));
+            let are = if damaged == 1 { "is" } else { "are" };
+            let message = format!("{} of `metrics.jsonl` cannot be read and {are} left out", counted(damaged, "line"));
             log.warnings.push(Warning { step: None, name: "damaged-log".to_owned(), message });
         }
         log
@@ -104,25 +103,31 @@ impl RunLog {
 }
 
 /// Adds a line to its evaluation. Results of something else, by the fingerprint, give way to it and are counted.
-fn add_evaluation(all: &mut Vec<(Evaluation, Value, usize)>, step: u64, line: &Value) {
+fn add_evaluation(all: &mut Vec<(Evaluation, usize)>, step: u64, line: &Value) {
     let (Some(name), Some(metrics)) = (line["name"].as_str(), line.as_object()) else { return };
     let mut metrics = metrics.clone();
     metrics.retain(|key, _| !NO_METRICS.contains(&key.as_str()));
     let point = EvalPoint::from_metrics(step, &metrics);
-    let fingerprint = &line["fingerprint"];
-    match all.iter_mut().find(|(evaluation, ..)| evaluation.name == name) {
-        Some((evaluation, measured, others)) => {
-            if measured != fingerprint {
+    // Lines of older versions have none.
+    let fingerprint = line["fingerprint"].as_str().unwrap_or("");
+    match all.iter_mut().find(|(evaluation, _)| evaluation.name == name) {
+        Some((evaluation, others)) => {
+            if evaluation.fingerprint != fingerprint {
                 *others += evaluation.points.len();
                 evaluation.points.clear();
-                *measured = fingerprint.clone();
+                fingerprint.clone_into(&mut evaluation.fingerprint);
             }
             evaluation.points.push(point);
         }
         None => {
-            let task = line["task"].as_str().unwrap_or("").to_owned();
-            let evaluation = Evaluation { name: name.to_owned(), task, points: vec![point], ..Evaluation::default() };
-            all.push((evaluation, fingerprint.clone(), 0));
+            let evaluation = Evaluation {
+                name: name.to_owned(),
+                task: line["task"].as_str().unwrap_or("").to_owned(),
+                fingerprint: fingerprint.to_owned(),
+                points: vec![point],
+                ..Evaluation::default()
+            };
+            all.push((evaluation, 0));
         }
     }
 }
@@ -151,6 +156,7 @@ oops
     #[test]
     fn changed_evaluation_starts_anew() {
         let log = RunLog::of(LOG.as_bytes());
+        assert_eq!(log.evaluations[0].fingerprint, "b");
         assert_eq!(log.evaluations[0].points.len(), 1, "the figure before the change cannot be compared");
         assert_eq!(log.evaluations[0].points[0].metrics["acc1"].interval, Some([0.1, 0.3]));
         assert_eq!(log.evaluations[0].points[0].metrics.len(), 1, "the step is no metric");

@@ -31,13 +31,13 @@ pub(super) struct ScoredPairs {
     scored: String,
 }
 
-/// Embeds up to [`MOST_PAIRS`] training pairs, drawn by `seed`.
+/// Embeds up to [`MOST_PAIRS`] training pairs, drawn by `seed`, with the model of `step`.
 ///
 /// # Errors
 /// As for [`Encoder::images`] and [`Encoder::texts`].
 pub(super) fn score(
     dataset: &Dataset,
-    seed: u64,
+    (step, seed): (u64, u64),
     encoder: &Encoder<'_>,
     processor: &Arc<ImageProcessor>,
     observer: &mut dyn Observer,
@@ -60,16 +60,18 @@ pub(super) fn score(
         observer.on(Event::Work { name: "training pairs: texts", done, total });
     })?;
     let mut scored = if chosen.len() < dataset.num_captions() {
-        format!("{} of {} training pairs were scored, a random sample.", chosen.len(), dataset.num_captions())
+        format!("A random sample of {} of {} training pairs was scored", chosen.len(), dataset.num_captions())
     } else {
-        format!("All {} were scored.", counted(chosen.len(), "training pair"))
+        format!("All {} were scored", counted(chosen.len(), "training pair"))
     };
+    scored += &format!(" by the model of step {step}.");
     if !bad.is_empty() {
         scored += &format!(" {} could not be read and are left out.", counted(bad.len(), "image"));
     }
     let dim = image_embeds.dim;
     let embedded = Embedded {
         dim,
+        all_pairs: captions.len(),
         image_titles: usable.iter().map(|&at| shown_path(dataset, numbers[at])).collect(),
         text_titles: texts.iter().map(|text| text.clone().into_owned()).collect(),
         text_ids: captions.iter().map(|&(caption, _)| dataset.caption_id(caption)).collect(),

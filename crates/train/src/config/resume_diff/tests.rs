@@ -57,6 +57,7 @@ fn classifies_each_key() {
         ("run.device=ndarray", "run.device", true),
         ("run.threads=1", "run.threads", true),
         ("run.log_every_steps=1", "run.log_every_steps", true),
+        ("run.tensorboard=true", "run.tensorboard", true),
         ("run.dir=elsewhere", "run.dir", true),
         ("run.seed=1", "run.seed", false),
         ("model.image_tower=./other", "model.image_tower", false),

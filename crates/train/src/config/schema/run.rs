@@ -47,6 +47,13 @@ pub struct RunSection {
     /// Default: `10` (open_clip prints every 100 batches, in much longer runs).
     #[serde(default = "default::log_every_steps")]
     pub log_every_steps: u64,
+    /// Whether to write a TensorBoard event file to the run directory, `events.out.tfevents.*`, with the numbers of
+    /// `metrics.jsonl`, the warnings and the config. A resumed run writes it anew from `metrics.jsonl`, so it has each
+    /// step once, also if the key was set in mid-run. `dualenc metrics` writes the same file for any run.
+    ///
+    /// Default: `false`.
+    #[serde(default)]
+    pub tensorboard: bool,
 }
 
 /// A floating-point format.

@@ -29,9 +29,8 @@ fn unknown_key_lists_known() {
     let found = errors(&[("dir =", "zzz = 1\ndir =")], &[]);
     assert_eq!(
         found,
-        r#"1 problem in the config `run.toml`
-run.toml:2:1: unknown key `run.zzz`
-  help: expected `dir`, `seed`, `device`, `precision`, `locked_precision`, `threads` or `log_every_steps`"#
+        "1 problem in the config `run.toml`\nrun.toml:2:1: unknown key `run.zzz`\n  help: expected `dir`, `seed`, \
+         `device`, `precision`, `locked_precision`, `threads`, `log_every_steps` or `tensorboard`"
     );
 }
 

@@ -80,6 +80,7 @@ seed = 7
 device = "cuda:1"
 threads = 3
 log_every_steps = 2
+tensorboard = true
 
 [model]
 image_tower = "../towers/vit"

@@ -14,6 +14,9 @@ const SEED: u64 = 0x626f_6f74;
 /// The quantiles of the ends.
 const ENDS: [f64; 2] = [0.025, 0.975];
 
+/// The 97.5 % quantile of the normal distribution.
+const Z: f64 = 1.959_963_984_540_054;
+
 /// Intervals of some metrics. `num_units` is how many units there are to draw from, and `metrics` computes the metrics
 /// from units, given by number. Units are what was sampled when the data was collected: images with all of their
 /// captions, for example. A metric that is not a number in some samples has its interval from the others, and NaN ends
@@ -33,6 +36,21 @@ pub(crate) fn intervals<const N: usize>(
         values.sort_by(f64::total_cmp);
         ENDS.map(|end| quantile(&values, end))
     })
+}
+
+/// The interval of a fraction that no resample can move: 0 or 1. There the ends are those of Wilson's score interval
+/// (Wilson, J. Am. Stat. Assoc. 22, 1927), which has a width; elsewhere they are `ends`. `num_units`: how many
+/// independent units the fraction is of.
+pub(crate) fn of_fraction(value: f64, ends: [f64; 2], num_units: f64) -> [f64; 2] {
+    // The score interval of 0 hits of n is 0 to z^2 / (n + z^2).
+    let beyond = Z * Z / (num_units + Z * Z);
+    if value <= 0.0 {
+        [0.0, beyond]
+    } else if value >= 1.0 {
+        [1.0 - beyond, 1.0]
+    } else {
+        ends
+    }
 }
 
 /// Adds an interval to metrics under the metric's name and `_ci95`: an array of its two ends.
@@ -71,6 +89,16 @@ mod tests {
         assert!((low - 0.2076).abs() < 0.006 && (high - 0.2924).abs() < 0.006, "{low} to {high}");
         assert_eq!(sure, [1.0, 1.0]);
         assert_eq!(intervals(400, fraction)[0], [low, high], "the draws are the same each time");
+    }
+
+    #[test]
+    fn sure_fractions_have_a_width() {
+        // statsmodels' `proportion_confint(60, 60, method="wilson")`: 0.9398 to 1.
+        let [low, high] = of_fraction(1.0, [1.0, 1.0], 60.0);
+        assert!((low - 0.939_828).abs() < 1e-6 && high == 1.0, "{low} to {high}");
+        let [low, high] = of_fraction(0.0, [0.0, 0.0], 60.0);
+        assert!(low == 0.0 && (high - 0.060_172).abs() < 1e-6, "{low} to {high}");
+        assert_eq!(of_fraction(0.5, [0.4, 0.6], 60.0), [0.4, 0.6]);
     }
 
     #[test]

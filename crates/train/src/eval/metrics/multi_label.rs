@@ -3,7 +3,7 @@
 //!
 //! - `mean_average_precision`: mean over the classes with images of the average precision, which is the mean of the
 //!   precision at each right image, in descending order of scores.
-//! - `mean_average_precision_ci95`: a 95 % interval (see `bootstrap`), over the images.
+//! - `mean_average_precision_ci95`: a 95 % interval (see `bootstrap`), over the images; absent if it had no width.
 //!
 //! CLIP_benchmark counts a class without an image as 0; here it is left out, as it is in `mean_per_class_recall`.
 
@@ -55,10 +55,21 @@ impl<'a> MultiLabel<'a> {
 
     /// Metrics by name.
     pub fn metrics(&self) -> Map<String, Value> {
+        let mut sizes = vec![0_usize; self.classes.len()];
+        self.labels.iter().for_each(|labels| labels.iter().for_each(|&class| sizes[class] += 1));
+        // As in `mean_per_class_recall`, a class counts as often as its images were drawn.
         let mean = |counts: &[usize]| {
-            let precisions = (0..self.classes.len()).map(|class| self.average_precision(class, counts));
-            let known: Vec<f64> = precisions.filter(|precision| !precision.is_nan()).collect();
-            [known.iter().sum::<f64>() / known.len() as f64]
+            let mut drawn = vec![0_usize; self.classes.len()];
+            for (labels, &count) in self.labels.iter().zip(counts) {
+                labels.iter().for_each(|&class| drawn[class] += count);
+            }
+            let (mut precisions, mut shares) = (0.0, 0.0);
+            for (class, (&drawn, &size)) in drawn.iter().zip(&sizes).enumerate().filter(|(_, (drawn, _))| **drawn > 0) {
+                let share = drawn as f64 / size as f64;
+                precisions += share * self.average_precision(class, counts);
+                shares += share;
+            }
+            [precisions / shares]
         };
         let [value] = mean(&vec![1; self.images.len()]);
         let [ends] = bootstrap::intervals(self.images.len(), |units| {
@@ -69,7 +80,10 @@ impl<'a> MultiLabel<'a> {
         let mut metrics = Map::new();
         metrics.insert("num_classes".to_owned(), json!(self.classes.len()));
         metrics.insert("mean_average_precision".to_owned(), json!(value));
-        bootstrap::insert(&mut metrics, "mean_average_precision", ends);
+        // At 0 or 1 no resample differs, and the score interval is of fractions only.
+        if ends[0] < ends[1] {
+            bootstrap::insert(&mut metrics, "mean_average_precision", ends);
+        }
         metrics
     }
 
@@ -132,6 +146,39 @@ fn descending(scores: &[f32]) -> Vec<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::Compute;
+    use crate::eval::metrics::zero_shot::ANSWERS;
+    use crate::stop_flag::StopFlag;
+
+    /// The metrics of images with the embeddings `rows`, where class `n` is the axis `n`.
+    fn metrics(rows: &[f32], labels: &[&[usize]], classes: usize) -> Map<String, Value> {
+        let names: Vec<String> = (0..classes).map(|class| class.to_string()).collect();
+        let columns: Vec<f32> = (0..classes * classes).map(|at| f32::from(at % (classes + 1) == 0)).collect();
+        let compute = Compute::select("cpu", None).unwrap();
+        let (device, stop) = (&compute.device, &StopFlag::default());
+        let scores = Scores { rows, columns: &columns, dim: classes, device, stop, tile: 10_000 };
+        let top = Top::of(&scores, ANSWERS, 1.0).unwrap();
+        let images: Vec<usize> = (0..labels.len()).collect();
+        MultiLabel::of(&scores, &names, (&images, labels), &top).unwrap().metrics()
+    }
+
+    #[test]
+    fn sure_precision_has_no_interval() {
+        let found = metrics(&[1.0, 0.0, 0.0, 1.0, 1.0, 1.0], &[&[0], &[1], &[0, 1]], 2);
+        assert_eq!((&found["mean_average_precision"], found.get("mean_average_precision_ci95")), (&json!(1.0), None));
+    }
+
+    #[test]
+    fn rare_classes_widen_the_interval() {
+        // One image a class. Every other image looks like the class before its own.
+        let (classes, labels) = (60, (0..60).collect::<Vec<usize>>());
+        let rows: Vec<f32> = labels.iter().flat_map(|it| (0..60).map(move |at| f32::from(at == it / 2 * 2))).collect();
+        let labels: Vec<&[usize]> = labels.chunks(1).collect();
+        let found = metrics(&rows, &labels, classes);
+        let ends = [0, 1].map(|end| found["mean_average_precision_ci95"][end].as_f64().unwrap());
+        // Two standard errors of 60 values, half of which are near 1 and half near 0, on each side: 0.25.
+        assert!(ends[1] - ends[0] > 0.22, "{ends:?}");
+    }
 
     #[test]
     fn order_is_stable_and_nan_last() {

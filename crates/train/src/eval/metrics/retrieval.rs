@@ -13,7 +13,7 @@
 //!   precisions at the right ones, divided by the number of right answers or 10, whichever is less (as `ml_metrics`).
 //! - `recall@k_ci95`: a 95 % interval of the recall (see `bootstrap`), over the images with all of their texts.
 //!
-//! `num_texts` is a count.
+//! `num_texts` is a count; `num_distinct_texts` counts equal ones once, if there are any.
 //!
 //! Captions that are equal, as those of images of one class, are one caption of all their images: any of these is
 //! right. CLIP_benchmark counts them as misses. Without equal captions, the figures are the same.
@@ -140,9 +140,14 @@ impl Retrieved {
         let directions = [("image_retrieval", &self.images), ("text_retrieval", &self.texts)];
         let mut metrics = Map::new();
         metrics.insert("num_texts".to_owned(), json!(num_texts));
+        if self.right.num_captions() < num_texts {
+            metrics.insert("num_distinct_texts".to_owned(), json!(self.right.num_captions()));
+        }
+        let units = texts_of_image.iter().filter(|texts| !texts.is_empty()).count() as f64;
         for ((name, direction), (recalls, ends)) in directions.into_iter().zip(recalls.into_iter().zip(ends)) {
             for (k, (recall, ends)) in RECALL_AT.into_iter().zip(recalls.into_iter().zip(ends)) {
                 metrics.insert(format!("{name}_recall@{k}"), json!(recall));
+                let ends = bootstrap::of_fraction(recall, ends, units);
                 bootstrap::insert(&mut metrics, &format!("{name}_recall@{k}"), ends);
             }
             for (kind, value) in direction.ranking() {
@@ -186,7 +191,10 @@ mod tests {
             assert_eq!(metrics["image_retrieval_recall@5"], json!(1.0));
             // Image 0 ranks text 0 first; image 1 ranks text 1 first, which belongs to image 0.
             assert_eq!(metrics["text_retrieval_recall@1"], json!(0.5));
-            assert_eq!(&metrics["num_texts"], &json!(3));
+            assert_eq!((&metrics["num_texts"], metrics.get("num_distinct_texts")), (&json!(3), None));
+            // Two images with captions: 2 / (2 + 1.96^2).
+            let low = metrics["image_retrieval_recall@5_ci95"][0].as_f64().unwrap();
+            assert!((low - 0.342_38).abs() < 1e-5, "{low}");
         }
     }
 
@@ -198,8 +206,10 @@ mod tests {
         let compute = Compute::select("cpu", None).unwrap();
         let stop = StopFlag::default();
         let scores = Scores { rows: &texts, columns: &images, dim: 2, device: &compute.device, stop: &stop, tile: 100 };
+        let metrics = |ids: &[u64]| Retrieved::of(&scores, vec![0, 1, 2], ids).unwrap().metrics();
+        assert_eq!(metrics(&[7, 7, 9])["num_distinct_texts"], json!(2));
         let recall = |ids: &[u64]| {
-            let metrics = Retrieved::of(&scores, vec![0, 1, 2], ids).unwrap().metrics();
+            let metrics = metrics(ids);
             ["image_retrieval_recall@1", "text_retrieval_recall@1"].map(|name| metrics[name].as_f64().unwrap())
         };
         // Text 0 ranks image 1 first, which has the same caption. Image 0 ranks text 2 first, image 1 text 0.

@@ -52,6 +52,11 @@ impl RightAnswers {
         Self { caption_of_text, images_of_caption, set_of_image, texts_of_set }
     }
 
+    /// Number of captions that differ.
+    pub fn num_captions(&self) -> usize {
+        self.images_of_caption.len()
+    }
+
     /// The images of a text, ascending.
     pub fn images(&self, text: usize) -> &[usize] {
         &self.images_of_caption[self.caption_of_text[text]]

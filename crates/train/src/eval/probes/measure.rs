@@ -33,8 +33,8 @@ pub(crate) fn probe(
     metrics.insert("num_classes".to_owned(), json!(probe.classes.len()));
     metrics.insert("num_train_images".to_owned(), json!(sides.train.len()));
     metrics.insert("train_side".to_owned(), json!(if probe.is_split { "split" } else { "given" }));
-    if sides.copies > 0 {
-        metrics.insert("num_train_copies".to_owned(), json!(sides.copies));
+    if !sides.copies.is_empty() {
+        metrics.insert("num_train_copies".to_owned(), json!(sides.copies.len()));
     }
     let labels = |places: &[usize]| places.iter().map(|&it| probe.labels[images.numbers[it]]).collect::<Vec<_>>();
     let (train_labels, test_labels) = (labels(&sides.train), labels(&sides.test));

@@ -9,7 +9,7 @@ use crate::config::{EvalSection, Task};
 use crate::error::TrainError;
 use crate::eval::fingerprint::Fingerprint;
 use crate::eval::given_by::GivenBy;
-use crate::eval::labelled_images::LabelledImages;
+use crate::eval::labelled_images::{LabelledImages, one_class};
 
 /// Seed of the split, if no train side is given (ASCII `probe`).
 const SEED: u64 = 0x70_726f_6265;
@@ -45,7 +45,7 @@ pub(crate) struct Sides {
     pub train: Vec<usize>,
     pub test: Vec<usize>,
     /// Images that would be on the train side, if no image of the test side had the same bytes.
-    pub copies: usize,
+    pub copies: Vec<usize>,
 }
 
 impl ProbeData {
@@ -140,7 +140,8 @@ impl ProbeData {
 
     /// What may make the figures other than the model is.
     pub fn warnings(&self) -> Vec<String> {
-        [self.data.warnings.clone(), self.warnings.clone()].concat()
+        let all = self.data.warnings.iter().chain(&self.warnings).cloned();
+        all.chain(one_class(&self.classes)).collect()
     }
 
     /// The task that it is for.
@@ -168,22 +169,40 @@ impl ProbeData {
             match (self.is_train[image], tested.contains(content)) {
                 (false, _) => sides.test.push(place),
                 (true, false) => sides.train.push(place),
-                (true, true) => sides.copies += 1,
+                (true, true) => sides.copies.push(place),
             }
         }
         sides
     }
 
     /// Refuses images that can be used of which none is tested, or a class that is tested has none to learn from.
+    /// `copies`: images of the train side that have the bytes of a tested one.
     ///
     /// # Errors
     /// [`TrainError::Usage`].
-    pub fn check(&self, name: &str, train: &[usize], test: &[usize], given_by: GivenBy) -> Result<(), TrainError> {
+    pub fn check(
+        &self,
+        name: &str,
+        (train, copies): (&[usize], &[usize]),
+        test: &[usize],
+        given_by: GivenBy,
+    ) -> Result<(), TrainError> {
         let labels = |images: &[usize]| images.iter().map(|&image| self.labels[image]).collect::<Vec<_>>();
         if test.is_empty() {
             return Err(TrainError::Usage(format!("evaluation `{name}`: no image of the test side can be used")));
         }
-        check_classes(name, &self.classes, &labels(train), &labels(test), given_by)
+        let (learned, test, copied) = (labels(train), labels(test), labels(copies));
+        let lacking = |class: &&usize| test.contains(class) && !learned.contains(class);
+        if let Some(&class) = copied.iter().find(lacking) {
+            return Err(TrainError::Usage(format!(
+                "evaluation `{name}`: of the class `{}`, the train side has only copies of tested images, which are \
+                 not learned from; add other images of it to {} or {}",
+                self.classes[class],
+                given_by.name("train_images"),
+                given_by.name("train_data"),
+            )));
+        }
+        check_classes(name, &self.classes, &learned, &test, given_by)
     }
 
     /// Adds what is measured to a fingerprint.

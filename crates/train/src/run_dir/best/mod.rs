@@ -18,6 +18,19 @@ pub struct Best {
     pub step: u64,
     /// Value of the metric.
     pub value: f64,
+    /// Its value before the first step, if it was measured.
+    pub baseline: Option<f64>,
+}
+
+impl Best {
+    /// The value before the first step, if this one is worse.
+    #[must_use]
+    pub fn better_baseline(&self) -> Option<f64> {
+        let is_better = |baseline: &f64| {
+            if self.metric.lower_is_better { *baseline < self.value } else { *baseline > self.value }
+        };
+        self.baseline.filter(is_better)
+    }
 }
 
 /// The best evaluation so far. Without `checkpoint.best` in the config, there is none.
@@ -28,6 +41,8 @@ pub(crate) struct BestTracker {
     min_delta: f64,
     /// Step and value.
     best: Option<(u64, f64)>,
+    /// The value at step 0, which is never the best.
+    baseline: Option<f64>,
     /// Evaluations since the best one.
     stale: u64,
     /// Earlier evaluations that do not count, if the last one of the log measured something else than the next.
@@ -44,6 +59,7 @@ impl BestTracker {
             patience: section.patience,
             min_delta: section.min_delta,
             best: None,
+            baseline: None,
             stale: 0,
             num_other: 0,
             former_best: None,
@@ -90,7 +106,7 @@ impl BestTracker {
         if all.best.is_none_or(|(at, _)| existing.contains(&at)) {
             return Ok(all);
         }
-        values.retain(|value| existing.contains(&value.step));
+        values.retain(|value| value.step == 0 || existing.contains(&value.step));
         Ok(replay(&values))
     }
 
@@ -111,6 +127,7 @@ impl BestTracker {
     fn record_value(&mut self, step: u64, value: Option<f64>) {
         // The baseline: an untrained model is never the best.
         if step == 0 {
+            self.baseline = value.filter(|value| value.is_finite());
             return;
         }
         let value = value.filter(|value| value.is_finite());
@@ -137,7 +154,7 @@ impl BestTracker {
     /// The best evaluation.
     pub fn best(&self) -> Option<Best> {
         let (step, value) = self.best?;
-        Some(Best { metric: self.metric.clone()?, step, value })
+        Some(Best { metric: self.metric.clone()?, step, value, baseline: self.baseline })
     }
 
     /// Whether the last `checkpoint.patience` evaluations brought no improvement.

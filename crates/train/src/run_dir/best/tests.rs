@@ -13,7 +13,7 @@ use crate::optim::state_tensor::StateTensor;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::Retention;
 use crate::run_dir::checkpoint::{self, Tensors};
-use crate::run_dir::metrics_log::MetricsLog;
+use crate::run_dir::metrics_log::{Entry, Line, MetricsLog};
 
 fn section(best: &str, patience: Option<u64>, min_delta: f64) -> CheckpointSection {
     CheckpointSection { best: Some(best.to_owned()), patience, min_delta, ..CheckpointSection::default() }
@@ -32,6 +32,19 @@ fn higher_is_better_except_loss() {
     assert_eq!(after(&section("a.loss", None, 0.0), &values).best, Some((4, 0.2)));
     // An improvement of less than `min_delta` does not count.
     assert_eq!(after(&section("a.acc1", None, 0.25), &values).best, Some((1, 0.5)));
+}
+
+#[test]
+fn baseline_may_be_better_than_best() {
+    let mut tracker = BestTracker::new(&section("a.acc1", None, 0.0));
+    [0.1, 0.0].into_iter().zip(0..).for_each(|(value, step)| tracker.record_value(step, Some(value)));
+    let best = tracker.best().unwrap();
+    assert_eq!((best.step, best.better_baseline()), (1, Some(0.1)));
+    tracker.record_value(2, Some(0.2));
+    assert_eq!(tracker.best().unwrap().better_baseline(), None);
+    let mut losses = BestTracker::new(&section("a.loss", None, 0.0));
+    [1.0, 2.0].into_iter().zip(0..).for_each(|(value, step)| losses.record_value(step, Some(value)));
+    assert_eq!(losses.best().unwrap().better_baseline(), Some(1.0));
 }
 
 #[test]
@@ -116,7 +129,7 @@ fn best_survives_random_kills() {
                     fingerprint: String::new(),
                     metrics,
                 };
-                log.eval(&record).unwrap();
+                log.append(&Line::now(Entry::Eval(&record))).unwrap();
                 tracker.record(&record);
             }
             let due = step.is_multiple_of(every) || tracker.best_step() == Some(step) || step == 30;

@@ -65,6 +65,14 @@ fn plain_forms_give_losses_of_kernels() {
 }
 
 #[test]
+fn plain_forms_pool_and_update_alike() {
+    let duplicates = "train.duplicates=positives";
+    assert_same_losses(&["model.lock=LU", "model.text_pool=mean", "train.loss=sigmoid", duplicates], 1e-4);
+    assert_same_losses(&["model.lock=UL", "train.optimizer=adafactor", "train.label_smoothing=0.1"], 1e-4);
+    assert_same_losses(&["model.lock=UU", "train.optimizer=sgd", "train.ema_decay=0.9", duplicates], 1e-4);
+}
+
+#[test]
 fn plain_forms_drop_the_same_units() {
     let dropout = ["model.text_dropout=0.3", "model.image_dropout=0.2"];
     assert_same_losses(&[&["model.lock=UU"], &dropout[..]].concat(), 1e-4);

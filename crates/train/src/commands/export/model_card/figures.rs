@@ -9,7 +9,12 @@ use crate::commands::export::model_card::origin::Figures;
 const INTERVAL: &str = "_ci95";
 
 /// Counts that an evaluation is introduced with, and what they count.
-const COUNTS: [(&str, &str); 3] = [("num_images", "images"), ("num_texts", "texts"), ("num_classes", "classes")];
+const COUNTS: [(&str, &str); 4] = [
+    ("num_images", "images"),
+    ("num_texts", "texts"),
+    ("num_distinct_texts", "distinct texts"),
+    ("num_classes", "classes"),
+];
 
 /// Counts of what was left out.
 const LEFT_OUT: [(&str, &str); 2] = [("num_unreadable", "unreadable images"), ("num_skipped_rows", "rows")];
@@ -19,7 +24,11 @@ pub(crate) fn section(figures: &[Figures], step: Option<u64>) -> String {
     let mut parts: Vec<String> = figures.iter().map(|figures| evaluation(figures, step)).collect();
     let has_interval = figures.iter().any(|figures| figures.metrics.keys().any(|key| key.ends_with(INTERVAL)));
     if has_interval {
-        parts.push("Intervals: 95 %, by the percentile bootstrap over the images with all of their texts.".to_owned());
+        parts.push(
+            "Intervals: 95 %, by the percentile bootstrap over the images with all of their texts; of fractions that \
+             are 0 or 1, Wilson's score interval."
+                .to_owned(),
+        );
     }
     parts.join("\n\n")
 }

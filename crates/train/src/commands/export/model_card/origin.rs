@@ -9,9 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 use crate::run_dir::layout::metrics_of;
-
-/// Keys of an evaluation line that are no metrics.
-const NO_METRICS: [&str; 5] = ["kind", "step", "name", "task", "fingerprint"];
+use crate::run_dir::log_points::NO_METRICS;
 
 /// What is known of the training of a model.
 #[derive(Debug, Default)]

@@ -51,7 +51,8 @@ fn figures_are_of_exported_step() {
 | `acc1` | 0.6250 | 0.5250 to 0.7250 |
 | `acc5` | - |  |
 
-Intervals: 95 %, by the percentile bootstrap over the images with all of their texts.";
+Intervals: 95 %, by the percentile bootstrap over the images with all of their texts; of fractions that are 0 or 1, \
+Wilson's score interval.";
     assert_eq!(text, expected, "{text}");
     // Step 7 was not evaluated; the figures of step 5 are not its own.
     let later = origin(&log, 7, true);

@@ -58,6 +58,16 @@ pub(crate) fn host_scalar(parameter: &Param<Tensor<1>>) -> f32 {
 
 /// What a tower started from: a model of the hub, or the last component of a path.
 fn start(config: &RunConfig, tower: Tower) -> String {
+    let lock = match tower {
+        Tower::Image => config.model.lock.image,
+        Tower::Text => config.model.lock.text,
+    };
+    let name = reference(config, tower);
+    if lock == TowerLock::Scratch { format!("random weights, in the form of {name}") } else { name }
+}
+
+/// The model that a tower has its form from.
+fn reference(config: &RunConfig, tower: Tower) -> String {
     let reference = match (config.initial_weights(), tower) {
         (InitialWeights::Pair { image, .. }, Tower::Image) => image,
         (InitialWeights::Pair { text, .. }, Tower::Text) => text,

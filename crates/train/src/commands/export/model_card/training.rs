@@ -24,6 +24,10 @@ pub(crate) fn data(config: &RunConfig, origin: &Origin) -> String {
         (number("samples_seen").and_then(Value::as_u64), number("epoch").and_then(Value::as_f64))
     {
         lines.push(format!("- {} pairs of image and text were seen, in {epochs:.2} epochs", grouped(seen)));
+        if epochs > 0.0 {
+            let pairs = (seen as f64 / epochs).round() as u64;
+            lines.push(format!("- about {} pairs of image and text are one epoch", grouped(pairs)));
+        }
     }
     let held_out = config.data.validation_fraction;
     if held_out > 0.0 {
