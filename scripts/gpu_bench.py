@@ -49,25 +49,55 @@ class Bench:
         self.results.append(result)
         (self.out / "results.json").write_text(json.dumps(self.results, indent=1))
         shown = {key: value for key, value in result.items() if key not in ("losses", "kernels", "row", "name", "who")}
-        print(f"{time.time() - self.started:.0f} s: {row}: {name}: {who}: " + json.dumps(shown)[:900], file=sys.stderr, flush=True)
+        print(
+            f"{time.time() - self.started:.0f} s: {row}: {name}: {who}: " + json.dumps(shown)[:900],
+            file=sys.stderr,
+            flush=True,
+        )
 
-    def job(self, who: str, label: str, command: list, settings: dict, kind: str, warm: int, measured: int | None,
-            cwd: Path | None = None, after: Job | None = None, device: str | None = None, kernels: str | None = None) -> Job:
+    def job(
+        self,
+        who: str,
+        label: str,
+        command: list,
+        settings: dict,
+        kind: str,
+        warm: int,
+        measured: int | None,
+        cwd: Path | None = None,
+        after: Job | None = None,
+        device: str | None = None,
+        kernels: str | None = None,
+    ) -> Job:
         sets = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
         device = device or self.arguments.device
         command = [self.binaries[who], *map(str, command), *sets, "--device", device, "--log", "json"]
-        return Job(label, command, cwd or self.work, self.out / f"logs/{who}-{label}.jsonl", kind, warm, measured, after,
-                   self.work / "kernels" / (kernels or f"{who}-{label}"))
+        return Job(
+            label,
+            command,
+            cwd or self.work,
+            self.out / f"logs/{who}-{label}.jsonl",
+            kind,
+            warm,
+            measured,
+            after,
+            self.work / "kernels" / (kernels or f"{who}-{label}"),
+        )
 
-    def train(self, who: str, label: str, config: str, settings: dict, cwd: Path | None = None, after: Job | None = None) -> Job:
+    def train(
+        self, who: str, label: str, config: str, settings: dict, cwd: Path | None = None, after: Job | None = None
+    ) -> Job:
         run_dir = self.work / f"runs/{who}-{label}"
         shutil.rmtree(run_dir, ignore_errors=True)
         settings = {"run.dir": run_dir, "train.steps": 100000} | settings
         warm, measured = (1, 2) if self.quick else (6, self.arguments.steps)
-        return self.job(who, label, ["train", "--config", self.work / config], settings, "train", warm, measured, cwd, after)
+        return self.job(
+            who, label, ["train", "--config", self.work / config], settings, "train", warm, measured, cwd, after
+        )
 
-    def features(self, who: str, label: str, config: str, cache: Path, precision: str, cwd: Path | None = None,
-                 hold: bool = True) -> Job:
+    def features(
+        self, who: str, label: str, config: str, cache: Path, precision: str, cwd: Path | None = None, hold: bool = True
+    ) -> Job:
         shutil.rmtree(cache, ignore_errors=True)
         settings = {"cache.dir": cache, "run.locked_precision": precision}
         warm = (1 if self.quick else 3) if hold else 0
@@ -88,11 +118,15 @@ class Bench:
         steady = rows[job.held_at :]
         seconds, steps = steady[-1]["at"] - steady[0]["at"], len(steady) - 1
         return {
-            "per_s": batch * steps / seconds, "ms": 1e3 * seconds / steps,
+            "per_s": batch * steps / seconds,
+            "ms": 1e3 * seconds / steps,
             "median_ms": 1e3 * statistics.median(batch / row["pairs_per_sec"] for row in steady[1:]),
-            "first_s": rows[0]["at"] - job.started, "warm_up_s": rows[job.warm - 1]["at"] - job.started,
+            "first_s": rows[0]["at"] - job.started,
+            "warm_up_s": rows[job.warm - 1]["at"] - job.started,
             "loader_wait": statistics.median(row.get("loader_wait") or 0.0 for row in steady[1:]),
-            "memory_gb": job.memory_gb, "steps": steps, "losses": [row["loss"] for row in rows],
+            "memory_gb": job.memory_gb,
+            "steps": steps,
+            "losses": [row["loss"] for row in rows],
         } | self.gpu.between(steady[0]["at"], steady[-1]["at"])
 
     def images_per_s(self, job: Job, held_at: int) -> dict:
@@ -102,7 +136,9 @@ class Bench:
         seconds = rows[-1]["at"] - rows[first]["at"]
         return {
             "per_s": (rows[-1]["done"] - rows[first]["done"]) / seconds,
-            "ms": 1e3 * seconds / (len(rows) - 1 - first), "first_s": rows[0]["at"] - job.started, "images": rows[-1]["done"],
+            "ms": 1e3 * seconds / (len(rows) - 1 - first),
+            "first_s": rows[0]["at"] - job.started,
+            "images": rows[-1]["done"],
         } | self.gpu.between(rows[first]["at"], rows[-1]["at"])
 
     def parity(self) -> None:
@@ -111,13 +147,23 @@ class Bench:
         (self.work / "golden.toml").write_text(
             f'[run]\ndir = "golden"\nlog_every_steps = 1\n[model]\ninit = "{golden}/init"\nlock = "LU"\n'
             f'[data]\nshuffle = false\n[data.train.csv]\npath = "{golden}/train.csv"\n'
-            "[train]\nsteps = 12\nbatch_size = 8\nlearning_rate = 1e-3\n")
+            "[train]\nsteps = 12\nbatch_size = 8\nlearning_rate = 1e-3\n"
+        )
         for who in self.binaries:
+
             def run(label: str, device: str) -> Job:
                 run_dir = self.work / f"golden-{who}-{label}"
                 shutil.rmtree(run_dir, ignore_errors=True)
-                return self.job(who, f"parity-{label}", ["train", "--config", self.work / "golden.toml"],
-                                {"run.dir": run_dir}, "train", 0, None, device=device)
+                return self.job(
+                    who,
+                    f"parity-{label}",
+                    ["train", "--config", self.work / "golden.toml"],
+                    {"run.dir": run_dir},
+                    "train",
+                    0,
+                    None,
+                    device=device,
+                )
 
             cpu, other = run("cpu", "cpu"), run("device", self.arguments.device)
 
@@ -128,24 +174,47 @@ class Bench:
                 return {"losses": ours, "worst": worst, "first_s": first, "whole_s": last}
 
             self.jobs.append((cpu, "", "", who, None))
-            self.jobs.append((other, "parity", "12 losses of the golden run, largest relative difference from cpu", who, compare))
+            self.jobs.append(
+                (other, "parity", "12 losses of the golden run, largest relative difference from cpu", who, compare)
+            )
 
     def lu(self) -> None:
         cache, fill = self.cache()
         for variant in ["16:f32:0.1"] if self.quick else self.arguments.lu:
             batch, precision, dropout = variant.split(":")
             for who in self.binaries:
-                settings = {"cache.dir": cache, "train.batch_size": int(batch), "model.text_dropout": dropout, "run.precision": precision}
+                settings = {
+                    "cache.dir": cache,
+                    "train.batch_size": int(batch),
+                    "model.text_dropout": dropout,
+                    "run.precision": precision,
+                }
                 job = self.train(who, f"lu-{batch}-{precision}-{dropout}", "lu-vit-s16.toml", settings, after=fill)
-                self.jobs.append((job, "lu", f"batch {batch}, {precision}, dropout {dropout}", who,
-                                  lambda job, batch=int(batch): self.pairs_per_s(job, batch)))
+                self.jobs.append(
+                    (
+                        job,
+                        "lu",
+                        f"batch {batch}, {precision}, dropout {dropout}",
+                        who,
+                        lambda job, batch=int(batch): self.pairs_per_s(job, batch),
+                    )
+                )
         sizes = [256, 1024, 4096]
         kinds = [("bf16", True), ("bf16", False), ("tf32", False)]
         jobs = [(precision, compiled, batch, 0.1) for precision, compiled in kinds for batch in sizes]
         jobs += [("f32", False, sizes[-1], 0.1), ("bf16", True, sizes[-1], 0.0)]
-        self.torch_jobs += [dict(row="lu", name=f"batch {batch}, {precision}, dropout {dropout}", precision=precision,
-                                 compile=compiled, batch=batch, dropout=dropout, rounds=20)
-                            for precision, compiled, batch, dropout in jobs]
+        self.torch_jobs += [
+            dict(
+                row="lu",
+                name=f"batch {batch}, {precision}, dropout {dropout}",
+                precision=precision,
+                compile=compiled,
+                batch=batch,
+                dropout=dropout,
+                rounds=20,
+            )
+            for precision, compiled, batch, dropout in jobs
+        ]
 
     def start(self) -> None:
         """The first step of a process that finds the kernels of an earlier one, which `lu` ran."""
@@ -155,22 +224,60 @@ class Bench:
             label = f"lu-{batch}-{precision}-{dropout}"
             run_dir = self.work / f"runs/{who}-start"
             shutil.rmtree(run_dir, ignore_errors=True)
-            settings = {"run.dir": run_dir, "cache.dir": cache, "train.batch_size": batch, "model.text_dropout": dropout,
-                        "run.precision": precision, "train.steps": 3}
-            job = self.job(who, "start", ["train", "--config", self.work / "lu-vit-s16.toml"], settings, "train", 0, None,
-                           after=fill, kernels=f"{who}-{label}")
-            self.jobs.append((job, "start", f"batch {batch}, {precision}, dropout {dropout}, second process", who,
-                              lambda job: {"first_s": job.rows()[0]["at"] - job.started, "whole_s": job.ended - job.started}))
+            settings = {
+                "run.dir": run_dir,
+                "cache.dir": cache,
+                "train.batch_size": batch,
+                "model.text_dropout": dropout,
+                "run.precision": precision,
+                "train.steps": 3,
+            }
+            job = self.job(
+                who,
+                "start",
+                ["train", "--config", self.work / "lu-vit-s16.toml"],
+                settings,
+                "train",
+                0,
+                None,
+                after=fill,
+                kernels=f"{who}-{label}",
+            )
+            self.jobs.append(
+                (
+                    job,
+                    "start",
+                    f"batch {batch}, {precision}, dropout {dropout}, second process",
+                    who,
+                    lambda job: {"first_s": job.rows()[0]["at"] - job.started, "whole_s": job.ended - job.started},
+                )
+            )
 
     def uu(self) -> None:
         batch = 8 if self.quick else self.arguments.uu_batch
         for who in self.binaries:
             job = self.train(who, "uu", "uu.toml", {"train.batch_size": batch})
-            self.jobs.append((job, "uu", f"batch {batch}, f32, dropout 0.1, JPEG files", who,
-                              lambda job: self.pairs_per_s(job, batch)))
-        self.torch_jobs += [dict(row="uu", name=f"batch {batch}, {precision}, dropout 0.1", precision=precision,
-                                 compile=compiled, batch=batch, dropout=0.1, rounds=10)
-                            for precision, compiled in [("bf16", False), ("bf16", True), ("tf32", False)]]
+            self.jobs.append(
+                (
+                    job,
+                    "uu",
+                    f"batch {batch}, f32, dropout 0.1, JPEG files",
+                    who,
+                    lambda job: self.pairs_per_s(job, batch),
+                )
+            )
+        self.torch_jobs += [
+            dict(
+                row="uu",
+                name=f"batch {batch}, {precision}, dropout 0.1",
+                precision=precision,
+                compile=compiled,
+                batch=batch,
+                dropout=0.1,
+                rounds=10,
+            )
+            for precision, compiled in [("bf16", False), ("bf16", True), ("tf32", False)]
+        ]
 
     def towers(self) -> None:
         self.cache()
@@ -179,12 +286,31 @@ class Bench:
                 for who in self.binaries:
                     label = f"{tower}-{precision}"
                     job = self.features(who, label, f"lu-{tower}.toml", self.work / f"cache-{who}-{label}", precision)
-                    self.jobs.append((job, "towers", f"{tower}, {precision}", who, lambda job: self.images_per_s(job, job.held_at)))
-        variants = [("bf16", True, False), ("bf16", False, True), ("bf16", False, False), ("f16", False, False),
-                    ("tf32", False, False), ("f32", False, False)]
-        self.torch_jobs += [dict(row="towers", name=f"{tower}, {precision}" + (", upload" if upload else ""), tower=tower,
-                                 precision=precision, compile=compiled, upload=upload, batch=256, rounds=12)
-                            for tower in gpu_bench_data.VITS for precision, compiled, upload in variants]
+                    self.jobs.append(
+                        (job, "towers", f"{tower}, {precision}", who, lambda job: self.images_per_s(job, job.held_at))
+                    )
+        variants = [
+            ("bf16", True, False),
+            ("bf16", False, True),
+            ("bf16", False, False),
+            ("f16", False, False),
+            ("tf32", False, False),
+            ("f32", False, False),
+        ]
+        self.torch_jobs += [
+            dict(
+                row="towers",
+                name=f"{tower}, {precision}" + (", upload" if upload else ""),
+                tower=tower,
+                precision=precision,
+                compile=compiled,
+                upload=upload,
+                batch=256,
+                rounds=12,
+            )
+            for tower in gpu_bench_data.VITS
+            for precision, compiled, upload in variants
+        ]
 
     def profile(self) -> None:
         """CubeCL's own profile. Each kernel is waited for, so only times of kernels count, not those between them."""
@@ -203,7 +329,9 @@ class Bench:
                     name = f"training step, batch {batch}"
                 else:
                     tower, precision = label.split(":")
-                    job = self.features(who, f"profile-{tower}-{precision}", f"lu-{tower}.toml", folder / "cache", precision, cwd=folder)
+                    job = self.features(
+                        who, f"profile-{tower}-{precision}", f"lu-{tower}.toml", folder / "cache", precision, cwd=folder
+                    )
                     name = f"{tower} {precision}, one chunk"
 
                 def measure(job: Job, log: Path = log) -> dict:
@@ -212,7 +340,11 @@ class Bench:
                     if steps is None:
                         raise ValueError(f"{len(kernels)} launches without a period")
                     table = by_kernel(steps, 4)
-                    return {"launches": len(steps) // 4, "kernel_ms": sum(row[2] for row in table) / 1e3, "kernels": table}
+                    return {
+                        "launches": len(steps) // 4,
+                        "kernel_ms": sum(row[2] for row in table) / 1e3,
+                        "kernels": table,
+                    }
 
                 self.jobs.append((job, "profile", name, who, measure))
 
@@ -273,31 +405,58 @@ class Bench:
             elif result["row"] == "parity":
                 lines.append("| " + " | ".join([*what, f"{result['worst']:.1e}"]) + " | | | | |")
             elif result["row"] == "profile":
-                lines.append("| " + " | ".join([*what, f"{result['launches']} launches", f"{result['kernel_ms']:.3g}"]) + " | | | |")
+                lines.append(
+                    "| "
+                    + " | ".join([*what, f"{result['launches']} launches", f"{result['kernel_ms']:.3g}"])
+                    + " | | | |"
+                )
             else:
-                cells = [cell(result, "per_s", form="{:.0f}"), cell(result, "ms"), cell(result, "first_s"),
-                         cell(result, "memory_gb", "peak_gb"), cell(result, "busy", form="{:.2f}")]
+                cells = [
+                    cell(result, "per_s", form="{:.0f}"),
+                    cell(result, "ms"),
+                    cell(result, "first_s"),
+                    cell(result, "memory_gb", "peak_gb"),
+                    cell(result, "busy", form="{:.2f}"),
+                ]
                 lines.append("| " + " | ".join([*what, *cells]) + " |")
         for result in self.results:
             if "kernels" in result:
                 total = sum(row[2] for row in result["kernels"]) or 1
-                lines += ["", f"Kernels, {result['name']}, {result['who']}: {result['launches']} launches, "
-                          f"{result['kernel_ms']:.3g} ms", "", "| kernel | launches | ms | share |", "|" + " --- |" * 4]
-                lines += [f"| `{name[:90]}` | {count:.0f} | {micros / 1e3:.3f} | {micros / total:.2f} |"
-                          for name, count, micros in result["kernels"][:16]]
+                lines += [
+                    "",
+                    f"Kernels, {result['name']}, {result['who']}: {result['launches']} launches, "
+                    f"{result['kernel_ms']:.3g} ms",
+                    "",
+                    "| kernel | launches | ms | share |",
+                    "|" + " --- |" * 4,
+                ]
+                lines += [
+                    f"| `{name[:90]}` | {count:.0f} | {micros / 1e3:.3f} | {micros / total:.2f} |"
+                    for name, count, micros in result["kernels"][:16]
+                ]
         return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("waves", nargs="*", metavar="ROW[+ROW]...", help=f"rows to measure, together if joined by +; "
-                        f"rows: {' '.join(ROWS)} (default: parity+towers+profile+lu+uu start)")
+    parser.add_argument(
+        "waves",
+        nargs="*",
+        metavar="ROW[+ROW]...",
+        help=f"rows to measure, together if joined by +; "
+        f"rows: {' '.join(ROWS)} (default: parity+towers+profile+lu+uu start)",
+    )
     parser.add_argument("--dualenc", action="append", required=True, metavar="[NAME=]FILE", help="binary (repeatable)")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", default="runs/gpu_bench")
     parser.add_argument("--work", default=None)
-    parser.add_argument("--lu", default="1024:f32:0.1,256:f32:0.1,4096:f32:0.1,4096:f32:0.0,4096:bf16:0.1", type=lambda text: text.split(","),
-                        metavar="BATCH:PRECISION:DROPOUT,...", help="variants of `lu`")
+    parser.add_argument(
+        "--lu",
+        default="1024:f32:0.1,256:f32:0.1,4096:f32:0.1,4096:f32:0.0,4096:bf16:0.1",
+        type=lambda text: text.split(","),
+        metavar="BATCH:PRECISION:DROPOUT,...",
+        help="variants of `lu`",
+    )
     parser.add_argument("--uu-batch", default=128, type=int)
     parser.add_argument("--precisions", default="f32,bf16,f16", type=lambda text: text.split(","), help="of `towers`")
     parser.add_argument("--profiles", default="lu,vit-b16:bf16", type=lambda text: text.split(","))

@@ -21,8 +21,9 @@ def vit_config(name: str):
     from transformers import ViTConfig
 
     width, heads = VITS[name]
-    return ViTConfig(hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width, image_size=224,
-                     patch_size=16)
+    return ViTConfig(
+        hidden_size=width, num_attention_heads=heads, intermediate_size=4 * width, image_size=224, patch_size=16
+    )
 
 
 def write_towers(folder: Path) -> None:
@@ -34,17 +35,36 @@ def write_towers(folder: Path) -> None:
     for name in VITS:
         ViTModel(vit_config(name)).save_pretrained(folder / name)
         size = {"height": 224, "width": 224}
-        processor = dict(image_processor_type="ViTImageProcessor", do_resize=True, size=size, resample=2, do_rescale=True,
-                         rescale_factor=1 / 255, do_normalize=True, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+        processor = dict(
+            image_processor_type="ViTImageProcessor",
+            do_resize=True,
+            size=size,
+            resample=2,
+            do_rescale=True,
+            rescale_factor=1 / 255,
+            do_normalize=True,
+            image_mean=[0.5] * 3,
+            image_std=[0.5] * 3,
+        )
         (folder / name / "preprocessor_config.json").write_text(json.dumps(processor))
     text = folder / "minilm-l6"
     BertModel(BertConfig(**BERT)).save_pretrained(text)
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     vocabulary = {token: index for index, token in enumerate(special + words(VOCABULARY - len(special)))}
     BertWordPieceTokenizer(vocabulary, lowercase=True).save(str(text / "tokenizer.json"))
-    (text / "tokenizer_config.json").write_text(json.dumps(
-        {"tokenizer_class": "BertTokenizerFast", "pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]",
-         "unk_token": "[UNK]", "mask_token": "[MASK]", "model_max_length": 512}))
+    (text / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "BertTokenizerFast",
+                "pad_token": "[PAD]",
+                "cls_token": "[CLS]",
+                "sep_token": "[SEP]",
+                "unk_token": "[UNK]",
+                "mask_token": "[MASK]",
+                "model_max_length": 512,
+            }
+        )
+    )
 
 
 def words(count: int) -> list[str]:

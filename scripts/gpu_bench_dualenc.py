@@ -68,12 +68,24 @@ class Job:
     its end. `after`: a job that must end first.
     """
 
-    def __init__(self, label: str, command: list[str], folder: Path, log: Path, kind: str, warm: int, measured: int | None,
-                 after: "Job | None" = None, kernels: Path | None = None):
+    def __init__(
+        self,
+        label: str,
+        command: list[str],
+        folder: Path,
+        log: Path,
+        kind: str,
+        warm: int,
+        measured: int | None,
+        after: "Job | None" = None,
+        kernels: Path | None = None,
+    ):
         self.label, self.command, self.folder, self.log, self.kind = label, command, folder, log, kind
         self.warm, self.measured, self.after = warm, measured, after
         # Each job has its own caches of compiled kernels: dualenc's (Burn's), and the driver's.
-        self.env = os.environ | {"XDG_CACHE_HOME": f"{kernels}", "CUDA_CACHE_PATH": f"{kernels}/driver"} if kernels else None
+        self.env = (
+            os.environ | {"XDG_CACHE_HOME": f"{kernels}", "CUDA_CACHE_PATH": f"{kernels}/driver"} if kernels else None
+        )
         self.process, self.file, self.state, self.rest = None, None, "waiting", ""
         self.lines: list[dict] = []
         self.started = self.ended = self.resumed = 0.0
@@ -83,8 +95,9 @@ class Job:
     def start(self):
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("w") as out:
-            self.process = subprocess.Popen(self.command, stderr=out, stdout=subprocess.DEVNULL, cwd=self.folder,
-                                            env=self.env)
+            self.process = subprocess.Popen(
+                self.command, stderr=out, stdout=subprocess.DEVNULL, cwd=self.folder, env=self.env
+            )
         self.file, self.started, self.state = self.log.open(errors="replace"), time.time(), "running"
 
     def poll(self):
