@@ -137,7 +137,7 @@ fn run_with_only_a_config_is_reported() {
     let output = session.run(&["report", "run"]);
     assert!(output.status.success() && stderr(&output).contains("has no checkpoint yet"), "{}", stderr(&output));
     let page = page(&session, "run/report.html");
-    assert_has(&page, &["The run has no evaluation.", "step 0"]);
+    assert_has(&page, &["The run has no evaluation.", "step 0", "not started</span>"]);
     assert_has(section(&page, "model"), &["has no checkpoint yet"]);
     assert_has(section(&page, "pairs"), &["has no checkpoint yet"]);
     let error = session.fail(2, &["report", "nowhere"]);

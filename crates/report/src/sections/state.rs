@@ -11,6 +11,9 @@ pub(crate) fn chip(status: Status) -> Markup {
     let (class, sign, word) = match status {
         Status::Running => ("running", "\u{25b6}\u{fe0e}", "running"),
         Status::Killed => ("killed", "\u{25a0}", "killed"),
+        Status::Stopped => ("stopped", "\u{2016}", "stopped"),
+        Status::Diverged => ("diverged", "\u{26a0}\u{fe0e}", "diverged"),
+        Status::NotStarted => ("waiting", "\u{25cb}", "not started"),
         Status::Finished => ("finished", "\u{2713}", "finished"),
         Status::Unknown => ("unknown", "?", "state unknown"),
     };
@@ -69,6 +72,15 @@ pub(crate) fn best(best: &BestCheckpoint) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_state_has_its_word() {
+        let chips = [Status::Running, Status::Killed, Status::Stopped, Status::Diverged, Status::NotStarted]
+            .map(|status| chip(status).into_string());
+        for (chip, word) in chips.iter().zip(["running", "killed", "stopped", "diverged", "not started"]) {
+            assert!(chip.contains(&format!("</span>{word}</span>")), "{chip}");
+        }
+    }
 
     #[test]
     fn progress_stays_within_the_bar() {

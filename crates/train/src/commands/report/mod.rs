@@ -8,6 +8,7 @@
 //! - `run_files`: what the files of a run say.
 //! - `run_log`: `metrics.jsonl` as curves and evaluations.
 //! - `run_lock`: whether a process trains a run.
+//! - `run_state`: how far a run is, and why it is not further.
 //! - `when`: dates and durations as text.
 //! - `with_model`: what only the model can say.
 //! - `details`: answers of evaluations as tables and examples.
@@ -24,6 +25,7 @@ pub(crate) mod page_file;
 pub(crate) mod run_files;
 mod run_lock;
 mod run_log;
+mod run_state;
 mod thumbnails;
 mod training_pairs;
 mod when;

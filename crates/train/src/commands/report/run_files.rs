@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::commands::report::run_lock::{RunLock, lock_at};
 use crate::commands::report::run_log::RunLog;
+use crate::commands::report::run_state::{NotFinite, Traces};
 use crate::commands::report::when::{duration, utc};
 use crate::config::{RunConfig, RunLength};
 use crate::error::TrainError;
@@ -74,7 +75,9 @@ impl RunFiles {
             }
         });
         let stopped_early = tracker.as_ref().is_some_and(BestTracker::is_exhausted);
-        files.state = files.state_of(lock, stopped_early, &checkpoints);
+        let not_finite = NotFinite::all_of(dir)?;
+        files.state = files.state_of(lock, stopped_early, &checkpoints, not_finite.last());
+        files.log.warnings.extend(not_finite.iter().map(NotFinite::warning));
         Ok(files)
     }
 
@@ -90,7 +93,13 @@ impl RunFiles {
         entries.into_iter().map(|(key, value)| Entry { value: shown(&value), key }).collect()
     }
 
-    fn state_of(&self, lock: RunLock, stopped_early: bool, checkpoints: &[(u64, PathBuf)]) -> RunState {
+    fn state_of(
+        &self,
+        lock: RunLock,
+        stopped_early: bool,
+        checkpoints: &[(u64, PathBuf)],
+        not_finite: Option<&NotFinite>,
+    ) -> RunState {
         let newest = checkpoints.last();
         let step = self.log.last_step().max(newest.map_or(0, |(step, _)| *step));
         let total_steps = self.total_steps().or_else(|| newest.and_then(|(_, path)| total_steps_of(path)));
@@ -98,27 +107,19 @@ impl RunFiles {
         // resumed; where all checkpoints were deleted, the log is all that is known.
         let is_saved = newest.is_none_or(|(saved, _)| *saved >= step);
         let is_complete = is_saved && (stopped_early || total_steps.is_some_and(|total| step >= total));
-        let status = match lock {
-            RunLock::Held => Status::Running,
-            _ if is_complete => Status::Finished,
-            RunLock::Free => Status::Killed,
-            RunLock::Unknown => Status::Unknown,
+        let traces = Traces {
+            lock,
+            is_complete,
+            has_begun: newest.is_some() || self.log.has_begun(),
+            is_torn: self.log.is_torn,
+            step,
+            saved: newest.map(|(step, _)| *step),
+            not_finite,
         };
-        let mut notes = Vec::new();
-        match status {
-            Status::Finished if stopped_early && total_steps.is_none_or(|total| step < total) => {
-                notes.push("It ended early, by `checkpoint.patience`.".to_owned())
-            }
-            Status::Killed => notes.push(match newest {
-                Some((step, _)) => format!(
-                    "No process on this machine trains it. When it is resumed, it goes on after step {step}, its \
-                     newest checkpoint."
-                ),
-                None => "No process on this machine trains it, and it has no checkpoint: it starts anew.".to_owned(),
-            }),
-            Status::Unknown => notes.push("This system does not say whether a process trains it.".to_owned()),
-            _ => {}
-        }
+        let status = traces.status();
+        let is_early = status == Status::Finished && stopped_early && total_steps.is_none_or(|total| step < total);
+        let early = is_early.then(|| "It ended early, by `checkpoint.patience`.".to_owned());
+        let mut notes: Vec<String> = early.into_iter().chain(traces.note()).collect();
         if self.log.is_torn {
             notes.push("The last line of `metrics.jsonl` is incomplete and is left out.".to_owned());
         }
