@@ -99,6 +99,11 @@ fn finished_run_has_every_part() {
     }
     assert!(!section(&short, "eval-0").contains("--no-model"), "an evaluation of the loss has nothing to show");
 
+    // A page without the model would replace a better one.
+    let text = session.fail(2, &["report", "run", "--device", "abacus"]);
+    assert!(text.contains("device `abacus` cannot be used"), "{text}");
+    assert_eq!(fs::read_to_string(session.path("run/report.html")).unwrap(), page);
+
     // What an evaluation measures has changed since; the cache cannot be copied.
     let extra = fs::read(session.path("classes/circle/00.png")).unwrap();
     session.write("classes/circle/more.png", extra);

@@ -14,11 +14,12 @@ use crate::plot::line_chart::{Line, LineChart, Point, Scale};
 /// Charts of one evaluation at most; the table has all metrics.
 const MOST_CHARTS: usize = 6;
 
-/// Charts and a table of all metrics. `id` starts the ids of the charts.
-pub(crate) fn over_time(id: &str, evaluation: &Evaluation) -> Markup {
+/// Charts and a table of all metrics at `step`, or at the last one. `id` starts the ids of the charts.
+pub(crate) fn over_time(id: &str, evaluation: &Evaluation, step: Option<u64>) -> Markup {
     let Some(last) = evaluation.points.last() else {
         return absent("This evaluation has not run yet.");
     };
+    let shown_step = step.unwrap_or(last.step);
     let names: BTreeSet<&str> =
         evaluation.points.iter().flat_map(|point| point.metrics.keys()).map(String::as_str).collect();
     let charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
@@ -28,7 +29,7 @@ pub(crate) fn over_time(id: &str, evaluation: &Evaluation) -> Markup {
         @if !settings.is_empty() { p.soft { (settings.join(", ")) } }
         @if !charts.is_empty() { div.charts { @for chart in charts { (chart) } } }
         h3 { "All figures" }
-        (table(evaluation, &names))
+        (table(evaluation, &names, shown_step))
     }
 }
 
@@ -101,9 +102,9 @@ pub(crate) fn points(evaluation: &Evaluation, name: &str) -> Vec<Point> {
     evaluation.points.iter().filter_map(point).collect()
 }
 
-fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
+fn table(evaluation: &Evaluation, names: &BTreeSet<&str>, step: u64) -> Markup {
     let first = evaluation.points.iter().find(|point| point.step == 0);
-    let last = evaluation.points.last();
+    let chosen = evaluation.point_at(Some(step));
     let has_course = evaluation.points.len() > 1;
     let mut names: Vec<&str> = names.iter().copied().filter(|name| !is_setting(name)).collect();
     sort_metrics(&mut names);
@@ -113,7 +114,7 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
                 thead { tr {
                     th scope="col" { "metric" }
                     @if first.is_some() && has_course { th scope="col" { "step 0" } }
-                    @if let Some(last) = last { th scope="col" { "step " (count(last.step)) } }
+                    th scope="col" { "step " (count(step)) }
                     @if has_course { th scope="col" { "best" } }
                 } }
                 tbody { @for name in &names { tr {
@@ -121,7 +122,7 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
                     @if let Some(first) = first.filter(|_| has_course) {
                         td { (shown(name, first.metrics.get(*name))) }
                     }
-                    @if let Some(last) = last { td { (shown(name, last.metrics.get(*name))) } }
+                    td { (shown(name, chosen.and_then(|point| point.metrics.get(*name)))) }
                     @if has_course { td { (best(evaluation, name)) } }
                 } } }
             }
@@ -187,7 +188,7 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), Figure::new(value)))
                 .into(),
         };
-        let page = over_time("e0", &Evaluation { points: vec![point(0), point(5)], ..Evaluation::default() });
+        let page = over_time("e0", &Evaluation { points: vec![point(0), point(5)], ..Evaluation::default() }, None);
         let page = page.into_string();
         assert!(page.contains("pool size: 8") && !page.contains("Pool size"), "{page}");
     }
@@ -200,10 +201,19 @@ mod tests {
     }
 
     #[test]
+    fn chosen_step_fills_the_table() {
+        let found = evaluation(&[(0, 0.1), (5, 0.7), (9, 0.6)]);
+        let page = over_time("e0", &found, Some(5)).into_string();
+        assert!(page.contains("<th scope=\"col\">step 5</th>") && !page.contains("<td>60.0 %"), "{page}");
+        let page = over_time("e0", &found, Some(6)).into_string();
+        assert!(page.contains("<th scope=\"col\">step 6</th>") && !page.contains("<td>60.0 %"), "{page}");
+    }
+
+    #[test]
     fn one_point_has_a_table_and_no_chart() {
-        let page = over_time("e0", &evaluation(&[(0, 0.1)])).into_string();
+        let page = over_time("e0", &evaluation(&[(0, 0.1)]), None).into_string();
         assert!(page.contains("5 images") && page.contains("Top-1 accuracy") && !page.contains("<figure"));
-        assert!(over_time("e0", &evaluation(&[(0, 0.1), (3, 0.2)])).into_string().contains("<figure"));
-        assert!(over_time("e0", &Evaluation::default()).into_string().contains("has not run yet"));
+        assert!(over_time("e0", &evaluation(&[(0, 0.1), (3, 0.2)]), None).into_string().contains("<figure"));
+        assert!(over_time("e0", &Evaluation::default(), None).into_string().contains("has not run yet"));
     }
 }
