@@ -18,7 +18,7 @@ use crate::error::TrainError;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::retention;
 use crate::run_dir::flat_config::{flat_config, shown};
-use crate::run_dir::layout::{checkpoints_of, metrics_of};
+use crate::run_dir::layout::{checkpoints_of, exists, metrics_of};
 
 /// The files of a run.
 pub(crate) struct RunFiles {
@@ -152,18 +152,19 @@ pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
 }
 
 /// # Errors
-/// [`TrainError::Usage`] when `dir` is no run.
+/// [`TrainError::Usage`] when `dir` is no run; [`TrainError::Read`] when it cannot be found out.
 fn check_is_run(dir: &Path) -> Result<(), TrainError> {
     let shown = dir.display();
-    if !dir.exists() {
+    if !exists(dir)? {
         return Err(TrainError::Usage(format!("`{shown}` does not exist; expected the directory of a run")));
     }
-    if dir.join("manifest.json").is_file() {
+    if exists(&dir.join("manifest.json"))? {
         return Err(TrainError::Usage(format!("`{shown}` is a checkpoint; name the run that it belongs to")));
     }
-    let parts = [dir.join("config.toml"), metrics_of(dir), checkpoints_of(dir)];
-    if parts.iter().any(|path| path.exists()) {
-        return Ok(());
+    for part in [dir.join("config.toml"), metrics_of(dir), checkpoints_of(dir)] {
+        if exists(&part)? {
+            return Ok(());
+        }
     }
     Err(TrainError::Usage(format!(
         "`{shown}` is not a run: expected `config.toml`, `metrics.jsonl` or `checkpoints` in it; name the directory \
@@ -226,6 +227,16 @@ mod tests {
         let counts: Vec<(&str, u64)> = found.iter().map(|samples| (samples.cause.as_str(), samples.count)).collect();
         assert_eq!(counts, [("not listed", 3), ("empty", 2)]);
         assert_eq!(found[1].example.as_deref(), Some("a"));
+    }
+
+    // A link to itself stands for a directory that may not be read, which is no obstacle to a test that runs as root.
+    #[cfg(unix)]
+    #[test]
+    fn unreadable_run_is_no_other_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("config.toml", dir.path().join("config.toml")).unwrap();
+        let error = RunFiles::read(dir.path()).err().unwrap();
+        assert!(matches!(&error, TrainError::Read { path, .. } if path.ends_with("config.toml")), "{error}");
     }
 
     #[test]
