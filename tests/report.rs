@@ -82,7 +82,7 @@ fn finished_run_has_every_part() {
         &["Answers at step 12", "Text to image", "Image to text", "data:image/jpeg;base64,"],
     );
     assert_has(section(&page, "eval-2"), &["circle", "square", "stripes"]);
-    assert_has(section(&page, "embeddings"), &["Modality gap", "similarities", "embedding-map", "evaluation `pairs`"]);
+    assert_has(section(&page, "embeddings"), &["Modality gap", "similarities", "embedding-map", "evaluation <code>pairs</code>"]);
     assert_has(
         section(&page, "pairs"),
         &["All 24 training pairs were scored by the model of step 12.", "data:image/jpeg;base64,"],
@@ -95,7 +95,7 @@ fn finished_run_has_every_part() {
     session.succeed(&["report", "run", "--no-model", "--out", "short.html"]);
     let short = self::page(&session, "short.html");
     for id in ["eval-1", "eval-2", "embeddings", "pairs", "data", "model"] {
-        assert_has(section(&short, id), &["was left out by `--no-model`"]);
+        assert_has(section(&short, id), &["was left out by <code>--no-model</code>"]);
     }
     assert!(!section(&short, "eval-0").contains("--no-model"), "an evaluation of the loss has nothing to show");
 
@@ -129,7 +129,7 @@ fn finished_run_has_every_part() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("the page is without `eval.shapes`"), "{}", stderr(&output));
     let killed = self::page(&session, "killed.html");
-    assert_has(&killed, &["The last line of `metrics.jsonl` is incomplete"]);
+    assert_has(&killed, &["The last line of <code>metrics.jsonl</code> is incomplete"]);
     assert_has(section(&killed, "eval-2"), &["It could not be made"]);
     assert_has(section(&killed, "eval-1"), &["Text to image"]);
 }

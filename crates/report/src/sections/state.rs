@@ -5,6 +5,7 @@ use maud::{Markup, html};
 use crate::data::run::{BestCheckpoint, RunState, Status};
 use crate::page::format::count;
 use crate::page::metric_names::{kind, value};
+use crate::page::prose::prose;
 
 /// The status as a word with a sign of its own shape.
 pub(crate) fn chip(status: Status) -> Markup {
@@ -47,7 +48,7 @@ pub(crate) fn lead(state: Option<&RunState>, run_dir: &str) -> Markup {
             }
             @if !run_dir.is_empty() { li { code { bdi { (run_dir) } } } }
         }
-        @if let Some(note) = state.and_then(|state| state.note.as_ref()) { p.soft { (note) } }
+        @if let Some(note) = state.and_then(|state| state.note.as_ref()) { p.soft { (prose(note)) } }
         @if let Some(share) = share {
             svg.progress aria-hidden="true" { rect width=(format!("{share}%")) height="6" {} }
         }

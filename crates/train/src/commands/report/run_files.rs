@@ -145,10 +145,13 @@ impl RunFiles {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, unless it names them itself.
 pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// # Errors
@@ -214,6 +217,15 @@ fn bad_samples(path: &Path) -> Result<Vec<BadSamples>, TrainError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn causes_are_named_once() {
+        let error = TrainError::read(Path::new("a.csv"))(ErrorKind::NotFound.into());
+        assert_eq!(with_causes(&error).matches(&ErrorKind::NotFound.to_string()).count(), 1, "{}", with_causes(&error));
+        let error = tempfile::tempdir().unwrap();
+        let error = RunConfig::load(&error.path().join("none.toml"), &[]).unwrap_err();
+        assert_eq!(with_causes(&error).matches("os error 2").count(), 1, "{}", with_causes(&error));
+    }
 
     #[test]
     fn bad_samples_are_counted_by_cause() {
