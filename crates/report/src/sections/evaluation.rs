@@ -11,8 +11,8 @@ use crate::page::frame::absent;
 use crate::page::metric_names::{interval, is_setting, kind, setting, title, value};
 use crate::plot::line_chart::{Line, LineChart, Point, Scale};
 
-/// Charts of one evaluation at most; the table has all metrics.
-const MOST_CHARTS: usize = 6;
+/// Charts of one evaluation at most: those of retrieval, with some to spare. The table has all metrics.
+const MOST_CHARTS: usize = 12;
 
 /// Charts and a table of all metrics at `step`, or at the last one. `id` starts the ids of the charts.
 pub(crate) fn over_time(id: &str, evaluation: &Evaluation, step: Option<u64>) -> Markup {
@@ -22,12 +22,14 @@ pub(crate) fn over_time(id: &str, evaluation: &Evaluation, step: Option<u64>) ->
     let shown_step = step.unwrap_or(last.step);
     let names: BTreeSet<&str> =
         evaluation.points.iter().flat_map(|point| point.metrics.keys()).map(String::as_str).collect();
-    let charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
+    let mut charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
+    let left_out: Vec<String> = charts.split_off(charts.len().min(MOST_CHARTS)).into_iter().map(|it| it.0).collect();
     let settings = last.metrics.iter().filter(|(name, _)| is_setting(name));
     let settings: Vec<String> = settings.map(|(name, figure)| setting(name, figure.value)).collect();
     html! {
         @if !settings.is_empty() { p.soft { (settings.join(", ")) } }
-        @if !charts.is_empty() { div.charts { @for chart in charts { (chart) } } }
+        @if !charts.is_empty() { div.charts { @for (_, chart) in charts { (chart) } } }
+        @if !left_out.is_empty() { p.note { "Only in the table: " (left_out.join("; ")) "." } }
         h3 { "All figures" }
         (table(evaluation, &names, shown_step))
     }
@@ -48,7 +50,8 @@ fn group_of(name: &str) -> Option<(String, String)> {
     })
 }
 
-fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Markup> {
+/// The charts, each after its title.
+fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<(String, Markup)> {
     let mut groups: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     for name in names {
         if let Some(group) = group_of(name) {
@@ -60,7 +63,7 @@ fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Mark
         let line = |name: &&str| Line { label: label(name), points: points(evaluation, name), is_reference: false };
         let mut names = names.clone();
         sort_metrics(&mut names);
-        LineChart {
+        let chart = LineChart {
             id: format!("{id}-c{number}"),
             title: group_title.clone(),
             value_name: match names.first() {
@@ -72,10 +75,10 @@ fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Mark
             scale: if kind.is_fraction { Scale::Percent } else { Scale::Linear },
             has_dashes: false,
             is_noisy: false,
-        }
-        .render()
+        };
+        Some((group_title.clone(), chart.render()?))
     };
-    groups.iter().enumerate().filter_map(chart).take(MOST_CHARTS).collect()
+    groups.iter().enumerate().filter_map(chart).collect()
 }
 
 /// By name, and by the number at the end: `recall@10` comes after `recall@5`.
@@ -178,6 +181,26 @@ mod tests {
         assert!(best(&found, "acc1").into_string().starts_with("70.0 %"), "step 0 is not trained");
         assert!(best(&found, "ece").into_string().starts_with("30.0 %"));
         assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+    }
+
+    #[test]
+    fn metrics_without_a_chart_are_named() {
+        let ways = ["image_retrieval_", "text_retrieval_"];
+        let kinds = ["recall@1", "recall@5", "map@10", "median_rank", "mrr"];
+        let names = |more: usize| {
+            let retrieval = ways.iter().flat_map(|way| kinds.iter().map(move |kind| format!("{way}{kind}")));
+            retrieval.chain((0..more).map(|number| format!("other_{number}"))).collect::<Vec<_>>()
+        };
+        let page = |more: usize| {
+            let metrics = || names(more).into_iter().map(|name| (name, Figure::new(0.5))).collect();
+            let points = [0, 5].map(|step| EvalPoint { step, metrics: metrics() }).to_vec();
+            over_time("e0", &Evaluation { points, ..Evaluation::default() }, None).into_string()
+        };
+        let retrieval = page(0);
+        assert_eq!((retrieval.matches("<figure").count(), retrieval.contains("Only in the table")), (8, false));
+        let many = page(9);
+        assert_eq!(many.matches("<figure").count(), MOST_CHARTS);
+        assert!(many.contains("Only in the table: ") && many.contains("; MRR, image to text"), "{many}");
     }
 
     #[test]
