@@ -82,7 +82,10 @@ fn finished_run_has_every_part() {
         &["Answers at step 12", "Text to image", "Image to text", "data:image/jpeg;base64,"],
     );
     assert_has(section(&page, "eval-2"), &["circle", "square", "stripes"]);
-    assert_has(section(&page, "embeddings"), &["Modality gap", "similarities", "embedding-map", "evaluation <code>pairs</code>"]);
+    assert_has(
+        section(&page, "embeddings"),
+        &["Modality gap", "similarities", "embedding-map", "evaluation <code>pairs</code>"],
+    );
     assert_has(
         section(&page, "pairs"),
         &["All 24 training pairs were scored by the model of step 12.", "data:image/jpeg;base64,"],

@@ -161,7 +161,10 @@ fn server_refuses_what_cannot_work() {
     let port = taken.local_addr().unwrap().port().to_string();
     for (arguments, expected) in [
         (&["--port", &port][..], "cannot listen on `127.0.0.1` port"),
-        (&["--port", "0", "--index", "wide.npy"], "`wide.npy` has embeddings of 3 values, but those of the model have 24"),
+        (
+            &["--port", "0", "--index", "wide.npy"],
+            "`wide.npy` has embeddings of 3 values, but those of the model have 24",
+        ),
         (&["--port", "0", "--index", "none.index"], "cannot read `none.index`"),
     ] {
         let text = session.fail(2, &[&["serve", "--model", &model][..], arguments].concat());

@@ -96,7 +96,8 @@ fn warning(incomparable: &BTreeSet<&str>) -> Markup {
 
 fn figures(runs: &[ComparedRun]) -> Markup {
     let incomparable = incomparable(runs);
-    let of_runs: Vec<Vec<Headline>> = runs.iter().map(|run| headlines(&run.headlines, &run.evaluations, None)).collect();
+    let of_runs: Vec<Vec<Headline>> =
+        runs.iter().map(|run| headlines(&run.headlines, &run.evaluations, None)).collect();
     let mut keys: Vec<(&str, &str)> = Vec::new();
     for headline in of_runs.iter().flatten() {
         let key = (headline.evaluation.as_str(), headline.metric.as_str());

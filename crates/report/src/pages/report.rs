@@ -11,7 +11,7 @@ use crate::page::pictures::Pictures;
 use crate::page::tables::key_values;
 use crate::sections::classification::classes;
 use crate::sections::embeddings::embeddings;
-use crate::sections::evaluation::over_time;
+use crate::sections::evaluation::{Subject, over_time};
 use crate::sections::headline::{cards, headlines};
 use crate::sections::pairs::pairs;
 use crate::sections::problems::{problems, summary};
@@ -51,6 +51,7 @@ pub fn render_report(report: &Report, options: &PageOptions) -> String {
 fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, usize) {
     let mut pictures = Pictures::new(picture_bytes);
     let mut sections = vec![Section::new("overview", "Overview", overview(report))];
+    let subject = Subject { step: report.shown_step, best: report.best.as_ref() };
     for (number, evaluation) in report.evaluations.iter().enumerate() {
         let id = format!("eval-{number}");
         let title = if evaluation.name.is_empty() {
@@ -59,7 +60,7 @@ fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, u
             format!("Evaluation: {}", evaluation.name)
         };
         let body = html! {
-            (evaluated((&id, report.shown_step), evaluation, most_rows, &mut pictures))
+            (evaluated((&id, subject), evaluation, most_rows, &mut pictures))
             @if let Some(why) = reason(report, &format!("eval.{}", evaluation.name)) { (absent(why)) }
         };
         sections.push(Section::new(&id, &title, body));
@@ -144,14 +145,14 @@ fn chosen(step: u64, report: &Report) -> Markup {
 }
 
 fn evaluated(
-    (id, step): (&str, Option<u64>),
+    (id, subject): (&str, Subject<'_>),
     evaluation: &Evaluation,
     most_rows: usize,
     pictures: &mut Pictures,
 ) -> Markup {
     html! {
         @if !evaluation.task.is_empty() { p.soft { "Task: " (evaluation.task) } }
-        (over_time(id, evaluation, step))
+        (over_time(id, evaluation, subject))
         @if let Some(found) = &evaluation.classification { (classes(id, found, most_rows)) }
         @if let Some(found) = &evaluation.retrieval { (examples(found, pictures)) }
     }
@@ -223,12 +224,11 @@ mod tests {
 
     #[test]
     fn one_page_is_about_one_step() {
-        let point = |step: u64, value: f64| EvalPoint { step, metrics: [("acc1".to_owned(), Figure::new(value))].into() };
+        let point =
+            |step: u64, value: f64| EvalPoint { step, metrics: [("acc1".to_owned(), Figure::new(value))].into() };
         let evaluation = |name: &str, points| Evaluation { name: name.to_owned(), points, ..Evaluation::default() };
-        let evaluations = vec![
-            evaluation("v", vec![point(24, 0.3), point(32, 0.2)]),
-            evaluation("rare", vec![point(32, 0.77)]),
-        ];
+        let evaluations =
+            vec![evaluation("v", vec![point(24, 0.3), point(32, 0.2)]), evaluation("rare", vec![point(32, 0.77)])];
         let state = Some(RunState { step: 32, ..RunState::default() });
         let report = Report { shown_step: Some(24), evaluations, state, ..Report::default() };
         let page = overview(&report).into_string();

@@ -122,7 +122,10 @@ mod tests {
         let points = vec![point(0, 0.01), point(5, 0.7), point(9, 0.5)];
         let evaluation = Evaluation { name: "v".to_owned(), points, ..Default::default() };
         let found = headlines(&[], std::slice::from_ref(&evaluation), Some(5));
-        assert_eq!((found[0].step, found[0].figure, found[0].baseline), (Some(5), Figure::new(0.7), Some(Figure::new(0.01))));
+        assert_eq!(
+            (found[0].step, found[0].figure, found[0].baseline),
+            (Some(5), Figure::new(0.7), Some(Figure::new(0.01)))
+        );
         assert_eq!(headlines(&[], &[evaluation], Some(6)), [], "no figure stands for that of another step");
     }
 

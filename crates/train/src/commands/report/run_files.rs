@@ -9,10 +9,10 @@ use dualenc_data::counted;
 use dualenc_report::{BadSamples, BestCheckpoint, Entry, RunState, Status};
 use serde_json::Value;
 
-use crate::commands::report::run_lock::{RunLock, lock_at};
 use crate::commands::report::run_log::RunLog;
-use crate::commands::report::run_state::{NotFinite, Traces};
-use crate::commands::report::when::{duration, utc};
+use crate::commands::report::state::run_lock::{RunLock, lock_at};
+use crate::commands::report::state::run_state::{NotFinite, Traces};
+use crate::commands::report::state::when::{duration, utc};
 use crate::config::{RunConfig, RunLength};
 use crate::error::TrainError;
 use crate::run_dir::best::BestTracker;

@@ -6,12 +6,12 @@ use std::path::Path;
 use dualenc_report::{Status, Warning};
 use serde_json::Value;
 
-use crate::commands::report::run_lock::RunLock;
+use crate::commands::report::state::run_lock::RunLock;
 use crate::error::TrainError;
 
 /// What the files of a run tell of its state.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Traces<'a> {
+pub(crate) struct Traces<'a> {
     pub lock: RunLock,
     /// Whether its last step is saved: by the length of the config, or by `checkpoint.patience`.
     pub is_complete: bool,
@@ -69,7 +69,7 @@ impl Traces<'_> {
 
 /// A step without an update, since its loss or gradient was not finite.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NotFinite {
+pub(crate) struct NotFinite {
     pub step: u64,
     /// Name of the file that holds its batch.
     file: String,
