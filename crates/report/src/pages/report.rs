@@ -136,8 +136,8 @@ fn chosen(step: u64, report: &Report) -> Markup {
         .collect();
     html! {
         p.callout {
-            "This page is about the model of step " strong { (count(step)) } ": figures, answers and embeddings are its "
-            "own."
+            "This page is about the model of step " strong { (count(step)) }
+            ": figures, answers and embeddings are its own."
             @if let Some(last) = last { " The run is at step " (count(last)) "." }
             @if !without.is_empty() { " Without a figure at this step: " bdi { (without.join(", ")) } "." }
         }
