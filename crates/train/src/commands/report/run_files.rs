@@ -113,6 +113,7 @@ impl RunFiles {
             has_begun: newest.is_some() || self.log.has_begun(),
             is_torn: self.log.is_torn,
             step,
+            logged: self.log.last_step(),
             saved: newest.map(|(step, _)| *step),
             not_finite,
         };

@@ -21,6 +21,8 @@ pub(crate) struct Traces<'a> {
     pub is_torn: bool,
     /// Updates so far, by the log and the checkpoints.
     pub step: u64,
+    /// Updates so far, by the log.
+    pub logged: u64,
     /// Step of the newest checkpoint.
     pub saved: Option<u64>,
     /// The newest step that was not finite.
@@ -38,7 +40,7 @@ impl Traces<'_> {
             RunLock::Unknown => Status::Unknown,
             RunLock::Free if !self.has_begun => Status::NotStarted,
             // A run that is asked to stop saves its last step; a killed one does so by chance at most.
-            RunLock::Free if !self.is_torn && self.step > 0 && self.saved == Some(self.step) => Status::Stopped,
+            RunLock::Free if !self.is_torn && self.logged > 0 && self.saved == Some(self.logged) => Status::Stopped,
             RunLock::Free => Status::Killed,
         }
     }
@@ -130,8 +132,16 @@ mod tests {
     use super::*;
 
     fn traces() -> Traces<'static> {
-        let (lock, saved) = (RunLock::Free, Some(3));
-        Traces { lock, is_complete: false, has_begun: true, is_torn: false, step: 5, saved, not_finite: None }
+        Traces {
+            lock: RunLock::Free,
+            is_complete: false,
+            has_begun: true,
+            is_torn: false,
+            step: 5,
+            logged: 5,
+            saved: Some(3),
+            not_finite: None,
+        }
     }
 
     #[test]
@@ -139,6 +149,7 @@ mod tests {
         for (found, status, said) in [
             (traces(), Status::Killed, "goes on after step 3"),
             (Traces { saved: None, ..traces() }, Status::Killed, "no checkpoint: it starts anew"),
+            (Traces { saved: Some(5), logged: 0, ..traces() }, Status::Killed, "goes on after step 5"),
             (Traces { saved: Some(5), is_torn: true, ..traces() }, Status::Killed, "goes on after step 5"),
             (Traces { saved: Some(5), ..traces() }, Status::Stopped, "loses nothing"),
             (Traces { has_begun: false, step: 0, saved: None, ..traces() }, Status::NotStarted, "No step is logged"),
@@ -176,7 +187,7 @@ mod tests {
         for part in ["at step 6: the gradient's norm was inf", "`not-finite-step-000006.json`", "--skip-steps 1"] {
             assert!(note.contains(part), "{note}");
         }
-        let went_on = Traces { step: 6, saved: Some(6), not_finite: found.last(), ..traces() };
+        let went_on = Traces { step: 6, logged: 6, saved: Some(6), not_finite: found.last(), ..traces() };
         assert_eq!(went_on.status(), Status::Stopped, "it went on after the batch");
         write(9, "cut");
         assert!(NotFinite::all_of(dir.path()).unwrap()[2].warning().message.starts_with("the loss or the gradient"));
