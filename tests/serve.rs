@@ -147,7 +147,7 @@ fn pictures_elsewhere_are_noticed_at_the_start() {
     let health: Value = serde_json::from_slice(&server.ask("GET", "/health", "", b"").1).unwrap();
     assert_eq!(health["index"]["images"], false, "{health}");
     let text = server.end();
-    assert!(text.contains("24 of 24 images of `embeds.safetensors`") && text.contains("`--root`"), "{text}");
+    assert!(text.contains("24 of 24 images looked at in `embeds.safetensors`") && text.contains("`--root`"), "{text}");
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl Pictures {
             "move the images back, or embed them again where they are"
         };
         Some(format!(
-            "{} of {images} of `{}` that were looked at cannot be shown: `{}` is no file{place}; {advice}",
+            "{} of {images} looked at in `{}` cannot be shown: `{}` is no file{place}; {advice}",
             self.missing,
             index.display(),
             example.display()
@@ -80,7 +80,7 @@ mod tests {
         };
         assert_eq!(problem(&["Cargo.toml"], Some(here)), (true, None));
         let (can_be_shown, said) = problem(&["Cargo.toml", "none.png"], Some(here));
-        assert!(can_be_shown && said.unwrap().starts_with("1 of 2 images of `a.index`"));
+        assert!(can_be_shown && said.unwrap().starts_with("1 of 2 images looked at in `a.index`"));
         let (can_be_shown, said) = problem(&["none.png"], None);
         let said = said.unwrap();
         assert!(!can_be_shown && said.contains("`none.png` is no file in the working directory"), "{said}");
