@@ -39,6 +39,7 @@ fn each_step_is_looked_at() {
         let step = lines.len() + 1;
         assert!(text.contains(&format!("step {step}")) && text.contains("`train.learning_rate`"), "{at}: {text}");
         assert!(session.path(&format!("run/not-finite-step-{step:06}.json")).exists(), "{at}: {text}");
+        assert_report_names_the_batch(&session, step);
         let saved = whole_checkpoints(&session.path("run"));
         assert_eq!(saved.last().copied(), Some(lines.len() as u64), "{at}");
         for step in saved {
@@ -49,6 +50,17 @@ fn each_step_is_looked_at() {
         }
     }
     figure("each_step_is_looked_at", &format!("{count} of {count} ended with exit code 3 and finite checkpoints"));
+}
+
+/// The report on a run that diverged at `step` says so, and how it goes on.
+fn assert_report_names_the_batch(session: &Session, step: usize) {
+    session.succeed(&["report", "run", "--no-model"]);
+    let page = fs::read_to_string(session.path("run/report.html")).unwrap();
+    let file = format!("not-finite-step-{step:06}.json");
+    for part in ["diverged</span>", &file, "--skip-steps 1", "1 warning"] {
+        assert!(page.contains(part), "`{part}` is missing");
+    }
+    assert!(!page.contains("No warning is recorded"));
 }
 
 #[test]

@@ -82,7 +82,10 @@ fn finished_run_has_every_part() {
         &["Answers at step 12", "Text to image", "Image to text", "data:image/jpeg;base64,"],
     );
     assert_has(section(&page, "eval-2"), &["circle", "square", "stripes"]);
-    assert_has(section(&page, "embeddings"), &["Modality gap", "similarities", "embedding-map", "evaluation `pairs`"]);
+    assert_has(
+        section(&page, "embeddings"),
+        &["Modality gap", "similarities", "embedding-map", "evaluation <code>pairs</code>"],
+    );
     assert_has(
         section(&page, "pairs"),
         &["All 24 training pairs were scored by the model of step 12.", "data:image/jpeg;base64,"],
@@ -95,9 +98,14 @@ fn finished_run_has_every_part() {
     session.succeed(&["report", "run", "--no-model", "--out", "short.html"]);
     let short = self::page(&session, "short.html");
     for id in ["eval-1", "eval-2", "embeddings", "pairs", "data", "model"] {
-        assert_has(section(&short, id), &["was left out by `--no-model`"]);
+        assert_has(section(&short, id), &["was left out by <code>--no-model</code>"]);
     }
     assert!(!section(&short, "eval-0").contains("--no-model"), "an evaluation of the loss has nothing to show");
+
+    // A page without the model would replace a better one.
+    let text = session.fail(2, &["report", "run", "--device", "abacus"]);
+    assert!(text.contains("device `abacus` cannot be used"), "{text}");
+    assert_eq!(fs::read_to_string(session.path("run/report.html")).unwrap(), page);
 
     // What an evaluation measures has changed since; the cache cannot be copied.
     let extra = fs::read(session.path("classes/circle/00.png")).unwrap();
@@ -124,7 +132,7 @@ fn finished_run_has_every_part() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("the page is without `eval.shapes`"), "{}", stderr(&output));
     let killed = self::page(&session, "killed.html");
-    assert_has(&killed, &["The last line of `metrics.jsonl` is incomplete"]);
+    assert_has(&killed, &["The last line of <code>metrics.jsonl</code> is incomplete"]);
     assert_has(section(&killed, "eval-2"), &["It could not be made"]);
     assert_has(section(&killed, "eval-1"), &["Text to image"]);
 }
@@ -137,7 +145,7 @@ fn run_with_only_a_config_is_reported() {
     let output = session.run(&["report", "run"]);
     assert!(output.status.success() && stderr(&output).contains("has no checkpoint yet"), "{}", stderr(&output));
     let page = page(&session, "run/report.html");
-    assert_has(&page, &["The run has no evaluation.", "step 0"]);
+    assert_has(&page, &["The run has no evaluation.", "step 0", "not started</span>"]);
     assert_has(section(&page, "model"), &["has no checkpoint yet"]);
     assert_has(section(&page, "pairs"), &["has no checkpoint yet"]);
     let error = session.fail(2, &["report", "nowhere"]);

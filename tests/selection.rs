@@ -156,6 +156,10 @@ fn keeps_best_and_stops_early() {
     assert_ne!(loss(&[]), best.1);
     let report = session.succeed(&["inspect", "run"]);
     assert!(report.contains(&format!("  best        step {}, by held.loss {:.4}", best.0, best.1)), "{report}");
+    session.succeed(&["report", "run", "--best", "--out", "best.html"]);
+    let page = fs::read_to_string(session.path("best.html")).unwrap();
+    assert!(page.contains(&format!("This page is about the model of step <strong>{}</strong>", best.0)));
+    assert!(page.contains(&format!("held, step {}", best.0)) && !page.contains(&format!("held, step {stopped}")));
     session.succeed(&[&train[..], &["--resume", "--set", "checkpoint.patience=9"]].concat());
     assert!(logged(&session, "run", "held", "loss").last().unwrap().0 > stopped);
 
@@ -172,8 +176,11 @@ fn keeps_best_and_stops_early() {
         "--set",
         "checkpoint.min_delta=",
     ]);
-    let text = session.fail(2, &["export", "--model", "plain", "--best", "--out", "hf"]);
-    assert!(text.contains("has no best checkpoint") && text.contains("checkpoint.best"), "{text}");
+    for arguments in [&["export", "--model", "plain", "--best", "--out", "hf"][..], &["report", "plain", "--best"]] {
+        let text = session.fail(2, arguments);
+        assert!(text.contains("has no best checkpoint") && text.contains("checkpoint.best"), "{text}");
+    }
+    assert!(!session.path("plain/report.html").exists());
 }
 
 #[test]

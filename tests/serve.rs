@@ -135,6 +135,19 @@ fn server_answers_as_commands_do() {
     assert_eq!((&health["status"], &health["index"]["rows"]), (&json!("ok"), &json!(24)));
     let text = server.end();
     assert!(text.contains("POST /classify 422") && text.contains("GET /image/24 404"), "{text}");
+    assert!(text.contains("requests in progress") && !text.contains("saving") && !text.contains("--root"), "{text}");
+}
+
+#[test]
+fn pictures_elsewhere_are_noticed_at_the_start() {
+    let (session, model) = embedded();
+    std::fs::create_dir(session.path("empty")).unwrap();
+    let arguments = ["--model", &model, "--index", "embeds.safetensors", "--root", "empty"];
+    let server = Server::start(&session, &arguments);
+    let health: Value = serde_json::from_slice(&server.ask("GET", "/health", "", b"").1).unwrap();
+    assert_eq!(health["index"]["images"], false, "{health}");
+    let text = server.end();
+    assert!(text.contains("24 of 24 images looked at in `embeds.safetensors`") && text.contains("`--root`"), "{text}");
 }
 
 #[test]
@@ -148,7 +161,10 @@ fn server_refuses_what_cannot_work() {
     let port = taken.local_addr().unwrap().port().to_string();
     for (arguments, expected) in [
         (&["--port", &port][..], "cannot listen on `127.0.0.1` port"),
-        (&["--port", "0", "--index", "wide.npy"], "`wide.npy` has embeddings of 3 values, but the query has 24"),
+        (
+            &["--port", "0", "--index", "wide.npy"],
+            "`wide.npy` has embeddings of 3 values, but those of the model have 24",
+        ),
         (&["--port", "0", "--index", "none.index"], "cannot read `none.index`"),
     ] {
         let text = session.fail(2, &[&["serve", "--model", &model][..], arguments].concat());

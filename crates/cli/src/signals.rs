@@ -46,6 +46,15 @@ impl Signals {
     /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way, and
     /// says so. A later one ends the process at once, unless it comes within [`SAME`] of the first.
     pub fn begin_work(&self) -> &StopFlag {
+        self.begin("stopping after the work in progress; press Ctrl-C again to quit without saving")
+    }
+
+    /// [Begins work](Signals::begin_work) that saves nothing: a server answers requests until it is stopped.
+    pub fn begin_serving(&self) -> &StopFlag {
+        self.begin("stopping after the requests in progress; press Ctrl-C again to quit at once")
+    }
+
+    fn begin(&self, answer: &'static str) -> &StopFlag {
         if !self.has_begun.swap(true, Ordering::SeqCst) {
             self.ends_at_once.iter().for_each(|at_once| at_once.store(false, Ordering::SeqCst));
             let (stop, ends_at_once) = (self.stop.clone(), self.ends_at_once.clone());
@@ -53,7 +62,7 @@ impl Signals {
                 while stop.signal().is_none() {
                     std::thread::sleep(POLL);
                 }
-                notice::write("stopping after the work in progress; press Ctrl-C again to quit without saving");
+                notice::write(answer);
                 std::thread::sleep(SAME);
                 ends_at_once.iter().for_each(|at_once| at_once.store(true, Ordering::SeqCst));
             });

@@ -17,6 +17,8 @@ pub struct Similarities {
     pub matching: Histogram,
     /// Other pairs: an image with the caption of another one.
     pub other: Histogram,
+    /// Which other pairs these are, as a sentence.
+    pub note: Option<String>,
 }
 
 /// Counts of values by bin.
@@ -64,11 +66,12 @@ pub fn similarities(matching: &[f32], other: &[f32]) -> Similarities {
         .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (f64::min(low, value), f64::max(high, value)));
     if low > high {
         let none = |values: &[f32]| Histogram { not_finite: values.len() as u64, ..Histogram::default() };
-        return Similarities { low: -1.0, high: 1.0, matching: none(matching), other: none(other) };
+        return Similarities { low: -1.0, high: 1.0, matching: none(matching), other: none(other), note: None };
     }
     let low = (low * 100.0).floor() / 100.0;
     let high = f64::max((high * 100.0).ceil() / 100.0, low + 0.01);
-    Similarities { low, high, matching: Histogram::of(matching, low, high), other: Histogram::of(other, low, high) }
+    let [matching, other] = [matching, other].map(|values| Histogram::of(values, low, high));
+    Similarities { low, high, matching, other, note: None }
 }
 
 #[cfg(test)]

@@ -63,6 +63,7 @@ pub(crate) async fn embed(State(app): State<Shared>, request: Request) -> Result
     };
     if let Some(texts) = &texts {
         check_count(texts.len(), app.options.max_texts, "texts", "--max-texts")?;
+        check_texts(texts.iter(), |number| format!("text {number}"))?;
     }
     let engine = Arc::clone(&app.engine);
     let work = move || match texts {
@@ -106,7 +107,10 @@ pub(crate) async fn search(State(app): State<Shared>, request: Request) -> Resul
         Body::Json(bytes) => {
             let body: SearchBody = parse(&bytes, "`text` or `image`, and optionally `top`")?;
             let query = match (body.text, body.image) {
-                (Some(text), None) => Query::Text(text),
+                (Some(text), None) => {
+                    check_texts(std::iter::once(&text), |_| "`text`".to_owned())?;
+                    Query::Text(text)
+                }
                 (None, Some(encoded)) => Query::Image(image(&encoded, 1)?),
                 _ => return Err(unfit("the body has not exactly one of `text` and `image`", "send one of them")),
             };
@@ -130,8 +134,19 @@ fn check_count(count: usize, most: usize, what: &str, option: &str) -> Result<()
     if (1..=most).contains(&count) {
         return Ok(());
     }
-    let advice = format!("send from 1 to {most}, or start the server with another `{option}`");
+    let advice = match count {
+        0 => format!("send from 1 to {most}"),
+        _ => format!("send at most {most}, or start the server with a larger `{option}`"),
+    };
     Err(unfit(format!("the number of {what} is {count}"), advice))
+}
+
+/// Refuses texts that say nothing. `name`: of one text, such as `text 3`.
+fn check_texts<'a>(texts: impl Iterator<Item = &'a String>, name: impl Fn(usize) -> String) -> Result<(), Problem> {
+    match (1..).zip(texts).find(|(_, text)| text.trim().is_empty()) {
+        Some((number, _)) => Err(unfit(format!("{} is empty", name(number)), "send a text with at least one word")),
+        None => Ok(()),
+    }
 }
 
 fn answer(value: &impl Serialize) -> Result<Response, Problem> {

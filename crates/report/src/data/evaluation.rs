@@ -26,6 +26,16 @@ pub struct Evaluation {
     pub retrieval: Option<RetrievalExamples>,
 }
 
+impl Evaluation {
+    /// The result at `step`; without one, the last.
+    pub(crate) fn point_at(&self, step: Option<u64>) -> Option<&EvalPoint> {
+        match step {
+            Some(step) => self.points.iter().find(|point| point.step == step),
+            None => self.points.last(),
+        }
+    }
+}
+
 /// The metrics of an evaluation at one step.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default)]

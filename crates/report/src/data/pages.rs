@@ -17,8 +17,10 @@ pub struct Report {
     pub run_dir: String,
     /// How far the run is.
     pub state: Option<RunState>,
-    /// Figures shown large. If empty, the main metrics of each evaluation at its last step.
+    /// Figures shown large. If empty, the main metrics of each evaluation at [`Report::shown_step`].
     pub headlines: Vec<Headline>,
+    /// The step whose figures are shown, instead of the last of each evaluation.
+    pub shown_step: Option<u64>,
     /// The best checkpoint.
     pub best: Option<BestCheckpoint>,
     /// The training steps, by ascending step.

@@ -30,8 +30,14 @@ pub struct RunState {
 pub enum Status {
     /// A process holds the lock of the run.
     Running,
-    /// No process holds the lock, and the run is not at its last step.
+    /// No process holds the lock, and steps are missing or not saved.
     Killed,
+    /// It was asked to stop before its last step, and saved what it had done.
+    Stopped,
+    /// A step was not finite, which ended it.
+    Diverged,
+    /// It has a config and nothing else.
+    NotStarted,
     /// The run did what it was started for.
     Finished,
     /// Not found out.

@@ -6,8 +6,14 @@ use base64::engine::general_purpose::STANDARD;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use sha2::{Digest, Sha256};
 
+use crate::page::format::shortened;
+use crate::page::prose::prose;
+
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("script.js");
+
+/// Characters of a reason that are shown at once: some name every file that is missing.
+const SHOWN_REASON: usize = 300;
 
 /// A section with its place in the navigation.
 pub(crate) struct Section {
@@ -103,5 +109,23 @@ fn emblem() -> Markup {
 
 /// A short line where a part is missing.
 pub(crate) fn absent(why: &str) -> Markup {
-    html! { p.absent { (why) } }
+    let shown = shortened(why, SHOWN_REASON);
+    html! {
+        p.absent { (prose(&shown)) }
+        @if shown != why { details { summary { "The whole reason" } p.absent { (prose(why)) } } }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_reasons_are_folded() {
+        let short = absent("`a.png` is missing.").into_string();
+        assert_eq!(short, "<p class=\"absent\"><code>a.png</code> is missing.</p>");
+        let long = absent(&"`images/a.png`, ".repeat(100)).into_string();
+        assert!(long.find("<details>").is_some_and(|at| at < 600), "{long}");
+        assert_eq!(long.matches("<code>images/a.png</code>").count(), 118);
+    }
 }

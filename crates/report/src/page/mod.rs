@@ -4,4 +4,5 @@ pub(crate) mod format;
 pub(crate) mod frame;
 pub(crate) mod metric_names;
 pub(crate) mod pictures;
+pub(crate) mod prose;
 pub(crate) mod tables;

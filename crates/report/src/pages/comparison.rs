@@ -8,12 +8,12 @@ use crate::data::evaluation::Evaluation;
 use crate::data::number::Figure;
 use crate::data::pages::{ComparedRun, Comparison, PageOptions};
 use crate::data::run::Headline;
-use crate::page::format::{count, counted, shortened};
+use crate::page::format::{counted, shortened};
 use crate::page::frame::{Frame, Section, absent};
 use crate::page::metric_names::{kind, main_metrics, title};
 use crate::plot::line_chart::{Line, LineChart, Scale};
 use crate::sections::evaluation::{points, shown};
-use crate::sections::headline::headlines;
+use crate::sections::headline::{headlines, step_name};
 use crate::sections::state::{chip, step_of};
 use crate::sections::training::compared;
 
@@ -64,6 +64,11 @@ fn overlap(a: &Figure, b: &Figure) -> bool {
     }
 }
 
+/// The figure of a model that was trained: a baseline cannot be the best.
+fn trained(headline: &Option<Headline>) -> Option<Figure> {
+    headline.as_ref().filter(|headline| headline.step != Some(0)).map(|headline| headline.figure)
+}
+
 /// The evaluations that measured one thing in a run and another in the next, so that their figures cannot be compared.
 fn incomparable(runs: &[ComparedRun]) -> BTreeSet<&str> {
     let mut measured: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
@@ -91,7 +96,8 @@ fn warning(incomparable: &BTreeSet<&str>) -> Markup {
 
 fn figures(runs: &[ComparedRun]) -> Markup {
     let incomparable = incomparable(runs);
-    let of_runs: Vec<Vec<Headline>> = runs.iter().map(|run| headlines(&run.headlines, &run.evaluations)).collect();
+    let of_runs: Vec<Vec<Headline>> =
+        runs.iter().map(|run| headlines(&run.headlines, &run.evaluations, None)).collect();
     let mut keys: Vec<(&str, &str)> = Vec::new();
     for headline in of_runs.iter().flatten() {
         let key = (headline.evaluation.as_str(), headline.metric.as_str());
@@ -118,9 +124,9 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                 @for key in &keys {
                     @let found: Vec<Option<Headline>> = of_runs.iter().map(|run| headline(run, *key)).collect();
                     @let row: Vec<Option<Figure>> = found.iter().map(|found| Some(found.as_ref()?.figure)).collect();
-                    @let steps: BTreeSet<u64> = found.iter().flatten().filter_map(|found| found.step).collect();
                     @let can_compare = !incomparable.contains(key.0);
-                    @let best = best_of(&row, kind(key.1).higher_is_better).filter(|_| can_compare);
+                    @let trained: Vec<Option<Figure>> = found.iter().map(trained).collect();
+                    @let best = best_of(&trained, kind(key.1).higher_is_better).filter(|_| can_compare);
                     @let winner = best.and_then(|best| row[best]);
                     tr {
                         th scope="row" {
@@ -129,12 +135,12 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                             @if !can_compare { span.badge.bad { "\u{2260} not comparable" } }
                         }
                         @for (run, figure) in row.iter().enumerate() {
-                            @let both = winner.zip(*figure);
+                            @let both = winner.zip(trained[run]);
                             @let is_close = both.is_some_and(|(winner, figure)| overlap(&winner, &figure));
                             td.best[best == Some(run)] {
                                 (shown(key.1, figure.as_ref()))
                                 @if let Some(step) = found[run].as_ref().and_then(|found| found.step) {
-                                    @if steps.len() > 1 { span.with { "at step " (count(step)) } }
+                                    span.with { "at " (step_name(step)) }
                                 }
                                 @if best == Some(run) { span.badge.good { "\u{2605} best" } }
                                 @else if is_close { span.badge.soft { "\u{2248} overlaps the best" } }
@@ -168,7 +174,7 @@ fn config(runs: &[ComparedRun]) -> Markup {
             tbody { @for key in &differing { tr {
                 th scope="row" { code { (key) } }
                 @for map in &maps {
-                    td { @match map.get(key) {
+                    td.words { @match map.get(key) {
                         Some(value) => bdi { (shortened(value, 120)) }
                         None => span.soft { "not set" }
                     } }
@@ -261,14 +267,28 @@ mod tests {
     }
 
     #[test]
-    fn steps_that_differ_are_said() {
+    fn each_figure_has_its_step() {
         let at = |step: u64| {
             let mut run = run("a", 0.5, &[]);
             run.headlines[0].step = Some(step);
             run
         };
         assert!(figures(&[at(1_200), at(700)]).into_string().contains("at step 700"));
-        assert!(!figures(&[at(700), at(700)]).into_string().contains("at step"));
+        assert_eq!(figures(&[at(700), at(700)]).into_string().matches("at step 700").count(), 2);
+    }
+
+    #[test]
+    fn baseline_is_named_and_never_the_best() {
+        let at = |name: &str, step: u64, acc1: f64| {
+            let mut run = run(name, acc1, &[]);
+            run.headlines[0].step = Some(step);
+            run
+        };
+        let page = figures(&[at("killed", 0, 0.5), at("a", 9, 0.4), at("b", 9, 0.45)]).into_string();
+        assert!(page.contains("at step 0, before training"), "{page}");
+        assert_eq!(page.matches("best</span>").count(), 1, "{page}");
+        let best = page.find("\u{2605} best").unwrap();
+        assert!(page[..best].contains("45.0 %") && page[..best].matches("<td").count() == 6, "{page}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::page::pictures::Pictures;
 use crate::page::tables::key_values;
 use crate::sections::classification::classes;
 use crate::sections::embeddings::embeddings;
-use crate::sections::evaluation::over_time;
+use crate::sections::evaluation::{Subject, over_time};
 use crate::sections::headline::{cards, headlines};
 use crate::sections::pairs::pairs;
 use crate::sections::problems::{problems, summary};
@@ -51,6 +51,7 @@ pub fn render_report(report: &Report, options: &PageOptions) -> String {
 fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, usize) {
     let mut pictures = Pictures::new(picture_bytes);
     let mut sections = vec![Section::new("overview", "Overview", overview(report))];
+    let subject = Subject { step: report.shown_step, best: report.best.as_ref() };
     for (number, evaluation) in report.evaluations.iter().enumerate() {
         let id = format!("eval-{number}");
         let title = if evaluation.name.is_empty() {
@@ -59,7 +60,7 @@ fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, u
             format!("Evaluation: {}", evaluation.name)
         };
         let body = html! {
-            (evaluated(&id, evaluation, most_rows, &mut pictures))
+            (evaluated((&id, subject), evaluation, most_rows, &mut pictures))
             @if let Some(why) = reason(report, &format!("eval.{}", evaluation.name)) { (absent(why)) }
         };
         sections.push(Section::new(&id, &title, body));
@@ -105,14 +106,18 @@ fn reason<'a>(report: &'a Report, part: &str) -> Option<&'a str> {
 }
 
 fn overview(report: &Report) -> Markup {
-    let headlines = headlines(&report.headlines, &report.evaluations);
+    let headlines = headlines(&report.headlines, &report.evaluations, report.shown_step);
     html! {
         @if headlines.is_empty() {
             @if report.evaluations.is_empty() { (absent("The run has no evaluation.")) }
+            @else if let Some(step) = report.shown_step {
+                (absent(&format!("No evaluation has run at step {}.", count(step))))
+            }
             @else { (absent("No evaluation has run yet.")) }
         } @else {
             (cards(&headlines))
         }
+        @if let Some(step) = report.shown_step { (chosen(step, report)) }
         @if let Some(found) = &report.best { (best(found)) }
         @if let Some(found) = summary(&report.warnings, &report.bad_samples) {
             p.callout.warn { "\u{26a0}\u{fe0e} " (found) ": " a href="#warnings" { "see the warnings" } "." }
@@ -120,10 +125,34 @@ fn overview(report: &Report) -> Markup {
     }
 }
 
-fn evaluated(id: &str, evaluation: &Evaluation, most_rows: usize, pictures: &mut Pictures) -> Markup {
+/// Which step the page is about, and that it is not the last.
+fn chosen(step: u64, report: &Report) -> Markup {
+    let last = report.state.as_ref().map(|state| state.step).filter(|last| *last != step);
+    let without: Vec<&str> = report
+        .evaluations
+        .iter()
+        .filter(|evaluation| !evaluation.points.is_empty() && evaluation.point_at(Some(step)).is_none())
+        .map(|evaluation| evaluation.name.as_str())
+        .collect();
+    html! {
+        p.callout {
+            "This page is about the model of step " strong { (count(step)) }
+            ": figures, answers and embeddings are its own."
+            @if let Some(last) = last { " The run is at step " (count(last)) "." }
+            @if !without.is_empty() { " Without a figure at this step: " bdi { (without.join(", ")) } "." }
+        }
+    }
+}
+
+fn evaluated(
+    (id, subject): (&str, Subject<'_>),
+    evaluation: &Evaluation,
+    most_rows: usize,
+    pictures: &mut Pictures,
+) -> Markup {
     html! {
         @if !evaluation.task.is_empty() { p.soft { "Task: " (evaluation.task) } }
-        (over_time(id, evaluation))
+        (over_time(id, evaluation, subject))
         @if let Some(found) = &evaluation.classification { (classes(id, found, most_rows)) }
         @if let Some(found) = &evaluation.retrieval { (examples(found, pictures)) }
     }
@@ -182,13 +211,30 @@ fn config(report: &Report) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::run::Entry;
+    use crate::data::evaluation::EvalPoint;
+    use crate::data::number::Figure;
+    use crate::data::run::{Entry, RunState};
 
     #[test]
     fn locked_parts_are_named() {
         let group = |part: &str, trained| ParameterGroup { part: part.to_owned(), tensors: 2, parameters: 10, trained };
         let page = parameters(&[group("image_tower", 0), group("text_tower", 10), group("x", 3)]).into_string();
         assert!(page.contains("locked") && page.contains("partly trained") && page.contains("43.3 %"));
+    }
+
+    #[test]
+    fn one_page_is_about_one_step() {
+        let point =
+            |step: u64, value: f64| EvalPoint { step, metrics: [("acc1".to_owned(), Figure::new(value))].into() };
+        let evaluation = |name: &str, points| Evaluation { name: name.to_owned(), points, ..Evaluation::default() };
+        let evaluations =
+            vec![evaluation("v", vec![point(24, 0.3), point(32, 0.2)]), evaluation("rare", vec![point(32, 0.77)])];
+        let state = Some(RunState { step: 32, ..RunState::default() });
+        let report = Report { shown_step: Some(24), evaluations, state, ..Report::default() };
+        let page = overview(&report).into_string();
+        assert!(page.contains("30.0 %") && !page.contains("20.0 %") && !page.contains("77.0 %"), "{page}");
+        assert!(page.contains("The run is at step 32. Without a figure at this step: <bdi>rare</bdi>."), "{page}");
+        assert!(!overview(&Report { shown_step: None, ..report }).into_string().contains("This page is about"));
     }
 
     #[test]

@@ -45,6 +45,7 @@ pub(crate) fn similarity_histograms(id: &str, found: &Similarities) -> Option<Ma
         let label = format!("{name}: {}{mean}", count(histogram.total()));
         legend.push(LegendItem { label, series, mark: Mark::Line { dash } });
     }
+    notes.extend(found.note.clone());
     let strip = |bin: usize| {
         let values = kinds.map(|(histogram, name, _)| format!("{name}: {} %", fixed(100.0 * share(histogram, bin), 1)));
         let text = format!("cosine {} to {}\n{}", cosine(edge(bin)), cosine(edge(bin + 1)), values.join("\n"));
@@ -92,6 +93,9 @@ mod tests {
     #[test]
     fn both_kinds_are_drawn() {
         let page = similarity_histograms("h", &similarities(&[0.5, 0.6], &[0.0, 0.1, 0.05])).unwrap().into_string();
+        assert!(!page.contains("p class=\"note\""));
+        let noted = Similarities { note: Some("A <sample>.".to_owned()), ..similarities(&[0.5], &[0.1]) };
+        assert!(similarity_histograms("h", &noted).unwrap().into_string().contains(">A &lt;sample&gt;.</p>"));
         assert!(page.contains("matching pairs: 2, mean 0.550") && page.contains("other pairs: 3, mean 0.050"));
     }
 

@@ -2,6 +2,8 @@
 
 use maud::{Markup, PreEscaped, html};
 
+use crate::page::prose::prose;
+
 /// A mark in a legend and, at points, in a plot: series differ in shape as well as in colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mark {
@@ -68,7 +70,7 @@ impl Figure<'_> {
                         (self.plot())
                     }
                 } @else { (self.plot()) }
-                @for note in &self.notes { p.note { (note) } }
+                @for note in &self.notes { p.note { (prose(note)) } }
                 details.data {
                     summary { "Data" span.hidden { " of " (self.title) } }
                     div.scroll tabindex="0" role="group" aria-label=(format!("Data of {}", self.title)) { (self.table) }

@@ -6,29 +6,42 @@ use maud::{Markup, html};
 
 use crate::data::evaluation::{EvalPoint, Evaluation};
 use crate::data::number::Figure;
+use crate::data::run::BestCheckpoint;
 use crate::page::format::count;
 use crate::page::frame::absent;
 use crate::page::metric_names::{interval, is_setting, kind, setting, title, value};
 use crate::plot::line_chart::{Line, LineChart, Point, Scale};
 
-/// Charts of one evaluation at most; the table has all metrics.
-const MOST_CHARTS: usize = 6;
+/// Charts of one evaluation at most: those of retrieval, with some to spare. The table has all metrics.
+const MOST_CHARTS: usize = 12;
+
+/// What a report is about.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Subject<'a> {
+    /// The step whose figures are shown; `None`: the last.
+    pub step: Option<u64>,
+    /// The best checkpoint.
+    pub best: Option<&'a BestCheckpoint>,
+}
 
 /// Charts and a table of all metrics. `id` starts the ids of the charts.
-pub(crate) fn over_time(id: &str, evaluation: &Evaluation) -> Markup {
+pub(crate) fn over_time(id: &str, evaluation: &Evaluation, subject: Subject<'_>) -> Markup {
     let Some(last) = evaluation.points.last() else {
         return absent("This evaluation has not run yet.");
     };
+    let shown_step = subject.step.unwrap_or(last.step);
     let names: BTreeSet<&str> =
         evaluation.points.iter().flat_map(|point| point.metrics.keys()).map(String::as_str).collect();
-    let charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
+    let mut charts = if evaluation.points.len() > 1 { charts(id, evaluation, &names) } else { Vec::new() };
+    let left_out: Vec<String> = charts.split_off(charts.len().min(MOST_CHARTS)).into_iter().map(|it| it.0).collect();
     let settings = last.metrics.iter().filter(|(name, _)| is_setting(name));
     let settings: Vec<String> = settings.map(|(name, figure)| setting(name, figure.value)).collect();
     html! {
         @if !settings.is_empty() { p.soft { (settings.join(", ")) } }
-        @if !charts.is_empty() { div.charts { @for chart in charts { (chart) } } }
+        @if !charts.is_empty() { div.charts { @for (_, chart) in charts { (chart) } } }
+        @if !left_out.is_empty() { p.note { "Only in the table: " (left_out.join("; ")) "." } }
         h3 { "All figures" }
-        (table(evaluation, &names))
+        (table(evaluation, &names, (shown_step, subject.best)))
     }
 }
 
@@ -47,7 +60,8 @@ fn group_of(name: &str) -> Option<(String, String)> {
     })
 }
 
-fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Markup> {
+/// The charts, each after its title.
+fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<(String, Markup)> {
     let mut groups: BTreeMap<(String, String), Vec<&str>> = BTreeMap::new();
     for name in names {
         if let Some(group) = group_of(name) {
@@ -59,7 +73,7 @@ fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Mark
         let line = |name: &&str| Line { label: label(name), points: points(evaluation, name), is_reference: false };
         let mut names = names.clone();
         sort_metrics(&mut names);
-        LineChart {
+        let chart = LineChart {
             id: format!("{id}-c{number}"),
             title: group_title.clone(),
             value_name: match names.first() {
@@ -71,10 +85,10 @@ fn charts(id: &str, evaluation: &Evaluation, names: &BTreeSet<&str>) -> Vec<Mark
             scale: if kind.is_fraction { Scale::Percent } else { Scale::Linear },
             has_dashes: false,
             is_noisy: false,
-        }
-        .render()
+        };
+        Some((group_title.clone(), chart.render()?))
     };
-    groups.iter().enumerate().filter_map(chart).take(MOST_CHARTS).collect()
+    groups.iter().enumerate().filter_map(chart).collect()
 }
 
 /// By name, and by the number at the end: `recall@10` comes after `recall@5`.
@@ -101,9 +115,13 @@ pub(crate) fn points(evaluation: &Evaluation, name: &str) -> Vec<Point> {
     evaluation.points.iter().filter_map(point).collect()
 }
 
-fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
+fn table(
+    evaluation: &Evaluation,
+    names: &BTreeSet<&str>,
+    (step, checkpoint): (u64, Option<&BestCheckpoint>),
+) -> Markup {
     let first = evaluation.points.iter().find(|point| point.step == 0);
-    let last = evaluation.points.last();
+    let chosen = evaluation.point_at(Some(step));
     let has_course = evaluation.points.len() > 1;
     let mut names: Vec<&str> = names.iter().copied().filter(|name| !is_setting(name)).collect();
     sort_metrics(&mut names);
@@ -113,7 +131,7 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
                 thead { tr {
                     th scope="col" { "metric" }
                     @if first.is_some() && has_course { th scope="col" { "step 0" } }
-                    @if let Some(last) = last { th scope="col" { "step " (count(last.step)) } }
+                    th scope="col" { "step " (count(step)) }
                     @if has_course { th scope="col" { "best" } }
                 } }
                 tbody { @for name in &names { tr {
@@ -121,8 +139,8 @@ fn table(evaluation: &Evaluation, names: &BTreeSet<&str>) -> Markup {
                     @if let Some(first) = first.filter(|_| has_course) {
                         td { (shown(name, first.metrics.get(*name))) }
                     }
-                    @if let Some(last) = last { td { (shown(name, last.metrics.get(*name))) } }
-                    @if has_course { td { (best(evaluation, name)) } }
+                    td { (shown(name, chosen.and_then(|point| point.metrics.get(*name)))) }
+                    @if has_course { td { (best(evaluation, name, checkpoint)) } }
                 } } }
             }
         }
@@ -140,8 +158,10 @@ pub(crate) fn shown(name: &str, figure: Option<&Figure>) -> Markup {
     }
 }
 
-/// The best figure after training began: at step 0, a model that guesses is well calibrated.
-fn best(evaluation: &Evaluation, name: &str) -> Markup {
+/// The best figure after training began: at step 0, a model that guesses is well calibrated. Gains within
+/// `checkpoint.min_delta` make no better checkpoint, so that it may be of another step.
+fn best(evaluation: &Evaluation, name: &str, checkpoint: Option<&BestCheckpoint>) -> Markup {
+    let checkpoint = checkpoint.filter(|found| found.metric == format!("{}.{name}", evaluation.name));
     let kind = kind(name);
     let finite = points(evaluation, name).into_iter().filter(|point| point.step > 0 && point.value.is_finite());
     let better = |a: &Point, b: &Point| {
@@ -151,7 +171,15 @@ fn best(evaluation: &Evaluation, name: &str) -> Markup {
     };
     html! {
         @match finite.max_by(better) {
-            Some(best) => { (value(kind, best.value)) span.with { "step " (count(best.step)) } }
+            Some(best) => {
+                (value(kind, best.value)) span.with { "step " (count(best.step)) }
+                @if let Some(found) = checkpoint.filter(|found| found.step != best.step) {
+                    span.with {
+                        "best checkpoint: step " (count(found.step))
+                        @if let Some(number) = found.value { ", " (value(kind, number)) }
+                    }
+                }
+            }
             None => "\u{2013}"
         }
     }
@@ -174,9 +202,40 @@ mod tests {
     #[test]
     fn best_is_by_the_sense_of_the_metric() {
         let found = evaluation(&[(0, 0.9), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
-        assert!(best(&found, "acc1").into_string().starts_with("70.0 %"), "step 0 is not trained");
-        assert!(best(&found, "ece").into_string().starts_with("30.0 %"));
-        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1").into_string(), "\u{2013}");
+        assert!(best(&found, "acc1", None).into_string().starts_with("70.0 %"), "step 0 is not trained");
+        assert!(best(&found, "ece", None).into_string().starts_with("30.0 %"));
+        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1", None).into_string(), "\u{2013}");
+    }
+
+    #[test]
+    fn table_and_best_checkpoint_agree() {
+        let found = evaluation(&[(0, 0.1), (5, 0.7), (9, 0.701)]);
+        let page = |step: u64, metric: &str| {
+            let checkpoint = BestCheckpoint { step, metric: metric.to_owned(), value: Some(0.7), ..Default::default() };
+            best(&found, "acc1", Some(&checkpoint)).into_string()
+        };
+        assert!(page(5, "v.acc1").contains("best checkpoint: step 5, 70.0 %"), "{}", page(5, "v.acc1"));
+        assert!(!page(9, "v.acc1").contains("checkpoint") && !page(5, "w.acc1").contains("checkpoint"));
+    }
+
+    #[test]
+    fn metrics_without_a_chart_are_named() {
+        let ways = ["image_retrieval_", "text_retrieval_"];
+        let kinds = ["recall@1", "recall@5", "map@10", "median_rank", "mrr"];
+        let names = |more: usize| {
+            let retrieval = ways.iter().flat_map(|way| kinds.iter().map(move |kind| format!("{way}{kind}")));
+            retrieval.chain((0..more).map(|number| format!("other_{number}"))).collect::<Vec<_>>()
+        };
+        let page = |more: usize| {
+            let metrics = || names(more).into_iter().map(|name| (name, Figure::new(0.5))).collect();
+            let points = [0, 5].map(|step| EvalPoint { step, metrics: metrics() }).to_vec();
+            over_time("e0", &Evaluation { points, ..Evaluation::default() }, Subject::default()).into_string()
+        };
+        let retrieval = page(0);
+        assert_eq!((retrieval.matches("<figure").count(), retrieval.contains("Only in the table")), (8, false));
+        let many = page(9);
+        assert_eq!(many.matches("<figure").count(), MOST_CHARTS);
+        assert!(many.contains("Only in the table: ") && many.contains("; MRR, image to text"), "{many}");
     }
 
     #[test]
@@ -187,7 +246,11 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), Figure::new(value)))
                 .into(),
         };
-        let page = over_time("e0", &Evaluation { points: vec![point(0), point(5)], ..Evaluation::default() });
+        let page = over_time(
+            "e0",
+            &Evaluation { points: vec![point(0), point(5)], ..Evaluation::default() },
+            Subject::default(),
+        );
         let page = page.into_string();
         assert!(page.contains("pool size: 8") && !page.contains("Pool size"), "{page}");
     }
@@ -200,10 +263,21 @@ mod tests {
     }
 
     #[test]
+    fn chosen_step_fills_the_table() {
+        let found = evaluation(&[(0, 0.1), (5, 0.7), (9, 0.6)]);
+        let page = over_time("e0", &found, Subject { step: Some(5), best: None }).into_string();
+        assert!(page.contains("<th scope=\"col\">step 5</th>") && !page.contains("<td>60.0 %"), "{page}");
+        let page = over_time("e0", &found, Subject { step: Some(6), best: None }).into_string();
+        assert!(page.contains("<th scope=\"col\">step 6</th>") && !page.contains("<td>60.0 %"), "{page}");
+    }
+
+    #[test]
     fn one_point_has_a_table_and_no_chart() {
-        let page = over_time("e0", &evaluation(&[(0, 0.1)])).into_string();
+        let page = over_time("e0", &evaluation(&[(0, 0.1)]), Subject::default()).into_string();
         assert!(page.contains("5 images") && page.contains("Top-1 accuracy") && !page.contains("<figure"));
-        assert!(over_time("e0", &evaluation(&[(0, 0.1), (3, 0.2)])).into_string().contains("<figure"));
-        assert!(over_time("e0", &Evaluation::default()).into_string().contains("has not run yet"));
+        assert!(
+            over_time("e0", &evaluation(&[(0, 0.1), (3, 0.2)]), Subject::default()).into_string().contains("<figure")
+        );
+        assert!(over_time("e0", &Evaluation::default(), Subject::default()).into_string().contains("has not run yet"));
     }
 }

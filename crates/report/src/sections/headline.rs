@@ -8,22 +8,22 @@ use crate::data::run::Headline;
 use crate::page::format::{count, fixed, significant};
 use crate::page::metric_names::{MetricKind, interval, kind, main_metrics, title, value};
 
-/// The headlines given, or else the main metrics of each evaluation at its last step.
-pub(crate) fn headlines(given: &[Headline], evaluations: &[Evaluation]) -> Vec<Headline> {
+/// The headlines given, or else the main metrics of each evaluation at `step`, or at its last one.
+pub(crate) fn headlines(given: &[Headline], evaluations: &[Evaluation], step: Option<u64>) -> Vec<Headline> {
     if !given.is_empty() {
         return given.to_vec();
     }
     let of = |evaluation: &Evaluation| {
-        let last = evaluation.points.last()?;
-        let start = evaluation.points.iter().find(|point| point.step == 0 && last.step != 0);
+        let shown = evaluation.point_at(step)?;
+        let start = evaluation.points.iter().find(|point| point.step == 0 && shown.step != 0);
         let headline = |metric: &str| Headline {
             metric: metric.to_owned(),
             evaluation: evaluation.name.clone(),
-            figure: last.metrics.get(metric).copied().unwrap_or(Figure::new(f64::NAN)),
+            figure: shown.metrics.get(metric).copied().unwrap_or(Figure::new(f64::NAN)),
             baseline: start.and_then(|point| point.metrics.get(metric).copied()),
-            step: Some(last.step),
+            step: Some(shown.step),
         };
-        Some(main_metrics(last.metrics.keys().map(String::as_str)).into_iter().map(headline).collect::<Vec<_>>())
+        Some(main_metrics(shown.metrics.keys().map(String::as_str)).into_iter().map(headline).collect::<Vec<_>>())
     };
     evaluations.iter().filter_map(of).flatten().collect()
 }
@@ -35,11 +35,9 @@ pub(crate) fn cards(headlines: &[Headline]) -> Markup {
 
 fn card(headline: &Headline) -> Markup {
     let kind = kind(&headline.metric);
-    let from = match (headline.evaluation.is_empty(), headline.step) {
-        (false, Some(step)) => format!("{}, step {}", headline.evaluation, count(step)),
-        (true, Some(step)) => format!("step {}", count(step)),
-        (_, None) => headline.evaluation.clone(),
-    };
+    let step = headline.step.map(step_name);
+    let evaluation = Some(headline.evaluation.clone()).filter(|name| !name.is_empty());
+    let from = evaluation.into_iter().chain(step).collect::<Vec<_>>().join(", ");
     let figure = &headline.figure;
     html! {
         p.name { (title(&headline.metric)) }
@@ -48,6 +46,14 @@ fn card(headline: &Headline) -> Markup {
         @if kind.is_fraction { (range(headline)) }
         @if let Some(interval) = interval(kind, figure) { p.more { "95 % interval: " (interval) } }
         @if let Some(baseline) = &headline.baseline { p.more { (change(kind, figure, baseline)) } }
+    }
+}
+
+/// A step as it stands beside a figure.
+pub(crate) fn step_name(step: u64) -> String {
+    match step {
+        0 => "step 0, before training".to_owned(),
+        step => format!("step {}", count(step)),
     }
 }
 
@@ -69,10 +75,10 @@ fn change(kind: MetricKind, figure: &Figure, baseline: &Figure) -> Markup {
     } else {
         significant(difference.abs(), 3)
     };
-    let (sign, word) = if difference < 0.0 { ("\u{2212}", "below") } else { ("+", "above") };
+    let word = if difference < 0.0 { "below" } else { "above" };
     let is_better = (difference > 0.0) == kind.higher_is_better;
     let (class, verdict) = if is_better { ("change good", "") } else { ("change bad", ", worse") };
-    html! { span class=(class) { (sign) (amount) } " " (word) " step 0 " span.whole { "(" (start) ")" } (verdict) }
+    html! { span class=(class) { (amount) } " " (word) " step 0 " span.whole { "(" (start) ")" } (verdict) }
 }
 
 /// The figure, its interval and the baseline on a line from 0 to 100 %.
@@ -105,16 +111,28 @@ mod tests {
     fn last_step_stands_against_step_zero() {
         let evaluation =
             Evaluation { name: "v".to_owned(), points: vec![point(0, 0.01), point(9, 0.5)], ..Default::default() };
-        let found = headlines(&[], &[evaluation, Evaluation::default()]);
+        let found = headlines(&[], &[evaluation, Evaluation::default()], None);
         assert_eq!((found.len(), found[0].step, found[0].baseline), (1, Some(9), Some(Figure::new(0.01))));
         let page = cards(&found).into_string();
-        assert!(page.contains("50.0 %") && page.contains("+49.0 points") && page.contains("(1.0 %)"));
+        assert!(page.contains("50.0 %") && page.contains("49.0 points") && page.contains("(1.0 %)"));
+    }
+
+    #[test]
+    fn chosen_step_stands_for_the_last() {
+        let points = vec![point(0, 0.01), point(5, 0.7), point(9, 0.5)];
+        let evaluation = Evaluation { name: "v".to_owned(), points, ..Default::default() };
+        let found = headlines(&[], std::slice::from_ref(&evaluation), Some(5));
+        assert_eq!(
+            (found[0].step, found[0].figure, found[0].baseline),
+            (Some(5), Figure::new(0.7), Some(Figure::new(0.01)))
+        );
+        assert_eq!(headlines(&[], &[evaluation], Some(6)), [], "no figure stands for that of another step");
     }
 
     #[test]
     fn only_step_zero_has_no_baseline() {
         let evaluation = Evaluation { points: vec![point(0, 0.5)], ..Default::default() };
-        assert_eq!(headlines(&[], &[evaluation])[0].baseline, None);
+        assert_eq!(headlines(&[], &[evaluation], None)[0].baseline, None);
     }
 
     #[test]
@@ -143,8 +161,9 @@ mod tests {
             cards(&[headline]).into_string()
         };
         assert!(shown(0.5).contains("equal to step 0") && !shown(0.5).contains("above"));
-        assert!(shown(0.5001).contains("+less than 0.1 points</span> above step 0"), "{}", shown(0.5001));
-        assert!(shown(0.6).contains("+10.0 points</span> above step 0"));
+        assert!(shown(0.5001).contains(">less than 0.1 points</span> above step 0"), "{}", shown(0.5001));
+        assert!(shown(0.6).contains(">10.0 points</span> above step 0"));
+        assert!(shown(0.3).contains(">20.0 points</span> below step 0"), "no sign says it a second time");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use maud::{Markup, html};
 
 use crate::data::run::{BadSamples, Warning};
 use crate::page::format::{SHOWN_CHARACTERS, count, counted, shortened};
+use crate::page::prose::prose;
 
 /// Warnings that are listed.
 const MOST_WARNINGS: usize = 100;
@@ -20,7 +21,7 @@ pub(crate) fn problems(warnings: &[Warning], bad_samples: &[BadSamples]) -> Mark
                 tbody { @for warning in warnings.iter().take(MOST_WARNINGS) { tr {
                     td { @if let Some(step) = warning.step { (count(step)) } @else { "\u{2013}" } }
                     td.words { code { (warning.name) } }
-                    td.words dir="auto" { (shortened(&warning.message, 600)) }
+                    td.words dir="auto" { (prose(&shortened(&warning.message, 600))) }
                 } } }
             } }
             @if warnings.len() > MOST_WARNINGS {

@@ -6,6 +6,7 @@ use crate::data::picture::{FoundImage, FoundText, RetrievalExamples};
 use crate::page::format::{SHOWN_CHARACTERS, cosine, count, shortened};
 use crate::page::frame::absent;
 use crate::page::pictures::Pictures;
+use crate::page::prose::prose;
 
 /// Results of a query.
 const SHOWN: usize = 5;
@@ -16,7 +17,7 @@ pub(crate) fn examples(found: &RetrievalExamples, pictures: &mut Pictures) -> Ma
         return absent("There are no retrieval examples.");
     }
     html! {
-        @if !found.chosen.is_empty() { p.soft { (found.chosen) } }
+        @if !found.chosen.is_empty() { p.soft { (prose(&found.chosen)) } }
         @if !found.texts.is_empty() {
             h3 { "Text to image" }
             @for query in &found.texts {

@@ -5,12 +5,16 @@ use maud::{Markup, html};
 use crate::data::run::{BestCheckpoint, RunState, Status};
 use crate::page::format::count;
 use crate::page::metric_names::{kind, value};
+use crate::page::prose::prose;
 
 /// The status as a word with a sign of its own shape.
 pub(crate) fn chip(status: Status) -> Markup {
     let (class, sign, word) = match status {
         Status::Running => ("running", "\u{25b6}\u{fe0e}", "running"),
         Status::Killed => ("killed", "\u{25a0}", "killed"),
+        Status::Stopped => ("stopped", "\u{2016}", "stopped"),
+        Status::Diverged => ("diverged", "\u{26a0}\u{fe0e}", "diverged"),
+        Status::NotStarted => ("waiting", "\u{25cb}", "not started"),
         Status::Finished => ("finished", "\u{2713}", "finished"),
         Status::Unknown => ("unknown", "?", "state unknown"),
     };
@@ -44,7 +48,7 @@ pub(crate) fn lead(state: Option<&RunState>, run_dir: &str) -> Markup {
             }
             @if !run_dir.is_empty() { li { code { bdi { (run_dir) } } } }
         }
-        @if let Some(note) = state.and_then(|state| state.note.as_ref()) { p.soft { (note) } }
+        @if let Some(note) = state.and_then(|state| state.note.as_ref()) { p.soft { (prose(note)) } }
         @if let Some(share) = share {
             svg.progress aria-hidden="true" { rect width=(format!("{share}%")) height="6" {} }
         }
@@ -69,6 +73,15 @@ pub(crate) fn best(best: &BestCheckpoint) -> Markup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_state_has_its_word() {
+        let chips = [Status::Running, Status::Killed, Status::Stopped, Status::Diverged, Status::NotStarted]
+            .map(|status| chip(status).into_string());
+        for (chip, word) in chips.iter().zip(["running", "killed", "stopped", "diverged", "not started"]) {
+            assert!(chip.contains(&format!("</span>{word}</span>")), "{chip}");
+        }
+    }
 
     #[test]
     fn progress_stays_within_the_bar() {

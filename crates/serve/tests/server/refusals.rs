@@ -68,12 +68,26 @@ fn wrong_bodies_say_what_is_wrong() {
         ("/classify", &json!({ "images": one, "labels": [] }).to_string(), 422, "labels times templates is 0"),
         ("/search", "{\"top\": 3}", 422, "exactly one of `text` and `image`"),
         ("/search", "{\"text\": \"a\", \"top\": 0}", 422, "the number of hits in `top` is 0"),
+        ("/search", "{\"text\": \"\"}", 422, "`text` is empty"),
+        ("/embed", "{\"texts\": [\"a\", \" \"]}", 422, "text 2 is empty"),
         ("/search", "{\"text\": \"a\", \"top\": -1}", 422, "invalid value"),
         ("/search", "{\"text\": \"a\", \"top\": 1001}", 422, "is 1001"),
     ] {
         server.ask("POST", path, JSON, body.as_bytes()).assert_problem(status, expected);
     }
     assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn advice_can_be_followed() {
+    let server = Server::new();
+    let advice = |path: &str, body: serde_json::Value| {
+        server.post(path, &body).json()["advice"].as_str().unwrap_or_else(|| panic!("{path} {body}")).to_owned()
+    };
+    assert_eq!(advice("/embed", json!({ "texts": [] })), "send from 1 to 1024");
+    assert_eq!(advice("/search", json!({ "text": "a", "top": 0 })), "send from 1 to 1000");
+    let too_many = advice("/search", json!({ "text": "a", "top": 1001 }));
+    assert_eq!(too_many, "send at most 1000, or start the server with a larger `--max-top`");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{Encoding, Filter, ImageRef, Limits, RgbImage, decode, encode, repeated_names, resize};
-use dualenc_search::{Hit, Index};
+use dualenc_search::{Hit, Index, SearchError};
 
 use crate::commands::classify::{LabelScore, Scorer, class_embeddings};
 use crate::commands::search::check_index;
@@ -44,10 +44,10 @@ struct Classes {
 
 impl Answering {
     /// # Errors
-    /// [`TrainError::Search`] when the model has another width than the index, or is not the one that wrote it;
-    /// [`TrainError::Model`] when the device cannot return its data.
+    /// [`TrainError::Usage`] when the model has another width than the index; [`TrainError::Search`] when it is not the
+    /// one that wrote it; [`TrainError::Model`] when the device cannot return its data.
     pub fn new(loaded: LoadedModel, index: Option<Arc<Index>>, compute: Compute) -> Result<Self, TrainError> {
-        index.as_ref().map_or(Ok(()), |index| check_index(&loaded, index))?;
+        index.as_ref().map_or(Ok(()), |index| check_index(&loaded, index)).map_err(of_other_width)?;
         Ok(Self { loaded, compute, index, stop: StopFlag::default(), classes: None })
     }
 
@@ -136,6 +136,18 @@ impl Answering {
 
     fn with<R>(&self, run: impl FnOnce(&Encoder<'_>) -> R) -> R {
         with_encoder(&self.loaded, &self.compute, &self.stop, BATCH_SIZE, run)
+    }
+}
+
+/// There is no query yet whose width an error could name.
+fn of_other_width(error: TrainError) -> TrainError {
+    match error {
+        TrainError::Search(SearchError::Width { path, rows, query }) => TrainError::Usage(format!(
+            "`{}` has embeddings of {rows} values, but those of the model have {query}; serve the model that wrote \
+             them, or embed again with this one",
+            path.display()
+        )),
+        error => error,
     }
 }
 

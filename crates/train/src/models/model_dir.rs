@@ -7,7 +7,7 @@ use dualenc_model::{directory_hint, dual_encoder_types, is_dual_encoder_dir};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::run_dir::checkpoint::{self, Checkpoint, Newest};
-use crate::run_dir::layout::checkpoints_of;
+use crate::run_dir::layout::{checkpoints_of, exists};
 
 /// The file of sentence-transformers that leads each input to the model of its kind.
 const ROUTER: &str = "router_config.json";
@@ -22,10 +22,12 @@ impl ModelDir {
     /// Accepts a run directory (its newest valid checkpoint), a checkpoint, or the directory of a whole model.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when `dir` is none of these or the run has no valid checkpoint; [`TrainError::Checkpoint`]
-    /// or [`TrainError::NewerFormat`] when the checkpoint cannot be used.
+    /// [`TrainError::Usage`] when `dir` is none of these or the run has no valid checkpoint; [`TrainError::Read`]
+    /// when it may not be read; [`TrainError::Checkpoint`] or [`TrainError::NewerFormat`] when the checkpoint cannot be
+    /// used.
     pub fn find(dir: &Path, observer: &mut dyn Observer) -> Result<Self, TrainError> {
-        if dir.join("manifest.json").is_file() {
+        // A directory that may not be read is no other kind of directory.
+        if exists(&dir.join("manifest.json"))? && dir.join("manifest.json").is_file() {
             return Ok(Self::Checkpoint(Box::new(checkpoint::load(dir)?)));
         }
         if checkpoints_of(dir).is_dir() {
@@ -70,4 +72,24 @@ pub(crate) fn newest_checkpoint(dir: &Path, observer: &mut dyn Observer) -> Resu
         observer.on(Event::Warning(format!("{error}; the checkpoint of step {} is used", checkpoint.progress.step)));
     }
     Ok(Some(checkpoint))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    struct Silent;
+
+    impl Observer for Silent {
+        fn on(&mut self, _: Event<'_>) {}
+    }
+
+    // A link to itself stands for a directory that may not be read, which is no obstacle to a test that runs as root.
+    #[test]
+    fn unreadable_model_is_no_other_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("manifest.json", dir.path().join("manifest.json")).unwrap();
+        let error = ModelDir::find(dir.path(), &mut Silent).err().unwrap();
+        assert!(matches!(&error, TrainError::Read { path, .. } if path.ends_with("manifest.json")), "{error}");
+    }
 }

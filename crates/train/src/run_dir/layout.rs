@@ -1,7 +1,7 @@
 //! Paths in a run directory, and the lock that gives it one owner at a time.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::TrainError;
@@ -134,6 +134,18 @@ pub(crate) fn refuse_config_of_user(root: &Path) -> Result<(), TrainError> {
 /// `metrics.jsonl` of the run in `root`.
 pub(crate) fn metrics_of(root: &Path) -> PathBuf {
     root.join("metrics.jsonl")
+}
+
+/// Whether there is something at `path`. In a directory that may not be read, that cannot be told.
+///
+/// # Errors
+/// [`TrainError::Read`].
+pub(crate) fn exists(path: &Path) -> Result<bool, TrainError> {
+    match path.try_exists() {
+        // A part of the path is a file.
+        Err(error) if error.kind() == ErrorKind::NotADirectory => Ok(false),
+        found => found.map_err(TrainError::read(path)),
+    }
 }
 
 /// `checkpoints/` of the run in `root`.

@@ -72,11 +72,13 @@ pub(super) fn write(store: &Path, run: &RunFiles, rows: &Rows) -> Result<PathBuf
     ] {
         file(&format!("tags/{tag}"), value)?;
     }
-    // `RunStatus`: 1 running, 3 finished, 5 killed.
+    // `RunStatus`: 1 running, 2 scheduled, 3 finished, 4 failed, 5 killed.
     let (status, end_time) = match run.state.status {
         Status::Finished => (3, end.to_string()),
-        Status::Killed => (5, end.to_string()),
-        _ => (1, "null".to_owned()),
+        Status::Diverged => (4, end.to_string()),
+        Status::Killed | Status::Stopped => (5, end.to_string()),
+        Status::NotStarted => (2, "null".to_owned()),
+        Status::Running | Status::Unknown => (1, "null".to_owned()),
     };
     let meta = format!(
         "artifact_uri: {uri}\nend_time: {end_time}\nentry_point_name: ''\nexperiment_id: '{experiment_id}'\n\

@@ -1,6 +1,8 @@
 //! Answers of evaluations as tables of classes and as examples of retrieval.
 
-use dualenc_data::Dataset;
+use std::collections::HashSet;
+
+use dualenc_data::{Dataset, counted};
 use dualenc_report::{
     CalibrationBin, ClassResult, Classification, Confusion, FoundImage, FoundText, ImageQuery, RetrievalExamples,
     TextQuery,
@@ -59,7 +61,9 @@ pub(super) fn examples(
         thumbnails.show(&dataset.image(image), shown_path(dataset, image))
     };
     let text = |row: usize| dataset.caption(found.captions[row]).text.to_owned();
-    let texts = choose(&found.images_found, [seed, STREAMS[0]]).into_iter().map(|query| TextQuery {
+    let id = |row: usize| dataset.caption_id(found.captions[row]);
+    let asked = first_of_equals(0..found.captions.len(), |row| id(*row));
+    let texts = choose(&found.images_found, &asked, [seed, STREAMS[0]]).into_iter().map(|query| TextQuery {
         text: text(query),
         found: found.images_found[query]
             .iter()
@@ -69,30 +73,34 @@ pub(super) fn examples(
         rank: Some(image_rank(found, query)),
     });
     let texts: Vec<TextQuery> = texts.collect();
-    let images = choose(&found.captions_found, [seed, STREAMS[1]]).into_iter().map(|query| ImageQuery {
-        picture: picture(query),
-        found: found.captions_found[query]
-            .iter()
-            .take(ANSWERS)
-            .map(|it| FoundText { text: text(it.row), score: f64::from(it.score), is_match: it.is_right })
-            .collect(),
-        rank: first_right(&found.captions_found[query]),
+    let asked: Vec<usize> = (0..found.captions_found.len()).collect();
+    let images = choose(&found.captions_found, &asked, [seed, STREAMS[1]]).into_iter().map(|query| {
+        let answers = first_of_equals(found.captions_found[query].iter().copied(), |it| id(it.row));
+        let rank = first_right(&answers);
+        let text = |it: Found| FoundText { text: text(it.row), score: f64::from(it.score), is_match: it.is_right };
+        ImageQuery { picture: picture(query), found: answers.into_iter().take(ANSWERS).map(text).collect(), rank }
     });
     let images: Vec<ImageQuery> = images.collect();
     let chosen = format!(
-        "Answers at step {step} to random queries, drawn by the seed of the run: {} captions and {} images, as far as \
-         there are any half of them with a right first answer and half with a wrong one. They do not show how often \
-         answers are right.",
-        texts.len(),
-        images.len()
+        "Answers at step {step} to {} and {}, drawn at random by the seed of the run. Where there are enough of both, \
+         half have a right first answer and half a wrong one, so they do not show how often answers are right. Equal \
+         captions are shown once.",
+        counted(texts.len(), "caption"),
+        counted(images.len(), "image")
     );
     RetrievalExamples { chosen, texts, images }
 }
 
-/// The numbers of some queries: the right ones first.
-fn choose(found: &[Vec<Found>], key: [u64; 2]) -> Vec<usize> {
+/// `all` without those that have the id of an earlier one.
+fn first_of_equals<T>(all: impl Iterator<Item = T>, id: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut known = HashSet::new();
+    all.filter(|it| known.insert(id(it))).collect()
+}
+
+/// Some of `queries`: those with a right first answer first.
+fn choose(found: &[Vec<Found>], queries: &[usize], key: [u64; 2]) -> Vec<usize> {
     let is_right = |query: &usize| found[*query].first().is_some_and(|first| first.is_right);
-    let (right, wrong): (Vec<usize>, Vec<usize>) = (0..found.len()).partition(is_right);
+    let (right, wrong): (Vec<usize>, Vec<usize>) = queries.iter().copied().partition(is_right);
     let most = |own: usize, other: usize| (QUERIES / 2).max(QUERIES.saturating_sub(other)).min(own);
     let pick = |queries: &[usize], count: usize| -> Vec<usize> {
         sample(queries.len(), count, &key).into_iter().map(|at| queries[at]).collect()
@@ -124,6 +132,7 @@ mod tests {
 
     #[test]
     fn half_of_the_queries_are_wrong() {
+        let choose = |found: &[Vec<Found>], key| choose(found, &(0..found.len()).collect::<Vec<_>>(), key);
         let query = |is_right| vec![Found { row: 0, score: 0.5, is_right }];
         let mixed: Vec<Vec<Found>> = (0..40).map(|number| query(number % 4 > 0)).collect();
         let chosen = choose(&mixed, [1, 2]);
@@ -133,5 +142,20 @@ mod tests {
         assert_eq!(choose(&all_right, [1, 2]).len(), 6);
         assert_eq!(choose(&all_right[..2], [1, 2]), [0, 1]);
         assert_eq!(choose(&[], [1, 2]), [0; 0]);
+    }
+
+    #[test]
+    fn equal_captions_are_shown_once() {
+        let ids = [7, 8, 7, 7, 9, 8];
+        let asked = first_of_equals(0..ids.len(), |row| ids[*row]);
+        assert_eq!(asked, [0, 1, 4]);
+        let answer = |row| Found { row, score: 0.5, is_right: ids[row] == 9 };
+        let found: Vec<Vec<Found>> = vec![[3, 0, 2, 4, 1].map(answer).to_vec(); ids.len()];
+        let mut chosen = choose(&found, &asked, [1, 2]);
+        chosen.sort_unstable();
+        assert_eq!(chosen, [0, 1, 4], "a query and its copies are one");
+        let answers = first_of_equals(found[0].iter().copied(), |it| ids[it.row]);
+        assert_eq!(answers.iter().map(|it| it.row).collect::<Vec<_>>(), [3, 4, 1]);
+        assert_eq!(first_right(&answers), Some(2));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use dualenc_data::{Dataset, counted, mix};
-use dualenc_report::{Report, embedding_map, modality_gap, similarities};
+use dualenc_report::{Report, Similarities, embedding_map, modality_gap, similarities};
 
 use crate::eval::metrics::details::{ClassDetails, RetrievalDetails};
 
@@ -84,7 +84,10 @@ impl Embedded {
     /// Fills the embeddings of a report. `of`: which embeddings these are, such as "the pairs of evaluation `x`".
     pub fn add_to(&self, report: &mut Report, seed: u64, of: &str) {
         let (matching, other) = self.cosines(seed);
-        report.similarities = Some(similarities(&matching, &other));
+        let all = self.num_other();
+        let note = format!("Other pairs: a random sample of {} of {}.", other.len(), counted(all, "pair"));
+        let note = (other.len() < all).then_some(note);
+        report.similarities = Some(Similarities { note, ..similarities(&matching, &other) });
         report.modality_gap = modality_gap(&self.images, &self.texts, self.dim);
         let (images, texts) = ((&self.images[..], &self.image_titles[..]), (&self.texts[..], &self.text_titles[..]));
         let mut map = embedding_map(images, texts, self.pairs.clone(), self.dim);
@@ -120,12 +123,26 @@ impl Embedded {
         Sample { part, images: image_rows.into_keys().collect(), texts: text_rows.into_keys().collect() }
     }
 
-    /// Cosines of the matching pairs, and of images with texts of other images.
-    fn cosines(&self, seed: u64) -> (Vec<f32>, Vec<f32>) {
+    /// The texts of each image, by their ids.
+    fn own_texts(&self) -> BTreeMap<usize, BTreeSet<u64>> {
         let mut own: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
         for [image, text] in &self.pairs {
             own.entry(*image).or_default().insert(self.text_ids[*text]);
         }
+        own
+    }
+
+    /// Number of pairs of an image and a text that is not one of its own.
+    fn num_other(&self) -> usize {
+        let mut texts: BTreeMap<u64, usize> = BTreeMap::new();
+        self.text_ids.iter().for_each(|id| *texts.entry(*id).or_default() += 1);
+        let own = |ids: &BTreeSet<u64>| ids.iter().filter_map(|id| texts.get(id)).sum::<usize>();
+        self.own_texts().values().map(|ids| self.text_ids.len() - own(ids)).sum()
+    }
+
+    /// Cosines of the matching pairs, and of images with texts of other images.
+    fn cosines(&self, seed: u64) -> (Vec<f32>, Vec<f32>) {
+        let own = self.own_texts();
         let matching = self.pairs.iter().map(|&[image, text]| dot(self.image(image), self.text(text))).collect();
         let count = self.text_ids.len() as u64;
         let mut other = Vec::new();
@@ -233,6 +250,9 @@ mod tests {
         }
         let mut report = Report::default();
         part.add_to(&mut report, 1, "Pairs");
+        let found = report.similarities.unwrap();
+        let expected = format!("Other pairs: a random sample of {} of 999000 pairs.", found.other.total());
+        assert_eq!(found.note.unwrap(), expected);
         assert_eq!(report.map.unwrap().note.unwrap(), "Pairs: a random sample of 1000 matching pairs of 3000.");
     }
 }

@@ -35,7 +35,8 @@ const SUMMARY: [&str; 16] = [
 /// is left out when it cannot be loaded: the page and a warning say why.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when `request.run` is no run; [`TrainError::Read`] when one of its files cannot be read;
+/// [`TrainError::Usage`] when `request.run` is no run, or has no best checkpoint and `request.best` asks for it;
+/// [`TrainError::Device`] when there is no such device; [`TrainError::Read`] when one of its files cannot be read;
 /// [`TrainError::Write`] when the page cannot be written; [`TrainError::Stopped`] when `stop` is set.
 pub fn report(
     request: &ReportRequest<'_>,

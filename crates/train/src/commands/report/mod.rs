@@ -7,8 +7,7 @@
 //! - `page_file`: writes a page.
 //! - `run_files`: what the files of a run say.
 //! - `run_log`: `metrics.jsonl` as curves and evaluations.
-//! - `run_lock`: whether a process trains a run.
-//! - `when`: dates and durations as text.
+//! - `state`: how far a run is.
 //! - `with_model`: what only the model can say.
 //! - `details`: answers of evaluations as tables and examples.
 //! - `embedded`: a sample of embeddings, as map and histograms.
@@ -22,9 +21,8 @@ pub(crate) mod make_report;
 pub(crate) mod make_results;
 pub(crate) mod page_file;
 pub(crate) mod run_files;
-mod run_lock;
 mod run_log;
+mod state;
 mod thumbnails;
 mod training_pairs;
-mod when;
 mod with_model;

@@ -9,15 +9,16 @@ use dualenc_data::counted;
 use dualenc_report::{BadSamples, BestCheckpoint, Entry, RunState, Status};
 use serde_json::Value;
 
-use crate::commands::report::run_lock::{RunLock, lock_at};
 use crate::commands::report::run_log::RunLog;
-use crate::commands::report::when::{duration, utc};
+use crate::commands::report::state::run_lock::{RunLock, lock_at};
+use crate::commands::report::state::run_state::{NotFinite, Traces};
+use crate::commands::report::state::when::{duration, utc};
 use crate::config::{RunConfig, RunLength};
 use crate::error::TrainError;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::retention;
 use crate::run_dir::flat_config::{flat_config, shown};
-use crate::run_dir::layout::{checkpoints_of, metrics_of};
+use crate::run_dir::layout::{checkpoints_of, exists, metrics_of};
 
 /// The files of a run.
 pub(crate) struct RunFiles {
@@ -74,7 +75,9 @@ impl RunFiles {
             }
         });
         let stopped_early = tracker.as_ref().is_some_and(BestTracker::is_exhausted);
-        files.state = files.state_of(lock, stopped_early, &checkpoints);
+        let not_finite = NotFinite::all_of(dir)?;
+        files.state = files.state_of(lock, stopped_early, &checkpoints, not_finite.last());
+        files.log.warnings.extend(not_finite.iter().map(NotFinite::warning));
         Ok(files)
     }
 
@@ -90,7 +93,13 @@ impl RunFiles {
         entries.into_iter().map(|(key, value)| Entry { value: shown(&value), key }).collect()
     }
 
-    fn state_of(&self, lock: RunLock, stopped_early: bool, checkpoints: &[(u64, PathBuf)]) -> RunState {
+    fn state_of(
+        &self,
+        lock: RunLock,
+        stopped_early: bool,
+        checkpoints: &[(u64, PathBuf)],
+        not_finite: Option<&NotFinite>,
+    ) -> RunState {
         let newest = checkpoints.last();
         let step = self.log.last_step().max(newest.map_or(0, |(step, _)| *step));
         let total_steps = self.total_steps().or_else(|| newest.and_then(|(_, path)| total_steps_of(path)));
@@ -98,27 +107,20 @@ impl RunFiles {
         // resumed; where all checkpoints were deleted, the log is all that is known.
         let is_saved = newest.is_none_or(|(saved, _)| *saved >= step);
         let is_complete = is_saved && (stopped_early || total_steps.is_some_and(|total| step >= total));
-        let status = match lock {
-            RunLock::Held => Status::Running,
-            _ if is_complete => Status::Finished,
-            RunLock::Free => Status::Killed,
-            RunLock::Unknown => Status::Unknown,
+        let traces = Traces {
+            lock,
+            is_complete,
+            has_begun: newest.is_some() || self.log.has_begun(),
+            is_torn: self.log.is_torn,
+            step,
+            logged: self.log.last_step(),
+            saved: newest.map(|(step, _)| *step),
+            not_finite,
         };
-        let mut notes = Vec::new();
-        match status {
-            Status::Finished if stopped_early && total_steps.is_none_or(|total| step < total) => {
-                notes.push("It ended early, by `checkpoint.patience`.".to_owned())
-            }
-            Status::Killed => notes.push(match newest {
-                Some((step, _)) => format!(
-                    "No process on this machine trains it. When it is resumed, it goes on after step {step}, its \
-                     newest checkpoint."
-                ),
-                None => "No process on this machine trains it, and it has no checkpoint: it starts anew.".to_owned(),
-            }),
-            Status::Unknown => notes.push("This system does not say whether a process trains it.".to_owned()),
-            _ => {}
-        }
+        let status = traces.status();
+        let is_early = status == Status::Finished && stopped_early && total_steps.is_none_or(|total| step < total);
+        let early = is_early.then(|| "It ended early, by `checkpoint.patience`.".to_owned());
+        let mut notes: Vec<String> = early.into_iter().chain(traces.note()).collect();
         if self.log.is_torn {
             notes.push("The last line of `metrics.jsonl` is incomplete and is left out.".to_owned());
         }
@@ -144,25 +146,29 @@ impl RunFiles {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes, unless it names them itself.
 pub(super) fn with_causes(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    causes.fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// # Errors
-/// [`TrainError::Usage`] when `dir` is no run.
+/// [`TrainError::Usage`] when `dir` is no run; [`TrainError::Read`] when it cannot be found out.
 fn check_is_run(dir: &Path) -> Result<(), TrainError> {
     let shown = dir.display();
-    if !dir.exists() {
+    if !exists(dir)? {
         return Err(TrainError::Usage(format!("`{shown}` does not exist; expected the directory of a run")));
     }
-    if dir.join("manifest.json").is_file() {
+    if exists(&dir.join("manifest.json"))? {
         return Err(TrainError::Usage(format!("`{shown}` is a checkpoint; name the run that it belongs to")));
     }
-    let parts = [dir.join("config.toml"), metrics_of(dir), checkpoints_of(dir)];
-    if parts.iter().any(|path| path.exists()) {
-        return Ok(());
+    for part in [dir.join("config.toml"), metrics_of(dir), checkpoints_of(dir)] {
+        if exists(&part)? {
+            return Ok(());
+        }
     }
     Err(TrainError::Usage(format!(
         "`{shown}` is not a run: expected `config.toml`, `metrics.jsonl` or `checkpoints` in it; name the directory \
@@ -214,6 +220,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn causes_are_named_once() {
+        let error = TrainError::read(Path::new("a.csv"))(ErrorKind::NotFound.into());
+        assert_eq!(with_causes(&error).matches(&ErrorKind::NotFound.to_string()).count(), 1, "{}", with_causes(&error));
+        let error = tempfile::tempdir().unwrap();
+        let error = RunConfig::load(&error.path().join("none.toml"), &[]).unwrap_err();
+        assert_eq!(with_causes(&error).matches("os error 2").count(), 1, "{}", with_causes(&error));
+    }
+
+    #[test]
     fn bad_samples_are_counted_by_cause() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("bad_samples.jsonl");
@@ -225,6 +240,16 @@ mod tests {
         let counts: Vec<(&str, u64)> = found.iter().map(|samples| (samples.cause.as_str(), samples.count)).collect();
         assert_eq!(counts, [("not listed", 3), ("empty", 2)]);
         assert_eq!(found[1].example.as_deref(), Some("a"));
+    }
+
+    // A link to itself stands for a directory that may not be read, which is no obstacle to a test that runs as root.
+    #[cfg(unix)]
+    #[test]
+    fn unreadable_run_is_no_other_directory() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("config.toml", dir.path().join("config.toml")).unwrap();
+        let error = RunFiles::read(dir.path()).err().unwrap();
+        assert!(matches!(&error, TrainError::Read { path, .. } if path.ends_with("config.toml")), "{error}");
     }
 
     #[test]

@@ -96,6 +96,11 @@ impl RunLog {
         log
     }
 
+    /// Whether anything is logged, be it the start of a line.
+    pub fn has_begun(&self) -> bool {
+        self.is_torn || !(self.steps.is_empty() && self.evaluations.is_empty() && self.warnings.is_empty())
+    }
+
     /// The last step in the log.
     pub fn last_step(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.step)

@@ -45,7 +45,8 @@ const MOST_LOADS: usize = 4;
 /// say why.
 ///
 /// # Errors
-/// [`TrainError::Stopped`] when `stop` is set.
+/// [`TrainError::Stopped`] when `stop` is set; [`TrainError::Device`] when there is no such device;
+/// [`TrainError::Usage`] when the best checkpoint is asked for and there is none.
 pub(super) fn add_model_parts(
     report: &mut Report,
     config: &RunConfig,
@@ -53,9 +54,13 @@ pub(super) fn add_model_parts(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let loaded = load(config, request, observer);
+    let loaded = match load(config, request, observer) {
+        Err(error) if is_wrong_request(&error, request) => return Err(error),
+        loaded => loaded,
+    };
     let parts = model_parts(report);
     let Some((loaded, compute)) = made(loaded, report, &parts, observer)? else { return Ok(()) };
+    report.shown_step = loaded.step.filter(|_| request.best);
     report.parameters = parameter_groups(&loaded.model);
     let mut thumbnails = Thumbnails::new(*loaded.processor.limits());
     let model = loaded.model.valid();
@@ -131,6 +136,11 @@ pub(super) fn add_model_parts(
     }
     warn_of_unreadable(&thumbnails, observer);
     Ok(())
+}
+
+/// Whether the request itself cannot be met: a page without the model would replace a better one.
+fn is_wrong_request(error: &TrainError, request: &ReportRequest<'_>) -> bool {
+    matches!(error, TrainError::Device { .. }) || request.best && matches!(error, TrainError::Usage(_))
 }
 
 /// What was made. A failure is noted on the page for each of `parts`, and becomes a warning.

@@ -13,6 +13,7 @@ use dualenc_train::{Answering, Compute, Event, Index, Observer, TrainError, coun
 use crate::args::ModelArgs;
 use crate::commands::apply::search::{Among, on_one_line};
 use crate::commands::apply::serve::engine::{ModelEngine, index_info};
+use crate::commands::apply::serve::pictures::Pictures;
 use crate::exit::Ending;
 use crate::report::notice;
 use crate::report::progress::Reporter;
@@ -110,10 +111,15 @@ pub fn run(args: ServeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     }
     let limits = *model.processor.limits();
     let answering = Answering::new(model, index.clone(), compute)?;
+    let root = args.root.clone().unwrap_or_default();
+    let pictures = index.as_deref().map(|index| Pictures::look(index, &root)).unwrap_or_default();
+    if let Some(problem) = pictures.problem(args.index.as_deref().unwrap_or(&root), args.root.as_deref()) {
+        reporter.on(Event::Warning(problem));
+    }
     let served = Served {
         model: args.model.model.display().to_string(),
         dim: answering.dim(),
-        index: index.as_deref().map(index_info),
+        index: index.as_deref().map(|index| index_info(index, &pictures)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
     let address = listener.local_addr()?;
@@ -129,9 +135,8 @@ pub fn run(args: ServeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     reporter.on(Event::Note(format!("serving `{}` ({} dimensions, {rows})", served.model, served.dim)));
     writeln!(stdout().lock(), "http://{address}")?;
     stdout().flush()?;
-    let root = args.root.clone().unwrap_or_default();
     let engine = Arc::new(ModelEngine { served, model: Mutex::new(answering), index, root, limits });
-    let stop = signals.begin_work().clone();
+    let stop = signals.begin_serving().clone();
     dualenc_serve::serve(listener, engine, args.options(), Arc::new(report), move || stop.signal().is_some())?;
     reporter.finish();
     Ok(Ending::Done)

@@ -8,6 +8,8 @@ use dualenc_serve::{Classified, Engine, EngineError, IndexInfo, Picture, Query, 
 use dualenc_train::{Answering, ErrorKind, Index, TrainError};
 use serde_json::{Value, json};
 
+use crate::commands::apply::serve::pictures::Pictures;
+
 /// Answers with a model, and with an index if there is one.
 pub struct ModelEngine {
     pub served: Served,
@@ -28,8 +30,8 @@ impl ModelEngine {
 }
 
 /// What the server can show of an index.
-pub fn index_info(index: &Index) -> IndexInfo {
-    IndexInfo { rows: index.rows(), has_pictures: index.image_path(0).is_some() }
+pub fn index_info(index: &Index, pictures: &Pictures) -> IndexInfo {
+    IndexInfo { rows: index.rows(), has_pictures: pictures.can_be_shown() }
 }
 
 fn failed(error: TrainError) -> EngineError {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 /// What is known of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RunLock {
+pub(crate) enum RunLock {
     /// A process holds it.
     Held,
     /// No process that is visible from here holds it.
@@ -16,7 +16,7 @@ pub(super) enum RunLock {
 /// The state of the lock file at `path`. Trying the lock would hold it for a moment, in which a run that starts would
 /// be refused: the list of the kernel is read in its place.
 #[cfg(target_os = "linux")]
-pub(super) fn lock_at(path: &Path) -> RunLock {
+pub(crate) fn lock_at(path: &Path) -> RunLock {
     use std::fs;
     use std::os::unix::fs::MetadataExt;
 
@@ -31,7 +31,7 @@ pub(super) fn lock_at(path: &Path) -> RunLock {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn lock_at(path: &Path) -> RunLock {
+pub(crate) fn lock_at(path: &Path) -> RunLock {
     if path.exists() { RunLock::Unknown } else { RunLock::Free }
 }
 

@@ -3,7 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// A moment as `2026-05-04 13:37 UTC`; `None` before 1970.
-pub(super) fn utc(moment: SystemTime) -> Option<String> {
+pub(crate) fn utc(moment: SystemTime) -> Option<String> {
     let seconds = moment.duration_since(UNIX_EPOCH).ok()?.as_secs();
     let (days, minutes) = (seconds / 86_400, seconds % 86_400 / 60);
     // Hinnant, "chrono-compatible low-level date algorithms": years start in March, eras have 400 years.
@@ -19,7 +19,7 @@ pub(super) fn utc(moment: SystemTime) -> Option<String> {
 }
 
 /// A number of seconds as `2 h 14 min`, `3 min 5 s` or `12 s`.
-pub(super) fn duration(seconds: f64) -> String {
+pub(crate) fn duration(seconds: f64) -> String {
     let seconds = seconds.round().max(0.0) as u64;
     match (seconds / 3_600, seconds / 60 % 60, seconds % 60) {
         (0, 0, seconds) => format!("{seconds} s"),
