@@ -1,54 +1,20 @@
 // Loads every page of a directory in headless Chromium and checks it; `scripts/check_report.sh` calls this.
 // It speaks the DevTools protocol over a pipe, so it needs no packages.
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
 
+import { close, listeners, send } from './chromium.mjs';
+
 const directory = resolve(process.argv[2] ?? '.');
-const browsers = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
-const browser = browsers.find(path => path && existsSync(path));
-if (!browser) {
-  console.error('no Chromium found; set CHROMIUM to its path');
-  process.exit(2);
-}
-const profile = mkdtempSync(join(tmpdir(), 'check-report-'));
-const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe', '--hide-scrollbars'];
-const child = spawn(browser, [...flags, `--user-data-dir=${profile}`, 'about:blank'], {
-  stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
-});
-const waiting = new Map();
-const listeners = new Set();
-let received = '';
-let number = 0;
-child.stdio[4].on('data', data => {
-  received += data;
-  const messages = received.split('\0');
-  received = messages.pop();
-  for (const text of messages) {
-    const message = JSON.parse(text);
-    if (message.id) {
-      const { done, failed } = waiting.get(message.id);
-      waiting.delete(message.id);
-      message.error ? failed(new Error(message.error.message)) : done(message.result);
-    } else {
-      for (const listener of listeners) listener(message);
-    }
-  }
-});
-const send = (method, params = {}, sessionId = undefined) =>
-  new Promise((done, failed) => {
-    number += 1;
-    waiting.set(number, { done, failed });
-    child.stdio[3].write(`${JSON.stringify({ id: number, method, params, sessionId })}\0`);
-  });
 
 // Runs in the page: what is wrong with it.
-const inspect = () => {
+const inspect = width => {
   const found = [];
   const root = document.documentElement;
-  if (root.scrollWidth > innerWidth) found.push(`the page is ${root.scrollWidth} wide in ${innerWidth}`);
+  // Not `innerWidth` alone: on a phone, it grows with what is too wide.
+  const needed = Math.max(root.scrollWidth, innerWidth);
+  if (needed > width) found.push(`the page is ${needed} wide in ${width}`);
   if (!root.lang) found.push('no lang');
   const ids = [...document.querySelectorAll('[id]')].map(element => element.id);
   const twice = ids.filter((id, place) => ids.indexOf(id) !== place);
@@ -185,13 +151,13 @@ async function check(file, mode) {
   if (mode.noScript) await call('Emulation.setScriptExecutionDisabled', { value: true });
   await call('Page.navigate', { url });
   await load;
-  const run = async code => {
-    const answer = await call('Runtime.evaluate', { expression: `(${code})()`, returnByValue: true });
+  const run = async (code, ...given) => {
+    const answer = await call('Runtime.evaluate', { expression: `(${code})(${given})`, returnByValue: true });
     if (answer.exceptionDetails) throw new Error(answer.exceptionDetails.exception.description);
     problems.push(...answer.result.value);
   };
   const name = file.replace(/\.html$/, `-${mode.name}`);
-  if (!mode.noScript) await run(inspect);
+  if (!mode.noScript) await run(inspect, width);
   const metrics = await call('Page.getLayoutMetrics');
   const size = metrics.cssContentSize;
   const clip = { x: 0, y: 0, width: size.width, height: Math.min(size.height, 16000), scale: 1 };
@@ -216,9 +182,6 @@ for (const file of readdirSync(directory).filter(name => name.endsWith('.html'))
     for (const problem of problems) console.log(`     ${problem}`);
   }
 }
-const ended = new Promise(done => child.on('exit', done));
-await send('Browser.close');
-await ended;
-rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+await close();
 console.log(failed ? `${failed} problems; pages and screenshots are in ${directory}` : `all pages are fine; see ${directory}`);
 process.exit(failed ? 1 : 0);

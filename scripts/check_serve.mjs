@@ -1,47 +1,11 @@
 // Uses the search page in headless Chromium as a person would, and checks it; `scripts/check_serve.sh` calls this.
 // It speaks the DevTools protocol over a pipe, so it needs no packages.
-import { spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 
+import { close, listeners, send } from './chromium.mjs';
+
 const [address, image, out] = process.argv.slice(2);
-const browsers = [process.env.CHROMIUM, '/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'];
-const browser = browsers.find(path => path && existsSync(path));
-if (!browser) {
-  console.error('no Chromium found; set CHROMIUM to its path');
-  process.exit(2);
-}
-const profile = mkdtempSync(join(tmpdir(), 'check-serve-'));
-const flags = ['--headless=new', '--no-sandbox', '--disable-gpu', '--remote-debugging-pipe', '--hide-scrollbars'];
-const child = spawn(browser, [...flags, `--user-data-dir=${profile}`, 'about:blank'], {
-  stdio: ['ignore', 'ignore', 'ignore', 'pipe', 'pipe'],
-});
-const waiting = new Map();
-const listeners = new Set();
-let received = '';
-let number = 0;
-child.stdio[4].on('data', data => {
-  received += data;
-  const messages = received.split('\0');
-  received = messages.pop();
-  for (const text of messages) {
-    const message = JSON.parse(text);
-    if (message.id) {
-      const { done, failed } = waiting.get(message.id);
-      waiting.delete(message.id);
-      message.error ? failed(new Error(message.error.message)) : done(message.result);
-    } else {
-      for (const listener of listeners) listener(message);
-    }
-  }
-});
-const send = (method, params = {}, sessionId = undefined) =>
-  new Promise((done, failed) => {
-    number += 1;
-    waiting.set(number, { done, failed });
-    child.stdio[3].write(`${JSON.stringify({ id: number, method, params, sessionId })}\0`);
-  });
 
 // Runs in the page: what is wrong with what it shows.
 const inspect = width => {
@@ -189,9 +153,6 @@ for (const mode of modes) {
   console.log(`${problems.length ? 'FAIL' : 'ok  '} ${mode.name}`);
   for (const problem of problems) console.log(`     ${problem}`);
 }
-const ended = new Promise(done => child.on('exit', done));
-await send('Browser.close');
-await ended;
-rmSync(profile, { recursive: true, force: true, maxRetries: 5, retryDelay: 200 });
+await close();
 console.log(failed ? `${failed} problems; screenshots are in ${out}` : `the page is fine; see ${out}`);
 process.exit(failed ? 1 : 0);
