@@ -4,18 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::support::{Session, edit_floats, floats, goldens, stderr};
-
-/// A session with 24 images, their embeddings in `embeds.safetensors`, and the path of the model.
-fn embedded() -> (Session, String) {
-    let session = Session::new();
-    session.copy("train/images", "images");
-    let model = goldens("train/init").to_str().unwrap().to_owned();
-    session.write("texts.txt", "a red circle\na green square\nblue stripes\n");
-    let arguments = ["embed", "--model", &model, "--images", "images", "--texts", "texts.txt"];
-    session.succeed(&[&arguments[..], &["--out", "embeds.safetensors"]].concat());
-    (session, model)
-}
+use crate::support::{Session, edit_floats, embedded, floats, goldens, stderr};
 
 /// The rows of a tensor.
 fn rows(session: &Session, name: &str) -> Vec<Vec<f64>> {

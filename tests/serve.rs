@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Session, edit_floats, floats, goldens};
+use crate::support::{Session, edit_floats, embedded, floats};
 
 /// A server, which is killed if the test fails.
 struct Server {
@@ -73,17 +73,6 @@ impl Server {
         assert!(status.success(), "{status}: {text}");
         text
     }
-}
-
-/// A session with 24 images, their embeddings in `embeds.safetensors`, and the path of the model.
-fn embedded() -> (Session, String) {
-    let session = Session::new();
-    session.copy("train/images", "images");
-    let model = goldens("train/init").to_str().unwrap().to_owned();
-    session.write("texts.txt", "a red circle\na green square\nblue stripes\n");
-    let arguments = ["embed", "--model", &model, "--images", "images", "--texts", "texts.txt"];
-    session.succeed(&[&arguments[..], &["--out", "embeds.safetensors"]].concat());
-    (session, model)
 }
 
 fn rows(found: &Value) -> Vec<f32> {

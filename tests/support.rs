@@ -230,3 +230,14 @@ pub fn assert_close(what: &str, found: &[f64], expected: &[f64], relative: f64) 
         assert!((found - expected).abs() <= limit, "{what} {at}: found {found}, expected {expected}");
     }
 }
+
+/// A session with 24 images, their embeddings in `embeds.safetensors`, and the path of the model.
+pub fn embedded() -> (Session, String) {
+    let session = Session::new();
+    session.copy("train/images", "images");
+    let model = goldens("train/init").to_str().unwrap().to_owned();
+    session.write("texts.txt", "a red circle\na green square\nblue stripes\n");
+    let arguments = ["embed", "--model", &model, "--images", "images", "--texts", "texts.txt"];
+    session.succeed(&[&arguments[..], &["--out", "embeds.safetensors"]].concat());
+    (session, model)
+}

@@ -53,7 +53,7 @@ pub use crate::loader::parallel_map::ordered_map;
 pub use crate::loader::unreadable::{Skipped, UnreadableImages, UnreadablePolicy};
 pub use crate::loader::{Loaded, PairLoader};
 pub use crate::look_at::{Content, what_is};
-pub use crate::panics::{CaughtPanic, catch_quietly, panic_message};
+pub use crate::panics::{CaughtPanic, catch_of_all_threads, catch_quietly, panic_message};
 pub use crate::parquet::cells::ParquetColumn;
 pub use crate::random::mix;
 pub use crate::sources::Source;

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt::{Display, Formatter};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
-use std::sync::Once;
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 
 thread_local! {
     /// Number of [`catch_quietly`] calls that this thread is inside.
@@ -15,6 +15,17 @@ thread_local! {
 }
 
 static QUIET_HOOK: Once = Once::new();
+
+/// Panics of all threads while [`catch_of_all_threads`] runs.
+static WATCH: Mutex<Watch> = Mutex::new(Watch { calls: 0, first: None });
+
+/// What [`catch_of_all_threads`] sees.
+struct Watch {
+    /// Calls that run now.
+    calls: u32,
+    /// The first panic that is not caught, since the first of them began.
+    first: Option<CaughtPanic>,
+}
 
 /// A panic that was caught. `Display` has its message and its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,13 +75,39 @@ pub fn catch_quietly<T>(f: impl FnOnce() -> T) -> Result<T, CaughtPanic> {
     result.map_err(|panic| CaughtPanic { message: panic_message(panic.as_ref()), place })
 }
 
+/// As [`catch_quietly`], and silent about panics of every other thread of the process while `f` runs. The error is their
+/// first panic, if there is one: that of a thread which waits for them only follows from it.
+///
+/// # Errors
+/// `f` panicked.
+pub fn catch_of_all_threads<T>(f: impl FnOnce() -> T) -> Result<T, CaughtPanic> {
+    QUIET_HOOK.call_once(install_quiet_hook);
+    watch().calls += 1;
+    let result = catch_quietly(f);
+    let mut watch = watch();
+    watch.calls -= 1;
+    let first = if watch.calls == 0 { watch.first.take() } else { watch.first.clone() };
+    result.map_err(|panic| first.unwrap_or(panic))
+}
+
+fn watch() -> MutexGuard<'static, Watch> {
+    WATCH.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn install_quiet_hook() {
     let previous = take_hook();
     set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+        let place = || info.location().map(ToString::to_string);
         // A thread whose storage is gone catches nothing.
         if CATCHING.try_with(Cell::get).is_ok_and(|depth| depth > 0) {
-            let _ = PLACE.try_with(|place| place.replace(info.location().map(ToString::to_string)));
+            let _ = PLACE.try_with(|found| found.replace(place()));
+            return;
+        }
+        let mut watch = watch();
+        if watch.calls > 0 {
+            watch.first.get_or_insert_with(|| CaughtPanic { message: panic_message(info.payload()), place: place() });
         } else {
+            drop(watch);
             previous(info);
         }
     }));
@@ -79,6 +116,20 @@ fn install_quiet_hook() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn first_panic_of_any_thread_is_the_cause() {
+        let cause = || {
+            let found = catch_of_all_threads(|| {
+                let driver = std::thread::spawn(|| panic!("no driver"));
+                driver.join().expect("the driver is there");
+            });
+            found.unwrap_err().message
+        };
+        // A thread of another test may panic in between.
+        assert!((0..20).any(|_| cause() == "no driver"));
+        assert_eq!(catch_of_all_threads(|| 3), Ok(3));
+    }
 
     #[test]
     fn caught_panic_names_place() {

@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
-use dualenc_data::catch_quietly;
+use dualenc_data::{catch_of_all_threads, catch_quietly};
 use dualenc_model::{DualEncoder, HostTensor, parameters};
 
 use crate::config::{Precision, RunSection};
@@ -82,15 +82,16 @@ impl Compute {
         })?;
         #[cfg(feature = "cuda")]
         keep_kernels();
-        let works = catch_quietly(|| Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>());
-        match works {
+        let on_host = matches!(name, "cpu" | "ndarray");
+        let compute = || Tensor::<1>::ones([4], &device).sum().into_scalar::<f32>();
+        // A GPU is driven by threads of the backend, and the reason why it does not start is the panic of one of them.
+        match if on_host { catch_quietly(compute) } else { catch_of_all_threads(compute) } {
             Ok(4.0) => {}
             Ok(sum) => return Err(fail(format!("it computes 1 + 1 + 1 + 1 = {sum}"))),
             Err(panic) => {
                 return Err(fail(format!("it does not start ({})", panic.message)));
             }
         }
-        let on_host = matches!(name, "cpu" | "ndarray");
         // With a GPU too: decoded images are as large as tensors.
         dualenc_kernels::keep_freed_memory();
         let threads = rayon::current_num_threads();

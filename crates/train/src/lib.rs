@@ -39,7 +39,7 @@ pub use commands::plan::report::{
     Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
     StepPlan, TimePlan,
 };
-pub use commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower};
+pub use commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower, Recall};
 pub use commands::probe::request::{Layers, ProbeRequest};
 pub use commands::probe::run::probe;
 pub use commands::report::make_comparison::compare;

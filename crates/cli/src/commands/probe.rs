@@ -147,7 +147,7 @@ fn print(out: &mut impl Write, found: &ProbeReport, top: usize) -> io::Result<()
     for row in &rows {
         line(std::array::from_fn(|column| row[column].as_str()))?;
     }
-    let [chance_1, chance_5] = found.chance.recall();
+    let [chance_1, chance_5] = found.chance.recall.mean();
     line([
         "by chance",
         "",
@@ -178,8 +178,8 @@ fn print(out: &mut impl Write, found: &ProbeReport, top: usize) -> io::Result<()
     let ProbeReport { pairs, fitted, tested, .. } = found;
     writeln!(out, "{pairs} pairs: alignments are fitted to {fitted} and tested on {tested}{left_out}")?;
     match found.combinations.first() {
-        Some(best) if !best.recall()[0].is_nan() => {
-            let recall = best.recall()[0];
+        Some(best) if !best.recall.mean()[0].is_nan() => {
+            let recall = best.recall.mean()[0];
             // Half of the 95 % interval of a fraction, by the normal approximation.
             let margin = 1.96 * (recall * (1.0 - recall) / *tested as f64).sqrt();
             writeln!(
@@ -203,7 +203,7 @@ fn cells(found: &Combination) -> [String; 8] {
     let number = |value: f64| if value.is_nan() { "-".to_owned() } else { format!("{value:.4}") };
     let name = |side: &ProbedTower| format!("{} ({})", side.tower, side.pool);
     let layer = |side: &ProbedTower| format!("{}/{}", side.layer, side.num_layers);
-    let [recall_1, recall_5] = found.recall();
+    let [recall_1, recall_5] = found.recall.mean();
     [
         name(&found.image),
         layer(&found.image),

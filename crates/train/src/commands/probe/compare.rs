@@ -6,19 +6,13 @@ use burn::tensor::Tensor;
 use dualenc_model::parameters;
 
 use crate::commands::probe::feature_set::{FeatureSet, Protocol};
+use crate::commands::probe::report::Recall;
 use crate::error::TrainError;
 use crate::eval::metrics::right_answers::RightAnswers;
 use crate::eval::metrics::scores::{Scores, TILE_SCORES, normalize_rows};
 
 /// Places that recall counts.
 const PLACES: [usize; 2] = [1, 5];
-
-/// Recall at 1 and 5 in both directions; NaN without an alignment.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Recall {
-    pub image: [f64; 2],
-    pub text: [f64; 2],
-}
 
 /// The mean share of neighbours that both feature sets agree on (Huh et al., 2024, arXiv:2405.07987, sec. 3). NaN if a
 /// feature set does not vary.

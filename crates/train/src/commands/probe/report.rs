@@ -1,6 +1,6 @@
 //! The result of `dualenc probe`.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// Combinations of towers, the best first.
 #[derive(Debug, Clone, Serialize)]
@@ -25,30 +25,42 @@ pub struct ProbeReport {
     pub combinations: Vec<Combination>,
 }
 
+/// Recall at 1 and 5 in both directions. NaN as for [`Combination::cka`].
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Recall {
+    /// Of images for captions, at 1 and at 5: `image_retrieval_recall@1` and `@5`.
+    pub image: [f64; 2],
+    /// Of captions for images: `text_retrieval_recall@1` and `@5`.
+    pub text: [f64; 2],
+}
+
+impl Recall {
+    /// The mean of `recall@1` and of `recall@5` over both directions.
+    pub fn mean(&self) -> [f64; 2] {
+        std::array::from_fn(|place| (self.image[place] + self.text[place]) / 2.0)
+    }
+}
+
+impl Serialize for Recall {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let [[image_1, image_5], [text_1, text_5]] = [self.image, self.text];
+        serializer.collect_map([
+            ("image_retrieval_recall@1", image_1),
+            ("image_retrieval_recall@5", image_5),
+            ("text_retrieval_recall@1", text_1),
+            ("text_retrieval_recall@5", text_5),
+        ])
+    }
+}
+
 /// Figures of unrelated features, on average.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Chance {
     /// Of the neighbours.
     pub mutual_knn: f64,
-    /// Of recall at 1 of images for captions.
-    #[serde(rename = "image_retrieval_recall@1")]
-    pub image_recall_1: f64,
-    /// As the former, at 5.
-    #[serde(rename = "image_retrieval_recall@5")]
-    pub image_recall_5: f64,
-    /// As the former, of captions for images, at 1.
-    #[serde(rename = "text_retrieval_recall@1")]
-    pub text_recall_1: f64,
-    /// As the former, at 5.
-    #[serde(rename = "text_retrieval_recall@5")]
-    pub text_recall_5: f64,
-}
-
-impl Chance {
-    /// The mean of `recall@1` and of `recall@5` over both directions.
-    pub fn recall(&self) -> [f64; 2] {
-        [(self.image_recall_1 + self.text_recall_1) / 2.0, (self.image_recall_5 + self.text_recall_5) / 2.0]
-    }
+    /// Of the alignment.
+    #[serde(flatten)]
+    pub recall: Recall,
 }
 
 /// An image and a text tower, and how well they agree.
@@ -63,19 +75,9 @@ pub struct Combination {
     /// Linear centred kernel alignment, unbiased: at most 1, about 0 for unrelated features. NaN for features that do
     /// not vary.
     pub cka: f64,
-    /// Recall at 1 of images for captions, by a closed-form alignment, on pairs that it is not fitted to. NaN as for
-    /// `cka`.
-    #[serde(rename = "image_retrieval_recall@1")]
-    pub image_recall_1: f64,
-    /// As the former, at 5.
-    #[serde(rename = "image_retrieval_recall@5")]
-    pub image_recall_5: f64,
-    /// As the former, of captions for images, at 1.
-    #[serde(rename = "text_retrieval_recall@1")]
-    pub text_recall_1: f64,
-    /// As the former, at 5.
-    #[serde(rename = "text_retrieval_recall@5")]
-    pub text_recall_5: f64,
+    /// Of a closed-form alignment, on pairs that it is not fitted to.
+    #[serde(flatten)]
+    pub recall: Recall,
 }
 
 /// A tower, a layer and a pooling.
@@ -100,16 +102,10 @@ impl ProbedTower {
     }
 }
 
-impl Combination {
-    /// The mean of `recall@1` and of `recall@5` over both directions.
-    pub fn recall(&self) -> [f64; 2] {
-        [(self.image_recall_1 + self.text_recall_1) / 2.0, (self.image_recall_5 + self.text_recall_5) / 2.0]
-    }
-}
-
 /// Sorts combinations: the best first, those without a figure last.
 pub(super) fn sort(combinations: &mut [Combination]) {
-    let key = |it: &Combination| [it.recall()[0], it.mutual_knn].map(|value| if value.is_nan() { -1.0 } else { value });
+    let key =
+        |it: &Combination| [it.recall.mean()[0], it.mutual_knn].map(|value| if value.is_nan() { -1.0 } else { value });
     combinations.sort_by(|one, other| {
         let (one, other) = (key(one), key(other));
         other[0].total_cmp(&one[0]).then(other[1].total_cmp(&one[1]))
@@ -128,10 +124,7 @@ mod tests {
             text: side(1),
             mutual_knn,
             cka: 0.5,
-            image_recall_1: recall,
-            image_recall_5: recall,
-            text_recall_1: recall,
-            text_recall_5: recall,
+            recall: Recall { image: [recall; 2], text: [recall; 2] },
         };
         let mut all = vec![
             combination(1, f64::NAN, 0.9),

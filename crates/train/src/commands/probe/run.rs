@@ -86,16 +86,12 @@ pub fn probe(
     let mut combinations = Vec::with_capacity(total);
     for image in &images {
         for text in &texts {
-            let recall = held_out_recall(image, text, &caption_ids, &protocol)?;
             combinations.push(Combination {
                 image: describe(image),
                 text: describe(text),
                 mutual_knn: mutual_neighbors(image, text),
                 cka: kernel_alignment(image, text)?,
-                image_recall_1: recall.image[0],
-                image_recall_5: recall.image[1],
-                text_recall_1: recall.text[0],
-                text_recall_5: recall.text[1],
+                recall: held_out_recall(image, text, &caption_ids, &protocol)?,
             });
             observer.on(Event::Work { name: "combinations", done: combinations.len(), total });
         }
@@ -108,7 +104,6 @@ pub fn probe(
         )));
     }
     let tested = usable - protocol.fitted;
-    let by_chance = chance(&caption_ids);
     Ok(ProbeReport {
         pairs: usable,
         fitted: protocol.fitted,
@@ -117,13 +112,7 @@ pub fn probe(
         unreadable: read.bad.len(),
         copies,
         skipped_rows,
-        chance: Chance {
-            mutual_knn: NEIGHBORS as f64 / (usable - 1) as f64,
-            image_recall_1: by_chance.image[0],
-            image_recall_5: by_chance.image[1],
-            text_recall_1: by_chance.text[0],
-            text_recall_5: by_chance.text[1],
-        },
+        chance: Chance { mutual_knn: NEIGHBORS as f64 / (usable - 1) as f64, recall: chance(&caption_ids) },
         combinations,
     })
 }
