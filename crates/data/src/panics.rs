@@ -75,7 +75,7 @@ pub fn catch_quietly<T>(f: impl FnOnce() -> T) -> Result<T, CaughtPanic> {
     result.map_err(|panic| CaughtPanic { message: panic_message(panic.as_ref()), place })
 }
 
-/// As [`catch_quietly`], and silent about panics of every other thread of the process while `f` runs. The error is their
+/// As [`catch_quietly`], and silent about panics of all other threads of the process while `f` runs. The error is their
 /// first panic, if there is one: that of a thread which waits for them only follows from it.
 ///
 /// # Errors
