@@ -40,6 +40,7 @@ mod resume;
 mod resume_inputs;
 mod resume_matrix;
 mod search;
+mod select;
 mod selection;
 #[cfg(feature = "serve")]
 mod serve;

@@ -8,7 +8,9 @@ use crate::commands::about::{completions, man, schema};
 use crate::commands::apply::serve::command as serve;
 use crate::commands::apply::{classify, index, search};
 use crate::commands::pages::{compare, metrics, report};
-use crate::commands::{cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, train};
+use crate::commands::{
+    cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, select, train,
+};
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
 
@@ -64,6 +66,7 @@ pub enum Command {
     Check(check::CheckArgs),
     Plan(plan::PlanArgs),
     Probe(probe::ProbeArgs),
+    Select(select::SelectArgs),
     Data(data::DataArgs),
     Inspect(inspect::InspectArgs),
     Schema(schema::SchemaArgs),
@@ -103,6 +106,7 @@ impl Command {
             Self::Check(args) => check::run(args, reporter),
             Self::Plan(args) => plan::run(args, reporter),
             Self::Probe(args) => probe::run(args, reporter),
+            Self::Select(args) => select::run(args, reporter),
             Self::Data(args) => data::run(args, reporter),
             Self::Inspect(args) => inspect::run(args, reporter),
             Self::Schema(args) => schema::run(args),

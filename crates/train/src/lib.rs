@@ -47,6 +47,10 @@ pub use commands::report::make_report::report;
 pub use commands::report::make_results::write_results;
 pub use commands::report::page_file::{ReportRequest, WrittenPage};
 pub use commands::search::{Answer, Query, SearchRequest, search, write_index};
+pub use commands::select::request::{
+    ClassCount, ClassQuota, ClusterCap, LeftOutBy, ScoreSummary, SelectRequest, Selected, WrittenList,
+};
+pub use commands::select::run::select;
 pub use commands::staged_output::check_output_file;
 pub use commands::warm_cache::{WarmedCache, warm_cache};
 pub use device::Compute;

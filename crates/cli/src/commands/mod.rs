@@ -12,6 +12,7 @@
 //! - `check`: validates a config with its towers and data.
 //! - `plan`: predicts time, memory and disk space of a run.
 //! - `probe`: which towers fit together, before training.
+//! - `select`: which training images are worth training on.
 //! - `pages`: reports on runs, comparisons, and metrics for other programs.
 //! - `inspect`: describes a directory.
 //! - `about`: schema of the config, shell completion scripts, manual page.
@@ -30,4 +31,5 @@ pub(crate) mod interpolate;
 pub(crate) mod pages;
 pub(crate) mod plan;
 pub(crate) mod probe;
+pub(crate) mod select;
 pub(crate) mod train;

@@ -123,8 +123,10 @@ impl DatasetBuilder {
     /// [`DataError::Malformed`] if the selection names rows that the source does not have.
     pub(crate) fn finish(mut self, path: &Path) -> Result<Dataset, DataError> {
         self.skipped.set_source(path);
-        self.check_selection(path)?;
-        Ok(self.build())
+        let Some(mut selection) = self.selection.take() else { return Ok(self.build()) };
+        let dataset = selection.images_of(self.build());
+        selection.check(path)?;
+        Ok(dataset)
     }
 
     /// Builds the data set.

@@ -3,13 +3,17 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::dataset::Dataset;
 use crate::error::DataError;
 use crate::text_lists::text_file::{lines, read_text};
 
 /// Names that an error lists.
 const NAMED: usize = 10;
 
-/// A list of rows to take: by number, or by the image's name.
+/// First lines that say what the entries are.
+const KINDS: [&str; 3] = ["row", "key", "image"];
+
+/// A list of rows to take: by number, by the image's name, or by where the image is.
 #[derive(Clone, Debug)]
 pub(crate) struct Selection {
     path: PathBuf,
@@ -27,12 +31,15 @@ enum By {
     Row(HashMap<u64, bool>),
     /// Names as the source writes them, each with whether it was found.
     Key(HashMap<String, bool>),
+    /// [`Dataset::relative_key`] of images, each with whether it was found.
+    Image(HashMap<String, bool>),
 }
 
 impl Selection {
-    /// Reads a list with one entry per line: row numbers, 1-based and without the header, or keys: image names as the
-    /// source writes them, or the keys of shard samples. A first line `row` or `key` says which; without it, entries
-    /// that are all numbers without leading zeros are row numbers.
+    /// Reads a list with one entry per line: row numbers, 1-based and without the header; keys: image names as the
+    /// source writes them, or the keys of shard samples; or images, as [`Dataset::relative_key`] names them. A first
+    /// line `row`, `key` or `image` says which; without it, entries that are all numbers without leading zeros are row
+    /// numbers, and others are keys.
     ///
     /// # Errors
     /// [`DataError::Read`], [`DataError::TextList`] if it is no text in UTF-8 or UTF-16, [`DataError::Empty`] without
@@ -40,7 +47,7 @@ impl Selection {
     pub(crate) fn read(path: &Path) -> Result<Self, DataError> {
         let text = read_text(path)?;
         let entries: Vec<&str> = lines(&text).filter(|line| !line.is_empty()).collect();
-        let kind = entries.first().map(|first| first.to_lowercase()).filter(|it| matches!(it.as_str(), "row" | "key"));
+        let kind = entries.first().map(|first| first.to_lowercase()).filter(|it| KINDS.contains(&it.as_str()));
         let entries = &entries[usize::from(kind.is_some())..];
         if entries.is_empty() {
             return Err(DataError::Empty {
@@ -62,6 +69,7 @@ impl Selection {
                 });
             }
             (Some("row"), Some(rows)) => By::Row(rows),
+            (Some("image"), _) => By::Image(entries.iter().map(|&entry| (entry.to_owned(), false)).collect()),
             (None, Some(rows)) if !entries.iter().any(is_padded) => By::Row(rows),
             _ => By::Key(entries.iter().map(|&entry| (entry.to_owned(), false)).collect()),
         };
@@ -69,7 +77,8 @@ impl Selection {
         Ok(Self { path: path.to_owned(), by, found: 0, ambiguous })
     }
 
-    /// Whether the list has row number `row`, or `key`.
+    /// Whether the list has row number `row`, or `key`. Every row of a list of images: [`Selection::images_of`] takes
+    /// them when all are known.
     pub(crate) fn takes(&mut self, row: u64, key: &str) -> bool {
         if let (By::Row(rows), None) = (&self.by, &self.ambiguous)
             && key.parse().is_ok_and(|number: u64| number != row && rows.contains_key(&number))
@@ -79,11 +88,25 @@ impl Selection {
         let entry = match &mut self.by {
             By::Row(rows) => rows.get_mut(&row),
             By::Key(keys) => keys.get_mut(key),
+            By::Image(_) => return true,
         };
         let Some(seen) = entry else { return false };
         self.found += usize::from(!*seen);
         *seen = true;
         true
+    }
+
+    /// The images of `dataset` that a list of images has; the whole data set for other lists.
+    pub(crate) fn images_of(&mut self, dataset: Dataset) -> Dataset {
+        let By::Image(images) = &mut self.by else { return dataset };
+        let mut taken = vec![false; dataset.num_images()];
+        for (image, taken) in taken.iter_mut().enumerate() {
+            if let Some(seen) = images.get_mut(&dataset.relative_key(image)) {
+                self.found += usize::from(!*seen);
+                (*seen, *taken) = (true, true);
+            }
+        }
+        dataset.filter(|image| taken[image])
     }
 
     /// Refuses entries that the source `source` does not have.
@@ -107,7 +130,7 @@ impl Selection {
                 missing.sort_unstable();
                 ("row numbers", rows.len(), missing.iter().take(NAMED).map(u64::to_string).collect())
             }
-            By::Key(keys) => {
+            By::Key(keys) | By::Image(keys) => {
                 let mut missing: Vec<&String> = keys.iter().filter(|(_, seen)| !**seen).map(|(key, _)| key).collect();
                 missing.sort();
                 ("names", keys.len(), missing.iter().take(NAMED).map(|key| format!("`{key}`")).collect())
@@ -134,6 +157,8 @@ impl Selection {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::builder::DatasetBuilder;
+    use crate::images::location::ImageRef;
 
     fn selection(text: impl AsRef<[u8]>) -> Result<Selection, String> {
         let dir = tempfile::tempdir().unwrap();
@@ -178,6 +203,28 @@ mod tests {
         let keys = selection("b\na\n").unwrap();
         let error = keys.check(Path::new("d.csv")).unwrap_err().to_string();
         assert!(error.ends_with("`d.csv` lacks 2 of the 2 names in this list: `a`, `b`"), "{error}");
+    }
+
+    #[test]
+    fn images_by_place() {
+        let dataset = || {
+            let mut data = DatasetBuilder::new("/data");
+            for (path, caption) in [("/data/a.png", "a"), ("/data/./sub/b.png", "b"), ("/data/sub/b.png", "b again")] {
+                data.push(ImageRef::File(path.into()), caption);
+            }
+            data.push(ImageRef::File("/elsewhere/c.png".into()), "c");
+            data.build()
+        };
+        let mut images = selection("image\nsub/b.png\n/elsewhere/c.png\n").unwrap();
+        assert!(images.takes(1, "any"), "which images are wanted is known later");
+        let taken = images.images_of(dataset());
+        let captions: Vec<&str> = taken.captions().map(|caption| caption.text).collect();
+        assert_eq!(captions, ["b", "b again", "c"]);
+        images.check(Path::new("d.csv")).unwrap();
+        let mut images = selection("image\nc.png\na.png\n").unwrap();
+        assert_eq!(images.images_of(dataset()).num_images(), 1);
+        let error = images.check(Path::new("d.csv")).unwrap_err().to_string();
+        assert!(error.ends_with("`d.csv` lacks 1 of the 2 names in this list: `c.png`"), "{error}");
     }
 
     #[test]

@@ -36,7 +36,8 @@ impl Dataset {
 
     /// The name of an image that stays when the data set moves: its path relative to the root of its source, without
     /// `.` and `..`, and the name of its shard entry.
-    pub(crate) fn relative_key(&self, image: usize) -> String {
+    #[must_use]
+    pub fn relative_key(&self, image: usize) -> String {
         let location = self.image(image);
         let path = without_dots(location.path());
         let root = self.root_of(image).map(without_dots);

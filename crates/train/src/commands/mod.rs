@@ -15,6 +15,7 @@
 //! - `pack`: writes data sets as shards or as a folder.
 //! - `report`: pages about runs and searches.
 //! - `search`: the nearest images or texts of a query.
+//! - `select`: which training images are worth training on.
 //! - `with_encoder`: a model that encodes, for the commands that need one.
 //! - `probe`: which towers fit together, before training.
 //! - `staged_output`: output that appears when it is complete.
@@ -33,6 +34,7 @@ pub(crate) mod plan;
 pub(crate) mod probe;
 pub(crate) mod report;
 pub(crate) mod search;
+pub(crate) mod select;
 pub(crate) mod staged_output;
 pub(crate) mod warm_cache;
 mod with_encoder;

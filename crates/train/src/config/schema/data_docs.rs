@@ -36,7 +36,8 @@ pub(super) struct SourceTableDoc {
     /// Default: `1.0`.
     weight: Option<f64>,
     /// File with one row number (1-based, without the header) or image name (as the source writes it; the key of a
-    /// shard's sample) per line. Only these rows are read; a row that the source lacks is an error.
+    /// shard's sample) per line. Only these rows are read; a row that the source lacks is an error. `dualenc select`
+    /// writes such files.
     ///
     /// Default: none; every row is read.
     only: Option<PathBuf>,
