@@ -3,6 +3,7 @@
 //! - `run_length`: epochs and steps, and how an epoch is split.
 //! - `initial_weights`: the towers or the whole model that a new run starts from.
 //! - `stage_plan`: which parameters train from which step on.
+//! - `caption_slots`: how many captions of an image a pair has.
 //! - `feature_cache`: directory and views of the feature cache.
 //! - `image_limits`: how large an image may be.
 //! - `eval_interval`: when an evaluation runs.
@@ -10,6 +11,7 @@
 
 pub(crate) mod best_metric;
 pub(crate) mod eval_interval;
+mod caption_slots;
 mod feature_cache;
 mod image_limits;
 pub(crate) mod initial_weights;
