@@ -1,6 +1,5 @@
 //! Which of an image's captions a sample has: all of them in turn, one, or several at once.
 
-use crate::dataset::captions::Caption;
 use crate::dataset::part::Part;
 use crate::dataset::{CaptionMode, Dataset, Pair, samples};
 use crate::random::{CAPTION_STREAM, SLOT_STREAM, mix};
@@ -111,7 +110,7 @@ impl Dataset {
     /// `slots.count` captions of `image`. `key`: random bits of the sample.
     fn draw_several(&self, image: usize, part: &Part, slots: CaptionSlots, key: u64) -> Vec<usize> {
         let captions = self.captions_of(image);
-        let pinned = slots.pin_first.then(|| first_of(captions, |caption| self.caption(caption)));
+        let pinned = slots.pin_first.then(|| self.first_of(captions));
         // The logarithm of u^(1/weight): the order is the same.
         let mut keys: Vec<(f64, u32)> = Vec::with_capacity(captions.len());
         let is_weighted = captions.iter().enumerate().any(|(place, &it)| self.weight(part, place, it) > 0.0);
@@ -128,13 +127,13 @@ impl Dataset {
         // Every image has a caption, and one of them has a weight or is pinned.
         drawn.iter().cycle().take(slots.count.max(1)).map(|&caption| caption as usize).collect()
     }
-}
 
-/// The first of the captions that come from the first column.
-fn first_of<'a>(captions: &[u32], caption: impl Fn(usize) -> Caption<'a>) -> u32 {
-    let column = |number: &&u32| caption(**number as usize).slot;
-    // `min_by_key` returns the first of several.
-    captions.iter().min_by_key(column).copied().unwrap_or(0)
+    /// The first of the captions of an image that come from its first column.
+    fn first_of(&self, captions: &[u32]) -> u32 {
+        let column = |caption: u32| self.caption(caption as usize).slot;
+        let earlier = |first: u32, &other: &u32| if column(other) < column(first) { other } else { first };
+        captions.iter().fold(captions[0], earlier)
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@
 
 pub(crate) mod contrastive;
 mod label_smoothing;
-mod slots;
 #[cfg(test)]
 mod slot_tests;
+mod slots;
 #[cfg(test)]
 mod tests;

@@ -134,7 +134,8 @@ fn equal_captions_match_across_slots() {
     for kind in [Loss::Softmax, Loss::Sigmoid] {
         let of = |duplicates| loss_of(Objective::new(kind, duplicates), &twice, &captions, -0.5);
         assert_eq!(of(Duplicates::Mask).num_duplicates, 3);
-        let [ignore, positives, mask] = [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask].map(of).map(value);
+        let [ignore, positives, mask] =
+            [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask].map(of).map(value);
         assert!((ignore - positives).abs() > 1e-2 && (ignore - mask).abs() > 1e-2 && (mask - positives).abs() > 1e-2);
     }
 }

@@ -10,8 +10,8 @@
 //! - `best_metric`: the metric that `checkpoint.best` names.
 
 pub(crate) mod best_metric;
-pub(crate) mod eval_interval;
 mod caption_slots;
+pub(crate) mod eval_interval;
 mod feature_cache;
 mod image_limits;
 pub(crate) mod initial_weights;

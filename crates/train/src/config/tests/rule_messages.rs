@@ -367,10 +367,7 @@ fn caption_weights_need_their_columns() {
 
 #[test]
 fn caption_slots_need_their_mode() {
-    let found = errors(
-        &[],
-        &["data.caption_slots=3", "data.pin_first_caption=true"],
-    );
+    let found = errors(&[], &["data.caption_slots=3", "data.pin_first_caption=true"]);
     assert!(found.contains("`data.caption_slots` is set, but it is only for `data.captions = \"slots\"`"), "{found}");
     assert!(found.contains("`data.pin_first_caption` is set, but"), "{found}");
     for count in ["0", "257"] {
