@@ -90,7 +90,7 @@ fn all_slots_are_learned() {
     let session = session();
     let two = train(&session, "two", &["train.epochs=12"]);
     let loss = column(&two, "loss");
-    assert!(loss[loss.len() - 1] < 0.8 * loss[0], "{loss:?}");
+    assert!(loss[33..].iter().sum::<f64>() < 0.9 * loss[..3].iter().sum::<f64>(), "{loss:?}");
     // Images are counted, not captions: three batches of 8 in an epoch.
     assert_eq!((two.len(), two[35]["samples_seen"].as_u64()), (36, Some(288)));
     // Twenty names of 24 images: most batches repeat one.
@@ -148,8 +148,8 @@ fn diverged_step_lists_all_captions() {
     let sets = ["train.learning_rate=1e30", "train.clip_grad_norm=0", "train.warmup_steps=0", "train.weight_decay=0"];
     arguments.extend(SLOTS.iter().chain(&sets).flat_map(|set| ["--set", *set]));
     session.fail(3, &arguments);
-    let files = fs::read_dir(session.path("run")).unwrap().map(|entry| entry.unwrap().path());
-    let dump = files.into_iter().find(|path| path.to_string_lossy().contains("not-finite-step"));
+    let mut files = fs::read_dir(session.path("run")).unwrap().map(|entry| entry.unwrap().path());
+    let dump = files.find(|path| path.to_string_lossy().contains("not-finite-step"));
     let dump: Value = serde_json::from_slice(&fs::read(dump.unwrap()).unwrap()).unwrap();
     let captions = dump["samples"][0]["captions"].as_array().unwrap();
     assert!(captions.len() == 2 && captions[0].as_str().unwrap().starts_with("name "), "{captions:?}");

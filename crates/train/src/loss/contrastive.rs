@@ -59,8 +59,8 @@ pub struct PairIds {
 }
 
 impl PairIds {
-    /// Looks up pairs in `dataset`: the numbers of their `images`, `[batch]`, and of their `captions`, `[batch, slots]`.
-    /// `contents`: of the image of each pair, `[batch]`. `caption_id`: as [`Dataset::caption_id`].
+    /// Looks up pairs in `dataset`: the numbers of their `images`, `[batch]`, and of their `captions`, `[batch,
+    /// slots]`. `contents`: of the image of each pair, `[batch]`. `caption_id`: as [`Dataset::caption_id`].
     pub fn of(
         dataset: &Dataset,
         images: &[usize],
@@ -125,8 +125,8 @@ pub struct BatchLoss {
     pub spread: Tensor<1>,
 }
 
-/// Computes the loss of a batch of L2-normalised image embeddings, `[batch, dim]`, and text embeddings, `[batch * slots,
-/// dim]`, where the captions of an image follow each other. With several, it is the mean over the slots.
+/// Computes the loss of a batch of L2-normalised image embeddings, `[batch, dim]`, and text embeddings, `[batch *
+/// slots, dim]`, where the captions of an image follow each other. With several, it is the mean over the slots.
 ///
 /// `logit_scale` `[1]` is the logarithm of the factor of the cosines. `logit_bias` `[1]` is only used by the sigmoid
 /// loss.

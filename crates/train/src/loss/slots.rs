@@ -1,9 +1,9 @@
 //! Several captions of an image as positives at once.
 //!
 //! Each slot of the captions has a matrix of logits of its own, `[batch, batch]`, and the loss is the mean over the
-//! slots (softmax: MobileCLIP, arXiv:2311.17049, sec. 3). So the captions of an image never compete with each other. For
-//! the sigmoid loss, a sum over all pairs, this equals one matrix `[batch, slots * batch]` in which every caption of an
-//! image is positive.
+//! slots (softmax: MobileCLIP, arXiv:2311.17049, sec. 3). So the captions of an image never compete with each other.
+//! For the sigmoid loss, a sum over all pairs, this equals one matrix `[batch, slots * batch]` in which every caption
+//! of an image is positive.
 
 use burn::tensor::Tensor;
 

@@ -162,8 +162,10 @@ fn check_use(dataset: &Dataset, request: &PackRequest, observer: &mut dyn Observ
 /// Whether every image has one caption of each column, in order: the places of its captions are then the columns.
 fn has_columns_in_order(dataset: &Dataset) -> bool {
     let columns = dataset.captions().map(|caption| caption.slot).max().unwrap_or(0);
-    let slots = |image: usize| dataset.captions_of(image).iter().map(|&caption| dataset.caption(caption as usize).slot);
-    columns > 0 && (0..dataset.num_images()).all(|image| slots(image).eq(0..=columns))
+    let is_row = |image: usize| {
+        dataset.captions_of(image).iter().map(|&caption| dataset.caption(caption as usize).slot).eq(0..=columns)
+    };
+    columns > 0 && (0..dataset.num_images()).all(is_row)
 }
 
 /// Goes through the images of a data set.

@@ -25,8 +25,9 @@ impl RunConfig {
         if few == all && has_few(2).count() == all && slots > 1 {
             warnings.push(
                 "`data.captions` is \"slots\", but no image has more than one caption: each repeats in every slot, at \
-                 the price of as many passes through the text tower; name the columns with `captions`, or remove the key"
-                    .to_owned(),
+                 the price of as many passes through the text tower; name the columns with `captions`, or remove the \
+                 key"
+                .to_owned(),
             );
         } else if few > 0 && slots > 1 {
             warnings.push(format!(

@@ -49,9 +49,10 @@ pub(super) struct SourceTableDoc {
     ///
     /// Default: none.
     classnames: Option<PathBuf>,
-    /// With `data.captions = "one"` or `"slots"`: the relative frequency of each caption column, 0 or more. Each caption
-    /// of a list in a column has the column's weight. With a single column: the relative frequency of the first, second,
-    /// ... caption of an image, in the order of its list or rows; the last weight also counts for all further captions.
+    /// With `data.captions = "one"` or `"slots"`: the relative frequency of each caption column, 0 or more. Each
+    /// caption of a list in a column has the column's weight. With a single column: the relative frequency of the
+    /// first, second, ... caption of an image, in the order of its list or rows; the last weight also counts for all
+    /// further captions.
     ///
     /// Default: none; all captions of an image are equally frequent.
     caption_weights: Option<Vec<f64>>,
