@@ -342,7 +342,8 @@ fn caption_weights_need_their_columns() {
             "[data.train.csv]\npath = \"data/train.csv\"",
             "[[data.train]]\ncsv = { path = 'a.csv', captions = ['raw', 'long'] }\ncaption_weights = [1]\n\n\
              [[data.train]]\njsonl = { path = 'b.jsonl', captions = ['raw', 'long', 'alt'] }\n\
-             caption_weights = [1, 2]\n\n[[data.train]]\nparquet = { path = 'c', captions = ['raw', 'long'] }\ncaption_weights = [1, 2]",
+             caption_weights = [1, 2]\n\n[[data.train]]\n\
+             parquet = { path = 'c', captions = ['raw', 'long'] }\ncaption_weights = [1, 2]",
         )],
         &[],
     );
