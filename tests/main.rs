@@ -46,6 +46,7 @@ mod selection;
 mod serve;
 mod sessions;
 mod signals;
+mod slots;
 mod soak;
 mod support;
 mod text_lists;

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use dualenc_data::{
-    BatchPlan, CaptionMode, Dataset, DatasetBuilder, ImageProcessor, ImageRef, LoaderOptions, MicroBatches, PairLoader,
-    Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
+    BatchPlan, CaptionMode, CaptionSlots, Dataset, DatasetBuilder, ImageProcessor, ImageRef, LoaderOptions,
+    MicroBatches, PairLoader, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy,
 };
 
 /// Captions are cut to this number of tokens.
@@ -47,6 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = BatchPlan { seed: 42, batch_size: 8, len: dataset.num_pairs(mode), shuffle: true };
     let loader = PairLoader::new(LoaderOptions {
         mode,
+        slots: CaptionSlots::default(),
         plan,
         // Resuming costs nothing: start at any step.
         start_step: 0,

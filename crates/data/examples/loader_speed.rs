@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dualenc_data::{
-    BatchPlan, CaptionMode, ImageProcessor, LoaderOptions, MicroBatches, PairLoader, Source, Tokenizer, Tokens,
-    UnreadableImages, UnreadablePolicy,
+    BatchPlan, CaptionMode, CaptionSlots, ImageProcessor, LoaderOptions, MicroBatches, PairLoader, Source, Tokenizer,
+    Tokens, UnreadableImages, UnreadablePolicy,
 };
 
 /// Captions are cut to this number of tokens.
@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = BatchPlan { seed: 42, batch_size: BATCH_SIZE, len: dataset.num_pairs(mode), shuffle: true };
     let options = LoaderOptions {
         mode,
+        slots: CaptionSlots::default(),
         plan,
         start_step: 0,
         num_steps: plan.batches_per_epoch() as u64,

@@ -24,6 +24,7 @@ mod writing;
 
 pub use crate::counted::counted;
 pub use crate::dataset::builder::DatasetBuilder;
+pub use crate::dataset::caption_draw::CaptionSlots;
 pub use crate::dataset::captions::Caption;
 pub use crate::dataset::captions::null_words::{NULL_WORD_ADVICE, is_null_word};
 pub use crate::dataset::class_labels::ClassLabels;

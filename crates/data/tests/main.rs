@@ -18,6 +18,7 @@ mod parquet;
 mod pixels;
 mod recognition;
 mod rows;
+mod slots;
 mod splits;
 mod support;
 mod tables;

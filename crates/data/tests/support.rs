@@ -94,6 +94,7 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
         plan: BatchPlan { seed: 42, batch_size, len: dataset.num_pairs(mode), shuffle },
         dataset: Arc::new(dataset),
         mode,
+        slots: Default::default(),
         start_step: 0,
         num_steps: 0,
         micro_batches: Default::default(),

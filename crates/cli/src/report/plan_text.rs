@@ -13,9 +13,13 @@ const LABEL_WIDTH: usize = 14;
 /// Prints the plan.
 pub fn print(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     let data = &plan.data;
+    let captions = match data.captions_per_pair {
+        1 => String::new(),
+        several => format!(" of {several} captions"),
+    };
     writeln!(
         out,
-        "{} steps, {} per epoch, {} pairs each; {} images, {} captions; {}, {} threads\n",
+        "{} steps, {} per epoch, {} pairs{captions} each; {} images, {} captions; {}, {} threads\n",
         grouped(data.total_steps),
         grouped(data.steps_per_epoch),
         grouped(data.batch_size as u64),

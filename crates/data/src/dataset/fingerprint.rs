@@ -73,6 +73,9 @@ impl Dataset {
                 field(&part.weight.to_le_bytes());
                 field(&(part.caption_weights.len() as u64).to_le_bytes());
                 part.caption_weights.iter().for_each(|weight| field(&weight.to_le_bytes()));
+                if part.weights_by_place {
+                    field(b"by place");
+                }
                 field(&(part.templates.len() as u64).to_le_bytes());
                 part.templates.iter().for_each(|template| field(template.as_bytes()));
             }

@@ -3,6 +3,7 @@
 //! This file has [`Dataset`]. The others:
 //! - `builder`: [`builder::DatasetBuilder`], which collects the rows of a source
 //! - `images`, `captions`: the two tables, each in a few allocations
+//! - `caption_draw`: which captions of an image a sample has
 //! - `part`: the share of one source in an epoch of several
 //! - `selection`: the rows that `only` names
 //! - `class_labels`: captions that are class names, as numbers
@@ -13,6 +14,7 @@
 //! - `parallel_io`: a function over many files on a few threads
 
 pub(crate) mod builder;
+pub(crate) mod caption_draw;
 pub(crate) mod captions;
 pub(crate) mod class_labels;
 mod fingerprint;
@@ -41,7 +43,7 @@ use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
 use crate::files;
 use crate::images::location::ImageRef;
-use crate::random::{CAPTION_STREAM, TEMPLATE_STREAM, mix};
+use crate::random::{TEMPLATE_STREAM, mix};
 use crate::text_lists::templates::CLASS_PLACEHOLDER;
 
 /// Number of files whose metadata one thread reads sooner than more threads start.
@@ -56,6 +58,9 @@ pub enum CaptionMode {
     All,
     /// Every image once, with one of its captions, chosen anew in each epoch.
     One,
+    /// Every image once, with several of its captions at once, drawn anew in each epoch: see
+    /// [`crate::CaptionSlots`].
+    Slots,
 }
 
 /// An image and one of its captions.
@@ -158,6 +163,14 @@ impl Dataset {
             part.caption_weights = caption_weights.to_vec();
             part.templates = templates.to_vec();
         }
+        self
+    }
+
+    /// Makes the weights of [`Dataset::with_use`] those of places instead of columns: of the first, second, ... caption
+    /// of an image, the last weight also of all further ones.
+    #[must_use]
+    pub fn with_weights_by_place(mut self) -> Self {
+        self.parts.iter_mut().for_each(|part| part.weights_by_place = true);
         self
     }
 
@@ -316,58 +329,6 @@ impl Dataset {
         self.parts.iter().fold(0, |sum: usize, part| sum.saturating_add(part.draws(samples(part, mode).len())))
     }
 
-    /// Pair `index` of `0..num_pairs(mode)`: a pure function of (seed, epoch, index). All epochs have the same pairs
-    /// unless captions or the share of a source are drawn.
-    ///
-    /// # Panics
-    /// If `index` is out of range.
-    #[must_use]
-    pub fn pair(&self, mode: CaptionMode, index: usize, seed: u64, epoch: u64) -> Pair {
-        let mut draw = index;
-        for (number, part) in self.parts.iter().enumerate() {
-            let range = samples(part, mode);
-            let draws = part.draws(range.len());
-            if draw >= draws {
-                draw -= draws;
-                continue;
-            }
-            let sample = range.start + part.sample(draw, range.len(), number, seed, epoch);
-            return match mode {
-                CaptionMode::All => Pair { image: self.caption(sample).image, caption: sample },
-                CaptionMode::One => {
-                    let random = mix(seed, &[CAPTION_STREAM, epoch, index as u64]);
-                    Pair { image: sample, caption: self.draw_caption(sample, part, random) }
-                }
-            };
-        }
-        // The index is past the end, as documented.
-        panic!("pair {index} of {}", self.num_pairs(mode))
-    }
-
-    /// One of the captions of `image`, by 64 random bits.
-    fn draw_caption(&self, image: usize, part: &Part, random: u64) -> usize {
-        let captions = self.captions_of(image);
-        let weight = |&caption: &u32| {
-            part.caption_weights.get(usize::from(self.caption(caption as usize).slot)).copied().unwrap_or(1.0)
-        };
-        let total: f64 = captions.iter().map(weight).sum();
-        // An image may have captions of weight 0 alone.
-        if part.caption_weights.is_empty() || total <= 0.0 {
-            return captions[(random % captions.len() as u64) as usize] as usize;
-        }
-        // 53 bits are exact in a double.
-        let mut left = (random >> 11) as f64 / (1u64 << 53) as f64 * total;
-        let mut drawn = captions[0];
-        for caption in captions.iter().filter(|caption| weight(caption) > 0.0) {
-            drawn = *caption;
-            left -= weight(caption);
-            if left < 0.0 {
-                break;
-            }
-        }
-        drawn as usize
-    }
-
     /// Numbers of the captions of an image, in the order of the source.
     ///
     /// # Panics
@@ -424,6 +385,6 @@ impl Dataset {
 fn samples(part: &Part, mode: CaptionMode) -> std::ops::Range<usize> {
     match mode {
         CaptionMode::All => part.captions.clone(),
-        CaptionMode::One => part.images.clone(),
+        CaptionMode::One | CaptionMode::Slots => part.images.clone(),
     }
 }

@@ -18,8 +18,11 @@ pub struct Part {
     pub captions: Range<usize>,
     /// How often each pair occurs in an epoch, on average.
     pub weight: f64,
-    /// For [`crate::CaptionMode::One`]: the weight of each caption slot; all 1 if empty.
+    /// Where captions are drawn: the weight of each column, or of each place if [`Part::weights_by_place`]; all 1 if
+    /// empty.
     pub caption_weights: Vec<f64>,
+    /// Whether the weights are those of the first, second, ... caption of an image, instead of columns.
+    pub weights_by_place: bool,
     /// Prompt templates: captions are class names, which take the place of `{c}` in a template drawn for each pair.
     /// None if empty: captions are used as they are.
     pub templates: Vec<String>,
@@ -36,6 +39,7 @@ impl Part {
             captions,
             weight: 1.0,
             caption_weights: Vec::new(),
+            weights_by_place: false,
             templates: Vec::new(),
             class_names: Vec::new(),
         }

@@ -20,20 +20,30 @@ pub struct Batch {
     pub part: usize,
     /// Whether this is the last micro-batch of its step in this pass.
     pub is_last_of_pass: bool,
-    /// The pairs, after replacement of unreadable images.
+    /// The pairs, after replacement of unreadable images. With several captions a pair, the caption is the first.
     pub pairs: Vec<Pair>,
+    /// Numbers of all captions of each pair, `[pairs, slots]`, flat: see [`Batch::slots`].
+    pub captions: Vec<usize>,
     /// The content of the image of each pair. Files with equal bytes have equal numbers, whatever their names.
     pub contents: Vec<ContentId>,
     /// `[loaded, 3, height, width]`, flat.
     pub pixels: Vec<f32>,
     /// The pairs that have pixels, in order: all except those with cached features.
     pub loaded: Vec<LoadedImage>,
-    /// Tokens of the captions, one sequence per pair.
+    /// Tokens of the captions, `[pairs, slots]` sequences.
     pub tokens: TokenBatch,
     /// Images first found unreadable in this batch.
     pub skipped: Vec<Skipped>,
     /// How long the consumer waited for this batch.
     pub waited: Duration,
+}
+
+impl Batch {
+    /// Captions per pair: 1 unless the loader draws several.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.captions.len().checked_div(self.pairs.len()).unwrap_or(1)
+    }
 }
 
 /// A pair whose image was decoded.

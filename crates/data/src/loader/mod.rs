@@ -288,8 +288,13 @@ fn collate(
                 batch.pixels.extend_from_slice(&pixels);
             }
             batch.pairs.push(sample.pair);
+            batch.captions.push(sample.pair.caption);
             batch.contents.push(sample.content);
             batch.tokens.push(sample.tokens);
+            for (caption, tokens) in sample.more {
+                batch.captions.push(caption);
+                batch.tokens.push(tokens);
+            }
             if job.ends_part {
                 batch.is_last_of_pass = job.is_last_of_pass;
                 return Some(Ok((batch, job.ends_step)));

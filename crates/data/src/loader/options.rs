@@ -3,6 +3,7 @@
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::Arc;
 
+use crate::dataset::caption_draw::CaptionSlots;
 use crate::dataset::{CaptionMode, Dataset};
 use crate::image_processor::ImageProcessor;
 use crate::images::augment::Augment;
@@ -18,6 +19,8 @@ pub struct LoaderOptions {
     pub dataset: Arc<Dataset>,
     /// Which pairs make an epoch.
     pub mode: CaptionMode,
+    /// With [`CaptionMode::Slots`]: how the captions of a pair are drawn.
+    pub slots: CaptionSlots,
     /// How an epoch is divided into batches. Its `len` must be `dataset.num_pairs(mode)`; its `seed` also chooses
     /// captions, views and dropped words.
     pub plan: BatchPlan,

@@ -9,6 +9,7 @@ use crate::loader::load_image::decode_view;
 use crate::loader::options::LoaderOptions;
 use crate::loader::unreadable::Skipped;
 use crate::panics::catch_quietly;
+use crate::random::{SLOT_TEXT_STREAM, mix};
 use crate::text::tokenizer::Encoded;
 
 /// A loaded pair.
@@ -17,7 +18,10 @@ pub(crate) struct Sample {
     pub(crate) pair: Pair,
     pub(crate) content: ContentId,
     pub(crate) image: Image,
+    /// Of the pair's caption.
     pub(crate) tokens: Encoded,
+    /// The captions of the pair after the first, with their tokens.
+    pub(crate) more: Vec<(usize, Encoded)>,
     /// Images found unreadable on the way to this pair.
     pub(crate) unreadable: Vec<Skipped>,
 }
@@ -36,7 +40,8 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
     let mut unreadable = Vec::new();
     for offset in 0..options.plan.len {
         let index = (job.index + offset) % options.plan.len;
-        let pair = dataset.pair(options.mode, index, options.plan.seed, job.epoch);
+        let seed = options.plan.seed;
+        let (pair, more) = dataset.sample(options.mode, options.slots, index, seed, job.epoch);
         // Recorded images need no second reading: the outcome is the same.
         let is_known = unreadable.iter().any(|skipped: &Skipped| skipped.image == pair.image);
         if is_known || options.unreadable_images.contains(pair.image) {
@@ -45,7 +50,13 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
         let loading = in_progress.enter(pair.image);
         let loaded = catch_quietly(|| {
             let (content, image) = load_image(options, pair.image, job)?;
-            Ok((content, image, options.tokens.encode(dataset, pair.caption, options.plan.seed, job.epoch)?))
+            let tokens = options.tokens.encode(dataset, pair.caption, seed, job.epoch)?;
+            // A caption that repeats in a slot is another prompt, and other words of it are dropped.
+            let seed = |slot: usize| mix(seed, &[SLOT_TEXT_STREAM, slot as u64]);
+            let encode = |(slot, &caption): (usize, &usize)| {
+                Ok((caption, options.tokens.encode(dataset, caption, seed(slot), job.epoch)?))
+            };
+            Ok((content, image, tokens, more.iter().enumerate().map(encode).collect::<Result<_, DataError>>()?))
         });
         drop(loading);
         let loaded = loaded.map_err(|panic| {
@@ -53,7 +64,9 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
             DataError::Worker { job: format!("image `{key}`"), message: panic.to_string() }
         })?;
         match loaded {
-            Ok((content, image, tokens)) => return Ok(Sample { job, pair, content, image, tokens, unreadable }),
+            Ok((content, image, tokens, more)) => {
+                return Ok(Sample { job, pair, content, image, tokens, more, unreadable });
+            }
             Err(DataError::Image { key, source }) => {
                 unreadable.push(Skipped::new(pair.image, key, &source));
                 // This run of images alone is over the limit: stop before reading the rest of the data set.

@@ -50,6 +50,7 @@ fn options(dir: &Path, bad: &[usize]) -> LoaderOptions {
         plan: BatchPlan { seed: 1, batch_size: BATCH, len: IMAGES, shuffle: true },
         dataset: Arc::new(dataset),
         mode: CaptionMode::All,
+        slots: Default::default(),
         start_step: 0,
         num_steps: 3 * STEPS_PER_EPOCH,
         micro_batches: Default::default(),

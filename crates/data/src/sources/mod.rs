@@ -99,6 +99,21 @@ impl Source {
         self.read_selected(None)
     }
 
+    /// Number of caption columns or keys that the source names; 1 if it names none.
+    #[must_use]
+    pub fn num_caption_columns(&self) -> usize {
+        let columns = match self {
+            Self::Csv(it) | Self::Tsv(it) => it.captions.as_deref(),
+            Self::Jsonl(it) => it.captions.as_deref(),
+            Self::Json(it) => it.captions.as_deref(),
+            Self::Folder(it) => it.captions.as_deref(),
+            Self::Webdataset(it) => it.captions.as_deref(),
+            Self::Parquet(it) => it.captions.as_deref(),
+            Self::Classes(_) | Self::Coco(_) => None,
+        };
+        columns.map_or(1, <[String]>::len)
+    }
+
     /// As [`Source::read`], of the rows of `selection` alone.
     ///
     /// # Errors

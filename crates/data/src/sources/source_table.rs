@@ -65,7 +65,8 @@ pub struct SourceTable {
     /// A file of class names: captions are 0-based numbers of classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub classnames: Option<PathBuf>,
-    /// With several caption columns and captions drawn one at a time: the weight of each column.
+    /// Where captions are drawn: the weight of each caption column; with one column, of the first, second, ... caption
+    /// of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caption_weights: Option<Vec<f64>>,
 }
@@ -127,7 +128,10 @@ impl SourceTable {
                  with `classnames`"
             ));
         }
-        Ok(dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, &templates))
+        let dataset = dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, &templates);
+        // A single weight is that of every caption, either way.
+        let by_place = caption_weights.len() > 1 && source.num_caption_columns() <= 1;
+        Ok(if by_place { dataset.with_weights_by_place() } else { dataset })
     }
 
     /// As [`SourceTable::read`], with labels as they are written: numbers are not replaced by the names of classes.

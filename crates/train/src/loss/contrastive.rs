@@ -13,6 +13,7 @@ use dualenc_kernels::{PairLoss, pair_loss};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
 use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
+use crate::loss::slots;
 
 /// The loss function of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -50,7 +51,7 @@ impl From<&RunConfig> for Objective {
 /// as one image, which has the captions of all of them.
 #[derive(Debug, Clone)]
 pub struct PairIds {
-    /// Caption of each pair, `[batch]`.
+    /// Captions of each pair, `[batch, slots]`, flat: one unless each image has several at once.
     pub captions: Vec<u64>,
     /// All captions that the data list for the image of each pair and for its copies in the batch, `[batch]` lists of
     /// any length.
@@ -58,17 +59,18 @@ pub struct PairIds {
 }
 
 impl PairIds {
-    /// Looks up `pairs` of image and caption indices in `dataset`. `contents`: of the image of each pair, `[batch]`.
-    /// `caption_id`: as [`Dataset::caption_id`].
+    /// Looks up pairs in `dataset`: the numbers of their `images`, `[batch]`, and of their `captions`, `[batch,
+    /// slots]`. `contents`: of the image of each pair, `[batch]`. `caption_id`: as [`Dataset::caption_id`].
     pub fn of(
         dataset: &Dataset,
-        pairs: &[(usize, usize)],
+        images: &[usize],
+        captions: &[usize],
         contents: &[ContentId],
         mut caption_id: impl FnMut(usize) -> u64,
     ) -> Self {
         // Of each content, the images of this batch: mostly one.
         let mut copies: HashMap<ContentId, Vec<usize>> = HashMap::new();
-        for (&(image, _), &content) in pairs.iter().zip(contents) {
+        for (&image, &content) in images.iter().zip(contents) {
             let images = copies.entry(content).or_default();
             if !images.contains(&image) {
                 images.push(image);
@@ -78,21 +80,26 @@ impl PairIds {
             let captions = images.iter().flat_map(|&image| dataset.captions_of(image));
             captions.map(|&caption| caption_id(caption as usize)).collect()
         };
-        let known = pairs
+        let known = images
             .iter()
             .zip(contents)
-            .map(|((image, _), content)| known(copies.get(content).map_or(std::slice::from_ref(image), Vec::as_slice)));
+            .map(|(image, content)| known(copies.get(content).map_or(std::slice::from_ref(image), Vec::as_slice)));
         let known = known.collect();
-        let captions = pairs.iter().map(|&(_, caption)| caption_id(caption)).collect();
+        let captions = captions.iter().map(|&caption| caption_id(caption)).collect();
         Self { captions, known }
     }
 
-    /// The positions (row, column) off the diagonal at which the caption of the column is one of the captions of the
-    /// row's image. Pairs match if they share the image or the caption, and also if their images have captions in
-    /// common of which the pairs drew different ones.
-    pub(crate) fn matches(&self) -> Vec<(usize, usize)> {
+    /// Captions of each pair.
+    pub(crate) fn slots(&self) -> usize {
+        self.captions.len().checked_div(self.known.len()).unwrap_or(1)
+    }
+
+    /// The positions (row, column) off the diagonal at which the caption of the column, in this slot, is one of the
+    /// captions of the row's image. Pairs match if they share the image or the caption, and also if their images have
+    /// captions in common of which the pairs drew different ones.
+    pub(crate) fn matches(&self, slot: usize) -> Vec<(usize, usize)> {
         let mut columns: HashMap<u64, Vec<usize>> = HashMap::new();
-        for (column, caption) in self.captions.iter().enumerate() {
+        for (column, caption) in self.captions.iter().skip(slot).step_by(self.slots()).enumerate() {
             columns.entry(*caption).or_default().push(column);
         }
         let of_row = |(row, known): (usize, &Vec<u64>)| {
@@ -118,7 +125,8 @@ pub struct BatchLoss {
     pub spread: Tensor<1>,
 }
 
-/// Computes the loss of a batch of L2-normalised image and text embeddings, each `[batch, dim]`.
+/// Computes the loss of a batch of L2-normalised image embeddings, `[batch, dim]`, and text embeddings, `[batch *
+/// slots, dim]`, where the captions of an image follow each other. With several, it is the mean over the slots.
 ///
 /// `logit_scale` `[1]` is the logarithm of the factor of the cosines. `logit_bias` `[1]` is only used by the sigmoid
 /// loss.
@@ -129,18 +137,24 @@ pub fn contrastive_loss(
     logit_bias: Option<Tensor<1>>,
     pairs: &PairIds,
 ) -> BatchLoss {
-    let matches = pairs.matches();
-    let num_duplicates = matches.iter().map(|(row, _)| row).collect::<HashSet<_>>().len();
-    let embeds = (&image_embeds, &text_embeds);
     let bias = logit_bias.as_ref().filter(|_| objective.loss == Loss::Sigmoid);
-    let (loss, chance) = loss_by(objective, embeds, &logit_scale, &matches, |loss| {
-        pair_loss(&image_embeds, &text_embeds, &logit_scale, bias, loss)
+    let slots = slots::by_slot(&text_embeds, pairs.slots());
+    let matches: Vec<_> = (0..slots.len()).map(|slot| pairs.matches(slot)).collect();
+    let num_duplicates = matches.iter().flatten().map(|(row, _)| row).collect::<HashSet<_>>().len();
+    let losses = slots.iter().zip(&matches).map(|(text, matches)| {
+        loss_by(objective, (&image_embeds, text), &logit_scale, matches, |loss| {
+            pair_loss(&image_embeds, text, &logit_scale, bias, loss)
+        })
     });
+    let (losses, chances): (Vec<_>, Vec<_>) = losses.unzip();
+    let [batch, _] = image_embeds.dims();
+    let chance = slots::chance((objective.loss, objective.duplicates), batch, &chances, &matches);
+    let loss = slots::mean(losses);
     let spread = Tensor::cat(vec![spread(&image_embeds), spread(&text_embeds)], 0);
     BatchLoss { loss, num_duplicates, chance, spread }
 }
 
-/// Computes the loss `[1]` with `pair_loss`, and the [loss of guessing](BatchLoss::chance). `matches`: from
+/// Computes the loss `[1]` of one slot with `pair_loss`, and the [loss of guessing](BatchLoss::chance). `matches`: from
 /// [`PairIds::matches`].
 pub(crate) fn loss_by(
     Objective { loss, duplicates, label_smoothing }: Objective,
@@ -161,7 +175,7 @@ pub(crate) fn loss_by(
         }
         Loss::Sigmoid => {
             let loss = pair_loss(&PairLoss::Sigmoid { positives: positives.into(), masked: masked.into() });
-            (loss, sigmoid_chance(batch, positives.len(), masked.len()))
+            (loss, sigmoid_chance([batch, 1], positives.len(), masked.len()))
         }
     }
 }

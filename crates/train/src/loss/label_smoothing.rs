@@ -79,10 +79,11 @@ impl Smoothing {
 }
 
 /// The lowest sigmoid loss if all logits are equal: the entropy of whether a pair matches, times the number of pairs
-/// per row. `positives` and `masked`: numbers of pairs off the diagonal.
-pub(crate) fn sigmoid_chance(batch: usize, positives: usize, masked: usize) -> f64 {
-    let pairs = (batch * batch - masked) as f64;
-    let matching = (batch + positives) as f64 / pairs;
+/// per row of a slot. `positives` and `masked`: numbers of pairs off the diagonals of all slots.
+pub(crate) fn sigmoid_chance([batch, slots]: [usize; 2], positives: usize, masked: usize) -> f64 {
+    let texts = batch * slots;
+    let pairs = (batch * texts - masked) as f64;
+    let matching = (texts + positives) as f64 / pairs;
     let term = |probability: f64| if probability > 0.0 { -probability * probability.ln() } else { 0.0 };
-    (term(matching) + term(1.0 - matching)) * pairs / batch as f64
+    (term(matching) + term(1.0 - matching)) * pairs / texts as f64
 }

@@ -4,9 +4,13 @@
 //! evaluation is in `eval::metrics::pooled_loss`.
 //!
 //! - `contrastive`: the loss of a batch, which of its pairs match, and the spread of its embeddings
+//! - `slots`: several captions of an image as positives at once
 //! - `label_smoothing`: the weights of the logits, and the loss of a model that guesses
 
 pub(crate) mod contrastive;
 mod label_smoothing;
+#[cfg(test)]
+mod slot_tests;
+mod slots;
 #[cfg(test)]
 mod tests;

@@ -237,7 +237,7 @@ impl Case {
     fn tiled(&self, pairs: &PairIds, rows: usize) -> Vec<f32> {
         self.values(|[image, text], scale, bias| {
             let bias = Some(&bias).filter(|_| self.objective.loss == Loss::Sigmoid);
-            loss_by(self.objective, (&image, &text), &scale, &pairs.matches(), |loss| {
+            loss_by(self.objective, (&image, &text), &scale, &pairs.matches(0), |loss| {
                 tiled_pair_loss((&image, &text), &scale, bias, loss, rows * self.shape[0])
             })
             .0
@@ -289,7 +289,7 @@ fn kernel_and_tiles_match_plain_loss() {
         captions: (0..batch as u64).map(|n| n % 140).collect(),
         known: (0..batch as u64).map(|n| vec![n % 140, (n * 7) % 150]).collect(),
     };
-    let matches = pairs.matches();
+    let matches = pairs.matches(0);
     assert!(matches.len() > 50);
     for objective in objectives() {
         for duplicates in ALL_DUPLICATES {
@@ -320,7 +320,7 @@ fn matches_pytorch() {
         others.chain([row as u64]).collect()
     };
     let pairs = PairIds { captions: (0..shape[0] as u64).collect(), known: (0..shape[0]).map(known).collect() };
-    assert_eq!(pairs.matches(), related);
+    assert_eq!(pairs.matches(0), related);
     let mut compared = 0;
     for expected in golden["cases"].as_array().unwrap() {
         let objective = Objective {

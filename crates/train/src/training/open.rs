@@ -64,7 +64,7 @@ impl Run {
 
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
-        report_dataset(&dataset, observer);
+        report_dataset(config, &dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
@@ -300,10 +300,10 @@ fn report_stages(learner: &Learner, observer: &mut dyn Observer) -> Result<(), T
     Ok(())
 }
 
-fn report_dataset(dataset: &Dataset, observer: &mut dyn Observer) {
+fn report_dataset(config: &RunConfig, dataset: &Dataset, observer: &mut dyn Observer) {
     let (images, captions) = (counted(dataset.num_images(), "image"), counted(dataset.num_captions(), "caption"));
     dataset.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
-    let warnings = dataset.warnings.iter().cloned().chain(dataset.null_words());
+    let warnings = dataset.warnings.iter().cloned().chain(dataset.null_words()).chain(config.caption_warnings(dataset));
     warnings.for_each(|warning| observer.on(Event::Warning(warning)));
     observer.on(Event::Note(format!("{images} with {captions}")));
     if dataset.skipped.count > 0 {

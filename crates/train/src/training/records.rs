@@ -312,9 +312,17 @@ impl StepNumbers {
         let samples: Vec<serde_json::Value> = batch
             .pairs
             .iter()
-            .map(|pair| {
+            .zip(batch.captions.chunks(batch.slots()))
+            .map(|(pair, captions)| {
                 let image = dataset.image(pair.image).key();
-                serde_json::json!({"image": image, "caption": dataset.caption(pair.caption).text})
+                let text = |caption: usize| dataset.caption(caption).text;
+                match captions {
+                    [caption] => serde_json::json!({"image": image, "caption": text(*caption)}),
+                    several => {
+                        let texts: Vec<&str> = several.iter().map(|&caption| text(caption)).collect();
+                        serde_json::json!({"image": image, "captions": texts})
+                    }
+                }
             })
             .collect();
         let step = batch.step + 1;

@@ -116,6 +116,7 @@ impl TrainingData {
         Ok(PairLoader::new(LoaderOptions {
             dataset: Arc::clone(&self.dataset),
             mode: config.data.captions,
+            slots: config.caption_slots(),
             plan: self.plan,
             start_step: steps.start,
             num_steps: steps.end.saturating_sub(steps.start),
@@ -141,10 +142,10 @@ impl TrainingData {
 
     /// Which pairs of `batch` have equal captions or equal images.
     pub fn pair_ids(&self, batch: &Batch) -> PairIds {
-        let pairs: Vec<_> = batch.pairs.iter().map(|pair| (pair.image, pair.caption)).collect();
+        let images: Vec<_> = batch.pairs.iter().map(|pair| pair.image).collect();
         // Every number is written whole.
         let mut ids = self.caption_ids.lock().unwrap_or_else(PoisonError::into_inner);
-        PairIds::of(&self.dataset, &pairs, &batch.contents, |caption| {
+        PairIds::of(&self.dataset, &images, &batch.captions, &batch.contents, |caption| {
             if ids[caption] == 0 {
                 ids[caption] = self.dataset.caption_id(caption);
             }

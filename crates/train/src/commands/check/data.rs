@@ -12,19 +12,30 @@ pub(crate) fn report_data(config: &RunConfig, pairs: &Pairs, findings: &mut Find
     let (key, dataset) = ("data.train", &*pairs.train);
     let num_pairs = dataset.num_pairs(config.data.captions);
     let (images, captions) = (dataset.num_images(), dataset.num_captions());
-    let message = format!(
+    let slots = config.caption_slots().count;
+    let mut message = format!(
         "{}, {}, {} per epoch",
         counted(images, "image"),
         counted(captions, "caption"),
         counted(num_pairs, "pair")
     );
-    findings.fact("pairs", key, message).value("images", images).value("captions", captions).value("pairs", num_pairs);
+    if slots > 1 {
+        message += &format!(", each of an image and {slots} of its captions");
+    }
+    let finding = findings.fact("pairs", key, message);
+    finding.value("images", images).value("captions", captions).value("pairs", num_pairs);
+    if slots > 1 {
+        finding.value("captions_per_pair", slots);
+    }
     report_sources(config, dataset, findings);
     for note in &dataset.notes {
         findings.fact("note", key, note.clone());
     }
     for warning in &dataset.warnings {
         findings.warn("data_warning", key, warning.clone());
+    }
+    for warning in config.caption_warnings(dataset) {
+        findings.warn("few_captions_per_image", "data.captions", warning);
     }
     if let Some(validation) = &pairs.validation {
         let (images, captions) = (validation.num_images(), validation.num_captions());
@@ -43,7 +54,7 @@ fn report_sources(config: &RunConfig, dataset: &Dataset, findings: &mut Findings
     for (number, part) in parts.iter().enumerate().filter(|_| parts.len() > 1) {
         let samples = match config.data.captions {
             CaptionMode::All => part.captions.len(),
-            CaptionMode::One => part.images.len(),
+            CaptionMode::One | CaptionMode::Slots => part.images.len(),
         };
         let (images, captions, weight) = (part.images.len(), part.captions.len(), part.weight);
         let draws = (samples as f64 * weight).round();

@@ -51,7 +51,8 @@ pub(crate) fn render(
             line("# Images have several captions: one is drawn each epoch. `\"all\"`: each is a pair of its own.");
             line("captions = \"one\"");
         }
-        CaptionMode::All => {}
+        // `init` chooses one of the other two.
+        CaptionMode::All | CaptionMode::Slots => {}
     }
     if let Some(fraction) = settings.validation_fraction {
         line("# The share of the images that is held out for `[eval.validation]`.");

@@ -142,6 +142,8 @@ pub struct WeightsReport {
 pub struct RunReport {
     /// `model.lock`, if the config can be read.
     pub lock: Option<String>,
+    /// Captions of each pair, if the config can be read: more than one with `data.captions = "slots"`.
+    pub captions_per_pair: Option<usize>,
     /// The newest valid checkpoint.
     pub checkpoint: Option<PathBuf>,
     /// The step of that checkpoint.

@@ -126,8 +126,10 @@ fn select(config: &RunConfig, request: &PackRequest, observer: &mut dyn Observer
 fn check_use(dataset: &Dataset, request: &PackRequest, observer: &mut dyn Observer) -> Result<(), TrainError> {
     let parts: Vec<_> = dataset.parts().iter().filter(|part| !part.images.is_empty()).collect();
     let is_used_alike = |part: &&dualenc_data::Part| {
-        (part.weight, &part.templates, &part.caption_weights)
-            == (parts[0].weight, &parts[0].templates, &parts[0].caption_weights)
+        let of = |part: &dualenc_data::Part| {
+            (part.weight, part.templates.clone(), part.caption_weights.clone(), part.weights_by_place)
+        };
+        of(part) == of(parts[0])
     };
     if request.source.is_none() && !parts.iter().all(is_used_alike) {
         return Err(TrainError::Usage(format!(
@@ -137,18 +139,33 @@ fn check_use(dataset: &Dataset, request: &PackRequest, observer: &mut dyn Observ
         )));
     }
     let Some(part) = parts.first() else { return Ok(()) };
-    let kept = [("weight", part.weight != 1.0), ("templates", !part.templates.is_empty())];
+    // The lines of a shard have places, and no columns.
+    let has_places = part.weights_by_place || has_columns_in_order(dataset);
+    let kept = [
+        ("weight", part.weight != 1.0),
+        ("templates", !part.templates.is_empty()),
+        ("caption_weights", !part.caption_weights.is_empty() && has_places),
+    ];
     let kept: Vec<String> = kept.iter().filter(|(_, is_set)| *is_set).map(|(key, _)| format!("`{key}`")).collect();
     if !kept.is_empty() {
         let keys = kept.join(", ");
         observer.on(Event::Note(format!("not part of the shards, so set it for them again: {keys}")));
     }
-    if !part.caption_weights.is_empty() || dataset.captions().any(|caption| caption.slot > 0) {
-        let text = "the shards have all captions of an image as lines, and not the columns that they come from: \
-                    `caption_weights` cannot be used with them";
+    if !has_places && (!part.caption_weights.is_empty() || dataset.captions().any(|caption| caption.slot > 0)) {
+        let text = "the shards have all captions of an image as lines, and not the columns that they come from, which \
+                    images lack or have several captions of: there, `caption_weights` would count lines";
         observer.on(Event::Warning(text.to_owned()));
     }
     Ok(())
+}
+
+/// Whether every image has one caption of each column, in order: the places of its captions are then the columns.
+fn has_columns_in_order(dataset: &Dataset) -> bool {
+    let columns = dataset.captions().map(|caption| caption.slot).max().unwrap_or(0);
+    let is_row = |image: usize| {
+        dataset.captions_of(image).iter().map(|&caption| dataset.caption(caption as usize).slot).eq(0..=columns)
+    };
+    columns > 0 && (0..dataset.num_images()).all(is_row)
 }
 
 /// Goes through the images of a data set.

@@ -258,6 +258,7 @@ mod tests {
                 captions: 10_000,
                 pairs: 10_000,
                 batch_size: 100,
+                captions_per_pair: 1,
                 micro_batch_size: None,
                 steps_per_epoch: 100,
                 total_steps: 1000,

@@ -156,6 +156,7 @@ fn data_plan(run: &Run) -> DataPlan {
         captions: dataset.num_captions(),
         pairs: dataset.num_pairs(config.data.captions),
         batch_size,
+        captions_per_pair: config.caption_slots().count,
         micro_batch_size: config.train.micro_batch_size.filter(|size| *size < batch_size),
         steps_per_epoch: position.steps_per_epoch,
         total_steps: position.total_steps,

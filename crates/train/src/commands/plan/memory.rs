@@ -60,15 +60,17 @@ pub(super) fn head(batch: &Batch, pairs: usize) -> Batch {
     let all = batch.pairs.len();
     let pairs = pairs.max(2).min(all);
     let image_values = batch.pixels.len() / batch.loaded.len().max(1);
+    let texts = pairs * batch.slots();
     let loaded = batch.loaded.iter().filter(|loaded| loaded.pair < pairs).copied().collect::<Vec<_>>();
     Batch {
         pairs: batch.pairs[..pairs].to_vec(),
         pixels: batch.pixels[..loaded.len() * image_values].to_vec(),
         loaded,
         tokens: TokenBatch {
-            ids: batch.tokens.ids[..pairs].to_vec(),
-            type_ids: batch.tokens.type_ids[..pairs].to_vec(),
+            ids: batch.tokens.ids[..texts].to_vec(),
+            type_ids: batch.tokens.type_ids[..texts].to_vec(),
         },
+        captions: batch.captions[..texts].to_vec(),
         contents: batch.contents[..pairs].to_vec(),
         skipped: Vec::new(),
         ..*batch

@@ -48,6 +48,8 @@ pub struct DataPlan {
     pub pairs: usize,
     /// Pairs per step.
     pub batch_size: usize,
+    /// Captions of each pair, all of which the text tower runs over.
+    pub captions_per_pair: usize,
     /// Pairs per part of a step; `None`: a step is computed whole.
     pub micro_batch_size: Option<usize>,
     /// Steps per epoch.

@@ -168,10 +168,11 @@ fn to_fill(
     steps: u64,
     (first, cached): (&Measured, &Measured),
 ) -> Filling {
-    let batch = first.mean(|step| step.pairs as f64);
+    let mut batch = first.mean(|step| step.pairs as f64);
     let (all, per_step) = if images {
         (training_images(run), first.mean(|step| step.loaded as f64))
     } else {
+        batch *= run.config.caption_slots().count as f64;
         (training_captions(run), batch)
     };
     let missing = all as f64 * (1.0 - present);

@@ -3,12 +3,14 @@
 //! - `run_length`: epochs and steps, and how an epoch is split.
 //! - `initial_weights`: the towers or the whole model that a new run starts from.
 //! - `stage_plan`: which parameters train from which step on.
+//! - `caption_slots`: how many captions of an image a pair has.
 //! - `feature_cache`: directory and views of the feature cache.
 //! - `image_limits`: how large an image may be.
 //! - `eval_interval`: when an evaluation runs.
 //! - `best_metric`: the metric that `checkpoint.best` names.
 
 pub(crate) mod best_metric;
+mod caption_slots;
 pub(crate) mod eval_interval;
 mod feature_cache;
 mod image_limits;

@@ -1,5 +1,6 @@
 //! Defaults that depend on other keys.
 
+use dualenc_data::CaptionMode;
 use dualenc_model::LOGIT_SCALE_INIT;
 
 use crate::config::schema::eval::{EvalSection, Task};
@@ -16,6 +17,9 @@ impl RunConfig {
                 Loss::Softmax => LOGIT_SCALE_INIT,
                 Loss::Sigmoid => default::SIGMOID_LOGIT_SCALE_INIT,
             });
+        }
+        if self.data.captions == CaptionMode::Slots {
+            self.data.caption_slots.get_or_insert(default::CAPTION_SLOTS);
         }
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);

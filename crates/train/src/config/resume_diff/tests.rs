@@ -71,6 +71,7 @@ fn classifies_each_key() {
         ("data.max_tokens=16", "data.max_tokens", false),
         ("data.shuffle=false", "data.shuffle", false),
         ("data.captions=one", "data.captions", false),
+        ("data.captions=slots", "data.captions", false),
         ("data.word_dropout=0.1", "data.word_dropout", false),
         ("data.train.folder.path=other", "data.train.folder.path", false),
         ("data.workers=1", "data.workers", true),
@@ -110,6 +111,17 @@ fn classifies_each_key() {
         let change = found.iter().find(|(changed, _)| changed == key);
         assert_eq!(change, Some(&(key.to_owned(), safe)), "{argument}: {found:?}");
     }
+}
+
+#[test]
+fn caption_slots_change_the_data() {
+    let slots = "data.captions=slots";
+    assert_eq!(changes(&[slots], &[slots, "data.caption_slots=2", "data.pin_first_caption=false"]), []);
+    let verdict = |key: &str, value: &str| changes(&[slots], &[slots, &format!("{key}={value}")]);
+    assert_eq!(verdict("data.caption_slots", "3"), [("data.caption_slots".to_owned(), false)]);
+    assert_eq!(verdict("data.pin_first_caption", "true"), [("data.pin_first_caption".to_owned(), false)]);
+    let weighted = changes(&[slots], &[slots, "data.train={folder={path='pairs'}, caption_weights=[2, 1]}"]);
+    assert_eq!(weighted, [("data.train.caption_weights".to_owned(), false)]);
 }
 
 #[test]

@@ -32,6 +32,18 @@ pub struct DataSection {
     #[serde(default)]
     #[schemars(with = "CaptionModeDoc")]
     pub captions: CaptionMode,
+    /// With `captions = "slots"`: the number of captions of an image that are its positives at once, from 1 to 256.
+    /// They are drawn anew in each epoch, without replacement, by `caption_weights`. An image with fewer captions
+    /// repeats them. `batch_size` counts images, so the text tower runs over this many times as many captions.
+    ///
+    /// Default: `2` with `captions = "slots"` (MobileCLIP, arXiv:2311.17049, sec. 3: a real and a synthetic caption).
+    pub caption_slots: Option<usize>,
+    /// With `captions = "slots"`: whether one of the captions is always the image's first, whatever its weight: of the
+    /// first column in `captions`, of a list, or of the rows with this image. The others are drawn.
+    ///
+    /// Default: `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pin_first_caption: bool,
     /// Probability with which each word of a training caption is left out, drawn anew each epoch (word dropout, Iyyer
     /// et al., ACL 2015): 0 or more and less than 1. Words are separated by white space, and at least one remains. With
     /// a locked text tower, set `cache.enabled = false`.

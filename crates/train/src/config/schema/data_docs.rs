@@ -50,7 +50,10 @@ pub(super) struct SourceTableDoc {
     ///
     /// Default: none.
     classnames: Option<PathBuf>,
-    /// With several caption columns and `data.captions = "one"`: the relative frequency of each column, 0 or more.
+    /// With `data.captions = "one"` or `"slots"`: the relative frequency of each caption column, 0 or more. Each
+    /// caption of a list in a column has the column's weight. With a single column: the relative frequency of the
+    /// first, second, ... caption of an image, in the order of its list or rows; the last weight also counts for all
+    /// further captions.
     ///
     /// Default: none; all captions of an image are equally frequent.
     caption_weights: Option<Vec<f64>>,
@@ -415,6 +418,10 @@ pub(super) enum CaptionModeDoc {
     All,
     /// Each image occurs once per epoch, with one of its captions, drawn anew each epoch.
     One,
+    /// Each image occurs once per epoch, with several of its captions at once, drawn anew each epoch: see
+    /// `caption_slots`. All are positives of the image and do not compete: the loss is the mean over one batch for each
+    /// slot.
+    Slots,
 }
 
 /// Random augmentation of the training images, as in torchvision's transforms. Each step is off unless its key is

@@ -5,6 +5,8 @@ use dualenc_model::{Lock, TowerLock};
 
 use super::optimizer::OptimizerKind;
 
+/// MobileCLIP, arXiv:2311.17049, sec. 3: the real caption and a synthetic one.
+pub const CAPTION_SLOTS: usize = 2;
 pub const EMBED_DIM: usize = 512;
 pub const LOGIT_BIAS_INIT: f64 = -10.0;
 pub const SIGMOID_LOGIT_SCALE_INIT: f64 = std::f64::consts::LN_10;

@@ -340,9 +340,10 @@ fn caption_weights_need_their_columns() {
     let found = errors(
         &[(
             "[data.train.csv]\npath = \"data/train.csv\"",
-            "[[data.train]]\ncsv = { path = 'a.csv' }\ncaption_weights = [1, 2]\n\n[[data.train]]\n\
-             jsonl = { path = 'b.jsonl', captions = ['raw', 'long', 'alt'] }\ncaption_weights = [1, 2]\n\n\
-             [[data.train]]\nparquet = { path = 'c', captions = ['raw', 'long'] }\ncaption_weights = [1, 2]",
+            "[[data.train]]\ncsv = { path = 'a.csv', captions = ['raw', 'long'] }\ncaption_weights = [1]\n\n\
+             [[data.train]]\njsonl = { path = 'b.jsonl', captions = ['raw', 'long', 'alt'] }\n\
+             caption_weights = [1, 2]\n\n[[data.train]]\n\
+             parquet = { path = 'c', captions = ['raw', 'long'] }\ncaption_weights = [1, 2]",
         )],
         &[],
     );
@@ -350,18 +351,30 @@ fn caption_weights_need_their_columns() {
         found,
         [
             "3 problems in the config `run.toml`",
-            "run.toml:11:19: `data.train[0].caption_weights` has 2 weights, but `data.train[0].csv` has 1 caption \
-             column",
-            "  help: name the columns with `captions`, and give a weight for each",
+            "run.toml:11:19: `data.train[0].caption_weights` has 1 weight, but `data.train[0].csv` has 2 caption \
+             columns",
+            "  help: give a weight for each",
             "run.toml:15:19: `data.train[1].caption_weights` has 2 weights, but `data.train[1].jsonl` has 3 caption \
              columns",
-            "  help: name the columns with `captions`, and give a weight for each",
+            "  help: give a weight for each",
             "run.toml:19:19: `data.train[2].caption_weights` is set, but with `data.captions = \"all\"` every caption \
              is a pair: none is drawn",
-            "  help: set `data.captions = \"one\"` to draw one caption of an image in each epoch, or remove the key",
+            "  help: set `data.captions = \"one\"` to draw one caption of an image in each epoch, or \"slots\" to draw \
+             several at once, or remove the key",
         ]
         .join("\n")
     );
+}
+
+#[test]
+fn caption_slots_need_their_mode() {
+    let found = errors(&[], &["data.caption_slots=3", "data.pin_first_caption=true"]);
+    assert!(found.contains("`data.caption_slots` is set, but it is only for `data.captions = \"slots\"`"), "{found}");
+    assert!(found.contains("`data.pin_first_caption` is set, but"), "{found}");
+    for count in ["0", "257"] {
+        let found = errors(&[], &["data.captions=slots", &format!("data.caption_slots={count}")]);
+        assert!(found.contains(&format!("`data.caption_slots` is {count}, expected 1 to 256")), "{found}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The rules of `[data]`.
 
-use dualenc_data::{CaptionMode, Source, SourceTable, counted};
+use dualenc_data::{CaptionMode, SourceTable, counted};
 
 use super::rules::Rules;
 use crate::config::derived::stage_plan::StageStart;
@@ -39,6 +39,17 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
             "set `cache.enabled = false` to run the tower in every epoch, or remove the key",
         );
     }
+    let is_slots = data.captions == CaptionMode::Slots;
+    for (key, is_set) in
+        [("data.caption_slots", data.caption_slots.is_some()), ("data.pin_first_caption", data.pin_first_caption)]
+    {
+        if is_set && !is_slots {
+            let message = format!("`{key}` is set, but it is only for `data.captions = \"slots\"`");
+            rules.refuse(key, &["data.captions"], message, "set `data.captions = \"slots\"`, or remove the key");
+        }
+    }
+    let slots = data.caption_slots.unwrap_or(1);
+    rules.check((1..=MAX_SLOTS).contains(&slots), "data.caption_slots", slots, "1 to 256", "");
     let share = data.max_bad_fraction;
     rules.check((0.0..=1.0).contains(&share), "data.max_bad_fraction", share, "a fraction from 0 to 1", "");
     let pixels = data.max_pixels;
@@ -85,6 +96,9 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
     }
 }
 
+/// Captions that a source numbers.
+const MAX_SLOTS: usize = 256;
+
 /// More often than this in an epoch, a pair is trained on by mistake.
 const MAX_WEIGHT: f64 = 1e6;
 
@@ -124,30 +138,23 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
 fn caption_weights(key: &str, table: &SourceTable, mode: CaptionMode, rules: &mut Rules) {
     let (Some(weights), [(format, source)]) = (&table.caption_weights, &table.sources()[..]) else { return };
     let name = format!("{key}.caption_weights");
-    let columns = match source {
-        Source::Csv(it) | Source::Tsv(it) => it.captions.as_deref(),
-        Source::Jsonl(it) => it.captions.as_deref(),
-        Source::Json(it) => it.captions.as_deref(),
-        Source::Folder(it) => it.captions.as_deref(),
-        Source::Webdataset(it) => it.captions.as_deref(),
-        Source::Parquet(it) => it.captions.as_deref(),
-        Source::Classes(_) | Source::Coco(_) => None,
-    };
-    let (weights, columns) = (weights.len(), columns.map_or(1, <[String]>::len));
-    if weights != columns {
+    let (weights, columns) = (weights.len(), source.num_caption_columns());
+    // Without columns, the weights are those of places.
+    if weights != columns && columns > 1 {
         let (weights, columns) = (counted(weights, "weight"), counted(columns, "caption column"));
         rules.refuse(
             &name,
             &[&format!("{key}.{format}.captions")],
             format!("`{name}` has {weights}, but `{key}.{format}` has {columns}"),
-            "name the columns with `captions`, and give a weight for each",
+            "give a weight for each",
         );
     } else if mode == CaptionMode::All {
         rules.refuse(
             &name,
             &["data.captions"],
             format!("`{name}` is set, but with `data.captions = \"all\"` every caption is a pair: none is drawn"),
-            "set `data.captions = \"one\"` to draw one caption of an image in each epoch, or remove the key",
+            "set `data.captions = \"one\"` to draw one caption of an image in each epoch, or \"slots\" to draw \
+             several at once, or remove the key",
         );
     }
 }

@@ -69,9 +69,8 @@ impl Pools {
             };
             let image_embeds = stack(images.iter().map(|&image| image_embed(image)).collect());
             let text_embeds = stack(pool.iter().map(|&caption| text_embed(caption)).collect());
-            let pairs: Vec<_> = images.iter().copied().zip(pool.iter().copied()).collect();
             let contents: Vec<ContentId> = images.iter().map(|&image| content(image)).collect();
-            let pairs = PairIds::of(dataset, &pairs, &contents, |caption| dataset.caption_id(caption));
+            let pairs = PairIds::of(dataset, &images, pool, &contents, |caption| dataset.caption_id(caption));
             let scores = parameters::host(image_embeds.clone().matmul(text_embeds.clone().transpose()))?.values;
             let batch_loss = contrastive_loss(
                 objective,

@@ -5,6 +5,7 @@
 //! these features, of `logit_scale` and of `logit_bias`. Then each part runs again, with the same dropout, and
 //! backpropagates its rows of the features' gradients into the parameters.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use burn::tensor::Tensor;
@@ -69,11 +70,13 @@ pub(crate) fn forward_backward(
         batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
         let Features { image, text, words } = context.features(context.model, locked, part)?;
         let rows = start..start + part.pairs.len();
-        let share = |features: Tensor<2>, gradient: &Option<Tensor<2>>| {
-            let gradient = gradient.as_ref()?.clone().slice([rows.clone()]);
+        // The captions of a pair follow each other.
+        let texts = rows.start * part.slots()..rows.end * part.slots();
+        let share = |features: Tensor<2>, gradient: &Option<Tensor<2>>, rows: Range<usize>| {
+            let gradient = gradient.as_ref()?.clone().slice([rows]);
             features.is_autodiff().then(|| (features * gradient).sum())
         };
-        let shares = [share(image, &by_image), share(text, &by_text)];
+        let shares = [share(image, &by_image, rows.clone()), share(text, &by_text, texts)];
         if let Some(sum) = shares.into_iter().flatten().reduce(|image, text| image + text) {
             let mut all = sum.backward();
             gradients.add(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?)?;
@@ -95,7 +98,7 @@ fn check_repeats(context: &StepContext<'_>, first: &Batch, again: &Batch) -> Res
         let problem = format!("the second pass over {} read {}", place(first), place(again));
         return Err(TrainError::Internal(problem));
     }
-    if first.pairs == again.pairs {
+    if (&first.pairs, &first.captions) == (&again.pairs, &again.captions) {
         let same = first.tokens == again.tokens;
         let problem = || format!("{}: the two passes have other tokens for the same captions", place(first));
         return if same { Ok(()) } else { Err(TrainError::Internal(problem())) };
@@ -121,10 +124,11 @@ fn check_repeats(context: &StepContext<'_>, first: &Batch, again: &Batch) -> Res
 fn whole(parts: &[Batch]) -> Batch {
     let last = parts.len() - 1;
     let mut whole = Batch { part: 0, is_last_of_pass: true, tokens: TokenBatch::default(), ..parts[last].clone() };
-    (whole.pairs, whole.contents, whole.skipped, whole.loaded) = Default::default();
+    (whole.pairs, whole.captions, whole.contents, whole.skipped, whole.loaded) = Default::default();
     whole.waited = parts.iter().map(|part| part.waited).sum();
     for part in parts {
         whole.pairs.extend_from_slice(&part.pairs);
+        whole.captions.extend_from_slice(&part.captions);
         whole.contents.extend_from_slice(&part.contents);
         whole.skipped.extend_from_slice(&part.skipped);
     }

@@ -110,6 +110,27 @@ fn parts_match_whole_batch() {
 }
 
 #[test]
+fn parts_match_whole_batch_of_several_captions() {
+    let dir = tempfile::tempdir().unwrap();
+    let slots = ["data.captions=slots", "data.caption_slots=3"];
+    for (lock, loss) in [("UU", "softmax"), ("LU", "sigmoid"), ("LL", "softmax"), ("UL", "sigmoid")] {
+        let (lock, loss) = (format!("model.lock={lock}"), format!("train.loss={loss}"));
+        let sets: [&str; 5] = [slots[0], slots[1], &lock, &loss, "train.batch_size=6"];
+        let whole = first_step(&open(dir.path(), &sets));
+        assert_eq!((whole.batch.pairs.len(), whole.batch.captions.len()), (6, 18));
+        let expected = values(whole.gradients);
+        for size in [1, 4] {
+            let size = format!("train.micro_batch_size={size}");
+            let parts = first_step(&open(dir.path(), &[sets.as_slice(), &[size.as_str()]].concat()));
+            assert_eq!((&parts.batch.captions, parts.num_duplicates), (&whole.batch.captions, whole.num_duplicates));
+            assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
+            assert!((parts.chance_loss - whole.chance_loss).abs() < 1e-12);
+            assert_same(&values(parts.gradients), &expected);
+        }
+    }
+}
+
+#[test]
 fn both_passes_drop_the_same_units() {
     let dir = tempfile::tempdir().unwrap();
     let sets = ["model.lock=UU", "model.text_dropout=0.3", "model.image_dropout=0.3", "train.micro_batch_size=3"];

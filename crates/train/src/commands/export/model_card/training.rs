@@ -65,6 +65,9 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
         },
     );
     row("batch size", grouped(train.batch_size as u64));
+    if let several @ 2.. = config.caption_slots().count {
+        row("captions of an image at once", several.to_string());
+    }
     row(
         "loss",
         match train.loss {
