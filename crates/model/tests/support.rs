@@ -23,7 +23,7 @@ pub fn device() -> Device {
 }
 
 pub fn cls() -> TowerOptions {
-    TowerOptions { pool: Pool::Cls, dropout: None }
+    TowerOptions { pool: Pool::Cls, ..TowerOptions::default() }
 }
 
 /// The output of the reference for one fixture: `expected.safetensors`.

@@ -79,6 +79,12 @@ pub enum PoolArg {
     Cls,
     /// The mean of the tokens
     Mean,
+    /// The first token and the mean of the patch tokens, side by side (image towers)
+    #[value(name = "cls+mean")]
+    ClsMean,
+    /// The mean of the patch tokens, which is `mean` of a vision transformer
+    #[value(name = "patch_mean")]
+    PatchMean,
     /// The tower's own pooler
     Pooler,
 }
@@ -106,6 +112,8 @@ pub fn run(args: ProbeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             PoolArg::Auto => Pool::Auto,
             PoolArg::Cls => Pool::Cls,
             PoolArg::Mean => Pool::Mean,
+            PoolArg::ClsMean => Pool::ClsMean,
+            PoolArg::PatchMean => Pool::PatchMean,
             PoolArg::Pooler => Pool::Pooler,
         })
         .collect();
@@ -223,12 +231,7 @@ fn print_config(out: &mut impl Write, best: &Combination) -> io::Result<()> {
         writeln!(out, "{kind}_tower = {:?}", side.tower)?;
         writeln!(out, "{kind}_pool = {:?}", side.pool)?;
         if !side.is_last() {
-            writeln!(
-                out,
-                "# layer {} of {}: in a copy of this tower, set the number of layers in `config.json` (such as\n\
-                 # `num_hidden_layers`) to {}",
-                side.layer, side.num_layers, side.layer
-            )?;
+            writeln!(out, "{kind}_layer = {}", side.layer)?;
         }
     }
     Ok(())
