@@ -195,6 +195,33 @@ fn layers_and_poolings_are_compared() {
     };
     assert_eq!((layers("vit"), layers("deep")), (vec![1], vec![1, 2, 3]));
 
+    // Names are those of the config, and a pooler is only compared at the layer that it was trained for.
+    let found = run(&["--layers", "all", "--json", "-"]);
+    assert!(found.status.success(), "{}", stderr(&found));
+    let all: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let pools = |layer: u64| {
+        let sides = all["combinations"].as_array().unwrap().iter().map(|it| &it["image"]);
+        let of_layer = sides.filter(|side| side["tower"] == "deep" && side["layer"] == layer);
+        let mut pools: Vec<String> = of_layer.map(|side| format!("{} {}", side["pool"], side["width"])).collect();
+        pools.sort_unstable();
+        pools.dedup();
+        pools
+    };
+    let plain = ["\"cls\" 20", "\"cls+mean\" 40", "\"mean\" 20"];
+    assert_eq!(
+        (pools(1), pools(3)),
+        (
+            plain.map(str::to_owned).to_vec(),
+            [&plain[..], &["\"pooler\" 20"]].concat().iter().map(|it| (*it).to_owned()).collect()
+        )
+    );
+    let found = run(&["--layers", "1,2", "--pooling", "cls+mean"]);
+    let table = String::from_utf8(found.stdout).unwrap();
+    assert!(
+        found.status.success() && (table.contains("_layer = ") || table.contains("none is recommended")),
+        "{table}"
+    );
+
     let fails = |more: &[&str]| session.fail(2, &[&fixed[..], more].concat());
     assert!(fails(&["--layers", "2"]).contains("`--layers 2`: `vit` has 1 layer that can be pooled; give 1"));
     assert!(fails(&["--layers", "x"]).contains("expected `last`, `all`, or numbers"));
