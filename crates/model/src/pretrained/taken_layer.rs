@@ -50,23 +50,7 @@ impl TowerFiles {
         }
         let key = tower.layer_key();
         let family = self.config["model_type"].as_str().unwrap_or_default().to_owned();
-        let (of, has_final_norm) = match tower {
-            Tower::Image => match image_config(&self.config, &self.config_path)?.1 {
-                ImageTowerConfig::Transformer(config) => {
-                    (config.encoder.num_layers(), config.final_norm != FinalNorm::None)
-                }
-                ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => {
-                    return Err(self.problem(format!(
-                        "`{key}` or `{key}_norm` is set, but the blocks of a `{family}` have different widths and only \
-                         the last can be pooled; remove the key, or choose a vision transformer"
-                    )));
-                }
-            },
-            Tower::Text => {
-                let config = text_config(&self.config, &self.config_path)?.1;
-                (config.encoder.num_layers(), config.encoder.norm_order == NormOrder::Pre)
-            }
-        };
+        let (of, has_final_norm) = self.layers(tower)?;
         let from_end =
             |number: i64| usize::try_from(number.unsigned_abs()).ok().and_then(|it| (of + 1).checked_sub(it));
         let number = if layer.number < 0 { from_end(layer.number) } else { usize::try_from(layer.number).ok() };
@@ -93,9 +77,32 @@ impl TowerFiles {
         }
         if taken < of {
             shorten(&mut self.config, taken);
+            if self.layers(tower)?.0 != taken {
+                return Err(self.problem(format!("`{key}` is not supported for a `{family}` tower; remove the key")));
+            }
         }
         self.taken = Some(Taken { layer: taken, of, norm: layer.norm });
         Ok(self)
+    }
+
+    /// Number of layers of `tower`, and whether a norm follows the last one.
+    fn layers(&self, tower: Tower) -> Result<(usize, bool), ModelError> {
+        match tower {
+            Tower::Image => match image_config(&self.config, &self.config_path)?.1 {
+                ImageTowerConfig::Transformer(config) => {
+                    Ok((config.encoder.num_layers(), config.final_norm != FinalNorm::None))
+                }
+                ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => Err(self.problem(format!(
+                    "`image_layer` or `image_layer_norm` is set, but the blocks of a `{}` have different widths and only \
+                     the last can be pooled; remove the key, or choose a vision transformer",
+                    self.config["model_type"].as_str().unwrap_or_default()
+                ))),
+            },
+            Tower::Text => {
+                let config = text_config(&self.config, &self.config_path)?.1;
+                Ok((config.encoder.num_layers(), config.encoder.norm_order == NormOrder::Pre))
+            }
+        }
     }
 }
 
@@ -103,7 +110,7 @@ impl TowerFiles {
 fn shorten(config: &mut Value, layers: usize) {
     let key = if config["model_type"] == "distilbert" { "n_layers" } else { "num_hidden_layers" };
     config[key] = layers.into();
-    if let Some(types) = config["layer_types"].as_array_mut() {
+    if let Some(types) = config.get_mut("layer_types").and_then(Value::as_array_mut) {
         types.truncate(layers);
     }
     if let Some(keys) = config.as_object_mut() {

@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageProcessor, Limits, Tokenizer};
+use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, TakenLayer, Tower, TowerOptions,
-    build_from_dual_encoder, build_from_towers, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, TakenLayer, TextTower, Tower,
+    TowerOptions, build_from_dual_encoder, build_from_towers, parameters,
 };
 use serde_json::Value;
 
@@ -69,6 +69,9 @@ impl LoadedModel {
                 let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
                 report_audit("image tower", &built.image_audit, observer);
                 report_audit("text tower", &built.text_audit, observer);
+                if section.text_pool == Pool::Sentence {
+                    observer.on(Event::Note(sentence_note(&built.model.text_tower)));
+                }
                 (built, image_dir, text_dir)
             }
             InitialWeights::Init(init) => match ModelDir::find(&resolve(init)?, observer)? {
@@ -321,6 +324,18 @@ fn refuse_other_features(trained: Option<&RunConfig>, config: &RunConfig) -> Res
         )));
     }
     Ok(())
+}
+
+/// Says what `text_pool = "sentence"` takes from the tower.
+fn sentence_note(tower: &TextTower) -> String {
+    let pooled = tower.config().describe_pooling(tower.pooling());
+    let dense = match tower.dense_layers().len() {
+        0 => String::new(),
+        count => format!(", then {}", counted(count, "`Dense` layer")),
+    };
+    format!(
+        "text tower: it is pooled by {pooled}{dense}, as sentence-transformers trained it (`text_pool = \"sentence\"`)"
+    )
 }
 
 fn report_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {
