@@ -5,7 +5,7 @@
 
 use dualenc_model::{Pool, TowerLock, auto_text_pool};
 
-use crate::config::{InitialWeights, RunConfig};
+use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::models::hub::resolve::resolve;
 
@@ -18,7 +18,7 @@ pub fn settled(config: &RunConfig) -> Result<RunConfig, TrainError> {
     let mut config = config.clone();
     if config.model.text_pool == Pool::Auto
         && config.model.lock.text != TowerLock::Scratch
-        && let InitialWeights::Pair { text, .. } = config.initial_weights()
+        && let (None, Some(text)) = (&config.model.init, &config.model.text_tower)
     {
         config.model.text_pool = auto_text_pool(&resolve(text)?);
     }
