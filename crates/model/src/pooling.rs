@@ -60,6 +60,30 @@ impl Default for TakenLayer {
     }
 }
 
+/// The layer that a tower ends with, where the config asks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// From 1.
+    pub layer: usize,
+    /// Number of layers of the whole tower.
+    pub of: usize,
+    /// Whether the final norm is applied.
+    pub norm: bool,
+}
+
+impl Taken {
+    /// Whether poolers see what they were trained for.
+    pub fn is_whole(self) -> bool {
+        self.norm && self.layer == self.of
+    }
+
+    /// Says which layer is taken.
+    pub fn describe(self) -> String {
+        let norm = if self.norm { "" } else { ", without the final norm" };
+        format!("layer {} of {}{norm}", self.layer, self.of)
+    }
+}
+
 impl Pooling {
     /// The value of `image_pool` or `text_pool`.
     pub fn name(self) -> &'static str {

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::families::{image_config, text_config};
-use crate::pooling::TakenLayer;
+use crate::pooling::{Taken, TakenLayer};
 use crate::pretrained::tower_files::TowerFiles;
 use crate::tower::Tower;
 use crate::transformer::config::NormOrder;
@@ -14,30 +14,6 @@ use crate::vision::vit_config::FinalNorm;
 
 /// Keys that say which layers a backbone returns. transformers derives them from the number of layers.
 const BACKBONE_KEYS: [&str; 3] = ["out_features", "out_indices", "stage_names"];
-
-/// The layer that a tower ends with, where the config asks for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// From 1.
-    pub layer: usize,
-    /// Number of layers of the whole tower.
-    pub of: usize,
-    /// Whether the final norm is applied.
-    pub norm: bool,
-}
-
-impl Taken {
-    /// Whether poolers see what they were trained for.
-    pub fn is_whole(self) -> bool {
-        self.norm && self.layer == self.of
-    }
-
-    /// Says which layer is taken.
-    pub fn describe(self) -> String {
-        let norm = if self.norm { "" } else { ", without the final norm" };
-        format!("layer {} of {}{norm}", self.layer, self.of)
-    }
-}
 
 impl TowerFiles {
     /// The files of a tower that ends with `layer`.

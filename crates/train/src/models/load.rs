@@ -43,7 +43,7 @@ pub struct LoadedModel {
 
 impl LoadedModel {
     /// The model that `config` describes, before its first step. Parameters that train in any stage are in the gradient
-    /// graph. The config of a new run has to be [`settled`](crate::models::text_pool::settled) before.
+    /// graph. The config of a new run has to be settled before (`text_pool`).
     ///
     /// # Errors
     /// [`TrainError::Hub`] when a tower cannot be found; [`TrainError::Model`] or [`TrainError::Data`] when a tower, a
