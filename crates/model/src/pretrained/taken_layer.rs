@@ -69,8 +69,8 @@ impl TowerFiles {
                     Ok((config.encoder.num_layers(), config.final_norm != FinalNorm::None))
                 }
                 ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => Err(self.problem(format!(
-                    "`image_layer` or `image_layer_norm` is set, but the blocks of a `{}` have different widths and only \
-                     the last can be pooled; remove the key, or choose a vision transformer",
+                    "`image_layer` or `image_layer_norm` is set, but the blocks of a `{}` have different widths and \
+                     only the last can be pooled; remove the key, or choose a vision transformer",
                     self.config["model_type"].as_str().unwrap_or_default()
                 ))),
             },

@@ -186,11 +186,13 @@ impl TowerFiles {
                      choose \"cls\", \"mean\" or \"auto\"",
                     self.dir.display()
                 ),
-                Pool::ClsMean | Pool::PatchMean => "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \
-                                                    \"pooler\" or \"auto\""
-                    .to_owned(),
+                Pool::ClsMean | Pool::PatchMean => {
+                    "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"pooler\" or \"auto\""
+                        .to_owned()
+                }
                 _ => format!(
-                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\" or \"auto\""
+                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\" or \
+                     \"auto\""
                 ),
             })
         })?;

@@ -139,8 +139,8 @@ impl TextTower {
 
     /// Runs the tower, and pools the output of each block in each of `poolings`, which are among
     /// [`TextTower::poolings`]: `[sequences, pooled width]`. A layer is what the tower returns with only the blocks up
-    /// to there (`num_hidden_layers` in its `config.json`), without `Dense` layers. Layers that `wanted` refuses, numbered
-    /// from 1, are empty.
+    /// to there (`num_hidden_layers` in its `config.json`), without `Dense` layers. Layers that `wanted` refuses,
+    /// numbered from 1, are empty.
     ///
     /// # Errors
     /// As [`TextTower::forward`].

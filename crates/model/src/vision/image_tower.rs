@@ -256,8 +256,8 @@ impl ImageTower {
     }
 
     /// Runs the tower on normalised pixels, `[batch, 3, height, width]`, and pools the output of each block in each of
-    /// `poolings`, which are among [`ImageTower::poolings`]: `[batch, pooled width]`. A layer is what the tower returns with
-    /// only the blocks up to there (`num_hidden_layers` in its `config.json`), final norm included. Layers that
+    /// `poolings`, which are among [`ImageTower::poolings`]: `[batch, pooled width]`. A layer is what the tower returns
+    /// with only the blocks up to there (`num_hidden_layers` in its `config.json`), final norm included. Layers that
     /// `wanted` refuses, numbered from 1, are empty.
     ///
     /// # Panics

@@ -229,9 +229,9 @@ fn write_dense(dir: &Path, config: DenseConfig, weights: Tensors, stop: &StopFla
     write_tensors(&dir.join("model.safetensors"), weights, stop)
 }
 
-/// The projection of the mean of all tokens but the first, `[dim, width]`, or of the first token and that mean, `[dim, 2
-/// * width]`, as one of the first token and the mean of all `tokens`, `[dim, 2 * width]`: with T tokens, the mean of all
-/// but the first is `(T * mean - first) / (T - 1)`.
+/// The projection of the mean of all tokens but the first, `[dim, width]`, or of the first token and that mean,
+/// `[dim, 2 * width]`, as one of the first token and the mean of all `tokens`, `[dim, 2 * width]`: with T tokens, the
+/// mean of all but the first is `(T * mean - first) / (T - 1)`.
 fn of_first_and_mean(projection: &HostTensor, width: usize, tokens: usize) -> HostTensor {
     let (dim, columns) = (projection.shape[0], projection.shape[1]);
     let others = tokens as f64 - 1.0;

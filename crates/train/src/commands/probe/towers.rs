@@ -114,7 +114,8 @@ impl Plan {
         let plan = Self { layers: layers.of(num_layers, tower)?, num_layers, poolings, widths, of_last_layer };
         if !plan.layers.contains(&num_layers) && plan.of_last_layer.iter().all(|&it| it) {
             return Err(TrainError::Usage(format!(
-                "the pooler of `{tower}` was trained for its last layer; add `-1` to `--layers`, or `mean` to `--pooling`"
+                "the pooler of `{tower}` was trained for its last layer; add `-1` to `--layers`, or `mean` to \
+                 `--pooling`"
             )));
         }
         Ok(plan)
@@ -319,8 +320,8 @@ impl Inputs<'_> {
     }
 }
 
-/// The pooling that `text_pool = "auto"` selects in a new run for the tower in `dir`, of which `reference` is that of the
-/// reference, and the number of `Dense` layers that follow.
+/// The pooling that `text_pool = "auto"` selects in a new run for the tower in `dir`, and the number of `Dense` layers
+/// that follow. `reference`: what the reference pools by.
 fn own_text_pooling(dir: &Path, reference: Pooling, device: &Device) -> Result<(Pooling, usize), TrainError> {
     if auto_text_pool(dir) != Pool::Sentence {
         return Ok((reference, 0));

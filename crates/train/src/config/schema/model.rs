@@ -69,9 +69,9 @@ pub struct ModelSection {
     #[serde(default)]
     #[schemars(with = "PoolDoc")]
     pub text_pool: Pool,
-    /// Layer of the image tower whose output is pooled: from 1, or from -1 for the last. Later blocks are not loaded, do
-    /// not run and do not train; `image_unlock_last`, adapters and layer-wise rates count from this layer. Poolers with
-    /// weights of their own were trained for the last layer and are refused for another one.
+    /// Layer of the image tower whose output is pooled: from 1, or from -1 for the last. Later blocks are not loaded,
+    /// do not run and do not train; `image_unlock_last`, adapters and layer-wise rates count from this layer. Poolers
+    /// with weights of their own were trained for the last layer and are refused for another one.
     ///
     /// Default: `-1`, the last.
     #[serde(default = "default::last_layer")]

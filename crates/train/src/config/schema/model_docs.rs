@@ -10,16 +10,16 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 #[schemars(rename = "Pool", rename_all = "lowercase")]
 pub(super) enum PoolDoc {
     /// Image: the tower's own pooled output, as in the reference. Text: `sentence` for a pretrained tower in a
-    /// sentence-transformers directory. Any other text tower has its own pooled output, or the first token if its family
-    /// has none (ModernBERT: as its `classifier_pooling` says). A pooler without pretrained weights starts from random
-    /// ones, which is an error for a locked tower.
+    /// sentence-transformers directory. Any other text tower has its own pooled output, or the first token if its
+    /// family has none (ModernBERT: as its `classifier_pooling` says). A pooler without pretrained weights starts from
+    /// random ones, which is an error for a locked tower.
     Auto,
     /// The first token of the last hidden state.
     Cls,
     /// The mean of the patch tokens (image) or of all tokens except padding (text).
     Mean,
-    /// Image: the first token and the mean of the patch tokens side by side, twice as wide. An error for a tower without
-    /// a class token.
+    /// Image: the first token and the mean of the patch tokens side by side, twice as wide. An error for a tower
+    /// without a class token.
     #[schemars(rename = "cls+mean")]
     ClsMean,
     /// Image: the mean of the patch tokens, which is what `mean` is for a vision transformer. An error for every other
