@@ -208,13 +208,8 @@ fn layers_and_poolings_are_compared() {
         pools
     };
     let plain = ["\"cls\" 20", "\"cls+mean\" 40", "\"mean\" 20"];
-    assert_eq!(
-        (pools(1), pools(3)),
-        (
-            plain.map(str::to_owned).to_vec(),
-            [&plain[..], &["\"pooler\" 20"]].concat().iter().map(|it| (*it).to_owned()).collect()
-        )
-    );
+    assert_eq!(pools(1), plain);
+    assert_eq!(pools(3), [&plain[..], &["\"pooler\" 20"]].concat());
     let found = run(&["--layers", "1,2", "--pooling", "cls+mean"]);
     let table = String::from_utf8(found.stdout).unwrap();
     assert!(
