@@ -210,12 +210,10 @@ fn layers_and_poolings_are_compared() {
     let plain = ["\"cls\" 20", "\"cls+mean\" 40", "\"mean\" 20"];
     assert_eq!(pools(1), plain);
     assert_eq!(pools(3), [&plain[..], &["\"pooler\" 20"]].concat());
-    let found = run(&["--layers", "1,2", "--pooling", "cls+mean"]);
-    let table = String::from_utf8(found.stdout).unwrap();
-    assert!(
-        found.status.success() && (table.contains("_layer = ") || table.contains("none is recommended")),
-        "{table}"
-    );
+    let found = run(&["--layers", "all", "--pooling", "cls+mean,mean", "--top", "99"]);
+    let (table, warned) = (String::from_utf8_lossy(&found.stdout).into_owned(), stderr(&found));
+    assert!(found.status.success() && table.contains("deep (cls+mean)"), "{table} {warned}");
+    assert!(warned.contains("`bert` cannot be pooled by `cls+mean`, which is left out"), "{warned}");
 
     let fails = |more: &[&str]| session.fail(2, &[&fixed[..], more].concat());
     assert!(fails(&["--layers", "2"]).contains("`--layers 2`: `vit` has 1 layer that can be pooled; give 1"));

@@ -239,7 +239,22 @@ fn print_config(out: &mut impl Write, best: &Combination) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use dualenc_train::Recall;
+
     use super::*;
+
+    #[test]
+    fn keys_of_the_best_are_suggested() {
+        let side =
+            |tower: &str, layer, pool| ProbedTower { tower: tower.to_owned(), layer, num_layers: 3, pool, width: 4 };
+        let recall = Recall { image: [0.5; 2], text: [0.5; 2] };
+        let (image, text) = (side("vit", 2, "cls+mean"), side("bert", 3, "mean"));
+        let mut out = Vec::new();
+        print_config(&mut out, &Combination { image, text, mutual_knn: 0.5, cka: 0.5, recall }).unwrap();
+        let expected = "[model]\nimage_tower = \"vit\"\nimage_pool = \"cls+mean\"\nimage_layer = 2\n\
+                        text_tower = \"bert\"\ntext_pool = \"mean\"\n";
+        assert!(String::from_utf8(out).unwrap().ends_with(expected));
+    }
 
     #[test]
     fn layers_are_parsed() {
