@@ -98,9 +98,12 @@ fn explains_auto_pooling() {
     for name in ["distilbert", "bert"] {
         session.write(&format!("{name}/1_Pooling/config.json"), "{\"pooling_mode_mean_tokens\": true}");
     }
-    let reason = "and the pooling config of sentence-transformers says so";
-    assert_eq!(pooling("distilbert"), format!("the mean of all tokens: its family has no pooler, {reason}"));
-    assert_eq!(pooling("bert"), format!("the mean of all tokens: the weights have no pooler, {reason}"));
+    session.copy("towers/bert", "with_pooler");
+    session.write("with_pooler/1_Pooling/config.json", "{\"pooling_mode\": \"cls\"}");
+    let reason = "as `1_Pooling` of sentence-transformers says";
+    assert_eq!(pooling("distilbert"), format!("the mean of all tokens, {reason}"));
+    assert_eq!(pooling("bert"), format!("the mean of all tokens, {reason}"));
+    assert_eq!(pooling("with_pooler"), format!("the first token, {reason}"));
     for (golden, expected) in [
         ("towers/dinov2", "the class token: its family has no pooler layer"),
         ("image_families/swin", "the mean over the last feature map"),

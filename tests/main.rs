@@ -31,6 +31,7 @@ mod not_finite;
 mod optimizers;
 mod pack;
 mod plan;
+mod pooling;
 mod precision;
 mod probes;
 mod races;

@@ -195,6 +195,26 @@ fn layers_and_poolings_are_compared() {
     };
     assert_eq!((layers("vit"), layers("deep")), (vec![1], vec![1, 2, 3]));
 
+    // Names are those of the config, and a pooler is only compared at the layer that it was trained for.
+    let found = run(&["--layers", "all", "--json", "-"]);
+    assert!(found.status.success(), "{}", stderr(&found));
+    let all: Value = serde_json::from_slice(&found.stdout).unwrap();
+    let pools = |layer: u64| {
+        let sides = all["combinations"].as_array().unwrap().iter().map(|it| &it["image"]);
+        let of_layer = sides.filter(|side| side["tower"] == "deep" && side["layer"] == layer);
+        let mut pools: Vec<String> = of_layer.map(|side| format!("{} {}", side["pool"], side["width"])).collect();
+        pools.sort_unstable();
+        pools.dedup();
+        pools
+    };
+    let plain = ["\"cls\" 20", "\"cls+mean\" 40", "\"mean\" 20"];
+    assert_eq!(pools(1), plain);
+    assert_eq!(pools(3), [&plain[..], &["\"pooler\" 20"]].concat());
+    let found = run(&["--layers", "all", "--pooling", "cls+mean,mean", "--top", "99"]);
+    let (table, warned) = (String::from_utf8_lossy(&found.stdout).into_owned(), stderr(&found));
+    assert!(found.status.success() && table.contains("deep (cls+mean)"), "{table} {warned}");
+    assert!(warned.contains("`bert` cannot be pooled by `cls+mean`, which is left out"), "{warned}");
+
     let fails = |more: &[&str]| session.fail(2, &[&fixed[..], more].concat());
     assert!(fails(&["--layers", "2"]).contains("`--layers 2`: `vit` has 1 layer that can be pooled; give 1"));
     assert!(fails(&["--layers", "x"]).contains("expected `last`, `all`, or numbers"));

@@ -85,16 +85,18 @@ pub use layers::dropout::Dropout;
 pub use layers::layer_norm::LayerNorm;
 pub use layers::linear::Linear;
 pub use params::audit::Audit;
-pub use pooling::{Pool, Pooling};
+pub use pooling::{Pool, Pooling, TakenLayer};
 pub use pretrained::build::{
     BuildOptions, BuiltModel, TowerOptions, build_from_dual_encoder, build_from_towers, image_tower_from,
     text_tower_from,
 };
 pub use pretrained::config_file::{dual_encoder_types, is_dual_encoder_dir};
 pub use pretrained::dry_load::{HeadSummary, ModelSummary, TowerSummary, dry_load};
+pub use pretrained::sentence_transformers::{auto_text_pool, sentence_pooling};
 pub use pretrained::stored_names::StoredNames;
 pub use pretrained::tower_files::is_pooler_tensor;
 pub use text::config::{EndOfText, TextPooler, TextTowerConfig};
+pub use text::dense::{DenseActivation, DenseConfig};
 pub use text::text_tower::TextTower;
 pub use text::token_relations::{RelativeBuckets, TokenRelations};
 pub use text::token_sequences::{PositionCount, TokenSequences};

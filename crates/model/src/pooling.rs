@@ -18,8 +18,17 @@ pub enum Pool {
     Cls,
     /// The mean over patch tokens (image) or over all tokens (text).
     Mean,
+    /// The first token and the mean over patch tokens, one after the other: twice the width. Vision transformers only.
+    #[serde(rename = "cls+mean")]
+    ClsMean,
+    /// The mean over patch tokens, as [`Pool::Mean`] of a vision transformer. An error for every other tower.
+    #[serde(rename = "patch_mean")]
+    PatchMean,
     /// What the family calls `pooler_output`. An error for a text tower whose family has none.
     Pooler,
+    /// What a text tower was trained with: the pooling of its sentence-transformers directory (`1_Pooling`), then the
+    /// `Dense` layers that follow it. An error without that directory.
+    Sentence,
 }
 
 /// The pooling of one tower, once [`Pool::Auto`] is resolved.
@@ -29,18 +38,49 @@ pub enum Pooling {
     Cls,
     /// The mean over tokens.
     Mean,
+    /// The first token, then the mean over patch tokens.
+    ClsMean,
     /// The tower's `pooler_output`.
     Pooler,
 }
 
-impl Pool {
-    /// The pooling of an image tower: every supported family has a `pooler_output`, or refuses it later.
-    pub(crate) fn resolve(self) -> Pooling {
-        match self {
-            Self::Cls => Pooling::Cls,
-            Self::Mean => Pooling::Mean,
-            Self::Auto | Self::Pooler => Pooling::Pooler,
-        }
+/// The layer of a transformer that is pooled (`image_layer`, `text_layer`). Later blocks are not loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TakenLayer {
+    /// From 1, or from -1 for the last.
+    pub number: i64,
+    /// Whether the tower's final norm is applied to the output of the layer.
+    pub norm: bool,
+}
+
+impl Default for TakenLayer {
+    /// The last layer, with the final norm.
+    fn default() -> Self {
+        Self { number: -1, norm: true }
+    }
+}
+
+/// The layer that a tower ends with, where the config asks for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// From 1.
+    pub layer: usize,
+    /// Number of layers of the whole tower.
+    pub of: usize,
+    /// Whether the final norm is applied.
+    pub norm: bool,
+}
+
+impl Taken {
+    /// Whether poolers see what they were trained for.
+    pub fn is_whole(self) -> bool {
+        self.norm && self.layer == self.of
+    }
+
+    /// Says which layer is taken.
+    pub fn describe(self) -> String {
+        let norm = if self.norm { "" } else { ", without the final norm" };
+        format!("layer {} of {}{norm}", self.layer, self.of)
     }
 }
 
@@ -55,6 +95,7 @@ impl Pooling {
         match self {
             Self::Cls => "cls",
             Self::Mean => "mean",
+            Self::ClsMean => "cls+mean",
             Self::Pooler => "pooler",
         }
     }

@@ -54,6 +54,14 @@ impl Tower {
         }
     }
 
+    /// The config key that selects the layer which is pooled.
+    pub(crate) const fn layer_key(self) -> &'static str {
+        match self {
+            Self::Image => "image_layer",
+            Self::Text => "text_layer",
+        }
+    }
+
     /// The prefix of the tower's tensors in a file of the reference.
     pub(crate) const fn stored_prefix(self) -> &'static str {
         match self {

@@ -72,7 +72,7 @@ fn image_features_ignore_the_batch() {
     for (section, name) in IMAGE_TOWERS {
         let dir = goldens(section).join(name);
         for pool in [Pool::Auto, Pool::Mean] {
-            let options = TowerOptions { pool, dropout: None };
+            let options = TowerOptions { pool, ..TowerOptions::default() };
             let Ok((tower, _)) = image_tower_from(&dir, TowerLock::Locked, options, &device()) else {
                 assert_eq!(pool, Pool::Mean, "{name}");
                 continue;
@@ -101,7 +101,7 @@ fn text_features_ignore_the_batch() {
     for (section, name) in TEXT_TOWERS {
         let dir = goldens(section).join(name);
         for pool in [Pool::Auto, Pool::Mean] {
-            let options = TowerOptions { pool, dropout: None };
+            let options = TowerOptions { pool, ..TowerOptions::default() };
             let Ok((tower, _)) = text_tower_from(&dir, TowerLock::Locked, options, &device()) else {
                 panic!("{name}");
             };

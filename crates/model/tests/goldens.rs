@@ -94,7 +94,7 @@ fn text_towers_match_reference() {
 fn mean_pooling_ignores_padding() {
     let dir = goldens("towers/bert");
     let expected = Expected::read(&dir);
-    let options = TowerOptions { pool: Pool::Mean, dropout: None };
+    let options = TowerOptions { pool: Pool::Mean, ..TowerOptions::default() };
     let (tower, _) = text_tower_from(&dir, TowerLock::Locked, options, &device()).unwrap();
     let (ids, mask) = (&expected.ints["input_ids"], &expected.ints["attention_mask"]);
     let zeros = vec![vec![0; ids[0].len()]; ids.len()];

@@ -49,7 +49,7 @@ fn family(name: &str) -> PathBuf {
 
 fn tower(name: &str, lock: TowerLock, pool: Pool) -> ImageTower {
     let (tower, audit) =
-        image_tower_from(&family(name), lock, TowerOptions { pool, dropout: None }, &device()).unwrap();
+        image_tower_from(&family(name), lock, TowerOptions { pool, ..TowerOptions::default() }, &device()).unwrap();
     assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{name}: {audit:?}");
     tower
 }
@@ -110,7 +110,7 @@ fn cls_pooling_is_the_class_token() {
 }
 
 fn refusal(name: &str, pool: Pool) -> String {
-    let options = TowerOptions { pool, dropout: None };
+    let options = TowerOptions { pool, ..TowerOptions::default() };
     image_tower_from(&family(name), TowerLock::Locked, options, &device()).map(drop).unwrap_err().to_string()
 }
 
@@ -132,7 +132,7 @@ fn rejects_locked_tower_without_pooler_norm() {
     let config = config.replace("\"use_mean_pooling\": false", "\"use_mean_pooling\": true");
     fs::write(dir.path().join("config.json"), config).unwrap();
     let open = |pool| {
-        let options = TowerOptions { pool, dropout: None };
+        let options = TowerOptions { pool, ..TowerOptions::default() };
         image_tower_from(dir.path(), TowerLock::Locked, options, &device()).map(drop)
     };
     let text = open(Pool::Auto).unwrap_err().to_string();

@@ -58,16 +58,17 @@ fn pool(pooling: Pooling) -> Pool {
     match pooling {
         Pooling::Cls => Pool::Cls,
         Pooling::Mean => Pool::Mean,
+        Pooling::ClsMean => Pool::ClsMean,
         Pooling::Pooler => Pool::Pooler,
     }
 }
 
 fn image_tower(dir: &Path, pool: Pool) -> ImageTower {
-    image_tower_from(dir, TowerLock::Locked, TowerOptions { pool, dropout: None }, &device()).unwrap().0
+    image_tower_from(dir, TowerLock::Locked, TowerOptions { pool, ..TowerOptions::default() }, &device()).unwrap().0
 }
 
 fn text_tower(dir: &Path, pool: Pool) -> TextTower {
-    text_tower_from(dir, TowerLock::Locked, TowerOptions { pool, dropout: None }, &device()).unwrap().0
+    text_tower_from(dir, TowerLock::Locked, TowerOptions { pool, ..TowerOptions::default() }, &device()).unwrap().0
 }
 
 #[test]

@@ -6,5 +6,6 @@ mod goldens;
 mod image_families;
 mod layers;
 mod support;
+mod taken_layers;
 mod text_families;
 mod whole;

@@ -23,7 +23,7 @@ pub fn device() -> Device {
 }
 
 pub fn cls() -> TowerOptions {
-    TowerOptions { pool: Pool::Cls, dropout: None }
+    TowerOptions { pool: Pool::Cls, ..TowerOptions::default() }
 }
 
 /// The output of the reference for one fixture: `expected.safetensors`.
@@ -34,8 +34,11 @@ pub struct Expected {
 
 impl Expected {
     pub fn read(dir: &Path) -> Self {
-        let path = dir.join("expected.safetensors");
-        let bytes = fs::read(&path).unwrap();
+        Self::of_file(&dir.join("expected.safetensors"))
+    }
+
+    pub fn of_file(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap();
         let mut ints = BTreeMap::new();
         for (name, view) in SafeTensors::deserialize(&bytes).unwrap().iter() {
             if view.dtype() == safetensors::Dtype::I64 {
@@ -44,7 +47,7 @@ impl Expected {
                 ints.insert(name.to_owned(), values.chunks(view.shape()[1]).map(<[u32]>::to_vec).collect());
             }
         }
-        Self { floats: read_safetensors(&path).unwrap(), ints }
+        Self { floats: read_safetensors(path).unwrap(), ints }
     }
 
     /// The captions of one case, without their padding, and the attention mask.

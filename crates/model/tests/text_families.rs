@@ -38,7 +38,7 @@ fn dir(name: &str) -> PathBuf {
 }
 
 fn pool(pool: Pool) -> TowerOptions {
-    TowerOptions { pool, dropout: None }
+    TowerOptions { pool, ..TowerOptions::default() }
 }
 
 fn tower(dir: &Path, lock: TowerLock, options: TowerOptions) -> TextTower {
@@ -80,7 +80,7 @@ fn every_text_tower_matches_reference() {
 
 #[test]
 fn trainable_text_towers_match_reference() {
-    let without_dropout = |pool| TowerOptions { pool, dropout: Some(0.0) };
+    let without_dropout = |pool| TowerOptions { pool, dropout: Some(0.0), ..TowerOptions::default() };
     for name in ["mpnet", "distilbert", "electra", "albert", "modernbert", "clip_text", "siglip_text", "deberta_v3"] {
         let tower = tower(&dir(name), TowerLock::Unlocked, without_dropout(Pool::Auto));
         let compared = compare(name, &tower, &Dropout::training(1));

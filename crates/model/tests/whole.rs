@@ -63,7 +63,7 @@ fn siglip_projections_are_trainable_identities() {
 #[test]
 fn chinese_clip_pools_the_first_token() {
     assert_eq!(built("chinese_clip", "LL").model.text_tower.pooling(), Pooling::Cls);
-    let mean = TowerOptions { pool: Pool::Mean, dropout: None };
+    let mean = TowerOptions { pool: Pool::Mean, ..TowerOptions::default() };
     let options = BuildOptions { text: mean, ..options("LL") };
     let model = build_from_dual_encoder(&dir("chinese_clip"), &options, &device()).unwrap().model;
     assert_eq!(model.text_tower.pooling(), Pooling::Mean);
@@ -158,7 +158,7 @@ fn rejects_siglip2_image_tower() {
 #[test]
 fn rejects_siglip_towers_of_different_widths() {
     let copy = copy(&dir("siglip"));
-    let text = BuildOptions { text: TowerOptions { pool: Pool::Mean, dropout: None }, ..options("LL") };
+    let text = BuildOptions { text: TowerOptions { pool: Pool::Mean, ..TowerOptions::default() }, ..options("LL") };
     let error = build_from_dual_encoder(copy.path(), &text, &device()).map(drop).unwrap_err().to_string();
     assert!(error.contains("12") && error.contains("8") && error.contains("text_pool"), "{error}");
 }

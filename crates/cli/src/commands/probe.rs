@@ -79,6 +79,12 @@ pub enum PoolArg {
     Cls,
     /// The mean of the tokens
     Mean,
+    /// The first token and the mean of the patch tokens, side by side (image towers)
+    #[value(name = "cls+mean")]
+    ClsMean,
+    /// The mean of the patch tokens, which is `mean` of a vision transformer
+    #[value(name = "patch_mean")]
+    PatchMean,
     /// The tower's own pooler
     Pooler,
 }
@@ -106,6 +112,8 @@ pub fn run(args: ProbeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             PoolArg::Auto => Pool::Auto,
             PoolArg::Cls => Pool::Cls,
             PoolArg::Mean => Pool::Mean,
+            PoolArg::ClsMean => Pool::ClsMean,
+            PoolArg::PatchMean => Pool::PatchMean,
             PoolArg::Pooler => Pool::Pooler,
         })
         .collect();
@@ -223,12 +231,7 @@ fn print_config(out: &mut impl Write, best: &Combination) -> io::Result<()> {
         writeln!(out, "{kind}_tower = {:?}", side.tower)?;
         writeln!(out, "{kind}_pool = {:?}", side.pool)?;
         if !side.is_last() {
-            writeln!(
-                out,
-                "# layer {} of {}: in a copy of this tower, set the number of layers in `config.json` (such as\n\
-                 # `num_hidden_layers`) to {}",
-                side.layer, side.num_layers, side.layer
-            )?;
+            writeln!(out, "{kind}_layer = {}", side.layer)?;
         }
     }
     Ok(())
@@ -236,7 +239,22 @@ fn print_config(out: &mut impl Write, best: &Combination) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use dualenc_train::Recall;
+
     use super::*;
+
+    #[test]
+    fn keys_of_the_best_are_suggested() {
+        let side =
+            |tower: &str, layer, pool| ProbedTower { tower: tower.to_owned(), layer, num_layers: 3, pool, width: 4 };
+        let recall = Recall { image: [0.5; 2], text: [0.5; 2] };
+        let (image, text) = (side("vit", 2, "cls+mean"), side("bert", 3, "mean"));
+        let mut out = Vec::new();
+        print_config(&mut out, &Combination { image, text, mutual_knn: 0.5, cka: 0.5, recall }).unwrap();
+        let expected = "[model]\nimage_tower = \"vit\"\nimage_pool = \"cls+mean\"\nimage_layer = 2\n\
+                        text_tower = \"bert\"\ntext_pool = \"mean\"\n";
+        assert!(String::from_utf8(out).unwrap().ends_with(expected));
+    }
 
     #[test]
     fn layers_are_parsed() {

@@ -6,7 +6,7 @@ use crate::params::inventory::{ParamInfo, list};
 use crate::tower::Tower;
 
 /// Modules after the last block: they belong to the last layer.
-const AFTER_BLOCKS: [&str; 4] = ["final_norm", "pooler", "pooler_norm", "head"];
+const AFTER_BLOCKS: [&str; 5] = ["final_norm", "pooler", "pooler_norm", "head", "dense"];
 
 /// The layer of a parameter, and the last layer of its tower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

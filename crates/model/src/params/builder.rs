@@ -58,6 +58,11 @@ impl ParamSource {
         Self { dry: Cell::new(true), ..Self::new(device, 0, Some((files, names))) }
     }
 
+    /// The names of the pretrained weights, if there are any.
+    pub fn names(&self) -> Option<&NameTable> {
+        self.pretrained.as_ref().map(|(_, names)| names)
+    }
+
     /// The root of the parameter tree.
     pub fn root(&self) -> ParamBuilder<'_> {
         ParamBuilder { source: self, path: String::new() }

@@ -9,16 +9,16 @@ use crate::dual_encoder::config::{DualEncoderConfig, HeadConfig, LOGIT_SCALE_INI
 use crate::dual_encoder::lock::{Lock, TowerLock};
 use crate::dual_encoder::model::DualEncoder;
 use crate::error::ModelError;
-use crate::families::{image_config, text_config};
 use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
 use crate::params::grad::lock;
 use crate::params::random::named_seed;
-use crate::pooling::Pool;
+use crate::pooling::{Pool, TakenLayer};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::tower_files::{TowerFiles, read_weights};
 use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
 use crate::text::config::TextTowerConfig;
+use crate::text::dense::DenseConfig;
 use crate::text::text_tower::TextTower;
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
@@ -33,6 +33,8 @@ pub struct TowerOptions {
     pub pool: Pool,
     /// Replaces both dropout probabilities of its config.
     pub dropout: Option<f64>,
+    /// The layer that is pooled.
+    pub layer: TakenLayer,
 }
 
 /// How to build a dual encoder.
@@ -149,6 +151,7 @@ pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Devi
         config: kind.tower_config(&config, tower),
         weights: Some(weights.subset(tower.stored_prefix())),
         notes: notes.clone(),
+        taken: None,
     };
     let text = TowerOptions { pool: kind.text_pool(options.text.pool), ..options.text };
     let options = BuildOptions { text, ..options.clone() };
@@ -167,6 +170,7 @@ pub(crate) fn build_from_config(
         config: config.clone(),
         weights: None,
         notes: Vec::new(),
+        taken: None,
     };
     let options = BuildOptions {
         lock: Lock { image: TowerLock::Scratch, text: TowerLock::Scratch },
@@ -191,6 +195,8 @@ fn build(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<BuiltModel, ModelError> {
+    let image = image.taking(options.image.layer, Tower::Image)?;
+    let text = text.taking(options.text.layer, Tower::Text)?;
     let (image_built, text_built) = in_parallel(
         || build_image_tower(&image, options.lock.image, options.image, options.seed, device),
         || build_text_tower(&text, options.lock.text, options.text, options.seed, device),
@@ -249,7 +255,8 @@ pub fn image_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
-    build_image_tower(&TowerFiles::open(dir, lock, Tower::Image)?, lock, options, 0, device)
+    let files = TowerFiles::open(dir, lock, Tower::Image)?.taking(options.layer, Tower::Image)?;
+    build_image_tower(&files, lock, options, 0, device)
 }
 
 /// Builds a text tower alone.
@@ -262,7 +269,8 @@ pub fn text_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {
-    build_text_tower(&TowerFiles::open(dir, lock, Tower::Text)?, lock, options, 0, device)
+    let files = TowerFiles::open(dir, lock, Tower::Text)?.taking(options.layer, Tower::Text)?;
+    build_text_tower(&files, lock, options, 0, device)
 }
 
 fn build_image_tower(
@@ -272,7 +280,7 @@ fn build_image_tower(
     seed: u64,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
-    let (names, config) = image_config(&files.config, &files.config_path)?;
+    let (names, config) = files.image_config()?;
     let pooling = files.image_pooling(&config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Image.module()), lock, device);
     let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
@@ -288,11 +296,14 @@ fn build_text_tower(
     seed: u64,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {
-    let (names, config) = text_config(&files.config, &files.config_path)?;
+    let (names, config) = files.text_config()?;
     let config = TextTowerConfig { encoder: config.encoder.with_dropout(options.dropout), ..config };
     let pooling = files.text_pooling(names, &config, options.pool)?;
+    let dense = files.dense_modules(options.pool, config.pooled_width(pooling))?;
+    let files = &TowerFiles { weights: files.with_dense_weights(&dense)?, ..files.clone() };
+    let dense: Vec<DenseConfig> = dense.into_iter().map(|module| module.config).collect();
     let source = files.param_source(names, named_seed(seed, Tower::Text.module()), lock, device);
-    let tower = TextTower::new(&source.root(), config, pooling);
+    let tower = TextTower::new(&source.root(), config, pooling, &dense);
     let mut audit = files.audit(source)?;
     audit.notes.extend(files.sentence_notes(options.pool, pooling)?);
     files.check_audit(&audit, lock, Tower::Text)?;

@@ -10,16 +10,17 @@ use crate::dual_encoder::config::{HeadConfig, LOGIT_SCALE_INIT};
 use crate::dual_encoder::lock::TowerLock;
 use crate::dual_encoder::model::DualEncoder;
 use crate::error::ModelError;
-use crate::families::{image_config, text_config};
 use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
 use crate::pooling::{Pool, Pooling};
+use crate::pretrained::build::TowerOptions;
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
 use crate::pretrained::sentence_transformers::sentence_pooling;
 use crate::pretrained::tower_files::{TowerFiles, is_pooler_tensor, with_modern_names};
 use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
 use crate::text::config::TextPooler;
+use crate::text::dense::DenseConfig;
 use crate::text::text_tower::TextTower;
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
@@ -83,12 +84,17 @@ pub struct HeadSummary {
     pub problems: Vec<String>,
 }
 
-/// Reports the contents of `dir` without building a model, for towers that pool by `image_pool` and `text_pool`.
+/// Reports the contents of `dir` without building a model, for towers of these options.
 ///
 /// # Errors
 /// [`ModelError::Read`] or [`ModelError::Config`] if there is no readable config; [`ModelError::UnsupportedFamily`] if
 /// it is neither a supported tower nor a whole model.
-pub fn dry_load(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) -> Result<ModelSummary, ModelError> {
+pub fn dry_load(
+    dir: &Path,
+    image_options: TowerOptions,
+    text_options: TowerOptions,
+    device: &Device,
+) -> Result<ModelSummary, ModelError> {
     let (config_path, config) = read_config(dir)?;
     let model_type = config["model_type"].as_str().unwrap_or("(none)").to_owned();
     let open_clip = open_clip::weights_path(dir, &config_path);
@@ -108,14 +114,16 @@ pub fn dry_load(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) 
         config,
         weights,
         notes: notes.clone(),
+        taken: None,
     };
     if let Some(kind) = WholeModel::of(&config) {
         let tower_files = |tower: Tower| {
             let weights = stored.as_ref().map(|stored| stored.subset(tower.stored_prefix()));
             files(kind.tower_config(&config, tower), weights)
         };
-        let image = dry_load_image(&tower_files(Tower::Image), image_pool, device);
-        let text = dry_load_text(&tower_files(Tower::Text), text_pool, kind.text_pool(text_pool), device);
+        let image = dry_load_image(tower_files(Tower::Image), image_options, device);
+        let pool = kind.text_pool(text_options.pool);
+        let text = dry_load_text(tower_files(Tower::Text), text_options, pool, device);
         let mut head = dry_load_head(&stored.clone().unwrap_or_default());
         if let (Some(stored), Ok(image), Ok(text)) = (&stored, &image, &text) {
             head.problems = head_problems(kind, stored, &image.tower, &text.tower, device);
@@ -130,8 +138,8 @@ pub fn dry_load(dir: &Path, image_pool: Pool, text_pool: Pool, device: &Device) 
         });
     }
     let files = files(config, stored);
-    let image = dry_load_image(&files, image_pool, device);
-    let (image, text) = match (image, dry_load_text(&files, text_pool, text_pool, device)) {
+    let image = dry_load_image(files.clone(), image_options, device);
+    let (image, text) = match (image, dry_load_text(files, text_options, text_options.pool, device)) {
         (Err(image @ ModelError::UnsupportedFamily { .. }), Err(text @ ModelError::UnsupportedFamily { .. })) => {
             return Err(neither_tower(image, text));
         }
@@ -157,10 +165,16 @@ fn neither_tower(image: ModelError, text: ModelError) -> ModelError {
     }
 }
 
-fn dry_load_image(files: &TowerFiles, pool: Pool, device: &Device) -> Result<TowerSummary<ImageTower>, ModelError> {
-    let (names, config) = image_config(&files.config, &files.config_path)?;
+fn dry_load_image(
+    files: TowerFiles,
+    options: TowerOptions,
+    device: &Device,
+) -> Result<TowerSummary<ImageTower>, ModelError> {
+    let pool = options.pool;
+    let files = &files.taking(options.layer, Tower::Image)?;
+    let (names, config) = files.image_config()?;
     let pooling = files.image_pooling(&config, pool)?;
-    let mut reason = config.describe_pooling(pooling).to_owned();
+    let mut reason = files.of_layer(config.describe_pooling(pooling));
     let source = dry_source(files, names, device);
     let tower = ImageTower::new(&source.root(), config, pooling);
     let audit = dry_audit(source, files)?;
@@ -170,16 +184,28 @@ fn dry_load_image(files: &TowerFiles, pool: Pool, device: &Device) -> Result<Tow
     Ok(files.summarize(tower, audit, with_pool_key(reason, pool, Tower::Image), Tower::Image))
 }
 
-/// `pool` is `asked_pool`, as the whole model resolves it.
+/// `pool` is that of `options`, as the whole model resolves it.
 fn dry_load_text(
-    files: &TowerFiles,
-    asked_pool: Pool,
+    files: TowerFiles,
+    options: TowerOptions,
     pool: Pool,
     device: &Device,
 ) -> Result<TowerSummary<TextTower>, ModelError> {
-    let (names, config) = text_config(&files.config, &files.config_path)?;
+    let asked_pool = options.pool;
+    let files = files.taking(options.layer, Tower::Text)?;
+    let (names, config) = files.text_config()?;
     let pooling = files.text_pooling(names, &config, pool)?;
-    let mut reason = config.describe_pooling(pooling).to_owned();
+    let dense = files.dense_modules(pool, config.pooled_width(pooling))?;
+    let files = &TowerFiles { weights: files.with_dense_weights(&dense)?, ..files };
+    let mut reason = files.of_layer(config.describe_pooling(pooling));
+    if pool == Pool::Sentence {
+        reason += match dense.len() {
+            0 => ", as `1_Pooling` of sentence-transformers says",
+            1 => ", then a `Dense` layer, as the modules of sentence-transformers say",
+            _ => ", then `Dense` layers, as the modules of sentence-transformers say",
+        };
+    }
+    let dense: Vec<DenseConfig> = dense.into_iter().map(|module| module.config).collect();
     if pool == Pool::Auto && pooling != Pooling::Pooler {
         let without = match config.pooler {
             TextPooler::Absent(_) => "its family has no pooler",
@@ -196,7 +222,7 @@ fn dry_load_text(
         reason += ": its whole model takes that";
     }
     let source = dry_source(files, names, device);
-    let tower = TextTower::new(&source.root(), config, pooling);
+    let tower = TextTower::new(&source.root(), config, pooling, &dense);
     let mut audit = dry_audit(source, files)?;
     audit.notes.extend(files.sentence_notes(pool, pooling)?);
     if pooling == Pooling::Pooler {
@@ -234,12 +260,18 @@ fn missing_pooler(audit: &Audit) -> &'static str {
 
 fn with_pool_key(reason: String, pool: Pool, tower: Tower) -> String {
     match pool {
-        Pool::Auto => reason,
+        // What a new model takes from sentence-transformers says why by itself.
+        Pool::Auto | Pool::Sentence => reason,
         _ => format!("{reason}: `{}` asks for it", tower.pool_key()),
     }
 }
 
 impl TowerFiles {
+    /// What is pooled, with the layer if one was asked for.
+    fn of_layer(&self, pooled: &str) -> String {
+        self.taken.map_or_else(|| pooled.to_owned(), |taken| format!("{pooled}, of {}", taken.describe()))
+    }
+
     fn summarize<T>(&self, tower: T, audit: Audit, pooling: String, tower_kind: Tower) -> TowerSummary<T> {
         TowerSummary {
             family: self.config["model_type"].as_str().unwrap_or_default().to_owned(),

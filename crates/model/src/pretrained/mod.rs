@@ -6,8 +6,9 @@
 //! - `config_file`: the config of a directory.
 //! - `dry_load`: reports what a directory holds, without reading weights.
 //! - `open_clip`: converts open_clip's configs and weights to CLIP's.
-//! - `sentence_transformers`: the pooling of a sentence-transformers directory.
+//! - `sentence_transformers`: the pooling and the `Dense` layers of a sentence-transformers directory.
 //! - `stored_names`: the names of parameters in an exported file.
+//! - `taken_layer`: a tower that ends at an earlier layer.
 //! - `tower_files`: one tower on disk, how it pools, and whether its weights fit.
 //! - `whole_models`: the kinds of model that have both towers in one directory.
 //! - `wrappers`: names that were saved from within another module.
@@ -16,8 +17,9 @@ pub(crate) mod build;
 pub(crate) mod config_file;
 pub(crate) mod dry_load;
 mod open_clip;
-mod sentence_transformers;
+pub(crate) mod sentence_transformers;
 pub(crate) mod stored_names;
+mod taken_layer;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tower_files;

@@ -10,10 +10,10 @@ use crate::error::ModelError;
 use crate::families::{image_config, text_config};
 use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
-use crate::pooling::{Pool, Pooling};
+use crate::pooling::{Pool, Pooling, Taken};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
-use crate::pretrained::sentence_transformers::{left_out_modules, sentence_pooling};
+use crate::pretrained::sentence_transformers::{DenseModule, dense_modules, left_out_modules, sentence_pooling};
 use crate::pretrained::whole_models::WholeModel;
 use crate::pretrained::wrappers::{larger_model, unwrap};
 use crate::text::config::{TextPooler, TextTowerConfig};
@@ -23,6 +23,7 @@ use crate::weights::name_table::{NameTable, Names, modern_norm_name};
 use crate::weights::weight_files::WeightFiles;
 
 /// One tower on disk: a directory of its own, or a part of a whole model.
+#[derive(Clone)]
 pub(crate) struct TowerFiles {
     pub dir: PathBuf,
     /// The file that `config` was read from.
@@ -33,6 +34,8 @@ pub(crate) struct TowerFiles {
     pub weights: Option<WeightFiles>,
     /// What was changed to read the weights, in words.
     pub notes: Vec<String>,
+    /// The layer that the tower ends with, where one was asked for; `config` is shortened to it.
+    pub taken: Option<Taken>,
 }
 
 impl TowerFiles {
@@ -52,7 +55,7 @@ impl TowerFiles {
             }
             None => (config, weights),
         };
-        Ok(Self { dir: dir.to_owned(), config_path, config, weights, notes })
+        Ok(Self { dir: dir.to_owned(), config_path, config, weights, notes, taken: None })
     }
 }
 
@@ -100,7 +103,27 @@ pub(crate) fn with_modern_names(
 }
 
 impl TowerFiles {
-    fn problem(&self, problem: String) -> ModelError {
+    /// The names on disk and the architecture of the image tower.
+    ///
+    /// # Errors
+    /// As [`image_config`].
+    pub fn image_config(&self) -> Result<(&'static Names, ImageTowerConfig), ModelError> {
+        let (names, config) = image_config(&self.config, &self.config_path)?;
+        let skips_norm = self.taken.is_some_and(|taken| !taken.norm);
+        Ok((names, if skips_norm { config.without_final_norm() } else { config }))
+    }
+
+    /// The names on disk and the architecture of the text tower.
+    ///
+    /// # Errors
+    /// As [`text_config`].
+    pub fn text_config(&self) -> Result<(&'static Names, TextTowerConfig), ModelError> {
+        let (names, config) = text_config(&self.config, &self.config_path)?;
+        let skip_final_norm = self.taken.is_some_and(|taken| !taken.norm);
+        Ok((names, TextTowerConfig { skip_final_norm, ..config }))
+    }
+
+    pub fn problem(&self, problem: String) -> ModelError {
         ModelError::Config { path: self.config_path.clone(), problem }
     }
 
@@ -109,13 +132,31 @@ impl TowerFiles {
     /// # Errors
     /// [`ModelError::Config`] if it cannot pool this way.
     pub fn image_pooling(&self, config: &ImageTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
-        let pooling = pool.resolve();
-        match config.check_pooling(pooling) {
-            Ok(()) => Ok(pooling),
-            Err(reason) => Err(self.problem(format!(
-                "this image tower does not support this `image_pool`: {reason}; choose among \"auto\", \"cls\" and \
-                 \"mean\""
+        let pooling = config.resolve(pool).map_err(|reason| {
+            let poolings =
+                [(Pool::Auto, "auto"), (Pool::Cls, "cls"), (Pool::Mean, "mean"), (Pool::ClsMean, "cls+mean")];
+            let supported = poolings.iter().filter(|(pool, _)| config.resolve(*pool).is_ok());
+            let supported: Vec<String> = supported.map(|(_, name)| format!("\"{name}\"")).collect();
+            self.problem(format!(
+                "this image tower does not support this `image_pool`: {reason}; choose among {}",
+                supported.join(", ")
+            ))
+        })?;
+        self.refuse_pooler_of_last_layer(config.pools_by_last_layer(pooling), Tower::Image)?;
+        Ok(pooling)
+    }
+
+    /// Refuses a pooler with weights for another layer than the one they were trained for.
+    fn refuse_pooler_of_last_layer(&self, is_of_last_layer: bool, tower: Tower) -> Result<(), ModelError> {
+        match self.taken.filter(|taken| is_of_last_layer && !taken.is_whole()) {
+            Some(taken) => Err(self.problem(format!(
+                "`{}` takes {}, but the pooler was trained for the normalised output of the last layer; set `{}` to \
+                 \"mean\" or \"cls\"",
+                tower.layer_key(),
+                taken.describe(),
+                tower.pool_key()
             ))),
+            None => Ok(()),
         }
     }
 
@@ -134,20 +175,78 @@ impl TowerFiles {
         };
         let sentence = match pool {
             Pool::Auto if !has_pooler => sentence_pooling(&self.dir)?,
+            Pool::Sentence => sentence_pooling(&self.dir)?,
             _ => None,
         };
-        let pooling = config.resolve(pool, has_pooler, sentence).ok_or_else(|| ModelError::Config {
-            path: self.config_path.clone(),
-            problem: format!(
-                "`text_pool = \"pooler\"`, but a `{}` tower has no pooler; choose \"cls\", \"mean\" or \"auto\"",
-                self.config["model_type"].as_str().unwrap_or_default()
-            ),
+        let pooling = config.resolve(pool, has_pooler, sentence).ok_or_else(|| {
+            let family = self.config["model_type"].as_str().unwrap_or_default();
+            self.problem(match pool {
+                Pool::Sentence => format!(
+                    "`text_pool = \"sentence\"`, but `{}` has no `1_Pooling/config.json` of sentence-transformers; \
+                     choose \"cls\", \"mean\" or \"auto\"",
+                    self.dir.display()
+                ),
+                Pool::ClsMean | Pool::PatchMean => {
+                    "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"pooler\" or \"auto\""
+                        .to_owned()
+                }
+                _ => format!(
+                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\" or \
+                     \"auto\""
+                ),
+            })
         })?;
+        self.refuse_pooler_of_last_layer(config.pools_by_last_layer(pooling), Tower::Text)?;
         if pool == Pool::Auto && pooling != Pooling::Pooler {
             let dir = self.dir.display();
             tracing::info!("`{dir}` has no pooler; `text_pool = \"auto\"` uses {}", config.describe_pooling(pooling));
         }
         Ok(pooling)
+    }
+
+    /// The `Dense` layers of a text tower that pools as `pool` says into `width` values; none unless it follows
+    /// sentence-transformers.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if they cannot be applied, [`ModelError::Read`] if a file cannot be read.
+    pub fn dense_modules(&self, pool: Pool, width: usize) -> Result<Vec<DenseModule>, ModelError> {
+        if pool != Pool::Sentence {
+            return Ok(Vec::new());
+        }
+        let modules = dense_modules(&self.dir)?;
+        let mut input = width;
+        for DenseModule { config, dir } in &modules {
+            if config.input != input {
+                return Err(ModelError::Config {
+                    path: dir.join("config.json"),
+                    problem: format!("`in_features` is {}, but what comes before has {input} values", config.input),
+                });
+            }
+            input = config.output;
+        }
+        if let (Some(taken), Some(_)) = (self.taken.filter(|taken| !taken.is_whole()), modules.first()) {
+            return Err(self.problem(format!(
+                "`text_layer` takes {}, but the `Dense` layers of sentence-transformers were trained for the last \
+                 layer; set `text_pool` to \"mean\" or \"cls\" to leave them out",
+                taken.describe()
+            )));
+        }
+        Ok(modules)
+    }
+
+    /// These files with the weights of `modules`.
+    ///
+    /// # Errors
+    /// [`ModelError::Config`] if a module has no safetensors weights, [`ModelError::Read`] or [`ModelError::Weights`]
+    /// if they cannot be read.
+    pub fn with_dense_weights(&self, modules: &[DenseModule]) -> Result<Option<WeightFiles>, ModelError> {
+        let Some(mut weights) = self.weights.clone() else { return Ok(None) };
+        for (n, module) in modules.iter().enumerate() {
+            for (name, tensor) in module.weights()?.into_tensors() {
+                weights.insert(&format!("dense.{n}.{name}"), tensor);
+            }
+        }
+        Ok(Some(weights))
     }
 
     /// What a text tower that pools by `pooling` does differently from the sentence-transformers model beside it.
@@ -158,7 +257,7 @@ impl TowerFiles {
         if self.weights.is_none() {
             return Ok(Vec::new());
         }
-        let mut notes = left_out_modules(&self.dir)?;
+        let mut notes = left_out_modules(&self.dir, pool == Pool::Sentence)?;
         // A pooling that is not supported is no error here: the pooler takes its place.
         let other = match (pool, pooling) {
             (Pool::Auto, Pooling::Pooler) => sentence_pooling(&self.dir).ok().flatten(),
@@ -181,8 +280,18 @@ impl TowerFiles {
     /// # Errors
     /// As [`ParamSource::into_audit`].
     pub fn audit(&self, source: ParamSource) -> Result<Audit, ModelError> {
+        let names = source.names().cloned();
         let mut audit = source.into_audit()?;
         audit.notes.extend(self.notes.iter().cloned());
+        if let Some(taken) = self.taken {
+            let is_later = |name: &str| {
+                let block = names.as_ref().and_then(|names| names.block_of(name));
+                taken.layer < taken.of && block.is_some_and(|block| block >= taken.layer)
+            };
+            audit.unused.retain(|name| !is_later(name));
+            let later = if taken.layer < taken.of { "; later blocks are not loaded" } else { "" };
+            audit.notes.push(format!("it ends with {}{later}", taken.describe()));
+        }
         Ok(audit)
     }
 

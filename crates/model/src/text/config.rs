@@ -27,6 +27,8 @@ pub struct TextTowerConfig {
     pub embedding_norm: bool,
     /// Masks and positions of tokens in attention: none if empty, otherwise one entry for all blocks or one per block.
     pub relations: Vec<TokenRelations>,
+    /// Whether the final norm of a pre-norm encoder is left out: an earlier layer is pooled as it is.
+    pub skip_final_norm: bool,
     /// What the family calls `pooler_output`.
     pub pooler: TextPooler,
     /// Token id of padding.
@@ -85,6 +87,7 @@ impl TextTowerConfig {
             embedding_width: None,
             embedding_norm: true,
             relations: Vec::new(),
+            skip_final_norm: false,
             pooler: TextPooler::First,
             pad_id,
             pad_to: None,
@@ -103,6 +106,7 @@ impl TextTowerConfig {
             embedding_width,
             embedding_norm,
             relations,
+            skip_final_norm,
             pooler,
             pad_id,
             pad_to,
@@ -117,10 +121,11 @@ impl TextTowerConfig {
             TextPooler::Last { width } => format!("last {width}"),
         };
         let (embedding_width, pad_to) = (option(*embedding_width), option(*pad_to));
+        let skipped = if *skip_final_norm { " skip-final-norm" } else { "" };
         format!(
             "text({encoder} words={vocab_size} positions={max_positions},{position_table},{first_position} \
              types={type_vocab_size} embedding={embedding_width},{embedding_norm} relations={relations} \
-             pooler={pooler} pad={pad_id},{pad_to})"
+             pooler={pooler} pad={pad_id},{pad_to}{skipped})"
         )
     }
 
@@ -135,12 +140,14 @@ impl TextTowerConfig {
     }
 
     /// Resolves `pool`. `pooler_stored` says whether weights of a pooler are present or will be learned, and `sentence`
-    /// is the pooling of sentence-transformers, if any. `None` if a pooler is asked for and the family has none.
+    /// is the pooling of sentence-transformers, if any. `None` if the tower cannot pool this way: the family has no
+    /// pooler, there is no sentence-transformers, or the pooling is one of images.
     pub(crate) fn resolve(&self, pool: Pool, pooler_stored: bool, sentence: Option<Pooling>) -> Option<Pooling> {
         match (pool, self.pooler) {
             (Pool::Cls, _) => Some(Pooling::Cls),
             (Pool::Mean, _) => Some(Pooling::Mean),
-            (Pool::Pooler, TextPooler::Absent(_)) => None,
+            (Pool::ClsMean | Pool::PatchMean, _) | (Pool::Pooler, TextPooler::Absent(_)) => None,
+            (Pool::Sentence, _) => sentence,
             (Pool::Auto, TextPooler::Absent(pooling)) => Some(sentence.unwrap_or(pooling)),
             (Pool::Auto, _) if !pooler_stored => Some(sentence.unwrap_or(Pooling::Pooler)),
             (Pool::Auto | Pool::Pooler, _) => Some(Pooling::Pooler),
@@ -155,11 +162,16 @@ impl TextTowerConfig {
         }
     }
 
+    /// Whether `pooling` has weights of its own, which were trained for the last layer.
+    pub fn pools_by_last_layer(&self, pooling: Pooling) -> bool {
+        pooling == Pooling::Pooler && matches!(self.pooler, TextPooler::First | TextPooler::Last { .. })
+    }
+
     /// Describes in words what `pooling` takes from this tower.
     pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
         match (pooling, self.pooler) {
             (Pooling::Mean, _) => "the mean of all tokens",
-            (Pooling::Cls, _) | (Pooling::Pooler, TextPooler::Absent(_)) => "the first token",
+            (Pooling::Cls | Pooling::ClsMean, _) | (Pooling::Pooler, TextPooler::Absent(_)) => "the first token",
             (Pooling::Pooler, TextPooler::First) => "the pooler: a linear of the first token and tanh",
             (Pooling::Pooler, TextPooler::EndOfText(_)) => "the token at the end of the text",
             (Pooling::Pooler, TextPooler::Last { .. }) => "the head: a linear of the last token",

@@ -6,6 +6,7 @@ use burn::tensor::activation::tanh;
 use dualenc_kernels::{embedding, residual};
 
 use crate::error::ModelError;
+use crate::form::list;
 use crate::layers::dropout::Dropout;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::{Linear, LinearVisitor};
@@ -13,6 +14,7 @@ use crate::params::builder::{Init, ParamBuilder};
 use crate::params::inventory::any_trains;
 use crate::pooling::Pooling;
 use crate::text::config::{TextPooler, TextTowerConfig};
+use crate::text::dense::{Dense, DenseConfig};
 use crate::text::token_relations::block_relations;
 use crate::text::token_sequences::TokenSequences;
 use crate::tower::TowerOutput;
@@ -32,6 +34,7 @@ pub struct TextTower {
     encoder: Encoder,
     final_norm: Option<LayerNorm>,
     pooler: Option<Linear>,
+    dense: Vec<Dense>,
     #[module(skip)]
     config: TextTowerConfig,
     #[module(skip)]
@@ -39,7 +42,8 @@ pub struct TextTower {
 }
 
 impl TextTower {
-    pub(crate) fn new(at: &ParamBuilder<'_>, config: TextTowerConfig, pooling: Pooling) -> Self {
+    /// `dense`: layers that follow the pooling.
+    pub(crate) fn new(at: &ParamBuilder<'_>, config: TextTowerConfig, pooling: Pooling, dense: &[DenseConfig]) -> Self {
         let EncoderConfig { width, init_std, norm_order, norm_bias, norm_epsilon, .. } = config.encoder;
         let embedding_width = config.embedding_width.unwrap_or(width);
         let table = |name, rows| at.param(name, [rows, embedding_width], Init::Normal(init_std));
@@ -52,12 +56,17 @@ impl TextTower {
             embedding_norm: config.embedding_norm.then(|| norm("embedding_norm", embedding_width)),
             embedding_projection: config.embedding_width.map(|input| linear("embedding_projection", input, width)),
             encoder: Encoder::new(&at.at("encoder"), &config.encoder),
-            final_norm: (norm_order == NormOrder::Pre).then(|| norm("final_norm", width)),
+            final_norm: (norm_order == NormOrder::Pre && !config.skip_final_norm).then(|| norm("final_norm", width)),
             pooler: match (pooling, config.pooler) {
                 (Pooling::Pooler, TextPooler::First) => Some(linear("pooler", width, width)),
                 (Pooling::Pooler, TextPooler::Last { width: output }) => Some(linear("pooler", width, output)),
                 _ => None,
             },
+            dense: dense
+                .iter()
+                .enumerate()
+                .map(|(n, &dense)| Dense::new(&at.at("dense").at(n), dense, init_std))
+                .collect(),
             config,
             pooling,
         }
@@ -76,12 +85,21 @@ impl TextTower {
     /// The architecture and the pooling in a written, versioned form that is stable across releases, for cache keys.
     /// Together with the values of the parameters, it determines the output for a caption.
     pub fn form(&self) -> String {
-        format!("text-tower 1 {} pooling={}", self.config.form(), self.pooling.form())
+        let dense = match self.dense_layers() {
+            layers if layers.is_empty() => String::new(),
+            layers => format!(" dense={}", list(layers.iter().map(DenseConfig::form))),
+        };
+        format!("text-tower 1 {} pooling={}{dense}", self.config.form(), self.pooling.form())
     }
 
     /// Width of the pooled output.
     pub fn pooled_width(&self) -> usize {
-        self.config.pooled_width(self.pooling)
+        self.dense.last().map_or_else(|| self.config.pooled_width(self.pooling), |dense| dense.config().output)
+    }
+
+    /// The `Dense` layers of sentence-transformers that follow the pooling.
+    pub fn dense_layers(&self) -> Vec<DenseConfig> {
+        self.dense.iter().map(Dense::config).collect()
     }
 
     /// Whether all its parameters are frozen.
@@ -104,7 +122,8 @@ impl TextTower {
         let (layout, relations) = self.layout(tokens)?;
         let x = self.embed(tokens, dropout);
         let hidden = self.finish(self.encoder.forward(x, &layout, &relations, dropout));
-        Ok(TowerOutput { pooled: self.pool(hidden.clone(), &layout, tokens, self.pooling), hidden })
+        let pooled = self.pool(hidden.clone(), &layout, tokens, self.pooling);
+        Ok(TowerOutput { pooled: self.dense.iter().fold(pooled, |x, dense| dense.forward(x)), hidden })
     }
 
     /// The poolings of [`TextTower::forward_layers`]: that of the tower, and those that need no weights of their own.
@@ -120,7 +139,8 @@ impl TextTower {
 
     /// Runs the tower, and pools the output of each block in each of `poolings`, which are among
     /// [`TextTower::poolings`]: `[sequences, pooled width]`. A layer is what the tower returns with only the blocks up
-    /// to there (`num_hidden_layers` in its `config.json`). Layers that `wanted` refuses, numbered from 1, are empty.
+    /// to there (`num_hidden_layers` in its `config.json`), without `Dense` layers. Layers that `wanted` refuses,
+    /// numbered from 1, are empty.
     ///
     /// # Errors
     /// As [`TextTower::forward`].
@@ -189,7 +209,7 @@ impl TextTower {
             }
             (Pooling::Pooler, TextPooler::Last { .. }, Some(head)) => head.forward(layout.last(hidden)),
             (Pooling::Pooler, _, Some(pooler)) => tanh(pooler.forward(layout.first(hidden))),
-            (Pooling::Cls | Pooling::Pooler, ..) => layout.first(hidden),
+            (Pooling::Cls | Pooling::ClsMean | Pooling::Pooler, ..) => layout.first(hidden),
         }
     }
 

@@ -79,6 +79,11 @@ pub enum RelativeTable {
 }
 
 impl EncoderConfig {
+    /// Number of blocks that run.
+    pub(crate) fn num_layers(&self) -> usize {
+        self.order.as_ref().map_or(self.depth, Vec::len)
+    }
+
     /// The base that families override: post-norm, exact GELU, biases everywhere, no dropout.
     pub fn plain(width: usize, depth: usize, heads: usize, mlp_width: usize) -> Self {
         Self {

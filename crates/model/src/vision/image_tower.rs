@@ -7,7 +7,7 @@ use crate::layers::dropout::Dropout;
 use crate::layers::linear::LinearVisitor;
 use crate::params::builder::ParamBuilder;
 use crate::params::inventory::any_trains;
-use crate::pooling::Pooling;
+use crate::pooling::{Pool, Pooling};
 use crate::tower::TowerOutput;
 use crate::vision::conv_net::{ConvNet, ConvNetConfig};
 use crate::vision::swin_transformer::{Swin, SwinConfig};
@@ -65,6 +65,15 @@ impl ImageTowerConfig {
         }
     }
 
+    /// Leaves the norm after the last block out.
+    #[must_use]
+    pub(crate) fn without_final_norm(self) -> Self {
+        match self {
+            Self::Transformer(config) => Self::Transformer(VisionTransformerConfig { skip_final_norm: true, ..config }),
+            other => other,
+        }
+    }
+
     /// Describes in words what `pooling` takes from this tower.
     pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
         match self {
@@ -73,12 +82,50 @@ impl ImageTowerConfig {
         }
     }
 
+    /// Resolves `pool`; the error says why the tower cannot pool this way.
+    pub(crate) fn resolve(&self, pool: Pool) -> Result<Pooling, &'static str> {
+        let pooling = match (pool, self) {
+            (Pool::PatchMean, Self::Convolutional(_) | Self::Windowed(_)) => {
+                return Err("it has no patch tokens: `mean` is the mean over its last feature map");
+            }
+            (Pool::Sentence, _) => return Err("it is a pooling of text towers"),
+            (Pool::Cls, _) => Pooling::Cls,
+            (Pool::ClsMean, _) => Pooling::ClsMean,
+            // The mean of a vision transformer leaves every special token out.
+            (Pool::Mean | Pool::PatchMean, _) => Pooling::Mean,
+            // Every supported family has a `pooler_output`, or refuses it.
+            (Pool::Auto | Pool::Pooler, _) => Pooling::Pooler,
+        };
+        self.check_pooling(pooling).map(|()| pooling)
+    }
+
     /// Checks that the tower can pool this way; the error says why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
+        match (self, pooling) {
+            (Self::Transformer(config), _) => config.check_pooling(pooling),
+            (Self::Convolutional(_) | Self::Windowed(_), Pooling::Cls | Pooling::ClsMean) => {
+                Err("it has no class token")
+            }
+            (Self::Convolutional(_) | Self::Windowed(_), Pooling::Mean | Pooling::Pooler) => Ok(()),
+        }
+    }
+
+    /// Width of the output of `pooling`.
+    pub fn pooled_width(&self, pooling: Pooling) -> usize {
         match self {
-            Self::Transformer(config) => config.check_pooling(pooling),
-            Self::Convolutional(_) | Self::Windowed(_) if pooling == Pooling::Cls => Err("it has no class token"),
-            Self::Convolutional(_) | Self::Windowed(_) => Ok(()),
+            Self::Transformer(config) => config.pooled_width(pooling),
+            Self::Convolutional(config) => config.width(),
+            Self::Windowed(config) => config.width(),
+        }
+    }
+
+    /// Whether `pooling` has weights of its own, which were trained for the last layer.
+    pub fn pools_by_last_layer(&self, pooling: Pooling) -> bool {
+        match self {
+            Self::Transformer(config) => {
+                pooling == Pooling::Pooler && matches!(config.pooler, Pooler::Dense(_) | Pooler::Attention)
+            }
+            Self::Convolutional(_) | Self::Windowed(_) => false,
         }
     }
 }
@@ -115,7 +162,7 @@ impl ImageTower {
     /// Width of the pooled output.
     pub fn width(&self) -> usize {
         match self {
-            Self::Transformer(tower) => tower.config().encoder.width,
+            Self::Transformer(tower) => tower.config().pooled_width(tower.pooling()),
             Self::Convolutional(tower) => tower.config().width(),
             Self::Windowed(tower) => tower.config().width(),
         }
@@ -151,6 +198,7 @@ impl ImageTower {
     /// How the reference can reproduce the pooling of this tower.
     pub fn reference_pooling(&self) -> ReferencePooling {
         match self {
+            Self::Transformer(tower) if tower.config().skip_final_norm => ReferencePooling::None,
             Self::Transformer(tower) => match (tower.pooling(), tower.config().pooler) {
                 (Pooling::Pooler, _) | (Pooling::Cls, Pooler::ClassToken) => ReferencePooling::Own,
                 (Pooling::Cls, Pooler::Dense(_)) => ReferencePooling::IdentityPooler,
@@ -192,7 +240,7 @@ impl ImageTower {
     pub fn poolings(&self) -> Vec<Pooling> {
         let config = self.config();
         let plain = match self {
-            Self::Transformer(_) => &[Pooling::Cls, Pooling::Mean][..],
+            Self::Transformer(_) => &[Pooling::Cls, Pooling::Mean, Pooling::ClsMean][..],
             Self::Convolutional(_) | Self::Windowed(_) => &[],
         };
         let others = plain.iter().copied().filter(|&it| it != self.pooling() && config.check_pooling(it).is_ok());
@@ -208,8 +256,8 @@ impl ImageTower {
     }
 
     /// Runs the tower on normalised pixels, `[batch, 3, height, width]`, and pools the output of each block in each of
-    /// `poolings`, which are among [`ImageTower::poolings`]: `[batch, width]`. A layer is what the tower returns with
-    /// only the blocks up to there (`num_hidden_layers` in its `config.json`), final norm included. Layers that
+    /// `poolings`, which are among [`ImageTower::poolings`]: `[batch, pooled width]`. A layer is what the tower returns
+    /// with only the blocks up to there (`num_hidden_layers` in its `config.json`), final norm included. Layers that
     /// `wanted` refuses, numbered from 1, are empty.
     ///
     /// # Panics

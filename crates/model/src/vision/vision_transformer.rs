@@ -59,7 +59,7 @@ impl VisionTransformer {
             positions: token("positions", if learned { num_positions } else { 0 }),
             first_norm: norm("first_norm", config.first_norm),
             encoder: Encoder::new(&at.at("encoder"), &config.encoder),
-            final_norm: norm("final_norm", config.final_norm != FinalNorm::None),
+            final_norm: norm("final_norm", config.final_norm != FinalNorm::None && !config.skip_final_norm),
             pooler: matches!(pooler, Some(Pooler::Dense(_)))
                 .then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
             pooler_norm: norm("pooler_norm", pooler == Some(Pooler::MeanNorm)),
@@ -150,12 +150,13 @@ impl VisionTransformer {
         }
     }
 
-    /// Pools `[rows, width]` to `[batch, width]`.
+    /// Pools `[rows, width]` to `[batch, pooled width]`.
     fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Tensor<2> {
         let mean = |hidden| layout.mean(hidden, self.config.num_special_tokens());
         match (pooling, &self.head, &self.pooler_norm, &self.pooler) {
             (Pooling::Mean, ..) => mean(hidden),
             (Pooling::Cls, ..) => layout.first(hidden),
+            (Pooling::ClsMean, ..) => Tensor::cat(vec![layout.first(hidden.clone()), mean(hidden)], 1),
             (Pooling::Pooler, Some(head), ..) => head.forward(hidden, layout),
             (Pooling::Pooler, _, Some(norm), _) => norm.forward(mean(hidden)),
             (Pooling::Pooler, _, _, Some(pooler)) => {

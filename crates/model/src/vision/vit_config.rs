@@ -30,6 +30,8 @@ pub struct VisionTransformerConfig {
     pub first_norm: bool,
     /// The norm after the last block.
     pub final_norm: FinalNorm,
+    /// Whether that norm is left out: an earlier layer is pooled as it is.
+    pub skip_final_norm: bool,
     /// What the family calls `pooler_output`.
     pub pooler: Pooler,
 }
@@ -95,6 +97,7 @@ impl VisionTransformerConfig {
             positions: Positions::Learned(Interpolation::Bicubic),
             first_norm: false,
             final_norm: FinalNorm::Tokens,
+            skip_final_norm: false,
             pooler: Pooler::ClassToken,
         }
     }
@@ -113,6 +116,7 @@ impl VisionTransformerConfig {
             positions,
             first_norm,
             final_norm,
+            skip_final_norm,
             pooler,
         } = self;
         let encoder = encoder.form();
@@ -134,10 +138,11 @@ impl VisionTransformerConfig {
             Pooler::Attention => "attention",
             Pooler::None => "none",
         };
+        let skipped = if *skip_final_norm { " skip-final-norm" } else { "" };
         format!(
             "vit({encoder} image={image_size} patch={patch_size} patch-bias={patch_bias} class={class_token} \
              distillation={distillation_token} registers={registers} mask={mask_token} positions={positions} \
-             first-norm={first_norm} final-norm={final_norm} pooler={pooler})"
+             first-norm={first_norm} final-norm={final_norm} pooler={pooler}{skipped})"
         )
     }
 
@@ -161,6 +166,7 @@ impl VisionTransformerConfig {
         match (pooling, self.pooler) {
             (Pooling::Mean, _) => "the mean of the patch tokens",
             (Pooling::Cls, _) => "the class token",
+            (Pooling::ClsMean, _) => "the class token and the mean of the patch tokens, side by side",
             (Pooling::Pooler, Pooler::Dense(PoolerActivation::Tanh)) => {
                 "the pooler: a linear of the class token and tanh"
             }
@@ -175,9 +181,17 @@ impl VisionTransformerConfig {
     /// Checks that the tower can pool this way; the error says why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
         match (pooling, self.pooler) {
-            (Pooling::Cls, _) if !self.class_token => Err("it has no class token"),
+            (Pooling::Cls | Pooling::ClsMean, _) if !self.class_token => Err("it has no class token"),
             (Pooling::Pooler, Pooler::None) => Err("it has no pooler"),
             _ => Ok(()),
+        }
+    }
+
+    /// Width of the output of `pooling`.
+    pub(crate) fn pooled_width(&self, pooling: Pooling) -> usize {
+        match pooling {
+            Pooling::ClsMean => 2 * self.encoder.width,
+            Pooling::Cls | Pooling::Mean | Pooling::Pooler => self.encoder.width,
         }
     }
 }

@@ -40,6 +40,9 @@ pub(crate) const fn concat<const N: usize>(first: &[Row], second: &[Row]) -> [Ro
     rows
 }
 
+/// Names that every text family has beside its own, without a prefix: the `Dense` layers of sentence-transformers.
+const SENTENCE_ROWS: &[Row] = &[("dense.{n}.linear", "dense.{n}.linear", Kind::Linear)];
+
 /// The names of a family's tensors on disk.
 #[derive(Debug)]
 pub(crate) struct Names {
@@ -78,7 +81,9 @@ impl NameTable {
     /// The name and layout on disk of the parameter at `path`; `None` if the family has no such parameter.
     pub fn stored(&self, path: &str) -> Option<(String, Layout)> {
         let (template, numbers) = template_of(path);
-        self.rows.iter().find_map(|(ours, theirs, kind)| {
+        let (rows, prefix) =
+            if path.starts_with("dense.") { (SENTENCE_ROWS, "") } else { (self.rows, self.prefix.as_str()) };
+        rows.iter().find_map(|(ours, theirs, kind)| {
             let (suffix, layout) = match (kind, template.strip_prefix(ours)?) {
                 (Kind::Tensor(layout), "") => ("", *layout),
                 (Kind::Linear, ".weight") => (".weight", Layout::Transposed),
@@ -93,7 +98,16 @@ impl NameTable {
                 _ => return None,
             };
             let name = numbers.iter().fold((*theirs).to_owned(), |name, number| name.replacen("{n}", number, 1));
-            Some((format!("{}{name}{suffix}", self.prefix), layout))
+            Some((format!("{prefix}{name}{suffix}"), layout))
+        })
+    }
+
+    /// The number of the block that the stored tensor `name` belongs to, from 0; `None` if it is in none.
+    pub fn block_of(&self, name: &str) -> Option<usize> {
+        let name = name.strip_prefix(&self.prefix)?;
+        self.rows.iter().find_map(|(_, stored, _)| {
+            let (before, _) = stored.split_once("{n}")?;
+            name.strip_prefix(before)?.split('.').next()?.parse().ok()
         })
     }
 }

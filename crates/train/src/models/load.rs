@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageProcessor, Limits, Tokenizer};
+use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, TowerOptions, build_from_dual_encoder,
-    build_from_towers, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, TakenLayer, TextTower, Tower,
+    TowerOptions, build_from_dual_encoder, build_from_towers, parameters,
 };
 use serde_json::Value;
 
@@ -43,7 +43,7 @@ pub struct LoadedModel {
 
 impl LoadedModel {
     /// The model that `config` describes, before its first step. Parameters that train in any stage are in the gradient
-    /// graph.
+    /// graph. The config of a new run has to be settled before (`text_pool`).
     ///
     /// # Errors
     /// [`TrainError::Hub`] when a tower cannot be found; [`TrainError::Model`] or [`TrainError::Data`] when a tower, a
@@ -69,6 +69,9 @@ impl LoadedModel {
                 let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
                 report_audit("image tower", &built.image_audit, observer);
                 report_audit("text tower", &built.text_audit, observer);
+                if section.text_pool == Pool::Sentence {
+                    observer.on(Event::Note(sentence_note(&built.model.text_tower)));
+                }
                 (built, image_dir, text_dir)
             }
             InitialWeights::Init(init) => match ModelDir::find(&resolve(init)?, observer)? {
@@ -83,6 +86,7 @@ impl LoadedModel {
                 }
                 ModelDir::Checkpoint(checkpoint) => {
                     let loaded = Self::from_checkpoint_of(*checkpoint, chain, compute, observer)?;
+                    refuse_other_features(loaded.config.as_ref(), config)?;
                     return loaded.restarted(config, compute);
                 }
             },
@@ -278,10 +282,11 @@ fn trainable(model: DualEncoder, config: &RunConfig) -> Result<DualEncoder, Trai
 
 fn build_options(config: &RunConfig) -> BuildOptions {
     let ModelSection { image_pool, text_pool, image_dropout, text_dropout, .. } = config.model;
+    let [image_layer, text_layer] = Tower::ALL.map(|tower| config.model.taken_layer(tower));
     BuildOptions {
         lock: config.model.lock,
-        image: TowerOptions { pool: image_pool, dropout: image_dropout },
-        text: TowerOptions { pool: text_pool, dropout: text_dropout },
+        image: TowerOptions { pool: image_pool, dropout: image_dropout, layer: image_layer },
+        text: TowerOptions { pool: text_pool, dropout: text_dropout, layer: text_layer },
         image_projection_locked: config.model.image_projection.locked,
         text_projection_locked: config.model.text_projection.locked,
         head: HeadConfig {
@@ -291,6 +296,46 @@ fn build_options(config: &RunConfig) -> BuildOptions {
         },
         seed: config.run.seed,
     }
+}
+
+/// Refuses layers and poolings that the towers of a checkpoint were not trained with. `trained`: its config.
+fn refuse_other_features(trained: Option<&RunConfig>, config: &RunConfig) -> Result<(), TrainError> {
+    let trained = trained.map(|trained| &trained.model);
+    let model = &config.model;
+    for tower in Tower::ALL {
+        let layer = model.taken_layer(tower);
+        let is_other_layer =
+            layer != TakenLayer::default() && trained.is_none_or(|trained| trained.taken_layer(tower) != layer);
+        let (pool, of_trained) = match tower {
+            Tower::Image => (model.image_pool, trained.map(|trained| trained.image_pool)),
+            Tower::Text => (model.text_pool, trained.map(|trained| trained.text_pool)),
+        };
+        let is_other_pool =
+            matches!(pool, Pool::ClsMean | Pool::PatchMean | Pool::Sentence) && of_trained != Some(pool);
+        let key = match (is_other_layer, is_other_pool) {
+            (true, _) => "layer",
+            (_, true) => "pool",
+            _ => continue,
+        };
+        let kind = tower.kind();
+        return Err(TrainError::Usage(format!(
+            "`model.{kind}_{key}` is not what the checkpoint of `model.init` was trained with: its {tower} keeps its \
+             pooled output; remove the key, or start from two towers"
+        )));
+    }
+    Ok(())
+}
+
+/// Says what `text_pool = "sentence"` takes from the tower.
+fn sentence_note(tower: &TextTower) -> String {
+    let pooled = tower.config().describe_pooling(tower.pooling());
+    let dense = match tower.dense_layers().len() {
+        0 => String::new(),
+        count => format!(", then {}", counted(count, "`Dense` layer")),
+    };
+    format!(
+        "text tower: it is pooled by {pooled}{dense}, as sentence-transformers trained it (`text_pool = \"sentence\"`)"
+    )
 }
 
 fn report_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) {

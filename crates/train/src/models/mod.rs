@@ -3,6 +3,7 @@
 //!
 //! - `load`: a model and everything that turns files into its inputs.
 //! - `model_dir`: which kind of model a directory holds.
+//! - `text_pool`: what `text_pool = "auto"` stands for in a run.
 //! - `compatibility`: whether tokenizer and image processor fit the towers.
 //! - `hub`: from a tower's reference to a directory, with downloads.
 
@@ -10,3 +11,4 @@ pub(crate) mod compatibility;
 pub(crate) mod hub;
 pub(crate) mod load;
 mod model_dir;
+pub(crate) mod text_pool;

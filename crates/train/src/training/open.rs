@@ -11,6 +11,7 @@ use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedFingerprints;
 use crate::models::load::LoadedModel;
+use crate::models::text_pool::{continued, settled};
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::pairs::Pairs;
@@ -58,7 +59,11 @@ impl Run {
         let compute = open_device(config, observer)?;
         let dir = RunDir::open(&config.run.dir, start != Start::New)?;
         let checkpoint = find_checkpoint(&dir, start, config.checkpoint.every_steps, observer)?;
-        if let Some(checkpoint) = &checkpoint {
+        let continued = match &checkpoint {
+            Some(checkpoint) => Some(continued(config, &checkpoint.run_config()?)),
+            None => None,
+        };
+        if let (Some(checkpoint), Some(config)) = (&checkpoint, &continued) {
             refuse_changed_config(checkpoint, config, observer)?;
         }
 
@@ -66,6 +71,10 @@ impl Run {
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(config, &dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
+        let config = &match continued {
+            Some(config) => config,
+            None => settled(config)?,
+        };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dualenc_data::Dataset;
-use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
+use dualenc_model::{DualEncoder, Tower, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::commands::check::findings::{Findings, Level};
 use crate::config::{Draft, RunConfig};
@@ -12,6 +12,7 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::models::hub::resolve::resolve;
 use crate::models::load::LoadedModel;
+use crate::models::text_pool::settled;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
@@ -40,7 +41,7 @@ pub(crate) fn check_models(
         return check_towers(draft, compute, None, findings);
     }
     let mut collector = Collector { observer, warnings: Vec::new() };
-    let loaded = LoadedModel::from_config(config, compute, &mut collector);
+    let loaded = settled(config).and_then(|config| LoadedModel::from_config(&config, compute, &mut collector));
     let warnings = collector.warnings;
     for warning in warnings {
         findings.warn("model_warning", "model", warning);
@@ -108,12 +109,14 @@ fn check_towers(
     }
     let named = |key: &str, name: &Option<String>| name.clone().filter(|_| !draft.is_wrong(key));
     let load_image = |name: &str| {
-        let options = TowerOptions { pool: section.image_pool, dropout: None };
+        let options =
+            TowerOptions { pool: section.image_pool, layer: section.taken_layer(Tower::Image), dropout: None };
         image_tower_from(&resolve(name)?, section.lock.image, options, &compute.device)?;
         Ok(())
     };
     let load_text = |dir: &PathBuf| {
-        let options = TowerOptions { pool: section.text_pool, dropout: None };
+        let pool = settled(&draft.config)?.model.text_pool;
+        let options = TowerOptions { pool, layer: section.taken_layer(Tower::Text), dropout: None };
         let tower = text_tower_from(dir, section.lock.text, options, &compute.device)?;
         Ok(tower.0.config().max_tokens())
     };

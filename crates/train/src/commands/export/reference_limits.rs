@@ -3,7 +3,7 @@
 use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
 use serde_json::{Value, json};
 
-use crate::commands::export::routes::image_route;
+use crate::commands::export::routes::{image_route, norm_advice};
 use crate::error::TrainError;
 
 /// Text towers with a pooler that transformers loads on their own, by `model_type`, and their tokenizer classes
@@ -47,8 +47,13 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
             };
             Err(TrainError::Usage(format!(
                 "transformers' VisionTextDualEncoder cannot pool this image tower by its {}; {advice} with \
-                 `image_pool = \"auto\"`",
-                if tower.pooling() == Pooling::Cls { "class token" } else { "mean" }
+                 `image_pool = \"auto\"`{}",
+                match tower.pooling() {
+                    Pooling::Cls => "class token",
+                    Pooling::ClsMean => "class token and mean",
+                    Pooling::Mean | Pooling::Pooler => "mean",
+                },
+                norm_advice(tower)
             )))
         }
     }
@@ -90,8 +95,11 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
              another family: {}",
             known.join(", ")
         ),
+        _ if tower.config().skip_final_norm => {
+            "always applies the final norm of the text tower; to export, train without `text_layer_norm`".to_owned()
+        }
         (Pooling::Pooler, _) => return Ok(()),
-        (Pooling::Cls | Pooling::Mean, _) => {
+        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean, _) => {
             format!("always takes the text tower's pooler; {OTHER_FORMAT}, or train with `text_pool = \"pooler\"`")
         }
     };

@@ -39,6 +39,8 @@ pub(crate) enum Pooled {
     Mean,
     /// The mean of all tokens but the first, of this many. The mean of all and the first token determine it.
     MeanWithoutFirst(usize),
+    /// The first of this many tokens, and the mean of all others.
+    FirstAndMeanWithoutFirst(usize),
 }
 
 /// Both routes.
@@ -56,12 +58,21 @@ impl Routes {
     pub fn new(loaded: &LoadedModel) -> Result<Self, TrainError> {
         let image = image_route(&loaded.model.image_tower, loaded.processor.output_size()).ok_or_else(|| {
             TrainError::Usage(format!(
-                "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`",
-                loaded.model.image_tower.config().describe_pooling(loaded.model.image_tower.pooling())
+                "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`{}",
+                loaded.model.image_tower.config().describe_pooling(loaded.model.image_tower.pooling()),
+                norm_advice(&loaded.model.image_tower)
             ))
         })?;
         refuse_other_size(loaded)?;
         Ok(Self { image, text: text_route(&loaded.model.text_tower, &loaded.text_config)? })
+    }
+}
+
+/// What else to change for an export, if the tower leaves its final norm out.
+pub(crate) fn norm_advice(tower: &ImageTower) -> &'static str {
+    match tower.config() {
+        ImageTowerConfig::Transformer(config) if config.skip_final_norm => " and `image_layer_norm = true`",
+        _ => "",
     }
 }
 
@@ -77,13 +88,16 @@ pub(crate) fn image_route(tower: &ImageTower, size: (u32, u32)) -> Option<Pooled
     };
     let special = usize::from(config.class_token) + usize::from(config.distillation_token) + config.registers;
     let patches = (size.0 as usize / config.patch_size) * (size.1 as usize / config.patch_size);
-    // `last_hidden_state` comes before a norm of the pooled token.
-    let is_normed_later = config.final_norm == FinalNorm::Pooled;
+    // `last_hidden_state` comes before a norm of the pooled token, and after one of all tokens.
+    let is_normed_later = config.final_norm == FinalNorm::Pooled || config.skip_final_norm;
     match (tower.reference_pooling(), tower.pooling()) {
         (ReferencePooling::Own, _) => Some(Pooled::Output),
         (_, Pooling::Cls) if !is_normed_later => Some(Pooled::First),
         (_, Pooling::Mean) if !is_normed_later && special == 0 => Some(Pooled::Mean),
         (_, Pooling::Mean) if !is_normed_later && special == 1 => Some(Pooled::MeanWithoutFirst(1 + patches)),
+        (_, Pooling::ClsMean) if !is_normed_later && special == 1 => {
+            Some(Pooled::FirstAndMeanWithoutFirst(1 + patches))
+        }
         _ => None,
     }
 }
@@ -97,10 +111,17 @@ fn text_route(tower: &TextTower, config: &Value) -> Result<Pooled, TrainError> {
             TEXT_FAMILIES.join(", ")
         )));
     }
+    if tower.config().skip_final_norm {
+        return Err(TrainError::Usage(
+            "sentence-transformers always applies the final norm of the text tower; train without `text_layer_norm`"
+                .to_owned(),
+        ));
+    }
     Ok(match tower.pooling() {
         Pooling::Pooler => Pooled::Output,
         Pooling::Cls => Pooled::First,
         Pooling::Mean => Pooled::Mean,
+        Pooling::ClsMean => return Err(TrainError::Internal("a text tower is pooled as an image tower".to_owned())),
     })
 }
 

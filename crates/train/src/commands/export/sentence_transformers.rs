@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use dualenc_model::HostTensor;
+use dualenc_model::{DenseActivation, DenseConfig, HostTensor};
 use serde_json::{Value, json};
 
 use crate::commands::export::json_files::{read_object, write_json};
@@ -36,6 +36,8 @@ struct Route {
     config: Value,
     pooled: Pooled,
     weights: Tensors,
+    /// Layers between pooling and projection. Their tensors are in `weights`, as `dense.0.linear.weight` and so on.
+    dense: Vec<DenseConfig>,
     /// `[dim, width]`.
     projection: HostTensor,
     /// Keys of `sentence_bert_config.json` beside those of all routes.
@@ -71,6 +73,7 @@ pub(crate) fn write(
         config: loaded.text_config.clone(),
         pooled: routes.text,
         weights: parts.text,
+        dense: loaded.model.text_tower.dense_layers(),
         projection: parts.text_projection,
         settings: text_settings,
     };
@@ -79,6 +82,7 @@ pub(crate) fn write(
         config: loadable_image_config(&loaded.model.image_tower, &loaded.image_config),
         pooled: routes.image,
         weights: parts.image,
+        dense: Vec::new(),
         projection: parts.image_projection,
         // The processing based on torchvision rounds differently when it resizes.
         settings: json!({"processor_kwargs": {"backend": "pil"}}),
@@ -120,11 +124,14 @@ impl Route {
     }
 
     /// The kinds of its modules, in order.
-    fn kinds(&self) -> &'static [&'static str] {
-        match self.pooled {
-            Pooled::Output => &["Transformer", "Dense"],
-            _ => &["Transformer", "Pooling", "Dense"],
-        }
+    fn kinds(&self) -> Vec<&'static str> {
+        let mut kinds = match self.pooled {
+            Pooled::Output => vec!["Transformer"],
+            _ => vec!["Transformer", "Pooling"],
+        };
+        kinds.extend(self.dense.iter().map(|_| "Dense"));
+        kinds.push("Dense");
+        kinds
     }
 
     fn modules(&self) -> Vec<String> {
@@ -136,13 +143,25 @@ impl Route {
         self.modules().into_iter().zip(self.kinds()).map(|(module, kind)| (module, json!(class_of(kind)))).collect()
     }
 
-    fn write(self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
+    fn write(mut self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
         let modules = self.modules();
-        let (width, dim) = (self.projection.shape[1], self.projection.shape[0]);
+        let projected = self.projection.shape[1];
+        // Of a token.
+        let width = match (self.pooled, self.dense.first()) {
+            (_, Some(dense)) => dense.input,
+            (Pooled::FirstAndMeanWithoutFirst(_), None) => projected / 2,
+            (_, None) => projected,
+        };
+        let first_dense = modules.len() - 1 - self.dense.len();
+        for (n, (dense, module)) in self.dense.iter().zip(&modules[first_dense..]).enumerate() {
+            write_dense(&dir.join(module), *dense, take_dense(&mut self.weights, n), stop)?;
+        }
         let (output, name) = match self.pooled {
             Pooled::Output => ("pooler_output", "sentence_embedding"),
             Pooled::OutputMap => ("pooler_output", "token_embeddings"),
-            Pooled::First | Pooled::Mean | Pooled::MeanWithoutFirst(_) => ("last_hidden_state", "token_embeddings"),
+            Pooled::First | Pooled::Mean | Pooled::MeanWithoutFirst(_) | Pooled::FirstAndMeanWithoutFirst(_) => {
+                ("last_hidden_state", "token_embeddings")
+            }
         };
         let mut settings = json!({
             "transformer_task": "feature-extraction",
@@ -163,40 +182,69 @@ impl Route {
             Pooled::Output => None,
             Pooled::First => Some(json!("cls")),
             Pooled::OutputMap | Pooled::Mean => Some(json!("mean")),
-            Pooled::MeanWithoutFirst(_) => Some(json!(["cls", "mean"])),
+            Pooled::MeanWithoutFirst(_) | Pooled::FirstAndMeanWithoutFirst(_) => Some(json!(["cls", "mean"])),
         };
         if let Some(modes) = modes {
             let pooling = json!({"embedding_dimension": width, "pooling_mode": modes, "include_prompt": true});
             write_module(&dir.join(&modules[1]), "config.json", &pooling)?;
         }
         let projection = match self.pooled {
-            Pooled::MeanWithoutFirst(tokens) => of_first_and_mean(&self.projection, tokens),
+            Pooled::MeanWithoutFirst(tokens) | Pooled::FirstAndMeanWithoutFirst(tokens) => {
+                of_first_and_mean(&self.projection, width, tokens)
+            }
             _ => self.projection,
         };
-        let dense = json!({
-            "in_features": projection.shape[1],
-            "out_features": dim,
-            "bias": false,
-            "activation_function": "torch.nn.modules.linear.Identity",
-            "module_input_name": "sentence_embedding",
-            "module_output_name": "sentence_embedding",
-        });
-        let dense_dir = dir.join(&modules[modules.len() - 1]);
-        write_module(&dense_dir, "config.json", &dense)?;
-        write_tensors(&dense_dir.join("model.safetensors"), [("linear.weight".to_owned(), projection)].into(), stop)
+        let dense = DenseConfig {
+            input: projection.shape[1],
+            output: projection.shape[0],
+            bias: false,
+            activation: DenseActivation::Identity,
+        };
+        let weights = [("linear.weight".to_owned(), projection)].into();
+        write_dense(&dir.join(&modules[modules.len() - 1]), dense, weights, stop)
     }
 }
 
-/// The projection `[dim, width]` of the mean of all tokens but the first, as one of the first token and the mean of all
-/// `tokens`, `[dim, 2 * width]`: with T tokens, that mean is `(T * mean - first) / (T - 1)`.
-fn of_first_and_mean(projection: &HostTensor, tokens: usize) -> HostTensor {
-    let (dim, width) = (projection.shape[0], projection.shape[1]);
+/// Removes the tensors of the `Dense` layer `n` from those of a tower.
+fn take_dense(weights: &mut Tensors, n: usize) -> Tensors {
+    let prefix = format!("dense.{n}.");
+    let taken = weights.extract_if(.., |name, _| name.starts_with(&prefix));
+    taken.map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
+}
+
+/// Writes a `Dense` layer to the directory of its module.
+fn write_dense(dir: &Path, config: DenseConfig, weights: Tensors, stop: &StopFlag) -> Result<(), TrainError> {
+    let class = config.activation.class();
+    let class =
+        class.ok_or_else(|| TrainError::Internal("a `Dense` layer has an activation without class".to_owned()))?;
+    let json = json!({
+        "in_features": config.input,
+        "out_features": config.output,
+        "bias": config.bias,
+        "activation_function": class,
+        "module_input_name": "sentence_embedding",
+        "module_output_name": "sentence_embedding",
+    });
+    write_module(dir, "config.json", &json)?;
+    write_tensors(&dir.join("model.safetensors"), weights, stop)
+}
+
+/// The projection of the mean of all tokens but the first, `[dim, width]`, or of the first token and that mean,
+/// `[dim, 2 * width]`, as one of the first token and the mean of all `tokens`, `[dim, 2 * width]`: with T tokens, the
+/// mean of all but the first is `(T * mean - first) / (T - 1)`.
+fn of_first_and_mean(projection: &HostTensor, width: usize, tokens: usize) -> HostTensor {
+    let (dim, columns) = (projection.shape[0], projection.shape[1]);
     let others = tokens as f64 - 1.0;
-    let scaled = |row: &[f32], factor: f64| -> Vec<f32> {
-        row.iter().map(|&value| (f64::from(value) * factor) as f32).collect()
-    };
-    let rows = projection.values.chunks(width);
-    let values = rows.flat_map(|row| [scaled(row, -1.0 / others), scaled(row, tokens as f64 / others)].concat());
+    let rows = projection.values.chunks(columns);
+    let values = rows.flat_map(|row| {
+        let (of_first, of_mean) = row.split_at(columns - width);
+        let first = (0..width).map(|at| {
+            let own = of_first.get(at).copied().map_or(0.0, f64::from);
+            (own + f64::from(of_mean[at]) * (-1.0 / others)) as f32
+        });
+        let mean = of_mean.iter().map(|&value| (f64::from(value) * (tokens as f64 / others)) as f32);
+        first.chain(mean).collect::<Vec<_>>()
+    });
     HostTensor { shape: vec![dim, 2 * width], values: values.collect() }
 }
 

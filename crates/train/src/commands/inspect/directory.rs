@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use dualenc_model::{HostTensor, TowerLock, directory_hint};
+use dualenc_model::{HostTensor, Tower, TowerLock, TowerOptions, directory_hint};
 use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
@@ -44,7 +44,7 @@ fn inspect_within(dir: &Path, chain: &[PathBuf], device: &Device) -> Result<Insp
         return Ok(inspect_run(dir, Kind::Run, checkpoints, chain, device));
     }
     if is_model_dir(dir) {
-        return inspect_model(dir, &LoadSettings::default(), device);
+        return inspect_model(dir, &LoadSettings::of_new_run(dir), device);
     }
     Err(TrainError::Usage(format!(
         "`{}` does not hold a model: found {}; expected `config.json` and the weights of a tower or a whole model, \
@@ -135,8 +135,16 @@ impl Inspection {
     /// Inspects the towers that the run started with.
     fn inspect_initial_towers(&mut self, config: &RunConfig, chain: &[PathBuf], device: &Device) {
         let settings = LoadSettings {
-            image_pool: config.model.image_pool,
-            text_pool: config.model.text_pool,
+            image: TowerOptions {
+                pool: config.model.image_pool,
+                layer: config.model.taken_layer(Tower::Image),
+                dropout: None,
+            },
+            text: TowerOptions {
+                pool: config.model.text_pool,
+                layer: config.model.taken_layer(Tower::Text),
+                dropout: None,
+            },
             image_size: config.model.image_size,
             max_tokens: config.data.max_tokens,
             pretrained: true,

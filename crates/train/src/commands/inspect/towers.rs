@@ -5,7 +5,9 @@ use std::path::Path;
 
 use burn::tensor::Device;
 use dualenc_data::{ImageProcessor, Tokenizer};
-use dualenc_model::{Audit, ImageTower, ModelError, ModelSummary, Pool, TextTower, dry_load, is_pooler_tensor};
+use dualenc_model::{
+    Audit, ImageTower, ModelError, ModelSummary, TextTower, TowerOptions, auto_text_pool, dry_load, is_pooler_tensor,
+};
 
 use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
 use crate::commands::inspect::report::{HeadReport, Inspection, Kind, TowerReport, WeightsReport};
@@ -15,19 +17,20 @@ use crate::models::compatibility::{check_image_size, check_vocabulary};
 /// The settings of a run's config that change how a model directory is loaded.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LoadSettings {
-    pub image_pool: Pool,
-    pub text_pool: Pool,
+    pub image: TowerOptions,
+    pub text: TowerOptions,
     pub image_size: Option<usize>,
     pub max_tokens: usize,
     /// Whether weights are loaded at all.
     pub pretrained: bool,
 }
 
-impl Default for LoadSettings {
-    fn default() -> Self {
+impl LoadSettings {
+    /// As a new run would load `dir`.
+    pub fn of_new_run(dir: &Path) -> Self {
         Self {
-            image_pool: Pool::Auto,
-            text_pool: Pool::Auto,
+            image: TowerOptions::default(),
+            text: TowerOptions { pool: auto_text_pool(dir), ..TowerOptions::default() },
             image_size: None,
             max_tokens: usize::MAX,
             pretrained: true,
@@ -41,7 +44,7 @@ impl Default for LoadSettings {
 /// [`TrainError::Model`] when its `config.json` is unreadable or belongs to an unknown model.
 pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device) -> Result<Inspection, TrainError> {
     let ModelSummary { model_type, image, text, head, weights, no_weights } =
-        dry_load(dir, settings.image_pool, settings.text_pool, device)?;
+        dry_load(dir, settings.image, settings.text, device)?;
     let kind = match (&head, &image) {
         (Some(_), _) => Kind::WholeModel,
         (None, Some(_)) => Kind::ImageTower,

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use burn::tensor::{Tensor, TensorData};
-use dualenc_data::{ContentHash, DataError, ImageProcessor, Limits, Skipped, TokenTable, Tokenizer, decode_view};
+use burn::tensor::{Device, Tensor, TensorData};
+use dualenc_data::{
+    ContentHash, DataError, ImageProcessor, Limits, Skipped, TokenTable, Tokenizer, counted, decode_view,
+};
 use dualenc_model::{
-    ImageTower, ModelError, Pool, Pooling, TextTower, TokenSequences, Tower, TowerLock, TowerOptions, image_tower_from,
-    parameters, text_tower_from,
+    ImageTower, ModelError, Pool, Pooling, TextTower, TokenSequences, Tower, TowerLock, TowerOptions, auto_text_pool,
+    image_tower_from, parameters, text_tower_from,
 };
 
 use crate::commands::probe::request::{Layers, ProbeRequest};
@@ -67,6 +69,8 @@ struct Plan {
     poolings: Vec<Pooling>,
     /// Of each pooling.
     widths: Vec<usize>,
+    /// Of each pooling, whether it has weights that were trained for the last layer: no other layer is pooled by them.
+    of_last_layer: Vec<bool>,
 }
 
 impl Plan {
@@ -75,15 +79,16 @@ impl Plan {
         num_layers: usize,
         (own, supported): (Pooling, &[Pooling]),
         (layers, pools): (&Layers, &[Pool]),
-        width_of: impl Fn(Pooling) -> usize,
+        (width_of, is_of_last_layer): (impl Fn(Pooling) -> usize, impl Fn(Pooling) -> bool),
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let mut poolings = Vec::new();
         for pool in pools {
             let wanted = match pool {
-                Pool::Auto => own,
+                Pool::Auto | Pool::Sentence => own,
                 Pool::Cls => Pooling::Cls,
-                Pool::Mean => Pooling::Mean,
+                Pool::Mean | Pool::PatchMean => Pooling::Mean,
+                Pool::ClsMean => Pooling::ClsMean,
                 Pool::Pooler => Pooling::Pooler,
             };
             if !supported.contains(&wanted) {
@@ -105,7 +110,15 @@ impl Plan {
             )));
         }
         let widths = poolings.iter().map(|&pooling| width_of(pooling)).collect();
-        Ok(Self { layers: layers.of(num_layers, tower)?, num_layers, poolings, widths })
+        let of_last_layer: Vec<bool> = poolings.iter().map(|&pooling| is_of_last_layer(pooling)).collect();
+        let plan = Self { layers: layers.of(num_layers, tower)?, num_layers, poolings, widths, of_last_layer };
+        if !plan.layers.contains(&num_layers) && plan.of_last_layer.iter().all(|&it| it) {
+            return Err(TrainError::Usage(format!(
+                "the pooler of `{tower}` was trained for its last layer; add `-1` to `--layers`, or `mean` to \
+                 `--pooling`"
+            )));
+        }
+        Ok(plan)
     }
 
     /// Values of an input in all layers and poolings.
@@ -128,7 +141,11 @@ impl Plan {
         let mut start = 0;
         let mut all: Vec<Features> = Vec::new();
         for &layer in &self.layers {
-            for (pooling, &width) in self.poolings.iter().zip(&self.widths) {
+            for ((pooling, &width), of_last_layer) in self.poolings.iter().zip(&self.widths).zip(&self.of_last_layer) {
+                if *of_last_layer && layer != self.num_layers {
+                    start += width;
+                    continue;
+                }
                 let rows = values.chunks_exact(self.total().max(1)).flat_map(|row| &row[start..start + width]);
                 let values: Vec<f32> = rows.copied().collect();
                 start += width;
@@ -159,7 +176,9 @@ impl Inputs<'_> {
         let (model, processor) = self.image_tower(&dir, observer)?;
         let (layers, pools) = (&self.request.layers, self.request.pools);
         let own = (model.pooling(), &model.poolings()[..]);
-        let plan = Plan::new(tower, model.num_layers(), own, (layers, pools), |_| model.width(), observer)?;
+        let config = model.config();
+        let of = (|it| config.pooled_width(it), |it| config.pools_by_last_layer(it));
+        let plan = Plan::new(tower, model.num_layers(), own, (layers, pools), of, observer)?;
         read.contents.resize(self.pairs.len(), None);
         let found: Mutex<Vec<(usize, Result<ContentHash, Skipped>)>> = Mutex::default();
         let (height, width) = processor.output_size();
@@ -212,9 +231,16 @@ impl Inputs<'_> {
         let dir = resolve(tower)?;
         let (model, tokenizer) = self.text_tower(&dir)?;
         let (layers, pools) = (&self.request.layers, self.request.pools);
-        let own = (model.pooling(), &model.poolings()[..]);
-        let width_of = |pooling| model.config().pooled_width(pooling);
-        let plan = Plan::new(tower, model.num_layers(), own, (layers, pools), width_of, observer)?;
+        let (own, dense) = own_text_pooling(&dir, model.pooling(), &self.compute.device)?;
+        if dense > 0 {
+            observer.on(Event::Warning(format!(
+                "`{tower}` has {} after its pooling, which are left out here; `text_pool = \"auto\"` applies them",
+                counted(dense, "`Dense` layer")
+            )));
+        }
+        let own = (own, &model.poolings()[..]);
+        let of = (|it| model.config().pooled_width(it), |it| model.config().pools_by_last_layer(it));
+        let plan = Plan::new(tower, model.num_layers(), own, (layers, pools), of, observer)?;
         let captions: Vec<&str> = self.pairs.iter().map(|pair| pair.caption.as_str()).collect();
         let table = TokenTable::build(&tokenizer, &captions, self.compute.threads)?;
         // Batches hold captions of similar length; each row goes to the position of its caption.
@@ -292,6 +318,17 @@ impl Inputs<'_> {
         check_vocabulary(&tokenizer, &tower, dir)?;
         Ok((tower, tokenizer))
     }
+}
+
+/// The pooling that `text_pool = "auto"` selects in a new run for the tower in `dir`, and the number of `Dense` layers
+/// that follow. `reference`: what the reference pools by.
+fn own_text_pooling(dir: &Path, reference: Pooling, device: &Device) -> Result<(Pooling, usize), TrainError> {
+    if auto_text_pool(dir) != Pool::Sentence {
+        return Ok((reference, 0));
+    }
+    let options = TowerOptions { pool: Pool::Sentence, ..TowerOptions::default() };
+    let (tower, _) = text_tower_from(dir, TowerLock::Locked, options, device)?;
+    Ok((tower.pooling(), tower.dense_layers().len()))
 }
 
 /// Loads a tower as a run does, or without its pooler if the weights lack it.

@@ -1,6 +1,6 @@
 //! `[model]`: the towers, their projections and adapters.
 
-use dualenc_model::{AdapterConfig, Lock, Pool};
+use dualenc_model::{AdapterConfig, Lock, Pool, TakenLayer, Tower};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,10 +64,33 @@ pub struct ModelSection {
     pub image_pool: Pool,
     /// How the text tower's tokens `[batch, seq, width]` are pooled into one vector `[batch, width]`.
     ///
-    /// Default: `"auto"`.
+    /// Default: `"auto"`. A new run with the pretrained tower of a sentence-transformers directory records it as
+    /// `"sentence"`; a run that recorded `"auto"` goes on with the tower's own pooled output.
     #[serde(default)]
     #[schemars(with = "PoolDoc")]
     pub text_pool: Pool,
+    /// Layer of the image tower whose output is pooled: from 1, or from -1 for the last. Later blocks are not loaded,
+    /// do not run and do not train; `image_unlock_last`, adapters and layer-wise rates count from this layer. Poolers
+    /// with weights of their own were trained for the last layer and are refused for another one.
+    ///
+    /// Default: `-1`, the last.
+    #[serde(default = "default::last_layer")]
+    pub image_layer: i64,
+    /// Layer of the text tower whose output is pooled, likewise.
+    ///
+    /// Default: `-1`, the last.
+    #[serde(default = "default::last_layer")]
+    pub text_layer: i64,
+    /// Whether the image tower's final norm is applied to the output of `image_layer`.
+    ///
+    /// Default: `true`. `false` is an error for a tower without such a norm.
+    #[serde(default = "default::yes")]
+    pub image_layer_norm: bool,
+    /// Whether the text tower's final norm is applied to the output of `text_layer`.
+    ///
+    /// Default: `true`. `false` is an error for a tower without such a norm (BERT and its relatives).
+    #[serde(default = "default::yes")]
+    pub text_layer_norm: bool,
     /// Side of the square input image, in pixels. A side other than the tower's own interpolates its position
     /// embeddings.
     ///
@@ -94,6 +117,17 @@ pub struct ModelSection {
     /// The projection of text features into the shared embedding space.
     #[serde(default)]
     pub text_projection: ProjectionSection,
+}
+
+impl ModelSection {
+    /// The layer that is pooled, in the model crate's terms.
+    pub fn taken_layer(&self, tower: Tower) -> TakenLayer {
+        let (number, norm) = match tower {
+            Tower::Image => (self.image_layer, self.image_layer_norm),
+            Tower::Text => (self.text_layer, self.text_layer_norm),
+        };
+        TakenLayer { number, norm }
+    }
 }
 
 /// The linear map, without bias, from the image tower's width to `embed_dim`.

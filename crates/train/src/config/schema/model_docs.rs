@@ -9,17 +9,28 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 #[derive(JsonSchema)]
 #[schemars(rename = "Pool", rename_all = "lowercase")]
 pub(super) enum PoolDoc {
-    /// The tower's own pooled output, as in the reference. A text tower that has none follows its sentence-transformers
-    /// configuration (`1_Pooling/config.json`: `cls` or `mean`) or else takes the first token (ModernBERT: as its
-    /// `classifier_pooling` says). A pooler without pretrained weights starts from random ones, which is an error for a
-    /// locked tower.
+    /// Image: the tower's own pooled output, as in the reference. Text: `sentence` for a pretrained tower in a
+    /// sentence-transformers directory. Any other text tower has its own pooled output, or the first token if its
+    /// family has none (ModernBERT: as its `classifier_pooling` says). A pooler without pretrained weights starts from
+    /// random ones, which is an error for a locked tower.
     Auto,
     /// The first token of the last hidden state.
     Cls,
     /// The mean of the patch tokens (image) or of all tokens except padding (text).
     Mean,
+    /// Image: the first token and the mean of the patch tokens side by side, twice as wide. An error for a tower
+    /// without a class token.
+    #[schemars(rename = "cls+mean")]
+    ClsMean,
+    /// Image: the mean of the patch tokens, which is what `mean` is for a vision transformer. An error for every other
+    /// tower.
+    #[schemars(rename = "patch_mean")]
+    PatchMean,
     /// The tower's `pooler_output`. An error for a text tower that has none.
     Pooler,
+    /// Text: as sentence-transformers trained the tower. The pooling of `1_Pooling/config.json` (`cls` or `mean`), then
+    /// the `Dense` layers that `modules.json` lists after it. An error without these files.
+    Sentence,
 }
 
 /// A string of two letters.

@@ -1,6 +1,6 @@
 //! The rules of `[model]`.
 
-use dualenc_model::TowerLock;
+use dualenc_model::{Pool, TowerLock};
 
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
@@ -12,6 +12,17 @@ pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
     for (key, dropout) in [("model.image_dropout", model.image_dropout), ("model.text_dropout", model.text_dropout)] {
         let dropout = dropout.unwrap_or(0.0);
         rules.check((0.0..1.0).contains(&dropout), key, dropout, "0 or more and less than 1", "");
+    }
+    for (key, layer) in [("model.image_layer", model.image_layer), ("model.text_layer", model.text_layer)] {
+        rules.check(layer != 0, key, layer, "1 or more, or -1 (the last layer) or less", "");
+    }
+    if model.image_pool == Pool::Sentence {
+        let help = "choose \"auto\", \"cls\", \"mean\", \"cls+mean\", \"patch_mean\" or \"pooler\"";
+        rules.refuse("model.image_pool", &[], "`model.image_pool` is a pooling of text towers".to_owned(), help);
+    }
+    if matches!(model.text_pool, Pool::ClsMean | Pool::PatchMean) {
+        let help = "choose \"auto\", \"cls\", \"mean\", \"pooler\" or \"sentence\"";
+        rules.refuse("model.text_pool", &[], "`model.text_pool` is a pooling of image towers".to_owned(), help);
     }
     let scale = model.logit_scale_init.unwrap_or(0.0);
     let maximum = config.train.logit_scale_max;

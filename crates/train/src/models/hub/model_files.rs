@@ -62,6 +62,17 @@ pub(crate) fn names_model_type(config: &Path) -> bool {
     serde_json::from_slice::<Value>(&bytes).is_ok_and(|config| config["model_type"].is_string())
 }
 
+/// The files of the `Dense` layers that a `modules.json` lists.
+pub(crate) fn dense_files(modules: &Path) -> Vec<String> {
+    let modules = std::fs::read(modules).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    let modules: Vec<Value> = modules.unwrap_or_default();
+    let is_dense = |module: &&Value| module["type"].as_str().is_some_and(|kind| kind.ends_with(".Dense"));
+    let dirs = modules.iter().filter(is_dense).filter_map(|module| module["path"].as_str());
+    dirs.filter(|dir| is_plain_name(dir))
+        .flat_map(|dir| [CONFIG, WEIGHTS].map(|file| format!("{dir}/{file}")))
+        .collect()
+}
+
 /// The directory of the pooling that a `modules.json` names, or the usual one.
 pub(crate) fn pooling_dir(modules: &Path) -> String {
     let modules = std::fs::read(modules).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use crate::models::hub::download::Downloader;
 use crate::models::hub::error::HubError;
 use crate::models::hub::model_files::{
-    CONFIG, MODULES, OPEN_CLIP, WEIGHTS, WEIGHTS_INDEX, names_model_type, optional_files, pooling_dir, shards,
+    CONFIG, MODULES, OPEN_CLIP, WEIGHTS, WEIGHTS_INDEX, dense_files, names_model_type, optional_files, pooling_dir,
+    shards,
 };
 use crate::models::hub::progress::Progress;
 use crate::models::hub::repo_dir::{BRANCH, Lookup, RepoDir};
@@ -66,6 +67,9 @@ impl<'a> Repo<'a> {
         }
         let pooling = format!("{}/config.json", pooling_dir(&snapshot.join(MODULES)));
         self.file(commit, &pooling, Need::Optional, on_progress)?;
+        for file in dense_files(&snapshot.join(MODULES)) {
+            self.file(commit, &file, Need::Optional, on_progress)?;
+        }
         if !names_model_type(&config)
             && let Lookup::Found(_) = self.file(commit, OPEN_CLIP[0], Need::Optional, on_progress)?
             && let Lookup::Found(_) = self.file(commit, OPEN_CLIP[1], Need::Required, on_progress)?

@@ -16,6 +16,7 @@ use crate::commands::export::tokenizer_copy::tokenizer_class;
 use crate::device::Compute;
 
 mod route_exports;
+mod sentence_exports;
 
 /// Collects notes and warnings, and audits of missing or unused tensors.
 #[derive(Default)]

@@ -98,6 +98,25 @@ fn pooling_dir_comes_from_modules_json() {
 }
 
 #[test]
+fn dense_layers_come_from_modules_json() {
+    let modules = r#"[{"path": "", "type": "sentence_transformers.models.Transformer"},
+        {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+        {"path": "2_Dense", "type": "sentence_transformers.base.modules.dense.Dense"},
+        {"path": "../3_Dense", "type": "sentence_transformers.models.Dense"}]"#;
+    let dense = [("2_Dense/config.json", "{}"), ("2_Dense/model.safetensors", "dense")];
+    let server = Server::start(&[&TOWER[..], &dense, &[(MODULES, modules)]].concat());
+    let cache = tempfile::tempdir().unwrap();
+    let hub = server.hub(cache.path());
+    let dir = hub.resolve("org/tiny", &mut ignore_progress).unwrap();
+    assert_eq!(std::fs::read(dir.join("2_Dense/model.safetensors")).unwrap(), b"dense");
+    assert!(dir.join("2_Dense/config.json").is_file());
+    assert!(!server.requests().iter().any(|path| path.contains("3_Dense")), "{:?}", server.requests());
+    let before = server.requests().len();
+    hub.resolve("org/tiny", &mut ignore_progress).unwrap();
+    assert_eq!(server.requests().len(), before);
+}
+
+#[test]
 fn open_clip_weights_without_model_type() {
     let files = [(OPEN_CLIP[0], "{}"), (OPEN_CLIP[1], "open weights"), TOWER[3]];
     for (config, comes) in [("{\"architecture\": \"vit\"}", true), ("{\"model_type\": \"clip\"}", false)] {
