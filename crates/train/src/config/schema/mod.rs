@@ -5,7 +5,7 @@
 //! Only names and types are checked here; `validate` holds the rules between keys.
 //!
 //! - `run`: `[run]`.
-//! - `model`: `[model]`, its projections and adapters.
+//! - `model`: `[model]`, its projections and adapters, and `[fit]`.
 //! - `data`: `[data]` and `[cache]`.
 //! - `sources`: how a config names data.
 //! - `train`: `[train]`; its choices are in `optimizer` and `loss`, its lists in `stage` and `optimizer`.
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 
 use data::{CacheSection, DataSection};
 use eval::{CheckpointSection, EvalSection};
-use model::ModelSection;
+use model::{FitSection, ModelSection};
 use run::RunSection;
 use train::TrainSection;
 
@@ -45,6 +45,9 @@ pub struct RunConfig {
     pub run: RunSection,
     /// The two towers, their projections, and which of their parameters train.
     pub model: ModelSection,
+    /// Heads in closed form: for `dualenc fit` and `model.head_init`.
+    #[serde(default, skip_serializing_if = "FitSection::is_default")]
+    pub fit: FitSection,
     /// The image-text pairs to train on.
     pub data: DataSection,
     /// The length of the run, its batches, optimiser, learning-rate schedule and loss.

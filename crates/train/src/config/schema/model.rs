@@ -25,6 +25,13 @@ pub struct ModelSection {
     ///
     /// Default: none.
     pub init: Option<String>,
+    /// What the heads, the maps of tower outputs into the shared space, start from. `cca` and `ridge` fit them to the
+    /// features of all training pairs before the first step, and set `logit_scale`, too: see `[fit]`. `init = "cca"`
+    /// is short for `head_init = "cca"`.
+    ///
+    /// Default: `"random"`; with `init`, the heads of that model.
+    #[serde(default, skip_serializing_if = "HeadInit::is_random")]
+    pub head_init: HeadInit,
     /// Which towers train, as two letters: first the image tower, then the text tower (LiT, arXiv:2111.07991, sec. 3).
     /// `L`: locked, pretrained. `U`: unlocked, pretrained. `u`: unlocked, from random weights.
     ///
@@ -94,6 +101,64 @@ pub struct ModelSection {
     /// The projection of text features into the shared embedding space.
     #[serde(default)]
     pub text_projection: ProjectionSection,
+}
+
+/// What heads start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadInit {
+    /// Random weights, as in the reference, or the heads of `init`.
+    #[default]
+    Random,
+    /// Canonical correlation analysis: both towers are mapped to where they correlate most.
+    Cca,
+    /// Ridge regression from text features to image features, which are rotated only. `embed_dim` below the image
+    /// tower's width leaves out what texts tell least of.
+    Ridge,
+}
+
+impl ModelSection {
+    /// Replaces `init = "cca"`, which names no model, by what it is short for. A directory of that name is `./cca`.
+    pub(crate) fn expand_short_init(&mut self) {
+        if self.init.as_deref() == Some("cca") {
+            self.init = None;
+            if self.head_init == HeadInit::Random {
+                self.head_init = HeadInit::Cca;
+            }
+        }
+    }
+}
+
+impl HeadInit {
+    /// Whether nothing is fitted.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub fn is_random(&self) -> bool {
+        *self == Self::Random
+    }
+}
+
+/// Heads in closed form: for `dualenc fit` and `model.head_init`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FitSection {
+    /// What is added to the variance of every direction of the features, as a fraction of their mean variance: above
+    /// 0. More of it counts on fewer directions, for few or noisy pairs.
+    ///
+    /// Default: the one of `1e-4`, `1e-3`, `1e-2` and `1e-1` with the highest recall on pairs that are held out.
+    pub ridge: Option<f64>,
+    /// Exponent of the canonical correlation that each direction is multiplied by, 0 or more: `0` weighs all directions
+    /// alike, `0.5` as in CSA (arXiv:2410.07610), higher ones favour the directions that images and texts share. Not for
+    /// `ridge`.
+    ///
+    /// Default: the one of `0`, `0.5`, `1`, `1.5` and `2` with the highest recall on pairs that are held out.
+    pub power: Option<f64>,
+}
+
+impl FitSection {
+    /// Whether no key is set.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// The linear map, without bias, from the image tower's width to `embed_dim`.

@@ -3,6 +3,7 @@
 //!
 //! - `rules`: collects the broken rules.
 //! - `run`, `model`, `data`, `checkpoint`, `eval`: the rules of the tables of these names.
+//! - `fit`: `model.head_init` and `[fit]`.
 //! - `train`: batches, optimiser, loss and length of the run.
 //! - `schedule`: the learning rate over the steps.
 //! - `stages`: locks with their exceptions, `[[train.stage]]` and adapters.
@@ -10,6 +11,7 @@
 mod checkpoint;
 mod data;
 mod eval;
+mod fit;
 mod model;
 pub(crate) mod rules;
 mod run;
@@ -27,6 +29,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     model::model(config, &mut rules);
     model::towers(config, &mut rules);
     model::whitening(config, &mut rules);
+    fit::fit(config, &mut rules);
     stages::locks(config, &mut rules);
     stages::stages(config, &mut rules);
     stages::adapters(config, &mut rules);
