@@ -20,6 +20,7 @@ mod families;
 mod faults;
 mod flags;
 mod guards;
+mod heads;
 mod init;
 mod init_layouts;
 mod inspect;

@@ -3,6 +3,7 @@
 //!
 //! - `rules`: collects the broken rules.
 //! - `run`, `model`, `data`, `checkpoint`, `eval`: the rules of the tables of these names.
+//! - `heads`: the heads of `[model]`.
 //! - `train`: batches, optimiser, loss and length of the run.
 //! - `schedule`: the learning rate over the steps.
 //! - `stages`: locks with their exceptions, `[[train.stage]]` and adapters.
@@ -10,6 +11,7 @@
 mod checkpoint;
 mod data;
 mod eval;
+mod heads;
 mod model;
 pub(crate) mod rules;
 mod run;
@@ -26,6 +28,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     run::run(config, &mut rules);
     model::model(config, &mut rules);
     model::towers(config, &mut rules);
+    heads::heads(config, &mut rules);
     model::whitening(config, &mut rules);
     stages::locks(config, &mut rules);
     stages::stages(config, &mut rules);
