@@ -11,7 +11,8 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/python scripts/goldens.py
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats processor
-pixels augment tokens ids text_families whole losses closed_form. The same versions on the same machine write the same bytes.
+pixels augment tokens ids text_families whole losses heads
+closed_form. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -43,6 +44,7 @@ SECTIONS = (
     "whole",
     "losses",
     "closed_form",
+    "heads",
 )
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm", "jax", "optax", "open_clip_torch", "scipy", "scikit-learn")
 

@@ -21,6 +21,7 @@ mod faults;
 mod fit;
 mod flags;
 mod guards;
+mod heads;
 mod init;
 mod init_layouts;
 mod inspect;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use burn::module::Param;
 use burn::tensor::{Device, Tensor, TensorData};
 use dualenc_data::counted;
-use dualenc_model::parameters;
+use dualenc_model::{Head, LinearPart, parameters};
 
 use crate::closed_form::canonical::{Method, Solution};
 use crate::closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
@@ -92,17 +92,19 @@ impl Run {
         let towers = self.towers_before_training()?;
         self.fill_image_features(&towers.images, &towers.set, observer)?;
         clock.lap("image features");
-        let gathered = self.gather(&towers, observer)?;
-        clock.lap("text features and covariances");
         let model = &self.learner.model;
         let (dim, device, stop) = (model.embed_dim(), model.device(), self.stop.clone());
-        let weights = [&model.image_projection.weight, &model.text_projection.weight];
+        let mut old = [model.image_projection.clone(), model.text_projection.clone()];
+        let [image, text] = &mut old;
+        let parts = [linear_part(image)?, linear_part(text)?];
+        let gathered = self.gather(&towers, &parts, observer)?;
+        clock.lap("text features and covariances");
         let mut norms = [0.0; 2];
-        for (norm, weight) in norms.iter_mut().zip(weights) {
-            let values = parameters::host(weight.val().without_autodiff())?.values;
+        for (norm, part) in norms.iter_mut().zip(&parts) {
+            let values = parameters::host(part.weight.val().without_autodiff())?.values;
             *norm = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
         }
-        let has_bias = [&model.image_projection.bias, &model.text_projection.bias].map(Option::is_some);
+        let has_bias = parts.each_ref().map(|part| part.bias.is_some());
         let seed = self.config.run.seed;
         let fitting = Fitting { method, dim, has_bias, norms, seed, device: &device, stop: &stop };
         let fit = &self.config.fit;
@@ -136,7 +138,7 @@ impl Run {
         let all = fitted.with(&held);
         let (covariances, solution) = fitting.solve(&all, ridge)?;
         let heads = fitting.heads(&covariances, &solution, power);
-        self.set_heads(heads, (logit_scale, logit_bias), dim, &device);
+        self.set_heads(heads, (logit_scale, logit_bias), dim, &device)?;
         clock.lap("final fit");
         let report = FitReport {
             method: method.name(),
@@ -172,7 +174,12 @@ impl Run {
     }
 
     /// One pass over all pairs.
-    fn gather(&self, towers: &Towers, observer: &mut dyn Observer) -> Result<Gathered, TrainError> {
+    fn gather(
+        &self,
+        towers: &Towers,
+        [image, text]: &[LinearPart<'_>; 2],
+        observer: &mut dyn Observer,
+    ) -> Result<Gathered, TrainError> {
         let dataset = &self.data.dataset;
         let usable = towers.set.usable();
         let describe = |&image: &usize| SplitImage {
@@ -188,7 +195,9 @@ impl Run {
             set: &towers.set,
             texts: &towers.texts,
             tokenizer: &self.data.tokenizer,
-            inputs: [&|features| features, &|features| features],
+            inputs: [&|features| image.input(features).without_autodiff(), &|features| {
+                text.input(features).without_autodiff()
+            }],
             stop: &self.stop,
         };
         let device = self.learner.model.device();
@@ -220,13 +229,14 @@ impl Run {
         (logit_scale, logit_bias): (f64, Option<f64>),
         dim: usize,
         device: &Device,
-    ) {
+    ) -> Result<(), TrainError> {
         let model = &mut self.learner.model;
         for (head, map) in [&mut model.image_projection, &mut model.text_projection].into_iter().zip(heads) {
             let width = map.weight.len() / dim;
             let weight = Tensor::<2>::from_data(TensorData::new(map.weight, [width, dim]), device);
-            head.weight = Param::from_tensor(weight.autodiff().require_grad());
-            if let Some(bias) = &mut head.bias {
+            let part = linear_part(head)?;
+            *part.weight = Param::from_tensor(weight.autodiff().require_grad());
+            if let Some(bias) = part.bias {
                 let value = Tensor::<1>::from_data(TensorData::new(map.bias, [dim]), device);
                 *bias = Param::from_tensor(value.autodiff().require_grad());
             }
@@ -235,7 +245,15 @@ impl Run {
         if let (Some(bias), Some(value)) = (&mut model.logit_bias, logit_bias) {
             *bias = parameters::scalar(value, device);
         }
+        Ok(())
     }
+}
+
+/// The linear map of a head.
+fn linear_part(head: &mut Head) -> Result<LinearPart<'_>, TrainError> {
+    let form = head.form();
+    let without = || TrainError::Internal(format!("`{form}`, a head without a linear map, is to be fitted"));
+    head.linear_part().ok_or_else(without)
 }
 
 impl Fitting<'_> {

@@ -42,6 +42,7 @@ pub(crate) use schema::default;
 pub use schema::eval::{CheckpointSection, EvalSection, Task};
 pub use schema::loss::{Duplicates, Loss};
 pub use schema::model::{FitSection, HeadInit, ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
+pub use schema::model_heads::{HeadChoice, HeadSection};
 pub use schema::optimizer::{GroupSection, OptimizerKind, Schedule};
 pub use schema::run::{Precision, RunSection};
 pub use schema::sources::{EvalData, TrainSources};

@@ -9,7 +9,7 @@ use dualenc_model::HostTensor;
 use serde_json::{Value, json};
 
 use crate::commands::export::json_files::{read_object, write_json};
-use crate::commands::export::parts::{ModelParts, Tensors, without_dtype, write_tensors};
+use crate::commands::export::parts::{ModelParts, Projection, Tensors, without_dtype, write_tensors};
 use crate::commands::export::reference_limits::loadable_image_config;
 use crate::commands::export::routes::{Pooled, Routes};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
@@ -36,8 +36,7 @@ struct Route {
     config: Value,
     pooled: Pooled,
     weights: Tensors,
-    /// `[dim, width]`.
-    projection: HostTensor,
+    projection: Projection,
     /// Keys of `sentence_bert_config.json` beside those of all routes.
     settings: Value,
 }
@@ -138,7 +137,8 @@ impl Route {
 
     fn write(self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
         let modules = self.modules();
-        let (width, dim) = (self.projection.shape[1], self.projection.shape[0]);
+        let Projection { weight, bias } = self.projection;
+        let (width, dim) = (weight.shape[1], weight.shape[0]);
         let (output, name) = match self.pooled {
             Pooled::Output => ("pooler_output", "sentence_embedding"),
             Pooled::OutputMap => ("pooler_output", "token_embeddings"),
@@ -169,21 +169,23 @@ impl Route {
             let pooling = json!({"embedding_dimension": width, "pooling_mode": modes, "include_prompt": true});
             write_module(&dir.join(&modules[1]), "config.json", &pooling)?;
         }
-        let projection = match self.pooled {
-            Pooled::MeanWithoutFirst(tokens) => of_first_and_mean(&self.projection, tokens),
-            _ => self.projection,
+        let weight = match self.pooled {
+            Pooled::MeanWithoutFirst(tokens) => of_first_and_mean(&weight, tokens),
+            _ => weight,
         };
         let dense = json!({
-            "in_features": projection.shape[1],
+            "in_features": weight.shape[1],
             "out_features": dim,
-            "bias": false,
+            "bias": bias.is_some(),
             "activation_function": "torch.nn.modules.linear.Identity",
             "module_input_name": "sentence_embedding",
             "module_output_name": "sentence_embedding",
         });
         let dense_dir = dir.join(&modules[modules.len() - 1]);
         write_module(&dense_dir, "config.json", &dense)?;
-        write_tensors(&dense_dir.join("model.safetensors"), [("linear.weight".to_owned(), projection)].into(), stop)
+        let bias = bias.map(|bias| ("linear.bias".to_owned(), bias));
+        let tensors = [("linear.weight".to_owned(), weight)].into_iter().chain(bias).collect();
+        write_tensors(&dense_dir.join("model.safetensors"), tensors, stop)
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - `run`: `[run]`.
 //! - `model`: `[model]`, its projections and adapters, and `[fit]`.
+//! - `model_heads`: `[model.image_head]` and `[model.text_head]`.
 //! - `data`: `[data]` and `[cache]`.
 //! - `sources`: how a config names data.
 //! - `train`: `[train]`; its choices are in `optimizer` and `loss`, its lists in `stage` and `optimizer`.
@@ -20,6 +21,7 @@ pub(crate) mod eval;
 pub(crate) mod loss;
 pub(crate) mod model;
 mod model_docs;
+pub(crate) mod model_heads;
 pub(crate) mod optimizer;
 pub(crate) mod run;
 pub(crate) mod sources;

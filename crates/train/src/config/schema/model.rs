@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::default;
 use super::model_docs::{self, PoolDoc};
+use super::model_heads::HeadSection;
 
 /// The two towers, their projections, and which of their parameters train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -61,7 +62,8 @@ pub struct ModelSection {
     pub text_lora: Option<LoraSection>,
     /// Width of the shared embedding space.
     ///
-    /// Default: `512` (`projection_dim` of VisionTextDualEncoder); with `init`, the width of that model.
+    /// Default: `512` (`projection_dim` of VisionTextDualEncoder); with `init`, the width of that model; with
+    /// `text_head.kind = "identity"`, the width of the text tower.
     pub embed_dim: Option<usize>,
     /// How the image tower's tokens `[batch, seq, width]` are pooled into one vector `[batch, width]`.
     ///
@@ -95,12 +97,18 @@ pub struct ModelSection {
     ///
     /// Default: the tower's own `hidden_dropout_prob` and `attention_probs_dropout_prob`.
     pub text_dropout: Option<f64>,
-    /// The projection of image features into the shared embedding space.
+    /// How the image head (`image_head`) starts, and whether it trains.
     #[serde(default)]
     pub image_projection: ImageProjectionSection,
-    /// The projection of text features into the shared embedding space.
+    /// Whether the text head (`text_head`) trains.
     #[serde(default)]
     pub text_projection: ProjectionSection,
+    /// What maps the image tower's pooled output into the shared embedding space.
+    #[serde(default)]
+    pub image_head: HeadSection,
+    /// What maps the text tower's pooled output into the shared embedding space.
+    #[serde(default)]
+    pub text_head: HeadSection,
 }
 
 /// What heads start from.
@@ -161,16 +169,16 @@ impl FitSection {
     }
 }
 
-/// The linear map, without bias, from the image tower's width to `embed_dim`.
+/// How the image head starts, and whether it trains.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageProjectionSection {
-    /// Whether the projection stays at its initial weights.
+    /// Whether the head stays at its initial weights.
     ///
     /// Default: `false` (the reference trains both projections).
     #[serde(default)]
     pub locked: bool,
-    /// Strength with which the initial projection whitens the features of a locked image tower over the training
+    /// Strength with which the linear map of the initial head (`linear` or `residual`) whitens the features of a locked image tower over the training
     /// images, from 0 (random weights, as in the reference) to 1 (every direction of the features has the same weight).
     ///
     /// Default: `0.0` (the quickstart uses 0.6).
@@ -178,11 +186,11 @@ pub struct ImageProjectionSection {
     pub whitening: f64,
 }
 
-/// The linear map, without bias, from the text tower's width to `embed_dim`.
+/// Whether the text head trains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectionSection {
-    /// Whether the projection stays at its initial weights.
+    /// Whether the head stays at its initial weights.
     ///
     /// Default: `false` (the reference trains both projections).
     #[serde(default)]

@@ -5,6 +5,7 @@ use dualenc_model::TowerLock;
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
 use crate::config::schema::model::HeadInit;
+use crate::config::schema::model_heads::HeadChoice;
 
 pub(super) fn fit(config: &RunConfig, rules: &mut Rules) {
     const KEY: &str = "model.head_init";
@@ -30,6 +31,12 @@ pub(super) fn fit(config: &RunConfig, rules: &mut Rules) {
     if [model.lock.image, model.lock.text].contains(&TowerLock::Scratch) {
         let why = &format!("`model.lock` is `{}`: features of a tower with random weights tell nothing", model.lock);
         refuse("model.lock", why, "write `L` or `U` for a pretrained tower, or remove `head_init`");
+    }
+    for (key, head) in [("model.image_head.kind", &model.image_head), ("model.text_head.kind", &model.text_head)] {
+        if let Some(kind @ (HeadChoice::Glu | HeadChoice::Blocks | HeadChoice::Identity)) = head.kind {
+            let why = &format!("`{key}` is `{}`, a head without a linear map of its input", kind.name());
+            refuse(key, why, "choose `linear` or `residual`, or remove `head_init`");
+        }
     }
     for (key, is_locked) in [
         ("model.image_projection.locked", model.image_projection.locked),
