@@ -110,16 +110,15 @@ impl Covariances {
             whitened = transposed.transposed();
         }
         let (mut images, mut texts, strengths) = if whitened.num_rows() <= transposed.num_rows() {
-            let (images, texts, strengths) = singular(&whitened, &transposed, dims)?;
-            (images, texts, strengths)
+            singular(&whitened, &transposed, dims)?
         } else {
             let (texts, images, strengths) = singular(&transposed, &whitened, dims)?;
             (images, texts, strengths)
         };
         if strengths.is_empty() {
             return Err(TrainError::Usage(
-                "the features of images and captions are not correlated at all, so nothing can be fitted to them; check \
-                 that images and captions belong together"
+                "the features of images and captions are not correlated at all, so nothing can be fitted to them; \
+                 check that images and captions belong together"
                     .to_owned(),
             ));
         }

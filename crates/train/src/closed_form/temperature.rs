@@ -1,6 +1,6 @@
 //! `logit_scale` and `logit_bias` for heads that were fitted in closed form: those with the lowest contrastive loss on
-//! pairs that the heads were not fitted to. Probabilities of such a model are calibrated for choices among about as many
-//! answers as a pool has pairs.
+//! pairs that the heads were not fitted to. Probabilities of such a model are calibrated for choices among about as
+//! many answers as a pool has pairs.
 
 use dualenc_data::mix;
 

@@ -154,9 +154,9 @@ pub struct FitSection {
     ///
     /// Default: the one of `1e-4`, `1e-3`, `1e-2` and `1e-1` with the highest recall on pairs that are held out.
     pub ridge: Option<f64>,
-    /// Exponent of the canonical correlation that each direction is multiplied by, 0 or more: `0` weighs all directions
-    /// alike, `0.5` as in CSA (arXiv:2410.07610), higher ones favour the directions that images and texts share. Not for
-    /// `ridge`.
+    /// Exponent of the canonical correlation that each direction is multiplied by, from 0 to 16: `0` weighs all
+    /// directions alike, `0.5` as in CSA (arXiv:2410.07610), higher ones favour the directions that images and texts
+    /// share. Not for `ridge`.
     ///
     /// Default: the one of `0`, `0.5`, `1`, `1.5` and `2` with the highest recall on pairs that are held out.
     pub power: Option<f64>,
