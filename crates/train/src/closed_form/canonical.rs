@@ -13,9 +13,12 @@ use crate::closed_form::moments::Covariances;
 use crate::error::TrainError;
 use crate::eval::probes::matrix::{Cholesky, Matrix, add, dot};
 
-/// Correlations below this fraction of the largest are rounding errors: they are roots of differences of numbers near
-/// 1, which have 16 digits.
+/// Correlations below this fraction of the largest, times the gain of whitening, are rounding errors: products of
+/// features are computed in f32, which has 7 digits, and whitening raises the directions with hardly any variance.
 const NEGLIGIBLE: f64 = 1e-6;
+
+/// Correlations that are never taken for rounding errors, as a fraction of the largest.
+const NOTABLE: f64 = 1e-2;
 
 /// Variances below this fraction of the mean square are rounding errors of features that do not vary: f32 has 7 digits.
 const CONSTANT: f64 = 1e-11;
@@ -109,10 +112,15 @@ impl Covariances {
             image_factor.solve_lower(&mut transposed);
             whitened = transposed.transposed();
         }
+        let gain = match method {
+            Method::Cca => ridge.recip(),
+            Method::Ridge => ridge.sqrt().recip(),
+        };
+        let least = (NEGLIGIBLE * gain.max(1.0)).min(NOTABLE);
         let (mut images, mut texts, strengths) = if whitened.num_rows() <= transposed.num_rows() {
-            singular(&whitened, &transposed, dims)?
+            singular(&whitened, &transposed, dims, least)?
         } else {
-            let (texts, images, strengths) = singular(&transposed, &whitened, dims)?;
+            let (texts, images, strengths) = singular(&transposed, &whitened, dims, least)?;
             (images, texts, strengths)
         };
         if strengths.is_empty() {
@@ -130,9 +138,14 @@ impl Covariances {
     }
 }
 
-/// The left and right singular vectors of `matrix` as rows, and its singular values, of which those that are rounding
-/// errors are left out. `matrix` has no more rows than columns, and `transposed` is its transpose.
-fn singular(matrix: &Matrix, transposed: &Matrix, dims: usize) -> Result<(Matrix, Matrix, Vec<f64>), TrainError> {
+/// The left and right singular vectors of `matrix` as rows, and its singular values: at most `dims`, and none that are
+/// at most `least` times the largest. `matrix` has no more rows than columns, and `transposed` is its transpose.
+fn singular(
+    matrix: &Matrix,
+    transposed: &Matrix,
+    dims: usize,
+    least: f64,
+) -> Result<(Matrix, Matrix, Vec<f64>), TrainError> {
     let mut gram = matrix.gram();
     let size = gram.columns;
     for row in 0..size {
@@ -143,7 +156,7 @@ fn singular(matrix: &Matrix, transposed: &Matrix, dims: usize) -> Result<(Matrix
     let eigen = Eigen::of(gram)
         .ok_or_else(|| TrainError::Internal("the products of whitened features have no eigenvectors".to_owned()))?;
     let strengths: Vec<f64> = eigen.values.iter().map(|value| value.max(0.0).sqrt()).collect();
-    let least = NEGLIGIBLE * strengths.first().copied().unwrap_or(0.0);
+    let least = least * strengths.first().copied().unwrap_or(0.0);
     let strengths: Vec<f64> = strengths.into_iter().take(dims).take_while(|&strength| strength > least).collect();
     let mut left = eigen.vectors;
     left.values.truncate(strengths.len() * size);

@@ -42,8 +42,9 @@ pub(crate) struct SplitImage {
 }
 
 impl Split {
-    /// Holds out about a tenth of the images. Images that share a caption or their content stay together, unless that
-    /// leaves too little on a side: then only equal images do. `None`: there are too few images.
+    /// Holds out whole groups of images, a tenth of all or somewhat less. Images that share a caption or their content
+    /// are in one group, unless that leaves too little on a side: then only equal images are. `None`: there are too few
+    /// images.
     pub fn of(images: &[SplitImage]) -> Option<Self> {
         let wanted = (images.len() / ONE_OF).clamp(LEAST, MOST);
         if images.len() < wanted * (1 + LEAST_FITTED) {
@@ -52,7 +53,7 @@ impl Split {
         [true, false].into_iter().find_map(|captions_apart| {
             let is_held_out = draw(&groups(images, captions_apart), wanted);
             let count = is_held_out.iter().filter(|held_out| **held_out).count();
-            (count >= LEAST).then_some(Self { is_held_out, count, captions_apart })
+            (count * 2 >= wanted).then_some(Self { is_held_out, count, captions_apart })
         })
     }
 }
