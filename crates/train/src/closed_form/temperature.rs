@@ -173,8 +173,8 @@ mod tests {
             assert!(pools.softmax_loss(found + other) > loss, "{other}");
         }
         // Pairs without an error want the sharpest softmax, unrelated ones the flattest.
-        assert!(super::Pools::softmax_scale(&self::pools(20, 0.9, 0.1), 4.6) > 4.59);
-        assert!(super::Pools::softmax_scale(&self::pools(20, -0.2, 0.1), 4.6) < 0.01);
+        assert!(Pools::softmax_scale(&self::pools(20, 0.9, 0.1), 4.6) > 4.59);
+        assert!(Pools::softmax_scale(&self::pools(20, -0.2, 0.1), 4.6) < 0.01);
     }
 
     #[test]
