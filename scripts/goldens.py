@@ -5,12 +5,14 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
 
     python -m venv .venv-goldens
     .venv-goldens/bin/pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 \
-        numpy==2.4.6 pillow==13.0.0 tokenizers==0.23.3 safetensors==0.8.0 jax==0.10.2 optax==0.2.8
+        numpy==2.4.6 pillow==13.0.0 tokenizers==0.23.3 safetensors==0.8.0 jax==0.10.2 optax==0.2.8 \
+        scipy==1.17.1 scikit-learn==1.9.1
     .venv-goldens/bin/pip install --no-deps timm==1.0.31 open_clip_torch==3.3.0 ftfy==6.3.1
     .venv-goldens/bin/python scripts/goldens.py
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats processor
-pixels augment tokens ids text_families whole losses layers. The same versions on the same machine write the same bytes.
+pixels augment tokens ids text_families whole losses layers heads
+closed_form. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -42,8 +44,10 @@ SECTIONS = (
     "whole",
     "losses",
     "layers",
+    "closed_form",
+    "heads",
 )
-PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm", "jax", "optax", "open_clip_torch")
+PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm", "jax", "optax", "open_clip_torch", "scipy", "scikit-learn")
 
 
 def versions() -> str:

@@ -9,7 +9,7 @@ use crate::commands::apply::serve::command as serve;
 use crate::commands::apply::{classify, index, search};
 use crate::commands::pages::{compare, metrics, report};
 use crate::commands::{
-    cache, check, data, embed, eval, export, init, inspect, interpolate, plan, probe, select, train,
+    cache, check, data, embed, eval, export, fit, init, inspect, interpolate, plan, probe, select, train,
 };
 use crate::exit::Ending;
 use crate::report::progress::{LogFormat, Reporter};
@@ -49,6 +49,7 @@ Results go to stdout, everything else to stderr.";
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Train(train::TrainArgs),
+    Fit(fit::FitArgs),
     Eval(eval::EvalArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
@@ -89,6 +90,7 @@ impl Command {
     fn run_to_end(self, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         match self {
             Self::Train(args) => train::run(args, reporter),
+            Self::Fit(args) => fit::run(args, reporter),
             Self::Eval(args) => eval::run(args, reporter),
             Self::Report(args) => report::run(args, reporter),
             Self::Compare(args) => compare::run(args, reporter),

@@ -25,6 +25,7 @@ pub use ops::activation::Activation;
 pub use ops::attention::{Sequences, attention, has_kernel};
 pub use ops::dropout::DropoutMask;
 pub use ops::embedding::embedding;
+pub use ops::gate::gated;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::{linear, linear3};
 pub use ops::mlp::{LinearWeights, mlp};

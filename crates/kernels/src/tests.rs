@@ -401,3 +401,42 @@ fn loss_reaches_bias_alone() {
         assert!(gradient[0].abs() > 1e-3, "fused: {fused}");
     }
 }
+
+#[test]
+fn gates_match_plain() {
+    compare(
+        "gate",
+        TOLERANCE,
+        &[[151, 163]; 2],
+        &[],
+        |Inputs { m, .. }| gated(m[0].clone() * 6.0, m[1].clone()),
+        |Inputs { m, .. }| (m[0].clone() * 6.0).clamp(0.0, 6.0) * m[1].clone(),
+    );
+    compare(
+        "plain gate",
+        TOLERANCE,
+        &[[151, 163]; 2],
+        &[],
+        |Inputs { m, .. }| crate::ops::gate::plain(m[0].clone() * 6.0, m[1].clone()),
+        |Inputs { m, .. }| (m[0].clone() * 6.0).clamp(0.0, 6.0) * m[1].clone(),
+    );
+    // A gate alone that trains, and what it lets through alone.
+    let (gate, up) = (leaf(1, [9, 40]), constant(2, [9, 40]));
+    assert!(gate.grad(&gated(gate.clone(), up.clone()).sum().backward()).is_some());
+    let up = up.autodiff().require_grad();
+    assert!(up.grad(&gated(constant(1, [9, 40]), up.clone()).sum().backward()).is_some());
+}
+
+#[test]
+fn gates_are_limited_in_half_precision() {
+    let half = |values: [f32; 4]| {
+        Tensor::<1>::from_data(values, &Device::flex()).cast(burn::tensor::FloatDType::F16).autodiff().require_grad()
+    };
+    let (gate, up) = (half([60000.0, 3.0, 2.0, -1.0]), half([60000.0, -5000.0, 10.0, 5.0]));
+    let y = gated(gate.clone(), up.clone());
+    let wide = |x: Tensor<1>| values(x.cast(burn::tensor::FloatDType::F32));
+    assert_eq!(wide(y.clone()), [6000.0, -3000.0, 20.0, 0.0]);
+    let mut gradients = y.sum().backward();
+    assert_eq!(wide(gate.grad_remove(&mut gradients).unwrap()), [0.0, -1000.0, 10.0, 0.0]);
+    assert_eq!(wide(up.grad_remove(&mut gradients).unwrap()), [0.0, 0.0, 2.0, 0.0]);
+}

@@ -1,4 +1,4 @@
-//! The dual encoder: an image tower, a text tower, two projections and a temperature, equal to Hugging Face's
+//! The dual encoder: an image tower, a text tower, two heads and a temperature, equal to Hugging Face's
 //! `VisionTextDualEncoder`. This crate loads and computes. It does not train, and it writes no files.
 //!
 //! [`DualEncoder::from_pretrained`] reads a directory written by `VisionTextDualEncoderModel.save_pretrained` or by
@@ -75,6 +75,12 @@ pub use burn;
 pub use dualenc_kernels::Activation;
 
 pub use dual_encoder::config::{DUAL_ENCODER_TYPE, DualEncoderConfig, HeadConfig, LOGIT_SCALE_INIT};
+pub use dual_encoder::heads::block_head::{BlockHead, HeadBlock};
+pub use dual_encoder::heads::form::{DEFAULT_BLOCKS, DEFAULT_EXPANSION, HeadForm, HeadKind};
+pub use dual_encoder::heads::gated_head::GatedHead;
+pub use dual_encoder::heads::head::{Head, IdentityHead, LinearPart};
+pub use dual_encoder::heads::linear_head::LinearHead;
+pub use dual_encoder::heads::residual_head::ResidualHead;
 pub use dual_encoder::inference::{DualEncoderOutput, clip_loss};
 pub use dual_encoder::layer_depth::{Layer, LayerDepths};
 pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training};

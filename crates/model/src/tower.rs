@@ -33,9 +33,32 @@ impl Tower {
         }
     }
 
+    /// The module of a [`DualEncoder`](crate::DualEncoder) that holds the tower's head: `image_projection` or
+    /// `text_projection`.
+    pub const fn head_module(self) -> &'static str {
+        match self {
+            Self::Image => "image_projection",
+            Self::Text => "text_projection",
+        }
+    }
+
+    /// The part of a step's dropout that the tower's head draws.
+    pub(crate) const fn head_part(self) -> &'static str {
+        match self {
+            Self::Image => "image_head",
+            Self::Text => "text_head",
+        }
+    }
+
     /// The tower that the parameter at `path` belongs to; `None` for projections and temperature.
     pub fn of(path: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|tower| path.starts_with(tower.prefix()))
+    }
+
+    /// The tower whose head the parameter at `path` belongs to.
+    pub fn of_head(path: &str) -> Option<Self> {
+        let is_in = |tower: &Self| path.strip_prefix(tower.head_module()).is_some_and(|rest| rest.starts_with('.'));
+        Self::ALL.into_iter().find(is_in)
     }
 
     /// `image` or `text`, as config keys and messages spell it.
@@ -98,6 +121,9 @@ mod tests {
         assert_eq!(Tower::of("text_tower.words"), Some(Tower::Text));
         assert_eq!(Tower::of("text_projection.weight"), None);
         assert_eq!(Tower::of("image_tower"), None);
+        assert_eq!(Tower::of_head("text_projection.norm.weight"), Some(Tower::Text));
+        assert_eq!(Tower::of_head("image_projection.weight"), Some(Tower::Image));
+        assert_eq!(Tower::of_head("text_tower.embedding_projection.weight"), None);
         for tower in Tower::ALL {
             assert_eq!(tower.prefix(), format!("{}.", tower.module()));
         }

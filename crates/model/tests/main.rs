@@ -3,6 +3,7 @@
 
 mod composition;
 mod goldens;
+mod heads;
 mod image_families;
 mod layers;
 mod support;

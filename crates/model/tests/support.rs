@@ -111,7 +111,7 @@ pub fn options(lock: &str) -> BuildOptions {
         text: TowerOptions::default(),
         image_projection_locked: false,
         text_projection_locked: false,
-        head: HeadConfig { embed_dim: 7, logit_scale: 0.0, logit_bias: None },
+        head: HeadConfig::linear(7, 0.0),
         seed: 1,
     }
 }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, Pool, Pooling, TowerLock, TowerOptions, build_from_dual_encoder,
-    image_tower_from, is_dual_encoder_dir, parameters, text_tower_from,
+    Audit, BuildOptions, BuiltModel, DualEncoder, Head, Pool, Pooling, TowerLock, TowerOptions,
+    build_from_dual_encoder, image_tower_from, is_dual_encoder_dir, parameters, text_tower_from,
 };
 
 use crate::support::{Expected, assert_dual_encoder, device, goldens, options};
@@ -42,7 +42,8 @@ fn whole_models_match_reference() {
 
 fn projections(model: &DualEncoder) -> [Vec<f32>; 2] {
     [&model.image_projection, &model.text_projection].map(|projection| {
-        let weight = parameters::host(projection.weight.val()).unwrap();
+        let Head::Linear(head) = projection else { panic!("{:?}", projection.form()) };
+        let weight = parameters::host(head.weight.val()).unwrap();
         assert_eq!(weight.shape[1], model.embed_dim());
         weight.values
     })

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod closed_form;
 mod commands;
 pub mod config;
 mod device;
@@ -16,6 +17,7 @@ mod run_dir;
 mod stop_flag;
 mod training;
 
+pub use closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
 pub use commands::answering::{Answering, small_picture};
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
@@ -24,6 +26,7 @@ pub use commands::classify::{Classification, ClassifiedImage, ClassifyRequest, L
 pub use commands::embed::{EmbedRequest, Embedded, embed};
 pub use commands::export::export;
 pub use commands::export::request::{ExportFormat, ExportRequest};
+pub use commands::fit::fit;
 pub use commands::init::init;
 pub use commands::init::request::InitRequest;
 pub use commands::inspect::directory::inspect;

@@ -195,13 +195,19 @@ fn describe_input(tower: &TowerReport) -> String {
 }
 
 fn print_head(out: &mut impl Write, head: &HeadReport) -> io::Result<()> {
-    let describe = |name: &str, projection: Option<[usize; 2]>| match projection {
-        Some([width, dim]) => format!("{name} {width} to {dim}"),
-        None => format!("{name} none"),
+    let describe = |name: &str, projection: Option<[usize; 2]>, head: &Option<String>| match (projection, head) {
+        (Some([width, dim]), Some(kind)) if kind != "linear" => format!("{name} {width} to {dim} ({kind})"),
+        (Some([width, dim]), _) => format!("{name} {width} to {dim}"),
+        (None, Some(kind)) if kind != "linear" => format!("{name} {kind}"),
+        (None, _) => format!("{name} none"),
     };
     let projections = match (head.image_projection, head.text_projection) {
-        (None, None) => "none: the towers' outputs are compared as they are".to_owned(),
-        (image, text) => format!("{}, {}", describe("image", image), describe("text", text)),
+        (None, None) if head.image_head.is_none() && head.text_head.is_none() => {
+            "none: the towers' outputs are compared as they are".to_owned()
+        }
+        (image, text) => {
+            format!("{}, {}", describe("image", image, &head.image_head), describe("text", text, &head.text_head))
+        }
     };
     print_row(out, "projections", &projections)?;
     if let (Some(scale), Some(temperature)) = (head.logit_scale, head.temperature) {

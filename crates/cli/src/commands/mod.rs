@@ -1,6 +1,7 @@
 //! One file per command: its options, what it runs, and what it prints. The work itself is done by `dualenc_train`.
 //!
 //! - `train`: trains from a config.
+//! - `fit`: aligns two towers in closed form.
 //! - `eval`: evaluates a model.
 //! - `apply`: searches and classifies with a model.
 //! - `embed`: writes embeddings.
@@ -25,6 +26,7 @@ pub(crate) mod data;
 pub(crate) mod embed;
 pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod fit;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;

@@ -4,6 +4,7 @@
 //! - `linear`: one linear layer, or three side by side.
 //! - `mlp`: linear, activation, linear.
 //! - `activation`: GELU and its relatives.
+//! - `gate`: the product of a gate and what it lets through.
 //! - `layer_norm`: layer normalisation.
 //! - `attention`: softmax attention over packed sequences.
 //! - `padded_attention`: the same over padded sequences, for training on devices without kernels.
@@ -16,6 +17,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod dropout;
 pub(crate) mod embedding;
+pub(crate) mod gate;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod mlp;

@@ -3,21 +3,34 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::dual_encoder::heads::form::HeadForm;
+
 /// The `model_type` of the reference's dual encoder.
 pub const DUAL_ENCODER_TYPE: &str = "vision-text-dual-encoder";
 
 /// The initial `logit_scale` of CLIP: ln(1 / 0.07), rounded as in the reference (Radford et al., 2021, sec. 2.5).
 pub const LOGIT_SCALE_INIT: f64 = 2.6592;
 
-/// The projections and the temperature of a dual encoder.
+/// The heads and the temperature of a dual encoder.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct HeadConfig {
-    /// Width of the shared space.
+    /// Width of the shared space; 0 if it follows from the text tower, whose head is the identity.
     pub embed_dim: usize,
     /// Initial `logit_scale`, as a logarithm.
     pub logit_scale: f64,
     /// Initial `logit_bias`, for the sigmoid loss; `None` for no bias.
     pub logit_bias: Option<f64>,
+    /// The image head; `None`: that of the whole model that is read, or a plain linear one.
+    pub image: Option<HeadForm>,
+    /// The text head, likewise.
+    pub text: Option<HeadForm>,
+}
+
+impl HeadConfig {
+    /// Plain linear heads without a bias of the logits, as in the reference.
+    pub const fn linear(embed_dim: usize, logit_scale: f64) -> Self {
+        Self { embed_dim, logit_scale, logit_bias: None, image: None, text: None }
+    }
 }
 
 /// Default width of the shared space (`projection_dim` of transformers 5).

@@ -66,8 +66,8 @@ impl DualEncoder {
         let dropout = Dropout::off();
         let text_model_output = self.text_tower.forward(tokens, &dropout)?;
         let vision_model_output = self.image_tower.forward(pixel_values, &dropout);
-        let text_embeds = normalize(self.project_text(text_model_output.pooled.clone()));
-        let image_embeds = normalize(self.project_image(vision_model_output.pooled.clone()));
+        let text_embeds = normalize(self.project_text(text_model_output.pooled.clone(), &dropout));
+        let image_embeds = normalize(self.project_image(vision_model_output.pooled.clone(), &dropout));
         let logits_per_text = logits_per_text(self, image_embeds.clone(), text_embeds.clone());
         let [texts, images] = logits_per_text.dims();
         if return_loss && texts != images {

@@ -3,6 +3,7 @@
 //! It computes features, logits and the reference's loss. It reads no files (`pretrained`), and it does not train.
 //!
 //! - `config`: the config of a whole model.
+//! - `heads`: what maps the output of a tower into the shared space.
 //! - `inference`: the forward pass under the reference's names.
 //! - `layer_depth`: how deep in its tower a parameter is.
 //! - `lock`: LiT's two letters (`LU`), and which parameters train.
@@ -10,6 +11,7 @@
 //! - `model`: the model.
 
 pub(crate) mod config;
+pub(crate) mod heads;
 pub(crate) mod inference;
 pub(crate) mod layer_depth;
 pub(crate) mod lock;

@@ -1,35 +1,33 @@
-//! The model: two towers, two projections, one temperature. Its forward pass equals the reference's.
+//! The model: two towers, two heads, one temperature. Its forward pass equals the reference's.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::dual_encoder::config::HeadConfig;
+use crate::dual_encoder::heads::form::HeadForm;
+use crate::dual_encoder::heads::head::Head;
 use crate::error::ModelError;
 use crate::layers::dropout::Dropout;
-use crate::layers::linear::Linear;
 use crate::params::builder::{Init, ParamBuilder};
 use crate::text::text_tower::TextTower;
 use crate::text::token_sequences::TokenSequences;
 use crate::tower::Tower;
 use crate::vision::image_tower::ImageTower;
 
-/// Standard deviation of randomly initialised projections (`initializer_range` of transformers 5).
-const PROJECTION_STD: f64 = 0.02;
-
 /// Smallest norm that a feature is divided by: an all-zero feature stays zero.
 const NORM_EPSILON: f64 = 1e-12;
 
-/// An image tower and a text tower, with projections into one space.
+/// An image tower and a text tower, with heads that project into one space.
 #[derive(Module, Debug)]
 pub struct DualEncoder {
     /// Maps `[batch, 3, height, width]` to `[batch, image width]`.
     pub image_tower: ImageTower,
     /// Maps token sequences to `[batch, text width]`.
     pub text_tower: TextTower,
-    /// `[image width, dim]`, without bias.
-    pub image_projection: Linear,
-    /// `[text width, dim]`, without bias.
-    pub text_projection: Linear,
+    /// The image head: `[batch, image width]` to `[batch, dim]`.
+    pub image_projection: Head,
+    /// The text head: `[batch, text width]` to `[batch, dim]`.
+    pub text_projection: Head,
     /// `[1]`: logarithm of the inverse temperature.
     pub logit_scale: Param<Tensor<1>>,
     /// `[1]`: bias of the logits, for the sigmoid loss (SigLIP, Zhai et al., 2023).
@@ -38,10 +36,12 @@ pub struct DualEncoder {
 
 impl DualEncoder {
     pub(crate) fn new(at: &ParamBuilder<'_>, image_tower: ImageTower, text_tower: TextTower, head: HeadConfig) -> Self {
-        let project = |name, width| Linear::new(&at.at(name), width, head.embed_dim, false, PROJECTION_STD);
+        let project = |tower: Tower, form: Option<HeadForm>, width| {
+            Head::new(&at.at(tower.head_module()), form.unwrap_or(HeadForm::LINEAR), width, head.embed_dim)
+        };
         Self {
-            image_projection: project("image_projection", image_tower.width()),
-            text_projection: project("text_projection", text_tower.pooled_width()),
+            image_projection: project(Tower::Image, head.image, image_tower.width()),
+            text_projection: project(Tower::Text, head.text, text_tower.pooled_width()),
             logit_scale: at.param("logit_scale", [1], Init::Constant(head.logit_scale as f32)),
             logit_bias: head.logit_bias.map(|bias| at.param("logit_bias", [1], Init::Constant(bias as f32))),
             image_tower,
@@ -51,7 +51,7 @@ impl DualEncoder {
 
     /// Width of the shared space.
     pub fn embed_dim(&self) -> usize {
-        self.image_projection.weight.dims()[1]
+        self.image_projection.dim()
     }
 
     /// The device of the parameters, without autodiff.
@@ -61,12 +61,13 @@ impl DualEncoder {
 
     /// Projects images, with dropout: `[batch, 3, height, width]` to un-normalised `[batch, dim]`.
     pub fn image_features(&self, pixels: Tensor<4>, dropout: &Dropout) -> Tensor<2> {
-        self.project_image(self.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled)
+        self.project_image(self.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled, dropout)
     }
 
-    /// Applies the image projection to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`.
-    pub fn project_image(&self, pooled: Tensor<2>) -> Tensor<2> {
-        self.image_projection.forward(pooled)
+    /// Applies the image head to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`.
+    /// `dropout` is that of the whole step.
+    pub fn project_image(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
+        self.image_projection.forward(pooled, &dropout.part(Tower::Image.head_part()))
     }
 
     /// Projects texts, with dropout: un-normalised `[batch, dim]`.
@@ -74,12 +75,13 @@ impl DualEncoder {
     /// # Errors
     /// As [`TextTower::forward`].
     pub fn text_features(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<Tensor<2>, ModelError> {
-        Ok(self.project_text(self.text_tower.forward(tokens, &dropout.part(Tower::Text.kind()))?.pooled))
+        Ok(self.project_text(self.text_tower.forward(tokens, &dropout.part(Tower::Text.kind()))?.pooled, dropout))
     }
 
-    /// Applies the text projection to pooled outputs, such as cached ones: `[batch, text width]` to `[batch, dim]`.
-    pub fn project_text(&self, pooled: Tensor<2>) -> Tensor<2> {
-        self.text_projection.forward(pooled)
+    /// Applies the text head to pooled outputs, such as cached ones: `[batch, text width]` to `[batch, dim]`.
+    /// `dropout` is that of the whole step.
+    pub fn project_text(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
+        self.text_projection.forward(pooled, &dropout.part(Tower::Text.head_part()))
     }
 
     /// The model without gradients, for evaluation. It shares the values of the parameters.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use burn::module::Param;
 use burn::tensor::Tensor;
 use dualenc_kernels::DropoutMask;
 
@@ -38,6 +39,11 @@ impl Dropout {
         let seed = self.seed.filter(|_| probability > 0.0 && x.is_autodiff())?;
         let call = self.calls.replace(self.calls.get() + 1);
         Some(DropoutMask::new(seed ^ call.wrapping_mul(0x9E37_79B9_7F4A_7C15), probability))
+    }
+
+    /// Whether the values beside `weight` are dropped: in training, where `weight` trains.
+    pub(crate) fn drops<const D: usize>(&self, weight: &Param<Tensor<D>>, probability: f64) -> bool {
+        self.seed.is_some() && probability > 0.0 && weight.val().is_autodiff()
     }
 
     /// Inverted dropout (Srivastava et al., 2014) on a tensor of any shape.

@@ -20,9 +20,23 @@ pub struct Linear {
 
 impl Linear {
     pub(crate) fn new(at: &ParamBuilder<'_>, input: usize, output: usize, bias: bool, std: f64) -> Self {
+        Self::drawn(at, [input, output], bias, Init::Normal(std))
+    }
+
+    /// With a weight that is uniform in +-sqrt(6 / (input + output)) (Glorot and Bengio, 2010, eq. 16).
+    pub(crate) fn xavier(at: &ParamBuilder<'_>, input: usize, output: usize, bias: bool) -> Self {
+        Self::drawn(at, [input, output], bias, Init::Uniform((6.0 / (input + output) as f64).sqrt()))
+    }
+
+    /// With a weight of zeros, without bias.
+    pub(crate) fn zero(at: &ParamBuilder<'_>, input: usize, output: usize) -> Self {
+        Self::drawn(at, [input, output], false, Init::Constant(0.0))
+    }
+
+    fn drawn(at: &ParamBuilder<'_>, shape: [usize; 2], bias: bool, init: Init) -> Self {
         Self {
-            weight: at.param("weight", [input, output], Init::Normal(std)),
-            bias: bias.then(|| at.param("bias", [output], Init::Constant(0.0))),
+            weight: at.param("weight", shape, init),
+            bias: bias.then(|| at.param("bias", [shape[1]], Init::Constant(0.0))),
             adapter: None,
         }
     }

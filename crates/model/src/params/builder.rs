@@ -11,7 +11,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use crate::error::ModelError;
 use crate::params::audit::Audit;
 use crate::params::inventory::is_buffer;
-use crate::params::random::{named_seed, normal};
+use crate::params::random::{named_seed, normal, uniform};
 use crate::weights::layout::Layout;
 use crate::weights::name_table::NameTable;
 use crate::weights::stored_tensor::StoredTensor;
@@ -22,6 +22,8 @@ use crate::weights::weight_files::WeightFiles;
 pub(crate) enum Init {
     /// Normal with mean 0 and this standard deviation.
     Normal(f64),
+    /// Uniform between minus this and this.
+    Uniform(f64),
     /// The same value everywhere.
     Constant(f32),
 }
@@ -134,6 +136,7 @@ impl ParamBuilder<'_> {
         let path = self.at(name).path;
         self.found_or(&path, shape, true, &self.source.device, |count| match init {
             Init::Normal(std) => normal(named_seed(self.source.seed, &path), count, std),
+            Init::Uniform(bound) => uniform(named_seed(self.source.seed, &path), count, bound),
             Init::Constant(value) => vec![value; count],
         })
     }

@@ -16,7 +16,7 @@ pub(crate) fn named_seed(seed: u64, name: &str) -> u64 {
 }
 
 /// The uniform number in (0, 1) at `index` of the stream `seed`.
-fn uniform(seed: u64, index: u64) -> f64 {
+fn fraction(seed: u64, index: u64) -> f64 {
     // 53 bits, offset by half a step to exclude 0, of which Box-Muller takes the logarithm.
     ((split_mix(seed ^ split_mix(index)) >> 11) as f64 + 0.5) / (1u64 << 53) as f64
 }
@@ -24,11 +24,16 @@ fn uniform(seed: u64, index: u64) -> f64 {
 /// Draws `count` normal numbers with mean 0 and standard deviation `std` (Box-Muller).
 pub(crate) fn normal(seed: u64, count: usize, std: f64) -> Vec<f32> {
     let draw = |index: usize| {
-        let radius = (-2.0 * uniform(seed, 2 * index as u64).ln()).sqrt();
-        let angle = std::f64::consts::TAU * uniform(seed, 2 * index as u64 + 1);
+        let radius = (-2.0 * fraction(seed, 2 * index as u64).ln()).sqrt();
+        let angle = std::f64::consts::TAU * fraction(seed, 2 * index as u64 + 1);
         (std * radius * angle.cos()) as f32
     };
     (0..count).into_par_iter().map(draw).collect()
+}
+
+/// Draws `count` uniform numbers between `-bound` and `bound`.
+pub(crate) fn uniform(seed: u64, count: usize, bound: f64) -> Vec<f32> {
+    (0..count).into_par_iter().map(|index| (bound * (2.0 * fraction(seed, index as u64) - 1.0)) as f32).collect()
 }
 
 #[cfg(test)]

@@ -50,7 +50,8 @@ pub struct BuildOptions {
     pub image_projection_locked: bool,
     /// Whether the text projection is frozen.
     pub text_projection_locked: bool,
-    /// Projections and temperature. When reading a whole model, its own `embed_dim` is used.
+    /// Heads and temperature. When reading a whole model, its own `embed_dim` is used, and heads of other forms start
+    /// from its projections.
     pub head: HeadConfig,
     /// Seed of all random weights.
     pub seed: u64,
@@ -79,7 +80,7 @@ impl BuildOptions {
             text: TowerOptions::default(),
             image_projection_locked: true,
             text_projection_locked: true,
-            head: HeadConfig { embed_dim: 0, logit_scale: LOGIT_SCALE_INIT, logit_bias: None },
+            head: HeadConfig::linear(0, LOGIT_SCALE_INIT),
             seed: 0,
         }
     }
@@ -178,11 +179,7 @@ pub(crate) fn build_from_config(
         text: TowerOptions::default(),
         image_projection_locked: false,
         text_projection_locked: false,
-        head: HeadConfig {
-            embed_dim: config.projection_dim,
-            logit_scale: config.logit_scale_init_value,
-            logit_bias: None,
-        },
+        head: HeadConfig::linear(config.projection_dim, config.logit_scale_init_value),
         seed,
     };
     Ok(build(files(&config.vision_config), files(&config.text_config), None, &options, device)?.model)
@@ -203,6 +200,9 @@ fn build(
     );
     let ((image_tower, image_audit), (text_tower, text_audit)) = (image_built?, text_built?);
     let mut head = options.head;
+    if head.text.is_some_and(|form| form.is_identity()) && whole.is_none() {
+        head.embed_dim = width_of_identity(head.embed_dim, text_tower.pooled_width(), &text)?;
+    }
     let stored = whole
         .map(|(kind, weights)| kind.head(weights, image_tower.width(), text_tower.pooled_width()))
         .transpose()
@@ -215,6 +215,11 @@ fn build(
     }
     let pretrained = stored.map(|weights| (weights, NameTable::new(&HEAD)));
     let source = ParamSource::new(device.clone().autodiff(), options.seed, pretrained);
+    let forms = [head.image, head.text];
+    if whole.is_some() {
+        // The files hold plain linear heads.
+        (head.image, head.text) = (None, None);
+    }
     let mut model = DualEncoder::new(&source.root(), image_tower, text_tower, head);
     let audit = source.into_audit()?;
     if !audit.mismatched.is_empty() {
@@ -226,6 +231,9 @@ fn build(
             problems: missing.into_iter().map(|name| format!("{name}: not in the weights")).collect(),
         });
     }
+    if whole.is_some() {
+        model = model.with_heads(forms, options.seed)?;
+    }
     if options.image_projection_locked {
         model.image_projection = lock(model.image_projection);
     }
@@ -233,6 +241,20 @@ fn build(
         model.text_projection = lock(model.text_projection);
     }
     Ok(BuiltModel { model, image_audit, text_audit, image_config: image.config, text_config: text.config })
+}
+
+/// The width of the shared space if the text head is the identity. `asked`: 0 unless the width is set.
+fn width_of_identity(asked: usize, width: usize, text: &TowerFiles) -> Result<usize, ModelError> {
+    if asked == 0 || asked == width {
+        return Ok(width);
+    }
+    Err(ModelError::Config {
+        path: text.config_path.clone(),
+        problem: format!(
+            "`model.text_head` is `identity`, which gives embeddings the width of this tower, {width}, but \
+             `model.embed_dim` is {asked}; remove `embed_dim`, or choose another head"
+        ),
+    })
 }
 
 /// Runs both at once, so that two towers load in the time of the larger one. A thread of its own rather than

@@ -326,7 +326,7 @@ fn head_problems(
         Err(problem) => return vec![problem],
     };
     let dim = head.get("visual_projection.weight").and_then(|projection| projection.shape.first().copied());
-    let config = HeadConfig { embed_dim: dim.unwrap_or_default(), logit_scale: LOGIT_SCALE_INIT, logit_bias: None };
+    let config = HeadConfig::linear(dim.unwrap_or_default(), LOGIT_SCALE_INIT);
     let source = ParamSource::dry(device.clone().without_autodiff(), head, NameTable::new(&HEAD));
     DualEncoder::new(&source.root(), image.clone(), text.clone(), config);
     let Audit { missing, mismatched, .. } = match source.into_audit() {

@@ -159,7 +159,7 @@ fn dual_encoder(compute: &Compute) -> Result<DualEncoder, Box<dyn Error>> {
         text: TowerOptions::default(),
         image_projection_locked: true,
         text_projection_locked: false,
-        head: HeadConfig { embed_dim: EMBED_DIM, logit_scale: LOGIT_SCALE_INIT, logit_bias: None },
+        head: HeadConfig::linear(EMBED_DIM, LOGIT_SCALE_INIT),
         seed: 1,
     };
     let path = |dir: &tempfile::TempDir| -> Box<Path> { dir.path().into() };

@@ -9,6 +9,7 @@
 //! - `embed`: writes embeddings of images and texts.
 //! - `export`: writes a directory for transformers or sentence-transformers.
 //! - `interpolate`: mixes the weights before and after training.
+//! - `fit`: aligns two towers in closed form.
 //! - `inspect`: reports what a directory holds.
 //! - `metrics`: the log of a run in the formats of other programs.
 //! - `plan`: what a run will take, from a few of its steps.
@@ -25,6 +26,7 @@ pub(crate) mod check;
 pub(crate) mod classify;
 pub(crate) mod embed;
 pub(crate) mod export;
+pub(crate) mod fit;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod interpolate;

@@ -2,11 +2,13 @@
 
 use super::derived::eval_interval::EvalInterval;
 use super::schema::RunConfig;
+use super::schema::model_heads::HeadChoice;
 
 impl RunConfig {
     /// Settings that are valid but have no effect, each as a sentence.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.locked_tower_warnings();
+        warnings.extend(self.locked_head_warnings());
         warnings.extend(self.views_warning());
         warnings.extend(self.patience_warning());
         warnings.extend(self.cache_dir_warning());
@@ -29,6 +31,26 @@ impl RunConfig {
         {
             if decay != 1.0 && !tower.any() {
                 warnings.push(format!("`train.{name}_layer_decay` has no effect: the {name} tower is locked"));
+            }
+        }
+        warnings
+    }
+
+    /// Settings of the training of heads that never train.
+    fn locked_head_warnings(&self) -> Vec<String> {
+        let (model, train, ever) = (&self.model, &self.train, self.ever_trains());
+        let heads = [
+            ("image", &model.image_head, train.image_projection_learning_rate, ever.image_projection),
+            ("text", &model.text_head, train.text_projection_learning_rate, ever.text_projection),
+        ];
+        let mut warnings = Vec::new();
+        for (name, head, rate, _) in heads.into_iter().filter(|(.., trains)| !trains) {
+            let why = if head.kind == Some(HeadChoice::Identity) { "has no parameters" } else { "is locked" };
+            if head.dropout.is_some_and(|dropout| dropout > 0.0) {
+                warnings.push(format!("`model.{name}_head.dropout` has no effect: the {name} head {why}"));
+            }
+            if rate.is_some() {
+                warnings.push(format!("`train.{name}_projection_learning_rate` has no effect: the {name} head {why}"));
             }
         }
         warnings

@@ -119,7 +119,7 @@ impl Encoder<'_> {
         let mut values = Vec::with_capacity(usable.len() * dim);
         for batch in usable.chunks(self.batch_size.max(1)) {
             let selected = features.select(&set, batch, 0)?;
-            let projected = self.model.project_image(selected.clone());
+            let projected = self.model.project_image(selected.clone(), &Dropout::off());
             let batch_rows = match rows {
                 ImageRows::Embeds => projected,
                 ImageRows::FeaturesAndEmbeds => Tensor::cat(vec![selected, projected], 1),
@@ -182,7 +182,7 @@ impl Encoder<'_> {
                 tokens.push(Encoded { ids: ids.to_vec(), type_ids: types.to_vec(), cut: false });
             }
             let features = match &self.locked.texts {
-                Some(texts) => self.model.project_text(texts.of_tokens(&tokens)?),
+                Some(texts) => self.model.project_text(texts.of_tokens(&tokens)?, &Dropout::off()),
                 None => {
                     let tokens = TokenSequences::new(tokens.ids, tokens.type_ids);
                     self.model.text_features(&tokens, &Dropout::off())?

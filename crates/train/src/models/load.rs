@@ -227,7 +227,8 @@ impl LoadedModel {
 
     /// Turns a trained model into the start of a new run, with the locks of the new config.
     fn restarted(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
-        let model = self.model.with_adapters_merged();
+        let heads = [config.model.image_head.form(), config.model.text_head.form()];
+        let model = self.model.with_adapters_merged().with_heads(heads, config.run.seed)?;
         let scalar = |bias| parameters::scalar(bias, &compute.device);
         let logit_bias = build_options(config).head.logit_bias;
         self.model = DualEncoder {
@@ -293,6 +294,8 @@ fn build_options(config: &RunConfig) -> BuildOptions {
             embed_dim: config.model.embed_dim.unwrap_or_default(),
             logit_scale: config.model.logit_scale_init.unwrap_or(LOGIT_SCALE_INIT),
             logit_bias: (config.train.loss == Loss::Sigmoid).then_some(config.train.logit_bias_init).flatten(),
+            image: config.model.image_head.form(),
+            text: config.model.text_head.form(),
         },
         seed: config.run.seed,
     }

@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn values_that_do_not_fit_are_internal_errors() {
         let (model, mut ema) = started();
-        let shape = model.text_projection.weight.dims();
+        let shape = [model.text_projection.width(), model.text_projection.dim()];
         let [rows, columns] = shape;
         assert!(rows != columns);
         assert!(message(&mut ema, MATRIX, ones([rows, 1])).contains("is not averaged: it has the shape"));

@@ -9,11 +9,14 @@
 //! - `part_summary`: the table of what trains, part by part
 //! - `lr_schedule`: warm-up, curve and cooldown, as a function of the step
 //! - `gradients`: gradients of a backward pass, their sums and norms
+//! - `head_golden_tests`: updates of heads of every kind, against PyTorch
 //! - `ema`: exponential moving average of the weights
 //! - `state_tensor`: a tensor of optimiser state or averages, for checkpoints
 
 pub(crate) mod ema;
 pub(crate) mod gradients;
+#[cfg(test)]
+mod head_golden_tests;
 pub(crate) mod lr_schedule;
 pub(crate) mod optimizer;
 pub(crate) mod param_groups;

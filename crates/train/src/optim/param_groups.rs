@@ -111,7 +111,13 @@ fn options(
     depths: &LayerDepths,
     info: &ParamInfo,
 ) -> ParamOptions {
-    let projection_rate = config.projection_learning_rate.filter(|_| is_projection(&info.path));
+    let projection_rate = Tower::of_head(&info.path).and_then(|tower| {
+        let own = match tower {
+            Tower::Image => config.image_projection_learning_rate,
+            Tower::Text => config.text_projection_learning_rate,
+        };
+        own.or(config.projection_learning_rate)
+    });
     let weight_decay = group.and_then(|group| group.weight_decay).unwrap_or(config.weight_decay);
     let layer_decay =
         if info.path.starts_with(Tower::Image.prefix()) { config.image_layer_decay } else { config.text_layer_decay };
@@ -144,12 +150,6 @@ fn without_members(groups: &[GroupSection], group: usize, matched: [usize; 2], m
     ))
 }
 
-/// Whether a parameter belongs to one of the model's two projections. A tower's projection of its own embeddings does
-/// not.
-fn is_projection(path: &str) -> bool {
-    path.starts_with("image_projection.") || path.starts_with("text_projection.")
-}
-
 /// Whether weight decay applies: to matrices, except position and special-token embeddings.
 fn is_decayed(info: &ParamInfo) -> bool {
     let name = info.path.rsplit('.').next().unwrap_or(&info.path);
@@ -158,7 +158,11 @@ fn is_decayed(info: &ParamInfo) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
+
+    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/dual/vit_bert");
 
     fn matches(pattern: &str, path: &str) -> bool {
         PathPattern::new(pattern).matches(path)
@@ -195,9 +199,26 @@ mod tests {
     }
 
     #[test]
-    fn projections_exclude_those_inside_towers() {
-        assert!(is_projection("image_projection.weight") && is_projection("text_projection.weight"));
-        assert!(!is_projection("text_tower.embedding_projection.weight"));
+    fn each_head_can_have_a_rate() {
+        let depths = LayerDepths::of(&DualEncoder::from_pretrained(GOLDEN, &Device::flex()).unwrap());
+        let peak = |keys: &str, path: &str| {
+            let config = format!("batch_size = 2\nlearning_rate = 1e-3\n{keys}");
+            let info = ParamInfo { path: path.into(), shape: vec![4, 4], trains: true };
+            options(&toml::from_str(&config).unwrap(), None, &depths, &info).peak
+        };
+        let all = "projection_learning_rate = 0.1\n";
+        let image = "image_projection_learning_rate = 0.2\n";
+        let both = format!("{all}{image}");
+        for (path, expected) in [
+            ("image_projection.weight", [None, Some(0.1), Some(0.2), Some(0.2)]),
+            ("image_projection.blocks.0.norm.bias", [None, Some(0.1), Some(0.2), Some(0.2)]),
+            ("text_projection.gate.weight", [None, Some(0.1), None, Some(0.1)]),
+            ("text_tower.embedding_projection.weight", [None; 4]),
+            ("logit_scale", [None; 4]),
+        ] {
+            assert_eq!(["", all, image, &both].map(|keys| peak(keys, path)), expected, "{path}");
+        }
+        assert_eq!(peak("text_projection_learning_rate = 0.3\n", "text_projection.weight"), Some(0.3));
     }
 
     #[test]
@@ -212,6 +233,8 @@ mod tests {
             ("image_tower.class_token", vec![1, 4]),
             ("image_tower.distillation_token", vec![1, 4]),
             ("text_tower.embedding_norm.weight", vec![4]),
+            ("image_projection.gate.bias", vec![4]),
+            ("image_projection.norm.weight", vec![4]),
             ("logit_scale", vec![1]),
         ] {
             assert!(!is_decayed(path, &shape), "{path}");

@@ -9,6 +9,8 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
+use crate::features::image_index::ImageSet;
+use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::LockedFingerprints;
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::{continued, settled};
@@ -130,6 +132,7 @@ impl Run {
             compute,
             stop: stop.clone(),
             cut_captions_reported: false,
+            fitted: None,
         };
         run.report_cut_captions(false, observer);
         if let Some(progress) = &progress {
@@ -141,6 +144,7 @@ impl Run {
         run.enter_stage()?;
         if progress.is_none() {
             run.whiten_projection(observer)?;
+            run.fit_heads(observer)?;
         }
         run.learner.begin_averages()?;
         if skip_steps > 0 {
@@ -181,6 +185,28 @@ impl Run {
         let strength = self.config.model.image_projection.whitening;
         let locked = self.locked.towers.images.as_ref().zip(self.locked.images.as_ref());
         let Some((features, set)) = locked.filter(|_| strength > 0.0) else { return Ok(()) };
+        let (features, set) = (features.clone(), set.clone());
+        self.fill_image_features(&features, &set, observer)?;
+        let usable = set.usable();
+        let blocks = usable.chunks(WHITENED_AT_ONCE).map(|images| features.select(&set, images, 0));
+        let weight = &mut self.learner.model.image_projection.weight;
+        let white = whitened(weight.val().without_autodiff(), usable.len(), blocks, strength)?;
+        *weight = Param::from_tensor(white.autodiff().require_grad());
+        Ok(())
+    }
+}
+
+impl Run {
+    /// Computes the features of the training images that are not cached yet, and leaves out images that cannot be used.
+    ///
+    /// # Errors
+    /// Those of [`ImageFeatures::fill`]; [`TrainError::Data`] when too many images are unreadable.
+    pub(crate) fn fill_image_features(
+        &mut self,
+        features: &ImageFeatures,
+        set: &ImageSet,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         let (_, bad) = features.fill(set, |done| {
             observer.on(Event::Work { name: "features of the locked image tower", done, total: set.len() });
         })?;
@@ -188,10 +214,15 @@ impl Run {
         self.records.log_skipped(&new.collect::<Vec<_>>(), &self.data.dataset, observer);
         self.data.unreadable_images.check(&self.data.dataset, self.data.unreadable_policy)?;
         let usable = set.usable();
-        let blocks = usable.chunks(WHITENED_AT_ONCE).map(|images| features.select(set, images, 0));
-        let weight = &mut self.learner.model.image_projection.weight;
-        let white = whitened(weight.val().without_autodiff(), usable.len(), blocks, strength)?;
-        *weight = Param::from_tensor(white.autodiff().require_grad());
+        let form = self.learner.model.image_projection.form();
+        let Some(map) = self.learner.model.image_projection.linear_part() else {
+            return Err(TrainError::Internal(format!("`{form}`, a head without a linear map, is to be whitened")));
+        };
+        let blocks = usable
+            .chunks(WHITENED_AT_ONCE)
+            .map(|images| Ok(map.input(features.select(&set, images, 0)?).without_autodiff()));
+        let white = whitened(map.weight.val().without_autodiff(), usable.len(), blocks, strength)?;
+        *map.weight = Param::from_tensor(white.autodiff().require_grad());
         Ok(())
     }
 }

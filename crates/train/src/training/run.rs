@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use dualenc_data::{Batch, CutCaptions, DataError, PairLoader, counted};
 
+use crate::closed_form::fit_report::FitReport;
 use crate::config::RunConfig;
 use crate::device::Compute;
 use crate::error::TrainError;
@@ -41,6 +42,8 @@ pub(crate) struct Run {
     pub stop: StopFlag,
     /// Whether the log says how many captions are cut.
     pub cut_captions_reported: bool,
+    /// The heads that were fitted before the first step, if this process did so.
+    pub fitted: Option<FitReport>,
 }
 
 impl Run {
@@ -146,8 +149,20 @@ impl Run {
 
     fn evaluate_with_last_step(&mut self, last_step: u64, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let Position { step, steps_per_epoch, .. } = self.position;
-        let due = |evaluation: &&Evaluation| evaluation.is_due(step, steps_per_epoch, last_step);
-        if !self.evaluations.iter().any(|evaluation| due(&evaluation)) {
+        self.evaluate_where(|evaluation| evaluation.is_due(step, steps_per_epoch, last_step), observer)
+    }
+
+    /// Runs the evaluations for which `due` is true, unless they are in the log at this step.
+    ///
+    /// # Errors
+    /// Those of [`Evaluation::run`].
+    pub fn evaluate_where(
+        &mut self,
+        due: impl Fn(&Evaluation) -> bool,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let step = self.position.step;
+        if !self.evaluations.iter().any(&due) {
             return Ok(());
         }
         self.learner.check_finite(step)?;
@@ -158,7 +173,12 @@ impl Run {
         if let Some(averaged) = self.learner.averaged_parts(step) {
             locked = locked.restricted_to(&averaged);
         }
-        for evaluation in self.evaluations.iter().filter(due).filter(|evaluation| !done.contains(&evaluation.name)) {
+        for evaluation in self
+            .evaluations
+            .iter()
+            .filter(|evaluation| due(evaluation))
+            .filter(|evaluation| !done.contains(&evaluation.name))
+        {
             let encoder = Encoder {
                 model: &model,
                 tokenizer: &self.data.tokenizer,

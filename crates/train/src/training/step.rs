@@ -75,11 +75,11 @@ impl StepContext<'_> {
         let model = &compute.as_trained(model);
         let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
         let image = match &locked.image {
-            Some(pooled) => model.project_image(narrow(pooled)),
+            Some(pooled) => model.project_image(narrow(pooled), dropout),
             None => model.image_features(self.pixels(batch).cast(dtype(compute.precision)), dropout),
         };
         let (text, words) = match &locked.text {
-            Some(pooled) => (model.project_text(narrow(pooled)), None),
+            Some(pooled) => (model.project_text(narrow(pooled), dropout), None),
             None => {
                 let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
                 (model.text_features(&tokens, dropout)?, Some(RowsRead::of_words(&tokens)))

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::commands::export::json_files::write_json;
 use crate::commands::export::parts::{ModelParts, without_dtype, write_tensors};
-use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
+use crate::commands::export::reference_limits::{HeadLimits, check_heads, check_text_pooling, exported_image_config};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -29,6 +29,7 @@ impl ImagePart {
     pub fn new(loaded: &LoadedModel) -> Result<Self, TrainError> {
         let (config, needs_identity_pooler) = exported_image_config(&loaded.model.image_tower, &loaded.image_config)?;
         check_text_pooling(&loaded.model.text_tower, &loaded.text_config)?;
+        check_heads(&loaded.model, HeadLimits::DualEncoder)?;
         Ok(Self { config, needs_identity_pooler })
     }
 }

@@ -4,6 +4,7 @@
 use dualenc_model::{ConvNetKind, FinalNorm, ImageTower, ImageTowerConfig, Pooling, ReferencePooling, TextTower};
 use serde_json::Value;
 
+use crate::commands::export::reference_limits::{HeadLimits, check_heads};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
@@ -64,6 +65,7 @@ impl Routes {
             ))
         })?;
         refuse_other_size(loaded)?;
+        check_heads(&loaded.model, HeadLimits::SentenceTransformers)?;
         Ok(Self { image, text: text_route(&loaded.model.text_tower, &loaded.text_config)? })
     }
 }

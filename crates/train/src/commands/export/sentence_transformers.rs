@@ -9,7 +9,7 @@ use dualenc_model::{DenseActivation, DenseConfig, HostTensor};
 use serde_json::{Value, json};
 
 use crate::commands::export::json_files::{read_object, write_json};
-use crate::commands::export::parts::{ModelParts, Tensors, without_dtype, write_tensors};
+use crate::commands::export::parts::{ModelParts, Projection, Tensors, without_dtype, write_tensors};
 use crate::commands::export::reference_limits::loadable_image_config;
 use crate::commands::export::routes::{Pooled, Routes};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
@@ -38,8 +38,7 @@ struct Route {
     weights: Tensors,
     /// Layers between pooling and projection. Their tensors are in `weights`, as `dense.0.linear.weight` and so on.
     dense: Vec<DenseConfig>,
-    /// `[dim, width]`.
-    projection: HostTensor,
+    projection: Projection,
     /// Keys of `sentence_bert_config.json` beside those of all routes.
     settings: Value,
 }
@@ -145,7 +144,8 @@ impl Route {
 
     fn write(mut self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
         let modules = self.modules();
-        let projected = self.projection.shape[1];
+        let Projection { weight, bias } = self.projection;
+        let projected = weight.shape[1];
         // Of a token.
         let width = match (self.pooled, self.dense.first()) {
             (_, Some(dense)) => dense.input,
@@ -188,20 +188,21 @@ impl Route {
             let pooling = json!({"embedding_dimension": width, "pooling_mode": modes, "include_prompt": true});
             write_module(&dir.join(&modules[1]), "config.json", &pooling)?;
         }
-        let projection = match self.pooled {
+        let weight = match self.pooled {
             Pooled::MeanWithoutFirst(tokens) | Pooled::FirstAndMeanWithoutFirst(tokens) => {
-                of_first_and_mean(&self.projection, width, tokens)
+                of_first_and_mean(&weight, width, tokens)
             }
-            _ => self.projection,
+            _ => weight,
         };
         let dense = DenseConfig {
-            input: projection.shape[1],
-            output: projection.shape[0],
-            bias: false,
+            input: weight.shape[1],
+            output: weight.shape[0],
+            bias: bias.is_some(),
             activation: DenseActivation::Identity,
         };
-        let weights = [("linear.weight".to_owned(), projection)].into();
-        write_dense(&dir.join(&modules[modules.len() - 1]), dense, weights, stop)
+        let bias = bias.map(|bias| ("linear.bias".to_owned(), bias));
+        let tensors = [("linear.weight".to_owned(), weight)].into_iter().chain(bias).collect();
+        write_dense(&dir.join(&modules[modules.len() - 1]), dense, tensors, stop)
     }
 }
 

@@ -1,10 +1,11 @@
 //! Inspects a directory: finds its kind, and reads runs and checkpoints.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use dualenc_model::{HostTensor, Tower, TowerLock, TowerOptions, directory_hint};
+use dualenc_model::{HeadForm, HostTensor, Tower, TowerLock, TowerOptions, directory_hint};
 use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
@@ -126,7 +127,7 @@ fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, chain: &[PathB
         damaged,
     });
     let initial_head = found.head.take().unwrap_or_default();
-    found.head = newest.as_ref().map(|checkpoint| trained_head(initial_head, checkpoint));
+    found.head = newest.as_ref().map(|checkpoint| trained_head(initial_head, checkpoint, config.as_ref()));
     found.parameters = found.count_parameters();
     found
 }
@@ -204,21 +205,47 @@ fn local_dir(reference: &str) -> Result<PathBuf, TrainError> {
 }
 
 /// The head of a checkpoint. Locked parts are not saved in it and stay as they were.
-fn trained_head(head: HeadReport, checkpoint: &Checkpoint) -> HeadReport {
+fn trained_head(head: HeadReport, checkpoint: &Checkpoint, config: Option<&RunConfig>) -> HeadReport {
     let weights = checkpoint.weights();
-    let matrix = |name: &str| match weights.get(name)?.shape.as_slice() {
-        &[input, dim] => Some([input, dim]),
-        _ => None,
-    };
     let scalar = |name: &str| weights.get(name)?.values.first().copied();
+    let forms = config.map_or([None; 2], |config| [config.model.image_head.form(), config.model.text_head.form()]);
+    let [image, text] = Tower::ALL.map(|tower| {
+        let (before, form) = match tower {
+            Tower::Image => ((head.image_projection, &head.image_head, head.head_parameters[0]), forms[0]),
+            Tower::Text => ((head.text_projection, &head.text_head, head.head_parameters[1]), forms[1]),
+        };
+        let saved = weights.iter().filter(|(path, _)| Tower::of_head(path) == Some(tower));
+        let count: usize = saved.map(|(_, tensor)| tensor.values.len()).sum();
+        let shape = head_shape(&weights, tower.head_module()).or(before.0);
+        let kind = form.map(|form| form.to_string()).or_else(|| before.1.clone());
+        (shape, kind, if count > 0 { count } else { before.2 })
+    });
+    // The identity has no weights: its width is that of what it is compared with.
+    let identity = |form: Option<HeadForm>| form.filter(HeadForm::is_identity).and(image.0).map(|[_, dim]| [dim; 2]);
     HeadReport {
-        image_projection: matrix("image_projection.weight").or(head.image_projection),
-        text_projection: matrix("text_projection.weight").or(head.text_projection),
+        image_projection: image.0,
+        text_projection: text.0.or(identity(forms[1])),
+        image_head: image.1,
+        text_head: text.1,
+        head_parameters: [image.2, text.2],
         logit_bias: scalar("logit_bias").or(head.logit_bias),
         unused: Vec::new(),
         ..HeadReport::default()
     }
     .with_logit_scale(scalar("logit_scale").or(head.logit_scale))
+}
+
+/// Width and `dim` of the head `module`, by its saved matrices; `None` if it is not saved.
+fn head_shape(weights: &BTreeMap<String, HostTensor>, module: &str) -> Option<[usize; 2]> {
+    let shape = |names: &[&str]| {
+        let found = names.iter().find_map(|name| weights.get(&format!("{module}.{name}.weight")))?;
+        <[usize; 2]>::try_from(found.shape.as_slice()).ok()
+    };
+    let linear = weights.get(&format!("{module}.weight")).map(|weight| weight.shape.as_slice());
+    match linear {
+        Some(&[width, dim]) => Some([width, dim]),
+        _ => Some([shape(&["output", "gate"])?[0], shape(&["output", "down"])?[1]]),
+    }
 }
 
 /// Passes over the data at a checkpoint, from its run's `metrics.jsonl`.

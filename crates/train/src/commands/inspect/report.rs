@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{
-    Audit, HeadSummary, ImageTower, ImageTowerConfig, ModelError, TextTower, TowerSummary, WeightHeader, parameters,
+    Audit, HeadForm, HeadSummary, ImageTower, ImageTowerConfig, ModelError, TextTower, TowerSummary, WeightHeader,
+    parameters,
 };
 use serde::Serialize;
 
@@ -116,6 +117,13 @@ pub struct HeadReport {
     pub image_projection: Option<[usize; 2]>,
     /// Shape `[text width, dim]`, likewise.
     pub text_projection: Option<[usize; 2]>,
+    /// The kind and settings of the image head, such as `glu, expansion 8, bias and norm`; null if it is not known.
+    pub image_head: Option<String>,
+    /// Those of the text head, likewise.
+    pub text_head: Option<String>,
+    /// Number of values of both heads.
+    #[serde(skip)]
+    pub(crate) head_parameters: [usize; 2],
     /// Natural logarithm of the factor on cosines.
     pub logit_scale: Option<f32>,
     /// `1 / exp(logit_scale)`.
@@ -302,9 +310,8 @@ impl HeadReport {
     }
 
     fn parameters(&self) -> usize {
-        let projections = self.image_projection.iter().chain(&self.text_projection).map(|[input, dim]| input * dim);
         let scalars = [self.logit_scale, self.logit_bias].iter().flatten().count();
-        projections.sum::<usize>() + scalars
+        self.head_parameters.iter().sum::<usize>() + scalars
     }
 }
 
@@ -315,7 +322,18 @@ impl From<HeadSummary> for HeadReport {
             _ => None,
         };
         let (image_projection, text_projection) = (transposed(head.image_projection), transposed(head.text_projection));
-        Self { image_projection, text_projection, logit_bias: head.logit_bias, unused: head.unused, ..Self::default() }
-            .with_logit_scale(head.logit_scale)
+        let linear = |projection: Option<[usize; 2]>| projection.map(|_| HeadForm::LINEAR.to_string());
+        Self {
+            image_projection,
+            text_projection,
+            image_head: linear(image_projection),
+            text_head: linear(text_projection),
+            head_parameters: [image_projection, text_projection]
+                .map(|shape| shape.map_or(0, |[width, dim]| width * dim)),
+            logit_bias: head.logit_bias,
+            unused: head.unused,
+            ..Self::default()
+        }
+        .with_logit_scale(head.logit_scale)
     }
 }

@@ -97,8 +97,8 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
     }
 
     let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
-    let image_features = model.project_image(narrow(&image.leaf)).cast(FloatDType::F32);
-    let text_features = model.project_text(narrow(&text.leaf)).cast(FloatDType::F32);
+    let image_features = model.project_image(narrow(&image.leaf), &dropout).cast(FloatDType::F32);
+    let text_features = model.project_text(narrow(&text.leaf), &dropout).cast(FloatDType::F32);
     let loss = context.loss(batch, image_features, text_features);
     let mut all = loss.loss.backward();
     // The norms wait for the device.

@@ -4,6 +4,7 @@ use dualenc_model::{Lock, TowerLock, TowerTraining, Training};
 
 use crate::config::schema::RunConfig;
 use crate::config::schema::model::ModelSection;
+use crate::config::schema::model_heads::HeadChoice;
 
 /// The beginning of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +56,8 @@ impl RunConfig {
                 adapters: adapters && self.model.text_lora.is_some(),
             },
             image_projection: !self.model.image_projection.locked,
-            text_projection: !self.model.text_projection.locked,
+            text_projection: !self.model.text_projection.locked
+                && self.model.text_head.kind != Some(HeadChoice::Identity),
         };
         let mut stages = vec![Stage {
             from: StageStart::Step(0),

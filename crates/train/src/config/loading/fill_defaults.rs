@@ -5,6 +5,7 @@ use dualenc_model::LOGIT_SCALE_INIT;
 
 use crate::config::schema::eval::{EvalSection, Task};
 use crate::config::schema::loss::Loss;
+use crate::config::schema::model_heads::HeadChoice;
 use crate::config::schema::optimizer::Schedule;
 use crate::config::schema::{RunConfig, default};
 
@@ -12,7 +13,9 @@ impl RunConfig {
     /// Sets the defaults that depend on other keys, so that an explicit default and an implicit one are equal.
     pub(super) fn fill_defaults(&mut self) {
         if self.model.init.is_none() {
-            self.model.embed_dim.get_or_insert(default::EMBED_DIM);
+            if self.model.text_head.kind != Some(HeadChoice::Identity) {
+                self.model.embed_dim.get_or_insert(default::EMBED_DIM);
+            }
             self.model.logit_scale_init.get_or_insert(match self.train.loss {
                 Loss::Softmax => LOGIT_SCALE_INIT,
                 Loss::Sigmoid => default::SIGMOID_LOGIT_SCALE_INIT,
@@ -21,6 +24,9 @@ impl RunConfig {
         if self.data.captions == CaptionMode::Slots {
             self.data.caption_slots.get_or_insert(default::CAPTION_SLOTS);
         }
+        let is_new = self.model.init.is_none();
+        self.model.image_head.fill_defaults(is_new);
+        self.model.text_head.fill_defaults(is_new);
         if self.train.loss == Loss::Sigmoid {
             self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
         }

@@ -108,6 +108,7 @@ impl Draft {
         let Some(mut config) = config else {
             return Err(sorted(problems, overrides));
         };
+        config.model.expand_short_init();
         resolve_paths::resolve(&mut config, directory);
         for violation in validate::violations(&config) {
             let mut concerned = std::iter::once(&violation.key).chain(&violation.others);

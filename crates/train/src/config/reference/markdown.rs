@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::json_schema::json_schema;
 
 /// The tables in the order of a typical config.
-pub(super) const ORDER: [&str; 7] = ["run", "model", "data", "train", "checkpoint", "cache", "eval"];
+pub(super) const ORDER: [&str; 8] = ["run", "model", "fit", "data", "train", "checkpoint", "cache", "eval"];
 
 const INTRODUCTION: &str = "\
 # Configuration

@@ -5,7 +5,8 @@
 //! Only names and types are checked here; `validate` holds the rules between keys.
 //!
 //! - `run`: `[run]`.
-//! - `model`: `[model]`, its projections and adapters.
+//! - `model`: `[model]`, its projections and adapters, and `[fit]`.
+//! - `model_heads`: `[model.image_head]` and `[model.text_head]`.
 //! - `data`: `[data]` and `[cache]`.
 //! - `sources`: how a config names data.
 //! - `train`: `[train]`; its choices are in `optimizer` and `loss`, its lists in `stage` and `optimizer`.
@@ -20,6 +21,7 @@ pub(crate) mod eval;
 pub(crate) mod loss;
 pub(crate) mod model;
 mod model_docs;
+pub(crate) mod model_heads;
 pub(crate) mod optimizer;
 pub(crate) mod run;
 pub(crate) mod sources;
@@ -33,7 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use data::{CacheSection, DataSection};
 use eval::{CheckpointSection, EvalSection};
-use model::ModelSection;
+use model::{FitSection, ModelSection};
 use run::RunSection;
 use train::TrainSection;
 
@@ -45,6 +47,9 @@ pub struct RunConfig {
     pub run: RunSection,
     /// The two towers, their projections, and which of their parameters train.
     pub model: ModelSection,
+    /// Heads in closed form: for `dualenc fit` and `model.head_init`.
+    #[serde(default, skip_serializing_if = "FitSection::is_default")]
+    pub fit: FitSection,
     /// The image-text pairs to train on.
     pub data: DataSection,
     /// The length of the run, its batches, optimiser, learning-rate schedule and loss.

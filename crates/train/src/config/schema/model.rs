@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::default;
 use super::model_docs::{self, PoolDoc};
+use super::model_heads::HeadSection;
 
 /// The two towers, their projections, and which of their parameters train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +26,13 @@ pub struct ModelSection {
     ///
     /// Default: none.
     pub init: Option<String>,
+    /// What the heads, the maps of tower outputs into the shared space, start from. `cca` and `ridge` fit them to the
+    /// features of all training pairs before the first step, and set `logit_scale`, too: see `[fit]`. `init = "cca"`
+    /// is short for `head_init = "cca"`.
+    ///
+    /// Default: `"random"`; with `init`, the heads of that model.
+    #[serde(default, skip_serializing_if = "HeadInit::is_random")]
+    pub head_init: HeadInit,
     /// Which towers train, as two letters: first the image tower, then the text tower (LiT, arXiv:2111.07991, sec. 3).
     /// `L`: locked, pretrained. `U`: unlocked, pretrained. `u`: unlocked, from random weights.
     ///
@@ -54,7 +62,8 @@ pub struct ModelSection {
     pub text_lora: Option<LoraSection>,
     /// Width of the shared embedding space.
     ///
-    /// Default: `512` (`projection_dim` of VisionTextDualEncoder); with `init`, the width of that model.
+    /// Default: `512` (`projection_dim` of VisionTextDualEncoder); with `init`, the width of that model; with
+    /// `text_head.kind = "identity"`, the width of the text tower.
     pub embed_dim: Option<usize>,
     /// How the image tower's tokens `[batch, seq, width]` are pooled into one vector `[batch, width]`.
     ///
@@ -111,12 +120,18 @@ pub struct ModelSection {
     ///
     /// Default: the tower's own `hidden_dropout_prob` and `attention_probs_dropout_prob`.
     pub text_dropout: Option<f64>,
-    /// The projection of image features into the shared embedding space.
+    /// How the image head (`image_head`) starts, and whether it trains.
     #[serde(default)]
     pub image_projection: ImageProjectionSection,
-    /// The projection of text features into the shared embedding space.
+    /// Whether the text head (`text_head`) trains.
     #[serde(default)]
     pub text_projection: ProjectionSection,
+    /// What maps the image tower's pooled output into the shared embedding space.
+    #[serde(default)]
+    pub image_head: HeadSection,
+    /// What maps the text tower's pooled output into the shared embedding space.
+    #[serde(default)]
+    pub text_head: HeadSection,
 }
 
 impl ModelSection {
@@ -130,16 +145,74 @@ impl ModelSection {
     }
 }
 
-/// The linear map, without bias, from the image tower's width to `embed_dim`.
+/// What heads start from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadInit {
+    /// Random weights, as in the reference, or the heads of `init`.
+    #[default]
+    Random,
+    /// Canonical correlation analysis: both towers are mapped to where they correlate most.
+    Cca,
+    /// Ridge regression from text features to image features, which are rotated only. `embed_dim` below the image
+    /// tower's width leaves out what texts tell least of.
+    Ridge,
+}
+
+impl ModelSection {
+    /// Replaces `init = "cca"`, which names no model, by what it is short for. A directory of that name is `./cca`.
+    pub(crate) fn expand_short_init(&mut self) {
+        if self.init.as_deref() == Some("cca") {
+            self.init = None;
+            if self.head_init == HeadInit::Random {
+                self.head_init = HeadInit::Cca;
+            }
+        }
+    }
+}
+
+impl HeadInit {
+    /// Whether nothing is fitted.
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
+    pub fn is_random(&self) -> bool {
+        *self == Self::Random
+    }
+}
+
+/// Heads in closed form: for `dualenc fit` and `model.head_init`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FitSection {
+    /// What is added to the variance of every direction of the features, as a fraction of their mean variance: above
+    /// 0. More of it counts on fewer directions, for few or noisy pairs.
+    ///
+    /// Default: the one of `1e-4`, `1e-3`, `1e-2` and `1e-1` with the highest recall on pairs that are held out.
+    pub ridge: Option<f64>,
+    /// Exponent of the canonical correlation that each direction is multiplied by, from 0 to 16: `0` weighs all
+    /// directions alike, `0.5` as in CSA (arXiv:2410.07610), higher ones favour the directions that images and texts
+    /// share. Not for `ridge`.
+    ///
+    /// Default: the one of `0`, `0.5`, `1`, `1.5` and `2` with the highest recall on pairs that are held out.
+    pub power: Option<f64>,
+}
+
+impl FitSection {
+    /// Whether no key is set.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How the image head starts, and whether it trains.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImageProjectionSection {
-    /// Whether the projection stays at its initial weights.
+    /// Whether the head stays at its initial weights.
     ///
     /// Default: `false` (the reference trains both projections).
     #[serde(default)]
     pub locked: bool,
-    /// Strength with which the initial projection whitens the features of a locked image tower over the training
+    /// Strength with which the linear map of the initial head (`linear` or `residual`) whitens the features of a locked image tower over the training
     /// images, from 0 (random weights, as in the reference) to 1 (every direction of the features has the same weight).
     ///
     /// Default: `0.0` (the quickstart uses 0.6).
@@ -147,11 +220,11 @@ pub struct ImageProjectionSection {
     pub whitening: f64,
 }
 
-/// The linear map, without bias, from the text tower's width to `embed_dim`.
+/// Whether the text head trains.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ProjectionSection {
-    /// Whether the projection stays at its initial weights.
+    /// Whether the head stays at its initial weights.
     ///
     /// Default: `false` (the reference trains both projections).
     #[serde(default)]

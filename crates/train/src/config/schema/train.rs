@@ -35,6 +35,14 @@ pub struct TrainSection {
     ///
     /// Default: `learning_rate`.
     pub projection_learning_rate: Option<f64>,
+    /// Peak learning rate of the image projection, such as for heads of different kinds.
+    ///
+    /// Default: `projection_learning_rate`.
+    pub image_projection_learning_rate: Option<f64>,
+    /// Peak learning rate of the text projection.
+    ///
+    /// Default: `projection_learning_rate`.
+    pub text_projection_learning_rate: Option<f64>,
     /// Layer-wise learning-rate decay of the image tower (BEiT, arXiv:2106.08254): each layer's rate is the next
     /// layer's rate times this factor, above 0 and at most 1. The final norm and the pooler train at the full rate, the
     /// last block at this factor, and the embeddings at its highest power.

@@ -1,5 +1,6 @@
 //! Loading, defaults and `--set`, and that no input panics.
 
+mod heads;
 mod loading_messages;
 mod mutations;
 mod rule_messages;

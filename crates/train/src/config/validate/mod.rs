@@ -3,6 +3,8 @@
 //!
 //! - `rules`: collects the broken rules.
 //! - `run`, `model`, `data`, `checkpoint`, `eval`: the rules of the tables of these names.
+//! - `fit`: `model.head_init` and `[fit]`.
+//! - `heads`: the heads of `[model]`.
 //! - `train`: batches, optimiser, loss and length of the run.
 //! - `schedule`: the learning rate over the steps.
 //! - `stages`: locks with their exceptions, `[[train.stage]]` and adapters.
@@ -10,6 +12,8 @@
 mod checkpoint;
 mod data;
 mod eval;
+mod fit;
+mod heads;
 mod model;
 pub(crate) mod rules;
 mod run;
@@ -26,7 +30,9 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     run::run(config, &mut rules);
     model::model(config, &mut rules);
     model::towers(config, &mut rules);
+    heads::heads(config, &mut rules);
     model::whitening(config, &mut rules);
+    fit::fit(config, &mut rules);
     stages::locks(config, &mut rules);
     stages::stages(config, &mut rules);
     stages::adapters(config, &mut rules);

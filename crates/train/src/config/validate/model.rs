@@ -4,6 +4,7 @@ use dualenc_model::{Pool, TowerLock};
 
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
+use crate::config::schema::model_heads::HeadChoice;
 
 pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
     let model = &config.model;
@@ -60,6 +61,14 @@ pub(super) fn whitening(config: &RunConfig, rules: &mut Rules) {
     if model.image_projection.locked {
         let help = "unlock it; a low `train.projection_learning_rate` keeps it near its start";
         refuse("model.image_projection.locked", "a locked projection is not saved with the checkpoints", help);
+    }
+    if let Some(kind) = model.image_head.kind.filter(|kind| !matches!(kind, HeadChoice::Linear | HeadChoice::Residual))
+    {
+        refuse(
+            "model.image_head.kind",
+            &format!("a head of kind `{}` has no linear map of the features to whiten", kind.name()),
+            "choose `linear` or `residual`, or set `whitening = 0`",
+        );
     }
     if !config.cache.enabled {
         refuse("cache.enabled", "it is computed from cached features", "set `cache.enabled = true`");

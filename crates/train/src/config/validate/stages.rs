@@ -5,6 +5,7 @@ use dualenc_model::{ADAPTABLE, TowerLock};
 use super::rules::Rules;
 use crate::config::derived::stage_plan::StageStart;
 use crate::config::schema::RunConfig;
+use crate::config::schema::model_heads::HeadChoice;
 
 /// In every stage something trains, and only locked towers have `unlock_last`.
 pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
@@ -35,9 +36,18 @@ pub(super) fn locks(config: &RunConfig, rules: &mut Rules) {
         rules.refuse(
             if n == 0 { "model.lock" } else { "train.stage" },
             &["model.image_projection.locked", "model.text_projection.locked"],
-            format!("nothing trains{of}: `{table}.lock` is `{lock}` and both projections are locked"),
+            format!("nothing trains{of}: `{table}.lock` is `{lock}` and {}", heads_are_locked(config)),
             "unlock a tower (`LU`) or a projection",
         );
+    }
+}
+
+/// Why no head trains.
+fn heads_are_locked(config: &RunConfig) -> &'static str {
+    if config.model.text_head.kind == Some(HeadChoice::Identity) {
+        "the image projection is locked, beside a text head without parameters (`identity`)"
+    } else {
+        "both projections are locked"
     }
 }
 

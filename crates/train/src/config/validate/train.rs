@@ -18,8 +18,14 @@ pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {
     let above_0 = |value: f64| value.is_finite() && value > 0.0;
     let rate = train.learning_rate;
     rules.check(above_0(rate), "train.learning_rate", rate, "a finite number above 0", "");
-    let rate = train.projection_learning_rate.unwrap_or(1.0);
-    rules.check(above_0(rate), "train.projection_learning_rate", rate, "a finite number above 0", "");
+    for (key, rate) in [
+        ("train.projection_learning_rate", train.projection_learning_rate),
+        ("train.image_projection_learning_rate", train.image_projection_learning_rate),
+        ("train.text_projection_learning_rate", train.text_projection_learning_rate),
+    ] {
+        let rate = rate.unwrap_or(1.0);
+        rules.check(above_0(rate), key, rate, "a finite number above 0", "");
+    }
     let decay = train.weight_decay;
     rules.check(at_least_0(decay), "train.weight_decay", decay, "a finite number of 0 or more", "");
     let in_range = |beta: f64| (0.0..1.0).contains(&beta);

@@ -115,9 +115,8 @@ impl Cholesky {
         });
     }
 
-    /// Replaces every row `b` by the solution `x` of `L L^T x = b`.
-    pub fn solve(&self, rows: &mut Matrix) {
-        self.solve_lower(rows);
+    /// Replaces every row `b` by `L^-T b`.
+    pub fn solve_upper(&self, rows: &mut Matrix) {
         let factor = &self.0;
         rows.values.par_chunks_exact_mut(rows.columns.max(1)).for_each(|x| {
             for at in (0..x.len()).rev() {
@@ -127,6 +126,12 @@ impl Cholesky {
                 add(before, &row[..at], -solved[0]);
             }
         });
+    }
+
+    /// Replaces every row `b` by the solution `x` of `L L^T x = b`.
+    pub fn solve(&self, rows: &mut Matrix) {
+        self.solve_lower(rows);
+        self.solve_upper(rows);
     }
 }
 

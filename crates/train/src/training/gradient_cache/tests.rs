@@ -109,6 +109,29 @@ fn parts_match_whole_batch() {
     }
 }
 
+/// The golden towers with new heads of two kinds.
+fn new_heads() -> Vec<String> {
+    let towers = [("image", goldens("train/vit")), ("text", goldens("train/bert"))];
+    let towers = towers.map(|(side, dir)| format!("model.{side}_tower={}", dir.display()));
+    let heads = ["model.init=", "model.image_head.kind=glu", "model.text_head.kind=blocks"].map(str::to_owned);
+    [&towers[..], &heads].concat()
+}
+
+#[test]
+fn parts_match_whole_batch_with_any_head() {
+    let dir = tempfile::tempdir().unwrap();
+    for lock in ["LU", "LL"] {
+        let lock = format!("model.lock={lock}");
+        let sets = [vec![lock], new_heads()].concat();
+        let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+        let expected = values(first_step(&open(dir.path(), &sets)).gradients);
+        assert!(expected.contains_key("image_projection.gate.weight"));
+        assert!(expected.contains_key("text_projection.blocks.1.norm.weight"));
+        let parts = first_step(&open(dir.path(), &[&sets[..], &["train.micro_batch_size=3"]].concat()));
+        assert_same(&values(parts.gradients), &expected);
+    }
+}
+
 #[test]
 fn parts_match_whole_batch_of_several_captions() {
     let dir = tempfile::tempdir().unwrap();
@@ -132,9 +155,20 @@ fn parts_match_whole_batch_of_several_captions() {
 
 #[test]
 fn both_passes_drop_the_same_units() {
-    let dir = tempfile::tempdir().unwrap();
     let sets = ["model.lock=UU", "model.text_dropout=0.3", "model.image_dropout=0.3", "train.micro_batch_size=3"];
-    let run = open(dir.path(), &sets);
+    assert_passes_drop_the_same(&sets, "text_projection.weight");
+    let dropped = ["model.image_head.dropout=0.3", "model.text_head.dropout=0.3", "train.micro_batch_size=3"];
+    let sets = [new_heads(), dropped.map(str::to_owned).into(), vec!["model.lock=LL".to_owned()]].concat();
+    let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
+    for parameter in ["image_projection.down.weight", "text_projection.output.weight"] {
+        assert_passes_drop_the_same(&sets, parameter);
+    }
+}
+
+#[track_caller]
+fn assert_passes_drop_the_same(sets: &[&str], parameter: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let run = open(dir.path(), sets);
     let found = first_step(&run);
     // The same parts in one graph, without a second pass.
     let parts: Vec<Batch> = run.batches().unwrap().map(Result::unwrap).take(3).collect();
@@ -151,9 +185,7 @@ fn both_passes_drop_the_same_units() {
     // Dropping other units changes the gradients.
     let others: Vec<Batch> = parts.into_iter().map(|part| Batch { part: part.part + 3, ..part }).collect();
     let others = gradients_of(&others);
-    let projection = "text_projection.weight";
-    let difference =
-        found[projection].iter().zip(&others[projection]).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
+    let difference = found[parameter].iter().zip(&others[parameter]).fold(0f32, |most, (a, b)| most.max((a - b).abs()));
     assert!(difference > 1e-3, "{difference}");
 }
 

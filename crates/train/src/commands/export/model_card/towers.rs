@@ -4,7 +4,7 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
-use dualenc_model::{Tower, TowerLock, TowerTraining, parameters};
+use dualenc_model::{HeadForm, Tower, TowerLock, TowerTraining, parameters};
 
 use crate::commands::export::model_card::markdown::{escape, grouped, table};
 use crate::config::tower_reference::is_hub_id;
@@ -41,7 +41,12 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         ],
     ]);
     let mut text = table(["", "image tower", "text tower"], "---", &rows);
-    text += &format!("\n\nA linear projection maps each tower to the common {} values.", model.embed_dim());
+    let (image, text_head, dim) = (model.image_projection.form(), model.text_projection.form(), model.embed_dim());
+    text += &if [image, text_head].iter().all(|form| *form == HeadForm::LINEAR) {
+        format!("\n\nA linear projection maps each tower to the common {dim} values.")
+    } else {
+        format!("\n\nA head maps each tower to the common {dim} values: `{image}` (image), `{text_head}` (text).")
+    };
     let scale = host_scalar(&model.logit_scale);
     text += &format!(" `logit_scale` is {scale:.4}: the logits are cosines times {:.4}", scale.exp());
     text += &match &model.logit_bias {

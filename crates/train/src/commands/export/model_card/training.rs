@@ -79,6 +79,8 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
     row("learning rate", train.learning_rate.to_string());
     let optional = [
         ("learning rate of the projections", train.projection_learning_rate),
+        ("learning rate of the image projection", train.image_projection_learning_rate),
+        ("learning rate of the text projection", train.text_projection_learning_rate),
         ("warmup steps", train.warmup_steps.map(|steps| steps as f64)),
         ("warmup, as a fraction of the run", train.warmup_fraction),
         ("decay of averaged weights", train.ema_decay),

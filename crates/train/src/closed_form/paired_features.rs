@@ -1,0 +1,116 @@
+//! The features of all pairs of a data set, block by block: read from the cache, or computed and cached.
+
+use std::sync::Arc;
+
+use burn::tensor::Tensor;
+use dualenc_data::{CaptionMode, Dataset, TokenBatch, Tokenizer};
+use dualenc_model::parameters;
+
+use crate::closed_form::moments::Block;
+use crate::error::TrainError;
+use crate::features::image_index::ImageSet;
+use crate::features::images::ImageFeatures;
+use crate::features::texts::TextFeatures;
+use crate::stop_flag::StopFlag;
+
+/// Images of a block: few enough that sums over them in f32 are exact to 6 digits.
+const BLOCK_IMAGES: usize = 1024;
+
+/// Texts of a block, unless one image has more: 12 MB at a width of 768.
+const BLOCK_TEXTS: usize = 4096;
+
+/// What the head of a side does to features before its linear map: `[rows, width]` to the same shape.
+pub(crate) type HeadInput<'a> = &'a dyn Fn(Tensor<2>) -> Tensor<2>;
+
+/// Where the features of pairs come from.
+pub(crate) struct PairedFeatures<'a> {
+    pub dataset: &'a Arc<Dataset>,
+    pub captions: CaptionMode,
+    pub images: &'a ImageFeatures,
+    pub set: &'a ImageSet,
+    pub texts: &'a TextFeatures,
+    pub tokenizer: &'a Tokenizer,
+    pub inputs: [HeadInput<'a>; 2],
+    pub stop: &'a StopFlag,
+}
+
+/// Images with the features of all their texts.
+pub(crate) struct NamedBlock {
+    pub block: Block,
+    /// Number of each image, as a place in the list of usable images.
+    pub images: Vec<usize>,
+    /// Of each text, the number of its caption, if it is the first text of that caption.
+    pub captions: Vec<Option<usize>>,
+}
+
+/// A text of a block: its words, its caption if it is the first of it, its image as a row, and its weight.
+struct Text {
+    words: String,
+    caption: Option<usize>,
+    row: usize,
+    weight: f64,
+}
+
+impl PairedFeatures<'_> {
+    /// Passes the features of `usable` images and of their captions to `on_block`, in order.
+    ///
+    /// # Errors
+    /// Those of the features; [`TrainError::Stopped`] when the stop flag is set; those of `on_block`.
+    pub fn for_each(
+        &self,
+        usable: &[usize],
+        mut on_block: impl FnMut(NamedBlock) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        let (mut images, mut texts) = (Vec::new(), Vec::new());
+        for (place, &image) in usable.iter().enumerate() {
+            texts.extend(self.texts_of(image).into_iter().map(|text| Text { row: images.len(), ..text }));
+            images.push(place);
+            if images.len() < BLOCK_IMAGES && texts.len() < BLOCK_TEXTS && place + 1 < usable.len() {
+                continue;
+            }
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
+            on_block(self.block(usable, std::mem::take(&mut images), &std::mem::take(&mut texts))?)?;
+        }
+        Ok(())
+    }
+
+    fn block(&self, usable: &[usize], images: Vec<usize>, texts: &[Text]) -> Result<NamedBlock, TrainError> {
+        let numbers: Vec<usize> = images.iter().map(|&place| usable[place]).collect();
+        let mut tokens = TokenBatch::default();
+        for text in texts {
+            tokens.push(self.tokenizer.encode(&text.words)?);
+        }
+        let [image_input, text_input] = self.inputs;
+        let block = Block {
+            images: parameters::host(image_input(self.images.select(self.set, &numbers, 0)?))?.values,
+            texts: parameters::host(text_input(self.texts.of_tokens(&tokens)?))?.values,
+            pairs: texts.iter().map(|text| (text.row, text.weight)).collect(),
+        };
+        Ok(NamedBlock { block, images, captions: texts.iter().map(|text| text.caption).collect() })
+    }
+
+    /// The texts of an image, each as often as an epoch shows it on average.
+    fn texts_of(&self, image: usize) -> Vec<Text> {
+        let captions = self.dataset.captions_of(image);
+        let part = self.dataset.parts().iter().find(|part| part.images.contains(&image));
+        let caption_weights = part.map_or(&[][..], |part| &part.caption_weights);
+        let slot = |caption: u32| usize::from(self.dataset.caption(caption as usize).slot);
+        let weight = |caption: u32| caption_weights.get(slot(caption)).copied().unwrap_or(1.0);
+        let total: f64 = captions.iter().map(|&caption| weight(caption)).sum();
+        let share = |caption: u32| match self.captions {
+            CaptionMode::All => 1.0,
+            CaptionMode::One if total > 0.0 => weight(caption) / total,
+            CaptionMode::One => 1.0 / captions.len() as f64,
+        };
+        let of_caption = |&caption: &u32| {
+            let words: Vec<String> = self.dataset.texts(caption as usize).map(std::borrow::Cow::into_owned).collect();
+            let weight = part.map_or(1.0, |part| part.weight) * share(caption) / words.len() as f64;
+            let caption = |at: usize| (at == 0).then_some(caption as usize);
+            let texts = words.into_iter().enumerate();
+            texts.map(move |(at, words)| Text { words, caption: caption(at), row: 0, weight }).collect::<Vec<_>>()
+        };
+        captions.iter().flat_map(of_caption).collect()
+    }
+}

@@ -1,0 +1,337 @@
+//! Fits the heads of a run before its first step.
+
+use std::time::Instant;
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor, TensorData};
+use dualenc_data::counted;
+use dualenc_model::{Head, LinearPart, parameters};
+
+use crate::closed_form::canonical::{Method, Solution};
+use crate::closed_form::fit_report::{Candidate, FitReport, HeldOutReport};
+use crate::closed_form::head_map::{HeadMap, HeadMaps};
+use crate::closed_form::held_out::HeldOut;
+use crate::closed_form::moments::{Covariances, Moments, Shift};
+use crate::closed_form::paired_features::{NamedBlock, PairedFeatures};
+use crate::closed_form::split::{Split, SplitImage};
+use crate::closed_form::temperature::Pools;
+use crate::config::HeadInit;
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::features::image_index::{ImageSet, Views};
+use crate::features::images::ImageFeatures;
+use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
+use crate::features::texts::TextFeatures;
+use crate::stop_flag::StopFlag;
+use crate::training::run::Run;
+
+/// Ridges that are tried: two decades around the 1e-3 to 1e-2 that suit 10,000 to 100,000 pairs.
+const RIDGES: [f64; 4] = [1e-1, 1e-2, 1e-3, 1e-4];
+
+/// Powers that are tried: 0 is plain CCA, 1/2 that of CSA (arXiv:2410.07610).
+const POWERS: [f64; 5] = [1.0, 0.5, 1.5, 0.0, 2.0];
+
+/// Ridge and power without a choice: few pairs want more of the ridge.
+const USUAL: (f64, f64) = (1e-1, 1.0);
+
+/// The towers of a run before its first step, as if both were locked.
+struct Towers {
+    images: ImageFeatures,
+    set: ImageSet,
+    texts: TextFeatures,
+}
+
+/// Moments and held-out pairs of one pass over the data.
+struct Gathered {
+    /// Of the pairs that are not held out, and of those that are.
+    moments: [Moments; 2],
+    held_out: HeldOut,
+    images: usize,
+    captions_apart: bool,
+}
+
+/// What does not change between the fits of a run.
+struct Fitting<'a> {
+    method: Method,
+    dim: usize,
+    has_bias: [bool; 2],
+    /// Frobenius norms of the weights that are replaced.
+    norms: [f64; 2],
+    seed: u64,
+    device: &'a Device,
+    stop: &'a StopFlag,
+}
+
+/// The seconds of each part.
+struct Clock {
+    started: Instant,
+    parts: Vec<(&'static str, f64)>,
+}
+
+impl Clock {
+    fn lap(&mut self, part: &'static str) {
+        self.parts.push((part, self.started.elapsed().as_secs_f64()));
+        self.started = Instant::now();
+    }
+}
+
+impl Run {
+    /// Fits the heads to the features of all training pairs, where `model.head_init` asks for it, and sets
+    /// `logit_scale` and `logit_bias`.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when the features do not allow a fit; those of computing features; [`TrainError::Stopped`]
+    /// when the stop flag is set.
+    pub(crate) fn fit_heads(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let method = match self.config.model.head_init {
+            HeadInit::Random => return Ok(()),
+            HeadInit::Cca => Method::Cca,
+            HeadInit::Ridge => Method::Ridge,
+        };
+        let mut clock = Clock { started: Instant::now(), parts: Vec::new() };
+        let towers = self.towers_before_training()?;
+        self.fill_image_features(&towers.images, &towers.set, observer)?;
+        clock.lap("image features");
+        let model = &self.learner.model;
+        let (dim, device, stop) = (model.embed_dim(), model.device(), self.stop.clone());
+        let mut old = [model.image_projection.clone(), model.text_projection.clone()];
+        let [image, text] = &mut old;
+        let parts = [linear_part(image)?, linear_part(text)?];
+        let gathered = self.gather(&towers, &parts, observer)?;
+        clock.lap("text features and covariances");
+        let mut norms = [0.0; 2];
+        for (norm, part) in norms.iter_mut().zip(&parts) {
+            let values = parameters::host(part.weight.val().without_autodiff())?.values;
+            *norm = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
+        }
+        let has_bias = parts.each_ref().map(|part| part.bias.is_some());
+        let seed = self.config.run.seed;
+        let fitting = Fitting { method, dim, has_bias, norms, seed, device: &device, stop: &stop };
+        let fit = &self.config.fit;
+        let ridges = fit.ridge.map_or(RIDGES.to_vec(), |ridge| vec![ridge]);
+        let powers = match (method, fit.power) {
+            (Method::Ridge, _) => vec![1.0],
+            (Method::Cca, Some(power)) => vec![power],
+            (Method::Cca, None) => POWERS.to_vec(),
+        };
+        let (held_out, heads) = fitting.choose(&gathered, &ridges, &powers)?.unzip();
+        clock.lap("choice of ridge and power");
+        let (ridge, power) = held_out.as_ref().map_or_else(
+            || (fit.ridge.unwrap_or(USUAL.0), fit.power.unwrap_or(USUAL.1)),
+            |chosen: &HeldOutReport| (chosen.best().ridge, chosen.best().power),
+        );
+        let max = self.config.train.logit_scale_max;
+        let (mut logit_scale, mut logit_bias) = (self.learner.logit_scale()?, None);
+        if let Some(heads) = &heads {
+            let embeds = gathered.held_out.embed([&heads[0], &heads[1]], dim, &device)?;
+            if let Some(pools) = Pools::of(&gathered.held_out, &embeds) {
+                if self.learner.model.logit_bias.is_some() {
+                    let (scale, bias) = pools.sigmoid_scale_and_bias(max);
+                    (logit_scale, logit_bias) = (scale, Some(bias));
+                } else {
+                    logit_scale = pools.softmax_scale(max);
+                }
+            }
+        }
+        clock.lap("temperature");
+        let [fitted, held] = gathered.moments;
+        let all = fitted.with(&held);
+        let (covariances, solution) = fitting.solve(&all, ridge)?;
+        let heads = fitting.heads(&covariances, &solution, power);
+        self.set_heads(heads, (logit_scale, logit_bias), dim, &device)?;
+        clock.lap("final fit");
+        let report = FitReport {
+            method: method.name(),
+            images: gathered.images,
+            pairs: all.pairs,
+            widths: covariances.within.each_ref().map(|matrix| matrix.columns),
+            embed_dim: dim,
+            directions: solution.strengths.len(),
+            ridge,
+            power,
+            logit_scale,
+            logit_bias,
+            held_out,
+            correlations: solution.strengths,
+            seconds: clock.parts,
+        };
+        report_fit(&report, observer);
+        self.fitted = Some(report);
+        Ok(())
+    }
+
+    /// The features of both towers as they are now, whether they train later or not.
+    fn towers_before_training(&self) -> Result<Towers, TrainError> {
+        let model = parameters::lock(self.learner.model.clone().with_adapters_merged());
+        let towers = LockedTowers::new(&model, &self.data.processor, &self.compute, self.data.workers, &self.stop)
+            .with_cache(feature_cache_of(&self.config), &LockedFingerprints::of(&model)?)?;
+        // A tower that the run locks has its cache open already.
+        let LockedTowers { images, texts } = self.locked.towers.clone();
+        let lost = || TrainError::Internal("a locked model has a tower that trains".to_owned());
+        let images = images.or(towers.images).ok_or_else(lost)?;
+        let set = images.set(self.data.dataset.clone(), Views::One);
+        Ok(Towers { set, images, texts: texts.or(towers.texts).ok_or_else(lost)? })
+    }
+
+    /// One pass over all pairs.
+    fn gather(
+        &self,
+        towers: &Towers,
+        [image, text]: &[LinearPart<'_>; 2],
+        observer: &mut dyn Observer,
+    ) -> Result<Gathered, TrainError> {
+        let dataset = &self.data.dataset;
+        let usable = towers.set.usable();
+        let describe = |&image: &usize| SplitImage {
+            content: towers.set.content(image),
+            captions: dataset.captions_of(image).iter().map(|&it| dataset.caption_id(it as usize)).collect(),
+        };
+        let split = Split::of(&usable.iter().map(describe).collect::<Vec<_>>());
+        let is_held_out = |place: usize| split.as_ref().is_some_and(|split| split.is_held_out[place]);
+        let features = PairedFeatures {
+            dataset,
+            captions: self.config.data.captions,
+            images: &towers.images,
+            set: &towers.set,
+            texts: &towers.texts,
+            tokenizer: &self.data.tokenizer,
+            inputs: [&|features| image.input(features).without_autodiff(), &|features| {
+                text.input(features).without_autodiff()
+            }],
+            stop: &self.stop,
+        };
+        let device = self.learner.model.device();
+        let (mut moments, mut held_out): (Option<[Moments; 2]>, _) = (None, HeldOut::default());
+        features.for_each(&usable, |NamedBlock { block, images, captions }| {
+            let moments = moments.get_or_insert_with(|| {
+                let new = Moments::new(Shift::of(&block, images.len()));
+                [new.clone(), new]
+            });
+            let [fitted, held] = moments;
+            fitted.add(&block, |row| !is_held_out(images[row]), &device)?;
+            held.add(&block, |row| is_held_out(images[row]), &device)?;
+            held_out.add(&block, &captions, |row| is_held_out(images[row]), |caption| dataset.caption_id(caption));
+            let done = images.last().map_or(0, |last| last + 1);
+            observer.on(Event::Work { name: "pairs of the fit", done, total: usable.len() });
+            Ok(())
+        })?;
+        let moments = moments.ok_or_else(|| {
+            TrainError::Usage("no training image can be used, so nothing can be fitted; look at the data".to_owned())
+        })?;
+        let captions_apart = split.is_none_or(|split| split.captions_apart);
+        Ok(Gathered { moments, held_out, images: usable.len(), captions_apart })
+    }
+
+    /// Puts fitted heads into the model.
+    fn set_heads(
+        &mut self,
+        heads: [HeadMap; 2],
+        (logit_scale, logit_bias): (f64, Option<f64>),
+        dim: usize,
+        device: &Device,
+    ) -> Result<(), TrainError> {
+        let model = &mut self.learner.model;
+        for (head, map) in [&mut model.image_projection, &mut model.text_projection].into_iter().zip(heads) {
+            let width = map.weight.len() / dim;
+            let weight = Tensor::<2>::from_data(TensorData::new(map.weight, [width, dim]), device);
+            let part = linear_part(head)?;
+            *part.weight = Param::from_tensor(weight.autodiff().require_grad());
+            if let Some(bias) = part.bias {
+                let value = Tensor::<1>::from_data(TensorData::new(map.bias, [dim]), device);
+                *bias = Param::from_tensor(value.autodiff().require_grad());
+            }
+        }
+        model.logit_scale = parameters::scalar(logit_scale, device);
+        if let (Some(bias), Some(value)) = (&mut model.logit_bias, logit_bias) {
+            *bias = parameters::scalar(value, device);
+        }
+        Ok(())
+    }
+}
+
+/// The linear map of a head.
+fn linear_part(head: &mut Head) -> Result<LinearPart<'_>, TrainError> {
+    let form = head.form();
+    let without = || TrainError::Internal(format!("`{form}`, a head without a linear map, is to be fitted"));
+    head.linear_part().ok_or_else(without)
+}
+
+impl Fitting<'_> {
+    fn solve(&self, moments: &Moments, ridge: f64) -> Result<(Covariances, Solution), TrainError> {
+        let covariances = moments.covariances().beside_means(self.has_bias.map(|has_bias| !has_bias));
+        let solution = covariances.solve(self.method, ridge, self.dim)?;
+        Ok((covariances, solution))
+    }
+
+    fn heads(&self, covariances: &Covariances, solution: &Solution, power: f64) -> [HeadMap; 2] {
+        let Self { dim, has_bias, seed, .. } = *self;
+        let maps = HeadMaps { covariances, solution, power, dim, has_bias, seed };
+        [0, 1].map(|side| maps.of(side, self.norms[side]))
+    }
+
+    /// Tries every ridge with every power on the pairs that are held out; returns the figures and the heads of the best
+    /// one, which are not fitted to these pairs. Of equally good ones, the first is the best. `None`: no pair is held
+    /// out.
+    fn choose(
+        &self,
+        gathered: &Gathered,
+        ridges: &[f64],
+        powers: &[f64],
+    ) -> Result<Option<(HeldOutReport, [HeadMap; 2])>, TrainError> {
+        let Gathered { moments: [fitted, _], held_out, captions_apart, .. } = gathered;
+        if held_out.num_images == 0 {
+            return Ok(None);
+        }
+        let answers = held_out.right_answers();
+        let mut candidates: Vec<Candidate> = Vec::new();
+        let mut best: Option<(usize, [HeadMap; 2])> = None;
+        for &ridge in ridges {
+            let (covariances, solution) = self.solve(fitted, ridge)?;
+            for &power in powers {
+                let heads = self.heads(&covariances, &solution, power);
+                let embeds = held_out.embed([&heads[0], &heads[1]], self.dim, self.device)?;
+                let candidate = embeds.recall((ridge, power), &answers, self.device, self.stop)?;
+                if best.as_ref().is_none_or(|(at, _)| candidate.mean_recall() > candidates[*at].mean_recall()) {
+                    best = Some((candidates.len(), heads));
+                }
+                candidates.push(candidate);
+            }
+        }
+        Ok(best.map(|(chosen, heads)| {
+            let (images, texts) = (held_out.num_images, held_out.caption_ids.len());
+            let report = HeldOutReport { images, texts, captions_apart: *captions_apart, candidates, chosen };
+            (report, heads)
+        }))
+    }
+}
+
+/// Says what was fitted, in a line or two.
+fn report_fit(report: &FitReport, observer: &mut dyn Observer) {
+    let FitReport { pairs, directions, embed_dim, ridge, power, widths: [image, text], .. } = report;
+    let chosen = match &report.held_out {
+        Some(held_out) => format!(
+            "mean recall {:.4} on {} that were held out",
+            held_out.best().mean_recall(),
+            counted(held_out.images, "image")
+        ),
+        None => "no images held out, since there are too few to choose by".to_owned(),
+    };
+    observer.on(Event::Note(format!(
+        "heads fitted in closed form ({}) to {}: ridge {ridge}, power {power}, {chosen}",
+        report.method,
+        counted(*pairs, "pair")
+    )));
+    if directions < embed_dim {
+        observer.on(Event::Note(format!(
+            "features of {image} and {text} values have {directions} directions in common: the other {} of \
+             `model.embed_dim` = {embed_dim} are small and random; set it to {directions} for smaller embeddings",
+            embed_dim - directions
+        )));
+    }
+    if let Some(held_out) = report.held_out.as_ref().filter(|held_out| !held_out.captions_apart) {
+        observer.on(Event::Note(format!(
+            "captions are shared so widely that {} held out share some with the others",
+            counted(held_out.images, "image")
+        )));
+    }
+}

@@ -1,0 +1,130 @@
+//! `[model.image_head]` and `[model.text_head]`: what maps the pooled output of a tower into the shared space.
+
+use dualenc_model::{DEFAULT_BLOCKS, DEFAULT_EXPANSION, HeadForm, HeadKind};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The map from a tower's pooled output `x` to `embed_dim` values. It trains at `train.projection_learning_rate`.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HeadSection {
+    /// What the head computes. A head of another kind than `linear` cannot be exported for transformers.
+    ///
+    /// Default: `"linear"`; with `init`, the head of that model.
+    pub kind: Option<HeadChoice>,
+    /// Whether the linear maps of the head add a bias, which starts at 0.
+    ///
+    /// Default: `false` for `linear`, `true` for other kinds.
+    pub bias: Option<bool>,
+    /// Whether `x` is normalised first (layer norm with weight and bias, epsilon 1e-5).
+    ///
+    /// Default: `false` for `linear`, `true` for other kinds.
+    pub norm: Option<bool>,
+    /// Probability with which a hidden value of the head is dropped while it trains: 0 or more and less than 1. Not for
+    /// `linear`, which has no hidden values.
+    ///
+    /// Default: `0.0`.
+    pub dropout: Option<f64>,
+    /// Hidden width of a `glu`, as a multiple of the width of `x`.
+    ///
+    /// Default: `8` (SAIL, arXiv:2412.04616).
+    pub expansion: Option<usize>,
+    /// Number of blocks of `blocks`.
+    ///
+    /// Default: `2`.
+    pub blocks: Option<usize>,
+}
+
+/// What a head computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadChoice {
+    /// `A x`, as in the reference. `A` starts normal with standard deviation 0.02.
+    Linear,
+    /// `W3 (min(max(W1 x, 0), 6) * W2 x)`, a gated network (SAIL, arXiv:2412.04616). The weights start uniform
+    /// (Xavier).
+    Glu,
+    /// `A x + C gelu(B x)`. `C` starts at 0, so that the head begins as a linear one. Its `norm` applies to both paths.
+    Residual,
+    /// Blocks `x + W2 gelu(W1 LN(x))`, 4 times as wide inside, then a layer norm and a linear map (FuseMix,
+    /// arXiv:2312.10144).
+    Blocks,
+    /// `x` itself: embeddings are the tower's pooled outputs. Only for the text head, and `embed_dim` is the width of
+    /// the text tower. Text indexes of the tower stay valid if the tower is locked.
+    Identity,
+}
+
+impl HeadChoice {
+    /// The name of the kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linear => "linear",
+            Self::Glu => "glu",
+            Self::Residual => "residual",
+            Self::Blocks => "blocks",
+            Self::Identity => "identity",
+        }
+    }
+
+    /// The keys of [`HeadSection`], beside `kind`, that the kind has.
+    pub(crate) fn keys(self) -> &'static [&'static str] {
+        match self {
+            Self::Identity => &[],
+            Self::Linear => &["bias", "norm"],
+            Self::Residual => &["bias", "norm", "dropout"],
+            Self::Glu => &["bias", "norm", "dropout", "expansion"],
+            Self::Blocks => &["bias", "norm", "dropout", "blocks"],
+        }
+    }
+}
+
+impl HeadSection {
+    /// The head in the model crate's terms; `None`: the head of the model that the run starts from.
+    pub fn form(&self) -> Option<HeadForm> {
+        let kind = match self.kind? {
+            HeadChoice::Identity => return Some(HeadForm::IDENTITY),
+            HeadChoice::Linear => HeadKind::Linear,
+            HeadChoice::Glu => HeadKind::Gated { expansion: self.expansion.unwrap_or(DEFAULT_EXPANSION) },
+            HeadChoice::Residual => HeadKind::Residual,
+            HeadChoice::Blocks => HeadKind::Blocks { count: self.blocks.unwrap_or(DEFAULT_BLOCKS) },
+        };
+        let default = HeadForm::default_of(kind);
+        Some(HeadForm {
+            bias: self.bias.unwrap_or(default.bias),
+            norm: self.norm.unwrap_or(default.norm),
+            dropout: self.dropout.unwrap_or(default.dropout),
+            ..default
+        })
+    }
+
+    /// The keys that are set beside `kind`.
+    pub(crate) fn given(&self) -> impl Iterator<Item = &'static str> {
+        let Self { kind: _, bias, norm, dropout, expansion, blocks } = self;
+        let set = [
+            ("bias", bias.is_some()),
+            ("norm", norm.is_some()),
+            ("dropout", dropout.is_some()),
+            ("expansion", expansion.is_some()),
+            ("blocks", blocks.is_some()),
+        ];
+        set.into_iter().filter(|(_, given)| *given).map(|(key, _)| key)
+    }
+
+    /// Sets the defaults that depend on the kind, and the kind of a head that is `new`.
+    pub(crate) fn fill_defaults(&mut self, new: bool) {
+        if new {
+            self.kind.get_or_insert(HeadChoice::Linear);
+        }
+        let (Some(choice), Some(form)) = (self.kind, self.form()) else { return };
+        for key in choice.keys() {
+            match (*key, form.kind) {
+                ("bias", _) => self.bias = Some(form.bias),
+                ("norm", _) => self.norm = Some(form.norm),
+                ("dropout", _) => self.dropout = Some(form.dropout),
+                ("expansion", HeadKind::Gated { expansion }) => self.expansion = Some(expansion),
+                ("blocks", HeadKind::Blocks { count }) => self.blocks = Some(count),
+                _ => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! `[model.image_head]` and `[model.text_head]`: defaults by kind, and the message for each broken rule.
+
+use dualenc_model::{HeadForm, HeadKind};
+
+use super::{BASE, errors, load};
+use crate::config::changed_keys;
+
+#[test]
+fn defaults_follow_the_kind() {
+    let forms = |sets: &[&str]| {
+        let model = load(BASE, sets).unwrap().model;
+        [model.image_head.form(), model.text_head.form()]
+    };
+    assert_eq!(forms(&[]), [Some(HeadForm::LINEAR); 2]);
+    for (set, kind) in [
+        ("model.image_head.kind=glu", HeadKind::Gated { expansion: 8 }),
+        ("model.image_head.kind=residual", HeadKind::Residual),
+        ("model.image_head.kind=blocks", HeadKind::Blocks { count: 2 }),
+    ] {
+        let expected = HeadForm { kind, bias: true, norm: true, dropout: 0.0 };
+        assert_eq!(forms(&[set]), [Some(expected), Some(HeadForm::LINEAR)], "{set}");
+        // What is written to a run reads back as the same.
+        let config = load(BASE, &[set]).unwrap();
+        assert_eq!(load(&config.to_toml().unwrap(), &[]).unwrap(), config, "{set}");
+    }
+    let set = ["model.image_head={kind='glu', expansion=4, norm=false, dropout=0.1}", "model.text_head.bias=true"];
+    let glu = HeadForm { kind: HeadKind::Gated { expansion: 4 }, bias: true, norm: false, dropout: 0.1 };
+    assert_eq!(forms(&set), [Some(glu), Some(HeadForm { bias: true, ..HeadForm::LINEAR })]);
+    // The identity takes the width of the text tower.
+    let identity = load(BASE, &["model.text_head.kind=identity"]).unwrap();
+    assert_eq!((identity.model.embed_dim, identity.model.text_head.form()), (None, Some(HeadForm::IDENTITY)));
+    // With `init`, a head is that of the model unless a kind is set.
+    let init = ["model.init=org/model", "model.image_tower=", "model.text_tower="];
+    assert_eq!(forms(&init), [None; 2]);
+    assert_eq!(forms(&[&init[..], &["model.text_head.kind=linear"]].concat()), [None, Some(HeadForm::LINEAR)]);
+}
+
+#[test]
+fn written_defaults_are_no_change() {
+    let changes = |old: &[&str], new: &[&str]| {
+        let changes = changed_keys(&load(BASE, old).unwrap(), &load(BASE, new).unwrap());
+        changes.into_iter().map(|change| (change.key, change.safe)).collect::<Vec<_>>()
+    };
+    let written = ["model.image_head={kind='linear', bias=false, norm=false}", "model.text_head.kind=linear"];
+    assert_eq!(changes(&[], &written), []);
+    let blocks = "model.image_head.kind=blocks";
+    assert_eq!(changes(&[blocks], &[blocks, "model.image_head.blocks=2", "model.image_head.dropout=0"]), []);
+    assert_eq!(changes(&[blocks], &[blocks, "model.image_head.blocks=1"]), [("model.image_head.blocks".into(), false)]);
+    assert!(changes(&[], &[blocks]).contains(&("model.image_head.kind".to_owned(), false)));
+}
+
+#[test]
+fn keys_of_other_kinds_are_refused() {
+    let heads = "[model.image_head]\nexpansion = 4\ndropout = 0.1\nblocks = 0\n\
+                 [model.text_head]\nkind = \"glu\"\nblocks = 2\ndropout = 1.0\nexpansion = 0\n\n[data.train.csv]";
+    assert_eq!(
+        errors(&[("[data.train.csv]", heads)], &[]),
+        r#"7 problems in the config `run.toml`
+run.toml:10:13: `model.image_head.expansion` is set, but a head of kind `linear` has none
+  help: remove the key, or choose another `kind`
+run.toml:11:11: `model.image_head.dropout` is set, but a head of kind `linear` has none
+  help: a linear head has no hidden values to drop: remove the key, or choose another `kind`
+run.toml:12:10: `model.image_head.blocks` is set, but a head of kind `linear` has none
+  help: remove the key, or choose another `kind`
+run.toml:12:10: `model.image_head.blocks` is 0, expected at least 1
+  help: a head without blocks is a linear one: set `kind = "linear"`
+run.toml:15:10: `model.text_head.blocks` is set, but a head of kind `glu` has none
+  help: remove the key
+run.toml:16:11: `model.text_head.dropout` is 1, expected 0 or more and less than 1
+run.toml:17:13: `model.text_head.expansion` is 0, expected at least 1"#
+    );
+}
+
+#[test]
+fn conflicts_of_heads() {
+    let found = errors(
+        &[(
+            "lock = \"LU\"",
+            "lock = \"LL\"\nimage_projection = { locked = true }\ntext_head = { kind = \"identity\" }",
+        )],
+        &["model.image_head.kind=identity"],
+    );
+    assert_eq!(
+        found,
+        r#"2 problems in the config `run.toml`
+run.toml:7:8: nothing trains: `model.lock` is `LL` and the image projection is locked, beside a text head without parameters (`identity`)
+  help: unlock a tower (`LU`) or a projection
+--set model.image_head.kind=identity: `model.image_head.kind` is `identity`, which only the text head can be
+  help: choose another kind, or leave the image head as it is and set `model.text_head.kind`"#
+    );
+    let found = errors(
+        &[("lock = \"LU\"", "lock = \"LU\"\nimage_projection = { whitening = 0.6 }\nimage_head = { kind = \"glu\" }")],
+        &[],
+    );
+    assert_eq!(
+        found,
+        r#"1 problem in the config `run.toml`
+run.toml:8:34: `model.image_projection.whitening` is 0.6, but a head of kind `glu` has no linear map of the features to whiten
+  help: choose `linear` or `residual`, or set `whitening = 0`"#
+    );
+}
+
+#[test]
+fn rates_and_warnings_of_heads() {
+    let found = errors(&[], &["train.image_projection_learning_rate=0", "train.text_projection_learning_rate=nan"]);
+    assert!(found.contains("`train.image_projection_learning_rate` is 0, expected a finite number above 0"), "{found}");
+    assert!(found.contains("`train.text_projection_learning_rate` is NaN"), "{found}");
+    let sets = [
+        "model.image_projection.locked=true",
+        "model.image_head={kind='glu', dropout=0.1}",
+        "model.text_head.kind=identity",
+        "train.text_projection_learning_rate=1e-3",
+    ];
+    let warnings = load(BASE, &sets).unwrap().warnings();
+    assert_eq!(
+        warnings,
+        [
+            "`model.image_head.dropout` has no effect: the image head is locked",
+            "`train.text_projection_learning_rate` has no effect: the text head has no parameters",
+        ]
+    );
+}

@@ -1,0 +1,216 @@
+//! Heads in closed form: `dualenc fit`, and training that starts from them.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Session, floats, goldens, tensors};
+
+const COLORS: [(&str, [u8; 3]); 6] = [
+    ("red", [220, 30, 30]),
+    ("green", [30, 200, 60]),
+    ("blue", [30, 60, 230]),
+    ("white", [240, 240, 240]),
+    ("yellow", [240, 220, 40]),
+    ("black", [10, 10, 10]),
+];
+
+/// An uncompressed bitmap of 8 x 8 pixels with two colors, one above the other.
+fn bitmap(top: [u8; 3], bottom: [u8; 3], noise: u8) -> Vec<u8> {
+    let mut file = b"BM".to_vec();
+    for number in [54 + 192u32, 0, 54, 40, 8, 8] {
+        file.extend(number.to_le_bytes());
+    }
+    file.extend([1, 0, 24, 0]);
+    file.extend([0; 24]);
+    // Rows from the bottom to the top, pixels as blue, green, red.
+    for at in 0..64u8 {
+        let [red, green, blue] = if at < 32 { bottom } else { top };
+        let noisy = |value: u8| value.saturating_add(at.wrapping_mul(noise) % 23);
+        file.extend([noisy(blue), noisy(green), noisy(red)]);
+    }
+    file
+}
+
+/// 108 images, three of each pair of colors, and a config of two towers with the lock `LL`.
+fn session(more: &str) -> Session {
+    let session = Session::new();
+    let mut rows = "image,caption\n".to_owned();
+    for variant in 0..3u8 {
+        for (top_name, top) in COLORS {
+            for (bottom_name, bottom) in COLORS {
+                let name = format!("images/{top_name}-{bottom_name}-{variant}.bmp");
+                session.write(&name, bitmap(top, bottom, 3 + 2 * variant));
+                rows += &format!("{name},{top_name} and {bottom_name}\n");
+            }
+        }
+    }
+    session.write("pairs.csv", rows);
+    session.write(
+        "lit.toml",
+        format!(
+            "[run]\ndir = \"run\"\nseed = 1\nthreads = 2\n\
+             [model]\nimage_tower = {vit:?}\ntext_tower = {bert:?}\nlock = \"LL\"\nembed_dim = 10\n\
+             [data]\nmax_bad_fraction = 0.1\n[data.train.csv]\npath = \"pairs.csv\"\n\
+             [train]\nepochs = 2\nbatch_size = 16\nlearning_rate = 1e-3\n\
+             [eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\nat_start = false\n{more}",
+            vit = goldens("train/vit"),
+            bert = goldens("train/bert"),
+        ),
+    );
+    session
+}
+
+fn command<'a>(name: &'a str, sets: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec![name, "--config", "lit.toml"];
+    arguments.extend(sets.iter().flat_map(|set| ["--set", *set]));
+    arguments
+}
+
+fn weights(
+    session: &Session,
+    run: &str,
+    step: u64,
+) -> std::collections::BTreeMap<String, (String, Vec<usize>, Vec<u8>)> {
+    tensors(&session.path(&format!("{run}/checkpoints/step-{step:06}/model.safetensors")))
+}
+
+#[test]
+fn fit_aligns_without_training() {
+    let session = session("");
+    let out = session.succeed(&[command("fit", &[]), vec!["--json", "fit.json"]].concat());
+    for part in ["ridge, power", "direction", "correlation", "logit scale", "fitted to 108 pairs", "pairs (retrieval"] {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    let found: Value = serde_json::from_slice(&fs::read(session.path("fit.json")).unwrap()).unwrap();
+    assert_eq!((found["images"].as_u64(), found["directions"].as_u64()), (Some(108), Some(10)), "{found}");
+    let held_out = &found["held_out"];
+    // Whole groups of three equal captions.
+    assert_eq!((held_out["images"].as_u64(), held_out["captions_apart"].as_bool()), (Some(15), Some(true)), "{found}");
+    assert_eq!(held_out["candidates"].as_array().unwrap().len(), 20);
+    // One line at step 0, of a model that tells colors apart; random heads find 6 of 108.
+    let evals = session.metrics("run", "eval");
+    assert_eq!((evals.len(), evals[0]["step"].as_u64()), (1, Some(0)));
+    let recall = evals[0]["image_retrieval_recall@1"].as_f64().unwrap();
+    assert!(recall > 0.5, "{evals:?}");
+    // Every other command takes the run.
+    let again: Value =
+        serde_json::from_str(&session.succeed(&[command("eval", &[]), vec!["--json", "-"]].concat())).unwrap();
+    assert!(again.to_string().contains(&format!("\"image_retrieval_recall@1\":{recall}")), "{again}");
+    session.succeed(&["embed", "--model", "run", "--images", "images", "--out", "images.safetensors"]);
+    session.succeed(&["report", "run"]);
+    session.succeed(&["inspect", "run"]);
+    session.succeed(&["export", "--model", "run", "--out", "exported"]);
+}
+
+#[test]
+fn training_goes_on_from_a_fit() {
+    let session = session("");
+    session.succeed(&command("fit", &[]));
+    session.succeed(&[command("train", &["model.lock=LL"]), vec!["--resume"]].concat());
+    session.succeed(&command("train", &["run.dir=once", "model.init=cca"]));
+    let steps = session.metrics("run", "train").len() as u64;
+    assert!(steps > 8, "{steps}");
+    assert!(weights(&session, "run", steps) == weights(&session, "once", steps), "a resumed fit, and `init = \"cca\"`");
+    let losses = |run: &str| session.reproducible(run, "train");
+    assert_eq!(losses("run"), losses("once"));
+    // The start is better than a random one.
+    session.succeed(&command("train", &["run.dir=random"]));
+    let first = |run: &str| losses(run)[0]["loss"].as_f64().unwrap();
+    assert!(first("once") < first("random") - 0.3, "{} {}", first("once"), first("random"));
+    // A new run may start from the fitted model.
+    session.succeed(&command(
+        "train",
+        &["run.dir=later", "model.init=./once", "model.image_tower=", "model.text_tower=", "model.embed_dim="],
+    ));
+}
+
+#[test]
+fn fits_have_equal_bits() {
+    let session = session("");
+    session.succeed(&command("fit", &[]));
+    session.succeed(&command("fit", &["run.dir=cached", "cache.dir=run/cache"]));
+    session.succeed(&command("fit", &["run.dir=uncached", "cache.enabled=false"]));
+    let first = weights(&session, "run", 0);
+    assert!(first == weights(&session, "cached", 0) && first == weights(&session, "uncached", 0));
+    // A tower that trains later gives the features that it has before.
+    session.succeed(&command("fit", &["run.dir=unlocked", "model.lock=LU", "cache.dir=run/cache"]));
+    session.succeed(&command("fit", &["run.dir=all", "model.lock=UU"]));
+    for run in ["unlocked", "all"] {
+        let found = weights(&session, run, 0);
+        assert!(found.len() > first.len());
+        assert!(first.iter().all(|(name, tensor)| found[name] == *tensor), "{run}");
+    }
+}
+
+#[test]
+fn wide_space_is_filled() {
+    let session = session("");
+    let wide = ["model.embed_dim=24", "fit.ridge=0.01", "fit.power=1"];
+    let out = session.run(&command("fit", &wide));
+    assert!(out.status.success());
+    let notes = String::from_utf8_lossy(&out.stderr);
+    assert!(notes.contains("have 11 directions in common: the other 13"), "{notes}");
+    let path = session.path("run/checkpoints/step-000000/model.safetensors");
+    for name in ["image_projection.weight", "text_projection.weight"] {
+        let weight = floats(&path, name);
+        assert!((0..24).all(|output| weight.iter().skip(output).step_by(24).any(|&value| value != 0.0)), "{name}");
+    }
+}
+
+#[test]
+fn ridge_regression_and_sigmoid_loss() {
+    let session = session("");
+    let out = session.succeed(&[command("fit", &["train.loss=sigmoid"]), vec!["--method", "ridge"]].concat());
+    assert!(out.contains("covariance") && out.contains("logit bias -"), "{out}");
+    // Unrelated features find one of 3 images among 108 in 14 of 100 cases.
+    let recall = session.metrics("run", "eval")[0]["image_retrieval_recall@5"].as_f64().unwrap();
+    assert!(recall > 0.4, "{recall}");
+}
+
+#[test]
+fn few_images_take_the_usual_settings() {
+    let session = session("");
+    let rows = fs::read_to_string(session.path("pairs.csv")).unwrap();
+    session.write("pairs.csv", rows.lines().take(31).map(|row| format!("{row}\n")).collect::<String>());
+    let out = session.run(&command("fit", &[]));
+    let notes = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && notes.contains("ridge 0.1, power 1, no images held out"), "{notes}");
+}
+
+#[test]
+fn unusable_images_are_left_out() {
+    let session = session("");
+    session.write("images/red-blue-1.bmp", "<!DOCTYPE html>not found");
+    let out = session.succeed(&command("fit", &[]));
+    assert!(out.contains("fitted to 107 pairs"), "{out}");
+}
+
+#[test]
+fn contradictions_are_refused() {
+    let session = session("");
+    let refused = |sets: &[&str], part: &str| {
+        let error = session.fail(2, &command("fit", sets));
+        assert!(error.contains(part), "{sets:?}: {error}");
+    };
+    refused(&["model.lock=Lu"], "features of a tower with random weights tell nothing");
+    refused(&["model.image_projection.whitening=0.5"], "gives the image projection other weights");
+    refused(&["model.text_projection.locked=true"], "not saved with the checkpoints");
+    refused(&["fit.ridge=0"], "`fit.ridge` is 0");
+    refused(&["model.head_init=ridge", "fit.power=1"], "ridge regression has none of");
+    // One color, and so features that are the same for all.
+    let plain = bitmap([9; 3], [9; 3], 0);
+    fs::read_dir(session.path("images")).unwrap().for_each(|file| fs::write(file.unwrap().path(), &plain).unwrap());
+    refused(&["run.dir=plain"], "the features of the image tower are the same for every pair");
+    assert!(!session.path("plain/checkpoints/step-000000").exists());
+}
+
+#[test]
+fn training_run_is_not_replaced() {
+    let session = session("");
+    session.succeed(&command("train", &["train.epochs=1"]));
+    let before = fs::read(session.path("run/metrics.jsonl")).unwrap();
+    let error = session.fail(2, &command("fit", &[]));
+    assert!(error.contains("already holds a run (step 6), which a fit does not replace"), "{error}");
+    assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
+}
