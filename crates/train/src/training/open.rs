@@ -183,9 +183,8 @@ impl Run {
         let Some(map) = self.learner.model.image_projection.linear_part() else {
             return Err(TrainError::Internal(format!("`{form}`, a head without a linear map, is to be whitened")));
         };
-        let blocks = usable
-            .chunks(WHITENED_AT_ONCE)
-            .map(|images| Ok(map.input(features.select(set, images, 0)?).without_autodiff()));
+        let inputs = |images| features.select(set, images, 0).map(|pooled| map.input(pooled).without_autodiff());
+        let blocks = usable.chunks(WHITENED_AT_ONCE).map(inputs);
         let white = whitened(map.weight.val().without_autodiff(), usable.len(), blocks, strength)?;
         *map.weight = Param::from_tensor(white.autodiff().require_grad());
         Ok(())
