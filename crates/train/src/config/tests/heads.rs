@@ -101,8 +101,8 @@ fn conflicts_of_heads() {
         found,
         [
             "1 problem in the config `run.toml`",
-            "run.toml:8:34: `model.image_projection.whitening` is 0.6, but a head of kind `glu` has no linear map of the \
-             features to whiten",
+            "run.toml:8:34: `model.image_projection.whitening` is 0.6, but a head of kind `glu` has no linear map of \
+             the features to whiten",
             "  help: choose `linear` or `residual`, or set `whitening = 0`",
         ]
         .join("\n")
