@@ -12,12 +12,14 @@ use crate::events::{Event, Observer};
 use crate::stop_flag::StopFlag;
 
 /// Keys of the config that stand above the whole config.
-const SUMMARY: [&str; 16] = [
+const SUMMARY: [&str; 18] = [
     "model.image_tower",
     "model.text_tower",
     "model.init",
     "model.lock",
     "model.embed_dim",
+    "model.image_head.kind",
+    "model.text_head.kind",
     "model.image_size",
     "train.epochs",
     "train.steps",

@@ -212,8 +212,9 @@ pub struct ImageProjectionSection {
     /// Default: `false` (the reference trains both projections).
     #[serde(default)]
     pub locked: bool,
-    /// Strength with which the linear map of the initial head (`linear` or `residual`) whitens the features of a locked image tower over the training
-    /// images, from 0 (random weights, as in the reference) to 1 (every direction of the features has the same weight).
+    /// Strength with which the linear map of the initial head (`linear` or `residual`) whitens the features of a locked
+    /// image tower over the training images, from 0 (random weights, as in the reference) to 1 (every direction of the
+    /// features has the same weight).
     ///
     /// Default: `0.0` (the quickstart uses 0.6).
     #[serde(default)]

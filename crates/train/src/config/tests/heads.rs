@@ -82,11 +82,16 @@ fn conflicts_of_heads() {
     );
     assert_eq!(
         found,
-        r#"2 problems in the config `run.toml`
-run.toml:7:8: nothing trains: `model.lock` is `LL` and the image projection is locked, beside a text head without parameters (`identity`)
-  help: unlock a tower (`LU`) or a projection
---set model.image_head.kind=identity: `model.image_head.kind` is `identity`, which only the text head can be
-  help: choose another kind, or leave the image head as it is and set `model.text_head.kind`"#
+        [
+            "2 problems in the config `run.toml`",
+            "run.toml:7:8: nothing trains: `model.lock` is `LL` and the image projection is locked, beside a text head \
+             without parameters (`identity`)",
+            "  help: unlock a tower (`LU`) or a projection",
+            "--set model.image_head.kind=identity: `model.image_head.kind` is `identity`, which only the text head can \
+             be",
+            "  help: choose another kind, or leave the image head as it is and set `model.text_head.kind`",
+        ]
+        .join("\n")
     );
     let found = errors(
         &[("lock = \"LU\"", "lock = \"LU\"\nimage_projection = { whitening = 0.6 }\nimage_head = { kind = \"glu\" }")],
@@ -94,9 +99,13 @@ run.toml:7:8: nothing trains: `model.lock` is `LL` and the image projection is l
     );
     assert_eq!(
         found,
-        r#"1 problem in the config `run.toml`
-run.toml:8:34: `model.image_projection.whitening` is 0.6, but a head of kind `glu` has no linear map of the features to whiten
-  help: choose `linear` or `residual`, or set `whitening = 0`"#
+        [
+            "1 problem in the config `run.toml`",
+            "run.toml:8:34: `model.image_projection.whitening` is 0.6, but a head of kind `glu` has no linear map of \
+             the features to whiten",
+            "  help: choose `linear` or `residual`, or set `whitening = 0`",
+        ]
+        .join("\n")
     );
 }
 
