@@ -9,15 +9,19 @@ pub enum Pool {
     /// The tower's own pooled output, as the reference uses it, if the family has one and its weights are present.
     ///
     /// A text tower without a pooler (DistilBERT, ELECTRA, ModernBERT, DeBERTa: the reference fails there), or without
-    /// the weights of one, follows the pooling of a sentence-transformers directory (`1_Pooling/config.json`: cls or
-    /// mean). Without that file, a family without a pooler takes the first token (ModernBERT: what `classifier_pooling`
-    /// says), and weights without a pooler get a freshly initialised one, which a locked tower refuses.
+    /// the weights of one, follows the pooling of a sentence-transformers directory (`1_Pooling/config.json`: cls,
+    /// mean or lasttoken). Without that file, a family without a pooler takes the first token (ModernBERT: what
+    /// `classifier_pooling` says; decoders: the last token; T5 and EmbeddingGemma: the mean), and weights without a
+    /// pooler get a freshly initialised one, which a locked tower refuses.
     #[default]
     Auto,
     /// The first token of the last hidden state.
     Cls,
     /// The mean over patch tokens (image) or over all tokens (text).
     Mean,
+    /// The last token of the last hidden state: what decoders such as Qwen3-Embedding were trained with. Text towers
+    /// only.
+    Last,
     /// What the family calls `pooler_output`. An error for a text tower whose family has none.
     Pooler,
 }
@@ -29,6 +33,8 @@ pub enum Pooling {
     Cls,
     /// The mean over tokens.
     Mean,
+    /// The last token of a text.
+    Last,
     /// The tower's `pooler_output`.
     Pooler,
 }
@@ -39,6 +45,7 @@ impl Pool {
         match self {
             Self::Cls => Pooling::Cls,
             Self::Mean => Pooling::Mean,
+            Self::Last => Pooling::Last,
             Self::Auto | Self::Pooler => Pooling::Pooler,
         }
     }
@@ -55,6 +62,7 @@ impl Pooling {
         match self {
             Self::Cls => "cls",
             Self::Mean => "mean",
+            Self::Last => "last",
             Self::Pooler => "pooler",
         }
     }

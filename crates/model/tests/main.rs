@@ -6,5 +6,6 @@ mod goldens;
 mod image_families;
 mod layers;
 mod support;
+mod text_decoders;
 mod text_families;
 mod whole;

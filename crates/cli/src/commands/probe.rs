@@ -79,6 +79,8 @@ pub enum PoolArg {
     Cls,
     /// The mean of the tokens
     Mean,
+    /// The last token of a text
+    Last,
     /// The tower's own pooler
     Pooler,
 }
@@ -106,6 +108,7 @@ pub fn run(args: ProbeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             PoolArg::Auto => Pool::Auto,
             PoolArg::Cls => Pool::Cls,
             PoolArg::Mean => Pool::Mean,
+            PoolArg::Last => Pool::Last,
             PoolArg::Pooler => Pool::Pooler,
         })
         .collect();

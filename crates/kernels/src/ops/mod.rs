@@ -5,6 +5,7 @@
 //! - `mlp`: linear, activation, linear.
 //! - `activation`: GELU and its relatives.
 //! - `layer_norm`: layer normalisation.
+//! - `rms_norm`: the same without subtracting the mean.
 //! - `attention`: softmax attention over packed sequences.
 //! - `padded_attention`: the same over padded sequences, for training on devices without kernels.
 //! - `embedding`: table lookup.
@@ -21,4 +22,5 @@ pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod padded_attention;
 pub(crate) mod residual;
+pub(crate) mod rms_norm;
 pub(crate) mod softmax;

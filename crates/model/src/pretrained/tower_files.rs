@@ -139,7 +139,8 @@ impl TowerFiles {
         let pooling = config.resolve(pool, has_pooler, sentence).ok_or_else(|| ModelError::Config {
             path: self.config_path.clone(),
             problem: format!(
-                "`text_pool = \"pooler\"`, but a `{}` tower has no pooler; choose \"cls\", \"mean\" or \"auto\"",
+                "`text_pool = \"pooler\"`, but a `{}` tower has no pooler; choose \"cls\", \"mean\", \"last\" or \
+                 \"auto\"",
                 self.config["model_type"].as_str().unwrap_or_default()
             ),
         })?;
@@ -167,6 +168,7 @@ impl TowerFiles {
         let name = match other {
             Some(Pooling::Cls) => "cls",
             Some(Pooling::Mean) => "mean",
+            Some(Pooling::Last) => "last",
             _ => return Ok(notes),
         };
         notes.push(format!(

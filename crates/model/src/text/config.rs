@@ -25,6 +25,8 @@ pub struct TextTowerConfig {
     pub embedding_width: Option<usize>,
     /// Whether the sum of the embeddings is normalised.
     pub embedding_norm: bool,
+    /// Factor of the token embeddings, if any (Gemma: the square root of the width).
+    pub embedding_scale: Option<f64>,
     /// Masks and positions of tokens in attention: none if empty, otherwise one entry for all blocks or one per block.
     pub relations: Vec<TokenRelations>,
     /// What the family calls `pooler_output`.
@@ -84,6 +86,7 @@ impl TextTowerConfig {
             first_position: 0,
             embedding_width: None,
             embedding_norm: true,
+            embedding_scale: None,
             relations: Vec::new(),
             pooler: TextPooler::First,
             pad_id,
@@ -102,6 +105,7 @@ impl TextTowerConfig {
             first_position,
             embedding_width,
             embedding_norm,
+            embedding_scale,
             relations,
             pooler,
             pad_id,
@@ -117,10 +121,11 @@ impl TextTowerConfig {
             TextPooler::Last { width } => format!("last {width}"),
         };
         let (embedding_width, pad_to) = (option(*embedding_width), option(*pad_to));
+        let scale = embedding_scale.map_or_else(String::new, |scale| format!(" embedding-scale={scale}"));
         format!(
             "text({encoder} words={vocab_size} positions={max_positions},{position_table},{first_position} \
              types={type_vocab_size} embedding={embedding_width},{embedding_norm} relations={relations} \
-             pooler={pooler} pad={pad_id},{pad_to})"
+             pooler={pooler} pad={pad_id},{pad_to}{scale})"
         )
     }
 
@@ -140,6 +145,7 @@ impl TextTowerConfig {
         match (pool, self.pooler) {
             (Pool::Cls, _) => Some(Pooling::Cls),
             (Pool::Mean, _) => Some(Pooling::Mean),
+            (Pool::Last, _) => Some(Pooling::Last),
             (Pool::Pooler, TextPooler::Absent(_)) => None,
             (Pool::Auto, TextPooler::Absent(pooling)) => Some(sentence.unwrap_or(pooling)),
             (Pool::Auto, _) if !pooler_stored => Some(sentence.unwrap_or(Pooling::Pooler)),
@@ -159,6 +165,7 @@ impl TextTowerConfig {
     pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
         match (pooling, self.pooler) {
             (Pooling::Mean, _) => "the mean of all tokens",
+            (Pooling::Last, _) => "the last token",
             (Pooling::Cls, _) | (Pooling::Pooler, TextPooler::Absent(_)) => "the first token",
             (Pooling::Pooler, TextPooler::First) => "the pooler: a linear of the first token and tanh",
             (Pooling::Pooler, TextPooler::EndOfText(_)) => "the token at the end of the text",

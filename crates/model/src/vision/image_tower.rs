@@ -76,6 +76,7 @@ impl ImageTowerConfig {
     /// Checks that the tower can pool this way; the error says why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
         match self {
+            _ if pooling == Pooling::Last => Err("only a text has a last token"),
             Self::Transformer(config) => config.check_pooling(pooling),
             Self::Convolutional(_) | Self::Windowed(_) if pooling == Pooling::Cls => Err("it has no class token"),
             Self::Convolutional(_) | Self::Windowed(_) => Ok(()),

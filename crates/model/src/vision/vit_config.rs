@@ -168,7 +168,7 @@ impl VisionTransformerConfig {
             (Pooling::Pooler, Pooler::ClassToken) => "the class token: its family has no pooler layer",
             (Pooling::Pooler, Pooler::MeanNorm) => "the pooler: the mean of the patch tokens, normalised",
             (Pooling::Pooler, Pooler::Attention) => "the head: a learned query that attends to all patch tokens",
-            (Pooling::Pooler, Pooler::None) => "nothing",
+            (Pooling::Pooler, Pooler::None) | (Pooling::Last, _) => "nothing",
         }
     }
 

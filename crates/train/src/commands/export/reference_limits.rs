@@ -91,7 +91,7 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
             known.join(", ")
         ),
         (Pooling::Pooler, _) => return Ok(()),
-        (Pooling::Cls | Pooling::Mean, _) => {
+        (Pooling::Cls | Pooling::Mean | Pooling::Last, _) => {
             format!("always takes the text tower's pooler; {OTHER_FORMAT}, or train with `text_pool = \"pooler\"`")
         }
     };

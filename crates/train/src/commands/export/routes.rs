@@ -8,7 +8,7 @@ use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
 /// Text towers that transformers loads on their own (`MODEL_MAPPING_NAMES` of transformers 5.23).
-const TEXT_FAMILIES: [&str; 11] = [
+const TEXT_FAMILIES: [&str; 18] = [
     "bert",
     "roberta",
     "xlm-roberta",
@@ -20,6 +20,13 @@ const TEXT_FAMILIES: [&str; 11] = [
     "modernbert",
     "deberta-v2",
     "clip_text_model",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "t5",
+    "gte",
 ];
 
 /// Image towers that transformers runs only at the size of their config, unless it is told to interpolate positions,
@@ -39,6 +46,8 @@ pub(crate) enum Pooled {
     Mean,
     /// The mean of all tokens but the first, of this many. The mean of all and the first token determine it.
     MeanWithoutFirst(usize),
+    /// The last of all tokens.
+    Last,
 }
 
 /// Both routes.
@@ -101,6 +110,7 @@ fn text_route(tower: &TextTower, config: &Value) -> Result<Pooled, TrainError> {
         Pooling::Pooler => Pooled::Output,
         Pooling::Cls => Pooled::First,
         Pooling::Mean => Pooled::Mean,
+        Pooling::Last => Pooled::Last,
     })
 }
 

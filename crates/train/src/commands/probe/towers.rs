@@ -84,6 +84,7 @@ impl Plan {
                 Pool::Auto => own,
                 Pool::Cls => Pooling::Cls,
                 Pool::Mean => Pooling::Mean,
+                Pool::Last => Pooling::Last,
                 Pool::Pooler => Pooling::Pooler,
             };
             if !supported.contains(&wanted) {
