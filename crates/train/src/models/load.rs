@@ -17,6 +17,7 @@ use crate::events::{Event, Observer};
 use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::hub::resolve::resolve;
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
+use crate::models::text_prompt::{asked_prompt, prompt_of, recorded_prompt, unused_default_prompt};
 use crate::run_dir::best::best_of_run;
 use crate::run_dir::checkpoint::{self, Checkpoint};
 use crate::run_dir::layout::checkpoints_of;
@@ -87,8 +88,15 @@ impl LoadedModel {
                 }
             },
         };
+        let prompt = prompt_of(section, &text_dir)?;
+        if prompt.is_none()
+            && let Some(note) = unused_default_prompt(&text_dir)?
+        {
+            observer.on(Event::Note(format!("text tower: {note}")));
+        }
         let mut loaded =
-            Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
+            Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?
+                .with_prompt(prompt.as_deref())?;
         loaded.limit_pixels(config.data.max_pixels);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
         Ok(loaded)
@@ -103,7 +111,8 @@ impl LoadedModel {
             ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
             ModelDir::WholeModel(dir) => {
                 let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
-                Self::from_built(built, &dir, dir.clone(), None, usize::MAX, observer)
+                let prompt = recorded_prompt(&dir)?;
+                Self::from_built(built, &dir, dir.clone(), None, usize::MAX, observer)?.with_prompt(prompt.as_deref())
             }
         }
     }
@@ -221,6 +230,17 @@ impl LoadedModel {
         })
     }
 
+    /// The model with `prompt` before every text, if it is given.
+    fn with_prompt(self, prompt: Option<&str>) -> Result<Self, TrainError> {
+        match prompt {
+            None => Ok(self),
+            Some(prompt) => {
+                let tokenizer = Arc::new(Tokenizer::clone(&self.tokenizer).with_prompt(prompt)?);
+                Ok(Self { tokenizer, ..self })
+            }
+        }
+    }
+
     /// Turns a trained model into the start of a new run, with the locks of the new config.
     fn restarted(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
         let model = self.model.with_adapters_merged();
@@ -236,7 +256,8 @@ impl LoadedModel {
         self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config) = (None, None);
-        Ok(self)
+        let prompt = asked_prompt(&config.model, &self.text_dir)?;
+        self.with_prompt(prompt.as_deref())
     }
 
     /// The model with the initial `logit_scale` of the config, if it sets one.

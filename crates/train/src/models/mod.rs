@@ -4,9 +4,11 @@
 //! - `load`: a model and everything that turns files into its inputs.
 //! - `model_dir`: which kind of model a directory holds.
 //! - `compatibility`: whether tokenizer and image processor fit the towers.
+//! - `text_prompt`: the prompt that is put before every text.
 //! - `hub`: from a tower's reference to a directory, with downloads.
 
 pub(crate) mod compatibility;
 pub(crate) mod hub;
 pub(crate) mod load;
 mod model_dir;
+pub(crate) mod text_prompt;

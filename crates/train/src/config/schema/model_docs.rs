@@ -10,14 +10,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 #[schemars(rename = "Pool", rename_all = "lowercase")]
 pub(super) enum PoolDoc {
     /// The tower's own pooled output, as in the reference. A text tower that has none follows its sentence-transformers
-    /// configuration (`1_Pooling/config.json`: `cls` or `mean`) or else takes the first token (ModernBERT: as its
-    /// `classifier_pooling` says). A pooler without pretrained weights starts from random ones, which is an error for a
-    /// locked tower.
+    /// configuration (`1_Pooling/config.json`: `cls`, `mean` or `lasttoken`) or else takes the first token (ModernBERT:
+    /// as its `classifier_pooling` says; decoders: the last token; T5 and EmbeddingGemma: the mean). A pooler without
+    /// pretrained weights starts from random ones, which is an error for a locked tower.
     Auto,
     /// The first token of the last hidden state.
     Cls,
     /// The mean of the patch tokens (image) or of all tokens except padding (text).
     Mean,
+    /// The last token of the last hidden state: what decoders such as Qwen3-Embedding were trained with. Text towers
+    /// only.
+    Last,
     /// The tower's `pooler_output`. An error for a text tower that has none.
     Pooler,
 }

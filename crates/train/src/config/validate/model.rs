@@ -13,6 +13,14 @@ pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
         let dropout = dropout.unwrap_or(0.0);
         rules.check((0.0..1.0).contains(&dropout), key, dropout, "0 or more and less than 1", "");
     }
+    if model.text_prompt.is_some() && model.text_prompt_name.is_some() {
+        rules.refuse(
+            "model.text_prompt",
+            &["model.text_prompt_name"],
+            "`model.text_prompt` and `model.text_prompt_name` are both set".to_owned(),
+            "remove one of them",
+        );
+    }
     let scale = model.logit_scale_init.unwrap_or(0.0);
     let maximum = config.train.logit_scale_max;
     rules.check(scale.is_finite(), "model.logit_scale_init", scale, "a finite number", "");

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::config::tower_reference::is_plain_name;
 use crate::models::hub::error::HubError;
+use crate::models::text_prompt::SENTENCE_CONFIG;
 
 /// The file that makes a directory a Hugging Face model.
 pub(crate) const CONFIG: &str = "config.json";
@@ -36,7 +37,7 @@ const IMAGE_PROCESSOR_FILES: [&str; 2] = ["preprocessor_config.json", "processor
 /// Files that a tower may lack: the image processor, the tokenizer and the parts of sentence-transformers.
 pub(crate) fn optional_files() -> impl Iterator<Item = &'static str> {
     let tokenizer = TOKENIZER_FILES.into_iter().filter(|file| *file != SENTENCEPIECE);
-    IMAGE_PROCESSOR_FILES.into_iter().chain(tokenizer).chain([MODULES])
+    IMAGE_PROCESSOR_FILES.into_iter().chain(tokenizer).chain([MODULES, SENTENCE_CONFIG])
 }
 
 /// The files that an index of split weights lists, each once.
