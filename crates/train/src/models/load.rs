@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Limits, Tokenizer};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, TowerOptions, build_from_dual_encoder,
-    build_from_towers, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pooling, TowerOptions,
+    build_from_dual_encoder, build_from_towers, parameters,
 };
 use serde_json::Value;
 
@@ -17,7 +17,9 @@ use crate::events::{Event, Observer};
 use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::hub::resolve::resolve;
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
-use crate::models::text_prompt::{asked_prompt, prompt_of, recorded_prompt, unused_default_prompt};
+use crate::models::text_prompt::{
+    asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
+};
 use crate::run_dir::best::best_of_run;
 use crate::run_dir::checkpoint::{self, Checkpoint};
 use crate::run_dir::layout::checkpoints_of;
@@ -93,6 +95,14 @@ impl LoadedModel {
             && let Some(note) = unused_default_prompt(&text_dir)?
         {
             observer.on(Event::Note(format!("text tower: {note}")));
+        }
+        let is_prompted = prompt.as_ref().is_some_and(|prompt| !prompt.is_empty());
+        if is_prompted && built.model.text_tower.pooling() == Pooling::Mean && pools_without_prompt(&text_dir) {
+            observer.on(Event::Warning(
+                "sentence-transformers leaves the prompt out of this text tower's mean (`include_prompt`), dualenc does \
+                 not: features differ from those of `SentenceTransformer.encode`"
+                    .to_owned(),
+            ));
         }
         let mut loaded =
             Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?

@@ -10,9 +10,7 @@ use serde_json::Value;
 
 use crate::config::ModelSection;
 use crate::error::TrainError;
-
-/// The settings of a sentence-transformers directory.
-pub(crate) const SENTENCE_CONFIG: &str = "config_sentence_transformers.json";
+use crate::models::hub::model_files::{MODULES, SENTENCE_CONFIG, pooling_dir};
 
 /// The key of `config.json` in which an exported model records its prompt. Transformers ignores it.
 pub(crate) const RECORDED: &str = "text_prompt";
@@ -92,6 +90,14 @@ pub(crate) fn unused_default_prompt(dir: &Path) -> Result<Option<String>, TrainE
     }))
 }
 
+/// Whether the sentence-transformers model in `dir` pools without the tokens of its prompt (`include_prompt`), which
+/// dualenc never does.
+pub(crate) fn pools_without_prompt(dir: &Path) -> bool {
+    let path = dir.join(pooling_dir(&dir.join(MODULES))).join("config.json");
+    let config: Value = fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    config["include_prompt"] == Value::Bool(false)
+}
+
 /// What `dir` says of prompts; `None` if it is not of sentence-transformers.
 fn sentence_prompts(dir: &Path) -> Result<Option<SentencePrompts>, TrainError> {
     let path = dir.join(SENTENCE_CONFIG);
@@ -148,6 +154,19 @@ mod tests {
             assert_eq!(unused_default_prompt(dir(config).path()).unwrap(), None, "{config}");
         }
         assert!(unused_default_prompt(dir("[").path()).unwrap_err().to_string().contains("is malformed"));
+    }
+
+    #[test]
+    fn pooling_without_prompt_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!pools_without_prompt(dir.path()));
+        fs::create_dir(dir.path().join("1_Pooling")).unwrap();
+        for (config, expected) in
+            [("{}", false), (r#"{"include_prompt": true}"#, false), (r#"{"include_prompt": false}"#, true)]
+        {
+            fs::write(dir.path().join("1_Pooling/config.json"), config).unwrap();
+            assert_eq!(pools_without_prompt(dir.path()), expected, "{config}");
+        }
     }
 
     #[test]

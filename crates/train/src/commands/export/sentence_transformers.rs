@@ -15,8 +15,8 @@ use crate::commands::export::routes::{Pooled, Routes};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::models::hub::model_files::SENTENCE_CONFIG;
 use crate::models::load::LoadedModel;
-use crate::models::text_prompt::SENTENCE_CONFIG;
 use crate::stop_flag::StopFlag;
 
 /// The file that makes a directory a SentenceTransformer: written and moved last.

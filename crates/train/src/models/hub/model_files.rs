@@ -8,13 +8,15 @@ use serde_json::Value;
 
 use crate::config::tower_reference::is_plain_name;
 use crate::models::hub::error::HubError;
-use crate::models::text_prompt::SENTENCE_CONFIG;
 
 /// The file that makes a directory a Hugging Face model.
 pub(crate) const CONFIG: &str = "config.json";
 
 /// The list of the parts of a sentence-transformers model.
 pub(crate) const MODULES: &str = "modules.json";
+
+/// The settings of a sentence-transformers model, its prompts among them.
+pub(crate) const SENTENCE_CONFIG: &str = "config_sentence_transformers.json";
 
 /// open_clip's config and weights, beside a `config.json` that is timm's or unknown.
 pub(crate) const OPEN_CLIP: [&str; 2] = ["open_clip_config.json", "open_clip_model.safetensors"];
