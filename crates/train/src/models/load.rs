@@ -99,8 +99,8 @@ impl LoadedModel {
         let is_prompted = prompt.as_ref().is_some_and(|prompt| !prompt.is_empty());
         if is_prompted && built.model.text_tower.pooling() == Pooling::Mean && pools_without_prompt(&text_dir) {
             observer.on(Event::Warning(
-                "sentence-transformers leaves the prompt out of this text tower's mean (`include_prompt`), dualenc does \
-                 not: features differ from those of `SentenceTransformer.encode`"
+                "sentence-transformers leaves the prompt out of this text tower's mean (`include_prompt`), dualenc \
+                 does not: features differ from those of `SentenceTransformer.encode`"
                     .to_owned(),
             ));
         }
