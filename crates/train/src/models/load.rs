@@ -92,7 +92,8 @@ impl LoadedModel {
         };
         let prompt = prompt_of(section, &text_dir)?;
         if prompt.is_none()
-            && let Some(note) = unused_default_prompt(&text_dir)?
+            // Only a note: a malformed file matters where a prompt is asked for.
+            && let Ok(Some(note)) = unused_default_prompt(&text_dir)
         {
             observer.on(Event::Note(format!("text tower: {note}")));
         }
