@@ -34,21 +34,32 @@ from sentence_transformers import SentenceTransformer
 
 # SigLIP's text tower, which transformers loads only within a whole SigLIP.
 REFUSED = {"text_families/pair_siglip_text", "whole/siglip"}
-# Poolings of both towers that VisionTextDualEncoder cannot compute, each of a small run.
-POOLINGS = ("mean", "cls")
+# What VisionTextDualEncoder cannot compute, each as `[model]` of a small run.
+RUNS = {
+    f"both towers by {pooling}": f"""
+        init = "{GOLDENS / 'train' / 'init'}"
+        image_pool = "{pooling}"
+        text_pool = "{pooling}"
+        """
+    for pooling in ("mean", "cls")
+} | {
+    "a decoder with a prompt": f"""
+        image_tower = "{GOLDENS / 'train' / 'vit'}"
+        text_tower = "{GOLDENS / 'text_decoders' / 'embedder'}"
+        text_prompt_name = "query"
+        """
+}
 FIXTURES = ("dual/*", "image_families/dual_*", "text_families/pair_*", "whole/*")
 
 
-def train(program: str, pooling: str, directory: Path) -> None:
-    """Trains a few steps in `directory`, with both towers pooled by `pooling`."""
+def train(program: str, model: str, directory: Path) -> None:
+    """Trains a few steps in `directory`, with these keys of `[model]`."""
     config = f"""
         [run]
         dir = "{directory}"
         [model]
-        init = "{GOLDENS / 'train' / 'init'}"
         lock = "LU"
-        image_pool = "{pooling}"
-        text_pool = "{pooling}"
+        {model}
         [data.train.csv]
         path = "{GOLDENS / 'train' / 'train.csv'}"
         [train]
@@ -72,7 +83,7 @@ def main(program: str) -> int:
     print("sentence-transformers {}, transformers {}, torch {}".format(*versions))
     cases = [str(path.relative_to(GOLDENS)) for pattern in FIXTURES for path in sorted(GOLDENS.glob(pattern))]
     cases.remove("whole/doubled")
-    cases += [f"both towers by {pooling}" for pooling in POOLINGS]
+    cases += RUNS
     failed, worst = [], {"images": 0.0, "texts": 0.0}
     with tempfile.TemporaryDirectory() as root:
         root = Path(root)
@@ -83,8 +94,8 @@ def main(program: str) -> int:
         images = sorted((root / "images").iterdir())
         for number, name in enumerate(cases):
             original, exported, embedded = (root / f"{number}.{kind}" for kind in ("in", "out", "safetensors"))
-            if name.startswith("both towers by "):
-                train(program, name.split()[-1], original)
+            if name in RUNS:
+                train(program, RUNS[name], original)
             else:
                 stage(name, original, None, None)
             run = [program, "export", "--format", "sentence-transformers", "--model", original, "--out", exported]

@@ -11,8 +11,8 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/python scripts/goldens.py
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats processor
-pixels augment tokens ids text_families whole losses layers heads
-closed_form. The same versions on the same machine write the same bytes.
+pixels augment tokens ids decoder_ids text_families text_decoders whole losses
+layers heads closed_form. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -40,7 +40,9 @@ SECTIONS = (
     "augment",
     "tokens",
     "ids",
+    "decoder_ids",
     "text_families",
+    "text_decoders",
     "whole",
     "losses",
     "layers",

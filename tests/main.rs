@@ -11,6 +11,7 @@ mod cli_help;
 mod copies;
 mod corruption;
 mod data_forms;
+mod decoders;
 mod disk;
 mod embed;
 mod evaluate;

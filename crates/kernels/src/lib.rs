@@ -31,6 +31,7 @@ pub use ops::linear::{linear, linear3};
 pub use ops::mlp::{LinearWeights, mlp};
 pub use ops::padded_attention::padded_attention;
 pub use ops::residual::residual;
+pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;

@@ -7,6 +7,7 @@ use super::*;
 
 mod independence;
 mod portable;
+mod rms_norm;
 
 /// Relative to the largest value of a tensor, for values and gradients: four units in the last place. At most 3.2e-7
 /// was measured.

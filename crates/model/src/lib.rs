@@ -90,6 +90,7 @@ pub use error::{ModelError, ModelErrorCause};
 pub use layers::dropout::Dropout;
 pub use layers::layer_norm::LayerNorm;
 pub use layers::linear::Linear;
+pub use layers::norm::NormKind;
 pub use params::audit::Audit;
 pub use pooling::{Pool, Pooling, TakenLayer};
 pub use pretrained::build::{
@@ -108,6 +109,7 @@ pub use text::token_relations::{RelativeBuckets, TokenRelations};
 pub use text::token_sequences::{PositionCount, TokenSequences};
 pub use tower::{Tower, TowerOutput};
 pub use transformer::config::{DisentangledConfig, EncoderConfig, NormOrder, RelativeTable};
+pub use transformer::rotary::RotaryScaling;
 pub use vision::conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
 pub use vision::image_tower::{ImageTower, ImageTowerConfig, ReferencePooling};
 pub use vision::position_interpolation::Interpolation;

@@ -9,9 +9,10 @@ pub enum Pool {
     /// The tower's own pooled output, as the reference uses it, if the family has one and its weights are present.
     ///
     /// A text tower without a pooler (DistilBERT, ELECTRA, ModernBERT, DeBERTa: the reference fails there), or without
-    /// the weights of one, follows the pooling of a sentence-transformers directory (`1_Pooling/config.json`: cls or
-    /// mean). Without that file, a family without a pooler takes the first token (ModernBERT: what `classifier_pooling`
-    /// says), and weights without a pooler get a freshly initialised one, which a locked tower refuses.
+    /// the weights of one, follows the pooling of a sentence-transformers directory (`1_Pooling/config.json`: cls,
+    /// mean or lasttoken). Without that file, a family without a pooler takes the first token (ModernBERT: what
+    /// `classifier_pooling` says; decoders: the last token; T5 and EmbeddingGemma: the mean), and weights without a
+    /// pooler get a freshly initialised one, which a locked tower refuses.
     #[default]
     Auto,
     /// The first token of the last hidden state.
@@ -24,6 +25,9 @@ pub enum Pool {
     /// The mean over patch tokens, as [`Pool::Mean`] of a vision transformer. An error for every other tower.
     #[serde(rename = "patch_mean")]
     PatchMean,
+    /// The last token of the last hidden state: what decoders such as Qwen3-Embedding were trained with. Text towers
+    /// only.
+    Last,
     /// What the family calls `pooler_output`. An error for a text tower whose family has none.
     Pooler,
     /// What a text tower was trained with: the pooling of its sentence-transformers directory (`1_Pooling`), then the
@@ -40,6 +44,8 @@ pub enum Pooling {
     Mean,
     /// The first token, then the mean over patch tokens.
     ClsMean,
+    /// The last token of a text.
+    Last,
     /// The tower's `pooler_output`.
     Pooler,
 }
@@ -96,6 +102,7 @@ impl Pooling {
             Self::Cls => "cls",
             Self::Mean => "mean",
             Self::ClsMean => "cls+mean",
+            Self::Last => "last",
             Self::Pooler => "pooler",
         }
     }

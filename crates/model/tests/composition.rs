@@ -28,7 +28,7 @@ const IMAGE_TOWERS: [(&str, &str); 14] = [
 ];
 
 /// Every kind of text tower.
-const TEXT_TOWERS: [(&str, &str); 9] = [
+const TEXT_TOWERS: [(&str, &str); 16] = [
     ("text_families", "mpnet"),
     ("text_families", "distilbert"),
     ("text_families", "electra"),
@@ -37,6 +37,13 @@ const TEXT_TOWERS: [(&str, &str); 9] = [
     ("text_families", "clip_text"),
     ("text_families", "siglip_text"),
     ("text_families", "deberta_v2"),
+    ("text_decoders", "qwen3_lm"),
+    ("text_decoders", "llama"),
+    ("text_decoders", "mistral"),
+    ("text_decoders", "gemma3"),
+    ("text_decoders", "embedding_gemma"),
+    ("text_decoders", "t5_gated"),
+    ("text_decoders", "gte_new"),
     ("towers", "bert"),
 ];
 

@@ -20,10 +20,12 @@ const IMAGE_TOWERS: [(&str, &str); 4] = [
     ("image_families/dinov3", "num_hidden_layers"),
 ];
 /// Without ALBERT of several groups: which group a layer belongs to depends on the number of layers.
-const TEXT_TOWERS: [(&str, &str); 3] = [
+const TEXT_TOWERS: [(&str, &str); 5] = [
     ("towers/bert", "num_hidden_layers"),
     ("text_families/mpnet", "num_hidden_layers"),
     ("text_families/distilbert", "n_layers"),
+    ("text_decoders/llama", "num_hidden_layers"),
+    ("text_decoders/t5", "num_layers"),
 ];
 const SIDE: usize = 32;
 
@@ -59,6 +61,7 @@ fn pool(pooling: Pooling) -> Pool {
         Pooling::Cls => Pool::Cls,
         Pooling::Mean => Pool::Mean,
         Pooling::ClsMean => Pool::ClsMean,
+        Pooling::Last => Pool::Last,
         Pooling::Pooler => Pool::Pooler,
     }
 }

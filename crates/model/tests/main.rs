@@ -8,5 +8,6 @@ mod image_families;
 mod layers;
 mod support;
 mod taken_layers;
+mod text_decoders;
 mod text_families;
 mod whole;

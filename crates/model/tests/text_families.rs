@@ -139,7 +139,10 @@ fn auto_pooling_of_each_family() {
 fn rejects_pooler_of_family_without_one() {
     let error = text_tower_from(&dir("distilbert"), TowerLock::Locked, pool(Pool::Pooler), &device()).map(drop);
     let text = error.unwrap_err().to_string();
-    assert!(text.contains("a `distilbert` tower has no pooler; choose \"cls\", \"mean\" or \"auto\""), "{text}");
+    assert!(
+        text.contains("a `distilbert` tower has no pooler; choose \"cls\", \"mean\", \"last\" or \"auto\""),
+        "{text}"
+    );
 }
 
 /// A copy of a fixture, with the files of sentence-transformers added.
@@ -203,7 +206,7 @@ fn rejects_unsupported_sentence_pooling() {
     let copy = sentence_transformers("distilbert", None, "1_Pooling", r#"{"pooling_mode_max_tokens": true}"#);
     let refused = text_tower_from(copy.path(), TowerLock::Locked, TowerOptions::default(), &device()).map(drop);
     let text = refused.unwrap_err().to_string();
-    assert!(text.contains("the pooling is `max`; supported: cls, mean"), "{text}");
+    assert!(text.contains("the pooling is `max`; supported: cls, mean, lasttoken"), "{text}");
     tower(copy.path(), TowerLock::Locked, cls());
 }
 

@@ -85,6 +85,8 @@ pub enum PoolArg {
     /// The mean of the patch tokens, which is `mean` of a vision transformer
     #[value(name = "patch_mean")]
     PatchMean,
+    /// The last token of a text
+    Last,
     /// The tower's own pooler
     Pooler,
 }
@@ -114,6 +116,7 @@ pub fn run(args: ProbeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             PoolArg::Mean => Pool::Mean,
             PoolArg::ClsMean => Pool::ClsMean,
             PoolArg::PatchMean => Pool::PatchMean,
+            PoolArg::Last => Pool::Last,
             PoolArg::Pooler => Pool::Pooler,
         })
         .collect();

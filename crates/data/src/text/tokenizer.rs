@@ -2,6 +2,8 @@
 //! truncation settings in the file are overridden: texts are cut to a fixed limit with their special tokens intact, and
 //! padded only on request.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -28,14 +30,19 @@ pub struct Encoded {
 }
 
 /// A tokenizer with a fixed limit of tokens per text.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pad_id: u32,
     vocab_size: usize,
+    /// The same without special tokens that are put into no text.
+    text_vocab_size: usize,
     max_tokens: usize,
     pad_to: Option<usize>,
+    /// Put before every text; empty for none.
+    prompt: String,
+    /// Without the prompt.
     fingerprint: [u8; 32],
 }
 
@@ -70,6 +77,7 @@ impl Tokenizer {
         if vocab_size == 0 {
             return Err(malformed(&path, "its vocabulary is empty"));
         }
+        let text_vocab_size = text_vocab_size(&inner, &vocab).map_err(|reason| malformed(&path, &reason))?;
         let configured = settings.pad_token().and_then(|token| vocab.get(&token).copied()).or(file_pad_id);
         let usual = || ["[PAD]", "<pad>"].iter().find_map(|token| vocab.get(*token).copied());
         let pad_id = configured.or_else(usual).or_else(|| settings.pad_token_id()).unwrap_or(0);
@@ -78,7 +86,17 @@ impl Tokenizer {
         hasher.update(&(max_tokens as u64).to_le_bytes()).update(&pad_id.to_le_bytes());
         hasher.update(settings.canonical().as_bytes());
         let fingerprint = *hasher.finalize().as_bytes();
-        Ok(Self { inner, path, pad_id, vocab_size, max_tokens, pad_to: None, fingerprint })
+        Ok(Self {
+            inner,
+            path,
+            pad_id,
+            vocab_size,
+            text_vocab_size,
+            max_tokens,
+            pad_to: None,
+            prompt: String::new(),
+            fingerprint,
+        })
     }
 
     /// Pads every text to `len` tokens with the padding id, for text towers that attend to padding (SigLIP). Texts are
@@ -107,13 +125,40 @@ impl Tokenizer {
         Ok(self)
     }
 
-    /// Tokenises one text, with special tokens. It is padded only after [`Self::with_padding_to`], with token type 0.
+    /// Puts `prompt` before every text, as the prompts of sentence-transformers: both are tokenised as one text, and
+    /// cut together. An empty one is none.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] if the prompt cannot be tokenised, or leaves no room for text.
+    pub fn with_prompt(mut self, prompt: &str) -> Result<Self, DataError> {
+        self.prompt = prompt.to_owned();
+        if prompt.is_empty() {
+            return Ok(self);
+        }
+        let encoded = guarded(|| self.inner.encode_fast(prompt, true))
+            .map_err(|reason| self.error(format!("cannot tokenise the prompt `{prompt}`: {reason}")))?;
+        if !encoded.get_overflowing().is_empty() || encoded.len() >= self.max_tokens {
+            return Err(self.error(format!(
+                "the prompt `{prompt}` leaves no room for text within {} tokens; shorten it, or raise \
+                 `data.max_tokens`",
+                self.max_tokens
+            )));
+        }
+        Ok(self)
+    }
+
+    /// Tokenises one text, with its prompt and special tokens. It is padded only after [`Self::with_padding_to`], with
+    /// token type 0.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if the tokenizer refuses the text, for example an unknown word without an
     /// unknown-token.
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
-        let encoding = guarded(|| self.inner.encode_fast(text, true)).map_err(|reason| {
+        let prompted = match self.prompt.as_str() {
+            "" => Cow::Borrowed(text),
+            prompt => Cow::Owned(format!("{prompt}{text}")),
+        };
+        let encoding = guarded(|| self.inner.encode_fast(prompted.as_ref(), true)).map_err(|reason| {
             self.error(format!("cannot tokenise `{}`: {reason}", text.chars().take(80).collect::<String>()))
         })?;
         let (mut ids, mut type_ids) = (encoding.get_ids().to_vec(), encoding.get_type_ids().to_vec());
@@ -122,6 +167,12 @@ impl Tokenizer {
             type_ids.resize(len, 0);
         }
         Ok(Encoded { ids, type_ids, cut: !encoding.get_overflowing().is_empty() })
+    }
+
+    /// What is put before every text; empty for nothing.
+    #[must_use]
+    pub fn prompt(&self) -> &str {
+        &self.prompt
     }
 
     /// The padding id.
@@ -134,6 +185,13 @@ impl Tokenizer {
     #[must_use]
     pub fn vocab_size(&self) -> usize {
         self.vocab_size
+    }
+
+    /// The greatest token id plus one, without special tokens that only a text with their very name has: Gemma's
+    /// tokenizer has one for images, for which its text models have no embedding.
+    #[must_use]
+    pub fn text_vocab_size(&self) -> usize {
+        self.text_vocab_size
     }
 
     /// Largest number of tokens per text, special tokens included.
@@ -167,13 +225,23 @@ impl Tokenizer {
             Some(len) => format!("padded to {len} tokens"),
             None => format!("at most {} tokens", self.max_tokens),
         };
-        format!("{model}, {} ids, {around}, pad {pad}{}, {length}", self.vocab_size, self.pad_id)
+        let prompt = match self.prompt.as_str() {
+            "" => String::new(),
+            prompt => format!(", prompt {prompt:?}"),
+        };
+        format!("{model}, {} ids, {around}, pad {pad}{}, {length}{prompt}", self.vocab_size, self.pad_id)
     }
 
-    /// A hash of everything that affects token ids: the vocabulary, the settings beside it, the limit and the padding.
+    /// A hash of everything that affects token ids: the vocabulary, the settings beside it, the limit, the padding and
+    /// the prompt.
     #[must_use]
     pub fn fingerprint(&self) -> [u8; 32] {
-        self.fingerprint
+        if self.prompt.is_empty() {
+            return self.fingerprint;
+        }
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.fingerprint).update(b"prompt").update(self.prompt.as_bytes());
+        *hasher.finalize().as_bytes()
     }
 
     fn error(&self, reason: String) -> DataError {
@@ -223,6 +291,15 @@ fn limit(
     };
     let truncation = TruncationParams { max_length: max_tokens, direction, ..TruncationParams::default() };
     guarded(|| inner.with_truncation(Some(truncation)).map(drop)).map_err(|reason| malformed(path, &reason))
+}
+
+/// The greatest id of the `vocab` plus one, without special tokens that are put into no text.
+fn text_vocab_size(inner: &tokenizers::Tokenizer, vocab: &HashMap<String, u32>) -> Result<usize, String> {
+    let special = inner.get_added_tokens_decoder();
+    let is_special = |id: &u32| special.get(id).is_some_and(|token| token.special);
+    let around = guarded(|| inner.encode_fast("", true))?;
+    let words = vocab.values().filter(|id| !is_special(id)).copied();
+    Ok(words.chain(around.get_ids().iter().copied()).max().map_or(0, |id| id as usize + 1))
 }
 
 /// Calls into the tokenizers crate, which may panic on malformed files; a panic becomes an error.

@@ -6,6 +6,7 @@
 //! - `activation`: GELU and its relatives.
 //! - `gate`: the product of a gate and what it lets through.
 //! - `layer_norm`: layer normalisation.
+//! - `rms_norm`: the same without subtracting the mean.
 //! - `attention`: softmax attention over packed sequences.
 //! - `padded_attention`: the same over padded sequences, for training on devices without kernels.
 //! - `embedding`: table lookup.
@@ -23,4 +24,5 @@ pub(crate) mod linear;
 pub(crate) mod mlp;
 pub(crate) mod padded_attention;
 pub(crate) mod residual;
+pub(crate) mod rms_norm;
 pub(crate) mod softmax;

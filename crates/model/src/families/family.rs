@@ -8,8 +8,8 @@ use crate::weights::name_table::Names;
 pub(crate) struct Family<C: 'static> {
     /// Its `model_type`s.
     pub model_types: &'static [&'static str],
-    /// A boolean key of the config that must be true. Among families of one `model_type`, the first match applies.
-    pub flag: Option<&'static str>,
+    /// What the config must say beside its `model_type`. Among families of one `model_type`, the first match applies.
+    pub flag: Option<fn(&Keys<'_>) -> Result<bool, ModelError>>,
     /// The names of its tensors on disk.
     pub names: Names,
     /// Reads its `config.json`.

@@ -50,7 +50,7 @@ fn read<C>(
     let keys = Keys { json, path };
     let found = keys.text("model_type", "(none)")?;
     for family in families.iter().filter(|family| family.model_types.contains(&found)) {
-        if family.flag.map_or(Ok(true), |flag| keys.or(flag, false))? {
+        if family.flag.map_or(Ok(true), |flag| flag(&keys))? {
             return Ok((&family.names, (family.config)(&keys)?));
         }
     }
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn absent_keys_have_defaults() {
         let path = Path::new("config.json");
-        for (bare, whole) in defaults("text_families") {
+        for (bare, whole) in defaults("text_families").into_iter().chain(defaults("text_decoders")) {
             let read = |config| text_config(config, path).unwrap().1;
             assert_eq!(read(&bare), read(&whole), "{}", whole["model_type"]);
         }
@@ -131,8 +131,17 @@ mod tests {
             (json!({ "model_type": "modernbert", "layer_types": ["full_attention"] }), "1 entries for 22 layers"),
             (json!({ "model_type": "modernbert", "classifier_pooling": "max" }), "`classifier_pooling` is `max`"),
             (json!({ "model_type": "distilbert", "activation": "mish" }), "`activation` is `\"mish\"`"),
+            (json!({ "model_type": "qwen3", "num_key_value_heads": 5 }), "not a multiple of `num_key_value_heads` 5"),
+            (json!({ "model_type": "llama", "rope_scaling": { "type": "yarn" } }), "`rope_type` is `yarn`"),
+            (json!({ "model_type": "llama", "rope_scaling": { "rope_type": "llama3" } }), "have no `factor`"),
+            (json!({ "model_type": "mistral", "head_dim": 7 }), "`head_dim` is 7"),
+            (json!({ "model_type": "mistral", "is_causal": false }), "not supported where `is_causal` is false"),
+            (json!({ "model_type": "qwen2", "layer_types": vec!["sliding_attention"; 32] }), "there is no window"),
+            (json!({ "model_type": "gemma3_text", "attn_logit_softcapping": 50.0 }), "`attn_logit_softcapping`"),
+            (json!({ "model_type": "t5", "feed_forward_proj": "gated-mish" }), "`feed_forward_proj` is `gated-mish`"),
+            (json!({ "model_type": "new", "pack_qkv": false }), "`pack_qkv` is false; supported: true"),
             (json!({ "model_type": "electra", "is_decoder": true }), "`is_decoder` is true"),
-            (json!({ "model_type": "gpt2" }), "modernbert, deberta-v2, clip_text_model, siglip_text_model"),
+            (json!({ "model_type": "gpt2" }), "gemma3_text, t5, new, gte, clip_text_model, siglip_text_model"),
         ] {
             let error = text_config(&config, Path::new("config.json")).map(drop).unwrap_err().to_string();
             assert!(error.contains(expected), "{config}: {error}");

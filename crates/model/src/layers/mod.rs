@@ -7,8 +7,10 @@
 //! - `dropout`: seeded dropout.
 //! - `layer_norm`: layer normalisation.
 //! - `linear`: the linear layer.
+//! - `norm`: the norms of transformer blocks.
 
 pub(crate) mod adapter;
 pub(crate) mod dropout;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod norm;

@@ -61,10 +61,12 @@ pub fn sentence_pooling(dir: &Path) -> Result<Option<Pooling>, ModelError> {
     match modes_of(&config).as_slice() {
         ["cls"] => Ok(Some(Pooling::Cls)),
         ["mean"] => Ok(Some(Pooling::Mean)),
+        ["lasttoken"] => Ok(Some(Pooling::Last)),
         other => Err(ModelError::Config {
             path,
             problem: format!(
-                "the pooling is `{}`; supported: cls, mean. Set `text_pool = \"cls\"` or \"mean\" to override it",
+                "the pooling is `{}`; supported: cls, mean, lasttoken. Set `text_pool` to \"cls\", \"mean\" or \
+                 \"last\" to override it",
                 other.join(" + ")
             ),
         }),

@@ -187,12 +187,13 @@ impl TowerFiles {
                     self.dir.display()
                 ),
                 Pool::ClsMean | Pool::PatchMean => {
-                    "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"pooler\" or \"auto\""
+                    "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"last\", \
+                     \"pooler\" or \"auto\""
                         .to_owned()
                 }
                 _ => format!(
-                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\" or \
-                     \"auto\""
+                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\", \"last\" \
+                     or \"auto\""
                 ),
             })
         })?;
@@ -266,6 +267,7 @@ impl TowerFiles {
         let name = match other {
             Some(Pooling::Cls) => "cls",
             Some(Pooling::Mean) => "mean",
+            Some(Pooling::Last) => "last",
             _ => return Ok(notes),
         };
         notes.push(format!(

@@ -25,6 +25,8 @@ pub struct TextTowerConfig {
     pub embedding_width: Option<usize>,
     /// Whether the sum of the embeddings is normalised.
     pub embedding_norm: bool,
+    /// Factor of the token embeddings, if any (Gemma: the square root of the width).
+    pub embedding_scale: Option<f64>,
     /// Masks and positions of tokens in attention: none if empty, otherwise one entry for all blocks or one per block.
     pub relations: Vec<TokenRelations>,
     /// Whether the final norm of a pre-norm encoder is left out: an earlier layer is pooled as it is.
@@ -86,6 +88,7 @@ impl TextTowerConfig {
             first_position: 0,
             embedding_width: None,
             embedding_norm: true,
+            embedding_scale: None,
             relations: Vec::new(),
             skip_final_norm: false,
             pooler: TextPooler::First,
@@ -105,6 +108,7 @@ impl TextTowerConfig {
             first_position,
             embedding_width,
             embedding_norm,
+            embedding_scale,
             relations,
             skip_final_norm,
             pooler,
@@ -121,11 +125,12 @@ impl TextTowerConfig {
             TextPooler::Last { width } => format!("last {width}"),
         };
         let (embedding_width, pad_to) = (option(*embedding_width), option(*pad_to));
+        let scale = embedding_scale.map_or_else(String::new, |scale| format!(" embedding-scale={scale}"));
         let skipped = if *skip_final_norm { " skip-final-norm" } else { "" };
         format!(
             "text({encoder} words={vocab_size} positions={max_positions},{position_table},{first_position} \
              types={type_vocab_size} embedding={embedding_width},{embedding_norm} relations={relations} \
-             pooler={pooler} pad={pad_id},{pad_to}{skipped})"
+             pooler={pooler} pad={pad_id},{pad_to}{scale}{skipped})"
         )
     }
 
@@ -148,6 +153,7 @@ impl TextTowerConfig {
             (Pool::Mean, _) => Some(Pooling::Mean),
             (Pool::ClsMean | Pool::PatchMean, _) | (Pool::Pooler, TextPooler::Absent(_)) => None,
             (Pool::Sentence, _) => sentence,
+            (Pool::Last, _) => Some(Pooling::Last),
             (Pool::Auto, TextPooler::Absent(pooling)) => Some(sentence.unwrap_or(pooling)),
             (Pool::Auto, _) if !pooler_stored => Some(sentence.unwrap_or(Pooling::Pooler)),
             (Pool::Auto | Pool::Pooler, _) => Some(Pooling::Pooler),
@@ -172,6 +178,7 @@ impl TextTowerConfig {
         match (pooling, self.pooler) {
             (Pooling::Mean, _) => "the mean of all tokens",
             (Pooling::Cls | Pooling::ClsMean, _) | (Pooling::Pooler, TextPooler::Absent(_)) => "the first token",
+            (Pooling::Last, _) => "the last token",
             (Pooling::Pooler, TextPooler::First) => "the pooler: a linear of the first token and tanh",
             (Pooling::Pooler, TextPooler::EndOfText(_)) => "the token at the end of the text",
             (Pooling::Pooler, TextPooler::Last { .. }) => "the head: a linear of the last token",

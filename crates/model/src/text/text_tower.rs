@@ -8,8 +8,8 @@ use dualenc_kernels::{embedding, residual};
 use crate::error::ModelError;
 use crate::form::list;
 use crate::layers::dropout::Dropout;
-use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::{Linear, LinearVisitor};
+use crate::layers::norm::Norm;
 use crate::params::builder::{Init, ParamBuilder};
 use crate::params::inventory::any_trains;
 use crate::pooling::Pooling;
@@ -29,10 +29,10 @@ pub struct TextTower {
     words: Param<Tensor<2>>,
     positions: Option<Param<Tensor<2>>>,
     token_types: Option<Param<Tensor<2>>>,
-    embedding_norm: Option<LayerNorm>,
+    embedding_norm: Option<Norm>,
     embedding_projection: Option<Linear>,
     encoder: Encoder,
-    final_norm: Option<LayerNorm>,
+    final_norm: Option<Norm>,
     pooler: Option<Linear>,
     dense: Vec<Dense>,
     #[module(skip)]
@@ -44,10 +44,10 @@ pub struct TextTower {
 impl TextTower {
     /// `dense`: layers that follow the pooling.
     pub(crate) fn new(at: &ParamBuilder<'_>, config: TextTowerConfig, pooling: Pooling, dense: &[DenseConfig]) -> Self {
-        let EncoderConfig { width, init_std, norm_order, norm_bias, norm_epsilon, .. } = config.encoder;
+        let EncoderConfig { width, init_std, norm_order, norm_kind, norm_bias, norm_epsilon, .. } = config.encoder;
         let embedding_width = config.embedding_width.unwrap_or(width);
         let table = |name, rows| at.param(name, [rows, embedding_width], Init::Normal(init_std));
-        let norm = |name, width| LayerNorm::new(&at.at(name), width, norm_bias, norm_epsilon);
+        let norm = |name, width| Norm::new(&at.at(name), width, norm_kind, norm_bias, norm_epsilon);
         let linear = |name, input, output| Linear::new(&at.at(name), input, output, true, init_std);
         Self {
             words: table("words", config.vocab_size),
@@ -127,8 +127,11 @@ impl TextTower {
     }
 
     /// The poolings of [`TextTower::forward_layers`]: that of the tower, and those that need no weights of their own.
+    /// The first token of a decoder sees no other, so its last one takes that place.
     pub fn poolings(&self) -> Vec<Pooling> {
-        let others = [Pooling::Cls, Pooling::Mean].into_iter().filter(|&it| it != self.pooling);
+        let decodes = self.config.pooler == TextPooler::Absent(Pooling::Last);
+        let end = if decodes { Pooling::Last } else { Pooling::Cls };
+        let others = [end, Pooling::Mean].into_iter().filter(|&it| it != self.pooling);
         std::iter::once(self.pooling).chain(others).collect()
     }
 
@@ -168,8 +171,8 @@ impl TextTower {
         self.check(tokens)?;
         let device = self.words.val().device().without_autodiff();
         let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
-        let EncoderConfig { width, heads, .. } = self.config.encoder;
-        let relations = block_relations(&self.config.relations, layout.longest, width / heads, &device);
+        let head_width = self.config.encoder.head_width();
+        let relations = block_relations(&self.config.relations, layout.longest, head_width, &device);
         Ok((layout, relations))
     }
 
@@ -184,6 +187,9 @@ impl TextTower {
     /// The input of the encoder, `[rows, width]`.
     fn embed(&self, tokens: &TokenSequences, dropout: &Dropout) -> Tensor<2> {
         let mut x = lookup(&self.words, &tokens.ids, 0);
+        if let Some(scale) = self.config.embedding_scale {
+            x = x * scale;
+        }
         if let Some(positions) = &self.positions {
             x = residual(x, lookup(positions, &tokens.positions, self.config.first_position), None, None);
         }
@@ -204,6 +210,7 @@ impl TextTower {
     fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, tokens: &TokenSequences, pooling: Pooling) -> Tensor<2> {
         match (pooling, self.config.pooler, &self.pooler) {
             (Pooling::Mean, ..) => layout.mean(hidden, 0),
+            (Pooling::Last, ..) => layout.last(hidden),
             (Pooling::Pooler, TextPooler::EndOfText(end), _) => {
                 layout.pick(hidden, |sequence, _| end.find(&tokens.ids[sequence]))
             }

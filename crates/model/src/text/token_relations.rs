@@ -4,7 +4,7 @@ use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
 
 use crate::form::option;
 use crate::transformer::relations::Relations;
-use crate::transformer::rotary::Rotary;
+use crate::transformer::rotary::{Rotary, RotaryScaling, rotary_frequencies};
 
 /// The use that the attention of one block makes of token positions, which start at 0 in each sequence.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -15,6 +15,8 @@ pub struct TokenRelations {
     pub window: Option<usize>,
     /// Base of the rotary frequencies; `None` for no rotation.
     pub rotary_theta: Option<f64>,
+    /// What stretches these frequencies to longer texts, if anything.
+    pub rotary_scaling: Option<RotaryScaling>,
     /// Which row of the relative position table a distance selects; `None` for no relative positions.
     pub buckets: Option<RelativeBuckets>,
 }
@@ -74,13 +76,14 @@ impl RelativeBuckets {
 impl TokenRelations {
     /// The written form, for cache keys (see `form`).
     pub(crate) fn form(self) -> String {
-        let Self { causal, window, rotary_theta, buckets } = self;
+        let Self { causal, window, rotary_theta, rotary_scaling, buckets } = self;
         let buckets = match buckets {
             None => "none".to_owned(),
             Some(RelativeBuckets::Sides { rows, max_distance }) => format!("sides {rows} {max_distance}"),
             Some(RelativeBuckets::Centred { span, max_distance }) => format!("centred {span} {}", option(max_distance)),
         };
-        format!("(causal={causal} window={} theta={} buckets={buckets})", option(window), option(rotary_theta))
+        let scaling = rotary_scaling.map_or_else(String::new, RotaryScaling::form);
+        format!("(causal={causal} window={} theta={} buckets={buckets}{scaling})", option(window), option(rotary_theta))
     }
 
     /// The tensors for sequences of up to `seq` tokens and heads of `dim` channels.
@@ -98,8 +101,12 @@ impl TokenRelations {
             let rows: Vec<i32> = pairs().map(|(query, key)| buckets.row(query, key) as i32).collect();
             Tensor::<1, Int>::from_data(TensorData::new(rows, [seq * seq]), &device.clone().without_autodiff())
         });
-        let rotary = self.rotary_theta.map(|theta| Rotary::of_tokens(seq, dim, theta, device));
-        Relations { table_rows, rotary, mask, causal: self.causal && self.window.is_none(), ..Relations::default() }
+        let rotary = self.rotary_theta.map(|theta| {
+            let frequencies = rotary_frequencies(dim, theta, self.rotary_scaling);
+            Rotary::of_tokens(seq, &frequencies, device)
+        });
+        let is_only_causal = self.causal && self.window.is_none_or(|window| seq <= window + 1);
+        Relations { table_rows, rotary, mask, causal: is_only_causal, ..Relations::default() }
     }
 }
 

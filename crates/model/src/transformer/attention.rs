@@ -7,6 +7,7 @@ use dualenc_kernels::{Sequences, attention, has_kernel, linear3, masked_softmax,
 
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::{Linear, LinearVisitor};
+use crate::layers::norm::{Norm, NormKind};
 use crate::params::builder::ParamBuilder;
 use crate::transformer::config::EncoderConfig;
 use crate::transformer::deberta_attention::Disentangled;
@@ -20,21 +21,35 @@ pub struct Attention {
     key: Linear,
     value: Linear,
     output: Linear,
+    query_norm: Option<Norm>,
+    key_norm: Option<Norm>,
     disentangled: Option<Disentangled>,
     heads: usize,
+    key_heads: usize,
+    /// Factor of the queries before the usual `1 / sqrt(head width)`, if their product is another scale.
+    query_factor: Option<f64>,
     dropout: f64,
 }
 
 impl Attention {
     pub(crate) fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
-        let linear = |name, bias| Linear::new(&at.at(name), config.width, config.width, bias, config.init_std);
+        let EncoderConfig { width, heads, init_std, query_key_norm, .. } = *config;
+        let (head_width, key_heads) = (config.head_width(), config.key_heads());
+        let linear = |name, input, output, bias| Linear::new(&at.at(name), input, output, bias, init_std);
+        // Every family with such norms divides by the root mean square.
+        let kind = if config.norm_kind == NormKind::Layer { NormKind::Rms } else { config.norm_kind };
+        let norm = |name| query_key_norm.then(|| Norm::new(&at.at(name), head_width, kind, false, config.norm_epsilon));
         Self {
-            query: linear("query", config.query_bias),
-            key: linear("key", config.key_bias),
-            value: linear("value", config.value_bias),
-            output: linear("output", config.output_bias),
+            query: linear("query", width, heads * head_width, config.query_bias),
+            key: linear("key", width, key_heads * head_width, config.key_bias),
+            value: linear("value", width, key_heads * head_width, config.value_bias),
+            output: linear("output", heads * head_width, width, config.output_bias),
+            query_norm: norm("query_norm"),
+            key_norm: norm("key_norm"),
             disentangled: config.disentangled.as_ref().map(|it| Disentangled::new(&at.at("disentangled"), it, config)),
-            heads: config.heads,
+            heads,
+            key_heads,
+            query_factor: config.attention_scale.map(|scale| scale * (head_width as f64).sqrt()),
             dropout: config.attention_dropout,
         }
     }
@@ -55,12 +70,21 @@ impl Attention {
             Some(windows) => (windows.partition.apply(x), &windows.layout),
             None => (x, layout),
         };
-        let heads = |linear: &Linear| layout.to_heads(linear.forward(x.clone()), self.heads);
-        let (query, key, value) = (heads(&self.query), heads(&self.key), heads(&self.value));
+        let heads = |linear: &Linear, norm: &Option<Norm>, count| {
+            layout.to_heads(norm_heads(linear.forward(x.clone()), norm.as_ref(), count), count)
+        };
+        let query = heads(&self.query, &self.query_norm, self.heads);
+        let key = heads(&self.key, &self.key_norm, self.key_heads);
+        let value = heads(&self.value, &None, self.key_heads);
+        let query = match self.query_factor {
+            Some(factor) => query * factor,
+            None => query,
+        };
         let (query, key) = match &relations.rotary {
             Some(rotary) => (rotary.rotate(query), rotary.rotate(key)),
             None => (query, key),
         };
+        let (key, value) = (self.for_each_query(key), self.for_each_query(value));
         let (query, bias) = match &self.disentangled {
             Some(disentangled) => disentangled.forward(query, &key, [&self.query, &self.key], relations, dropout),
             None => (query, bias),
@@ -71,6 +95,17 @@ impl Attention {
             Some(windows) => windows.merge.apply(x),
             None => x,
         }
+    }
+
+    /// Keys or values `[batch, key heads, seq, dim]`, each as often as queries share it: `[batch, heads, seq, dim]`.
+    fn for_each_query(&self, x: Tensor<4>) -> Tensor<4> {
+        let [batch, key_heads, seq, dim] = x.dims();
+        if key_heads == self.heads {
+            return x;
+        }
+        let shared = self.heads / key_heads;
+        let x = x.reshape([batch, key_heads, 1, seq, dim]).expand([batch, key_heads, shared, seq, dim]);
+        x.reshape([batch, self.heads, seq, dim])
     }
 
     /// Calls `visit` for each projection; `path` is the attention's own.
@@ -93,6 +128,7 @@ impl Attention {
     ) -> Option<Tensor<2>> {
         let Relations { table_rows: _, embeddings: _, table_resize: _, rotary, mask, causal, windows } = relations;
         let plain = rotary.is_none() && windows.is_none() && (mask.is_none() || *causal);
+        let plain = plain && self.query_norm.is_none() && self.query_factor.is_none() && self.key_heads == self.heads;
         if !plain || biased || self.disentangled.is_some() || !has_kernel(x) {
             return None;
         }
@@ -151,6 +187,13 @@ impl Attention {
         };
         weights.matmul(value)
     }
+}
+
+/// Normalises each of `heads` parts of the rows of `[rows, heads * dim]`, if there is a norm.
+fn norm_heads(x: Tensor<2>, norm: Option<&Norm>, heads: usize) -> Tensor<2> {
+    let Some(norm) = norm else { return x };
+    let [rows, width] = x.dims();
+    norm.forward(x.reshape([rows * heads, width / heads])).reshape([rows, width])
 }
 
 /// Padding and mask combined, `[batch, heads, seq, seq]`; `None` if no key is masked.

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use dualenc_kernels::residual;
 
 use crate::layers::dropout::Dropout;
-use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::LinearVisitor;
+use crate::layers::norm::Norm;
 use crate::params::builder::{Init, ParamBuilder};
 use crate::transformer::attention::Attention;
 use crate::transformer::config::{EncoderConfig, NormOrder, RelativeTable};
@@ -18,12 +18,14 @@ use crate::transformer::sequence_layout::SequenceLayout;
 /// Attention and MLP, each in a residual branch.
 #[derive(Module, Debug)]
 pub(crate) struct Block {
-    attention_norm: Option<LayerNorm>,
+    attention_norm: Option<Norm>,
     attention: Attention,
     relative_bias: Option<RelativeBias>,
+    attention_branch_norm: Option<Norm>,
     attention_scale: Option<Param<Tensor<1>>>,
-    mlp_norm: LayerNorm,
+    mlp_norm: Norm,
     mlp: Mlp,
+    mlp_branch_norm: Option<Norm>,
     mlp_scale: Option<Param<Tensor<1>>>,
     #[module(skip)]
     norm_order: NormOrder,
@@ -34,7 +36,8 @@ pub(crate) struct Block {
 impl Block {
     /// The block at index `n` of the encoder.
     pub fn new(at: &ParamBuilder<'_>, config: &EncoderConfig, n: usize) -> Self {
-        let norm = |name| LayerNorm::new(&at.at(name), config.width, config.norm_bias, config.norm_epsilon);
+        let EncoderConfig { width, norm_kind, norm_bias, norm_epsilon, branch_norms, .. } = *config;
+        let norm = |name| Norm::new(&at.at(name), width, norm_kind, norm_bias, norm_epsilon);
         let scale = |name| config.layer_scale.map(|value| at.param(name, [config.width], Init::Constant(value as f32)));
         let relative_bias = match config.relative {
             RelativeTable::EachBlock(rows) => {
@@ -46,9 +49,11 @@ impl Block {
             attention_norm: (n > 0 || config.first_norm).then(|| norm("attention_norm")),
             attention: Attention::new(&at.at("attention"), config),
             relative_bias,
+            attention_branch_norm: branch_norms.then(|| norm("attention_branch_norm")),
             attention_scale: scale("attention_scale"),
             mlp_norm: norm("mlp_norm"),
             mlp: Mlp::new(&at.at("mlp"), config),
+            mlp_branch_norm: branch_norms.then(|| norm("mlp_branch_norm")),
             mlp_scale: scale("mlp_scale"),
             norm_order: config.norm_order,
             attention_dropout: if config.drops_attention_branch { config.hidden_dropout } else { 0.0 },
@@ -72,25 +77,30 @@ impl Block {
         dropout: &Dropout,
     ) -> Tensor<2> {
         let bias = self.relative_bias.as_ref().and_then(|bias| bias.forward(relations)).or(shared_bias);
-        let attend = |x| self.attention.forward(x, layout, relations, bias, dropout);
+        let normed = |norm: &Option<Norm>, x| match norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let attend = |x| {
+            let branch = self.attention.forward(x, layout, relations, bias, dropout);
+            normed(&self.attention_branch_norm, branch)
+        };
+        let mlp = |x| normed(&self.mlp_branch_norm, self.mlp.forward(x));
         let add = |x, branch, probability, scale: &Option<Param<Tensor<1>>>| {
             let mask = dropout.mask(&branch, probability);
             residual(x, branch, scale.as_ref().map(Param::val), mask)
         };
         let add_attention = |x, branch| add(x, branch, self.attention_dropout, &self.attention_scale);
         let add_mlp = |x, branch| add(x, branch, self.mlp_dropout, &self.mlp_scale);
-        let attention_norm = |x| match &self.attention_norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
+        let attention_norm = |x| normed(&self.attention_norm, x);
         match self.norm_order {
             NormOrder::Pre => {
                 let x = add_attention(x.clone(), attend(attention_norm(x)));
-                add_mlp(x.clone(), self.mlp.forward(self.mlp_norm.forward(x)))
+                add_mlp(x.clone(), mlp(self.mlp_norm.forward(x)))
             }
             NormOrder::Post => {
                 let x = attention_norm(add_attention(x.clone(), attend(x)));
-                self.mlp_norm.forward(add_mlp(x.clone(), self.mlp.forward(x)))
+                self.mlp_norm.forward(add_mlp(x.clone(), mlp(x)))
             }
         }
     }

@@ -4,6 +4,7 @@ use dualenc_kernels::Activation;
 use serde_json::json;
 
 use crate::form::{list, option};
+use crate::layers::norm::NormKind;
 
 /// Whether a block normalises before or after its branches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,15 +22,28 @@ pub struct EncoderConfig {
     pub width: usize,
     /// Number of blocks.
     pub depth: usize,
-    /// Number of attention heads; divides `width`.
+    /// Number of attention heads; divides `width`, unless `head_width` is given.
     pub heads: usize,
+    /// Width of an attention head, if it is not `width / heads`.
+    pub head_width: Option<usize>,
+    /// Number of heads of keys and values, if fewer than `heads`, which it divides: neighbouring queries share one
+    /// (grouped-query attention, Ainslie et al., 2023).
+    pub key_heads: Option<usize>,
+    /// Whether each head's queries and keys are normalised by their root mean square (Henry et al., 2020).
+    pub query_key_norm: bool,
+    /// Factor of the attention scores, if it is not `1 / sqrt(head width)`.
+    pub attention_scale: Option<f64>,
     /// Hidden width of the MLP (`intermediate_size`).
     pub mlp_width: usize,
     /// Nonlinearity of the MLP.
     pub activation: Activation,
     /// Pre- or post-norm.
     pub norm_order: NormOrder,
-    /// Epsilon of the layer norms.
+    /// What norms do.
+    pub norm_kind: NormKind,
+    /// Whether the output of each branch is normalised as well, before the residual sum (Gemma 2 and 3).
+    pub branch_norms: bool,
+    /// Epsilon of the norms.
     pub norm_epsilon: f64,
     /// LayerScale (CaiT, Touvron et al., 2021): initial value of a learned factor per channel on each residual branch.
     pub layer_scale: Option<f64>,
@@ -43,6 +57,8 @@ pub struct EncoderConfig {
     pub output_bias: bool,
     /// Whether the linears of the MLP have biases.
     pub mlp_bias: bool,
+    /// With `mlp_bias`: whether those before its activation have one too, and not only the last (GTE).
+    pub mlp_input_bias: bool,
     /// Whether layer norms have biases.
     pub norm_bias: bool,
     /// Whether the MLP multiplies its activated gate by a second projection (GLU variants, Shazeer, 2020).
@@ -90,9 +106,15 @@ impl EncoderConfig {
             width,
             depth,
             heads,
+            head_width: None,
+            key_heads: None,
+            query_key_norm: false,
+            attention_scale: None,
             mlp_width,
             activation: Activation::Gelu,
             norm_order: NormOrder::Post,
+            norm_kind: NormKind::Layer,
+            branch_norms: false,
             norm_epsilon: 1e-12,
             layer_scale: None,
             query_bias: true,
@@ -100,6 +122,7 @@ impl EncoderConfig {
             value_bias: true,
             output_bias: true,
             mlp_bias: true,
+            mlp_input_bias: true,
             norm_bias: true,
             gated_mlp: false,
             relative: RelativeTable::None,
@@ -114,15 +137,31 @@ impl EncoderConfig {
         }
     }
 
+    /// Width of an attention head.
+    pub fn head_width(&self) -> usize {
+        self.head_width.unwrap_or(self.width / self.heads.max(1))
+    }
+
+    /// Number of heads of keys and values.
+    pub fn key_heads(&self) -> usize {
+        self.key_heads.unwrap_or(self.heads)
+    }
+
     /// The written form, for cache keys (see `form`).
     pub(crate) fn form(&self) -> String {
         let Self {
             width,
             depth,
             heads,
+            head_width,
+            key_heads,
+            query_key_norm,
+            attention_scale,
             mlp_width,
             activation,
             norm_order,
+            norm_kind,
+            branch_norms,
             norm_epsilon,
             layer_scale,
             query_bias,
@@ -130,6 +169,7 @@ impl EncoderConfig {
             value_bias,
             output_bias,
             mlp_bias,
+            mlp_input_bias,
             norm_bias,
             gated_mlp,
             relative,
@@ -154,12 +194,27 @@ impl EncoderConfig {
         };
         let (layer_scale, order) = (option(*layer_scale), option(order.as_ref().map(list)));
         let disentangled = option(disentangled.as_ref().map(DisentangledConfig::form));
+        let later = [
+            head_width.map(|width| format!(" head={width}")),
+            key_heads.map(|heads| format!(" key-heads={heads}")),
+            query_key_norm.then(|| " query-key-norm".to_owned()),
+            attention_scale.map(|scale| format!(" scale={scale}")),
+            match norm_kind {
+                NormKind::Layer => None,
+                NormKind::Rms => Some(" rms".to_owned()),
+                NormKind::RmsFromOne => Some(" rms-from-one".to_owned()),
+            },
+            branch_norms.then(|| " branch-norms".to_owned()),
+            (!mlp_input_bias).then(|| " mlp-input-bias=false".to_owned()),
+        ];
+        let later: String = later.into_iter().flatten().collect();
         format!(
             "encoder(width={width} depth={depth} heads={heads} mlp={mlp_width} activation={activation} \
              norm={norm_order} epsilon={norm_epsilon} layer-scale={layer_scale} \
              biases={query_bias},{key_bias},{value_bias},{output_bias},{mlp_bias},{norm_bias} gated={gated_mlp} \
              relative={relative} disentangled={disentangled} first-norm={first_norm} order={order} \
-             dropout={hidden_dropout},{drops_attention_branch},{drops_mlp_branch},{attention_dropout} std={init_std})"
+             dropout={hidden_dropout},{drops_attention_branch},{drops_mlp_branch},{attention_dropout} \
+             std={init_std}{later})"
         )
     }
 

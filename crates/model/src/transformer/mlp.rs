@@ -20,11 +20,12 @@ pub(crate) struct Mlp {
 
 impl Mlp {
     pub fn new(at: &ParamBuilder<'_>, config: &EncoderConfig) -> Self {
-        let linear = |name, input, output| Linear::new(&at.at(name), input, output, config.mlp_bias, config.init_std);
+        let EncoderConfig { width, mlp_width, mlp_bias, mlp_input_bias, init_std, .. } = *config;
+        let input = |name| Linear::new(&at.at(name), width, mlp_width, mlp_bias && mlp_input_bias, init_std);
         Self {
-            gate: config.gated_mlp.then(|| linear("gate", config.width, config.mlp_width)),
-            up: linear("up", config.width, config.mlp_width),
-            down: linear("down", config.mlp_width, config.width),
+            gate: config.gated_mlp.then(|| input("gate")),
+            up: input("up"),
+            down: Linear::new(&at.at("down"), mlp_width, width, mlp_bias, init_std),
             activation: config.activation,
         }
     }

@@ -4,6 +4,65 @@ use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
 
+/// How rotary frequencies are stretched to texts that are longer than those of the pretraining.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum RotaryScaling {
+    /// Every frequency is divided by the factor (Chen et al., 2023, arXiv:2306.15595).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// Frequencies whose wavelength exceeds `length / low` are divided by the factor, those below `length / high` are
+    /// not, and those between are interpolated (Llama 3.1, Grattafiori et al., 2024).
+    Llama3 {
+        /// The factor.
+        factor: f64,
+        /// `low_freq_factor`.
+        low: f64,
+        /// `high_freq_factor`.
+        high: f64,
+        /// `original_max_position_embeddings`, in tokens.
+        length: f64,
+    },
+    /// The base is multiplied by the factor, and every frequency is divided by `factor^(2 / dim)` (GTE, Zhang et al.,
+    /// 2024).
+    Ntk {
+        /// The factor.
+        factor: f64,
+    },
+}
+
+impl RotaryScaling {
+    /// The written form, for cache keys (see `form`).
+    pub(crate) fn form(self) -> String {
+        match self {
+            Self::Linear { factor } => format!(" linear={factor}"),
+            Self::Llama3 { factor, low, high, length } => format!(" llama3={factor},{low},{high},{length}"),
+            Self::Ntk { factor } => format!(" ntk={factor}"),
+        }
+    }
+}
+
+/// The rotation per token of each of `dim / 2` channels, in radians: `theta^(-2c / dim)` (Su et al., 2021, sec. 3.2.2),
+/// scaled.
+pub(crate) fn rotary_frequencies(dim: usize, theta: f64, scaling: Option<RotaryScaling>) -> Vec<f64> {
+    let theta = match scaling {
+        Some(RotaryScaling::Ntk { factor }) => theta * factor,
+        _ => theta,
+    };
+    let scaled = |frequency: f64| match scaling {
+        None => frequency,
+        Some(RotaryScaling::Linear { factor }) => frequency / factor,
+        Some(RotaryScaling::Ntk { factor }) => frequency / factor.powf(2.0 / dim as f64),
+        Some(RotaryScaling::Llama3 { factor, low, high, length }) => {
+            let wavelengths = length * frequency / TAU;
+            let kept = ((wavelengths - low) / (high - low)).clamp(0.0, 1.0);
+            frequency * (kept + (1.0 - kept) / factor)
+        }
+    };
+    (0..dim / 2).map(|n| scaled(theta.powf(-2.0 * n as f64 / dim as f64))).collect()
+}
+
 /// Cosine and sine of one angle per position and channel.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
@@ -33,13 +92,11 @@ impl Rotary {
         }
     }
 
-    /// For the tokens of a text: channel `c < dim / 2` rotates by `theta^(-2c / dim)` per token (Su et al., 2021, sec.
-    /// 3.2.2).
-    pub fn of_tokens(seq: usize, dim: usize, theta: f64, device: &Device) -> Self {
-        let frequencies: Vec<f64> = (0..dim / 2).map(|n| theta.powf(-2.0 * n as f64 / dim as f64)).collect();
+    /// For the tokens of a text: channel `c < dim / 2` rotates by `frequencies[c]` per token, in radians.
+    pub fn of_tokens(seq: usize, frequencies: &[f64], device: &Device) -> Self {
         let angles: Vec<f64> =
             (0..seq).flat_map(|token| frequencies.iter().map(move |frequency| token as f64 * frequency)).collect();
-        Self::new(&angles, dim, device)
+        Self::new(&angles, 2 * frequencies.len(), device)
     }
 
     /// For `special` tokens, which are not rotated, then a `grid` of patches `[rows, columns]`. Half of a patch's

@@ -89,6 +89,7 @@ impl ImageTowerConfig {
                 return Err("it has no patch tokens: `mean` is the mean over its last feature map");
             }
             (Pool::Sentence, _) => return Err("it is a pooling of text towers"),
+            (Pool::Last, _) => return Err("only a text has a last token"),
             (Pool::Cls, _) => Pooling::Cls,
             (Pool::ClsMean, _) => Pooling::ClsMean,
             // The mean of a vision transformer leaves every special token out.
@@ -102,6 +103,7 @@ impl ImageTowerConfig {
     /// Checks that the tower can pool this way; the error says why not.
     pub(crate) fn check_pooling(&self, pooling: Pooling) -> Result<(), &'static str> {
         match (self, pooling) {
+            (_, Pooling::Last) => Err("only a text has a last token"),
             (Self::Transformer(config), _) => config.check_pooling(pooling),
             (Self::Convolutional(_) | Self::Windowed(_), Pooling::Cls | Pooling::ClsMean) => {
                 Err("it has no class token")

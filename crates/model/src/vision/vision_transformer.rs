@@ -163,7 +163,8 @@ impl VisionTransformer {
                 let pooled = pooler.forward(layout.first(hidden));
                 if self.config.pooler == Pooler::Dense(PoolerActivation::Tanh) { tanh(pooled) } else { pooled }
             }
-            (Pooling::Pooler, None, None, None) => layout.first(hidden),
+            // An image tower refuses `Last` when its pooling is resolved.
+            (Pooling::Pooler, None, None, None) | (Pooling::Last, ..) => layout.first(hidden),
         }
     }
 

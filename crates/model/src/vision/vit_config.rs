@@ -174,7 +174,7 @@ impl VisionTransformerConfig {
             (Pooling::Pooler, Pooler::ClassToken) => "the class token: its family has no pooler layer",
             (Pooling::Pooler, Pooler::MeanNorm) => "the pooler: the mean of the patch tokens, normalised",
             (Pooling::Pooler, Pooler::Attention) => "the head: a learned query that attends to all patch tokens",
-            (Pooling::Pooler, Pooler::None) => "nothing",
+            (Pooling::Pooler, Pooler::None) | (Pooling::Last, _) => "nothing",
         }
     }
 
@@ -191,7 +191,7 @@ impl VisionTransformerConfig {
     pub(crate) fn pooled_width(&self, pooling: Pooling) -> usize {
         match pooling {
             Pooling::ClsMean => 2 * self.encoder.width,
-            Pooling::Cls | Pooling::Mean | Pooling::Pooler => self.encoder.width,
+            Pooling::Cls | Pooling::Mean | Pooling::Last | Pooling::Pooler => self.encoder.width,
         }
     }
 }

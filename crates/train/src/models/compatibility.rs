@@ -13,7 +13,7 @@ use crate::error::TrainError;
 /// [`TrainError::Usage`].
 pub(crate) fn check_vocabulary(tokenizer: &Tokenizer, tower: &TextTower, dir: &Path) -> Result<(), TrainError> {
     let rows = tower.config().vocab_size;
-    if tokenizer.vocab_size() <= rows {
+    if tokenizer.text_vocab_size() <= rows {
         return Ok(());
     }
     Err(TrainError::Usage(format!(

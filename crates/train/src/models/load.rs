@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, TakenLayer, TextTower, Tower,
-    TowerOptions, build_from_dual_encoder, build_from_towers, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayer, TextTower,
+    Tower, TowerOptions, build_from_dual_encoder, build_from_towers, parameters,
 };
 use serde_json::Value;
 
@@ -17,6 +17,9 @@ use crate::events::{Event, Observer};
 use crate::models::compatibility::{check_image_size, check_vocabulary};
 use crate::models::hub::resolve::resolve;
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
+use crate::models::text_prompt::{
+    asked_prompt, pools_without_prompt, prompt_of, recorded_prompt, unused_default_prompt,
+};
 use crate::run_dir::best::best_of_run;
 use crate::run_dir::checkpoint::{self, Checkpoint};
 use crate::run_dir::layout::checkpoints_of;
@@ -91,8 +94,24 @@ impl LoadedModel {
                 }
             },
         };
+        let prompt = prompt_of(section, &text_dir)?;
+        if prompt.is_none()
+            // Only a note: a malformed file matters where a prompt is asked for.
+            && let Ok(Some(note)) = unused_default_prompt(&text_dir)
+        {
+            observer.on(Event::Note(format!("text tower: {note}")));
+        }
+        let is_prompted = prompt.as_ref().is_some_and(|prompt| !prompt.is_empty());
+        if is_prompted && built.model.text_tower.pooling() == Pooling::Mean && pools_without_prompt(&text_dir) {
+            observer.on(Event::Warning(
+                "sentence-transformers leaves the prompt out of this text tower's mean (`include_prompt`), dualenc \
+                 does not: features differ from those of `SentenceTransformer.encode`"
+                    .to_owned(),
+            ));
+        }
         let mut loaded =
-            Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?;
+            Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?
+                .with_prompt(prompt.as_deref())?;
         loaded.limit_pixels(config.data.max_pixels);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
         Ok(loaded)
@@ -107,7 +126,8 @@ impl LoadedModel {
             ModelDir::Checkpoint(checkpoint) => Self::from_checkpoint(*checkpoint, compute, observer),
             ModelDir::WholeModel(dir) => {
                 let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
-                Self::from_built(built, &dir, dir.clone(), None, usize::MAX, observer)
+                let prompt = recorded_prompt(&dir)?;
+                Self::from_built(built, &dir, dir.clone(), None, usize::MAX, observer)?.with_prompt(prompt.as_deref())
             }
         }
     }
@@ -225,6 +245,17 @@ impl LoadedModel {
         })
     }
 
+    /// The model with `prompt` before every text, if it is given.
+    fn with_prompt(self, prompt: Option<&str>) -> Result<Self, TrainError> {
+        match prompt {
+            None => Ok(self),
+            Some(prompt) => {
+                let tokenizer = Arc::new(Tokenizer::clone(&self.tokenizer).with_prompt(prompt)?);
+                Ok(Self { tokenizer, ..self })
+            }
+        }
+    }
+
     /// Turns a trained model into the start of a new run, with the locks of the new config.
     fn restarted(mut self, config: &RunConfig, compute: &Compute) -> Result<Self, TrainError> {
         let heads = [config.model.image_head.form(), config.model.text_head.form()];
@@ -241,7 +272,8 @@ impl LoadedModel {
         self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
         (self.step, self.config) = (None, None);
-        Ok(self)
+        let prompt = asked_prompt(&config.model, &self.text_dir)?;
+        self.with_prompt(prompt.as_deref())
     }
 
     /// The model with the initial `logit_scale` of the config, if it sets one.

@@ -5,6 +5,7 @@
 //! - `model_dir`: which kind of model a directory holds.
 //! - `text_pool`: what `text_pool = "auto"` stands for in a run.
 //! - `compatibility`: whether tokenizer and image processor fit the towers.
+//! - `text_prompt`: the prompt that is put before every text.
 //! - `hub`: from a tower's reference to a directory, with downloads.
 
 pub(crate) mod compatibility;
@@ -12,3 +13,4 @@ pub(crate) mod hub;
 pub(crate) mod load;
 mod model_dir;
 pub(crate) mod text_pool;
+pub(crate) mod text_prompt;

@@ -23,7 +23,7 @@ pub(super) const DINOV2: Family<ImageTowerConfig> = Family {
 };
 
 pub(super) const DINOV2_SWIGLU: Family<ImageTowerConfig> = Family {
-    flag: Some("use_swiglu_ffn"),
+    flag: Some(|keys| keys.or("use_swiglu_ffn", false)),
     names: Names { rows: SWIGLU_ROWS, prefixes: PREFIXES, probe: "embeddings.patch_embeddings" },
     ..DINOV2
 };

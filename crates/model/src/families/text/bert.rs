@@ -60,12 +60,17 @@ pub(super) fn defaults(width: usize, depth: usize, heads: usize, mlp_width: usiz
 
 /// Reads the encoder from the keys of BERT's config, which other families adopted.
 pub(super) fn encoder(keys: &Keys<'_>, default: EncoderConfig) -> Result<EncoderConfig, ModelError> {
-    let (width, heads) =
-        keys.width_and_heads_or(("hidden_size", default.width), ("num_attention_heads", default.heads))?;
     match keys.text("position_embedding_type", "absolute")? {
         "absolute" => {}
         kind => return Err(keys.problem(format!("`position_embedding_type` is `{kind}`; supported: absolute"))),
     }
+    layers(keys, default)
+}
+
+/// The same, wherever positions come from.
+pub(super) fn layers(keys: &Keys<'_>, default: EncoderConfig) -> Result<EncoderConfig, ModelError> {
+    let (width, heads) =
+        keys.width_and_heads_or(("hidden_size", default.width), ("num_attention_heads", default.heads))?;
     if keys.or("is_decoder", false)? {
         return Err(keys.problem("`is_decoder` is true; a text tower must be an encoder".to_owned()));
     }

@@ -13,6 +13,7 @@ use crate::events::{Event, Observer};
 use crate::models::hub::resolve::resolve;
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::settled;
+use crate::models::text_prompt::asked_prompt;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
@@ -23,6 +24,8 @@ pub(crate) struct TokenSource {
     pub dir: PathBuf,
     /// The most tokens that it takes, if it could be loaded.
     pub positions: Option<usize>,
+    /// What is put before every text; empty for nothing.
+    pub prompt: String,
 }
 
 /// Loads the model of `config` and checks what depends on it. `None`: its text tower is not there.
@@ -50,7 +53,8 @@ pub(crate) fn check_models(
         Ok(loaded) => {
             check_model(draft, &loaded, dataset, findings, observer)?;
             let positions = Some(loaded.model.text_tower.config().max_tokens());
-            Ok(Some(TokenSource { dir: loaded.text_dir, positions }))
+            let prompt = loaded.tokenizer.prompt().to_owned();
+            Ok(Some(TokenSource { dir: loaded.text_dir, positions, prompt }))
         }
         Err(error) => check_towers(draft, compute, Some(error), findings),
     }
@@ -135,7 +139,9 @@ fn check_towers(
     if let Some(error) = error.filter(|_| findings.count(Level::Problem) == before) {
         findings.keep::<()>("model", "model", Err(error))?;
     }
-    Ok(found.map(|dir| TokenSource { dir, positions }))
+    let Some(dir) = found else { return Ok(None) };
+    let prompt = findings.keep("text_prompt", "model.text_prompt_name", asked_prompt(section, &dir))?;
+    Ok(Some(TokenSource { dir, positions, prompt: prompt.flatten().unwrap_or_default() }))
 }
 
 /// Checks the learning-rate schedule and reports the stages: both depend on the number of pairs.

@@ -17,7 +17,8 @@ const TOLERATED: f64 = 0.01;
 /// Reports how long the texts of the first epoch are.
 pub(crate) fn report_tokens(config: &RunConfig, text: &TokenSource, dataset: &Dataset, findings: &mut Findings) {
     let key = "data.max_tokens";
-    let tokenizer = match Tokenizer::from_dir(&text.dir, NO_LIMIT) {
+    let tokenizer = Tokenizer::from_dir(&text.dir, NO_LIMIT);
+    let tokenizer = match tokenizer.and_then(|tokenizer| tokenizer.with_prompt(&text.prompt)) {
         Ok(tokenizer) => tokenizer,
         // The text tower is reported with it.
         Err(_) => return,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use dualenc_model::{DualEncoderConfig, HostTensor};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::commands::export::json_files::write_json;
 use crate::commands::export::parts::{ModelParts, without_dtype, write_tensors};
@@ -12,6 +12,7 @@ use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::models::load::LoadedModel;
+use crate::models::text_prompt::RECORDED;
 use crate::stop_flag::StopFlag;
 
 /// The file that makes a directory a model: written and moved last.
@@ -65,7 +66,16 @@ pub(crate) fn write(
         text_config: without_dtype(loaded.text_config.clone()),
     };
     write_tensors(&dir.join("model.safetensors"), parts.into_dual_encoder(), stop)?;
-    write_json(&dir.join(CONFIG), &config.to_json())?;
+    let mut config = config.to_json();
+    let prompt = loaded.tokenizer.prompt();
+    if !prompt.is_empty() {
+        observer.on(Event::Note(format!(
+            "transformers puts no prompt before texts: pass each with {prompt:?} before it, as the model card says; \
+             dualenc reads the prompt from `{RECORDED}` in `config.json`"
+        )));
+        config[RECORDED] = json!(prompt);
+    }
+    write_json(&dir.join(CONFIG), &config)?;
     write_json(&dir.join("preprocessor_config.json"), &loaded.processor.to_preprocessor_json())?;
     copy_tokenizer(&loaded.text_dir, &loaded.text_config, dir)
 }

@@ -99,7 +99,7 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
             "always applies the final norm of the text tower; to export, train without `text_layer_norm`".to_owned()
         }
         (Pooling::Pooler, _) => return Ok(()),
-        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean, _) => {
+        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean | Pooling::Last, _) => {
             format!("always takes the text tower's pooler; {OTHER_FORMAT}, or train with `text_pool = \"pooler\"`")
         }
     };

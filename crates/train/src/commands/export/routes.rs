@@ -9,7 +9,7 @@ use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
 /// Text towers that transformers loads on their own (`MODEL_MAPPING_NAMES` of transformers 5.23).
-const TEXT_FAMILIES: [&str; 11] = [
+const TEXT_FAMILIES: [&str; 18] = [
     "bert",
     "roberta",
     "xlm-roberta",
@@ -21,6 +21,13 @@ const TEXT_FAMILIES: [&str; 11] = [
     "modernbert",
     "deberta-v2",
     "clip_text_model",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma3_text",
+    "t5",
+    "gte",
 ];
 
 /// Image towers that transformers runs only at the size of their config, unless it is told to interpolate positions,
@@ -42,6 +49,8 @@ pub(crate) enum Pooled {
     MeanWithoutFirst(usize),
     /// The first of this many tokens, and the mean of all others.
     FirstAndMeanWithoutFirst(usize),
+    /// The last of all tokens.
+    Last,
 }
 
 /// Both routes.
@@ -124,6 +133,7 @@ fn text_route(tower: &TextTower, config: &Value) -> Result<Pooled, TrainError> {
         Pooling::Cls => Pooled::First,
         Pooling::Mean => Pooled::Mean,
         Pooling::ClsMean => return Err(TrainError::Internal("a text tower is pooled as an image tower".to_owned())),
+        Pooling::Last => Pooled::Last,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::commands::export::routes::{Pooled, Routes};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::models::hub::model_files::SENTENCE_CONFIG;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
@@ -101,14 +102,19 @@ pub(crate) fn write(
     write_json(&dir.join("router_config.json"), &router)?;
     let normalize = json!({"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"});
     write_module(&dir.join("1_Normalize"), "config.json", &normalize)?;
+    // `encode_query` and `encode_document` look for prompts of these names, and take none where they are missing.
+    let (prompts, default_prompt_name) = match loaded.tokenizer.prompt() {
+        "" => (json!({}), Value::Null),
+        prompt => (json!({"query": prompt, "document": prompt}), json!("query")),
+    };
     let config = json!({
         "model_type": "SentenceTransformer",
         "__version__": {"sentence_transformers": VERSION},
-        "prompts": {},
-        "default_prompt_name": null,
+        "prompts": prompts,
+        "default_prompt_name": default_prompt_name,
         "similarity_fn_name": "cosine",
     });
-    write_json(&dir.join("config_sentence_transformers.json"), &config)?;
+    write_json(&dir.join(SENTENCE_CONFIG), &config)?;
     let modules = json!([
         {"idx": 0, "name": "0", "path": "", "type": class_of("Router")},
         {"idx": 1, "name": "1", "path": "1_Normalize", "type": class_of("Normalize")},
@@ -159,7 +165,11 @@ impl Route {
         let (output, name) = match self.pooled {
             Pooled::Output => ("pooler_output", "sentence_embedding"),
             Pooled::OutputMap => ("pooler_output", "token_embeddings"),
-            Pooled::First | Pooled::Mean | Pooled::MeanWithoutFirst(_) | Pooled::FirstAndMeanWithoutFirst(_) => {
+            Pooled::First
+            | Pooled::Last
+            | Pooled::Mean
+            | Pooled::MeanWithoutFirst(_)
+            | Pooled::FirstAndMeanWithoutFirst(_) => {
                 ("last_hidden_state", "token_embeddings")
             }
         };
@@ -181,6 +191,7 @@ impl Route {
         let modes = match self.pooled {
             Pooled::Output => None,
             Pooled::First => Some(json!("cls")),
+            Pooled::Last => Some(json!("lasttoken")),
             Pooled::OutputMap | Pooled::Mean => Some(json!("mean")),
             Pooled::MeanWithoutFirst(_) | Pooled::FirstAndMeanWithoutFirst(_) => Some(json!(["cls", "mean"])),
         };

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
 use crate::commands::inspect::towers::{LoadSettings, inspect_model, with_causes};
-use crate::config::{InitialWeights, RunConfig};
+use crate::config::{InitialWeights, ModelSection, RunConfig};
 use crate::error::TrainError;
 use crate::models::hub::settings::Hub;
 use crate::run_dir::best::best_of_run;
@@ -148,19 +148,21 @@ impl Inspection {
             },
             image_size: config.model.image_size,
             max_tokens: config.data.max_tokens,
+            model: Some(config.model.clone()),
             pretrained: true,
         };
         match config.initial_weights() {
             InitialWeights::Pair { image, text } => {
                 let lock = config.model.lock;
-                let part = |reference, lock| {
-                    let settings = LoadSettings { pretrained: lock != TowerLock::Scratch, ..settings };
+                let part = |reference, lock, model: Option<&ModelSection>| {
+                    let (pretrained, model) = (lock != TowerLock::Scratch, model.cloned());
+                    let settings = LoadSettings { pretrained, model, ..settings.clone() };
                     inspect_model(&local_dir(reference)?, &settings, device)
                 };
-                if let Some(found) = self.take_problems(part(image, lock.image)) {
+                if let Some(found) = self.take_problems(part(image, lock.image, None)) {
                     (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);
                 }
-                if let Some(found) = self.take_problems(part(text, lock.text)) {
+                if let Some(found) = self.take_problems(part(text, lock.text, Some(&config.model))) {
                     (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer);
                 }
             }

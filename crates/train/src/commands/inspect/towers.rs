@@ -11,16 +11,20 @@ use dualenc_model::{
 
 use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
 use crate::commands::inspect::report::{HeadReport, Inspection, Kind, TowerReport, WeightsReport};
+use crate::config::ModelSection;
 use crate::error::TrainError;
 use crate::models::compatibility::{check_image_size, check_vocabulary};
+use crate::models::text_prompt::{prompt_of, recorded_prompt, unused_default_prompt};
 
 /// The settings of a run's config that change how a model directory is loaded.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct LoadSettings {
     pub image: TowerOptions,
     pub text: TowerOptions,
     pub image_size: Option<usize>,
     pub max_tokens: usize,
+    /// The config's section, for its prompt; `None` outside of a run.
+    pub model: Option<ModelSection>,
     /// Whether weights are loaded at all.
     pub pretrained: bool,
 }
@@ -33,6 +37,7 @@ impl LoadSettings {
             text: TowerOptions { pool: auto_text_pool(dir), ..TowerOptions::default() },
             image_size: None,
             max_tokens: usize::MAX,
+            model: None,
             pretrained: true,
         }
     }
@@ -141,10 +146,21 @@ impl Inspection {
             Some(len) => tokenizer.with_padding_to(len),
             None => Ok(tokenizer),
         });
-        match padded {
+        let prompt = match &settings.model {
+            Some(model) => prompt_of(model, dir),
+            None => recorded_prompt(dir),
+        };
+        let prompt = prompt.unwrap_or_else(|error| {
+            self.problems.push(error.to_string());
+            None
+        });
+        let prompted = padded.and_then(|tokenizer| tokenizer.with_prompt(prompt.as_deref().unwrap_or_default()));
+        match prompted {
             Ok(tokenizer) => {
                 self.problems.extend(check_vocabulary(&tokenizer, tower, dir).err().map(|error| error.to_string()));
-                self.tokenizer = Some(tokenizer.describe());
+                let unused = unused_default_prompt(dir).ok().flatten().filter(|_| prompt.is_none());
+                let unused = unused.map_or_else(String::new, |note| format!("; {note}"));
+                self.tokenizer = Some(format!("{}{unused}", tokenizer.describe()));
             }
             Err(error) => self.problems.push(with_causes(&error)),
         }

@@ -89,6 +89,7 @@ impl Plan {
                 Pool::Cls => Pooling::Cls,
                 Pool::Mean | Pool::PatchMean => Pooling::Mean,
                 Pool::ClsMean => Pooling::ClsMean,
+                Pool::Last => Pooling::Last,
                 Pool::Pooler => Pooling::Pooler,
             };
             if !supported.contains(&wanted) {

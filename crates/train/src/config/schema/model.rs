@@ -100,6 +100,15 @@ pub struct ModelSection {
     /// Default: `true`. `false` is an error for a tower without such a norm (BERT and its relatives).
     #[serde(default = "default::yes")]
     pub text_layer_norm: bool,
+    /// Text that is put before every caption, class prompt and query, as sentence-transformers does with its prompts,
+    /// such as `"query: "`. Recorded in exported models.
+    ///
+    /// Default: none, even if the text tower's directory has a `default_prompt_name`; with `init`, that of the model.
+    pub text_prompt: Option<String>,
+    /// The same by its name in `prompts` of the text tower's `config_sentence_transformers.json`.
+    ///
+    /// Default: none.
+    pub text_prompt_name: Option<String>,
     /// Side of the square input image, in pixels. A side other than the tower's own interpolates its position
     /// embeddings.
     ///

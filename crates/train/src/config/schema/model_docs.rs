@@ -10,9 +10,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 #[schemars(rename = "Pool", rename_all = "lowercase")]
 pub(super) enum PoolDoc {
     /// Image: the tower's own pooled output, as in the reference. Text: `sentence` for a pretrained tower in a
-    /// sentence-transformers directory. Any other text tower has its own pooled output, or the first token if its
-    /// family has none (ModernBERT: as its `classifier_pooling` says). A pooler without pretrained weights starts from
-    /// random ones, which is an error for a locked tower.
+    /// sentence-transformers directory. Any other text tower has its own pooled output, or, if its family has none, the
+    /// first token (ModernBERT: as its `classifier_pooling` says; decoders: the last token; T5 and EmbeddingGemma: the
+    /// mean). A pooler without pretrained weights starts from random ones, which is an error for a locked tower.
     Auto,
     /// The first token of the last hidden state.
     Cls,
@@ -26,9 +26,13 @@ pub(super) enum PoolDoc {
     /// tower.
     #[schemars(rename = "patch_mean")]
     PatchMean,
+    /// The last token of the last hidden state: what decoders such as Qwen3-Embedding were trained with. Text towers
+    /// only.
+    Last,
     /// The tower's `pooler_output`. An error for a text tower that has none.
     Pooler,
-    /// Text: as sentence-transformers trained the tower. The pooling of `1_Pooling/config.json` (`cls` or `mean`), then
+    /// Text: as sentence-transformers trained the tower. The pooling of `1_Pooling/config.json` (`cls`,
+    /// `mean` or `lasttoken`), then
     /// the `Dense` layers that `modules.json` lists after it. An error without these files.
     Sentence,
 }

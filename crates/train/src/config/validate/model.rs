@@ -17,13 +17,21 @@ pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
     for (key, layer) in [("model.image_layer", model.image_layer), ("model.text_layer", model.text_layer)] {
         rules.check(layer != 0, key, layer, "1 or more, or -1 (the last layer) or less", "");
     }
-    if model.image_pool == Pool::Sentence {
+    if matches!(model.image_pool, Pool::Sentence | Pool::Last) {
         let help = "choose \"auto\", \"cls\", \"mean\", \"cls+mean\", \"patch_mean\" or \"pooler\"";
         rules.refuse("model.image_pool", &[], "`model.image_pool` is a pooling of text towers".to_owned(), help);
     }
     if matches!(model.text_pool, Pool::ClsMean | Pool::PatchMean) {
-        let help = "choose \"auto\", \"cls\", \"mean\", \"pooler\" or \"sentence\"";
+        let help = "choose \"auto\", \"cls\", \"mean\", \"last\", \"pooler\" or \"sentence\"";
         rules.refuse("model.text_pool", &[], "`model.text_pool` is a pooling of image towers".to_owned(), help);
+    }
+    if model.text_prompt.is_some() && model.text_prompt_name.is_some() {
+        rules.refuse(
+            "model.text_prompt",
+            &["model.text_prompt_name"],
+            "`model.text_prompt` and `model.text_prompt_name` are both set".to_owned(),
+            "remove one of them",
+        );
     }
     let scale = model.logit_scale_init.unwrap_or(0.0);
     let maximum = config.train.logit_scale_max;

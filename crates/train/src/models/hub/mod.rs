@@ -22,7 +22,7 @@
 #[cfg(feature = "hub")]
 mod download;
 pub(crate) mod error;
-mod model_files;
+pub(crate) mod model_files;
 mod progress;
 mod repo;
 mod repo_dir;

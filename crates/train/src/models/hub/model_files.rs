@@ -15,6 +15,9 @@ pub(crate) const CONFIG: &str = "config.json";
 /// The list of the parts of a sentence-transformers model.
 pub(crate) const MODULES: &str = "modules.json";
 
+/// The settings of a sentence-transformers model, its prompts among them.
+pub(crate) const SENTENCE_CONFIG: &str = "config_sentence_transformers.json";
+
 /// open_clip's config and weights, beside a `config.json` that is timm's or unknown.
 pub(crate) const OPEN_CLIP: [&str; 2] = ["open_clip_config.json", "open_clip_model.safetensors"];
 
@@ -36,7 +39,7 @@ const IMAGE_PROCESSOR_FILES: [&str; 2] = ["preprocessor_config.json", "processor
 /// Files that a tower may lack: the image processor, the tokenizer and the parts of sentence-transformers.
 pub(crate) fn optional_files() -> impl Iterator<Item = &'static str> {
     let tokenizer = TOKENIZER_FILES.into_iter().filter(|file| *file != SENTENCEPIECE);
-    IMAGE_PROCESSOR_FILES.into_iter().chain(tokenizer).chain([MODULES])
+    IMAGE_PROCESSOR_FILES.into_iter().chain(tokenizer).chain([MODULES, SENTENCE_CONFIG])
 }
 
 /// The files that an index of split weights lists, each once.

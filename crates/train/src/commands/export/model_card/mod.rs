@@ -138,6 +138,13 @@ fn limits(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Origin) ->
         "Texts are cut after {} tokens, special tokens included. Images are seen at {width} x {height} pixels.",
         loaded.tokenizer.max_tokens()
     )];
+    let prompt = loaded.tokenizer.prompt();
+    if !prompt.is_empty() {
+        lines.push(format!(
+            "It was trained with {prompt:?} before every text: sentence-transformers adds it, with transformers texts \
+             have to be passed with it."
+        ));
+    }
     if let Some(difference) = loaded.processor.export_difference() {
         lines.push(format!("Images are processed a little differently than in training: {difference}."));
     }

@@ -16,6 +16,8 @@ pub(crate) fn section(loaded: &LoadedModel, format: ExportFormat) -> String {
 
 fn transformers(loaded: &LoadedModel) -> String {
     let max_tokens = loaded.tokenizer.max_tokens();
+    // Transformers puts no prompt before texts.
+    let [cat, dog] = ["cat", "dog"].map(|name| format!("{}a photo of a {name}", loaded.tokenizer.prompt()));
     let classify = match interpolated_from(loaded) {
         None => "    logits = model(**inputs).logits_per_image".to_owned(),
         Some(own) => format!(
@@ -36,7 +38,7 @@ fn transformers(loaded: &LoadedModel) -> String {
          path = \".\"  # this directory, or its name on the hub\n\
          model = VisionTextDualEncoderModel.from_pretrained(path).eval()\n\
          processor = VisionTextDualEncoderProcessor.from_pretrained(path)\n\
-         labels = [\"a photo of a cat\", \"a photo of a dog\"]\n\
+         labels = [{cat:?}, {dog:?}]\n\
          image = Image.open(\"photo.jpg\").convert(\"RGB\")\n\
          inputs = processor(\n    \
              text=labels, images=image, return_tensors=\"pt\", padding=True, truncation=True, max_length={max_tokens}\n\
