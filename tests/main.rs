@@ -18,6 +18,7 @@ mod exit_codes;
 mod export;
 mod families;
 mod faults;
+mod features;
 mod flags;
 mod guards;
 mod init;

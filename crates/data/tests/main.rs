@@ -4,6 +4,7 @@
 
 mod child;
 mod faults;
+mod features;
 mod formats;
 mod fuzz;
 mod goldens;

@@ -14,5 +14,3 @@ mod parquet_vectors;
 mod safetensors_header;
 pub(crate) mod table;
 mod tensor_file;
-#[cfg(test)]
-mod tests;

@@ -11,6 +11,9 @@ use crate::parquet::footer::read_footer;
 use crate::parquet::schema::Physical;
 use crate::parquet::values::Value;
 
+/// Values for each byte of the file, at most: a damaged page can claim any number of equal ones.
+const MAX_VALUES_PER_BYTE: u64 = 1024;
+
 /// The vectors of a column.
 #[derive(Debug)]
 pub(crate) struct Vectors {
@@ -59,6 +62,7 @@ fn read_file(file: &ParquetFile, path: &Path, name: &str) -> Result<Result<Vecto
             return Err(Fault::Malformed(reason));
         }
     };
+    let most = file.len().saturating_mul(MAX_VALUES_PER_BYTE);
     let (mut values, mut width, mut rows) = (Vec::new(), 0, 0u64);
     for group in &footer.groups {
         let mut column = Column::new(file, leaf, &group.chunks[number]);
@@ -66,6 +70,7 @@ fn read_file(file: &ParquetFile, path: &Path, name: &str) -> Result<Result<Vecto
             rows += 1;
             let (before, mut has_null) = (values.len(), false);
             column.next_row(&mut |value| match value {
+                _ if values.len() as u64 > most => {}
                 Value::Bytes(&[a, b, c, d]) => values.push(f32::from_le_bytes([a, b, c, d])),
                 Value::Bytes(bytes) => match bytes.first_chunk() {
                     Some(bytes) => values.push(f64::from_le_bytes(*bytes) as f32),
@@ -74,6 +79,12 @@ fn read_file(file: &ParquetFile, path: &Path, name: &str) -> Result<Result<Vecto
                 Value::Null | Value::Int(_) => has_null = true,
             })?;
             let found = values.len() - before;
+            if values.len() as u64 > most {
+                return Err(Fault::Malformed(format!(
+                    "column `{name}` has more values than {} bytes hold",
+                    file.len()
+                )));
+            }
             if has_null {
                 return Ok(Err(DataError::row(path, "row", rows, format!("`{name}` is null, empty or has a null"))));
             }

@@ -37,9 +37,22 @@ pub struct Tokenizer {
     max_tokens: usize,
     pad_to: Option<usize>,
     fingerprint: [u8; 32],
+    is_absent: bool,
 }
 
+/// What a text is told where there is no text tower.
+const NO_TEXT_TOWER: &str = "the model has no text tower: it was trained on features from files. Compute the features \
+                             of these texts with the same encoder, and pass their file to `dualenc embed --texts FILE`";
+
 impl Tokenizer {
+    /// The tokenizer of a text tower that is absent: it refuses every text.
+    #[must_use]
+    pub fn absent() -> Self {
+        let inner = tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default());
+        let (path, fingerprint) = (PathBuf::new(), [0; 32]);
+        Self { inner, path, pad_id: 0, vocab_size: 0, max_tokens: 0, pad_to: None, fingerprint, is_absent: true }
+    }
+
     /// Reads `tokenizer.json` in `dir`. Without that file, builds the tokenizer from `vocab.txt` (BERT), or from
     /// `vocab.json` and `merges.txt` (CLIP, RoBERTa, GPT-2).
     ///
@@ -78,7 +91,7 @@ impl Tokenizer {
         hasher.update(&(max_tokens as u64).to_le_bytes()).update(&pad_id.to_le_bytes());
         hasher.update(settings.canonical().as_bytes());
         let fingerprint = *hasher.finalize().as_bytes();
-        Ok(Self { inner, path, pad_id, vocab_size, max_tokens, pad_to: None, fingerprint })
+        Ok(Self { inner, path, pad_id, vocab_size, max_tokens, pad_to: None, fingerprint, is_absent: false })
     }
 
     /// Pads every text to `len` tokens with the padding id, for text towers that attend to padding (SigLIP). Texts are
@@ -111,8 +124,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if the tokenizer refuses the text, for example an unknown word without an
-    /// unknown-token.
+    /// unknown-token; [`DataError::Loader`] if there is no text tower.
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
+        if self.is_absent {
+            return Err(DataError::Loader { reason: NO_TEXT_TOWER.to_owned() });
+        }
         let encoding = guarded(|| self.inner.encode_fast(text, true)).map_err(|reason| {
             self.error(format!("cannot tokenise `{}`: {reason}", text.chars().take(80).collect::<String>()))
         })?;

@@ -10,6 +10,7 @@ use crate::config::{Draft, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::features::absent::check_dataset;
 use crate::models::hub::resolve::resolve;
 use crate::models::load::LoadedModel;
 use crate::optim::lr_schedule::LrSchedule;
@@ -88,7 +89,13 @@ fn check_model(
             check_schedules(config, dataset, &loaded.model, findings);
         }
     }
-    findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
+    if !loaded.model.image_tower.is_absent() {
+        findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
+    }
+    if let Some(dataset) = dataset {
+        let fits = check_dataset(dataset, &loaded.model, "the training data have");
+        findings.keep("features", "data.train", fits)?;
+    }
     Ok(())
 }
 
