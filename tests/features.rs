@@ -88,7 +88,7 @@ fn run_on_features_works_throughout() {
         let text = session.succeed(command);
         assert!(text.contains(expected), "{command:?}: {text}");
     }
-    session.succeed(&["report", "--model", "run", "--out", "report.html"]);
+    session.succeed(&["report", "run"]);
     let refused = session.fail(2, &["cache", "--config", "lit.toml"]);
     assert!(refused.contains("the data are features already"), "{refused}");
     let refused = session.fail(2, &["data", "pack", "--config", "lit.toml", "--out", "packed"]);
@@ -134,8 +134,8 @@ fn trained_heads_embed_other_features() {
         ),
         (&["embed", "--model", "run", "--images", ".", "--out", "x.safetensors"], "the model has no image tower"),
         (&["embed", "--model", "run", "--images", "new_texts.npy", "--out", "x.safetensors"], "with 4 values"),
-        (&["search", "--model", "run", "--in", "e.safetensors", "a cat"], "`dualenc embed --texts FILE`"),
-        (&["classify", "--model", "run", "--labels", "cat,dog", "new_images.npy"], "the model has no text tower"),
+        (&["search", "--model", "run", "--index", "e.safetensors", "a cat"], "`dualenc embed --texts FILE`"),
+        (&["classify", "--model", "run", "--labels", "cat,dog", "new_images.npy"], "the model has no image tower"),
         (&["eval", "--model", "run", "--task", "retrieval", "--data", "pairs.csv"], "the model has no image tower"),
     ] {
         session.write("pairs.csv", "image,caption\na.png,a cat\nb.png,a dog\n");

@@ -1,6 +1,10 @@
 //! The types of the numbers in a feature file, all little-endian.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+
+/// Values that are converted at a time.
+const AT_ONCE: usize = 64;
 
 /// A type of numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,7 +63,16 @@ impl Number {
             out.iter_mut().zip(bytes.as_chunks::<N>().0).for_each(|(out, bytes)| *out = value(*bytes));
         }
         match self {
-            Self::F16 => each(bytes, out, |bytes| f16::from_le_bytes(bytes).to_f32()),
+            Self::F16 => {
+                // Several at a time, for which processors have instructions.
+                let mut halves = [f16::ZERO; AT_ONCE];
+                for (bytes, out) in bytes.chunks(2 * AT_ONCE).zip(out.chunks_mut(AT_ONCE)) {
+                    let halves = &mut halves[..out.len()];
+                    let pairs = bytes.as_chunks::<2>().0;
+                    halves.iter_mut().zip(pairs).for_each(|(half, bytes)| *half = f16::from_le_bytes(*bytes));
+                    halves.convert_to_f32_slice(out);
+                }
+            }
             Self::Bf16 => each(bytes, out, |bytes| bf16::from_le_bytes(bytes).to_f32()),
             Self::F32 => each(bytes, out, f32::from_le_bytes),
             Self::F64 => each(bytes, out, |bytes| f64::from_le_bytes(bytes) as f32),

@@ -228,30 +228,15 @@ impl FeatureTable {
         Some(self.faults[at].1.into())
     }
 
-    /// Reads a row to `out`, which has its width.
+    /// Reads a row to `out`, which has its width. `buffer`: memory for its bytes, to be used again.
     ///
     /// # Errors
     /// [`DataError::Read`] if the system cannot read the file.
     ///
     /// # Panics
     /// If `row` is out of range.
-    pub fn read(&self, row: u64, out: &mut [f32]) -> Result<(), DataError> {
-        self.read_rows(self.part(row), row, out, &mut Vec::new())
-    }
-
-    /// Reads several rows, in any order: `[rows, width]`, flat.
-    ///
-    /// # Errors
-    /// [`DataError::Read`] if the system cannot read a file.
-    ///
-    /// # Panics
-    /// If a row is out of range.
-    pub fn gather(&self, rows: impl Iterator<Item = u64>, out: &mut [f32]) -> Result<(), DataError> {
-        let mut buffer = Vec::new();
-        for (row, out) in rows.zip(out.chunks_exact_mut(self.width.max(1))) {
-            self.read_rows(self.part(row), row, out, &mut buffer)?;
-        }
-        Ok(())
+    pub fn read(&self, row: u64, out: &mut [f32], buffer: &mut Vec<u8>) -> Result<(), DataError> {
+        self.read_rows(self.part(row), row, out, buffer)
     }
 
     /// The rows from `row` on that fill `out`, all of `part`.

@@ -61,7 +61,7 @@ impl ImageRef {
                     return Err(self.fail(source));
                 }
                 let mut values = vec![0.0; table.width()];
-                table.read(*row, &mut values)?;
+                table.read(*row, &mut values, &mut Vec::new())?;
                 return Ok(row_bytes(&values));
             }
         };

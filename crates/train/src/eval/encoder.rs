@@ -156,6 +156,7 @@ impl Encoder<'_> {
     ) -> Result<Embeddings, TrainError> {
         let (dim, side) = (self.model.embed_dim(), text_side(self.model));
         let mut features = Vec::with_capacity(count * dim);
+        let mut buffer = Vec::new();
         for first in (0..count).step_by(self.batch_size.max(1)) {
             let rows = first..count.min(first + self.batch_size.max(1));
             let mut values = vec![0.0; rows.len() * side.1];
@@ -164,7 +165,7 @@ impl Encoder<'_> {
                 let what = || found.map_or_else(|| "a text".to_owned(), |(table, row)| format!("`{}`", table.key(row)));
                 check_side(Tower::Text, side, found.map(|(table, _)| table.width()), &what())?;
                 if let Some((table, row)) = found {
-                    table.read(row, out)?;
+                    table.read(row, out, &mut buffer)?;
                 }
             }
             let values = TensorData::new(values, [rows.len(), side.1]);

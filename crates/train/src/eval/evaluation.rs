@@ -333,6 +333,7 @@ impl Evaluation {
         observer: &mut dyn Observer,
         in_detail: bool,
     ) -> Result<EvalOutcome, TrainError> {
+        self.check_towers(encoder.model)?;
         let (of, data) = (format!("evaluation `{}`", self.name), self.task.data());
         self.report.report_data(&of, data, || self.warnings(), observer);
         if let OpenTask::Probe(probe) = &self.task {

@@ -4,8 +4,13 @@
 use dualenc_data::{Dataset, FeatureTable, ImageRef};
 use dualenc_model::{DualEncoder, Tower};
 
+use rayon::prelude::*;
+
 use crate::error::TrainError;
 use crate::features::image_index::ImageSet;
+
+/// Rows that one thread reads sooner than more threads start: a millisecond's work.
+const ROWS_PER_THREAD: usize = 256;
 
 /// Refuses data that a tower cannot take: features where it takes images or texts, images or texts where it is absent,
 /// and features of another width. `found`: the width of the features of the data. `what`: the data, in words.
@@ -46,6 +51,15 @@ pub(crate) fn no_tower(tower: Tower, what: &str) -> String {
     )
 }
 
+/// Refuses images and texts as such for a model that lacks a tower for them. `what`: the images and texts, in words.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_complete(model: &DualEncoder, what: &str) -> Result<(), TrainError> {
+    check_side(Tower::Image, image_side(model), None, what)?;
+    check_side(Tower::Text, text_side(model), None, what)
+}
+
 /// As [`check_side`], for both sides of a data set.
 ///
 /// # Errors
@@ -84,38 +98,38 @@ pub(crate) fn check_images(set: &ImageSet, side: (bool, usize)) -> Result<(), Tr
     Ok(())
 }
 
+/// Reads the rows `numbers`, `[rows, width]`, flat, on all cores if they are many.
+fn rows(
+    numbers: &[usize],
+    width: usize,
+    read: impl Fn(usize, &mut [f32], &mut Vec<u8>) -> Result<(), TrainError> + Sync,
+) -> Result<Vec<f32>, TrainError> {
+    let mut values = vec![0.0; numbers.len() * width];
+    let rows = values.par_chunks_exact_mut(width.max(1)).zip(numbers).with_min_len(ROWS_PER_THREAD);
+    rows.try_for_each_init(Vec::new, |buffer, (out, &number)| read(number, out, buffer))?;
+    Ok(values)
+}
+
 /// The rows of images of `set`, `[images, width]`, flat.
 ///
 /// # Errors
 /// [`TrainError::Data`] when a file cannot be read; [`TrainError::Internal`] for an image that is no row of this width.
 pub(crate) fn image_rows(set: &ImageSet, images: &[usize], width: usize) -> Result<Vec<f32>, TrainError> {
-    let mut values = vec![0.0; images.len() * width];
-    for (&image, out) in images.iter().zip(values.chunks_exact_mut(width.max(1))) {
-        match set.reference(image) {
-            ImageRef::FeatureRow { table, row } if table.width() == width => table.read(row, out)?,
-            other => return Err(TrainError::Internal(format!("`{}` is no row of {width} values", other.key()))),
-        }
-    }
-    Ok(values)
+    rows(images, width, |image, out, buffer| match set.reference(image) {
+        ImageRef::FeatureRow { table, row } if table.width() == width => Ok(table.read(row, out, buffer)?),
+        other => Err(TrainError::Internal(format!("`{}` is no row of {width} values", other.key()))),
+    })
 }
 
 /// The rows of captions, `[captions, width]`, flat.
 ///
 /// # Errors
 /// As for [`image_rows`].
-pub(crate) fn caption_rows(
-    dataset: &Dataset,
-    captions: impl ExactSizeIterator<Item = usize>,
-    width: usize,
-) -> Result<Vec<f32>, TrainError> {
-    let mut values = vec![0.0; captions.len() * width];
-    for (caption, out) in captions.zip(values.chunks_exact_mut(width.max(1))) {
-        match dataset.caption(caption).features {
-            Some((table, row)) if table.width() == width => table.read(row, out)?,
-            _ => return Err(TrainError::Internal(format!("caption {caption} is no row of {width} values"))),
-        }
-    }
-    Ok(values)
+pub(crate) fn caption_rows(dataset: &Dataset, captions: &[usize], width: usize) -> Result<Vec<f32>, TrainError> {
+    rows(captions, width, |caption, out, buffer| match dataset.caption(caption).features {
+        Some((table, row)) if table.width() == width => Ok(table.read(row, out, buffer)?),
+        _ => Err(TrainError::Internal(format!("caption {caption} is no row of {width} values"))),
+    })
 }
 
 /// Refuses a table with rows that cannot be used, where each row is needed.

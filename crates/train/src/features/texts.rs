@@ -77,7 +77,7 @@ impl TextFeatures {
     pub fn of_captions(
         &self,
         dataset: &Dataset,
-        captions: impl ExactSizeIterator<Item = usize>,
+        captions: &[usize],
         tokens: &TokenBatch,
     ) -> Result<Tensor<2>, TrainError> {
         if !self.tower.is_absent() {

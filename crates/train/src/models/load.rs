@@ -68,12 +68,8 @@ impl LoadedModel {
             InitialWeights::Pair { image, text } => {
                 let (image_dir, text_dir) = (image.map(resolve).transpose()?, text.map(resolve).transpose()?);
                 let widths = feature_widths(config)?;
-                let source = |dir: &'_ Option<PathBuf>, side: usize| match (dir, widths[side]) {
-                    (Some(dir), _) => Ok(TowerSource::Dir(dir)),
-                    (None, Some(width)) => Ok(TowerSource::Absent(width)),
-                    (None, None) => Err(TrainError::Internal("a side has neither tower nor features".to_owned())),
-                };
-                let built = build_from_sources(source(&image_dir, 0)?, source(&text_dir, 1)?, &options, device)?;
+                let sources = [source_of(image_dir.as_deref(), widths[0])?, source_of(text_dir.as_deref(), widths[1])?];
+                let built = build_from_sources(sources[0], sources[1], &options, device)?;
                 report_audit("image tower", &built.image_audit, observer);
                 report_audit("text tower", &built.text_audit, observer);
                 (built, image_dir, text_dir)
@@ -234,6 +230,15 @@ impl LoadedModel {
             model.logit_scale = parameters::scalar(scale, &model.device());
         }
         model
+    }
+}
+
+/// The tower in `dir` or, without one, what stands in its place: features of this width.
+fn source_of(dir: Option<&Path>, width: Option<usize>) -> Result<TowerSource<'_>, TrainError> {
+    match (dir, width) {
+        (Some(dir), _) => Ok(TowerSource::Dir(dir)),
+        (None, Some(width)) => Ok(TowerSource::Absent(width)),
+        (None, None) => Err(TrainError::Internal("a side has neither a tower nor features".to_owned())),
     }
 }
 

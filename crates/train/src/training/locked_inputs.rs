@@ -54,9 +54,9 @@ impl LockedInputs {
     /// # Errors
     /// As for [`LockedInputs::of_batch`].
     pub fn texts_of_batch(&self, batch: &Batch) -> Result<Option<Tensor<2>>, TrainError> {
-        let captions = batch.pairs.iter().map(|pair| pair.caption);
+        let captions: Vec<usize> = batch.pairs.iter().map(|pair| pair.caption).collect();
         let texts = self.towers.texts.as_ref();
-        texts.map(|locked| locked.of_captions(&self.dataset, captions, &batch.tokens)).transpose()
+        texts.map(|locked| locked.of_captions(&self.dataset, &captions, &batch.tokens)).transpose()
     }
 
     /// Whether a step reads pixels: the image tower trains, and a step in parts needs them twice.
