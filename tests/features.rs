@@ -81,7 +81,7 @@ fn run_on_features_works_throughout() {
     assert!(written.contains("pairs") && written.contains("classes"), "{written}");
 
     for (command, expected) in [
-        (&["check", "--config", "lit.toml"][..], "24 images with 24 captions"),
+        (&["check", "--config", "lit.toml"][..], "24 images, 24 captions"),
         (&["plan", "--config", "lit.toml", "--steps", "1", "--set", "run.dir=other"], "24"),
         (&["inspect", "run"], "features of 6 values"),
     ] {
@@ -152,7 +152,7 @@ fn bad_rows_count_as_bad_samples() {
     images[3 * IMAGE_WIDTH + 1] = f32::NAN;
     images[5 * IMAGE_WIDTH..6 * IMAGE_WIDTH].fill(0.0);
     session.write("i.npy", npy(IMAGE_WIDTH, &images));
-    let refused = session.fail(2, &["train", "--config", "lit.toml", "--set", "eval.classes="]);
+    let refused = session.fail(2, &["train", "--config", "lit.toml", "--set", "eval.classes=", "--set", "eval.pairs="]);
     assert!(refused.contains("more than `data.max_bad_fraction` = 0.01 allows"), "{refused}");
     assert!(
         refused.contains("i.npy/row 4: value 2 is NaN") || refused.contains("row 6: all values are 0"),

@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `parquet` is a file format, `dataset` holds them, `images`
 //! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
-//! templates, `features` reads vectors that other programs computed, `loader` makes the batches, `writing` turns images and samples into bytes.
+//! templates, `features` reads vectors that other programs computed, `loader` makes the batches, `writing` turns images
+//! and samples into bytes.
 
 mod conversions;
 mod counted;

@@ -13,8 +13,8 @@ const STATS_PER_THREAD: usize = 256;
 impl Dataset {
     /// A hash of the paths (relative to the root of their source, so that moving it changes nothing), their order, the
     /// captions, and the length of each file in bytes; and of the weights, if there are any. An image in a parquet file
-    /// counts by its row and the length of the file, and a row of features by its values alone. File *contents* are not read: an image replaced by another of
-    /// equal length goes unnoticed.
+    /// counts by its row and the length of the file, and a row of features by its values alone. File *contents* are not
+    /// read: an image replaced by another of equal length goes unnoticed.
     ///
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.

@@ -384,8 +384,8 @@ impl Dataset {
         self.parts.get(at).map(|part| part.root.as_path())
     }
 
-    /// One id per caption; equal captions share it. Captions without texts are equal if their features are. Case, Unicode form (NFKC), white space and punctuation at the end
-    /// do not count. Ids can be compared between data sets.
+    /// One id per caption; equal captions share it. Captions without texts are equal if their features are. Case,
+    /// Unicode form (NFKC), white space and punctuation at the end do not count. Ids can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
         (0..self.num_captions()).map(|caption| self.caption_id(caption)).collect()

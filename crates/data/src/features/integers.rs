@@ -23,7 +23,8 @@ pub fn read_integers(path: &Path, name: &str) -> Result<Vec<i64>, DataError> {
     rows.into_iter().enumerate().map(number).collect()
 }
 
-/// As [`read_integers`], of a tensor beside features; `None`: a safetensors file without this tensor, or another format.
+/// As [`read_integers`], of a tensor beside features; `None`: a safetensors file without this tensor, or another
+/// format.
 ///
 /// # Errors
 /// As for [`read_integers`].

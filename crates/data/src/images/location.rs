@@ -46,8 +46,8 @@ impl ImageRef {
     ///
     /// # Errors
     /// [`DataError::Image`] for a bad image: the file is missing, not a regular file, or larger than 1 GiB, or the page
-    /// of a parquet file is damaged, or a row of features is not finite or zero. [`DataError::Read`] if the system cannot read it, or if the shard is missing or
-    /// has become shorter.
+    /// of a parquet file is damaged, or a row of features is not finite or zero. [`DataError::Read`] if the system
+    /// cannot read it, or if the shard is missing or has become shorter.
     pub fn read(&self) -> Result<Vec<u8>, DataError> {
         let read = match self {
             Self::File(path) => read_file(path),

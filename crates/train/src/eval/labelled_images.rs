@@ -60,10 +60,10 @@ impl LabelledImages {
         let classes = images.names.len();
         match class_rows {
             Some(rows) if rows.of_class.len() != classes => Err(TrainError::Usage(format!(
-                "`{}` has features of {}, but the images have {}; expected features of each, in the same order",
+                "`{}` has features of {} classes, but the images have {classes} classes; expected features of each, in \
+                 the same order",
                 rows.table.path().display(),
-                counted(rows.of_class.len(), "class"),
-                counted(classes, "class"),
+                rows.of_class.len(),
             ))),
             class_rows => Ok(Some(Self { class_rows, ..images })),
         }

@@ -120,7 +120,8 @@ impl ImageFeatures {
         set
     }
 
-    /// `set` for a loader, which skips images with a feature; `None` without a cache on disk, unless the tower is absent.
+    /// `set` for a loader, which skips images with a feature; `None` without a cache on disk, unless the tower is
+    /// absent.
     pub fn for_loader(&self, set: &ImageSet) -> Option<Arc<dyn FeatureLookup>> {
         (self.is_on_disk || self.tower.is_absent()).then(|| Arc::new(set.clone()) as Arc<dyn FeatureLookup>)
     }
@@ -213,8 +214,8 @@ impl ImageFeatures {
     /// # Errors
     /// [`TrainError::Data`] when a file cannot be read for another reason than its content; [`TrainError::Write`] when
     /// the store cannot be written; [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity;
-    /// [`TrainError::Usage`] for images where the tower is absent, and features where it is not; [`TrainError::Stopped`]
-    /// when the stop flag is set.
+    /// [`TrainError::Usage`] for images where the tower is absent, and features where it is not;
+    /// [`TrainError::Stopped`] when the stop flag is set.
     pub fn fill(
         &self,
         set: &ImageSet,

@@ -28,8 +28,8 @@ pub struct CheckOptions {
 /// What one image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// Width and height in pixels (of a row of features, its width and 1); and a hash of the file with its looks, unless the check is fast. A plain image has
-    /// no looks.
+    /// Width and height in pixels (of a row of features, its width and 1); and a hash of the file with its looks,
+    /// unless the check is fast. A plain image has no looks.
     Good { size: (u32, u32), copy: Option<([u8; 32], Option<Box<Look>>)> },
     /// It cannot be used: the number of its fault.
     Bad(u32),

@@ -32,8 +32,8 @@ pub(crate) fn check_towers(loaded: &LoadedModel, format: &str) -> Result<(), Tra
         (true, true) => "towers",
     };
     Err(TrainError::Usage(format!(
-        "{format} needs whole models, but this one has not {absent}: it was trained on features from files; export what \
-         it has with `--format heads`"
+        "{format} needs a whole model, but this one has not {absent}: it was trained on features from files; export \
+         what it has with `--format heads`"
     )))
 }
 

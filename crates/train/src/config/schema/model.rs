@@ -28,8 +28,8 @@ pub struct ModelSection {
     /// Which towers train, as two letters: first the image tower, then the text tower (LiT, arXiv:2111.07991, sec. 3).
     /// `L`: locked, pretrained. `U`: unlocked, pretrained. `u`: unlocked, from random weights.
     ///
-    /// Default: `"LU"`: the image tower is locked, and a pretrained text tower learns to match it. `"LL"` where the data
-    /// have features of texts.
+    /// Default: `"LU"`: the image tower is locked, and a pretrained text tower learns to match it. `"LL"` where the
+    /// data have features of texts.
     #[serde(default = "default::lock")]
     #[schemars(schema_with = "model_docs::lock")]
     pub lock: Lock,
