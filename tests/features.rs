@@ -163,8 +163,11 @@ fn bad_rows_count_as_bad_samples() {
     assert!(listed.contains("row 4") && listed.contains("row 6"), "{listed}");
     let last = session.metrics("kept", "eval").into_iter().rfind(|line| line["name"] == "pairs").unwrap();
     assert_eq!((&last["num_images"], &last["num_unreadable"]), (&(ROWS - 2).into(), &2.into()));
-    let problems = session.problems(&["check", "--config", "lit.toml"]);
-    assert!(problems.contains("row 4") && problems.contains("row 6"), "{problems}");
+    let problems = session.fail(2, &["check", "--config", "lit.toml"]);
+    assert!(
+        problems.contains("i.npy/row 4: value 2 is NaN") && problems.contains("row 6: all values are 0"),
+        "{problems}"
+    );
 }
 
 #[test]

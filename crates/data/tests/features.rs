@@ -345,12 +345,15 @@ fn rows_are_selected_by_number_and_path() {
     let dir = folder(&[
         ("i.npy", &matrix(1, &[1.0, 2.0, 3.0])),
         ("p.txt", b"a.png\nb.png\nc.png\n"),
-        ("only.txt", b"1\nc.png\n"),
+        ("numbers.txt", b"1\n3\n"),
+        ("names.txt", b"c.png\na.png\n"),
     ]);
-    let table = "only = 'only.txt'\n[features]\nimages = 'i.npy'\ntexts = 'i.npy'\nimage_paths = 'p.txt'";
-    let mut table: SourceTable = toml::from_str(table).unwrap();
-    table.resolve(dir.path());
-    let dataset = table.read().unwrap();
-    assert_eq!(dataset.images().map(|image| image.key()).collect::<Vec<_>>(), ["a.png", "c.png"]);
-    assert_eq!(pairs(&dataset), [(0, 0), (2, 2)]);
+    for only in ["numbers.txt", "names.txt"] {
+        let features = "[features]\nimages = 'i.npy'\ntexts = 'i.npy'\nimage_paths = 'p.txt'";
+        let mut table: SourceTable = toml::from_str(&format!("only = '{only}'\n{features}")).unwrap();
+        table.resolve(dir.path());
+        let dataset = table.read().unwrap();
+        assert_eq!(dataset.images().map(|image| image.key()).collect::<Vec<_>>(), ["a.png", "c.png"]);
+        assert_eq!(pairs(&dataset), [(0, 0), (2, 2)]);
+    }
 }

@@ -127,7 +127,7 @@ pub fn classify(
     if request.labels.is_empty() {
         return Err(TrainError::Usage("there is no label; give `--labels`".to_owned()));
     }
-    check_complete(&loaded.model, "images and labels are given")?;
+    check_complete(&loaded.model, "the input")?;
     let (mut images, mut left_out) = (Vec::new(), LeftOut::default());
     for path in request.images {
         let (found, others) = list_images(path, None, observer)?;

@@ -265,7 +265,7 @@ impl Evaluation {
     /// # Errors
     /// [`TrainError::Usage`].
     pub(crate) fn check_towers(&self, model: &DualEncoder) -> Result<(), TrainError> {
-        self.task.check_towers(model, &format!("evaluation `{}` has", self.name))
+        self.task.check_towers(model, &format!("evaluation `{}`", self.name))
     }
 
     /// The images it encodes.

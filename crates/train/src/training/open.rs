@@ -72,7 +72,7 @@ impl Run {
         report_dataset(&dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
-        check_dataset(&dataset, &model, "the training data have")?;
+        check_dataset(&dataset, &model, "the training data")?;
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
         evaluations.iter().try_for_each(|evaluation| evaluation.check_towers(&model))?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();

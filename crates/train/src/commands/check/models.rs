@@ -93,7 +93,7 @@ fn check_model(
         findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
     }
     if let Some(dataset) = dataset {
-        let fits = check_dataset(dataset, &loaded.model, "the training data have");
+        let fits = check_dataset(dataset, &loaded.model, "the training data");
         findings.keep("features", "data.train", fits)?;
     }
     Ok(())

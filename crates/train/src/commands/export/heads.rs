@@ -27,12 +27,12 @@ pub(crate) fn check_towers(loaded: &LoadedModel, format: &str) -> Result<(), Tra
     let model = &loaded.model;
     let absent = match (model.image_tower.is_absent(), model.text_tower.is_absent()) {
         (false, false) => return Ok(()),
-        (true, false) => "an image tower",
-        (false, true) => "a text tower",
-        (true, true) => "towers",
+        (true, false) => "no image tower",
+        (false, true) => "no text tower",
+        (true, true) => "no towers",
     };
     Err(TrainError::Usage(format!(
-        "{format} needs a whole model, but this one has not {absent}: it was trained on features from files; export \
+        "{format} needs a whole model, but this one has {absent}: it was trained on features from files; export \
          what it has with `--format heads`"
     )))
 }
