@@ -19,6 +19,7 @@ mod exit_codes;
 mod export;
 mod families;
 mod faults;
+mod features;
 mod fit;
 mod flags;
 mod guards;

@@ -46,6 +46,16 @@ pub enum DataError {
         /// What to do, starting with `; `.
         hint: Option<String>,
     },
+    /// A tensor is not in a file of tensors.
+    #[error("`{path}` has no tensor `{name}`; its tensors are {}", quoted(.found))]
+    Tensor {
+        /// The file.
+        path: PathBuf,
+        /// The tensor asked for.
+        name: String,
+        /// The tensors of the file.
+        found: Vec<String>,
+    },
     /// One row (record, line, annotation) is malformed.
     #[error("`{path}`, {unit} {row}: {reason}")]
     Row {
@@ -235,6 +245,17 @@ pub enum ImageError {
         /// The error of the decoder.
         reason: String,
     },
+    /// A row of features holds NaN or an infinity.
+    #[error("value {column} is {value}; expected finite numbers: compute the row again, or leave it out")]
+    NotFinite {
+        /// Number of the value in the row, 1-based.
+        column: usize,
+        /// The value.
+        value: f32,
+    },
+    /// A row of features holds zeros only.
+    #[error("all values are 0, so that it has no direction: compute the row again, or leave it out")]
+    ZeroFeature,
 }
 
 impl ImageError {
@@ -249,6 +270,8 @@ impl ImageError {
             Self::TooLarge { .. } | Self::FileTooLarge { .. } => "too large",
             Self::Unsupported { .. } => "not supported",
             Self::Damaged { .. } => "damaged",
+            Self::NotFinite { .. } => "not finite",
+            Self::ZeroFeature => "all values 0",
         }
     }
 }
@@ -274,6 +297,7 @@ impl DataError {
             Self::NotAFile { .. }
             | Self::Empty { .. }
             | Self::Column { .. }
+            | Self::Tensor { .. }
             | Self::Row { .. }
             | Self::Malformed { .. }
             | Self::UnknownExtension { .. }

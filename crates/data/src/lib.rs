@@ -1,13 +1,15 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `parquet` is a file format, `dataset` holds them, `images`
 //! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
-//! templates, `loader` makes the batches, `writing` turns images and samples into bytes.
+//! templates, `features` reads vectors that other programs computed, `loader` makes the batches, `writing` turns images
+//! and samples into bytes.
 
 mod conversions;
 mod counted;
 mod dataset;
 mod did_you_mean;
 mod error;
+mod features;
 mod files;
 mod foreign_file;
 mod image_processor;
@@ -34,6 +36,8 @@ pub use crate::dataset::survey::Survey;
 pub use crate::dataset::{CaptionMode, Dataset, MissingFiles, Pair};
 pub use crate::did_you_mean::nearest;
 pub use crate::error::{DataError, DataErrorCause, ImageError};
+pub use crate::features::integers::{find_integers, read_integers};
+pub use crate::features::table::{FEATURES_TENSOR, FeatureColumn, FeatureTable};
 pub use crate::image_processor::ImageProcessor;
 pub use crate::images::augment::{Augment, View};
 pub use crate::images::decode::decode;
@@ -63,6 +67,7 @@ pub use crate::sources::class_labels::CLASS_NAMES_FILE;
 pub use crate::sources::classes::ClassesSource;
 pub use crate::sources::coco::CocoSource;
 pub use crate::sources::csv::CsvSource;
+pub use crate::sources::features::FeaturesSource;
 pub use crate::sources::folder::FolderSource;
 pub use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
 pub use crate::sources::image_files::{ImageFiles, LeftOut, image_files};

@@ -5,6 +5,7 @@
 mod child;
 mod decoder_tokens;
 mod faults;
+mod features;
 mod formats;
 mod fuzz;
 mod goldens;

@@ -94,8 +94,8 @@ pub use layers::norm::NormKind;
 pub use params::audit::Audit;
 pub use pooling::{Pool, Pooling, TakenLayer};
 pub use pretrained::build::{
-    BuildOptions, BuiltModel, TowerOptions, build_from_dual_encoder, build_from_towers, image_tower_from,
-    text_tower_from,
+    BuildOptions, BuiltModel, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources,
+    build_from_towers, image_tower_from, text_tower_from,
 };
 pub use pretrained::config_file::{dual_encoder_types, is_dual_encoder_dir};
 pub use pretrained::dry_load::{HeadSummary, ModelSummary, TowerSummary, dry_load};

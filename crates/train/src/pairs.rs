@@ -26,6 +26,7 @@ impl Pairs {
     pub fn read(config: &RunConfig) -> Result<Self, TrainError> {
         let tables = config.data.train.tables();
         let mut sources = tables.iter().map(|(_, table)| table.read()).collect::<Result<Vec<_>, _>>()?;
+        check_widths(&tables, &sources)?;
         let all = match (sources.pop(), sources.is_empty()) {
             (Some(only), true) => only,
             (last, _) => Dataset::concat(sources.into_iter().chain(last).collect()),
@@ -51,6 +52,27 @@ impl Pairs {
         ));
         Ok(Self { train: Arc::new(train), validation: Some(Arc::new(validation)) })
     }
+}
+
+/// Refuses features of different widths.
+fn check_widths(tables: &[(String, &SourceTable)], sources: &[Dataset]) -> Result<(), TrainError> {
+    let widths = |dataset: &Dataset| [dataset.image_feature_width(), dataset.text_feature_width()];
+    let Some(first) = sources.first().map(widths) else { return Ok(()) };
+    let Some((key, found)) =
+        tables.iter().zip(sources).map(|((key, _), it)| (key, widths(it))).find(|(_, it)| *it != first)
+    else {
+        return Ok(());
+    };
+    let shown = |[image, text]: [Option<usize>; 2]| {
+        let width = |width: Option<usize>| width.map_or_else(|| "no".to_owned(), |width| width.to_string());
+        format!("{} values of images and {} of texts", width(image), width(text))
+    };
+    Err(TrainError::Usage(format!(
+        "`{key}` has features of {}; expected {}, as in `{}`",
+        shown(found),
+        shown(first),
+        tables[0].0
+    )))
 }
 
 /// The data at `path`, recognised by their name and content. `root`: the folder at which relative paths of images

@@ -32,14 +32,14 @@ pub struct EmbedArgs {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Embed one image, all images below a folder, or the images of a table, of shards or of a pattern of shards, as
-    /// `eval --data` takes them, each once
+    /// `eval --data` takes them, each once. For a model without an image tower, a file of features
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
     pub images: Option<PathBuf>,
     /// Folder at which the relative image paths in a table start [default: the folder of the table]
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, requires = "images")]
     pub root: Option<PathBuf>,
     /// Embed the lines of this text file; line n becomes row n, so a blank line is an error. A `.json` file is a list
-    /// of strings
+    /// of strings. For a model without a text tower, a file of features
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub texts: Option<PathBuf>,
     /// Write the embeddings to this safetensors file

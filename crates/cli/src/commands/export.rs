@@ -37,6 +37,8 @@ pub enum Format {
     Transformers,
     /// `SentenceTransformer`, for texts and images
     SentenceTransformers,
+    /// The heads alone, for programs that have features of images and texts
+    Heads,
 }
 
 pub fn run(args: ExportArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
@@ -46,6 +48,7 @@ pub fn run(args: ExportArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> 
     let (format, kind) = match args.format {
         Format::Transformers => (ExportFormat::Transformers, "VisionTextDualEncoder"),
         Format::SentenceTransformers => (ExportFormat::SentenceTransformers, "SentenceTransformer"),
+        Format::Heads => (ExportFormat::Heads, "pair of heads"),
     };
     let request = ExportRequest { format, origin: Some(&args.model.model), ..ExportRequest::new(&args.out) };
     dualenc_train::export(&model, &request, signals.begin_work(), reporter)?;

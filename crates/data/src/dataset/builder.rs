@@ -1,6 +1,7 @@
 //! Collects the rows of a source to a [`Dataset`].
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::dataset::captions::{Caption, CaptionTable};
@@ -9,6 +10,7 @@ use crate::dataset::part::Part;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::SkippedRows;
 use crate::error::DataError;
+use crate::features::table::FeatureTable;
 use crate::images::location::ImageRef;
 
 /// Most images and most captions of a data set: they are numbered in 32 bits.
@@ -53,6 +55,26 @@ impl DatasetBuilder {
 
     /// As [`DatasetBuilder::push`], for the caption of column, key or list entry number `slot`, 0-based.
     pub(crate) fn push_slot(&mut self, image: ImageRef, caption: &str, slot: u8) -> bool {
+        self.push_caption(image, caption, slot, None)
+    }
+
+    /// As [`DatasetBuilder::push`], for a text with features: a table and the number of a row.
+    pub(crate) fn push_features(
+        &mut self,
+        image: ImageRef,
+        caption: &str,
+        features: (&Arc<FeatureTable>, u64),
+    ) -> bool {
+        self.push_caption(image, caption, 0, Some(features))
+    }
+
+    fn push_caption(
+        &mut self,
+        image: ImageRef,
+        caption: &str,
+        slot: u8,
+        features: Option<(&Arc<FeatureTable>, u64)>,
+    ) -> bool {
         let text = caption.trim();
         if text.is_empty() {
             return false;
@@ -69,7 +91,7 @@ impl DatasetBuilder {
                 self.images.len() - 1
             }
         };
-        self.captions.push(Caption { text, image, slot });
+        self.captions.push(Caption { text, image, slot, features });
         true
     }
 

@@ -128,7 +128,7 @@ impl Dataset {
             let first = captions.len();
             for image in part.images.clone() {
                 for class in labels.of(image) {
-                    captions.push(Caption { text: &class.to_string(), image, slot: 0 });
+                    captions.push(Caption { text: &class.to_string(), image, slot: 0, features: None });
                 }
             }
             parts.push(Part { captions: first..captions.len(), ..part.clone() });

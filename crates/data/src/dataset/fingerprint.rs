@@ -13,8 +13,8 @@ const STATS_PER_THREAD: usize = 256;
 impl Dataset {
     /// A hash of the paths (relative to the root of their source, so that moving it changes nothing), their order, the
     /// captions, and the length of each file in bytes; and of the weights, if there are any. An image in a parquet file
-    /// counts by its row and the length of the file. File *contents* are not read: an image replaced by another of
-    /// equal length goes unnoticed.
+    /// counts by its row and the length of the file, and a row of features by its values alone. File *contents* are not
+    /// read: an image replaced by another of equal length goes unnoticed.
     ///
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
@@ -31,6 +31,7 @@ impl Dataset {
             ImageRef::File(path) => files::metadata(&path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
             ImageRef::TarEntry { len, .. } => Ok(len),
             ImageRef::ParquetCell { column, .. } => Ok(column.file_len()),
+            ImageRef::FeatureRow { table, .. } => Ok((table.width() * size_of::<f32>()) as u64),
         })
     }
 
@@ -44,6 +45,11 @@ impl Dataset {
         for part in &self.parts {
             for number in part.images.clone() {
                 let image = self.image(number);
+                if let ImageRef::FeatureRow { table, row } = &image {
+                    field(b"features");
+                    field(&table.id(*row).to_le_bytes());
+                    continue;
+                }
                 let path = image.path();
                 field(path.strip_prefix(&part.root).unwrap_or(path).as_os_str().as_encoded_bytes());
                 if let ImageRef::TarEntry { name, offset, .. } = &image {
@@ -58,6 +64,10 @@ impl Dataset {
             }
         }
         for caption in self.captions() {
+            if let Some((table, row)) = caption.features {
+                field(b"features");
+                field(&table.id(row).to_le_bytes());
+            }
             field(caption.text.as_bytes());
             field(&(caption.image as u64).to_le_bytes());
         }

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::features::table::FeatureTable;
 use crate::images::location::ImageRef;
 use crate::parquet::cells::ParquetColumn;
 
@@ -23,6 +24,8 @@ pub(crate) struct ImageTable {
     odd_paths: Vec<PathBuf>,
     /// Columns of parquet files.
     columns: Vec<Arc<ParquetColumn>>,
+    /// Tables of features.
+    tables: Vec<Arc<FeatureTable>>,
 }
 
 /// What the name of an image is relative to.
@@ -36,6 +39,8 @@ enum Place {
     Odd(u32),
     /// A row of `columns[column]`; the name is empty.
     Cell { column: u32, row: u64 },
+    /// A row of `tables[table]`; the name is empty.
+    Feature { table: u32, row: u64 },
 }
 
 impl ImageTable {
@@ -55,6 +60,9 @@ impl ImageTable {
             Place::Odd(at) => ImageRef::File(self.odd_paths[at as usize].clone()),
             Place::Cell { column, row } => {
                 ImageRef::ParquetCell { column: Arc::clone(&self.columns[column as usize]), row }
+            }
+            Place::Feature { table, row } => {
+                ImageRef::FeatureRow { table: Arc::clone(&self.tables[table as usize]), row }
             }
             Place::Entry { shard, offset, len } => {
                 let tar = Arc::clone(&self.containers[shard as usize]);
@@ -92,6 +100,9 @@ impl ImageTable {
                 });
                 Place::Cell { column: at as u32, row: *row }
             }
+            ImageRef::FeatureRow { table, row } => {
+                Place::Feature { table: number_of(&mut self.tables, table), row: *row }
+            }
         };
         self.places.push(place);
         self.ends.push(self.names.len() as u64);
@@ -118,6 +129,16 @@ impl ImageTable {
         });
         at as u32
     }
+}
+
+/// The number of a table, which is added if it is new.
+pub(crate) fn number_of(tables: &mut Vec<Arc<FeatureTable>>, table: &Arc<FeatureTable>) -> u32 {
+    let known = tables.iter().rposition(|known| Arc::ptr_eq(known, table));
+    let at = known.unwrap_or_else(|| {
+        tables.push(Arc::clone(table));
+        tables.len() - 1
+    });
+    at as u32
 }
 
 /// Finds images of a table by their locations, in 12 to 24 bytes an image.

@@ -345,8 +345,8 @@ impl Dataset {
         self.parts.get(at).map(|part| part.root.as_path())
     }
 
-    /// One id per caption; equal captions share it. Case, Unicode form (NFKC), white space and punctuation at the end
-    /// do not count. Ids can be compared between data sets.
+    /// One id per caption; equal captions share it. Captions without texts are equal if their features are. Case,
+    /// Unicode form (NFKC), white space and punctuation at the end do not count. Ids can be compared between data sets.
     #[must_use]
     pub fn caption_ids(&self) -> Vec<u64> {
         (0..self.num_captions()).map(|caption| self.caption_id(caption)).collect()
@@ -358,7 +358,25 @@ impl Dataset {
     /// If `caption` is out of range.
     #[must_use]
     pub fn caption_id(&self, caption: usize) -> u64 {
-        caption_id(self.caption(caption).text)
+        match self.caption(caption).features {
+            Some((table, row)) if !table.has_texts() => table.id(row),
+            _ => caption_id(self.caption(caption).text),
+        }
+    }
+
+    /// The width of the rows that stand in place of images; `None`: the images are pixels.
+    #[must_use]
+    pub fn image_feature_width(&self) -> Option<usize> {
+        match (self.num_images() > 0).then(|| self.image(0)) {
+            Some(ImageRef::FeatureRow { table, .. }) => Some(table.width()),
+            _ => None,
+        }
+    }
+
+    /// The width of the rows that stand in place of texts; `None`: the texts are tokenised.
+    #[must_use]
+    pub fn text_feature_width(&self) -> Option<usize> {
+        (self.num_captions() > 0).then(|| self.caption(0).features).flatten().map(|(table, _)| table.width())
     }
 
     /// Checks in parallel that every image file exists, and returns the first `limit` that do not.

@@ -35,7 +35,7 @@ impl Dataset {
     }
 
     /// The name of an image that stays when the data set moves: its path relative to the root of its source, without
-    /// `.` and `..`, and the name of its shard entry.
+    /// `.` and `..`, and the name of its shard entry; of a row of features, its hash.
     #[must_use]
     pub fn relative_key(&self, image: usize) -> String {
         let location = self.image(image);
@@ -46,6 +46,8 @@ impl Dataset {
             ImageRef::File(_) => path.to_string(),
             ImageRef::TarEntry { name, .. } => format!("{path}/{name}"),
             ImageRef::ParquetCell { row, .. } => format!("{path}/row {}", row + 1),
+            // Equal rows are on one side, and stay there in another file.
+            ImageRef::FeatureRow { table, row } => format!("features {:016x}", table.id(*row)),
         }
     }
 }

@@ -78,6 +78,12 @@ impl ImageProcessor {
         }
     }
 
+    /// The processor of an image tower that is absent, which no image reaches.
+    #[must_use]
+    pub fn absent() -> Self {
+        Self::standard("vit", Some(1))
+    }
+
     fn new(description: Description) -> Self {
         let mut values = Box::new([[0.0; 256]; 3]);
         for (channel, values) in values.iter_mut().enumerate() {

@@ -25,6 +25,7 @@ pub fn image_size(image: &ImageRef, limits: &Limits) -> Option<(u32, u32)> {
             file.seek(SeekFrom::Start(*offset)).ok()?;
             (Box::new(file), *len)
         }
+        ImageRef::FeatureRow { .. } => return None,
         // A page of the table is unpacked as a whole.
         ImageRef::ParquetCell { .. } => (Box::new(Cursor::new(image.read().ok()?)), u64::MAX),
     };

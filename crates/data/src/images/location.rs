@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{DataError, ImageError};
+use crate::features::table::{FeatureTable, row_bytes};
 use crate::images::disk::{MAX_ENCODED_BYTES, read_entry, read_file};
 use crate::parquet::cells::ParquetColumn;
 
@@ -30,6 +31,13 @@ pub enum ImageRef {
         /// Number of the row in the file, 0-based.
         row: u64,
     },
+    /// Features in place of an image: a row of a table.
+    FeatureRow {
+        /// The table.
+        table: Arc<FeatureTable>,
+        /// Number of the row, 0-based.
+        row: u64,
+    },
 }
 
 impl ImageRef {
@@ -38,8 +46,8 @@ impl ImageRef {
     ///
     /// # Errors
     /// [`DataError::Image`] for a bad image: the file is missing, not a regular file, or larger than 1 GiB, or the page
-    /// of a parquet file is damaged. [`DataError::Read`] if the system cannot read it, or if the shard is missing or
-    /// has become shorter.
+    /// of a parquet file is damaged, or a row of features is not finite or zero. [`DataError::Read`] if the system
+    /// cannot read it, or if the shard is missing or has become shorter.
     pub fn read(&self) -> Result<Vec<u8>, DataError> {
         let read = match self {
             Self::File(path) => read_file(path),
@@ -48,6 +56,14 @@ impl ImageRef {
             }
             Self::TarEntry { tar, offset, len, .. } => read_entry(tar, *offset, *len).map(Ok),
             Self::ParquetCell { column, row } => return column.read(*row)?.map_err(|source| self.fail(source)),
+            Self::FeatureRow { table, row } => {
+                if let Some(source) = table.fault(*row) {
+                    return Err(self.fail(source));
+                }
+                let mut values = vec![0.0; table.width()];
+                table.read(*row, &mut values, &mut Vec::new())?;
+                return Ok(row_bytes(&values));
+            }
         };
         read.map_err(|source| DataError::Read { path: self.key().into(), source })?.map_err(|source| self.fail(source))
     }
@@ -59,6 +75,7 @@ impl ImageRef {
             Self::File(path) => path.display().to_string(),
             Self::TarEntry { tar, name, .. } => format!("{}/{name}", tar.display()),
             Self::ParquetCell { column, row } => format!("{}/row {}", column.path().display(), row + 1),
+            Self::FeatureRow { table, row } => table.key(*row),
         }
     }
 
@@ -73,6 +90,7 @@ impl ImageRef {
             Self::File(path) => path,
             Self::TarEntry { tar, .. } => tar,
             Self::ParquetCell { column, .. } => column.path(),
+            Self::FeatureRow { table, .. } => table.path(),
         }
     }
 }

@@ -11,6 +11,8 @@ pub(crate) enum Physical {
     Int32,
     Int64,
     Bytes,
+    Float,
+    Double,
     /// A type that is neither an image nor a caption; its name.
     Other(&'static str),
 }
@@ -117,8 +119,8 @@ fn leaf(element: &Element, path: Vec<String>, (max_def, max_rep): (u8, u8)) -> L
         Some(1) => Physical::Int32,
         Some(2) => Physical::Int64,
         Some(3) => Physical::Other("int96"),
-        Some(4) => Physical::Other("float"),
-        Some(5) => Physical::Other("double"),
+        Some(4) => Physical::Float,
+        Some(5) => Physical::Double,
         Some(6) => Physical::Bytes,
         Some(7) => Physical::Other("fixed-length bytes"),
         _ => Physical::Other("an unknown type"),

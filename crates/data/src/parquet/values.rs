@@ -88,6 +88,8 @@ enum Kind {
     Bytes,
     Int32,
     Int64,
+    /// Values of this many bytes.
+    Fixed(usize),
     Delta(Delta),
     /// Lengths first, then the bytes.
     Lengths(Delta),
@@ -113,6 +115,8 @@ impl Values {
             (PLAIN, Physical::Bytes) => Kind::Bytes,
             (PLAIN, Physical::Int32) => Kind::Int32,
             (PLAIN, Physical::Int64) => Kind::Int64,
+            (PLAIN, Physical::Float) => Kind::Fixed(4),
+            (PLAIN, Physical::Double) => Kind::Fixed(8),
             (PLAIN_DICTIONARY | RLE_DICTIONARY, _) if dictionary.is_some() => {
                 // A page of nulls alone may be empty.
                 let width = page.get(at).filter(|_| at < end).copied().unwrap_or(0);
@@ -154,6 +158,10 @@ impl Values {
                 Ok(Place::Int(i64::from(value)))
             }
             Kind::Int64 => number::<8>(page, &mut self.at, self.end).map(|it| Place::Int(i64::from_le_bytes(it))),
+            Kind::Fixed(len) => {
+                let len = *len;
+                self.take(len).map(Place::Page)
+            }
             Kind::Delta(numbers) => numbers.next(page).map(Place::Int),
             Kind::Lengths(lengths) => {
                 let len = length(lengths.next(page)?)?;

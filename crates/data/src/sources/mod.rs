@@ -11,6 +11,7 @@
 //! - `class_folder`: lists such a folder, also for zero-shot evaluation
 //! - `class_labels`: names of classes that are numbers
 //! - `parquet`: parquet tables
+//! - `features`: features in place of images and texts
 //! - `source_table`: a [`Source`] and how its rows are used, as a config names it
 //! - `recognise`: what a file or folder is, by its name and its content
 //! - `rows`: what the table-like sources share
@@ -23,6 +24,7 @@ pub(crate) mod class_labels;
 pub(crate) mod classes;
 pub(crate) mod coco;
 pub(crate) mod csv;
+pub(crate) mod features;
 pub(crate) mod folder;
 pub(crate) mod image_files;
 pub(crate) mod json;
@@ -44,6 +46,7 @@ use crate::error::DataError;
 use crate::sources::classes::ClassesSource;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
+use crate::sources::features::FeaturesSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
@@ -71,6 +74,8 @@ pub enum Source {
     Coco(CocoSource),
     /// Parquet tables.
     Parquet(ParquetSource),
+    /// Features of images and texts.
+    Features(FeaturesSource),
 }
 
 impl Source {
@@ -86,7 +91,7 @@ impl Source {
             Self::Json(source) => Self::Json(JsonSource { root, ..source }),
             Self::Coco(source) => Self::Coco(CocoSource { root, ..source }),
             Self::Parquet(source) => Self::Parquet(ParquetSource { root, ..source }),
-            Self::Folder(_) | Self::Webdataset(_) | Self::Classes(_) => return None,
+            Self::Folder(_) | Self::Webdataset(_) | Self::Classes(_) | Self::Features(_) => return None,
         })
     }
 
@@ -109,7 +114,7 @@ impl Source {
             Self::Folder(it) => it.captions.as_deref(),
             Self::Webdataset(it) => it.captions.as_deref(),
             Self::Parquet(it) => it.captions.as_deref(),
-            Self::Classes(_) | Self::Coco(_) => None,
+            Self::Classes(_) | Self::Coco(_) | Self::Features(_) => None,
         };
         columns.map_or(1, <[String]>::len)
     }
@@ -129,6 +134,7 @@ impl Source {
             Self::Classes(source) => source.read_named(selection, &[]),
             Self::Coco(source) => source.read_selected(selection),
             Self::Parquet(source) => source.read_selected(selection),
+            Self::Features(source) => source.read_selected(selection),
         }
     }
 }

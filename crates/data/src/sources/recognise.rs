@@ -81,6 +81,7 @@ fn look(source: Source) -> Result<Recognised, DataError> {
             (Source::Classes(classes), description)
         }
         Source::Webdataset(source) => (Source::Webdataset(source), "WebDataset shards".to_owned()),
+        Source::Features(source) => (Source::Features(source), "features".to_owned()),
         Source::Coco(coco) => (Source::Coco(coco), "COCO captions".to_owned()),
     };
     Ok(Recognised { source: source.into(), description })

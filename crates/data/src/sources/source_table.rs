@@ -12,6 +12,7 @@ use crate::sources::class_labels::NumberLabels;
 use crate::sources::classes::ClassesSource;
 use crate::sources::coco::CocoSource;
 use crate::sources::csv::CsvSource;
+use crate::sources::features::FeaturesSource;
 use crate::sources::folder::FolderSource;
 use crate::sources::json::json_source::JsonSource;
 use crate::sources::jsonl::JsonlSource;
@@ -53,6 +54,9 @@ pub struct SourceTable {
     /// Parquet tables.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parquet: Option<ParquetSource>,
+    /// Features of images and texts, computed by another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub features: Option<FeaturesSource>,
     /// How often each pair occurs in an epoch, on average. Default 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub weight: Option<f64>,
@@ -85,6 +89,7 @@ impl SourceTable {
         found.extend(self.classes.clone().map(|source| ("classes", Source::Classes(source))));
         found.extend(self.coco.clone().map(|source| ("coco", Source::Coco(source))));
         found.extend(self.parquet.clone().map(|source| ("parquet", Source::Parquet(source))));
+        found.extend(self.features.clone().map(|source| ("features", Source::Features(source))));
         found
     }
 
@@ -98,6 +103,7 @@ impl SourceTable {
         self.classes.iter_mut().for_each(|source| source.resolve(base));
         self.coco.iter_mut().for_each(|source| source.resolve(base));
         self.parquet.iter_mut().for_each(|source| source.resolve(base));
+        self.features.iter_mut().for_each(|source| source.resolve(base));
         for path in [&mut self.only, &mut self.templates, &mut self.classnames].into_iter().flatten() {
             if !is_builtin_templates(path) {
                 *path = base.join(&path);
@@ -167,6 +173,7 @@ impl From<Source> for SourceTable {
             Source::Classes(source) => table.classes = Some(source),
             Source::Coco(source) => table.coco = Some(source),
             Source::Parquet(source) => table.parquet = Some(source),
+            Source::Features(source) => table.features = Some(source),
         }
         table
     }

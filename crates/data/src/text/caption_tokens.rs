@@ -22,6 +22,8 @@ pub enum Tokens {
     Growing(Arc<GrowingTokens>),
     /// A tokenizer to use as batches are made, and the probability of word dropout, from 0 (none) to less than 1.
     Tokenizer(Arc<Tokenizer>, f64),
+    /// No tokens: the captions have features.
+    Absent,
 }
 
 /// A tokenizer, and the tokens that it returned so far.
@@ -55,6 +57,9 @@ impl Tokens {
         word_dropout: f64,
         workers: usize,
     ) -> Result<Self, DataError> {
+        if dataset.text_feature_width().is_some() {
+            return Ok(Self::Absent);
+        }
         if word_dropout > 0.0 || dataset.has_templates() {
             return Ok(Self::Tokenizer(tokenizer, word_dropout));
         }
@@ -71,7 +76,7 @@ impl Tokens {
         Self::Growing(Arc::new(GrowingTokens { tokenizer, table: LazyTokens::new(dataset.num_captions()) }))
     }
 
-    /// How many captions were cut so far; `None` if their tokens are drawn anew in each epoch.
+    /// How many captions were cut so far; `None` if their tokens are drawn anew in each epoch, or there are none.
     #[must_use]
     pub fn cut_captions(&self) -> Option<CutCaptions> {
         match self {
@@ -80,7 +85,7 @@ impl Tokens {
                 let (seen, cut) = growing.table.counts();
                 Some(CutCaptions { seen, cut, all: growing.table.len() })
             }
-            Self::Tokenizer(..) => None,
+            Self::Tokenizer(..) | Self::Absent => None,
         }
     }
 
@@ -97,6 +102,7 @@ impl Tokens {
             Self::Growing(growing) => {
                 growing.table.get(index, || growing.tokenizer.encode(dataset.caption(index).text))
             }
+            Self::Absent => Ok(Encoded::default()),
             Self::Tokenizer(tokenizer, word_dropout) => {
                 let key = mix(seed, &[WORD_STREAM, epoch, index as u64]);
                 tokenizer.encode(&drop_words(&dataset.text(index, seed, epoch), *word_dropout, key))

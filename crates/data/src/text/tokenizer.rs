@@ -44,9 +44,32 @@ pub struct Tokenizer {
     prompt: String,
     /// Without the prompt.
     fingerprint: [u8; 32],
+    is_absent: bool,
 }
 
+/// What a text is told where there is no text tower.
+const NO_TEXT_TOWER: &str = "the model has no text tower: it was trained on features from files. Compute the features \
+                             of these texts with the same encoder, and pass their file to `dualenc embed --texts FILE`";
+
 impl Tokenizer {
+    /// The tokenizer of a text tower that is absent: it refuses every text.
+    #[must_use]
+    pub fn absent() -> Self {
+        let inner = tokenizers::Tokenizer::new(tokenizers::models::bpe::BPE::default());
+        Self {
+            inner,
+            path: PathBuf::new(),
+            pad_id: 0,
+            vocab_size: 0,
+            text_vocab_size: 0,
+            max_tokens: 0,
+            pad_to: None,
+            prompt: String::new(),
+            fingerprint: [0; 32],
+            is_absent: true,
+        }
+    }
+
     /// Reads `tokenizer.json` in `dir`. Without that file, builds the tokenizer from `vocab.txt` (BERT), or from
     /// `vocab.json` and `merges.txt` (CLIP, RoBERTa, GPT-2).
     ///
@@ -96,6 +119,7 @@ impl Tokenizer {
             pad_to: None,
             prompt: String::new(),
             fingerprint,
+            is_absent: false,
         })
     }
 
@@ -152,8 +176,11 @@ impl Tokenizer {
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if the tokenizer refuses the text, for example an unknown word without an
-    /// unknown-token.
+    /// unknown-token; [`DataError::Loader`] if there is no text tower.
     pub fn encode(&self, text: &str) -> Result<Encoded, DataError> {
+        if self.is_absent {
+            return Err(DataError::Loader { reason: NO_TEXT_TOWER.to_owned() });
+        }
         let prompted = match self.prompt.as_str() {
             "" => Cow::Borrowed(text),
             prompt => Cow::Owned(format!("{prompt}{text}")),

@@ -3,10 +3,12 @@
 //! A family adds no code to the towers: it fills in an [`ImageTowerConfig`] or a [`TextTowerConfig`] and a table of
 //! names. To add one, write its file and list it in `image/mod.rs` or `text/mod.rs`.
 //!
+//! - `absent`: towers whose outputs come from files.
 //! - `config_reader`: reads keys of a `config.json`, with errors that name file, key and value.
 //! - `family`: what each family declares.
 //! - `image`, `text`: the families.
 
+pub(crate) mod absent;
 mod config_reader;
 mod family;
 mod image;
@@ -20,6 +22,7 @@ use crate::error::ModelError;
 use crate::text::config::TextTowerConfig;
 use crate::vision::image_tower::ImageTowerConfig;
 use crate::weights::name_table::Names;
+use absent::{NO_NAMES, absent_width};
 use config_reader::Keys;
 use family::Family;
 use image::IMAGE_FAMILIES;
@@ -30,7 +33,10 @@ use text::TEXT_FAMILIES;
 /// # Errors
 /// [`ModelError::UnsupportedFamily`], or [`ModelError::Config`] if a key is malformed or not supported.
 pub(crate) fn image_config(json: &Value, path: &Path) -> Result<(&'static Names, ImageTowerConfig), ModelError> {
-    read(json, path, "image", IMAGE_FAMILIES)
+    match absent_width(&Keys { json, path })? {
+        Some(width) => Ok((&NO_NAMES, ImageTowerConfig::Absent { width })),
+        None => read(json, path, "image", IMAGE_FAMILIES),
+    }
 }
 
 /// Reads the config of a text tower, likewise.
@@ -38,7 +44,10 @@ pub(crate) fn image_config(json: &Value, path: &Path) -> Result<(&'static Names,
 /// # Errors
 /// [`ModelError::UnsupportedFamily`], or [`ModelError::Config`] if a key is malformed or not supported.
 pub(crate) fn text_config(json: &Value, path: &Path) -> Result<(&'static Names, TextTowerConfig), ModelError> {
-    read(json, path, "text", TEXT_FAMILIES)
+    match absent_width(&Keys { json, path })? {
+        Some(width) => Ok((&NO_NAMES, TextTowerConfig::absent(width))),
+        None => read(json, path, "text", TEXT_FAMILIES),
+    }
 }
 
 fn read<C>(

@@ -71,6 +71,15 @@ pub struct BuiltModel {
     pub text_config: Value,
 }
 
+/// Where a tower comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TowerSource<'a> {
+    /// A directory.
+    Dir(&'a Path),
+    /// Nowhere: its outputs come from files, and have this width.
+    Absent(usize),
+}
+
 impl BuildOptions {
     /// For evaluating a whole model: nothing trains, and a missing weight is an error.
     pub fn evaluation() -> Self {
@@ -119,11 +128,32 @@ pub fn build_from_towers(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<BuiltModel, ModelError> {
-    let (image, text) = in_parallel(
-        || TowerFiles::open(image, options.lock.image, Tower::Image),
-        || TowerFiles::open(text, options.lock.text, Tower::Text),
-    );
-    build(image?, text?, None, options, device)
+    build_from_sources(TowerSource::Dir(image), TowerSource::Dir(text), options, device)
+}
+
+/// As [`build_from_towers`], where a tower may be absent. An absent tower must be locked.
+///
+/// # Errors
+/// As [`build_from_towers`].
+pub fn build_from_sources(
+    image: TowerSource<'_>,
+    text: TowerSource<'_>,
+    options: &BuildOptions,
+    device: &Device,
+) -> Result<BuiltModel, ModelError> {
+    let open = |source, lock, tower| match source {
+        TowerSource::Dir(dir) => TowerFiles::open(dir, lock, tower),
+        TowerSource::Absent(width) => Ok(TowerFiles::absent(width)),
+    };
+    // The files beside a tower say how it pools; an absent tower has none.
+    let pool = |source, options: TowerOptions| match source {
+        TowerSource::Dir(_) => options,
+        TowerSource::Absent(_) => TowerOptions { pool: Pool::Cls, dropout: None },
+    };
+    let options = BuildOptions { image: pool(image, options.image), text: pool(text, options.text), ..options.clone() };
+    let (image, text) =
+        in_parallel(|| open(image, options.lock.image, Tower::Image), || open(text, options.lock.text, Tower::Text));
+    build(image?, text?, None, &options, device)
 }
 
 /// Builds a model from the directory of a whole one, projections and temperature included: a VisionTextDualEncoder,

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::dual_encoder::lock::TowerLock;
 use crate::error::ModelError;
+use crate::families::absent::absent_config;
 use crate::families::{image_config, text_config};
 use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
@@ -39,6 +40,12 @@ pub(crate) struct TowerFiles {
 }
 
 impl TowerFiles {
+    /// A tower that is not there: its outputs come from files, and have `width` values.
+    pub fn absent(width: usize) -> Self {
+        let (dir, config_path) = (PathBuf::new(), PathBuf::from("the features"));
+        Self { dir, config_path, config: absent_config(width), weights: None, notes: Vec::new() }
+    }
+
     /// Reads `tower` from `dir`, which holds that tower alone or a whole model.
     ///
     /// # Errors

@@ -97,6 +97,21 @@ impl TextTowerConfig {
         }
     }
 
+    /// A tower that is not there: its outputs come from files, and have `width` values.
+    pub(crate) fn absent(width: usize) -> Self {
+        Self {
+            position_table: false,
+            embedding_norm: false,
+            pooler: TextPooler::Absent(Pooling::Cls),
+            ..Self::plain(EncoderConfig::plain(width, 0, 1, 1), 0, 0, 0)
+        }
+    }
+
+    /// Whether the tower is not there: no tower is without words.
+    pub fn is_absent(&self) -> bool {
+        self.vocab_size == 0
+    }
+
     /// The written form, for cache keys (see `form`).
     pub(crate) fn form(&self) -> String {
         let Self {

@@ -26,7 +26,8 @@ use crate::transformer::sequence_layout::SequenceLayout;
 /// A text transformer.
 #[derive(Module, Debug)]
 pub struct TextTower {
-    words: Param<Tensor<2>>,
+    /// `None`: the tower is absent.
+    words: Option<Param<Tensor<2>>>,
     positions: Option<Param<Tensor<2>>>,
     token_types: Option<Param<Tensor<2>>>,
     embedding_norm: Option<Norm>,
@@ -50,7 +51,7 @@ impl TextTower {
         let norm = |name, width| Norm::new(&at.at(name), width, norm_kind, norm_bias, norm_epsilon);
         let linear = |name, input, output| Linear::new(&at.at(name), input, output, true, init_std);
         Self {
-            words: table("words", config.vocab_size),
+            words: (!config.is_absent()).then(|| table("words", config.vocab_size)),
             positions: config.position_table.then(|| table("positions", config.max_positions)),
             token_types: (config.type_vocab_size > 0).then(|| table("token_types", config.type_vocab_size)),
             embedding_norm: config.embedding_norm.then(|| norm("embedding_norm", embedding_width)),
@@ -102,6 +103,11 @@ impl TextTower {
         self.dense.iter().map(Dense::config).collect()
     }
 
+    /// Whether the tower is not there: its outputs come from files, and it cannot run.
+    pub fn is_absent(&self) -> bool {
+        self.words.is_none()
+    }
+
     /// Whether all its parameters are frozen.
     pub fn is_locked(&self) -> bool {
         !any_trains(self)
@@ -117,10 +123,10 @@ impl TextTower {
     ///
     /// # Errors
     /// [`ModelError::Input`] if there is no sequence, one is empty or longer than [`TextTowerConfig::max_tokens`], or
-    /// an id is beyond its embedding.
+    /// an id is beyond its embedding; [`ModelError::Internal`] if the tower is absent.
     pub fn forward(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<TowerOutput, ModelError> {
         let (layout, relations) = self.layout(tokens)?;
-        let x = self.embed(tokens, dropout);
+        let x = self.embed(tokens, dropout)?;
         let hidden = self.finish(self.encoder.forward(x, &layout, &relations, dropout));
         let pooled = self.pool(hidden.clone(), &layout, tokens, self.pooling);
         Ok(TowerOutput { pooled: self.dense.iter().fold(pooled, |x, dense| dense.forward(x)), hidden })
@@ -154,7 +160,7 @@ impl TextTower {
         wanted: impl Fn(usize) -> bool,
     ) -> Result<Vec<Vec<Tensor<2>>>, ModelError> {
         let (layout, relations) = self.layout(tokens)?;
-        let x = self.embed(tokens, &Dropout::off());
+        let x = self.embed(tokens, &Dropout::off())?;
         let mut layers = Vec::new();
         self.encoder.forward_each(x, &layout, &relations, &Dropout::off(), |hidden| {
             let pool = |hidden: Tensor<2>| {
@@ -166,10 +172,15 @@ impl TextTower {
         Ok(layers)
     }
 
+    fn words(&self) -> Result<&Param<Tensor<2>>, ModelError> {
+        let absent = || ModelError::Internal("an absent text tower was asked to run".to_owned());
+        self.words.as_ref().ok_or_else(absent)
+    }
+
     /// The rows of the tokens, and what attention needs.
     fn layout(&self, tokens: &TokenSequences) -> Result<(SequenceLayout, Vec<Relations>), ModelError> {
         self.check(tokens)?;
-        let device = self.words.val().device().without_autodiff();
+        let device = self.words()?.val().device().without_autodiff();
         let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
         let head_width = self.config.encoder.head_width();
         let relations = block_relations(&self.config.relations, layout.longest, head_width, &device);
@@ -185,8 +196,8 @@ impl TextTower {
     }
 
     /// The input of the encoder, `[rows, width]`.
-    fn embed(&self, tokens: &TokenSequences, dropout: &Dropout) -> Tensor<2> {
-        let mut x = lookup(&self.words, &tokens.ids, 0);
+    fn embed(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<Tensor<2>, ModelError> {
+        let mut x = lookup(self.words()?, &tokens.ids, 0);
         if let Some(scale) = self.config.embedding_scale {
             x = x * scale;
         }
@@ -200,10 +211,10 @@ impl TextTower {
             x = norm.forward(x);
         }
         let x = dropout.apply(x, self.config.encoder.hidden_dropout);
-        match &self.embedding_projection {
+        Ok(match &self.embedding_projection {
             Some(projection) => projection.forward(x),
             None => x,
-        }
+        })
     }
 
     /// Pools `[rows, width]` to `[batch, pooled width]`.

@@ -9,6 +9,7 @@ use crate::params::builder::ParamBuilder;
 use crate::params::inventory::any_trains;
 use crate::pooling::{Pool, Pooling};
 use crate::tower::TowerOutput;
+use crate::vision::absent_tower::AbsentTower;
 use crate::vision::conv_net::{ConvNet, ConvNetConfig};
 use crate::vision::swin_transformer::{Swin, SwinConfig};
 use crate::vision::vision_transformer::VisionTransformer;
@@ -23,6 +24,11 @@ pub enum ImageTowerConfig {
     Convolutional(ConvNetConfig),
     /// A transformer with attention within windows.
     Windowed(SwinConfig),
+    /// None: the outputs come from files.
+    Absent {
+        /// Width of the outputs.
+        width: usize,
+    },
 }
 
 /// An image tower.
@@ -35,6 +41,8 @@ pub enum ImageTower {
     Convolutional(ConvNet),
     /// A transformer with attention within windows.
     Windowed(Swin),
+    /// None: the outputs come from files.
+    Absent(AbsentTower),
 }
 
 /// How the reference can reproduce the pooling of a tower.
@@ -62,6 +70,7 @@ impl ImageTowerConfig {
                 let stages = config.stages.iter().map(|stage| stage.clone().with_dropout(dropout)).collect();
                 Self::Windowed(SwinConfig { stages, ..config })
             }
+            Self::Absent { width } => Self::Absent { width },
         }
     }
 
@@ -79,13 +88,14 @@ impl ImageTowerConfig {
         match self {
             Self::Transformer(config) => config.describe_pooling(pooling),
             Self::Convolutional(_) | Self::Windowed(_) => "the mean over the last feature map",
+            Self::Absent { .. } => "a row of features",
         }
     }
 
     /// Resolves `pool`; the error says why the tower cannot pool this way.
     pub(crate) fn resolve(&self, pool: Pool) -> Result<Pooling, &'static str> {
         let pooling = match (pool, self) {
-            (Pool::PatchMean, Self::Convolutional(_) | Self::Windowed(_)) => {
+            (Pool::PatchMean, Self::Convolutional(_) | Self::Windowed(_) | Self::Absent { .. }) => {
                 return Err("it has no patch tokens: `mean` is the mean over its last feature map");
             }
             (Pool::Sentence, _) => return Err("it is a pooling of text towers"),
@@ -108,7 +118,7 @@ impl ImageTowerConfig {
             (Self::Convolutional(_) | Self::Windowed(_), Pooling::Cls | Pooling::ClsMean) => {
                 Err("it has no class token")
             }
-            (Self::Convolutional(_) | Self::Windowed(_), Pooling::Mean | Pooling::Pooler) => Ok(()),
+            (Self::Absent { .. }, _) | (_, Pooling::Mean | Pooling::Pooler) => Ok(()),
         }
     }
 
@@ -118,6 +128,7 @@ impl ImageTowerConfig {
             Self::Transformer(config) => config.pooled_width(pooling),
             Self::Convolutional(config) => config.width(),
             Self::Windowed(config) => config.width(),
+            Self::Absent { width } => *width,
         }
     }
 
@@ -127,7 +138,7 @@ impl ImageTowerConfig {
             Self::Transformer(config) => {
                 pooling == Pooling::Pooler && matches!(config.pooler, Pooler::Dense(_) | Pooler::Attention)
             }
-            Self::Convolutional(_) | Self::Windowed(_) => false,
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent { .. } => false,
         }
     }
 }
@@ -138,6 +149,7 @@ impl ImageTower {
             ImageTowerConfig::Transformer(config) => Self::Transformer(VisionTransformer::new(at, config, pooling)),
             ImageTowerConfig::Convolutional(config) => Self::Convolutional(ConvNet::new(at, config, pooling)),
             ImageTowerConfig::Windowed(config) => Self::Windowed(Swin::new(at, config, pooling)),
+            ImageTowerConfig::Absent { width } => Self::Absent(AbsentTower::new(width)),
         }
     }
 
@@ -147,6 +159,7 @@ impl ImageTower {
             Self::Transformer(tower) => ImageTowerConfig::Transformer(tower.config().clone()),
             Self::Convolutional(tower) => ImageTowerConfig::Convolutional(tower.config().clone()),
             Self::Windowed(tower) => ImageTowerConfig::Windowed(tower.config().clone()),
+            Self::Absent(tower) => ImageTowerConfig::Absent { width: tower.width() },
         }
     }
 
@@ -157,6 +170,7 @@ impl ImageTower {
             Self::Transformer(tower) => tower.config().form(),
             Self::Convolutional(tower) => tower.config().form(),
             Self::Windowed(tower) => tower.config().form(),
+            Self::Absent(tower) => format!("absent(width={})", tower.width()),
         };
         format!("image-tower 1 {architecture} pooling={}", self.pooling().form())
     }
@@ -167,14 +181,20 @@ impl ImageTower {
             Self::Transformer(tower) => tower.config().pooled_width(tower.pooling()),
             Self::Convolutional(tower) => tower.config().width(),
             Self::Windowed(tower) => tower.config().width(),
+            Self::Absent(tower) => tower.width(),
         }
+    }
+
+    /// Whether the tower is not there: its outputs come from files, and it cannot run.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent(_))
     }
 
     /// Height and width of images must be multiples of this, in pixels.
     pub fn side_multiple(&self) -> usize {
         match self {
             Self::Transformer(tower) => tower.config().patch_size,
-            Self::Convolutional(_) => 1,
+            Self::Convolutional(_) | Self::Absent(_) => 1,
             Self::Windowed(tower) => tower.config().patch_size,
         }
     }
@@ -185,6 +205,7 @@ impl ImageTower {
             Self::Transformer(tower) => tower.config().patch_size,
             Self::Convolutional(tower) => tower.config().min_side(),
             Self::Windowed(tower) => tower.config().patch_size,
+            Self::Absent(_) => 1,
         }
     }
 
@@ -194,6 +215,7 @@ impl ImageTower {
             Self::Transformer(tower) => tower.pooling(),
             Self::Convolutional(tower) => tower.pooling(),
             Self::Windowed(tower) => tower.pooling(),
+            Self::Absent(_) => Pooling::Pooler,
         }
     }
 
@@ -207,6 +229,7 @@ impl ImageTower {
                 _ => ReferencePooling::None,
             },
             Self::Convolutional(_) | Self::Windowed(_) => ReferencePooling::Own,
+            Self::Absent(_) => ReferencePooling::None,
         }
     }
 
@@ -220,7 +243,7 @@ impl ImageTower {
     pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
         match self {
             Self::Transformer(tower) => tower.visit_linears(path, visit),
-            Self::Convolutional(_) => {}
+            Self::Convolutional(_) | Self::Absent(_) => {}
             Self::Windowed(tower) => tower.visit_linears(path, visit),
         }
     }
@@ -229,12 +252,13 @@ impl ImageTower {
     ///
     /// # Panics
     /// If `height` or `width` is not a multiple of [`side_multiple`](Self::side_multiple), or below
-    /// [`min_side`](Self::min_side).
+    /// [`min_side`](Self::min_side); if the tower [is absent](Self::is_absent).
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
         match self {
             Self::Transformer(tower) => tower.forward(pixels, dropout),
             Self::Convolutional(tower) => tower.forward(pixels),
             Self::Windowed(tower) => tower.forward(pixels, dropout),
+            Self::Absent(_) => unreachable!("an absent image tower was asked to run: callers ask `is_absent` first"),
         }
     }
 
@@ -243,7 +267,7 @@ impl ImageTower {
         let config = self.config();
         let plain = match self {
             Self::Transformer(_) => &[Pooling::Cls, Pooling::Mean, Pooling::ClsMean][..],
-            Self::Convolutional(_) | Self::Windowed(_) => &[],
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => &[],
         };
         let others = plain.iter().copied().filter(|&it| it != self.pooling() && config.check_pooling(it).is_ok());
         std::iter::once(self.pooling()).chain(others).collect()
@@ -253,7 +277,7 @@ impl ImageTower {
     pub fn num_layers(&self) -> usize {
         match self {
             Self::Transformer(tower) => tower.num_layers(),
-            Self::Convolutional(_) | Self::Windowed(_) => 1,
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => 1,
         }
     }
 
@@ -272,7 +296,7 @@ impl ImageTower {
     ) -> Vec<Vec<Tensor<2>>> {
         match self {
             Self::Transformer(tower) => tower.forward_layers(pixels, poolings, wanted),
-            Self::Convolutional(_) | Self::Windowed(_) => {
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => {
                 vec![vec![self.forward(pixels, &Dropout::off()).pooled; poolings.len()]]
             }
         }

@@ -3,6 +3,7 @@
 //! It does not decode or resize images; that is the crate `dualenc-data`. Which family has which architecture is in
 //! `families/image`.
 //!
+//! - `absent_tower`: a tower that is not there.
 //! - `conv_layers`: convolutions and batch norm.
 //! - `conv_net`: ResNet and ConvNeXt.
 //! - `image_tower`: the tower, of any kind.
@@ -13,6 +14,7 @@
 //! - `vision_transformer`: ViT and its relatives.
 //! - `vit_config`: the architecture of a vision transformer.
 
+pub(crate) mod absent_tower;
 mod conv_layers;
 pub(crate) mod conv_net;
 pub(crate) mod image_tower;

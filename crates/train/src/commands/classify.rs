@@ -12,6 +12,7 @@ use crate::device::{Compute, read_scalar};
 use crate::error::TrainError;
 use crate::eval::metrics::zero_shot::{classifier, prompts};
 use crate::events::{Event, Observer};
+use crate::features::absent::check_complete;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
@@ -126,6 +127,7 @@ pub fn classify(
     if request.labels.is_empty() {
         return Err(TrainError::Usage("there is no label; give `--labels`".to_owned()));
     }
+    check_complete(&loaded.model, "the input")?;
     let (mut images, mut left_out) = (Vec::new(), LeftOut::default());
     for path in request.images {
         let (found, others) = list_images(path, None, observer)?;

@@ -7,8 +7,10 @@ use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{ImageFiles, ImageRef, LeftOut, Skipped, Source, counted, image_files, read_text_rows};
-use dualenc_model::parameters;
+use dualenc_data::{
+    FeatureColumn, FeatureTable, ImageFiles, ImageRef, LeftOut, Skipped, Source, counted, image_files, read_text_rows,
+};
+use dualenc_model::{Tower, parameters};
 use parameters::ParamFilter;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde_json::{Value, json};
@@ -19,6 +21,7 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::encoder::{Embeddings, Encoder};
 use crate::events::{Event, Observer};
+use crate::features::absent::{check_rows, no_tower};
 use crate::in_flags::Flags;
 use crate::models::load::LoadedModel;
 use crate::pairs::{no_table, source_at};
@@ -59,11 +62,11 @@ const PATH_OVERHEAD: usize = 5;
 #[derive(Debug, Clone)]
 pub struct EmbedRequest<'a> {
     /// An image, a folder of images with its subfolders, or data in any form that [`Source::from_path`] knows, whose
-    /// distinct images are taken in the order of the rows.
+    /// distinct images are taken in the order of the rows. Of a model without an image tower, a file of features.
     pub images: Option<&'a Path>,
     /// The folder at which relative paths of images in a table start; `None`: the folder of the table.
     pub root: Option<&'a Path>,
-    /// A file with one text per line.
+    /// A file with one text per line. Of a model without a text tower, a file of features.
     pub texts: Option<&'a Path>,
     /// Whether to also write the projections before normalisation.
     pub raw: bool,
@@ -111,8 +114,12 @@ pub fn embed(
     if request.images.is_none() && request.texts.is_none() {
         return Err(TrainError::Usage("there is nothing to embed; give `--images`, `--texts` or both".to_owned()));
     }
-    let texts = request.texts.map(read_text_rows).transpose()?;
-    let (images, left_out) = request.images.map(|path| list_images(path, request.root, observer)).transpose()?.unzip();
+    let texts = request.texts.map(|path| Texts::open(path, loaded)).transpose()?;
+    let list = |path| match loaded.model.image_tower.is_absent() {
+        true => Ok((rows_of(path)?, LeftOut::default())),
+        false => list_images(path, request.root, observer),
+    };
+    let (images, left_out) = request.images.map(list).transpose()?.unzip();
     let staged = StagedFile::new(out)?;
     let model = loaded.model.valid();
     let work = Work { loaded, request, compute, stop, out };
@@ -134,7 +141,7 @@ pub fn embed(
     if let Some(texts) = texts {
         kinds.push(("text", work.texts(&texts, observer)?));
         done.num_texts = texts.len();
-        metadata.extend(text_metadata(texts, MAX_TEXTS_BYTES));
+        metadata.extend(text_metadata(texts.into_names(), MAX_TEXTS_BYTES));
     }
     write_file(staged.file(), kinds, metadata, request.raw, stop).map_err(|error| match error {
         WriteError::Io(error) => TrainError::write(out)(error),
@@ -142,6 +149,55 @@ pub fn embed(
     })?;
     staged.commit()?;
     Ok(done)
+}
+
+/// The texts of a request.
+enum Texts {
+    Written(Vec<String>),
+    /// Features, for a model without a text tower.
+    Rows(Arc<FeatureTable>),
+}
+
+impl Texts {
+    fn open(path: &Path, loaded: &LoadedModel) -> Result<Self, TrainError> {
+        if !loaded.model.text_tower.is_absent() {
+            return Ok(Self::Written(read_text_rows(path)?));
+        }
+        let table = open_features(path, Tower::Text)?;
+        check_rows(&table)?;
+        Ok(Self::Rows(Arc::new(table)))
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Written(texts) => texts.len(),
+            Self::Rows(table) => table.num_rows() as usize,
+        }
+    }
+
+    /// What a search shows.
+    fn into_names(self) -> Vec<String> {
+        match self {
+            Self::Written(texts) => texts,
+            Self::Rows(table) => (0..table.num_rows()).map(|row| table.key(row)).collect(),
+        }
+    }
+}
+
+/// Features for a side of a model that has no tower for it.
+fn open_features(path: &Path, tower: Tower) -> Result<FeatureTable, TrainError> {
+    let column = if tower == Tower::Image { "image_embedding" } else { "text_embedding" };
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    if !["safetensors", "npy", "parquet", "pq"].contains(&extension.as_str()) {
+        return Err(TrainError::Usage(no_tower(tower, &format!("`{}`", path.display()))));
+    }
+    Ok(FeatureTable::open(&[path.to_owned()], FeatureColumn { name: None, parquet: column })?)
+}
+
+/// Each row of a file of features of images.
+fn rows_of(path: &Path) -> Result<Vec<ImageRef>, TrainError> {
+    let table = Arc::new(open_features(path, Tower::Image)?);
+    Ok((0..table.num_rows()).map(|row| ImageRef::FeatureRow { table: Arc::clone(&table), row }).collect())
 }
 
 /// The images at `path`, at least one, and what else is there.
@@ -296,11 +352,22 @@ impl Work<'_> {
     }
 
     /// The features of the texts, row by row.
-    fn texts(&self, texts: &[String], observer: &mut dyn Observer) -> Result<Rows, TrainError> {
-        let mut rows = Rows::new(self.loaded.model.embed_dim(), self.out)?;
-        self.with_encoder(|encoder| {
-            let progress = |done| observer.on(Event::Work { name: "texts", done, total: texts.len() });
-            encoder.texts_into(texts, progress, |text, row| rows.write(text, row))
+    fn texts(&self, texts: &Texts, observer: &mut dyn Observer) -> Result<Rows, TrainError> {
+        let (mut rows, total) = (Rows::new(self.loaded.model.embed_dim(), self.out)?, texts.len());
+        self.with_encoder(|encoder| match texts {
+            Texts::Written(texts) => {
+                let progress = |done| observer.on(Event::Work { name: "texts", done, total });
+                encoder.texts_into(texts, progress, |text, row| rows.write(text, row))
+            }
+            Texts::Rows(table) => {
+                for first in (0..total).step_by(WINDOW_IMAGES) {
+                    let count = WINDOW_IMAGES.min(total - first);
+                    let embeds = encoder.text_rows(count, |at| Some((table, (first + at) as u64)), |_| ())?;
+                    rows.append(&embeds.features)?;
+                    observer.on(Event::Work { name: "texts", done: first + count, total });
+                }
+                Ok(())
+            }
         })?;
         Ok(rows)
     }

@@ -60,6 +60,9 @@ pub fn warm_cache(
     if first.training.image.any() && first.training.text.any() {
         return refuse(&format!("`model.lock` is `{}`, no tower is locked", first.lock));
     }
+    if config.feature_sides() == [true; 2] {
+        return refuse("the data are features already");
+    }
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let Pairs { train: dataset, validation } = Pairs::read(config)?;
@@ -70,13 +73,13 @@ pub fn warm_cache(
     let locked = LockedTowers::new(model, &loaded.processor, &compute, workers, stop)
         .with_cache(feature_cache_of(config), &LockedFingerprints::of(model)?)?;
     let mut warmed = Vec::new();
-    if let Some(images) = &locked.images {
+    if let Some(images) = locked.images.as_ref().filter(|_| !model.image_tower.is_absent()) {
         let training = (dataset.clone() as Arc<dyn ImageList>, training_views(config, &first.training));
         let lists =
             std::iter::once(training).chain(evaluations.iter().map(|evaluation| (evaluation.images(), Views::One)));
         warmed.push(warm_images(images, lists.collect(), observer)?);
     }
-    if let Some(texts) = &locked.texts {
+    if let Some(texts) = locked.texts.as_ref().filter(|_| !model.text_tower.is_absent()) {
         let mut captions: Vec<String> =
             (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(Cow::into_owned).collect();
         captions.extend(evaluations.iter().flat_map(Evaluation::texts));

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use burn::tensor::Tensor;
-use dualenc_data::{ContentId, Encoded, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer};
-use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
+use burn::tensor::{Tensor, TensorData};
+use dualenc_data::{
+    ContentId, Dataset, Encoded, FeatureTable, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer,
+};
+use dualenc_model::{Dropout, DualEncoder, TokenSequences, Tower, parameters};
 
 use crate::config::Precision;
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::metrics::scores::normalize_rows;
+use crate::features::absent::{check_side, text_side};
 use crate::features::finite::first_not_finite;
 use crate::features::image_index::{ImageList, Views};
 use crate::features::images::ImageFeatures;
@@ -136,6 +139,64 @@ impl Encoder<'_> {
         };
         let contents = usable.iter().map(content).collect::<Result<_, _>>()?;
         Ok((usable, Embeddings { dim, features: values }, contents, bad))
+    }
+
+    /// Projects rows of features that stand in place of texts: of row `index`, the table and the number of its row.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when the model has a text tower, or the features have another width;
+    /// [`TrainError::Data`] when a file cannot be read; [`TrainError::Model`] when the device cannot return its data;
+    /// [`TrainError::NotFiniteOutput`] when an embedding holds NaN or an infinity; [`TrainError::Stopped`] when the
+    /// stop flag is set.
+    pub(crate) fn text_rows<'t>(
+        &self,
+        count: usize,
+        row_of: impl Fn(usize) -> Option<(&'t Arc<FeatureTable>, u64)>,
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<Embeddings, TrainError> {
+        let (dim, side) = (self.model.embed_dim(), text_side(self.model));
+        let mut features = Vec::with_capacity(count * dim);
+        let mut buffer = Vec::new();
+        for first in (0..count).step_by(self.batch_size.max(1)) {
+            let rows = first..count.min(first + self.batch_size.max(1));
+            let mut values = vec![0.0; rows.len() * side.1];
+            for (row, out) in rows.clone().zip(values.chunks_exact_mut(side.1.max(1))) {
+                let found = row_of(row);
+                let what = || found.map_or_else(|| "a text".to_owned(), |(table, row)| format!("`{}`", table.key(row)));
+                check_side(Tower::Text, side, found.map(|(table, _)| table.width()), &what())?;
+                if let Some((table, row)) = found {
+                    table.read(row, out, &mut buffer)?;
+                }
+            }
+            let values = TensorData::new(values, [rows.len(), side.1]);
+            let projected = self.model.project_text(Tensor::from_data(values, &self.compute.device));
+            let projected = parameters::host(projected)?.values;
+            let key = |at: usize| row_of(rows.start + at).map(|(table, row)| table.key(row)).unwrap_or_default();
+            check_embeddings(&projected, rows.len(), dim, |at| format!("text `{}`", key(at)))?;
+            features.extend(projected);
+            on_progress(rows.end);
+            if let Some(signal) = self.stop.signal() {
+                return Err(TrainError::Stopped { signal });
+            }
+        }
+        Ok(Embeddings { dim, features })
+    }
+
+    /// Embeds captions of `dataset`, row by row: their texts, or the features in their place.
+    ///
+    /// # Errors
+    /// As for [`Encoder::texts`] and [`Encoder::text_rows`].
+    pub(crate) fn captions(
+        &self,
+        dataset: &Dataset,
+        captions: &[usize],
+        on_progress: impl FnMut(usize),
+    ) -> Result<Embeddings, TrainError> {
+        if dataset.text_feature_width().is_some() {
+            return self.text_rows(captions.len(), |at| dataset.caption(captions[at]).features, on_progress);
+        }
+        let texts: Vec<&str> = captions.iter().map(|&caption| dataset.caption(caption).text).collect();
+        self.texts(&texts, on_progress)
     }
 
     /// Embeds texts, row by row. `on_progress` receives the number of texts done.

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use dualenc_data::{Dataset, ImageProcessor, counted};
+use dualenc_model::DualEncoder;
 use serde_json::{Map, Value, json};
 
 use crate::config::{EvalData, EvalInterval, EvalSection, RunConfig, Task, default};
 use crate::device::read_scalar;
 use crate::error::TrainError;
 use crate::eval::data_report::DataReport;
-use crate::eval::encoder::{Embeddings, Encoder, ImageRows};
+use crate::eval::encoder::{Encoder, ImageRows};
 use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
 use crate::eval::measure;
@@ -154,7 +155,7 @@ impl Evaluation {
     /// # Errors
     /// As for [`Evaluation::open`].
     pub fn open_alone(config: &RunConfig) -> Result<Vec<Self>, TrainError> {
-        let needs_split = config.eval.values().any(|section| section.images.is_none() && section.data.is_none());
+        let needs_split = config.eval.values().any(EvalSection::uses_split);
         let validation = if needs_split { Pairs::read(config)?.validation } else { None };
         Self::open_all(config, validation.as_ref())
     }
@@ -259,6 +260,14 @@ impl Evaluation {
             }
     }
 
+    /// Refuses data that the towers of `model` cannot take: features where there is a tower, and the reverse.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`].
+    pub(crate) fn check_towers(&self, model: &DualEncoder) -> Result<(), TrainError> {
+        self.task.check_towers(model, &format!("evaluation `{}`", self.name))
+    }
+
     /// The images it encodes.
     pub(crate) fn images(&self) -> Arc<dyn ImageList> {
         self.task.images()
@@ -324,6 +333,7 @@ impl Evaluation {
         observer: &mut dyn Observer,
         in_detail: bool,
     ) -> Result<EvalOutcome, TrainError> {
+        self.check_towers(encoder.model)?;
         let (of, data) = (format!("evaluation `{}`", self.name), self.task.data());
         self.report.report_data(&of, data, || self.warnings(), observer);
         if let OpenTask::Probe(probe) = &self.task {
@@ -337,9 +347,10 @@ impl Evaluation {
             OpenTask::ZeroShot(labelled) => {
                 let read: HashSet<usize> = images.numbers.iter().copied().collect();
                 self.check_classes(labelled, |image| read.contains(&image))?;
-                let prompts = labelled.prompts();
-                let texts = self.encode_texts("prompts", &prompts.concat(), encoder, observer)?.into_normalized();
-                let num_prompts: Vec<usize> = prompts.iter().map(Vec::len).collect();
+                let name = format!("{}: prompts", self.name);
+                let (texts, num_prompts) = labelled.encode_classes(encoder, |done, total| {
+                    observer.on(Event::Work { name: &name, done, total });
+                })?;
                 let weights = classifier(&texts, &num_prompts, dim);
                 let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
                 measure::classification(&scores(&images.embeds, &weights), labelled, &images.numbers, scale, in_detail)?
@@ -444,18 +455,6 @@ impl Evaluation {
         })
     }
 
-    /// `what`: `prompts` or `captions`, for progress reports.
-    fn encode_texts<T: AsRef<str> + Sync>(
-        &self,
-        what: &str,
-        texts: &[T],
-        encoder: &Encoder<'_>,
-        observer: &mut dyn Observer,
-    ) -> Result<Embeddings, TrainError> {
-        let name = format!("{}: {what}", self.name);
-        encoder.texts(texts, |done| observer.on(Event::Work { name: &name, done, total: texts.len() }))
-    }
-
     /// Encodes the captions of the images that can be used.
     fn encode_captions(
         &self,
@@ -469,8 +468,11 @@ impl Evaluation {
         let captions = dataset.captions().enumerate();
         let usable = captions.filter_map(|(number, caption)| Some((number, row_of_image[caption.image]?)));
         let (numbers, image_rows): (Vec<usize>, Vec<usize>) = usable.unzip();
-        let texts: Vec<&str> = numbers.iter().map(|&number| dataset.caption(number).text).collect();
-        let embeds = self.encode_texts("captions", &texts, encoder, observer)?.into_normalized();
+        let (name, total) = (format!("{}: captions", self.name), numbers.len());
+        let embeds = encoder.captions(dataset, &numbers, |done| {
+            observer.on(Event::Work { name: &name, done, total });
+        })?;
+        let embeds = embeds.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }
 }

@@ -11,6 +11,8 @@ use dualenc_data::{
 use crate::config::{EvalData, EvalSection};
 
 use crate::error::TrainError;
+use crate::eval::class_rows::{ClassRows, class_labels, labelled_rows};
+use crate::eval::encoder::Encoder;
 use crate::eval::fingerprint::Fingerprint;
 use crate::eval::metrics::zero_shot::prompts;
 
@@ -26,6 +28,8 @@ pub(crate) struct LabelledImages {
     /// Every name of each class; the first is its title in `labels`.
     names: Vec<Vec<String>>,
     templates: Vec<String>,
+    /// Features of the prompts, in place of `names` and `templates`.
+    pub class_rows: Option<ClassRows>,
 }
 
 /// The files of a section that describe its classes.
@@ -43,6 +47,30 @@ impl LabelledImages {
     /// [`TrainError::Usage`], [`TrainError::Data`] or [`TrainError::Read`] when a folder or file is missing, empty or
     /// malformed, or labels do not fit the class names.
     pub fn open(section: &EvalSection, validation: Option<&Arc<Dataset>>) -> Result<Option<Self>, TrainError> {
+        let class_rows = ClassRows::open(section)?;
+        let images = match labelled_rows(section)? {
+            Some((data, labels)) => {
+                let names = section.classnames.as_deref().map(read_class_synonyms).transpose()?;
+                let (labels, names) = class_labels(labels, names, class_rows.as_ref())?;
+                Some(Self::new(data, labels, names, section.templates.as_deref())?)
+            }
+            None => Self::open_images(section, validation)?,
+        };
+        let Some(images) = images else { return Ok(None) };
+        let classes = images.names.len();
+        match class_rows {
+            Some(rows) if rows.of_class.len() != classes => Err(TrainError::Usage(format!(
+                "`{}` has features of {} classes, but the images have {classes} classes; expected features of each, in \
+                 the same order",
+                rows.table.path().display(),
+                rows.of_class.len(),
+            ))),
+            class_rows => Ok(Some(Self { class_rows, ..images })),
+        }
+    }
+
+    /// As [`LabelledImages::open`], of images that are files.
+    fn open_images(section: &EvalSection, validation: Option<&Arc<Dataset>>) -> Result<Option<Self>, TrainError> {
         let described =
             Described { classnames: section.classnames.as_deref(), templates: section.templates.as_deref() };
         if let Some(folder) = &section.images {
@@ -145,12 +173,34 @@ impl LabelledImages {
             Some(path) => read_templates(path)?,
             None => vec![CLASS_PLACEHOLDER.to_owned()],
         };
-        Ok(Self { data: Arc::new(data), labels, names, templates })
+        Ok(Self { data: Arc::new(data), labels, names, templates, class_rows: None })
     }
 
     /// The prompts of every class: each of its names in each template.
     pub fn prompts(&self) -> Vec<Vec<String>> {
         self.names.iter().map(|names| prompts(names, &self.templates)).collect()
+    }
+
+    /// The normalised embeddings of the prompts of all classes, and how many each class has. `on_progress` receives the
+    /// number of prompts done and their number.
+    ///
+    /// # Errors
+    /// As for [`Encoder::texts`] and [`Encoder::text_rows`].
+    pub fn encode_classes(
+        &self,
+        encoder: &Encoder<'_>,
+        mut on_progress: impl FnMut(usize, usize),
+    ) -> Result<(Vec<f32>, Vec<usize>), TrainError> {
+        if let Some(ClassRows { table, of_class }) = &self.class_rows {
+            let rows = of_class.concat();
+            let row = |at: usize| Some((table, rows[at]));
+            let embeds = encoder.text_rows(rows.len(), row, |done| on_progress(done, rows.len()))?;
+            return Ok((embeds.into_normalized(), of_class.iter().map(Vec::len).collect()));
+        }
+        let prompts = self.prompts();
+        let texts = prompts.concat();
+        let embeds = encoder.texts(&texts, |done| on_progress(done, texts.len()))?;
+        Ok((embeds.into_normalized(), prompts.iter().map(Vec::len).collect()))
     }
 
     /// What may make the figures other than the model is.
@@ -197,7 +247,10 @@ impl LabelledImages {
     /// [`TrainError::Data`] when the size of an image cannot be read.
     pub fn add_to(&self, fingerprint: Fingerprint) -> Result<Fingerprint, TrainError> {
         let fingerprint = fingerprint.bytes("data", &self.data.fingerprint()?).texts("classes", &self.labels.names);
-        let fingerprint = fingerprint.texts("templates", &self.templates);
+        let fingerprint = match &self.class_rows {
+            Some(rows) => fingerprint.bytes("class_features", &rows.bytes()),
+            None => fingerprint.texts("templates", &self.templates),
+        };
         if self.names.iter().all(|names| names.len() == 1) {
             return Ok(fingerprint);
         }

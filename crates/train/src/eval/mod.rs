@@ -15,6 +15,7 @@
 //! - `probes`: k-NN and linear classifiers of image features.
 
 mod checks;
+mod class_rows;
 mod data_report;
 pub(crate) mod encoder;
 pub(crate) mod evaluation;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use dualenc_data::{Dataset, Skipped};
+use dualenc_model::{DualEncoder, Tower};
 
 use crate::config::{Duplicates, Loss, Task};
 use crate::error::TrainError;
@@ -11,6 +12,7 @@ use crate::eval::fingerprint::Fingerprint;
 use crate::eval::given_by::GivenBy;
 use crate::eval::labelled_images::LabelledImages;
 use crate::eval::probes::probe_data::ProbeData;
+use crate::features::absent::{check_side, image_side, text_side};
 use crate::features::image_index::ImageList;
 use crate::loss::contrastive::Objective;
 
@@ -67,9 +69,27 @@ impl OpenTask {
         Arc::clone(self.data()) as Arc<dyn ImageList>
     }
 
-    /// The texts it encodes: prompts or captions.
+    /// Refuses data that the towers of `model` cannot take. `what`: the data, in words.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`].
+    pub fn check_towers(&self, model: &DualEncoder, what: &str) -> Result<(), TrainError> {
+        check_side(Tower::Image, image_side(model), self.data().image_feature_width(), what)?;
+        let text = match self {
+            Self::ZeroShot(images) => images.class_rows.as_ref().map(|rows| rows.table.width()),
+            Self::Probe(_) => return Ok(()),
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } => dataset.text_feature_width(),
+        };
+        check_side(Tower::Text, text_side(model), text, what)
+    }
+
+    /// The texts it encodes: prompts or captions; none where it has features of them.
     pub fn texts(&self) -> Vec<String> {
         match self {
+            Self::ZeroShot(images) if images.class_rows.is_some() => Vec::new(),
+            Self::Retrieval(dataset) | Self::Loss { dataset, .. } if dataset.text_feature_width().is_some() => {
+                Vec::new()
+            }
             Self::ZeroShot(images) => images.prompts().concat(),
             Self::Probe(_) => Vec::new(),
             Self::Retrieval(dataset) | Self::Loss { dataset, .. } => {

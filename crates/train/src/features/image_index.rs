@@ -131,6 +131,21 @@ impl ImageSet {
         Self { rows: (0..rows).map(|_| AtomicU32::new(0)).collect(), contents, list, store, views }
     }
 
+    /// The set of rows that stand in place of images: each that can be used is known from the start.
+    pub(crate) fn of_rows(list: Arc<dyn ImageList>, store: Arc<FeatureStore>) -> Self {
+        let set = Self::new(list, store, Views::One);
+        for image in 0..set.len() {
+            if let ImageRef::FeatureRow { table, row } = set.reference(image)
+                && table.fault(row).is_none()
+            {
+                set.contents[image].store(table.id(row), Ordering::Release);
+                // The row of the store: there is none, since `select` reads the table.
+                set.set_row(image, 0, 0);
+            }
+        }
+        set
+    }
+
     /// Whether this is the set of `list` in `views`.
     pub(crate) fn is_of(&self, list: &Arc<dyn ImageList>, views: Views) -> bool {
         Arc::ptr_eq(&self.list, list) && self.views == views

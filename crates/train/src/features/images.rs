@@ -14,6 +14,7 @@ use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 use crate::config::CacheDtype;
 use crate::device::{Compute, cast, dtype};
 use crate::error::TrainError;
+use crate::features::absent::{check_images, image_rows};
 use crate::features::cache_counts::CacheCounts;
 use crate::features::finite::check_outputs;
 use crate::features::image_index::{ImageList, ImageSet, Views};
@@ -66,7 +67,8 @@ struct Pass {
 }
 
 impl ImageFeatures {
-    /// Features of `tower`, which must be outside of the gradient graph. They are stored in memory.
+    /// Features of `tower`, which must be outside of the gradient graph. They are stored in memory; those of an absent
+    /// tower stay in the files of the data.
     pub fn new(tower: ImageTower, processor: Arc<ImageProcessor>, compute: Compute, workers: usize) -> Self {
         let store = Arc::new(FeatureStore::in_memory(tower.width()));
         let tower = cast(tower, compute.locked_precision);
@@ -86,6 +88,9 @@ impl ImageFeatures {
     /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
     pub fn with_cache_dir(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
+        if tower.is_absent() {
+            return Ok(self);
+        }
         let mut key = tower_key(fingerprint, &tower.form(), self.compute.locked_precision);
         key.update(&self.processor.fingerprint());
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.width(), dtype)?);
@@ -108,14 +113,17 @@ impl ImageFeatures {
         if let Some(set) = sets.iter().find(|set| set.is_of(&list, views)) {
             return set.clone();
         }
-        let set = ImageSet::new(list, Arc::clone(&self.store), views);
+        let store = Arc::clone(&self.store);
+        let is_absent = self.tower.is_absent();
+        let set = if is_absent { ImageSet::of_rows(list, store) } else { ImageSet::new(list, store, views) };
         sets.push(set.clone());
         set
     }
 
-    /// `set` for a loader, which skips images with a feature; `None` without a cache on disk.
+    /// `set` for a loader, which skips images with a feature; `None` without a cache on disk, unless the tower is
+    /// absent.
     pub fn for_loader(&self, set: &ImageSet) -> Option<Arc<dyn FeatureLookup>> {
-        self.is_on_disk.then(|| Arc::new(set.clone()) as Arc<dyn FeatureLookup>)
+        (self.is_on_disk || self.tower.is_absent()).then(|| Arc::new(set.clone()) as Arc<dyn FeatureLookup>)
     }
 
     /// Pooled outputs of the images of a batch of `set`: shape `[batch, width]`. Images that the loader decoded are
@@ -125,6 +133,10 @@ impl ImageFeatures {
     /// [`TrainError::Write`] when the store cannot be written; [`TrainError::Data`] when a stored feature is damaged
     /// and its image cannot be read again; [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity.
     pub fn of_batch(&self, set: &ImageSet, batch: &Batch) -> Result<Tensor<2>, TrainError> {
+        if self.tower.is_absent() {
+            let images: Vec<usize> = batch.pairs.iter().map(|pair| pair.image).collect();
+            return self.select(set, &images, batch.view);
+        }
         let image_of = |loaded: usize| batch.pairs[batch.loaded[loaded].pair].image;
         let image_values = self.image_values();
         if batch.pixels.len() != batch.loaded.len() * image_values {
@@ -177,6 +189,9 @@ impl ImageFeatures {
     /// [`TrainError::Internal`] when an image has no feature; [`TrainError::Data`] when its feature is damaged and the
     /// image cannot be read again.
     pub fn select(&self, set: &ImageSet, images: &[usize], view: u64) -> Result<Tensor<2>, TrainError> {
+        if self.tower.is_absent() {
+            return Ok(self.tensor(image_rows(set, images, self.tower.width())?));
+        }
         let row = |&image: &usize| {
             let missing = || TrainError::Internal(format!("image `{}` has no feature", set.reference(image).key()));
             set.row(image, view).ok_or_else(missing)
@@ -199,12 +214,14 @@ impl ImageFeatures {
     /// # Errors
     /// [`TrainError::Data`] when a file cannot be read for another reason than its content; [`TrainError::Write`] when
     /// the store cannot be written; [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity;
+    /// [`TrainError::Usage`] for images where the tower is absent, and features where it is not;
     /// [`TrainError::Stopped`] when the stop flag is set.
     pub fn fill(
         &self,
         set: &ImageSet,
         mut on_progress: impl FnMut(usize),
     ) -> Result<(CacheCounts, Vec<Skipped>), TrainError> {
+        check_images(set, (self.tower.is_absent(), self.tower.width()))?;
         let (mut counts, mut bad, mut next) = (CacheCounts::default(), Vec::new(), 0);
         for chunk in self.chunks(set) {
             let (loaded, features) = chunk??;

@@ -6,11 +6,13 @@
 //! - `images`, `texts`: features of one tower: looked up, or computed and stored.
 //! - `image_index`: which cached row belongs to which image, in which view.
 //! - `key`: what a cache is keyed by, as written text.
+//! - `absent`: features of towers that are absent, which come from files.
 //! - `cache_counts`: how many features were computed, and how many were cached.
 //! - `finite`: refuses features that are not finite.
 //! - `parallel_forward`: a tower over many inputs, on all cores, with the same bits every time.
 //! - `store`: the files of a cache.
 
+pub(crate) mod absent;
 pub(crate) mod cache_counts;
 pub(crate) mod finite;
 pub(crate) mod image_index;

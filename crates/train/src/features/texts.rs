@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
-use dualenc_data::{ContentHash, TokenBatch};
+use dualenc_data::{ContentHash, Dataset, TokenBatch};
 use dualenc_model::{Dropout, TextTower, TokenSequences, Tower, parameters};
 
 use crate::config::CacheDtype;
 use crate::device::{Compute, cast};
 use crate::error::TrainError;
+use crate::features::absent::caption_rows;
 use crate::features::cache_counts::CacheCounts;
 use crate::features::finite::check_outputs;
 use crate::features::key::tower_key;
@@ -37,7 +38,8 @@ pub struct TextFeatures {
 }
 
 impl TextFeatures {
-    /// Features of `tower`, which must be outside of the gradient graph. None are stored.
+    /// Features of `tower`, which must be outside of the gradient graph. None are stored; those of an absent tower stay
+    /// in the files of the data.
     pub fn new(tower: TextTower, compute: Compute) -> Self {
         let tower = Arc::new(cast(tower, compute.locked_precision));
         Self { tower, compute, store: None }
@@ -49,6 +51,9 @@ impl TextFeatures {
     /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
     pub fn with_cache_dir(self, dir: &Path, dtype: CacheDtype, fingerprint: &str) -> Result<Self, TrainError> {
         let tower = self.tower.as_ref();
+        if tower.is_absent() {
+            return Ok(self);
+        }
         let key = tower_key(fingerprint, &tower.form(), self.compute.locked_precision);
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.pooled_width(), dtype)?);
         Ok(Self { store: Some(store), ..self })
@@ -62,6 +67,26 @@ impl TextFeatures {
     /// Bytes of a feature on disk: in the file of values, and its record; `None` without a cache on disk.
     pub(crate) fn row_bytes(&self) -> Option<[usize; 2]> {
         self.store.as_ref().map(|store| [store.row_bytes(), RECORD_BYTES])
+    }
+
+    /// Pooled outputs for captions of `dataset`, shape `[captions, width]`: of `tokens`, or the rows that the data set
+    /// has in their place.
+    ///
+    /// # Errors
+    /// As for [`TextFeatures::of_tokens`]; [`TrainError::Data`] when a file of features cannot be read.
+    pub fn of_captions(
+        &self,
+        dataset: &Dataset,
+        captions: &[usize],
+        tokens: &TokenBatch,
+    ) -> Result<Tensor<2>, TrainError> {
+        if !self.tower.is_absent() {
+            return self.of_tokens(tokens);
+        }
+        let width = self.tower.pooled_width();
+        let values = caption_rows(dataset, captions, width)?;
+        let shape = [values.len() / width.max(1), width];
+        Ok(Tensor::from_data(TensorData::new(values, shape), &self.compute.device))
     }
 
     /// Pooled outputs, shape `[captions, width]`. Features that are not in the store are computed and added to it.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayer, TextTower,
-    Tower, TowerOptions, build_from_dual_encoder, build_from_towers, parameters,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayer,
+    TextTower, Tower, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
 };
 use serde_json::Value;
 
@@ -15,6 +15,7 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::models::compatibility::{check_image_size, check_vocabulary};
+use crate::models::feature_widths::feature_widths;
 use crate::models::hub::resolve::resolve;
 use crate::models::model_dir::{ModelDir, newest_checkpoint};
 use crate::models::text_prompt::{
@@ -32,7 +33,7 @@ pub struct LoadedModel {
     pub tokenizer: Arc<Tokenizer>,
     /// The image tower's processing, at the configured size.
     pub processor: Arc<ImageProcessor>,
-    /// The directory of the tokenizer, for export.
+    /// The directory of the tokenizer, for export; empty without a text tower.
     pub text_dir: PathBuf,
     /// `config.json` of the image tower.
     pub image_config: Value,
@@ -68,8 +69,10 @@ impl LoadedModel {
         let section = &config.model;
         let (built, image_dir, text_dir) = match config.initial_weights() {
             InitialWeights::Pair { image, text } => {
-                let (image_dir, text_dir) = (resolve(image)?, resolve(text)?);
-                let built = build_from_towers(&image_dir, &text_dir, &options, device)?;
+                let (image_dir, text_dir) = (image.map(resolve).transpose()?, text.map(resolve).transpose()?);
+                let widths = feature_widths(config)?;
+                let sources = [source_of(image_dir.as_deref(), widths[0])?, source_of(text_dir.as_deref(), widths[1])?];
+                let built = build_from_sources(sources[0], sources[1], &options, device)?;
                 report_audit("image tower", &built.image_audit, observer);
                 report_audit("text tower", &built.text_audit, observer);
                 if section.text_pool == Pool::Sentence {
@@ -85,7 +88,7 @@ impl LoadedModel {
                     }
                     report_audit("image tower", &built.image_audit, observer);
                     report_audit("text tower", &built.text_audit, observer);
-                    (built, dir.clone(), dir)
+                    (built, Some(dir.clone()), Some(dir))
                 }
                 ModelDir::Checkpoint(checkpoint) => {
                     let loaded = Self::from_checkpoint_of(*checkpoint, chain, compute, observer)?;
@@ -94,23 +97,12 @@ impl LoadedModel {
                 }
             },
         };
-        let prompt = prompt_of(section, &text_dir)?;
-        if prompt.is_none()
-            // Only a note: a malformed file matters where a prompt is asked for.
-            && let Ok(Some(note)) = unused_default_prompt(&text_dir)
-        {
-            observer.on(Event::Note(format!("text tower: {note}")));
-        }
-        let is_prompted = prompt.as_ref().is_some_and(|prompt| !prompt.is_empty());
-        if is_prompted && built.model.text_tower.pooling() == Pooling::Mean && pools_without_prompt(&text_dir) {
-            observer.on(Event::Warning(
-                "sentence-transformers leaves the prompt out of this text tower's mean (`include_prompt`), dualenc \
-                 does not: features differ from those of `SentenceTransformer.encode`"
-                    .to_owned(),
-            ));
-        }
+        let prompt = match &text_dir {
+            Some(dir) => run_prompt(section, dir, &built.model.text_tower, observer)?,
+            None => None,
+        };
         let mut loaded =
-            Self::from_built(built, &image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?
+            Self::from_built(built, image_dir, text_dir, section.image_size, config.data.max_tokens, observer)?
                 .with_prompt(prompt.as_deref())?;
         loaded.limit_pixels(config.data.max_pixels);
         loaded.model = trainable(loaded.with_initial_scale(config), config)?;
@@ -127,7 +119,8 @@ impl LoadedModel {
             ModelDir::WholeModel(dir) => {
                 let built = build_from_dual_encoder(&dir, &BuildOptions::evaluation(), &compute.device)?;
                 let prompt = recorded_prompt(&dir)?;
-                Self::from_built(built, &dir, dir.clone(), None, usize::MAX, observer)?.with_prompt(prompt.as_deref())
+                Self::from_built(built, Some(dir.clone()), Some(dir), None, usize::MAX, observer)?
+                    .with_prompt(prompt.as_deref())
             }
         }
     }
@@ -201,43 +194,25 @@ impl LoadedModel {
 
     fn from_built(
         built: BuiltModel,
-        image_dir: &Path,
-        text_dir: PathBuf,
+        image_dir: Option<PathBuf>,
+        text_dir: Option<PathBuf>,
         image_size: Option<usize>,
         max_tokens: usize,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
-        let tower = built.model.text_tower.config();
-        let positions = tower.max_tokens();
-        if max_tokens > positions && max_tokens != usize::MAX {
-            observer.on(Event::Note(format!(
-                "captions are truncated to {positions} tokens, the text tower's maximum (`data.max_tokens` is \
-                 {max_tokens})"
-            )));
-        }
-        let tokenizer = Tokenizer::from_dir(&text_dir, max_tokens.min(positions))?;
-        let tokenizer = match tower.pad_to {
-            Some(len) => tokenizer.with_padding_to(len)?,
-            None => tokenizer,
+        let tokenizer = match &text_dir {
+            Some(dir) => tokenizer_of(&built.model.text_tower, dir, max_tokens, observer)?,
+            None => Tokenizer::absent(),
         };
-        check_vocabulary(&tokenizer, &built.model.text_tower, &text_dir)?;
-        let mut processor = ImageProcessor::from_dir(image_dir)?;
-        if processor.is_default() {
-            observer.on(Event::Warning(format!(
-                "`{}` has no `preprocessor_config.json`; images are processed with the defaults of its family: {}",
-                image_dir.display(),
-                processor.describe()
-            )));
-        }
-        if let Some(size) = image_size {
-            processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
-        }
-        check_image_size(&processor, &built.model.image_tower)?;
+        let processor = match &image_dir {
+            Some(dir) => processor_of(&built.model.image_tower, dir, image_size, observer)?,
+            None => ImageProcessor::absent(),
+        };
         Ok(Self {
             model: built.model,
             tokenizer: Arc::new(tokenizer),
             processor: Arc::new(processor),
-            text_dir,
+            text_dir: text_dir.unwrap_or_default(),
             image_config: built.image_config,
             text_config: built.text_config,
             step: None,
@@ -284,6 +259,84 @@ impl LoadedModel {
         }
         model
     }
+}
+
+/// The prompt of a run, with what may surprise about it.
+fn run_prompt(
+    section: &ModelSection,
+    dir: &Path,
+    tower: &TextTower,
+    observer: &mut dyn Observer,
+) -> Result<Option<String>, TrainError> {
+    let prompt = prompt_of(section, dir)?;
+    if prompt.is_none()
+        // Only a note: a malformed file matters where a prompt is asked for.
+        && let Ok(Some(note)) = unused_default_prompt(dir)
+    {
+        observer.on(Event::Note(format!("text tower: {note}")));
+    }
+    let is_prompted = prompt.as_ref().is_some_and(|prompt| !prompt.is_empty());
+    if is_prompted && tower.pooling() == Pooling::Mean && pools_without_prompt(dir) {
+        observer.on(Event::Warning(
+            "sentence-transformers leaves the prompt out of this text tower's mean (`include_prompt`), dualenc does \
+             not: features differ from those of `SentenceTransformer.encode`"
+                .to_owned(),
+        ));
+    }
+    Ok(prompt)
+}
+
+/// The tower in `dir` or, without one, what stands in its place: features of this width.
+fn source_of(dir: Option<&Path>, width: Option<usize>) -> Result<TowerSource<'_>, TrainError> {
+    match (dir, width) {
+        (Some(dir), _) => Ok(TowerSource::Dir(dir)),
+        (None, Some(width)) => Ok(TowerSource::Absent(width)),
+        (None, None) => Err(TrainError::Internal("a side has neither a tower nor features".to_owned())),
+    }
+}
+
+/// The tokenizer of `tower` in `dir`.
+fn tokenizer_of(
+    tower: &TextTower,
+    dir: &Path,
+    max_tokens: usize,
+    observer: &mut dyn Observer,
+) -> Result<Tokenizer, TrainError> {
+    let positions = tower.config().max_tokens();
+    if max_tokens > positions && max_tokens != usize::MAX {
+        observer.on(Event::Note(format!(
+            "captions are truncated to {positions} tokens, the text tower's maximum (`data.max_tokens` is {max_tokens})"
+        )));
+    }
+    let tokenizer = Tokenizer::from_dir(dir, max_tokens.min(positions))?;
+    let tokenizer = match tower.config().pad_to {
+        Some(len) => tokenizer.with_padding_to(len)?,
+        None => tokenizer,
+    };
+    check_vocabulary(&tokenizer, tower, dir)?;
+    Ok(tokenizer)
+}
+
+/// The image processor of `tower` in `dir`.
+fn processor_of(
+    tower: &ImageTower,
+    dir: &Path,
+    image_size: Option<usize>,
+    observer: &mut dyn Observer,
+) -> Result<ImageProcessor, TrainError> {
+    let mut processor = ImageProcessor::from_dir(dir)?;
+    if processor.is_default() {
+        observer.on(Event::Warning(format!(
+            "`{}` has no `preprocessor_config.json`; images are processed with the defaults of its family: {}",
+            dir.display(),
+            processor.describe()
+        )));
+    }
+    if let Some(size) = image_size {
+        processor = processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX));
+    }
+    check_image_size(&processor, tower)?;
+    Ok(processor)
 }
 
 /// `chain` with the checkpoint at `path`.

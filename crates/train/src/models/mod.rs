@@ -2,6 +2,7 @@
 //! image processor that prepare the model's inputs. It trains and writes nothing; `dualenc-model` builds the networks.
 //!
 //! - `load`: a model and everything that turns files into its inputs.
+//! - `feature_widths`: the widths of features in place of towers.
 //! - `model_dir`: which kind of model a directory holds.
 //! - `text_pool`: what `text_pool = "auto"` stands for in a run.
 //! - `compatibility`: whether tokenizer and image processor fit the towers.
@@ -9,6 +10,7 @@
 //! - `hub`: from a tower's reference to a directory, with downloads.
 
 pub(crate) mod compatibility;
+pub(crate) mod feature_widths;
 pub(crate) mod hub;
 pub(crate) mod load;
 mod model_dir;

@@ -1,16 +1,20 @@
 //! What a stage's locked towers contribute to a step: their pooled outputs, which are the same however often a batch
 //! runs.
 
+use std::sync::Arc;
+
 use burn::tensor::Tensor;
-use dualenc_data::Batch;
+use dualenc_data::{Batch, Dataset};
 
 use crate::error::TrainError;
-use crate::features::image_index::ImageSet;
+use crate::features::image_index::{ImageSet, Views};
 use crate::features::locked_towers::LockedTowers;
 
 /// The towers that the current stage locks, and the training images as the image tower's feature cache knows them.
 pub(crate) struct LockedInputs {
     pub towers: LockedTowers,
+    /// The training data, which have the features of absent towers.
+    pub dataset: Arc<Dataset>,
     pub images: Option<ImageSet>,
 }
 
@@ -22,8 +26,14 @@ pub(crate) struct LockedFeatures {
 
 impl LockedInputs {
     /// No tower is locked.
-    pub fn none() -> Self {
-        Self { towers: LockedTowers::none(), images: None }
+    pub fn none(dataset: Arc<Dataset>) -> Self {
+        Self { towers: LockedTowers::none(), dataset, images: None }
+    }
+
+    /// The locked `towers`, with the images of `dataset` in `views`.
+    pub fn new(towers: LockedTowers, dataset: Arc<Dataset>, views: Views) -> Self {
+        let images = towers.images.as_ref().map(|images| images.set(dataset.clone(), views));
+        Self { towers, dataset, images }
     }
 
     /// Runs the locked towers over `batch`, or reads their features from the cache.
@@ -35,8 +45,18 @@ impl LockedInputs {
         let images = self.towers.images.as_ref().zip(self.images.as_ref());
         Ok(LockedFeatures {
             image: images.map(|(locked, set)| locked.of_batch(set, batch)).transpose()?,
-            text: self.towers.texts.as_ref().map(|locked| locked.of_tokens(&batch.tokens)).transpose()?,
+            text: self.texts_of_batch(batch)?,
         })
+    }
+
+    /// The pooled outputs of a locked text tower alone; `None`: it trains.
+    ///
+    /// # Errors
+    /// As for [`LockedInputs::of_batch`].
+    pub fn texts_of_batch(&self, batch: &Batch) -> Result<Option<Tensor<2>>, TrainError> {
+        let captions: Vec<usize> = batch.pairs.iter().map(|pair| pair.caption).collect();
+        let texts = self.towers.texts.as_ref();
+        texts.map(|locked| locked.of_captions(&self.dataset, &captions, &batch.tokens)).transpose()
     }
 
     /// Whether a step reads pixels: the image tower trains, and a step in parts needs them twice.

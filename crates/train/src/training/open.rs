@@ -1,5 +1,7 @@
 //! Opening a run: everything it needs is checked, its directory is taken, and a checkpoint is put in place.
 
+use std::sync::Arc;
+
 use burn::module::Param;
 use dualenc_data::{Dataset, counted};
 use dualenc_model::DualEncoder;
@@ -9,9 +11,11 @@ use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
+use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageSet;
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::LockedFingerprints;
+use crate::models::feature_widths::with_feature_widths;
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::{continued, settled};
 use crate::optim::lr_schedule::LrSchedule;
@@ -57,6 +61,7 @@ impl Run {
         stop: &StopFlag,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
+        let config = &with_feature_widths(config)?;
         config.warnings().into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let compute = open_device(config, observer)?;
         let dir = RunDir::open(&config.run.dir, start != Start::New)?;
@@ -78,7 +83,9 @@ impl Run {
             None => settled(config)?,
         };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
+        check_dataset(&dataset, &model, "the training data")?;
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
+        evaluations.iter().try_for_each(|evaluation| evaluation.check_towers(&model))?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
         evaluations.iter_mut().for_each(|evaluation| evaluation.mute(&told));
         let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
@@ -124,8 +131,8 @@ impl Run {
             config: config.clone(),
             position: Position::start(steps_per_epoch, total_steps),
             learner,
+            locked: LockedInputs::none(Arc::clone(&data.dataset)),
             data,
-            locked: LockedInputs::none(),
             records,
             evaluations,
             locked_fingerprints,

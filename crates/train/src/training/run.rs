@@ -1,5 +1,6 @@
 //! A run in progress: its parts, and the verbs that need more than one of them. How it is opened is in `open.rs`.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use dualenc_data::{Batch, CutCaptions, DataError, PairLoader, counted};
@@ -124,8 +125,7 @@ impl Run {
         let towers = LockedTowers::new(model, &self.data.processor, &self.compute, self.data.workers, &self.stop)
             .with_cache(feature_cache_of(&self.config), &fingerprints)?;
         let views = training_views(&self.config, &training);
-        let images = towers.images.as_ref().map(|images| images.set(self.data.dataset.clone(), views));
-        self.locked = LockedInputs { towers, images };
+        self.locked = LockedInputs::new(towers, Arc::clone(&self.data.dataset), views);
         Ok(())
     }
 

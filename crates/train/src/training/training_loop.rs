@@ -129,4 +129,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
 
 #[cfg(feature = "flex")]
 #[cfg(test)]
+mod feature_tests;
+#[cfg(feature = "flex")]
+#[cfg(test)]
 mod tests;

@@ -6,6 +6,11 @@
 pub(crate) mod caption_id;
 pub(crate) mod null_words;
 
+use std::sync::Arc;
+
+use crate::dataset::images::number_of;
+use crate::features::table::FeatureTable;
+
 /// A caption and the image it describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caption<'a> {
@@ -16,6 +21,8 @@ pub struct Caption<'a> {
     /// Number of the column, key or list entry that the caption comes from, 0-based: with several caption columns,
     /// their order in the config.
     pub slot: u8,
+    /// The features of the text, where a table has them: the table and the number of the row.
+    pub features: Option<(&'a Arc<FeatureTable>, u64)>,
 }
 
 /// Captions in order.
@@ -27,6 +34,9 @@ pub(crate) struct CaptionTable {
     images: Vec<u32>,
     /// One per caption; empty while all are 0.
     slots: Vec<u8>,
+    /// Number in `tables` and row, one per caption; empty while no caption has features.
+    rows: Vec<Option<(u32, u64)>>,
+    tables: Vec<Arc<FeatureTable>>,
 }
 
 impl CaptionTable {
@@ -43,6 +53,7 @@ impl CaptionTable {
             text: &self.text[start as usize..self.ends[caption] as usize],
             image: self.images[caption] as usize,
             slot: self.slots.get(caption).copied().unwrap_or(0),
+            features: self.rows.get(caption).copied().flatten().map(|(table, row)| (&self.tables[table as usize], row)),
         }
     }
 
@@ -52,6 +63,13 @@ impl CaptionTable {
         }
         if caption.slot > 0 || !self.slots.is_empty() {
             self.slots.push(caption.slot);
+        }
+        if caption.features.is_some() && self.rows.is_empty() {
+            self.rows.resize(self.len(), None);
+        }
+        let features = caption.features.map(|(table, row)| (number_of(&mut self.tables, table), row));
+        if features.is_some() || !self.rows.is_empty() {
+            self.rows.push(features);
         }
         self.text.push_str(caption.text);
         self.ends.push(self.text.len() as u64);
@@ -74,6 +92,7 @@ impl CaptionTable {
         self.ends.shrink_to_fit();
         self.images.shrink_to_fit();
         self.slots.shrink_to_fit();
+        self.rows.shrink_to_fit();
     }
 }
 
@@ -84,7 +103,7 @@ mod tests {
     #[test]
     fn captions_come_back() {
         let captions = [("a dog", 0, 0), ("", 1, 0), ("犬", 0, 2), ("x", 3, 0)];
-        let captions = captions.map(|(text, image, slot)| Caption { text, image, slot });
+        let captions = captions.map(|(text, image, slot)| Caption { text, image, slot, features: None });
         let mut table = CaptionTable::default();
         for (number, caption) in captions.into_iter().enumerate() {
             assert_eq!(table.has_slots(), number > 2);

@@ -91,6 +91,8 @@ fn leaf_kind(number: usize, schema: &Schema) -> Kind {
         (Physical::Bytes, 1) => Kind::Other("lists of bytes".to_owned()),
         (Physical::Int32 | Physical::Int64, 0 | 1) if leaf.is_whole => Kind::Numbers(number),
         (Physical::Int32 | Physical::Int64, 0) => Kind::Other("dates, times or decimals".to_owned()),
+        (Physical::Float, 0) => Kind::Other("float".to_owned()),
+        (Physical::Double, 0) => Kind::Other("double".to_owned()),
         (Physical::Other(name), 0) => Kind::Other(name.to_owned()),
         _ => Kind::Other("lists".to_owned()),
     }

@@ -28,8 +28,8 @@ pub struct CheckOptions {
 /// What one image is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Seen {
-    /// Width and height in pixels; and a hash of the file with its looks, unless the check is fast. A plain image has
-    /// no looks.
+    /// Width and height in pixels (of a row of features, its width and 1); and a hash of the file with its looks,
+    /// unless the check is fast. A plain image has no looks.
     Good { size: (u32, u32), copy: Option<([u8; 32], Option<Box<Look>>)> },
     /// It cannot be used: the number of its fault.
     Bad(u32),
@@ -118,6 +118,10 @@ fn look_at(image: &ImageRef, options: CheckOptions, limits: &Limits) -> Result<S
         return Ok(Seen::Good { size, copy: None });
     }
     let bytes = image.read().map_err(fault)?;
+    if let ImageRef::FeatureRow { table, .. } = image {
+        let copy = (!options.fast).then(|| (*blake3::hash(&bytes).as_bytes(), None));
+        return Ok(Seen::Good { size: (table.width() as u32, 1), copy });
+    }
     let decoded = match decode(&bytes, limits) {
         Ok(decoded) => decoded,
         Err(source) => return Err(fault(DataError::Image { key: image.key(), source })),

@@ -107,7 +107,7 @@ fn check_all(
     let objective = Objective::from(config);
     for (name, section) in &config.eval {
         // Without the training data, there is no validation split to speak of.
-        let needs_pairs = pairs.is_none() && section.data.is_none() && section.images.is_none();
+        let needs_pairs = pairs.is_none() && section.uses_split();
         if needs_pairs || draft.is_wrong(&format!("eval.{name}")) {
             continue;
         }
@@ -122,7 +122,9 @@ fn check_all(
         Some(compute) => check_models(draft, compute, dataset, findings, observer)?,
         None => None,
     };
-    if let (Some(dataset), Some(text)) = (dataset, &text) {
+    if let (Some(dataset), Some(text)) = (dataset, &text)
+        && dataset.text_feature_width().is_none()
+    {
         report_tokens(config, text, dataset, findings);
     }
     Ok(())
@@ -180,7 +182,9 @@ impl Checker<'_> {
         let numbers = self.images.of("training images", &list, observer)?;
         let (key, max_bad_fraction) = ("data.train", self.config.data.max_bad_fraction);
         report_bad(key, "", (list.as_ref(), &numbers, &self.images), max_bad_fraction, findings);
-        report_sizes(key, &numbers, &self.images, findings);
+        if dataset.image_feature_width().is_none() {
+            report_sizes(key, &numbers, &self.images, findings);
+        }
         let usable = Usable::of(&numbers, &self.images);
         report_copies(list.as_ref(), &usable, &self.images, findings);
         let mut captions = dataset.caption_ids();

@@ -10,6 +10,7 @@ use crate::config::{Draft, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::features::absent::check_dataset;
 use crate::models::hub::resolve::resolve;
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::settled;
@@ -93,7 +94,13 @@ fn check_model(
             check_schedules(config, dataset, &loaded.model, findings);
         }
     }
-    findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
+    if !loaded.model.image_tower.is_absent() {
+        findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
+    }
+    if let Some(dataset) = dataset {
+        let fits = check_dataset(dataset, &loaded.model, "the training data");
+        findings.keep("features", "data.train", fits)?;
+    }
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - this file: the directory that each format fills.
 //! - `request`: the formats, and what a caller asks for.
+//! - `heads`: the heads alone, of models without towers.
 //! - `dual_encoder`: a VisionTextDualEncoder of transformers; `reference_limits` says what it can compute.
 //! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there.
 //! - `model_card`: `README.md`.
@@ -21,6 +22,7 @@ use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
 mod dual_encoder;
+mod heads;
 mod json_files;
 pub(crate) mod model_card;
 mod parts;
@@ -48,10 +50,18 @@ pub fn export(
     let dir = request.dir;
     // Refused before anything is written or said.
     let plan = match request.format {
-        ExportFormat::Transformers => Plan::DualEncoder(dual_encoder::ImagePart::new(loaded)?),
-        ExportFormat::SentenceTransformers => Plan::Routes(routes::Routes::new(loaded)?),
+        ExportFormat::Transformers => {
+            heads::check_towers(loaded, "transformers")?;
+            Plan::DualEncoder(dual_encoder::ImagePart::new(loaded)?)
+        }
+        ExportFormat::SentenceTransformers => {
+            heads::check_towers(loaded, "sentence-transformers")?;
+            Plan::Routes(routes::Routes::new(loaded)?)
+        }
+        ExportFormat::Heads => Plan::Heads,
     };
-    if let Some(difference) = loaded.processor.export_difference() {
+    let is_processed = !matches!(plan, Plan::Heads);
+    if let Some(difference) = loaded.processor.export_difference().filter(|_| is_processed) {
         observer.on(Event::Warning(format!(
             "transformers has no image processor that matches this tower's exactly, and will process images a little \
              differently: {difference}"
@@ -61,6 +71,7 @@ pub fn export(
     let fill = |observer: &mut dyn Observer| {
         match plan {
             Plan::DualEncoder(image) => dual_encoder::write(loaded, image, staged.path(), stop, observer)?,
+            Plan::Heads => heads::write(loaded, staged.path(), stop)?,
             Plan::Routes(routes) => sentence_transformers::write(loaded, &routes, staged.path(), stop, observer)?,
         }
         let origin = Origin::new(loaded, request.origin, request.alpha)?;
@@ -71,6 +82,7 @@ pub fn export(
     staged.commit(match request.format {
         ExportFormat::Transformers => dual_encoder::CONFIG,
         ExportFormat::SentenceTransformers => sentence_transformers::MODULES,
+        ExportFormat::Heads => heads::CONFIG,
     })
 }
 
@@ -78,6 +90,7 @@ pub fn export(
 enum Plan {
     DualEncoder(dual_encoder::ImagePart),
     Routes(routes::Routes),
+    Heads,
 }
 
 /// An error about a file in `staged`, as one about the same file of `dir`.

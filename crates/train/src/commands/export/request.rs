@@ -10,6 +10,8 @@ pub enum ExportFormat {
     Transformers,
     /// sentence-transformers, as a SentenceTransformer.
     SentenceTransformers,
+    /// A program that applies the heads to features: the heads alone, without towers.
+    Heads,
 }
 
 /// What to export, and where from the model comes.

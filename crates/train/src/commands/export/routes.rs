@@ -95,6 +95,7 @@ pub(crate) fn image_route(tower: &ImageTower, size: (u32, u32)) -> Option<Pooled
             return Some(Pooled::OutputMap);
         }
         ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => return Some(Pooled::Output),
+        ImageTowerConfig::Absent { .. } => return None,
         ImageTowerConfig::Transformer(config) => config,
     };
     let special = usize::from(config.class_token) + usize::from(config.distillation_token) + config.registers;

@@ -224,6 +224,7 @@ impl Candidate {
             ImageRef::File(path) => path.starts_with(folder),
             ImageRef::TarEntry { tar, .. } => tar.starts_with(folder),
             ImageRef::ParquetCell { column, .. } => column.path().starts_with(folder),
+            ImageRef::FeatureRow { table, .. } => table.path().starts_with(folder),
         })
     }
 

@@ -159,11 +159,17 @@ impl Inspection {
                     let settings = LoadSettings { pretrained, model, ..settings.clone() };
                     inspect_model(&local_dir(reference)?, &settings, device)
                 };
-                if let Some(found) = self.take_problems(part(image, lock.image, None)) {
-                    (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);
+                match image.map(|image| self.take_problems(part(image, lock.image, None))) {
+                    None => self.image_processing = Some(features_of(config.model.image_width)),
+                    Some(None) => {}
+                    Some(Some(found)) => {
+                        (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);
+                    }
                 }
-                if let Some(found) = self.take_problems(part(text, lock.text, Some(&config.model))) {
-                    (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer);
+                match text.map(|text| self.take_problems(part(text, lock.text, Some(&config.model)))) {
+                    None => self.tokenizer = Some(features_of(config.model.text_width)),
+                    Some(None) => {}
+                    Some(Some(found)) => (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer),
                 }
             }
             InitialWeights::Init(init) => {
@@ -196,6 +202,12 @@ impl Inspection {
             }
         }
     }
+}
+
+/// What stands in place of the processing of a side that has no tower.
+fn features_of(width: Option<usize>) -> String {
+    let width = width.map_or_else(String::new, |width| format!(" of {width} values"));
+    format!("none, the data have features{width}")
 }
 
 /// The directory of a tower, if it is on this machine.

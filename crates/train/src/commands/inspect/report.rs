@@ -240,6 +240,7 @@ impl TowerReport {
                 ..report
             },
             ImageTowerConfig::Convolutional(config) => Self { widths: config.widths, depths: config.depths, ..report },
+            ImageTowerConfig::Absent { width } => Self { widths: vec![width], ..report },
         }
     }
 

@@ -76,6 +76,16 @@ pub fn pack(
     })
 }
 
+/// Refuses features, which are not images.
+fn check_pixels(dataset: &Dataset) -> Result<(), TrainError> {
+    if dataset.image_feature_width().is_none() && dataset.text_feature_width().is_none() {
+        return Ok(());
+    }
+    Err(TrainError::Usage(
+        "the data are features, which shards of images cannot hold; train on them as they are".to_owned(),
+    ))
+}
+
 /// The pairs to pack.
 fn select(config: &RunConfig, request: &PackRequest, observer: &mut dyn Observer) -> Result<Arc<Dataset>, TrainError> {
     if let Some(name) = &request.eval {
@@ -90,7 +100,9 @@ fn select(config: &RunConfig, request: &PackRequest, observer: &mut dyn Observer
             )));
         }
         let validation = if section.data.is_none() { Pairs::read(config)?.validation } else { None };
-        return read_eval_data(name, section.data.as_ref(), validation.as_ref());
+        let dataset = read_eval_data(name, section.data.as_ref(), validation.as_ref())?;
+        check_pixels(&dataset)?;
+        return Ok(dataset);
     }
     let Pairs { train, validation } = Pairs::read(config)?;
     let dataset = match request.source {
@@ -106,6 +118,7 @@ fn select(config: &RunConfig, request: &PackRequest, observer: &mut dyn Observer
             Arc::new(train.filter(|image| images.contains(&image)))
         }
     };
+    check_pixels(&dataset)?;
     check_use(&dataset, request, observer)?;
     if let Some(validation) = validation {
         let images = counted(validation.num_images(), "image");

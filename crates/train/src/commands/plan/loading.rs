@@ -35,6 +35,10 @@ pub(super) fn measure(run: &Run) -> Result<Loading, TrainError> {
         if started.elapsed().as_secs_f64() > LIMIT {
             break;
         }
+        if dataset.image_feature_width().is_some() {
+            // Features are read with the batch that needs them.
+            break;
+        }
         let view = config.data.augment.map(|augment| augment.view(config.run.seed, 0, number));
         let begun = Instant::now();
         let bytes = match dataset.image(number).read() {

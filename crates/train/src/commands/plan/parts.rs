@@ -84,8 +84,8 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
         Some(_) => parts.forward[0] = laps.lap(),
     }
     let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
-    let text = match &context.locked.towers.texts {
-        Some(locked) => Cut::locked(locked.of_tokens(&batch.tokens)?),
+    let text = match context.locked.texts_of_batch(batch)? {
+        Some(locked) => Cut::locked(locked),
         None => {
             let output = model.text_tower.forward(&tokens, &dropout.part(Tower::Text.kind()))?;
             Cut::trained(output.pooled, context)?

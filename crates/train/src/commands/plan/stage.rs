@@ -1,6 +1,8 @@
 //! A stage of the run, measured at its start: the parts of a step, its memory, and whole steps, while features are
 //! computed and when they are cached.
 
+use std::sync::Arc;
+
 use dualenc_data::Batch;
 use dualenc_model::parameters;
 
@@ -128,8 +130,7 @@ pub(super) fn caches(run: &Run) -> [bool; 2] {
 fn uncached(run: &Run) -> LockedInputs {
     let (data, model) = (&run.data, &run.learner.model);
     let towers = LockedTowers::new(model, &data.processor, &run.compute, data.workers, &run.stop);
-    let images = towers.images.as_ref().map(|images| images.set(data.dataset.clone(), Views::One));
-    LockedInputs { towers, images }
+    LockedInputs::new(towers, Arc::clone(&data.dataset), Views::One)
 }
 
 /// The first batch, or part of one, with all pixels.
@@ -153,8 +154,7 @@ fn with_reading(mut parts: Parts, run: &Run, cached: &Measured, batch: &Batch) -
         parts.locked_image = laps.lap();
     }
     laps = Laps::start();
-    if let Some(features) = &towers.texts {
-        features.of_tokens(&batch.tokens)?;
+    if run.locked.texts_of_batch(batch)?.is_some() {
         parts.locked_text = laps.lap();
     }
     Ok(parts)

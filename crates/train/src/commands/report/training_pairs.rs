@@ -56,9 +56,12 @@ pub(super) fn score(
         chosen.iter().filter_map(|&caption| Some((caption, *row_of.get(&dataset.caption(caption).image)?))).collect();
     let texts: Vec<Cow<'_, str>> = captions.iter().map(|&(caption, _)| dataset.text(caption, seed, 0)).collect();
     let total = texts.len();
-    let text_embeds = encoder.texts(&texts, |done| {
-        observer.on(Event::Work { name: "training pairs: texts", done, total });
-    })?;
+    let progress = |done| observer.on(Event::Work { name: "training pairs: texts", done, total });
+    let text_embeds = if dataset.text_feature_width().is_some() {
+        encoder.text_rows(total, |at| dataset.caption(captions[at].0).features, progress)?
+    } else {
+        encoder.texts(&texts, progress)?
+    };
     let mut scored = if chosen.len() < dataset.num_captions() {
         format!("A random sample of {} of {} training pairs was scored", chosen.len(), dataset.num_captions())
     } else {

@@ -7,10 +7,10 @@ use crate::config::schema::RunConfig;
 pub enum InitialWeights<'a> {
     /// Two separate towers, with new projections.
     Pair {
-        /// The image tower.
-        image: &'a str,
-        /// The text tower.
-        text: &'a str,
+        /// The image tower; `None`: the data have features of images.
+        image: Option<&'a str>,
+        /// The text tower; `None`: the data have features of texts.
+        text: Option<&'a str>,
     },
     /// A trained dual encoder.
     Init(&'a str),
@@ -23,8 +23,9 @@ impl RunConfig {
         match &model.init {
             Some(init) => InitialWeights::Init(init),
             None => InitialWeights::Pair {
-                image: model.image_tower.as_deref().unwrap_or_default(),
-                text: model.text_tower.as_deref().unwrap_or_default(),
+                // Validation requires the towers for which the data have no features.
+                image: model.image_tower.as_deref(),
+                text: model.text_tower.as_deref(),
             },
         }
     }

@@ -4,6 +4,7 @@
 //! - `initial_weights`: the towers or the whole model that a new run starts from.
 //! - `stage_plan`: which parameters train from which step on.
 //! - `caption_slots`: how many captions of an image a pair has.
+//! - `feature_sides`: which sides of the data are features.
 //! - `feature_cache`: directory and views of the feature cache.
 //! - `image_limits`: how large an image may be.
 //! - `eval_interval`: when an evaluation runs.
@@ -13,6 +14,7 @@ pub(crate) mod best_metric;
 mod caption_slots;
 pub(crate) mod eval_interval;
 mod feature_cache;
+mod feature_sides;
 mod image_limits;
 pub(crate) mod initial_weights;
 pub(crate) mod run_length;

@@ -44,8 +44,7 @@ impl RunConfig {
         for lora in [&mut self.model.image_lora, &mut self.model.text_lora].into_iter().flatten() {
             lora.alpha.get_or_insert(lora.rank as f64);
         }
-        let uses_split = |eval: &EvalSection| eval.images.is_none() && eval.data.is_none();
-        if self.data.validation_fraction > 0.0 && !self.eval.values().any(uses_split) {
+        if self.data.validation_fraction > 0.0 && !self.eval.values().any(EvalSection::uses_split) {
             self.eval.entry(default::VALIDATION.to_owned()).or_insert_with(EvalSection::validation);
         }
         for eval in self.eval.values_mut().filter(|eval| eval.task == Task::Loss) {

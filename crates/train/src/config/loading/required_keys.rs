@@ -34,6 +34,9 @@ pub(super) fn insert_placeholders(document: &mut Document<'_>, missing: &mut Vec
         // Validation reports the missing towers.
         document.put(&["model"], DeValue::Table(DeTable::new()));
     }
+    if document.get(&["model", "lock"]).is_none() && has_text_features(document) {
+        document.put(&["model", "lock"], DeValue::String(Cow::Borrowed("LL")));
+    }
     for (path, help) in REQUIRED {
         let in_scalar = path
             .first()
@@ -54,6 +57,16 @@ pub(super) fn insert_placeholders(document: &mut Document<'_>, missing: &mut Vec
         let value = DeValue::String(Cow::Borrowed("zero-shot"));
         put(document, &["eval", &name, "task"], "`zero-shot`, `retrieval` or `loss`", value);
     }
+}
+
+/// Whether the first source has features of texts, so that there is no text tower to train.
+fn has_text_features(document: &Document<'_>) -> bool {
+    let table = |path: &[&str]| document.get(path).and_then(|value| value.get_ref().as_table());
+    let features = table(&["data", "train", "features"]).or_else(|| table(&["data", "train[0]", "features"]));
+    features.is_some_and(|features| {
+        let has = |key: &str| features.contains_key(key);
+        has("texts") || has("path") && (has("text") || !has("image"))
+    })
 }
 
 /// A valid value for a required key. It is never used: the missing key is an error.

@@ -15,6 +15,8 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     for eval in config.eval.values_mut() {
         let templates = eval.templates.as_mut().filter(|path| !is_builtin_templates(path));
         let images = [eval.images.as_mut(), eval.train_images.as_mut()];
+        let features = [&mut eval.image_features, &mut eval.labels, &mut eval.class_features, &mut eval.class_of];
+        features.into_iter().flatten().for_each(absolute);
         images.into_iter().chain([eval.classnames.as_mut(), templates]).flatten().for_each(absolute);
         for data in [&mut eval.data, &mut eval.train_data].into_iter().flatten() {
             match data {

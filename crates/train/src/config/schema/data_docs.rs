@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use dualenc_data::{Augment, BadRows, TextCaptions, WebdatasetSource};
 use schemars::JsonSchema;
 
+use super::sources::{FeaturesDoc, PathOrPaths};
+
 /// A source of image-text pairs: exactly one of the formats, and how its rows are used.
 #[derive(JsonSchema)]
 #[schemars(rename = "SourceTable", deny_unknown_fields)]
@@ -30,6 +32,8 @@ pub(super) struct SourceTableDoc {
     coco: Option<CocoDoc>,
     /// Parquet files.
     parquet: Option<ParquetDoc>,
+    /// Features of images, of texts or of both, which another program has computed.
+    features: Option<FeaturesDoc>,
     /// How often each pair occurs in an epoch, on average, above 0. With 0.5, each epoch has half of the pairs, the
     /// next epoch the other half; with 2, each pair twice.
     ///
@@ -388,16 +392,6 @@ pub(super) struct ParquetDoc {
     /// Default: `"error"`.
     #[schemars(default, with = "BadRowsDoc")]
     bad_rows: BadRows,
-}
-
-/// A path, or a list of paths.
-#[derive(JsonSchema)]
-#[schemars(rename = "Paths", untagged)]
-enum PathOrPaths {
-    /// One path.
-    One(PathBuf),
-    /// Several paths, in order.
-    Several(Vec<PathBuf>),
 }
 
 /// A way to handle malformed rows.

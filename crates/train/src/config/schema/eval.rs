@@ -55,6 +55,25 @@ pub struct EvalSection {
     ///
     /// Required for these, unless `data` or `data.validation_fraction` is set.
     pub images: Option<PathBuf>,
+    /// Zero-shot, knn and linear-probe: features of the images, instead of `images` and `data`, for a model without an
+    /// image tower: a `.safetensors`, `.npy` or parquet file as in `data.train.features.images`.
+    ///
+    /// Default: none.
+    pub image_features: Option<PathBuf>,
+    /// With `image_features`: the number of the class of each row, 0-based. An `.npy` file of whole numbers, a
+    /// safetensors file with the tensor `labels`, or a text file with one number per line.
+    ///
+    /// Default: the tensor `labels` in the file of `image_features`.
+    pub labels: Option<PathBuf>,
+    /// Zero-shot only: features of the prompts of the classes, instead of texts, for a model without a text tower. The
+    /// embeddings of the prompts of a class are averaged.
+    ///
+    /// Default: none.
+    pub class_features: Option<PathBuf>,
+    /// With `class_features`: the number of the class of each row, 0-based, in the forms of `labels`.
+    ///
+    /// Default: the tensor `class_of` in the file of `class_features`, otherwise one row per class in order.
+    pub class_of: Option<PathBuf>,
     /// Zero-shot, knn and linear-probe: file with one class name per line, in the sorted order of the class folders, or
     /// in the order of the numbers that are labels. A JSON list of names, or a JSON object from indices to names (or
     /// the reverse), is read too. An entry of a JSON list may be a list of the names of one class, which are averaged.
@@ -125,6 +144,10 @@ impl EvalSection {
         Self {
             task: Task::Retrieval,
             images: None,
+            image_features: None,
+            labels: None,
+            class_features: None,
+            class_of: None,
             classnames: None,
             templates: None,
             data: None,
@@ -137,6 +160,11 @@ impl EvalSection {
             at_start: default::at_start(),
             batch_size: default::eval_batch_size(),
         }
+    }
+
+    /// Whether it uses the validation split of the training data: it names no data of its own.
+    pub fn uses_split(&self) -> bool {
+        self.images.is_none() && self.data.is_none() && self.image_features.is_none()
     }
 
     /// Number of images that vote in a k-NN evaluation.

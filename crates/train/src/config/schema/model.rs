@@ -14,11 +14,11 @@ use super::model_heads::HeadSection;
 pub struct ModelSection {
     /// Image tower: a local Hugging Face directory, or a Hugging Face hub id (`name` or `org/name`).
     ///
-    /// Required unless `init` is given.
+    /// Required unless `init` is given, or the data have features of images.
     pub image_tower: Option<String>,
     /// Text tower: a local Hugging Face directory, or a Hugging Face hub id (`name` or `org/name`).
     ///
-    /// Required unless `init` is given.
+    /// Required unless `init` is given, or the data have features of texts.
     pub text_tower: Option<String>,
     /// Trained model to start from, instead of two towers: the directory or hub id of a VisionTextDualEncoder, CLIP,
     /// Chinese CLIP, SigLIP or open_clip CLIP model, a run directory, or a checkpoint. SigLIP has no projections; they
@@ -36,7 +36,8 @@ pub struct ModelSection {
     /// Which towers train, as two letters: first the image tower, then the text tower (LiT, arXiv:2111.07991, sec. 3).
     /// `L`: locked, pretrained. `U`: unlocked, pretrained. `u`: unlocked, from random weights.
     ///
-    /// Default: `"LU"`: the image tower is locked, and a pretrained text tower learns to match it.
+    /// Default: `"LU"`: the image tower is locked, and a pretrained text tower learns to match it. `"LL"` where the
+    /// data have features of texts.
     #[serde(default = "default::lock")]
     #[schemars(schema_with = "model_docs::lock")]
     pub lock: Lock,
@@ -65,6 +66,15 @@ pub struct ModelSection {
     /// Default: `512` (`projection_dim` of VisionTextDualEncoder); with `init`, the width of that model; with
     /// `text_head.kind = "identity"`, the width of the text tower.
     pub embed_dim: Option<usize>,
+    /// Width of the features of images, where the data have features in place of an image tower. A run notes it in its
+    /// `config.toml`, so that the model can be loaded without the data.
+    ///
+    /// Default: the width in the files of `data.train`.
+    pub image_width: Option<usize>,
+    /// Width of the features of texts, where the data have features in place of a text tower, noted likewise.
+    ///
+    /// Default: the width in the files of `data.train`.
+    pub text_width: Option<usize>,
     /// How the image tower's tokens `[batch, seq, width]` are pooled into one vector `[batch, width]`.
     ///
     /// Default: `"auto"`.

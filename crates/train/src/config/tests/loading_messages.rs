@@ -74,7 +74,7 @@ fn two_sources() {
         found,
         r#"1 problem in the config `run.toml`
 run.toml:9:7: `data.train` needs exactly one source, found `csv` and `folder`
-  help: name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`"#
+  help: name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`, `features`"#
     );
 }
 
@@ -85,7 +85,7 @@ fn no_source() {
         found,
         r#"1 problem in the config `run.toml`
 run.toml:9:1: `data.train` needs exactly one source, found none
-  help: name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`"#
+  help: name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`, `features`"#
     );
 }
 

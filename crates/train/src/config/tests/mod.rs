@@ -57,7 +57,10 @@ fn errors(edits: &[(&str, &str)], overrides: &[&str]) -> String {
 fn fills_defaults() {
     let config = load(BASE, &[]).unwrap();
     assert_eq!(config.run.dir, Path::new("/project/runs/emoji"));
-    assert_eq!(config.initial_weights(), InitialWeights::Pair { image: "/project/towers/vit", text: "org/minilm" });
+    assert_eq!(
+        config.initial_weights(),
+        InitialWeights::Pair { image: Some("/project/towers/vit"), text: Some("org/minilm") }
+    );
     assert_eq!(config.model.lock.to_string(), "LU");
     assert_eq!(config.model.embed_dim, Some(512));
     assert_eq!(config.model.logit_scale_init, Some(2.6592));
@@ -220,7 +223,7 @@ fn load_resolves_paths() {
     assert_eq!(config.run.dir, dir.path().join("runs/emoji"));
     // `towers/text` exists, so it is a directory; `towers/vit` does not, so it is a hub id.
     let here = dir.path().join("towers/text");
-    assert_eq!(config.initial_weights(), InitialWeights::Pair { image: "towers/vit", text: here.to_str().unwrap() });
+    assert_eq!(config.initial_weights(), InitialWeights::Pair { image: Some("towers/vit"), text: here.to_str() });
 
     let missing = RunConfig::load(&dir.path().join("none.toml"), &[]).unwrap_err();
     assert_eq!(missing.to_string(), format!("cannot read the config `{}`", dir.path().join("none.toml").display()));

@@ -326,7 +326,7 @@ fn source_tables() {
         r#"5 problems in the config `run.toml`
 run.toml:11:10: `data.train[0].weight` is 0, expected a number above 0, at most 1000000
 run.toml:13:1: `data.train[1]` needs exactly one source, found `csv` and `folder`
-  help: name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`
+  help: name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`, `features`
 run.toml:14:19: `data.train[1].caption_weights` is all 0, expected a weight above 0
 run.toml:25:45: `eval.pairs.data.weight` is only for training data
   help: remove the key

@@ -71,6 +71,11 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
     if tables.is_empty() {
         rules.refuse("data.train", &[], "`data.train` has no source".to_owned(), "add a table `[[data.train]]`");
     }
+    let sides = |table: &SourceTable| table.features.as_ref().map_or([false; 2], |features| features.sides());
+    if let Some((key, _)) = tables.iter().find(|(_, table)| sides(table) != sides(tables[0].1)) {
+        let message = format!("`{key}` and `{}` do not have features of the same sides", tables[0].0);
+        rules.refuse(key, &["data.train[0]"], message, "a model has a tower for a side, or takes features of it");
+    }
     for (key, table) in tables {
         source(&key, table, rules);
         caption_weights(&key, table, data_captions, rules);
@@ -107,9 +112,23 @@ fn source(key: &str, table: &SourceTable, rules: &mut Rules) {
     if found.len() != 1 {
         let names: Vec<String> = found.iter().map(|(name, _)| format!("`{name}`")).collect();
         let names = if names.is_empty() { "none".to_owned() } else { names.join(" and ") };
-        let help = "name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`";
+        let help = "name one of `csv`, `tsv`, `jsonl`, `json`, `folder`, `webdataset`, `classes`, `coco`, `parquet`, \
+                    `features`";
         // A source that is unknown or incomplete is reported already, and was removed from the table.
         rules.refuse(key, &[&format!("{key}.*")], format!("`{key}` needs exactly one source, found {names}"), help);
+    }
+    if let Some(features) = &table.features {
+        if let Some(problem) = features.problem() {
+            let key = format!("{key}.features");
+            rules.refuse(&key, &[&format!("{key}.*")], format!("`{key}`: {problem}"), "");
+        }
+        for (name, given) in [("templates", table.templates.is_some()), ("classnames", table.classnames.is_some())] {
+            if given && features.sides()[1] {
+                let key = format!("{key}.{name}");
+                let message = format!("`{key}` changes texts, but the texts are features");
+                rules.refuse(&key, &[], message, "remove the key");
+            }
+        }
     }
     let folder = table.folder.as_ref().map(|it| ("folder", it.caption.is_some(), it.captions.as_deref()));
     let shards = table.webdataset.as_ref().map(|it| ("webdataset", it.caption.is_some(), it.captions.as_deref()));

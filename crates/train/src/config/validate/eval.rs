@@ -21,6 +21,7 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
     let (required, help) = match eval.task {
         // A folder of classes, or labelled data.
         Task::ZeroShot | Task::Knn | Task::LinearProbe if eval.data.is_some() => ("data", ""),
+        Task::ZeroShot | Task::Knn | Task::LinearProbe if eval.image_features.is_some() => ("image_features", ""),
         Task::ZeroShot | Task::Knn | Task::LinearProbe => (
             "images",
             "a directory that holds one folder of images per class, or `data`: images and the names of their classes",
@@ -33,6 +34,10 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
     const PROBES: &[Task] = &[Task::Knn, Task::LinearProbe];
     let keys = [
         ("images", eval.images.is_some(), LABELLED),
+        ("image_features", eval.image_features.is_some(), LABELLED),
+        ("labels", eval.labels.is_some(), LABELLED),
+        ("class_features", eval.class_features.is_some(), &[Task::ZeroShot]),
+        ("class_of", eval.class_of.is_some(), &[Task::ZeroShot]),
         ("classnames", eval.classnames.is_some(), LABELLED),
         ("templates", eval.templates.is_some(), &[Task::ZeroShot]),
         ("data", eval.data.is_some(), &Task::ALL),
@@ -56,12 +61,28 @@ pub(super) fn evaluation(name: &str, eval: &EvalSection, has_validation: bool, r
     let both = |one: bool, other: bool| one && other && LABELLED.contains(&eval.task);
     for (images, data, is_both) in [
         ("images", "data", both(eval.images.is_some(), eval.data.is_some())),
+        ("images", "image_features", both(eval.images.is_some(), eval.image_features.is_some())),
+        ("data", "image_features", both(eval.data.is_some(), eval.image_features.is_some())),
         ("train_images", "train_data", both(eval.train_images.is_some(), eval.train_data.is_some())),
     ] {
         if is_both {
             let message = format!("`{section}` has both `{images}` and `{data}`");
             rules.refuse(&format!("{section}.{images}"), &[], message, "remove one of them");
         }
+    }
+    for (name, given, other, is_there) in [
+        ("labels", eval.labels.is_some(), "image_features", eval.image_features.is_some()),
+        ("class_of", eval.class_of.is_some(), "class_features", eval.class_features.is_some()),
+    ] {
+        if given && !is_there {
+            let (key, other) = (format!("{section}.{name}"), format!("{section}.{other}"));
+            rules.refuse(&key, &[&other], format!("`{key}` is set, but `{other}` is not"), "set both, or remove it");
+        }
+    }
+    if eval.class_features.is_some() && eval.templates.is_some() {
+        let key = format!("{section}.templates");
+        let message = format!("`{key}` makes texts, but `{section}.class_features` has features in their place");
+        rules.refuse(&key, &[], message, "remove one of them");
     }
     let neighbors = eval.neighbors.unwrap_or(default::NEIGHBORS);
     rules.check(neighbors >= 1, &format!("{section}.neighbors"), neighbors, "at least 1", "the nearest images vote");

@@ -97,8 +97,19 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
             rules.refuse(key, &[], message, "write a path such as `./towers/vit`, or a hub id such as `org/name`");
         }
     }
-    for (key, tower) in [("model.image_tower", &model.image_tower), ("model.text_tower", &model.text_tower)] {
+    let [image_features, text_features] = config.feature_sides();
+    for (key, tower, has_features) in [
+        ("model.image_tower", &model.image_tower, image_features),
+        ("model.text_tower", &model.text_tower, text_features),
+    ] {
         match (tower, &model.init) {
+            (None, None) if has_features => {}
+            (Some(_), None) if has_features => rules.refuse(
+                key,
+                &["data.train.features"],
+                format!("`{key}` is set, but `data.train.features` has what this tower would compute"),
+                "remove the key to train on the features, or the features to train on what the tower computes",
+            ),
             (None, None) => rules.refuse(
                 key,
                 &["model.init"],
@@ -114,6 +125,7 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
             _ => {}
         }
     }
+    absent_towers(config, rules);
     let lock = model.lock;
     if model.init.is_some() && [lock.image, lock.text].contains(&TowerLock::Scratch) {
         rules.refuse(
@@ -122,5 +134,48 @@ pub(super) fn towers(config: &RunConfig, rules: &mut Rules) {
             format!("`model.lock` is `{lock}`, but the towers of `model.init` are trained"),
             "`u` starts a tower from random weights: write `U` to train the tower of `init`, or remove `init`",
         );
+    }
+}
+
+/// Keys of a tower that is not there, since the data have features in its place.
+fn absent_towers(config: &RunConfig, rules: &mut Rules) {
+    let model = &config.model;
+    let [image, text] = config.feature_sides();
+    let stages = config.stages();
+    let trains = |of: fn(&dualenc_model::Training) -> bool| stages.iter().any(|stage| of(&stage.training));
+    let is_pooled = |pool: dualenc_model::Pool| pool != dualenc_model::Pool::Auto;
+    let trains = [trains(|it| it.image.any()), trains(|it| it.text.any())];
+    for (side, has_features, trains) in [("image", image, trains[0]), ("text", text, trains[1])] {
+        if has_features && trains {
+            rules.refuse(
+                "model.lock",
+                &["train.stage"],
+                format!("the {side} tower trains, but `data.train.features` has features of {side}s in its place"),
+                "write `L` for that tower in `model.lock` and in each stage, and remove its `unlock_last` and `lora`",
+            );
+        }
+    }
+    for (key, given, has_features) in [
+        ("model.image_pool", is_pooled(model.image_pool), image),
+        ("model.image_dropout", model.image_dropout.is_some(), image),
+        ("model.image_size", model.image_size.is_some(), image),
+        ("data.augment", config.data.augment.is_some(), image),
+        ("model.text_pool", is_pooled(model.text_pool), text),
+        ("model.text_dropout", model.text_dropout.is_some(), text),
+        ("data.word_dropout", config.data.word_dropout > 0.0, text),
+    ] {
+        if given && has_features {
+            let message = format!("`{key}` is set, but `data.train.features` has features in place of that tower");
+            rules.refuse(key, &["data.train.features"], message, "remove the key");
+        }
+    }
+    for (key, width, has_features) in
+        [("model.image_width", model.image_width, image), ("model.text_width", model.text_width, text)]
+    {
+        rules.check(width != Some(0), key, 0, "at least 1", "");
+        if width.is_some() && !has_features {
+            let message = format!("`{key}` is the width of features, but `data.train` has none of them");
+            rules.refuse(key, &["data.train.*"], message, "remove the key: a tower knows its width");
+        }
     }
 }

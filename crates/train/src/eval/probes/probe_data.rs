@@ -70,7 +70,7 @@ impl ProbeData {
             return Self::split(name, kind, &test, test_labels, given_by).map(Some);
         }
         let (images, data) = (section.train_images.clone(), section.train_data.clone());
-        let train_section = EvalSection { images, data, ..section.clone() };
+        let train_section = EvalSection { images, data, image_features: None, labels: None, ..section.clone() };
         let train = LabelledImages::open(&train_section, None)?
             .ok_or_else(|| TrainError::Internal("a train side without data".to_owned()))?;
         let mut classes = test.labels.names.clone();

@@ -74,6 +74,7 @@ fn front_matter(loaded: &LoadedModel, format: ExportFormat) -> String {
     let (library, task, tag) = match format {
         ExportFormat::Transformers => ("transformers", "zero-shot-image-classification", "vision-text-dual-encoder"),
         ExportFormat::SentenceTransformers => ("sentence-transformers", "sentence-similarity", "feature-extraction"),
+        ExportFormat::Heads => ("dualenc", "feature-extraction", "features"),
     };
     let mut lines = vec![
         "---".to_owned(),
@@ -98,7 +99,7 @@ fn front_matter(loaded: &LoadedModel, format: ExportFormat) -> String {
 fn base_models(loaded: &LoadedModel) -> Vec<&str> {
     let Some(config) = &loaded.config else { return Vec::new() };
     let mut found = match config.initial_weights() {
-        InitialWeights::Pair { image, text } => vec![image, text],
+        InitialWeights::Pair { image, text } => image.into_iter().chain(text).collect(),
         InitialWeights::Init(init) => vec![init],
     };
     found.retain(|reference| is_hub_id(reference));
@@ -134,10 +135,16 @@ fn introduction(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Orig
 
 fn limits(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Origin) -> String {
     let (height, width) = loaded.processor.output_size();
-    let mut lines = vec![format!(
-        "Texts are cut after {} tokens, special tokens included. Images are seen at {width} x {height} pixels.",
-        loaded.tokenizer.max_tokens()
-    )];
+    let mut lines = Vec::new();
+    if !loaded.model.text_tower.is_absent() {
+        let limit = loaded.tokenizer.max_tokens();
+        lines.push(format!("Texts are cut after {limit} tokens, special tokens included."));
+    }
+    if !loaded.model.image_tower.is_absent() {
+        lines.push(format!("Images are seen at {width} x {height} pixels."));
+    }
+    // Of a model with both towers, one line.
+    lines = if lines.len() == 2 { vec![lines.join(" ")] } else { lines };
     let prompt = loaded.tokenizer.prompt();
     if !prompt.is_empty() {
         lines.push(format!(

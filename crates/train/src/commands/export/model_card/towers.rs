@@ -76,8 +76,9 @@ fn reference(config: &RunConfig, tower: Tower) -> String {
     let reference = match (config.initial_weights(), tower) {
         (InitialWeights::Pair { image, .. }, Tower::Image) => image,
         (InitialWeights::Pair { text, .. }, Tower::Text) => text,
-        (InitialWeights::Init(init), _) => init,
+        (InitialWeights::Init(init), _) => Some(init),
     };
+    let Some(reference) = reference else { return "none: features from files".to_owned() };
     if is_hub_id(reference) {
         return format!("[{0}](https://huggingface.co/{1})", escape(reference), reference);
     }

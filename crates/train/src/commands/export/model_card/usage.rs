@@ -11,7 +11,28 @@ pub(crate) fn section(loaded: &LoadedModel, format: ExportFormat) -> String {
     match format {
         ExportFormat::Transformers => transformers(loaded),
         ExportFormat::SentenceTransformers => sentence_transformers(loaded),
+        ExportFormat::Heads => heads(loaded),
     }
+}
+
+/// The heads are linear maps: a bias and other layers would be keys of the file.
+fn heads(loaded: &LoadedModel) -> String {
+    let (image, text) = (loaded.model.image_tower.width(), loaded.model.text_tower.pooled_width());
+    format!(
+        "```python\n\
+         import torch\n\
+         from safetensors.torch import load_file\n\
+         \n\
+         heads = load_file(\"model.safetensors\")\n\
+         \n\
+         def embed(features, side):  # \"image\": [rows, {image}]; \"text\": [rows, {text}]\n    \
+             projected = torch.nn.functional.linear(features, heads[f\"{{side}}_projection.weight\"])\n    \
+             return torch.nn.functional.normalize(projected, dim=-1)\n\
+         \n\
+         # `images` and `texts`: features of the encoders that the heads were trained on\n\
+         logits = heads[\"logit_scale\"].exp() * embed(images, \"image\") @ embed(texts, \"text\").T\n\
+         ```"
+    )
 }
 
 fn transformers(loaded: &LoadedModel) -> String {
