@@ -40,7 +40,7 @@ pub use schema::RunConfig;
 pub use schema::data::{CacheDtype, CacheSection, DataSection};
 pub(crate) use schema::default;
 pub use schema::eval::{CheckpointSection, EvalSection, Task};
-pub use schema::loss::{Duplicates, Loss};
+pub use schema::loss::{Duplicates, LogitBiasInit, Loss};
 pub use schema::model::{ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
 pub use schema::optimizer::{GroupSection, OptimizerKind, Schedule};
 pub use schema::run::{Precision, RunSection};

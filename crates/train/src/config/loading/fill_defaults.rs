@@ -3,7 +3,7 @@
 use dualenc_model::LOGIT_SCALE_INIT;
 
 use crate::config::schema::eval::{EvalSection, Task};
-use crate::config::schema::loss::Loss;
+use crate::config::schema::loss::{LogitBiasInit, Loss};
 use crate::config::schema::optimizer::Schedule;
 use crate::config::schema::{RunConfig, default};
 
@@ -18,7 +18,8 @@ impl RunConfig {
             });
         }
         if self.train.loss == Loss::Sigmoid {
-            self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+            let bias = self.train.logit_bias_init.unwrap_or(LogitBiasInit::Auto).number(self.train.batch_size);
+            self.train.logit_bias_init = Some(LogitBiasInit::Number(bias));
         }
         let optimizer = self.train.optimizer;
         let uses = |key| optimizer.hyperparameters().contains(&key);

@@ -28,7 +28,7 @@ pub struct Change {
 }
 
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
-const SAFE: [(&str, &str); 12] = [
+const SAFE: [(&str, &str); 13] = [
     ("run.dir", "the run was moved"),
     ("run.device", "another device rounds differently: results are no longer bit-identical"),
     ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
@@ -40,6 +40,7 @@ const SAFE: [(&str, &str); 12] = [
         "train.micro_batch_size",
         "micro-batches round differently and draw other dropout: results are no longer bit-identical",
     ),
+    ("train.logit_bias_init", "it is read only when a run begins; the checkpoint holds the bias"),
     ("checkpoint.patience", "affects only when the run stops early"),
     ("checkpoint", "affects only which checkpoints are written"),
     ("cache", "cached and computed features are bit-identical"),

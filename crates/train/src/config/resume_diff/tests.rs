@@ -31,6 +31,15 @@ fn defaults_are_no_change() {
 }
 
 #[test]
+fn first_bias_may_change() {
+    let sigmoid = "train.loss=sigmoid";
+    // An older version recorded -10 where the key was absent.
+    let found = changes(&[sigmoid, "train.logit_bias_init=-10"], &[sigmoid]);
+    assert_eq!(found, [("train.logit_bias_init".to_owned(), true)]);
+    assert_eq!(changes(&[sigmoid], &[sigmoid, "train.logit_bias_init=auto"]), []);
+}
+
+#[test]
 fn default_columns_are_no_change() {
     let table = |keys: &str| format!("data.train={{csv={{path=\"d.csv\"{keys}}}}}");
     let (written, default) = (table(", image=\"image\", caption=\"caption\""), table(""));

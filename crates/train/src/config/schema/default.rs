@@ -6,7 +6,6 @@ use dualenc_model::{Lock, TowerLock};
 use super::optimizer::OptimizerKind;
 
 pub const EMBED_DIM: usize = 512;
-pub const LOGIT_BIAS_INIT: f64 = -10.0;
 pub const SIGMOID_LOGIT_SCALE_INIT: f64 = std::f64::consts::LN_10;
 pub const EPS: f64 = 1e-8;
 pub const MOMENTUM: f64 = 0.9;

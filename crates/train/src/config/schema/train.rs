@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default;
-use super::loss::{Duplicates, Loss};
+use super::loss::{Duplicates, LogitBiasInit, Loss};
 use super::optimizer::{GroupSection, OptimizerKind, Schedule};
 use super::stage::StageSection;
 
@@ -140,10 +140,12 @@ pub struct TrainSection {
     /// Default: `4.605170185988092`, ln 100 (CLIP, arXiv:2103.00020, sec. 2.5).
     #[serde(default = "default::logit_scale_max")]
     pub logit_scale_max: f64,
-    /// Initial value of the sigmoid loss's `logit_bias`.
+    /// Initial value of the sigmoid loss's `logit_bias`: a number, or `"auto"`, -ln(`batch_size` - 1), the log odds of a
+    /// match among the pairs of a batch. It is -5.5 at 256 pairs, -6.9 at 1024 and -10.4 at 32768, near the -10 of
+    /// SigLIP (arXiv:2303.15343, sec. 3.2). Read when a run begins.
     ///
-    /// Default: `-10.0` (SigLIP, arXiv:2303.15343, sec. 3.2).
-    pub logit_bias_init: Option<f64>,
+    /// Default: `"auto"`.
+    pub logit_bias_init: Option<LogitBiasInit>,
     /// Stages of the run, in order. Until the first one begins, `[model]` and `[train]` apply.
     ///
     /// Default: none; the whole run is one stage.

@@ -176,6 +176,23 @@ run.toml:14:19: `train.logit_bias_init` is set, but `train.loss` is `softmax`, w
 }
 
 #[test]
+fn logit_bias_is_number_or_auto() {
+    let edit = |value: &str| {
+        errors(&[("epochs = 20", &format!("epochs = 20\nloss = \"sigmoid\"\nlogit_bias_init = {value}"))], &[])
+    };
+    assert_eq!(
+        edit("\"automatic\""),
+        r#"1 problem in the config `run.toml`
+run.toml:15:19: `train.logit_bias_init` is the string "automatic", expected a number or "auto""#
+    );
+    assert_eq!(
+        edit("inf"),
+        r#"1 problem in the config `run.toml`
+run.toml:15:19: `train.logit_bias_init` is inf, expected a finite number or "auto""#
+    );
+}
+
+#[test]
 fn label_smoothing() {
     let edit = |more: &str| errors(&[("epochs = 20", &format!("epochs = 20\n{more}"))], &[]);
     assert_eq!(
