@@ -10,7 +10,7 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/python scripts/goldens.py
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats processor
-pixels augment tokens ids text_families whole losses. The same versions on the same machine write the same bytes.
+pixels augment tokens ids text_families whole losses terms. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -41,6 +41,7 @@ SECTIONS = (
     "text_families",
     "whole",
     "losses",
+    "terms",
 )
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm", "jax", "optax", "open_clip_torch")
 

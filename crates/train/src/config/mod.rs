@@ -27,6 +27,7 @@ mod warnings;
 pub use dualenc_model::Pool;
 
 pub use derived::best_metric::BestMetric;
+pub(crate) use derived::best_metric::narrower_metric;
 pub use derived::eval_interval::EvalInterval;
 pub use derived::initial_weights::InitialWeights;
 pub use derived::run_length::RunLength;

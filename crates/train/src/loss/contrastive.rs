@@ -13,6 +13,7 @@ use dualenc_kernels::{PairLoss, pair_loss};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
 use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
+use crate::loss::mixup::Mixing;
 
 /// The loss function of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -129,8 +130,28 @@ pub fn contrastive_loss(
     logit_bias: Option<Tensor<1>>,
     pairs: &PairIds,
 ) -> BatchLoss {
+    blended_loss(objective, (image_embeds, text_embeds), logit_scale, logit_bias, pairs, None)
+}
+
+/// [`contrastive_loss`] of embeddings of blends of the pairs.
+pub(crate) fn blended_loss(
+    objective: Objective,
+    (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
+    logit_scale: Tensor<1>,
+    logit_bias: Option<Tensor<1>>,
+    pairs: &PairIds,
+    mixing: Option<&Mixing>,
+) -> BatchLoss {
     let matches = pairs.matches();
     let num_duplicates = matches.iter().map(|(row, _)| row).collect::<HashSet<_>>().len();
+    let (objective, matches) = match (mixing, objective.duplicates) {
+        (None, _) => (objective, matches),
+        (Some(mixing), duplicates) => {
+            // A blend is part of a match at most: no positive.
+            let matches = if duplicates == Duplicates::Ignore { &[][..] } else { &matches };
+            (Objective { duplicates: Duplicates::Mask, ..objective }, mixing.clashes(matches))
+        }
+    };
     let embeds = (&image_embeds, &text_embeds);
     let bias = logit_bias.as_ref().filter(|_| objective.loss == Loss::Sigmoid);
     let (loss, chance) = loss_by(objective, embeds, &logit_scale, &matches, |loss| {

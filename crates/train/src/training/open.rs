@@ -10,6 +10,7 @@ use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::locked_towers::LockedFingerprints;
+use crate::loss::terms::LossTerms;
 use crate::models::load::LoadedModel;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
@@ -67,6 +68,7 @@ impl Run {
         report_dataset(&dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
+        let terms = LossTerms::new(config, model.embed_dim())?;
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
         evaluations.iter_mut().for_each(|evaluation| evaluation.mute(&told));
@@ -114,6 +116,7 @@ impl Run {
             position: Position::start(steps_per_epoch, total_steps),
             learner,
             data,
+            terms,
             locked: LockedInputs::none(),
             records,
             evaluations,

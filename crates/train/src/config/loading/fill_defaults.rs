@@ -21,6 +21,10 @@ impl RunConfig {
             let bias = self.train.logit_bias_init.unwrap_or(LogitBiasInit::Auto).number(self.train.batch_size);
             self.train.logit_bias_init = Some(LogitBiasInit::Number(bias));
         }
+        if self.train.structure > 0.0 {
+            self.train.structure_warmup_steps.get_or_insert(default::STRUCTURE_WARMUP_STEPS);
+            self.train.structure_temperature.get_or_insert(default::STRUCTURE_TEMPERATURE);
+        }
         let optimizer = self.train.optimizer;
         let uses = |key| optimizer.hyperparameters().contains(&key);
         self.train.betas = self.train.betas.or(default::betas(optimizer));

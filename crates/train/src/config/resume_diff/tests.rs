@@ -101,6 +101,8 @@ fn classifies_each_key() {
         ("train.eps=1e-6", "train.eps", false),
         ("train.loss=sigmoid", "train.loss", false),
         ("train.label_smoothing=0.1", "train.label_smoothing", false),
+        ("train.matryoshka=[64]", "train.matryoshka", false),
+        ("train.structure=10", "train.structure", false),
         ("train.clip_grad_norm=0", "train.clip_grad_norm", true),
         ("train.duplicates=mask", "train.duplicates", false),
         ("train.logit_scale_max=5", "train.logit_scale_max", false),

@@ -7,6 +7,8 @@ use super::optimizer::OptimizerKind;
 
 pub const EMBED_DIM: usize = 512;
 pub const SIGMOID_LOGIT_SCALE_INIT: f64 = std::f64::consts::LN_10;
+pub const STRUCTURE_WARMUP_STEPS: u64 = 1000;
+pub const STRUCTURE_TEMPERATURE: f64 = 0.05;
 pub const EPS: f64 = 1e-8;
 pub const MOMENTUM: f64 = 0.9;
 pub const ADAMW_BETAS: [f64; 2] = [0.9, 0.999];

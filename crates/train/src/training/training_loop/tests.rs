@@ -79,15 +79,39 @@ fn plain_forms_drop_the_same_units() {
     assert_same_losses(&[&["model.lock=LU", "train.micro_batch_size=3"], &dropout[..1]].concat(), 1e-4);
 }
 
+/// Trains once in one go, and once stopped and resumed.
+fn assert_resumes(device: &str, sets: &[&str]) {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = run(whole.path(), device, sets, Start::New, None);
+    let mut found = run(parts.path(), device, sets, Start::New, Some(7));
+    assert_eq!(found.len(), 7);
+    found.extend(run(parts.path(), device, sets, Start::RESUME, None));
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn plain_forms_resume_with_the_same_bits() {
-    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let sets = ["model.lock=LU", "model.text_dropout=0.3", "train.loss=sigmoid"];
-    with_plain_forms(|| {
-        let expected = run(whole.path(), PLAIN, &sets, Start::New, None);
-        let mut found = run(parts.path(), PLAIN, &sets, Start::New, Some(7));
-        assert_eq!(found.len(), 7);
-        found.extend(run(parts.path(), PLAIN, &sets, Start::RESUME, None));
-        assert_eq!(found, expected);
-    });
+    with_plain_forms(|| assert_resumes(PLAIN, &sets));
+}
+
+/// Every term of the loss.
+const TERMS: [&str; 5] = [
+    "model.lock=LL",
+    "train.mixup_alpha=0.5",
+    "train.structure=10",
+    "train.structure_warmup_steps=9",
+    "train.matryoshka=[8, 3]",
+];
+
+#[test]
+fn plain_forms_compute_terms_alike() {
+    assert_same_losses(&TERMS, 1e-4);
+}
+
+#[test]
+fn terms_resume_with_the_same_bits() {
+    assert_resumes("cpu", &TERMS);
+    let parts = [&TERMS[..], &["train.micro_batch_size=3", "train.loss=sigmoid"]].concat();
+    assert_resumes("cpu", &parts);
 }
