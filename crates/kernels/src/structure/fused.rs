@@ -9,7 +9,7 @@ use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
 use crate::cpu::gemm::{Matrix, matmul, matmul_add};
 use crate::cpu::simd::{exp, ln, max, sum, vectorised};
 use crate::cpu::uninit::par_rows;
-use crate::structure::EPS;
+use crate::structure::tiled::EPS;
 
 /// Rows per task of the gradient.
 const TASK_ROWS: usize = 128;

@@ -22,13 +22,10 @@ use crate::structure::tiled::tiled_structure_loss;
 /// contrastive loss. A batch of up to 2896 is one tile.
 const TILE: usize = 1 << 23;
 
-/// What is added to each probability before its logarithm: `eps` of the authors' `structure_reg`.
-const EPS: f32 = 1e-12;
-
 /// The divergence between the neighbourhoods of two sets of vectors, `[1]`; only that of `embeds` is differentiated.
 ///
-/// `reference` `[batch, width]` and `embeds` `[batch, dim]` are centred: unit vectors, minus the mean of all. With P the
-/// softmax over the rows of X X^T / `temperature` and M the mean of both P, it is the mean over the rows of
+/// `reference` `[batch, width]` and `embeds` `[batch, dim]` are centred: unit vectors, minus the mean of all. With P
+/// the softmax over the rows of X X^T / `temperature` and M the mean of both P, it is the mean over the rows of
 /// (KL(M || P of `reference`) + KL(M || P of `embeds`)) / 2. The Jensen-Shannon divergence has KL(P || M) instead.
 ///
 /// # Panics

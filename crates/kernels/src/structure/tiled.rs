@@ -4,7 +4,8 @@
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 
-use crate::structure::EPS;
+/// What is added to each probability before its logarithm: `eps` of the authors' `structure_reg`.
+pub(super) const EPS: f32 = 1e-12;
 
 /// [`structure_loss`](crate::structure_loss) in Burn's own operations, whatever the device. A tile holds at most `tile`
 /// similarities of each matrix, but at least one row.

@@ -338,7 +338,6 @@ impl Evaluation {
         }
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
-        let task = self.task.task();
         let (mut metrics, details) = match &self.task {
             OpenTask::ZeroShot(labelled) => {
                 let read: HashSet<usize> = images.numbers.iter().copied().collect();
@@ -353,7 +352,7 @@ impl Evaluation {
                     measure::classification(&scores, labelled, &images.numbers, scale, in_detail)
                 };
                 let (mut metrics, details) = measure(&images.embeds, &texts, dim, in_detail)?;
-                add_narrower(&mut metrics, task, (&self.narrower, dim), |width| {
+                add_narrower(&mut metrics, (&self.narrower, dim), |width| {
                     let [images, texts] = [&images.embeds, &texts].map(|embeds| first_values(embeds, dim, width));
                     Ok(measure(&images, &texts, width, false)?.0)
                 })?;
@@ -369,7 +368,7 @@ impl Evaluation {
                     measure::retrieval(&scores, &images, (&captions, &ids), in_detail)
                 };
                 let (mut metrics, details) = measure(&captions.embeds, &images.embeds, dim, in_detail)?;
-                add_narrower(&mut metrics, task, (&self.narrower, dim), |width| {
+                add_narrower(&mut metrics, (&self.narrower, dim), |width| {
                     let embeds = [&captions.embeds, &images.embeds].map(|embeds| first_values(embeds, dim, width));
                     Ok(measure(&embeds[0], &embeds[1], width, false)?.0)
                 })?;

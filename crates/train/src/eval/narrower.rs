@@ -2,24 +2,24 @@
 
 use serde_json::{Map, Value};
 
-use crate::config::{Task, narrower_metric};
+use crate::config::narrower_metric;
 use crate::error::TrainError;
 use crate::eval::metrics::scores::normalize_rows;
 
 /// Adds the figures of embeddings of each of `widths` below `dim`, as `measure` finds them, under their own names.
+/// Counts and intervals are those of whole embeddings alone.
 ///
 /// # Errors
 /// Those of `measure`.
 pub(crate) fn add_narrower(
     metrics: &mut Map<String, Value>,
-    task: Task,
     (widths, dim): (&[usize], usize),
     measure: impl Fn(usize) -> Result<Map<String, Value>, TrainError>,
 ) -> Result<(), TrainError> {
     for &width in widths.iter().filter(|&&width| width < dim) {
         let found = measure(width)?;
-        let names = task.metric_names().iter();
-        metrics.extend(names.filter_map(|name| Some((narrower_metric(name, width), found.get(*name)?.clone()))));
+        let figures = found.into_iter().filter(|(_, value)| value.is_f64());
+        metrics.extend(figures.map(|(name, value)| (narrower_metric(&name, width), value)));
     }
     Ok(())
 }
@@ -45,11 +45,16 @@ mod tests {
 
     #[test]
     fn narrower_figures_have_their_own_names() {
-        let measured = |width: usize| Ok(json!({"acc1": width, "num_classes": 3}).as_object().cloned().unwrap());
+        let measured = |width: usize| {
+            let metrics = json!({"acc1": width as f64, "acc1_ci95": [0.1, 0.2], "num_classes": 3});
+            Ok(metrics.as_object().cloned().unwrap())
+        };
         let mut metrics = measured(24).unwrap();
         // The model may be narrower than a width of the config.
-        add_narrower(&mut metrics, Task::ZeroShot, (&[24, 8, 3], 24), measured).unwrap();
-        let expected = json!({"acc1": 24, "num_classes": 3, "acc1_dim8": 8, "acc1_dim3": 3});
+        add_narrower(&mut metrics, (&[24, 8, 3], 24), measured).unwrap();
+        let expected = json!({
+            "acc1": 24.0, "acc1_ci95": [0.1, 0.2], "num_classes": 3, "acc1_dim8": 8.0, "acc1_dim3": 3.0
+        });
         assert_eq!(Value::from(metrics), expected);
     }
 }

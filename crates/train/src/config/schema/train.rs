@@ -130,9 +130,9 @@ pub struct TrainSection {
     /// Default: none; only whole embeddings are compared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub matryoshka: Vec<usize>,
-    /// Weight of the structure term (STRUCTURE, arXiv:2506.16895), which keeps the neighbourhoods that the features of a
-    /// locked tower have in a batch. `0`: none. It needs a locked tower in every stage; with one, it concerns that side
-    /// alone. For few pairs: the authors use 10 with 80,000.
+    /// Weight of the structure term (STRUCTURE, arXiv:2506.16895), which keeps the neighbourhoods that the features of
+    /// a locked tower have in a batch. `0`: none. It needs a locked tower in every stage; with one, it concerns that
+    /// side alone. For few pairs: the authors use 10 with 80,000.
     ///
     /// Default: `0.0`.
     #[serde(default)]
@@ -146,8 +146,9 @@ pub struct TrainSection {
     /// Default: `0.05` with `structure` (the temperature of the authors' runs).
     pub structure_temperature: Option<f64>,
     /// Latent mixup (FuseMix, arXiv:2312.10144): each pair is blended with another one of its batch before the
-    /// projections, its image and its caption in the same proportion, which is drawn once a step from Beta(`mixup_alpha`,
-    /// `mixup_alpha`). `0`: none; FuseMix uses 1, all proportions alike. Both towers must be locked in every stage.
+    /// projections, its image and its caption in the same proportion, which is drawn once a step from
+    /// Beta(`mixup_alpha`, `mixup_alpha`). `0`: none; FuseMix uses 1, all proportions alike. Both towers must be locked
+    /// in every stage.
     ///
     /// Default: `0.0`.
     #[serde(default)]
@@ -170,8 +171,8 @@ pub struct TrainSection {
     /// Default: `4.605170185988092`, ln 100 (CLIP, arXiv:2103.00020, sec. 2.5).
     #[serde(default = "default::logit_scale_max")]
     pub logit_scale_max: f64,
-    /// Initial value of the sigmoid loss's `logit_bias`: a number, or `"auto"`, -ln(`batch_size` - 1), the log odds of a
-    /// match among the pairs of a batch. It is -5.5 at 256 pairs, -6.9 at 1024 and -10.4 at 32768, near the -10 of
+    /// Initial value of the sigmoid loss's `logit_bias`: a number, or `"auto"`, -ln(`batch_size` - 1), the log odds of
+    /// a match among the pairs of a batch. It is -5.5 at 256 pairs, -6.9 at 1024 and -10.4 at 32768, near the -10 of
     /// SigLIP (arXiv:2303.15343, sec. 3.2). Read when a run begins.
     ///
     /// Default: `"auto"`.

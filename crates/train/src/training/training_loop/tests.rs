@@ -115,3 +115,22 @@ fn terms_resume_with_the_same_bits() {
     let parts = [&TERMS[..], &["train.micro_batch_size=3", "train.loss=sigmoid"]].concat();
     assert_resumes("cpu", &parts);
 }
+
+#[test]
+fn log_has_terms_and_widths() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train/train_repeated.csv");
+    let eval = format!("eval.pairs={{task='retrieval', data='{}'}}", data.display());
+    let best = "checkpoint.best=pairs.image_retrieval_recall@1_dim8";
+    run(dir.path(), "cpu", &[&TERMS[..], &[eval.as_str(), best]].concat(), Start::New, Some(2));
+    let log = std::fs::read_to_string(dir.path().join("cpu/metrics.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(of_kind("train").len(), 2);
+    assert!(of_kind("train").iter().all(|line| line["loss_structure"].as_f64().unwrap() > 0.0));
+    for end in ["", "_dim8", "_dim3"] {
+        let recall = of_kind("eval")[0][format!("text_retrieval_recall@5{end}")].as_f64();
+        assert!(recall.is_some_and(|recall| (0.0..=1.0).contains(&recall)), "{end}: {recall:?}");
+    }
+    assert!(of_kind("eval")[0].get("num_images_dim8").is_none());
+}
