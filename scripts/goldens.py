@@ -11,7 +11,7 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
     .venv-goldens/bin/python scripts/goldens.py
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats processor
-pixels augment tokens ids decoder_ids text_families text_decoders whole losses
+pixels augment tokens ids decoder_ids text_families text_decoders whole losses terms
 layers heads closed_form. The same versions on the same machine write the same bytes.
 """
 
@@ -48,6 +48,7 @@ SECTIONS = (
     "layers",
     "closed_form",
     "heads",
+    "terms",
 )
 PACKAGES = ("torch", "torchvision", "transformers", "numpy", "pillow", "tokenizers", "safetensors", "timm", "jax", "optax", "open_clip_torch", "scipy", "scikit-learn")
 

@@ -103,7 +103,7 @@ fn duplicate_positives_match_pytorch() {
 #[test]
 fn sigmoid_loss_matches_pytorch() {
     let scale = format!("model.logit_scale_init={}", std::f64::consts::LN_10);
-    train_and_compare("UU_sigmoid", &[SIGMOID, &scale]);
+    train_and_compare("UU_sigmoid", &[SIGMOID, "train.logit_bias_init=-10", &scale]);
 }
 
 #[test]

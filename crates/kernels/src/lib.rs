@@ -6,6 +6,7 @@
 //!
 //! - `ops`: the operations of a transformer.
 //! - `contrastive`: the losses of a batch of image-text pairs.
+//! - `structure`: how far embeddings keep the neighbourhoods of a batch.
 //! - `cpu`: what the fused forms are built from.
 //! - `portable`: what the forms in Burn's own operations are built from.
 //!
@@ -15,6 +16,7 @@ mod contrastive;
 mod cpu;
 mod ops;
 mod portable;
+mod structure;
 
 pub use contrastive::objective::PairLoss;
 pub use contrastive::pair_loss;
@@ -35,6 +37,8 @@ pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
+pub use structure::structure_loss;
+pub use structure::tiled::tiled_structure_loss;
 
 #[cfg(test)]
 #[cfg(feature = "flex")]

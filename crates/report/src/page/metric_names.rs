@@ -28,6 +28,9 @@ const MAIN: [&str; 10] = [
 /// End of the names of metrics by the embeddings, beside those by the features of the tower.
 const EMBEDS: &str = "_embeds";
 
+/// What the width follows in the names of metrics by the first values of embeddings.
+const WIDTH: &str = "_dim";
+
 /// Names that say what was evaluated and how: counts, and settings that were given or chosen. They are no figures of
 /// merit.
 pub(crate) fn is_setting(name: &str) -> bool {
@@ -78,6 +81,9 @@ pub(crate) fn title(name: &str) -> String {
     if let Some(of_features) = name.strip_suffix(EMBEDS) {
         return format!("{}, by embeddings", title(of_features));
     }
+    if let Some((whole, width)) = name.rsplit_once(WIDTH).filter(|(_, width)| width.parse::<u32>().is_ok()) {
+        return format!("{}, first {width} values", title(whole));
+    }
     if let Some(k) = name.strip_prefix("acc").filter(|k| k.parse::<u32>().is_ok()) {
         return format!("Top-{k} accuracy");
     }
@@ -126,6 +132,7 @@ mod tests {
         assert_eq!(title("image_retrieval_recall@10"), "Recall@10, text to image");
         assert_eq!(title("text_retrieval_median_rank"), "Median rank, image to text");
         assert_eq!(title("image_retrieval_map@10"), "mAP@10, text to image");
+        assert_eq!(title("acc1_dim64"), "Top-1 accuracy, first 64 values");
         assert_eq!(title("my_metric"), "My metric");
         assert_eq!(title(""), "");
     }
@@ -135,7 +142,11 @@ mod tests {
         assert_eq!(value(kind("acc1"), 0.1234), "12.3 %");
         assert_eq!(value(kind("vendor.acc1"), f64::NAN), "not a number");
         assert_eq!(value(kind("text_retrieval_median_rank"), 3.0), "3");
-        assert!(kind("image_retrieval_recall@1").is_fraction && kind("mean_average_precision").is_fraction);
+        assert!(
+            kind("image_retrieval_recall@1_dim64").is_fraction
+                && kind("image_retrieval_recall@1").is_fraction
+                && kind("mean_average_precision").is_fraction
+        );
         assert!(!kind("loss").is_fraction && !kind("loss").higher_is_better && !kind("ece").higher_is_better);
         assert_eq!(interval(kind("acc1"), &Figure::with_interval(0.5, 0.4, 0.6)).unwrap(), "40.0 to 60.0 %");
     }

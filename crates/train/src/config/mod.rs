@@ -27,6 +27,7 @@ mod warnings;
 pub use dualenc_model::Pool;
 
 pub use derived::best_metric::BestMetric;
+pub(crate) use derived::best_metric::narrower_metric;
 pub use derived::eval_interval::EvalInterval;
 pub use derived::initial_weights::InitialWeights;
 pub use derived::run_length::RunLength;
@@ -40,7 +41,7 @@ pub use schema::RunConfig;
 pub use schema::data::{CacheDtype, CacheSection, DataSection};
 pub(crate) use schema::default;
 pub use schema::eval::{CheckpointSection, EvalSection, Task};
-pub use schema::loss::{Duplicates, Loss};
+pub use schema::loss::{Duplicates, LogitBiasInit, Loss};
 pub use schema::model::{FitSection, HeadInit, ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
 pub use schema::model_heads::{HeadChoice, HeadSection};
 pub use schema::optimizer::{GroupSection, OptimizerKind, Schedule};

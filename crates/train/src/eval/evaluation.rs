@@ -19,6 +19,7 @@ use crate::eval::measure;
 use crate::eval::metrics::details::Details;
 use crate::eval::metrics::scores::{Scores, TILE_SCORES, normalize_rows};
 use crate::eval::metrics::zero_shot::classifier;
+use crate::eval::narrower::{add_narrower, first_values};
 use crate::eval::open_task::{OpenTask, check_pool_size};
 use crate::eval::probes::measure::probe;
 use crate::eval::probes::probe_data::ProbeData;
@@ -44,6 +45,8 @@ pub struct Evaluation {
     pub max_bad_fraction: f64,
     pub(crate) given_by: GivenBy,
     pub(crate) task: OpenTask,
+    /// Widths below the whole at which embeddings are measured too: `train.matryoshka`.
+    narrower: Vec<usize>,
     fingerprint: OnceLock<String>,
     report: DataReport,
 }
@@ -102,11 +105,11 @@ impl Evaluation {
         let task = match section.task {
             Task::ZeroShot => {
                 let images = LabelledImages::open(section, validation)?;
-                OpenTask::ZeroShot(images.ok_or_else(|| no_labelled_data(name, given_by))?)
+                OpenTask::ZeroShot(images.ok_or_else(|| given_by.no_labelled_data(name))?)
             }
             Task::Knn | Task::LinearProbe => {
                 let probe = ProbeData::open(name, section, validation, given_by)?;
-                OpenTask::Probe(probe.ok_or_else(|| no_labelled_data(name, given_by))?)
+                OpenTask::Probe(probe.ok_or_else(|| given_by.no_labelled_data(name))?)
             }
             Task::Retrieval => OpenTask::Retrieval(dataset()?),
             Task::Loss => {
@@ -123,6 +126,7 @@ impl Evaluation {
             max_bad_fraction: default::max_bad_fraction(),
             given_by,
             task,
+            narrower: Vec::new(),
             fingerprint: OnceLock::new(),
             report: DataReport::new(),
         })
@@ -137,7 +141,9 @@ impl Evaluation {
         let objective = Objective::from(config);
         let max_bad_fraction = config.data.max_bad_fraction;
         let open = |(name, section): (&String, &EvalSection)| {
-            Ok(Self { max_bad_fraction, ..Self::open(name, section, validation)? }.with_objective(objective))
+            let narrower = config.train.matryoshka.clone();
+            let opened = Self { max_bad_fraction, narrower, ..Self::open(name, section, validation)? };
+            Ok(opened.with_objective(objective))
         };
         let mut evaluations = config.eval.iter().map(open).collect::<Result<Vec<Self>, TrainError>>()?;
         // Several evaluations may read the same data.
@@ -342,7 +348,6 @@ impl Evaluation {
         }
         let mut images = self.encode_images(encoder, processor, observer)?;
         let (device, stop, dim) = (&encoder.compute.device, encoder.stop, images.dim);
-        let scores = |rows, columns| Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
         let (mut metrics, details) = match &self.task {
             OpenTask::ZeroShot(labelled) => {
                 let read: HashSet<usize> = images.numbers.iter().copied().collect();
@@ -351,16 +356,34 @@ impl Evaluation {
                 let (texts, num_prompts) = labelled.encode_classes(encoder, |done, total| {
                     observer.on(Event::Work { name: &name, done, total });
                 })?;
-                let weights = classifier(&texts, &num_prompts, dim);
                 let scale = read_scalar(encoder.model.logit_scale.val())?.exp();
-                measure::classification(&scores(&images.embeds, &weights), labelled, &images.numbers, scale, in_detail)?
+                let measure = |rows: &[f32], texts: &[f32], dim, in_detail| {
+                    let weights = classifier(texts, &num_prompts, dim);
+                    let scores = Scores { rows, columns: &weights, dim, device, stop, tile: TILE_SCORES };
+                    measure::classification(&scores, labelled, &images.numbers, scale, in_detail)
+                };
+                let (mut metrics, details) = measure(&images.embeds, &texts, dim, in_detail)?;
+                add_narrower(&mut metrics, (&self.narrower, dim), |width| {
+                    let [images, texts] = [&images.embeds, &texts].map(|embeds| first_values(embeds, dim, width));
+                    Ok(measure(&images, &texts, width, false)?.0)
+                })?;
+                (metrics, details)
             }
             OpenTask::Probe(_) => return Err(TrainError::Internal("a probe measures no embeddings".to_owned())),
             OpenTask::Retrieval(dataset) => {
                 images = images.merge_copies();
                 let captions = self.encode_captions(dataset, &images, encoder, observer)?;
                 let ids: Vec<u64> = captions.numbers.iter().map(|&caption| dataset.caption_id(caption)).collect();
-                measure::retrieval(&scores(&captions.embeds, &images.embeds), &images, (&captions, &ids), in_detail)?
+                let measure = |rows: &[f32], columns: &[f32], dim, in_detail| {
+                    let scores = Scores { rows, columns, dim, device, stop, tile: TILE_SCORES };
+                    measure::retrieval(&scores, &images, (&captions, &ids), in_detail)
+                };
+                let (mut metrics, details) = measure(&captions.embeds, &images.embeds, dim, in_detail)?;
+                add_narrower(&mut metrics, (&self.narrower, dim), |width| {
+                    let embeds = [&captions.embeds, &images.embeds].map(|embeds| first_values(embeds, dim, width));
+                    Ok(measure(&embeds[0], &embeds[1], width, false)?.0)
+                })?;
+                (metrics, details)
             }
             OpenTask::Loss { dataset, pool_size, objective } => {
                 images = images.merge_copies();
@@ -475,10 +498,4 @@ impl Evaluation {
         let embeds = embeds.into_normalized();
         Ok(UsableCaptions { numbers, image_rows, embeds })
     }
-}
-
-/// The error of labelled data that are not named.
-fn no_labelled_data(name: &str, given_by: GivenBy) -> TrainError {
-    let (images, data) = (given_by.name("images"), given_by.name("data"));
-    TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
 }

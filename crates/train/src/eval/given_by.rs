@@ -46,4 +46,10 @@ impl GivenBy {
         };
         Some(Flags { known, way_out: WAY_OUT })
     }
+
+    /// The error of labelled data that are not named.
+    pub(crate) fn no_labelled_data(self, name: &str) -> TrainError {
+        let (images, data) = (self.name("images"), self.name("data"));
+        TrainError::Usage(format!("evaluation `{name}` needs {images} or {data}"))
+    }
 }

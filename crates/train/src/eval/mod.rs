@@ -7,6 +7,7 @@
 //! - `data_report`: what an evaluation says about its data.
 //! - `labelled_images`: the data of zero-shot classification.
 //! - `measure`: from embeddings to metrics, for every task.
+//! - `narrower`: the figures of the first values of embeddings.
 //! - `encoder`: embeddings of many images or texts.
 //! - `fingerprint`: what an evaluation measures, as one hash.
 //! - `usable`: what remains of its data: embeddings of usable images and their captions.
@@ -24,6 +25,7 @@ mod given_by;
 mod labelled_images;
 mod measure;
 pub(crate) mod metrics;
+mod narrower;
 mod open_task;
 pub(crate) mod probes;
 mod usable;

@@ -13,6 +13,7 @@ use dualenc_kernels::{PairLoss, pair_loss};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
 use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
+use crate::loss::mixup::Mixing;
 use crate::loss::slots;
 
 /// The loss function of a run.
@@ -137,10 +138,31 @@ pub fn contrastive_loss(
     logit_bias: Option<Tensor<1>>,
     pairs: &PairIds,
 ) -> BatchLoss {
-    let bias = logit_bias.as_ref().filter(|_| objective.loss == Loss::Sigmoid);
+    blended_loss(objective, (image_embeds, text_embeds), logit_scale, logit_bias, pairs, None)
+}
+
+/// [`contrastive_loss`] of embeddings of blends of the pairs.
+pub(crate) fn blended_loss(
+    objective: Objective,
+    (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
+    logit_scale: Tensor<1>,
+    logit_bias: Option<Tensor<1>>,
+    pairs: &PairIds,
+    mixing: Option<&Mixing>,
+) -> BatchLoss {
     let slots = slots::by_slot(&text_embeds, pairs.slots());
     let matches: Vec<_> = (0..slots.len()).map(|slot| pairs.matches(slot)).collect();
     let num_duplicates = matches.iter().flatten().map(|(row, _)| row).collect::<HashSet<_>>().len();
+    let (objective, matches) = match mixing {
+        None => (objective, matches),
+        Some(mixing) => {
+            // A blend is part of a match at most: no positive.
+            let ignores = objective.duplicates == Duplicates::Ignore;
+            let of_slot = |matches: &Vec<_>| mixing.clashes(if ignores { &[] } else { matches });
+            (Objective { duplicates: Duplicates::Mask, ..objective }, matches.iter().map(of_slot).collect())
+        }
+    };
+    let bias = logit_bias.as_ref().filter(|_| objective.loss == Loss::Sigmoid);
     let losses = slots.iter().zip(&matches).map(|(text, matches)| {
         loss_by(objective, (&image_embeds, text), &logit_scale, matches, |loss| {
             pair_loss(&image_embeds, text, &logit_scale, bias, loss)

@@ -10,7 +10,7 @@ use dualenc_model::{
 };
 use serde_json::Value;
 
-use crate::config::{InitialWeights, LoraSection, Loss, ModelSection, RunConfig};
+use crate::config::{InitialWeights, LoraSection, ModelSection, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -378,7 +378,7 @@ fn build_options(config: &RunConfig) -> BuildOptions {
         head: HeadConfig {
             embed_dim: config.model.embed_dim.unwrap_or_default(),
             logit_scale: config.model.logit_scale_init.unwrap_or(LOGIT_SCALE_INIT),
-            logit_bias: (config.train.loss == Loss::Sigmoid).then_some(config.train.logit_bias_init).flatten(),
+            logit_bias: config.initial_logit_bias(),
             image: config.model.image_head.form(),
             text: config.model.text_head.form(),
         },

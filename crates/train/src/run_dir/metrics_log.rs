@@ -22,8 +22,11 @@ pub struct TrainRecord {
     pub epoch: f64,
     /// Pairs seen so far.
     pub samples_seen: u64,
-    /// Loss before the update.
+    /// Contrastive loss before the update.
     pub loss: f64,
+    /// The structure term before the update, without its weight, in a run with `train.structure`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_structure: Option<f64>,
     /// The lowest loss that a model can have on this batch if it cannot tell any two pairs apart.
     pub chance_loss: f64,
     /// Learning rate of the update, for parameters without a rate of their own.

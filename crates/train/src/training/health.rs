@@ -207,6 +207,7 @@ mod tests {
             epoch: 0.0,
             samples_seen: 0,
             loss: 1.0,
+            loss_structure: None,
             chance_loss: 4.0,
             learning_rate: 1e-3,
             logit_scale: 20.0,

@@ -9,6 +9,7 @@ use dualenc_data::{Batch, Dataset};
 use crate::error::TrainError;
 use crate::features::image_index::{ImageSet, Views};
 use crate::features::locked_towers::LockedTowers;
+use crate::loss::mixup::Mixing;
 
 /// The towers that the current stage locks, and the training images as the image tower's feature cache knows them.
 pub(crate) struct LockedInputs {
@@ -22,6 +23,44 @@ pub(crate) struct LockedInputs {
 pub(crate) struct LockedFeatures {
     pub image: Option<Tensor<2>>,
     pub text: Option<Tensor<2>>,
+}
+
+impl LockedFeatures {
+    /// No tower is locked.
+    pub fn none() -> Self {
+        Self { image: None, text: None }
+    }
+
+    /// The features of the blends of the pairs of a whole batch; with `None`, those of the pairs.
+    #[must_use]
+    pub fn blended(self, mixing: Option<&Mixing>) -> Self {
+        let Some(mixing) = mixing else { return self };
+        let blend = |features: Option<Tensor<2>>| features.map(|features| mixing.blend(&features));
+        Self { image: blend(self.image), text: blend(self.text) }
+    }
+
+    /// The features of a batch from those of its `parts`.
+    pub fn joined(parts: &[Self]) -> Self {
+        let join = |of: fn(&Self) -> &Option<Tensor<2>>| {
+            let all: Option<Vec<_>> = parts.iter().map(|part| of(part).clone()).collect();
+            all.filter(|all| !all.is_empty()).map(|all| Tensor::cat(all, 0))
+        };
+        Self { image: join(|part| &part.image), text: join(|part| &part.text) }
+    }
+
+    /// The features of each of the parts of a batch that are as long as `parts`.
+    pub fn split_as(&self, parts: &[Self]) -> Vec<Self> {
+        let mut starts = [0, 0];
+        let mut take = |side: usize, whole: &Option<Tensor<2>>, part: &Option<Tensor<2>>| {
+            let (whole, [rows, _]) = (whole.as_ref()?, part.as_ref()?.dims());
+            let start = starts[side];
+            starts[side] += rows;
+            Some(whole.clone().slice(start..start + rows))
+        };
+        let part =
+            |part: &Self| Self { image: take(0, &self.image, &part.image), text: take(1, &self.text, &part.text) };
+        parts.iter().map(part).collect()
+    }
 }
 
 impl LockedInputs {

@@ -15,6 +15,7 @@ use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageSet;
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::LockedFingerprints;
+use crate::loss::terms::LossTerms;
 use crate::models::feature_widths::with_feature_widths;
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::{continued, settled};
@@ -84,6 +85,7 @@ impl Run {
         };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         check_dataset(&dataset, &model, "the training data")?;
+        let terms = LossTerms::new(config, model.embed_dim())?;
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
         evaluations.iter().try_for_each(|evaluation| evaluation.check_towers(&model))?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
@@ -133,6 +135,7 @@ impl Run {
             learner,
             locked: LockedInputs::none(Arc::clone(&data.dataset)),
             data,
+            terms,
             records,
             evaluations,
             locked_fingerprints,

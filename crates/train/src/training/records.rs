@@ -290,6 +290,8 @@ fn report_not_pruned(error: &TrainError, observer: &mut dyn Observer) {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StepNumbers {
     pub loss: f64,
+    /// What the terms add to the contrastive loss, without their weights; 0 without any.
+    pub loss_of_terms: f64,
     pub grad_norm: f64,
     pub learning_rate: f64,
     /// A logarithm.
@@ -299,7 +301,7 @@ pub(crate) struct StepNumbers {
 impl StepNumbers {
     /// The first number that is NaN or infinite, with its name.
     pub fn not_finite(self) -> Option<(&'static str, f64)> {
-        [("the loss", self.loss), ("the gradient's norm", self.grad_norm)]
+        [("the loss", self.loss), ("a term of the loss", self.loss_of_terms), ("the gradient's norm", self.grad_norm)]
             .into_iter()
             .find(|(_, value)| !value.is_finite())
     }

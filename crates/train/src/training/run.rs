@@ -14,6 +14,7 @@ use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::image_index::training_views;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
+use crate::loss::terms::LossTerms;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::metrics_log::WarningRecord;
 use crate::stop_flag::StopFlag;
@@ -33,6 +34,8 @@ pub(crate) struct Run {
     pub learner: Learner,
     /// Pairs and loader: never changes, but for the images found unreadable.
     pub data: TrainingData,
+    /// What a step minimises: never changes.
+    pub terms: LossTerms,
     /// Locked towers and their features: changes with every stage.
     pub locked: LockedInputs,
     /// Metrics and checkpoints: what is written.
@@ -88,7 +91,7 @@ impl Run {
             model: &self.learner.model,
             locked: &self.locked,
             data: &self.data,
-            objective: (&self.config).into(),
+            terms: &self.terms,
             compute: &self.compute,
             seed: self.config.run.seed,
         }

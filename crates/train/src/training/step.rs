@@ -3,11 +3,13 @@
 use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use dualenc_data::{Batch, mix};
-use dualenc_model::{Dropout, DualEncoder, TokenSequences, normalize, parameters};
+use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
 use crate::device::{Compute, dtype};
 use crate::error::TrainError;
-use crate::loss::contrastive::{BatchLoss, Objective, contrastive_loss};
+use crate::loss::contrastive::BatchLoss;
+use crate::loss::mixup::Mixing;
+use crate::loss::terms::{LossInputs, LossTerms, StepLoss};
 use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
 use crate::training::locked_inputs::{LockedFeatures, LockedInputs};
 use crate::training::training_data::TrainingData;
@@ -21,7 +23,7 @@ pub(crate) struct StepContext<'a> {
     pub model: &'a DualEncoder,
     pub locked: &'a LockedInputs,
     pub data: &'a TrainingData,
-    pub objective: Objective,
+    pub terms: &'a LossTerms,
     pub compute: &'a Compute,
     pub seed: u64,
 }
@@ -30,7 +32,10 @@ pub(crate) struct StepContext<'a> {
 pub(crate) struct StepOutcome {
     /// The pairs of the step; without pixels where it was computed in parts.
     pub batch: Batch,
+    /// The contrastive loss.
     pub loss: f64,
+    /// The structure term without its weight, where the run has one.
+    pub structure: Option<f64>,
     /// The value of `logit_scale` that the loss was computed with, a logarithm.
     pub logit_scale: f64,
     /// The loss of a model that cannot tell two pairs apart.
@@ -55,10 +60,10 @@ pub(crate) struct Features {
 /// # Errors
 /// Those of the locked towers' feature cache, and [`TrainError::Model`] when the device cannot return its data.
 pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Result<StepOutcome, TrainError> {
-    let locked = context.locked.of_batch(&batch)?;
+    let locked = context.locked.of_batch(&batch)?.blended(context.mixing(&batch).as_ref());
     let features = context.features(context.model, &locked, &batch)?;
-    let loss = context.loss(&batch, features.image, features.text);
-    let mut all = loss.loss.backward();
+    let loss = context.loss(&batch, &locked, [features.image, features.text]);
+    let mut all = loss.total.backward();
     let gradients = ParamGradients::take(context.model, &mut all, features.words, context.compute.on_host)?;
     context.outcome(batch, loss, gradients)
 }
@@ -88,38 +93,50 @@ impl StepContext<'_> {
         Ok(Features { image: image.cast(FloatDType::F32), text: text.cast(FloatDType::F32), words })
     }
 
-    /// The loss of un-normalised features `[batch, dim]` of the pairs of `batch`.
-    pub(crate) fn loss(&self, batch: &Batch, image: Tensor<2>, text: Tensor<2>) -> BatchLoss {
-        contrastive_loss(
-            self.objective,
-            (normalize(image), normalize(text)),
-            self.model.logit_scale.val(),
-            self.model.logit_bias.as_ref().map(Param::val),
-            &self.data.pair_ids(batch),
-        )
+    /// How the pairs of a whole batch are blended; `None`: they are not.
+    pub(crate) fn mixing(&self, batch: &Batch) -> Option<Mixing> {
+        let alpha = self.terms.mixup_alpha?;
+        Some(Mixing::draw(alpha, self.seed, batch.step, batch.pairs.len()))
+    }
+
+    /// The loss of un-normalised image and text features, `[batch, dim]`, of the pairs of a whole batch. `locked`: what
+    /// they were computed from.
+    pub(crate) fn loss(&self, batch: &Batch, locked: &LockedFeatures, features: [Tensor<2>; 2]) -> StepLoss {
+        self.terms.loss(LossInputs {
+            step: batch.step,
+            pairs: &self.data.pair_ids(batch),
+            mixing: self.mixing(batch).as_ref(),
+            locked: [locked.image.as_ref(), locked.text.as_ref()],
+            features,
+            logit_scale: self.model.logit_scale.val(),
+            logit_bias: self.model.logit_bias.as_ref().map(Param::val),
+        })
     }
 
     /// Reads the scalars of a step: the only time in a step that the host waits for the device.
     pub(crate) fn outcome(
         &self,
         batch: Batch,
-        loss: BatchLoss,
+        StepLoss { total: _, contrastive, structure }: StepLoss,
         gradients: ParamGradients,
     ) -> Result<StepOutcome, TrainError> {
-        let BatchLoss { loss, num_duplicates, chance: chance_loss, spread } = loss;
+        let BatchLoss { loss, num_duplicates, chance: chance_loss, spread } = contrastive;
         let squares = gradients.squares();
-        let scalars = [loss, self.model.logit_scale.val(), spread];
-        let read = parameters::host_all(scalars.into_iter().chain(squares.on_device.clone()).collect())?;
-        let [loss, logit_scale, spread, sums @ ..] = &read[..] else {
+        let has_structure = structure.is_some();
+        let scalars = [loss, self.model.logit_scale.val(), spread].into_iter().chain(structure);
+        let read = parameters::host_all(scalars.chain(squares.on_device.clone()).collect())?;
+        let [loss, logit_scale, spread, rest @ ..] = &read[..] else {
             return Err(TrainError::Internal(format!("{} scalars of a step were read", read.len())));
         };
+        let (structure, sums) = rest.split_at(usize::from(has_structure));
+        let structure = structure.iter().flatten().next().map(|&value| f64::from(value));
         let ([loss], [logit_scale], [image, text]) = (&loss[..], &logit_scale[..], &spread[..]) else {
             let lengths: Vec<usize> = read.iter().map(Vec::len).collect();
             return Err(TrainError::Internal(format!("the scalars of a step have {lengths:?} values")));
         };
         let [loss, logit_scale, image, text] = [loss, logit_scale, image, text].map(|&value| f64::from(value));
         let (norms, spread) = (squares.norms(sums)?, [image, text]);
-        Ok(StepOutcome { batch, loss, logit_scale, chance_loss, spread, norms, num_duplicates, gradients })
+        Ok(StepOutcome { batch, loss, structure, logit_scale, chance_loss, spread, norms, num_duplicates, gradients })
     }
 
     /// The dropout of a step, or of a part of one: the same each time it is asked for.

@@ -80,7 +80,8 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             };
             let (batch, loss, logit_scale) = (&outcome.batch, outcome.loss, outcome.logit_scale);
             let grad_norm = outcome.norms.all;
-            let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
+            let loss_of_terms = outcome.structure.unwrap_or_default();
+            let numbers = StepNumbers { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale };
             run.guard_finite(numbers, batch, observer)?;
             run.learner.update(step, outcome.gradients, grad_norm, rate)?;
             run.position.advance(run.data.batch_len(step));
@@ -91,6 +92,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
                 epoch: run.position.epoch(),
                 samples_seen: run.position.samples_seen,
                 loss,
+                loss_structure: outcome.structure,
                 chance_loss: outcome.chance_loss,
                 learning_rate: rate.base,
                 logit_scale: logit_scale.exp(),

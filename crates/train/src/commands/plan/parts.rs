@@ -9,6 +9,7 @@ use crate::commands::plan::budget::Laps;
 use crate::device::dtype;
 use crate::error::TrainError;
 use crate::optim::gradients::{ParamGradients, RowsRead};
+use crate::training::locked_inputs::LockedFeatures;
 use crate::training::step::StepContext;
 
 /// Seconds of each part of a step. A tower is either locked or trains; the other entry is 0.
@@ -49,6 +50,11 @@ struct Cut {
 impl Cut {
     fn locked(pooled: Tensor<2>) -> Self {
         Self { output: None, leaf: pooled }
+    }
+
+    /// The values, if the tower is locked.
+    fn if_locked(&self) -> Option<Tensor<2>> {
+        self.output.is_none().then(|| self.leaf.clone())
     }
 
     /// Waits for the device.
@@ -99,8 +105,9 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
     let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
     let image_features = model.project_image(narrow(&image.leaf), &dropout).cast(FloatDType::F32);
     let text_features = model.project_text(narrow(&text.leaf), &dropout).cast(FloatDType::F32);
-    let loss = context.loss(batch, image_features, text_features);
-    let mut all = loss.loss.backward();
+    let locked = LockedFeatures { image: image.if_locked(), text: text.if_locked() };
+    let loss = context.loss(batch, &locked, [image_features, text_features]);
+    let mut all = loss.total.backward();
     // The norms wait for the device.
     ParamGradients::take(context.model, &mut all, None, compute.on_host)?.norms()?;
     parts.head = laps.lap();

@@ -100,7 +100,8 @@ pub(super) fn measure(
         let computed = laps.lap();
         (step.computed, spent) = (computed - waited_inside, spent + computed);
         let (loss, grad_norm, logit_scale) = (outcome.loss, outcome.norms.all, outcome.logit_scale);
-        let numbers = StepNumbers { loss, grad_norm, learning_rate: rate.base, logit_scale };
+        let loss_of_terms = outcome.structure.unwrap_or_default();
+        let numbers = StepNumbers { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale };
         refuse_not_finite(numbers, number)?;
         run.learner.update(number, outcome.gradients, grad_norm, rate)?;
         // Waits for the device: it updates `logit_scale` last.

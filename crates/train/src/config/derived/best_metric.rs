@@ -1,7 +1,7 @@
 //! The metric that selects the best checkpoint, `checkpoint.best`.
 
 use crate::config::schema::RunConfig;
-use crate::config::schema::eval::CheckpointSection;
+use crate::config::schema::eval::{CheckpointSection, Task};
 
 /// The metric that selects the best checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +32,21 @@ impl CheckpointSection {
 impl RunConfig {
     /// Every metric that `checkpoint.best` may name.
     pub(crate) fn known_metrics(&self) -> Vec<String> {
+        let widths = &self.train.matryoshka;
+        let of_task = |task: Task| {
+            // Whole embeddings first. Those of other tasks have one width.
+            let is_measured = matches!(task, Task::ZeroShot | Task::Retrieval);
+            let narrower = widths.iter().filter(move |&&width| is_measured && Some(width) != self.model.embed_dim);
+            let narrower = narrower
+                .flat_map(move |&width| task.metric_names().iter().map(move |metric| narrower_metric(metric, width)));
+            task.metric_names().iter().map(|&metric| metric.to_owned()).chain(narrower)
+        };
         let evaluations = self.eval.iter();
-        evaluations
-            .flat_map(|(name, eval)| eval.task.metric_names().iter().map(move |metric| format!("{name}.{metric}")))
-            .collect()
+        evaluations.flat_map(|(name, eval)| of_task(eval.task).map(move |metric| format!("{name}.{metric}"))).collect()
     }
+}
+
+/// The name of a figure of the first `width` values of embeddings; that of whole embeddings is `metric`.
+pub(crate) fn narrower_metric(metric: &str, width: usize) -> String {
+    format!("{metric}_dim{width}")
 }

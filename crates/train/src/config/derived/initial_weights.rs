@@ -1,6 +1,7 @@
 //! Where the weights of a new run come from.
 
 use crate::config::schema::RunConfig;
+use crate::config::schema::loss::{LogitBiasInit, Loss};
 
 /// The source of a new run's weights. Each string is an absolute path or a hub id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,5 +29,11 @@ impl RunConfig {
                 text: model.text_tower.as_deref(),
             },
         }
+    }
+
+    /// The first value of `logit_bias`; `None`: the loss has none.
+    pub(crate) fn initial_logit_bias(&self) -> Option<f64> {
+        let init = self.train.logit_bias_init.unwrap_or(LogitBiasInit::Auto);
+        (self.train.loss == Loss::Sigmoid).then(|| init.number(self.train.batch_size))
     }
 }

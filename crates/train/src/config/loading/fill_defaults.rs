@@ -4,7 +4,7 @@ use dualenc_data::CaptionMode;
 use dualenc_model::LOGIT_SCALE_INIT;
 
 use crate::config::schema::eval::{EvalSection, Task};
-use crate::config::schema::loss::Loss;
+use crate::config::schema::loss::{LogitBiasInit, Loss};
 use crate::config::schema::model_heads::HeadChoice;
 use crate::config::schema::optimizer::Schedule;
 use crate::config::schema::{RunConfig, default};
@@ -28,7 +28,12 @@ impl RunConfig {
         self.model.image_head.fill_defaults(is_new);
         self.model.text_head.fill_defaults(is_new);
         if self.train.loss == Loss::Sigmoid {
-            self.train.logit_bias_init.get_or_insert(default::LOGIT_BIAS_INIT);
+            let bias = self.train.logit_bias_init.unwrap_or(LogitBiasInit::Auto).number(self.train.batch_size);
+            self.train.logit_bias_init = Some(LogitBiasInit::Number(bias));
+        }
+        if self.train.structure > 0.0 {
+            self.train.structure_warmup_steps.get_or_insert(default::STRUCTURE_WARMUP_STEPS);
+            self.train.structure_temperature.get_or_insert(default::STRUCTURE_TEMPERATURE);
         }
         let optimizer = self.train.optimizer;
         let uses = |key| optimizer.hyperparameters().contains(&key);

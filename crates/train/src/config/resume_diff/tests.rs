@@ -31,6 +31,15 @@ fn defaults_are_no_change() {
 }
 
 #[test]
+fn first_bias_may_change() {
+    let sigmoid = "train.loss=sigmoid";
+    // An older version recorded -10 where the key was absent.
+    let found = changes(&[sigmoid, "train.logit_bias_init=-10"], &[sigmoid]);
+    assert_eq!(found, [("train.logit_bias_init".to_owned(), true)]);
+    assert_eq!(changes(&[sigmoid], &[sigmoid, "train.logit_bias_init=auto"]), []);
+}
+
+#[test]
 fn default_columns_are_no_change() {
     let table = |keys: &str| format!("data.train={{csv={{path=\"d.csv\"{keys}}}}}");
     let (written, default) = (table(", image=\"image\", caption=\"caption\""), table(""));
@@ -95,6 +104,8 @@ fn classifies_each_key() {
         ("train.eps=1e-6", "train.eps", false),
         ("train.loss=sigmoid", "train.loss", false),
         ("train.label_smoothing=0.1", "train.label_smoothing", false),
+        ("train.matryoshka=[64]", "train.matryoshka", false),
+        ("train.structure=10", "train.structure", false),
         ("train.clip_grad_norm=0", "train.clip_grad_norm", true),
         ("train.duplicates=mask", "train.duplicates", false),
         ("train.logit_scale_max=5", "train.logit_scale_max", false),

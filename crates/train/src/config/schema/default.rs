@@ -8,8 +8,9 @@ use super::optimizer::OptimizerKind;
 /// MobileCLIP, arXiv:2311.17049, sec. 3: the real caption and a synthetic one.
 pub const CAPTION_SLOTS: usize = 2;
 pub const EMBED_DIM: usize = 512;
-pub const LOGIT_BIAS_INIT: f64 = -10.0;
 pub const SIGMOID_LOGIT_SCALE_INIT: f64 = std::f64::consts::LN_10;
+pub const STRUCTURE_WARMUP_STEPS: u64 = 1000;
+pub const STRUCTURE_TEMPERATURE: f64 = 0.05;
 pub const EPS: f64 = 1e-8;
 pub const MOMENTUM: f64 = 0.9;
 pub const ADAMW_BETAS: [f64; 2] = [0.9, 0.999];

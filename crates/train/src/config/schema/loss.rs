@@ -1,7 +1,14 @@
-//! The contrastive loss.
+//! The contrastive loss, and the first value of its bias.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Error, Unexpected, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The word for [`LogitBiasInit::Auto`].
+const AUTO: &str = "auto";
 
 /// A contrastive loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
@@ -25,4 +32,81 @@ pub enum Duplicates {
     Mask,
     /// They are negatives, as in the reference.
     Ignore,
+}
+
+/// The initial `logit_bias` of the sigmoid loss.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LogitBiasInit {
+    /// The log odds of a match in a batch.
+    Auto,
+    /// This value.
+    Number(f64),
+}
+
+impl LogitBiasInit {
+    /// The value for batches of `batch_size` pairs. A pair has one match among as many candidates, so that its log odds
+    /// are -ln(`batch_size` - 1): with them, a model that cannot tell two pairs apart starts at the lowest loss.
+    pub fn number(self, batch_size: usize) -> f64 {
+        match self {
+            Self::Number(number) => number,
+            Self::Auto => -((batch_size.max(2) - 1) as f64).ln(),
+        }
+    }
+}
+
+impl Serialize for LogitBiasInit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str(AUTO),
+            Self::Number(number) => serializer.serialize_f64(*number),
+        }
+    }
+}
+
+/// Written by hand: the errors of an untagged enum name no value.
+impl<'de> Deserialize<'de> for LogitBiasInit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrAuto;
+        impl Visitor<'_> for NumberOrAuto {
+            type Value = LogitBiasInit;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "a number or \"{AUTO}\"")
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+                Ok(LogitBiasInit::Number(number))
+            }
+
+            fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+                Ok(LogitBiasInit::Number(number as f64))
+            }
+
+            fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+                Ok(LogitBiasInit::Number(number as f64))
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Self::Value, E> {
+                match word {
+                    AUTO => Ok(LogitBiasInit::Auto),
+                    _ => Err(E::invalid_value(Unexpected::Str(word), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(NumberOrAuto)
+    }
+}
+
+impl JsonSchema for LogitBiasInit {
+    fn schema_name() -> Cow<'static, str> {
+        "LogitBiasInit".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "number" }, { "type": "string", "const": AUTO }] })
+    }
 }

@@ -270,6 +270,13 @@ pub struct LoraSection {
     pub targets: Vec<String>,
 }
 
+impl ModelSection {
+    /// Width of the shared embedding space before defaults are filled in; `None`: that of the model in `init`.
+    pub(crate) fn embed_dim_of_towers(&self) -> Option<usize> {
+        self.embed_dim.or_else(|| self.init.is_none().then_some(default::EMBED_DIM))
+    }
+}
+
 impl LoraSection {
     /// The adapters in the model crate's terms.
     pub fn adapters(&self) -> AdapterConfig {

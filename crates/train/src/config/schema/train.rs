@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default;
-use super::loss::{Duplicates, Loss};
+use super::loss::{Duplicates, LogitBiasInit, Loss};
 use super::optimizer::{GroupSection, OptimizerKind, Schedule};
 use super::stage::StageSection;
 
@@ -130,6 +130,37 @@ pub struct TrainSection {
     /// Default: `0.0`.
     #[serde(default)]
     pub label_smoothing: f64,
+    /// Widths at which embeddings are compared: those of the first values of an embedding, normalised, beside the whole
+    /// (Matryoshka representation learning, arXiv:2205.13147). The loss is the mean over the widths, with one
+    /// `logit_scale` and `logit_bias`. In descending order, such as `[512, 256, 128, 64]`; the whole, `embed_dim`, need
+    /// not be named.
+    ///
+    /// Default: none; only whole embeddings are compared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub matryoshka: Vec<usize>,
+    /// Weight of the structure term (STRUCTURE, arXiv:2506.16895), which keeps the neighbourhoods that the features of
+    /// a locked tower have in a batch. `0`: none. It needs a locked tower in every stage; with one, it concerns that
+    /// side alone. For few pairs: the authors use 10 with 80,000.
+    ///
+    /// Default: `0.0`.
+    #[serde(default)]
+    pub structure: f64,
+    /// Number of steps over which the weight of the structure term rises linearly from 0.
+    ///
+    /// Default: `1000` with `structure`; `0` is no warm-up.
+    pub structure_warmup_steps: Option<u64>,
+    /// Temperature of the similarities in the structure term, above 0.
+    ///
+    /// Default: `0.05` with `structure` (the temperature of the authors' runs).
+    pub structure_temperature: Option<f64>,
+    /// Latent mixup (FuseMix, arXiv:2312.10144): each pair is blended with another one of its batch before the
+    /// projections, its image and its caption in the same proportion, which is drawn once a step from
+    /// Beta(`mixup_alpha`, `mixup_alpha`). `0`: none; FuseMix uses 1, all proportions alike. Both towers must be locked
+    /// in every stage.
+    ///
+    /// Default: `0.0`.
+    #[serde(default)]
+    pub mixup_alpha: f64,
     /// Maximum global norm of the gradient. `0`: no clipping.
     ///
     /// Default: `1.0` (`max_grad_norm` of the reference, and big_vision's LiT recipe).
@@ -148,10 +179,12 @@ pub struct TrainSection {
     /// Default: `4.605170185988092`, ln 100 (CLIP, arXiv:2103.00020, sec. 2.5).
     #[serde(default = "default::logit_scale_max")]
     pub logit_scale_max: f64,
-    /// Initial value of the sigmoid loss's `logit_bias`.
+    /// Initial value of the sigmoid loss's `logit_bias`: a number, or `"auto"`, -ln(`batch_size` - 1), the log odds of
+    /// a match among the pairs of a batch. It is -5.5 at 256 pairs, -6.9 at 1024 and -10.4 at 32768, near the -10 of
+    /// SigLIP (arXiv:2303.15343, sec. 3.2). Read when a run begins.
     ///
-    /// Default: `-10.0` (SigLIP, arXiv:2303.15343, sec. 3.2).
-    pub logit_bias_init: Option<f64>,
+    /// Default: `"auto"`.
+    pub logit_bias_init: Option<LogitBiasInit>,
     /// Stages of the run, in order. Until the first one begins, `[model]` and `[train]` apply.
     ///
     /// Default: none; the whole run is one stage.

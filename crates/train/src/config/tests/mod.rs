@@ -9,7 +9,7 @@ mod set_messages;
 
 use std::path::Path;
 
-use super::{ConfigError, EvalData, EvalInterval, InitialWeights, RunConfig, RunLength, Schedule, Task};
+use super::{ConfigError, EvalData, EvalInterval, InitialWeights, LogitBiasInit, RunConfig, RunLength, Schedule, Task};
 
 pub(super) const BASE: &str = r#"[run]
 dir = "runs/emoji"
@@ -65,7 +65,12 @@ fn fills_defaults() {
     assert_eq!(config.model.embed_dim, Some(512));
     assert_eq!(config.model.logit_scale_init, Some(2.6592));
     let sigmoid = load(BASE, &["train.loss=sigmoid"]).unwrap();
-    assert_eq!((sigmoid.model.logit_scale_init, sigmoid.train.logit_bias_init), (Some(10.0_f64.ln()), Some(-10.0)));
+    // Batches of 256 pairs.
+    let bias = Some(LogitBiasInit::Number(-255.0_f64.ln()));
+    assert_eq!((sigmoid.model.logit_scale_init, sigmoid.train.logit_bias_init), (Some(10.0_f64.ln()), bias));
+    let auto = load(BASE, &["train.loss=sigmoid", "train.logit_bias_init=auto"]).unwrap();
+    assert_eq!((auto.train.logit_bias_init, auto.initial_logit_bias()), (bias, Some(-255.0_f64.ln())));
+    assert_eq!(load(BASE, &[]).unwrap().initial_logit_bias(), None);
     assert_eq!(load(BASE, &["train.label_smoothing=0.1"]).unwrap().train.label_smoothing, 0.1);
     assert_eq!(config.length(), RunLength::Epochs(20));
     assert_eq!(config.train.logit_scale_max, 100.0_f64.ln());

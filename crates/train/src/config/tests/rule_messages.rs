@@ -176,6 +176,55 @@ run.toml:14:19: `train.logit_bias_init` is set, but `train.loss` is `softmax`, w
 }
 
 #[test]
+fn logit_bias_is_number_or_auto() {
+    let edit = |value: &str| {
+        errors(&[("epochs = 20", &format!("epochs = 20\nloss = \"sigmoid\"\nlogit_bias_init = {value}"))], &[])
+    };
+    assert_eq!(
+        edit("\"automatic\""),
+        r#"1 problem in the config `run.toml`
+run.toml:15:19: `train.logit_bias_init` is the string "automatic", expected a number or "auto""#
+    );
+    assert_eq!(
+        edit("inf"),
+        r#"1 problem in the config `run.toml`
+run.toml:15:19: `train.logit_bias_init` is inf, expected a finite number or "auto""#
+    );
+}
+
+#[test]
+fn terms_of_the_loss() {
+    let edit = |more: &str| errors(&[("epochs = 20", &format!("epochs = 20\n{more}"))], &[]);
+    assert_eq!(
+        edit("matryoshka = [256, 256]\nstructure = -1\nmixup_alpha = nan"),
+        r#"3 problems in the config `run.toml`
+run.toml:14:14: `train.matryoshka` is [256, 256], expected widths of 1 or more in descending order
+  help: each width is below the one before it, such as `[512, 256, 128, 64]`
+run.toml:15:13: `train.structure` is -1, expected a finite number of 0 or more
+  help: 0 turns it off
+run.toml:16:15: `train.mixup_alpha` is NaN, expected a finite number of 0 or more
+  help: 0 turns mixup off"#
+    );
+    assert_eq!(
+        edit("matryoshka = [768, 64]\nstructure_temperature = 0.1\nmixup_alpha = 1.0"),
+        r#"3 problems in the config `run.toml`
+run.toml:14:14: `train.matryoshka` begins with 768, above `model.embed_dim`, which is 512
+  help: remove the larger widths, or raise `embed_dim`
+run.toml:15:25: `train.structure_temperature` is set, but `train.structure` is 0: there is no structure term
+  help: remove the key, or set `structure`, such as `structure = 10.0`
+run.toml:16:15: `train.mixup_alpha` is 1, but a tower trains: only features of locked towers can be blended
+  help: set `lock = "LL"`, or remove the key"#
+    );
+    let stage = "structure = 10.0\n[[train.stage]]\nfrom_epoch = 2\nlock = \"UU\"";
+    assert_eq!(
+        errors(&[("learning_rate = 1e-3", &format!("learning_rate = 1e-3\n{stage}"))], &[]),
+        r#"1 problem in the config `run.toml`
+run.toml:16:13: `train.structure` is 10, but both towers train in stage 2: it needs the features of a locked one
+  help: lock a tower (`LU`), or remove the key"#
+    );
+}
+
+#[test]
 fn label_smoothing() {
     let edit = |more: &str| errors(&[("epochs = 20", &format!("epochs = 20\n{more}"))], &[]);
     assert_eq!(

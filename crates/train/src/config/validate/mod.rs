@@ -6,6 +6,7 @@
 //! - `fit`: `model.head_init` and `[fit]`.
 //! - `heads`: the heads of `[model]`.
 //! - `train`: batches, optimiser, loss and length of the run.
+//! - `terms`: what is added to the contrastive loss.
 //! - `schedule`: the learning rate over the steps.
 //! - `stages`: locks with their exceptions, `[[train.stage]]` and adapters.
 
@@ -19,6 +20,7 @@ pub(crate) mod rules;
 mod run;
 mod schedule;
 mod stages;
+mod terms;
 mod train;
 
 use super::schema::RunConfig;
@@ -42,6 +44,9 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     train::batches(config, &mut rules);
     train::optimiser(config, &mut rules);
     train::loss(config, &mut rules);
+    terms::matryoshka(config, &mut rules);
+    terms::structure(config, &mut rules);
+    terms::mixup(config, &mut rules);
     train::duration(config, &mut rules);
     schedule::warmup_and_cooldown(config, &mut rules);
     schedule::curve(config, &mut rules);

@@ -2,7 +2,7 @@
 
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
-use crate::config::schema::loss::Loss;
+use crate::config::schema::loss::{LogitBiasInit, Loss};
 
 pub(super) fn batches(config: &RunConfig, rules: &mut Rules) {
     let train = &config.train;
@@ -75,7 +75,9 @@ pub(super) fn loss(config: &RunConfig, rules: &mut Rules) {
         "it is a logarithm: 4.6052 is a scale of 100",
     );
     if let Some(bias) = train.logit_bias_init {
-        rules.check(bias.is_finite(), "train.logit_bias_init", bias, "a finite number", "");
+        if let LogitBiasInit::Number(bias) = bias {
+            rules.check(bias.is_finite(), "train.logit_bias_init", bias, "a finite number or \"auto\"", "");
+        }
         if train.loss != Loss::Sigmoid {
             let message = "`train.logit_bias_init` is set, but `train.loss` is `softmax`, which has no bias";
             rules.refuse(

@@ -14,6 +14,7 @@ use dualenc_model::parameters;
 
 use crate::error::TrainError;
 use crate::optim::gradients::ParamGradients;
+use crate::training::locked_inputs::LockedFeatures;
 use crate::training::step::{Features, StepContext, StepOutcome};
 
 #[cfg(test)]
@@ -34,12 +35,20 @@ pub(crate) fn forward_backward(
     let mut outputs = Vec::new();
     let (mut image, mut text) = (Vec::new(), Vec::new());
     let untracked = parameters::untracked(context.model.clone());
+    let mut forward = |locked: &LockedFeatures, part: &Batch| -> Result<(), TrainError> {
+        let features = context.features(&untracked, locked, part)?;
+        image.push(features.image.without_autodiff());
+        text.push(features.text.without_autodiff());
+        Ok(())
+    };
+    let blends = context.terms.mixup_alpha.is_some();
     loop {
         let at = parts.len() - 1;
         let locked = context.locked.of_batch(&parts[at])?;
-        let features = context.features(&untracked, &locked, &parts[at])?;
-        image.push(features.image.without_autodiff());
-        text.push(features.text.without_autodiff());
+        // A partner may be in another part.
+        if !blends {
+            forward(&locked, &parts[at])?;
+        }
         outputs.push(locked);
         parts[at].pixels = Vec::new();
         if parts[at].is_last_of_pass {
@@ -47,13 +56,22 @@ pub(crate) fn forward_backward(
         }
         parts.push(next(more)?);
     }
-    drop(untracked);
     let mut batch = whole(&parts);
+    let joined = match (blends, context.terms.structure) {
+        (false, None) => LockedFeatures::none(),
+        _ => LockedFeatures::joined(&outputs).blended(context.mixing(&batch).as_ref()),
+    };
+    if blends {
+        outputs = joined.split_as(&outputs);
+        outputs.iter().zip(&parts).try_for_each(|(locked, part)| forward(locked, part))?;
+    }
+    drop(untracked);
 
     let leaf = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).autodiff().require_grad();
     let (image, text) = (leaf(image), leaf(text));
-    let loss = context.loss(&batch, image.clone(), text.clone());
-    let mut all = loss.loss.backward();
+    let loss = context.loss(&batch, &joined, [image.clone(), text.clone()]);
+    drop(joined);
+    let mut all = loss.total.backward();
     let mut gradients = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;
     let by_image = image.grad_remove(&mut all);
     let by_text = text.grad_remove(&mut all);

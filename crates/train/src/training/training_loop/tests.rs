@@ -79,15 +79,58 @@ fn plain_forms_drop_the_same_units() {
     assert_same_losses(&[&["model.lock=LU", "train.micro_batch_size=3"], &dropout[..1]].concat(), 1e-4);
 }
 
+/// Trains once in one go, and once stopped and resumed.
+fn assert_resumes(device: &str, sets: &[&str]) {
+    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let expected = run(whole.path(), device, sets, Start::New, None);
+    let mut found = run(parts.path(), device, sets, Start::New, Some(7));
+    assert_eq!(found.len(), 7);
+    found.extend(run(parts.path(), device, sets, Start::RESUME, None));
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn plain_forms_resume_with_the_same_bits() {
-    let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let sets = ["model.lock=LU", "model.text_dropout=0.3", "train.loss=sigmoid"];
-    with_plain_forms(|| {
-        let expected = run(whole.path(), PLAIN, &sets, Start::New, None);
-        let mut found = run(parts.path(), PLAIN, &sets, Start::New, Some(7));
-        assert_eq!(found.len(), 7);
-        found.extend(run(parts.path(), PLAIN, &sets, Start::RESUME, None));
-        assert_eq!(found, expected);
-    });
+    with_plain_forms(|| assert_resumes(PLAIN, &sets));
+}
+
+/// Every term of the loss.
+const TERMS: [&str; 5] = [
+    "model.lock=LL",
+    "train.mixup_alpha=0.5",
+    "train.structure=10",
+    "train.structure_warmup_steps=9",
+    "train.matryoshka=[8, 3]",
+];
+
+#[test]
+fn plain_forms_compute_terms_alike() {
+    assert_same_losses(&TERMS, 1e-4);
+}
+
+#[test]
+fn terms_resume_with_the_same_bits() {
+    assert_resumes("cpu", &TERMS);
+    let parts = [&TERMS[..], &["train.micro_batch_size=3", "train.loss=sigmoid"]].concat();
+    assert_resumes("cpu", &parts);
+}
+
+#[test]
+fn log_has_terms_and_widths() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train/train_repeated.csv");
+    let eval = format!("eval.pairs={{task='retrieval', data='{}'}}", data.display());
+    let best = "checkpoint.best=pairs.image_retrieval_recall@1_dim8";
+    run(dir.path(), "cpu", &[&TERMS[..], &[eval.as_str(), best]].concat(), Start::New, Some(2));
+    let log = std::fs::read_to_string(dir.path().join("cpu/metrics.jsonl")).unwrap();
+    let lines: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of_kind = |kind: &str| lines.iter().filter(|line| line["kind"] == kind).collect::<Vec<_>>();
+    assert_eq!(of_kind("train").len(), 2);
+    assert!(of_kind("train").iter().all(|line| line["loss_structure"].as_f64().unwrap() > 0.0));
+    for end in ["", "_dim8", "_dim3"] {
+        let recall = of_kind("eval")[0][format!("text_retrieval_recall@5{end}")].as_f64();
+        assert!(recall.is_some_and(|recall| (0.0..=1.0).contains(&recall)), "{end}: {recall:?}");
+    }
+    assert!(of_kind("eval")[0].get("num_images_dim8").is_none());
 }

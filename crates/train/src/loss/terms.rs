@@ -1,0 +1,85 @@
+//! WHAT A STEP MINIMISES: the contrastive loss, with what the config adds to it.
+
+use burn::tensor::Tensor;
+
+use crate::config::RunConfig;
+use crate::error::TrainError;
+use crate::loss::contrastive::{BatchLoss, Objective, PairIds, blended_loss};
+use crate::loss::matryoshka::nested_loss;
+use crate::loss::mixup::Mixing;
+use crate::loss::structure::StructureTerm;
+
+/// The loss of a run and its terms.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct LossTerms {
+    pub objective: Objective,
+    /// Widths below the whole at which embeddings are compared too.
+    pub narrower: Vec<usize>,
+    pub structure: Option<StructureTerm>,
+    /// Shape of the distribution of shares; `None`: pairs are not blended.
+    pub mixup_alpha: Option<f64>,
+}
+
+/// The loss of a step.
+#[derive(Debug)]
+pub(crate) struct StepLoss {
+    /// What is differentiated, `[1]`.
+    pub total: Tensor<1>,
+    /// The contrastive loss, with statistics.
+    pub contrastive: BatchLoss,
+    /// The structure term without its weight, `[1]`, where the run has one.
+    pub structure: Option<Tensor<1>>,
+}
+
+/// What the loss of a batch is computed from.
+pub(crate) struct LossInputs<'a> {
+    /// 0-based.
+    pub step: u64,
+    pub pairs: &'a PairIds,
+    /// How the pairs are blended, where they are.
+    pub mixing: Option<&'a Mixing>,
+    /// What the heads of locked towers get, `[rows, width]`.
+    pub locked: [Option<&'a Tensor<2>>; 2],
+    /// Un-normalised image and text features, `[rows, dim]`.
+    pub features: [Tensor<2>; 2],
+    /// `[1]`, a logarithm.
+    pub logit_scale: Tensor<1>,
+    /// `[1]`.
+    pub logit_bias: Option<Tensor<1>>,
+}
+
+impl LossTerms {
+    /// `embed_dim`: width of the embeddings of the model.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when a width of `train.matryoshka` is larger.
+    pub fn new(config: &RunConfig, embed_dim: usize) -> Result<Self, TrainError> {
+        let (train, objective) = (&config.train, config.into());
+        if let Some(&width) = train.matryoshka.first().filter(|&&width| width > embed_dim) {
+            return Err(TrainError::Usage(format!(
+                "`train.matryoshka` begins with {width}, but the embeddings of the model have {embed_dim} values; \
+                 remove the widths above {embed_dim}"
+            )));
+        }
+        let narrower = train.matryoshka.iter().copied().filter(|&width| width < embed_dim).collect();
+        let mixup_alpha = (train.mixup_alpha > 0.0).then_some(train.mixup_alpha);
+        Ok(Self { objective, narrower, structure: StructureTerm::of(config), mixup_alpha })
+    }
+
+    /// The loss of a batch.
+    pub fn loss(&self, inputs: LossInputs<'_>) -> StepLoss {
+        let LossInputs { step, pairs, mixing, locked, features, logit_scale, logit_bias } = inputs;
+        let structure = self.structure.and_then(|term| {
+            let [image, text] = &features;
+            Some((term.weight_at(step), term.loss(locked, [image, text])?))
+        });
+        let contrastive = nested_loss(&self.narrower, features, |[image, text]| {
+            blended_loss(self.objective, (image, text), logit_scale.clone(), logit_bias.clone(), pairs, mixing)
+        });
+        let mut total = contrastive.loss.clone();
+        if let Some((weight, structure)) = &structure {
+            total = total + structure.clone() * *weight;
+        }
+        StepLoss { total, contrastive, structure: structure.map(|(_, structure)| structure) }
+    }
+}
