@@ -37,7 +37,7 @@ MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 IMAGE_LAYERS, TEXT_LAYERS = (9, 10, 11), (6, 5, 4)
 BATCH, DECAY, WIDTH, RIDGE = 1024, 0.1, 512, 1e-2
 # epochs, learning rate of the tower, of the projections, initial scale
-RECIPES = {"plain": (12, 3e-4, 3e-4, 1 / 0.07), "closed": (0, 0.0, 0.0, 20.0), "best": (4, 3e-4, 1e-4, 20.0)}
+RECIPES = {"plain": (12, 3e-4, 3e-4, 1 / 0.07), "closed": (0, 0.0, 0.0, 20.0), "best": (4, 2e-4, 3e-4, 20.0)}
 
 
 def read(name: str, column: str = "name") -> tuple[list[str], list[str]]:
