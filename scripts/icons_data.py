@@ -10,7 +10,8 @@ one npm package, @iconify/json; `icons/data/SOURCES.md` lists the sets that were
   of the drawing, separated by commas) and `categories`. The first is a part of the second.
 - validation.csv: 4,000 drawings of four designers that are in neither, with their names (`image`, `name`). Drawings of
   one name, by several designers or in two styles, are right answers for each other's name.
-- new-names.csv: those of validation.csv with a name that is neither a name nor an alias in train-100k.csv.
+- new-names-20k.csv, new-names-100k.csv: those of validation.csv with a name that is neither a name nor an alias in the
+  training table of this size.
 - validation-aliases.csv: those of validation.csv that have other names, with these.
 
 What is left out:
@@ -278,12 +279,12 @@ def write_data(into: Path) -> str:
         part = kept[:count]
         rows = [(drawing.path, drawing.name, ", ".join(drawing.aliases), ", ".join(drawing.categories)) for drawing in part]
         write_csv(into / f"{name}.csv", ("image", "name", "aliases", "categories"), rows)
+        known = {name for drawing in part for name in (drawing.name, *drawing.aliases)}
+        new = [(drawing.path, drawing.name) for drawing in validation if drawing.name not in known]
+        write_csv(into / f"new-names-{name.removeprefix('train-')}.csv", ("image", "name"), new)
         designers, names = len({drawing.set for drawing in part}), len({drawing.name for drawing in part})
-        summary.append(f"{name}: {len(part)} drawings of {names} names from {designers} sets")
-    known = {name for drawing in kept[:largest] for name in (drawing.name, *drawing.aliases)}
+        summary.append(f"{name}: {len(part)} drawings of {names} names from {designers} sets, {len(new)} validation drawings of new names")
     write_csv(into / "validation.csv", ("image", "name"), [(drawing.path, drawing.name) for drawing in validation])
-    new = [(drawing.path, drawing.name) for drawing in validation if drawing.name not in known]
-    write_csv(into / "new-names.csv", ("image", "name"), new)
     others = [(drawing.path, alias) for drawing in validation for alias in drawing.aliases]
     write_csv(into / "validation-aliases.csv", ("image", "name"), others)
     counts = defaultdict(int)
@@ -292,7 +293,7 @@ def write_data(into: Path) -> str:
     check_withheld(into, counts)
     write_sources(into, sources, counts)
     summary.append(f"left out for looking like a validation drawing: {len(same)}")
-    summary.append(f"validation: {len(validation)} drawings of {len({drawing.name for drawing in validation})} names, {len(new)} with new names")
+    summary.append(f"validation: {len(validation)} drawings of {len({drawing.name for drawing in validation})} names")
     return "; ".join(summary)
 
 
