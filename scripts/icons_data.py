@@ -272,6 +272,8 @@ def write_data(into: Path) -> str:
     nearest = np.concatenate([(thumbnails[start : start + 4096] @ target.T).max(1) for start in range(0, len(thumbnails), 4096)])
     same = [drawing for drawing, cosine in zip(candidates, nearest) if cosine >= SAME]
     kept = [drawing for drawing, cosine in zip(candidates, nearest) if cosine < SAME]
+    if len(kept) < largest:
+        sys.exit(f"error: {len(kept)} training drawings remain, expected {largest}; raise the reserve")
     for drawing in (*same, *kept[largest:]):
         (into / drawing.path).unlink()
     summary = []
