@@ -2,8 +2,10 @@
 
 use dualenc_model::{DualEncoder, HeadForm, HeadKind};
 
-use crate::commands::export::reference_limits::OTHER_FORMAT;
 use crate::error::TrainError;
+
+/// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
+pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
 /// Which heads a format can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

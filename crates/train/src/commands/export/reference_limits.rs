@@ -3,6 +3,7 @@
 use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
 use serde_json::{Value, json};
 
+use crate::commands::export::head_limits::OTHER_FORMAT;
 use crate::commands::export::routes::{image_route, norm_advice};
 use crate::error::TrainError;
 
@@ -17,9 +18,6 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
     ("albert", "AlbertTokenizer"),
     ("clip_text_model", "CLIPTokenizer"),
 ];
-
-/// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
-pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
 /// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
 ///
