@@ -12,7 +12,7 @@ pub(crate) const CAPTION_STREAM: u64 = 0x0063_6170_7469_6F6E;
 /// The choice of several captions per image and epoch.
 pub(crate) const SLOT_STREAM: u64 = 0x0073_6C6F_7473;
 /// Prompts and word dropout of the captions after the first of a sample.
-pub(crate) const SLOT_TEXT_STREAM: u64 = 0x736C_6F74_7478_74;
+pub(crate) const SLOT_TEXT_STREAM: u64 = 0x0073_6C6F_7474_7874;
 /// Augmentation.
 pub(crate) const VIEW_STREAM: u64 = 0xa06;
 /// The share of a source with a fractional weight.

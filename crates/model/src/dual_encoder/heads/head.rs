@@ -16,7 +16,6 @@ use crate::params::builder::ParamBuilder;
 ///
 /// The variant is no part of a parameter's path: a linear head has `weight`, whatever else a head may be.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "few are made, and their size is that of the tensors they hold")]
 pub enum Head {
     /// The pooled output itself.
     Identity(IdentityHead),
@@ -85,7 +84,7 @@ impl Head {
     }
 
     fn dims(&self) -> [usize; 2] {
-        let of = |weight: &Param<Tensor<2>>| <[usize; 2]>::from(weight.lazy_shape().dims());
+        let of = |weight: &Param<Tensor<2>>| weight.lazy_shape().dims();
         match self {
             Self::Identity(IdentityHead { width }) => [*width; 2],
             Self::Linear(head) => of(&head.weight),

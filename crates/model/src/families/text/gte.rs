@@ -54,7 +54,9 @@ const FIXED: [(&str, &str); 4] = [
 
 fn config(keys: &Keys<'_>) -> Result<TextTowerConfig, ModelError> {
     for (key, supported) in FIXED {
-        if let Some(found) = keys.json.get(key).filter(|value| !value.is_null() && value.to_string() != supported) {
+        let Some(found) = keys.json.get(key).filter(|value| !value.is_null()) else { continue };
+        let found = found.to_string();
+        if found != supported {
             return Err(keys.problem(format!("`{key}` is {found}; supported: {supported}")));
         }
     }

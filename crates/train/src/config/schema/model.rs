@@ -192,7 +192,6 @@ impl ModelSection {
 
 impl HeadInit {
     /// Whether nothing is fitted.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes fields by reference")]
     pub fn is_random(&self) -> bool {
         *self == Self::Random
     }
