@@ -103,7 +103,8 @@ fn explains_auto_pooling() {
     let reason = "as `1_Pooling` of sentence-transformers says";
     assert_eq!(pooling("distilbert"), format!("the mean of all tokens, {reason}"));
     assert_eq!(pooling("bert"), format!("the mean of all tokens, {reason}"));
-    assert_eq!(pooling("with_pooler"), format!("the first token, {reason}"));
+    // A pooler in the weights comes first.
+    assert_eq!(pooling("with_pooler"), "the pooler: a linear of the first token and tanh");
     for (golden, expected) in [
         ("towers/dinov2", "the class token: its family has no pooler layer"),
         ("image_families/swin", "the mean over the last feature map"),

@@ -128,6 +128,16 @@ fn add_pooling(session: &Session, mode: &str) {
     session.write("bert/1_Pooling/config.json", format!("{{\"pooling_mode\": \"{mode}\"}}"));
 }
 
+/// Saves the tower as sentence-transformers does, without a pooler.
+fn drop_pooler(session: &Session) {
+    let path = session.path("bert/model.safetensors");
+    let bytes = fs::read(&path).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let others: Vec<_> = file.iter().filter(|(name, _)| !name.contains("pooler")).collect();
+    assert!(others.len() < file.len());
+    fs::write(&path, safetensors::serialize(others, None).unwrap()).unwrap();
+}
+
 fn text_embeds(session: &Session, model: &str) -> Vec<u8> {
     session.write("texts.txt", "a red circle\na green square\n");
     session.succeed(&["embed", "--model", model, "--texts", "texts.txt", "--out", "texts.safetensors"]);
@@ -148,6 +158,10 @@ fn new_runs_record_what_auto_is() {
     let session = session();
     add_pooling(&session, "mean");
     let half = ["model.lock=LU", "train.steps=3"];
+    // A pooler in the weights comes first.
+    train(&session, "pooler", &half);
+    assert_eq!(recorded(&session.path("pooler")), ["text_pool = \"auto\""; 2]);
+    drop_pooler(&session);
     train(&session, "auto", &half);
     assert_eq!(recorded(&session.path("auto")), ["text_pool = \"sentence\""; 2]);
     // As if it were asked for.

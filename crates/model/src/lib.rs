@@ -93,13 +93,14 @@ pub use layers::linear::Linear;
 pub use layers::norm::NormKind;
 pub use params::audit::Audit;
 pub use pooling::{Pool, Pooling, TakenLayer};
+pub use pretrained::auto_text_pool::auto_text_pool;
 pub use pretrained::build::{
     BuildOptions, BuiltModel, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources,
     build_from_towers, image_tower_from, text_tower_from,
 };
 pub use pretrained::config_file::{dual_encoder_types, is_dual_encoder_dir};
 pub use pretrained::dry_load::{HeadSummary, ModelSummary, TowerSummary, dry_load};
-pub use pretrained::sentence_transformers::{auto_text_pool, sentence_pooling};
+pub use pretrained::sentence_transformers::sentence_pooling;
 pub use pretrained::stored_names::StoredNames;
 pub use pretrained::tower_files::is_pooler_tensor;
 pub use text::config::{EndOfText, TextPooler, TextTowerConfig};

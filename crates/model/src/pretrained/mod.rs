@@ -2,6 +2,7 @@
 //!
 //! It only reads local files; downloading them is up to the caller. It writes no files.
 //!
+//! - `auto_text_pool`: how a new model pools its texts unless it is asked.
 //! - `build`: builds a model.
 //! - `config_file`: the config of a directory.
 //! - `dry_load`: reports what a directory holds, without reading weights.
@@ -13,6 +14,7 @@
 //! - `whole_models`: the kinds of model that have both towers in one directory.
 //! - `wrappers`: names that were saved from within another module.
 
+pub(crate) mod auto_text_pool;
 pub(crate) mod build;
 pub(crate) mod config_file;
 pub(crate) mod dry_load;

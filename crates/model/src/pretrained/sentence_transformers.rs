@@ -7,8 +7,7 @@ use serde_json::Value;
 
 use crate::error::ModelError;
 use crate::foreign_file::parse_json;
-use crate::pooling::{Pool, Pooling};
-use crate::pretrained::config_file::is_dual_encoder_dir;
+use crate::pooling::Pooling;
 use crate::text::dense::{DenseActivation, DenseConfig};
 use crate::weights::weight_files::WeightFiles;
 
@@ -31,19 +30,6 @@ const DEFAULT_ACTIVATION: &str = "torch.nn.modules.activation.Tanh";
 
 /// Largest width of a `Dense` layer, so that a damaged config cannot ask for memory without bound.
 const MAX_WIDTH: u64 = 1 << 24;
-
-/// What `text_pool = "auto"` stands for in a new model with the pretrained text tower in `dir`. The one place that
-/// decides it; a run records the answer, and its checkpoints are never asked again.
-///
-/// [`Pool::Sentence`] if the directory says how sentence-transformers pools it: its pooler, if it has one, was never
-/// trained for that. Otherwise, for a pooling that is not supported, and for a whole model: [`Pool::Auto`], that of the
-/// reference.
-pub fn auto_text_pool(dir: &Path) -> Pool {
-    match sentence_pooling(dir) {
-        Ok(Some(_)) if !is_dual_encoder_dir(dir) => Pool::Sentence,
-        _ => Pool::Auto,
-    }
-}
 
 /// The pooling of the sentence-transformers model in `dir`; `None` if there is none.
 ///

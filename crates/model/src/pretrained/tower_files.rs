@@ -167,19 +167,24 @@ impl TowerFiles {
         }
     }
 
+    /// Whether the text tower with this `config` has a pooler, and the weights hold it or none are read.
+    pub fn has_pooler(&self, names: &Names, config: &TextTowerConfig) -> bool {
+        match config.pooler {
+            TextPooler::Absent(_) => false,
+            TextPooler::EndOfText(_) => true,
+            TextPooler::First | TextPooler::Last { .. } => {
+                self.weights.as_ref().is_none_or(|files| NameTable::for_files(names, files).has(files, "pooler.weight"))
+            }
+        }
+    }
+
     /// Resolves the pooling of the text tower with this `config`. `Pool::Auto` depends on the weights, and on the files
     /// of sentence-transformers.
     ///
     /// # Errors
     /// [`ModelError::Config`] if it cannot pool this way, [`ModelError::Read`] if a file cannot be read.
     pub fn text_pooling(&self, names: &Names, config: &TextTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
-        let has_pooler = match config.pooler {
-            TextPooler::Absent(_) => false,
-            TextPooler::EndOfText(_) => true,
-            TextPooler::First | TextPooler::Last { .. } => {
-                self.weights.as_ref().is_none_or(|files| NameTable::for_files(names, files).has(files, "pooler.weight"))
-            }
-        };
+        let has_pooler = self.has_pooler(names, config);
         let sentence = match pool {
             Pool::Auto if !has_pooler => sentence_pooling(&self.dir)?,
             Pool::Sentence => sentence_pooling(&self.dir)?,
