@@ -12,7 +12,8 @@ pub(super) enum PoolDoc {
     /// Image: the tower's own pooled output, as in the reference. Text: `sentence` for a pretrained tower in a
     /// sentence-transformers directory whose weights have no pooler. Any other text tower has its own pooled output,
     /// or, if its family has none, the first token (ModernBERT: as its `classifier_pooling` says; decoders: the last
-    /// token; T5 and EmbeddingGemma: the mean). A pooler without pretrained weights starts from random ones, which is an error for a locked tower.
+    /// token; T5 and EmbeddingGemma: the mean). A pooler without pretrained weights starts from random ones, which is
+    /// an error for a locked tower.
     Auto,
     /// The first token of the last hidden state.
     Cls,
