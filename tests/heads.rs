@@ -1,5 +1,9 @@
 //! Projection heads in whole runs: resumed, cached and locked runs, what starts from them, and what exports.
 
+use std::fs;
+
+use serde_json::Value;
+
 use crate::support::{Session, copy_run_at, floats, goldens, tensors};
 
 /// A run of two towers with these heads, with dropout wherever a head has hidden values.
@@ -7,7 +11,7 @@ fn session(heads: &str) -> Session {
     let session = Session::new();
     session
         .write_config(&format!("projection_learning_rate = 5e-3\n[checkpoint]\nevery_steps = 1\nkeep = 100\n{heads}"));
-    let text = std::fs::read_to_string(session.path("lit.toml")).unwrap();
+    let text = fs::read_to_string(session.path("lit.toml")).unwrap();
     let towers = format!("image_tower = {:?}\ntext_tower = {:?}", goldens("train/vit"), goldens("train/bert"));
     let lines: Vec<&str> =
         text.lines().map(|line| if line.starts_with("init = ") { towers.as_str() } else { line }).collect();
@@ -172,7 +176,16 @@ fn export_refuses_heads_that_others_lack() {
         assert!(text.contains("the image head of this model is `glu, expansion 8, bias and norm`"), "{text}");
         assert!(text.contains("`dualenc embed`") && !text.contains("--format"), "{text}");
     }
+    let text = message("glu", "heads");
+    assert!(text.contains("writes linear heads without a norm, but the image head of this model is `glu"), "{text}");
     train(&session, &[&short[..], &["run.dir=biased", "model.text_head.bias=true"]].concat());
+    assert!(export("biased", "heads").status.success());
+    let config = fs::read(session.path("biased-heads/config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!((&config["image"]["bias"], &config["text"]["bias"]), (&false.into(), &true.into()));
+    assert!(tensors(&session.path("biased-heads/model.safetensors")).contains_key("text_projection.bias"));
+    let card = fs::read_to_string(session.path("biased-heads/README.md")).unwrap();
+    assert!(card.contains("torch.nn.functional.linear(features, weight, bias)"), "{card}");
     let text = message("biased", "transformers");
     assert!(
         text.contains("the text head of this model is `linear, bias`; export with `--format sentence-tr"),
@@ -180,7 +193,7 @@ fn export_refuses_heads_that_others_lack() {
     );
     assert!(export("biased", "sentence-transformers").status.success());
     let dense = session.path("biased-sentence-transformers/text_1_Dense");
-    let config: serde_json::Value = serde_json::from_slice(&std::fs::read(dense.join("config.json")).unwrap()).unwrap();
+    let config: Value = serde_json::from_slice(&fs::read(dense.join("config.json")).unwrap()).unwrap();
     assert_eq!(config["bias"], true);
     let weights = session.path("biased/checkpoints/step-000003/model.safetensors");
     assert_eq!(floats(&dense.join("model.safetensors"), "linear.bias"), floats(&weights, "text_projection.bias"));
@@ -214,7 +227,7 @@ fn inspect_names_heads() {
     let line = text.lines().find(|line| line.starts_with("projections")).unwrap();
     assert!(line.contains("to 10 (glu, expansion 2, bias and norm), text "), "{line}");
     assert!(line.contains("to 10 (residual, bias and norm)"), "{line}");
-    let json: serde_json::Value = serde_json::from_str(&session.succeed(&["inspect", "run", "--json", "-"])).unwrap();
+    let json: Value = serde_json::from_str(&session.succeed(&["inspect", "run", "--json", "-"])).unwrap();
     assert_eq!(json["head"]["image_head"], "glu, expansion 2, bias and norm");
     // What is saved, and the locked towers.
     let saved = tensors(&session.path("run/checkpoints/step-000003/model.safetensors"));

@@ -14,12 +14,18 @@ pub(crate) enum HeadLimits {
     DualEncoder,
     /// A `Dense` of sentence-transformers: a matrix and a bias.
     SentenceTransformers,
+    /// The heads alone, applied by a few lines of PyTorch: a matrix and a bias.
+    Heads,
 }
 
 impl HeadLimits {
     fn allow(self, form: HeadForm) -> bool {
-        let is_map = matches!(form.kind, HeadKind::Linear | HeadKind::Identity);
-        is_map && !form.norm && (self == Self::SentenceTransformers || !form.bias)
+        let is_map = match form.kind {
+            HeadKind::Linear => true,
+            HeadKind::Identity => self != Self::Heads,
+            HeadKind::Gated { .. } | HeadKind::Residual | HeadKind::Blocks { .. } => false,
+        };
+        is_map && !form.norm && (self != Self::DualEncoder || !form.bias)
     }
 }
 
@@ -33,8 +39,11 @@ pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(),
     let what = match limits {
         HeadLimits::DualEncoder => "transformers' VisionTextDualEncoder has linear heads without bias and norm",
         HeadLimits::SentenceTransformers => "the `Dense` module of sentence-transformers is linear, without a norm",
+        HeadLimits::Heads => "`--format heads` writes linear heads without a norm",
     };
-    let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.allow(*form)) {
+    let other = if limits == HeadLimits::DualEncoder
+        && forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.allow(*form))
+    {
         format!("{OTHER_FORMAT}, or ")
     } else {
         String::new()

@@ -38,7 +38,7 @@ pub(crate) fn check_towers(loaded: &LoadedModel, format: &str) -> Result<(), Tra
 }
 
 /// Fills `dir`: `model.safetensors` with every parameter outside of the towers, matrices as `[output, input]`, and
-/// `config.json` with their widths.
+/// `config.json` with their kinds and widths.
 ///
 /// # Errors
 /// [`TrainError::Write`]; [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when
@@ -49,16 +49,19 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
     let heads = all.into_iter().filter(|(name, _)| Tower::of(name).is_none());
     let tensors: Tensors = heads.map(|(name, tensor)| (name, transposed(tensor))).collect();
     let of_files = |is_absent: bool| if is_absent { "features" } else { "tower" };
+    let (image, text) = (model.image_projection.form(), model.text_projection.form());
     let config = json!({
         "model_type": MODEL_TYPE,
         "embed_dim": model.embed_dim(),
         "image": {
-            "kind": "linear",
+            "kind": image.kind.name(),
+            "bias": image.bias,
             "width": model.image_tower.width(),
             "input": of_files(model.image_tower.is_absent()),
         },
         "text": {
-            "kind": "linear",
+            "kind": text.kind.name(),
+            "bias": text.bias,
             "width": model.text_tower.pooled_width(),
             "input": of_files(model.text_tower.is_absent()),
         },

@@ -13,6 +13,7 @@
 
 use std::path::Path;
 
+use crate::commands::export::head_limits::{HeadLimits, check_heads};
 use crate::commands::export::model_card::origin::Origin;
 use crate::commands::export::model_card::write_card;
 use crate::commands::export::request::{ExportFormat, ExportRequest};
@@ -60,7 +61,10 @@ pub fn export(
             heads::check_towers(loaded, "sentence-transformers")?;
             Plan::Routes(routes::Routes::new(loaded)?)
         }
-        ExportFormat::Heads => Plan::Heads,
+        ExportFormat::Heads => {
+            check_heads(&loaded.model, HeadLimits::Heads)?;
+            Plan::Heads
+        }
     };
     let is_processed = !matches!(plan, Plan::Heads);
     if let Some(difference) = loaded.processor.export_difference().filter(|_| is_processed) {

@@ -15,7 +15,7 @@ pub(crate) fn section(loaded: &LoadedModel, format: ExportFormat) -> String {
     }
 }
 
-/// The heads are linear maps: a bias and other layers would be keys of the file.
+/// The heads are linear maps, with or without a bias: others are refused.
 fn heads(loaded: &LoadedModel) -> String {
     let (image, text) = (loaded.model.image_tower.width(), loaded.model.text_tower.pooled_width());
     format!(
@@ -26,7 +26,8 @@ fn heads(loaded: &LoadedModel) -> String {
          heads = load_file(\"model.safetensors\")\n\
          \n\
          def embed(features, side):  # \"image\": [rows, {image}]; \"text\": [rows, {text}]\n    \
-             projected = torch.nn.functional.linear(features, heads[f\"{{side}}_projection.weight\"])\n    \
+             weight, bias = heads[f\"{{side}}_projection.weight\"], heads.get(f\"{{side}}_projection.bias\")\n    \
+             projected = torch.nn.functional.linear(features, weight, bias)\n    \
              return torch.nn.functional.normalize(projected, dim=-1)\n\
          \n\
          # `images` and `texts`: features of the encoders that the heads were trained on\n\
