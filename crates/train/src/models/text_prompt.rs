@@ -60,11 +60,18 @@ pub(crate) fn asked_prompt(model: &ModelSection, dir: &Path) -> Result<Option<St
 /// The prompt that an exported model in `dir` was trained with.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when its `config.json` records one that is no string.
+/// [`TrainError::Usage`] when its `config.json` is malformed, or records one that is no string; [`TrainError::Read`]
+/// when it cannot be read.
 pub(crate) fn recorded_prompt(dir: &Path) -> Result<Option<String>, TrainError> {
     let path = dir.join("config.json");
-    // The config was read before: a directory of open_clip has none.
-    let config: Value = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        // A directory of open_clip has none.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(TrainError::read(&path)(error)),
+    };
+    let config: Value = serde_json::from_slice(&bytes)
+        .map_err(|error| TrainError::Usage(format!("`{}` is malformed: {error}", path.display())))?;
     match &config[RECORDED] {
         Value::Null => Ok(None),
         Value::String(prompt) => Ok(Some(prompt.clone())),

@@ -151,9 +151,14 @@ pub(super) fn caption_scores(
     for (window, rows) in images.chunks(WINDOW).zip(embeds.chunks(WINDOW * dim)) {
         let captions: Vec<usize> =
             window.iter().flat_map(|&image| dataset.captions_of(image)).map(|&caption| caption as usize).collect();
-        // The drawn template of an epoch is as good as another one's.
-        let texts: Vec<_> = captions.iter().map(|&caption| dataset.text(caption, 0, 0)).collect();
-        let texts = encoder.texts(&texts, |_| {})?.into_normalized();
+        let texts = if dataset.has_templates() {
+            // The drawn template of an epoch is as good as another one's.
+            let texts: Vec<_> = captions.iter().map(|&caption| dataset.text(caption, 0, 0)).collect();
+            encoder.texts(&texts, |_| {})?
+        } else {
+            encoder.captions(dataset, &captions, |_| {})?
+        };
+        let texts = texts.into_normalized();
         let mut texts = texts.chunks_exact(dim);
         for (&image, row) in window.iter().zip(rows.chunks_exact(dim)) {
             let of_image = texts.by_ref().take(dataset.captions_of(image).len());

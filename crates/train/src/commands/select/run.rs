@@ -22,6 +22,7 @@ use crate::eval::metrics::scores::{Scores, TILE_SCORES};
 use crate::eval::metrics::top::Top;
 use crate::eval::metrics::zero_shot::{classifier, prompts};
 use crate::events::{Event, Observer};
+use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageList;
 use crate::models::load::LoadedModel;
 use crate::pairs::Pairs;
@@ -194,6 +195,7 @@ impl Work<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Aligned, TrainError> {
         let loaded = LoadedModel::from_dir(model, self.compute, observer)?;
+        check_dataset(self.dataset, &loaded.model, "the training data")?;
         let towers = Towers::new(loaded, config, self.compute, self.stop)?;
         let list = Arc::clone(self.dataset) as Arc<dyn ImageList>;
         let run = (self.compute, self.stop, self.request.batch_size);
