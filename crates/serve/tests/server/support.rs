@@ -35,7 +35,7 @@ impl Fake {
     }
 }
 
-pub fn wait_until(is_so: impl Fn() -> bool) {
+pub fn wait_until(mut is_so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < deadline, "nothing happened");
@@ -198,6 +198,14 @@ pub fn request(method: &str, path: &str, headers: &str, body: &[u8]) -> Vec<u8> 
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}Content-Length: {length}\r\n\r\n"
     );
     [head.as_bytes(), body].concat()
+}
+
+/// Whether bytes of an answer have arrived.
+pub fn is_answered(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let has_bytes = stream.peek(&mut [0]).is_ok();
+    stream.set_nonblocking(false).unwrap();
+    has_bytes
 }
 
 /// Reads an answer to the end of its connection.
