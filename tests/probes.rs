@@ -4,26 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Session, edit_floats, goldens, stderr};
+use crate::support::{Session, bitmap, edit_floats, goldens, stderr};
 
 const COLOURS: [[u8; 3]; 3] = [[220, 40, 40], [40, 200, 60], [50, 60, 220]];
 const NAMES: [&str; 3] = ["red", "green", "blue"];
-
-/// A bitmap of 32 x 32 pixels of one colour with some noise.
-fn image(colour: usize, number: usize) -> Vec<u8> {
-    let pixels = 32 * 32_usize;
-    let mut bytes = b"BM".to_vec();
-    for field in [54 + 3 * pixels as u32, 0, 54, 40, 32, 32, 1 | 24 << 16, 0, 3 * pixels as u32, 2835, 2835, 0, 0] {
-        bytes.extend(field.to_le_bytes());
-    }
-    for pixel in 0..pixels {
-        for (channel, value) in COLOURS[colour].iter().rev().enumerate() {
-            let noise = (pixel * 31 + channel * 17 + number * 101) % 40;
-            bytes.push(value.saturating_add(noise as u8));
-        }
-    }
-    bytes
-}
 
 /// Folders `train` and `test` with one folder per class, and a model.
 fn labelled(session: &Session) {
@@ -31,8 +15,8 @@ fn labelled(session: &Session) {
     for number in 0..8 {
         for (colour, name) in NAMES.iter().enumerate() {
             let side = if number < 5 { "train" } else { "test" };
-            session.write(&format!("{side}/{name}/{number}.bmp"), image(colour, number));
-            session.write(&format!("all/{name}/{number}.bmp"), image(colour, number));
+            session.write(&format!("{side}/{name}/{number}.bmp"), bitmap(COLOURS[colour], number));
+            session.write(&format!("all/{name}/{number}.bmp"), bitmap(COLOURS[colour], number));
         }
     }
 }
@@ -83,7 +67,7 @@ fn split_is_named() {
     let (log, table) = (stderr(&output), String::from_utf8(output.stdout).unwrap());
     assert!(log.contains("half of each class, 12 images") && log.contains("`--train-images`"), "{log}");
     assert!(table.contains("train_side") && table.contains("  split\n"), "{table}");
-    session.write("one/red/0.bmp", image(0, 0));
+    session.write("one/red/0.bmp", bitmap(COLOURS[0], 0));
     let error = session.fail(2, &["eval", "--model", "model", "--task", "knn", "--images", "one"]);
     assert!(error.contains("no class has two images"), "{error}");
 }
@@ -131,7 +115,7 @@ fn pairs(session: &Session, name: &str, caption: impl Fn(usize) -> String) {
     let rows: String = (0..24).map(|at| format!("pairs/{at}.bmp,{}\n", caption(at))).collect();
     session.write(name, format!("image,caption\n{rows}"));
     for at in 0..24 {
-        session.write(&format!("pairs/{at}.bmp"), image(at % 3, at));
+        session.write(&format!("pairs/{at}.bmp"), bitmap(COLOURS[at % 3], at));
     }
 }
 

@@ -246,3 +246,18 @@ pub fn embedded() -> (Session, String) {
     session.succeed(&[&arguments[..], &["--out", "embeds.safetensors"]].concat());
     (session, model)
 }
+
+/// A bitmap of 32 x 32 pixels of one colour with some noise.
+pub fn bitmap(colour: [u8; 3], number: usize) -> Vec<u8> {
+    let pixels = 32 * 32_usize;
+    let mut bytes = b"BM".to_vec();
+    for field in [54 + 3 * pixels as u32, 0, 54, 40, 32, 32, 1 | 24 << 16, 0, 3 * pixels as u32, 2835, 2835, 0, 0] {
+        bytes.extend(field.to_le_bytes());
+    }
+    for pixel in 0..pixels {
+        for (channel, value) in colour.iter().rev().enumerate() {
+            bytes.push(value.saturating_add(((pixel * 31 + channel * 17 + number * 101) % 40) as u8));
+        }
+    }
+    bytes
+}

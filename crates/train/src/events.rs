@@ -74,3 +74,12 @@ pub trait Observer {
     /// Called for each event, on the thread that trains.
     fn on(&mut self, event: Event<'_>);
 }
+
+/// Reports nothing.
+#[cfg(test)]
+pub(crate) struct Silent;
+
+#[cfg(test)]
+impl Observer for Silent {
+    fn on(&mut self, _: Event<'_>) {}
+}

@@ -247,12 +247,7 @@ mod tests {
     use safetensors::SafeTensors;
 
     use super::*;
-
-    struct Silent;
-
-    impl Observer for Silent {
-        fn on(&mut self, _: Event<'_>) {}
-    }
+    use crate::events::Silent;
 
     fn values(file: &SafeTensors<'_>, name: &str) -> Vec<f32> {
         let bytes = file.tensor(name).unwrap();

@@ -77,12 +77,7 @@ pub(crate) fn newest_checkpoint(dir: &Path, observer: &mut dyn Observer) -> Resu
 #[cfg(all(test, unix))]
 mod tests {
     use super::*;
-
-    struct Silent;
-
-    impl Observer for Silent {
-        fn on(&mut self, _: Event<'_>) {}
-    }
+    use crate::events::Silent;
 
     // A link to itself stands for a directory that may not be read, which is no obstacle to a test that runs as root.
     #[test]

@@ -8,14 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::commands::inspect::directory::inspect;
 use crate::device::Compute;
-use crate::events::{Event, Observer};
+use crate::events::Silent;
 use crate::models::load::LoadedModel;
-
-struct SilentObserver;
-
-impl Observer for SilentObserver {
-    fn on(&mut self, _: Event<'_>) {}
-}
 
 const MODELS: [&str; 6] = [
     "dual/deit_roberta",
@@ -74,7 +68,7 @@ fn malformed_configs_never_panic() {
                 let _ = inspect(dir.path(), &compute.device);
                 // Loading is slower, and reads configs with the same code.
                 if tried % LOAD_EVERY == 0 {
-                    let _ = LoadedModel::from_dir(dir.path(), &compute, &mut SilentObserver);
+                    let _ = LoadedModel::from_dir(dir.path(), &compute, &mut Silent);
                 }
                 tried += 1;
             }

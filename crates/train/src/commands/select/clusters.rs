@@ -155,17 +155,12 @@ pub(super) fn sizes(assigned: &[usize]) -> Vec<usize> {
 mod tests {
     use super::*;
     use crate::device::Compute;
-
-    struct Nobody;
-
-    impl Observer for Nobody {
-        fn on(&mut self, _: Event<'_>) {}
-    }
+    use crate::events::Silent;
 
     fn assign(rows: &[f32], clusters: usize) -> Vec<usize> {
         let compute = Compute::select("cpu", None).unwrap();
         let clustering = Clustering { width: 2, device: &compute.device, stop: &StopFlag::default(), seed: 3 };
-        clustering.assign(rows, clusters, &mut Nobody).unwrap()
+        clustering.assign(rows, clusters, &mut Silent).unwrap()
     }
 
     /// Unit vectors within 3 degrees of three directions, in turn.

@@ -82,12 +82,7 @@ impl Comparison<'_> {
 mod tests {
     use super::*;
     use crate::device::Compute;
-
-    struct Nobody;
-
-    impl Observer for Nobody {
-        fn on(&mut self, _: Event<'_>) {}
-    }
+    use crate::events::Silent;
 
     /// Unit vectors at angles in degrees.
     fn rows(angles: impl IntoIterator<Item = f32>) -> Vec<f32> {
@@ -103,7 +98,7 @@ mod tests {
     #[test]
     fn chains_keep_every_second() {
         // 4 degrees apart, near within 5: each is near the one before, which is left out in turn.
-        let found = with_comparison(5.0, |it| it.near_earlier(&rows((0..6).map(|it| it as f32 * 4.0)), &mut Nobody));
+        let found = with_comparison(5.0, |it| it.near_earlier(&rows((0..6).map(|it| it as f32 * 4.0)), &mut Silent));
         assert_eq!(found.unwrap(), [false, true, false, true, false, true]);
     }
 
@@ -112,7 +107,7 @@ mod tests {
         // Three angles, of which each occurs in every block.
         let count = 2 * BLOCK + 7;
         let all = rows((0..count).map(|at| (at % 3) as f32 * 90.0));
-        let found = with_comparison(5.0, |it| it.near_earlier(&all, &mut Nobody)).unwrap();
+        let found = with_comparison(5.0, |it| it.near_earlier(&all, &mut Silent)).unwrap();
         assert!(found.iter().enumerate().all(|(at, &left_out)| left_out == (at >= 3)));
     }
 

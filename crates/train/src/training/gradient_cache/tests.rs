@@ -8,18 +8,12 @@ use dualenc_model::parameters;
 
 use super::*;
 use crate::config::RunConfig;
-use crate::events::{Event, Observer};
+use crate::events::Silent;
 use crate::optim::gradients::Gradient;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
 use crate::training::run::Run;
 use crate::training::step;
-
-struct SilentObserver;
-
-impl Observer for SilentObserver {
-    fn on(&mut self, _: Event<'_>) {}
-}
 
 fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name)
@@ -37,7 +31,7 @@ fn open(dir: &Path, more: &[&str]) -> Run {
     let path = dir.join("lit.toml");
     std::fs::write(&path, text).unwrap();
     let more: Vec<String> = more.iter().map(|set| (*set).to_owned()).collect();
-    Run::open(&RunConfig::load(&path, &more).unwrap(), Start::New, &StopFlag::default(), &mut SilentObserver).unwrap()
+    Run::open(&RunConfig::load(&path, &more).unwrap(), Start::New, &StopFlag::default(), &mut Silent).unwrap()
 }
 
 /// A step as the training loop computes it.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::device::Compute;
-use crate::events::Event;
+use crate::events::{Event, Silent};
 use crate::features::image_index::{ImageList, Views};
 use crate::features::locked_towers::LockedTowers;
 use crate::models::load::LoadedModel;
@@ -32,13 +32,6 @@ impl Observer for Watch<'_> {
             }
         }
     }
-}
-
-/// Reports nothing.
-struct Quiet;
-
-impl Observer for Quiet {
-    fn on(&mut self, _: Event<'_>) {}
 }
 
 fn goldens(name: &str) -> PathBuf {
@@ -86,7 +79,7 @@ fn dump(config: &RunConfig, dir: &Path) {
     let compute = Compute::select("cpu", None).unwrap();
     let stop = StopFlag::default();
     let dataset = Pairs::read(config).unwrap().train;
-    let loaded = LoadedModel::from_config(config, &compute, &mut Quiet).unwrap();
+    let loaded = LoadedModel::from_config(config, &compute, &mut Silent).unwrap();
     let model = loaded.model.valid();
     let locked = LockedTowers::new(&model, &loaded.processor, &compute, 2, &stop);
     let (images, texts) = (locked.images.unwrap(), locked.texts.unwrap());
