@@ -1,6 +1,8 @@
 //! What transformers' VisionTextDualEncoder can compute.
 
-use dualenc_model::{DualEncoder, HeadForm, HeadKind, ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
+use dualenc_model::{
+    DualEncoder, HeadForm, HeadKind, ImageTower, Pooling, ReferencePooling, TextPooler, TextTower, Tower,
+};
 use serde_json::{Value, json};
 
 use crate::commands::export::routes::{image_route, norm_advice};
@@ -21,6 +23,13 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
 /// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
 const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
+/// What remains of a model that no format can express.
+const RUN_DIR: &str = "use the run directory or the checkpoint, which every command of dualenc reads (`dualenc embed` \
+                       writes the embeddings)";
+
+/// transformers' class, in errors.
+const DUAL_ENCODER: &str = "transformers' VisionTextDualEncoder";
+
 /// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
 ///
 /// # Errors
@@ -32,6 +41,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
              one pixel, not a vector. {OTHER_FORMAT}, or train with another family, such as `convnext`"
         )));
     }
+    check_layers(DUAL_ENCODER, Tower::Image, tower.pooled_layers())?;
     let mut config = loadable_image_config(tower, config);
     match tower.reference_pooling() {
         ReferencePooling::Own => Ok((config, false)),
@@ -82,6 +92,7 @@ pub(crate) fn loadable_image_config(tower: &ImageTower, config: &Value) -> Value
 /// # Errors
 /// [`TrainError::Usage`].
 pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<(), TrainError> {
+    check_layers(DUAL_ENCODER, Tower::Text, &tower.config().pooled_layers)?;
     let family = config["model_type"].as_str().unwrap_or_default();
     let known = TOKENIZER_CLASSES.map(|(model_type, _)| model_type);
     let problem = match (tower.pooling(), tower.config().pooler) {
@@ -104,6 +115,22 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
         }
     };
     Err(TrainError::Usage(format!("transformers' VisionTextDualEncoder {problem}")))
+}
+
+/// Refuses a tower that concatenates the pooled outputs of several `layers`, which `program` cannot do.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_layers(program: &str, tower: Tower, layers: &[usize]) -> Result<(), TrainError> {
+    if layers.is_empty() {
+        return Ok(());
+    }
+    let numbers = layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    Err(TrainError::Usage(format!(
+        "{program} pools one layer of a tower, but the {tower} of this model concatenates layers {numbers}; to export, \
+         train with one layer as `{}_layer`, or {RUN_DIR}",
+        tower.kind()
+    )))
 }
 
 /// Which heads a format can express.
@@ -139,7 +166,6 @@ pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(),
         String::new()
     };
     Err(TrainError::Usage(format!(
-        "{what}, but the {side} head of this model is `{form}`; {other}use the run directory or the checkpoint, which \
-         every command of dualenc reads (`dualenc embed` writes the embeddings)"
+        "{what}, but the {side} head of this model is `{form}`; {other}{RUN_DIR}"
     )))
 }

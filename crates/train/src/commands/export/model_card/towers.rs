@@ -30,8 +30,14 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         ["family".to_owned(), family(&loaded.image_config), family(&loaded.text_config)],
         [
             "pooled by".to_owned(),
-            model.image_tower.config().describe_pooling(model.image_tower.pooling()).to_owned(),
-            model.text_tower.config().describe_pooling(model.text_tower.pooling()).to_owned(),
+            of_layers(
+                model.image_tower.config().describe_pooling(model.image_tower.pooling()),
+                model.image_tower.pooled_layers(),
+            ),
+            of_layers(
+                model.text_tower.config().describe_pooling(model.text_tower.pooling()),
+                &model.text_tower.config().pooled_layers,
+            ),
         ],
         ["width".to_owned(), model.image_tower.width().to_string(), model.text_tower.pooled_width().to_string()],
         [
@@ -54,6 +60,15 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         None => ".".to_owned(),
     };
     text
+}
+
+/// What is pooled, with the layers if there are several.
+fn of_layers(pooled: &str, layers: &[usize]) -> String {
+    if layers.is_empty() {
+        return pooled.to_owned();
+    }
+    let numbers = layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+    format!("{pooled}, of layers {numbers}, concatenated")
 }
 
 /// The value of a parameter that is one number.
