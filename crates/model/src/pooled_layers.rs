@@ -136,14 +136,12 @@ impl Taken {
         let norm = if self.norm { "" } else { ", without the final norm" };
         match self.layers.as_slice() {
             [only] => format!("layer {only} of {}{norm}", self.of),
-            layers => format!("layers {} of {}, concatenated{norm}", listed(layers), self.of),
+            layers => {
+                let numbers = layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
+                format!("layers {numbers} of {}, concatenated{norm}", self.of)
+            }
         }
     }
-}
-
-/// The numbers of layers in words: `9, 10, 11`.
-pub(crate) fn listed(layers: &[usize]) -> String {
-    layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// The pooled outputs of the layers of one forward pass, collected while the blocks run.

@@ -125,12 +125,17 @@ pub(crate) fn check_layers(program: &str, tower: Tower, layers: &[usize]) -> Res
     if layers.is_empty() {
         return Ok(());
     }
-    let numbers = layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
     Err(TrainError::Usage(format!(
-        "{program} pools one layer of a tower, but the {tower} of this model concatenates layers {numbers}; to export, \
-         train with one layer as `{}_layer`, or {RUN_DIR}",
+        "{program} pools one layer of a tower, but the {tower} of this model concatenates layers {}; to export, train \
+         with one layer as `{}_layer`, or {RUN_DIR}",
+        listed(layers),
         tower.kind()
     )))
+}
+
+/// The numbers of layers in words: `9, 10, 11`.
+pub(crate) fn listed(layers: &[usize]) -> String {
+    layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Which heads a format can express.

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use dualenc_model::{HeadForm, Tower, TowerLock, TowerTraining, parameters};
 
 use crate::commands::export::model_card::markdown::{escape, grouped, table};
+use crate::commands::export::reference_limits::listed;
 use crate::config::tower_reference::is_hub_id;
 use crate::config::{InitialWeights, LoraSection, RunConfig};
 use crate::models::load::LoadedModel;
@@ -67,8 +68,7 @@ fn of_layers(pooled: &str, layers: &[usize]) -> String {
     if layers.is_empty() {
         return pooled.to_owned();
     }
-    let numbers = layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ");
-    format!("{pooled}, of layers {numbers}, concatenated")
+    format!("{pooled}, of layers {}, concatenated", listed(layers))
 }
 
 /// The value of a parameter that is one number.
