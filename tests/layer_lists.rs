@@ -104,10 +104,9 @@ fn reports_name_the_layers() {
     let inspected = session.succeed(&["inspect", "run"]);
     assert!(inspected.contains("of layers 3, 1 of 3, concatenated"), "{inspected}");
     assert!(inspected.contains("the mean of all tokens, of layers 1, 2 of 2, concatenated"), "{inspected}");
-    for (format, program) in [
-        ("transformers", "transformers' VisionTextDualEncoder"),
-        ("sentence-transformers", "sentence-transformers"),
-    ] {
+    for (format, program) in
+        [("transformers", "transformers' VisionTextDualEncoder"), ("sentence-transformers", "sentence-transformers")]
+    {
         let text = session.fail(2, &["export", "--model", "run", "--out", "no", "--format", format]);
         let expected = format!(
             "{program} pools one layer of a tower, but the image tower of this model concatenates layers 3, 1; to \
@@ -135,10 +134,8 @@ fn checkpoints_keep_their_lists() {
     let session = session();
     train(&session, "run", &[&LISTS[..], &["model.lock=LL"]].concat());
     // Another list is another run.
-    let text = session.fail(
-        2,
-        &["train", "--config", "lit.toml", "--resume", "--set", "run.dir=run", "--set", "model.lock=LL"],
-    );
+    let text = session
+        .fail(2, &["train", "--config", "lit.toml", "--resume", "--set", "run.dir=run", "--set", "model.lock=LL"]);
     assert!(text.contains("model.image_layer") && text.contains("model.text_layer"), "{text}");
     let sets = ["model.lock=LL", "model.image_tower=", "model.text_tower=", "model.embed_dim=", "model.init=run"];
     train(&session, "next", &[&sets[..], &["train.learning_rate=1e-9", "train.steps=3"]].concat());

@@ -59,11 +59,7 @@ fn image_lists_are_layers_side_by_side() {
                 let pooled = tower.forward(expected.tensor("pixel_values"), &Dropout::off()).pooled;
                 assert_eq!(pooled.dims()[1], tower.width(), "{name} {case} {numbers:?}");
                 let pool = case.split('.').next().unwrap();
-                assert_close(
-                    &format!("{name} {case} {numbers:?}"),
-                    pooled,
-                    &joined(&expected, pool, &layers, &state),
-                );
+                assert_close(&format!("{name} {case} {numbers:?}"), pooled, &joined(&expected, pool, &layers, &state));
                 assert_ends(name, &parameters::list(&tower), &audit, *layers.iter().max().unwrap(), of);
                 if state == "norm" {
                     assert_note(&audit, &layers, of);
@@ -87,11 +83,7 @@ fn text_lists_are_layers_side_by_side() {
                 let pooled = tower.forward(&tokens, &Dropout::off()).unwrap().pooled;
                 assert_eq!(pooled.dims()[1], tower.pooled_width(), "{name} {case} {numbers:?}");
                 let pool = case.split('.').next().unwrap();
-                assert_close(
-                    &format!("{name} {case} {numbers:?}"),
-                    pooled,
-                    &joined(&expected, pool, &layers, &state),
-                );
+                assert_close(&format!("{name} {case} {numbers:?}"), pooled, &joined(&expected, pool, &layers, &state));
                 assert_ends(name, &parameters::list(&tower), &audit, *layers.iter().max().unwrap(), of);
                 if norm {
                     assert_note(&audit, &layers, of);
@@ -157,9 +149,9 @@ fn assert_gradients_add(
         let worst = pairs.fold(0.0f32, |most, (found, expected)| most.max((found - expected).abs()));
         assert!(worst <= 1e-4 * largest.max(1.0), "{path}: differs by {worst} of {largest}");
     }
-    let is_moved = |path: &str| expected.iter().any(|(name, values)| {
-        name.contains(path) && values.iter().any(|value| value.abs() > 1e-3)
-    });
+    let is_moved = |path: &str| {
+        expected.iter().any(|(name, values)| name.contains(path) && values.iter().any(|value| value.abs() > 1e-3))
+    };
     assert!(is_moved("blocks.0.mlp") && is_moved("blocks.1.mlp"), "{:?}", expected.keys());
 }
 
@@ -169,8 +161,7 @@ fn gradients_flow_through_each_layer() {
     for (pool, norm) in [(Pool::ClsMean, true), (Pool::Cls, false)] {
         assert_gradients_add(&[3, 1, 2], |layers, factors| {
             let options = list(pool, layers, norm);
-            let (tower, _) =
-                image_tower_from(&goldens("towers/vit"), TowerLock::Unlocked, options, &device()).unwrap();
+            let (tower, _) = image_tower_from(&goldens("towers/vit"), TowerLock::Unlocked, options, &device()).unwrap();
             let pooled = tower.forward(expected.tensor("pixel_values"), &Dropout::training(1)).pooled;
             let factors = factors(pooled.dims());
             gradients_of(&tower, &(pooled * factors).sum().backward())

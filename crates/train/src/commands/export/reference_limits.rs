@@ -170,7 +170,5 @@ pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(),
     } else {
         String::new()
     };
-    Err(TrainError::Usage(format!(
-        "{what}, but the {side} head of this model is `{form}`; {other}{RUN_DIR}"
-    )))
+    Err(TrainError::Usage(format!("{what}, but the {side} head of this model is `{form}`; {other}{RUN_DIR}")))
 }

@@ -27,7 +27,10 @@ fn layer_is_a_number_or_a_list() {
 fn wrong_layers() {
     let found = |line: &str| errors(&[("lock = \"LU\"", &format!("lock = \"LU\"\n{line}"))], &[]);
     for (line, expected) in [
-        ("image_layer = 0", "run.toml:8:15: `model.image_layer` is 0, expected 1 or more, or -1 (the last layer) or less"),
+        (
+            "image_layer = 0",
+            "run.toml:8:15: `model.image_layer` is 0, expected 1 or more, or -1 (the last layer) or less",
+        ),
         (
             "image_layer = [1, 0]",
             "run.toml:8:15: `model.image_layer` is [1, 0], expected 1 or more, or -1 (the last layer) or less",

@@ -169,10 +169,14 @@ fn absent_towers(config: &RunConfig, rules: &mut Rules) {
     }
     for (key, given, has_features) in [
         ("model.image_pool", is_pooled(model.image_pool), image),
+        ("model.image_layer", model.image_layer != LayerNumbers::default(), image),
+        ("model.image_layer_norm", !model.image_layer_norm, image),
         ("model.image_dropout", model.image_dropout.is_some(), image),
         ("model.image_size", model.image_size.is_some(), image),
         ("data.augment", config.data.augment.is_some(), image),
         ("model.text_pool", is_pooled(model.text_pool), text),
+        ("model.text_layer", model.text_layer != LayerNumbers::default(), text),
+        ("model.text_layer_norm", !model.text_layer_norm, text),
         ("model.text_dropout", model.text_dropout.is_some(), text),
         ("data.word_dropout", config.data.word_dropout > 0.0, text),
     ] {
