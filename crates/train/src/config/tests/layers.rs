@@ -11,7 +11,7 @@ fn layer_is_a_number_or_a_list() {
     for (line, written) in [
         ("image_layer = 9", "image_layer = 9\n"),
         ("image_layer = [-2]", "image_layer = -2\n"),
-        ("image_layer = [9, 11, 10]", "image_layer = [\n    9,\n    11,\n    10,\n]\n"),
+        ("image_layer = [9, 11, 10]", "image_layer = [9, 11, 10]\n"),
         ("text_layer = 4", "image_layer = -1\n"),
     ] {
         let config = load(&with(line), &[]).unwrap();
