@@ -149,7 +149,7 @@ pub fn build_from_sources(
     // The files beside a tower say how it pools; an absent tower has none.
     let pool = |source, options: TowerOptions| match source {
         TowerSource::Dir(_) => options,
-        TowerSource::Absent(_) => TowerOptions { pool: Pool::Cls, dropout: None },
+        TowerSource::Absent(_) => TowerOptions { pool: Pool::Cls, ..TowerOptions::default() },
     };
     let (image_options, text_options) = (pool(image, options.image.clone()), pool(text, options.text.clone()));
     let options = BuildOptions { image: image_options, text: text_options, ..options.clone() };

@@ -1,10 +1,10 @@
 //! What transformers' VisionTextDualEncoder can compute.
 
-use dualenc_model::{
-    DualEncoder, HeadForm, HeadKind, ImageTower, Pooling, ReferencePooling, TextPooler, TextTower, Tower,
-};
+use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower, Tower};
 use serde_json::{Value, json};
 
+use crate::commands::export::head_limits::OTHER_FORMAT;
+use crate::commands::export::layer_limits::check_layers;
 use crate::commands::export::routes::{image_route, norm_advice};
 use crate::error::TrainError;
 
@@ -19,13 +19,6 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
     ("albert", "AlbertTokenizer"),
     ("clip_text_model", "CLIPTokenizer"),
 ];
-
-/// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
-const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
-
-/// What remains of a model that no format can express.
-const RUN_DIR: &str = "use the run directory or the checkpoint, which every command of dualenc reads (`dualenc embed` \
-                       writes the embeddings)";
 
 /// transformers' class, in errors.
 const DUAL_ENCODER: &str = "transformers' VisionTextDualEncoder";
@@ -61,7 +54,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
                 match tower.pooling() {
                     Pooling::Cls => "class token",
                     Pooling::ClsMean => "class token and mean",
-                    Pooling::Mean | Pooling::Pooler => "mean",
+                    Pooling::Mean | Pooling::Last | Pooling::Pooler => "mean",
                 },
                 norm_advice(tower)
             )))
@@ -115,60 +108,4 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
         }
     };
     Err(TrainError::Usage(format!("transformers' VisionTextDualEncoder {problem}")))
-}
-
-/// Refuses a tower that concatenates the pooled outputs of several `layers`, which `program` cannot do.
-///
-/// # Errors
-/// [`TrainError::Usage`].
-pub(crate) fn check_layers(program: &str, tower: Tower, layers: &[usize]) -> Result<(), TrainError> {
-    if layers.is_empty() {
-        return Ok(());
-    }
-    Err(TrainError::Usage(format!(
-        "{program} pools one layer of a tower, but the {tower} of this model concatenates layers {}; to export, train \
-         with one layer as `{}_layer`, or {RUN_DIR}",
-        listed(layers),
-        tower.kind()
-    )))
-}
-
-/// The numbers of layers in words: `9, 10, 11`.
-pub(crate) fn listed(layers: &[usize]) -> String {
-    layers.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// Which heads a format can express.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeadLimits {
-    /// A VisionTextDualEncoder: a matrix.
-    DualEncoder,
-    /// A `Dense` of sentence-transformers: a matrix and a bias.
-    SentenceTransformers,
-}
-
-impl HeadLimits {
-    fn allow(self, form: HeadForm) -> bool {
-        let is_map = matches!(form.kind, HeadKind::Linear | HeadKind::Identity);
-        is_map && !form.norm && (self == Self::SentenceTransformers || !form.bias)
-    }
-}
-
-/// Refuses heads that the format cannot express.
-///
-/// # Errors
-/// [`TrainError::Usage`].
-pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(), TrainError> {
-    let forms = [("image", model.image_projection.form()), ("text", model.text_projection.form())];
-    let Some((side, form)) = forms.into_iter().find(|(_, form)| !limits.allow(*form)) else { return Ok(()) };
-    let what = match limits {
-        HeadLimits::DualEncoder => "transformers' VisionTextDualEncoder has linear heads without bias and norm",
-        HeadLimits::SentenceTransformers => "the `Dense` module of sentence-transformers is linear, without a norm",
-    };
-    let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.allow(*form)) {
-        format!("{OTHER_FORMAT}, or ")
-    } else {
-        String::new()
-    };
-    Err(TrainError::Usage(format!("{what}, but the {side} head of this model is `{form}`; {other}{RUN_DIR}")))
 }

@@ -6,7 +6,8 @@ use dualenc_model::{
 };
 use serde_json::Value;
 
-use crate::commands::export::reference_limits::{HeadLimits, check_heads, check_layers};
+use crate::commands::export::head_limits::{HeadLimits, check_heads};
+use crate::commands::export::layer_limits::check_layers;
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
