@@ -28,6 +28,7 @@ mod init;
 mod init_layouts;
 mod inspect;
 mod kill;
+mod layer_lists;
 mod load;
 mod locks;
 mod mixes;

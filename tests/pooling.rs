@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::support::{Session, column, goldens, stderr, tensors};
 
 /// A ViT of three blocks and a BERT, with the golden training data.
-fn session() -> Session {
+pub fn session() -> Session {
     let session = Session::new();
     session.copy("towers/vit", "vit");
     session.write("vit/preprocessor_config.json", fs::read(goldens("train/vit/preprocessor_config.json")).unwrap());
@@ -23,7 +23,7 @@ fn session() -> Session {
     session
 }
 
-fn train(session: &Session, run: &str, sets: &[&str]) -> String {
+pub fn train(session: &Session, run: &str, sets: &[&str]) -> String {
     let dir = format!("run.dir={run}");
     let mut arguments = vec!["train", "--config", "lit.toml", "--resume", "--set", &dir];
     sets.iter().for_each(|set| arguments.extend(["--set", set]));
@@ -32,7 +32,7 @@ fn train(session: &Session, run: &str, sets: &[&str]) -> String {
     stderr(&output)
 }
 
-fn weights(session: &Session, run: &str, step: u64) -> Vec<u8> {
+pub fn weights(session: &Session, run: &str, step: u64) -> Vec<u8> {
     fs::read(session.path(run).join(format!("checkpoints/step-{step:06}/model.safetensors"))).unwrap()
 }
 

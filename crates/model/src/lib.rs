@@ -62,6 +62,7 @@ mod foreign_file;
 mod form;
 mod layers;
 mod params;
+mod pooled_layers;
 mod pooling;
 mod pretrained;
 mod text;
@@ -92,7 +93,8 @@ pub use layers::layer_norm::LayerNorm;
 pub use layers::linear::Linear;
 pub use layers::norm::NormKind;
 pub use params::audit::Audit;
-pub use pooling::{Pool, Pooling, TakenLayer};
+pub use pooled_layers::{LayerNumbers, TakenLayers};
+pub use pooling::{Pool, Pooling};
 pub use pretrained::auto_text_pool::auto_text_pool;
 pub use pretrained::build::{
     BuildOptions, BuiltModel, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources,

@@ -50,46 +50,6 @@ pub enum Pooling {
     Pooler,
 }
 
-/// The layer of a transformer that is pooled (`image_layer`, `text_layer`). Later blocks are not loaded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TakenLayer {
-    /// From 1, or from -1 for the last.
-    pub number: i64,
-    /// Whether the tower's final norm is applied to the output of the layer.
-    pub norm: bool,
-}
-
-impl Default for TakenLayer {
-    /// The last layer, with the final norm.
-    fn default() -> Self {
-        Self { number: -1, norm: true }
-    }
-}
-
-/// The layer that a tower ends with, where the config asks for one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// From 1.
-    pub layer: usize,
-    /// Number of layers of the whole tower.
-    pub of: usize,
-    /// Whether the final norm is applied.
-    pub norm: bool,
-}
-
-impl Taken {
-    /// Whether poolers see what they were trained for.
-    pub fn is_whole(self) -> bool {
-        self.norm && self.layer == self.of
-    }
-
-    /// Says which layer is taken.
-    pub fn describe(self) -> String {
-        let norm = if self.norm { "" } else { ", without the final norm" };
-        format!("layer {} of {}{norm}", self.layer, self.of)
-    }
-}
-
 impl Pooling {
     /// The value of `image_pool` or `text_pool`.
     pub fn name(self) -> &'static str {

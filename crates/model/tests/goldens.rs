@@ -15,6 +15,7 @@ use crate::support::{Expected, assert_close, assert_dual_encoder, cls, device, g
 fn check_image_tower(name: &str, options: TowerOptions, sizes: &[&str]) {
     let dir = goldens("towers").join(name);
     let expected = Expected::read(&dir);
+    let pool = options.pool;
     let (tower, audit) = image_tower_from(&dir, TowerLock::Locked, options, &device()).unwrap();
     assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{name}: {audit:?}");
     for size in sizes {
@@ -25,7 +26,7 @@ fn check_image_tower(name: &str, options: TowerOptions, sizes: &[&str]) {
             hidden,
             &expected.floats[&format!("last_hidden_state{size}")].values,
         );
-        if options.pool == Pool::Auto {
+        if pool == Pool::Auto {
             assert_close(
                 &format!("{name} pooled{size}"),
                 pooled,
@@ -58,6 +59,7 @@ fn trainable_image_tower_matches_reference() {
 fn check_text_tower(name: &str, options: TowerOptions, count: PositionCount) {
     let dir = goldens("towers").join(name);
     let expected = Expected::read(&dir);
+    let pool = options.pool;
     let (tower, audit) = text_tower_from(&dir, TowerLock::Locked, options, &device()).unwrap();
     assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{name}: {audit:?}");
     let mut cases = 0;
@@ -69,7 +71,7 @@ fn check_text_tower(name: &str, options: TowerOptions, count: PositionCount) {
         let types = expected.ints.get(&format!("token_type_ids{case}")).unwrap_or(&zeros);
         let output = tower.forward(&TokenSequences::from_padded(ids, types, mask, count), &Dropout::off()).unwrap();
         assert_close(&format!("{name} hidden{case}"), output.hidden, &real_rows(hidden, mask));
-        if let (Pool::Auto, Some(pooled)) = (options.pool, expected.floats.get(&format!("pooler_output{case}"))) {
+        if let (Pool::Auto, Some(pooled)) = (pool, expected.floats.get(&format!("pooler_output{case}"))) {
             // The reference pools the first column, which may be padding.
             if mask.iter().all(|row| row[0] == 1) {
                 assert_close(&format!("{name} pooled{case}"), output.pooled, &pooled.values);

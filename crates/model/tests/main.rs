@@ -5,6 +5,7 @@ mod composition;
 mod goldens;
 mod heads;
 mod image_families;
+mod layer_lists;
 mod layers;
 mod support;
 mod taken_layers;

@@ -4,31 +4,31 @@ use std::fs;
 use std::path::Path;
 
 use dualenc_model::{
-    Audit, Dropout, ImageTower, Pool, Pooling, TakenLayer, TextTower, TowerLock, TowerOptions, auto_text_pool,
+    Audit, Dropout, ImageTower, Pool, Pooling, TakenLayers, TextTower, TowerLock, TowerOptions, auto_text_pool,
     image_tower_from, parameters, text_tower_from,
 };
 
 use crate::support::{Expected, assert_close, cls, device, goldens};
 
-const IMAGE_TOWERS: [(&str, &str); 4] = [
+pub const IMAGE_TOWERS: [(&str, &str); 4] = [
     ("vit", "towers/vit"),
     ("dinov2_registers", "image_families/dinov2_registers"),
     ("dinov3", "image_families/dinov3"),
     ("clip", "image_families/clip"),
 ];
-const TEXT_TOWERS: [(&str, &str); 3] =
+pub const TEXT_TOWERS: [(&str, &str); 3] =
     [("bert", "towers/bert"), ("mpnet", "text_families/mpnet"), ("clip_text", "text_families/clip_text")];
 
-fn image(dir: &Path, options: TowerOptions) -> Result<(ImageTower, Audit), String> {
+pub fn image(dir: &Path, options: TowerOptions) -> Result<(ImageTower, Audit), String> {
     image_tower_from(dir, TowerLock::Locked, options, &device()).map_err(|error| error.to_string())
 }
 
-fn text(dir: &Path, options: TowerOptions) -> Result<(TextTower, Audit), String> {
+pub fn text(dir: &Path, options: TowerOptions) -> Result<(TextTower, Audit), String> {
     text_tower_from(dir, TowerLock::Locked, options, &device()).map_err(|error| error.to_string())
 }
 
 fn at(pool: Pool, number: i64, norm: bool) -> TowerOptions {
-    TowerOptions { pool, layer: TakenLayer { number, norm }, ..TowerOptions::default() }
+    TowerOptions { pool, layers: TakenLayers { numbers: number.into(), norm }, ..TowerOptions::default() }
 }
 
 fn pool(name: &str) -> Pool {
@@ -36,7 +36,7 @@ fn pool(name: &str) -> Pool {
 }
 
 /// The cases `pool.layer.state` of a fixture, with the number of layers.
-fn cases(expected: &Expected) -> (Vec<(String, Pool, i64, String)>, i64) {
+pub fn cases(expected: &Expected) -> (Vec<(String, Pool, i64, String)>, i64) {
     let case = |name: &String| {
         let [pooled, layer, state] = name.split('.').collect::<Vec<_>>()[..] else { return None };
         Some((name.clone(), pool(pooled), layer.parse().unwrap(), state.to_owned()))
@@ -47,7 +47,7 @@ fn cases(expected: &Expected) -> (Vec<(String, Pool, i64, String)>, i64) {
 }
 
 /// Nothing of a later block is loaded, or said to be unused.
-fn assert_ends(name: &str, infos: &[parameters::ParamInfo], audit: &Audit, layer: i64, layers: i64) {
+pub fn assert_ends(name: &str, infos: &[parameters::ParamInfo], audit: &Audit, layer: i64, layers: i64) {
     let blocks = |paths: &mut dyn Iterator<Item = &str>, number: i64| {
         paths.filter(|path| path.split('.').any(|part| part == number.to_string())).count()
     };
@@ -153,7 +153,7 @@ fn refuses_layers_and_poolings() {
 }
 
 /// `towers/bert` with the files of sentence-transformers.
-fn sentence_dir() -> tempfile::TempDir {
+pub fn sentence_dir() -> tempfile::TempDir {
     let target = tempfile::tempdir().unwrap();
     let copy = |from: &Path, to: &Path| {
         fs::create_dir_all(to.parent().unwrap()).unwrap();

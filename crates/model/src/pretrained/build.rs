@@ -13,7 +13,8 @@ use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
 use crate::params::grad::lock;
 use crate::params::random::named_seed;
-use crate::pooling::{Pool, TakenLayer};
+use crate::pooled_layers::TakenLayers;
+use crate::pooling::Pool;
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::tower_files::{TowerFiles, read_weights};
 use crate::pretrained::whole_models::{HEAD, WholeModel, supported_types};
@@ -27,14 +28,14 @@ use crate::weights::stored_tensor::StoredTensor;
 use crate::weights::weight_files::WeightFiles;
 
 /// How to build one tower.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct TowerOptions {
     /// Pooling.
     pub pool: Pool,
     /// Replaces both dropout probabilities of its config.
     pub dropout: Option<f64>,
-    /// The layer that is pooled.
-    pub layer: TakenLayer,
+    /// The layers that are pooled.
+    pub layers: TakenLayers,
 }
 
 /// How to build a dual encoder.
@@ -150,7 +151,8 @@ pub fn build_from_sources(
         TowerSource::Dir(_) => options,
         TowerSource::Absent(_) => TowerOptions { pool: Pool::Cls, ..TowerOptions::default() },
     };
-    let options = BuildOptions { image: pool(image, options.image), text: pool(text, options.text), ..options.clone() };
+    let (image_options, text_options) = (pool(image, options.image.clone()), pool(text, options.text.clone()));
+    let options = BuildOptions { image: image_options, text: text_options, ..options.clone() };
     let (image, text) =
         in_parallel(|| open(image, options.lock.image, Tower::Image), || open(text, options.lock.text, Tower::Text));
     build(image?, text?, None, &options, device)
@@ -184,7 +186,7 @@ pub fn build_from_dual_encoder(dir: &Path, options: &BuildOptions, device: &Devi
         notes: notes.clone(),
         taken: None,
     };
-    let text = TowerOptions { pool: kind.text_pool(options.text.pool), ..options.text };
+    let text = TowerOptions { pool: kind.text_pool(options.text.pool), ..options.text.clone() };
     let options = BuildOptions { text, ..options.clone() };
     build(files(Tower::Image), files(Tower::Text), Some((kind, &weights)), &options, device)
 }
@@ -222,11 +224,11 @@ fn build(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<BuiltModel, ModelError> {
-    let image = image.taking(options.image.layer, Tower::Image)?;
-    let text = text.taking(options.text.layer, Tower::Text)?;
+    let image = image.taking(&options.image.layers, Tower::Image)?;
+    let text = text.taking(&options.text.layers, Tower::Text)?;
     let (image_built, text_built) = in_parallel(
-        || build_image_tower(&image, options.lock.image, options.image, options.seed, device),
-        || build_text_tower(&text, options.lock.text, options.text, options.seed, device),
+        || build_image_tower(&image, options.lock.image, &options.image, options.seed, device),
+        || build_text_tower(&text, options.lock.text, &options.text, options.seed, device),
     );
     let ((image_tower, image_audit), (text_tower, text_audit)) = (image_built?, text_built?);
     let mut head = options.head;
@@ -307,8 +309,8 @@ pub fn image_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
-    let files = TowerFiles::open(dir, lock, Tower::Image)?.taking(options.layer, Tower::Image)?;
-    build_image_tower(&files, lock, options, 0, device)
+    let files = TowerFiles::open(dir, lock, Tower::Image)?.taking(&options.layers, Tower::Image)?;
+    build_image_tower(&files, lock, &options, 0, device)
 }
 
 /// Builds a text tower alone.
@@ -321,14 +323,14 @@ pub fn text_tower_from(
     options: TowerOptions,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {
-    let files = TowerFiles::open(dir, lock, Tower::Text)?.taking(options.layer, Tower::Text)?;
-    build_text_tower(&files, lock, options, 0, device)
+    let files = TowerFiles::open(dir, lock, Tower::Text)?.taking(&options.layers, Tower::Text)?;
+    build_text_tower(&files, lock, &options, 0, device)
 }
 
 fn build_image_tower(
     files: &TowerFiles,
     lock: TowerLock,
-    options: TowerOptions,
+    options: &TowerOptions,
     seed: u64,
     device: &Device,
 ) -> Result<(ImageTower, Audit), ModelError> {
@@ -344,7 +346,7 @@ fn build_image_tower(
 fn build_text_tower(
     files: &TowerFiles,
     lock: TowerLock,
-    options: TowerOptions,
+    options: &TowerOptions,
     seed: u64,
     device: &Device,
 ) -> Result<(TextTower, Audit), ModelError> {

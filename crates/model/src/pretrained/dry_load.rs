@@ -91,8 +91,8 @@ pub struct HeadSummary {
 /// it is neither a supported tower nor a whole model.
 pub fn dry_load(
     dir: &Path,
-    image_options: TowerOptions,
-    text_options: TowerOptions,
+    image_options: &TowerOptions,
+    text_options: &TowerOptions,
     device: &Device,
 ) -> Result<ModelSummary, ModelError> {
     let (config_path, config) = read_config(dir)?;
@@ -167,11 +167,11 @@ fn neither_tower(image: ModelError, text: ModelError) -> ModelError {
 
 fn dry_load_image(
     files: TowerFiles,
-    options: TowerOptions,
+    options: &TowerOptions,
     device: &Device,
 ) -> Result<TowerSummary<ImageTower>, ModelError> {
     let pool = options.pool;
-    let files = &files.taking(options.layer, Tower::Image)?;
+    let files = &files.taking(&options.layers, Tower::Image)?;
     let (names, config) = files.image_config()?;
     let pooling = files.image_pooling(&config, pool)?;
     let mut reason = files.of_layer(config.describe_pooling(pooling));
@@ -187,12 +187,12 @@ fn dry_load_image(
 /// `pool` is that of `options`, as the whole model resolves it.
 fn dry_load_text(
     files: TowerFiles,
-    options: TowerOptions,
+    options: &TowerOptions,
     pool: Pool,
     device: &Device,
 ) -> Result<TowerSummary<TextTower>, ModelError> {
     let asked_pool = options.pool;
-    let files = files.taking(options.layer, Tower::Text)?;
+    let files = files.taking(&options.layers, Tower::Text)?;
     let (names, config) = files.text_config()?;
     let pooling = files.text_pooling(names, &config, pool)?;
     let dense = files.dense_modules(pool, config.pooled_width(pooling))?;
@@ -267,9 +267,10 @@ fn with_pool_key(reason: String, pool: Pool, tower: Tower) -> String {
 }
 
 impl TowerFiles {
-    /// What is pooled, with the layer if one was asked for.
+    /// What is pooled, with the layers if some were asked for.
     fn of_layer(&self, pooled: &str) -> String {
-        self.taken.map_or_else(|| pooled.to_owned(), |taken| format!("{pooled}, of {}", taken.describe()))
+        let taken = self.taken.as_ref();
+        taken.map_or_else(|| pooled.to_owned(), |taken| format!("{pooled}, of {}", taken.describe()))
     }
 
     fn summarize<T>(&self, tower: T, audit: Audit, pooling: String, tower_kind: Tower) -> TowerSummary<T> {

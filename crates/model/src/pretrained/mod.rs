@@ -9,7 +9,7 @@
 //! - `open_clip`: converts open_clip's configs and weights to CLIP's.
 //! - `sentence_transformers`: the pooling and the `Dense` layers of a sentence-transformers directory.
 //! - `stored_names`: the names of parameters in an exported file.
-//! - `taken_layer`: a tower that ends at an earlier layer.
+//! - `taken_layer`: a tower that pools other layers than its last.
 //! - `tower_files`: one tower on disk, how it pools, and whether its weights fit.
 //! - `whole_models`: the kinds of model that have both towers in one directory.
 //! - `wrappers`: names that were saved from within another module.

@@ -11,7 +11,8 @@ use crate::families::absent::absent_config;
 use crate::families::{image_config, text_config};
 use crate::params::audit::Audit;
 use crate::params::builder::ParamSource;
-use crate::pooling::{Pool, Pooling, Taken};
+use crate::pooled_layers::Taken;
+use crate::pooling::{Pool, Pooling};
 use crate::pretrained::config_file::read_config;
 use crate::pretrained::open_clip;
 use crate::pretrained::sentence_transformers::{DenseModule, dense_modules, left_out_modules, sentence_pooling};
@@ -35,7 +36,7 @@ pub(crate) struct TowerFiles {
     pub weights: Option<WeightFiles>,
     /// What was changed to read the weights, in words.
     pub notes: Vec<String>,
-    /// The layer that the tower ends with, where one was asked for; `config` is shortened to it.
+    /// The layers that are pooled, where some were asked for; `config` is shortened to the highest.
     pub taken: Option<Taken>,
 }
 
@@ -116,8 +117,7 @@ impl TowerFiles {
     /// As [`image_config`].
     pub fn image_config(&self) -> Result<(&'static Names, ImageTowerConfig), ModelError> {
         let (names, config) = image_config(&self.config, &self.config_path)?;
-        let skips_norm = self.taken.is_some_and(|taken| !taken.norm);
-        Ok((names, if skips_norm { config.without_final_norm() } else { config }))
+        Ok((names, if let Some(taken) = &self.taken { config.taking(taken) } else { config }))
     }
 
     /// The names on disk and the architecture of the text tower.
@@ -126,8 +126,8 @@ impl TowerFiles {
     /// As [`text_config`].
     pub fn text_config(&self) -> Result<(&'static Names, TextTowerConfig), ModelError> {
         let (names, config) = text_config(&self.config, &self.config_path)?;
-        let skip_final_norm = self.taken.is_some_and(|taken| !taken.norm);
-        Ok((names, TextTowerConfig { skip_final_norm, ..config }))
+        let Some(taken) = &self.taken else { return Ok((names, config)) };
+        Ok((names, TextTowerConfig { skip_final_norm: !taken.norm, pooled_layers: taken.several(), ..config }))
     }
 
     pub fn problem(&self, problem: String) -> ModelError {
@@ -155,7 +155,7 @@ impl TowerFiles {
 
     /// Refuses a pooler with weights for another layer than the one they were trained for.
     fn refuse_pooler_of_last_layer(&self, is_of_last_layer: bool, tower: Tower) -> Result<(), ModelError> {
-        match self.taken.filter(|taken| is_of_last_layer && !taken.is_whole()) {
+        match self.taken.as_ref().filter(|taken| is_of_last_layer && !taken.is_whole()) {
             Some(taken) => Err(self.problem(format!(
                 "`{}` takes {}, but the pooler was trained for the normalised output of the last layer; set `{}` to \
                  \"mean\" or \"cls\"",
@@ -227,6 +227,14 @@ impl TowerFiles {
             return Ok(Vec::new());
         }
         let modules = dense_modules(&self.dir)?;
+        let other_layers = self.taken.as_ref().filter(|taken| !taken.is_whole() && !modules.is_empty());
+        if let Some(taken) = other_layers {
+            return Err(self.problem(format!(
+                "`text_layer` takes {}, but the `Dense` layers of sentence-transformers were trained for the last \
+                 layer; set `text_pool` to \"mean\" or \"cls\" to leave them out",
+                taken.describe()
+            )));
+        }
         let mut input = width;
         for DenseModule { config, dir } in &modules {
             if config.input != input {
@@ -236,13 +244,6 @@ impl TowerFiles {
                 });
             }
             input = config.output;
-        }
-        if let (Some(taken), Some(_)) = (self.taken.filter(|taken| !taken.is_whole()), modules.first()) {
-            return Err(self.problem(format!(
-                "`text_layer` takes {}, but the `Dense` layers of sentence-transformers were trained for the last \
-                 layer; set `text_pool` to \"mean\" or \"cls\" to leave them out",
-                taken.describe()
-            )));
         }
         Ok(modules)
     }
@@ -297,14 +298,16 @@ impl TowerFiles {
         let names = source.names().cloned();
         let mut audit = source.into_audit()?;
         audit.notes.extend(self.notes.iter().cloned());
-        if let Some(taken) = self.taken {
+        if let Some(taken) = &self.taken {
+            let (last, is_shorter) = (taken.last(), taken.last() < taken.of);
             let is_later = |name: &str| {
                 let block = names.as_ref().and_then(|names| names.block_of(name));
-                taken.layer < taken.of && block.is_some_and(|block| block >= taken.layer)
+                is_shorter && block.is_some_and(|block| block >= last)
             };
             audit.unused.retain(|name| !is_later(name));
-            let later = if taken.layer < taken.of { "; later blocks are not loaded" } else { "" };
-            audit.notes.push(format!("it ends with {}{later}", taken.describe()));
+            let what = if taken.layers.len() > 1 { "pools" } else { "ends with" };
+            let later = if is_shorter { "; later blocks are not loaded" } else { "" };
+            audit.notes.push(format!("it {what} {}{later}", taken.describe()));
         }
         Ok(audit)
     }

@@ -31,6 +31,9 @@ pub struct TextTowerConfig {
     pub relations: Vec<TokenRelations>,
     /// Whether the final norm of a pre-norm encoder is left out: an earlier layer is pooled as it is.
     pub skip_final_norm: bool,
+    /// Layers whose pooled outputs are concatenated, from 1, in this order; empty if only the last is pooled. The tower
+    /// ends with the highest.
+    pub pooled_layers: Vec<usize>,
     /// What the family calls `pooler_output`.
     pub pooler: TextPooler,
     /// Token id of padding.
@@ -91,6 +94,7 @@ impl TextTowerConfig {
             embedding_scale: None,
             relations: Vec::new(),
             skip_final_norm: false,
+            pooled_layers: Vec::new(),
             pooler: TextPooler::First,
             pad_id,
             pad_to: None,
@@ -126,6 +130,7 @@ impl TextTowerConfig {
             embedding_scale,
             relations,
             skip_final_norm,
+            pooled_layers,
             pooler,
             pad_id,
             pad_to,
@@ -142,10 +147,14 @@ impl TextTowerConfig {
         let (embedding_width, pad_to) = (option(*embedding_width), option(*pad_to));
         let scale = embedding_scale.map_or_else(String::new, |scale| format!(" embedding-scale={scale}"));
         let skipped = if *skip_final_norm { " skip-final-norm" } else { "" };
+        let layers = match pooled_layers.as_slice() {
+            [] => String::new(),
+            layers => format!(" pooled-layers={}", list(layers)),
+        };
         format!(
             "text({encoder} words={vocab_size} positions={max_positions},{position_table},{first_position} \
              types={type_vocab_size} embedding={embedding_width},{embedding_norm} relations={relations} \
-             pooler={pooler} pad={pad_id},{pad_to}{scale}{skipped})"
+             pooler={pooler} pad={pad_id},{pad_to}{scale}{skipped}{layers})"
         )
     }
 
@@ -175,12 +184,13 @@ impl TextTowerConfig {
         }
     }
 
-    /// Width of the output of `pooling`.
+    /// Width of the output of `pooling`, over all pooled layers.
     pub fn pooled_width(&self, pooling: Pooling) -> usize {
-        match (pooling, self.pooler) {
+        let of_layer = match (pooling, self.pooler) {
             (Pooling::Pooler, TextPooler::Last { width }) => width,
             _ => self.encoder.width,
-        }
+        };
+        of_layer * self.pooled_layers.len().max(1)
     }
 
     /// Whether `pooling` has weights of its own, which were trained for the last layer.

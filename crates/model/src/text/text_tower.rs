@@ -12,6 +12,7 @@ use crate::layers::linear::{Linear, LinearVisitor};
 use crate::layers::norm::Norm;
 use crate::params::builder::{Init, ParamBuilder};
 use crate::params::inventory::any_trains;
+use crate::pooled_layers::LayerTaps;
 use crate::pooling::Pooling;
 use crate::text::config::{TextPooler, TextTowerConfig};
 use crate::text::dense::{Dense, DenseConfig};
@@ -127,8 +128,13 @@ impl TextTower {
     pub fn forward(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<TowerOutput, ModelError> {
         let (layout, relations) = self.layout(tokens)?;
         let x = self.embed(tokens, dropout)?;
-        let hidden = self.finish(self.encoder.forward(x, &layout, &relations, dropout));
-        let pooled = self.pool(hidden.clone(), &layout, tokens, self.pooling);
+        let pool = |hidden| self.pool(hidden, &layout, tokens, self.pooling);
+        let mut taps = LayerTaps::new(&self.config.pooled_layers);
+        let hidden = self.encoder.forward_each(x, &layout, &relations, dropout, |hidden| {
+            taps.after_block(|| pool(self.finish(hidden.clone())));
+        });
+        let hidden = self.finish(hidden);
+        let pooled = taps.join(pool(hidden.clone()));
         Ok(TowerOutput { pooled: self.dense.iter().fold(pooled, |x, dense| dense.forward(x)), hidden })
     }
 

@@ -7,6 +7,7 @@ use crate::layers::dropout::Dropout;
 use crate::layers::linear::LinearVisitor;
 use crate::params::builder::ParamBuilder;
 use crate::params::inventory::any_trains;
+use crate::pooled_layers::Taken;
 use crate::pooling::{Pool, Pooling};
 use crate::tower::TowerOutput;
 use crate::vision::absent_tower::AbsentTower;
@@ -74,11 +75,15 @@ impl ImageTowerConfig {
         }
     }
 
-    /// Leaves the norm after the last block out.
+    /// Pools the layers of `taken`. Only a transformer has several.
     #[must_use]
-    pub(crate) fn without_final_norm(self) -> Self {
+    pub(crate) fn taking(self, taken: &Taken) -> Self {
         match self {
-            Self::Transformer(config) => Self::Transformer(VisionTransformerConfig { skip_final_norm: true, ..config }),
+            Self::Transformer(config) => Self::Transformer(VisionTransformerConfig {
+                skip_final_norm: !taken.norm,
+                pooled_layers: taken.several(),
+                ..config
+            }),
             other => other,
         }
     }
@@ -122,7 +127,7 @@ impl ImageTowerConfig {
         }
     }
 
-    /// Width of the output of `pooling`.
+    /// Width of the output of `pooling`, over all pooled layers.
     pub fn pooled_width(&self, pooling: Pooling) -> usize {
         match self {
             Self::Transformer(config) => config.pooled_width(pooling),
@@ -222,7 +227,9 @@ impl ImageTower {
     /// How the reference can reproduce the pooling of this tower.
     pub fn reference_pooling(&self) -> ReferencePooling {
         match self {
-            Self::Transformer(tower) if tower.config().skip_final_norm => ReferencePooling::None,
+            Self::Transformer(tower) if tower.config().skip_final_norm || !tower.config().pooled_layers.is_empty() => {
+                ReferencePooling::None
+            }
             Self::Transformer(tower) => match (tower.pooling(), tower.config().pooler) {
                 (Pooling::Pooler, _) | (Pooling::Cls, Pooler::ClassToken) => ReferencePooling::Own,
                 (Pooling::Cls, Pooler::Dense(_)) => ReferencePooling::IdentityPooler,
@@ -230,6 +237,14 @@ impl ImageTower {
             },
             Self::Convolutional(_) | Self::Windowed(_) => ReferencePooling::Own,
             Self::Absent(_) => ReferencePooling::None,
+        }
+    }
+
+    /// The layers whose pooled outputs are concatenated, from 1; empty if only the last is pooled.
+    pub fn pooled_layers(&self) -> &[usize] {
+        match self {
+            Self::Transformer(tower) => &tower.config().pooled_layers,
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => &[],
         }
     }
 

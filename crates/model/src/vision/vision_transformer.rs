@@ -8,6 +8,7 @@ use crate::layers::dropout::Dropout;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::{Linear, LinearVisitor};
 use crate::params::builder::{Init, ParamBuilder};
+use crate::pooled_layers::LayerTaps;
 use crate::pooling::Pooling;
 use crate::tower::TowerOutput;
 use crate::transformer::attention_pool::AttentionPool;
@@ -94,9 +95,13 @@ impl VisionTransformer {
     /// If `height` or `width` is not a multiple of the patch size.
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
         let (x, layout, relations) = self.encoder_input(pixels, dropout);
-        let hidden = self.encoder.forward(x, &layout, &[relations], dropout);
-        let (hidden, pooled) = self.finish(hidden, |tokens| self.pool(tokens, &layout, self.pooling));
-        TowerOutput { hidden, pooled }
+        let pool = |tokens| self.pool(tokens, &layout, self.pooling);
+        let mut taps = LayerTaps::new(&self.config.pooled_layers);
+        let hidden = self.encoder.forward_each(x, &layout, &[relations], dropout, |hidden| {
+            taps.after_block(|| self.finish(hidden.clone(), pool).1);
+        });
+        let (hidden, pooled) = self.finish(hidden, pool);
+        TowerOutput { hidden, pooled: taps.join(pooled) }
     }
 
     /// The pooled output after each block, in each of `poolings`: what a tower with only the blocks up to there

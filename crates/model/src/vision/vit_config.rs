@@ -1,5 +1,6 @@
 //! The architecture of a vision transformer.
 
+use crate::form::list;
 use crate::pooling::Pooling;
 use crate::transformer::config::EncoderConfig;
 use crate::vision::position_interpolation::Interpolation;
@@ -32,6 +33,9 @@ pub struct VisionTransformerConfig {
     pub final_norm: FinalNorm,
     /// Whether that norm is left out: an earlier layer is pooled as it is.
     pub skip_final_norm: bool,
+    /// Layers whose pooled outputs are concatenated, from 1, in this order; empty if only the last is pooled. The tower
+    /// ends with the highest.
+    pub pooled_layers: Vec<usize>,
     /// What the family calls `pooler_output`.
     pub pooler: Pooler,
 }
@@ -98,6 +102,7 @@ impl VisionTransformerConfig {
             first_norm: false,
             final_norm: FinalNorm::Tokens,
             skip_final_norm: false,
+            pooled_layers: Vec::new(),
             pooler: Pooler::ClassToken,
         }
     }
@@ -117,6 +122,7 @@ impl VisionTransformerConfig {
             first_norm,
             final_norm,
             skip_final_norm,
+            pooled_layers,
             pooler,
         } = self;
         let encoder = encoder.form();
@@ -139,10 +145,14 @@ impl VisionTransformerConfig {
             Pooler::None => "none",
         };
         let skipped = if *skip_final_norm { " skip-final-norm" } else { "" };
+        let layers = match pooled_layers.as_slice() {
+            [] => String::new(),
+            layers => format!(" pooled-layers={}", list(layers)),
+        };
         format!(
             "vit({encoder} image={image_size} patch={patch_size} patch-bias={patch_bias} class={class_token} \
              distillation={distillation_token} registers={registers} mask={mask_token} positions={positions} \
-             first-norm={first_norm} final-norm={final_norm} pooler={pooler}{skipped})"
+             first-norm={first_norm} final-norm={final_norm} pooler={pooler}{skipped}{layers})"
         )
     }
 
@@ -187,11 +197,12 @@ impl VisionTransformerConfig {
         }
     }
 
-    /// Width of the output of `pooling`.
+    /// Width of the output of `pooling`, over all pooled layers.
     pub(crate) fn pooled_width(&self, pooling: Pooling) -> usize {
-        match pooling {
+        let of_layer = match pooling {
             Pooling::ClsMean => 2 * self.encoder.width,
             Pooling::Cls | Pooling::Mean | Pooling::Last | Pooling::Pooler => self.encoder.width,
-        }
+        };
+        of_layer * self.pooled_layers.len().max(1)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
-    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayer,
+    Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers,
     TextTower, Tower, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
 };
 use serde_json::Value;
@@ -368,11 +368,11 @@ fn trainable(model: DualEncoder, config: &RunConfig) -> Result<DualEncoder, Trai
 
 fn build_options(config: &RunConfig) -> BuildOptions {
     let ModelSection { image_pool, text_pool, image_dropout, text_dropout, .. } = config.model;
-    let [image_layer, text_layer] = Tower::ALL.map(|tower| config.model.taken_layer(tower));
+    let [image_layers, text_layers] = Tower::ALL.map(|tower| config.model.taken_layers(tower));
     BuildOptions {
         lock: config.model.lock,
-        image: TowerOptions { pool: image_pool, dropout: image_dropout, layer: image_layer },
-        text: TowerOptions { pool: text_pool, dropout: text_dropout, layer: text_layer },
+        image: TowerOptions { pool: image_pool, dropout: image_dropout, layers: image_layers },
+        text: TowerOptions { pool: text_pool, dropout: text_dropout, layers: text_layers },
         image_projection_locked: config.model.image_projection.locked,
         text_projection_locked: config.model.text_projection.locked,
         head: HeadConfig {
@@ -391,9 +391,9 @@ fn refuse_other_features(trained: Option<&RunConfig>, config: &RunConfig) -> Res
     let trained = trained.map(|trained| &trained.model);
     let model = &config.model;
     for tower in Tower::ALL {
-        let layer = model.taken_layer(tower);
+        let layers = model.taken_layers(tower);
         let is_other_layer =
-            layer != TakenLayer::default() && trained.is_none_or(|trained| trained.taken_layer(tower) != layer);
+            layers != TakenLayers::default() && trained.is_none_or(|trained| trained.taken_layers(tower) != layers);
         let (pool, of_trained) = match tower {
             Tower::Image => (model.image_pool, trained.map(|trained| trained.image_pool)),
             Tower::Text => (model.text_pool, trained.map(|trained| trained.text_pool)),

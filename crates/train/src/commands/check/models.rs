@@ -121,13 +121,13 @@ fn check_towers(
     let named = |key: &str, name: &Option<String>| name.clone().filter(|_| !draft.is_wrong(key));
     let load_image = |name: &str| {
         let options =
-            TowerOptions { pool: section.image_pool, layer: section.taken_layer(Tower::Image), dropout: None };
+            TowerOptions { pool: section.image_pool, layers: section.taken_layers(Tower::Image), dropout: None };
         image_tower_from(&resolve(name)?, section.lock.image, options, &compute.device)?;
         Ok(())
     };
     let load_text = |dir: &PathBuf| {
         let pool = settled(&draft.config)?.model.text_pool;
-        let options = TowerOptions { pool, layer: section.taken_layer(Tower::Text), dropout: None };
+        let options = TowerOptions { pool, layers: section.taken_layers(Tower::Text), dropout: None };
         let tower = text_tower_from(dir, section.lock.text, options, &compute.device)?;
         Ok(tower.0.config().max_tokens())
     };

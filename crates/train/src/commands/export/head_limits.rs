@@ -7,6 +7,10 @@ use crate::error::TrainError;
 /// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
 pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
+/// What remains of a model that no format can express.
+pub(crate) const RUN_DIR: &str = "use the run directory or the checkpoint, which every command of dualenc reads \
+                                  (`dualenc embed` writes the embeddings)";
+
 /// Which heads a format can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadLimits {
@@ -48,8 +52,5 @@ pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(),
     } else {
         String::new()
     };
-    Err(TrainError::Usage(format!(
-        "{what}, but the {side} head of this model is `{form}`; {other}use the run directory or the checkpoint, which \
-         every command of dualenc reads (`dualenc embed` writes the embeddings)"
-    )))
+    Err(TrainError::Usage(format!("{what}, but the {side} head of this model is `{form}`; {other}{RUN_DIR}")))
 }

@@ -10,6 +10,7 @@
 //! - `parts`: the tensors of a model by their names in transformers.
 //! - `tokenizer_copy`: the files of the tokenizer.
 //! - `json_files`: reading and writing JSON files.
+//! - `layer_limits`: towers that no format can express.
 
 use std::path::Path;
 
@@ -27,6 +28,7 @@ mod dual_encoder;
 mod head_limits;
 mod heads;
 mod json_files;
+mod layer_limits;
 pub(crate) mod model_card;
 mod parts;
 pub(crate) mod reference_limits;

@@ -1,9 +1,10 @@
 //! What transformers' VisionTextDualEncoder can compute.
 
-use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
+use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower, Tower};
 use serde_json::{Value, json};
 
 use crate::commands::export::head_limits::OTHER_FORMAT;
+use crate::commands::export::layer_limits::check_layers;
 use crate::commands::export::routes::{image_route, norm_advice};
 use crate::error::TrainError;
 
@@ -19,6 +20,9 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
     ("clip_text_model", "CLIPTokenizer"),
 ];
 
+/// transformers' class, in errors.
+const DUAL_ENCODER: &str = "transformers' VisionTextDualEncoder";
+
 /// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
 ///
 /// # Errors
@@ -30,6 +34,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
              one pixel, not a vector. {OTHER_FORMAT}, or train with another family, such as `convnext`"
         )));
     }
+    check_layers(DUAL_ENCODER, Tower::Image, tower.pooled_layers())?;
     let mut config = loadable_image_config(tower, config);
     match tower.reference_pooling() {
         ReferencePooling::Own => Ok((config, false)),
@@ -80,6 +85,7 @@ pub(crate) fn loadable_image_config(tower: &ImageTower, config: &Value) -> Value
 /// # Errors
 /// [`TrainError::Usage`].
 pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<(), TrainError> {
+    check_layers(DUAL_ENCODER, Tower::Text, &tower.config().pooled_layers)?;
     let family = config["model_type"].as_str().unwrap_or_default();
     let known = TOKENIZER_CLASSES.map(|(model_type, _)| model_type);
     let problem = match (tower.pooling(), tower.config().pooler) {

@@ -1,10 +1,13 @@
 //! How the stock modules of sentence-transformers pool a tower: by an output of the tower that transformers pools
 //! itself, or by a `Pooling` module over its tokens.
 
-use dualenc_model::{ConvNetKind, FinalNorm, ImageTower, ImageTowerConfig, Pooling, ReferencePooling, TextTower};
+use dualenc_model::{
+    ConvNetKind, FinalNorm, ImageTower, ImageTowerConfig, Pooling, ReferencePooling, TextTower, Tower,
+};
 use serde_json::Value;
 
 use crate::commands::export::head_limits::{HeadLimits, check_heads};
+use crate::commands::export::layer_limits::check_layers;
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
@@ -66,6 +69,9 @@ impl Routes {
     /// # Errors
     /// [`TrainError::Usage`] when stock modules cannot compute them.
     pub fn new(loaded: &LoadedModel) -> Result<Self, TrainError> {
+        let program = "sentence-transformers";
+        check_layers(program, Tower::Image, loaded.model.image_tower.pooled_layers())?;
+        check_layers(program, Tower::Text, &loaded.model.text_tower.config().pooled_layers)?;
         let image = image_route(&loaded.model.image_tower, loaded.processor.output_size()).ok_or_else(|| {
             TrainError::Usage(format!(
                 "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`{}",
@@ -96,6 +102,7 @@ pub(crate) fn image_route(tower: &ImageTower, size: (u32, u32)) -> Option<Pooled
         }
         ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => return Some(Pooled::Output),
         ImageTowerConfig::Absent { .. } => return None,
+        ImageTowerConfig::Transformer(config) if !config.pooled_layers.is_empty() => return None,
         ImageTowerConfig::Transformer(config) => config,
     };
     let special = usize::from(config.class_token) + usize::from(config.distillation_token) + config.registers;

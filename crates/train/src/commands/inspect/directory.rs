@@ -138,12 +138,12 @@ impl Inspection {
         let settings = LoadSettings {
             image: TowerOptions {
                 pool: config.model.image_pool,
-                layer: config.model.taken_layer(Tower::Image),
+                layers: config.model.taken_layers(Tower::Image),
                 dropout: None,
             },
             text: TowerOptions {
                 pool: config.model.text_pool,
-                layer: config.model.taken_layer(Tower::Text),
+                layers: config.model.taken_layers(Tower::Text),
                 dropout: None,
             },
             image_size: config.model.image_size,

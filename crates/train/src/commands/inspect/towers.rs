@@ -49,7 +49,7 @@ impl LoadSettings {
 /// [`TrainError::Model`] when its `config.json` is unreadable or belongs to an unknown model.
 pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device) -> Result<Inspection, TrainError> {
     let ModelSummary { model_type, image, text, head, weights, no_weights } =
-        dry_load(dir, settings.image, settings.text, device)?;
+        dry_load(dir, &settings.image, &settings.text, device)?;
     let kind = match (&head, &image) {
         (Some(_), _) => Kind::WholeModel,
         (None, Some(_)) => Kind::ImageTower,

@@ -113,6 +113,7 @@ fn describe(value: &DeValue<'_>) -> String {
 fn kind(expected: &str) -> String {
     let kind = match expected {
         "usize" | "u64" => "a non-negative integer",
+        "i64" => "an integer",
         "f64" => "a number",
         "a boolean" => "`true` or `false`",
         "a string" | "path string" => "a string",

@@ -75,6 +75,8 @@ fn classifies_each_key() {
         ("model.embed_dim=64", "model.embed_dim", false),
         ("model.image_pool=cls", "model.image_pool", false),
         ("model.image_layer=3", "model.image_layer", false),
+        ("model.image_layer=[3,-1]", "model.image_layer", false),
+        ("model.text_layer=[-1,3]", "model.text_layer", false),
         ("model.text_layer_norm=false", "model.text_layer_norm", false),
         ("model.image_size=112", "model.image_size", false),
         ("model.text_dropout=0.5", "model.text_dropout", false),

@@ -42,9 +42,6 @@ pub fn log_every_steps() -> u64 {
 pub fn max_tokens() -> usize {
     64
 }
-pub fn last_layer() -> i64 {
-    -1
-}
 pub fn yes() -> bool {
     true
 }

@@ -1,6 +1,6 @@
 //! `[model]`: the towers, their projections and adapters.
 
-use dualenc_model::{AdapterConfig, Lock, Pool, TakenLayer, Tower};
+use dualenc_model::{AdapterConfig, LayerNumbers, Lock, Pool, TakenLayers, Tower};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -88,24 +88,28 @@ pub struct ModelSection {
     #[serde(default)]
     #[schemars(with = "PoolDoc")]
     pub text_pool: Pool,
-    /// Layer of the image tower whose output is pooled: from 1, or from -1 for the last. Later blocks are not loaded,
-    /// do not run and do not train; `image_unlock_last`, adapters and layer-wise rates count from this layer. Poolers
-    /// with weights of their own were trained for the last layer and are refused for another one.
+    /// Layer of the image tower whose output is pooled: from 1, or from -1 for the last. A list, such as `[9, 10, 11]`,
+    /// pools each of its layers and concatenates the results in its order: as many times the width. Blocks after the
+    /// highest layer are not loaded, do not run and do not train; `image_unlock_last`, adapters and layer-wise rates
+    /// count from it. Poolers with weights of their own were trained for the last layer and are refused for any other
+    /// choice.
     ///
     /// Default: `-1`, the last.
-    #[serde(default = "default::last_layer")]
-    pub image_layer: i64,
-    /// Layer of the text tower whose output is pooled, likewise.
+    #[serde(default)]
+    #[schemars(schema_with = "model_docs::layers")]
+    pub image_layer: LayerNumbers,
+    /// Layer of the text tower whose output is pooled, or a list of layers, likewise.
     ///
     /// Default: `-1`, the last.
-    #[serde(default = "default::last_layer")]
-    pub text_layer: i64,
-    /// Whether the image tower's final norm is applied to the output of `image_layer`.
+    #[serde(default)]
+    #[schemars(schema_with = "model_docs::layers")]
+    pub text_layer: LayerNumbers,
+    /// Whether the image tower's final norm is applied to the output of each layer of `image_layer`.
     ///
     /// Default: `true`. `false` is an error for a tower without such a norm.
     #[serde(default = "default::yes")]
     pub image_layer_norm: bool,
-    /// Whether the text tower's final norm is applied to the output of `text_layer`.
+    /// Whether the text tower's final norm is applied to the output of each layer of `text_layer`.
     ///
     /// Default: `true`. `false` is an error for a tower without such a norm (BERT and its relatives).
     #[serde(default = "default::yes")]
@@ -154,13 +158,13 @@ pub struct ModelSection {
 }
 
 impl ModelSection {
-    /// The layer that is pooled, in the model crate's terms.
-    pub fn taken_layer(&self, tower: Tower) -> TakenLayer {
-        let (number, norm) = match tower {
-            Tower::Image => (self.image_layer, self.image_layer_norm),
-            Tower::Text => (self.text_layer, self.text_layer_norm),
+    /// The layers that are pooled, in the model crate's terms.
+    pub fn taken_layers(&self, tower: Tower) -> TakenLayers {
+        let (numbers, norm) = match tower {
+            Tower::Image => (&self.image_layer, self.image_layer_norm),
+            Tower::Text => (&self.text_layer, self.text_layer_norm),
         };
-        TakenLayer { number, norm }
+        TakenLayers { numbers: numbers.clone(), norm }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use dualenc_model::ADAPTABLE;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 
 /// A way to pool a tower's tokens into one vector.
 #[derive(JsonSchema)]
@@ -41,6 +42,13 @@ pub(super) enum PoolDoc {
 /// A string of two letters.
 pub(super) fn lock(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "pattern": "^[LUu]{2}$" })
+}
+
+/// The number of a layer, or a list of them.
+pub(super) fn layers(_: &mut SchemaGenerator) -> Schema {
+    let number = json!({ "type": "integer" });
+    let list = json!({ "type": "array", "items": number, "minItems": 1, "uniqueItems": true });
+    json_schema!({ "anyOf": [number, list] })
 }
 
 /// A list of linear layers.

@@ -1,6 +1,7 @@
 //! Loading, defaults and `--set`, and that no input panics.
 
 mod heads;
+mod layers;
 mod loading_messages;
 mod mutations;
 mod rule_messages;

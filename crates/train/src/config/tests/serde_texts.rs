@@ -21,6 +21,7 @@ fn relies_on_serde_texts() {
         ("schedule = \"linear\"", "schedule = 3", "wanted string or table"),
         ("batch_size = 64", "batch_size = '6'", "invalid type: string \"6\", expected usize"),
         ("every_steps = 100", "every_steps = -1", "invalid value: integer `-1`, expected u64"),
+        ("lock = \"uU\"", "lock = \"uU\"\nimage_layer = [1, 'x']", "invalid type: string \"x\", expected i64"),
         ("clip_grad_norm = 0", "clip_grad_norm = true", "invalid type: boolean `true`, expected f64"),
         ("shuffle = false", "shuffle = 3", "invalid type: integer `3`, expected a boolean"),
         ("device = \"cuda:1\"", "device = 1", "invalid type: integer `1`, expected a string"),

@@ -1,6 +1,6 @@
 //! The rules of `[model]`.
 
-use dualenc_model::{Pool, TowerLock};
+use dualenc_model::{LayerNumbers, Pool, TowerLock};
 
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
@@ -14,9 +14,8 @@ pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
         let dropout = dropout.unwrap_or(0.0);
         rules.check((0.0..1.0).contains(&dropout), key, dropout, "0 or more and less than 1", "");
     }
-    for (key, layer) in [("model.image_layer", model.image_layer), ("model.text_layer", model.text_layer)] {
-        rules.check(layer != 0, key, layer, "1 or more, or -1 (the last layer) or less", "");
-    }
+    layers("model.image_layer", &model.image_layer, rules);
+    layers("model.text_layer", &model.text_layer, rules);
     if matches!(model.image_pool, Pool::Sentence | Pool::Last) {
         let help = "choose \"auto\", \"cls\", \"mean\", \"cls+mean\", \"patch_mean\" or \"pooler\"";
         rules.refuse("model.image_pool", &[], "`model.image_pool` is a pooling of text towers".to_owned(), help);
@@ -43,6 +42,19 @@ pub(super) fn model(config: &RunConfig, rules: &mut Rules) {
             format!("`model.logit_scale_init` is {scale}, above `train.logit_scale_max`, which is {maximum}"),
             "it is a logarithm: 2.6592 is a temperature of 0.07",
         );
+    }
+}
+
+/// Which layers a tower has is known when it is loaded.
+fn layers(key: &str, layers: &LayerNumbers, rules: &mut Rules) {
+    let numbers = layers.numbers();
+    let is_repeated = |(at, number): (usize, &i64)| numbers[..at].contains(number);
+    if numbers.is_empty() {
+        rules.refuse(key, &[], format!("`{key}` lists no layer"), "remove the key to pool the last layer");
+    } else if numbers.contains(&0) {
+        rules.check(false, key, layers, "1 or more, or -1 (the last layer) or less", "");
+    } else if let Some((_, number)) = numbers.iter().enumerate().find(|&it| is_repeated(it)) {
+        rules.refuse(key, &[], format!("`{key}` lists layer {number} twice"), "list each layer once");
     }
 }
 
@@ -157,10 +169,14 @@ fn absent_towers(config: &RunConfig, rules: &mut Rules) {
     }
     for (key, given, has_features) in [
         ("model.image_pool", is_pooled(model.image_pool), image),
+        ("model.image_layer", model.image_layer != LayerNumbers::default(), image),
+        ("model.image_layer_norm", !model.image_layer_norm, image),
         ("model.image_dropout", model.image_dropout.is_some(), image),
         ("model.image_size", model.image_size.is_some(), image),
         ("data.augment", config.data.augment.is_some(), image),
         ("model.text_pool", is_pooled(model.text_pool), text),
+        ("model.text_layer", model.text_layer != LayerNumbers::default(), text),
+        ("model.text_layer_norm", !model.text_layer_norm, text),
         ("model.text_dropout", model.text_dropout.is_some(), text),
         ("data.word_dropout", config.data.word_dropout > 0.0, text),
     ] {

@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 use dualenc_model::{HeadForm, Tower, TowerLock, TowerTraining, parameters};
 
 use crate::commands::export::model_card::markdown::{escape, grouped, table};
+use crate::commands::export::layer_limits::listed;
 use crate::config::tower_reference::is_hub_id;
 use crate::config::{InitialWeights, LoraSection, RunConfig};
 use crate::models::load::LoadedModel;
@@ -30,8 +31,14 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         ["family".to_owned(), family(&loaded.image_config), family(&loaded.text_config)],
         [
             "pooled by".to_owned(),
-            model.image_tower.config().describe_pooling(model.image_tower.pooling()).to_owned(),
-            model.text_tower.config().describe_pooling(model.text_tower.pooling()).to_owned(),
+            of_layers(
+                model.image_tower.config().describe_pooling(model.image_tower.pooling()),
+                model.image_tower.pooled_layers(),
+            ),
+            of_layers(
+                model.text_tower.config().describe_pooling(model.text_tower.pooling()),
+                &model.text_tower.config().pooled_layers,
+            ),
         ],
         ["width".to_owned(), model.image_tower.width().to_string(), model.text_tower.pooled_width().to_string()],
         [
@@ -54,6 +61,14 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         None => ".".to_owned(),
     };
     text
+}
+
+/// What is pooled, with the layers if there are several.
+fn of_layers(pooled: &str, layers: &[usize]) -> String {
+    if layers.is_empty() {
+        return pooled.to_owned();
+    }
+    format!("{pooled}, of layers {}, concatenated", listed(layers))
 }
 
 /// The value of a parameter that is one number.
