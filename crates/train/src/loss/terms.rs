@@ -73,6 +73,12 @@ impl LossTerms {
         Ok(Self { objective, narrower, structure: StructureTerm::of(config), teacher: None, mixup_alpha })
     }
 
+    /// With the term of a teacher, if there is one.
+    #[must_use]
+    pub fn with_teacher(self, teacher: Option<TeacherTerm>) -> Self {
+        Self { teacher, ..self }
+    }
+
     /// The loss of a batch.
     pub fn loss(&self, inputs: LossInputs<'_>) -> StepLoss {
         let LossInputs { step, pairs, mixing, locked, teacher, features, logit_scale, logit_bias } = inputs;
