@@ -16,6 +16,9 @@ pub(crate) mod contrastive;
 mod label_smoothing;
 mod matryoshka;
 pub(crate) mod mixup;
+#[cfg(test)]
+mod slot_tests;
+mod slots;
 mod structure;
 pub(crate) mod teacher;
 #[cfg(test)]
@@ -23,8 +26,5 @@ mod teacher_tests;
 #[cfg(test)]
 mod term_tests;
 pub(crate) mod terms;
-#[cfg(test)]
-mod slot_tests;
-mod slots;
 #[cfg(test)]
 mod tests;

@@ -51,7 +51,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
                 match tower.pooling() {
                     Pooling::Cls => "class token",
                     Pooling::ClsMean => "class token and mean",
-                    Pooling::Mean | Pooling::Pooler => "mean",
+                    Pooling::Mean | Pooling::Last | Pooling::Pooler => "mean",
                 },
                 norm_advice(tower)
             )))
