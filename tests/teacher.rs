@@ -27,7 +27,7 @@ fn log_inspection_and_card_name_the_teacher() {
     assert!(text.contains("teacher") && text.contains("whole/clip`"), "{text}");
     let found: Value = serde_json::from_str(&session.succeed(&["inspect", "run", "--json", "-"])).unwrap();
     assert!(found["run"]["teacher"].as_str().unwrap().ends_with("whole/clip"), "{found}");
-    session.succeed(&["export", "run", "--out", "exported"]);
+    session.succeed(&["export", "--model", "run", "--out", "exported"]);
     let card = fs::read_to_string(session.path("exported/README.md")).unwrap();
     assert!(card.contains("clip, weight 0.3, scale 60"), "{card}");
     assert!(!card.contains("whole/clip"), "a card names no directories: {card}");
