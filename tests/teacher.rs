@@ -59,7 +59,8 @@ fn plan_counts_the_teacher() {
         serde_json::from_str(&text).unwrap()
     };
     let found = plan(&["model.lock=UU"]);
-    let names: Vec<&str> = found["cache"].as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        found["cache"].as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();
     assert_eq!(names, ["images of the teacher", "captions of the teacher"]);
     assert!(found["cache"].as_array().unwrap().iter().all(|entry| entry["rows"] == 24 && entry["present"] == 0));
     assert!(found["time"]["teacher"].as_f64().unwrap() > 0.0, "{}", found["time"]);

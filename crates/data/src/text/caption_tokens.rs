@@ -89,8 +89,8 @@ impl Tokens {
         }
     }
 
-    /// As [`Tokens::encode`], for the caption in slot `slot` of a sample with several. A caption that repeats in a later
-    /// slot is another prompt, and other words of it are dropped.
+    /// As [`Tokens::encode`], for the caption in slot `slot` of a sample with several. A caption that repeats in a
+    /// later slot is another prompt, and other words of it are dropped.
     ///
     /// # Errors
     /// [`DataError::Tokenizer`] if it cannot be tokenised.

@@ -232,8 +232,8 @@ impl Pass<'_> {
 }
 
 vectorised! {
-    /// Of a row: the divergences of its softmax and of its share in those of the columns. Replaces each of the student's
-    /// logits by its derivative; also returns the sum of logits times derivatives.
+    /// Of a row: the divergences of its softmax and of its share in those of the columns. Replaces each of the
+    /// student's logits by its derivative; also returns the sum of logits times derivatives.
     ///
     /// `row_sums`: the log-sum-exps of the teacher's and the student's row.
     fn softmax_slopes(

@@ -29,8 +29,8 @@ const TILE: usize = 1 << 23;
 /// differentiated.
 ///
 /// `image_embeds` and `text_embeds` are `[batch, dim]` and L2-normalised. Their logits are the cosines times
-/// `exp(logit_scale)`, plus `logit_bias` if given; both are `[1]`. `masked` logits, as (row, column), sorted and off the
-/// diagonal, are left out on both sides: of the softmaxes, or of the sum.
+/// `exp(logit_scale)`, plus `logit_bias` if given; both are `[1]`. `masked` logits, as (row, column), sorted and off
+/// the diagonal, are left out on both sides: of the softmaxes, or of the sum.
 ///
 /// # Panics
 ///

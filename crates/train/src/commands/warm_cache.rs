@@ -46,8 +46,8 @@ pub struct WarmedCache {
 /// those of the training data for the teacher. When `stop` is set, features computed so far stay cached.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when no tower is locked and there is no teacher, or the cache is off; [`TrainError::Stopped`] when `stop` is set; and
-/// every error that training can return before its first step.
+/// [`TrainError::Usage`] when no tower is locked and there is no teacher, or the cache is off; [`TrainError::Stopped`]
+/// when `stop` is set; and every error that training can return before its first step.
 pub fn warm_cache(
     config: &RunConfig,
     stop: &StopFlag,
@@ -83,7 +83,14 @@ pub fn warm_cache(
     if let Some(texts) = locked.texts.as_ref().filter(|_| !model.text_tower.is_absent()) {
         let mut captions = texts_of(&dataset);
         captions.extend(evaluations.iter().flat_map(Evaluation::texts));
-        warmed.push(warm_texts(("captions", "features of the locked text tower"), texts, &captions, &loaded.tokenizer, stop, observer)?);
+        warmed.push(warm_texts(
+            ("captions", "features of the locked text tower"),
+            texts,
+            &captions,
+            &loaded.tokenizer,
+            stop,
+            observer,
+        )?);
     }
     if let Some(teacher) = LoadedTeacher::of(config, &compute, observer)? {
         teacher.check_dataset(&dataset)?;
@@ -91,9 +98,21 @@ pub fn warm_cache(
         let cache = cache.as_ref().map(|(dir, dtype)| (dir.as_path(), *dtype));
         let (images, texts) = teacher.features(&compute, workers, cache)?;
         let list = (dataset.clone() as Arc<dyn ImageList>, Views::One);
-        warmed.push(warm_images(("images of the teacher", "features of the teacher's image tower"), &images.with_stop_flag(stop), vec![list], observer)?);
+        warmed.push(warm_images(
+            ("images of the teacher", "features of the teacher's image tower"),
+            &images.with_stop_flag(stop),
+            vec![list],
+            observer,
+        )?);
         let captions = texts_of(&dataset);
-        warmed.push(warm_texts(("captions of the teacher", "features of the teacher's text tower"), &texts, &captions, &teacher.tokenizer, stop, observer)?);
+        warmed.push(warm_texts(
+            ("captions of the teacher", "features of the teacher's text tower"),
+            &texts,
+            &captions,
+            &teacher.tokenizer,
+            stop,
+            observer,
+        )?);
     }
     Ok(warmed)
 }

@@ -111,8 +111,7 @@ fn teacher_term_matches_pytorch() {
         for (form, found) in forms {
             assert_eq!(found.len(), expected.len());
             for (name, (found, expected)) in names.iter().zip(found.iter().zip(&expected)) {
-                let what =
-                    format!("{form}: {} {} {} slots: {name}", case["loss"], case["duplicates"], case["slots"]);
+                let what = format!("{form}: {} {} {} slots: {name}", case["loss"], case["duplicates"], case["slots"]);
                 assert_eq!(found.len(), expected.len(), "{what}");
                 let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
                 let worst = found.iter().zip(expected).fold(0f32, |worst, (a, b)| worst.max((a - b).abs()));

@@ -89,8 +89,7 @@ impl LossTerms {
         let teacher = self.teacher.zip(teacher).map(|(term, [teacher_image, teacher_text])| {
             let embeds = features.each_ref().map(|features| normalize(features.clone()));
             let logits = (&logit_scale, logit_bias.as_ref());
-            let loss =
-                term.loss(self.objective, [teacher_image, teacher_text], embeds.each_ref(), logits, pairs);
+            let loss = term.loss(self.objective, [teacher_image, teacher_text], embeds.each_ref(), logits, pairs);
             (term.weight, loss)
         });
         let contrastive = nested_loss(&self.narrower, features, |[image, text]| {

@@ -47,12 +47,12 @@ pub(crate) struct Computed {
 }
 
 impl Teacher {
-    /// Opens the features of `loaded` for the pairs of `dataset`: on disk where the run caches features, else in memory.
-    /// `workers`: threads that read images.
+    /// Opens the features of `loaded` for the pairs of `dataset`: on disk where the run caches features, else in
+    /// memory. `workers`: threads that read images.
     ///
     /// # Errors
-    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened; [`TrainError::Data`] when a caption
-    /// cannot be tokenized.
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened; [`TrainError::Data`] when a
+    /// caption cannot be tokenized.
     pub fn open(
         loaded: LoadedTeacher,
         config: &RunConfig,
@@ -129,9 +129,8 @@ impl Teacher {
     fn tokens_of(&self, batch: &Batch) -> Result<TokenBatch, TrainError> {
         let slots = batch.slots();
         let captions = batch.captions.par_iter().with_min_len(CAPTIONS_PER_THREAD).enumerate();
-        let encoded = captions.map(|(at, &caption)| {
-            self.tokens.encode_slot(&self.dataset, caption, self.seed, batch.epoch, at % slots)
-        });
+        let encoded = captions
+            .map(|(at, &caption)| self.tokens.encode_slot(&self.dataset, caption, self.seed, batch.epoch, at % slots));
         let mut tokens = TokenBatch::default();
         encoded.collect::<Result<Vec<_>, _>>()?.into_iter().for_each(|encoded| tokens.push(encoded));
         Ok(tokens)

@@ -38,8 +38,8 @@ impl LoadedTeacher {
     /// The teacher of `config`; `None`: it has none.
     ///
     /// # Errors
-    /// As for [`LoadedModel::from_dir`]; [`TrainError::Hub`] when it cannot be found; [`TrainError::Usage`] when it lacks
-    /// a tower, or the bias that the loss needs.
+    /// As for [`LoadedModel::from_dir`]; [`TrainError::Hub`] when it cannot be found; [`TrainError::Usage`] when it
+    /// lacks a tower, or the bias that the loss needs.
     pub fn of(config: &RunConfig, compute: &Compute, observer: &mut dyn Observer) -> Result<Option<Self>, TrainError> {
         let Some(section) = &config.train.teacher else { return Ok(None) };
         let name = section.model.clone();

@@ -88,7 +88,8 @@ impl Run {
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         check_dataset(&dataset, &model, "the training data")?;
         let teacher = open_teacher(config, &dataset, &compute, observer)?;
-        let terms = LossTerms::new(config, model.embed_dim())?.with_teacher(teacher.as_ref().map(|teacher| teacher.term));
+        let terms =
+            LossTerms::new(config, model.embed_dim())?.with_teacher(teacher.as_ref().map(|teacher| teacher.term));
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
         evaluations.iter().try_for_each(|evaluation| evaluation.check_towers(&model))?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();

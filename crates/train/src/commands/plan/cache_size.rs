@@ -63,19 +63,15 @@ pub(super) fn seconds_of_teacher(run: &Run, cache: &[CachePlan], pairs: u64) -> 
     ]
     .into_iter()
     .zip(computed.seconds)
-    .map(|((what, all, seen, count), seconds)| (all as u64).min(seen) as f64 * missing(what) * seconds / count.max(1) as f64)
+    .map(|((what, all, seen, count), seconds)| {
+        (all as u64).min(seen) as f64 * missing(what) * seconds / count.max(1) as f64
+    })
     .sum()
 }
 
 /// An entry of `rows` rows in the file that is named like `path` in `dir`. `row_bytes`: of the values of a row, and of
 /// its record.
-fn entry(
-    what: &'static str,
-    rows: usize,
-    [values, record]: [usize; 2],
-    dir: &Path,
-    path: &Path,
-) -> CachePlan {
+fn entry(what: &'static str, rows: usize, [values, record]: [usize; 2], dir: &Path, path: &Path) -> CachePlan {
     // The name of a file is the key of its features, and so the same in every directory.
     let file = path.file_name().and_then(|name| fs::metadata(dir.join(name)).ok());
     let present = file.map_or(0, |file| file.len() / values.max(1) as u64);

@@ -16,8 +16,8 @@ use super::default;
 #[serde(deny_unknown_fields)]
 pub struct TeacherSection {
     /// The teacher: a run directory (its newest checkpoint), a checkpoint, the directory of a whole model
-    /// (VisionTextDualEncoder, CLIP, SigLIP, open_clip), or the id of one on the Hugging Face hub. A resumed run refuses
-    /// other weights; name a checkpoint of a run that still trains.
+    /// (VisionTextDualEncoder, CLIP, SigLIP, open_clip), or the id of one on the Hugging Face hub. A resumed run
+    /// refuses other weights; name a checkpoint of a run that still trains.
     pub model: String,
     /// Weight of the teacher's term, above 0 and at most 1: the loss is (1 - `weight`) times the contrastive loss plus
     /// `weight` times the divergence from the teacher.

@@ -38,7 +38,7 @@ run.toml:21:8: `train.teacher.bias` is set, but `train.loss` is `softmax`, which
         edit("model = \"./clip\"\nbias = inf", &["train.loss=sigmoid", "model.lock=LL", "train.mixup_alpha=0.5"]),
         r#"2 problems in the config `run.toml`
 run.toml:19:8: `train.teacher.bias` is inf, expected a finite number
---set train.mixup_alpha=0.5: `train.mixup_alpha` is 0.5, but there is a `[train.teacher]`, which knows no blends of pairs
+--set train.mixup_alpha=0.5: `train.mixup_alpha` is 0.5, but there is a `[train.teacher]`, which knows no blends
   help: remove one of them"#
     );
 }
@@ -49,7 +49,8 @@ fn teacher_refuses_features_as_data() {
     let sets = [&sets[..], &["model.lock=LL", "train.teacher.model=./clip"]].concat();
     let found = load(BASE, &sets).unwrap_err();
     for side in ["images", "texts"] {
-        let message = format!("`train.teacher.model` is set, but the data have features of {side}: a teacher needs the");
+        let message =
+            format!("`train.teacher.model` is set, but the data have features of {side}: a teacher needs the");
         assert!(found.contains(&message), "{found}");
     }
 }

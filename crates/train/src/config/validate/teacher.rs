@@ -27,7 +27,7 @@ pub(super) fn teacher(config: &RunConfig, rules: &mut Rules) {
     }
     if config.train.mixup_alpha > 0.0 {
         let message = format!(
-            "`train.mixup_alpha` is {}, but there is a `[train.teacher]`, which knows no blends of pairs",
+            "`train.mixup_alpha` is {}, but there is a `[train.teacher]`, which knows no blends",
             config.train.mixup_alpha
         );
         rules.refuse("train.mixup_alpha", &[KEY], message, "remove one of them");
