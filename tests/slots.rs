@@ -64,8 +64,8 @@ fn slots_resume_exactly() {
         arguments.extend(SLOTS.iter().chain(cases[2]).chain(&sets).flat_map(|set| ["--set", *set]));
         session.fail(2, &arguments)
     };
-    assert!(refused("data.caption_slots=3").contains("`data.caption_slots`"));
-    assert!(refused("data.pin_first_caption=false").contains("`data.pin_first_caption`"));
+    assert!(refused("data.caption_slots=3").contains("data.caption_slots: 2 -> 3"));
+    assert!(refused("data.pin_first_caption=false").contains("data.pin_first_caption: true -> (not set)"));
 }
 
 #[test]

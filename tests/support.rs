@@ -44,7 +44,12 @@ impl Session {
         fs::create_dir_all(&target).unwrap();
         for entry in fs::read_dir(goldens(golden)).unwrap() {
             let entry = entry.unwrap();
-            fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                let below = entry.file_name();
+                self.copy(&format!("{golden}/{}", below.to_str().unwrap()), target.join(&below).to_str().unwrap());
+            } else {
+                fs::copy(entry.path(), target.join(entry.file_name())).unwrap();
+            }
         }
         target
     }

@@ -199,8 +199,8 @@ impl TowerFiles {
                         .to_owned()
                 }
                 _ => format!(
-                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\", \"last\" \
-                     or \"auto\""
+                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\", \
+                     \"last\" or \"auto\""
                 ),
             })
         })?;

@@ -4,6 +4,7 @@
 //! - `request`: the formats, and what a caller asks for.
 //! - `heads`: the heads alone, of models without towers.
 //! - `dual_encoder`: a VisionTextDualEncoder of transformers; `reference_limits` says what it can compute.
+//! - `head_limits`: which heads a format can express.
 //! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there.
 //! - `model_card`: `README.md`.
 //! - `parts`: the tensors of a model by their names in transformers.
@@ -22,6 +23,7 @@ use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
 mod dual_encoder;
+mod head_limits;
 mod heads;
 mod json_files;
 pub(crate) mod model_card;

@@ -49,7 +49,7 @@ pub(crate) struct ModelParts {
 
 impl ModelParts {
     /// The tensors of `loaded`, with low-rank adapters added to the weights. Its heads are linear or identities
-    /// (`reference_limits::check_heads`).
+    /// (`head_limits::check_heads`).
     ///
     /// # Errors
     /// [`TrainError::Model`] if a tensor has no name there; [`TrainError::Internal`] if the head is incomplete.
