@@ -55,6 +55,7 @@ mod signals;
 mod slots;
 mod soak;
 mod support;
+mod teacher;
 mod text_lists;
 mod trackers;
 mod zero_shot_data;

@@ -7,6 +7,7 @@
 //! - `ops`: the operations of a transformer.
 //! - `contrastive`: the losses of a batch of image-text pairs.
 //! - `structure`: how far embeddings keep the neighbourhoods of a batch.
+//! - `distillation`: how far the logits of a batch are from a teacher's.
 //! - `cpu`: what the fused forms are built from.
 //! - `portable`: what the forms in Burn's own operations are built from.
 //!
@@ -14,6 +15,7 @@
 
 mod contrastive;
 mod cpu;
+mod distillation;
 mod ops;
 mod portable;
 mod structure;
@@ -23,6 +25,9 @@ pub use contrastive::pair_loss;
 pub use contrastive::tiled::tiled_pair_loss;
 pub use cpu::chunks::CHUNK;
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
+pub use distillation::distillation_loss;
+pub use distillation::teacher::{TeacherLogits, TeacherLoss};
+pub use distillation::tiled::tiled_distillation_loss;
 pub use ops::activation::Activation;
 pub use ops::attention::{Sequences, attention, has_kernel};
 pub use ops::dropout::DropoutMask;

@@ -95,6 +95,18 @@ pub enum TrainError {
         /// Directory of the checkpoint.
         checkpoint: PathBuf,
     },
+    /// The teacher differs from that of the checkpoint.
+    #[error(
+        "the teacher `{teacher}` is not the one that the checkpoint `{checkpoint}` was trained with: its weights, its \
+         image processing or its tokenizer differ; restore it or, if it is a run that has gone on, set \
+         `train.teacher.model` to its checkpoint of that time"
+    )]
+    TeacherChanged {
+        /// The teacher, as the config names it.
+        teacher: String,
+        /// Directory of the checkpoint.
+        checkpoint: PathBuf,
+    },
     /// A checkpoint cannot be used.
     #[error("checkpoint `{path}` cannot be used: {problem}")]
     Checkpoint {
@@ -257,6 +269,7 @@ impl TrainError {
             | Self::ConfigChanged(_)
             | Self::DataChanged { .. }
             | Self::LockedChanged { .. }
+            | Self::TeacherChanged { .. }
             | Self::Checkpoint { .. }
             | Self::NoValidCheckpoint { .. }
             | Self::CheckpointsGone { .. }

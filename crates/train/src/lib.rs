@@ -15,6 +15,7 @@ mod optim;
 mod pairs;
 mod run_dir;
 mod stop_flag;
+mod teacher;
 mod training;
 
 pub use closed_form::fit_report::{Candidate, FitReport, HeldOutReport};

@@ -125,6 +125,9 @@ fn print_run(out: &mut impl Write, run: &RunReport, found: &Inspection) -> io::R
     if let Some(lock) = &run.lock {
         print_row(out, "lock", lock)?;
     }
+    if let Some(teacher) = &run.teacher {
+        print_row(out, "teacher", &format!("`{teacher}` (`train.teacher`)"))?;
+    }
     if let Some(several @ 2..) = run.captions_per_pair {
         print_row(out, "captions", &format!("{several} of each image at once (`data.captions = \"slots\"`)"))?;
     }

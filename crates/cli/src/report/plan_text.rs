@@ -104,12 +104,16 @@ fn print_time(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
         row(out, "epoch", &time(times.first_epoch))?;
     }
     row(out, "run", &format!("{}, an estimate: {} to start", time(times.run), time(times.start)))?;
+    let teacher = match times.teacher {
+        0.0 => String::new(),
+        seconds => format!(", {} to compute features of the teacher", time(seconds)),
+    };
     let filling = if times.filling_cache > 0.0 {
         format!(", {} of it to fill the cache", time(times.filling_cache))
     } else {
         String::new()
     };
-    row(out, "", &format!("{} for {} epochs{filling}", time(times.training), short(plan.data.epochs)))?;
+    row(out, "", &format!("{} for {} epochs{filling}{teacher}", time(times.training), short(plan.data.epochs)))?;
     for evaluation in &plan.evaluations {
         let (first, later) = (time(evaluation.first_seconds), time(evaluation.later_seconds));
         let (images, texts) = (grouped(evaluation.images as u64), grouped(evaluation.texts as u64));
@@ -133,12 +137,16 @@ fn print_time(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
 
 fn print_memory(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     let memory = &plan.memory;
+    let teacher = match memory.teacher {
+        0 => String::new(),
+        size => format!(" (teacher {})", bytes(size)),
+    };
     let known = |size: Option<u64>| size.map_or_else(|| "unknown".to_owned(), bytes);
     row(
         out,
         "memory",
         &format!(
-            "parameters {}, gradients {}, optimiser {}, activations {}",
+            "parameters {}{teacher}, gradients {}, optimiser {}, activations {}",
             bytes(memory.parameters),
             bytes(memory.gradients),
             bytes(memory.optimizer),

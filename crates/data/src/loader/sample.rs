@@ -9,7 +9,6 @@ use crate::loader::load_image::decode_view;
 use crate::loader::options::LoaderOptions;
 use crate::loader::unreadable::Skipped;
 use crate::panics::catch_quietly;
-use crate::random::{SLOT_TEXT_STREAM, mix};
 use crate::text::tokenizer::Encoded;
 
 /// A loaded pair.
@@ -51,10 +50,8 @@ pub(crate) fn load(options: &LoaderOptions, in_progress: &InProgress, job: Job) 
         let loaded = catch_quietly(|| {
             let (content, image) = load_image(options, pair.image, job)?;
             let tokens = options.tokens.encode(dataset, pair.caption, seed, job.epoch)?;
-            // A caption that repeats in a slot is another prompt, and other words of it are dropped.
-            let seed = |slot: usize| mix(seed, &[SLOT_TEXT_STREAM, slot as u64]);
             let encode = |(slot, &caption): (usize, &usize)| {
-                Ok((caption, options.tokens.encode(dataset, caption, seed(slot), job.epoch)?))
+                Ok((caption, options.tokens.encode_slot(dataset, caption, seed, job.epoch, slot + 1)?))
             };
             Ok((content, image, tokens, more.iter().enumerate().map(encode).collect::<Result<_, DataError>>()?))
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::dataset::Dataset;
 use crate::error::DataError;
-use crate::random::{WORD_STREAM, mix};
+use crate::random::{SLOT_TEXT_STREAM, WORD_STREAM, mix};
 use crate::text::lazy_tokens::LazyTokens;
 use crate::text::token_table::TokenTable;
 use crate::text::tokenizer::{Encoded, Tokenizer};
@@ -87,6 +87,26 @@ impl Tokens {
             }
             Self::Tokenizer(..) | Self::Absent => None,
         }
+    }
+
+    /// As [`Tokens::encode`], for the caption in slot `slot` of a sample with several. A caption that repeats in a
+    /// later slot is another prompt, and other words of it are dropped.
+    ///
+    /// # Errors
+    /// [`DataError::Tokenizer`] if it cannot be tokenised.
+    pub fn encode_slot(
+        &self,
+        dataset: &Dataset,
+        index: usize,
+        seed: u64,
+        epoch: u64,
+        slot: usize,
+    ) -> Result<Encoded, DataError> {
+        let seed = match slot {
+            0 => seed,
+            later => mix(seed, &[SLOT_TEXT_STREAM, later as u64 - 1]),
+        };
+        self.encode(dataset, index, seed, epoch)
     }
 
     /// The tokens of caption `index` in `epoch`: a pure function of (seed, epoch, index).

@@ -4,10 +4,13 @@
 //!
 //! - `objective`: which loss, and which pairs match.
 //! - `fused`: both losses over slices, for the CPU.
+//! - `log_sums`: log-sum-exps of tiles, for `fused`.
 //! - `tiled`: both losses in Burn's own operations, for every other device.
 
 #[cfg(feature = "flex")]
 pub(crate) mod fused;
+#[cfg(feature = "flex")]
+pub(crate) mod log_sums;
 pub(crate) mod objective;
 pub(crate) mod tiled;
 

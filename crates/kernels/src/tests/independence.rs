@@ -59,6 +59,7 @@ fn operation<'a>(
 /// Every operation of this crate, of sizes that make several tasks.
 fn operations() -> Vec<Operation<'static>> {
     use crate::contrastive::fused::pair_loss as fused_pair_loss;
+    use crate::distillation::fused::distillation_loss as fused_distillation_loss;
     let mask = DropoutMask::new(3, 0.1);
     let bias = |v: &[Option<Tensor<1>>], n: usize| v.get(n).cloned().flatten();
     let mut all = vec![
@@ -115,6 +116,26 @@ fn operations() -> Vec<Operation<'static>> {
                         fused_pair_loss(embeds, scale, bias, &loss, tile_logits).unwrap()
                     } else {
                         tiled_pair_loss(embeds, scale, bias, &loss, tile_logits)
+                    };
+                    loss.reshape([1, 1])
+                }));
+            }
+        }
+    }
+    let masked: Vec<_> = (0..batch - 3).map(|n| (n, n + 3)).collect();
+    for (loss, vectors) in [(TeacherLoss::Softmax, vec![1]), (TeacherLoss::Sigmoid { bias: -4.0 }, vec![1, 1])] {
+        for tile in [usize::MAX, 130 * batch, batch] {
+            for fused in [true, false] {
+                let masked = masked.clone();
+                all.push(operation("distillation_loss", &[[batch, 48]; 2], &vectors, move |Inputs { m, v }| {
+                    let [image, text] = [5, 6].map(|seed| constant(seed, [batch, 20]));
+                    let teacher = TeacherLogits { image: &image, text: &text, scale: 2.0, loss };
+                    let (embeds, scale, bias) =
+                        ((&m[0], &m[1]), v[0].as_ref().unwrap(), v.get(1).and_then(Option::as_ref));
+                    let loss = if fused {
+                        fused_distillation_loss(&teacher, embeds, scale, bias, &masked, tile).unwrap()
+                    } else {
+                        tiled_distillation_loss(&teacher, embeds, scale, bias, &masked, tile)
                     };
                     loss.reshape([1, 1])
                 }));

@@ -1,10 +1,10 @@
-//! `dualenc cache`: computes the features of the locked towers ahead of training.
+//! `dualenc cache`: computes the features of the locked towers and of the teacher ahead of training.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{TokenBatch, Tokenizer};
+use dualenc_data::{Dataset, TokenBatch, Tokenizer};
 
 use crate::config::RunConfig;
 use crate::device::Compute;
@@ -20,6 +20,7 @@ use crate::models::load::LoadedModel;
 use crate::models::text_pool::settled;
 use crate::pairs::Pairs;
 use crate::stop_flag::StopFlag;
+use crate::teacher::loaded::LoadedTeacher;
 
 /// Captions between two checks of the stop flag.
 const CAPTIONS_PER_CHECK: usize = 1024;
@@ -27,7 +28,7 @@ const CAPTIONS_PER_CHECK: usize = 1024;
 /// The cached features of one locked tower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmedCache {
-    /// `images` or `captions`.
+    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`.
     pub what: &'static str,
     /// Captions, or images times views, of the training data and all evaluations.
     pub total: usize,
@@ -41,12 +42,12 @@ pub struct WarmedCache {
     pub path: PathBuf,
 }
 
-/// Computes the features of the training data and every evaluation that are not cached yet, for each locked tower. When
-/// `stop` is set, features computed so far stay cached.
+/// Computes the features of the training data and every evaluation that are not cached yet, for each locked tower, and
+/// those of the training data for the teacher. When `stop` is set, features computed so far stay cached.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when no tower is locked or the cache is off; [`TrainError::Stopped`] when `stop` is set; and
-/// every error that training can return before its first step.
+/// [`TrainError::Usage`] when no tower is locked and there is no teacher, or the cache is off; [`TrainError::Stopped`]
+/// when `stop` is set; and every error that training can return before its first step.
 pub fn warm_cache(
     config: &RunConfig,
     stop: &StopFlag,
@@ -57,8 +58,8 @@ pub fn warm_cache(
         return refuse("`cache.enabled` is false");
     }
     let first = &config.stages()[0];
-    if first.training.image.any() && first.training.text.any() {
-        return refuse(&format!("`model.lock` is `{}`, no tower is locked", first.lock));
+    if first.training.image.any() && first.training.text.any() && config.train.teacher.is_none() {
+        return refuse(&format!("`model.lock` is `{}`, no tower is locked, and there is no teacher", first.lock));
     }
     if config.feature_sides() == [true; 2] {
         return refuse("the data are features already");
@@ -77,18 +78,52 @@ pub fn warm_cache(
         let training = (dataset.clone() as Arc<dyn ImageList>, training_views(config, &first.training));
         let lists =
             std::iter::once(training).chain(evaluations.iter().map(|evaluation| (evaluation.images(), Views::One)));
-        warmed.push(warm_images(images, lists.collect(), observer)?);
+        warmed.push(warm_images(("images", "features of the locked image tower"), images, lists.collect(), observer)?);
     }
     if let Some(texts) = locked.texts.as_ref().filter(|_| !model.text_tower.is_absent()) {
-        let mut captions: Vec<String> =
-            (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(Cow::into_owned).collect();
+        let mut captions = texts_of(&dataset);
         captions.extend(evaluations.iter().flat_map(Evaluation::texts));
-        warmed.push(warm_texts(texts, &captions, &loaded.tokenizer, stop, observer)?);
+        warmed.push(warm_texts(
+            ("captions", "features of the locked text tower"),
+            texts,
+            &captions,
+            &loaded.tokenizer,
+            stop,
+            observer,
+        )?);
+    }
+    if let Some(teacher) = LoadedTeacher::of(config, &compute, observer)? {
+        teacher.check_dataset(&dataset)?;
+        let cache = feature_cache_of(config);
+        let cache = cache.as_ref().map(|(dir, dtype)| (dir.as_path(), *dtype));
+        let (images, texts) = teacher.features(&compute, workers, cache)?;
+        let list = (dataset.clone() as Arc<dyn ImageList>, Views::One);
+        warmed.push(warm_images(
+            ("images of the teacher", "features of the teacher's image tower"),
+            &images.with_stop_flag(stop),
+            vec![list],
+            observer,
+        )?);
+        let captions = texts_of(&dataset);
+        warmed.push(warm_texts(
+            ("captions of the teacher", "features of the teacher's text tower"),
+            &texts,
+            &captions,
+            &teacher.tokenizer,
+            stop,
+            observer,
+        )?);
     }
     Ok(warmed)
 }
 
+/// Every text that the captions of `dataset` can stand for: with templates, several each.
+fn texts_of(dataset: &Dataset) -> Vec<String> {
+    (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(Cow::into_owned).collect()
+}
+
 fn warm_images(
+    (what, name): (&'static str, &str),
     features: &ImageFeatures,
     lists: Vec<(Arc<dyn ImageList>, Views)>,
     observer: &mut dyn Observer,
@@ -98,7 +133,7 @@ fn warm_images(
     for (list, views) in lists {
         let set = features.set(list, views);
         let (new, skipped) = features.fill(&set, |done| {
-            observer.on(Event::Work { name: "features of the locked image tower", done: before + done, total });
+            observer.on(Event::Work { name, done: before + done, total });
         })?;
         skipped.iter().for_each(|image| {
             observer.on(Event::Skipped { image, of: "the training data", listed_in: None });
@@ -107,10 +142,11 @@ fn warm_images(
         bad += skipped.len();
         before += set.len() * views.count();
     }
-    Ok(WarmedCache { bad, ..summary("images", total, counts, features.size()) })
+    Ok(WarmedCache { bad, ..summary(what, total, counts, features.size()) })
 }
 
 fn warm_texts(
+    (what, name): (&'static str, &str),
     features: &TextFeatures,
     captions: &[String],
     tokenizer: &Tokenizer,
@@ -125,12 +161,12 @@ fn warm_texts(
         }
         counts += features.fill(&tokens)?;
         done += captions.len();
-        observer.on(Event::Work { name: "features of the locked text tower", done, total });
+        observer.on(Event::Work { name, done, total });
         if let Some(signal) = stop.signal() {
             return Err(TrainError::Stopped { signal });
         }
     }
-    Ok(summary("captions", total, counts, features.size()))
+    Ok(summary(what, total, counts, features.size()))
 }
 
 fn summary(what: &'static str, total: usize, counts: CacheCounts, size: Option<(u64, &Path)>) -> WarmedCache {

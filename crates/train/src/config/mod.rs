@@ -41,7 +41,7 @@ pub use schema::RunConfig;
 pub use schema::data::{CacheDtype, CacheSection, DataSection};
 pub(crate) use schema::default;
 pub use schema::eval::{CheckpointSection, EvalSection, Task};
-pub use schema::loss::{Duplicates, LogitBiasInit, Loss};
+pub use schema::loss::{Duplicates, LogitBiasInit, Loss, TeacherSection};
 pub use schema::model::{FitSection, HeadInit, ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
 pub use schema::model_heads::{HeadChoice, HeadSection};
 pub use schema::optimizer::{GroupSection, OptimizerKind, Schedule};

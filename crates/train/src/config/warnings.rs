@@ -82,7 +82,7 @@ impl RunConfig {
             self.stages().iter().any(|stage| !stage.training.image.any() || !stage.training.text.any());
         let why = if !self.cache.enabled {
             "`cache.enabled` is false"
-        } else if !some_tower_is_locked {
+        } else if !some_tower_is_locked && self.train.teacher.is_none() {
             "no tower is locked"
         } else {
             return None;

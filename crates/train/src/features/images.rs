@@ -1,13 +1,14 @@
 //! Features of a locked image tower, looked up by an image's content. Images without a feature are read, decoded and
 //! processed on worker threads, and run through the tower in chunks.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{
-    Batch, ContentHash, DataError, FeatureLookup, ImageError, ImageProcessor, Skipped, decode_view, ordered_map,
+    Batch, ContentHash, DataError, FeatureLookup, ImageError, ImageProcessor, ImageRef, Skipped, decode_view,
+    ordered_map,
 };
 use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 
@@ -253,6 +254,33 @@ impl ImageFeatures {
             }
         }
         Ok((counts, bad))
+    }
+
+    /// As [`ImageFeatures::fill`], for some images of `set` in the first view, each of which can be used.
+    ///
+    /// # Errors
+    /// As for [`ImageFeatures::fill`]; [`TrainError::Data`] also when one cannot be used.
+    pub(crate) fn fill_some(&self, set: &ImageSet, images: &[usize]) -> Result<CacheCounts, TrainError> {
+        let missing: BTreeSet<usize> = images.iter().copied().filter(|&image| set.row(image, 0).is_none()).collect();
+        if missing.is_empty() {
+            return Ok(CacheCounts::default());
+        }
+        let list: Vec<ImageRef> = missing.iter().map(|&image| set.reference(image)).collect();
+        let part = ImageSet::new(Arc::new(list), Arc::clone(&self.store), Views::One);
+        let (counts, bad) = self.fill(&part, |_| {})?;
+        if let Some(Skipped { key, reason, .. }) = bad.first() {
+            let reason = format!(
+                "the image `{key}` can no longer be used ({reason}), though its features are cached or a loader has \
+                 read it; images must not change while a run reads them, nor `data.max_pixels` fall below theirs"
+            );
+            return Err(DataError::Loader { reason }.into());
+        }
+        for (at, &image) in missing.iter().enumerate() {
+            if let Some(row) = part.row(at, 0) {
+                set.set_row(image, 0, row);
+            }
+        }
+        Ok(counts)
     }
 
     /// Chunks of loaded images, with the features of those that had none.

@@ -42,6 +42,11 @@ impl LockedFingerprints {
             parameters::fingerprints(model, ParamFilter::Locked, ["", Tower::Image.prefix(), Tower::Text.prefix()])?;
         Ok(Self { all, image_tower, text_tower })
     }
+
+    /// Over the locked parameters of the image tower, and of the text tower.
+    pub(crate) fn of_towers(&self) -> [&str; 2] {
+        [&self.image_tower, &self.text_tower]
+    }
 }
 
 impl LockedTowers {

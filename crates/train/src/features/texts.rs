@@ -45,6 +45,13 @@ impl TextFeatures {
         Self { tower, compute, store: None }
     }
 
+    /// Stores features in memory: each is computed once.
+    #[must_use]
+    pub(crate) fn in_memory(self) -> Self {
+        let store = Arc::new(FeatureStore::in_memory(self.tower.pooled_width()));
+        Self { store: Some(store), ..self }
+    }
+
     /// Stores features in `dir`, where later runs find them. `fingerprint`: of the tower's parameters.
     ///
     /// # Errors

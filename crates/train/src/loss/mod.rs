@@ -9,6 +9,7 @@
 //! - `matryoshka`: the same loss at several widths
 //! - `mixup`: blends of pairs
 //! - `structure`: the term that keeps the neighbourhoods of locked features
+//! - `teacher`: the divergence from a teacher
 //! - `label_smoothing`: the weights of the logits, and the loss of a model that guesses
 
 pub(crate) mod contrastive;
@@ -19,6 +20,9 @@ pub(crate) mod mixup;
 mod slot_tests;
 mod slots;
 mod structure;
+pub(crate) mod teacher;
+#[cfg(test)]
+mod teacher_tests;
 #[cfg(test)]
 mod term_tests;
 pub(crate) mod terms;

@@ -91,6 +91,7 @@ fn terms_match_pytorch() {
             },
             narrower: read(&case["widths"]),
             structure: Some(term).filter(|_| !sides.is_empty()),
+            teacher: None,
             mixup_alpha: mixing.map(|_| 1.0),
         };
         let locked = ["image", "text"].map(|side| {
@@ -106,6 +107,7 @@ fn terms_match_pytorch() {
             pairs: &pairs,
             mixing,
             locked: locked.each_ref().map(Option::as_ref),
+            teacher: None,
             features: features.clone(),
             logit_scale: scale.clone(),
             logit_bias: Some(bias.clone()),

@@ -1,6 +1,7 @@
 //! WHAT A STEP MINIMISES: the contrastive loss, with what the config adds to it.
 
 use burn::tensor::Tensor;
+use dualenc_model::normalize;
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
@@ -8,6 +9,7 @@ use crate::loss::contrastive::{BatchLoss, Objective, PairIds, blended_loss};
 use crate::loss::matryoshka::nested_loss;
 use crate::loss::mixup::Mixing;
 use crate::loss::structure::StructureTerm;
+use crate::loss::teacher::TeacherTerm;
 
 /// The loss of a run and its terms.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +18,7 @@ pub(crate) struct LossTerms {
     /// Widths below the whole at which embeddings are compared too.
     pub narrower: Vec<usize>,
     pub structure: Option<StructureTerm>,
+    pub teacher: Option<TeacherTerm>,
     /// Shape of the distribution of shares; `None`: pairs are not blended.
     pub mixup_alpha: Option<f64>,
 }
@@ -29,6 +32,8 @@ pub(crate) struct StepLoss {
     pub contrastive: BatchLoss,
     /// The structure term without its weight, `[1]`, where the run has one.
     pub structure: Option<Tensor<1>>,
+    /// The divergence from the teacher without its weight, `[1]`, where the run has one.
+    pub teacher: Option<Tensor<1>>,
 }
 
 /// What the loss of a batch is computed from.
@@ -40,6 +45,8 @@ pub(crate) struct LossInputs<'a> {
     pub mixing: Option<&'a Mixing>,
     /// What the heads of locked towers get, `[rows, width]`.
     pub locked: [Option<&'a Tensor<2>>; 2],
+    /// What the teacher embeds the images and texts to, L2-normalised, `[rows, teacher dim]`.
+    pub teacher: Option<&'a [Tensor<2>; 2]>,
     /// Un-normalised image and text features, `[rows, dim]`.
     pub features: [Tensor<2>; 2],
     /// `[1]`, a logarithm.
@@ -49,7 +56,7 @@ pub(crate) struct LossInputs<'a> {
 }
 
 impl LossTerms {
-    /// `embed_dim`: width of the embeddings of the model.
+    /// Without a teacher, which is not loaded yet. `embed_dim`: width of the embeddings of the model.
     ///
     /// # Errors
     /// [`TrainError::Usage`] when a width of `train.matryoshka` is larger.
@@ -63,23 +70,43 @@ impl LossTerms {
         }
         let narrower = train.matryoshka.iter().copied().filter(|&width| width < embed_dim).collect();
         let mixup_alpha = (train.mixup_alpha > 0.0).then_some(train.mixup_alpha);
-        Ok(Self { objective, narrower, structure: StructureTerm::of(config), mixup_alpha })
+        Ok(Self { objective, narrower, structure: StructureTerm::of(config), teacher: None, mixup_alpha })
+    }
+
+    /// With the term of a teacher, if there is one.
+    #[must_use]
+    pub fn with_teacher(self, teacher: Option<TeacherTerm>) -> Self {
+        Self { teacher, ..self }
     }
 
     /// The loss of a batch.
     pub fn loss(&self, inputs: LossInputs<'_>) -> StepLoss {
-        let LossInputs { step, pairs, mixing, locked, features, logit_scale, logit_bias } = inputs;
+        let LossInputs { step, pairs, mixing, locked, teacher, features, logit_scale, logit_bias } = inputs;
         let structure = self.structure.and_then(|term| {
             let [image, text] = &features;
             Some((term.weight_at(step), term.loss(locked, [image, text])?))
+        });
+        let teacher = self.teacher.zip(teacher).map(|(term, [teacher_image, teacher_text])| {
+            let embeds = features.each_ref().map(|features| normalize(features.clone()));
+            let logits = (&logit_scale, logit_bias.as_ref());
+            let loss = term.loss(self.objective, [teacher_image, teacher_text], embeds.each_ref(), logits, pairs);
+            (term.weight, loss)
         });
         let contrastive = nested_loss(&self.narrower, features, |[image, text]| {
             blended_loss(self.objective, (image, text), logit_scale.clone(), logit_bias.clone(), pairs, mixing)
         });
         let mut total = contrastive.loss.clone();
+        if let Some((weight, teacher)) = &teacher {
+            total = total * (1.0 - *weight) + teacher.clone() * *weight;
+        }
         if let Some((weight, structure)) = &structure {
             total = total + structure.clone() * *weight;
         }
-        StepLoss { total, contrastive, structure: structure.map(|(_, structure)| structure) }
+        StepLoss {
+            total,
+            contrastive,
+            structure: structure.map(|(_, structure)| structure),
+            teacher: teacher.map(|(_, teacher)| teacher),
+        }
     }
 }

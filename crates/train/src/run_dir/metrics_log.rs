@@ -27,6 +27,9 @@ pub struct TrainRecord {
     /// The structure term before the update, without its weight, in a run with `train.structure`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss_structure: Option<f64>,
+    /// The divergence from the teacher before the update, without its weight, in a run with `[train.teacher]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_teacher: Option<f64>,
     /// The lowest loss that a model can have on this batch if it cannot tell any two pairs apart.
     pub chance_loss: f64,
     /// Learning rate of the update, for parameters without a rate of their own.

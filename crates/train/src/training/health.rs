@@ -208,6 +208,7 @@ mod tests {
             samples_seen: 0,
             loss: 1.0,
             loss_structure: None,
+            loss_teacher: None,
             chance_loss: 4.0,
             learning_rate: 1e-3,
             logit_scale: 20.0,

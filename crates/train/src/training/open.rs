@@ -14,7 +14,7 @@ use crate::events::{Event, Observer};
 use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageSet;
 use crate::features::images::ImageFeatures;
-use crate::features::locked_towers::LockedFingerprints;
+use crate::features::locked_towers::{LockedFingerprints, feature_cache_of};
 use crate::loss::terms::LossTerms;
 use crate::models::feature_widths::with_feature_widths;
 use crate::models::load::LoadedModel;
@@ -31,6 +31,8 @@ use crate::run_dir::layout::RunDir;
 use crate::run_dir::metrics_log::{MetricsLog, last_step};
 use crate::run_dir::tensorboard::event_file::EventFile;
 use crate::stop_flag::StopFlag;
+use crate::teacher::features::Teacher;
+use crate::teacher::loaded::LoadedTeacher;
 use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
@@ -85,7 +87,9 @@ impl Run {
         };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         check_dataset(&dataset, &model, "the training data")?;
-        let terms = LossTerms::new(config, model.embed_dim())?;
+        let teacher = open_teacher(config, &dataset, &compute, observer)?;
+        let terms =
+            LossTerms::new(config, model.embed_dim())?.with_teacher(teacher.as_ref().map(|teacher| teacher.term));
         let mut evaluations = Evaluation::open_all(config, validation.as_ref())?;
         evaluations.iter().try_for_each(|evaluation| evaluation.check_towers(&model))?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
@@ -98,7 +102,7 @@ impl Run {
         let lr_schedule = LrSchedule::new(&config.train, total_steps)?;
         let locked_fingerprints = LockedFingerprints::of(&model)?;
         if let Some(checkpoint) = &checkpoint {
-            refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all)?;
+            refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all, teacher.as_ref())?;
             refuse_changed_rates(checkpoint, config, total_steps)?;
         }
         let mut stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
@@ -129,6 +133,12 @@ impl Run {
         let list = dir.bad_samples();
         report_skipped(&absent, &data.dataset, &list, observer);
         let records = open_records(config, dir, step, warmup_steps, (best, bad_samples), observer)?;
+        let teacher = match teacher {
+            Some(teacher) => {
+                Some(Teacher::open(teacher, config, &data.dataset, &compute, workers, feature_cache_of(config))?)
+            }
+            None => None,
+        };
         let mut run = Self {
             config: config.clone(),
             position: Position::start(steps_per_epoch, total_steps),
@@ -136,6 +146,7 @@ impl Run {
             locked: LockedInputs::none(Arc::clone(&data.dataset)),
             data,
             terms,
+            teacher,
             records,
             evaluations,
             locked_fingerprints,
@@ -237,6 +248,21 @@ fn open_device(config: &RunConfig, observer: &mut dyn Observer) -> Result<Comput
         observer.on(Event::Warning("the CPU is slower below single precision: it converts to f32".to_owned()));
     }
     Ok(compute)
+}
+
+/// The teacher, which has to fit the data.
+fn open_teacher(
+    config: &RunConfig,
+    dataset: &Dataset,
+    compute: &Compute,
+    observer: &mut dyn Observer,
+) -> Result<Option<LoadedTeacher>, TrainError> {
+    let teacher = LoadedTeacher::of(config, compute, observer)?;
+    if let Some(teacher) = &teacher {
+        teacher.check_dataset(dataset)?;
+        observer.on(Event::Note(teacher.describe()));
+    }
+    Ok(teacher)
 }
 
 /// The checkpoint to start from; `None`: the run starts at the beginning. Changes nothing.

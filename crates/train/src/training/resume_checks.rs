@@ -9,6 +9,7 @@ use crate::events::{Event, Observer};
 use crate::optim::lr_schedule::LrSchedule;
 use crate::run_dir::checkpoint::Checkpoint;
 use crate::run_dir::checkpoint::manifest::Progress;
+use crate::teacher::loaded::LoadedTeacher;
 use crate::training::stages::Stages;
 
 /// Reports changed keys that are safe to change.
@@ -34,17 +35,29 @@ pub(super) fn refuse_changed_config(
     if refused.is_empty() { Ok(()) } else { Err(TrainError::ConfigChanged(refused)) }
 }
 
-/// Compares the fingerprints of training data and locked weights.
+/// Compares the fingerprints of training data, locked weights and the teacher.
 ///
 /// # Errors
-/// [`TrainError::DataChanged`] or [`TrainError::LockedChanged`].
-pub(super) fn refuse_changed_inputs(checkpoint: &Checkpoint, data: &str, locked: &str) -> Result<(), TrainError> {
+/// [`TrainError::DataChanged`], [`TrainError::LockedChanged`] or [`TrainError::TeacherChanged`].
+pub(super) fn refuse_changed_inputs(
+    checkpoint: &Checkpoint,
+    data: &str,
+    locked: &str,
+    teacher: Option<&LoadedTeacher>,
+) -> Result<(), TrainError> {
     let saved = &checkpoint.progress;
     if saved.data != data {
         return Err(TrainError::DataChanged { found: data.to_owned(), expected: saved.data.clone() });
     }
     if saved.locked != locked {
         return Err(TrainError::LockedChanged { checkpoint: checkpoint.path.clone() });
+    }
+    // A teacher that is new or gone is a change of the config.
+    if let Some(teacher) = teacher
+        && saved.teacher.as_ref() != Some(&teacher.fingerprint)
+    {
+        let checkpoint = checkpoint.path.clone();
+        return Err(TrainError::TeacherChanged { teacher: teacher.name.clone(), checkpoint });
     }
     Ok(())
 }

@@ -18,6 +18,7 @@ use crate::loss::terms::LossTerms;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::metrics_log::WarningRecord;
 use crate::stop_flag::StopFlag;
+use crate::teacher::features::Teacher;
 use crate::training::learner::Learner;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::Position;
@@ -36,6 +37,8 @@ pub(crate) struct Run {
     pub data: TrainingData,
     /// What a step minimises: never changes.
     pub terms: LossTerms,
+    /// The model whose similarities it imitates: never changes, but for its features.
+    pub teacher: Option<Teacher>,
     /// Locked towers and their features: changes with every stage.
     pub locked: LockedInputs,
     /// Metrics and checkpoints: what is written.
@@ -92,6 +95,7 @@ impl Run {
             locked: &self.locked,
             data: &self.data,
             terms: &self.terms,
+            teacher: self.teacher.as_ref(),
             compute: &self.compute,
             seed: self.config.run.seed,
         }
@@ -240,6 +244,7 @@ impl Run {
             total_steps: self.position.total_steps,
             data: self.data.fingerprint.clone(),
             locked: self.locked_fingerprints.all.clone(),
+            teacher: self.teacher.as_ref().map(|teacher| teacher.fingerprint.clone()),
             threads: self.compute.threads,
             skipped_steps: self.learner.stages.skipped().to_vec(),
             bad_images: self.data.unreadable_images.found(self.position.step),

@@ -11,6 +11,7 @@ use crate::loss::contrastive::BatchLoss;
 use crate::loss::mixup::Mixing;
 use crate::loss::terms::{LossInputs, LossTerms, StepLoss};
 use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
+use crate::teacher::features::Teacher;
 use crate::training::locked_inputs::{LockedFeatures, LockedInputs};
 use crate::training::training_data::TrainingData;
 
@@ -24,6 +25,7 @@ pub(crate) struct StepContext<'a> {
     pub locked: &'a LockedInputs,
     pub data: &'a TrainingData,
     pub terms: &'a LossTerms,
+    pub teacher: Option<&'a Teacher>,
     pub compute: &'a Compute,
     pub seed: u64,
 }
@@ -36,6 +38,8 @@ pub(crate) struct StepOutcome {
     pub loss: f64,
     /// The structure term without its weight, where the run has one.
     pub structure: Option<f64>,
+    /// The divergence from the teacher without its weight, where the run has one.
+    pub teacher: Option<f64>,
     /// The value of `logit_scale` that the loss was computed with, a logarithm.
     pub logit_scale: f64,
     /// The loss of a model that cannot tell two pairs apart.
@@ -62,10 +66,17 @@ pub(crate) struct Features {
 pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Result<StepOutcome, TrainError> {
     let locked = context.locked.of_batch(&batch)?.blended(context.mixing(&batch).as_ref());
     let features = context.features(context.model, &locked, &batch)?;
-    let loss = context.loss(&batch, &locked, [features.image, features.text]);
+    let loss = context.loss(&batch, &locked, [features.image, features.text])?;
     let mut all = loss.total.backward();
     let gradients = ParamGradients::take(context.model, &mut all, features.words, context.compute.on_host)?;
     context.outcome(batch, loss, gradients)
+}
+
+impl StepOutcome {
+    /// What the terms add to the contrastive loss, without their weights; 0 without any.
+    pub(crate) fn loss_of_terms(&self) -> f64 {
+        self.structure.unwrap_or_default() + self.teacher.unwrap_or_default()
+    }
 }
 
 impl StepContext<'_> {
@@ -101,42 +112,65 @@ impl StepContext<'_> {
 
     /// The loss of un-normalised image and text features, `[batch, dim]`, of the pairs of a whole batch. `locked`: what
     /// they were computed from.
-    pub(crate) fn loss(&self, batch: &Batch, locked: &LockedFeatures, features: [Tensor<2>; 2]) -> StepLoss {
-        self.terms.loss(LossInputs {
+    ///
+    /// # Errors
+    /// Those of [`Teacher::embeds`].
+    pub(crate) fn loss(
+        &self,
+        batch: &Batch,
+        locked: &LockedFeatures,
+        features: [Tensor<2>; 2],
+    ) -> Result<StepLoss, TrainError> {
+        let teacher = self.teacher.map(|teacher| teacher.embeds(batch)).transpose()?;
+        Ok(self.terms.loss(LossInputs {
             step: batch.step,
             pairs: &self.data.pair_ids(batch),
             mixing: self.mixing(batch).as_ref(),
             locked: [locked.image.as_ref(), locked.text.as_ref()],
+            teacher: teacher.as_ref(),
             features,
             logit_scale: self.model.logit_scale.val(),
             logit_bias: self.model.logit_bias.as_ref().map(Param::val),
-        })
+        }))
     }
 
     /// Reads the scalars of a step: the only time in a step that the host waits for the device.
     pub(crate) fn outcome(
         &self,
         batch: Batch,
-        StepLoss { total: _, contrastive, structure }: StepLoss,
+        StepLoss { total: _, contrastive, structure, teacher }: StepLoss,
         gradients: ParamGradients,
     ) -> Result<StepOutcome, TrainError> {
         let BatchLoss { loss, num_duplicates, chance: chance_loss, spread } = contrastive;
         let squares = gradients.squares();
-        let has_structure = structure.is_some();
-        let scalars = [loss, self.model.logit_scale.val(), spread].into_iter().chain(structure);
+        let has_terms = [structure.is_some(), teacher.is_some()];
+        let terms = structure.into_iter().chain(teacher);
+        let scalars = [loss, self.model.logit_scale.val(), spread].into_iter().chain(terms);
         let read = parameters::host_all(scalars.chain(squares.on_device.clone()).collect())?;
         let [loss, logit_scale, spread, rest @ ..] = &read[..] else {
             return Err(TrainError::Internal(format!("{} scalars of a step were read", read.len())));
         };
-        let (structure, sums) = rest.split_at(usize::from(has_structure));
-        let structure = structure.iter().flatten().next().map(|&value| f64::from(value));
+        let (terms, sums) = rest.split_at(has_terms.into_iter().map(usize::from).sum());
+        let mut terms = terms.iter().flatten().map(|&value| f64::from(value));
+        let [structure, teacher] = has_terms.map(|has_term| if has_term { terms.next() } else { None });
         let ([loss], [logit_scale], [image, text]) = (&loss[..], &logit_scale[..], &spread[..]) else {
             let lengths: Vec<usize> = read.iter().map(Vec::len).collect();
             return Err(TrainError::Internal(format!("the scalars of a step have {lengths:?} values")));
         };
         let [loss, logit_scale, image, text] = [loss, logit_scale, image, text].map(|&value| f64::from(value));
         let (norms, spread) = (squares.norms(sums)?, [image, text]);
-        Ok(StepOutcome { batch, loss, structure, logit_scale, chance_loss, spread, norms, num_duplicates, gradients })
+        Ok(StepOutcome {
+            batch,
+            loss,
+            structure,
+            teacher,
+            logit_scale,
+            chance_loss,
+            spread,
+            norms,
+            num_duplicates,
+            gradients,
+        })
     }
 
     /// The dropout of a step, or of a part of one: the same each time it is asked for.

@@ -80,7 +80,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             };
             let (batch, loss, logit_scale) = (&outcome.batch, outcome.loss, outcome.logit_scale);
             let grad_norm = outcome.norms.all;
-            let loss_of_terms = outcome.structure.unwrap_or_default();
+            let loss_of_terms = outcome.loss_of_terms();
             let numbers = StepNumbers { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale };
             run.guard_finite(numbers, batch, observer)?;
             run.learner.update(step, outcome.gradients, grad_norm, rate)?;
@@ -93,6 +93,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
                 samples_seen: run.position.samples_seen,
                 loss,
                 loss_structure: outcome.structure,
+                loss_teacher: outcome.teacher,
                 chance_loss: outcome.chance_loss,
                 learning_rate: rate.base,
                 logit_scale: logit_scale.exp(),

@@ -18,6 +18,7 @@ use crate::models::text_prompt::asked_prompt;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::param_groups::ParamGroups;
 use crate::optim::part_summary::summarize_parts;
+use crate::teacher::loaded::LoadedTeacher;
 use crate::training::stages::Stages;
 
 /// What is known of the text tower: enough to tokenise.
@@ -52,7 +53,7 @@ pub(crate) fn check_models(
     }
     match loaded {
         Ok(loaded) => {
-            check_model(draft, &loaded, dataset, findings, observer)?;
+            check_model(draft, &loaded, compute, dataset, findings, observer)?;
             let positions = Some(loaded.model.text_tower.config().max_tokens());
             let prompt = loaded.tokenizer.prompt().to_owned();
             Ok(Some(TokenSource { dir: loaded.text_dir, positions, prompt }))
@@ -79,6 +80,7 @@ impl Observer for Collector<'_> {
 fn check_model(
     draft: &Draft,
     loaded: &LoadedModel,
+    compute: &Compute,
     dataset: Option<&Dataset>,
     findings: &mut Findings,
     observer: &mut dyn Observer,
@@ -93,6 +95,7 @@ fn check_model(
         if let Some(dataset) = dataset {
             check_schedules(config, dataset, &loaded.model, findings);
         }
+        check_teacher(config, compute, dataset, findings, observer)?;
     }
     if !loaded.model.image_tower.is_absent() {
         findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
@@ -100,6 +103,29 @@ fn check_model(
     if let Some(dataset) = dataset {
         let fits = check_dataset(dataset, &loaded.model, "the training data");
         findings.keep("features", "data.train", fits)?;
+    }
+    Ok(())
+}
+
+/// Loads the teacher, and checks that it can look at the data.
+fn check_teacher(
+    config: &RunConfig,
+    compute: &Compute,
+    dataset: Option<&Dataset>,
+    findings: &mut Findings,
+    observer: &mut dyn Observer,
+) -> Result<(), TrainError> {
+    const KEY: &str = "train.teacher.model";
+    let mut collector = Collector { observer, warnings: Vec::new() };
+    let teacher = LoadedTeacher::of(config, compute, &mut collector);
+    for warning in collector.warnings {
+        findings.warn("teacher_warning", KEY, warning);
+    }
+    if let Some(Some(teacher)) = findings.keep("teacher", KEY, teacher)? {
+        findings.fact("teacher", KEY, teacher.describe());
+        if let Some(dataset) = dataset {
+            findings.keep("teacher", KEY, teacher.check_dataset(dataset))?;
+        }
     }
     Ok(())
 }

@@ -117,6 +117,7 @@ fn inspect_run(dir: &Path, kind: Kind, checkpoints: Vec<PathBuf>, chain: &[PathB
         averaged: newest.as_ref().is_some_and(|checkpoint| checkpoint.ema.is_some()),
         lock: config.as_ref().map(|config| config.model.lock.to_string()),
         captions_per_pair: config.as_ref().map(|config| config.caption_slots().count),
+        teacher: config.as_ref().and_then(|config| Some(config.train.teacher.as_ref()?.model.clone())),
         checkpoint: newest.as_ref().map(|checkpoint| checkpoint.path.clone()),
         step: progress.map(|progress| progress.step),
         total_steps: progress.map(|progress| progress.total_steps),

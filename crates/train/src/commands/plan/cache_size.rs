@@ -9,15 +9,13 @@ use crate::eval::evaluation::Evaluation;
 use crate::features::image_index::training_views;
 use crate::training::run::Run;
 
+/// The names of the teacher's entries.
+const TEACHER_IMAGES: &str = "images of the teacher";
+const TEACHER_CAPTIONS: &str = "captions of the teacher";
+
 /// Cached images, and cached captions, of the towers that the stage of `run` locks. `dir`: the cache of the real run.
 pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
-    let entry = |what, rows: usize, [values, record]: [usize; 2], path: &Path| {
-        // The name of a file is the key of its features, and so the same in every directory.
-        let file = path.file_name().and_then(|name| fs::metadata(dir.join(name)).ok());
-        let present = file.map_or(0, |file| file.len() / values.max(1) as u64);
-        let rows = rows as u64;
-        CachePlan { what, rows, present: present.min(rows), bytes: rows * (values + record) as u64 }
-    };
+    let entry = |what, rows, row_bytes, path: &Path| entry(what, rows, row_bytes, dir, path);
     let mut entries = Vec::new();
     if let Some(features) = &run.locked.towers.images
         && let Some((_, path)) = features.size()
@@ -33,6 +31,52 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
         entries.push(entry("captions", training_captions(run) + evaluated.len(), row_bytes, path));
     }
     entries
+}
+
+/// Images and captions of the training data that the teacher of `run` caches; none without a cache on disk.
+pub(super) fn of_teacher(run: &Run, dir: &Path) -> Vec<CachePlan> {
+    let mut entries = Vec::new();
+    let Some(teacher) = &run.teacher else { return entries };
+    if let Some((_, path)) = teacher.images.size() {
+        let (rows, row_bytes) = (run.data.dataset.num_images(), teacher.images.row_bytes());
+        entries.push(entry(TEACHER_IMAGES, rows, row_bytes, dir, path));
+    }
+    if let Some(((_, path), row_bytes)) = teacher.texts.size().zip(teacher.texts.row_bytes()) {
+        entries.push(entry(TEACHER_CAPTIONS, training_captions(run), row_bytes, dir, path));
+    }
+    entries
+}
+
+/// Seconds that `pairs` pairs of `run` take to compute the features of the teacher that `cache` lacks, at the speed of
+/// those that it has computed so far.
+pub(super) fn seconds_of_teacher(run: &Run, cache: &[CachePlan], pairs: u64) -> f64 {
+    let Some(teacher) = &run.teacher else { return 0.0 };
+    let computed = teacher.computed();
+    let missing = |what: &str| {
+        let entry = cache.iter().find(|entry| entry.what == what);
+        entry.map_or(1.0, |entry| 1.0 - entry.present as f64 / entry.rows.max(1) as f64)
+    };
+    let captions = pairs.saturating_mul(run.config.caption_slots().count as u64);
+    [
+        (TEACHER_IMAGES, run.data.dataset.num_images(), pairs, computed.images),
+        (TEACHER_CAPTIONS, training_captions(run), captions, computed.captions),
+    ]
+    .into_iter()
+    .zip(computed.seconds)
+    .map(|((what, all, seen, count), seconds)| {
+        (all as u64).min(seen) as f64 * missing(what) * seconds / count.max(1) as f64
+    })
+    .sum()
+}
+
+/// An entry of `rows` rows in the file that is named like `path` in `dir`. `row_bytes`: of the values of a row, and of
+/// its record.
+fn entry(what: &'static str, rows: usize, [values, record]: [usize; 2], dir: &Path, path: &Path) -> CachePlan {
+    // The name of a file is the key of its features, and so the same in every directory.
+    let file = path.file_name().and_then(|name| fs::metadata(dir.join(name)).ok());
+    let present = file.map_or(0, |file| file.len() / values.max(1) as u64);
+    let rows = rows as u64;
+    CachePlan { what, rows, present: present.min(rows), bytes: rows * (values + record) as u64 }
 }
 
 /// Images of the training data times their cached views.

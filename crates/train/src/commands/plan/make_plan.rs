@@ -81,10 +81,11 @@ pub fn make_plan(
         stages.push(stage);
     }
 
+    cache.extend(cache_size::of_teacher(&run, &config.cache_dir()));
     let memory = memory_plan(&run, &stages, loaded)?;
     let checkpoint_bytes = checkpoint_bytes(&run)?;
     let checkpoints = schedule::checkpoints(&mut run, checkpoint_bytes, observer)?;
-    let time = time_plan(&run, &stages, start, &evaluations, &checkpoints);
+    let time = time_plan(&run, &stages, start, &evaluations, &checkpoints, &cache);
     let mut plan = Plan {
         device: config.run.device.clone(),
         threads: run.compute.threads,
@@ -210,6 +211,7 @@ fn memory_plan(run: &Run, stages: &[MeasuredStage], loaded: Option<u64>) -> Resu
         parameters: parameters as u64 * VALUE,
         gradients,
         optimizer: state as u64 * VALUE + averages,
+        teacher: run.teacher.as_ref().map_or(0, |teacher| teacher.parameters() as u64 * VALUE),
         loaded,
         activations: per_pair
             .map(|per_pair| (per_pair * at_once as f64) as u64)
@@ -238,11 +240,16 @@ fn time_plan(
     start: f64,
     evaluations: &[EvaluationPlan],
     checkpoints: &CheckpointPlan,
+    cache: &[CachePlan],
 ) -> TimePlan {
     let first = &stages[0];
     let later_step = first.plan.cached_step.as_ref().unwrap_or(&first.plan.step);
     let later_epoch = later_step.seconds * run.position.steps_per_epoch as f64;
-    let training = stages.iter().map(|stage| stage.plan.seconds).sum();
+    let batch = run.config.train.batch_size as u64;
+    let teacher_in = |steps: u64| cache_size::seconds_of_teacher(run, cache, steps.saturating_mul(batch));
+    let (steps, per_epoch) = (run.position.total_steps, run.position.steps_per_epoch);
+    let teacher = teacher_in(steps);
+    let training = stages.iter().map(|stage| stage.plan.seconds).sum::<f64>() + teacher;
     let filling_cache = stages.iter().map(|stage| stage.filling.features * stage.filling.seconds_each).sum();
     let of_evaluation = |plan: &EvaluationPlan| match plan.runs {
         0 => 0.0,
@@ -252,10 +259,13 @@ fn time_plan(
     let checkpoints = checkpoints.seconds.unwrap_or(0.0) * checkpoints.count as f64;
     TimePlan {
         start,
-        first_epoch: later_epoch + first.filling.of_epoch * first.filling.seconds_each,
+        first_epoch: later_epoch
+            + first.filling.of_epoch * first.filling.seconds_each
+            + teacher_in(per_epoch.min(steps)),
         later_epoch,
         training,
         filling_cache,
+        teacher,
         evaluations,
         checkpoints,
         run: start + training + evaluations + checkpoints,
@@ -272,6 +282,15 @@ fn notes(config: &RunConfig, run: &Run) -> Vec<String> {
     }
     if config.model.image_projection.whitening > 0.0 {
         notes.push("whitening computes the features of all images before the first step, not during it".to_owned());
+    }
+    if let (Some(teacher), false) = (&run.teacher, config.cache.enabled) {
+        let rows = [run.data.dataset.num_images(), cache_size::training_captions(run)];
+        let bytes = teacher.row_values().into_iter().zip(rows);
+        let bytes: u64 = bytes.map(|(values, rows)| (values * rows) as u64 * VALUE).sum();
+        notes.push(format!(
+            "the features of the teacher take up to {:.1} MB of memory: `cache.enabled` is false",
+            bytes as f64 / 1e6
+        ));
     }
     if config.checkpoint.patience.is_some() {
         notes.push("the run may end earlier: `checkpoint.patience`".to_owned());

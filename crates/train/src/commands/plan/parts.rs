@@ -106,7 +106,7 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
     let image_features = model.project_image(narrow(&image.leaf), &dropout).cast(FloatDType::F32);
     let text_features = model.project_text(narrow(&text.leaf), &dropout).cast(FloatDType::F32);
     let locked = LockedFeatures { image: image.if_locked(), text: text.if_locked() };
-    let loss = context.loss(batch, &locked, [image_features, text_features]);
+    let loss = context.loss(batch, &locked, [image_features, text_features])?;
     let mut all = loss.total.backward();
     // The norms wait for the device.
     ParamGradients::take(context.model, &mut all, None, compute.on_host)?.norms()?;

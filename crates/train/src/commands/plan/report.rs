@@ -163,6 +163,8 @@ pub struct MemoryPlan {
     pub gradients: u64,
     /// State of the optimiser, and averaged weights.
     pub optimizer: u64,
+    /// All parameters of the teacher; 0 without one.
+    pub teacher: u64,
     /// The process after everything is loaded, before the first step.
     pub loaded: Option<u64>,
     /// Activations of a step, or of one part of a step that is computed in parts.
@@ -182,7 +184,7 @@ pub struct MemoryPlan {
 /// The cached features of one tower.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CachePlan {
-    /// `images` or `captions`.
+    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`.
     pub what: &'static str,
     /// Features of the training data and all evaluations: one for each image and view, or each distinct text.
     pub rows: u64,
@@ -205,6 +207,8 @@ pub struct TimePlan {
     pub training: f64,
     /// Of `training`, the time that computes features for the cache.
     pub filling_cache: f64,
+    /// Of `training`, the time that computes features of the teacher: an estimate.
+    pub teacher: f64,
     /// All evaluations: an estimate.
     pub evaluations: f64,
     /// All checkpoints; 0 if their time is unknown.

@@ -69,6 +69,9 @@ pub(super) fn measure(
     let (end, lock) = (run.learner.stages.end(from), run.learner.stages.at(from).lock.to_string());
     let uncached = uncached(run);
     let batch = first_batch(run, &uncached, observer)?;
+    if let Some(teacher) = &run.teacher {
+        teacher.prepare(&batch)?;
+    }
     let context = StepContext { locked: &uncached, ..run.step_context() };
     let probes = memory::measure(&context, &batch, budget)?;
     // As many pairs as the larger probe, so that it fits into the time.

@@ -86,6 +86,7 @@ pub(super) fn measure(
         let number = batch.step;
         let rate = run.learner.learning_rate(number);
 
+        let before = computed_by_teacher(run);
         let context = run.step_context();
         let outcome = if batch.is_last_of_pass {
             step::forward_backward(&context, batch)?
@@ -97,10 +98,11 @@ pub(super) fn measure(
         step.loaded = step.loaded.min(step.pairs);
         let waited_inside = outcome.batch.waited.as_secs_f64() - step.waited;
         step.waited += waited_inside;
-        let computed = laps.lap();
+        // What fills the teacher's cache counts elsewhere.
+        let computed = laps.lap() - (computed_by_teacher(run) - before);
         (step.computed, spent) = (computed - waited_inside, spent + computed);
         let (loss, grad_norm, logit_scale) = (outcome.loss, outcome.norms.all, outcome.logit_scale);
-        let loss_of_terms = outcome.structure.unwrap_or_default();
+        let loss_of_terms = outcome.loss_of_terms();
         let numbers = StepNumbers { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale };
         refuse_not_finite(numbers, number)?;
         run.learner.update(number, outcome.gradients, grad_norm, rate)?;
@@ -128,6 +130,11 @@ pub(super) fn measure(
         return Err(TrainError::Internal("the loader ended before the first measured step".to_owned()));
     }
     Ok(measured)
+}
+
+/// Seconds in which steps have computed features of the teacher so far.
+fn computed_by_teacher(run: &Run) -> f64 {
+    run.teacher.as_ref().map_or(0.0, |teacher| teacher.computed().seconds.iter().sum())
 }
 
 /// The error with which training would stop.

@@ -31,6 +31,9 @@ impl RunConfig {
             let bias = self.train.logit_bias_init.unwrap_or(LogitBiasInit::Auto).number(self.train.batch_size);
             self.train.logit_bias_init = Some(LogitBiasInit::Number(bias));
         }
+        if let (Loss::Softmax, Some(teacher)) = (self.train.loss, &mut self.train.teacher) {
+            teacher.scale.get_or_insert(default::TEACHER_SCALE);
+        }
         if self.train.structure > 0.0 {
             self.train.structure_warmup_steps.get_or_insert(default::STRUCTURE_WARMUP_STEPS);
             self.train.structure_temperature.get_or_insert(default::STRUCTURE_TEMPERATURE);

@@ -27,7 +27,9 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     }
     config.data.train.tables_mut().iter_mut().for_each(|table| table.resolve(directory));
     let model = &mut config.model;
-    for reference in [&mut model.image_tower, &mut model.text_tower, &mut model.init].into_iter().flatten() {
+    let teacher = config.train.teacher.as_mut().map(|teacher| &mut teacher.model);
+    let models = [&mut model.image_tower, &mut model.text_tower, &mut model.init];
+    for reference in models.into_iter().flatten().chain(teacher) {
         if is_local(reference, directory)
             && let Some(path) = join(directory, Path::new(reference.as_str())).to_str()
         {

@@ -193,6 +193,7 @@ fn resolved_configs_match_the_schema() {
         "model.image_lora={rank=2}",
         "train.stage=[{from_step=5, lock='LU'}]",
         "train.group=[{match='*', learning_rate=1.0}]",
+        "train.teacher.model=openai/clip-vit-base-patch32",
     ];
     for (text, overrides) in [(BASE, &more[..]), (BASE, &["train.optimizer=sgd"]), (FULL, &[])] {
         assert_valid(&load(text, overrides).unwrap().to_toml().unwrap(), text);

@@ -28,7 +28,7 @@ pub struct Change {
 }
 
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
-const SAFE: [(&str, &str); 15] = [
+const SAFE: [(&str, &str); 16] = [
     ("run.dir", "the run was moved"),
     ("run.device", "another device rounds differently: results are no longer bit-identical"),
     ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
@@ -42,6 +42,7 @@ const SAFE: [(&str, &str); 15] = [
     ),
     ("model.head_init", "the checkpoint has the heads already"),
     ("fit", "the checkpoint has the heads already"),
+    ("train.teacher.model", "the checkpoint knows the teacher by its weights, which must be the same"),
     ("train.logit_bias_init", "it is read only when a run begins; the checkpoint holds the bias"),
     ("checkpoint.patience", "affects only when the run stops early"),
     ("checkpoint", "affects only which checkpoints are written"),

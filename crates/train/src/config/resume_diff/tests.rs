@@ -140,6 +140,18 @@ fn caption_slots_change_the_data() {
 }
 
 #[test]
+fn teacher_may_move() {
+    let teacher = "train.teacher.model=./clip";
+    let key = |name: &str, safe| (format!("train.teacher.{name}"), safe);
+    assert_eq!(changes(&[teacher], &["train.teacher.model=./moved"]), [key("model", true)]);
+    assert_eq!(changes(&[teacher], &[teacher, "train.teacher.weight=0.3"]), [key("weight", false)]);
+    assert_eq!(changes(&[teacher], &[teacher, "train.teacher.scale=70"]), [key("scale", false)]);
+    assert_eq!(changes(&[teacher], &[teacher, "train.teacher.scale=60", "train.teacher.weight=0.5"]), []);
+    let gone = changes(&[teacher], &[]);
+    assert_eq!(gone, [key("model", true), key("scale", false), key("weight", false)]);
+}
+
+#[test]
 fn constant_schedule_may_get_longer() {
     let constant = "train.schedule=constant";
     assert_eq!(changes(&[constant], &[constant, "train.epochs=20"]), [("train.epochs".to_owned(), true)]);

@@ -67,6 +67,10 @@ pub fn betas(optimizer: OptimizerKind) -> Option<[f64; 2]> {
 pub fn same_for_all_layers() -> f64 {
     1.0
 }
+pub const TEACHER_SCALE: f64 = 60.0;
+pub fn teacher_weight() -> f64 {
+    0.5
+}
 pub fn clip_grad_norm() -> f64 {
     1.0
 }

@@ -1,4 +1,4 @@
-//! The contrastive loss, and the first value of its bias.
+//! The contrastive loss, the first value of its bias, and the teacher that it may be joined by.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,6 +6,35 @@ use std::fmt;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::default;
+
+/// A trained model of images and texts whose similarities a run imitates: distillation (MobileCLIP, arXiv:2311.17049,
+/// sec. 3; CLIP-KD, arXiv:2307.12732). Its towers are locked, and their features cached like those of the run's own
+/// locked towers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TeacherSection {
+    /// The teacher: a run directory (its newest checkpoint), a checkpoint, the directory of a whole model
+    /// (VisionTextDualEncoder, CLIP, SigLIP, open_clip), or the id of one on the Hugging Face hub. A resumed run
+    /// refuses other weights; name a checkpoint of a run that still trains.
+    pub model: String,
+    /// Weight of the teacher's term, above 0 and at most 1: the loss is (1 - `weight`) times the contrastive loss plus
+    /// `weight` times the divergence from the teacher.
+    ///
+    /// Default: `0.5`. MobileCLIP2 trains with 1 (arXiv:2508.20691).
+    #[serde(default = "default::teacher_weight")]
+    pub weight: f64,
+    /// Factor of the teacher's cosine similarities, above 0. A larger one makes its softmax sharper.
+    ///
+    /// Default: `60.0` with `loss = "softmax"` (50 to 100 are usual); with `"sigmoid"` the teacher's own,
+    /// `exp(logit_scale)`.
+    pub scale: Option<f64>,
+    /// Is added to the teacher's logits. For `loss = "sigmoid"` only.
+    ///
+    /// Default: the teacher's own `logit_bias`.
+    pub bias: Option<f64>,
+}
 
 /// The word for [`LogitBiasInit::Auto`].
 const AUTO: &str = "auto";

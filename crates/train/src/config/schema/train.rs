@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::default;
-use super::loss::{Duplicates, LogitBiasInit, Loss};
+use super::loss::{Duplicates, LogitBiasInit, Loss, TeacherSection};
 use super::optimizer::{GroupSection, OptimizerKind, Schedule};
 use super::stage::StageSection;
 
@@ -185,6 +185,10 @@ pub struct TrainSection {
     ///
     /// Default: `"auto"`.
     pub logit_bias_init: Option<LogitBiasInit>,
+    /// A teacher: a trained model whose similarities between the images and texts of a batch the run imitates.
+    ///
+    /// Default: none.
+    pub teacher: Option<TeacherSection>,
     /// Stages of the run, in order. Until the first one begins, `[model]` and `[train]` apply.
     ///
     /// Default: none; the whole run is one stage.

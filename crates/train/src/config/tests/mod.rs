@@ -7,6 +7,7 @@ mod mutations;
 mod rule_messages;
 mod serde_texts;
 mod set_messages;
+mod teacher;
 
 use std::path::Path;
 

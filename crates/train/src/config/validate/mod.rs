@@ -7,6 +7,7 @@
 //! - `heads`: the heads of `[model]`.
 //! - `train`: batches, optimiser, loss and length of the run.
 //! - `terms`: what is added to the contrastive loss.
+//! - `teacher`: `[train.teacher]`.
 //! - `schedule`: the learning rate over the steps.
 //! - `stages`: locks with their exceptions, `[[train.stage]]` and adapters.
 
@@ -20,6 +21,7 @@ pub(crate) mod rules;
 mod run;
 mod schedule;
 mod stages;
+mod teacher;
 mod terms;
 mod train;
 
@@ -47,6 +49,7 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     terms::matryoshka(config, &mut rules);
     terms::structure(config, &mut rules);
     terms::mixup(config, &mut rules);
+    teacher::teacher(config, &mut rules);
     train::duration(config, &mut rules);
     schedule::warmup_and_cooldown(config, &mut rules);
     schedule::curve(config, &mut rules);

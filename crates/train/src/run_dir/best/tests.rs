@@ -73,6 +73,7 @@ impl Disk {
             total_steps: 1,
             data: String::new(),
             locked: String::new(),
+            teacher: None,
             threads: 1,
             skipped_steps: Vec::new(),
             bad_images: Vec::new(),

@@ -33,6 +33,9 @@ pub struct Progress {
     pub data: String,
     /// Fingerprint of the locked parameters.
     pub locked: String,
+    /// Fingerprint of the teacher, in a run with `[train.teacher]`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<String>,
     /// CPU threads. A resumed run is bit-identical only with the same number.
     pub threads: usize,
     /// Ranges of steps without an update, each from its first 0-based step to the one after its last.

@@ -15,6 +15,7 @@ fn progress(step: u64) -> Progress {
         total_steps: 9,
         data: "d".into(),
         locked: "l".into(),
+        teacher: None,
         threads: 2,
         skipped_steps: Vec::new(),
         bad_images: Vec::new(),

@@ -69,7 +69,7 @@ pub(crate) fn forward_backward(
 
     let leaf = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).autodiff().require_grad();
     let (image, text) = (leaf(image), leaf(text));
-    let loss = context.loss(&batch, &joined, [image.clone(), text.clone()]);
+    let loss = context.loss(&batch, &joined, [image.clone(), text.clone()])?;
     drop(joined);
     let mut all = loss.total.backward();
     let mut gradients = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;

@@ -151,16 +151,19 @@ fn parts_match_whole_batch_of_several_captions() {
 fn parts_match_whole_batch_with_terms() {
     let dir = tempfile::tempdir().unwrap();
     let structure = ["train.structure=10", "train.structure_warmup_steps=0", "train.matryoshka=[8, 3]"];
+    let teacher = format!("train.teacher.model={}", goldens("whole/clip").display());
     let cases = [
         (vec!["model.lock=LU", "train.label_smoothing=0.1"], structure.to_vec()),
+        (vec!["model.lock=UU", "train.duplicates=mask"], [&structure[2..], &[teacher.as_str()]].concat()),
         (vec!["model.lock=LL"], [&structure[..], &["train.mixup_alpha=0.5"]].concat()),
         (vec!["model.lock=LL", "train.loss=sigmoid"], vec!["train.mixup_alpha=1"]),
     ];
     for (plain, terms) in cases {
-        let has_structure = terms.contains(&structure[0]);
+        let [has_structure, has_teacher] = [structure[0], teacher.as_str()].map(|term| terms.contains(&term));
         let sets = [&plain[..], &terms].concat();
         let plain = values(first_step(&open(dir.path(), &plain)).gradients);
         let whole = first_step(&open(dir.path(), &sets));
+        let term = whole.loss_of_terms();
         let expected = values(whole.gradients);
         assert!(expected["image_projection.weight"] != plain["image_projection.weight"], "{sets:?} change nothing");
         for size in [1, 3] {
@@ -168,7 +171,8 @@ fn parts_match_whole_batch_with_terms() {
             let parts = first_step(&open(dir.path(), &[&sets[..], &[size.as_str()]].concat()));
             assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
             assert_eq!([parts.structure.is_some(), whole.structure.is_some()], [has_structure; 2]);
-            let [parts_term, term] = [parts.structure, whole.structure].map(Option::unwrap_or_default);
+            assert_eq!([parts.teacher.is_some(), whole.teacher.is_some()], [has_teacher; 2]);
+            let parts_term = parts.loss_of_terms();
             assert!((parts_term - term).abs() <= 1e-5 * term, "{parts_term} {term}");
             assert_same(&values(parts.gradients), &expected);
         }
@@ -200,7 +204,7 @@ fn assert_passes_drop_the_same(sets: &[&str], parameter: &str) {
             parts.iter().map(|part| context.features(model, &context.locked.of_batch(part).unwrap(), part).unwrap());
         let (image, text) = features.map(|features| (features.image, features.text)).unzip();
         let features = [Tensor::cat(image, 0), Tensor::cat(text, 0)];
-        let loss = context.loss(&whole(parts), &LockedFeatures::none(), features);
+        let loss = context.loss(&whole(parts), &LockedFeatures::none(), features).unwrap();
         values(ParamGradients::take(model, &mut loss.total.backward(), None, true).unwrap())
     };
     let found = values(found.gradients);

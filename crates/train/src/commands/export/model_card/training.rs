@@ -49,6 +49,13 @@ fn name_of(source: &Value) -> Option<String> {
     Some(if others == 0 { name } else { format!("{name} and {others} more") })
 }
 
+/// A hub id, or the last component of a path: the card does not tell where files are.
+fn short_name(model: &str) -> String {
+    let path = Path::new(model);
+    let last = path.file_name().filter(|_| path.is_absolute());
+    last.map_or_else(|| model.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
 /// The keys of the config that decide how a model turns out.
 pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
     let train = &config.train;
@@ -75,6 +82,11 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
             Loss::Sigmoid => "sigmoid (SigLIP)".to_owned(),
         },
     );
+    if let Some(teacher) = &train.teacher {
+        let scale = teacher.scale.map_or_else(String::new, |scale| format!(", scale {scale}"));
+        let name = short_name(&teacher.model).replace('`', "'");
+        row("teacher (distillation)", format!("{name}, weight {}{scale}", teacher.weight));
+    }
     row("optimiser", train.optimizer.name().to_owned());
     row("learning rate", train.learning_rate.to_string());
     let optional = [

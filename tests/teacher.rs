@@ -1,0 +1,84 @@
+//! What the commands say about a run with a teacher.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{Session, goldens};
+
+fn session() -> Session {
+    let session = Session::new();
+    session.write_config(&format!("[train.teacher]\nmodel = {:?}\nweight = 0.3\n", goldens("whole/clip")));
+    session
+}
+
+fn with<'a>(command: &[&'a str], sets: &[&'a str]) -> Vec<&'a str> {
+    command.iter().copied().chain(sets.iter().flat_map(|set| ["--set", *set])).collect()
+}
+
+#[test]
+fn log_inspection_and_card_name_the_teacher() {
+    let session = session();
+    session.succeed(&with(&["train", "--config", "lit.toml"], &["model.lock=LU", "train.epochs=1"]));
+    let steps = session.metrics("run", "train");
+    assert_eq!(steps.len(), 3);
+    assert!(steps.iter().all(|step| step["loss_teacher"].as_f64().unwrap() > 0.0), "{steps:?}");
+    let text = session.succeed(&["inspect", "run"]);
+    assert!(text.contains("teacher") && text.contains("whole/clip`"), "{text}");
+    let found: Value = serde_json::from_str(&session.succeed(&["inspect", "run", "--json", "-"])).unwrap();
+    assert!(found["run"]["teacher"].as_str().unwrap().ends_with("whole/clip"), "{found}");
+    session.succeed(&["export", "--model", "run", "--out", "exported"]);
+    let card = fs::read_to_string(session.path("exported/README.md")).unwrap();
+    assert!(card.contains("clip, weight 0.3, scale 60"), "{card}");
+    assert!(!card.contains("whole/clip"), "a card names no directories: {card}");
+}
+
+#[test]
+fn cache_command_fills_for_the_teacher() {
+    let session = session();
+    let sets = ["model.lock=UU", "cache.dir=cache", "train.epochs=1"];
+    let text = session.succeed(&with(&["cache", "--config", "lit.toml"], &sets));
+    assert!(text.contains("24 images of the teacher: 24 computed"), "{text}");
+    assert!(text.contains("24 captions of the teacher: 24 computed"), "{text}");
+    let files = || {
+        let files = fs::read_dir(session.path("cache")).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> = files.map(|path| (path.clone(), fs::metadata(path).unwrap().len())).collect();
+        files.sort();
+        files
+    };
+    let filled = files();
+    session.succeed(&with(&["train", "--config", "lit.toml"], &sets));
+    assert_eq!(files(), filled, "training computes nothing again");
+}
+
+#[test]
+fn plan_counts_the_teacher() {
+    let session = session();
+    let plan = |sets: &[&str]| -> Value {
+        let text = session.succeed(&with(&["plan", "--config", "lit.toml", "--json", "-"], sets));
+        serde_json::from_str(&text).unwrap()
+    };
+    let found = plan(&["model.lock=UU"]);
+    let names: Vec<&str> =
+        found["cache"].as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();
+    assert_eq!(names, ["images of the teacher", "captions of the teacher"]);
+    assert!(found["cache"].as_array().unwrap().iter().all(|entry| entry["rows"] == 24 && entry["present"] == 0));
+    assert!(found["time"]["teacher"].as_f64().unwrap() > 0.0, "{}", found["time"]);
+    assert!(found["memory"]["teacher"].as_u64().unwrap() > 1000, "{}", found["memory"]);
+    assert!(!session.path("run").exists(), "`plan` leaves no trace");
+    let found = plan(&["model.lock=LL", "cache.enabled=false"]);
+    assert!(found["notes"].to_string().contains("features of the teacher"), "{}", found["notes"]);
+    let text = session.succeed(&with(&["plan", "--config", "lit.toml"], &["model.lock=LU"]));
+    assert!(text.contains("to compute features of the teacher") && text.contains("(teacher "), "{text}");
+}
+
+#[test]
+fn check_loads_the_teacher() {
+    let session = session();
+    let text = session.succeed(&["check", "--config", "lit.toml"]);
+    assert!(text.contains("teacher: `") && text.contains("weight 0.3, scale 60"), "{text}");
+    let text = session.problems(&with(&["check", "--config", "lit.toml"], &["train.teacher.model=./gone"]));
+    assert!(text.contains("gone"), "{text}");
+    let text = session.problems(&with(&["check", "--config", "lit.toml"], &["train.loss=sigmoid"]));
+    assert!(text.contains("has no `logit_bias`"), "{text}");
+}
