@@ -18,7 +18,7 @@ use crate::params::builder::ParamBuilder;
 #[derive(Module, Debug)]
 #[expect(clippy::large_enum_variant, reason = "few are made, and their size is that of the tensors they hold")]
 pub enum Head {
-    /// The pooled output itself.
+    /// The pooled output itself, or its first values.
     Identity(IdentityHead),
     /// One linear map.
     Linear(LinearHead),
@@ -34,6 +34,8 @@ pub enum Head {
 #[derive(Module, Debug)]
 pub struct IdentityHead {
     width: usize,
+    /// Less than the width if embeddings are cut.
+    pub(crate) dim: usize,
 }
 
 /// The linear map of a head that has one: the whole of a linear head, or the straight path of a residual one.
@@ -53,7 +55,7 @@ impl Head {
         let HeadForm { kind, bias, norm, dropout } = form;
         let parts = [bias, norm];
         match kind {
-            HeadKind::Identity => Self::Identity(IdentityHead { width }),
+            HeadKind::Identity => Self::Identity(IdentityHead { width, dim: width }),
             HeadKind::Linear => Self::Linear(LinearHead::new(at, width, dim, bias, norm)),
             HeadKind::Gated { expansion } => {
                 Self::Gated(GatedHead::new(at, width, dim, expansion * width, parts, dropout))
@@ -66,6 +68,7 @@ impl Head {
     /// Maps `[batch, width]` to `[batch, dim]`. `dropout` applies where the head trains.
     pub fn forward(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
         match self {
+            Self::Identity(IdentityHead { width, dim }) if dim < width => pooled.narrow(1, 0, *dim),
             Self::Identity(_) => pooled,
             Self::Linear(head) => head.forward(pooled),
             Self::Gated(head) => head.forward(pooled, dropout),
@@ -87,7 +90,7 @@ impl Head {
     fn dims(&self) -> [usize; 2] {
         let of = |weight: &Param<Tensor<2>>| <[usize; 2]>::from(weight.lazy_shape().dims());
         match self {
-            Self::Identity(IdentityHead { width }) => [*width; 2],
+            Self::Identity(IdentityHead { width, dim }) => [*width, *dim],
             Self::Linear(head) => of(&head.weight),
             Self::Gated(head) => [of(&head.up.weight)[0], of(&head.down.weight)[1]],
             Self::Residual(head) => of(&head.weight),

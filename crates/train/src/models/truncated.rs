@@ -1,0 +1,53 @@
+//! A loaded model with narrower embeddings: `--dim`.
+
+use crate::config::RunConfig;
+use crate::error::TrainError;
+use crate::events::{Event, Observer};
+use crate::models::load::LoadedModel;
+
+impl LoadedModel {
+    /// The model with the first `dim` values of its embeddings, which are normalised again. `observer` is notified if
+    /// it was not trained with this width.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`] when its embeddings have fewer values, or `dim` is 0.
+    pub fn truncated(self, dim: usize, observer: &mut dyn Observer) -> Result<Self, TrainError> {
+        let whole = self.model.embed_dim();
+        if dim == 0 || dim > whole {
+            return Err(TrainError::Usage(format!(
+                "`--dim` is {dim}, but the embeddings of this model have {whole} values; give 1 to {whole}"
+            )));
+        }
+        if dim == whole {
+            return Ok(self);
+        }
+        if let Some(trained) = other_widths(self.config.as_ref(), dim, whole) {
+            observer.on(Event::Note(format!(
+                "`--dim {dim}`: {trained}; figures of narrower embeddings may be much worse than those of whole ones, \
+                 measure them with `dualenc eval --dim {dim}`"
+            )));
+        }
+        Ok(Self { model: self.model.truncated(dim)?, truncated_from: Some(whole), ..self })
+    }
+
+    /// Widths below the whole that the model was trained with, in descending order: `train.matryoshka`.
+    pub(crate) fn trained_widths(&self) -> Vec<usize> {
+        let widths = self.config.as_ref().map(|config| config.train.matryoshka.as_slice()).unwrap_or_default();
+        widths.iter().copied().filter(|&width| width < self.model.embed_dim()).collect()
+    }
+}
+
+/// What the model was trained with instead of `dim`; `None` if its run trained this width, too.
+fn other_widths(config: Option<&RunConfig>, dim: usize, whole: usize) -> Option<String> {
+    let Some(config) = config else {
+        return Some("it is not recorded which widths the model was trained with".to_owned());
+    };
+    let widths = &config.train.matryoshka;
+    if widths.is_empty() {
+        return Some(format!(
+            "the model was trained with whole embeddings of {whole} values only (`train.matryoshka` was not set)"
+        ));
+    }
+    (!widths.contains(&dim))
+        .then(|| format!("the model was trained with other widths (`train.matryoshka` was {widths:?})"))
+}
