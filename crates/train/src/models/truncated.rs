@@ -30,10 +30,13 @@ impl LoadedModel {
         Ok(Self { model: self.model.truncated(dim)?, truncated_from: Some(whole), ..self })
     }
 
-    /// Widths below the whole that the model was trained with, in descending order: `train.matryoshka`.
-    pub(crate) fn trained_widths(&self) -> Vec<usize> {
-        let widths = self.config.as_ref().map(|config| config.train.matryoshka.as_slice()).unwrap_or_default();
-        widths.iter().copied().filter(|&width| width < self.model.embed_dim()).collect()
+    /// The width of its embeddings and the narrower ones that it was trained with, in descending order
+    /// (`train.matryoshka`). Empty if there are none.
+    pub(crate) fn nested_widths(&self) -> Vec<usize> {
+        let (dim, config) = (self.model.embed_dim(), self.config.as_ref());
+        let widths = config.iter().flat_map(|config| &config.train.matryoshka);
+        let narrower: Vec<usize> = widths.copied().filter(|&width| width < dim).collect();
+        if narrower.is_empty() { narrower } else { [vec![dim], narrower].concat() }
     }
 }
 

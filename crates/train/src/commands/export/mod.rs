@@ -2,11 +2,12 @@
 //!
 //! - this file: the directory that each format fills.
 //! - `request`: the formats, and what a caller asks for.
-//! - `heads`: the heads alone, of models without towers.
+//! - `heads`: the heads alone, for any model.
 //! - `dual_encoder`: a VisionTextDualEncoder of transformers; `reference_limits` says what it can compute.
-//! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there.
+//! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there, and
+//!   `stock_modules` makes the head.
 //! - `model_card`: `README.md`.
-//! - `parts`: the tensors of a model by their names in transformers.
+//! - `parts`: the tensors of a model by their names in transformers; `head_part`: those of a head.
 //! - `tokenizer_copy`: the files of the tokenizer.
 //! - `json_files`: reading and writing JSON files.
 
@@ -22,6 +23,7 @@ use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
 mod dual_encoder;
+mod head_part;
 mod heads;
 mod json_files;
 pub(crate) mod model_card;
@@ -30,6 +32,7 @@ pub(crate) mod reference_limits;
 pub(crate) mod request;
 mod routes;
 mod sentence_transformers;
+mod stock_modules;
 #[cfg(test)]
 mod tests;
 mod tokenizer_copy;
