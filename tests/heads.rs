@@ -170,7 +170,8 @@ fn export_refuses_heads_that_others_lack() {
     for format in ["transformers", "sentence-transformers"] {
         let text = message("glu", format);
         assert!(text.contains("the image head of this model is `glu, expansion 8, bias and norm`"), "{text}");
-        assert!(text.contains("`dualenc embed`") && !text.contains("--format"), "{text}");
+        assert!(text.contains("`dualenc embed`") && text.contains("`--format heads`"), "{text}");
+        assert!(!text.contains("--format sentence-transformers"), "{text}");
     }
     train(&session, &[&short[..], &["run.dir=biased", "model.text_head.bias=true"]].concat());
     let text = message("biased", "transformers");

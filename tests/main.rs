@@ -31,6 +31,7 @@ mod kill;
 mod load;
 mod locks;
 mod mixes;
+mod narrow;
 mod not_finite;
 mod optimizers;
 mod pack;

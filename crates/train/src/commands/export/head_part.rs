@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use dualenc_model::{Head, HeadForm, HostTensor, Tower};
 
-use crate::commands::export::parts::Tensors;
 use crate::error::TrainError;
 
 /// A head: its form, and its tensors by their names below the head.
@@ -15,7 +14,7 @@ pub(crate) struct HeadPart {
     /// Values of its output.
     pub dim: usize,
     /// Matrices are `[output, input]`, as in `torch.nn.Linear`.
-    pub tensors: Tensors,
+    pub tensors: BTreeMap<String, HostTensor>,
 }
 
 impl HeadPart {

@@ -61,8 +61,7 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
     };
     let image = head(Tower::Image, &model.image_projection, model.image_tower.is_absent());
     let text = head(Tower::Text, &model.text_projection, model.text_tower.is_absent());
-    let mut config =
-        json!({"model_type": MODEL_TYPE, "embed_dim": model.embed_dim(), "image": image, "text": text});
+    let mut config = json!({"model_type": MODEL_TYPE, "embed_dim": model.embed_dim(), "image": image, "text": text});
     let widths = loaded.nested_widths();
     if !widths.is_empty() {
         config[MATRYOSHKA_DIMS] = json!(widths);
@@ -74,8 +73,7 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
 /// The form of a head. `input`: what gives the features it maps.
 fn config_of(head: &HeadPart, input: &str) -> Value {
     let HeadForm { kind, bias, norm, .. } = head.form;
-    let mut config =
-        json!({"kind": kind.name(), "width": head.width, "input": input, "bias": bias, "norm": norm});
+    let mut config = json!({"kind": kind.name(), "width": head.width, "input": input, "bias": bias, "norm": norm});
     match kind {
         HeadKind::Gated { expansion } => config["expansion"] = json!(expansion),
         HeadKind::Blocks { count } => config["blocks"] = json!(count),

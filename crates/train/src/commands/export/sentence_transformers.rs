@@ -176,9 +176,7 @@ impl Route {
             | Pooled::Last
             | Pooled::Mean
             | Pooled::MeanWithoutFirst(_)
-            | Pooled::FirstAndMeanWithoutFirst(_) => {
-                ("last_hidden_state", "token_embeddings")
-            }
+            | Pooled::FirstAndMeanWithoutFirst(_) => ("last_hidden_state", "token_embeddings"),
         };
         let mut settings = json!({
             "transformer_task": "feature-extraction",

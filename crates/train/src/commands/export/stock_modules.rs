@@ -70,10 +70,7 @@ impl StockModule {
 ///
 /// # Errors
 /// [`TrainError::Internal`] when the head is of another kind, or incomplete.
-pub(crate) fn modules_of(
-    mut head: HeadPart,
-    pooled: Option<WithoutFirst>,
-) -> Result<Vec<StockModule>, TrainError> {
+pub(crate) fn modules_of(mut head: HeadPart, pooled: Option<WithoutFirst>) -> Result<Vec<StockModule>, TrainError> {
     let mut modules = Vec::new();
     let is_matrix = head.form.kind == HeadKind::Linear && !head.form.norm;
     if let Some(pooled) = pooled.filter(|_| !is_matrix) {
@@ -109,10 +106,8 @@ fn residual(head: &mut HeadPart) -> Result<[StockModule; 2], TrainError> {
     let (width, up, down) = (head.width, head.take("up.weight")?, head.take("down.weight")?);
     let hidden = up.shape[0];
     let both = width + hidden;
-    let below = |first: Vec<f32>, second: Vec<f32>| HostTensor {
-        shape: vec![both, width],
-        values: [first, second].concat(),
-    };
+    let below =
+        |first: Vec<f32>, second: Vec<f32>| HostTensor { shape: vec![both, width], values: [first, second].concat() };
     let mut first = Tensors::from([
         ("linear.weight".to_owned(), below(vec![0.0; width * width], up.values)),
         ("residual.weight".to_owned(), below(HostTensor::identity(width).values, vec![0.0; hidden * width])),

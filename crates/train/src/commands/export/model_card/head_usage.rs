@@ -28,7 +28,10 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         "heads = load_file(\"model.safetensors\")".to_owned(),
     ];
     if is_any(|form| !form.is_identity()) {
-        lines.extend(function("affine(x, name):", &["return linear(x, heads[f\"{name}.weight\"], heads.get(f\"{name}.bias\"))"]));
+        lines.extend(function(
+            "affine(x, name):",
+            &["return linear(x, heads[f\"{name}.weight\"], heads.get(f\"{name}.bias\"))"],
+        ));
     }
     if is_any(has_norm) {
         let body = "return layer_norm(x, x.shape[-1:], heads[f\"{name}.weight\"], heads[f\"{name}.bias\"])";
