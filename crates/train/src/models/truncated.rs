@@ -1,6 +1,6 @@
 //! A loaded model with narrower embeddings: `--dim`.
 
-use crate::config::RunConfig;
+use crate::config::HeadInit;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::models::load::LoadedModel;
@@ -21,7 +21,7 @@ impl LoadedModel {
         if dim == whole {
             return Ok(self);
         }
-        if let Some(trained) = other_widths(self.config.as_ref(), dim, whole) {
+        if let Some(trained) = self.other_widths(dim) {
             observer.on(Event::Note(format!(
                 "`--dim {dim}`: {trained}; figures of narrower embeddings may be much worse than those of whole ones, \
                  measure them with `dualenc eval --dim {dim}`"
@@ -34,23 +34,27 @@ impl LoadedModel {
     /// (`train.matryoshka`). Empty if there are none.
     pub(crate) fn nested_widths(&self) -> Vec<usize> {
         let (dim, config) = (self.model.embed_dim(), self.config.as_ref());
-        let widths = config.iter().flat_map(|config| &config.train.matryoshka);
+        let widths = config.into_iter().flat_map(|config| &config.train.matryoshka);
         let narrower: Vec<usize> = widths.copied().filter(|&width| width < dim).collect();
         if narrower.is_empty() { narrower } else { [vec![dim], narrower].concat() }
     }
-}
 
-/// What the model was trained with instead of `dim`; `None` if its run trained this width, too.
-fn other_widths(config: Option<&RunConfig>, dim: usize, whole: usize) -> Option<String> {
-    let Some(config) = config else {
-        return Some("it is not recorded which widths the model was trained with".to_owned());
-    };
-    let widths = &config.train.matryoshka;
-    if widths.is_empty() {
-        return Some(format!(
-            "the model was trained with whole embeddings of {whole} values only (`train.matryoshka` was not set)"
-        ));
+    /// What the model was trained with instead of `dim`; `None` if its run trained this width, too.
+    fn other_widths(&self, dim: usize) -> Option<String> {
+        let Some(config) = &self.config else {
+            return Some("it is not recorded which widths the model was trained with".to_owned());
+        };
+        // Fitted heads have their directions in order: a narrower fit has the first of them.
+        if self.step == Some(0) && config.model.head_init != HeadInit::Random {
+            return None;
+        }
+        let (widths, whole) = (&config.train.matryoshka, self.model.embed_dim());
+        if widths.is_empty() {
+            return Some(format!(
+                "the model was trained with whole embeddings of {whole} values only (`train.matryoshka` was not set)"
+            ));
+        }
+        (!widths.contains(&dim))
+            .then(|| format!("the model was trained with other widths (`train.matryoshka` was {widths:?})"))
     }
-    (!widths.contains(&dim))
-        .then(|| format!("the model was trained with other widths (`train.matryoshka` was {widths:?})"))
 }
