@@ -83,7 +83,8 @@ def refuse_other_formats(directory):
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     if config.get("model_type") == "dualenc-heads":
         sys.exit(
-            f"{directory} holds heads alone, without towers: `torch.onnx.export` converts the functions in its README.md"
+            f"{directory} holds heads alone, without towers; to convert them, call the functions in its README.md from a "
+            "torch.nn.Module and pass that to `torch.onnx.export`"
         )
 
 

@@ -82,7 +82,10 @@ pub(crate) fn modules_of(mut head: HeadPart, pooled: Option<WithoutFirst>) -> Re
     match head.form.kind {
         HeadKind::Linear => {
             let weight = head.take("weight")?;
-            let weight = pooled.filter(|_| is_matrix).map(|pooled| pooled.folded(&weight)).unwrap_or(weight);
+            let weight = match pooled {
+                Some(pooled) if is_matrix => pooled.folded(&weight),
+                _ => weight,
+            };
             modules.push(StockModule::linear(weight, head.tensors.remove("bias"))?);
         }
         HeadKind::Residual => modules.extend(residual(&mut head)?),
