@@ -21,7 +21,6 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
     }
     functions.sort_unstable();
     let mut lines = vec![
-        "import torch".to_owned(),
         "from safetensors.torch import load_file".to_owned(),
         format!("from torch.nn.functional import {}", functions.join(", ")),
         String::new(),
