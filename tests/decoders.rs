@@ -135,6 +135,7 @@ fn commands_know_decoders_and_prompts() {
     session.succeed(&["check", "--config", "lit.toml"]);
     train(&session, &[]);
     let inspected = session.succeed(&["inspect", "run"]);
+    let inspected = inspected.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(inspected.contains("prompt \"Instruct: find the picture\\nQuery: \""), "{inspected}");
 
     // A default prompt is named, and not applied.

@@ -91,6 +91,8 @@ fn clusters_are_balanced() {
         "train.epochs=1",
         "--set",
         "train.warmup_steps=0",
+        "--set",
+        "train.batch_size=3",
     ]);
     let steps = session.metrics("run", "train");
     assert_eq!(steps.iter().map(|it| it["samples_seen"].as_u64().unwrap()).max(), Some(9));

@@ -418,7 +418,7 @@ fn gates_match_plain() {
         TOLERANCE,
         &[[151, 163]; 2],
         &[],
-        |Inputs { m, .. }| crate::ops::gate::plain(m[0].clone() * 6.0, m[1].clone()),
+        |Inputs { m, .. }| ops::gate::plain(m[0].clone() * 6.0, m[1].clone()),
         |Inputs { m, .. }| (m[0].clone() * 6.0).clamp(0.0, 6.0) * m[1].clone(),
     );
     // A gate alone that trains, and what it lets through alone.

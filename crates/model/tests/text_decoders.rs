@@ -37,7 +37,7 @@ fn dir(name: &str) -> PathBuf {
 }
 
 fn tower(dir: &Path, lock: TowerLock, pool: Pool) -> TextTower {
-    let options = TowerOptions { pool, dropout: Some(0.0) };
+    let options = TowerOptions { pool, dropout: Some(0.0), ..TowerOptions::default() };
     let (tower, audit) = text_tower_from(dir, lock, options, &device()).unwrap();
     assert_eq!((audit.missing.len(), audit.mismatched.len()), (0, 0), "{}: {audit:?}", dir.display());
     tower
@@ -133,7 +133,7 @@ fn stored_gradients(name: &str, tower: &TextTower, gradients: &Gradients) -> BTr
 #[test]
 fn other_heads_are_unused() {
     let unused = |name: &str| {
-        let options = TowerOptions { pool: Pool::Auto, dropout: None };
+        let options = TowerOptions::default();
         text_tower_from(&dir(name), TowerLock::Locked, options, &device()).unwrap().1.unused
     };
     assert_eq!(unused("qwen3_lm"), ["lm_head.weight"]);

@@ -148,7 +148,7 @@ pub fn build_from_sources(
     // The files beside a tower say how it pools; an absent tower has none.
     let pool = |source, options: TowerOptions| match source {
         TowerSource::Dir(_) => options,
-        TowerSource::Absent(_) => TowerOptions { pool: Pool::Cls, dropout: None },
+        TowerSource::Absent(_) => TowerOptions { pool: Pool::Cls, ..TowerOptions::default() },
     };
     let options = BuildOptions { image: pool(image, options.image), text: pool(text, options.text), ..options.clone() };
     let (image, text) =

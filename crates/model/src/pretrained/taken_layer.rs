@@ -68,6 +68,7 @@ impl TowerFiles {
                 ImageTowerConfig::Transformer(config) => {
                     Ok((config.encoder.num_layers(), config.final_norm != FinalNorm::None))
                 }
+                ImageTowerConfig::Absent { .. } => Ok((1, false)),
                 ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => Err(self.problem(format!(
                     "`image_layer` or `image_layer_norm` is set, but the blocks of a `{}` have different widths and \
                      only the last can be pooled; remove the key, or choose a vision transformer",
@@ -84,7 +85,11 @@ impl TowerFiles {
 
 /// Leaves the first `layers` layers of a tower's `config.json`.
 fn shorten(config: &mut Value, layers: usize) {
-    let key = if config["model_type"] == "distilbert" { "n_layers" } else { "num_hidden_layers" };
+    let key = match config["model_type"].as_str() {
+        Some("distilbert") => "n_layers",
+        Some("t5") => "num_layers",
+        _ => "num_hidden_layers",
+    };
     config[key] = layers.into();
     if let Some(types) = config.get_mut("layer_types").and_then(Value::as_array_mut) {
         types.truncate(layers);

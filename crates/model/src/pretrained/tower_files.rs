@@ -43,7 +43,7 @@ impl TowerFiles {
     /// A tower that is not there: its outputs come from files, and have `width` values.
     pub fn absent(width: usize) -> Self {
         let (dir, config_path) = (PathBuf::new(), PathBuf::from("the features"));
-        Self { dir, config_path, config: absent_config(width), weights: None, notes: Vec::new() }
+        Self { dir, config_path, config: absent_config(width), weights: None, notes: Vec::new(), taken: None }
     }
 
     /// Reads `tower` from `dir`, which holds that tower alone or a whole model.
@@ -199,8 +199,8 @@ impl TowerFiles {
                         .to_owned()
                 }
                 _ => format!(
-                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\", \"last\" \
-                     or \"auto\""
+                    "`text_pool = \"pooler\"`, but a `{family}` tower has no pooler; choose \"cls\", \"mean\", \
+                     \"last\" or \"auto\""
                 ),
             })
         })?;

@@ -43,10 +43,11 @@ pub(crate) struct NamedBlock {
     pub captions: Vec<Option<usize>>,
 }
 
-/// A text of a block: its words, its caption if it is the first of it, its image as a row, and its weight.
+/// A text of a block: its words, its caption, whether it is the first of it, its image as a row, and its weight.
 struct Text {
     words: String,
-    caption: Option<usize>,
+    caption: usize,
+    is_first: bool,
     row: usize,
     weight: f64,
 }
@@ -78,17 +79,24 @@ impl PairedFeatures<'_> {
 
     fn block(&self, usable: &[usize], images: Vec<usize>, texts: &[Text]) -> Result<NamedBlock, TrainError> {
         let numbers: Vec<usize> = images.iter().map(|&place| usable[place]).collect();
+        let captions: Vec<usize> = texts.iter().map(|text| text.caption).collect();
         let mut tokens = TokenBatch::default();
-        for text in texts {
-            tokens.push(self.tokenizer.encode(&text.words)?);
+        if self.dataset.text_feature_width().is_none() {
+            for text in texts {
+                tokens.push(self.tokenizer.encode(&text.words)?);
+            }
         }
         let [image_input, text_input] = self.inputs;
         let block = Block {
             images: parameters::host(image_input(self.images.select(self.set, &numbers, 0)?))?.values,
-            texts: parameters::host(text_input(self.texts.of_tokens(&tokens)?))?.values,
+            texts: parameters::host(text_input(self.texts.of_captions(self.dataset, &captions, &tokens)?))?.values,
             pairs: texts.iter().map(|text| (text.row, text.weight)).collect(),
         };
-        Ok(NamedBlock { block, images, captions: texts.iter().map(|text| text.caption).collect() })
+        Ok(NamedBlock {
+            block,
+            images,
+            captions: texts.iter().map(|text| text.is_first.then_some(text.caption)).collect(),
+        })
     }
 
     /// The texts of an image, each as often as an epoch shows it on average.
@@ -101,15 +109,16 @@ impl PairedFeatures<'_> {
         let total: f64 = captions.iter().map(|&caption| weight(caption)).sum();
         let share = |caption: u32| match self.captions {
             CaptionMode::All => 1.0,
-            CaptionMode::One if total > 0.0 => weight(caption) / total,
-            CaptionMode::One => 1.0 / captions.len() as f64,
+            // Of several drawn at once, the relative frequencies are about those of a single one.
+            CaptionMode::One | CaptionMode::Slots if total > 0.0 => weight(caption) / total,
+            CaptionMode::One | CaptionMode::Slots => 1.0 / captions.len() as f64,
         };
         let of_caption = |&caption: &u32| {
             let words: Vec<String> = self.dataset.texts(caption as usize).map(std::borrow::Cow::into_owned).collect();
             let weight = part.map_or(1.0, |part| part.weight) * share(caption) / words.len() as f64;
-            let caption = |at: usize| (at == 0).then_some(caption as usize);
+            let caption = caption as usize;
             let texts = words.into_iter().enumerate();
-            texts.map(move |(at, words)| Text { words, caption: caption(at), row: 0, weight }).collect::<Vec<_>>()
+            texts.map(move |(at, words)| Text { words, caption, is_first: at == 0, row: 0, weight }).collect::<Vec<_>>()
         };
         captions.iter().flat_map(of_caption).collect()
     }

@@ -169,7 +169,7 @@ impl Encoder<'_> {
                 }
             }
             let values = TensorData::new(values, [rows.len(), side.1]);
-            let projected = self.model.project_text(Tensor::from_data(values, &self.compute.device));
+            let projected = self.model.project_text(Tensor::from_data(values, &self.compute.device), &Dropout::off());
             let projected = parameters::host(projected)?.values;
             let key = |at: usize| row_of(rows.start + at).map(|(table, row)| table.key(row)).unwrap_or_default();
             check_embeddings(&projected, rows.len(), dim, |at| format!("text `{}`", key(at)))?;

@@ -495,7 +495,6 @@ impl Evaluation {
         let embeds = encoder.captions(dataset, &numbers, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
-        let embeds = embeds.into_normalized();
-        Ok(UsableCaptions { numbers, image_rows, embeds })
+        Ok(UsableCaptions { numbers, image_rows, embeds: embeds.into_normalized() })
     }
 }

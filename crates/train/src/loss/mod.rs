@@ -15,12 +15,12 @@ pub(crate) mod contrastive;
 mod label_smoothing;
 mod matryoshka;
 pub(crate) mod mixup;
+#[cfg(test)]
+mod slot_tests;
+mod slots;
 mod structure;
 #[cfg(test)]
 mod term_tests;
 pub(crate) mod terms;
-#[cfg(test)]
-mod slot_tests;
-mod slots;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,8 @@ pub fn settled(config: &RunConfig) -> Result<RunConfig, TrainError> {
         && config.model.lock.text != TowerLock::Scratch
         && let (None, Some(text)) = (&config.model.init, &config.model.text_tower)
     {
+        // In the order of loading: of two towers that cannot be found, the first is named.
+        config.model.image_tower.as_deref().map(resolve).transpose()?;
         config.model.text_pool = auto_text_pool(&resolve(text)?);
     }
     Ok(config)

@@ -198,10 +198,14 @@ impl Run {
         let (features, set) = (features.clone(), set.clone());
         self.fill_image_features(&features, &set, observer)?;
         let usable = set.usable();
-        let blocks = usable.chunks(WHITENED_AT_ONCE).map(|images| features.select(&set, images, 0));
-        let weight = &mut self.learner.model.image_projection.weight;
-        let white = whitened(weight.val().without_autodiff(), usable.len(), blocks, strength)?;
-        *weight = Param::from_tensor(white.autodiff().require_grad());
+        let form = self.learner.model.image_projection.form();
+        let Some(map) = self.learner.model.image_projection.linear_part() else {
+            return Err(TrainError::Internal(format!("`{form}`, a head without a linear map, is to be whitened")));
+        };
+        let inputs = |images| features.select(&set, images, 0).map(|pooled| map.input(pooled).without_autodiff());
+        let blocks = usable.chunks(WHITENED_AT_ONCE).map(inputs);
+        let white = whitened(map.weight.val().without_autodiff(), usable.len(), blocks, strength)?;
+        *map.weight = Param::from_tensor(white.autodiff().require_grad());
         Ok(())
     }
 }
@@ -223,16 +227,6 @@ impl Run {
         let new = bad.into_iter().filter(|skipped| self.data.unreadable_images.record(skipped.clone()));
         self.records.log_skipped(&new.collect::<Vec<_>>(), &self.data.dataset, observer);
         self.data.unreadable_images.check(&self.data.dataset, self.data.unreadable_policy)?;
-        let usable = set.usable();
-        let form = self.learner.model.image_projection.form();
-        let Some(map) = self.learner.model.image_projection.linear_part() else {
-            return Err(TrainError::Internal(format!("`{form}`, a head without a linear map, is to be whitened")));
-        };
-        let blocks = usable
-            .chunks(WHITENED_AT_ONCE)
-            .map(|images| Ok(map.input(features.select(&set, images, 0)?).without_autodiff()));
-        let white = whitened(map.weight.val().without_autodiff(), usable.len(), blocks, strength)?;
-        *map.weight = Param::from_tensor(white.autodiff().require_grad());
         Ok(())
     }
 }

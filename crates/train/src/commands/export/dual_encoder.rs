@@ -5,9 +5,10 @@ use std::path::Path;
 use dualenc_model::{DualEncoderConfig, HostTensor};
 use serde_json::{Value, json};
 
+use crate::commands::export::head_limits::{HeadLimits, check_heads};
 use crate::commands::export::json_files::write_json;
 use crate::commands::export::parts::{ModelParts, without_dtype, write_tensors};
-use crate::commands::export::reference_limits::{HeadLimits, check_heads, check_text_pooling, exported_image_config};
+use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};

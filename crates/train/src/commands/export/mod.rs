@@ -4,6 +4,7 @@
 //! - `request`: the formats, and what a caller asks for.
 //! - `heads`: the heads alone, for any model.
 //! - `dual_encoder`: a VisionTextDualEncoder of transformers; `reference_limits` says what it can compute.
+//! - `head_limits`: which heads a format can express.
 //! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there, and
 //!   `stock_modules` makes the head.
 //! - `model_card`: `README.md`.
@@ -23,6 +24,7 @@ use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
 
 mod dual_encoder;
+mod head_limits;
 mod head_part;
 mod heads;
 mod json_files;

@@ -68,7 +68,7 @@ impl ModelParts {
         Ok(Self { image, text, image_head, text_head, logit_scale, logit_bias })
     }
 
-    /// The tensors as one VisionTextDualEncoder stores them. Its heads are matrices (`reference_limits::check_heads`).
+    /// The tensors as one VisionTextDualEncoder stores them. Its heads are matrices (`head_limits::check_heads`).
     ///
     /// # Errors
     /// [`TrainError::Internal`] when a head has no matrix.

@@ -1,8 +1,9 @@
 //! What transformers' VisionTextDualEncoder can compute.
 
-use dualenc_model::{DualEncoder, HeadForm, HeadKind, ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
+use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower};
 use serde_json::{Value, json};
 
+use crate::commands::export::head_limits::OTHER_FORMAT;
 use crate::commands::export::routes::{image_route, norm_advice};
 use crate::error::TrainError;
 
@@ -17,9 +18,6 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
     ("albert", "AlbertTokenizer"),
     ("clip_text_model", "CLIPTokenizer"),
 ];
-
-/// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
-const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
 /// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
 ///
@@ -51,7 +49,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
                 match tower.pooling() {
                     Pooling::Cls => "class token",
                     Pooling::ClsMean => "class token and mean",
-                    Pooling::Mean | Pooling::Pooler => "mean",
+                    Pooling::Mean | Pooling::Last | Pooling::Pooler => "mean",
                 },
                 norm_advice(tower)
             )))
@@ -104,50 +102,4 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
         }
     };
     Err(TrainError::Usage(format!("transformers' VisionTextDualEncoder {problem}")))
-}
-
-/// Which heads a format can express.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HeadLimits {
-    /// A VisionTextDualEncoder: a matrix.
-    DualEncoder,
-    /// `Dense` and `LayerNorm` of sentence-transformers: linear and residual heads (`stock_modules`).
-    SentenceTransformers,
-}
-
-impl HeadLimits {
-    /// Why the format cannot express a head of this form, if it cannot.
-    fn problem(self, form: HeadForm) -> Option<&'static str> {
-        match (self, form.kind) {
-            (Self::DualEncoder, HeadKind::Linear | HeadKind::Identity) if !form.norm && !form.bias => None,
-            (Self::DualEncoder, _) => {
-                Some("transformers' VisionTextDualEncoder has linear heads without bias and norm")
-            }
-            (_, HeadKind::Linear | HeadKind::Identity | HeadKind::Residual) => None,
-            (_, HeadKind::Gated { .. }) => Some("sentence-transformers has no stock module for the product in a `glu`"),
-            (_, HeadKind::Blocks { .. }) => {
-                Some("sentence-transformers has no stock module that adds to its input what follows a norm of it")
-            }
-        }
-    }
-}
-
-/// Refuses heads that the format cannot express.
-///
-/// # Errors
-/// [`TrainError::Usage`].
-pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(), TrainError> {
-    let forms = [("image", model.image_projection.form()), ("text", model.text_projection.form())];
-    let problem = |(side, form): (&'static str, HeadForm)| Some((side, form, limits.problem(form)?));
-    let Some((side, form, problem)) = forms.into_iter().find_map(problem) else { return Ok(()) };
-    let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.problem(*form).is_none()) {
-        format!("{OTHER_FORMAT}; ")
-    } else {
-        String::new()
-    };
-    Err(TrainError::Usage(format!(
-        "{problem}, but the {side} head of this model is `{form}`; {other}`--format heads` writes the heads with \
-         Python that applies them to pooled features, and every command of dualenc reads the run directory or the \
-         checkpoint (`dualenc embed` writes the embeddings)"
-    )))
 }

@@ -4,7 +4,7 @@
 use dualenc_model::{ConvNetKind, FinalNorm, ImageTower, ImageTowerConfig, Pooling, ReferencePooling, TextTower};
 use serde_json::Value;
 
-use crate::commands::export::reference_limits::{HeadLimits, check_heads};
+use crate::commands::export::head_limits::{HeadLimits, check_heads};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 

@@ -1,5 +1,5 @@
 //! A head as stock modules of sentence-transformers: a `LayerNorm` for its norm, and `Dense` for its linear maps. Which
-//! heads have such a form is said in `reference_limits`.
+//! heads have such a form is said in `head_limits`.
 
 use dualenc_model::{Activation, DenseActivation, HeadKind, HostTensor};
 use serde_json::{Value, json};

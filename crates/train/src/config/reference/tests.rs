@@ -55,7 +55,7 @@ fn violations(root: &Value, schema: &Value, value: &Value, path: &str) -> Vec<St
         Some("array") => value.is_array(),
         Some("string") => value.is_string(),
         Some("boolean") => value.is_boolean(),
-        Some("integer") => value.is_u64(),
+        Some("integer") => value.is_u64() || value.is_i64(),
         Some("number") => value.is_number(),
         Some(other) => panic!("{path}: unknown type {other}"),
         None => true,

@@ -143,7 +143,7 @@ fn absent_towers(config: &RunConfig, rules: &mut Rules) {
     let [image, text] = config.feature_sides();
     let stages = config.stages();
     let trains = |of: fn(&dualenc_model::Training) -> bool| stages.iter().any(|stage| of(&stage.training));
-    let is_pooled = |pool: dualenc_model::Pool| pool != dualenc_model::Pool::Auto;
+    let is_pooled = |pool: Pool| pool != Pool::Auto;
     let trains = [trains(|it| it.image.any()), trains(|it| it.text.any())];
     for (side, has_features, trains) in [("image", image, trains[0]), ("text", text, trains[1])] {
         if has_features && trains {

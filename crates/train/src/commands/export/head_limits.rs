@@ -1,0 +1,54 @@
+//! Which heads a format can express.
+
+use dualenc_model::{DualEncoder, HeadForm, HeadKind};
+
+use crate::error::TrainError;
+
+/// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
+pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
+
+/// Which heads a format can express.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HeadLimits {
+    /// A VisionTextDualEncoder: a matrix.
+    DualEncoder,
+    /// `Dense` and `LayerNorm` of sentence-transformers: linear and residual heads (`stock_modules`).
+    SentenceTransformers,
+}
+
+impl HeadLimits {
+    /// Why the format cannot express a head of this form, if it cannot.
+    fn problem(self, form: HeadForm) -> Option<&'static str> {
+        match (self, form.kind) {
+            (Self::DualEncoder, HeadKind::Linear | HeadKind::Identity) if !form.norm && !form.bias => None,
+            (Self::DualEncoder, _) => {
+                Some("transformers' VisionTextDualEncoder has linear heads without bias and norm")
+            }
+            (_, HeadKind::Linear | HeadKind::Identity | HeadKind::Residual) => None,
+            (_, HeadKind::Gated { .. }) => Some("sentence-transformers has no stock module for the product in a `glu`"),
+            (_, HeadKind::Blocks { .. }) => {
+                Some("sentence-transformers has no stock module that adds to its input what follows a norm of it")
+            }
+        }
+    }
+}
+
+/// Refuses heads that the format cannot express.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(), TrainError> {
+    let forms = [("image", model.image_projection.form()), ("text", model.text_projection.form())];
+    let problem = |(side, form): (&'static str, HeadForm)| Some((side, form, limits.problem(form)?));
+    let Some((side, form, problem)) = forms.into_iter().find_map(problem) else { return Ok(()) };
+    let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.problem(*form).is_none()) {
+        format!("{OTHER_FORMAT}; ")
+    } else {
+        String::new()
+    };
+    Err(TrainError::Usage(format!(
+        "{problem}, but the {side} head of this model is `{form}`; {other}`--format heads` writes the heads with \
+         Python that applies them to pooled features, and every command of dualenc reads the run directory or the \
+         checkpoint (`dualenc embed` writes the embeddings)"
+    )))
+}
