@@ -33,7 +33,7 @@ pub enum Head {
 /// A head without parameters.
 #[derive(Module, Debug)]
 pub struct IdentityHead {
-    width: usize,
+    pub(crate) width: usize,
     /// Less than the width if embeddings are cut.
     pub(crate) dim: usize,
 }
