@@ -1,6 +1,6 @@
 //! A directory that `SentenceTransformer(dir)` loads, of stock modules only: a `Router` with a route for texts and one
-//! for images, each a `Transformer`, a `Pooling` where transformers does not pool itself, the `Dense` layers of the tower
-//! and the modules of the head (`stock_modules`); then `Normalize`. The files follow sentence-transformers 6.2.
+//! for images, each a `Transformer`, a `Pooling` where transformers does not pool itself, the `Dense` layers of the
+//! tower and the modules of the head (`stock_modules`); then `Normalize`. The files follow sentence-transformers 6.2.
 
 use std::fs;
 use std::path::Path;

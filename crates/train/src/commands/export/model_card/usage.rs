@@ -25,8 +25,8 @@ fn cut(widths: &[usize], format: ExportFormat) -> String {
     let list: Vec<String> = widths.iter().map(usize::to_string).collect();
     let narrowest = list.last().map_or("", String::as_str);
     let mut text = format!(
-        "Embeddings can be cut to their first values, normalised again: the model was trained with the first {} values, \
-         too (Matryoshka representation learning, arXiv:2205.13147).",
+        "Embeddings can be cut to their first values, normalised again: the model was trained with the first {} \
+         values, too (Matryoshka representation learning, arXiv:2205.13147).",
         list.join(", ")
     );
     if format == ExportFormat::SentenceTransformers {
