@@ -75,7 +75,21 @@ def padded(tokenizer, texts):
     return {name: tokens[name].astype(numpy.int64) for name in ("input_ids", "attention_mask")}
 
 
+def refuse_other_formats(directory):
+    """Says what to do with a directory that is no VisionTextDualEncoder. Those have linear heads without bias and norm."""
+    directory = Path(directory)
+    if (directory / "modules.json").exists():
+        sys.exit(f"{directory} is a SentenceTransformer; give a directory of `dualenc export --format transformers`")
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    if config.get("model_type") == "dualenc-heads":
+        sys.exit(
+            f"{directory} holds heads alone, without towers; to convert them, call the functions in its README.md from a "
+            "torch.nn.Module and pass that to `torch.onnx.export`"
+        )
+
+
 def main(directory, out, embeds=None, images=None, texts=None):
+    refuse_other_formats(directory)
     print(f"torch {torch.__version__}, transformers {transformers.__version__}, onnxruntime {onnxruntime.__version__}")
     model = transformers.VisionTextDualEncoderModel.from_pretrained(directory).eval()
     processor = transformers.AutoImageProcessor.from_pretrained(directory, backend="pil")

@@ -214,3 +214,31 @@ fn training_run_is_not_replaced() {
     assert!(error.contains("already holds a run (step 6), which a fit does not replace"), "{error}");
     assert_eq!(fs::read(session.path("run/metrics.jsonl")).unwrap(), before);
 }
+
+#[test]
+fn cut_fit_is_a_narrower_fit() {
+    let session = session("");
+    session.write("texts.txt", "red and green\nblack and white\n");
+    let embed = |run: &str, more: &[&str]| {
+        let arguments =
+            ["embed", "--model", run, "--images", "images", "--texts", "texts.txt", "--out", "e.safetensors"];
+        let output = session.run(&[&arguments[..], more].concat());
+        let notes = crate::support::stderr(&output);
+        assert!(output.status.success() && !notes.contains("`--dim"), "{notes}");
+        ["image_embeds", "text_embeds"].map(|name| floats(&session.path("e.safetensors"), name))
+    };
+    for method in [&["model.head_init=cca", "fit.power=1"][..], &["model.head_init=ridge"]] {
+        let fit = |run: &str, dim: &str| {
+            let sets = [&["fit.ridge=0.01", run, dim], method].concat();
+            session.succeed(&command("fit", &sets));
+        };
+        let runs = method[0].replace("model.head_init=", "");
+        fit(&format!("run.dir={runs}10"), "model.embed_dim=10");
+        fit(&format!("run.dir={runs}4"), "model.embed_dim=4");
+        let (cut, narrow) = (embed(&format!("{runs}10"), &["--dim", "4"]), embed(&format!("{runs}4"), &[]));
+        for (cut, narrow) in cut.iter().zip(&narrow) {
+            assert!(!cut.is_empty() && cut.len() == narrow.len());
+            assert!(cut.iter().zip(narrow).all(|(cut, narrow)| (cut - narrow).abs() < 1e-4), "{runs}");
+        }
+    }
+}

@@ -32,6 +32,7 @@ mod layer_lists;
 mod load;
 mod locks;
 mod mixes;
+mod narrow;
 mod not_finite;
 mod optimizers;
 mod pack;

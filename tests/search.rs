@@ -78,7 +78,7 @@ fn search_refuses_what_does_not_fit() {
     for (index, query, expected) in [
         ("none.index", &["a"][..], "cannot read `none.index`"),
         ("pairs.csv", &["a"], "`pairs.csv`: it is of an unknown kind"),
-        ("wide.npy", &["a"], "`wide.npy` has embeddings of 3 values, but the query has 24"),
+        ("wide.npy", &["a"], "`wide.npy` has embeddings of 3 values, but those of the model have 24"),
         ("embeds.safetensors", &["--image", "broken.png"], "`broken.png` cannot be searched for"),
         ("embeds.safetensors", &[], "[TEXT]... [--image <FILE>]..."),
         ("embeds.safetensors", &[""], "it is blank; give a text, or `--image FILE`"),

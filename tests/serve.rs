@@ -120,6 +120,10 @@ fn server_answers_as_commands_do() {
     let (status, picture) = server.ask("GET", "/image/7", "", b"");
     assert!(status == 200 && picture.starts_with(b"\xff\xd8\xff"), "{status}");
     assert_eq!(server.ask("GET", "/image/24", "", b"").0, 404);
+    let narrow = Server::start(&session, &["--model", &model, "--dim", "6"]);
+    let found = narrow.post_json("/embed", &json!({ "texts": ["a red circle"] }));
+    assert_eq!((&found["dim"], rows(&found).len()), (&json!(6), 6));
+    drop(narrow);
     let health: Value = serde_json::from_slice(&server.ask("GET", "/health", "", b"").1).unwrap();
     assert_eq!((&health["status"], &health["index"]["rows"]), (&json!("ok"), &json!(24)));
     let text = server.end();

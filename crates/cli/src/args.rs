@@ -63,6 +63,26 @@ impl ModelArgs {
     }
 }
 
+/// The option that cuts embeddings.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DimArgs {
+    /// Cut embeddings to their first N values, normalised again [default: all values]
+    ///
+    /// For models that were trained with this width: `train.matryoshka`.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub dim: Option<u32>,
+}
+
+impl DimArgs {
+    /// The model with embeddings of this width.
+    pub fn cut(self, model: LoadedModel, reporter: &mut Reporter) -> Result<LoadedModel, TrainError> {
+        match self.dim {
+            Some(dim) => model.truncated(dim as usize, reporter),
+            None => Ok(model),
+        }
+    }
+}
+
 /// Loads the model in `dir`; of a run, its best or its newest checkpoint.
 pub fn load_model(
     dir: &Path,

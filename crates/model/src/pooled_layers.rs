@@ -213,7 +213,7 @@ mod tests {
         let run = |layers: &[usize], blocks: usize| {
             let mut taps = LayerTaps::new(layers);
             (1..=blocks).for_each(|block| taps.after_block(|| value(block as f32)));
-            taps.join(value(-1.0)).into_data().to_vec::<f32>().unwrap()
+            taps.join(value(-1.0)).into_data().try_to_vec::<f32>().unwrap()
         };
         assert_eq!(run(&[], 2), [-1.0]);
         assert_eq!(run(&[3, 1], 3), [-1.0, 1.0]);

@@ -275,3 +275,36 @@ fn linear_heads_of_a_model_are_taken_over() {
     let error = biased.with_heads([Some(HeadForm::LINEAR), None], 1).unwrap_err().to_string();
     assert!(error.contains("set `bias = true`"), "{error}");
 }
+
+#[test]
+fn truncated_heads_give_first_values() {
+    for (name, form) in cases() {
+        let golden = golden(name);
+        let mut model = new_model(DIM, None, None);
+        model.image_projection = golden_head(form, &golden);
+        let narrow = model.clone().truncated(3).unwrap();
+        assert_eq!((narrow.embed_dim(), narrow.text_projection.dim()), (3, 3), "{name}");
+        assert_eq!(narrow.image_projection.form(), form, "{name}");
+        let run = |model: &DualEncoder| values(model.project_image(tensor(&golden, "x"), &Dropout::off()));
+        let expected: Vec<f32> = golden["y"].values.chunks(DIM).flat_map(|row| &row[..3]).copied().collect();
+        assert_close(name, &run(&narrow), &expected);
+        assert_close(name, &run(&model.valid().truncated(3).unwrap()), &expected);
+        let all = |model: &DualEncoder| parameters::collect(model, ParamFilter::All).unwrap();
+        assert_eq!(all(&model.clone().truncated(DIM).unwrap()), all(&model), "{name}");
+        for dim in [0, DIM + 1] {
+            let error = model.clone().truncated(dim).unwrap_err().to_string();
+            assert!(error.contains(&format!("have {DIM} values, which cannot be cut to {dim}")), "{error}");
+        }
+    }
+}
+
+#[test]
+fn truncated_identity_gives_first_values() {
+    let narrow = new_model(0, None, Some(HeadForm::IDENTITY)).truncated(2).unwrap();
+    let width = narrow.text_tower.pooled_width();
+    assert_eq!((narrow.text_projection.width(), narrow.text_projection.dim(), narrow.embed_dim()), (width, 2, 2));
+    let rows: Vec<f32> = (0..3 * width).map(|at| at as f32).collect();
+    let x: Tensor<2> = Tensor::from_data(TensorData::new(rows.clone(), [3, width]), &crate::support::device());
+    let expected: Vec<f32> = rows.chunks(width).flat_map(|row| &row[..2]).copied().collect();
+    assert_eq!(values(narrow.project_text(x, &Dropout::off())), expected);
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueHint};
 use dualenc_train::{Compute, EmbedRequest};
 
-use crate::args::{ModelArgs, parse_fraction};
+use crate::args::{DimArgs, ModelArgs, parse_fraction};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::signals::Signals;
@@ -27,10 +27,13 @@ const BATCH_SIZE: usize = 64;
 Examples:
   dualenc embed --model runs/first --images photos --texts captions.txt --out embeds.safetensors
   dualenc embed --model runs/first --images pairs.csv --out embeds.safetensors
+  dualenc embed --model runs/first --dim 64 --images photos --out narrow.safetensors
   dualenc embed --model runs/first --images 'shards/{000..127}.tar' --out embeds.safetensors")]
 pub struct EmbedArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub dim: DimArgs,
     /// Embed one image, all images below a folder, or the images of a table, of shards or of a pattern of shards, as
     /// `eval --data` takes them, each once. For a model without an image tower, a file of features
     #[arg(long, value_name = "PATH", value_hint = ValueHint::AnyPath)]
@@ -62,7 +65,7 @@ pub struct EmbedArgs {
 pub fn run(args: EmbedArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     let compute = Compute::select(&args.device, None)?;
-    let mut model = args.model.load(&compute, reporter)?;
+    let mut model = args.dim.cut(args.model.load(&compute, reporter)?, reporter)?;
     if let Some(pixels) = args.max_pixels {
         model.limit_pixels(pixels);
     }

@@ -11,7 +11,7 @@ use dualenc_train::{
 
 use serde_json::{Map, Value, json};
 
-use crate::args::{load_model, parse_fraction};
+use crate::args::{DimArgs, load_model, parse_fraction};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::{details, metrics, results};
@@ -61,6 +61,8 @@ pub struct EvalArgs {
     /// Use the best checkpoint of a run, by its `checkpoint.best`, instead of the newest
     #[arg(long)]
     pub best: bool,
+    #[command(flatten, next_help_heading = WITH_MODEL)]
+    pub dim: DimArgs,
     /// What to measure
     #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
     pub task: Option<EvalTask>,
@@ -202,7 +204,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 None => evaluation,
             };
             let compute = Compute::select(device.unwrap_or("cpu"), None)?;
-            let mut model = load_model(dir, args.best, &compute, reporter)?;
+            let mut model = args.dim.cut(load_model(dir, args.best, &compute, reporter)?, reporter)?;
             if let Some(pixels) = args.max_pixels {
                 model.limit_pixels(pixels);
             }
@@ -228,7 +230,9 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     results::write(
         args.json.as_deref(),
         || match (&args.config, records.as_slice()) {
-            (None, [(record, found)]) => with_model(to_json(record, found), record.step, args.model.as_deref()),
+            (None, [(record, found)]) => {
+                with_model(to_json(record, found), record.step, args.model.as_deref(), args.dim)
+            }
             _ => {
                 let evaluation =
                     |(record, found): &(EvalRecord, Details)| (record.name.clone(), to_json(record, found));
@@ -246,11 +250,13 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     Ok(Ending::Done)
 }
 
-/// The metrics of an evaluation with the model and its step, which is 0 for a model without a run.
-fn with_model(mut value: Value, step: u64, model: Option<&Path>) -> Value {
+/// The metrics of an evaluation with the model, its step, which is 0 for a model without a run, and `dim` if embeddings
+/// are cut.
+fn with_model(mut value: Value, step: u64, model: Option<&Path>, dim: DimArgs) -> Value {
     if let (Some(object), Some(model)) = (value.as_object_mut(), model) {
         object.insert("model".to_owned(), json!(model.display().to_string()));
         object.insert("step".to_owned(), json!(step));
+        object.extend(dim.dim.map(|dim| ("dim".to_owned(), json!(dim))));
     }
     value
 }
@@ -269,7 +275,8 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     let all = EvalTask::value_variants();
     let labelled: &[EvalTask] = &[ZeroShot, Knn, LinearProbe];
     let probes: &[EvalTask] = &[Knn, LinearProbe];
-    let options: [(&str, bool, &[EvalTask]); 11] = [
+    let options: [(&str, bool, &[EvalTask]); 12] = [
+        ("--dim", args.dim.dim.is_some(), all),
         ("--max-pixels", args.max_pixels.is_some(), all),
         ("--max-bad-fraction", args.max_bad_fraction.is_some(), all),
         ("--images", args.images.is_some(), labelled),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum, ValueHint};
 use dualenc_train::{Compute, ExportFormat, ExportRequest};
 
-use crate::args::ModelArgs;
+use crate::args::{DimArgs, ModelArgs};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::signals::Signals;
@@ -22,6 +22,8 @@ Examples:
 pub struct ExportArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub dim: DimArgs,
     /// Write to this directory, which must be new or empty
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub out: PathBuf,
@@ -44,7 +46,7 @@ pub enum Format {
 pub fn run(args: ExportArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let signals = Signals::end_at_once()?;
     let compute = Compute::select("cpu", None)?;
-    let model = args.model.load(&compute, reporter)?;
+    let model = args.dim.cut(args.model.load(&compute, reporter)?, reporter)?;
     let (format, kind) = match args.format {
         Format::Transformers => (ExportFormat::Transformers, "VisionTextDualEncoder"),
         Format::SentenceTransformers => (ExportFormat::SentenceTransformers, "SentenceTransformer"),

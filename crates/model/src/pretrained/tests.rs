@@ -93,7 +93,7 @@ fn loaded(dir: &Path) -> Result<(BTreeMap<String, HostTensor>, Vec<String>), Mod
     if let Ok(built) = build_from_dual_encoder(dir, &BuildOptions::evaluation(), &device) {
         return Ok((collect(&built.model, ParamFilter::All)?, built.image_audit.notes));
     }
-    let (text, audit) = match image_tower_from(dir, TowerLock::Locked, tower, &device) {
+    let (text, audit) = match image_tower_from(dir, TowerLock::Locked, tower.clone(), &device) {
         Ok((image, audit)) => return Ok((collect(&image, ParamFilter::All)?, audit.notes)),
         Err(ModelError::UnsupportedFamily { .. }) => text_tower_from(dir, TowerLock::Unlocked, tower, &device)?,
         Err(error) => return Err(error),
@@ -233,7 +233,7 @@ fn sentence_transformers_parts_are_noted() {
 fn load(dir: &Path) -> [Result<(), ModelError>; 3] {
     let (device, tower) = (Device::flex(), TowerOptions::default());
     [
-        image_tower_from(dir, TowerLock::Locked, tower, &device).map(drop),
+        image_tower_from(dir, TowerLock::Locked, tower.clone(), &device).map(drop),
         text_tower_from(dir, TowerLock::Unlocked, tower, &device).map(drop),
         build_from_dual_encoder(dir, &BuildOptions::evaluation(), &device).map(drop),
     ]

@@ -54,7 +54,8 @@ pub struct Answer {
 /// Finds the nearest rows of `index` to each query, in the order of the queries.
 ///
 /// # Errors
-/// - [`TrainError::Search`] when the model has another width than the index, or is not the one that wrote it;
+/// - [`TrainError::Search`] or [`TrainError::Usage`] when the model has another width than the index, or is not the one
+///   that wrote it;
 /// - [`TrainError::Usage`] when there is no query, or an image cannot be used;
 /// - [`TrainError::Data`] or [`TrainError::Model`] when a query cannot be encoded;
 /// - [`TrainError::NotFiniteOutput`] when an embedding is not finite;
@@ -115,14 +116,37 @@ pub fn search(
 /// Refuses a model that did not write the embeddings of `index`, as far as the file says which one did.
 ///
 /// # Errors
-/// [`TrainError::Search`] when the model has another width than the index, or is not the one that wrote it;
+/// [`TrainError::Search`] or [`TrainError::Usage`] when the model has another width than the index, or is not the one
+/// that wrote it;
 /// [`TrainError::Model`] when the device cannot return its data.
 pub(crate) fn check_index(loaded: &LoadedModel, index: &Index) -> Result<(), TrainError> {
-    index.check_width(loaded.model.embed_dim())?;
+    index.check_width(loaded.model.embed_dim()).map_err(|error| of_other_width(error, loaded.truncated_from))?;
     if index.has_model() {
         index.check_model(&parameters::fingerprint(&loaded.model, ParamFilter::All)?)?;
     }
     Ok(())
+}
+
+/// Says how a model finds rows of other width, where `--dim` may be the reason. `whole`: the width of the model, if its
+/// embeddings are cut.
+fn of_other_width(error: SearchError, whole: Option<usize>) -> TrainError {
+    match (error, whole) {
+        (SearchError::Width { path, rows, query }, Some(whole)) => TrainError::Usage(format!(
+            "`{}` has embeddings of {rows} values, but `--dim` cuts those of the model to {query}; {}",
+            path.display(),
+            match rows {
+                _ if rows == whole => format!("leave it out, or embed again with `--dim {query}`"),
+                _ if rows < whole => format!("give the same as when they were written, `--dim {rows}`"),
+                _ => "take the model that wrote them, or embed again with this one".to_owned(),
+            }
+        )),
+        (SearchError::Width { path, rows, query }, None) if rows < query => TrainError::Usage(format!(
+            "`{}` has embeddings of {rows} values, but those of the model have {query}; if this model wrote them with \
+             `--dim {rows}`, give that again, else take the model that wrote them, or embed again with this one",
+            path.display()
+        )),
+        (error, _) => error.into(),
+    }
 }
 
 /// Writes the embeddings of an opened file as an index to `out`, which is replaced when the index is complete.

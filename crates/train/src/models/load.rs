@@ -43,6 +43,8 @@ pub struct LoadedModel {
     pub step: Option<u64>,
     /// The config it was trained with, if known.
     pub config: Option<RunConfig>,
+    /// Values of its whole embeddings, if the model gives the first of them only.
+    pub truncated_from: Option<usize>,
 }
 
 impl LoadedModel {
@@ -217,6 +219,7 @@ impl LoadedModel {
             text_config: built.text_config,
             step: None,
             config: None,
+            truncated_from: None,
         })
     }
 

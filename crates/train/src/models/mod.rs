@@ -7,6 +7,7 @@
 //! - `text_pool`: what `text_pool = "auto"` stands for in a run.
 //! - `compatibility`: whether tokenizer and image processor fit the towers.
 //! - `text_prompt`: the prompt that is put before every text.
+//! - `truncated`: a loaded model with narrower embeddings.
 //! - `hub`: from a tower's reference to a directory, with downloads.
 
 pub(crate) mod compatibility;
@@ -16,3 +17,4 @@ pub(crate) mod load;
 mod model_dir;
 pub(crate) mod text_pool;
 pub(crate) mod text_prompt;
+mod truncated;

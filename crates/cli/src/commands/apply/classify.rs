@@ -8,7 +8,7 @@ use dualenc_data::{parse_template, read_templates};
 use dualenc_train::{Classification, ClassifyRequest, Compute, TrainError, counted, parse_labels};
 use serde_json::{Value, json};
 
-use crate::args::ModelArgs;
+use crate::args::{DimArgs, ModelArgs};
 use crate::commands::apply::search::on_one_line;
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
@@ -39,6 +39,8 @@ pub struct ClassifyArgs {
     pub images: Vec<PathBuf>,
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub dim: DimArgs,
     /// The labels, with commas between them; or a file with one label a line, a JSON list of labels, or a JSON
     /// object from the numbers 0, 1, 2, .. to labels
     #[arg(long, value_name = "LABELS", value_hint = ValueHint::FilePath)]
@@ -73,7 +75,7 @@ pub fn run(args: ClassifyArgs, reporter: &mut Reporter) -> anyhow::Result<Ending
         None => args.template,
     };
     let compute = Compute::select(&args.device, None)?;
-    let mut model = args.model.load(&compute, reporter)?;
+    let mut model = args.dim.cut(args.model.load(&compute, reporter)?, reporter)?;
     if let Some(pixels) = args.max_pixels {
         model.limit_pixels(pixels);
     }

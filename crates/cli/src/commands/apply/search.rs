@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum, ValueHint};
 use dualenc_train::{Answer, Compute, Event, Hit, Index, Observer, Part, Query, SearchRequest, TrainError};
 use serde_json::json;
 
-use crate::args::ModelArgs;
+use crate::args::{DimArgs, ModelArgs};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::results;
@@ -19,7 +19,8 @@ const BATCH_SIZE: usize = 64;
 /// Find the images or texts that are most similar to a query
 ///
 /// Compares each query with every row of the index, and prints the nearest rows with their cosine similarity. The
-/// search is exact; equal scores are in order of rows. The model must be the one that wrote the embeddings.
+/// search is exact; equal scores are in order of rows. The model must be the one that wrote the embeddings, with the
+/// same `--dim`.
 #[derive(Debug, Args)]
 #[command(
     override_usage = "dualenc search [OPTIONS] --index <FILE> --model <DIR> [TEXT]... [--image <FILE>]...",
@@ -42,6 +43,8 @@ pub struct SearchArgs {
     pub index: PathBuf,
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub dim: DimArgs,
     /// Number of hits of a query
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub top: u32,
@@ -96,7 +99,7 @@ pub fn run(args: SearchArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> 
         reporter.on(Event::Note(format!("`{path}` does not name its rows; hits have the number of the row, from 0")));
     }
     let compute = Compute::select(&args.device, None)?;
-    let model = args.model.load(&compute, reporter)?;
+    let model = args.dim.cut(args.model.load(&compute, reporter)?, reporter)?;
     let texts = args.texts.into_iter().map(Query::Text);
     let queries: Vec<Query> = texts.chain(args.images.into_iter().map(Query::Image)).collect();
     let request = SearchRequest { queries: &queries, top: args.top as usize, batch_size: BATCH_SIZE };

@@ -17,7 +17,7 @@ use crate::params::builder::ParamBuilder;
 /// The variant is no part of a parameter's path: a linear head has `weight`, whatever else a head may be.
 #[derive(Module, Debug)]
 pub enum Head {
-    /// The pooled output itself.
+    /// The pooled output itself, or its first values.
     Identity(IdentityHead),
     /// One linear map.
     Linear(LinearHead),
@@ -32,7 +32,9 @@ pub enum Head {
 /// A head without parameters.
 #[derive(Module, Debug)]
 pub struct IdentityHead {
-    width: usize,
+    pub(crate) width: usize,
+    /// Less than the width if embeddings are cut.
+    pub(crate) dim: usize,
 }
 
 /// The linear map of a head that has one: the whole of a linear head, or the straight path of a residual one.
@@ -52,7 +54,7 @@ impl Head {
         let HeadForm { kind, bias, norm, dropout } = form;
         let parts = [bias, norm];
         match kind {
-            HeadKind::Identity => Self::Identity(IdentityHead { width }),
+            HeadKind::Identity => Self::Identity(IdentityHead { width, dim: width }),
             HeadKind::Linear => Self::Linear(LinearHead::new(at, width, dim, bias, norm)),
             HeadKind::Gated { expansion } => {
                 Self::Gated(GatedHead::new(at, width, dim, expansion * width, parts, dropout))
@@ -65,6 +67,7 @@ impl Head {
     /// Maps `[batch, width]` to `[batch, dim]`. `dropout` applies where the head trains.
     pub fn forward(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
         match self {
+            Self::Identity(IdentityHead { width, dim }) if dim < width => pooled.narrow(1, 0, *dim),
             Self::Identity(_) => pooled,
             Self::Linear(head) => head.forward(pooled),
             Self::Gated(head) => head.forward(pooled, dropout),
@@ -86,7 +89,7 @@ impl Head {
     fn dims(&self) -> [usize; 2] {
         let of = |weight: &Param<Tensor<2>>| weight.lazy_shape().dims();
         match self {
-            Self::Identity(IdentityHead { width }) => [*width; 2],
+            Self::Identity(IdentityHead { width, dim }) => [*width, *dim],
             Self::Linear(head) => of(&head.weight),
             Self::Gated(head) => [of(&head.up.weight)[0], of(&head.down.weight)[1]],
             Self::Residual(head) => of(&head.weight),

@@ -10,6 +10,7 @@
 //! - `gated_head`: two linear maps, multiplied, and a third.
 //! - `block_head`: residual blocks, and a linear map.
 //! - `restart`: starting a head from the parameters of another.
+//! - `truncated`: narrower embeddings.
 
 pub(crate) mod block_head;
 pub(crate) mod form;
@@ -18,3 +19,4 @@ pub(crate) mod head;
 pub(crate) mod linear_head;
 pub(crate) mod residual_head;
 pub(crate) mod restart;
+pub(crate) mod truncated;

@@ -66,7 +66,7 @@ pub(crate) fn write(
         vision_config: without_dtype(image.config),
         text_config: without_dtype(loaded.text_config.clone()),
     };
-    write_tensors(&dir.join("model.safetensors"), parts.into_dual_encoder(), stop)?;
+    write_tensors(&dir.join("model.safetensors"), parts.into_dual_encoder()?, stop)?;
     let mut config = config.to_json();
     let prompt = loaded.tokenizer.prompt();
     if !prompt.is_empty() {

@@ -7,29 +7,34 @@ use crate::error::TrainError;
 /// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
 pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
-/// What remains of a model that no format can express.
-pub(crate) const RUN_DIR: &str = "use the run directory or the checkpoint, which every command of dualenc reads \
-                                  (`dualenc embed` writes the embeddings)";
+/// What every model can be written as, and what reads it.
+pub(crate) const ANY_MODEL: &str = "`--format heads` writes the heads with Python that applies them to pooled \
+                                    features, and every command of dualenc reads the run directory or the \
+                                    checkpoint (`dualenc embed` writes the embeddings)";
 
 /// Which heads a format can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum HeadLimits {
     /// A VisionTextDualEncoder: a matrix.
     DualEncoder,
-    /// A `Dense` of sentence-transformers: a matrix and a bias.
+    /// `Dense` and `LayerNorm` of sentence-transformers: linear and residual heads (`stock_modules`).
     SentenceTransformers,
-    /// The heads alone, applied by a few lines of PyTorch: a matrix and a bias.
-    Heads,
 }
 
 impl HeadLimits {
-    fn allow(self, form: HeadForm) -> bool {
-        let is_map = match form.kind {
-            HeadKind::Linear => true,
-            HeadKind::Identity => self != Self::Heads,
-            HeadKind::Gated { .. } | HeadKind::Residual | HeadKind::Blocks { .. } => false,
-        };
-        is_map && !form.norm && (self != Self::DualEncoder || !form.bias)
+    /// Why the format cannot express a head of this form, if it cannot.
+    fn problem(self, form: HeadForm) -> Option<&'static str> {
+        match (self, form.kind) {
+            (Self::DualEncoder, HeadKind::Linear | HeadKind::Identity) if !form.norm && !form.bias => None,
+            (Self::DualEncoder, _) => {
+                Some("transformers' VisionTextDualEncoder has linear heads without bias and norm")
+            }
+            (_, HeadKind::Linear | HeadKind::Identity | HeadKind::Residual) => None,
+            (_, HeadKind::Gated { .. }) => Some("sentence-transformers has no stock module for the product in a `glu`"),
+            (_, HeadKind::Blocks { .. }) => {
+                Some("sentence-transformers has no stock module that adds to its input what follows a norm of it")
+            }
+        }
     }
 }
 
@@ -39,18 +44,12 @@ impl HeadLimits {
 /// [`TrainError::Usage`].
 pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(), TrainError> {
     let forms = [("image", model.image_projection.form()), ("text", model.text_projection.form())];
-    let Some((side, form)) = forms.into_iter().find(|(_, form)| !limits.allow(*form)) else { return Ok(()) };
-    let what = match limits {
-        HeadLimits::DualEncoder => "transformers' VisionTextDualEncoder has linear heads without bias and norm",
-        HeadLimits::SentenceTransformers => "the `Dense` module of sentence-transformers is linear, without a norm",
-        HeadLimits::Heads => "`--format heads` writes linear heads without a norm",
-    };
-    let other = if limits == HeadLimits::DualEncoder
-        && forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.allow(*form))
-    {
-        format!("{OTHER_FORMAT}, or ")
+    let problem = |(side, form): (&'static str, HeadForm)| Some((side, form, limits.problem(form)?));
+    let Some((side, form, problem)) = forms.into_iter().find_map(problem) else { return Ok(()) };
+    let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.problem(*form).is_none()) {
+        format!("{OTHER_FORMAT}; ")
     } else {
         String::new()
     };
-    Err(TrainError::Usage(format!("{what}, but the {side} head of this model is `{form}`; {other}{RUN_DIR}")))
+    Err(TrainError::Usage(format!("{problem}, but the {side} head of this model is `{form}`; {other}{ANY_MODEL}")))
 }

@@ -3,12 +3,13 @@
 
 use std::path::Path;
 
-use dualenc_model::{HostTensor, Tower, parameters};
+use dualenc_model::{HeadForm, HeadKind, Tower, parameters};
 use parameters::ParamFilter;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::commands::export::head_part::HeadPart;
 use crate::commands::export::json_files::write_json;
-use crate::commands::export::parts::{Tensors, write_tensors};
+use crate::commands::export::parts::write_tensors;
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 use crate::stop_flag::StopFlag;
@@ -18,6 +19,10 @@ pub(crate) const CONFIG: &str = "config.json";
 
 /// The `model_type` in it.
 const MODEL_TYPE: &str = "dualenc-heads";
+
+/// The key of the widths that embeddings can be cut to, the whole first: that of `MatryoshkaLoss` in
+/// sentence-transformers, which names them in no file of its own.
+pub(crate) const MATRYOSHKA_DIMS: &str = "matryoshka_dims";
 
 /// Refuses a format that needs towers which the model does not have.
 ///
@@ -38,53 +43,41 @@ pub(crate) fn check_towers(loaded: &LoadedModel, format: &str) -> Result<(), Tra
 }
 
 /// Fills `dir`: `model.safetensors` with every parameter outside of the towers, matrices as `[output, input]`, and
-/// `config.json` with their kinds and widths.
+/// `config.json` with the form of each head. The model card has Python that applies them.
 ///
 /// # Errors
 /// [`TrainError::Write`]; [`TrainError::Model`] when the device cannot return its data; [`TrainError::Stopped`] when
 /// `stop` is set.
 pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
     let model = &loaded.model;
-    let all = parameters::collect(model, ParamFilter::All)?;
-    let heads = all.into_iter().filter(|(name, _)| Tower::of(name).is_none());
-    let tensors: Tensors = heads.map(|(name, tensor)| (name, transposed(tensor))).collect();
-    let of_files = |is_absent: bool| if is_absent { "features" } else { "tower" };
-    let (image, text) = (model.image_projection.form(), model.text_projection.form());
-    let config = json!({
-        "model_type": MODEL_TYPE,
-        "embed_dim": model.embed_dim(),
-        "image": {
-            "kind": image.kind.name(),
-            "bias": image.bias,
-            "width": model.image_tower.width(),
-            "input": of_files(model.image_tower.is_absent()),
-        },
-        "text": {
-            "kind": text.kind.name(),
-            "bias": text.bias,
-            "width": model.text_tower.pooled_width(),
-            "input": of_files(model.text_tower.is_absent()),
-        },
-    });
+    let mut tensors = parameters::collect(model, ParamFilter::All)?;
+    tensors.retain(|path, _| Tower::of(path).is_none());
+    let mut head = |tower: Tower, head, is_absent| {
+        let part = HeadPart::take_from(&mut tensors, tower, head);
+        let config = config_of(&part, if is_absent { "features" } else { "tower" });
+        let names = part.tensors.into_iter().map(|(name, tensor)| (format!("{}.{name}", tower.head_module()), tensor));
+        tensors.extend(names);
+        config
+    };
+    let image = head(Tower::Image, &model.image_projection, model.image_tower.is_absent());
+    let text = head(Tower::Text, &model.text_projection, model.text_tower.is_absent());
+    let mut config = json!({"model_type": MODEL_TYPE, "embed_dim": model.embed_dim(), "image": image, "text": text});
+    let widths = loaded.nested_widths();
+    if !widths.is_empty() {
+        config[MATRYOSHKA_DIMS] = json!(widths);
+    }
     write_tensors(&dir.join("model.safetensors"), tensors, stop)?;
     write_json(&dir.join(CONFIG), &config)
 }
 
-/// A matrix as `torch.nn.Linear` stores it; other tensors as they are.
-fn transposed(tensor: HostTensor) -> HostTensor {
-    let &[rows, columns] = &tensor.shape[..] else { return tensor };
-    let value = |at: usize| tensor.values[at % rows * columns + at / rows];
-    HostTensor { shape: vec![columns, rows], values: (0..rows * columns).map(value).collect() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn matrices_are_transposed() {
-        let matrix = HostTensor { shape: vec![2, 3], values: vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0] };
-        let expected = HostTensor { shape: vec![3, 2], values: vec![1.0, 4.0, 2.0, 5.0, 3.0, 6.0] };
-        assert_eq!(transposed(matrix), expected);
+/// The form of a head. `input`: what gives the features it maps.
+fn config_of(head: &HeadPart, input: &str) -> Value {
+    let HeadForm { kind, bias, norm, .. } = head.form;
+    let mut config = json!({"kind": kind.name(), "width": head.width, "input": input, "bias": bias, "norm": norm});
+    match kind {
+        HeadKind::Gated { expansion } => config["expansion"] = json!(expansion),
+        HeadKind::Blocks { count } => config["blocks"] = json!(count),
+        HeadKind::Identity | HeadKind::Linear | HeadKind::Residual => {}
     }
+    config
 }

@@ -1,8 +1,8 @@
-//! No format can express a tower that concatenates several layers.
+//! No format but `heads` can express a tower that concatenates several layers.
 
 use dualenc_model::Tower;
 
-use crate::commands::export::head_limits::RUN_DIR;
+use crate::commands::export::head_limits::ANY_MODEL;
 use crate::error::TrainError;
 
 /// Refuses a tower that concatenates the pooled outputs of several `layers`, which `program` cannot do.
@@ -15,7 +15,7 @@ pub(crate) fn check_layers(program: &str, tower: Tower, layers: &[usize]) -> Res
     }
     Err(TrainError::Usage(format!(
         "{program} pools one layer of a tower, but the {tower} of this model concatenates layers {}; to export, train \
-         with one layer as `{}_layer`, or {RUN_DIR}",
+         with one layer as `{}_layer`; {ANY_MODEL}",
         listed(layers),
         tower.kind()
     )))

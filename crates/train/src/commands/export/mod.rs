@@ -2,19 +2,19 @@
 //!
 //! - this file: the directory that each format fills.
 //! - `request`: the formats, and what a caller asks for.
-//! - `heads`: the heads alone, of models without towers.
+//! - `heads`: the heads alone, for any model.
 //! - `dual_encoder`: a VisionTextDualEncoder of transformers; `reference_limits` says what it can compute.
 //! - `head_limits`: which heads a format can express.
-//! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there.
+//! - `sentence_transformers`: a SentenceTransformer of stock modules; `routes` says how each tower is pooled there, and
+//!   `stock_modules` makes the head.
 //! - `model_card`: `README.md`.
-//! - `parts`: the tensors of a model by their names in transformers.
+//! - `parts`: the tensors of a model by their names in transformers; `head_part`: those of a head.
 //! - `tokenizer_copy`: the files of the tokenizer.
 //! - `json_files`: reading and writing JSON files.
 //! - `layer_limits`: towers that no format can express.
 
 use std::path::Path;
 
-use crate::commands::export::head_limits::{HeadLimits, check_heads};
 use crate::commands::export::model_card::origin::Origin;
 use crate::commands::export::model_card::write_card;
 use crate::commands::export::request::{ExportFormat, ExportRequest};
@@ -26,6 +26,7 @@ use crate::stop_flag::StopFlag;
 
 mod dual_encoder;
 mod head_limits;
+mod head_part;
 mod heads;
 mod json_files;
 mod layer_limits;
@@ -35,6 +36,7 @@ pub(crate) mod reference_limits;
 pub(crate) mod request;
 mod routes;
 mod sentence_transformers;
+mod stock_modules;
 #[cfg(test)]
 mod tests;
 mod tokenizer_copy;
@@ -63,10 +65,7 @@ pub fn export(
             heads::check_towers(loaded, "sentence-transformers")?;
             Plan::Routes(routes::Routes::new(loaded)?)
         }
-        ExportFormat::Heads => {
-            check_heads(&loaded.model, HeadLimits::Heads)?;
-            Plan::Heads
-        }
+        ExportFormat::Heads => Plan::Heads,
     };
     let is_processed = !matches!(plan, Plan::Heads);
     if let Some(difference) = loaded.processor.export_difference().filter(|_| is_processed) {

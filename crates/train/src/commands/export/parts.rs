@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use dualenc_model::{DualEncoder, Head, HostTensor, StoredNames, Tower, parameters};
+use dualenc_model::{DualEncoder, HostTensor, StoredNames, Tower, parameters};
 use parameters::ParamFilter;
 use serde_json::Value;
 
+use crate::commands::export::head_part::HeadPart;
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 use crate::run_dir::atomic_file::write_whole;
@@ -23,24 +24,14 @@ const BYTES_PER_CHECK: usize = 1 << 24;
 /// Tensors by name.
 pub(crate) type Tensors = BTreeMap<String, HostTensor>;
 
-/// A linear head.
-pub(crate) struct Projection {
-    /// `[dim, width]`; the identity matrix for a head that is the identity.
-    pub weight: HostTensor,
-    /// `[dim]`.
-    pub bias: Option<HostTensor>,
-}
-
 /// The tensors of a model.
 pub(crate) struct ModelParts {
     /// The image tower, as transformers names its tensors when it is loaded by itself.
     pub image: Tensors,
     /// The text tower.
     pub text: Tensors,
-    /// Of the image head.
-    pub image_projection: Projection,
-    /// Of the text head.
-    pub text_projection: Projection,
+    pub image_head: HeadPart,
+    pub text_head: HeadPart,
     /// A logarithm.
     pub logit_scale: f32,
     /// Of models that were trained with the sigmoid loss.
@@ -48,8 +39,7 @@ pub(crate) struct ModelParts {
 }
 
 impl ModelParts {
-    /// The tensors of `loaded`, with low-rank adapters added to the weights. Its heads are linear or identities
-    /// (`head_limits::check_heads`).
+    /// The tensors of `loaded`, with low-rank adapters added to the weights.
     ///
     /// # Errors
     /// [`TrainError::Model`] if a tensor has no name there; [`TrainError::Internal`] if the head is incomplete.
@@ -61,41 +51,37 @@ impl ModelParts {
             Some(bias) => Some(single(&bias, "logit_bias")?),
             None => None,
         };
-        let biases = Tower::ALL.map(|tower| parameters.remove(&format!("{}.bias", tower.head_module())));
+        let mut head = |tower, head| HeadPart::take_from(&mut parameters, tower, head).with_matrix();
+        let image_head = head(Tower::Image, &model.image_projection);
+        let text_head = head(Tower::Text, &model.text_projection);
         let mut rest = names.stored(parameters)?;
         let [image, text] = TOWER_PREFIXES.map(|prefix| {
             let in_tower = rest.extract_if(.., |name, _| name.starts_with(prefix));
             in_tower.map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
         });
-        let mut take = |name: &str| {
-            rest.remove(name).ok_or_else(|| TrainError::Internal(format!("the model has no tensor `{name}` to export")))
-        };
-        let heads = [&model.image_projection, &model.text_projection];
-        let mut projection = |head: &Head, name: &str, bias: Option<HostTensor>| -> Result<Projection, TrainError> {
-            let weight = if head.form().is_identity() { HostTensor::identity(head.dim()) } else { take(name)? };
-            Ok(Projection { weight, bias })
-        };
-        let [image_bias, text_bias] = biases;
-        let image_projection = projection(heads[0], "visual_projection.weight", image_bias)?;
-        let text_projection = projection(heads[1], "text_projection.weight", text_bias)?;
-        let logit_scale = single(&take("logit_scale")?, "logit_scale")?;
+        let scale = rest.remove("logit_scale");
+        let scale = scale.ok_or_else(|| TrainError::Internal("the model has no `logit_scale` to export".to_owned()))?;
+        let logit_scale = single(&scale, "logit_scale")?;
         if let Some(name) = rest.keys().next() {
             return Err(TrainError::Internal(format!("the export has no place for the tensor `{name}`")));
         }
-        Ok(Self { image, text, image_projection, text_projection, logit_scale, logit_bias })
+        Ok(Self { image, text, image_head, text_head, logit_scale, logit_bias })
     }
 
-    /// The tensors as one VisionTextDualEncoder stores them.
-    pub fn into_dual_encoder(self) -> Tensors {
+    /// The tensors as one VisionTextDualEncoder stores them. Its heads are matrices (`head_limits::check_heads`).
+    ///
+    /// # Errors
+    /// [`TrainError::Internal`] when a head has no matrix.
+    pub fn into_dual_encoder(mut self) -> Result<Tensors, TrainError> {
         let mut tensors = Tensors::new();
         for (prefix, tower) in TOWER_PREFIXES.into_iter().zip([self.image, self.text]) {
             tensors.extend(tower.into_iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor)));
         }
-        tensors.insert("visual_projection.weight".to_owned(), self.image_projection.weight);
-        tensors.insert("text_projection.weight".to_owned(), self.text_projection.weight);
+        tensors.insert("visual_projection.weight".to_owned(), self.image_head.take("weight")?);
+        tensors.insert("text_projection.weight".to_owned(), self.text_head.take("weight")?);
         let scale = HostTensor { shape: Vec::new(), values: vec![self.logit_scale] };
         tensors.insert("logit_scale".to_owned(), scale);
-        tensors
+        Ok(tensors)
     }
 }
 

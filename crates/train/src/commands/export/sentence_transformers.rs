@@ -1,17 +1,19 @@
 //! A directory that `SentenceTransformer(dir)` loads, of stock modules only: a `Router` with a route for texts and one
-//! for images, each a `Transformer`, a `Pooling` where transformers does not pool itself, and a `Dense` for the
-//! projection; then `Normalize`. The files follow sentence-transformers 6.2.
+//! for images, each a `Transformer`, a `Pooling` where transformers does not pool itself, the `Dense` layers of the
+//! tower and the modules of the head (`stock_modules`); then `Normalize`. The files follow sentence-transformers 6.2.
 
 use std::fs;
 use std::path::Path;
 
-use dualenc_model::{DenseActivation, DenseConfig, HostTensor};
 use serde_json::{Value, json};
 
+use crate::commands::export::head_part::HeadPart;
+use crate::commands::export::heads::MATRYOSHKA_DIMS;
 use crate::commands::export::json_files::{read_object, write_json};
-use crate::commands::export::parts::{ModelParts, Projection, Tensors, without_dtype, write_tensors};
+use crate::commands::export::parts::{ModelParts, Tensors, without_dtype, write_tensors};
 use crate::commands::export::reference_limits::loadable_image_config;
 use crate::commands::export::routes::{Pooled, Routes};
+use crate::commands::export::stock_modules::{StockModule, WithoutFirst, modules_of};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -36,10 +38,11 @@ struct Route {
     /// The `config.json` of the tower.
     config: Value,
     pooled: Pooled,
+    /// Values of a token.
+    width: usize,
     weights: Tensors,
-    /// Layers between pooling and projection. Their tensors are in `weights`, as `dense.0.linear.weight` and so on.
-    dense: Vec<DenseConfig>,
-    projection: Projection,
+    /// What comes after pooling.
+    after: Vec<StockModule>,
     /// Keys of `sentence_bert_config.json` beside those of all routes.
     settings: Value,
 }
@@ -55,7 +58,7 @@ pub(crate) fn write(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let parts = ModelParts::new(loaded)?;
+    let mut parts = ModelParts::new(loaded)?;
     let bias = parts.logit_bias.map_or_else(String::new, |bias| format!(" and the `logit_bias` {bias}"));
     let (are, them) = if bias.is_empty() { ("is", "it") } else { ("are", "them") };
     observer.on(Event::Note(format!(
@@ -68,22 +71,30 @@ pub(crate) fn write(
     if let Some(len) = loaded.model.text_tower.config().pad_to {
         text_settings["processing_kwargs"] = json!({"text": {"padding": "max_length", "max_length": len}});
     }
+    let dense = loaded.model.text_tower.dense_layers();
+    let text_width = dense.first().map_or(parts.text_head.width, |first| first.input);
+    let mut after_text = Vec::new();
+    for (n, layer) in dense.iter().enumerate() {
+        after_text.push(StockModule::dense(layer.activation, take_dense(&mut parts.text, n))?);
+    }
+    after_text.extend(modules_of(parts.text_head, None)?);
+    let (image_width, without_first) = token_width(routes.image, &parts.image_head);
     let text = Route {
         name: "text",
         config: loaded.text_config.clone(),
         pooled: routes.text,
+        width: text_width,
         weights: parts.text,
-        dense: loaded.model.text_tower.dense_layers(),
-        projection: parts.text_projection,
+        after: after_text,
         settings: text_settings,
     };
     let image = Route {
         name: "image",
         config: loadable_image_config(&loaded.model.image_tower, &loaded.image_config),
         pooled: routes.image,
+        width: image_width,
         weights: parts.image,
-        dense: Vec::new(),
-        projection: parts.image_projection,
+        after: modules_of(parts.image_head, without_first)?,
         // The processing based on torchvision rounds differently when it resizes.
         settings: json!({"processor_kwargs": {"backend": "pil"}}),
     };
@@ -107,13 +118,17 @@ pub(crate) fn write(
         "" => (json!({}), Value::Null),
         prompt => (json!({"query": prompt, "document": prompt}), json!("query")),
     };
-    let config = json!({
+    let mut config = json!({
         "model_type": "SentenceTransformer",
         "__version__": {"sentence_transformers": VERSION},
         "prompts": prompts,
         "default_prompt_name": default_prompt_name,
         "similarity_fn_name": "cosine",
     });
+    let widths = loaded.nested_widths();
+    if !widths.is_empty() {
+        config[MATRYOSHKA_DIMS] = json!(widths);
+    }
     write_json(&dir.join(SENTENCE_CONFIG), &config)?;
     let modules = json!([
         {"idx": 0, "name": "0", "path": "", "type": class_of("Router")},
@@ -134,8 +149,7 @@ impl Route {
             Pooled::Output => vec!["Transformer"],
             _ => vec!["Transformer", "Pooling"],
         };
-        kinds.extend(self.dense.iter().map(|_| "Dense"));
-        kinds.push("Dense");
+        kinds.extend(self.after.iter().map(|module| module.kind));
         kinds
     }
 
@@ -148,19 +162,12 @@ impl Route {
         self.modules().into_iter().zip(self.kinds()).map(|(module, kind)| (module, json!(class_of(kind)))).collect()
     }
 
-    fn write(mut self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
+    fn write(self, dir: &Path, stop: &StopFlag) -> Result<(), TrainError> {
         let modules = self.modules();
-        let Projection { weight, bias } = self.projection;
-        let projected = weight.shape[1];
-        // Of a token.
-        let width = match (self.pooled, self.dense.first()) {
-            (_, Some(dense)) => dense.input,
-            (Pooled::FirstAndMeanWithoutFirst(_), None) => projected / 2,
-            (_, None) => projected,
-        };
-        let first_dense = modules.len() - 1 - self.dense.len();
-        for (n, (dense, module)) in self.dense.iter().zip(&modules[first_dense..]).enumerate() {
-            write_dense(&dir.join(module), *dense, take_dense(&mut self.weights, n), stop)?;
+        let first = modules.len() - self.after.len();
+        for (module, name) in self.after.into_iter().zip(&modules[first..]) {
+            write_module(&dir.join(name), "config.json", &module.config)?;
+            write_tensors(&dir.join(name).join("model.safetensors"), module.tensors, stop)?;
         }
         let (output, name) = match self.pooled {
             Pooled::Output => ("pooler_output", "sentence_embedding"),
@@ -194,24 +201,10 @@ impl Route {
             Pooled::MeanWithoutFirst(_) | Pooled::FirstAndMeanWithoutFirst(_) => Some(json!(["cls", "mean"])),
         };
         if let Some(modes) = modes {
-            let pooling = json!({"embedding_dimension": width, "pooling_mode": modes, "include_prompt": true});
+            let pooling = json!({"embedding_dimension": self.width, "pooling_mode": modes, "include_prompt": true});
             write_module(&dir.join(&modules[1]), "config.json", &pooling)?;
         }
-        let weight = match self.pooled {
-            Pooled::MeanWithoutFirst(tokens) | Pooled::FirstAndMeanWithoutFirst(tokens) => {
-                of_first_and_mean(&weight, width, tokens)
-            }
-            _ => weight,
-        };
-        let dense = DenseConfig {
-            input: weight.shape[1],
-            output: weight.shape[0],
-            bias: bias.is_some(),
-            activation: DenseActivation::Identity,
-        };
-        let bias = bias.map(|bias| ("linear.bias".to_owned(), bias));
-        let tensors = [("linear.weight".to_owned(), weight)].into_iter().chain(bias).collect();
-        write_dense(&dir.join(&modules[modules.len() - 1]), dense, tensors, stop)
+        Ok(())
     }
 }
 
@@ -222,46 +215,26 @@ fn take_dense(weights: &mut Tensors, n: usize) -> Tensors {
     taken.map(|(name, tensor)| (name[prefix.len()..].to_owned(), tensor)).collect()
 }
 
-/// Writes a `Dense` layer to the directory of its module.
-fn write_dense(dir: &Path, config: DenseConfig, weights: Tensors, stop: &StopFlag) -> Result<(), TrainError> {
-    let class = config.activation.class();
-    let class =
-        class.ok_or_else(|| TrainError::Internal("a `Dense` layer has an activation without class".to_owned()))?;
-    let json = json!({
-        "in_features": config.input,
-        "out_features": config.output,
-        "bias": config.bias,
-        "activation_function": class,
-        "module_input_name": "sentence_embedding",
-        "module_output_name": "sentence_embedding",
-    });
-    write_module(dir, "config.json", &json)?;
-    write_tensors(&dir.join("model.safetensors"), weights, stop)
-}
-
-/// The projection of the mean of all tokens but the first, `[dim, width]`, or of the first token and that mean,
-/// `[dim, 2 * width]`, as one of the first token and the mean of all `tokens`, `[dim, 2 * width]`: with T tokens, the
-/// mean of all but the first is `(T * mean - first) / (T - 1)`.
-fn of_first_and_mean(projection: &HostTensor, width: usize, tokens: usize) -> HostTensor {
-    let (dim, columns) = (projection.shape[0], projection.shape[1]);
-    let others = tokens as f64 - 1.0;
-    let rows = projection.values.chunks(columns);
-    let values = rows.flat_map(|row| {
-        let (of_first, of_mean) = row.split_at(columns - width);
-        let first = (0..width).map(|at| {
-            let own = of_first.get(at).copied().map_or(0.0, f64::from);
-            (own + f64::from(of_mean[at]) * (-1.0 / others)) as f32
-        });
-        let mean = of_mean.iter().map(|&value| (f64::from(value) * (tokens as f64 / others)) as f32);
-        first.chain(mean).collect::<Vec<_>>()
-    });
-    HostTensor { shape: vec![dim, 2 * width], values: values.collect() }
+/// The width of a token of the image tower, and what the pooled output is made of, if no `Pooling` gives it.
+fn token_width(pooled: Pooled, head: &HeadPart) -> (usize, Option<WithoutFirst>) {
+    match pooled {
+        Pooled::MeanWithoutFirst(tokens) => (head.width, Some(WithoutFirst { width: head.width, tokens })),
+        Pooled::FirstAndMeanWithoutFirst(tokens) => {
+            let width = head.width / 2;
+            (width, Some(WithoutFirst { width, tokens }))
+        }
+        Pooled::Output | Pooled::OutputMap | Pooled::First | Pooled::Mean | Pooled::Last => (head.width, None),
+    }
 }
 
 /// The class of a kind of module in sentence-transformers.
 fn class_of(kind: &str) -> String {
-    let room = if kind == "Pooling" { "sentence_transformer" } else { "base" };
-    format!("sentence_transformers.{room}.modules.{}.{kind}", kind.to_lowercase())
+    let (room, file) = match kind {
+        "LayerNorm" => ("sentence_transformer", "layer_norm".to_owned()),
+        "Pooling" => ("sentence_transformer", "pooling".to_owned()),
+        _ => ("base", kind.to_lowercase()),
+    };
+    format!("sentence_transformers.{room}.modules.{file}.{kind}")
 }
 
 /// One object with the keys of both.

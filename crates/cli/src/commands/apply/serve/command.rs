@@ -10,7 +10,7 @@ use clap::{Args, ValueHint};
 use dualenc_serve::{DEFAULT_MAX_BODY, Options, Served};
 use dualenc_train::{Answering, Compute, Event, Index, Observer, TrainError, counted};
 
-use crate::args::ModelArgs;
+use crate::args::{DimArgs, ModelArgs};
 use crate::commands::apply::search::{Among, on_one_line};
 use crate::commands::apply::serve::engine::{ModelEngine, index_info};
 use crate::commands::apply::serve::pictures::Pictures;
@@ -40,6 +40,8 @@ Examples:
 pub struct ServeArgs {
     #[command(flatten)]
     pub model: ModelArgs,
+    #[command(flatten)]
+    pub dim: DimArgs,
     /// Search in this file: an index of `index`, a safetensors file of `embed`, or a numpy array [rows, dim]
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub index: Option<PathBuf>,
@@ -105,7 +107,7 @@ pub fn run(args: ServeArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let open = |path: &PathBuf| Index::open(path, Among::part(args.among)).map(Arc::new);
     let index = args.index.as_ref().map(open).transpose().map_err(TrainError::from)?;
     let compute = Compute::select(&args.device, None)?;
-    let mut model = args.model.load(&compute, reporter)?;
+    let mut model = args.dim.cut(args.model.load(&compute, reporter)?, reporter)?;
     if let Some(pixels) = args.max_pixels {
         model.limit_pixels(pixels);
     }

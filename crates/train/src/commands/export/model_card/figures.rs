@@ -85,10 +85,12 @@ fn is_metric(name: &str, value: &Value) -> bool {
     !is_count && !name.ends_with(INTERVAL) && (value.is_number() || value.is_null())
 }
 
-/// Sorts by name, then by the number after `@`: `recall@5` comes before `recall@10`.
+/// Sorts by name, then by the number after `@`: `recall@5` comes before `recall@10`, also of narrower embeddings
+/// (`recall@5_dim8`).
 fn sort_key(name: &str) -> (&str, u64) {
     let (stem, cutoff) = name.split_once('@').unwrap_or((name, "0"));
-    (stem, cutoff.parse().unwrap_or(0))
+    let number = cutoff.split('_').next().unwrap_or(cutoff);
+    (stem, number.parse().unwrap_or(0))
 }
 
 /// Four decimals for fractions; a metric that is not a number, or not there, is a dash.

@@ -7,10 +7,11 @@
 //! - `towers`: the two towers.
 //! - `training`: data and recipe.
 //! - `figures`: evaluations.
-//! - `usage`: how to load the model.
+//! - `usage`: how to load the model; `head_usage`: how to apply the heads alone.
 //! - `markdown`: escaping and tables.
 
 mod figures;
+mod head_usage;
 mod markdown;
 pub(crate) mod origin;
 #[cfg(test)]
@@ -113,6 +114,9 @@ fn introduction(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Orig
         "A dual encoder: it embeds images and texts as vectors of {dim} values, so that an image and a text that \
          belong together have a high cosine similarity. Use it for zero-shot classification and for retrieval."
     );
+    if let Some(whole) = loaded.truncated_from {
+        text += &format!(" They are the first {dim} of the {whole} values that the model was trained with.");
+    }
     if loaded.config.is_some() {
         let step = origin.step.map_or_else(String::new, |step| format!(" of step {step}"));
         text += &format!(
@@ -156,6 +160,9 @@ fn limits(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Origin) ->
         lines.push(format!("Images are processed a little differently than in training: {difference}."));
     }
     lines.push(match (origin.figures.is_empty(), request.alpha) {
+        (true, None) if loaded.truncated_from.is_some() => {
+            "No evaluation of embeddings of this width is recorded.".to_owned()
+        }
         (true, Some(_)) => "The figures of the run are not those of this mixture, and are left out.".to_owned(),
         (true, None) => "No evaluation of this model is recorded.".to_owned(),
         (false, _) => {

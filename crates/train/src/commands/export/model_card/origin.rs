@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use crate::config::narrower_metric;
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 use crate::run_dir::layout::metrics_of;
@@ -49,7 +50,29 @@ impl Origin {
         let (Some(step), Some(log)) = (loaded.step, log) else { return Ok(origin) };
         let lines = BufReader::new(File::open(&log).map_err(TrainError::read(&log))?);
         origin.read(lines, step, alpha.is_none()).map_err(TrainError::read(&log))?;
+        if loaded.truncated_from.is_some() {
+            origin.keep_width(loaded.model.embed_dim());
+        }
         Ok(origin)
+    }
+
+    /// Keeps the figures of embeddings of `dim` values alone, under the names of whole ones.
+    pub(super) fn keep_width(&mut self, dim: usize) {
+        let end = narrower_metric("", dim);
+        let keep = |metrics: &mut Map<String, Value>| {
+            let kept = std::mem::take(metrics).into_iter().filter_map(|(name, value)| match name.strip_suffix(&end) {
+                Some(whole) => Some((whole.to_owned(), value)),
+                None => value.is_u64().then_some((name, value)),
+            });
+            *metrics = kept.collect();
+            metrics.values().any(Value::is_f64)
+        };
+        self.figures.retain_mut(|figures| {
+            figures.before.iter_mut().for_each(|before| {
+                keep(before);
+            });
+            keep(&mut figures.metrics)
+        });
     }
 
     /// Reads the lines of steps up to `step`.

@@ -67,3 +67,27 @@ fn names_cannot_break_the_card() {
     assert_eq!([7, 1234, 1_000_000].map(grouped), ["7", "1,234", "1,000,000"]);
     assert_eq!(table(["a", "b"], "---:", &[["1".into(), "2".into()]]), "| a | b |\n| --- | ---: |\n| 1 | 2 |");
 }
+
+#[test]
+fn figures_of_cut_embeddings_are_their_own() {
+    let line = |step: u64, name: &str, metrics: serde_json::Value| {
+        let mut line = json!({"kind": "eval", "step": step, "name": name, "task": "retrieval", "fingerprint": "x"});
+        line.as_object_mut().unwrap().extend(metrics.as_object().cloned().unwrap());
+        line.to_string() + "\n"
+    };
+    let nested = |a: f64, b: f64| json!({"acc1": a, "acc1_ci95": [0.1, 0.2], "acc1_dim8": b, "num_images": 1200});
+    let log = [
+        line(0, "a", nested(0.25, 0.125)),
+        line(5, "a", nested(0.75, 0.5)),
+        line(5, "b", json!({"acc1": 0.75, "num_images": 3})),
+    ];
+    let mut found = origin(&log.concat(), 5, true);
+    found.keep_width(8);
+    let expected = "\
+**a** (retrieval; 1,200 images)
+
+| metric | value | before training |
+| --- | ---: | ---: |
+| `acc1` | 0.5000 | 0.1250 |";
+    assert_eq!(figures::section(&found.figures, found.step), expected);
+}

@@ -1,5 +1,6 @@
 //! How to load an exported model, as Python that runs.
 
+use crate::commands::export::model_card::head_usage;
 use crate::commands::export::model_card::towers::host_scalar;
 use crate::commands::export::request::ExportFormat;
 use crate::commands::export::routes::interpolated_from;
@@ -8,32 +9,33 @@ use crate::models::load::LoadedModel;
 
 /// The section for `format`.
 pub(crate) fn section(loaded: &LoadedModel, format: ExportFormat) -> String {
-    match format {
+    let python = match format {
         ExportFormat::Transformers => transformers(loaded),
         ExportFormat::SentenceTransformers => sentence_transformers(loaded),
-        ExportFormat::Heads => heads(loaded),
+        ExportFormat::Heads => head_usage::section(loaded),
+    };
+    match loaded.nested_widths().as_slice() {
+        [_, narrower @ ..] if !narrower.is_empty() => format!("{python}\n\n{}", cut(narrower, format)),
+        _ => python,
     }
 }
 
-/// The heads are linear maps, with or without a bias: others are refused.
-fn heads(loaded: &LoadedModel) -> String {
-    let (image, text) = (loaded.model.image_tower.width(), loaded.model.text_tower.pooled_width());
-    format!(
-        "```python\n\
-         import torch\n\
-         from safetensors.torch import load_file\n\
-         \n\
-         heads = load_file(\"model.safetensors\")\n\
-         \n\
-         def embed(features, side):  # \"image\": [rows, {image}]; \"text\": [rows, {text}]\n    \
-             weight, bias = heads[f\"{{side}}_projection.weight\"], heads.get(f\"{{side}}_projection.bias\")\n    \
-             projected = torch.nn.functional.linear(features, weight, bias)\n    \
-             return torch.nn.functional.normalize(projected, dim=-1)\n\
-         \n\
-         # `images` and `texts`: features of the encoders that the heads were trained on\n\
-         logits = heads[\"logit_scale\"].exp() * embed(images, \"image\") @ embed(texts, \"text\").T\n\
-         ```"
-    )
+/// How to use embeddings of these widths.
+fn cut(widths: &[usize], format: ExportFormat) -> String {
+    let list: Vec<String> = widths.iter().map(usize::to_string).collect();
+    let narrowest = list.last().map_or("", String::as_str);
+    let mut text = format!(
+        "Embeddings can be cut to their first values, normalised again: the model was trained with the first {} \
+         values, too (Matryoshka representation learning, arXiv:2205.13147).",
+        list.join(", ")
+    );
+    if format == ExportFormat::SentenceTransformers {
+        text += &format!(
+            " `SentenceTransformer(\".\", truncate_dim={narrowest})` cuts them; `normalize_embeddings=True` of \
+             `encode` normalises them again."
+        );
+    }
+    text
 }
 
 fn transformers(loaded: &LoadedModel) -> String {

@@ -15,6 +15,8 @@ use crate::commands::export::json_files::read_object;
 use crate::commands::export::tokenizer_copy::tokenizer_class;
 use crate::device::Compute;
 
+mod as_pytorch;
+mod head_exports;
 mod route_exports;
 mod sentence_exports;
 

@@ -1,0 +1,97 @@
+//! Python that applies the heads of `--format heads`, whatever their kinds.
+
+use dualenc_model::{Head, HeadForm, HeadKind, Tower};
+
+use crate::models::load::LoadedModel;
+
+/// The section: functions for what the heads of `loaded` are made of, one for each head, and how they are used.
+pub(crate) fn section(loaded: &LoadedModel) -> String {
+    let model = &loaded.model;
+    let heads = [(Tower::Image, &model.image_projection), (Tower::Text, &model.text_projection)];
+    let forms = heads.map(|(_, head)| head.form());
+    let is_any = |of: fn(HeadForm) -> bool| forms.into_iter().any(of);
+    let mut functions = vec!["normalize"];
+    for (name, is_used) in [
+        ("gelu", is_any(|form| matches!(form.kind, HeadKind::Residual | HeadKind::Blocks { .. }))),
+        ("layer_norm", is_any(has_norm)),
+        ("linear", is_any(|form| !form.is_identity())),
+        ("relu6", is_any(|form| matches!(form.kind, HeadKind::Gated { .. }))),
+    ] {
+        functions.extend(is_used.then_some(name));
+    }
+    functions.sort_unstable();
+    let mut lines = vec![
+        "from safetensors.torch import load_file".to_owned(),
+        format!("from torch.nn.functional import {}", functions.join(", ")),
+        String::new(),
+        "heads = load_file(\"model.safetensors\")".to_owned(),
+    ];
+    if is_any(|form| !form.is_identity()) {
+        lines.extend(function(
+            "affine(x, name):",
+            &["return linear(x, heads[f\"{name}.weight\"], heads.get(f\"{name}.bias\"))"],
+        ));
+    }
+    if is_any(has_norm) {
+        let body = "return layer_norm(x, x.shape[-1:], heads[f\"{name}.weight\"], heads[f\"{name}.bias\"])";
+        lines.extend(function("norm(x, name):", &[body]));
+    }
+    for (tower, head) in heads {
+        let signature = format!(
+            "embed_{}(x):  # [rows, {}] to [rows, {}]: {}",
+            tower.kind(),
+            head.width(),
+            head.dim(),
+            head.form()
+        );
+        let body = body(head, tower.head_module());
+        lines.extend(function(&signature, &body.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
+    lines.push(String::new());
+    lines.push("# `images` and `texts`: features of the encoders that the heads were trained on".to_owned());
+    lines.push("logits = heads[\"logit_scale\"].exp() * embed_image(images) @ embed_text(texts).T".to_owned());
+    if model.logit_bias.is_some() {
+        lines.push("logits = logits + heads[\"logit_bias\"]".to_owned());
+    }
+    format!("```python\n{}\n```", lines.join("\n"))
+}
+
+/// Whether some layer of the head is a layer norm.
+fn has_norm(form: HeadForm) -> bool {
+    form.norm || matches!(form.kind, HeadKind::Blocks { .. })
+}
+
+fn function(signature: &str, body: &[&str]) -> Vec<String> {
+    let body = body.iter().map(|line| format!("    {line}"));
+    [String::new(), format!("def {signature}")].into_iter().chain(body).collect()
+}
+
+/// The lines of the function of a head, the tensors of which are called `name`.
+fn body(head: &Head, name: &str) -> Vec<String> {
+    let form = head.form();
+    let mut lines: Vec<String> = form.norm.then(|| format!("x = norm(x, \"{name}.norm\")")).into_iter().collect();
+    let affine = |x: &str, part: &str| format!("affine({x}, \"{name}{part}\")");
+    let projected = match form.kind {
+        HeadKind::Identity if head.dim() < head.width() => format!("x[:, :{}]", head.dim()),
+        HeadKind::Identity => "x".to_owned(),
+        HeadKind::Linear => affine("x", ""),
+        HeadKind::Gated { .. } => {
+            lines.push(format!("x = relu6({}) * {}", affine("x", ".gate"), affine("x", ".up")));
+            affine("x", ".down")
+        }
+        HeadKind::Residual => {
+            lines.push(format!("hidden = gelu({})", affine("x", ".up")));
+            format!("{} + {}", affine("x", ""), affine("hidden", ".down"))
+        }
+        HeadKind::Blocks { count } => {
+            lines.extend([
+                format!("for block in (f\"{name}.blocks.{{n}}\" for n in range({count})):"),
+                "    hidden = gelu(affine(norm(x, f\"{block}.norm\"), f\"{block}.up\"))".to_owned(),
+                "    x = x + affine(hidden, f\"{block}.down\")".to_owned(),
+            ]);
+            affine(&format!("norm(x, \"{name}.output_norm\")"), ".output")
+        }
+    };
+    lines.push(format!("return normalize({projected}, dim=-1)"));
+    lines
+}
