@@ -184,7 +184,7 @@ fn export_refuses_heads_that_others_lack() {
     assert_eq!((&config["image"]["bias"], &config["text"]["bias"]), (&false.into(), &true.into()));
     assert!(tensors(&session.path("biased-heads/model.safetensors")).contains_key("text_projection.bias"));
     let card = fs::read_to_string(session.path("biased-heads/README.md")).unwrap();
-    assert!(card.contains("torch.nn.functional.linear(features, weight, bias)"), "{card}");
+    assert!(card.contains("to [rows, 512]: linear, bias") && card.contains("affine(x, \"text_projection\")"), "{card}");
     let text = message("biased", "transformers");
     assert!(
         text.contains("the text head of this model is `linear, bias`; export with `--format sentence-tr"),

@@ -94,7 +94,15 @@ fn nested() -> Session {
     let session = Session::new();
     let data = goldens("train/train.csv");
     session.write_config(&format!("matryoshka = [24, 8, 3]\n[eval.pairs]\ntask = \"retrieval\"\ndata = {data:?}\n"));
-    let train = ["train", "--config", "lit.toml", "--set", "train.epochs=1", "--set", "model.text_head.bias=true"];
+    let train = [
+        "train",
+        "--config",
+        "lit.toml",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "model.text_head={kind=\"linear\",bias=true}",
+    ];
     session.succeed(&train);
     session
 }

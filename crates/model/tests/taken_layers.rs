@@ -173,8 +173,10 @@ pub fn sentence_dir() -> tempfile::TempDir {
 #[test]
 fn sentence_transformers_with_dense_layers() {
     let (dir, expected) = (sentence_dir(), Expected::read(&goldens("layers/sentence")));
-    // The weights hold a pooler, with which transformers can run the model.
-    assert_eq!(auto_text_pool(dir.path()), Pool::Auto);
+    // The weights hold a pooler, with which transformers can run the model: for the last layer alone.
+    let auto = |numbers| auto_text_pool(dir.path(), &TakenLayers { numbers, norm: true });
+    assert_eq!((auto((-1).into()), auto(vec![2].into())), (Pool::Auto, Pool::Auto));
+    assert_eq!((auto(1.into()), auto(vec![2, 1].into())), (Pool::Sentence, Pool::Sentence));
     let pooled = |tower: &TextTower| {
         let (tokens, _) = expected.tokens("", tower.config().position_count()).unwrap();
         tower.forward(&tokens, &Dropout::off()).unwrap().pooled
@@ -234,16 +236,16 @@ fn auto_follows_sentence_transformers() {
     let others: Vec<_> = file.iter().filter(|(name, _)| !name.contains("pooler")).collect();
     assert!(others.len() < file.len());
     fs::write(&weights, safetensors::serialize(others, None).unwrap()).unwrap();
-    assert_eq!(auto_text_pool(dir.path()), Pool::Sentence);
+    assert_eq!(auto_text_pool(dir.path(), &TakenLayers::default()), Pool::Sentence);
     let pooling = dir.path().join("1_Pooling/config.json");
     fs::write(&pooling, r#"{"pooling_mode": "max"}"#).unwrap();
-    assert_eq!(auto_text_pool(dir.path()), Pool::Auto);
+    assert_eq!(auto_text_pool(dir.path(), &TakenLayers::default()), Pool::Auto);
     fs::remove_file(&pooling).unwrap();
-    assert_eq!(auto_text_pool(dir.path()), Pool::Auto);
+    assert_eq!(auto_text_pool(dir.path(), &TakenLayers::default()), Pool::Auto);
     // A whole model has its own pooling.
     let whole = tempfile::tempdir().unwrap();
     fs::copy(goldens("whole/clip").join("config.json"), whole.path().join("config.json")).unwrap();
     fs::create_dir(whole.path().join("1_Pooling")).unwrap();
     fs::write(whole.path().join("1_Pooling/config.json"), r#"{"pooling_mode": "mean"}"#).unwrap();
-    assert_eq!(auto_text_pool(whole.path()), Pool::Auto);
+    assert_eq!(auto_text_pool(whole.path(), &TakenLayers::default()), Pool::Auto);
 }

@@ -1,5 +1,5 @@
-//! A tower that pools other layers than its last, and ends with the highest: what its `config.json` says is shortened, so that everything after it, export
-//! included, has a tower with as many blocks.
+//! A tower that pools other layers than its last, and ends with the highest: what its `config.json` says is shortened,
+//! so that everything after it, export included, has a tower with as many blocks.
 
 use serde_json::Value;
 

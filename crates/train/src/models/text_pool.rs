@@ -3,7 +3,7 @@
 //! Which pooling it is, is decided by [`auto_text_pool`]. A recorded `auto`, that of every run that started before the
 //! answer was recorded included, is the pooled output of the reference.
 
-use dualenc_model::{Pool, TowerLock, auto_text_pool};
+use dualenc_model::{Pool, Tower, TowerLock, auto_text_pool};
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
@@ -22,7 +22,7 @@ pub fn settled(config: &RunConfig) -> Result<RunConfig, TrainError> {
     {
         // In the order of loading: of two towers that cannot be found, the first is named.
         config.model.image_tower.as_deref().map(resolve).transpose()?;
-        config.model.text_pool = auto_text_pool(&resolve(text)?);
+        config.model.text_pool = auto_text_pool(&resolve(text)?, &config.model.taken_layers(Tower::Text));
     }
     Ok(config)
 }

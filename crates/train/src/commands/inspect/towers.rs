@@ -6,7 +6,8 @@ use std::path::Path;
 use burn::tensor::Device;
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
-    Audit, ImageTower, ModelError, ModelSummary, TextTower, TowerOptions, auto_text_pool, dry_load, is_pooler_tensor,
+    Audit, ImageTower, ModelError, ModelSummary, TakenLayers, TextTower, TowerOptions, auto_text_pool, dry_load,
+    is_pooler_tensor,
 };
 
 use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
@@ -34,7 +35,7 @@ impl LoadSettings {
     pub fn of_new_run(dir: &Path) -> Self {
         Self {
             image: TowerOptions::default(),
-            text: TowerOptions { pool: auto_text_pool(dir), ..TowerOptions::default() },
+            text: TowerOptions { pool: auto_text_pool(dir, &TakenLayers::default()), ..TowerOptions::default() },
             image_size: None,
             max_tokens: usize::MAX,
             model: None,

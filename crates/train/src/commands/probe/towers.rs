@@ -8,8 +8,8 @@ use dualenc_data::{
     ContentHash, DataError, ImageProcessor, Limits, Skipped, TokenTable, Tokenizer, counted, decode_view,
 };
 use dualenc_model::{
-    ImageTower, ModelError, Pool, Pooling, TextTower, TokenSequences, Tower, TowerLock, TowerOptions, auto_text_pool,
-    image_tower_from, parameters, text_tower_from,
+    ImageTower, ModelError, Pool, Pooling, TakenLayers, TextTower, TokenSequences, Tower, TowerLock, TowerOptions,
+    auto_text_pool, image_tower_from, parameters, text_tower_from,
 };
 
 use crate::commands::probe::request::{Layers, ProbeRequest};
@@ -324,7 +324,7 @@ impl Inputs<'_> {
 /// The pooling that `text_pool = "auto"` selects in a new run for the tower in `dir`, and the number of `Dense` layers
 /// that follow. `reference`: what the reference pools by.
 fn own_text_pooling(dir: &Path, reference: Pooling, device: &Device) -> Result<(Pooling, usize), TrainError> {
-    if auto_text_pool(dir) != Pool::Sentence {
+    if auto_text_pool(dir, &TakenLayers::default()) != Pool::Sentence {
         return Ok((reference, 0));
     }
     let options = TowerOptions { pool: Pool::Sentence, ..TowerOptions::default() };
