@@ -1,14 +1,21 @@
-//! Settings that are valid but have no effect.
+//! Settings that are valid but have no effect, or lose what another one gives.
 
 use super::derived::eval_interval::EvalInterval;
 use super::schema::RunConfig;
+use super::schema::model::HeadInit;
 use super::schema::model_heads::HeadChoice;
+use super::schema::optimizer::OptimizerKind;
+
+/// The highest rate at which Adam's steps, each about as large as the rate, improve a fitted head on several layers.
+/// Measured in docs/ALIGNMENT.md: 3e-4 improves the start, 1e-3 loses it.
+const HIGHEST_RATE_OF_FITTED_HEADS: f64 = 5e-4;
 
 impl RunConfig {
-    /// Settings that are valid but have no effect, each as a sentence.
+    /// Settings that are valid but have no effect, or lose what another one gives, each as a sentence.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.locked_tower_warnings();
         warnings.extend(self.locked_head_warnings());
+        warnings.extend(self.fitted_head_warning());
         warnings.extend(self.views_warning());
         warnings.extend(self.patience_warning());
         warnings.extend(self.cache_dir_warning());
@@ -54,6 +61,30 @@ impl RunConfig {
             }
         }
         warnings
+    }
+
+    /// A rate at which training loses the start that `head_init` gives.
+    fn fitted_head_warning(&self) -> Option<String> {
+        let (model, train) = (&self.model, &self.train);
+        let is_adam = matches!(train.optimizer, OptimizerKind::AdamW | OptimizerKind::Adafactor | OptimizerKind::Lion);
+        if model.head_init == HeadInit::Random || !is_adam {
+            return None;
+        }
+        let sides = [
+            (&model.image_layer, train.image_projection_learning_rate),
+            (&model.text_layer, train.text_projection_learning_rate),
+        ];
+        let rate = sides
+            .into_iter()
+            .filter(|(layers, _)| layers.numbers().len() > 1)
+            .map(|(_, rate)| rate.or(train.projection_learning_rate).unwrap_or(train.learning_rate))
+            .fold(0.0, f64::max);
+        (rate > HIGHEST_RATE_OF_FITTED_HEADS).then(|| {
+            format!(
+                "the heads on several layers start fitted (`model.head_init`), and a rate of {rate:?} is likely to lose \
+                 this start: set `train.projection_learning_rate` to 3e-4 or less"
+            )
+        })
     }
 
     fn views_warning(&self) -> Option<String> {

@@ -129,3 +129,15 @@ fn rates_and_warnings_of_heads() {
         ]
     );
 }
+
+#[test]
+fn high_rates_of_fitted_heads_are_warned_of() {
+    let fitted = ["model.head_init=cca", "model.text_layer=[1,2]", "model.text_pool=mean"];
+    let warnings = |sets: &[&str]| load(BASE, &[&fitted[..], sets].concat()).unwrap().warnings();
+    let [warning] = &warnings(&["train.learning_rate=1e-3"])[..] else { panic!("one warning is expected") };
+    assert!(warning.contains("a rate of 0.001 is likely to lose this start"), "{warning}");
+    assert_eq!(warnings(&["train.learning_rate=1e-3", "train.projection_learning_rate=3e-4"]), [""; 0]);
+    assert_eq!(warnings(&["train.learning_rate=1e-3", "train.optimizer=sgd"]), [""; 0]);
+    assert_eq!(warnings(&["train.learning_rate=1e-3", "model.text_layer=2"]), [""; 0]);
+    assert_eq!(warnings(&["train.learning_rate=1e-3", "model.head_init=random"]), [""; 0]);
+}
