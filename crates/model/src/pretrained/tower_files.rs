@@ -198,7 +198,7 @@ impl TowerFiles {
                      choose \"cls\", \"mean\" or \"auto\"",
                     self.dir.display()
                 ),
-                Pool::ClsMean | Pool::PatchMean => {
+                Pool::ClsMean | Pool::PatchMean | Pool::Tokens => {
                     "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"last\", \
                      \"pooler\" or \"auto\""
                         .to_owned()

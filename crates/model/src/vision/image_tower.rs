@@ -107,6 +107,7 @@ impl ImageTowerConfig {
             (Pool::Last, _) => return Err("only a text has a last token"),
             (Pool::Cls, _) => Pooling::Cls,
             (Pool::ClsMean, _) => Pooling::ClsMean,
+            (Pool::Tokens, _) => Pooling::Tokens,
             // The mean of a vision transformer leaves every special token out.
             (Pool::Mean | Pool::PatchMean, _) => Pooling::Mean,
             // Every supported family has a `pooler_output`, or refuses it.
@@ -123,14 +124,18 @@ impl ImageTowerConfig {
             (Self::Convolutional(_) | Self::Windowed(_), Pooling::Cls | Pooling::ClsMean) => {
                 Err("it has no class token")
             }
+            (Self::Convolutional(_) | Self::Windowed(_) | Self::Absent { .. }, Pooling::Tokens) => {
+                Err("it has no patch tokens")
+            }
             (Self::Absent { .. }, _) | (_, Pooling::Mean | Pooling::Pooler) => Ok(()),
         }
     }
 
-    /// Width of the output of `pooling`, over all pooled layers.
+    /// Width of the output of `pooling`, over all pooled layers. That of all tokens is for images of the size the tower
+    /// was trained on.
     pub fn pooled_width(&self, pooling: Pooling) -> usize {
         match self {
-            Self::Transformer(config) => config.pooled_width(pooling),
+            Self::Transformer(config) => config.pooled_width(pooling, config.grid()),
             Self::Convolutional(config) => config.width(),
             Self::Windowed(config) => config.width(),
             Self::Absent { width } => *width,
@@ -155,6 +160,15 @@ impl ImageTower {
             ImageTowerConfig::Convolutional(config) => Self::Convolutional(ConvNet::new(at, config, pooling)),
             ImageTowerConfig::Windowed(config) => Self::Windowed(Swin::new(at, config, pooling)),
             ImageTowerConfig::Absent { width } => Self::Absent(AbsentTower::new(width)),
+        }
+    }
+
+    /// The tower for images of `height` and `width` in pixels, which the width of all tokens depends on.
+    #[must_use]
+    pub fn for_images(self, height: usize, width: usize) -> Self {
+        match self {
+            Self::Transformer(tower) => Self::Transformer(tower.for_images(height, width)),
+            other => other,
         }
     }
 
@@ -183,7 +197,7 @@ impl ImageTower {
     /// Width of the pooled output.
     pub fn width(&self) -> usize {
         match self {
-            Self::Transformer(tower) => tower.config().pooled_width(tower.pooling()),
+            Self::Transformer(tower) => tower.pooled_width(),
             Self::Convolutional(tower) => tower.config().width(),
             Self::Windowed(tower) => tower.config().width(),
             Self::Absent(tower) => tower.width(),

@@ -40,6 +40,9 @@ pub struct VisionTransformer {
     config: VisionTransformerConfig,
     #[module(skip)]
     pooling: Pooling,
+    /// Patches per side of the images that it sees, which only the width of all tokens depends on.
+    #[module(skip)]
+    image_grid: [usize; 2],
 }
 
 impl VisionTransformer {
@@ -65,9 +68,21 @@ impl VisionTransformer {
                 .then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
             pooler_norm: norm("pooler_norm", pooler == Some(Pooler::MeanNorm)),
             head: (pooler == Some(Pooler::Attention)).then(|| AttentionPool::new(&at.at("head"), &config.encoder)),
+            image_grid: config.grid(),
             config,
             pooling,
         }
+    }
+
+    /// The tower for images of `height` and `width` in pixels.
+    pub(crate) fn for_images(self, height: usize, width: usize) -> Self {
+        let patch = self.config.patch_size;
+        Self { image_grid: [height / patch, width / patch], ..self }
+    }
+
+    /// Width of the pooled output.
+    pub(crate) fn pooled_width(&self) -> usize {
+        self.config.pooled_width(self.pooling, self.image_grid)
     }
 
     /// The architecture that the tower was built from.
@@ -161,6 +176,10 @@ impl VisionTransformer {
         match (pooling, &self.head, &self.pooler_norm, &self.pooler) {
             (Pooling::Mean, ..) => mean(hidden),
             (Pooling::Cls, ..) => layout.first(hidden),
+            (Pooling::Tokens, ..) => {
+                let [_, width] = hidden.dims();
+                hidden.reshape([layout.batch, layout.longest * width])
+            }
             (Pooling::ClsMean, ..) => Tensor::cat(vec![layout.first(hidden.clone()), mean(hidden)], 1),
             (Pooling::Pooler, Some(head), ..) => head.forward(hidden, layout),
             (Pooling::Pooler, _, Some(norm), _) => norm.forward(mean(hidden)),

@@ -184,6 +184,7 @@ impl VisionTransformerConfig {
             (Pooling::Pooler, Pooler::ClassToken) => "the class token: its family has no pooler layer",
             (Pooling::Pooler, Pooler::MeanNorm) => "the pooler: the mean of the patch tokens, normalised",
             (Pooling::Pooler, Pooler::Attention) => "the head: a learned query that attends to all patch tokens",
+            (Pooling::Tokens, _) => "all tokens, one after the other",
             (Pooling::Pooler, Pooler::None) | (Pooling::Last, _) => "nothing",
         }
     }
@@ -197,9 +198,10 @@ impl VisionTransformerConfig {
         }
     }
 
-    /// Width of the output of `pooling`, over all pooled layers.
-    pub(crate) fn pooled_width(&self, pooling: Pooling) -> usize {
+    /// Width of the output of `pooling`, over all pooled layers, for images that are cut into a `grid` of patches.
+    pub(crate) fn pooled_width(&self, pooling: Pooling, grid: [usize; 2]) -> usize {
         let of_layer = match pooling {
+            Pooling::Tokens => (self.num_special_tokens() + grid[0] * grid[1]) * self.encoder.width,
             Pooling::ClsMean => 2 * self.encoder.width,
             Pooling::Cls | Pooling::Mean | Pooling::Last | Pooling::Pooler => self.encoder.width,
         };

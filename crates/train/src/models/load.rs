@@ -211,7 +211,7 @@ impl LoadedModel {
             None => ImageProcessor::absent(),
         };
         Ok(Self {
-            model: built.model,
+            model: for_images(built.model, &processor),
             tokenizer: Arc::new(tokenizer),
             processor: Arc::new(processor),
             text_dir: text_dir.unwrap_or_default(),
@@ -246,6 +246,7 @@ impl LoadedModel {
         };
         if let Some(size) = config.model.image_size {
             self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
+            self.model = for_images(self.model, &self.processor);
         }
         self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
@@ -262,6 +263,12 @@ impl LoadedModel {
         }
         model
     }
+}
+
+/// `model` for the images of `processor`.
+fn for_images(model: DualEncoder, processor: &ImageProcessor) -> DualEncoder {
+    let (height, width) = processor.output_size();
+    DualEncoder { image_tower: model.image_tower.for_images(height as usize, width as usize), ..model }
 }
 
 /// The prompt of a run, with what may surprise about it.

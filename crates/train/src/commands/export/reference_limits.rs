@@ -54,6 +54,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
                 match tower.pooling() {
                     Pooling::Cls => "class token",
                     Pooling::ClsMean => "class token and mean",
+                    Pooling::Tokens => "tokens",
                     Pooling::Mean | Pooling::Last | Pooling::Pooler => "mean",
                 },
                 norm_advice(tower)
@@ -103,7 +104,7 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
             "always applies the final norm of the text tower; to export, train without `text_layer_norm`".to_owned()
         }
         (Pooling::Pooler, _) => return Ok(()),
-        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean | Pooling::Last, _) => {
+        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean | Pooling::Last | Pooling::Tokens, _) => {
             format!("always takes the text tower's pooler; {OTHER_FORMAT}, or train with `text_pool = \"pooler\"`")
         }
     };
