@@ -96,6 +96,26 @@ impl BuildOptions {
     }
 }
 
+impl BuildOptions {
+    /// The options with all tokens of the image tower as its output, where something takes them.
+    fn with_pool_of_tokens(&self, image: &TowerFiles, is_whole: bool) -> Result<Self, ModelError> {
+        let Some(form) = self.head.image_tokens else { return Ok(self.clone()) };
+        if is_whole {
+            return Err(image.problem(format!(
+                "the image head takes all tokens ({form}), but the projection of a whole model was trained for the \
+                 pooled output of its image tower; start from the two towers (`image_tower` and `text_tower`)"
+            )));
+        }
+        if self.image.layers.numbers.numbers().len() > 1 {
+            return Err(image.problem(format!(
+                "`image_layer` is {}, but the image head takes the tokens of one layer; name one layer",
+                self.image.layers.numbers
+            )));
+        }
+        Ok(Self { image: TowerOptions { pool: Pool::Tokens, ..self.image.clone() }, ..self.clone() })
+    }
+}
+
 impl DualEncoder {
     /// Loads a `VisionTextDualEncoder`, CLIP, Chinese CLIP or SigLIP from `dir` for evaluation, without gradients.
     ///
@@ -224,6 +244,7 @@ fn build(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<BuiltModel, ModelError> {
+    let options = &options.with_pool_of_tokens(&image, whole.is_some())?;
     let image = image.taking(&options.image.layers, Tower::Image)?;
     let text = text.taking(&options.text.layers, Tower::Text)?;
     let (image_built, text_built) = in_parallel(
@@ -268,6 +289,7 @@ fn build(
     }
     if options.image_projection_locked {
         model.image_projection = lock(model.image_projection);
+        model.image_tokens = model.image_tokens.map(lock);
     }
     if options.text_projection_locked {
         model.text_projection = lock(model.text_projection);

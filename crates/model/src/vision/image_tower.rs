@@ -13,6 +13,7 @@ use crate::tower::TowerOutput;
 use crate::vision::absent_tower::AbsentTower;
 use crate::vision::conv_net::{ConvNet, ConvNetConfig};
 use crate::vision::swin_transformer::{Swin, SwinConfig};
+use crate::vision::token_layout::TokenLayout;
 use crate::vision::vision_transformer::VisionTransformer;
 use crate::vision::vit_config::{Pooler, VisionTransformerConfig};
 
@@ -235,6 +236,21 @@ impl ImageTower {
             Self::Convolutional(tower) => tower.pooling(),
             Self::Windowed(tower) => tower.pooling(),
             Self::Absent(_) => Pooling::Pooler,
+        }
+    }
+
+    /// Where the tokens are in the pooled output, if it holds all tokens.
+    pub(crate) fn token_layout(&self) -> Option<TokenLayout> {
+        match self {
+            Self::Transformer(tower) if tower.pooling() == Pooling::Tokens => {
+                let config = tower.config();
+                Some(TokenLayout {
+                    width: config.encoder.width,
+                    special: config.num_special_tokens(),
+                    class_token: config.class_token,
+                })
+            }
+            _ => None,
         }
     }
 

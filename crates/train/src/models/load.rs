@@ -391,6 +391,7 @@ fn build_options(config: &RunConfig) -> BuildOptions {
             logit_bias: config.initial_logit_bias(),
             image: config.model.image_head.form(),
             text: config.model.text_head.form(),
+            image_tokens: config.model.image_head.token_form(),
         },
         seed: config.run.seed,
     }

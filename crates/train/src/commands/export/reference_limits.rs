@@ -42,6 +42,9 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
             config["pooler_act"] = json!("linear");
             Ok((config, true))
         }
+        ReferencePooling::None if tower.pooling() == Pooling::Tokens => Err(TrainError::Usage(format!(
+            "{DUAL_ENCODER} pools its image tower; to export, train without `image_head.tokens`"
+        ))),
         ReferencePooling::None => {
             let side = tower.side_multiple() as u32;
             let advice = match image_route(tower, (side, side)) {
