@@ -59,6 +59,7 @@ TOKEN_HEADS = {
     "query": 'tokens = "query"\ntoken_width = 8\ntoken_heads = 2',
     "blocks": 'kind = "residual"\ntokens = "blocks"\ntoken_width = 8\ntoken_heads = 2',
     "blocks as wide as the tower": 'tokens = "blocks"\ntoken_width = 16\ntoken_heads = 4\ntoken_blocks = 1',
+    "query over a grid": 'tokens = "query"\ntoken_width = 8\ntoken_grid = 3',
 }
 GOLDENS = Path(__file__).resolve().parent.parent / "tests/goldens/train"
 

@@ -1,4 +1,4 @@
-"""token_heads/: heads over all tokens of an image, as plain PyTorch modules: outputs and all gradients.
+"""token_heads/: heads over all tokens of an image, as plain PyTorch modules: outputs and all gradients; and grids of tokens pooled.
 
 Parameters have their names in dualenc, and matrices its layout, [in, out]. Every parameter is drawn at random: LayerScale
 starts at 1e-5, which would hide what the blocks compute.
@@ -131,7 +131,18 @@ def ours(path: str, value: torch.Tensor) -> torch.Tensor:
     return value.T if value.dim() == 2 and path != "probe" else value
 
 
+def write_grids(folder: Path) -> None:
+    tensors = {}
+    for name, (height, width), side in (("even", (4, 8), 4), ("uneven", (5, 7), 3), ("one", (5, 7), 1)):
+        x = normal(f"token_heads/{name}/grid", 1, 2, height, width)
+        y = functional.adaptive_avg_pool2d(x, side)
+        # [tokens, width], row by row.
+        tensors |= {f"{name}.{key}": value[0].flatten(1).T for key, value in (("x", x), ("y", y))}
+    save_tensors(folder / "grid.safetensors", tensors, {"torch": torch.__version__.split("+")[0]})
+
+
 def write(folder: Path) -> None:
+    write_grids(folder)
     for name, (make, special) in CASES.items():
         head = make()
         redraw(name, head)

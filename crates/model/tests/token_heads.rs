@@ -58,6 +58,30 @@ fn token_width_follows_the_image_size() {
 }
 
 #[test]
+fn a_grid_of_means_stands_for_patches() {
+    let [all, coarse] = [None, Some(2)].map(|token_grid| {
+        let options = TowerOptions { pool: Pool::Tokens, token_grid, ..TowerOptions::default() };
+        image(&goldens(REGISTERS), options).unwrap().0
+    });
+    let pixels: Tensor<4> =
+        Expected::of_file(&goldens("layers").join("dinov2_registers.safetensors")).tensor("pixel_values");
+    let [fine, means] = [&all, &coarse].map(|tower| tower.forward(pixels.clone(), &Dropout::off()).pooled);
+    let [batch, _] = fine.dims();
+    assert_eq!((means.dims(), coarse.width()), ([batch, (4 + 4) * 12], (4 + 4) * 12));
+    assert!(coarse.form().contains(" token-grid=2)") && !all.form().contains("token-grid"), "{}", coarse.form());
+    // Of a grid of 4 x 4 patches, the first cell has the patches 0, 1, 4 and 5.
+    let [fine, means] = [fine, means].map(|tokens| {
+        let count = tokens.dims()[1] / 12;
+        tokens.reshape([batch, count, 12])
+    });
+    let patch = |at: usize| fine.clone().narrow(1, 4 + at, 1);
+    let first = (patch(0) + patch(1) + patch(4) + patch(5)) / 4.0;
+    let expected = |tensor: Tensor<3>| tensor.into_data().try_to_vec::<f32>().unwrap();
+    assert_close("first cell", means.clone().narrow(1, 4, 1), &expected(first));
+    assert_close("special tokens", means.narrow(1, 0, 4), &expected(fine.narrow(1, 0, 4)));
+}
+
+#[test]
 fn towers_without_patches_have_no_tokens() {
     for dir in ["image_families/resnet", "image_families/swin"] {
         let options = TowerOptions { pool: Pool::Tokens, ..TowerOptions::default() };
@@ -70,11 +94,11 @@ const REGISTERS: &str = "image_families/dinov2_registers";
 const PATCHES: &str = "image_families/siglip";
 
 fn query(width: usize, heads: usize) -> TokenForm {
-    TokenForm { kind: TokenKind::Query, width, heads }
+    TokenForm { kind: TokenKind::Query, width, heads, grid: None }
 }
 
 fn blocks(width: usize, heads: usize, count: usize, drop_path: f64) -> TokenForm {
-    TokenForm { kind: TokenKind::Blocks { count, drop_path }, width, heads }
+    TokenForm { kind: TokenKind::Blocks { count, drop_path }, width, heads, grid: None }
 }
 
 /// The goldens, with the tower that has such tokens and the width of the output.

@@ -36,6 +36,8 @@ pub struct TowerOptions {
     pub dropout: Option<f64>,
     /// The layers that are pooled.
     pub layers: TakenLayers,
+    /// For [`Pool::Tokens`]: side of the grid of means that stand for the patch tokens; `None`: themselves.
+    pub token_grid: Option<usize>,
 }
 
 /// How to build a dual encoder.
@@ -112,7 +114,10 @@ impl BuildOptions {
                 self.image.layers.numbers
             )));
         }
-        Ok(Self { image: TowerOptions { pool: Pool::Tokens, ..self.image.clone() }, ..self.clone() })
+        Ok(Self {
+            image: TowerOptions { pool: Pool::Tokens, token_grid: form.grid, ..self.image.clone() },
+            ..self.clone()
+        })
     }
 }
 
@@ -359,7 +364,11 @@ fn build_image_tower(
     let (names, config) = files.image_config()?;
     let pooling = files.image_pooling(&config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Image.module()), lock, device);
-    let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
+    let tower = ImageTower::new(
+        &source.root(),
+        config.with_dropout(options.dropout).with_token_grid(options.token_grid),
+        pooling,
+    );
     let audit = files.audit(source)?;
     files.check_audit(&audit, lock, Tower::Image)?;
     Ok((tower, audit))

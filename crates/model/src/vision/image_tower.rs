@@ -76,6 +76,15 @@ impl ImageTowerConfig {
         }
     }
 
+    /// Takes means of `grid` times `grid` cells for the patch tokens, where the output is all tokens.
+    #[must_use]
+    pub(crate) fn with_token_grid(self, grid: Option<usize>) -> Self {
+        match self {
+            Self::Transformer(config) => Self::Transformer(VisionTransformerConfig { token_grid: grid, ..config }),
+            other => other,
+        }
+    }
+
     /// Pools the layers of `taken`. Only a transformer has several.
     #[must_use]
     pub(crate) fn taking(self, taken: &Taken) -> Self {
@@ -239,6 +248,11 @@ impl ImageTower {
         }
     }
 
+    /// Side of the grid of means that stand for the patch tokens, if the output is all tokens and some do.
+    pub fn token_grid(&self) -> Option<usize> {
+        self.token_layout()?.grid
+    }
+
     /// Where the tokens are in the pooled output, if it holds all tokens.
     pub(crate) fn token_layout(&self) -> Option<TokenLayout> {
         match self {
@@ -248,6 +262,7 @@ impl ImageTower {
                     width: config.encoder.width,
                     special: config.num_special_tokens(),
                     class_token: config.class_token,
+                    grid: config.token_grid,
                 })
             }
             _ => None,

@@ -11,6 +11,8 @@ pub struct TokenLayout {
     pub special: usize,
     /// Whether the first token is a class token.
     pub class_token: bool,
+    /// Side of the grid of patch tokens, where they are means of a finer one.
+    pub grid: Option<usize>,
 }
 
 impl TokenLayout {

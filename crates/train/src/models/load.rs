@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
     Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers,
-    TextTower, Tower, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
+    TextTower, Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
 };
 use serde_json::Value;
 
@@ -377,12 +377,10 @@ fn trainable(model: DualEncoder, config: &RunConfig) -> Result<DualEncoder, Trai
 }
 
 fn build_options(config: &RunConfig) -> BuildOptions {
-    let ModelSection { image_pool, text_pool, image_dropout, text_dropout, .. } = config.model;
-    let [image_layers, text_layers] = Tower::ALL.map(|tower| config.model.taken_layers(tower));
     BuildOptions {
         lock: config.model.lock,
-        image: TowerOptions { pool: image_pool, dropout: image_dropout, layers: image_layers },
-        text: TowerOptions { pool: text_pool, dropout: text_dropout, layers: text_layers },
+        image: config.model.image_options(),
+        text: config.model.text_options(),
         image_projection_locked: config.model.image_projection.locked,
         text_projection_locked: config.model.text_projection.locked,
         head: HeadConfig {

@@ -37,6 +37,8 @@ pub struct TokenForm {
     pub width: usize,
     /// Number of attention heads, which divides `width`.
     pub heads: usize,
+    /// Side of the grid of means that stand for the patch tokens; `None`: themselves.
+    pub grid: Option<usize>,
 }
 
 impl TokenForm {
@@ -55,6 +57,7 @@ impl fmt::Display for TokenForm {
             TokenKind::Query => f.write_str("query over tokens")?,
             TokenKind::Blocks { count, .. } => write!(f, "{count} block{} over tokens", plural(count))?,
         }
-        write!(f, ", width {}, {} head{}", self.width, self.heads, plural(self.heads))
+        write!(f, ", width {}, {} head{}", self.width, self.heads, plural(self.heads))?;
+        self.grid.map_or(Ok(()), |side| write!(f, ", grid {side}x{side}"))
     }
 }

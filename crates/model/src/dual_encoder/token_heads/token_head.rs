@@ -66,12 +66,13 @@ impl TokenHead {
         match self {
             Self::Query(head) => {
                 let [_, width] = head.probe.lazy_shape().dims();
-                TokenForm { kind: TokenKind::Query, width, heads: head.heads }
+                TokenForm { kind: TokenKind::Query, width, heads: head.heads, grid: head.layout.grid }
             }
             Self::Blocks(head) => TokenForm {
                 kind: TokenKind::Blocks { count: head.count(), drop_path: head.drop_path },
                 width: head.width(),
                 heads: head.heads,
+                grid: head.layout.grid,
             },
         }
     }

@@ -77,8 +77,8 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
 
 /// The form of what takes all tokens of an image, before the head that has the width of its output.
 fn config_of_tokens(tokens: &TokenHead) -> Value {
-    let TokenForm { kind, width, heads } = tokens.form();
-    let TokenLayout { width: token_width, special, class_token } = tokens.layout();
+    let TokenForm { kind, width, heads, grid } = tokens.form();
+    let TokenLayout { width: token_width, special, class_token, .. } = tokens.layout();
     let mut config = json!({
         "kind": match kind { TokenKind::Query => "query", TokenKind::Blocks { .. } => "blocks" },
         "width": width,
@@ -89,6 +89,9 @@ fn config_of_tokens(tokens: &TokenHead) -> Value {
     });
     if let TokenKind::Blocks { count, .. } = kind {
         config["blocks"] = json!(count);
+    }
+    if let Some(side) = grid {
+        config["grid"] = json!(side);
     }
     config
 }

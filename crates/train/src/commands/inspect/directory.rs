@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use dualenc_model::{HeadForm, HostTensor, Pool, Tower, TowerLock, TowerOptions, directory_hint};
+use dualenc_model::{HeadForm, HostTensor, Tower, TowerLock, directory_hint};
 use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
@@ -137,16 +137,8 @@ impl Inspection {
     /// Inspects the towers that the run started with.
     fn inspect_initial_towers(&mut self, config: &RunConfig, chain: &[PathBuf], device: &Device) {
         let settings = LoadSettings {
-            image: TowerOptions {
-                pool: config.model.image_head.tokens.map_or(config.model.image_pool, |_| Pool::Tokens),
-                layers: config.model.taken_layers(Tower::Image),
-                dropout: None,
-            },
-            text: TowerOptions {
-                pool: config.model.text_pool,
-                layers: config.model.taken_layers(Tower::Text),
-                dropout: None,
-            },
+            image: config.model.image_options(),
+            text: config.model.text_options(),
             image_size: config.model.image_size,
             max_tokens: config.data.max_tokens,
             model: Some(config.model.clone()),

@@ -51,6 +51,12 @@ pub struct HeadSection {
     ///
     /// Default: one for each 64 values of `token_width`, at least one.
     pub token_heads: Option<usize>,
+    /// Side of a coarser grid of patch tokens for `tokens`: the means of its cells stand for the patch tokens
+    /// (`adaptive_avg_pool2d`), other tokens stay. The cache is smaller: `8` leaves 64 of the 196 patch tokens of a
+    /// ViT-B/16.
+    ///
+    /// Default: none, every patch token.
+    pub token_grid: Option<usize>,
     /// Number of transformer blocks of `tokens = "blocks"`.
     ///
     /// Default: `2` (dino.txt, arXiv:2412.16334).
@@ -78,8 +84,8 @@ impl TokenChoice {
     /// The keys of [`HeadSection`], beside `tokens`, that it has.
     pub(crate) fn keys(self) -> &'static [&'static str] {
         match self {
-            Self::Query => &["token_width", "token_heads"],
-            Self::Blocks => &["token_width", "token_heads", "token_blocks", "token_drop_path"],
+            Self::Query => &["token_width", "token_heads", "token_grid"],
+            Self::Blocks => &["token_width", "token_heads", "token_grid", "token_blocks", "token_drop_path"],
         }
     }
 
@@ -179,15 +185,16 @@ impl HeadSection {
         };
         let width = self.token_width.unwrap_or(DEFAULT_TOKEN_WIDTH);
         let heads = self.token_heads.unwrap_or_else(|| TokenForm::default_heads(width));
-        Some(TokenForm { kind, width, heads })
+        Some(TokenForm { kind, width, heads, grid: self.token_grid })
     }
 
     /// The keys of `tokens` that are set beside it.
     pub(crate) fn given_of_tokens(&self) -> impl Iterator<Item = &'static str> {
-        let Self { token_width, token_heads, token_blocks, token_drop_path, .. } = self;
+        let Self { token_width, token_heads, token_grid, token_blocks, token_drop_path, .. } = self;
         let set = [
             ("token_width", token_width.is_some()),
             ("token_heads", token_heads.is_some()),
+            ("token_grid", token_grid.is_some()),
             ("token_blocks", token_blocks.is_some()),
             ("token_drop_path", token_drop_path.is_some()),
         ];
@@ -196,7 +203,7 @@ impl HeadSection {
 
     /// Sets the defaults of `tokens`.
     fn fill_token_defaults(&mut self) {
-        let Some(TokenForm { kind, width, heads }) = self.token_form() else { return };
+        let Some(TokenForm { kind, width, heads, .. }) = self.token_form() else { return };
         (self.token_width, self.token_heads) = (Some(width), Some(heads));
         if let TokenKind::Blocks { count, drop_path } = kind {
             (self.token_blocks, self.token_drop_path) = (Some(count), Some(drop_path));

@@ -9,12 +9,12 @@ use crate::config::changed_keys;
 fn defaults_of_tokens() {
     let form = |sets: &[&str]| load(BASE, sets).unwrap().model.image_head.token_form();
     assert_eq!(form(&[]), None);
-    let query = TokenForm { kind: TokenKind::Query, width: 256, heads: 4 };
+    let query = TokenForm { kind: TokenKind::Query, width: 256, heads: 4, grid: None };
     assert_eq!(form(&["model.image_head.tokens=query"]), Some(query));
     let blocks = TokenForm { kind: TokenKind::Blocks { count: 2, drop_path: 0.1 }, ..query };
     assert_eq!(form(&["model.image_head.tokens=blocks"]), Some(blocks));
-    let set = "model.image_head={tokens='blocks', token_width=384, token_blocks=1, token_drop_path=0}";
-    let wide = TokenForm { kind: TokenKind::Blocks { count: 1, drop_path: 0.0 }, width: 384, heads: 6 };
+    let set = "model.image_head={tokens='blocks', token_width=384, token_blocks=1, token_drop_path=0, token_grid=8}";
+    let wide = TokenForm { kind: TokenKind::Blocks { count: 1, drop_path: 0.0 }, width: 384, heads: 6, grid: Some(8) };
     assert_eq!(form(&[set]), Some(wide));
     assert_eq!(form(&["model.image_head={tokens='query', token_width=32}"]).unwrap().heads, 1);
     for set in ["model.image_head.tokens=query", set] {
@@ -36,11 +36,12 @@ fn conflicts_of_tokens() {
         errors(&[("[data.train.csv]", heads)], &[]),
         [
             "3 problems in the config `run.toml`",
-            "run.toml:10:15: `token_width` is 250, which 4 attention heads do not divide",
+            "run.toml:11:15: `token_width` is 250, which 4 attention heads do not divide",
             "  help: choose a multiple of 64, or set `token_heads`",
-            "run.toml:12:16: `model.image_head.token_blocks` is set, but `model.image_head.tokens = \"query\"` has none",
+            "run.toml:13:16: `model.image_head.token_blocks` is set, but `model.image_head.tokens = \"query\"` has \
+             none",
             "  help: remove the key",
-            "run.toml:14:10: `model.text_head.tokens` is set, but only an image head takes tokens",
+            "run.toml:15:10: `model.text_head.tokens` is set, but only an image head takes tokens",
             "  help: remove the key",
         ]
         .join("\n")

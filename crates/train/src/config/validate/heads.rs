@@ -52,9 +52,12 @@ fn tokens(config: &RunConfig, rules: &mut Rules) {
     let drop_path = head.token_drop_path.unwrap_or(0.0);
     let key = "model.image_head.token_drop_path";
     rules.check((0.0..1.0).contains(&drop_path), key, drop_path, "0 or more and less than 1", "");
-    for (name, value) in
-        [("token_width", head.token_width), ("token_heads", head.token_heads), ("token_blocks", head.token_blocks)]
-    {
+    for (name, value) in [
+        ("token_width", head.token_width),
+        ("token_heads", head.token_heads),
+        ("token_grid", head.token_grid),
+        ("token_blocks", head.token_blocks),
+    ] {
         rules.check(value != Some(0), &format!("model.image_head.{name}"), 0, "at least 1", "");
     }
     if form.width > 0 && form.heads > 0 && form.width % form.heads != 0 {

@@ -41,7 +41,9 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         lines.extend(function("norm(x, name):", &[body]));
     }
     if let Some(tokens) = &model.image_tokens {
-        let body = token_usage::body(tokens);
+        let (height, width) = loaded.processor.output_size();
+        let grid = [height, width].map(|side| side as usize / model.image_tower.side_multiple());
+        let body = token_usage::body(tokens, grid);
         lines.extend(function(&token_usage::signature(tokens), &body.iter().map(String::as_str).collect::<Vec<_>>()));
     }
     for (tower, head) in heads {

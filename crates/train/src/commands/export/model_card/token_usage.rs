@@ -3,11 +3,11 @@
 use dualenc_model::{TokenForm, TokenHead, TokenKind, TokenLayout};
 
 /// The functions of `torch.nn.functional` that [`body`] calls beside those of every head.
-pub(super) fn functions(tokens: &TokenHead) -> &'static [&'static str] {
-    match tokens.form().kind {
-        TokenKind::Query => &["scaled_dot_product_attention"],
-        TokenKind::Blocks { .. } => &["scaled_dot_product_attention", "silu"],
-    }
+pub(super) fn functions(tokens: &TokenHead) -> Vec<&'static str> {
+    let mut functions = vec!["scaled_dot_product_attention"];
+    functions.extend(matches!(tokens.form().kind, TokenKind::Blocks { .. }).then_some("silu"));
+    functions.extend(tokens.form().grid.map(|_| "adaptive_avg_pool2d"));
+    functions
 }
 
 /// The signature of the function: `tokens` come as `last_hidden_state` of the tower.
@@ -20,16 +20,22 @@ pub(super) fn signature(tokens: &TokenHead) -> String {
     )
 }
 
-/// The lines of the function.
-pub(super) fn body(tokens: &TokenHead) -> Vec<String> {
+/// The lines of the function. `grid`: height and width of the grid of patches.
+pub(super) fn body(tokens: &TokenHead, [height, width]: [usize; 2]) -> Vec<String> {
     let TokenForm { kind, heads, .. } = tokens.form();
-    let TokenLayout { special, class_token, .. } = tokens.layout();
+    let TokenLayout { special, class_token, grid, .. } = tokens.layout();
     let split = format!("split = lambda x: x.unflatten(-1, ({heads}, -1)).transpose(1, 2)");
     let mean = |x: &str| match special {
         0 => format!("{x}.mean(1)"),
         _ => format!("{x}[:, {special}:].mean(1)"),
     };
-    let mut lines = vec![split];
+    let mut lines = Vec::new();
+    if let Some(side) = grid {
+        lines.push(format!("patches = tokens[:, {special}:].transpose(1, 2).unflatten(2, ({height}, {width}))"));
+        lines.push(format!("patches = adaptive_avg_pool2d(patches, {side}).flatten(2).transpose(1, 2)"));
+        lines.push(format!("tokens = cat([tokens[:, :{special}], patches], 1)"));
+    }
+    lines.push(split);
     match kind {
         TokenKind::Query => {
             let first = if class_token { "tokens[:, 0]".to_owned() } else { mean("tokens") };
