@@ -15,6 +15,7 @@ use crate::vision::token_layout::TokenLayout;
 ///
 /// As for [`Head`](crate::Head), the variant is no part of a parameter's path.
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a model has one, and its size is that of the tensors it holds")]
 pub enum TokenHead {
     /// One learned query.
     Query(QueryHead),
