@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Runs the Python in the model cards of `dualenc export --format heads`, and compares it with `dualenc embed`.
 
-    pip install torch==2.15.0 safetensors numpy
+    pip install torch==2.15.0 safetensors numpy transformers==5.23.0 pillow
     cargo build
     python scripts/check_heads.py target/debug/dualenc
 
 For each kind of head, trains a few steps on random features, exports the heads, whole and with `--dim`, and executes the
-card. Exits with 1 if an embedding differs from that of `dualenc embed` by more than 1e-5.
+card; then the same for heads over all tokens, of the ViT and the images in `tests/goldens/train`, with transformers for
+the tokens. Exits with 1 if an embedding differs from that of `dualenc embed` by more than 1e-5.
 """
 
 import os
@@ -54,6 +55,68 @@ learning_rate = 1e-2
 """
 
 
+TOKEN_HEADS = {
+    "query": 'tokens = "query"\ntoken_width = 8\ntoken_heads = 2',
+    "blocks": 'kind = "residual"\ntokens = "blocks"\ntoken_width = 8\ntoken_heads = 2',
+    "blocks as wide as the tower": 'tokens = "blocks"\ntoken_width = 16\ntoken_heads = 4\ntoken_blocks = 1',
+    "query over a grid": 'tokens = "query"\ntoken_width = 8\ntoken_grid = 3',
+}
+GOLDENS = Path(__file__).resolve().parent.parent / "tests/goldens/train"
+
+
+def config_of_tokens(head: str) -> str:
+    return f"""
+[run]
+dir = "run"
+[model]
+image_tower = {str(GOLDENS / "vit")!r}
+text_tower = {str(GOLDENS / "bert")!r}
+lock = "LL"
+embed_dim = {DIM}
+[model.image_head]
+{head}
+[data.train.csv]
+path = {str(GOLDENS / "train.csv")!r}
+[train]
+epochs = 4
+batch_size = 8
+learning_rate = 3e-2
+"""
+
+
+def check_tokens(program: str, root: Path) -> float:
+    """The largest difference of image embeddings."""
+    from PIL import Image
+    from transformers import ViTImageProcessorPil, ViTModel
+
+    vit = ViTModel.from_pretrained(GOLDENS / "vit").eval()
+    processor = ViTImageProcessorPil.from_pretrained(GOLDENS / "vit")
+    worst = 0.0
+    for number, (name, head) in enumerate(TOKEN_HEADS.items()):
+        folder = root / f"tokens{number}"
+        folder.mkdir()
+        (folder / "lit.toml").write_text(config_of_tokens(head), encoding="utf-8")
+
+        def run(*arguments: str) -> None:
+            subprocess.run([program, *arguments], check=True, capture_output=True, text=True, cwd=folder)
+
+        run("train", "--config", "lit.toml")
+        run("embed", "--model", "run", "--images", str(GOLDENS / "images"), "--out", "e.safetensors")
+        run("export", "--model", "run", "--format", "heads", "--out", "heads")
+        with safe_open(folder / "e.safetensors", "pt") as ours:
+            expected = ours.get_tensor("image_embeds")
+        images = [Image.open(path).convert("RGB") for path in sorted((GOLDENS / "images").iterdir())]
+        with torch.no_grad():
+            tokens = vit(**processor(images, return_tensors="pt")).last_hidden_state
+            defined = card(folder / "heads", {"image": tokens, "text": torch.ones(2, 12)})
+            found = defined["embed_image"](tokens)
+        assert found.shape == expected.shape and found.std(0).max() > 1e-3, (found.shape, expected.shape)
+        difference = (found - expected).abs().max().item()
+        worst = max(worst, difference)
+        print(f"tokens, {name}: {difference:.1e}")
+    return worst
+
+
 def card(directory: Path, features: dict[str, torch.Tensor]) -> dict:
     """What the Python of the card defines."""
     (code,) = re.findall(r"```python\n(.*?)```", (directory / "README.md").read_text(encoding="utf-8"), re.DOTALL)
@@ -99,6 +162,7 @@ def main(program: str) -> int:
                         difference = (found - expected).abs().max().item()
                         worst = max(worst, difference)
                         print(f"{name}, {dim} values, {side}s: {difference:.1e}")
+        worst = max(worst, check_tokens(program, Path(root)))
     print(f"largest difference: {worst:.1e}")
     return 0 if worst <= TOLERANCE else 1
 

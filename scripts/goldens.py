@@ -12,7 +12,7 @@ The Rust tests only read the fixtures. Python is needed to regenerate them, not 
 
 Pass section names to write only those: towers dual image_families train optim resize decode formats processor
 pixels augment tokens ids decoder_ids text_families text_decoders whole losses terms
-layers heads closed_form teacher. The same versions on the same machine write the same bytes.
+layers heads token_heads closed_form teacher. The same versions on the same machine write the same bytes.
 """
 
 import argparse
@@ -48,6 +48,7 @@ SECTIONS = (
     "layers",
     "closed_form",
     "heads",
+    "token_heads",
     "terms",
     "teacher",
 )

@@ -58,5 +58,6 @@ mod soak;
 mod support;
 mod teacher;
 mod text_lists;
+mod token_heads;
 mod trackers;
 mod zero_shot_data;

@@ -87,6 +87,12 @@ pub use dual_encoder::layer_depth::{Layer, LayerDepths};
 pub use dual_encoder::lock::{Lock, LockError, TowerLock, TowerTraining, Training};
 pub use dual_encoder::lora::{ADAPTABLE, AdapterConfig};
 pub use dual_encoder::model::{DualEncoder, logits_per_text, normalize};
+pub use dual_encoder::token_heads::form::{
+    DEFAULT_DROP_PATH, DEFAULT_TOKEN_BLOCKS, DEFAULT_TOKEN_WIDTH, TokenForm, TokenKind,
+};
+pub use dual_encoder::token_heads::query_head::QueryHead;
+pub use dual_encoder::token_heads::token_blocks::TokenBlocks;
+pub use dual_encoder::token_heads::token_head::TokenHead;
 pub use error::{ModelError, ModelErrorCause};
 pub use layers::dropout::Dropout;
 pub use layers::layer_norm::LayerNorm;
@@ -117,6 +123,7 @@ pub use vision::conv_net::{ConvNet, ConvNetConfig, ConvNetKind};
 pub use vision::image_tower::{ImageTower, ImageTowerConfig, ReferencePooling};
 pub use vision::position_interpolation::Interpolation;
 pub use vision::swin_transformer::{Swin, SwinConfig};
+pub use vision::token_layout::TokenLayout;
 pub use vision::vision_transformer::VisionTransformer;
 pub use vision::vit_config::{FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformerConfig};
 pub use weights::decode::is_count;

@@ -33,6 +33,10 @@ pub enum Pool {
     /// What a text tower was trained with: the pooling of its sentence-transformers directory (`1_Pooling`), then the
     /// `Dense` layers that follow it. An error without that directory.
     Sentence,
+    /// All tokens, one after the other, for a head that takes them: `[batch, tokens * width]`. Vision transformers
+    /// only, and no value of a config key: the head asks for it.
+    #[serde(skip)]
+    Tokens,
 }
 
 /// The pooling of one tower, once [`Pool::Auto`] is resolved.
@@ -48,6 +52,8 @@ pub enum Pooling {
     Last,
     /// The tower's `pooler_output`.
     Pooler,
+    /// All tokens of an image, one after the other.
+    Tokens,
 }
 
 impl Pooling {
@@ -64,6 +70,7 @@ impl Pooling {
             Self::ClsMean => "cls+mean",
             Self::Last => "last",
             Self::Pooler => "pooler",
+            Self::Tokens => "tokens",
         }
     }
 }

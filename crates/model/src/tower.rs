@@ -4,6 +4,9 @@ use std::fmt;
 
 use burn::tensor::Tensor;
 
+/// The module of a [`DualEncoder`](crate::DualEncoder) that makes one vector of all tokens of an image.
+pub(crate) const TOKENS_MODULE: &str = "image_tokens";
+
 /// One of the two towers of a dual encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tower {
@@ -55,10 +58,12 @@ impl Tower {
         Self::ALL.into_iter().find(|tower| path.starts_with(tower.prefix()))
     }
 
-    /// The tower whose head the parameter at `path` belongs to.
+    /// The tower whose head the parameter at `path` belongs to. What makes one vector of all tokens of an image is part
+    /// of the image head.
     pub fn of_head(path: &str) -> Option<Self> {
-        let is_in = |tower: &Self| path.strip_prefix(tower.head_module()).is_some_and(|rest| rest.starts_with('.'));
-        Self::ALL.into_iter().find(is_in)
+        let module = path.split_once('.')?.0;
+        let is_in = |tower: &Self| module == tower.head_module();
+        Self::ALL.into_iter().find(is_in).or_else(|| (module == TOKENS_MODULE).then_some(Self::Image))
     }
 
     /// `image` or `text`, as config keys and messages spell it.
@@ -123,6 +128,8 @@ mod tests {
         assert_eq!(Tower::of("image_tower"), None);
         assert_eq!(Tower::of_head("text_projection.norm.weight"), Some(Tower::Text));
         assert_eq!(Tower::of_head("image_projection.weight"), Some(Tower::Image));
+        assert_eq!(Tower::of_head("image_tokens.norm.weight"), Some(Tower::Image));
+        assert_eq!(Tower::of_head("logit_scale"), None);
         assert_eq!(Tower::of_head("text_tower.embedding_projection.weight"), None);
         for tower in Tower::ALL {
             assert_eq!(tower.prefix(), format!("{}.", tower.module()));

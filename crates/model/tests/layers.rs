@@ -63,6 +63,7 @@ fn pool(pooling: Pooling) -> Pool {
         Pooling::ClsMean => Pool::ClsMean,
         Pooling::Last => Pool::Last,
         Pooling::Pooler => Pool::Pooler,
+        Pooling::Tokens => Pool::Tokens,
     }
 }
 

@@ -11,4 +11,5 @@ mod support;
 mod taken_layers;
 mod text_decoders;
 mod text_families;
+mod token_heads;
 mod whole;

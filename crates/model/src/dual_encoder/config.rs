@@ -4,6 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::dual_encoder::heads::form::HeadForm;
+use crate::dual_encoder::token_heads::form::TokenForm;
 
 /// The `model_type` of the reference's dual encoder.
 pub const DUAL_ENCODER_TYPE: &str = "vision-text-dual-encoder";
@@ -24,12 +25,14 @@ pub struct HeadConfig {
     pub image: Option<HeadForm>,
     /// The text head, likewise.
     pub text: Option<HeadForm>,
+    /// What stands between the tokens of an image and the image head; `None`: the pooled output of the tower.
+    pub image_tokens: Option<TokenForm>,
 }
 
 impl HeadConfig {
     /// Plain linear heads without a bias of the logits, as in the reference.
     pub const fn linear(embed_dim: usize, logit_scale: f64) -> Self {
-        Self { embed_dim, logit_scale, logit_bias: None, image: None, text: None }
+        Self { embed_dim, logit_scale, logit_bias: None, image: None, text: None, image_tokens: None }
     }
 }
 

@@ -176,9 +176,13 @@ impl Training {
         let tower = match Tower::of(path) {
             Some(Tower::Image) => self.image,
             Some(Tower::Text) => self.text,
-            None if path.starts_with("image_projection.") => return self.image_projection,
-            None if path.starts_with("text_projection.") => return self.text_projection,
-            None => return true,
+            None => {
+                return match Tower::of_head(path) {
+                    Some(Tower::Image) => self.image_projection,
+                    Some(Tower::Text) => self.text_projection,
+                    None => true,
+                };
+            }
         };
         if is_adapter(path) {
             return tower.adapters;

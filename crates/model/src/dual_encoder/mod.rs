@@ -9,6 +9,7 @@
 //! - `lock`: LiT's two letters (`LU`), and which parameters train.
 //! - `lora`: adding adapters to a model, and merging them.
 //! - `model`: the model.
+//! - `token_heads`: what makes one vector of all tokens of an image, before its head.
 
 pub(crate) mod config;
 pub(crate) mod heads;
@@ -17,3 +18,4 @@ pub(crate) mod layer_depth;
 pub(crate) mod lock;
 pub(crate) mod lora;
 pub(crate) mod model;
+pub(crate) mod token_heads;

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor};
 use crate::dual_encoder::config::HeadConfig;
 use crate::dual_encoder::heads::form::HeadForm;
 use crate::dual_encoder::heads::head::Head;
+use crate::dual_encoder::token_heads::token_head::TokenHead;
 use crate::error::ModelError;
 use crate::layers::dropout::Dropout;
 use crate::params::builder::{Init, ParamBuilder};
@@ -24,7 +25,10 @@ pub struct DualEncoder {
     pub image_tower: ImageTower,
     /// Maps token sequences to `[batch, text width]`.
     pub text_tower: TextTower,
-    /// The image head: `[batch, image width]` to `[batch, dim]`.
+    /// What makes one vector of all tokens of an image, if the image tower returns them; it stands before the image
+    /// head.
+    pub image_tokens: Option<TokenHead>,
+    /// The image head: `[batch, image width]`, or the width of `image_tokens`, to `[batch, dim]`.
     pub image_projection: Head,
     /// The text head: `[batch, text width]` to `[batch, dim]`.
     pub text_projection: Head,
@@ -39,11 +43,15 @@ impl DualEncoder {
         let project = |tower: Tower, form: Option<HeadForm>, width| {
             Head::new(&at.at(tower.head_module()), form.unwrap_or(HeadForm::LINEAR), width, head.embed_dim)
         };
+        let tokens = head.image_tokens.zip(image_tower.token_layout());
+        let image_tokens = tokens.map(|(form, layout)| TokenHead::new(&at.at(TokenHead::MODULE), form, layout));
+        let image_width = image_tokens.as_ref().map_or_else(|| image_tower.width(), TokenHead::width);
         Self {
-            image_projection: project(Tower::Image, head.image, image_tower.width()),
+            image_projection: project(Tower::Image, head.image, image_width),
             text_projection: project(Tower::Text, head.text, text_tower.pooled_width()),
             logit_scale: at.param("logit_scale", [1], Init::Constant(head.logit_scale as f32)),
             logit_bias: head.logit_bias.map(|bias| at.param("logit_bias", [1], Init::Constant(bias as f32))),
+            image_tokens,
             image_tower,
             text_tower,
         }
@@ -64,10 +72,38 @@ impl DualEncoder {
         self.project_image(self.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled, dropout)
     }
 
-    /// Applies the image head to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`.
-    /// `dropout` is that of the whole step.
+    /// Applies the image head to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`. What
+    /// stands before it (`image_tokens`) is part of it. `dropout` is that of the whole step.
     pub fn project_image(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
+        let pooled = match &self.image_tokens {
+            Some(tokens) => tokens.forward(pooled, &dropout.part(TokenHead::MODULE)),
+            None => pooled,
+        };
         self.image_projection.forward(pooled, &dropout.part(Tower::Image.head_part()))
+    }
+
+    /// One vector for each image that no head has changed, `[batch, summary width]`, of pooled outputs, `[batch, image
+    /// width]`: the outputs themselves, or the class token of all tokens (without one, the mean of the patch tokens).
+    pub fn image_summary(&self, pooled: Tensor<2>) -> Tensor<2> {
+        match &self.image_tokens {
+            Some(tokens) => tokens.layout().summary(pooled),
+            None => pooled,
+        }
+    }
+
+    /// The kind and settings of the image head, such as `linear, bias`, or `query over tokens, width 256, 4 heads, then
+    /// linear`.
+    pub fn describe_image_head(&self) -> String {
+        let form = self.image_projection.form();
+        match &self.image_tokens {
+            Some(tokens) => format!("{}, then {form}", tokens.form()),
+            None => form.to_string(),
+        }
+    }
+
+    /// Width of [`DualEncoder::image_summary`].
+    pub fn image_summary_width(&self) -> usize {
+        self.image_tokens.as_ref().map_or_else(|| self.image_tower.width(), |tokens| tokens.layout().width)
     }
 
     /// Projects texts, with dropout: un-normalised `[batch, dim]`.

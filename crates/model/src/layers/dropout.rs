@@ -3,7 +3,7 @@
 use std::cell::Cell;
 
 use burn::module::Param;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use dualenc_kernels::DropoutMask;
 
 use crate::params::random::named_seed;
@@ -44,6 +44,17 @@ impl Dropout {
     /// Whether the values beside `weight` are dropped: in training, where `weight` trains.
     pub(crate) fn drops<const D: usize>(&self, weight: &Param<Tensor<D>>, probability: f64) -> bool {
         self.seed.is_some() && probability > 0.0 && weight.val().is_autodiff()
+    }
+
+    /// The same, where all rows of a sequence are dropped together: `[rows, width]` for sequences of these `lengths`.
+    pub(crate) fn apply_to_sequences(&self, x: Tensor<2>, lengths: &[usize], probability: f64) -> Tensor<2> {
+        let Some(mask) = self.mask(&x, probability) else { return x };
+        let factors = mask.factors(lengths.len()).into_iter().zip(lengths);
+        let factors: Vec<f32> = factors.flat_map(|(factor, &length)| std::iter::repeat_n(factor, length)).collect();
+        let factors = TensorData::new(factors, [x.dims()[0], 1]);
+        let factors = Tensor::<2>::from_data(factors, &x.device().without_autodiff());
+        let factors = factors.cast(x.dtype());
+        x * factors
     }
 
     /// Inverted dropout (Srivastava et al., 2014) on a tensor of any shape.

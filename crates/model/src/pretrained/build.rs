@@ -36,6 +36,8 @@ pub struct TowerOptions {
     pub dropout: Option<f64>,
     /// The layers that are pooled.
     pub layers: TakenLayers,
+    /// For [`Pool::Tokens`]: side of the grid of means that stand for the patch tokens; `None`: themselves.
+    pub token_grid: Option<usize>,
 }
 
 /// How to build a dual encoder.
@@ -93,6 +95,29 @@ impl BuildOptions {
             head: HeadConfig::linear(0, LOGIT_SCALE_INIT),
             seed: 0,
         }
+    }
+}
+
+impl BuildOptions {
+    /// The options with all tokens of the image tower as its output, where something takes them.
+    fn with_pool_of_tokens(&self, image: &TowerFiles, is_whole: bool) -> Result<Self, ModelError> {
+        let Some(form) = self.head.image_tokens else { return Ok(self.clone()) };
+        if is_whole {
+            return Err(image.problem(format!(
+                "the image head takes all tokens ({form}), but the projection of a whole model was trained for the \
+                 pooled output of its image tower; start from the two towers (`image_tower` and `text_tower`)"
+            )));
+        }
+        if self.image.layers.numbers.numbers().len() > 1 {
+            return Err(image.problem(format!(
+                "`image_layer` is {}, but the image head takes the tokens of one layer; name one layer",
+                self.image.layers.numbers
+            )));
+        }
+        Ok(Self {
+            image: TowerOptions { pool: Pool::Tokens, token_grid: form.grid, ..self.image.clone() },
+            ..self.clone()
+        })
     }
 }
 
@@ -224,6 +249,7 @@ fn build(
     options: &BuildOptions,
     device: &Device,
 ) -> Result<BuiltModel, ModelError> {
+    let options = &options.with_pool_of_tokens(&image, whole.is_some())?;
     let image = image.taking(&options.image.layers, Tower::Image)?;
     let text = text.taking(&options.text.layers, Tower::Text)?;
     let (image_built, text_built) = in_parallel(
@@ -268,6 +294,7 @@ fn build(
     }
     if options.image_projection_locked {
         model.image_projection = lock(model.image_projection);
+        model.image_tokens = model.image_tokens.map(lock);
     }
     if options.text_projection_locked {
         model.text_projection = lock(model.text_projection);
@@ -337,7 +364,11 @@ fn build_image_tower(
     let (names, config) = files.image_config()?;
     let pooling = files.image_pooling(&config, options.pool)?;
     let source = files.param_source(names, named_seed(seed, Tower::Image.module()), lock, device);
-    let tower = ImageTower::new(&source.root(), config.with_dropout(options.dropout), pooling);
+    let tower = ImageTower::new(
+        &source.root(),
+        config.with_dropout(options.dropout).with_token_grid(options.token_grid),
+        pooling,
+    );
     let audit = files.audit(source)?;
     files.check_audit(&audit, lock, Tower::Image)?;
     Ok((tower, audit))

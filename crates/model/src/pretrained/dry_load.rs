@@ -262,6 +262,7 @@ fn with_pool_key(reason: String, pool: Pool, tower: Tower) -> String {
     match pool {
         // What a new model takes from sentence-transformers says why by itself.
         Pool::Auto | Pool::Sentence => reason,
+        Pool::Tokens => format!("{reason}: `image_head.tokens` takes them"),
         _ => format!("{reason}: `{}` asks for it", tower.pool_key()),
     }
 }

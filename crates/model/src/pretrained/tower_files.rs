@@ -140,6 +140,13 @@ impl TowerFiles {
     /// [`ModelError::Config`] if it cannot pool this way.
     pub fn image_pooling(&self, config: &ImageTowerConfig, pool: Pool) -> Result<Pooling, ModelError> {
         let pooling = config.resolve(pool).map_err(|reason| {
+            if pool == Pool::Tokens {
+                return self.problem(format!(
+                    "the image head takes all tokens of a vision transformer (`image_head.tokens`), and a `{}` is \
+                     none: {reason}; remove the key, or choose a vision transformer",
+                    self.config["model_type"].as_str().unwrap_or_default()
+                ));
+            }
             let poolings =
                 [(Pool::Auto, "auto"), (Pool::Cls, "cls"), (Pool::Mean, "mean"), (Pool::ClsMean, "cls+mean")];
             let supported = poolings.iter().filter(|(pool, _)| config.resolve(*pool).is_ok());
@@ -198,7 +205,7 @@ impl TowerFiles {
                      choose \"cls\", \"mean\" or \"auto\"",
                     self.dir.display()
                 ),
-                Pool::ClsMean | Pool::PatchMean => {
+                Pool::ClsMean | Pool::PatchMean | Pool::Tokens => {
                     "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"last\", \
                      \"pooler\" or \"auto\""
                         .to_owned()

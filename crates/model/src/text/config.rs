@@ -175,7 +175,7 @@ impl TextTowerConfig {
         match (pool, self.pooler) {
             (Pool::Cls, _) => Some(Pooling::Cls),
             (Pool::Mean, _) => Some(Pooling::Mean),
-            (Pool::ClsMean | Pool::PatchMean, _) | (Pool::Pooler, TextPooler::Absent(_)) => None,
+            (Pool::ClsMean | Pool::PatchMean | Pool::Tokens, _) | (Pool::Pooler, TextPooler::Absent(_)) => None,
             (Pool::Sentence, _) => sentence,
             (Pool::Last, _) => Some(Pooling::Last),
             (Pool::Auto, TextPooler::Absent(pooling)) => Some(sentence.unwrap_or(pooling)),
@@ -202,7 +202,9 @@ impl TextTowerConfig {
     pub fn describe_pooling(&self, pooling: Pooling) -> &'static str {
         match (pooling, self.pooler) {
             (Pooling::Mean, _) => "the mean of all tokens",
-            (Pooling::Cls | Pooling::ClsMean, _) | (Pooling::Pooler, TextPooler::Absent(_)) => "the first token",
+            (Pooling::Cls | Pooling::ClsMean | Pooling::Tokens, _) | (Pooling::Pooler, TextPooler::Absent(_)) => {
+                "the first token"
+            }
             (Pooling::Last, _) => "the last token",
             (Pooling::Pooler, TextPooler::First) => "the pooler: a linear of the first token and tanh",
             (Pooling::Pooler, TextPooler::EndOfText(_)) => "the token at the end of the text",

@@ -233,7 +233,7 @@ impl TextTower {
             }
             (Pooling::Pooler, TextPooler::Last { .. }, Some(head)) => head.forward(layout.last(hidden)),
             (Pooling::Pooler, _, Some(pooler)) => tanh(pooler.forward(layout.first(hidden))),
-            (Pooling::Cls | Pooling::ClsMean | Pooling::Pooler, ..) => layout.first(hidden),
+            (Pooling::Cls | Pooling::ClsMean | Pooling::Pooler | Pooling::Tokens, ..) => layout.first(hidden),
         }
     }
 

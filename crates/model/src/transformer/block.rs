@@ -31,6 +31,7 @@ pub(crate) struct Block {
     norm_order: NormOrder,
     attention_dropout: f64,
     mlp_dropout: f64,
+    drop_path: f64,
 }
 
 impl Block {
@@ -58,6 +59,7 @@ impl Block {
             norm_order: config.norm_order,
             attention_dropout: if config.drops_attention_branch { config.hidden_dropout } else { 0.0 },
             mlp_dropout: if config.drops_mlp_branch { config.hidden_dropout } else { 0.0 },
+            drop_path: config.drop_path,
         }
     }
 
@@ -87,6 +89,7 @@ impl Block {
         };
         let mlp = |x| normed(&self.mlp_branch_norm, self.mlp.forward(x));
         let add = |x, branch, probability, scale: &Option<Param<Tensor<1>>>| {
+            let branch = dropout.apply_to_sequences(branch, &layout.lengths(), self.drop_path);
             let mask = dropout.mask(&branch, probability);
             residual(x, branch, scale.as_ref().map(Param::val), mask)
         };

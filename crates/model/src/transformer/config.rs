@@ -79,6 +79,9 @@ pub struct EncoderConfig {
     pub drops_mlp_branch: bool,
     /// Dropout probability of attention weights.
     pub attention_dropout: f64,
+    /// Probability with which a residual branch is left out for a whole sequence (stochastic depth, Huang et al., 2016,
+    /// arXiv:1603.09382).
+    pub drop_path: f64,
     /// Standard deviation of randomly initialised weights (`initializer_range`).
     pub init_std: f64,
 }
@@ -133,6 +136,7 @@ impl EncoderConfig {
             drops_attention_branch: true,
             drops_mlp_branch: true,
             attention_dropout: 0.0,
+            drop_path: 0.0,
             init_std: 0.02,
         }
     }
@@ -180,6 +184,7 @@ impl EncoderConfig {
             drops_attention_branch,
             drops_mlp_branch,
             attention_dropout,
+            drop_path,
             init_std,
         } = self;
         let activation = json!(activation);
@@ -206,6 +211,7 @@ impl EncoderConfig {
             },
             branch_norms.then(|| " branch-norms".to_owned()),
             (!mlp_input_bias).then(|| " mlp-input-bias=false".to_owned()),
+            (*drop_path > 0.0).then(|| format!(" drop-path={drop_path}")),
         ];
         let later: String = later.into_iter().flatten().collect();
         format!(

@@ -13,6 +13,7 @@ use crate::tower::TowerOutput;
 use crate::vision::absent_tower::AbsentTower;
 use crate::vision::conv_net::{ConvNet, ConvNetConfig};
 use crate::vision::swin_transformer::{Swin, SwinConfig};
+use crate::vision::token_layout::TokenLayout;
 use crate::vision::vision_transformer::VisionTransformer;
 use crate::vision::vit_config::{Pooler, VisionTransformerConfig};
 
@@ -75,6 +76,15 @@ impl ImageTowerConfig {
         }
     }
 
+    /// Takes means of `grid` times `grid` cells for the patch tokens, where the output is all tokens.
+    #[must_use]
+    pub(crate) fn with_token_grid(self, grid: Option<usize>) -> Self {
+        match self {
+            Self::Transformer(config) => Self::Transformer(VisionTransformerConfig { token_grid: grid, ..config }),
+            other => other,
+        }
+    }
+
     /// Pools the layers of `taken`. Only a transformer has several.
     #[must_use]
     pub(crate) fn taking(self, taken: &Taken) -> Self {
@@ -107,6 +117,7 @@ impl ImageTowerConfig {
             (Pool::Last, _) => return Err("only a text has a last token"),
             (Pool::Cls, _) => Pooling::Cls,
             (Pool::ClsMean, _) => Pooling::ClsMean,
+            (Pool::Tokens, _) => Pooling::Tokens,
             // The mean of a vision transformer leaves every special token out.
             (Pool::Mean | Pool::PatchMean, _) => Pooling::Mean,
             // Every supported family has a `pooler_output`, or refuses it.
@@ -123,14 +134,18 @@ impl ImageTowerConfig {
             (Self::Convolutional(_) | Self::Windowed(_), Pooling::Cls | Pooling::ClsMean) => {
                 Err("it has no class token")
             }
+            (Self::Convolutional(_) | Self::Windowed(_) | Self::Absent { .. }, Pooling::Tokens) => {
+                Err("it has no patch tokens")
+            }
             (Self::Absent { .. }, _) | (_, Pooling::Mean | Pooling::Pooler) => Ok(()),
         }
     }
 
-    /// Width of the output of `pooling`, over all pooled layers.
+    /// Width of the output of `pooling`, over all pooled layers. That of all tokens is for images of the size the tower
+    /// was trained on.
     pub fn pooled_width(&self, pooling: Pooling) -> usize {
         match self {
-            Self::Transformer(config) => config.pooled_width(pooling),
+            Self::Transformer(config) => config.pooled_width(pooling, config.grid()),
             Self::Convolutional(config) => config.width(),
             Self::Windowed(config) => config.width(),
             Self::Absent { width } => *width,
@@ -155,6 +170,15 @@ impl ImageTower {
             ImageTowerConfig::Convolutional(config) => Self::Convolutional(ConvNet::new(at, config, pooling)),
             ImageTowerConfig::Windowed(config) => Self::Windowed(Swin::new(at, config, pooling)),
             ImageTowerConfig::Absent { width } => Self::Absent(AbsentTower::new(width)),
+        }
+    }
+
+    /// The tower for images of `height` and `width` in pixels, which the width of all tokens depends on.
+    #[must_use]
+    pub fn for_images(self, height: usize, width: usize) -> Self {
+        match self {
+            Self::Transformer(tower) => Self::Transformer(tower.for_images(height, width)),
+            other => other,
         }
     }
 
@@ -183,7 +207,7 @@ impl ImageTower {
     /// Width of the pooled output.
     pub fn width(&self) -> usize {
         match self {
-            Self::Transformer(tower) => tower.config().pooled_width(tower.pooling()),
+            Self::Transformer(tower) => tower.pooled_width(),
             Self::Convolutional(tower) => tower.config().width(),
             Self::Windowed(tower) => tower.config().width(),
             Self::Absent(tower) => tower.width(),
@@ -221,6 +245,27 @@ impl ImageTower {
             Self::Convolutional(tower) => tower.pooling(),
             Self::Windowed(tower) => tower.pooling(),
             Self::Absent(_) => Pooling::Pooler,
+        }
+    }
+
+    /// Side of the grid of means that stand for the patch tokens, if the output is all tokens and some do.
+    pub fn token_grid(&self) -> Option<usize> {
+        self.token_layout()?.grid
+    }
+
+    /// Where the tokens are in the pooled output, if it holds all tokens.
+    pub(crate) fn token_layout(&self) -> Option<TokenLayout> {
+        match self {
+            Self::Transformer(tower) if tower.pooling() == Pooling::Tokens => {
+                let config = tower.config();
+                Some(TokenLayout {
+                    width: config.encoder.width,
+                    special: config.num_special_tokens(),
+                    class_token: config.class_token,
+                    grid: config.token_grid,
+                })
+            }
+            _ => None,
         }
     }
 

@@ -11,6 +11,8 @@
 //! - `position_interpolation`: learned positions at another image size.
 //! - `relative_offsets`: relative positions of tokens in a grid (BEiT, Swin).
 //! - `swin_transformer`: Swin.
+//! - `token_grid`: fewer patch tokens.
+//! - `token_layout`: where the tokens of an image are in a row of all of them.
 //! - `vision_transformer`: ViT and its relatives.
 //! - `vit_config`: the architecture of a vision transformer.
 
@@ -22,5 +24,7 @@ mod patches;
 pub(crate) mod position_interpolation;
 pub(crate) mod relative_offsets;
 pub(crate) mod swin_transformer;
+mod token_grid;
+pub(crate) mod token_layout;
 pub(crate) mod vision_transformer;
 pub(crate) mod vit_config;

@@ -19,6 +19,7 @@ use crate::transformer::rotary::Rotary;
 use crate::transformer::sequence_layout::SequenceLayout;
 use crate::vision::patches::patch_rows;
 use crate::vision::relative_offsets::{beit_rows, beit_table_resize};
+use crate::vision::token_grid::cell_means;
 use crate::vision::vit_config::{FinalNorm, Pooler, PoolerActivation, Positions, VisionTransformerConfig};
 
 /// A vision transformer.
@@ -40,6 +41,9 @@ pub struct VisionTransformer {
     config: VisionTransformerConfig,
     #[module(skip)]
     pooling: Pooling,
+    /// Patches per side of the images that it sees, which only the width of all tokens depends on.
+    #[module(skip)]
+    image_grid: [usize; 2],
 }
 
 impl VisionTransformer {
@@ -65,9 +69,21 @@ impl VisionTransformer {
                 .then(|| Linear::new(&at.at("pooler"), width, width, true, init_std)),
             pooler_norm: norm("pooler_norm", pooler == Some(Pooler::MeanNorm)),
             head: (pooler == Some(Pooler::Attention)).then(|| AttentionPool::new(&at.at("head"), &config.encoder)),
+            image_grid: config.grid(),
             config,
             pooling,
         }
+    }
+
+    /// The tower for images of `height` and `width` in pixels.
+    pub(crate) fn for_images(self, height: usize, width: usize) -> Self {
+        let patch = self.config.patch_size;
+        Self { image_grid: [height / patch, width / patch], ..self }
+    }
+
+    /// Width of the pooled output.
+    pub(crate) fn pooled_width(&self) -> usize {
+        self.config.pooled_width(self.pooling, self.image_grid)
     }
 
     /// The architecture that the tower was built from.
@@ -94,8 +110,9 @@ impl VisionTransformer {
     /// # Panics
     /// If `height` or `width` is not a multiple of the patch size.
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
+        let grid = self.grid_of(&pixels);
         let (x, layout, relations) = self.encoder_input(pixels, dropout);
-        let pool = |tokens| self.pool(tokens, &layout, self.pooling);
+        let pool = |tokens| self.pool(tokens, &layout, self.pooling, grid);
         let mut taps = LayerTaps::new(&self.config.pooled_layers);
         let hidden = self.encoder.forward_each(x, &layout, &[relations], dropout, |hidden| {
             taps.after_block(|| self.finish(hidden.clone(), pool).1);
@@ -112,10 +129,11 @@ impl VisionTransformer {
         poolings: &[Pooling],
         wanted: impl Fn(usize) -> bool,
     ) -> Vec<Vec<Tensor<2>>> {
+        let grid = self.grid_of(&pixels);
         let (x, layout, relations) = self.encoder_input(pixels, &Dropout::off());
         let mut layers = Vec::new();
         let pool = |tokens: Tensor<2>| {
-            poolings.iter().map(|&pooling| self.pool(tokens.clone(), &layout, pooling)).collect::<Vec<_>>()
+            poolings.iter().map(|&pooling| self.pool(tokens.clone(), &layout, pooling, grid)).collect::<Vec<_>>()
         };
         self.encoder.forward_each(x, &layout, &[relations], &Dropout::off(), |hidden| {
             let is_wanted = wanted(layers.len() + 1);
@@ -129,10 +147,15 @@ impl VisionTransformer {
         self.encoder.num_layers()
     }
 
+    /// Patches per side of images `[batch, 3, height, width]`.
+    fn grid_of(&self, pixels: &Tensor<4>) -> [usize; 2] {
+        let [.., height, width] = pixels.dims();
+        [height / self.config.patch_size, width / self.config.patch_size]
+    }
+
     /// The input of the encoder, and what its attention needs.
     fn encoder_input(&self, pixels: Tensor<4>, dropout: &Dropout) -> (Tensor<2>, SequenceLayout, Relations) {
-        let [batch, _, height, width] = pixels.dims();
-        let grid = [height / self.config.patch_size, width / self.config.patch_size];
+        let (batch, grid) = (pixels.dims()[0], self.grid_of(&pixels));
         let relations = self.relations(grid, &pixels.device().without_autodiff());
         let x = self.embed(pixels, grid);
         let layout = SequenceLayout::uniform(batch, self.config.num_special_tokens() + grid[0] * grid[1]);
@@ -155,12 +178,25 @@ impl VisionTransformer {
         }
     }
 
-    /// Pools `[rows, width]` to `[batch, pooled width]`.
-    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling) -> Tensor<2> {
+    /// All tokens of each image, one after the other: `[rows, width]` to `[batch, tokens * width]`.
+    fn tokens(&self, hidden: Tensor<2>, layout: &SequenceLayout, grid: [usize; 2]) -> Tensor<2> {
+        let ([_, width], batch, count) = (hidden.dims(), layout.batch, layout.longest);
+        let Some(side) = self.config.token_grid else { return hidden.reshape([batch, count * width]) };
+        let special = self.config.num_special_tokens();
+        let tokens = hidden.reshape([batch, count, width]);
+        let means = cell_means(grid, side, &tokens.device().without_autodiff()).cast(tokens.dtype()).unsqueeze::<3>();
+        let patches = means.matmul(tokens.clone().narrow(1, special, count - special));
+        let tokens = if special == 0 { patches } else { Tensor::cat(vec![tokens.narrow(1, 0, special), patches], 1) };
+        tokens.reshape([batch, (special + side * side) * width])
+    }
+
+    /// Pools `[rows, width]` to `[batch, pooled width]`, for images of a `grid` of patches.
+    fn pool(&self, hidden: Tensor<2>, layout: &SequenceLayout, pooling: Pooling, grid: [usize; 2]) -> Tensor<2> {
         let mean = |hidden| layout.mean(hidden, self.config.num_special_tokens());
         match (pooling, &self.head, &self.pooler_norm, &self.pooler) {
             (Pooling::Mean, ..) => mean(hidden),
             (Pooling::Cls, ..) => layout.first(hidden),
+            (Pooling::Tokens, ..) => self.tokens(hidden, layout, grid),
             (Pooling::ClsMean, ..) => Tensor::cat(vec![layout.first(hidden.clone()), mean(hidden)], 1),
             (Pooling::Pooler, Some(head), ..) => head.forward(hidden, layout),
             (Pooling::Pooler, _, Some(norm), _) => norm.forward(mean(hidden)),

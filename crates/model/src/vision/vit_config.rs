@@ -38,6 +38,8 @@ pub struct VisionTransformerConfig {
     pub pooled_layers: Vec<usize>,
     /// What the family calls `pooler_output`.
     pub pooler: Pooler,
+    /// Side of the grid of means that stand for the patch tokens, where the output is all tokens; `None`: themselves.
+    pub token_grid: Option<usize>,
 }
 
 /// How positions of patches are encoded, apart from the relative position bias of the encoder.
@@ -104,6 +106,7 @@ impl VisionTransformerConfig {
             skip_final_norm: false,
             pooled_layers: Vec::new(),
             pooler: Pooler::ClassToken,
+            token_grid: None,
         }
     }
 
@@ -124,6 +127,7 @@ impl VisionTransformerConfig {
             skip_final_norm,
             pooled_layers,
             pooler,
+            token_grid,
         } = self;
         let encoder = encoder.form();
         let positions = match positions {
@@ -149,10 +153,11 @@ impl VisionTransformerConfig {
             [] => String::new(),
             layers => format!(" pooled-layers={}", list(layers)),
         };
+        let grid = token_grid.map_or_else(String::new, |side| format!(" token-grid={side}"));
         format!(
             "vit({encoder} image={image_size} patch={patch_size} patch-bias={patch_bias} class={class_token} \
              distillation={distillation_token} registers={registers} mask={mask_token} positions={positions} \
-             first-norm={first_norm} final-norm={final_norm} pooler={pooler}{skipped}{layers})"
+             first-norm={first_norm} final-norm={final_norm} pooler={pooler}{skipped}{layers}{grid})"
         )
     }
 
@@ -184,6 +189,7 @@ impl VisionTransformerConfig {
             (Pooling::Pooler, Pooler::ClassToken) => "the class token: its family has no pooler layer",
             (Pooling::Pooler, Pooler::MeanNorm) => "the pooler: the mean of the patch tokens, normalised",
             (Pooling::Pooler, Pooler::Attention) => "the head: a learned query that attends to all patch tokens",
+            (Pooling::Tokens, _) => "all tokens, one after the other",
             (Pooling::Pooler, Pooler::None) | (Pooling::Last, _) => "nothing",
         }
     }
@@ -197,9 +203,13 @@ impl VisionTransformerConfig {
         }
     }
 
-    /// Width of the output of `pooling`, over all pooled layers.
-    pub(crate) fn pooled_width(&self, pooling: Pooling) -> usize {
+    /// Width of the output of `pooling`, over all pooled layers, for images that are cut into a `grid` of patches.
+    pub(crate) fn pooled_width(&self, pooling: Pooling, grid: [usize; 2]) -> usize {
         let of_layer = match pooling {
+            Pooling::Tokens => {
+                let patches = self.token_grid.map_or(grid[0] * grid[1], |side| side * side);
+                (self.num_special_tokens() + patches) * self.encoder.width
+            }
             Pooling::ClsMean => 2 * self.encoder.width,
             Pooling::Cls | Pooling::Mean | Pooling::Last | Pooling::Pooler => self.encoder.width,
         };

@@ -88,6 +88,13 @@ impl Run {
             HeadInit::Cca => Method::Cca,
             HeadInit::Ridge => Method::Ridge,
         };
+        if self.learner.model.image_tokens.is_some() {
+            return Err(TrainError::Usage(
+                "`model.head_init` fits linear maps of features, but the image head of this model takes all tokens \
+                 (`model.image_head.tokens`); remove `head_init`, or start from the two towers"
+                    .to_owned(),
+            ));
+        }
         let mut clock = Clock { started: Instant::now(), parts: Vec::new() };
         let towers = self.towers_before_training()?;
         self.fill_image_features(&towers.images, &towers.set, observer)?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{
-    ContentId, Dataset, Encoded, FeatureTable, ImageProcessor, Skipped, TokenBatch, TokenTable, Tokenizer,
+    ContentId, Dataset, Encoded, FeatureTable, ImageProcessor, ImageRef, Skipped, TokenBatch, TokenTable, Tokenizer,
 };
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, Tower, parameters};
 
@@ -21,6 +21,10 @@ use crate::stop_flag::StopFlag;
 
 /// Characters of a text that an error message names.
 const NAMED_CHARS: usize = 60;
+
+/// Images with all their tokens in memory at once, where no cache on disk has them: 200 MB of a small vision
+/// transformer.
+const IMAGES_WITH_TOKENS: usize = 512;
 
 /// Embeddings of images or texts.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,8 +53,23 @@ impl Embeddings {
 pub(crate) enum ImageRows {
     /// Its projected embedding.
     Embeds,
-    /// The feature of the image tower, and its projected embedding after it.
+    /// The feature of the image tower (the summary of its tokens, where the head takes all), and its projected
+    /// embedding after it.
     FeaturesAndEmbeds,
+}
+
+/// What is found out about images.
+#[derive(Default)]
+struct EncodedImages {
+    /// Values of a row.
+    dim: usize,
+    /// Images that can be used.
+    usable: Vec<usize>,
+    /// Of each, its row, flat.
+    values: Vec<f32>,
+    /// Of each, its content.
+    contents: Vec<ContentId>,
+    bad: Vec<Skipped>,
 }
 
 /// A model for inference, with everything that prepares its inputs.
@@ -109,36 +128,63 @@ impl Encoder<'_> {
         images: Arc<dyn ImageList>,
         processor: &Arc<ImageProcessor>,
         rows: ImageRows,
-        on_progress: impl FnMut(usize),
+        mut on_progress: impl FnMut(usize),
     ) -> Result<(Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>), TrainError> {
         let dim = match rows {
             ImageRows::Embeds => self.model.embed_dim(),
-            ImageRows::FeaturesAndEmbeds => self.model.image_tower.width() + self.model.embed_dim(),
+            ImageRows::FeaturesAndEmbeds => self.model.image_summary_width() + self.model.embed_dim(),
         };
         let features = self.image_features(processor);
+        let mut found = EncodedImages { dim, ..EncodedImages::default() };
+        if self.model.image_tokens.is_none() || features.passing().is_none() {
+            self.images_of(&features, images, (rows, 0), &mut found, on_progress)?;
+        } else {
+            // The tokens of all images may not fit in memory.
+            for first in (0..images.num_images()).step_by(IMAGES_WITH_TOKENS) {
+                let part = first..images.num_images().min(first + IMAGES_WITH_TOKENS);
+                let list: Vec<ImageRef> = part.map(|image| images.image(image)).collect();
+                let passing = features.passing().unwrap_or_else(|| features.clone());
+                self.images_of(&passing, Arc::new(list), (rows, first), &mut found, |done| on_progress(first + done))?;
+            }
+        }
+        let EncodedImages { usable, values, contents, bad, .. } = found;
+        Ok((usable, Embeddings { dim, features: values }, contents, bad))
+    }
+
+    /// Adds images to `found`, where the first of them has the number `first`.
+    fn images_of(
+        &self,
+        features: &ImageFeatures,
+        images: Arc<dyn ImageList>,
+        (rows, first): (ImageRows, usize),
+        found: &mut EncodedImages,
+        on_progress: impl FnMut(usize),
+    ) -> Result<(), TrainError> {
+        let dim = found.dim;
         let set = features.set(images, Views::One);
         let (_, bad) = features.fill(&set, on_progress)?;
         let usable = set.usable();
-        let mut values = Vec::with_capacity(usable.len() * dim);
+        found.values.reserve(usable.len() * dim);
         for batch in usable.chunks(self.batch_size.max(1)) {
             let selected = features.select(&set, batch, 0)?;
             let projected = self.model.project_image(selected.clone(), &Dropout::off());
             let batch_rows = match rows {
                 ImageRows::Embeds => projected,
-                ImageRows::FeaturesAndEmbeds => Tensor::cat(vec![selected, projected], 1),
+                ImageRows::FeaturesAndEmbeds => Tensor::cat(vec![self.model.image_summary(selected), projected], 1),
             };
             let batch_rows = parameters::host(batch_rows)?.values;
             check_embeddings(&batch_rows, batch.len(), dim, |row| {
                 format!("image `{}`", set.reference(batch[row]).key())
             })?;
-            values.extend(batch_rows);
+            found.values.extend(batch_rows);
         }
-        let content = |&image: &usize| {
+        for &image in &usable {
             let unread = || TrainError::Internal(format!("image `{}` was not read", set.reference(image).key()));
-            set.content(image).ok_or_else(unread)
-        };
-        let contents = usable.iter().map(content).collect::<Result<_, _>>()?;
-        Ok((usable, Embeddings { dim, features: values }, contents, bad))
+            found.contents.push(set.content(image).ok_or_else(unread)?);
+        }
+        found.usable.extend(usable.into_iter().map(|image| first + image));
+        found.bad.extend(bad.into_iter().map(|skipped| Skipped { image: first + skipped.image, ..skipped }));
+        Ok(())
     }
 
     /// Projects rows of features that stand in place of texts: of row `index`, the table and the number of its row.

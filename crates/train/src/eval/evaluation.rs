@@ -418,7 +418,7 @@ impl Evaluation {
         let numbers = |places: &[usize]| places.iter().map(|&place| images.numbers[place]).collect::<Vec<_>>();
         let (train, copies) = (numbers(&sides.train), numbers(&sides.copies));
         data.check(&self.name, (&train, &copies), &numbers(&sides.test), self.given_by)?;
-        let (width, device) = (encoder.model.image_tower.width(), &encoder.compute.device);
+        let (width, device) = (encoder.model.image_summary_width(), &encoder.compute.device);
         let mut metrics = probe(data, &images, &sides, width, device, encoder.stop)?;
         metrics.insert("num_images".to_owned(), json!(sides.test.len()));
         metrics.insert("num_unreadable".to_owned(), json!(images.num_unreadable));

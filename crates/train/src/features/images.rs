@@ -77,6 +77,13 @@ impl ImageFeatures {
         Self { tower: Arc::new(tower), processor, compute, workers, store, is_on_disk: false, sets, stop }
     }
 
+    /// The same, with a store of its own in memory, which goes with it; `None` where features stay: on disk, or in the
+    /// files of the data.
+    pub(crate) fn passing(&self) -> Option<Self> {
+        let store = Arc::new(FeatureStore::in_memory(self.tower.width()));
+        (!self.is_on_disk && !self.tower.is_absent()).then(|| Self { store, sets: Arc::default(), ..self.clone() })
+    }
+
     /// Stops [`ImageFeatures::fill`] when `stop` is set. Features computed so far stay in the store.
     #[must_use]
     pub fn with_stop_flag(self, stop: &StopFlag) -> Self {

@@ -43,7 +43,7 @@ pub(crate) struct LossInputs<'a> {
     pub pairs: &'a PairIds,
     /// How the pairs are blended, where they are.
     pub mixing: Option<&'a Mixing>,
-    /// What the heads of locked towers get, `[rows, width]`.
+    /// What the heads of locked towers get, `[rows, width]`; of tokens, their summary.
     pub locked: [Option<&'a Tensor<2>>; 2],
     /// What the teacher embeds the images and texts to, L2-normalised, `[rows, teacher dim]`.
     pub teacher: Option<&'a [Tensor<2>; 2]>,

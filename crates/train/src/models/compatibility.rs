@@ -37,6 +37,15 @@ pub(crate) fn check_image_size(processor: &ImageProcessor, tower: &ImageTower) -
              `model.image_size` to a multiple of {multiple}"
         )));
     }
+    let patches = height.min(width) as usize / tower.side_multiple();
+    if let Some(side) = tower.token_grid().filter(|&side| side > patches) {
+        return Err(TrainError::Usage(format!(
+            "`model.image_head.token_grid` is {side}, but images of {width}x{height} px have {} x {} patches; choose \
+             at most {patches}",
+            width / multiple,
+            height / multiple
+        )));
+    }
     if height.min(width) < smallest {
         return Err(TrainError::Usage(format!(
             "images of {width}x{height} px leave the image tower's last feature map empty; set `model.image_size` to \

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dualenc_data::{ImageProcessor, Limits, Tokenizer, counted};
 use dualenc_model::{
     Audit, BuildOptions, BuiltModel, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Pool, Pooling, TakenLayers,
-    TextTower, Tower, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
+    TextTower, Tower, TowerSource, build_from_dual_encoder, build_from_sources, parameters,
 };
 use serde_json::Value;
 
@@ -211,7 +211,7 @@ impl LoadedModel {
             None => ImageProcessor::absent(),
         };
         Ok(Self {
-            model: built.model,
+            model: for_images(built.model, &processor),
             tokenizer: Arc::new(tokenizer),
             processor: Arc::new(processor),
             text_dir: text_dir.unwrap_or_default(),
@@ -246,6 +246,7 @@ impl LoadedModel {
         };
         if let Some(size) = config.model.image_size {
             self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
+            self.model = for_images(self.model, &self.processor);
         }
         self.limit_pixels(config.data.max_pixels);
         self.model = trainable(self.with_initial_scale(config), config)?;
@@ -262,6 +263,12 @@ impl LoadedModel {
         }
         model
     }
+}
+
+/// `model` for the images of `processor`.
+fn for_images(model: DualEncoder, processor: &ImageProcessor) -> DualEncoder {
+    let (height, width) = processor.output_size();
+    DualEncoder { image_tower: model.image_tower.for_images(height as usize, width as usize), ..model }
 }
 
 /// The prompt of a run, with what may surprise about it.
@@ -370,12 +377,10 @@ fn trainable(model: DualEncoder, config: &RunConfig) -> Result<DualEncoder, Trai
 }
 
 fn build_options(config: &RunConfig) -> BuildOptions {
-    let ModelSection { image_pool, text_pool, image_dropout, text_dropout, .. } = config.model;
-    let [image_layers, text_layers] = Tower::ALL.map(|tower| config.model.taken_layers(tower));
     BuildOptions {
         lock: config.model.lock,
-        image: TowerOptions { pool: image_pool, dropout: image_dropout, layers: image_layers },
-        text: TowerOptions { pool: text_pool, dropout: text_dropout, layers: text_layers },
+        image: config.model.image_options(),
+        text: config.model.text_options(),
         image_projection_locked: config.model.image_projection.locked,
         text_projection_locked: config.model.text_projection.locked,
         head: HeadConfig {
@@ -384,6 +389,7 @@ fn build_options(config: &RunConfig) -> BuildOptions {
             logit_bias: config.initial_logit_bias(),
             image: config.model.image_head.form(),
             text: config.model.text_head.form(),
+            image_tokens: config.model.image_head.token_form(),
         },
         seed: config.run.seed,
     }

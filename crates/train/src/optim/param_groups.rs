@@ -211,6 +211,7 @@ mod tests {
         let both = format!("{all}{image}");
         for (path, expected) in [
             ("image_projection.weight", [None, Some(0.1), Some(0.2), Some(0.2)]),
+            ("image_tokens.norm.bias", [None, Some(0.1), Some(0.2), Some(0.2)]),
             ("image_projection.blocks.0.norm.bias", [None, Some(0.1), Some(0.2), Some(0.2)]),
             ("text_projection.gate.weight", [None, Some(0.1), None, Some(0.1)]),
             ("text_tower.embedding_projection.weight", [None; 4]),

@@ -136,7 +136,8 @@ fn fingerprint_of(
         model.image_projection.form().to_string(),
         model.text_projection.form().to_string(),
     ];
-    for form in forms {
+    let tokens = model.image_tokens.as_ref().map(|tokens| tokens.form().to_string());
+    for form in forms.into_iter().chain(tokens) {
         hasher.update(&(form.len() as u64).to_le_bytes()).update(form.as_bytes());
     }
     hasher.update(&processor.fingerprint()).update(&tokenizer.fingerprint());

@@ -122,11 +122,12 @@ impl StepContext<'_> {
         features: [Tensor<2>; 2],
     ) -> Result<StepLoss, TrainError> {
         let teacher = self.teacher.map(|teacher| teacher.embeds(batch)).transpose()?;
+        let image = locked.image.clone().map(|pooled| self.model.image_summary(pooled));
         Ok(self.terms.loss(LossInputs {
             step: batch.step,
             pairs: &self.data.pair_ids(batch),
             mixing: self.mixing(batch).as_ref(),
-            locked: [locked.image.as_ref(), locked.text.as_ref()],
+            locked: [image.as_ref(), locked.text.as_ref()],
             teacher: teacher.as_ref(),
             features,
             logit_scale: self.model.logit_scale.val(),

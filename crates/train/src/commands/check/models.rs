@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use dualenc_data::Dataset;
-use dualenc_model::{DualEncoder, Tower, TowerOptions, image_tower_from, text_tower_from};
+use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::commands::check::findings::{Findings, Level};
 use crate::config::{Draft, RunConfig};
@@ -100,6 +100,17 @@ fn check_model(
     if !loaded.model.image_tower.is_absent() {
         findings.fact("image_processing", "model", format!("images: {}", loaded.processor.describe()));
     }
+    if let Some(tokens) = &loaded.model.image_tokens {
+        let (values, width) = (loaded.model.image_tower.width(), tokens.layout().width);
+        let bytes = values * config.cache.dtype.bytes();
+        let message = format!(
+            "image head: {}; it takes {} tokens of {width} values: {:.1} kB of the feature cache an image",
+            loaded.model.describe_image_head(),
+            values / width,
+            bytes as f64 / 1e3
+        );
+        findings.fact("image_tokens", "model.image_head.tokens", message).value("bytes", bytes);
+    }
     if let Some(dataset) = dataset {
         let fits = check_dataset(dataset, &loaded.model, "the training data");
         findings.keep("features", "data.train", fits)?;
@@ -146,14 +157,12 @@ fn check_towers(
     }
     let named = |key: &str, name: &Option<String>| name.clone().filter(|_| !draft.is_wrong(key));
     let load_image = |name: &str| {
-        let options =
-            TowerOptions { pool: section.image_pool, layers: section.taken_layers(Tower::Image), dropout: None };
-        image_tower_from(&resolve(name)?, section.lock.image, options, &compute.device)?;
+        image_tower_from(&resolve(name)?, section.lock.image, section.image_options(), &compute.device)?;
         Ok(())
     };
     let load_text = |dir: &PathBuf| {
         let pool = settled(&draft.config)?.model.text_pool;
-        let options = TowerOptions { pool, layers: section.taken_layers(Tower::Text), dropout: None };
+        let options = TowerOptions { pool, ..section.text_options() };
         let tower = text_tower_from(dir, section.lock.text, options, &compute.device)?;
         Ok(tower.0.config().max_tokens())
     };

@@ -38,6 +38,19 @@ impl HeadLimits {
     }
 }
 
+/// Refuses an image head that takes all tokens, which only `--format heads` can express. `format`: what was asked for.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_tokens(model: &DualEncoder, format: &str) -> Result<(), TrainError> {
+    let Some(tokens) = &model.image_tokens else { return Ok(()) };
+    Err(TrainError::Usage(format!(
+        "{format} has no module that takes all tokens of an image, but the image head of this model does (`{}`); \
+         {ANY_MODEL}",
+        tokens.form()
+    )))
+}
+
 /// Refuses heads that the format cannot express.
 ///
 /// # Errors

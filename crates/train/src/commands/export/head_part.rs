@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dualenc_model::{Head, HeadForm, HostTensor, Tower};
+use dualenc_model::{Head, HeadForm, HostTensor, TokenHead, Tower};
 
 use crate::error::TrainError;
 
@@ -24,6 +24,18 @@ impl HeadPart {
         let own = parameters.extract_if(.., |path, _| path.starts_with(&prefix));
         let tensors = own.map(|(path, tensor)| (path[prefix.len()..].to_owned(), transposed(tensor))).collect();
         Self { form: head.form(), width: head.width(), dim: head.dim(), tensors }
+    }
+
+    /// Moves the tensors of what takes all tokens of an image out of `parameters`, by their names there. Matrices are
+    /// `[output, input]`, but for the learned query, which is none.
+    pub fn take_tokens_from(parameters: &mut BTreeMap<String, HostTensor>) -> BTreeMap<String, HostTensor> {
+        let prefix = format!("{}.", TokenHead::MODULE);
+        let own = parameters.extract_if(.., |path, _| path.starts_with(&prefix));
+        own.map(|(path, tensor)| {
+            let is_matrix = !path.ends_with(".probe");
+            (path, if is_matrix { transposed(tensor) } else { tensor })
+        })
+        .collect()
     }
 
     /// The same head as one of matrices: the first rows of the identity matrix in place of an identity.

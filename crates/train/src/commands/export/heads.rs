@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dualenc_model::{HeadForm, HeadKind, Tower, parameters};
+use dualenc_model::{HeadForm, HeadKind, TokenForm, TokenHead, TokenKind, TokenLayout, Tower, parameters};
 use parameters::ParamFilter;
 use serde_json::{Value, json};
 
@@ -59,8 +59,13 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
         tensors.extend(names);
         config
     };
-    let image = head(Tower::Image, &model.image_projection, model.image_tower.is_absent());
+    let mut image = head(Tower::Image, &model.image_projection, model.image_tower.is_absent());
     let text = head(Tower::Text, &model.text_projection, model.text_tower.is_absent());
+    if let Some(tokens) = &model.image_tokens {
+        let own = HeadPart::take_tokens_from(&mut tensors);
+        tensors.extend(own);
+        image["tokens"] = config_of_tokens(tokens);
+    }
     let mut config = json!({"model_type": MODEL_TYPE, "embed_dim": model.embed_dim(), "image": image, "text": text});
     let widths = loaded.nested_widths();
     if !widths.is_empty() {
@@ -68,6 +73,27 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
     }
     write_tensors(&dir.join("model.safetensors"), tensors, stop)?;
     write_json(&dir.join(CONFIG), &config)
+}
+
+/// The form of what takes all tokens of an image, before the head that has the width of its output.
+fn config_of_tokens(tokens: &TokenHead) -> Value {
+    let TokenForm { kind, width, heads, grid } = tokens.form();
+    let TokenLayout { width: token_width, special, class_token, .. } = tokens.layout();
+    let mut config = json!({
+        "kind": match kind { TokenKind::Query => "query", TokenKind::Blocks { .. } => "blocks" },
+        "width": width,
+        "heads": heads,
+        "token_width": token_width,
+        "special_tokens": special,
+        "class_token": class_token,
+    });
+    if let TokenKind::Blocks { count, .. } = kind {
+        config["blocks"] = json!(count);
+    }
+    if let Some(side) = grid {
+        config["grid"] = json!(side);
+    }
+    config
 }
 
 /// The form of a head. `input`: what gives the features it maps.

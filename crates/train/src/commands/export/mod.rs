@@ -15,6 +15,7 @@
 
 use std::path::Path;
 
+use crate::commands::export::head_limits::check_tokens;
 use crate::commands::export::model_card::origin::Origin;
 use crate::commands::export::model_card::write_card;
 use crate::commands::export::request::{ExportFormat, ExportRequest};
@@ -59,10 +60,12 @@ pub fn export(
     let plan = match request.format {
         ExportFormat::Transformers => {
             heads::check_towers(loaded, "transformers")?;
+            check_tokens(&loaded.model, "transformers' VisionTextDualEncoder")?;
             Plan::DualEncoder(dual_encoder::ImagePart::new(loaded)?)
         }
         ExportFormat::SentenceTransformers => {
             heads::check_towers(loaded, "sentence-transformers")?;
+            check_tokens(&loaded.model, "sentence-transformers")?;
             Plan::Routes(routes::Routes::new(loaded)?)
         }
         ExportFormat::Heads => Plan::Heads,

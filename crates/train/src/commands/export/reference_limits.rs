@@ -42,6 +42,9 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
             config["pooler_act"] = json!("linear");
             Ok((config, true))
         }
+        ReferencePooling::None if tower.pooling() == Pooling::Tokens => Err(TrainError::Usage(format!(
+            "{DUAL_ENCODER} pools its image tower; to export, train without `image_head.tokens`"
+        ))),
         ReferencePooling::None => {
             let side = tower.side_multiple() as u32;
             let advice = match image_route(tower, (side, side)) {
@@ -54,6 +57,7 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
                 match tower.pooling() {
                     Pooling::Cls => "class token",
                     Pooling::ClsMean => "class token and mean",
+                    Pooling::Tokens => "tokens",
                     Pooling::Mean | Pooling::Last | Pooling::Pooler => "mean",
                 },
                 norm_advice(tower)
@@ -103,7 +107,7 @@ pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<()
             "always applies the final norm of the text tower; to export, train without `text_layer_norm`".to_owned()
         }
         (Pooling::Pooler, _) => return Ok(()),
-        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean | Pooling::Last, _) => {
+        (Pooling::Cls | Pooling::Mean | Pooling::ClsMean | Pooling::Last | Pooling::Tokens, _) => {
             format!("always takes the text tower's pooler; {OTHER_FORMAT}, or train with `text_pool = \"pooler\"`")
         }
     };

@@ -140,7 +140,9 @@ fn text_route(tower: &TextTower, config: &Value) -> Result<Pooled, TrainError> {
         Pooling::Pooler => Pooled::Output,
         Pooling::Cls => Pooled::First,
         Pooling::Mean => Pooled::Mean,
-        Pooling::ClsMean => return Err(TrainError::Internal("a text tower is pooled as an image tower".to_owned())),
+        Pooling::ClsMean | Pooling::Tokens => {
+            return Err(TrainError::Internal("a text tower is pooled as an image tower".to_owned()));
+        }
         Pooling::Last => Pooled::Last,
     })
 }

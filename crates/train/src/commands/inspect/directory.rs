@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use dualenc_model::{HeadForm, HostTensor, Tower, TowerLock, TowerOptions, directory_hint};
+use dualenc_model::{HeadForm, HostTensor, Tower, TowerLock, directory_hint};
 use serde_json::Value;
 
 use crate::commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport};
@@ -137,16 +137,8 @@ impl Inspection {
     /// Inspects the towers that the run started with.
     fn inspect_initial_towers(&mut self, config: &RunConfig, chain: &[PathBuf], device: &Device) {
         let settings = LoadSettings {
-            image: TowerOptions {
-                pool: config.model.image_pool,
-                layers: config.model.taken_layers(Tower::Image),
-                dropout: None,
-            },
-            text: TowerOptions {
-                pool: config.model.text_pool,
-                layers: config.model.taken_layers(Tower::Text),
-                dropout: None,
-            },
+            image: config.model.image_options(),
+            text: config.model.text_options(),
             image_size: config.model.image_size,
             max_tokens: config.data.max_tokens,
             model: Some(config.model.clone()),
@@ -232,7 +224,7 @@ fn trained_head(head: HeadReport, checkpoint: &Checkpoint, config: Option<&RunCo
         let saved = weights.iter().filter(|(path, _)| Tower::of_head(path) == Some(tower));
         let count: usize = saved.map(|(_, tensor)| tensor.values.len()).sum();
         let shape = head_shape(&weights, tower.head_module()).or(before.0);
-        let kind = form.map(|form| form.to_string()).or_else(|| before.1.clone());
+        let kind = form.map(|form| with_tokens(form, tower, before.1.as_deref(), config)).or_else(|| before.1.clone());
         (shape, kind, if count > 0 { count } else { before.2 })
     });
     // The identity has no weights: its width is that of what it is compared with.
@@ -248,6 +240,17 @@ fn trained_head(head: HeadReport, checkpoint: &Checkpoint, config: Option<&RunCo
         ..HeadReport::default()
     }
     .with_logit_scale(scalar("logit_scale").or(head.logit_scale))
+}
+
+/// A head with what takes all tokens of an image before it, which is that of the config or of the model that the run
+/// started from.
+fn with_tokens(form: HeadForm, tower: Tower, before: Option<&str>, config: Option<&RunConfig>) -> String {
+    let asked = config.and_then(|config| config.model.image_head.token_form()).map(|tokens| tokens.to_string());
+    let tokens = asked.or_else(|| Some(before?.split_once(", then ")?.0.to_owned()));
+    match tokens.filter(|_| tower == Tower::Image) {
+        Some(tokens) => format!("{tokens}, then {form}"),
+        None => form.to_string(),
+    }
 }
 
 /// Width and `dim` of the head `module`, by its saved matrices; `None` if it is not saved.

@@ -91,6 +91,7 @@ impl Plan {
                 Pool::ClsMean => Pooling::ClsMean,
                 Pool::Last => Pooling::Last,
                 Pool::Pooler => Pooling::Pooler,
+                Pool::Tokens => Pooling::Tokens,
             };
             if !supported.contains(&wanted) {
                 let names: Vec<String> = supported.iter().map(|it| format!("`{}`", it.name())).collect();

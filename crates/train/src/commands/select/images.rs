@@ -20,6 +20,9 @@ use crate::stop_flag::StopFlag;
 /// Images between two reads of features, and between two reports of progress.
 const WINDOW: usize = 4096;
 
+/// The same where all tokens of an image are read: 50 MB of a small vision transformer.
+const WINDOW_OF_TOKENS: usize = 128;
+
 /// Features of an image tower, as they are: `[images, width]`.
 pub(super) struct Rows {
     /// Of each row, the number of its image in its list.
@@ -54,7 +57,7 @@ impl Towers {
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let locked = LockedTowers::new(&loaded.model, &loaded.processor, compute, workers, stop)
             .with_cache(feature_cache_of(config), &LockedFingerprints::of(&loaded.model)?)?;
-        let width = loaded.model.image_tower.width();
+        let width = loaded.model.image_summary_width();
         Ok(Self { loaded, locked, width })
     }
 
@@ -70,8 +73,10 @@ impl Towers {
         let (_, bad) = features.fill(&set, progress)?;
         let images = set.usable();
         let mut values = Vec::with_capacity(images.len() * self.width);
-        for window in images.chunks(WINDOW) {
-            values.extend(parameters::host(features.select(&set, window, 0)?)?.values);
+        let window = if self.loaded.model.image_tokens.is_some() { WINDOW_OF_TOKENS } else { WINDOW };
+        for window in images.chunks(window) {
+            let selected = self.loaded.model.image_summary(features.select(&set, window, 0)?);
+            values.extend(parameters::host(selected)?.values);
         }
         let content = |&image: &usize| {
             let unread = || TrainError::Internal(format!("image `{}` was not read", set.reference(image).key()));

@@ -1,6 +1,6 @@
 //! `[model]`: the towers, their projections and adapters.
 
-use dualenc_model::{AdapterConfig, LayerNumbers, Lock, Pool, TakenLayers, Tower};
+use dualenc_model::{AdapterConfig, LayerNumbers, Lock, Pool, TakenLayers, Tower, TowerOptions};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -158,6 +158,26 @@ pub struct ModelSection {
 }
 
 impl ModelSection {
+    /// How the image tower is built.
+    pub(crate) fn image_options(&self) -> TowerOptions {
+        TowerOptions {
+            pool: self.image_head.tokens.map_or(self.image_pool, |_| Pool::Tokens),
+            dropout: self.image_dropout,
+            layers: self.taken_layers(Tower::Image),
+            token_grid: self.image_head.token_grid,
+        }
+    }
+
+    /// How the text tower is built.
+    pub(crate) fn text_options(&self) -> TowerOptions {
+        TowerOptions {
+            pool: self.text_pool,
+            dropout: self.text_dropout,
+            layers: self.taken_layers(Tower::Text),
+            ..TowerOptions::default()
+        }
+    }
+
     /// The layers that are pooled, in the model crate's terms.
     pub fn taken_layers(&self, tower: Tower) -> TakenLayers {
         let (numbers, norm) = match tower {

@@ -8,6 +8,7 @@ mod rule_messages;
 mod serde_texts;
 mod set_messages;
 mod teacher;
+mod token_heads;
 
 use std::path::Path;
 

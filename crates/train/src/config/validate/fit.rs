@@ -38,6 +38,10 @@ pub(super) fn fit(config: &RunConfig, rules: &mut Rules) {
             refuse(key, why, "choose `linear` or `residual`, or remove `head_init`");
         }
     }
+    if model.image_head.tokens.is_some() {
+        let why = "`model.image_head.tokens` takes all tokens, which no closed form maps";
+        refuse("model.image_head.tokens", why, "remove one of them");
+    }
     for (key, is_locked) in [
         ("model.image_projection.locked", model.image_projection.locked),
         ("model.text_projection.locked", model.text_projection.locked),

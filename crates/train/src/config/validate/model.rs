@@ -90,6 +90,10 @@ pub(super) fn whitening(config: &RunConfig, rules: &mut Rules) {
             "choose `linear` or `residual`, or set `whitening = 0`",
         );
     }
+    if model.image_head.tokens.is_some() {
+        let why = "the image head takes all tokens, not the features that would be whitened";
+        refuse("model.image_head.tokens", why, "set `whitening = 0`, or remove `tokens`");
+    }
     if !config.cache.enabled {
         refuse("cache.enabled", "it is computed from cached features", "set `cache.enabled = true`");
     }

@@ -19,6 +19,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dualenc_data::ContentHash;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 
 use crate::config::CacheDtype;
 use crate::error::TrainError;
@@ -36,6 +37,9 @@ const FORMAT: &[u8] = b"dualenc features 2";
 
 /// Most rows of a store: their numbers are 32 bits, and [`Row::MAX`] is none of them.
 const MAX_ROWS: usize = Row::MAX as usize - 1;
+
+/// Values that one thread reads sooner than more threads start: a millisecond's work.
+const VALUES_OF_ONE_THREAD: usize = 1 << 20;
 
 /// Features of one tower with one input processing.
 #[derive(Debug)]
@@ -210,15 +214,20 @@ impl FeatureStore {
     ///
     /// The reads do not go through a memory map: reading one whose file was truncated raises SIGBUS.
     pub fn read(&self, rows: &[Row], out: &mut [f32]) -> Vec<usize> {
-        let mut scratch = Vec::new();
-        let mut lost = Vec::new();
-        for (at, (&row, out)) in rows.iter().zip(out.chunks_exact_mut(self.width)).enumerate() {
-            if self.read_row(row, out, &mut scratch).is_err() {
-                self.contents().index.mark(row, State::Invalid);
-                lost.push(at);
+        let read = |scratch: &mut Vec<f16>, at: usize, out: &mut [f32]| {
+            let is_lost = self.read_row(rows[at], out, scratch).is_err();
+            if is_lost {
+                self.contents().index.mark(rows[at], State::Invalid);
             }
+            is_lost.then_some(at)
+        };
+        // On all cores if it is much: rows of all tokens of an image.
+        if self.files.is_none() || rows.len() * self.width < VALUES_OF_ONE_THREAD {
+            let (mut scratch, out) = (Vec::new(), out.chunks_exact_mut(self.width).enumerate());
+            return out.take(rows.len()).filter_map(|(at, out)| read(&mut scratch, at, out)).collect();
         }
-        lost
+        let out = out.par_chunks_exact_mut(self.width).take(rows.len()).enumerate();
+        out.map_init(Vec::new, |scratch, (at, out)| read(scratch, at, out)).flatten().collect()
     }
 
     fn read_row(&self, row: Row, out: &mut [f32], scratch: &mut Vec<f16>) -> std::io::Result<()> {

@@ -1,7 +1,8 @@
 //! Python that applies the heads of `--format heads`, whatever their kinds.
 
-use dualenc_model::{Head, HeadForm, HeadKind, Tower};
+use dualenc_model::{Head, HeadForm, HeadKind, ImageTowerConfig, Tower};
 
+use crate::commands::export::model_card::token_usage;
 use crate::models::load::LoadedModel;
 
 /// The section: functions for what the heads of `loaded` are made of, one for each head, and how they are used.
@@ -10,45 +11,65 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
     let heads = [(Tower::Image, &model.image_projection), (Tower::Text, &model.text_projection)];
     let forms = heads.map(|(_, head)| head.form());
     let is_any = |of: fn(HeadForm) -> bool| forms.into_iter().any(of);
+    let has_tokens = model.image_tokens.is_some();
     let mut functions = vec!["normalize"];
     for (name, is_used) in [
         ("gelu", is_any(|form| matches!(form.kind, HeadKind::Residual | HeadKind::Blocks { .. }))),
-        ("layer_norm", is_any(has_norm)),
-        ("linear", is_any(|form| !form.is_identity())),
+        ("layer_norm", has_tokens || is_any(has_norm)),
+        ("linear", has_tokens || is_any(|form| !form.is_identity())),
         ("relu6", is_any(|form| matches!(form.kind, HeadKind::Gated { .. }))),
     ] {
         functions.extend(is_used.then_some(name));
     }
+    functions.extend(model.image_tokens.iter().flat_map(token_usage::functions));
     functions.sort_unstable();
-    let mut lines = vec![
-        "from safetensors.torch import load_file".to_owned(),
+    let mut lines = vec!["from safetensors.torch import load_file".to_owned()];
+    lines.extend(has_tokens.then(|| "from torch import cat".to_owned()));
+    lines.extend([
         format!("from torch.nn.functional import {}", functions.join(", ")),
         String::new(),
         "heads = load_file(\"model.safetensors\")".to_owned(),
-    ];
-    if is_any(|form| !form.is_identity()) {
+    ]);
+    if has_tokens || is_any(|form| !form.is_identity()) {
         lines.extend(function(
             "affine(x, name):",
             &["return linear(x, heads[f\"{name}.weight\"], heads.get(f\"{name}.bias\"))"],
         ));
     }
-    if is_any(has_norm) {
+    if has_tokens || is_any(has_norm) {
         let body = "return layer_norm(x, x.shape[-1:], heads[f\"{name}.weight\"], heads[f\"{name}.bias\"])";
         lines.extend(function("norm(x, name):", &[body]));
     }
+    if let Some(tokens) = &model.image_tokens {
+        let (height, width) = loaded.processor.output_size();
+        let grid = [height, width].map(|side| side as usize / model.image_tower.side_multiple());
+        let body = token_usage::body(tokens, grid);
+        lines.extend(function(&token_usage::signature(tokens), &body.iter().map(String::as_str).collect::<Vec<_>>()));
+    }
     for (tower, head) in heads {
-        let signature = format!(
-            "embed_{}(x):  # [rows, {}] to [rows, {}]: {}",
-            tower.kind(),
-            head.width(),
-            head.dim(),
-            head.form()
-        );
-        let body = body(head, tower.head_module());
+        let tokens = model.image_tokens.as_ref().filter(|_| tower == Tower::Image);
+        let width = match tokens {
+            Some(tokens) => format!("tokens, {}", tokens.layout().width),
+            None => head.width().to_string(),
+        };
+        let signature =
+            format!("embed_{}(x):  # [rows, {width}] to [rows, {}]: {}", tower.kind(), head.dim(), head.form());
+        let mut body = body(head, tower.head_module());
+        if tokens.is_some() {
+            body.insert(0, "x = read(x)".to_owned());
+        }
         lines.extend(function(&signature, &body.iter().map(String::as_str).collect::<Vec<_>>()));
     }
     lines.push(String::new());
     lines.push("# `images` and `texts`: features of the encoders that the heads were trained on".to_owned());
+    if has_tokens {
+        let is_normed = match model.image_tower.config() {
+            ImageTowerConfig::Transformer(config) => !config.skip_final_norm,
+            _ => true,
+        };
+        let when = if is_normed { "after" } else { "before" };
+        lines.push(format!("# (of images all tokens, {when} the final norm of the encoder)"));
+    }
     lines.push("logits = heads[\"logit_scale\"].exp() * embed_image(images) @ embed_text(texts).T".to_owned());
     if model.logit_bias.is_some() {
         lines.push("logits = logits + heads[\"logit_bias\"]".to_owned());

@@ -7,7 +7,7 @@
 //! - `towers`: the two towers.
 //! - `training`: data and recipe.
 //! - `figures`: evaluations.
-//! - `usage`: how to load the model; `head_usage`: how to apply the heads alone.
+//! - `usage`: how to load the model; `head_usage`: how to apply the heads alone; `token_usage`: those over tokens.
 //! - `markdown`: escaping and tables.
 
 mod figures;
@@ -16,6 +16,7 @@ mod markdown;
 pub(crate) mod origin;
 #[cfg(test)]
 mod tests;
+mod token_usage;
 mod towers;
 mod training;
 mod usage;

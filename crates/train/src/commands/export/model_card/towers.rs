@@ -40,7 +40,17 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
                 &model.text_tower.config().pooled_layers,
             ),
         ],
-        ["width".to_owned(), model.image_tower.width().to_string(), model.text_tower.pooled_width().to_string()],
+        [
+            "width".to_owned(),
+            match &model.image_tokens {
+                Some(tokens) => {
+                    let width = tokens.layout().width;
+                    format!("{} tokens of {width} values", model.image_tower.width() / width)
+                }
+                None => model.image_tower.width().to_string(),
+            },
+            model.text_tower.pooled_width().to_string(),
+        ],
         [
             "parameters".to_owned(),
             count(parameters::count(&merged.image_tower)),
@@ -49,9 +59,11 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
     ]);
     let mut text = table(["", "image tower", "text tower"], "---", &rows);
     let (image, text_head, dim) = (model.image_projection.form(), model.text_projection.form(), model.embed_dim());
-    text += &if [image, text_head].iter().all(|form| *form == HeadForm::LINEAR) {
+    let is_linear = [image, text_head].iter().all(|form| *form == HeadForm::LINEAR);
+    text += &if is_linear && model.image_tokens.is_none() {
         format!("\n\nA linear projection maps each tower to the common {dim} values.")
     } else {
+        let image = model.describe_image_head();
         format!("\n\nA head maps each tower to the common {dim} values: `{image}` (image), `{text_head}` (text).")
     };
     let scale = host_scalar(&model.logit_scale);
