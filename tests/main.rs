@@ -38,6 +38,7 @@ mod optimizers;
 mod pack;
 mod plan;
 mod pooling;
+mod prefix;
 mod precision;
 mod probes;
 mod races;

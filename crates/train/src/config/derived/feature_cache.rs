@@ -3,8 +3,9 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use dualenc_model::Training;
+use dualenc_model::{Tower, Training};
 
+use crate::config::derived::stage_plan::Stage;
 use crate::config::schema::RunConfig;
 
 impl RunConfig {
@@ -21,5 +22,21 @@ impl RunConfig {
             (Some(_), Some(views)) if !training.image.any() => views,
             (Some(_), _) => NonZeroU64::MAX,
         }
+    }
+
+    /// Whether the run may cache the locked layers of `tower` while `training` trains.
+    pub(crate) fn caches_prefix(&self, tower: Tower, training: &Training) -> bool {
+        let (of_tower, is_augmented) = match tower {
+            Tower::Image => (training.image, self.data.augment.is_some()),
+            Tower::Text => (training.text, false),
+        };
+        // A cache limits the views of an image, which has to be asked for.
+        self.cache.enabled && self.cache.prefix.unwrap_or(!is_augmented) && of_tower.is_partial()
+    }
+
+    /// Whether images have `cache.views` views while the image tower trains in part, if it can be cut.
+    pub(crate) fn limits_views(&self) -> bool {
+        let is_cached = |stage: &Stage| self.caches_prefix(Tower::Image, &stage.training);
+        self.data.augment.is_some() && self.cache.views.is_some() && self.stages().iter().any(is_cached)
     }
 }

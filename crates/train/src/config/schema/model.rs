@@ -271,6 +271,11 @@ pub struct LoraSection {
     #[serde(default = "default::lora_targets")]
     #[schemars(schema_with = "model_docs::lora_targets")]
     pub targets: Vec<String>,
+    /// Number of blocks at the end of the tower that get adapters. The blocks before them run without a gradient graph,
+    /// and what they compute is cached (`cache.prefix`).
+    ///
+    /// Default: all blocks.
+    pub last_blocks: Option<usize>,
 }
 
 impl ModelSection {
@@ -284,6 +289,6 @@ impl LoraSection {
     /// The adapters in the model crate's terms.
     pub fn adapters(&self) -> AdapterConfig {
         let alpha = self.alpha.unwrap_or(self.rank as f64);
-        AdapterConfig { rank: self.rank, alpha, targets: self.targets.clone() }
+        AdapterConfig { rank: self.rank, alpha, targets: self.targets.clone(), last_blocks: self.last_blocks }
     }
 }

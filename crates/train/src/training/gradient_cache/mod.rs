@@ -58,7 +58,7 @@ pub(crate) fn forward_backward(
     }
     let mut batch = whole(&parts);
     let joined = match (blends, context.terms.structure) {
-        (false, None) => LockedFeatures::none(),
+        (false, None) => LockedFeatures::default(),
         _ => LockedFeatures::joined(&outputs).blended(context.mixing(&batch).as_ref()),
     };
     if blends {
