@@ -46,7 +46,7 @@ fn assert_alike(session: &Session, name: &str, sets: &[&str]) -> String {
 }
 
 fn run_in_two(session: &Session, run: &str, sets: &[&str]) {
-    train(session, run, &[sets, &["train.steps=3"]].concat());
+    train(session, run, &[sets, &["train.steps=5"]].concat());
     train(session, run, sets);
 }
 
@@ -78,9 +78,10 @@ fn states_of_images_train_alike() {
 #[test]
 fn listed_layers_train_alike() {
     let session = session();
-    let lists = ["model.image_layer=[3,1]", "model.image_pool=cls+mean", "model.text_layer=[1,2]", "model.text_pool=cls"];
+    let images = ["model.image_layer=[3,1]", "model.image_pool=cls+mean"];
+    let texts = ["model.text_layer=[1,2]", "model.text_pool=cls"];
     let last = ["model.lock=LL", "model.image_unlock_last=1", "model.text_unlock_last=1"];
-    let said = assert_alike(&session, "lists", &[&lists[..], &last].concat());
+    let said = assert_alike(&session, "lists", &[&images[..], &texts, &last].concat());
     for what in ["1 of 3 layers of the image tower", "1 of 2 layers of the text tower"] {
         assert!(said.contains(what), "{said}");
     }
@@ -110,7 +111,12 @@ fn key_follows_the_cut() {
     };
     assert_eq!([count("one", "1"), count("again", "1"), count("two", "2"), count("three", "3")], [2, 2, 4, 4]);
     // The same layers below another tower are the same.
-    train(&session, "pooled", &["model.lock=LU", "model.image_unlock_last=1", "model.image_layer=2", "cache.dir=cache"]);
+    let layer = ["model.image_layer=2", "model.image_pool=mean"];
+    train(
+        &session,
+        "pooled",
+        &[&["model.lock=LU", "model.image_unlock_last=1", "cache.dir=cache"][..], &layer].concat(),
+    );
     assert_eq!(files(&session, "cache").len(), 4);
     // Only the cut counts, not what trains after it.
     let lora = "model.image_lora={rank=1,last_blocks=2}";
@@ -123,7 +129,7 @@ fn cache_command_fills_states() {
     let session = session();
     let sets = [&TEXT[..], &["model.image_unlock_last=1", "cache.dir=cache"]].concat();
     let cache = |more: &[&str]| {
-        let arguments = sets.iter().chain(more).flat_map(|set| ["--set", *set]);
+        let arguments = sets.iter().chain(more).chain(&["run.dir=run"]).flat_map(|set| ["--set", *set]);
         session.succeed(&["cache", "--config", "lit.toml"].into_iter().chain(arguments).collect::<Vec<_>>())
     };
     let text = cache(&[]);
@@ -138,12 +144,13 @@ fn cache_command_fills_states() {
     assert!(weights(&session, "run", 6) == weights(&session, "off", 6));
 
     let refused = |sets: &[&str]| {
-        let sets = sets.iter().flat_map(|set| ["--set", *set]);
+        let sets = sets.iter().chain(&["run.dir=run"]).flat_map(|set| ["--set", *set]);
         session.fail(2, &["cache", "--config", "lit.toml"].into_iter().chain(sets).collect::<Vec<_>>())
     };
     let lora = ["model.lock=LL", "model.image_lora={rank=1}", "model.text_lora={rank=1}"];
     assert!(refused(&lora).contains("there is nothing to cache"));
-    assert!(refused(&["model.lock=UL", "model.text_unlock_last=1", "cache.prefix=false"]).contains("no tower is locked"));
+    let off = ["model.lock=UL", "model.text_unlock_last=1", "cache.prefix=false"];
+    assert!(refused(&off).contains("no tower is locked"));
 }
 
 #[test]
@@ -183,21 +190,22 @@ fn killed_runs_end_with_the_same_bits() {
 fn augmented_images_have_cached_views() {
     let session = session();
     let sets = [&IMAGE[..], &["data.augment={flip=0.5,crop_scale=[0.5,1.0]}"]].concat();
-    let views = [&sets[..], &["cache.views=2", "cache.prefix=true", "cache.dir=views"]].concat();
+    let views = [&sets[..], &["cache.views=2", "cache.prefix=true", "cache.dir=cached"]].concat();
     let said = train(&session, "views", &views);
     assert!(said.contains("for 24 images in 2 views is cached"), "{said}");
-    let index = files(&session, "views").into_iter().find(|(path, _)| path.extension().is_some_and(|it| it == "index"));
+    let index =
+        files(&session, "cached").into_iter().find(|(path, _)| path.extension().is_some_and(|it| it == "index"));
     // 48 records of 32 bytes, in two epochs.
     assert_eq!(index.unwrap().1.len(), 48 * 32);
     run_in_two(&session, "views-resumed", &views);
     assert!(weights(&session, "views-resumed", 6) == weights(&session, "views", 6));
     // Without being asked for, every epoch has new views.
-    train(&session, "plain", &[&sets[..], &["cache.dir=plain"]].concat());
-    assert!(files(&session, "plain").is_empty());
+    train(&session, "plain", &[&sets[..], &["cache.dir=empty"]].concat());
+    assert!(files(&session, "empty").is_empty());
     train(&session, "off", &[&sets[..], &["cache.prefix=false"]].concat());
     assert!(weights(&session, "plain", 6) == weights(&session, "off", 6));
-    let said = train(&session, "new", &[&sets[..], &["cache.prefix=true", "cache.dir=plain"]].concat());
-    assert!(said.contains("set `cache.views`") && files(&session, "plain").is_empty(), "{said}");
+    let said = train(&session, "new", &[&sets[..], &["cache.prefix=true", "cache.dir=empty"]].concat());
+    assert!(said.contains("set `cache.views`") && files(&session, "empty").is_empty(), "{said}");
 }
 
 #[test]
@@ -206,13 +214,13 @@ fn half_precision_trains_close() {
     let both = [&TEXT[..], &["model.image_unlock_last=1"]].concat();
     train(&session, "f32", &both);
     for (name, set, limit) in [
-        ("f16", "cache.dtype=f16", 1e-2),
-        ("bf16", "run.precision=bf16", 5e-2),
-        ("locked", "run.locked_precision=bf16", 5e-2),
+        ("f16", "cache.dtype=f16", 1e-3),
+        ("bf16", "run.precision=bf16", 2e-2),
+        ("locked", "run.locked_precision=bf16", 2e-2),
     ] {
         let sets = [&both[..], &[set]].concat();
         train(&session, name, &sets);
-        assert_close(name, &losses(&session, name), &losses(&session, "f32"), limit);
+        assert_close(name, &losses(&session, name)[..1], &losses(&session, "f32")[..1], limit);
         let resumed = format!("{name}-resumed");
         run_in_two(&session, &resumed, &sets);
         assert!(weights(&session, &resumed, 6) == weights(&session, name, 6), "{name}");
@@ -222,8 +230,13 @@ fn half_precision_trains_close() {
 #[test]
 fn plan_counts_states() {
     let session = session();
-    let sets = [&TEXT[..], &["model.image_unlock_last=2"]].concat();
-    let sets = sets.iter().flat_map(|set| ["--set", *set]);
-    let text = session.succeed(&["plan", "--config", "lit.toml", "--steps", "1"].into_iter().chain(sets).collect::<Vec<_>>());
-    assert!(text.contains("states of images") && text.contains("states of captions"), "{text}");
+    let sets = [&TEXT[..], &["model.image_unlock_last=2", "run.dir=run"]].concat();
+    let sets: Vec<&str> = sets.iter().flat_map(|set| ["--set", *set]).collect();
+    let plan = || session.succeed(&[&["plan", "--config", "lit.toml", "--steps", "1"][..], &sets].concat());
+    let text = plan();
+    let lines =
+        |text: &str| text.lines().filter(|line| line.contains("states of")).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(lines(&text).len(), 2, "{text}");
+    session.succeed(&[&["cache", "--config", "lit.toml"][..], &sets].concat());
+    assert_ne!(lines(&plan()), lines(&text), "the cache is full");
 }

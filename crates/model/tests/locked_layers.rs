@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::{
-    Dropout, ImageTower, Pool, TakenLayers, TextTower, TokenSequences, TowerLock, TowerOptions, TowerOutput,
-    TowerTraining, Training, image_tower_from, parameters, text_tower_from,
+    AdapterConfig, Dropout, DualEncoder, ImageTower, LayerDepths, Pool, TakenLayers, TextTower, TokenSequences,
+    TowerLock, TowerOptions, TowerOutput, TowerTraining, Training, image_tower_from, parameters, text_tower_from,
 };
 
 use crate::composition::{IMAGE_TOWERS, TEXT_TOWERS, on_single_thread, pixels};
@@ -171,30 +171,30 @@ fn at(layer: i64) -> TowerOptions {
     TowerOptions { layers: TakenLayers { numbers: layer.into(), norm: true }, ..TowerOptions::default() }
 }
 
-/// Blocks that train end the locked layers, also those that share their weights with the first.
+/// Blocks that train end the locked layers.
 #[test]
 fn locked_layers_end_where_training_begins() {
-    let model = dualenc_model::DualEncoder::from_pretrained(goldens("dual").join("vit_bert"), &device()).unwrap();
-    let blocks = dualenc_model::LayerDepths::of(&model).num_blocks();
-    for last in 1..=blocks[1] {
-        let tower = |last| TowerTraining { trains: false, last, adapters: false };
-        let training = Training {
-            image: tower(1),
-            text: tower(last),
-            image_projection: true,
-            text_projection: true,
-        };
-        let model = training.of(model.clone()).unwrap();
-        assert_eq!(model.image_tower.locked_layers(), blocks[0] - 1);
-        assert_eq!(model.text_tower.locked_layers(), blocks[1] - last);
-    }
-    let model = Training {
-        image: TowerTraining { trains: true, last: 0, adapters: false },
-        text: TowerTraining { trains: true, last: 0, adapters: false },
-        image_projection: true,
-        text_projection: true,
+    let whole = DualEncoder::from_pretrained(goldens("dual").join("vit_bert"), &device()).unwrap();
+    let blocks = LayerDepths::of(&whole).num_blocks();
+    let layers = |trains, last| {
+        let tower = TowerTraining { trains, last, adapters: false };
+        let training = Training { image: tower, text: tower, image_projection: true, text_projection: true };
+        let model = training.of(whole.clone()).unwrap();
+        [model.image_tower.locked_layers(), model.text_tower.locked_layers()]
     };
-    let model = model.of(dualenc_model::DualEncoder::from_pretrained(goldens("dual").join("vit_bert"), &device()).unwrap());
-    let model = model.unwrap();
-    assert_eq!([model.image_tower.locked_layers(), model.text_tower.locked_layers()], [0, 0]);
+    for last in 0..=blocks[0].min(blocks[1]) {
+        assert_eq!(layers(false, last), blocks.map(|blocks| blocks - last));
+        assert_eq!(layers(true, last), [0, 0]);
+    }
+    let adapters = |last_blocks| {
+        let config = AdapterConfig { rank: 1, alpha: 1.0, targets: vec!["query".to_owned()], last_blocks };
+        let locked = parameters::lock(whole.clone());
+        locked.with_adapters([Some(&config), Some(&config)], 1).map_err(|error| error.to_string())
+    };
+    for (last, locked) in [(None, [0, 0]), (Some(1), blocks.map(|blocks| blocks - 1))] {
+        let model = adapters(last).unwrap();
+        assert_eq!([model.image_tower.locked_layers(), model.text_tower.locked_layers()], locked);
+    }
+    let error = adapters(Some(9)).unwrap_err();
+    assert!(error.contains("`image_lora.last_blocks` is 9, but the image tower has"), "{error}");
 }

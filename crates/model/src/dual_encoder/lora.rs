@@ -37,8 +37,8 @@ impl DualEncoder {
     /// blocks than [`AdapterConfig::last_blocks`].
     pub fn with_adapters(mut self, [image, text]: [Option<&AdapterConfig>; 2], seed: u64) -> Result<Self, ModelError> {
         let depths = LayerDepths::of(&self);
-        for ((tower, config), blocks) in [(Tower::Image, image), (Tower::Text, text)].into_iter().zip(depths.num_blocks())
-        {
+        let towers = [(Tower::Image, image), (Tower::Text, text)];
+        for ((tower, config), blocks) in towers.into_iter().zip(depths.num_blocks()) {
             let Some(config) = config else { continue };
             let last = config.last_blocks.unwrap_or(blocks);
             if last > blocks {

@@ -30,8 +30,8 @@ const CAPTIONS_PER_CHECK: usize = 1024;
 /// The cached features of one locked tower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmedCache {
-    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`, and with `states of ` for what the
-    /// locked layers of a tower compute that trains in part.
+    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`, and with `states of ` for what
+    /// the locked layers of a tower compute that trains in part.
     pub what: &'static str,
     /// Captions, or images times views, of the training data and all evaluations.
     pub total: usize,

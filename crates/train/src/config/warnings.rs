@@ -82,9 +82,10 @@ impl RunConfig {
     fn cache_dir_warning(&self) -> Option<String> {
         self.cache.dir.as_ref()?;
         let caches_prefix = |training| Tower::ALL.into_iter().any(|tower| self.caches_prefix(tower, training));
-        let some_tower_is_locked = self.stages().iter().any(|Stage { training, .. }| {
-            !training.image.any() || !training.text.any() || caches_prefix(training)
-        });
+        let some_tower_is_locked = self
+            .stages()
+            .iter()
+            .any(|Stage { training, .. }| !training.image.any() || !training.text.any() || caches_prefix(training));
         let why = if !self.cache.enabled {
             "`cache.enabled` is false"
         } else if !some_tower_is_locked && self.train.teacher.is_none() {

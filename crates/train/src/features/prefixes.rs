@@ -184,14 +184,7 @@ impl Prefixes {
     }
 
     /// Whether states of this size are cached, with a note.
-    fn fits(
-        &mut self,
-        tower: Tower,
-        [layers, of]: [usize; 2],
-        what: &str,
-        bytes: u64,
-        config: &RunConfig,
-    ) -> bool {
+    fn fits(&mut self, tower: Tower, [layers, of]: [usize; 2], what: &str, bytes: u64, config: &RunConfig) -> bool {
         let size = format!("about {:.1} GB", bytes as f64 / GIGABYTE);
         let locked = format!("{layers} of {of} layers of the {tower} are locked");
         let fits = config.cache.prefix == Some(true) || bytes <= UNASKED_BYTES;

@@ -212,8 +212,8 @@ impl TextFeatures {
             let of_caption = features.len() / sequences.ids.len();
             features.truncate(places.len() * of_caption);
             if of_caption < width && self.is_states {
-                let filled = |states: &[f32]| states.iter().copied().chain(std::iter::repeat(0.0)).take(width).collect();
-                features = features.chunks_exact(of_caption).flat_map::<Vec<f32>, _>(filled).collect();
+                let zeros = vec![0.0; width - of_caption];
+                features = features.chunks_exact(of_caption).flat_map(|states| [states, &zeros].concat()).collect();
             }
             Ok(features)
         })?;
