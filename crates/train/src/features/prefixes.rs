@@ -22,15 +22,12 @@ use crate::features::locked_towers::feature_cache_of;
 use crate::features::text_states::{TextStates, row_tokens};
 use crate::stop_flag::StopFlag;
 
-/// The size up to which states are cached without being asked for, in bytes: those of 14,000 images, or of 230,000
-/// captions, of small towers.
-const UNASKED_BYTES: u64 = 4 << 30;
+/// The size up to which states are cached without being asked for, in bytes: those of 13,000 images, or of
+/// 200,000 captions, of small towers.
+const UNASKED_BYTES: u64 = 4_000_000_000;
 
 /// Captions whose lengths stand for those of all.
 const SAMPLED_CAPTIONS: usize = 1000;
-
-/// Bytes of a gigabyte, as messages count them.
-const GIGABYTE: f64 = 1e9;
 
 /// The towers of a stage that train in part, and whose locked layers are cached.
 #[derive(Clone, Default)]
@@ -120,10 +117,6 @@ impl Prefixes {
         stop: &StopFlag,
     ) -> Result<Option<ImagePrefix>, TrainError> {
         let Some((dir, dtype)) = feature_cache_of(config) else { return Ok(None) };
-        let Some(views) = prefix_views(config) else {
-            self.is_off(Tower::Image, "each epoch augments images anew; set `cache.views` to cache as many views");
-            return Ok(None);
-        };
         let layers = tower.locked_layers();
         let Some(prefix) = tower.ending_after(layers) else {
             self.is_off(Tower::Image, "an architecture of several stages cannot be cut between blocks");
@@ -133,6 +126,10 @@ impl Prefixes {
             self.all_trains(Tower::Image, config);
             return Ok(None);
         }
+        let Some(views) = prefix_views(config) else {
+            self.is_off(Tower::Image, "each epoch augments images anew; set `cache.views` to cache as many views");
+            return Ok(None);
+        };
         let (height, width) = inputs.processor.output_size();
         let prefix = prefix.for_images(height as usize, width as usize);
         let bytes = inputs.dataset.num_images() as u64 * views.count() as u64 * (prefix.width() * dtype.bytes()) as u64;
@@ -160,13 +157,13 @@ impl Prefixes {
         compute: &Compute,
     ) -> Result<Option<TextPrefix>, TrainError> {
         let Some((dir, dtype)) = feature_cache_of(config) else { return Ok(None) };
-        if config.data.word_dropout > 0.0 {
-            self.is_off(Tower::Text, "`data.word_dropout` leaves out other words in every epoch");
-            return Ok(None);
-        }
         let layers = tower.locked_layers();
         if layers == 0 {
             self.all_trains(Tower::Text, config);
+            return Ok(None);
+        }
+        if config.data.word_dropout > 0.0 {
+            self.is_off(Tower::Text, "`data.word_dropout` leaves out other words in every epoch");
             return Ok(None);
         }
         let (row_tokens, texts) = sampled_rows(inputs.dataset, inputs.tokenizer)?;
@@ -185,7 +182,8 @@ impl Prefixes {
 
     /// Whether states of this size are cached, with a note.
     fn fits(&mut self, tower: Tower, [layers, of]: [usize; 2], what: &str, bytes: u64, config: &RunConfig) -> bool {
-        let size = format!("about {:.1} GB", bytes as f64 / GIGABYTE);
+        let (unit, name) = if bytes < 1_000_000_000 { (1e6, "MB") } else { (1e9, "GB") };
+        let size = format!("about {:.1} {name}", bytes as f64 / unit);
         let locked = format!("{layers} of {of} layers of the {tower} are locked");
         let fits = config.cache.prefix == Some(true) || bytes <= UNASKED_BYTES;
         self.notes.push(if fits {
@@ -220,6 +218,15 @@ impl ImagePrefix {
     pub fn of_batch(&self, batch: &Batch) -> Result<States, TrainError> {
         Ok(States { layers: self.layers, values: self.states.of_batch(&self.set, batch)? })
     }
+
+    /// The same for a batch for which this was done before. It needs no pixels.
+    ///
+    /// # Errors
+    /// As for [`ImageFeatures::select`].
+    pub fn of_batch_again(&self, batch: &Batch) -> Result<States, TrainError> {
+        let images: Vec<usize> = batch.pairs.iter().map(|pair| pair.image).collect();
+        Ok(States { layers: self.layers, values: self.states.select(&self.set, &images, batch.view)? })
+    }
 }
 
 impl TextPrefix {
@@ -250,4 +257,35 @@ fn sampled_rows(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<(Vec<usize>,
     }
     let all = rows.len() as f64 * captions as f64 / sampled.max(1) as f64;
     Ok((rows, all.round() as usize))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_states_are_cached_where_asked() {
+        let text = "run = { dir = \"r\" }\nmodel = { image_tower = \"./vit\", text_tower = \"./bert\" }\n\
+                    data = { train = { folder = { path = \"pairs\" } } }\n\
+                    train = { epochs = 1, batch_size = 8, learning_rate = 1e-3 }";
+        let fits = |bytes: u64, sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            let config = RunConfig::from_bytes(text.as_bytes(), Path::new("run.toml"), Path::new("/p"), &sets).unwrap();
+            let mut prefixes = Prefixes::default();
+            let fits = prefixes.fits(Tower::Text, [4, 6], "9 captions", bytes, &config);
+            (fits, prefixes.notes.concat())
+        };
+        let (is_cached, note) = fits(UNASKED_BYTES, &[]);
+        assert!(is_cached, "{note}");
+        assert_eq!(
+            note,
+            "4 of 6 layers of the text tower are locked: what the last of them computes for 9 captions is cached \
+             (about 4.0 GB)"
+        );
+        let (is_cached, note) = fits(UNASKED_BYTES + 1, &[]);
+        assert!(!is_cached && note.contains("is not cached, since it takes about 4.0 GB; set `cache.prefix = true`"));
+        let (is_cached, note) = fits(1 << 40, &["cache.prefix=true"]);
+        assert!(is_cached && note.ends_with("(about 1099.5 GB)"), "{note}");
+        assert!(fits(2_500_000, &[]).1.ends_with("(about 2.5 MB)"));
+    }
 }

@@ -135,3 +135,50 @@ fn some(tokens: &TokenBatch, captions: &[usize]) -> TokenBatch {
     let pick = |of: &[Vec<u32>]| captions.iter().filter_map(|&caption| of.get(caption).cloned()).collect();
     TokenBatch { ids: pick(&tokens.ids), type_ids: pick(&tokens.type_ids) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_fit_their_captions() {
+        assert_eq!([1, 2, 31, 32, 33, 40, 41, 512].map(row_tokens), [1, 2, 31, 32, 40, 40, 48, 512]);
+        let stores: BTreeMap<usize, ()> = (1..=512).map(|tokens| (row_tokens(tokens), ())).collect();
+        // Two open files each, of the 1,024 that most systems allow.
+        assert!(stores.len() <= 100, "{}", stores.len());
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn long_captions_share_stores() {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train/bert");
+        let compute = Compute::select("cpu", None).unwrap();
+        let locked = (dualenc_model::TowerLock::Locked, dualenc_model::TowerOptions::default());
+        let (tower, _) = dualenc_model::text_tower_from(&goldens, locked.0, locked.1, &compute.device).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let open = || TextStates::new(tower.ending_after(1), &compute, (dir.path(), CacheDtype::F32), "weights");
+        let lengths = [40, 5, 33, 39, 5, 40];
+        let ids = |(caption, &length): (u32, &usize)| (0..length as u32).map(|at| (caption * 7 + at) % 30).collect();
+        let ids: Vec<Vec<u32>> = (0..).zip(&lengths).map(ids).collect();
+        let tokens = TokenBatch { type_ids: ids.iter().map(|ids| vec![0; ids.len()]).collect(), ids };
+        let states = open();
+        let values =
+            |states: &TextStates| dualenc_model::parameters::host(states.of_tokens(&tokens).unwrap()).unwrap().values;
+        let found = values(&states);
+        let pooled = |caption: usize| {
+            let one = some(&tokens, &[caption]);
+            let sequences = dualenc_model::TokenSequences::new(one.ids, one.type_ids);
+            let output = tower.ending_after(1).forward(&sequences, &dualenc_model::Dropout::off()).unwrap();
+            dualenc_model::parameters::host(output.hidden).unwrap().values
+        };
+        let expected: Vec<f32> = (0..lengths.len()).flat_map(pooled).collect();
+        assert_eq!(found, expected);
+        assert_eq!([5, 40].map(|row_tokens| states.rows_in(dir.path(), row_tokens)), [2, 4]);
+        let again = open();
+        assert_eq!(again.fill(&tokens).unwrap(), CacheCounts { computed: 0, kept: 6 });
+        assert_eq!(values(&again), expected);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 4);
+        let other = TextStates::new(tower.ending_after(2), &compute, (dir.path(), CacheDtype::F32), "weights");
+        assert_eq!(other.fill(&tokens).unwrap().kept, 0);
+    }
+}

@@ -42,6 +42,12 @@ impl LockedFeatures {
         Self { image: blend(self.image), text: blend(self.text), ..self }
     }
 
+    /// The features without states, which are as large as what a tower computes within.
+    #[must_use]
+    pub fn without_states(self) -> Self {
+        Self { image_states: None, text_states: None, ..self }
+    }
+
     /// The features of a batch from those of its `parts`, without states.
     pub fn joined(parts: &[Self]) -> Self {
         let join = |of: fn(&Self) -> &Option<Tensor<2>>| {
@@ -51,7 +57,7 @@ impl LockedFeatures {
         Self { image: join(|part| &part.image), text: join(|part| &part.text), ..Self::default() }
     }
 
-    /// The features of each of the parts of a batch that are as long as `parts`.
+    /// The features of each of the parts of a batch that are as long as `parts`, without states.
     pub fn split_as(&self, parts: &[Self]) -> Vec<Self> {
         let mut starts = [0, 0];
         let mut take = |side: usize, whole: &Option<Tensor<2>>, part: &Option<Tensor<2>>| {
@@ -63,8 +69,7 @@ impl LockedFeatures {
         let part = |part: &Self| Self {
             image: take(0, &self.image, &part.image),
             text: take(1, &self.text, &part.text),
-            image_states: part.image_states.clone(),
-            text_states: part.text_states.clone(),
+            ..Self::default()
         };
         parts.iter().map(part).collect()
     }
@@ -105,6 +110,19 @@ impl LockedInputs {
             image: images.map(|(locked, set)| locked.of_batch(set, batch)).transpose()?,
             text: self.texts_of_batch(batch)?,
             image_states: self.prefixes.images.as_ref().map(|prefix| prefix.of_batch(batch)).transpose()?,
+            text_states: self.prefixes.texts.as_ref().map(|prefix| prefix.of_batch(batch)).transpose()?,
+        })
+    }
+
+    /// `features` of `batch` with its states, for which [`LockedInputs::of_batch`] ran before: read from the cache.
+    ///
+    /// # Errors
+    /// As for [`LockedInputs::of_batch`].
+    pub fn with_states(&self, features: &LockedFeatures, batch: &Batch) -> Result<LockedFeatures, TrainError> {
+        Ok(LockedFeatures {
+            image: features.image.clone(),
+            text: features.text.clone(),
+            image_states: self.prefixes.images.as_ref().map(|prefix| prefix.of_batch_again(batch)).transpose()?,
             text_states: self.prefixes.texts.as_ref().map(|prefix| prefix.of_batch(batch)).transpose()?,
         })
     }

@@ -42,13 +42,15 @@ pub struct ModelSection {
     #[schemars(schema_with = "model_docs::lock")]
     pub lock: Lock,
     /// Number of blocks at the end of a locked image tower that train nevertheless, with the final norm and the pooler
-    /// after them. The blocks before them run without a gradient graph.
+    /// after them. The blocks before them run without a gradient graph, and what they compute is cached
+    /// (`cache.prefix`).
     ///
     /// Default: `0`.
     #[serde(default)]
     pub image_unlock_last: usize,
     /// Number of blocks at the end of a locked text tower that train nevertheless, with the final norm and the pooler
-    /// after them. The blocks before them run without a gradient graph.
+    /// after them. The blocks before them run without a gradient graph, and what they compute is cached
+    /// (`cache.prefix`).
     ///
     /// Default: `0`.
     #[serde(default)]
