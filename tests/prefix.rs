@@ -220,8 +220,9 @@ fn half_precision_trains_close() {
         ("bf16", "run.precision=bf16", 2e-2),
         ("locked", "run.locked_precision=bf16", 2e-2),
     ] {
-        let sets = [&both[..], &[set]].concat();
-        train(&session, name, &sets);
+        let sets = [&both[..], &[set, "cache.prefix=true"]].concat();
+        let said = train(&session, name, &sets);
+        assert_eq!(said.matches("is cached").count(), 2, "{said}");
         assert_close(name, &losses(&session, name)[..1], &losses(&session, "f32")[..1], limit);
         let resumed = format!("{name}-resumed");
         run_in_two(&session, &resumed, &sets);

@@ -3,7 +3,7 @@
 //! the architecture, never on the disk: resumed runs compute the same bits.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
@@ -170,7 +170,7 @@ impl Prefixes {
         let mean = row_tokens.iter().sum::<usize>() as f64 / row_tokens.len().max(1) as f64;
         let row_bytes = mean * (tower.config().encoder.width * dtype.bytes()) as f64;
         let bytes = (row_bytes * texts as f64) as u64;
-        let what = counted(texts, "caption");
+        let what = counted(texts, "distinct caption");
         if !self.fits(Tower::Text, [layers, tower.num_layers()], &what, bytes, config) {
             return Ok(None);
         }
@@ -185,16 +185,19 @@ impl Prefixes {
         let (unit, name) = if bytes < 1_000_000_000 { (1e6, "MB") } else { (1e9, "GB") };
         let size = format!("about {:.1} {name}", bytes as f64 / unit);
         let locked = format!("{layers} of {of} layers of the {tower} are locked");
-        let fits = config.cache.prefix == Some(true) || bytes <= UNASKED_BYTES;
-        self.notes.push(if fits {
-            format!("{locked}: what the last of them computes for {what} is cached ({size})")
+        let is_asked = config.cache.prefix == Some(true);
+        let not_cached = format!("{locked}, but what the last of them computes for {what} is not cached");
+        let (is_cached, note) = if !is_asked && config.rounds_states() {
+            let why = "the cache would round it (`cache.dtype`, or `run.precision` beside `run.locked_precision`)";
+            (false, format!("{not_cached}, since {why}; set `cache.prefix = true` to cache it ({size})"))
+        } else if !is_asked && bytes > UNASKED_BYTES {
+            let ask = "set `cache.prefix = true` to cache it, and `cache.dtype = \"f16\"` to halve it";
+            (false, format!("{not_cached}, since it takes {size}; {ask}"))
         } else {
-            format!(
-                "{locked}, but what the last of them computes for {what} is not cached, since it takes {size}; set \
-                 `cache.prefix = true` to cache it, and `cache.dtype = \"f16\"` to halve it"
-            )
-        });
-        fits
+            (true, format!("{locked}: what the last of them computes for {what} is cached ({size})"))
+        };
+        self.notes.push(note);
+        is_cached
     }
 
     fn is_off(&mut self, tower: Tower, why: &str) {
@@ -245,17 +248,19 @@ impl TextPrefix {
     }
 }
 
-/// Tokens of the rows of some texts of `dataset`, evenly spread, and the number of all texts.
+/// Tokens of the rows of some texts of `dataset`, evenly spread, and the number of all texts. Equal captions count once.
 fn sampled_rows(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<(Vec<usize>, usize), TrainError> {
-    let captions = dataset.num_captions();
-    let sampled = captions.min(SAMPLED_CAPTIONS);
+    let mut known = HashSet::new();
+    let captions: Vec<usize> =
+        (0..).zip(dataset.caption_ids()).filter_map(|(at, id)| known.insert(id).then_some(at)).collect();
+    let sampled = captions.len().min(SAMPLED_CAPTIONS);
     let mut rows = Vec::new();
     for place in 0..sampled {
-        for text in dataset.texts(place * captions / sampled) {
+        for text in dataset.texts(captions[place * captions.len() / sampled]) {
             rows.push(row_tokens(tokenizer.encode(Cow::as_ref(&text))?.ids.len()));
         }
     }
-    let all = rows.len() as f64 * captions as f64 / sampled.max(1) as f64;
+    let all = rows.len() as f64 * captions.len() as f64 / sampled.max(1) as f64;
     Ok((rows, all.round() as usize))
 }
 
@@ -287,5 +292,12 @@ mod tests {
         let (is_cached, note) = fits(1 << 40, &["cache.prefix=true"]);
         assert!(is_cached && note.ends_with("(about 1099.5 GB)"), "{note}");
         assert!(fits(2_500_000, &[]).1.ends_with("(about 2.5 MB)"));
+        // Unasked, losses stay as they were without a cache.
+        for set in ["cache.dtype=f16", "run.precision=bf16", "run.locked_precision=bf16"] {
+            let (is_cached, note) = fits(9, &[set]);
+            assert!(!is_cached && note.contains("since the cache would round it"), "{note}");
+            assert!(fits(9, &[set, "cache.prefix=true"]).0);
+        }
+        assert!(fits(9, &["run.precision=bf16", "run.locked_precision=bf16"]).0);
     }
 }

@@ -7,6 +7,7 @@ use dualenc_model::{Tower, Training};
 
 use crate::config::derived::stage_plan::Stage;
 use crate::config::schema::RunConfig;
+use crate::config::schema::data::CacheDtype;
 
 impl RunConfig {
     /// The directory of the feature cache.
@@ -32,6 +33,12 @@ impl RunConfig {
         };
         // A cache limits the views of an image, which has to be asked for.
         self.cache.enabled && self.cache.prefix.unwrap_or(!is_augmented) && of_tower.is_partial()
+    }
+
+    /// Whether cached states of locked layers differ from those that a step would compute by more than the order of
+    /// sums.
+    pub(crate) fn rounds_states(&self) -> bool {
+        self.cache.dtype != CacheDtype::F32 || self.run.precision != self.run.locked_precision
     }
 
     /// Whether images have `cache.views` views while the image tower trains in part, if it can be cut.

@@ -94,7 +94,11 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     {
         return (false, "the run would continue with other views of its images");
     }
-    if key == "cache.prefix" && (half(old) || half(new)) {
+    let rounded =
+        |config: &RunConfig| config.cache.enabled && config.cache.prefix == Some(true) && config.rounds_states();
+    if let "cache.enabled" | "cache.prefix" = key
+        && rounded(old) != rounded(new)
+    {
         return (false, "states in half precision differ from computed ones");
     }
     if let Some((_, why)) = SAFE.iter().find(|(name, _)| is_or_is_in(name)) {

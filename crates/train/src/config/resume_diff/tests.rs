@@ -276,7 +276,10 @@ fn cached_states_of_locked_layers() {
     };
     let prefix = |safe| vec![("cache.prefix".to_owned(), safe)];
     assert_eq!(verdict(&[], &["cache.prefix=true"]), prefix(true));
-    assert_eq!(verdict(&["cache.dtype=f16"], &["cache.prefix=false"]), prefix(false));
+    // Unasked, nothing is cached that is rounded.
+    assert_eq!(verdict(&["cache.dtype=f16"], &["cache.prefix=false"]), prefix(true));
+    assert_eq!(verdict(&["cache.dtype=f16"], &["cache.prefix=true"]), prefix(false));
+    assert_eq!(verdict(&["run.precision=bf16"], &["cache.prefix=true"]), prefix(false));
     // It limits the views.
     let augmented = ["data.augment.flip=0.5", "cache.views=2"];
     assert_eq!(verdict(&augmented, &["cache.prefix=false"]), prefix(true));

@@ -114,7 +114,8 @@ pub struct CacheSection {
     /// `last_blocks` of its adapters) is cached too: the states of all tokens as they enter the first layer that
     /// trains. A step then runs only the layers after that. With `[data.augment]`, it also needs `views`.
     ///
-    /// Default: `true` for texts, and for images that are not augmented, if it takes 4 GB at most.
+    /// Default: `true` for texts, and for images that are not augmented, if it takes 4 GB at most, `dtype` is `"f32"`,
+    /// and `run.precision` is `run.locked_precision`.
     pub prefix: Option<bool>,
 }
 
