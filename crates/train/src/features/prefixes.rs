@@ -288,7 +288,7 @@ mod tests {
              (about 4.0 GB)"
         );
         let (is_cached, note) = fits(UNASKED_BYTES + 1, &[]);
-        assert!(!is_cached && note.contains("is not cached, since it takes about 4.0 GB; set `cache.prefix = true`"));
+        assert!(!is_cached && note.contains("is not cached, since it takes about 4.0 GB; set"), "{note}");
         let (is_cached, note) = fits(1 << 40, &["cache.prefix=true"]);
         assert!(is_cached && note.ends_with("(about 1099.5 GB)"), "{note}");
         assert!(fits(2_500_000, &[]).1.ends_with("(about 2.5 MB)"));
