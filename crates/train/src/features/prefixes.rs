@@ -248,7 +248,8 @@ impl TextPrefix {
     }
 }
 
-/// Tokens of the rows of some texts of `dataset`, evenly spread, and the number of all texts. Equal captions count once.
+/// Tokens of the rows of some texts of `dataset`, evenly spread, and the number of all texts; equal captions count
+/// once.
 fn sampled_rows(dataset: &Dataset, tokenizer: &Tokenizer) -> Result<(Vec<usize>, usize), TrainError> {
     let mut known = HashSet::new();
     let captions: Vec<usize> =
