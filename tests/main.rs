@@ -39,6 +39,7 @@ mod pack;
 mod plan;
 mod pooling;
 mod precision;
+mod prefix;
 mod probes;
 mod races;
 mod reference;

@@ -162,6 +162,15 @@ impl<'a> LayerTaps<'a> {
         Self { layers, last, seen: 0, pooled: Vec::new() }
     }
 
+    /// Goes on after the first `blocks` blocks, none of which is wanted but the last. `pool`: as for
+    /// [`LayerTaps::after_block`], of that one.
+    pub fn after_blocks(&mut self, blocks: usize, pool: impl FnOnce() -> Tensor<2>) {
+        if let Some(before) = blocks.checked_sub(1) {
+            self.seen = before;
+            self.after_block(pool);
+        }
+    }
+
     /// Keeps what `pool` makes of the output of the block that just ran, if it is wanted. The output of the last block
     /// is that of the tower, and comes to [`LayerTaps::join`].
     pub fn after_block(&mut self, pool: impl FnOnce() -> Tensor<2>) {

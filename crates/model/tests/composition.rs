@@ -10,7 +10,7 @@ use dualenc_model::{
 use crate::support::{device, goldens};
 
 /// Every kind of image tower.
-const IMAGE_TOWERS: [(&str, &str); 14] = [
+pub const IMAGE_TOWERS: [(&str, &str); 14] = [
     ("towers", "vit"),
     ("towers", "deit"),
     ("towers", "dinov2"),
@@ -28,7 +28,7 @@ const IMAGE_TOWERS: [(&str, &str); 14] = [
 ];
 
 /// Every kind of text tower.
-const TEXT_TOWERS: [(&str, &str); 16] = [
+pub const TEXT_TOWERS: [(&str, &str); 16] = [
     ("text_families", "mpnet"),
     ("text_families", "distilbert"),
     ("text_families", "electra"),
@@ -48,7 +48,7 @@ const TEXT_TOWERS: [(&str, &str); 16] = [
 ];
 
 /// Distinct images, `[count, 3, side, side]`.
-fn pixels(count: usize, side: usize) -> Vec<f32> {
+pub fn pixels(count: usize, side: usize) -> Vec<f32> {
     (0..count * 3 * side * side).map(|at| ((at as f32) * 0.7).sin() + ((at % 977) as f32 * 0.01).cos()).collect()
 }
 
@@ -59,7 +59,7 @@ fn image_rows(tower: &ImageTower, pixels: &[f32], side: usize) -> Vec<Vec<u32>> 
     bits(pooled, tower.width())
 }
 
-fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+pub fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
 }
 

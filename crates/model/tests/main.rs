@@ -7,6 +7,7 @@ mod heads;
 mod image_families;
 mod layer_lists;
 mod layers;
+mod locked_layers;
 mod support;
 mod taken_layers;
 mod text_decoders;

@@ -129,6 +129,11 @@ impl TowerTraining {
         self.trains || self.last > 0 || self.adapters
     }
 
+    /// Whether some of the tower trains, and some is locked.
+    pub fn is_partial(self) -> bool {
+        self.any() && !self.trains
+    }
+
     /// The union: what trains in `self` or in `other`.
     #[must_use]
     pub fn or(self, other: Self) -> Self {

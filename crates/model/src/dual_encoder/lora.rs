@@ -4,6 +4,7 @@
 use burn::module::Param;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::dual_encoder::layer_depth::LayerDepths;
 use crate::dual_encoder::model::DualEncoder;
 use crate::error::ModelError;
 use crate::layers::adapter::Adapter;
@@ -23,6 +24,8 @@ pub struct AdapterConfig {
     pub alpha: f64,
     /// The linears that get an adapter, by names from [`ADAPTABLE`].
     pub targets: Vec<String>,
+    /// Number of blocks at the end of the tower that get adapters; `None`: all.
+    pub last_blocks: Option<usize>,
 }
 
 impl DualEncoder {
@@ -30,15 +33,26 @@ impl DualEncoder {
     /// same as before, because `up` is initialised to 0 (sec. 4.1).
     ///
     /// # Errors
-    /// [`ModelError::Input`] if no block of a tower has a linear named by one of its targets.
+    /// [`ModelError::Input`] if no block of a tower has a linear named by one of its targets, or a tower has fewer
+    /// blocks than [`AdapterConfig::last_blocks`].
     pub fn with_adapters(mut self, [image, text]: [Option<&AdapterConfig>; 2], seed: u64) -> Result<Self, ModelError> {
-        for (tower, config) in [(Tower::Image, image), (Tower::Text, text)] {
+        let depths = LayerDepths::of(&self);
+        let towers = [(Tower::Image, image), (Tower::Text, text)];
+        for ((tower, config), blocks) in towers.into_iter().zip(depths.num_blocks()) {
             let Some(config) = config else { continue };
+            let last = config.last_blocks.unwrap_or(blocks);
+            if last > blocks {
+                return Err(ModelError::Input(format!(
+                    "`{}_lora.last_blocks` is {last}, but the {tower} has {blocks} blocks",
+                    tower.kind()
+                )));
+            }
+            let is_last = |path: &str| depths.layer(path).is_some_and(|layer| layer.index + last >= layer.last);
             let mut found = vec![false; config.targets.len()];
             self.visit_linears(&mut |path, linear| {
                 let name = path.rsplit('.').next().unwrap_or_default();
                 let target = config.targets.iter().position(|target| target == name);
-                if let Some(target) = target.filter(|_| Tower::of(path) == Some(tower)) {
+                if let Some(target) = target.filter(|_| Tower::of(path) == Some(tower) && is_last(path)) {
                     found[target] = true;
                     linear.adapter = Some(new_adapter(path, linear, config, seed));
                 }

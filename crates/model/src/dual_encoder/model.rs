@@ -72,6 +72,22 @@ impl DualEncoder {
         self.project_image(self.image_tower.forward(pixels, &dropout.part(Tower::Image.kind())).pooled, dropout)
     }
 
+    /// Projects images from what the first `layers` layers of the image tower compute, with dropout: un-normalised
+    /// `[batch, dim]`. `tokens` and `size` are those of [`ImageTower::forward_after`].
+    ///
+    /// # Errors
+    /// As [`ImageTower::forward_after`].
+    pub fn image_features_after(
+        &self,
+        layers: usize,
+        tokens: Tensor<2>,
+        size: [usize; 2],
+        dropout: &Dropout,
+    ) -> Result<Tensor<2>, ModelError> {
+        let output = self.image_tower.forward_after(layers, tokens, size, &dropout.part(Tower::Image.kind()))?;
+        Ok(self.project_image(output.pooled, dropout))
+    }
+
     /// Applies the image head to pooled outputs, such as cached ones: `[batch, image width]` to `[batch, dim]`. What
     /// stands before it (`image_tokens`) is part of it. `dropout` is that of the whole step.
     pub fn project_image(&self, pooled: Tensor<2>, dropout: &Dropout) -> Tensor<2> {
@@ -112,6 +128,22 @@ impl DualEncoder {
     /// As [`TextTower::forward`].
     pub fn text_features(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<Tensor<2>, ModelError> {
         Ok(self.project_text(self.text_tower.forward(tokens, &dropout.part(Tower::Text.kind()))?.pooled, dropout))
+    }
+
+    /// Projects texts from what the first `layers` layers of the text tower compute, with dropout: un-normalised
+    /// `[batch, dim]`. `hidden` and `tokens` are those of [`TextTower::forward_after`].
+    ///
+    /// # Errors
+    /// As [`TextTower::forward_after`].
+    pub fn text_features_after(
+        &self,
+        layers: usize,
+        hidden: Tensor<2>,
+        tokens: &TokenSequences,
+        dropout: &Dropout,
+    ) -> Result<Tensor<2>, ModelError> {
+        let output = self.text_tower.forward_after(layers, hidden, tokens, &dropout.part(Tower::Text.kind()))?;
+        Ok(self.project_text(output.pooled, dropout))
     }
 
     /// Applies the text head to pooled outputs, such as cached ones: `[batch, text width]` to `[batch, dim]`.

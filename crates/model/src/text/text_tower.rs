@@ -126,16 +126,65 @@ impl TextTower {
     /// [`ModelError::Input`] if there is no sequence, one is empty or longer than [`TextTowerConfig::max_tokens`], or
     /// an id is beyond its embedding; [`ModelError::Internal`] if the tower is absent.
     pub fn forward(&self, tokens: &TokenSequences, dropout: &Dropout) -> Result<TowerOutput, ModelError> {
+        self.check(tokens)?;
+        self.forward_after(0, self.embed(tokens, dropout)?, tokens, dropout)
+    }
+
+    /// Runs the rest of the tower after its first `layers` layers, up to [`TextTower::locked_layers`]: `hidden` is
+    /// [`TowerOutput::hidden`] of [`TextTower::ending_after`] them, and with it the output is that of
+    /// [`TextTower::forward`] for the same `tokens`, in the same order.
+    ///
+    /// # Errors
+    /// As [`TextTower::forward`].
+    pub fn forward_after(
+        &self,
+        layers: usize,
+        hidden: Tensor<2>,
+        tokens: &TokenSequences,
+        dropout: &Dropout,
+    ) -> Result<TowerOutput, ModelError> {
         let (layout, relations) = self.layout(tokens)?;
-        let x = self.embed(tokens, dropout)?;
         let pool = |hidden| self.pool(hidden, &layout, tokens, self.pooling);
         let mut taps = LayerTaps::new(&self.config.pooled_layers);
-        let hidden = self.encoder.forward_each(x, &layout, &relations, dropout, |hidden| {
+        taps.after_blocks(layers, || pool(self.finish(hidden.clone())));
+        let hidden = self.encoder.forward_each(layers, hidden, &layout, &relations, dropout, |hidden| {
             taps.after_block(|| pool(self.finish(hidden.clone())));
         });
         let hidden = self.finish(hidden);
         let pooled = taps.join(pool(hidden.clone()));
         Ok(TowerOutput { pooled: self.dense.iter().fold(pooled, |x, dense| dense.forward(x)), hidden })
+    }
+
+    /// How many layers, from the first, compute what is a function of the caption alone while the rest of the tower
+    /// trains: they are locked, with the embeddings before them. At most the lowest layer that is pooled, since norm
+    /// and pooler, which may train, see its output.
+    pub fn locked_layers(&self) -> usize {
+        let Self { words, positions, token_types, embedding_norm, embedding_projection, encoder, config, .. } = self;
+        if any_trains(words)
+            || any_trains(positions)
+            || any_trains(token_types)
+            || any_trains(embedding_norm)
+            || any_trains(embedding_projection)
+        {
+            return 0;
+        }
+        let lowest = config.pooled_layers.iter().copied().min();
+        encoder.num_locked_layers().min(lowest.unwrap_or(usize::MAX))
+    }
+
+    /// The tower that ends after the first `layers` layers: its hidden states are what their last block computes.
+    #[must_use]
+    pub fn ending_after(&self, layers: usize) -> Self {
+        let config = TextTowerConfig {
+            encoder: self.config.encoder.clone().ending_after(layers),
+            skip_final_norm: true,
+            pooled_layers: Vec::new(),
+            ..self.config.clone()
+        };
+        let encoder = self.encoder.ending_after(layers);
+        // Nothing of it is read; it is part of the form.
+        let pooling = Pooling::Mean;
+        Self { encoder, config, pooling, final_norm: None, pooler: None, dense: Vec::new(), ..self.clone() }
     }
 
     /// The poolings of [`TextTower::forward_layers`]: that of the tower, and those that need no weights of their own.
@@ -165,10 +214,11 @@ impl TextTower {
         poolings: &[Pooling],
         wanted: impl Fn(usize) -> bool,
     ) -> Result<Vec<Vec<Tensor<2>>>, ModelError> {
+        self.check(tokens)?;
         let (layout, relations) = self.layout(tokens)?;
         let x = self.embed(tokens, &Dropout::off())?;
         let mut layers = Vec::new();
-        self.encoder.forward_each(x, &layout, &relations, &Dropout::off(), |hidden| {
+        self.encoder.forward_each(0, x, &layout, &relations, &Dropout::off(), |hidden| {
             let pool = |hidden: Tensor<2>| {
                 poolings.iter().map(|&pooling| self.pool(hidden.clone(), &layout, tokens, pooling)).collect()
             };
@@ -185,7 +235,6 @@ impl TextTower {
 
     /// The rows of the tokens, and what attention needs.
     fn layout(&self, tokens: &TokenSequences) -> Result<(SequenceLayout, Vec<Relations>), ModelError> {
-        self.check(tokens)?;
         let device = self.words()?.val().device().without_autodiff();
         let layout = SequenceLayout::new(tokens.ids.iter().map(Vec::len).collect(), &device);
         let head_width = self.config.encoder.head_width();

@@ -103,6 +103,14 @@ impl EncoderConfig {
         self.order.as_ref().map_or(self.depth, Vec::len)
     }
 
+    /// The hyperparameters of the encoder that ends after the first `layers` blocks that run.
+    #[must_use]
+    pub(crate) fn ending_after(self, layers: usize) -> Self {
+        let order = self.order.map(|order| order[..layers].to_vec());
+        let depth = order.as_ref().map_or(layers, |order| order.iter().map(|block| block + 1).max().unwrap_or(0));
+        Self { depth, order, ..self }
+    }
+
     /// The base that families override: post-norm, exact GELU, biases everywhere, no dropout.
     pub fn plain(width: usize, depth: usize, heads: usize, mlp_width: usize) -> Self {
         Self {

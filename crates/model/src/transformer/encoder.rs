@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::LinearVisitor;
 use crate::params::builder::ParamBuilder;
+use crate::params::inventory::any_trains;
 use crate::transformer::block::Block;
 use crate::transformer::config::{EncoderConfig, RelativeTable};
 use crate::transformer::deberta_attention::RelativeEmbeddings;
@@ -50,12 +51,14 @@ impl Encoder {
         relations: &[Relations],
         dropout: &Dropout,
     ) -> Tensor<2> {
-        self.forward_each(x, layout, relations, dropout, |_| {})
+        self.forward_each(0, x, layout, relations, dropout, |_| {})
     }
 
-    /// As [`Encoder::forward`]; passes the output of each block to `on_block`, the last included.
+    /// As [`Encoder::forward`], without the first `skip` blocks, which have computed `x`; passes the output of each
+    /// other block to `on_block`, the last included.
     pub(crate) fn forward_each(
         &self,
+        skip: usize,
         x: Tensor<2>,
         layout: &SequenceLayout,
         relations: &[Relations],
@@ -65,7 +68,7 @@ impl Encoder {
         let shared = self.relative_bias.as_ref().zip(relations.first());
         let shared = shared.and_then(|(bias, relations)| bias.forward(relations));
         let embeddings = self.relative_embeddings.as_ref().map(RelativeEmbeddings::forward);
-        self.order.iter().fold(x, |x, &n| {
+        self.order.iter().skip(skip).fold(x, |x, &n| {
             let relations = relations.get(n).or(relations.first()).cloned().unwrap_or_default();
             let relations = Relations { embeddings: embeddings.clone(), ..relations };
             let x = self.blocks[n].forward(x, layout, &relations, shared.clone(), dropout);
@@ -77,6 +80,21 @@ impl Encoder {
     /// Number of blocks that run.
     pub(crate) fn num_layers(&self) -> usize {
         self.order.len()
+    }
+
+    /// How many blocks, from the first that runs, are locked together with the relative positions that all share.
+    pub(crate) fn num_locked_layers(&self) -> usize {
+        if any_trains(&self.relative_bias) || any_trains(&self.relative_embeddings) {
+            return 0;
+        }
+        self.order.iter().take_while(|&&block| !any_trains(&self.blocks[block])).count()
+    }
+
+    /// The encoder that ends after the first `layers` blocks that run.
+    pub(crate) fn ending_after(&self, layers: usize) -> Self {
+        let order = self.order[..layers].to_vec();
+        let blocks = order.iter().map(|block| block + 1).max().unwrap_or(0);
+        Self { blocks: self.blocks[..blocks].to_vec(), order, ..self.clone() }
     }
 
     /// Calls `visit` for each linear of the blocks; `path` is the encoder's own.

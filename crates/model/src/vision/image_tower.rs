@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use crate::error::ModelError;
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::LinearVisitor;
 use crate::params::builder::ParamBuilder;
@@ -319,6 +320,51 @@ impl ImageTower {
             Self::Convolutional(tower) => tower.forward(pixels),
             Self::Windowed(tower) => tower.forward(pixels, dropout),
             Self::Absent(_) => unreachable!("an absent image tower was asked to run: callers ask `is_absent` first"),
+        }
+    }
+
+    /// How many layers, from the first, compute what is a function of the image alone while the rest of the tower
+    /// trains: they are locked, with the embeddings before them. At most the lowest layer that is pooled, since norm
+    /// and pooler, which may train, see its output. 0 for a tower that is no transformer over all patches.
+    pub fn locked_layers(&self) -> usize {
+        match self {
+            Self::Transformer(tower) => tower.locked_layers(),
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => 0,
+        }
+    }
+
+    /// The tower that ends after the first `layers` layers, and returns all tokens of an image, one after the other, as
+    /// the last of these layers computes them. `None` for a tower without [`ImageTower::locked_layers`].
+    #[must_use]
+    pub fn ending_after(&self, layers: usize) -> Option<Self> {
+        match self {
+            Self::Transformer(tower) => Some(Self::Transformer(tower.ending_after(layers))),
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => None,
+        }
+    }
+
+    /// Runs the rest of the tower after its first `layers` layers, up to [`ImageTower::locked_layers`], for images of
+    /// `height` and `width` in pixels. `tokens` is the pooled output of [`ImageTower::ending_after`] them,
+    /// `[batch, tokens * width]`; with it, the output is that of [`ImageTower::forward`].
+    ///
+    /// # Errors
+    /// [`ModelError::Internal`] if the tower has no such layers.
+    pub fn forward_after(
+        &self,
+        layers: usize,
+        tokens: Tensor<2>,
+        size: [usize; 2],
+        dropout: &Dropout,
+    ) -> Result<TowerOutput, ModelError> {
+        match self {
+            Self::Transformer(tower) => {
+                let ([batch, values], width) = (tokens.dims(), tower.config().encoder.width);
+                let hidden = tokens.reshape([batch * (values / width), width]);
+                Ok(tower.forward_after(layers, hidden, size, dropout))
+            }
+            Self::Convolutional(_) | Self::Windowed(_) | Self::Absent(_) => {
+                Err(ModelError::Internal("an image tower that cannot be cut was asked for its last layers".to_owned()))
+            }
         }
     }
 

@@ -8,6 +8,7 @@ use crate::layers::dropout::Dropout;
 use crate::layers::layer_norm::LayerNorm;
 use crate::layers::linear::{Linear, LinearVisitor};
 use crate::params::builder::{Init, ParamBuilder};
+use crate::params::inventory::any_trains;
 use crate::pooled_layers::LayerTaps;
 use crate::pooling::Pooling;
 use crate::tower::TowerOutput;
@@ -110,11 +111,24 @@ impl VisionTransformer {
     /// # Panics
     /// If `height` or `width` is not a multiple of the patch size.
     pub fn forward(&self, pixels: Tensor<4>, dropout: &Dropout) -> TowerOutput {
-        let grid = self.grid_of(&pixels);
-        let (x, layout, relations) = self.encoder_input(pixels, dropout);
-        let pool = |tokens| self.pool(tokens, &layout, self.pooling, grid);
+        let [_, _, height, width] = pixels.dims();
+        self.forward_after(0, self.encoder_input(pixels, dropout), [height, width], dropout)
+    }
+
+    /// Runs the rest of the tower after its first `layers` layers, for images of `height` and `width` in pixels.
+    /// `hidden`: what these layers compute, `[batch * tokens, width]`.
+    pub(crate) fn forward_after(
+        &self,
+        layers: usize,
+        hidden: Tensor<2>,
+        [height, width]: [usize; 2],
+        dropout: &Dropout,
+    ) -> TowerOutput {
+        let (layout, relations) = self.layout(hidden.dims()[0], [height, width], &hidden.device());
+        let pool = |tokens| self.pool(tokens, &layout, self.pooling, self.grid_of([height, width]));
         let mut taps = LayerTaps::new(&self.config.pooled_layers);
-        let hidden = self.encoder.forward_each(x, &layout, &[relations], dropout, |hidden| {
+        taps.after_blocks(layers, || self.finish(hidden.clone(), pool).1);
+        let hidden = self.encoder.forward_each(layers, hidden, &layout, &[relations], dropout, |hidden| {
             taps.after_block(|| self.finish(hidden.clone(), pool).1);
         });
         let (hidden, pooled) = self.finish(hidden, pool);
@@ -129,13 +143,15 @@ impl VisionTransformer {
         poolings: &[Pooling],
         wanted: impl Fn(usize) -> bool,
     ) -> Vec<Vec<Tensor<2>>> {
-        let grid = self.grid_of(&pixels);
-        let (x, layout, relations) = self.encoder_input(pixels, &Dropout::off());
+        let [_, _, height, width] = pixels.dims();
+        let grid = self.grid_of([height, width]);
+        let x = self.encoder_input(pixels, &Dropout::off());
+        let (layout, relations) = self.layout(x.dims()[0], [height, width], &x.device());
         let mut layers = Vec::new();
         let pool = |tokens: Tensor<2>| {
             poolings.iter().map(|&pooling| self.pool(tokens.clone(), &layout, pooling, grid)).collect::<Vec<_>>()
         };
-        self.encoder.forward_each(x, &layout, &[relations], &Dropout::off(), |hidden| {
+        self.encoder.forward_each(0, x, &layout, &[relations], &Dropout::off(), |hidden| {
             let is_wanted = wanted(layers.len() + 1);
             layers.push(if is_wanted { self.finish(hidden.clone(), pool).1 } else { Vec::new() });
         });
@@ -147,23 +163,65 @@ impl VisionTransformer {
         self.encoder.num_layers()
     }
 
-    /// Patches per side of images `[batch, 3, height, width]`.
-    fn grid_of(&self, pixels: &Tensor<4>) -> [usize; 2] {
-        let [.., height, width] = pixels.dims();
-        [height / self.config.patch_size, width / self.config.patch_size]
-    }
-
-    /// The input of the encoder, and what its attention needs.
-    fn encoder_input(&self, pixels: Tensor<4>, dropout: &Dropout) -> (Tensor<2>, SequenceLayout, Relations) {
-        let (batch, grid) = (pixels.dims()[0], self.grid_of(&pixels));
-        let relations = self.relations(grid, &pixels.device().without_autodiff());
-        let x = self.embed(pixels, grid);
-        let layout = SequenceLayout::uniform(batch, self.config.num_special_tokens() + grid[0] * grid[1]);
+    /// The input of the encoder.
+    fn encoder_input(&self, pixels: Tensor<4>, dropout: &Dropout) -> Tensor<2> {
+        let [_, _, height, width] = pixels.dims();
+        let x = self.embed(pixels, self.grid_of([height, width]));
         let x = match &self.first_norm {
             Some(norm) => norm.forward(x),
             None => x,
         };
-        (dropout.apply(x, self.config.encoder.hidden_dropout), layout, relations)
+        dropout.apply(x, self.config.encoder.hidden_dropout)
+    }
+
+    /// What the attention over `rows` tokens of images of this height and width needs.
+    fn layout(&self, rows: usize, size: [usize; 2], device: &Device) -> (SequenceLayout, Relations) {
+        let grid = self.grid_of(size);
+        let tokens = self.config.num_special_tokens() + grid[0] * grid[1];
+        let relations = self.relations(grid, &device.clone().without_autodiff());
+        (SequenceLayout::uniform(rows / tokens, tokens), relations)
+    }
+
+    /// Patches per side of images of this height and width.
+    fn grid_of(&self, [height, width]: [usize; 2]) -> [usize; 2] {
+        [height / self.config.patch_size, width / self.config.patch_size]
+    }
+
+    /// As [`ImageTower::locked_layers`](crate::ImageTower::locked_layers).
+    pub(crate) fn locked_layers(&self) -> usize {
+        let Self { patch, class_token, distillation_token, registers, positions, first_norm, encoder, config, .. } =
+            self;
+        if any_trains(patch)
+            || any_trains(class_token)
+            || any_trains(distillation_token)
+            || any_trains(registers)
+            || any_trains(positions)
+            || any_trains(first_norm)
+        {
+            return 0;
+        }
+        let lowest = config.pooled_layers.iter().copied().min();
+        encoder.num_locked_layers().min(lowest.unwrap_or(usize::MAX))
+    }
+
+    /// As [`ImageTower::ending_after`](crate::ImageTower::ending_after).
+    pub(crate) fn ending_after(&self, layers: usize) -> Self {
+        let config = VisionTransformerConfig {
+            encoder: self.config.encoder.clone().ending_after(layers),
+            final_norm: FinalNorm::None,
+            pooled_layers: Vec::new(),
+            ..self.config.clone()
+        };
+        Self {
+            encoder: self.encoder.ending_after(layers),
+            config,
+            pooling: Pooling::Tokens,
+            final_norm: None,
+            pooler: None,
+            pooler_norm: None,
+            head: None,
+            ..self.clone()
+        }
     }
 
     /// The hidden state of the tower and what `pool` makes of it, from the output of a block.

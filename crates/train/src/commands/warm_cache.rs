@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualenc_data::{Dataset, TokenBatch, Tokenizer};
+use dualenc_model::{Tower, TowerTraining};
 
 use crate::config::RunConfig;
 use crate::device::Compute;
@@ -15,6 +16,7 @@ use crate::features::cache_counts::CacheCounts;
 use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
+use crate::features::prefixes::{ImagePrefix, Inputs, Prefixes, TextPrefix};
 use crate::features::texts::TextFeatures;
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::settled;
@@ -28,7 +30,8 @@ const CAPTIONS_PER_CHECK: usize = 1024;
 /// The cached features of one locked tower.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WarmedCache {
-    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`.
+    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`, and with `states of ` for what
+    /// the locked layers of a tower compute that trains in part.
     pub what: &'static str,
     /// Captions, or images times views, of the training data and all evaluations.
     pub total: usize,
@@ -58,7 +61,9 @@ pub fn warm_cache(
         return refuse("`cache.enabled` is false");
     }
     let first = &config.stages()[0];
-    if first.training.image.any() && first.training.text.any() && config.train.teacher.is_none() {
+    let caches = |tower, training: TowerTraining| !training.any() || config.caches_prefix(tower, &first.training);
+    let caches_some = caches(Tower::Image, first.training.image) || caches(Tower::Text, first.training.text);
+    if !caches_some && config.train.teacher.is_none() {
         return refuse(&format!("`model.lock` is `{}`, no tower is locked, and there is no teacher", first.lock));
     }
     if config.feature_sides() == [true; 2] {
@@ -92,6 +97,10 @@ pub fn warm_cache(
             observer,
         )?);
     }
+    let tokenizer = &loaded.tokenizer;
+    let inputs = Inputs { dataset: &dataset, processor: &loaded.processor, tokenizer, workers };
+    let prefixes = Prefixes::of(model, config, &first.training, &inputs, &compute, stop)?;
+    warmed.extend(warm_prefixes(prefixes, (&dataset, tokenizer), stop, observer)?);
     if let Some(teacher) = LoadedTeacher::of(config, &compute, observer)? {
         teacher.check_dataset(&dataset)?;
         let cache = feature_cache_of(config);
@@ -113,6 +122,33 @@ pub fn warm_cache(
             stop,
             observer,
         )?);
+    }
+    if warmed.is_empty() {
+        return refuse("no tower is locked, the locked layers of none are cached, and there is no teacher");
+    }
+    Ok(warmed)
+}
+
+/// What the locked layers of towers compute that train in part, for the training data: evaluations run towers whole.
+fn warm_prefixes(
+    prefixes: Prefixes,
+    (dataset, tokenizer): (&Arc<Dataset>, &Tokenizer),
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<Vec<WarmedCache>, TrainError> {
+    let Prefixes { images, texts, notes } = prefixes;
+    notes.into_iter().for_each(|note| observer.on(Event::Note(note)));
+    let mut warmed = Vec::new();
+    if let Some(ImagePrefix { states, set, .. }) = images {
+        let list = (dataset.clone() as Arc<dyn ImageList>, set.views());
+        let names = ("states of images", "locked layers of the image tower");
+        warmed.push(warm_images(names, &states, vec![list], observer)?);
+    }
+    if let Some(TextPrefix { states, .. }) = texts {
+        let captions = texts_of(dataset);
+        let names = ("states of captions", "locked layers of the text tower");
+        let counts = fill_texts(names.1, |tokens| states.fill(tokens), &captions, tokenizer, stop, observer)?;
+        warmed.push(summary(names.0, captions.len(), counts, Some(states.size())));
     }
     Ok(warmed)
 }
@@ -153,20 +189,33 @@ fn warm_texts(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<WarmedCache, TrainError> {
+    let counts = fill_texts(name, |tokens| features.fill(tokens), captions, tokenizer, stop, observer)?;
+    Ok(summary(what, captions.len(), counts, features.size()))
+}
+
+/// Computes what `fill` lacks of the tokens of `captions`.
+fn fill_texts(
+    name: &str,
+    fill: impl Fn(&TokenBatch) -> Result<CacheCounts, TrainError>,
+    captions: &[String],
+    tokenizer: &Tokenizer,
+    stop: &StopFlag,
+    observer: &mut dyn Observer,
+) -> Result<CacheCounts, TrainError> {
     let (mut counts, mut done, total) = (CacheCounts::default(), 0, captions.len());
     for captions in captions.chunks(CAPTIONS_PER_CHECK) {
         let mut tokens = TokenBatch::default();
         for caption in captions {
             tokens.push(tokenizer.encode(caption)?);
         }
-        counts += features.fill(&tokens)?;
+        counts += fill(&tokens)?;
         done += captions.len();
         observer.on(Event::Work { name, done, total });
         if let Some(signal) = stop.signal() {
             return Err(TrainError::Stopped { signal });
         }
     }
-    Ok(summary(what, total, counts, features.size()))
+    Ok(counts)
 }
 
 fn summary(what: &'static str, total: usize, counts: CacheCounts, size: Option<(u64, &Path)>) -> WarmedCache {

@@ -1,6 +1,9 @@
 //! Settings that are valid but have no effect, or lose what another one gives.
 
+use dualenc_model::Tower;
+
 use super::derived::eval_interval::EvalInterval;
+use super::derived::stage_plan::Stage;
 use super::schema::RunConfig;
 use super::schema::model::HeadInit;
 use super::schema::model_heads::HeadChoice;
@@ -91,7 +94,7 @@ impl RunConfig {
         self.cache.views?;
         let why = if self.data.augment.is_none() {
             "images are not augmented"
-        } else if self.stages().iter().all(|stage| stage.training.image.any()) {
+        } else if self.stages().iter().all(|stage| stage.training.image.any()) && !self.limits_views() {
             "the image tower trains"
         } else {
             return None;
@@ -109,8 +112,11 @@ impl RunConfig {
 
     fn cache_dir_warning(&self) -> Option<String> {
         self.cache.dir.as_ref()?;
-        let some_tower_is_locked =
-            self.stages().iter().any(|stage| !stage.training.image.any() || !stage.training.text.any());
+        let caches_prefix = |training| Tower::ALL.into_iter().any(|tower| self.caches_prefix(tower, training));
+        let some_tower_is_locked = self
+            .stages()
+            .iter()
+            .any(|Stage { training, .. }| !training.image.any() || !training.text.any() || caches_prefix(training));
         let why = if !self.cache.enabled {
             "`cache.enabled` is false"
         } else if !some_tower_is_locked && self.train.teacher.is_none() {

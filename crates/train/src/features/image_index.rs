@@ -48,6 +48,14 @@ pub(crate) fn training_views(config: &RunConfig, training: &Training) -> Views {
     }
 }
 
+/// The views of the training images whose states a run caches before the first layer that trains; `None`: each epoch
+/// has new ones.
+pub(crate) fn prefix_views(config: &RunConfig) -> Option<Views> {
+    let Some(augment) = config.data.augment else { return Some(Views::One) };
+    let count = config.cache.views.and_then(NonZeroU64::new)?;
+    Some(Views::Augmented { count, augment, seed: config.run.seed })
+}
+
 /// A list of images, and the row of each in the store if it is known. Clones share the rows.
 #[derive(Clone)]
 pub struct ImageSet {

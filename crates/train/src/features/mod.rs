@@ -4,6 +4,7 @@
 //!
 //! - `locked_towers`: the entry: the locked towers of a model, and where their features are cached.
 //! - `images`, `texts`: features of one tower: looked up, or computed and stored.
+//! - `prefixes`, `text_states`: what the locked layers of a tower compute that trains from a later layer on.
 //! - `image_index`: which cached row belongs to which image, in which view.
 //! - `key`: what a cache is keyed by, as written text.
 //! - `absent`: features of towers that are absent, which come from files.
@@ -20,5 +21,7 @@ pub(crate) mod images;
 pub(crate) mod key;
 pub(crate) mod locked_towers;
 pub(crate) mod parallel_forward;
+pub(crate) mod prefixes;
 mod store;
+pub(crate) mod text_states;
 pub(crate) mod texts;

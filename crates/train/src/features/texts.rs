@@ -25,14 +25,21 @@ const CHUNK_TOKENS: usize = 1024;
 /// The same on a GPU, where a small pass takes about as long as a large one.
 const DEVICE_CHUNK_TOKENS: usize = 16_384;
 
+/// Ends the form of a tower whose hidden states are stored.
+const STATES: &str = " states of all tokens";
+
 /// Token ids that an error message names.
 const NAMED_TOKENS: usize = 16;
 
-/// Pooled outputs of a locked text tower.
+/// Pooled outputs of a locked text tower, or its hidden states.
 #[derive(Clone)]
 pub struct TextFeatures {
     tower: Arc<TextTower>,
     compute: Compute,
+    /// Values of a feature.
+    width: usize,
+    /// Whether a feature is the hidden states of all tokens, with zeros up to `width`.
+    is_states: bool,
     /// `None`: each feature is computed whenever it is needed.
     store: Option<Arc<FeatureStore>>,
 }
@@ -41,14 +48,20 @@ impl TextFeatures {
     /// Features of `tower`, which must be outside of the gradient graph. None are stored; those of an absent tower stay
     /// in the files of the data.
     pub fn new(tower: TextTower, compute: Compute) -> Self {
-        let tower = Arc::new(cast(tower, compute.locked_precision));
-        Self { tower, compute, store: None }
+        let (width, tower) = (tower.pooled_width(), Arc::new(cast(tower, compute.locked_precision)));
+        Self { tower, compute, width, is_states: false, store: None }
+    }
+
+    /// The hidden states of captions of up to `tokens` tokens, in the place of pooled outputs. Nothing is stored.
+    pub(crate) fn of_states(&self, tokens: usize) -> Self {
+        let width = tokens * self.tower.config().encoder.width;
+        Self { width, is_states: true, store: None, ..self.clone() }
     }
 
     /// Stores features in memory: each is computed once.
     #[must_use]
     pub(crate) fn in_memory(self) -> Self {
-        let store = Arc::new(FeatureStore::in_memory(self.tower.pooled_width()));
+        let store = Arc::new(FeatureStore::in_memory(self.width));
         Self { store: Some(store), ..self }
     }
 
@@ -61,8 +74,9 @@ impl TextFeatures {
         if tower.is_absent() {
             return Ok(self);
         }
-        let key = tower_key(fingerprint, &tower.form(), self.compute.locked_precision);
-        let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.pooled_width(), dtype)?);
+        let form = tower.form() + if self.is_states { STATES } else { "" };
+        let key = tower_key(fingerprint, &form, self.compute.locked_precision);
+        let store = Arc::new(FeatureStore::open(dir, &key.finalize(), self.width, dtype)?);
         Ok(Self { store: Some(store), ..self })
     }
 
@@ -90,7 +104,7 @@ impl TextFeatures {
         if !self.tower.is_absent() {
             return self.of_tokens(tokens);
         }
-        let width = self.tower.pooled_width();
+        let width = self.width;
         let values = caption_rows(dataset, captions, width)?;
         let shape = [values.len() / width.max(1), width];
         Ok(Tensor::from_data(TensorData::new(values, shape), &self.compute.device))
@@ -102,25 +116,27 @@ impl TextFeatures {
     /// [`TrainError::Model`] when the tower rejects the tokens; [`TrainError::Write`] when the store cannot be written;
     /// [`TrainError::NotFiniteOutput`] when the tower computes NaN or an infinity.
     pub fn of_tokens(&self, tokens: &TokenBatch) -> Result<Tensor<2>, TrainError> {
-        let width = self.tower.pooled_width();
-        let all = || (0..tokens.ids.len()).collect::<Vec<usize>>();
-        let values = match &self.store {
-            None => self.forward(tokens, all())?,
-            Some(store) => {
-                let (rows, _) = self.rows(store, tokens)?;
-                let mut values = vec![0.0; rows.len() * width];
-                if !store.read(&rows, &mut values).is_empty() {
-                    // Another process truncated the file: lost rows are computed and written again.
-                    let (rows, _) = self.rows(store, tokens)?;
-                    if !store.read(&rows, &mut values).is_empty() {
-                        return Err(store.lost_while_read());
-                    }
-                }
-                values
-            }
-        };
-        let shape = [values.len() / width.max(1), width];
+        let values = self.values_of(tokens)?;
+        let shape = [values.len() / self.width.max(1), self.width];
         Ok(Tensor::from_data(TensorData::new(values, shape), &self.compute.device))
+    }
+
+    /// As [`TextFeatures::of_tokens`], flat.
+    ///
+    /// # Errors
+    /// As for [`TextFeatures::of_tokens`].
+    pub(crate) fn values_of(&self, tokens: &TokenBatch) -> Result<Vec<f32>, TrainError> {
+        let Some(store) = &self.store else { return self.forward(tokens, (0..tokens.ids.len()).collect()) };
+        let (rows, _) = self.rows(store, tokens)?;
+        let mut values = vec![0.0; rows.len() * self.width];
+        if !store.read(&rows, &mut values).is_empty() {
+            // Another process truncated the file: lost rows are computed and written again.
+            let (rows, _) = self.rows(store, tokens)?;
+            if !store.read(&rows, &mut values).is_empty() {
+                return Err(store.lost_while_read());
+            }
+        }
+        Ok(values)
     }
 
     /// Computes the features of captions that are not in the store.
@@ -161,9 +177,9 @@ impl TextFeatures {
         Ok((rows, computed))
     }
 
-    /// Pooled outputs of some captions of `tokens`: shape `[captions, width]`, flat.
+    /// Features of some captions of `tokens`: shape `[captions, width]`, flat.
     fn forward(&self, tokens: &TokenBatch, captions: Vec<usize>) -> Result<Vec<f32>, TrainError> {
-        let width = self.tower.pooled_width();
+        let width = self.width;
         let length = |caption: &usize| tokens.ids[*caption].len();
         // A chunk holds captions of one length: next to a longer one, the sums of attention would round differently.
         let mut order: Vec<usize> = (0..captions.len()).collect();
@@ -190,8 +206,15 @@ impl TextFeatures {
             // A matrix product with one row takes another kernel, which rounds differently.
             let copies = if places.len() == 1 { 2 } else { 1 };
             let sequences: TokenSequences = places.iter().cycle().take(places.len() * copies).map(sequence).collect();
-            let mut features = parameters::host(self.tower.forward(&sequences, &Dropout::off())?.pooled)?.values;
-            features.truncate(places.len() * width);
+            let output = self.tower.forward(&sequences, &Dropout::off())?;
+            let of_chunk = if self.is_states { output.hidden } else { output.pooled };
+            let mut features = parameters::host(of_chunk)?.values;
+            let of_caption = features.len() / sequences.ids.len();
+            features.truncate(places.len() * of_caption);
+            if of_caption < width && self.is_states {
+                let zeros = vec![0.0; width - of_caption];
+                features = features.chunks_exact(of_caption).flat_map(|states| [states, &zeros].concat()).collect();
+            }
             Ok(features)
         })?;
         let mut values = vec![0.0; sorted.len()];

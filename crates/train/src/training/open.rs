@@ -162,7 +162,7 @@ impl Run {
         if skip_steps > 0 {
             run.skip_steps(skip_steps, observer)?;
         }
-        run.enter_stage()?;
+        run.enter_stage(observer)?;
         if progress.is_none() {
             run.whiten_projection(observer)?;
             run.fit_heads(observer)?;

@@ -14,6 +14,7 @@ use crate::eval::evaluation::Evaluation;
 use crate::events::{Event, Observer};
 use crate::features::image_index::training_views;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
+use crate::features::prefixes::{Inputs, Prefixes};
 use crate::loss::terms::LossTerms;
 use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::metrics_log::WarningRecord;
@@ -109,19 +110,19 @@ impl Run {
         if self.position.is_at_end() {
             return Ok(false);
         }
-        self.enter_stage()?;
-        self.learner.begin_averages()?;
         let stages = &self.learner.stages;
         let number = stages.number(self.position.step);
         observer.on(Event::Note(format!("step {}  {}", self.position.step, stages.describe(number))));
+        self.enter_stage(observer)?;
+        self.learner.begin_averages()?;
         Ok(true)
     }
 
     /// Locks and unlocks what the stage of this step asks for, and opens the feature cache of its locked towers.
     ///
     /// # Errors
-    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
-    pub fn enter_stage(&mut self) -> Result<(), TrainError> {
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened; those of [`Prefixes::of`].
+    pub fn enter_stage(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let training = self.learner.enter_stage(self.position.step)?;
         let model = &self.learner.model;
         let fingerprints = if training == self.config.ever_trains() {
@@ -132,7 +133,11 @@ impl Run {
         let towers = LockedTowers::new(model, &self.data.processor, &self.compute, self.data.workers, &self.stop)
             .with_cache(feature_cache_of(&self.config), &fingerprints)?;
         let views = training_views(&self.config, &training);
-        self.locked = LockedInputs::new(towers, Arc::clone(&self.data.dataset), views);
+        let TrainingData { dataset, tokenizer, processor, workers, .. } = &self.data;
+        let inputs = Inputs { dataset, processor, tokenizer, workers: *workers };
+        let prefixes = Prefixes::of(model, &self.config, &training, &inputs, &self.compute, &self.stop)?;
+        prefixes.notes.iter().for_each(|note| observer.on(Event::Note(note.clone())));
+        self.locked = LockedInputs::new(towers, Arc::clone(dataset), views).with_prefixes(prefixes);
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
 use crate::device::{Compute, dtype};
 use crate::error::TrainError;
+use crate::features::prefixes::States;
 use crate::loss::contrastive::BatchLoss;
 use crate::loss::mixup::Mixing;
 use crate::loss::terms::{LossInputs, LossTerms, StepLoss};
@@ -90,14 +91,21 @@ impl StepContext<'_> {
         let (compute, dropout) = (self.compute, &self.dropout(batch));
         let model = &compute.as_trained(model);
         let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
-        let image = match &locked.image {
-            Some(pooled) => model.project_image(narrow(pooled), dropout),
-            None => model.image_features(self.pixels(batch).cast(dtype(compute.precision)), dropout),
+        let image = match (&locked.image, &locked.image_states) {
+            (Some(pooled), _) => model.project_image(narrow(pooled), dropout),
+            (None, Some(States { layers, values })) => {
+                model.image_features_after(*layers, narrow(values), self.image_size(), dropout)?
+            }
+            (None, None) => model.image_features(self.pixels(batch).cast(dtype(compute.precision)), dropout),
         };
-        let (text, words) = match &locked.text {
-            Some(pooled) => (model.project_text(narrow(pooled), dropout), None),
-            None => {
-                let tokens = TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
+        let tokens = || TokenSequences::new(batch.tokens.ids.clone(), batch.tokens.type_ids.clone());
+        let (text, words) = match (&locked.text, &locked.text_states) {
+            (Some(pooled), _) => (model.project_text(narrow(pooled), dropout), None),
+            (None, Some(States { layers, values })) => {
+                (model.text_features_after(*layers, narrow(values), &tokens(), dropout)?, None)
+            }
+            (None, None) => {
+                let tokens = tokens();
                 (model.text_features(&tokens, dropout)?, Some(RowsRead::of_words(&tokens)))
             }
         };
@@ -180,10 +188,16 @@ impl StepContext<'_> {
         Dropout::training(mix(self.seed, if batch.part == 0 { &place[..2] } else { &place }))
     }
 
+    /// Height and width of images, in pixels.
+    pub(crate) fn image_size(&self) -> [usize; 2] {
+        let (height, width) = self.data.processor.output_size();
+        [height as usize, width as usize]
+    }
+
     /// `[batch, 3, height, width]`
     pub(crate) fn pixels(&self, batch: &Batch) -> Tensor<4> {
-        let (height, width) = self.data.processor.output_size();
-        let shape = [batch.pairs.len(), 3, height as usize, width as usize];
+        let [height, width] = self.image_size();
+        let shape = [batch.pairs.len(), 3, height, width];
         Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), &self.compute.device)
     }
 }

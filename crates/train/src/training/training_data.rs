@@ -111,7 +111,7 @@ impl TrainingData {
         locked: &LockedInputs,
         steps: Range<u64>,
     ) -> Result<PairLoader, TrainError> {
-        let features = locked.towers.images.as_ref().zip(locked.images.as_ref());
+        let features = locked.image_features();
         let part_size = micro_batch_size(config);
         Ok(PairLoader::new(LoaderOptions {
             dataset: Arc::clone(&self.dataset),
@@ -126,7 +126,7 @@ impl TrainingData {
             },
             processor: Arc::clone(&self.processor),
             augment: config.data.augment,
-            views: config.views(training),
+            views: locked.prefixes.views().unwrap_or_else(|| config.views(training)),
             cached_features: features.and_then(|(features, set)| features.for_loader(set)),
             tokens: self.tokens.clone(),
             unreadable_policy: self.unreadable_policy,

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::commands::plan::report::CachePlan;
 use crate::eval::evaluation::Evaluation;
 use crate::features::image_index::training_views;
+use crate::features::prefixes::{ImagePrefix, Prefixes};
 use crate::training::run::Run;
 
 /// The names of the teacher's entries.
@@ -29,6 +30,24 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
     {
         let evaluated: HashSet<String> = run.evaluations.iter().flat_map(Evaluation::texts).collect();
         entries.push(entry("captions", training_captions(run) + evaluated.len(), row_bytes, path));
+    }
+    entries.extend(of_prefixes(run, dir));
+    entries
+}
+
+/// What the locked layers of towers compute that train in part, for the images and the captions of the training data.
+fn of_prefixes(run: &Run, dir: &Path) -> Vec<CachePlan> {
+    let Prefixes { images, texts, .. } = &run.locked.prefixes;
+    let mut entries = Vec::new();
+    if let Some(ImagePrefix { states, .. }) = images
+        && let Some((_, path)) = states.size()
+    {
+        entries.push(entry("states of images", training_images(run), states.row_bytes(), dir, path));
+    }
+    if let Some(prefix) = texts {
+        let rows = training_captions(run) as u64;
+        let present = prefix.rows_in(dir).min(rows);
+        entries.push(CachePlan { what: "states of captions", rows, present, bytes: prefix.bytes });
     }
     entries
 }
@@ -82,7 +101,8 @@ fn entry(what: &'static str, rows: usize, [values, record]: [usize; 2], dir: &Pa
 /// Images of the training data times their cached views.
 pub(super) fn training_images(run: &Run) -> usize {
     let training = run.learner.stages.at(run.position.step).training;
-    run.data.dataset.num_images() * training_views(&run.config, &training).count()
+    let views = run.locked.prefixes.images.as_ref().map(|prefix| prefix.set.views());
+    run.data.dataset.num_images() * views.unwrap_or_else(|| training_views(&run.config, &training)).count()
 }
 
 /// Distinct captions of the training data.

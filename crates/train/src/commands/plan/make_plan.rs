@@ -63,7 +63,7 @@ pub fn make_plan(
     let mut cache = Vec::<CachePlan>::new();
     let mut cached_before = [false; 2];
     for number in 0..run.learner.stages.len() {
-        go_to_stage(&mut run, number)?;
+        go_to_stage(&mut run, number, observer)?;
         for entry in cache_size::of_stage(&run, &config.cache_dir()) {
             if cache.iter().all(|known| known.what != entry.what) {
                 cache.push(entry);
@@ -140,12 +140,12 @@ fn elsewhere(config: &RunConfig, dir: &Path) -> RunConfig {
 }
 
 /// Goes to the start of a stage.
-fn go_to_stage(run: &mut Run, number: usize) -> Result<(), TrainError> {
+fn go_to_stage(run: &mut Run, number: usize, observer: &mut dyn Observer) -> Result<(), TrainError> {
     if number == 0 {
         return Ok(());
     }
     run.position.step = run.learner.stages.end(run.position.step);
-    run.enter_stage()?;
+    run.enter_stage(observer)?;
     run.learner.begin_averages()
 }
 

@@ -32,6 +32,14 @@ impl Parts {
         self.locked_image + self.locked_text + self.image + self.text + self.head
     }
 
+    /// The same where the layers before the first that trains are cached: `shares` of those of the image and the text
+    /// tower, which run forward only.
+    pub fn without_locked_layers(self, shares: [f64; 2]) -> Self {
+        let [image, text] = std::array::from_fn(|tower| self.forward[tower] * shares[tower]);
+        let forward = [self.forward[0] - image, self.forward[1] - text];
+        Self { image: self.image - image, text: self.text - text, forward, ..self }
+    }
+
     /// The same for a step in parts, where each tower that trains runs forward twice.
     pub fn with_second_forward(self) -> Self {
         let [image, text] = self.forward;
@@ -105,7 +113,7 @@ pub(super) fn measure(context: &StepContext<'_>, batch: &Batch) -> Result<Parts,
     let narrow = |pooled: &Tensor<2>| pooled.clone().cast(dtype(compute.precision));
     let image_features = model.project_image(narrow(&image.leaf), &dropout).cast(FloatDType::F32);
     let text_features = model.project_text(narrow(&text.leaf), &dropout).cast(FloatDType::F32);
-    let locked = LockedFeatures { image: image.if_locked(), text: text.if_locked() };
+    let locked = LockedFeatures { image: image.if_locked(), text: text.if_locked(), ..LockedFeatures::default() };
     let loss = context.loss(batch, &locked, [image_features, text_features])?;
     let mut all = loss.total.backward();
     // The norms wait for the device.

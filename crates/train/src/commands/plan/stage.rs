@@ -15,7 +15,7 @@ use crate::commands::plan::report::{Share, StagePlan, StepPlan};
 use crate::commands::plan::steps::{self, Measured};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
-use crate::features::image_index::{ImageSet, Views};
+use crate::features::image_index::Views;
 use crate::features::locked_towers::LockedTowers;
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::run::Run;
@@ -76,10 +76,10 @@ pub(super) fn measure(
     let probes = memory::measure(&context, &batch, budget)?;
     // As many pairs as the larger probe, so that it fits into the time.
     let batch = memory::head(&batch, probes[1].pairs);
-    let mut parts = parts::measure(&context, &batch)?;
-    if run.config.train.micro_batch_size.is_some_and(|size| size < run.config.train.batch_size) {
-        parts = parts.with_second_forward();
-    }
+    let of_batch = parts::measure(&context, &batch)?;
+    let in_parts = run.config.train.micro_batch_size.is_some_and(|size| size < run.config.train.batch_size);
+    let whole = |parts: Parts| if in_parts { parts.with_second_forward() } else { parts };
+    let parts = whole(of_batch);
     drop(uncached);
 
     let caches = caches(run);
@@ -103,6 +103,7 @@ pub(super) fn measure(
         // The cache has the features of the steps that were made, and of no other.
         let made = from + first.made;
         let cached = steps::measure(run, made, made, steps, "measured steps with cached features", budget, observer)?;
+        let parts = whole(of_batch.without_locked_layers(locked_shares(run)));
         let reading = Parts { locked_image: 0.0, locked_text: 0.0, ..parts };
         let step = step_plan(&cached, &with_reading(reading, run, &cached, &batch)?);
         plan.seconds = step.seconds * plan.steps as f64;
@@ -120,12 +121,22 @@ pub(super) fn measure(
     Ok(MeasuredStage { plan, probes, peak, trainable, filling, parts, loaded_per_step })
 }
 
-/// Of the image and the text tower, whether the stage caches its features on disk.
+/// Of the image and the text tower, whether the stage caches its features on disk, or what its locked layers compute.
 pub(super) fn caches(run: &Run) -> [bool; 2] {
-    let towers = &run.locked.towers;
+    let (towers, prefixes) = (&run.locked.towers, &run.locked.prefixes);
     [
-        towers.images.as_ref().is_some_and(|features| features.size().is_some()),
-        towers.texts.as_ref().is_some_and(|features| features.size().is_some()),
+        towers.images.as_ref().is_some_and(|features| features.size().is_some()) || prefixes.images.is_some(),
+        towers.texts.as_ref().is_some_and(|features| features.size().is_some()) || prefixes.texts.is_some(),
+    ]
+}
+
+/// The fraction of the layers of the image and the text tower that is locked and cached.
+fn locked_shares(run: &Run) -> [f64; 2] {
+    let (prefixes, model) = (&run.locked.prefixes, &run.learner.model);
+    let share = |layers: Option<usize>, of: usize| layers.map_or(0.0, |layers| layers as f64 / of.max(1) as f64);
+    [
+        share(prefixes.images.as_ref().map(|prefix| prefix.layers), model.image_tower.num_layers()),
+        share(prefixes.texts.as_ref().map(|prefix| prefix.layers), model.text_tower.num_layers()),
     ]
 }
 
@@ -151,13 +162,14 @@ fn first_batch(run: &Run, locked: &LockedInputs, observer: &mut dyn Observer) ->
 
 /// `parts` with the time in which the features of a batch are read from the cache.
 fn with_reading(mut parts: Parts, run: &Run, cached: &Measured, batch: &Batch) -> Result<Parts, TrainError> {
-    let (towers, mut laps) = (&run.locked.towers, Laps::start());
-    if let (Some(features), Some(set), Some(batch)) = (&towers.images, &run.locked.images, &cached.last) {
+    let mut laps = Laps::start();
+    if let (Some((features, set)), Some(batch)) = (run.locked.image_features(), &cached.last) {
         features.of_batch(set, batch)?;
         parts.locked_image = laps.lap();
     }
     laps = Laps::start();
-    if run.locked.texts_of_batch(batch)?.is_some() {
+    let states = run.locked.prefixes.texts.as_ref().map(|prefix| prefix.of_batch(batch)).transpose()?;
+    if states.is_some() || run.locked.texts_of_batch(batch)?.is_some() {
         parts.locked_text = laps.lap();
     }
     Ok(parts)
@@ -191,8 +203,7 @@ fn to_fill(
 
 /// The training images in one view, at least 1.
 fn training_images_once(run: &Run) -> f64 {
-    let set = run.locked.images.as_ref();
-    set.map_or(1, ImageSet::len).max(1) as f64
+    run.locked.image_features().map_or(1, |(_, set)| set.len()).max(1) as f64
 }
 
 /// Where the time of a measured step goes. `parts` divides the time of loss and gradients.

@@ -3,9 +3,11 @@
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 
-use dualenc_model::Training;
+use dualenc_model::{Tower, Training};
 
+use crate::config::derived::stage_plan::Stage;
 use crate::config::schema::RunConfig;
+use crate::config::schema::data::CacheDtype;
 
 impl RunConfig {
     /// The directory of the feature cache.
@@ -21,5 +23,27 @@ impl RunConfig {
             (Some(_), Some(views)) if !training.image.any() => views,
             (Some(_), _) => NonZeroU64::MAX,
         }
+    }
+
+    /// Whether the run may cache the locked layers of `tower` while `training` trains.
+    pub(crate) fn caches_prefix(&self, tower: Tower, training: &Training) -> bool {
+        let (of_tower, is_augmented) = match tower {
+            Tower::Image => (training.image, self.data.augment.is_some()),
+            Tower::Text => (training.text, false),
+        };
+        // A cache limits the views of an image, which has to be asked for.
+        self.cache.enabled && self.cache.prefix.unwrap_or(!is_augmented) && of_tower.is_partial()
+    }
+
+    /// Whether cached states of locked layers differ from those that a step would compute by more than the order of
+    /// sums.
+    pub(crate) fn rounds_states(&self) -> bool {
+        self.cache.dtype != CacheDtype::F32 || self.run.precision != self.run.locked_precision
+    }
+
+    /// Whether images have `cache.views` views while the image tower trains in part, if it can be cut.
+    pub(crate) fn limits_views(&self) -> bool {
+        let is_cached = |stage: &Stage| self.caches_prefix(Tower::Image, &stage.training);
+        self.data.augment.is_some() && self.cache.views.is_some() && self.stages().iter().any(is_cached)
     }
 }

@@ -28,7 +28,7 @@ pub struct Change {
 }
 
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
-const SAFE: [(&str, &str); 16] = [
+const SAFE: [(&str, &str); 17] = [
     ("run.dir", "the run was moved"),
     ("run.device", "another device rounds differently: results are no longer bit-identical"),
     ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
@@ -46,6 +46,7 @@ const SAFE: [(&str, &str); 16] = [
     ("train.logit_bias_init", "it is read only when a run begins; the checkpoint holds the bias"),
     ("checkpoint.patience", "affects only when the run stops early"),
     ("checkpoint", "affects only which checkpoints are written"),
+    ("cache.prefix", "cached and computed states differ by rounding at most"),
     ("cache", "cached and computed features are bit-identical"),
     ("eval", "affects what is measured; `checkpoint.best` starts over if its evaluation has changed"),
 ];
@@ -87,6 +88,18 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     let half = |config: &RunConfig| config.cache.enabled && config.cache.dtype == CacheDtype::F16;
     if key == "cache.enabled" && half(old) != half(new) {
         return (false, "features in half precision differ from computed ones");
+    }
+    if let "cache.enabled" | "cache.prefix" = key
+        && old.limits_views() != new.limits_views()
+    {
+        return (false, "the run would continue with other views of its images");
+    }
+    let rounded =
+        |config: &RunConfig| config.cache.enabled && config.cache.prefix == Some(true) && config.rounds_states();
+    if let "cache.enabled" | "cache.prefix" = key
+        && rounded(old) != rounded(new)
+    {
+        return (false, "states in half precision differ from computed ones");
     }
     if let Some((_, why)) = SAFE.iter().find(|(name, _)| is_or_is_in(name)) {
         return (true, why);

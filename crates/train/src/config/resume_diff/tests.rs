@@ -119,6 +119,7 @@ fn classifies_each_key() {
         ("cache.dir=/other", "cache.dir", true),
         ("cache.dtype=f16", "cache.dtype", false),
         ("cache.views=2", "cache.views", false),
+        ("cache.prefix=false", "cache.prefix", true),
         ("eval.held.images=other", "eval.held.images", true),
     ];
     for (argument, key, safe) in cases {
@@ -265,4 +266,26 @@ fn changed_sources_name_keys_and_values() {
     let stage = "train.stage=[{from_epoch=2, lock='UU'}]";
     let keys: Vec<String> = changes(&[], &[stage]).into_iter().map(|(key, _)| key).collect();
     assert!(keys.iter().all(|key| key.starts_with("train.stage[0].")) && keys.len() >= 2, "{keys:?}");
+}
+
+#[test]
+fn cached_states_of_locked_layers() {
+    let verdict = |before: &[&str], more: &[&str]| {
+        let partial = ["model.lock=LL", "model.image_unlock_last=1"];
+        changes(&[&partial[..], before].concat(), &[&partial[..], before, more].concat())
+    };
+    let prefix = |safe| vec![("cache.prefix".to_owned(), safe)];
+    assert_eq!(verdict(&[], &["cache.prefix=true"]), prefix(true));
+    // Unasked, nothing is cached that is rounded.
+    assert_eq!(verdict(&["cache.dtype=f16"], &["cache.prefix=false"]), prefix(true));
+    assert_eq!(verdict(&["cache.dtype=f16"], &["cache.prefix=true"]), prefix(false));
+    assert_eq!(verdict(&["run.precision=bf16"], &["cache.prefix=true"]), prefix(false));
+    // It limits the views.
+    let augmented = ["data.augment.flip=0.5", "cache.views=2"];
+    assert_eq!(verdict(&augmented, &["cache.prefix=false"]), prefix(true));
+    assert_eq!(verdict(&augmented, &["cache.prefix=true"]), prefix(false));
+    let before = [&augmented[..], &["cache.prefix=true"]].concat();
+    assert_eq!(verdict(&before, &["cache.enabled=false"]), [("cache.enabled".to_owned(), false)]);
+    let last_blocks = |n| format!("model.image_lora={{rank=1,last_blocks={n}}}");
+    assert_eq!(verdict(&[&last_blocks(1)], &[&last_blocks(2)]), [("model.image_lora.last_blocks".to_owned(), false)]);
 }

@@ -110,11 +110,18 @@ pub struct CacheSection {
     ///
     /// Default: none; augmentation with a locked image tower then requires `enabled = false`.
     pub views: Option<u64>,
+    /// Whether what the locked layers of a tower compute that trains only from a later block on (`*_unlock_last`,
+    /// `last_blocks` of its adapters) is cached too: the states of all tokens as they enter the first layer that
+    /// trains. A step then runs only the layers after that. With `[data.augment]`, it also needs `views`.
+    ///
+    /// Default: `true` for texts, and for images that are not augmented, if it takes 4 GB at most, `dtype` is `"f32"`,
+    /// and `run.precision` is `run.locked_precision`.
+    pub prefix: Option<bool>,
 }
 
 impl Default for CacheSection {
     fn default() -> Self {
-        Self { enabled: true, dir: None, dtype: CacheDtype::F32, views: None }
+        Self { enabled: true, dir: None, dtype: CacheDtype::F32, views: None, prefix: None }
     }
 }
 

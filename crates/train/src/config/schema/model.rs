@@ -42,13 +42,15 @@ pub struct ModelSection {
     #[schemars(schema_with = "model_docs::lock")]
     pub lock: Lock,
     /// Number of blocks at the end of a locked image tower that train nevertheless, with the final norm and the pooler
-    /// after them. The blocks before them run without a gradient graph.
+    /// after them. The blocks before them run without a gradient graph, and what they compute is cached
+    /// (`cache.prefix`).
     ///
     /// Default: `0`.
     #[serde(default)]
     pub image_unlock_last: usize,
     /// Number of blocks at the end of a locked text tower that train nevertheless, with the final norm and the pooler
-    /// after them. The blocks before them run without a gradient graph.
+    /// after them. The blocks before them run without a gradient graph, and what they compute is cached
+    /// (`cache.prefix`).
     ///
     /// Default: `0`.
     #[serde(default)]
@@ -291,6 +293,11 @@ pub struct LoraSection {
     #[serde(default = "default::lora_targets")]
     #[schemars(schema_with = "model_docs::lora_targets")]
     pub targets: Vec<String>,
+    /// Number of blocks at the end of the tower that get adapters. The blocks before them run without a gradient graph,
+    /// and what they compute is cached (`cache.prefix`).
+    ///
+    /// Default: all blocks.
+    pub last_blocks: Option<usize>,
 }
 
 impl ModelSection {
@@ -304,6 +311,6 @@ impl LoraSection {
     /// The adapters in the model crate's terms.
     pub fn adapters(&self) -> AdapterConfig {
         let alpha = self.alpha.unwrap_or(self.rank as f64);
-        AdapterConfig { rank: self.rank, alpha, targets: self.targets.clone() }
+        AdapterConfig { rank: self.rank, alpha, targets: self.targets.clone(), last_blocks: self.last_blocks }
     }
 }

@@ -1,5 +1,6 @@
 //! Loading, defaults and `--set`, and that no input panics.
 
+mod cached_states;
 mod heads;
 mod layers;
 mod loading_messages;

@@ -108,6 +108,13 @@ pub(super) fn adapters(config: &RunConfig, rules: &mut Rules) {
         rules.check(lora.rank >= 1, &format!("{key}.rank"), 0, "at least 1", "");
         let alpha = lora.alpha.unwrap_or(1.0);
         rules.check(alpha.is_finite() && alpha > 0.0, &format!("{key}.alpha"), alpha, "a finite number above 0", "");
+        rules.check(
+            lora.last_blocks != Some(0),
+            &format!("{key}.last_blocks"),
+            0,
+            "at least 1",
+            "remove the key for adapters in all blocks",
+        );
         let unknown = lora.targets.iter().find(|target| !ADAPTABLE.contains(&target.as_str()));
         if unknown.is_some() || lora.targets.is_empty() {
             let found = unknown.map_or("empty".to_owned(), |target| format!("`{target}`"));

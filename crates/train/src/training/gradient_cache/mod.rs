@@ -49,7 +49,7 @@ pub(crate) fn forward_backward(
         if !blends {
             forward(&locked, &parts[at])?;
         }
-        outputs.push(locked);
+        outputs.push(locked.without_states());
         parts[at].pixels = Vec::new();
         if parts[at].is_last_of_pass {
             break;
@@ -58,7 +58,7 @@ pub(crate) fn forward_backward(
     }
     let mut batch = whole(&parts);
     let joined = match (blends, context.terms.structure) {
-        (false, None) => LockedFeatures::none(),
+        (false, None) => LockedFeatures::default(),
         _ => LockedFeatures::joined(&outputs).blended(context.mixing(&batch).as_ref()),
     };
     if blends {
@@ -86,7 +86,8 @@ pub(crate) fn forward_backward(
         }
         let part = again.as_ref().unwrap_or(part);
         batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
-        let Features { image, text, words } = context.features(context.model, locked, part)?;
+        let locked = context.locked.with_states(locked, part)?;
+        let Features { image, text, words } = context.features(context.model, &locked, part)?;
         let rows = start..start + part.pairs.len();
         // The captions of a pair follow each other.
         let texts = rows.start * part.slots()..rows.end * part.slots();

@@ -204,7 +204,7 @@ fn assert_passes_drop_the_same(sets: &[&str], parameter: &str) {
             parts.iter().map(|part| context.features(model, &context.locked.of_batch(part).unwrap(), part).unwrap());
         let (image, text) = features.map(|features| (features.image, features.text)).unzip();
         let features = [Tensor::cat(image, 0), Tensor::cat(text, 0)];
-        let loss = context.loss(&whole(parts), &LockedFeatures::none(), features).unwrap();
+        let loss = context.loss(&whole(parts), &LockedFeatures::default(), features).unwrap();
         values(ParamGradients::take(model, &mut loss.total.backward(), None, true).unwrap())
     };
     let found = values(found.gradients);

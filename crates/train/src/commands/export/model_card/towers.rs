@@ -4,6 +4,7 @@ use std::path::Path;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
+use dualenc_data::counted;
 use dualenc_model::{HeadForm, Tower, TowerLock, TowerTraining, parameters};
 
 use crate::commands::export::layer_limits::listed;
@@ -129,7 +130,9 @@ fn words(lock: TowerLock, trained: TowerTraining, lora: Option<&LoraSection>) ->
         (_, TowerTraining { trains: true, .. }) => "all of it, pretrained".to_owned(),
         (_, TowerTraining { adapters: true, .. }) => {
             let rank = lora.map_or_else(String::new, |lora| format!(" of rank {}", lora.rank));
-            format!("low-rank adapters{rank}, which are added to the weights")
+            let last = lora.and_then(|lora| lora.last_blocks);
+            let blocks = last.map_or_else(String::new, |last| format!(" in its last {}", counted(last, "block")));
+            format!("low-rank adapters{rank}{blocks}, which are added to the weights")
         }
         (_, TowerTraining { last: 1.., .. }) => format!("its last {} blocks, pretrained", trained.last),
         _ => "locked, as pretrained".to_owned(),
