@@ -43,7 +43,7 @@ fn image_states(tower: &ImageTower, layers: usize, pixels: &Tensor<4>) -> Tensor
     let [count, _, height, width] = pixels.dims();
     let prefix = tower.ending_after(layers).unwrap().for_images(height, width);
     let of = |at: usize| {
-        let two = pixels.clone().slice([at..at + 2]);
+        let two = pixels.clone().slice(at..at + 2);
         let states = on_single_thread(|| prefix.forward(two, &Dropout::off()).pooled);
         assert_eq!(states.dims(), [2, prefix.width()]);
         states
@@ -95,7 +95,7 @@ fn text_states(tower: &TextTower, layers: usize, tokens: &TokenSequences) -> Ten
     let of = |(ids, types): (&Vec<u32>, &Vec<u32>)| {
         let twice = (0..2).map(|_| (ids.clone(), types.clone())).collect();
         let states = on_single_thread(|| prefix.forward(&twice, &Dropout::off()).unwrap().hidden);
-        states.slice([0..ids.len()])
+        states.slice(0..ids.len())
     };
     Tensor::cat(tokens.ids.iter().zip(&tokens.type_ids).map(of).collect(), 0)
 }

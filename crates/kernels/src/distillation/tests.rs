@@ -35,7 +35,8 @@ struct Case {
 impl Case {
     fn new(batch: usize, loss: TeacherLoss, is_masked: bool) -> Self {
         // Two blocks: rows and columns with different numbers of masked logits.
-        let of_row = |row: usize| (0..batch).filter(move |column| row != *column && (row + 2 * column) % 5 == 0);
+        let of_row =
+            |row: usize| (0..batch).filter(move |column| row != *column && (row + 2 * column).is_multiple_of(5));
         let masked =
             (0..if is_masked { batch } else { 0 }).flat_map(|row| of_row(row).map(move |column| (row, column)));
         Self { teacher: [1, 2].map(|seed| units(batch, 9, seed)), loss, masked: masked.collect(), batch }

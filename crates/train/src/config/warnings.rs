@@ -84,8 +84,8 @@ impl RunConfig {
             .fold(0.0, f64::max);
         (rate > HIGHEST_RATE_OF_FITTED_HEADS).then(|| {
             format!(
-                "the heads on several layers start fitted (`model.head_init`), and a rate of {rate:?} is likely to lose \
-                 this start: set `train.projection_learning_rate` to 3e-4 or less"
+                "the heads on several layers start fitted (`model.head_init`), and a rate of {rate:?} is likely to \
+                 lose this start: set `train.projection_learning_rate` to 3e-4 or less"
             )
         })
     }
