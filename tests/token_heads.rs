@@ -60,6 +60,14 @@ fn token_heads_resume_and_cache_with_the_same_bits() {
         ("terms", &["model.lock=LL", STILL_BLOCKS, "train.structure=1.0", "train.mixup_alpha=0.5"]),
         ("larger", &["model.lock=LL", QUERY, "model.image_size=48"]),
         ("grid", &["model.lock=LL", "model.image_head={tokens='query', token_width=8, token_grid=2}"]),
+        (
+            "partly",
+            &[
+                "model.lock=LL",
+                "model.image_unlock_last=1",
+                "model.image_head={tokens='query', token_width=8, token_grid=2}",
+            ],
+        ),
         ("unnormed", &["model.lock=LL", BLOCKS, "model.image_layer_norm=false"]),
     ] {
         train(&session, name, sets);
@@ -211,6 +219,7 @@ fn runs_start_from_token_heads_of_other_runs() {
     let json: Value = serde_json::from_str(&session.succeed(&["inspect", "next", "--json", "-"])).unwrap();
     assert_eq!(json["head"]["image_head"], "query over tokens, width 8, 2 heads, then linear");
     for (more, reason) in [
+        (vec!["model.lock=LL", "model.image_size=33"], "images of 33x33 px cannot be divided"),
         (vec!["model.lock=LL", QUERY], "`model.init` has an image head already"),
         (vec!["model.lock=LL", "model.head_init=cca"], "the image head of this model takes all tokens"),
     ] {

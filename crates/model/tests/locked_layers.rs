@@ -206,5 +206,5 @@ fn locked_layers_end_where_training_begins() {
         assert_eq!([model.image_tower.locked_layers(), model.text_tower.locked_layers()], locked);
     }
     let error = adapters(Some(9)).unwrap_err();
-    assert!(error.contains("`image_lora.last_blocks` is 9, but the image tower has"), "{error}");
+    assert!(error.contains("`model.image_lora.last_blocks` is 9, but the image tower has"), "{error}");
 }

@@ -43,7 +43,8 @@ impl DualEncoder {
             let last = config.last_blocks.unwrap_or(blocks);
             if last > blocks {
                 return Err(ModelError::Input(format!(
-                    "`{}_lora.last_blocks` is {last}, but the {tower} has {blocks} blocks",
+                    "`model.{}_lora.last_blocks` is {last}, but the {tower} has {blocks}; choose at most {blocks}, or \
+                     remove the key",
                     tower.kind()
                 )));
             }

@@ -210,6 +210,7 @@ impl VisionTransformer {
             encoder: self.config.encoder.clone().ending_after(layers),
             final_norm: FinalNorm::None,
             pooled_layers: Vec::new(),
+            token_grid: None,
             ..self.config.clone()
         };
         Self {

@@ -64,6 +64,12 @@ pub fn warm_cache(
     let caches = |tower, training: TowerTraining| !training.any() || config.caches_prefix(tower, &first.training);
     let caches_some = caches(Tower::Image, first.training.image) || caches(Tower::Text, first.training.text);
     if !caches_some && config.train.teacher.is_none() {
+        if [first.training.image, first.training.text].iter().any(|training| training.is_partial()) {
+            return refuse(
+                "no tower is locked as a whole, there is no teacher, and what the locked layers of a tower compute is \
+                 not cached with this config; set `cache.prefix = true`, and with `data.augment` also `cache.views`",
+            );
+        }
         return refuse(&format!("`model.lock` is `{}`, no tower is locked, and there is no teacher", first.lock));
     }
     if config.feature_sides() == [true; 2] {

@@ -242,7 +242,10 @@ impl TextPrefix {
     }
 
     /// Captions whose states are in the files of `dir`, about: those of lengths that are sampled.
-    pub fn rows_in(&self, dir: &Path) -> u64 {
+    ///
+    /// # Errors
+    /// As for [`TextStates::rows_in`].
+    pub fn rows_in(&self, dir: &Path) -> Result<u64, TrainError> {
         let lengths: BTreeSet<usize> = self.row_tokens.iter().copied().collect();
         lengths.into_iter().map(|row_tokens| self.states.rows_in(dir, row_tokens)).sum()
     }

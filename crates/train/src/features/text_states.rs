@@ -101,11 +101,14 @@ impl TextStates {
     }
 
     /// How many rows of this many tokens the file of them in `dir` has, which is named like that of this cache.
-    pub fn rows_in(&self, dir: &Path, row_tokens: usize) -> u64 {
-        let Ok(store) = self.store(row_tokens) else { return 0 };
+    ///
+    /// # Errors
+    /// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
+    pub fn rows_in(&self, dir: &Path, row_tokens: usize) -> Result<u64, TrainError> {
+        let store = self.store(row_tokens)?;
         let name = store.size().and_then(|(_, path)| path.file_name().map(|name| dir.join(name)));
         let bytes = name.and_then(|path| fs::metadata(path).ok()).map_or(0, |file| file.len());
-        bytes / store.row_bytes().map_or(1, |[values, _]| values.max(1) as u64)
+        Ok(store.row_bytes().map_or(0, |[values, _]| bytes / values.max(1) as u64))
     }
 
     /// The store of rows of this many tokens.
@@ -173,7 +176,7 @@ mod tests {
         };
         let expected: Vec<f32> = (0..lengths.len()).flat_map(pooled).collect();
         assert_eq!(found, expected);
-        assert_eq!([5, 40].map(|row_tokens| states.rows_in(dir.path(), row_tokens)), [2, 4]);
+        assert_eq!([5, 40].map(|row_tokens| states.rows_in(dir.path(), row_tokens).unwrap()), [2, 4]);
         let again = open();
         assert_eq!(again.fill(&tokens).unwrap(), CacheCounts { computed: 0, kept: 6 });
         assert_eq!(values(&again), expected);

@@ -246,6 +246,7 @@ impl LoadedModel {
         };
         if let Some(size) = config.model.image_size {
             self.processor = Arc::new(self.processor.with_image_size(u32::try_from(size).unwrap_or(u32::MAX)));
+            check_image_size(&self.processor, &self.model.image_tower)?;
             self.model = for_images(self.model, &self.processor);
         }
         self.limit_pixels(config.data.max_pixels);

@@ -11,7 +11,7 @@
 //! - `parts`: the tensors of a model by their names in transformers; `head_part`: those of a head.
 //! - `tokenizer_copy`: the files of the tokenizer.
 //! - `json_files`: reading and writing JSON files.
-//! - `layer_limits`: towers that no format can express.
+//! - `layer_limits`: towers that no other program can pool.
 
 use std::path::Path;
 

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use crate::commands::plan::report::CachePlan;
+use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
 use crate::features::image_index::training_views;
 use crate::features::prefixes::{ImagePrefix, Prefixes};
@@ -15,7 +16,10 @@ const TEACHER_IMAGES: &str = "images of the teacher";
 const TEACHER_CAPTIONS: &str = "captions of the teacher";
 
 /// Cached images, and cached captions, of the towers that the stage of `run` locks. `dir`: the cache of the real run.
-pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
+///
+/// # Errors
+/// [`TrainError::Read`] or [`TrainError::Write`] when the cache cannot be opened.
+pub(super) fn of_stage(run: &Run, dir: &Path) -> Result<Vec<CachePlan>, TrainError> {
     let entry = |what, rows, row_bytes, path: &Path| entry(what, rows, row_bytes, dir, path);
     let mut entries = Vec::new();
     if let Some(features) = &run.locked.towers.images
@@ -31,12 +35,12 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Vec<CachePlan> {
         let evaluated: HashSet<String> = run.evaluations.iter().flat_map(Evaluation::texts).collect();
         entries.push(entry("captions", training_captions(run) + evaluated.len(), row_bytes, path));
     }
-    entries.extend(of_prefixes(run, dir));
-    entries
+    entries.extend(of_prefixes(run, dir)?);
+    Ok(entries)
 }
 
 /// What the locked layers of towers compute that train in part, for the images and the captions of the training data.
-fn of_prefixes(run: &Run, dir: &Path) -> Vec<CachePlan> {
+fn of_prefixes(run: &Run, dir: &Path) -> Result<Vec<CachePlan>, TrainError> {
     let Prefixes { images, texts, .. } = &run.locked.prefixes;
     let mut entries = Vec::new();
     if let Some(ImagePrefix { states, .. }) = images
@@ -46,10 +50,10 @@ fn of_prefixes(run: &Run, dir: &Path) -> Vec<CachePlan> {
     }
     if let Some(prefix) = texts {
         let rows = training_captions(run) as u64;
-        let present = prefix.rows_in(dir).min(rows);
+        let present = prefix.rows_in(dir)?.min(rows);
         entries.push(CachePlan { what: "states of captions", rows, present, bytes: prefix.bytes });
     }
-    entries
+    Ok(entries)
 }
 
 /// Images and captions of the training data that the teacher of `run` caches; none without a cache on disk.

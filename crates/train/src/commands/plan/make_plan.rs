@@ -64,7 +64,7 @@ pub fn make_plan(
     let mut cached_before = [false; 2];
     for number in 0..run.learner.stages.len() {
         go_to_stage(&mut run, number, observer)?;
-        for entry in cache_size::of_stage(&run, &config.cache_dir()) {
+        for entry in cache_size::of_stage(&run, &config.cache_dir())? {
             if cache.iter().all(|known| known.what != entry.what) {
                 cache.push(entry);
             }
