@@ -30,15 +30,16 @@ const GLU_AND_RESIDUAL: &str = "[model.image_head]\nkind = \"glu\"\nexpansion = 
 const RESIDUAL_AND_BLOCKS: &str = "[model.image_head]\nkind = \"residual\"\n\
                                    [model.text_head]\nkind = \"blocks\"\nblocks = 1\ndropout = 0.3\n";
 
-const LAST: &str = "checkpoints/step-000012";
+pub const LAST: &str = "checkpoints/step-000012";
 
 /// The names of the saved parameters of a run.
 fn saved(session: &Session, run: &str) -> Vec<String> {
     tensors(&session.path(run).join(LAST).join("model.safetensors")).into_keys().collect()
 }
 
+/// Asserts that two finished runs have the same weights, optimiser state and steps.
 #[track_caller]
-fn assert_same_end(session: &Session, found: &str, expected: &str) {
+pub fn assert_same_end(session: &Session, found: &str, expected: &str) {
     for file in ["model.safetensors", "optimizer.safetensors"] {
         let [found, expected] = [found, expected].map(|run| tensors(&session.path(run).join(LAST).join(file)));
         assert!(found == expected, "{file}");

@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::heads::{LAST, assert_same_end};
 use crate::support::{Session, assert_close, column, copy_run_at, floats, goldens, tensors};
 
 const QUERY: &str = "model.image_head={tokens='query', token_width=8, token_heads=2}";
@@ -15,8 +16,6 @@ const STILL_BLOCKS: &str =
 /// Tokens of the golden tower, and their width.
 const TOKENS: usize = 1 + 16;
 const WIDTH: usize = 16;
-
-const LAST: &str = "checkpoints/step-000012";
 
 /// A run of the two golden towers.
 fn session() -> Session {
@@ -39,15 +38,6 @@ fn train(session: &Session, run: &str, sets: &[&str]) {
 
 fn losses(session: &Session, run: &str) -> Vec<f64> {
     column(&session.metrics(run, "train"), "loss")
-}
-
-#[track_caller]
-fn assert_same_end(session: &Session, found: &str, expected: &str) {
-    for file in ["model.safetensors", "optimizer.safetensors"] {
-        let [found, expected] = [found, expected].map(|run| tensors(&session.path(run).join(LAST).join(file)));
-        assert!(found == expected, "{file}");
-    }
-    assert_eq!(session.reproducible(found, "train"), session.reproducible(expected, "train"));
 }
 
 #[test]

@@ -1,43 +1,20 @@
 //! The teacher's term against PyTorch.
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Tensor};
 use dualenc_kernels::{TeacherLoss, with_plain_forms};
-use dualenc_model::parameters;
 use serde_json::Value;
 
 use crate::config::Loss;
 use crate::loss::contrastive::{Objective, PairIds};
 use crate::loss::teacher::TeacherTerm;
+use crate::loss::term_tests::{expected, host, matrix, numbers, read};
 use crate::loss::terms::{LossInputs, LossTerms};
 
 /// Relative to the largest value of a tensor.
 const TOLERANCE: f32 = 5e-6;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/teacher/expected.json");
-    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-}
-
-fn numbers(value: &Value) -> Vec<f32> {
-    match value {
-        Value::Array(values) => values.iter().map(|number| number.as_f64().unwrap() as f32).collect(),
-        number => vec![number.as_f64().unwrap() as f32],
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
-    serde_json::from_value(value.clone()).unwrap()
-}
-
-/// `[rows, width]`
-fn matrix(value: &Value, rows: usize, device: &Device) -> Tensor<2> {
-    let values = numbers(value);
-    let shape = [rows, values.len() / rows];
-    Tensor::from_data(TensorData::new(values, shape), device)
-}
-
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    parameters::host(tensor).unwrap().values
+    expected("teacher")
 }
 
 /// The three values of a case, and the gradients by the features of both sides, `logit_scale` and `logit_bias`.

@@ -16,29 +16,34 @@ const TOLERANCE: f32 = 1e-5;
 const SMALL: f32 = 0.05;
 
 fn golden() -> Value {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/goldens/terms/expected.json");
+    expected("terms")
+}
+
+/// What PyTorch computed, in the folder `name` of the goldens.
+pub(super) fn expected(name: &str) -> Value {
+    let path = format!("{}/../../tests/goldens/{name}/expected.json", env!("CARGO_MANIFEST_DIR"));
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
 }
 
-fn numbers(value: &Value) -> Vec<f32> {
+pub(super) fn numbers(value: &Value) -> Vec<f32> {
     match value {
         Value::Array(values) => values.iter().map(|number| number.as_f64().unwrap() as f32).collect(),
         number => vec![number.as_f64().unwrap() as f32],
     }
 }
 
-fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
+pub(super) fn read<T: serde::de::DeserializeOwned>(value: &Value) -> T {
     serde_json::from_value(value.clone()).unwrap()
 }
 
 /// `[rows, width]`
-fn matrix(value: &Value, rows: usize, device: &Device) -> Tensor<2> {
+pub(super) fn matrix(value: &Value, rows: usize, device: &Device) -> Tensor<2> {
     let values = numbers(value);
     let shape = [rows, values.len() / rows];
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+pub(super) fn host<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     parameters::host(tensor).unwrap().values
 }
 
