@@ -334,7 +334,7 @@ fn towers_of_whole_models_are_inspected_alone() {
     let towers = "image_tower = \"./model\"\ntext_tower = \"./model\"\nembed_dim = 6";
     let lines: Vec<&str> = text.lines().map(|line| if line.starts_with("init = ") { towers } else { line }).collect();
     session.write("lit.toml", lines.join("\n"));
-    let lists = ["image_layer=[2,1]", "image_pool=mean", "text_layer=[1,2]", "text_pool=mean"];
+    let lists = ["image_pool=cls+mean", "text_layer=[1,2]", "text_pool=mean"];
     for (run, sets) in
         [("lists", &lists[..]), ("tokens", &["image_head={tokens='query', token_width=8, token_heads=2}"])]
     {
