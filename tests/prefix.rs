@@ -69,6 +69,9 @@ fn states_of_images_train_alike() {
     let session = session();
     let said = assert_alike(&session, "image", &IMAGE);
     assert!(said.contains("1 of 3 layers of the image tower are locked: what the last of them computes"), "{said}");
+    let said = train(&session, "augmented", &[&IMAGE[..], &["data.augment.flip=0.5"]].concat());
+    let expected = "each epoch augments images anew; set `cache.views = k` and `cache.prefix = true` to cache k views";
+    assert!(said.contains(expected), "{said}");
     let both = ["model.lock=LL", "model.image_unlock_last=1", "model.text_unlock_last=1", "model.image_dropout=0.2"];
     assert_alike(&session, "both", &[&both[..], &["train.micro_batch_size=4"]].concat());
     assert_alike(&session, "lu", &["model.lock=LU", "model.image_lora={rank=1,last_blocks=1}"]);
