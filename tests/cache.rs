@@ -118,13 +118,14 @@ fn cache_command_fills_for_training() {
     let sets = |run| ["model.lock=LL", "cache.dir=cache", run];
     let text = session.succeed(&arguments("cache", &sets("run.dir=run")));
     // 24 images each for training and retrieval, of which 23 are readable; 4 for classification, all cached by then.
-    assert!(text.contains("52 images: 23 computed, 27 already there, 2 cannot be used; 1"), "{text}");
+    assert!(text.contains("52 images: 23 computed, 0 already there, 27 repeated, 2 cannot be used; 1"), "{text}");
     assert!(text.contains("98 captions: ") && text.contains(".values"), "{text}");
     assert!(!session.path("run").exists(), "`dualenc cache` created the run directory");
     let filled = store_files(&session, "cache");
     let text = session.succeed(&arguments("cache", &sets("run.dir=run")));
     assert!(
-        text.contains("52 images: 0 computed, 50 already there") && text.contains("captions: 0 computed, 98"),
+        text.contains("52 images: 0 computed, 23 already there, 27 repeated")
+            && text.contains("captions: 0 computed, "),
         "{text}"
     );
     train(&session, &sets("run.dir=run"));

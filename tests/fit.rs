@@ -79,7 +79,15 @@ fn weights(
 fn fit_aligns_without_training() {
     let session = session("");
     let out = session.succeed(&[command("fit", &[]), vec!["--json", "fit.json"]].concat());
-    for part in ["ridge, power", "direction", "correlation", "logit scale", "fitted to 108 pairs", "pairs (retrieval"] {
+    for part in [
+        "ridge, power",
+        "direction",
+        "correlation",
+        "logit_scale ",
+        "a factor of ",
+        "fitted to 108 pairs",
+        "pairs (retrieval",
+    ] {
         assert!(out.contains(part), "{part}: {out}");
     }
     let found: Value = serde_json::from_slice(&fs::read(session.path("fit.json")).unwrap()).unwrap();
@@ -93,12 +101,22 @@ fn fit_aligns_without_training() {
     assert_eq!((evals.len(), evals[0]["step"].as_u64()), (1, Some(0)));
     let recall = evals[0]["image_retrieval_recall@1"].as_f64().unwrap();
     assert!(recall > 0.5, "{evals:?}");
+    let fit = &session.metrics("run", "fit")[..];
+    let [fit] = fit else { panic!("{fit:?}") };
+    assert_eq!((&fit["step"], &fit["method"], &fit["pairs"]), (&0.into(), &"cca".into(), &108.into()));
+    assert_eq!((&fit["ridge"], &fit["held_out_images"]), (&found["ridge"], &15.into()));
+    // The factor in the log, the logarithm in the result.
+    let factor = found["logit_scale"].as_f64().unwrap().exp();
+    assert!((fit["logit_scale"].as_f64().unwrap() - factor).abs() < 1e-9 * factor, "{fit}");
+    assert!(found["correlations"].is_array() && found["covariances"].is_null());
     // Every other command takes the run.
     let again: Value =
         serde_json::from_str(&session.succeed(&[command("eval", &[]), vec!["--json", "-"]].concat())).unwrap();
     assert!(again.to_string().contains(&format!("\"image_retrieval_recall@1\":{recall}")), "{again}");
     session.succeed(&["embed", "--model", "run", "--images", "images", "--out", "images.safetensors"]);
     session.succeed(&["report", "run"]);
+    let page = fs::read_to_string(session.path("run/report.html")).unwrap();
+    assert!(page.contains("The heads started fitted in closed form (cca): 108 pairs, ridge "));
     session.succeed(&["inspect", "run"]);
     session.succeed(&["export", "--model", "run", "--out", "exported"]);
 }
@@ -162,7 +180,11 @@ fn wide_space_is_filled() {
 fn ridge_regression_and_sigmoid_loss() {
     let session = session("");
     let out = session.succeed(&[command("fit", &["train.loss=sigmoid"]), vec!["--method", "ridge"]].concat());
-    assert!(out.contains("covariance") && out.contains("logit bias -"), "{out}");
+    assert!(out.contains("covariance") && out.contains("logit_bias -"), "{out}");
+    let sets = command("fit", &["run.dir=json"]);
+    let found = session.succeed(&[sets, vec!["--method", "ridge", "--json", "-"]].concat());
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert!(found["covariances"].is_array() && found["correlations"].is_null(), "{found}");
     // Unrelated features find one of 3 images among 108 in 14 of 100 cases.
     let recall = session.metrics("run", "eval")[0]["image_retrieval_recall@5"].as_f64().unwrap();
     assert!(recall > 0.4, "{recall}");
@@ -193,8 +215,18 @@ fn contradictions_are_refused() {
         let error = session.fail(2, &command("fit", sets));
         assert!(error.contains(part), "{sets:?}: {error}");
     };
-    refused(&["model.lock=Lu"], "features of a tower with random weights tell nothing");
-    refused(&["model.image_projection.whitening=0.5"], "gives the image projection other weights");
+    // What nobody wrote is not to blame.
+    for (set, part) in [
+        ("model.lock=Lu", "`model.lock` is `Lu`: features of a tower with random weights tell nothing"),
+        ("model.image_projection.whitening=0.5", "gives the image projection other weights"),
+        ("model.image_head={tokens='query', token_width=8}", "takes all tokens, which no closed form maps"),
+        ("model.text_head={kind='glu'}", "`model.text_head.kind` is `glu`, a head without a linear map"),
+    ] {
+        let error = session.fail(2, &command("fit", &[set]));
+        assert!(error.contains("`dualenc fit` cannot fit these heads: ") && error.contains(part), "{set}: {error}");
+        assert!(!error.contains("head_init"), "{set}: {error}");
+        refused(&[set, "model.head_init=cca"], "`model.head_init` is `cca`, but");
+    }
     refused(&["model.text_projection.locked=true"], "not saved with the checkpoints");
     refused(&["fit.ridge=0"], "`fit.ridge` is 0");
     refused(&["model.head_init=ridge", "fit.power=1"], "ridge regression has none of");

@@ -285,3 +285,27 @@ fn captions_beside_the_images_are_found() {
         "{said}\n{config}"
     );
 }
+
+/// Columns with names that say nothing are given by the user, and messages name the option for them.
+#[test]
+fn unusual_columns_are_named() {
+    let session = session();
+    let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();
+    let rows: String = rows.lines().map(|row| format!("{row},a word\n")).collect();
+    session.write("data/odd.csv", rows.replacen("image,caption,a word", "what,said,more", 1));
+    let text = session.fail(2, &["init", "data/odd.csv", "--image", "what"]);
+    assert!(text.contains("has no column `caption`") && text.contains("set `--caption` to the column"), "{text}");
+    let said = session.succeed(
+        &[&["init", "data/odd.csv", "--image", "what", "--caption", "said", "--out", "odd.toml"][..], &TOWERS].concat(),
+    );
+    assert!(said.contains("image from `what`, caption from `said`"), "{said}");
+    let config = fs::read_to_string(session.path("odd.toml")).unwrap();
+    assert!(config.contains("image = \"what\"") && config.contains("caption = \"said\""), "{config}");
+    session.succeed(&["check", "--fast", "--config", "odd.toml", "--set", "model.embed_dim=8"]);
+    // A folder with the table, and one without any.
+    let text = session.fail(2, &["init", "data", "--image", "none", "--caption", "said"]);
+    assert!(text.contains("has no column `none`"), "{text}");
+    session.write("pictures/a red circle.png", fs::read(session.path("data/images/00.png")).unwrap());
+    let text = session.fail(2, &["init", "pictures", "--caption", "said"]);
+    assert!(text.contains("name columns of a table") && text.contains("there is no table"), "{text}");
+}

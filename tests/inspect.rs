@@ -323,3 +323,32 @@ fn rejects_directories_without_model() {
     let images = goldens("train/images");
     session.fail(2, &["inspect", images.to_str().unwrap()]);
 }
+
+/// Towers that are taken from a whole model have other widths than its projections, where the run pools them otherwise.
+#[test]
+fn towers_of_whole_models_are_inspected_alone() {
+    let session = Session::new();
+    session.copy("dual/vit_bert", "model");
+    session.write_config("");
+    let text = fs::read_to_string(session.path("lit.toml")).unwrap();
+    let towers = "image_tower = \"./model\"\ntext_tower = \"./model\"\nembed_dim = 6";
+    let lines: Vec<&str> = text.lines().map(|line| if line.starts_with("init = ") { towers } else { line }).collect();
+    session.write("lit.toml", lines.join("\n"));
+    let lists = ["image_pool=cls+mean", "text_layer=[1,2]", "text_pool=mean"];
+    for (run, sets) in
+        [("lists", &lists[..]), ("tokens", &["image_head={tokens='query', token_width=8, token_heads=2}"])]
+    {
+        let dir = format!("run.dir={run}");
+        let mut arguments = vec!["train", "--config", "lit.toml", "--set", &dir, "--set", "model.lock=LL"];
+        let sets: Vec<String> = sets.iter().map(|set| format!("model.{set}")).collect();
+        sets.iter().for_each(|set| arguments.extend(["--set", set]));
+        session.succeed(&[&arguments[..], &["--set", "train.epochs=1"]].concat());
+        let text = session.succeed(&["inspect", run]).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(text.contains("no problems found"), "{run}: {text}");
+        assert_eq!(text.contains("tokens, width 8, 2 heads, then linear"), run == "tokens", "{text}");
+    }
+    // What is wrong with the one directory is said once.
+    fs::remove_file(session.path("model/model.safetensors")).unwrap();
+    let text = session.problems(&["inspect", "lists"]).split_whitespace().collect::<Vec<_>>().join(" ");
+    assert_eq!(text.matches("holds no `model.safetensors`").count(), 1, "{text}");
+}

@@ -122,6 +122,11 @@ fn reports_name_the_layers() {
     session.succeed(&["export", "--model", "run", "--out", "heads", "--format", "heads"]);
     let card = fs::read_to_string(session.path("heads/README.md")).unwrap();
     assert!(card.contains("of layers 3, 1, concatenated"), "{card}");
+    let order = "# (of images, layer after layer in the order 3, 1: of each the class token and the mean of the patch \
+                 tokens, side by side, after the final norm of the encoder if it has one)\n\
+                 # (of texts, layer after layer in the order 1, 2: of each the mean of all tokens,";
+    assert!(card.contains(order), "{card}");
+    assert_eq!(card.matches("- dualenc\n").count(), 1, "{card}");
     let out = ["--images", "images", "--texts", "texts.txt", "--out", "embeds.safetensors"];
     session.succeed(&[&["embed", "--model", "run"][..], &out].concat());
     assert_eq!(tensors(&session.path("embeds.safetensors"))["text_embeds"].1, [2, 6]);

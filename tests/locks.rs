@@ -181,7 +181,7 @@ fn rejects_invalid_locks_and_stages() {
     };
     assert_refused(
         &["model.lock=LL", "model.text_unlock_last=3"],
-        &["`text_unlock_last` is 3, but the text tower has 2 blocks"],
+        &["`model.text_unlock_last` (or", "is 3, but the text tower has 2 blocks; choose at most that"],
     );
     assert_refused(
         &["model.lock=LU", "model.text_unlock_last=1"],

@@ -129,7 +129,12 @@ fn narrow_figures_and_exports_are_those_of_the_run() {
     let output = session.run(&[&eval[..], &["4"]].concat());
     assert!(stderr(&output).contains("trained with other widths (`train.matryoshka` was [24, 8, 3])"));
     let text = session.fail(2, &["eval", "--config", "lit.toml", "--dim", "8"]);
-    assert!(text.contains("`--dim` is an option of `--model DIR`"), "{text}");
+    assert!(text.contains("`--dim` is an option of `--model DIR`, but `--config` is given"), "{text}");
+    assert!(text.contains("train with `train.matryoshka`") && !text.contains("--task"), "{text}");
+    for dim in [&["--dim", "-1"][..], &["--dim=0"], &["--dim", "x"]] {
+        let text = session.fail(2, &[&["embed", "--model", "run", "--out", "x"][..], dim].concat());
+        assert!(text.contains("for '--dim <N>': expected a whole number of at least 1"), "{text}");
+    }
 
     // The exported model gives what `embed --dim` gives, and the card has the figures of this width.
     session.write("texts.txt", "a red circle\na green square on grey\n");
@@ -143,6 +148,8 @@ fn narrow_figures_and_exports_are_those_of_the_run() {
     let recall = format!("{:.4}", logged["text_retrieval_recall@5_dim8"].as_f64().unwrap());
     assert!(card.contains(&format!("| `text_retrieval_recall@5` | {recall} |")) && !card.contains("_dim8"), "{card}");
     assert!(card.contains("truncate_dim=3") && card.contains("the first 3 values, too"), "{card}");
+    let [low, high] = [0, 1].map(|end| logged["text_retrieval_recall@5_dim8_ci95"][end].as_f64().unwrap());
+    assert!(card.contains(&format!("{recall} | {low:.4} to {high:.4} |")), "{card}");
     let config = json(&std::fs::read_to_string(session.path("st/config_sentence_transformers.json")).unwrap());
     assert_eq!(config["matryoshka_dims"], serde_json::json!([8, 3]));
     let dense = session.path("st/text_1_Dense/model.safetensors");

@@ -222,3 +222,20 @@ fn signal_leaves_nothing() {
     assert_eq!(files(&temporary).len(), 0);
     assert!(!session.path("run").exists());
 }
+
+#[test]
+fn fits_and_equal_texts_count_once() {
+    let session = session();
+    // The texts of the evaluation are those of the training data, of which 20 differ.
+    let sets = ["model.lock=LL", "train.epochs=1"];
+    let found = plan(&session, &sets);
+    let rows =
+        |what: &str| found["cache"].as_array().unwrap().iter().find(|it| it["what"] == what).unwrap()["rows"].clone();
+    assert_eq!((rows("images"), rows("captions")), (Value::from(48), Value::from(20)), "{found}");
+    let fitted = ["model.init=", "model.lock=LL", "model.head_init=cca", "model.embed_dim=6", "train.epochs=1"];
+    let towers = [("image_tower", "train/vit"), ("text_tower", "train/bert")];
+    let towers = towers.map(|(key, path)| format!("model.{key}={}", goldens(path).display()));
+    let found = plan(&session, &[&fitted[..], &towers.each_ref().map(String::as_str)].concat());
+    let notes = found["notes"].to_string();
+    assert!(notes.contains("the fit of the heads (`model.head_init`) is not counted"), "{notes}");
+}

@@ -61,6 +61,13 @@ fn clusters_are_balanced() {
     assert_eq!(found["cluster_sizes"], Value::from(vec![9, 4, 3]));
     assert_eq!(by_colour(&session, "rows.txt"), counts([3, 3, 3]));
 
+    // As many clusters as images, at most.
+    let arguments = ["--clusters", "100", "--cap", "1"];
+    let output = session.run(&[&["select", "--config", "lit.toml", "--out", "all.txt"][..], &arguments].concat());
+    let (text, notes) = (String::from_utf8_lossy(&output.stdout), crate::support::stderr(&output));
+    assert!(notes.contains("100 clusters are asked for, but only 16 images are left to group"), "{notes}");
+    assert!(text.contains("16 clusters of 1 image each before the limit"), "{text}");
+
     // The list is what `only` takes.
     session.succeed(&[
         "train",
@@ -103,7 +110,9 @@ fn near_images_are_left_out() {
     assert_eq!(by_colour(&session, "rows.txt"), counts([1, 1, 1]));
     let error = session.fail(2, &["select", "--config", "lit.toml", "--near=-1", "--out", "none.txt"]);
     assert!(
-        error.contains("no image is left: of 16, 0 cannot be used") && !session.path("none.txt").exists(),
+        error.contains("no image is left: of 16, 0 cannot be used")
+            && error.contains("15 since they look like an image of an evaluation")
+            && !session.path("none.txt").exists(),
         "{error}"
     );
 }
@@ -226,6 +235,12 @@ fn requests_without_sense_are_refused() {
     };
     assert!(fail(&[]).contains("there is nothing to select by; give `--near`"));
     assert!(fail(&["--keep", "0.5"]).contains("--model"));
+    assert!(fail(&["--keep", "0", "--model", "m"]).contains("expected a fraction above 0, at most 1"));
+    let missing = fail(&["--model", "m", "--per-class", "1", "--classnames", "none.txt"]);
+    assert!(missing.contains("`--classnames` `none.txt` does not exist; give a file with one name"), "{missing}");
+    assert!(fail(&["--near", "0.9", "--union", "none.txt"]).contains("`--union`: cannot read `none.txt`"));
+    let missing = fail(&["--near", "0.9", "--set", "data.train.only=none.txt"]);
+    assert!(missing.contains("`data.train.only`: cannot read `") && missing.contains("none.txt`"), "{missing}");
     assert!(fail(&["--clusters", "3"]).contains("--cap"));
     assert!(fail(&["--near", "2"]).contains("expected a cosine from -1 to 1"));
     session.write("earlier.txt", "a.png\n");

@@ -39,7 +39,7 @@ fn cache_command_fills_for_the_teacher() {
     let sets = ["model.lock=UU", "cache.dir=cache", "train.epochs=1"];
     let text = session.succeed(&with(&["cache", "--config", "lit.toml"], &sets));
     assert!(text.contains("24 images of the teacher: 24 computed"), "{text}");
-    assert!(text.contains("24 captions of the teacher: 20 computed, 4 already there"), "{text}");
+    assert!(text.contains("24 captions of the teacher: 20 computed, 0 already there, 4 repeated"), "{text}");
     let files = || {
         let files = fs::read_dir(session.path("cache")).unwrap().map(|entry| entry.unwrap().path());
         let mut files: Vec<_> = files.map(|path| (path.clone(), fs::metadata(path).unwrap().len())).collect();
@@ -88,4 +88,35 @@ fn check_loads_the_teacher() {
     assert!(text.contains("`train.teacher.model`") && text.contains("gone"), "{text}");
     let text = session.fail(2, &with(&["check", "--config", "lit.toml"], &["train.loss=sigmoid"]));
     assert!(text.contains("has no `logit_bias`"), "{text}");
+}
+
+#[test]
+fn unusable_teachers_are_named_by_their_key() {
+    let session = session();
+    session.succeed(&with(&["train", "--config", "lit.toml"], &["model.lock=LU", "train.epochs=1"]));
+    session.succeed(&["export", "--model", "run", "--out", "heads", "--format", "heads"]);
+    let towers = goldens("train/vit").display().to_string();
+    for (dir, expected) in [
+        ("./heads", "it has the heads of a model alone, without towers"),
+        ("./none", "none"),
+        (&*towers, "is not a model: expected a run directory"),
+    ] {
+        let set = format!("train.teacher.model={dir}");
+        for command in ["train", "check"] {
+            let sets = ["model.lock=LU", "run.dir=other", &set];
+            let output = session.run(&with(&[command, "--config", "lit.toml"], &sets));
+            let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).replace('\n', " ");
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!(output.status.code(), Some(2), "{command}: {text}");
+            assert_eq!(text.matches("`train.teacher.model`: ").count(), 1, "{command}: {text}");
+            assert!(text.contains(expected) && !text.contains("rename"), "{command}: {text}");
+        }
+    }
+    session.write("texts.txt", "a red circle\n");
+    let embed = ["embed", "--model", "heads", "--texts", "texts.txt", "--out", "embeds.safetensors"];
+    for arguments in [&["inspect", "heads"][..], &embed] {
+        let text = session.fail(2, arguments);
+        assert!(text.contains("`model_type` is `dualenc-heads`") && !text.contains("supported"), "{text}");
+        assert!(text.contains("give the run it was exported from"), "{text}");
+    }
 }

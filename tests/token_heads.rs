@@ -227,6 +227,7 @@ fn only_heads_alone_are_exported() {
         for format in ["transformers", "sentence-transformers"] {
             let text = session.fail(2, &["export", "--model", name, "--out", "refused", "--format", format]);
             assert!(text.contains("takes all tokens of an image") && text.contains("`--format heads`"), "{text}");
+            assert!(!text.contains("pooled features"), "{text}");
         }
         session.succeed(&["export", "--model", name, "--out", &format!("{name}-heads"), "--format", "heads"]);
         let at = |file: &str| session.path(&format!("{name}-heads/{file}"));
@@ -234,7 +235,7 @@ fn only_heads_alone_are_exported() {
         let tokens = &config["image"]["tokens"];
         assert_eq!((&tokens["kind"], &tokens["width"], &tokens["token_width"]), (&name.into(), &8.into(), &16.into()));
         let card = fs::read_to_string(at("README.md")).unwrap();
-        assert!(card.contains("x = read(x)") && card.contains("def read(tokens):"), "{card}");
+        assert!(card.contains("x = pool_tokens(x)") && card.contains("def pool_tokens(tokens):"), "{card}");
         assert!(card.contains("over tokens, width 8, 2 heads, then "), "{card}");
         let (saved, exported) = (
             tensors(&session.path(&format!("{name}/checkpoints/step-000003/model.safetensors"))),

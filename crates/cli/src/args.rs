@@ -32,6 +32,11 @@ impl ConfigArgs {
         Ok(RunConfig::load(&self.config, &self.all_overrides())?)
     }
 
+    /// As [`ConfigArgs::load`], for a fit of the heads.
+    pub fn load_for_fit(&self) -> anyhow::Result<RunConfig> {
+        Ok(RunConfig::load_for_fit(&self.config, &self.all_overrides())?)
+    }
+
     /// Loads the config with all overrides, as far as it can be read.
     pub fn load_draft(&self) -> anyhow::Result<Draft> {
         Ok(Draft::load(&self.config, &self.all_overrides())?)
@@ -69,15 +74,15 @@ pub struct DimArgs {
     /// Cut embeddings to their first N values, normalised again [default: all values]
     ///
     /// For models that were trained with this width: `train.matryoshka`.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    pub dim: Option<u32>,
+    #[arg(long, value_name = "N", value_parser = parse_count, allow_negative_numbers = true)]
+    pub dim: Option<usize>,
 }
 
 impl DimArgs {
     /// The model with embeddings of this width.
     pub fn cut(self, model: LoadedModel, reporter: &mut Reporter) -> Result<LoadedModel, TrainError> {
         match self.dim {
-            Some(dim) => model.truncated(dim as usize, reporter),
+            Some(dim) => model.truncated(dim, reporter),
             None => Ok(model),
         }
     }
@@ -91,6 +96,11 @@ pub fn load_model(
     reporter: &mut Reporter,
 ) -> Result<LoadedModel, TrainError> {
     if best { LoadedModel::best_of(dir, compute, reporter) } else { LoadedModel::from_dir(dir, compute, reporter) }
+}
+
+/// Reads a whole number of at least 1.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|&count| count > 0).ok_or_else(|| "expected a whole number of at least 1".to_owned())
 }
 
 /// Reads a number from 0 to 1.

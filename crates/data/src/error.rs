@@ -18,6 +18,14 @@ pub enum DataError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// A file that a key of a source, or an option, names cannot be used.
+    #[error("`{key}`: {source}")]
+    OfKey {
+        /// The key, such as `data.train.only`, or the option.
+        key: String,
+        /// Why it cannot be used.
+        source: Box<DataError>,
+    },
     /// A path is not a regular file.
     #[error("`{path}` is not a regular file")]
     NotAFile {
@@ -293,6 +301,7 @@ impl DataError {
     pub fn cause(&self) -> DataErrorCause {
         match self {
             Self::Read { source, .. } => DataErrorCause::System(source.kind()),
+            Self::OfKey { source, .. } => source.cause(),
             Self::Worker { .. } => DataErrorCause::Internal,
             Self::NotAFile { .. }
             | Self::Empty { .. }
@@ -309,6 +318,21 @@ impl DataError {
             | Self::TextList { .. }
             | Self::Tokenizer { .. }
             | Self::Loader { .. } => DataErrorCause::Input,
+        }
+    }
+
+    /// For `map_err`: the error of the file that `key` names.
+    pub fn of_key(key: &str) -> impl FnOnce(Self) -> Self {
+        let key = key.to_owned();
+        move |error| Self::OfKey { key, source: Box::new(error) }
+    }
+
+    /// The error with the table `table` before its key, if it names one.
+    #[must_use]
+    pub fn in_table(self, table: &str) -> Self {
+        match self {
+            Self::OfKey { key, source } => Self::OfKey { key: format!("{table}.{key}"), source },
+            error => error,
         }
     }
 

@@ -106,7 +106,7 @@ pub use pretrained::build::{
     BuildOptions, BuiltModel, TowerOptions, TowerSource, build_from_dual_encoder, build_from_sources,
     build_from_towers, image_tower_from, text_tower_from,
 };
-pub use pretrained::config_file::{dual_encoder_types, is_dual_encoder_dir};
+pub use pretrained::config_file::{HEADS_TYPE, dual_encoder_types, is_dual_encoder_dir, refuse_heads_alone};
 pub use pretrained::dry_load::{HeadSummary, ModelSummary, TowerSummary, dry_load};
 pub use pretrained::sentence_transformers::sentence_pooling;
 pub use pretrained::stored_names::StoredNames;

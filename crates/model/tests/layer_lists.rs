@@ -216,7 +216,10 @@ fn refuses_lists() {
             image_error("image_families/siglip", list(Pool::Auto, &[1, -1], true)),
             "but the pooler was trained for the normalised output of the last layer",
         ),
-        (image_error("image_families/swin", list(Pool::Auto, &[1, -1], true)), "blocks of a `swin`"),
+        (
+            image_error("image_families/swin", list(Pool::Auto, &[1, -1], true)),
+            "`image_layer` is [1, -1], but a `swin` has stages",
+        ),
         (image_error("image_families/beit", list(Pool::Cls, &[1, 2], false)), "`image_layer_norm` is false"),
         (
             text_error("towers/bert", list(Pool::Pooler, &[1, 2], true)),

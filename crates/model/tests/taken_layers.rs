@@ -128,9 +128,15 @@ fn refuses_layers_and_poolings() {
         (image_error("towers/vit", at(Pool::Cls, 4, true)), "`image_layer` is 4, but this image tower has 3 layers"),
         (image_error("towers/vit", at(Pool::Cls, -4, true)), "choose one from 1 to 3, or from -3 to -1"),
         (image_error("towers/vit", at(Pool::Auto, 2, true)), "the pooler was trained for the normalised output"),
-        (image_error("towers/vit", at(Pool::Auto, -1, false)), "set `image_pool` to \"mean\" or \"cls\""),
-        (image_error("image_families/swin", at(Pool::Auto, 1, true)), "blocks of a `swin` have different widths"),
-        (image_error("image_families/convnext", at(Pool::Auto, -1, false)), "blocks of a `convnext`"),
+        (
+            image_error("towers/vit", at(Pool::Auto, -1, false)),
+            "set `image_pool` to one of \"cls\", \"mean\", \"cls+mean\"",
+        ),
+        (image_error("image_families/swin", at(Pool::Auto, 1, true)), "`image_layer` is 1, but a `swin` has stages"),
+        (
+            image_error("image_families/convnext", at(Pool::Auto, -1, false)),
+            "`image_layer_norm` is false, but a `convnext`",
+        ),
         (image_error("image_families/beit", at(Pool::Cls, 1, false)), "`image_layer_norm` is false, but a `beit`"),
         (
             image_error("image_families/siglip", at(Pool::ClsMean, -1, true)),
@@ -139,10 +145,11 @@ fn refuses_layers_and_poolings() {
         (image_error("image_families/convnext", at(Pool::ClsMean, -1, true)), "it has no class token"),
         (image_error("image_families/swin", at(Pool::PatchMean, -1, true)), "it has no patch tokens: `mean` is"),
         (image_error("towers/vit", at(Pool::Sentence, -1, true)), "it is a pooling of text towers"),
-        (text_error("towers/bert", at(Pool::Pooler, 1, true)), "set `text_pool` to \"mean\" or \"cls\""),
+        (text_error("towers/bert", at(Pool::Pooler, 1, true)), "set `text_pool` to one of \"cls\", \"mean\", \"last\""),
         (text_error("towers/bert", at(Pool::Mean, 1, false)), "`text_layer_norm` is false, but a `bert` has no norm"),
         (text_error("towers/bert", at(Pool::ClsMean, -1, true)), "`text_pool` is a pooling of image towers"),
-        (text_error("towers/bert", at(Pool::Sentence, -1, true)), "has no `1_Pooling/config.json`"),
+        (text_error("towers/bert", at(Pool::Sentence, -1, true)), "for the pooling of transformers, \"auto\""),
+        (text_error("towers/bert", at(Pool::Sentence, 1, true)), "choose \"cls\", \"mean\" or \"last\""),
         (text_error("text_families/albert", at(Pool::Mean, 1, true)), "share 2 groups of weights"),
     ] {
         assert!(found.contains(expected), "{found}");

@@ -32,6 +32,14 @@ pub enum TrainError {
     /// The request does not fit the configuration, the data or the directory.
     #[error("{0}")]
     Usage(String),
+    /// What a key of the config names cannot be used.
+    #[error("`{key}`: {source}")]
+    OfKey {
+        /// The key, such as `train.teacher.model`.
+        key: &'static str,
+        /// Why it cannot be used.
+        source: Box<TrainError>,
+    },
     /// The device is not available.
     #[error("device `{device}` cannot be used: {reason}; devices of this build: {available}")]
     Device {
@@ -255,6 +263,7 @@ impl TrainError {
             Self::NotFinite { .. } | Self::NotFiniteOutput { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
             Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } => ErrorKind::Run,
+            Self::OfKey { source, .. } => source.kind(),
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
             Self::Hub(error) => of_hub(error),
@@ -274,6 +283,19 @@ impl TrainError {
             | Self::NoValidCheckpoint { .. }
             | Self::CheckpointsGone { .. }
             | Self::NewerFormat { .. } => ErrorKind::Input,
+        }
+    }
+
+    /// For `map_err`: [`TrainError::OfKey`] of `key`.
+    pub(crate) fn of_key<E: Into<Self>>(key: &'static str) -> impl Fn(E) -> Self {
+        move |error| Self::OfKey { key, source: Box::new(error.into()) }
+    }
+
+    /// The error without the key of the config, for a message that names the key itself.
+    pub(crate) fn without_key(self) -> Self {
+        match self {
+            Self::OfKey { source, .. } => *source,
+            error => error,
         }
     }
 

@@ -23,13 +23,15 @@ pub use commands::answering::{Answering, small_picture};
 pub use commands::check::findings::{Finding, Findings, Level};
 pub use commands::check::images::CheckOptions;
 pub use commands::check::{CONFIG_PROBLEM, check};
-pub use commands::classify::{Classification, ClassifiedImage, ClassifyRequest, LabelScore, classify, parse_labels};
+pub use commands::classify::{
+    Classification, ClassifiedImage, ClassifyRequest, LabelScore, classify, parse_class_names, parse_labels,
+};
 pub use commands::embed::{EmbedRequest, Embedded, embed};
 pub use commands::export::export;
 pub use commands::export::request::{ExportFormat, ExportRequest};
 pub use commands::fit::fit;
 pub use commands::init::init;
-pub use commands::init::request::InitRequest;
+pub use commands::init::request::{InitColumns, InitRequest};
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;
@@ -75,7 +77,7 @@ pub use models::hub::error::HubError;
 pub use models::load::LoadedModel;
 pub use optim::part_summary::PartSummary;
 pub use run_dir::best::Best;
-pub use run_dir::metrics_log::{EvalRecord, TrainRecord, WarningRecord};
+pub use run_dir::metrics_log::{EvalRecord, FitRecord, TrainRecord, WarningRecord};
 pub use stop_flag::StopFlag;
 pub use training::position::Start;
 pub use training::training_loop::{Outcome, train};

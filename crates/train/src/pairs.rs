@@ -25,7 +25,8 @@ impl Pairs {
     /// split leaves one side empty.
     pub fn read(config: &RunConfig) -> Result<Self, TrainError> {
         let tables = config.data.train.tables();
-        let mut sources = tables.iter().map(|(_, table)| table.read()).collect::<Result<Vec<_>, _>>()?;
+        let read = |(key, table): &(String, &SourceTable)| table.read().map_err(|error| error.in_table(key));
+        let mut sources = tables.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         check_widths(&tables, &sources)?;
         let all = match (sources.pop(), sources.is_empty()) {
             (Some(only), true) => only,

@@ -39,9 +39,13 @@ pub fn run(args: CacheArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let mut out = std::io::stdout().lock();
     for tower in &filled {
         let (what, total, computed, kept) = (tower.what, tower.total, tower.counts.computed, tower.counts.kept);
+        let repeats = if tower.repeats > 0 { format!(", {} repeated", tower.repeats) } else { String::new() };
         let bad = if tower.bad > 0 { format!(", {} cannot be used", tower.bad) } else { String::new() };
         let (bytes, path) = (tower.bytes, tower.path.display());
-        writeln!(out, "{total} {what}: {computed} computed, {kept} already there{bad}; {bytes} bytes in {path}")?;
+        writeln!(
+            out,
+            "{total} {what}: {computed} computed, {kept} already there{repeats}{bad}; {bytes} bytes in {path}"
+        )?;
     }
     Ok(Ending::Done)
 }

@@ -306,6 +306,15 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(tasks)) else {
         return Ok(());
     };
+    if args.config.is_some() {
+        let instead = match *name {
+            "--dim" => "; for figures of narrower embeddings, train with `train.matryoshka`",
+            _ => "; a config has a key for it in `[eval.NAME]` or `[data]`",
+        };
+        return Err(TrainError::Usage(format!(
+            "`{name}` is an option of `--model DIR`, but `--config` is given; remove it{instead}"
+        )));
+    }
     let names = tasks.iter().filter_map(ValueEnum::to_possible_value).map(|task| format!("`{}`", task.get_name()));
     let names = names.collect::<Vec<_>>().join(" or ");
     Err(TrainError::Usage(format!("`{name}` is an option of `--model DIR` with `--task` {names}; remove it")))

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, ValueHint};
-use dualenc_train::config::{HeadInit, RunConfig};
+use dualenc_train::config::RunConfig;
 use dualenc_train::{Event, FitReport, HeldOutReport, Observer, TrainError, counted};
 
 use crate::args::ConfigArgs;
@@ -58,12 +58,7 @@ pub fn run(mut args: FitArgs, reporter: &mut Reporter) -> anyhow::Result<Ending>
         MethodArg::Ridge => "ridge",
     });
     args.config.overrides.extend(method.map(|method| format!("model.head_init={method}")));
-    let mut config = args.config.load()?;
-    if config.model.head_init == HeadInit::Random {
-        // Loaded again, since some keys contradict a fit.
-        args.config.overrides.push("model.head_init=cca".to_owned());
-        config = args.config.load()?;
-    }
+    let config = args.config.load_for_fit()?;
     results::check(args.json.as_deref())?;
     let signals = Signals::end_at_once()?;
     let mut observer = BeginWork { signals: &signals, observer: reporter };
@@ -96,12 +91,12 @@ fn print(out: &mut impl Write, found: &FitReport) -> io::Result<()> {
     if let Some(held_out) = &found.held_out {
         print_choice(out, held_out, found.method == "cca")?;
     }
-    let name = if found.method == "cca" { "correlation" } else { "covariance" };
+    let (name, strengths) = found.strengths();
     let shown: Vec<usize> = SHOWN.into_iter().filter(|&at| at < found.directions).chain([found.directions]).collect();
     let (mut numbers, mut values) = (format!("{:<12}", "direction"), format!("{name:<12}"));
     for at in shown {
         numbers += &format!("{at:>8}");
-        values += &format!("{:>8.3}", found.correlations[at - 1]);
+        values += &format!("{:>8.3}", strengths[at - 1]);
     }
     writeln!(out, "{numbers}\n{values}")
 }
@@ -143,9 +138,9 @@ fn print_choice(out: &mut impl Write, held_out: &HeldOutReport, has_powers: bool
 }
 
 fn print_end(out: &mut impl Write, found: &FitReport, config: &RunConfig) -> io::Result<()> {
-    let scale = found.logit_scale.exp();
-    let bias = found.logit_bias.map_or_else(String::new, |bias| format!(", logit bias {bias:.2}"));
-    writeln!(out, "logit scale {scale:.1}{bias}")?;
+    let (scale, factor) = (found.logit_scale, found.logit_scale.exp());
+    let bias = found.logit_bias.map_or_else(String::new, |bias| format!("; logit_bias {bias:.2}"));
+    writeln!(out, "logit_scale {scale:.4}, a factor of {factor:.1} on cosines{bias}")?;
     let seconds: Vec<String> = found.seconds.iter().map(|(part, seconds)| format!("{part} {seconds:.1} s")).collect();
     writeln!(out, "{}", seconds.join(", "))?;
     writeln!(out, "fitted to {}: {}", counted(found.pairs, "pair"), config.run.dir.display())

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use dualenc_train::InitRequest;
+use dualenc_train::{InitColumns, InitRequest};
 
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
@@ -21,6 +21,7 @@ use crate::signals::Signals;
 Examples:
   dualenc init photos
   dualenc init captions.csv --out lit.toml
+  dualenc init products.parquet --image photo --caption title
   dualenc init 'shards/{000..127}.tar' --image-tower facebook/dinov2-base")]
 pub struct InitArgs {
     /// A file, a folder, or a pattern of shards
@@ -29,6 +30,12 @@ pub struct InitArgs {
     /// Write the config to this file, which must not exist
     #[arg(long, value_name = "FILE", default_value = "lit.toml", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
+    /// Column of the table, or key of its objects, with the images [default: `image`, or another usual name]
+    #[arg(long, value_name = "COLUMN")]
+    pub image: Option<String>,
+    /// Column of the table, or key of its objects, with the captions [default: `caption`, or another usual name]
+    #[arg(long, value_name = "COLUMN")]
+    pub caption: Option<String>,
     /// Image tower: a hub id or a directory [default: facebook/dinov2-small]
     #[arg(long, value_name = "TOWER")]
     pub image_tower: Option<String>,
@@ -43,8 +50,9 @@ pub struct InitArgs {
 pub fn run(args: InitArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     // The config appears at the end, as a whole.
     let _signals = Signals::end_at_once()?;
-    let InitArgs { path, out, image_tower, text_tower, run_dir } = args;
-    let request = InitRequest { data: path, out, image_tower, text_tower, run_dir };
+    let InitArgs { path, out, image, caption, image_tower, text_tower, run_dir } = args;
+    let request =
+        InitRequest { data: path, columns: InitColumns { image, caption }, out, image_tower, text_tower, run_dir };
     let lines = dualenc_train::init(&request)?;
     reporter.finish();
     let mut stdout = std::io::stdout().lock();

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueHint};
-use dualenc_data::read_templates;
+use dualenc_data::{DataError, read_templates};
 use dualenc_train::{
-    ClassQuota, ClusterCap, Compute, LeftOutBy, SelectRequest, Selected, TrainError, counted, parse_labels, select,
+    ClassQuota, ClusterCap, Compute, LeftOutBy, SelectRequest, Selected, TrainError, counted, parse_class_names, select,
 };
 
-use crate::args::{ConfigArgs, parse_fraction};
+use crate::args::{ConfigArgs, parse_count, parse_fraction};
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
 use crate::report::results;
@@ -57,7 +57,7 @@ pub struct SelectArgs {
     #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub model: Option<PathBuf>,
     /// Keep this fraction of the images, those with the best scores
-    #[arg(long, value_name = "FRACTION", value_parser = parse_fraction, requires = "model")]
+    #[arg(long, value_name = "FRACTION", value_parser = parse_share, requires = "model", allow_negative_numbers = true)]
     pub keep: Option<f64>,
     /// Keep images with at least this score
     #[arg(long, value_name = "COSINE", value_parser = parse_cosine, requires = "model", allow_hyphen_values = true)]
@@ -90,8 +90,9 @@ fn parse_cosine(text: &str) -> Result<f64, String> {
     cosine.ok_or_else(|| "expected a cosine from -1 to 1".to_owned())
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|&count| count > 0).ok_or_else(|| "expected a whole number of at least 1".to_owned())
+fn parse_share(text: &str) -> Result<f64, String> {
+    let share = parse_fraction(text).ok().filter(|&share| share > 0.0);
+    share.ok_or_else(|| "expected a fraction above 0, at most 1".to_owned())
 }
 
 pub fn run(args: SelectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
@@ -101,8 +102,9 @@ pub fn run(args: SelectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> 
     let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
     let classes = match (&args.classnames, args.per_class) {
         (Some(names), Some(per_class)) => {
-            let templates = args.templates.as_deref().map(read_templates).transpose().map_err(TrainError::from)?;
-            Some(ClassQuota { names: parse_labels(names)?, templates: templates.unwrap_or_default(), per_class })
+            let templates = args.templates.as_deref().map(read_templates).transpose();
+            let templates = templates.map_err(DataError::of_key("--templates")).map_err(TrainError::from)?;
+            Some(ClassQuota { names: parse_class_names(names)?, templates: templates.unwrap_or_default(), per_class })
         }
         _ => None,
     };
@@ -130,17 +132,9 @@ fn print(out: &mut impl Write, found: &Selected, config: &Path) -> io::Result<()
     if found.unreadable > 0 {
         writeln!(out, "  {:>8} cannot be used", found.unreadable)?;
     }
-    for LeftOutBy { stage, images, such_as } in &found.left_out {
-        let reason = match *stage {
-            "overlap" => "left out: an evaluation has the same file",
-            "near_evaluation" => "left out: they look like an image of an evaluation",
-            "near" => "left out: they look like another training image",
-            "score" => "left out by their scores",
-            "classes" => "left out: no class takes them",
-            _ => "left out: their clusters are full",
-        };
+    for left_out @ LeftOutBy { images, such_as, .. } in &found.left_out {
         let such_as = if such_as.is_empty() { String::new() } else { format!(", such as {}", such_as.join(", ")) };
-        writeln!(out, "  {images:>8} {reason}{such_as}")?;
+        writeln!(out, "  {images:>8} left out: {}{such_as}", left_out.reason())?;
     }
     if found.added > 0 {
         writeln!(out, "  {:>8} taken again: the earlier list has them", found.added)?;
@@ -164,7 +158,11 @@ fn print(out: &mut impl Write, found: &Selected, config: &Path) -> io::Result<()
     }
     if let (Some(largest), Some(smallest)) = (found.cluster_sizes.first(), found.cluster_sizes.last()) {
         let count = counted(found.cluster_sizes.len(), "cluster");
-        writeln!(out, "{count}, of {smallest} to {} before the limit", counted(*largest, "image"))?;
+        let sizes = match smallest == largest {
+            true => format!("{} each", counted(*largest, "image")),
+            false => format!("{smallest} to {largest} images"),
+        };
+        writeln!(out, "{count} of {sizes} before the limit")?;
     }
     if found.held_out > 0 {
         let held_out = counted(found.held_out, "held-out image");

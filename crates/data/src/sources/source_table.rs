@@ -118,8 +118,10 @@ impl SourceTable {
     pub fn read(&self) -> Result<Dataset, DataError> {
         let (source, selection) = self.source_and_selection()?;
         let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
-        let templates = self.templates.as_deref().map(read_templates).transpose()?.unwrap_or_default();
-        let classnames = self.classnames.as_deref().map(read_numbered_names).transpose()?.unwrap_or_default();
+        let templates = self.templates.as_deref().map(read_templates).transpose();
+        let templates = templates.map_err(DataError::of_key("templates"))?.unwrap_or_default();
+        let classnames = self.classnames.as_deref().map(read_numbered_names).transpose();
+        let classnames = classnames.map_err(DataError::of_key("classnames"))?.unwrap_or_default();
         let mut dataset = match &source {
             // These know themselves what is the number of a class.
             Source::Webdataset(source) => source.read_named(selection, NumberLabels::Named(&classnames))?,
@@ -156,7 +158,8 @@ impl SourceTable {
         let (Some((_, source)), true) = (sources.pop(), sources.is_empty()) else {
             return Err(DataError::Loader { reason: "a source table needs exactly one source".to_owned() });
         };
-        Ok((source, self.only.as_deref().map(Selection::read).transpose()?))
+        let selection = self.only.as_deref().map(Selection::read).transpose().map_err(DataError::of_key("only"))?;
+        Ok((source, selection))
     }
 }
 

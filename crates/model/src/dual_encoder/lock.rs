@@ -166,10 +166,11 @@ impl Training {
         let towers = [(Tower::Image, self.image), (Tower::Text, self.text)];
         for ((tower, training), blocks) in towers.into_iter().zip(depths.num_blocks()) {
             if training.last > blocks {
+                let (kind, found) = (tower.kind(), training.last);
+                let blocks = if blocks == 1 { "1 block".to_owned() } else { format!("{blocks} blocks") };
                 return Err(ModelError::Input(format!(
-                    "`{}_unlock_last` is {}, but the {tower} has {blocks} blocks",
-                    tower.kind(),
-                    training.last
+                    "`model.{kind}_unlock_last` (or `{kind}_unlock_last` of a `[[train.stage]]`) is {found}, but the \
+                     {tower} has {blocks}; choose at most that, or unlock the whole tower with `U` in `lock`"
                 )));
             }
         }

@@ -37,7 +37,36 @@ pub(crate) fn read_config(dir: &Path) -> Result<(PathBuf, Value), ModelError> {
     {
         return Ok(found);
     }
-    config.map(|config| (path, config))
+    let config = config?;
+    if is_of_heads(&config) {
+        let problem = format!("`model_type` is `{HEADS_TYPE}`: {HEADS_ALONE}");
+        return Err(ModelError::Config { path, problem });
+    }
+    Ok((path, config))
+}
+
+/// The `model_type` of a directory with the heads of a model alone.
+pub const HEADS_TYPE: &str = "dualenc-heads";
+
+/// What such a directory lacks, and what to give instead.
+const HEADS_ALONE: &str = "it has the heads of a model alone, without towers (an export with `--format heads`); give \
+                           the run it was exported from, one of its checkpoints, or an export with `--format \
+                           transformers`";
+
+fn is_of_heads(config: &Value) -> bool {
+    config["model_type"] == HEADS_TYPE
+}
+
+/// Refuses a directory with the heads of a model alone. Accepts every other one.
+///
+/// # Errors
+/// [`ModelError::Config`].
+pub fn refuse_heads_alone(dir: &Path) -> Result<(), ModelError> {
+    let config = fs::read(dir.join("config.json")).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    match config.filter(is_of_heads) {
+        Some(_) => read_config(dir).map(|_| ()),
+        None => Ok(()),
+    }
 }
 
 /// Whether `dir` holds a whole model: a VisionTextDualEncoder, CLIP, Chinese CLIP or SigLIP.

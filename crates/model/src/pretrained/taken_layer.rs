@@ -27,7 +27,11 @@ impl TowerFiles {
         let TakenLayers { numbers, norm } = asked;
         let key = tower.layer_key();
         let family = self.config["model_type"].as_str().unwrap_or_default().to_owned();
-        let (of, has_final_norm) = self.layers(tower)?;
+        let given = match *numbers == TakenLayers::default().numbers {
+            true => format!("`{key}_norm` is {norm}"),
+            false => format!("`{key}` is {numbers}"),
+        };
+        let (of, has_final_norm) = self.layers(tower, &given)?;
         let taken = Taken { layers: self.numbered(numbers, of, tower)?, of, norm: *norm };
         if !norm && !has_final_norm {
             return Err(self.problem(format!(
@@ -45,7 +49,7 @@ impl TowerFiles {
         }
         if last < of {
             shorten(&mut self.config, last);
-            if self.layers(tower)?.0 != last {
+            if self.layers(tower, &given)?.0 != last {
                 return Err(self.problem(format!("`{key}` is not supported for a `{family}` tower; remove the key")));
             }
         }
@@ -62,9 +66,10 @@ impl TowerFiles {
         for &number in asked.numbers() {
             let layer = if number < 0 { from_end(number) } else { usize::try_from(number).ok() };
             let layer = layer.filter(|layer| (1..=of).contains(layer)).ok_or_else(|| {
+                let layers = if of == 1 { "layer" } else { "layers" };
                 let has = if asked.numbers().len() > 1 { "lists" } else { "is" };
                 self.problem(format!(
-                    "`{key}` {has} {number}, but this {tower} has {of} layers; choose one from 1 to {of}, or from \
+                    "`{key}` {has} {number}, but this {tower} has {of} {layers}; choose one from 1 to {of}, or from \
                      -{of} to -1, which is the last"
                 ))
             })?;
@@ -81,8 +86,8 @@ impl TowerFiles {
         Ok(layers)
     }
 
-    /// Number of layers of `tower`, and whether a norm follows the last one.
-    fn layers(&self, tower: Tower) -> Result<(usize, bool), ModelError> {
+    /// Number of layers of `tower`, and whether a norm follows the last one. `given`: the key that asks for layers.
+    fn layers(&self, tower: Tower, given: &str) -> Result<(usize, bool), ModelError> {
         match tower {
             Tower::Image => match image_config(&self.config, &self.config_path)?.1 {
                 ImageTowerConfig::Transformer(config) => {
@@ -90,8 +95,8 @@ impl TowerFiles {
                 }
                 ImageTowerConfig::Absent { .. } => Ok((1, false)),
                 ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => Err(self.problem(format!(
-                    "`image_layer` or `image_layer_norm` is set, but the blocks of a `{}` have different widths and \
-                     only the last can be pooled; remove the key, or choose a vision transformer",
+                    "{given}, but a `{}` has stages of blocks of different widths, of which only the last is pooled; \
+                     remove the key, or choose a vision transformer",
                     self.config["model_type"].as_str().unwrap_or_default()
                 ))),
             },

@@ -147,25 +147,24 @@ impl TowerFiles {
                     self.config["model_type"].as_str().unwrap_or_default()
                 ));
             }
-            let poolings =
-                [(Pool::Auto, "auto"), (Pool::Cls, "cls"), (Pool::Mean, "mean"), (Pool::ClsMean, "cls+mean")];
-            let supported = poolings.iter().filter(|(pool, _)| config.resolve(*pool).is_ok());
-            let supported: Vec<String> = supported.map(|(_, name)| format!("\"{name}\"")).collect();
+            let pools = [&[(Pool::Auto, "\"auto\"")], &OF_ANY_LAYER[..]].concat();
             self.problem(format!(
                 "this image tower does not support this `image_pool`: {reason}; choose among {}",
-                supported.join(", ")
+                supported(config, &pools)
             ))
         })?;
-        self.refuse_pooler_of_last_layer(config.pools_by_last_layer(pooling), Tower::Image)?;
+        let others = supported(config, &OF_ANY_LAYER);
+        self.refuse_pooler_of_last_layer(config.pools_by_last_layer(pooling), Tower::Image, &others)?;
         Ok(pooling)
     }
 
-    /// Refuses a pooler with weights for another layer than the one they were trained for.
-    fn refuse_pooler_of_last_layer(&self, is_of_last_layer: bool, tower: Tower) -> Result<(), ModelError> {
-        match self.taken.as_ref().filter(|taken| is_of_last_layer && !taken.is_whole()) {
+    /// Refuses a pooler with weights for another layer than the one they were trained for. `others`: poolings of any
+    /// layer.
+    fn refuse_pooler_of_last_layer(&self, is_of_last: bool, tower: Tower, others: &str) -> Result<(), ModelError> {
+        match self.taken.as_ref().filter(|taken| is_of_last && !taken.is_whole()) {
             Some(taken) => Err(self.problem(format!(
                 "`{}` takes {}, but the pooler was trained for the normalised output of the last layer; set `{}` to \
-                 \"mean\" or \"cls\"",
+                 one of {others}",
                 tower.layer_key(),
                 taken.describe(),
                 tower.pool_key()
@@ -202,8 +201,13 @@ impl TowerFiles {
             self.problem(match pool {
                 Pool::Sentence => format!(
                     "`text_pool = \"sentence\"`, but `{}` has no `1_Pooling/config.json` of sentence-transformers; \
-                     choose \"cls\", \"mean\" or \"auto\"",
-                    self.dir.display()
+                     {}",
+                    self.dir.display(),
+                    // What `auto` stands for may be a pooler, which belongs to the last layer.
+                    match self.taken.as_ref().is_none_or(Taken::is_whole) {
+                        true => "choose \"cls\", \"mean\", \"last\" or, for the pooling of transformers, \"auto\"",
+                        false => "choose \"cls\", \"mean\" or \"last\"",
+                    }
                 ),
                 Pool::ClsMean | Pool::PatchMean | Pool::Tokens => {
                     "`text_pool` is a pooling of image towers; choose \"cls\", \"mean\", \"last\", \
@@ -216,7 +220,8 @@ impl TowerFiles {
                 ),
             })
         })?;
-        self.refuse_pooler_of_last_layer(config.pools_by_last_layer(pooling), Tower::Text)?;
+        let others = "\"cls\", \"mean\", \"last\"";
+        self.refuse_pooler_of_last_layer(config.pools_by_last_layer(pooling), Tower::Text, others)?;
         if pool == Pool::Auto && pooling != Pooling::Pooler {
             let dir = self.dir.display();
             tracing::info!("`{dir}` has no pooler; `text_pool = \"auto\"` uses {}", config.describe_pooling(pooling));
@@ -360,6 +365,16 @@ impl TowerFiles {
             ModelError::Incomplete { dir, missing, hint }
         })
     }
+}
+
+/// Poolings of any layer of an image tower, as a config names them.
+const OF_ANY_LAYER: [(Pool, &str); 3] =
+    [(Pool::Cls, "\"cls\""), (Pool::Mean, "\"mean\""), (Pool::ClsMean, "\"cls+mean\"")];
+
+/// Those of `pools` that the tower supports, separated by commas.
+fn supported(config: &ImageTowerConfig, pools: &[(Pool, &str)]) -> String {
+    let supported = pools.iter().filter(|(pool, _)| config.resolve(*pool).is_ok());
+    supported.map(|(_, name)| *name).collect::<Vec<_>>().join(", ")
 }
 
 /// Whether the tensor `name` belongs to a tower's pooler. Weights may lack a pooler, which is then randomly

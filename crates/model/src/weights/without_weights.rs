@@ -162,7 +162,7 @@ fn other_format(names: &[String]) -> Option<String> {
 
 /// Weights under another name, such as `diffusion_pytorch_model.safetensors`.
 fn other_safetensors(names: &[String]) -> Option<String> {
-    let others: Vec<&String> = names.iter().filter(|name| name.ends_with(".safetensors")).collect();
+    let others: Vec<&String> = names.iter().filter(|name| name.ends_with(".safetensors") && *name != SINGLE).collect();
     match others.as_slice() {
         [] => None,
         [name] => Some(format!("if `{name}` has the weights of this model, rename it to `{SINGLE}`")),

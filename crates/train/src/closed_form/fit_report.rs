@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::run_dir::metrics_log::FitRecord;
+
 /// Heads that were fitted in closed form.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FitReport {
@@ -21,16 +23,49 @@ pub struct FitReport {
     pub ridge: f64,
     /// The exponent of the correlations.
     pub power: f64,
-    /// `logit_scale`, a logarithm.
+    /// `logit_scale`, the natural logarithm of the factor on cosines.
     pub logit_scale: f64,
     /// `logit_bias`, for the sigmoid loss.
     pub logit_bias: Option<f64>,
     /// What ridge and power were chosen by; `None`: there were too few images, and the usual ones are taken.
     pub held_out: Option<HeldOutReport>,
-    /// The canonical correlations, in descending order; with `ridge`, covariances.
+    /// The canonical correlations, in descending order; empty with `ridge`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub correlations: Vec<f64>,
+    /// With `ridge`, the covariances of the directions, in descending order; empty with `cca`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub covariances: Vec<f64>,
     /// Seconds of each part, in order. Not reproducible.
     pub seconds: Vec<(&'static str, f64)>,
+}
+
+impl FitReport {
+    /// The strengths of the directions, in descending order, and what they are: `correlation` or `covariance`.
+    #[must_use]
+    pub fn strengths(&self) -> (&'static str, &[f64]) {
+        match self.covariances.is_empty() {
+            true => ("correlation", &self.correlations),
+            false => ("covariance", &self.covariances),
+        }
+    }
+
+    /// The line of the log.
+    pub(crate) fn record(&self) -> FitRecord {
+        FitRecord {
+            step: 0,
+            method: self.method,
+            images: self.images,
+            pairs: self.pairs,
+            directions: self.directions,
+            ridge: self.ridge,
+            power: self.power,
+            logit_scale: self.logit_scale.exp(),
+            logit_bias: self.logit_bias,
+            held_out_images: self.held_out.as_ref().map_or(0, |held_out| held_out.images),
+            mean_recall: self.held_out.as_ref().map(|held_out| held_out.best().mean_recall()),
+            seconds: self.seconds.iter().map(|(_, seconds)| seconds).sum(),
+        }
+    }
 }
 
 /// The choice of ridge and power on pairs that were held out.

@@ -88,8 +88,8 @@ impl Run {
         };
         if self.learner.model.image_tokens.is_some() {
             return Err(TrainError::Usage(
-                "`model.head_init` fits linear maps of features, but the image head of this model takes all tokens \
-                 (`model.image_head.tokens`); remove `head_init`, or start from the two towers"
+                "a fit (`dualenc fit`, `model.head_init`) gives linear maps of features, but the image head of this \
+                 model takes all tokens (`model.image_head.tokens`); start from the two towers, or train without a fit"
                     .to_owned(),
             ));
         }
@@ -140,22 +140,30 @@ impl Run {
         let heads = fitting.heads(&covariances, &solution, power);
         self.set_heads(heads, (logit_scale, logit_bias), dim, &device)?;
         clock.lap("final fit");
+        let directions = solution.strengths.len();
+        let widths = covariances.within.each_ref().map(|matrix| matrix.columns);
+        let (correlations, covariances) = match method {
+            Method::Cca => (solution.strengths, Vec::new()),
+            Method::Ridge => (Vec::new(), solution.strengths),
+        };
         let report = FitReport {
             method: method.name(),
             images: gathered.images,
             pairs: all.pairs,
-            widths: covariances.within.each_ref().map(|matrix| matrix.columns),
+            widths,
             embed_dim: dim,
-            directions: solution.strengths.len(),
+            directions,
             ridge,
             power,
             logit_scale,
             logit_bias,
             held_out,
-            correlations: solution.strengths,
+            correlations,
+            covariances,
             seconds: clock.parts,
         };
         report_fit(&report, observer);
+        self.records.log_fit(&report.record(), observer)?;
         self.fitted = Some(report);
         Ok(())
     }
@@ -250,9 +258,18 @@ impl Run {
 }
 
 /// The linear map of a head.
+///
+/// # Errors
+/// [`TrainError::Usage`] when it has none, as that of `model.init` may.
 fn linear_part(head: &mut Head) -> Result<LinearPart<'_>, TrainError> {
     let form = head.form();
-    let without = || TrainError::Internal(format!("`{form}`, a head without a linear map, is to be fitted"));
+    let without = || {
+        TrainError::Usage(format!(
+            "a fit (`dualenc fit`, `model.head_init`) gives linear maps of features, but a head of this model is \
+             `{form}`, without such a map; start from the two towers, set `kind` of the head to `linear` or \
+             `residual`, or train without a fit"
+        ))
+    };
     head.linear_part().ok_or_else(without)
 }
 

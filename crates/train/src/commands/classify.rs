@@ -71,34 +71,47 @@ pub struct Classification {
     pub left_out: LeftOut,
 }
 
-/// The labels that `argument` gives: those in the file of this name (as `eval --classnames` reads it), or else those
-/// between its commas.
+/// The labels that `argument` gives, that of `--labels`: those in the file of this name (as `eval --classnames` reads
+/// it), or else those between its commas.
 ///
 /// # Errors
 /// [`TrainError::Usage`] when there is none, one is empty, or one appears twice; [`TrainError::Data`].
 pub fn parse_labels(argument: &str) -> Result<Vec<String>, TrainError> {
+    parse_names(argument, "--labels", "label")
+}
+
+/// As [`parse_labels`], for the names of classes that `--classnames` gives.
+///
+/// # Errors
+/// As for [`parse_labels`].
+pub fn parse_class_names(argument: &str) -> Result<Vec<String>, TrainError> {
+    parse_names(argument, "--classnames", "name")
+}
+
+/// `option`: what gives the names. `noun`: what one is called.
+fn parse_names(argument: &str, option: &str, noun: &str) -> Result<Vec<String>, TrainError> {
     let path = Path::new(argument);
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
     if path.is_dir() || (!path.exists() && looks_like_path(argument)) {
         let problem = if path.is_dir() { "is a directory" } else { "does not exist" };
         return Err(TrainError::Usage(format!(
-            "`--labels` `{argument}` {problem}; give a file with one label a line, or labels with commas between them"
+            "`{option}` `{argument}` {problem}; give a file with one {noun} a line, or {noun}s with commas between them"
         )));
     }
-    let labels = if path.is_file() || LIST_EXTENSIONS.contains(&extension.as_str()) {
+    let names = if path.is_file() || LIST_EXTENSIONS.contains(&extension.as_str()) {
         read_class_names(path)?
     } else {
-        argument.split(',').map(|label| label.trim().to_owned()).collect()
+        argument.split(',').map(|name| name.trim().to_owned()).collect()
     };
-    if labels.iter().any(String::is_empty) {
+    if names.iter().any(String::is_empty) {
         return Err(TrainError::Usage(format!(
-            "`--labels` `{argument}` has an empty label; give labels between commas, or a file with one a line"
+            "`{option}` `{argument}` has an empty {noun}; give {noun}s between commas, or a file with one a line"
         )));
     }
-    if let Some(repeated) = repeated_names(&labels).first() {
-        return Err(TrainError::Usage(format!("`--labels` has `{repeated}` more than once; give each label once")));
+    if let Some(repeated) = repeated_names(&names).first() {
+        return Err(TrainError::Usage(format!("`{option}` has `{repeated}` more than once; give each {noun} once")));
     }
-    Ok(labels)
+    Ok(names)
 }
 
 /// Whether one label without a comma is rather the path of a file: it has an extension, or a `/` and no space.
@@ -312,6 +325,8 @@ mod tests {
         ] {
             let error = parse_labels(argument).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+            let error = parse_class_names(argument).unwrap_err().to_string();
+            assert!(!error.contains("label"), "{error}");
         }
     }
 }

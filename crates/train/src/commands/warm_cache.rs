@@ -1,6 +1,7 @@
 //! `dualenc cache`: computes the features of the locked towers and of the teacher ahead of training.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::prefixes::{ImagePrefix, Inputs, Prefixes, TextPrefix};
-use crate::features::texts::TextFeatures;
+use crate::features::texts::{TextFeatures, content_hash};
 use crate::models::load::LoadedModel;
 use crate::models::text_pool::settled;
 use crate::pairs::Pairs;
@@ -35,8 +36,10 @@ pub struct WarmedCache {
     pub what: &'static str,
     /// Captions, or images times views, of the training data and all evaluations.
     pub total: usize,
-    /// How many of them were computed now, and how many were already cached.
+    /// How many different ones were computed now, and how many were already cached.
     pub counts: CacheCounts,
+    /// Captions with the tokens of an earlier one, and images with the content of an earlier one, times views.
+    pub repeats: usize,
     /// Images that cannot be used.
     pub bad: usize,
     /// Size of the file of values, in bytes.
@@ -153,8 +156,8 @@ fn warm_prefixes(
     if let Some(TextPrefix { states, .. }) = texts {
         let captions = texts_of(dataset);
         let names = ("states of captions", "locked layers of the text tower");
-        let counts = fill_texts(names.1, |tokens| states.fill(tokens), &captions, tokenizer, stop, observer)?;
-        warmed.push(summary(names.0, captions.len(), counts, Some(states.size())));
+        let filled = fill_texts(names.1, |tokens| states.fill(tokens), &captions, tokenizer, stop, observer)?;
+        warmed.push(summary(names.0, captions.len(), filled, Some(states.size())));
     }
     Ok(warmed)
 }
@@ -170,7 +173,8 @@ fn warm_images(
     lists: Vec<(Arc<dyn ImageList>, Views)>,
     observer: &mut dyn Observer,
 ) -> Result<WarmedCache, TrainError> {
-    let (mut counts, mut bad, mut before) = (CacheCounts::default(), 0, 0);
+    let (mut computed, mut bad, mut before, mut usable_views) = (0, 0, 0, 0);
+    let mut rows = HashSet::new();
     let total = lists.iter().map(|(list, views)| list.num_images() * views.count()).sum();
     for (list, views) in lists {
         let set = features.set(list, views);
@@ -180,11 +184,22 @@ fn warm_images(
         skipped.iter().for_each(|image| {
             observer.on(Event::Skipped { image, of: "the training data", listed_in: None });
         });
-        counts += new;
+        computed += new.computed;
         bad += skipped.len();
+        let usable = set.usable();
+        usable_views += usable.len() * views.count();
+        for view in 0..views.count() as u64 {
+            rows.extend(usable.iter().filter_map(|&image| set.row(image, view)));
+        }
         before += set.len() * views.count();
     }
-    Ok(WarmedCache { bad, ..summary(what, total, counts, features.size()) })
+    // Images that were computed twice, since they were read at the same time, were computed nevertheless.
+    let kept = rows.len().saturating_sub(computed);
+    let filled = Filled {
+        counts: CacheCounts { computed, kept },
+        repeats: usable_views.saturating_sub(computed.max(rows.len())),
+    };
+    Ok(WarmedCache { bad, ..summary(what, total, filled, features.size()) })
 }
 
 fn warm_texts(
@@ -195,11 +210,18 @@ fn warm_texts(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<WarmedCache, TrainError> {
-    let counts = fill_texts(name, |tokens| features.fill(tokens), captions, tokenizer, stop, observer)?;
-    Ok(summary(what, captions.len(), counts, features.size()))
+    let filled = fill_texts(name, |tokens| features.fill(tokens), captions, tokenizer, stop, observer)?;
+    Ok(summary(what, captions.len(), filled, features.size()))
 }
 
-/// Computes what `fill` lacks of the tokens of `captions`.
+/// What filling a cache found and did.
+#[derive(Default)]
+struct Filled {
+    counts: CacheCounts,
+    repeats: usize,
+}
+
+/// Computes what `fill` lacks of the tokens of `captions`, each once.
 fn fill_texts(
     name: &str,
     fill: impl Fn(&TokenBatch) -> Result<CacheCounts, TrainError>,
@@ -207,24 +229,31 @@ fn fill_texts(
     tokenizer: &Tokenizer,
     stop: &StopFlag,
     observer: &mut dyn Observer,
-) -> Result<CacheCounts, TrainError> {
-    let (mut counts, mut done, total) = (CacheCounts::default(), 0, captions.len());
+) -> Result<Filled, TrainError> {
+    let (mut filled, mut done, total) = (Filled::default(), 0, captions.len());
+    let mut known = HashSet::new();
     for captions in captions.chunks(CAPTIONS_PER_CHECK) {
         let mut tokens = TokenBatch::default();
         for caption in captions {
-            tokens.push(tokenizer.encode(caption)?);
+            let encoded = tokenizer.encode(caption)?;
+            if known.insert(content_hash(&encoded.ids, &encoded.type_ids)) {
+                tokens.push(encoded);
+            } else {
+                filled.repeats += 1;
+            }
         }
-        counts += fill(&tokens)?;
+        filled.counts += fill(&tokens)?;
         done += captions.len();
         observer.on(Event::Work { name, done, total });
         if let Some(signal) = stop.signal() {
             return Err(TrainError::Stopped { signal });
         }
     }
-    Ok(counts)
+    Ok(filled)
 }
 
-fn summary(what: &'static str, total: usize, counts: CacheCounts, size: Option<(u64, &Path)>) -> WarmedCache {
+fn summary(what: &'static str, total: usize, filled: Filled, size: Option<(u64, &Path)>) -> WarmedCache {
+    let Filled { counts, repeats } = filled;
     let (bytes, path) = size.map_or((0, PathBuf::new()), |(bytes, path)| (bytes, path.to_owned()));
-    WarmedCache { what, total, counts, bad: 0, bytes, path }
+    WarmedCache { what, total, counts, repeats, bad: 0, bytes, path }
 }

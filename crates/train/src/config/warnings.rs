@@ -5,13 +5,18 @@ use dualenc_model::Tower;
 use super::derived::eval_interval::EvalInterval;
 use super::derived::stage_plan::Stage;
 use super::schema::RunConfig;
+use super::schema::loss::{LogitBiasInit, Loss};
 use super::schema::model::HeadInit;
 use super::schema::model_heads::HeadChoice;
 use super::schema::optimizer::OptimizerKind;
 
-/// The highest rate at which Adam's steps, each about as large as the rate, improve a fitted head on several layers.
-/// Measured in docs/ALIGNMENT.md: 3e-4 improves the start, 1e-3 loses it.
-const HIGHEST_RATE_OF_FITTED_HEADS: f64 = 5e-4;
+/// The highest rate at which Adam's steps, each about as large as the rate, improve a fitted head on one layer, and on
+/// several. Measured in docs/ALIGNMENT.md: 1e-3 improves the start on one layer, and loses that on several, which 3e-4
+/// improves; 1e-2 loses both.
+const HIGHEST_RATES_OF_FITTED_HEADS: [f64; 2] = [3e-3, 5e-4];
+
+/// Rates to set instead.
+const RATES_OF_FITTED_HEADS: [&str; 2] = ["1e-3", "3e-4"];
 
 impl RunConfig {
     /// Settings that are valid but have no effect, or lose what another one gives, each as a sentence.
@@ -19,7 +24,9 @@ impl RunConfig {
         let mut warnings = self.locked_tower_warnings();
         warnings.extend(self.locked_head_warnings());
         warnings.extend(self.fitted_head_warning());
+        warnings.extend(self.fit_warnings());
         warnings.extend(self.views_warning());
+        warnings.extend(self.prefix_warning());
         warnings.extend(self.patience_warning());
         warnings.extend(self.cache_dir_warning());
         warnings
@@ -77,17 +84,58 @@ impl RunConfig {
             (&model.image_layer, train.image_projection_learning_rate),
             (&model.text_layer, train.text_projection_learning_rate),
         ];
-        let rate = sides
-            .into_iter()
-            .filter(|(layers, _)| layers.numbers().len() > 1)
-            .map(|(_, rate)| rate.or(train.projection_learning_rate).unwrap_or(train.learning_rate))
-            .fold(0.0, f64::max);
-        (rate > HIGHEST_RATE_OF_FITTED_HEADS).then(|| {
+        // Of several layers first: their rate is the lower one.
+        [true, false].into_iter().find_map(|of_several| {
+            let rate = sides
+                .iter()
+                .filter(|(layers, _)| (layers.numbers().len() > 1) == of_several)
+                .map(|(_, rate)| rate.or(train.projection_learning_rate).unwrap_or(train.learning_rate))
+                .fold(0.0, f64::max);
+            let at = usize::from(of_several);
+            (rate > HIGHEST_RATES_OF_FITTED_HEADS[at]).then(|| {
+                format!(
+                    "the heads{} start fitted (`model.head_init`), and a rate of {rate:?} is likely to lose this \
+                     start: set `train.projection_learning_rate` to {} or less",
+                    if of_several { " on several layers" } else { "" },
+                    RATES_OF_FITTED_HEADS[at]
+                )
+            })
+        })
+    }
+
+    /// Settings that `head_init` replaces, and settings of a fit that there is not.
+    fn fit_warnings(&self) -> Vec<String> {
+        let (model, train, fit) = (&self.model, &self.train, &self.fit);
+        if model.head_init == HeadInit::Random {
+            let given = [("ridge", fit.ridge.is_some()), ("power", fit.power.is_some())];
+            let given = given.into_iter().filter(|(_, is_given)| *is_given);
+            return given
+                .map(|(key, _)| {
+                    format!(
+                        "`fit.{key}` has no effect here: only `dualenc fit` reads it, and training with \
+                         `model.head_init`, which is not set"
+                    )
+                })
+                .collect();
+        }
+        // A default and the same value in the config are one.
+        let usual_scale = model.init.is_none().then(|| train.loss.logit_scale_init());
+        let is_scale = model.logit_scale_init.is_some() && model.logit_scale_init != usual_scale;
+        let usual_bias = LogitBiasInit::Auto.number(train.batch_size);
+        let is_bias = train.logit_bias_init.is_some_and(|bias| bias != LogitBiasInit::Number(usual_bias));
+        [
+            ("model.logit_scale_init", "logit_scale", is_scale),
+            ("train.logit_bias_init", "logit_bias", is_bias && train.loss == Loss::Sigmoid),
+        ]
+        .into_iter()
+        .filter(|(.., is_given)| *is_given)
+        .map(|(key, value, _)| {
             format!(
-                "the heads on several layers start fitted (`model.head_init`), and a rate of {rate:?} is likely to \
-                 lose this start: set `train.projection_learning_rate` to 3e-4 or less"
+                "`{key}` has no effect beside `model.head_init`: a fit chooses `{value}` by the loss on pairs that it \
+                 holds out, unless there are too few; remove the key"
             )
         })
+        .collect()
     }
 
     fn views_warning(&self) -> Option<String> {
@@ -95,11 +143,41 @@ impl RunConfig {
         let why = if self.data.augment.is_none() {
             "images are not augmented"
         } else if self.stages().iter().all(|stage| stage.training.image.any()) && !self.limits_views() {
-            "the image tower trains"
+            match self.trains_in_part(Tower::Image) && self.cache.enabled && self.cache.prefix.is_none() {
+                true => {
+                    "the image tower trains; set `cache.prefix = true` to cache as many views of the states of its \
+                     locked layers"
+                }
+                false => "the image tower trains",
+            }
         } else {
             return None;
         };
         Some(format!("`cache.views` has no effect: {why}"))
+    }
+
+    /// Cached states that are asked for where there are none.
+    fn prefix_warning(&self) -> Option<String> {
+        let why = if self.cache.prefix != Some(true) {
+            return None;
+        } else if !self.cache.enabled {
+            "`cache.enabled` is false"
+        } else if !Tower::ALL.into_iter().any(|tower| self.trains_in_part(tower)) {
+            "no tower trains in part (`model.image_unlock_last`, `model.text_unlock_last`, or adapters in the last \
+             blocks)"
+        } else {
+            return None;
+        };
+        Some(format!("`cache.prefix` has no effect: {why}"))
+    }
+
+    /// Whether some stage trains a part of `tower`.
+    fn trains_in_part(&self, tower: Tower) -> bool {
+        let is_partial = |Stage { training, .. }: &Stage| match tower {
+            Tower::Image => training.image.is_partial(),
+            Tower::Text => training.text.is_partial(),
+        };
+        self.stages().iter().any(is_partial)
     }
 
     fn patience_warning(&self) -> Option<String> {
@@ -120,7 +198,13 @@ impl RunConfig {
         let why = if !self.cache.enabled {
             "`cache.enabled` is false"
         } else if !some_tower_is_locked && self.train.teacher.is_none() {
-            "no tower is locked"
+            match Tower::ALL.into_iter().any(|tower| self.trains_in_part(tower)) {
+                true => {
+                    "no tower is locked as a whole, and what locked layers compute is not cached with this config; set \
+                     `cache.prefix = true`, and with `data.augment` also `cache.views`"
+                }
+                false => "no tower is locked",
+            }
         } else {
             return None;
         };

@@ -136,14 +136,14 @@ impl Encoder<'_> {
         };
         let features = self.image_features(processor);
         let mut found = EncodedImages { dim, ..EncodedImages::default() };
-        if self.model.image_tokens.is_none() || features.passing().is_none() {
+        if self.model.image_tokens.is_none() || !features.are_in_memory() {
             self.images_of(&features, images, (rows, 0), &mut found, on_progress)?;
         } else {
             // The tokens of all images may not fit in memory.
             for first in (0..images.num_images()).step_by(IMAGES_WITH_TOKENS) {
                 let part = first..images.num_images().min(first + IMAGES_WITH_TOKENS);
                 let list: Vec<ImageRef> = part.map(|image| images.image(image)).collect();
-                let passing = features.passing().unwrap_or_else(|| features.clone());
+                let passing = features.with_own_store();
                 self.images_of(&passing, Arc::new(list), (rows, first), &mut found, |done| on_progress(first + done))?;
             }
         }

@@ -4,10 +4,11 @@ use serde_json::{Map, Value};
 
 use crate::config::narrower_metric;
 use crate::error::TrainError;
+use crate::eval::metrics::bootstrap::INTERVAL;
 use crate::eval::metrics::scores::normalize_rows;
 
 /// Adds the figures of embeddings of each of `widths` below `dim`, as `measure` finds them, under their own names.
-/// Counts and intervals are those of whole embeddings alone.
+/// Counts are those of whole embeddings alone.
 ///
 /// # Errors
 /// Those of `measure`.
@@ -18,8 +19,14 @@ pub(crate) fn add_narrower(
 ) -> Result<(), TrainError> {
     for &width in widths.iter().filter(|&&width| width < dim) {
         let found = measure(width)?;
-        let figures = found.into_iter().filter(|(_, value)| value.is_f64());
-        metrics.extend(figures.map(|(name, value)| (narrower_metric(&name, width), value)));
+        for (name, value) in found {
+            // The interval of a figure has the name of that figure, too.
+            match name.strip_suffix(INTERVAL) {
+                Some(figure) => metrics.insert(narrower_metric(figure, width) + INTERVAL, value),
+                None if value.is_f64() => metrics.insert(narrower_metric(&name, width), value),
+                None => None,
+            };
+        }
     }
     Ok(())
 }
@@ -53,7 +60,8 @@ mod tests {
         // The model may be narrower than a width of the config.
         add_narrower(&mut metrics, (&[24, 8, 3], 24), measured).unwrap();
         let expected = json!({
-            "acc1": 24.0, "acc1_ci95": [0.1, 0.2], "num_classes": 3, "acc1_dim8": 8.0, "acc1_dim3": 3.0
+            "acc1": 24.0, "acc1_ci95": [0.1, 0.2], "num_classes": 3, "acc1_dim8": 8.0, "acc1_dim8_ci95": [0.1, 0.2],
+            "acc1_dim3": 3.0, "acc1_dim3_ci95": [0.1, 0.2]
         });
         assert_eq!(Value::from(metrics), expected);
     }

@@ -77,11 +77,15 @@ impl ImageFeatures {
         Self { tower: Arc::new(tower), processor, compute, workers, store, is_on_disk: false, sets, stop }
     }
 
-    /// The same, with a store of its own in memory, which goes with it; `None` where features stay: on disk, or in the
-    /// files of the data.
-    pub(crate) fn passing(&self) -> Option<Self> {
+    /// Whether features are in memory: neither on disk nor in the files of the data.
+    pub(crate) fn are_in_memory(&self) -> bool {
+        !self.is_on_disk && !self.tower.is_absent()
+    }
+
+    /// The same, with a store of its own in memory, which goes with it.
+    pub(crate) fn with_own_store(&self) -> Self {
         let store = Arc::new(FeatureStore::in_memory(self.tower.width()));
-        (!self.is_on_disk && !self.tower.is_absent()).then(|| Self { store, sets: Arc::default(), ..self.clone() })
+        Self { store, is_on_disk: false, sets: Arc::default(), ..self.clone() }
     }
 
     /// Stops [`ImageFeatures::fill`] when `stop` is set. Features computed so far stay in the store.
@@ -278,7 +282,7 @@ impl ImageFeatures {
         if let Some(Skipped { key, reason, .. }) = bad.first() {
             let reason = format!(
                 "the image `{key}` can no longer be used ({reason}), though its features are cached or a loader has \
-                 read it; images must not change while a run reads them, nor `data.max_pixels` fall below theirs"
+                 read it; restore the file or, if it has too many pixels, raise `data.max_pixels` again"
             );
             return Err(DataError::Loader { reason }.into());
         }

@@ -96,6 +96,12 @@ impl Prefixes {
         let mut prefixes = Self::default();
         if config.caches_prefix(Tower::Image, training) {
             prefixes.images = prefixes.of_images(&model.image_tower, config, inputs, compute, stop)?;
+        } else if config.augments_states(training) && model.image_tower.locked_layers() > 0 {
+            prefixes.is_off(
+                Tower::Image,
+                "each epoch augments images anew; set `cache.views = k` and `cache.prefix = true` to cache k views of \
+                 each",
+            );
         }
         if config.caches_prefix(Tower::Text, training) {
             prefixes.texts = prefixes.of_texts(&model.text_tower, config, inputs, compute)?;

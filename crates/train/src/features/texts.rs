@@ -232,7 +232,7 @@ impl TextFeatures {
 }
 
 /// The hash of a caption's tokens.
-fn content_hash(ids: &[u32], types: &[u32]) -> ContentHash {
+pub(crate) fn content_hash(ids: &[u32], types: &[u32]) -> ContentHash {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(ids.len() as u64).to_le_bytes());
     for token in ids.iter().chain(types) {

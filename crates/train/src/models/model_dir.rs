@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use dualenc_model::{directory_hint, dual_encoder_types, is_dual_encoder_dir};
+use dualenc_model::{directory_hint, dual_encoder_types, is_dual_encoder_dir, refuse_heads_alone};
 
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -22,9 +22,9 @@ impl ModelDir {
     /// Accepts a run directory (its newest valid checkpoint), a checkpoint, or the directory of a whole model.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when `dir` is none of these or the run has no valid checkpoint; [`TrainError::Read`]
-    /// when it may not be read; [`TrainError::Checkpoint`] or [`TrainError::NewerFormat`] when the checkpoint cannot be
-    /// used.
+    /// [`TrainError::Usage`] when `dir` is none of these or the run has no valid checkpoint; [`TrainError::Model`] when
+    /// it holds the heads of a model alone; [`TrainError::Read`] when it may not be read; [`TrainError::Checkpoint`] or
+    /// [`TrainError::NewerFormat`] when the checkpoint cannot be used.
     pub fn find(dir: &Path, observer: &mut dyn Observer) -> Result<Self, TrainError> {
         // A directory that may not be read is no other kind of directory.
         if exists(&dir.join("manifest.json"))? && dir.join("manifest.json").is_file() {
@@ -38,6 +38,7 @@ impl ModelDir {
         if is_dual_encoder_dir(dir) {
             return Ok(Self::WholeModel(dir.to_owned()));
         }
+        refuse_heads_alone(dir)?;
         if !dir.exists() {
             return Err(TrainError::Usage(format!(
                 "`{}` does not exist; expected a run directory, a checkpoint or a model, on this machine",

@@ -3,6 +3,8 @@
 
 use std::f64::consts::PI;
 
+use dualenc_data::counted;
+
 use crate::config::{Schedule, TrainSection, default};
 use crate::error::TrainError;
 
@@ -31,9 +33,24 @@ impl LrSchedule {
         let warmup_steps = steps(config.warmup_steps, config.warmup_fraction);
         let cooldown_steps = steps(config.cooldown_steps, config.cooldown_fraction);
         if warmup_steps.saturating_add(cooldown_steps) > total_steps {
+            let phase = |name: &str, key: &str, steps: u64, is_steps: bool| {
+                let unit = if is_steps { "steps" } else { "fraction" };
+                (steps > 0).then(|| {
+                    let count = counted(usize::try_from(steps).unwrap_or(usize::MAX), "step");
+                    format!("a {name} of {count} (`train.{key}_{unit}`)")
+                })
+            };
+            let phases = [
+                phase("warm-up", "warmup", warmup_steps, config.warmup_steps.is_some()),
+                phase("cooldown", "cooldown", cooldown_steps, config.cooldown_steps.is_some()),
+            ];
+            let phases: Vec<String> = phases.into_iter().flatten().collect();
+            let (do_not, them) = if phases.len() > 1 { ("do not", "one of them") } else { ("does not", "it") };
             return Err(TrainError::Usage(format!(
-                "a warm-up of {warmup_steps} steps and a cooldown of {cooldown_steps} do not fit in the {total_steps} \
-                 steps of the run; shorten one of them, or lengthen the run"
+                "{} {do_not} fit in the {} of the run; shorten {them}, or lengthen the run (`train.epochs` or \
+                 `train.steps`)",
+                phases.join(" and "),
+                counted(usize::try_from(total_steps).unwrap_or(usize::MAX), "step")
             )));
         }
         Ok(Self {
@@ -128,11 +145,16 @@ mod tests {
         assert_factors("warmup_fraction = 0.25\nschedule = 'constant'", &[0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]);
         let both = "warmup_fraction = 0.3\ncooldown_fraction = 0.3\nschedule = 'constant'";
         assert_factors(both, &[0.5, 1.0, 1.0, 1.0, 1.0, 0.5]);
-        assert!(schedule("warmup_steps = 7", 6).is_err(), "longer than the run");
-        let error = schedule("schedule = 'constant'\nwarmup_steps = 4\ncooldown_fraction = 0.5", 6).unwrap_err();
-        assert!(
-            error.to_string().contains("warm-up of 4 steps and a cooldown of 3 do not fit in the 6 steps"),
-            "{error}"
-        );
+        for (keys, expected) in [
+            ("warmup_steps = 7", "a warm-up of 7 steps (`train.warmup_steps`) does not fit in the 6 steps of the run"),
+            (
+                "schedule = 'constant'\nwarmup_steps = 4\ncooldown_fraction = 0.5",
+                "a warm-up of 4 steps (`train.warmup_steps`) and a cooldown of 3 steps (`train.cooldown_fraction`) do \
+                 not fit in the 6 steps of the run; shorten one of them, or lengthen the run",
+            ),
+        ] {
+            let error = schedule(keys, 6).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -36,6 +36,7 @@ impl LogPoints {
         let mut points = Self { step, time, values: Vec::new(), warning: None };
         match (line["kind"].as_str()?, line["name"].as_str()) {
             ("train", _) => points.add("train", fields),
+            ("fit", _) => points.add("fit", fields),
             ("eval", Some(name)) => {
                 points.add(&format!("eval/{name}"), fields);
                 points.add_intervals(name, fields);
@@ -145,6 +146,9 @@ mod tests {
         );
         assert!(points.values[1].1.is_nan(), "what is not finite is not left out");
         assert_eq!((points.values[3].1, points.time), (0.6, None));
+
+        let line = json!({"kind": "fit", "step": 0, "method": "cca", "ridge": 0.1});
+        assert_eq!(LogPoints::of(&line).unwrap().values, [("fit/ridge".to_owned(), 0.1)]);
 
         let line = json!({"kind": "warning", "step": 2, "name": "n", "message": "m"});
         assert_eq!(LogPoints::of(&line).unwrap().warning, Some(("n".to_owned(), "m".to_owned())));

@@ -83,6 +83,38 @@ pub struct WarningRecord {
     pub message: String,
 }
 
+/// A line about heads that were fitted in closed form. Where a fit was repeated since the run was killed before its
+/// first checkpoint, the last line counts.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FitRecord {
+    /// Updates so far: 0.
+    pub step: u64,
+    /// `cca` or `ridge`.
+    pub method: &'static str,
+    /// Images that were used.
+    pub images: usize,
+    /// Pairs that the heads are fitted to.
+    pub pairs: usize,
+    /// Directions that both sides have in common.
+    pub directions: usize,
+    /// The ridge, as a fraction of the mean variance.
+    pub ridge: f64,
+    /// The exponent of the correlations.
+    pub power: f64,
+    /// Factor of the cosine similarities, as in training lines.
+    pub logit_scale: f64,
+    /// The bias of the sigmoid loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logit_bias: Option<f64>,
+    /// Images that ridge and power were chosen by; 0: there were too few.
+    pub held_out_images: usize,
+    /// Mean of the recall at 1, 5 and 10 in both directions on those images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean_recall: Option<f64>,
+    /// Seconds of the fit, features included. Not reproducible.
+    pub seconds: f64,
+}
+
 /// What a resumed run reads from its log.
 #[derive(Debug, Default)]
 pub(crate) struct Lines {
@@ -98,6 +130,8 @@ pub(crate) struct Lines {
 pub(crate) enum Entry<'a> {
     /// A step.
     Train(&'a TrainRecord),
+    /// A fit of the heads.
+    Fit(&'a FitRecord),
     /// An evaluation.
     Eval(&'a EvalRecord),
     /// A warning.

@@ -16,6 +16,9 @@ use crate::loss::teacher::TeacherTerm;
 use crate::models::hub::resolve::resolve;
 use crate::models::load::LoadedModel;
 
+/// The key of the config that names it.
+const KEY: &str = "train.teacher.model";
+
 /// Starts the fingerprint of a teacher.
 const FINGERPRINT: &[u8] = b"dualenc teacher 1";
 
@@ -38,12 +41,14 @@ impl LoadedTeacher {
     /// The teacher of `config`; `None`: it has none.
     ///
     /// # Errors
-    /// As for [`LoadedModel::from_dir`]; [`TrainError::Hub`] when it cannot be found; [`TrainError::Usage`] when it
-    /// lacks a tower, or the bias that the loss needs.
+    /// [`TrainError::OfKey`] when it cannot be found or loaded; [`TrainError::Usage`] when it lacks a tower, or the
+    /// bias that the loss needs.
     pub fn of(config: &RunConfig, compute: &Compute, observer: &mut dyn Observer) -> Result<Option<Self>, TrainError> {
         let Some(section) = &config.train.teacher else { return Ok(None) };
         let name = section.model.clone();
-        let mut loaded = LoadedModel::from_dir(&resolve(&name)?, compute, &mut OfTeacher { observer, name: &name })?;
+        let dir = resolve(&name).map_err(TrainError::of_key(KEY))?;
+        let loaded = LoadedModel::from_dir(&dir, compute, &mut OfTeacher { observer, name: &name });
+        let mut loaded = loaded.map_err(TrainError::of_key(KEY))?;
         loaded.limit_pixels(config.data.max_pixels);
         let LoadedModel { model, tokenizer, processor, .. } = loaded;
         let model = model.valid();

@@ -16,7 +16,7 @@ use crate::run_dir::checkpoint::manifest::Progress;
 use crate::run_dir::checkpoint::retention::{self, Retention};
 use crate::run_dir::checkpoint::{self, Tensors};
 use crate::run_dir::layout::RunDir;
-use crate::run_dir::metrics_log::{Entry, EvalRecord, Line, MetricsLog, TrainRecord, WarningRecord};
+use crate::run_dir::metrics_log::{Entry, EvalRecord, FitRecord, Line, MetricsLog, TrainRecord, WarningRecord};
 use crate::run_dir::tensorboard::event_file::EventFile;
 use crate::training::health::HealthMonitor;
 use crate::training::position::Position;
@@ -55,6 +55,14 @@ impl Records {
             self.log_warning(&warning, observer)?;
         }
         Ok(())
+    }
+
+    /// Logs heads that were fitted.
+    ///
+    /// # Errors
+    /// As for [`Records::log_step`].
+    pub fn log_fit(&mut self, record: &FitRecord, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.write_log(Entry::Fit(record), observer)
     }
 
     /// Logs and reports a warning.

@@ -126,7 +126,7 @@ impl Findings {
         key: &str,
         result: Result<T, TrainError>,
     ) -> Result<Option<T>, TrainError> {
-        match result {
+        match result.map_err(TrainError::without_key) {
             Ok(value) => Ok(Some(value)),
             Err(error) if error.kind() == ErrorKind::Input => {
                 self.problem(code, key, format!("`{key}`: {}", with_causes(&error)));

@@ -8,8 +8,8 @@ use crate::error::TrainError;
 pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
 
 /// What every model can be written as, and what reads it.
-pub(crate) const ANY_MODEL: &str = "`--format heads` writes the heads with Python that applies them to pooled \
-                                    features, and every command of dualenc reads the run directory or the \
+pub(crate) const ANY_MODEL: &str = "`--format heads` writes the heads with Python that applies them to outputs \
+                                    of the towers, and every command of dualenc reads the run directory or the \
                                     checkpoint (`dualenc embed` writes the embeddings)";
 
 /// Which heads a format can express.

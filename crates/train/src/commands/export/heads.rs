@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use dualenc_model::{HeadForm, HeadKind, TokenForm, TokenHead, TokenKind, TokenLayout, Tower, parameters};
+use dualenc_model::{HEADS_TYPE, HeadForm, HeadKind, TokenForm, TokenHead, TokenKind, TokenLayout, Tower, parameters};
 use parameters::ParamFilter;
 use serde_json::{Value, json};
 
@@ -16,9 +16,6 @@ use crate::stop_flag::StopFlag;
 
 /// The file that makes a directory a pair of heads: written and moved last.
 pub(crate) const CONFIG: &str = "config.json";
-
-/// The `model_type` in it.
-const MODEL_TYPE: &str = "dualenc-heads";
 
 /// The key of the widths that embeddings can be cut to, the whole first: that of `MatryoshkaLoss` in
 /// sentence-transformers, which names them in no file of its own.
@@ -66,7 +63,7 @@ pub(crate) fn write(loaded: &LoadedModel, dir: &Path, stop: &StopFlag) -> Result
         tensors.extend(own);
         image["tokens"] = config_of_tokens(tokens);
     }
-    let mut config = json!({"model_type": MODEL_TYPE, "embed_dim": model.embed_dim(), "image": image, "text": text});
+    let mut config = json!({"model_type": HEADS_TYPE, "embed_dim": model.embed_dim(), "image": image, "text": text});
     let widths = loaded.nested_widths();
     if !widths.is_empty() {
         config[MATRYOSHKA_DIMS] = json!(widths);

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use dualenc_data::{
     CaptionsFrom, ClassesSource, Dataset, ImageRef, OneOrMany, Recognised, Source, SourceTable, WebdatasetSource,
-    class_folder, counted, recognise,
+    class_folder, counted, recognise_source,
 };
 use toml::{Table, Value};
 
+use crate::commands::init::request::InitColumns;
 use crate::commands::init::split::Split;
 use crate::error::TrainError;
 
@@ -50,21 +51,25 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// The file or folder at `path`, recognised by its name and content. Of a file with splits, it is the one to train
-    /// on.
+    /// The file or folder at `path`, recognised by its name and content; a table is read with `columns`. Of a file with
+    /// splits, it is the one to train on.
     ///
     /// # Errors
     /// [`TrainError::Data`] when it cannot be recognised or read.
-    pub fn recognised(path: &Path) -> Result<Self, TrainError> {
+    pub fn recognised(path: &Path, columns: &InitColumns) -> Result<Self, TrainError> {
         // The list of a split may be the only part of a JSON file that can be read.
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-            let keys = Table::from_iter([("path".to_owned(), Value::String(path.display().to_string()))]);
+            let file = [("path", path.display().to_string())];
+            let columns = [("image", &columns.image), ("caption", &columns.caption)];
+            let columns = columns.into_iter().filter_map(|(key, name)| Some((key, name.clone()?)));
+            let keys = file.into_iter().chain(columns).map(|(key, name)| (key.to_owned(), Value::String(name)));
+            let keys: Table = keys.collect();
             let values = Split::Train.values();
             if let Some(train) = values.iter().find_map(|split| Self::of_split("json", &keys, "JSON", split)) {
                 return train.with_rest().with_root(path);
             }
         }
-        let Recognised { source, description } = recognise(path)?;
+        let Recognised { source, description } = recognise_source(columns.of(Source::from_path(path)?))?;
         let whole = Self::of(source, description)?;
         let splits = whole.dataset.warnings.iter().find_map(|warning| warning.split_once(MIXED_SPLITS));
         if let Some((_, splits)) = splits
@@ -213,6 +218,11 @@ impl Candidate {
         [splits, root, others, nulls].into_iter().flatten().collect()
     }
 
+    /// Whether it is a table, whose columns have names.
+    pub fn is_table(&self) -> bool {
+        ["csv", "tsv", "jsonl", "json", "parquet"].contains(&self.format.as_str())
+    }
+
     /// Whether captions are made of the names of files.
     pub fn has_captions_from_names(&self) -> bool {
         self.format == FOLDER && self.dataset.notes.iter().any(|note| note.contains("captions from file names"))
@@ -274,7 +284,7 @@ mod tests {
     }
 
     fn found(dir: &tempfile::TempDir, table: &str) -> Candidate {
-        Candidate::recognised(&dir.path().join(table)).unwrap()
+        Candidate::recognised(&dir.path().join(table), &InitColumns::default()).unwrap()
     }
 
     #[test]

@@ -6,43 +6,44 @@ use dualenc_data::{OneOrMany, image_files, is_side_file};
 
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::found::Found;
+use crate::commands::init::request::{FLAGS, InitColumns};
 use crate::commands::init::shards::ShardSets;
 use crate::commands::init::split::Split;
 use crate::commands::init::survey::{Survey, has_classes, images_below};
 use crate::error::TrainError;
 
-/// `refused` receives what looks like data and cannot be read, with the reason.
+/// `columns`: of tables. `refused` receives what looks like data and cannot be read, with the reason.
 ///
 /// # Errors
 /// [`TrainError::Usage`] with what is there when nothing can be trained on.
-pub(crate) fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, TrainError> {
+pub(crate) fn look_into(dir: &Path, columns: &InitColumns, refused: &mut Vec<String>) -> Result<Found, TrainError> {
     let survey = Survey::of(dir)?;
     // Tables first: where there is one, it says what the captions of the images are.
-    let mut found = look_at_tables(&survey, refused);
+    let mut found = look_at_tables(&survey, columns, refused);
     if found.is_none() && !survey.shards.is_empty() {
         found = look_at_shards(dir, &survey, refused);
     }
     if found.is_none() {
-        found = captions_in_text(&survey).map(Found::of);
+        found = captions_in_text(&survey, columns).map(Found::of);
     }
     if found.is_none()
-        && let Some(found) = look_into_annotations(&survey, refused)
+        && let Some(found) = look_into_annotations(&survey, columns, refused)
     {
         return Ok(found);
     }
     // The layout of the `datasets` library.
     if let (true, Some(data)) = (found.is_none(), survey.data_folder()?) {
-        return look_into(&data, refused);
+        return look_into(&data, columns, refused);
     }
     if found.is_none() {
         if has_classes(dir)? {
             found = consider(Candidate::classes(dir), dir, refused).map(Found::of);
-        } else if let Some(found) = look_into_splits(&survey, refused)? {
+        } else if let Some(found) = look_into_splits(&survey, columns, refused)? {
             return Ok(found);
         } else if let Some(folder) = survey.only_folder(dir)? {
-            return look_into_only(folder, dir, &survey, refused);
+            return look_into_only((folder, dir), &survey, columns, refused);
         } else if !images_below(dir)?.is_empty() {
-            found = consider(Candidate::recognised(dir), dir, refused).map(Found::of);
+            found = consider(Candidate::recognised(dir, columns), dir, refused).map(Found::of);
             let splits: Vec<String> = survey.split_folders().iter().map(|it| format!("`{}`", it.display())).collect();
             if let (Some(found), false) = (&mut found, splits.is_empty()) {
                 let named = splits.join(", ");
@@ -64,7 +65,7 @@ pub(crate) fn look_into(dir: &Path, refused: &mut Vec<String>) -> Result<Found, 
 }
 
 /// The tables in a folder: the first is trained on, those named `train` before others and other splits last.
-fn look_at_tables(survey: &Survey, refused: &mut Vec<String>) -> Option<Found> {
+fn look_at_tables(survey: &Survey, columns: &InitColumns, refused: &mut Vec<String>) -> Option<Found> {
     let mut tables: Vec<&PathBuf> =
         survey.tables.iter().filter(|table| !is_text(table) && !is_side_file(table)).collect();
     tables.sort_by_key(|table| match Split::of_file(table) {
@@ -74,7 +75,7 @@ fn look_at_tables(survey: &Survey, refused: &mut Vec<String>) -> Option<Found> {
     });
     let mut candidates = Vec::new();
     for table in tables {
-        let found = Candidate::recognised(table);
+        let found = Candidate::recognised(table, columns);
         if found.is_ok() || !is_own(table) {
             candidates.extend(consider(found, table, refused).map(|found| (table, found)));
         }
@@ -110,26 +111,35 @@ fn look_at_shards(dir: &Path, survey: &Survey, refused: &mut Vec<String>) -> Opt
 }
 
 /// The folder `train`, and those of the other splits beside it.
-fn look_into_splits(survey: &Survey, refused: &mut Vec<String>) -> Result<Option<Found>, TrainError> {
+fn look_into_splits(
+    survey: &Survey,
+    columns: &InitColumns,
+    refused: &mut Vec<String>,
+) -> Result<Option<Found>, TrainError> {
     let Some(train) = survey.split_folder(Split::Train) else { return Ok(None) };
-    let mut found = look_into(train, refused)?;
+    let mut found = look_into(train, columns, refused)?;
     if let (None, Some(other)) = (&found.validation, survey.split_folder(Split::Validation)) {
         // The classes of a labelled split serve to classify.
-        match look_into(other, &mut Vec::new()) {
+        match look_into(other, columns, &mut Vec::new()) {
             Ok(split) if split.train.has_classes => found.classes = Some(other.clone()),
             Ok(split) => found.validation = Some(split.train),
             Err(error) => found.unused.push(error.to_string()),
         }
     }
     if let Some(test) = survey.split_folder(Split::Test) {
-        let test_data = look_into(test, &mut Vec::new()).map(|found| found.train.describe());
+        let test_data = look_into(test, columns, &mut Vec::new()).map(|found| found.train.describe());
         found.unused.push(test_data.unwrap_or_else(|_| format!("`{}`, without captions", test.display())));
     }
     Ok(Some(found))
 }
 
 /// The one folder with data. Captions in another folder are not read: that is told.
-fn look_into_only(folder: &Path, dir: &Path, survey: &Survey, refused: &mut Vec<String>) -> Result<Found, TrainError> {
+fn look_into_only(
+    (folder, dir): (&Path, &Path),
+    survey: &Survey,
+    columns: &InitColumns,
+    refused: &mut Vec<String>,
+) -> Result<Found, TrainError> {
     let has_unread = !refused.is_empty();
     let mut elsewhere = None;
     for other in survey.folders.iter().filter(|other| *other != folder) {
@@ -142,7 +152,7 @@ fn look_into_only(folder: &Path, dir: &Path, survey: &Survey, refused: &mut Vec<
             ));
         }
     }
-    match (look_into(folder, refused), elsewhere) {
+    match (look_into(folder, columns, refused), elsewhere) {
         (Ok(mut found), Some(elsewhere)) if found.train.has_captions_from_names() => {
             found.lines.push(format!("warning: {elsewhere}"));
             Ok(found)
@@ -157,25 +167,25 @@ fn look_into_only(folder: &Path, dir: &Path, survey: &Survey, refused: &mut Vec<
 /// A candidate, unless it cannot be read: then `refused` receives the reason.
 fn consider(found: Result<Candidate, TrainError>, path: &Path, refused: &mut Vec<String>) -> Option<Candidate> {
     let tell = |error: TrainError| {
-        let (name, text) = (format!("`{}`", path.display()), error.to_string());
+        let (name, text) = (format!("`{}`", path.display()), FLAGS.translate(&error.to_string()));
         refused.push(if text.contains(&name) { text } else { format!("{name}: {text}") });
     };
     found.map_err(tell).ok()
 }
 
 /// A text file that lists images and captions, as `Flickr8k.token.txt` and Kaggle's `captions.txt` do.
-fn captions_in_text(survey: &Survey) -> Option<Candidate> {
+fn captions_in_text(survey: &Survey, columns: &InitColumns) -> Option<Candidate> {
     survey.tables.iter().filter(|path| is_text(path)).find_map(|path| {
-        let candidate = Candidate::recognised(path).ok()?;
+        let candidate = Candidate::recognised(path, columns).ok()?;
         let missing = candidate.dataset.missing_files(0).ok()?.count;
         (missing * 2 < candidate.dataset.num_images()).then_some(candidate)
     })
 }
 
 /// What the folder `annotations` beside the images lists, as in COCO.
-fn look_into_annotations(survey: &Survey, refused: &mut Vec<String>) -> Option<Found> {
+fn look_into_annotations(survey: &Survey, columns: &InitColumns, refused: &mut Vec<String>) -> Option<Found> {
     let folder = survey.folders.iter().find(|folder| folder.ends_with("annotations"))?;
-    let found = look_into(folder, &mut Vec::new());
+    let found = look_into(folder, columns, &mut Vec::new());
     match found {
         Ok(found) if !found.train.has_captions_from_names() => Some(found),
         Ok(_) => None,
@@ -234,7 +244,7 @@ mod tests {
             write(path, content).unwrap();
         }
         let mut refused = Vec::new();
-        let found = look_into(dir.path(), &mut refused);
+        let found = look_into(dir.path(), &InitColumns::default(), &mut refused);
         let shown = dir.path().display().to_string();
         (found.map_err(|error| error.to_string().replace(&shown, "DIR")), refused)
     }

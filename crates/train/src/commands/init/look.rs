@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::folder::look_into;
 use crate::commands::init::found::Found;
+use crate::commands::init::request::{FLAGS, InitColumns};
 use crate::commands::init::shards::ShardSets;
 use crate::commands::init::split::Split;
 use crate::commands::init::survey::Survey;
@@ -15,13 +16,24 @@ use crate::error::TrainError;
 ///
 /// # Errors
 /// [`TrainError::Usage`] with what is there when nothing can be trained on.
-pub(crate) fn look(path: &Path) -> Result<Found, TrainError> {
+pub(crate) fn look(path: &Path, columns: &InitColumns) -> Result<Found, TrainError> {
     let path = std::path::absolute(path).map_err(TrainError::read(path))?;
     if !path.exists() && !is_pattern(&path) {
         return Err(TrainError::Usage(format!("`{}` does not exist", path.display())));
     }
     let mut refused = Vec::new();
-    let mut found = if path.is_dir() { look_into(&path, &mut refused)? } else { look_at_file(&path)? };
+    let mut found = match path.is_dir() {
+        true => look_into(&path, columns, &mut refused)?,
+        false => look_at_file(&path, columns).map_err(|error| FLAGS.translate_error(error))?,
+    };
+    if columns.is_given() && !found.train.is_table() {
+        return Err(TrainError::Usage(format!(
+            "`--image` and `--caption` name columns of a table (csv, tsv, jsonl, json, parquet), but there is no table \
+             to train on: found {} ({}); remove them, or name the table by itself (`dualenc init FILE`)",
+            found.train.describe(),
+            found.train.what
+        )));
+    }
     let mut lines = vec![format!("to train on: {}", found.train.describe())];
     lines.extend(found.validation.iter().map(|other| format!("to evaluate on: {}", other.describe())));
     lines.extend(found.classes.iter().map(|folder| format!("to classify: `{}`, class folders", folder.display())));
@@ -61,8 +73,8 @@ fn is_pattern(path: &Path) -> bool {
     path.to_string_lossy().contains(['*', '?', '{', '[']) && !path.exists()
 }
 
-fn look_at_file(path: &Path) -> Result<Found, TrainError> {
-    let mut found = Found::of(Candidate::recognised(path)?);
+fn look_at_file(path: &Path, columns: &InitColumns) -> Result<Found, TrainError> {
+    let mut found = Found::of(Candidate::recognised(path, columns)?);
     found.other_splits();
     let is_train = Split::of_file(path) == Some(Split::Train) && found.validation.is_none();
     let Some(dir) = path.parent().filter(|dir| is_train && dir.is_dir()) else { return Ok(found) };
@@ -72,7 +84,7 @@ fn look_at_file(path: &Path) -> Result<Found, TrainError> {
             found.validation = sets.validation.and_then(|shards| Candidate::shards(shards).ok());
         }
     } else if !is_pattern(path) {
-        let other = |split: Split| Candidate::recognised(split.beside(path, &tables)?).ok();
+        let other = |split: Split| Candidate::recognised(split.beside(path, &tables)?, columns).ok();
         found.validation = other(Split::Validation);
         found.unused.extend(other(Split::Test).map(|test| test.describe()));
     }

@@ -55,7 +55,7 @@ pub fn init(request: &InitRequest) -> Result<Vec<String>, TrainError> {
     }
     let directory = parent(out);
     let directory = directory.canonicalize().map_err(TrainError::read(directory))?;
-    let found = look(&request.data)?;
+    let found = look(&request.data, &request.columns)?;
     let mut settings = Settings::for_data(&found, request.text_tower.as_deref().unwrap_or(TEXT_TOWER));
     let run_dir = match &request.run_dir {
         Some(dir) => in_config(dir, &directory).display().to_string(),

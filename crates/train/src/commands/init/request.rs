@@ -2,14 +2,57 @@
 
 use std::path::{Path, PathBuf};
 
+use dualenc_data::Source;
+
+use crate::in_flags::Flags;
+
 /// The text tower if none is given.
 pub(crate) const TEXT_TOWER: &str = "sentence-transformers/all-MiniLM-L6-v2";
+
+/// The options that stand for keys of a source in messages.
+pub(crate) const FLAGS: Flags = Flags {
+    known: &["image", "caption"],
+    way_out: "write the config by hand, with this key in `[data.train]` (docs/DATA.md)",
+};
+
+/// The columns of a table, or the keys of its objects, that hold the images and the captions. `None`: found by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct InitColumns {
+    /// Paths of the images.
+    pub image: Option<String>,
+    /// Captions.
+    pub caption: Option<String>,
+}
+
+impl InitColumns {
+    /// Whether one is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.image.is_some() || self.caption.is_some()
+    }
+
+    /// `source` with these columns, if it is a table.
+    pub(crate) fn of(&self, mut source: Source) -> Source {
+        let keys = match &mut source {
+            Source::Csv(table) | Source::Tsv(table) => Some((&mut table.image, &mut table.caption)),
+            Source::Jsonl(table) => Some((&mut table.image, &mut table.caption)),
+            Source::Json(table) => Some((&mut table.image, &mut table.caption)),
+            Source::Parquet(table) => Some((&mut table.image, &mut table.caption)),
+            _ => None,
+        };
+        if let Some((image, caption)) = keys {
+            (*image, *caption) = (self.image.clone(), self.caption.clone());
+        }
+        source
+    }
+}
 
 /// A request to write a config.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InitRequest {
     /// The data: a file, a folder, or a pattern of shards.
     pub data: PathBuf,
+    /// What its tables call the images and the captions.
+    pub columns: InitColumns,
     /// The config to write; it must not exist.
     pub out: PathBuf,
     /// A directory or a hub id.

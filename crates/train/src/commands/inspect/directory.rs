@@ -143,23 +143,24 @@ impl Inspection {
             max_tokens: config.data.max_tokens,
             model: Some(config.model.clone()),
             pretrained: true,
+            part: None,
         };
         match config.initial_weights() {
             InitialWeights::Pair { image, text } => {
                 let lock = config.model.lock;
-                let part = |reference, lock, model: Option<&ModelSection>| {
+                let part = |tower, reference, lock, model: Option<&ModelSection>| {
                     let (pretrained, model) = (lock != TowerLock::Scratch, model.cloned());
-                    let settings = LoadSettings { pretrained, model, ..settings.clone() };
+                    let settings = LoadSettings { pretrained, model, part: Some(tower), ..settings.clone() };
                     inspect_model(&local_dir(reference)?, &settings, device)
                 };
-                match image.map(|image| self.take_problems(part(image, lock.image, None))) {
+                match image.map(|image| self.take_problems(part(Tower::Image, image, lock.image, None))) {
                     None => self.image_processing = Some(features_of(config.model.image_width)),
                     Some(None) => {}
                     Some(Some(found)) => {
                         (self.image_tower, self.image_processing) = (found.image_tower, found.image_processing);
                     }
                 }
-                match text.map(|text| self.take_problems(part(text, lock.text, Some(&config.model)))) {
+                match text.map(|text| self.take_problems(part(Tower::Text, text, lock.text, Some(&config.model)))) {
                     None => self.tokenizer = Some(features_of(config.model.text_width)),
                     Some(None) => {}
                     Some(Some(found)) => (self.text_tower, self.tokenizer) = (found.text_tower, found.tokenizer),
@@ -186,13 +187,20 @@ impl Inspection {
     fn take_problems(&mut self, part: Result<Inspection, TrainError>) -> Option<Inspection> {
         match part {
             Ok(mut found) => {
-                self.problems.append(&mut found.problems);
+                std::mem::take(&mut found.problems).into_iter().for_each(|problem| self.add_problem(problem));
                 Some(found)
             }
             Err(error) => {
-                self.problems.push(with_causes(&error));
+                self.add_problem(with_causes(&error));
                 None
             }
+        }
+    }
+
+    /// Adds a problem, once where both towers have it: they may be read from one directory.
+    fn add_problem(&mut self, problem: String) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
         }
     }
 }
@@ -216,6 +224,8 @@ fn trained_head(head: HeadReport, checkpoint: &Checkpoint, config: Option<&RunCo
     let weights = checkpoint.weights();
     let scalar = |name: &str| weights.get(name)?.values.first().copied();
     let forms = config.map_or([None; 2], |config| [config.model.image_head.form(), config.model.text_head.form()]);
+    // Those of the config, or of the model that the run started from.
+    let tokens = config.and_then(|config| config.model.image_head.token_form()).or(head.image_tokens);
     let [image, text] = Tower::ALL.map(|tower| {
         let (before, form) = match tower {
             Tower::Image => ((head.image_projection, &head.image_head, head.head_parameters[0]), forms[0]),
@@ -224,7 +234,11 @@ fn trained_head(head: HeadReport, checkpoint: &Checkpoint, config: Option<&RunCo
         let saved = weights.iter().filter(|(path, _)| Tower::of_head(path) == Some(tower));
         let count: usize = saved.map(|(_, tensor)| tensor.values.len()).sum();
         let shape = head_shape(&weights, tower.head_module()).or(before.0);
-        let kind = form.map(|form| with_tokens(form, tower, before.1.as_deref(), config)).or_else(|| before.1.clone());
+        let kind = match (form, tokens.filter(|_| tower == Tower::Image)) {
+            (None, _) => before.1.clone(),
+            (Some(form), None) => Some(form.to_string()),
+            (Some(form), Some(tokens)) => Some(format!("{tokens}, then {form}")),
+        };
         (shape, kind, if count > 0 { count } else { before.2 })
     });
     // The identity has no weights: its width is that of what it is compared with.
@@ -234,23 +248,13 @@ fn trained_head(head: HeadReport, checkpoint: &Checkpoint, config: Option<&RunCo
         text_projection: text.0.or(identity(forms[1])),
         image_head: image.1,
         text_head: text.1,
+        image_tokens: tokens,
         head_parameters: [image.2, text.2],
         logit_bias: scalar("logit_bias").or(head.logit_bias),
         unused: Vec::new(),
         ..HeadReport::default()
     }
     .with_logit_scale(scalar("logit_scale").or(head.logit_scale))
-}
-
-/// A head with what takes all tokens of an image before it, which is that of the config or of the model that the run
-/// started from.
-fn with_tokens(form: HeadForm, tower: Tower, before: Option<&str>, config: Option<&RunConfig>) -> String {
-    let asked = config.and_then(|config| config.model.image_head.token_form()).map(|tokens| tokens.to_string());
-    let tokens = asked.or_else(|| Some(before?.split_once(", then ")?.0.to_owned()));
-    match tokens.filter(|_| tower == Tower::Image) {
-        Some(tokens) => format!("{tokens}, then {form}"),
-        None => form.to_string(),
-    }
 }
 
 /// Width and `dim` of the head `module`, by its saved matrices; `None` if it is not saved.

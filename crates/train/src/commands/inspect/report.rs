@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use dualenc_model::{
-    Audit, HeadForm, HeadSummary, ImageTower, ImageTowerConfig, ModelError, TextTower, TowerSummary, WeightHeader,
-    parameters,
+    Audit, HeadForm, HeadSummary, ImageTower, ImageTowerConfig, ModelError, TextTower, TokenForm, TowerSummary,
+    WeightHeader, parameters,
 };
 use serde::Serialize;
 
@@ -121,6 +121,9 @@ pub struct HeadReport {
     pub image_head: Option<String>,
     /// Those of the text head, likewise.
     pub text_head: Option<String>,
+    /// What takes all tokens of an image before the image head, as in `image_head`.
+    #[serde(skip)]
+    pub(crate) image_tokens: Option<TokenForm>,
     /// Number of values of both heads.
     #[serde(skip)]
     pub(crate) head_parameters: [usize; 2],

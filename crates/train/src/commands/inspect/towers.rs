@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::tensor::Device;
 use dualenc_data::{ImageProcessor, Tokenizer};
 use dualenc_model::{
-    Audit, ImageTower, ModelError, ModelSummary, TakenLayers, TextTower, TowerOptions, auto_text_pool, dry_load,
+    Audit, ImageTower, ModelError, ModelSummary, TakenLayers, TextTower, Tower, TowerOptions, auto_text_pool, dry_load,
     is_pooler_tensor,
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct LoadSettings {
     pub model: Option<ModelSection>,
     /// Whether weights are loaded at all.
     pub pretrained: bool,
+    /// The one tower that is taken from the directory, which may hold a whole model; `None`: all that it holds.
+    pub part: Option<Tower>,
 }
 
 impl LoadSettings {
@@ -40,7 +42,13 @@ impl LoadSettings {
             max_tokens: usize::MAX,
             model: None,
             pretrained: true,
+            part: None,
         }
+    }
+
+    /// Whether this tower is taken from the directory.
+    fn takes(&self, tower: Tower) -> bool {
+        self.part.is_none_or(|part| part == tower)
     }
 }
 
@@ -73,20 +81,21 @@ pub(crate) fn inspect_model(dir: &Path, settings: &LoadSettings, device: &Device
             Err(error) => found.problems.push(with_causes(error)),
         }
     }
-    if let Some(image) = found.usable(image) {
+    if let Some(image) = found.usable(image.filter(|_| settings.takes(Tower::Image))) {
         let export = exported_image_config(&image.tower, &image.config).err();
         found.inspect_image_processor(dir, &image.tower, settings);
         found.list_unfit_weights("image tower", &image.audit, all_read);
         found.list_not_finite("image tower", &image.not_finite);
         found.image_tower = Some(TowerReport::image(dir, image, unread, export));
     }
-    if let Some(text) = found.usable(text) {
+    if let Some(text) = found.usable(text.filter(|_| settings.takes(Tower::Text))) {
         let export = check_text_pooling(&text.tower, &text.config).err();
         found.inspect_tokenizer(dir, &text.tower, settings);
         found.list_unfit_weights("text tower", &text.audit, all_read);
         found.list_not_finite("text tower", &text.not_finite);
         found.text_tower = Some(TowerReport::text(dir, text, unread, export));
     }
+    let head = head.filter(|_| settings.part.is_none());
     if let Some(head) = &head {
         found.list_not_finite("model", &head.not_finite);
     }

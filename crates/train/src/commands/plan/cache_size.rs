@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
 use crate::commands::plan::report::CachePlan;
@@ -32,8 +33,9 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Result<Vec<CachePlan>, TrainErr
     if let Some(features) = &run.locked.towers.texts
         && let Some(((_, path), row_bytes)) = features.size().zip(features.row_bytes())
     {
-        let evaluated: HashSet<String> = run.evaluations.iter().flat_map(Evaluation::texts).collect();
-        entries.push(entry("captions", training_captions(run) + evaluated.len(), row_bytes, path));
+        let mut texts = training_texts(run);
+        texts.extend(run.evaluations.iter().flat_map(Evaluation::texts).map(|text| hash_of(&text)));
+        entries.push(entry("captions", texts.len(), row_bytes, path));
     }
     entries.extend(of_prefixes(run, dir)?);
     Ok(entries)
@@ -109,7 +111,19 @@ pub(super) fn training_images(run: &Run) -> usize {
     run.data.dataset.num_images() * views.unwrap_or_else(|| training_views(&run.config, &training)).count()
 }
 
-/// Distinct captions of the training data.
+/// Distinct texts of the training data: captions, or what templates make of them.
 pub(super) fn training_captions(run: &Run) -> usize {
-    run.data.dataset.caption_ids().into_iter().collect::<HashSet<u64>>().len()
+    training_texts(run).len()
+}
+
+/// Hashes of the texts of the training data.
+fn training_texts(run: &Run) -> HashSet<u64> {
+    let dataset = &run.data.dataset;
+    (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(|text| hash_of(&text)).collect()
+}
+
+fn hash_of(text: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }

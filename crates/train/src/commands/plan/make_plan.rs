@@ -13,7 +13,7 @@ use crate::commands::plan::report::{
 };
 use crate::commands::plan::stage::{self, MeasuredStage};
 use crate::commands::plan::{cache_size, host, loading, memory, schedule};
-use crate::config::RunConfig;
+use crate::config::{FitSection, HeadInit, RunConfig};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::optim::part_summary::summarize_parts;
@@ -136,6 +136,9 @@ fn elsewhere(config: &RunConfig, dir: &Path) -> RunConfig {
     config.cache.dir = None;
     // It would compute the features of all images first. What that costs is in the time that fills the cache.
     config.model.image_projection.whitening = 0.0;
+    // Likewise; how heads start changes no time.
+    config.model.head_init = HeadInit::Random;
+    config.fit = FitSection::default();
     config
 }
 
@@ -282,6 +285,13 @@ fn notes(config: &RunConfig, run: &Run) -> Vec<String> {
     }
     if config.model.image_projection.whitening > 0.0 {
         notes.push("whitening computes the features of all images before the first step, not during it".to_owned());
+    }
+    if config.model.head_init != HeadInit::Random {
+        notes.push(
+            "the fit of the heads (`model.head_init`) is not counted: it computes the features of all images and \
+             captions before the first step, those of locked towers for the cache"
+                .to_owned(),
+        );
     }
     if let (Some(teacher), false) = (&run.teacher, config.cache.enabled) {
         let rows = [run.data.dataset.num_images(), cache_size::training_captions(run)];

@@ -181,10 +181,12 @@ pub struct MemoryPlan {
     pub batch_that_fits: Option<usize>,
 }
 
-/// The cached features of one tower.
+/// The cached features of one tower, or what its locked layers compute.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CachePlan {
-    /// `images` or `captions`; with ` of the teacher` for those of `[train.teacher]`.
+    /// `images` or `captions`: features of a locked tower. `states of images` or `states of captions`: what the locked
+    /// layers of a tower compute that trains in part. `images of the teacher` or `captions of the teacher`: features of
+    /// `[train.teacher]`.
     pub what: &'static str,
     /// Features of the training data and all evaluations: one for each image and view, or each distinct text.
     pub rows: u64,

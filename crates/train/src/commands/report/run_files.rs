@@ -120,7 +120,7 @@ impl RunFiles {
         let status = traces.status();
         let is_early = status == Status::Finished && stopped_early && total_steps.is_none_or(|total| step < total);
         let early = is_early.then(|| "It ended early, by `checkpoint.patience`.".to_owned());
-        let mut notes: Vec<String> = early.into_iter().chain(traces.note()).collect();
+        let mut notes: Vec<String> = early.into_iter().chain(traces.note()).chain(self.log.fit.clone()).collect();
         if self.log.is_torn {
             notes.push("The last line of `metrics.jsonl` is incomplete and is left out.".to_owned());
         }

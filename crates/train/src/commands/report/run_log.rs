@@ -18,6 +18,8 @@ pub(super) struct RunLog {
     pub steps: Vec<TrainStep>,
     /// The evaluations, in the order of their first lines.
     pub evaluations: Vec<Evaluation>,
+    /// The fit that the heads started from, as a sentence.
+    pub fit: Option<String>,
     /// What the run warned about, and what is wrong with the log.
     pub warnings: Vec<Warning>,
     /// Steps of an epoch, once a step was trained.
@@ -67,6 +69,7 @@ impl RunLog {
                         Err(_) => damaged += 1,
                     }
                 }
+                Some("fit") => log.fit = Some(fit_sentence(&line)),
                 Some("eval") => add_evaluation(&mut evaluations, step, &line),
                 Some("warning") => log.warnings.push(Warning {
                     step: Some(step),
@@ -98,13 +101,34 @@ impl RunLog {
 
     /// Whether anything is logged, be it the start of a line.
     pub fn has_begun(&self) -> bool {
-        self.is_torn || !(self.steps.is_empty() && self.evaluations.is_empty() && self.warnings.is_empty())
+        self.is_torn
+            || self.fit.is_some()
+            || !(self.steps.is_empty() && self.evaluations.is_empty() && self.warnings.is_empty())
     }
 
     /// The last step in the log.
     pub fn last_step(&self) -> u64 {
         self.steps.last().map_or(0, |step| step.step)
     }
+}
+
+/// What a line says about the fit of the heads.
+fn fit_sentence(line: &Value) -> String {
+    let number = |key: &str| line[key].as_f64().map_or_else(|| "unknown".to_owned(), |number| format!("{number}"));
+    let chosen = match (line["mean_recall"].as_f64(), line["held_out_images"].as_u64()) {
+        (Some(recall), Some(images)) => {
+            format!("mean recall {recall:.4} on {} that were held out", counted(images as usize, "image"))
+        }
+        _ => "no image was held out".to_owned(),
+    };
+    format!(
+        "The heads started fitted in closed form ({}): {} pairs, ridge {}, power {}, {chosen}; {} s.",
+        line["method"].as_str().unwrap_or("unknown method"),
+        number("pairs"),
+        number("ridge"),
+        number("power"),
+        line["seconds"].as_f64().map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds:.1}"))
+    )
 }
 
 /// Adds a line to its evaluation. Results of something else, by the fingerprint, give way to it and are counted.
@@ -156,6 +180,22 @@ oops
         assert!((log.seconds - 3.0).abs() < 1e-9);
         let names: Vec<&str> = log.warnings.iter().map(|warning| warning.name.as_str()).collect();
         assert_eq!(names, ["loss-at-chance", "evaluation-changed", "damaged-log"]);
+    }
+
+    #[test]
+    fn fit_is_one_sentence() {
+        let fit = |more: &str| {
+            let line = format!("{{\"kind\":\"fit\",\"step\":0,\"method\":\"cca\",\"pairs\":9,\"ridge\":0.1{more}}}\n");
+            let log = RunLog::of(line.as_bytes());
+            assert!(log.has_begun() && log.warnings.is_empty(), "{line}");
+            log.fit.unwrap()
+        };
+        assert_eq!(
+            fit(",\"power\":1.5,\"held_out_images\":4,\"mean_recall\":0.25,\"seconds\":2.04"),
+            "The heads started fitted in closed form (cca): 9 pairs, ridge 0.1, power 1.5, mean recall 0.2500 on 4 \
+             images that were held out; 2.0 s."
+        );
+        assert!(fit("").contains("power unknown, no image was held out; unknown s."));
     }
 
     #[test]

@@ -89,6 +89,21 @@ pub struct LeftOutBy {
     pub such_as: Vec<String>,
 }
 
+impl LeftOutBy {
+    /// Why the stage leaves images out, in words.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self.stage {
+            "overlap" => "an evaluation has the same file",
+            "near_evaluation" => "they look like an image of an evaluation",
+            "near" => "they look like another training image",
+            "score" => "other images have better scores",
+            "classes" => "no class takes them",
+            _ => "their clusters are full",
+        }
+    }
+}
+
 /// Cosines of images with their captions.
 #[derive(Debug, Clone, Serialize)]
 pub struct ScoreSummary {

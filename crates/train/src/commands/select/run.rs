@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use dualenc_data::{CLASS_PLACEHOLDER, ContentId, Dataset, read_text_rows};
+use dualenc_data::{CLASS_PLACEHOLDER, ContentId, DataError, Dataset, read_text_rows};
 
 use crate::commands::select::classes::{by_class, class_counts};
 use crate::commands::select::clusters::{Clustering, capped, sizes};
@@ -84,10 +84,11 @@ pub fn select(
 
     let selected = selection.taken.iter().filter(|&&taken| taken).count();
     if selected == 0 {
-        let stages: Vec<String> =
-            selection.left_out.iter().map(|it| format!("{} by `{}`", it.images, it.stage)).collect();
+        let stages = selection.left_out.iter().filter(|it| it.images > 0);
+        let stages: Vec<String> = stages.map(|it| format!("{} since {}", it.images, it.reason())).collect();
         return Err(TrainError::Usage(format!(
-            "no image is left: of {}, {} cannot be used, and these are left out: {}; nothing was written",
+            "no image is left: of {}, {} cannot be used, and these are left out: {}; nothing was written, ask for more \
+             images",
             dataset.num_images(),
             rows.bad.len(),
             stages.join(", ")
@@ -136,7 +137,7 @@ fn check(request: &SelectRequest<'_>) -> Result<(), TrainError> {
 
 /// The names in a list that a selection wrote.
 fn earlier_list(path: &Path) -> Result<Vec<String>, TrainError> {
-    let lines = read_text_rows(path)?;
+    let lines = read_text_rows(path).map_err(DataError::of_key("--union"))?;
     match lines.split_first() {
         Some((first, names)) if first == lists::FIRST_LINE => Ok(names.to_vec()),
         _ => Err(TrainError::Usage(format!(
@@ -295,6 +296,13 @@ impl Work<'_> {
     ) -> Result<Vec<usize>, TrainError> {
         let Some(limit) = self.request.clusters else { return Ok(Vec::new()) };
         let order: Vec<usize> = (0..selection.taken.len()).filter(|&row| selection.taken[row]).collect();
+        if limit.clusters > order.len() {
+            observer.on(Event::Warning(format!(
+                "{} clusters are asked for, but only {} left to group: each is a cluster of its own",
+                limit.clusters,
+                if order.len() == 1 { "1 image is".to_owned() } else { format!("{} images are", order.len()) }
+            )));
+        }
         let clustering = Clustering { width: looks.width, device: &self.compute.device, stop: self.stop, seed };
         let assigned = clustering.assign(&gather(&looks.values, &order, looks.width), limit.clusters, observer)?;
         let scores = selection.scores.as_ref().map(|scores| gather(scores, &order, 1));

@@ -35,6 +35,13 @@ impl RunConfig {
         self.cache.enabled && self.cache.prefix.unwrap_or(!is_augmented) && of_tower.is_partial()
     }
 
+    /// Whether only augmentation keeps the run from caching the locked layers of the image tower while `training`
+    /// trains.
+    pub(crate) fn augments_states(&self, training: &Training) -> bool {
+        let is_usual = self.cache.enabled && self.cache.prefix.is_none();
+        is_usual && self.data.augment.is_some() && training.image.is_partial()
+    }
+
     /// Whether cached states of locked layers differ from those that a step would compute by more than the order of
     /// sums.
     pub(crate) fn rounds_states(&self) -> bool {

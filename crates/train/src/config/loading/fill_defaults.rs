@@ -1,7 +1,6 @@
 //! Defaults that depend on other keys.
 
 use dualenc_data::CaptionMode;
-use dualenc_model::LOGIT_SCALE_INIT;
 
 use crate::config::schema::eval::{EvalSection, Task};
 use crate::config::schema::loss::{LogitBiasInit, Loss};
@@ -16,10 +15,7 @@ impl RunConfig {
             if self.model.text_head.kind != Some(HeadChoice::Identity) {
                 self.model.embed_dim.get_or_insert(default::EMBED_DIM);
             }
-            self.model.logit_scale_init.get_or_insert(match self.train.loss {
-                Loss::Softmax => LOGIT_SCALE_INIT,
-                Loss::Sigmoid => default::SIGMOID_LOGIT_SCALE_INIT,
-            });
+            self.model.logit_scale_init.get_or_insert(self.train.loss.logit_scale_init());
         }
         if self.data.captions == CaptionMode::Slots {
             self.data.caption_slots.get_or_insert(default::CAPTION_SLOTS);

@@ -7,7 +7,16 @@ use super::resolve_paths;
 use super::toml_tree::{self, Document};
 use crate::config::error::{ConfigError, Problem};
 use crate::config::schema::RunConfig;
+use crate::config::schema::model::HeadInit;
 use crate::config::validate;
+use crate::config::validate::rules::Violation;
+
+/// The rules of one command.
+type MoreRules = fn(&RunConfig) -> Vec<Violation>;
+
+fn no_more_rules(_: &RunConfig) -> Vec<Violation> {
+    Vec::new()
+}
 
 impl RunConfig {
     /// Loads the config file `path`, overridden by the `KEY=VALUE` arguments of `--set`. Relative paths, also those in
@@ -26,6 +35,22 @@ impl RunConfig {
         }
     }
 
+    /// As [`RunConfig::load`], for `dualenc fit`: heads are fitted, by canonical correlation analysis unless
+    /// `model.head_init` says otherwise.
+    ///
+    /// # Errors
+    /// As for [`RunConfig::load`], also for keys that do not allow a fit.
+    pub fn load_for_fit(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        let Draft { mut config, problems } = Draft::load_with(path, overrides, validate::violations_of_fit)?;
+        if !problems.is_empty() {
+            return Err(ConfigError::Invalid { path: path.to_owned(), problems });
+        }
+        if config.model.head_init == HeadInit::Random {
+            config.model.head_init = HeadInit::Cca;
+        }
+        Ok(config)
+    }
+
     /// The configuration as TOML, with every default and absolute paths. [`RunConfig::load`] reads it back to an equal
     /// value.
     ///
@@ -42,7 +67,7 @@ impl RunConfig {
         directory: &Path,
         overrides: &[String],
     ) -> Result<Self, Vec<Problem>> {
-        let Draft { config, problems } = Draft::from_bytes(bytes, path, directory, overrides)?;
+        let Draft { config, problems } = Draft::from_bytes(bytes, path, directory, overrides, no_more_rules)?;
         if problems.is_empty() { Ok(config) } else { Err(problems) }
     }
 }
@@ -63,11 +88,16 @@ impl Draft {
     /// [`ConfigError::Read`] if the file cannot be read, [`ConfigError::Invalid`] if it is not TOML, or too little can
     /// be read.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Self, ConfigError> {
+        Self::load_with(path, overrides, no_more_rules)
+    }
+
+    /// As [`Draft::load`]; `more_rules`: what a command refuses beside what every command does.
+    fn load_with(path: &Path, overrides: &[String], more_rules: MoreRules) -> Result<Self, ConfigError> {
         let read = |source| ConfigError::Read { path: path.to_owned(), source };
         let bytes = std::fs::read(path).map_err(read)?;
         let directory = std::path::absolute(path).map_err(read)?.parent().map(PathBuf::from).unwrap_or_default();
         let directory = directory.canonicalize().map_err(read)?;
-        Self::from_bytes(&bytes, path, &directory, overrides)
+        Self::from_bytes(&bytes, path, &directory, overrides, more_rules)
             .map_err(|problems| ConfigError::Invalid { path: path.to_owned(), problems })
     }
 
@@ -79,7 +109,13 @@ impl Draft {
         self.problems.iter().any(|problem| is_below(&problem.key, key) || is_below(key, &problem.key))
     }
 
-    fn from_bytes(bytes: &[u8], path: &Path, directory: &Path, overrides: &[String]) -> Result<Self, Vec<Problem>> {
+    fn from_bytes(
+        bytes: &[u8],
+        path: &Path,
+        directory: &Path,
+        overrides: &[String],
+        more_rules: MoreRules,
+    ) -> Result<Self, Vec<Problem>> {
         if directory.to_str().is_none() {
             // `to_toml` and `changed_keys` write absolute paths as TOML, which is UTF-8.
             return Err(vec![not_utf8(
@@ -110,7 +146,7 @@ impl Draft {
         };
         config.model.expand_short_init();
         resolve_paths::resolve(&mut config, directory);
-        for violation in validate::violations(&config) {
+        for violation in validate::violations(&config).into_iter().chain(more_rules(&config)) {
             let mut concerned = std::iter::once(&violation.key).chain(&violation.others);
             if concerned.all(|key| !covers(&reported, key)) {
                 let place = document.place_of(&violation.key);

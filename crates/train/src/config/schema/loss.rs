@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use dualenc_model::LOGIT_SCALE_INIT;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -48,6 +49,16 @@ pub enum Loss {
     Softmax,
     /// Pairwise sigmoid loss (SigLIP, arXiv:2303.15343, alg. 1).
     Sigmoid,
+}
+
+impl Loss {
+    /// `model.logit_scale_init` of a new model.
+    pub fn logit_scale_init(self) -> f64 {
+        match self {
+            Self::Softmax => LOGIT_SCALE_INIT,
+            Self::Sigmoid => default::SIGMOID_LOGIT_SCALE_INIT,
+        }
+    }
 }
 
 /// A treatment of an image and another pair's caption if the data also list that caption for the image.

@@ -54,3 +54,45 @@ fn warnings_know_cached_states() {
     assert!(warned(&augmented));
     assert!(!warned(&[&augmented[..], &["cache.prefix=true"]].concat()));
 }
+
+#[test]
+fn keys_without_effect_are_warned_of() {
+    let augmented = ["data.augment.flip=0.5", "cache.views=2"];
+    let full = ["model.lock=LL"];
+    for (sets, expected) in [
+        (&[&full[..], &["cache.prefix=true"]].concat(), "`cache.prefix` has no effect: no tower trains in part"),
+        (
+            &[&PARTIAL[..], &["cache.prefix=true", "cache.enabled=false"]].concat(),
+            "`cache.prefix` has no effect: `cache.enabled` is false",
+        ),
+        (
+            &[&PARTIAL[..], &augmented].concat(),
+            "`cache.views` has no effect: the image tower trains; set `cache.prefix",
+        ),
+        (
+            &["model.lock=UL", "model.text_unlock_last=1", "cache.prefix=false", "cache.dir=c"].to_vec(),
+            "`cache.dir` has no effect: no tower is locked as a whole, and what locked layers compute is not cached",
+        ),
+        (&["model.lock=UU", "cache.dir=c"].to_vec(), "`cache.dir` has no effect: no tower is locked"),
+    ] {
+        let warnings = load(BASE, sets).unwrap().warnings();
+        assert!(warnings.iter().any(|warning| warning.starts_with(expected)), "{sets:?}: {warnings:?}");
+    }
+    let warned = |sets: &[&str]| load(BASE, sets).unwrap().warnings().concat().contains("cache.prefix");
+    assert!(!warned(&[&PARTIAL[..], &["cache.prefix=true"]].concat()));
+    assert!(!warned(&[&full[..], &["cache.prefix=false"]].concat()));
+}
+
+#[test]
+fn augmentation_alone_keeps_states_from_the_cache() {
+    let off = |more: &[&str]| {
+        let config = load(BASE, &[&PARTIAL[..], more].concat()).unwrap();
+        config.augments_states(&config.stages()[0].training)
+    };
+    let flip = "data.augment.flip=0.5";
+    assert!(off(&[flip, "cache.views=2"]));
+    for other in ["cache.prefix=true", "cache.prefix=false", "cache.enabled=false"] {
+        assert!(!off(&[flip, "cache.views=2", other]), "{other}");
+    }
+    assert!(!off(&[]));
+}

@@ -139,5 +139,30 @@ fn high_rates_of_fitted_heads_are_warned_of() {
     assert_eq!(warnings(&["train.learning_rate=1e-3", "train.projection_learning_rate=3e-4"]), [""; 0]);
     assert_eq!(warnings(&["train.learning_rate=1e-3", "train.optimizer=sgd"]), [""; 0]);
     assert_eq!(warnings(&["train.learning_rate=1e-3", "model.text_layer=2"]), [""; 0]);
+    let [warning] = &warnings(&["train.learning_rate=1e-2", "model.text_layer=2"])[..] else { panic!("no warning") };
+    let expected = "the heads start fitted (`model.head_init`), and a rate of 0.01 is likely to lose this start: set \
+                    `train.projection_learning_rate` to 1e-3 or less";
+    assert_eq!(warning, expected);
     assert_eq!(warnings(&["train.learning_rate=1e-3", "model.head_init=random"]), [""; 0]);
+}
+
+#[test]
+fn keys_that_a_fit_replaces_are_warned_of() {
+    let warnings = |sets: &[&str]| load(BASE, sets).unwrap().warnings();
+    let alone = warnings(&["fit.ridge=0.1", "fit.power=1"]);
+    assert_eq!(alone.len(), 2, "{alone:?}");
+    assert!(alone[0].starts_with("`fit.ridge` has no effect here: only `dualenc fit` reads it"), "{alone:?}");
+    let fitted = ["model.head_init=cca", "train.learning_rate=1e-4", "train.loss=sigmoid"];
+    let with = |more: &[&str]| warnings(&[&fitted[..], more].concat());
+    let sets = ["model.logit_scale_init=3", "train.logit_bias_init=-4", "fit.ridge=0.1"];
+    let found = with(&sets);
+    assert_eq!(found.len(), 2, "{found:?}");
+    for (found, key) in found.iter().zip(["`model.logit_scale_init`", "`train.logit_bias_init`"]) {
+        assert!(found.starts_with(&format!("{key} has no effect beside `model.head_init`: a fit chooses")), "{found}");
+    }
+    // Defaults, and what a run wrote down.
+    assert_eq!(with(&[]), [""; 0]);
+    let text = load(BASE, &fitted).unwrap().to_toml().unwrap();
+    assert_eq!(load(&text, &[]).unwrap().warnings(), [""; 0]);
+    assert_eq!(warnings(&sets[..2].iter().chain(&["train.loss=sigmoid"]).copied().collect::<Vec<_>>()), [""; 0]);
 }

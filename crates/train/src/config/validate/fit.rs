@@ -21,41 +21,67 @@ pub(super) fn fit(config: &RunConfig, rules: &mut Rules) {
         HeadInit::Cca => "cca",
         HeadInit::Ridge => "ridge",
     };
-    let mut refuse = |other: &str, why: &str, help: &str| {
-        rules.refuse(KEY, &[other], format!("`{KEY}` is `{init}`, but {why}"), help);
-    };
+    for Obstacle { key, why, help: [_, help] } in obstacles(config) {
+        rules.refuse(KEY, &[key], format!("`{KEY}` is `{init}`, but {why}"), help);
+    }
+    if fit.power.is_some() && model.head_init == HeadInit::Ridge {
+        let why = "`fit.power` weighs canonical correlations, which ridge regression has none of";
+        rules.refuse(KEY, &["fit.power"], format!("`{KEY}` is `{init}`, but {why}"), "remove `fit.power`");
+    }
+}
+
+/// What keeps `dualenc fit` from fitting heads, where the config asks for no fit itself.
+pub(super) fn fit_command(config: &RunConfig, rules: &mut Rules) {
+    if config.model.head_init == HeadInit::Random {
+        for Obstacle { key, why, help: [help, _] } in obstacles(config) {
+            rules.refuse(key, &[], format!("`dualenc fit` cannot fit these heads: {why}"), help);
+        }
+    }
+}
+
+/// A key of the config that does not allow a fit.
+struct Obstacle {
+    key: &'static str,
+    why: String,
+    /// What to do for `dualenc fit`, and beside `model.head_init`.
+    help: [&'static str; 2],
+}
+
+fn obstacles(config: &RunConfig) -> Vec<Obstacle> {
+    let model = &config.model;
+    let mut found = Vec::new();
+    let mut add = |key, why: String, help| found.push(Obstacle { key, why, help });
     if model.image_projection.whitening > 0.0 {
         let why = "`model.image_projection.whitening` gives the image projection other weights";
-        refuse("model.image_projection.whitening", why, "remove one of them");
+        add("model.image_projection.whitening", why.to_owned(), ["remove the key", "remove one of them"]);
     }
     if [model.lock.image, model.lock.text].contains(&TowerLock::Scratch) {
-        let why = &format!("`model.lock` is `{}`: features of a tower with random weights tell nothing", model.lock);
-        refuse("model.lock", why, "write `L` or `U` for a pretrained tower, or remove `head_init`");
+        let why = format!("`model.lock` is `{}`: features of a tower with random weights tell nothing", model.lock);
+        let help = [
+            "write `L` or `U` for a pretrained tower",
+            "write `L` or `U` for a pretrained tower, or remove `head_init`",
+        ];
+        add("model.lock", why, help);
     }
     for (key, head) in [("model.image_head.kind", &model.image_head), ("model.text_head.kind", &model.text_head)] {
         if let Some(kind @ (HeadChoice::Glu | HeadChoice::Blocks | HeadChoice::Identity)) = head.kind {
-            let why = &format!("`{key}` is `{}`, a head without a linear map of its input", kind.name());
-            refuse(key, why, "choose `linear` or `residual`, or remove `head_init`");
+            let why = format!("`{key}` is `{}`, a head without a linear map of its input", kind.name());
+            add(key, why, ["choose `linear` or `residual`", "choose `linear` or `residual`, or remove `head_init`"]);
         }
     }
     if model.image_head.tokens.is_some() {
         let why = "`model.image_head.tokens` takes all tokens, which no closed form maps";
-        refuse("model.image_head.tokens", why, "remove one of them");
+        add("model.image_head.tokens", why.to_owned(), ["remove the key", "remove one of them"]);
     }
     for (key, is_locked) in [
         ("model.image_projection.locked", model.image_projection.locked),
         ("model.text_projection.locked", model.text_projection.locked),
     ] {
         if is_locked {
-            let why = &format!("`{key}` is true, and a locked projection is not saved with the checkpoints");
-            refuse(key, why, "unlock it; a low `train.projection_learning_rate` keeps it near its start");
+            let why = format!("`{key}` is true, and a locked projection is not saved with the checkpoints");
+            let help = "unlock it; a low `train.projection_learning_rate` keeps it near its start";
+            add(key, why, [help, help]);
         }
     }
-    if fit.power.is_some() && model.head_init == HeadInit::Ridge {
-        refuse(
-            "fit.power",
-            "`fit.power` weighs canonical correlations, which ridge regression has none of",
-            "remove `fit.power`",
-        );
-    }
+    found
 }

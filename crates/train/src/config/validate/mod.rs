@@ -61,3 +61,10 @@ pub(super) fn violations(config: &RunConfig) -> Vec<Violation> {
     }
     rules.broken
 }
+
+/// What keeps `dualenc fit` from running with `config`, beside [`violations`].
+pub(super) fn violations_of_fit(config: &RunConfig) -> Vec<Violation> {
+    let mut rules = Rules::default();
+    fit::fit_command(config, &mut rules);
+    rules.broken
+}

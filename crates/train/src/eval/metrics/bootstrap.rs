@@ -53,9 +53,12 @@ pub(crate) fn of_fraction(value: f64, ends: [f64; 2], num_units: f64) -> [f64; 2
     }
 }
 
+/// The end of the name of an interval, after that of its metric.
+pub(crate) const INTERVAL: &str = "_ci95";
+
 /// Adds an interval to metrics under the metric's name and `_ci95`: an array of its two ends.
 pub(crate) fn insert(metrics: &mut Map<String, Value>, name: &str, ends: [f64; 2]) {
-    metrics.insert(format!("{name}_ci95"), json!(ends));
+    metrics.insert(format!("{name}{INTERVAL}"), json!(ends));
 }
 
 /// A quantile of ascending values, linear between two of them, as `numpy.quantile` computes it unless asked otherwise.

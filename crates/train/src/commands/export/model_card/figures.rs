@@ -4,9 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::commands::export::model_card::markdown::{escape, grouped, table};
 use crate::commands::export::model_card::origin::Figures;
-
-/// The end of the name of a metric's 95 % interval.
-const INTERVAL: &str = "_ci95";
+use crate::eval::metrics::bootstrap::INTERVAL;
 
 /// Counts that an evaluation is introduced with, and what they count.
 const COUNTS: [(&str, &str); 4] = [

@@ -1,7 +1,8 @@
 //! Python that applies the heads of `--format heads`, whatever their kinds.
 
-use dualenc_model::{Head, HeadForm, HeadKind, ImageTowerConfig, Tower};
+use dualenc_model::{Head, HeadForm, HeadKind, ImageTower, ImageTowerConfig, TextTower, Tower};
 
+use crate::commands::export::layer_limits::listed;
 use crate::commands::export::model_card::token_usage;
 use crate::models::load::LoadedModel;
 
@@ -56,12 +57,13 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
             format!("embed_{}(x):  # [rows, {width}] to [rows, {}]: {}", tower.kind(), head.dim(), head.form());
         let mut body = body(head, tower.head_module());
         if tokens.is_some() {
-            body.insert(0, "x = read(x)".to_owned());
+            body.insert(0, "x = pool_tokens(x)".to_owned());
         }
         lines.extend(function(&signature, &body.iter().map(String::as_str).collect::<Vec<_>>()));
     }
     lines.push(String::new());
     lines.push("# `images` and `texts`: features of the encoders that the heads were trained on".to_owned());
+    lines.extend(Tower::ALL.into_iter().filter_map(|tower| layer_order(&model.image_tower, &model.text_tower, tower)));
     if has_tokens {
         let is_normed = match model.image_tower.config() {
             ImageTowerConfig::Transformer(config) => !config.skip_final_norm,
@@ -75,6 +77,31 @@ pub(crate) fn section(loaded: &LoadedModel) -> String {
         lines.push("logits = logits + heads[\"logit_bias\"]".to_owned());
     }
     format!("```python\n{}\n```", lines.join("\n"))
+}
+
+/// The order of the values of a feature, where several layers of `tower` are pooled side by side.
+fn layer_order(image: &ImageTower, text: &TextTower, tower: Tower) -> Option<String> {
+    let (layers, pooled, skips_norm) = match tower {
+        Tower::Image => {
+            let config = image.config();
+            let skips = matches!(config, ImageTowerConfig::Transformer(ref config) if config.skip_final_norm);
+            (image.pooled_layers(), config.describe_pooling(image.pooling()), skips)
+        }
+        Tower::Text => {
+            let config = text.config();
+            (&config.pooled_layers[..], config.describe_pooling(text.pooling()), config.skip_final_norm)
+        }
+    };
+    if layers.is_empty() {
+        return None;
+    }
+    let norm = if skips_norm { "before" } else { "after" };
+    Some(format!(
+        "# (of {}s, layer after layer in the order {}: of each {pooled}, {norm} the final norm of the encoder if it \
+         has one)",
+        tower.kind(),
+        listed(layers)
+    ))
 }
 
 /// Whether some layer of the head is a layer norm.

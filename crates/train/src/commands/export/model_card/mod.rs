@@ -33,6 +33,9 @@ use crate::run_dir::atomic_file::write_whole;
 use markdown::{escape, quoted};
 use origin::Origin;
 
+/// The library of heads alone, and a tag of every card.
+const PROGRAM: &str = "dualenc";
+
 /// The file of the card.
 const CARD: &str = "README.md";
 
@@ -76,7 +79,7 @@ fn front_matter(loaded: &LoadedModel, format: ExportFormat) -> String {
     let (library, task, tag) = match format {
         ExportFormat::Transformers => ("transformers", "zero-shot-image-classification", "vision-text-dual-encoder"),
         ExportFormat::SentenceTransformers => ("sentence-transformers", "sentence-similarity", "feature-extraction"),
-        ExportFormat::Heads => ("dualenc", "feature-extraction", "features"),
+        ExportFormat::Heads => (PROGRAM, "feature-extraction", "features"),
     };
     let mut lines = vec![
         "---".to_owned(),
@@ -86,8 +89,9 @@ fn front_matter(loaded: &LoadedModel, format: ExportFormat) -> String {
         format!("pipeline_tag: {task}"),
         "tags:".to_owned(),
     ];
-    let tags = [library, tag, "image-text-retrieval", "contrastive-learning", "dualenc"];
-    lines.extend(tags.map(|tag| format!("- {tag}")));
+    let tags = [library, tag, "image-text-retrieval", "contrastive-learning"];
+    let of_program = (library != PROGRAM).then_some(PROGRAM);
+    lines.extend(tags.into_iter().chain(of_program).map(|tag| format!("- {tag}")));
     let bases = base_models(loaded);
     if !bases.is_empty() {
         lines.push("base_model:".to_owned());

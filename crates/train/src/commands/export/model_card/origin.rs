@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::config::narrower_metric;
 use crate::error::TrainError;
+use crate::eval::metrics::bootstrap::INTERVAL;
 use crate::models::load::LoadedModel;
 use crate::run_dir::layout::metrics_of;
 use crate::run_dir::log_points::NO_METRICS;
@@ -59,10 +60,14 @@ impl Origin {
     /// Keeps the figures of embeddings of `dim` values alone, under the names of whole ones.
     pub(super) fn keep_width(&mut self, dim: usize) {
         let end = narrower_metric("", dim);
+        let interval_end = format!("{end}{INTERVAL}");
         let keep = |metrics: &mut Map<String, Value>| {
-            let kept = std::mem::take(metrics).into_iter().filter_map(|(name, value)| match name.strip_suffix(&end) {
-                Some(whole) => Some((whole.to_owned(), value)),
-                None => value.is_u64().then_some((name, value)),
+            let kept = std::mem::take(metrics).into_iter().filter_map(|(name, value)| {
+                let interval = name.strip_suffix(&interval_end).map(|whole| format!("{whole}{INTERVAL}"));
+                match interval.or_else(|| Some(name.strip_suffix(&end)?.to_owned())) {
+                    Some(whole) => Some((whole, value)),
+                    None => value.is_u64().then_some((name, value)),
+                }
             });
             *metrics = kept.collect();
             metrics.values().any(Value::is_f64)

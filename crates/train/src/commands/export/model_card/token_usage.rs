@@ -13,7 +13,7 @@ pub(super) fn functions(tokens: &TokenHead) -> Vec<&'static str> {
 /// The signature of the function: `tokens` come as `last_hidden_state` of the tower.
 pub(super) fn signature(tokens: &TokenHead) -> String {
     format!(
-        "read(tokens):  # [rows, tokens, {}] to [rows, {}]: {}",
+        "pool_tokens(tokens):  # [rows, tokens, {}] to [rows, {}]: {}",
         tokens.layout().width,
         tokens.width(),
         tokens.form()
