@@ -73,6 +73,33 @@ fn table_becomes_a_config_that_trains() {
 }
 
 #[test]
+fn lines_of_a_better_model_train() {
+    let session = session();
+    fs::copy(goldens("train/train.csv"), session.path("data/train.csv")).unwrap();
+    let (_, config) = round_trip(&session, "data", "plain");
+    let mut uncommented = 0;
+    let better: Vec<&str> = config
+        .lines()
+        .map(|line| match line.strip_prefix("# ").filter(|line| line.split_once(" = ").is_some()) {
+            Some(key) if !key.starts_with("tensorboard") => {
+                uncommented += 1;
+                key
+            }
+            _ => line,
+        })
+        .collect();
+    assert_eq!(uncommented, 9, "{config}");
+    // These towers have two blocks.
+    let better = better.join("\n").replace("[-4, -3, -2, -1]", "[-2, -1]").replace("[-1, -2, -3]", "[-1, -2]");
+    session.write("better.toml", better);
+    let small = ["--set", "model.embed_dim=8", "--set", "train.epochs=", "--set", "train.steps=2"];
+    let said =
+        session.succeed(&[&["train", "--config", "better.toml", "--set", "run.dir=runs/better"][..], &small].concat());
+    assert!(said.contains("heads fitted in closed form (cca)"), "{said}");
+    assert!(!said.contains("warning"), "{said}");
+}
+
+#[test]
 fn validation_table_is_evaluated() {
     let session = session();
     let rows = fs::read_to_string(goldens("train/train.csv")).unwrap();
