@@ -14,17 +14,18 @@ use crate::commands::init::settings::{LARGEST_BATCH, Settings};
 const IMAGE_TOWER: &str = "facebook/dinov2-small";
 
 /// The best known recipe from 20,000 pairs (docs/ALIGNMENT.md), as lines to uncomment.
-const BETTER_MODEL: &str = r#"# A better model from the same pairs: layers side by side, heads that start from the closed form.
+const BETTER_MODEL: &str = "\
+# A better model from the same pairs: layers side by side, and heads that start from the closed form.
 # On 20,000 icons, recall@10 is 0.55 instead of 0.40 (docs/ALIGNMENT.md). transformers cannot load such a model.
 # Uncomment these lines, and `projection_learning_rate`. With few pairs, try `dualenc fit` alone.
-# image_pool = "cls+mean"
+# image_pool = \"cls+mean\"
 # image_layer = [-4, -3, -2, -1]
-# text_pool = "mean"
+# text_pool = \"mean\"
 # text_layer = [-1, -2, -3]
 # text_dropout = 0.2
-# head_init = "cca"
-# image_head = { kind = "linear", bias = true }
-# text_head = { kind = "linear", bias = true }"#;
+# head_init = \"cca\"
+# image_head = { kind = \"linear\", bias = true }
+# text_head = { kind = \"linear\", bias = true }";
 const RATE_OF_BETTER_HEADS: &str =
     "# projection_learning_rate = 3e-4    # with `head_init`: higher rates lose the start";
 
