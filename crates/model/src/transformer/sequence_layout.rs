@@ -5,7 +5,10 @@ use std::sync::Arc;
 use burn::tensor::{Bool, Device, Tensor, TensorData};
 use dualenc_kernels::{RowGather, is_remote};
 
-/// Sequences concatenated as rows, without padding.
+/// Devices divide sums over all rows into up to this many slices, if the rows can be cut without rest.
+const ROW_STEP: usize = 128;
+
+/// Sequences concatenated as rows, without padding between them.
 #[derive(Debug, Clone)]
 pub struct SequenceLayout {
     /// Number of sequences.
@@ -13,6 +16,9 @@ pub struct SequenceLayout {
     /// Number of rows of the longest sequence.
     pub longest: usize,
     lengths: Arc<[usize]>,
+    /// Rows of all sequences, and those that follow the last one and belong to none: on devices, up to a multiple of
+    /// [`ROW_STEP`] if lengths differ.
+    rows: usize,
     /// `None` if all sequences have the same length: a reshape then suffices.
     ragged: Option<Ragged>,
 }
@@ -30,6 +36,9 @@ impl SequenceLayout {
     pub fn new(lengths: Vec<usize>, device: &Device) -> Self {
         let device = &device.clone().without_autodiff();
         let (batch, longest) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
+        let tokens: usize = lengths.iter().sum();
+        let step = if is_remote(device) && tokens < batch * longest { ROW_STEP } else { 1 };
+        let num_rows = tokens.next_multiple_of(step);
         let ragged = lengths.iter().any(|&length| length != longest).then(|| {
             let mut rows = 0..;
             let of_sequence = |&length: &usize| {
@@ -39,16 +48,16 @@ impl SequenceLayout {
             let row_of_slot: Vec<Option<usize>> = lengths.iter().flat_map(of_sequence).collect();
             let padding: Vec<bool> = row_of_slot.iter().map(Option::is_none).collect();
             Ragged {
-                to_slots: RowGather::new(&row_of_slot, lengths.iter().sum(), device),
+                to_slots: RowGather::new(&row_of_slot, num_rows, device),
                 padding: Tensor::from_data(TensorData::new(padding, [batch, 1, 1, longest]), device),
             }
         });
-        Self { batch, longest, lengths: lengths.into(), ragged }
+        Self { batch, longest, lengths: lengths.into(), rows: num_rows, ragged }
     }
 
     /// `batch` sequences of `length` rows each.
     pub fn uniform(batch: usize, length: usize) -> Self {
-        Self { batch, longest: length, lengths: vec![length; batch].into(), ragged: None }
+        Self { batch, longest: length, lengths: vec![length; batch].into(), rows: batch * length, ragged: None }
     }
 
     /// The number of rows of each sequence.
@@ -56,9 +65,25 @@ impl SequenceLayout {
         Arc::clone(&self.lengths)
     }
 
-    /// The total number of rows.
+    /// The total number of rows, those of no sequence included.
     pub fn rows(&self) -> usize {
-        self.lengths.iter().sum()
+        self.rows
+    }
+
+    /// Rows of sequences alone, `[tokens, width]`, followed by zeros for the rows of no sequence: `[rows, width]`.
+    pub(crate) fn fill_up(&self, x: Tensor<2>) -> Tensor<2> {
+        let [tokens, width] = x.dims();
+        if tokens == self.rows {
+            return x;
+        }
+        let zeros = Tensor::zeros([self.rows - tokens, width], (&x.device(), x.dtype()));
+        Tensor::cat(vec![x, zeros], 0)
+    }
+
+    /// The rows of sequences alone, `[tokens, width]`, of `[rows, width]`.
+    pub(crate) fn tokens(&self, x: Tensor<2>) -> Tensor<2> {
+        let tokens: usize = self.lengths.iter().sum();
+        if tokens == self.rows { x } else { x.narrow(0, 0, tokens) }
     }
 
     /// Maps `[rows, heads * dim]` to padded `[batch, heads, longest, dim]`.
@@ -106,7 +131,7 @@ impl SequenceLayout {
             rows.push(Some(start + position(sequence, length)));
             start += length;
         }
-        RowGather::new(&rows, start, &x.device()).apply(x)
+        RowGather::new(&rows, self.rows, &x.device()).apply(x)
     }
 
     /// The mean of each sequence, without its first `skip` rows: `[rows, width]` to `[batch, width]`.
