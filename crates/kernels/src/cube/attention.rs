@@ -1,32 +1,50 @@
-//! Attention over packed sequences as one kernel, and one for its gradient. No scores are written to memory.
+//! Attention over packed sequences as one kernel, and one for its gradient. No scores are written to memory, except for
+//! long sequences of one length outside of the graph, where products as matrices are faster.
 
 use burn::tensor::{Int, IntDType, Tensor, TensorData};
 
-use crate::cube::attention_kernels::Form;
 use crate::cube::extension::{AttentionCall, ops};
-use crate::cube::support::properties;
+use crate::cube::kernels::attention::Form;
+use crate::cube::support::{plane_size, properties};
 use crate::ops::attention::Sequences;
 use crate::portable::graph::with_gradients;
 
-/// Rows of the longest sequence, at most: a unit visits them one after the other, so that products as matrices are
-/// faster for longer ones.
+/// Rows of the longest sequence that one kernel takes, at most: a unit visits them one after the other.
 const LONGEST: usize = 128;
 
 /// Columns of a head, at most: a unit holds five rows of a head in registers.
 const WIDEST: usize = 64;
 
-/// Whether the kernels take sequences of these lengths, with heads of `dim` columns.
-pub(crate) fn takes<const D: usize>(x: &Tensor<D>, sequences: usize, longest: usize, heads: usize, dim: usize) -> bool {
-    if longest > LONGEST || dim > WIDEST {
-        return false;
-    }
-    let Some(properties) = properties(x) else { return false };
+/// How attention is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Route {
+    /// One kernel for everything.
+    Packed,
+    /// Products of matrices, outside of the graph, and a kernel between them.
+    Products,
+}
+
+/// Whether there is a route for heads of `dim` columns.
+pub(crate) fn takes(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> bool {
+    route(x, tracked, sequences, dim).is_some()
+}
+
+fn route(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> Option<Route> {
+    let Sequences { lengths, heads, causal, dropout: _ } = sequences;
+    let (properties, longest) = (properties(x)?, lengths.iter().copied().max()?);
     let bytes = 2 * form(longest, dim, false, false).capacity * (dim + 1) * size_of::<f32>();
-    let positions = (sequences * heads * longest * longest) as u64;
-    bytes <= properties.hardware.max_shared_memory_size
+    let positions = (lengths.len() * heads * longest * longest) as u64;
+    let packed = longest <= LONGEST
+        && dim <= WIDEST
+        && bytes <= properties.hardware.max_shared_memory_size
         && longest <= properties.hardware.max_cube_dim.0 as usize
-        && sequences < properties.hardware.max_cube_count.0 as usize
-        && positions < u64::from(u32::MAX)
+        && lengths.len() < properties.hardware.max_cube_count.0 as usize
+        && positions < u64::from(u32::MAX);
+    let products = !causal && !tracked && lengths.iter().all(|&length| length == longest);
+    match packed {
+        true => Some(Route::Packed),
+        false => (products && plane_size(x, longest).is_some()).then_some(Route::Products),
+    }
 }
 
 /// Few sizes of shared memory, since each is compiled.
@@ -39,8 +57,11 @@ pub(crate) fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor
     let Sequences { lengths, heads, causal, dropout } = sequences;
     let ([rows, triple], longest) = (qkv.dims(), lengths.iter().copied().max()?);
     let dim = triple / 3 / heads;
-    if !takes(qkv, lengths.len(), longest, *heads, dim) {
-        return None;
+    if route(qkv, qkv.is_autodiff(), sequences, dim)? == Route::Products {
+        let [query, key, value] = ops::split_heads(qkv.clone(), *heads, longest);
+        let scores = query.matmul(key.swap_dims(2, 3));
+        let weights = ops::softmax(scores, (dim as f32).sqrt().recip());
+        return Some(ops::merge_heads(weights.matmul(value)));
     }
     let mut starts: Vec<i32> = vec![0];
     let mut end = 0;

@@ -1,20 +1,22 @@
-//! Operations that Burn's GPU backends would run as many kernels with many passes over memory, as one CubeCL kernel each.
-//! Every number is computed in `f32`, from tensors of any float type.
+//! Operations that Burn's GPU backends would run as many kernels with many passes over memory, as one or two CubeCL
+//! kernels each.
 //!
-//! - `attention`, `layer_norm`, `dropout`, `softmax`: the operations, with gradients. `None` says that the device or the
-//!   shape is not for the kernels: the plain form then runs.
-//! - `extension`: the kernels as operations of Burn's backend, and how they are launched.
-//! - `attention_kernels`, `row_kernels`, `dropout_kernels`: the kernels.
+//! - `attention`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients. `None` says
+//!   that the device or the shape is not for the kernels: the plain form then runs.
+//! - `extension`: the kernels as operations of Burn's backend; `launch`: how they are launched.
+//! - `kernels`: the kernels.
+//! - `support`: what a device has room for.
 
 pub(crate) mod attention;
-mod attention_kernels;
 pub(crate) mod dropout;
-mod dropout_kernels;
 mod extension;
+mod kernels;
+mod launch;
 pub(crate) mod layer_norm;
-mod row_kernels;
+pub(crate) mod row_sums;
 pub(crate) mod softmax;
 mod support;
+pub(crate) mod update;
 
 #[cfg(all(test, feature = "wgpu"))]
 mod tests;

@@ -24,7 +24,8 @@ pub fn properties<const D: usize>(x: &Tensor<D>) -> Option<DeviceProperties> {
 pub fn plane_size<const D: usize>(x: &Tensor<D>, width: usize) -> Option<u32> {
     let properties = properties(x)?;
     let size = properties.hardware.plane_size_max;
-    let alike = size > 1 && size == properties.hardware.plane_size_min && properties.features.plane.contains(Plane::Ops);
+    let alike =
+        size > 1 && size == properties.hardware.plane_size_min && properties.features.plane.contains(Plane::Ops);
     (alike && (1..=MOST_PER_UNIT * size as usize).contains(&width)).then_some(size)
 }
 

@@ -3,7 +3,10 @@
 use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
 
 use crate::tests::{LONG_SUM_TOLERANCE, assert_close, numbers, values};
-use crate::{DropoutMask, Sequences, attends_packed, attention, layer_norm, residual, untracked_attention};
+use crate::{
+    AdamWStep, DropoutMask, Sequences, adamw_step, attends_packed, attention, embedding, layer_norm, residual,
+    sums_of_squares, untracked_attention,
+};
 
 fn devices() -> [Device; 2] {
     [Device::wgpu(DeviceKind::DefaultDevice), Device::flex()]
@@ -66,12 +69,25 @@ fn attention_clears_rows_of_no_sequence() {
 fn attention_refuses_what_has_no_room() {
     let [device, _] = devices();
     let x = constant(1, [2, 6], &device);
-    assert!(attends_packed(&x, 4, 100, 2, 32));
-    assert!(!attends_packed(&x, 4, 129, 2, 32));
-    assert!(!attends_packed(&x, 4, 100, 2, 128));
-    assert!(!attends_packed(&x, 1 << 16, 100, 12, 32));
-    let sequences = Sequences { lengths: [129, 1].as_slice().into(), heads: 1, causal: false, dropout: None };
-    assert!(attention(&constant(1, [130, 24], &device), &sequences).is_none());
+    let takes = |tracked, lengths: &[usize], heads, dim| {
+        let sequences = Sequences { lengths: lengths.into(), heads, causal: false, dropout: None };
+        attends_packed(&x, tracked, &sequences, dim)
+    };
+    assert!(takes(false, &[100, 7], 2, 32));
+    assert!(!takes(false, &[129, 7], 2, 32));
+    assert!(!takes(false, &[100, 7], 2, 128));
+    // Long sequences of one length, outside of the graph alone.
+    assert!(takes(false, &[197, 197], 2, 128));
+    assert!(!takes(true, &[197, 197], 2, 128));
+}
+
+#[test]
+fn long_attention_matches_host() {
+    let [found, expected] = devices().map(|device| {
+        let sequences = Sequences { lengths: [150; 3].as_slice().into(), heads: 2, causal: false, dropout: None };
+        values(attention(&constant(1, [450, 3 * 16], &device), &sequences).unwrap())
+    });
+    assert_close("attention", LONG_SUM_TOLERANCE, &found, &expected);
 }
 
 #[test]
@@ -102,4 +118,39 @@ fn untracked_attention_matches_formula() {
     let expected = burn::tensor::activation::softmax(scores, 3).matmul(value.clone());
     let found = untracked_attention(&query, &key, &value).unwrap();
     assert_close("attention", LONG_SUM_TOLERANCE, &values(found), &values(expected));
+}
+
+#[test]
+fn adamw_step_matches_formula() {
+    let [device, _] = devices();
+    let count = 5003;
+    let [value, gradient, first, second] = [1, 2, 3, 4].map(|seed| numbers(seed, count));
+    let second: Vec<f32> = second.iter().map(|moment| moment * moment).collect();
+    let on_device = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [count]), &device);
+    let step =
+        AdamWStep { betas: [0.9, 0.99], epsilon: 1e-3, clip: 0.5, decay_factor: 0.9, rate: 0.1, second_root: 0.7 };
+    let moments = [&on_device(&first), &on_device(&second)];
+    let found = adamw_step(&on_device(&value), &on_device(&gradient), moments, step).unwrap().map(values);
+    let mut expected = [const { Vec::new() }; 3];
+    for n in 0..count {
+        let [value, gradient, first, second] = [value[n], gradient[n], first[n], second[n]].map(f64::from);
+        let first = 0.9 * first + 0.1 * 0.5 * gradient;
+        let second = 0.99 * second + 0.01 * (0.5 * gradient).powi(2);
+        let value = value * 0.9 - 0.1 * first / (second.sqrt() / 0.7 + 1e-3);
+        [value, first, second].into_iter().zip(&mut expected).for_each(|(new, all)| all.push(new as f32));
+    }
+    for (found, expected) in found.iter().zip(&expected) {
+        assert_close("adamw", LONG_SUM_TOLERANCE, found, expected);
+    }
+    let squares = values(sums_of_squares(&on_device(&value)).unwrap());
+    let expected: f64 = value.iter().map(|&value| f64::from(value).powi(2)).sum();
+    assert_eq!(squares.len(), 2);
+    assert!((squares.iter().map(|&sum| f64::from(sum)).sum::<f64>() / expected - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn embedding_gradient_matches_host() {
+    // The word 7 is read so often that its rows are more than a chunk; the last two are never read.
+    let indices: Vec<u32> = (0..500).map(|n| if n % 2 == 0 { 7 } else { n * n % 300 }).collect();
+    compare("embedding", [[302, 40]], |[table], _| embedding(table.clone(), indices.clone()));
 }

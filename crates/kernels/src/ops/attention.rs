@@ -54,20 +54,14 @@ pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
     None
 }
 
-/// Whether [`attention`] has a kernel for the device of `x` and this many sequences, the `longest` with that many rows,
-/// with `heads` heads of `dim` columns.
-pub fn attends_packed<const D: usize>(
-    x: &Tensor<D>,
-    sequences: usize,
-    longest: usize,
-    heads: usize,
-    dim: usize,
-) -> bool {
+/// Whether [`attention`] has a kernel for these sequences with heads of `dim` columns, on the device of `x`, from which
+/// query, key and value are computed. `tracked`: whether these are in the gradient graph.
+pub fn attends_packed(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> bool {
     #[cfg(feature = "cube")]
-    if crate::cube::attention::takes(x, sequences, longest, heads, dim) {
+    if crate::cube::attention::takes(x, tracked, sequences, dim) {
         return true;
     }
-    let _ = (sequences, longest, heads, dim);
+    let _ = (tracked, sequences, dim);
     has_kernel(x)
 }
 

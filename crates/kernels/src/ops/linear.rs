@@ -87,7 +87,8 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
     let output = module::linear(input.clone(), factors.clone(), bias);
     let [first, second, third] = weights.each_ref().map(|weight| weight.clone().into_dispatch());
     // Weights stand in for absent biases, since the number of inputs is part of the type.
-    let stands_in = |n: usize| biases[n].clone().map_or_else(|| weights[n].clone().into_dispatch(), Tensor::into_dispatch);
+    let stands_in =
+        |n: usize| biases[n].clone().map_or_else(|| weights[n].clone().into_dispatch(), Tensor::into_dispatch);
     let inputs = [x.clone().into_dispatch(), first, second, third, stands_in(0), stands_in(1), stands_in(2)];
     let width = weights[0].dims()[1];
     let tracked = with_gradients(inputs, output, move |gradient: Tensor<2>, needed: [bool; 7]| {

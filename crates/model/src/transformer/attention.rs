@@ -131,15 +131,17 @@ impl Attention {
         let Relations { table_rows: _, embeddings: _, table_resize: _, rotary, mask, causal, windows } = relations;
         let plain = rotary.is_none() && windows.is_none() && (mask.is_none() || *causal);
         let plain = plain && self.query_norm.is_none() && self.query_factor.is_none() && self.key_heads == self.heads;
-        let packed = || attends_packed(x, layout.batch, layout.longest, self.heads, self.query.weight.dims()[1] / self.heads);
-        if !plain || biased || self.disentangled.is_some() || !packed() {
+        let sequences = Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout: None };
+        let dim = self.query.weight.dims()[1] / self.heads;
+        let linears = [&self.query, &self.key, &self.value];
+        let tracked = x.is_autodiff() || linears.iter().any(|linear| linear.is_autodiff());
+        if !plain || biased || self.disentangled.is_some() || !attends_packed(x, tracked, &sequences, dim) {
             return None;
         }
-        let (weights, biases): (Vec<_>, Vec<_>) =
-            [&self.query, &self.key, &self.value].into_iter().map(Linear::weights).unzip();
+        let (weights, biases): (Vec<_>, Vec<_>) = linears.into_iter().map(Linear::weights).unzip();
         let qkv = linear3(x.clone(), weights.try_into().ok()?, biases.try_into().ok()?);
         let dropout = dropout.mask(&qkv, self.dropout);
-        attention(&qkv, &Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout })
+        attention(&qkv, &Sequences { dropout, ..sequences })
     }
 
     /// The output for a single query, `probe` `[1, width]`, over each sequence of `x` `[rows, width]`:

@@ -3,7 +3,7 @@
 
 use cubecl::prelude::*;
 
-use crate::cube::dropout_kernels::{Mask, dropout_factor};
+use crate::cube::kernels::dropout::{Mask, dropout_factor};
 
 /// What an attention kernel is compiled for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -86,13 +86,7 @@ fn share_rows<F: Float>(
 
 /// Rows that belong to no sequence are 0.
 #[cube]
-fn clear_rows<F: Float>(
-    values: &mut Tensor<F>,
-    start: usize,
-    stride: usize,
-    length: usize,
-    #[comptime] dim: usize,
-) {
+fn clear_rows<F: Float>(values: &mut Tensor<F>, start: usize, stride: usize, length: usize, #[comptime] dim: usize) {
     let mut at = UNIT_POS as usize;
     while at < length * dim {
         values[start + at / dim * stride + at % dim] = F::cast_from(0.0f32);
