@@ -4,18 +4,18 @@
 Needs the data of scripts/icons.sh --data-only.
 
     pip install torch==2.15.0 transformers==5.23.0 pillow numpy
-    python scripts/icons_pytorch.py RECIPE [--seed N] [--epochs N] [--rate R] [--threads N] [--features FILE]
+    python scripts/icons_pytorch.py RECIPE [--seed N] [--epochs N] [--rate R] [--device D] [--threads N] [--features FILE]
 
 RECIPE is one of:
 
 - plain: transformers' VisionTextDualEncoder as it is: class token, BERT's pooler, random linear projections; text tower
   and projections train.
-- closed: no training. Both towers locked; class token and patch mean of the image tower's blocks 9 to 11, token means of
+- closed: no training. Both towers locked; class token and patch mean of the image tower's blocks 8 to 11, token means of
   the text tower's blocks 4 to 6; projections by canonical correlation analysis (CCA) with a ridge.
 - best: `closed`, then the projections and the text tower train.
 
-Image features are kept in FILE (default: runs/icons-pytorch/features.npz). On a busy machine, `--threads 1` is much
-faster than PyTorch's default.
+Image features are kept in FILE (default: runs/icons-pytorch/features.npz). The device is `cpu` (the default) or `cuda`.
+On a busy machine, `--threads 1` is much faster than PyTorch's default.
 """
 
 import argparse
@@ -34,10 +34,10 @@ from transformers import AutoTokenizer, BertModel, Dinov2Model
 ROOT = Path(__file__).resolve().parent.parent
 DATA, TOWERS = ROOT / "icons/data", ROOT / "quickstart/towers"
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
-IMAGE_LAYERS, TEXT_LAYERS = (9, 10, 11), (6, 5, 4)
-BATCH, DECAY, WIDTH, RIDGE = 1024, 0.1, 512, 1e-2
+IMAGE_LAYERS, TEXT_LAYERS = (8, 9, 10, 11), (6, 5, 4)
+BATCH, DECAY, WIDTH, RIDGE, POWER = 1024, 0.1, 512, 1e-2, 1.5
 # epochs, learning rate of the tower, of the projections, initial scale
-RECIPES = {"plain": (12, 3e-4, 3e-4, 1 / 0.07), "closed": (0, 0.0, 0.0, 20.0), "best": (4, 2e-4, 3e-4, 20.0)}
+RECIPES = {"plain": (16, 5e-4, 5e-4, 1 / 0.07), "closed": (0, 0.0, 0.0, 20.0), "best": (12, 5e-4, 3e-4, 20.0)}
 
 
 def read(name: str, column: str = "name") -> tuple[list[str], list[str]]:
@@ -47,17 +47,17 @@ def read(name: str, column: str = "name") -> tuple[list[str], list[str]]:
 
 
 @torch.no_grad()
-def image_features(paths: list[str]) -> np.ndarray:
+def image_features(paths: list[str], device: str) -> np.ndarray:
     """Returns class token and patch mean after the final norm, of each layer: `[images, layers, 2, 384]`."""
-    tower = Dinov2Model.from_pretrained(TOWERS / "vit-s14").eval()
+    tower = Dinov2Model.from_pretrained(TOWERS / "vit-s14").eval().to(device)
     chunks = []
     for start in range(0, len(paths), 32):
         images = [np.float32(Image.open(DATA / path).convert("RGB")) for path in paths[start : start + 32]]
-        pixels = torch.from_numpy((np.stack(images) / 255 - MEAN) / STD).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy((np.stack(images) / 255 - MEAN) / STD).permute(0, 3, 1, 2).to(device)
         states = tower(pixels, output_hidden_states=True).hidden_states
         normed = [tower.layernorm(states[layer]) for layer in IMAGE_LAYERS]
         chunks.append(torch.stack([torch.stack([x[:, 0], x[:, 1:].mean(1)], 1) for x in normed], 1))
-    return torch.cat(chunks).numpy()
+    return torch.cat(chunks).cpu().numpy()
 
 
 class Text(nn.Module):
@@ -69,7 +69,7 @@ class Text(nn.Module):
         self.tower, self.pooler = BertModel.from_pretrained(TOWERS / "minilm-l6"), pooler
 
     def forward(self, texts: list[str]) -> torch.Tensor:
-        tokens = self.tokenizer(texts, padding="longest", truncation=True, max_length=32, return_tensors="pt")
+        tokens = self.tokenizer(texts, padding="longest", truncation=True, max_length=32, return_tensors="pt").to(self.tower.device)
         output = self.tower(**tokens, output_hidden_states=not self.pooler)
         if self.pooler:
             return output.pooler_output
@@ -86,8 +86,8 @@ class Text(nn.Module):
 
 
 def cca(x: torch.Tensor, y: torch.Tensor) -> tuple[nn.Linear, nn.Linear]:
-    """Returns the projections of `x [pairs, a]` and `y [pairs, b]` onto their canonical directions, times the correlations."""
-    x, y = x.double(), y.double()
+    """Returns the projections of `x [pairs, a]` and `y [pairs, b]` onto their canonical directions, times the correlations' power."""
+    x, y = x.double().cpu(), y.double().cpu()
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y
 
@@ -101,8 +101,8 @@ def cca(x: torch.Tensor, y: torch.Tensor) -> tuple[nn.Linear, nn.Linear]:
     width = min(WIDTH, len(correlations))
     heads = []
     for weight, mean, values in (
-        (correlations[:width, None] * (left[:, :width].T @ root_x), mean_x, x),
-        (correlations[:width, None] * (right[:width] @ root_y), mean_y, y),
+        (correlations[:width, None] ** POWER * (left[:, :width].T @ root_x), mean_x, x),
+        (correlations[:width, None] ** POWER * (right[:width] @ root_y), mean_y, y),
     ):
         # Outputs of norm 1 on average: only the direction counts, and the learning rate then fits both heads.
         weight = weight / (values @ weight.T).norm(dim=1).mean()
@@ -135,11 +135,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--rate", type=float, help="of the text tower")
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--features", type=Path, default=ROOT / "runs/icons-pytorch/features.npz")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    device = arguments.device
     epochs, rate, head_rate, scale = RECIPES[arguments.recipe]
     epochs = epochs if arguments.epochs is None else arguments.epochs
     rate = arguments.rate or rate
@@ -148,14 +150,14 @@ def main() -> None:
     started = time.perf_counter()
     if not arguments.features.is_file():
         arguments.features.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(arguments.features, train=image_features(paths), test=image_features(test_paths))
+        np.savez(arguments.features, train=image_features(paths, device), test=image_features(test_paths, device))
         print(f"image features: {time.perf_counter() - started:.0f} s", flush=True)
     kept = np.load(arguments.features)
-    images, test_images = torch.from_numpy(kept["train"]), torch.from_numpy(kept["test"])
+    images, test_images = (torch.from_numpy(kept[part]).to(device) for part in ("train", "test"))
     started = time.perf_counter()
     torch.manual_seed(arguments.seed)
     plain = arguments.recipe == "plain"
-    text = Text(pooler=plain)
+    text = Text(pooler=plain).to(device)
     if plain:
         images, test_images = images[:, -1, 0], test_images[:, -1, 0]
         heads = nn.Linear(images.shape[1], WIDTH, bias=False), nn.Linear(384, WIDTH, bias=False)
@@ -166,8 +168,8 @@ def main() -> None:
         distinct = list(dict.fromkeys(names))
         features = dict(zip(distinct, text.many(distinct)))
         heads = cca(images, torch.stack([features[name] for name in names]))
-    image_head, text_head = heads
-    log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+    image_head, text_head = (head.to(device) for head in heads)
+    log_scale = nn.Parameter(torch.tensor(math.log(scale), device=device))
 
     def evaluate() -> str:
         distinct = list(dict.fromkeys(test_names))
@@ -176,6 +178,7 @@ def main() -> None:
             texts = torch.stack([embedded[name] for name in test_names])
             shown = F.normalize(image_head(test_images), dim=1)
         new = torch.tensor([name not in known for name in test_names])
+        shown, texts = shown.cpu(), texts.cpu()
         return f"designers: {figures(shown, texts, test_names, torch.ones_like(new))}; new names: {figures(shown, texts, test_names, new)}"
 
     groups = []
@@ -193,7 +196,7 @@ def main() -> None:
         lambda step: (step + 1) / warmup if step < warmup else 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup)),
     )
     number = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    labels = torch.tensor([number[name] for name in names])
+    labels = torch.tensor([number[name] for name in names], device=device)
     for epoch in range(1, epochs + 1):
         text.train()
         for rows in torch.randperm(len(names))[: len(names) // BATCH * BATCH].split(BATCH):

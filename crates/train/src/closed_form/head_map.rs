@@ -37,8 +37,13 @@ pub(crate) struct HeadMaps<'a> {
 }
 
 impl HeadMaps<'_> {
-    /// The map of images (`side` 0) or texts (1) with the Frobenius norm `norm` of its weight.
-    pub fn of(&self, side: usize, norm: f64) -> HeadMap {
+    /// The map of images (`side` 0) or texts (1).
+    ///
+    /// Only the direction of an output counts for the model, but the size of the weights decides how fast AdamW, whose
+    /// steps have the size of the learning rate, turns them. Outputs have a root mean square norm of 1: several layers
+    /// side by side have narrow directions, which the map enlarges, so that weights as large as random ones make
+    /// outputs many times as long, and hardly turn (docs/ALIGNMENT.md, "Size of the start").
+    pub fn of(&self, side: usize) -> HeadMap {
         let map = &self.solution.maps[side];
         let power = match (self.solution.method, side) {
             (Method::Cca, _) => self.power,
@@ -50,7 +55,7 @@ impl HeadMaps<'_> {
             row.iter_mut().for_each(|value| *value *= strength.powf(power));
         }
         self.fill(side, &mut rows);
-        let factor = norm / dot(&rows.values, &rows.values).sqrt();
+        let factor = (self.variance(side, &rows) * rows.num_rows() as f64).sqrt().recip();
         rows.values.iter_mut().for_each(|value| *value *= factor);
         let bias = rows.rows().map(|row| -dot(row, &self.covariances.means[side]) as f32).collect();
         HeadMap { weight: rows.transposed().values.iter().map(|&value| value as f32).collect(), bias }

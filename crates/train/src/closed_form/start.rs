@@ -55,8 +55,6 @@ struct Fitting<'a> {
     method: Method,
     dim: usize,
     has_bias: [bool; 2],
-    /// Frobenius norms of the weights that are replaced.
-    norms: [f64; 2],
     seed: u64,
     device: &'a Device,
     stop: &'a StopFlag,
@@ -106,14 +104,9 @@ impl Run {
         let parts = [linear_part(image)?, linear_part(text)?];
         let gathered = self.gather(&towers, &parts, observer)?;
         clock.lap("text features and covariances");
-        let mut norms = [0.0; 2];
-        for (norm, part) in norms.iter_mut().zip(&parts) {
-            let values = parameters::host(part.weight.val().without_autodiff())?.values;
-            *norm = values.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt();
-        }
         let has_bias = parts.each_ref().map(|part| part.bias.is_some());
         let seed = self.config.run.seed;
-        let fitting = Fitting { method, dim, has_bias, norms, seed, device: &device, stop: &stop };
+        let fitting = Fitting { method, dim, has_bias, seed, device: &device, stop: &stop };
         let fit = &self.config.fit;
         let ridges = fit.ridge.map_or(RIDGES.to_vec(), |ridge| vec![ridge]);
         let powers = match (method, fit.power) {
@@ -273,7 +266,7 @@ impl Fitting<'_> {
     fn heads(&self, covariances: &Covariances, solution: &Solution, power: f64) -> [HeadMap; 2] {
         let Self { dim, has_bias, seed, .. } = *self;
         let maps = HeadMaps { covariances, solution, power, dim, has_bias, seed };
-        [0, 1].map(|side| maps.of(side, self.norms[side]))
+        [0, 1].map(|side| maps.of(side))
     }
 
     /// Tries every ridge with every power on the pairs that are held out; returns the figures and the heads of the best
