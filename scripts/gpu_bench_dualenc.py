@@ -176,7 +176,7 @@ def seconds_of(text: str) -> float:
 
 
 def read_profile(path: Path) -> list[tuple[str, float]]:
-    """Kernels in the order in which they ran: name, variant and grid, such as `MatmulEntry #c08e 432x12x1`, and seconds.
+    """Kernels in the order in which they ran: name, variant and grid (`MatmulEntry #c08e 432x12x1`), and seconds.
 
     CubeCL writes a record over several lines: `| 12.3µs | path::of::Kernel<..>: what it was compiled for` to
     `CubeCount Static(432, 12, 1)`, and then a table.

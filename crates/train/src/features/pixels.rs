@@ -1,5 +1,5 @@
-//! Processed images on their way to a locked tower. For a device they are rounded to the tower's precision by the worker
-//! threads: half as many bytes are then copied, on the one thread that feeds the device too.
+//! Processed images on their way to a locked tower. For a device they are rounded to the tower's precision by the
+//! worker threads: half as many bytes are then copied, on the one thread that feeds the device too.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
 

@@ -7,6 +7,8 @@
 //! - `row_sums`: the gradient of a table.
 //! - `update`: an optimiser's step.
 
+#![expect(clippy::too_many_arguments, reason = "a kernel takes its buffers one by one")]
+
 pub mod attention;
 pub mod dropout;
 pub mod heads;

@@ -1,5 +1,5 @@
-//! The kernels of the gradient of a table: sums of the rows with equal index, in two steps, so that a frequent index does
-//! not keep one cube busy with all of its rows. A unit computes one column.
+//! The kernels of the gradient of a table: sums of the rows with equal index, in two steps, so that a frequent index
+//! does not keep one cube busy with all of its rows. A unit computes one column.
 
 use cubecl::prelude::*;
 
