@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the backends that are not in the default build. Type-checks `cuda`; builds `ndarray`, `wgpu` and `vulkan`;
-# trains the small reference run on `ndarray` and, through wgpu, on a software Vulkan device; compares the losses with
-# the CPU's.
+# Checks the backends that are not in the default build. Type-checks `cuda`; tests the kernels for GPUs on a software
+# Vulkan device; builds `ndarray`, `wgpu` and `vulkan`; trains the small reference run on `ndarray` and, through wgpu,
+# on the software device; compares the losses with the CPU's.
 #
 #   scripts/check_backends.sh
 #
@@ -20,6 +20,9 @@ quick=(--config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-
 
 echo "cuda: checking types"
 DOCS_RS=1 cargo check --quiet --package dualenc --features cuda
+echo "kernels for GPUs: testing"
+CUBECL_WGPU_DEFAULT_DEVICE=Cpu \
+  cargo test --quiet --package dualenc-kernels "${quick[@]}" --features wgpu,fusion --lib cube
 echo "ndarray, wgpu, vulkan: building"
 cargo build --quiet --package dualenc "${quick[@]}" --features ndarray,wgpu,vulkan
 echo "ndarray, wgpu-untuned: building"

@@ -313,7 +313,8 @@ class Bench:
         ]
 
     def profile(self) -> None:
-        """CubeCL's own profile. Each kernel is waited for, so only times of kernels count, not those between them."""
+        """CubeCL's own profile, by kernel and grid: which shapes the time goes to. Each kernel is waited for, so only
+        times of kernels count, not those between them."""
         batch = 16 if self.quick else self.arguments.profile_batch
         cache, fill = self.cache()
         for who in self.binaries:
@@ -322,7 +323,7 @@ class Bench:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir(parents=True)
                 log.unlink(missing_ok=True)
-                (folder / "cubecl.toml").write_text(f'[profiling]\nlogger = {{ level = "basic", file = "{log}" }}\n')
+                (folder / "cubecl.toml").write_text(f'[profiling]\nlogger = {{ level = "full", file = "{log}" }}\n')
                 if label == "lu":
                     settings = {"cache.dir": cache, "train.batch_size": batch}
                     job = self.train(who, "profile-lu", "lu-vit-s16.toml", settings, cwd=folder, after=fill)

@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import threading
 import time
+import zlib
 from pathlib import Path
 
 
@@ -175,13 +176,29 @@ def seconds_of(text: str) -> float:
 
 
 def read_profile(path: Path) -> list[tuple[str, float]]:
-    """Kernels in the order in which they ran: name and seconds."""
-    kernels = []
+    """Kernels in the order in which they ran: name, variant and grid (`MatmulEntry #c08e 432x12x1`), and seconds.
+
+    CubeCL writes a record over several lines: `| 12.3µs | path::of::Kernel<..>: what it was compiled for` to
+    `CubeCount Static(432, 12, 1)`, and then a table.
+    """
+    kernels, record = [], None
     for line in path.read_text(errors="replace").splitlines():
-        if match := re.match(r".*?\| ([0-9.]+(?:ns|µs|ms|s)) *\| (.*)", line):
-            if not re.match(r"\d", match[2]):
-                kernels.append((match[2].strip(" |"), seconds_of(match[1])))
-    return kernels
+        match = re.match(r".*?\| ([0-9.]+(?:ns|µs|ms|s)) *\| (.*)", line)
+        if match and not re.match(r"\d", match[2]):
+            record = [match[2].strip(" |"), seconds_of(match[1])]
+            kernels.append(record)
+        elif "⎺" in line:
+            record = None
+        elif record:
+            record[0] += line
+    return [(kernel_name(text), seconds) for text, seconds in kernels]
+
+
+def kernel_name(record: str) -> str:
+    info, _, grid = record.partition("CubeCount")
+    name = re.match(r"[\w:]*", info)[0].strip(":").split("::")[-1]
+    variant = f"{zlib.crc32(info.encode()) & 0xFFFF:04x}"
+    return f"{name} #{variant} {'x'.join(re.findall('[0-9]+', grid))}".strip()
 
 
 def last_periods(kernels: list[tuple[str, float]], repeats: int, tail: int = 60000) -> list[tuple[str, float]] | None:

@@ -1,5 +1,5 @@
 //! Operations in which Burn's CPU backend (Flex) loses time: fused, vectorised and parallel, with gradients. On every
-//! other backend each operation runs as the same formula in Burn's own operations.
+//! other backend each operation runs as the same formula in Burn's own operations, or on GPUs as kernels of our own.
 //!
 //! Results do not depend on the number of threads: the size of a task is fixed, and partial sums are added in a fixed
 //! order.
@@ -9,12 +9,15 @@
 //! - `structure`: how far embeddings keep the neighbourhoods of a batch.
 //! - `distillation`: how far the logits of a batch are from a teacher's.
 //! - `cpu`: what the fused forms are built from.
+//! - `cube`: kernels for Burn's GPU backends, where its own operations lose time.
 //! - `portable`: what the forms in Burn's own operations are built from.
 //!
 //! In shapes, `rows` are the tokens of all sequences of a batch, one after the other.
 
 mod contrastive;
 mod cpu;
+#[cfg(feature = "cube")]
+mod cube;
 mod distillation;
 mod ops;
 mod portable;
@@ -29,17 +32,18 @@ pub use distillation::distillation_loss;
 pub use distillation::teacher::{TeacherLogits, TeacherLoss};
 pub use distillation::tiled::tiled_distillation_loss;
 pub use ops::activation::Activation;
-pub use ops::attention::{Sequences, attention, has_kernel};
+pub use ops::attention::{Sequences, attends_packed, attention, has_kernel};
 pub use ops::dropout::DropoutMask;
 pub use ops::embedding::embedding;
 pub use ops::gate::gated;
 pub use ops::layer_norm::layer_norm;
 pub use ops::linear::{linear, linear3};
 pub use ops::mlp::{LinearWeights, mlp};
-pub use ops::padded_attention::padded_attention;
+pub use ops::padded_attention::{padded_attention, untracked_attention};
 pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
+pub use ops::update::{AdamWStep, adamw_step, sums_of_squares};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
 pub use structure::structure_loss;

@@ -15,10 +15,10 @@ const TOLERANCE: f32 = 4.8e-7;
 
 /// The same where a gradient is a sum over hundreds of rows, or a derivative of nearly equal terms is taken; at most
 /// 1.3e-6 was measured.
-const LONG_SUM_TOLERANCE: f32 = 2.5e-6;
+pub(crate) const LONG_SUM_TOLERANCE: f32 = 2.5e-6;
 
 /// Pseudo-random numbers of about -1.5..1.5, a different sequence per `seed`.
-fn numbers(seed: u64, count: usize) -> Vec<f32> {
+pub(crate) fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let fraction = |n: usize| (((n as u64 + 1) * (seed * 2 + 7919)) as f64 * 0.618_033_988_749).fract();
     (0..count).map(|n| (4.0 * fraction(n) - 2.0 + (n as f64 * 12.9898).sin()) as f32 * 0.5).collect()
 }
@@ -31,12 +31,12 @@ fn leaf<const D: usize>(seed: u64, shape: [usize; D]) -> Tensor<D> {
     constant(seed, shape).autodiff().require_grad()
 }
 
-fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+pub(crate) fn values<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.without_autodiff().into_data().try_into_vec().unwrap()
 }
 
 #[track_caller]
-fn assert_close(what: &str, tolerance: f32, found: &[f32], expected: &[f32]) {
+pub(crate) fn assert_close(what: &str, tolerance: f32, found: &[f32], expected: &[f32]) {
     assert_eq!(found.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
     for (index, (found, expected)) in found.iter().zip(expected).enumerate() {

@@ -20,7 +20,7 @@ pub struct Sequences {
     pub dropout: Option<DropoutMask>,
 }
 
-/// Whether [`attention`] has a kernel for the device and the dtype of `x`.
+/// Whether the host has kernels for the dtype of `x`, which is on it.
 pub fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
     #[cfg(feature = "flex")]
     return crate::cpu::autograd::supports_fused(x);
@@ -34,8 +34,8 @@ pub fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
 /// Multi-head attention (Vaswani et al., 2017, arXiv:1706.03762, sec. 3.2), `[rows, width]`, of packed sequences.
 ///
 /// `qkv` is `[rows, 3 * width]`: query, key and value of a row side by side. Returns `None` if there is no kernel for
-/// the device and the dtype of `qkv` (see [`has_kernel`]), or if the lengths of the sequences do not add up to
-/// `rows`.
+/// it (see [`attends_packed`]), or on the host if the lengths of the sequences do not add up to `rows`; on devices the
+/// rows after all sequences are 0.
 ///
 /// # Panics
 ///
@@ -46,8 +46,23 @@ pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
     if crate::cpu::autograd::supports_fused(qkv) {
         return fused::attention(qkv, sequences);
     }
+    #[cfg(feature = "cube")]
+    if let Some(output) = crate::cube::attention::attention(qkv, sequences) {
+        return Some(output);
+    }
     let _ = (qkv, sequences);
     None
+}
+
+/// Whether [`attention`] has a kernel for these sequences with heads of `dim` columns, on the device of `x`, from which
+/// query, key and value are computed. `tracked`: whether these are in the gradient graph.
+pub fn attends_packed(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> bool {
+    #[cfg(feature = "cube")]
+    if crate::cube::attention::takes(x, tracked, sequences, dim) {
+        return true;
+    }
+    let _ = (tracked, sequences, dim);
+    has_kernel(x)
 }
 
 #[cfg(feature = "flex")]

@@ -31,6 +31,12 @@ impl DropoutMask {
         }
     }
 
+    /// The halves of the seed, the threshold of the hash, and the factor of what is kept: for kernels of other devices.
+    #[cfg(feature = "cube")]
+    pub(crate) fn parts(self) -> ([u32; 2], u32, f32) {
+        (self.seed, self.threshold, self.keep_scale)
+    }
+
     /// The factors of the values from `position` on, an index into the flattened tensor.
     #[inline(always)]
     pub(crate) fn starting_at(self, position: u64) -> MaskSpan {
@@ -59,6 +65,10 @@ impl DropoutMask {
 
     /// The form in Burn's own operations. The factors are computed again in the backward pass.
     pub(crate) fn plain<const D: usize>(self, x: Tensor<D>) -> Tensor<D> {
+        #[cfg(feature = "cube")]
+        if let Some(y) = crate::cube::dropout::dropout(&x, self) {
+            return y;
+        }
         with_gradient(x, move |x| self.multiply(x), move |gradient| self.multiply(gradient))
     }
 
@@ -133,7 +143,7 @@ fn mix(mut bits: u32) -> u32 {
 }
 
 /// The factors of [`mix`].
-const MIX: [u32; 2] = [0x85eb_ca6b, 0xc2b2_ae35];
+pub(crate) const MIX: [u32; 2] = [0x85eb_ca6b, 0xc2b2_ae35];
 
 /// [`mix`] of 32-bit integers, which wrap as those without a sign do.
 fn mix_on_device<const D: usize>(bits: Tensor<D, Int>) -> Tensor<D, Int> {

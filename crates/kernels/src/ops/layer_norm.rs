@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Tensor, module};
 
 use crate::portable::graph::with_gradients;
+use crate::portable::row_products::column_sums;
 
 /// Normalises each row of `x` `[rows, width]` to mean 0 and variance 1, multiplies by `weight` `[width]` and adds
 /// `bias` `[width]`. `epsilon` is added to the variance.
@@ -15,6 +16,10 @@ pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsi
     if crate::cpu::autograd::supports_fused(&x)
         && let Some(y) = fused::layer_norm(&x, &weight, bias.as_ref(), epsilon as f32)
     {
+        return y;
+    }
+    #[cfg(feature = "cube")]
+    if let Some(y) = crate::cube::layer_norm::layer_norm(&x, &weight, bias.as_ref(), epsilon) {
         return y;
     }
     // The variance of a wide row needs more precision than f16 and bf16 have.
@@ -47,7 +52,7 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, ep
             let slope = (slopes.clone() * normal.clone()).mean_dim(1);
             (slopes - mean - normal.clone() * slope) * inverse.clone()
         };
-        let column_sums = |values: Tensor<2>| values.sum_dim(0).squeeze_dim::<1>(0).into_dispatch();
+        let column_sums = |values| column_sums(values).into_dispatch();
         [
             needed[0].then(|| of_x().into_dispatch()),
             needed[1].then(|| column_sums(gradient.clone() * normal.clone())),

@@ -2,6 +2,10 @@
 
 use burn::tensor::{Tensor, module};
 
+use crate::portable::forms::is_remote;
+use crate::portable::graph::with_gradients;
+use crate::portable::row_products::{column_sums, transposed_product};
+
 /// A linear layer, `[rows, out]`, of `x` `[rows, in]`, `weight` `[in, out]` and `bias` `[out]`.
 ///
 /// # Panics
@@ -14,7 +18,37 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     {
         return y;
     }
-    module::linear(x, weight, bias)
+    plain(x, weight, bias)
+}
+
+/// The form in Burn's own operations, with the gradients that Burn derives on the host, where its runs go on with the
+/// same bits. Those of the parameters are computed from slices of the rows elsewhere.
+pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let tracked = x.is_autodiff() || weight.is_autodiff() || bias.as_ref().is_some_and(Tensor::is_autodiff);
+    if !tracked || !is_remote(&x.device()) {
+        return module::linear(x, weight, bias);
+    }
+    let (input, factors) = (x.clone().without_autodiff(), weight.clone().without_autodiff());
+    let output = module::linear(input.clone(), factors.clone(), bias.clone().map(Tensor::without_autodiff));
+    let inputs = [x.clone().into_dispatch(), weight.clone().into_dispatch()];
+    let of_product = move |gradient: &Tensor<2>, needed: [bool; 2]| {
+        [
+            needed[0].then(|| gradient.clone().matmul(factors.clone().transpose()).into_dispatch()),
+            needed[1].then(|| transposed_product(input.clone(), gradient.clone()).into_dispatch()),
+        ]
+    };
+    let tracked = match &bias {
+        None => with_gradients(inputs, output, move |gradient, needed| of_product(&gradient, needed)),
+        Some(bias) => {
+            let [x, weight] = inputs;
+            with_gradients([x, weight, bias.clone().into_dispatch()], output, move |gradient, [x, weight, bias]| {
+                let of_bias = bias.then(|| column_sums(gradient.clone()).into_dispatch());
+                let [x, weight] = of_product(&gradient, [x, weight]);
+                [x, weight, of_bias]
+            })
+        }
+    };
+    tracked.unwrap_or_else(|| module::linear(x, weight, bias))
 }
 
 /// Three linear layers of the same shape on one input, side by side: `[rows, 3 * out]` of `x` `[rows, in]`, `weights`
@@ -32,8 +66,42 @@ pub fn linear3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tensor<1>>
     {
         return y;
     }
-    let layers = weights.into_iter().zip(biases);
-    Tensor::cat(layers.map(|(weight, bias)| module::linear(x.clone(), weight, bias)).collect(), 1)
+    plain3(x, weights, biases)
+}
+
+/// The form of [`linear3`] in Burn's own operations: on devices one product, in the forward and in the backward pass.
+pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tensor<1>>; 3]) -> Tensor<2> {
+    let each = |x: &Tensor<2>, weights: &[Tensor<2>; 3]| {
+        let layers = weights.iter().zip(&biases);
+        Tensor::cat(layers.map(|(weight, bias)| plain(x.clone(), weight.clone(), bias.clone())).collect(), 1)
+    };
+    let biased = biases.each_ref().map(Option::is_some);
+    if !is_remote(&x.device()) || biased != [biased[0]; 3] {
+        return each(&x, &weights);
+    }
+    let without_graph = weights.each_ref().map(|weight| weight.clone().without_autodiff());
+    let factors = Tensor::cat(without_graph.to_vec(), 1);
+    let bias: Vec<_> = biases.iter().flatten().map(|bias| bias.clone().without_autodiff()).collect();
+    let bias = (!bias.is_empty()).then(|| Tensor::cat(bias, 0));
+    let input = x.clone().without_autodiff();
+    let output = module::linear(input.clone(), factors.clone(), bias);
+    let [first, second, third] = weights.each_ref().map(|weight| weight.clone().into_dispatch());
+    // Weights stand in for absent biases, since the number of inputs is part of the type.
+    let stands_in =
+        |n: usize| biases[n].clone().map_or_else(|| weights[n].clone().into_dispatch(), Tensor::into_dispatch);
+    let inputs = [x.clone().into_dispatch(), first, second, third, stands_in(0), stands_in(1), stands_in(2)];
+    let width = weights[0].dims()[1];
+    let tracked = with_gradients(inputs, output, move |gradient: Tensor<2>, needed: [bool; 7]| {
+        let of_weights = needed[1..4].contains(&true).then(|| transposed_product(input.clone(), gradient.clone()));
+        let of_biases = (biased[0] && needed[4..].contains(&true)).then(|| column_sums(gradient.clone()));
+        std::array::from_fn(|position| match position {
+            _ if !needed[position] => None,
+            0 => Some(gradient.clone().matmul(factors.clone().transpose()).into_dispatch()),
+            1..4 => of_weights.as_ref().map(|all| all.clone().narrow(1, (position - 1) * width, width).into_dispatch()),
+            _ => of_biases.as_ref().map(|all| all.clone().narrow(0, (position - 4) * width, width).into_dispatch()),
+        })
+    });
+    tracked.unwrap_or_else(|| each(&x, &weights))
 }
 
 #[cfg(feature = "flex")]

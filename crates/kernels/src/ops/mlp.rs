@@ -1,9 +1,10 @@
 //! Two linear layers with an activation between, in one pass over chunks of rows: the wide hidden values are used while
 //! they are in a core's cache. The backward pass saves the input of the activation and applies the activation again.
 
-use burn::tensor::{Tensor, module};
+use burn::tensor::Tensor;
 
 use crate::ops::activation::Activation;
+use crate::ops::linear;
 
 /// Weight `[in, out]` and bias `[out]` of a linear layer.
 pub type LinearWeights = (Tensor<2>, Option<Tensor<1>>);
@@ -21,7 +22,7 @@ pub fn mlp(x: Tensor<2>, up: LinearWeights, activation: Activation, down: Linear
     {
         return y;
     }
-    module::linear(activation.plain(module::linear(x, up.0, up.1)), down.0, down.1)
+    linear::plain(activation.plain(linear::plain(x, up.0, up.1)), down.0, down.1)
 }
 
 #[cfg(feature = "flex")]

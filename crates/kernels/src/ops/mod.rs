@@ -13,6 +13,7 @@
 //! - `dropout`: reproducible dropout masks.
 //! - `residual`: the sum at the end of a residual branch.
 //! - `softmax`: the softmax of attention with a mask, where there is no kernel for attention as a whole.
+//! - `update`: what an optimiser's step computes of each parameter.
 
 pub(crate) mod activation;
 pub(crate) mod attention;
@@ -26,3 +27,4 @@ pub(crate) mod padded_attention;
 pub(crate) mod residual;
 pub(crate) mod rms_norm;
 pub(crate) mod softmax;
+pub(crate) mod update;

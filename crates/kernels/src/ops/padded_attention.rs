@@ -51,3 +51,16 @@ pub fn padded_attention(
         ]
     })
 }
+
+/// `softmax(q k^T / sqrt(dim)) v` outside of the graph, shapes as in [`padded_attention`]. `None` if Burn's own
+/// attention is to be taken: it has no kernel for the softmax between two products.
+pub fn untracked_attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Option<Tensor<4>> {
+    #[cfg(feature = "cube")]
+    if crate::cube::softmax::takes(query, key.dims()[2]) {
+        let scores = query.clone().matmul(key.clone().swap_dims(2, 3));
+        let scale = (query.dims()[3] as f32).sqrt().recip();
+        return Some(crate::cube::softmax::softmax(scores, scale).matmul(value.clone()));
+    }
+    let _ = (query, key, value);
+    None
+}

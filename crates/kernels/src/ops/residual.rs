@@ -14,6 +14,12 @@ pub fn residual(x: Tensor<2>, branch: Tensor<2>, scale: Option<Tensor<1>>, mask:
     if let Some(y) = fused::residual(&x, &branch, scale.as_ref(), mask) {
         return y;
     }
+    #[cfg(feature = "cube")]
+    if let (Some(mask), None) = (mask, &scale)
+        && let Some(y) = crate::cube::dropout::residual(&x, &branch, mask)
+    {
+        return y;
+    }
     let branch = match mask {
         Some(mask) => mask.plain(branch),
         None => branch,

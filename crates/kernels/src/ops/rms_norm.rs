@@ -3,6 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use crate::portable::graph::with_gradients;
+use crate::portable::row_products::column_sums;
 
 /// Divides each row of `x` `[rows, width]` by its root mean square, and multiplies by `weight` `[width]`. `epsilon` is
 /// added to the mean square.
@@ -42,7 +43,7 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<1>, epsilon: f64) -> Tensor<2> 
             let slope = (slopes.clone() * normal.clone()).mean_dim(1);
             (slopes - normal.clone() * slope) * inverse.clone()
         };
-        let of_weight = || (gradient.clone() * normal.clone()).sum_dim(0).squeeze_dim::<1>(0);
+        let of_weight = || column_sums(gradient.clone() * normal.clone());
         [needed[0].then(|| of_x().into_dispatch()), needed[1].then(|| of_weight().into_dispatch())]
     });
     tracked.unwrap_or_else(|| formula(x, weight))

@@ -18,6 +18,10 @@ pub(crate) fn sum_rows_by_index(x: Tensor<2>, indices: &[u32], count: usize) -> 
     let [rows, width] = x.dims();
     let device = x.device();
     assert_eq!(rows, indices.len(), "one index per row");
+    #[cfg(feature = "cube")]
+    if let Some(sums) = crate::cube::row_sums::sum_rows_by_index(&x, indices, count) {
+        return sums;
+    }
     // The rows that are left to add up, sorted by index: (index, row).
     let mut parts: Vec<(u32, usize)> = indices.iter().copied().zip(0..).collect();
     parts.sort_unstable();

@@ -4,6 +4,7 @@ use burn::tensor::{Bool, Int};
 
 use super::*;
 use crate::ops::{embedding, layer_norm};
+use crate::portable::row_products::{column_sums, transposed_product};
 use crate::portable::row_sums::sum_rows_by_index;
 
 /// The value and the gradient of `run`, weighted so that each element of the output counts differently.
@@ -191,4 +192,48 @@ fn padded_attention_matches_kernel() {
     }
     let qkv = [1, 2, 3].map(|seed| constant(seed, [14, 8]).reshape([1, 2, 7, 8]));
     assert!(padded_attention(qkv.each_ref(), None, None).is_none(), "the device has kernels");
+}
+
+/// Rows that are cut into slices, and one row too many for it.
+const SLICED_ROWS: [usize; 2] = [1024, 1025];
+
+#[test]
+fn sliced_linear_matches_kernel() {
+    for rows in SLICED_ROWS {
+        for bias in [Some(10), None] {
+            compare(
+                "linear",
+                LONG_SUM_TOLERANCE,
+                &[[rows, 24], [24, 10]],
+                &[bias],
+                |Inputs { m, v }| with_plain_forms(|| linear(m[0].clone(), m[1].clone(), v[0].clone())),
+                |Inputs { m, v }| linear(m[0].clone(), m[1].clone(), v[0].clone()),
+            );
+        }
+    }
+}
+
+#[test]
+fn joined_linear3_matches_kernel() {
+    for biases in [[Some(12); 3], [None; 3], [Some(12), None, Some(12)]] {
+        let three = |Inputs { m, v }: &Inputs| {
+            linear3(m[0].clone(), [1, 2, 3].map(|n| m[n].clone()), [0, 1, 2].map(|n| v[n].clone()))
+        };
+        let shapes = [[1024, 20], [20, 12], [20, 12], [20, 12]];
+        compare("linear3", LONG_SUM_TOLERANCE, &shapes, &biases, |inputs| with_plain_forms(|| three(inputs)), three);
+    }
+}
+
+#[test]
+fn sums_over_rows_are_cut_on_devices() {
+    let (x, y) = (constant(1, [1024, 6]), constant(2, [1024, 3]));
+    // Another order of the sums, which the host's runs must not take.
+    let host = [values(column_sums(x.clone())), values(transposed_product(x.clone(), y.clone()))];
+    let expected = [values(x.clone().sum_dim(0)), values(x.clone().transpose().matmul(y.clone()))];
+    assert_eq!(host, expected);
+    let device = with_plain_forms(|| [values(column_sums(x.clone())), values(transposed_product(x, y))]);
+    assert_ne!(device, host);
+    for (device, host) in device.iter().zip(&host) {
+        assert_close("sums", LONG_SUM_TOLERANCE, device, host);
+    }
 }

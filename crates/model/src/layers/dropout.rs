@@ -50,7 +50,9 @@ impl Dropout {
     pub(crate) fn apply_to_sequences(&self, x: Tensor<2>, lengths: &[usize], probability: f64) -> Tensor<2> {
         let Some(mask) = self.mask(&x, probability) else { return x };
         let factors = mask.factors(lengths.len()).into_iter().zip(lengths);
-        let factors: Vec<f32> = factors.flat_map(|(factor, &length)| std::iter::repeat_n(factor, length)).collect();
+        let mut factors: Vec<f32> = factors.flat_map(|(factor, &length)| std::iter::repeat_n(factor, length)).collect();
+        // Rows of no sequence.
+        factors.resize(x.dims()[0], 1.0);
         let factors = TensorData::new(factors, [x.dims()[0], 1]);
         let factors = Tensor::<2>::from_data(factors, &x.device().without_autodiff());
         let factors = factors.cast(x.dtype());

@@ -47,6 +47,12 @@ impl Linear {
         linear(x, weight, bias)
     }
 
+    /// Whether its outputs are in the gradient graph, wherever its inputs are.
+    pub(crate) fn is_autodiff(&self) -> bool {
+        let bias = self.bias.as_ref().is_some_and(|bias| bias.val().is_autodiff());
+        self.adapter.is_some() || bias || self.weight.val().is_autodiff()
+    }
+
     /// The weight `[in, out]`, adapter included, and the bias `[out]`: for kernels that fuse several linears.
     pub(crate) fn weights(&self) -> LinearWeights {
         let weight = match &self.adapter {

@@ -144,6 +144,7 @@ impl TextTower {
         dropout: &Dropout,
     ) -> Result<TowerOutput, ModelError> {
         let (layout, relations) = self.layout(tokens)?;
+        let hidden = layout.fill_up(hidden);
         let pool = |hidden| self.pool(hidden, &layout, tokens, self.pooling);
         let mut taps = LayerTaps::new(&self.config.pooled_layers);
         taps.after_blocks(layers, || pool(self.finish(hidden.clone())));
@@ -152,7 +153,8 @@ impl TextTower {
         });
         let hidden = self.finish(hidden);
         let pooled = taps.join(pool(hidden.clone()));
-        Ok(TowerOutput { pooled: self.dense.iter().fold(pooled, |x, dense| dense.forward(x)), hidden })
+        let pooled = self.dense.iter().fold(pooled, |x, dense| dense.forward(x));
+        Ok(TowerOutput { pooled, hidden: layout.tokens(hidden) })
     }
 
     /// How many layers, from the first, compute what is a function of the caption alone while the rest of the tower
@@ -216,7 +218,7 @@ impl TextTower {
     ) -> Result<Vec<Vec<Tensor<2>>>, ModelError> {
         self.check(tokens)?;
         let (layout, relations) = self.layout(tokens)?;
-        let x = self.embed(tokens, &Dropout::off())?;
+        let x = layout.fill_up(self.embed(tokens, &Dropout::off())?);
         let mut layers = Vec::new();
         self.encoder.forward_each(0, x, &layout, &relations, &Dropout::off(), |hidden| {
             let pool = |hidden: Tensor<2>| {

@@ -3,7 +3,9 @@
 use burn::module::Module;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor, module};
-use dualenc_kernels::{Sequences, attention, has_kernel, linear3, masked_softmax, padded_attention};
+use dualenc_kernels::{
+    Sequences, attends_packed, attention, linear3, masked_softmax, padded_attention, untracked_attention,
+};
 
 use crate::layers::dropout::Dropout;
 use crate::layers::linear::{Linear, LinearVisitor};
@@ -129,14 +131,17 @@ impl Attention {
         let Relations { table_rows: _, embeddings: _, table_resize: _, rotary, mask, causal, windows } = relations;
         let plain = rotary.is_none() && windows.is_none() && (mask.is_none() || *causal);
         let plain = plain && self.query_norm.is_none() && self.query_factor.is_none() && self.key_heads == self.heads;
-        if !plain || biased || self.disentangled.is_some() || !has_kernel(x) {
+        let sequences = Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout: None };
+        let dim = self.query.weight.dims()[1] / self.heads;
+        let linears = [&self.query, &self.key, &self.value];
+        let tracked = x.is_autodiff() || linears.iter().any(|linear| linear.is_autodiff());
+        if !plain || biased || self.disentangled.is_some() || !attends_packed(x, tracked, &sequences, dim) {
             return None;
         }
-        let (weights, biases): (Vec<_>, Vec<_>) =
-            [&self.query, &self.key, &self.value].into_iter().map(Linear::weights).unzip();
+        let (weights, biases): (Vec<_>, Vec<_>) = linears.into_iter().map(Linear::weights).unzip();
         let qkv = linear3(x.clone(), weights.try_into().ok()?, biases.try_into().ok()?);
         let dropout = dropout.mask(&qkv, self.dropout);
-        attention(&qkv, &Sequences { lengths: layout.lengths(), heads: self.heads, causal: *causal, dropout })
+        attention(&qkv, &Sequences { dropout, ..sequences })
     }
 
     /// The output for a single query, `probe` `[1, width]`, over each sequence of `x` `[rows, width]`:
@@ -164,6 +169,12 @@ impl Attention {
     ) -> Tensor<4> {
         let [batch, heads, seq, dim] = query.dims();
         if !query.is_autodiff() {
+            if mask.is_none()
+                && bias.is_none()
+                && let Some(output) = untracked_attention(&query, &key, &value)
+            {
+                return output;
+            }
             let bias = bias.map(|bias| bias.expand([batch, heads, seq, seq]));
             return module::attention(query, key, value, mask, bias, AttentionModuleOptions::default());
         }

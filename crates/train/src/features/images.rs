@@ -12,7 +12,7 @@ use dualenc_data::{
 };
 use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 
-use crate::config::CacheDtype;
+use crate::config::{CacheDtype, Precision};
 use crate::device::{Compute, cast, dtype};
 use crate::error::TrainError;
 use crate::features::absent::{check_images, image_rows};
@@ -21,6 +21,7 @@ use crate::features::finite::check_outputs;
 use crate::features::image_index::{ImageList, ImageSet, Views};
 use crate::features::key::tower_key;
 use crate::features::parallel_forward::{forward_chunks, on_single_thread};
+use crate::features::pixels::Pixels;
 use crate::features::store::FeatureStore;
 use crate::features::store::index::{RECORD_BYTES, Row};
 use crate::stop_flag::StopFlag;
@@ -53,7 +54,7 @@ pub struct ImageFeatures {
 enum Loaded {
     /// Its feature is in the store.
     Cached,
-    Pixels(ContentHash, Vec<f32>),
+    Pixels(ContentHash, Pixels),
     Unusable(Skipped),
 }
 
@@ -299,8 +300,10 @@ impl ImageFeatures {
         let (processor, worker_set) = (Arc::clone(&self.processor), set.clone());
         let (images, chunk) = (set.len(), self.chunk_images());
         let jobs = (0..set.views().count() as u64).flat_map(move |view| (0..images).map(move |image| (image, view)));
-        let mut loaded =
-            ordered_map(jobs, self.workers, chunk * 2, move |(image, view)| load(image, view, &worker_set, &processor));
+        let format = self.pixel_format();
+        let mut loaded = ordered_map(jobs, self.workers, chunk * 2, move |(image, view)| {
+            load(image, view, &worker_set, &processor, format)
+        });
         let mut batches = std::iter::from_fn(move || {
             let mut batch: Vec<Result<Loaded, DataError>> = Vec::new();
             let mut pixels = 0;
@@ -370,21 +373,28 @@ impl ImageFeatures {
         let size = even.clamp(1, self.chunk_images());
         let chunks: Vec<_> = (0..images).step_by(size).map(|start| start..(start + size).min(images)).collect();
         forward_chunks(&chunks, self.tower.width(), &self.compute, |chunk| {
-            self.start(vec![pixels[chunk.start * image..chunk.end * image].to_vec()]).read(self)
+            let block = Pixels::new(pixels[chunk.start * image..chunk.end * image].to_vec(), self.pixel_format());
+            self.start(vec![block]).read(self)
         })
     }
 
+    /// The numbers in which pixels reach the tower.
+    fn pixel_format(&self) -> Precision {
+        // The host casts where it computes, so that its features stay the same to the bit.
+        if self.compute.on_host { Precision::F32 } else { self.compute.locked_precision }
+    }
+
     /// Starts a pass of images with these pixels: blocks of shape `[images, 3, height, width]`, flat.
-    fn start(&self, mut blocks: Vec<Vec<f32>>) -> Pass {
-        let images = blocks.iter().map(Vec::len).sum::<usize>() / self.image_values();
+    fn start(&self, mut blocks: Vec<Pixels>) -> Pass {
+        let images = blocks.iter().map(Pixels::len).sum::<usize>() / self.image_values();
         // A matrix product with one row takes another kernel, which rounds differently.
         if images == 1 {
-            blocks.iter_mut().for_each(|block| block.extend_from_within(..));
+            blocks.iter_mut().for_each(Pixels::double);
         }
         let (height, width) = self.processor.output_size();
-        let tensor = |block: Vec<f32>| {
+        let tensor = |block: Pixels| {
             let shape = [block.len() / self.image_values(), 3, height as usize, width as usize];
-            let pixels = Tensor::<4>::from_data(TensorData::new(block, shape), &self.compute.device);
+            let pixels = block.into_tensor(shape, &self.compute.device);
             pixels.cast(dtype(self.compute.locked_precision))
         };
         let mut tensors: Vec<Tensor<4>> = blocks.into_iter().map(tensor).collect();
@@ -417,17 +427,23 @@ impl Pass {
 
 /// The images of a chunk, and the pixels of those that have some, in blocks of [`CHUNK_IMAGES`]: the allocator uses the
 /// memory of larger ones only once.
-fn take_pixels(batch: Vec<Result<Loaded, DataError>>) -> Result<(Vec<Loaded>, Vec<Vec<f32>>), DataError> {
+fn take_pixels(batch: Vec<Result<Loaded, DataError>>) -> Result<(Vec<Loaded>, Vec<Pixels>), DataError> {
     let mut loaded = batch.into_iter().collect::<Result<Vec<Loaded>, DataError>>()?;
     let with_pixels = loaded.iter_mut().filter_map(|item| match item {
-        Loaded::Pixels(_, values) => Some(std::mem::take(values)),
+        Loaded::Pixels(_, values) => Some(values.take()),
         Loaded::Cached | Loaded::Unusable(_) => None,
     });
-    let images: Vec<Vec<f32>> = with_pixels.collect();
-    Ok((loaded, images.chunks(CHUNK_IMAGES).map(<[_]>::concat).collect()))
+    let images: Vec<Pixels> = with_pixels.collect();
+    Ok((loaded, images.chunks(CHUNK_IMAGES).map(Pixels::concat).collect()))
 }
 
-fn load(image: usize, view: u64, set: &ImageSet, processor: &ImageProcessor) -> Result<Loaded, DataError> {
+fn load(
+    image: usize,
+    view: u64,
+    set: &ImageSet,
+    processor: &ImageProcessor,
+    format: Precision,
+) -> Result<Loaded, DataError> {
     if set.known(image, view).is_some() {
         return Ok(Loaded::Cached);
     }
@@ -440,7 +456,7 @@ fn load(image: usize, view: u64, set: &ImageSet, processor: &ImageProcessor) -> 
     };
     let Err(content) = set.find(image, view, blake3::hash(&bytes).as_bytes()) else { return Ok(Loaded::Cached) };
     match decode_view(&bytes, &reference, processor, set.views().of(image, view)) {
-        Ok(pixels) => Ok(Loaded::Pixels(content, pixels)),
+        Ok(pixels) => Ok(Loaded::Pixels(content, Pixels::new(pixels, format))),
         Err(DataError::Image { source, .. }) => bad(&source),
         Err(error) => Err(error),
     }

@@ -11,6 +11,7 @@
 //! - `cache_counts`: how many features were computed, and how many were cached.
 //! - `finite`: refuses features that are not finite.
 //! - `parallel_forward`: a tower over many inputs, on all cores, with the same bits every time.
+//! - `pixels`: processed images on their way to a tower.
 //! - `store`: the files of a cache.
 
 pub(crate) mod absent;
@@ -21,6 +22,7 @@ pub(crate) mod images;
 pub(crate) mod key;
 pub(crate) mod locked_towers;
 pub(crate) mod parallel_forward;
+mod pixels;
 pub(crate) mod prefixes;
 mod store;
 pub(crate) mod text_states;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
-use dualenc_kernels::CHUNK;
+use dualenc_kernels::{CHUNK, sums_of_squares};
 use dualenc_model::parameters::{self, PathStack};
 use dualenc_model::{DualEncoder, ModelError, TokenSequences};
 use rayon::prelude::*;
@@ -233,6 +233,9 @@ const MAX_PARTS: usize = 256;
 
 /// `[parts]`. A sum over one dimension is one kernel together with the squares; a sum over all values takes three.
 fn partial_sums_of_squares(gradient: Tensor<1>) -> Tensor<1> {
+    if let Some(sums) = sums_of_squares(&gradient) {
+        return sums;
+    }
     let [count] = gradient.dims();
     let parts = MAX_PARTS.min(1 << count.trailing_zeros().min(usize::BITS - 1));
     gradient.reshape([parts, count / parts]).square().sum_dim(1).reshape([parts])

@@ -1,7 +1,7 @@
 //! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2).
 
 use burn::tensor::Tensor;
-use dualenc_kernels::CHUNK;
+use dualenc_kernels::{AdamWStep, CHUNK, adamw_step};
 use rayon::prelude::*;
 
 use crate::error::TrainError;
@@ -147,6 +147,12 @@ impl Formula {
         first: &mut Tensor<1>,
         second: &mut Tensor<1>,
     ) -> Tensor<1> {
+        let Self { betas, epsilon, clip, decay_factor, rate, second_root } = *self;
+        let step = AdamWStep { betas, epsilon, clip, decay_factor, rate, second_root };
+        if let Some([value, mean, square]) = adamw_step(&value, &gradient, [first, second], step) {
+            (*first, *second) = (mean, square);
+            return value;
+        }
         let [beta1, beta2] = self.betas;
         let gradient = gradient * self.clip;
         *first = first.clone() * beta1 + gradient.clone() * (1.0 - beta1);

@@ -1,0 +1,221 @@
+//! The kernels as operations of Burn's backend, outside of the graph.
+
+#[cfg(feature = "fusion")]
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::tensor::{FloatTensor, IntTensor};
+use burn::backend::{Backend, Dispatch, backend_extension};
+#[cfg(feature = "fusion")]
+use burn::tensor::{DType, Shape};
+use burn::tensor::{Int, Tensor};
+
+use crate::cube::kernels::attention::Form;
+use crate::ops::dropout::DropoutMask;
+use crate::ops::update::AdamWStep;
+
+/// What attention is told beside its tensors.
+#[derive(Debug, Clone)]
+pub struct AttentionCall {
+    pub sequences: usize,
+    pub heads: usize,
+    pub longest: usize,
+    pub form: Form,
+    pub dropout: Option<DropoutMask>,
+}
+
+/// The kernels. Tensors are contiguous or made so.
+#[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
+pub trait DeviceKernels: Backend {
+    #[fusion(meta = attention_outputs)]
+    fn packed_attention(
+        qkv: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        call: AttentionCall,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = qkv, shape = qkv)]
+    fn packed_attention_backward(
+        qkv: FloatTensor<Self>,
+        starts: IntTensor<Self>,
+        out: FloatTensor<Self>,
+        log_sums: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        call: AttentionCall,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(meta = head_outputs)]
+    fn split_heads(
+        qkv: FloatTensor<Self>,
+        heads: usize,
+        seq: usize,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = x, shape = Shape::new([x[0] * x[2], x[1] * x[3]]))]
+    fn merge_heads(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    #[fusion(meta = norm_outputs)]
+    fn row_norm(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+        biased: bool,
+        epsilon: f32,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = x, shape = x)]
+    fn row_norm_backward(
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(meta = param_sums)]
+    fn row_norm_param_sums(
+        x: FloatTensor<Self>,
+        statistics: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        slices: usize,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = scores, shape = scores)]
+    fn row_softmax(scores: FloatTensor<Self>, scale: f32) -> FloatTensor<Self>;
+
+    #[fusion(dtype = branch, shape = branch)]
+    fn dropped(x: FloatTensor<Self>, branch: FloatTensor<Self>, adds: bool, mask: DropoutMask) -> FloatTensor<Self>;
+
+    #[fusion(meta = adamw_outputs)]
+    fn adamw(
+        value: FloatTensor<Self>,
+        gradient: FloatTensor<Self>,
+        first: FloatTensor<Self>,
+        second: FloatTensor<Self>,
+        step: AdamWStep,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(dtype = x, shape = table_shape(x, table))]
+    fn row_sums(
+        x: FloatTensor<Self>,
+        order: IntTensor<Self>,
+        chunks: IntTensor<Self>,
+        table: IntTensor<Self>,
+    ) -> FloatTensor<Self>;
+
+    #[fusion(dtype = values, shape = Shape::new([*parts]))]
+    fn sums_of_squares(values: FloatTensor<Self>, parts: usize, span: usize) -> FloatTensor<Self>;
+}
+
+#[cfg(feature = "fusion")]
+fn table_shape(x: &Shape, table: &Shape) -> Shape {
+    Shape::new([table[0] - 1, x[1]])
+}
+
+#[cfg(feature = "fusion")]
+fn attention_outputs(qkv: &TensorSpec, _: &TensorSpec, call: &AttentionCall) -> (TensorSpec, TensorSpec) {
+    let [rows, triple] = [qkv.shape[0], qkv.shape[1]];
+    let of = |columns, dtype| TensorSpec { shape: Shape::new([rows, columns]), dtype };
+    (of(triple / 3, qkv.dtype), of(call.heads, DType::F32))
+}
+
+#[cfg(feature = "fusion")]
+fn adamw_outputs(
+    value: &TensorSpec,
+    _: &TensorSpec,
+    first: &TensorSpec,
+    second: &TensorSpec,
+    _: &AdamWStep,
+) -> (TensorSpec, TensorSpec, TensorSpec) {
+    (value.clone(), first.clone(), second.clone())
+}
+
+#[cfg(feature = "fusion")]
+fn head_outputs(qkv: &TensorSpec, heads: &usize, seq: &usize) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let [rows, triple] = [qkv.shape[0], qkv.shape[1]];
+    let shape = Shape::new([rows / seq, *heads, *seq, triple / 3 / heads]);
+    let part = TensorSpec { shape, dtype: qkv.dtype };
+    (part.clone(), part.clone(), part)
+}
+
+#[cfg(feature = "fusion")]
+fn norm_outputs(x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, _: &bool, _: &f32) -> (TensorSpec, TensorSpec) {
+    (x.clone(), TensorSpec { shape: Shape::new([x.shape[0], 2]), dtype: DType::F32 })
+}
+
+#[cfg(feature = "fusion")]
+fn param_sums(x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, slices: &usize) -> TensorSpec {
+    TensorSpec { shape: Shape::new([*slices, 2 * x.shape[1]]), dtype: DType::F32 }
+}
+
+/// [`DeviceKernels`] over Burn's tensors, which are outside of the graph.
+pub mod ops {
+    use super::{AdamWStep, AttentionCall, DeviceKernels, Dispatch, DropoutMask, Int, Tensor};
+
+    pub fn attention(qkv: Tensor<2>, starts: Tensor<1, Int>, call: AttentionCall) -> [Tensor<2>; 2] {
+        let (out, log_sums) = Dispatch::packed_attention(qkv.into_dispatch(), starts.into_dispatch(), call);
+        [out, log_sums].map(Tensor::from_dispatch)
+    }
+
+    /// `saved`: the first argument and the results of [`attention`].
+    pub fn attention_backward(
+        saved: [Tensor<2>; 3],
+        starts: Tensor<1, Int>,
+        gradient: Tensor<2>,
+        call: AttentionCall,
+    ) -> Tensor<2> {
+        let ([qkv, out, log_sums], starts) = (saved.map(Tensor::into_dispatch), starts.into_dispatch());
+        let gradient = gradient.into_dispatch();
+        Tensor::from_dispatch(Dispatch::packed_attention_backward(qkv, starts, out, log_sums, gradient, call))
+    }
+
+    pub fn split_heads(qkv: Tensor<2>, heads: usize, seq: usize) -> [Tensor<4>; 3] {
+        let (query, key, value) = Dispatch::split_heads(qkv.into_dispatch(), heads, seq);
+        [query, key, value].map(Tensor::from_dispatch)
+    }
+
+    pub fn merge_heads(x: Tensor<4>) -> Tensor<2> {
+        Tensor::from_dispatch(Dispatch::merge_heads(x.into_dispatch()))
+    }
+
+    pub fn norm(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f32) -> [Tensor<2>; 2] {
+        let biased = bias.is_some();
+        let bias = bias.unwrap_or_else(|| weight.clone()).into_dispatch();
+        let (out, statistics) = Dispatch::row_norm(x.into_dispatch(), weight.into_dispatch(), bias, biased, epsilon);
+        [out, statistics].map(Tensor::from_dispatch)
+    }
+
+    pub fn norm_backward(x: Tensor<2>, weight: Tensor<1>, statistics: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
+        let [x, statistics, gradient] = [x, statistics, gradient].map(Tensor::into_dispatch);
+        Tensor::from_dispatch(Dispatch::row_norm_backward(x, weight.into_dispatch(), statistics, gradient))
+    }
+
+    pub fn norm_param_sums(x: Tensor<2>, statistics: Tensor<2>, gradient: Tensor<2>, slices: usize) -> Tensor<2> {
+        let [x, statistics, gradient] = [x, statistics, gradient].map(Tensor::into_dispatch);
+        Tensor::from_dispatch(Dispatch::row_norm_param_sums(x, statistics, gradient, slices))
+    }
+
+    pub fn softmax(scores: Tensor<4>, scale: f32) -> Tensor<4> {
+        Tensor::from_dispatch(Dispatch::row_softmax(scores.into_dispatch(), scale))
+    }
+
+    pub fn dropped<const D: usize>(x: Option<Tensor<D>>, branch: Tensor<D>, mask: DropoutMask) -> Tensor<D> {
+        let adds = x.is_some();
+        let x = x.unwrap_or_else(|| branch.clone()).into_dispatch();
+        Tensor::from_dispatch(Dispatch::dropped(x, branch.into_dispatch(), adds, mask))
+    }
+
+    /// `inputs`: value, gradient, first and second moment.
+    pub fn adamw(inputs: [Tensor<1>; 4], step: AdamWStep) -> [Tensor<1>; 3] {
+        let [value, gradient, first, second] = inputs.map(Tensor::into_dispatch);
+        let (value, first, second) = Dispatch::adamw(value, gradient, first, second, step);
+        [value, first, second].map(Tensor::from_dispatch)
+    }
+
+    /// `plan`: the rows in order, the starts of chunks among them, and the first chunk of each row of the result.
+    pub fn row_sums(x: Tensor<2>, plan: [Tensor<1, Int>; 3]) -> Tensor<2> {
+        let [order, chunks, table] = plan.map(Tensor::into_dispatch);
+        Tensor::from_dispatch(Dispatch::row_sums(x.into_dispatch(), order, chunks, table))
+    }
+
+    pub fn square_sums(values: Tensor<1>, parts: usize, span: usize) -> Tensor<1> {
+        Tensor::from_dispatch(Dispatch::sums_of_squares(values.into_dispatch(), parts, span))
+    }
+}

@@ -1,0 +1,17 @@
+//! The kernels, in CubeCL. Each computes in `f32`, from tensors of any float type.
+//!
+//! - `attention`: packed attention and its gradient.
+//! - `dropout`: dropout, alone and in a residual sum, and the hash of its mask.
+//! - `heads`: rows of heads side by side to heads one after the other, and back.
+//! - `rows`: layer norm and softmax.
+//! - `row_sums`: the gradient of a table.
+//! - `update`: an optimiser's step.
+
+#![expect(clippy::too_many_arguments, reason = "a kernel takes its buffers one by one")]
+
+pub mod attention;
+pub mod dropout;
+pub mod heads;
+pub mod row_sums;
+pub mod rows;
+pub mod update;

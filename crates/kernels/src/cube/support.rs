@@ -1,0 +1,34 @@
+//! What a device has room for.
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Tensor;
+use cubecl::features::Plane;
+use cubecl::ir::DeviceProperties;
+
+use crate::portable::forms::only_plain;
+
+/// The properties of the device of `x`; `None` if it has no kernels of ours, or recomputes activations.
+pub fn properties<const D: usize>(x: &Tensor<D>) -> Option<DeviceProperties> {
+    let device = x.device();
+    let strategy = device.gradient_checkpointing_strategy();
+    if only_plain() || strategy.is_some_and(|strategy| strategy != Default::default()) {
+        return None;
+    }
+    match device.without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(device) => Some(device.client().properties().clone()),
+        _ => None,
+    }
+}
+
+/// Units of a plane, if planes are all alike and can add up. `None` for rows of more than `width` values a unit.
+pub fn plane_size<const D: usize>(x: &Tensor<D>, width: usize) -> Option<u32> {
+    let properties = properties(x)?;
+    let size = properties.hardware.plane_size_max;
+    // CubeCL does not report the operations of software devices, which tests run on.
+    let adds_up = cfg!(test) || properties.features.plane.contains(Plane::Ops);
+    let alike = adds_up && size > 1 && size == properties.hardware.plane_size_min;
+    (alike && (1..=MOST_PER_UNIT * size as usize).contains(&width)).then_some(size)
+}
+
+/// Values of a row that a unit holds in registers, at most.
+const MOST_PER_UNIT: usize = 64;

@@ -1,0 +1,69 @@
+//! Gradients of parameters that act on every row: sums over all rows of a batch, of which there are many, with few
+//! results. A GPU works on results side by side, so that one sum of each would leave most of it idle. There the rows
+//! are cut into slices of equal height, and the sums of the slices are added in order.
+
+use burn::tensor::Tensor;
+
+use crate::portable::forms::is_remote;
+
+/// Rows and columns of a result that a multiprocessor works on at a time, as products are tiled.
+const TILE: usize = 128;
+
+/// Tiles that keep a GPU busy: two for each of the 100 to 150 multiprocessors of a large one.
+const TILES: usize = 256;
+
+/// Rows of a slice of a product, at least: fewer are not worth writing a result of their own.
+const PRODUCT_ROWS: usize = 256;
+
+/// Rows of a slice of a column sum, at least.
+const SUM_ROWS: usize = 32;
+
+/// A number of rows that can be cut into many slices is a multiple of this.
+pub(crate) const MOST_SLICES: usize = 128;
+
+/// `x^T y`, `[in, out]`, of `x` `[rows, in]` and `y` `[rows, out]`.
+pub(crate) fn transposed_product(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    let ([rows, input], [_, output]) = (x.dims(), y.dims());
+    let tiles = input.div_ceil(TILE) * output.div_ceil(TILE);
+    match slices(rows, TILES.div_ceil(tiles), PRODUCT_ROWS) {
+        slices if slices == 1 || !is_remote(&x.device()) => x.transpose().matmul(y),
+        slices => {
+            let cut = |x: Tensor<2>, width| x.reshape([slices, rows / slices, width]);
+            let products = cut(x, input).swap_dims(1, 2).matmul(cut(y, output));
+            products.sum_dim(0).reshape([input, output])
+        }
+    }
+}
+
+/// The sums of the columns of `x` `[rows, width]`, `[width]`.
+pub(crate) fn column_sums(x: Tensor<2>) -> Tensor<1> {
+    let [rows, width] = x.dims();
+    match slices(rows, MOST_SLICES, SUM_ROWS) {
+        slices if slices == 1 || !is_remote(&x.device()) => x.sum_dim(0).reshape([width]),
+        slices => x.reshape([slices, rows / slices, width]).sum_dim(1).sum_dim(0).reshape([width]),
+    }
+}
+
+/// The number of slices, about `wanted`: a power of two that divides `rows`, with at least `least` rows each.
+fn slices(rows: usize, wanted: usize, least: usize) -> usize {
+    let most = wanted.next_power_of_two().min(MOST_SLICES);
+    let fits = |slices: &usize| rows.is_multiple_of(*slices) && rows / slices >= least;
+    (0..=most.ilog2()).rev().map(|power| 1 << power).find(fits).unwrap_or(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::slices;
+
+    #[test]
+    fn rows_are_cut_without_rest() {
+        assert_eq!(slices(18_432, 29, 256), 32);
+        assert_eq!(slices(18_432, 8, 256), 8);
+        assert_eq!(slices(18_432, 256, 32), 128);
+        // 197 tokens of each of 12 images.
+        assert_eq!(slices(12 * 197, 29, 256), 4);
+        assert_eq!(slices(1024, 29, 256), 4);
+        assert_eq!(slices(18_431, 29, 256), 1);
+        assert_eq!(slices(0, 29, 256), 1);
+    }
+}
