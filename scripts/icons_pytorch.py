@@ -4,7 +4,8 @@
 Needs the data of scripts/icons.sh --data-only.
 
     pip install torch==2.15.0 transformers==5.23.0 pillow numpy
-    python scripts/icons_pytorch.py RECIPE [--seed N] [--epochs N] [--rate R] [--device D] [--threads N] [--features FILE]
+    python scripts/icons_pytorch.py RECIPE [--seed N] [--epochs N] [--rate R] [--device D] [--threads N]
+        [--features FILE]
 
 RECIPE is one of:
 
@@ -35,9 +36,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA, TOWERS = ROOT / "icons/data", ROOT / "quickstart/towers"
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 IMAGE_LAYERS, TEXT_LAYERS = (8, 9, 10, 11), (6, 5, 4)
-BATCH, DECAY, WIDTH, RIDGE, POWER = 1024, 0.1, 512, 1e-2, 1.5
+BATCH, DECAY, WIDTH, RIDGE, POWER, DROPOUT = 1024, 0.1, 512, 1e-2, 1.5, 0.2
 # epochs, learning rate of the tower, of the projections, initial scale
-RECIPES = {"plain": (16, 5e-4, 5e-4, 1 / 0.07), "closed": (0, 0.0, 0.0, 20.0), "best": (12, 5e-4, 3e-4, 20.0)}
+RECIPES = {"plain": (16, 5e-4, 5e-4, 1 / 0.07), "closed": (0, 0.0, 0.0, 20.0), "best": (12, 1e-3, 3e-4, 20.0)}
 
 
 def read(name: str, column: str = "name") -> tuple[list[str], list[str]]:
@@ -67,9 +68,13 @@ class Text(nn.Module):
         super().__init__()
         self.tokenizer = AutoTokenizer.from_pretrained(TOWERS / "minilm-l6")
         self.tower, self.pooler = BertModel.from_pretrained(TOWERS / "minilm-l6"), pooler
+        for module in self.tower.modules():
+            if isinstance(module, nn.Dropout) and not pooler:
+                module.p = DROPOUT
 
     def forward(self, texts: list[str]) -> torch.Tensor:
-        tokens = self.tokenizer(texts, padding="longest", truncation=True, max_length=32, return_tensors="pt").to(self.tower.device)
+        tokens = self.tokenizer(texts, padding="longest", truncation=True, max_length=32, return_tensors="pt")
+        tokens = tokens.to(self.tower.device)
         output = self.tower(**tokens, output_hidden_states=not self.pooler)
         if self.pooler:
             return output.pooler_output
@@ -86,7 +91,10 @@ class Text(nn.Module):
 
 
 def cca(x: torch.Tensor, y: torch.Tensor) -> tuple[nn.Linear, nn.Linear]:
-    """Returns the projections of `x [pairs, a]` and `y [pairs, b]` onto their canonical directions, times the correlations' power."""
+    """Returns the projections of `x [pairs, a]` and `y [pairs, b]` onto their canonical directions.
+
+    Each direction is multiplied by a power of its correlation.
+    """
     x, y = x.double().cpu(), y.double().cpu()
     mean_x, mean_y = x.mean(0), y.mean(0)
     x, y = x - mean_x, y - mean_y

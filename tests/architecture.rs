@@ -252,11 +252,12 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there. The first three have their tests beside it.
-const UNSAFE: [(&str, &str); 6] = [
+const UNSAFE: [(&str, &str); 7] = [
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
     ("crates/kernels/src/cpu/uninit.rs", "marks memory as initialised after every value is written"),
+    ("crates/kernels/src/cube/launch.rs", "launches kernels that check no bounds, with the shapes they compute for"),
     ("crates/search/src/mapping.rs", "maps a file into memory"),
     ("crates/train/benches/speed/roofs.rs", "calls the product of the `gemm` crate, to measure it"),
 ];

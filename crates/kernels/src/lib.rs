@@ -5,6 +5,7 @@
 //! order.
 //!
 //! - `ops`: the operations of a transformer.
+//! - `arguments`: what they take beside tensors.
 //! - `contrastive`: the losses of a batch of image-text pairs.
 //! - `structure`: how far embeddings keep the neighbourhoods of a batch.
 //! - `distillation`: how far the logits of a batch are from a teacher's.
@@ -14,6 +15,7 @@
 //!
 //! In shapes, `rows` are the tokens of all sequences of a batch, one after the other.
 
+mod arguments;
 mod contrastive;
 mod cpu;
 #[cfg(feature = "cube")]
@@ -23,6 +25,9 @@ mod ops;
 mod portable;
 mod structure;
 
+pub use arguments::adamw_step::AdamWStep;
+pub use arguments::dropout_mask::DropoutMask;
+pub use arguments::sequences::Sequences;
 pub use contrastive::objective::PairLoss;
 pub use contrastive::pair_loss;
 pub use contrastive::tiled::tiled_pair_loss;
@@ -32,8 +37,7 @@ pub use distillation::distillation_loss;
 pub use distillation::teacher::{TeacherLogits, TeacherLoss};
 pub use distillation::tiled::tiled_distillation_loss;
 pub use ops::activation::Activation;
-pub use ops::attention::{Sequences, attends_packed, attention, has_kernel};
-pub use ops::dropout::DropoutMask;
+pub use ops::attention::{attends_packed, attention, has_kernel};
 pub use ops::embedding::embedding;
 pub use ops::gate::gated;
 pub use ops::layer_norm::layer_norm;
@@ -43,7 +47,7 @@ pub use ops::padded_attention::{padded_attention, untracked_attention};
 pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
-pub use ops::update::{AdamWStep, adamw_step, sums_of_squares};
+pub use ops::update::{adamw_step, sums_of_squares};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
 pub use structure::structure_loss;

@@ -119,7 +119,10 @@ pub(crate) fn read_eval_data(
 ) -> Result<Arc<Dataset>, TrainError> {
     match (data, validation) {
         (Some(EvalData::Path(path)), _) => Ok(Arc::new(recognise(path)?.source.read()?)),
-        (Some(EvalData::Source(table)), _) => Ok(Arc::new(table.read()?)),
+        (Some(EvalData::Source(table)), _) => {
+            let dataset = table.read().map_err(|error| error.in_table(&format!("eval.{name}.data")))?;
+            Ok(Arc::new(dataset))
+        }
         (None, Some(validation)) => Ok(Arc::clone(validation)),
         (None, None) => Err(TrainError::Usage(format!("evaluation `{name}` needs `data`"))),
     }

@@ -3,10 +3,10 @@
 
 use burn::tensor::{Int, IntDType, Tensor, TensorData};
 
+use crate::arguments::sequences::Sequences;
 use crate::cube::extension::{AttentionCall, ops};
 use crate::cube::kernels::attention::Form;
-use crate::cube::support::{plane_size, properties};
-use crate::ops::attention::Sequences;
+use crate::cube::support::{has_addresses, plane_size, properties};
 use crate::portable::graph::with_gradients;
 
 /// Rows of the longest sequence that one kernel takes, at most: a unit visits them one after the other.
@@ -32,24 +32,25 @@ pub(crate) fn takes(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: us
 fn route(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> Option<Route> {
     let Sequences { lengths, heads, causal, dropout: _ } = sequences;
     let (properties, longest) = (properties(x)?, lengths.iter().copied().max()?);
-    let bytes = 2 * form(longest, dim, false, false).capacity * (dim + 1) * size_of::<f32>();
-    let positions = (lengths.len() * heads * longest * longest) as u64;
+    let bytes = 2 * capacity(longest) * (dim + 1) * size_of::<f32>();
+    let values = 3 * heads * dim * lengths.iter().sum::<usize>();
+    let is_addressed = has_addresses(lengths.len() * heads * longest * longest) && has_addresses(values);
     let packed = longest <= LONGEST
         && dim <= WIDEST
         && bytes <= properties.hardware.max_shared_memory_size
         && longest <= properties.hardware.max_cube_dim.0 as usize
-        && lengths.len() < properties.hardware.max_cube_count.0 as usize
-        && positions < u64::from(u32::MAX);
+        && lengths.len() < properties.hardware.max_cube_count.0 as usize;
     let products = !causal && !tracked && lengths.iter().all(|&length| length == longest);
     match packed {
+        _ if !is_addressed => None,
         true => Some(Route::Packed),
         false => (products && plane_size(x, longest).is_some()).then_some(Route::Products),
     }
 }
 
-/// Few sizes of shared memory, since each is compiled.
-fn form(longest: usize, dim: usize, causal: bool, drops: bool) -> Form {
-    Form { dim, capacity: longest.next_multiple_of(32), causal, drops }
+/// Rows that shared memory has room for: few sizes, since each is compiled.
+fn capacity(longest: usize) -> usize {
+    longest.next_multiple_of(32)
 }
 
 /// [`attention`](crate::attention); `None` unless the kernels take it.
@@ -73,7 +74,7 @@ pub(crate) fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor
     starts.push(rows as i32);
     let starts = TensorData::new(starts, [lengths.len() + 2]);
     let starts = Tensor::<1, Int>::from_data(starts, &qkv.device().without_autodiff()).cast(IntDType::I32);
-    let form = form(longest, dim, *causal, dropout.is_some());
+    let form = Form { dim, capacity: capacity(longest), causal: *causal, drops: dropout.is_some() };
     let call = AttentionCall { sequences: lengths.len(), heads: *heads, longest, form, dropout: *dropout };
     let values = qkv.clone().without_autodiff();
     let [out, log_sums] = ops::attention(values.clone(), starts.clone(), call.clone());

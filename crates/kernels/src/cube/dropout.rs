@@ -2,13 +2,13 @@
 
 use burn::tensor::Tensor;
 
+use crate::arguments::dropout_mask::DropoutMask;
 use crate::cube::extension::ops;
-use crate::cube::support::properties;
-use crate::ops::dropout::DropoutMask;
+use crate::cube::support::{has_addresses, properties};
 use crate::portable::graph::{with_gradient, with_gradients};
 
 fn takes<const D: usize>(x: &Tensor<D>) -> bool {
-    u32::try_from(x.dims().iter().product::<usize>()).is_ok() && properties(x).is_some()
+    has_addresses(x.dims().iter().product()) && properties(x).is_some()
 }
 
 /// The dropout of `x`; `None` unless the kernel takes it.

@@ -8,11 +8,11 @@ use burn::backend::{Backend, Dispatch, backend_extension};
 use burn::tensor::{DType, Shape};
 use burn::tensor::{Int, Tensor};
 
+use crate::arguments::adamw_step::AdamWStep;
+use crate::arguments::dropout_mask::DropoutMask;
 use crate::cube::kernels::attention::Form;
-use crate::ops::dropout::DropoutMask;
-use crate::ops::update::AdamWStep;
 
-/// What attention is told beside its tensors.
+/// What attention takes beside its tensors.
 #[derive(Debug, Clone)]
 pub struct AttentionCall {
     pub sequences: usize,

@@ -8,6 +8,8 @@ use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::{CubeCount, CubeDim};
 
+use crate::arguments::adamw_step::AdamWStep;
+use crate::arguments::dropout_mask::DropoutMask;
 use crate::cube::extension::{AttentionCall, DeviceKernels};
 use crate::cube::kernels::attention::{attention_backward, attention_forward};
 use crate::cube::kernels::dropout::{MaskLaunch, dropout_values};
@@ -15,13 +17,11 @@ use crate::cube::kernels::heads::{merge_values, split_values};
 use crate::cube::kernels::row_sums::{sum_adjacent_rows, sum_listed_rows};
 use crate::cube::kernels::rows::{norm_backward, norm_forward, norm_param_sums, softmax_rows};
 use crate::cube::kernels::update::{AdamWConstantsLaunch, adamw_values, square_sums};
-use crate::ops::dropout::DropoutMask;
-use crate::ops::update::AdamWStep;
 
-/// Units of a cube whose planes compute rows of their own.
+/// Units of a cube in which each plane computes a row.
 const ROW_UNITS: u32 = 256;
 
-/// Units of a cube whose units compute values of their own.
+/// Units of a cube in which each unit computes a value.
 const VALUE_UNITS: u32 = 256;
 
 /// Cubes along one side of a grid, at most, on every device.
@@ -48,8 +48,12 @@ fn grid(cubes: usize) -> CubeCount {
 }
 
 fn mask_launch(mask: Option<DropoutMask>) -> MaskLaunch {
-    let ([low, high], threshold, keep_scale) = mask.map_or(([0; 2], 0, 1.0), DropoutMask::parts);
-    MaskLaunch::new(low, high, threshold, keep_scale)
+    match mask {
+        Some(DropoutMask { seed: [low, high], threshold, keep_scale }) => {
+            MaskLaunch::new(low, high, threshold, keep_scale)
+        }
+        None => MaskLaunch::new(0, 0, 0, 1.0),
+    }
 }
 
 /// The grid of rows of `width` values with a plane each, the cube, and the values of a unit.
@@ -76,6 +80,7 @@ impl DeviceKernels for CubeBackend {
         let out = empty_like(&qkv, &[rows, triple / 3], qkv.dtype);
         let log_sums = empty_like(&qkv, &[rows, call.heads], DType::F32);
         let (client, dtype, (count, dim, scale)) = (qkv.client.clone(), elem(&qkv), call.launch());
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             attention_forward::launch_unchecked(
                 &client,
@@ -107,6 +112,7 @@ impl DeviceKernels for CubeBackend {
         let [qkv, starts, out, log_sums, gradient] = inputs.map(into_contiguous);
         let of_qkv = empty_like(&qkv, &qkv.meta.shape().dims::<2>(), qkv.dtype);
         let (client, dtype, (count, dim, scale)) = (qkv.client.clone(), elem(&qkv), call.launch());
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             attention_backward::launch_unchecked(
                 &client,
@@ -134,6 +140,7 @@ impl DeviceKernels for CubeBackend {
         let dim = triple / 3 / heads;
         let [query, key, value] = [(); 3].map(|()| empty_like(&qkv, &[rows / seq, heads, seq, dim], qkv.dtype));
         let (client, dtype) = (qkv.client.clone(), elem(&qkv));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             split_values::launch_unchecked(
                 &client,
@@ -157,6 +164,7 @@ impl DeviceKernels for CubeBackend {
         let [batch, heads, seq, dim] = x.meta.shape().dims::<4>();
         let out = empty_like(&x, &[batch * seq, heads * dim], x.dtype);
         let (client, dtype) = (x.client.clone(), elem(&x));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             merge_values::launch_unchecked(
                 &client,
@@ -185,6 +193,7 @@ impl DeviceKernels for CubeBackend {
         let out = empty_like(&x, &[rows, width], x.dtype);
         let statistics = empty_like(&x, &[rows, 2], DType::F32);
         let (client, dtype, (count, dim, per_unit)) = (x.client.clone(), elem(&x), row_launch(&x, rows, width));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             norm_forward::launch_unchecked(
                 &client,
@@ -215,6 +224,7 @@ impl DeviceKernels for CubeBackend {
         let [rows, width] = x.meta.shape().dims::<2>();
         let of_x = empty_like(&x, &[rows, width], x.dtype);
         let (client, dtype, (count, dim, per_unit)) = (x.client.clone(), elem(&x), row_launch(&x, rows, width));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             norm_backward::launch_unchecked(
                 &client,
@@ -240,6 +250,7 @@ impl DeviceKernels for CubeBackend {
         let units = VALUE_UNITS.min(width.next_multiple_of(32) as u32);
         let count = CubeCount::Static(width.div_ceil(units as usize) as u32, slices as u32, 1);
         let (client, dtype) = (x.client.clone(), elem(&x));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             norm_param_sums::launch_unchecked(
                 &client,
@@ -266,6 +277,7 @@ impl DeviceKernels for CubeBackend {
         let out = empty_like(&scores, &shape, scores.dtype);
         let (client, dtype) = (scores.client.clone(), elem(&scores));
         let (count, dim, per_unit) = row_launch(&scores, rows, width);
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             softmax_rows::launch_unchecked(
                 &client,
@@ -288,6 +300,7 @@ impl DeviceKernels for CubeBackend {
         let out = empty_like(&branch, &shape, branch.dtype);
         let (client, dtype) = (branch.client.clone(), elem(&branch));
         let count = grid(shape.iter().product::<usize>().div_ceil(VALUE_UNITS as usize));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             dropout_values::launch_unchecked(
                 &client,
@@ -327,6 +340,7 @@ impl DeviceKernels for CubeBackend {
             step.rate as f32,
             step.second_root as f32,
         );
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             adamw_values::launch_unchecked(
                 &client,
@@ -354,6 +368,7 @@ impl DeviceKernels for CubeBackend {
         let (client, dtype) = (x.client.clone(), elem(&x));
         let units = 128.min(width.next_multiple_of(32) as u32);
         let count = |rows: usize| CubeCount::Static(rows as u32, width.div_ceil(units as usize) as u32, 1);
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             if num_chunks > 0 {
                 sum_listed_rows::launch_unchecked(
@@ -387,6 +402,7 @@ impl DeviceKernels for CubeBackend {
         let sums = empty_like(&values, &[parts], DType::F32);
         let client = values.client.clone();
         let (count, dim, _) = row_launch(&values, parts, span);
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             square_sums::launch_unchecked(
                 &client,

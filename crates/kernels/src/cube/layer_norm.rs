@@ -3,7 +3,7 @@
 use burn::tensor::{DType, Tensor};
 
 use crate::cube::extension::ops;
-use crate::cube::support::plane_size;
+use crate::cube::support::{has_addresses, plane_size};
 use crate::portable::graph::with_gradients;
 
 /// Units that keep a GPU busy: 1,024 for each of the 100 to 150 multiprocessors of a large one.
@@ -20,7 +20,7 @@ pub(crate) fn layer_norm(
     epsilon: f64,
 ) -> Option<Tensor<2>> {
     let [rows, width] = x.dims();
-    plane_size(x, width)?;
+    plane_size(x, width).filter(|_| has_addresses(rows * width))?;
     let values = x.clone().without_autodiff();
     let [factors, shift] = [Some(weight), bias].map(|it| it.map(|it| it.clone().without_autodiff().cast(DType::F32)));
     let factors = factors?;

@@ -3,7 +3,7 @@
 use burn::tensor::{Int, IntDType, Tensor, TensorData};
 
 use crate::cube::extension::ops;
-use crate::cube::support::properties;
+use crate::cube::support::{has_addresses, properties};
 
 /// Rows that a cube adds up, at most.
 const CHUNK: usize = 64;
@@ -11,6 +11,10 @@ const CHUNK: usize = 64;
 /// [`sum_rows_by_index`](crate::portable::row_sums::sum_rows_by_index); `None` unless the kernels take it.
 pub(crate) fn sum_rows_by_index(x: &Tensor<2>, indices: &[u32], count: usize) -> Option<Tensor<2>> {
     let properties = properties(x)?;
+    let [rows, width] = x.dims();
+    if !has_addresses(rows.max(count) * width) {
+        return None;
+    }
     let plan = Plan::new(indices, count);
     if plan.chunks.len().max(plan.table.len()) > properties.hardware.max_cube_count.0 as usize {
         return None;

@@ -3,11 +3,12 @@
 use burn::tensor::Tensor;
 
 use crate::cube::extension::ops;
-use crate::cube::support::plane_size;
+use crate::cube::support::{has_addresses, plane_size};
 
-/// Whether the kernel takes rows of `width` values on the device of `x`.
-pub(crate) fn takes<const D: usize>(x: &Tensor<D>, width: usize) -> bool {
-    plane_size(x, width).is_some()
+/// Whether the kernel takes the scores of `query` `[batch, heads, queries, dim]` and `keys` keys.
+pub(crate) fn takes(query: &Tensor<4>, keys: usize) -> bool {
+    let [batch, heads, queries, _] = query.dims();
+    has_addresses(batch * heads * queries * keys) && plane_size(query, keys).is_some()
 }
 
 /// The softmax over the last dimension of `scores * scale`, outside of the graph.

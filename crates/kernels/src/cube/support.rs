@@ -20,6 +20,12 @@ pub fn properties<const D: usize>(x: &Tensor<D>) -> Option<DeviceProperties> {
     }
 }
 
+/// Whether kernels can address `count` values: CubeCL counts with 32 bits in kernels that do not ask for more, and cuts
+/// longer counts off without a word.
+pub fn has_addresses(count: usize) -> bool {
+    count < u32::MAX as usize
+}
+
 /// Units of a plane, if planes are all alike and can add up. `None` for rows of more than `width` values a unit.
 pub fn plane_size<const D: usize>(x: &Tensor<D>, width: usize) -> Option<u32> {
     let properties = properties(x)?;

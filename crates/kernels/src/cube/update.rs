@@ -2,11 +2,11 @@
 
 use burn::tensor::{DType, Tensor};
 
+use crate::arguments::adamw_step::AdamWStep;
 use crate::cube::extension::ops;
-use crate::cube::support::{plane_size, properties};
-use crate::ops::update::AdamWStep;
+use crate::cube::support::{has_addresses, plane_size, properties};
 
-/// Values whose squares a plane adds up.
+/// Values of which a plane adds up the squares.
 const SPAN: usize = 4096;
 
 /// [`adamw_step`](crate::adamw_step); `None` unless the kernel takes it.
@@ -19,7 +19,8 @@ pub(crate) fn adamw_step(
     properties(value)?;
     let [first, second] = moments;
     let inputs = [value, gradient, first, second];
-    let fits = inputs.iter().all(|x| x.dtype() == DType::F32 && x.dims() == value.dims());
+    let is_like = |x: &&Tensor<1>| x.dtype() == DType::F32 && x.dims() == value.dims();
+    let fits = inputs.iter().all(is_like) && has_addresses(value.dims()[0]);
     fits.then(|| ops::adamw(inputs.map(|input| input.clone().without_autodiff()), step))
 }
 
@@ -27,6 +28,6 @@ pub(crate) fn adamw_step(
 pub(crate) fn sums_of_squares(x: &Tensor<1>) -> Option<Tensor<1>> {
     let [count] = x.dims();
     plane_size(x, 1)?;
-    let fits = x.dtype() == DType::F32 && count > 0;
+    let fits = x.dtype() == DType::F32 && count > 0 && has_addresses(count);
     fits.then(|| ops::square_sums(x.clone().without_autodiff(), count.div_ceil(SPAN), SPAN))
 }

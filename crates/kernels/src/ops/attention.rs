@@ -1,24 +1,9 @@
 //! Softmax attention over packed sequences: rows of all sequences follow each other without padding, and the backward
 //! pass recomputes the attention probabilities from one saved number per row and head.
 
-use std::sync::Arc;
-
 use burn::tensor::Tensor;
 
-use crate::ops::dropout::DropoutMask;
-
-/// How [`attention`] divides rows into sequences and columns into heads.
-#[derive(Debug, Clone)]
-pub struct Sequences {
-    /// Number of rows of each sequence, at least 1.
-    pub lengths: Arc<[usize]>,
-    /// Number of attention heads; divides the width.
-    pub heads: usize,
-    /// Whether a row attends only to itself and the rows before it.
-    pub causal: bool,
-    /// Dropout of the attention probabilities; positions are those of `[sequences, heads, longest, longest]`.
-    pub dropout: Option<DropoutMask>,
-}
+use crate::arguments::sequences::Sequences;
 
 /// Whether the host has kernels for the dtype of `x`, which is on it.
 pub fn has_kernel<const D: usize>(x: &Tensor<D>) -> bool {
@@ -73,7 +58,7 @@ mod fused {
     use burn::backend::flex::FlexTensor;
     use burn::tensor::Tensor;
 
-    use super::Sequences;
+    use crate::arguments::sequences::Sequences;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
     use crate::cpu::chunks::CHUNK_ROWS;
     use crate::cpu::gemm::{Matrix, matmul, matmul_into};

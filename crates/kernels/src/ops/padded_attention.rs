@@ -3,8 +3,8 @@
 
 use burn::tensor::{Bool, DType, Tensor};
 
+use crate::arguments::dropout_mask::DropoutMask;
 use crate::ops::attention::has_kernel;
-use crate::ops::dropout::DropoutMask;
 use crate::ops::softmax::{masked_softmax, softmax_gradient};
 use crate::portable::graph::with_gradients;
 

@@ -2,7 +2,7 @@
 
 use burn::tensor::Tensor;
 
-use crate::ops::dropout::DropoutMask;
+use crate::arguments::dropout_mask::DropoutMask;
 
 /// `x + scale * dropout(branch)`, `[rows, width]`, of `x` and `branch` `[rows, width]` and `scale` `[width]`.
 ///
@@ -36,12 +36,12 @@ mod fused {
     use burn::tensor::Tensor;
     use rayon::prelude::*;
 
+    use crate::arguments::dropout_mask::DropoutMask;
     use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor, supports_fused};
     use crate::cpu::chunks::CHUNK_ROWS;
     use crate::cpu::gemm::Matrix;
     use crate::cpu::simd::vectorised;
     use crate::cpu::uninit::{Uninit, par_rows, write};
-    use crate::ops::dropout::DropoutMask;
     use crate::ops::dropout::fused::masked;
     use crate::ops::linear::fused::column_sums;
 

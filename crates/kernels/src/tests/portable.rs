@@ -225,6 +225,17 @@ fn joined_linear3_matches_kernel() {
 }
 
 #[test]
+fn linear3_of_locked_weights_is_outside_of_the_graph() {
+    // What follows asks whether its input is tracked: a node of the graph here would drop values of locked layers.
+    let [x, weight] = [constant(1, [7, 4]), constant(2, [4, 3])];
+    let three = |first: Tensor<2>| linear3(x.clone(), [first, weight.clone(), weight.clone()], [None, None, None]);
+    with_plain_forms(|| {
+        assert!(!three(weight.clone()).is_autodiff());
+        assert!(three(weight.clone().autodiff().require_grad()).is_autodiff());
+    });
+}
+
+#[test]
 fn sums_over_rows_are_cut_on_devices() {
     let (x, y) = (constant(1, [1024, 6]), constant(2, [1024, 3]));
     // Another order of the sums, which the host's runs must not take.

@@ -2,7 +2,7 @@
 
 use cubecl::prelude::*;
 
-use crate::ops::dropout::MIX;
+use crate::arguments::dropout_mask::MIX;
 
 /// A [`DropoutMask`](crate::DropoutMask) for positions below 2^32.
 #[derive(CubeType, CubeLaunch)]
@@ -14,7 +14,7 @@ pub struct Mask {
     pub keep_scale: f32,
 }
 
-/// `ops::dropout::mix`.
+/// `arguments::dropout_mask::mix`.
 #[cube]
 fn mix(bits: u32) -> u32 {
     let bits = bits ^ (bits >> 16u32);

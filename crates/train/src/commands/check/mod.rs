@@ -144,7 +144,8 @@ fn read_pairs(config: &RunConfig, findings: &mut Findings) -> Result<Option<Pair
     let before = findings.count(Level::Problem);
     if tables.len() > 1 {
         for table in &tables {
-            findings.keep("data", &key_of(table), table.1.read().map(drop).map_err(Into::into))?;
+            let read = table.1.read().map_err(|error| error.in_table(&table.0));
+            findings.keep("data", &key_of(table), read.map(drop).map_err(Into::into))?;
         }
     }
     if findings.count(Level::Problem) == before {

@@ -16,7 +16,7 @@ const IMAGE_TOWER: &str = "facebook/dinov2-small";
 /// The best known recipe from 20,000 pairs (docs/ALIGNMENT.md), as lines to uncomment.
 const BETTER_MODEL: &str = "\
 # A better model from the same pairs: layers side by side, and heads that start from the closed form.
-# On 20,000 icons, recall@10 is 0.55 instead of 0.40 (docs/ALIGNMENT.md). transformers cannot load such a model.
+# On 20,000 icons, recall@10 is 0.54 instead of 0.40 (docs/ALIGNMENT.md). transformers cannot load such a model.
 # Uncomment these lines, and `projection_learning_rate`. With few pairs, try `dualenc fit` alone.
 # image_pool = \"cls+mean\"
 # image_layer = [-4, -3, -2, -1]
@@ -27,7 +27,7 @@ const BETTER_MODEL: &str = "\
 # image_head = { kind = \"linear\", bias = true }
 # text_head = { kind = \"linear\", bias = true }";
 const RATE_OF_BETTER_HEADS: &str =
-    "# projection_learning_rate = 3e-4    # with `head_init`: higher rates lose the start";
+    "# projection_learning_rate = 3e-4    # with `head_init`: models of higher rates end lower";
 
 /// The config in `directory` that trains on what was found. `run_dir`: directory of the run, from there.
 pub(crate) fn render(

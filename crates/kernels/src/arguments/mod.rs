@@ -1,0 +1,5 @@
+//! What operations take beside tensors, for the host and for devices.
+
+pub mod adamw_step;
+pub mod dropout_mask;
+pub mod sequences;
