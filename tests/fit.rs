@@ -118,6 +118,12 @@ fn fit_aligns_without_training() {
     let page = fs::read_to_string(session.path("run/report.html")).unwrap();
     assert!(page.contains("The heads started fitted in closed form (cca): 108 pairs, ridge "));
     session.succeed(&["inspect", "run"]);
+    session.succeed(&["export", "--model", "run", "--out", "heads", "--format", "heads"]);
+    let card = fs::read_to_string(session.path("heads/README.md")).unwrap();
+    for part in ["closed form (CCA), ridge chosen on held-out pairs", "image_retrieval_recall@1", "108 images"] {
+        assert!(card.contains(part), "{part}: {card}");
+    }
+    assert!(!card.contains("adamw") && !card.contains("No evaluation"), "{card}");
     session.succeed(&["export", "--model", "run", "--out", "exported"]);
 }
 

@@ -186,6 +186,15 @@ fn export_refuses_heads_that_others_lack() {
     assert!(tensors(&session.path("biased-heads/model.safetensors")).contains_key("text_projection.bias"));
     let card = fs::read_to_string(session.path("biased-heads/README.md")).unwrap();
     assert!(card.contains("to [rows, 512]: linear, bias") && card.contains("affine(x, \"text_projection\")"), "{card}");
+    assert!(!card.contains("Note that"), "both towers are locked: {card}");
+    train(&session, &["model.lock=LU", "train.epochs=1", "run.dir=trained"]);
+    let output = export("trained", "heads");
+    let (text, card) = (String::from_utf8(output.stderr).unwrap(), session.path("trained-heads/README.md"));
+    let card = fs::read_to_string(card).unwrap();
+    for text in [text, card] {
+        assert!(text.contains("the text tower was trained and is not part of `--format heads`"), "{text}");
+        assert!(!text.contains("the image tower was trained"), "{text}");
+    }
     let text = message("biased", "transformers");
     assert!(
         text.contains("the text head of this model is `linear, bias`; export with `--format sentence-tr"),

@@ -1,6 +1,6 @@
 //! Gradients of parameters that act on every row: sums over all rows of a batch, of which there are many, with few
-//! results. A GPU works on results side by side, so that one sum of each would leave most of the card idle. There the rows
-//! are cut into slices of equal height, and the sums of the slices are added in order.
+//! results. A GPU works on results side by side, so that one sum of each would leave most of the card idle. There the
+//! rows are cut into slices of equal height, and the sums of the slices are added in order.
 
 use burn::tensor::Tensor;
 

@@ -102,6 +102,11 @@ impl Run {
         let mut old = [model.image_projection.clone(), model.text_projection.clone()];
         let [image, text] = &mut old;
         let parts = [linear_part(image)?, linear_part(text)?];
+        let widths = parts.each_ref().map(|part| part.weight.val().dims()[0]);
+        observer.on(Event::Note(format!(
+            "fitting the heads in closed form to {} values of each image and {} of each text",
+            widths[0], widths[1]
+        )));
         let gathered = self.gather(&towers, &parts, observer)?;
         clock.lap("text features and covariances");
         let has_bias = parts.each_ref().map(|part| part.bias.is_some());
@@ -334,9 +339,10 @@ fn report_fit(report: &FitReport, observer: &mut dyn Observer) {
         None => "no images held out, since there are too few to choose by".to_owned(),
     };
     observer.on(Event::Note(format!(
-        "heads fitted in closed form ({}) to {}: ridge {ridge}, power {power}, {chosen}",
+        "heads fitted in closed form ({}) to {} in {:.0} s: ridge {ridge}, power {power}, {chosen}",
         report.method,
-        counted(*pairs, "pair")
+        counted(*pairs, "pair"),
+        report.seconds.iter().map(|(_, seconds)| seconds).sum::<f64>()
     )));
     if directions < embed_dim {
         observer.on(Event::Note(format!(

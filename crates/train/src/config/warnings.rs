@@ -10,8 +10,8 @@ use super::schema::model::HeadInit;
 use super::schema::model_heads::HeadChoice;
 use super::schema::optimizer::OptimizerKind;
 
-/// The highest rate of Adam, with steps about as large as the rate, that is known to suit a fitted head on one layer, and
-/// on several. Measured in docs/ALIGNMENT.md: on one layer, 1e-3 is as good as 3e-4; on several, it ends lower.
+/// The highest rate of Adam, with steps about as large as the rate, that is known to suit a fitted head on one layer,
+/// and on several. Measured in docs/ALIGNMENT.md: on one layer, 1e-3 is as good as 3e-4; on several, it ends lower.
 const HIGHEST_RATES_OF_FITTED_HEADS: [f64; 2] = [3e-3, 5e-4];
 
 /// Rates to set instead.

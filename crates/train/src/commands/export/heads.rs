@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use dualenc_model::{HEADS_TYPE, HeadForm, HeadKind, TokenForm, TokenHead, TokenKind, TokenLayout, Tower, parameters};
+use dualenc_model::{
+    HEADS_TYPE, HeadForm, HeadKind, TokenForm, TokenHead, TokenKind, TokenLayout, Tower, TowerLock, parameters,
+};
 use parameters::ParamFilter;
 use serde_json::{Value, json};
 
@@ -37,6 +39,27 @@ pub(crate) fn check_towers(loaded: &LoadedModel, format: &str) -> Result<(), Tra
         "{format} needs a whole model, but this one has {absent}: it was trained on features from files; export \
          what it has with `--format heads`"
     )))
+}
+
+/// Says of each tower that trained that its weights are needed beside the heads.
+pub(crate) fn missing_towers(loaded: &LoadedModel) -> Vec<String> {
+    let (Some(config), model) = (&loaded.config, &loaded.model) else { return Vec::new() };
+    let (all, lock, is_trained) = (config.ever_trains(), config.model.lock, loaded.step != Some(0));
+    let sides = [
+        ("image", model.image_tower.is_absent(), all.image, lock.image),
+        ("text", model.text_tower.is_absent(), all.text, lock.text),
+    ];
+    let changed = sides.into_iter().filter(|(_, is_absent, training, lock)| {
+        !is_absent && (is_trained && training.any() || *lock == TowerLock::Scratch)
+    });
+    changed
+        .map(|(side, ..)| {
+            format!(
+                "the {side} tower was trained and is not part of `--format heads`: its head fits the outputs of the \
+                 trained tower only; `dualenc embed` with the run computes embeddings from both"
+            )
+        })
+        .collect()
 }
 
 /// Fills `dir`: `model.safetensors` with every parameter outside of the towers, matrices as `[output, input]`, and

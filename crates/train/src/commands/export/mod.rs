@@ -77,6 +77,9 @@ pub fn export(
              differently: {difference}"
         )));
     }
+    if !is_processed {
+        heads::missing_towers(loaded).into_iter().for_each(|missing| observer.on(Event::Warning(missing)));
+    }
     let staged = StagedDir::new(dir)?;
     let fill = |observer: &mut dyn Observer| {
         match plan {

@@ -17,7 +17,7 @@ const IMAGE_TOWER: &str = "facebook/dinov2-small";
 const BETTER_MODEL: &str = "\
 # A better model from the same pairs: layers side by side, and heads that start from the closed form.
 # On 20,000 icons, recall@10 is 0.54 instead of 0.40 (docs/ALIGNMENT.md). transformers cannot load such a model.
-# Uncomment these lines, and `projection_learning_rate`. With few pairs, try `dualenc fit` alone.
+# Uncomment these lines, and `projection_learning_rate`.
 # image_pool = \"cls+mean\"
 # image_layer = [-4, -3, -2, -1]
 # text_pool = \"mean\"
@@ -28,6 +28,9 @@ const BETTER_MODEL: &str = "\
 # text_head = { kind = \"linear\", bias = true }";
 const RATE_OF_BETTER_HEADS: &str =
     "# projection_learning_rate = 3e-4    # with `head_init`: models of higher rates end lower";
+
+/// Pairs up to which training after the closed form gains nothing (docs/ALIGNMENT.md, "Which recipe").
+const FEW_PAIRS: usize = 5000;
 
 /// The config in `directory` that trains on what was found. `run_dir`: directory of the run, from there.
 pub(crate) fn render(
@@ -60,6 +63,12 @@ pub(crate) fn render(
     line("# projections alone, which is fastest; `UU` trains everything.");
     line("lock = \"LU\"\nembed_dim = 256");
     BETTER_MODEL.lines().for_each(&mut line);
+    if settings.pairs < FEW_PAIRS {
+        line(&format!(
+            "# With as few pairs as these ({}), `dualenc fit` with these lines made the better model, untrained.",
+            settings.pairs
+        ));
+    }
     line("\n[data]");
     settings.caption_length.comments.iter().for_each(|comment| line(&format!("# {comment}")));
     line(&format!("max_tokens = {}", settings.caption_length.max_tokens));
@@ -94,7 +103,7 @@ pub(crate) fn render(
         format!("    # small, because there are {} pairs", settings.pairs)
     };
     line(&format!("batch_size = {size}{why}"));
-    line("learning_rate = 5e-4\nwarmup_fraction = 0.05\nschedule = \"cosine\"");
+    line("learning_rate = 5e-4\nwarmup_fraction = 0.1\nschedule = \"cosine\"");
     line(RATE_OF_BETTER_HEADS);
     if settings.validation_fraction.is_some() || found.validation.is_some() {
         let is_labelled = found.train.has_classes && found.validation.is_none();

@@ -23,6 +23,7 @@ mod usage;
 
 use std::path::Path;
 
+use crate::commands::export::heads::missing_towers;
 use crate::commands::export::request::{ExportFormat, ExportRequest};
 use crate::config::InitialWeights;
 use crate::config::tower_reference::is_hub_id;
@@ -163,6 +164,9 @@ fn limits(loaded: &LoadedModel, request: &ExportRequest<'_>, origin: &Origin) ->
     }
     if let Some(difference) = loaded.processor.export_difference() {
         lines.push(format!("Images are processed a little differently than in training: {difference}."));
+    }
+    if request.format == ExportFormat::Heads {
+        lines.extend(missing_towers(loaded).into_iter().map(|missing| format!("Note that {missing}.")));
     }
     lines.push(match (origin.figures.is_empty(), request.alpha) {
         (true, None) if loaded.truncated_from.is_some() => {

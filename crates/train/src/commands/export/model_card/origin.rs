@@ -91,7 +91,8 @@ impl Origin {
                 (Some("train"), Some(_)) => self.last_step = Some(line),
                 (Some("eval"), Some(at)) if with_figures => {
                     let Some(figures) = Figures::new(line, at) else { continue };
-                    if at == 0 {
+                    // Of weights at step 0, such as those of a fit, they are the figures themselves.
+                    if at == 0 && step > 0 {
                         before.push(figures);
                     } else {
                         self.figures.retain(|other| other.name != figures.name);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::commands::export::model_card::markdown::{escape, grouped, table};
 use crate::commands::export::model_card::origin::Origin;
-use crate::config::{Loss, Precision, RunConfig, RunLength};
+use crate::config::{HeadInit, Loss, Precision, RunConfig, RunLength};
 
 /// The sources, and how many pairs were seen.
 pub(crate) fn data(config: &RunConfig, origin: &Origin) -> String {
@@ -64,6 +64,14 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
     if let Some(step) = origin.step {
         row("steps", grouped(step));
     }
+    let fitted = (config.model.head_init != HeadInit::Random).then(|| start_of_heads(config));
+    if let Some(start) = &fitted {
+        row("start of the heads", start.clone());
+        if origin.step == Some(0) {
+            row("seed", config.run.seed.to_string());
+            return table(["setting", "value"], "---:", &rows);
+        }
+    }
     row(
         "length of the run",
         match config.length() {
@@ -98,7 +106,11 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
         ("decay of averaged weights", train.ema_decay),
     ];
     row("schedule", train.schedule.name().to_owned());
-    for (key, value) in optional {
+    let dropout = [
+        ("dropout of the image tower", config.model.image_dropout),
+        ("dropout of the text tower", config.model.text_dropout),
+    ];
+    for (key, value) in optional.into_iter().chain(dropout) {
         if let Some(value) = value {
             row(key, value.to_string());
         }
@@ -129,6 +141,24 @@ pub(crate) fn recipe(config: &RunConfig, origin: &Origin) -> String {
     }
     let rows: Vec<[String; 2]> = rows.into_iter().map(|[key, value]| [key, escape(&value)]).collect();
     table(["setting", "value"], "---:", &rows)
+}
+
+/// How heads were fitted before the first step.
+fn start_of_heads(config: &RunConfig) -> String {
+    let method = match config.model.head_init {
+        HeadInit::Random => "random",
+        HeadInit::Cca => "closed form (CCA)",
+        HeadInit::Ridge => "closed form (ridge regression)",
+    };
+    let given = |name: &str, value: Option<f64>| {
+        value.map_or_else(|| format!("{name} chosen on held-out pairs"), |value| format!("{name} {value}"))
+    };
+    let power = (config.model.head_init == HeadInit::Cca).then(|| given("power", config.fit.power));
+    [Some(method.to_owned()), Some(given("ridge", config.fit.ridge)), power]
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// The loss, beside that of a model that tells no two pairs apart.
