@@ -97,7 +97,7 @@ impl LeftOutBy {
             "overlap" => "an evaluation has the same file",
             "near_evaluation" => "they look like an image of an evaluation",
             "near" => "they look like another training image",
-            "score" => "other images have better scores",
+            "score" => "their scores are too low for `--keep` or `--min-score`",
             "classes" => "no class takes them",
             _ => "their clusters are full",
         }
