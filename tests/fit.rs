@@ -77,7 +77,7 @@ fn weights(
 
 #[test]
 fn fit_aligns_without_training() {
-    let session = session("");
+    let session = session("[checkpoint]\nbest = \"pairs.image_retrieval_recall@1\"\n");
     let out = session.succeed(&[command("fit", &[]), vec!["--json", "fit.json"]].concat());
     for part in [
         "ridge, power",
@@ -116,7 +116,13 @@ fn fit_aligns_without_training() {
     session.succeed(&["embed", "--model", "run", "--images", "images", "--out", "images.safetensors"]);
     session.succeed(&["report", "run"]);
     let page = fs::read_to_string(session.path("run/report.html")).unwrap();
-    assert!(page.contains("The heads started fitted in closed form (cca): 108 pairs, ridge "));
+    for part in ["The heads started fitted in closed form (cca): 108 pairs, ridge ", ">fitted</span>", "step 0, fitted"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(!page.contains(">killed<") && !page.contains("step 0 of"));
+    session.succeed(&["report", "run", "--best"]);
+    assert!(fs::read_to_string(session.path("run/report.html")).unwrap().contains("the model of step <strong>0<"));
     session.succeed(&["inspect", "run"]);
     session.succeed(&["export", "--model", "run", "--out", "heads", "--format", "heads"]);
     let card = fs::read_to_string(session.path("heads/README.md")).unwrap();

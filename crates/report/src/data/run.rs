@@ -22,6 +22,9 @@ pub struct RunState {
     pub duration: Option<String>,
     /// A sentence about the state, such as why the run ended early.
     pub note: Option<String>,
+    /// Whether the heads were fitted before the first step, so that the figures of step 0 are those of an aligned
+    /// model.
+    pub starts_fitted: bool,
 }
 
 /// What a run is doing.
@@ -40,6 +43,8 @@ pub enum Status {
     NotStarted,
     /// The run did what it was started for.
     Finished,
+    /// The run fitted the heads in closed form and measured them, which is all that it was started for.
+    Fitted,
     /// Not found out.
     #[default]
     Unknown,

@@ -64,9 +64,14 @@ fn overlap(a: &Figure, b: &Figure) -> bool {
     }
 }
 
-/// The figure of a model that was trained: a baseline cannot be the best.
-fn trained(headline: &Option<Headline>) -> Option<Figure> {
-    headline.as_ref().filter(|headline| headline.step != Some(0)).map(|headline| headline.figure)
+/// The figure of a model that was trained or fitted: a baseline cannot be the best.
+fn aligned(headline: &Option<Headline>, run: &ComparedRun) -> Option<Figure> {
+    let is_aligned = |headline: &&Headline| headline.step != Some(0) || starts_fitted(run);
+    headline.as_ref().filter(is_aligned).map(|headline| headline.figure)
+}
+
+fn starts_fitted(run: &ComparedRun) -> bool {
+    run.state.as_ref().is_some_and(|state| state.starts_fitted)
 }
 
 /// The evaluations that measured one thing in a run and another in the next, so that their figures cannot be compared.
@@ -125,8 +130,9 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                     @let found: Vec<Option<Headline>> = of_runs.iter().map(|run| headline(run, *key)).collect();
                     @let row: Vec<Option<Figure>> = found.iter().map(|found| Some(found.as_ref()?.figure)).collect();
                     @let can_compare = !incomparable.contains(key.0);
-                    @let trained: Vec<Option<Figure>> = found.iter().map(trained).collect();
-                    @let best = best_of(&trained, kind(key.1).higher_is_better).filter(|_| can_compare);
+                    @let aligned: Vec<Option<Figure>> =
+                        found.iter().zip(runs).map(|(found, run)| aligned(found, run)).collect();
+                    @let best = best_of(&aligned, kind(key.1).higher_is_better).filter(|_| can_compare);
                     @let winner = best.and_then(|best| row[best]);
                     tr {
                         th scope="row" {
@@ -135,12 +141,12 @@ fn figures(runs: &[ComparedRun]) -> Markup {
                             @if !can_compare { span.badge.bad { "\u{2260} not comparable" } }
                         }
                         @for (run, figure) in row.iter().enumerate() {
-                            @let both = winner.zip(trained[run]);
+                            @let both = winner.zip(aligned[run]);
                             @let is_close = both.is_some_and(|(winner, figure)| overlap(&winner, &figure));
                             td.best[best == Some(run)] {
                                 (shown(key.1, figure.as_ref()))
                                 @if let Some(step) = found[run].as_ref().and_then(|found| found.step) {
-                                    span.with { "at " (step_name(step)) }
+                                    span.with { "at " (step_name(step, starts_fitted(&runs[run]))) }
                                 }
                                 @if best == Some(run) { span.badge.good { "\u{2605} best" } }
                                 @else if is_close { span.badge.soft { "\u{2248} overlaps the best" } }
@@ -240,7 +246,7 @@ fn training(runs: &[ComparedRun]) -> Markup {
 mod tests {
     use super::*;
     use crate::data::evaluation::EvalPoint;
-    use crate::data::run::Entry;
+    use crate::data::run::{Entry, RunState, Status};
 
     fn run(name: &str, acc1: f64, config: &[(&str, &str)]) -> ComparedRun {
         ComparedRun {
@@ -289,6 +295,12 @@ mod tests {
         assert_eq!(page.matches("best</span>").count(), 1, "{page}");
         let best = page.find("\u{2605} best").unwrap();
         assert!(page[..best].contains("45.0 %") && page[..best].matches("<td").count() == 6, "{page}");
+        let state = RunState { status: Status::Fitted, starts_fitted: true, ..RunState::default() };
+        let fitted = ComparedRun { state: Some(state), ..at("fitted", 0, 0.5) };
+        let page = figures(&[fitted, at("a", 9, 0.4), at("b", 9, 0.45)]).into_string();
+        assert!(page.contains("at step 0, fitted") && !page.contains("before training"), "{page}");
+        let best = page.find("\u{2605} best").unwrap();
+        assert!(page[..best].ends_with("fitted</span><span class=\"badge good\">"), "{page}");
     }
 
     #[test]

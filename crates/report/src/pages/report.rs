@@ -51,7 +51,7 @@ pub fn render_report(report: &Report, options: &PageOptions) -> String {
 fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, usize) {
     let mut pictures = Pictures::new(picture_bytes);
     let mut sections = vec![Section::new("overview", "Overview", overview(report))];
-    let subject = Subject { step: report.shown_step, best: report.best.as_ref() };
+    let subject = Subject { step: report.shown_step, best: report.best.as_ref(), starts_fitted: starts_fitted(report) };
     for (number, evaluation) in report.evaluations.iter().enumerate() {
         let id = format!("eval-{number}");
         let title = if evaluation.name.is_empty() {
@@ -100,6 +100,10 @@ fn render(report: &Report, picture_bytes: usize, most_rows: usize) -> (String, u
     (frame.render(&sections), pictures.used())
 }
 
+fn starts_fitted(report: &Report) -> bool {
+    report.state.as_ref().is_some_and(|state| state.starts_fitted)
+}
+
 /// Why a part is missing, if that is known.
 fn reason<'a>(report: &'a Report, part: &str) -> Option<&'a str> {
     report.absent.iter().find(|entry| entry.key == part).map(|entry| entry.value.as_str())
@@ -115,7 +119,7 @@ fn overview(report: &Report) -> Markup {
             }
             @else { (absent("No evaluation has run yet.")) }
         } @else {
-            (cards(&headlines))
+            (cards(&headlines, starts_fitted(report)))
         }
         @if let Some(step) = report.shown_step { (chosen(step, report)) }
         @if let Some(found) = &report.best { (best(found)) }

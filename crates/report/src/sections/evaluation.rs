@@ -22,6 +22,8 @@ pub(crate) struct Subject<'a> {
     pub step: Option<u64>,
     /// The best checkpoint.
     pub best: Option<&'a BestCheckpoint>,
+    /// Whether the heads were fitted before the first step.
+    pub starts_fitted: bool,
 }
 
 /// Charts and a table of all metrics. `id` starts the ids of the charts.
@@ -41,7 +43,7 @@ pub(crate) fn over_time(id: &str, evaluation: &Evaluation, subject: Subject<'_>)
         @if !charts.is_empty() { div.charts { @for (_, chart) in charts { (chart) } } }
         @if !left_out.is_empty() { p.note { "Only in the table: " (left_out.join("; ")) "." } }
         h3 { "All figures" }
-        (table(evaluation, &names, (shown_step, subject.best)))
+        (table(evaluation, &names, shown_step, subject))
     }
 }
 
@@ -115,11 +117,7 @@ pub(crate) fn points(evaluation: &Evaluation, name: &str) -> Vec<Point> {
     evaluation.points.iter().filter_map(point).collect()
 }
 
-fn table(
-    evaluation: &Evaluation,
-    names: &BTreeSet<&str>,
-    (step, checkpoint): (u64, Option<&BestCheckpoint>),
-) -> Markup {
+fn table(evaluation: &Evaluation, names: &BTreeSet<&str>, step: u64, subject: Subject<'_>) -> Markup {
     let first = evaluation.points.iter().find(|point| point.step == 0);
     let chosen = evaluation.point_at(Some(step));
     let has_course = evaluation.points.len() > 1;
@@ -140,7 +138,7 @@ fn table(
                         td { (shown(name, first.metrics.get(*name))) }
                     }
                     td { (shown(name, chosen.and_then(|point| point.metrics.get(*name)))) }
-                    @if has_course { td { (best(evaluation, name, checkpoint)) } }
+                    @if has_course { td { (best(evaluation, name, subject)) } }
                 } } }
             }
         }
@@ -158,12 +156,13 @@ pub(crate) fn shown(name: &str, figure: Option<&Figure>) -> Markup {
     }
 }
 
-/// The best figure after training began: at step 0, a model that guesses is well calibrated. Gains within
+/// The best figure of an aligned model: at step 0, one that guesses is well calibrated. Gains within
 /// `checkpoint.min_delta` make no better checkpoint, so that it may be of another step.
-fn best(evaluation: &Evaluation, name: &str, checkpoint: Option<&BestCheckpoint>) -> Markup {
-    let checkpoint = checkpoint.filter(|found| found.metric == format!("{}.{name}", evaluation.name));
+fn best(evaluation: &Evaluation, name: &str, subject: Subject<'_>) -> Markup {
+    let checkpoint = subject.best.filter(|found| found.metric == format!("{}.{name}", evaluation.name));
     let kind = kind(name);
-    let finite = points(evaluation, name).into_iter().filter(|point| point.step > 0 && point.value.is_finite());
+    let is_aligned = |point: &Point| point.step > 0 || subject.starts_fitted;
+    let finite = points(evaluation, name).into_iter().filter(|point| is_aligned(point) && point.value.is_finite());
     let better = |a: &Point, b: &Point| {
         let order = a.value.total_cmp(&b.value);
         // Of equal values, the earliest is the best.
@@ -202,9 +201,13 @@ mod tests {
     #[test]
     fn best_is_by_the_sense_of_the_metric() {
         let found = evaluation(&[(0, 0.9), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
-        assert!(best(&found, "acc1", None).into_string().starts_with("70.0 %"), "step 0 is not trained");
-        assert!(best(&found, "ece", None).into_string().starts_with("30.0 %"));
-        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1", None).into_string(), "\u{2013}");
+        let best = |found: &Evaluation, name: &str, starts_fitted: bool| {
+            super::best(found, name, Subject { starts_fitted, ..Subject::default() })
+        };
+        assert!(best(&found, "acc1", false).into_string().starts_with("70.0 %"), "step 0 is not trained");
+        assert!(best(&found, "acc1", true).into_string().starts_with("90.0 %"), "but it is fitted");
+        assert!(best(&found, "ece", false).into_string().starts_with("30.0 %"));
+        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1", false).into_string(), "\u{2013}");
     }
 
     #[test]
@@ -212,7 +215,7 @@ mod tests {
         let found = evaluation(&[(0, 0.1), (5, 0.7), (9, 0.701)]);
         let page = |step: u64, metric: &str| {
             let checkpoint = BestCheckpoint { step, metric: metric.to_owned(), value: Some(0.7), ..Default::default() };
-            best(&found, "acc1", Some(&checkpoint)).into_string()
+            best(&found, "acc1", Subject { best: Some(&checkpoint), ..Subject::default() }).into_string()
         };
         assert!(page(5, "v.acc1").contains("best checkpoint: step 5, 70.0 %"), "{}", page(5, "v.acc1"));
         assert!(!page(9, "v.acc1").contains("checkpoint") && !page(5, "w.acc1").contains("checkpoint"));
@@ -265,9 +268,9 @@ mod tests {
     #[test]
     fn chosen_step_fills_the_table() {
         let found = evaluation(&[(0, 0.1), (5, 0.7), (9, 0.6)]);
-        let page = over_time("e0", &found, Subject { step: Some(5), best: None }).into_string();
+        let page = over_time("e0", &found, Subject { step: Some(5), ..Subject::default() }).into_string();
         assert!(page.contains("<th scope=\"col\">step 5</th>") && !page.contains("<td>60.0 %"), "{page}");
-        let page = over_time("e0", &found, Subject { step: Some(6), best: None }).into_string();
+        let page = over_time("e0", &found, Subject { step: Some(6), ..Subject::default() }).into_string();
         assert!(page.contains("<th scope=\"col\">step 6</th>") && !page.contains("<td>60.0 %"), "{page}");
     }
 

@@ -28,14 +28,14 @@ pub(crate) fn headlines(given: &[Headline], evaluations: &[Evaluation], step: Op
     evaluations.iter().filter_map(of).flatten().collect()
 }
 
-/// The cards of some headlines.
-pub(crate) fn cards(headlines: &[Headline]) -> Markup {
-    html! { ul.cards { @for headline in headlines { li.card { (card(headline)) } } } }
+/// The cards of some headlines. `starts_fitted`: whether the heads were fitted before the first step.
+pub(crate) fn cards(headlines: &[Headline], starts_fitted: bool) -> Markup {
+    html! { ul.cards { @for headline in headlines { li.card { (card(headline, starts_fitted)) } } } }
 }
 
-fn card(headline: &Headline) -> Markup {
+fn card(headline: &Headline, starts_fitted: bool) -> Markup {
     let kind = kind(&headline.metric);
-    let step = headline.step.map(step_name);
+    let step = headline.step.map(|step| step_name(step, starts_fitted));
     let evaluation = Some(headline.evaluation.clone()).filter(|name| !name.is_empty());
     let from = evaluation.into_iter().chain(step).collect::<Vec<_>>().join(", ");
     let figure = &headline.figure;
@@ -50,8 +50,9 @@ fn card(headline: &Headline) -> Markup {
 }
 
 /// A step as it stands beside a figure.
-pub(crate) fn step_name(step: u64) -> String {
+pub(crate) fn step_name(step: u64, starts_fitted: bool) -> String {
     match step {
+        0 if starts_fitted => "step 0, fitted".to_owned(),
         0 => "step 0, before training".to_owned(),
         step => format!("step {}", count(step)),
     }
@@ -113,7 +114,7 @@ mod tests {
             Evaluation { name: "v".to_owned(), points: vec![point(0, 0.01), point(9, 0.5)], ..Default::default() };
         let found = headlines(&[], &[evaluation, Evaluation::default()], None);
         assert_eq!((found.len(), found[0].step, found[0].baseline), (1, Some(9), Some(Figure::new(0.01))));
-        let page = cards(&found).into_string();
+        let page = cards(&found, false).into_string();
         assert!(page.contains("50.0 %") && page.contains("49.0 points") && page.contains("(1.0 %)"));
     }
 
@@ -144,8 +145,8 @@ mod tests {
             baseline: Some(Figure::new(3.0)),
             step: None,
         };
-        assert!(cards(&[headline(2.0)]).into_string().contains("change good"));
-        assert!(cards(&[headline(4.0)]).into_string().contains("worse"));
+        assert!(cards(&[headline(2.0)], false).into_string().contains("change good"));
+        assert!(cards(&[headline(4.0)], false).into_string().contains("worse"));
     }
 
     #[test]
@@ -158,7 +159,7 @@ mod tests {
                 baseline: Some(Figure::new(0.5)),
                 step: None,
             };
-            cards(&[headline]).into_string()
+            cards(&[headline], false).into_string()
         };
         assert!(shown(0.5).contains("equal to step 0") && !shown(0.5).contains("above"));
         assert!(shown(0.5001).contains(">less than 0.1 points</span> above step 0"), "{}", shown(0.5001));
@@ -175,7 +176,7 @@ mod tests {
             baseline: Some(Figure::new(0.2)),
             step: None,
         };
-        let page = cards(&[headline]).into_string();
+        let page = cards(&[headline], false).into_string();
         assert!(page.contains("not a number") && !page.contains("NaN") && page.contains("&lt;v&gt;"));
     }
 }

@@ -16,6 +16,7 @@ pub(crate) fn chip(status: Status) -> Markup {
         Status::Diverged => ("diverged", "\u{26a0}\u{fe0e}", "diverged"),
         Status::NotStarted => ("waiting", "\u{25cb}", "not started"),
         Status::Finished => ("finished", "\u{2713}", "finished"),
+        Status::Fitted => ("finished", "\u{2713}", "fitted"),
         Status::Unknown => ("unknown", "?", "state unknown"),
     };
     html! { span.chip.(class) { span aria-hidden="true" { (sign) } (word) } }
@@ -76,9 +77,16 @@ mod tests {
 
     #[test]
     fn each_state_has_its_word() {
-        let chips = [Status::Running, Status::Killed, Status::Stopped, Status::Diverged, Status::NotStarted]
-            .map(|status| chip(status).into_string());
-        for (chip, word) in chips.iter().zip(["running", "killed", "stopped", "diverged", "not started"]) {
+        for (status, word) in [
+            (Status::Running, "running"),
+            (Status::Killed, "killed"),
+            (Status::Stopped, "stopped"),
+            (Status::Diverged, "diverged"),
+            (Status::NotStarted, "not started"),
+            (Status::Finished, "finished"),
+            (Status::Fitted, "fitted"),
+        ] {
+            let chip = chip(status).into_string();
             assert!(chip.contains(&format!("</span>{word}</span>")), "{chip}");
         }
     }

@@ -27,7 +27,7 @@ pub fn fit(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> 
         )),
         error => error,
     })?;
-    run.save(observer)?;
+    run.save_fit(observer)?;
     run.evaluate_where(|_| true, observer)?;
     run.report_end(observer);
     run.fitted.take().ok_or_else(|| TrainError::Internal("a fit without a report".to_owned()))

@@ -54,6 +54,17 @@ pub(crate) struct Run {
     pub fitted: Option<FitReport>,
 }
 
+/// What a checkpoint is saved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Saved {
+    /// To go on from.
+    Training,
+    /// The same, after a failure.
+    Rescue,
+    /// As the result of a fit.
+    Fit,
+}
+
 impl Run {
     /// The batches from here to the end of the stage.
     ///
@@ -227,7 +238,15 @@ impl Run {
     /// # Errors
     /// Those of [`Records::save`].
     pub fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.save_as(false, observer)
+        self.save_as(Saved::Training, observer)
+    }
+
+    /// Writes the checkpoint of a run that ends with fitted heads.
+    ///
+    /// # Errors
+    /// Those of [`Records::save`].
+    pub fn save_fit(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.save_as(Saved::Fit, observer)
     }
 
     /// Writes a checkpoint beside which older ones stay, unless this step has one.
@@ -235,10 +254,10 @@ impl Run {
     /// # Errors
     /// Those of [`Records::save`].
     pub(super) fn save_rescue(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.save_as(true, observer)
+        self.save_as(Saved::Rescue, observer)
     }
 
-    fn save_as(&mut self, is_rescue: bool, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn save_as(&mut self, saved: Saved, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if self.records.saved_step == Some(self.position.step) {
             return Ok(());
         }
@@ -253,7 +272,8 @@ impl Run {
             threads: self.compute.threads,
             skipped_steps: self.learner.stages.skipped().to_vec(),
             bad_images: self.data.unreadable_images.found(self.position.step),
-            is_rescue,
+            is_rescue: saved == Saved::Rescue,
+            is_fit: saved == Saved::Fit,
         };
         self.records.save(&progress, self.learner.tensors()?, started, observer)
     }

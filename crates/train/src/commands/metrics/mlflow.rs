@@ -74,7 +74,7 @@ pub(super) fn write(store: &Path, run: &RunFiles, rows: &Rows) -> Result<PathBuf
     }
     // `RunStatus`: 1 running, 2 scheduled, 3 finished, 4 failed, 5 killed.
     let (status, end_time) = match run.state.status {
-        Status::Finished => (3, end.to_string()),
+        Status::Finished | Status::Fitted => (3, end.to_string()),
         Status::Diverged => (4, end.to_string()),
         Status::Killed | Status::Stopped => (5, end.to_string()),
         Status::NotStarted => (2, "null".to_owned()),

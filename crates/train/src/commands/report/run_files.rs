@@ -64,7 +64,12 @@ impl RunFiles {
             Ok(config) => Some(BestTracker::of_run(&config.checkpoint, dir, u64::MAX, None)?),
             Err(_) => None,
         };
-        files.best = tracker.as_ref().and_then(BestTracker::best).map(|best| {
+        let fit_without = files.fit_without(&checkpoints);
+        let best = match fit_without {
+            Some(_) => tracker.as_ref().and_then(BestTracker::start_as_best),
+            None => tracker.as_ref().and_then(BestTracker::best),
+        };
+        files.best = best.map(|best| {
             let found = checkpoints.iter().find(|(step, _)| *step == best.step);
             let path = found.and_then(|(_, path)| path.strip_prefix(dir).ok());
             BestCheckpoint {
@@ -76,7 +81,7 @@ impl RunFiles {
         });
         let stopped_early = tracker.as_ref().is_some_and(BestTracker::is_exhausted);
         let not_finite = NotFinite::all_of(dir)?;
-        files.state = files.state_of(lock, stopped_early, &checkpoints, not_finite.last());
+        files.state = files.state_of(lock, stopped_early, &checkpoints, not_finite.last(), fit_without.as_deref());
         files.log.warnings.extend(not_finite.iter().map(NotFinite::warning));
         Ok(files)
     }
@@ -99,10 +104,12 @@ impl RunFiles {
         stopped_early: bool,
         checkpoints: &[(u64, PathBuf)],
         not_finite: Option<&NotFinite>,
+        fit_without: Option<&[String]>,
     ) -> RunState {
         let newest = checkpoints.last();
         let step = self.log.last_step().max(newest.map_or(0, |(step, _)| *step));
-        let total_steps = self.total_steps().or_else(|| newest.and_then(|(_, path)| total_steps_of(path)));
+        let total_steps =
+            self.total_steps().or_else(|| newest.and_then(|(_, path)| manifest_of(path)?["total_steps"].as_u64()));
         // A run ends with a checkpoint of its last step. One that was killed before it was written goes on when it is
         // resumed; where all checkpoints were deleted, the log is all that is known.
         let is_saved = newest.is_none_or(|(saved, _)| *saved >= step);
@@ -116,8 +123,11 @@ impl RunFiles {
             logged: self.log.last_step(),
             saved: newest.map(|(step, _)| *step),
             not_finite,
+            fit_without,
         };
         let status = traces.status();
+        // No step was to follow.
+        let total_steps = total_steps.filter(|_| status != Status::Fitted);
         let is_early = status == Status::Finished && stopped_early && total_steps.is_none_or(|total| step < total);
         let early = is_early.then(|| "It ended early, by `checkpoint.patience`.".to_owned());
         let mut notes: Vec<String> = early.into_iter().chain(traces.note()).chain(self.log.fit.clone()).collect();
@@ -133,7 +143,19 @@ impl RunFiles {
             when: written.and_then(|at: SystemTime| utc(at)),
             duration: (self.log.seconds > 0.0).then(|| format!("{} of training steps", duration(self.log.seconds))),
             note: (!notes.is_empty()).then(|| notes.join(" ")),
+            starts_fitted: self.log.fit.is_some(),
         }
+    }
+
+    /// If the newest checkpoint is that of a fit and no step follows it, the evaluations of the config that are not in
+    /// the log. Training that went on from it and has not logged a step has changed nothing.
+    fn fit_without(&self, checkpoints: &[(u64, PathBuf)]) -> Option<Vec<String>> {
+        let (_, newest) = checkpoints.last().filter(|_| self.log.steps.is_empty())?;
+        if manifest_of(newest)?["is_fit"] != true {
+            return None;
+        }
+        let is_missing = |name: &&String| self.log.evaluations.iter().all(|evaluation| evaluation.name != **name);
+        Some(self.config.as_ref().ok()?.eval.keys().filter(is_missing).cloned().collect())
     }
 
     /// The length of the run by its config; `None` as long as the steps of an epoch are unknown.
@@ -176,10 +198,9 @@ fn check_is_run(dir: &Path) -> Result<(), TrainError> {
     )))
 }
 
-/// Steps of the whole run, by a checkpoint.
-fn total_steps_of(checkpoint: &Path) -> Option<u64> {
-    let text = fs::read_to_string(checkpoint.join("manifest.json")).ok()?;
-    serde_json::from_str::<Value>(&text).ok()?["total_steps"].as_u64()
+/// What a checkpoint says of itself; `None`: it cannot be read.
+fn manifest_of(checkpoint: &Path) -> Option<Value> {
+    serde_json::from_str(&fs::read_to_string(checkpoint.join("manifest.json")).ok()?).ok()
 }
 
 /// The list of bad samples by cause, the most frequent first. A line that is cut off is left out: the run is writing
@@ -271,5 +292,47 @@ mod tests {
         assert_eq!((killed.status, killed.step, killed.total_steps), (Status::Killed, 4, Some(4)));
         assert!(killed.note.unwrap().contains("goes on after step 3"));
         assert_eq!(status(Some(4)).status, Status::Finished);
+    }
+
+    #[test]
+    fn fit_is_finished_with_its_last_evaluation() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(
+            dir.path().join("config.toml"),
+            "[eval.a]\ntask='retrieval'\ndata='a.csv'\n[eval.b]\ntask='retrieval'\ndata='b.csv'\n\
+             [checkpoint]\nbest='b.image_retrieval_recall@1'\n",
+        )
+        .unwrap();
+        let fit = r#"{"kind":"fit","step":0,"method":"cca"}"#;
+        let eval = |name: &str| {
+            format!("{{\"kind\":\"eval\",\"step\":0,\"name\":\"{name}\",\"image_retrieval_recall@1\":0.5}}")
+        };
+        let (a, b) = (eval("a"), eval("b"));
+        let state = |lines: &[&str]| {
+            fs::write(metrics_of(dir.path()), lines.iter().map(|line| format!("{line}\n")).collect::<String>())
+                .unwrap();
+            RunFiles::read(dir.path()).unwrap()
+        };
+        let status = |lines: &[&str]| state(lines).state.status;
+        // Training that starts from a fit logs the same and saves no checkpoint of it.
+        assert_eq!((status(&[fit]), status(&[fit, &a, &b])), (Status::Killed, Status::Killed));
+        let path = crate::run_dir::checkpoint::path_of(&checkpoints_of(dir.path()), 0);
+        fs::create_dir_all(&path).unwrap();
+        // Nor is its checkpoint one of a fit, as when it stops at once.
+        fs::write(path.join("manifest.json"), "{\"total_steps\":4}").unwrap();
+        assert_eq!(status(&[fit, &a, &b]), Status::Killed);
+        fs::write(path.join("manifest.json"), "{\"total_steps\":4,\"is_fit\":true}").unwrap();
+        let killed = state(&[fit, &a]);
+        assert_eq!(killed.state.status, Status::Killed);
+        assert!(killed.state.note.unwrap().contains("gives the figures of `b`, and"));
+        let fitted = state(&[fit, &a, &b]);
+        assert_eq!((fitted.state.status, fitted.state.total_steps), (Status::Fitted, None));
+        assert!(fitted.state.starts_fitted);
+        let best = fitted.best.unwrap();
+        assert_eq!((best.step, best.value, best.path.as_str()), (0, Some(0.5), "checkpoints/step-000000"));
+        // Training goes on from it.
+        let step = r#"{"kind":"train","step":1,"epoch":0.5,"loss":2.0}"#;
+        let training = state(&[fit, &a, &b, step]);
+        assert_eq!((training.state.status, training.best), (Status::Killed, None));
     }
 }

@@ -157,6 +157,12 @@ impl BestTracker {
         Some(Best { metric: self.metric.clone()?, step, value, baseline: self.baseline })
     }
 
+    /// The evaluation at step 0 as the best one, for a run that ends there: `dualenc fit`.
+    pub fn start_as_best(&self) -> Option<Best> {
+        let value = self.baseline?;
+        Some(Best { metric: self.metric.clone()?, step: 0, value, baseline: None })
+    }
+
     /// Whether the last `checkpoint.patience` evaluations brought no improvement.
     pub fn is_exhausted(&self) -> bool {
         self.patience.is_some_and(|patience| self.stale >= patience)
@@ -169,13 +175,14 @@ impl BestTracker {
 }
 
 /// The best checkpoint of the run in `root`. `newest`: its newest valid checkpoint. `None` if `checkpoint.best` is not
-/// set, or nothing was evaluated yet.
+/// set, or nothing was evaluated yet. The best of a fit is the fit.
 ///
 /// # Errors
 /// [`TrainError::Config`] or [`TrainError::Read`] when the config or the log cannot be read.
 pub(crate) fn best_of_run(root: &Path, newest: &Checkpoint) -> Result<Option<Best>, TrainError> {
     let config = newest.run_config()?;
-    Ok(BestTracker::of_run(&config.checkpoint, root, newest.progress.step, None)?.best())
+    let tracker = BestTracker::of_run(&config.checkpoint, root, newest.progress.step, None)?;
+    Ok(if newest.progress.is_fit { tracker.start_as_best() } else { tracker.best() })
 }
 
 #[cfg(test)]

@@ -78,6 +78,7 @@ impl Disk {
             skipped_steps: Vec::new(),
             bad_images: Vec::new(),
             is_rescue: false,
+            is_fit: false,
         };
         let tensor = HostTensor { shape: vec![1], values: vec![step as f32] };
         let model: BTreeMap<_, _> = [("a".to_owned(), tensor.clone())].into();

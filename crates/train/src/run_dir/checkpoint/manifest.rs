@@ -48,6 +48,9 @@ pub struct Progress {
     /// the weights may be beyond help.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_rescue: bool,
+    /// Whether `dualenc fit` saved it: what it holds was fitted in closed form, and no step is to follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_fit: bool,
 }
 
 /// The contents of `manifest.json`.

@@ -20,6 +20,7 @@ fn progress(step: u64) -> Progress {
         skipped_steps: Vec::new(),
         bad_images: Vec::new(),
         is_rescue: false,
+        is_fit: false,
     }
 }
 

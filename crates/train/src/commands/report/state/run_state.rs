@@ -27,6 +27,8 @@ pub(crate) struct Traces<'a> {
     pub saved: Option<u64>,
     /// The newest step that was not finite.
     pub not_finite: Option<&'a NotFinite>,
+    /// If the run is a fit that is saved, the evaluations that it lacks.
+    pub fit_without: Option<&'a [String]>,
 }
 
 impl Traces<'_> {
@@ -38,6 +40,8 @@ impl Traces<'_> {
             // A step that was passed over or made later is not where the run ended.
             _ if self.not_finite.is_some_and(|found| found.step > self.step) => Status::Diverged,
             RunLock::Unknown => Status::Unknown,
+            // The evaluations are the last thing that a fit does. A line that is cut is of training that began.
+            RunLock::Free if !self.is_torn && self.fit_without.is_some_and(<[String]>::is_empty) => Status::Fitted,
             RunLock::Free if !self.has_begun => Status::NotStarted,
             // A run that is asked to stop saves its last step; a killed one does so by chance at most.
             RunLock::Free if !self.is_torn && self.logged > 0 && self.saved == Some(self.logged) => Status::Stopped,
@@ -47,20 +51,33 @@ impl Traces<'_> {
 
     /// What the status means, and how the run goes on.
     pub fn note(&self) -> Option<String> {
-        Some(match (self.status(), self.saved, self.not_finite) {
-            (Status::Diverged, _, Some(found)) => found.note(),
+        Some(match (self.status(), self.saved, self.not_finite, self.fit_without) {
+            (Status::Diverged, _, Some(found), _) => found.note(),
             (Status::NotStarted, ..) => {
                 "No step is logged and no checkpoint is saved: `dualenc train` starts it.".to_owned()
             }
-            (Status::Stopped, Some(step), _) => format!(
+            (Status::Fitted, ..) => {
+                "Its heads are fitted in closed form and saved; no step is trained. `dualenc train --resume` trains \
+                 from here."
+                    .to_owned()
+            }
+            (Status::Killed, .., Some(without @ [_, ..])) => {
+                let names: Vec<String> = without.iter().map(|name| format!("`{name}`")).collect();
+                format!(
+                    "It ended before it was measured. Its heads are fitted in closed form and saved: `dualenc eval` \
+                     gives the figures of {}, and `dualenc train --resume` trains from here.",
+                    names.join(", ")
+                )
+            }
+            (Status::Stopped, Some(step), ..) => format!(
                 "No process on this machine trains it. Its last step is saved: when it is resumed, it goes on after \
                  step {step} and loses nothing."
             ),
-            (Status::Killed, Some(step), _) => format!(
+            (Status::Killed, Some(step), ..) => format!(
                 "No process on this machine trains it. When it is resumed, it goes on after step {step}, its newest \
                  checkpoint."
             ),
-            (Status::Killed, None, _) => {
+            (Status::Killed, None, ..) => {
                 "No process on this machine trains it, and it has no checkpoint: it starts anew.".to_owned()
             }
             (Status::Unknown, ..) => "This system does not say whether a process trains it.".to_owned(),
@@ -141,11 +158,14 @@ mod tests {
             logged: 5,
             saved: Some(3),
             not_finite: None,
+            fit_without: None,
         }
     }
 
     #[test]
     fn status_is_what_the_files_tell() {
+        let fit = Traces { step: 0, logged: 0, saved: Some(0), ..traces() };
+        let without = ["pairs".to_owned()];
         for (found, status, said) in [
             (traces(), Status::Killed, "goes on after step 3"),
             (Traces { saved: None, ..traces() }, Status::Killed, "no checkpoint: it starts anew"),
@@ -153,6 +173,10 @@ mod tests {
             (Traces { saved: Some(5), is_torn: true, ..traces() }, Status::Killed, "goes on after step 5"),
             (Traces { saved: Some(5), ..traces() }, Status::Stopped, "loses nothing"),
             (Traces { has_begun: false, step: 0, saved: None, ..traces() }, Status::NotStarted, "No step is logged"),
+            (Traces { fit_without: Some(&[]), ..fit }, Status::Fitted, "no step is trained"),
+            (Traces { fit_without: Some(&[]), is_torn: true, ..fit }, Status::Killed, "goes on after step 0"),
+            (Traces { fit_without: Some(&without), ..fit }, Status::Killed, "gives the figures of `pairs`, and"),
+            (fit, Status::Killed, "goes on after step 0"),
             (Traces { lock: RunLock::Unknown, ..traces() }, Status::Unknown, "does not say"),
         ] {
             assert_eq!(found.status(), status, "{found:?}");
@@ -161,6 +185,7 @@ mod tests {
         for (found, status) in [
             (Traces { is_complete: true, ..traces() }, Status::Finished),
             (Traces { lock: RunLock::Held, ..traces() }, Status::Running),
+            (Traces { lock: RunLock::Held, fit_without: Some(&[]), ..fit }, Status::Running),
         ] {
             assert_eq!((found.status(), found.note()), (status, None));
         }
