@@ -201,13 +201,13 @@ mod tests {
     #[test]
     fn best_is_by_the_sense_of_the_metric() {
         let found = evaluation(&[(0, 0.9), (5, 0.7), (9, f64::NAN), (12, 0.6)]);
-        let best = |found: &Evaluation, name: &str, starts_fitted: bool| {
-            super::best(found, name, Subject { starts_fitted, ..Subject::default() })
+        let shown = |found: &Evaluation, name: &str, starts_fitted: bool| {
+            best(found, name, Subject { starts_fitted, ..Subject::default() })
         };
-        assert!(best(&found, "acc1", false).into_string().starts_with("70.0 %"), "step 0 is not trained");
-        assert!(best(&found, "acc1", true).into_string().starts_with("90.0 %"), "but it is fitted");
-        assert!(best(&found, "ece", false).into_string().starts_with("30.0 %"));
-        assert_eq!(best(&evaluation(&[(3, f64::NAN)]), "acc1", false).into_string(), "\u{2013}");
+        assert!(shown(&found, "acc1", false).into_string().starts_with("70.0 %"), "step 0 is not trained");
+        assert!(shown(&found, "acc1", true).into_string().starts_with("90.0 %"), "but it is fitted");
+        assert!(shown(&found, "ece", false).into_string().starts_with("30.0 %"));
+        assert_eq!(shown(&evaluation(&[(3, f64::NAN)]), "acc1", false).into_string(), "\u{2013}");
     }
 
     #[test]
