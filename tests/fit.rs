@@ -81,6 +81,7 @@ fn fit_aligns_without_training() {
     let out = session.succeed(&[command("fit", &[]), vec!["--json", "fit.json"]].concat());
     for part in [
         "ridge, power",
+        "choice of ridge and power ",
         "direction",
         "correlation",
         "logit_scale ",
@@ -179,6 +180,8 @@ fn wide_space_is_filled() {
     let wide = ["model.embed_dim=24", "fit.ridge=0.01", "fit.power=1"];
     let out = session.run(&command("fit", &wide));
     assert!(out.status.success());
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert!(said.contains("recall of held-out pairs ") && !said.contains("choice"), "both are given: {said}");
     let notes = String::from_utf8_lossy(&out.stderr);
     assert!(notes.contains("have 11 directions in common: the other 13"), "{notes}");
     let path = session.path("run/checkpoints/step-000000/model.safetensors");
@@ -186,6 +189,26 @@ fn wide_space_is_filled() {
         let weight = floats(&path, name);
         assert!((0..24).all(|output| weight.iter().skip(output).step_by(24).any(|&value| value != 0.0)), "{name}");
     }
+}
+
+#[test]
+fn few_pairs_determine_few_directions() {
+    let session = session("");
+    let rows = fs::read_to_string(session.path("pairs.csv")).unwrap();
+    let first = |count: usize| rows.lines().take(1 + count).map(|row| format!("{row}\n")).collect::<String>();
+    // 8 images with 7 distinct captions.
+    session.write("pairs.csv", first(7) + "images/white-red-0.bmp,red and red\n");
+    for (command, sets) in [("fit", vec!["run.dir=fit"]), ("train", vec!["run.dir=trained", "model.head_init=cca"])] {
+        let out = session.run(&self::command(command, &[&sets[..], &["train.batch_size=4"]].concat()));
+        let notes = String::from_utf8_lossy(&out.stderr);
+        let expected = "8 distinct images and 7 distinct texts determine 6 directions of the shared space, so the last \
+                        4 of `model.embed_dim` = 10 outputs are random";
+        assert!(out.status.success() && notes.contains(expected), "{notes}");
+        let fit = &session.metrics(sets[0].trim_start_matches("run.dir="), "fit")[0];
+        assert_eq!(fit["directions"], 6, "{fit}");
+    }
+    let narrow = command("fit", &["run.dir=narrow", "model.embed_dim=6"]);
+    assert!(!crate::support::stderr(&session.run(&narrow)).contains("determine"));
 }
 
 #[test]

@@ -118,9 +118,10 @@ fn locked_tower_has_two_kinds_of_steps() {
     assert_eq!(number(&found["evaluations"][0]["runs"]), 4);
     assert_eq!(number(&found["checkpoints"]["count"]), 1);
 
-    // 24 images of the training data and 24 of the evaluation: 16 values of 4 bytes, and a record, each.
-    assert_eq!((&found["cache"][0]["what"], number(&found["cache"][0]["rows"])), (&"images".into(), 48));
-    assert_eq!(number(&found["cache"][0]["bytes"]) % 48, 0);
+    // The 24 images of the training data are those of the evaluation: 16 values of 4 bytes, and a record, each.
+    assert_eq!((&found["cache"][0]["what"], number(&found["cache"][0]["rows"])), (&"images".into(), 24));
+    assert_eq!(number(&found["cache"][0]["bytes"]) % 24, 0);
+    assert!(found["fit"].is_null() && found["time"]["fit_alone"].is_null(), "{found}");
     assert_eq!(found["cache"].as_array().unwrap().len(), 1, "the text tower trains");
     let tower = found["parameters"].as_array().unwrap().iter().find(|part| part["name"] == "image tower").unwrap();
     assert!(tower["trainable"] == 0 && number(&tower["locked"]) > 0, "{tower}");
@@ -231,11 +232,37 @@ fn fits_and_equal_texts_count_once() {
     let found = plan(&session, &sets);
     let rows =
         |what: &str| found["cache"].as_array().unwrap().iter().find(|it| it["what"] == what).unwrap()["rows"].clone();
-    assert_eq!((rows("images"), rows("captions")), (Value::from(48), Value::from(20)), "{found}");
+    assert_eq!((rows("images"), rows("captions")), (Value::from(24), Value::from(20)), "{found}");
     let fitted = ["model.init=", "model.lock=LL", "model.head_init=cca", "model.embed_dim=6", "train.epochs=1"];
     let towers = [("image_tower", "train/vit"), ("text_tower", "train/bert")];
     let towers = towers.map(|(key, path)| format!("model.{key}={}", goldens(path).display()));
-    let found = plan(&session, &[&fitted[..], &towers.each_ref().map(String::as_str)].concat());
-    let notes = found["notes"].to_string();
-    assert!(notes.contains("the fit of the heads (`model.head_init`) is not counted"), "{notes}");
+    let fitted = [&fitted[..], &towers.each_ref().map(String::as_str)].concat();
+    let found = plan(&session, &fitted);
+    let seconds = |found: &Value, of: &str, name: &str| found[of][name].as_f64().unwrap();
+    let fit = |found: &Value| ["features_seconds", "closed_form_seconds"].map(|name| seconds(found, "fit", name));
+    assert_eq!((number(&found["fit"]["images"]), number(&found["fit"]["texts"])), (24, 20));
+    let [features, closed_form] = fit(&found);
+    assert!(features > 0.0 && closed_form > 0.0, "{found}");
+    let time = |name: &str| seconds(&found, "time", name);
+    assert!((time("fit") - features - closed_form).abs() < 1e-9, "{found}");
+    let sum = ["start", "fit", "training", "evaluations", "checkpoints"].map(time).iter().sum::<f64>();
+    assert!((sum - time("run")).abs() < 1e-6 * sum, "{found}");
+    // The evaluation reads the features that the fit has computed, and so does every step.
+    let evaluation = &found["evaluations"][0];
+    assert_eq!(evaluation["first_seconds"], evaluation["later_seconds"]);
+    assert!(time("filling_cache") == 0.0 && found["stages"][0]["cached_step"].is_null(), "{found}");
+    let alone = time("start") + time("fit") + evaluation["first_seconds"].as_f64().unwrap();
+    assert!(time("fit_alone") >= alone, "{found}");
+    // A text tower that trains is cached for the fit, and filled by no step.
+    let found = plan(&session, &[&fitted[..], &["model.lock=LU"]].concat());
+    let cached: Vec<&str> = found["cache"].as_array().unwrap().iter().map(|it| it["what"].as_str().unwrap()).collect();
+    assert_eq!(cached, ["images", "captions"]);
+    // Features that are there are not computed.
+    session.succeed(
+        &["fit", "--config", "lit.toml"]
+            .into_iter()
+            .chain(fitted.iter().flat_map(|set| ["--set", *set]))
+            .collect::<Vec<_>>(),
+    );
+    assert_eq!(fit(&plan(&session, &fitted))[0], 0.0);
 }

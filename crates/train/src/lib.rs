@@ -42,8 +42,8 @@ pub use commands::pack::pack;
 pub use commands::pack::request::{PackForm, PackRequest, PackSize, Packed, Recode};
 pub use commands::plan::make_plan::make_plan;
 pub use commands::plan::report::{
-    Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, Share, StagePlan,
-    StepPlan, TimePlan,
+    Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, FitPlan, LoadingPlan, MemoryPlan, Plan, Share,
+    StagePlan, StepPlan, TimePlan,
 };
 pub use commands::probe::report::{Chance, Combination, ProbeReport, ProbedTower, Recall};
 pub use commands::probe::request::{Layers, ProbeRequest};

@@ -34,6 +34,7 @@ pub fn print(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
     }
     print_images(out, plan)?;
     print_time(out, plan)?;
+    print_fit(out, plan)?;
     print_memory(out, plan)?;
     print_cache(out, plan)?;
     for note in &plan.notes {
@@ -104,6 +105,18 @@ fn print_time(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
         row(out, "epoch", &time(times.first_epoch))?;
     }
     row(out, "run", &format!("{}, an estimate: {} to start", time(times.run), time(times.start)))?;
+    if let Some(fit) = &plan.fit {
+        let (features, form) = (time(fit.features_seconds), time(fit.closed_form_seconds));
+        let (images, texts) = (grouped(fit.images as u64), grouped(fit.texts as u64));
+        let fit = time(times.fit);
+        row(
+            out,
+            "",
+            &format!(
+                "{fit} to fit the heads: {features} for features of {images} images and {texts} texts, then {form}"
+            ),
+        )?;
+    }
     let teacher = match times.teacher {
         0.0 => String::new(),
         seconds => format!(", {} to compute features of the teacher", time(seconds)),
@@ -133,6 +146,12 @@ fn print_time(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
         None => "too large to measure how long one takes".to_owned(),
     };
     row(out, "", &format!("checkpoints: {count} of {size}, {each}"))
+}
+
+/// What `dualenc fit` takes, which makes no step.
+fn print_fit(out: &mut impl Write, plan: &Plan) -> io::Result<()> {
+    let Some(seconds) = plan.time.fit_alone else { return Ok(()) };
+    row(out, "dualenc fit", &format!("{}, an estimate: no step, and each evaluation once", time(seconds)))
 }
 
 fn print_memory(out: &mut impl Write, plan: &Plan) -> io::Result<()> {

@@ -90,15 +90,14 @@ impl Covariances {
     pub fn solve(&self, method: Method, ridge: f64, dims: usize) -> Result<Solution, TrainError> {
         let factor = |side: usize, name: &str| {
             let mut matrix = self.within[side].clone();
-            let size = matrix.columns;
-            let trace: f64 = matrix.values.iter().step_by(size + 1).sum();
+            let trace: f64 = matrix.values.iter().step_by(matrix.columns + 1).sum();
             if trace <= CONSTANT * (dot(&self.means[side], &self.means[side]) + trace) {
                 return Err(TrainError::Usage(format!(
                     "the features of the {name} tower are the same for every pair, so nothing can be fitted to them; \
                      look at the data, and at the pooling of the tower (`dualenc inspect`)"
                 )));
             }
-            matrix.add_to_diagonal(ridge * trace / size as f64);
+            matrix.add_to_diagonal(ridge * trace / self.widths[side] as f64);
             let not_finite = || TrainError::Internal(format!("covariances of the {name} tower without a root"));
             Cholesky::of(matrix).ok_or_else(not_finite)
         };

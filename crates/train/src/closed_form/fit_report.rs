@@ -13,6 +13,8 @@ pub struct FitReport {
     pub images: usize,
     /// Pairs that the maps are fitted to in the end, those that were held out included.
     pub pairs: usize,
+    /// Distinct images and distinct texts among them.
+    pub distinct: [usize; 2],
     /// Widths of the image and text features.
     pub widths: [usize; 2],
     /// Width of the shared space.

@@ -4,6 +4,7 @@ use dualenc_data::mix;
 
 use crate::closed_form::canonical::{Method, Solution, remove_from_rows};
 use crate::closed_form::moments::Covariances;
+use crate::closed_form::span::Spans;
 use crate::eval::probes::matrix::{Matrix, dot};
 
 /// Size of the outputs that no direction is left for, as a fraction of that of the others: small enough to change no
@@ -24,8 +25,11 @@ pub(crate) struct HeadMap {
 
 /// What the heads of both sides are made of.
 pub(crate) struct HeadMaps<'a> {
+    /// In the spans.
     pub covariances: &'a Covariances,
+    /// In the spans.
     pub solution: &'a Solution,
+    pub spans: &'a Spans,
     /// The exponent `p` of the factor `rho^p` of each direction.
     pub power: f64,
     /// Outputs of a head.
@@ -58,6 +62,9 @@ impl HeadMaps<'_> {
         let factor = (self.variance(side, &rows) * rows.num_rows() as f64).sqrt().recip();
         rows.values.iter_mut().for_each(|value| *value *= factor);
         let bias = rows.rows().map(|row| -dot(row, &self.covariances.means[side]) as f32).collect();
+        if let Some(span) = self.spans.side(side) {
+            rows = span.expanded(&rows);
+        }
         HeadMap { weight: rows.transposed().values.iter().map(|&value| value as f32).collect(), bias }
     }
 

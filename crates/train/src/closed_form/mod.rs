@@ -5,12 +5,14 @@
 //! - `start`: the entry: fits the heads of a run before its first step.
 //! - `paired_features`: the features of all pairs, block by block.
 //! - `moments`: means and covariances of the pairs, in one pass.
+//! - `span`: fewer values for the features of few pairs.
 //! - `canonical`: from covariances to linear maps.
 //! - `eigen`: eigenvectors of a symmetric matrix.
 //! - `head_map`: from linear maps to the weight and bias of a head.
 //! - `split`: which images are held out, to choose by.
 //! - `held_out`: recall on the pairs that are held out.
 //! - `temperature`: `logit_scale` and `logit_bias` in closed form.
+//! - `timing`: how long a fit takes.
 //! - `fit_report`: what was chosen, and the figures behind it.
 
 pub(crate) mod canonical;
@@ -20,6 +22,8 @@ pub(crate) mod head_map;
 pub(crate) mod held_out;
 pub(crate) mod moments;
 pub(crate) mod paired_features;
+pub(crate) mod span;
 pub(crate) mod split;
-mod start;
+pub(crate) mod start;
 pub(crate) mod temperature;
+pub(crate) mod timing;

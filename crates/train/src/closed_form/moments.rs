@@ -40,6 +40,9 @@ pub(crate) struct Moments {
 /// Means and covariances of images and texts.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Covariances {
+    /// Values of the features of each side, which the ridge is measured by. What is below has fewer in the span of few
+    /// pairs.
+    pub widths: [usize; 2],
     pub means: [Vec<f64>; 2],
     /// Of images, `[image width, image width]`, and of texts.
     pub within: [Matrix; 2],
@@ -63,6 +66,11 @@ impl Shift {
             mean.into_iter().map(|value| value as f32).collect()
         };
         Self { image: mean(&block.images, image), text: mean(&block.texts, text) }
+    }
+
+    /// That of images and that of texts.
+    pub fn sides(&self) -> [&[f32]; 2] {
+        [&self.image, &self.text]
     }
 }
 
@@ -165,6 +173,7 @@ impl Moments {
         };
         let [image, text] = &means;
         Covariances {
+            widths: [image.len(), text.len()],
             within: [less_means(&self.squares[0], image, image), less_means(&self.squares[1], text, text)],
             between: less_means(&self.products, image, text),
             means: [(&means[0], &self.shift.image), (&means[1], &self.shift.text)]

@@ -1,5 +1,6 @@
 //! Fits the heads of a run before its first step.
 
+use std::collections::HashSet;
 use std::time::Instant;
 
 use burn::module::Param;
@@ -13,9 +14,10 @@ use crate::closed_form::head_map::{HeadMap, HeadMaps};
 use crate::closed_form::held_out::HeldOut;
 use crate::closed_form::moments::{Covariances, Moments, Shift};
 use crate::closed_form::paired_features::{NamedBlock, PairedFeatures};
+use crate::closed_form::span::Spans;
 use crate::closed_form::split::{Split, SplitImage};
 use crate::closed_form::temperature::Pools;
-use crate::config::HeadInit;
+use crate::config::{FitSection, HeadInit};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::features::image_index::{ImageSet, Views};
@@ -45,6 +47,7 @@ struct Towers {
 struct Gathered {
     /// Of the pairs that are not held out, and of those that are.
     moments: [Moments; 2],
+    spans: Spans,
     held_out: HeldOut,
     images: usize,
     captions_apart: bool,
@@ -56,6 +59,7 @@ struct Fitting<'a> {
     dim: usize,
     has_bias: [bool; 2],
     seed: u64,
+    spans: &'a Spans,
     device: &'a Device,
     stop: &'a StopFlag,
 }
@@ -111,16 +115,19 @@ impl Run {
         clock.lap("text features and covariances");
         let has_bias = parts.each_ref().map(|part| part.bias.is_some());
         let seed = self.config.run.seed;
-        let fitting = Fitting { method, dim, has_bias, seed, device: &device, stop: &stop };
+        let spans = &gathered.spans;
+        let fitting = Fitting { method, dim, has_bias, seed, spans, device: &device, stop: &stop };
         let fit = &self.config.fit;
-        let ridges = fit.ridge.map_or(RIDGES.to_vec(), |ridge| vec![ridge]);
-        let powers = match (method, fit.power) {
-            (Method::Ridge, _) => vec![1.0],
-            (Method::Cca, Some(power)) => vec![power],
-            (Method::Cca, None) => POWERS.to_vec(),
-        };
+        let (ridges, powers) = tried(method, fit);
         let (held_out, heads) = fitting.choose(&gathered, &ridges, &powers)?.unzip();
-        clock.lap("choice of ridge and power");
+        if held_out.is_some() {
+            clock.lap(match (ridges.len(), powers.len()) {
+                (1, 1) => "recall of held-out pairs",
+                (1, _) => "choice of power",
+                (_, 1) => "choice of ridge",
+                _ => "choice of ridge and power",
+            });
+        }
         let (ridge, power) = held_out.as_ref().map_or_else(
             || (fit.ridge.unwrap_or(USUAL.0), fit.power.unwrap_or(USUAL.1)),
             |chosen: &HeldOutReport| (chosen.best().ridge, chosen.best().power),
@@ -139,14 +146,15 @@ impl Run {
             }
         }
         clock.lap("temperature");
-        let [fitted, held] = gathered.moments;
-        let all = fitted.with(&held);
-        let (covariances, solution) = fitting.solve(&all, ridge)?;
+        let [fitted, held] = &gathered.moments;
+        let all = fitted.clone().with(held);
+        let covariances = fitting.covariances(&all);
+        let solution = fitting.solve(&covariances, ridge)?;
         let heads = fitting.heads(&covariances, &solution, power);
         self.set_heads(heads, (logit_scale, logit_bias), dim, &device)?;
         clock.lap("final fit");
         let directions = solution.strengths.len();
-        let widths = covariances.within.each_ref().map(|matrix| matrix.columns);
+        let widths = covariances.widths;
         let (correlations, covariances) = match method {
             Method::Cca => (solution.strengths, Vec::new()),
             Method::Ridge => (Vec::new(), solution.strengths),
@@ -155,6 +163,7 @@ impl Run {
             method: method.name(),
             images: gathered.images,
             pairs: all.pairs,
+            distinct: spans.distinct(),
             widths,
             embed_dim: dim,
             directions,
@@ -214,13 +223,15 @@ impl Run {
             stop: &self.stop,
         };
         let device = self.learner.model.device();
-        let (mut moments, mut held_out): (Option<[Moments; 2]>, _) = (None, HeldOut::default());
+        let distinct = self.distinct(&towers.set, &usable);
+        let (mut moments, mut held_out): (Option<(Shift, Spans, [Moments; 2])>, _) = (None, HeldOut::default());
         features.for_each(&usable, |NamedBlock { block, images, captions }| {
-            let moments = moments.get_or_insert_with(|| {
-                let new = Moments::new(Shift::of(&block, images.len()));
-                [new.clone(), new]
+            let (shift, spans, [fitted, held]) = moments.get_or_insert_with(|| {
+                let shift = Shift::of(&block, images.len());
+                let (spans, new) = (Spans::new(distinct, &shift), Moments::new(shift.clone()));
+                (shift, spans, [new.clone(), new])
             });
-            let [fitted, held] = moments;
+            spans.add(&block, shift);
             fitted.add(&block, |row| !is_held_out(images[row]), &device)?;
             held.add(&block, |row| is_held_out(images[row]), &device)?;
             held_out.add(&block, &captions, |row| is_held_out(images[row]), |caption| dataset.caption_id(caption));
@@ -228,11 +239,29 @@ impl Run {
             observer.on(Event::Work { name: "pairs of the fit", done, total: usable.len() });
             Ok(())
         })?;
-        let moments = moments.ok_or_else(|| {
+        let (_, spans, moments) = moments.ok_or_else(|| {
             TrainError::Usage("no training image can be used, so nothing can be fitted; look at the data".to_owned())
         })?;
         let captions_apart = split.is_none_or(|split| split.captions_apart);
-        Ok(Gathered { moments, held_out, images: usable.len(), captions_apart })
+        Ok(Gathered { moments, spans, held_out, images: usable.len(), captions_apart })
+    }
+
+    /// The number of distinct images and of distinct texts.
+    fn distinct(&self, set: &ImageSet, usable: &[usize]) -> [usize; 2] {
+        let dataset = &self.data.dataset;
+        let (mut contents, mut captions) = (HashSet::new(), HashSet::new());
+        let (mut images, mut texts) = (0, 0);
+        for &image in usable {
+            images += usize::from(set.content(image).is_none_or(|content| contents.insert(content)));
+            for &caption in dataset.captions_of(image) {
+                let caption = caption as usize;
+                // Features that are given may differ for equal words.
+                if dataset.text_feature_width().is_some() || captions.insert(dataset.caption_id(caption)) {
+                    texts += dataset.texts(caption).count();
+                }
+            }
+        }
+        [images, texts]
     }
 
     /// Puts fitted heads into the model.
@@ -262,6 +291,17 @@ impl Run {
     }
 }
 
+/// Ridges and powers that are tried.
+pub(crate) fn tried(method: Method, fit: &FitSection) -> (Vec<f64>, Vec<f64>) {
+    let ridges = fit.ridge.map_or(RIDGES.to_vec(), |ridge| vec![ridge]);
+    let powers = match (method, fit.power) {
+        (Method::Ridge, _) => vec![1.0],
+        (Method::Cca, Some(power)) => vec![power],
+        (Method::Cca, None) => POWERS.to_vec(),
+    };
+    (ridges, powers)
+}
+
 /// The linear map of a head.
 ///
 /// # Errors
@@ -279,15 +319,18 @@ fn linear_part(head: &mut Head) -> Result<LinearPart<'_>, TrainError> {
 }
 
 impl Fitting<'_> {
-    fn solve(&self, moments: &Moments, ridge: f64) -> Result<(Covariances, Solution), TrainError> {
-        let covariances = moments.covariances().beside_means(self.has_bias.map(|has_bias| !has_bias));
-        let solution = covariances.solve(self.method, ridge, self.dim)?;
-        Ok((covariances, solution))
+    /// In the spans.
+    fn covariances(&self, moments: &Moments) -> Covariances {
+        self.spans.reduced(moments.covariances()).beside_means(self.has_bias.map(|has_bias| !has_bias))
+    }
+
+    fn solve(&self, covariances: &Covariances, ridge: f64) -> Result<Solution, TrainError> {
+        covariances.solve(self.method, ridge, self.dim.min(self.spans.most_directions()))
     }
 
     fn heads(&self, covariances: &Covariances, solution: &Solution, power: f64) -> [HeadMap; 2] {
-        let Self { dim, has_bias, seed, .. } = *self;
-        let maps = HeadMaps { covariances, solution, power, dim, has_bias, seed };
+        let Self { dim, has_bias, seed, spans, .. } = *self;
+        let maps = HeadMaps { covariances, solution, spans, power, dim, has_bias, seed };
         [0, 1].map(|side| maps.of(side))
     }
 
@@ -307,8 +350,9 @@ impl Fitting<'_> {
         let answers = held_out.right_answers();
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut best: Option<(usize, [HeadMap; 2])> = None;
+        let covariances = self.covariances(fitted);
         for &ridge in ridges {
-            let (covariances, solution) = self.solve(fitted, ridge)?;
+            let solution = self.solve(&covariances, ridge)?;
             for &power in powers {
                 let heads = self.heads(&covariances, &solution, power);
                 let embeds = held_out.embed([&heads[0], &heads[1]], self.dim, self.device)?;
@@ -329,7 +373,7 @@ impl Fitting<'_> {
 
 /// Says what was fitted, in a line or two.
 fn report_fit(report: &FitReport, observer: &mut dyn Observer) {
-    let FitReport { pairs, directions, embed_dim, ridge, power, widths: [image, text], .. } = report;
+    let FitReport { pairs, distinct, directions, embed_dim, ridge, power, widths: [image, text], .. } = report;
     let chosen = match &report.held_out {
         Some(held_out) => format!(
             "mean recall {:.4} on {} that were held out",
@@ -344,11 +388,18 @@ fn report_fit(report: &FitReport, observer: &mut dyn Observer) {
         counted(*pairs, "pair"),
         report.seconds.iter().map(|(_, seconds)| seconds).sum::<f64>()
     )));
-    if directions < embed_dim {
+    let others = embed_dim.saturating_sub(*directions);
+    if others > 0 && distinct.iter().min() <= report.widths.iter().min() {
+        let [images, texts] = [counted(distinct[0], "distinct image"), counted(distinct[1], "distinct text")];
+        observer.on(Event::Warning(format!(
+            "{images} and {texts} determine {directions} directions of the shared space, so the last {others} of \
+             `model.embed_dim` = {embed_dim} outputs are random and tell nothing; set it to {directions} or less, or \
+             take more pairs"
+        )));
+    } else if others > 0 {
         observer.on(Event::Note(format!(
-            "features of {image} and {text} values have {directions} directions in common: the other {} of \
-             `model.embed_dim` = {embed_dim} are small and random; set it to {directions} for smaller embeddings",
-            embed_dim - directions
+            "features of {image} and {text} values have {directions} directions in common: the other {others} of \
+             `model.embed_dim` = {embed_dim} are small and random; set it to {directions} for smaller embeddings"
         )));
     }
     if let Some(held_out) = report.held_out.as_ref().filter(|held_out| !held_out.captions_apart) {

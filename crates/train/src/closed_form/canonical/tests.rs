@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::*;
 use crate::closed_form::head_map::{HeadMap, HeadMaps};
 use crate::closed_form::moments::{Block, Moments, Shift};
+use crate::closed_form::span::Spans;
 
 /// About normal, with standard deviation 1.
 fn noise(seed: u64, at: usize) -> f64 {
@@ -92,10 +93,13 @@ fn heads_map_means_to_zero_at_size_one() {
         (0..count * 4).map(|at| images[at / 4 * 5 + at % 4] * 0.5 + noise(2, at) as f32 * 0.3 - 2.0).collect();
     let pairs: Vec<(usize, f64)> = (0..count).map(|at| (at, 1.0)).collect();
     let moments = moments_of(&images, &texts, &pairs, count);
+    let block = Block { images: images.clone(), texts: texts.clone(), pairs };
+    let spans = Spans::new([count; 2], &Shift::of(&block, count));
     for has_bias in [[true; 2], [false; 2], [true, false]] {
         let covariances = moments.covariances().beside_means(has_bias.map(|has_bias| !has_bias));
         let solution = covariances.solve(Method::Cca, 1e-3, dim).unwrap();
-        let maps = HeadMaps { covariances: &covariances, solution: &solution, power: 1.0, dim, has_bias, seed: 1 };
+        let (covariances, solution) = (&covariances, &solution);
+        let maps = HeadMaps { covariances, solution, spans: &spans, power: 1.0, dim, has_bias, seed: 1 };
         for side in [0, 1] {
             let HeadMap { weight, bias } = maps.of(side);
             let width = weight.len() / dim;

@@ -61,7 +61,13 @@ pub(crate) fn render(
     line(&format!("text_tower = {}", tower(request.text_tower.as_deref(), TEXT_TOWER, directory)));
     line("# Image, then text. L: locked, its features are computed once and cached; U: trained. `LL` trains the two");
     line("# projections alone, which is fastest; `UU` trains everything.");
-    line("lock = \"LU\"\nembed_dim = 256");
+    let few = match settings.directions {
+        directions if directions < 256 => {
+            format!("    # from these data, `dualenc fit` and `head_init` determine at most {directions}")
+        }
+        _ => String::new(),
+    };
+    line(&format!("lock = \"LU\"\nembed_dim = {}{few}", settings.embed_dim));
     BETTER_MODEL.lines().for_each(&mut line);
     if settings.pairs < FEW_PAIRS {
         line(&format!(

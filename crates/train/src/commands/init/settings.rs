@@ -1,6 +1,8 @@
 //! Batch size, epochs and limits that fit the data.
 
-use dualenc_data::CaptionMode;
+use std::collections::HashSet;
+
+use dualenc_data::{CaptionMode, Dataset};
 
 use crate::commands::init::caption_length::CaptionLength;
 use crate::commands::init::found::Found;
@@ -16,6 +18,10 @@ const SMALLEST_BATCH: usize = 8;
 /// Batches that an epoch should have at least.
 const BATCHES: usize = 4;
 
+/// Widest shared space, and the narrowest, in which random heads still keep names of many kinds apart.
+const WIDEST: usize = 256;
+const NARROWEST: usize = 64;
+
 /// Steps that a run should have at least, and pairs that it should see at most, when epochs are chosen.
 const STEPS: usize = 1000;
 const MOST_EPOCHS: usize = 40;
@@ -30,6 +36,9 @@ pub(crate) struct Settings {
     /// Pairs that an epoch trains on.
     pub pairs: usize,
     pub batch_size: usize,
+    /// Directions that a closed form determines from the training data, at most.
+    pub directions: usize,
+    pub embed_dim: usize,
     pub epochs: usize,
     /// What was chosen, in words.
     pub lines: Vec<String>,
@@ -59,13 +68,15 @@ impl Settings {
             None if wants_split => lines.push("too few images to hold some out: there is no evaluation".to_owned()),
             None => {}
         }
-        let pairs = held_out.as_ref().map_or(all, |held_out| &held_out.train).num_pairs(captions);
+        let train = held_out.as_ref().map_or(all, |held_out| &held_out.train);
+        let (pairs, directions) = (train.num_pairs(captions), directions(train));
         let batch_size = batch_size(pairs);
         let steps_per_epoch = (pairs / batch_size.max(1)).max(1);
         let epochs = STEPS.div_ceil(steps_per_epoch).clamp(1, MOST_EPOCHS);
         let caption_length = CaptionLength::of(all, text_tower);
         let validation_fraction = held_out.map(|held_out| held_out.fraction);
-        Self { captions, validation_fraction, caption_length, pairs, batch_size, epochs, lines }
+        let embed_dim = embed_dim(directions);
+        Self { captions, validation_fraction, caption_length, pairs, batch_size, directions, embed_dim, epochs, lines }
     }
 }
 
@@ -76,6 +87,17 @@ fn batch_size(pairs: usize) -> usize {
     (1 << most.ilog2()).min(pairs).max(2)
 }
 
+/// One less than there are distinct images or captions, as in `closed_form::span`.
+fn directions(train: &Dataset) -> usize {
+    let captions: HashSet<u64> = (0..train.num_captions()).map(|caption| train.caption_id(caption)).collect();
+    train.num_images().min(captions.len()).saturating_sub(1)
+}
+
+/// The largest power of two that a closed form fills, from [`NARROWEST`] to [`WIDEST`].
+fn embed_dim(directions: usize) -> usize {
+    1 << directions.clamp(NARROWEST, WIDEST).ilog2()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -84,5 +106,10 @@ mod tests {
     fn batches_have_negatives() {
         let pairs = [1, 5, 8, 20, 63, 64, 65, 1023, 1024, 1_000_000];
         assert_eq!(pairs.map(batch_size), [2, 5, 8, 8, 8, 16, 16, 128, 256, 256]);
+    }
+
+    #[test]
+    fn embeds_are_no_wider_than_a_fit_fills() {
+        assert_eq!([0, 9, 64, 222, 255, 256, 1_000_000].map(embed_dim), [64, 64, 64, 128, 128, 256, 256]);
     }
 }

@@ -265,6 +265,7 @@ mod tests {
                 epochs: 10.0,
             },
             stages: vec![stage],
+            fit: None,
             images: LoadingPlan {
                 measured: 32,
                 unusable: 0,
@@ -295,6 +296,8 @@ mod tests {
             cache_disk_free: None,
             time: TimePlan {
                 start: 0.0,
+                fit: 0.0,
+                fit_alone: None,
                 first_epoch: 100.0,
                 later_epoch: 100.0,
                 training: 1000.0,

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::commands::plan::report::CachePlan;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
-use crate::features::image_index::training_views;
+use crate::features::image_index::{ImageList, Views, training_views};
 use crate::features::prefixes::{ImagePrefix, Prefixes};
 use crate::training::run::Run;
 
@@ -26,15 +26,19 @@ pub(super) fn of_stage(run: &Run, dir: &Path) -> Result<Vec<CachePlan>, TrainErr
     if let Some(features) = &run.locked.towers.images
         && let Some((_, path)) = features.size()
     {
-        let evaluated = run.evaluations.iter().map(|evaluation| evaluation.images().num_images());
-        let rows = training_images(run) + evaluated.sum::<usize>();
+        let (trained, mut evaluated) = (image_files(&*run.data.dataset), HashSet::new());
+        run.evaluations.iter().for_each(|evaluation| evaluated.extend(image_files(&*evaluation.images())));
+        // Augmented views are rows of their own.
+        let is_shared = training_views(&run.config, &run.learner.stages.at(run.position.step).training) == Views::One;
+        let also_trained = if is_shared { evaluated.intersection(&trained).count() } else { 0 };
+        let rows = training_images(run) + evaluated.len() - also_trained;
         entries.push(entry("images", rows, features.row_bytes(), path));
     }
     if let Some(features) = &run.locked.towers.texts
         && let Some(((_, path), row_bytes)) = features.size().zip(features.row_bytes())
     {
         let mut texts = training_texts(run);
-        texts.extend(run.evaluations.iter().flat_map(Evaluation::texts).map(|text| hash_of(&text)));
+        texts.extend(run.evaluations.iter().flat_map(Evaluation::texts).map(|text| hash_of(text.as_str())));
         entries.push(entry("captions", texts.len(), row_bytes, path));
     }
     entries.extend(of_prefixes(run, dir)?);
@@ -96,7 +100,13 @@ pub(super) fn seconds_of_teacher(run: &Run, cache: &[CachePlan], pairs: u64) -> 
 
 /// An entry of `rows` rows in the file that is named like `path` in `dir`. `row_bytes`: of the values of a row, and of
 /// its record.
-fn entry(what: &'static str, rows: usize, [values, record]: [usize; 2], dir: &Path, path: &Path) -> CachePlan {
+pub(super) fn entry(
+    what: &'static str,
+    rows: usize,
+    [values, record]: [usize; 2],
+    dir: &Path,
+    path: &Path,
+) -> CachePlan {
     // The name of a file is the key of its features, and so the same in every directory.
     let file = path.file_name().and_then(|name| fs::metadata(dir.join(name)).ok());
     let present = file.map_or(0, |file| file.len() / values.max(1) as u64);
@@ -117,13 +127,18 @@ pub(super) fn training_captions(run: &Run) -> usize {
 }
 
 /// Hashes of the texts of the training data.
-fn training_texts(run: &Run) -> HashSet<u64> {
+pub(super) fn training_texts(run: &Run) -> HashSet<u64> {
     let dataset = &run.data.dataset;
-    (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(|text| hash_of(&text)).collect()
+    (0..dataset.num_captions()).flat_map(|caption| dataset.texts(caption)).map(|text| hash_of(&*text)).collect()
 }
 
-fn hash_of(text: &str) -> u64 {
+/// Hashes of the files, or places in files, of some images.
+pub(super) fn image_files(images: &dyn ImageList) -> HashSet<u64> {
+    (0..images.num_images()).map(|image| hash_of(&images.image(image))).collect()
+}
+
+pub(super) fn hash_of<T: Hash + ?Sized>(value: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    value.hash(&mut hasher);
     hasher.finish()
 }

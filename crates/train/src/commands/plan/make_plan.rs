@@ -9,10 +9,11 @@ use crate::commands::plan::advice::{self, Facts};
 use crate::commands::plan::budget::{Budget, Laps};
 use crate::commands::plan::loading::Loading;
 use crate::commands::plan::report::{
-    Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, LoadingPlan, MemoryPlan, Plan, TimePlan,
+    Advice, CachePlan, CheckpointPlan, DataPlan, EvaluationPlan, FitPlan, LoadingPlan, MemoryPlan, Plan, TimePlan,
 };
+use crate::commands::plan::schedule::Known;
 use crate::commands::plan::stage::{self, MeasuredStage};
-use crate::commands::plan::{cache_size, host, loading, memory, schedule};
+use crate::commands::plan::{cache_size, fit, host, loading, memory, schedule};
 use crate::config::{FitSection, HeadInit, RunConfig};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -59,9 +60,9 @@ pub fn make_plan(
     let groups = run.learner.optimizer().param_groups();
     let parts = summarize_parts(&run.learner.model, groups, run.learner.stages.at(0).learning_rate)?;
     let images = loading::measure(&run)?;
-    let (mut stages, mut evaluations) = (Vec::<MeasuredStage>::new(), Vec::new());
+    let (mut stages, mut evaluations, mut fit) = (Vec::<MeasuredStage>::new(), Vec::new(), None);
     let mut cache = Vec::<CachePlan>::new();
-    let mut cached_before = [false; 2];
+    let mut cached_before = cached_by_fit(config, &run);
     for number in 0..run.learner.stages.len() {
         go_to_stage(&mut run, number, observer)?;
         for entry in cache_size::of_stage(&run, &config.cache_dir())? {
@@ -76,7 +77,15 @@ pub fn make_plan(
         if number == 0 {
             let [_, large] = stage.probes;
             let per_image = images.read + images.decode + large.seconds / large.pairs.max(1) as f64;
-            evaluations = schedule::evaluations(&run, per_image, &budget, observer)?;
+            if let Some((found, left)) = fit::measure(&run, config, per_image, &budget)? {
+                fit = Some(found);
+                for entry in left {
+                    if cache.iter().all(|known| known.what != entry.what) {
+                        cache.push(entry);
+                    }
+                }
+            }
+            evaluations = schedule::evaluations(&run, per_image, Known::of(&run, &cache), &budget, observer)?;
         }
         stages.push(stage);
     }
@@ -85,7 +94,7 @@ pub fn make_plan(
     let memory = memory_plan(&run, &stages, loaded)?;
     let checkpoint_bytes = checkpoint_bytes(&run)?;
     let checkpoints = schedule::checkpoints(&mut run, checkpoint_bytes, observer)?;
-    let time = time_plan(&run, &stages, start, &evaluations, &checkpoints, &cache);
+    let time = time_plan(&run, &stages, (start, fit.as_ref()), &evaluations, &checkpoints, &cache);
     let mut plan = Plan {
         device: config.run.device.clone(),
         threads: run.compute.threads,
@@ -93,6 +102,7 @@ pub fn make_plan(
         data: data_plan(&run),
         images: loading_plan(&run, images, &stages[0]),
         stages: stages.iter().map(|stage| stage.plan.clone()).collect(),
+        fit,
         evaluations,
         checkpoints,
         memory,
@@ -136,10 +146,19 @@ fn elsewhere(config: &RunConfig, dir: &Path) -> RunConfig {
     config.cache.dir = None;
     // It would compute the features of all images first. What that costs is in the time that fills the cache.
     config.model.image_projection.whitening = 0.0;
-    // Likewise; how heads start changes no time.
+    // Likewise; how heads start changes no time of a step.
     config.model.head_init = HeadInit::Random;
     config.fit = FitSection::default();
     config
+}
+
+/// Of the image and the text tower, whether a fit has cached what the first stage reads.
+fn cached_by_fit(config: &RunConfig, run: &Run) -> [bool; 2] {
+    let towers = &run.locked.towers;
+    let is_cached = config.model.head_init != HeadInit::Random && config.cache.enabled;
+    // Augmented images have other features.
+    [towers.images.is_some() && config.data.augment.is_none(), towers.texts.is_some()]
+        .map(|of_tower| is_cached && of_tower)
 }
 
 /// Goes to the start of a stage.
@@ -240,7 +259,7 @@ fn checkpoint_bytes(run: &Run) -> Result<u64, TrainError> {
 fn time_plan(
     run: &Run,
     stages: &[MeasuredStage],
-    start: f64,
+    (start, fit): (f64, Option<&FitPlan>),
     evaluations: &[EvaluationPlan],
     checkpoints: &CheckpointPlan,
     cache: &[CachePlan],
@@ -258,10 +277,16 @@ fn time_plan(
         0 => 0.0,
         runs => plan.first_seconds + plan.later_seconds * (runs - 1) as f64,
     };
-    let evaluations = evaluations.iter().map(of_evaluation).sum();
-    let checkpoints = checkpoints.seconds.unwrap_or(0.0) * checkpoints.count as f64;
+    let checkpoint = checkpoints.seconds.unwrap_or(0.0);
+    let checkpoints = checkpoint * checkpoints.count as f64;
+    let once = evaluations.iter().map(|plan| plan.first_seconds).sum::<f64>();
+    let fit_alone = fit.map(|fit| start + seconds_of(fit) + once + checkpoint);
+    let fit = fit.map_or(0.0, seconds_of);
+    let evaluations = evaluations.iter().map(of_evaluation).sum::<f64>();
     TimePlan {
         start,
+        fit,
+        fit_alone,
         first_epoch: later_epoch
             + first.filling.of_epoch * first.filling.seconds_each
             + teacher_in(per_epoch.min(steps)),
@@ -271,8 +296,12 @@ fn time_plan(
         teacher,
         evaluations,
         checkpoints,
-        run: start + training + evaluations + checkpoints,
+        run: start + fit + training + evaluations + checkpoints,
     }
+}
+
+fn seconds_of(fit: &FitPlan) -> f64 {
+    fit.features_seconds + fit.closed_form_seconds
 }
 
 /// What the figures leave out.
@@ -285,13 +314,6 @@ fn notes(config: &RunConfig, run: &Run) -> Vec<String> {
     }
     if config.model.image_projection.whitening > 0.0 {
         notes.push("whitening computes the features of all images before the first step, not during it".to_owned());
-    }
-    if config.model.head_init != HeadInit::Random {
-        notes.push(
-            "the fit of the heads (`model.head_init`) is not counted: it computes the features of all images and \
-             captions before the first step, those of locked towers for the cache"
-                .to_owned(),
-        );
     }
     if let (Some(teacher), false) = (&run.teacher, config.cache.enabled) {
         let rows = [run.data.dataset.num_images(), cache_size::training_captions(run)];

@@ -8,6 +8,7 @@
 //! - `parts`: the parts of a step, one by one.
 //! - `loading`: reading and decoding images.
 //! - `memory`: peak memory at two batch sizes, and the batch that fits.
+//! - `fit`: the fit of the heads before the first step.
 //! - `cache_size`: what the feature cache will take on disk.
 //! - `schedule`: how often evaluations and checkpoints run, and how long each takes.
 //! - `stage`: a stage of the run, from its steps.
@@ -17,6 +18,7 @@
 mod advice;
 mod budget;
 mod cache_size;
+mod fit;
 mod host;
 mod loading;
 pub(crate) mod make_plan;

@@ -17,6 +17,8 @@ pub struct Plan {
     pub data: DataPlan,
     /// The stages in order: at least one.
     pub stages: Vec<StagePlan>,
+    /// The fit of the heads before the first step (`model.head_init`); `None`: heads start random.
+    pub fit: Option<FitPlan>,
     /// Reading and decoding images.
     pub images: LoadingPlan,
     /// Every evaluation of the config.
@@ -102,6 +104,19 @@ pub struct Share {
     pub share: f64,
 }
 
+/// The fit of the heads: an estimate.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct FitPlan {
+    /// Images of the training data.
+    pub images: usize,
+    /// Distinct texts of the training data.
+    pub texts: usize,
+    /// Time to compute the features that the cache of the run lacks.
+    pub features_seconds: f64,
+    /// Time of the closed form for all ridges and powers that are tried, recall on held-out pairs left out.
+    pub closed_form_seconds: f64,
+}
+
 /// Reading and decoding images, measured one by one on one thread.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LoadingPlan {
@@ -137,7 +152,8 @@ pub struct EvaluationPlan {
     pub texts: usize,
     /// How often it runs.
     pub runs: u64,
-    /// Estimated time of the first run.
+    /// Estimated time of the first run. Features of locked towers that the cache of the run holds, and those of images
+    /// and texts that the training data or an earlier evaluation have too, are read.
     pub first_seconds: f64,
     /// Estimated time of a later run, which reads the features of locked towers.
     pub later_seconds: f64,
@@ -188,7 +204,7 @@ pub struct CachePlan {
     /// layers of a tower compute that trains in part. `images of the teacher` or `captions of the teacher`: features of
     /// `[train.teacher]`.
     pub what: &'static str,
-    /// Features of the training data and all evaluations: one for each image and view, or each distinct text.
+    /// Features of the training data and all evaluations: one for each distinct file and view, or each distinct text.
     pub rows: u64,
     /// Rows that the cache of the run holds already, of whatever data: read instead of computed.
     pub present: u64,
@@ -201,7 +217,11 @@ pub struct CachePlan {
 pub struct TimePlan {
     /// Loading config, towers and data.
     pub start: f64,
-    /// First epoch of the first stage: features are computed.
+    /// The fit of the heads: an estimate; 0 without one.
+    pub fit: f64,
+    /// What `dualenc fit` takes: `start`, `fit`, each evaluation once and a checkpoint; `None`: heads start random.
+    pub fit_alone: Option<f64>,
+    /// First epoch of the first stage: features are computed, unless a fit has computed them.
     pub first_epoch: f64,
     /// An epoch whose features are all cached; equal to `first_epoch` if nothing is cached.
     pub later_epoch: f64,

@@ -1,10 +1,12 @@
 //! Evaluations and checkpoints: how often they run, and how long each takes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::commands::plan::budget::{Budget, Laps};
+use crate::commands::plan::cache_size::{hash_of, image_files, training_texts};
 use crate::commands::plan::loading::spread;
-use crate::commands::plan::report::{CheckpointPlan, EvaluationPlan};
+use crate::commands::plan::report::{CachePlan, CheckpointPlan, EvaluationPlan};
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::eval::encoder::Encoder;
@@ -14,19 +16,51 @@ use crate::features::image_index::ImageList;
 use crate::training::run::Run;
 
 /// Images of a sample: two chunks of `features::images` on each of two threads.
-const IMAGES: usize = 64;
+pub(super) const IMAGES: usize = 64;
 
 /// Images of a sample where an image takes long: one chunk.
-const FEW_IMAGES: usize = 16;
+pub(super) const FEW_IMAGES: usize = 16;
 
 /// Texts of a sample.
-const TEXTS: usize = 256;
+pub(super) const TEXTS: usize = 256;
 
 /// Texts of a sample where time is short.
-const FEW_TEXTS: usize = 32;
+pub(super) const FEW_TEXTS: usize = 32;
 
 /// Largest checkpoint that is written to the temporary directory, which may be in memory.
 const LARGEST_CHECKPOINT: u64 = 512 << 20;
+
+/// The features of locked towers that an evaluation need not compute.
+pub(super) struct Known {
+    /// Hashes of image files and of texts whose features another part of the run computes.
+    seen: [HashSet<u64>; 2],
+    /// Of images and of texts, the fraction that the cache of the real run holds.
+    present: [f64; 2],
+}
+
+impl Known {
+    /// The features of the training data, and those that the cache holds by `cache`.
+    pub fn of(run: &Run, cache: &[CachePlan]) -> Self {
+        let present = ["images", "captions"].map(|what| {
+            let entry = cache.iter().find(|entry| entry.what == what);
+            entry.map_or(0.0, |entry| entry.present as f64 / entry.rows.max(1) as f64)
+        });
+        let is_shared = run.config.data.augment.is_none();
+        let images = if is_shared { image_files(&*run.data.dataset) } else { HashSet::new() };
+        Self { seen: [images, training_texts(run)], present }
+    }
+
+    /// The fractions of some images and of some texts that have to be computed. They are known from then on.
+    fn missing(&mut self, files: HashSet<u64>, texts: HashSet<u64>) -> [f64; 2] {
+        let mut found = [0.0; 2];
+        for (side, new) in [files, texts].into_iter().enumerate() {
+            let fresh = new.difference(&self.seen[side]).count();
+            found[side] = (1.0 - self.present[side]) * fresh as f64 / new.len().max(1) as f64;
+            self.seen[side].extend(new);
+        }
+        found
+    }
+}
 
 /// Estimates each evaluation from a sample of its images and texts. `seconds_per_image`: a rough figure.
 ///
@@ -35,6 +69,7 @@ const LARGEST_CHECKPOINT: u64 = 512 << 20;
 pub(super) fn evaluations(
     run: &Run,
     seconds_per_image: f64,
+    mut known: Known,
     budget: &Budget,
     observer: &mut dyn Observer,
 ) -> Result<Vec<EvaluationPlan>, TrainError> {
@@ -61,23 +96,29 @@ pub(super) fn evaluations(
         let texts = evaluation.texts();
         let text_sample = spread(texts.len(), if is_short { FEW_TEXTS } else { TEXTS }).map(|at| texts[at].as_str());
         let text_sample: Vec<&str> = text_sample.collect();
+        let files = image_files(&*list);
+        let missing = known.missing(files, texts.iter().map(|text| hash_of(text.as_str())).collect());
         let mut laps = Laps::start();
-        let mut seconds = [0.0; 2];
+        // Of all images and of all texts.
+        let mut seconds = [[0.0; 2]; 2];
         // The second time, the features of locked towers are there.
         for seconds in &mut seconds {
             encoder.images(Arc::clone(&sample), &run.data.processor, |_| {})?;
             let images = laps.lap() / sample.num_images().max(1) as f64;
             encoder.texts(&text_sample, |_| {})?;
             let of_texts = laps.lap() / text_sample.len().max(1) as f64;
-            *seconds = images * list.num_images() as f64 + of_texts * texts.len() as f64;
+            *seconds = [images * list.num_images() as f64, of_texts * texts.len() as f64];
         }
+        let [computed, read] = seconds;
+        let first = (0..2).map(|side| missing[side] * computed[side] + (1.0 - missing[side]) * read[side]);
+        let later_seconds = read.iter().sum();
         plans.push(EvaluationPlan {
             name: evaluation.name.clone(),
             images: list.num_images(),
             texts: texts.len(),
             runs: runs(evaluation, run.position.steps_per_epoch, run.position.total_steps),
-            first_seconds: seconds[0],
-            later_seconds: seconds[1],
+            first_seconds: first.sum::<f64>().max(later_seconds),
+            later_seconds,
         });
     }
     Ok(plans)
