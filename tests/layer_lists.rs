@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use crate::pooling::{session, train, weights};
 use crate::support::{Session, assert_close, column, tensors};
 
@@ -98,6 +100,21 @@ fn half_precision_and_fitted_heads() {
 /// A text that was broken into lines, as one line.
 fn unwrapped(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn one_wrong_list_is_one_error() {
+    let session = session();
+    for (set, problem) in [
+        ("model.image_layer=[2,2]", "`model.image_layer` lists layer 2 twice"),
+        ("model.text_layer=[1,1]", "`model.text_layer` lists layer 1 twice"),
+    ] {
+        let text = session.fail(2, &["check", "--fast", "--config", "lit.toml", "--set", set, "--json", "found.json"]);
+        let found: Value = serde_json::from_slice(&fs::read(session.path("found.json")).unwrap()).unwrap();
+        let problems = found["findings"].as_array().unwrap().iter().filter(|it| it["level"] == "problem");
+        let messages: Vec<&str> = problems.map(|it| it["message"].as_str().unwrap()).collect();
+        assert!(text.contains(problem) && messages.len() == 1 && messages[0].contains(problem), "{messages:?}");
+    }
 }
 
 #[test]

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 
 use dualenc_data::Dataset;
-use dualenc_model::{DualEncoder, TowerOptions, image_tower_from, text_tower_from};
+use dualenc_model::{DualEncoder, LayerNumbers, TowerOptions, image_tower_from, text_tower_from};
 
 use crate::commands::check::findings::{Findings, Level};
-use crate::config::{Draft, RunConfig};
+use crate::config::{Draft, ModelSection, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -148,7 +148,7 @@ fn check_towers(
     error: Option<TrainError>,
     findings: &mut Findings,
 ) -> Result<Option<TokenSource>, TrainError> {
-    let (section, before) = (&draft.config.model, findings.count(Level::Problem));
+    let (section, before) = (&without_wrong_layers(draft), findings.count(Level::Problem));
     if section.init.is_some() {
         if let Some(error) = error {
             findings.keep::<()>("model", "model.init", Err(error))?;
@@ -184,6 +184,16 @@ fn check_towers(
     let Some(dir) = found else { return Ok(None) };
     let prompt = findings.keep("text_prompt", "model.text_prompt_name", asked_prompt(section, &dir))?;
     Ok(Some(TokenSource { dir, positions, prompt: prompt.flatten().unwrap_or_default() }))
+}
+
+/// The towers with their last layer where the layers that are named are wrong, which is a problem of its own.
+fn without_wrong_layers(draft: &Draft) -> ModelSection {
+    let mut section = draft.config.model.clone();
+    let layers = [("model.image_layer", &mut section.image_layer), ("model.text_layer", &mut section.text_layer)];
+    for (_, numbers) in layers.into_iter().filter(|(key, _)| draft.is_wrong(key)) {
+        *numbers = LayerNumbers::default();
+    }
+    section
 }
 
 /// Checks the learning-rate schedule and reports the stages: both depend on the number of pairs.
