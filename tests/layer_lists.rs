@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::pooling::{session, train, weights};
-use crate::support::{Session, assert_close, column, tensors};
+use crate::support::{Session, assert_close, column, goldens, stderr, tensors};
 
 const LISTS: [&str; 4] =
     ["model.image_layer=[3,1]", "model.image_pool=cls+mean", "model.text_layer=[1,2]", "model.text_pool=mean"];
@@ -130,11 +130,22 @@ fn reports_name_the_layers() {
         [("transformers", "transformers' VisionTextDualEncoder"), ("sentence-transformers", "sentence-transformers")]
     {
         let text = session.fail(2, &["export", "--model", "run", "--out", "no", "--format", format]);
-        let expected = format!(
-            "{program} pools one layer of a tower, but the image tower of this model concatenates layers 3, 1; to \
-             export, train with one layer as `image_layer`; `--format heads` writes the heads"
-        );
-        assert!(unwrapped(&text).contains(&expected), "{text}");
+        let text = unwrapped(&text);
+        let [image_pool, text_pool] = match format {
+            "transformers" => [" and `image_pool = \"auto\"`", " and `text_pool = \"pooler\"`"],
+            _ => ["", ""],
+        };
+        for expected in [
+            format!("{program} cannot express this model, for 2 reasons:"),
+            format!(
+                "- {program} pools one layer of a tower, but the image tower of this model concatenates layers 3, 1; \
+                 to export, train with one layer as `image_layer`{image_pool} -"
+            ),
+            format!("the text tower of this model concatenates layers 1, 2; to export, train with one layer as"),
+            format!(" `text_layer`{text_pool} `--format heads` writes the heads"),
+        ] {
+            assert!(text.contains(&expected), "{expected}: {text}");
+        }
     }
     session.succeed(&["export", "--model", "run", "--out", "heads", "--format", "heads"]);
     let card = fs::read_to_string(session.path("heads/README.md")).unwrap();
@@ -147,12 +158,35 @@ fn reports_name_the_layers() {
     let out = ["--images", "images", "--texts", "texts.txt", "--out", "embeds.safetensors"];
     session.succeed(&[&["embed", "--model", "run"][..], &out].concat());
     assert_eq!(tensors(&session.path("embeds.safetensors"))["text_embeds"].1, [2, 6]);
+    // What was said when it started is not said again.
+    let said = |arguments: &[&str]| {
+        let output = session.run(arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+        ["it pools layers 3, 1", "not used: pooler"].map(|part| stderr(&output).matches(part).count())
+    };
+    let start = ["--config", "lit.toml", "--set", "model.lock=LL"];
+    let start: Vec<&str> = start.into_iter().chain(LISTS.iter().flat_map(|set| ["--set", *set])).collect();
+    assert_eq!(said(&[&["train", "--set", "run.dir=again"][..], &start].concat()), [1, 2]);
+    let again = ["--model", "run", "--images", "images", "--out", "again.safetensors"];
+    assert_eq!(said(&[&["embed"][..], &again].concat()), [0, 0]);
+    assert_eq!(said(&[&["cache", "--set", "run.dir=again"][..], &start].concat()), [0, 0]);
+    let data = goldens("train/train.csv");
+    let data = ["--task", "retrieval", "--data", data.to_str().unwrap()];
+    assert_eq!(said(&[&["eval", "--model", "run"][..], &data].concat()), [0, 0]);
+    assert_eq!(said(&["search", "--model", "run", "--index", "embeds.safetensors", "red"]), [0, 0]);
     // A run that recorded the text tower alone says so, too.
     train(&session, "text", &["model.lock=LL", "model.text_layer=[1,2]", "model.text_pool=mean"]);
     let text = session.fail(2, &["export", "--model", "text", "--out", "no"]);
     assert!(text.contains("the text tower of this model concatenates layers 1, 2"), "{text}");
     let listed: Vec<&str> = LISTS.iter().flat_map(|set| ["--set", set]).collect();
-    session.succeed(&[&["check", "--config", "lit.toml", "--set", "run.dir=new"][..], &listed].concat());
+    let note = "`model.image_layer` and `model.text_layer` name several layers, which transformers cannot pool: \
+                `dualenc export` writes such a model with `--format heads` only";
+    for command in ["check", "plan"] {
+        let said = session.succeed(&[&[command, "--config", "lit.toml", "--set", "run.dir=new"][..], &listed].concat());
+        assert_eq!(said.matches(note).count(), 1, "{command}: {said}");
+    }
+    let said = session.succeed(&["check", "--config", "lit.toml", "--set", "run.dir=new"]);
+    assert!(!said.contains("which transformers cannot pool"), "{said}");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The span of the features of few pairs. Where there are fewer distinct inputs than values of a feature, the
 //! covariances of a side have no more directions than inputs, and everything is computed in these: the dual form of
-//! kernel CCA (Hardoon, Szedmak and Shawe-Taylor, 2004, "Canonical Correlation Analysis: An Overview with Application to
-//! Learning Methods", sec. 4: each map is a combination of the inputs), here with an orthonormal basis in place of the
-//! inputs. With a ridge this leaves nothing out: no map has a part at a right angle to all inputs.
+//! kernel CCA (Hardoon, Szedmak and Shawe-Taylor, 2004, "Canonical Correlation Analysis: An Overview with Application
+//! to Learning Methods", sec. 4: each map is a combination of the inputs), here with an orthonormal basis in place of
+//! the inputs. With a ridge this leaves nothing out: no map has a part at a right angle to all inputs.
 
 use rayon::prelude::*;
 

@@ -19,7 +19,7 @@ use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::prefixes::{ImagePrefix, Inputs, Prefixes, TextPrefix};
 use crate::features::texts::{TextFeatures, content_hash};
-use crate::models::load::LoadedModel;
+use crate::models::load::{LoadedModel, WithoutNotes};
 use crate::models::text_pool::settled;
 use crate::pairs::Pairs;
 use crate::stop_flag::StopFlag;
@@ -82,7 +82,7 @@ pub fn warm_cache(
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let Pairs { train: dataset, validation } = Pairs::read(config)?;
     let evaluations = Evaluation::open_all(config, validation.as_ref())?;
-    let loaded = LoadedModel::from_config(&settled(config)?, &compute, observer)?;
+    let loaded = LoadedModel::from_config(&settled(config)?, &compute, &mut WithoutNotes(observer))?;
     // Apply the locks of the first stage: `LockedTowers` takes a tower without gradients for a locked one.
     let model = &first.training.of(loaded.model)?;
     let locked = LockedTowers::new(model, &loaded.processor, &compute, workers, stop)

@@ -31,6 +31,22 @@ impl RunConfig {
         warnings
     }
 
+    /// What a valid config leads to that may surprise later, each as a sentence.
+    pub fn notes(&self) -> Vec<String> {
+        let sides = [("model.image_layer", &self.model.image_layer), ("model.text_layer", &self.model.text_layer)];
+        let several = sides.into_iter().filter(|(_, layers)| layers.numbers().len() > 1);
+        let keys: Vec<String> = several.map(|(key, _)| format!("`{key}`")).collect();
+        if keys.is_empty() {
+            return Vec::new();
+        }
+        vec![format!(
+            "{} {} several layers, which transformers cannot pool: `dualenc export` writes such a model with `--format \
+             heads` only, and `dualenc embed` writes its embeddings",
+            keys.join(" and "),
+            if keys.len() == 1 { "names" } else { "name" }
+        )]
+    }
+
     /// Settings of the training of towers that never train.
     fn locked_tower_warnings(&self) -> Vec<String> {
         let (model, train, ever) = (&self.model, &self.train, self.ever_trains());

@@ -445,7 +445,22 @@ fn report_audit(part: &'static str, audit: &Audit, observer: &mut dyn Observer) 
     }
 }
 
-/// Forwards warnings, and drops the notes that the run reported when it started.
+/// Forwards warnings and weights that are missing, and drops the notes that a run reports when it starts.
+pub(crate) struct WithoutNotes<'a>(pub &'a mut dyn Observer);
+
+impl Observer for WithoutNotes<'_> {
+    fn on(&mut self, event: Event<'_>) {
+        let is_kept = match &event {
+            Event::Audit { audit, .. } => !audit.missing.is_empty(),
+            event => matches!(event, Event::Warning(_)),
+        };
+        if is_kept {
+            self.0.on(event);
+        }
+    }
+}
+
+/// Forwards warnings, and drops what the run reported when it started.
 struct WarningsOnly<'a>(&'a mut dyn Observer);
 
 impl Observer for WarningsOnly<'_> {

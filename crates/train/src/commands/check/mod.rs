@@ -76,6 +76,9 @@ fn check_all(
     for warning in config.warnings() {
         findings.warn("config_warning", "", warning);
     }
+    for note in config.notes() {
+        findings.fact("config_note", "", note);
+    }
     let device_keys = ["run.device", "run.threads", "run.precision", "run.locked_precision"];
     let compute = match device_keys.iter().any(|key| draft.is_wrong(key)) {
         true => None,

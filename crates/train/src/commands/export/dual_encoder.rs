@@ -5,10 +5,11 @@ use std::path::Path;
 use dualenc_model::{DualEncoderConfig, HostTensor};
 use serde_json::{Value, json};
 
-use crate::commands::export::head_limits::{HeadLimits, check_heads};
+use crate::commands::export::head_limits::{HeadLimits, check_heads, check_tokens};
 use crate::commands::export::json_files::write_json;
+use crate::commands::export::obstacles::Obstacles;
 use crate::commands::export::parts::{ModelParts, without_dtype, write_tensors};
-use crate::commands::export::reference_limits::{check_text_pooling, exported_image_config};
+use crate::commands::export::reference_limits::{DUAL_ENCODER, check_text_pooling, exported_image_config};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -27,11 +28,20 @@ pub(crate) struct ImagePart {
 
 impl ImagePart {
     /// # Errors
-    /// [`TrainError::Usage`] when VisionTextDualEncoder cannot compute what `loaded` does.
+    /// [`TrainError::Usage`] when VisionTextDualEncoder cannot compute what `loaded` does, with all that is in the way.
     pub fn new(loaded: &LoadedModel) -> Result<Self, TrainError> {
-        let (config, needs_identity_pooler) = exported_image_config(&loaded.model.image_tower, &loaded.image_config)?;
-        check_text_pooling(&loaded.model.text_tower, &loaded.text_config)?;
-        check_heads(&loaded.model, HeadLimits::DualEncoder)?;
+        let (model, mut obstacles) = (&loaded.model, Obstacles::default());
+        obstacles.keep(check_tokens(model, DUAL_ENCODER))?;
+        // Tokens are no pooling of a tower.
+        let image = match obstacles.is_empty() {
+            true => obstacles.keep(exported_image_config(&model.image_tower, &loaded.image_config))?,
+            false => None,
+        };
+        obstacles.keep(check_text_pooling(&model.text_tower, &loaded.text_config))?;
+        check_heads(model, HeadLimits::DualEncoder, &mut obstacles)?;
+        obstacles.refuse(DUAL_ENCODER)?;
+        let (config, needs_identity_pooler) =
+            image.ok_or_else(|| TrainError::Internal("an image tower without a config".to_owned()))?;
         Ok(Self { config, needs_identity_pooler })
     }
 }

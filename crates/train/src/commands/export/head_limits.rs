@@ -2,15 +2,11 @@
 
 use dualenc_model::{DualEncoder, HeadForm, HeadKind};
 
+use crate::commands::export::obstacles::{ANY_MODEL, Obstacles};
 use crate::error::TrainError;
 
 /// What to do about a model that VisionTextDualEncoder cannot compute, but sentence-transformers can.
 pub(crate) const OTHER_FORMAT: &str = "export with `--format sentence-transformers`";
-
-/// What every model can be written as, and what reads it.
-pub(crate) const ANY_MODEL: &str = "`--format heads` writes the heads with Python that applies them to outputs \
-                                    of the towers, and every command of dualenc reads the run directory or the \
-                                    checkpoint (`dualenc embed` writes the embeddings)";
 
 /// Which heads a format can express.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,18 +47,27 @@ pub(crate) fn check_tokens(model: &DualEncoder, format: &str) -> Result<(), Trai
     )))
 }
 
-/// Refuses heads that the format cannot express.
+/// Keeps each head that the format cannot express as an obstacle.
 ///
 /// # Errors
-/// [`TrainError::Usage`].
-pub(crate) fn check_heads(model: &DualEncoder, limits: HeadLimits) -> Result<(), TrainError> {
+/// None but those of [`Obstacles::keep`].
+pub(crate) fn check_heads(
+    model: &DualEncoder,
+    limits: HeadLimits,
+    obstacles: &mut Obstacles,
+) -> Result<(), TrainError> {
     let forms = [("image", model.image_projection.form()), ("text", model.text_projection.form())];
-    let problem = |(side, form): (&'static str, HeadForm)| Some((side, form, limits.problem(form)?));
-    let Some((side, form, problem)) = forms.into_iter().find_map(problem) else { return Ok(()) };
     let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.problem(*form).is_none()) {
         format!("{OTHER_FORMAT}; ")
     } else {
         String::new()
     };
-    Err(TrainError::Usage(format!("{problem}, but the {side} head of this model is `{form}`; {other}{ANY_MODEL}")))
+    for (side, form) in forms {
+        if let Some(problem) = limits.problem(form) {
+            obstacles.keep::<()>(Err(TrainError::Usage(format!(
+                "{problem}, but the {side} head of this model is `{form}`; {other}{ANY_MODEL}"
+            ))))?;
+        }
+    }
+    Ok(())
 }

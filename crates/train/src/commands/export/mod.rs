@@ -11,11 +11,10 @@
 //! - `parts`: the tensors of a model by their names in transformers; `head_part`: those of a head.
 //! - `tokenizer_copy`: the files of the tokenizer.
 //! - `json_files`: reading and writing JSON files.
-//! - `layer_limits`: towers that no other program can pool.
+//! - `obstacles`: all that keeps a format from expressing a model, and the layers of towers.
 
 use std::path::Path;
 
-use crate::commands::export::head_limits::check_tokens;
 use crate::commands::export::model_card::origin::Origin;
 use crate::commands::export::model_card::write_card;
 use crate::commands::export::request::{ExportFormat, ExportRequest};
@@ -30,8 +29,8 @@ mod head_limits;
 mod head_part;
 mod heads;
 mod json_files;
-mod layer_limits;
 pub(crate) mod model_card;
+mod obstacles;
 mod parts;
 pub(crate) mod reference_limits;
 pub(crate) mod request;
@@ -60,12 +59,10 @@ pub fn export(
     let plan = match request.format {
         ExportFormat::Transformers => {
             heads::check_towers(loaded, "transformers")?;
-            check_tokens(&loaded.model, "transformers' VisionTextDualEncoder")?;
             Plan::DualEncoder(dual_encoder::ImagePart::new(loaded)?)
         }
         ExportFormat::SentenceTransformers => {
             heads::check_towers(loaded, "sentence-transformers")?;
-            check_tokens(&loaded.model, "sentence-transformers")?;
             Plan::Routes(routes::Routes::new(loaded)?)
         }
         ExportFormat::Heads => Plan::Heads,

@@ -4,7 +4,7 @@ use dualenc_model::{ImageTower, Pooling, ReferencePooling, TextPooler, TextTower
 use serde_json::{Value, json};
 
 use crate::commands::export::head_limits::OTHER_FORMAT;
-use crate::commands::export::layer_limits::check_layers;
+use crate::commands::export::obstacles::check_layers;
 use crate::commands::export::routes::{image_route, norm_advice};
 use crate::error::TrainError;
 
@@ -21,7 +21,7 @@ pub(crate) const TOKENIZER_CLASSES: [(&str, &str); 7] = [
 ];
 
 /// transformers' class, in errors.
-const DUAL_ENCODER: &str = "transformers' VisionTextDualEncoder";
+pub(crate) const DUAL_ENCODER: &str = "transformers' VisionTextDualEncoder";
 
 /// The image tower's config for the exported model, and whether the tower needs an identity matrix as its pooler.
 ///
@@ -34,7 +34,8 @@ pub(crate) fn exported_image_config(tower: &ImageTower, config: &Value) -> Resul
              one pixel, not a vector. {OTHER_FORMAT}, or train with another family, such as `convnext`"
         )));
     }
-    check_layers(DUAL_ENCODER, Tower::Image, tower.pooled_layers())?;
+    let also = (!matches!(tower.pooling(), Pooling::Cls | Pooling::Pooler)).then_some("`image_pool = \"auto\"`");
+    check_layers(DUAL_ENCODER, Tower::Image, tower.pooled_layers(), also)?;
     let mut config = loadable_image_config(tower, config);
     match tower.reference_pooling() {
         ReferencePooling::Own => Ok((config, false)),
@@ -89,7 +90,8 @@ pub(crate) fn loadable_image_config(tower: &ImageTower, config: &Value) -> Value
 /// # Errors
 /// [`TrainError::Usage`].
 pub(crate) fn check_text_pooling(tower: &TextTower, config: &Value) -> Result<(), TrainError> {
-    check_layers(DUAL_ENCODER, Tower::Text, &tower.config().pooled_layers)?;
+    let also = (tower.pooling() != Pooling::Pooler).then_some("`text_pool = \"pooler\"`");
+    check_layers(DUAL_ENCODER, Tower::Text, &tower.config().pooled_layers, also)?;
     let family = config["model_type"].as_str().unwrap_or_default();
     let known = TOKENIZER_CLASSES.map(|(model_type, _)| model_type);
     let problem = match (tower.pooling(), tower.config().pooler) {

@@ -6,8 +6,8 @@ use dualenc_model::{
 };
 use serde_json::Value;
 
-use crate::commands::export::head_limits::{HeadLimits, check_heads};
-use crate::commands::export::layer_limits::check_layers;
+use crate::commands::export::head_limits::{HeadLimits, check_heads, check_tokens};
+use crate::commands::export::obstacles::{Obstacles, check_layers};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
@@ -67,21 +67,30 @@ impl Routes {
     /// The routes of `loaded`.
     ///
     /// # Errors
-    /// [`TrainError::Usage`] when stock modules cannot compute them.
+    /// [`TrainError::Usage`] when stock modules cannot compute them, with all that is in the way.
     pub fn new(loaded: &LoadedModel) -> Result<Self, TrainError> {
-        let program = "sentence-transformers";
-        check_layers(program, Tower::Image, loaded.model.image_tower.pooled_layers())?;
-        check_layers(program, Tower::Text, &loaded.model.text_tower.config().pooled_layers)?;
-        let image = image_route(&loaded.model.image_tower, loaded.processor.output_size()).ok_or_else(|| {
-            TrainError::Usage(format!(
-                "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`{}",
-                loaded.model.image_tower.config().describe_pooling(loaded.model.image_tower.pooling()),
-                norm_advice(&loaded.model.image_tower)
-            ))
-        })?;
-        refuse_other_size(loaded)?;
-        check_heads(&loaded.model, HeadLimits::SentenceTransformers)?;
-        Ok(Self { image, text: text_route(&loaded.model.text_tower, &loaded.text_config)? })
+        let (program, model) = ("sentence-transformers", &loaded.model);
+        let (image, text) = (&model.image_tower, &model.text_tower);
+        let mut obstacles = Obstacles::default();
+        obstacles.keep(check_tokens(model, program))?;
+        obstacles.keep(check_layers(program, Tower::Image, image.pooled_layers(), None))?;
+        let image = match obstacles.is_empty() {
+            true => obstacles.keep(image_route(image, loaded.processor.output_size()).ok_or_else(|| {
+                TrainError::Usage(format!(
+                    "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`{}",
+                    image.config().describe_pooling(image.pooling()),
+                    norm_advice(image)
+                ))
+            }))?,
+            false => None,
+        };
+        obstacles.keep(check_layers(program, Tower::Text, &text.config().pooled_layers, None))?;
+        obstacles.keep(refuse_other_size(loaded))?;
+        check_heads(model, HeadLimits::SentenceTransformers, &mut obstacles)?;
+        let text = obstacles.keep(text_route(text, &loaded.text_config))?;
+        obstacles.refuse(program)?;
+        let both = image.zip(text).map(|(image, text)| Self { image, text });
+        both.ok_or_else(|| TrainError::Internal("a tower without a route".to_owned()))
     }
 }
 

@@ -126,14 +126,18 @@ pub fn make_plan(
     Ok(plan)
 }
 
-/// Forwards events, but for those of a run that really starts.
+/// Forwards events, but for those of a run that really starts, and for weights that are not used.
 struct Quiet<'a> {
     observer: &'a mut dyn Observer,
 }
 
 impl Observer for Quiet<'_> {
     fn on(&mut self, event: Event<'_>) {
-        if !matches!(event, Event::Parts(_) | Event::Start { .. } | Event::Saved { .. }) {
+        let is_left_out = match &event {
+            Event::Audit { audit, .. } => audit.missing.is_empty(),
+            event => matches!(event, Event::Parts(_) | Event::Start { .. } | Event::Saved { .. }),
+        };
+        if !is_left_out {
             self.observer.on(event);
         }
     }
@@ -306,7 +310,7 @@ fn seconds_of(fit: &FitPlan) -> f64 {
 
 /// What the figures leave out.
 fn notes(config: &RunConfig, run: &Run) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes = config.notes();
     let has_run = metrics_of(&config.run.dir).exists() || checkpoints_of(&config.run.dir).exists();
     if has_run {
         let dir = config.run.dir.display();

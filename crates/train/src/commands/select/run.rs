@@ -24,7 +24,7 @@ use crate::eval::metrics::zero_shot::{classifier, prompts};
 use crate::events::{Event, Observer};
 use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageList;
-use crate::models::load::LoadedModel;
+use crate::models::load::{LoadedModel, WithoutNotes};
 use crate::pairs::Pairs;
 use crate::stop_flag::StopFlag;
 
@@ -50,7 +50,8 @@ pub fn select(
     let Pairs { train: dataset, validation } = Pairs::read(config)?;
     let evaluations =
         if request.keep_overlap { Vec::new() } else { Evaluation::open_all(config, validation.as_ref())? };
-    let towers = Towers::new(LoadedModel::from_config(config, compute, observer)?, config, compute, stop)?;
+    let towers =
+        Towers::new(LoadedModel::from_config(config, compute, &mut WithoutNotes(observer))?, config, compute, stop)?;
     let rows = towers.features(Arc::clone(&dataset) as Arc<dyn ImageList>, observer)?;
     for image in &rows.bad {
         observer.on(Event::Skipped { image, of: "the training data", listed_in: None });

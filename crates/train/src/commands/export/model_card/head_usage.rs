@@ -2,8 +2,8 @@
 
 use dualenc_model::{Head, HeadForm, HeadKind, ImageTower, ImageTowerConfig, TextTower, Tower};
 
-use crate::commands::export::layer_limits::listed;
 use crate::commands::export::model_card::token_usage;
+use crate::commands::export::obstacles::listed;
 use crate::models::load::LoadedModel;
 
 /// The section: functions for what the heads of `loaded` are made of, one for each head, and how they are used.

@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use dualenc_data::counted;
 use dualenc_model::{HeadForm, Tower, TowerLock, TowerTraining, parameters};
 
-use crate::commands::export::layer_limits::listed;
 use crate::commands::export::model_card::markdown::{escape, grouped, table};
+use crate::commands::export::obstacles::listed;
 use crate::config::tower_reference::is_hub_id;
 use crate::config::{InitialWeights, LoraSection, RunConfig};
 use crate::models::load::LoadedModel;
