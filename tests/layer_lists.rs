@@ -109,7 +109,10 @@ fn one_wrong_list_is_one_error() {
         ("model.image_layer=[2,2]", "`model.image_layer` lists layer 2 twice"),
         ("model.text_layer=[1,1]", "`model.text_layer` lists layer 1 twice"),
     ] {
-        let text = session.fail(2, &["check", "--fast", "--config", "lit.toml", "--set", set, "--json", "found.json"]);
+        let text = session.fail(
+            2,
+            &["check", "--fast", "--config", "lit.toml", "--set", "run.dir=new", "--set", set, "--json", "found.json"],
+        );
         let found: Value = serde_json::from_slice(&fs::read(session.path("found.json")).unwrap()).unwrap();
         let problems = found["findings"].as_array().unwrap().iter().filter(|it| it["level"] == "problem");
         let messages: Vec<&str> = problems.map(|it| it["message"].as_str().unwrap()).collect();

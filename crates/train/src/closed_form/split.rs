@@ -21,6 +21,9 @@ const MOST: usize = 2000;
 /// Least images to fit to, as a multiple of those held out.
 const LEAST_FITTED: usize = 2;
 
+/// Fewest images of which some are held out.
+pub(crate) const FEWEST: usize = LEAST * (1 + LEAST_FITTED);
+
 /// Images that are held out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Split {

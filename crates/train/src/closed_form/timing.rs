@@ -10,6 +10,7 @@ use crate::closed_form::canonical::Method;
 use crate::closed_form::head_map::HeadMaps;
 use crate::closed_form::moments::{Block, Moments, Shift};
 use crate::closed_form::span::Spans;
+use crate::closed_form::split::FEWEST;
 use crate::error::TrainError;
 
 /// Values at which maps are timed: large enough that arithmetic takes the time, and done in less than a second.
@@ -59,7 +60,8 @@ impl Extent {
             black_box(maps.of(side));
         }
         let of_heads = started.elapsed().as_secs_f64() - of_solution;
-        let [ridges, powers] = self.tried.map(|tried| tried as f64);
+        // Nothing is tried where nothing is held out.
+        let [ridges, powers] = self.tried.map(|tried| if self.distinct[0] < FEWEST { 0.0 } else { tried as f64 });
         // All of it is of third order. The last fit is of all pairs.
         let maps = (ridges + 1.0) * of_solution + (ridges * powers + 1.0) * of_heads;
         Ok(products + maps * factor.powi(3))

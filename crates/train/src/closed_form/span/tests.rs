@@ -70,7 +70,7 @@ fn solutions_are_those_of_all_values() {
                 let expected = whole.solve(method, ridge, dims).unwrap();
                 let reduced = spans.reduced(covariances.clone()).beside_means(without_means);
                 let found = reduced.solve(method, ridge, dims).unwrap();
-                assert_eq!(found.maps[0].columns, 20, "as many values as distinct images");
+                assert!(found.maps[0].columns <= 21, "as many values as distinct images, and the rounded mean");
                 assert_close(&found.strengths, &expected.strengths, &what);
                 let maps: [Matrix; 2] = std::array::from_fn(|side| match spans.side(side) {
                     Some(span) => span.expanded(&found.maps[side]),
@@ -114,10 +114,12 @@ fn span_has_one_direction_for_each_distinct_input() {
     assert_eq!(spans.most_directions(), 19);
     for side in [0, 1] {
         let basis = &spans.side(side).unwrap().basis;
-        assert_eq!(basis.num_rows(), 20, "20 distinct ones, their mean among what they span");
+        // The mean that is subtracted is rounded to f32: it is hardly among what the inputs span.
+        let rank = basis.num_rows();
+        assert!([20, 21].contains(&rank), "{rank}");
         let products = basis.times_transposed(basis);
         for (at, value) in products.values.iter().enumerate() {
-            let expected = if at.is_multiple_of(21) { 1.0 } else { 0.0 };
+            let expected = if at.is_multiple_of(rank + 1) { 1.0 } else { 0.0 };
             assert!((value - expected).abs() < 1e-12, "{at}: {value}");
         }
     }

@@ -299,7 +299,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(
             dir.path().join("config.toml"),
-            "[eval.a]\ntask='retrieval'\ndata='a.csv'\n[eval.b]\ntask='retrieval'\ndata='b.csv'\n\
+            "[run]\ndir='run'\n[model]\nimage_tower='i'\ntext_tower='t'\nlock='LL'\n\
+             [data.train.csv]\npath='t.csv'\n[train]\nepochs=1\nbatch_size=8\nlearning_rate=1e-3\n\
+             [eval.a]\ntask='retrieval'\ndata='a.csv'\n[eval.b]\ntask='retrieval'\ndata='b.csv'\n\
              [checkpoint]\nbest='b.image_retrieval_recall@1'\n",
         )
         .unwrap();
@@ -311,7 +313,9 @@ mod tests {
         let state = |lines: &[&str]| {
             fs::write(metrics_of(dir.path()), lines.iter().map(|line| format!("{line}\n")).collect::<String>())
                 .unwrap();
-            RunFiles::read(dir.path()).unwrap()
+            let files = RunFiles::read(dir.path()).unwrap();
+            assert!(files.config.is_ok(), "{:?}", files.config);
+            files
         };
         let status = |lines: &[&str]| state(lines).state.status;
         // Training that starts from a fit logs the same and saves no checkpoint of it.
