@@ -144,7 +144,7 @@ fn reports_name_the_layers() {
                 "- {program} pools one layer of a tower, but the image tower of this model concatenates layers 3, 1; \
                  to export, train with one layer as `image_layer`{image_pool} -"
             ),
-            format!("the text tower of this model concatenates layers 1, 2; to export, train with one layer as"),
+            "the text tower of this model concatenates layers 1, 2; to export, train with one layer as".to_owned(),
             format!(" `text_layer`{text_pool} `--format heads` writes the heads"),
         ] {
             assert!(text.contains(&expected), "{expected}: {text}");
