@@ -26,6 +26,7 @@ mod guards;
 mod heads;
 mod init;
 mod init_layouts;
+mod init_mistakes;
 mod inspect;
 mod kill;
 mod layer_lists;

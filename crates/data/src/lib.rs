@@ -70,7 +70,7 @@ pub use crate::sources::csv::CsvSource;
 pub use crate::sources::features::FeaturesSource;
 pub use crate::sources::folder::FolderSource;
 pub use crate::sources::folder::options::{CaptionsFrom, TextCaptions};
-pub use crate::sources::image_files::{ImageFiles, LeftOut, image_files};
+pub use crate::sources::image_files::{ImageFiles, LeftOut, image_files, is_image_name};
 pub use crate::sources::json::json_source::JsonSource;
 pub use crate::sources::jsonl::JsonlSource;
 pub use crate::sources::one_or_many::OneOrMany;

@@ -110,7 +110,7 @@ pub use pretrained::config_file::{HEADS_TYPE, dual_encoder_types, is_dual_encode
 pub use pretrained::dry_load::{HeadSummary, ModelSummary, TowerSummary, dry_load};
 pub use pretrained::sentence_transformers::sentence_pooling;
 pub use pretrained::stored_names::StoredNames;
-pub use pretrained::tower_files::is_pooler_tensor;
+pub use pretrained::tower_files::{check_tower_dir, is_pooler_tensor};
 pub use text::config::{EndOfText, TextPooler, TextTowerConfig};
 pub use text::dense::{DenseActivation, DenseConfig};
 pub use text::text_tower::TextTower;

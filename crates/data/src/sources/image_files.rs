@@ -25,7 +25,8 @@ const UNDECODABLE: [&str; 52] = [
 ];
 
 /// Whether a name has the extension of an image, also of one that cannot be decoded.
-pub(crate) fn is_image_name(name: &Path) -> bool {
+#[must_use]
+pub fn is_image_name(name: &Path) -> bool {
     let extension = extension_of(name);
     IMAGE_EXTENSIONS.contains(&extension.as_str()) || UNDECODABLE.contains(&extension.as_str())
 }

@@ -67,6 +67,18 @@ impl TowerFiles {
     }
 }
 
+/// Checks that `dir` has a tower of this kind: its config and the files of its weights. No values are read.
+///
+/// # Errors
+/// As for [`TowerFiles::open`]; [`ModelError::UnsupportedFamily`] or [`ModelError::Config`] when it is another model.
+pub fn check_tower_dir(dir: &Path, tower: Tower) -> Result<(), ModelError> {
+    let files = TowerFiles::open(dir, TowerLock::Locked, tower)?;
+    match tower {
+        Tower::Image => files.image_config().map(|_| ()),
+        Tower::Text => files.text_config().map(|_| ()),
+    }
+}
+
 /// Opens the weights of `dir`, whose `config` is at `config_path`, under the names of transformers 5, and says what was
 /// changed. Values are read when they are needed.
 ///

@@ -4,6 +4,7 @@
 //! - `load`: a model and everything that turns files into its inputs.
 //! - `feature_widths`: the widths of features in place of towers.
 //! - `model_dir`: which kind of model a directory holds.
+//! - `named_tower`: a tower that an option of a command names.
 //! - `text_pool`: what `text_pool = "auto"` stands for in a run.
 //! - `compatibility`: whether tokenizer and image processor fit the towers.
 //! - `text_prompt`: the prompt that is put before every text.
@@ -15,6 +16,7 @@ pub(crate) mod feature_widths;
 pub(crate) mod hub;
 pub(crate) mod load;
 mod model_dir;
+pub(crate) mod named_tower;
 pub(crate) mod text_pool;
 pub(crate) mod text_prompt;
 mod truncated;

@@ -1,12 +1,9 @@
 //! How long captions are, in tokens.
 
-use std::path::{Path, PathBuf};
-
 use dualenc_data::{Dataset, Tokenizer};
 use rayon::prelude::*;
 
-use crate::config::tower_reference::is_hub_id;
-use crate::models::hub::settings::Hub;
+use crate::models::named_tower::cached_dir;
 
 /// Captions that are looked at, evenly spread over all.
 const MOST_CAPTIONS: usize = 20_000;
@@ -42,7 +39,7 @@ impl CaptionLength {
         let step = count.div_ceil(MOST_CAPTIONS).max(1);
         let sample: Vec<usize> = (0..count).step_by(step).collect();
         let text = |caption: &usize| dataset.caption(*caption).text;
-        let counted = local_dir(text_tower).and_then(|dir| Tokenizer::from_dir(dir, NO_LIMIT).ok());
+        let counted = cached_dir(text_tower).and_then(|dir| Tokenizer::from_dir(dir, NO_LIMIT).ok());
         let counted: Option<Vec<usize>> = counted.and_then(|tokenizer| {
             let length = |caption: &usize| tokenizer.encode(text(caption)).map(|it| it.ids.len()).ok();
             sample.par_iter().map(length).collect()
@@ -74,15 +71,6 @@ impl CaptionLength {
         }
         Self { max_tokens, comments }
     }
-}
-
-/// The directory of a tower, if it is there or in the hub's cache. Nothing is downloaded.
-fn local_dir(tower: &str) -> Option<PathBuf> {
-    if Path::new(tower).is_dir() {
-        return Some(PathBuf::from(tower));
-    }
-    let hub = Hub { offline: true, ..Hub::from_env().ok()? };
-    is_hub_id(tower).then(|| hub.resolve(tower, &mut |_| {}).ok()).flatten()
 }
 
 /// Tokens of a text, without special ones. Scripts without spaces have about one token a letter.

@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use dualenc_data::{ImageRef, is_image_name};
+use toml::Value;
+
 use crate::commands::init::candidate::Candidate;
 use crate::commands::init::folder::look_into;
 use crate::commands::init::found::Found;
@@ -34,6 +37,7 @@ pub(crate) fn look(path: &Path, columns: &InitColumns) -> Result<Found, TrainErr
             found.train.what
         )));
     }
+    refuse_other_content(columns, &found.train)?;
     let mut lines = vec![format!("to train on: {}", found.train.describe())];
     lines.extend(found.validation.iter().map(|other| format!("to evaluate on: {}", other.describe())));
     lines.extend(found.classes.iter().map(|folder| format!("to classify: `{}`, class folders", folder.display())));
@@ -43,6 +47,47 @@ pub(crate) fn look(path: &Path, columns: &InitColumns) -> Result<Found, TrainErr
     lines.extend(remarks(&found.train)?);
     found.lines = lines.iter().map(|line| from_here(line)).collect();
     Ok(found)
+}
+
+/// Captions that are looked at.
+const LOOKED_AT: usize = 100;
+
+/// Refuses named columns that hold something else: texts as images, or names of images as captions.
+fn refuse_other_content(columns: &InitColumns, train: &Candidate) -> Result<(), TrainError> {
+    let dataset = &train.dataset;
+    let (Some(_), Some(first)) = (dataset.images().next(), dataset.captions().next()) else { return Ok(()) };
+    let refuse = |key: &str, named: &str, holds: &str, expected: &str| {
+        let path = train.keys.get("path").and_then(Value::as_str).unwrap_or(&train.what);
+        // What is found without names.
+        let found = Candidate::recognised(Path::new(path), &InitColumns::default()).ok();
+        let found = found.as_ref().and_then(|found| found.keys.get(key)?.as_str()).filter(|found| *found != named);
+        let instead = match found {
+            Some(found) => format!("; did you mean `--{key} {found}`?"),
+            None => format!("; name another column with `--{key}`"),
+        };
+        Err(TrainError::Usage(from_here(&format!("`{path}`: `--{key} {named}` {holds}; expected {expected}{instead}"))))
+    };
+    if let (Some(image), Some(caption)) = (&columns.image, &columns.caption)
+        && image == caption
+    {
+        return refuse("caption", caption, "is the column of `--image`, too", "a column of captions");
+    }
+    let is_text = |image: ImageRef| matches!(image, ImageRef::File(path) if !is_image_name(&path));
+    if let Some(image) = &columns.image
+        && dataset.images().all(is_text)
+        && dataset.missing_files(0)?.count == dataset.num_images()
+    {
+        let holds = format!("holds no images: there is no file `{}`", dataset.relative_key(0));
+        return refuse("image", image, &holds, "paths of images, or images");
+    }
+    let mut captions = dataset.captions().take(LOOKED_AT);
+    if let Some(caption) = &columns.caption
+        && captions.all(|caption| is_image_name(Path::new(caption.text)))
+    {
+        let holds = format!("holds names of images, such as `{}`", first.text);
+        return refuse("caption", caption, &holds, "captions");
+    }
+    Ok(())
 }
 
 /// Paths below the current directory as the user would write them.

@@ -29,6 +29,8 @@ mod survey;
 
 use std::io::Write;
 
+use dualenc_model::Tower;
+
 use crate::commands::init::look::look;
 use crate::commands::init::render::render;
 use crate::commands::init::request::{InitRequest, TEXT_TOWER, in_config};
@@ -37,12 +39,14 @@ use crate::commands::init::settings::Settings;
 use crate::commands::staged_output::StagedFile;
 use crate::config::{ConfigError, RunConfig};
 use crate::error::TrainError;
+use crate::models::named_tower::check_named_tower;
 use crate::run_dir::atomic_file::parent;
 
 /// Writes a config for `request.data`, after loading it as a run would. Returns what was found, a line each.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when the config exists already, or there is nothing to train on, with what is there instead;
+/// [`TrainError::Usage`] when the config exists already, a tower or a column is not what it is named for, or there is
+/// nothing to train on, with what is there instead; [`TrainError::Model`] when a directory is no such tower;
 /// [`TrainError::Data`] or [`TrainError::Read`] when the data cannot be read; [`TrainError::Config`] when an option of
 /// the request is wrong; [`TrainError::Write`].
 pub fn init(request: &InitRequest) -> Result<Vec<String>, TrainError> {
@@ -55,8 +59,19 @@ pub fn init(request: &InitRequest) -> Result<Vec<String>, TrainError> {
     }
     let directory = parent(out);
     let directory = directory.canonicalize().map_err(TrainError::read(directory))?;
+    let towers = [
+        (&request.image_tower, Tower::Image, "--image-tower"),
+        (&request.text_tower, Tower::Text, "--text-tower"),
+    ];
+    let mut tower_notes = Vec::new();
+    for (reference, tower, flag) in towers {
+        if let Some(reference) = reference {
+            tower_notes.extend(check_named_tower(reference, tower, flag)?);
+        }
+    }
     let found = look(&request.data, &request.columns)?;
     let mut settings = Settings::for_data(&found, request.text_tower.as_deref().unwrap_or(TEXT_TOWER));
+    settings.lines.extend(tower_notes);
     let run_dir = match &request.run_dir {
         Some(dir) => in_config(dir, &directory).display().to_string(),
         None => {
