@@ -61,10 +61,19 @@ fn table_becomes_a_config_that_trains() {
     assert!(said.contains("24 images with 24 captions") && said.contains("dualenc check --config csv.toml"), "{said}");
     assert!(config.contains("path = \"data/train.csv\""), "{config}");
     assert!(config.contains("batch_size = 8"), "{config}");
+    // The closed form is the better model of few pairs.
+    assert!(said.contains("then dualenc fit --config csv.toml") && said.contains("pairs (19 here)"), "{said}");
+    assert!(config.contains("# dualenc fit --config csv.toml"), "{config}");
     assert!(
         config.contains("validation_fraction = ") && said.contains("held out for validation: "),
         "{said}\n{config}"
     );
+    // 7,000 images, a twentieth of them held out.
+    let rows: String = (0..7000).map(|number| format!("images/none-{number}.png,a word\n")).collect();
+    session.write("many/train.csv", format!("image,caption\n{rows}"));
+    let said = session.succeed(&[&["init", "many", "--out", "many.toml"][..], &TOWERS].concat());
+    let many = fs::read_to_string(session.path("many.toml")).unwrap();
+    assert!(said.contains("then dualenc train --config many.toml") && !many.contains("dualenc fit"), "{said}{many}");
     let text = session.fail(2, &["init", "data", "--out", "csv.toml"]);
     assert!(text.contains("`csv.toml` exists already, and is not overwritten"), "{text}");
     // The file alone gives the same source.

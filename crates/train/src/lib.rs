@@ -31,7 +31,7 @@ pub use commands::export::export;
 pub use commands::export::request::{ExportFormat, ExportRequest};
 pub use commands::fit::fit;
 pub use commands::init::init;
-pub use commands::init::request::{InitColumns, InitRequest};
+pub use commands::init::request::{InitColumns, InitReport, InitRequest};
 pub use commands::inspect::directory::inspect;
 pub use commands::inspect::report::{BestReport, HeadReport, Inspection, Kind, RunReport, TowerReport, WeightsReport};
 pub use commands::interpolate::Interpolation;

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::{Args, ValueHint};
-use dualenc_train::{InitColumns, InitRequest};
+use dualenc_train::{InitColumns, InitReport, InitRequest};
 
 use crate::exit::Ending;
 use crate::report::progress::Reporter;
@@ -53,13 +53,23 @@ pub fn run(args: InitArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     let InitArgs { path, out, image, caption, image_tower, text_tower, run_dir } = args;
     let request =
         InitRequest { data: path, columns: InitColumns { image, caption }, out, image_tower, text_tower, run_dir };
-    let lines = dualenc_train::init(&request)?;
+    let InitReport { lines, pairs, has_few_pairs } = dualenc_train::init(&request)?;
     reporter.finish();
     let mut stdout = std::io::stdout().lock();
     for line in lines {
         writeln!(stdout, "{line}")?;
     }
     let config = request.out.display();
-    writeln!(stdout, "wrote {config}\nnext: dualenc check --config {config}, then dualenc train --config {config}")?;
+    writeln!(stdout, "wrote {config}")?;
+    let next = if has_few_pairs { "fit" } else { "train" };
+    writeln!(stdout, "next: dualenc check --config {config}, then dualenc {next} --config {config}")?;
+    if has_few_pairs {
+        // The default heads have one layer: the figure is that of several.
+        writeln!(
+            stdout,
+            "  With few pairs ({pairs} here), a fit alone made the better model, with the commented lines below `lock`.\n  \
+             To train as well: dualenc train --config {config} --set run.dir=runs/trained"
+        )?;
+    }
     Ok(Ending::Done)
 }

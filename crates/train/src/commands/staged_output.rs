@@ -31,6 +31,21 @@ pub fn check_output_file(target: &Path) -> Result<(), TrainError> {
     Ok(())
 }
 
+/// Checks that `target`, the value of `--out`, is no file yet, for output that took a user's choices to make.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn refuse_existing(target: &Path) -> Result<(), TrainError> {
+    // A link that leads nowhere is there too.
+    if fs::symlink_metadata(target).is_err() {
+        return Ok(());
+    }
+    Err(TrainError::Usage(format!(
+        "`{}` exists already, and is not overwritten; name another file with `--out`, or delete it",
+        target.display()
+    )))
+}
+
 /// A file that is not yet visible under its name.
 pub(crate) struct StagedFile {
     temporary: NamedTempFile<File>,

@@ -33,30 +33,25 @@ use dualenc_model::Tower;
 
 use crate::commands::init::look::look;
 use crate::commands::init::render::render;
-use crate::commands::init::request::{InitRequest, TEXT_TOWER, in_config};
+use crate::commands::init::request::{InitReport, InitRequest, TEXT_TOWER, in_config};
 use crate::commands::init::run_name::run_dir;
 use crate::commands::init::settings::Settings;
-use crate::commands::staged_output::StagedFile;
+use crate::commands::staged_output::{StagedFile, refuse_existing};
 use crate::config::{ConfigError, RunConfig};
 use crate::error::TrainError;
 use crate::models::named_tower::check_named_tower;
 use crate::run_dir::atomic_file::parent;
 
-/// Writes a config for `request.data`, after loading it as a run would. Returns what was found, a line each.
+/// Writes a config for `request.data`, after loading it as a run would. Returns what was found and chosen.
 ///
 /// # Errors
 /// [`TrainError::Usage`] when the config exists already, a tower or a column is not what it is named for, or there is
 /// nothing to train on, with what is there instead; [`TrainError::Model`] when a directory is no such tower;
 /// [`TrainError::Data`] or [`TrainError::Read`] when the data cannot be read; [`TrainError::Config`] when an option of
 /// the request is wrong; [`TrainError::Write`].
-pub fn init(request: &InitRequest) -> Result<Vec<String>, TrainError> {
+pub fn init(request: &InitRequest) -> Result<InitReport, TrainError> {
     let out = &request.out;
-    if out.exists() {
-        return Err(TrainError::Usage(format!(
-            "`{}` exists already, and is not overwritten; name another file with `--out`, or delete it",
-            out.display()
-        )));
-    }
+    refuse_existing(out)?;
     let directory = parent(out);
     let directory = directory.canonicalize().map_err(TrainError::read(directory))?;
     let towers = [
@@ -89,6 +84,7 @@ pub fn init(request: &InitRequest) -> Result<Vec<String>, TrainError> {
     staged.file().write_all(text.as_bytes()).map_err(TrainError::write(out))?;
     staged.commit()?;
     let mut lines = found.lines;
+    let has_few_pairs = settings.has_few_pairs();
     lines.extend(settings.lines);
-    Ok(lines)
+    Ok(InitReport { lines, pairs: settings.pairs, has_few_pairs })
 }

@@ -29,9 +29,6 @@ const BETTER_MODEL: &str = "\
 const RATE_OF_BETTER_HEADS: &str =
     "# projection_learning_rate = 3e-4    # with `head_init`: models of higher rates end lower";
 
-/// Pairs up to which training after the closed form gains nothing (docs/ALIGNMENT.md, "Which recipe").
-const FEW_PAIRS: usize = 5000;
-
 /// The config in `directory` that trains on what was found. `run_dir`: directory of the run, from there.
 pub(crate) fn render(
     request: &InitRequest,
@@ -51,6 +48,9 @@ pub(crate) fn render(
         found.lines().for_each(|found| line(&format!("# - {found}")));
     }
     line(&format!("#\n# dualenc check --config {name}    # decode every image, count, warn"));
+    if settings.has_few_pairs() {
+        line(&format!("# dualenc fit --config {name}    # align in closed form, without training: see `head_init`"));
+    }
     line(&format!("# dualenc train --config {name}    # train; with --resume: go on"));
     line(&format!("\n[run]\ndir = {}    # config, metrics and checkpoints", quoted(run_dir)));
     line("# tensorboard = true    # also the curves, for `tensorboard --logdir`");
@@ -69,11 +69,12 @@ pub(crate) fn render(
     };
     line(&format!("lock = \"LU\"\nembed_dim = {}{few}", settings.embed_dim));
     BETTER_MODEL.lines().for_each(&mut line);
-    if settings.pairs < FEW_PAIRS {
+    if settings.has_few_pairs() {
         line(&format!(
             "# With as few pairs as these ({}), `dualenc fit` with these lines made the better model, untrained.",
             settings.pairs
         ));
+        line("# A fit and a training run need a `run.dir` each.");
     }
     line("\n[data]");
     settings.caption_length.comments.iter().for_each(|comment| line(&format!("# {comment}")));

@@ -64,6 +64,17 @@ pub struct InitRequest {
     pub run_dir: Option<PathBuf>,
 }
 
+/// What a written config is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InitReport {
+    /// What was found and chosen, a line each.
+    pub lines: Vec<String>,
+    /// Pairs that an epoch trains on.
+    pub pairs: usize,
+    /// Whether these are few enough that `dualenc fit` alone makes the better model.
+    pub has_few_pairs: bool,
+}
+
 /// `path` as a config in `directory` names it: relative if it is below, else absolute.
 pub(crate) fn in_config(path: &Path, directory: &Path) -> PathBuf {
     let Ok(absolute) = std::path::absolute(path) else { return path.to_owned() };

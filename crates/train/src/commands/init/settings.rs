@@ -26,6 +26,9 @@ const NARROWEST: usize = 64;
 const STEPS: usize = 1000;
 const MOST_EPOCHS: usize = 40;
 
+/// Pairs up to which training after the closed form gains nothing (docs/ALIGNMENT.md, "Which recipe").
+const FEW_PAIRS: usize = 5000;
+
 /// Values for the config.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -77,6 +80,11 @@ impl Settings {
         let validation_fraction = held_out.map(|held_out| held_out.fraction);
         let embed_dim = embed_dim(directions);
         Self { captions, validation_fraction, caption_length, pairs, batch_size, directions, embed_dim, epochs, lines }
+    }
+
+    /// Whether the closed form alone is the better model.
+    pub fn has_few_pairs(&self) -> bool {
+        self.pairs <= FEW_PAIRS
     }
 }
 
