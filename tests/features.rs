@@ -217,8 +217,8 @@ fn configs_that_cannot_be_are_refused() {
 #[test]
 fn rows_of_features_are_selected() {
     let session = trained();
-    let select = ["select", "--config", "lit.toml", "--keep-overlap", "--out", "rows.txt"];
-    session.succeed(&[&select[..], &["--model", "run", "--keep", "0.5"]].concat());
+    let select = ["select", "--config", "lit.toml", "--keep-overlap"];
+    session.succeed(&[&select[..], &["--model", "run", "--keep", "0.5", "--out", "rows.txt"]].concat());
     let list = fs::read_to_string(session.path("rows.txt")).unwrap();
     assert_eq!((list.lines().next(), list.lines().count()), (Some("image"), 1 + ROWS / 2));
     session.succeed(&["train", "--config", "lit.toml", "--set", "data.train.only=rows.txt", "--set", "run.dir=half"]);
@@ -226,6 +226,6 @@ fn rows_of_features_are_selected() {
     assert!(session.metrics("half", "train").last().is_some_and(half), "12 rows are a batch of 8 an epoch");
     // A model of images and texts has no use for them.
     let model = goldens("train/init").to_str().unwrap().to_owned();
-    let refused = session.fail(2, &[&select[..], &["--model", &model, "--keep", "0.5"]].concat());
+    let refused = session.fail(2, &[&select[..], &["--model", &model, "--keep", "0.5", "--out", "other.txt"]].concat());
     assert!(refused.contains("features of images, but the model has a"), "{refused}");
 }

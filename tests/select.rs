@@ -30,7 +30,9 @@ fn coloured(more: &str) -> Session {
     session
 }
 
+/// What a selection to `rows.txt` says; the list of an earlier one is deleted first.
 fn select(session: &Session, arguments: &[&str]) -> Value {
+    let _ = fs::remove_file(session.path("rows.txt"));
     let fixed = ["select", "--config", "lit.toml", "--out", "rows.txt", "--json", "-"];
     serde_json::from_str(&session.succeed(&[&fixed, arguments].concat())).unwrap()
 }
@@ -182,9 +184,9 @@ fn held_out_images_stay() {
     assert!(images + held_out == 16 && held_out > 0, "{found}");
     assert_eq!(found["lists"][0]["images"], held_out + 3);
     let summary =
-        session.succeed(&["select", "--config", "lit.toml", "--out", "rows.txt", "--clusters", "3", "--cap", "1"]);
+        session.succeed(&["select", "--config", "lit.toml", "--out", "c.txt", "--clusters", "3", "--cap", "1"]);
     assert!(summary.contains(&format!("3 of {images} training images are selected")), "{summary}");
-    assert!(summary.contains("stay held out") && summary.contains("[data.train]\nonly = \"rows.txt\""), "{summary}");
+    assert!(summary.contains("stay held out") && summary.contains("[data.train]\nonly = \"c.txt\""), "{summary}");
     // The same images are held out of what is selected.
     let again = session.succeed(&[
         "select",
@@ -246,4 +248,22 @@ fn requests_without_sense_are_refused() {
     session.write("earlier.txt", "a.png\n");
     assert!(fail(&["--near", "0.9", "--union", "earlier.txt"]).contains("its first line is not `image`"));
     assert!(!session.path("rows.txt").exists());
+}
+
+#[test]
+fn lists_are_not_overwritten() {
+    let session = coloured("");
+    select(&session, &["--clusters", "3", "--cap", "3"]);
+    let list = fs::read(session.path("rows.txt")).unwrap();
+    let refused = session.fail(2, &["select", "--config", "lit.toml", "--out", "rows.txt", "--near", "0.9"]);
+    assert!(refused.contains("`rows.txt` exists already, and is not overwritten"), "{refused}");
+    assert_eq!(fs::read(session.path("rows.txt")).unwrap(), list);
+    // With several sources, each list is looked for.
+    let config = fs::read_to_string(session.path("lit.toml")).unwrap();
+    let two = "[[data.train]]\ncsv.path = \"pairs.csv\"\n".repeat(2);
+    session.write("lit.toml", config.replace("[data.train]\ncsv.path = \"pairs.csv\"\n", &two));
+    session.write("new-2.txt", "mine");
+    let refused = session.fail(2, &["select", "--config", "lit.toml", "--out", "new.txt", "--near", "0.9"]);
+    assert!(refused.contains("`new-2.txt` exists already") && !session.path("new-1.txt").exists(), "{refused}");
+    assert_eq!(fs::read(session.path("new-2.txt")).unwrap(), b"mine");
 }

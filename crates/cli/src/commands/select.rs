@@ -43,7 +43,7 @@ Examples:
 pub struct SelectArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
-    /// Write the list to this file; with several sources, a list for each, such as `rows-1.txt`
+    /// Write the list to this file, which must not exist; with several sources, a list for each, such as `rows-1.txt`
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub out: PathBuf,
     /// Leave out images that look like one of an evaluation or like another: the cosine of their centred features is at

@@ -42,8 +42,7 @@ pub(super) fn write(
                 name.escape_debug()
             )));
         }
-        let path = if keys.len() == 1 { out.to_owned() } else { numbered(out, number + 1) };
-        let (images, source) = (names.len(), source.clone());
+        let (path, images, source) = (path_of(out, number, keys.len()), names.len(), source.clone());
         if names.is_empty() {
             written.push(WrittenList { source, path: None, images });
             continue;
@@ -62,8 +61,13 @@ pub(super) fn write(
     Ok(written)
 }
 
+/// The file of the list of source `number` of `count`.
+pub(super) fn path_of(out: &Path, number: usize, count: usize) -> PathBuf {
+    if count == 1 { out.to_owned() } else { numbered(out, number + 1) }
+}
+
 /// `rows-1.txt` for `rows.txt`.
-pub(super) fn numbered(out: &Path, number: usize) -> PathBuf {
+fn numbered(out: &Path, number: usize) -> PathBuf {
     let stem = out.file_stem().unwrap_or_default().to_string_lossy();
     let extension = out.extension().map_or_else(String::new, |extension| format!(".{}", extension.to_string_lossy()));
     out.with_file_name(format!("{stem}-{number}{extension}"))

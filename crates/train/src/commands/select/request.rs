@@ -7,8 +7,8 @@ use serde::Serialize;
 /// Which images to take. Stages that are not asked for leave nothing out.
 #[derive(Debug, Clone, Default)]
 pub struct SelectRequest<'a> {
-    /// The list to write. With several sources, each has a list of its own: `rows.txt` becomes `rows-1.txt`,
-    /// `rows-2.txt` and so on.
+    /// The list to write; it must not exist. With several sources, each has a list of its own: `rows.txt` becomes
+    /// `rows-1.txt`, `rows-2.txt` and so on.
     pub out: PathBuf,
     /// Keeps images that an evaluation has, too.
     pub keep_overlap: bool,

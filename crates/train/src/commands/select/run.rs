@@ -13,7 +13,7 @@ use crate::commands::select::lists;
 use crate::commands::select::near::Comparison;
 use crate::commands::select::request::{ClassCount, ClassQuota, ScoreSummary, SelectRequest, Selected};
 use crate::commands::select::selection::{Selection, gather};
-use crate::commands::staged_output::check_output_file;
+use crate::commands::staged_output::{check_output_file, refuse_existing};
 use crate::config::RunConfig;
 use crate::device::Compute;
 use crate::error::TrainError;
@@ -34,7 +34,8 @@ const PERCENTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 /// Selects training images of `config` and writes the lists.
 ///
 /// # Errors
-/// [`TrainError::Usage`] when the request asks for nothing, for scores without a model, or leaves no image;
+/// [`TrainError::Usage`] when the request asks for nothing, for scores without a model, or leaves no image, or when a
+/// list exists already;
 /// [`TrainError::Data`], [`TrainError::Model`] or [`TrainError::Hub`] when data, towers or evaluations cannot be read;
 /// [`TrainError::NotFiniteOutput`] when a tower computes NaN or an infinity; [`TrainError::Write`];
 /// [`TrainError::Stopped`] when `stop` is set.
@@ -46,6 +47,9 @@ pub fn select(
     observer: &mut dyn Observer,
 ) -> Result<Selected, TrainError> {
     check(request)?;
+    let keys: Vec<String> = config.data.train.tables().into_iter().map(|(key, _)| key).collect();
+    // A list may be what a run trains on, or have taken hours.
+    (0..keys.len()).try_for_each(|number| refuse_existing(&lists::path_of(&request.out, number, keys.len())))?;
     let earlier = request.union.map(earlier_list).transpose()?;
     let Pairs { train: dataset, validation } = Pairs::read(config)?;
     let evaluations =
@@ -97,7 +101,6 @@ pub fn select(
     }
     let threshold = selection.scores.iter().flatten().zip(&selection.taken).filter(|(_, taken)| **taken);
     let threshold = threshold.map(|(score, _)| *score).min_by(f32::total_cmp);
-    let keys: Vec<String> = config.data.train.tables().into_iter().map(|(key, _)| key).collect();
     let lists = lists::write(&request.out, &keys, &dataset, &selection.of_images(), validation.as_deref())?;
     Ok(Selected {
         images: dataset.num_images(),
