@@ -96,9 +96,17 @@ fn lost_checkpoints_are_not_a_fresh_start() {
     let early = [&RESUME[..], &["--set", "run.dir=early"]].concat();
     let killed = session.command(&early).env("DUALENC_FAIL_AT", "before_model.safetensors").output().unwrap();
     assert!(!killed.status.success());
-    let output = session.run(&early);
+    // Another run does not take the place of this one and its metrics.
+    let logged = fs::read(session.path("early/metrics.jsonl")).unwrap();
+    let other = ["--set", "train.batch_size=6", "--set", "run.log_every_steps=3"];
+    let text = session.fail(2, &[&early[..], &other].concat());
+    assert!(text.contains("train.batch_size: 8 -> 6") && !text.contains("starts over"), "{text}");
+    assert!(!text.contains("log_every_steps"), "a refused run accepts no change: {text}");
+    assert_eq!(fs::read(session.path("early/metrics.jsonl")).unwrap(), logged);
+    let output = session.run(&[&early[..], &other[2..]].concat());
     let text = stderr(&output);
     assert!(output.status.success() && text.contains("starts over, after 4 steps that were lost"), "{text}");
+    assert!(text.contains("`run.log_every_steps` has changed: "), "{text}");
     assert_eq!(session.metrics("early", "train").len(), 12);
 }
 
@@ -282,8 +290,10 @@ fn refuses_overwrite_and_changed_config() {
     let text = session.fail(2, &TRAIN);
     assert!(text.contains("already holds a run (step 12)") && text.contains("`--resume`"), "{text}");
 
-    let text = session.fail(2, &[RESUME.as_slice(), &["--set", "train.learning_rate=2e-3"]].concat());
-    assert!(text.contains("train.learning_rate: 0.001 -> 0.002"), "{text}");
+    // A change that would be accepted alone is not called accepted.
+    let changes = ["--set", "train.learning_rate=2e-3", "--set", "run.log_every_steps=3"];
+    let text = session.fail(2, &[RESUME.as_slice(), &changes].concat());
+    assert!(text.contains("train.learning_rate: 0.001 -> 0.002") && !text.contains("log_every_steps"), "{text}");
     let shorter = fs::read_to_string(goldens("train/train.csv")).unwrap();
     let dir = goldens("train");
     let rows: Vec<String> =

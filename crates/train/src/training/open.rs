@@ -39,7 +39,8 @@ use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
 use crate::training::records::{MAX_FAILED_SAVES, Records, report_skipped};
 use crate::training::resume_checks::{
-    refuse_changed_config, refuse_changed_inputs, refuse_changed_rates, refuse_skipping_all, warn_of_higher_rates,
+    refuse_changed_inputs, refuse_changed_rates, refuse_other_run, refuse_skipping_all, report_changes, safe_changes,
+    warn_of_higher_rates,
 };
 use crate::training::run::Run;
 use crate::training::stages::Stages;
@@ -68,14 +69,16 @@ impl Run {
         config.warnings().into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let compute = open_device(config, observer)?;
         let dir = RunDir::open(&config.run.dir, start != Start::New)?;
-        let checkpoint = find_checkpoint(&dir, start, config.checkpoint.every_steps, observer)?;
-        let continued = match &checkpoint {
-            Some(checkpoint) => Some(continued(config, &checkpoint.run_config()?)),
-            None => None,
+        let checkpoint = find_checkpoint(&dir, start, config, observer)?;
+        let (continued, changes) = match &checkpoint {
+            Some(checkpoint) => {
+                let old = checkpoint.run_config()?;
+                let config = continued(config, &old);
+                let changes = safe_changes(&old, &config)?;
+                (Some(config), changes)
+            }
+            None => (None, Vec::new()),
         };
-        if let (Some(checkpoint), Some(config)) = (&checkpoint, &continued) {
-            refuse_changed_config(checkpoint, config, observer)?;
-        }
 
         let workers = config.data.workers.unwrap_or(compute.threads).max(1);
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
@@ -105,6 +108,8 @@ impl Run {
             refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all, teacher.as_ref())?;
             refuse_changed_rates(checkpoint, config, total_steps)?;
         }
+        // A run that is refused accepts none of them.
+        report_changes(changes, observer);
         let mut stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
         if let Some(checkpoint) = &checkpoint {
             warn_of_higher_rates(checkpoint, &model, (&stages, &lr_schedule), steps_per_epoch, observer)?;
@@ -269,7 +274,7 @@ fn open_teacher(
 fn find_checkpoint(
     dir: &RunDir,
     start: Start,
-    every_steps: u64,
+    config: &RunConfig,
     observer: &mut dyn Observer,
 ) -> Result<Option<Checkpoint>, TrainError> {
     if start == Start::New {
@@ -278,10 +283,12 @@ fn find_checkpoint(
     let Some(Newest { checkpoint, damaged }) = checkpoint::newest_valid(&dir.checkpoints())? else {
         // A run that was killed before its first checkpoint has logged no more steps than it may lose.
         let step = last_step(&dir.metrics())?;
+        let every_steps = config.checkpoint.every_steps;
         let every_steps = RunConfig::load(&dir.config(), &[]).map_or(every_steps, |old| old.checkpoint.every_steps);
         if dir.has_lost_checkpoints() || step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
             return Err(TrainError::CheckpointsGone { dir: dir.root().to_owned(), step });
         }
+        refuse_other_run(dir, config, observer)?;
         observer.on(Event::Note(match step {
             0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
             _ => {

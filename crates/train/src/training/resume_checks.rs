@@ -3,36 +3,55 @@
 use dualenc_data::counted;
 use dualenc_model::DualEncoder;
 
-use crate::config::{RunConfig, TrainSection, changed_keys};
+use crate::config::{Change, RunConfig, TrainSection, changed_keys};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::models::text_pool::continued;
 use crate::optim::lr_schedule::LrSchedule;
 use crate::run_dir::checkpoint::Checkpoint;
 use crate::run_dir::checkpoint::manifest::Progress;
+use crate::run_dir::layout::RunDir;
 use crate::teacher::loaded::LoadedTeacher;
 use crate::training::stages::Stages;
 
-/// Reports changed keys that are safe to change.
+/// The keys that differ between the `old` config of a run and the `new` one, all of which are safe to change.
 ///
 /// # Errors
 /// [`TrainError::ConfigChanged`] with every key that changes what is learned.
-pub(super) fn refuse_changed_config(
-    checkpoint: &Checkpoint,
+pub(super) fn safe_changes(old: &RunConfig, new: &RunConfig) -> Result<Vec<Change>, TrainError> {
+    let (safe, refused): (Vec<_>, Vec<_>) = changed_keys(old, new).into_iter().partition(|change| change.safe);
+    if refused.is_empty() { Ok(safe) } else { Err(TrainError::ConfigChanged(refused)) }
+}
+
+/// Reports changed keys of a run that goes on.
+pub(super) fn report_changes(changes: Vec<Change>, observer: &mut dyn Observer) {
+    for change in changes {
+        let why = change.why;
+        observer.on(Event::Note(format!("{} ({why})", shown(change))));
+    }
+}
+
+/// Compares the config of a run that has logged something, and has no checkpoint, with that of the run that starts
+/// over in its place. Reports the keys that are safe to change.
+///
+/// # Errors
+/// [`TrainError::ConfigChanged`]: another run would replace the metrics of this one.
+pub(super) fn refuse_other_run(
+    dir: &RunDir,
     config: &RunConfig,
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
-    let old = checkpoint.run_config()?;
-    let (safe, refused): (Vec<_>, Vec<_>) = changed_keys(&old, config).into_iter().partition(|change| change.safe);
-    for change in safe {
-        let shown = |value: Option<String>| value.unwrap_or_else(|| "(not set)".to_owned());
-        let (key, why) = (change.key, change.why);
-        observer.on(Event::Note(format!(
-            "`{key}` has changed: {} -> {} ({why})",
-            shown(change.old),
-            shown(change.new)
-        )));
-    }
-    if refused.is_empty() { Ok(()) } else { Err(TrainError::ConfigChanged(refused)) }
+    // Without a config that can be read, nothing tells one run from the other.
+    let Some(old) = RunConfig::load(&dir.config(), &[]).ok().filter(|_| dir.has_log()) else { return Ok(()) };
+    let changes = safe_changes(&old, &continued(config, &old))?;
+    changes.into_iter().for_each(|change| observer.on(Event::Note(shown(change))));
+    Ok(())
+}
+
+/// A changed key with both values.
+fn shown(Change { key, old, new, .. }: Change) -> String {
+    let [old, new] = [old, new].map(|value| value.unwrap_or_else(|| "(not set)".to_owned()));
+    format!("`{key}` has changed: {old} -> {new}")
 }
 
 /// Compares the fingerprints of training data, locked weights and the teacher.
