@@ -14,6 +14,7 @@ mod data_forms;
 mod decoders;
 mod disk;
 mod embed;
+mod eval_of_run;
 mod evaluate;
 mod exit_codes;
 mod export;

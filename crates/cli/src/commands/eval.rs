@@ -25,11 +25,13 @@ const BATCH_SIZE: usize = 64;
 
 /// Evaluate a model: zero-shot, k-NN, linear probe, retrieval, loss
 ///
-/// Runs either every `[eval.NAME]` of a config (`--config`) or one task on one model (`--model` and `--task`).
+/// Runs every `[eval.NAME]` of a config (`--config`), or of the config of a run (`--model` alone), or one task on one
+/// model (`--model` and `--task`).
 #[derive(Debug, Args)]
-#[command(group = ArgGroup::new("subject").required(true).args(["config", "model"]), after_help = "\
+#[command(group = ArgGroup::new("subject").required(true).multiple(true).args(["config", "model"]), after_help = "\
 Examples:
   dualenc eval --config lit.toml
+  dualenc eval --model runs/first
   dualenc eval --model runs/first --task zero-shot --images photos --json -
   dualenc eval --model runs/first --task linear-probe --train-images photos/train --images photos/val
   dualenc eval --model runs/first --task retrieval --data pairs.csv
@@ -55,8 +57,9 @@ pub struct EvalArgs {
     /// Load the model from this directory
     ///
     /// A run directory (its newest checkpoint), a single checkpoint, or a whole model in Hugging Face format
-    /// (VisionTextDualEncoder, CLIP, SigLIP) or open_clip format.
-    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "task")]
+    /// (VisionTextDualEncoder, CLIP, SigLIP) or open_clip format. Without `--task`, a run or a checkpoint is evaluated
+    /// by every `[eval.NAME]` of its own config.
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub model: Option<PathBuf>,
     /// Use the best checkpoint of a run, by its `checkpoint.best`, instead of the newest
     #[arg(long)]
@@ -212,8 +215,20 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
             let evaluation = evaluation.with_objective(objective);
             evaluate(&[evaluation], &model, model.config.as_ref(), &compute, signals.begin_work(), reporter)?
         }
-        // clap requires one of the two, and a task with a model.
-        _ => Vec::new(),
+        (None, Some(dir), None) => {
+            let config = config_of_run(dir)?;
+            let evaluations = open_evaluations(&config)?.into_iter().map(|evaluation| match args.max_bad_fraction {
+                Some(fraction) => evaluation.with_max_bad_fraction(fraction),
+                None => evaluation,
+            });
+            let evaluations: Vec<Evaluation> = evaluations.collect();
+            let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
+            let mut model = args.dim.cut(load_model(dir, args.best, &compute, reporter)?, reporter)?;
+            model.limit_pixels(args.max_pixels.unwrap_or(config.data.max_pixels));
+            evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
+        }
+        // clap requires one of the two.
+        (None, None, _) => Vec::new(),
     };
     for (record, _) in records.iter().filter(|(_, found)| args.details && !matches!(found, Details::Classes(_))) {
         let EvalRecord { name, task, .. } = record;
@@ -229,8 +244,8 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     };
     results::write(
         args.json.as_deref(),
-        || match (&args.config, records.as_slice()) {
-            (None, [(record, found)]) => {
+        || match (args.task, records.as_slice()) {
+            (Some(_), [(record, found)]) => {
                 with_model(to_json(record, found), record.step, args.model.as_deref(), args.dim)
             }
             _ => {
@@ -289,6 +304,13 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
         ("--neighbors", args.neighbors.is_some(), &[Knn]),
         ("--pool-size", args.pool_size.is_some(), &[Loss]),
     ];
+    if args.config.is_some() && args.model.is_some() {
+        return Err(TrainError::Usage(
+            "`--config` and `--model` each name a model and its evaluations: for the evaluations of a config on another \
+             model, use `--config FILE --checkpoint DIR`; for those of a run's own config, `--model RUN`"
+                .to_owned(),
+        ));
+    }
     let needs_config = [("--set", !args.overrides.is_empty()), ("--checkpoint", args.checkpoint.is_some())];
     if let Some((name, _)) = needs_config.iter().find(|(_, given)| *given && args.config.is_none()) {
         return Err(TrainError::Usage(format!("`{name}` changes a config; use it with `--config FILE`, or remove it")));
@@ -302,8 +324,14 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
             "`--task {name}` needs images and captions: give `--data FILE`{instead}"
         )));
     }
-    let is_used = |tasks: &[EvalTask]| args.task.is_some_and(|task| tasks.contains(&task));
-    let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(tasks)) else {
+    // What every task takes, the evaluations of a run take too, but for the data.
+    let is_of_run = |name: &str| {
+        args.model.is_some() && args.task.is_none() && ["--dim", "--max-pixels", "--max-bad-fraction"].contains(&name)
+    };
+    let is_used = |name: &str, tasks: &[EvalTask]| {
+        is_of_run(name) || args.task.is_some_and(|task| tasks.contains(&task))
+    };
+    let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(name, tasks)) else {
         return Ok(());
     };
     if args.config.is_some() {
@@ -317,7 +345,37 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     }
     let names = tasks.iter().filter_map(ValueEnum::to_possible_value).map(|task| format!("`{}`", task.get_name()));
     let names = names.collect::<Vec<_>>().join(" or ");
+    if args.task.is_none() {
+        return Err(TrainError::Usage(format!(
+            "`{name}` is an option of one task, and without `--task` the evaluations of the run's own config run; add \
+             `--task` {names}, or remove `{name}`"
+        )));
+    }
     Err(TrainError::Usage(format!("`{name}` is an option of `--model DIR` with `--task` {names}; remove it")))
+}
+
+/// The config of a run or a checkpoint, with its evaluations.
+fn config_of_run(dir: &Path) -> anyhow::Result<RunConfig> {
+    let path = dir.join("config.toml");
+    if !path.is_file() {
+        return Err(TrainError::Usage(format!(
+            "`--model {}` is no run or checkpoint, which would have evaluations in its `config.toml`; say what to \
+             measure with `--task`, such as `--task retrieval --data pairs.csv`",
+            dir.display()
+        ))
+        .into());
+    }
+    let config = RunConfig::load(&path, &[])?;
+    if config.eval.is_empty() {
+        return Err(TrainError::Usage(format!(
+            "the config of the run, `{}`, has no `[eval.NAME]` section; say what to measure with `--task`, such as \
+             `--task retrieval --data pairs.csv`, or name a config that has one with `--config FILE --checkpoint {}`",
+            path.display(),
+            dir.display()
+        ))
+        .into());
+    }
+    Ok(config)
 }
 
 /// Opens every `[eval.NAME]` of a config, of which there must be one.
