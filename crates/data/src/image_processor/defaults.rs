@@ -13,6 +13,15 @@ pub(crate) const OPENAI_CLIP: Statistics = ([0.48145466, 0.4578275, 0.40821073],
 pub(crate) const KNOWN: [&str; 10] =
     ["ViT", "DeiT", "Beit", "CLIP", "Bit", "Siglip", "ChineseCLIP", "ConvNext", "EfficientNet", "DINOv3ViT"];
 
+/// A processor type for people. Most are named as their towers; `Bit` is a tower that few know, and DINOv2's processor.
+pub(crate) fn shown_name(family: &'static str) -> &'static str {
+    match family {
+        "Bit" => "BitImageProcessor (that of DINOv2)",
+        "TimmWrapper" => "timm's transform",
+        family => family,
+    }
+}
+
 /// Sides from which ConvNext resizes without a crop (`image_processing_pil_convnext.py`).
 const CONVNEXT_WARP_FROM: u32 = 384;
 

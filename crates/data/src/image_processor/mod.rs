@@ -133,7 +133,7 @@ impl ImageProcessor {
     /// Processor type and steps in words, for display.
     #[must_use]
     pub fn describe(&self) -> String {
-        format!("{}: {}", self.description.family, self.steps().describe())
+        format!("{}: {}", defaults::shown_name(self.description.family), self.steps().describe())
     }
 
     /// Processes one image to `[3, height, width]`, flat.
