@@ -328,9 +328,8 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     let is_of_run = |name: &str| {
         args.model.is_some() && args.task.is_none() && ["--dim", "--max-pixels", "--max-bad-fraction"].contains(&name)
     };
-    let is_used = |name: &str, tasks: &[EvalTask]| {
-        is_of_run(name) || args.task.is_some_and(|task| tasks.contains(&task))
-    };
+    let is_used =
+        |name: &str, tasks: &[EvalTask]| is_of_run(name) || args.task.is_some_and(|task| tasks.contains(&task));
     let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(name, tasks)) else {
         return Ok(());
     };

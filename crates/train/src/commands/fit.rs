@@ -19,7 +19,7 @@ pub fn fit(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> 
     if config.model.head_init == HeadInit::Random {
         config.model.head_init = HeadInit::Cca;
     }
-    let mut run = Run::open(&config, Start::New, stop, observer).map_err(|error| match error {
+    let mut run = Run::open(&config, Start::Fit, stop, observer).map_err(|error| match error {
         TrainError::RunExists { dir, step } => TrainError::Usage(format!(
             "`{}` already holds a run (step {step}), which a fit does not replace; choose another `run.dir` (`--set \
              run.dir=...`)",

@@ -3,6 +3,7 @@
 use dualenc_model::Tower;
 
 use super::derived::eval_interval::EvalInterval;
+use super::derived::run_length::RunLength;
 use super::derived::stage_plan::Stage;
 use super::schema::RunConfig;
 use super::schema::loss::{LogitBiasInit, Loss};
@@ -12,17 +13,33 @@ use super::schema::optimizer::OptimizerKind;
 
 /// The highest rate of Adam, with steps about as large as the rate, that is known to suit a fitted head on one layer,
 /// and on several. Measured in docs/ALIGNMENT.md: on one layer, 1e-3 is as good as 3e-4; on several, it ends lower.
-const HIGHEST_RATES_OF_FITTED_HEADS: [f64; 2] = [3e-3, 5e-4];
+const HIGHEST_RATES_OF_FITTED_HEADS: [f64; 2] = [1e-3, 5e-4];
 
 /// Rates to set instead.
 const RATES_OF_FITTED_HEADS: [&str; 2] = ["1e-3", "3e-4"];
 
+/// Steps of the shortest warm-up that is known to suit fitted heads: a tenth of 6 epochs of 20 steps (`LL` from CCA in
+/// docs/ALIGNMENT.md, `scripts/icons_pytorch.py`). Without one, Adam's first steps are as large as the rate in every
+/// weight, whatever the gradient.
+const SHORTEST_WARMUP_OF_FITTED_HEADS: u64 = 12;
+
 impl RunConfig {
     /// Settings that are valid but have no effect, or lose what another one gives, each as a sentence.
     pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings_of_fit();
+        let total_steps = match self.length() {
+            RunLength::Steps(steps) => Some(steps),
+            RunLength::Epochs(_) => None,
+        };
+        warnings.extend(self.fitted_head_warning());
+        warnings.extend(self.warmup_steps(total_steps).and_then(|steps| self.warmup_warning(steps)));
+        warnings
+    }
+
+    /// The warnings of a fit, after which nothing trains.
+    pub(crate) fn warnings_of_fit(&self) -> Vec<String> {
         let mut warnings = self.locked_tower_warnings();
         warnings.extend(self.locked_head_warnings());
-        warnings.extend(self.fitted_head_warning());
         warnings.extend(self.fit_warnings());
         warnings.extend(self.views_warning());
         warnings.extend(self.prefix_warning());
@@ -88,11 +105,49 @@ impl RunConfig {
         warnings
     }
 
+    /// Steps of the warm-up in a run of `total_steps`; `None`: it is a share of a length that only the data tell.
+    fn warmup_steps(&self, total_steps: Option<u64>) -> Option<u64> {
+        match (self.train.warmup_steps, self.train.warmup_fraction) {
+            (Some(steps), _) => Some(steps),
+            (None, Some(fraction)) => total_steps.map(|total| (fraction * total as f64).round() as u64),
+            (None, None) => Some(0),
+        }
+    }
+
+    /// What [`RunConfig::warnings`] cannot say: the warm-up is a share of the data's epochs, and has `steps`.
+    pub(crate) fn warmup_warning_of_data(&self, steps: u64) -> Option<String> {
+        let is_known = matches!(self.length(), RunLength::Steps(_)) || self.warmup_steps(None).is_some();
+        if is_known { None } else { self.warmup_warning(steps) }
+    }
+
+    /// A warm-up in which training loses the start that `head_init` gives.
+    fn warmup_warning(&self, steps: u64) -> Option<String> {
+        (self.fitted_heads_train_by_adam() && steps < SHORTEST_WARMUP_OF_FITTED_HEADS).then(|| {
+            let found = match steps {
+                0 => "there is no warm-up".to_owned(),
+                1 => "the warm-up has 1 step".to_owned(),
+                steps => format!("the warm-up has {steps} steps"),
+            };
+            format!(
+                "the heads start fitted (`model.head_init`), and {found}: early steps at the full rate are likely to \
+                 lose this start; set `train.warmup_fraction` to 0.1, or `train.warmup_steps` to \
+                 {SHORTEST_WARMUP_OF_FITTED_HEADS} or more"
+            )
+        })
+    }
+
+    /// Whether heads start fitted, and train in steps about as large as the rate.
+    fn fitted_heads_train_by_adam(&self) -> bool {
+        let ever = self.ever_trains();
+        self.model.head_init != HeadInit::Random
+            && (ever.image_projection || ever.text_projection)
+            && matches!(self.train.optimizer, OptimizerKind::AdamW | OptimizerKind::Adafactor | OptimizerKind::Lion)
+    }
+
     /// A rate at which training loses the start that `head_init` gives.
     fn fitted_head_warning(&self) -> Option<String> {
         let (model, train) = (&self.model, &self.train);
-        let is_adam = matches!(train.optimizer, OptimizerKind::AdamW | OptimizerKind::Adafactor | OptimizerKind::Lion);
-        if model.head_init == HeadInit::Random || !is_adam {
+        if !self.fitted_heads_train_by_adam() {
             return None;
         }
         let sides = [

@@ -37,7 +37,9 @@ pub(crate) fn check_named_tower(
              `model.safetensors`, or a hub id outside of any folder here, such as `facebook/dinov2-small`"
         )));
     }
-    Ok(Some(format!("there is no directory `{reference}`: it is taken for a hub id, and fetched when it is needed{near}")))
+    Ok(Some(format!(
+        "there is no directory `{reference}`: it is taken for a hub id, and fetched when it is needed{near}"
+    )))
 }
 
 /// The directory of a tower, if it is there or in the hub's cache. Nothing is downloaded.
@@ -55,7 +57,8 @@ fn near_dir(path: &Path) -> Option<String> {
     let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = std::fs::read_dir(listed).into_iter().flatten().flatten();
     let is_model = |dir: &Path| dir.join("config.json").is_file() || dir.join("open_clip_config.json").is_file();
-    let names = entries.filter(|entry| is_model(&entry.path())).filter_map(|entry| entry.file_name().into_string().ok());
+    let names =
+        entries.filter(|entry| is_model(&entry.path())).filter_map(|entry| entry.file_name().into_string().ok());
     let names: Vec<String> = names.collect();
     let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
     Some(folder.join(near).display().to_string())

@@ -66,9 +66,10 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let config = &with_feature_widths(config)?;
-        config.warnings().into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
+        let warnings = if start == Start::Fit { config.warnings_of_fit() } else { config.warnings() };
+        warnings.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let compute = open_device(config, observer)?;
-        let dir = RunDir::open(&config.run.dir, start != Start::New)?;
+        let dir = RunDir::open(&config.run.dir, start.is_resumed())?;
         let checkpoint = find_checkpoint(&dir, start, config, observer)?;
         let (continued, changes) = match &checkpoint {
             Some(checkpoint) => {
@@ -117,6 +118,10 @@ impl Run {
         let skipped_steps = checkpoint.iter().flat_map(|checkpoint| &checkpoint.progress.skipped_steps);
         skipped_steps.for_each(|range| stages.skip(*range));
         let warmup_steps = lr_schedule.warmup_steps;
+        if start != Start::Fit {
+            let warning = config.warmup_warning_of_data(warmup_steps);
+            warning.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
+        }
         let mut learner = Learner::new(config, model, stages, lr_schedule, compute.on_host)?;
         report_stages(&learner, observer)?;
         let progress = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.clone());
@@ -277,7 +282,7 @@ fn find_checkpoint(
     config: &RunConfig,
     observer: &mut dyn Observer,
 ) -> Result<Option<Checkpoint>, TrainError> {
-    if start == Start::New {
+    if !start.is_resumed() {
         return Ok(None);
     }
     let Some(Newest { checkpoint, damaged }) = checkpoint::newest_valid(&dir.checkpoints())? else {

@@ -6,6 +6,8 @@ pub enum Start {
     /// At the beginning, in a `run.dir` that holds no run yet.
     #[default]
     New,
+    /// As [`Start::New`], for a fit of the heads: nothing is said of settings that only training reads.
+    Fit,
     /// At the newest valid checkpoint of `run.dir`, or at the beginning if there is none.
     Resume {
         /// Steps to pass over from there without an update, such as one with a batch that makes the loss NaN.
@@ -17,10 +19,15 @@ impl Start {
     /// At the newest valid checkpoint, with every step from there on.
     pub const RESUME: Self = Self::Resume { skip_steps: 0 };
 
+    /// Whether an earlier run may go on.
+    pub fn is_resumed(self) -> bool {
+        matches!(self, Self::Resume { .. })
+    }
+
     /// Steps to pass over.
     pub fn skip_steps(self) -> u64 {
         match self {
-            Self::New => 0,
+            Self::New | Self::Fit => 0,
             Self::Resume { skip_steps } => skip_steps,
         }
     }

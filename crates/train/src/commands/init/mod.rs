@@ -54,10 +54,8 @@ pub fn init(request: &InitRequest) -> Result<InitReport, TrainError> {
     refuse_existing(out)?;
     let directory = parent(out);
     let directory = directory.canonicalize().map_err(TrainError::read(directory))?;
-    let towers = [
-        (&request.image_tower, Tower::Image, "--image-tower"),
-        (&request.text_tower, Tower::Text, "--text-tower"),
-    ];
+    let towers =
+        [(&request.image_tower, Tower::Image, "--image-tower"), (&request.text_tower, Tower::Text, "--text-tower")];
     let mut tower_notes = Vec::new();
     for (reference, tower, flag) in towers {
         if let Some(reference) = reference {
