@@ -2,11 +2,12 @@
 
 use std::fs;
 
+use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
 
 use crate::data_forms::rows;
 use crate::resume_matrix::ustar;
-use crate::support::{Session, goldens};
+use crate::support::{Session, goldens, tensors};
 
 /// A session with the golden images in `data/images`, and the tiny towers.
 pub fn session() -> Session {
@@ -81,10 +82,34 @@ fn table_becomes_a_config_that_trains() {
     assert!(config.contains("path = \"data/train.csv\""), "{config}");
 }
 
+/// Gives a tower more blocks, each a copy of its last one.
+fn deepen(session: &Session, dir: &str, blocks: usize) {
+    let (config, weights) = (session.path(dir).join("config.json"), session.path(dir).join("model.safetensors"));
+    let mut json: Value = serde_json::from_slice(&fs::read(&config).unwrap()).unwrap();
+    let last = usize::try_from(json["num_hidden_layers"].as_u64().unwrap()).unwrap() - 1;
+    json["num_hidden_layers"] = blocks.into();
+    fs::write(config, json.to_string()).unwrap();
+    let mut all = tensors(&weights);
+    let of_last = format!(".layer.{last}.");
+    let copied: Vec<String> = all.keys().filter(|name| name.contains(&of_last)).cloned().collect();
+    assert!(!copied.is_empty(), "{:?}", all.keys());
+    for (block, name) in (last + 1..blocks).flat_map(|block| copied.iter().map(move |name| (block, name))) {
+        let tensor = all[name].clone();
+        all.insert(name.replace(&of_last, &format!(".layer.{block}.")), tensor);
+    }
+    let views = all.iter().map(|(name, (_, shape, bytes))| {
+        (name.as_str(), TensorView::new(Dtype::F32, shape.clone(), bytes.as_slice()).unwrap())
+    });
+    fs::write(weights, safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()).unwrap();
+}
+
+/// As they are written, with towers that have as many blocks as they name.
 #[test]
 fn lines_of_a_better_model_train() {
     let session = session();
     fs::copy(goldens("train/train.csv"), session.path("data/train.csv")).unwrap();
+    deepen(&session, "towers/vit", 4);
+    deepen(&session, "towers/bert", 3);
     let (_, config) = round_trip(&session, "data", "plain");
     let mut uncommented = 0;
     let better: Vec<&str> = config
@@ -103,13 +128,15 @@ fn lines_of_a_better_model_train() {
         })
         .collect();
     assert_eq!(uncommented, 9, "{config}");
-    // These towers have one block.
-    let better = better.join("\n").replace("[-4, -3, -2, -1]", "[-1]").replace("[-1, -2, -3]", "[-1]");
-    session.write("better.toml", better);
+    session.write("better.toml", better.join("\n"));
     let small = ["--set", "model.embed_dim=8", "--set", "train.epochs=", "--set", "train.steps=2"];
     session.succeed(&[&["train", "--config", "better.toml", "--set", "run.dir=runs/better"][..], &small].concat());
     let lines = ["fit", "train"].map(|kind| session.metrics("runs/better", kind).len());
     assert_eq!(lines, [1, 2]);
+    // Class token and mean of four blocks of width 16, and means of three blocks of width 12.
+    let saved = tensors(&session.path("runs/better/checkpoints/step-000002/model.safetensors"));
+    let inputs = ["image", "text"].map(|tower| saved[&format!("{tower}_projection.weight")].1.clone());
+    assert_eq!(inputs, [vec![128, 8], vec![36, 8]]);
 }
 
 #[test]
