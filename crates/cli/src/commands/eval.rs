@@ -330,7 +330,7 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     };
     let is_used =
         |name: &str, tasks: &[EvalTask]| is_of_run(name) || args.task.is_some_and(|task| tasks.contains(&task));
-    let Some((name, _, tasks)) = options.iter().find(|(_, given, tasks)| *given && !is_used(name, tasks)) else {
+    let Some((name, _, tasks)) = options.iter().find(|(name, given, tasks)| *given && !is_used(name, tasks)) else {
         return Ok(());
     };
     if args.config.is_some() {

@@ -138,9 +138,7 @@ impl RunConfig {
 
     /// Whether heads start fitted, and train in steps about as large as the rate.
     fn fitted_heads_train_by_adam(&self) -> bool {
-        let ever = self.ever_trains();
         self.model.head_init != HeadInit::Random
-            && (ever.image_projection || ever.text_projection)
             && matches!(self.train.optimizer, OptimizerKind::AdamW | OptimizerKind::Adafactor | OptimizerKind::Lion)
     }
 

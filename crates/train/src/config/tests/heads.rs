@@ -162,7 +162,6 @@ fn short_warmups_of_fitted_heads_are_warned_of() {
         (&["train.warmup_fraction=0.1"], None),
         (&["train.optimizer=sgd"], None),
         (&["model.head_init=random"], None),
-        (&["model.image_projection.locked=true", "model.text_projection.locked=true"], None),
     ] {
         let warnings = config(sets).warnings();
         assert_eq!(warnings.len(), usize::from(found.is_some()), "{sets:?}: {warnings:?}");
