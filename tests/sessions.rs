@@ -180,13 +180,15 @@ fn plain_log_has_table_and_steps() {
 #[test]
 fn wrong_usage_exits_with_2() {
     let session = session();
-    for arguments in [&["train"][..], &["eval"], &["eval", "--model", "x"], &["embed", "--model", "x"], &["nonsense"]] {
+    for arguments in [&["train"][..], &["eval"], &["embed", "--model", "x"], &["nonsense"]] {
         let text = session.fail(2, arguments);
         assert!(text.contains("Usage: dualenc") || text.contains("--help"), "{text}");
     }
     let text =
         session.fail(2, &["embed", "--model", goldens("dual/vit_bert").to_str().unwrap(), "--out", "x.safetensors"]);
     assert!(text.contains("there is nothing to embed; give `--images`, `--texts` or both"), "{text}");
+    let text = session.fail(2, &["eval", "--config", "lit.toml", "--task", "loss"]);
+    assert!(text.contains("`--task` is an option of `--model DIR`, but `--config` is given"), "{text}");
     let text = session.fail(2, &["eval", "--model", "nowhere", "--task", "retrieval", "--data", "pairs.csv"]);
     assert!(text.contains("`nowhere` does not exist"), "{text}");
 }

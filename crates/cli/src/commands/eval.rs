@@ -43,14 +43,13 @@ pub struct EvalArgs {
     /// Override a config key (repeatable); an empty value removes the key
     ///
     /// Example: --set run.dir=runs/other
-    #[arg(long = "set", value_name = "KEY=VALUE", requires = "config", help_heading = WITH_CONFIG)]
+    #[arg(long = "set", value_name = "KEY=VALUE", help_heading = WITH_CONFIG)]
     pub overrides: Vec<String>,
     /// Evaluate this checkpoint, run or whole model instead of the newest checkpoint in `run.dir`
     #[arg(
         long,
         value_name = "DIR",
         value_hint = ValueHint::DirPath,
-        requires = "config",
         help_heading = WITH_CONFIG
     )]
     pub checkpoint: Option<PathBuf>,
@@ -67,7 +66,7 @@ pub struct EvalArgs {
     #[command(flatten, next_help_heading = WITH_MODEL)]
     pub dim: DimArgs,
     /// What to measure
-    #[arg(long, value_enum, requires = "model", help_heading = WITH_MODEL)]
+    #[arg(long, value_enum, help_heading = WITH_MODEL)]
     pub task: Option<EvalTask>,
     /// Zero-shot, knn, linear-probe: folder with one folder of images per class
     #[arg(
@@ -290,6 +289,13 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     let all = EvalTask::value_variants();
     let labelled: &[EvalTask] = &[ZeroShot, Knn, LinearProbe];
     let probes: &[EvalTask] = &[Knn, LinearProbe];
+    if args.config.is_some() && args.model.is_none() && args.task.is_some() {
+        return Err(TrainError::Usage(
+            "`--task` is an option of `--model DIR`, but `--config` is given, which has a task for each evaluation; \
+             remove it"
+                .to_owned(),
+        ));
+    }
     let options: [(&str, bool, &[EvalTask]); 12] = [
         ("--dim", args.dim.dim.is_some(), all),
         ("--max-pixels", args.max_pixels.is_some(), all),
@@ -306,8 +312,8 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
     ];
     if args.config.is_some() && args.model.is_some() {
         return Err(TrainError::Usage(
-            "`--config` and `--model` each name a model and its evaluations: for the evaluations of a config on another \
-             model, use `--config FILE --checkpoint DIR`; for those of a run's own config, `--model RUN`"
+            "`--config` and `--model` each name a model and its evaluations: for the evaluations of a config on \
+             another model, use `--config FILE --checkpoint DIR`; for those of a run's own config, `--model RUN`"
                 .to_owned(),
         ));
     }

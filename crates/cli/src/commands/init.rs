@@ -67,8 +67,8 @@ pub fn run(args: InitArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         // The default heads have one layer: the figure is that of several.
         writeln!(
             stdout,
-            "  With few pairs ({pairs} here), a fit alone made the better model, with the commented lines below `lock`.\n  \
-             To train as well: dualenc train --config {config} --set run.dir=runs/trained"
+            "  With few pairs ({pairs} here), a fit alone made the better model, with the commented lines below \
+             `lock`.\n  To train as well: dualenc train --config {config} --set run.dir=runs/trained"
         )?;
     }
     Ok(Ending::Done)

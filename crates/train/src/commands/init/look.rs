@@ -78,7 +78,7 @@ fn refuse_other_content(columns: &InitColumns, train: &Candidate) -> Result<(), 
         && dataset.missing_files(0)?.count == dataset.num_images()
     {
         let holds = format!("holds no images: there is no file `{}`", dataset.relative_key(0));
-        return refuse("image", image, &holds, "paths of images, or images");
+        return refuse("image", image, &holds, "paths of images");
     }
     let mut captions = dataset.captions().take(LOOKED_AT);
     if let Some(caption) = &columns.caption
