@@ -50,6 +50,7 @@ pub use ops::softmax::masked_softmax;
 pub use ops::update::{adamw_step, sums_of_squares};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
+pub use portable::row_products::MOST_SLICES;
 pub use structure::structure_loss;
 pub use structure::tiled::tiled_structure_loss;
 

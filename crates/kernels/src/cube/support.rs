@@ -14,10 +14,15 @@ pub fn properties<const D: usize>(x: &Tensor<D>) -> Option<DeviceProperties> {
     if only_plain() || strategy.is_some_and(|strategy| strategy != Default::default()) {
         return None;
     }
-    match device.without_autodiff().as_dispatch() {
-        DispatchDevice::Cube(device) => Some(device.client().properties().clone()),
-        _ => None,
+    let mut properties = match device.without_autodiff().as_dispatch() {
+        DispatchDevice::Cube(device) => device.client().properties().clone(),
+        _ => return None,
+    };
+    // Tests run on software devices, which can add up planes. CubeCL does not report it.
+    if cfg!(test) {
+        properties.features.plane.insert(Plane::Ops);
     }
+    Some(properties)
 }
 
 /// Whether kernels can address `count` values: CubeCL counts with 32 bits in kernels that do not ask for more, and cuts
@@ -28,10 +33,13 @@ pub fn has_addresses(count: usize) -> bool {
 
 /// Units of a plane, if planes are all alike and can add up. `None` for rows of more than `width` values a unit.
 pub fn plane_size<const D: usize>(x: &Tensor<D>, width: usize) -> Option<u32> {
-    let properties = properties(x)?;
+    plane_of(&properties(x)?, width)
+}
+
+/// [`plane_size`] on a device with these properties.
+pub fn plane_of(properties: &DeviceProperties, width: usize) -> Option<u32> {
     let size = properties.hardware.plane_size_max;
-    // CubeCL does not report the operations of software devices, which tests run on.
-    let adds_up = cfg!(test) || properties.features.plane.contains(Plane::Ops);
+    let adds_up = properties.features.plane.contains(Plane::Ops);
     let alike = adds_up && size > 1 && size == properties.hardware.plane_size_min;
     (alike && (1..=MOST_PER_UNIT * size as usize).contains(&width)).then_some(size)
 }

@@ -1,7 +1,9 @@
 //! The kernels of a Vulkan device against those of the host. `CUBECL_WGPU_DEFAULT_DEVICE=Cpu` takes a software device.
 
-use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
+use burn::tensor::{DType, Device, DeviceKind, Tensor, TensorData};
+use cubecl::features::Plane;
 
+use crate::cube::support::{plane_of, properties};
 use crate::tests::{LONG_SUM_TOLERANCE, assert_close, numbers, values};
 use crate::{
     AdamWStep, DropoutMask, Sequences, adamw_step, attends_packed, attention, embedding, layer_norm, residual,
@@ -79,6 +81,46 @@ fn attention_refuses_what_has_no_room() {
     // Long sequences of one length, outside of the graph alone.
     assert!(takes(false, &[197, 197], 2, 128));
     assert!(!takes(true, &[197, 197], 2, 128));
+}
+
+/// A device that does not say that its planes add up gets no kernel that adds up by planes.
+#[test]
+fn planes_have_to_add_up() {
+    let [device, _] = devices();
+    let mut properties = properties(&constant(1, [2, 6], &device)).unwrap();
+    let size = plane_of(&properties, 6).unwrap();
+    assert_eq!(plane_of(&properties, 64 * size as usize + 1), None);
+    properties.features.plane.remove(Plane::Ops);
+    assert_eq!(plane_of(&properties, 6), None);
+}
+
+/// Kernels compute in `f32` and round at the end.
+#[test]
+fn half_precision_matches_host() {
+    let [device, host] = devices();
+    assert!(device.supports_dtype(DType::F16), "the device has no f16: take another");
+    let sequences = Sequences { lengths: [5, 2, 7].as_slice().into(), heads: 3, causal: true, dropout: None };
+    // The same rounded values on both devices.
+    let rounded = |seed, shape: [usize; 2], device: &Device| constant(seed, shape, device).cast(DType::F16);
+    let row = |seed, device: &Device| rounded(seed, [1, 24], device).reshape([24]);
+    let run = |device: &Device, dtype: DType| {
+        let attended = attention(&rounded(1, [14, 3 * 24], device).cast(dtype), &sequences).unwrap();
+        let normal = layer_norm(
+            rounded(2, [14, 24], device).cast(dtype),
+            row(3, device).cast(dtype),
+            Some(row(4, device).cast(dtype)),
+            1e-5,
+        );
+        [attended, normal].map(|output| {
+            assert_eq!(output.dtype(), dtype);
+            values(output.cast(DType::F32))
+        })
+    };
+    // Half of the last of eleven bits.
+    let tolerance = 2f32.powi(-11) + LONG_SUM_TOLERANCE;
+    for (found, expected) in run(&device, DType::F16).iter().zip(&run(&host, DType::F32)) {
+        assert_close("f16", tolerance, found, expected);
+    }
 }
 
 #[test]

@@ -18,8 +18,9 @@ const PRODUCT_ROWS: usize = 256;
 /// Rows of a slice of a column sum, at least.
 const SUM_ROWS: usize = 32;
 
-/// A number of rows that can be cut into many slices is a multiple of this.
-pub(crate) const MOST_SLICES: usize = 128;
+/// Slices of the rows at most, in sums over all rows on a device: of a number of rows that is a multiple of this, all
+/// are used.
+pub const MOST_SLICES: usize = 128;
 
 /// `x^T y`, `[in, out]`, of `x` `[rows, in]` and `y` `[rows, out]`.
 pub(crate) fn transposed_product(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {

@@ -3,10 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use burn::tensor::{Bool, Device, Tensor, TensorData};
-use dualenc_kernels::{RowGather, is_remote};
-
-/// Devices divide sums over all rows into up to this many slices, if the rows can be cut without rest.
-const ROW_STEP: usize = 128;
+use dualenc_kernels::{MOST_SLICES, RowGather, is_remote};
 
 /// Sequences concatenated as rows, without padding between them.
 #[derive(Debug, Clone)]
@@ -17,7 +14,7 @@ pub struct SequenceLayout {
     pub longest: usize,
     lengths: Arc<[usize]>,
     /// Rows of all sequences, and those that follow the last one and belong to none: on devices, up to a multiple of
-    /// [`ROW_STEP`] if lengths differ.
+    /// [`MOST_SLICES`] if lengths differ.
     rows: usize,
     /// `None` if all sequences have the same length: a reshape then suffices.
     ragged: Option<Arc<Ragged>>,
@@ -38,7 +35,7 @@ impl SequenceLayout {
         let device = &device.clone().without_autodiff();
         let (batch, longest) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
         let tokens: usize = lengths.iter().sum();
-        let step = if is_remote(device) && tokens < batch * longest { ROW_STEP } else { 1 };
+        let step = if is_remote(device) && tokens < batch * longest { MOST_SLICES } else { 1 };
         let num_rows = tokens.next_multiple_of(step);
         let ragged = (tokens < batch * longest)
             .then(|| Arc::new(Ragged { device: device.clone(), to_slots: OnceLock::new(), padding: OnceLock::new() }));
@@ -197,9 +194,9 @@ mod tests {
         assert_eq!((host.rows(), values(host.fill_up(x.clone()))), (9, values(x.clone())));
         with_plain_forms(|| {
             let padded = SequenceLayout::new(lengths, &device);
-            assert_eq!(padded.rows(), ROW_STEP);
+            assert_eq!(padded.rows(), MOST_SLICES);
             let filled = padded.fill_up(x.clone());
-            assert_eq!(filled.dims(), [ROW_STEP, 4]);
+            assert_eq!(filled.dims(), [MOST_SLICES, 4]);
             assert_eq!(values(padded.tokens(filled.clone())), values(x.clone()));
             assert_eq!(values(padded.first(filled.clone())), values(host.first(x.clone())));
             assert_eq!(values(padded.last(filled.clone())), values(host.last(x.clone())));

@@ -16,6 +16,33 @@ pub struct Form {
     pub drops: bool,
 }
 
+/// What a cube works on: one head of one sequence, or the rows after all sequences.
+#[derive(CubeType)]
+struct Place {
+    sequence: usize,
+    head: usize,
+    heads: usize,
+    /// Columns of all heads.
+    width: usize,
+    /// The first row, and how many there are.
+    first: usize,
+    length: usize,
+    /// Where the first value is in a tensor of `3 * width` columns, and in one of `width`.
+    column: usize,
+    out_column: usize,
+}
+
+/// The place of this cube in a grid of `[sequences + 1, heads]`.
+#[cube]
+fn place(starts: &Tensor<i32>, #[comptime] dim: usize) -> Place {
+    let (sequence, head, heads) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, CUBE_COUNT_Y as usize);
+    let width = heads * dim;
+    let first = usize::cast_from(starts[sequence]);
+    let length = usize::cast_from(starts[sequence + 1]) - first;
+    let (column, out_column) = (first * 3 * width + head * dim, first * width + head * dim);
+    Place { sequence, head, heads, width, first, length, column, out_column }
+}
+
 /// The sum of products of `row` and of `dim` values of `others` from `start` on.
 #[cube]
 fn dot(row: &Array<f32>, others: &Shared<[f32]>, start: usize, #[comptime] dim: usize) -> f32 {
@@ -109,14 +136,10 @@ pub fn attention_forward<F: Float>(
     #[comptime] form: Form,
     #[define(F)] _dtype: ElemType,
 ) {
-    let (sequence, head, heads) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, CUBE_COUNT_Y as usize);
     let dim = form.dim.comptime();
-    let width = heads * dim;
-    let first = usize::cast_from(starts[sequence]);
-    let length = usize::cast_from(starts[sequence + 1]) - first;
-    let column = first * 3 * width + head * dim;
+    let Place { sequence, head, heads, width, first, length, column, out_column } = place(starts, dim);
     if CUBE_POS_X + 1 == CUBE_COUNT_X {
-        clear_rows::<F>(out, first * width + head * dim, width, length, dim);
+        clear_rows::<F>(out, out_column, width, length, dim);
     } else {
         let mut keys = Shared::<[f32]>::new_slice(comptime!(form.capacity * form.dim));
         let mut values = Shared::<[f32]>::new_slice(comptime!(form.capacity * form.dim));
@@ -148,7 +171,7 @@ pub fn attention_forward<F: Float>(
                 }
                 add_scaled(&mut sum, weight, &values, key * dim, dim);
             }
-            store_row::<F>(&sum, out, (first + row) * width + head * dim, 1.0f32, dim);
+            store_row::<F>(&sum, out, out_column + row * width, 1.0f32, dim);
             log_sums[(first + row) * heads + head] = log_sum;
             row += CUBE_DIM as usize;
         }
@@ -173,13 +196,8 @@ pub fn attention_backward<F: Float>(
     #[comptime] form: Form,
     #[define(F)] _dtype: ElemType,
 ) {
-    let (sequence, head, heads) = (CUBE_POS_X as usize, CUBE_POS_Y as usize, CUBE_COUNT_Y as usize);
     let dim = form.dim.comptime();
-    let width = heads * dim;
-    let first = usize::cast_from(starts[sequence]);
-    let length = usize::cast_from(starts[sequence + 1]) - first;
-    let column = first * 3 * width + head * dim;
-    let out_column = first * width + head * dim;
+    let Place { sequence, head, heads, width, first, length, column, out_column } = place(starts, dim);
     if CUBE_POS_X + 1 == CUBE_COUNT_X {
         clear_rows::<F>(of_qkv, column, 3 * width, length, dim);
         clear_rows::<F>(of_qkv, column + width, 3 * width, length, dim);
