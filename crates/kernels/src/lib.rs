@@ -47,9 +47,10 @@ pub use ops::padded_attention::{padded_attention, untracked_attention};
 pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
-pub use ops::update::{adamw_step, sums_of_squares};
+pub use ops::update::{DeviceParameter, adamw_steps, sums_of_squares};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
+pub use portable::transfers::{Transfers, count_read, upload};
 pub use structure::structure_loss;
 pub use structure::tiled::tiled_structure_loss;
 

@@ -6,12 +6,14 @@ use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
 use cubecl::ir::{ElemType, FloatKind};
-use cubecl::prelude::{CubeCount, CubeDim};
+use cubecl::prelude::{CubeCount, CubeDim, OwnedTensor, SequenceArg};
 
 use crate::arguments::adamw_step::AdamWStep;
 use crate::arguments::dropout_mask::DropoutMask;
-use crate::cube::extension::{AttentionCall, DeviceKernels};
+use crate::cube::bundle::Bundle;
+use crate::cube::extension::{AttentionCall, BundleLayout, DeviceKernels};
 use crate::cube::kernels::attention::{attention_backward, attention_forward};
+use crate::cube::kernels::columns::{join_values, part_values};
 use crate::cube::kernels::dropout::{MaskLaunch, dropout_values};
 use crate::cube::kernels::heads::{merge_values, split_values};
 use crate::cube::kernels::row_sums::{sum_adjacent_rows, sum_listed_rows};
@@ -22,7 +24,7 @@ use crate::cube::kernels::update::{AdamWConstantsLaunch, adamw_values, square_su
 const ROW_UNITS: u32 = 256;
 
 /// Units of a cube in which each unit computes a value.
-const VALUE_UNITS: u32 = 256;
+pub(crate) const VALUE_UNITS: u32 = 256;
 
 /// Cubes along one side of a grid, at most, on every device.
 const GRID_SIDE: usize = 65_535;
@@ -45,6 +47,15 @@ fn empty_like(tensor: &CubeTensor, shape: &[usize], dtype: DType) -> CubeTensor 
 fn grid(cubes: usize) -> CubeCount {
     let height = cubes.div_ceil(GRID_SIDE).max(1);
     CubeCount::Static(cubes.div_ceil(height) as u32, height as u32, 1)
+}
+
+/// The first `count` tensors of a bundle.
+fn contiguous(bundle: Bundle<CubeBackend>, count: usize) -> Vec<CubeTensor> {
+    bundle.into_first(count).into_iter().map(into_contiguous).collect()
+}
+
+fn arguments(tensors: Vec<CubeTensor>) -> SequenceArg<OwnedTensor<f32>> {
+    tensors.into_iter().map(CubeTensor::into_tensor_arg).collect()
 }
 
 fn mask_launch(mask: Option<DropoutMask>) -> MaskLaunch {
@@ -318,16 +329,18 @@ impl DeviceKernels for CubeBackend {
     }
 
     fn adamw(
-        value: CubeTensor,
-        gradient: CubeTensor,
-        first: CubeTensor,
-        second: CubeTensor,
+        values: Bundle<Self>,
+        gradients: Bundle<Self>,
+        firsts: Bundle<Self>,
+        seconds: Bundle<Self>,
+        layout: BundleLayout,
         step: AdamWStep,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let [value, gradient, first, second] = [value, gradient, first, second].map(into_contiguous);
-        let [count] = value.meta.shape().dims::<1>();
-        let [new_value, new_first, new_second] = [(); 3].map(|()| empty_like(&value, &[count], value.dtype));
-        let client = value.client.clone();
+        let inputs = [values, gradients, firsts, seconds];
+        let [values, gradients, firsts, seconds] = inputs.map(|bundle| contiguous(bundle, layout.count));
+        let [new_values, new_firsts, new_seconds] =
+            [(); 3].map(|()| empty_like(&values[0], &[layout.total], DType::F32));
+        let client = values[0].client.clone();
         let [beta1, beta2] = step.betas;
         let constants = AdamWConstantsLaunch::new(
             beta1 as f32,
@@ -344,19 +357,64 @@ impl DeviceKernels for CubeBackend {
         unsafe {
             adamw_values::launch_unchecked(
                 &client,
-                grid(count.div_ceil(VALUE_UNITS as usize)),
+                grid(layout.total / VALUE_UNITS as usize),
                 CubeDim::new_1d(VALUE_UNITS),
-                value.into_tensor_arg(),
-                gradient.into_tensor_arg(),
-                first.into_tensor_arg(),
-                second.into_tensor_arg(),
-                new_value.clone().into_tensor_arg(),
-                new_first.clone().into_tensor_arg(),
-                new_second.clone().into_tensor_arg(),
+                arguments(values),
+                arguments(gradients),
+                arguments(firsts),
+                arguments(seconds),
+                new_values.clone().into_tensor_arg(),
+                new_firsts.clone().into_tensor_arg(),
+                new_seconds.clone().into_tensor_arg(),
                 constants,
             );
         }
-        (new_value, new_first, new_second)
+        (new_values, new_firsts, new_seconds)
+    }
+
+    fn join_columns(first: CubeTensor, second: CubeTensor, third: CubeTensor) -> CubeTensor {
+        let [first, second, third] = [first, second, third].map(into_contiguous);
+        let [rows, width] = first.meta.shape().dims::<2>();
+        let out = empty_like(&first, &[rows, 3 * width], first.dtype);
+        let (client, dtype) = (first.client.clone(), elem(&first));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
+        unsafe {
+            join_values::launch_unchecked(
+                &client,
+                grid((3 * rows * width).div_ceil(VALUE_UNITS as usize)),
+                CubeDim::new_1d(VALUE_UNITS),
+                first.into_tensor_arg(),
+                second.into_tensor_arg(),
+                third.into_tensor_arg(),
+                out.clone().into_tensor_arg(),
+                width,
+                dtype,
+            );
+        }
+        out
+    }
+
+    fn part_columns(x: CubeTensor) -> (CubeTensor, CubeTensor, CubeTensor) {
+        let x = into_contiguous(x);
+        let [rows, triple] = x.meta.shape().dims::<2>();
+        let width = triple / 3;
+        let [first, second, third] = [(); 3].map(|()| empty_like(&x, &[rows, width], x.dtype));
+        let (client, dtype) = (x.client.clone(), elem(&x));
+        // SAFETY: the kernel reads and writes within the shapes that it is passed.
+        unsafe {
+            part_values::launch_unchecked(
+                &client,
+                grid((rows * triple).div_ceil(VALUE_UNITS as usize)),
+                CubeDim::new_1d(VALUE_UNITS),
+                x.into_tensor_arg(),
+                first.clone().into_tensor_arg(),
+                second.clone().into_tensor_arg(),
+                third.clone().into_tensor_arg(),
+                width,
+                dtype,
+            );
+        }
+        (first, second, third)
     }
 
     fn row_sums(x: CubeTensor, order: CubeTensor, chunks: CubeTensor, table: CubeTensor) -> CubeTensor {
@@ -397,21 +455,14 @@ impl DeviceKernels for CubeBackend {
         out
     }
 
-    fn sums_of_squares(values: CubeTensor, parts: usize, span: usize) -> CubeTensor {
-        let values = into_contiguous(values);
-        let sums = empty_like(&values, &[parts], DType::F32);
-        let client = values.client.clone();
-        let (count, dim, _) = row_launch(&values, parts, span);
+    fn sums_of_squares(values: Bundle<Self>, layout: BundleLayout, span: usize) -> CubeTensor {
+        let values = contiguous(values, layout.count);
+        let sums = empty_like(&values[0], &[layout.total], DType::F32);
+        let client = values[0].client.clone();
+        let (count, dim, _) = row_launch(&values[0], layout.total, span);
         // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
-            square_sums::launch_unchecked(
-                &client,
-                count,
-                dim,
-                values.into_tensor_arg(),
-                sums.clone().into_tensor_arg(),
-                span,
-            );
+            square_sums::launch_unchecked(&client, count, dim, arguments(values), sums.clone().into_tensor_arg(), span);
         }
         sums
     }

@@ -80,9 +80,16 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
         return each(&x, &weights);
     }
     let without_graph = weights.each_ref().map(|weight| weight.clone().without_autodiff());
-    let factors = Tensor::cat(without_graph.to_vec(), 1);
-    let bias: Vec<_> = biases.iter().flatten().map(|bias| bias.clone().without_autodiff()).collect();
-    let bias = (!bias.is_empty()).then(|| Tensor::cat(bias, 0));
+    let factors = join_columns(without_graph);
+    let bias = biases.clone().map(|bias| bias.map(|bias| bias.without_autodiff().unsqueeze::<2>()));
+    let bias = match bias {
+        [Some(first), Some(second), Some(third)] => {
+            let joined = join_columns([first, second, third]);
+            let [_, triple] = joined.dims();
+            Some(joined.reshape([triple]))
+        }
+        _ => None,
+    };
     let input = x.clone().without_autodiff();
     let output = module::linear(input.clone(), factors.clone(), bias);
     // A node of the graph would make what follows of a locked layer look trained, and have its values dropped.
@@ -98,15 +105,34 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
     let width = weights[0].dims()[1];
     let tracked = with_gradients(inputs, output, move |gradient: Tensor<2>, needed: [bool; 7]| {
         let of_weights = needed[1..4].contains(&true).then(|| transposed_product(input.clone(), gradient.clone()));
+        let of_weights = of_weights.map(|all| part_columns(all, width));
         let of_biases = (biased[0] && needed[4..].contains(&true)).then(|| column_sums(gradient.clone()));
         std::array::from_fn(|position| match position {
             _ if !needed[position] => None,
             0 => Some(gradient.clone().matmul(factors.clone().transpose()).into_dispatch()),
-            1..4 => of_weights.as_ref().map(|all| all.clone().narrow(1, (position - 1) * width, width).into_dispatch()),
+            1..4 => of_weights.as_ref().map(|parts| parts[position - 1].clone().into_dispatch()),
             _ => of_biases.as_ref().map(|all| all.clone().narrow(0, (position - 4) * width, width).into_dispatch()),
         })
     });
     tracked.unwrap_or_else(|| each(&x, &weights))
+}
+
+/// Three matrices of the same shape side by side, outside of the graph.
+fn join_columns(parts: [Tensor<2>; 3]) -> Tensor<2> {
+    #[cfg(feature = "cube")]
+    if let Some(joined) = crate::cube::columns::join(&parts) {
+        return joined;
+    }
+    Tensor::cat(parts.to_vec(), 1)
+}
+
+/// The parts of [`join_columns`], of `width` columns each.
+fn part_columns(x: Tensor<2>, width: usize) -> [Tensor<2>; 3] {
+    #[cfg(feature = "cube")]
+    if let Some(parts) = crate::cube::columns::part(&x) {
+        return parts;
+    }
+    [0, 1, 2].map(|n| x.clone().narrow(1, n * width, width))
 }
 
 #[cfg(feature = "flex")]
