@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Checks the backends that are not in the default build. Type-checks `cuda`; tests the kernels for GPUs on a software
-# Vulkan device; builds `ndarray`, `wgpu` and `vulkan`; trains the small reference run on `ndarray` and, through wgpu,
-# on the software device; compares the losses with the CPU's.
+# Vulkan device; trains there with every loss, optimiser and lock, in parts, with adapters, in stages, in half precision
+# and resumed, and compares with the CPU; counts launches, copies and reads of a training step; builds `ndarray`, `wgpu`
+# and `vulkan`; trains the small reference run on `ndarray` and, through wgpu, on the software device; fills the device's
+# memory.
 #
-#   scripts/check_backends.sh
+#   scripts/check_backends.sh            everything
+#   scripts/check_backends.sh device     what runs on the software device alone, without the builds of other backends
 #
 # Needs Rust, Python 3 and Mesa's lavapipe (Debian: mesa-vulkan-drivers libvulkan1). The first run compiles for about 40
 # minutes on two cores, so this is not part of .ci/run.

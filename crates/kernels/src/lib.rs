@@ -33,6 +33,8 @@ pub use contrastive::pair_loss;
 pub use contrastive::tiled::tiled_pair_loss;
 pub use cpu::chunks::CHUNK;
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
+#[cfg(feature = "cube")]
+pub use cube::support::assume_plane_operations;
 pub use distillation::distillation_loss;
 pub use distillation::teacher::{TeacherLogits, TeacherLoss};
 pub use distillation::tiled::tiled_distillation_loss;

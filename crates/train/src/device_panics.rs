@@ -41,7 +41,7 @@ pub fn catch_device_failures<T, E: From<TrainError>>(work: impl FnOnce() -> Resu
     let failure = FIRST.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (result, failure) {
         (Ok(result), _) => result,
-        (Err(_), Some(failure)) => Err(TrainError::DeviceFailed(failure).into()),
+        (Err(_), Some(failure)) => Err(TrainError::DeviceFailed { failure }.into()),
         (Err(panic), None) => resume_unwind(panic),
     }
 }

@@ -24,8 +24,11 @@ pub enum TrainError {
     #[error(transparent)]
     Model(ModelError),
     /// The device failed while it computed.
-    #[error("the device failed: {0}{}", device_hint(.0))]
-    DeviceFailed(DeviceFailure),
+    #[error("the device failed: {failure}{}", device_hint(.failure))]
+    DeviceFailed {
+        /// Why.
+        failure: DeviceFailure,
+    },
     /// Embeddings cannot be searched.
     #[error(transparent)]
     Search(#[from] SearchError),
@@ -265,7 +268,9 @@ impl TrainError {
         match self {
             Self::NotFinite { .. } | Self::NotFiniteOutput { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
-            Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } | Self::DeviceFailed(_) => ErrorKind::Run,
+            Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } | Self::DeviceFailed { .. } => {
+                ErrorKind::Run
+            }
             Self::OfKey { source, .. } => source.kind(),
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
@@ -318,7 +323,7 @@ impl TrainError {
 impl From<ModelError> for TrainError {
     fn from(error: ModelError) -> Self {
         match error {
-            ModelError::Device(failure) => Self::DeviceFailed(failure),
+            ModelError::Device(failure) => Self::DeviceFailed { failure },
             error => Self::Model(error),
         }
     }

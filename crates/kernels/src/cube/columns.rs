@@ -1,4 +1,4 @@
-//! Three matrices side by side in one, and back, as one kernel each.
+//! Three matrices side by side in one, and back, and the sums of the columns of two matrices, as one kernel each.
 
 use burn::tensor::Tensor;
 
@@ -18,4 +18,11 @@ pub(crate) fn part(x: &Tensor<2>) -> Option<[Tensor<2>; 3]> {
     let [rows, triple] = x.dims();
     properties(x)?;
     (triple.is_multiple_of(3) && has_addresses(rows * triple)).then(|| ops::part_columns(x.clone()))
+}
+
+/// The sums of the columns of two matrices with few rows, outside of the graph; `None` unless the kernel takes them.
+pub(crate) fn sums(slices: [&Tensor<2>; 2]) -> Option<[Tensor<1>; 2]> {
+    properties(slices[0])?;
+    let fits = slices.iter().all(|x| x.dtype() == slices[0].dtype() && has_addresses(x.dims().iter().product()));
+    fits.then(|| ops::sum_slices(slices.map(Tensor::clone)))
 }

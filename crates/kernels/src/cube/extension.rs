@@ -120,6 +120,9 @@ pub trait DeviceKernels: Backend {
         table: IntTensor<Self>,
     ) -> FloatTensor<Self>;
 
+    #[fusion(meta = slice_sums)]
+    fn sum_slices(first: FloatTensor<Self>, second: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+
     #[fusion(meta = square_sums)]
     fn sums_of_squares(#[extension_type] values: Bundle<Self>, layout: BundleLayout, span: usize) -> FloatTensor<Self>;
 }
@@ -152,6 +155,12 @@ fn adamw_outputs(
 #[cfg(feature = "fusion")]
 fn square_sums(_: &BundleMetadata, layout: &BundleLayout, _: &usize) -> TensorSpec {
     TensorSpec { shape: Shape::new([layout.total]), dtype: DType::F32 }
+}
+
+#[cfg(feature = "fusion")]
+fn slice_sums(first: &TensorSpec, second: &TensorSpec) -> (TensorSpec, TensorSpec) {
+    let sums = |slices: &TensorSpec| TensorSpec { shape: Shape::new([slices.shape[1]]), dtype: first.dtype };
+    (sums(first), sums(second))
 }
 
 #[cfg(feature = "fusion")]
@@ -262,6 +271,12 @@ pub mod ops {
     pub fn part_columns(x: Tensor<2>) -> [Tensor<2>; 3] {
         let (first, second, third) = Dispatch::part_columns(x.into_dispatch());
         [first, second, third].map(Tensor::from_dispatch)
+    }
+
+    pub fn sum_slices(slices: [Tensor<2>; 2]) -> [Tensor<1>; 2] {
+        let [first, second] = slices.map(Tensor::into_dispatch);
+        let (first, second) = Dispatch::sum_slices(first, second);
+        [first, second].map(Tensor::from_dispatch)
     }
 
     /// `plan`: the rows in order, the starts of chunks among them, and the first chunk of each row of the result.

@@ -1,78 +1,29 @@
 //! How the kernels are launched.
+//!
+//! - `many`: launches that take several parameters.
+//! - `columns`: launches for matrices side by side, and for sums over slices.
+//! - `support`: what launches have in common.
 
-use burn::tensor::{DType, Shape};
+mod columns;
+mod many;
+pub(crate) mod support;
+
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{ElemType, FloatKind};
-use cubecl::prelude::{CubeCount, CubeDim, OwnedTensor, SequenceArg};
+use cubecl::prelude::{CubeCount, CubeDim};
 
 use crate::arguments::adamw_step::AdamWStep;
 use crate::arguments::dropout_mask::DropoutMask;
 use crate::cube::bundle::Bundle;
 use crate::cube::extension::{AttentionCall, BundleLayout, DeviceKernels};
 use crate::cube::kernels::attention::{attention_backward, attention_forward};
-use crate::cube::kernels::columns::{join_values, part_values};
-use crate::cube::kernels::dropout::{MaskLaunch, dropout_values};
+use crate::cube::kernels::dropout::dropout_values;
 use crate::cube::kernels::heads::{merge_values, split_values};
 use crate::cube::kernels::row_sums::{sum_adjacent_rows, sum_listed_rows};
 use crate::cube::kernels::rows::{norm_backward, norm_forward, norm_param_sums, softmax_rows};
-use crate::cube::kernels::update::{AdamWConstantsLaunch, adamw_values, square_sums};
-
-/// Units of a cube in which each plane computes a row.
-const ROW_UNITS: u32 = 256;
-
-/// Units of a cube in which each unit computes a value.
-pub(crate) const VALUE_UNITS: u32 = 256;
-
-/// Cubes along one side of a grid, at most, on every device.
-const GRID_SIDE: usize = 65_535;
-
-fn elem(tensor: &CubeTensor) -> ElemType {
-    ElemType::Float(match tensor.dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        DType::F64 => FloatKind::F64,
-        _ => FloatKind::F32,
-    })
-}
-
-fn empty_like(tensor: &CubeTensor, shape: &[usize], dtype: DType) -> CubeTensor {
-    let shape = Shape::from(shape.to_vec());
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
-}
-
-/// A grid of at least `cubes` cubes.
-fn grid(cubes: usize) -> CubeCount {
-    let height = cubes.div_ceil(GRID_SIDE).max(1);
-    CubeCount::Static(cubes.div_ceil(height) as u32, height as u32, 1)
-}
-
-/// The first `count` tensors of a bundle.
-fn contiguous(bundle: Bundle<CubeBackend>, count: usize) -> Vec<CubeTensor> {
-    bundle.into_first(count).into_iter().map(into_contiguous).collect()
-}
-
-fn arguments(tensors: Vec<CubeTensor>) -> SequenceArg<OwnedTensor<f32>> {
-    tensors.into_iter().map(CubeTensor::into_tensor_arg).collect()
-}
-
-fn mask_launch(mask: Option<DropoutMask>) -> MaskLaunch {
-    match mask {
-        Some(DropoutMask { seed: [low, high], threshold, keep_scale }) => {
-            MaskLaunch::new(low, high, threshold, keep_scale)
-        }
-        None => MaskLaunch::new(0, 0, 0, 1.0),
-    }
-}
-
-/// The grid of rows of `width` values with a plane each, the cube, and the values of a unit.
-fn row_launch(x: &CubeTensor, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
-    let plane = x.client.properties().hardware.plane_size_max;
-    let planes = (ROW_UNITS / plane).max(1);
-    (grid(rows.div_ceil(planes as usize)), CubeDim::new_2d(plane, planes), width.div_ceil(plane as usize))
-}
+use crate::cube::launch::support::{VALUE_UNITS, elem, empty_like, grid, mask_launch, row_launch};
 
 impl AttentionCall {
     fn launch(&self) -> (CubeCount, CubeDim, f32) {
@@ -328,95 +279,6 @@ impl DeviceKernels for CubeBackend {
         out
     }
 
-    fn adamw(
-        values: Bundle<Self>,
-        gradients: Bundle<Self>,
-        firsts: Bundle<Self>,
-        seconds: Bundle<Self>,
-        layout: BundleLayout,
-        step: AdamWStep,
-    ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let inputs = [values, gradients, firsts, seconds];
-        let [values, gradients, firsts, seconds] = inputs.map(|bundle| contiguous(bundle, layout.count));
-        let [new_values, new_firsts, new_seconds] =
-            [(); 3].map(|()| empty_like(&values[0], &[layout.total], DType::F32));
-        let client = values[0].client.clone();
-        let [beta1, beta2] = step.betas;
-        let constants = AdamWConstantsLaunch::new(
-            beta1 as f32,
-            beta2 as f32,
-            (1.0 - beta1) as f32,
-            (1.0 - beta2) as f32,
-            step.epsilon as f32,
-            step.clip as f32,
-            step.decay_factor as f32,
-            step.rate as f32,
-            step.second_root as f32,
-        );
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            adamw_values::launch_unchecked(
-                &client,
-                grid(layout.total / VALUE_UNITS as usize),
-                CubeDim::new_1d(VALUE_UNITS),
-                arguments(values),
-                arguments(gradients),
-                arguments(firsts),
-                arguments(seconds),
-                new_values.clone().into_tensor_arg(),
-                new_firsts.clone().into_tensor_arg(),
-                new_seconds.clone().into_tensor_arg(),
-                constants,
-            );
-        }
-        (new_values, new_firsts, new_seconds)
-    }
-
-    fn join_columns(first: CubeTensor, second: CubeTensor, third: CubeTensor) -> CubeTensor {
-        let [first, second, third] = [first, second, third].map(into_contiguous);
-        let [rows, width] = first.meta.shape().dims::<2>();
-        let out = empty_like(&first, &[rows, 3 * width], first.dtype);
-        let (client, dtype) = (first.client.clone(), elem(&first));
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            join_values::launch_unchecked(
-                &client,
-                grid((3 * rows * width).div_ceil(VALUE_UNITS as usize)),
-                CubeDim::new_1d(VALUE_UNITS),
-                first.into_tensor_arg(),
-                second.into_tensor_arg(),
-                third.into_tensor_arg(),
-                out.clone().into_tensor_arg(),
-                width,
-                dtype,
-            );
-        }
-        out
-    }
-
-    fn part_columns(x: CubeTensor) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let x = into_contiguous(x);
-        let [rows, triple] = x.meta.shape().dims::<2>();
-        let width = triple / 3;
-        let [first, second, third] = [(); 3].map(|()| empty_like(&x, &[rows, width], x.dtype));
-        let (client, dtype) = (x.client.clone(), elem(&x));
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            part_values::launch_unchecked(
-                &client,
-                grid((rows * triple).div_ceil(VALUE_UNITS as usize)),
-                CubeDim::new_1d(VALUE_UNITS),
-                x.into_tensor_arg(),
-                first.clone().into_tensor_arg(),
-                second.clone().into_tensor_arg(),
-                third.clone().into_tensor_arg(),
-                width,
-                dtype,
-            );
-        }
-        (first, second, third)
-    }
-
     fn row_sums(x: CubeTensor, order: CubeTensor, chunks: CubeTensor, table: CubeTensor) -> CubeTensor {
         let [x, order, chunks, table] = [x, order, chunks, table].map(into_contiguous);
         let [_, width] = x.meta.shape().dims::<2>();
@@ -455,15 +317,30 @@ impl DeviceKernels for CubeBackend {
         out
     }
 
+    fn adamw(
+        values: Bundle<Self>,
+        gradients: Bundle<Self>,
+        firsts: Bundle<Self>,
+        seconds: Bundle<Self>,
+        layout: BundleLayout,
+        step: AdamWStep,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        many::adamw(values, gradients, firsts, seconds, layout, step)
+    }
+
+    fn join_columns(first: CubeTensor, second: CubeTensor, third: CubeTensor) -> CubeTensor {
+        columns::join_columns(first, second, third)
+    }
+
+    fn part_columns(x: CubeTensor) -> (CubeTensor, CubeTensor, CubeTensor) {
+        columns::part_columns(x)
+    }
+
+    fn sum_slices(first: CubeTensor, second: CubeTensor) -> (CubeTensor, CubeTensor) {
+        columns::sum_slices(first, second)
+    }
+
     fn sums_of_squares(values: Bundle<Self>, layout: BundleLayout, span: usize) -> CubeTensor {
-        let values = contiguous(values, layout.count);
-        let sums = empty_like(&values[0], &[layout.total], DType::F32);
-        let client = values[0].client.clone();
-        let (count, dim, _) = row_launch(&values[0], layout.total, span);
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            square_sums::launch_unchecked(&client, count, dim, arguments(values), sums.clone().into_tensor_arg(), span);
-        }
-        sums
+        many::sums_of_squares(values, layout, span)
     }
 }

@@ -18,7 +18,7 @@ mod launch;
 pub(crate) mod layer_norm;
 pub(crate) mod row_sums;
 pub(crate) mod softmax;
-mod support;
+pub(crate) mod support;
 pub(crate) mod update;
 
 #[cfg(all(test, feature = "wgpu"))]

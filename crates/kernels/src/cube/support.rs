@@ -1,5 +1,7 @@
 //! What a device has room for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::backend::DispatchDevice;
 use burn::tensor::Tensor;
 use cubecl::features::Plane;
@@ -26,12 +28,20 @@ pub fn has_addresses(count: usize) -> bool {
     count < u32::MAX as usize
 }
 
+/// Whether planes are taken to add up on every device.
+static ASSUMES_PLANES: AtomicBool = AtomicBool::new(cfg!(test));
+
+/// Takes planes to add up on every device from now on. For tests on software devices, which CubeCL does not report the
+/// operations of.
+pub fn assume_plane_operations() {
+    ASSUMES_PLANES.store(true, Ordering::Relaxed);
+}
+
 /// Units of a plane, if planes are all alike and can add up. `None` for rows of more than `width` values a unit.
 pub fn plane_size<const D: usize>(x: &Tensor<D>, width: usize) -> Option<u32> {
     let properties = properties(x)?;
     let size = properties.hardware.plane_size_max;
-    // CubeCL does not report the operations of software devices, which tests run on.
-    let adds_up = cfg!(test) || properties.features.plane.contains(Plane::Ops);
+    let adds_up = ASSUMES_PLANES.load(Ordering::Relaxed) || properties.features.plane.contains(Plane::Ops);
     let alike = adds_up && size > 1 && size == properties.hardware.plane_size_min;
     (alike && (1..=MOST_PER_UNIT * size as usize).contains(&width)).then_some(size)
 }

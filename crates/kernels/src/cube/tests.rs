@@ -5,7 +5,7 @@ use burn::tensor::{Device, DeviceKind, Tensor, TensorData};
 use crate::tests::{LONG_SUM_TOLERANCE, assert_close, numbers, values};
 use crate::{
     AdamWStep, DeviceParameter, DropoutMask, Sequences, adamw_steps, attends_packed, attention, embedding, layer_norm,
-    linear3, residual, sums_of_squares, untracked_attention,
+    linear, linear3, residual, sums_of_squares, untracked_attention,
 };
 
 fn devices() -> [Device; 2] {
@@ -193,9 +193,21 @@ fn sums_of_squares_match_host() {
     }
 }
 
+/// Rows, inputs and outputs of linear layers: the second has enough rows to be cut into slices.
+const LAYERS: [[usize; 3]; 2] = [[37, 24, 5], [1024, 48, 64]];
+
+#[test]
+fn linear_layer_matches_host() {
+    for [rows, input, output] in LAYERS {
+        compare("linear", [[rows, input], [input, output], [1, output]], |[x, weight, bias], _| {
+            linear(x.clone(), weight.clone(), Some(bias.clone().reshape([output])))
+        });
+    }
+}
+
 #[test]
 fn three_linear_layers_match_host() {
-    for (rows, input, output) in [(37, 24, 5), (256, 48, 64)] {
+    for [rows, input, output] in LAYERS {
         let vector = [1, output];
         let matrix = [input, output];
         let shapes = [[rows, input], matrix, matrix, matrix, vector, vector, vector];

@@ -5,7 +5,7 @@ use burn::tensor::{DType, Tensor};
 use crate::arguments::adamw_step::AdamWStep;
 use crate::cube::bundle::MOST;
 use crate::cube::extension::{BundleLayout, ops};
-use crate::cube::launch::VALUE_UNITS;
+use crate::cube::launch::support::VALUE_UNITS;
 use crate::cube::support::{has_addresses, plane_size, properties};
 use crate::ops::update::DeviceParameter;
 

@@ -95,7 +95,7 @@ impl UpdateRule for AdamW {
                 None => groups.push((step, vec![parameter])),
             }
         }
-        for (step, group) in groups {
+        for (step, mut group) in groups {
             let inputs = group.iter_mut().map(|OnDevice { value, gradient, state, .. }| {
                 let [first, second] = arrays(state)?;
                 let moments = [first.clone(), second.clone()];

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cubecl::logging::{LaunchObservation, LaunchObserver};
-use dualenc_kernels::Transfers;
+use dualenc_kernels::{Transfers, assume_plane_operations};
 use serde_json::Value;
 
 use super::tests::{assert_resumes, run};
@@ -23,6 +23,7 @@ const DEVICE: &str = "wgpu";
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
+    assume_plane_operations();
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
