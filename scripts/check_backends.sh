@@ -21,11 +21,16 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/backends"
 # Optimise for compile time: the runs below are tiny.
 quick=(--config 'profile.dev.opt-level=0' --config 'profile.dev.package."*".opt-level=0' --config 'profile.dev.debug=false')
 
+# Lavapipe is a CPU device, which no backend selects by default.
+export CUBECL_WGPU_DEFAULT_DEVICE=Cpu
+echo "kernels for GPUs: testing"
+cargo test --quiet --package dualenc-kernels "${quick[@]}" --features wgpu,fusion --lib cube
+echo "training on a device: testing"
+cargo test --quiet --package dualenc-train "${quick[@]}" --features wgpu-untuned --lib device_tests \
+  -- --nocapture --test-threads=1
+[ "${1:-}" = device ] && exit
 echo "cuda: checking types"
 DOCS_RS=1 cargo check --quiet --package dualenc --features cuda
-echo "kernels for GPUs: testing"
-CUBECL_WGPU_DEFAULT_DEVICE=Cpu \
-  cargo test --quiet --package dualenc-kernels "${quick[@]}" --features wgpu,fusion --lib cube
 echo "ndarray, wgpu, vulkan: building"
 cargo build --quiet --package dualenc "${quick[@]}" --features ndarray,wgpu,vulkan
 echo "ndarray, wgpu-untuned: building"
@@ -49,8 +54,7 @@ batch_size = 8
 learning_rate = 1e-3
 TOML
 for device in cpu ndarray wgpu; do
-  # Lavapipe is a CPU device, which no backend selects by default.
-  CUBECL_WGPU_DEFAULT_DEVICE=Cpu "$CARGO_TARGET_DIR/debug/dualenc" train --config "$work/run.toml" \
+  "$CARGO_TARGET_DIR/debug/dualenc" train --config "$work/run.toml" \
     --set "run.dir=$work/$device" --device "$device" 2>"$work/$device.log" \
     || { tail -n 5 "$work/$device.log" >&2; echo "$device: FAILED"; exit 1; }
   python3 - "$work" "$device" <<'PY'
