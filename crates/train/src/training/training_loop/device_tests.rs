@@ -7,14 +7,17 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use burn::tensor::Tensor;
 use cubecl::logging::{LaunchObservation, LaunchObserver};
 use dualenc_kernels::{Transfers, assume_plane_operations};
+use dualenc_model::parameters;
 use serde_json::Value;
 
 use super::tests::{assert_resumes, run};
 use super::*;
 use crate::config::Precision;
 use crate::device::{Compute, dtype};
+use crate::device_panics::catch_device_failures;
 use crate::events::Event;
 
 const DEVICE: &str = "wgpu";
@@ -66,7 +69,7 @@ fn rates_by_layer_agree() {
     let _alone = alone();
     // Parameters with other constants, and a parameter that is updated less often than others.
     let stages = "train.stage=[{from_step=6, lock='UU'}]";
-    assert_agrees(&["model.lock=LU", "train.layer_decay=0.7", "train.projection_learning_rate=3e-3", stages]);
+    assert_agrees(&["model.lock=LU", "train.text_layer_decay=0.7", "train.projection_learning_rate=3e-3", stages]);
 }
 
 #[test]
@@ -136,6 +139,23 @@ fn evaluations_agree() {
             );
         }
     }
+}
+
+#[test]
+fn full_memory_is_an_error_with_its_bytes() {
+    let _alone = alone();
+    let device = Compute::select(DEVICE, None).unwrap().device;
+    // More than any machine has.
+    let result: Result<_, TrainError> = catch_device_failures(|| {
+        let huge = Tensor::<2>::ones([1 << 20, 1 << 22], &device);
+        Ok(parameters::host((huge.clone() * huge).sum())?)
+    });
+    let text = result.unwrap_err().to_string();
+    eprintln!("a full device: {text}");
+    assert!(
+        text.starts_with("the device failed: it is out of memory: there is no room for 17592186044416 bytes"),
+        "{text}"
+    );
 }
 
 /// Launches by kernel since the last step.
