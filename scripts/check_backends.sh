@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Checks the backends that are not in the default build. Type-checks `cuda`; tests the kernels for GPUs on a software
-# Vulkan device; trains there with every loss, optimiser and lock, in parts, with adapters, in stages, in half precision
-# and resumed, and compares with the CPU; counts launches, copies and reads of a training step; builds `ndarray`, `wgpu`
-# and `vulkan`; trains the small reference run on `ndarray` and, through wgpu, on the software device; fills the device's
-# memory.
+# Vulkan device; trains there with both losses, every optimiser, in parts, with adapters, in stages, in half precision
+# and resumed, and compares with the CPU; counts launches, copies and reads of a training step; fills the device's
+# memory; builds `ndarray`, `wgpu` and `vulkan`; trains the small reference run on `ndarray` and, through wgpu, on the
+# software device.
 #
 #   scripts/check_backends.sh            everything
 #   scripts/check_backends.sh device     what runs on the software device alone, without the builds of other backends
@@ -14,7 +14,10 @@
 # `DOCS_RS=1` stops the build script of the `cuda` feature from fetching LLVM. That suffices for types, not for linking.
 # The runs use `wgpu-untuned`, because kernel tuning crashes the shader compiler of Mesa 22.3.
 #
-# Last results, two cores, Mesa 22.3.6 (llvmpipe): ndarray 1.6e-6, wgpu 1.6e-6; cuda and vulkan compiled, not run.
+# Last results, two cores, Mesa 22.3.6 (llvmpipe). 20 losses against the CPU's, largest relative difference: losses
+# 3.4e-7, optimisers 3.8e-7, parts of batches 4.3e-7, adapters 2.2e-7, a locked tower in f16 2.6e-4 (the device lacks
+# bf16); resumed runs have the same bits. A step of 256 pairs: 398 launches, 1 read, 174 KB. An earlier version: ndarray
+# 1.6e-6, wgpu 1.6e-6; vulkan compiled, not run.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-target}/backends"

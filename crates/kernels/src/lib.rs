@@ -26,6 +26,7 @@ mod portable;
 mod structure;
 
 pub use arguments::adamw_step::AdamWStep;
+pub use arguments::device_parameter::DeviceParameter;
 pub use arguments::dropout_mask::DropoutMask;
 pub use arguments::sequences::Sequences;
 pub use contrastive::objective::PairLoss;
@@ -49,7 +50,7 @@ pub use ops::padded_attention::{padded_attention, untracked_attention};
 pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
-pub use ops::update::{DeviceParameter, adamw_steps, sums_of_squares};
+pub use ops::update::{adamw_steps, sums_of_squares};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
 pub use portable::transfers::{Transfers, count_read, upload};

@@ -1,8 +1,8 @@
 //! Operations that Burn's GPU backends would run as many kernels with many passes over memory, as one or two CubeCL
 //! kernels each.
 //!
-//! - `attention`, `columns`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients. `None` says
-//!   that the device or the shape is not for the kernels: the plain form then runs.
+//! - `attention`, `columns`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients.
+//!   `None` says that the device or the shape is not for the kernels: the plain form then runs.
 //! - `bundle`: several tensors as one argument.
 //! - `extension`: the kernels as operations of Burn's backend; `launch`: how they are launched.
 //! - `kernels`: the kernels.

@@ -3,11 +3,11 @@
 use burn::tensor::{DType, Tensor};
 
 use crate::arguments::adamw_step::AdamWStep;
+use crate::arguments::device_parameter::DeviceParameter;
 use crate::cube::bundle::MOST;
 use crate::cube::extension::{BundleLayout, ops};
 use crate::cube::launch::support::VALUE_UNITS;
 use crate::cube::support::{has_addresses, plane_size, properties};
-use crate::ops::update::DeviceParameter;
 
 /// Values of which a plane adds up the squares.
 const SPAN: usize = 4096;

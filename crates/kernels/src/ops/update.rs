@@ -3,17 +3,7 @@
 use burn::tensor::Tensor;
 
 use crate::arguments::adamw_step::AdamWStep;
-
-/// What a step of AdamW reads of a parameter, and what it writes, all flat.
-#[derive(Debug, Clone)]
-pub struct DeviceParameter {
-    /// The parameter itself.
-    pub value: Tensor<1>,
-    /// Its gradient.
-    pub gradient: Tensor<1>,
-    /// The first and the second moment.
-    pub moments: [Tensor<1>; 2],
-}
+use crate::arguments::device_parameter::DeviceParameter;
 
 /// The parameters after a step with the same constants for each, in the same order. `None` if the device has no kernel
 /// for it. New values and moments of several parameters are parts of one buffer.

@@ -46,8 +46,8 @@ pub fn sum_adjacent_rows<F: Float>(
     }
 }
 
-/// `out_first` = the sums of the columns of `first` `[first_height, width]`, and the same of `second`: one after the other,
-/// each from the start of a cube on. A unit adds up one column.
+/// `out_first` = the sums of the columns of `first` `[first_height, width]`, and the same of `second`: one after the
+/// other, each from the start of a cube on. A unit adds up one column.
 #[cube(launch_unchecked)]
 pub fn sum_two_slices<F: Float>(
     first: &Tensor<F>,

@@ -87,8 +87,8 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         state: &mut [Tensor<1>],
     ) -> Result<Tensor<1>, TrainError>;
 
-    /// [`UpdateRule::on_device`] of many parameters: replaces values and states. A rule may take fewer kernels for all of
-    /// them than for each.
+    /// [`UpdateRule::on_device`] of many parameters: replaces values and states. A rule may take fewer kernels for all
+    /// of them than for each.
     ///
     /// # Errors
     /// Those of [`UpdateRule::on_host`].
