@@ -104,9 +104,18 @@ fn cause(message: &str) -> String {
         line.is_empty() || frame || heading.iter().any(|start| line.starts_with(start))
     };
     let innermost = message.rsplit("Caused by:").next().unwrap_or(message);
-    let line = innermost.lines().map(str::trim).find(|line| !is_noise(line));
-    let line = line.or_else(|| message.lines().map(str::trim).find(|line| !is_noise(line)));
-    line.unwrap_or("no reason is given").trim_end_matches('.').to_owned()
+    // wgpu says in one line which call failed, and in the next one why.
+    let is_call = |line: &&str| line.starts_with("In Device::") || line.starts_with("In Queue::");
+    let lines = |text: &'_ str| {
+        let mut told = text.lines().map(str::trim).filter(|line| !is_noise(line));
+        let first = told.next()?;
+        Some(match told.next().filter(|_| is_call(&first)) {
+            Some(why) => format!("{first}: {why}"),
+            None => first.to_owned(),
+        })
+    };
+    let line = lines(innermost).or_else(|| lines(message));
+    line.as_deref().unwrap_or("no reason is given").trim_end_matches('.').to_owned()
 }
 
 #[cfg(test)]
@@ -153,6 +162,10 @@ mod tests {
         ];
         assert_eq!(text(&launch.concat()), "it cannot run a kernel (bf16 is not supported)");
         assert_eq!(text(&cubecl("the moon is full")), "the moon is full");
+        let shader = "An error caused the compilation to fail\nCaused by:\n  Validation Error\n\nCaused by:\n  \
+                      In Device::create_shader_module, label = 'sum'\n    Shader validation error: no u64\n";
+        let call = "In Device::create_shader_module, label = 'sum'";
+        assert_eq!(text(shader), format!("it cannot run a kernel ({call}: Shader validation error: no u64)"));
         assert_eq!(text(""), "no reason is given");
         assert_eq!(DeviceFailure::recognise("index out of bounds: the len is 3"), None);
     }

@@ -1,6 +1,6 @@
 //! Token positions in attention: causal and local masks, rotary angles, relative positions.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, TensorData};
 use dualenc_kernels::upload;
 
 use crate::form::option;
