@@ -19,6 +19,7 @@ mod signals;
 use std::process::ExitCode;
 
 use clap::Parser;
+use dualenc_train::catch_device_failures;
 
 use crate::cli::Cli;
 use crate::report::json_log;
@@ -30,7 +31,8 @@ fn main() -> ExitCode {
         Err(error) => return report_usage(&error),
     };
     let mut reporter = Reporter::new(cli.log);
-    let result = signals::ignore_file_limit().and_then(|()| cli.command.run(&mut reporter));
+    let run = || catch_device_failures(|| cli.command.run(&mut reporter));
+    let result = signals::ignore_file_limit().and_then(|()| run());
     reporter.finish();
     let code = exit::code(&result);
     if let Err(error) = &result

@@ -26,6 +26,7 @@ mod portable;
 mod structure;
 
 pub use arguments::adamw_step::AdamWStep;
+pub use arguments::device_parameter::DeviceParameter;
 pub use arguments::dropout_mask::DropoutMask;
 pub use arguments::sequences::Sequences;
 pub use contrastive::objective::PairLoss;
@@ -33,6 +34,8 @@ pub use contrastive::pair_loss;
 pub use contrastive::tiled::tiled_pair_loss;
 pub use cpu::chunks::CHUNK;
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
+#[cfg(feature = "cube")]
+pub use cube::support::assume_plane_operations;
 pub use distillation::distillation_loss;
 pub use distillation::teacher::{TeacherLogits, TeacherLoss};
 pub use distillation::tiled::tiled_distillation_loss;
@@ -47,10 +50,11 @@ pub use ops::padded_attention::{padded_attention, untracked_attention};
 pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
-pub use ops::update::{adamw_step, sums_of_squares};
+pub use ops::update::{adamw_steps, sums_of_squares};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
 pub use portable::row_products::MOST_SLICES;
+pub use portable::transfers::{Transfers, count_read, upload};
 pub use structure::structure_loss;
 pub use structure::tiled::tiled_structure_loss;
 

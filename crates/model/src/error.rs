@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::device_failure::DeviceFailure;
 use crate::tower::Tower;
 
 /// An error of this crate. Every message says where it occurred, what was found, and what to do.
@@ -112,9 +113,9 @@ pub enum ModelError {
     /// An input or option does not fit the model.
     #[error("{0}")]
     Input(String),
-    /// A tensor could not be copied from the device.
-    #[error("{0}")]
-    Device(String),
+    /// The device failed.
+    #[error("the device failed: {0}")]
+    Device(DeviceFailure),
     /// An invariant of this crate does not hold: a bug.
     #[error("internal error: {0}; this is a bug in dualenc, please report it with the command and this message")]
     Internal(String),

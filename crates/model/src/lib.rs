@@ -55,6 +55,7 @@
 //! the tokens of one sequence; `width` is that of a tower, `dim` that of the shared space, and `heads` counts attention
 //! heads.
 
+mod device_failure;
 mod dual_encoder;
 mod error;
 mod families;
@@ -75,6 +76,7 @@ mod weights;
 pub use burn;
 pub use dualenc_kernels::Activation;
 
+pub use device_failure::DeviceFailure;
 pub use dual_encoder::config::{DUAL_ENCODER_TYPE, DualEncoderConfig, HeadConfig, LOGIT_SCALE_INIT};
 pub use dual_encoder::heads::block_head::{BlockHead, HeadBlock};
 pub use dual_encoder::heads::form::{DEFAULT_BLOCKS, DEFAULT_EXPANSION, HeadForm, HeadKind};

@@ -6,6 +6,7 @@ use dualenc_data::{catch_of_all_threads, catch_quietly};
 use dualenc_model::{DualEncoder, HostTensor, parameters};
 
 use crate::config::{Precision, RunSection};
+use crate::device_panics::device_is_open;
 use crate::error::TrainError;
 
 /// Name of the CPU as tests open it that run on it what other devices run: state on the device, and, inside of
@@ -91,6 +92,9 @@ impl Compute {
             Err(panic) => {
                 return Err(fail(format!("it does not start ({})", panic.message)));
             }
+        }
+        if !on_host {
+            device_is_open();
         }
         // With a GPU too: decoded images are as large as tensors.
         dualenc_kernels::keep_freed_memory();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use dualenc_data::{DataError, DataErrorCause, counted};
-use dualenc_model::{ModelError, ModelErrorCause};
+use dualenc_model::{DeviceFailure, ModelError, ModelErrorCause};
 use dualenc_search::SearchError;
 
 use crate::config::{Change, ConfigError};
@@ -20,9 +20,15 @@ pub enum TrainError {
     /// The data cannot be read.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The model or its weights cannot be used, or the device failed.
+    /// The model or its weights cannot be used.
     #[error(transparent)]
-    Model(#[from] ModelError),
+    Model(ModelError),
+    /// The device failed while it computed.
+    #[error("the device failed: {failure}{}", device_hint(.failure))]
+    DeviceFailed {
+        /// Why.
+        failure: DeviceFailure,
+    },
     /// Embeddings cannot be searched.
     #[error(transparent)]
     Search(#[from] SearchError),
@@ -262,7 +268,9 @@ impl TrainError {
         match self {
             Self::NotFinite { .. } | Self::NotFiniteOutput { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
-            Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } => ErrorKind::Run,
+            Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } | Self::DeviceFailed { .. } => {
+                ErrorKind::Run
+            }
             Self::OfKey { source, .. } => source.kind(),
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
@@ -309,6 +317,31 @@ impl TrainError {
     pub(crate) fn read(path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| Self::Read { path, source }
+    }
+}
+
+impl From<ModelError> for TrainError {
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Device(failure) => Self::DeviceFailed { failure },
+            error => Self::Model(error),
+        }
+    }
+}
+
+/// What to do about a failure of the device.
+fn device_hint(failure: &DeviceFailure) -> &'static str {
+    match failure {
+        DeviceFailure::OutOfMemory { .. } => {
+            "; lower `train.micro_batch_size`, which keeps the batch, or `train.batch_size`, or `batch_size` of the \
+             evaluation that ran, or end other processes that use the device; checkpoints are intact, and `--resume` \
+             continues from the newest"
+        }
+        DeviceFailure::Lost(_) => "; checkpoints are intact, and `--resume` continues from the newest in a new process",
+        DeviceFailure::Unsupported(_) => {
+            "; choose `f32` as `run.precision` and `run.locked_precision`, or another `--device`"
+        }
+        DeviceFailure::Other(_) => "",
     }
 }
 

@@ -7,6 +7,7 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::contrastive::objective::PairLoss;
+use crate::portable::transfers::upload;
 
 /// [`pair_loss`](crate::pair_loss) in Burn's own operations, whatever the device.
 ///
@@ -229,12 +230,12 @@ impl Pass {
     /// `[values.len(), 1]`
     fn column(&self, values: Vec<f32>) -> Tensor<2> {
         let shape = [values.len(), 1];
-        Tensor::from_data(TensorData::new(values, shape), &self.device)
+        upload(TensorData::new(values, shape), &self.device)
     }
 
     fn indices(&self, indices: impl Iterator<Item = usize>) -> Tensor<1, Int> {
         let indices: Vec<i64> = indices.map(|index| index as i64).collect();
         let count = indices.len();
-        Tensor::from_data(TensorData::new(indices, [count]), &self.device)
+        upload(TensorData::new(indices, [count]), &self.device)
     }
 }

@@ -8,6 +8,7 @@ use crate::cube::extension::{AttentionCall, ops};
 use crate::cube::kernels::attention::Form;
 use crate::cube::support::{has_addresses, plane_size, properties};
 use crate::portable::graph::with_gradients;
+use crate::portable::transfers::upload;
 
 /// Rows of the longest sequence that one kernel takes, at most: a unit visits them one after the other.
 const LONGEST: usize = 128;
@@ -73,7 +74,7 @@ pub(crate) fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor
     assert!(end <= rows, "{end} rows of sequences among {rows}");
     starts.push(rows as i32);
     let starts = TensorData::new(starts, [lengths.len() + 2]);
-    let starts = Tensor::<1, Int>::from_data(starts, &qkv.device().without_autodiff()).cast(IntDType::I32);
+    let starts = upload::<1, Int>(starts, &qkv.device().without_autodiff()).cast(IntDType::I32);
     let form = Form { dim, capacity: capacity(longest), causal: *causal, drops: dropout.is_some() };
     let call = AttentionCall { sequences: lengths.len(), heads: *heads, longest, form, dropout: *dropout };
     let values = qkv.clone().without_autodiff();

@@ -10,6 +10,9 @@ use burn::tensor::{Int, Tensor};
 
 use crate::arguments::adamw_step::AdamWStep;
 use crate::arguments::dropout_mask::DropoutMask;
+use crate::cube::bundle::Bundle;
+#[cfg(feature = "fusion")]
+use crate::cube::bundle::BundleMetadata;
 use crate::cube::kernels::attention::Form;
 
 /// What attention takes beside its tensors.
@@ -20,6 +23,15 @@ pub struct AttentionCall {
     pub longest: usize,
     pub form: Form,
     pub dropout: Option<DropoutMask>,
+}
+
+/// The tensors of a bundle, and where each begins in what is written for all of them.
+#[derive(Debug, Clone)]
+pub struct BundleLayout {
+    /// Tensors that count.
+    pub count: usize,
+    /// Values of the results of all of them.
+    pub total: usize,
 }
 
 /// The kernels. Tensors are contiguous or made so.
@@ -85,12 +97,20 @@ pub trait DeviceKernels: Backend {
 
     #[fusion(meta = adamw_outputs)]
     fn adamw(
-        value: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: FloatTensor<Self>,
+        #[extension_type] values: Bundle<Self>,
+        #[extension_type] gradients: Bundle<Self>,
+        #[extension_type] firsts: Bundle<Self>,
+        #[extension_type] seconds: Bundle<Self>,
+        layout: BundleLayout,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(meta = joined)]
+    fn join_columns(first: FloatTensor<Self>, second: FloatTensor<Self>, third: FloatTensor<Self>)
+    -> FloatTensor<Self>;
+
+    #[fusion(meta = parted)]
+    fn part_columns(x: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
     #[fusion(dtype = x, shape = table_shape(x, table))]
     fn row_sums(
@@ -100,8 +120,11 @@ pub trait DeviceKernels: Backend {
         table: IntTensor<Self>,
     ) -> FloatTensor<Self>;
 
-    #[fusion(dtype = values, shape = Shape::new([*parts]))]
-    fn sums_of_squares(values: FloatTensor<Self>, parts: usize, span: usize) -> FloatTensor<Self>;
+    #[fusion(meta = slice_sums)]
+    fn sum_slices(first: FloatTensor<Self>, second: FloatTensor<Self>) -> (FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(meta = square_sums)]
+    fn sums_of_squares(#[extension_type] values: Bundle<Self>, layout: BundleLayout, span: usize) -> FloatTensor<Self>;
 }
 
 #[cfg(feature = "fusion")]
@@ -118,13 +141,39 @@ fn attention_outputs(qkv: &TensorSpec, _: &TensorSpec, call: &AttentionCall) -> 
 
 #[cfg(feature = "fusion")]
 fn adamw_outputs(
-    value: &TensorSpec,
-    _: &TensorSpec,
-    first: &TensorSpec,
-    second: &TensorSpec,
+    _: &BundleMetadata,
+    _: &BundleMetadata,
+    _: &BundleMetadata,
+    _: &BundleMetadata,
+    layout: &BundleLayout,
     _: &AdamWStep,
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
-    (value.clone(), first.clone(), second.clone())
+    let all = TensorSpec { shape: Shape::new([layout.total]), dtype: DType::F32 };
+    (all.clone(), all.clone(), all)
+}
+
+#[cfg(feature = "fusion")]
+fn square_sums(_: &BundleMetadata, layout: &BundleLayout, _: &usize) -> TensorSpec {
+    TensorSpec { shape: Shape::new([layout.total]), dtype: DType::F32 }
+}
+
+#[cfg(feature = "fusion")]
+fn slice_sums(first: &TensorSpec, second: &TensorSpec) -> (TensorSpec, TensorSpec) {
+    let sums = |slices: &TensorSpec| TensorSpec { shape: Shape::new([slices.shape[1]]), dtype: first.dtype };
+    (sums(first), sums(second))
+}
+
+#[cfg(feature = "fusion")]
+fn joined(first: &TensorSpec, _: &TensorSpec, _: &TensorSpec) -> TensorSpec {
+    let [rows, width] = [first.shape[0], first.shape[1]];
+    TensorSpec { shape: Shape::new([rows, 3 * width]), dtype: first.dtype }
+}
+
+#[cfg(feature = "fusion")]
+fn parted(x: &TensorSpec) -> (TensorSpec, TensorSpec, TensorSpec) {
+    let [rows, triple] = [x.shape[0], x.shape[1]];
+    let part = TensorSpec { shape: Shape::new([rows, triple / 3]), dtype: x.dtype };
+    (part.clone(), part.clone(), part)
 }
 
 #[cfg(feature = "fusion")]
@@ -147,7 +196,12 @@ fn param_sums(x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, slices: &usize) ->
 
 /// [`DeviceKernels`] over Burn's tensors, which are outside of the graph.
 pub mod ops {
-    use super::{AdamWStep, AttentionCall, DeviceKernels, Dispatch, DropoutMask, Int, Tensor};
+    use super::{AdamWStep, AttentionCall, Bundle, BundleLayout, DeviceKernels, Dispatch, DropoutMask, Int, Tensor};
+
+    fn bundle(tensors: &[Tensor<1>]) -> Bundle<Dispatch> {
+        let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.clone().into_dispatch()).collect();
+        Bundle::new(&tensors)
+    }
 
     pub fn attention(qkv: Tensor<2>, starts: Tensor<1, Int>, call: AttentionCall) -> [Tensor<2>; 2] {
         let (out, log_sums) = Dispatch::packed_attention(qkv.into_dispatch(), starts.into_dispatch(), call);
@@ -202,11 +256,27 @@ pub mod ops {
         Tensor::from_dispatch(Dispatch::dropped(x, branch.into_dispatch(), adds, mask))
     }
 
-    /// `inputs`: value, gradient, first and second moment.
-    pub fn adamw(inputs: [Tensor<1>; 4], step: AdamWStep) -> [Tensor<1>; 3] {
-        let [value, gradient, first, second] = inputs.map(Tensor::into_dispatch);
-        let (value, first, second) = Dispatch::adamw(value, gradient, first, second, step);
-        [value, first, second].map(Tensor::from_dispatch)
+    /// `inputs`: values, gradients, first and second moments.
+    pub fn adamw(inputs: [&[Tensor<1>]; 4], layout: BundleLayout, step: AdamWStep) -> [Tensor<1>; 3] {
+        let [values, gradients, firsts, seconds] = inputs.map(bundle);
+        let (values, firsts, seconds) = Dispatch::adamw(values, gradients, firsts, seconds, layout, step);
+        [values, firsts, seconds].map(Tensor::from_dispatch)
+    }
+
+    pub fn join_columns(parts: [Tensor<2>; 3]) -> Tensor<2> {
+        let [first, second, third] = parts.map(Tensor::into_dispatch);
+        Tensor::from_dispatch(Dispatch::join_columns(first, second, third))
+    }
+
+    pub fn part_columns(x: Tensor<2>) -> [Tensor<2>; 3] {
+        let (first, second, third) = Dispatch::part_columns(x.into_dispatch());
+        [first, second, third].map(Tensor::from_dispatch)
+    }
+
+    pub fn sum_slices(slices: [Tensor<2>; 2]) -> [Tensor<1>; 2] {
+        let [first, second] = slices.map(Tensor::into_dispatch);
+        let (first, second) = Dispatch::sum_slices(first, second);
+        [first, second].map(Tensor::from_dispatch)
     }
 
     /// `plan`: the rows in order, the starts of chunks among them, and the first chunk of each row of the result.
@@ -215,7 +285,7 @@ pub mod ops {
         Tensor::from_dispatch(Dispatch::row_sums(x.into_dispatch(), order, chunks, table))
     }
 
-    pub fn square_sums(values: Tensor<1>, parts: usize, span: usize) -> Tensor<1> {
-        Tensor::from_dispatch(Dispatch::sums_of_squares(values.into_dispatch(), parts, span))
+    pub fn square_sums(values: &[Tensor<1>], layout: BundleLayout, span: usize) -> Tensor<1> {
+        Tensor::from_dispatch(Dispatch::sums_of_squares(bundle(values), layout, span))
     }
 }

@@ -1,67 +1,29 @@
 //! How the kernels are launched.
+//!
+//! - `many`: launches that take several parameters.
+//! - `columns`: launches for matrices side by side, and for sums over slices.
+//! - `support`: what launches have in common.
 
-use burn::tensor::{DType, Shape};
+mod columns;
+mod many;
+pub(crate) mod support;
+
+use burn::tensor::DType;
 use burn_cubecl::CubeBackend;
 use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
-use cubecl::ir::{ElemType, FloatKind};
 use cubecl::prelude::{CubeCount, CubeDim};
 
 use crate::arguments::adamw_step::AdamWStep;
 use crate::arguments::dropout_mask::DropoutMask;
-use crate::cube::extension::{AttentionCall, DeviceKernels};
+use crate::cube::bundle::Bundle;
+use crate::cube::extension::{AttentionCall, BundleLayout, DeviceKernels};
 use crate::cube::kernels::attention::{attention_backward, attention_forward};
-use crate::cube::kernels::dropout::{MaskLaunch, dropout_values};
+use crate::cube::kernels::dropout::dropout_values;
 use crate::cube::kernels::heads::{merge_values, split_values};
 use crate::cube::kernels::row_sums::{sum_adjacent_rows, sum_listed_rows};
 use crate::cube::kernels::rows::{norm_backward, norm_forward, norm_param_sums, softmax_rows};
-use crate::cube::kernels::update::{AdamWConstantsLaunch, adamw_values, square_sums};
-
-/// Units of a cube in which each plane computes a row.
-const ROW_UNITS: u32 = 256;
-
-/// Units of a cube in which each unit computes a value.
-const VALUE_UNITS: u32 = 256;
-
-/// Cubes along one side of a grid, at most, on every device.
-const GRID_SIDE: usize = 65_535;
-
-fn elem(tensor: &CubeTensor) -> ElemType {
-    ElemType::Float(match tensor.dtype {
-        DType::F16 => FloatKind::F16,
-        DType::BF16 => FloatKind::BF16,
-        DType::F64 => FloatKind::F64,
-        _ => FloatKind::F32,
-    })
-}
-
-fn empty_like(tensor: &CubeTensor, shape: &[usize], dtype: DType) -> CubeTensor {
-    let shape = Shape::from(shape.to_vec());
-    empty_device_contiguous_dtype(tensor.client.clone(), tensor.device.clone(), shape, dtype)
-}
-
-/// A grid of at least `cubes` cubes.
-fn grid(cubes: usize) -> CubeCount {
-    let height = cubes.div_ceil(GRID_SIDE).max(1);
-    CubeCount::Static(cubes.div_ceil(height) as u32, height as u32, 1)
-}
-
-fn mask_launch(mask: Option<DropoutMask>) -> MaskLaunch {
-    match mask {
-        Some(DropoutMask { seed: [low, high], threshold, keep_scale }) => {
-            MaskLaunch::new(low, high, threshold, keep_scale)
-        }
-        None => MaskLaunch::new(0, 0, 0, 1.0),
-    }
-}
-
-/// The grid of rows of `width` values with a plane each, the cube, and the values of a unit.
-fn row_launch(x: &CubeTensor, rows: usize, width: usize) -> (CubeCount, CubeDim, usize) {
-    let plane = x.client.properties().hardware.plane_size_max;
-    let planes = (ROW_UNITS / plane).max(1);
-    (grid(rows.div_ceil(planes as usize)), CubeDim::new_2d(plane, planes), width.div_ceil(plane as usize))
-}
+use crate::cube::launch::support::{VALUE_UNITS, elem, empty_like, grid, mask_launch, row_launch};
 
 impl AttentionCall {
     fn launch(&self) -> (CubeCount, CubeDim, f32) {
@@ -317,48 +279,6 @@ impl DeviceKernels for CubeBackend {
         out
     }
 
-    fn adamw(
-        value: CubeTensor,
-        gradient: CubeTensor,
-        first: CubeTensor,
-        second: CubeTensor,
-        step: AdamWStep,
-    ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        let [value, gradient, first, second] = [value, gradient, first, second].map(into_contiguous);
-        let [count] = value.meta.shape().dims::<1>();
-        let [new_value, new_first, new_second] = [(); 3].map(|()| empty_like(&value, &[count], value.dtype));
-        let client = value.client.clone();
-        let [beta1, beta2] = step.betas;
-        let constants = AdamWConstantsLaunch::new(
-            beta1 as f32,
-            beta2 as f32,
-            (1.0 - beta1) as f32,
-            (1.0 - beta2) as f32,
-            step.epsilon as f32,
-            step.clip as f32,
-            step.decay_factor as f32,
-            step.rate as f32,
-            step.second_root as f32,
-        );
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            adamw_values::launch_unchecked(
-                &client,
-                grid(count.div_ceil(VALUE_UNITS as usize)),
-                CubeDim::new_1d(VALUE_UNITS),
-                value.into_tensor_arg(),
-                gradient.into_tensor_arg(),
-                first.into_tensor_arg(),
-                second.into_tensor_arg(),
-                new_value.clone().into_tensor_arg(),
-                new_first.clone().into_tensor_arg(),
-                new_second.clone().into_tensor_arg(),
-                constants,
-            );
-        }
-        (new_value, new_first, new_second)
-    }
-
     fn row_sums(x: CubeTensor, order: CubeTensor, chunks: CubeTensor, table: CubeTensor) -> CubeTensor {
         let [x, order, chunks, table] = [x, order, chunks, table].map(into_contiguous);
         let [_, width] = x.meta.shape().dims::<2>();
@@ -397,22 +317,30 @@ impl DeviceKernels for CubeBackend {
         out
     }
 
-    fn sums_of_squares(values: CubeTensor, parts: usize, span: usize) -> CubeTensor {
-        let values = into_contiguous(values);
-        let sums = empty_like(&values, &[parts], DType::F32);
-        let client = values.client.clone();
-        let (count, dim, _) = row_launch(&values, parts, span);
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            square_sums::launch_unchecked(
-                &client,
-                count,
-                dim,
-                values.into_tensor_arg(),
-                sums.clone().into_tensor_arg(),
-                span,
-            );
-        }
-        sums
+    fn adamw(
+        values: Bundle<Self>,
+        gradients: Bundle<Self>,
+        firsts: Bundle<Self>,
+        seconds: Bundle<Self>,
+        layout: BundleLayout,
+        step: AdamWStep,
+    ) -> (CubeTensor, CubeTensor, CubeTensor) {
+        many::adamw(values, gradients, firsts, seconds, layout, step)
+    }
+
+    fn join_columns(first: CubeTensor, second: CubeTensor, third: CubeTensor) -> CubeTensor {
+        columns::join_columns(first, second, third)
+    }
+
+    fn part_columns(x: CubeTensor) -> (CubeTensor, CubeTensor, CubeTensor) {
+        columns::part_columns(x)
+    }
+
+    fn sum_slices(first: CubeTensor, second: CubeTensor) -> (CubeTensor, CubeTensor) {
+        columns::sum_slices(first, second)
+    }
+
+    fn sums_of_squares(values: Bundle<Self>, layout: BundleLayout, span: usize) -> CubeTensor {
+        many::sums_of_squares(values, layout, span)
     }
 }

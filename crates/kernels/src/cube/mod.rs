@@ -1,13 +1,16 @@
 //! Operations that Burn's GPU backends would run as many kernels with many passes over memory, as one or two CubeCL
 //! kernels each.
 //!
-//! - `attention`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients. `None` says
-//!   that the device or the shape is not for the kernels: the plain form then runs.
+//! - `attention`, `columns`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients.
+//!   `None` says that the device or the shape is not for the kernels: the plain form then runs.
+//! - `bundle`: several tensors as one argument.
 //! - `extension`: the kernels as operations of Burn's backend; `launch`: how they are launched.
 //! - `kernels`: the kernels.
 //! - `support`: what a device has room for.
 
 pub(crate) mod attention;
+mod bundle;
+pub(crate) mod columns;
 pub(crate) mod dropout;
 mod extension;
 mod kernels;
@@ -15,7 +18,7 @@ mod launch;
 pub(crate) mod layer_norm;
 pub(crate) mod row_sums;
 pub(crate) mod softmax;
-mod support;
+pub(crate) mod support;
 pub(crate) mod update;
 
 #[cfg(all(test, feature = "wgpu"))]

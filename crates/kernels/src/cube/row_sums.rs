@@ -4,6 +4,7 @@ use burn::tensor::{Int, IntDType, Tensor, TensorData};
 
 use crate::cube::extension::ops;
 use crate::cube::support::{has_addresses, properties};
+use crate::portable::transfers::upload;
 
 /// Rows that a cube adds up, at most.
 const CHUNK: usize = 64;
@@ -20,12 +21,12 @@ pub(crate) fn sum_rows_by_index(x: &Tensor<2>, indices: &[u32], count: usize) ->
         return None;
     }
     let device = x.device().without_autodiff();
-    let upload = |values: Vec<i32>| {
+    let on_device = |values: Vec<i32>| {
         let data = TensorData::new(values.clone(), [values.len()]);
-        Tensor::<1, Int>::from_data(data, &device).cast(IntDType::I32)
+        upload::<1, Int>(data, &device).cast(IntDType::I32)
     };
     let Plan { order, chunks, table } = plan;
-    Some(ops::row_sums(x.clone(), [order, chunks, table].map(upload)))
+    Some(ops::row_sums(x.clone(), [order, chunks, table].map(on_device)))
 }
 
 /// Which rows each step adds up. Each array ends with where the last entry ends.

@@ -1,11 +1,22 @@
 //! What a device has room for.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use burn::backend::DispatchDevice;
 use burn::tensor::Tensor;
 use cubecl::features::Plane;
 use cubecl::ir::DeviceProperties;
 
 use crate::portable::forms::only_plain;
+
+/// Whether planes are taken to add up on every device.
+static ASSUMES_PLANES: AtomicBool = AtomicBool::new(cfg!(test));
+
+/// Takes planes to add up on every device from now on. For tests on software devices, which can add up planes, and of
+/// which CubeCL does not report it.
+pub fn assume_plane_operations() {
+    ASSUMES_PLANES.store(true, Ordering::Relaxed);
+}
 
 /// The properties of the device of `x`; `None` if it has no kernels of ours, or recomputes activations.
 pub fn properties<const D: usize>(x: &Tensor<D>) -> Option<DeviceProperties> {
@@ -18,8 +29,7 @@ pub fn properties<const D: usize>(x: &Tensor<D>) -> Option<DeviceProperties> {
         DispatchDevice::Cube(device) => device.client().properties().clone(),
         _ => return None,
     };
-    // Tests run on software devices, which can add up planes. CubeCL does not report it.
-    if cfg!(test) {
+    if ASSUMES_PLANES.load(Ordering::Relaxed) {
         properties.features.plane.insert(Plane::Ops);
     }
     Some(properties)

@@ -6,8 +6,8 @@ use cubecl::features::Plane;
 use crate::cube::support::{plane_of, properties};
 use crate::tests::{LONG_SUM_TOLERANCE, assert_close, numbers, values};
 use crate::{
-    AdamWStep, DropoutMask, Sequences, adamw_step, attends_packed, attention, embedding, layer_norm, residual,
-    sums_of_squares, untracked_attention,
+    AdamWStep, DeviceParameter, DropoutMask, Sequences, adamw_steps, attends_packed, attention, embedding, layer_norm,
+    linear, linear3, residual, sums_of_squares, untracked_attention,
 };
 
 fn devices() -> [Device; 2] {
@@ -163,31 +163,105 @@ fn untracked_attention_matches_formula() {
 }
 
 #[test]
-fn adamw_step_matches_formula() {
+fn steps_of_many_parameters_match_formula() {
     let [device, _] = devices();
-    let count = 5003;
-    let [value, gradient, first, second] = [1, 2, 3, 4].map(|seed| numbers(seed, count));
-    let second: Vec<f32> = second.iter().map(|moment| moment * moment).collect();
-    let on_device = |values: &[f32]| Tensor::from_data(TensorData::new(values.to_vec(), [count]), &device);
+    // More than one launch takes, some of them whole cubes; two share the moments' buffer with others afterwards.
+    let counts: Vec<usize> = (0..40).map(|n| [5003, 1, 384, 256, 777][n % 5]).collect();
+    let on_device = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device);
     let step =
         AdamWStep { betas: [0.9, 0.99], epsilon: 1e-3, clip: 0.5, decay_factor: 0.9, rate: 0.1, second_root: 0.7 };
-    let moments = [&on_device(&first), &on_device(&second)];
-    let found = adamw_step(&on_device(&value), &on_device(&gradient), moments, step).unwrap().map(values);
-    let mut expected = [const { Vec::new() }; 3];
-    for n in 0..count {
-        let [value, gradient, first, second] = [value[n], gradient[n], first[n], second[n]].map(f64::from);
-        let first = 0.9 * first + 0.1 * 0.5 * gradient;
-        let second = 0.99 * second + 0.01 * (0.5 * gradient).powi(2);
-        let value = value * 0.9 - 0.1 * first / (second.sqrt() / 0.7 + 1e-3);
-        [value, first, second].into_iter().zip(&mut expected).for_each(|(new, all)| all.push(new as f32));
+    let mut expected: Vec<[Vec<f32>; 4]> = counts
+        .iter()
+        .zip(1..)
+        .map(|(&count, seed)| {
+            let [value, gradient, first, second] = [1, 2, 3, 4].map(|part| numbers(10 * seed + part, count));
+            [value, gradient, first, second.iter().map(|moment| moment * moment).collect()]
+        })
+        .collect();
+    let parameter = |[value, gradient, first, second]: &[Vec<f32>; 4]| DeviceParameter {
+        value: on_device(value),
+        gradient: on_device(gradient),
+        moments: [on_device(first), on_device(second)],
+    };
+    let mut found: Vec<DeviceParameter> = expected.iter().map(parameter).collect();
+    for _ in 0..2 {
+        found = adamw_steps(&found, step).unwrap();
+        for [values, gradients, firsts, seconds] in &mut expected {
+            let moments = firsts.iter_mut().zip(seconds);
+            for ((value, gradient), (first, second)) in values.iter_mut().zip(gradients).zip(moments) {
+                let slope = 0.5 * f64::from(*gradient);
+                let mean = 0.9 * f64::from(*first) + 0.1 * slope;
+                let square = 0.99 * f64::from(*second) + 0.01 * slope.powi(2);
+                let new = f64::from(*value) * 0.9 - 0.1 * mean / (square.sqrt() / 0.7 + 1e-3);
+                (*value, *first, *second) = (new as f32, mean as f32, square as f32);
+            }
+        }
     }
-    for (found, expected) in found.iter().zip(&expected) {
-        assert_close("adamw", LONG_SUM_TOLERANCE, found, expected);
+    assert_eq!(found.len(), counts.len());
+    for (found, [value, gradient, first, second]) in found.into_iter().zip(&expected) {
+        let [mean, square] = found.moments;
+        for (found, expected) in [(found.value, value), (found.gradient, gradient), (mean, first), (square, second)] {
+            assert_close("adamw", LONG_SUM_TOLERANCE, &values(found), expected);
+        }
     }
-    let squares = values(sums_of_squares(&on_device(&value)).unwrap());
-    let expected: f64 = value.iter().map(|&value| f64::from(value).powi(2)).sum();
-    assert_eq!(squares.len(), 2);
-    assert!((squares.iter().map(|&sum| f64::from(sum)).sum::<f64>() / expected - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn sums_of_squares_match_host() {
+    let [device, _] = devices();
+    let counts: Vec<usize> = (0..40).map(|n| [9000, 1, 4096, 256, 4097][n % 5]).collect();
+    let expected: Vec<Vec<f32>> = counts.iter().zip(1..).map(|(&count, seed)| numbers(seed, count)).collect();
+    let tensors: Vec<Tensor<1>> = expected
+        .iter()
+        .map(|values| Tensor::from_data(TensorData::new(values.clone(), [values.len()]), &device))
+        .collect();
+    let found = sums_of_squares(&tensors).unwrap();
+    assert!(found.len() < 5, "{} launches", found.len());
+    let mut sums = Vec::new();
+    for (parts, counts) in found {
+        let parts = values(parts);
+        assert_eq!(parts.len(), counts.iter().sum::<usize>());
+        let mut rest = &parts[..];
+        for count in counts {
+            let (own, others) = rest.split_at(count);
+            sums.push(own.iter().map(|&part| f64::from(part)).sum::<f64>());
+            rest = others;
+        }
+    }
+    assert_eq!(sums.len(), expected.len());
+    for (found, values) in sums.iter().zip(&expected) {
+        let expected: f64 = values.iter().map(|&value| f64::from(value).powi(2)).sum();
+        assert!((found / expected - 1.0).abs() < 1e-6, "{found} {expected}");
+    }
+}
+
+/// Rows, inputs and outputs of linear layers: the second has enough rows to be cut into slices.
+const LAYERS: [[usize; 3]; 2] = [[37, 24, 5], [1024, 48, 64]];
+
+#[test]
+fn linear_layer_matches_host() {
+    for [rows, input, output] in LAYERS {
+        compare("linear", [[rows, input], [input, output], [1, output]], |[x, weight, bias], _| {
+            linear(x.clone(), weight.clone(), Some(bias.clone().reshape([output])))
+        });
+    }
+}
+
+#[test]
+fn three_linear_layers_match_host() {
+    for [rows, input, output] in LAYERS {
+        let vector = [1, output];
+        let matrix = [input, output];
+        let shapes = [[rows, input], matrix, matrix, matrix, vector, vector, vector];
+        compare("biased", shapes, |inputs, _| {
+            let [x, first, second, third, biases @ ..] = inputs.each_ref().map(|input| (*input).clone());
+            linear3(x, [first, second, third], biases.map(|bias| Some(bias.reshape([output]))))
+        });
+        compare("unbiased", [[rows, input], matrix, matrix, matrix], |inputs, _| {
+            let [x, first, second, third] = inputs.each_ref().map(|input| (*input).clone());
+            linear3(x, [first, second, third], [None, None, None])
+        });
+    }
 }
 
 #[test]

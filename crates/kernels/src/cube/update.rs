@@ -1,33 +1,105 @@
-//! What an optimiser's step needs, as one kernel for each parameter.
+//! What an optimiser's step needs, as one kernel for several parameters.
 
 use burn::tensor::{DType, Tensor};
 
 use crate::arguments::adamw_step::AdamWStep;
-use crate::cube::extension::ops;
+use crate::arguments::device_parameter::DeviceParameter;
+use crate::cube::bundle::MOST;
+use crate::cube::extension::{BundleLayout, ops};
+use crate::cube::launch::support::VALUE_UNITS;
 use crate::cube::support::{has_addresses, plane_size, properties};
 
 /// Values of which a plane adds up the squares.
 const SPAN: usize = 4096;
 
-/// [`adamw_step`](crate::adamw_step); `None` unless the kernel takes it.
-pub(crate) fn adamw_step(
-    value: &Tensor<1>,
-    gradient: &Tensor<1>,
-    moments: [&Tensor<1>; 2],
-    step: AdamWStep,
-) -> Option<[Tensor<1>; 3]> {
-    properties(value)?;
-    let [first, second] = moments;
-    let inputs = [value, gradient, first, second];
-    let is_like = |x: &&Tensor<1>| x.dtype() == DType::F32 && x.dims() == value.dims();
-    let fits = inputs.iter().all(is_like) && has_addresses(value.dims()[0]);
-    fits.then(|| ops::adamw(inputs.map(|input| input.clone().without_autodiff()), step))
+/// Buffers that each parameter of a step adds to a kernel: value, gradient and both moments.
+const BUFFERS: usize = 4;
+
+/// Buffers that a step writes.
+const RESULTS: usize = 3;
+
+/// [`adamw_steps`](crate::adamw_steps); `None` unless the kernel takes all of them.
+pub(crate) fn adamw_steps(parameters: &[DeviceParameter], step: AdamWStep) -> Option<Vec<DeviceParameter>> {
+    let room = properties(&parameters.first()?.value)?.hardware.max_bindings as usize;
+    let size = (room.saturating_sub(RESULTS) / BUFFERS).min(MOST);
+    let fits = |parameter: &DeviceParameter| {
+        let DeviceParameter { value, gradient, moments: [first, second] } = parameter;
+        let count = value.dims()[0];
+        let is_like = |x: &&Tensor<1>| x.dtype() == DType::F32 && x.dims() == [count];
+        [value, gradient, first, second].iter().all(is_like) && has_addresses(count)
+    };
+    (size > 0 && parameters.iter().all(fits)).then(|| {
+        let of = |group: &[DeviceParameter]| adamw_of_group(group, step);
+        groups(parameters, size, |parameter| padded(parameter.value.dims()[0])).flat_map(of).collect()
+    })
 }
 
-/// [`sums_of_squares`](crate::sums_of_squares); `None` unless the kernel takes it.
-pub(crate) fn sums_of_squares(x: &Tensor<1>) -> Option<Tensor<1>> {
-    let [count] = x.dims();
-    plane_size(x, 1)?;
-    let fits = x.dtype() == DType::F32 && count > 0 && has_addresses(count);
-    fits.then(|| ops::square_sums(x.clone().without_autodiff(), count.div_ceil(SPAN), SPAN))
+/// The step of parameters that one kernel takes.
+fn adamw_of_group(group: &[DeviceParameter], step: AdamWStep) -> Vec<DeviceParameter> {
+    let counts: Vec<usize> = group.iter().map(|parameter| parameter.value.dims()[0]).collect();
+    let layout = BundleLayout { count: group.len(), total: counts.iter().copied().map(padded).sum() };
+    let each = |of: fn(&DeviceParameter) -> &Tensor<1>| -> Vec<Tensor<1>> {
+        group.iter().map(|parameter| of(parameter).clone().without_autodiff()).collect()
+    };
+    let inputs = [each(|it| &it.value), each(|it| &it.gradient), each(|it| &it.moments[0]), each(|it| &it.moments[1])];
+    let results = ops::adamw(inputs.each_ref().map(Vec::as_slice), layout, step);
+    let mut start = 0;
+    let parted = counts.iter().zip(group).map(|(&count, parameter)| {
+        let [value, first, second] = results.each_ref().map(|all| all.clone().narrow(0, start, count));
+        start += padded(count);
+        DeviceParameter { value, gradient: parameter.gradient.clone(), moments: [first, second] }
+    });
+    parted.collect()
+}
+
+/// Values that a tensor takes up among others: whole cubes, at whose starts devices can bind a buffer.
+fn padded(count: usize) -> usize {
+    count.next_multiple_of(VALUE_UNITS as usize)
+}
+
+/// [`sums_of_squares`](crate::sums_of_squares); `None` unless the kernel takes them.
+pub(crate) fn sums_of_squares(tensors: &[Tensor<1>]) -> Option<Vec<(Tensor<1>, Vec<usize>)>> {
+    let first = tensors.first()?;
+    plane_size(first, 1)?;
+    let size = (properties(first)?.hardware.max_bindings as usize).saturating_sub(1).min(MOST);
+    let fits = |x: &Tensor<1>| x.dtype() == DType::F32 && x.dims()[0] > 0 && has_addresses(x.dims()[0]);
+    (size > 0 && tensors.iter().all(fits)).then(|| {
+        let of = |group: &[Tensor<1>]| {
+            let parts: Vec<usize> = group.iter().map(|x| x.dims()[0].div_ceil(SPAN)).collect();
+            let layout = BundleLayout { count: group.len(), total: parts.iter().sum() };
+            let values: Vec<_> = group.iter().map(|x| x.clone().without_autodiff()).collect();
+            (ops::square_sums(&values, layout, SPAN), parts)
+        };
+        groups(tensors, size, |x| x.dims()[0]).map(of).collect()
+    })
+}
+
+/// Consecutive items in groups of at most `size`, with as many values as kernels can address.
+fn groups<'a, T>(items: &'a [T], size: usize, values: impl Fn(&T) -> usize + 'a) -> impl Iterator<Item = &'a [T]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut total = 0;
+        let fits = |item: &&T| {
+            total += values(item);
+            has_addresses(total)
+        };
+        let count = rest.iter().take(size).take_while(fits).count();
+        let (group, others) = rest.split_at_checked(count.max(1))?;
+        rest = others;
+        Some(group)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::groups;
+
+    #[test]
+    fn groups_are_as_large_as_addresses_allow() {
+        let sizes = |items: &[usize]| groups(items, 3, |&count| count).map(<[usize]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&[1; 7]), [3, 3, 1]);
+        let half = 1 << 31;
+        assert_eq!(sizes(&[half, half, 1, 1, half]), [1, 3, 1]);
+        assert_eq!(sizes(&[]), [0; 0]);
+    }
 }

@@ -7,6 +7,7 @@ use burn::tensor::activation::sigmoid;
 use burn::tensor::{IndexingUpdateOp, Int, Tensor, TensorData};
 
 use crate::distillation::teacher::{MASKED, TeacherLogits, TeacherLoss};
+use crate::portable::transfers::upload;
 
 /// [`distillation_loss`](crate::distillation_loss) in Burn's own operations, whatever the device. A tile holds at most
 /// `tile` logits of each matrix, but at least one row.
@@ -125,7 +126,7 @@ impl Pass<'_> {
         }
         let indices = masked.iter().map(|&(row, column)| ((row - rows.start) * self.batch + column) as i64);
         let indices = TensorData::new(indices.collect::<Vec<i64>>(), [masked.len()]);
-        let indices = Tensor::<1, Int>::from_data(indices, &logits.device());
+        let indices = upload::<1, Int>(indices, &logits.device());
         // A logit vanishes beside it.
         let added = Tensor::full([masked.len()], MASKED, &logits.device());
         let shape = logits.dims();

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use crate::arguments::dropout_mask::{DropoutMask, MIX};
 use crate::portable::forms::is_remote;
 use crate::portable::graph::with_gradient;
+use crate::portable::transfers::upload;
 
 impl DropoutMask {
     /// The form in Burn's own operations. The factors are computed again in the backward pass.
@@ -24,7 +25,7 @@ impl DropoutMask {
         let factors = if is_remote(&device) && u32::try_from(count).is_ok() {
             self.factors_on_device(shape, &device)
         } else {
-            Tensor::from_data(TensorData::new(self.factors(count), shape), &device)
+            upload(TensorData::new(self.factors(count), shape), &device)
         };
         let factors = factors.cast(x.dtype());
         x * factors
@@ -106,9 +107,9 @@ impl Places {
             let steps: Vec<i32> = (0..shape[axis]).map(|n| (n * stride) as i32).collect();
             let mut dims = [1; D];
             dims[axis] = shape[axis];
-            Tensor::<D, Int>::from_data(TensorData::new(steps, dims), (device, DType::I32))
+            upload::<D, Int>(TensorData::new(steps, dims), (device, DType::I32))
         };
-        let first = Tensor::<D, Int>::from_data(TensorData::new(vec![0i32], [1; D]), (device, DType::I32));
+        let first = upload::<D, Int>(TensorData::new(vec![0i32], [1; D]), (device, DType::I32));
         let column = (0..D - 1).map(along).reduce(|sum, steps| sum + steps).unwrap_or(first);
         let (rows, width) = (column.shape().num_elements(), shape[D - 1]);
         let row = along(D - 1).reshape([width]);

@@ -4,6 +4,7 @@ use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::portable::graph::with_gradient;
 use crate::portable::row_sums::sum_rows_by_index;
+use crate::portable::transfers::upload;
 
 /// The rows of `table` `[rows, width]` at `indices`, `[indices.len(), width]`.
 ///
@@ -26,7 +27,7 @@ pub(crate) fn plain(table: Tensor<2>, indices: Vec<u32>) -> Tensor<2> {
     let [rows, _] = table.dims();
     let on_device: Vec<i32> = indices.iter().map(|&index| index as i32).collect();
     let on_device = TensorData::new(on_device, [indices.len()]);
-    let on_device = Tensor::<1, Int>::from_data(on_device, &table.device().without_autodiff());
+    let on_device = upload::<1, Int>(on_device, &table.device().without_autodiff());
     let backward = move |gradient| sum_rows_by_index(gradient, &indices, rows);
     with_gradient(table, |table| table.select(0, on_device.clone()), backward)
 }

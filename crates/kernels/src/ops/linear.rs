@@ -4,7 +4,7 @@ use burn::tensor::{Tensor, module};
 
 use crate::portable::forms::is_remote;
 use crate::portable::graph::with_gradients;
-use crate::portable::row_products::{column_sums, transposed_product};
+use crate::portable::row_products::{column_sums, linear_gradients, transposed_product};
 
 /// A linear layer, `[rows, out]`, of `x` `[rows, in]`, `weight` `[in, out]` and `bias` `[out]`.
 ///
@@ -31,20 +31,22 @@ pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) ->
     let (input, factors) = (x.clone().without_autodiff(), weight.clone().without_autodiff());
     let output = module::linear(input.clone(), factors.clone(), bias.clone().map(Tensor::without_autodiff));
     let inputs = [x.clone().into_dispatch(), weight.clone().into_dispatch()];
-    let of_product = move |gradient: &Tensor<2>, needed: [bool; 2]| {
-        [
-            needed[0].then(|| gradient.clone().matmul(factors.clone().transpose()).into_dispatch()),
-            needed[1].then(|| transposed_product(input.clone(), gradient.clone()).into_dispatch()),
-        ]
-    };
+    let of_input = move |gradient: &Tensor<2>| gradient.clone().matmul(factors.clone().transpose()).into_dispatch();
     let tracked = match &bias {
-        None => with_gradients(inputs, output, move |gradient, needed| of_product(&gradient, needed)),
+        None => with_gradients(inputs, output, move |gradient, [x, weight]| {
+            let of_weight = || transposed_product(input.clone(), gradient.clone()).into_dispatch();
+            [x.then(|| of_input(&gradient)), weight.then(of_weight)]
+        }),
         Some(bias) => {
             let [x, weight] = inputs;
             with_gradients([x, weight, bias.clone().into_dispatch()], output, move |gradient, [x, weight, bias]| {
-                let of_bias = bias.then(|| column_sums(gradient.clone()).into_dispatch());
-                let [x, weight] = of_product(&gradient, [x, weight]);
-                [x, weight, of_bias]
+                let of_input = x.then(|| of_input(&gradient));
+                if weight && bias {
+                    let (of_weight, of_bias) = linear_gradients(input.clone(), gradient);
+                    return [of_input, Some(of_weight.into_dispatch()), Some(of_bias.into_dispatch())];
+                }
+                let of_weight = weight.then(|| transposed_product(input.clone(), gradient.clone()).into_dispatch());
+                [of_input, of_weight, bias.then(|| column_sums(gradient).into_dispatch())]
             })
         }
     };
@@ -80,9 +82,16 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
         return each(&x, &weights);
     }
     let without_graph = weights.each_ref().map(|weight| weight.clone().without_autodiff());
-    let factors = Tensor::cat(without_graph.to_vec(), 1);
-    let bias: Vec<_> = biases.iter().flatten().map(|bias| bias.clone().without_autodiff()).collect();
-    let bias = (!bias.is_empty()).then(|| Tensor::cat(bias, 0));
+    let factors = join_columns(without_graph);
+    let bias = biases.clone().map(|bias| bias.map(|bias| bias.without_autodiff().unsqueeze::<2>()));
+    let bias = match bias {
+        [Some(first), Some(second), Some(third)] => {
+            let joined = join_columns([first, second, third]);
+            let [_, triple] = joined.dims();
+            Some(joined.reshape([triple]))
+        }
+        _ => None,
+    };
     let input = x.clone().without_autodiff();
     let output = module::linear(input.clone(), factors.clone(), bias);
     // A node of the graph would make what follows of a locked layer look trained, and have its values dropped.
@@ -97,16 +106,43 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
     let inputs = [x.clone().into_dispatch(), first, second, third, stands_in(0), stands_in(1), stands_in(2)];
     let width = weights[0].dims()[1];
     let tracked = with_gradients(inputs, output, move |gradient: Tensor<2>, needed: [bool; 7]| {
-        let of_weights = needed[1..4].contains(&true).then(|| transposed_product(input.clone(), gradient.clone()));
-        let of_biases = (biased[0] && needed[4..].contains(&true)).then(|| column_sums(gradient.clone()));
+        let (needs_weights, needs_biases) = (needed[1..4].contains(&true), biased[0] && needed[4..].contains(&true));
+        let (of_weights, of_biases) = match (needs_weights, needs_biases) {
+            (true, true) => {
+                let (weights, biases) = linear_gradients(input.clone(), gradient.clone());
+                (Some(weights), Some(biases))
+            }
+            (true, false) => (Some(transposed_product(input.clone(), gradient.clone())), None),
+            (false, true) => (None, Some(column_sums(gradient.clone()))),
+            (false, false) => (None, None),
+        };
+        let of_weights = of_weights.map(|all| part_columns(all, width));
         std::array::from_fn(|position| match position {
             _ if !needed[position] => None,
             0 => Some(gradient.clone().matmul(factors.clone().transpose()).into_dispatch()),
-            1..4 => of_weights.as_ref().map(|all| all.clone().narrow(1, (position - 1) * width, width).into_dispatch()),
+            1..4 => of_weights.as_ref().map(|parts| parts[position - 1].clone().into_dispatch()),
             _ => of_biases.as_ref().map(|all| all.clone().narrow(0, (position - 4) * width, width).into_dispatch()),
         })
     });
     tracked.unwrap_or_else(|| each(&x, &weights))
+}
+
+/// Three matrices of the same shape side by side, outside of the graph.
+fn join_columns(parts: [Tensor<2>; 3]) -> Tensor<2> {
+    #[cfg(feature = "cube")]
+    if let Some(joined) = crate::cube::columns::join(&parts) {
+        return joined;
+    }
+    Tensor::cat(parts.to_vec(), 1)
+}
+
+/// The parts of [`join_columns`], of `width` columns each.
+fn part_columns(x: Tensor<2>, width: usize) -> [Tensor<2>; 3] {
+    #[cfg(feature = "cube")]
+    if let Some(parts) = crate::cube::columns::part(&x) {
+        return parts;
+    }
+    [0, 1, 2].map(|n| x.clone().narrow(1, n * width, width))
 }
 
 #[cfg(feature = "flex")]

@@ -6,6 +6,7 @@
 //! - `row_gather`: rows in another order, with rows left out and rows of zeros inserted.
 //! - `row_products`: sums over all rows, the gradients of parameters that act on each of them.
 //! - `row_sums`: sums of the rows with equal index, the gradient of a table.
+//! - `transfers`: copies to devices, counted.
 //! - `forms`: which form of an operation a device takes.
 
 pub(crate) mod forms;
@@ -13,3 +14,4 @@ pub(crate) mod graph;
 pub(crate) mod row_gather;
 pub(crate) mod row_products;
 pub(crate) mod row_sums;
+pub(crate) mod transfers;

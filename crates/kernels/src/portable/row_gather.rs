@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::portable::graph::with_gradient;
+use crate::portable::transfers::upload;
 
 /// A reordering of rows that may leave rows out and insert rows without a source.
 #[derive(Debug, Clone)]
@@ -27,9 +28,9 @@ impl Rows {
         let indices: Vec<i32> = sources.iter().map(|source| source.unwrap_or(0) as i32).collect();
         let has_source = sources.contains(&None).then(|| {
             let factors = sources.iter().map(|source| f32::from(source.is_some())).collect::<Vec<_>>();
-            Tensor::from_data(TensorData::new(factors, [count, 1]), device)
+            upload(TensorData::new(factors, [count, 1]), device)
         });
-        Self { sources: Tensor::from_data(TensorData::new(indices, [count]), device), has_source }
+        Self { sources: upload(TensorData::new(indices, [count]), device), has_source }
     }
 
     /// Output rows without a source hold those of row 0.

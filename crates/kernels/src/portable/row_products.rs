@@ -24,25 +24,46 @@ pub const MOST_SLICES: usize = 128;
 
 /// `x^T y`, `[in, out]`, of `x` `[rows, in]` and `y` `[rows, out]`.
 pub(crate) fn transposed_product(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
-    let ([rows, input], [_, output]) = (x.dims(), y.dims());
-    let tiles = input.div_ceil(TILE) * output.div_ceil(TILE);
-    match slices(rows, TILES.div_ceil(tiles), PRODUCT_ROWS) {
-        slices if slices == 1 || !is_remote(&x.device()) => x.transpose().matmul(y),
-        slices => {
-            let cut = |x: Tensor<2>, width| x.reshape([slices, rows / slices, width]);
-            let products = cut(x, input).swap_dims(1, 2).matmul(cut(y, output));
-            products.sum_dim(0).reshape([input, output])
-        }
+    let ([_, input], [_, output]) = (x.dims(), y.dims());
+    match product_slices(&x, &y) {
+        Some(slices) => slices.sum_dim(0).reshape([input, output]),
+        None => x.transpose().matmul(y),
     }
 }
 
 /// The sums of the columns of `x` `[rows, width]`, `[width]`.
 pub(crate) fn column_sums(x: Tensor<2>) -> Tensor<1> {
-    let [rows, width] = x.dims();
-    match slices(rows, MOST_SLICES, SUM_ROWS) {
-        slices if slices == 1 || !is_remote(&x.device()) => x.sum_dim(0).reshape([width]),
-        slices => x.reshape([slices, rows / slices, width]).sum_dim(1).sum_dim(0).reshape([width]),
+    let [_, width] = x.dims();
+    column_slices(&x).unwrap_or(x).sum_dim(0).reshape([width])
+}
+
+/// [`transposed_product`] of `x` and `y`, and [`column_sums`] of `y`: the gradients of a linear layer.
+pub(crate) fn linear_gradients(x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
+    #[cfg(feature = "cube")]
+    if let (Some(products), Some(sums)) = (product_slices(&x, &y), column_slices(&y))
+        && let Some([products, sums]) = crate::cube::columns::sums([&products, &sums])
+    {
+        return (products.reshape([x.dims()[1], y.dims()[1]]), sums);
     }
+    (transposed_product(x, y.clone()), column_sums(y))
+}
+
+/// `x^T y` of slices of the rows, `[slices, in * out]`; `None` if one product is as fast.
+fn product_slices(x: &Tensor<2>, y: &Tensor<2>) -> Option<Tensor<2>> {
+    let ([rows, input], [_, output]) = (x.dims(), y.dims());
+    let tiles = input.div_ceil(TILE) * output.div_ceil(TILE);
+    let slices = slices(rows, TILES.div_ceil(tiles), PRODUCT_ROWS);
+    let cut = |x: &Tensor<2>, width| x.clone().reshape([slices, rows / slices, width]);
+    let products = || cut(x, input).swap_dims(1, 2).matmul(cut(y, output)).reshape([slices, input * output]);
+    (slices > 1 && is_remote(&x.device())).then(products)
+}
+
+/// The sums of the columns of slices of the rows, `[slices, width]`; `None` if one sum is as fast.
+fn column_slices(x: &Tensor<2>) -> Option<Tensor<2>> {
+    let [rows, width] = x.dims();
+    let slices = slices(rows, MOST_SLICES, SUM_ROWS);
+    let sums = || x.clone().reshape([slices, rows / slices, width]).sum_dim(1).reshape([slices, width]);
+    (slices > 1 && is_remote(&x.device())).then(sums)
 }
 
 /// The number of slices, about `wanted`: a power of two that divides `rows`, with at least `least` rows each.

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use burn::module::Param;
-use burn::tensor::{Tensor, TensorData};
-use dualenc_kernels::DropoutMask;
+use burn::tensor::{Float, Tensor, TensorData};
+use dualenc_kernels::{DropoutMask, upload};
 
 use crate::params::random::named_seed;
 
@@ -54,7 +54,7 @@ impl Dropout {
         // Rows of no sequence.
         factors.resize(x.dims()[0], 1.0);
         let factors = TensorData::new(factors, [x.dims()[0], 1]);
-        let factors = Tensor::<2>::from_data(factors, &x.device().without_autodiff());
+        let factors = upload::<2, Float>(factors, &x.device().without_autodiff());
         let factors = factors.cast(x.dtype());
         x * factors
     }

@@ -10,7 +10,7 @@ use crate::weights::host_tensor::HostTensor;
 /// blake3 over path, shape and f32 bits of each selected parameter, in the order of their paths; in hex.
 ///
 /// # Errors
-/// [`ModelError::State`] if the device cannot copy a tensor to the host.
+/// [`ModelError::Device`] if the device cannot copy a tensor to the host.
 pub fn fingerprint(model: &impl Module, which: ParamFilter) -> Result<String, ModelError> {
     let [whole] = fingerprints(model, which, [""])?;
     Ok(whole)

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData, Transaction};
+use dualenc_kernels::count_read;
 
+use crate::device_failure::DeviceFailure;
 use crate::error::ModelError;
 use crate::params::inventory::{ParamFilter, ParamInfo, list};
 use crate::params::path::PathStack;
@@ -13,7 +15,7 @@ use crate::weights::host_tensor::HostTensor;
 /// Reads the selected parameters, by path.
 ///
 /// # Errors
-/// [`ModelError::State`] if the device cannot copy a tensor to the host.
+/// [`ModelError::Device`] if the device cannot copy a tensor to the host.
 pub fn collect(model: &impl Module, which: ParamFilter) -> Result<BTreeMap<String, HostTensor>, ModelError> {
     let read = |(path, read): (String, Read)| read().map(|tensor| (path, tensor));
     readers(model, which).into_iter().map(read).collect()
@@ -39,9 +41,7 @@ pub(crate) fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<Strin
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
             let value = param.val();
             if self.which.includes(value.is_require_grad()) {
-                let path = self.path.path();
-                let failed = move |error| ModelError::State { problems: vec![format!("{path}: {error}")] };
-                self.readers.insert(self.path.path(), Box::new(|| host(value).map_err(failed)));
+                self.readers.insert(self.path.path(), Box::new(|| host(value)));
             }
         }
     }
@@ -56,8 +56,8 @@ pub(crate) fn readers(model: &impl Module, which: ParamFilter) -> BTreeMap<Strin
 /// [`ModelError::Device`] if the device cannot copy it to the host.
 pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError> {
     let shape = tensor.dims().to_vec();
-    let failed =
-        |error: &dyn std::fmt::Display| ModelError::Device(format!("cannot copy a tensor from the device: {error}"));
+    let failed = |error: &dyn std::fmt::Display| ModelError::Device(DeviceFailure::new(&error.to_string()));
+    count_read(&tensor.device());
     let data = tensor.try_into_data().map_err(|error| failed(&error))?;
     let values = data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&format!("{error:?}")))?;
     Ok(HostTensor { shape, values })
@@ -68,12 +68,10 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError>
 /// # Errors
 /// [`ModelError::Device`] if the device cannot copy them to the host.
 pub fn host_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, ModelError> {
-    let failed =
-        |error: &dyn std::fmt::Display| ModelError::Device(format!("cannot copy tensors from the device: {error}"));
+    let failed = |error: &dyn std::fmt::Display| ModelError::Device(DeviceFailure::new(&error.to_string()));
     let count = tensors.len();
-    if count == 0 {
-        return Ok(Vec::new());
-    }
+    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
+    count_read(&first.device());
     let register = |reads: Transaction, tensor: Tensor<1>| reads.register(tensor.without_autodiff());
     let read = tensors.into_iter().fold(Transaction::default(), register);
     let read = read.try_execute().map_err(|error| failed(&error))?;

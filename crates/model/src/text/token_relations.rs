@@ -1,6 +1,7 @@
 //! Token positions in attention: causal and local masks, rotary angles, relative positions.
 
-use burn::tensor::{Bool, Device, Int, Tensor, TensorData};
+use burn::tensor::{Bool, Device, Int, TensorData};
+use dualenc_kernels::upload;
 
 use crate::form::option;
 use crate::transformer::relations::Relations;
@@ -95,11 +96,11 @@ impl TokenRelations {
         let needs_mask = self.causal || self.window.is_some_and(|window| seq > window + 1);
         let mask = needs_mask.then(|| {
             let mask: Vec<bool> = pairs().map(is_masked).collect();
-            Tensor::<4, Bool>::from_data(TensorData::new(mask, [1, 1, seq, seq]), &device.clone().without_autodiff())
+            upload::<4, Bool>(TensorData::new(mask, [1, 1, seq, seq]), &device.clone().without_autodiff())
         });
         let table_rows = self.buckets.map(|buckets| {
             let rows: Vec<i32> = pairs().map(|(query, key)| buckets.row(query, key) as i32).collect();
-            Tensor::<1, Int>::from_data(TensorData::new(rows, [seq * seq]), &device.clone().without_autodiff())
+            upload::<1, Int>(TensorData::new(rows, [seq * seq]), &device.clone().without_autodiff())
         });
         let rotary = self.rotary_theta.map(|theta| {
             let frequencies = rotary_frequencies(dim, theta, self.rotary_scaling);

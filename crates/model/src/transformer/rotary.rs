@@ -3,6 +3,7 @@
 use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use dualenc_kernels::upload;
 
 /// How rotary frequencies are stretched to texts that are longer than those of the pretraining.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -84,7 +85,7 @@ impl Rotary {
                 (0..dim).map(channel).collect()
             };
             let values: Vec<f32> = angles.chunks_exact(half).flat_map(row).collect();
-            Tensor::from_data(TensorData::new(values, [1, 1, seq, dim]), &device.clone().without_autodiff())
+            upload(TensorData::new(values, [1, 1, seq, dim]), &device.clone().without_autodiff())
         };
         Self {
             cos: tensor(&|angle, _| angle.cos()),

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, OnceLock};
 
-use burn::tensor::{Bool, Device, Tensor, TensorData};
-use dualenc_kernels::{MOST_SLICES, RowGather, is_remote};
+use burn::tensor::{Bool, Device, Float, Tensor, TensorData};
+use dualenc_kernels::{MOST_SLICES, RowGather, is_remote, upload};
 
 /// Sequences concatenated as rows, without padding between them.
 #[derive(Debug, Clone)]
@@ -114,7 +114,7 @@ impl SequenceLayout {
         let ragged = self.ragged.as_ref()?;
         let make = || {
             let padding: Vec<bool> = self.row_of_slot().iter().map(Option::is_none).collect();
-            Tensor::from_data(TensorData::new(padding, [self.batch, 1, 1, self.longest]), &ragged.device)
+            upload(TensorData::new(padding, [self.batch, 1, 1, self.longest]), &ragged.device)
         };
         Some(ragged.padding.get_or_init(make).clone())
     }
@@ -158,7 +158,7 @@ impl SequenceLayout {
             };
             let of_sequence = |&length: &usize| (0..self.longest).map(move |position| weight(position, length));
             let weights: Vec<f32> = self.lengths.iter().flat_map(of_sequence).collect();
-            let weights = Tensor::<3>::from_data(TensorData::new(weights, [self.batch, self.longest, 1]), &device);
+            let weights = upload::<3, Float>(TensorData::new(weights, [self.batch, self.longest, 1]), &device);
             let padded = self.to_slots(ragged).apply(x).reshape([self.batch, self.longest, width]);
             let weighted = padded.clone() * weights.cast(padded.dtype());
             return weighted.sum_dim(1).reshape([self.batch, width]);
@@ -170,7 +170,7 @@ impl SequenceLayout {
             weights[sequence * rows + start + skip..sequence * rows + start + length].fill(1.0 / counted as f32);
             start += length;
         }
-        Tensor::<2>::from_data(TensorData::new(weights, [self.batch, rows]), &device).cast(x.dtype()).matmul(x)
+        upload::<2, Float>(TensorData::new(weights, [self.batch, rows]), &device).cast(x.dtype()).matmul(x)
     }
 }
 

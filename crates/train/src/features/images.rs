@@ -10,6 +10,7 @@ use dualenc_data::{
     Batch, ContentHash, DataError, FeatureLookup, ImageError, ImageProcessor, ImageRef, Skipped, decode_view,
     ordered_map,
 };
+use dualenc_kernels::upload;
 use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 
 use crate::config::{CacheDtype, Precision};
@@ -411,7 +412,7 @@ impl ImageFeatures {
     fn tensor(&self, values: Vec<f32>) -> Tensor<2> {
         let width = self.tower.width();
         let rows = values.len() / width.max(1);
-        Tensor::from_data(TensorData::new(values, [rows, width]), &self.compute.device)
+        upload(TensorData::new(values, [rows, width]), &self.compute.device)
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use dualenc_model::ModelError;
+use dualenc_model::{DeviceFailure, ModelError};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::device::Compute;
@@ -68,7 +68,8 @@ pub(crate) fn forward_chunks(
 pub fn on_single_thread<R: Send>(work: impl FnOnce() -> R + Send) -> Result<R, TrainError> {
     let idle = IDLE_POOLS.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let pool = idle.map_or_else(|| ThreadPoolBuilder::new().num_threads(1).build(), Ok);
-    let pool = pool.map_err(|error| ModelError::Device(format!("cannot start a thread: {error}")))?;
+    let failed = |error| ModelError::Device(DeviceFailure::new(&format!("cannot start a thread: {error}")));
+    let pool = pool.map_err(failed)?;
     let result = pool.install(work);
     IDLE_POOLS.lock().unwrap_or_else(PoisonError::into_inner).push(pool);
     Ok(result)

@@ -2,6 +2,7 @@
 //! worker threads: half as many bytes are then copied, on the one thread that feeds the device too.
 
 use burn::tensor::{DType, Device, Tensor, TensorData, bf16, f16};
+use dualenc_kernels::upload;
 
 use crate::config::Precision;
 
@@ -69,9 +70,9 @@ impl Pixels {
     /// Places the values on `device` as they are.
     pub fn into_tensor<const D: usize>(self, shape: [usize; D], device: &Device) -> Tensor<D> {
         match self {
-            Self::F32(values) => Tensor::from_data(TensorData::new(values, shape), device),
-            Self::F16(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::F16)),
-            Self::Bf16(values) => Tensor::from_data(TensorData::new(values, shape), (device, DType::BF16)),
+            Self::F32(values) => upload(TensorData::new(values, shape), device),
+            Self::F16(values) => upload(TensorData::new(values, shape), (device, DType::F16)),
+            Self::Bf16(values) => upload(TensorData::new(values, shape), (device, DType::BF16)),
         }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::TokenBatch;
+use dualenc_kernels::upload;
 use dualenc_model::TextTower;
 
 use crate::config::CacheDtype;
@@ -79,7 +80,7 @@ impl TextStates {
                 states[starts[caption]..][..values].copy_from_slice(&row[..values]);
             }
         }
-        Ok(Tensor::from_data(TensorData::new(states, [rows, self.width]), &self.compute.device))
+        Ok(upload(TensorData::new(states, [rows, self.width]), &self.compute.device))
     }
 
     /// Computes the states of captions that are not cached.

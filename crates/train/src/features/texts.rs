@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{ContentHash, Dataset, TokenBatch};
+use dualenc_kernels::upload;
 use dualenc_model::{Dropout, TextTower, TokenSequences, Tower, parameters};
 
 use crate::config::CacheDtype;
@@ -107,7 +108,7 @@ impl TextFeatures {
         let width = self.width;
         let values = caption_rows(dataset, captions, width)?;
         let shape = [values.len() / width.max(1), width];
-        Ok(Tensor::from_data(TensorData::new(values, shape), &self.compute.device))
+        Ok(upload(TensorData::new(values, shape), &self.compute.device))
     }
 
     /// Pooled outputs, shape `[captions, width]`. Features that are not in the store are computed and added to it.
@@ -118,7 +119,7 @@ impl TextFeatures {
     pub fn of_tokens(&self, tokens: &TokenBatch) -> Result<Tensor<2>, TrainError> {
         let values = self.values_of(tokens)?;
         let shape = [values.len() / self.width.max(1), self.width];
-        Ok(Tensor::from_data(TensorData::new(values, shape), &self.compute.device))
+        Ok(upload(TensorData::new(values, shape), &self.compute.device))
     }
 
     /// As [`TextFeatures::of_tokens`], flat.

@@ -1,6 +1,7 @@
 //! The weights of the logits in the softmax loss, and the losses of a model that guesses.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Float, Tensor, TensorData};
+use dualenc_kernels::upload;
 
 /// Label smoothing as in PyTorch's `cross_entropy` (Szegedy et al., arXiv:1512.00567, sec. 7), in both directions: a
 /// fraction of each target's mass is spread evenly over its candidates, which are all pairs that are not masked.
@@ -64,7 +65,7 @@ impl Smoothing {
         let weigh = |embeds: &Tensor<2>, weights: [&dyn Fn(usize) -> f64; 2]| {
             let values = weights.iter().flat_map(|weight| (0..batch).map(move |at| weight(at) as f32)).collect();
             let device = embeds.device().without_autodiff();
-            Tensor::<2>::from_data(TensorData::new::<f32, _>(values, [2, batch]), &device).matmul(embeds.clone())
+            upload::<2, Float>(TensorData::new::<f32, _>(values, [2, batch]), &device).matmul(embeds.clone())
         };
         let images = weigh(image, [&|row| self.spread(0, row), &|_| 1.0]);
         let texts = weigh(text, [&|_| 1.0, &|column| self.spread(1, column)]);

@@ -6,6 +6,7 @@
 
 use burn::tensor::{Int, Tensor, TensorData};
 use dualenc_data::mix;
+use dualenc_kernels::upload;
 
 /// Keeps the draws of mixup apart from others of the same seed; an argument of [`mix`].
 const MIXUP: u64 = 0x313e;
@@ -40,7 +41,7 @@ impl Mixing {
         let each = rows / self.partners.len().max(1);
         let of_pair = |&partner: &usize| (0..each).map(move |row| (partner * each + row) as i64);
         let indices: Vec<i64> = self.partners.iter().flat_map(of_pair).collect();
-        let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [rows]), &features.device());
+        let indices = upload::<1, Int>(TensorData::new(indices, [rows]), &features.device());
         features.clone() * self.share + features.clone().select(0, indices) * (1.0 - self.share)
     }
 

@@ -167,6 +167,7 @@ impl ParamGradients {
     /// The sums of squares of the gradients. Those of gradients on a device are not read yet.
     pub(crate) fn squares(&self) -> SumsOfSquares {
         let mut squares = SumsOfSquares::default();
+        let (mut parts, mut on_device) = (Vec::new(), Vec::new());
         for (path, gradient) in &self.by_path {
             let part = path.split_once('.').map_or(path.as_str(), |(part, _)| part);
             let of_part = squares.by_part.entry(part.to_owned()).or_default();
@@ -180,10 +181,17 @@ impl ParamGradients {
                     *of_part += rows.par_iter().map(row).collect::<Vec<f64>>().iter().sum::<f64>();
                 }
                 Gradient::Device(tensor) => {
-                    squares.parts_on_device.push(part.to_owned());
-                    squares.on_device.push(partial_sums_of_squares(tensor.as_ref().clone()));
+                    parts.push(part.to_owned());
+                    on_device.push(tensor.as_ref().clone());
                 }
             }
+        }
+        let sums = sums_of_squares(&on_device);
+        let sums = sums.unwrap_or_else(|| on_device.into_iter().map(partial_sums_of_squares).collect());
+        let mut parts = parts.into_iter();
+        for (sums, counts) in sums {
+            squares.parts_on_device.push(parts.by_ref().zip(counts).collect());
+            squares.on_device.push(sums);
         }
         squares
     }
@@ -194,9 +202,9 @@ impl ParamGradients {
 pub(crate) struct SumsOfSquares {
     /// Of the gradients in host memory, by part of the model.
     by_part: BTreeMap<String, f64>,
-    /// The part of each gradient on a device.
-    parts_on_device: Vec<String>,
-    /// Of the gradients on a device, to be read: in parts, which the host adds up.
+    /// For each tensor on a device: the part of each gradient whose sums it holds, and how many sums.
+    parts_on_device: Vec<Vec<(String, usize)>>,
+    /// Of the gradients on a device, to be read: in sums, which the host adds up.
     pub on_device: Vec<Tensor<1>>,
 }
 
@@ -207,12 +215,19 @@ impl SumsOfSquares {
     /// [`ModelError::Internal`] when `read` are other values.
     pub fn norms(self, read: &[Vec<f32>]) -> Result<GradientNorms, ModelError> {
         let Self { by_part: mut squares, parts_on_device, .. } = self;
-        if read.len() != parts_on_device.len() {
-            let [found, expected] = [read.len(), parts_on_device.len()];
-            return Err(ModelError::Internal(format!("{found} sums of squares of {expected} gradients")));
+        let expected: Vec<usize> =
+            parts_on_device.iter().map(|parts| parts.iter().map(|(_, count)| count).sum()).collect();
+        let found: Vec<usize> = read.iter().map(Vec::len).collect();
+        if found != expected {
+            return Err(ModelError::Internal(format!("{found:?} sums of squares of gradients, expected {expected:?}")));
         }
-        for (part, sums) in parts_on_device.into_iter().zip(read) {
-            *squares.entry(part).or_default() += sums.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+        for (parts, read) in parts_on_device.into_iter().zip(read) {
+            let mut sums = read.as_slice();
+            for (part, count) in parts {
+                let (own, others) = sums.split_at(count);
+                *squares.entry(part).or_default() += own.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+                sums = others;
+            }
         }
         let all = squares.values().sum::<f64>().sqrt();
         Ok(GradientNorms { all, by_part: squares.into_iter().map(|(part, sum)| (part, sum.sqrt())).collect() })
@@ -231,14 +246,12 @@ pub struct GradientNorms {
 /// Parts that the sum over a gradient on a device is left in, at most: a power of two, which divides most widths.
 const MAX_PARTS: usize = 256;
 
-/// `[parts]`. A sum over one dimension is one kernel together with the squares; a sum over all values takes three.
-fn partial_sums_of_squares(gradient: Tensor<1>) -> Tensor<1> {
-    if let Some(sums) = sums_of_squares(&gradient) {
-        return sums;
-    }
+/// `[parts]`, and the number of parts. A sum over one dimension is one kernel together with the squares; a sum over all
+/// values takes three.
+fn partial_sums_of_squares(gradient: Tensor<1>) -> (Tensor<1>, Vec<usize>) {
     let [count] = gradient.dims();
     let parts = MAX_PARTS.min(1 << count.trailing_zeros().min(usize::BITS - 1));
-    gradient.reshape([parts, count / parts]).square().sum_dim(1).reshape([parts])
+    (gradient.reshape([parts, count / parts]).square().sum_dim(1).reshape([parts]), vec![parts])
 }
 
 fn sum_of_squares(values: &[f32]) -> f64 {

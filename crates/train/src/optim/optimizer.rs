@@ -60,6 +60,31 @@ impl State {
         };
         Self { names, arrays }
     }
+
+    /// The state of a parameter that was never updated, placed as by [`State::new`].
+    fn zeros(rule: &dyn UpdateRule, shape: &[usize], device: Option<&Device>) -> Self {
+        let zeros = rule.state(shape).into_iter().map(|(name, count)| (name, vec![0.0; count]));
+        Self::new(zeros.collect(), device)
+    }
+
+    /// Checks that the gradient of a parameter and this state of it are as long as they should be.
+    fn assert_fits(
+        &self,
+        rule: &dyn UpdateRule,
+        path: &str,
+        shape: &[usize],
+        gradient: &Gradient,
+    ) -> Result<(), TrainError> {
+        let lengths: Vec<usize> = rule.state(shape).into_iter().map(|(_, count)| count).collect();
+        let found = [&[gradient.len()][..], &self.arrays.lengths()].concat();
+        let expected = [&[shape.iter().product()][..], &lengths].concat();
+        if found == expected {
+            return Ok(());
+        }
+        Err(TrainError::Internal(format!(
+            "gradient and optimiser state of `{path}` have {found:?} values, expected {expected:?}"
+        )))
+    }
 }
 
 fn flat_tensor(values: Vec<f32>, device: &Device) -> Tensor<1> {
@@ -118,9 +143,28 @@ impl Optimizer {
         assert_complete(&model, &gradients)?;
         let clip = if self.clip_norm > 0.0 { (self.clip_norm / (grad_norm + CLIP_EPSILON)).min(1.0) } else { 1.0 };
         let gradients = gradients.by_path;
+        if !self.on_host {
+            return self.step_on_device(model, gradients, clip, rate, updates);
+        }
         let mut step = Step { optimizer: self, gradients, clip, rate, updates, failure: None };
         let model = parameters::update(model, &mut step);
         step.failure.map_or(Ok(model), Err)
+    }
+
+    /// What the update of a parameter depends on beside its tensors.
+    fn update_of<'a>(
+        &self,
+        path: &str,
+        shape: &'a [usize],
+        clip: f64,
+        rate: LearningRate,
+        updates: &dyn Fn(&str) -> u64,
+    ) -> Result<Update<'a>, TrainError> {
+        let options = self.param_groups.options(path)?;
+        let rate = options.rate(rate);
+        let decay_factor = 1.0 - rate * options.weight_decay.unwrap_or_default();
+        let count = (updates(path) + 1).min(i32::MAX as u64) as i32;
+        Ok(Update { shape, count, clip, decay_factor, rate })
     }
 
     /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Host memory is not copied.
@@ -229,25 +273,10 @@ impl Step<'_> {
         gradient: Gradient,
     ) -> Result<Tensor<D>, TrainError> {
         let (shape, device, dtype) = (value.dims(), value.device(), value.dtype());
-        let size: usize = shape.iter().product();
-        let options = self.optimizer.param_groups.options(path)?;
-        let rate = options.rate(self.rate);
-        let decay_factor = 1.0 - rate * options.weight_decay.unwrap_or_default();
-        let count = ((self.updates)(path) + 1).min(i32::MAX as u64) as i32;
-        let update = Update { shape: &shape, count, clip: self.clip, decay_factor, rate };
-        let Optimizer { rule, states, on_host, .. } = &mut *self.optimizer;
-        let state = states.entry(path.to_owned()).or_insert_with(|| {
-            let zeros = rule.state(&shape).into_iter().map(|(name, count)| (name, vec![0.0; count]));
-            State::new(zeros.collect(), (!*on_host).then_some(&device))
-        });
-        let lengths: Vec<usize> = rule.state(&shape).into_iter().map(|(_, count)| count).collect();
-        let found = [&[gradient.len()][..], &state.arrays.lengths()].concat();
-        let expected = [&[size][..], &lengths].concat();
-        if found != expected {
-            return Err(TrainError::Internal(format!(
-                "gradient and optimiser state of `{path}` have {found:?} values, expected {expected:?}"
-            )));
-        }
+        let update = self.optimizer.update_of(path, &shape, self.clip, self.rate, self.updates)?;
+        let Optimizer { rule, states, .. } = &mut *self.optimizer;
+        let state = states.entry(path.to_owned()).or_insert_with(|| State::zeros(rule.as_ref(), &shape, None));
+        state.assert_fits(rule.as_ref(), path, &shape, &gradient)?;
         match (&mut state.arrays, gradient) {
             (Arrays::Host { arrays, live }, Gradient::Host(mut gradient)) if dtype == DType::F32 => {
                 let mut values = parameters::host(value)?.values;
@@ -263,20 +292,21 @@ impl Step<'_> {
                 rule.on_host_rows(update, &mut values, &mut gradient, with_gradient, arrays, live)?;
                 Ok(Tensor::from_data(TensorData::new(values, shape), &device))
             }
-            (Arrays::Device(tensors), Gradient::Device(gradient)) => {
-                Ok(rule.on_device(update, value.reshape([size]), *gradient, tensors)?.reshape(shape))
-            }
             (Arrays::Host { .. }, Gradient::Host(_) | Gradient::HostRows { .. }) => {
                 Err(TrainError::Internal(format!("`{path}` trains in {dtype:?}, but is updated in f32")))
             }
-            (Arrays::Host { .. }, Gradient::Device(_))
-            | (Arrays::Device(_), Gradient::Host(_) | Gradient::HostRows { .. }) => Err(TrainError::Internal(format!(
-                "gradient and optimiser state of `{path}` are not both on the host or both on the device"
-            ))),
+            (Arrays::Host { .. }, Gradient::Device(_)) | (Arrays::Device(_), _) => Err(not_together(path)),
         }
     }
 }
 
+fn not_together(path: &str) -> TrainError {
+    TrainError::Internal(format!(
+        "gradient and optimiser state of `{path}` are not both on the host or both on the device"
+    ))
+}
+
+mod device_step;
 #[cfg(feature = "flex")]
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use dualenc_data::{Batch, mix};
+use dualenc_kernels::upload;
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 
 use crate::device::{Compute, dtype};
@@ -198,6 +199,6 @@ impl StepContext<'_> {
     pub(crate) fn pixels(&self, batch: &Batch) -> Tensor<4> {
         let [height, width] = self.image_size();
         let shape = [batch.pairs.len(), 3, height, width];
-        Tensor::from_data(TensorData::new(batch.pixels.clone(), shape), &self.compute.device)
+        upload(TensorData::new(batch.pixels.clone(), shape), &self.compute.device)
     }
 }

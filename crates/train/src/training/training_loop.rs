@@ -130,6 +130,8 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
     }
 }
 
+#[cfg(all(test, feature = "flex", feature = "wgpu-untuned"))]
+mod device_tests;
 #[cfg(feature = "flex")]
 #[cfg(test)]
 mod feature_tests;

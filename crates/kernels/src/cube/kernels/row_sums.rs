@@ -45,3 +45,40 @@ pub fn sum_adjacent_rows<F: Float>(
         out[row * width + column] = F::cast_from(sum);
     }
 }
+
+/// `out_first` = the sums of the columns of `first` `[first_height, width]`, and the same of `second`: one after the
+/// other, each from the start of a cube on. A unit adds up one column.
+#[cube(launch_unchecked)]
+pub fn sum_two_slices<F: Float>(
+    first: &Tensor<F>,
+    second: &Tensor<F>,
+    out_first: &mut Tensor<F>,
+    out_second: &mut Tensor<F>,
+    first_height: usize,
+    second_height: usize,
+    #[define(F)] _dtype: ElemType,
+) {
+    let units = CUBE_DIM as usize;
+    let first_cubes = out_first.len().div_ceil(units);
+    let cube = CUBE_POS;
+    if cube < first_cubes {
+        let column = cube * units + UNIT_POS as usize;
+        if column < out_first.len() {
+            out_first[column] = F::cast_from(column_sum::<F>(first, column, out_first.len(), first_height));
+        }
+    } else {
+        let column = (cube - first_cubes) * units + UNIT_POS as usize;
+        if column < out_second.len() {
+            out_second[column] = F::cast_from(column_sum::<F>(second, column, out_second.len(), second_height));
+        }
+    }
+}
+
+#[cube]
+fn column_sum<F: Float>(x: &Tensor<F>, column: usize, width: usize, height: usize) -> f32 {
+    let mut sum = 0.0f32;
+    for row in 0..height {
+        sum += f32::cast_from(x[row * width + column]);
+    }
+    sum
+}

@@ -1,4 +1,5 @@
-//! The kernels of an optimiser's step: flat arrays, each value by itself.
+//! The kernels of an optimiser's step. Parameters are many and mostly small, so that one launch takes several of them:
+//! each has whole cubes or planes, one after the other.
 
 use cubecl::prelude::*;
 
@@ -16,45 +17,67 @@ pub struct AdamWConstants {
     pub second_root: f32,
 }
 
-/// The new values and moments of an AdamW step. A unit computes one value.
+/// The new values and moments of an AdamW step, one parameter after the other, each from the start of a cube on. A unit
+/// computes one value.
 #[cube(launch_unchecked)]
 pub fn adamw_values(
-    value: &Tensor<f32>,
-    gradient: &Tensor<f32>,
-    first: &Tensor<f32>,
-    second: &Tensor<f32>,
-    new_value: &mut Tensor<f32>,
-    new_first: &mut Tensor<f32>,
-    new_second: &mut Tensor<f32>,
+    values: &Sequence<OwnedTensor<f32>>,
+    gradients: &Sequence<OwnedTensor<f32>>,
+    firsts: &Sequence<OwnedTensor<f32>>,
+    seconds: &Sequence<OwnedTensor<f32>>,
+    new_values: &mut Tensor<f32>,
+    new_firsts: &mut Tensor<f32>,
+    new_seconds: &mut Tensor<f32>,
     constants: AdamWConstants,
 ) {
-    let at = ABSOLUTE_POS;
-    if at < new_value.len() {
-        let slope = gradient[at] * constants.clip;
-        let mean = first[at] * constants.beta1 + slope * constants.rest1;
-        let square = second[at] * constants.beta2 + slope * slope * constants.rest2;
-        let step = mean * constants.rate / (square.sqrt() / constants.second_root + constants.epsilon);
-        new_value[at] = value[at] * constants.decay_factor - step;
-        new_first[at] = mean;
-        new_second[at] = square;
+    let cube = CUBE_POS;
+    let units = CUBE_DIM as usize;
+    let unit = UNIT_POS as usize;
+    let mut first_cube = 0usize;
+    #[unroll]
+    for n in 0..values.len() {
+        let count = values[n].len();
+        let cubes = count.div_ceil(units);
+        if cube >= first_cube && cube < first_cube + cubes {
+            let at = (cube - first_cube) * units + unit;
+            if at < count {
+                let slope = gradients[n][at] * constants.clip;
+                let mean = firsts[n][at] * constants.beta1 + slope * constants.rest1;
+                let square = seconds[n][at] * constants.beta2 + slope * slope * constants.rest2;
+                let step = mean * constants.rate / (square.sqrt() / constants.second_root + constants.epsilon);
+                let place = cube * units + unit;
+                new_values[place] = values[n][at] * constants.decay_factor - step;
+                new_firsts[place] = mean;
+                new_seconds[place] = square;
+            }
+        }
+        first_cube += cubes;
     }
 }
 
-/// `sums[n]` = the sum of the squares of `span` values, from `n * span` on. A plane computes one sum.
+/// Sums of the squares of `span` values each, of one tensor after the other. A plane computes one sum.
 #[cube(launch_unchecked)]
-pub fn square_sums(values: &Tensor<f32>, sums: &mut Tensor<f32>, span: usize) {
+pub fn square_sums(values: &Sequence<OwnedTensor<f32>>, sums: &mut Tensor<f32>, span: usize) {
     let part = CUBE_POS * CUBE_DIM_Y as usize + UNIT_POS_Y as usize;
-    if part < sums.len() {
-        let end = min((part + 1) * span, values.len());
-        let mut at = part * span + UNIT_POS_X as usize;
-        let mut sum = 0.0f32;
-        while at < end {
-            sum += values[at] * values[at];
-            at += CUBE_DIM_X as usize;
+    let mut sum = 0.0f32;
+    let mut first_part = 0usize;
+    #[unroll]
+    for n in 0..values.len() {
+        let count = values[n].len();
+        let parts = count.div_ceil(span);
+        if part >= first_part && part < first_part + parts {
+            let start = (part - first_part) * span;
+            let end = min(start + span, count);
+            let mut at = start + UNIT_POS_X as usize;
+            while at < end {
+                sum += values[n][at] * values[n][at];
+                at += CUBE_DIM_X as usize;
+            }
         }
-        let sum = plane_sum(sum);
-        if UNIT_POS_X == 0 {
-            sums[part] = sum;
-        }
+        first_part += parts;
+    }
+    let sum = plane_sum(sum);
+    if part < sums.len() && UNIT_POS_X == 0 {
+        sums[part] = sum;
     }
 }

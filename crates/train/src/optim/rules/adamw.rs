@@ -1,11 +1,11 @@
 //! AdamW (Loshchilov and Hutter, arXiv:1711.05101, alg. 2).
 
 use burn::tensor::Tensor;
-use dualenc_kernels::{AdamWStep, CHUNK, adamw_step};
+use dualenc_kernels::{AdamWStep, CHUNK, DeviceParameter, adamw_steps};
 use rayon::prelude::*;
 
 use crate::error::TrainError;
-use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule, arrays};
+use crate::optim::rules::update_rule::{OnDevice, RowsWithGradient, Update, UpdateRule, arrays};
 
 /// Minimum rows of a table per parallel task.
 const ROWS_PER_TASK: usize = 64;
@@ -84,6 +84,38 @@ impl UpdateRule for AdamW {
         let [first, second] = arrays(state)?;
         Ok(self.formula(update).on_device(value, gradient, first, second))
     }
+
+    /// One kernel takes several parameters with equal constants.
+    fn all_on_device(&self, parameters: &mut [OnDevice<'_>]) -> Result<(), TrainError> {
+        let mut groups: Vec<(AdamWStep, Vec<&mut OnDevice<'_>>)> = Vec::new();
+        for parameter in parameters {
+            let step = self.formula(parameter.update).step();
+            match groups.iter_mut().find(|(other, _)| *other == step) {
+                Some((_, group)) => group.push(parameter),
+                None => groups.push((step, vec![parameter])),
+            }
+        }
+        for (step, mut group) in groups {
+            let inputs = group.iter_mut().map(|OnDevice { value, gradient, state, .. }| {
+                let [first, second] = arrays(state)?;
+                let moments = [first.clone(), second.clone()];
+                Ok(DeviceParameter { value: value.clone(), gradient: gradient.clone(), moments })
+            });
+            let updated = adamw_steps(&inputs.collect::<Result<Vec<_>, TrainError>>()?, step);
+            let mut updated = updated.map(Vec::into_iter);
+            for OnDevice { update, value, gradient, state } in group {
+                let [first, second] = arrays(state)?;
+                match updated.as_mut().and_then(Iterator::next) {
+                    Some(new) => {
+                        *value = new.value;
+                        [*first, *second] = new.moments;
+                    }
+                    None => *value = self.formula(*update).on_device(value.clone(), gradient.clone(), first, second),
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The constants of one update of one parameter, bias corrections included.
@@ -99,6 +131,11 @@ struct Formula {
 }
 
 impl Formula {
+    fn step(&self) -> AdamWStep {
+        let Self { betas, epsilon, clip, decay_factor, rate, second_root } = *self;
+        AdamWStep { betas, epsilon, clip, decay_factor, rate, second_root }
+    }
+
     /// One fused pass over the four arrays.
     fn on_host(&self, values: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         let [beta1, beta2] = self.betas.map(|beta| beta as f32);
@@ -147,12 +184,6 @@ impl Formula {
         first: &mut Tensor<1>,
         second: &mut Tensor<1>,
     ) -> Tensor<1> {
-        let Self { betas, epsilon, clip, decay_factor, rate, second_root } = *self;
-        let step = AdamWStep { betas, epsilon, clip, decay_factor, rate, second_root };
-        if let Some([value, mean, square]) = adamw_step(&value, &gradient, [first, second], step) {
-            (*first, *second) = (mean, square);
-            return value;
-        }
         let [beta1, beta2] = self.betas;
         let gradient = gradient * self.clip;
         *first = first.clone() * beta1 + gradient.clone() * (1.0 - beta1);

@@ -22,6 +22,15 @@ pub(crate) struct Update<'a> {
     pub rate: f64,
 }
 
+/// A parameter on a device, with what it is updated by. All tensors are flat.
+#[derive(Debug)]
+pub(crate) struct OnDevice<'a> {
+    pub update: Update<'a>,
+    pub value: Tensor<1>,
+    pub gradient: Tensor<1>,
+    pub state: &'a mut [Tensor<1>],
+}
+
 /// Which rows of an embedding table `[rows, width]` can have a gradient other than 0.
 pub(crate) struct RowsWithGradient<'a> {
     /// Values per row.
@@ -77,6 +86,18 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         gradient: Tensor<1>,
         state: &mut [Tensor<1>],
     ) -> Result<Tensor<1>, TrainError>;
+
+    /// [`UpdateRule::on_device`] of many parameters: replaces values and states. A rule may take fewer kernels for all
+    /// of them than for each.
+    ///
+    /// # Errors
+    /// Those of [`UpdateRule::on_host`].
+    fn all_on_device(&self, parameters: &mut [OnDevice<'_>]) -> Result<(), TrainError> {
+        for OnDevice { update, value, gradient, state } in parameters {
+            *value = self.on_device(*update, value.clone(), gradient.clone(), state)?;
+        }
+        Ok(())
+    }
 }
 
 /// The `N` arrays of a parameter's state.

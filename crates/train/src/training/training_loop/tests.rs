@@ -28,7 +28,7 @@ impl Observer for Watch<'_> {
 }
 
 /// Trains in `dir`; `last`: the step to stop after.
-fn run(dir: &Path, device: &str, sets: &[&str], start: Start, last: Option<u64>) -> Vec<[f64; 2]> {
+pub(super) fn run(dir: &Path, device: &str, sets: &[&str], start: Start, last: Option<u64>) -> Vec<[f64; 2]> {
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train");
     let text = format!(
         "[run]\ndir = {:?}\ndevice = {device:?}\n[model]\ninit = {:?}\n[data.train.csv]\npath = {:?}\n\
@@ -80,7 +80,7 @@ fn plain_forms_drop_the_same_units() {
 }
 
 /// Trains once in one go, and once stopped and resumed.
-fn assert_resumes(device: &str, sets: &[&str]) {
+pub(super) fn assert_resumes(device: &str, sets: &[&str]) {
     let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let expected = run(whole.path(), device, sets, Start::New, None);
     let mut found = run(parts.path(), device, sets, Start::New, Some(7));
