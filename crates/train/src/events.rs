@@ -70,8 +70,8 @@ pub enum Event<'a> {
 }
 
 /// Receives the events of a run.
-pub trait Observer {
-    /// Called for each event, on the thread that trains.
+pub trait Observer: Send {
+    /// Called for each event, on the thread that trains; for warnings of other devices than the first, on theirs.
     fn on(&mut self, event: Event<'_>);
 }
 
