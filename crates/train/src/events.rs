@@ -76,10 +76,8 @@ pub trait Observer: Send {
 }
 
 /// Reports nothing.
-#[cfg(test)]
 pub(crate) struct Silent;
 
-#[cfg(test)]
 impl Observer for Silent {
     fn on(&mut self, _: Event<'_>) {}
 }

@@ -1,9 +1,9 @@
-//! Several replicas of one run that share each batch: *ranks*. Each has its own device, model and optimiser and runs the
-//! same loop; what they tell each other goes through one trait.
+//! Several replicas of one run that share each batch: *ranks*. Each has its own device, model and optimiser and runs
+//! the same loop; what they tell each other goes through one trait.
 //!
 //! A step is computed in parts (`train.micro_batch_size`), and each rank takes the parts that follow those of the rank
-//! before it. Gradients are added up in a fixed tree over parts and ranks. So the same parts give the same bits, however
-//! many ranks share them: any power of two.
+//! before it. Gradients are added up in a fixed tree over parts and ranks. So 1, 2, 4, 8... ranks compute the same bits
+//! from the same parts.
 //!
 //! - `exchange.rs`: the trait
 //! - `alone.rs`: one rank, which tells nobody anything

@@ -59,8 +59,8 @@ impl LockedFeatures {
         Self { image: join(|part| &part.image), text: join(|part| &part.text), ..Self::default() }
     }
 
-    /// The features of the batches of all ranks, without states, and the number of rows of images and texts before those
-    /// of this rank.
+    /// The features of the batches of all ranks, without states, and the number of rows of images and texts before
+    /// those of this rank.
     ///
     /// # Errors
     /// Those of the exchange.

@@ -185,7 +185,7 @@ impl Run {
         Ok(())
     }
 
-    /// Whether the run ends here, the same on all ranks: a signal reached one of them, or the first has nothing to gain.
+    /// Whether the run ends here, the same on all ranks: a signal reached one, or the first has nothing to gain.
     ///
     /// # Errors
     /// [`TrainError::OfRank`] when another rank has failed.
@@ -281,8 +281,8 @@ impl Run {
         Ok(())
     }
 
-    /// Saves the state if a checkpoint is due at this step, or the run has an `ending`. A disk that fails is tried again
-    /// at the next interval.
+    /// Saves the state if a checkpoint is due at this step, or the run has an `ending`. A disk that fails is tried
+    /// again at the next interval.
     ///
     /// # Errors
     /// Those of [`Records::count_save`]; at the end of the run and after a signal, those of [`Records::save`].

@@ -154,8 +154,8 @@ impl TrainingData {
         Ok(images)
     }
 
-    /// Records the images that the loaders of several ranks found unreadable in `batch`, and leaves those in it that are
-    /// new. One rank's loader has recorded them.
+    /// Records the images that the loaders of several ranks found unreadable in `batch`, and leaves those in it that
+    /// are new. One rank's loader has recorded them.
     ///
     /// # Errors
     /// [`TrainError::Data`] when too many images are unreadable.

@@ -49,14 +49,15 @@ pub fn train(
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
+    let [stop_of_others, stop_of_each] = [stop.clone(), stop.clone()];
     on_devices(
         config.run.device.all(),
         observer,
         |ranks, observer| Run::open(config, start, ranks, stop, observer),
-        |ranks, observer| Run::follow(ranks, stop, observer),
-        |mut run, observer| {
+        move |ranks| Run::follow(ranks, &stop_of_others),
+        move |mut run, observer| {
             run.share_state()?;
-            let outcome = train_to_end(&mut run, stop, observer);
+            let outcome = train_to_end(&mut run, &stop_of_each, observer);
             match &outcome {
                 Ok(_) => run.report_end(observer),
                 Err(error) => run.save_after(error, observer),

@@ -27,12 +27,12 @@ use crate::training::step::{Features, StepContext, StepOutcome};
 #[cfg(test)]
 mod tests;
 
-/// [`step::forward_backward`](crate::training::step::forward_backward) for a step in parts. `first` is the first part of
-/// this rank; the others, twice where pixels are needed twice, come from `more`.
+/// [`step::forward_backward`](crate::training::step::forward_backward) for a step in parts. `first` is the first part
+/// of this rank; the others, twice where pixels are needed twice, come from `more`.
 ///
 /// # Errors
-/// Those of `step::forward_backward`; [`TrainError::Data`] when the loader fails, reads other images in the second pass,
-/// or the ranks together find too many images unreadable; [`TrainError::OfRank`] when another rank fails.
+/// Those of `step::forward_backward`; [`TrainError::Data`] when the loader fails, reads other images in the second
+/// pass, or the ranks together find too many images unreadable; [`TrainError::OfRank`] when another rank fails.
 pub(crate) fn forward_backward(
     context: &StepContext<'_>,
     first: Batch,

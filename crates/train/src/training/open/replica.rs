@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConfigError, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
-use crate::events::Observer;
+use crate::events::Silent;
 use crate::features::locked_towers::{LockedFingerprints, feature_cache_of};
 use crate::loss::terms::LossTerms;
 use crate::models::load::LoadedModel;
@@ -69,11 +69,9 @@ impl Run {
     /// # Errors
     /// Those of loading data and model; [`TrainError::Usage`] when they are not those of the first rank;
     /// [`TrainError::OfRank`] when another rank has failed.
-    pub(crate) fn follow(
-        ranks: Arc<dyn Exchange>,
-        stop: &StopFlag,
-        observer: &mut dyn Observer,
-    ) -> Result<Self, TrainError> {
+    pub(crate) fn follow(ranks: Arc<dyn Exchange>, stop: &StopFlag) -> Result<Self, TrainError> {
+        // The first rank reports the same.
+        let observer = &mut Silent;
         let given = ranks.gather_bytes(Vec::new(), Patience::AsLongAsItTakes)?;
         let (Header { progress, config, .. }, state) = read(given.first().map_or(&[], |bytes| bytes))?;
         drop(given);

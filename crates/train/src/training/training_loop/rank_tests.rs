@@ -60,7 +60,9 @@ fn left(dir: &Path) -> (Vec<Value>, Vec<(String, blake3::Hash)>, Value) {
     let log = fs::read_to_string(run.join("metrics.jsonl")).unwrap();
     let line = |line: &str| {
         let mut line: Value = serde_json::from_str(line).unwrap();
-        ["time", "pairs_per_sec", "loader_wait", "seconds"].map(|key| line.as_object_mut().unwrap().remove(key));
+        for key in ["time", "pairs_per_sec", "loader_wait", "seconds"] {
+            line.as_object_mut().unwrap().remove(key);
+        }
         line
     };
     let checkpoint = run.join(format!("checkpoints/step-{STEPS:06}"));
