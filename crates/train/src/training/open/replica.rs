@@ -24,7 +24,7 @@ use crate::teacher::loaded::LoadedTeacher;
 use crate::training::learner::{Learner, LearnerState};
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::Position;
-use crate::training::run::Run;
+use crate::training::run::{Run, Saved};
 use crate::training::stages::Stages;
 use crate::training::training_data::{TrainingData, loader_threads};
 
@@ -54,7 +54,7 @@ impl Run {
             .chain([ema.map(|ema| serialize(ema, dir)).transpose()?])
             .flatten()
             .collect();
-        let (progress, config) = (self.progress(false), records.config_toml.clone());
+        let (progress, config) = (self.progress(Saved::Training), records.config_toml.clone());
         let header = Header { progress, config, lengths: tensors.iter().map(Vec::len).collect() };
         let mut bytes = serde_json::to_vec(&header).map_err(damaged)?;
         // JSON has no such byte.
