@@ -12,6 +12,7 @@ mod copies;
 mod corruption;
 mod data_forms;
 mod decoders;
+mod devices;
 mod disk;
 mod embed;
 mod eval_of_run;

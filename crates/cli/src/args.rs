@@ -21,7 +21,8 @@ pub struct ConfigArgs {
     /// Example: --set train.epochs=3 --set model.lock=LU
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub overrides: Vec<String>,
-    /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N [default: `run.device`]
+    /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N; `train` also on several, such as cuda:0,cuda:1
+    /// [default: `run.device`]
     #[arg(long, value_name = "DEVICE")]
     pub device: Option<String>,
 }

@@ -53,7 +53,7 @@ pub use crate::loader::epoch_order::EpochOrder;
 pub use crate::loader::feature_lookup::{ContentHash, ContentId, FeatureLookup, content_id};
 pub use crate::loader::in_progress::Stall;
 pub use crate::loader::load_image::{decode_view, load_pixels, load_view};
-pub use crate::loader::options::{LoaderOptions, MicroBatches};
+pub use crate::loader::options::{LoaderOptions, MicroBatches, Share};
 pub use crate::loader::parallel_map::ordered_map;
 pub use crate::loader::unreadable::{Skipped, UnreadableImages, UnreadablePolicy};
 pub use crate::loader::{Loaded, PairLoader};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dualenc_data::{
     Augment, Batch, CaptionMode, ContentHash, ContentId, FeatureLookup, ImageRef, LoaderOptions, MicroBatches,
-    PairLoader, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, content_id, load_pixels,
+    PairLoader, Share, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, content_id, load_pixels,
 };
 
 use crate::limits::within;
@@ -295,7 +295,7 @@ fn micro_batches_equal_step() {
         |options: &LoaderOptions| LoaderOptions { unreadable_images: UnreadableImages::default(), ..options.clone() };
     let whole = all(fresh(&options));
     for two_passes in [false, true] {
-        options.micro_batches = MicroBatches { size: NonZeroUsize::new(4), two_passes };
+        options.micro_batches = MicroBatches { size: NonZeroUsize::new(4), two_passes, share: Share::default() };
         let parts = all(fresh(&options));
         let lengths: Vec<usize> = parts.iter().map(|part| part.pairs.len()).collect();
         let expected = [vec![4, 4, 2], vec![4, 4, 2], vec![4], vec![4, 4, 2]];
@@ -330,5 +330,41 @@ fn micro_batches_equal_step() {
             }
         }
         assert!(parts.next().is_none());
+    }
+}
+
+#[test]
+fn ranks_share_micro_batches() {
+    let dir = tempfile::tempdir().unwrap();
+    let dataset = write_dataset(dir.path(), 12, 2, &[3, 7]);
+    // Two steps of 10 pairs and a last one of 4: 5, 5 and 2 parts.
+    let mut options = options(dir.path(), dataset, CaptionMode::All, 10, false);
+    options.num_steps = 3;
+    for two_passes in [false, true] {
+        let load = |rank, ranks| {
+            let share = Share { rank, ranks };
+            let micro_batches = MicroBatches { size: NonZeroUsize::new(2), two_passes, share };
+            all(LoaderOptions { micro_batches, unreadable_images: UnreadableImages::default(), ..options.clone() })
+        };
+        let whole = load(0, 1);
+        let shares = [load(0, 2), load(1, 2)];
+        assert_eq!(shares.iter().map(Vec::len).sum::<usize>(), whole.len());
+        let mut rest = shares.map(Vec::into_iter);
+        let passes = if two_passes { 2 } else { 1 };
+        let mut expected = whole.into_iter();
+        for (step, parts) in [[0, 1, 2, 3, 4].as_slice(), &[0, 1, 2, 3, 4], &[0, 1]].iter().enumerate() {
+            for _ in 0..passes {
+                // The first half has the odd part.
+                let first = parts.len().div_ceil(2);
+                for (at, part) in parts.iter().enumerate() {
+                    let found = rest[usize::from(at >= first)].next().unwrap();
+                    let expected = expected.next().unwrap();
+                    assert_eq!((found.step, found.part), (step as u64, *part));
+                    assert_equal(&found, &expected);
+                    assert_eq!(found.is_last_of_pass, at + 1 == first || at + 1 == parts.len());
+                }
+            }
+        }
+        assert!(rest.iter_mut().all(|rest| rest.next().is_none()));
     }
 }

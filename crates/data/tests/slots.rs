@@ -59,7 +59,7 @@ fn slots_resume_at_any_step() {
         let resumed = LoaderOptions { start_step: start, num_steps: 6 - start, workers, ..options.clone() };
         assert_eq!(all(&resumed).iter().map(parts).collect::<Vec<_>>(), whole[start as usize..]);
     }
-    let micro_batches = MicroBatches { size: NonZeroUsize::new(2), two_passes: false };
+    let micro_batches = MicroBatches { size: NonZeroUsize::new(2), ..MicroBatches::default() };
     let in_parts = all(&LoaderOptions { micro_batches, ..options });
     assert_eq!(in_parts.len(), 18);
     let join = |captions: fn(&Batch) -> Vec<usize>| in_parts.iter().flat_map(captions).collect::<Vec<_>>();

@@ -115,7 +115,7 @@ impl Compute {
                 return Err(TrainError::Usage(format!(
                     "`run.{key}` is `{}`, which the device `{}` does not support; it supports {}",
                     precision.name(),
-                    run.device,
+                    run.device.first(),
                     names.join(", ")
                 )));
             }

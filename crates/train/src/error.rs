@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use dualenc_data::{DataError, DataErrorCause, counted};
 use dualenc_model::{DeviceFailure, ModelError, ModelErrorCause};
@@ -45,6 +46,25 @@ pub enum TrainError {
         key: &'static str,
         /// Why it cannot be used.
         source: Box<TrainError>,
+    },
+    /// A rank of a run on several devices has failed, and all others have ended.
+    #[error("rank {rank} ({device}): {source}")]
+    OfRank {
+        /// Its number, from 0.
+        rank: usize,
+        /// Its device.
+        device: String,
+        /// Why it failed.
+        source: Arc<TrainError>,
+    },
+    /// A rank did not come to where the others wait for it.
+    #[error(
+        "it has not finished its share of a step, for which the others have waited {seconds} s; check its device and \
+         the disk, and use `--resume` to continue"
+    )]
+    RankIsLate {
+        /// How long they waited.
+        seconds: u64,
     },
     /// The device is not available.
     #[error("device `{device}` cannot be used: {reason}; devices of this build: {available}")]
@@ -268,10 +288,13 @@ impl TrainError {
         match self {
             Self::NotFinite { .. } | Self::NotFiniteOutput { .. } | Self::SpoiledWeights { .. } => ErrorKind::NotFinite,
             Self::Internal(_) => ErrorKind::Internal,
-            Self::Write { .. } | Self::LostFile { .. } | Self::Stopped { .. } | Self::DeviceFailed { .. } => {
-                ErrorKind::Run
-            }
+            Self::Write { .. }
+            | Self::LostFile { .. }
+            | Self::Stopped { .. }
+            | Self::DeviceFailed { .. }
+            | Self::RankIsLate { .. } => ErrorKind::Run,
             Self::OfKey { source, .. } => source.kind(),
+            Self::OfRank { source, .. } => source.kind(),
             Self::Data(error) => of_data(error),
             Self::Model(error) => of_model(error),
             Self::Hub(error) => of_hub(error),
@@ -303,6 +326,14 @@ impl TrainError {
     pub(crate) fn without_key(self) -> Self {
         match self {
             Self::OfKey { source, .. } => *source,
+            error => error,
+        }
+    }
+
+    /// The error without the rank that it is of.
+    pub(crate) fn of_one_rank(&self) -> &Self {
+        match self {
+            Self::OfRank { source, .. } => source,
             error => error,
         }
     }

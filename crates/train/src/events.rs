@@ -70,16 +70,14 @@ pub enum Event<'a> {
 }
 
 /// Receives the events of a run.
-pub trait Observer {
-    /// Called for each event, on the thread that trains.
+pub trait Observer: Send {
+    /// Called for each event, on the thread that trains; for warnings of other devices than the first, on theirs.
     fn on(&mut self, event: Event<'_>);
 }
 
 /// Reports nothing.
-#[cfg(test)]
 pub(crate) struct Silent;
 
-#[cfg(test)]
 impl Observer for Silent {
     fn on(&mut self, _: Event<'_>) {}
 }

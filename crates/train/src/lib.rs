@@ -14,6 +14,7 @@ mod loss;
 mod models;
 mod optim;
 mod pairs;
+mod ranks;
 mod run_dir;
 mod stop_flag;
 mod teacher;

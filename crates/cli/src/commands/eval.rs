@@ -168,7 +168,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         (Some(config), _, _) => {
             let config = RunConfig::load(config, &args.overrides)?;
             let evaluations = open_evaluations(&config)?;
-            let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
+            let compute = Compute::select(device.unwrap_or(config.run.device.first()), config.run.threads)?;
             let dir = args.checkpoint.as_deref().unwrap_or(&config.run.dir);
             let mut model = load_model(dir, args.best, &compute, reporter)?;
             model.limit_pixels(config.data.max_pixels);

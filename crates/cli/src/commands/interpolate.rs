@@ -73,7 +73,7 @@ pub fn run(args: InterpolateArgs, reporter: &mut Reporter) -> anyhow::Result<End
     }
     let device = match (&args.device, &given) {
         (Some(device), _) => device,
-        (None, Some(config)) => &config.run.device,
+        (None, Some(config)) => config.run.device.first(),
         (None, None) => "cpu",
     };
     let compute = Compute::select(device, None)?;

@@ -99,7 +99,7 @@ pub fn run(args: SelectArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> 
     let signals = Signals::end_at_once()?;
     results::check(args.json.as_deref())?;
     let config = args.config.load()?;
-    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
+    let compute = Compute::select(config.run.device.first(), config.run.threads)?.computing_as(&config.run)?;
     let classes = match (&args.classnames, args.per_class) {
         (Some(names), Some(per_class)) => {
             let templates = args.templates.as_deref().map(read_templates).transpose();

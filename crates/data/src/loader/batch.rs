@@ -18,7 +18,7 @@ pub struct Batch {
     pub view: u64,
     /// Number of this micro-batch in its step, 0-based.
     pub part: usize,
-    /// Whether this is the last micro-batch of its step in this pass.
+    /// Whether this is the last micro-batch of its step in this pass, among those of this rank.
     pub is_last_of_pass: bool,
     /// The pairs, after replacement of unreadable images. With several captions a pair, the caption is the first.
     pub pairs: Vec<Pair>,

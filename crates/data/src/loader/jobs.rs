@@ -21,7 +21,7 @@ pub(crate) struct Job {
     pub(crate) ends_step: bool,
 }
 
-/// The jobs of the steps `start_step..start_step + num_steps`.
+/// The jobs of the steps `start_step..start_step + num_steps`, of the micro-batches of one rank.
 pub(crate) fn jobs(
     plan: BatchPlan,
     views: NonZeroU64,
@@ -34,15 +34,18 @@ pub(crate) fn jobs(
         let indices = plan.batch(epoch, step_in_epoch);
         let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
         let passes = if parts.two_passes && indices.len() > size { 2 } else { 1 };
+        let share = parts.share.of(indices.len().div_ceil(size));
+        let (start, end) = (share.start.saturating_mul(size), share.end.saturating_mul(size).min(indices.len()));
         (0..passes).flat_map(move |pass| {
-            let (indices, last) = (indices.clone(), indices.len().saturating_sub(1));
-            indices.into_iter().enumerate().map(move |(i, index)| Job {
+            let (last_of_step, last) = (indices.len().saturating_sub(1), end.saturating_sub(1));
+            let own = indices.clone().into_iter().enumerate().skip(start).take(end.saturating_sub(start));
+            own.map(move |(i, index)| Job {
                 step,
                 epoch,
                 view: epoch % views,
                 index,
                 part: i / size,
-                ends_part: i == last || (i + 1) % size == 0,
+                ends_part: i == last_of_step || (i + 1) % size == 0,
                 is_last_of_pass: i == last,
                 ends_step: i == last && pass + 1 == passes,
             })

@@ -1,6 +1,7 @@
 //! What a loader loads, and how.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::dataset::caption_draw::CaptionSlots;
@@ -56,4 +57,73 @@ pub struct MicroBatches {
     pub size: Option<NonZeroUsize>,
     /// Whether to send the micro-batches of a step twice, in two passes. A step of one micro-batch is sent once.
     pub two_passes: bool,
+    /// Which micro-batches of a step to load.
+    pub share: Share,
+}
+
+/// The micro-batches of a step that one of several ranks computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// The rank, 0-based.
+    pub rank: usize,
+    /// How many ranks there are.
+    pub ranks: usize,
+}
+
+/// All of them.
+impl Default for Share {
+    fn default() -> Self {
+        Self { rank: 0, ranks: 1 }
+    }
+}
+
+impl Share {
+    /// The micro-batches of this rank in a step of `parts`; none if there are fewer than ranks.
+    ///
+    /// If the number of ranks is a power of two, micro-batches and ranks are split in halves until one rank is left,
+    /// the first half with the odd one: a rank has a whole branch of the tree in which gradients are added up.
+    #[must_use]
+    pub const fn of(self, parts: usize) -> Range<usize> {
+        let Self { rank, ranks } = self;
+        if parts < ranks {
+            return 0..0;
+        }
+        if !ranks.is_power_of_two() {
+            return rank * parts / ranks..(rank + 1) * parts / ranks;
+        }
+        let (mut share, mut first, mut others) = (0..parts, 0, ranks);
+        while others > 1 {
+            others /= 2;
+            let middle = share.start + (share.end - share.start).div_ceil(2);
+            if rank < first + others {
+                share.end = middle;
+            } else {
+                share.start = middle;
+                first += others;
+            }
+        }
+        share
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_follow_each_other() {
+        for ranks in 1..=9 {
+            for parts in ranks..40 {
+                let mut next = 0;
+                for rank in 0..ranks {
+                    let share = Share { rank, ranks }.of(parts);
+                    assert_eq!(share.start, next, "rank {rank} of {ranks}, {parts} parts");
+                    assert!(!share.is_empty(), "rank {rank} of {ranks}, {parts} parts");
+                    next = share.end;
+                }
+                assert_eq!(next, parts);
+            }
+        }
+        assert!(Share { rank: 2, ranks: 3 }.of(2).is_empty());
+    }
 }

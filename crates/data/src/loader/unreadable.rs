@@ -88,8 +88,8 @@ impl UnreadableImages {
         self.insert(0, skipped)
     }
 
-    /// Records an image that the 0-based `step` found.
-    pub(crate) fn record_at(&self, step: u64, skipped: Skipped) -> bool {
+    /// Records an image that the 0-based `step` found; returns true if it was not recorded before.
+    pub fn record_at(&self, step: u64, skipped: Skipped) -> bool {
         self.insert(step.saturating_add(1), skipped)
     }
 

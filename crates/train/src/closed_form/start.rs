@@ -177,7 +177,9 @@ impl Run {
             seconds: clock.parts,
         };
         report_fit(&report, observer);
-        self.records.log_fit(&report.record(), observer)?;
+        if let Some(records) = &mut self.records {
+            records.log_fit(&report.record(), observer)?;
+        }
         self.fitted = Some(report);
         Ok(())
     }

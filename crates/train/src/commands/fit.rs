@@ -1,9 +1,12 @@
 //! `dualenc fit`: aligns two towers in closed form, as the step 0 of a run.
 
+use std::sync::Arc;
+
 use crate::closed_form::fit_report::FitReport;
 use crate::config::{HeadInit, RunConfig};
 use crate::error::TrainError;
 use crate::events::Observer;
+use crate::ranks::alone::Alone;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
 use crate::training::run::Run;
@@ -19,7 +22,7 @@ pub fn fit(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> 
     if config.model.head_init == HeadInit::Random {
         config.model.head_init = HeadInit::Cca;
     }
-    let mut run = Run::open(&config, Start::Fit, stop, observer).map_err(|error| match error {
+    let mut run = Run::open(&config, Start::Fit, Arc::new(Alone), stop, observer).map_err(|error| match error {
         TrainError::RunExists { dir, step } => TrainError::Usage(format!(
             "`{}` already holds a run (step {step}), which a fit does not replace; choose another `run.dir` (`--set \
              run.dir=...`)",

@@ -78,7 +78,7 @@ pub fn warm_cache(
     if config.feature_sides() == [true; 2] {
         return refuse("the data are features already");
     }
-    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
+    let compute = Compute::select(config.run.device.first(), config.run.threads)?.computing_as(&config.run)?;
     let workers = config.data.workers.unwrap_or(compute.threads).max(1);
     let Pairs { train: dataset, validation } = Pairs::read(config)?;
     let evaluations = Evaluation::open_all(config, validation.as_ref())?;

@@ -45,7 +45,7 @@ pub use schema::loss::{Duplicates, LogitBiasInit, Loss, TeacherSection};
 pub use schema::model::{FitSection, HeadInit, ImageProjectionSection, LoraSection, ModelSection, ProjectionSection};
 pub use schema::model_heads::{HeadChoice, HeadSection};
 pub use schema::optimizer::{GroupSection, OptimizerKind, Schedule};
-pub use schema::run::{Precision, RunSection};
+pub use schema::run::{Devices, Precision, RunSection};
 pub use schema::sources::{EvalData, TrainSources};
 pub use schema::stage::StageSection;
 pub use schema::train::TrainSection;

@@ -27,11 +27,13 @@ pub fn settled(config: &RunConfig) -> Result<RunConfig, TrainError> {
     Ok(config)
 }
 
-/// The config of a run that goes on, with the `text_pool` that `recorded` has for `auto`.
+/// The config of a run that goes on, with the `text_pool` that `recorded` has for `auto`, and its micro-batches unless
+/// the config sets them.
 pub(crate) fn continued(config: &RunConfig, recorded: &RunConfig) -> RunConfig {
     let mut config = config.clone();
     if config.model.text_pool == Pool::Auto && recorded.model.text_pool == Pool::Sentence {
         config.model.text_pool = Pool::Sentence;
     }
+    config.train.micro_batch_size = config.train.micro_batch_size.or(recorded.train.micro_batch_size);
     config
 }

@@ -51,11 +51,12 @@ impl Gradient {
                 chunks.for_each(|(sum, values)| add(sum, values));
             }
             (Self::HostRows { values: sum, width, rows }, Self::HostRows { values, rows: others, .. }) => {
-                for &row in &others {
+                let union: BTreeSet<usize> = rows.drain(..).chain(others).collect();
+                // All of them, so that the sum has the bits of one over whole tables: -0 + 0 is 0.
+                for &row in &union {
                     let place = row * *width..(row + 1) * *width;
                     add(&mut sum[place.clone()], &values[place]);
                 }
-                let union: BTreeSet<usize> = rows.drain(..).chain(others).collect();
                 rows.extend(union);
             }
             (Self::Device(sum), Self::Device(values)) => **sum = sum.as_ref().clone() + *values,
@@ -136,6 +137,11 @@ impl ParamGradients {
             Ok((path, gradient))
         };
         Ok(Self { by_path: take.by_path.into_iter().map(gradient).collect::<Result<_, ModelError>>()? })
+    }
+
+    /// The gradients of a pass in which nothing trains.
+    pub(crate) fn none() -> Self {
+        Self { by_path: BTreeMap::new() }
     }
 
     /// Adds the gradients of another backward pass.

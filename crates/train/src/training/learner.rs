@@ -1,9 +1,11 @@
 //! What changes with an update: the model, its optimiser and the averages of its weights; and the schedules that an
 //! update follows.
 
+use std::collections::BTreeMap;
+
 use burn::tensor::{Tensor, TensorData};
 use dualenc_model::parameters::{self, ParamFilter, ParamUpdate};
-use dualenc_model::{DualEncoder, Training};
+use dualenc_model::{DualEncoder, HostTensor, Training};
 
 use crate::config::RunConfig;
 use crate::device::read_scalar;
@@ -31,6 +33,25 @@ pub(crate) struct Learner {
     is_whole: bool,
     /// Left in `model` while the optimiser owns the real one.
     placeholder: DualEncoder,
+}
+
+/// What a learner goes on from: the tensors of a checkpoint, by path.
+pub(crate) struct LearnerState {
+    pub model: BTreeMap<String, HostTensor>,
+    pub optimizer: BTreeMap<String, HostTensor>,
+    pub ema: Option<BTreeMap<String, HostTensor>>,
+}
+
+impl LearnerState {
+    /// That of `checkpoint`.
+    ///
+    /// # Errors
+    /// Those of [`Checkpoint::optimizer`].
+    pub fn of(checkpoint: Checkpoint) -> Result<Self, TrainError> {
+        let optimizer = checkpoint.optimizer()?;
+        let Checkpoint { model, ema, .. } = checkpoint;
+        Ok(Self { model, optimizer, ema })
+    }
 }
 
 impl Learner {
@@ -63,19 +84,19 @@ impl Learner {
         &self.optimizer
     }
 
-    /// Puts the parameters, averages and optimiser state of `checkpoint` in place.
+    /// Puts the parameters, averages and optimiser state after `step` updates in place.
     ///
     /// # Errors
     /// [`TrainError::Model`] when a tensor is missing, left over or of another shape.
-    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
-        let optimizer = checkpoint.optimizer()?;
-        let trained = self.stages.trained_before(checkpoint.progress.step);
+    pub fn restore(&mut self, step: u64, state: LearnerState) -> Result<(), TrainError> {
+        let LearnerState { model, optimizer, ema: averages } = state;
+        let trained = self.stages.trained_before(step);
         let trained = trained.map(|trained| trained.of(self.model.clone())).transpose()?;
         if let Some(ema) = &mut self.ema {
             // Without a file there are no averages, which is right only before the first update.
-            ema.restore(checkpoint.ema.unwrap_or_default(), &self.model, trained.as_ref())?;
+            ema.restore(averages.unwrap_or_default(), &self.model, trained.as_ref())?;
         }
-        self.model = parameters::restore(self.model.clone(), ParamFilter::Trainable, checkpoint.model)?;
+        self.model = parameters::restore(self.model.clone(), ParamFilter::Trainable, model)?;
         match &trained {
             Some(trained) => self.optimizer.restore(trained, optimizer)?,
             None => self.optimizer.restore(&parameters::lock(self.model.clone()), optimizer)?,

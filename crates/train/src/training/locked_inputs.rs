@@ -12,6 +12,8 @@ use crate::features::images::ImageFeatures;
 use crate::features::locked_towers::LockedTowers;
 use crate::features::prefixes::{Prefixes, States};
 use crate::loss::mixup::Mixing;
+use crate::ranks::exchange::Exchange;
+use crate::ranks::gathered::all_rows;
 
 /// The towers that the current stage locks, and the training images as the image tower's feature cache knows them.
 pub(crate) struct LockedInputs {
@@ -57,9 +59,24 @@ impl LockedFeatures {
         Self { image: join(|part| &part.image), text: join(|part| &part.text), ..Self::default() }
     }
 
-    /// The features of each of the parts of a batch that are as long as `parts`, without states.
-    pub fn split_as(&self, parts: &[Self]) -> Vec<Self> {
-        let mut starts = [0, 0];
+    /// The features of the batches of all ranks, without states, and the number of rows of images and texts before
+    /// those of this rank.
+    ///
+    /// # Errors
+    /// Those of the exchange.
+    pub fn of_all_ranks(self, ranks: &dyn Exchange) -> Result<(Self, [usize; 2]), TrainError> {
+        let gather = |own: Option<Tensor<2>>| match own {
+            Some(own) => all_rows(ranks, own).map(|(all, before)| (Some(all), before)),
+            None => Ok((None, 0)),
+        };
+        let ((image, images), (text, texts)) = (gather(self.image)?, gather(self.text)?);
+        Ok((Self { image, text, ..Self::default() }, [images, texts]))
+    }
+
+    /// The features of each of the parts of a batch that are as long as `parts`, without states. `before`: the rows of
+    /// images and texts before the first of these parts.
+    pub fn split_as(&self, parts: &[Self], before: [usize; 2]) -> Vec<Self> {
+        let mut starts = before;
         let mut take = |side: usize, whole: &Option<Tensor<2>>, part: &Option<Tensor<2>>| {
             let (whole, [rows, _]) = (whole.as_ref()?, part.as_ref()?.dims());
             let start = starts[side];

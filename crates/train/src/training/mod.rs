@@ -10,6 +10,7 @@
 //! - `position.rs`, `stages.rs`: counters, and what trains when
 //! - `health.rs`: warnings about training that learns nothing
 //! - `open.rs`, `resume_checks.rs`, `whitening.rs`: before the first step
+//! - `open/replica.rs`: the same for a rank that is not the first
 
 pub(crate) mod gradient_cache;
 pub(crate) mod health;

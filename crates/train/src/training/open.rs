@@ -1,5 +1,7 @@
 //! Opening a run: everything it needs is checked, its directory is taken, and a checkpoint is put in place.
 
+mod replica;
+
 use std::sync::Arc;
 
 use burn::module::Param;
@@ -22,6 +24,7 @@ use crate::models::text_pool::{continued, settled};
 use crate::optim::lr_schedule::LrSchedule;
 use crate::optim::part_summary::summarize_parts;
 use crate::pairs::Pairs;
+use crate::ranks::exchange::Exchange;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::bad_samples::BadSamples;
 use crate::run_dir::best::BestTracker;
@@ -34,7 +37,7 @@ use crate::stop_flag::StopFlag;
 use crate::teacher::features::Teacher;
 use crate::teacher::loaded::LoadedTeacher;
 use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
-use crate::training::learner::Learner;
+use crate::training::learner::{Learner, LearnerState};
 use crate::training::locked_inputs::LockedInputs;
 use crate::training::position::{Position, Start};
 use crate::training::records::{MAX_FAILED_SAVES, Records, report_skipped};
@@ -44,7 +47,7 @@ use crate::training::resume_checks::{
 };
 use crate::training::run::Run;
 use crate::training::stages::Stages;
-use crate::training::training_data::TrainingData;
+use crate::training::training_data::{TrainingData, loader_threads};
 use crate::training::whitening::whitened;
 
 /// Features whitened at once: 12 MB at a width of 768.
@@ -54,7 +57,7 @@ const WHITENED_AT_ONCE: usize = 4096;
 const MAX_NAMED_ROWS: usize = 2;
 
 impl Run {
-    /// Checks everything a run needs, takes its directory, and goes to where it left off.
+    /// Checks everything a run needs, takes its directory, and goes to where it left off: as the first of `ranks`.
     ///
     /// # Errors
     /// [`TrainError`], before the first step. Until config, data and weights are accepted, nothing of an earlier run is
@@ -62,32 +65,33 @@ impl Run {
     pub fn open(
         config: &RunConfig,
         start: Start,
+        ranks: Arc<dyn Exchange>,
         stop: &StopFlag,
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let config = &with_feature_widths(config)?;
         let warnings = if start == Start::Fit { config.warnings_of_fit() } else { config.warnings() };
         warnings.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
-        let compute = open_device(config, observer)?;
+        let compute = open_device(config, config.run.device.first(), observer)?;
         let dir = RunDir::open(&config.run.dir, start.is_resumed())?;
         let checkpoint = find_checkpoint(&dir, start, config, observer)?;
         let (continued, changes) = match &checkpoint {
             Some(checkpoint) => {
                 let old = checkpoint.run_config()?;
-                let config = continued(config, &old);
+                let config = continued(config, &old).with_parts();
                 let changes = safe_changes(&old, &config)?;
                 (Some(config), changes)
             }
             None => (None, Vec::new()),
         };
 
-        let workers = config.data.workers.unwrap_or(compute.threads).max(1);
+        let workers = loader_threads(config, compute.threads, ranks.ranks());
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(config, &dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let config = &match continued {
             Some(config) => config,
-            None => settled(config)?,
+            None => settled(config)?.with_parts(),
         };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         check_dataset(&dataset, &model, "the training data")?;
@@ -98,7 +102,7 @@ impl Run {
         evaluations.iter().try_for_each(|evaluation| evaluation.check_towers(&model))?;
         let told: Vec<String> = dataset.warnings.iter().cloned().chain(dataset.null_words()).collect();
         evaluations.iter_mut().for_each(|evaluation| evaluation.mute(&told));
-        let data = TrainingData::new(config, dataset, tokenizer, processor, workers)?;
+        let data = TrainingData::new(config, dataset, tokenizer, processor, workers, ranks.share())?;
         evaluations.iter().try_for_each(Evaluation::check_files)?;
 
         let steps_per_epoch = data.steps_per_epoch();
@@ -127,7 +131,7 @@ impl Run {
         let progress = checkpoint.as_ref().map(|checkpoint| checkpoint.progress.clone());
         if let Some(checkpoint) = checkpoint {
             data.unreadable_images.restore(checkpoint.progress.bad_images.clone(), &data.dataset)?;
-            learner.restore(checkpoint)?;
+            learner.restore(checkpoint.progress.step, LearnerState::of(checkpoint)?)?;
         }
         let absent = data.leave_absent_out()?;
         let (step, skip_steps) = (progress.as_ref().map_or(0, |progress| progress.step), start.skip_steps());
@@ -157,10 +161,11 @@ impl Run {
             data,
             terms,
             teacher,
-            records,
+            records: Some(records),
             evaluations,
             locked_fingerprints,
             compute,
+            ranks,
             stop: stop.clone(),
             cut_captions_reported: false,
             fitted: None,
@@ -184,7 +189,7 @@ impl Run {
         }
         let Position { step, total_steps, steps_per_epoch, .. } = run.position;
         observer.on(Event::Start { step, total_steps, steps_per_epoch });
-        if let Some(best) = run.records.best.best() {
+        if let Some(best) = run.records.as_ref().and_then(|records| records.best.best()) {
             observer.on(Event::Best(&best));
         }
         Ok(run)
@@ -201,7 +206,7 @@ impl Run {
         }
         self.position.step = saved.step;
         self.position.samples_seen = saved.samples_seen;
-        let records = &mut self.records;
+        let Some(records) = &mut self.records else { return Ok(()) };
         records.saved_step = Some(saved.step);
         records.health.resume_from(records.metrics.lines(STEPS_READ_AT_RESUME)?);
         if !saved.is_rescue {
@@ -246,14 +251,17 @@ impl Run {
             observer.on(Event::Work { name: "features of the locked image tower", done, total: set.len() });
         })?;
         let new = bad.into_iter().filter(|skipped| self.data.unreadable_images.record(skipped.clone()));
-        self.records.log_skipped(&new.collect::<Vec<_>>(), &self.data.dataset, observer);
+        if let Some(records) = &mut self.records {
+            records.log_skipped(&new.collect::<Vec<_>>(), &self.data.dataset, observer);
+        }
         self.data.unreadable_images.check(&self.data.dataset, self.data.unreadable_policy)?;
         Ok(())
     }
 }
 
-fn open_device(config: &RunConfig, observer: &mut dyn Observer) -> Result<Compute, TrainError> {
-    let compute = Compute::select(&config.run.device, config.run.threads)?.computing_as(&config.run)?;
+/// Opens `device`, one of those of `run.device`.
+fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) -> Result<Compute, TrainError> {
+    let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
     if compute.on_host && [compute.precision, compute.locked_precision] != [Precision::F32; 2] {
         observer.on(Event::Warning("the CPU is slower below single precision: it converts to f32".to_owned()));
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dualenc_data::{Batch, CutCaptions, DataError, PairLoader, counted};
+use serde::{Deserialize, Serialize};
 
 use crate::closed_form::fit_report::FitReport;
 use crate::config::RunConfig;
@@ -16,8 +17,10 @@ use crate::features::image_index::training_views;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
 use crate::features::prefixes::{Inputs, Prefixes};
 use crate::loss::terms::LossTerms;
+use crate::ranks::exchange::{Exchange, Patience};
+use crate::ranks::gathered::of_all;
 use crate::run_dir::checkpoint::manifest::Progress;
-use crate::run_dir::metrics_log::WarningRecord;
+use crate::run_dir::metrics_log::{TrainRecord, WarningRecord};
 use crate::stop_flag::StopFlag;
 use crate::teacher::features::Teacher;
 use crate::training::learner::Learner;
@@ -42,11 +45,13 @@ pub(crate) struct Run {
     pub teacher: Option<Teacher>,
     /// Locked towers and their features: changes with every stage.
     pub locked: LockedInputs,
-    /// Metrics and checkpoints: what is written.
-    pub records: Records,
+    /// Metrics and checkpoints: what is written. `None`: the first rank writes.
+    pub records: Option<Records>,
     pub evaluations: Vec<Evaluation>,
     pub locked_fingerprints: LockedFingerprints,
     pub compute: Compute,
+    /// The other replicas of this run.
+    pub ranks: Arc<dyn Exchange>,
     pub stop: StopFlag,
     /// Whether the log says how many captions are cut.
     pub cut_captions_reported: bool,
@@ -56,13 +61,22 @@ pub(crate) struct Run {
 
 /// What a checkpoint is saved for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Saved {
+pub(super) enum Saved {
     /// To go on from.
     Training,
     /// The same, after a failure.
     Rescue,
     /// As the result of a fit.
     Fit,
+}
+
+/// Why a run ends before its last step, the same on all ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ending {
+    /// The signal that arrived.
+    pub signal: Option<usize>,
+    /// Whether there is nothing to gain.
+    pub is_early: bool,
 }
 
 impl Run {
@@ -96,8 +110,26 @@ impl Run {
     /// Reports what is known when training ends.
     pub fn report_end(&mut self, observer: &mut dyn Observer) {
         self.report_cut_captions(true, observer);
+        let Some(records) = &mut self.records else { return };
         let TrainingData { dataset, unreadable_images, .. } = &self.data;
-        self.records.report_bad_samples(self.position.step, dataset, unreadable_images, observer);
+        records.report_bad_samples(self.position.step, dataset, unreadable_images, observer);
+    }
+
+    /// Logs and reports a step, and the images of its `batch` that cannot be used.
+    ///
+    /// # Errors
+    /// Those of [`Records::log_step`].
+    pub fn log_step(
+        &mut self,
+        record: &TrainRecord,
+        batch: &Batch,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let Some(records) = &mut self.records else { return Ok(()) };
+        records.log_step(record, observer)?;
+        records.log_skipped(&batch.skipped, &self.data.dataset, observer);
+        self.report_cut_captions(self.position.step.is_multiple_of(self.position.steps_per_epoch), observer);
+        Ok(())
     }
 
     /// What a step reads.
@@ -109,6 +141,7 @@ impl Run {
             terms: &self.terms,
             teacher: self.teacher.as_ref(),
             compute: &self.compute,
+            ranks: &*self.ranks,
             seed: self.config.run.seed,
         }
     }
@@ -152,16 +185,47 @@ impl Run {
         Ok(())
     }
 
-    /// Whether the run ends before its last step, since there is nothing to gain.
-    pub fn stops_early(&self) -> bool {
-        self.records.stops_early(&self.position)
+    /// Whether the run ends here, the same on all ranks: a signal reached one, or the first has nothing to gain.
+    ///
+    /// # Errors
+    /// [`TrainError::OfRank`] when another rank has failed.
+    pub fn agree_on_end(&self, signal: Option<usize>) -> Result<Ending, TrainError> {
+        let own = Ending { signal, is_early: self.stops_early() };
+        let mut all = of_all(&*self.ranks, own, Patience::AsLongAsItTakes)?.into_iter();
+        // The first rank is the one that knows the evaluations.
+        let first = all.next().unwrap_or(own);
+        Ok(Ending { signal: first.signal.or_else(|| all.find_map(|ending| ending.signal)), ..first })
     }
 
-    /// Runs every evaluation that is due at this step and not in the log yet.
+    /// Whether the run ends before its last step, since there is nothing to gain.
+    fn stops_early(&self) -> bool {
+        self.records.as_ref().is_some_and(|records| records.stops_early(&self.position))
+    }
+
+    /// Reports why the run ends early.
+    pub fn report_early_stop(&self, observer: &mut dyn Observer) {
+        if let Some(records) = &self.records {
+            records.report_early_stop(&self.position, observer);
+        }
+    }
+
+    /// As [`Run::evaluate_if_due`]; returns the signal that stopped an evaluation. It runs when the run is resumed.
+    ///
+    /// # Errors
+    /// As for [`Run::evaluate_if_due`].
+    pub fn evaluate_or_stop(&mut self, observer: &mut dyn Observer) -> Result<Option<usize>, TrainError> {
+        match self.evaluate_if_due(observer) {
+            Ok(()) => Ok(None),
+            Err(TrainError::Stopped { signal }) => Ok(Some(signal)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Runs every evaluation that is due at this step and not in the log yet. The first rank has all evaluations.
     ///
     /// # Errors
     /// Those of [`Evaluation::run`].
-    pub fn evaluate_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn evaluate_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.evaluate_with_last_step(self.position.total_steps, observer)?;
         if self.stops_early() {
             // The evaluations that run when training ends.
@@ -185,11 +249,11 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let step = self.position.step;
-        if !self.evaluations.iter().any(&due) {
+        let Some(records) = self.records.as_mut().filter(|_| self.evaluations.iter().any(&due)) else {
             return Ok(());
-        }
+        };
         self.learner.check_finite(step)?;
-        let done = self.records.metrics.evals_at(step).to_vec();
+        let done = records.metrics.evals_at(step).to_vec();
         let model = self.learner.evaluation_model();
         let mut locked = self.locked.towers.clone();
         // A tower that trained before and is locked now has other features with its averaged weights.
@@ -212,25 +276,27 @@ impl Run {
                 batch_size: evaluation.batch_size,
             };
             let record = evaluation.record(step, &encoder, &self.data.processor, observer)?;
-            self.records.log_eval(&record, observer)?;
+            records.log_eval(&record, observer)?;
         }
         Ok(())
     }
 
-    /// Saves the state if a checkpoint is due at this step. A disk that fails is tried again at the next interval.
+    /// Saves the state if a checkpoint is due at this step, or the run has an `ending`. A disk that fails is tried
+    /// again at the next interval.
     ///
     /// # Errors
     /// Those of [`Records::count_save`]; at the end of the run and after a signal, those of [`Records::save`].
-    pub fn save_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let is_last = self.position.is_at_end() || self.stop.signal().is_some() || self.stops_early();
-        if is_last {
-            self.save(observer)
-        } else if self.records.checkpoint_is_due(&self.position) {
-            let saved = self.save(observer);
-            self.records.count_save(saved, observer)
-        } else {
-            Ok(())
+    pub fn save_if_due(&mut self, ending: Ending, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.position.is_at_end() || ending.signal.is_some() || ending.is_early {
+            return self.save(observer);
         }
+        if self.records.as_ref().is_some_and(|records| records.checkpoint_is_due(&self.position)) {
+            let saved = self.save(observer);
+            if let Some(records) = &mut self.records {
+                return records.count_save(saved, observer);
+            }
+        }
+        Ok(())
     }
 
     /// Writes a checkpoint, unless this step has one.
@@ -258,11 +324,17 @@ impl Run {
     }
 
     fn save_as(&mut self, saved: Saved, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if self.records.saved_step == Some(self.position.step) {
-            return Ok(());
-        }
         let started = Instant::now();
-        let progress = Progress {
+        let progress = self.progress(saved);
+        let Some(records) = self.records.as_mut().filter(|records| records.saved_step != Some(progress.step)) else {
+            return Ok(());
+        };
+        records.save(&progress, self.learner.tensors()?, started, observer)
+    }
+
+    /// What a checkpoint of this step says of the run.
+    pub(super) fn progress(&self, saved: Saved) -> Progress {
+        Progress {
             step: self.position.step,
             samples_seen: self.position.samples_seen,
             total_steps: self.position.total_steps,
@@ -274,17 +346,18 @@ impl Run {
             bad_images: self.data.unreadable_images.found(self.position.step),
             is_rescue: saved == Saved::Rescue,
             is_fit: saved == Saved::Fit,
-        };
-        self.records.save(&progress, self.learner.tensors()?, started, observer)
+        }
     }
 
     /// Saves the state before the step or evaluation that failed with `error`, unless that state is wrong, is saved, or
     /// the disk that it is saved to is what failed.
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
+        let Some(records) = &mut self.records else { return };
+        let error = error.of_one_rank();
         if matches!(error, TrainError::Data(DataError::TooManyBad { .. })) {
             // Those found since the last step are why the run stops.
             let found = self.data.unreadable_images.list();
-            self.records.list_bad_samples(&found, &self.data.dataset, observer);
+            records.list_bad_samples(&found, &self.data.dataset, observer);
         }
         let is_saved_or_wrong = matches!(
             error,
@@ -293,7 +366,7 @@ impl Run {
                 | TrainError::Internal(_)
                 | TrainError::LostFile { .. }
         );
-        let is_run_dir = matches!(error, TrainError::Write { path, .. } if path.starts_with(self.records.dir.root()));
+        let is_run_dir = matches!(error, TrainError::Write { path, .. } if path.starts_with(records.dir.root()));
         if self.position.step == 0 || is_saved_or_wrong || is_run_dir || !self.learner.is_whole() {
             return;
         }
@@ -315,6 +388,11 @@ impl Run {
     ) -> Result<(), TrainError> {
         let Some((what, value)) = numbers.not_finite() else { return Ok(()) };
         let step = self.position.step;
+        let Some(dir) = self.records.as_ref().map(|records| records.dir.root().to_owned()) else {
+            // The first rank saves, and then fails.
+            self.agree_on_end(None)?;
+            return Err(TrainError::Internal(format!("{what} is {value} at step {}, but not on rank 0", step + 1)));
+        };
         let saved = if step == 0 {
             "there is no earlier state to save".to_owned()
         } else {
@@ -323,7 +401,7 @@ impl Run {
                 Err(error) => format!("the state after step {step} is not saved ({error})"),
             }
         };
-        let samples = match numbers.dump(batch, &self.data.dataset, self.records.dir.root()) {
+        let samples = match numbers.dump(batch, &self.data.dataset, &dir) {
             Ok(path) => format!("are listed in `{}`", path.display()),
             Err(error) => format!("could not be listed ({error})"),
         };
@@ -346,6 +424,6 @@ impl Run {
             name: format!("skipped-steps-{}-{end}", first + 1),
             message: format!("`--skip-steps` skipped {steps}"),
         };
-        self.records.log_warning(&warning, observer)
+        self.records.as_mut().map_or(Ok(()), |records| records.log_warning(&warning, observer))
     }
 }

@@ -13,6 +13,8 @@ use crate::loss::contrastive::BatchLoss;
 use crate::loss::mixup::Mixing;
 use crate::loss::terms::{LossInputs, LossTerms, StepLoss};
 use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
+use crate::ranks::exchange::{Exchange, Patience};
+use crate::ranks::gathered::of_all;
 use crate::teacher::features::Teacher;
 use crate::training::locked_inputs::{LockedFeatures, LockedInputs};
 use crate::training::training_data::TrainingData;
@@ -29,6 +31,7 @@ pub(crate) struct StepContext<'a> {
     pub terms: &'a LossTerms,
     pub teacher: Option<&'a Teacher>,
     pub compute: &'a Compute,
+    pub ranks: &'a dyn Exchange,
     pub seed: u64,
 }
 
@@ -75,6 +78,29 @@ pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Resul
 }
 
 impl StepOutcome {
+    /// The same outcome on all ranks. On the CPU it is the same already, and must be; other devices may choose other
+    /// kernels for the same work, so there the numbers are those of the first rank.
+    ///
+    /// # Errors
+    /// Those of the exchange; [`TrainError::Internal`] when replicas on the CPU have drifted apart.
+    pub(crate) fn of_all_ranks(mut self, ranks: &dyn Exchange, on_host: bool) -> Result<Self, TrainError> {
+        if ranks.is_alone() {
+            return Ok(self);
+        }
+        let own = [self.loss, self.norms.all];
+        let all = of_all(ranks, own.map(f64::to_bits), Patience::Deadline)?;
+        let first = all.first().map_or(own, |first| first.map(f64::from_bits));
+        if on_host && own.map(f64::to_bits) != first.map(f64::to_bits) {
+            return Err(TrainError::Internal(format!(
+                "the replicas have drifted apart at step {}: loss and gradient norm are {own:?}, those of rank 0 are \
+                 {first:?}",
+                self.batch.step + 1
+            )));
+        }
+        [self.loss, self.norms.all] = first;
+        Ok(self)
+    }
+
     /// What the terms add to the contrastive loss, without their weights; 0 without any.
     pub(crate) fn loss_of_terms(&self) -> f64 {
         self.structure.unwrap_or_default() + self.teacher.unwrap_or_default()

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dualenc_data::{
-    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Skipped,
-    Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
+    Batch, BatchPlan, CutCaptions, Dataset, ImageProcessor, Loaded, LoaderOptions, MicroBatches, PairLoader, Share,
+    Skipped, Survey, Tokenizer, Tokens, UnreadableImages, UnreadablePolicy, counted,
 };
 use dualenc_model::Training;
 
@@ -25,8 +25,11 @@ pub(crate) struct TrainingData {
     pub processor: Arc<ImageProcessor>,
     /// Loader threads.
     pub workers: usize,
+    /// Those of all ranks, up to the last step; of one rank, those that its loader found ahead too.
     pub unreadable_images: UnreadableImages,
     pub unreadable_policy: UnreadablePolicy,
+    /// The parts of a step that this rank computes.
+    share: Share,
     plan: BatchPlan,
     tokens: Tokens,
     /// Missing and empty files, in the order of the images.
@@ -37,22 +40,25 @@ pub(crate) struct TrainingData {
 
 impl TrainingData {
     /// Tokenizes the captions of `dataset` if they are few, fixes the order of its pairs, and looks for missing files.
+    /// `share`: the parts of a step that this rank computes.
     ///
     /// # Errors
     /// [`TrainError::Data`] when a caption cannot be tokenized, or too many image files are missing or empty;
-    /// [`TrainError::Usage`] when the pairs do not fill a batch.
+    /// [`TrainError::Usage`] when the pairs do not fill a batch, or a step has fewer parts than ranks.
     pub fn new(
         config: &RunConfig,
         dataset: Arc<Dataset>,
         tokenizer: Arc<Tokenizer>,
         processor: Arc<ImageProcessor>,
         workers: usize,
+        share: Share,
     ) -> Result<Self, TrainError> {
         let tokens = Tokens::prepare(Arc::clone(&tokenizer), &dataset, config.data.word_dropout, workers)?;
         let plan = config.plan(&dataset);
         if plan.batches_per_epoch() == 0 {
             return Err(TrainError::Usage(too_few_pairs(dataset.num_pairs(config.data.captions), plan.batch_size)));
         }
+        refuse_few_parts(config, plan, share.ranks)?;
         let Survey { fingerprint, absent } = dataset.survey()?;
         let unreadable_policy = UnreadablePolicy { max_bad_fraction: config.data.max_bad_fraction };
         let found = UnreadableImages::default();
@@ -71,6 +77,7 @@ impl TrainingData {
             tokenizer,
             processor,
             workers,
+            share,
             plan,
             tokens,
         })
@@ -123,6 +130,7 @@ impl TrainingData {
             micro_batches: MicroBatches {
                 size: part_size,
                 two_passes: part_size.is_some() && locked.needs_pixels_twice(),
+                share: self.share,
             },
             processor: Arc::clone(&self.processor),
             augment: config.data.augment,
@@ -130,9 +138,34 @@ impl TrainingData {
             cached_features: features.and_then(|(features, set)| features.for_loader(set)),
             tokens: self.tokens.clone(),
             unreadable_policy: self.unreadable_policy,
-            unreadable_images: self.unreadable_images.clone(),
+            unreadable_images: self.images_of_loader()?,
             workers: self.workers,
         })?)
+    }
+
+    /// The record that a loader writes. Of several ranks, each loader has a record of its own, since it is ahead of the
+    /// others.
+    fn images_of_loader(&self) -> Result<UnreadableImages, TrainError> {
+        if self.share.ranks == 1 {
+            return Ok(self.unreadable_images.clone());
+        }
+        let images = UnreadableImages::default();
+        images.restore(self.unreadable_images.list(), &self.dataset)?;
+        Ok(images)
+    }
+
+    /// Records the images that the loaders of several ranks found unreadable in `batch`, and leaves those in it that
+    /// are new. One rank's loader has recorded them.
+    ///
+    /// # Errors
+    /// [`TrainError::Data`] when too many images are unreadable.
+    pub fn record_skipped(&self, batch: &mut Batch) -> Result<(), TrainError> {
+        if self.share.ranks > 1 {
+            let images = &self.unreadable_images;
+            batch.skipped.retain(|skipped| images.record_at(batch.step, skipped.clone()));
+            images.check(&self.dataset, self.unreadable_policy)?;
+        }
+        Ok(())
     }
 
     /// Pairs of the 0-based `step`.
@@ -175,6 +208,30 @@ pub(crate) fn too_few_pairs(pairs: usize, batch_size: usize) -> String {
     let smaller = if pairs >= 2 { format!("set `train.batch_size` to at most {pairs}, or ") } else { String::new() };
     let (pairs, do_not) = (counted(pairs, "pair"), if pairs == 1 { "does not" } else { "do not" });
     format!("{pairs} {do_not} fill one batch of {batch_size}; {smaller}add data")
+}
+
+/// Threads of the loader of one of several `ranks`, which share the `threads` of the machine.
+pub(crate) fn loader_threads(config: &RunConfig, threads: usize, ranks: usize) -> usize {
+    config.data.workers.unwrap_or_else(|| threads.div_ceil(ranks)).max(1)
+}
+
+/// Refuses a step with fewer parts than `ranks`: the last of an epoch may be shorter.
+fn refuse_few_parts(config: &RunConfig, plan: BatchPlan, ranks: usize) -> Result<(), TrainError> {
+    let last = plan.batch(0, plan.batches_per_epoch() - 1).len();
+    let size = micro_batch_size(config).map_or(plan.batch_size, NonZeroUsize::get);
+    let parts = last.div_ceil(size);
+    if parts >= ranks {
+        return Ok(());
+    }
+    let (which, shuffle) = match last < plan.batch_size {
+        true => ("the last batch of an epoch", "set `data.shuffle = true`, which leaves it out, "),
+        false => ("a batch", ""),
+    };
+    Err(TrainError::Usage(format!(
+        "{which} has {}, too few for the {ranks} devices of `run.device` with micro-batches of {size}: every device \
+         computes one at least; {shuffle}lower `train.micro_batch_size`, or name fewer devices",
+        counted(last, "pair"),
+    )))
 }
 
 /// Pairs of a part of a step; `None`: a step is computed whole.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::Observer;
+use crate::ranks::on_devices::on_devices;
 use crate::run_dir::metrics_log::TrainRecord;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
@@ -34,35 +35,48 @@ pub enum Outcome {
 /// Trains as `config` says, from where `start` says.
 ///
 /// A run that is killed anywhere and resumed computes the same bits as one that was not, on a CPU with the same number
-/// of threads: order, caption choice, augmentation and dropout are functions of (seed, epoch, step, index).
+/// of threads: order, caption choice, augmentation and dropout are functions of (seed, epoch, step, index). On several
+/// devices of one kind (`run.device`), each has a thread and a replica of the model; 1, 2, 4 or 8 compute the same bits
+/// from the same micro-batches.
 ///
 /// # Errors
 /// [`TrainError::Config`], [`TrainError::Data`] or [`TrainError::Model`] when configuration, data and towers do not
 /// fit; [`TrainError::NotFinite`] or [`TrainError::SpoiledWeights`] when loss, gradient or weights are not finite;
-/// [`TrainError::Write`] when the disk fails.
+/// [`TrainError::Write`] when the disk fails; [`TrainError::OfRank`] around the error of one of several devices.
 pub fn train(
     config: &RunConfig,
     start: Start,
     stop: &StopFlag,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
-    let mut run = Run::open(config, start, stop, observer)?;
-    let outcome = train_to_end(&mut run, stop, observer);
-    match &outcome {
-        Ok(_) => run.report_end(observer),
-        Err(error) => run.save_after(error, observer),
-    }
-    outcome
+    let [stop_of_others, stop_of_each] = [stop.clone(), stop.clone()];
+    on_devices(
+        config.run.device.all(),
+        observer,
+        |ranks, observer| Run::open(config, start, ranks, stop, observer),
+        move |ranks| Run::follow(ranks, &stop_of_others),
+        move |mut run, observer| {
+            run.share_state()?;
+            let outcome = train_to_end(&mut run, &stop_of_each, observer);
+            match &outcome {
+                Ok(_) => run.report_end(observer),
+                Err(error) => run.save_after(error, observer),
+            }
+            outcome
+        },
+    )
 }
 
+/// Every rank runs this loop. What only the first rank does, others pass over.
 fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-    match run.evaluate_if_due(observer) {
-        Err(TrainError::Stopped { signal }) => return Ok(Outcome::Stopped { step: run.position.step, signal }),
-        evaluated => evaluated?,
+    let stopped = run.evaluate_or_stop(observer)?;
+    let ending = run.agree_on_end(stopped)?;
+    if let Some(signal) = ending.signal {
+        return Ok(Outcome::Stopped { step: run.position.step, signal });
     }
-    if run.stops_early() {
+    if ending.is_early {
         run.save(observer)?;
-        run.records.report_early_stop(&run.position, observer);
+        run.report_early_stop(observer);
         return Ok(Outcome::Finished { step: run.position.step });
     }
     let mut started = Instant::now();
@@ -73,7 +87,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             let rate = run.learner.learning_rate(step);
 
             let context = run.step_context();
-            let outcome = if batch.is_last_of_pass {
+            let outcome = if batch.is_last_of_pass && context.ranks.is_alone() {
                 step::forward_backward(&context, batch)?
             } else {
                 gradient_cache::forward_backward(&context, batch, &mut batches)?
@@ -105,21 +119,19 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
                 pairs_per_sec: batch.pairs.len() as f64 / seconds,
                 loader_wait: batch.waited.as_secs_f64() / seconds,
             };
-            run.records.log_step(&record, observer)?;
-            run.records.log_skipped(&batch.skipped, &run.data.dataset, observer);
-            run.report_cut_captions(run.position.step.is_multiple_of(run.position.steps_per_epoch), observer);
+            run.log_step(&record, batch, observer)?;
 
             // A signal does not wait for an evaluation: one that is due runs when the run is resumed.
-            match stop.signal().map_or_else(|| run.evaluate_if_due(observer), |_| Ok(())) {
-                Ok(()) | Err(TrainError::Stopped { .. }) => {}
-                Err(error) => return Err(error),
+            if stop.signal().is_none() {
+                run.evaluate_or_stop(observer)?;
             }
-            run.save_if_due(observer)?;
-            if let Some(signal) = stop.signal() {
+            let ending = run.agree_on_end(stop.signal())?;
+            run.save_if_due(ending, observer)?;
+            if let Some(signal) = ending.signal {
                 return Ok(Outcome::Stopped { step: run.position.step, signal });
             }
-            if run.stops_early() {
-                run.records.report_early_stop(&run.position, observer);
+            if ending.is_early {
+                run.report_early_stop(observer);
                 return Ok(Outcome::Finished { step: run.position.step });
             }
             started = Instant::now();
@@ -135,6 +147,9 @@ mod device_tests;
 #[cfg(feature = "flex")]
 #[cfg(test)]
 mod feature_tests;
+#[cfg(feature = "flex")]
+#[cfg(test)]
+mod rank_tests;
 #[cfg(feature = "flex")]
 #[cfg(test)]
 mod tests;

@@ -83,7 +83,7 @@ fn check_all(
     let compute = match device_keys.iter().any(|key| draft.is_wrong(key)) {
         true => None,
         false => {
-            let compute = Compute::select(&config.run.device, config.run.threads);
+            let compute = Compute::select(config.run.device.first(), config.run.threads);
             let compute = compute.and_then(|compute| compute.computing_as(&config.run));
             findings.keep("device", "run.device", compute)?
         }

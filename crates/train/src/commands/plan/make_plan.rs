@@ -1,6 +1,7 @@
 //! `dualenc plan`: opens the run in a temporary directory, measures each stage, and adds up what the run will take.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use dualenc_kernels::return_freed_memory;
 use dualenc_model::parameters;
@@ -18,6 +19,7 @@ use crate::config::{FitSection, HeadInit, RunConfig};
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::optim::part_summary::summarize_parts;
+use crate::ranks::alone::Alone;
 use crate::run_dir::layout::{checkpoints_of, metrics_of, refuse_config_of_user};
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
@@ -51,7 +53,7 @@ pub fn make_plan(
     let dir = tempfile::Builder::new().prefix("dualenc-plan-").tempdir().map_err(TrainError::write(&temporary))?;
     let observer = &mut Quiet { observer };
     let mut laps = Laps::start();
-    let mut run = Run::open(&elsewhere(config, dir.path()), Start::New, stop, observer)?;
+    let mut run = Run::open(&elsewhere(config, dir.path()), Start::New, Arc::new(Alone), stop, observer)?;
     let start = laps.lap();
 
     let budget = Budget::new(stop);
@@ -96,7 +98,7 @@ pub fn make_plan(
     let checkpoints = schedule::checkpoints(&mut run, checkpoint_bytes, observer)?;
     let time = time_plan(&run, &stages, (start, fit.as_ref()), &evaluations, &checkpoints, &cache);
     let mut plan = Plan {
-        device: config.run.device.clone(),
+        device: config.run.device.first().to_owned(),
         threads: run.compute.threads,
         parameters: parts,
         data: data_plan(&run),
@@ -315,6 +317,12 @@ fn notes(config: &RunConfig, run: &Run) -> Vec<String> {
     if has_run {
         let dir = config.run.dir.display();
         notes.push(format!("`{dir}` holds a run already: `train` needs `--resume`, or another `run.dir`"));
+    }
+    if let several @ 2.. = config.run.device.all().len() {
+        notes.push(format!(
+            "measured on `{}` alone; `train` shares each batch between the {several} devices of `run.device`",
+            config.run.device.first()
+        ));
     }
     if config.model.image_projection.whitening > 0.0 {
         notes.push("whitening computes the features of all images before the first step, not during it".to_owned());

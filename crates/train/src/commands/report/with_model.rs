@@ -174,7 +174,7 @@ fn load(
     if !checkpoints_of(request.run).is_dir() {
         return Err(TrainError::Usage(format!("the run `{}` has no checkpoint yet", request.run.display())));
     }
-    let compute = Compute::select(request.device.unwrap_or(&config.run.device), config.run.threads)?;
+    let compute = Compute::select(request.device.unwrap_or(config.run.device.first()), config.run.threads)?;
     let checkpoints = || Ok(retention::list(&checkpoints_of(request.run))?.into_iter().map(|(step, _)| step).collect());
     let mut loaded = settled(checkpoints, || match request.best {
         true => LoadedModel::best_of(request.run, &compute, observer),

@@ -7,6 +7,7 @@
 //! - `feature_sides`: which sides of the data are features.
 //! - `feature_cache`: directory and views of the feature cache.
 //! - `image_limits`: how large an image may be.
+//! - `part_size`: how large the parts of a step are.
 //! - `eval_interval`: when an evaluation runs.
 //! - `best_metric`: the metric that `checkpoint.best` names.
 
@@ -17,5 +18,6 @@ mod feature_cache;
 mod feature_sides;
 mod image_limits;
 pub(crate) mod initial_weights;
+mod part_size;
 pub(crate) mod run_length;
 pub(crate) mod stage_plan;

@@ -30,7 +30,11 @@ pub struct Change {
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
 const SAFE: [(&str, &str); 17] = [
     ("run.dir", "the run was moved"),
-    ("run.device", "another device rounds differently: results are no longer bit-identical"),
+    (
+        "run.device",
+        "another kind of device rounds differently: results are no longer bit-identical; 1, 2, 4 or 8 of one kind do \
+         not",
+    ),
     ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
     ("run.log_every_steps", "affects only what is printed"),
     ("run.tensorboard", "affects only the event file, which is written anew"),

@@ -29,9 +29,6 @@ pub fn lora_targets() -> Vec<String> {
 pub fn seed() -> u64 {
     42
 }
-pub fn device() -> String {
-    "cpu".to_owned()
-}
 pub fn at_start() -> bool {
     true
 }

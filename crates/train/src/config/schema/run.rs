@@ -1,9 +1,12 @@
 //! `[run]`: the run directory, the device and the numeric precision.
 
+use std::borrow::Cow;
+use std::fmt::{self, Display, Formatter};
 use std::path::PathBuf;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use dualenc_data::OneOrMany;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::default;
 
@@ -19,11 +22,13 @@ pub struct RunSection {
     #[serde(default = "default::seed")]
     pub seed: u64,
     /// Compute device: `cpu`, `ndarray`, `wgpu`, `vulkan`, `cuda` or `cuda:N`, where `N` is the index of a GPU. `cpu`
-    /// is the fastest CPU backend of the build.
+    /// is the fastest CPU backend of the build. A list of devices of one kind, such as `["cuda:0", "cuda:1"]` or
+    /// `"cuda:0,cuda:1"`, shares each batch of `dualenc train` between them: see `train.micro_batch_size`. Other
+    /// commands use the first.
     ///
     /// Default: `"cpu"`.
-    #[serde(default = "default::device")]
-    pub device: String,
+    #[serde(default)]
+    pub device: Devices,
     /// Floating-point precision of the trainable part of the model: `f32` or `bf16`. With `bf16`, the parameters,
     /// optimiser moments, norms, softmax and loss stay in `f32`. The device must support it.
     ///
@@ -54,6 +59,71 @@ pub struct RunSection {
     /// Default: `false`.
     #[serde(default)]
     pub tensorboard: bool,
+}
+
+/// One device, or several that share each batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Devices(Vec<String>);
+
+impl Devices {
+    /// The first, which evaluates and writes.
+    pub fn first(&self) -> &str {
+        self.0.first().map_or("", String::as_str)
+    }
+
+    /// All of them: at least one.
+    pub fn all(&self) -> &[String] {
+        &self.0
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self(vec!["cpu".to_owned()])
+    }
+}
+
+impl Display for Devices {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join(","))
+    }
+}
+
+impl Serialize for Devices {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0[..] {
+            [one] => one.serialize(serializer),
+            several => several.serialize(serializer),
+        }
+    }
+}
+
+/// Written by hand: the errors of an untagged enum do not say what is wrong.
+impl<'de> Deserialize<'de> for Devices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let OneOrMany(items) = OneOrMany::<String>::deserialize(deserializer)?;
+        let names = items.iter().flat_map(|item| item.split(','));
+        Ok(Self(names.map(|name| name.trim().to_owned()).collect()))
+    }
+}
+
+impl JsonSchema for Devices {
+    fn schema_name() -> Cow<'static, str> {
+        "Devices".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }] })
+    }
 }
 
 /// A floating-point format.

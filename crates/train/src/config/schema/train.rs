@@ -24,9 +24,12 @@ pub struct TrainSection {
     pub batch_size: usize,
     /// Number of pairs that pass through the towers at once. Gradients are those of the whole batch, and memory use is
     /// that of a batch of this size (gradient caching, Gao et al., 2021, arXiv:2101.06983). What trains runs forward
-    /// twice, and images are read twice if the image tower trains. Each micro-batch draws its own dropout.
+    /// twice, and images are read twice if the image tower trains. Each micro-batch draws its own dropout. Several
+    /// devices (`run.device`) share the micro-batches of a step, of which there must be one for each at least. A
+    /// resumed run whose config does not set the key keeps its value.
     ///
-    /// Default: `batch_size`.
+    /// Default: `batch_size`; with several devices `batch_size / 8`, rounded up, so that 1, 2, 4 and 8 devices compute
+    /// the same bits.
     pub micro_batch_size: Option<usize>,
     /// Peak learning rate, reached at the end of the warm-up.
     pub learning_rate: f64,

@@ -271,7 +271,7 @@ fn set_reads_toml_or_string() {
     let config = load(BASE, &arguments).unwrap();
     assert_eq!(config.train.batch_size, 64);
     assert_eq!(config.train.learning_rate, 5e-4);
-    assert_eq!(config.run.device, "cuda:0");
+    assert_eq!(config.run.device.all(), ["cuda:0"]);
     assert_eq!(config.run.dir, Path::new("/project/2024-01-01"));
     assert_eq!(config.model.lock.to_string(), "Lu");
     assert_eq!(config.train.betas, Some([0.5, 0.75]));

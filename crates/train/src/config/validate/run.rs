@@ -9,7 +9,12 @@ pub(super) fn run(config: &RunConfig, rules: &mut Rules) {
     rules.check(!run.dir.as_os_str().is_empty(), "run.dir", "empty", "a directory", "");
     // TOML has no larger integers, and the config is written back as TOML.
     rules.check(i64::try_from(run.seed).is_ok(), "run.seed", run.seed, "at most 9223372036854775807", "");
-    rules.check(!run.device.is_empty(), "run.device", "empty", "a device", "such as `cpu` or `cuda:0`");
+    let devices = run.device.all();
+    let are_named = devices.iter().all(|device| !device.is_empty());
+    rules.check(are_named, "run.device", "empty", "a device", "such as `cpu` or `cuda:0`");
+    let is_one_kind = devices.iter().all(|device| kind(device) == kind(run.device.first()));
+    let help = "devices of different kinds round differently, so that their copies of the model would drift apart";
+    rules.check(!are_named || is_one_kind, "run.device", format!("`{}`", run.device), "devices of one kind", help);
     if run.precision == Precision::F16 {
         rules.check(
             false,
@@ -21,4 +26,9 @@ pub(super) fn run(config: &RunConfig, rules: &mut Rules) {
     }
     rules.check(run.threads != Some(0), "run.threads", 0, "at least 1", "remove the key to use every core");
     rules.check(run.log_every_steps >= 1, "run.log_every_steps", 0, "at least 1", "");
+}
+
+/// The kind of a device: `cuda` of `cuda:1`.
+fn kind(device: &str) -> &str {
+    device.split_once(':').map_or(device, |(kind, _)| kind)
 }

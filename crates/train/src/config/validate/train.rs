@@ -1,5 +1,7 @@
 //! The rules of `[train]`, except for the learning-rate schedule and the stages.
 
+use dualenc_data::counted;
+
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
 use crate::config::schema::loss::{LogitBiasInit, Loss};
@@ -10,6 +12,21 @@ pub(super) fn batches(config: &RunConfig, rules: &mut Rules) {
     rules.check(train.batch_size >= 2, "train.batch_size", train.batch_size, "at least 2", help);
     let help = "remove the key to process the whole batch at once";
     rules.check(train.micro_batch_size != Some(0), "train.micro_batch_size", 0, "at least 1", help);
+    let (devices, size) = (config.run.device.len(), config.part_size().unwrap_or(train.batch_size).max(1));
+    let parts = train.batch_size.div_ceil(size);
+    if devices > 1 && parts < devices {
+        let key = if train.micro_batch_size.is_some() { "train.micro_batch_size" } else { "train.batch_size" };
+        rules.refuse(
+            key,
+            &["run.device", "train.batch_size", "train.micro_batch_size"],
+            format!(
+                "a batch of {} is too small for the {devices} devices of `run.device` with micro-batches of {size}",
+                counted(train.batch_size, "pair")
+            ),
+            "every device computes one micro-batch at least: lower `train.micro_batch_size`, raise \
+             `train.batch_size`, or name fewer devices",
+        );
+    }
 }
 
 pub(super) fn optimiser(config: &RunConfig, rules: &mut Rules) {

@@ -32,7 +32,7 @@ pub(crate) fn serialize<'a>(
 
 /// The tensors of a file that [`serialize`] wrote, by name. An error says what is wrong with the file; a value that is
 /// NaN or infinite is an error, since a model that holds one answers everything with NaN.
-pub(super) fn deserialize(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, String> {
+pub(crate) fn deserialize(bytes: &[u8]) -> Result<BTreeMap<String, HostTensor>, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|error| error.to_string())?;
     let mut tensors = BTreeMap::new();
     for (name, view) in file.iter() {

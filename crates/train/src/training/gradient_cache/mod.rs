@@ -4,6 +4,10 @@
 //! First the features of all parts are computed without a graph. One loss over the whole batch gives the gradients of
 //! these features, of `logit_scale` and of `logit_bias`. Then each part runs again, with the same dropout, and
 //! backpropagates its rows of the features' gradients into the parameters.
+//!
+//! Several ranks share the parts. Each computes the whole loss from the features of all, which costs time and memory on
+//! each: rows of the similarities could be divided too. Gradients of parts are added up in a tree over parts and ranks
+//! that depends only on the number of parts; those of the loss itself are added once.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -14,18 +18,21 @@ use dualenc_model::parameters;
 
 use crate::error::TrainError;
 use crate::optim::gradients::ParamGradients;
+use crate::ranks::gathered::{all_rows, whole_batch};
+use crate::ranks::gradients::{of_first_rank, sum_of_all};
+use crate::ranks::tree::sum_in_tree;
 use crate::training::locked_inputs::LockedFeatures;
 use crate::training::step::{Features, StepContext, StepOutcome};
 
 #[cfg(test)]
 mod tests;
 
-/// [`step::forward_backward`](crate::training::step::forward_backward) for a step in parts. `first` is the first part;
-/// the others, twice where pixels are needed twice, come from `more`.
+/// [`step::forward_backward`](crate::training::step::forward_backward) for a step in parts. `first` is the first part
+/// of this rank; the others, twice where pixels are needed twice, come from `more`.
 ///
 /// # Errors
-/// Those of `step::forward_backward`, and [`TrainError::Data`] when the loader fails, or reads other images in the
-/// second pass.
+/// Those of `step::forward_backward`; [`TrainError::Data`] when the loader fails, reads other images in the second
+/// pass, or the ranks together find too many images unreadable; [`TrainError::OfRank`] when another rank fails.
 pub(crate) fn forward_backward(
     context: &StepContext<'_>,
     first: Batch,
@@ -56,29 +63,38 @@ pub(crate) fn forward_backward(
         }
         parts.push(next(more)?);
     }
-    let mut batch = whole(&parts);
+    let mut batch = whole_batch(context.ranks, whole(&parts))?;
+    context.data.record_skipped(&mut batch)?;
     let joined = match (blends, context.terms.structure) {
         (false, None) => LockedFeatures::default(),
-        _ => LockedFeatures::joined(&outputs).blended(context.mixing(&batch).as_ref()),
+        _ => {
+            let (joined, before) = LockedFeatures::joined(&outputs).of_all_ranks(context.ranks)?;
+            let joined = joined.blended(context.mixing(&batch).as_ref());
+            if blends {
+                outputs = joined.split_as(&outputs, before);
+                outputs.iter().zip(&parts).try_for_each(|(locked, part)| forward(locked, part))?;
+            }
+            joined
+        }
     };
-    if blends {
-        outputs = joined.split_as(&outputs);
-        outputs.iter().zip(&parts).try_for_each(|(locked, part)| forward(locked, part))?;
-    }
     drop(untracked);
 
-    let leaf = |parts: Vec<Tensor<2>>| Tensor::cat(parts, 0).autodiff().require_grad();
-    let (image, text) = (leaf(image), leaf(text));
+    let leaf = |parts: Vec<Tensor<2>>| {
+        let (all, before) = all_rows(context.ranks, Tensor::cat(parts, 0))?;
+        Ok::<_, TrainError>((all.autodiff().require_grad(), before))
+    };
+    let ((image, images_before), (text, texts_before)) = (leaf(image)?, leaf(text)?);
     let loss = context.loss(&batch, &joined, [image.clone(), text.clone()])?;
     drop(joined);
     let mut all = loss.total.backward();
-    let mut gradients = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;
+    let of_loss = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;
     let by_image = image.grad_remove(&mut all);
     let by_text = text.grad_remove(&mut all);
     drop(all);
 
-    let mut start = 0;
-    for (part, locked) in parts.iter().zip(&outputs) {
+    let (mut next_image, mut next_text) = (images_before, texts_before);
+    let mut of_part = |at: usize| {
+        let (part, locked) = (&parts[at], &outputs[at]);
         // An image tower that trains needs the pixels again; they were dropped after the first pass.
         let again = context.locked.needs_pixels_twice().then(|| next(more)).transpose()?;
         if let Some(again) = &again {
@@ -88,21 +104,28 @@ pub(crate) fn forward_backward(
         batch.waited += again.as_ref().map_or(Duration::ZERO, |again| again.waited);
         let locked = context.locked.with_states(locked, part)?;
         let Features { image, text, words } = context.features(context.model, &locked, part)?;
-        let rows = start..start + part.pairs.len();
+        let images = next_image..next_image + part.pairs.len();
         // The captions of a pair follow each other.
-        let texts = rows.start * part.slots()..rows.end * part.slots();
+        let texts = next_text..next_text + part.pairs.len() * part.slots();
+        (next_image, next_text) = (images.end, texts.end);
         let share = |features: Tensor<2>, gradient: &Option<Tensor<2>>, rows: Range<usize>| {
             let gradient = gradient.as_ref()?.clone().slice([rows]);
             features.is_autodiff().then(|| (features * gradient).sum())
         };
-        let shares = [share(image, &by_image, rows.clone()), share(text, &by_text, texts)];
-        if let Some(sum) = shares.into_iter().flatten().reduce(|image, text| image + text) {
-            let mut all = sum.backward();
-            gradients.add(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?)?;
-        }
-        start = rows.end;
-    }
-    context.outcome(batch, loss, gradients)
+        let shares = [share(image, &by_image, images), share(text, &by_text, texts)];
+        let Some(sum) = shares.into_iter().flatten().reduce(|image, text| image + text) else {
+            return Ok(ParamGradients::none());
+        };
+        let mut all = sum.backward();
+        Ok::<_, TrainError>(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?)
+    };
+    let own = sum_in_tree(0..parts.len(), &mut of_part, &mut |mut first: ParamGradients, second| {
+        first.add(second)?;
+        Ok(first)
+    })?;
+    let mut gradients = sum_of_all(context.ranks, own)?;
+    gradients.add(of_first_rank(context.ranks, of_loss)?)?;
+    context.outcome(batch, loss, gradients)?.of_all_ranks(context.ranks, context.compute.on_host)
 }
 
 fn next(more: &mut impl Iterator<Item = Result<Batch, DataError>>) -> Result<Batch, TrainError> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use burn::tensor::Tensor;
 use dualenc_model::parameters;
@@ -10,6 +11,7 @@ use super::*;
 use crate::config::RunConfig;
 use crate::events::Silent;
 use crate::optim::gradients::Gradient;
+use crate::ranks::alone::Alone;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
 use crate::training::run::Run;
@@ -31,7 +33,8 @@ fn open(dir: &Path, more: &[&str]) -> Run {
     let path = dir.join("lit.toml");
     std::fs::write(&path, text).unwrap();
     let more: Vec<String> = more.iter().map(|set| (*set).to_owned()).collect();
-    Run::open(&RunConfig::load(&path, &more).unwrap(), Start::New, &StopFlag::default(), &mut Silent).unwrap()
+    let config = RunConfig::load(&path, &more).unwrap();
+    Run::open(&config, Start::New, Arc::new(Alone), &StopFlag::default(), &mut Silent).unwrap()
 }
 
 /// A step as the training loop computes it.

@@ -1,0 +1,162 @@
+//! The replica of a rank that is not the first: it starts from the state that the first one opened, and writes nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, RunConfig};
+use crate::device::Compute;
+use crate::error::TrainError;
+use crate::events::Silent;
+use crate::features::locked_towers::{LockedFingerprints, feature_cache_of};
+use crate::loss::terms::LossTerms;
+use crate::models::load::LoadedModel;
+use crate::optim::lr_schedule::LrSchedule;
+use crate::pairs::Pairs;
+use crate::ranks::exchange::{Exchange, Patience};
+use crate::run_dir::checkpoint::Tensors;
+use crate::run_dir::checkpoint::manifest::Progress;
+use crate::run_dir::checkpoint::tensors::{deserialize, serialize};
+use crate::stop_flag::StopFlag;
+use crate::teacher::features::Teacher;
+use crate::teacher::loaded::LoadedTeacher;
+use crate::training::learner::{Learner, LearnerState};
+use crate::training::locked_inputs::LockedInputs;
+use crate::training::position::Position;
+use crate::training::run::{Run, Saved};
+use crate::training::stages::Stages;
+use crate::training::training_data::{TrainingData, loader_threads};
+
+/// What stands before the tensors of a state.
+#[derive(Serialize, Deserialize)]
+struct Header {
+    progress: Progress,
+    config: String,
+    /// Bytes of the tensors of model, optimiser and averages.
+    lengths: Vec<usize>,
+}
+
+impl Run {
+    /// Gives the other ranks what they start from: config, position, and the tensors of a checkpoint. So they need not
+    /// read the run directory, or fit heads again.
+    ///
+    /// # Errors
+    /// [`TrainError::OfRank`] when another rank has failed; [`TrainError::Model`] when the device cannot return its
+    /// data.
+    pub(crate) fn share_state(&self) -> Result<(), TrainError> {
+        let Some(records) = self.records.as_ref().filter(|_| !self.ranks.is_alone()) else { return Ok(()) };
+        let dir = records.dir.root();
+        let Tensors { model, optimizer, ema } = self.learner.tensors()?;
+        let model = serialize(model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?;
+        let tensors: Vec<Vec<u8>> = [Some(model), Some(serialize(optimizer, dir)?)]
+            .into_iter()
+            .chain([ema.map(|ema| serialize(ema, dir)).transpose()?])
+            .flatten()
+            .collect();
+        let (progress, config) = (self.progress(Saved::Training), records.config_toml.clone());
+        let header = Header { progress, config, lengths: tensors.iter().map(Vec::len).collect() };
+        let mut bytes = serde_json::to_vec(&header).map_err(damaged)?;
+        // JSON has no such byte.
+        bytes.push(0);
+        tensors.iter().for_each(|tensors| bytes.extend_from_slice(tensors));
+        self.ranks.gather_bytes(bytes, Patience::AsLongAsItTakes)?;
+        Ok(())
+    }
+
+    /// Opens the replica of a rank that is not the first, when the first has opened the run.
+    ///
+    /// # Errors
+    /// Those of loading data and model; [`TrainError::Usage`] when they are not those of the first rank;
+    /// [`TrainError::OfRank`] when another rank has failed.
+    pub(crate) fn follow(ranks: Arc<dyn Exchange>, stop: &StopFlag) -> Result<Self, TrainError> {
+        // The first rank reports the same.
+        let observer = &mut Silent;
+        let given = ranks.gather_bytes(Vec::new(), Patience::AsLongAsItTakes)?;
+        let (Header { progress, config, .. }, state) = read(given.first().map_or(&[], |bytes| bytes))?;
+        drop(given);
+        let config = read_config(&config)?;
+        let device = config.run.device.all().get(ranks.rank()).map_or("", String::as_str);
+        let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
+        let workers = loader_threads(&config, compute.threads, ranks.ranks());
+
+        let Pairs { train: dataset, .. } = Pairs::read(&config)?;
+        let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(&config, &compute, observer)?;
+        let teacher = LoadedTeacher::of(&config, &compute, observer)?;
+        let terms =
+            LossTerms::new(&config, model.embed_dim())?.with_teacher(teacher.as_ref().map(|teacher| teacher.term));
+        let data = TrainingData::new(&config, dataset, tokenizer, processor, workers, ranks.share())?;
+        let locked_fingerprints = LockedFingerprints::of(&model)?;
+        let found = [&data.fingerprint, &locked_fingerprints.all];
+        if found != [&progress.data, &progress.locked] {
+            let problem = "it reads other training data or locked weights than rank 0; do not change them while a run \
+                           starts";
+            return Err(TrainError::Usage(problem.to_owned()));
+        }
+
+        let steps_per_epoch = data.steps_per_epoch();
+        let total_steps = config.total_steps(steps_per_epoch);
+        let lr_schedule = LrSchedule::new(&config.train, total_steps)?;
+        let mut stages = Stages::new(&config, &model, steps_per_epoch, total_steps)?;
+        progress.skipped_steps.iter().for_each(|range| stages.skip(*range));
+        let mut learner = Learner::new(&config, model, stages, lr_schedule, compute.on_host)?;
+        learner.restore(progress.step, state)?;
+        data.unreadable_images.restore(progress.bad_images, &data.dataset)?;
+        data.leave_absent_out()?;
+        let teacher = match teacher {
+            Some(teacher) => {
+                let cache = feature_cache_of(&config);
+                Some(Teacher::open(teacher, &config, &data.dataset, &compute, workers, cache)?)
+            }
+            None => None,
+        };
+        let start = Position::start(steps_per_epoch, total_steps);
+        let mut run = Self {
+            position: Position { step: progress.step, samples_seen: progress.samples_seen, ..start },
+            learner,
+            locked: LockedInputs::none(Arc::clone(&data.dataset)),
+            data,
+            terms,
+            teacher,
+            records: None,
+            evaluations: Vec::new(),
+            locked_fingerprints,
+            compute,
+            ranks,
+            stop: stop.clone(),
+            cut_captions_reported: false,
+            fitted: None,
+            config,
+        };
+        run.enter_stage(observer)?;
+        run.learner.begin_averages()?;
+        Ok(run)
+    }
+}
+
+/// Header and tensors of the state that [`Run::share_state`] gives.
+fn read(bytes: &[u8]) -> Result<(Header, LearnerState), TrainError> {
+    let end = bytes.iter().position(|byte| *byte == 0).ok_or_else(|| damaged("it has no header"))?;
+    let (header, mut rest) = bytes.split_at(end);
+    rest = &rest[1..];
+    let header: Header = serde_json::from_slice(header).map_err(damaged)?;
+    let mut maps = Vec::new();
+    for length in &header.lengths {
+        let (tensors, after) = rest.split_at_checked(*length).ok_or_else(|| damaged("it is too short"))?;
+        maps.push(deserialize(tensors).map_err(damaged)?);
+        rest = after;
+    }
+    let mut maps = maps.into_iter();
+    let (Some(model), Some(optimizer)) = (maps.next(), maps.next()) else { return Err(damaged("it has no tensors")) };
+    Ok((header, LearnerState { model, optimizer, ema: maps.next() }))
+}
+
+fn read_config(config: &str) -> Result<RunConfig, TrainError> {
+    let path = Path::new("the config of rank 0");
+    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
+    Ok(RunConfig::from_bytes(config.as_bytes(), path, Path::new("."), &[]).map_err(invalid)?)
+}
+
+fn damaged(problem: impl std::fmt::Display) -> TrainError {
+    TrainError::Internal(format!("the state that rank 0 gives: {problem}"))
+}
