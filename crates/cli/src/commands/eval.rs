@@ -221,7 +221,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 None => evaluation,
             });
             let evaluations: Vec<Evaluation> = evaluations.collect();
-            let compute = Compute::select(device.unwrap_or(&config.run.device), config.run.threads)?;
+            let compute = Compute::select(device.unwrap_or(config.run.device.first()), config.run.threads)?;
             let mut model = args.dim.cut(load_model(dir, args.best, &compute, reporter)?, reporter)?;
             model.limit_pixels(args.max_pixels.unwrap_or(config.data.max_pixels));
             evaluate(&evaluations, &model, Some(&config), &compute, signals.begin_work(), reporter)?
