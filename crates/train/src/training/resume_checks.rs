@@ -43,7 +43,7 @@ pub(super) fn refuse_other_run(
 ) -> Result<(), TrainError> {
     // Without a config that can be read, nothing tells one run from the other.
     let Some(old) = RunConfig::load(&dir.config(), &[]).ok().filter(|_| dir.has_log()) else { return Ok(()) };
-    let changes = safe_changes(&old, &continued(config, &old))?;
+    let changes = safe_changes(&old, &continued(config, &old).with_parts())?;
     changes.into_iter().for_each(|change| observer.on(Event::Note(shown(change))));
     Ok(())
 }
