@@ -56,7 +56,8 @@ fn several_devices_train_as_one() {
 #[test]
 fn killed_run_goes_on_with_any_number_of_devices() {
     let session = session();
-    let more = ["train.epochs=20"];
+    // A run that was killed before its first checkpoint starts over, with what its config says.
+    let more = ["train.epochs=20", "train.micro_batch_size=1"];
     session.succeed(&arguments("run.dir=whole", "cpu,cpu", &more));
     let devices = ["cpu,cpu", "cpu", "cpu,cpu,cpu,cpu"];
     let mut kills = 0;
