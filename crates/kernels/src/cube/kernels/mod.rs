@@ -8,8 +8,6 @@
 //! - `row_sums`: the gradient of a table.
 //! - `update`: an optimiser's step.
 
-#![expect(clippy::too_many_arguments, reason = "a kernel takes its buffers one by one")]
-
 pub mod attention;
 pub mod columns;
 pub mod dropout;
