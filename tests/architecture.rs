@@ -153,6 +153,8 @@ fn imports(crate_name: &str) -> BTreeMap<Vec<String>, BTreeSet<Vec<String>>> {
             targets.insert(absolute);
         }
         targets.remove(module);
+        // Only other tests can import from tests.
+        targets.retain(|target| target.iter().all(|part| part != "tests"));
         imports.insert(module.clone(), targets);
     }
     imports
@@ -252,11 +254,13 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there. The first three have their tests beside it.
-const UNSAFE: [(&str, &str); 7] = [
+const UNSAFE: [(&str, &str); 9] = [
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
     ("crates/kernels/src/cpu/uninit.rs", "marks memory as initialised after every value is written"),
+    ("crates/kernels/src/cube/launch/columns.rs", "as `launch.rs`, for columns side by side"),
+    ("crates/kernels/src/cube/launch/many.rs", "as `launch.rs`, for many parameters at once"),
     ("crates/kernels/src/cube/launch.rs", "launches kernels that check no bounds, with the shapes they compute for"),
     ("crates/search/src/mapping.rs", "maps a file into memory"),
     ("crates/train/benches/speed/roofs.rs", "calls the product of the `gemm` crate, to measure it"),

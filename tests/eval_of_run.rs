@@ -28,13 +28,17 @@ fn run_is_evaluated_by_its_own_config() {
     let expected = eval(&["--config", "lit.toml"]);
     assert!(expected["evaluations"]["pairs"].is_object() && expected["evaluations"]["held"].is_object(), "{expected}");
     fs::remove_file(session.path("lit.toml")).unwrap();
-    assert_eq!(eval(&["--model", "run"]), expected);
-    assert_eq!(eval(&["--model", "run/checkpoints/step-000003"]), expected);
+    let expected = &expected["evaluations"];
+    assert_eq!(&eval(&["--model", "run"])["evaluations"], expected);
+    assert_eq!(&eval(&["--model", "run/checkpoints/step-000003"])["evaluations"], expected);
     // A run that was moved, and narrower embeddings.
     fs::rename(session.path("run"), session.path("moved")).unwrap();
-    assert_eq!(eval(&["--model", "moved"]), expected);
+    let moved = eval(&["--model", "moved"]);
+    assert_eq!(&moved["evaluations"], expected);
+    assert_eq!((&moved["model"], &moved["step"], moved.get("dim")), (&"moved".into(), &3.into(), None));
     let narrow = eval(&["--model", "moved", "--dim", "2"]);
-    assert_ne!(narrow["evaluations"]["held"]["loss"], expected["evaluations"]["held"]["loss"]);
+    assert_ne!(narrow["evaluations"]["held"]["loss"], expected["held"]["loss"]);
+    assert_eq!(narrow["dim"], 2);
 }
 
 #[test]

@@ -189,8 +189,11 @@ fn wrong_usage_exits_with_2() {
     assert!(text.contains("there is nothing to embed; give `--images`, `--texts` or both"), "{text}");
     let text = session.fail(2, &["eval", "--config", "lit.toml", "--task", "loss"]);
     assert!(text.contains("`--task` is an option of `--model DIR`, but `--config` is given"), "{text}");
-    let text = session.fail(2, &["eval", "--model", "nowhere", "--task", "retrieval", "--data", "pairs.csv"]);
-    assert!(text.contains("`nowhere` does not exist"), "{text}");
+    let task = ["--task", "retrieval", "--data", "pairs.csv"];
+    for task in [&task[..], &[]] {
+        let text = session.fail(2, &[&["eval", "--model", "nowhere"], task].concat());
+        assert!(text.contains("`nowhere` does not exist"), "{text}");
+    }
 }
 
 #[test]

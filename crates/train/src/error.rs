@@ -364,9 +364,9 @@ impl From<ModelError> for TrainError {
 fn device_hint(failure: &DeviceFailure) -> &'static str {
     match failure {
         DeviceFailure::OutOfMemory { .. } => {
-            "; lower `train.micro_batch_size`, which keeps the batch, or `train.batch_size`, or `batch_size` of the \
-             evaluation that ran, or end other processes that use the device; checkpoints are intact, and `--resume` \
-             continues from the newest"
+            "; lower `train.micro_batch_size`, which keeps the batch, or `batch_size` of the evaluation that ran, or \
+             end other processes that use the device, then `--resume` continues from the newest checkpoint; a smaller \
+             `train.batch_size` needs a new run"
         }
         DeviceFailure::Lost(_) => "; checkpoints are intact, and `--resume` continues from the newest in a new process",
         DeviceFailure::Unsupported(_) => {

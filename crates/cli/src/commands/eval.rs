@@ -251,7 +251,11 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
                 let evaluation =
                     |(record, found): &(EvalRecord, Details)| (record.name.clone(), to_json(record, found));
                 let step = records.first().map(|(record, _)| record.step);
-                json!({"step": step, "evaluations": records.iter().map(evaluation).collect::<Map<_, _>>()})
+                let all = json!({"step": step, "evaluations": records.iter().map(evaluation).collect::<Map<_, _>>()});
+                match step {
+                    Some(step) => with_model(all, step, args.model.as_deref(), args.dim),
+                    None => all,
+                }
             }
         },
         |out| {
@@ -362,6 +366,12 @@ fn refuse_unused(args: &EvalArgs) -> Result<(), TrainError> {
 /// The config of a run or a checkpoint, with its evaluations.
 fn config_of_run(dir: &Path) -> anyhow::Result<RunConfig> {
     let path = dir.join("config.toml");
+    if !dir.exists() {
+        let dir = dir.display();
+        return Err(
+            TrainError::Usage(format!("`{dir}` does not exist; expected a run directory or a checkpoint")).into()
+        );
+    }
     if !path.is_file() {
         return Err(TrainError::Usage(format!(
             "`--model {}` is no run or checkpoint, which would have evaluations in its `config.toml`; say what to \

@@ -24,28 +24,41 @@ pub const MOST_SLICES: usize = 128;
 
 /// `x^T y`, `[in, out]`, of `x` `[rows, in]` and `y` `[rows, out]`.
 pub(crate) fn transposed_product(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    let slices = product_slices(&x, &y);
+    finished_product(slices, x, y)
+}
+
+/// The sums of the columns of `x` `[rows, width]`, `[width]`.
+pub(crate) fn column_sums(x: Tensor<2>) -> Tensor<1> {
+    let slices = column_slices(&x);
+    finished_sums(slices, x)
+}
+
+/// [`transposed_product`] of `x` and `y`, and [`column_sums`] of `y`: the gradients of a linear layer.
+pub(crate) fn linear_gradients(x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
+    let (products, sums) = (product_slices(&x, &y), column_slices(&y));
+    #[cfg(feature = "cube")]
+    if let (Some(products), Some(sums)) = (&products, &sums)
+        && let Some([products, sums]) = crate::cube::columns::sums([products, sums])
+    {
+        return (products.reshape([x.dims()[1], y.dims()[1]]), sums);
+    }
+    (finished_product(products, x, y.clone()), finished_sums(sums, y))
+}
+
+/// `x^T y` from its [`product_slices`].
+fn finished_product(slices: Option<Tensor<2>>, x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
     let ([_, input], [_, output]) = (x.dims(), y.dims());
-    match product_slices(&x, &y) {
+    match slices {
         Some(slices) => slices.sum_dim(0).reshape([input, output]),
         None => x.transpose().matmul(y),
     }
 }
 
-/// The sums of the columns of `x` `[rows, width]`, `[width]`.
-pub(crate) fn column_sums(x: Tensor<2>) -> Tensor<1> {
+/// The sums of the columns of `x` from its [`column_slices`].
+fn finished_sums(slices: Option<Tensor<2>>, x: Tensor<2>) -> Tensor<1> {
     let [_, width] = x.dims();
-    column_slices(&x).unwrap_or(x).sum_dim(0).reshape([width])
-}
-
-/// [`transposed_product`] of `x` and `y`, and [`column_sums`] of `y`: the gradients of a linear layer.
-pub(crate) fn linear_gradients(x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
-    #[cfg(feature = "cube")]
-    if let (Some(products), Some(sums)) = (product_slices(&x, &y), column_slices(&y))
-        && let Some([products, sums]) = crate::cube::columns::sums([&products, &sums])
-    {
-        return (products.reshape([x.dims()[1], y.dims()[1]]), sums);
-    }
-    (transposed_product(x, y.clone()), column_sums(y))
+    slices.unwrap_or(x).sum_dim(0).reshape([width])
 }
 
 /// `x^T y` of slices of the rows, `[slices, in * out]`; `None` if one product is as fast.

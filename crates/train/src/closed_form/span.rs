@@ -4,6 +4,8 @@
 //! to Learning Methods", sec. 4: each map is a combination of the inputs), here with an orthonormal basis in place of
 //! the inputs. With a ridge this leaves nothing out: no map has a part at a right angle to all inputs.
 
+use std::collections::HashSet;
+
 use rayon::prelude::*;
 
 use crate::closed_form::moments::{Block, Covariances, Shift};
@@ -30,6 +32,8 @@ pub(crate) struct Span {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Spans {
     sides: [Option<Span>; 2],
+    /// Of each side, the features that were added: those of a class name are the same for every image.
+    seen: [HashSet<blake3::Hash>; 2],
     /// Distinct images and distinct texts.
     distinct: [usize; 2],
 }
@@ -82,15 +86,17 @@ impl Spans {
                 span
             })
         });
-        Self { sides, distinct }
+        Self { sides, seen: [HashSet::new(), HashSet::new()], distinct }
     }
 
     /// Adds the features of a block.
     pub fn add(&mut self, block: &Block, shift: &Shift) {
         let values = [&block.images, &block.texts];
-        for ((span, values), shift) in self.sides.iter_mut().zip(values).zip(shift.sides()) {
-            if let Some(span) = span {
-                for row in values.chunks_exact(shift.len()) {
+        let sides = self.sides.iter_mut().zip(&mut self.seen);
+        for (((span, seen), values), shift) in sides.zip(values).zip(shift.sides()) {
+            let Some(span) = span else { continue };
+            for row in values.chunks_exact(shift.len()) {
+                if seen.insert(hash_of(row)) {
                     let centred = row.iter().zip(shift).map(|(&value, &shift)| f64::from(value) - f64::from(shift));
                     span.add(centred.collect());
                 }
@@ -131,6 +137,11 @@ impl Spans {
         }
         covariances
     }
+}
+
+fn hash_of(row: &[f32]) -> blake3::Hash {
+    let bytes: Vec<u8> = row.iter().flat_map(|value| value.to_le_bytes()).collect();
+    blake3::hash(&bytes)
 }
 
 #[cfg(test)]

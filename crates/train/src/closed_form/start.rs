@@ -226,6 +226,7 @@ impl Run {
         };
         let device = self.learner.model.device();
         let distinct = self.distinct(&towers.set, &usable);
+        check_distinct(distinct)?;
         let (mut moments, mut held_out): (Option<(Shift, Spans, [Moments; 2])>, _) = (None, HeldOut::default());
         features.for_each(&usable, |NamedBlock { block, images, captions }| {
             let (shift, spans, [fitted, held]) = moments.get_or_insert_with(|| {
@@ -251,16 +252,18 @@ impl Run {
     /// The number of distinct images and of distinct texts.
     fn distinct(&self, set: &ImageSet, usable: &[usize]) -> [usize; 2] {
         let dataset = &self.data.dataset;
-        let (mut contents, mut captions) = (HashSet::new(), HashSet::new());
+        let (mut contents, mut words) = (HashSet::new(), HashSet::new());
         let (mut images, mut texts) = (0, 0);
         for &image in usable {
             images += usize::from(set.content(image).is_none_or(|content| contents.insert(content)));
             for &caption in dataset.captions_of(image) {
                 let caption = caption as usize;
-                // Features that are given may differ for equal words.
-                if dataset.text_feature_width().is_some() || captions.insert(dataset.caption_id(caption)) {
-                    texts += dataset.texts(caption).count();
-                }
+                texts += match dataset.text_feature_width() {
+                    // Features that are given may differ for equal words.
+                    Some(_) => dataset.texts(caption).count(),
+                    // Not by `caption_id`: features tell "Dog" from "dog".
+                    None => dataset.texts(caption).filter(|text| words.insert(blake3::hash(text.as_bytes()))).count(),
+                };
             }
         }
         [images, texts]
@@ -291,6 +294,22 @@ impl Run {
         }
         Ok(())
     }
+}
+
+/// Refuses pairs that do not differ on one side.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+fn check_distinct([images, texts]: [usize; 2]) -> Result<(), TrainError> {
+    let [what, other] = match (images, texts) {
+        (1, _) => ["image", "images"],
+        (_, 1) => ["text", "captions"],
+        _ => return Ok(()),
+    };
+    Err(TrainError::Usage(format!(
+        "a fit (`dualenc fit`, `model.head_init`) goes by what differs between pairs, but the training data have only \
+         one distinct {what}, so there is nothing to fit; add {other} that differ, or train without a fit"
+    )))
 }
 
 /// Ridges and powers that are tried.

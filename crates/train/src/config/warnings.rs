@@ -26,7 +26,7 @@ const SHORTEST_WARMUP_OF_FITTED_HEADS: u64 = 12;
 impl RunConfig {
     /// Settings that are valid but have no effect, or lose what another one gives, each as a sentence.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.warnings_of_fit();
+        let mut warnings = self.warnings_beside_start();
         let total_steps = match self.length() {
             RunLength::Steps(steps) => Some(steps),
             RunLength::Epochs(_) => None,
@@ -36,8 +36,8 @@ impl RunConfig {
         warnings
     }
 
-    /// The warnings of a fit, after which nothing trains.
-    pub(crate) fn warnings_of_fit(&self) -> Vec<String> {
+    /// The warnings of a fit, and of a run that goes on: all but those of the first steps.
+    pub(crate) fn warnings_beside_start(&self) -> Vec<String> {
         let mut warnings = self.locked_tower_warnings();
         warnings.extend(self.locked_head_warnings());
         warnings.extend(self.fit_warnings());
@@ -130,8 +130,8 @@ impl RunConfig {
             };
             format!(
                 "the heads start fitted (`model.head_init`), and {found}: early steps at the full rate are likely to \
-                 lose this start; set `train.warmup_fraction` to 0.1, or `train.warmup_steps` to \
-                 {SHORTEST_WARMUP_OF_FITTED_HEADS} or more"
+                 lose this start; train for several times {SHORTEST_WARMUP_OF_FITTED_HEADS} steps, with \
+                 `train.warmup_steps` at {SHORTEST_WARMUP_OF_FITTED_HEADS} or more"
             )
         })
     }

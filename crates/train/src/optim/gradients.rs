@@ -196,7 +196,9 @@ impl ParamGradients {
         let sums = sums.unwrap_or_else(|| on_device.into_iter().map(partial_sums_of_squares).collect());
         let mut parts = parts.into_iter();
         for (sums, counts) in sums {
-            squares.parts_on_device.push(parts.by_ref().zip(counts).collect());
+            // Counts come first: when they end, no part has been taken for nothing.
+            let counts = counts.into_iter().zip(parts.by_ref());
+            squares.parts_on_device.push(counts.map(|(count, part)| (part, count)).collect());
             squares.on_device.push(sums);
         }
         squares

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dualenc_data::{CaughtPanic, catch_quietly};
 
+use crate::device_panics::failure_of;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::ranks::alone::Alone;
@@ -105,7 +106,10 @@ fn ended<T>(
     let error = match result {
         Ok(Ok(done)) => return Ok(done),
         Ok(Err(error)) => error,
-        Err(panic) => TrainError::Internal(panic.to_string()),
+        Err(panic) => match failure_of(&panic.message) {
+            Some(failure) => TrainError::DeviceFailed { failure },
+            None => TrainError::Internal(panic.to_string()),
+        },
     };
     match error {
         // Another rank's. Where a signal stopped that one, nothing failed.
@@ -198,6 +202,20 @@ mod tests {
             );
             assert_eq!(error.kind(), crate::error::ErrorKind::Internal);
         }
+    }
+
+    #[test]
+    fn panic_of_a_device_is_a_failure_of_the_device() {
+        let error = run(2, |rank, step| {
+            assert!(rank != 1 || step < 3, "out of device memory allocating 7 bytes");
+            Ok(())
+        });
+        assert!(
+            matches!(&error, TrainError::OfRank { rank: 1, source, .. }
+            if matches!(**source, TrainError::DeviceFailed { .. })),
+            "{error}"
+        );
+        assert_eq!(error.kind(), crate::error::ErrorKind::Run);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use crate::error::TrainError;
 use crate::ranks::exchange::{Exchange, Patience};
 use crate::ranks::tree::sum_in_tree;
 
+/// Longest wait between two looks at the time.
+const SLICE: Duration = Duration::from_secs(1);
+
 /// Where the ranks meet. What they exchange in one call is a round; a round begins when all have taken the last one.
 pub(super) struct Board {
     devices: Vec<String>,
@@ -22,8 +25,8 @@ type Given = Arc<dyn Any + Send + Sync>;
 struct State {
     /// What each rank has given in this round.
     given: Vec<Option<Given>>,
-    /// How many ranks took what all have given; `None`: not all have.
-    taken: Option<usize>,
+    /// Which ranks took what all have given; `None`: not all have.
+    taken: Option<Vec<bool>>,
     /// The first error of a rank. No round is completed after it.
     failure: Option<(usize, Arc<TrainError>)>,
 }
@@ -60,9 +63,10 @@ impl Board {
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        until: Option<Instant>,
+        patience: Patience,
         is_ready: impl Fn(&State) -> bool,
     ) -> Result<MutexGuard<'a, State>, TrainError> {
+        let mut waited = Duration::ZERO;
         loop {
             if let Some((rank, error)) = &state.failure {
                 return Err(self.of_rank(*rank, Arc::clone(error)));
@@ -70,20 +74,26 @@ impl Board {
             if is_ready(&state) {
                 return Ok(state);
             }
-            let Some(until) = until else {
+            if patience == Patience::AsLongAsItTakes {
                 state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
-            };
-            let left = until.saturating_duration_since(Instant::now());
+            }
+            let left = self.deadline.saturating_sub(waited);
             if left.is_zero() {
-                // In a round that is complete, those that did not come are still taking it; none is missing then.
-                let missing = state.given.iter().position(Option::is_none).unwrap_or(0);
+                let missing = match &state.taken {
+                    Some(taken) => taken.iter().position(|taken| !taken),
+                    None => state.given.iter().position(Option::is_none),
+                };
+                let missing = missing.ok_or_else(|| TrainError::Internal("no rank is late".to_owned()))?;
                 let error = Arc::new(TrainError::RankIsLate { seconds: self.deadline.as_secs() });
                 state.failure = Some((missing, Arc::clone(&error)));
                 self.changed.notify_all();
                 return Err(self.of_rank(missing, error));
             }
-            state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            // In slices: a process that was suspended meanwhile has not waited.
+            let (slice, began) = (left.min(SLICE), Instant::now());
+            state = self.changed.wait_timeout(state, slice).unwrap_or_else(PoisonError::into_inner).0;
+            waited += began.elapsed().min(2 * SLICE);
         }
     }
 
@@ -94,17 +104,19 @@ impl Board {
         given: T,
         patience: Patience,
     ) -> Result<Vec<Arc<T>>, TrainError> {
-        let until = (patience == Patience::Deadline).then(|| Instant::now() + self.deadline);
-        let mut state = self.wait(self.lock(), until, |state| state.taken.is_none())?;
+        let mut state = self.wait(self.lock(), patience, |state| state.taken.is_none())?;
         state.given[rank] = Some(Arc::new(given));
         if state.given.iter().all(Option::is_some) {
-            state.taken = Some(0);
+            state.taken = Some(vec![false; self.devices.len()]);
             self.changed.notify_all();
         }
-        let mut state = self.wait(state, until, |state| state.taken.is_some())?;
+        let mut state = self.wait(state, patience, |state| state.taken.is_some())?;
         let all: Vec<Given> = state.given.iter().flatten().cloned().collect();
-        state.taken = state.taken.map(|taken| taken + 1).filter(|taken| *taken < self.devices.len());
-        if state.taken.is_none() {
+        if let Some(taken) = &mut state.taken {
+            taken[rank] = true;
+        }
+        if state.taken.as_ref().is_some_and(|taken| taken.iter().all(|taken| *taken)) {
+            state.taken = None;
             state.given.iter_mut().for_each(|given| *given = None);
             self.changed.notify_all();
         }
@@ -158,7 +170,7 @@ impl Exchange for ThreadRank {
             first.iter_mut().zip(second).for_each(|(sum, value)| *sum += value);
             Ok::<_, TrainError>(first)
         };
-        let sums = sum_in_tree(0..ranks, &mut leaf, &mut add)?;
+        let sums = sum_in_tree(0..ranks, u32::MAX, &mut leaf, &mut add)?;
         drop(all);
         let sums = self.gather_values(sums)?;
         Ok(sums.iter().flat_map(|sums| sums.iter().copied()).collect())

@@ -18,8 +18,6 @@ pub struct RunDir {
     lock: File,
     /// Whether checkpoints were saved, and their directory is empty or gone.
     lost_checkpoints: bool,
-    /// Whether something was logged before this process came.
-    has_log: bool,
 }
 
 impl RunDir {
@@ -41,11 +39,10 @@ impl RunDir {
             Err(TryLockError::WouldBlock) => return Err(TrainError::RunInUse { dir: root.to_owned() }),
             Err(TryLockError::Error(source)) => return Err(TrainError::Write { path: lock_path, source }),
         }
-        let mut run = Self { root: root.to_owned(), lock, lost_checkpoints: false, has_log: false };
+        let mut run = Self { root: root.to_owned(), lock, lost_checkpoints: false };
         let step = retention::list(&run.checkpoints())?.last().map(|(step, _)| *step);
         // A run that stopped before its first step has nothing to lose.
         let has_log = fs::metadata(run.metrics()).is_ok_and(|file| file.len() > 0);
-        run.has_log = has_log;
         let started = step.is_some() || has_log;
         let has_saved = run.lock.metadata().map_err(unwritable)?.len() > 0;
         run.lost_checkpoints = has_log && step.is_none() && (has_saved || !run.checkpoints().exists());
@@ -68,11 +65,6 @@ impl RunDir {
     /// Whether the run has saved checkpoints, and none is there.
     pub fn has_lost_checkpoints(&self) -> bool {
         self.lost_checkpoints
-    }
-
-    /// Whether a run has logged something here before.
-    pub fn has_log(&self) -> bool {
-        self.has_log
     }
 
     /// Notes that the run has saved a checkpoint, so that an empty directory of checkpoints is not taken for the start

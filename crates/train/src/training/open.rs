@@ -70,9 +70,12 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<Self, TrainError> {
         let config = &with_feature_widths(config)?;
-        let warnings = if start == Start::Fit { config.warnings_of_fit() } else { config.warnings() };
+        let warnings = if start == Start::New { config.warnings() } else { config.warnings_beside_start() };
         warnings.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let compute = open_device(config, config.run.device.first(), observer)?;
+        for device in config.run.device.all().iter().skip(1) {
+            Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
+        }
         let dir = RunDir::open(&config.run.dir, start.is_resumed())?;
         let checkpoint = find_checkpoint(&dir, start, config, observer)?;
         let (continued, changes) = match &checkpoint {
@@ -301,7 +304,9 @@ fn find_checkpoint(
         if dir.has_lost_checkpoints() || step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
             return Err(TrainError::CheckpointsGone { dir: dir.root().to_owned(), step });
         }
-        refuse_other_run(dir, config, observer)?;
+        if step > 0 {
+            refuse_other_run(dir, config, observer)?;
+        }
         observer.on(Event::Note(match step {
             0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
             _ => {

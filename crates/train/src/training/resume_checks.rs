@@ -31,8 +31,12 @@ pub(super) fn report_changes(changes: Vec<Change>, observer: &mut dyn Observer) 
     }
 }
 
-/// Compares the config of a run that has logged something, and has no checkpoint, with that of the run that starts
-/// over in its place. Reports the keys that are safe to change.
+/// Keys that a run reads only when it begins: a checkpoint has what follows from them, and a run that starts over
+/// follows the new value.
+const READ_AT_START: [&str; 3] = ["model.head_init", "fit", "train.logit_bias_init"];
+
+/// Compares the config of a run that has logged steps, and has no checkpoint, with that of the run that starts over in
+/// its place. Reports the keys that are safe to change.
 ///
 /// # Errors
 /// [`TrainError::ConfigChanged`]: another run would replace the metrics of this one.
@@ -42,10 +46,20 @@ pub(super) fn refuse_other_run(
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     // Without a config that can be read, nothing tells one run from the other.
-    let Some(old) = RunConfig::load(&dir.config(), &[]).ok().filter(|_| dir.has_log()) else { return Ok(()) };
+    let Ok(old) = RunConfig::load(&dir.config(), &[]) else { return Ok(()) };
     let changes = safe_changes(&old, &continued(config, &old).with_parts())?;
-    changes.into_iter().for_each(|change| observer.on(Event::Note(shown(change))));
+    let (other, same): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| is_read_at_start(&change.key));
+    if !other.is_empty() {
+        return Err(TrainError::ConfigChanged(other));
+    }
+    same.into_iter().for_each(|change| observer.on(Event::Note(shown(change))));
     Ok(())
+}
+
+fn is_read_at_start(key: &str) -> bool {
+    READ_AT_START
+        .iter()
+        .any(|start| key.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
 }
 
 /// A changed key with both values.
@@ -153,4 +167,19 @@ pub(super) fn warn_of_higher_rates(
         )));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_the_start_are_known_with_their_tables() {
+        for key in ["model.head_init", "fit", "fit.ridge", "train.logit_bias_init"] {
+            assert!(is_read_at_start(key), "{key}");
+        }
+        for key in ["run.log_every_steps", "fitting.x", "train.logit_bias_init_x", "eval.fit"] {
+            assert!(!is_read_at_start(key), "{key}");
+        }
+    }
 }

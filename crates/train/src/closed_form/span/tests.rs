@@ -133,3 +133,20 @@ fn span_has_one_direction_for_each_distinct_input() {
     let (_, spans) = pairs(64, [60, 70]);
     assert!(spans.side(0).is_none() && spans.side(1).is_some());
 }
+
+#[test]
+fn repeated_rows_change_nothing() {
+    let widths = [60, 40];
+    let block = |repeated: usize| Block {
+        images: values(1, 20 * widths[0]).repeat(repeated),
+        texts: values(2, 20 * widths[1]).repeat(repeated),
+        pairs: (0..20 * repeated).map(|at| (at, 1.0)).collect(),
+    };
+    let shift = Shift::of(&block(1), 20);
+    let mut spans = Spans::new([20; 2], &shift);
+    spans.add(&block(1), &shift);
+    let once = spans.clone();
+    spans.add(&block(3), &shift);
+    assert!(spans == once, "rows that were added before are in the span");
+    assert_eq!(spans.seen.each_ref().map(HashSet::len), [20, 20]);
+}

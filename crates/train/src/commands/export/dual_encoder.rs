@@ -9,7 +9,7 @@ use crate::commands::export::head_limits::{HeadLimits, check_heads, check_tokens
 use crate::commands::export::json_files::write_json;
 use crate::commands::export::obstacles::Obstacles;
 use crate::commands::export::parts::{ModelParts, without_dtype, write_tensors};
-use crate::commands::export::reference_limits::{DUAL_ENCODER, check_text_pooling, exported_image_config};
+use crate::commands::export::reference_limits::{DUAL_ENCODER, keep_image_config, keep_text_obstacles};
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -32,12 +32,8 @@ impl ImagePart {
     pub fn new(loaded: &LoadedModel) -> Result<Self, TrainError> {
         let (model, mut obstacles) = (&loaded.model, Obstacles::default());
         obstacles.keep(check_tokens(model, DUAL_ENCODER))?;
-        // Tokens are no pooling of a tower.
-        let image = match obstacles.is_empty() {
-            true => obstacles.keep(exported_image_config(&model.image_tower, &loaded.image_config))?,
-            false => None,
-        };
-        obstacles.keep(check_text_pooling(&model.text_tower, &loaded.text_config))?;
+        let image = keep_image_config(&model.image_tower, &loaded.image_config, &mut obstacles)?;
+        keep_text_obstacles(&model.text_tower, &loaded.text_config, &mut obstacles)?;
         check_heads(model, HeadLimits::DualEncoder, &mut obstacles)?;
         obstacles.refuse(DUAL_ENCODER)?;
         let (config, needs_identity_pooler) =

@@ -30,11 +30,6 @@ impl Obstacles {
         }
     }
 
-    /// Whether nothing is in the way.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Refuses a model that `program` cannot express.
     ///
     /// # Errors
@@ -57,24 +52,17 @@ impl Obstacles {
     }
 }
 
-/// Refuses a tower that concatenates the pooled outputs of several `layers`, which `program` cannot do. `also`: another
-/// key that an export takes, with its value.
+/// Refuses a tower that concatenates the pooled outputs of several `layers`, which `program` cannot do.
 ///
 /// # Errors
 /// [`TrainError::Usage`].
-pub(crate) fn check_layers(
-    program: &str,
-    tower: Tower,
-    layers: &[usize],
-    also: Option<&str>,
-) -> Result<(), TrainError> {
+pub(crate) fn check_layers(program: &str, tower: Tower, layers: &[usize]) -> Result<(), TrainError> {
     if layers.is_empty() {
         return Ok(());
     }
-    let also = also.map_or(String::new(), |also| format!(" and {also}"));
     Err(TrainError::Usage(format!(
         "{program} pools one layer of a tower, but the {tower} of this model concatenates layers {}; to export, train \
-         with one layer as `{}_layer`{also}; {ANY_MODEL}",
+         with one layer as `{}_layer`; {ANY_MODEL}",
         listed(layers),
         tower.kind()
     )))

@@ -1,13 +1,11 @@
 //! How the stock modules of sentence-transformers pool a tower: by an output of the tower that transformers pools
 //! itself, or by a `Pooling` module over its tokens.
 
-use dualenc_model::{
-    ConvNetKind, FinalNorm, ImageTower, ImageTowerConfig, Pooling, ReferencePooling, TextTower, Tower,
-};
+use dualenc_model::{ConvNetKind, FinalNorm, ImageTower, ImageTowerConfig, Pooler, Pooling, TextTower, Tower};
 use serde_json::Value;
 
 use crate::commands::export::head_limits::{HeadLimits, check_heads, check_tokens};
-use crate::commands::export::obstacles::{Obstacles, check_layers};
+use crate::commands::export::obstacles::{ANY_MODEL, Obstacles, check_layers};
 use crate::error::TrainError;
 use crate::models::load::LoadedModel;
 
@@ -73,20 +71,22 @@ impl Routes {
         let (image, text) = (&model.image_tower, &model.text_tower);
         let mut obstacles = Obstacles::default();
         obstacles.keep(check_tokens(model, program))?;
-        obstacles.keep(check_layers(program, Tower::Image, image.pooled_layers(), None))?;
-        let image = match obstacles.is_empty() {
-            true => obstacles.keep(image_route(image, loaded.processor.output_size()).ok_or_else(|| {
+        obstacles.keep(check_layers(program, Tower::Image, image.pooled_layers()))?;
+        obstacles.keep(check_image_norm(program, image))?;
+        let image = match image.pooling() {
+            // Refused above.
+            Pooling::Tokens => None,
+            pooling => obstacles.keep(pooled_by(image, loaded.processor.output_size()).ok_or_else(|| {
                 TrainError::Usage(format!(
-                    "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`{}",
-                    image.config().describe_pooling(image.pooling()),
-                    norm_advice(image)
+                    "sentence-transformers cannot pool this image tower by {}; train with `image_pool = \"auto\"`",
+                    image.config().describe_pooling(pooling)
                 ))
             }))?,
-            false => None,
         };
-        obstacles.keep(check_layers(program, Tower::Text, &text.config().pooled_layers, None))?;
+        obstacles.keep(check_layers(program, Tower::Text, &text.config().pooled_layers))?;
         obstacles.keep(refuse_other_size(loaded))?;
         check_heads(model, HeadLimits::SentenceTransformers, &mut obstacles)?;
+        obstacles.keep(check_text_norm(program, text))?;
         let text = obstacles.keep(text_route(text, &loaded.text_config))?;
         obstacles.refuse(program)?;
         let both = image.zip(text).map(|(image, text)| Self { image, text });
@@ -94,32 +94,62 @@ impl Routes {
     }
 }
 
-/// What else to change for an export, if the tower leaves its final norm out.
-pub(crate) fn norm_advice(tower: &ImageTower) -> &'static str {
-    match tower.config() {
-        ImageTowerConfig::Transformer(config) if config.skip_final_norm => " and `image_layer_norm = true`",
-        _ => "",
+/// Refuses an image tower that leaves its final norm out, which `program` cannot do.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_image_norm(program: &str, tower: &ImageTower) -> Result<(), TrainError> {
+    check_norm(program, Tower::Image, skips_final_norm(tower))
+}
+
+/// Refuses a text tower that leaves its final norm out, which `program` cannot do.
+///
+/// # Errors
+/// [`TrainError::Usage`].
+pub(crate) fn check_text_norm(program: &str, tower: &TextTower) -> Result<(), TrainError> {
+    check_norm(program, Tower::Text, tower.config().skip_final_norm)
+}
+
+fn check_norm(program: &str, tower: Tower, is_skipped: bool) -> Result<(), TrainError> {
+    if !is_skipped {
+        return Ok(());
     }
+    Err(TrainError::Usage(format!(
+        "{program} always applies the final norm of the {tower}; to export, train with `{}_layer_norm = true`; \
+         {ANY_MODEL}",
+        tower.kind()
+    )))
+}
+
+fn skips_final_norm(tower: &ImageTower) -> bool {
+    matches!(tower.config(), ImageTowerConfig::Transformer(config) if config.skip_final_norm)
 }
 
 /// What the image route takes from a tower that sees images of `size`, height and width in pixels; `None` if stock
 /// modules cannot pool as the tower does.
 pub(crate) fn image_route(tower: &ImageTower, size: (u32, u32)) -> Option<Pooled> {
+    if skips_final_norm(tower) || !tower.pooled_layers().is_empty() {
+        return None;
+    }
+    pooled_by(tower, size)
+}
+
+/// [`image_route`], as if the tower pooled one layer after its final norm.
+fn pooled_by(tower: &ImageTower, size: (u32, u32)) -> Option<Pooled> {
     let config = match tower.config() {
         ImageTowerConfig::Convolutional(config) if matches!(config.kind, ConvNetKind::Residual { .. }) => {
             return Some(Pooled::OutputMap);
         }
         ImageTowerConfig::Convolutional(_) | ImageTowerConfig::Windowed(_) => return Some(Pooled::Output),
         ImageTowerConfig::Absent { .. } => return None,
-        ImageTowerConfig::Transformer(config) if !config.pooled_layers.is_empty() => return None,
         ImageTowerConfig::Transformer(config) => config,
     };
     let special = usize::from(config.class_token) + usize::from(config.distillation_token) + config.registers;
     let patches = (size.0 as usize / config.patch_size) * (size.1 as usize / config.patch_size);
     // `last_hidden_state` comes before a norm of the pooled token, and after one of all tokens.
-    let is_normed_later = config.final_norm == FinalNorm::Pooled || config.skip_final_norm;
-    match (tower.reference_pooling(), tower.pooling()) {
-        (ReferencePooling::Own, _) => Some(Pooled::Output),
+    let is_normed_later = config.final_norm == FinalNorm::Pooled;
+    match (config.pooler, tower.pooling()) {
+        (_, Pooling::Pooler) | (Pooler::ClassToken, Pooling::Cls) => Some(Pooled::Output),
         (_, Pooling::Cls) if !is_normed_later => Some(Pooled::First),
         (_, Pooling::Mean) if !is_normed_later && special == 0 => Some(Pooled::Mean),
         (_, Pooling::Mean) if !is_normed_later && special == 1 => Some(Pooled::MeanWithoutFirst(1 + patches)),
@@ -138,12 +168,6 @@ fn text_route(tower: &TextTower, config: &Value) -> Result<Pooled, TrainError> {
              of a whole model; to export, train with another family: {}",
             TEXT_FAMILIES.join(", ")
         )));
-    }
-    if tower.config().skip_final_norm {
-        return Err(TrainError::Usage(
-            "sentence-transformers always applies the final norm of the text tower; train without `text_layer_norm`"
-                .to_owned(),
-        ));
     }
     Ok(match tower.pooling() {
         Pooling::Pooler => Pooled::Output,

@@ -22,13 +22,26 @@ const ENOUGH: f64 = 0.85;
 /// Fewest images of which some are held out.
 const FEWEST: usize = 8;
 
-/// Shares that are tried, in order.
-const FRACTIONS: [f64; 14] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4];
+/// Shares that are tried, in order, after the one that is wanted.
+const FRACTIONS: [f64; 22] = [
+    0.0005, 0.0007, 0.001, 0.0015, 0.002, 0.003, 0.004, 0.005, 0.007, 0.01, 0.015, 0.02, 0.03, 0.04, 0.05, 0.07, 0.1,
+    0.15, 0.2, 0.25, 0.3, 0.4,
+];
 
 /// Images to hold out of `images`.
 fn wanted(images: usize) -> f64 {
     let images = images as f64;
     (SHARE * images).clamp(LEAST, MOST).min(LARGEST_SHARE * images)
+}
+
+/// Shares of `images` that are tried, in order: the wanted one, rounded up to two digits, and larger ones.
+fn shares(images: usize) -> impl Iterator<Item = f64> {
+    let exact = wanted(images) / images as f64;
+    // A whole number of hundredths of its power of ten, which is written in two digits. What rounding adds to a whole
+    // number is no reason for the next one.
+    let scale = 10f64.powi(1 - exact.log10().floor() as i32);
+    let first = (exact * scale - 1e-9).ceil() / scale;
+    std::iter::once(first).chain(FRACTIONS.into_iter().filter(move |&share| share > first))
 }
 
 /// Images held out.
@@ -50,7 +63,7 @@ impl HeldOut {
         }
         let enough = ENOUGH * wanted(all.num_images());
         let split = |fraction: f64, enough: f64, needs_classes: bool| {
-            // Where a share of this size is too small, it need not be tried.
+            // A share that is too small on average need not be tried.
             if fraction * (all.num_images() as f64) < enough {
                 return None;
             }
@@ -60,7 +73,8 @@ impl HeldOut {
             let is_enough = is_enough && (!needs_classes || num_captions_of(&train) == num_captions_of(&held_out));
             is_enough.then_some(Self { fraction, num_images, train })
         };
-        let first = |needs_classes: bool| FRACTIONS.into_iter().find_map(|it| split(it, enough, needs_classes));
+        let first =
+            |needs_classes: bool| shares(all.num_images()).find_map(|share| split(share, enough, needs_classes));
         // Of a small set, no share may have enough.
         let largest = || FRACTIONS.into_iter().rev().find_map(|it| split(it, 1.0, false));
         is_labelled.then(|| first(true)).flatten().or_else(|| first(false)).or_else(largest)
@@ -113,6 +127,13 @@ mod tests {
             assert_eq!(found.train.num_images() + found.num_images, images);
         }
         assert_eq!([1_000, 4_000, 2_000_000].map(wanted), [200.0, 200.0, 5_000.0]);
+        for images in [1_000, 3_000, 20_000, 100_000, 420_000, 1_280_000, 2_100_000, 10_000_000] {
+            let times: Vec<f64> = shares(images).map(|share| share * images as f64 / wanted(images)).collect();
+            assert!((0.999..1.15).contains(&times[0]), "{images}: {times:?}");
+            // If a hash gives too few, the next share is not far.
+            assert!(times[1] < 1.6, "{images}: {times:?}");
+        }
+        assert_eq!([420_000, 2_100_000].map(|images| shares(images).next()), [Some(0.012), Some(0.0024)]);
     }
 
     #[test]

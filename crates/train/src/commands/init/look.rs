@@ -49,19 +49,21 @@ pub(crate) fn look(path: &Path, columns: &InitColumns) -> Result<Found, TrainErr
     Ok(found)
 }
 
-/// Captions that are looked at.
+/// Captions, or images, that are looked at.
 const LOOKED_AT: usize = 100;
 
 /// Refuses named columns that hold something else: texts as images, or names of images as captions.
 fn refuse_other_content(columns: &InitColumns, train: &Candidate) -> Result<(), TrainError> {
     let dataset = &train.dataset;
     let (Some(_), Some(first)) = (dataset.images().next(), dataset.captions().next()) else { return Ok(()) };
+    let path = train.keys.get("path").and_then(Value::as_str).unwrap_or(&train.what);
+    // What is found without names.
+    let other = |key: &str, named: &str| {
+        let found = Candidate::recognised(Path::new(path), &InitColumns::default()).ok()?;
+        found.keys.get(key)?.as_str().filter(|found| *found != named).map(str::to_owned)
+    };
     let refuse = |key: &str, named: &str, holds: &str, expected: &str| {
-        let path = train.keys.get("path").and_then(Value::as_str).unwrap_or(&train.what);
-        // What is found without names.
-        let found = Candidate::recognised(Path::new(path), &InitColumns::default()).ok();
-        let found = found.as_ref().and_then(|found| found.keys.get(key)?.as_str()).filter(|found| *found != named);
-        let instead = match found {
+        let instead = match other(key, named) {
             Some(found) => format!("; did you mean `--{key} {found}`?"),
             None => format!("; name another column with `--{key}`"),
         };
@@ -73,9 +75,12 @@ fn refuse_other_content(columns: &InitColumns, train: &Candidate) -> Result<(), 
         return refuse("caption", caption, "is the column of `--image`, too", "a column of captions");
     }
     let is_text = |image: ImageRef| matches!(image, ImageRef::File(path) if !is_image_name(&path));
+    // Images that are somewhere else may have names without an extension, but hardly names of several words.
+    let has_words = || (0..dataset.num_images()).take(LOOKED_AT).any(|at| dataset.relative_key(at).contains(' '));
     if let Some(image) = &columns.image
         && dataset.images().all(is_text)
         && dataset.missing_files(0)?.count == dataset.num_images()
+        && (has_words() || other("image", image).is_some())
     {
         let holds = format!("holds no images: there is no file `{}`", dataset.relative_key(0));
         return refuse("image", image, &holds, "paths of images");

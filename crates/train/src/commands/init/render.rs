@@ -62,7 +62,7 @@ pub(crate) fn render(
     line("# Image, then text. L: locked, its features are computed once and cached; U: trained. `LL` trains the two");
     line("# projections alone, which is fastest; `UU` trains everything.");
     let few = match settings.directions {
-        directions if directions < 256 => {
+        directions if settings.has_few_pairs() && directions < 256 => {
             format!("    # from these data, `dualenc fit` and `head_init` determine at most {directions}")
         }
         _ => String::new(),

@@ -78,7 +78,8 @@ impl Settings {
         let epochs = STEPS.div_ceil(steps_per_epoch).clamp(1, MOST_EPOCHS);
         let caption_length = CaptionLength::of(all, text_tower);
         let validation_fraction = held_out.map(|held_out| held_out.fraction);
-        let embed_dim = embed_dim(directions);
+        // The limit is that of a fit, which is what few pairs are for.
+        let embed_dim = if pairs > FEW_PAIRS { WIDEST } else { embed_dim(directions) };
         Self { captions, validation_fraction, caption_length, pairs, batch_size, directions, embed_dim, epochs, lines }
     }
 

@@ -166,7 +166,7 @@ fn short_warmups_of_fitted_heads_are_warned_of() {
         let warnings = config(sets).warnings();
         assert_eq!(warnings.len(), usize::from(found.is_some()), "{sets:?}: {warnings:?}");
         assert!(warnings.iter().all(|it| found.is_some_and(|found| it.contains(found))), "{sets:?}: {warnings:?}");
-        assert_eq!(config(sets).warnings_of_fit(), [""; 0], "a fit has no steps");
+        assert_eq!(config(sets).warnings_beside_start(), [""; 0], "a fit has no steps");
     }
     // A share of epochs is known with the data, and said once.
     let of_data = |sets: &[&str], steps| config(sets).warmup_warning_of_data(steps);

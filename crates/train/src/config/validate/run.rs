@@ -1,5 +1,7 @@
 //! The rules of `[run]`.
 
+use std::collections::BTreeSet;
+
 use super::rules::Rules;
 use crate::config::schema::RunConfig;
 use crate::config::schema::run::Precision;
@@ -15,6 +17,12 @@ pub(super) fn run(config: &RunConfig, rules: &mut Rules) {
     let is_one_kind = devices.iter().all(|device| kind(device) == kind(run.device.first()));
     let help = "devices of different kinds round differently, so that their copies of the model would drift apart";
     rules.check(!are_named || is_one_kind, "run.device", format!("`{}`", run.device), "devices of one kind", help);
+    let number = |device: &str| device.split_once(':').map_or("0", |(_, number)| number).to_owned();
+    let are_cores = matches!(kind(run.device.first()), "cpu" | "ndarray" | "plain");
+    let numbers: BTreeSet<String> = devices.iter().map(|device| number(device)).collect();
+    let are_different = are_cores || numbers.len() == devices.len();
+    let help = "two copies of the model on one device take twice the memory and gain nothing";
+    rules.check(are_different, "run.device", format!("`{}`", run.device), "each device once", help);
     if run.precision == Precision::F16 {
         rules.check(
             false,

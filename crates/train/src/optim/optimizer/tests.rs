@@ -61,6 +61,38 @@ fn every_parameter_is_updated() {
 }
 
 #[test]
+fn steps_on_host_and_device_agree() {
+    let model = model();
+    // Two kinds of constants, which alternate among the parameters.
+    let updates = |path: &str| (path.len() % 2) as u64;
+    let rate = LearningRate { base: 1e-3, schedule: 1.0 };
+    for kind in ["adamw", "adafactor", "lion", "sgd"] {
+        let [host, device] = [true, false].map(|on_host| {
+            let mut optimizer = optimizer(&model, kind);
+            optimizer.on_host = on_host;
+            let mut after = model.clone();
+            for _ in 0..2 {
+                let mut by_path = gradients(&model);
+                for gradient in by_path.values_mut().filter(|_| !on_host) {
+                    *gradient = Gradient::Device(Box::new(Tensor::ones([gradient.len()], &Device::flex())));
+                }
+                after = optimizer.step(after, ParamGradients { by_path }, 1.0, rate, &updates).unwrap();
+            }
+            (parameters::collect(&after, parameters::ParamFilter::Trainable).unwrap(), saved(&optimizer))
+        });
+        for (host, device) in [(host.0, device.0), (host.1, device.1)] {
+            assert!(host.len() > 50 && host.keys().eq(device.keys()), "{kind}");
+            for (path, host) in host {
+                let device = &device[&path];
+                assert_eq!(host.shape, device.shape, "{kind} {path}");
+                let mut pairs = host.values.iter().zip(&device.values);
+                assert!(pairs.all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs().max(1.0)), "{kind} {path}");
+            }
+        }
+    }
+}
+
+#[test]
 fn missing_and_surplus_gradients_are_refused() {
     let text = message(|gradients| drop(gradients.remove(MATRIX)));
     assert!(text.contains("`text_projection.weight` trains, but has no gradient"), "{text}");

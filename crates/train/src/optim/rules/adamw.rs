@@ -86,35 +86,26 @@ impl UpdateRule for AdamW {
     }
 
     /// One kernel takes several parameters with equal constants.
-    fn all_on_device(&self, parameters: &mut [OnDevice<'_>]) -> Result<(), TrainError> {
-        let mut groups: Vec<(AdamWStep, Vec<&mut OnDevice<'_>>)> = Vec::new();
-        for parameter in parameters {
-            let step = self.formula(parameter.update).step();
-            match groups.iter_mut().find(|(other, _)| *other == step) {
-                Some((_, group)) => group.push(parameter),
-                None => groups.push((step, vec![parameter])),
-            }
+    fn all_on_device(&self, mut parameters: Vec<OnDevice<'_>>) -> Result<Vec<Tensor<1>>, TrainError> {
+        let steps: Vec<AdamWStep> = parameters.iter().map(|it| self.formula(it.update).step()).collect();
+        let Some(step) = steps.first().copied().filter(|first| steps.iter().all(|step| step == first)) else {
+            return self.each_on_device(parameters);
+        };
+        let inputs = parameters.iter_mut().map(|OnDevice { value, gradient, state, .. }| {
+            let [first, second] = arrays(state)?;
+            let moments = [first.clone(), second.clone()];
+            Ok(DeviceParameter { value: value.clone(), gradient: gradient.clone(), moments })
+        });
+        // Its inputs are dropped at once: a parameter that is updated by itself frees what it was updated from.
+        let updated = adamw_steps(&inputs.collect::<Result<Vec<_>, TrainError>>()?, step);
+        let Some(updated) = updated else { return self.each_on_device(parameters) };
+        let mut values = Vec::with_capacity(parameters.len());
+        for (OnDevice { state, .. }, new) in parameters.into_iter().zip(updated) {
+            let [first, second] = arrays(state)?;
+            [*first, *second] = new.moments;
+            values.push(new.value);
         }
-        for (step, mut group) in groups {
-            let inputs = group.iter_mut().map(|OnDevice { value, gradient, state, .. }| {
-                let [first, second] = arrays(state)?;
-                let moments = [first.clone(), second.clone()];
-                Ok(DeviceParameter { value: value.clone(), gradient: gradient.clone(), moments })
-            });
-            let updated = adamw_steps(&inputs.collect::<Result<Vec<_>, TrainError>>()?, step);
-            let mut updated = updated.map(Vec::into_iter);
-            for OnDevice { update, value, gradient, state } in group {
-                let [first, second] = arrays(state)?;
-                match updated.as_mut().and_then(Iterator::next) {
-                    Some(new) => {
-                        *value = new.value;
-                        [*first, *second] = new.moments;
-                    }
-                    None => *value = self.formula(*update).on_device(value.clone(), gradient.clone(), first, second),
-                }
-            }
-        }
-        Ok(())
+        Ok(values)
     }
 }
 

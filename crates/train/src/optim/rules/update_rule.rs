@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use crate::error::TrainError;
 
 /// The inputs of one update of one parameter, besides value, gradient and state.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Update<'a> {
     /// Shape of the parameter.
     pub shape: &'a [usize],
@@ -87,16 +87,25 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         state: &mut [Tensor<1>],
     ) -> Result<Tensor<1>, TrainError>;
 
-    /// [`UpdateRule::on_device`] of many parameters: replaces values and states. A rule may take fewer kernels for all
-    /// of them than for each.
+    /// [`UpdateRule::on_device`] of each of several parameters: returns the new values. Each old value and gradient is
+    /// dropped before the next parameter's turn.
     ///
     /// # Errors
     /// Those of [`UpdateRule::on_host`].
-    fn all_on_device(&self, parameters: &mut [OnDevice<'_>]) -> Result<(), TrainError> {
+    fn each_on_device(&self, parameters: Vec<OnDevice<'_>>) -> Result<Vec<Tensor<1>>, TrainError> {
+        let mut values = Vec::with_capacity(parameters.len());
         for OnDevice { update, value, gradient, state } in parameters {
-            *value = self.on_device(*update, value.clone(), gradient.clone(), state)?;
+            values.push(self.on_device(update, value, gradient, state)?);
         }
-        Ok(())
+        Ok(values)
+    }
+
+    /// As [`UpdateRule::each_on_device`]. A rule may take fewer kernels for all of them than for each.
+    ///
+    /// # Errors
+    /// Those of [`UpdateRule::on_host`].
+    fn all_on_device(&self, parameters: Vec<OnDevice<'_>>) -> Result<Vec<Tensor<1>>, TrainError> {
+        self.each_on_device(parameters)
     }
 }
 

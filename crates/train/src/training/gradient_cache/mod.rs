@@ -20,7 +20,7 @@ use crate::error::TrainError;
 use crate::optim::gradients::ParamGradients;
 use crate::ranks::gathered::{all_rows, whole_batch};
 use crate::ranks::gradients::{of_first_rank, sum_of_all};
-use crate::ranks::tree::sum_in_tree;
+use crate::ranks::tree::{halvings_of_share, sum_in_tree};
 use crate::training::locked_inputs::LockedFeatures;
 use crate::training::step::{Features, StepContext, StepOutcome};
 
@@ -119,10 +119,15 @@ pub(crate) fn forward_backward(
         let mut all = sum.backward();
         Ok::<_, TrainError>(ParamGradients::take(context.model, &mut all, words, context.compute.on_host)?)
     };
-    let own = sum_in_tree(0..parts.len(), &mut of_part, &mut |mut first: ParamGradients, second| {
-        first.add(second)?;
-        Ok(first)
-    })?;
+    let own = sum_in_tree(
+        0..parts.len(),
+        halvings_of_share(context.ranks.ranks()),
+        &mut of_part,
+        &mut |mut first: ParamGradients, second| {
+            first.add(second)?;
+            Ok(first)
+        },
+    )?;
     let mut gradients = sum_of_all(context.ranks, own)?;
     gradients.add(of_first_rank(context.ranks, of_loss)?)?;
     context.outcome(batch, loss, gradients)?.of_all_ranks(context.ranks, context.compute.on_host)
