@@ -207,7 +207,7 @@ fn few_pairs_determine_few_directions() {
         let fit = &session.metrics(sets[0].trim_start_matches("run.dir="), "fit")[0];
         assert_eq!(fit["directions"], 6, "{fit}");
     }
-    let narrow = command("fit", &["run.dir=narrow", "model.embed_dim=6"]);
+    let narrow = command("fit", &["run.dir=narrow", "model.embed_dim=6", "train.batch_size=4"]);
     let out = session.run(&narrow);
     assert!(out.status.success() && !crate::support::stderr(&out).contains("determine"));
     assert_eq!(session.metrics("narrow", "fit")[0]["directions"], 6);
