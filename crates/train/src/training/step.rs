@@ -96,7 +96,8 @@ impl StepOutcome {
         let first = all.first().map_or(own, |first| first.map(f64::from_bits));
         let is_same = |(own, first): (f64, f64)| match on_host {
             true => own.to_bits() == first.to_bits() || own.is_nan() && first.is_nan(),
-            false => !((own - first).abs() > DRIFT * own.abs().max(first.abs())),
+            // NaN ends the run by itself.
+            false => own.is_nan() || first.is_nan() || (own - first).abs() <= DRIFT * own.abs().max(first.abs()),
         };
         if !own.into_iter().zip(first).all(is_same) {
             return Err(TrainError::Internal(format!(
