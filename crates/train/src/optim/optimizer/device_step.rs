@@ -12,9 +12,10 @@ use crate::optim::optimizer::{Arrays, Optimizer, State, not_together};
 use crate::optim::param_groups::LearningRate;
 use crate::optim::rules::update_rule::{OnDevice, Update};
 
-/// Parameters that are updated at once, at most: as many as one launch takes (`MOST` of `cube::bundle` in
-/// `dualenc_kernels`). Only these have old and new values and state in memory at the same time.
-const AT_ONCE: usize = 16;
+/// Parameters that are updated at once, at most: two launches where a device binds few buffers (7 parameters), and one
+/// elsewhere (`MOST` of `cube::bundle` in `dualenc_kernels`). Only these have old and new values and state in memory at
+/// the same time.
+const AT_ONCE: usize = 14;
 
 /// A parameter that waits for others with the same constants. All tensors are flat.
 struct Waiting {
