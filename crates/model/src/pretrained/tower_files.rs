@@ -70,8 +70,8 @@ impl TowerFiles {
 /// Checks that `dir` has a tower of this kind: its config and the files of its weights. No values are read.
 ///
 /// # Errors
-/// [`ModelError::Read`] when its files cannot be read; [`ModelError::UnsupportedFamily`] or [`ModelError::Config`] when it
-/// is another model.
+/// [`ModelError::Read`] when its files cannot be read; [`ModelError::UnsupportedFamily`] or [`ModelError::Config`] when
+/// it is another model.
 pub fn check_tower_dir(dir: &Path, tower: Tower) -> Result<(), ModelError> {
     let files = TowerFiles::open(dir, TowerLock::Locked, tower)?;
     match tower {
