@@ -157,6 +157,24 @@ fn training_goes_on_from_a_fit() {
 }
 
 #[test]
+fn warmup_longer_than_the_run_is_for_training() {
+    let session = session("");
+    // 108 images fill 6 batches, so the run has 12 steps.
+    session.succeed(&command("fit", &["train.warmup_steps=13"]));
+    let resume = |sets: &[&str]| session.run(&[command("train", sets), vec!["--resume"]].concat());
+    let refused = resume(&["train.warmup_steps=13"]);
+    let text = crate::support::stderr(&refused);
+    assert_eq!(refused.status.code(), Some(2), "{text}");
+    assert!(text.contains("a warm-up of 13 steps (`train.warmup_steps`) does not fit in the 12 steps"), "{text}");
+    // A longer run has room for it.
+    let constant = ["run.dir=constant", "train.warmup_steps=13", "train.schedule=constant"];
+    session.succeed(&command("fit", &constant));
+    let resumed = resume(&[&constant[..], &["train.epochs=3"]].concat());
+    assert!(resumed.status.success(), "{}", crate::support::stderr(&resumed));
+    assert_eq!(session.metrics("constant", "train").len(), 18);
+}
+
+#[test]
 fn fits_have_equal_bits() {
     let session = session("");
     session.succeed(&command("fit", &[]));

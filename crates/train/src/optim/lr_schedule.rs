@@ -53,14 +53,25 @@ impl LrSchedule {
                 counted(usize::try_from(total_steps).unwrap_or(usize::MAX), "step")
             )));
         }
-        Ok(Self {
+        Ok(Self::with_phases(config, total_steps, [warmup_steps, cooldown_steps]))
+    }
+
+    /// The schedule of a fit of the heads, which makes no update: warm-up and cooldown may be longer than the run.
+    pub fn of_fit(config: &TrainSection, total_steps: u64) -> Self {
+        Self::with_phases(config, total_steps, [0, 0])
+    }
+
+    /// `phases`: the steps of warm-up and cooldown.
+    fn with_phases(config: &TrainSection, total_steps: u64, phases: [u64; 2]) -> Self {
+        let [warmup_steps, cooldown_steps] = phases;
+        Self {
             schedule: config.schedule,
             floor: config.learning_rate_floor,
             timescale: config.rsqrt_timescale.unwrap_or(default::RSQRT_TIMESCALE),
             warmup_steps,
             cooldown_steps,
             total_steps,
-        })
+        }
     }
 
     /// Factor of the peak learning rate at the 0-based `step`. The curve reaches its floor after the last step, so that

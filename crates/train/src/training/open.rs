@@ -110,7 +110,10 @@ impl Run {
 
         let steps_per_epoch = data.steps_per_epoch();
         let total_steps = config.total_steps(steps_per_epoch);
-        let lr_schedule = LrSchedule::new(&config.train, total_steps)?;
+        let lr_schedule = match start {
+            Start::Fit => LrSchedule::of_fit(&config.train, total_steps),
+            Start::New | Start::Resume { .. } => LrSchedule::new(&config.train, total_steps)?,
+        };
         let locked_fingerprints = LockedFingerprints::of(&model)?;
         if let Some(checkpoint) = &checkpoint {
             refuse_changed_inputs(checkpoint, &data.fingerprint, &locked_fingerprints.all, teacher.as_ref())?;

@@ -120,6 +120,10 @@ pub(super) fn refuse_changed_rates(
     total_steps: u64,
 ) -> Result<(), TrainError> {
     let Progress { step, total_steps: old_total_steps, .. } = checkpoint.progress;
+    if step == 0 {
+        // The warm-up of a fit may be longer than its run.
+        return Ok(());
+    }
     let old = checkpoint.run_config()?.train;
     let new =
         TrainSection { warmup_steps: old.warmup_steps, warmup_fraction: old.warmup_fraction, ..config.train.clone() };
@@ -149,6 +153,10 @@ pub(super) fn warn_of_higher_rates(
     /// Below it, the message would round it to 1.
     const NOTABLE: f64 = 1.05;
     let Progress { step, total_steps, .. } = checkpoint.progress;
+    if step == 0 {
+        // No update was made with the old rates, and the warm-up of a fit may be longer than its run.
+        return Ok(());
+    }
     let old = checkpoint.run_config()?;
     let old_schedule = LrSchedule::new(&old.train, total_steps)?;
     if old_schedule.warmup_steps >= schedule.warmup_steps {
