@@ -52,10 +52,7 @@ pub fn catch_device_failures<T, E: From<TrainError>>(work: impl FnOnce() -> Resu
     CATCHING.set(true);
     let result = catch_unwind(AssertUnwindSafe(work));
     CATCHING.set(false);
-    let failure = match &result {
-        Err(panic) if DEVICE_IS_OPEN.load(Ordering::Relaxed) => failure_of(&panic_message(panic.as_ref())),
-        _ => None,
-    };
+    let failure = result.as_ref().err().and_then(|panic| failure_of(&panic_message(panic.as_ref())));
     *first() = None;
     match (result, failure) {
         (Ok(result), _) => result,
@@ -64,8 +61,16 @@ pub fn catch_device_failures<T, E: From<TrainError>>(work: impl FnOnce() -> Resu
     }
 }
 
-/// The failure of a device that a panic with this message tells of, or follows from.
+/// The failure of a device that a panic with this message tells of, or follows from. On the CPU alone, a panic is a bug
+/// whatever it says.
 pub(crate) fn failure_of(message: &str) -> Option<DeviceFailure> {
+    failure_where(DEVICE_IS_OPEN.load(Ordering::Relaxed), message)
+}
+
+fn failure_where(device_is_open: bool, message: &str) -> Option<DeviceFailure> {
+    if !device_is_open {
+        return None;
+    }
     DeviceFailure::recognise(message).or_else(|| if follows(message) { first().clone() } else { None })
 }
 
@@ -115,6 +120,12 @@ mod tests {
     /// The message of the panic that [`run`] ends with.
     fn panic_of(text: &'static str, then: &'static str) -> String {
         panic_message(catch_unwind(|| run(text, then)).unwrap_err().as_ref())
+    }
+
+    #[test]
+    fn panic_on_the_cpu_is_a_bug() {
+        let full = "out of device memory allocating 2097152 bytes";
+        assert!(failure_where(true, full).is_some() && failure_where(false, full).is_none());
     }
 
     // One test, as the first failure is one of the whole process.

@@ -159,6 +159,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::device_panics::device_is_open;
     use crate::events::Silent;
     use crate::ranks::exchange::Patience;
 
@@ -206,6 +207,7 @@ mod tests {
 
     #[test]
     fn panic_of_a_device_is_a_failure_of_the_device() {
+        device_is_open();
         let error = run(2, |rank, step| {
             assert!(rank != 1 || step < 3, "out of device memory allocating 7 bytes");
             Ok(())
