@@ -16,7 +16,7 @@ use crate::ranks::threads::Board;
 
 /// How long ranks wait.
 #[derive(Debug, Clone, Copy)]
-struct Limits {
+pub(crate) struct Limits {
     /// For each other within a step.
     deadline: Duration,
     /// When the first one has ended, for the others to end.
@@ -25,7 +25,7 @@ struct Limits {
 
 /// Ranks compute equally much in a step, so a difference of an hour is a disk or device that hangs. A rank whose loader
 /// waits for a disk ends 10 seconds after the others; one that takes longer cannot be ended, and is left behind.
-const LIMITS: Limits = Limits { deadline: Duration::from_secs(3600), patience: Duration::from_secs(20) };
+pub(crate) const LIMITS: Limits = Limits { deadline: Duration::from_secs(3600), patience: Duration::from_secs(20) };
 
 /// Opens a run with `open`, then trains it with `work`: on this thread as the first rank, and on a thread for each
 /// other rank, which opens its replica with `follow`. With one device, an error of `work` is returned as it is.
@@ -34,16 +34,6 @@ const LIMITS: Limits = Limits { deadline: Duration::from_secs(3600), patience: D
 /// Those of `open`; then the first error of a rank, with its number and device, or that of the first rank if several
 /// fail at once. All other ranks end too.
 pub(crate) fn on_devices<R, T>(
-    devices: &[String],
-    observer: &mut dyn Observer,
-    open: impl FnOnce(Arc<dyn Exchange>, &mut dyn Observer) -> Result<R, TrainError>,
-    follow: impl Fn(Arc<dyn Exchange>) -> Result<R, TrainError> + Send + Sync + 'static,
-    work: impl Fn(R, &mut dyn Observer) -> Result<T, TrainError> + Send + Sync + 'static,
-) -> Result<T, TrainError> {
-    within(LIMITS, devices, observer, open, follow, work)
-}
-
-fn within<R, T>(
     limits: Limits,
     devices: &[String],
     observer: &mut dyn Observer,
@@ -174,7 +164,7 @@ mod tests {
             }
             Ok(())
         };
-        on_devices(&devices, &mut Silent, open, Ok, work).unwrap_err()
+        on_devices(LIMITS, &devices, &mut Silent, open, Ok, work).unwrap_err()
     }
 
     #[test]
@@ -241,7 +231,7 @@ mod tests {
             rank.sum(vec![1.0])
         };
         let started = Instant::now();
-        let error = within(limits, &devices, &mut Silent, open, Ok, work).unwrap_err().to_string();
+        let error = on_devices(limits, &devices, &mut Silent, open, Ok, work).unwrap_err().to_string();
         assert!(error.starts_with("rank 1 (b): it has not finished its share of a step"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(60));
     }
@@ -266,7 +256,7 @@ mod tests {
             rank.sum(vec![1.0])
         };
         let mut warnings = Warnings(Vec::new());
-        on_devices(&devices, &mut warnings, open, Ok, work).unwrap();
+        on_devices(LIMITS, &devices, &mut warnings, open, Ok, work).unwrap();
         warnings.0.sort();
         assert_eq!(warnings.0, ["note 0", "rank 1 (b): slow disk 1", "slow disk 0"]);
     }
@@ -276,7 +266,7 @@ mod tests {
         let devices = ["a".to_owned(), "b".to_owned()];
         let refuse = |_: Arc<dyn Exchange>, _: &mut dyn Observer| Err::<(), _>(TrainError::Usage("no data".to_owned()));
         let work = |(), _: &mut dyn Observer| Ok(());
-        let error = on_devices(&devices, &mut Silent, refuse, |_| Ok(()), work).unwrap_err();
+        let error = on_devices(LIMITS, &devices, &mut Silent, refuse, |_| Ok(()), work).unwrap_err();
         assert_eq!(error.to_string(), "no data");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::Observer;
-use crate::ranks::on_devices::on_devices;
+use crate::ranks::on_devices::{LIMITS, on_devices};
 use crate::run_dir::metrics_log::TrainRecord;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
@@ -51,6 +51,7 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let [stop_of_others, stop_of_each] = [stop.clone(), stop.clone()];
     on_devices(
+        LIMITS,
         config.run.device.all(),
         observer,
         |ranks, observer| Run::open(config, start, ranks, stop, observer),
