@@ -86,6 +86,7 @@ fn fit_aligns_without_training() {
         "correlation",
         "logit_scale ",
         "a factor of ",
+        " on cosines, by the loss on 16 images that were held out",
         "fitted to 108 pairs",
         "pairs (retrieval",
     ] {
@@ -132,6 +133,38 @@ fn fit_aligns_without_training() {
     }
     assert!(!card.contains("adamw") && !card.contains("No evaluation"), "{card}");
     session.succeed(&["export", "--model", "run", "--out", "exported"]);
+}
+
+/// Where captions are names of classes, the temperature goes by images of known classes, as those of zero-shot
+/// classification are.
+#[test]
+fn temperature_suits_known_classes() {
+    let session = session("");
+    let colors = |pair: usize| [COLORS[pair / 6], COLORS[pair % 6]];
+    let mut rows = "image,caption\n".to_owned();
+    for class in 0..12 {
+        // Names that tell nothing of the colors, so that the name of an unknown class is of no use.
+        let [(top_name, _), (bottom_name, _)] = colors((class * 7 + 3) % 36);
+        let [(_, top), (_, bottom)] = colors(class * 3);
+        for variant in 0..9u8 {
+            let name = format!("images/class-{class}-{variant}.bmp");
+            session.write(&name, bitmap(top, bottom, 3 + 2 * variant));
+            rows += &format!("{name},{top_name} and {bottom_name}\n");
+        }
+        session.write(&format!("held/{top_name} and {bottom_name}/0.bmp"), bitmap(top, bottom, 40));
+    }
+    session.write("classes.csv", rows);
+    let sets = ["data.train.csv.path=classes.csv", "eval={held={task=\"zero-shot\", images=\"held\"}}"];
+    let found = session.succeed(&[command("fit", &sets), vec!["--json", "-"]].concat());
+    let found: Value = serde_json::from_str(&found).unwrap();
+    // A tenth for the choice, whole classes, and another for the temperature.
+    assert_eq!((found["held_out"]["images"].as_u64(), found["scale_images"].as_u64()), (Some(9), Some(16)), "{found}");
+    // By the classes of the choice alone, it would be at its limit of 100. The lowest loss on `held` is at 12.
+    let factor = found["logit_scale"].as_f64().unwrap().exp();
+    assert!((4.0..25.0).contains(&factor), "{factor}");
+    let evals = session.metrics("run", "eval");
+    let eval = evals.iter().find(|eval| eval["name"] == "held").unwrap();
+    assert!(eval["acc1"].as_f64().unwrap() > 0.7 && eval["ece"].as_f64().unwrap() < 0.2, "{eval}");
 }
 
 #[test]

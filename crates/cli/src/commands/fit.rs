@@ -20,7 +20,8 @@ use crate::signals::{BeginWork, Signals};
 /// computed and cached.
 ///
 /// The ridge and the weight of the directions (`[fit]`) are chosen by recall on images that are held out; the heads are
-/// then fitted to all pairs. `logit_scale` is the one with the lowest loss on the held-out pairs.
+/// then fitted to all pairs. `logit_scale` is the one with the lowest loss on held-out pairs, which have known captions
+/// as often as new images will.
 ///
 /// `run.dir` becomes a run at step 0, for every command that takes a run: `dualenc train --resume` with the same config
 /// trains on from there, as with `model.head_init = "cca"`.
@@ -140,7 +141,11 @@ fn print_choice(out: &mut impl Write, held_out: &HeldOutReport, has_powers: bool
 fn print_end(out: &mut impl Write, found: &FitReport, config: &RunConfig) -> io::Result<()> {
     let (scale, factor) = (found.logit_scale, found.logit_scale.exp());
     let bias = found.logit_bias.map_or_else(String::new, |bias| format!("; logit_bias {bias:.2}"));
-    writeln!(out, "logit_scale {scale:.4}, a factor of {factor:.1} on cosines{bias}")?;
+    let images = match found.scale_images {
+        0 => String::new(),
+        images => format!(", by the loss on {} that were held out", counted(images, "image")),
+    };
+    writeln!(out, "logit_scale {scale:.4}, a factor of {factor:.1} on cosines{bias}{images}")?;
     let seconds: Vec<String> = found.seconds.iter().map(|(part, seconds)| format!("{part} {seconds:.1} s")).collect();
     writeln!(out, "{}", seconds.join(", "))?;
     writeln!(out, "fitted to {}: {}", counted(found.pairs, "pair"), config.run.dir.display())

@@ -29,6 +29,9 @@ pub struct FitReport {
     pub logit_scale: f64,
     /// `logit_bias`, for the sigmoid loss.
     pub logit_bias: Option<f64>,
+    /// Held-out images that `logit_scale` and `logit_bias` have the lowest loss on; 0: they are those of an untrained
+    /// model.
+    pub scale_images: usize,
     /// What ridge and power were chosen by; `None`: there were too few images, and the usual ones are taken.
     pub held_out: Option<HeldOutReport>,
     /// The canonical correlations, in descending order; empty with `ridge`.

@@ -1,12 +1,15 @@
-//! Which images are held out, to choose ridge and power by.
+//! Which images are held out, to choose ridge and power by, and for the temperature.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use dualenc_data::mix;
 
 /// Seed of the choice (ASCII `fit`).
 const SEED: u64 = 0x66_6974;
+
+/// Seed of the images for the temperature (ASCII `temp`).
+const TEMPERATURE_SEED: u64 = 0x7465_6d70;
 
 /// One of this many images is held out, within the limits below.
 const ONE_OF: usize = 10;
@@ -21,6 +24,10 @@ const MOST: usize = 2000;
 /// Least images to fit to, as a multiple of those held out.
 const LEAST_FITTED: usize = 2;
 
+/// Least part of the pairs with a caption that another image has, too, for which images are held out a second time: as
+/// many as are held out at first. If fewer recur, those held out at first are much like new images.
+const LEAST_RECURRING: f64 = 0.1;
+
 /// Fewest images of which some are held out.
 pub(crate) const FEWEST: usize = LEAST * (1 + LEAST_FITTED);
 
@@ -33,6 +40,9 @@ pub(crate) struct Split {
     pub count: usize,
     /// Whether no held-out image shares a caption with another image.
     pub captions_apart: bool,
+    /// Of each image, whether it is held out for the temperature: drawn without regard to its captions, so that as many
+    /// of them belong to other images, too, as those of new images will. `None`: the others serve for it.
+    pub for_temperature: Option<Vec<bool>>,
 }
 
 /// An image, as far as the split sees it.
@@ -53,21 +63,47 @@ impl Split {
         if images.len() < wanted * (1 + LEAST_FITTED) {
             return None;
         }
+        let copies = groups(images, false);
         [true, false].into_iter().find_map(|captions_apart| {
-            let is_held_out = draw(&groups(images, captions_apart), wanted);
-            let count = is_held_out.iter().filter(|held_out| **held_out).count();
-            (count * 2 >= wanted).then_some(Self { is_held_out, count, captions_apart })
+            let groups = if captions_apart { &groups(images, true) } else { &copies };
+            let is_held_out = draw(SEED, groups, wanted, |_| true);
+            let count = count(&is_held_out);
+            let recur = captions_apart && recurring(images, &copies) >= LEAST_RECURRING;
+            let for_temperature = recur.then(|| draw(TEMPERATURE_SEED, &copies, wanted, |image| !is_held_out[image]));
+            let for_temperature = for_temperature.filter(|drawn| self::count(drawn) * 2 >= wanted);
+            (count * 2 >= wanted).then_some(Self { is_held_out, count, captions_apart, for_temperature })
         })
     }
 }
 
-/// Draws whole groups until about `wanted` images are held out. `groups`: the group of each image, which is the number
-/// of one of its images.
-fn draw(groups: &[usize], wanted: usize) -> Vec<bool> {
+fn count(is_held_out: &[bool]) -> usize {
+    is_held_out.iter().filter(|held_out| **held_out).count()
+}
+
+/// The part of the pairs with a caption that another image has, too; `copies`: the groups of equal images. It estimates
+/// how many pairs of new images have a caption that these images have (Good, 1953).
+fn recurring(images: &[SplitImage], copies: &[usize]) -> f64 {
+    let mut first: HashMap<u64, usize> = HashMap::new();
+    let mut recur = HashSet::new();
+    for (image, &group) in images.iter().zip(copies) {
+        for &caption in &image.captions {
+            if *first.entry(caption).or_insert(group) != group {
+                recur.insert(caption);
+            }
+        }
+    }
+    let captions = || images.iter().flat_map(|image| &image.captions);
+    captions().filter(|caption| recur.contains(caption)).count() as f64 / captions().count().max(1) as f64
+}
+
+/// Draws whole groups of images for which `is_free` is true until about `wanted` images are held out. `groups`: the
+/// group of each image, which is the number of one of its images.
+fn draw(seed: u64, groups: &[usize], wanted: usize, is_free: impl Fn(usize) -> bool) -> Vec<bool> {
     let mut sizes: HashMap<usize, usize> = HashMap::new();
     groups.iter().for_each(|&group| *sizes.entry(group).or_default() += 1);
-    let mut order: Vec<usize> = sizes.keys().copied().collect();
-    order.sort_by_key(|&group| (mix(SEED, &[group as u64]), group));
+    // No group is free in part: equal images are held out together.
+    let mut order: Vec<usize> = sizes.keys().copied().filter(|&group| is_free(group)).collect();
+    order.sort_by_key(|&group| (mix(seed, &[group as u64]), group));
     let mut held_out = vec![false; groups.len()];
     let mut left = wanted;
     for group in order {
@@ -113,8 +149,6 @@ fn root(parents: &mut [usize], mut image: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
     fn images(count: usize, caption: impl Fn(usize) -> u64) -> Vec<SplitImage> {
@@ -146,6 +180,26 @@ mod tests {
         shared.iter_mut().for_each(|image| image.captions.push(7777));
         let split = Split::of(&shared).unwrap();
         assert!(!split.captions_apart && split.count == 60);
+    }
+
+    #[test]
+    fn temperature_is_of_images_with_known_captions() {
+        let mut images = images(600, |at| at as u64 % 100);
+        images
+            .iter_mut()
+            .enumerate()
+            .for_each(|(at, image)| image.content = Some(at as u64 / 200 * 100 + at as u64 % 100));
+        let split = Split::of(&images).unwrap();
+        let held_out = split.for_temperature.clone().unwrap();
+        assert_eq!(count(&held_out), 60);
+        assert!(held_out.iter().zip(&split.is_held_out).all(|(one, other)| !(one & other)));
+        // Copies, 100 places apart, stay on one side; captions of other images do not.
+        assert!((0..600).all(|at| at / 100 % 2 == 1 || held_out[at] == held_out[at + 100]));
+        let split = Split { is_held_out: held_out, ..split };
+        let [held_out, fitted] = [true, false].map(|side| captions(&images, &split, side));
+        assert!(held_out.intersection(&fitted).count() * 10 > held_out.len() * 9);
+        // Captions that hardly recur need no second draw.
+        assert_eq!(Split::of(&self::images(600, |at| at as u64 % 590)).unwrap().for_temperature, None);
     }
 
     #[test]

@@ -49,8 +49,22 @@ struct Gathered {
     moments: [Moments; 2],
     spans: Spans,
     held_out: HeldOut,
+    /// Moments and pairs of those that are held out for the temperature; `None`: `held_out` serves for it.
+    for_temperature: Option<(Moments, HeldOut)>,
     images: usize,
     captions_apart: bool,
+}
+
+impl Gathered {
+    /// Of all pairs.
+    fn all(&self) -> Moments {
+        let [fitted, held] = &self.moments;
+        let all = fitted.clone().with(held);
+        match &self.for_temperature {
+            Some((temperature, _)) => all.with(temperature),
+            None => all,
+        }
+    }
 }
 
 /// What does not change between the fits of a run.
@@ -133,10 +147,12 @@ impl Run {
             |chosen: &HeldOutReport| (chosen.best().ridge, chosen.best().power),
         );
         let max = self.config.train.logit_scale_max;
-        let (mut logit_scale, mut logit_bias) = (self.learner.logit_scale()?, None);
-        if let Some(heads) = &heads {
-            let embeds = gathered.held_out.embed([&heads[0], &heads[1]], dim, &device)?;
-            if let Some(pools) = Pools::of(&gathered.held_out, &embeds) {
+        let (mut logit_scale, mut logit_bias, mut scale_images) = (self.learner.logit_scale()?, None, 0);
+        if let Some(heads) = heads {
+            let (heads, held_out) = fitting.for_temperature(&gathered, heads, (ridge, power))?;
+            let embeds = held_out.embed([&heads[0], &heads[1]], dim, &device)?;
+            if let Some(pools) = Pools::of(held_out, &embeds) {
+                scale_images = held_out.num_images;
                 if self.learner.model.logit_bias.is_some() {
                     let (scale, bias) = pools.sigmoid_scale_and_bias(max);
                     (logit_scale, logit_bias) = (scale, Some(bias));
@@ -146,8 +162,7 @@ impl Run {
             }
         }
         clock.lap("temperature");
-        let [fitted, held] = &gathered.moments;
-        let all = fitted.clone().with(held);
+        let all = gathered.all();
         let covariances = fitting.covariances(&all);
         let solution = fitting.solve(&covariances, ridge)?;
         let heads = fitting.heads(&covariances, &solution, power);
@@ -171,6 +186,7 @@ impl Run {
             power,
             logit_scale,
             logit_bias,
+            scale_images,
             held_out,
             correlations,
             covariances,
@@ -227,17 +243,27 @@ impl Run {
         let device = self.learner.model.device();
         let distinct = self.distinct(&towers.set, &usable);
         check_distinct(distinct)?;
-        let (mut moments, mut held_out): (Option<(Shift, Spans, [Moments; 2])>, _) = (None, HeldOut::default());
+        let for_temperature = split.as_ref().and_then(|split| split.for_temperature.as_ref());
+        let is_for_temperature = |place: usize| for_temperature.is_some_and(|held_out| held_out[place]);
+        let is_fitted = |place: usize| !is_held_out(place) && !is_for_temperature(place);
+        let (mut moments, mut pairs) = (None::<(Shift, Spans, [Moments; 2])>, [HeldOut::default(), HeldOut::default()]);
+        let mut of_temperature: Option<Moments> = None;
         features.for_each(&usable, |NamedBlock { block, images, captions }| {
             let (shift, spans, [fitted, held]) = moments.get_or_insert_with(|| {
                 let shift = Shift::of(&block, images.len());
                 let (spans, new) = (Spans::new(distinct, &shift), Moments::new(shift.clone()));
+                of_temperature = for_temperature.map(|_| new.clone());
                 (shift, spans, [new.clone(), new])
             });
             spans.add(&block, shift);
-            fitted.add(&block, |row| !is_held_out(images[row]), &device)?;
+            fitted.add(&block, |row| is_fitted(images[row]), &device)?;
             held.add(&block, |row| is_held_out(images[row]), &device)?;
-            held_out.add(&block, &captions, |row| is_held_out(images[row]), |caption| dataset.caption_id(caption));
+            if let Some(moments) = &mut of_temperature {
+                moments.add(&block, |row| is_for_temperature(images[row]), &device)?;
+            }
+            let id = |caption| dataset.caption_id(caption);
+            pairs[0].add(&block, &captions, |row| is_held_out(images[row]), id);
+            pairs[1].add(&block, &captions, |row| is_for_temperature(images[row]), id);
             let done = images.last().map_or(0, |last| last + 1);
             observer.on(Event::Work { name: "pairs of the fit", done, total: usable.len() });
             Ok(())
@@ -246,7 +272,9 @@ impl Run {
             TrainError::Usage("no training image can be used, so nothing can be fitted; look at the data".to_owned())
         })?;
         let captions_apart = split.is_none_or(|split| split.captions_apart);
-        Ok(Gathered { moments, spans, held_out, images: usable.len(), captions_apart })
+        let [held_out, others] = pairs;
+        let for_temperature = of_temperature.map(|moments| (moments, others));
+        Ok(Gathered { moments, spans, held_out, for_temperature, images: usable.len(), captions_apart })
     }
 
     /// The number of distinct images and of distinct texts.
@@ -364,14 +392,17 @@ impl Fitting<'_> {
         ridges: &[f64],
         powers: &[f64],
     ) -> Result<Option<(HeldOutReport, [HeadMap; 2])>, TrainError> {
-        let Gathered { moments: [fitted, _], held_out, captions_apart, .. } = gathered;
+        let Gathered { moments: [fitted, _], for_temperature, held_out, captions_apart, .. } = gathered;
         if held_out.num_images == 0 {
             return Ok(None);
         }
         let answers = held_out.right_answers();
         let mut candidates: Vec<Candidate> = Vec::new();
         let mut best: Option<(usize, [HeadMap; 2])> = None;
-        let covariances = self.covariances(fitted);
+        let covariances = match for_temperature {
+            Some((temperature, _)) => self.covariances(&fitted.clone().with(temperature)),
+            None => self.covariances(fitted),
+        };
         for &ridge in ridges {
             let solution = self.solve(&covariances, ridge)?;
             for &power in powers {
@@ -389,6 +420,21 @@ impl Fitting<'_> {
             let report = HeldOutReport { images, texts, captions_apart: *captions_apart, candidates, chosen };
             (report, heads)
         }))
+    }
+
+    /// The heads and the pairs that the temperature goes by, which the heads are not fitted to. `heads`: those of the
+    /// choice.
+    fn for_temperature<'a>(
+        &self,
+        gathered: &'a Gathered,
+        heads: [HeadMap; 2],
+        (ridge, power): (f64, f64),
+    ) -> Result<([HeadMap; 2], &'a HeldOut), TrainError> {
+        let Some((_, pairs)) = &gathered.for_temperature else { return Ok((heads, &gathered.held_out)) };
+        let [fitted, held] = &gathered.moments;
+        let covariances = self.covariances(&fitted.clone().with(held));
+        let solution = self.solve(&covariances, ridge)?;
+        Ok((self.heads(&covariances, &solution, power), pairs))
     }
 }
 

@@ -1,6 +1,8 @@
 //! `logit_scale` and `logit_bias` for heads that were fitted in closed form: those with the lowest contrastive loss on
-//! pairs that the heads were not fitted to. Probabilities of such a model are calibrated for choices among about as
-//! many answers as a pool has pairs.
+//! pairs that the heads were not fitted to (temperature scaling, Guo et al., 2017, arXiv:1706.04599). Probabilities of
+//! such a model are calibrated for choices among about as many answers as a pool has captions.
+
+use std::collections::HashSet;
 
 use dualenc_data::mix;
 
@@ -22,6 +24,8 @@ const NEWTON_STEPS: usize = 40;
 pub(crate) struct Pools {
     /// Of each pool, `[images, texts]`, flat; NaN where a text belongs to the image of another pair.
     cosines: Vec<Vec<f64>>,
+    /// Of each pool and text, whether its caption is one of an earlier text: equal captions are one answer.
+    repeats: Vec<Vec<bool>>,
     size: usize,
 }
 
@@ -51,7 +55,12 @@ impl Pools {
             });
             cells.map(|(image, text, is_match)| if is_match { f64::NAN } else { cosine(image, text) }).collect()
         };
-        Some(Self { cosines: pairs.chunks_exact(size).map(pool).collect(), size })
+        let repeats = |pool: &[(usize, usize)]| {
+            let mut seen = HashSet::new();
+            pool.iter().map(|&(_, text)| !seen.insert(held_out.caption_ids[text])).collect()
+        };
+        let cosines = pairs.chunks_exact(size).map(pool).collect();
+        Some(Self { cosines, repeats: pairs.chunks_exact(size).map(repeats).collect(), size })
     }
 
     /// The logarithm of the scale from 0 to `max` with the lowest softmax loss. The loss is convex in the scale.
@@ -79,7 +88,7 @@ impl Pools {
     pub fn softmax_loss(&self, logit_scale: f64) -> f64 {
         let (scale, size) = (logit_scale.exp(), self.size);
         let mut loss = 0.0;
-        for cosines in &self.cosines {
+        for (cosines, repeats) in self.cosines.iter().zip(&self.repeats) {
             let (mut of_images, mut of_texts) = (vec![0.0; size], vec![0.0; size]);
             for image in 0..size {
                 for text in 0..size {
@@ -87,8 +96,10 @@ impl Pools {
                     if !cosine.is_nan() {
                         // No cosine is above 1: nothing overflows, and the matching one is the smallest that counts.
                         let odds = (scale * (cosine - 1.0)).exp();
-                        of_images[image] += odds;
                         of_texts[text] += odds;
+                        if image == text || !repeats[text] {
+                            of_images[image] += odds;
+                        }
                     }
                 }
             }
@@ -135,9 +146,13 @@ impl Pools {
     /// bias).
     fn sigmoid_slopes(&self, scale: f64, bias: f64) -> [[f64; 3]; 2] {
         let (mut gradient, mut curvature) = ([0.0; 3], [0.0; 3]);
-        for cosines in &self.cosines {
+        for (cosines, repeats) in self.cosines.iter().zip(&self.repeats) {
             for (at, &cosine) in cosines.iter().enumerate().filter(|(_, cosine)| !cosine.is_nan()) {
-                let target = if at.is_multiple_of(self.size + 1) { 1.0 } else { 0.0 };
+                let is_own = at.is_multiple_of(self.size + 1);
+                if !is_own && repeats[at % self.size] {
+                    continue;
+                }
+                let target = if is_own { 1.0 } else { 0.0 };
                 let probability = 1.0 / (1.0 + (-(scale * cosine + bias)).exp());
                 let (error, spread) = (probability - target, probability * (1.0 - probability));
                 gradient[0] += error * cosine;
@@ -155,13 +170,17 @@ impl Pools {
 mod tests {
     use super::*;
 
+    fn of_cosines(cosines: Vec<Vec<f64>>, size: usize) -> Pools {
+        Pools { repeats: vec![vec![false; size]; cosines.len()], cosines, size }
+    }
+
     fn pools(size: usize, own: f64, spread: f64) -> Pools {
         let cosine = |at: usize| {
             let noise = (mix(3, &[at as u64]) % 1000) as f64 / 1000.0 - 0.5;
             let base = if at.is_multiple_of(size + 1) { own } else { 0.0 };
             base + spread * noise
         };
-        Pools { cosines: vec![(0..size * size).map(cosine).collect()], size }
+        of_cosines(vec![(0..size * size).map(cosine).collect()], size)
     }
 
     #[test]
@@ -180,8 +199,16 @@ mod tests {
 
     #[test]
     fn chance_is_the_logarithm_of_the_size() {
-        let pools = Pools { cosines: vec![vec![0.5; 25]; 3], size: 5 };
+        let mut pools = of_cosines(vec![vec![0.5; 25]; 3], 5);
         assert!((pools.softmax_loss(2.0) - 5f64.ln()).abs() < 1e-12);
+        // The texts 0, 2 and 4 are one caption: three answers for each image. Of these texts, three images do not match.
+        pools.repeats = vec![vec![false, false, true, false, true]; 3];
+        for (image, text) in [(0, 2), (0, 4), (2, 0), (2, 4), (4, 0), (4, 2)] {
+            pools.cosines.iter_mut().for_each(|cosines| cosines[image * 5 + text] = f64::NAN);
+        }
+        let of_texts = 3.0 * 3f64.ln() + 2.0 * 5f64.ln();
+        let expected = f64::midpoint(3f64.ln(), of_texts / 5.0);
+        assert!((pools.softmax_loss(2.0) - expected).abs() < 1e-12, "{}", pools.softmax_loss(2.0));
     }
 
     #[test]
