@@ -174,7 +174,9 @@ fn plain_log_has_table_and_steps() {
     }
     let steps: Vec<&str> = text.lines().filter(|line| line.starts_with("step ") && line.contains("pairs/s")).collect();
     assert_eq!(steps.len(), 3, "{text}");
-    assert!(steps.iter().all(|line| line.contains("loss ") && line.contains("logit_scale ") && line.contains(" left")));
+    assert!(
+        steps.iter().all(|line| line.contains("loss ") && line.contains("exp(logit_scale) ") && line.contains(" left"))
+    );
 }
 
 #[test]

@@ -214,7 +214,11 @@ fn print_head(out: &mut impl Write, head: &HeadReport) -> io::Result<()> {
     };
     print_row(out, "projections", &projections)?;
     if let (Some(scale), Some(temperature)) = (head.logit_scale, head.temperature) {
-        print_row(out, "logit_scale", &format!("{scale:.4}, a temperature of {temperature:.4}"))?;
+        print_row(
+            out,
+            "logit_scale",
+            &format!("{scale:.4}, a factor of {:.2} on cosines (temperature {temperature:.4})", scale.exp()),
+        )?;
     }
     if let Some(bias) = head.logit_bias {
         print_row(out, "logit_bias", &format!("{bias:.4}"))?;

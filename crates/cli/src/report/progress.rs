@@ -163,7 +163,7 @@ impl Reporter {
         let secs_left = secs_per_step * self.total_steps.saturating_sub(record.step) as f64;
         let left = FormattedDuration(Duration::from_secs(secs_left.round() as u64));
         let text = format!(
-            "epoch {:.1}  loss {:.4}  logit_scale {:.2}  {speed:.0} pairs/s{}",
+            "epoch {:.1}  loss {:.4}  exp(logit_scale) {:.2}  {speed:.0} pairs/s{}",
             record.epoch,
             record.loss,
             record.logit_scale,

@@ -154,8 +154,8 @@ impl HealthMonitor {
         self.lasts(&name, holds, STEPS_AT_LIMIT).then(|| {
             let (scale, limit) = (record.logit_scale, self.scale_limit.ln());
             let message = format!(
-                "`logit_scale` has been at its limit, {scale:.1}, for {STEPS_AT_LIMIT} steps \
-                 (`train.logit_scale_max` = {limit:.4}, a logarithm): sharper logits would lower the loss. \
+                "the factor `exp(logit_scale)` has been at its limit, {scale:.1}, for {STEPS_AT_LIMIT} steps \
+                 (`train.logit_scale_max` = {limit:.4}, its logarithm): sharper logits would lower the loss. \
                  Raise the limit if it is low; at ln 100 and above the run is memorizing its pairs: stop earlier, \
                  add data, or set `train.label_smoothing`"
             );

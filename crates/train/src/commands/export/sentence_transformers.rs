@@ -59,12 +59,13 @@ pub(crate) fn write(
     observer: &mut dyn Observer,
 ) -> Result<(), TrainError> {
     let mut parts = ModelParts::new(loaded)?;
-    let bias = parts.logit_bias.map_or_else(String::new, |bias| format!(" and the `logit_bias` {bias}"));
+    let bias = parts.logit_bias.map_or_else(String::new, |bias| format!(" and the `logit_bias` {bias:.4}"));
     let (are, them) = if bias.is_empty() { ("is", "it") } else { ("are", "them") };
     observer.on(Event::Note(format!(
-        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {}{bias} {are} not part of its \
-         modules; the model card names {them}",
-        parts.logit_scale
+        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {:.4} (a factor of {:.2}){bias} {are} not \
+         part of its modules; the model card names {them}",
+        parts.logit_scale,
+        parts.logit_scale.exp()
     )));
     let max_tokens = loaded.tokenizer.max_tokens();
     let mut text_settings = json!({"max_seq_length": max_tokens, "unpad_inputs": false});
