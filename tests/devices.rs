@@ -105,7 +105,12 @@ fn devices_that_do_not_fit_are_refused() {
     let refused = |devices: &str, more: &[&str]| session.fail(2, &arguments("run.dir=run", devices, more));
     let text = refused("cpu,ndarray", &[]);
     assert!(text.contains("`run.device` is `cpu,ndarray`, expected devices of one kind"), "{text}");
-    assert!(refused("cpu,", &[]).contains("`run.device` is empty, expected a device"));
+    for devices in ["cpu,", ",cpu"] {
+        let text = refused(devices, &[]);
+        assert!(text.contains("`run.device` is empty, expected a device") && text.contains("1 problem in"), "{text}");
+    }
+    // It would remove the key, as `--set run.device=` does, and the run would take the default.
+    assert!(refused("", &[]).contains("expected a device, such as `cpu` or `cuda:0`"));
     let text = refused("cpu,cpu", &["train.micro_batch_size=8"]);
     assert!(text.contains("a batch of 8 pairs is too small for the 2 devices of `run.device`"), "{text}");
     assert!(!session.path("run").exists());

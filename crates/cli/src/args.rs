@@ -23,7 +23,7 @@ pub struct ConfigArgs {
     pub overrides: Vec<String>,
     /// Run on this device: cpu, ndarray, wgpu, vulkan, cuda or cuda:N; `train` also on several, such as cuda:0,cuda:1
     /// [default: `run.device`]
-    #[arg(long, value_name = "DEVICE")]
+    #[arg(long, value_name = "DEVICE", value_parser = parse_device)]
     pub device: Option<String>,
 }
 
@@ -97,6 +97,12 @@ pub fn load_model(
     reporter: &mut Reporter,
 ) -> Result<LoadedModel, TrainError> {
     if best { LoadedModel::best_of(dir, compute, reporter) } else { LoadedModel::from_dir(dir, compute, reporter) }
+}
+
+/// Reads the names of devices. An empty value would remove the key, and the run would take the default.
+pub fn parse_device(text: &str) -> Result<String, String> {
+    let is_empty = text.trim().is_empty();
+    if is_empty { Err("expected a device, such as `cpu` or `cuda:0`".to_owned()) } else { Ok(text.to_owned()) }
 }
 
 /// Reads a whole number of at least 1.

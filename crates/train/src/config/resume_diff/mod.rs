@@ -28,13 +28,8 @@ pub struct Change {
 }
 
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
-const SAFE: [(&str, &str); 17] = [
+const SAFE: [(&str, &str); 16] = [
     ("run.dir", "the run was moved"),
-    (
-        "run.device",
-        "another kind of device rounds differently: results are no longer bit-identical; 1, 2, 4 or 8 of one kind do \
-         not",
-    ),
     ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
     ("run.log_every_steps", "affects only what is printed"),
     ("run.tensorboard", "affects only the event file, which is written anew"),
@@ -105,6 +100,9 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
     {
         return (false, "states in half precision differ from computed ones");
     }
+    if key == "run.device" {
+        return (true, effect_of_devices(old, new));
+    }
     if let Some((_, why)) = SAFE.iter().find(|(name, _)| is_or_is_in(name)) {
         return (true, why);
     }
@@ -143,6 +141,24 @@ fn safety(key: &str, old: &RunConfig, new: &RunConfig) -> (bool, &'static str) {
         (_, "model") => (false, "it changes the model"),
         (_, "data") => (false, "it changes the data or their order"),
         _ => (false, "it changes what is learned"),
+    }
+}
+
+/// The effect of other devices.
+fn effect_of_devices(old: &RunConfig, new: &RunConfig) -> &'static str {
+    let micro_batch = |config: &RunConfig| config.train.micro_batch_size.filter(|size| *size < config.train.batch_size);
+    let [before, after] = [old.run.device.len(), new.run.device.len()];
+    // Those between which a step can be halved as it is added up.
+    let are_halves = [before, after].iter().all(|count| [1, 2, 4, 8].contains(count));
+    if old.run.device.kind() != new.run.device.kind() {
+        "another kind of device rounds differently: results are no longer bit-identical"
+    } else if before != after && micro_batch(old) != micro_batch(new) {
+        "this number of devices computes other micro-batches: results are no longer bit-identical"
+    } else if before != after && !are_halves {
+        "numbers of devices other than 1, 2, 4 and 8 add up gradients in another order: results are no longer \
+         bit-identical"
+    } else {
+        "devices of this kind and number compute the same bits"
     }
 }
 

@@ -130,6 +130,25 @@ fn classifies_each_key() {
 }
 
 #[test]
+fn other_devices_say_whether_the_bits_change() {
+    let why = |old: &[&str], new: &[&str]| {
+        let changes = changed_keys(&config("/project", old), &config("/project", new));
+        let why: Vec<&str> =
+            changes.iter().filter(|change| change.key == "run.device").map(|change| change.why).collect();
+        why.join("; ")
+    };
+    let parts = "train.micro_batch_size=1";
+    let same = "devices of this kind and number compute the same bits";
+    assert_eq!(why(&["run.device=cuda:0"], &["run.device=cuda:1"]), same);
+    assert_eq!(why(&["run.device=cpu", parts], &["run.device=cpu,cpu", parts]), same);
+    assert!(why(&["run.device=cpu"], &["run.device=cuda"]).starts_with("another kind of device rounds differently"));
+    let other = why(&["run.device=cpu,cpu", parts], &["run.device=cpu,cpu,cpu", parts]);
+    assert!(other.contains("in another order: results are no longer bit-identical"), "{other}");
+    let other = why(&["run.device=cpu"], &["run.device=cpu,cpu", parts]);
+    assert!(other.contains("other micro-batches: results are no longer bit-identical"), "{other}");
+}
+
+#[test]
 fn caption_slots_change_the_data() {
     let slots = "data.captions=slots";
     assert_eq!(changes(&[slots], &[slots, "data.caption_slots=2", "data.pin_first_caption=false"]), []);

@@ -76,10 +76,20 @@ impl Devices {
         &self.0
     }
 
+    /// The kind of all of them: `cuda` of `cuda:1`.
+    pub(crate) fn kind(&self) -> &str {
+        device_kind(self.first())
+    }
+
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
+}
+
+/// The kind of a device: `cuda` of `cuda:1`.
+pub(crate) fn device_kind(device: &str) -> &str {
+    device.split_once(':').map_or(device, |(kind, _)| kind)
 }
 
 impl Default for Devices {
