@@ -103,6 +103,9 @@ fn lost_checkpoints_are_not_a_fresh_start() {
     assert!(text.contains("train.batch_size: 8 -> 6") && !text.contains("starts over"), "{text}");
     assert!(!text.contains("log_every_steps"), "a refused run accepts no change: {text}");
     assert_eq!(fs::read(session.path("early/metrics.jsonl")).unwrap(), logged);
+    let gone = ["--set", "eval.gone.task=retrieval", "--set", "eval.gone.data=gone.csv"];
+    let text = session.fail(2, &[&early[..], &other[2..], &gone].concat());
+    assert!(text.contains("gone.csv") && !text.contains("has changed"), "a refused run accepts no change: {text}");
     let output = session.run(&[&early[..], &other[2..]].concat());
     let text = stderr(&output);
     assert!(output.status.success() && text.contains("starts over, after 4 steps that were lost"), "{text}");

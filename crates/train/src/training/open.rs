@@ -8,7 +8,7 @@ use burn::module::Param;
 use dualenc_data::{Dataset, counted};
 use dualenc_model::DualEncoder;
 
-use crate::config::{BestMetric, Precision, RunConfig};
+use crate::config::{BestMetric, Change, Precision, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
@@ -77,7 +77,7 @@ impl Run {
             Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
         }
         let dir = RunDir::open(&config.run.dir, start.is_resumed())?;
-        let checkpoint = find_checkpoint(&dir, start, config, observer)?;
+        let (checkpoint, changes_of_start) = find_checkpoint(&dir, start, config, observer)?;
         let (continued, changes) = match &checkpoint {
             Some(checkpoint) => {
                 let old = checkpoint.run_config()?;
@@ -85,7 +85,7 @@ impl Run {
                 let changes = safe_changes(&old, &config)?;
                 (Some(config), changes)
             }
-            None => (None, Vec::new()),
+            None => (None, changes_of_start),
         };
 
         let workers = loader_threads(config, compute.threads, ranks.ranks());
@@ -120,7 +120,7 @@ impl Run {
             refuse_changed_rates(checkpoint, config, total_steps)?;
         }
         // A run that is refused accepts none of them.
-        report_changes(changes, observer);
+        report_changes(changes, checkpoint.is_none(), observer);
         let mut stages = Stages::new(config, &model, steps_per_epoch, total_steps)?;
         if let Some(checkpoint) = &checkpoint {
             warn_of_higher_rates(checkpoint, &model, (&stages, &lr_schedule), steps_per_epoch, observer)?;
@@ -289,15 +289,16 @@ fn open_teacher(
     Ok(teacher)
 }
 
-/// The checkpoint to start from; `None`: the run starts at the beginning. Changes nothing.
+/// The checkpoint to start from; `None`: the run starts at the beginning, with the keys that differ from those of a run
+/// that it starts over. Changes nothing.
 fn find_checkpoint(
     dir: &RunDir,
     start: Start,
     config: &RunConfig,
     observer: &mut dyn Observer,
-) -> Result<Option<Checkpoint>, TrainError> {
+) -> Result<(Option<Checkpoint>, Vec<Change>), TrainError> {
     if !start.is_resumed() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
     let Some(Newest { checkpoint, damaged }) = checkpoint::newest_valid(&dir.checkpoints())? else {
         // A run that was killed before its first checkpoint has logged no more steps than it may lose.
@@ -307,9 +308,7 @@ fn find_checkpoint(
         if dir.has_lost_checkpoints() || step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
             return Err(TrainError::CheckpointsGone { dir: dir.root().to_owned(), step });
         }
-        if step > 0 {
-            refuse_other_run(dir, config, observer)?;
-        }
+        let changes = if step > 0 { refuse_other_run(dir, config)? } else { Vec::new() };
         observer.on(Event::Note(match step {
             0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
             _ => {
@@ -320,13 +319,13 @@ fn find_checkpoint(
                 )
             }
         }));
-        return Ok(None);
+        return Ok((None, changes));
     };
     for error in damaged {
         let step = checkpoint.progress.step;
         observer.on(Event::Warning(format!("{error}; resuming from the checkpoint of step {step}")));
     }
-    Ok(Some(checkpoint))
+    Ok((Some(checkpoint), Vec::new()))
 }
 
 /// The best evaluation up to `step`. If the evaluation that `checkpoint.best` names has changed, its earlier figures do

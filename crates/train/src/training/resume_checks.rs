@@ -23,11 +23,11 @@ pub(super) fn safe_changes(old: &RunConfig, new: &RunConfig) -> Result<Vec<Chang
     if refused.is_empty() { Ok(safe) } else { Err(TrainError::ConfigChanged(refused)) }
 }
 
-/// Reports changed keys of a run that goes on.
-pub(super) fn report_changes(changes: Vec<Change>, observer: &mut dyn Observer) {
+/// Reports changed keys of a run that goes on, with their effects; or of one that starts over, which they have none on.
+pub(super) fn report_changes(changes: Vec<Change>, starts_over: bool, observer: &mut dyn Observer) {
     for change in changes {
-        let why = change.why;
-        observer.on(Event::Note(format!("{} ({why})", shown(change))));
+        let why = if starts_over { String::new() } else { format!(" ({})", change.why) };
+        observer.on(Event::Note(format!("{}{why}", shown(change))));
     }
 }
 
@@ -36,24 +36,19 @@ pub(super) fn report_changes(changes: Vec<Change>, observer: &mut dyn Observer) 
 const READ_AT_START: [&str; 3] = ["model.head_init", "fit", "train.logit_bias_init"];
 
 /// Compares the config of a run that has logged steps, and has no checkpoint, with that of the run that starts over in
-/// its place. Reports the keys that are safe to change.
+/// its place. Returns the keys that differ, all of which are safe to change.
 ///
 /// # Errors
 /// [`TrainError::ConfigChanged`]: another run would replace the metrics of this one.
-pub(super) fn refuse_other_run(
-    dir: &RunDir,
-    config: &RunConfig,
-    observer: &mut dyn Observer,
-) -> Result<(), TrainError> {
+pub(super) fn refuse_other_run(dir: &RunDir, config: &RunConfig) -> Result<Vec<Change>, TrainError> {
     // Without a config that can be read, nothing tells one run from the other.
-    let Ok(old) = RunConfig::load(&dir.config(), &[]) else { return Ok(()) };
+    let Ok(old) = RunConfig::load(&dir.config(), &[]) else { return Ok(Vec::new()) };
     let changes = safe_changes(&old, &continued(config, &old).with_parts())?;
     let (other, same): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| is_read_at_start(&change.key));
     if !other.is_empty() {
         return Err(TrainError::ConfigChanged(other));
     }
-    same.into_iter().for_each(|change| observer.on(Event::Note(shown(change))));
-    Ok(())
+    Ok(same)
 }
 
 fn is_read_at_start(key: &str) -> bool {
