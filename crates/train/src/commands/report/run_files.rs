@@ -17,7 +17,7 @@ use crate::config::{RunConfig, RunLength};
 use crate::error::TrainError;
 use crate::run_dir::best::BestTracker;
 use crate::run_dir::checkpoint::retention;
-use crate::run_dir::flat_config::{flat_config, shown};
+use crate::run_dir::flat_config::{flat_config, shown, with_short_paths};
 use crate::run_dir::layout::{checkpoints_of, exists, metrics_of};
 
 /// The files of a run.
@@ -95,7 +95,7 @@ impl RunFiles {
     /// All keys of the config with their values.
     pub fn config_entries(&self) -> Vec<Entry> {
         let entries = self.config_text.as_deref().and_then(flat_config).unwrap_or_default();
-        entries.into_iter().map(|(key, value)| Entry { value: shown(&value), key }).collect()
+        entries.into_iter().map(|(key, value)| Entry { value: shown(&with_short_paths(value)), key }).collect()
     }
 
     fn state_of(
