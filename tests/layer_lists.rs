@@ -157,6 +157,10 @@ fn reports_name_the_layers() {
     for advice in ["to export, train with `image_pool = \"auto\"`", "to export, train with `text_pool = \"pooler\"`"] {
         assert!(text.contains(advice), "{advice}: {text}");
     }
+    // sentence-transformers could express this head, and no list of layers.
+    train(&session, "biased", &[&LISTS[..], &["model.lock=LL", "model.text_head.bias=true"]].concat());
+    let text = unwrapped(&session.fail(2, &["export", "--model", "biased", "--out", "no"]));
+    assert!(text.contains("is `linear, bias`") && !text.contains("--format sentence-transformers"), "{text}");
     session.succeed(&["export", "--model", "run", "--out", "heads", "--format", "heads"]);
     let card = fs::read_to_string(session.path("heads/README.md")).unwrap();
     assert!(card.contains("of layers 3, 1, concatenated"), "{card}");

@@ -10,6 +10,7 @@ use crate::commands::export::json_files::write_json;
 use crate::commands::export::obstacles::Obstacles;
 use crate::commands::export::parts::{ModelParts, without_dtype, write_tensors};
 use crate::commands::export::reference_limits::{DUAL_ENCODER, keep_image_config, keep_text_obstacles};
+use crate::commands::export::routes::Routes;
 use crate::commands::export::tokenizer_copy::copy_tokenizer;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
@@ -34,7 +35,7 @@ impl ImagePart {
         obstacles.keep(check_tokens(model, DUAL_ENCODER))?;
         let image = keep_image_config(&model.image_tower, &loaded.image_config, &mut obstacles)?;
         keep_text_obstacles(&model.text_tower, &loaded.text_config, &mut obstacles)?;
-        check_heads(model, HeadLimits::DualEncoder, &mut obstacles)?;
+        check_heads(model, HeadLimits::DualEncoder, Routes::new(loaded).is_ok(), &mut obstacles)?;
         obstacles.refuse(DUAL_ENCODER)?;
         let (config, needs_identity_pooler) =
             image.ok_or_else(|| TrainError::Internal("an image tower without a config".to_owned()))?;

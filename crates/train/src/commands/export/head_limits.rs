@@ -47,21 +47,19 @@ pub(crate) fn check_tokens(model: &DualEncoder, format: &str) -> Result<(), Trai
     )))
 }
 
-/// Keeps each head that the format cannot express as an obstacle.
+/// Keeps each head that the format cannot express as an obstacle. `other_format`: whether sentence-transformers can
+/// express the whole model.
 ///
 /// # Errors
 /// None but those of [`Obstacles::keep`].
 pub(crate) fn check_heads(
     model: &DualEncoder,
     limits: HeadLimits,
+    other_format: bool,
     obstacles: &mut Obstacles,
 ) -> Result<(), TrainError> {
     let forms = [("image", model.image_projection.form()), ("text", model.text_projection.form())];
-    let other = if forms.iter().all(|(_, form)| HeadLimits::SentenceTransformers.problem(*form).is_none()) {
-        format!("{OTHER_FORMAT}; ")
-    } else {
-        String::new()
-    };
+    let other = if other_format { format!("{OTHER_FORMAT}; ") } else { String::new() };
     for (side, form) in forms {
         if let Some(problem) = limits.problem(form) {
             obstacles.keep::<()>(Err(TrainError::Usage(format!(

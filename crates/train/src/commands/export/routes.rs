@@ -85,7 +85,7 @@ impl Routes {
         };
         obstacles.keep(check_layers(program, Tower::Text, &text.config().pooled_layers))?;
         obstacles.keep(refuse_other_size(loaded))?;
-        check_heads(model, HeadLimits::SentenceTransformers, &mut obstacles)?;
+        check_heads(model, HeadLimits::SentenceTransformers, false, &mut obstacles)?;
         obstacles.keep(check_text_norm(program, text))?;
         let text = obstacles.keep(text_route(text, &loaded.text_config))?;
         obstacles.refuse(program)?;
