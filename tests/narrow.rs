@@ -128,6 +128,8 @@ fn narrow_figures_and_exports_are_those_of_the_run() {
     }
     let output = session.run(&[&eval[..], &["4"]].concat());
     assert!(stderr(&output).contains("trained with other widths (`train.matryoshka` was [24, 8, 3])"));
+    let text = session.succeed(&["eval", "--model", "run", "--task", "retrieval", "--data", &data, "--dim", "8"]);
+    assert!(text.contains("retrieval (retrieval, step 3, embeddings cut to 8 values)"), "{text}");
     let text = session.fail(2, &["eval", "--config", "lit.toml", "--dim", "8"]);
     assert!(text.contains("`--dim` is an option of `--model DIR`, but `--config` is given"), "{text}");
     assert!(text.contains("train with `train.matryoshka`") && !text.contains("--task"), "{text}");

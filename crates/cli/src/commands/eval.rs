@@ -260,7 +260,7 @@ pub fn run(args: EvalArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
         },
         |out| {
             records.iter().try_for_each(|(record, found)| {
-                metrics::print(out, record)?;
+                metrics::print_of_width(out, record, args.dim.dim)?;
                 if args.details { details::print(out, found) } else { Ok(()) }
             })
         },

@@ -22,7 +22,14 @@ const INTERVAL: &str = "_ci95";
 
 /// Prints a heading, and one line per metric.
 pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
-    let note = left_out(record).map_or_else(String::new, |note| format!("; {note}"));
+    print_of_width(out, record, None)
+}
+
+/// As [`print`]. `dim`: the width that embeddings are cut to; `None`: they are whole.
+pub fn print_of_width(out: &mut impl Write, record: &EvalRecord, dim: Option<usize>) -> std::io::Result<()> {
+    let width = dim.map(|dim| format!(", embeddings cut to {}", counted(dim, "value")));
+    let left_out = left_out(record).map(|note| format!("; {note}"));
+    let note: String = width.into_iter().chain(left_out).collect();
     writeln!(out, "{} ({}, step {}{note})", record.name, record.task, record.step)?;
     let mut metrics: Vec<_> = record.metrics.iter().filter(|(name, _)| !name.ends_with(INTERVAL)).collect();
     let width = metrics.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
