@@ -204,10 +204,12 @@ fn class_folders_beside_a_table_are_classified() {
     fs::copy(goldens("train/train.csv"), session.path("data/train.csv")).unwrap();
     for (class, image) in [("cat", "00"), ("dog", "01")] {
         let image = fs::read(session.path(&format!("data/images/{image}.png"))).unwrap();
-        session.write(&format!("data/heldout/{class}/1.png"), image);
+        session.write(&format!("data/heldout/{class}/1.png"), &image);
+        session.write(&format!("data/other/{class}/1.png"), &image);
     }
     let (said, config) = round_trip(&session, "data", "classes");
-    assert!(said.contains("to classify: ") && config.contains("task = \"zero-shot\""), "{said}{config}");
+    assert!(said.contains("not used: `data/other`, class folders too: `images` of an `[eval.NAME]`"), "{said}");
+    assert!(said.contains("to classify: `data/heldout`") && config.contains("task = \"zero-shot\""), "{said}{config}");
     assert_eq!(session.metrics("runs/classes", "eval").last().unwrap()["num_classes"], 2);
 }
 

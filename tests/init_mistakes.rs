@@ -25,6 +25,7 @@ fn wrong_towers_are_refused() {
         ("--image-tower", "towers/vti", "there is no directory `towers/vti`; did you mean `towers/vit`?"),
         ("--text-tower", "./towers/brt", "there is no directory `./towers/brt`; did you mean `./towers/bert`?"),
         ("--image-tower", "towers/zzzz", "there is no directory `towers/zzzz`; expected a directory with"),
+        ("--image-tower", "towers/zzzz", "as others in `towers` are; if a hub id is meant, write it into the config"),
         ("--image-tower", "towers/vit/config.json", "`towers/vit/config.json` is a file; name its directory"),
         ("--image-tower", "towers/empty", "`towers/empty` holds no `config.json`"),
         ("--image-tower", "towers/bert", "`model_type` is `bert`, which is not a supported image tower"),
@@ -67,6 +68,13 @@ fn wrong_columns_are_refused() {
     session.write("data/u.csv", format!("photo,words,file\n{}", table.replace("\"\n", "\",a.png\n")));
     let text = refused(&session, &["data/u.csv", "--image", "photo", "--caption", "file"]);
     assert!(text.contains("`--caption file` holds names of images, such as `a.png`"), "{text}");
+    // Class folders beside the table are no reason to call it missing.
+    for class in ["cat", "dog"] {
+        session.write(&format!("mixed/{class}/1.png"), fs::read(session.path("data/images/00.png")).unwrap());
+    }
+    session.write("mixed/t.csv", format!("photo,words\n{table}"));
+    let text = refused(&session, &["mixed", "--image", "phto", "--caption", "words"]);
+    assert!(text.contains("no table here can be read with them") && text.contains("phto"), "{text}");
     session.copy("train/parquet", "hub");
     let text = refused(&session, &["hub", "--image", "imge", "--caption", "caption"]);
     assert!(text.contains("imge") && text.contains("image"), "{text}");

@@ -31,14 +31,23 @@ pub(crate) fn check_named_tower(
     }
     let near = near_dir(path).map_or_else(String::new, |near| format!("; did you mean `{near}`?"));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    if !is_hub_id(reference) || folder.is_some_and(Path::is_dir) {
+    let holds_models = folder.filter(|folder| !model_dirs(folder).is_empty());
+    if let (true, Some(folder)) = (is_hub_id(reference), holds_models) {
+        let folder = folder.display();
         return Err(TrainError::Usage(format!(
             "`{flag}`: there is no directory `{reference}`{near}; expected a directory with `config.json` and \
-             `model.safetensors`, or a hub id outside of any folder here, such as `facebook/dinov2-small`"
+             `model.safetensors`, as others in `{folder}` are; if a hub id is meant, write it into the config by hand"
+        )));
+    }
+    if !is_hub_id(reference) {
+        return Err(TrainError::Usage(format!(
+            "`{flag}`: there is no directory `{reference}`{near}; expected a directory with `config.json` and \
+             `model.safetensors`, or a hub id, such as `facebook/dinov2-small`"
         )));
     }
     Ok(Some(format!(
-        "there is no directory `{reference}`: it is taken for a hub id, and fetched when it is needed{near}"
+        "there is no directory `{reference}`: it is taken for a hub id, and fetched when it is needed{near}; if a \
+         directory is meant, write `./{reference}`"
     )))
 }
 
@@ -54,14 +63,17 @@ pub(crate) fn cached_dir(reference: &str) -> Option<PathBuf> {
 /// The directory of a model beside `path` with a name like it.
 fn near_dir(path: &Path) -> Option<String> {
     let folder = path.parent()?;
+    let names = model_dirs(folder);
+    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(folder.join(near).display().to_string())
+}
+
+/// The names of the directories in `folder` that hold a model.
+fn model_dirs(folder: &Path) -> Vec<String> {
     let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = std::fs::read_dir(listed).into_iter().flatten().flatten();
     let is_model = |dir: &Path| dir.join("config.json").is_file() || dir.join("open_clip_config.json").is_file();
-    let names =
-        entries.filter(|entry| is_model(&entry.path())).filter_map(|entry| entry.file_name().into_string().ok());
-    let names: Vec<String> = names.collect();
-    let near = nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
-    Some(folder.join(near).display().to_string())
+    entries.filter(|entry| is_model(&entry.path())).filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 #[cfg(test)]
@@ -80,7 +92,9 @@ mod tests {
         assert!(missing.contains(&format!("there is no directory `{}`; did you mean `{}`?", at("vti"), at("vit"))));
         assert!(!error(&at("bert")).contains("did you mean"));
         assert!(error(&at("vit/config.json")).contains("is a file; name its directory"));
-        assert!(error("src/vti").contains("there is no directory `src/vti`"), "`src` is a folder here");
+        // `src` is a folder here, without a model. An organisation of the hub may have the name of a folder.
+        let note = check("src/vti").unwrap().unwrap();
+        assert!(note.contains("`src/vti`: it is taken for a hub id") && note.contains("write `./src/vti`"), "{note}");
         let id = "dualenc-none/dualenc-none";
         let note = check(id).unwrap().unwrap();
         assert!(note.contains(&format!("there is no directory `{id}`: it is taken for a hub id")), "{note}");

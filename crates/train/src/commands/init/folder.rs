@@ -57,8 +57,16 @@ pub(crate) fn look_into(dir: &Path, columns: &InitColumns, refused: &mut Vec<Str
     }
     let Some(mut found) = found else { return Err(nothing(dir, &survey, refused)) };
     for folder in survey.folders.iter().filter(|folder| !found.train.is_below(folder)) {
-        if found.classes.is_none() && has_classes(folder)? {
+        if !has_classes(folder)? {
+            continue;
+        }
+        if found.classes.is_none() {
             found.classes = Some(folder.clone());
+        } else {
+            let folder = folder.display();
+            found
+                .unused
+                .push(format!("`{folder}`, class folders too: `images` of an `[eval.NAME]` of its own names it"));
         }
     }
     Ok(found)

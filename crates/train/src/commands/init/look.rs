@@ -29,6 +29,13 @@ pub(crate) fn look(path: &Path, columns: &InitColumns) -> Result<Found, TrainErr
         true => look_into(&path, columns, &mut refused)?,
         false => look_at_file(&path, columns).map_err(|error| FLAGS.translate_error(error))?,
     };
+    if columns.is_given() && !found.train.is_table() && !refused.is_empty() {
+        return Err(TrainError::Usage(from_here(&format!(
+            "`--image` and `--caption` name columns of a table, but no table here can be read with them; correct them, \
+             or name the table by itself (`dualenc init FILE`):\n  {}",
+            refused.join("\n  ")
+        ))));
+    }
     if columns.is_given() && !found.train.is_table() {
         return Err(TrainError::Usage(format!(
             "`--image` and `--caption` name columns of a table (csv, tsv, jsonl, json, parquet), but there is no table \
