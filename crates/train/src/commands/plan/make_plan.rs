@@ -79,6 +79,9 @@ pub fn make_plan(
         if number == 0 {
             let [_, large] = stage.probes;
             let per_image = images.read + images.decode + large.seconds / large.pairs.max(1) as f64;
+            if config.model.head_init != HeadInit::Random {
+                observer.on(Event::Note("measuring the fit of the heads".to_owned()));
+            }
             if let Some((found, left)) = fit::measure(&run, config, per_image, &budget)? {
                 fit = Some(found);
                 for entry in left {
@@ -87,6 +90,7 @@ pub fn make_plan(
                     }
                 }
             }
+            budget.check_stop()?;
             evaluations = schedule::evaluations(&run, per_image, Known::of(&run, &cache), &budget, observer)?;
         }
         stages.push(stage);

@@ -6,6 +6,7 @@ use dualenc_kernels::return_freed_memory;
 use crate::commands::plan::budget::{Budget, Laps};
 use crate::commands::plan::host;
 use crate::error::TrainError;
+use crate::events::{Event, Observer};
 use crate::training::step::{self, StepContext};
 
 /// Steps of the size of the batch that must fit into the time left for the larger sizes to be measured.
@@ -13,6 +14,13 @@ const STEPS_TO_FIT: f64 = 15.0;
 
 /// Fraction of the memory that a predicted batch may take: other processes and evaluations need some.
 const USABLE: f64 = 0.9;
+
+/// Most pairs of the first measurement: enough to fill every core.
+const MOST_AT_FIRST: usize = 32;
+
+/// The name of the measurements in progress reports, and how many they are.
+const WORK: &str = "sizes of a step";
+const PROBES: usize = 3;
 
 /// A size above which the difference of two peaks is more than noise of the allocator.
 const NOTABLE: u64 = 1 << 20;
@@ -27,20 +35,40 @@ pub(super) struct Probe {
 }
 
 /// Measures a step of two sizes, the smaller first: half of `batch` and all of it, or a quarter and a half where a step
-/// takes long. `batch` holds the pixels of all its pairs.
+/// takes long, or an eighth and a quarter where no step fits in the time. `batch` holds the pixels of all its pairs.
 ///
 /// # Errors
-/// Those of [`step::forward_backward`].
-pub(super) fn measure(context: &StepContext<'_>, batch: &Batch, budget: &Budget) -> Result<[Probe; 2], TrainError> {
+/// Those of [`step::forward_backward`]; [`TrainError::Stopped`] when a signal has arrived.
+pub(super) fn measure(
+    context: &StepContext<'_>,
+    batch: &Batch,
+    budget: &Budget,
+    observer: &mut dyn Observer,
+) -> Result<[Probe; 2], TrainError> {
     let whole = batch.pairs.len();
-    // The first step also starts threads and takes memory that stays.
-    let warm_up = probe(context, &head(batch, whole / 8))?;
-    let takes_long = warm_up.seconds * whole as f64 / warm_up.pairs as f64 * STEPS_TO_FIT > budget.left();
-    let [small, large] = if takes_long { [whole / 4, whole / 2] } else { [whole / 2, whole] };
-    budget.check_stop()?;
-    let small = probe(context, &head(batch, small))?;
-    budget.check_stop()?;
-    Ok([small, probe(context, &head(batch, large))?])
+    let probe_next = |done: usize, pairs: usize, observer: &mut dyn Observer| {
+        budget.check_stop()?;
+        observer.on(Event::Work { name: WORK, done, total: PROBES });
+        probe(context, &head(batch, pairs))
+    };
+    // The first step also starts threads and takes memory that stays. As few pairs as tell how long a step takes.
+    let warm_up = probe_next(0, (whole / 8).min(MOST_AT_FIRST), observer)?;
+    let step = warm_up.seconds * whole as f64 / warm_up.pairs as f64;
+    let left = budget.left();
+    if step > left {
+        observer.on(Event::Note(format!(
+            "a step takes about {step:.0} s here, so measuring takes several minutes, and a signal is answered after \
+             a step at the latest; a smaller `train.batch_size` is measured faster"
+        )));
+    }
+    let [small, large] = match step {
+        step if step > left => [whole / 8, whole / 4],
+        step if step * STEPS_TO_FIT > left => [whole / 4, whole / 2],
+        _ => [whole / 2, whole],
+    };
+    let probes = [probe_next(1, small, observer)?, probe_next(2, large, observer)?];
+    observer.on(Event::Work { name: WORK, done: PROBES, total: PROBES });
+    Ok(probes)
 }
 
 fn probe(context: &StepContext<'_>, batch: &Batch) -> Result<Probe, TrainError> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dualenc_data::Batch;
+use dualenc_data::{Batch, counted};
 use dualenc_model::parameters;
 
 use crate::commands::plan::budget::{Budget, Laps};
@@ -67,13 +67,16 @@ pub(super) fn measure(
 ) -> Result<MeasuredStage, TrainError> {
     let (from, per_epoch) = (run.position.step, run.position.steps_per_epoch);
     let (end, lock) = (run.learner.stages.end(from), run.learner.stages.at(from).lock.to_string());
-    let uncached = uncached(run);
+    let (uncached, batch_size) = (uncached(run), run.config.train.batch_size);
+    observer.on(Event::Note(format!("measuring a step of the lock `{lock}`, with {}", counted(batch_size, "pair"))));
     let batch = first_batch(run, &uncached, observer)?;
+    budget.check_stop()?;
     if let Some(teacher) = &run.teacher {
         teacher.prepare(&batch)?;
     }
     let context = StepContext { locked: &uncached, ..run.step_context() };
-    let probes = memory::measure(&context, &batch, budget)?;
+    let probes = memory::measure(&context, &batch, budget, observer)?;
+    budget.check_stop()?;
     // As many pairs as the larger probe, so that it fits into the time.
     let batch = memory::head(&batch, probes[1].pairs);
     let of_batch = parts::measure(&context, &batch)?;
@@ -81,6 +84,7 @@ pub(super) fn measure(
     let whole = |parts: Parts| if in_parts { parts.with_second_forward() } else { parts };
     let parts = whole(of_batch);
     drop(uncached);
+    budget.check_stop()?;
 
     let caches = caches(run);
     let is_cached = caches.contains(&true);
