@@ -117,6 +117,26 @@ fn stopped_run_lists_the_last_images() {
     assert_eq!(self::list(&session, "run").lines().count(), 4);
 }
 
+/// As above, but another device than the first, which writes the list, has found them.
+#[test]
+fn last_images_of_other_devices_are_listed() {
+    let session = session();
+    for image in ["05", "09", "12"] {
+        fs::copy(session.path("images/00.png"), session.path(&format!("images/{image}.png"))).unwrap();
+    }
+    // Of each batch of four, the second device loads the last two.
+    for image in ["18", "22", "23"] {
+        session.write(&format!("images/{image}.png"), "<!DOCTYPE html>not found");
+    }
+    let sets = ["data.max_bad_fraction=0.1", "data.shuffle=false", "train.batch_size=4", "data.workers=1"];
+    let error = session.fail(2, &[&arguments("run.dir=run", &sets)[..], &["--device", "cpu,cpu"]].concat());
+    assert!(error.contains("rank 1 (cpu): ") && error.contains("at least 3 of 24 images"), "{error}");
+    let list = list(&session, "run");
+    for name in ["18.png", "22.png", "23.png"] {
+        assert_eq!(list.matches(name).count(), 2, "key and reason of {name}: {list}");
+    }
+}
+
 #[test]
 fn missing_evaluation_files_stop_a_run_at_once() {
     let session = Session::new();

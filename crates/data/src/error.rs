@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 use crate::conversions::of_file;
+use crate::skipped::Skipped;
 
 /// An error of this crate.
 #[derive(Debug, Error)]
@@ -149,6 +150,8 @@ pub enum DataError {
         causes: String,
         /// The first of them, each `key: reason`.
         first: Vec<String>,
+        /// All of them.
+        found: Vec<Skipped>,
     },
     /// A worker thread panicked.
     #[error("a loader thread failed on {job}: {message}")]

@@ -3,7 +3,7 @@
 use crate::dataset::Dataset;
 use crate::error::{DataError, ImageError};
 use crate::images::location::ImageRef;
-use crate::loader::unreadable::Skipped;
+use crate::skipped::Skipped;
 
 /// What the lengths of the image files tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Dataset {
 mod tests {
     use crate::dataset::builder::DatasetBuilder;
     use crate::images::location::ImageRef;
-    use crate::loader::unreadable::Skipped;
+    use crate::skipped::Skipped;
 
     #[test]
     fn absent_files_are_named() {

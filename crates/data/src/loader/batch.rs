@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::dataset::Pair;
 use crate::loader::feature_lookup::{ContentHash, ContentId};
-use crate::loader::unreadable::Skipped;
+use crate::skipped::Skipped;
 use crate::text::token_batch::TokenBatch;
 
 /// The pairs of one step, or one of its micro-batches.

@@ -7,8 +7,8 @@ use crate::loader::in_progress::InProgress;
 use crate::loader::jobs::Job;
 use crate::loader::load_image::decode_view;
 use crate::loader::options::LoaderOptions;
-use crate::loader::unreadable::Skipped;
 use crate::panics::catch_quietly;
+use crate::skipped::Skipped;
 use crate::text::tokenizer::Encoded;
 
 /// A loaded pair.

@@ -4,13 +4,12 @@
 //! only saves a second reading. It matters when a file changes during a run. An image that was found bad stays out,
 //! even if it is repaired, so a resumed run must know what was found before ([`UnreadableImages::restore`]).
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
 use crate::error::{DataError, ImageError};
+use crate::skipped::Skipped;
 
 /// How many unreadable images a run tolerates.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,39 +18,11 @@ pub struct UnreadablePolicy {
     pub max_bad_fraction: f64,
 }
 
-/// A bad image, which the image of the next pair replaced.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Skipped {
-    /// Index in [`Dataset::images`].
-    pub image: usize,
-    /// The path, or `shard.tar/entry.jpg`.
-    pub key: String,
-    /// A few fixed words that images with the same fault share, such as `not found`.
-    #[serde(default = "unknown_cause")]
-    pub cause: String,
-    /// Why it is unreadable.
-    pub reason: String,
-}
-
-/// The cause of an image in a checkpoint of a version that did not note it.
-fn unknown_cause() -> String {
-    "unknown".to_owned()
-}
-
 impl Skipped {
     /// Image number `image`, named `key`, which cannot be used because of `error`.
     #[must_use]
     pub fn new(image: usize, key: String, error: &ImageError) -> Self {
         Self { image, key, cause: error.cause().to_owned(), reason: error.to_string() }
-    }
-
-    /// The causes of `skipped` with their counts, the most frequent first, such as `not found (2), damaged (1)`.
-    pub fn by_cause<'a>(skipped: impl IntoIterator<Item = &'a Self>) -> String {
-        let mut counts = BTreeMap::<&str, usize>::new();
-        skipped.into_iter().for_each(|skipped| *counts.entry(&skipped.cause).or_default() += 1);
-        let mut counts: Vec<_> = counts.into_iter().collect();
-        counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        counts.iter().map(|(cause, count)| format!("{cause} ({count})")).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -162,6 +133,7 @@ impl UnreadableImages {
             max_fraction: policy.max_bad_fraction,
             causes: Skipped::by_cause(found.in_order.iter().map(|(_, skipped)| skipped)),
             first: first.map(|(_, skipped)| format!("  {}: {}", skipped.key, skipped.reason)).collect(),
+            found: found.in_order.iter().map(|(_, skipped)| skipped.clone()).collect(),
         })
     }
 }

@@ -354,10 +354,12 @@ impl Run {
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
         let Some(records) = &mut self.records else { return };
         let error = error.of_one_rank();
-        if matches!(error, TrainError::Data(DataError::TooManyBad { .. })) {
-            // Those found since the last step are why the run stops.
-            let found = self.data.unreadable_images.list();
-            records.list_bad_samples(&found, &self.data.dataset, observer);
+        if let TrainError::Data(DataError::TooManyBad { found, .. }) = error {
+            // Those found since the last step are why the run stops. Of several ranks, one has found them.
+            let images = &self.data.unreadable_images;
+            let new = found.iter().filter(|skipped| !images.contains(skipped.image)).cloned();
+            let all: Vec<_> = images.list().into_iter().chain(new).collect();
+            records.list_bad_samples(&all, &self.data.dataset, observer);
         }
         let is_saved_or_wrong = matches!(
             error,
