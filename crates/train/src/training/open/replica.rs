@@ -28,13 +28,12 @@ use crate::training::run::{Run, Saved};
 use crate::training::stages::Stages;
 use crate::training::training_data::{TrainingData, loader_threads};
 
-/// What stands before the tensors of a state.
+/// What is given before the tensors of a state: those of model and optimiser, and of averages if there are any.
 #[derive(Serialize, Deserialize)]
 struct Header {
     progress: Progress,
     config: String,
-    /// Bytes of the tensors of model, optimiser and averages.
-    lengths: Vec<usize>,
+    has_averages: bool,
 }
 
 impl Run {
@@ -48,20 +47,14 @@ impl Run {
         let Some(records) = self.records.as_ref().filter(|_| !self.ranks.is_alone()) else { return Ok(()) };
         let dir = records.dir.root();
         let Tensors { model, optimizer, ema } = self.learner.tensors()?;
-        let model = serialize(model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?;
-        let tensors: Vec<Vec<u8>> = [Some(model), Some(serialize(optimizer, dir)?)]
-            .into_iter()
-            .chain([ema.map(|ema| serialize(ema, dir)).transpose()?])
-            .flatten()
-            .collect();
         let (progress, config) = (self.progress(Saved::Training), records.config_toml.clone());
-        let header = Header { progress, config, lengths: tensors.iter().map(Vec::len).collect() };
-        let mut bytes = serde_json::to_vec(&header).map_err(damaged)?;
-        // JSON has no such byte.
-        bytes.push(0);
-        tensors.iter().for_each(|tensors| bytes.extend_from_slice(tensors));
-        self.ranks.gather_bytes(bytes, Patience::AsLongAsItTakes)?;
-        Ok(())
+        let header = Header { progress, config, has_averages: ema.is_some() };
+        // One after the other, so that no more than one of them is in memory twice.
+        let give = |bytes| self.ranks.gather_bytes(bytes, Patience::AsLongAsItTakes).map(drop);
+        give(serde_json::to_vec(&header).map_err(damaged)?)?;
+        give(serialize(model.into_iter().map(|(name, tensor)| (name, tensor.into())), dir)?)?;
+        give(serialize(optimizer, dir)?)?;
+        ema.map_or(Ok(()), |ema| give(serialize(ema, dir)?))
     }
 
     /// Opens the replica of a rank that is not the first, when the first has opened the run.
@@ -72,9 +65,7 @@ impl Run {
     pub(crate) fn follow(ranks: Arc<dyn Exchange>, stop: &StopFlag) -> Result<Self, TrainError> {
         // The first rank reports the same.
         let observer = &mut Silent;
-        let given = ranks.gather_bytes(Vec::new(), Patience::AsLongAsItTakes)?;
-        let (Header { progress, config, .. }, state) = read(given.first().map_or(&[], |bytes| bytes))?;
-        drop(given);
+        let (Header { progress, config, .. }, state) = receive(&*ranks)?;
         let config = read_config(&config)?;
         let device = config.run.device.all().get(ranks.rank()).map_or("", String::as_str);
         let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
@@ -135,20 +126,16 @@ impl Run {
 }
 
 /// Header and tensors of the state that [`Run::share_state`] gives.
-fn read(bytes: &[u8]) -> Result<(Header, LearnerState), TrainError> {
-    let end = bytes.iter().position(|byte| *byte == 0).ok_or_else(|| damaged("it has no header"))?;
-    let (header, mut rest) = bytes.split_at(end);
-    rest = &rest[1..];
-    let header: Header = serde_json::from_slice(header).map_err(damaged)?;
-    let mut maps = Vec::new();
-    for length in &header.lengths {
-        let (tensors, after) = rest.split_at_checked(*length).ok_or_else(|| damaged("it is too short"))?;
-        maps.push(deserialize(tensors).map_err(damaged)?);
-        rest = after;
-    }
-    let mut maps = maps.into_iter();
-    let (Some(model), Some(optimizer)) = (maps.next(), maps.next()) else { return Err(damaged("it has no tensors")) };
-    Ok((header, LearnerState { model, optimizer, ema: maps.next() }))
+fn receive(ranks: &dyn Exchange) -> Result<(Header, LearnerState), TrainError> {
+    let next = || {
+        let given = ranks.gather_bytes(Vec::new(), Patience::AsLongAsItTakes)?;
+        given.into_iter().next().ok_or_else(|| damaged("there is no rank 0"))
+    };
+    let tensors = || deserialize(&next()?).map_err(damaged);
+    let header: Header = serde_json::from_slice(&next()?).map_err(damaged)?;
+    let (model, optimizer) = (tensors()?, tensors()?);
+    let ema = header.has_averages.then(tensors).transpose()?;
+    Ok((header, LearnerState { model, optimizer, ema }))
 }
 
 fn read_config(config: &str) -> Result<RunConfig, TrainError> {
