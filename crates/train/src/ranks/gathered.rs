@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use burn::tensor::{Tensor, TensorData};
 use dualenc_data::{Batch, ContentId, Pair, Skipped};
+use dualenc_kernels::upload;
 use dualenc_model::{HostTensor, parameters};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +72,7 @@ pub(crate) fn all_rows(ranks: &dyn Exchange, own: Tensor<2>) -> Result<(Tensor<2
     let before: usize = all.iter().take(ranks.rank()).map(|values| values.len()).sum();
     let values: Vec<f32> = all.iter().flat_map(|values| values.iter().copied()).collect();
     let shape = [values.len() / width.max(1), width];
-    Ok((Tensor::from_data(TensorData::new(values, shape), &device), before / width.max(1)))
+    Ok((upload(TensorData::new(values, shape), &device), before / width.max(1)))
 }
 
 /// What each rank gives, in the order of ranks.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, TensorData};
+use dualenc_kernels::upload;
 use dualenc_model::parameters;
 use serde::{Deserialize, Serialize};
 
@@ -89,15 +90,24 @@ fn joined_forms(ranks: &dyn Exchange, own: &ParamGradients) -> Result<BTreeMap<S
     Ok(joined)
 }
 
-/// The values that `forms` name, one parameter after the other. Rows that this rank did not read are 0.
+/// The values that `forms` name, one parameter after the other. Rows that this rank did not read are 0. A device is
+/// waited for once.
 fn flat(gradients: &ParamGradients, forms: &BTreeMap<String, Form>) -> Result<Vec<f32>, TrainError> {
+    let on_device = gradients.by_path.values().filter_map(|gradient| match gradient {
+        Gradient::Device(tensor) => Some(tensor.as_ref().clone()),
+        Gradient::Host(_) | Gradient::HostRows { .. } => None,
+    });
+    let mut read = parameters::host_all(on_device.collect())?.into_iter();
     let mut flat = Vec::new();
     for (gradient, form) in gradients.by_path.values().zip(forms.values()) {
         match (gradient, form) {
             (Gradient::HostRows { values, .. }, Form::Rows { width, rows, .. }) => {
                 rows.iter().for_each(|row| flat.extend_from_slice(&values[row * width..(row + 1) * width]));
             }
-            (Gradient::Device(tensor), _) => flat.extend(parameters::host(tensor.as_ref().clone())?.values),
+            (Gradient::Device(_), _) => {
+                let values = read.next();
+                flat.extend(values.ok_or_else(|| TrainError::Internal("a gradient was not read".to_owned()))?);
+            }
             (Gradient::Host(values) | Gradient::HostRows { values, .. }, _) => flat.extend_from_slice(values),
         }
     }
@@ -125,7 +135,7 @@ fn with_values(
             }
             (Gradient::Device(tensor), _) => {
                 let ([count], device): (_, Device) = (tensor.dims(), tensor.device());
-                **tensor = Tensor::from_data(TensorData::new(take(count)?.to_vec(), [count]), &device);
+                **tensor = upload(TensorData::new(take(count)?.to_vec(), [count]), &device);
             }
             (Gradient::Host(values) | Gradient::HostRows { values, .. }, _) => {
                 let taken = take(values.len())?;

@@ -105,6 +105,18 @@ fn devices_compute_the_bits_of_one() {
     }
 }
 
+/// Gradients that are on the devices are read, added up and written back.
+#[test]
+fn gradients_on_devices_give_the_bits_of_one() {
+    let [one, two] = ["run.device=plain", "run.device=plain,plain"].map(|devices| {
+        let dir = tempfile::tempdir().unwrap();
+        let sets = ["model.lock=UU", "model.text_dropout=0.3", "train.micro_batch_size=2", devices];
+        run(dir.path(), 1, &sets, Start::New, None).unwrap();
+        left(dir.path())
+    });
+    assert_eq!(one, two);
+}
+
 #[test]
 fn odd_parts_are_shared_to_the_bit() {
     // 3 and 5 parts, the last of them smaller.
