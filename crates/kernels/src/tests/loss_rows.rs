@@ -24,19 +24,23 @@ fn of_rows(loss: &PairLoss, ends: &[usize]) -> Vec<Vec<f32>> {
     let starts = std::iter::once(&0).chain(ends);
     let ranges: Vec<_> = starts.zip(ends).map(|(&start, &end)| start..end).collect();
     let own: Vec<Tensor<2>> = ranges.iter().map(|rows| image.clone().slice(rows.clone())).collect();
-    let logits = |own| Logits { image_embeds: own, text_embeds: &text, logit_scale: &scale, logit_bias: biased };
+    let logits = Logits { image_embeds: &image, text_embeds: &text, logit_scale: &scale, logit_bias: biased };
     let column_log_sums = match loss {
         PairLoss::Softmax { masked, .. } => {
-            let sums = own.iter().zip(&ranges).map(|(own, rows)| column_sums(logits(own), masked, rows.start));
-            sums.reduce(ColumnSums::add).map(|sums| sums.log_sums())
+            let mut sums = Vec::new();
+            for (own, rows) in own.iter().zip(&ranges) {
+                sums.push(column_sums(Logits { image_embeds: own, ..logits }, masked, rows.start));
+            }
+            sums.into_iter().reduce(ColumnSums::add).map(|sums| sums.log_sums())
         }
         PairLoss::Sigmoid { .. } => None,
     };
-    let part = |(own, rows): (&Tensor<2>, &std::ops::Range<usize>)| {
+    let mut parts = Vec::new();
+    for (own, rows) in own.iter().zip(&ranges) {
         let rows = LossRows { first: rows.start, column_log_sums: column_log_sums.clone() };
-        pair_loss_of_rows(logits(own), loss, &rows)
-    };
-    let sum = own.iter().zip(&ranges).map(part).reduce(|sum, part| sum + part).unwrap();
+        parts.push(pair_loss_of_rows(Logits { image_embeds: own, ..logits }, loss, &rows));
+    }
+    let sum = parts.into_iter().reduce(|sum, part| sum + part).unwrap();
     with_gradients(sum, [image, text], [scale, bias])
 }
 
