@@ -7,6 +7,7 @@ use dualenc_data::{
     ContentId, Dataset, Encoded, FeatureTable, ImageProcessor, ImageRef, Skipped, TokenBatch, TokenTable, Tokenizer,
 };
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, Tower, parameters};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Precision;
 use crate::device::Compute;
@@ -49,13 +50,38 @@ impl Embeddings {
 }
 
 /// What is computed of each image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ImageRows {
     /// Its projected embedding.
     Embeds,
     /// The feature of the image tower (the summary of its tokens, where the head takes all), and its projected
     /// embedding after it.
     FeaturesAndEmbeds,
+}
+
+/// The images that can be used, their rows, their contents, and those that cannot be used.
+pub(crate) type ImagesFound = (Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>);
+
+/// Ranks that encode together what one of them asks for.
+pub(crate) trait Helpers {
+    /// As [`Encoder::images_with_contents`], for the images of the evaluation `name`.
+    fn images(
+        &self,
+        encoder: &Encoder<'_>,
+        name: &str,
+        images: Arc<dyn ImageList>,
+        processor: &Arc<ImageProcessor>,
+        rows: ImageRows,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<ImagesFound, TrainError>;
+
+    /// As [`Encoder::texts`].
+    fn texts(
+        &self,
+        encoder: &Encoder<'_>,
+        texts: Vec<String>,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<Embeddings, TrainError>;
 }
 
 /// What is found out about images.
@@ -88,6 +114,8 @@ pub struct Encoder<'a> {
     pub stop: &'a StopFlag,
     /// Images or texts per pass through the projections and the text tower.
     pub batch_size: usize,
+    /// Other ranks, which encode a share of the images and texts of an evaluation; `None`: there is none.
+    pub(crate) helpers: Option<&'a dyn Helpers>,
 }
 
 impl Encoder<'_> {
@@ -117,23 +145,37 @@ impl Encoder<'_> {
         Ok((usable, embeddings, bad))
     }
 
+    /// As [`Encoder::images_with_contents`], for the images of the evaluation `name`, with the other ranks.
+    ///
+    /// # Errors
+    /// As for [`Encoder::images`]; those of other ranks.
+    pub(crate) fn images_of(
+        &self,
+        name: &str,
+        images: Arc<dyn ImageList>,
+        processor: &Arc<ImageProcessor>,
+        rows: ImageRows,
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<ImagesFound, TrainError> {
+        match self.helpers {
+            Some(helpers) => helpers.images(self, name, images, processor, rows, &mut on_progress),
+            None => self.images_with_contents(images, processor, rows, on_progress),
+        }
+    }
+
     /// As [`Encoder::images`], with the content of each image that can be used before those that cannot be used.
     /// `rows`: what is returned of each image.
     ///
     /// # Errors
     /// As for [`Encoder::images`].
-    #[expect(clippy::type_complexity, reason = "the parts are taken apart at once")]
     pub(crate) fn images_with_contents(
         &self,
         images: Arc<dyn ImageList>,
         processor: &Arc<ImageProcessor>,
         rows: ImageRows,
         mut on_progress: impl FnMut(usize),
-    ) -> Result<(Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>), TrainError> {
-        let dim = match rows {
-            ImageRows::Embeds => self.model.embed_dim(),
-            ImageRows::FeaturesAndEmbeds => self.model.image_summary_width() + self.model.embed_dim(),
-        };
+    ) -> Result<ImagesFound, TrainError> {
+        let dim = self.row_width(rows);
         let features = self.image_features(processor);
         let mut found = EncodedImages { dim, ..EncodedImages::default() };
         if self.model.image_tokens.is_none() || !features.are_in_memory() {
@@ -149,6 +191,14 @@ impl Encoder<'_> {
         }
         let EncodedImages { usable, values, contents, bad, .. } = found;
         Ok((usable, Embeddings { dim, features: values }, contents, bad))
+    }
+
+    /// Values that are returned of each image.
+    pub(crate) fn row_width(&self, rows: ImageRows) -> usize {
+        match rows {
+            ImageRows::Embeds => self.model.embed_dim(),
+            ImageRows::FeaturesAndEmbeds => self.model.image_summary_width() + self.model.embed_dim(),
+        }
     }
 
     /// Adds images to `found`, where the first of them has the number `first`.
@@ -253,6 +303,21 @@ impl Encoder<'_> {
     /// [`TrainError::NotFiniteOutput`] when an embedding holds NaN or an infinity; [`TrainError::Stopped`] when the
     /// stop flag is set.
     pub fn texts<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<Embeddings, TrainError> {
+        match self.helpers {
+            Some(helpers) => {
+                let texts = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+                helpers.texts(self, texts, &mut on_progress)
+            }
+            None => self.own_texts(texts, on_progress),
+        }
+    }
+
+    /// As [`Encoder::texts`], on this rank.
+    pub(crate) fn own_texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],
         on_progress: impl FnMut(usize),
