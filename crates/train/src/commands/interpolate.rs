@@ -149,7 +149,7 @@ impl Interpolation {
                     workers,
                     stop,
                     batch_size: evaluation.batch_size,
-                    helpers: None,
+                    others: None,
                 };
                 evaluation.record(step, &encoder, &self.trained.processor, observer)
             };

@@ -62,6 +62,10 @@ pub(crate) enum ImageRows {
 /// The images that can be used, their rows, their contents, and those that cannot be used.
 pub(crate) type ImagesFound = (Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>);
 
+/// The other ranks of a run on several devices, as the first one asks them for embeddings.
+#[derive(Clone, Copy)]
+pub struct OtherRanks<'a>(pub(crate) &'a dyn Helpers);
+
 /// Ranks that encode together what one of them asks for.
 pub(crate) trait Helpers {
     /// As [`Encoder::images_with_contents`], for the images of the evaluation `name`.
@@ -115,7 +119,7 @@ pub struct Encoder<'a> {
     /// Images or texts per pass through the projections and the text tower.
     pub batch_size: usize,
     /// Other ranks, which encode a share of the images and texts of an evaluation; `None`: there is none.
-    pub(crate) helpers: Option<&'a dyn Helpers>,
+    pub others: Option<OtherRanks<'a>>,
 }
 
 impl Encoder<'_> {
@@ -157,8 +161,8 @@ impl Encoder<'_> {
         rows: ImageRows,
         mut on_progress: impl FnMut(usize),
     ) -> Result<ImagesFound, TrainError> {
-        match self.helpers {
-            Some(helpers) => helpers.images(self, name, images, processor, rows, &mut on_progress),
+        match self.others {
+            Some(OtherRanks(others)) => others.images(self, name, images, processor, rows, &mut on_progress),
             None => self.images_with_contents(images, processor, rows, on_progress),
         }
     }
@@ -179,14 +183,14 @@ impl Encoder<'_> {
         let features = self.image_features(processor);
         let mut found = EncodedImages { dim, ..EncodedImages::default() };
         if self.model.image_tokens.is_none() || !features.are_in_memory() {
-            self.images_of(&features, images, (rows, 0), &mut found, on_progress)?;
+            self.add_images(&features, images, (rows, 0), &mut found, on_progress)?;
         } else {
             // The tokens of all images may not fit in memory.
             for first in (0..images.num_images()).step_by(IMAGES_WITH_TOKENS) {
                 let part = first..images.num_images().min(first + IMAGES_WITH_TOKENS);
                 let list: Vec<ImageRef> = part.map(|image| images.image(image)).collect();
                 let passing = features.with_own_store();
-                self.images_of(&passing, Arc::new(list), (rows, first), &mut found, |done| on_progress(first + done))?;
+                self.add_images(&passing, Arc::new(list), (rows, first), &mut found, |done| on_progress(first + done))?;
             }
         }
         let EncodedImages { usable, values, contents, bad, .. } = found;
@@ -202,7 +206,7 @@ impl Encoder<'_> {
     }
 
     /// Adds images to `found`, where the first of them has the number `first`.
-    fn images_of(
+    fn add_images(
         &self,
         features: &ImageFeatures,
         images: Arc<dyn ImageList>,
@@ -307,10 +311,10 @@ impl Encoder<'_> {
         texts: &[T],
         mut on_progress: impl FnMut(usize),
     ) -> Result<Embeddings, TrainError> {
-        match self.helpers {
-            Some(helpers) => {
+        match self.others {
+            Some(OtherRanks(others)) => {
                 let texts = texts.iter().map(|text| text.as_ref().to_owned()).collect();
-                helpers.texts(self, texts, &mut on_progress)
+                others.texts(self, texts, &mut on_progress)
             }
             None => self.own_texts(texts, on_progress),
         }

@@ -10,7 +10,7 @@ use crate::closed_form::fit_report::FitReport;
 use crate::config::RunConfig;
 use crate::device::Compute;
 use crate::error::TrainError;
-use crate::eval::encoder::{Encoder, Helpers};
+use crate::eval::encoder::{Encoder, OtherRanks};
 use crate::eval::evaluation::Evaluation;
 use crate::eval::shared::{ImageShares, Together};
 use crate::events::{Event, Observer};
@@ -259,7 +259,7 @@ impl Run {
                 stop: &self.stop,
                 // Each request has its own.
                 batch_size: 0,
-                helpers: None,
+                others: None,
             })
         })
     }
@@ -321,7 +321,7 @@ impl Run {
                 workers: self.data.workers,
                 stop: &self.stop,
                 batch_size: evaluation.batch_size,
-                helpers: ranks.as_ref().map(|ranks| ranks as &dyn Helpers),
+                others: ranks.as_ref().map(|ranks| OtherRanks(ranks)),
             };
             let record = evaluation.record(step, &encoder, &self.data.processor, observer)?;
             records.log_eval(&record, observer)?;

@@ -77,7 +77,7 @@ pub(super) fn add_model_parts(
         workers,
         stop,
         batch_size: BATCH_SIZE,
-        helpers: None,
+        others: None,
     };
     let (step, seed) = (loaded.step.unwrap_or(0), config.run.seed);
     let mut shown: Option<(Embedded, String, bool)> = None;

@@ -113,7 +113,7 @@ impl Towers {
             workers: compute.threads,
             stop,
             batch_size,
-            helpers: None,
+            others: None,
         }
     }
 
