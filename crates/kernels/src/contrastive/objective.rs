@@ -39,7 +39,7 @@ pub struct ColumnSums {
 impl ColumnSums {
     /// Those over the rows of both.
     #[must_use]
-    pub fn add(self, other: Self) -> Self {
+    pub fn join(self, other: Self) -> Self {
         let largest = self.largest.clone().max_pair(other.largest.clone());
         let scaled = |part: Self| part.sums * (part.largest - largest.clone()).exp();
         let sums = scaled(self) + scaled(other);

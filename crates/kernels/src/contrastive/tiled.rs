@@ -74,7 +74,7 @@ struct Outcome {
     gradients: Option<Gradients>,
 }
 
-/// Gradients of the embeddings, `[rows, dim]` and `[batch, dim]`, with respect to cosine similarities until [`Pass::with_targets`]
+/// Gradients of the embeddings, `[rows, dim]` and `[batch, dim]`, by cosine similarities until [`Pass::with_targets`]
 /// multiplies them by the scale; and of the bias, `[1]`.
 struct Gradients {
     image: Tensor<2>,

@@ -31,7 +31,7 @@ fn of_rows(loss: &PairLoss, ends: &[usize]) -> Vec<Vec<f32>> {
             for (own, rows) in own.iter().zip(&ranges) {
                 sums.push(column_sums(Logits { image_embeds: own, ..logits }, masked, rows.start));
             }
-            sums.into_iter().reduce(ColumnSums::add).map(|sums| sums.log_sums())
+            sums.into_iter().reduce(ColumnSums::join).map(|sums| sums.log_sums())
         }
         PairLoss::Sigmoid { .. } => None,
     };

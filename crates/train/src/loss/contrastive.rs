@@ -1,7 +1,7 @@
 //! The contrastive losses: softmax, which is InfoNCE in both directions (CLIP, arXiv:2103.00020, fig. 3), and sigmoid
 //! (SigLIP, arXiv:2303.15343, alg. 1).
 //!
-//! This file tells which pairs match, and `targets` what follows for the loss. The formulas, forward and backward, are in
+//! This file tells which pairs match, `targets` computes the loss from that. The formulas, forward and backward, are in
 //! `crates/kernels/src/contrastive/`.
 //!
 //! Embeddings are `[batch, dim]`. Logits are `[batch, batch]` with images as rows, and are never stored whole.
@@ -12,7 +12,6 @@ use burn::tensor::Tensor;
 use dualenc_data::{ContentId, Dataset};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
-use crate::loss::targets::{Rows, Targets};
 
 /// The loss function of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -122,24 +121,6 @@ pub struct BatchLoss {
     /// Spread of image and of text embeddings, `[2]`: their mean squared distance from their mean, from 0 (all equal)
     /// to 1. It is 1 minus the mean cosine over all ordered pairs, each embedding with itself included.
     pub spread: Tensor<1>,
-}
-
-/// Computes the loss of a batch of L2-normalised image embeddings, `[batch, dim]`, and text embeddings, `[batch *
-/// slots, dim]`, where the captions of an image follow each other. With several, it is the mean over the slots.
-///
-/// `logit_scale` `[1]` is the logarithm of the factor of the cosines. `logit_bias` `[1]` is only used by the sigmoid
-/// loss.
-pub fn contrastive_loss(
-    objective: Objective,
-    (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
-    logit_scale: Tensor<1>,
-    logit_bias: Option<Tensor<1>>,
-    pairs: &PairIds,
-) -> BatchLoss {
-    let targets = Targets::of(objective, pairs, None);
-    let embeds = [image_embeds, text_embeds];
-    let loss = targets.loss(embeds.each_ref(), (&logit_scale, logit_bias.as_ref()), &Rows::All, 0);
-    targets.with_statistics(loss, embeds.each_ref())
 }
 
 /// Spread `[1]` of unit vectors `[batch, dim]`: 1 minus the squared norm of their mean.

@@ -1,5 +1,4 @@
-//! What the contrastive loss of a batch needs besides embeddings: the targets of its logits, and how many rows of them
-//! to compute.
+//! The contrastive loss of a batch: the targets of its logits, and how many rows of them to compute.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -12,6 +11,24 @@ use crate::loss::contrastive::{BatchLoss, Objective, PairIds, spread};
 use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
 use crate::loss::mixup::Mixing;
 use crate::loss::slots;
+
+/// Computes the loss of a batch of L2-normalised image embeddings, `[batch, dim]`, and text embeddings, `[batch *
+/// slots, dim]`, where the captions of an image follow each other. With several, it is the mean over the slots.
+///
+/// `logit_scale` `[1]` is the logarithm of the factor of the cosines. `logit_bias` `[1]` is only used by the sigmoid
+/// loss.
+pub fn contrastive_loss(
+    objective: Objective,
+    (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
+    logit_scale: Tensor<1>,
+    logit_bias: Option<Tensor<1>>,
+    pairs: &PairIds,
+) -> BatchLoss {
+    let targets = Targets::of(objective, pairs, None);
+    let embeds = [image_embeds, text_embeds];
+    let loss = targets.loss(embeds.each_ref(), (&logit_scale, logit_bias.as_ref()), &Rows::All, 0);
+    targets.with_statistics(loss, embeds.each_ref())
+}
 
 /// The targets of a batch.
 pub(crate) struct Targets {
@@ -74,9 +91,8 @@ impl Targets {
         Self { loss: objective.loss, slots, num_duplicates, chance }
     }
 
-    /// The contrastive loss, `[1]`, of L2-normalised embeddings as in
-    /// [`contrastive_loss`](crate::loss::contrastive::contrastive_loss). `width`: the number of this width among those
-    /// for which column sums were computed.
+    /// The contrastive loss, `[1]`, of L2-normalised embeddings as in [`contrastive_loss`]. `width`: the number of this
+    /// width among those for which column sums were computed.
     pub fn loss(
         &self,
         [image, text]: [&Tensor<2>; 2],

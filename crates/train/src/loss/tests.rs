@@ -10,7 +10,7 @@ use dualenc_model::parameters;
 
 use crate::config::{Duplicates, Loss};
 use crate::loss::contrastive::*;
-use crate::loss::targets::SlotTargets;
+use crate::loss::targets::{SlotTargets, contrastive_loss};
 
 const ALL_DUPLICATES: [Duplicates; 3] = [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask];
 

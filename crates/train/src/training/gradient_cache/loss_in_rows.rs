@@ -61,7 +61,7 @@ pub(super) fn loss_in_rows(
 }
 
 fn add_columns(first: Vec<ColumnSums>, second: Vec<ColumnSums>) -> Result<Vec<ColumnSums>, TrainError> {
-    Ok(first.into_iter().zip(second).map(|(first, second)| first.add(second)).collect())
+    Ok(first.into_iter().zip(second).map(|(first, second)| first.join(second)).collect())
 }
 
 /// The log-sum-exps, `[1, batch]`, over the rows of all ranks, from sums over those of each.

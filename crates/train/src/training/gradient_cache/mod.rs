@@ -5,8 +5,8 @@
 //! these features, of `logit_scale` and of `logit_bias`. Then each part runs again, with the same dropout, and
 //! backpropagates its rows of the features' gradients into the parameters.
 //!
-//! Several ranks share the parts. Each also computes the rows of the loss that belong to its parts, from the features of
-//! all. What parts and rows contribute is added up in a tree over parts and ranks that depends only on the number of
+//! Several ranks share the parts. Each also computes the rows of the loss that belong to its parts, from the features
+//! of all. What parts and rows contribute is added up in a tree over parts and ranks that depends only on the number of
 //! parts.
 //!
 //! - `loss_in_rows`: the loss
