@@ -29,9 +29,9 @@ pub use arguments::adamw_step::AdamWStep;
 pub use arguments::device_parameter::DeviceParameter;
 pub use arguments::dropout_mask::DropoutMask;
 pub use arguments::sequences::Sequences;
-pub use contrastive::objective::PairLoss;
-pub use contrastive::pair_loss;
+pub use contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 pub use contrastive::tiled::tiled_pair_loss;
+pub use contrastive::{column_sums, pair_loss, pair_loss_of_rows};
 pub use cpu::chunks::CHUNK;
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
 #[cfg(feature = "cube")]

@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData, module};
 use super::*;
 
 mod independence;
+mod loss_rows;
 mod portable;
 mod rms_norm;
 
@@ -273,12 +274,17 @@ fn loss_is_independent_of_tiling() {
     for loss in losses {
         let run = |fused: bool, tile_logits: usize| {
             let (image, text, scale, bias) = (leaf(1, [batch, 20]), leaf(2, [batch, 20]), leaf(3, [1]), leaf(4, [1]));
-            let (embeds, has_bias) = ((&image, &text), matches!(loss, PairLoss::Sigmoid { .. }));
-            let biased = Some(&bias).filter(|_| has_bias);
+            let has_bias = matches!(loss, PairLoss::Sigmoid { .. });
+            let logits = Logits {
+                image_embeds: &image,
+                text_embeds: &text,
+                logit_scale: &scale,
+                logit_bias: Some(&bias).filter(|_| has_bias),
+            };
             let loss = if fused {
-                pair_loss(embeds, &scale, biased, &loss, tile_logits).unwrap()
+                pair_loss(logits, &loss, None, tile_logits).unwrap()
             } else {
-                tiled_pair_loss(embeds, &scale, biased, &loss, tile_logits)
+                tiled_pair_loss(logits, &loss, None, tile_logits)
             };
             let mut gradients = loss.backward();
             let embeds = [image, text].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));
@@ -374,7 +380,9 @@ fn attention_with_uneven_columns_panics() {
 #[should_panic = "shape of the text embeddings of a batch"]
 fn loss_of_unequal_batches_panics() {
     let loss = PairLoss::Sigmoid { positives: [].into(), masked: [].into() };
-    pair_loss(&constant(1, [4, 6]), &constant(2, [6, 4]), &constant(3, [1]), None, &loss);
+    let (image, text, scale) = (constant(1, [4, 6]), constant(2, [6, 4]), constant(3, [1]));
+    let logits = Logits { image_embeds: &image, text_embeds: &text, logit_scale: &scale, logit_bias: None };
+    pair_loss(logits, &loss);
 }
 
 /// A layer norm of no rows still has gradients of the shapes of its parameters.
@@ -393,11 +401,8 @@ fn loss_reaches_bias_alone() {
     let (image, text, scale) = (constant(1, [4, 6]), constant(2, [4, 6]), constant(3, [1]));
     for fused in [true, false] {
         let bias = leaf(4, [1]);
-        let loss = if fused {
-            pair_loss(&image, &text, &scale, Some(&bias), &loss)
-        } else {
-            tiled_pair_loss((&image, &text), &scale, Some(&bias), &loss, usize::MAX)
-        };
+        let logits = Logits { image_embeds: &image, text_embeds: &text, logit_scale: &scale, logit_bias: Some(&bias) };
+        let loss = if fused { pair_loss(logits, &loss) } else { tiled_pair_loss(logits, &loss, None, usize::MAX) };
         let gradient = values(bias.grad_remove(&mut loss.backward()).unwrap());
         assert!(gradient[0].abs() > 1e-3, "fused: {fused}");
     }

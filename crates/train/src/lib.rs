@@ -90,7 +90,8 @@ pub use training::training_loop::{Outcome, train};
 #[doc(hidden)]
 pub mod internals {
     pub use crate::features::parallel_forward::on_single_thread;
-    pub use crate::loss::contrastive::{PairIds, contrastive_loss};
+    pub use crate::loss::contrastive::PairIds;
+    pub use crate::loss::targets::contrastive_loss;
     pub use crate::optim::gradients::{ParamGradients, RowsRead};
     pub use crate::optim::optimizer::Optimizer;
     pub use crate::optim::param_groups::LearningRate;

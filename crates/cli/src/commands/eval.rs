@@ -442,6 +442,7 @@ fn evaluate(
             workers,
             stop,
             batch_size: evaluation.batch_size,
+            others: None,
         };
         let step = loaded.step.unwrap_or(0);
         records.push(evaluation.record_in_detail(step, &encoder, &loaded.processor, reporter)?);

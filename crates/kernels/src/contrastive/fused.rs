@@ -1,11 +1,15 @@
 //! Both losses over slices: the rows of a tile are spread over all cores, and the gradients are computed with the loss.
+//! A pass computes all rows of the logits, or some of them.
 
+use std::borrow::Cow;
+
+use burn::backend::Flex;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
 use crate::contrastive::log_sums::{Columns, multiply_add, row_log_sum, within};
-use crate::contrastive::objective::PairLoss;
+use crate::contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 use crate::cpu::autograd::{Input, Values, custom_op, flex_tensor};
 use crate::cpu::gemm::{Matrix, matmul, matmul_add};
 use crate::cpu::simd::{LANES, exp, ln_1p, vectorised};
@@ -14,45 +18,95 @@ use crate::cpu::uninit::par_rows;
 /// Rows per task of the gradient of the text embeddings.
 const TASK_ROWS: usize = 128;
 
-/// [`pair_loss`](crate::pair_loss) in tiles of at most `tile_logits` logits, but at least one row. `None` if an input
-/// is not for the fused operations.
+/// [`pair_loss`](crate::pair_loss), or its part of the rows that `rows` names, in tiles of at most `tile_logits`
+/// logits, but at least one row. `None` if an input is not for the fused operations.
 pub fn pair_loss(
-    (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
-    logit_scale: &Tensor<1>,
-    logit_bias: Option<&Tensor<1>>,
+    Logits { image_embeds, text_embeds, logit_scale, logit_bias }: Logits<'_>,
     loss: &PairLoss,
+    rows: Option<&LossRows>,
     tile_logits: usize,
 ) -> Option<Tensor<1>> {
-    let [batch, dim] = image_embeds.dims();
+    let ([own, dim], [batch, width]) = (image_embeds.dims(), text_embeds.dims());
     let inputs = [
         Input::new(image_embeds.clone())?,
         Input::new(text_embeds.clone())?,
         Input::new(logit_scale.clone())?,
         Input::optional(logit_bias)?,
     ];
-    assert_eq!(text_embeds.dims(), [batch, dim], "shape of the text embeddings of a batch");
+    let first = rows.map_or(0, |rows| rows.first);
+    let is_whole = rows.is_none() && own == batch;
+    let is_part = rows.is_some() && first + own <= batch;
+    assert!(width == dim && (is_whole || is_part), "shape of the text embeddings of a batch");
     assert_eq!(logit_scale.dims(), [1], "shape of the logit scale");
     assert!(logit_bias.is_none_or(|bias| bias.dims() == [1]), "shape of the logit bias");
+    let columns = values_if(rows.and_then(|rows| rows.column_log_sums.as_ref()))?;
     let has_bias = logit_bias.is_some();
     let forward = |[image, text, scale, bias]: &[Values; 4], tracked: bool| {
-        let first = |values: &Values| values.get()[0];
+        let value = |values: &Values| values.get()[0];
         let pass = Pass {
             image: Matrix::new(image.get(), dim),
             text: Matrix::new(text.get(), dim),
-            scale: first(scale).exp(),
-            bias: if has_bias { first(bias) } else { 0.0 },
+            scale: value(scale).exp(),
+            bias: if has_bias { value(bias) } else { 0.0 },
+            first,
+            rows: own,
             batch,
             dim,
-            tile_rows: (tile_logits / batch.max(1)).clamp(1, batch),
+            tile_rows: (tile_logits / batch.max(1)).clamp(1, own.max(1)),
             tracked,
         };
         let outcome = match loss {
-            PairLoss::Softmax { targets, masked } => pass.softmax(targets, masked),
+            PairLoss::Softmax { targets, masked } => pass.softmax(targets, masked, columns.as_ref().map(Values::get)),
             PairLoss::Sigmoid { positives, masked } => pass.sigmoid(positives, masked),
         };
         (flex_tensor(vec![outcome.loss as f32], [1]), outcome.gradients)
     };
     Some(custom_op(inputs, forward, backward))
+}
+
+/// [`column_sums`](crate::column_sums) of rows from `first`, in tiles of at most `tile_logits` logits, but at least
+/// one row. `None` if an input is not for the fused operations.
+pub fn column_sums(
+    Logits { image_embeds, text_embeds, logit_scale, logit_bias }: Logits<'_>,
+    masked: &[(usize, usize)],
+    first: usize,
+    tile_logits: usize,
+) -> Option<ColumnSums> {
+    let ([rows, dim], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
+    let (image, text, scale) = (values_of(image_embeds)?, values_of(text_embeds)?, values_of(logit_scale)?);
+    let bias = values_if(logit_bias)?;
+    let pass = Pass {
+        image: Matrix::new(image.get(), dim),
+        text: Matrix::new(text.get(), dim),
+        scale: scale.get()[0].exp(),
+        bias: bias.map_or(0.0, |bias| bias.get()[0]),
+        first,
+        rows,
+        batch,
+        dim,
+        tile_rows: (tile_logits / batch.max(1)).clamp(1, rows.max(1)),
+        tracked: false,
+    };
+    let mut columns = Columns::new(batch);
+    pass.tiles().for_each(|(first, rows)| columns.add(&pass.tile(first, rows, &[], masked).logits));
+    let (largest, sums) = columns.into_parts();
+    let device = image_embeds.device().without_autodiff();
+    let tensor = |values: Vec<f32>| Tensor::from_data(TensorData::new(values, [1, batch]), &device);
+    Some(ColumnSums { largest: tensor(largest), sums: tensor(sums) })
+}
+
+/// As [`values_of`], of a tensor that may be absent.
+fn values_if<const D: usize>(tensor: Option<&Tensor<D>>) -> Option<Option<Values>> {
+    match tensor {
+        Some(tensor) => values_of(tensor).map(Some),
+        None => Some(None),
+    }
+}
+
+/// The values of a tensor outside of the graph; `None` if they are not for the fused operations.
+fn values_of<const D: usize>(tensor: &Tensor<D>) -> Option<Values> {
+    let tensor = tensor.clone().without_autodiff();
+    Some(Values::from(tensor.try_into_primitive::<Flex>().ok()?))
 }
 
 /// The loss, and its gradients if an input is tracked.
@@ -68,19 +122,20 @@ struct Gradients {
     text: Vec<f32>,
     logit_scale: f32,
     bias: f32,
-    /// `[batch, dim]`.
-    shape: [usize; 2],
+    /// Width of the embeddings.
+    dim: usize,
 }
 
 /// The forward pass has computed the gradients; here they are multiplied by the gradient of the loss.
 fn backward(gradients: Gradients, output: Values, needed: [bool; 4]) -> [Option<FlexTensor>; 4] {
     let factor = output.get()[0];
-    let Gradients { image, text, logit_scale, bias, shape } = gradients;
+    let Gradients { image, text, logit_scale, bias, dim } = gradients;
     let times = |mut values: Vec<f32>| {
         if factor != 1.0 {
             values.par_iter_mut().for_each(|value| *value *= factor);
         }
-        flex_tensor(values, shape)
+        let rows = values.len() / dim.max(1);
+        flex_tensor(values, [rows, dim])
     };
     [
         needed[0].then(|| times(image)),
@@ -91,13 +146,16 @@ fn backward(gradients: Gradients, output: Values, needed: [bool; 4]) -> [Option<
 }
 
 struct Pass<'a> {
-    /// `[batch, dim]`.
+    /// `[rows, dim]`.
     image: Matrix<'a>,
     /// `[batch, dim]`.
     text: Matrix<'a>,
     /// `exp(logit_scale)`.
     scale: f32,
     bias: f32,
+    /// The first row of the logits that this pass computes, and their number.
+    first: usize,
+    rows: usize,
     batch: usize,
     dim: usize,
     tile_rows: usize,
@@ -110,6 +168,8 @@ struct Tile {
     first: usize,
     rows: usize,
     logits: Vec<f32>,
+    /// The weighted sum of the target logits.
+    target_sum: f64,
 }
 
 impl Tile {
@@ -124,61 +184,70 @@ impl Tile {
 impl Pass<'_> {
     /// First row and number of rows of each tile.
     fn tiles(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (batch, size) = (self.batch, self.tile_rows);
-        (0..batch.div_ceil(size)).map(move |tile| (tile * size, size.min(batch - tile * size)))
+        let (first, rows, size) = (self.first, self.rows, self.tile_rows);
+        (0..rows.div_ceil(size)).map(move |tile| (first + tile * size, size.min(rows - tile * size)))
     }
 
     /// The logits of rows `first..first + rows`; masked ones are minus infinity.
-    fn tile(&self, first: usize, rows: usize, masked: &[(usize, usize)]) -> Tile {
+    fn tile(&self, first: usize, rows: usize, targets: &[(usize, usize, f32)], masked: &[(usize, usize)]) -> Tile {
         let logits = par_rows(rows, self.batch, |start, out| {
-            let out = matmul(self.image.rows(first + start, out.len() / self.batch), self.text.t(), out);
+            let images = self.image.rows(first - self.first + start, out.len() / self.batch);
+            let out = matmul(images, self.text.t(), out);
             multiply_add(out, self.scale, self.bias);
             out
         });
-        let mut tile = Tile { first, rows, logits };
+        let targets = within(targets, |&(row, ..)| row, first, rows).iter();
+        let target_sum = targets
+            .map(|&(row, column, factor)| f64::from(factor) * f64::from(logits[(row - first) * self.batch + column]))
+            .sum();
+        let mut tile = Tile { first, rows, logits, target_sum };
         tile.mask(self.batch, masked);
         tile
     }
 
     /// (mean log-sum-exp of the rows + mean log-sum-exp of the columns) / 2 - weighted sum of the target logits.
-    fn softmax(&self, targets: &[(usize, usize, f32)], masked: &[(usize, usize)]) -> Outcome {
+    ///
+    /// Of some rows, it is their share in the sums: their log-sum-exps, their targets, and the `given` log-sum-exps of
+    /// the columns of the same numbers. `given` are those over all rows.
+    fn softmax(&self, targets: &[(usize, usize, f32)], masked: &[(usize, usize)], given: Option<&[f32]>) -> Outcome {
         let batch = self.batch;
-        let (mut row_sums, mut columns) = (Vec::with_capacity(batch), Columns::new(batch));
-        let (mut target_sum, mut whole) = (0.0, None);
-        for (first, rows) in self.tiles() {
-            let mut tile = self.tile(first, rows, &[]);
-            let targets = within(targets, |&(row, ..)| row, first, rows).iter();
-            target_sum += targets
-                .map(|&(row, column, factor)| {
-                    f64::from(factor) * f64::from(tile.logits[(row - first) * batch + column])
-                })
-                .sum::<f64>();
-            tile.mask(batch, masked);
-            row_sums.par_extend(tile.logits.par_chunks(batch).map(row_log_sum));
-            columns.add(&tile.logits);
-            // A single tile serves the gradient too; several are computed again.
-            whole = (rows == batch).then_some(tile);
-        }
-        let column_sums = columns.log_sums();
-        let mean = |sums: &[f32]| sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / batch as f64;
-        let loss = 0.5 * (mean(&row_sums) + mean(&column_sums)) - target_sum;
-        if !self.tracked {
-            return Outcome { loss, gradients: Gradients::default() };
-        }
+        let mut whole = None;
+        let columns = given.map_or_else(
+            || {
+                let mut columns = Columns::new(batch);
+                for (first, rows) in self.tiles() {
+                    let tile = self.tile(first, rows, targets, masked);
+                    columns.add(&tile.logits);
+                    // A single tile serves the gradient too; several are computed again.
+                    whole = (rows == batch).then_some(tile);
+                }
+                Cow::Owned(columns.log_sums())
+            },
+            Cow::Borrowed,
+        );
         let share = 0.5 / batch as f32;
+        let (mut row_sums, mut target_sum) = (Vec::with_capacity(self.rows), 0.0);
         let slopes = |tile: &mut Tile| {
-            let rows = tile.logits.par_chunks_mut(batch).zip(&row_sums[tile.first..]);
+            target_sum += tile.target_sum;
+            let before = row_sums.len();
+            row_sums.par_extend(tile.logits.par_chunks(batch).map(row_log_sum));
+            if !self.tracked {
+                return 0.0;
+            }
+            let rows = tile.logits.par_chunks_mut(batch).zip(&row_sums[before..]);
             let scale_slopes: Vec<f32> =
-                rows.map(|(logits, row_sum)| softmax_slopes(logits, *row_sum, &column_sums, share)).collect();
+                rows.map(|(logits, row_sum)| softmax_slopes(logits, *row_sum, &columns, share)).collect();
             for &(row, column, factor) in within(targets, |&(row, ..)| row, tile.first, tile.rows) {
                 tile.logits[(row - tile.first) * batch + column] -= factor;
             }
             scale_slopes.iter().map(|&slope| f64::from(slope)).sum()
         };
-        let mut gradients = self.gradients(whole, masked, slopes);
+        let mut gradients = self.gradients(whole, targets, masked, slopes);
         // The derivative of a logit by `logit_scale` is the logit itself.
         gradients.logit_scale -= target_sum as f32;
-        Outcome { loss, gradients }
+        let mean = |sums: &[f32]| sums.iter().map(|&sum| f64::from(sum)).sum::<f64>() / batch as f64;
+        let own_columns = &columns[self.first..self.first + self.rows];
+        Outcome { loss: 0.5 * (mean(&row_sums) + mean(own_columns)) - target_sum, gradients }
     }
 
     /// -sum(log sigmoid(sign * logit)) / batch.
@@ -188,7 +257,7 @@ impl Pass<'_> {
         // Computes the losses and replaces logits by derivatives as if only the diagonal matched; then corrects the few
         // other pairs that match.
         let slopes = |tile: &mut Tile| {
-            let Tile { first, rows, ref mut logits } = *tile;
+            let Tile { first, rows, ref mut logits, .. } = *tile;
             let positives = within(positives, |&(row, _)| row, first, rows).iter();
             let positives: Vec<(usize, f32)> = positives
                 .map(|&(row, column)| {
@@ -217,7 +286,7 @@ impl Pass<'_> {
             (loss, scale, bias)
         };
         let (mut loss, mut bias) = (0.0, 0.0);
-        let gradients = self.gradients(None, masked, |tile| {
+        let gradients = self.gradients(None, &[], masked, |tile| {
             let (tile_loss, scale, tile_bias) = slopes(tile);
             loss += tile_loss;
             bias += tile_bias;
@@ -233,14 +302,17 @@ impl Pass<'_> {
     fn gradients(
         &self,
         mut whole: Option<Tile>,
+        targets: &[(usize, usize, f32)],
         masked: &[(usize, usize)],
         mut slopes: impl FnMut(&mut Tile) -> f64,
     ) -> Gradients {
         let (batch, dim) = (self.batch, self.dim);
-        let (mut image, mut text) = (Vec::with_capacity(batch * dim), vec![0.0; batch * dim]);
+        // Without gradients, none of their memory is needed.
+        let count = if self.tracked { dim } else { 0 };
+        let (mut image, mut text) = (Vec::with_capacity(self.rows * count), vec![0.0; batch * count]);
         let mut scale = 0.0;
         for (first, rows) in self.tiles() {
-            let mut tile = whole.take().unwrap_or_else(|| self.tile(first, rows, masked));
+            let mut tile = whole.take().unwrap_or_else(|| self.tile(first, rows, targets, masked));
             scale += slopes(&mut tile);
             if !self.tracked {
                 continue;
@@ -251,7 +323,7 @@ impl Pass<'_> {
                 multiply_add(out, self.scale, 0.0);
                 out
             }));
-            let images = self.image.rows(first, rows);
+            let images = self.image.rows(first - self.first, rows);
             text.par_chunks_mut(TASK_ROWS * dim).enumerate().for_each(|(task, out)| {
                 let slopes = slopes.cols(task * TASK_ROWS, out.len() / dim).t();
                 matmul_add(slopes, images, out, dim);
@@ -259,7 +331,7 @@ impl Pass<'_> {
         }
         let by_scale = |values: &mut [f32]| multiply_add(values, self.scale, 0.0);
         text.par_chunks_mut(TASK_ROWS * dim).for_each(by_scale);
-        Gradients { image, text, logit_scale: scale as f32, bias: 0.0, shape: [batch, dim] }
+        Gradients { image, text, logit_scale: scale as f32, bias: 0.0, dim }
     }
 }
 

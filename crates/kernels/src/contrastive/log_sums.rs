@@ -30,6 +30,11 @@ impl Columns {
         });
     }
 
+    /// The maxima of the columns, and the sums of exponentials relative to them.
+    pub(crate) fn into_parts(self) -> (Vec<f32>, Vec<f32>) {
+        (self.largest, self.sums)
+    }
+
     /// The log-sum-exp of each column.
     pub(crate) fn log_sums(&self) -> Vec<f32> {
         self.largest.iter().zip(&self.sums).map(|(largest, sum)| largest + sum.ln()).collect()

@@ -1,6 +1,57 @@
-//! Which loss to compute, and which pairs of the batch match.
+//! Which loss to compute, which pairs of the batch match, and which rows of the logits a call computes.
 
 use std::sync::Arc;
+
+use burn::tensor::Tensor;
+
+/// What logits are computed from: cosine similarities times `exp(logit_scale)`, plus `logit_bias`.
+#[derive(Debug, Clone, Copy)]
+pub struct Logits<'a> {
+    /// L2-normalised embeddings of the rows, `[batch, dim]`; of some rows, `[rows, dim]`.
+    pub image_embeds: &'a Tensor<2>,
+    /// L2-normalised embeddings of the columns, `[batch, dim]`.
+    pub text_embeds: &'a Tensor<2>,
+    /// `[1]`, a logarithm.
+    pub logit_scale: &'a Tensor<1>,
+    /// `[1]`; `None`: 0.
+    pub logit_bias: Option<&'a Tensor<1>>,
+}
+
+/// Some rows of the logits of a batch.
+#[derive(Debug, Clone)]
+pub struct LossRows {
+    /// The number of the first.
+    pub first: usize,
+    /// The log-sum-exps of all columns over all rows, `[1, batch]`, outside of the autodiff graph: from
+    /// [`ColumnSums::log_sums`]. For softmax.
+    pub column_log_sums: Option<Tensor<2>>,
+}
+
+/// The log-sum-exps of columns over some rows, in a form that can be added up.
+#[derive(Debug, Clone)]
+pub struct ColumnSums {
+    /// The largest logits, `[1, batch]`.
+    pub largest: Tensor<2>,
+    /// The sums of exponentials of logits minus the largest, `[1, batch]`.
+    pub sums: Tensor<2>,
+}
+
+impl ColumnSums {
+    /// Those over the rows of both.
+    #[must_use]
+    pub fn join(self, other: Self) -> Self {
+        let largest = self.largest.clone().max_pair(other.largest.clone());
+        let scaled = |part: Self| part.sums * (part.largest - largest.clone()).exp();
+        let sums = scaled(self) + scaled(other);
+        Self { largest, sums }
+    }
+
+    /// The log-sum-exps, `[1, batch]`.
+    #[must_use]
+    pub fn log_sums(&self) -> Tensor<2> {
+        self.sums.clone().log() + self.largest.clone()
+    }
+}
 
 /// The loss and its targets over the matrix of logits, `[batch, batch]`: rows are images, columns are texts.
 #[derive(Debug, Clone)]

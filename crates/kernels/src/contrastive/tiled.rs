@@ -6,39 +6,27 @@ use std::ops::Range;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::contrastive::objective::PairLoss;
+use crate::contrastive::objective::{ColumnSums, Logits, LossRows, PairLoss};
 use crate::portable::transfers::upload;
 
-/// [`pair_loss`](crate::pair_loss) in Burn's own operations, whatever the device.
-///
-/// `image_embeds` and `text_embeds` are `[batch, dim]` and L2-normalised; `logit_scale` and `logit_bias` are `[1]`. A
-/// tile holds at most `tile_logits` logits, but at least one row.
-pub fn tiled_pair_loss(
-    (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
-    logit_scale: &Tensor<1>,
-    logit_bias: Option<&Tensor<1>>,
-    loss: &PairLoss,
-    tile_logits: usize,
-) -> Tensor<1> {
-    let [batch, _] = image_embeds.dims();
-    let image = image_embeds.clone().without_autodiff();
-    let pass = Pass {
-        text: text_embeds.clone().without_autodiff(),
-        scale: logit_scale.clone().without_autodiff().exp(),
-        bias: logit_bias.map(|bias| bias.clone().without_autodiff()),
-        device: image.device(),
-        image,
-        batch,
-        tile_rows: (tile_logits / batch.max(1)).clamp(1, batch.max(1)),
-        tracked: [image_embeds.is_autodiff(), text_embeds.is_autodiff(), logit_scale.is_autodiff()].contains(&true)
-            || logit_bias.is_some_and(Tensor::is_autodiff),
-    };
+/// [`pair_loss`](crate::pair_loss), or its part of the rows that `rows` names, in Burn's own operations, whatever the
+/// device. A tile holds at most `tile_logits` logits, but at least one row.
+pub fn tiled_pair_loss(logits: Logits<'_>, loss: &PairLoss, rows: Option<&LossRows>, tile_logits: usize) -> Tensor<1> {
+    let Logits { image_embeds, text_embeds, logit_scale, logit_bias } = logits;
+    let first = rows.map_or(0, |rows| rows.first);
+    let pass = Pass::new(logits, first, tile_logits);
+    let (own, batch) = (pass.rows, pass.batch);
+    assert!(if rows.is_some() { first + own <= batch } else { own == batch }, "rows of the embeddings of a batch");
+    let columns = rows.and_then(|rows| rows.column_log_sums.clone());
     let outcome = match loss {
-        PairLoss::Softmax { targets, masked } => pass.with_targets(pass.softmax(masked), targets),
+        PairLoss::Softmax { targets, masked } => {
+            pass.with_targets(pass.softmax(masked, columns), within(targets, |target| target.0, pass.own_rows()))
+        }
         PairLoss::Sigmoid { positives, masked } => {
             // log sigmoid(z) = log sigmoid(-z) + z: a match lowers the loss of a pair by its logit z.
             let share = (batch as f32).recip();
-            let pairs = (0..batch).map(|pair| (pair, pair)).chain(positives.iter().copied());
+            let positives = within(positives, |pair| pair.0, pass.own_rows());
+            let pairs = pass.own_rows().map(|pair| (pair, pair)).chain(positives.iter().copied());
             let targets: Vec<_> = pairs.map(|(row, column)| (row, column, share)).collect();
             pass.with_targets(pass.sigmoid(masked), &targets)
         }
@@ -57,13 +45,36 @@ pub fn tiled_pair_loss(
     surrogate - value + outcome.loss
 }
 
+/// [`column_sums`](crate::column_sums) in Burn's own operations, whatever the device.
+pub(crate) fn tiled_column_sums(
+    logits: Logits<'_>,
+    masked: &[(usize, usize)],
+    first: usize,
+    tile_logits: usize,
+) -> ColumnSums {
+    let pass = Pass::new(logits, first, tile_logits);
+    let mut columns = pass.no_columns();
+    for rows in pass.tiles() {
+        let logits = pass.logits(&rows, masked);
+        columns = Pass::with_rows(columns, &logits);
+    }
+    columns
+}
+
+/// The items of these rows of a slice sorted by `row`.
+fn within<T>(sorted: &[T], row: impl Fn(&T) -> usize, rows: Range<usize>) -> &[T] {
+    let start = sorted.partition_point(|item| row(item) < rows.start);
+    let end = sorted.partition_point(|item| row(item) < rows.end);
+    &sorted[start..end]
+}
+
 /// The loss and, if an input is tracked, its gradients.
 struct Outcome {
     loss: Tensor<1>,
     gradients: Option<Gradients>,
 }
 
-/// Gradients of the embeddings, `[batch, dim]`, with respect to cosine similarities until [`Pass::with_targets`]
+/// Gradients of the embeddings, `[rows, dim]` and `[batch, dim]`, by cosine similarities until [`Pass::with_targets`]
 /// multiplies them by the scale; and of the bias, `[1]`.
 struct Gradients {
     image: Tensor<2>,
@@ -79,6 +90,9 @@ struct Pass {
     scale: Tensor<1>,
     bias: Option<Tensor<1>>,
     device: Device,
+    /// The first row of the logits that this pass computes, and their number.
+    first: usize,
+    rows: usize,
     batch: usize,
     tile_rows: usize,
     /// Whether gradients are needed.
@@ -86,22 +100,61 @@ struct Pass {
 }
 
 impl Pass {
+    fn new(logits: Logits<'_>, first: usize, tile_logits: usize) -> Self {
+        let Logits { image_embeds, text_embeds, logit_scale, logit_bias } = logits;
+        let ([rows, _], [batch, _]) = (image_embeds.dims(), text_embeds.dims());
+        let image = image_embeds.clone().without_autodiff();
+        Self {
+            text: text_embeds.clone().without_autodiff(),
+            scale: logit_scale.clone().without_autodiff().exp(),
+            bias: logit_bias.map(|bias| bias.clone().without_autodiff()),
+            device: image.device(),
+            image,
+            first,
+            rows,
+            batch,
+            tile_rows: (tile_logits / batch.max(1)).clamp(1, rows.max(1)),
+            tracked: [image_embeds.is_autodiff(), text_embeds.is_autodiff(), logit_scale.is_autodiff()].contains(&true)
+                || logit_bias.is_some_and(Tensor::is_autodiff),
+        }
+    }
+
+    fn own_rows(&self) -> Range<usize> {
+        self.first..self.first + self.rows
+    }
+
     /// The rows of each tile.
     fn tiles(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (batch, size) = (self.batch, self.tile_rows);
-        (0..batch.div_ceil(size)).map(move |tile| tile * size..batch.min((tile + 1) * size))
+        let (Range { start, end }, size) = (self.own_rows(), self.tile_rows);
+        (start..end).step_by(size).map(move |first| first..end.min(first + size))
+    }
+
+    /// The place of rows among those of this pass.
+    fn place(&self, rows: &Range<usize>) -> Range<usize> {
+        rows.start - self.first..rows.end - self.first
+    }
+
+    /// Sums over no row.
+    fn no_columns(&self) -> ColumnSums {
+        let shape = [1, self.batch];
+        ColumnSums { largest: Tensor::full(shape, f32::MIN, &self.device), sums: Tensor::zeros(shape, &self.device) }
+    }
+
+    /// With the rows of a tile.
+    fn with_rows(ColumnSums { largest: before, sums }: ColumnSums, logits: &Tensor<2>) -> ColumnSums {
+        let largest = before.clone().max_pair(logits.clone().max_dim(0));
+        let sums = sums * (before - largest.clone()).exp() + (logits.clone() - largest.clone()).exp().sum_dim(0);
+        ColumnSums { largest, sums }
     }
 
     /// The logits of some rows, `[rows, batch]`; masked ones are minus infinity.
     fn logits(&self, rows: &Range<usize>, masked: &[(usize, usize)]) -> Tensor<2> {
-        let images = self.image.clone().slice(rows.clone());
+        let images = self.image.clone().slice(self.place(rows));
         let mut logits = images.matmul(self.text.clone().transpose()) * self.scale.clone().unsqueeze();
         if let Some(bias) = &self.bias {
             logits = logits + bias.clone().unsqueeze();
         }
-        let first = masked.partition_point(|&(row, _)| row < rows.start);
-        let end = masked.partition_point(|&(row, _)| row < rows.end);
-        let masked = &masked[first..end];
+        let masked = within(masked, |&(row, _)| row, rows.clone());
         if masked.is_empty() {
             return logits;
         }
@@ -111,33 +164,39 @@ impl Pass {
         flat.select_assign(0, self.indices(indices), infinite, IndexingUpdateOp::Add).reshape([rows.len(), self.batch])
     }
 
-    /// (mean log-sum-exp of the rows + mean log-sum-exp of the columns) / 2, without the targets.
-    fn softmax(&self, masked: &[(usize, usize)]) -> Outcome {
-        let mut row_sums = Vec::new();
-        // Running maxima of the columns, and sums of exponentials relative to them.
-        let mut tops = Tensor::<2>::full([1, self.batch], f32::MIN, &self.device);
-        let mut sums = Tensor::<2>::zeros([1, self.batch], &self.device);
+    /// (mean log-sum-exp of the rows + mean log-sum-exp of the columns) / 2, without the targets. Of some rows, it is
+    /// the share of their log-sum-exps and of those of the columns of the same numbers, which `given` has.
+    fn softmax(&self, masked: &[(usize, usize)], given: Option<Tensor<2>>) -> Outcome {
         let mut whole = None;
-        for rows in self.tiles() {
-            let logits = self.logits(&rows, masked);
-            let top = logits.clone().max_dim(1);
-            row_sums.push((logits.clone() - top.clone()).exp().sum_dim(1).log() + top);
-            let top = tops.clone().max_pair(logits.clone().max_dim(0));
-            sums = sums * (tops - top.clone()).exp() + (logits.clone() - top.clone()).exp().sum_dim(0);
-            tops = top;
-            // A single tile serves the gradient too; several are computed again.
-            whole = (self.tracked && rows.len() == self.batch).then_some(logits);
-        }
-        let (row_sums, column_sums) = (Tensor::cat(row_sums, 0), sums.log() + tops);
-        let loss = (row_sums.clone().mean() + column_sums.clone().mean()) * 0.5;
-        let share = 0.5 / self.batch as f64;
-        let gradients = self.tracked.then(|| {
-            self.gradients(|rows| {
-                let logits = whole.take().unwrap_or_else(|| self.logits(rows, masked));
-                let over_texts = (logits.clone() - row_sums.clone().slice(rows.clone())).exp();
-                (over_texts + (logits - column_sums.clone()).exp()) * share
-            })
+        let columns = given.unwrap_or_else(|| {
+            let mut columns = self.no_columns();
+            for rows in self.tiles() {
+                let logits = self.logits(&rows, masked);
+                columns = Self::with_rows(columns, &logits);
+                // A single tile serves the gradient too; several are computed again.
+                whole = (rows.len() == self.batch).then_some(logits);
+            }
+            columns.log_sums()
         });
+        let share = 0.5 / self.batch as f64;
+        let mut all_row_sums = Vec::new();
+        let mut slopes = |rows: &Range<usize>| {
+            let logits = whole.take().unwrap_or_else(|| self.logits(rows, masked));
+            let top = logits.clone().max_dim(1);
+            let row_sums = (logits.clone() - top.clone()).exp().sum_dim(1).log() + top;
+            all_row_sums.push(row_sums.clone());
+            self.tracked.then(|| {
+                let over_texts = (logits.clone() - row_sums).exp();
+                (over_texts + (logits - columns.clone()).exp()) * share
+            })
+        };
+        let gradients = self.gradients(&mut slopes);
+        let row_sums = Tensor::cat(all_row_sums, 0);
+        let loss = if self.rows == self.batch {
+            (row_sums.mean() + columns.mean()) * 0.5
+        } else {
+            (row_sums.sum() + columns.slice([0..1, self.own_rows()]).sum()) * share
+        };
         Outcome { loss, gradients }
     }
 
@@ -146,35 +205,31 @@ impl Pass {
         let share = 1.0 / self.batch as f64;
         let mut loss = Tensor::zeros([1], &self.device);
         let mut bias = Tensor::zeros([1], &self.device);
-        let mut slopes = |rows: &Range<usize>| {
+        let slopes = |rows: &Range<usize>| {
             let logits = self.logits(rows, masked);
             let losses = logits.clone().clamp_min(0.0) + logits.clone().abs().neg().exp().log1p();
             loss = loss.clone() + losses.sum() * share;
             let slopes = sigmoid(logits) * share;
             bias = bias.clone() + slopes.clone().sum();
-            slopes
+            self.tracked.then_some(slopes)
         };
-        let gradients = if self.tracked {
-            Some(self.gradients(slopes))
-        } else {
-            self.tiles().for_each(|rows| drop(slopes(&rows)));
-            None
-        };
+        let gradients = self.gradients(slopes);
         let gradients = gradients.map(|gradients| Gradients { bias: self.bias.is_some().then_some(bias), ..gradients });
         Outcome { loss, gradients }
     }
 
     /// The gradients of the embeddings, from `slopes`, the derivatives of the loss by the logits of a tile, `[rows,
-    /// batch]`.
-    fn gradients(&self, mut slopes: impl FnMut(&Range<usize>) -> Tensor<2>) -> Gradients {
+    /// batch]`; `None`: no input is tracked.
+    fn gradients(&self, mut slopes: impl FnMut(&Range<usize>) -> Option<Tensor<2>>) -> Option<Gradients> {
         let mut image = Vec::new();
         let mut text = self.text.zeros_like();
         for rows in self.tiles() {
-            let slopes = slopes(&rows);
-            image.push(slopes.clone().matmul(self.text.clone()));
-            text = text + slopes.transpose().matmul(self.image.clone().slice(rows));
+            if let Some(slopes) = slopes(&rows) {
+                image.push(slopes.clone().matmul(self.text.clone()));
+                text = text + slopes.transpose().matmul(self.image.clone().slice(self.place(&rows)));
+            }
         }
-        Gradients { image: Tensor::cat(image, 0), text, bias: None }
+        self.tracked.then(|| Gradients { image: Tensor::cat(image, 0), text, bias: None })
     }
 
     /// Subtracts the weighted logits of the targets (row, column, weight) from the loss, and multiplies the gradients
@@ -184,19 +239,26 @@ impl Pass {
     /// are added one after the other on most devices.
     fn with_targets(&self, Outcome { mut loss, mut gradients }: Outcome, targets: &[(usize, usize, f32)]) -> Outcome {
         let (diagonal, others): (Vec<_>, Vec<_>) = targets.iter().partition(|(row, column, _)| row == column);
-        let mut weights = vec![0.0; self.batch];
-        diagonal.into_iter().for_each(|(row, _, weight)| weights[row] += weight);
+        let mut weights = vec![0.0; self.rows];
+        diagonal.into_iter().for_each(|(row, _, weight)| weights[row - self.first] += weight);
         let weights = self.column(weights);
-        let (images, texts) = (self.image.clone() * weights.clone(), self.text.clone());
+        let own = |text: &Tensor<2>| match self.rows == self.batch {
+            true => text.clone(),
+            false => text.clone().slice(self.own_rows()),
+        };
+        let (images, texts) = (self.image.clone() * weights.clone(), own(&self.text));
         loss = loss - self.logit_sum(&images, &texts, &weights);
         gradients = gradients.map(|Gradients { image, text, bias }| Gradients {
             image: image - texts * weights.clone(),
-            text: text - images,
+            text: match self.rows == self.batch {
+                true => text - images,
+                false => text.clone().slice_assign(self.own_rows(), own(&text) - images),
+            },
             bias: bias.map(|bias| bias - weights.sum()),
         });
         for others in others.chunks(self.batch.max(1)) {
             let weights = self.column(others.iter().map(|&(.., weight)| weight).collect());
-            let rows = self.indices(others.iter().map(|&(row, ..)| row));
+            let rows = self.indices(others.iter().map(|&(row, ..)| row - self.first));
             let columns = self.indices(others.iter().map(|&(_, column, _)| column));
             let images = self.image.clone().select(0, rows.clone()) * weights.clone();
             let texts = self.text.clone().select(0, columns.clone());

@@ -110,12 +110,16 @@ fn operations() -> Vec<Operation<'static>> {
                 let biased = matches!(loss, PairLoss::Sigmoid { .. });
                 let vectors = if biased { vec![1, 1] } else { vec![1] };
                 all.push(operation(name, &[[batch, 48]; 2], &vectors, move |Inputs { m, v }| {
-                    let (embeds, scale, bias) =
-                        ((&m[0], &m[1]), v[0].as_ref().unwrap(), v.get(1).and_then(Option::as_ref));
+                    let logits = Logits {
+                        image_embeds: &m[0],
+                        text_embeds: &m[1],
+                        logit_scale: v[0].as_ref().unwrap(),
+                        logit_bias: v.get(1).and_then(Option::as_ref),
+                    };
                     let loss = if fused {
-                        fused_pair_loss(embeds, scale, bias, &loss, tile_logits).unwrap()
+                        fused_pair_loss(logits, &loss, None, tile_logits).unwrap()
                     } else {
-                        tiled_pair_loss(embeds, scale, bias, &loss, tile_logits)
+                        tiled_pair_loss(logits, &loss, None, tile_logits)
                     };
                     loss.reshape([1, 1])
                 }));
@@ -182,7 +186,9 @@ fn chains_are_independent_of_threads() {
             let scale = constant(6, [1]);
             let targets: Vec<_> = (0..700).map(|n| (n, n, 1.0 / 700.0)).collect();
             let loss = PairLoss::Softmax { targets: targets.into(), masked: [].into() };
-            let loss = pair_loss(&y, &constant(7, [700, 64]), &scale, None, &loss);
+            let text = constant(7, [700, 64]);
+            let logits = Logits { image_embeds: &y, text_embeds: &text, logit_scale: &scale, logit_bias: None };
+            let loss = pair_loss(logits, &loss);
             let mut gradients = loss.clone().backward();
             let of_weight = values(weight.grad_remove(&mut gradients).unwrap());
             let gradients = [x, qkv, up, down].map(|leaf| values(leaf.grad_remove(&mut gradients).unwrap()));

@@ -149,6 +149,7 @@ impl Interpolation {
                     workers,
                     stop,
                     batch_size: evaluation.batch_size,
+                    others: None,
                 };
                 evaluation.record(step, &encoder, &self.trained.processor, observer)
             };

@@ -18,5 +18,5 @@ pub(crate) fn with_encoder<R>(
     let workers = compute.threads;
     let locked = LockedTowers::new(&model, &loaded.processor, compute, workers, stop);
     let tokenizer = &loaded.tokenizer;
-    run(&Encoder { model: &model, tokenizer, locked: &locked, compute, workers, stop, batch_size })
+    run(&Encoder { model: &model, tokenizer, locked: &locked, compute, workers, stop, batch_size, others: None })
 }

@@ -7,6 +7,7 @@ use dualenc_data::{
     ContentId, Dataset, Encoded, FeatureTable, ImageProcessor, ImageRef, Skipped, TokenBatch, TokenTable, Tokenizer,
 };
 use dualenc_model::{Dropout, DualEncoder, TokenSequences, Tower, parameters};
+use serde::{Deserialize, Serialize};
 
 use crate::config::Precision;
 use crate::device::Compute;
@@ -49,13 +50,42 @@ impl Embeddings {
 }
 
 /// What is computed of each image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ImageRows {
     /// Its projected embedding.
     Embeds,
     /// The feature of the image tower (the summary of its tokens, where the head takes all), and its projected
     /// embedding after it.
     FeaturesAndEmbeds,
+}
+
+/// The images that can be used, their rows, their contents, and those that cannot be used.
+pub(crate) type ImagesFound = (Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>);
+
+/// The other ranks of a run on several devices, as the first one asks them for embeddings.
+#[derive(Clone, Copy)]
+pub struct OtherRanks<'a>(pub(crate) &'a dyn Helpers);
+
+/// Ranks that encode together what one of them asks for.
+pub(crate) trait Helpers {
+    /// As [`Encoder::images_with_contents`], for the images of the evaluation `name`.
+    fn images(
+        &self,
+        encoder: &Encoder<'_>,
+        name: &str,
+        images: Arc<dyn ImageList>,
+        processor: &Arc<ImageProcessor>,
+        rows: ImageRows,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<ImagesFound, TrainError>;
+
+    /// As [`Encoder::texts`].
+    fn texts(
+        &self,
+        encoder: &Encoder<'_>,
+        texts: Vec<String>,
+        on_progress: &mut dyn FnMut(usize),
+    ) -> Result<Embeddings, TrainError>;
 }
 
 /// What is found out about images.
@@ -88,6 +118,8 @@ pub struct Encoder<'a> {
     pub stop: &'a StopFlag,
     /// Images or texts per pass through the projections and the text tower.
     pub batch_size: usize,
+    /// Other ranks, which encode a share of the images and texts of an evaluation; `None`: there is none.
+    pub others: Option<OtherRanks<'a>>,
 }
 
 impl Encoder<'_> {
@@ -117,42 +149,64 @@ impl Encoder<'_> {
         Ok((usable, embeddings, bad))
     }
 
+    /// As [`Encoder::images_with_contents`], for the images of the evaluation `name`, with the other ranks.
+    ///
+    /// # Errors
+    /// As for [`Encoder::images`]; those of other ranks.
+    pub(crate) fn images_of(
+        &self,
+        name: &str,
+        images: Arc<dyn ImageList>,
+        processor: &Arc<ImageProcessor>,
+        rows: ImageRows,
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<ImagesFound, TrainError> {
+        match self.others {
+            Some(OtherRanks(others)) => others.images(self, name, images, processor, rows, &mut on_progress),
+            None => self.images_with_contents(images, processor, rows, on_progress),
+        }
+    }
+
     /// As [`Encoder::images`], with the content of each image that can be used before those that cannot be used.
     /// `rows`: what is returned of each image.
     ///
     /// # Errors
     /// As for [`Encoder::images`].
-    #[expect(clippy::type_complexity, reason = "the parts are taken apart at once")]
     pub(crate) fn images_with_contents(
         &self,
         images: Arc<dyn ImageList>,
         processor: &Arc<ImageProcessor>,
         rows: ImageRows,
         mut on_progress: impl FnMut(usize),
-    ) -> Result<(Vec<usize>, Embeddings, Vec<ContentId>, Vec<Skipped>), TrainError> {
-        let dim = match rows {
-            ImageRows::Embeds => self.model.embed_dim(),
-            ImageRows::FeaturesAndEmbeds => self.model.image_summary_width() + self.model.embed_dim(),
-        };
+    ) -> Result<ImagesFound, TrainError> {
+        let dim = self.row_width(rows);
         let features = self.image_features(processor);
         let mut found = EncodedImages { dim, ..EncodedImages::default() };
         if self.model.image_tokens.is_none() || !features.are_in_memory() {
-            self.images_of(&features, images, (rows, 0), &mut found, on_progress)?;
+            self.add_images(&features, images, (rows, 0), &mut found, on_progress)?;
         } else {
             // The tokens of all images may not fit in memory.
             for first in (0..images.num_images()).step_by(IMAGES_WITH_TOKENS) {
                 let part = first..images.num_images().min(first + IMAGES_WITH_TOKENS);
                 let list: Vec<ImageRef> = part.map(|image| images.image(image)).collect();
                 let passing = features.with_own_store();
-                self.images_of(&passing, Arc::new(list), (rows, first), &mut found, |done| on_progress(first + done))?;
+                self.add_images(&passing, Arc::new(list), (rows, first), &mut found, |done| on_progress(first + done))?;
             }
         }
         let EncodedImages { usable, values, contents, bad, .. } = found;
         Ok((usable, Embeddings { dim, features: values }, contents, bad))
     }
 
+    /// Values that are returned of each image.
+    pub(crate) fn row_width(&self, rows: ImageRows) -> usize {
+        match rows {
+            ImageRows::Embeds => self.model.embed_dim(),
+            ImageRows::FeaturesAndEmbeds => self.model.image_summary_width() + self.model.embed_dim(),
+        }
+    }
+
     /// Adds images to `found`, where the first of them has the number `first`.
-    fn images_of(
+    fn add_images(
         &self,
         features: &ImageFeatures,
         images: Arc<dyn ImageList>,
@@ -253,6 +307,21 @@ impl Encoder<'_> {
     /// [`TrainError::NotFiniteOutput`] when an embedding holds NaN or an infinity; [`TrainError::Stopped`] when the
     /// stop flag is set.
     pub fn texts<T: AsRef<str> + Sync>(
+        &self,
+        texts: &[T],
+        mut on_progress: impl FnMut(usize),
+    ) -> Result<Embeddings, TrainError> {
+        match self.others {
+            Some(OtherRanks(others)) => {
+                let texts = texts.iter().map(|text| text.as_ref().to_owned()).collect();
+                others.texts(self, texts, &mut on_progress)
+            }
+            None => self.own_texts(texts, on_progress),
+        }
+    }
+
+    /// As [`Encoder::texts`], on this rank.
+    pub(crate) fn own_texts<T: AsRef<str> + Sync>(
         &self,
         texts: &[T],
         on_progress: impl FnMut(usize),

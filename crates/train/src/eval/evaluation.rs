@@ -450,7 +450,7 @@ impl Evaluation {
         let images = self.images();
         let total = images.num_images();
         let name = format!("{}: images", self.name);
-        let (numbers, embeds, contents, bad) = encoder.images_with_contents(images, processor, rows, |done| {
+        let (numbers, embeds, contents, bad) = encoder.images_of(&self.name, images, processor, rows, |done| {
             observer.on(Event::Work { name: &name, done, total });
         })?;
         let of = format!("evaluation `{}`", self.name);

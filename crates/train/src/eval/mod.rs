@@ -9,6 +9,7 @@
 //! - `measure`: from embeddings to metrics, for every task.
 //! - `narrower`: the figures of the first values of embeddings.
 //! - `encoder`: embeddings of many images or texts.
+//! - `shared`: several ranks encode what one of them evaluates.
 //! - `fingerprint`: what an evaluation measures, as one hash.
 //! - `usable`: what remains of its data: embeddings of usable images and their captions.
 //! - `checks`: refuses evaluations without enough images.
@@ -28,4 +29,5 @@ pub(crate) mod metrics;
 mod narrower;
 mod open_task;
 pub(crate) mod probes;
+pub(crate) mod shared;
 mod usable;

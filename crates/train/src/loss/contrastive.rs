@@ -1,20 +1,17 @@
 //! The contrastive losses: softmax, which is InfoNCE in both directions (CLIP, arXiv:2103.00020, fig. 3), and sigmoid
 //! (SigLIP, arXiv:2303.15343, alg. 1).
 //!
-//! This file decides which pairs match; the formulas, forward and backward, are in `crates/kernels/src/contrastive/`.
+//! This file tells which pairs match, `targets` computes the loss from that. The formulas, forward and backward, are in
+//! `crates/kernels/src/contrastive/`.
 //!
 //! Embeddings are `[batch, dim]`. Logits are `[batch, batch]` with images as rows, and are never stored whole.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 
 use burn::tensor::Tensor;
 use dualenc_data::{ContentId, Dataset};
-use dualenc_kernels::{PairLoss, pair_loss};
 
 use crate::config::{Duplicates, Loss, RunConfig, TrainSection};
-use crate::loss::label_smoothing::{Smoothing, sigmoid_chance};
-use crate::loss::mixup::Mixing;
-use crate::loss::slots;
 
 /// The loss function of a run.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -124,82 +121,6 @@ pub struct BatchLoss {
     /// Spread of image and of text embeddings, `[2]`: their mean squared distance from their mean, from 0 (all equal)
     /// to 1. It is 1 minus the mean cosine over all ordered pairs, each embedding with itself included.
     pub spread: Tensor<1>,
-}
-
-/// Computes the loss of a batch of L2-normalised image embeddings, `[batch, dim]`, and text embeddings, `[batch *
-/// slots, dim]`, where the captions of an image follow each other. With several, it is the mean over the slots.
-///
-/// `logit_scale` `[1]` is the logarithm of the factor of the cosines. `logit_bias` `[1]` is only used by the sigmoid
-/// loss.
-pub fn contrastive_loss(
-    objective: Objective,
-    (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
-    logit_scale: Tensor<1>,
-    logit_bias: Option<Tensor<1>>,
-    pairs: &PairIds,
-) -> BatchLoss {
-    blended_loss(objective, (image_embeds, text_embeds), logit_scale, logit_bias, pairs, None)
-}
-
-/// [`contrastive_loss`] of embeddings of blends of the pairs.
-pub(crate) fn blended_loss(
-    objective: Objective,
-    (image_embeds, text_embeds): (Tensor<2>, Tensor<2>),
-    logit_scale: Tensor<1>,
-    logit_bias: Option<Tensor<1>>,
-    pairs: &PairIds,
-    mixing: Option<&Mixing>,
-) -> BatchLoss {
-    let slots = slots::by_slot(&text_embeds, pairs.slots());
-    let matches: Vec<_> = (0..slots.len()).map(|slot| pairs.matches(slot)).collect();
-    let num_duplicates = matches.iter().flatten().map(|(row, _)| row).collect::<HashSet<_>>().len();
-    let (objective, matches) = match mixing {
-        None => (objective, matches),
-        Some(mixing) => {
-            // A blend is part of a match at most: no positive.
-            let ignores = objective.duplicates == Duplicates::Ignore;
-            let of_slot = |matches: &Vec<_>| mixing.clashes(if ignores { &[] } else { matches });
-            (Objective { duplicates: Duplicates::Mask, ..objective }, matches.iter().map(of_slot).collect())
-        }
-    };
-    let bias = logit_bias.as_ref().filter(|_| objective.loss == Loss::Sigmoid);
-    let losses = slots.iter().zip(&matches).map(|(text, matches)| {
-        loss_by(objective, (&image_embeds, text), &logit_scale, matches, |loss| {
-            pair_loss(&image_embeds, text, &logit_scale, bias, loss)
-        })
-    });
-    let (losses, chances): (Vec<_>, Vec<_>) = losses.unzip();
-    let [batch, _] = image_embeds.dims();
-    let chance = slots::chance((objective.loss, objective.duplicates), batch, &chances, &matches);
-    let loss = slots::mean(losses);
-    let spread = Tensor::cat(vec![spread(&image_embeds), spread(&text_embeds)], 0);
-    BatchLoss { loss, num_duplicates, chance, spread }
-}
-
-/// Computes the loss `[1]` of one slot with `pair_loss`, and the [loss of guessing](BatchLoss::chance). `matches`: from
-/// [`PairIds::matches`].
-pub(crate) fn loss_by(
-    Objective { loss, duplicates, label_smoothing }: Objective,
-    (image_embeds, text_embeds): (&Tensor<2>, &Tensor<2>),
-    logit_scale: &Tensor<1>,
-    matches: &[(usize, usize)],
-    pair_loss: impl FnOnce(&PairLoss) -> Tensor<1>,
-) -> (Tensor<1>, f64) {
-    let [batch, _] = image_embeds.dims();
-    let matches_if = |mode| if duplicates == mode { matches } else { &[] };
-    let (positives, masked) = (matches_if(Duplicates::Positives), matches_if(Duplicates::Mask));
-    match loss {
-        Loss::Softmax => {
-            let smoothing = Smoothing::new(label_smoothing, batch, masked);
-            let targets = smoothing.targets(positives, masked).into();
-            let loss = pair_loss(&PairLoss::Softmax { targets, masked: masked.into() });
-            (smoothing.apply(loss, image_embeds, text_embeds, logit_scale), smoothing.chance())
-        }
-        Loss::Sigmoid => {
-            let loss = pair_loss(&PairLoss::Sigmoid { positives: positives.into(), masked: masked.into() });
-            (loss, sigmoid_chance([batch, 1], positives.len(), masked.len()))
-        }
-    }
 }
 
 /// Spread `[1]` of unit vectors `[batch, dim]`: 1 minus the squared norm of their mean.

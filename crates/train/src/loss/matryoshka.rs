@@ -4,27 +4,30 @@
 use burn::tensor::Tensor;
 use dualenc_model::normalize;
 
-use crate::loss::contrastive::BatchLoss;
-
-/// The mean of the loss of whole embeddings and of those of their first `widths` values, each normalised. Statistics
-/// are those of whole embeddings.
+/// The mean of the loss of whole embeddings and of those of their first `widths` values, each normalised.
 ///
-/// `image` and `text` are un-normalised features, `[rows, dim]`; `loss` takes unit vectors of one width. Without
-/// `widths` it is the loss of whole embeddings, to the bit.
+/// `whole` are the whole embeddings, normalised; `features` what they were made of, un-normalised, `[rows, dim]`.
+/// `loss` takes unit vectors of one width, and the number of the width: 0 for the whole. Without `widths` it is the
+/// loss of whole embeddings, to the bit.
 pub(crate) fn nested_loss(
     widths: &[usize],
-    [image, text]: [Tensor<2>; 2],
-    loss: impl Fn([Tensor<2>; 2]) -> BatchLoss,
-) -> BatchLoss {
-    let narrower: Vec<_> = widths
-        .iter()
-        .map(|&width| loss([&image, &text].map(|features| normalize(first_values(features, width)))).loss)
-        .collect();
-    let mut whole = loss([image, text].map(normalize));
-    if let Some(sum) = narrower.into_iter().reduce(|sum, loss| sum + loss) {
-        whole.loss = (whole.loss + sum) / (widths.len() + 1) as f64;
+    features: [&Tensor<2>; 2],
+    whole: [&Tensor<2>; 2],
+    loss: impl Fn([&Tensor<2>; 2], usize) -> Tensor<1>,
+) -> Tensor<1> {
+    let narrower = narrower(widths, features);
+    let narrower: Vec<_> =
+        narrower.iter().enumerate().map(|(number, embeds)| loss(embeds.each_ref(), number + 1)).collect();
+    let whole = loss(whole, 0);
+    match narrower.into_iter().reduce(|sum, loss| sum + loss) {
+        Some(sum) => (whole + sum) / (widths.len() + 1) as f64,
+        None => whole,
     }
-    whole
+}
+
+/// The first `widths` values of un-normalised features, normalised.
+pub(crate) fn narrower(widths: &[usize], features: [&Tensor<2>; 2]) -> Vec<[Tensor<2>; 2]> {
+    widths.iter().map(|&width| features.map(|features| normalize(first_values(features, width)))).collect()
 }
 
 /// The first `width` values of each row.

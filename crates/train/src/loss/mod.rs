@@ -3,7 +3,8 @@
 //! The kernels that compute them without a matrix of logits are in `dualenc-kernels`; the loss over the pools of an
 //! evaluation is in `eval::metrics::pooled_loss`.
 //!
-//! - `contrastive`: the loss of a batch, which of its pairs match, and the spread of its embeddings
+//! - `contrastive`: which pairs of a batch match, and the spread of their embeddings
+//! - `targets`: the contrastive loss of a batch, whole or by rows
 //! - `slots`: several captions of an image as positives at once
 //! - `terms`: what a step minimises: the contrastive loss and what the config adds to it
 //! - `matryoshka`: the same loss at several widths
@@ -20,6 +21,7 @@ pub(crate) mod mixup;
 mod slot_tests;
 mod slots;
 mod structure;
+pub(crate) mod targets;
 pub(crate) mod teacher;
 #[cfg(test)]
 mod teacher_tests;

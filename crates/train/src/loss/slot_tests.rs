@@ -6,7 +6,8 @@ use dualenc_model::parameters;
 use serde_json::Value;
 
 use crate::config::{Duplicates, Loss};
-use crate::loss::contrastive::{BatchLoss, Objective, PairIds, contrastive_loss};
+use crate::loss::contrastive::{BatchLoss, Objective, PairIds};
+use crate::loss::targets::contrastive_loss;
 
 /// Relative to the largest value of a tensor; float32 sums of 24 terms round by less.
 const TOLERANCE: f32 = 2.5e-6;

@@ -1,14 +1,18 @@
 //! WHAT A STEP MINIMISES: the contrastive loss, with what the config adds to it.
 
+use std::ops::Range;
+
 use burn::tensor::Tensor;
+use dualenc_kernels::ColumnSums;
 use dualenc_model::normalize;
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
-use crate::loss::contrastive::{BatchLoss, Objective, PairIds, blended_loss};
-use crate::loss::matryoshka::nested_loss;
+use crate::loss::contrastive::{BatchLoss, Objective, PairIds};
+use crate::loss::matryoshka::{narrower, nested_loss};
 use crate::loss::mixup::Mixing;
 use crate::loss::structure::StructureTerm;
+use crate::loss::targets::{Rows, Targets};
 use crate::loss::teacher::TeacherTerm;
 
 /// The loss of a run and its terms.
@@ -34,6 +38,23 @@ pub(crate) struct StepLoss {
     pub structure: Option<Tensor<1>>,
     /// The divergence from the teacher without its weight, `[1]`, where the run has one.
     pub teacher: Option<Tensor<1>>,
+}
+
+impl StepLoss {
+    /// All losses, `[1]` each.
+    pub fn tensors(&self) -> Vec<Tensor<1>> {
+        let terms = [&self.structure, &self.teacher].into_iter().flatten();
+        [&self.total, &self.contrastive.loss].into_iter().chain(terms).cloned().collect()
+    }
+
+    /// With each of [`StepLoss::tensors`], in order, replaced.
+    #[must_use]
+    pub fn map(self, mut replace: impl FnMut(Tensor<1>) -> Tensor<1>) -> Self {
+        let total = replace(self.total);
+        let contrastive = BatchLoss { loss: replace(self.contrastive.loss), ..self.contrastive };
+        let structure = self.structure.map(&mut replace);
+        Self { total, contrastive, structure, teacher: self.teacher.map(replace) }
+    }
 }
 
 /// What the loss of a batch is computed from.
@@ -81,20 +102,45 @@ impl LossTerms {
 
     /// The loss of a batch.
     pub fn loss(&self, inputs: LossInputs<'_>) -> StepLoss {
-        let LossInputs { step, pairs, mixing, locked, teacher, features, logit_scale, logit_bias } = inputs;
-        let structure = self.structure.and_then(|term| {
-            let [image, text] = &features;
-            Some((term.weight_at(step), term.loss(locked, [image, text])?))
+        let targets = self.targets(&inputs);
+        self.loss_of_rows(&targets, inputs, &Rows::All)
+    }
+
+    /// What the contrastive loss of a batch needs besides embeddings.
+    pub fn targets(&self, inputs: &LossInputs<'_>) -> Targets {
+        Targets::of(self.objective, inputs.pairs, inputs.mixing)
+    }
+
+    /// The log-sum-exps of the columns over `rows` of the logits, of each width and slot; none for the sigmoid loss.
+    pub fn column_sums(&self, targets: &Targets, inputs: &LossInputs<'_>, rows: &Range<usize>) -> Vec<ColumnSums> {
+        let features = inputs.features.each_ref();
+        let whole = features.map(|features| normalize(features.clone()));
+        let embeds = std::iter::once(whole).chain(narrower(&self.narrower, features));
+        embeds.flat_map(|embeds| targets.column_sums(embeds.each_ref(), &inputs.logit_scale, rows)).collect()
+    }
+
+    /// The part of the loss that some rows of the logits have: the parts add up to the loss. The terms besides the
+    /// contrastive loss are parts of the first rows; for others they are 0.
+    pub fn loss_of_rows(&self, targets: &Targets, inputs: LossInputs<'_>, rows: &Rows<'_>) -> StepLoss {
+        let LossInputs { step, pairs, mixing: _, locked, teacher, features, logit_scale, logit_bias } = inputs;
+        let zero = || Tensor::zeros([1], &logit_scale.device().without_autodiff());
+        let features = features.each_ref();
+        let embeds = features.map(|features| normalize(features.clone()));
+        let structure = self.structure.filter(|_| locked.iter().any(Option::is_some)).map(|term| {
+            let loss = rows.has_first().then(|| term.loss(locked, features)).flatten();
+            (term.weight_at(step), loss.unwrap_or_else(zero))
         });
         let teacher = self.teacher.zip(teacher).map(|(term, [teacher_image, teacher_text])| {
-            let embeds = features.each_ref().map(|features| normalize(features.clone()));
             let logits = (&logit_scale, logit_bias.as_ref());
-            let loss = term.loss(self.objective, [teacher_image, teacher_text], embeds.each_ref(), logits, pairs);
-            (term.weight, loss)
+            let of_first =
+                || term.loss(self.objective, [teacher_image, teacher_text], embeds.each_ref(), logits, pairs);
+            (term.weight, if rows.has_first() { of_first() } else { zero() })
         });
-        let contrastive = nested_loss(&self.narrower, features, |[image, text]| {
-            blended_loss(self.objective, (image, text), logit_scale.clone(), logit_bias.clone(), pairs, mixing)
+        let logits = (&logit_scale, logit_bias.as_ref());
+        let loss = nested_loss(&self.narrower, features, embeds.each_ref(), |embeds, width| {
+            targets.loss(embeds, logits, rows, width)
         });
+        let contrastive = targets.with_statistics(loss, embeds.each_ref());
         let mut total = contrastive.loss.clone();
         if let Some((weight, teacher)) = &teacher {
             total = total * (1.0 - *weight) + teacher.clone() * *weight;

@@ -2,7 +2,7 @@
 
 use burn::tensor::activation::log_sigmoid;
 use burn::tensor::{Bool, Device, TensorData};
-use dualenc_kernels::tiled_pair_loss;
+use dualenc_kernels::{Logits, tiled_pair_loss};
 use serde_json::Value;
 
 use burn::tensor::Tensor;
@@ -10,6 +10,7 @@ use dualenc_model::parameters;
 
 use crate::config::{Duplicates, Loss};
 use crate::loss::contrastive::*;
+use crate::loss::targets::{SlotTargets, contrastive_loss};
 
 const ALL_DUPLICATES: [Duplicates; 3] = [Duplicates::Ignore, Duplicates::Positives, Duplicates::Mask];
 
@@ -236,11 +237,11 @@ impl Case {
     /// In Burn's own operations and in tiles of `rows` rows, as on a device without a kernel.
     fn tiled(&self, pairs: &PairIds, rows: usize) -> Vec<f32> {
         self.values(|[image, text], scale, bias| {
-            let bias = Some(&bias).filter(|_| self.objective.loss == Loss::Sigmoid);
-            loss_by(self.objective, (&image, &text), &scale, &pairs.matches(0), |loss| {
-                tiled_pair_loss((&image, &text), &scale, bias, loss, rows * self.shape[0])
-            })
-            .0
+            let logit_bias = Some(&bias).filter(|_| self.objective.loss == Loss::Sigmoid);
+            let targets = SlotTargets::of(self.objective, self.shape[0], &pairs.matches(0));
+            let logits = Logits { image_embeds: &image, text_embeds: &text, logit_scale: &scale, logit_bias };
+            let loss = tiled_pair_loss(logits, targets.pair_loss(), None, rows * self.shape[0]);
+            targets.smoothed(loss, (&image, &text), &scale)
         })
     }
 

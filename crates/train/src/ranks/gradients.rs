@@ -55,20 +55,6 @@ pub(crate) fn sum_of_all(ranks: &dyn Exchange, own: ParamGradients) -> Result<Pa
     with_values(own, forms, &values)
 }
 
-/// The gradients of the first rank, on each.
-///
-/// # Errors
-/// As for [`sum_of_all`].
-pub(crate) fn of_first_rank(ranks: &dyn Exchange, own: ParamGradients) -> Result<ParamGradients, TrainError> {
-    if ranks.is_alone() {
-        return Ok(own);
-    }
-    let forms = joined_forms(ranks, &own)?;
-    let all = ranks.gather_values(flat(&own, &forms)?)?;
-    let first = all.first().ok_or_else(|| TrainError::Internal("there is no first rank".to_owned()))?;
-    with_values(own, forms, first)
-}
-
 /// The forms of the gradients by path, with the rows of all ranks.
 fn joined_forms(ranks: &dyn Exchange, own: &ParamGradients) -> Result<BTreeMap<String, Form>, TrainError> {
     let failed = |error: serde_json::Error| TrainError::Internal(format!("the forms of gradients: {error}"));

@@ -33,10 +33,34 @@ pub(crate) fn sum_in_tree<T, E>(
         }
         return Ok(sum);
     }
-    let middle = range.start + range.len().div_ceil(2);
-    let first = sum_in_tree(range.start..middle, halvings - 1, leaf, add)?;
-    let second = sum_in_tree(middle..range.end, halvings - 1, leaf, add)?;
+    let [first, second] = halves(range);
+    let first = sum_in_tree(first, halvings - 1, leaf, add)?;
+    let second = sum_in_tree(second, halvings - 1, leaf, add)?;
     add(first, second)
+}
+
+/// As [`sum_in_tree`], where `branch(range)` is the sum of what is not halved any more.
+///
+/// # Errors
+/// Those of `branch` and `add`.
+pub(crate) fn sum_of_branches<T, E>(
+    range: Range<usize>,
+    halvings: u32,
+    branch: &mut impl FnMut(Range<usize>) -> Result<T, E>,
+    add: &mut impl FnMut(T, T) -> Result<T, E>,
+) -> Result<T, E> {
+    if range.len() <= 1 || halvings == 0 {
+        return branch(range);
+    }
+    let [first, second] = halves(range);
+    let first = sum_of_branches(first, halvings - 1, branch, add)?;
+    let second = sum_of_branches(second, halvings - 1, branch, add)?;
+    add(first, second)
+}
+
+fn halves(Range { start, end }: Range<usize>) -> [Range<usize>; 2] {
+    let middle = start + (end - start).div_ceil(2);
+    [start..middle, middle..end]
 }
 
 #[cfg(test)]

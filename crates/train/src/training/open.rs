@@ -12,6 +12,7 @@ use crate::config::{BestMetric, Change, Precision, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
 use crate::eval::evaluation::Evaluation;
+use crate::eval::shared::ImageShares;
 use crate::events::{Event, Observer};
 use crate::features::absent::check_dataset;
 use crate::features::image_index::ImageSet;
@@ -169,6 +170,7 @@ impl Run {
             teacher,
             records: Some(records),
             evaluations,
+            image_shares: ImageShares::default(),
             locked_fingerprints,
             compute,
             ranks,

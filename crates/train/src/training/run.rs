@@ -10,8 +10,9 @@ use crate::closed_form::fit_report::FitReport;
 use crate::config::RunConfig;
 use crate::device::Compute;
 use crate::error::TrainError;
-use crate::eval::encoder::Encoder;
+use crate::eval::encoder::{Encoder, OtherRanks};
 use crate::eval::evaluation::Evaluation;
+use crate::eval::shared::{ImageShares, Together};
 use crate::events::{Event, Observer};
 use crate::features::image_index::training_views;
 use crate::features::locked_towers::{LockedFingerprints, LockedTowers, feature_cache_of};
@@ -47,7 +48,9 @@ pub(crate) struct Run {
     pub locked: LockedInputs,
     /// Metrics and checkpoints: what is written. `None`: the first rank writes.
     pub records: Option<Records>,
+    /// All ranks have them, since all encode; the first measures.
     pub evaluations: Vec<Evaluation>,
+    pub image_shares: ImageShares,
     pub locked_fingerprints: LockedFingerprints,
     pub compute: Compute,
     /// The other replicas of this run.
@@ -221,11 +224,57 @@ impl Run {
         }
     }
 
-    /// Runs every evaluation that is due at this step and not in the log yet. The first rank has all evaluations.
+    /// Runs every evaluation that is due at this step and not in the log yet. The first rank decides and measures; the
+    /// others encode with it.
     ///
     /// # Errors
     /// Those of [`Evaluation::run`].
     fn evaluate_if_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        if self.evaluations.is_empty() {
+            return Ok(());
+        }
+        if self.records.is_none() {
+            return self.help_evaluate();
+        }
+        let evaluated = self.evaluate_what_is_due(observer);
+        match (Together::of(&*self.ranks, &self.image_shares), &evaluated) {
+            // Any other error ends all ranks.
+            (Some(ranks), Ok(()) | Err(TrainError::Stopped { .. })) => ranks.dismiss().and(evaluated),
+            _ => evaluated,
+        }
+    }
+
+    /// Encodes what the first rank asks for, as long as it evaluates.
+    fn help_evaluate(&self) -> Result<(), TrainError> {
+        let Some(ranks) = Together::of(&*self.ranks, &self.image_shares) else { return Ok(()) };
+        let images = |name: &str| self.evaluations.iter().find(|it| it.name == name).map(Evaluation::images);
+        ranks.serve(&self.data.processor, images, |work| {
+            let (model, locked) = (self.learner.evaluation_model(), self.evaluated_towers());
+            work(&Encoder {
+                model: &model,
+                tokenizer: &self.data.tokenizer,
+                locked: &locked,
+                compute: &self.compute,
+                workers: self.data.workers,
+                stop: &self.stop,
+                // Each request has its own.
+                batch_size: 0,
+                others: None,
+            })
+        })
+    }
+
+    /// The towers that are locked for an evaluation at this step. A tower that trained before and is locked now has
+    /// other features with its averaged weights.
+    fn evaluated_towers(&self) -> LockedTowers {
+        let towers = self.locked.towers.clone();
+        match self.learner.averaged_parts(self.position.step) {
+            Some(averaged) => towers.restricted_to(&averaged),
+            None => towers,
+        }
+    }
+
+    fn evaluate_what_is_due(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         self.evaluate_with_last_step(self.position.total_steps, observer)?;
         if self.stops_early() {
             // The evaluations that run when training ends.
@@ -249,17 +298,15 @@ impl Run {
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
         let step = self.position.step;
-        let Some(records) = self.records.as_mut().filter(|_| self.evaluations.iter().any(&due)) else {
+        if !self.evaluations.iter().any(&due) {
             return Ok(());
-        };
+        }
+        let locked = self.evaluated_towers();
+        let Some(records) = &mut self.records else { return Ok(()) };
+        let ranks = Together::of(&*self.ranks, &self.image_shares);
         self.learner.check_finite(step)?;
         let done = records.metrics.evals_at(step).to_vec();
         let model = self.learner.evaluation_model();
-        let mut locked = self.locked.towers.clone();
-        // A tower that trained before and is locked now has other features with its averaged weights.
-        if let Some(averaged) = self.learner.averaged_parts(step) {
-            locked = locked.restricted_to(&averaged);
-        }
         for evaluation in self
             .evaluations
             .iter()
@@ -274,6 +321,7 @@ impl Run {
                 workers: self.data.workers,
                 stop: &self.stop,
                 batch_size: evaluation.batch_size,
+                others: ranks.as_ref().map(|ranks| OtherRanks(ranks)),
             };
             let record = evaluation.record(step, &encoder, &self.data.processor, observer)?;
             records.log_eval(&record, observer)?;

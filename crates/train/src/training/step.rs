@@ -9,7 +9,7 @@ use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
 use crate::device::{Compute, dtype};
 use crate::error::TrainError;
 use crate::features::prefixes::States;
-use crate::loss::contrastive::BatchLoss;
+use crate::loss::contrastive::{BatchLoss, PairIds};
 use crate::loss::mixup::Mixing;
 use crate::loss::terms::{LossInputs, LossTerms, StepLoss};
 use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
@@ -66,6 +66,33 @@ pub(crate) struct Features {
     pub text: Tensor<2>,
     /// Rows of the word table that the batch reads, where the text tower trains.
     pub words: Option<RowsRead>,
+}
+
+/// What the loss of a batch is computed from, besides the features: see [`LossInputs`].
+pub(crate) struct Known {
+    step: u64,
+    pairs: PairIds,
+    mixing: Option<Mixing>,
+    locked: [Option<Tensor<2>>; 2],
+    teacher: Option<[Tensor<2>; 2]>,
+    logit_scale: Tensor<1>,
+    logit_bias: Option<Tensor<1>>,
+}
+
+impl Known {
+    /// With un-normalised image and text features, `[rows, dim]`.
+    pub(crate) fn with(&self, features: [Tensor<2>; 2]) -> LossInputs<'_> {
+        LossInputs {
+            step: self.step,
+            pairs: &self.pairs,
+            mixing: self.mixing.as_ref(),
+            locked: self.locked.each_ref().map(Option::as_ref),
+            teacher: self.teacher.as_ref(),
+            features,
+            logit_scale: self.logit_scale.clone(),
+            logit_bias: self.logit_bias.clone(),
+        }
+    }
 }
 
 /// Loss and gradients of a whole batch in one pass.
@@ -165,18 +192,24 @@ impl StepContext<'_> {
         locked: &LockedFeatures,
         features: [Tensor<2>; 2],
     ) -> Result<StepLoss, TrainError> {
-        let teacher = self.teacher.map(|teacher| teacher.embeds(batch)).transpose()?;
+        Ok(self.terms.loss(self.known(batch, locked)?.with(features)))
+    }
+
+    /// What the loss of a whole batch is computed from, besides the features.
+    ///
+    /// # Errors
+    /// Those of [`Teacher::embeds`].
+    pub(crate) fn known(&self, batch: &Batch, locked: &LockedFeatures) -> Result<Known, TrainError> {
         let image = locked.image.clone().map(|pooled| self.model.image_summary(pooled));
-        Ok(self.terms.loss(LossInputs {
+        Ok(Known {
             step: batch.step,
-            pairs: &self.data.pair_ids(batch),
-            mixing: self.mixing(batch).as_ref(),
-            locked: [image.as_ref(), locked.text.as_ref()],
-            teacher: teacher.as_ref(),
-            features,
+            pairs: self.data.pair_ids(batch),
+            mixing: self.mixing(batch),
+            locked: [image, locked.text.clone()],
+            teacher: self.teacher.map(|teacher| teacher.embeds(batch)).transpose()?,
             logit_scale: self.model.logit_scale.val(),
             logit_bias: self.model.logit_bias.as_ref().map(Param::val),
-        }))
+        })
     }
 
     /// Reads the scalars of a step: the only time in a step that the host waits for the device.

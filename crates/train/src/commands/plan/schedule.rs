@@ -87,6 +87,7 @@ pub(super) fn evaluations(
             workers: run.data.workers,
             stop: &run.stop,
             batch_size: evaluation.batch_size,
+            others: None,
         };
         let share = budget.left() / (total - done) as f64;
         let is_short = seconds_per_image * 2.0 * IMAGES as f64 > share;

@@ -69,8 +69,16 @@ pub(super) fn add_model_parts(
     let Some((locked, _copy)) = made(cached, report, &parts, observer)? else { return Ok(()) };
     let workers = compute.threads;
     let tokenizer = &loaded.tokenizer;
-    let encoder =
-        Encoder { model: &model, tokenizer, locked: &locked, compute: &compute, workers, stop, batch_size: BATCH_SIZE };
+    let encoder = Encoder {
+        model: &model,
+        tokenizer,
+        locked: &locked,
+        compute: &compute,
+        workers,
+        stop,
+        batch_size: BATCH_SIZE,
+        others: None,
+    };
     let (step, seed) = (loaded.step.unwrap_or(0), config.run.seed);
     let mut shown: Option<(Embedded, String, bool)> = None;
     for (name, section) in &config.eval {

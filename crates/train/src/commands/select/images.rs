@@ -113,6 +113,7 @@ impl Towers {
             workers: compute.threads,
             stop,
             batch_size,
+            others: None,
         }
     }
 

@@ -16,7 +16,8 @@ use serde_json::{Map, Value, json};
 
 use crate::device::read_scalar;
 use crate::error::TrainError;
-use crate::loss::contrastive::{Objective, PairIds, contrastive_loss};
+use crate::loss::contrastive::{Objective, PairIds};
+use crate::loss::targets::contrastive_loss;
 
 /// Seed of the random choice of pools, the same for all runs (ASCII `pool`).
 const POOL_SEED: u64 = 0x706f_6f6c;

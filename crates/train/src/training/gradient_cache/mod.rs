@@ -5,9 +5,11 @@
 //! these features, of `logit_scale` and of `logit_bias`. Then each part runs again, with the same dropout, and
 //! backpropagates its rows of the features' gradients into the parameters.
 //!
-//! Several ranks share the parts. Each computes the whole loss from the features of all, which costs time and memory on
-//! each: rows of the similarities could be divided too. Gradients of parts are added up in a tree over parts and ranks
-//! that depends only on the number of parts; those of the loss itself are added once.
+//! Several ranks share the parts. Each also computes the rows of the loss that belong to its parts, from the features
+//! of all. What parts and rows contribute is added up in a tree over parts and ranks that depends only on the number of
+//! parts.
+//!
+//! - `loss_in_rows`: the loss
 
 use std::ops::Range;
 use std::time::Duration;
@@ -19,11 +21,13 @@ use dualenc_model::parameters;
 use crate::error::TrainError;
 use crate::optim::gradients::ParamGradients;
 use crate::ranks::gathered::{all_rows, whole_batch};
-use crate::ranks::gradients::{of_first_rank, sum_of_all};
+use crate::ranks::gradients::sum_of_all;
 use crate::ranks::tree::{halvings_of_share, sum_in_tree};
+use crate::training::gradient_cache::loss_in_rows::{LossInRows, loss_in_rows};
 use crate::training::locked_inputs::LockedFeatures;
 use crate::training::step::{Features, StepContext, StepOutcome};
 
+mod loss_in_rows;
 #[cfg(test)]
 mod tests;
 
@@ -79,18 +83,14 @@ pub(crate) fn forward_backward(
     };
     drop(untracked);
 
-    let leaf = |parts: Vec<Tensor<2>>| {
-        let (all, before) = all_rows(context.ranks, Tensor::cat(parts, 0))?;
-        Ok::<_, TrainError>((all.autodiff().require_grad(), before))
-    };
-    let ((image, images_before), (text, texts_before)) = (leaf(image)?, leaf(text)?);
-    let loss = context.loss(&batch, &joined, [image.clone(), text.clone()])?;
+    let (image, images_before) = all_rows(context.ranks, Tensor::cat(image, 0))?;
+    let (text, texts_before) = all_rows(context.ranks, Tensor::cat(text, 0))?;
+    let pairs: Vec<usize> = parts.iter().map(|part| part.pairs.len()).collect();
+    let known = context.known(&batch, &joined)?;
     drop(joined);
-    let mut all = loss.total.backward();
-    let of_loss = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;
-    let by_image = image.grad_remove(&mut all);
-    let by_text = text.grad_remove(&mut all);
-    drop(all);
+    let LossInRows { loss, by_features: [by_image, by_text], by_parameters } =
+        loss_in_rows(context, &known, [image, text], (images_before, &pairs))?;
+    drop(known);
 
     let (mut next_image, mut next_text) = (images_before, texts_before);
     let mut of_part = |at: usize| {
@@ -108,8 +108,8 @@ pub(crate) fn forward_backward(
         // The captions of a pair follow each other.
         let texts = next_text..next_text + part.pairs.len() * part.slots();
         (next_image, next_text) = (images.end, texts.end);
-        let share = |features: Tensor<2>, gradient: &Option<Tensor<2>>, rows: Range<usize>| {
-            let gradient = gradient.as_ref()?.clone().slice([rows]);
+        let share = |features: Tensor<2>, gradient: &Tensor<2>, rows: Range<usize>| {
+            let gradient = gradient.clone().slice([rows]);
             features.is_autodiff().then(|| (features * gradient).sum())
         };
         let shares = [share(image, &by_image, images), share(text, &by_text, texts)];
@@ -129,7 +129,7 @@ pub(crate) fn forward_backward(
         },
     )?;
     let mut gradients = sum_of_all(context.ranks, own)?;
-    gradients.add(of_first_rank(context.ranks, of_loss)?)?;
+    gradients.add(by_parameters)?;
     context.outcome(batch, loss, gradients)?.of_all_ranks(context.ranks, context.compute.on_host)
 }
 

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{ConfigError, RunConfig};
 use crate::device::Compute;
 use crate::error::TrainError;
+use crate::eval::evaluation::Evaluation;
+use crate::eval::shared::ImageShares;
 use crate::events::Silent;
 use crate::features::locked_towers::{LockedFingerprints, feature_cache_of};
 use crate::loss::terms::LossTerms;
@@ -71,7 +73,7 @@ impl Run {
         let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
         let workers = loader_threads(&config, compute.threads, ranks.ranks());
 
-        let Pairs { train: dataset, .. } = Pairs::read(&config)?;
+        let Pairs { train: dataset, validation } = Pairs::read(&config)?;
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(&config, &compute, observer)?;
         let teacher = LoadedTeacher::of(&config, &compute, observer)?;
         let terms =
@@ -110,7 +112,8 @@ impl Run {
             terms,
             teacher,
             records: None,
-            evaluations: Vec::new(),
+            evaluations: Evaluation::open_all(&config, validation.as_ref())?,
+            image_shares: ImageShares::default(),
             locked_fingerprints,
             compute,
             ranks,

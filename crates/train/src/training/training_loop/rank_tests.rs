@@ -15,6 +15,8 @@ struct Watch<'a> {
     last: Option<u64>,
     stop: &'a StopFlag,
     warnings: Vec<String>,
+    /// Images that evaluations report as encoded.
+    images: Vec<usize>,
 }
 
 impl Observer for Watch<'_> {
@@ -22,6 +24,7 @@ impl Observer for Watch<'_> {
         match event {
             Event::Step(record) if self.last == Some(record.step) => self.stop.request(15),
             Event::Warning(warning) => self.warnings.push(warning),
+            Event::Work { name: "pairs: images", done, .. } => self.images.push(done),
             _ => {}
         }
     }
@@ -49,7 +52,7 @@ fn config(dir: &Path, devices: usize, sets: &[&str]) -> RunConfig {
 /// Trains in `dir` on `devices` devices; `last`: the step to stop after.
 fn run(dir: &Path, devices: usize, sets: &[&str], start: Start, last: Option<u64>) -> Result<Vec<String>, TrainError> {
     let stop = StopFlag::default();
-    let mut watch = Watch { last, stop: &stop, warnings: Vec::new() };
+    let mut watch = Watch { last, stop: &stop, warnings: Vec::new(), images: Vec::new() };
     train(&config(dir, devices, sets), start, &stop, &mut watch)?;
     Ok(watch.warnings)
 }
@@ -142,6 +145,28 @@ fn terms_and_fits_are_the_same_on_several_devices() {
     assert_same_bits(&fit, EIGHTHS, &[2]);
     let stages = ["model.lock=LL", "train.stage=[{from_step=6, lock=\"LU\"}]", "train.ema_decay=0.9"];
     assert_same_bits(&stages, EIGHTHS, &[2]);
+}
+
+#[test]
+fn evaluations_are_shared() {
+    let data = tempfile::tempdir().unwrap();
+    with_bad_images(data.path());
+    let pairs = data.path().join("train.csv");
+    let retrieval = format!("eval.pairs={{task=\"retrieval\", data={pairs:?}, every_steps=5, at_start=true}}");
+    let loss = format!("eval.loss={{task=\"loss\", pool_size=4, data={pairs:?}, every_steps=12}}");
+    for lock in ["model.lock=UU", "model.lock=LU"] {
+        let sets = [lock, &retrieval, &loss, "data.max_bad_fraction=0.5", "train.ema_decay=0.9"];
+        assert_same_bits(&sets, EIGHTHS, &[2, 4]);
+    }
+    // A pass encodes up to 16 images, besides those that cannot be read, and the set has 24.
+    let sets = ["model.lock=UU", &retrieval, "data.max_bad_fraction=0.5", "train.micro_batch_size=1"];
+    for (devices, expected) in [(1, vec![20, 24]), (4, vec![24])] {
+        let dir = tempfile::tempdir().unwrap();
+        let stop = StopFlag::default();
+        let mut watch = Watch { last: Some(1), stop: &stop, warnings: Vec::new(), images: Vec::new() };
+        train(&config(dir.path(), devices, &sets), Start::New, &stop, &mut watch).unwrap();
+        assert_eq!(watch.images, expected, "{devices} devices");
+    }
 }
 
 #[test]
