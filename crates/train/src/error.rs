@@ -185,11 +185,11 @@ pub enum TrainError {
     },
     /// Loss or gradients are not finite. The update was not made.
     #[error(
-        "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}, a factor of \
-         {:.2} on cosines); the weights were not updated, and {saved}. Use `--resume` with a lower \
+        "{what} is {value} at step {step} (learning rate {learning_rate:.3e}, logit_scale {logit_scale:.4}, a factor \
+         of {:.2} on cosines); the weights were not updated, and {saved}. Use `--resume` with a lower \
          `train.learning_rate`, a longer `train.warmup_steps` or another `train.clip_grad_norm`; with `--skip-steps 1` \
-         if the batch is to blame; or delete the newest checkpoints first, to go on from an earlier one. The samples of \
-         the step {samples}",
+         if the batch is to blame; or delete the newest checkpoints first, to go on from an earlier one. The samples \
+         of the step {samples}",
         .logit_scale.exp()
     )]
     NotFinite {

@@ -201,7 +201,7 @@ mod tests {
     fn chance_is_the_logarithm_of_the_size() {
         let mut pools = of_cosines(vec![vec![0.5; 25]; 3], 5);
         assert!((pools.softmax_loss(2.0) - 5f64.ln()).abs() < 1e-12);
-        // The texts 0, 2 and 4 are one caption: three answers for each image. Of these texts, three images do not match.
+        // The texts 0, 2 and 4 are one caption: three answers for each image. Three images do not match these texts.
         pools.repeats = vec![vec![false, false, true, false, true]; 3];
         for (image, text) in [(0, 2), (0, 4), (2, 0), (2, 4), (4, 0), (4, 2)] {
             pools.cosines.iter_mut().for_each(|cosines| cosines[image * 5 + text] = f64::NAN);

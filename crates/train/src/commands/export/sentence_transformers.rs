@@ -62,8 +62,8 @@ pub(crate) fn write(
     let bias = parts.logit_bias.map_or_else(String::new, |bias| format!(" and the `logit_bias` {bias:.4}"));
     let (are, them) = if bias.is_empty() { ("is", "it") } else { ("are", "them") };
     observer.on(Event::Note(format!(
-        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {:.4} (a factor of {:.2}){bias} {are} not \
-         part of its modules; the model card names {them}",
+        "sentence-transformers compares embeddings by their cosine: the `logit_scale` {:.4} (a factor of {:.2}){bias} \
+         {are} not part of its modules; the model card names {them}",
         parts.logit_scale,
         parts.logit_scale.exp()
     )));
