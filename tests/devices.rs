@@ -129,3 +129,26 @@ fn failure_names_the_device() {
     assert!(text.contains("rank ") && text.contains("(cpu): "), "{text}");
     assert!(text.contains("more than `data.max_bad_fraction` = 0.1 allows"), "{text}");
 }
+
+#[cfg(not(feature = "mpi"))]
+#[test]
+fn processes_of_a_launcher_are_refused() {
+    let session = session();
+    let text = |variable: &str, value: &str, command: &str| {
+        let mut command = session.command(&[command, "--config", "lit.toml"]);
+        let output = command.env(variable, value).output().unwrap();
+        (output.status.code(), crate::support::stderr(&output))
+    };
+    for (variable, value) in [("OMPI_COMM_WORLD_SIZE", "2"), ("PMI_SIZE", "2"), ("SLURM_STEP_NUM_TASKS", "2")] {
+        let (code, text) = text(variable, value, "train");
+        assert_eq!(code, Some(2), "{text}");
+        assert!(text.contains(&format!("2 processes were started together (`{variable}` is set)")), "{text}");
+        assert!(text.contains("each would train alone") && text.contains("--features mpi"), "{text}");
+        assert!(!session.path("run").exists());
+    }
+    let (code, text) = text("OMPI_COMM_WORLD_SIZE", "2", "fit");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("`fit` runs in one"), "{text}");
+    let mut command = session.command(&["train", "--config", "lit.toml"]);
+    assert!(command.env("OMPI_COMM_WORLD_SIZE", "1").output().unwrap().status.success());
+}

@@ -44,6 +44,8 @@ mod pooling;
 mod precision;
 mod prefix;
 mod probes;
+#[cfg(feature = "mpi")]
+mod processes;
 mod races;
 mod reference;
 mod report;

@@ -19,7 +19,7 @@ mod signals;
 use std::process::ExitCode;
 
 use clap::Parser;
-use dualenc_train::catch_device_failures;
+use dualenc_train::{Processes, catch_device_failures};
 
 use crate::cli::Cli;
 use crate::report::json_log;
@@ -35,11 +35,14 @@ fn main() -> ExitCode {
     let result = signals::ignore_file_limit().and_then(|()| run());
     reporter.finish();
     let code = exit::code(&result);
-    if let Err(error) = &result
-        && !exit::is_closed_pipe(error)
-    {
-        reporter.report_error(error.as_ref(), code);
-    }
+    // Of several processes that train together, one reports.
+    Processes::leave(|| {
+        if let Err(error) = &result
+            && !exit::is_closed_pipe(error)
+        {
+            reporter.report_error(error.as_ref(), code);
+        }
+    });
     code.into()
 }
 

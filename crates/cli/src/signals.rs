@@ -23,6 +23,7 @@ pub struct Signals {
     /// Of each signal, whether it ends the process at once.
     ends_at_once: Vec<Arc<AtomicBool>>,
     has_begun: AtomicBool,
+    is_muted: bool,
 }
 
 impl Signals {
@@ -35,7 +36,12 @@ impl Signals {
             signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
             ends_at_once.push(at_once);
         }
-        Ok(Self { stop, ends_at_once, has_begun: AtomicBool::new(false) })
+        Ok(Self { stop, ends_at_once, has_begun: AtomicBool::new(false), is_muted: false })
+    }
+
+    /// From now on, a signal is answered without a word: another process says it.
+    pub fn mute(&mut self) {
+        self.is_muted = true;
     }
 
     /// The flag that a signal sets.
@@ -57,12 +63,14 @@ impl Signals {
     fn begin(&self, answer: &'static str) -> &StopFlag {
         if !self.has_begun.swap(true, Ordering::SeqCst) {
             self.ends_at_once.iter().for_each(|at_once| at_once.store(false, Ordering::SeqCst));
-            let (stop, ends_at_once) = (self.stop.clone(), self.ends_at_once.clone());
+            let (stop, ends_at_once, is_muted) = (self.stop.clone(), self.ends_at_once.clone(), self.is_muted);
             std::thread::spawn(move || {
                 while stop.signal().is_none() {
                     std::thread::sleep(POLL);
                 }
-                notice::write(answer);
+                if !is_muted {
+                    notice::write(answer);
+                }
                 std::thread::sleep(SAME);
                 ends_at_once.iter().for_each(|at_once| at_once.store(true, Ordering::SeqCst));
             });

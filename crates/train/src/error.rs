@@ -7,6 +7,7 @@ use std::sync::Arc;
 use dualenc_data::{DataError, DataErrorCause, counted};
 use dualenc_model::{DeviceFailure, ModelError, ModelErrorCause};
 use dualenc_search::SearchError;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Change, ConfigError};
 use crate::models::hub::error::HubError;
@@ -52,10 +53,27 @@ pub enum TrainError {
     OfRank {
         /// Its number, from 0.
         rank: usize,
-        /// Its device.
+        /// Its device; of several processes, its machine and its device.
         device: String,
         /// Why it failed.
         source: Arc<TrainError>,
+    },
+    /// The error of another process of the run, as it told it.
+    #[error("{message}")]
+    OfProcess {
+        /// What kind of error it is.
+        kind: ErrorKind,
+        /// Its message.
+        message: String,
+    },
+    /// The process of a rank is not heard of.
+    #[error(
+        "nothing was heard of its process for {seconds} s: it was stopped or killed, or its machine or network failed; \
+         use `--resume` to continue"
+    )]
+    RankIsSilent {
+        /// How long.
+        seconds: u64,
     },
     /// A rank did not come to where the others wait for it.
     #[error(
@@ -271,7 +289,7 @@ pub enum TrainError {
 }
 
 /// The kind of an error, which decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// Usage, configuration or data are invalid: the same command fails again until the user changes something.
@@ -294,7 +312,9 @@ impl TrainError {
             | Self::LostFile { .. }
             | Self::Stopped { .. }
             | Self::DeviceFailed { .. }
-            | Self::RankIsLate { .. } => ErrorKind::Run,
+            | Self::RankIsLate { .. }
+            | Self::RankIsSilent { .. } => ErrorKind::Run,
+            Self::OfProcess { kind, .. } => *kind,
             Self::OfKey { source, .. } => source.kind(),
             Self::OfRank { source, .. } => source.kind(),
             Self::Data(error) => of_data(error),

@@ -79,13 +79,14 @@ pub use loss::contrastive::Objective;
 pub use models::hub::error::HubError;
 pub use models::load::LoadedModel;
 pub use optim::part_summary::PartSummary;
+pub use ranks::launched::Processes;
 pub use run_dir::best::Best;
 pub use run_dir::metrics_log::{EvalRecord, FitRecord, TrainRecord, WarningRecord};
 pub use stop_flag::StopFlag;
 pub use training::position::Start;
 pub use training::training_loop::{Outcome, train};
 
-/// Parts of a step for `benches/speed`. No promise is made about them.
+/// Parts of a step for `benches/speed` and `examples/exchange_time`. No promise is made about them.
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod internals {
@@ -95,4 +96,6 @@ pub mod internals {
     pub use crate::optim::gradients::{ParamGradients, RowsRead};
     pub use crate::optim::optimizer::Optimizer;
     pub use crate::optim::param_groups::LearningRate;
+    #[cfg(feature = "mpi")]
+    pub use crate::ranks::processes::timing::time_exchanges;
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::Args;
-use dualenc_train::{Event, Observer, Outcome, Start, TrainError, counted};
+use dualenc_train::{ErrorKind, Event, Observer, Outcome, Processes, Start, TrainError, counted};
 
 use crate::args::ConfigArgs;
 use crate::exit::Ending;
@@ -20,7 +20,8 @@ Examples:
   dualenc train --config lit.toml
   dualenc train --config lit.toml --set train.epochs=3 --set run.dir=runs/short
   dualenc train --config lit.toml --resume
-  dualenc train --config lit.toml --resume --skip-steps 1")]
+  dualenc train --config lit.toml --resume --skip-steps 1
+  mpirun -n 2 dualenc train --config lit.toml    (a build with the feature `mpi`)")]
 pub struct TrainArgs {
     #[command(flatten)]
     pub config: ConfigArgs,
@@ -33,10 +34,18 @@ pub struct TrainArgs {
 }
 
 pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
-    let config = args.config.load()?;
-    reporter.log_every_steps(config.run.log_every_steps);
     // Until the first step, nothing is lost by ending at once.
-    let signals = Signals::end_at_once()?;
+    let mut signals = Signals::end_at_once()?;
+    let processes = Processes::join()?;
+    if !processes.is_first() {
+        reporter.mute();
+        signals.mute();
+    }
+    let config = args.config.load().inspect_err(|error| {
+        let kind = error.downcast_ref().map_or(ErrorKind::Input, TrainError::kind);
+        processes.fail(kind, &error.to_string());
+    })?;
+    reporter.log_every_steps(config.run.log_every_steps);
     let start = if args.resume { Start::Resume { skip_steps: args.skip_steps.unwrap_or(0) } } else { Start::New };
     let outcome = match dualenc_train::train(
         &config,
@@ -53,6 +62,7 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     };
     reporter.finish();
     match outcome {
+        Outcome::Finished { .. } if !processes.is_first() => Ok(Ending::Done),
         Outcome::Finished { step } => {
             let mut out = std::io::stdout().lock();
             for record in reporter.last_evals() {

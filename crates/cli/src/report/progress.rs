@@ -59,6 +59,7 @@ pub struct Reporter {
     /// The newest record of each evaluation.
     evals: BTreeMap<String, EvalRecord>,
     best: Option<Best>,
+    is_muted: bool,
 }
 
 enum Form {
@@ -89,7 +90,13 @@ impl Reporter {
             last_work: None,
             evals: BTreeMap::new(),
             best: None,
+            is_muted: false,
         }
+    }
+
+    /// Reports no events from now on: another process does.
+    pub fn mute(&mut self) {
+        self.is_muted = true;
     }
 
     /// Sets the number of steps between two lines of the plain or the JSON format, 1 by default.
@@ -203,6 +210,9 @@ impl Reporter {
 
 impl Observer for Reporter {
     fn on(&mut self, event: Event<'_>) {
+        if self.is_muted {
+            return;
+        }
         if let Event::Eval(record) = &event {
             self.evals.insert(record.name.clone(), (*record).clone());
         }

@@ -7,6 +7,7 @@ use crate::config::{HeadInit, RunConfig};
 use crate::error::TrainError;
 use crate::events::Observer;
 use crate::ranks::alone::Alone;
+use crate::ranks::launcher::refuse_several;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
 use crate::training::run::Run;
@@ -18,6 +19,7 @@ use crate::training::run::Run;
 /// [`TrainError::Usage`] when `run.dir` holds a run already, or the features do not allow a fit; and every error that
 /// training can return before its first step.
 pub fn fit(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> Result<FitReport, TrainError> {
+    refuse_several("fit")?;
     let mut config = config.clone();
     if config.model.head_init == HeadInit::Random {
         config.model.head_init = HeadInit::Cca;

@@ -26,6 +26,11 @@ pub(crate) trait Exchange: Debug + Send + Sync {
     /// How many there are.
     fn ranks(&self) -> usize;
 
+    /// How many are threads of this process, and share its devices and cores.
+    fn ranks_of_process(&self) -> usize {
+        self.ranks()
+    }
+
     /// What each rank gives, in the order of ranks.
     fn gather_bytes(&self, bytes: Vec<u8>, patience: Patience) -> Result<Vec<Arc<Vec<u8>>>, TrainError>;
 

@@ -1,17 +1,18 @@
 //! Runs a rank on each device of the config, each in a thread of its own, and ends all when one fails.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use dualenc_data::{CaughtPanic, catch_quietly};
+use dualenc_data::catch_quietly;
 
-use crate::device_panics::failure_of;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::ranks::alone::Alone;
+use crate::ranks::caught::caught;
 use crate::ranks::exchange::Exchange;
+use crate::ranks::observers::{Shared, forward};
 use crate::ranks::threads::Board;
 
 /// How long ranks wait.
@@ -38,7 +39,7 @@ pub(crate) fn on_devices<R, T>(
     devices: &[String],
     observer: &mut dyn Observer,
     open: impl FnOnce(Arc<dyn Exchange>, &mut dyn Observer) -> Result<R, TrainError>,
-    follow: impl Fn(Arc<dyn Exchange>) -> Result<R, TrainError> + Send + Sync + 'static,
+    follow: impl Fn(Arc<dyn Exchange>, &str) -> Result<R, TrainError> + Send + Sync + 'static,
     work: impl Fn(R, &mut dyn Observer) -> Result<T, TrainError> + Send + Sync + 'static,
 ) -> Result<T, TrainError> {
     if devices.len() <= 1 {
@@ -55,9 +56,9 @@ pub(crate) fn on_devices<R, T>(
         thread::spawn(move || {
             let _ending = ending;
             let (follow, work) = &*others;
-            let followed = || work(follow(board.rank(rank))?, &mut relay).map(drop);
+            let followed = || work(follow(board.rank(rank), &device)?, &mut relay).map(drop);
             // What failed is on the board.
-            let _ = ended(&board, rank, &device, catch_quietly(followed));
+            let _ = ended(&board, rank, &device, caught(catch_quietly(followed)));
         });
     }
     drop((warnings, ending));
@@ -66,7 +67,7 @@ pub(crate) fn on_devices<R, T>(
         let (is_done, done) = channel::<()>();
         scope.spawn(move || forward(&received, &done, observer));
         let result = catch_quietly(|| others.1(run, &mut Shared(observer)));
-        let result = ended(&board, 0, &devices[0], result);
+        let result = ended(&board, 0, &devices[0], caught(result));
         // Nothing is sent: it is disconnected when all have ended.
         let _ = ended_all.recv_timeout(limits.patience);
         drop(is_done);
@@ -74,34 +75,9 @@ pub(crate) fn on_devices<R, T>(
     })
 }
 
-/// Forwards warnings of other ranks until they have ended, or `done` is disconnected.
-fn forward(warnings: &Receiver<String>, done: &Receiver<()>, observer: &Mutex<&mut dyn Observer>) {
-    const CHECK_EVERY: Duration = Duration::from_millis(100);
-    loop {
-        match warnings.recv_timeout(CHECK_EVERY) {
-            Ok(warning) => Shared(observer).on(Event::Warning(warning)),
-            Err(RecvTimeoutError::Timeout) if done.try_recv() != Err(TryRecvError::Disconnected) => {}
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return,
-        }
-    }
-}
-
 /// How a rank ended. If it failed by itself, all others end.
-fn ended<T>(
-    board: &Board,
-    rank: usize,
-    device: &str,
-    result: Result<Result<T, TrainError>, CaughtPanic>,
-) -> Result<T, TrainError> {
-    let error = match result {
-        Ok(Ok(done)) => return Ok(done),
-        Ok(Err(error)) => error,
-        Err(panic) => match failure_of(&panic.message) {
-            Some(failure) => TrainError::DeviceFailed { failure },
-            None => TrainError::Internal(panic.to_string()),
-        },
-    };
-    match error {
+fn ended<T>(board: &Board, rank: usize, device: &str, result: Result<T, TrainError>) -> Result<T, TrainError> {
+    result.or_else(|error| match error {
         // Another rank's. Where a signal stopped that one, nothing failed.
         TrainError::OfRank { rank, device, source } => Err(match *source {
             TrainError::Stopped { signal } => TrainError::Stopped { signal },
@@ -116,16 +92,7 @@ fn ended<T>(
             board.fail(rank, Arc::clone(&source));
             Err(TrainError::OfRank { rank, device: device.to_owned(), source })
         }
-    }
-}
-
-/// The observer of the first rank, which the warnings of others reach too.
-struct Shared<'a, 'b>(&'a Mutex<&'b mut dyn Observer>);
-
-impl Observer for Shared<'_, '_> {
-    fn on(&mut self, event: Event<'_>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).on(event);
-    }
+    })
 }
 
 /// Passes on the warnings of a rank that is not the first. All else the first one reports.
@@ -164,7 +131,7 @@ mod tests {
             }
             Ok(())
         };
-        on_devices(LIMITS, &devices, &mut Silent, open, Ok, work).unwrap_err()
+        on_devices(LIMITS, &devices, &mut Silent, open, |rank, _| Ok(rank), work).unwrap_err()
     }
 
     #[test]
@@ -231,7 +198,7 @@ mod tests {
             rank.sum(vec![1.0])
         };
         let started = Instant::now();
-        let error = on_devices(limits, &devices, &mut Silent, open, Ok, work).unwrap_err().to_string();
+        let error = on_devices(limits, &devices, &mut Silent, open, |rank, _| Ok(rank), work).unwrap_err().to_string();
         assert!(error.starts_with("rank 1 (b): it has not finished its share of a step"), "{error}");
         assert!(started.elapsed() < Duration::from_secs(60));
     }
@@ -256,7 +223,7 @@ mod tests {
             rank.sum(vec![1.0])
         };
         let mut warnings = Warnings(Vec::new());
-        on_devices(LIMITS, &devices, &mut warnings, open, Ok, work).unwrap();
+        on_devices(LIMITS, &devices, &mut warnings, open, |rank, _| Ok(rank), work).unwrap();
         warnings.0.sort();
         assert_eq!(warnings.0, ["note 0", "rank 1 (b): slow disk 1", "slow disk 0"]);
     }
@@ -266,7 +233,7 @@ mod tests {
         let devices = ["a".to_owned(), "b".to_owned()];
         let refuse = |_: Arc<dyn Exchange>, _: &mut dyn Observer| Err::<(), _>(TrainError::Usage("no data".to_owned()));
         let work = |(), _: &mut dyn Observer| Ok(());
-        let error = on_devices(LIMITS, &devices, &mut Silent, refuse, |_| Ok(()), work).unwrap_err();
+        let error = on_devices(LIMITS, &devices, &mut Silent, refuse, |_, _| Ok(()), work).unwrap_err();
         assert_eq!(error.to_string(), "no data");
     }
 }

@@ -74,28 +74,28 @@ impl Run {
         let warnings = if start == Start::New { config.warnings() } else { config.warnings_beside_start() };
         warnings.into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let compute = open_device(config, config.run.device.first(), observer)?;
-        for device in config.run.device.all().iter().skip(1) {
+        for device in config.run.device.all().iter().take(ranks.ranks_of_process()).skip(1) {
             Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
         }
         let dir = RunDir::open(&config.run.dir, start.is_resumed())?;
-        let (checkpoint, changes_of_start) = find_checkpoint(&dir, start, config, observer)?;
+        let (checkpoint, changes_of_start) = find_checkpoint(&dir, start, config, ranks.ranks(), observer)?;
         let (continued, changes) = match &checkpoint {
             Some(checkpoint) => {
                 let old = checkpoint.run_config()?;
-                let config = continued(config, &old).with_parts();
+                let config = continued(config, &old).with_parts(ranks.ranks());
                 let changes = safe_changes(&old, &config)?;
                 (Some(config), changes)
             }
             None => (None, changes_of_start),
         };
 
-        let workers = loader_threads(config, compute.threads, ranks.ranks());
+        let workers = loader_threads(config, compute.threads, ranks.ranks_of_process());
         let Pairs { train: dataset, validation } = Pairs::read(config)?;
         report_dataset(config, &dataset, observer);
         one_caption(&dataset).into_iter().for_each(|warning| observer.on(Event::Warning(warning)));
         let config = &match continued {
             Some(config) => config,
-            None => settled(config)?.with_parts(),
+            None => settled(config)?.with_parts(ranks.ranks()),
         };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
         check_dataset(&dataset, &model, "the training data")?;
@@ -297,6 +297,7 @@ fn find_checkpoint(
     dir: &RunDir,
     start: Start,
     config: &RunConfig,
+    ranks: usize,
     observer: &mut dyn Observer,
 ) -> Result<(Option<Checkpoint>, Vec<Change>), TrainError> {
     if !start.is_resumed() {
@@ -310,7 +311,7 @@ fn find_checkpoint(
         if dir.has_lost_checkpoints() || step > every_steps.saturating_mul(u64::from(MAX_FAILED_SAVES)) {
             return Err(TrainError::CheckpointsGone { dir: dir.root().to_owned(), step });
         }
-        let changes = if step > 0 { refuse_other_run(dir, config)? } else { Vec::new() };
+        let changes = if step > 0 { refuse_other_run(dir, config, ranks)? } else { Vec::new() };
         observer.on(Event::Note(match step {
             0 => "there is no checkpoint to resume from: the run starts at the beginning".to_owned(),
             _ => {

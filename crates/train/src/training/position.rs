@@ -24,6 +24,16 @@ impl Start {
         matches!(self, Self::Resume { .. })
     }
 
+    /// As arguments of the program.
+    #[cfg(feature = "mpi")]
+    pub(crate) fn arguments(self) -> String {
+        match self {
+            Self::New | Self::Fit => "no `--resume`".to_owned(),
+            Self::Resume { skip_steps: 0 } => "`--resume`".to_owned(),
+            Self::Resume { skip_steps } => format!("`--resume --skip-steps {skip_steps}`"),
+        }
+    }
+
     /// Steps to pass over.
     pub fn skip_steps(self) -> u64 {
         match self {

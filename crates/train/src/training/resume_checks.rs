@@ -40,10 +40,10 @@ const READ_AT_START: [&str; 3] = ["model.head_init", "fit", "train.logit_bias_in
 ///
 /// # Errors
 /// [`TrainError::ConfigChanged`]: another run would replace the metrics of this one.
-pub(super) fn refuse_other_run(dir: &RunDir, config: &RunConfig) -> Result<Vec<Change>, TrainError> {
+pub(super) fn refuse_other_run(dir: &RunDir, config: &RunConfig, ranks: usize) -> Result<Vec<Change>, TrainError> {
     // Without a config that can be read, nothing tells one run from the other.
     let Ok(old) = RunConfig::load(&dir.config(), &[]) else { return Ok(Vec::new()) };
-    let changes = safe_changes(&old, &continued(config, &old).with_parts())?;
+    let changes = safe_changes(&old, &continued(config, &old).with_parts(ranks))?;
     let (other, same): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| is_read_at_start(&change.key));
     if !other.is_empty() {
         return Err(TrainError::ConfigChanged(other));

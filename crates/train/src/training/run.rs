@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::closed_form::fit_report::FitReport;
 use crate::config::RunConfig;
 use crate::device::Compute;
-use crate::error::TrainError;
+use crate::error::{ErrorKind, TrainError};
 use crate::eval::encoder::{Encoder, OtherRanks};
 use crate::eval::evaluation::Evaluation;
 use crate::eval::shared::{ImageShares, Together};
@@ -107,6 +107,14 @@ impl Run {
             };
             let limit = self.data.tokenizer.max_tokens();
             observer.on(Event::Note(format!("{cut} of {of} are longer than {limit} tokens and are cut")));
+        }
+    }
+
+    /// Reports that training starts, on a rank that is not the first: that one has reported it when it was opened.
+    pub fn report_start_of_replica(&self, observer: &mut dyn Observer) {
+        if self.records.is_none() {
+            let Position { step, total_steps, steps_per_epoch, .. } = self.position;
+            observer.on(Event::Start { step, total_steps, steps_per_epoch });
         }
     }
 
@@ -413,6 +421,7 @@ impl Run {
             error,
             TrainError::NotFinite { .. }
                 | TrainError::SpoiledWeights { .. }
+                | TrainError::OfProcess { kind: ErrorKind::NotFinite | ErrorKind::Internal, .. }
                 | TrainError::Internal(_)
                 | TrainError::LostFile { .. }
         );

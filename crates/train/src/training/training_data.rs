@@ -228,8 +228,8 @@ fn refuse_few_parts(config: &RunConfig, plan: BatchPlan, ranks: usize) -> Result
         false => ("a batch", ""),
     };
     Err(TrainError::Usage(format!(
-        "{which} has {}, too few for the {ranks} devices of `run.device` with micro-batches of {size}: every device \
-         computes one at least; {shuffle}lower `train.micro_batch_size`, or name fewer devices",
+        "{which} has {}, too few for the {ranks} devices that share it with micro-batches of {size}: every device \
+         computes one at least; {shuffle}lower `train.micro_batch_size`, or use fewer devices",
         counted(last, "pair"),
     )))
 }

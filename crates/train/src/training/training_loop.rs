@@ -1,11 +1,16 @@
 //! THE TRAINING LOOP: `train_to_end`. It reads in the order in which things happen; `step.rs` is what a step computes.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::RunConfig;
 use crate::error::TrainError;
 use crate::events::Observer;
+use crate::ranks::exchange::Exchange;
+use crate::ranks::launched::Processes;
 use crate::ranks::on_devices::{LIMITS, on_devices};
+#[cfg(feature = "mpi")]
+use crate::ranks::processes::on_processes::on_processes;
 use crate::run_dir::metrics_log::TrainRecord;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
@@ -50,22 +55,25 @@ pub fn train(
     observer: &mut dyn Observer,
 ) -> Result<Outcome, TrainError> {
     let [stop_of_others, stop_of_each] = [stop.clone(), stop.clone()];
-    on_devices(
-        LIMITS,
-        config.run.device.all(),
-        observer,
-        |ranks, observer| Run::open(config, start, ranks, stop, observer),
-        move |ranks| Run::follow(ranks, &stop_of_others),
-        move |mut run, observer| {
-            run.share_state()?;
-            let outcome = train_to_end(&mut run, &stop_of_each, observer);
-            match &outcome {
-                Ok(_) => run.report_end(observer),
-                Err(error) => run.save_after(error, observer),
-            }
-            outcome
-        },
-    )
+    let open = |ranks: Arc<dyn Exchange>, observer: &mut dyn Observer| Run::open(config, start, ranks, stop, observer);
+    let follow = move |ranks: Arc<dyn Exchange>, device: &str| Run::follow(ranks, device, &stop_of_others);
+    let work = move |mut run: Run, observer: &mut dyn Observer| {
+        run.share_state()?;
+        run.report_start_of_replica(observer);
+        let outcome = train_to_end(&mut run, &stop_of_each, observer);
+        match &outcome {
+            Ok(_) => run.report_end(observer),
+            Err(error) => run.save_after(error, observer),
+        }
+        outcome
+    };
+    #[cfg(feature = "mpi")]
+    if let Some(world) = Processes::join()?.world {
+        return on_processes(&world, (config, start.arguments()), observer, open, follow, work);
+    }
+    #[cfg(not(feature = "mpi"))]
+    Processes::join()?;
+    on_devices(LIMITS, config.run.device.all(), observer, open, follow, work)
 }
 
 /// Every rank runs this loop. What only the first rank does, others pass over.

@@ -12,7 +12,7 @@ pub(super) fn batches(config: &RunConfig, rules: &mut Rules) {
     rules.check(train.batch_size >= 2, "train.batch_size", train.batch_size, "at least 2", help);
     let help = "remove the key to process the whole batch at once";
     rules.check(train.micro_batch_size != Some(0), "train.micro_batch_size", 0, "at least 1", help);
-    let (devices, size) = (config.run.device.len(), config.part_size().unwrap_or(train.batch_size).max(1));
+    let (devices, size) = (config.run.device.len(), config.part_size(1).unwrap_or(train.batch_size).max(1));
     let parts = train.batch_size.div_ceil(size);
     if devices > 1 && parts < devices {
         let key = if train.micro_batch_size.is_some() { "train.micro_batch_size" } else { "train.batch_size" };

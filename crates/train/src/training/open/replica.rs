@@ -59,19 +59,18 @@ impl Run {
         ema.map_or(Ok(()), |ema| give(serialize(ema, dir)?))
     }
 
-    /// Opens the replica of a rank that is not the first, when the first has opened the run.
+    /// Opens the replica of a rank that is not the first on its `device`, when the first has opened the run.
     ///
     /// # Errors
     /// Those of loading data and model; [`TrainError::Usage`] when they are not those of the first rank;
     /// [`TrainError::OfRank`] when another rank has failed.
-    pub(crate) fn follow(ranks: Arc<dyn Exchange>, stop: &StopFlag) -> Result<Self, TrainError> {
+    pub(crate) fn follow(ranks: Arc<dyn Exchange>, device: &str, stop: &StopFlag) -> Result<Self, TrainError> {
         // The first rank reports the same.
         let observer = &mut Silent;
         let (Header { progress, config, .. }, state) = receive(&*ranks)?;
         let config = read_config(&config)?;
-        let device = config.run.device.all().get(ranks.rank()).map_or("", String::as_str);
         let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
-        let workers = loader_threads(&config, compute.threads, ranks.ranks());
+        let workers = loader_threads(&config, compute.threads, ranks.ranks_of_process());
 
         let Pairs { train: dataset, validation } = Pairs::read(&config)?;
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(&config, &compute, observer)?;
@@ -82,9 +81,13 @@ impl Run {
         let locked_fingerprints = LockedFingerprints::of(&model)?;
         let found = [&data.fingerprint, &locked_fingerprints.all];
         if found != [&progress.data, &progress.locked] {
-            let problem = "it reads other training data or locked weights than rank 0; do not change them while a run \
-                           starts";
-            return Err(TrainError::Usage(problem.to_owned()));
+            let what = match found[0] == &progress.data {
+                true => "locked weights",
+                false => "training data",
+            };
+            return Err(TrainError::Usage(format!(
+                "it reads other {what} than rank 0: all must read the same, and they must not change while a run starts"
+            )));
         }
 
         let steps_per_epoch = data.steps_per_epoch();
