@@ -139,6 +139,14 @@ fn assert_same_run(session: &Session, found: &str, expected: &str, steps: usize)
     assert_eq!(session.metrics(found, "train").len(), steps);
 }
 
+/// The time that a process has computed, in hundredths of a second.
+fn ticks(process: &str) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    // The name of the program, in brackets, may have spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
 /// How often `part` is in `text`.
 fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
@@ -172,6 +180,7 @@ fn first_process_reports_for_all() {
     let (out, text) = (String::from_utf8(output.stdout.clone()).unwrap(), stderr(&output));
     assert_eq!(count(&out, "trained 12 steps"), 1, "{out}");
     assert_eq!(count(&text, "step 10/12"), 1, "{text}");
+    assert_eq!(count(&text, "2 processes on 1 machine: "), 1, "{text}");
     let config = fs::read_to_string(session.path("run/config.toml")).unwrap();
     assert!(config.contains("device = \"cpu\"\n") && config.contains("micro_batch_size = 1\n"), "{config}");
     // One process is a run as without a launcher: it has no parts.
@@ -237,8 +246,14 @@ fn process_that_hangs_is_left_behind() {
     let session = session();
     let mut child = started(&mut mpirun(&session, &[(2, arguments("run", 1_000_000, &[]))]));
     assert!(reaches(&mut child, &session.path("run/metrics.jsonl"), 12));
+    let (waiting, hanging) = (process_of(&child, 0).unwrap(), process_of(&child, 1).unwrap());
     let stopped = Instant::now();
-    send("-STOP", &process_of(&child, 1).unwrap());
+    send("-STOP", &hanging);
+    sleep(Duration::from_secs(1));
+    let before = ticks(&waiting);
+    sleep(Duration::from_secs(8));
+    let used = ticks(&waiting) - before;
+    assert!(used < 100, "a rank that waits uses {used} of 800 ticks of a core");
     let output = finished(child);
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
@@ -293,6 +308,55 @@ fn processes_that_differ_do_not_train() {
     let groups = [(1, arguments("run", 12, &["data.workers=1"])), (1, arguments("run", 12, &["run.threads=1"]))];
     let output = finished(started(&mut mpirun(&session, &groups)));
     assert!(output.status.success(), "{}", stderr(&output));
+}
+
+/// Runs two processes, the second where `instead` is mounted in the place of `place`. `None` where nobody may mount,
+/// as in `tests/disk.rs`.
+fn with_other_files(session: &Session, arguments: &[String], instead: &str, place: &str) -> Option<Output> {
+    if std::env::var_os("DUALENC_NO_MOUNT").is_some() {
+        return None;
+    }
+    let mut command = mpirun(session, &[(1, arguments.to_vec())]);
+    let script = format!("mount {instead} {place} && exec \"$0\" \"$@\"");
+    command.args([":", "-n", "1", "unshare", "--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_dualenc")]);
+    Some(finished(started(command.args(arguments))))
+}
+
+#[test]
+fn processes_that_read_other_files_do_not_train() {
+    let session = session();
+    session.write("other.csv", fs::read_to_string(session.path("pairs.csv")).unwrap().replace("a ", "the "));
+    let sets = ["data.train.csv.path=pairs.csv"];
+    let Some(output) = with_other_files(&session, &arguments("run", 12, &sets), "--bind other.csv", "pairs.csv") else {
+        return;
+    };
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("error: rank 1 (") && text.contains("it reads other training data than rank 0"), "{text}");
+    assert_eq!(session.metrics("run", "train").len(), 0);
+
+    session.copy("train/init", "init");
+    session.copy("train/init", "other");
+    let weights = session.path("other/model.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    for byte in bytes.iter_mut().rev().take(40_000).step_by(4) {
+        *byte ^= 1;
+    }
+    fs::write(&weights, bytes).unwrap();
+    let sets = ["model.init=init", "model.lock=LL", "model.text_dropout=0"];
+    let output = with_other_files(&session, &arguments("run", 12, &sets), "--bind other", "init").unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    assert!(text.contains("error: rank 1 (") && text.contains("it reads other locked weights than rank 0"), "{text}");
+
+    // An error of one process, which is not the first, is reported once and with its exit code.
+    fs::create_dir(session.path("cache")).unwrap();
+    let sets = ["model.lock=LU", "cache.dir=cache"];
+    let output = with_other_files(&session, &arguments("run", 12, &sets), "-t tmpfs -o ro tmpfs", "cache").unwrap();
+    let text = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("error: rank 1 (") && text.contains("cannot write `"), "{text}");
+    assert_eq!(count(&text, "cannot write `"), 1, "{text}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use dualenc_data::counted;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Change, ConfigError, RunConfig, changed_keys};
@@ -35,7 +36,17 @@ struct Task {
     start: String,
 }
 
-/// Compares this process with the first one, chooses its device and its threads, and returns the device.
+/// What processes agree on.
+pub(super) struct Agreed {
+    /// The device of this process.
+    pub device: String,
+    /// The processes and their machines, for people.
+    pub note: String,
+    /// What is probably not intended.
+    pub warning: Option<String>,
+}
+
+/// Compares this process with the first one, and chooses its device and its threads.
 ///
 /// # Errors
 /// [`TrainError::Usage`] when they differ in what they must have alike; [`TrainError::OfRank`] when another process has
@@ -45,18 +56,12 @@ pub(super) fn agree(
     ranks: &Arc<dyn Exchange>,
     config: &RunConfig,
     start: String,
-) -> Result<String, TrainError> {
+) -> Result<Agreed, TrainError> {
     let (cores, version) = (own_cores(), env!("CARGO_PKG_VERSION").to_owned());
     let own = Program { version, host: world.host.clone(), cores };
     let programs = of_all(&**ranks, own, Patience::Deadline)?;
     world.set_places(programs.iter().map(|program| program.host.clone()).collect());
-    let (first, own) = (&programs[0], &programs[world.rank]);
-    if own.version != first.version {
-        return Err(TrainError::Usage(format!(
-            "it is dualenc {}, and rank 0 ({}) is {}: install the same version on all machines",
-            own.version, first.host, first.version
-        )));
-    }
+    refuse_other_program(&programs[0], &programs[world.rank])?;
     all_go_on(&**ranks)?;
 
     let machines: Vec<(String, String)> =
@@ -76,7 +81,40 @@ pub(super) fn agree(
         let threads = (cores / local.on_its_cores).max(1);
         let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
     }
-    Ok(own.device.clone())
+    let note = described(&machines.into_iter().map(|(host, _)| host).collect::<Vec<_>>());
+    let shares = matches!(&*own.device, "wgpu" | "vulkan") && local.ranks > 1;
+    let warning = shares.then(|| {
+        format!(
+            "the {} processes of this machine may share one GPU: `{}` is its default device",
+            local.ranks, own.device
+        )
+    });
+    Ok(Agreed { device: own.device.clone(), note, warning })
+}
+
+fn refuse_other_program(first: &Program, own: &Program) -> Result<(), TrainError> {
+    if own.version == first.version {
+        return Ok(());
+    }
+    Err(TrainError::Usage(format!(
+        "it is dualenc {}, and rank 0 ({}) is {}: install the same version on all machines",
+        own.version, first.host, first.version
+    )))
+}
+
+/// The machine of each process, in words.
+fn described(hosts: &[String]) -> String {
+    let mut machines: Vec<&str> = Vec::new();
+    hosts.iter().for_each(|host| {
+        if !machines.contains(&&**host) {
+            machines.push(host);
+        }
+    });
+    let names = match machines.len() {
+        0..=MOST_NAMED => machines.join(", "),
+        _ => format!("{}, ...", machines[..MOST_NAMED].join(", ")),
+    };
+    format!("{} processes on {}: {names}", hosts.len(), counted(machines.len(), "machine"))
 }
 
 /// Waits until all have compared: one that does not agree has failed then.
@@ -122,4 +160,29 @@ fn refuse_other_task(first: &Task, own: &Task, config: &RunConfig) -> Result<(),
 fn shown(Change { key, old, new, .. }: Change) -> String {
     let [old, new] = [old, new].map(|value| value.unwrap_or_else(|| "not set".to_owned()));
     format!("`{key}` is {new}, on rank 0 {old}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_version_is_refused() {
+        let program = |version: &str, host: &str| Program {
+            version: version.to_owned(),
+            host: host.to_owned(),
+            cores: host.to_owned(),
+        };
+        assert!(refuse_other_program(&program("1.2.3", "a"), &program("1.2.3", "b")).is_ok());
+        let text = refuse_other_program(&program("1.2.3", "a"), &program("1.3.0", "b")).unwrap_err().to_string();
+        assert!(text.starts_with("it is dualenc 1.3.0, and rank 0 (a) is 1.2.3"), "{text}");
+    }
+
+    #[test]
+    fn machines_are_named_once() {
+        let hosts = ["a", "a", "b", "a"].map(str::to_owned);
+        assert_eq!(described(&hosts), "4 processes on 2 machines: a, b");
+        let hosts: Vec<String> = (0..9).map(|host| host.to_string()).collect();
+        assert_eq!(described(&hosts), "9 processes on 9 machines: 0, 1, 2, 3, 4, 5, 6, 7, ...");
+    }
 }

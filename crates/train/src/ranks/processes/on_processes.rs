@@ -35,8 +35,8 @@ pub(crate) fn on_processes<R, T>(
     if world.rank > 0 {
         let mut relay = Relay { world, observer };
         let result = catch_quietly(|| {
-            let device = agree(world, &ranks, config, start)?;
-            let run = follow(Arc::clone(&ranks), &device)?;
+            let agreed = agree(world, &ranks, config, start)?;
+            let run = follow(Arc::clone(&ranks), &agreed.device)?;
             end_together(&*ranks, work(run, &mut relay)?)
         });
         return ended(world, true, caught(result));
@@ -48,7 +48,9 @@ pub(crate) fn on_processes<R, T>(
             scope.spawn(move || forward(&warnings, &done, observer));
         }
         let result = catch_quietly(|| {
-            agree(world, &ranks, config, start)?;
+            let agreed = agree(world, &ranks, config, start)?;
+            Shared(observer).on(Event::Note(agreed.note));
+            agreed.warning.into_iter().for_each(|warning| Shared(observer).on(Event::Warning(warning)));
             let run = open(Arc::clone(&ranks), &mut Shared(observer))?;
             is_open = true;
             end_together(&*ranks, work(run, &mut Shared(observer))?)
