@@ -50,6 +50,14 @@ fn losses_agree() {
     assert_agrees(&["model.lock=LU", "train.loss=sigmoid", "train.duplicates=mask"]);
 }
 
+/// A step of the others takes minutes on CubeCL's CPU runtime with two cores: the threads of a product wait for each
+/// other without giving way.
+#[test]
+fn losses_of_small_batches_agree() {
+    let _alone = alone();
+    assert_agrees(&["model.lock=LU", "train.batch_size=2"]);
+}
+
 #[test]
 fn optimisers_agree() {
     let _alone = alone();
