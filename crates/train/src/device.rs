@@ -229,5 +229,7 @@ mod tests {
         );
         #[cfg(not(feature = "cuda"))]
         assert!(message("cuda:1").contains("this build does not support it (build with `--features cuda`)"));
+        #[cfg(not(feature = "cubecl-cpu"))]
+        assert!(message("cubecl-cpu").contains("this build does not support it (build with `--features cubecl-cpu`)"));
     }
 }
