@@ -18,8 +18,23 @@ pub fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name)
 }
 
+/// The device that `DUALENC_TEST_DEVICE` names, by default the CPU.
+#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn's older CPU backend is tested too"))]
 pub fn device() -> Device {
-    Device::flex()
+    match std::env::var("DUALENC_TEST_DEVICE").as_deref() {
+        Err(_) => Device::flex(),
+        #[cfg(feature = "ndarray")]
+        Ok("ndarray") => Device::ndarray(),
+        #[cfg(feature = "wgpu-untuned")]
+        Ok("wgpu") => {
+            // With the kernels that add up by planes, which software Vulkan does not report.
+            dualenc_kernels::assume_plane_operations();
+            Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)
+        }
+        #[cfg(feature = "cubecl-cpu")]
+        Ok("cubecl-cpu") => Device::cpu(),
+        Ok(name) => panic!("`DUALENC_TEST_DEVICE` is `{name}`, which these tests or this build do not have"),
+    }
 }
 
 pub fn cls() -> TowerOptions {

@@ -44,6 +44,9 @@ pub fn available() -> Vec<&'static str> {
     if cfg!(feature = "vulkan") {
         names.push("vulkan");
     }
+    if cfg!(feature = "cubecl-cpu") {
+        names.push("cubecl-cpu");
+    }
     if cfg!(feature = "cuda") {
         names.extend(["cuda", "cuda:N"]);
     }
@@ -73,7 +76,8 @@ impl Compute {
             }
         }
         let device = by_name(name).ok_or_else(|| {
-            let known = ["cpu", "ndarray", "wgpu", "vulkan", "cuda"].contains(&name) || name.starts_with("cuda:");
+            let known =
+                ["cpu", "ndarray", "wgpu", "vulkan", "cubecl-cpu", "cuda"].contains(&name) || name.starts_with("cuda:");
             fail(if known {
                 let feature = name.split(':').next().unwrap_or(name);
                 format!("this build does not support it (build with `--features {feature}`)")
@@ -188,6 +192,9 @@ fn by_name(name: &str) -> Option<Device> {
         "wgpu" => Some(Device::wgpu(burn::tensor::DeviceKind::DefaultDevice)),
         #[cfg(feature = "vulkan")]
         "vulkan" => Some(Device::vulkan(burn::tensor::DeviceKind::DefaultDevice)),
+        // Burn's kernels for GPUs on the CPU, for tests: a thousand times slower than `cpu`.
+        #[cfg(feature = "cubecl-cpu")]
+        "cubecl-cpu" => Some(Device::cpu()),
         #[cfg(feature = "cuda")]
         "cuda" => Some(Device::cuda(0)),
         #[cfg(feature = "cuda")]
@@ -222,5 +229,7 @@ mod tests {
         );
         #[cfg(not(feature = "cuda"))]
         assert!(message("cuda:1").contains("this build does not support it (build with `--features cuda`)"));
+        #[cfg(not(feature = "cubecl-cpu"))]
+        assert!(message("cubecl-cpu").contains("this build does not support it (build with `--features cubecl-cpu`)"));
     }
 }

@@ -39,7 +39,6 @@ fn route(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> Opt
     let packed = longest <= LONGEST
         && dim <= WIDEST
         && bytes <= properties.hardware.max_shared_memory_size
-        && longest <= properties.hardware.max_cube_dim.0 as usize
         && lengths.len() < properties.hardware.max_cube_count.0 as usize;
     let products = !causal && !tracked && lengths.iter().all(|&length| length == longest);
     match packed {

@@ -26,9 +26,12 @@ use crate::cube::kernels::rows::{norm_backward, norm_forward, norm_param_sums, s
 use crate::cube::launch::support::{VALUE_UNITS, elem, empty_like, grid, mask_launch, row_launch};
 
 impl AttentionCall {
-    fn launch(&self) -> (CubeCount, CubeDim, f32) {
-        // One more cube for the rows after all sequences; a unit for each row, in whole planes.
-        let units = self.longest.next_multiple_of(32).min(128) as u32;
+    fn launch(&self, qkv: &CubeTensor) -> (CubeCount, CubeDim, f32) {
+        // One more cube for the rows after all sequences; a unit for each row, in whole planes, or fewer units where
+        // a cube has no room for them (CubeCL's CPU runtime: as many as cores).
+        let hardware = &qkv.client.properties().hardware;
+        let most = hardware.max_units_per_cube.min(hardware.max_cube_dim.0);
+        let units = (self.longest.next_multiple_of(32).min(128) as u32).min(most);
         let count = CubeCount::Static(self.sequences as u32 + 1, self.heads as u32, 1);
         (count, CubeDim::new_1d(units), (self.form.dim as f32).sqrt().recip())
     }
@@ -41,7 +44,7 @@ impl DeviceKernels for CubeBackend {
         let [rows, triple] = qkv.meta.shape().dims::<2>();
         let out = empty_like(&qkv, &[rows, triple / 3], qkv.dtype);
         let log_sums = empty_like(&qkv, &[rows, call.heads], DType::F32);
-        let (client, dtype, (count, dim, scale)) = (qkv.client.clone(), elem(&qkv), call.launch());
+        let (client, dtype, (count, dim, scale)) = (qkv.client.clone(), elem(&qkv), call.launch(&qkv));
         // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             attention_forward::launch_unchecked(
@@ -73,7 +76,7 @@ impl DeviceKernels for CubeBackend {
         let inputs = [qkv, starts, out, log_sums, gradient];
         let [qkv, starts, out, log_sums, gradient] = inputs.map(into_contiguous);
         let of_qkv = empty_like(&qkv, &qkv.meta.shape().dims::<2>(), qkv.dtype);
-        let (client, dtype, (count, dim, scale)) = (qkv.client.clone(), elem(&qkv), call.launch());
+        let (client, dtype, (count, dim, scale)) = (qkv.client.clone(), elem(&qkv), call.launch(&qkv));
         // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             attention_backward::launch_unchecked(

@@ -21,5 +21,5 @@ pub(crate) mod softmax;
 pub(crate) mod support;
 pub(crate) mod update;
 
-#[cfg(all(test, feature = "wgpu"))]
+#[cfg(all(test, any(feature = "wgpu", feature = "cubecl-cpu")))]
 mod tests;

@@ -42,6 +42,7 @@ pub(crate) fn with_gradient<const D: usize, const E: usize>(
 ///
 /// `backward` takes the gradient of the output and which inputs need one; it runs outside of the graph. `None` on a
 /// device with gradient checkpointing.
+#[cfg_attr(feature = "ndarray", expect(deprecated, reason = "Burn's older CPU backend, available on request"))]
 pub(crate) fn with_gradients<const N: usize, const D: usize>(
     inputs: [Erased; N],
     output: Tensor<D>,

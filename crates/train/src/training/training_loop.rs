@@ -151,7 +151,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
     }
 }
 
-#[cfg(all(test, feature = "flex", feature = "wgpu-untuned"))]
+#[cfg(all(test, feature = "flex", any(feature = "wgpu-untuned", feature = "cubecl-cpu")))]
 mod device_tests;
 #[cfg(feature = "flex")]
 #[cfg(test)]
