@@ -105,6 +105,8 @@ fn clear(target: &Path) -> Result<(), TrainError> {
             fs::remove_file(entry.path()).map_err(TrainError::write(&entry.path()))?;
         }
     }
+    // So that the new one appears in one step. Something else may be in it.
+    let _ = fs::remove_dir(target);
     Ok(())
 }
 
