@@ -205,14 +205,14 @@ mod tests {
 
     #[test]
     fn windows_are_read_in_stretches() {
-        let options = options(20_000);
+        let options = options(200_000);
         for window in [(0, 0), (0, 3), (1, 6)] {
             let (stretches, images) = (stretches(&options, window), images(&options, window));
             assert!(images.iter().all(|&image| covers(&stretches, &options.dataset.image(image))));
             // 16 blocks, of which those across the ends of shards have two parts.
             assert!((1..=24).contains(&stretches.len()), "{} stretches of {} images", stretches.len(), images.len());
             let (read, needed) =
-                (stretches.iter().map(|it| it.bytes.end - it.bytes.start).sum::<u64>(), images.len() as u64 * 20_000);
+                (stretches.iter().map(|it| it.bytes.end - it.bytes.start).sum::<u64>(), images.len() as u64 * 200_000);
             assert!(read < needed * 2, "{read} bytes for {needed}");
         }
     }

@@ -50,7 +50,7 @@ impl<T: Pod> Column<T> {
 
     fn to_mut(&mut self) -> &mut Vec<T> {
         if let Some(file) = self.file.take() {
-            self.owned = bytemuck::cast_slice(file.bytes()).to_vec();
+            self.owned = numbers(&file).to_vec();
         }
         &mut self.owned
     }
@@ -66,8 +66,16 @@ impl<T: Pod> Deref for Column<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
+        self.file.as_ref().map_or(&self.owned, numbers)
+    }
+}
+
+fn numbers<T: Pod>(file: &MappedFile) -> &[T] {
+    match file.bytes() {
+        // No bytes have no place in memory.
+        [] => &[],
         // The length was checked, and mapped files start at a page.
-        self.file.as_ref().map_or(&self.owned, |file| bytemuck::cast_slice(file.bytes()))
+        bytes => bytemuck::cast_slice(bytes),
     }
 }
 

@@ -170,6 +170,6 @@ mod tests {
     fn windowed_order_is_pinned() {
         // A change here changes the order of runs that are resumed.
         let order = WindowedOrder::new(42, 1, 100, 32);
-        assert_eq!(order.samples(0..8).collect::<Vec<_>>(), [0; 8]);
+        assert_eq!(order.samples(0..8).collect::<Vec<_>>(), [22, 72, 49, 71, 21, 82, 62, 12]);
     }
 }
