@@ -88,7 +88,16 @@ fn lock(dir: &Path, key: &str) -> Result<File, TrainError> {
         file.lock()?;
         Ok(file)
     };
-    open().map_err(TrainError::write(&path))
+    open().map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied
+        | io::ErrorKind::ReadOnlyFilesystem
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::AlreadyExists => TrainError::Usage(format!(
+            "`data.index_dir`: cannot write into `{}`: {source}; name another folder",
+            dir.display()
+        )),
+        _ => TrainError::write(&path)(source),
+    })
 }
 
 /// Removes the files of an index that cannot be used, the manifest first. Other files stay.

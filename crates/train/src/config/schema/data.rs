@@ -26,10 +26,10 @@ pub struct DataSection {
     /// Default: `true`.
     #[serde(default = "default::yes")]
     pub shuffle: bool,
-    /// With `shuffle`: the number of samples among which each is shuffled, so that shards are read in long stretches. An
-    /// epoch cuts the data into blocks of a sixteenth of this, puts them into a random order, and shuffles each group
-    /// of 16 blocks. The blocks of a group are read one after the other, ahead of their samples; keep the size of two
-    /// groups, in images as they are stored, below the free memory.
+    /// With `shuffle`: the number of samples among which each is shuffled, so that shards are read in long stretches.
+    /// An epoch cuts the data into blocks of a sixteenth of this, puts them into a random order, and shuffles each
+    /// group of 16 blocks. The blocks of a group are read one after the other, ahead of their samples; keep the size of
+    /// two groups, in images as they are stored, below the free memory.
     ///
     /// Default: none; each epoch is shuffled as a whole.
     pub shuffle_window: Option<usize>,
