@@ -253,8 +253,9 @@ fn lines_fit() {
     assert!(long.is_empty(), "{} lines are longer than {MOST_COLUMNS} columns:\n{}", long.len(), long.join("\n"));
 }
 
-/// The files that may hold `unsafe` code, each with what it does there. The first three have their tests beside it.
-const UNSAFE: [(&str, &str); 9] = [
+/// The files that may hold `unsafe` code, each with what it does there.
+const UNSAFE: [(&str, &str); 10] = [
+    ("crates/data/src/dataset/columns/mapped_file.rs", "maps a file into memory"),
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),

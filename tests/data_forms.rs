@@ -49,7 +49,7 @@ fn folder(session: &Session, rows: &[Row]) {
     }
 }
 
-fn shards(session: &Session, rows: &[Row]) {
+pub fn shards(session: &Session, rows: &[Row]) {
     for (number, rows) in rows.chunks(10).enumerate() {
         let entries = rows.iter().flat_map(|(image, caption)| {
             let name = image.trim_start_matches("images/").to_owned();

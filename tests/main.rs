@@ -31,6 +31,7 @@ mod init_layouts;
 mod init_mistakes;
 mod inspect;
 mod kill;
+mod large_data;
 mod layer_lists;
 mod load;
 mod locks;

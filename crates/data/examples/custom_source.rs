@@ -44,7 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let workers = std::thread::available_parallelism()?.get();
 
     let mode = CaptionMode::All;
-    let plan = BatchPlan { seed: 42, batch_size: 8, len: dataset.num_pairs(mode), shuffle: true };
+    let plan = BatchPlan { seed: 42, batch_size: 8, len: dataset.num_pairs(mode), shuffle: true, window: None };
     let loader = PairLoader::new(LoaderOptions {
         mode,
         slots: CaptionSlots::default(),

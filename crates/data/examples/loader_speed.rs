@@ -34,7 +34,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dataset = Arc::new(Source::from_path(Path::new(source))?.read()?);
     let tokenizer = Arc::new(Tokenizer::from_dir(text_tower, MAX_TOKENS)?);
     let (workers, mode) = (workers.parse()?, CaptionMode::All);
-    let plan = BatchPlan { seed: 42, batch_size: BATCH_SIZE, len: dataset.num_pairs(mode), shuffle: true };
+    let plan =
+        BatchPlan { seed: 42, batch_size: BATCH_SIZE, len: dataset.num_pairs(mode), shuffle: true, window: None };
     let options = LoaderOptions {
         mode,
         slots: CaptionSlots::default(),

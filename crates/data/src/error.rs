@@ -19,6 +19,14 @@ pub enum DataError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// A file of a data index could not be written.
+    #[error("cannot write `{path}`: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
     /// A file that a key of a source, or an option, names cannot be used.
     #[error("`{key}`: {source}")]
     OfKey {
@@ -303,7 +311,7 @@ impl DataError {
     #[must_use]
     pub fn cause(&self) -> DataErrorCause {
         match self {
-            Self::Read { source, .. } => DataErrorCause::System(source.kind()),
+            Self::Read { source, .. } | Self::Write { source, .. } => DataErrorCause::System(source.kind()),
             Self::OfKey { source, .. } => source.cause(),
             Self::Worker { .. } => DataErrorCause::Internal,
             Self::NotAFile { .. }
@@ -343,6 +351,12 @@ impl DataError {
     pub(crate) fn read(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.into();
         move |source| Self::Read { path, source }
+    }
+
+    /// For `map_err`: the error that `path` could not be written.
+    pub(crate) fn write(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Write { path, source }
     }
 
     pub(crate) fn row(path: &Path, unit: &'static str, row: u64, reason: impl Into<String>) -> Self {

@@ -1,7 +1,8 @@
 #![doc = include_str!("../README.md")]
 //! Rooms of the source: `sources` reads data sets from disk, `parquet` is a file format, `dataset` holds them, `images`
 //! decodes and resizes, `image_processor` makes a tower's input, `text` tokenises, `text_lists` reads class names and
-//! templates, `features` reads vectors that other programs computed, `loader` makes the batches, `writing` turns images
+//! templates, `features` reads vectors that other programs computed, `index` keeps the
+//! tables of large data sets in files, `loader` makes the batches, `writing` turns images
 //! and samples into bytes.
 
 mod conversions;
@@ -14,6 +15,7 @@ mod files;
 mod foreign_file;
 mod image_processor;
 mod images;
+mod index;
 mod loader;
 mod look_at;
 mod panics;
@@ -48,13 +50,18 @@ pub use crate::images::header::image_size;
 pub use crate::images::location::ImageRef;
 pub use crate::images::resize_pillow::{Window, resize, resize_window};
 pub use crate::images::rgb_image::RgbImage;
+pub use crate::index::files::{IndexFile, IndexFiles};
+pub use crate::index::index_writer::write_index;
+pub use crate::index::inputs::index_key;
+pub use crate::index::manifest::INDEX_MANIFEST;
+pub use crate::index::open::{FoundIndex, open_index};
 pub use crate::loader::batch::{Batch, LoadedImage};
-pub use crate::loader::batch_plan::BatchPlan;
-pub use crate::loader::epoch_order::EpochOrder;
 pub use crate::loader::feature_lookup::{ContentHash, ContentId, FeatureLookup, content_id};
 pub use crate::loader::in_progress::Stall;
 pub use crate::loader::load_image::{decode_view, load_pixels, load_view};
 pub use crate::loader::options::{LoaderOptions, MicroBatches, Share};
+pub use crate::loader::order::batch_plan::BatchPlan;
+pub use crate::loader::order::epoch_order::EpochOrder;
 pub use crate::loader::parallel_map::ordered_map;
 pub use crate::loader::unreadable::{UnreadableImages, UnreadablePolicy};
 pub use crate::loader::{Loaded, PairLoader};

@@ -7,6 +7,10 @@ pub(crate) const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Stream numbers: the first word after the seed in each use of [`mix`] in this crate. They must differ.
 pub(crate) const ORDER_STREAM: u64 = 0x006F_7264_6572;
+/// Where an order with windows starts in the data set, and the order of its blocks.
+pub(crate) const SHIFT_STREAM: u64 = 0x0073_6869_6674;
+/// The order within a window.
+pub(crate) const WINDOW_STREAM: u64 = 0x7769_6E64_6F77;
 /// The choice of one caption per image and epoch.
 pub(crate) const CAPTION_STREAM: u64 = 0x0063_6170_7469_6F6E;
 /// The choice of several captions per image and epoch.

@@ -91,7 +91,7 @@ pub fn options(dir: &Path, dataset: Dataset, mode: CaptionMode, batch_size: usiz
     let tokenizer = Arc::new(Tokenizer::from_dir(dir, 8).unwrap());
     let tokens = Tokens::prepare(tokenizer, &dataset, 0.0, 2).unwrap();
     LoaderOptions {
-        plan: BatchPlan { seed: 42, batch_size, len: dataset.num_pairs(mode), shuffle },
+        plan: BatchPlan { seed: 42, batch_size, len: dataset.num_pairs(mode), shuffle, window: None },
         dataset: Arc::new(dataset),
         mode,
         slots: Default::default(),

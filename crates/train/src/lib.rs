@@ -10,6 +10,7 @@ mod eval;
 mod events;
 mod features;
 mod in_flags;
+mod index_dir;
 mod loss;
 mod models;
 mod optim;

@@ -7,6 +7,7 @@ use dualenc_data::{Dataset, Source, SourceTable, counted, recognise, recognise_s
 
 use crate::config::{EvalData, RunConfig};
 use crate::error::TrainError;
+use crate::index_dir::indexed;
 
 /// The pairs of `[data.train]`.
 #[derive(Debug, Clone)]
@@ -25,23 +26,29 @@ impl Pairs {
     /// split leaves one side empty.
     pub fn read(config: &RunConfig) -> Result<Self, TrainError> {
         let tables = config.data.train.tables();
-        let read = |(key, table): &(String, &SourceTable)| table.read().map_err(|error| error.in_table(key));
-        let mut sources = tables.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        check_widths(&tables, &sources)?;
-        let all = match (sources.pop(), sources.is_empty()) {
-            (Some(only), true) => only,
-            (last, _) => Dataset::concat(sources.into_iter().chain(last).collect()),
-        };
         let fraction = config.data.validation_fraction;
-        if fraction <= 0.0 {
-            return Ok(Self { train: Arc::new(all), validation: None });
-        }
-        let (mut train, validation) = all.split(fraction);
+        let (mut train, validation, total) = match &config.data.index_dir {
+            Some(dir) => {
+                let (train, validation) = indexed(dir, &tables, fraction)?;
+                let total = train.num_images() + validation.as_ref().map_or(0, Dataset::num_images);
+                (train, validation, total)
+            }
+            None => {
+                let all = read_all(&tables)?;
+                let total = all.num_images();
+                if fraction > 0.0 {
+                    let (train, validation) = all.split(fraction);
+                    (train, Some(validation), total)
+                } else {
+                    (all, None, total)
+                }
+            }
+        };
+        let Some(validation) = validation else { return Ok(Self { train: Arc::new(train), validation: None }) };
         for (side, dataset) in [("training", &train), ("validation", &validation)] {
             if dataset.num_images() == 0 {
                 return Err(TrainError::Usage(format!(
-                    "`data.validation_fraction` = {fraction} leaves no {side} image of {}; use another fraction",
-                    all.num_images()
+                    "`data.validation_fraction` = {fraction} leaves no {side} image of {total}; use another fraction"
                 )));
             }
         }
@@ -53,6 +60,17 @@ impl Pairs {
         ));
         Ok(Self { train: Arc::new(train), validation: Some(Arc::new(validation)) })
     }
+}
+
+/// The pairs of all sources, in memory.
+fn read_all(tables: &[(String, &SourceTable)]) -> Result<Dataset, TrainError> {
+    let read = |(key, table): &(String, &SourceTable)| table.read().map_err(|error| error.in_table(key));
+    let mut sources = tables.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    check_widths(tables, &sources)?;
+    Ok(match (sources.pop(), sources.is_empty()) {
+        (Some(only), true) => only,
+        (last, _) => Dataset::concat(sources.into_iter().chain(last).collect()),
+    })
 }
 
 /// Refuses features of different widths.

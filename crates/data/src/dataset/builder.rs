@@ -3,24 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::dataset::Dataset;
 use crate::dataset::captions::{Caption, CaptionTable};
 use crate::dataset::images::{ImageIndex, ImageTable};
 use crate::dataset::part::Part;
 use crate::dataset::selection::Selection;
 use crate::dataset::skipped_rows::SkippedRows;
+use crate::dataset::{Dataset, MAX_ROWS};
 use crate::error::DataError;
 use crate::features::table::FeatureTable;
 use crate::images::location::ImageRef;
-
-/// Most images and most captions of a data set: they are numbered in 32 bits.
-const MAX_ROWS: usize = u32::MAX as usize;
 
 /// Collects (image, caption) rows; rows that name the same image share it.
 #[derive(Debug, Default)]
 pub struct DatasetBuilder {
     images: ImageTable,
     captions: CaptionTable,
+    /// Rows and images that [`DatasetBuilder::take_segment`] took.
+    taken: (usize, usize),
     known: ImageIndex,
     root: PathBuf,
     selection: Option<Selection>,
@@ -79,7 +78,7 @@ impl DatasetBuilder {
         if text.is_empty() {
             return false;
         }
-        if self.captions.len() == MAX_ROWS {
+        if self.len() >= MAX_ROWS {
             self.skipped.note("too many rows", || format!("a data set has at most {MAX_ROWS} captions"));
             return true;
         }
@@ -108,18 +107,34 @@ impl DatasetBuilder {
     /// Number of rows added.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.captions.len()
+        self.taken.0 + self.captions.len()
     }
 
     /// Whether no rows were added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.captions.len() == 0
+        self.len() == 0
     }
 
     /// Number of distinct images added.
     pub(crate) fn num_images(&self) -> usize {
-        self.images.len()
+        self.taken.1 + self.images.len()
+    }
+
+    /// Takes the rows that were added since the last segment, as a data set without notes, and goes on without them.
+    /// Later rows must not name the same images.
+    pub(crate) fn take_segment(&mut self) -> Dataset {
+        (self.taken.0, self.taken.1) = (self.len(), self.num_images());
+        self.known = ImageIndex::default();
+        let segment = Self {
+            images: std::mem::take(&mut self.images),
+            captions: std::mem::take(&mut self.captions),
+            ..Self::new(&self.root)
+        };
+        match &mut self.selection {
+            Some(selection) => selection.images_of(segment.build()),
+            None => segment.build(),
+        }
     }
 
     /// Refuses to go on without a row. Entries of the selection that the source at `path` does not have come first:

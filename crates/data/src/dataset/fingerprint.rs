@@ -1,5 +1,7 @@
 //! A hash of what a data set holds.
 
+use std::ops::Range;
+
 use crate::dataset::Dataset;
 use crate::dataset::parallel_io::try_map_numbers;
 use crate::dataset::part::Part;
@@ -10,6 +12,9 @@ use crate::images::location::ImageRef;
 /// Number of files whose metadata one thread reads sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
 
+/// Files whose lengths are in memory at once.
+const AT_ONCE: usize = 1 << 20;
+
 impl Dataset {
     /// A hash of the paths (relative to the root of their source, so that moving it changes nothing), their order, the
     /// captions, and the length of each file in bytes; and of the weights, if there are any. An image in a parquet file
@@ -19,15 +24,12 @@ impl Dataset {
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
     pub fn fingerprint(&self) -> Result<[u8; 32], DataError> {
-        Ok(self.fingerprint_of(&self.file_lengths()?))
+        self.fingerprint_with(|_, _| ())
     }
 
-    /// The length of each image in bytes; [`u64::MAX`] for a file that does not exist.
-    ///
-    /// # Errors
-    /// [`DataError::Read`] if the system cannot tell the length of a file.
-    pub(crate) fn file_lengths(&self) -> Result<Vec<u64>, DataError> {
-        try_map_numbers(self.num_images(), STATS_PER_THREAD, |number| match self.image(number) {
+    /// The length of some images in bytes; [`u64::MAX`] for a file that does not exist.
+    fn file_lengths(&self, images: Range<usize>) -> Result<Vec<u64>, DataError> {
+        try_map_numbers(images.len(), STATS_PER_THREAD, |number| match self.image(images.start + number) {
             ImageRef::File(path) => files::metadata(&path).map(|metadata| metadata.map_or(u64::MAX, |it| it.len())),
             ImageRef::TarEntry { len, .. } => Ok(len),
             ImageRef::ParquetCell { column, .. } => Ok(column.file_len()),
@@ -35,32 +37,24 @@ impl Dataset {
         })
     }
 
-    /// The fingerprint, from the [`Dataset::file_lengths`].
-    pub(crate) fn fingerprint_of(&self, lengths: &[u64]) -> [u8; 32] {
+    /// [`Dataset::fingerprint`], after `look` was given the number and the length of each image; the length of a file
+    /// that does not exist is [`u64::MAX`].
+    ///
+    /// # Errors
+    /// [`DataError::Read`] if the system cannot tell the length of a file.
+    pub(crate) fn fingerprint_with(&self, mut look: impl FnMut(usize, u64)) -> Result<[u8; 32], DataError> {
         let mut hasher = blake3::Hasher::new();
         let mut field = |bytes: &[u8]| {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(bytes);
         };
         for part in &self.parts {
-            for number in part.images.clone() {
-                let image = self.image(number);
-                if let ImageRef::FeatureRow { table, row } = &image {
-                    field(b"features");
-                    field(&table.id(*row).to_le_bytes());
-                    continue;
+            for start in part.images.clone().step_by(AT_ONCE) {
+                let images = start..part.images.end.min(start + AT_ONCE);
+                for (number, len) in images.clone().zip(self.file_lengths(images)?) {
+                    look(number, len);
+                    hash_image(&self.image(number), part, len, &mut field);
                 }
-                let path = image.path();
-                field(path.strip_prefix(&part.root).unwrap_or(path).as_os_str().as_encoded_bytes());
-                if let ImageRef::TarEntry { name, offset, .. } = &image {
-                    field(name.as_bytes());
-                    field(&offset.to_le_bytes());
-                }
-                if let ImageRef::ParquetCell { row, .. } = &image {
-                    field(b"row");
-                    field(&row.to_le_bytes());
-                }
-                field(&lengths[number].to_le_bytes());
             }
         }
         for caption in self.captions() {
@@ -90,6 +84,25 @@ impl Dataset {
                 part.templates.iter().for_each(|template| field(template.as_bytes()));
             }
         }
-        *hasher.finalize().as_bytes()
+        Ok(*hasher.finalize().as_bytes())
     }
+}
+
+fn hash_image(image: &ImageRef, part: &Part, len: u64, field: &mut impl FnMut(&[u8])) {
+    if let ImageRef::FeatureRow { table, row } = image {
+        field(b"features");
+        field(&table.id(*row).to_le_bytes());
+        return;
+    }
+    let path = image.path();
+    field(path.strip_prefix(&part.root).unwrap_or(path).as_os_str().as_encoded_bytes());
+    if let ImageRef::TarEntry { name, offset, .. } = image {
+        field(name.as_bytes());
+        field(&offset.to_le_bytes());
+    }
+    if let ImageRef::ParquetCell { row, .. } = image {
+        field(b"row");
+        field(&row.to_le_bytes());
+    }
+    field(&len.to_le_bytes());
 }

@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::dataset::columns::column::{Column, Texts};
 use crate::features::table::FeatureTable;
 use crate::images::location::ImageRef;
 use crate::parquet::cells::ParquetColumn;
@@ -14,10 +15,9 @@ use crate::parquet::cells::ParquetColumn;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ImageTable {
     /// File names relative to a directory, and names of shard entries.
-    names: String,
-    /// The name of image `i` is `names[ends[i - 1]..ends[i]]`.
-    ends: Vec<u64>,
-    places: Vec<Place>,
+    names: Texts,
+    /// [`Place`]s as numbers.
+    places: Column<Packed>,
     /// Directories and shards.
     containers: Vec<Arc<Path>>,
     /// Paths that are not UTF-8.
@@ -43,10 +43,47 @@ enum Place {
     Feature { table: u32, row: u64 },
 }
 
+/// A [`Place`] as numbers: two of its own, then the number of what it is in, shifted by [`KIND_BITS`], with its kind.
+pub(crate) type Packed = [u64; 3];
+
+const KIND_BITS: u32 = 3;
+
+/// The kind of a [`Place::Entry`].
+const ENTRY: u64 = 1;
+
+impl Place {
+    const fn packed(self) -> Packed {
+        let (own, inside, kind) = match self {
+            Self::Below(directory) => ([0, 0], directory, 0),
+            Self::Entry { shard, offset, len } => ([offset, len], shard, ENTRY),
+            Self::Odd(at) => ([0, 0], at, 2),
+            Self::Cell { column, row } => ([row, 0], column, 3),
+            Self::Feature { table, row } => ([row, 0], table, 4),
+        };
+        [own[0], own[1], (inside as u64) << KIND_BITS | kind]
+    }
+
+    const fn of([one, two, last]: Packed) -> Self {
+        let inside = (last >> KIND_BITS) as u32;
+        match last & ((1 << KIND_BITS) - 1) {
+            0 => Self::Below(inside),
+            ENTRY => Self::Entry { shard: inside, offset: one, len: two },
+            2 => Self::Odd(inside),
+            3 => Self::Cell { column: inside, row: one },
+            _ => Self::Feature { table: inside, row: one },
+        }
+    }
+}
+
 impl ImageTable {
+    /// Images in shards.
+    pub(crate) fn of_shards(names: Texts, places: Column<Packed>, shards: Vec<Arc<Path>>) -> Self {
+        Self { names, places, containers: shards, ..Self::default() }
+    }
+
     /// Number of images.
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.names.len()
     }
 
     /// The location of an image.
@@ -54,8 +91,8 @@ impl ImageTable {
     /// # Panics
     /// If `image` is out of range.
     pub(crate) fn get(&self, image: usize) -> ImageRef {
-        let name = self.name(image);
-        match self.places[image] {
+        let name = self.names.get(image);
+        match Place::of(self.places[image]) {
             Place::Below(directory) => ImageRef::File(self.containers[directory as usize].join(name)),
             Place::Odd(at) => ImageRef::File(self.odd_paths[at as usize].clone()),
             Place::Cell { column, row } => {
@@ -73,13 +110,14 @@ impl ImageTable {
 
     /// Adds an image. A file below `root` is stored relative to it.
     pub(crate) fn push(&mut self, image: &ImageRef, root: &Path) {
+        let mut text = "";
         let place = match image {
             ImageRef::File(path) => {
                 let (directory, name) =
                     path.strip_prefix(root).map_or((Path::new(""), path.as_path()), |it| (root, it));
                 match name.to_str() {
                     Some(name) => {
-                        self.names.push_str(name);
+                        text = name;
                         Place::Below(self.container(directory))
                     }
                     None => {
@@ -89,7 +127,7 @@ impl ImageTable {
                 }
             }
             ImageRef::TarEntry { tar, name, offset, len } => {
-                self.names.push_str(name);
+                text = name;
                 Place::Entry { shard: self.container(tar), offset: *offset, len: *len }
             }
             ImageRef::ParquetCell { column, row } => {
@@ -104,20 +142,20 @@ impl ImageTable {
                 Place::Feature { table: number_of(&mut self.tables, table), row: *row }
             }
         };
-        self.places.push(place);
-        self.ends.push(self.names.len() as u64);
+        self.places.push(place.packed());
+        self.names.push(text);
+    }
+
+    /// The place of an image in a shard, with the number of the shard replaced; `None`: it is elsewhere.
+    pub(crate) fn in_shard(&self, image: usize, number: impl FnOnce(&Arc<Path>) -> u32) -> Option<Packed> {
+        let Place::Entry { shard, offset, len } = Place::of(self.places[image]) else { return None };
+        Some(Place::Entry { shard: number(&self.containers[shard as usize]), offset, len }.packed())
     }
 
     /// Releases memory that was reserved for more images.
     pub(crate) fn shrink(&mut self) {
-        self.names.shrink_to_fit();
-        self.ends.shrink_to_fit();
-        self.places.shrink_to_fit();
-    }
-
-    fn name(&self, image: usize) -> &str {
-        let start = if image == 0 { 0 } else { self.ends[image - 1] };
-        &self.names[start as usize..self.ends[image] as usize]
+        self.names.shrink();
+        self.places.shrink();
     }
 
     /// The number of a directory or shard. Successive images mostly share the last one.

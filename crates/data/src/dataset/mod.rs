@@ -1,8 +1,9 @@
-//! A data set in memory: its images, and the captions of each. Pixels stay on disk until a loader reads them.
+//! A data set: its images, and the captions of each. Pixels stay on disk until a loader reads them.
 //!
 //! This file has [`Dataset`]. The others:
 //! - `builder`: [`builder::DatasetBuilder`], which collects the rows of a source
 //! - `images`, `captions`: the two tables, each in a few allocations
+//! - `columns`: what these consist of, in memory or in files
 //! - `caption_draw`: which captions of an image a sample has
 //! - `part`: the share of one source in an epoch of several
 //! - `selection`: the rows that `only` names
@@ -17,6 +18,7 @@ pub(crate) mod builder;
 pub(crate) mod caption_draw;
 pub(crate) mod captions;
 pub(crate) mod class_labels;
+pub(crate) mod columns;
 mod fingerprint;
 pub(crate) mod images;
 pub(crate) mod parallel_io;
@@ -31,11 +33,13 @@ mod tests;
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::captions::caption_id::caption_id;
 use crate::dataset::captions::{Caption, CaptionTable};
+use crate::dataset::columns::column::Column;
 use crate::dataset::images::ImageTable;
 use crate::dataset::parallel_io::try_map_numbers;
 use crate::dataset::part::Part;
@@ -45,6 +49,9 @@ use crate::files;
 use crate::images::location::ImageRef;
 use crate::random::{TEMPLATE_STREAM, mix};
 use crate::text_lists::templates::CLASS_PLACEHOLDER;
+
+/// Most images and most captions of a data set: they are numbered in 32 bits.
+pub(crate) const MAX_ROWS: usize = u32::MAX as usize;
 
 /// Number of files whose metadata one thread reads sooner than more threads start.
 const STATS_PER_THREAD: usize = 256;
@@ -85,10 +92,10 @@ pub struct MissingFiles {
 /// Images have the order of their first captions, captions that of the source.
 #[derive(Clone, Debug, Default)]
 pub struct Dataset {
-    images: ImageTable,
-    captions: CaptionTable,
+    pub(crate) images: ImageTable,
+    pub(crate) captions: CaptionTable,
     /// One per source.
-    parts: Vec<Part>,
+    pub(crate) parts: Vec<Part>,
     /// Rows of the sources that were left out.
     pub skipped: SkippedRows,
     /// What was recognised, for the log: a line per file or folder.
@@ -96,8 +103,21 @@ pub struct Dataset {
     /// What may not be as the user means it.
     pub warnings: Vec<String>,
     /// `of_image[offsets[i]..offsets[i + 1]]` are the captions of image `i`.
-    offsets: Vec<u32>,
-    of_image: Vec<u32>,
+    pub(crate) offsets: Column<u32>,
+    pub(crate) of_image: Column<u32>,
+    /// What an index says about the whole data set, so that nothing looks at every image and caption again.
+    pub(crate) known: Option<Arc<Known>>,
+}
+
+/// What takes a pass over all images and captions to find out.
+#[derive(Debug, Default)]
+pub(crate) struct Known {
+    /// [`Dataset::fingerprint`].
+    pub(crate) fingerprint: Option<[u8; 32]>,
+    /// Images without a byte.
+    pub(crate) empty_images: Vec<u32>,
+    /// Captions that stand for a missing text: how many, and the first of them.
+    pub(crate) null_words: (usize, Option<u32>),
 }
 
 impl Dataset {
@@ -124,7 +144,8 @@ impl Dataset {
             of_image[*at as usize] = caption as u32;
             *at += 1;
         }
-        Self { images, captions, parts, skipped, notes, warnings, offsets, of_image }
+        let (offsets, of_image) = (offsets.into(), of_image.into());
+        Self { images, captions, parts, skipped, notes, warnings, offsets, of_image, known: None }
     }
 
     /// Several data sets as one, in order.
@@ -158,6 +179,7 @@ impl Dataset {
     /// Sets how the pairs of every part are used: see [`Part`].
     #[must_use]
     pub fn with_use(mut self, weight: f64, caption_weights: &[f64], templates: &[String]) -> Self {
+        self.known = None;
         for part in &mut self.parts {
             part.weight = weight;
             part.caption_weights = caption_weights.to_vec();
@@ -170,6 +192,7 @@ impl Dataset {
     /// of an image, the last weight also of all further ones.
     #[must_use]
     pub fn with_weights_by_place(mut self) -> Self {
+        self.known = None;
         self.parts.iter_mut().for_each(|part| part.weights_by_place = true);
         self
     }
@@ -198,7 +221,7 @@ impl Dataset {
             captions.push(Caption { text: name, ..caption });
         }
         captions.shrink();
-        Ok(Self { captions, ..self }.with_classes(names))
+        Ok(Self { captions, known: None, ..self }.with_classes(names))
     }
 
     /// The same images with other captions; `parts` cover them in order.

@@ -3,7 +3,9 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use crate::loader::epoch_order::EpochOrder;
+use serde::Serialize;
+
+use crate::loader::order::epoch_order::EpochOrder;
 use crate::random::{MIX_STREAM, mix};
 
 /// The images and captions of one source in a data set.
@@ -30,6 +32,15 @@ pub struct Part {
     pub(crate) class_names: Vec<String>,
 }
 
+/// How the pairs of a source are used: see [`Part`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub(crate) struct PartUse {
+    pub(crate) weight: f64,
+    pub(crate) caption_weights: Vec<f64>,
+    pub(crate) weights_by_place: bool,
+    pub(crate) templates: Vec<String>,
+}
+
 impl Part {
     /// A source with weight 1.
     pub(crate) fn new(root: PathBuf, images: Range<usize>, captions: Range<usize>) -> Self {
@@ -43,6 +54,14 @@ impl Part {
             templates: Vec::new(),
             class_names: Vec::new(),
         }
+    }
+
+    /// Sets how its pairs are used.
+    pub(crate) fn use_as(&mut self, of: &PartUse) {
+        self.weight = of.weight;
+        self.caption_weights.clone_from(&of.caption_weights);
+        self.weights_by_place = of.weights_by_place;
+        self.templates.clone_from(&of.templates);
     }
 
     /// Number of draws an epoch from `len` samples.

@@ -1,5 +1,6 @@
 //! Rows of a source that are left out: whether that is an error, and the record of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::Path;
@@ -24,7 +25,7 @@ pub enum BadRows {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SkippedRow {
     /// A few words that rows with the same fault share, such as `empty caption`.
-    pub cause: &'static str,
+    pub cause: Cow<'static, str>,
     /// Its place and what is wrong.
     pub message: String,
     /// The number of its line, record or annotation, 1-based, if it has one.
@@ -66,7 +67,7 @@ pub struct SkippedRows {
     /// Number of rows.
     pub count: usize,
     /// Number of rows by cause.
-    pub causes: BTreeMap<&'static str, usize>,
+    pub causes: BTreeMap<Cow<'static, str>, usize>,
     /// The first of them, at most [`SkippedRows::MAX_LISTED`].
     pub rows: Vec<SkippedRow>,
 }
@@ -92,10 +93,10 @@ impl SkippedRows {
     /// Counts a row. `describe`: its place and what is wrong.
     pub(crate) fn note<L: Into<Left>>(&mut self, cause: &'static str, describe: impl FnOnce() -> L) {
         self.count += 1;
-        *self.causes.entry(cause).or_default() += 1;
+        *self.causes.entry(Cow::Borrowed(cause)).or_default() += 1;
         if self.rows.len() < Self::MAX_LISTED {
             let Left { row, key, message } = describe().into();
-            self.rows.push(SkippedRow { cause, message, row, key, source: None });
+            self.rows.push(SkippedRow { cause: Cow::Borrowed(cause), message, row, key, source: None });
         }
     }
 

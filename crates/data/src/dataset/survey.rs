@@ -2,7 +2,6 @@
 
 use crate::dataset::Dataset;
 use crate::error::{DataError, ImageError};
-use crate::images::location::ImageRef;
 use crate::skipped::Skipped;
 
 /// What the lengths of the image files tell.
@@ -15,30 +14,37 @@ pub struct Survey {
 }
 
 impl Dataset {
-    /// Looks at the length of every image file, on a few threads.
+    /// Looks at the length of every image file, on a few threads; of a data set with an index, at what that says.
     ///
     /// # Errors
     /// [`DataError::Read`] if the system cannot tell the length of a file. A missing file is no error.
     pub fn survey(&self) -> Result<Survey, DataError> {
-        let lengths = self.file_lengths()?;
         let mut absent = Vec::new();
-        for (image, &len) in lengths.iter().enumerate() {
-            let location = self.image_if_absent(image, len);
-            let Some(location) = location else { continue };
-            // A missing file is asked for once more, since its error says why there is none.
-            let error = match location.read() {
-                Err(DataError::Image { source, .. }) => source,
-                Ok(bytes) if bytes.is_empty() => ImageError::Empty,
-                // It has appeared since, or cannot be read now: the loader will see.
-                Ok(_) | Err(_) => continue,
-            };
-            absent.push(Skipped::new(image, location.key(), &error));
+        if let Some(known) = &self.known
+            && let Some(fingerprint) = known.fingerprint
+        {
+            known.empty_images.iter().for_each(|&image| absent.extend(self.absent(image as usize)));
+            return Ok(Survey { fingerprint, absent });
         }
-        Ok(Survey { fingerprint: self.fingerprint_of(&lengths), absent })
+        let fingerprint = self.fingerprint_with(|image, len| {
+            if len == 0 || len == u64::MAX {
+                absent.extend(self.absent(image));
+            }
+        })?;
+        Ok(Survey { fingerprint, absent })
     }
 
-    fn image_if_absent(&self, image: usize, len: u64) -> Option<ImageRef> {
-        (len == 0 || len == u64::MAX).then(|| self.image(image))
+    /// An image file that seemed to be missing or empty, unless it no longer does.
+    fn absent(&self, image: usize) -> Option<Skipped> {
+        let location = self.image(image);
+        // A missing file is asked for once more, since its error says why there is none.
+        let error = match location.read() {
+            Err(DataError::Image { source, .. }) => source,
+            Ok(bytes) if bytes.is_empty() => ImageError::Empty,
+            // It has appeared since, or cannot be read now: the loader will see.
+            Ok(_) | Err(_) => return None,
+        };
+        Some(Skipped::new(image, location.key(), &error))
     }
 }
 

@@ -1,9 +1,10 @@
 //! The samples of a load, one by one, in the order in which they are collated.
 
 use std::num::{NonZeroU64, NonZeroUsize};
+use std::ops::Range;
 
-use crate::loader::batch_plan::BatchPlan;
 use crate::loader::options::MicroBatches;
+use crate::loader::order::batch_plan::BatchPlan;
 
 /// One sample of one micro-batch.
 #[derive(Clone, Copy, Debug)]
@@ -34,8 +35,7 @@ pub(crate) fn jobs(
         let indices = plan.batch(epoch, step_in_epoch);
         let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
         let passes = if parts.two_passes && indices.len() > size { 2 } else { 1 };
-        let share = parts.share.of(indices.len().div_ceil(size));
-        let (start, end) = (share.start.saturating_mul(size), share.end.saturating_mul(size).min(indices.len()));
+        let Range { start, end } = own_places(parts, indices.len());
         (0..passes).flat_map(move |pass| {
             let (last_of_step, last) = (indices.len().saturating_sub(1), end.saturating_sub(1));
             let own = indices.clone().into_iter().enumerate().skip(start).take(end.saturating_sub(start));
@@ -51,4 +51,11 @@ pub(crate) fn jobs(
             })
         })
     })
+}
+
+/// The samples of a step of `len` samples that this rank loads, by their places in the step.
+pub(crate) fn own_places(parts: MicroBatches, len: usize) -> Range<usize> {
+    let size = parts.size.map_or(usize::MAX, NonZeroUsize::get);
+    let share = parts.share.of(len.div_ceil(size));
+    share.start.saturating_mul(size)..share.end.saturating_mul(size).min(len)
 }

@@ -9,25 +9,25 @@
 //! This file has [`PairLoader`] and the collator. The others:
 //! - `options`: what to load and how
 //! - `batch`: what a loader returns
-//! - `batch_plan`: how epochs are divided into batches
-//! - `epoch_order`: the shuffled order of an epoch
+//! - `order`: which samples are in which batch
 //! - `jobs`: the samples of a load, one by one
 //! - `sample`: the work on one sample
 //! - `load_image`: one image from disk to a tower's input
 //! - `parallel_map`: a function over a stream on several threads, with results in order
+//! - `read_ahead`: reads the shards of an order with windows ahead
 //! - `unreadable`: the record of unreadable images and the limit on them
 //! - `in_progress`: which images are loading, to name one that stalls
 //! - `feature_lookup`: which images have cached features
 
 pub(crate) mod batch;
-pub(crate) mod batch_plan;
-pub(crate) mod epoch_order;
 pub(crate) mod feature_lookup;
 pub(crate) mod in_progress;
 mod jobs;
 pub(crate) mod load_image;
 pub(crate) mod options;
+pub(crate) mod order;
 pub(crate) mod parallel_map;
+mod read_ahead;
 mod sample;
 #[cfg(test)]
 mod tests;
@@ -35,7 +35,7 @@ pub(crate) mod unreadable;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -46,6 +46,7 @@ use crate::loader::in_progress::{InProgress, Stall};
 use crate::loader::jobs::jobs;
 use crate::loader::options::LoaderOptions;
 use crate::loader::parallel_map::{PATIENCE, ordered_map};
+use crate::loader::read_ahead::ReadAhead;
 use crate::loader::sample::{Image, load};
 use crate::panics::catch_quietly;
 
@@ -123,9 +124,9 @@ impl PairLoader {
         let (ending, ended) = channel::<()>();
         let (loading, stop) = (in_progress.clone(), Arc::clone(&cancelled));
         let collator = std::thread::spawn(move || {
-            let _ending = ending;
+            let _ending = ending.clone();
             let collating = catch_quietly(|| {
-                for batch in collate(options, loading, stop) {
+                for batch in collate(options, loading, stop, ending) {
                     let failed = batch.is_err();
                     // A closed channel means that the consumer is gone.
                     if sender.send(batch).is_err() || failed {
@@ -251,6 +252,7 @@ fn collate(
     options: LoaderOptions,
     in_progress: InProgress,
     cancelled: Arc<AtomicBool>,
+    ending: Sender<()>,
 ) -> impl Iterator<Item = Result<Collated, DataError>> {
     let jobs = jobs(options.plan, options.views, options.micro_batches, options.start_step, options.num_steps);
     let (unreadable_images, dataset, policy) =
@@ -259,6 +261,8 @@ fn collate(
         options.micro_batches.size.map_or(options.plan.batch_size, |size| size.get().min(options.plan.batch_size));
     let (workers, queue_len) = (options.workers.max(1), queue_len(&options));
     let options = Arc::new(options);
+    let mut ahead = ReadAhead::start(&options, &cancelled, ending);
+    let jobs = jobs.inspect(move |job| ahead.iter_mut().for_each(|ahead| ahead.at(job.step)));
     let mut samples = ordered_map(jobs, workers, queue_len, move |job| load(&options, &in_progress, job));
     std::iter::from_fn(move || {
         let mut batch = Batch::default();

@@ -8,8 +8,8 @@ use crate::dataset::caption_draw::CaptionSlots;
 use crate::dataset::{CaptionMode, Dataset};
 use crate::image_processor::ImageProcessor;
 use crate::images::augment::Augment;
-use crate::loader::batch_plan::BatchPlan;
 use crate::loader::feature_lookup::FeatureLookup;
+use crate::loader::order::batch_plan::BatchPlan;
 use crate::loader::unreadable::{UnreadableImages, UnreadablePolicy};
 use crate::text::caption_tokens::Tokens;
 

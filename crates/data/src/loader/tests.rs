@@ -12,8 +12,8 @@ use crate::images::disk::tests::{EACCES, EIO, ESTALE, faults_left, plan_faults};
 use crate::images::location::ImageRef;
 use crate::loader::PairLoader;
 use crate::loader::batch::Batch;
-use crate::loader::batch_plan::BatchPlan;
 use crate::loader::options::LoaderOptions;
+use crate::loader::order::batch_plan::BatchPlan;
 use crate::loader::unreadable::{UnreadableImages, UnreadablePolicy};
 use crate::text::caption_tokens::Tokens;
 use crate::text::tokenizer::Tokenizer;
@@ -47,7 +47,7 @@ fn options(dir: &Path, bad: &[usize]) -> LoaderOptions {
     let tokenizer = Arc::new(Tokenizer::from_dir(dir, 8).unwrap());
     LoaderOptions {
         tokens: Tokens::prepare(tokenizer, &dataset, 0.0, 1).unwrap(),
-        plan: BatchPlan { seed: 1, batch_size: BATCH, len: IMAGES, shuffle: true },
+        plan: BatchPlan { seed: 1, batch_size: BATCH, len: IMAGES, shuffle: true, window: None },
         dataset: Arc::new(dataset),
         mode: CaptionMode::All,
         slots: Default::default(),
@@ -162,4 +162,23 @@ fn found_images_are_those_of_done_steps() {
     let message = record.restore(found, &options.dataset).unwrap_err().to_string();
     assert!(message.contains("is number 12, but the data set has 12 images"), "{message}");
     assert_eq!(record.list().len(), 2, "a failed restore changes nothing");
+}
+
+#[test]
+fn windows_resume_at_any_step() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(dir.path(), &[3]);
+    options.plan.window = Some(5);
+    let whole = all(fresh(&options));
+    let mut unshuffled: Vec<_> = whole.iter().flat_map(|batch| &batch.pairs).map(|pair| pair.image).collect();
+    unshuffled.truncate(IMAGES);
+    unshuffled.sort_unstable();
+    unshuffled.dedup();
+    assert_eq!(unshuffled.len(), IMAGES - 1, "each image but the bad one");
+    for start_step in 1..options.num_steps {
+        let rest = LoaderOptions { start_step, num_steps: options.num_steps - start_step, ..fresh(&options) };
+        let found = all(rest);
+        let order = |batches: &[Batch]| batches.iter().map(|it| (it.step, it.pairs.clone())).collect::<Vec<_>>();
+        assert_eq!(order(&found), order(&whole[start_step as usize..]));
+    }
 }

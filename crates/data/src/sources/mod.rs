@@ -130,7 +130,7 @@ impl Source {
             Self::Jsonl(source) => source.read_selected(selection),
             Self::Json(source) => source.read_selected(selection),
             Self::Folder(source) => source.read_selected(selection),
-            Self::Webdataset(source) => source.read_named(selection, class_labels::NumberLabels::Named(&[])),
+            Self::Webdataset(source) => source.read_named(selection, class_labels::NumberLabels::Named(&[]), None),
             Self::Classes(source) => source.read_named(selection, &[]),
             Self::Coco(source) => source.read_selected(selection),
             Self::Parquet(source) => source.read_selected(selection),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::Dataset;
+use crate::dataset::part::PartUse;
 use crate::dataset::selection::Selection;
 use crate::error::DataError;
 use crate::sources::Source;
@@ -117,29 +118,70 @@ impl SourceTable {
     /// As for [`Source::read`]; [`DataError::Loader`] unless the table has exactly one source.
     pub fn read(&self) -> Result<Dataset, DataError> {
         let (source, selection) = self.source_and_selection()?;
-        let caption_weights = self.caption_weights.as_deref().unwrap_or(&[]);
-        let templates = self.templates.as_deref().map(read_templates).transpose();
-        let templates = templates.map_err(DataError::of_key("templates"))?.unwrap_or_default();
-        let classnames = self.classnames.as_deref().map(read_numbered_names).transpose();
-        let classnames = classnames.map_err(DataError::of_key("classnames"))?.unwrap_or_default();
+        let usage = self.usage()?;
+        let classnames = self.class_names()?;
         let mut dataset = match &source {
             // These know themselves what is the number of a class.
-            Source::Webdataset(source) => source.read_named(selection, NumberLabels::Named(&classnames))?,
+            Source::Webdataset(source) => source.read_named(selection, NumberLabels::Named(&classnames), None)?,
             Source::Classes(source) => source.read_named(selection, &classnames)?,
             other if classnames.is_empty() => other.read_selected(selection)?,
             other => other.read_selected(selection)?.with_class_names(&classnames)?,
         };
-        if classnames.is_empty() && dataset.captions().all(|caption| caption.text.parse::<u64>().is_ok()) {
-            let (count, first) = (dataset.num_captions(), dataset.caption(0).text.to_owned());
-            dataset.warnings.push(format!(
+        if dataset.captions().all(|caption| is_number(caption.text)) {
+            let warning = self.warning_of_numbers(dataset.num_captions(), dataset.caption(0).text);
+            dataset.warnings.extend(warning);
+        }
+        dataset.parts.iter_mut().for_each(|part| part.use_as(&usage));
+        Ok(dataset)
+    }
+
+    /// Reads the shards of a `webdataset` source in segments: `take` is given the pairs of a few shards at a time. The
+    /// data set that is returned has the last of them, and the notes, warnings and skipped rows of all. How pairs are
+    /// used is not set.
+    ///
+    /// # Errors
+    /// As for [`SourceTable::read`], and those of `take`; [`DataError::Loader`] for a source of another kind.
+    pub(crate) fn read_segments(
+        &self,
+        take: &mut dyn FnMut(Dataset) -> Result<(), DataError>,
+    ) -> Result<Dataset, DataError> {
+        let (source, selection) = self.source_and_selection()?;
+        let Source::Webdataset(source) = &source else {
+            return Err(DataError::Loader { reason: "only shards are read in segments".to_owned() });
+        };
+        source.read_named(selection, NumberLabels::Named(&self.class_names()?), Some(take))
+    }
+
+    /// How the pairs of the source are used.
+    ///
+    /// # Errors
+    /// Those of the file of templates; [`DataError::Loader`] unless the table has exactly one source.
+    pub(crate) fn usage(&self) -> Result<PartUse, DataError> {
+        let templates = self.templates.as_deref().map(read_templates).transpose();
+        let caption_weights = self.caption_weights.clone().unwrap_or_default();
+        // A single weight is that of every caption, either way.
+        let has_columns = self.sources().iter().any(|(_, source)| source.num_caption_columns() > 1);
+        Ok(PartUse {
+            weight: self.weight.unwrap_or(1.0),
+            weights_by_place: caption_weights.len() > 1 && !has_columns,
+            caption_weights,
+            templates: templates.map_err(DataError::of_key("templates"))?.unwrap_or_default(),
+        })
+    }
+
+    /// The warning that all captions, of which `first` is the first, are numbers; `None`: that is meant.
+    pub(crate) fn warning_of_numbers(&self, count: usize, first: &str) -> Option<String> {
+        self.classnames.is_none().then(|| {
+            format!(
                 "all {count} captions are numbers, such as `{first}`; if they are classes, name a file of class names \
                  with `classnames`"
-            ));
-        }
-        let dataset = dataset.with_use(self.weight.unwrap_or(1.0), caption_weights, &templates);
-        // A single weight is that of every caption, either way.
-        let by_place = caption_weights.len() > 1 && source.num_caption_columns() <= 1;
-        Ok(if by_place { dataset.with_weights_by_place() } else { dataset })
+            )
+        })
+    }
+
+    fn class_names(&self) -> Result<Vec<String>, DataError> {
+        let names = self.classnames.as_deref().map(read_numbered_names).transpose();
+        Ok(names.map_err(DataError::of_key("classnames"))?.unwrap_or_default())
     }
 
     /// As [`SourceTable::read`], with labels as they are written: numbers are not replaced by the names of classes.
@@ -148,7 +190,7 @@ impl SourceTable {
     /// As for [`SourceTable::read`].
     pub fn read_labels(&self) -> Result<Dataset, DataError> {
         match self.source_and_selection()? {
-            (Source::Webdataset(source), selection) => source.read_named(selection, NumberLabels::Kept),
+            (Source::Webdataset(source), selection) => source.read_named(selection, NumberLabels::Kept, None),
             (source, selection) => source.read_selected(selection),
         }
     }
@@ -161,6 +203,11 @@ impl SourceTable {
         let selection = self.only.as_deref().map(Selection::read).transpose().map_err(DataError::of_key("only"))?;
         Ok((source, selection))
     }
+}
+
+/// Whether a caption is a number.
+pub(crate) fn is_number(caption: &str) -> bool {
+    caption.parse::<u64>().is_ok()
 }
 
 impl From<Source> for SourceTable {

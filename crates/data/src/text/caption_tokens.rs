@@ -31,6 +31,8 @@ pub enum Tokens {
 pub struct GrowingTokens {
     tokenizer: Arc<Tokenizer>,
     table: LazyTokens,
+    /// Number of captions, which the table may not have room for.
+    num_captions: usize,
 }
 
 /// How many captions are longer than the limit on tokens.
@@ -73,7 +75,8 @@ impl Tokens {
     /// A table that fills while captions are loaded.
     #[must_use]
     pub fn growing(tokenizer: Arc<Tokenizer>, dataset: &Dataset) -> Self {
-        Self::Growing(Arc::new(GrowingTokens { tokenizer, table: LazyTokens::new(dataset.num_captions()) }))
+        let num_captions = dataset.num_captions();
+        Self::Growing(Arc::new(GrowingTokens { tokenizer, table: LazyTokens::new(num_captions), num_captions }))
     }
 
     /// How many captions were cut so far; `None` if their tokens are drawn anew in each epoch, or there are none.
@@ -83,7 +86,7 @@ impl Tokens {
             Self::Table(table) => Some(CutCaptions { seen: table.len(), cut: table.num_cut(), all: table.len() }),
             Self::Growing(growing) => {
                 let (seen, cut) = growing.table.counts();
-                Some(CutCaptions { seen, cut, all: growing.table.len() })
+                Some(CutCaptions { seen, cut, all: growing.num_captions })
             }
             Self::Tokenizer(..) | Self::Absent => None,
         }

@@ -10,6 +10,10 @@ use crate::text::tokenizer::Encoded;
 /// of 16 tokens. Captions beyond that are tokenised each time.
 const MAX_BYTES: usize = 128 << 20;
 
+/// Captions that a table has room to note, in 4 bytes each. It holds the sequences of about four million; those of
+/// captions after these are tokenised each time, and not counted.
+pub(crate) const MAX_NOTED: usize = 1 << 24;
+
 /// Bytes that are allocated at once.
 const BLOCK_BYTES: usize = 1 << 20;
 
@@ -37,9 +41,9 @@ struct Blocks {
 }
 
 impl LazyTokens {
-    /// A table of `len` captions.
+    /// A table of `len` captions, or of the first of them if they are too many.
     pub(crate) fn new(len: usize) -> Self {
-        Self::with_limit(len, MAX_BYTES)
+        Self::with_limit(len.min(MAX_NOTED), MAX_BYTES)
     }
 
     fn with_limit(len: usize, max_bytes: usize) -> Self {
@@ -50,11 +54,6 @@ impl LazyTokens {
             num_seen: AtomicUsize::new(0),
             num_cut: AtomicUsize::new(0),
         }
-    }
-
-    /// Number of captions.
-    pub(crate) fn len(&self) -> usize {
-        self.starts.len()
     }
 
     /// Number of captions that were asked for so far, and how many of them were cut.
@@ -68,15 +67,12 @@ impl LazyTokens {
     ///
     /// # Errors
     /// Those of `encode`.
-    ///
-    /// # Panics
-    /// If `index` is out of range.
     pub(crate) fn get(
         &self,
         index: usize,
         encode: impl FnOnce() -> Result<Encoded, DataError>,
     ) -> Result<Encoded, DataError> {
-        let start = self.starts[index].load(Ordering::Acquire);
+        let start = self.starts.get(index).map_or(NOT_KEPT, |start| start.load(Ordering::Acquire));
         if start != 0 && start != NOT_KEPT {
             // A writer leaves whole sequences behind, even if it panics.
             let blocks = self.blocks.read().unwrap_or_else(PoisonError::into_inner);
@@ -217,12 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn captions_without_room_are_encoded_each_time() {
+        let table = LazyTokens::with_limit(3, MAX_BYTES);
+        for seed in [4, 5] {
+            assert_eq!(table.get(3, || Ok(sequence(seed, 9))).unwrap(), sequence(seed, 9));
+        }
+        assert_eq!((table.counts(), table.starts.len()), ((0, 0), 3));
+    }
+
+    #[test]
     fn errors_are_not_counted() {
         let table = LazyTokens::new(1);
         let failed = table.get(0, || Err(DataError::Loader { reason: "no".to_owned() }));
         assert!(failed.is_err());
         assert_eq!(table.counts(), (0, 0));
         table.get(0, || Ok(sequence(1, 3))).unwrap();
-        assert_eq!((table.counts(), table.len()), ((1, 0), 1));
+        assert_eq!((table.counts(), table.starts.len()), ((1, 0), 1));
     }
 }

@@ -127,7 +127,7 @@ mod tests {
             let message = format!("`t.csv`, line {line}: empty caption");
             let source = Some(Path::new("t.csv").into());
             dataset.skipped.rows.push(SkippedRow {
-                cause: "empty caption",
+                cause: "empty caption".into(),
                 message,
                 row: Some(line),
                 key: None,

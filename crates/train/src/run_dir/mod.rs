@@ -20,7 +20,7 @@ pub(crate) mod atomic_file;
 pub(crate) mod bad_samples;
 pub(crate) mod best;
 pub(crate) mod checkpoint;
-mod fail_point;
+pub(crate) mod fail_point;
 pub(crate) mod flat_config;
 pub(crate) mod layout;
 pub(crate) mod log_points;

@@ -16,6 +16,10 @@ use crate::events::{Event, Observer};
 use crate::loss::contrastive::PairIds;
 use crate::training::locked_inputs::LockedInputs;
 
+/// Captions that a run remembers the number of, in 8 bytes each. Those of later captions are computed each time, in a
+/// microsecond.
+const MAX_KNOWN_IDS: usize = 1 << 24;
+
 /// The training pairs with the tokenizer, image processor and order that make batches of them.
 pub(crate) struct TrainingData {
     pub dataset: Arc<Dataset>,
@@ -34,7 +38,8 @@ pub(crate) struct TrainingData {
     tokens: Tokens,
     /// Missing and empty files, in the order of the images.
     absent: Vec<Skipped>,
-    /// One number a caption of `dataset`, or 0 if it was not asked for yet; equal captions have equal numbers.
+    /// One number a caption of `dataset`, or 0 if it was not asked for yet; equal captions have equal numbers. Of the
+    /// first [`MAX_KNOWN_IDS`] captions.
     caption_ids: Mutex<Vec<u64>>,
 }
 
@@ -69,7 +74,7 @@ impl TrainingData {
         Ok(Self {
             fingerprint: blake3::Hash::from(fingerprint).to_hex().to_string(),
             // The system clears large allocations when they are first used.
-            caption_ids: Mutex::new(vec![0; dataset.num_captions()]),
+            caption_ids: Mutex::new(vec![0; dataset.num_captions().min(MAX_KNOWN_IDS)]),
             unreadable_images: UnreadableImages::default(),
             unreadable_policy,
             absent,
@@ -179,10 +184,15 @@ impl TrainingData {
         // Every number is written whole.
         let mut ids = self.caption_ids.lock().unwrap_or_else(PoisonError::into_inner);
         PairIds::of(&self.dataset, &images, &batch.captions, &batch.contents, |caption| {
-            if ids[caption] == 0 {
-                ids[caption] = self.dataset.caption_id(caption);
+            let id = || self.dataset.caption_id(caption);
+            match ids.get_mut(caption) {
+                Some(known) if *known != 0 => *known,
+                Some(unknown) => {
+                    *unknown = id();
+                    *unknown
+                }
+                None => id(),
             }
-            ids[caption]
         })
     }
 }

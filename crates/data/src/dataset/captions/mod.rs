@@ -8,6 +8,7 @@ pub(crate) mod null_words;
 
 use std::sync::Arc;
 
+use crate::dataset::columns::column::{Column, Texts};
 use crate::dataset::images::number_of;
 use crate::features::table::FeatureTable;
 
@@ -28,29 +29,31 @@ pub struct Caption<'a> {
 /// Captions in order.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CaptionTable {
-    text: String,
-    /// The text of caption `i` is `text[ends[i - 1]..ends[i]]`.
-    ends: Vec<u64>,
-    images: Vec<u32>,
+    texts: Texts,
+    images: Column<u32>,
     /// One per caption; empty while all are 0.
-    slots: Vec<u8>,
+    slots: Column<u8>,
     /// Number in `tables` and row, one per caption; empty while no caption has features.
     rows: Vec<Option<(u32, u64)>>,
     tables: Vec<Arc<FeatureTable>>,
 }
 
 impl CaptionTable {
+    /// Captions without features. `slots`: empty if all are 0.
+    pub(crate) fn of(texts: Texts, images: Column<u32>, slots: Column<u8>) -> Self {
+        Self { texts, images, slots, ..Self::default() }
+    }
+
     /// Number of captions.
     pub(crate) fn len(&self) -> usize {
-        self.ends.len()
+        self.texts.len()
     }
 
     /// # Panics
     /// If `caption` is out of range.
     pub(crate) fn get(&self, caption: usize) -> Caption<'_> {
-        let start = if caption == 0 { 0 } else { self.ends[caption - 1] };
         Caption {
-            text: &self.text[start as usize..self.ends[caption] as usize],
+            text: self.texts.get(caption),
             image: self.images[caption] as usize,
             slot: self.slots.get(caption).copied().unwrap_or(0),
             features: self.rows.get(caption).copied().flatten().map(|(table, row)| (&self.tables[table as usize], row)),
@@ -59,7 +62,7 @@ impl CaptionTable {
 
     pub(crate) fn push(&mut self, caption: Caption<'_>) {
         if caption.slot > 0 && self.slots.is_empty() {
-            self.slots.resize(self.len(), 0);
+            self.slots.extend_from_slice(&vec![0; self.len()]);
         }
         if caption.slot > 0 || !self.slots.is_empty() {
             self.slots.push(caption.slot);
@@ -71,8 +74,7 @@ impl CaptionTable {
         if features.is_some() || !self.rows.is_empty() {
             self.rows.push(features);
         }
-        self.text.push_str(caption.text);
-        self.ends.push(self.text.len() as u64);
+        self.texts.push(caption.text);
         self.images.push(caption.image as u32);
     }
 
@@ -88,10 +90,9 @@ impl CaptionTable {
 
     /// Releases memory that was reserved for more captions.
     pub(crate) fn shrink(&mut self) {
-        self.text.shrink_to_fit();
-        self.ends.shrink_to_fit();
-        self.images.shrink_to_fit();
-        self.slots.shrink_to_fit();
+        self.texts.shrink();
+        self.images.shrink();
+        self.slots.shrink();
         self.rows.shrink_to_fit();
     }
 }

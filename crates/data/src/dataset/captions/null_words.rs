@@ -22,9 +22,9 @@ impl Dataset {
     /// none.
     #[must_use]
     pub fn null_words(&self) -> Option<String> {
-        let mut words = (0..self.num_captions()).filter(|&number| is_null_word(self.caption(number).text));
-        let first = self.caption(words.next()?);
-        let (count, total) = (1 + words.count(), self.num_captions());
+        let (count, first) = self.known.as_ref().map_or_else(|| self.count_null_words(), |known| known.null_words);
+        let first = self.caption(first? as usize);
+        let total = self.num_captions();
         let (are, they) = if count == 1 { ("is", "it is") } else { ("are", "they are") };
         Some(format!(
             "{count} of {total} captions {are} a word that stands for a missing text, the first `{}` of `{}`; {they} \
@@ -33,6 +33,13 @@ impl Dataset {
             self.image(first.image).key(),
             NULL_WORD_ADVICE
         ))
+    }
+
+    /// How many captions stand for a missing text, and the number of the first of them.
+    pub(crate) fn count_null_words(&self) -> (usize, Option<u32>) {
+        let mut words = (0..self.num_captions()).filter(|&number| is_null_word(self.caption(number).text));
+        let first = words.next();
+        (usize::from(first.is_some()) + words.count(), first.map(|first| first as u32))
     }
 }
 

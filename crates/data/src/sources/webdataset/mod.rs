@@ -87,6 +87,14 @@ impl WebdatasetSource {
         }
     }
 
+    /// The shards, in order.
+    ///
+    /// # Errors
+    /// [`DataError::Malformed`] for an invalid pattern, [`DataError::Empty`] without a shard, [`DataError::Read`].
+    pub(crate) fn shards(&self) -> Result<Vec<PathBuf>, DataError> {
+        Ok(shards(&self.path.0)?.0)
+    }
+
     /// Resolves relative paths against `base`.
     pub fn resolve(&mut self, base: &Path) {
         self.path.resolve(base);
@@ -99,14 +107,16 @@ impl WebdatasetSource {
     /// shards that are compressed, [`DataError::NotAFile`] for a shard that is not a regular file, [`DataError::Empty`]
     /// without a usable sample, [`DataError::Read`].
     pub fn read(&self) -> Result<Dataset, DataError> {
-        self.read_named(None, NumberLabels::Named(&[]))
+        self.read_named(None, NumberLabels::Named(&[]), None)
     }
 
-    /// As [`WebdatasetSource::read`]. `labels`: what becomes of captions that are class numbers.
+    /// As [`WebdatasetSource::read`]. `labels`: what becomes of captions that are class numbers. `segments`: is given
+    /// the samples of a few shards at a time; only the last of them are in the data set that is returned.
     pub(crate) fn read_named(
         &self,
         selection: Option<Selection>,
         labels: NumberLabels<'_>,
+        mut segments: Option<Segments<'_>>,
     ) -> Result<Dataset, DataError> {
         let root = common_root(&self.path.0)?;
         let names = caption_keys(&root, self.caption.as_ref(), self.captions.as_ref())?;
@@ -132,6 +142,10 @@ impl WebdatasetSource {
                     }
                 }
             }
+            // A shard is read once, so that later ones have other images.
+            if let Some(take) = &mut segments {
+                take(builder.take_segment())?;
+            }
         }
         let path = self.path.0.first().map_or(root.as_path(), PathBuf::as_path);
         builder.refuse_empty(path, || empty(path, summary.found(shards.len(), &builder.skipped, &fields)))?;
@@ -139,6 +153,9 @@ impl WebdatasetSource {
         Ok(builder.finish(path)?.with_classes(&classes.map_or_else(Vec::new, |classes| classes.names)))
     }
 }
+
+/// Takes the samples of a few shards, which are gone from memory after it.
+pub(crate) type Segments<'a> = &'a mut dyn FnMut(Dataset) -> Result<(), DataError>;
 
 /// Whether a sample is wanted. `tar cf s.tar .` puts `./` in front of each name.
 fn selects(builder: &mut DatasetBuilder, row: u64, key: &str) -> bool {

@@ -133,7 +133,7 @@ fn read_with(
     let names: Vec<String> = classnames.iter().map(|&name| name.to_owned()).collect();
     let shown = dir.path().display().to_string();
     let mut dataset = source
-        .read_named(None, NumberLabels::Named(&names))
+        .read_named(None, NumberLabels::Named(&names), None)
         .map_err(|error| error.to_string().replace(&shown, "DIR"))?;
     for text in dataset.notes.iter_mut().chain(&mut dataset.warnings) {
         *text = text.replace(&shown, "DIR");
@@ -441,7 +441,8 @@ fn only_takes_keys() {
     for (list, captions, skipped) in [("0\nb/2\n./1", "x z", 1), ("b/2", "z", 0), ("3", "z", 0), ("1\n2", "x", 1)] {
         std::fs::write(at("only.txt"), list).unwrap();
         let selection = Selection::read(&at("only.txt")).unwrap();
-        let dataset = WebdatasetSource::new(at("s.tar")).read_named(Some(selection), NumberLabels::Named(&[])).unwrap();
+        let dataset =
+            WebdatasetSource::new(at("s.tar")).read_named(Some(selection), NumberLabels::Named(&[]), None).unwrap();
         let found: Vec<_> = dataset.captions().map(|it| it.text).collect();
         assert_eq!((found.join(" ").as_str(), dataset.skipped.count), (captions, skipped), "{list}");
     }

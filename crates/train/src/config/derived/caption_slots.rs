@@ -19,23 +19,7 @@ impl RunConfig {
     /// What `dataset` lacks for the captions that the config asks for: one sentence each.
     pub(crate) fn caption_warnings(&self, dataset: &Dataset) -> Vec<String> {
         let slots = self.caption_slots().count;
-        let has_few = |fewer: usize| (0..dataset.num_images()).filter(move |&it| dataset.captions_of(it).len() < fewer);
-        let (few, all) = (has_few(slots).count(), dataset.num_images());
-        let mut warnings = Vec::new();
-        if few == all && has_few(2).count() == all && slots > 1 {
-            warnings.push(
-                "`data.captions` is \"slots\", but no image has more than one caption: each repeats in every slot, at \
-                 the price of as many passes through the text tower; name the columns with `captions`, or remove the \
-                 key"
-                .to_owned(),
-            );
-        } else if few > 0 && slots > 1 {
-            warnings.push(format!(
-                "{few} of {} {} fewer than {slots} captions, which repeat to fill `data.caption_slots`",
-                counted(all, "image"),
-                if few == 1 { "has" } else { "have" }
-            ));
-        }
+        let mut warnings = if slots > 1 { warnings_of_slots(dataset, slots) } else { Vec::new() };
         for (part, (key, _)) in dataset.parts().iter().zip(self.data.train.tables()) {
             let is_only = |image: usize| dataset.captions_of(image).len() == 1;
             if part.caption_weights.len() > 1 && part.weights_by_place && part.images.clone().all(is_only) {
@@ -47,4 +31,22 @@ impl RunConfig {
         }
         warnings
     }
+}
+
+fn warnings_of_slots(dataset: &Dataset, slots: usize) -> Vec<String> {
+    let has_few = |fewer: usize| (0..dataset.num_images()).filter(move |&it| dataset.captions_of(it).len() < fewer);
+    let (few, all) = (has_few(slots).count(), dataset.num_images());
+    if few == all && has_few(2).count() == all {
+        return vec![
+            "`data.captions` is \"slots\", but no image has more than one caption: each repeats in every slot, at \
+             the price of as many passes through the text tower; name the columns with `captions`, or remove the key"
+                .to_owned(),
+        ];
+    }
+    let warning = format!(
+        "{few} of {} {} fewer than {slots} captions, which repeat to fill `data.caption_slots`",
+        counted(all, "image"),
+        if few == 1 { "has" } else { "have" }
+    );
+    (few > 0).then_some(warning).into_iter().collect()
 }

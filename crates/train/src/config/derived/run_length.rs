@@ -38,6 +38,7 @@ impl RunConfig {
             batch_size: self.train.batch_size,
             len: dataset.num_pairs(self.data.captions),
             shuffle: self.data.shuffle,
+            window: self.data.shuffle_window,
         }
     }
 }

@@ -12,6 +12,7 @@ pub(super) fn resolve(config: &mut RunConfig, directory: &Path) {
     let absolute = |path: &mut PathBuf| *path = join(directory, path);
     absolute(&mut config.run.dir);
     config.cache.dir.iter_mut().for_each(absolute);
+    config.data.index_dir.iter_mut().for_each(absolute);
     for eval in config.eval.values_mut() {
         let templates = eval.templates.as_mut().filter(|path| !is_builtin_templates(path));
         let images = [eval.images.as_mut(), eval.train_images.as_mut()];

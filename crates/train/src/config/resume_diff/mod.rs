@@ -28,12 +28,13 @@ pub struct Change {
 }
 
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
-const SAFE: [(&str, &str); 16] = [
+const SAFE: [(&str, &str); 17] = [
     ("run.dir", "the run was moved"),
     ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
     ("run.log_every_steps", "affects only what is printed"),
     ("run.tensorboard", "affects only the event file, which is written anew"),
     ("data.workers", "the order of the samples does not depend on it"),
+    ("data.index_dir", "the pairs are the same, in memory or in files"),
     ("data.max_bad_fraction", "affects only when the run gives up"),
     (
         "train.micro_batch_size",

@@ -26,6 +26,20 @@ pub struct DataSection {
     /// Default: `true`.
     #[serde(default = "default::yes")]
     pub shuffle: bool,
+    /// With `shuffle`: the number of samples among which each is shuffled, so that shards are read in long stretches.
+    /// An epoch cuts the data into blocks of a sixteenth of this, puts them into a random order, and shuffles each
+    /// group of 16 blocks. The blocks of a group are read one after the other, ahead of their samples; keep the size of
+    /// two groups, in images as they are stored, below the free memory.
+    ///
+    /// Default: none; each epoch is shuffled as a whole.
+    pub shuffle_window: Option<usize>,
+    /// Directory for an index of the training data, for sets that do not fit into memory: where each image is and what
+    /// its captions say. It is written when a run first needs it, a few shards at a time, and again when shards have
+    /// changed. Later starts take it instead of reading the shards. Only `webdataset` sources have one. Several runs
+    /// may share the directory. It changes no result.
+    ///
+    /// Default: none; the index is in memory.
+    pub index_dir: Option<PathBuf>,
     /// How an image with several captions is used in an epoch.
     ///
     /// Default: `"all"` (each row of the reference's example is one pair).

@@ -48,6 +48,16 @@ pub(super) fn data(config: &RunConfig, rules: &mut Rules) {
             rules.refuse(key, &["data.captions"], message, "set `data.captions = \"slots\"`, or remove the key");
         }
     }
+    let window = data.shuffle_window;
+    rules.check(window != Some(0), "data.shuffle_window", 0, "at least 1", "");
+    if let (Some(window), false) = (window, data.shuffle) {
+        rules.refuse(
+            "data.shuffle_window",
+            &["data.shuffle"],
+            format!("`data.shuffle_window` is {window}, but `data.shuffle` is false"),
+            "set `data.shuffle = true`, or remove the key",
+        );
+    }
     let slots = data.caption_slots.unwrap_or(1);
     rules.check((1..=MAX_SLOTS).contains(&slots), "data.caption_slots", slots, "1 to 256", "");
     let share = data.max_bad_fraction;
@@ -75,6 +85,15 @@ pub(super) fn sources(config: &RunConfig, rules: &mut Rules) {
     if let Some((key, _)) = tables.iter().find(|(_, table)| sides(table) != sides(tables[0].1)) {
         let message = format!("`{key}` and `{}` do not have features of the same sides", tables[0].0);
         rules.refuse(key, &["data.train[0]"], message, "a model has a tower for a side, or takes features of it");
+    }
+    let is_shards = |table: &SourceTable| table.sources().iter().all(|(name, _)| *name == "webdataset");
+    if let (Some(_), Some((key, _))) = (&config.data.index_dir, tables.iter().find(|(_, table)| !is_shards(table))) {
+        rules.refuse(
+            "data.index_dir",
+            &[&format!("{key}.*")],
+            format!("`data.index_dir` is set, but `{key}` is not a `webdataset` source"),
+            "write shards with `dualenc pack`, or remove the key",
+        );
     }
     for (key, table) in tables {
         source(&key, table, rules);
