@@ -48,8 +48,8 @@
 //! A text tower that attends to padding ([`TextTowerConfig::pad_to`], SigLIP) needs a tokenizer `with_padding_to` that
 //! length.
 //!
-//! Tensors are Burn's, which this crate re-exports as [`burn`]. The features `flex`, `ndarray`, `wgpu`, `vulkan`, `cuda`
-//! and, for tests, `cubecl-cpu` select the devices.
+//! Tensors are Burn's, which this crate re-exports as [`burn`]. The features `flex`, `ndarray`, `wgpu`, `vulkan`,
+//! `cuda` and, for tests, `cubecl-cpu` select the devices.
 //!
 //! In the docs of shapes, `batch` counts images or captions, `rows` the tokens of all sequences, concatenated, `seq`
 //! the tokens of one sequence; `width` is that of a tower, `dim` that of the shared space, and `heads` counts attention

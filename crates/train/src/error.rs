@@ -68,8 +68,8 @@ pub enum TrainError {
     },
     /// The process of a rank is not heard of.
     #[error(
-        "nothing was heard of its process for {seconds} s: it was stopped or killed, or its machine or network failed; \
-         use `--resume` to continue"
+        "nothing was heard of its process for {seconds} s: it was stopped or killed, or its machine or network failed. \
+         To continue, start again with `--resume`"
     )]
     RankIsSilent {
         /// How long.

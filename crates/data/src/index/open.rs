@@ -41,7 +41,11 @@ pub fn open_index(dir: &Path, tables: &[&SourceTable]) -> Result<FoundIndex, Dat
             None => FoundIndex::Absent,
         });
     }
-    let bytes = std::fs::read(&path).map_err(DataError::read(&path))?;
+    let bytes = match std::fs::read(&path) {
+        // Another process begins to write it anew.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(FoundIndex::Absent),
+        read => read.map_err(DataError::read(&path))?,
+    };
     let Some(manifest) = Manifest::of(&bytes) else {
         return Ok(FoundIndex::Unusable(format!("`{}` is damaged", path.display())));
     };

@@ -1,4 +1,4 @@
-//! The kernels of a Vulkan device against those of the host, or without the feature `wgpu` those of CubeCL's CPU runtime.
+//! The kernels of a Vulkan device against those of the host; without the feature `wgpu`, those of CubeCL's CPU runtime.
 //! `CUBECL_WGPU_DEFAULT_DEVICE=Cpu` takes a software device. The CPU runtime has planes of one unit, so that kernels
 //! which add up by planes are tested on Vulkan alone.
 

@@ -187,7 +187,8 @@ impl<'a> Together<'a> {
             Err(TrainError::Stopped { signal }) => (Answer::Stopped { signal }, Some(TrainError::Stopped { signal })),
             Err(error) => (Answer::Failed, Some(error)),
         };
-        let answers = of_all(self.ranks, answer, Patience::AsLongAsItTakes)?;
+        // All encode equally much.
+        let answers = of_all(self.ranks, answer, Patience::Deadline)?;
         if let Some(error) = error {
             return Err(error);
         }

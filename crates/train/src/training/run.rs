@@ -244,7 +244,11 @@ impl Run {
         if self.records.is_none() {
             return self.help_evaluate();
         }
-        let evaluated = self.evaluate_what_is_due(observer);
+        let evaluated = match self.stop.signal() {
+            // A signal does not wait for an evaluation. The first rank decides, or others would wait for it.
+            Some(signal) => Err(TrainError::Stopped { signal }),
+            None => self.evaluate_what_is_due(observer),
+        };
         match (Together::of(&*self.ranks, &self.image_shares), &evaluated) {
             // Any other error ends all ranks.
             (Some(ranks), Ok(()) | Err(TrainError::Stopped { .. })) => ranks.dismiss().and(evaluated),

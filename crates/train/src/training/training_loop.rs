@@ -56,7 +56,8 @@ pub fn train(
 ) -> Result<Outcome, TrainError> {
     let [stop_of_others, stop_of_each] = [stop.clone(), stop.clone()];
     let open = |ranks: Arc<dyn Exchange>, observer: &mut dyn Observer| Run::open(config, start, ranks, stop, observer);
-    let follow = move |ranks: Arc<dyn Exchange>, device: &str| Run::follow(ranks, device, &stop_of_others);
+    let own = config.clone();
+    let follow = move |ranks: Arc<dyn Exchange>, device: &str| Run::follow(ranks, device, &own, &stop_of_others);
     let work = move |mut run: Run, observer: &mut dyn Observer| {
         run.share_state()?;
         run.report_start_of_replica(observer);
@@ -130,10 +131,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             };
             run.log_step(&record, batch, observer)?;
 
-            // A signal does not wait for an evaluation: one that is due runs when the run is resumed.
-            if stop.signal().is_none() {
-                run.evaluate_or_stop(observer)?;
-            }
+            run.evaluate_or_stop(observer)?;
             let ending = run.agree_on_end(stop.signal())?;
             run.save_if_due(ending, observer)?;
             if let Some(signal) = ending.signal {

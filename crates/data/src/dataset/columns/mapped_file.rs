@@ -28,7 +28,7 @@ impl MappedFile {
         }
         // SAFETY: the bytes are only read, as numbers and bytes, of which any value is valid; texts are checked each
         // time they are read, and no number is relied on for memory safety. This project never changes a file of an
-        // index, but renames another directory over it, which leaves mapped files as they are. A program that
+        // index: one that is not used any more is removed, which leaves mapped files as they are. A program that
         // overwrites one in place changes what a run reads, and one that truncates it ends this process with SIGBUS;
         // the same holds for every reader that maps files.
         let map = unsafe { Mmap::map(&file) }.map_err(DataError::read(path))?;

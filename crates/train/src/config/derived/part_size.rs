@@ -6,8 +6,8 @@ use crate::config::RunConfig;
 const PARTS: usize = 8;
 
 impl RunConfig {
-    /// The config with the size of a part written down, if several `ranks` or devices share a step and it names none. Written down, it
-    /// stays the same when a run goes on with another number of devices.
+    /// The config with the size of a part written down, if several `ranks` or devices share a step and it names none.
+    /// Written down, it stays the same when a run goes on with another number of devices.
     #[must_use]
     pub(crate) fn with_parts(mut self, ranks: usize) -> Self {
         self.train.micro_batch_size = self.part_size(ranks);

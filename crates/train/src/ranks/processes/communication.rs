@@ -343,12 +343,11 @@ impl Communication {
         self.sending.is_empty() && self.others().all(|rank| self.peers[rank].has_left)
     }
 
-    /// Does not return if a rank hangs or is dead: bytes that move to or from it may never arrive, and their memory must
-    /// stay where it is. The process then ends without finalizing MPI.
+    /// Does not return if a rank hangs or is dead, or the others say so of this one: bytes that move to or from it may
+    /// never arrive, and their memory must stay where it is. The process then ends without finalizing MPI.
     fn linger_if_one_is_gone(&mut self, round: &Round) {
-        let Some(failure) = self.failure.clone().filter(|_| self.peers.iter().any(|peer| peer.is_gone)) else {
-            return;
-        };
+        let is_lost = |failure: &Failure| failure.is_gone() || self.peers.iter().any(|peer| peer.is_gone);
+        let Some(failure) = self.failure.clone().filter(is_lost) else { return };
         let _ = round.answer.send(Err(failure.clone()));
         loop {
             match self.orders.recv_timeout(IDLE) {

@@ -45,7 +45,7 @@ impl World {
     pub fn join() -> Result<Option<Arc<Self>>, TrainError> {
         let mut joined = joined();
         if let Some(world) = &*joined {
-            return Ok(Some(Arc::clone(world)));
+            return Ok((world.ranks > 1).then(|| Arc::clone(world)));
         }
         let Some(launcher) = Launcher::find() else { return Ok(None) };
         let (orders, of_world) = channel();

@@ -59,16 +59,23 @@ impl Run {
         ema.map_or(Ok(()), |ema| give(serialize(ema, dir)?))
     }
 
-    /// Opens the replica of a rank that is not the first on its `device`, when the first has opened the run.
+    /// Opens the replica of a rank that is not the first on its `device`, when the first has opened the run. `own`: the
+    /// config of this process, of which the keys of its machine count (`run.threads`, `data.workers`).
     ///
     /// # Errors
     /// Those of loading data and model; [`TrainError::Usage`] when they are not those of the first rank;
     /// [`TrainError::OfRank`] when another rank has failed.
-    pub(crate) fn follow(ranks: Arc<dyn Exchange>, device: &str, stop: &StopFlag) -> Result<Self, TrainError> {
+    pub(crate) fn follow(
+        ranks: Arc<dyn Exchange>,
+        device: &str,
+        own: &RunConfig,
+        stop: &StopFlag,
+    ) -> Result<Self, TrainError> {
         // The first rank reports the same.
         let observer = &mut Silent;
         let (Header { progress, config, .. }, state) = receive(&*ranks)?;
-        let config = read_config(&config)?;
+        let mut config = read_config(&config)?;
+        (config.run.threads, config.data.workers) = (own.run.threads, own.data.workers);
         let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
         let workers = loader_threads(&config, compute.threads, ranks.ranks_of_process());
 

@@ -1,5 +1,5 @@
-//! Training on a device of wgpu, such as Mesa's software Vulkan (`CUBECL_WGPU_DEFAULT_DEVICE=Cpu`), or in builds without
-//! wgpu on CubeCL's CPU runtime: it computes what the CPU computes. Run by `scripts/check_backends.sh`.
+//! Training on a device of wgpu, such as Mesa's software Vulkan (`CUBECL_WGPU_DEFAULT_DEVICE=Cpu`), or in builds
+//! without wgpu on CubeCL's CPU runtime: it computes what the CPU computes. Run by `scripts/check_backends.sh`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
