@@ -239,7 +239,8 @@ fn other_thread_count_warns_and_stays_close() {
         }
         copy_run(&session.path(&whole), &session.path(&other), 4, 1);
         let text = train(&other, to);
-        let warning = format!("the run was started with {from} threads and continues with {to}");
+        let threads = if from == 1 { "thread" } else { "threads" };
+        let warning = format!("the run was started with {from} {threads} and continues with {to}");
         assert!(text.contains(&warning), "{text}");
         let [found, expected] = [&other, &whole].map(|run| column(&session.metrics(run, "train"), "loss"));
         assert_eq!(found.len(), 54);

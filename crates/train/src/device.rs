@@ -81,6 +81,8 @@ impl Compute {
             fail(if known {
                 let feature = name.split(':').next().unwrap_or(name);
                 format!("this build does not support it (build with `--features {feature}`)")
+            } else if name.contains(',') {
+                "only `train` runs on several devices; name one".to_owned()
             } else {
                 "unknown device".to_owned()
             })

@@ -207,9 +207,10 @@ impl Run {
     fn resume_at(&mut self, saved: &Progress, observer: &mut dyn Observer) -> Result<(), TrainError> {
         if saved.threads != self.compute.threads {
             observer.on(Event::Warning(format!(
-                "the run was started with {} threads and continues with {}: sums round differently, so its bits will \
-                 not be those of an uninterrupted run",
-                saved.threads, self.compute.threads
+                "the run was started with {} and continues with {}: sums may round differently, so its bits may not be \
+                 those of an uninterrupted run",
+                counted(saved.threads, "thread"),
+                self.compute.threads
             )));
         }
         self.position.step = saved.step;

@@ -237,9 +237,10 @@ fn refuse_few_parts(config: &RunConfig, plan: BatchPlan, ranks: usize) -> Result
         true => ("the last batch of an epoch", "set `data.shuffle = true`, which leaves it out, "),
         false => ("a batch", ""),
     };
+    let lower = if size > 1 { "lower `train.micro_batch_size`" } else { "raise `train.batch_size`" };
     Err(TrainError::Usage(format!(
-        "{which} has {}, too few for the {ranks} devices that share it with micro-batches of {size}: every device \
-         computes one at least; {shuffle}lower `train.micro_batch_size`, or use fewer devices",
+        "{which} has {}, too few for the {ranks} devices or processes that share it with micro-batches of {size}: each \
+         computes one at least; {shuffle}{lower}, or use fewer",
         counted(last, "pair"),
     )))
 }

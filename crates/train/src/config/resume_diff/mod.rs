@@ -30,7 +30,7 @@ pub struct Change {
 /// Keys and tables that do not change what is learned, with the effect of a change. The first match applies.
 const SAFE: [(&str, &str); 17] = [
     ("run.dir", "the run was moved"),
-    ("run.threads", "another number of threads sums in another order: results are no longer bit-identical"),
+    ("run.threads", "another number of threads may sum in another order: results need not be bit-identical"),
     ("run.log_every_steps", "affects only what is printed"),
     ("run.tensorboard", "affects only the event file, which is written anew"),
     ("data.workers", "the order of the samples does not depend on it"),

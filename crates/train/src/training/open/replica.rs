@@ -36,6 +36,8 @@ struct Header {
     progress: Progress,
     config: String,
     has_averages: bool,
+    /// What each evaluation measures: see [`Evaluation::fingerprint`].
+    evaluations: Vec<String>,
 }
 
 impl Run {
@@ -50,7 +52,8 @@ impl Run {
         let dir = records.dir.root();
         let Tensors { model, optimizer, ema } = self.learner.tensors()?;
         let (progress, config) = (self.progress(Saved::Training), records.config_toml.clone());
-        let header = Header { progress, config, has_averages: ema.is_some() };
+        let evaluations = fingerprints(&self.evaluations)?;
+        let header = Header { progress, config, has_averages: ema.is_some(), evaluations };
         // One after the other, so that no more than one of them is in memory twice.
         let give = |bytes| self.ranks.gather_bytes(bytes, Patience::AsLongAsItTakes).map(drop);
         give(serde_json::to_vec(&header).map_err(damaged)?)?;
@@ -73,7 +76,7 @@ impl Run {
     ) -> Result<Self, TrainError> {
         // The first rank reports the same.
         let observer = &mut Silent;
-        let (Header { progress, config, .. }, state) = receive(&*ranks)?;
+        let (Header { progress, config, evaluations: expected, .. }, state) = receive(&*ranks)?;
         let mut config = read_config(&config)?;
         (config.run.threads, config.data.workers) = (own.run.threads, own.data.workers);
         let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
@@ -94,6 +97,15 @@ impl Run {
             };
             return Err(TrainError::Usage(format!(
                 "it reads other {what} than rank 0: all must read the same, and they must not change while a run starts"
+            )));
+        }
+
+        let evaluations = Evaluation::open_all(&config, validation.as_ref())?;
+        let found = fingerprints(&evaluations)?;
+        if let Some(at) = (0..found.len()).find(|&at| expected.get(at) != found.get(at)) {
+            return Err(TrainError::Usage(format!(
+                "evaluation `{}` has other data than on rank 0, or files of other lengths: all must read the same",
+                evaluations[at].name
             )));
         }
 
@@ -122,7 +134,7 @@ impl Run {
             terms,
             teacher,
             records: None,
-            evaluations: Evaluation::open_all(&config, validation.as_ref())?,
+            evaluations,
             image_shares: ImageShares::default(),
             locked_fingerprints,
             compute,
@@ -149,6 +161,10 @@ fn receive(ranks: &dyn Exchange) -> Result<(Header, LearnerState), TrainError> {
     let (model, optimizer) = (tensors()?, tensors()?);
     let ema = header.has_averages.then(tensors).transpose()?;
     Ok((header, LearnerState { model, optimizer, ema }))
+}
+
+fn fingerprints(evaluations: &[Evaluation]) -> Result<Vec<String>, TrainError> {
+    evaluations.iter().map(Evaluation::fingerprint).collect()
 }
 
 fn read_config(config: &str) -> Result<RunConfig, TrainError> {
