@@ -244,7 +244,12 @@ impl Run {
         if self.records.is_none() {
             return self.help_evaluate();
         }
-        let evaluated = self.evaluate_what_is_due(observer);
+        // A signal does not wait for an evaluation: one that is due runs when the run is resumed. It may reach one rank
+        // alone, and the first decides for all.
+        let evaluated = match self.stop.signal() {
+            Some(signal) => Err(TrainError::Stopped { signal }),
+            None => self.evaluate_what_is_due(observer),
+        };
         match (Together::of(&*self.ranks, &self.image_shares), &evaluated) {
             // Any other error ends all ranks.
             (Some(ranks), Ok(()) | Err(TrainError::Stopped { .. })) => ranks.dismiss().and(evaluated),

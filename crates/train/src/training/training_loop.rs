@@ -130,10 +130,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
             };
             run.log_step(&record, batch, observer)?;
 
-            // A signal does not wait for an evaluation: one that is due runs when the run is resumed.
-            if stop.signal().is_none() {
-                run.evaluate_or_stop(observer)?;
-            }
+            run.evaluate_or_stop(observer)?;
             let ending = run.agree_on_end(stop.signal())?;
             run.save_if_due(ending, observer)?;
             if let Some(signal) = ending.signal {
