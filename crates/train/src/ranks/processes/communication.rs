@@ -234,7 +234,7 @@ impl Communication {
                     None if sending.is_empty() => return Ok(()),
                     Some(missing) if round.patience == Patience::Deadline && waited > DEADLINE => {
                         let cause = Cause::Late { seconds: DEADLINE.as_secs() };
-                        self.fail(Failure { rank: missing, cause });
+                        self.fail(Failure::found(missing, cause));
                     }
                     _ => pause.rest(),
                 }
@@ -250,7 +250,7 @@ impl Communication {
         let taken = found.and_then(|(head, inline)| Some((head, inline, room(head.length)?)));
         let Some((head, inline, mut taken)) = taken else {
             let message = format!("internal error: ranks {} and {from} exchange different things", self.rank);
-            self.fail(Failure { rank: self.rank, cause: Cause::Error { kind: ErrorKind::Internal, message } });
+            self.fail(Failure::found(self.rank, Cause::Error { kind: ErrorKind::Internal, message }));
             return None;
         };
         if head.is_inline() {
@@ -277,7 +277,7 @@ impl Communication {
                 Ok(Message::Goodbye) => self.peers[from].has_left = true,
                 Err(error) => {
                     let message = format!("internal error: a message of rank {from}: {error}");
-                    self.fail(Failure { rank: self.rank, cause: Cause::Error { kind: ErrorKind::Internal, message } });
+                    self.fail(Failure::found(self.rank, Cause::Error { kind: ErrorKind::Internal, message }));
                 }
             }
         }
@@ -292,7 +292,7 @@ impl Communication {
         };
         if let Some(rank) = self.others().find(is_silent) {
             self.peers[rank].is_gone = true;
-            self.fail(Failure { rank, cause: Cause::Silent { seconds: SILENCE.as_secs() } });
+            self.fail(Failure::found(rank, Cause::Silent { seconds: SILENCE.as_secs() }));
         }
         elapsed
     }

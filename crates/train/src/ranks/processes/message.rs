@@ -45,6 +45,8 @@ impl Message {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failure {
     pub rank: usize,
+    /// The name of its machine, if it says so itself.
+    pub host: Option<String>,
     pub cause: Cause,
 }
 
@@ -62,12 +64,17 @@ pub(super) enum Cause {
 
 impl Failure {
     /// That `rank` ends with `error`.
-    pub fn of(rank: usize, error: &TrainError) -> Self {
+    pub fn of(rank: usize, host: &str, error: &TrainError) -> Self {
         let cause = match error.of_one_rank() {
             TrainError::Stopped { signal } => Cause::Stopped { signal: *signal },
             error => Cause::Error { kind: error.kind(), message: cut(&error.to_string()) },
         };
-        Self { rank, cause }
+        Self { rank, host: Some(host.to_owned()), cause }
+    }
+
+    /// A failure that another rank, or its communication, finds out.
+    pub fn found(rank: usize, cause: Cause) -> Self {
+        Self { rank, host: None, cause }
     }
 
     /// The error with which the other ranks end.
@@ -106,14 +113,14 @@ mod tests {
             (TrainError::Internal("x".to_owned()), ErrorKind::Internal, "internal error: x"),
         ];
         for (error, kind, start) in errors {
-            let message = Message::Failed(Failure::of(3, &error));
+            let message = Message::Failed(Failure::of(3, "node1", &error));
             let Ok(Message::Failed(found)) = Message::read(message.bytes()) else { panic!("{message:?}") };
-            assert_eq!(found.rank, 3);
+            assert_eq!((found.rank, found.host.as_deref()), (3, Some("node1")));
             let error = found.into_error();
             assert_eq!(error.kind(), kind);
             assert!(error.to_string().starts_with(start), "{error}");
         }
-        let stopped = Failure::of(1, &TrainError::Stopped { signal: 15 });
+        let stopped = Failure::of(1, "node1", &TrainError::Stopped { signal: 15 });
         assert!(matches!(stopped.into_error(), TrainError::Stopped { signal: 15 }));
     }
 

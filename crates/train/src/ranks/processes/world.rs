@@ -104,7 +104,7 @@ impl World {
     /// Ends the run of all ranks: this one ends with `error`.
     pub fn fail(&self, error: &TrainError) {
         // It has ended if nobody is there to hear.
-        let _ = self.orders.send(Order::Fail(Failure::of(self.rank, error)));
+        let _ = self.orders.send(Order::Fail(Failure::of(self.rank, &self.host, error)));
     }
 
     /// Gives a warning to the observer of the first rank.
@@ -159,7 +159,10 @@ impl World {
     /// `failure` as the error of this rank.
     pub(super) fn error_of(&self, failure: Failure) -> TrainError {
         let rank = failure.rank;
-        TrainError::OfRank { rank, device: self.place(rank), source: Arc::new(failure.into_error()) }
+        // Before the ranks have compared, only the rank itself says where it is.
+        let known = self.places().get(rank).filter(|place| !place.is_empty()).cloned();
+        let device = known.or_else(|| failure.host.clone()).unwrap_or_else(|| self.place(rank));
+        TrainError::OfRank { rank, device, source: Arc::new(failure.into_error()) }
     }
 }
 
