@@ -77,20 +77,20 @@ pub(crate) fn on_devices<R, T>(
 
 /// How a rank ended. If it failed by itself, all others end.
 fn ended<T>(board: &Board, rank: usize, device: &str, result: Result<T, TrainError>) -> Result<T, TrainError> {
-    result.or_else(|error| match error {
+    result.map_err(|error| match error {
         // Another rank's. Where a signal stopped that one, nothing failed.
-        TrainError::OfRank { rank, device, source } => Err(match *source {
+        TrainError::OfRank { rank, device, source } => match *source {
             TrainError::Stopped { signal } => TrainError::Stopped { signal },
             _ => TrainError::OfRank { rank, device, source },
-        }),
+        },
         TrainError::Stopped { signal } => {
             board.fail(rank, Arc::new(TrainError::Stopped { signal }));
-            Err(TrainError::Stopped { signal })
+            TrainError::Stopped { signal }
         }
         error => {
             let source = Arc::new(error);
             board.fail(rank, Arc::clone(&source));
-            Err(TrainError::OfRank { rank, device: device.to_owned(), source })
+            TrainError::OfRank { rank, device: device.to_owned(), source }
         }
     })
 }
