@@ -25,7 +25,7 @@ pub fn print(out: &mut impl Write, record: &EvalRecord) -> std::io::Result<()> {
     print_of_width(out, record, None)
 }
 
-/// As [`print`]. `dim`: the width that embeddings are cut to; `None`: they are whole.
+/// As [`print()`]. `dim`: the width that embeddings are cut to; `None`: they are whole.
 pub fn print_of_width(out: &mut impl Write, record: &EvalRecord, dim: Option<usize>) -> std::io::Result<()> {
     let width = dim.map(|dim| format!(", embeddings cut to {}", counted(dim, "value")));
     let left_out = left_out(record).map(|note| format!("; {note}"));
