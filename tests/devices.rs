@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::support::{Session, goldens, kill_moments, tensors};
+use crate::support::{Session, goldens, kill_moments};
 
 /// Steps of [`Session::write_config`].
 const STEPS: usize = 12;
@@ -16,9 +16,7 @@ fn session() -> Session {
         "[checkpoint]\nevery_steps = 2\nkeep = 3\n\
          [eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\nevery_steps = 4\n",
     );
-    let golden = goldens("train");
-    let table = fs::read_to_string(golden.join("train.csv")).unwrap();
-    session.write("pairs.csv", table.replace("images/", &format!("{}/", golden.join("images").display())));
+    session.write_pairs("pairs.csv");
     session
 }
 
@@ -29,24 +27,12 @@ fn arguments<'a>(dir: &'a str, devices: &'a str, more: &[&'a str]) -> Vec<&'a st
     arguments
 }
 
-#[track_caller]
-fn assert_same_run(session: &Session, found: &str, expected: &str, steps: usize) {
-    for file in ["model.safetensors", "optimizer.safetensors"] {
-        let of = |run: &str| tensors(&session.path(run).join(format!("checkpoints/step-{steps:06}")).join(file));
-        assert!(of(found) == of(expected), "{file} of `{found}` differs");
-    }
-    for kind in ["train", "eval", "warning"] {
-        assert_eq!(session.reproducible(found, kind), session.reproducible(expected, kind), "{kind} of `{found}`");
-    }
-    assert_eq!(session.metrics(found, "train").len(), steps);
-}
-
 #[test]
 fn several_devices_train_as_one() {
     let session = session();
     session.succeed(&arguments("run.dir=one", "cpu", &["train.micro_batch_size=1"]));
     session.succeed(&arguments("run.dir=two", "cpu,cpu", &[]));
-    assert_same_run(&session, "two", "one", STEPS);
+    session.assert_same_run("two", "one", STEPS);
     assert_eq!(session.metrics("two", "eval").len(), 4, "one evaluation each, by the first device");
     let config = fs::read_to_string(session.path("two/config.toml")).unwrap();
     assert!(config.contains("device = [\"cpu\", \"cpu\"]\n"), "{config}");
@@ -68,7 +54,7 @@ fn killed_run_goes_on_with_any_number_of_devices() {
     }
     assert!(kills > 2, "{kills} kills");
     session.succeed(&arguments("run.dir=parts", "cpu", &more));
-    assert_same_run(&session, "parts", "whole", 60);
+    session.assert_same_run("parts", "whole", 60);
 }
 
 #[test]

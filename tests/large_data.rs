@@ -142,7 +142,7 @@ fn changed_shards_are_indexed_again() {
     let error = session.fail(2, &arguments(&[INDEX, "run.dir=first", "train.epochs=4"]));
     assert!(error.contains("train.epochs"), "{error}");
     let error = session.fail(2, &arguments(&[INDEX, "run.dir=first"]));
-    assert!(error.contains("data"), "{error}");
+    assert!(error.contains("the training data have changed since the run started"), "{error}");
     let text = train(&session, &[INDEX, "run.dir=second"]);
     assert!(text.contains("data index read from"), "the refused run wrote it: {text}");
     train(&session, &["run.dir=memory"]);

@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::soak::{Draws, figure, whole_checkpoints};
-use crate::support::{Session, goldens, stderr, tensors};
+use crate::support::{Session, goldens, stderr};
 
 /// Turns a hang into a failure.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -24,9 +24,7 @@ fn session() -> Session {
         "[checkpoint]\nevery_steps = 5\nkeep = 100\n\
          [eval.pairs]\ntask = \"retrieval\"\ndata = \"pairs.csv\"\nevery_steps = 20\n",
     );
-    let golden = goldens("train");
-    let table = fs::read_to_string(golden.join("train.csv")).unwrap();
-    session.write("pairs.csv", table.replace("images/", &format!("{}/", golden.join("images").display())));
+    session.write_pairs("pairs.csv");
     session
 }
 
@@ -127,18 +125,6 @@ fn reaches(child: &mut Child, log: &Path, expected: usize) -> bool {
     true
 }
 
-#[track_caller]
-fn assert_same_run(session: &Session, found: &str, expected: &str, steps: usize) {
-    for file in ["model.safetensors", "optimizer.safetensors"] {
-        let of = |run: &str| tensors(&session.path(run).join(format!("checkpoints/step-{steps:06}")).join(file));
-        assert!(of(found) == of(expected), "{file} of `{found}` differs");
-    }
-    for kind in ["train", "eval", "warning"] {
-        assert_eq!(session.reproducible(found, kind), session.reproducible(expected, kind), "{kind} of `{found}`");
-    }
-    assert_eq!(session.metrics(found, "train").len(), steps);
-}
-
 /// The time that a process has computed, in hundredths of a second.
 fn ticks(process: &str) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
@@ -163,11 +149,11 @@ fn processes_train_as_threads_and_as_one() {
             let sets: Vec<&str> = sets.iter().map(String::as_str).collect();
             alone(&session, &arguments("one", STEPS, &[&sets[..], &[EIGHTHS]].concat()));
             alone(&session, &arguments("threads", STEPS, &[&sets[..], &["run.device=cpu,cpu"]].concat()));
-            assert_same_run(&session, "threads", "one", STEPS);
+            session.assert_same_run("threads", "one", STEPS);
             for processes in [2, 4] {
                 let run = format!("processes-{processes}");
                 succeed(&session, processes, arguments(&run, STEPS, &sets));
-                assert_same_run(&session, &run, "one", STEPS);
+                session.assert_same_run(&run, "one", STEPS);
             }
         }
     }
@@ -220,7 +206,7 @@ fn run_goes_on_with_any_number_of_processes() {
     figure("run_goes_on_with_any_number_of_processes", &format!("{kills} kills, the last end after {longest:?}"));
     // Threads of one process go on where processes were killed.
     alone(&session, &arguments("parts", STEPS, &["run.device=cpu,cpu"]));
-    assert_same_run(&session, "parts", "whole", STEPS);
+    session.assert_same_run("parts", "whole", STEPS);
 }
 
 #[test]

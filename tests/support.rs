@@ -130,6 +130,26 @@ impl Session {
         }
         lines
     }
+
+    /// Writes a table of the golden pairs.
+    pub fn write_pairs(&self, name: &str) {
+        let golden = goldens("train");
+        let table = fs::read_to_string(golden.join("train.csv")).unwrap();
+        self.write(name, table.replace("images/", &format!("{}/", golden.join("images").display())));
+    }
+
+    /// Compares two runs of so many `steps` to the bit: weights, optimiser and all lines of the log.
+    #[track_caller]
+    pub fn assert_same_run(&self, found: &str, expected: &str, steps: usize) {
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let of = |run: &str| tensors(&self.path(run).join(format!("checkpoints/step-{steps:06}")).join(file));
+            assert!(of(found) == of(expected), "{file} of `{found}` differs");
+        }
+        for kind in ["train", "eval", "warning"] {
+            assert_eq!(self.reproducible(found, kind), self.reproducible(expected, kind), "{kind} of `{found}`");
+        }
+        assert_eq!(self.metrics(found, "train").len(), steps);
+    }
 }
 
 /// When to kill a run: once during start-up, then after each ninth of its log. Each item is a fraction of the log and a

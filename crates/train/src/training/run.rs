@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use dualenc_data::{Batch, CutCaptions, DataError, PairLoader, counted};
+use dualenc_model::DualEncoder;
 use serde::{Deserialize, Serialize};
 
 use crate::closed_form::fit_report::FitReport;
@@ -262,18 +263,22 @@ impl Run {
         let images = |name: &str| self.evaluations.iter().find(|it| it.name == name).map(Evaluation::images);
         ranks.serve(&self.data.processor, images, |work| {
             let (model, locked) = (self.learner.evaluation_model(), self.evaluated_towers());
-            work(&Encoder {
-                model: &model,
-                tokenizer: &self.data.tokenizer,
-                locked: &locked,
-                compute: &self.compute,
-                workers: self.data.workers,
-                stop: &self.stop,
-                // Each request has its own.
-                batch_size: 0,
-                others: None,
-            })
+            work(&self.encoder(&model, &locked))
         })
+    }
+
+    /// What encodes with `model`, alone and input by input.
+    fn encoder<'a>(&'a self, model: &'a DualEncoder, locked: &'a LockedTowers) -> Encoder<'a> {
+        Encoder {
+            model,
+            tokenizer: &self.data.tokenizer,
+            locked,
+            compute: &self.compute,
+            workers: self.data.workers,
+            stop: &self.stop,
+            batch_size: 1,
+            others: None,
+        }
     }
 
     /// The towers that are locked for an evaluation at this step. A tower that trained before and is locked now has
@@ -313,30 +318,24 @@ impl Run {
         if !self.evaluations.iter().any(&due) {
             return Ok(());
         }
-        let locked = self.evaluated_towers();
-        let Some(records) = &mut self.records else { return Ok(()) };
-        let ranks = Together::of(&*self.ranks, &self.image_shares);
-        self.learner.check_finite(step)?;
+        let Some(records) = &self.records else { return Ok(()) };
         let done = records.metrics.evals_at(step).to_vec();
-        let model = self.learner.evaluation_model();
+        self.learner.check_finite(step)?;
+        let (model, locked) = (self.learner.evaluation_model(), self.evaluated_towers());
+        let ranks = Together::of(&*self.ranks, &self.image_shares);
+        let others = ranks.as_ref().map(|ranks| OtherRanks(ranks));
         for evaluation in self
             .evaluations
             .iter()
             .filter(|evaluation| due(evaluation))
             .filter(|evaluation| !done.contains(&evaluation.name))
         {
-            let encoder = Encoder {
-                model: &model,
-                tokenizer: &self.data.tokenizer,
-                locked: &locked,
-                compute: &self.compute,
-                workers: self.data.workers,
-                stop: &self.stop,
-                batch_size: evaluation.batch_size,
-                others: ranks.as_ref().map(|ranks| OtherRanks(ranks)),
-            };
+            let batch_size = evaluation.batch_size;
+            let encoder = Encoder { batch_size, others, ..self.encoder(&model, &locked) };
             let record = evaluation.record(step, &encoder, &self.data.processor, observer)?;
-            records.log_eval(&record, observer)?;
+            if let Some(records) = &mut self.records {
+                records.log_eval(&record, observer)?;
+            }
         }
         Ok(())
     }
