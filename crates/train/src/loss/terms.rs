@@ -48,12 +48,14 @@ impl StepLoss {
     }
 
     /// With each of [`StepLoss::tensors`], in order, replaced.
-    #[must_use]
-    pub fn map(self, mut replace: impl FnMut(Tensor<1>) -> Tensor<1>) -> Self {
-        let total = replace(self.total);
-        let contrastive = BatchLoss { loss: replace(self.contrastive.loss), ..self.contrastive };
-        let structure = self.structure.map(&mut replace);
-        Self { total, contrastive, structure, teacher: self.teacher.map(replace) }
+    ///
+    /// # Errors
+    /// Those of `replace`.
+    pub fn try_map<E>(self, mut replace: impl FnMut(Tensor<1>) -> Result<Tensor<1>, E>) -> Result<Self, E> {
+        let total = replace(self.total)?;
+        let contrastive = BatchLoss { loss: replace(self.contrastive.loss)?, ..self.contrastive };
+        let structure = self.structure.map(&mut replace).transpose()?;
+        Ok(Self { total, contrastive, structure, teacher: self.teacher.map(replace).transpose()? })
     }
 }
 

@@ -71,7 +71,12 @@ fn columns_of_all(ranks: &dyn Exchange, own: Vec<ColumnSums>) -> Result<Vec<Tens
         let (device, [_, batch]) = (first.sums.device(), first.sums.dims());
         let tensors = sums.into_iter().flat_map(|ColumnSums { largest, sums }| [largest, sums]);
         let values = parameters::host(Tensor::cat(tensors.collect(), 1))?.values;
+        let count = values.len();
         let all = ranks.gather_values(values)?;
+        if let Some(other) = all.iter().find(|other| other.len() != count) {
+            let problem = format!("ranks have {count} and {} sums of the columns of a batch", other.len());
+            return Err(TrainError::Internal(problem));
+        }
         let tensor = |values: &[f32]| upload(TensorData::new(values.to_vec(), [1, batch]), &device);
         let mut of_rank = |rank: usize| -> Result<Vec<ColumnSums>, TrainError> {
             let both = all[rank].chunks_exact(2 * batch).map(|both| both.split_at(batch));
@@ -95,13 +100,13 @@ impl LossInRows {
         let by_parameters = ParamGradients::take(context.model, &mut all, None, context.compute.on_host)?;
         let by_features = leaves.map(|leaf| leaf.grad_remove(&mut all).unwrap_or_else(|| leaf.zeros_like()));
         let by_features = by_features.map(Tensor::without_autodiff);
-        let loss = loss.map(Tensor::without_autodiff);
+        let loss = loss.try_map(|tensor| Ok::<_, TrainError>(tensor.without_autodiff()))?;
         Ok(Self { loss, by_features, by_parameters })
     }
 
     fn add(mut self, other: Self) -> Result<Self, TrainError> {
         let mut others = other.loss.tensors().into_iter();
-        let loss = self.loss.map(|tensor| others.next().map_or(tensor.clone(), |other| tensor + other));
+        let loss = self.loss.try_map(|tensor| others.next().map(|other| tensor + other).ok_or_else(too_few))?;
         let ([image, text], [other_image, other_text]) = (self.by_features, other.by_features);
         self.by_parameters.add(other.by_parameters)?;
         Ok(Self { loss, by_features: [image + other_image, text + other_text], ..self })
@@ -117,15 +122,21 @@ impl LossInRows {
         let sums = ranks.sum(parameters::host(Tensor::cat(tensors, 0))?.values)?;
         let mut rest = &sums[..];
         let mut take = |count: usize| {
-            let (taken, after) = rest.split_at_checked(count).unwrap_or((rest, &[]));
+            let (taken, after) = rest.split_at_checked(count).ok_or_else(too_few)?;
             rest = after;
-            taken.to_vec()
+            Ok::<_, TrainError>(taken.to_vec())
         };
-        let loss = self.loss.map(|_| upload(TensorData::new(take(1), [1]), &device));
-        let by_features = self.by_features.map(|gradient| {
-            let [rows, dim] = gradient.dims();
-            upload(TensorData::new(take(rows * dim), [rows, dim]), &device)
-        });
+        let loss = self.loss.try_map(|_| Ok::<_, TrainError>(upload(TensorData::new(take(1)?, [1]), &device)))?;
+        let mut gradient = |own: Tensor<2>| {
+            let [rows, dim] = own.dims();
+            Ok::<_, TrainError>(upload(TensorData::new(take(rows * dim)?, [rows, dim]), &device))
+        };
+        let [image, text] = self.by_features;
+        let by_features = [gradient(image)?, gradient(text)?];
         Ok(Self { loss, by_features, by_parameters: sum_of_all(ranks, self.by_parameters)? })
     }
+}
+
+fn too_few() -> TrainError {
+    TrainError::Internal("parts of a loss have unequal numbers of values".to_owned())
 }
