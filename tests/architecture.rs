@@ -254,12 +254,14 @@ fn lines_fit() {
 }
 
 /// The files that may hold `unsafe` code, each with what it does there.
-const UNSAFE: [(&str, &str); 10] = [
+const UNSAFE: [(&str, &str); 12] = [
     ("crates/data/src/dataset/columns/mapped_file.rs", "maps a file into memory"),
     ("crates/data/tests/limits.rs", "counts what the allocator hands out, to test limits of memory"),
     ("crates/kernels/src/cpu/gemm.rs", "hands checked views to the product of the `gemm` crate, which takes pointers"),
     ("crates/kernels/src/cpu/malloc.rs", "changes two settings of the C library"),
     ("crates/kernels/src/cpu/uninit.rs", "marks memory as initialised after every value is written"),
+    ("crates/kernels/src/cube/cublas/library.rs", "loads NVIDIA's cuBLASLt and describes products to it"),
+    ("crates/kernels/src/cube/cublas/queue.rs", "queues products, with addresses that CubeCL hands out"),
     ("crates/kernels/src/cube/launch/columns.rs", "as `launch.rs`, for columns side by side"),
     ("crates/kernels/src/cube/launch/many.rs", "as `launch.rs`, for many parameters at once"),
     ("crates/kernels/src/cube/launch.rs", "launches kernels that check no bounds, with the shapes they compute for"),

@@ -8,6 +8,7 @@ use crate::cube::extension::{AttentionCall, ops};
 use crate::cube::kernels::attention::Form;
 use crate::cube::support::{has_addresses, plane_size, properties};
 use crate::portable::graph::with_gradients;
+use crate::portable::products::product;
 use crate::portable::transfers::upload;
 
 /// Rows of the longest sequence that one kernel takes, at most: a unit visits them one after the other.
@@ -15,6 +16,10 @@ const LONGEST: usize = 128;
 
 /// Columns of a head, at most: a unit holds five rows of a head in registers.
 const WIDEST: usize = 64;
+
+/// Rows of a head are padded to a multiple of this where scores are matrices, so that each of their rows begins at a
+/// multiple of 16 bytes in half precision, which fast loads and stores need.
+const ALIGNED_ROWS: usize = 8;
 
 /// How attention is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +39,9 @@ fn route(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> Opt
     let Sequences { lengths, heads, causal, dropout: _ } = sequences;
     let (properties, longest) = (properties(x)?, lengths.iter().copied().max()?);
     let bytes = 2 * capacity(longest) * (dim + 1) * size_of::<f32>();
-    let values = 3 * heads * dim * lengths.iter().sum::<usize>();
-    let is_addressed = has_addresses(lengths.len() * heads * longest * longest) && has_addresses(values);
+    let padded = longest.next_multiple_of(ALIGNED_ROWS);
+    let values = 3 * heads * dim * lengths.iter().sum::<usize>().max(lengths.len() * padded);
+    let is_addressed = has_addresses(lengths.len() * heads * padded * padded) && has_addresses(values);
     let packed = longest <= LONGEST
         && dim <= WIDEST
         && bytes <= properties.hardware.max_shared_memory_size
@@ -44,7 +50,7 @@ fn route(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: usize) -> Opt
     match packed {
         _ if !is_addressed => None,
         true => Some(Route::Packed),
-        false => (products && plane_size(x, longest).is_some()).then_some(Route::Products),
+        false => (products && plane_size(x, padded).is_some()).then_some(Route::Products),
     }
 }
 
@@ -59,10 +65,11 @@ pub(crate) fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor
     let ([rows, triple], longest) = (qkv.dims(), lengths.iter().copied().max()?);
     let dim = triple / 3 / heads;
     if route(qkv, qkv.is_autodiff(), sequences, dim)? == Route::Products {
-        let [query, key, value] = ops::split_heads(qkv.clone(), *heads, longest);
-        let scores = query.matmul(key.swap_dims(2, 3));
-        let weights = ops::softmax(scores, (dim as f32).sqrt().recip());
-        return Some(ops::merge_heads(weights.matmul(value)));
+        let padded = longest.next_multiple_of(ALIGNED_ROWS);
+        let [query, key, value] = ops::split_heads(qkv.clone(), *heads, longest, padded);
+        let scores = product(query, key, [false, true]);
+        let weights = ops::softmax(scores, longest, (dim as f32).sqrt().recip());
+        return Some(ops::merge_heads(product(weights, value, [false; 2]), longest));
     }
     let mut starts: Vec<i32> = vec![0];
     let mut end = 0;

@@ -59,10 +59,11 @@ pub trait DeviceKernels: Backend {
         qkv: FloatTensor<Self>,
         heads: usize,
         seq: usize,
+        padded: usize,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 
-    #[fusion(dtype = x, shape = Shape::new([x[0] * x[2], x[1] * x[3]]))]
-    fn merge_heads(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    #[fusion(meta = merged_heads)]
+    fn merge_heads(x: FloatTensor<Self>, seq: usize) -> FloatTensor<Self>;
 
     #[fusion(meta = norm_outputs)]
     fn row_norm(
@@ -90,7 +91,7 @@ pub trait DeviceKernels: Backend {
     ) -> FloatTensor<Self>;
 
     #[fusion(dtype = scores, shape = scores)]
-    fn row_softmax(scores: FloatTensor<Self>, scale: f32) -> FloatTensor<Self>;
+    fn row_softmax(scores: FloatTensor<Self>, valid: usize, scale: f32) -> FloatTensor<Self>;
 
     #[fusion(dtype = branch, shape = branch)]
     fn dropped(x: FloatTensor<Self>, branch: FloatTensor<Self>, adds: bool, mask: DropoutMask) -> FloatTensor<Self>;
@@ -177,11 +178,16 @@ fn parted(x: &TensorSpec) -> (TensorSpec, TensorSpec, TensorSpec) {
 }
 
 #[cfg(feature = "fusion")]
-fn head_outputs(qkv: &TensorSpec, heads: &usize, seq: &usize) -> (TensorSpec, TensorSpec, TensorSpec) {
+fn head_outputs(qkv: &TensorSpec, heads: &usize, seq: &usize, padded: &usize) -> (TensorSpec, TensorSpec, TensorSpec) {
     let [rows, triple] = [qkv.shape[0], qkv.shape[1]];
-    let shape = Shape::new([rows / seq, *heads, *seq, triple / 3 / heads]);
+    let shape = Shape::new([rows / seq, *heads, *padded, triple / 3 / heads]);
     let part = TensorSpec { shape, dtype: qkv.dtype };
     (part.clone(), part.clone(), part)
+}
+
+#[cfg(feature = "fusion")]
+fn merged_heads(x: &TensorSpec, seq: &usize) -> TensorSpec {
+    TensorSpec { shape: Shape::new([x.shape[0] * seq, x.shape[1] * x.shape[3]]), dtype: x.dtype }
 }
 
 #[cfg(feature = "fusion")]
@@ -220,13 +226,15 @@ pub mod ops {
         Tensor::from_dispatch(Dispatch::packed_attention_backward(qkv, starts, out, log_sums, gradient, call))
     }
 
-    pub fn split_heads(qkv: Tensor<2>, heads: usize, seq: usize) -> [Tensor<4>; 3] {
-        let (query, key, value) = Dispatch::split_heads(qkv.into_dispatch(), heads, seq);
+    /// `padded`: rows of a head, of which those after `seq` are 0.
+    pub fn split_heads(qkv: Tensor<2>, heads: usize, seq: usize, padded: usize) -> [Tensor<4>; 3] {
+        let (query, key, value) = Dispatch::split_heads(qkv.into_dispatch(), heads, seq, padded);
         [query, key, value].map(Tensor::from_dispatch)
     }
 
-    pub fn merge_heads(x: Tensor<4>) -> Tensor<2> {
-        Tensor::from_dispatch(Dispatch::merge_heads(x.into_dispatch()))
+    /// `seq`: rows of a head that count.
+    pub fn merge_heads(x: Tensor<4>, seq: usize) -> Tensor<2> {
+        Tensor::from_dispatch(Dispatch::merge_heads(x.into_dispatch(), seq))
     }
 
     pub fn norm(x: Tensor<2>, weight: Tensor<1>, bias: Option<Tensor<1>>, epsilon: f32) -> [Tensor<2>; 2] {
@@ -246,8 +254,9 @@ pub mod ops {
         Tensor::from_dispatch(Dispatch::row_norm_param_sums(x, statistics, gradient, slices))
     }
 
-    pub fn softmax(scores: Tensor<4>, scale: f32) -> Tensor<4> {
-        Tensor::from_dispatch(Dispatch::row_softmax(scores.into_dispatch(), scale))
+    /// `valid`: scores of a row that count; the result is 0 after them.
+    pub fn softmax(scores: Tensor<4>, valid: usize, scale: f32) -> Tensor<4> {
+        Tensor::from_dispatch(Dispatch::row_softmax(scores.into_dispatch(), valid, scale))
     }
 
     pub fn dropped<const D: usize>(x: Option<Tensor<D>>, branch: Tensor<D>, mask: DropoutMask) -> Tensor<D> {

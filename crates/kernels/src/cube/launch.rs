@@ -99,17 +99,17 @@ impl DeviceKernels for CubeBackend {
         of_qkv
     }
 
-    fn split_heads(qkv: CubeTensor, heads: usize, seq: usize) -> (CubeTensor, CubeTensor, CubeTensor) {
+    fn split_heads(qkv: CubeTensor, heads: usize, seq: usize, padded: usize) -> (CubeTensor, CubeTensor, CubeTensor) {
         let qkv = into_contiguous(qkv);
         let [rows, triple] = qkv.meta.shape().dims::<2>();
         let dim = triple / 3 / heads;
-        let [query, key, value] = [(); 3].map(|()| empty_like(&qkv, &[rows / seq, heads, seq, dim], qkv.dtype));
+        let [query, key, value] = [(); 3].map(|()| empty_like(&qkv, &[rows / seq, heads, padded, dim], qkv.dtype));
         let (client, dtype) = (qkv.client.clone(), elem(&qkv));
         // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             split_values::launch_unchecked(
                 &client,
-                grid((rows * triple).div_ceil(VALUE_UNITS as usize)),
+                grid((rows / seq * padded * triple).div_ceil(VALUE_UNITS as usize)),
                 CubeDim::new_1d(VALUE_UNITS),
                 qkv.into_tensor_arg(),
                 query.clone().into_tensor_arg(),
@@ -117,6 +117,7 @@ impl DeviceKernels for CubeBackend {
                 value.clone().into_tensor_arg(),
                 heads,
                 seq,
+                padded,
                 dim,
                 dtype,
             );
@@ -124,9 +125,9 @@ impl DeviceKernels for CubeBackend {
         (query, key, value)
     }
 
-    fn merge_heads(x: CubeTensor) -> CubeTensor {
+    fn merge_heads(x: CubeTensor, seq: usize) -> CubeTensor {
         let x = into_contiguous(x);
-        let [batch, heads, seq, dim] = x.meta.shape().dims::<4>();
+        let [batch, heads, padded, dim] = x.meta.shape().dims::<4>();
         let out = empty_like(&x, &[batch * seq, heads * dim], x.dtype);
         let (client, dtype) = (x.client.clone(), elem(&x));
         // SAFETY: the kernel reads and writes within the shapes that it is passed.
@@ -139,6 +140,7 @@ impl DeviceKernels for CubeBackend {
                 out.clone().into_tensor_arg(),
                 heads,
                 seq,
+                padded,
                 dim,
                 dtype,
             );
@@ -234,7 +236,7 @@ impl DeviceKernels for CubeBackend {
         sums
     }
 
-    fn row_softmax(scores: CubeTensor, scale: f32) -> CubeTensor {
+    fn row_softmax(scores: CubeTensor, valid: usize, scale: f32) -> CubeTensor {
         let scores = into_contiguous(scores);
         let shape: Vec<usize> = scores.meta.shape().iter().copied().collect();
         let width = shape.last().copied().unwrap_or(1);
@@ -251,6 +253,7 @@ impl DeviceKernels for CubeBackend {
                 scores.into_tensor_arg(),
                 out.clone().into_tensor_arg(),
                 width,
+                valid,
                 scale,
                 per_unit,
                 dtype,

@@ -3,6 +3,7 @@
 //!
 //! - `attention`, `columns`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients.
 //!   `None` says that the device or the shape is not for the kernels: the plain form then runs.
+//! - `cublas`: products of matrices by NVIDIA's library.
 //! - `bundle`: several tensors as one argument.
 //! - `extension`: the kernels as operations of Burn's backend; `launch`: how they are launched.
 //! - `kernels`: the kernels.
@@ -11,6 +12,8 @@
 pub(crate) mod attention;
 mod bundle;
 pub(crate) mod columns;
+#[cfg(feature = "cuda")]
+pub(crate) mod cublas;
 pub(crate) mod dropout;
 mod extension;
 mod kernels;

@@ -13,5 +13,6 @@ pub(crate) fn takes(query: &Tensor<4>, keys: usize) -> bool {
 
 /// The softmax over the last dimension of `scores * scale`, outside of the graph.
 pub(crate) fn softmax(scores: Tensor<4>, scale: f32) -> Tensor<4> {
-    ops::softmax(scores, scale)
+    let [.., keys] = scores.dims();
+    ops::softmax(scores, keys, scale)
 }

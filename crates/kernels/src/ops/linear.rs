@@ -4,6 +4,7 @@ use burn::tensor::{Tensor, module};
 
 use crate::portable::forms::is_remote;
 use crate::portable::graph::with_gradients;
+use crate::portable::products::{affine, product};
 use crate::portable::row_products::{column_sums, linear_gradients, transposed_product};
 
 /// A linear layer, `[rows, out]`, of `x` `[rows, in]`, `weight` `[in, out]` and `bias` `[out]`.
@@ -24,14 +25,17 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 /// The form in Burn's own operations, with the gradients that Burn derives on the host, where its runs go on with the
 /// same bits. Those of the parameters are computed from slices of the rows elsewhere.
 pub(crate) fn plain(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
-    let tracked = x.is_autodiff() || weight.is_autodiff() || bias.as_ref().is_some_and(Tensor::is_autodiff);
-    if !tracked || !is_remote(&x.device()) {
+    if !is_remote(&x.device()) {
         return module::linear(x, weight, bias);
     }
+    if !x.is_autodiff() && !weight.is_autodiff() && !bias.as_ref().is_some_and(Tensor::is_autodiff) {
+        return affine(x, weight, bias);
+    }
     let (input, factors) = (x.clone().without_autodiff(), weight.clone().without_autodiff());
-    let output = module::linear(input.clone(), factors.clone(), bias.clone().map(Tensor::without_autodiff));
+    let output = affine(input.clone(), factors.clone(), bias.clone().map(Tensor::without_autodiff));
     let inputs = [x.clone().into_dispatch(), weight.clone().into_dispatch()];
-    let of_input = move |gradient: &Tensor<2>| gradient.clone().matmul(factors.clone().transpose()).into_dispatch();
+    let of_input =
+        move |gradient: &Tensor<2>| product(gradient.clone(), factors.clone(), [false, true]).into_dispatch();
     let tracked = match &bias {
         None => with_gradients(inputs, output, move |gradient, [x, weight]| {
             let of_weight = || transposed_product(input.clone(), gradient.clone()).into_dispatch();
@@ -93,7 +97,7 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
         _ => None,
     };
     let input = x.clone().without_autodiff();
-    let output = module::linear(input.clone(), factors.clone(), bias);
+    let output = affine(input.clone(), factors.clone(), bias);
     // A node of the graph would make what follows of a locked layer look trained, and have its values dropped.
     let in_graph = [&x].into_iter().chain(&weights).any(Tensor::is_autodiff);
     if !in_graph && !biases.iter().flatten().any(Tensor::is_autodiff) {
@@ -119,7 +123,7 @@ pub(crate) fn plain3(x: Tensor<2>, weights: [Tensor<2>; 3], biases: [Option<Tens
         let of_weights = of_weights.map(|all| part_columns(all, width));
         std::array::from_fn(|position| match position {
             _ if !needed[position] => None,
-            0 => Some(gradient.clone().matmul(factors.clone().transpose()).into_dispatch()),
+            0 => Some(product(gradient.clone(), factors.clone(), [false, true]).into_dispatch()),
             1..4 => of_weights.as_ref().map(|parts| parts[position - 1].clone().into_dispatch()),
             _ => of_biases.as_ref().map(|all| all.clone().narrow(0, (position - 4) * width, width).into_dispatch()),
         })

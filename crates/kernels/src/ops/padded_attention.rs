@@ -7,6 +7,7 @@ use crate::arguments::dropout_mask::DropoutMask;
 use crate::ops::attention::has_kernel;
 use crate::ops::softmax::{masked_softmax, softmax_gradient};
 use crate::portable::graph::with_gradients;
+use crate::portable::products::product;
 
 /// `dropout(softmax(q k^T / sqrt(dim))) v`, `[batch, heads, queries, dim]`; `key` and `value` are
 /// `[batch, heads, keys, dim]`. `mask` is `[batch, heads, queries, keys]`, true where a query does not attend to a key.
@@ -25,7 +26,7 @@ pub fn padded_attention(
     let [query, key, value] = [query, key, value].map(|input| input.clone().without_autodiff());
     let scale = (query.dims()[3] as f64).powf(-0.5);
     let query = query * scale;
-    let scores = query.clone().matmul(key.clone().swap_dims(2, 3));
+    let scores = product(query.clone(), key.clone(), [false, true]);
     let precision = scores.dtype();
     // In f32, because half precision is too coarse to sum many exponentials.
     let weights = masked_softmax(scores.cast(DType::F32), mask.cloned());
@@ -33,17 +34,17 @@ pub fn padded_attention(
         Some(mask) => mask.plain(x),
         None => x,
     };
-    let output = drop(weights.clone().cast(precision)).matmul(value.clone());
+    let output = product(drop(weights.clone().cast(precision)), value.clone(), [false; 2]);
     // With P the weights, D their dropout, G the gradient of the output:
     // dV = (D P)^T G; dP = D (G V^T); dS = P (dP - rowsum(P dP)); dQ = dS K / sqrt(dim); dK = dS^T Q / sqrt(dim).
     with_gradients(inputs, output, move |gradient: Tensor<4>, needed| {
-        let of_value = || drop(weights.clone().cast(precision)).swap_dims(2, 3).matmul(gradient.clone());
+        let of_value = || product(drop(weights.clone().cast(precision)), gradient.clone(), [true, false]);
         let of_scores = (needed[0] || needed[1]).then(|| {
-            let of_weights = drop(gradient.clone().matmul(value.clone().swap_dims(2, 3)));
+            let of_weights = drop(product(gradient.clone(), value.clone(), [false, true]));
             softmax_gradient(&weights, of_weights.cast(DType::F32)).cast(precision)
         });
-        let of_query = |slopes: &Tensor<4>| (slopes.clone().matmul(key.clone()) * scale).into_dispatch();
-        let of_key = |slopes: &Tensor<4>| slopes.clone().swap_dims(2, 3).matmul(query.clone()).into_dispatch();
+        let of_query = |slopes: &Tensor<4>| (product(slopes.clone(), key.clone(), [false; 2]) * scale).into_dispatch();
+        let of_key = |slopes: &Tensor<4>| product(slopes.clone(), query.clone(), [true, false]).into_dispatch();
         [
             of_scores.as_ref().filter(|_| needed[0]).map(of_query),
             of_scores.as_ref().filter(|_| needed[1]).map(of_key),
@@ -57,9 +58,9 @@ pub fn padded_attention(
 pub fn untracked_attention(query: &Tensor<4>, key: &Tensor<4>, value: &Tensor<4>) -> Option<Tensor<4>> {
     #[cfg(feature = "cube")]
     if crate::cube::softmax::takes(query, key.dims()[2]) {
-        let scores = query.clone().matmul(key.clone().swap_dims(2, 3));
+        let scores = product(query.clone(), key.clone(), [false, true]);
         let scale = (query.dims()[3] as f32).sqrt().recip();
-        return Some(crate::cube::softmax::softmax(scores, scale).matmul(value.clone()));
+        return Some(product(crate::cube::softmax::softmax(scores, scale), value.clone(), [false; 2]));
     }
     let _ = (query, key, value);
     None

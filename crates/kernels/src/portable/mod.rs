@@ -3,6 +3,7 @@
 //! runs on a few threads of a GPU; here it is a gather too.
 //!
 //! - `graph`: wraps a forward and a backward function over tensors as one node.
+//! - `products`: products of matrices.
 //! - `row_gather`: rows in another order, with rows left out and rows of zeros inserted.
 //! - `row_products`: sums over all rows, the gradients of parameters that act on each of them.
 //! - `row_sums`: sums of the rows with equal index, the gradient of a table.
@@ -11,6 +12,7 @@
 
 pub(crate) mod forms;
 pub(crate) mod graph;
+pub(crate) mod products;
 pub(crate) mod row_gather;
 pub(crate) mod row_products;
 pub(crate) mod row_sums;

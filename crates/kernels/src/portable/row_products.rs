@@ -1,10 +1,12 @@
 //! Gradients of parameters that act on every row: sums over all rows of a batch, of which there are many, with few
 //! results. A GPU works on results side by side, so that one sum of each would leave most of the card idle. There the
-//! rows are cut into slices of equal height, and the sums of the slices are added in order.
+//! rows are cut into slices of equal height, and the sums of the slices are added in order. A library of the device does
+//! so by itself.
 
 use burn::tensor::Tensor;
 
 use crate::portable::forms::is_remote;
+use crate::portable::products::by_library;
 
 /// Rows and columns of a result that a multiprocessor works on at a time, as products are tiled.
 const TILE: usize = 128;
@@ -24,6 +26,9 @@ pub const MOST_SLICES: usize = 128;
 
 /// `x^T y`, `[in, out]`, of `x` `[rows, in]` and `y` `[rows, out]`.
 pub(crate) fn transposed_product(x: Tensor<2>, y: Tensor<2>) -> Tensor<2> {
+    if let Some(product) = by_library(&x, &y, [true, false]) {
+        return product;
+    }
     let slices = product_slices(&x, &y);
     finished_product(slices, x, y)
 }
@@ -36,6 +41,9 @@ pub(crate) fn column_sums(x: Tensor<2>) -> Tensor<1> {
 
 /// [`transposed_product`] of `x` and `y`, and [`column_sums`] of `y`: the gradients of a linear layer.
 pub(crate) fn linear_gradients(x: Tensor<2>, y: Tensor<2>) -> (Tensor<2>, Tensor<1>) {
+    if let Some(product) = by_library(&x, &y, [true, false]) {
+        return (product, column_sums(y));
+    }
     let (products, sums) = (product_slices(&x, &y), column_slices(&y));
     #[cfg(feature = "cube")]
     if let (Some(products), Some(sums)) = (&products, &sums)

@@ -144,12 +144,13 @@ pub fn norm_param_sums<F: Float>(
     }
 }
 
-/// `out` = softmax of `scores` `[rows, width]` times `scale` over each row.
+/// `out` = softmax of `scores` `[rows, width]` times `scale` over the first `count` of each row, and 0 after them.
 #[cube(launch_unchecked)]
 pub fn softmax_rows<F: Float>(
     scores: &Tensor<F>,
     out: &mut Tensor<F>,
     width: usize,
+    count: usize,
     scale: f32,
     #[comptime] per_unit: usize,
     #[define(F)] _dtype: ElemType,
@@ -164,7 +165,7 @@ pub fn softmax_rows<F: Float>(
         for n in 0..per_unit {
             let column = n * step + unit;
             values[n] = 0.0f32;
-            if column < width {
+            if column < count {
                 values[n] = f32::cast_from(scores[row * width + column]) * scale;
                 top = max(top, values[n]);
             }
@@ -173,7 +174,7 @@ pub fn softmax_rows<F: Float>(
         let mut sum = 0.0f32;
         #[unroll]
         for n in 0..per_unit {
-            if n * step + unit < width {
+            if n * step + unit < count {
                 values[n] = (values[n] - top).exp();
                 sum += values[n];
             }
