@@ -35,7 +35,7 @@ pub use contrastive::{column_sums, pair_loss, pair_loss_of_rows};
 pub use cpu::chunks::CHUNK;
 pub use cpu::malloc::{keep_freed_memory, return_freed_memory};
 #[cfg(feature = "cuda")]
-pub use cube::cublas::matrix_library;
+pub use cube::cublas::products::matrix_library;
 #[cfg(feature = "cube")]
 pub use cube::support::assume_plane_operations;
 pub use distillation::distillation_loss;

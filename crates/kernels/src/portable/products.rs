@@ -5,7 +5,7 @@ use burn::tensor::{Tensor, module};
 /// `x W + b`, `[rows, out]`, of `x` `[rows, in]`, `weight` `[in, out]` and `bias` `[out]`.
 pub(crate) fn affine(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     #[cfg(feature = "cuda")]
-    if let Some(output) = crate::cube::cublas::affine(&x, &weight, bias.as_ref()) {
+    if let Some(output) = crate::cube::cublas::products::affine(&x, &weight, bias.as_ref()) {
         return output;
     }
     module::linear(x, weight, bias)
@@ -22,7 +22,7 @@ pub(crate) fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>, transposed: [b
 /// [`product`], if a library of the device takes it.
 pub(crate) fn by_library<const D: usize>(a: &Tensor<D>, b: &Tensor<D>, transposed: [bool; 2]) -> Option<Tensor<D>> {
     #[cfg(feature = "cuda")]
-    if let Some(output) = crate::cube::cublas::product(a, b, transposed) {
+    if let Some(output) = crate::cube::cublas::products::product(a, b, transposed) {
         return Some(output);
     }
     let _ = (a, b, transposed);

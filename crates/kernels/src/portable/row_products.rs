@@ -1,7 +1,7 @@
 //! Gradients of parameters that act on every row: sums over all rows of a batch, of which there are many, with few
 //! results. A GPU works on results side by side, so that one sum of each would leave most of the card idle. There the
-//! rows are cut into slices of equal height, and the sums of the slices are added in order. A library of the device does
-//! so by itself.
+//! rows are cut into slices of equal height, and the sums of the slices are added in order. A library of the device
+//! does so by itself.
 
 use burn::tensor::Tensor;
 

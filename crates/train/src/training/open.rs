@@ -274,6 +274,17 @@ fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) ->
     if compute.on_host && [compute.precision, compute.locked_precision] != [Precision::F32; 2] {
         observer.on(Event::Warning("the CPU is slower below single precision: it converts to f32".to_owned()));
     }
+    #[cfg(feature = "cuda")]
+    if device.starts_with("cuda") {
+        observer.on(match dualenc_kernels::matrix_library(&compute.device) {
+            Some(name) => Event::Note(format!("matrices are multiplied by {name}")),
+            None => Event::Warning(
+                "cuBLASLt is not found: matrices are multiplied by slower kernels, which are tuned first (docs/GPU.md, \
+                 \"Install\")"
+                    .to_owned(),
+            ),
+        });
+    }
     Ok(compute)
 }
 
