@@ -128,9 +128,8 @@ impl Library {
     pub fn name(&self) -> String {
         // SAFETY: takes nothing.
         let version = unsafe { lt_sys::cublasLtGetVersion() };
-        // From version 13 on, 10,000 stands for a major version.
-        let unit = if version >= 130_000 { 10_000 } else { 10_000.min(version.max(1)) };
-        format!("cuBLASLt {}.{}", version / unit, version % unit / 100)
+        // `cublasLt.h`: major, two digits of minor, two of patch.
+        format!("cuBLASLt {}.{}", version / 10_000, version % 10_000 / 100)
     }
 
     /// How `shape` is computed of matrices of `dtype`; `None` if the library does not.
