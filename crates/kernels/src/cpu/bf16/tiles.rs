@@ -15,7 +15,7 @@ pub(crate) const BLOCK: usize = 2 * TILE_ROWS;
 /// What a tile register of AMX holds: 16 rows of 64 bytes.
 ///
 /// A tile of a left factor has 16 rows of 32 columns. A tile of a weight has 32 rows and 16 columns; the numbers of two
-/// rows that follow each other are side by side, column after column ("VNNI"), which is what both instruction sets read.
+/// rows that follow each other are side by side, column after column ("VNNI"): both instruction sets read them so.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub(crate) struct Tile(pub [[u16; TILE_DEPTH]; TILE_ROWS]);
@@ -96,7 +96,8 @@ vectorised! {
 }
 
 vectorised! {
-    /// Packs 32 columns of a left factor, `[rows, 32]`, as the tiles at place `at` of `depth`; its rows are whole tiles.
+    /// Packs 32 columns of a left factor, `[rows, 32]`, as the tiles at place `at` of `depth`. Its rows are whole
+    /// tiles.
     pub(crate) fn pack_columns(values: &'a [f32], at: usize, depth: usize, tiles: &'a mut [Tile]) {
         for (rows, tiles) in values.chunks_exact(TILE_ROWS * TILE_DEPTH).zip(tiles.chunks_exact_mut(depth)) {
             for (values, row) in rows.chunks_exact(TILE_DEPTH).zip(&mut tiles[at].0) {
