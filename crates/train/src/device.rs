@@ -135,8 +135,8 @@ impl Compute {
         if self.on_host && run.locked_precision == Precision::Bf16 && instructions.is_none() {
             return Err(TrainError::Usage(format!(
                 "`run.locked_precision` is `bf16`, which the device `{}` computes with instructions that this \
-                 processor lacks: AMX-BF16 (Intel Xeon, from Sapphire Rapids on, and Linux) or AVX512_BF16 (AMD, from Zen 4 on, \
-                 and some Intel processors); set it to `f32`, or compute on a GPU",
+                 processor lacks: AMX-BF16 (Intel Xeon, from Sapphire Rapids on, and Linux) or AVX512_BF16 (AMD, from \
+                 Zen 4 on, and some Intel processors); set it to `f32`, or compute on a GPU",
                 run.device.first()
             )));
         }

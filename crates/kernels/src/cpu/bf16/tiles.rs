@@ -44,32 +44,64 @@ pub(crate) fn width_tiles(columns: usize) -> usize {
     2 * columns.div_ceil(BLOCK)
 }
 
-/// Packs a weight: the tiles of 16 columns follow each other, and those of the next 16 columns follow them. `tiles` are
-/// zeros, which fill up both dimensions, the columns to whole blocks.
-pub(crate) fn pack_weight(weight: Matrix<'_>, tiles: &mut [Tile]) {
-    let depth = depth_tiles(weight.num_rows());
-    for row in 0..weight.num_rows() {
-        let (at, in_tile) = (row / TILE_DEPTH, row % TILE_DEPTH);
-        for (values, tiles) in weight.row(row).chunks(TILE_ROWS).zip(tiles.chunks_exact_mut(depth)) {
-            let pairs = &mut tiles[at].0[in_tile / 2];
-            for (column, value) in values.iter().enumerate() {
-                pairs[2 * column + in_tile % 2] = round(*value);
+vectorised! {
+    /// Packs a weight: the tiles of 16 columns follow each other, and those of the next 16 columns follow them. `tiles`
+    /// are zeros, which fill up both dimensions, the columns to whole blocks.
+    pub(crate) fn pack_weight(weight: Matrix<'a>, tiles: &'a mut [Tile]) {
+        let (rows, depth) = (weight.num_rows(), weight.num_rows().div_ceil(TILE_DEPTH));
+        for row in (0..rows).step_by(2) {
+            let (at, pair) = (row / TILE_DEPTH, row % TILE_DEPTH / 2);
+            let first = weight.row(row);
+            let second = if row + 1 < rows { weight.row(row + 1) } else { &[] };
+            for (group, tiles) in tiles.chunks_exact_mut(depth).enumerate() {
+                let start = (group * TILE_ROWS).min(first.len());
+                let (first, second) = (part(first, start), part(second, start));
+                let pairs = &mut tiles[at].0[pair];
+                for column in 0..TILE_ROWS {
+                    pairs[2 * column] = round(first[column]);
+                    pairs[2 * column + 1] = round(second[column]);
+                }
             }
         }
     }
 }
 
-/// Packs the transpose of `weight`, as [`pack_weight`].
-pub(crate) fn pack_transposed(weight: Matrix<'_>, tiles: &mut [Tile]) {
-    let depth = depth_tiles(weight.num_cols());
-    for row in 0..weight.num_rows() {
-        let (group, column) = (row / TILE_ROWS, row % TILE_ROWS);
-        for (values, tile) in weight.row(row).chunks(TILE_DEPTH).zip(&mut tiles[group * depth..]) {
-            for (values, pairs) in values.chunks(2).zip(&mut tile.0) {
-                for (value, slot) in values.iter().zip(&mut pairs[2 * column..]) {
-                    *slot = round(*value);
+vectorised! {
+    /// Packs the transpose of `weight`, as [`pack_weight`].
+    pub(crate) fn pack_transposed(weight: Matrix<'a>, tiles: &'a mut [Tile]) {
+        let (rows, depth) = (weight.num_rows(), weight.num_cols().div_ceil(TILE_DEPTH));
+        for (group, tiles) in tiles.chunks_exact_mut(depth).enumerate() {
+            let first = (group * TILE_ROWS).min(rows);
+            for (at, tile) in tiles.iter_mut().enumerate() {
+                let mut rounded = [[0; TILE_DEPTH]; TILE_ROWS];
+                for (row, slots) in (first..rows).zip(&mut rounded) {
+                    let values = &weight.row(row)[at * TILE_DEPTH..];
+                    match values.first_chunk::<TILE_DEPTH>() {
+                        Some(values) => round_row(values, slots),
+                        None => round_row(values, slots),
+                    }
+                }
+                for (pair, slots) in tile.0.iter_mut().enumerate() {
+                    for (column, rounded) in rounded.iter().enumerate() {
+                        slots[2 * column] = rounded[2 * pair];
+                        slots[2 * column + 1] = rounded[2 * pair + 1];
+                    }
                 }
             }
+        }
+    }
+}
+
+/// 16 values from `start` on, with zeros in the place of absent ones.
+#[inline(always)]
+fn part(values: &[f32], start: usize) -> [f32; TILE_ROWS] {
+    let rest = values.get(start..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut padded = [0.0; TILE_ROWS];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
         }
     }
 }
