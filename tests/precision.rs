@@ -57,7 +57,7 @@ fn locked_towers_in_bf16_on_the_cpu() {
         return;
     }
     assert!(output.status.success() && text.contains("products in bf16 by A"), "{text}");
-    assert!(!text.contains("slower"), "{text}");
+    assert!(!text.contains("the CPU is slower"), "{text}");
     let difference = max_difference(&losses("bf16"), &losses("f32"));
     assert!(difference > 0.0 && difference < 4e-2, "{difference}");
     // Features of their own, one file of values and one index for each tower.

@@ -2,8 +2,8 @@
 //!
 //! With `--rounds` it measures that often and prints one JSON line. Several names take turns, and there is a line for
 //! each, with the median of its times as fractions of those of the first in the same round. Without, it prints a line
-//! when it is ready, then measures once for each line it reads, so that `scripts/bench.py` can take turns between it and
-//! PyTorch.
+//! when it is ready, then measures once for each line it reads, so that `scripts/bench.py` can take turns between it
+//! and PyTorch.
 
 #![expect(clippy::print_stdout, reason = "what it measures is its output")]
 

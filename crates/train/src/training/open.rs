@@ -275,7 +275,8 @@ impl Run {
 fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) -> Result<Compute, TrainError> {
     let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
     if let Some(instructions) = bf16_instructions().filter(|_| compute.rounds_factors()) {
-        observer.on(Event::Note(format!("locked towers: products in bf16 by {instructions}")));
+        let slower = if instructions.starts_with("AVX512") { ", on Intel processors slower than `f32`" } else { "" };
+        observer.on(Event::Note(format!("locked towers: products in bf16 by {instructions}{slower}")));
     }
     let is_slower = compute.precision != Precision::F32 || compute.locked_dtype() != FloatDType::F32;
     if compute.on_host && is_slower {
