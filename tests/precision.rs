@@ -34,6 +34,7 @@ fn locked_towers_in_half_precision() {
 
 /// Factors of products are rounded, where the processor has instructions for them; an error where it has not.
 #[test]
+#[expect(clippy::print_stderr, reason = "says what was not tested")]
 fn locked_towers_in_bf16_on_the_cpu() {
     let session = Session::new();
     session.write_config("[checkpoint]\nevery_steps = 6\n");

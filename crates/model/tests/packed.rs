@@ -14,6 +14,7 @@ use crate::support::{device, goldens};
 const TOLERANCE: f64 = 6e-2;
 
 /// Whether this processor has what packed layers need; says so if it has not.
+#[expect(clippy::print_stderr, reason = "says what is not tested")]
 fn can_pack() -> bool {
     let can = dualenc_kernels::bf16_instructions().is_some();
     if !can {
@@ -37,7 +38,6 @@ fn assert_close(name: &str, found: &[f32], expected: &[f32]) {
     let size = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>().sqrt();
     let difference = size(&mut found.iter().zip(expected).map(|(a, b)| f64::from(a - b)));
     let error = difference / size(&mut expected.iter().copied().map(f64::from));
-    eprintln!("{name}: {error:.2e}");
     assert!(error > 1e-5 && error < TOLERANCE, "{name}: {error:e}");
 }
 

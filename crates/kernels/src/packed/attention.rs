@@ -73,18 +73,10 @@ mod fused {
             Tensor::from_data(data, &burn::tensor::Device::flex())
         }
 
-        fn units() -> Vec<Unit> {
-            let own = Unit::all();
-            if own.is_empty() {
-                eprintln!("skipped: this processor has neither AMX nor AVX512_BF16; only plain Rust is tested");
-            }
-            [vec![Unit::Portable], own].concat()
-        }
-
         #[test]
         fn packed_attention_is_close_to_f32() {
             let lengths = [1, 31, 32, 33, 65, 70, 4];
-            for unit in units() {
+            for unit in Unit::all_tested() {
                 for (heads, width, causal) in [(4, 128, false), (2, 40, false), (3, 192, true), (1, 33, false)] {
                     let qkv = tensor([lengths.iter().sum(), 3 * width]);
                     let sequences = Sequences { lengths: lengths.into(), heads, causal, dropout: None };
@@ -114,7 +106,7 @@ mod fused {
             let (width, heads) = (64, 2);
             let lengths = [40, 7, 129, 33, 50];
             let qkv = tensor([lengths.iter().sum(), 3 * width]);
-            for unit in units() {
+            for unit in Unit::all_tested() {
                 let run = |qkv: &Tensor<2>, lengths: &[usize]| {
                     let sequences = Sequences { lengths: lengths.into(), heads, causal: false, dropout: None };
                     values(attention(unit, qkv, &sequences).unwrap())

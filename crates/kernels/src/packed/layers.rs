@@ -153,6 +153,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::print_stderr, reason = "says what is not tested")]
     fn packed_layers_are_close_to_f32() {
         if bf16_instructions().is_none() {
             eprintln!("skipped: this processor has neither AMX nor AVX512_BF16");

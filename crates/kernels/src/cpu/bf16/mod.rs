@@ -16,7 +16,6 @@ pub(crate) mod attention;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod layer;
-#[cfg(test)]
 mod portable;
 pub(crate) mod product;
 #[cfg(test)]

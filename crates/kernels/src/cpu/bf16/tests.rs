@@ -6,15 +6,6 @@ use crate::cpu::bf16::unit::Unit;
 use crate::cpu::gemm::Matrix;
 use crate::cpu::uninit::{Uninit, par_rows, write};
 
-/// The instructions of this processor, after the form in plain Rust, which every processor has.
-fn units() -> Vec<Unit> {
-    let own = Unit::all();
-    if own.is_empty() {
-        eprintln!("skipped: this processor has neither AMX nor AVX512_BF16; only plain Rust is tested");
-    }
-    [vec![Unit::Portable], own].concat()
-}
-
 /// Numbers between -1 and 1, of which most are not numbers of bf16.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
     let fraction = |n: usize| (((n as u64 + 1) * (seed * 2 + 7919)) as f64 * 0.618_033_988_749).fract();
@@ -56,7 +47,7 @@ fn run(rows: usize, layers: &[&Layer], x: &[f32]) -> Vec<f32> {
 #[test]
 fn layers_match_sums_in_f64() {
     let sizes = [1, 15, 16, 17, 31, 32, 33, 64, 100];
-    for unit in units() {
+    for unit in Unit::all_tested() {
         for rows in [1, 2, 16, 17, 31, 32, 33, 128, 129, 300] {
             for (n, input) in sizes.into_iter().enumerate() {
                 let output = sizes[(n * 4 + rows) % sizes.len()];
@@ -80,7 +71,7 @@ fn layers_match_sums_in_f64() {
 fn layers_stand_side_by_side() {
     let (rows, input) = (37, 40);
     let x = numbers(1, rows * input);
-    for unit in units() {
+    for unit in Unit::all_tested() {
         for outputs in [[32, 32, 32], [33, 5, 48], [1, 2, 3]] {
             let weights: Vec<_> = (5..).zip(outputs).map(|(seed, output)| numbers(seed, input * output)).collect();
             let layers: Vec<Layer> = weights
@@ -103,7 +94,7 @@ fn square<'a>(out: &'a mut Uninit, x: &[f32]) -> &'a mut [f32] {
 
 #[test]
 fn mlp_is_two_layers_with_an_activation_between() {
-    for unit in units() {
+    for unit in Unit::all_tested() {
         for (rows, input, hidden, output) in [(1, 3, 5, 7), (33, 40, 70, 20), (129, 64, 256, 64)] {
             let x = numbers(1, rows * input);
             let (bias, down_bias) = (numbers(4, hidden), numbers(5, output));
@@ -123,7 +114,7 @@ fn mlp_is_two_layers_with_an_activation_between() {
 fn rows_are_independent() {
     let (rows, input, output) = (300, 100, 70);
     let x = numbers(1, rows * input);
-    for unit in units() {
+    for unit in Unit::all_tested() {
         let layer = Layer::new(unit, &numbers(2, input * output), Some(&numbers(3, output)), [input, output]);
         let whole = run(rows, &[&layer], &x);
         for (first, count) in [(0, 1), (17, 1), (299, 1), (128, 40), (5, 129)] {
@@ -148,7 +139,7 @@ fn rows_are_independent() {
 
 #[test]
 fn no_rows_are_no_work() {
-    for unit in units() {
+    for unit in Unit::all_tested() {
         let layer = Layer::new(unit, &[1.0; 6], None, [2, 3]);
         assert!(run(0, &[&layer], &[]).is_empty());
     }

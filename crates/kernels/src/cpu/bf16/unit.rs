@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 use crate::cpu::bf16::amx::{Permitted, TileRegisters};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::bf16::avx512::Supported;
-#[cfg(test)]
 use crate::cpu::bf16::portable;
 use crate::cpu::bf16::tiles::{BLOCK, Tile};
 use crate::cpu::uninit::Uninit;
@@ -19,7 +18,7 @@ pub(crate) enum Unit {
     #[cfg(target_arch = "x86_64")]
     Avx512(Supported),
     /// No instructions: for tests.
-    #[cfg(test)]
+    #[cfg_attr(not(test), expect(dead_code, reason = "slower than in `f32`; and no processor is without a form"))]
     Portable,
 }
 
@@ -29,7 +28,6 @@ pub(crate) enum Ready {
     Amx(TileRegisters),
     #[cfg(target_arch = "x86_64")]
     Avx512(Supported),
-    #[cfg(test)]
     Portable,
 }
 
@@ -42,12 +40,28 @@ impl Unit {
 
     /// Those of this processor, the fastest first.
     pub fn all() -> Vec<Self> {
-        let mut all = Vec::new();
-        #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-        all.extend(Permitted::ask().map(Self::Amx));
-        #[cfg(target_arch = "x86_64")]
-        all.extend(Supported::ask().map(Self::Avx512));
-        all
+        let all: [Option<Self>; 2] = [
+            #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+            Permitted::ask().map(Self::Amx),
+            #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+            None,
+            #[cfg(target_arch = "x86_64")]
+            Supported::ask().map(Self::Avx512),
+            #[cfg(not(target_arch = "x86_64"))]
+            None,
+        ];
+        all.into_iter().flatten().collect()
+    }
+
+    /// Those of this processor, after the form in plain Rust, which every processor has.
+    #[cfg(test)]
+    #[expect(clippy::print_stderr, reason = "says what is not tested")]
+    pub fn all_tested() -> Vec<Self> {
+        let own = Self::all();
+        if own.is_empty() {
+            eprintln!("skipped: this processor has neither AMX nor AVX512_BF16; only plain Rust is tested");
+        }
+        [vec![Self::Portable], own].concat()
     }
 
     pub fn name(self) -> &'static str {
@@ -56,7 +70,6 @@ impl Unit {
             Self::Amx(_) => "AMX",
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(_) => "AVX512_BF16",
-            #[cfg(test)]
             Self::Portable => "plain Rust",
         }
     }
@@ -67,7 +80,6 @@ impl Unit {
             Self::Amx(permitted) => Ready::Amx(TileRegisters::shape(permitted)),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(supported) => Ready::Avx512(supported),
-            #[cfg(test)]
             Self::Portable => Ready::Portable,
         }
     }
@@ -87,7 +99,6 @@ impl Ready {
             Self::Amx(ref registers) => registers.multiply(a, b, bias, out, stride),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512(supported) => supported.multiply(a, b, bias, out, stride),
-            #[cfg(test)]
             Self::Portable => portable::multiply(a, b, bias, out, stride),
         }
     }
