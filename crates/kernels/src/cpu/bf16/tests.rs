@@ -1,10 +1,11 @@
 //! Every set of instructions that this processor has, and their arithmetic in plain Rust, against sums in f64.
 
+use crate::cpu::bf16::attention::{attend, num_scores};
 use crate::cpu::bf16::layer::{Layer, affine, mlp};
 use crate::cpu::bf16::tiles::round;
 use crate::cpu::bf16::unit::Unit;
 use crate::cpu::gemm::Matrix;
-use crate::cpu::uninit::{Uninit, par_rows, write};
+use crate::cpu::uninit::{Scratch, Uninit, par_rows, write};
 
 /// Numbers between -1 and 1, of which most are not numbers of bf16.
 fn numbers(seed: u64, count: usize) -> Vec<f32> {
@@ -134,6 +135,31 @@ fn rows_are_independent() {
             }
         }
         assert_eq!(run(1, &[&layer], &x[..input]), whole[..output]);
+    }
+}
+
+/// A head over `x`, `[rows, 3 * dim]`, with scores in the place of probabilities.
+fn head(unit: Unit, x: &[f32], dim: usize) -> Vec<f32> {
+    let rows = x.len() / (3 * dim);
+    let factors = [0, 1, 2].map(|n| Matrix::new(x, 3 * dim).cols(n * dim, dim));
+    let mut out = vec![0.0; rows * dim];
+    let softmax = |scores: &mut [f32], distance| {
+        scores.chunks_exact_mut(distance).for_each(|scores| scores[rows..].fill(0.0));
+    };
+    attend(&unit.on_this_thread(), factors, softmax, &mut Scratch::new(num_scores(rows)), (&mut out, dim));
+    out
+}
+
+/// Memory of earlier tasks is used again: what is not finite there must not reach a later sequence.
+#[test]
+fn attention_ignores_earlier_sequences() {
+    let dim = 40;
+    let x = numbers(1, 33 * 3 * dim);
+    for unit in Unit::all_tested() {
+        let expected = std::thread::scope(|scope| scope.spawn(|| head(unit, &x, dim)).join().unwrap());
+        assert!(expected.iter().all(|value| value.is_finite()));
+        assert!(head(unit, &[f32::NAN; 129 * 3 * 40], dim).iter().all(|value| value.is_nan()), "{}", unit.name());
+        assert_eq!(head(unit, &x, dim), expected, "{}", unit.name());
     }
 }
 
