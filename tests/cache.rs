@@ -284,7 +284,7 @@ fn features_go_with_their_tower() {
         ("text-weights", "model.init=text", 1),
         ("image-pool", "model.image_pool=cls", 1),
         ("text-pool", "model.text_pool=mean", 1),
-        ("precision", "run.locked_precision=bf16", 2),
+        ("precision", "run.locked_precision=f16", 2),
         ("processing", "model.image_size=48", 1),
     ] {
         let run = |run: &str, more: &[&str]| {

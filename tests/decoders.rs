@@ -100,7 +100,7 @@ fn decoders_train_cached_or_not() {
     let cached = losses("cached", &["model.lock=LL"]);
     assert_eq!(cached, losses("computed", &["model.lock=LL", "cache.enabled=false"]));
     assert_ne!(cached, losses("unprompted", &["model.lock=LL", "model.text_prompt="]));
-    let half = losses("half", &["model.lock=LL", "model.text_pool=mean", "run.locked_precision=bf16"]);
+    let half = losses("half", &["model.lock=LL", "model.text_pool=mean", "run.locked_precision=f16"]);
     let unlocked = losses("unlocked", &["model.lock=LU"]);
     let targets = "model.text_lora.targets=[\"query\", \"gate\"]";
     let adapted = losses("adapted", &["model.lock=LL", "model.text_lora.rank=2", targets]);

@@ -222,7 +222,7 @@ fn half_precision_trains_close() {
     for (name, set, limit) in [
         ("f16", "cache.dtype=f16", 1e-3),
         ("bf16", "run.precision=bf16", 2e-2),
-        ("locked", "run.locked_precision=bf16", 2e-2),
+        ("locked", "run.locked_precision=f16", 2e-2),
     ] {
         let sets = [&both[..], &[set, "cache.prefix=true"]].concat();
         let said = train(&session, name, &sets);

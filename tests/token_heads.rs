@@ -87,7 +87,7 @@ fn token_heads_in_parts_and_half_precision() {
         for (more, tolerance) in [
             (&["train.micro_batch_size=3"][..], 1e-3),
             (&["cache.dtype=f16"], 1e-2),
-            (&["run.locked_precision=bf16", "cache.dtype=f16"], 5e-2),
+            (&["run.locked_precision=f16", "cache.dtype=f16"], 5e-2),
             (&["run.precision=bf16"], 5e-2),
         ] {
             let run = format!("{name}-{}", more[0].replace(['.', '='], "-"));

@@ -5,6 +5,7 @@
 //! order.
 //!
 //! - `ops`: the operations of a transformer.
+//! - `packed`: those of locked towers, with weights in bf16.
 //! - `arguments`: what they take beside tensors.
 //! - `contrastive`: the losses of a batch of image-text pairs.
 //! - `structure`: how far embeddings keep the neighbourhoods of a batch.
@@ -22,6 +23,7 @@ mod cpu;
 mod cube;
 mod distillation;
 mod ops;
+mod packed;
 mod portable;
 mod structure;
 
@@ -53,6 +55,8 @@ pub use ops::residual::residual;
 pub use ops::rms_norm::rms_norm;
 pub use ops::softmax::masked_softmax;
 pub use ops::update::{adamw_steps, sums_of_squares};
+pub use packed::attention::packed_attention;
+pub use packed::layers::{PackedLinear, bf16_instructions, packed_linear, packed_mlp};
 pub use portable::forms::{is_remote, with_plain_forms};
 pub use portable::row_gather::RowGather;
 pub use portable::row_products::MOST_SLICES;

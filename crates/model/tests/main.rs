@@ -8,6 +8,7 @@ mod image_families;
 mod layer_lists;
 mod layers;
 mod locked_layers;
+mod packed;
 mod support;
 mod taken_layers;
 mod text_decoders;

@@ -3,6 +3,7 @@
 use burn::module::Module;
 use burn::tensor::{Device, FloatDType, Tensor};
 use dualenc_data::{catch_of_all_threads, catch_quietly};
+use dualenc_kernels::bf16_instructions;
 use dualenc_model::{DualEncoder, HostTensor, parameters};
 
 use crate::config::{Precision, RunSection};
@@ -113,6 +114,11 @@ impl Compute {
     /// # Errors
     /// [`TrainError::Usage`] when the device does not support one of them.
     pub fn computing_as(self, run: &RunSection) -> Result<Self, TrainError> {
+        self.computing_with(run, bf16_instructions())
+    }
+
+    /// The same on a processor with these instructions for products in bf16.
+    fn computing_with(self, run: &RunSection, instructions: Option<&str>) -> Result<Self, TrainError> {
         let supports = |precision: &Precision| self.device.supports_dtype(dtype(*precision));
         for (key, precision) in [("precision", run.precision), ("locked_precision", run.locked_precision)] {
             if !supports(&precision) {
@@ -126,7 +132,31 @@ impl Compute {
                 )));
             }
         }
+        if self.on_host && run.locked_precision == Precision::Bf16 && instructions.is_none() {
+            return Err(TrainError::Usage(format!(
+                "`run.locked_precision` is `bf16`, which the device `{}` computes with instructions that this \
+                 processor lacks: AMX-BF16 (Intel Xeon, from Sapphire Rapids on, and Linux) or AVX512_BF16 (AMD, from \
+                 Zen 4 on, and some Intel processors); set it to `f32`, or compute on a GPU",
+                run.device.first()
+            )));
+        }
         Ok(Self { precision: run.precision, locked_precision: run.locked_precision, ..self })
+    }
+
+    /// Whether locked towers keep their activations in f32, and round only the factors of products, to bf16: so they
+    /// are computed on the CPU, where these products are the only instructions for bf16.
+    pub(crate) fn rounds_factors(&self) -> bool {
+        self.on_host && self.locked_precision == Precision::Bf16
+    }
+
+    /// The element type of the activations of locked towers.
+    pub(crate) fn locked_dtype(&self) -> FloatDType {
+        if self.rounds_factors() { FloatDType::F32 } else { dtype(self.locked_precision) }
+    }
+
+    /// The name of the arithmetic of locked towers, for the keys of their features. Other arithmetic has another name.
+    pub(crate) fn locked_arithmetic(&self) -> &'static str {
+        if self.rounds_factors() { "bf16 factors of f32 sums" } else { self.locked_precision.name() }
     }
 
     /// `model` in the precision of training.
@@ -208,7 +238,12 @@ fn by_name(name: &str) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "flex")]
+    use std::path::Path;
+
     use super::*;
+    #[cfg(feature = "flex")]
+    use crate::config::RunConfig;
 
     #[cfg(feature = "flex")]
     #[test]
@@ -220,6 +255,43 @@ mod tests {
         let text = Compute::select("cpu", Some(size + 1)).unwrap_err().to_string();
         let expected = format!("`run.threads` is {}, but this process computes with {size} threads", size + 1);
         assert!(text.starts_with(&expected), "{text}");
+    }
+
+    #[cfg(feature = "flex")]
+    #[test]
+    fn bf16_needs_instructions() {
+        let text = "run = { dir = \"r\", locked_precision = \"bf16\" }\n\
+                    model = { image_tower = \"./vit\", text_tower = \"./bert\" }\n\
+                    data = { train = { folder = { path = \"pairs\" } } }\n\
+                    train = { epochs = 1, batch_size = 8, learning_rate = 1e-3 }";
+        let config = |sets: &[&str]| {
+            let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+            RunConfig::from_bytes(text.as_bytes(), Path::new("run.toml"), Path::new("/p"), &sets).unwrap().run
+        };
+        let cpu = || Compute::select("cpu", None).unwrap();
+        let text = cpu().computing_with(&config(&[]), None).unwrap_err().to_string();
+        assert_eq!(
+            text,
+            "`run.locked_precision` is `bf16`, which the device `cpu` computes with instructions that this processor \
+             lacks: AMX-BF16 (Intel Xeon, from Sapphire Rapids on, and Linux) or AVX512_BF16 (AMD, from Zen 4 on, and \
+             some Intel processors); set it to `f32`, or compute on a GPU"
+        );
+        for set in ["run.locked_precision=f32", "run.locked_precision=f16"] {
+            let compute = cpu().computing_with(&config(&[set]), None).unwrap();
+            assert!(!compute.rounds_factors());
+        }
+        let host = cpu().computing_with(&config(&[]), Some("AMX")).unwrap();
+        assert!(host.rounds_factors());
+        assert_eq!(host.locked_dtype(), FloatDType::F32);
+        // A device computes in bf16 throughout, on every processor.
+        let device = Compute { on_host: false, ..cpu() }.computing_with(&config(&[]), None).unwrap();
+        assert!(!device.rounds_factors());
+        assert_eq!(device.locked_dtype(), FloatDType::BF16);
+        // Both are part of the keys of features.
+        assert_eq!(
+            [&host, &device, &cpu()].map(Compute::locked_arithmetic),
+            ["bf16 factors of f32 sums", "bf16", "f32"]
+        );
     }
 
     #[test]

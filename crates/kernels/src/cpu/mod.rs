@@ -4,6 +4,7 @@
 //!
 //! - `chunks`: sizes of tasks, independent of the number of threads.
 //! - `autograd`: wraps a forward and a backward function over slices as one node of Burn's graph.
+//! - `bf16`: matrix products of factors in bf16, on processors with instructions for them.
 //! - `gemm`: matrix products over slices behind bounds-checked views.
 //! - `simd`: elementary functions and reductions that the compiler vectorises, and run-time dispatch to AVX-512,
 //!   AVX2, NEON.
@@ -12,6 +13,8 @@
 
 #[cfg(feature = "flex")]
 pub(crate) mod autograd;
+#[cfg(feature = "flex")]
+pub(crate) mod bf16;
 pub(crate) mod chunks;
 #[cfg(feature = "flex")]
 pub(crate) mod gemm;

@@ -51,7 +51,7 @@ pub fn attends_packed(x: &Tensor<2>, tracked: bool, sequences: &Sequences, dim: 
 }
 
 #[cfg(feature = "flex")]
-mod fused {
+pub(crate) mod fused {
     use std::ops::Range;
     use std::sync::Arc;
 
@@ -74,27 +74,19 @@ mod fused {
     }
 
     /// One sequence within its [`Groups`] task.
-    struct Sequence {
+    pub struct Sequence {
         /// Index among all sequences.
         index: usize,
         /// Index of its first row within the group.
-        start: usize,
-        rows: usize,
+        pub start: usize,
+        pub rows: usize,
         /// Number of rows of the longest sequence of all.
         longest: usize,
     }
 
     pub fn attention(qkv: &Tensor<2>, sequences: &Sequences) -> Option<Tensor<2>> {
         let [rows, triple] = qkv.dims();
-        let width = triple / 3;
-        if sequences.lengths.iter().sum::<usize>() != rows {
-            return None;
-        }
-        assert!(triple.is_multiple_of(3), "{triple} columns are not query, key and value");
-        let heads = sequences.heads;
-        let divides = heads > 0 && width > 0 && width.is_multiple_of(heads);
-        assert!(divides, "{heads} heads do not divide a width of {width}");
-        assert!(sequences.lengths.iter().all(|&length| length > 0), "a sequence is empty");
+        let width = checked_width(qkv, sequences)?;
         let forward = |[qkv]: &[Values; 1], _| {
             let groups = Groups::new(sequences);
             let [values, log_sums] = par_groups(&groups.ends, [width, sequences.heads], |first, [out, log_sums]| {
@@ -112,18 +104,32 @@ mod fused {
         Some(custom_op([Input::new(qkv.clone())?], forward, |saved, gradient, _| [Some(backward(&saved, &gradient))]))
     }
 
+    /// The width of query, key and value each; `None` if the lengths of the sequences do not add up to the rows.
+    pub fn checked_width(qkv: &Tensor<2>, sequences: &Sequences) -> Option<usize> {
+        let [rows, triple] = qkv.dims();
+        let (width, heads) = (triple / 3, sequences.heads);
+        if sequences.lengths.iter().sum::<usize>() != rows {
+            return None;
+        }
+        assert!(triple.is_multiple_of(3), "{triple} columns are not query, key and value");
+        let divides = heads > 0 && width > 0 && width.is_multiple_of(heads);
+        assert!(divides, "{heads} heads do not divide a width of {width}");
+        assert!(sequences.lengths.iter().all(|&length| length > 0), "a sequence is empty");
+        Some(width)
+    }
+
     /// Whole sequences grouped into tasks of at least [`CHUNK_ROWS`] rows.
-    struct Groups {
+    pub struct Groups {
         /// End row of each group.
-        ends: Vec<usize>,
+        pub ends: Vec<usize>,
         /// First row and sequences of each group.
         members: Vec<(usize, Range<usize>)>,
         lengths: Arc<[usize]>,
-        longest: usize,
+        pub longest: usize,
     }
 
     impl Groups {
-        fn new(sequences: &Sequences) -> Self {
+        pub fn new(sequences: &Sequences) -> Self {
             let lengths = Arc::clone(&sequences.lengths);
             let (mut ends, mut members) = (Vec::new(), Vec::new());
             let (mut row, mut first_row, mut first) = (0, 0, 0);
@@ -139,7 +145,7 @@ mod fused {
         }
 
         /// The sequences of the group that starts at `first_row`.
-        fn starting_at(&self, first_row: usize) -> impl Iterator<Item = Sequence> {
+        pub fn starting_at(&self, first_row: usize) -> impl Iterator<Item = Sequence> {
             let Ok(group) = self.members.binary_search_by_key(&first_row, |(row, _)| *row) else {
                 unreachable!("the tasks are the groups: each starts at the first row of one")
             };
@@ -154,12 +160,12 @@ mod fused {
     }
 
     /// Query, key and value of one head of a sequence, `[rows, dim]` each; `qkv` holds the rows of the group.
-    fn head<'a>(qkv: &'a [f32], sequence: &Sequence, head: usize, width: usize, dim: usize) -> [Matrix<'a>; 3] {
+    pub fn head<'a>(qkv: &'a [f32], sequence: &Sequence, head: usize, width: usize, dim: usize) -> [Matrix<'a>; 3] {
         let rows = Matrix::new(qkv, 3 * width).rows(sequence.start, sequence.rows);
         [0, 1, 2].map(|part| rows.cols(part * width + head * dim, dim))
     }
 
-    fn forward_sequence(
+    pub fn forward_sequence(
         qkv: &[f32],
         sequence: &Sequence,
         sequences: &Sequences,
@@ -174,18 +180,18 @@ mod fused {
             let [query, key, value] = head(qkv, sequence, n, width, dim);
             let scores = matmul(query, key.t(), scratch.uninit(rows * rows));
             let head = Head { sequence, sequences, index: n, scale };
-            softmax(&mut *scores, &mut *log_sums, head);
+            softmax(&mut *scores, rows, &mut *log_sums, head);
             matmul_into(Matrix::new(scores, rows), value, &mut out[sequence.start * width + n * dim..], width);
         }
     }
 
     /// One head of one sequence, whose scores are a matrix `[rows, rows]`.
-    struct Head<'a> {
-        sequence: &'a Sequence,
-        sequences: &'a Sequences,
-        index: usize,
+    pub struct Head<'a> {
+        pub sequence: &'a Sequence,
+        pub sequences: &'a Sequences,
+        pub index: usize,
         /// `1 / sqrt(dim)`.
-        scale: f32,
+        pub scale: f32,
     }
 
     impl Head<'_> {
@@ -211,9 +217,10 @@ mod fused {
     }
 
     vectorised! {
-        /// Replaces scores by probabilities with dropout, and writes their log-sum-exp.
-        fn softmax(scores: &'a mut [f32], log_sums: &'a mut [f32], head: Head<'a>) {
-            for (row, scores) in scores.chunks_exact_mut(head.sequence.rows).enumerate() {
+        /// Replaces scores by probabilities with dropout, and writes their log-sum-exp. Rows are `distance` values
+        /// apart, of which those after the keys become 0.
+        pub fn softmax(scores: &'a mut [f32], distance: usize, log_sums: &'a mut [f32], head: Head<'a>) {
+            for (row, scores) in scores.chunks_exact_mut(distance).take(head.sequence.rows).enumerate() {
                 let num_keys = head.num_keys(row);
                 let (scores, hidden) = scores.split_at_mut(num_keys);
                 hidden.fill(0.0);

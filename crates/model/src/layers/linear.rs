@@ -2,7 +2,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use dualenc_kernels::{LinearWeights, linear};
+use dualenc_kernels::{LinearWeights, PackedLinear, linear, packed_linear};
 
 use crate::layers::adapter::Adapter;
 use crate::params::builder::{Init, ParamBuilder};
@@ -16,6 +16,9 @@ pub struct Linear {
     pub bias: Option<Param<Tensor<1>>>,
     /// Low-rank update that trains while the weight is frozen.
     pub(crate) adapter: Option<Adapter>,
+    /// What it is computed from instead of the parameters, whose weight then has no values.
+    #[module(skip)]
+    pub(crate) packed: Option<PackedLinear>,
 }
 
 impl Linear {
@@ -38,13 +41,32 @@ impl Linear {
             weight: at.param("weight", shape, init),
             bias: bias.then(|| at.param("bias", [shape[1]], Init::Constant(0.0))),
             adapter: None,
+            packed: None,
         }
     }
 
     /// Maps `[rows, in]` to `[rows, out]`.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        if let Some(packed) = &self.packed {
+            return packed_linear(x, [packed]);
+        }
         let (weight, bias) = self.weights();
         linear(x, weight, bias)
+    }
+
+    /// Rounds the weight to bf16 and packs it for the processor's instructions. Only [`Linear::forward`] and what asks
+    /// for `packed` can compute with it from here on.
+    ///
+    /// # Panics
+    /// Those of [`PackedLinear::new`].
+    pub(crate) fn pack(&mut self) {
+        let (weight, bias) = self.weights();
+        self.packed = Some(PackedLinear::new(&weight, bias.as_ref()));
+        let [_, output] = weight.dims();
+        // Keeps the width of the outputs, which attention asks for.
+        let empty = Tensor::zeros([0, output], &weight.device().without_autodiff());
+        self.weight = Param::initialized(self.weight.id, empty);
+        self.adapter = None;
     }
 
     /// Whether its outputs are in the gradient graph, wherever its inputs are.

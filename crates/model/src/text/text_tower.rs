@@ -119,6 +119,20 @@ impl TextTower {
         self.encoder.visit_linears(&format!("{path}.encoder"), visit);
     }
 
+    /// The tower for inference on the CPU, as [`ImageTower::packed`](crate::ImageTower::packed). Poolers and `Dense`
+    /// layers, which see one row for each text, stay as they are.
+    ///
+    /// # Panics
+    /// As [`ImageTower::packed`](crate::ImageTower::packed).
+    #[must_use]
+    pub fn packed(mut self) -> Self {
+        if !self.is_absent() {
+            self.embedding_projection.iter_mut().for_each(Linear::pack);
+            self.visit_linears("", &mut |_, linear| linear.pack());
+        }
+        self
+    }
+
     /// Runs the tower: `hidden` of the output is `[tokens, width]` over all sequences, `pooled` is
     /// `[sequences, pooled width]`.
     ///

@@ -4,7 +4,8 @@ use burn::module::Module;
 use burn::tensor::ops::AttentionModuleOptions;
 use burn::tensor::{Bool, DType, Tensor, module};
 use dualenc_kernels::{
-    Sequences, attends_packed, attention, linear3, masked_softmax, padded_attention, untracked_attention,
+    Sequences, attends_packed, attention, linear3, masked_softmax, packed_attention, packed_linear, padded_attention,
+    untracked_attention,
 };
 
 use crate::layers::dropout::Dropout;
@@ -138,8 +139,15 @@ impl Attention {
         if !plain || biased || self.disentangled.is_some() || !attends_packed(x, tracked, &sequences, dim) {
             return None;
         }
-        let (weights, biases): (Vec<_>, Vec<_>) = linears.into_iter().map(Linear::weights).unzip();
-        let qkv = linear3(x.clone(), weights.try_into().ok()?, biases.try_into().ok()?);
+        let qkv = match linears.map(|linear| linear.packed.as_ref()) {
+            [Some(query), Some(key), Some(value)] => {
+                return packed_attention(&packed_linear(x.clone(), [query, key, value]), &sequences);
+            }
+            _ => {
+                let (weights, biases): (Vec<_>, Vec<_>) = linears.into_iter().map(Linear::weights).unzip();
+                linear3(x.clone(), weights.try_into().ok()?, biases.try_into().ok()?)
+            }
+        };
         let dropout = dropout.mask(&qkv, self.dropout);
         attention(&qkv, &Sequences { dropout, ..sequences })
     }

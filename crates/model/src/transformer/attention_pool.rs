@@ -4,6 +4,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
 use crate::layers::layer_norm::LayerNorm;
+use crate::layers::linear::LinearVisitor;
 use crate::params::builder::{Init, ParamBuilder};
 use crate::transformer::attention::Attention;
 use crate::transformer::config::EncoderConfig;
@@ -28,6 +29,12 @@ impl AttentionPool {
             norm: LayerNorm::new(&at.at("norm"), config.width, config.norm_bias, config.norm_epsilon),
             mlp: Mlp::new(&at.at("mlp"), config),
         }
+    }
+
+    /// Calls `visit` for each linear; `path` is the pool's own.
+    pub(crate) fn visit_linears(&mut self, path: &str, visit: &mut LinearVisitor<'_>) {
+        self.attention.visit_linears(&format!("{path}.attention"), visit);
+        self.mlp.visit_linears(&format!("{path}.mlp"), visit);
     }
 
     /// Pools `[rows, width]` to `[batch, width]`.

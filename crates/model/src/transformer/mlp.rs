@@ -2,7 +2,7 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use dualenc_kernels::{Activation, mlp};
+use dualenc_kernels::{Activation, mlp, packed_mlp};
 
 use crate::layers::linear::{Linear, LinearVisitor};
 use crate::params::builder::ParamBuilder;
@@ -40,9 +40,12 @@ impl Mlp {
 
     /// Maps `[rows, width]` to the same shape.
     pub fn forward(&self, x: Tensor<2>) -> Tensor<2> {
-        match &self.gate {
-            Some(gate) => self.down.forward(self.activation.forward(gate.forward(x.clone())) * self.up.forward(x)),
-            None => mlp(x, self.up.weights(), self.activation, self.down.weights()),
+        match (&self.gate, &self.up.packed, &self.down.packed) {
+            (Some(gate), ..) => {
+                self.down.forward(self.activation.forward(gate.forward(x.clone())) * self.up.forward(x))
+            }
+            (None, Some(up), Some(down)) => packed_mlp(x, up, self.activation, down),
+            (None, ..) => mlp(x, self.up.weights(), self.activation, self.down.weights()),
         }
     }
 }

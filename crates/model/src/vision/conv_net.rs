@@ -141,6 +141,21 @@ impl ConvNet {
         self.pooling
     }
 
+    /// Whether it has linear layers, as ConvNeXt has.
+    pub(crate) fn has_linears(&self) -> bool {
+        matches!(self.config.kind, ConvNetKind::Next { .. })
+    }
+
+    /// As [`ImageTower::packed`](crate::ImageTower::packed).
+    pub(crate) fn pack(&mut self) {
+        for block in self.stages.iter_mut().flat_map(|stage| &mut stage.blocks) {
+            match block {
+                Block::Residual(_) => {}
+                Block::Next(NextBlock { up, down, .. }) => [up, down].into_iter().for_each(Linear::pack),
+            }
+        }
+    }
+
     /// Runs the tower on normalised pixels, `[batch, 3, height, width]`. Pixels at the right and bottom that do not
     /// fill a window are ignored, as in the reference.
     ///

@@ -309,6 +309,34 @@ impl ImageTower {
         }
     }
 
+    /// Whether [`ImageTower::packed`] changes it: ResNets have convolutions only.
+    pub fn has_linears(&self) -> bool {
+        match self {
+            Self::Transformer(_) | Self::Windowed(_) => true,
+            Self::Convolutional(tower) => tower.has_linears(),
+            Self::Absent(_) => false,
+        }
+    }
+
+    /// The tower for inference on the CPU, with the weights of its linear layers rounded to bf16 and packed for
+    /// [`bf16_instructions`](dualenc_kernels::bf16_instructions). Their inputs are rounded too; sums, and everything
+    /// between the layers, are in `f32`. Poolers, which see one row for each image, and convolutions stay as they are.
+    ///
+    /// Such a tower can only run: the weights of these layers are gone.
+    ///
+    /// # Panics
+    /// Unless the processor has the instructions, and the parameters are `f32` on the CPU.
+    #[must_use]
+    pub fn packed(mut self) -> Self {
+        match &mut self {
+            Self::Transformer(tower) => tower.pack(),
+            Self::Convolutional(tower) => tower.pack(),
+            Self::Windowed(tower) => tower.pack(),
+            Self::Absent(_) => {}
+        }
+        self
+    }
+
     /// Runs the tower on normalised pixels, `[batch, 3, height, width]`: `pooled` of the output is `[batch, width]`.
     ///
     /// # Panics

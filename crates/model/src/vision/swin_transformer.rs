@@ -132,6 +132,14 @@ impl Swin {
         }
     }
 
+    /// As [`ImageTower::packed`](crate::ImageTower::packed).
+    pub(crate) fn pack(&mut self) {
+        self.patch.pack();
+        self.visit_linears("", &mut |_, linear| linear.pack());
+        let mergings = self.stages.iter_mut().filter_map(|stage| stage.merging.as_mut());
+        mergings.for_each(|merging| merging.reduction.pack());
+    }
+
     /// Runs the tower on normalised pixels, `[batch, 3, height, width]`.
     ///
     /// # Panics

@@ -102,6 +102,15 @@ impl VisionTransformer {
         self.encoder.visit_linears(&format!("{path}.encoder"), visit);
     }
 
+    /// As [`ImageTower::packed`](crate::ImageTower::packed).
+    pub(crate) fn pack(&mut self) {
+        self.patch.pack();
+        self.visit_linears("", &mut |_, linear| linear.pack());
+        if let Some(head) = &mut self.head {
+            head.visit_linears("", &mut |_, linear| linear.pack());
+        }
+    }
+
     /// Runs the tower on normalised pixels, `[batch, 3, height, width]`.
     ///
     /// For images of another size than the tower was trained on, learned positions are interpolated, as with the

@@ -1,7 +1,9 @@
-//! How fast the parts are: `cargo bench -p dualenc-train --bench speed -- NAME [--rounds N]`.
+//! How fast the parts are: `cargo bench -p dualenc-train --bench speed -- NAME.. [--rounds N]`.
 //!
-//! With `--rounds` it measures that often and prints one JSON line. Without, it prints a line when it is ready, then
-//! measures once for each line it reads, so that `scripts/bench.py` can take turns between it and PyTorch.
+//! With `--rounds` it measures that often and prints one JSON line. Several names take turns, and there is a line for
+//! each, with the median of its times as fractions of those of the first in the same round. Without, it prints a line
+//! when it is ready, then measures once for each line it reads, so that `scripts/bench.py` can take turns between it
+//! and PyTorch.
 
 #![expect(clippy::print_stdout, reason = "what it measures is its output")]
 
@@ -27,19 +29,29 @@ pub(crate) struct Work {
     pub round: Box<dyn FnMut() -> Result<(), Box<dyn Error>>>,
 }
 
-const USAGE: &str = "usage: speed NAME [--rounds N]; NAME is one of vit, bert, bert-captions, infonce, softmax-32768, \
-                     sigmoid-32768, images-jpeg, images-jpeg-large, images-png, gemm, gemm-mlp, memory";
+const USAGE: &str = "usage: speed NAME | speed NAME.. --rounds N; NAME is one of vit, vit-bf16, vit-b, vit-b-bf16, \
+                     bert, bert-captions, infonce, softmax-32768, sigmoid-32768, images-jpeg, images-jpeg-large, \
+                     images-png, gemm, gemm-mlp, memory";
 
 fn main() -> Result<(), Box<dyn Error>> {
     // Cargo adds `--bench`.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let (name, rounds) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [name] => (name, None),
-        [name, "--rounds", rounds] => (name, Some(rounds.parse::<usize>()?)),
-        _ => return Err(USAGE.into()),
-    };
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments[..] {
+        [name] => on_request(name),
+        [ref names @ .., "--rounds", rounds] if !names.is_empty() => in_turns(names, rounds.parse()?),
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// The work of this name, after a round that does not count: threads have started, and memory is taken. With the memory
+/// of the process before that round, in MB.
+fn set_up(name: &str) -> Result<(Work, f64), Box<dyn Error>> {
     let mut work = match name {
-        "vit" => models::vit()?,
+        "vit" => models::vit(&models::Size::SMALL, false)?,
+        "vit-bf16" => models::vit(&models::Size::SMALL, true)?,
+        "vit-b" => models::vit(&models::Size::BASE, false)?,
+        "vit-b-bf16" => models::vit(&models::Size::BASE, true)?,
         "bert" => models::bert(&[32; 64])?,
         "bert-captions" => models::bert(&models::caption_lengths()?)?,
         "infonce" => models::contrastive(Loss::Softmax, 4096)?,
@@ -53,21 +65,33 @@ fn main() -> Result<(), Box<dyn Error>> {
         _ => return Err(USAGE.into()),
     };
     let set_up_rss_mb = status_mb("VmRSS:");
-    // Threads start and memory is taken before anything counts.
     (work.round)()?;
-    match rounds {
-        Some(rounds) => {
-            let ms: Vec<f64> = (0..rounds).map(|_| measure(&mut work)).collect::<Result<_, _>>()?;
-            print(name, &work, set_up_rss_mb, &ms);
+    Ok((work, set_up_rss_mb))
+}
+
+/// A round for each line that is read.
+fn on_request(name: &str) -> Result<(), Box<dyn Error>> {
+    let mut work = set_up(name)?;
+    print(name, &work, &[], &[]);
+    for line in std::io::stdin().lock().lines() {
+        line?;
+        let ms = measure(&mut work.0)?;
+        print(name, &work, &[ms], &[ms]);
+    }
+    Ok(())
+}
+
+/// `rounds` rounds of each.
+fn in_turns(names: &[&str], rounds: usize) -> Result<(), Box<dyn Error>> {
+    let mut works = names.iter().map(|name| set_up(name)).collect::<Result<Vec<_>, _>>()?;
+    let mut ms = vec![Vec::new(); works.len()];
+    for _ in 0..rounds {
+        for ((work, _), ms) in works.iter_mut().zip(&mut ms) {
+            ms.push(measure(work)?);
         }
-        None => {
-            print(name, &work, set_up_rss_mb, &[]);
-            for line in std::io::stdin().lock().lines() {
-                line?;
-                let ms = measure(&mut work)?;
-                print(name, &work, set_up_rss_mb, &[ms]);
-            }
-        }
+    }
+    for ((name, work), of_work) in names.iter().zip(&works).zip(&ms) {
+        print(name, work, of_work, &ms[0]);
     }
     Ok(())
 }
@@ -79,15 +103,18 @@ fn measure(work: &mut Work) -> Result<f64, Box<dyn Error>> {
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
 
-fn print(name: &str, work: &Work, set_up_rss_mb: f64, ms: &[f64]) {
+/// `first`: the times of the work that others are compared with.
+fn print(name: &str, (work, set_up_rss_mb): &(Work, f64), ms: &[f64], first: &[f64]) {
     let Work { flops, bytes, images, .. } = work;
     let peak_rss_mb = status_mb("VmHWM:");
+    let mut fractions: Vec<f64> = ms.iter().zip(first).map(|(ms, first)| ms / first).collect();
+    fractions.sort_by(f64::total_cmp);
     println!(
         "{}",
         serde_json::json!({
             "name": name, "ms": ms, "set_up_rss_mb": set_up_rss_mb, "peak_rss_mb": peak_rss_mb,
             "flops": flops, "bytes": bytes,
-            "images": images,
+            "images": images, "fraction": fractions.get(fractions.len() / 2),
         })
     );
 }

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::path::Path;
 
 use burn::tensor::{Tensor, TensorData};
+use dualenc_kernels::bf16_instructions;
 use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, ImageTower, LOGIT_SCALE_INIT, Lock, TokenSequences, TowerLock,
     TowerOptions, TowerTraining, Training, build_from_towers, image_tower_from, normalize, parameters,
@@ -29,7 +30,7 @@ pub fn caption_lengths() -> Result<Vec<usize>, Box<dyn Error>> {
 }
 
 /// A transformer's size.
-struct Size {
+pub struct Size {
     layers: usize,
     width: usize,
     heads: usize,
@@ -37,7 +38,8 @@ struct Size {
 }
 
 impl Size {
-    const SMALL: Self = Self { layers: 12, width: 384, heads: 6, mlp: 1536 };
+    pub const SMALL: Self = Self { layers: 12, width: 384, heads: 6, mlp: 1536 };
+    pub const BASE: Self = Self { layers: 12, width: 768, heads: 12, mlp: 3072 };
     const MINI_LM: Self = Self { layers: 6, width: 384, heads: 12, mlp: 1536 };
     const NEXT_TO_NOTHING: Self = Self { layers: 1, width: 8, heads: 1, mlp: 8 };
 
@@ -77,17 +79,22 @@ fn noise(count: usize) -> Vec<f32> {
     (0..count as u64).map(|index| dualenc_data::mix(1, &[index]) as f32 / u64::MAX as f32 * 2.0 - 1.0).collect()
 }
 
-/// The forward pass of a locked ViT-S/16 on 16 images of 224 pixels as a run makes it: shared out to the cores.
-pub fn vit() -> Result<Work, Box<dyn Error>> {
+/// The forward pass of a locked ViT with patches of 16 pixels on 16 images of 224 pixels as a run makes it: shared out
+/// to the cores. `packed`: with factors in bf16.
+pub fn vit(size: &Size, packed: bool) -> Result<Work, Box<dyn Error>> {
     const BATCH: usize = 16;
     const SIDE: usize = 224;
     let compute = Compute::select("cpu", None)?;
-    let dir = tower_dir(&vit_config(&Size::SMALL, SIDE))?;
+    if packed && bf16_instructions().is_none() {
+        return Err("this processor has no instructions for products in bf16".into());
+    }
+    let dir = tower_dir(&vit_config(size, SIDE))?;
     let (tower, _) = image_tower_from(dir.path(), TowerLock::Scratch, TowerOptions::default(), &compute.device)?;
     let tower: ImageTower = burn::module::Module::valid(&tower);
+    let tower = if packed { tower.packed() } else { tower };
     let pixels = noise(BATCH * 3 * SIDE * SIDE);
     let (patches, patch_values) = ((SIDE / 16).pow(2), 3 * 16 * 16);
-    let flops = Size::SMALL.flops(patches + 1) + (2 * patches * patch_values * Size::SMALL.width) as f64;
+    let flops = size.flops(patches + 1) + (2 * patches * patch_values * size.width) as f64;
     let round = move || {
         let share = BATCH.div_ceil(compute.threads) * 3 * SIDE * SIDE;
         std::thread::scope(|scope| {

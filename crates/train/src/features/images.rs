@@ -14,7 +14,7 @@ use dualenc_kernels::upload;
 use dualenc_model::{Dropout, ImageTower, Tower, parameters};
 
 use crate::config::{CacheDtype, Precision};
-use crate::device::{Compute, cast, dtype};
+use crate::device::{Compute, cast};
 use crate::error::TrainError;
 use crate::features::absent::{check_images, image_rows};
 use crate::features::cache_counts::CacheCounts;
@@ -74,7 +74,7 @@ impl ImageFeatures {
     /// tower stay in the files of the data.
     pub fn new(tower: ImageTower, processor: Arc<ImageProcessor>, compute: Compute, workers: usize) -> Self {
         let store = Arc::new(FeatureStore::in_memory(tower.width()));
-        let tower = cast(tower, compute.locked_precision);
+        let tower = if compute.rounds_factors() { tower.packed() } else { cast(tower, compute.locked_precision) };
         let (sets, stop) = (Arc::default(), StopFlag::default());
         Self { tower: Arc::new(tower), processor, compute, workers, store, is_on_disk: false, sets, stop }
     }
@@ -105,7 +105,7 @@ impl ImageFeatures {
         if tower.is_absent() {
             return Ok(self);
         }
-        let mut key = tower_key(fingerprint, &tower.form(), self.compute.locked_precision);
+        let mut key = tower_key(fingerprint, &tower.form(), self.compute.locked_arithmetic());
         key.update(&self.processor.fingerprint());
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), tower.width(), dtype)?);
         Ok(Self { store, is_on_disk: true, ..self })
@@ -396,7 +396,7 @@ impl ImageFeatures {
         let tensor = |block: Pixels| {
             let shape = [block.len() / self.image_values(), 3, height as usize, width as usize];
             let pixels = block.into_tensor(shape, &self.compute.device);
-            pixels.cast(dtype(self.compute.locked_precision))
+            pixels.cast(self.compute.locked_dtype())
         };
         let mut tensors: Vec<Tensor<4>> = blocks.into_iter().map(tensor).collect();
         let pixels = if tensors.len() > 1 { Some(Tensor::cat(tensors, 0)) } else { tensors.pop() };

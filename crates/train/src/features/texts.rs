@@ -49,8 +49,9 @@ impl TextFeatures {
     /// Features of `tower`, which must be outside of the gradient graph. None are stored; those of an absent tower stay
     /// in the files of the data.
     pub fn new(tower: TextTower, compute: Compute) -> Self {
-        let (width, tower) = (tower.pooled_width(), Arc::new(cast(tower, compute.locked_precision)));
-        Self { tower, compute, width, is_states: false, store: None }
+        let width = tower.pooled_width();
+        let tower = if compute.rounds_factors() { tower.packed() } else { cast(tower, compute.locked_precision) };
+        Self { tower: Arc::new(tower), compute, width, is_states: false, store: None }
     }
 
     /// The hidden states of captions of up to `tokens` tokens, in the place of pooled outputs. Nothing is stored.
@@ -76,7 +77,7 @@ impl TextFeatures {
             return Ok(self);
         }
         let form = tower.form() + if self.is_states { STATES } else { "" };
-        let key = tower_key(fingerprint, &form, self.compute.locked_precision);
+        let key = tower_key(fingerprint, &form, self.compute.locked_arithmetic());
         let store = Arc::new(FeatureStore::open(dir, &key.finalize(), self.width, dtype)?);
         Ok(Self { store: Some(store), ..self })
     }

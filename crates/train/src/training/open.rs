@@ -5,7 +5,9 @@ mod replica;
 use std::sync::Arc;
 
 use burn::module::Param;
+use burn::tensor::FloatDType;
 use dualenc_data::{Dataset, counted};
+use dualenc_kernels::bf16_instructions;
 use dualenc_model::DualEncoder;
 
 use crate::config::{BestMetric, Change, Precision, RunConfig};
@@ -98,6 +100,7 @@ impl Run {
             None => settled(config)?.with_parts(ranks.ranks()),
         };
         let LoadedModel { model, tokenizer, processor, .. } = LoadedModel::from_config(config, &compute, observer)?;
+        warn_of_convolutions(&model, &compute, observer);
         check_dataset(&dataset, &model, "the training data")?;
         let teacher = open_teacher(config, &dataset, &compute, observer)?;
         let terms =
@@ -271,7 +274,12 @@ impl Run {
 /// Opens `device`, one of those of `run.device`.
 fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) -> Result<Compute, TrainError> {
     let compute = Compute::select(device, config.run.threads)?.computing_as(&config.run)?;
-    if compute.on_host && [compute.precision, compute.locked_precision] != [Precision::F32; 2] {
+    if let Some(instructions) = bf16_instructions().filter(|_| compute.rounds_factors()) {
+        let slower = if instructions.starts_with("AVX512") { ", on Intel processors slower than `f32`" } else { "" };
+        observer.on(Event::Note(format!("locked towers: products in bf16 by {instructions}{slower}")));
+    }
+    let is_slower = compute.precision != Precision::F32 || compute.locked_dtype() != FloatDType::F32;
+    if compute.on_host && is_slower {
         observer.on(Event::Warning("the CPU is slower below single precision: it converts to f32".to_owned()));
     }
     #[cfg(feature = "cuda")]
@@ -286,6 +294,18 @@ fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) ->
         });
     }
     Ok(compute)
+}
+
+/// Names a locked tower of which nothing is computed in bf16, though the config asks for it.
+fn warn_of_convolutions(model: &DualEncoder, compute: &Compute, observer: &mut dyn Observer) {
+    let tower = &model.image_tower;
+    if compute.rounds_factors() && tower.is_locked() && !tower.is_absent() && !tower.has_linears() {
+        observer.on(Event::Warning(
+            "the image tower has convolutions only, which the CPU computes in f32, though `run.locked_precision` is \
+             `bf16`"
+                .to_owned(),
+        ));
+    }
 }
 
 /// The teacher, which has to fit the data.

@@ -39,6 +39,12 @@ pub struct RunSection {
     /// up to 2^-11 (`f16`) or 2^-8 (`bf16`) per value and operation, and `f16` overflows at 65504. `dualenc eval`,
     /// `embed` and `export` use `f32`.
     ///
+    /// On the CPU, `bf16` rounds only the factors of products: weights, once, and the inputs of linear layers and of
+    /// attention. Sums and everything else stay in `f32`. It needs a processor with AMX (Intel Xeon, from Sapphire
+    /// Rapids on, under Linux), where a ViT takes a quarter to a third of the time, or with AVX512_BF16 (AMD, from Zen
+    /// 4 on; Intel processors that have it without AMX are slower than in `f32`). On others it is an error. `f16` works
+    /// on every CPU, and is slower than `f32`.
+    ///
     /// Default: `"f32"`.
     #[serde(default)]
     pub locked_precision: Precision,

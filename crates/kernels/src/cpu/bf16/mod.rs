@@ -1,0 +1,24 @@
+//! Matrix products of factors that are rounded to bf16, with sums in f32, by the processor's own instructions. A weight
+//! is rounded and packed once.
+//!
+//! - `tiles`: rounding, and the order in which numbers are packed.
+//! - `amx`: products by AMX (Intel, from Sapphire Rapids on).
+//! - `avx512`: products by AVX512_BF16 (AMD, from Zen 4 on, and Intel).
+//! - `portable`: the same products in plain Rust, for tests.
+//! - `unit`: which of them this processor has.
+//! - `product`: products of any size, from blocks of 32 rows and 32 columns.
+//! - `layer`: linear layers, alone, side by side, and with an activation between.
+//! - `attention`: a head of attention.
+
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+mod amx;
+pub(crate) mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub(crate) mod layer;
+mod portable;
+pub(crate) mod product;
+#[cfg(test)]
+mod tests;
+pub(crate) mod tiles;
+pub(crate) mod unit;

@@ -1,0 +1,213 @@
+//! Numbers in bf16, packed in the order in which products read them.
+
+use crate::cpu::gemm::Matrix;
+use crate::cpu::simd::vectorised;
+
+/// Rows of a tile, and columns of a tile of a weight.
+pub(crate) const TILE_ROWS: usize = 16;
+
+/// Inner values of a tile: columns of a left factor, rows of a weight.
+pub(crate) const TILE_DEPTH: usize = 32;
+
+/// Rows and columns of what one product of blocks computes: two tiles each.
+pub(crate) const BLOCK: usize = 2 * TILE_ROWS;
+
+/// What a tile register of AMX holds: 16 rows of 64 bytes.
+///
+/// A tile of a left factor has 16 rows of 32 columns. A tile of a weight has 32 rows and 16 columns; the numbers of two
+/// rows that follow each other are side by side, column after column ("VNNI"): both instruction sets read them so.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(crate) struct Tile(pub [[u16; TILE_DEPTH]; TILE_ROWS]);
+
+impl Tile {
+    pub const ZERO: Self = Self([[0; TILE_DEPTH]; TILE_ROWS]);
+}
+
+/// The bits of `x` in bf16, rounded to nearest, ties to even.
+#[inline(always)]
+pub(crate) fn round(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) >> 16;
+    // A NaN may lie in the bits that are cut off.
+    let number = if x.is_nan() { (bits >> 16) | 0x40 } else { rounded };
+    number as u16
+}
+
+/// Tiles that `values` of an inner dimension take.
+pub(crate) fn depth_tiles(values: usize) -> usize {
+    values.div_ceil(TILE_DEPTH)
+}
+
+/// Tiles that a weight of `columns` columns takes, for each 32 of its rows.
+pub(crate) fn width_tiles(columns: usize) -> usize {
+    2 * columns.div_ceil(BLOCK)
+}
+
+vectorised! {
+    /// Packs a weight: the tiles of 16 columns follow each other, and those of the next 16 columns follow them. `tiles`
+    /// are zeros, which fill up both dimensions, the columns to whole blocks.
+    pub(crate) fn pack_weight(weight: Matrix<'a>, tiles: &'a mut [Tile]) {
+        let (rows, depth) = (weight.num_rows(), weight.num_rows().div_ceil(TILE_DEPTH));
+        for row in (0..rows).step_by(2) {
+            let (at, pair) = (row / TILE_DEPTH, row % TILE_DEPTH / 2);
+            let first = weight.row(row);
+            let second = if row + 1 < rows { weight.row(row + 1) } else { &[] };
+            for (group, tiles) in tiles.chunks_exact_mut(depth).enumerate() {
+                let start = (group * TILE_ROWS).min(first.len());
+                let (first, second) = (part(first, start), part(second, start));
+                let pairs = &mut tiles[at].0[pair];
+                for column in 0..TILE_ROWS {
+                    pairs[2 * column] = round(first[column]);
+                    pairs[2 * column + 1] = round(second[column]);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Packs the transpose of `weight`, as [`pack_weight`].
+    pub(crate) fn pack_transposed(weight: Matrix<'a>, tiles: &'a mut [Tile]) {
+        let (rows, depth) = (weight.num_rows(), weight.num_cols().div_ceil(TILE_DEPTH));
+        for (group, tiles) in tiles.chunks_exact_mut(depth).enumerate() {
+            let first = (group * TILE_ROWS).min(rows);
+            for (at, tile) in tiles.iter_mut().enumerate() {
+                let mut rounded = [[0; TILE_DEPTH]; TILE_ROWS];
+                for (row, slots) in (first..rows).zip(&mut rounded) {
+                    let values = &weight.row(row)[at * TILE_DEPTH..];
+                    match values.first_chunk::<TILE_DEPTH>() {
+                        Some(values) => round_row(values, slots),
+                        None => round_row(values, slots),
+                    }
+                }
+                for (pair, slots) in tile.0.iter_mut().enumerate() {
+                    for (column, rounded) in rounded.iter().enumerate() {
+                        slots[2 * column] = rounded[2 * pair];
+                        slots[2 * column + 1] = rounded[2 * pair + 1];
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// 16 values from `start` on, with zeros in the place of absent ones.
+#[inline(always)]
+fn part(values: &[f32], start: usize) -> [f32; TILE_ROWS] {
+    let rest = values.get(start..).unwrap_or_default();
+    match rest.first_chunk() {
+        Some(whole) => *whole,
+        None => {
+            let mut padded = [0.0; TILE_ROWS];
+            padded[..rest.len()].copy_from_slice(rest);
+            padded
+        }
+    }
+}
+
+vectorised! {
+    /// Packs the rows of a left factor: the tiles of 16 rows follow each other, and those of the next 16 rows follow
+    /// them. Zeros fill up the columns; what is left of the last rows stays as it is.
+    pub(crate) fn pack_rows(factor: Matrix<'a>, tiles: &'a mut [Tile]) {
+        let depth = factor.num_cols().div_ceil(TILE_DEPTH);
+        for row in 0..factor.num_rows() {
+            let tiles = &mut tiles[row / TILE_ROWS * depth..][..depth];
+            let parts = factor.row(row).chunks_exact(TILE_DEPTH);
+            let rest = parts.remainder();
+            for (values, tile) in parts.zip(tiles.iter_mut()) {
+                round_row(values, &mut tile.0[row % TILE_ROWS]);
+            }
+            if !rest.is_empty() {
+                let mut last = [0.0; TILE_DEPTH];
+                last[..rest.len()].copy_from_slice(rest);
+                round_row(&last, &mut tiles[depth - 1].0[row % TILE_ROWS]);
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Packs 32 columns of a left factor, `[rows, 32]`, as the tiles at place `at` of `depth`. Its rows are whole
+    /// tiles.
+    pub(crate) fn pack_columns(values: &'a [f32], at: usize, depth: usize, tiles: &'a mut [Tile]) {
+        for (rows, tiles) in values.chunks_exact(TILE_ROWS * TILE_DEPTH).zip(tiles.chunks_exact_mut(depth)) {
+            for (values, row) in rows.chunks_exact(TILE_DEPTH).zip(&mut tiles[at].0) {
+                round_row(values, row);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn round_row(values: &[f32], row: &mut [u16; TILE_DEPTH]) {
+    for (slot, value) in row.iter_mut().zip(values) {
+        *slot = round(*value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::bf16;
+
+    use super::*;
+
+    #[test]
+    fn rounds_as_bf16() {
+        let patterns = (0..=u32::MAX).step_by(65_521 / 16);
+        let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::MAX, f32::MIN, 1.0 + 2f32.powi(-8), 1e-40];
+        for x in patterns.map(f32::from_bits).chain(special) {
+            if !x.is_nan() {
+                assert_eq!(round(x), bf16::from_f32(x).to_bits(), "{x}");
+            }
+        }
+        for bits in [0x7f80_0001, 0xff80_0001, 0x7fff_ffff, 0xffff_ffff] {
+            assert!(bf16::from_bits(round(f32::from_bits(bits))).is_nan(), "{bits:x}");
+        }
+    }
+
+    #[test]
+    fn numbers_stand_in_the_order_of_products() {
+        let (rows, columns) = (35, 18);
+        let number = |row: usize, column: usize| (row * columns + column) as f32 / 8.0;
+        let values: Vec<f32> = (0..rows * columns).map(|at| number(at / columns, at % columns)).collect();
+        // Two tiles of rows times two groups of 16 columns.
+        let mut tiles = [Tile::ZERO; 4];
+        assert_eq!(width_tiles(columns) * depth_tiles(rows), tiles.len());
+        pack_weight(Matrix::new(&values, columns), &mut tiles);
+        for row in 0..64 {
+            for column in 0..32 {
+                let tile = &tiles[column / 16 * 2 + row / 32].0;
+                let expected = if row < rows && column < columns { round(number(row, column)) } else { 0 };
+                assert_eq!(tile[row % 32 / 2][column % 16 * 2 + row % 2], expected, "{row}, {column}");
+            }
+        }
+        let transposed: Vec<f32> = (0..rows * columns).map(|at| number(at % rows, at / rows)).collect();
+        let mut of_transposed = [Tile::ZERO; 4];
+        pack_transposed(Matrix::new(&transposed, rows), &mut of_transposed);
+        assert!(tiles.iter().zip(&of_transposed).all(|(tile, other)| tile.0 == other.0));
+        let mut tiles = vec![Tile([[7; 32]; 16]); 3];
+        pack_rows(Matrix::new(&values, columns), &mut tiles);
+        for row in 0..48 {
+            for column in 0..32 {
+                let expected = match (row < rows, column < columns) {
+                    (true, true) => round(number(row, column)),
+                    (true, false) => 0,
+                    (false, _) => 7,
+                };
+                assert_eq!(tiles[row / 16].0[row % 16][column], expected, "{row}, {column}");
+            }
+        }
+        let wide: Vec<f32> = (0..32 * 32).map(|at| at as f32 / 8.0).collect();
+        let mut tiles = vec![Tile::ZERO; 6];
+        pack_columns(&wide, 1, 3, &mut tiles);
+        for (at, tile) in tiles.iter().enumerate() {
+            for (row, values) in tile.0.iter().enumerate() {
+                for (column, value) in values.iter().enumerate() {
+                    let expected = if at % 3 == 1 { round(wide[(at / 3 * 16 + row) * 32 + column]) } else { 0 };
+                    assert_eq!(*value, expected, "{at}, {row}, {column}");
+                }
+            }
+        }
+    }
+}
