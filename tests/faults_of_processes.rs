@@ -206,7 +206,7 @@ fn killed(session: &Session, run: &str, processes: usize, rank: usize) -> (Outpu
     let sets = ["checkpoint.every_steps=5"];
     let mut command = mpirun(session, &[(processes, arguments(run, 1_000_000, &sets))]);
     // A busy machine gets more than a second before mpirun kills the others.
-    let mut child = started(command.env("OMPI_MCA_odls_base_sigkill_timeout", "5"));
+    let mut child = started(command.env("OMPI_MCA_odls_base_sigkill_timeout", "3"));
     assert!(reaches(&mut child, &session.path(run).join("metrics.jsonl"), 12));
     send("-KILL", &process_of(&child, rank).unwrap());
     let killed_at = Instant::now();
