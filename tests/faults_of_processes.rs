@@ -201,7 +201,7 @@ fn signal_that_waits_for_others_says_how_to_go_on() {
     assert_eq!(count(&text, "stopped by a signal after step"), 1, "{text}");
 }
 
-/// Kills the process of `rank` in the middle of a run of so many.
+/// Kills the process of `rank` in the middle of a run of several `processes`.
 fn killed(session: &Session, run: &str, processes: usize, rank: usize) -> (Output, Duration) {
     let sets = ["checkpoint.every_steps=5"];
     let mut command = mpirun(session, &[(processes, arguments(run, 1_000_000, &sets))]);

@@ -32,7 +32,7 @@ impl Processes {
         refuse_to_train().map(|()| Self {})
     }
 
-    /// Refuses a command that is not shared, if a launcher started several processes: each would do all of it, and
+    /// Refuses a command that is not shared, if a launcher started several processes: each would do the whole, and
     /// write the same files.
     ///
     /// # Errors

@@ -23,7 +23,7 @@ impl Places {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// That of `rank`; `None`: nothing is known of it.
+    /// That of `rank`; `None`: nothing is known.
     pub fn of(&self, rank: usize) -> Option<String> {
         self.all().get(rank).filter(|place| !place.is_empty()).cloned()
     }

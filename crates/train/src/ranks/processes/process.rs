@@ -13,7 +13,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    /// This process; `None`: the kernel has no `/proc` to tell of it.
+    /// This process; `None`: the kernel has no `/proc`.
     pub fn own() -> Option<Self> {
         let number = std::process::id();
         Some(Self { number, started: started(number).ok()?? })
