@@ -134,7 +134,44 @@ fn processes_of_a_launcher_are_refused() {
     }
     let (code, text) = text("OMPI_COMM_WORLD_SIZE", "2", "fit");
     assert_eq!(code, Some(2), "{text}");
-    assert!(text.contains("`fit` runs in one"), "{text}");
+    assert!(text.contains("of all commands only `train` shares its work"), "{text}");
     let mut command = session.command(&["train", "--config", "lit.toml"]);
     assert!(command.env("OMPI_COMM_WORLD_SIZE", "1").output().unwrap().status.success());
+}
+
+#[test]
+fn commands_of_a_launcher_are_refused() {
+    let session = session();
+    let run = |rank: &str, arguments: &[&str]| {
+        let mut command = session.command(arguments);
+        command.env("SLURM_STEP_NUM_TASKS", "2").env("SLURM_PROCID", rank);
+        let started = Instant::now();
+        let output = command.output().unwrap();
+        (output.status.code(), crate::support::stderr(&output), started.elapsed())
+    };
+    let model = goldens("train/init").to_str().unwrap().to_owned();
+    for arguments in [
+        &["fit", "--config", "lit.toml"][..],
+        &["eval", "--model", &model],
+        &["embed", "--model", &model, "--texts", "pairs.csv", "--out", "x"],
+        &["export", "--model", &model, "--out", "x"],
+        &["index", "x", "--out", "x"],
+        &["init", "pairs.csv"],
+        &["check", "--config", "lit.toml"],
+        &["plan", "--config", "lit.toml"],
+        &["cache", "--config", "lit.toml"],
+        &["inspect", &model],
+    ] {
+        let (code, text, _) = run("0", arguments);
+        assert_eq!(code, Some(2), "{arguments:?}: {text}");
+        assert!(text.contains("of all commands only `train` shares its work between them"), "{arguments:?}: {text}");
+        assert!(text.contains("unset `SLURM_STEP_NUM_TASKS`"), "{text}");
+    }
+    assert!(!session.path("x").exists());
+    // Another process than the first waits, as the launcher may end it meanwhile, but does not fail without a word.
+    let (code, text, took) = run("1", &["plan", "--config", "lit.toml"]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("2 processes were started together") && took > Duration::from_secs(2), "{took:?}: {text}");
+    assert_eq!(run("0", &["schema"]).0, Some(0));
+    assert_eq!(run("0", &["plan", "--help"]).0, Some(0));
 }

@@ -21,6 +21,8 @@ mod exit_codes;
 mod export;
 mod families;
 mod faults;
+#[cfg(feature = "mpi")]
+mod faults_of_processes;
 mod features;
 mod fit;
 mod flags;

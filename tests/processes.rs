@@ -13,12 +13,12 @@ use crate::support::{Session, goldens, stderr};
 const DEADLINE: Duration = Duration::from_secs(180);
 
 /// All processes end so soon after one is killed: mpirun waits a second before it kills the others too.
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// What the several processes of a step have by default.
-const EIGHTHS: &str = "train.micro_batch_size=1";
+pub const EIGHTHS: &str = "train.micro_batch_size=1";
 
-fn session() -> Session {
+pub fn session() -> Session {
     let session = Session::new();
     session.write_config(
         "[checkpoint]\nevery_steps = 5\nkeep = 100\n\
@@ -29,7 +29,7 @@ fn session() -> Session {
 }
 
 /// What `dualenc train` is given: `sets`, and so many `steps` with dropout.
-fn arguments(run: &str, steps: usize, sets: &[&str]) -> Vec<String> {
+pub fn arguments(run: &str, steps: usize, sets: &[&str]) -> Vec<String> {
     let own = [
         format!("run.dir={run}"),
         "train.epochs=".to_owned(),
@@ -42,7 +42,7 @@ fn arguments(run: &str, steps: usize, sets: &[&str]) -> Vec<String> {
 }
 
 /// `mpirun -n PROCESSES dualenc ...`, and so on for each further group of processes.
-fn mpirun(session: &Session, groups: &[(usize, Vec<String>)]) -> Command {
+pub fn mpirun(session: &Session, groups: &[(usize, Vec<String>)]) -> Command {
     let mut command = Command::new("mpirun");
     command.current_dir(session.path("")).stdin(Stdio::null()).env_remove("DUALENC_FAIL_AT");
     for (key, value) in [
@@ -62,13 +62,13 @@ fn mpirun(session: &Session, groups: &[(usize, Vec<String>)]) -> Command {
     command
 }
 
-fn started(command: &mut Command) -> Child {
+pub fn started(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 /// Runs to the end, which comes before [`DEADLINE`].
 #[track_caller]
-fn finished(mut child: Child) -> Output {
+pub fn finished(mut child: Child) -> Output {
     let deadline = Instant::now() + DEADLINE;
     while child.try_wait().unwrap().is_none() {
         if Instant::now() > deadline {
@@ -81,19 +81,19 @@ fn finished(mut child: Child) -> Output {
 }
 
 #[track_caller]
-fn succeed(session: &Session, processes: usize, arguments: Vec<String>) -> Output {
+pub fn succeed(session: &Session, processes: usize, arguments: Vec<String>) -> Output {
     let output = finished(started(&mut mpirun(session, &[(processes, arguments)])));
     assert!(output.status.success(), "{}\n{}", output.status, stderr(&output));
     output
 }
 
 /// One process without mpirun.
-fn alone(session: &Session, arguments: &[String]) {
+pub fn alone(session: &Session, arguments: &[String]) {
     session.succeed(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
 }
 
 /// The process of `rank`, of those that `mpirun` has started.
-fn process_of(mpirun: &Child, rank: usize) -> Option<String> {
+pub fn process_of(mpirun: &Child, rank: usize) -> Option<String> {
     let own = format!("OMPI_COMM_WORLD_RANK={rank}");
     let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", mpirun.id())).ok()?;
     let is_rank = |process: &&str| {
@@ -103,7 +103,7 @@ fn process_of(mpirun: &Child, rank: usize) -> Option<String> {
     children.split_whitespace().find(is_rank).map(str::to_owned)
 }
 
-fn send(signal: &str, process: &str) {
+pub fn send(signal: &str, process: &str) {
     assert!(Command::new("kill").args([signal, process]).status().unwrap().success(), "{signal} {process}");
 }
 
@@ -113,7 +113,7 @@ fn lines(log: &Path) -> usize {
 
 /// Waits until the log has so many lines. Returns whether the run is still going on.
 #[track_caller]
-fn reaches(child: &mut Child, log: &Path, expected: usize) -> bool {
+pub fn reaches(child: &mut Child, log: &Path, expected: usize) -> bool {
     let deadline = Instant::now() + DEADLINE;
     while lines(log) < expected {
         if child.try_wait().unwrap().is_some() {
@@ -134,7 +134,7 @@ fn ticks(process: &str) -> u64 {
 }
 
 /// How often `part` is in `text`.
-fn count(text: &str, part: &str) -> usize {
+pub fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
 }
 
@@ -355,7 +355,7 @@ fn launcher_of_another_mpi_is_refused() {
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(
-        text.contains("2 processes were started together (`PMI_SIZE`), and the MPI of this build knows of 1"),
+        text.contains("2 processes were started together (`PMI_SIZE` is set), and the MPI of this build knows of 1"),
         "{text}"
     );
     assert!(!session.path("run").exists());

@@ -241,7 +241,8 @@ fn other_thread_count_warns_and_stays_close() {
         let text = train(&other, to);
         let threads = if from == 1 { "thread" } else { "threads" };
         let warning = format!("the run was started with {from} {threads} and continues with {to}");
-        assert!(text.contains(&warning), "{text}");
+        let advice = format!("`run.threads = {from}` keeps them");
+        assert!(text.contains(&warning) && text.contains(&advice), "{text}");
         let [found, expected] = [&other, &whole].map(|run| column(&session.metrics(run, "train"), "loss"));
         assert_eq!(found.len(), 54);
         assert_close("loss", &found, &expected, 1e-5);

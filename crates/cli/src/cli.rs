@@ -1,7 +1,7 @@
 //! The command line: global options, and the list of commands.
 
 use clap::{CommandFactory, Parser, Subcommand};
-use dualenc_train::{Event, Observer, TrainError};
+use dualenc_train::{Event, Observer, Processes, TrainError};
 
 use crate::commands::about::{completions, man, schema};
 #[cfg(feature = "serve")]
@@ -78,6 +78,9 @@ pub enum Command {
 impl Command {
     /// Runs the command. One that a signal stopped has not failed.
     pub fn run(self, reporter: &mut Reporter) -> anyhow::Result<Ending> {
+        if !self.may_run_in_several() {
+            Processes::refuse_several()?;
+        }
         self.run_to_end(reporter).or_else(|error| match error.downcast_ref() {
             Some(&TrainError::Stopped { signal }) => {
                 reporter.on(Event::Note("stopped by a signal; nothing was written".to_owned()));
@@ -85,6 +88,11 @@ impl Command {
             }
             _ => Err(error),
         })
+    }
+
+    /// Whether several processes may run it: they share its work, or it only says what the program knows of itself.
+    fn may_run_in_several(&self) -> bool {
+        matches!(self, Self::Train(_) | Self::Schema(_) | Self::Completions(_) | Self::Man(_))
     }
 
     fn run_to_end(self, reporter: &mut Reporter) -> anyhow::Result<Ending> {

@@ -24,6 +24,7 @@ pub struct Signals {
     ends_at_once: Vec<Arc<AtomicBool>>,
     has_begun: AtomicBool,
     is_muted: bool,
+    is_launched: bool,
 }
 
 impl Signals {
@@ -36,12 +37,17 @@ impl Signals {
             signal_hook::flag::register_usize(signal, stop.shared(), usize::try_from(signal)?)?;
             ends_at_once.push(at_once);
         }
-        Ok(Self { stop, ends_at_once, has_begun: AtomicBool::new(false), is_muted: false })
+        Ok(Self { stop, ends_at_once, has_begun: AtomicBool::new(false), is_muted: false, is_launched: false })
     }
 
     /// From now on, a signal is answered without a word: another process says it.
     pub fn mute(&mut self) {
         self.is_muted = true;
+    }
+
+    /// From now on, the answer to a signal says that a launcher may not wait: it ends several processes soon after.
+    pub fn launched(&mut self) {
+        self.is_launched = true;
     }
 
     /// The flag that a signal sets.
@@ -52,7 +58,13 @@ impl Signals {
     /// From now on, the first signal only sets the returned flag, so that the command can stop in an orderly way, and
     /// says so. A later one ends the process at once, unless it comes within [`SAME`] of the first.
     pub fn begin_work(&self) -> &StopFlag {
-        self.begin("stopping after the work in progress; press Ctrl-C again to quit without saving")
+        self.begin(match self.is_launched {
+            false => "stopping after the work in progress; press Ctrl-C again to quit without saving",
+            true => {
+                "stopping after the step; if the launcher ends the run before, `--resume` continues from the newest \
+                     checkpoint"
+            }
+        })
     }
 
     /// [Begins work](Signals::begin_work) that saves nothing: a server answers requests until it is stopped.

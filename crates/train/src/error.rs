@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use dualenc_data::{DataError, DataErrorCause, counted};
+use dualenc_data::{DataError, DataErrorCause, Skipped, counted};
 use dualenc_model::{DeviceFailure, ModelError, ModelErrorCause};
 use dualenc_search::SearchError;
 use serde::{Deserialize, Serialize};
@@ -63,9 +63,17 @@ pub enum TrainError {
     OfProcess {
         /// What kind of error it is.
         kind: ErrorKind,
-        /// Its message.
+        /// Its message, with its causes.
         message: String,
+        /// The images that it cannot use, if they are too many.
+        skipped: Vec<Skipped>,
     },
+    /// The process of a rank does not run any more, and said nothing.
+    #[error(
+        "its process has ended without a word: it was killed, as the system does when memory runs out, or it crashed; \
+         checkpoints are intact, and `--resume` continues from the newest"
+    )]
+    RankIsGone,
     /// The process of a rank is not heard of.
     #[error(
         "nothing was heard of its process for {seconds} s: it was stopped or killed, or its machine or network failed. \
@@ -313,6 +321,7 @@ impl TrainError {
             | Self::Stopped { .. }
             | Self::DeviceFailed { .. }
             | Self::RankIsLate { .. }
+            | Self::RankIsGone
             | Self::RankIsSilent { .. } => ErrorKind::Run,
             Self::OfProcess { kind, .. } => *kind,
             Self::OfKey { source, .. } => source.kind(),
@@ -357,6 +366,14 @@ impl TrainError {
         match self {
             Self::OfRank { source, .. } => source,
             error => error,
+        }
+    }
+
+    /// The images that cannot be used, if they are too many.
+    pub(crate) fn bad_images(&self) -> &[Skipped] {
+        match self {
+            Self::Data(DataError::TooManyBad { found, .. }) | Self::OfProcess { skipped: found, .. } => found,
+            _ => &[],
         }
     }
 

@@ -37,13 +37,16 @@ pub fn run(args: TrainArgs, reporter: &mut Reporter) -> anyhow::Result<Ending> {
     // Until the first step, nothing is lost by ending at once.
     let mut signals = Signals::end_at_once()?;
     let processes = Processes::join()?;
+    if processes.are_several() {
+        signals.launched();
+    }
     if !processes.is_first() {
         reporter.mute();
         signals.mute();
     }
     let config = args.config.load().inspect_err(|error| {
         let kind = error.downcast_ref().map_or(ErrorKind::Input, TrainError::kind);
-        processes.fail(kind, &error.to_string());
+        processes.fail(kind, error.as_ref());
     })?;
     reporter.log_every_steps(config.run.log_every_steps);
     let start = if args.resume { Start::Resume { skip_steps: args.skip_steps.unwrap_or(0) } } else { Start::New };

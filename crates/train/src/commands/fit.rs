@@ -19,7 +19,7 @@ use crate::training::run::Run;
 /// [`TrainError::Usage`] when `run.dir` holds a run already, or the features do not allow a fit; and every error that
 /// training can return before its first step.
 pub fn fit(config: &RunConfig, stop: &StopFlag, observer: &mut dyn Observer) -> Result<FitReport, TrainError> {
-    refuse_several("fit")?;
+    refuse_several()?;
     let mut config = config.clone();
     if config.model.head_init == HeadInit::Random {
         config.model.head_init = HeadInit::Cca;

@@ -1,10 +1,13 @@
 //! The processes that a launcher started together, as one run. In builds without the feature `mpi`, there is one.
 
+use std::error::Error;
+
 use crate::error::{ErrorKind, TrainError};
+use crate::ranks::launcher::refuse_several;
 #[cfg(not(feature = "mpi"))]
 use crate::ranks::launcher::refuse_to_train;
 #[cfg(feature = "mpi")]
-use crate::ranks::processes::world::World;
+use crate::ranks::processes::{message::with_causes, world::World};
 
 /// This process and those that a launcher, such as `mpirun -n 4`, started together with it: each is a rank of one run.
 ///
@@ -29,6 +32,15 @@ impl Processes {
         refuse_to_train().map(|()| Self {})
     }
 
+    /// Refuses a command that is not shared, if a launcher started several processes: each would do the whole, and
+    /// write the same files.
+    ///
+    /// # Errors
+    /// [`TrainError::Usage`]; in other processes than the first some seconds later, as a launcher ends them meanwhile.
+    pub fn refuse_several() -> Result<(), TrainError> {
+        refuse_several()
+    }
+
     /// Whether this is the process that writes and reports.
     pub fn is_first(&self) -> bool {
         #[cfg(feature = "mpi")]
@@ -37,14 +49,22 @@ impl Processes {
         true
     }
 
+    /// Whether there are other processes.
+    pub fn are_several(&self) -> bool {
+        #[cfg(feature = "mpi")]
+        return self.world.is_some();
+        #[cfg(not(feature = "mpi"))]
+        false
+    }
+
     /// Ends the run of all processes: this one failed before it could train.
-    pub fn fail(&self, kind: ErrorKind, message: &str) {
+    pub fn fail(&self, kind: ErrorKind, error: &(dyn Error + 'static)) {
         #[cfg(feature = "mpi")]
         if let Some(world) = &self.world {
-            world.fail(&TrainError::OfProcess { kind, message: message.to_owned() });
+            world.fail(&TrainError::OfProcess { kind, message: with_causes(error), skipped: Vec::new() });
         }
         #[cfg(not(feature = "mpi"))]
-        let _ = (kind, message);
+        let _ = (kind, error);
     }
 
     /// Leaves the other processes. To be called once, at the end of the program; `report` says how it ends. The first

@@ -1,15 +1,27 @@
 //! What the environment says of the processes that a launcher started together.
 
 use std::num::NonZeroUsize;
+use std::thread;
+use std::time::Duration;
 
 use crate::error::TrainError;
 
-/// Where launchers say how many processes they started: mpirun of Open MPI, mpiexec of MPICH and of Intel MPI, MVAPICH,
-/// and srun. Inside of a Slurm job, mpirun starts its daemons by srun, so the variable of srun comes last.
-const COUNTS: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"];
+/// Where launchers say how many processes they started, and the number of each: mpirun of Open MPI, mpiexec of MPICH
+/// and of Intel MPI, MVAPICH, and srun. Inside of a Slurm job, mpirun starts its daemons by srun, so the variables of
+/// srun come last.
+const VARIABLES: [(&str, &str); 4] = [
+    ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+    ("PMI_SIZE", "PMI_RANK"),
+    ("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK"),
+    ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+];
 
 /// The number of the process, in PMIx, which has no variable for how many there are.
 const RANK: &str = "PMIX_RANK";
+
+/// How long a process that is not the first waits before it refuses. The first refuses at once, and mpirun then ends
+/// the others: so one says why. Where nobody ends them, as with srun, each says it, since none may fail without a word.
+const FIRST_SPEAKS: Duration = Duration::from_secs(3);
 
 /// A launcher that may have started several processes together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,6 +30,8 @@ pub(crate) struct Launcher {
     pub variable: &'static str,
     /// How many processes it says there are; `None`: it does not say.
     pub processes: Option<usize>,
+    /// The number of this process, from 0, if it says so.
+    rank: Option<usize>,
 }
 
 impl Launcher {
@@ -27,17 +41,21 @@ impl Launcher {
     }
 
     fn find_in(value: impl Fn(&str) -> Option<String>) -> Option<Self> {
-        let count = |variable: &&str| value(variable)?.parse::<NonZeroUsize>().ok().map(NonZeroUsize::get);
-        if let Some(variable) = COUNTS.iter().find(|variable| count(variable).is_some()) {
-            let processes = count(variable)?;
-            return (processes > 1).then_some(Self { variable, processes: Some(processes) });
+        let count = |variable: &str| value(variable)?.parse::<NonZeroUsize>().ok().map(NonZeroUsize::get);
+        let number = |variable: &str| value(variable)?.parse().ok();
+        let found = VARIABLES.iter().find_map(|(variable, rank)| Some((*variable, count(variable)?, number(rank))));
+        if let Some((variable, processes, rank)) = found {
+            return (processes > 1).then_some(Self { variable, processes: Some(processes), rank });
         }
-        value(RANK).map(|_| Self { variable: RANK, processes: None })
+        value(RANK).map(|_| Self { variable: RANK, processes: None, rank: number(RANK) })
     }
 
-    /// What a command that is not shared between processes says.
-    fn refusal(self, why: &str) -> TrainError {
-        let Self { variable, processes } = self;
+    /// What processes say that do not go on: the first of them at once.
+    pub fn refusal(self, why: &str) -> TrainError {
+        let Self { variable, processes, rank } = self;
+        if rank.is_some_and(|rank| rank > 0) {
+            thread::sleep(FIRST_SPEAKS);
+        }
         let started = match processes {
             Some(processes) => format!("{processes} processes were started together"),
             None => "several processes were started together".to_owned(),
@@ -54,7 +72,7 @@ impl Launcher {
 pub(crate) fn refuse_to_train() -> Result<(), TrainError> {
     let Some(launcher) = Launcher::find() else { return Ok(()) };
     // One process can be started by PMIx too.
-    if launcher.processes.is_none() && std::env::var(RANK).is_ok_and(|rank| rank == "0") {
+    if launcher.processes.is_none() && launcher.rank == Some(0) {
         return Ok(());
     }
     Err(launcher.refusal(&format!(
@@ -64,14 +82,15 @@ pub(crate) fn refuse_to_train() -> Result<(), TrainError> {
     )))
 }
 
-/// Refuses a command that several processes would each do alone.
+/// Refuses what several processes would each do alone, and write to the same files.
 ///
 /// # Errors
 /// [`TrainError::Usage`].
-pub(crate) fn refuse_several(command: &str) -> Result<(), TrainError> {
+pub(crate) fn refuse_several() -> Result<(), TrainError> {
     match Launcher::find().filter(|launcher| launcher.processes.is_some()) {
         Some(launcher) => Err(launcher.refusal(&format!(
-            "and `{command}` runs in one: start it without the launcher, or unset `{}`",
+            "and of all commands only `train` shares its work between them: start this one without the launcher; to \
+             run it in each process alone, with files of its own, unset `{}`",
             launcher.variable
         ))),
         None => Ok(()),
@@ -82,10 +101,24 @@ pub(crate) fn refuse_several(command: &str) -> Result<(), TrainError> {
 mod tests {
     use super::*;
 
-    fn found(variables: &[(&str, &str)]) -> Option<(&'static str, Option<usize>)> {
+    fn launcher(variables: &[(&str, &str)]) -> Option<Launcher> {
         let value =
             |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned());
-        Launcher::find_in(value).map(|launcher| (launcher.variable, launcher.processes))
+        Launcher::find_in(value)
+    }
+
+    fn found(variables: &[(&str, &str)]) -> Option<(&'static str, Option<usize>)> {
+        launcher(variables).map(|launcher| (launcher.variable, launcher.processes))
+    }
+
+    #[test]
+    fn process_knows_its_number() {
+        let rank = |variables: &[(&str, &str)]| launcher(variables).unwrap().rank;
+        assert_eq!(rank(&[("OMPI_COMM_WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_RANK", "1")]), Some(1));
+        assert_eq!(rank(&[("SLURM_STEP_NUM_TASKS", "3"), ("SLURM_PROCID", "0")]), Some(0));
+        // The number of another launcher counts nothing.
+        assert_eq!(rank(&[("PMI_SIZE", "2"), ("SLURM_PROCID", "1")]), None);
+        assert_eq!(rank(&[("PMIX_RANK", "3")]), Some(3));
     }
 
     #[test]

@@ -208,12 +208,14 @@ impl Run {
 
     /// Goes to where a checkpoint was written.
     fn resume_at(&mut self, saved: &Progress, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        if saved.threads != self.compute.threads {
+        let (before, now) = (counted(saved.threads, "thread"), self.compute.threads);
+        if saved.threads != now {
+            // By default, processes of a machine divide its cores, so their number changes that of threads.
+            let each = if self.ranks.ranks() > self.ranks.ranks_of_process() { " in each process" } else { "" };
             observer.on(Event::Warning(format!(
-                "the run was started with {} and continues with {}: sums may round differently, so its bits may not be \
-                 those of an uninterrupted run",
-                counted(saved.threads, "thread"),
-                self.compute.threads
+                "the run was started with {before} and continues with {now}{each}: sums may round differently, so its \
+                 bits may not be those of an uninterrupted run; `run.threads = {}` keeps them",
+                saved.threads
             )));
         }
         self.position.step = saved.step;

@@ -228,6 +228,20 @@ impl Records {
         }
     }
 
+    /// Reports that the state after `step` is saved since `error` ends the run, if the launcher may end this process
+    /// before a large state is saved: it does so when another process is lost.
+    pub fn report_rescue(&self, error: &TrainError, step: u64, observer: &mut dyn Observer) {
+        if let TrainError::OfRank { rank, device, source } = error
+            && matches!(**source, TrainError::RankIsGone)
+            && self.saved_step != Some(step)
+        {
+            observer.on(Event::Note(format!(
+                "rank {rank} ({device}) has lost its process; the state after step {step} is being saved. If that is \
+                 cut short, `--resume` continues from the checkpoint before"
+            )));
+        }
+    }
+
     /// Counts failures to write a checkpoint at an interval. A failing disk ends the run only after
     /// [`MAX_FAILED_SAVES`] in a row: the next one is due at the next interval.
     ///

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use dualenc_data::{Batch, CutCaptions, DataError, PairLoader, counted};
+use dualenc_data::{Batch, CutCaptions, PairLoader, counted};
 use dualenc_model::DualEncoder;
 use serde::{Deserialize, Serialize};
 
@@ -412,8 +412,9 @@ impl Run {
     /// the disk that it is saved to is what failed.
     pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
         let Some(records) = &mut self.records else { return };
-        let error = error.of_one_rank();
-        if let TrainError::Data(DataError::TooManyBad { found, .. }) = error {
+        let (whole, error) = (error, error.of_one_rank());
+        let found = error.bad_images();
+        if !found.is_empty() {
             // Those found since the last step are why the run stops. Of several ranks, one has found them.
             let images = &self.data.unreadable_images;
             let new = found.iter().filter(|skipped| !images.contains(skipped.image)).cloned();
@@ -432,6 +433,7 @@ impl Run {
         if self.position.step == 0 || is_saved_or_wrong || is_run_dir || !self.learner.is_whole() {
             return;
         }
+        records.report_rescue(whole, self.position.step, observer);
         if let Err(error) = self.save_rescue(observer) {
             observer.on(Event::Warning(format!("the state after step {} is not saved: {error}", self.position.step)));
         }

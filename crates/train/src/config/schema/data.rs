@@ -65,9 +65,10 @@ pub struct DataSection {
     /// Default: `0.0`.
     #[serde(default)]
     pub word_dropout: f64,
-    /// Number of threads that read and decode images.
+    /// Number of threads that read and decode images, for each device of a process and for each process of several.
     ///
-    /// Default: the number of CPU cores.
+    /// Default: the number of CPU cores. Devices of one process divide them; a process of several has as many as
+    /// `run.threads`.
     pub workers: Option<usize>,
     /// Maximum fraction of unreadable images, from 0 to 1, of the training data and of each evaluation. Above it, the
     /// run stops.

@@ -26,6 +26,10 @@ pub struct RunSection {
     /// `"cuda:0,cuda:1"`, shares each batch of `dualenc train` between them: see `train.micro_batch_size`. Other
     /// commands use the first.
     ///
+    /// Each of several processes (`mpirun -n N dualenc train`) has one device: `cpu` is its cores, `cuda` the GPU of
+    /// its number on its machine. Of a list, which is then as long as the processes of a machine are many, it takes the
+    /// entry of its number.
+    ///
     /// Default: `"cpu"`.
     #[serde(default)]
     pub device: Devices,
@@ -49,9 +53,9 @@ pub struct RunSection {
     #[serde(default)]
     pub locked_precision: Precision,
     /// Number of CPU threads for tensor operations. A resumed run is bit-identical only with the same number of
-    /// threads.
+    /// threads. It counts for all devices of a process together, and for each process of several.
     ///
-    /// Default: the number of CPU cores.
+    /// Default: the number of CPU cores. Processes of one machine divide the cores that they may run on.
     pub threads: Option<usize>,
     /// Interval between progress lines, plain or JSON, in steps. `metrics.jsonl` always has every step.
     ///

@@ -15,10 +15,11 @@ use mpi::request::{LocalScope, Request, Scope, StaticScope, scope};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, Destination, Equivalence, Source};
 
-use crate::error::ErrorKind;
 use crate::ranks::exchange::Patience;
 use crate::ranks::processes::message::{Cause, Failure, Message};
 use crate::ranks::processes::pause::Pause;
+use crate::ranks::processes::places::Places;
+use crate::ranks::processes::process::Process;
 use crate::ranks::processes::round::{Head, Round, Taken};
 
 /// Tags of messages: of [`Message`], of [`Head`], and of the bytes that do not travel with their head.
@@ -45,6 +46,10 @@ const PARTING: Duration = Duration::from_secs(20);
 /// Longest time between two looks that counts: a process that was suspended meanwhile has not waited.
 const LONGEST_LOOK: Duration = Duration::from_secs(2);
 
+/// Time between two looks at the process of another rank. When one is killed, mpirun kills the others a second later,
+/// and the first rank says before who is lost.
+const WATCH: Duration = Duration::from_millis(50);
+
 /// Time between two looks while the rank computes.
 const IDLE: Duration = Duration::from_millis(10);
 
@@ -69,6 +74,15 @@ struct Peer {
     has_left: bool,
     /// It hangs or is dead: nobody waits for it.
     is_gone: bool,
+    /// Its process, if this machine sees it.
+    process: Option<Process>,
+}
+
+impl Peer {
+    /// Whether it is expected to answer.
+    fn is_here(&self) -> bool {
+        !self.has_left && !self.is_gone
+    }
 }
 
 pub(super) struct Communication {
@@ -80,15 +94,26 @@ pub(super) struct Communication {
     /// Counts looks, so that others see that this thread does not hang.
     looks: Arc<AtomicU64>,
     peers: Vec<Peer>,
+    host: String,
+    places: Arc<Places>,
     failure: Option<Failure>,
     rounds: u64,
     sending: Vec<Request<'static, [u8], StaticScope>>,
     last_look: Instant,
     last_beat: Instant,
+    last_watch: Instant,
+    /// The rank of which the process was not found at the last watch.
+    missed: Option<usize>,
 }
 
 impl Communication {
-    pub fn new(universe: Universe, orders: Receiver<Order>, warnings: Sender<String>, looks: Arc<AtomicU64>) -> Self {
+    pub fn new(
+        universe: Universe,
+        orders: Receiver<Order>,
+        warnings: Sender<String>,
+        looks: Arc<AtomicU64>,
+        (host, places): (String, Arc<Places>),
+    ) -> Self {
         let world = universe.world();
         let (rank, ranks) = (world.rank() as usize, world.size() as usize);
         let (peers, now) = (vec![Peer::default(); ranks], Instant::now());
@@ -100,16 +125,21 @@ impl Communication {
             warnings,
             looks,
             peers,
+            host,
+            places,
             failure: None,
             rounds: 0,
             sending: Vec::new(),
             last_look: now,
             last_beat: now,
+            last_watch: now,
+            missed: None,
         }
     }
 
     /// Does what it is asked to until the rank leaves.
     pub fn run(mut self) {
+        self.send_all(&Message::Hello { host: self.host.clone(), process: Process::own() });
         loop {
             match self.orders.recv_timeout(IDLE) {
                 Ok(Order::Swap(round)) => {
@@ -249,8 +279,8 @@ impl Communication {
         let room = |length: u64| usize::try_from(length).ok().and_then(|length| round.room(length));
         let taken = found.and_then(|(head, inline)| Some((head, inline, room(head.length)?)));
         let Some((head, inline, mut taken)) = taken else {
-            let message = format!("internal error: ranks {} and {from} exchange different things", self.rank);
-            self.fail(Failure::found(self.rank, Cause::Error { kind: ErrorKind::Internal, message }));
+            let problem = format!("ranks {} and {from} exchange different things", self.rank);
+            self.fail(Failure::found(self.rank, Cause::internal(&problem)));
             return None;
         };
         if head.is_inline() {
@@ -270,14 +300,18 @@ impl Communication {
             let from = probed.1.source_rank() as usize;
             self.peers[from].silent_for = Duration::ZERO;
             match Message::read(&received(probed)) {
+                Ok(Message::Hello { host, process }) => {
+                    self.peers[from].process = process.filter(|process| host == self.host && process.is_seen());
+                    self.places.note_host(from, host);
+                }
                 Ok(Message::Beat) => {}
                 // Nobody listens when the run has ended.
                 Ok(Message::Warning(text)) => _ = self.warnings.send(text),
                 Ok(Message::Failed(failure)) => self.note(failure),
                 Ok(Message::Goodbye) => self.peers[from].has_left = true,
                 Err(error) => {
-                    let message = format!("internal error: a message of rank {from}: {error}");
-                    self.fail(Failure::found(self.rank, Cause::Error { kind: ErrorKind::Internal, message }));
+                    let problem = format!("a message of rank {from}: {error}");
+                    self.fail(Failure::found(self.rank, Cause::internal(&problem)));
                 }
             }
         }
@@ -286,15 +320,31 @@ impl Communication {
             self.last_beat = now;
             self.send_all(&Message::Beat);
         }
-        let is_silent = |rank: &usize| {
-            let Peer { silent_for, has_left, is_gone } = self.peers[*rank];
-            silent_for > SILENCE && !has_left && !is_gone
-        };
+        let is_silent = |rank: &usize| self.peers[*rank].silent_for > SILENCE && self.peers[*rank].is_here();
         if let Some(rank) = self.others().find(is_silent) {
             self.peers[rank].is_gone = true;
             self.fail(Failure::found(rank, Cause::Silent { seconds: SILENCE.as_secs() }));
         }
+        if now.duration_since(self.last_watch) >= WATCH {
+            self.last_watch = now;
+            self.watch();
+        }
         elapsed
+    }
+
+    /// Sees whether the process of the next rank on this machine runs: each rank watches one, and tells all. It is
+    /// looked for twice, so that its last message is heard.
+    fn watch(&mut self) {
+        let next = self.others().find(|rank| self.peers[*rank].process.is_some() && self.peers[*rank].is_here());
+        let has_ended = |rank: &usize| self.peers[*rank].process.as_ref().is_some_and(Process::has_ended);
+        let missing = next.filter(has_ended);
+        match missing {
+            Some(rank) if self.missed == missing => {
+                self.peers[rank].is_gone = true;
+                self.fail(Failure::found(rank, Cause::Gone));
+            }
+            _ => self.missed = missing,
+        }
     }
 
     fn send(&mut self, to: usize, message: &Message) {
@@ -329,7 +379,7 @@ impl Communication {
         self.send_all(&Message::Goodbye);
         // Nothing is sent after it.
         self.last_beat = Instant::now() + DEADLINE;
-        let has_come = |peer: &Peer| peer.has_left || peer.is_gone;
+        let has_come = |peer: &Peer| !peer.is_here();
         let mut waited = Duration::ZERO;
         let mut pause = Pause::until_others_come(Patience::AsLongAsItTakes);
         while waited < PARTING && !(self.sending.is_empty() && self.others().all(|rank| has_come(&self.peers[rank]))) {
@@ -339,7 +389,10 @@ impl Communication {
             }
             pause.rest();
         }
-        let _ = heard.send(self.rank == 0 || self.peers[0].has_left);
+        // Where the first rank is lost, the next one that is left speaks.
+        let others_speak = self.peers[..self.rank].iter().any(|peer| !peer.is_gone);
+        let is_said = self.rank == 0 || self.peers[0].has_left || (self.peers[0].is_gone && others_speak);
+        let _ = heard.send(is_said);
         self.sending.is_empty() && self.others().all(|rank| self.peers[rank].has_left)
     }
 

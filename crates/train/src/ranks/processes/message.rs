@@ -1,15 +1,25 @@
-//! Short messages between processes: that a rank is alive, warns, fails or leaves.
+//! Short messages between processes: who a rank is, and that it is alive, warns, fails or leaves.
 
+use std::error::Error;
+
+use dualenc_data::Skipped;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorKind, TrainError};
+use crate::ranks::processes::process::Process;
 
 /// Bytes of a text that one message holds. Longer messages would wait for the other rank before they are sent.
 const MOST_TEXT: usize = 3000;
 
+/// Images that a failure names, the newest, in some megabytes: the others are known, or one step found too many to
+/// read.
+const MOST_SKIPPED: usize = 10_000;
+
 /// A message beside the rounds of an exchange.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) enum Message {
+    /// The first message: the machine of the rank, and its process.
+    Hello { host: String, process: Option<Process> },
     /// The rank is alive.
     Beat,
     /// A warning for the observer of the first rank.
@@ -52,14 +62,24 @@ pub(super) struct Failure {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Cause {
-    /// Its error.
-    Error { kind: ErrorKind, message: String },
+    /// Its error, and the images that it cannot use if they are too many.
+    Error { kind: ErrorKind, message: String, skipped: Vec<Skipped> },
     /// A signal stopped it.
     Stopped { signal: usize },
     /// It did not come to where the others wait.
     Late { seconds: u64 },
     /// Nothing was heard of its process.
     Silent { seconds: u64 },
+    /// Its process does not run any more.
+    Gone,
+}
+
+impl Cause {
+    /// A bug that the communication finds.
+    pub fn internal(problem: &str) -> Self {
+        let message = TrainError::Internal(problem.to_owned()).to_string();
+        Self::Error { kind: ErrorKind::Internal, message, skipped: Vec::new() }
+    }
 }
 
 impl Failure {
@@ -67,7 +87,11 @@ impl Failure {
     pub fn of(rank: usize, host: &str, error: &TrainError) -> Self {
         let cause = match error.of_one_rank() {
             TrainError::Stopped { signal } => Cause::Stopped { signal: *signal },
-            error => Cause::Error { kind: error.kind(), message: cut(&error.to_string()) },
+            error => {
+                let found = error.bad_images();
+                let skipped = found[found.len().saturating_sub(MOST_SKIPPED)..].to_vec();
+                Cause::Error { kind: error.kind(), message: cut(&with_causes(error)), skipped }
+            }
         };
         Self { rank, host: Some(host.to_owned()), cause }
     }
@@ -80,30 +104,51 @@ impl Failure {
     /// The error with which the other ranks end.
     pub fn into_error(self) -> TrainError {
         match self.cause {
-            Cause::Error { kind, message } => TrainError::OfProcess { kind, message },
+            Cause::Error { kind, message, skipped } => TrainError::OfProcess { kind, message, skipped },
             Cause::Stopped { signal } => TrainError::Stopped { signal },
             Cause::Late { seconds } => TrainError::RankIsLate { seconds },
             Cause::Silent { seconds } => TrainError::RankIsSilent { seconds },
+            Cause::Gone => TrainError::RankIsGone,
         }
     }
 
     /// Whether the rank does not answer, so that nobody waits for it.
     pub fn is_gone(&self) -> bool {
-        matches!(self.cause, Cause::Late { .. } | Cause::Silent { .. })
+        matches!(self.cause, Cause::Late { .. } | Cause::Silent { .. } | Cause::Gone)
     }
 }
 
-/// The text, cut to what one message holds.
+/// The message of an error with those of its causes that it does not say itself, before its advice.
+pub(crate) fn with_causes(error: &(dyn Error + 'static)) -> String {
+    let text = error.to_string();
+    let (message, advice) = text.find("\nhelp: ").map_or((&*text, ""), |at| text.split_at(at));
+    let (mut message, mut above, mut next) = (message.to_owned(), message.to_owned(), error.source());
+    while let Some(error) = next {
+        let cause = error.to_string();
+        if !above.ends_with(&cause) {
+            message += &format!(": {cause}");
+        }
+        (above, next) = (cause, error.source());
+    }
+    message + advice
+}
+
+/// The text, cut to what one message holds: the middle is left out, since it begins with what happened and ends with
+/// what to do.
 fn cut(text: &str) -> String {
+    const MARK: &str = " ... ";
     if text.len() <= MOST_TEXT {
         return text.to_owned();
     }
-    let end = (0..=MOST_TEXT).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{} ...", &text[..end])
+    let kept = MOST_TEXT - MARK.len();
+    let (start, end) = (text.floor_char_boundary(kept / 2), text.ceil_char_boundary(text.len() - kept / 2));
+    [&text[..start], MARK, &text[end..]].concat()
 }
 
 #[cfg(test)]
 mod tests {
+    use dualenc_data::DataError;
+
     use super::*;
 
     #[test]
@@ -111,6 +156,7 @@ mod tests {
         let errors = [
             (TrainError::Usage("no such caption".to_owned()), ErrorKind::Input, "no such caption"),
             (TrainError::Internal("x".to_owned()), ErrorKind::Internal, "internal error: x"),
+            (TrainError::LostFile { path: "log".into() }, ErrorKind::Run, "`log` was deleted, moved or changed"),
         ];
         for (error, kind, start) in errors {
             let message = Message::Failed(Failure::of(3, "node1", &error));
@@ -126,9 +172,46 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_between_letters() {
-        let text = format!("a{}", "ä".repeat(MOST_TEXT));
+        let text = format!("a{}; mend it", "ä".repeat(MOST_TEXT));
         let Message::Warning(found) = Message::warning(&text) else { panic!() };
-        assert_eq!(found, format!("a{} ...", "ä".repeat((MOST_TEXT - 1) / 2)));
+        assert!(found.starts_with("aää") && found.contains("ä ... ä") && found.ends_with("ä; mend it"), "{found}");
+        assert!((MOST_TEXT - 4..=MOST_TEXT).contains(&found.len()), "{}", found.len());
         assert!(Message::warning(&text).bytes().len() < 4096);
+    }
+
+    #[test]
+    fn causes_cross() {
+        let error = |path: &str| {
+            let source = std::io::Error::other("the disk is gone");
+            crate::config::ConfigError::Read { path: path.into(), source }
+        };
+        assert_eq!(with_causes(&error("a.toml")), "cannot read the config `a.toml`: the disk is gone");
+        // One that the message ends with is not said again.
+        let error = TrainError::Read { path: "a".into(), source: std::io::Error::other("the disk is gone") };
+        assert_eq!(with_causes(&error), "cannot read `a`: the disk is gone");
+    }
+
+    #[test]
+    fn images_that_are_too_many_cross() {
+        let image = |image: usize| Skipped {
+            image,
+            key: format!("{image}.png"),
+            cause: "damaged".to_owned(),
+            reason: "no image".to_owned(),
+        };
+        let found: Vec<Skipped> = (0..=MOST_SKIPPED).map(image).collect();
+        let error = TrainError::Data(DataError::TooManyBad {
+            bad: found.len(),
+            images: 1 << 20,
+            is_all: false,
+            max_fraction: 0.0,
+            causes: String::new(),
+            first: Vec::new(),
+            found: found.clone(),
+        });
+        let message = Message::Failed(Failure::of(1, "node1", &error));
+        let Ok(Message::Failed(failure)) = Message::read(message.bytes()) else { panic!("{message:?}") };
+        let TrainError::OfProcess { skipped, .. } = failure.into_error() else { panic!() };
+        assert!(skipped == found[1..], "the newest");
     }
 }

@@ -5,15 +5,18 @@
 //! - `agreement.rs`, `placement.rs`: what processes compare before they train, and the device of each
 //! - `process_rank.rs`: the connection of a process to all
 //! - `communication.rs`: the thread that calls MPI; `pause.rs`: how it waits
+//! - `places.rs`: where each rank is; `process.rs`: whether a process of the same machine runs
 //! - `timing.rs`: how long exchanges take
 //! - `round.rs`, `message.rs`: what ranks give each other, and short messages beside it
 
 mod agreement;
 mod communication;
-mod message;
+pub(super) mod message;
 pub(crate) mod on_processes;
 mod pause;
 mod placement;
+mod places;
+mod process;
 mod process_rank;
 mod round;
 #[cfg(feature = "internals")]

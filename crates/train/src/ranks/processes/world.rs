@@ -14,6 +14,7 @@ use crate::error::TrainError;
 use crate::ranks::launcher::Launcher;
 use crate::ranks::processes::communication::{Communication, Order, SILENCE};
 use crate::ranks::processes::message::Failure;
+use crate::ranks::processes::places::Places;
 
 /// How long the last call of MPI, which waits for the others to make it too, may take.
 const LAST_CALL: Duration = Duration::from_secs(20);
@@ -30,8 +31,7 @@ pub(crate) struct World {
     pub ranks: usize,
     /// The name of this machine.
     pub host: String,
-    /// Machine and device of each rank, as far as they are known.
-    places: Mutex<Vec<String>>,
+    places: Arc<Places>,
     orders: Sender<Order>,
     looks: Arc<AtomicU64>,
     warnings: Mutex<Option<Receiver<String>>>,
@@ -59,22 +59,21 @@ impl World {
             let world = universe.world();
             // A name that is no text has no use in a message.
             let host = processor_name().unwrap_or_else(|_| "?".to_owned());
-            if started.send((world.rank() as usize, world.size() as usize, host)).is_ok() {
-                Communication::new(universe, of_world, warn, of_thread).run();
+            let (rank, ranks) = (world.rank() as usize, world.size() as usize);
+            let places = Arc::new(Places::new(ranks, rank, &host));
+            if started.send((rank, ranks, host.clone(), Arc::clone(&places))).is_ok() {
+                Communication::new(universe, of_world, warn, of_thread, (host, places)).run();
             }
         });
-        let (rank, ranks, host) =
+        let (rank, ranks, host, places) =
             start.recv().map_err(|_| TrainError::Usage("MPI cannot be started twice in one process".to_owned()))?;
-        if let Some(expected) = launcher.processes.filter(|expected| *expected != ranks) {
-            return Err(TrainError::Usage(format!(
-                "{expected} processes were started together (`{}`), and the MPI of this build knows of {ranks}: start \
-                 them with the launcher of the MPI that dualenc was built with",
-                launcher.variable
+        if launcher.processes.is_some_and(|expected| expected != ranks) {
+            return Err(launcher.refusal(&format!(
+                "and the MPI of this build knows of {ranks}: start them with the launcher of the MPI that dualenc was \
+                 built with"
             )));
         }
-        let places = Mutex::new(vec![String::new(); ranks]);
         let world = Arc::new(Self { rank, ranks, host, places, orders, looks, warnings: Mutex::new(Some(warnings)) });
-        world.places()[rank].clone_from(&world.host);
         *joined = Some(Arc::clone(&world));
         Ok((ranks > 1).then_some(world))
     }
@@ -119,17 +118,12 @@ impl World {
 
     /// Machine and device of a rank.
     pub fn place(&self, rank: usize) -> String {
-        let places = self.places();
-        places.get(rank).filter(|place| !place.is_empty()).map_or_else(|| "another process".to_owned(), Clone::clone)
+        self.places.of(rank).unwrap_or_else(|| "another process".to_owned())
     }
 
     /// Sets the machines and devices of all ranks.
     pub fn set_places(&self, places: Vec<String>) {
-        *self.places() = places;
-    }
-
-    fn places(&self) -> MutexGuard<'_, Vec<String>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+        self.places.set(places);
     }
 
     /// Asks the thread that communicates.
@@ -160,8 +154,8 @@ impl World {
     pub(super) fn error_of(&self, failure: Failure) -> TrainError {
         let rank = failure.rank;
         // Before the ranks have compared, only the rank itself says where it is.
-        let known = self.places().get(rank).filter(|place| !place.is_empty()).cloned();
-        let device = known.or_else(|| failure.host.clone()).unwrap_or_else(|| self.place(rank));
+        let known = self.places.of(rank).or_else(|| failure.host.clone());
+        let device = known.unwrap_or_else(|| self.place(rank));
         TrainError::OfRank { rank, device, source: Arc::new(failure.into_error()) }
     }
 }
