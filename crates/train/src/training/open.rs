@@ -289,7 +289,7 @@ fn open_device(config: &RunConfig, device: &str, observer: &mut dyn Observer) ->
         observer.on(match dualenc_kernels::matrix_library(&compute.device) {
             Some(name) => Event::Note(format!("matrices are multiplied by {name}")),
             None => Event::Warning(
-                "cuBLASLt is not in use (it is not found, turned off, or the driver is older than CUDA 12.5): matrices \
+                "cuBLASLt is not in use (it is not found, does not start on this driver, or is turned off): matrices \
                  are multiplied by slower kernels, which are tuned first; see docs/GPU.md, \"Install\""
                     .to_owned(),
             ),

@@ -38,18 +38,22 @@ fn product_output(a: &TensorSpec, _: &TensorSpec, _: &TensorSpec, call: &Product
 
 impl LibraryProducts for CubeBackend {
     fn library_product(a: CubeTensor, b: CubeTensor, bias: CubeTensor, call: ProductCall) -> CubeTensor {
-        let [a, b, bias] = [a, b, bias].map(|tensor| {
+        let ready = |tensor: CubeTensor| {
             let tensor = into_contiguous(tensor);
             let is_aligned = tensor.handle.offset_start.unwrap_or(0).is_multiple_of(u64::from(ALIGNMENT));
             if is_aligned { tensor } else { tensor.copy() }
-        });
+        };
+        let (a, b) = (ready(a), ready(b));
+        let bias = if call.shape.biased { ready(bias) } else { b.clone() };
         let out = empty_like(&a, &call.dims, a.dtype);
         let library = Library::of(&a.client);
         let Some((library, plan)) = library.and_then(|library| Some((library, library.plan(a.dtype, call.shape)?)))
         else {
             unreachable!("this operation is called after the same library returned a plan for the same product")
         };
-        library.enqueue(plan, [&a, &b, &bias].map(|tensor| tensor.handle.clone()), out.handle.clone());
+        // Bindings, unlike handles, do not keep Burn from computing in place.
+        let binding = |tensor: &CubeTensor| tensor.handle.clone().binding();
+        library.enqueue(plan, [&a, &b, &bias].map(binding), binding(&out));
         out
     }
 }

@@ -29,11 +29,12 @@ pub const ALIGNMENT: u32 = 16;
 /// documentation, `cublasSetWorkspace`).
 pub const WORKSPACE: usize = 32 << 20;
 
-/// CUDA 12.5, of which the driver can order all work of a device (`cuCtxRecordEvent`).
-const OLDEST_DRIVER: i32 = 12_050;
-
 /// Set to `0`, it leaves products to Burn's kernels.
 const SWITCH: &str = "DUALENC_CUBLASLT";
+
+/// `cuCtxRecordEvent` and `cuCtxWaitEvent`, which order all work of a device. Drivers of CUDA 12.5 and newer have them;
+/// they are looked up by name, so that an older toolkit can build this.
+type OfContext = unsafe extern "C" fn(driver_sys::CUcontext, driver_sys::CUevent) -> driver_sys::CUresult;
 
 /// A product `a b` of `[rows, inner]` and `[inner, columns]`, `batch` times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -64,6 +65,10 @@ pub struct Library {
     pub stream: driver_sys::CUstream,
     /// Recorded before a product, and after it.
     pub events: [driver_sys::CUevent; 2],
+    /// Records an event after all work of the context so far.
+    pub record_all: OfContext,
+    /// Makes all later work of the context wait for an event.
+    pub hold_all: OfContext,
     pub handle: lt_sys::cublasLtHandle_t,
     pub workspace: driver_sys::CUdeviceptr,
     pub device: DeviceHandle<Server>,
@@ -100,12 +105,9 @@ impl Library {
         if !unsafe { lt_sys::is_culib_present() } {
             return None;
         }
-        let mut version = 0;
-        // SAFETY: writes the version to the variable.
-        unsafe { driver_sys::cuDriverGetVersion(&raw mut version) }.result().ok()?;
-        if version < OLDEST_DRIVER {
-            return None;
-        }
+        // SAFETY: the driver is loaded, since CubeCL runs on it, and these are its functions of these names.
+        let of_context = |name: &[u8]| unsafe { driver_sys::culib().get::<OfContext>(name) }.ok().map(|found| *found);
+        let (record_all, hold_all) = (of_context(b"cuCtxRecordEvent\0")?, of_context(b"cuCtxWaitEvent\0")?);
         let ordinal = driver::device::get(i32::from(device.index_id)).ok()?;
         // SAFETY: the device is valid, since CubeCL runs on it; its primary context is CubeCL's and never released.
         unsafe {
@@ -116,6 +118,8 @@ impl Library {
                 context,
                 stream: driver::stream::create(driver::stream::StreamKind::NonBlocking).ok()?,
                 events: [event()?, event()?],
+                record_all,
+                hold_all,
                 handle: lt::create_handle().ok()?,
                 workspace: driver::malloc_sync(WORKSPACE).ok()?,
                 device: DeviceHandle::new(device),
@@ -139,6 +143,9 @@ impl Library {
     }
 
     fn make_plan(&self, dtype: DType, shape: Shape) -> Option<Plan> {
+        // The thread that asks first may have another device's context.
+        // SAFETY: the context is CubeCL's and never released.
+        unsafe { driver::ctx::set_current(self.context) }.ok()?;
         // Sums are in `f32`. Factors of `f32` products are rounded to TF32, as Burn's kernels with tensor cores do;
         // NVIDIA_TF32_OVERRIDE=0 keeps them.
         let (values, sums) = match dtype {
@@ -158,8 +165,8 @@ impl Library {
         if biased {
             let epilogue = lt_sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
             set(lt_sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
-            // As aligned as the bias will be.
-            set_bias(operation, self.workspace)?;
+            // An address no better aligned than a bias can be.
+            set_bias(operation, self.workspace + u64::from(ALIGNMENT))?;
         }
         let layout = |height: usize, width: usize| {
             let layout = lt::create_matrix_layout(values, height as u64, width as u64, height as i64).ok()?;

@@ -6,45 +6,48 @@
 #![expect(unsafe_code, reason = "calls NVIDIA's libraries, which take pointers")]
 
 use std::ffi::c_void;
-use std::sync::OnceLock;
 
-use cubecl::server::{Handle, ServerError, ServerStorage};
+use cubecl::server::{BufferBinding, ServerError, ServerStorage};
+use cubecl_environment::backtrace::BackTrace;
+use cubecl_server::stream::failed_writing;
 use cudarc::cublaslt::result as lt;
 use cudarc::driver::{result as driver, sys as driver_sys};
 
 use crate::cube::cublas::library::{Library, Plan, Server, WORKSPACE, set_bias};
 
-/// Why a product failed, after which the process computes no more.
-static FAILURE: OnceLock<String> = OnceLock::new();
-
 impl Library {
-    /// Queues `out = a b + bias`.
-    ///
-    /// # Panics
-    ///
-    /// If an earlier product failed. It fills its result with NaN, so that nothing takes it for a result until then.
-    pub fn enqueue(&'static self, plan: Plan, inputs: [Handle; 3], out: Handle) {
-        if let Some(reason) = FAILURE.get() {
-            panic!("{reason}");
-        }
+    /// Queues `out = a b + bias`. If it fails, reading the result, or what is computed from it, is the error.
+    pub fn enqueue(&'static self, plan: Plan, inputs: [BufferBinding; 3], out: BufferBinding) {
         self.device.submit(move |server: &mut Server| {
-            if let Err(reason) = self.run(server, &plan, inputs, &out) {
-                let _ = FAILURE.set(format!("a product of matrices by cuBLASLt failed: {reason}"));
-                self.fill_with_nan(server, out);
+            let queue = out.stream;
+            if let Err(error) = self.run(server, &plan, inputs, out.clone()) {
+                failed_writing(server, queue, vec![out], error);
             }
         });
     }
 
-    fn run(&self, server: &mut Server, plan: &Plan, inputs: [Handle; 3], out: &Handle) -> Result<(), String> {
+    fn run(
+        &self,
+        server: &mut Server,
+        plan: &Plan,
+        inputs: [BufferBinding; 3],
+        out: BufferBinding,
+    ) -> Result<(), ServerError> {
         let queue = out.stream;
         let mut resources = Vec::with_capacity(4);
-        for handle in inputs.into_iter().chain([out.clone()]) {
-            resources
-                .push(server.get_resource(handle.binding(), queue).map_err(|error: ServerError| error.to_string())?);
+        for buffer in inputs.into_iter().chain([out]) {
+            resources.push(server.get_resource(buffer, queue)?);
         }
-        let [a, b, bias, result] = [0, 1, 2, 3].map(|n: usize| resources[n].resource().ptr);
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        self.wait_for_queued().map_err(|error| text(&error))?;
+        let addresses = [0, 1, 2, 3].map(|n: usize| resources[n].resource().ptr);
+        self.multiply(plan, addresses).map_err(|problem| ServerError::Generic {
+            reason: format!("a product of matrices by cuBLASLt failed: {problem}"),
+            backtrace: BackTrace::capture(),
+        })
+    }
+
+    /// `addresses`: of `a`, `b`, the bias and the result.
+    fn multiply(&self, plan: &Plan, [a, b, bias, result]: [driver_sys::CUdeviceptr; 4]) -> Result<(), String> {
+        self.wait_for_queued().map_err(|error| error.to_string())?;
         if plan.shape.biased {
             set_bias(plan.operation, bias).ok_or("it does not take the bias")?;
         }
@@ -73,8 +76,8 @@ impl Library {
                 self.stream.cast(),
             )
         }
-        .map_err(|error| text(&error))?;
-        self.hold_later().map_err(|error| text(&error))
+        .map_err(|error| error.to_string())?;
+        self.hold_later().map_err(|error| error.to_string())
     }
 
     /// Makes the library's stream wait for all work of the context so far.
@@ -82,7 +85,7 @@ impl Library {
         let [before, _] = self.events;
         // SAFETY: context, stream and event live as long as the process.
         unsafe {
-            driver_sys::cuCtxRecordEvent(self.context, before).result()?;
+            (self.record_all)(self.context, before).result()?;
             driver::stream::wait_event(self.stream, before, driver_sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT)
         }
     }
@@ -93,20 +96,7 @@ impl Library {
         // SAFETY: as in `wait_for_queued`.
         unsafe {
             driver::event::record(after, self.stream)?;
-            driver_sys::cuCtxWaitEvent(self.context, after).result()
+            (self.hold_all)(self.context, after).result()
         }
-    }
-
-    /// A device that cannot do this either reports its own error at the next read.
-    fn fill_with_nan(&self, server: &mut Server, out: Handle) {
-        let queue = out.stream;
-        let Ok(memory) = server.get_resource(out.binding(), queue) else { return };
-        let memory = memory.resource();
-        // All bits set: NaN in every float.
-        // SAFETY: the memory is that of the result.
-        let filled = self
-            .wait_for_queued()
-            .and_then(|()| unsafe { driver::memset_d8_async(memory.ptr, 0xff, memory.size as usize, self.stream) });
-        let _ = filled.and_then(|()| self.hold_later());
     }
 }
