@@ -7,8 +7,6 @@ pub struct AdamWStep {
     pub betas: [f64; 2],
     /// Added to the square root of the second moment.
     pub epsilon: f64,
-    /// Factor of the gradient.
-    pub clip: f64,
     /// Factor of the old value.
     pub decay_factor: f64,
     /// Learning rate over the first moment's bias correction.

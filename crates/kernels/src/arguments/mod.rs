@@ -4,3 +4,4 @@ pub mod adamw_step;
 pub mod device_parameter;
 pub mod dropout_mask;
 pub mod sequences;
+pub mod step_limits;

@@ -34,6 +34,17 @@ pub struct BundleLayout {
     pub total: usize,
 }
 
+/// What [`step_control`](crate::step_control) takes beside its tensors.
+#[derive(Debug, Clone, Copy)]
+pub struct ControlCall {
+    /// Numbers that have to be finite; they come first.
+    pub num_checked: usize,
+    /// The first of the sums of squares; they come last.
+    pub first_sum: usize,
+    pub limit: f32,
+    pub epsilon: f32,
+}
+
 /// The kernels. Tensors are contiguous or made so.
 #[backend_extension(Cube, Fusion: cfg(feature = "fusion"))]
 pub trait DeviceKernels: Backend {
@@ -102,9 +113,16 @@ pub trait DeviceKernels: Backend {
         #[extension_type] gradients: Bundle<Self>,
         #[extension_type] firsts: Bundle<Self>,
         #[extension_type] seconds: Bundle<Self>,
+        control: FloatTensor<Self>,
         layout: BundleLayout,
         step: AdamWStep,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
+
+    #[fusion(meta = all_values)]
+    fn join_values(#[extension_type] values: Bundle<Self>, layout: BundleLayout) -> FloatTensor<Self>;
+
+    #[fusion(dtype = before, shape = before)]
+    fn step_control(numbers: FloatTensor<Self>, before: FloatTensor<Self>, call: ControlCall) -> FloatTensor<Self>;
 
     #[fusion(meta = joined)]
     fn join_columns(first: FloatTensor<Self>, second: FloatTensor<Self>, third: FloatTensor<Self>)
@@ -146,6 +164,7 @@ fn adamw_outputs(
     _: &BundleMetadata,
     _: &BundleMetadata,
     _: &BundleMetadata,
+    _: &TensorSpec,
     layout: &BundleLayout,
     _: &AdamWStep,
 ) -> (TensorSpec, TensorSpec, TensorSpec) {
@@ -155,6 +174,11 @@ fn adamw_outputs(
 
 #[cfg(feature = "fusion")]
 fn square_sums(_: &BundleMetadata, layout: &BundleLayout, _: &usize) -> TensorSpec {
+    TensorSpec { shape: Shape::new([layout.total]), dtype: DType::F32 }
+}
+
+#[cfg(feature = "fusion")]
+fn all_values(_: &BundleMetadata, layout: &BundleLayout) -> TensorSpec {
     TensorSpec { shape: Shape::new([layout.total]), dtype: DType::F32 }
 }
 
@@ -202,7 +226,9 @@ fn param_sums(x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, slices: &usize) ->
 
 /// [`DeviceKernels`] over Burn's tensors, which are outside of the graph.
 pub mod ops {
-    use super::{AdamWStep, AttentionCall, Bundle, BundleLayout, DeviceKernels, Dispatch, DropoutMask, Int, Tensor};
+    use super::{
+        AdamWStep, AttentionCall, Bundle, BundleLayout, ControlCall, DeviceKernels, Dispatch, DropoutMask, Int, Tensor,
+    };
 
     fn bundle(tensors: &[Tensor<1>]) -> Bundle<Dispatch> {
         let tensors: Vec<_> = tensors.iter().map(|tensor| tensor.clone().into_dispatch()).collect();
@@ -266,10 +292,23 @@ pub mod ops {
     }
 
     /// `inputs`: values, gradients, first and second moments.
-    pub fn adamw(inputs: [&[Tensor<1>]; 4], layout: BundleLayout, step: AdamWStep) -> [Tensor<1>; 3] {
-        let [values, gradients, firsts, seconds] = inputs.map(bundle);
-        let (values, firsts, seconds) = Dispatch::adamw(values, gradients, firsts, seconds, layout, step);
+    pub fn adamw(
+        inputs: [&[Tensor<1>]; 4],
+        control: Tensor<1>,
+        layout: BundleLayout,
+        step: AdamWStep,
+    ) -> [Tensor<1>; 3] {
+        let ([values, gradients, firsts, seconds], control) = (inputs.map(bundle), control.into_dispatch());
+        let (values, firsts, seconds) = Dispatch::adamw(values, gradients, firsts, seconds, control, layout, step);
         [values, firsts, seconds].map(Tensor::from_dispatch)
+    }
+
+    pub fn join_values(parts: &[Tensor<1>], layout: BundleLayout) -> Tensor<1> {
+        Tensor::from_dispatch(Dispatch::join_values(bundle(parts), layout))
+    }
+
+    pub fn step_control(numbers: Tensor<1>, before: Tensor<1>, call: ControlCall) -> Tensor<1> {
+        Tensor::from_dispatch(Dispatch::step_control(numbers.into_dispatch(), before.into_dispatch(), call))
     }
 
     pub fn join_columns(parts: [Tensor<2>; 3]) -> Tensor<2> {

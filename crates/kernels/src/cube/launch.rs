@@ -17,7 +17,7 @@ use cubecl::prelude::{CubeCount, CubeDim};
 use crate::arguments::adamw_step::AdamWStep;
 use crate::arguments::dropout_mask::DropoutMask;
 use crate::cube::bundle::Bundle;
-use crate::cube::extension::{AttentionCall, BundleLayout, DeviceKernels};
+use crate::cube::extension::{AttentionCall, BundleLayout, ControlCall, DeviceKernels};
 use crate::cube::kernels::attention::{attention_backward, attention_forward};
 use crate::cube::kernels::dropout::dropout_values;
 use crate::cube::kernels::heads::{merge_values, split_values};
@@ -328,10 +328,19 @@ impl DeviceKernels for CubeBackend {
         gradients: Bundle<Self>,
         firsts: Bundle<Self>,
         seconds: Bundle<Self>,
+        control: CubeTensor,
         layout: BundleLayout,
         step: AdamWStep,
     ) -> (CubeTensor, CubeTensor, CubeTensor) {
-        many::adamw(values, gradients, firsts, seconds, layout, step)
+        many::adamw([values, gradients, firsts, seconds], control, layout, step)
+    }
+
+    fn join_values(values: Bundle<Self>, layout: BundleLayout) -> CubeTensor {
+        many::join_values(values, layout)
+    }
+
+    fn step_control(numbers: CubeTensor, before: CubeTensor, call: ControlCall) -> CubeTensor {
+        many::step_control(numbers, before, call)
     }
 
     fn join_columns(first: CubeTensor, second: CubeTensor, third: CubeTensor) -> CubeTensor {

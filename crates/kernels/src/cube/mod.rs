@@ -4,6 +4,7 @@
 //! - `attention`, `columns`, `dropout`, `layer_norm`, `row_sums`, `softmax`, `update`: the operations, with gradients.
 //!   `None` says that the device or the shape is not for the kernels: the plain form then runs.
 //! - `cublas`: products of matrices by NVIDIA's library.
+//! - `reads`: copies to the host, queued.
 //! - `bundle`: several tensors as one argument.
 //! - `extension`: the kernels as operations of Burn's backend; `launch`: how they are launched.
 //! - `kernels`: the kernels.
@@ -15,10 +16,11 @@ pub(crate) mod columns;
 #[cfg(feature = "cuda")]
 pub(crate) mod cublas;
 pub(crate) mod dropout;
-mod extension;
+pub(crate) mod extension;
 mod kernels;
 mod launch;
 pub(crate) mod layer_norm;
+pub(crate) mod reads;
 pub(crate) mod row_sums;
 pub(crate) mod softmax;
 pub(crate) mod support;

@@ -10,8 +10,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use crate::cube::support::plane_size;
 use crate::tests::{LONG_SUM_TOLERANCE, assert_close, numbers, values};
 use crate::{
-    AdamWStep, DeviceParameter, DropoutMask, Sequences, adamw_steps, attends_packed, attention, embedding, layer_norm,
-    linear, linear3, residual,
+    AdamWStep, DeviceParameter, DropoutMask, PendingRead, Sequences, StepLimits, adamw_steps, attends_packed,
+    attention, embedding, joined, layer_norm, linear, linear3, residual, step_control, with_plain_forms,
 };
 
 #[cfg(feature = "wgpu")]
@@ -156,8 +156,7 @@ fn steps_of_many_parameters_match_formula() {
     // More than one launch takes, some of them whole cubes; two share the moments' buffer with others afterwards.
     let counts: Vec<usize> = (0..40).map(|n| [5003, 1, 384, 256, 777][n % 5]).collect();
     let on_device = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device);
-    let step =
-        AdamWStep { betas: [0.9, 0.99], epsilon: 1e-3, clip: 0.5, decay_factor: 0.9, rate: 0.1, second_root: 0.7 };
+    let step = AdamWStep { betas: [0.9, 0.99], epsilon: 1e-3, decay_factor: 0.9, rate: 0.1, second_root: 0.7 };
     let mut expected: Vec<[Vec<f32>; 4]> = counts
         .iter()
         .zip(1..)
@@ -173,7 +172,7 @@ fn steps_of_many_parameters_match_formula() {
     };
     let mut found: Vec<DeviceParameter> = expected.iter().map(parameter).collect();
     for _ in 0..2 {
-        found = adamw_steps(&found, step).unwrap();
+        found = adamw_steps(&found, &on_device(&[0.5, 1.0]), step).unwrap();
         for [values, gradients, firsts, seconds] in &mut expected {
             let moments = firsts.iter_mut().zip(seconds);
             for ((value, gradient), (first, second)) in values.iter_mut().zip(gradients).zip(moments) {
@@ -192,6 +191,61 @@ fn steps_of_many_parameters_match_formula() {
             assert_close("adamw", LONG_SUM_TOLERANCE, &values(found), expected);
         }
     }
+}
+
+#[test]
+fn step_without_change_keeps_what_it_reads() {
+    let [device, _] = devices();
+    let on_device = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device);
+    let old = [1, 2, 3].map(|seed| numbers(seed, 300));
+    let [value, first, second] = old.each_ref().map(|values| on_device(values));
+    let gradient = on_device(&[f32::NAN; 300]);
+    let step = AdamWStep { betas: [0.9, 0.99], epsilon: 1e-3, decay_factor: 0.9, rate: 0.1, second_root: 0.7 };
+    let parameter = DeviceParameter { value, gradient, moments: [first, second] };
+    let found = adamw_steps(&[parameter], &on_device(&[0.0, 0.0]), step).unwrap().remove(0);
+    let [first, second] = found.moments;
+    assert_eq!([found.value, first, second].map(|x| values(x)), old);
+}
+
+#[test]
+fn control_of_a_step_clips_and_stops() {
+    let [device, _] = devices();
+    let on_device = |values: &[f32]| Tensor::<1>::from_data(TensorData::new(values.to_vec(), [values.len()]), &device);
+    let control = |losses: [f32; 2], sum: f32, before: [f32; 2], max_norm: f64| {
+        let limits = StepLimits { num_checked: 2, first_sum: 3, max_norm, epsilon: 1e-6 };
+        // A number that is not looked at comes between losses and sums.
+        let numbers = joined(&[on_device(&losses), on_device(&[f32::NAN]), on_device(&[sum; 1000])]);
+        let found = [
+            values(step_control(&numbers, &on_device(&before), limits)),
+            with_plain_forms(|| values(step_control(&numbers, &on_device(&before), limits))),
+        ];
+        assert_close("control", 1e-6, &found[0], &found[1]);
+        found[0].clone()
+    };
+    let alive = [1.0, 1.0];
+    // The norm is 5, then 1.
+    assert_close("clipped", 1e-6, &control([1.0, 2.0], 0.025, alive, 2.0), &[0.4, 1.0]);
+    assert_eq!(control([1.0, 2.0], 0.001, alive, 2.0), [1.0, 1.0]);
+    assert_eq!(control([1.0, 2.0], 0.025, [0.3, 1.0], 0.0), [1.0, 1.0]);
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(control([1.0, bad], 0.025, alive, 2.0), [0.0, 0.0], "{bad}");
+    }
+    for bad in [f32::NAN, f32::INFINITY, 1e38] {
+        assert_eq!(control([1.0, 2.0], bad, alive, 0.0), [0.0, 0.0], "{bad}");
+    }
+    assert_eq!(control([1.0, 2.0], 0.025, [0.0, 0.0], 2.0), [0.0, 0.0]);
+}
+
+#[test]
+fn queued_reads_return_what_was_computed_before() {
+    let [device, _] = devices();
+    let x = Tensor::<1>::from_data(TensorData::new(numbers(1, 5000), [5000]), &device);
+    let read = PendingRead::start(vec![x.clone() * 2.0, x.clone().narrow(0, 7, 3)]);
+    // Queued afterwards, into memory that may be that of the first.
+    let later = (0..20).fold(x, |x, _| x * 3.0 + 1.0);
+    let expected: Vec<f32> = numbers(1, 5000).iter().map(|value| value * 2.0).collect();
+    assert_eq!(read.wait().unwrap(), [expected, numbers(1, 5000)[7..10].to_vec()]);
+    assert_eq!(values(later).len(), 5000);
 }
 
 /// Rows, inputs and outputs of linear layers: the second has enough rows to be cut into slices.

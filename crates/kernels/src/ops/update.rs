@@ -1,19 +1,68 @@
 //! What the step of an optimiser computes of many parameters, on devices with kernels for it.
 
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::arguments::adamw_step::AdamWStep;
 use crate::arguments::device_parameter::DeviceParameter;
+use crate::arguments::step_limits::StepLimits;
 
-/// The parameters after a step with the same constants for each, in the same order. `None` if the device has no kernel
-/// for it. New values and moments of several parameters are parts of one buffer.
-pub fn adamw_steps(parameters: &[DeviceParameter], step: AdamWStep) -> Option<Vec<DeviceParameter>> {
+/// The parameters after a step with the same constants for each, in the same order. `control`: that of
+/// [`step_control`]. `None` if the device has no kernel for it. New values and moments of several parameters are parts
+/// of one buffer.
+pub fn adamw_steps(
+    parameters: &[DeviceParameter],
+    control: &Tensor<1>,
+    step: AdamWStep,
+) -> Option<Vec<DeviceParameter>> {
     #[cfg(feature = "cube")]
-    if let Some(updated) = crate::cube::update::adamw_steps(parameters, step) {
+    if let Some(updated) = crate::cube::update::adamw_steps(parameters, control, step) {
         return Some(updated);
     }
-    let _ = (parameters, step);
+    let _ = (parameters, control, step);
     None
+}
+
+/// The values of one flat tensor after the other, outside of the graph.
+pub fn joined(tensors: &[Tensor<1>]) -> Tensor<1> {
+    #[cfg(feature = "cube")]
+    if let Some(all) = crate::cube::update::joined(tensors) {
+        return all;
+    }
+    Tensor::cat(tensors.iter().map(|x| x.clone().without_autodiff()).collect(), 0)
+}
+
+/// How a step changes parameters, on their device: `[2]`, the factor that clips gradients by their global norm, and 1
+/// where parameters change. They do unless a number of this step or of an earlier one is not finite; the pair is
+/// `[0, 0]` then.
+///
+/// `numbers`: `[count]`, of which `limits` says what they are. `before`: the control of the step before, or
+/// [`first_control`].
+pub fn step_control(numbers: &Tensor<1>, before: &Tensor<1>, limits: StepLimits) -> Tensor<1> {
+    let StepLimits { num_checked, first_sum, max_norm, epsilon } = limits;
+    #[cfg(feature = "cube")]
+    {
+        use crate::cube::extension::ControlCall;
+        let call = ControlCall { num_checked, first_sum, limit: max_norm as f32, epsilon: epsilon as f32 };
+        if let Some(control) = crate::cube::update::step_control(numbers, before, call) {
+            return control;
+        }
+    }
+    let [count] = numbers.dims();
+    let square = numbers.clone().narrow(0, first_sum, count - first_sum).sum();
+    let checked = Tensor::cat(vec![numbers.clone().narrow(0, 0, num_checked), square.clone()], 0);
+    let unfit = checked.is_finite().all().bool_not();
+    let stays = unfit.bool_or(before.clone().narrow(0, 1, 1).equal_elem(0.0));
+    let factor = match max_norm > 0.0 {
+        true => ((square.sqrt() + epsilon).recip() * max_norm).clamp_max(1.0),
+        false => square.ones_like(),
+    };
+    let ones = factor.ones_like();
+    Tensor::cat(vec![factor.mask_fill(stays.clone(), 0.0), ones.mask_fill(stays, 0.0)], 0)
+}
+
+/// What [`step_control`] takes as `before` in the first step.
+pub fn first_control(device: &Device) -> Tensor<1> {
+    Tensor::ones([2], device)
 }
 
 /// Sums of squares of each of the tensors, in parts that are to be added up. Each result holds the parts of some

@@ -4,6 +4,7 @@
 //!
 //! - `graph`: wraps a forward and a backward function over tensors as one node.
 //! - `products`: products of matrices.
+//! - `reads`: copies to the host that are waited for later.
 //! - `row_gather`: rows in another order, with rows left out and rows of zeros inserted.
 //! - `row_products`: sums over all rows, the gradients of parameters that act on each of them.
 //! - `row_sums`: sums of the rows with equal index, the gradient of a table.
@@ -13,6 +14,7 @@
 pub(crate) mod forms;
 pub(crate) mod graph;
 pub(crate) mod products;
+pub(crate) mod reads;
 pub(crate) mod row_gather;
 pub(crate) mod row_products;
 pub(crate) mod row_sums;

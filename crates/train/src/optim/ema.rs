@@ -11,6 +11,7 @@ use dualenc_model::{DualEncoder, HostTensor, ModelError};
 use rayon::prelude::*;
 
 use crate::error::TrainError;
+use crate::optim::clip::changed;
 use crate::optim::state_tensor::StateTensor;
 
 /// Averages by parameter path. Each starts at the value of its parameter before the parameter's first update.
@@ -115,10 +116,17 @@ impl Ema {
     }
 
     /// Averages in the `value` that the `count`-th update of the parameter at `path` produced, and returns it.
+    /// `control`: of an update of which the device decides whether it changes anything.
     ///
     /// # Errors
     /// [`TrainError::Internal`] when the parameter has no average, or one that does not fit it.
-    pub fn take<const D: usize>(&mut self, path: &str, value: Tensor<D>, count: u64) -> Result<Tensor<D>, TrainError> {
+    pub fn take<const D: usize>(
+        &mut self,
+        path: &str,
+        value: Tensor<D>,
+        count: u64,
+        control: Option<&Tensor<1>>,
+    ) -> Result<Tensor<D>, TrainError> {
         if !self.live.contains(path) {
             return Ok(value);
         }
@@ -145,7 +153,9 @@ impl Ema {
             Values::Host(_) => Err(internal(&format!("it trains in {:?}, not in f32", value.dtype()))),
             Values::Device(sums) => {
                 let flat = value.clone().reshape([shape.num_elements()]);
-                **sums = sums.as_ref().clone() + (flat - sums.as_ref().clone()) * share;
+                let old = sums.as_ref().clone();
+                let new = old.clone() + (flat - old.clone()) * share;
+                **sums = if let Some(control) = control { changed(control, new, old) } else { new };
                 Ok(value)
             }
         }
@@ -219,7 +229,7 @@ mod tests {
     }
 
     fn message(ema: &mut Ema, path: &str, value: Tensor<2>) -> String {
-        let error = ema.take(path, value, 1).unwrap_err();
+        let error = ema.take(path, value, 1, None).unwrap_err();
         assert!(matches!(error, TrainError::Internal(_)), "{error}");
         error.to_string()
     }
@@ -235,13 +245,13 @@ mod tests {
         let half = ones(shape).cast(FloatDType::F16);
         assert!(message(&mut ema, MATRIX, half).contains("it trains in F16, not in f32"));
         assert_eq!(
-            parameters::host(ema.take(MATRIX, ones(shape), 1).unwrap()).unwrap().values,
+            parameters::host(ema.take(MATRIX, ones(shape), 1, None).unwrap()).unwrap().values,
             vec![1.0; rows * columns]
         );
         ema.averages.remove(MATRIX);
         assert!(message(&mut ema, MATRIX, ones(shape)).contains("it has no average"));
         // What the stage does not train is passed through.
-        assert_eq!(ema.take("locked", ones([1, 2]), 1).unwrap().dims(), [1, 2]);
+        assert_eq!(ema.take("locked", ones([1, 2]), 1, None).unwrap().dims(), [1, 2]);
     }
 
     #[test]

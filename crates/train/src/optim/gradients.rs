@@ -165,9 +165,9 @@ impl ParamGradients {
     /// # Errors
     /// [`ModelError::Device`] when the device cannot return its data.
     pub fn norms(&self) -> Result<GradientNorms, ModelError> {
-        let squares = self.squares();
-        let read = parameters::host_all(squares.on_device.clone())?;
-        squares.norms(&read)
+        let mut squares = self.squares();
+        let read = parameters::host_all(std::mem::take(&mut squares.on_device))?;
+        squares.norms(&read.concat())
     }
 
     /// The sums of squares of the gradients. Those of gradients on a device are not read yet.
@@ -217,25 +217,22 @@ pub(crate) struct SumsOfSquares {
 }
 
 impl SumsOfSquares {
-    /// The norms. `read`: the values of [`SumsOfSquares::on_device`].
+    /// The norms. `read`: the values of [`SumsOfSquares::on_device`], one tensor after the other.
     ///
     /// # Errors
     /// [`ModelError::Internal`] when `read` are other values.
-    pub fn norms(self, read: &[Vec<f32>]) -> Result<GradientNorms, ModelError> {
-        let Self { by_part: mut squares, parts_on_device, .. } = self;
-        let expected: Vec<usize> =
-            parts_on_device.iter().map(|parts| parts.iter().map(|(_, count)| count).sum()).collect();
-        let found: Vec<usize> = read.iter().map(Vec::len).collect();
-        if found != expected {
-            return Err(ModelError::Internal(format!("{found:?} sums of squares of gradients, expected {expected:?}")));
+    pub fn norms(&self, read: &[f32]) -> Result<GradientNorms, ModelError> {
+        let mut squares = self.by_part.clone();
+        let expected: usize = self.parts_on_device.iter().flatten().map(|(_, count)| count).sum();
+        if read.len() != expected {
+            let found = read.len();
+            return Err(ModelError::Internal(format!("{found} sums of squares of gradients, expected {expected}")));
         }
-        for (parts, read) in parts_on_device.into_iter().zip(read) {
-            let mut sums = read.as_slice();
-            for (part, count) in parts {
-                let (own, others) = sums.split_at(count);
-                *squares.entry(part).or_default() += own.iter().map(|&sum| f64::from(sum)).sum::<f64>();
-                sums = others;
-            }
+        let mut sums = read;
+        for (part, count) in self.parts_on_device.iter().flatten() {
+            let (own, others) = sums.split_at(*count);
+            *squares.entry(part.clone()).or_default() += own.iter().map(|&sum| f64::from(sum)).sum::<f64>();
+            sums = others;
         }
         let all = squares.values().sum::<f64>().sqrt();
         Ok(GradientNorms { all, by_part: squares.into_iter().map(|(part, sum)| (part, sum.sqrt())).collect() })

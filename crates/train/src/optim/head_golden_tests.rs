@@ -10,6 +10,7 @@ use dualenc_model::{
     BuildOptions, Dropout, DualEncoder, HeadConfig, HeadForm, HeadKind, HostTensor, build_from_towers, read_safetensors,
 };
 
+use crate::optim::clip::Clip;
 use crate::optim::gradients::ParamGradients;
 use crate::optim::optimizer::Optimizer;
 use crate::optim::param_groups::LearningRate;
@@ -73,7 +74,7 @@ fn updates_of_heads_match_pytorch() {
             let mut all = (y * tensor("weights")).sum().backward();
             let gradients = ParamGradients::take(&model, &mut all, None, true).unwrap();
             let rate = LearningRate { base: RATE, schedule: 1.0 };
-            model = optimizer.step(model, gradients, 0.0, rate, &|_| step as u64).unwrap();
+            model = optimizer.step(model, gradients, Clip::Known(1.0), rate, &|_| step as u64).unwrap();
         }
         let after = parameters::collect(&model, ParamFilter::Trainable).unwrap();
         assert_eq!(after.len(), golden.keys().filter(|name| name.starts_with("after.")).count(), "{name}");

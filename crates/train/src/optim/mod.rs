@@ -8,11 +8,13 @@
 //! - `param_groups`: learning rate and weight decay of each parameter, from the config
 //! - `part_summary`: the table of what trains, part by part
 //! - `lr_schedule`: warm-up, curve and cooldown, as a function of the step
+//! - `clip`: clipping by the global norm, and steps that change nothing
 //! - `gradients`: gradients of a backward pass, their sums and norms
 //! - `head_golden_tests`: updates of heads of every kind, against PyTorch
 //! - `ema`: exponential moving average of the weights
 //! - `state_tensor`: a tensor of optimiser state or averages, for checkpoints
 
+pub(crate) mod clip;
 pub(crate) mod ema;
 pub(crate) mod gradients;
 #[cfg(test)]

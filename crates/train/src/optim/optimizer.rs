@@ -13,14 +13,12 @@ use dualenc_model::{DualEncoder, HostTensor, ModelError};
 
 use crate::config::TrainSection;
 use crate::error::TrainError;
+use crate::optim::clip::Clip;
 use crate::optim::gradients::{Gradient, ParamGradients};
 use crate::optim::param_groups::{LearningRate, ParamGroups};
 use crate::optim::rules;
 use crate::optim::rules::update_rule::{RowsWithGradient, Update, UpdateRule};
 use crate::optim::state_tensor::StateTensor;
-
-/// Added to the gradient norm before dividing by it, as in PyTorch's `clip_grad_norm_`.
-const CLIP_EPSILON: f64 = 1e-6;
 
 /// The rule's state of one parameter.
 #[derive(Debug)]
@@ -126,7 +124,7 @@ impl Optimizer {
 
     /// Updates the trainable parameters of `model`.
     ///
-    /// `grad_norm` is the global L2 norm of `gradients`; `updates` returns the number of earlier updates of a
+    /// `clip` is that of the global L2 norm of `gradients`; `updates` returns the number of earlier updates of a
     /// parameter, by path. Updates are in place only if nothing else shares the model's tensors.
     ///
     /// # Errors
@@ -136,16 +134,23 @@ impl Optimizer {
         &mut self,
         model: DualEncoder,
         gradients: ParamGradients,
-        grad_norm: f64,
+        clip: Clip,
         rate: LearningRate,
         updates: &dyn Fn(&str) -> u64,
     ) -> Result<DualEncoder, TrainError> {
         assert_complete(&model, &gradients)?;
-        let clip = if self.clip_norm > 0.0 { (self.clip_norm / (grad_norm + CLIP_EPSILON)).min(1.0) } else { 1.0 };
         let gradients = gradients.by_path;
         if !self.on_host {
-            return self.step_on_device(model, gradients, clip, rate, updates);
+            let control = clip.control(&model.device());
+            return self.step_on_device(model, gradients, control, rate, updates);
         }
+        let clip = match clip {
+            Clip::Known(factor) => factor,
+            Clip::NothingChanges => return Ok(model),
+            Clip::OnDevice(_) => {
+                return Err(TrainError::Internal("the host updates, but a device decides of it".to_owned()));
+            }
+        };
         let mut step = Step { optimizer: self, gradients, clip, rate, updates, failure: None };
         let model = parameters::update(model, &mut step);
         step.failure.map_or(Ok(model), Err)
@@ -165,6 +170,21 @@ impl Optimizer {
         let decay_factor = 1.0 - rate * options.weight_decay.unwrap_or_default();
         let count = (updates(path) + 1).min(i32::MAX as u64) as i32;
         Ok(Update { shape, count, clip, decay_factor, rate })
+    }
+
+    /// Limit of the global gradient norm; 0: no limit.
+    pub(crate) fn max_norm(&self) -> f64 {
+        self.clip_norm
+    }
+
+    /// Whether updates are made in host memory.
+    pub(crate) fn on_host(&self) -> bool {
+        self.on_host
+    }
+
+    /// Drops the state of parameters that `is_updated` does not take: of a step that changed nothing.
+    pub(crate) fn retain(&mut self, is_updated: impl Fn(&str) -> bool) {
+        self.states.retain(|path, _| is_updated(path));
     }
 
     /// The state for a checkpoint, by path and array name, such as `logit_scale.first`. Host memory is not copied.

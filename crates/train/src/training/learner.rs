@@ -4,12 +4,14 @@
 use std::collections::BTreeMap;
 
 use burn::tensor::{Tensor, TensorData};
+use dualenc_kernels::{StepLimits, first_control, step_control};
 use dualenc_model::parameters::{self, ParamFilter, ParamUpdate};
 use dualenc_model::{DualEncoder, HostTensor, Training};
 
 use crate::config::RunConfig;
 use crate::device::read_scalar;
 use crate::error::TrainError;
+use crate::optim::clip::{CLIP_EPSILON, Clip};
 use crate::optim::ema::Ema;
 use crate::optim::gradients::ParamGradients;
 use crate::optim::lr_schedule::LrSchedule;
@@ -17,6 +19,8 @@ use crate::optim::optimizer::Optimizer;
 use crate::optim::param_groups::LearningRate;
 use crate::run_dir::checkpoint::{Checkpoint, Tensors};
 use crate::training::stages::Stages;
+use crate::training::step::Scalars;
+use crate::training::unfinished::Numbers;
 
 /// The model with everything that updates it.
 pub(crate) struct Learner {
@@ -31,6 +35,8 @@ pub(crate) struct Learner {
     logit_scale_max: f64,
     /// False during an update, and after one that failed.
     is_whole: bool,
+    /// That of the last update of which a device decided whether it changes anything.
+    control: Option<Tensor<1>>,
     /// Left in `model` while the optimiser owns the real one.
     placeholder: DualEncoder,
 }
@@ -72,6 +78,7 @@ impl Learner {
             ever_trains: config.ever_trains(),
             logit_scale_max: config.train.logit_scale_max,
             is_whole: true,
+            control: None,
             placeholder: parameters::placeholder(&model),
             model,
             stages,
@@ -150,7 +157,35 @@ impl Learner {
         read_scalar(self.model.logit_scale.val())
     }
 
-    /// Makes the update of the 0-based `step`: clips, updates, limits `logit_scale`, averages.
+    /// How the update of a step with these `scalars` clips, and their way to the host. A device decides by itself
+    /// whether the update changes anything, so that the host need not wait for it.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the host waits for the numbers and does not get them.
+    pub fn clip(&mut self, scalars: Scalars) -> Result<(Clip, Numbers), TrainError> {
+        let max_norm = self.optimizer.max_norm();
+        if self.optimizer.on_host() {
+            let outcome = scalars.queue_read(None).wait()?;
+            let is_finite = outcome.norms.all.is_finite() && (outcome.loss + outcome.loss_of_terms()).is_finite();
+            let clip = if is_finite { Clip::of_norm(outcome.norms.all, max_norm) } else { Clip::NothingChanges };
+            return Ok((clip, Numbers::Known(Box::new(outcome))));
+        }
+        let (num_checked, first_sum) = (scalars.num_losses(), scalars.first_sum());
+        let limits = StepLimits { num_checked, first_sum, max_norm, epsilon: CLIP_EPSILON };
+        let before = self.control.take().unwrap_or_else(|| first_control(&scalars.values.device()));
+        let control = step_control(&scalars.values, &before, limits);
+        self.control = Some(control.clone());
+        Ok((Clip::OnDevice(control.clone()), Numbers::OnTheirWay(scalars.queue_read(Some(control)))))
+    }
+
+    /// Forgets what an update that changed nothing began, after `step` updates.
+    pub fn forget_after(&mut self, step: u64) {
+        let stages = &self.stages;
+        self.optimizer.retain(|path| stages.updates_before(path, step) > 0);
+    }
+
+    /// Makes the update of the 0-based `step`: clips, updates, limits `logit_scale`, averages. Nothing changes where
+    /// `clip` says so.
     ///
     /// # Errors
     /// [`TrainError::Internal`] when model, gradients, optimiser state and averages do not fit each other. The learner
@@ -159,17 +194,21 @@ impl Learner {
         &mut self,
         step: u64,
         gradients: ParamGradients,
-        grad_norm: f64,
+        clip: Clip,
         rate: LearningRate,
     ) -> Result<(), TrainError> {
+        if matches!(clip, Clip::NothingChanges) {
+            return Ok(());
+        }
+        let control = if let Clip::OnDevice(control) = &clip { Some(control.clone()) } else { None };
         self.is_whole = false;
         // The optimiser works in place only where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.placeholder.clone());
         let before = |path: &str| self.stages.updates_before(path, step);
-        let model = self.optimizer.step(model, gradients, grad_norm, rate, &before)?;
+        let model = self.optimizer.step(model, gradients, clip, rate, &before)?;
         let after = |path: &str| self.stages.updates_before(path, step + 1);
         let (logit_scale_max, ema) = (self.logit_scale_max, self.ema.as_mut());
-        let mut finish = FinishUpdate { logit_scale_max, ema, updates: &after, failure: None };
+        let mut finish = FinishUpdate { logit_scale_max, ema, updates: &after, control, failure: None };
         self.model = parameters::update(model, &mut finish);
         if let Some(failure) = finish.failure {
             return Err(failure);
@@ -214,6 +253,8 @@ struct FinishUpdate<'a> {
     ema: Option<&'a mut Ema>,
     /// Updates of a parameter so far, this one included.
     updates: &'a dyn Fn(&str) -> u64,
+    /// That of an update of which the device decides whether it changes anything.
+    control: Option<Tensor<1>>,
     failure: Option<TrainError>,
 }
 
@@ -222,7 +263,7 @@ impl ParamUpdate for FinishUpdate<'_> {
         let value = if path == "logit_scale" { value.clamp_max(self.logit_scale_max) } else { value };
         let Some(ema) = &mut self.ema else { return value };
         let device = value.device();
-        ema.take(path, value, (self.updates)(path)).unwrap_or_else(|error| {
+        ema.take(path, value, (self.updates)(path), self.control.as_ref()).unwrap_or_else(|error| {
             self.failure.get_or_insert(error);
             Tensor::from_data(TensorData::new(Vec::<f32>::new(), [0; D]), &device)
         })

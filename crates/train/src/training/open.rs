@@ -1,6 +1,8 @@
 //! Opening a run: everything it needs is checked, its directory is taken, and a checkpoint is put in place.
 
 mod replica;
+mod resume_checks;
+mod whitening;
 
 use std::sync::Arc;
 
@@ -42,16 +44,16 @@ use crate::teacher::loaded::LoadedTeacher;
 use crate::training::health::{HealthMonitor, STEPS_READ_AT_RESUME, one_caption};
 use crate::training::learner::{Learner, LearnerState};
 use crate::training::locked_inputs::LockedInputs;
-use crate::training::position::{Position, Start};
-use crate::training::records::{MAX_FAILED_SAVES, Records, report_skipped};
-use crate::training::resume_checks::{
+use crate::training::open::resume_checks::{
     refuse_changed_inputs, refuse_changed_rates, refuse_other_run, refuse_skipping_all, report_changes, safe_changes,
     warn_of_higher_rates,
 };
+use crate::training::open::whitening::whitened;
+use crate::training::position::{Position, Start};
+use crate::training::records::{MAX_FAILED_SAVES, Records, report_skipped};
 use crate::training::run::Run;
 use crate::training::stages::Stages;
 use crate::training::training_data::{TrainingData, loader_threads};
-use crate::training::whitening::whitened;
 
 /// Features whitened at once: 12 MB at a width of 768.
 const WHITENED_AT_ONCE: usize = 4096;
@@ -179,6 +181,8 @@ impl Run {
             ranks,
             stop: stop.clone(),
             cut_captions_reported: false,
+            unfinished: None,
+            last_step: std::time::Instant::now(),
             fitted: None,
         };
         run.report_cut_captions(false, observer);

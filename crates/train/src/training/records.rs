@@ -9,6 +9,7 @@ use dualenc_data::{Batch, Dataset, Skipped, UnreadableImages, counted};
 use crate::config::CheckpointSection;
 use crate::error::TrainError;
 use crate::events::{Event, Observer};
+use crate::optim::param_groups::LearningRate;
 use crate::run_dir::atomic_file::write_whole;
 use crate::run_dir::bad_samples::BadSamples;
 use crate::run_dir::best::BestTracker;
@@ -20,6 +21,7 @@ use crate::run_dir::metrics_log::{Entry, EvalRecord, FitRecord, Line, MetricsLog
 use crate::run_dir::tensorboard::event_file::EventFile;
 use crate::training::health::HealthMonitor;
 use crate::training::position::Position;
+use crate::training::step::StepOutcome;
 
 /// The open run directory with everything that is recorded in it.
 pub(crate) struct Records {
@@ -318,14 +320,26 @@ pub(crate) struct StepNumbers {
     pub learning_rate: f64,
     /// A logarithm.
     pub logit_scale: f64,
+    /// Whether the update changes anything.
+    pub changes: bool,
 }
 
 impl StepNumbers {
-    /// The first number that is NaN or infinite, with its name.
+    /// Those of a step with this learning rate.
+    pub fn of(outcome: &StepOutcome, rate: LearningRate) -> Self {
+        let StepOutcome { loss, logit_scale, changes, .. } = *outcome;
+        let (loss_of_terms, grad_norm) = (outcome.loss_of_terms(), outcome.norms.all);
+        Self { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale, changes }
+    }
+
+    /// The first number that is NaN or infinite, with its name. If a device takes none of them for finite that are, it
+    /// is the gradient's norm: the device squares it in single precision.
     pub fn not_finite(self) -> Option<(&'static str, f64)> {
-        [("the loss", self.loss), ("a term of the loss", self.loss_of_terms), ("the gradient's norm", self.grad_norm)]
+        let norm = ("the gradient's norm", self.grad_norm);
+        [("the loss", self.loss), ("a term of the loss", self.loss_of_terms), norm]
             .into_iter()
             .find(|(_, value)| !value.is_finite())
+            .or_else(|| (!self.changes).then_some(norm))
     }
 
     /// Writes what the batch held to `not-finite-step-NNNNNN.json` in `dir`; returns the path.

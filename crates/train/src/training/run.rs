@@ -31,6 +31,7 @@ use crate::training::position::Position;
 use crate::training::records::{Records, StepNumbers};
 use crate::training::step::StepContext;
 use crate::training::training_data::TrainingData;
+use crate::training::unfinished::Unfinished;
 
 /// A run in progress.
 pub(crate) struct Run {
@@ -59,6 +60,10 @@ pub(crate) struct Run {
     pub stop: StopFlag,
     /// Whether the log says how many captions are cut.
     pub cut_captions_reported: bool,
+    /// The step that a device computes while the next one is queued.
+    pub unfinished: Option<Unfinished>,
+    /// When the last step was finished.
+    pub last_step: Instant,
     /// The heads that were fitted before the first step, if this process did so.
     pub fitted: Option<FitReport>,
 }
@@ -452,6 +457,7 @@ impl Run {
     ) -> Result<(), TrainError> {
         let Some((what, value)) = numbers.not_finite() else { return Ok(()) };
         let step = self.position.step;
+        self.forget_unfinished();
         let Some(dir) = self.records.as_ref().map(|records| records.dir.root().to_owned()) else {
             // The first rank saves, and then fails.
             self.agree_on_end(None)?;

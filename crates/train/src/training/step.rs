@@ -3,8 +3,8 @@
 use burn::module::Param;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 use dualenc_data::{Batch, mix};
-use dualenc_kernels::upload;
-use dualenc_model::{Dropout, DualEncoder, TokenSequences, parameters};
+use dualenc_kernels::{PendingRead, joined, upload};
+use dualenc_model::{DeviceFailure, Dropout, DualEncoder, ModelError, TokenSequences};
 
 use crate::device::{Compute, dtype};
 use crate::error::TrainError;
@@ -12,7 +12,7 @@ use crate::features::prefixes::States;
 use crate::loss::contrastive::{BatchLoss, PairIds};
 use crate::loss::mixup::Mixing;
 use crate::loss::terms::{LossInputs, LossTerms, StepLoss};
-use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead};
+use crate::optim::gradients::{GradientNorms, ParamGradients, RowsRead, SumsOfSquares};
 use crate::ranks::exchange::{Exchange, Patience};
 use crate::ranks::gathered::of_all;
 use crate::teacher::features::Teacher;
@@ -40,9 +40,15 @@ pub(crate) struct StepContext<'a> {
 }
 
 /// What a step computes.
-pub(crate) struct StepOutcome {
+pub(crate) struct Computed {
     /// The pairs of the step; without pixels where it was computed in parts.
     pub batch: Batch,
+    pub gradients: ParamGradients,
+    pub scalars: Scalars,
+}
+
+/// The numbers of a step.
+pub(crate) struct StepOutcome {
     /// The contrastive loss.
     pub loss: f64,
     /// The structure term without its weight, where the run has one.
@@ -57,7 +63,8 @@ pub(crate) struct StepOutcome {
     pub spread: [f64; 2],
     pub norms: GradientNorms,
     pub num_duplicates: usize,
-    pub gradients: ParamGradients,
+    /// Whether the update of the step changes anything. A device does not let numbers that are not finite do so.
+    pub changes: bool,
 }
 
 /// Un-normalised features `[batch, dim]` of both sides.
@@ -99,13 +106,13 @@ impl Known {
 ///
 /// # Errors
 /// Those of the locked towers' feature cache, and [`TrainError::Model`] when the device cannot return its data.
-pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Result<StepOutcome, TrainError> {
+pub(crate) fn forward_backward(context: &StepContext<'_>, batch: Batch) -> Result<Computed, TrainError> {
     let locked = context.locked.of_batch(&batch)?.blended(context.mixing(&batch).as_ref());
     let features = context.features(context.model, &locked, &batch)?;
     let loss = context.loss(&batch, &locked, [features.image, features.text])?;
     let mut all = loss.total.backward();
     let gradients = ParamGradients::take(context.model, &mut all, features.words, context.compute.on_host)?;
-    context.outcome(batch, loss, gradients)
+    Ok(context.computed(batch, loss, gradients))
 }
 
 impl StepOutcome {
@@ -114,7 +121,7 @@ impl StepOutcome {
     ///
     /// # Errors
     /// Those of the exchange; [`TrainError::Internal`] when the replicas have drifted apart: on the CPU by a bit.
-    pub(crate) fn of_all_ranks(mut self, ranks: &dyn Exchange, on_host: bool) -> Result<Self, TrainError> {
+    pub(crate) fn of_all_ranks(mut self, step: u64, ranks: &dyn Exchange, on_host: bool) -> Result<Self, TrainError> {
         if ranks.is_alone() {
             return Ok(self);
         }
@@ -130,7 +137,7 @@ impl StepOutcome {
             return Err(TrainError::Internal(format!(
                 "the replicas have drifted apart at step {}: loss and gradient norm are {own:?}, those of rank 0 are \
                  {first:?}",
-                self.batch.step + 1
+                step + 1
             )));
         }
         [self.loss, self.norms.all] = first;
@@ -140,6 +147,69 @@ impl StepOutcome {
     /// What the terms add to the contrastive loss, without their weights; 0 without any.
     pub(crate) fn loss_of_terms(&self) -> f64 {
         self.structure.unwrap_or_default() + self.teacher.unwrap_or_default()
+    }
+}
+
+/// The numbers of a step where they were computed.
+pub(crate) struct Scalars {
+    /// The losses, `logit_scale`, both spreads, and the sums of squares of gradients that are on a device, in `f32`.
+    pub values: Tensor<1>,
+    /// Whether there is a structure term, and a divergence from a teacher.
+    has_terms: [bool; 2],
+    squares: SumsOfSquares,
+    chance_loss: f64,
+    num_duplicates: usize,
+}
+
+impl Scalars {
+    /// Losses, which come first.
+    pub fn num_losses(&self) -> usize {
+        1 + self.has_terms.into_iter().map(usize::from).sum::<usize>()
+    }
+
+    /// The first sum of squares, which come last.
+    pub fn first_sum(&self) -> usize {
+        self.num_losses() + 3
+    }
+
+    /// Queues a copy to the host. `control`: of the update, where a device decides whether it changes anything.
+    pub fn queue_read(self, control: Option<Tensor<1>>) -> PendingOutcome {
+        let read = PendingRead::start([self.values.clone()].into_iter().chain(control).collect());
+        PendingOutcome { read, scalars: self }
+    }
+}
+
+/// The numbers of a step on their way to the host.
+pub(crate) struct PendingOutcome {
+    read: PendingRead,
+    scalars: Scalars,
+}
+
+impl PendingOutcome {
+    /// Waits for the device: the only time in a step that the host does.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] when the device cannot return its data.
+    pub fn wait(self) -> Result<StepOutcome, TrainError> {
+        let Scalars { has_terms, ref squares, chance_loss, num_duplicates, .. } = self.scalars;
+        let (num_losses, first_sum) = (self.scalars.num_losses(), self.scalars.first_sum());
+        let read = self.read.wait().map_err(|problem| ModelError::Device(DeviceFailure::new(&problem)))?;
+        let changes = read.get(1).is_none_or(|control| control.get(1) == Some(&1.0));
+        let Some((losses, others, sums)) = read.first().and_then(|values| {
+            let (losses, rest) = values.split_at_checked(num_losses)?;
+            let (others, sums) = rest.split_at_checked(first_sum - num_losses)?;
+            Some((losses, others, sums))
+        }) else {
+            return Err(TrainError::Internal("the scalars of a step were not read".to_owned()));
+        };
+        let ([loss, terms @ ..], [logit_scale, image, text]) = (losses, others) else {
+            return Err(TrainError::Internal(format!("{losses:?} and {others:?} are not the scalars of a step")));
+        };
+        let [loss, logit_scale, image, text] = [loss, logit_scale, image, text].map(|&value| f64::from(value));
+        let mut terms = terms.iter().map(|&value| f64::from(value));
+        let [structure, teacher] = has_terms.map(|has_term| if has_term { terms.next() } else { None });
+        let (norms, spread) = (squares.norms(sums)?, [image, text]);
+        Ok(StepOutcome { loss, structure, teacher, logit_scale, chance_loss, spread, norms, num_duplicates, changes })
     }
 }
 
@@ -212,43 +282,20 @@ impl StepContext<'_> {
         })
     }
 
-    /// Reads the scalars of a step: the only time in a step that the host waits for the device.
-    pub(crate) fn outcome(
+    pub(crate) fn computed(
         &self,
         batch: Batch,
         StepLoss { total: _, contrastive, structure, teacher }: StepLoss,
         gradients: ParamGradients,
-    ) -> Result<StepOutcome, TrainError> {
+    ) -> Computed {
         let BatchLoss { loss, num_duplicates, chance: chance_loss, spread } = contrastive;
-        let squares = gradients.squares();
+        let mut squares = gradients.squares();
         let has_terms = [structure.is_some(), teacher.is_some()];
-        let terms = structure.into_iter().chain(teacher);
-        let scalars = [loss, self.model.logit_scale.val(), spread].into_iter().chain(terms);
-        let read = parameters::host_all(scalars.chain(squares.on_device.clone()).collect())?;
-        let [loss, logit_scale, spread, rest @ ..] = &read[..] else {
-            return Err(TrainError::Internal(format!("{} scalars of a step were read", read.len())));
-        };
-        let (terms, sums) = rest.split_at(has_terms.into_iter().map(usize::from).sum());
-        let mut terms = terms.iter().flatten().map(|&value| f64::from(value));
-        let [structure, teacher] = has_terms.map(|has_term| if has_term { terms.next() } else { None });
-        let ([loss], [logit_scale], [image, text]) = (&loss[..], &logit_scale[..], &spread[..]) else {
-            let lengths: Vec<usize> = read.iter().map(Vec::len).collect();
-            return Err(TrainError::Internal(format!("the scalars of a step have {lengths:?} values")));
-        };
-        let [loss, logit_scale, image, text] = [loss, logit_scale, image, text].map(|&value| f64::from(value));
-        let (norms, spread) = (squares.norms(sums)?, [image, text]);
-        Ok(StepOutcome {
-            batch,
-            loss,
-            structure,
-            teacher,
-            logit_scale,
-            chance_loss,
-            spread,
-            norms,
-            num_duplicates,
-            gradients,
-        })
+        let losses = [loss].into_iter().chain(structure).chain(teacher);
+        let others = [self.model.logit_scale.val(), spread];
+        let all: Vec<Tensor<1>> = losses.chain(others).chain(std::mem::take(&mut squares.on_device)).collect();
+        let scalars = Scalars { values: joined(&all), has_terms, squares, chance_loss, num_duplicates };
+        Computed { batch, gradients, scalars }
     }
 
     /// The dropout of a step, or of a part of one: the same each time it is asked for.

@@ -11,10 +11,8 @@ use crate::ranks::launched::Processes;
 use crate::ranks::on_devices::{LIMITS, on_devices};
 #[cfg(feature = "mpi")]
 use crate::ranks::processes::on_processes::on_processes;
-use crate::run_dir::metrics_log::TrainRecord;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
-use crate::training::records::StepNumbers;
 use crate::training::run::Run;
 use crate::training::training_data::next_batch;
 use crate::training::{gradient_cache, step};
@@ -89,47 +87,22 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
         run.report_early_stop(observer);
         return Ok(Outcome::Finished { step: run.position.step });
     }
-    let mut started = Instant::now();
+    run.last_step = Instant::now();
     loop {
         let mut batches = run.batches()?;
         while let Some(batch) = next_batch(&mut batches, observer)? {
-            let step = batch.step;
-            let rate = run.learner.learning_rate(step);
-
+            let rate = run.learner.learning_rate(batch.step);
             let context = run.step_context();
-            let outcome = if batch.is_last_of_pass && context.ranks.is_alone() {
+            let computed = if batch.is_last_of_pass && context.ranks.is_alone() {
                 step::forward_backward(&context, batch)?
             } else {
                 gradient_cache::forward_backward(&context, batch, &mut batches)?
             };
-            let (batch, loss, logit_scale) = (&outcome.batch, outcome.loss, outcome.logit_scale);
-            let grad_norm = outcome.norms.all;
-            let loss_of_terms = outcome.loss_of_terms();
-            let numbers = StepNumbers { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale };
-            run.guard_finite(numbers, batch, observer)?;
-            run.learner.update(step, outcome.gradients, grad_norm, rate)?;
-            run.position.advance(run.data.batch_len(step));
-
-            let seconds = started.elapsed().as_secs_f64();
-            let record = TrainRecord {
-                step: run.position.step,
-                epoch: run.position.epoch(),
-                samples_seen: run.position.samples_seen,
-                loss,
-                loss_structure: outcome.structure,
-                loss_teacher: outcome.teacher,
-                chance_loss: outcome.chance_loss,
-                learning_rate: rate.base,
-                logit_scale: logit_scale.exp(),
-                grad_norm,
-                grad_norms: outcome.norms.by_part,
-                image_spread: outcome.spread[0],
-                text_spread: outcome.spread[1],
-                num_duplicates: outcome.num_duplicates,
-                pairs_per_sec: batch.pairs.len() as f64 / seconds,
-                loader_wait: batch.waited.as_secs_f64() / seconds,
-            };
-            run.log_step(&record, batch, observer)?;
+            run.update(computed, rate, observer)?;
+            if run.goes_ahead() {
+                continue;
+            }
+            run.finish_last(observer)?;
 
             run.evaluate_or_stop(observer)?;
             let ending = run.agree_on_end(stop.signal())?;
@@ -141,7 +114,7 @@ fn train_to_end(run: &mut Run, stop: &StopFlag, observer: &mut dyn Observer) -> 
                 run.report_early_stop(observer);
                 return Ok(Outcome::Finished { step: run.position.step });
             }
-            started = Instant::now();
+            run.last_step = Instant::now();
         }
         if !run.next_stage(observer)? {
             return Ok(Outcome::Finished { step: run.position.step });

@@ -9,6 +9,7 @@ use crate::error::TrainError;
 use crate::events::{Event, Observer};
 use crate::training::records::StepNumbers;
 use crate::training::run::Run;
+use crate::training::step::Computed;
 use crate::training::training_data::next_batch;
 use crate::training::{gradient_cache, step};
 
@@ -88,32 +89,31 @@ pub(super) fn measure(
 
         let before = computed_by_teacher(run);
         let context = run.step_context();
-        let outcome = if batch.is_last_of_pass {
+        let Computed { batch, gradients, scalars } = if batch.is_last_of_pass {
             step::forward_backward(&context, batch)?
         } else {
             step.loaded = usize::MAX;
             gradient_cache::forward_backward(&context, batch, &mut batches)?
         };
-        step.pairs = outcome.batch.pairs.len();
+        let (clip, numbers) = run.learner.clip(scalars)?;
+        let outcome = numbers.wait()?;
+        step.pairs = batch.pairs.len();
         step.loaded = step.loaded.min(step.pairs);
-        let waited_inside = outcome.batch.waited.as_secs_f64() - step.waited;
+        let waited_inside = batch.waited.as_secs_f64() - step.waited;
         step.waited += waited_inside;
         // What fills the teacher's cache counts elsewhere.
         let computed = laps.lap() - (computed_by_teacher(run) - before);
         (step.computed, spent) = (computed - waited_inside, spent + computed);
-        let (loss, grad_norm, logit_scale) = (outcome.loss, outcome.norms.all, outcome.logit_scale);
-        let loss_of_terms = outcome.loss_of_terms();
-        let numbers = StepNumbers { loss, loss_of_terms, grad_norm, learning_rate: rate.base, logit_scale };
-        refuse_not_finite(numbers, number)?;
-        run.learner.update(number, outcome.gradients, grad_norm, rate)?;
+        refuse_not_finite(StepNumbers::of(&outcome, rate), number)?;
+        run.learner.update(number, gradients, clip, rate)?;
         // Waits for the device: it updates `logit_scale` last.
         run.learner.logit_scale()?;
         step.updated = laps.lap();
         step.whole = spent + step.updated;
-        outcome.batch.skipped.iter().for_each(|image| {
+        batch.skipped.iter().for_each(|image| {
             observer.on(Event::Skipped { image, of: "the training data", listed_in: None });
         });
-        drop(outcome.batch);
+        drop(batch);
         measured.made += 1;
         if done >= warm_up {
             measured.steps.push(step);

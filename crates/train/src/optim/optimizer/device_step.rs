@@ -12,10 +12,10 @@ use crate::optim::optimizer::{Arrays, Optimizer, State, not_together};
 use crate::optim::param_groups::LearningRate;
 use crate::optim::rules::update_rule::{OnDevice, Update};
 
-/// Parameters that are updated at once, at most: two launches where a device binds few buffers (7 parameters), and one
+/// Parameters that are updated at once, at most: two launches where a device binds few buffers (6 parameters), and one
 /// elsewhere (`MOST` of `cube::bundle` in `dualenc_kernels`). Only these have old and new values and state in memory at
 /// the same time.
-const AT_ONCE: usize = 14;
+const AT_ONCE: usize = 12;
 
 /// A parameter that waits for others with the same constants. All tensors are flat.
 struct Waiting {
@@ -39,12 +39,13 @@ impl Optimizer {
         &mut self,
         model: DualEncoder,
         gradients: BTreeMap<String, Gradient>,
-        clip: f64,
+        control: Tensor<1>,
         rate: LearningRate,
         updates: &dyn Fn(&str) -> u64,
     ) -> Result<DualEncoder, TrainError> {
         let (groups, updated) = (Vec::new(), BTreeMap::new());
-        let mut step = DeviceStep { optimizer: self, gradients, clip, rate, updates, groups, updated, failure: None };
+        let mut step =
+            DeviceStep { optimizer: self, gradients, control, rate, updates, groups, updated, failure: None };
         let model = parameters::update(model, &mut step);
         let updated = step.finish()?;
         Ok(parameters::update(model, &mut Replace(updated)))
@@ -56,7 +57,8 @@ impl Optimizer {
 struct DeviceStep<'a> {
     optimizer: &'a mut Optimizer,
     gradients: BTreeMap<String, Gradient>,
-    clip: f64,
+    /// Clips, and decides whether anything changes.
+    control: Tensor<1>,
     rate: LearningRate,
     updates: &'a dyn Fn(&str) -> u64,
     /// Parameters that wait, by what their updates share: all but the shape.
@@ -83,7 +85,7 @@ impl DeviceStep<'_> {
     /// Adds a parameter to those that wait, and updates its group once that is full.
     fn collect<const D: usize>(&mut self, path: &str, value: Tensor<D>, gradient: Gradient) -> Result<(), TrainError> {
         let (shape, device) = (value.dims().to_vec(), value.device());
-        let update = self.optimizer.update_of(path, &[], self.clip, self.rate, self.updates)?;
+        let update = self.optimizer.update_of(path, &[], 1.0, self.rate, self.updates)?;
         let Optimizer { rule, states, .. } = &mut *self.optimizer;
         let state = states.remove(path).unwrap_or_else(|| State::zeros(rule.as_ref(), &shape, Some(&device)));
         state.assert_fits(rule.as_ref(), path, &shape, &gradient)?;
@@ -114,7 +116,7 @@ impl DeviceStep<'_> {
             let update = Update { shape: shape.as_slice(), ..update };
             parameters.push(OnDevice { update, value, gradient, state: arrays.as_mut_slice() });
         }
-        let values = self.optimizer.rule.all_on_device(parameters)?;
+        let values = self.optimizer.rule.all_on_device(parameters, &self.control)?;
         for (Kept { path, shape, names, arrays }, value) in kept.into_iter().zip(values) {
             self.optimizer.states.insert(path.clone(), State { names, arrays: Arrays::Device(arrays) });
             self.updated.insert(path, (shape, value));

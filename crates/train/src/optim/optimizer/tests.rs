@@ -29,7 +29,8 @@ fn step(
     by_path: BTreeMap<String, Gradient>,
 ) -> Result<DualEncoder, TrainError> {
     let rate = LearningRate { base: 1e-3, schedule: 1.0 };
-    optimizer.step(model, ParamGradients { by_path }, 1.0, rate, &|_| 0)
+    let clip = Clip::of_norm(1.0, optimizer.max_norm());
+    optimizer.step(model, ParamGradients { by_path }, clip, rate, &|_| 0)
 }
 
 /// The message of a step with gradients that `change` spoiled.
@@ -76,7 +77,8 @@ fn steps_on_host_and_device_agree() {
                 for gradient in by_path.values_mut().filter(|_| !on_host) {
                     *gradient = Gradient::Device(Box::new(Tensor::ones([gradient.len()], &Device::flex())));
                 }
-                after = optimizer.step(after, ParamGradients { by_path }, 1.0, rate, &updates).unwrap();
+                let clip = Clip::of_norm(1.0, optimizer.max_norm());
+                after = optimizer.step(after, ParamGradients { by_path }, clip, rate, &updates).unwrap();
             }
             (parameters::collect(&after, parameters::ParamFilter::Trainable).unwrap(), saved(&optimizer))
         });

@@ -86,10 +86,14 @@ impl UpdateRule for AdamW {
     }
 
     /// One kernel takes several parameters with equal constants.
-    fn all_on_device(&self, mut parameters: Vec<OnDevice<'_>>) -> Result<Vec<Tensor<1>>, TrainError> {
+    fn all_on_device(
+        &self,
+        mut parameters: Vec<OnDevice<'_>>,
+        control: &Tensor<1>,
+    ) -> Result<Vec<Tensor<1>>, TrainError> {
         let steps: Vec<AdamWStep> = parameters.iter().map(|it| self.formula(it.update).step()).collect();
         let Some(step) = steps.first().copied().filter(|first| steps.iter().all(|step| step == first)) else {
-            return self.each_on_device(parameters);
+            return self.each_on_device(parameters, control);
         };
         let inputs = parameters.iter_mut().map(|OnDevice { value, gradient, state, .. }| {
             let [first, second] = arrays(state)?;
@@ -97,8 +101,8 @@ impl UpdateRule for AdamW {
             Ok(DeviceParameter { value: value.clone(), gradient: gradient.clone(), moments })
         });
         // Its inputs are dropped at once: a parameter that is updated by itself frees what it was updated from.
-        let updated = adamw_steps(&inputs.collect::<Result<Vec<_>, TrainError>>()?, step);
-        let Some(updated) = updated else { return self.each_on_device(parameters) };
+        let updated = adamw_steps(&inputs.collect::<Result<Vec<_>, TrainError>>()?, control, step);
+        let Some(updated) = updated else { return self.each_on_device(parameters, control) };
         let mut values = Vec::with_capacity(parameters.len());
         for (OnDevice { state, .. }, new) in parameters.into_iter().zip(updated) {
             let [first, second] = arrays(state)?;
@@ -123,8 +127,8 @@ struct Formula {
 
 impl Formula {
     fn step(&self) -> AdamWStep {
-        let Self { betas, epsilon, clip, decay_factor, rate, second_root } = *self;
-        AdamWStep { betas, epsilon, clip, decay_factor, rate, second_root }
+        let Self { betas, epsilon, clip: _, decay_factor, rate, second_root } = *self;
+        AdamWStep { betas, epsilon, decay_factor, rate, second_root }
     }
 
     /// One fused pass over the four arrays.

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use burn::tensor::Tensor;
 
 use crate::error::TrainError;
+use crate::optim::clip::changed;
 
 /// The inputs of one update of one parameter, besides value, gradient and state.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -87,15 +88,22 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         state: &mut [Tensor<1>],
     ) -> Result<Tensor<1>, TrainError>;
 
-    /// [`UpdateRule::on_device`] of each of several parameters: returns the new values. Each old value and gradient is
-    /// dropped before the next parameter's turn.
+    /// [`UpdateRule::on_device`] of each of several parameters, with gradients clipped as `control` says, which also
+    /// says whether anything changes: returns the new values. Each old value and gradient is dropped before the next
+    /// parameter's turn.
     ///
     /// # Errors
     /// Those of [`UpdateRule::on_host`].
-    fn each_on_device(&self, parameters: Vec<OnDevice<'_>>) -> Result<Vec<Tensor<1>>, TrainError> {
+    fn each_on_device(&self, parameters: Vec<OnDevice<'_>>, control: &Tensor<1>) -> Result<Vec<Tensor<1>>, TrainError> {
         let mut values = Vec::with_capacity(parameters.len());
+        let factor = control.clone().narrow(0, 0, 1);
         for OnDevice { update, value, gradient, state } in parameters {
-            values.push(self.on_device(update, value, gradient, state)?);
+            let (old_value, old_state) = (value.clone(), state.to_vec());
+            let gradient = gradient.clone() * factor.clone().expand(gradient.shape());
+            values.push(changed(control, self.on_device(update, value, gradient, state)?, old_value));
+            for (new, old) in state.iter_mut().zip(old_state) {
+                *new = changed(control, new.clone(), old);
+            }
         }
         Ok(values)
     }
@@ -104,8 +112,8 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
     ///
     /// # Errors
     /// Those of [`UpdateRule::on_host`].
-    fn all_on_device(&self, parameters: Vec<OnDevice<'_>>) -> Result<Vec<Tensor<1>>, TrainError> {
-        self.each_on_device(parameters)
+    fn all_on_device(&self, parameters: Vec<OnDevice<'_>>, control: &Tensor<1>) -> Result<Vec<Tensor<1>>, TrainError> {
+        self.each_on_device(parameters, control)
     }
 }
 

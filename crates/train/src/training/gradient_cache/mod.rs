@@ -25,7 +25,7 @@ use crate::ranks::gradients::sum_of_all;
 use crate::ranks::tree::{halvings_of_share, sum_in_tree};
 use crate::training::gradient_cache::loss_in_rows::{LossInRows, loss_in_rows};
 use crate::training::locked_inputs::LockedFeatures;
-use crate::training::step::{Features, StepContext, StepOutcome};
+use crate::training::step::{Computed, Features, StepContext};
 
 mod loss_in_rows;
 #[cfg(test)]
@@ -41,7 +41,7 @@ pub(crate) fn forward_backward(
     context: &StepContext<'_>,
     first: Batch,
     more: &mut impl Iterator<Item = Result<Batch, DataError>>,
-) -> Result<StepOutcome, TrainError> {
+) -> Result<Computed, TrainError> {
     let mut parts = vec![first];
     let mut outputs = Vec::new();
     let (mut image, mut text) = (Vec::new(), Vec::new());
@@ -130,7 +130,7 @@ pub(crate) fn forward_backward(
     )?;
     let mut gradients = sum_of_all(context.ranks, own)?;
     gradients.add(by_parameters)?;
-    context.outcome(batch, loss, gradients)?.of_all_ranks(context.ranks, context.compute.on_host)
+    Ok(context.computed(batch, loss, gradients))
 }
 
 fn next(more: &mut impl Iterator<Item = Result<Batch, DataError>>) -> Result<Batch, TrainError> {

@@ -15,7 +15,7 @@ use crate::ranks::alone::Alone;
 use crate::stop_flag::StopFlag;
 use crate::training::position::Start;
 use crate::training::run::Run;
-use crate::training::step;
+use crate::training::step::{self, StepOutcome};
 
 fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens").join(name)
@@ -38,21 +38,24 @@ fn open(dir: &Path, more: &[&str]) -> Run {
 }
 
 /// A step as the training loop computes it.
-fn forward_backward_of(
-    run: &Run,
-    first: Batch,
-    more: &mut impl Iterator<Item = Result<Batch, DataError>>,
-) -> StepOutcome {
+fn forward_backward_of(run: &Run, first: Batch, more: &mut impl Iterator<Item = Result<Batch, DataError>>) -> Step {
     let context = run.step_context();
-    let outcome = if first.is_last_of_pass {
+    let computed = if first.is_last_of_pass {
         step::forward_backward(&context, first)
     } else {
         forward_backward(&context, first, more)
     };
-    outcome.unwrap()
+    let Computed { batch, gradients, scalars } = computed.unwrap();
+    Step { outcome: scalars.queue_read(None).wait().unwrap(), batch, gradients }
 }
 
-fn first_step(run: &Run) -> StepOutcome {
+struct Step {
+    outcome: StepOutcome,
+    batch: Batch,
+    gradients: ParamGradients,
+}
+
+fn first_step(run: &Run) -> Step {
     let mut batches = run.batches().unwrap();
     let first = batches.next().unwrap().unwrap();
     forward_backward_of(run, first, &mut batches)
@@ -91,16 +94,31 @@ fn parts_match_whole_batch() {
         let (lock, loss) = (format!("model.lock={lock}"), format!("train.loss={loss}"));
         let whole = first_step(&open(dir.path(), &[&lock, &loss]));
         let expected = values(whole.gradients);
-        assert!(whole.num_duplicates > 0 && expected.len() >= parameters, "{lock}: {}", expected.len());
+        assert!(whole.outcome.num_duplicates > 0 && expected.len() >= parameters, "{lock}: {}", expected.len());
         assert!(expected["logit_scale"][0].abs() > 1e-3);
         for size in [1, 3, 7] {
             let size = format!("train.micro_batch_size={size}");
             let parts = first_step(&open(dir.path(), &[&lock, &loss, &size]));
-            assert_eq!((&parts.batch.pairs, parts.num_duplicates), (&whole.batch.pairs, whole.num_duplicates));
-            assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
-            assert!((parts.norms.all / whole.norms.all - 1.0).abs() < 1e-5);
-            assert_eq!(parts.norms.by_part.len(), whole.norms.by_part.len());
-            assert!(parts.spread.iter().zip(whole.spread).all(|(parts, whole)| (parts - whole).abs() < 1e-5));
+            assert_eq!(
+                (&parts.batch.pairs, parts.outcome.num_duplicates),
+                (&whole.batch.pairs, whole.outcome.num_duplicates)
+            );
+            assert!(
+                (parts.outcome.loss / whole.outcome.loss - 1.0).abs() < 1e-6,
+                "{} {}",
+                parts.outcome.loss,
+                whole.outcome.loss
+            );
+            assert!((parts.outcome.norms.all / whole.outcome.norms.all - 1.0).abs() < 1e-5);
+            assert_eq!(parts.outcome.norms.by_part.len(), whole.outcome.norms.by_part.len());
+            assert!(
+                parts
+                    .outcome
+                    .spread
+                    .iter()
+                    .zip(whole.outcome.spread)
+                    .all(|(parts, whole)| (parts - whole).abs() < 1e-5)
+            );
             assert_same(&values(parts.gradients), &expected);
         }
     }
@@ -142,9 +160,17 @@ fn parts_match_whole_batch_of_several_captions() {
         for size in [1, 4] {
             let size = format!("train.micro_batch_size={size}");
             let parts = first_step(&open(dir.path(), &[sets.as_slice(), &[size.as_str()]].concat()));
-            assert_eq!((&parts.batch.captions, parts.num_duplicates), (&whole.batch.captions, whole.num_duplicates));
-            assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
-            assert!((parts.chance_loss - whole.chance_loss).abs() < 1e-12);
+            assert_eq!(
+                (&parts.batch.captions, parts.outcome.num_duplicates),
+                (&whole.batch.captions, whole.outcome.num_duplicates)
+            );
+            assert!(
+                (parts.outcome.loss / whole.outcome.loss - 1.0).abs() < 1e-6,
+                "{} {}",
+                parts.outcome.loss,
+                whole.outcome.loss
+            );
+            assert!((parts.outcome.chance_loss - whole.outcome.chance_loss).abs() < 1e-12);
             assert_same(&values(parts.gradients), &expected);
         }
     }
@@ -166,16 +192,21 @@ fn parts_match_whole_batch_with_terms() {
         let sets = [&plain[..], &terms].concat();
         let plain = values(first_step(&open(dir.path(), &plain)).gradients);
         let whole = first_step(&open(dir.path(), &sets));
-        let term = whole.loss_of_terms();
+        let term = whole.outcome.loss_of_terms();
         let expected = values(whole.gradients);
         assert!(expected["image_projection.weight"] != plain["image_projection.weight"], "{sets:?} change nothing");
         for size in [1, 3] {
             let size = format!("train.micro_batch_size={size}");
             let parts = first_step(&open(dir.path(), &[&sets[..], &[size.as_str()]].concat()));
-            assert!((parts.loss / whole.loss - 1.0).abs() < 1e-6, "{} {}", parts.loss, whole.loss);
-            assert_eq!([parts.structure.is_some(), whole.structure.is_some()], [has_structure; 2]);
-            assert_eq!([parts.teacher.is_some(), whole.teacher.is_some()], [has_teacher; 2]);
-            let parts_term = parts.loss_of_terms();
+            assert!(
+                (parts.outcome.loss / whole.outcome.loss - 1.0).abs() < 1e-6,
+                "{} {}",
+                parts.outcome.loss,
+                whole.outcome.loss
+            );
+            assert_eq!([parts.outcome.structure.is_some(), whole.outcome.structure.is_some()], [has_structure; 2]);
+            assert_eq!([parts.outcome.teacher.is_some(), whole.outcome.teacher.is_some()], [has_teacher; 2]);
+            let parts_term = parts.outcome.loss_of_terms();
             assert!((parts_term - term).abs() <= 1e-5 * term, "{parts_term} {term}");
             assert_same(&values(parts.gradients), &expected);
         }
@@ -229,8 +260,8 @@ fn each_step_comes_once() {
     let mut batches = run.batches().unwrap();
     let mut sizes = Vec::new();
     while let Some(first) = batches.next() {
-        let outcome = forward_backward_of(&run, first.unwrap(), &mut batches);
-        sizes.push((outcome.batch.step, outcome.batch.pairs.len()));
+        let step = forward_backward_of(&run, first.unwrap(), &mut batches);
+        sizes.push((step.batch.step, step.batch.pairs.len()));
     }
     let pairs = sizes[..3].iter().map(|(_, pairs)| pairs).sum::<usize>();
     assert!(sizes[2].1 <= 4 && sizes[2].1 > 0, "{pairs} pairs: {sizes:?}");

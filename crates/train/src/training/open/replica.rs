@@ -141,6 +141,8 @@ impl Run {
             ranks,
             stop: stop.clone(),
             cut_captions_reported: false,
+            unfinished: None,
+            last_step: std::time::Instant::now(),
             fitted: None,
             config,
         };

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use dualenc_kernels::assume_plane_operations;
 use serde_json::Value;
 
-use super::tests::{assert_resumes, run};
+use super::tests::{assert_divergence_changes_nothing, assert_resumes, run};
 use super::*;
 use crate::config::Precision;
 use crate::device::{Compute, dtype};
@@ -106,6 +106,14 @@ fn half_precision_agrees() {
         } else {
             eprintln!("{name}: the device lacks it; not compared");
         }
+    }
+}
+
+#[test]
+fn divergence_changes_nothing() {
+    let _alone = alone();
+    for optimizer in ["adamw", "lion"] {
+        assert_divergence_changes_nothing(DEVICE, &[&format!("train.optimizer={optimizer}")]);
     }
 }
 
