@@ -16,7 +16,8 @@ enum Pending {
 }
 
 impl PendingRead {
-    /// Queues a copy of `tensors`. What is queued on the device later does not delay it. Dropping the read waits for it.
+    /// Queues a copy of `tensors`. What is queued on the device later does not delay it. Dropping the read waits for
+    /// it.
     pub fn start(tensors: Vec<Tensor<1>>) -> Self {
         if let Some(first) = tensors.first() {
             count_read(&first.device());
