@@ -94,6 +94,7 @@ pub mod internals {
     pub use crate::features::parallel_forward::on_single_thread;
     pub use crate::loss::contrastive::PairIds;
     pub use crate::loss::targets::contrastive_loss;
+    pub use crate::optim::clip::Clip;
     pub use crate::optim::gradients::{ParamGradients, RowsRead};
     pub use crate::optim::optimizer::Optimizer;
     pub use crate::optim::param_groups::LearningRate;

@@ -11,7 +11,7 @@ use dualenc_model::{
 };
 use dualenc_train::config::{Loss, TrainSection};
 use dualenc_train::internals::{
-    LearningRate, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, on_single_thread,
+    Clip, LearningRate, Optimizer, PairIds, ParamGradients, RowsRead, contrastive_loss, on_single_thread,
 };
 use dualenc_train::{Compute, Objective};
 use serde_json::{Value, json};
@@ -143,7 +143,7 @@ pub fn bert(lengths: &[usize]) -> Result<Work, Box<dyn Error>> {
             ParamGradients::take(&model, &mut gradients, Some(RowsRead::of_words(&tokens)), compute.on_host)?;
         let whole = std::mem::replace(&mut model, placeholder.clone());
         let rate = LearningRate { base: train.learning_rate, schedule: 1.0 };
-        model = optimizer.step(whole, gradients, 0.0, rate, &|_| step)?;
+        model = optimizer.step(whole, gradients, Clip::Known(1.0), rate, &|_| step)?;
         step += 1;
         Ok(())
     };

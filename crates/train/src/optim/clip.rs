@@ -13,7 +13,7 @@ pub enum Clip {
     /// The numbers of the step are not finite: nothing changes.
     NothingChanges,
     /// `[2]`, that of [`step_control`](dualenc_kernels::step_control): the device decides.
-    OnDevice(Tensor<1>),
+    OnDevice(Box<Tensor<1>>),
 }
 
 impl Clip {
@@ -27,7 +27,7 @@ impl Clip {
         match self {
             Self::Known(factor) => Tensor::from_floats([factor as f32, 1.0], device),
             Self::NothingChanges => Tensor::zeros([2], device),
-            Self::OnDevice(control) => control,
+            Self::OnDevice(control) => *control,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::training::position::Position;
 use crate::training::records::StepNumbers;
 use crate::training::run::Run;
 use crate::training::step::Computed;
-use crate::training::unfinished::Unfinished;
+use crate::training::unfinished::{Numbers, Unfinished};
 
 impl Run {
     /// Makes or queues the update of a step, and finishes the step before. Numbers that are not finite change nothing.
@@ -26,8 +26,13 @@ impl Run {
         let Computed { batch, gradients, scalars } = computed;
         let (clip, numbers) = self.learner.clip(scalars)?;
         self.learner.update(batch.step, gradients, clip, rate)?;
-        let before = self.unfinished.replace(Unfinished { batch, rate, numbers });
-        before.map_or(Ok(()), |before| self.finish(before, observer))
+        let before = self.unfinished.replace(Unfinished { batch, rate, numbers, seconds: 0.0 });
+        before.map_or(Ok(()), |before| self.finish(before, observer))?;
+        if let Some(step) = &mut self.unfinished {
+            step.seconds = self.last_step.elapsed().as_secs_f64();
+            self.last_step = Instant::now();
+        }
+        Ok(())
     }
 
     /// Whether the next step may be queued before this one is finished: nothing else is due in between.
@@ -49,7 +54,10 @@ impl Run {
     /// # Errors
     /// Those of [`Run::finish`].
     pub fn finish_last(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        self.unfinished.take().map_or(Ok(()), |last| self.finish(last, observer))
+        let Some(mut last) = self.unfinished.take() else { return Ok(()) };
+        last.numbers = Numbers::Known(Box::new(last.numbers.wait()?));
+        last.seconds += self.last_step.elapsed().as_secs_f64();
+        self.finish(last, observer)
     }
 
     /// Forgets the step after this one, and any that was queued after it: they changed nothing.
@@ -63,12 +71,10 @@ impl Run {
     /// # Errors
     /// Those of [`Run::guard_finite`] and [`Run::log_step`]; [`TrainError::Model`] when the device fails.
     fn finish(&mut self, step: Unfinished, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let Unfinished { batch, rate, numbers } = step;
+        let Unfinished { batch, rate, numbers, seconds } = step;
         let outcome = numbers.wait()?.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;
         self.guard_finite(StepNumbers::of(&outcome, rate), &batch, observer)?;
         self.position.advance(self.data.batch_len(batch.step));
-        // With a step queued ahead, this is the time from one finished step to the next.
-        let seconds = self.last_step.elapsed().as_secs_f64();
         let record = TrainRecord {
             step: self.position.step,
             epoch: self.position.epoch(),
@@ -87,8 +93,6 @@ impl Run {
             pairs_per_sec: batch.pairs.len() as f64 / seconds,
             loader_wait: (batch.waited.as_secs_f64() / seconds).min(1.0),
         };
-        self.log_step(&record, &batch, observer)?;
-        self.last_step = Instant::now();
-        Ok(())
+        self.log_step(&record, &batch, observer)
     }
 }

@@ -175,7 +175,8 @@ impl Learner {
         let before = self.control.take().unwrap_or_else(|| first_control(&scalars.values.device()));
         let control = step_control(&scalars.values, &before, limits);
         self.control = Some(control.clone());
-        Ok((Clip::OnDevice(control.clone()), Numbers::OnTheirWay(scalars.queue_read(Some(control)))))
+        let numbers = Numbers::OnTheirWay(Box::new(scalars.queue_read(Some(control.clone()))));
+        Ok((Clip::OnDevice(Box::new(control)), numbers))
     }
 
     /// Forgets what an update that changed nothing began, after `step` updates.
@@ -200,7 +201,7 @@ impl Learner {
         if matches!(clip, Clip::NothingChanges) {
             return Ok(());
         }
-        let control = if let Clip::OnDevice(control) = &clip { Some(control.clone()) } else { None };
+        let control = if let Clip::OnDevice(control) = &clip { Some(control.as_ref().clone()) } else { None };
         self.is_whole = false;
         // The optimiser works in place only where nothing else shares the values.
         let model = std::mem::replace(&mut self.model, self.placeholder.clone());

@@ -62,7 +62,7 @@ pub(crate) struct Run {
     pub cut_captions_reported: bool,
     /// The step that a device computes while the next one is queued.
     pub unfinished: Option<Unfinished>,
-    /// When the last step was finished.
+    /// When the time of a step began to count.
     pub last_step: Instant,
     /// The heads that were fitted before the first step, if this process did so.
     pub fitted: Option<FitReport>,
