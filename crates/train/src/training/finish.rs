@@ -23,7 +23,8 @@ impl Run {
         rate: LearningRate,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let Computed { batch, gradients, scalars } = computed;
+        let Computed { mut batch, gradients, scalars } = computed;
+        batch.pixels = Vec::new();
         let (clip, numbers) = self.learner.clip(scalars)?;
         self.learner.update(batch.step, gradients, clip, rate)?;
         let before = self.unfinished.replace(Unfinished { batch, rate, numbers, seconds: 0.0 });
