@@ -1,9 +1,9 @@
-//! What is done with the numbers of a step, once they are known.
+//! What is done with the numbers of a step, once they are known, and with its state if something fails.
 
 use std::time::Instant;
 
-use crate::error::TrainError;
-use crate::events::Observer;
+use crate::error::{ErrorKind, TrainError};
+use crate::events::{Event, Observer};
 use crate::optim::param_groups::LearningRate;
 use crate::run_dir::metrics_log::TrainRecord;
 use crate::training::position::Position;
@@ -25,15 +25,17 @@ impl Run {
     ) -> Result<(), TrainError> {
         let Computed { mut batch, gradients, scalars } = computed;
         batch.pixels = Vec::new();
-        let (clip, numbers) = self.learner.clip(scalars)?;
+        let (clip, numbers) = if self.ranks.is_alone() {
+            self.learner.clip(scalars)?
+        } else {
+            // All ranks clip alike: as the first does.
+            let outcome = scalars.queue_read(None).wait()?;
+            let outcome = outcome.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;
+            (self.learner.clip_of(&outcome), Numbers::Known(Box::new(outcome)))
+        };
         self.learner.update(batch.step, gradients, clip, rate)?;
-        let before = self.unfinished.replace(Unfinished { batch, rate, numbers, seconds: 0.0 });
-        before.map_or(Ok(()), |before| self.finish(before, observer))?;
-        if let Some(step) = &mut self.unfinished {
-            step.seconds = self.last_step.elapsed().as_secs_f64();
-            self.last_step = Instant::now();
-        }
-        Ok(())
+        let before = self.unfinished.replace(Unfinished { batch, rate, numbers });
+        before.map_or(Ok(()), |before| self.finish(before, observer))
     }
 
     /// Whether the next step may be queued before this one is finished: nothing else is due in between.
@@ -55,10 +57,7 @@ impl Run {
     /// # Errors
     /// Those of [`Run::finish`].
     pub fn finish_last(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let Some(mut last) = self.unfinished.take() else { return Ok(()) };
-        last.numbers = Numbers::Known(Box::new(last.numbers.wait()?));
-        last.seconds += self.last_step.elapsed().as_secs_f64();
-        self.finish(last, observer)
+        self.unfinished.take().map_or(Ok(()), |last| self.finish(last, observer))
     }
 
     /// Forgets the step after this one, and any that was queued after it: they changed nothing.
@@ -67,15 +66,62 @@ impl Run {
         self.learner.forget_after(self.position.step);
     }
 
+    /// Saves the state before the step or evaluation that failed with `error`, unless that state is wrong, is saved, or
+    /// the disk that it is saved to is what failed.
+    pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
+        let Some(records) = &mut self.records else { return };
+        let (whole, error) = (error, error.of_one_rank());
+        let found = error.bad_images();
+        if !found.is_empty() {
+            // Those found since the last step are why the run stops. Of several ranks, one has found them.
+            let images = &self.data.unreadable_images;
+            let new = found.iter().filter(|skipped| !images.contains(skipped.image)).cloned();
+            let all: Vec<_> = images.list().into_iter().chain(new).collect();
+            records.list_bad_samples(&all, &self.data.dataset, observer);
+        }
+        let is_saved_or_wrong = matches!(
+            error,
+            TrainError::NotFinite { .. }
+                | TrainError::SpoiledWeights { .. }
+                | TrainError::OfProcess { kind: ErrorKind::NotFinite | ErrorKind::Internal, .. }
+                | TrainError::Internal(_)
+                | TrainError::LostFile { .. }
+        );
+        let is_run_dir = matches!(error, TrainError::Write { path, .. } if path.starts_with(records.dir.root()));
+        if is_saved_or_wrong || is_run_dir || !self.learner.is_whole() || self.is_uncounted {
+            return;
+        }
+        // The state is that after the step that is not finished yet.
+        if let Err(error) = self.finish_last(observer) {
+            let step = self.position.step + 1;
+            observer.on(Event::Warning(format!("the state after step {step} is not saved: {error}")));
+            return;
+        }
+        if self.position.step == 0 {
+            return;
+        }
+        if let Some(records) = &mut self.records {
+            records.report_rescue(whole, self.position.step, observer);
+        }
+        if let Err(error) = self.save_rescue(observer) {
+            observer.on(Event::Warning(format!("the state after step {} is not saved: {error}", self.position.step)));
+        }
+    }
+
     /// Waits for the numbers of a step, counts it and logs it.
     ///
     /// # Errors
     /// Those of [`Run::guard_finite`] and [`Run::log_step`]; [`TrainError::Model`] when the device fails.
     fn finish(&mut self, step: Unfinished, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let Unfinished { batch, rate, numbers, seconds } = step;
-        let outcome = numbers.wait()?.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;
+        let Unfinished { batch, rate, numbers } = step;
+        self.is_uncounted = true;
+        let outcome = numbers.wait()?;
+        // With a step queued ahead, this is the time from one finished step to the next.
+        let seconds = self.last_step.elapsed().as_secs_f64();
+        self.last_step = Instant::now();
         self.guard_finite(StepNumbers::of(&outcome, rate), &batch, observer)?;
         self.position.advance(self.data.batch_len(batch.step));
+        self.is_uncounted = false;
         let record = TrainRecord {
             step: self.position.step,
             epoch: self.position.epoch(),

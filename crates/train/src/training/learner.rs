@@ -19,7 +19,7 @@ use crate::optim::optimizer::Optimizer;
 use crate::optim::param_groups::LearningRate;
 use crate::run_dir::checkpoint::{Checkpoint, Tensors};
 use crate::training::stages::Stages;
-use crate::training::step::Scalars;
+use crate::training::step::{Scalars, StepOutcome};
 use crate::training::unfinished::Numbers;
 
 /// The model with everything that updates it.
@@ -163,20 +163,27 @@ impl Learner {
     /// # Errors
     /// [`TrainError::Model`] when the host waits for the numbers and does not get them.
     pub fn clip(&mut self, scalars: Scalars) -> Result<(Clip, Numbers), TrainError> {
-        let max_norm = self.optimizer.max_norm();
         if self.optimizer.on_host() {
             let outcome = scalars.queue_read(None).wait()?;
-            let is_finite = outcome.norms.all.is_finite() && (outcome.loss + outcome.loss_of_terms()).is_finite();
-            let clip = if is_finite { Clip::of_norm(outcome.norms.all, max_norm) } else { Clip::NothingChanges };
-            return Ok((clip, Numbers::Known(Box::new(outcome))));
+            return Ok((self.clip_of(&outcome), Numbers::Known(Box::new(outcome))));
         }
         let (num_checked, first_sum) = (scalars.num_losses(), scalars.first_sum());
+        let max_norm = self.optimizer.max_norm();
         let limits = StepLimits { num_checked, first_sum, max_norm, epsilon: CLIP_EPSILON };
         let before = self.control.take().unwrap_or_else(|| first_control(&scalars.values.device()));
         let control = step_control(&scalars.values, &before, limits);
         self.control = Some(control.clone());
         let numbers = Numbers::OnTheirWay(Box::new(scalars.queue_read(Some(control.clone()))));
         Ok((Clip::OnDevice(Box::new(control)), numbers))
+    }
+
+    /// How the update of a step with these numbers clips.
+    pub fn clip_of(&self, outcome: &StepOutcome) -> Clip {
+        let is_finite = outcome.norms.all.is_finite() && (outcome.loss + outcome.loss_of_terms()).is_finite();
+        match is_finite {
+            true => Clip::of_norm(outcome.norms.all, self.optimizer.max_norm()),
+            false => Clip::NothingChanges,
+        }
     }
 
     /// Forgets what an update that changed nothing began, after `step` updates.

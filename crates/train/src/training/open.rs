@@ -182,6 +182,7 @@ impl Run {
             stop: stop.clone(),
             cut_captions_reported: false,
             unfinished: None,
+            is_uncounted: false,
             last_step: std::time::Instant::now(),
             fitted: None,
         };

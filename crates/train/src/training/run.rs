@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::closed_form::fit_report::FitReport;
 use crate::config::RunConfig;
 use crate::device::Compute;
-use crate::error::{ErrorKind, TrainError};
+use crate::error::TrainError;
 use crate::eval::encoder::{Encoder, OtherRanks};
 use crate::eval::evaluation::Evaluation;
 use crate::eval::shared::{ImageShares, Together};
@@ -62,7 +62,9 @@ pub(crate) struct Run {
     pub cut_captions_reported: bool,
     /// The step that a device computes while the next one is queued.
     pub unfinished: Option<Unfinished>,
-    /// When the time of a step began to count.
+    /// Whether an update is made or queued that `position` does not count, and whose numbers were not read.
+    pub is_uncounted: bool,
+    /// When the last step was finished.
     pub last_step: Instant,
     /// The heads that were fitted before the first step, if this process did so.
     pub fitted: Option<FitReport>,
@@ -410,37 +412,6 @@ impl Run {
             bad_images: self.data.unreadable_images.found(self.position.step),
             is_rescue: saved == Saved::Rescue,
             is_fit: saved == Saved::Fit,
-        }
-    }
-
-    /// Saves the state before the step or evaluation that failed with `error`, unless that state is wrong, is saved, or
-    /// the disk that it is saved to is what failed.
-    pub fn save_after(&mut self, error: &TrainError, observer: &mut dyn Observer) {
-        let Some(records) = &mut self.records else { return };
-        let (whole, error) = (error, error.of_one_rank());
-        let found = error.bad_images();
-        if !found.is_empty() {
-            // Those found since the last step are why the run stops. Of several ranks, one has found them.
-            let images = &self.data.unreadable_images;
-            let new = found.iter().filter(|skipped| !images.contains(skipped.image)).cloned();
-            let all: Vec<_> = images.list().into_iter().chain(new).collect();
-            records.list_bad_samples(&all, &self.data.dataset, observer);
-        }
-        let is_saved_or_wrong = matches!(
-            error,
-            TrainError::NotFinite { .. }
-                | TrainError::SpoiledWeights { .. }
-                | TrainError::OfProcess { kind: ErrorKind::NotFinite | ErrorKind::Internal, .. }
-                | TrainError::Internal(_)
-                | TrainError::LostFile { .. }
-        );
-        let is_run_dir = matches!(error, TrainError::Write { path, .. } if path.starts_with(records.dir.root()));
-        if self.position.step == 0 || is_saved_or_wrong || is_run_dir || !self.learner.is_whole() {
-            return;
-        }
-        records.report_rescue(whole, self.position.step, observer);
-        if let Err(error) = self.save_rescue(observer) {
-            observer.on(Event::Warning(format!("the state after step {} is not saved: {error}", self.position.step)));
         }
     }
 

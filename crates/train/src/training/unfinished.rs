@@ -12,8 +12,6 @@ pub(crate) struct Unfinished {
     pub batch: Batch,
     pub rate: LearningRate,
     pub numbers: Numbers,
-    /// Time since the step before was queued, and what is waited for this one alone.
-    pub seconds: f64,
 }
 
 /// The numbers of a step: on the host, or on their way there.
