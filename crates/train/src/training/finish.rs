@@ -25,14 +25,11 @@ impl Run {
     ) -> Result<(), TrainError> {
         let Computed { mut batch, gradients, scalars } = computed;
         batch.pixels = Vec::new();
-        let (clip, numbers) = if self.ranks.is_alone() {
-            self.learner.clip(scalars)?
-        } else {
-            // All ranks clip alike: as the first does.
-            let outcome = scalars.queue_read(None).wait()?;
-            let outcome = outcome.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;
-            (self.learner.clip_of(&outcome), Numbers::Known(Box::new(outcome)))
-        };
+        let (clip, mut numbers) = self.learner.clip(scalars)?;
+        if !self.ranks.is_alone() {
+            let outcome = numbers.wait()?.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;
+            numbers = Numbers::Known(Box::new(outcome));
+        }
         self.learner.update(batch.step, gradients, clip, rate)?;
         let before = self.unfinished.replace(Unfinished { batch, rate, numbers });
         before.map_or(Ok(()), |before| self.finish(before, observer))

@@ -178,7 +178,7 @@ impl Learner {
     }
 
     /// How the update of a step with these numbers clips.
-    pub fn clip_of(&self, outcome: &StepOutcome) -> Clip {
+    fn clip_of(&self, outcome: &StepOutcome) -> Clip {
         let is_finite = outcome.norms.all.is_finite() && (outcome.loss + outcome.loss_of_terms()).is_finite();
         match is_finite {
             true => Clip::of_norm(outcome.norms.all, self.optimizer.max_norm()),

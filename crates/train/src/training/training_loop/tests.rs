@@ -125,6 +125,44 @@ pub(super) fn assert_divergence_changes_nothing(device: &str, more: &[&str]) {
     }
 }
 
+/// A batch that cannot be read comes while a step is not finished: the state after that step is saved as that.
+#[test]
+fn failure_saves_the_state_after_the_step_in_progress() {
+    for device in ["cpu", PLAIN] {
+        let [good, bad] = [false, true].map(|is_bad| {
+            let dir = tempfile::tempdir().unwrap();
+            let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/goldens/train");
+            std::fs::create_dir(dir.path().join("images")).unwrap();
+            for entry in std::fs::read_dir(goldens.join("images")).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), dir.path().join("images").join(entry.file_name())).unwrap();
+            }
+            std::fs::copy(goldens.join("train.csv"), dir.path().join("train.csv")).unwrap();
+            if is_bad {
+                // In the third batch.
+                std::fs::write(dir.path().join("images/20.png"), "no image").unwrap();
+            }
+            dir
+        });
+        let run_in = |dir: &Path, last: Option<u64>| {
+            let data = format!("data.train.csv.path={}", dir.join("train.csv").display());
+            let fixed = ["model.lock=UU", "data.shuffle=false", "data.max_bad_fraction=0", "checkpoint.every_steps=2"];
+            // A checkpoint at the step before would finish it.
+            let sets = if last.is_none() { &fixed[..3] } else { &fixed[..] };
+            try_run(dir, device, &[sets, &[&data]].concat(), Start::New, last)
+        };
+        let error = run_in(bad.path(), None).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Input, "{error}");
+        run_in(good.path(), Some(2)).unwrap();
+        for file in ["model.safetensors", "optimizer.safetensors"] {
+            let saved =
+                |dir: &Path| std::fs::read(dir.join(device).join("checkpoints/step-000002").join(file)).unwrap();
+            assert!(saved(bad.path()) == saved(good.path()), "{device}: {file} differs");
+        }
+        assert!(!bad.path().join(device).join("checkpoints/step-000001").exists());
+    }
+}
+
 #[test]
 fn divergence_changes_nothing() {
     for device in ["cpu", PLAIN] {
