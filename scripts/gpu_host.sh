@@ -75,50 +75,26 @@ PYTHON
         binaries[n]=$name=$patched
     done
 fi
-cat > "$work/lu.toml" <<TOML
-[run]
-dir = "run"
-log_every_steps = 1
-[model]
-image_tower = "$quickstart/towers/vit-s14"
-text_tower = "$quickstart/towers/minilm-l6"
-embed_dim = 512
-lock = "LU"
-image_size = 56
-text_dropout = 0.1
-[data]
-max_tokens = 32
-[data.train.csv]
-path = "train.csv"
-image = "image"
-caption = "caption"
-[train]
-steps = $steps
-batch_size = 256
-learning_rate = 1e-4
-weight_decay = 0.1
-clip_grad_norm = 1.0
-[cache]
-dir = "cache"
-[checkpoint]
-every_steps = 1000000
-keep = 1
-TOML
-
 cd "$work"
-"${binaries[0]#*=}" train --config lu.toml --device cpu --set train.steps=1 --set run.dir=features 2> features.log
+PYTHONPATH=$root/scripts ${PYTHON:-python3} -c '
+import sys
+from gpu_bench_data import config
+print(config("train", sys.argv[1], "LU"))
+' "$quickstart/towers/vit-s14" > lu.toml
+settings=(--set model.text_tower="$quickstart/towers/minilm-l6" --set model.image_size=56 --set model.text_dropout=0.1)
+"${binaries[0]#*=}" train --config lu.toml --device cpu "${settings[@]}" --set run.dir=features 2> features.log
 rm -rf features
 train() {
     rm -rf run
     env LD_LIBRARY_PATH="$work/lib" XDG_CACHE_HOME="$work/kernels" NULL_CUDA_US="$1" \
-        "$2" train --config lu.toml --device cuda "${@:3}" 2> "$work/train.log" || { tail -n 3 train.log >&2; exit 1; }
+        "$2" train --config lu.toml --device cuda "${settings[@]}" --set train.steps="$3" 2> "$work/train.log" || { tail -n 3 train.log >&2; exit 1; }
 }
 for binary in "${binaries[@]}"; do
-    train 0 "${binary#*=}" --set train.steps=40
+    train 0 "${binary#*=}" 40
 done
 for time in $us; do
     for binary in "${binaries[@]}"; do
-        train "$time" "${binary#*=}"
+        train "$time" "${binary#*=}" "$steps"
         ${PYTHON:-python3} - "$time" "${binary%%=*}" <<'PYTHON'
 import json, sys
 

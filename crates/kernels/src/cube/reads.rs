@@ -61,6 +61,11 @@ fn lasting(client: Client) -> &'static Client {
 }
 
 impl Queued {
+    /// Number of tensors.
+    pub fn count(&self) -> usize {
+        self.forms.len()
+    }
+
     /// Waits for the copy.
     pub fn wait(mut self) -> Result<Vec<TensorData>, String> {
         let Some(bytes) = self.bytes.take() else { return Err("a copy was waited for twice".to_owned()) };

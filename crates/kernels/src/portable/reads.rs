@@ -15,6 +15,17 @@ enum Pending {
     Later(Vec<Tensor<1>>),
 }
 
+impl Pending {
+    /// Number of tensors.
+    fn count(&self) -> usize {
+        match self {
+            #[cfg(feature = "cube")]
+            Self::Queued(queued) => queued.count(),
+            Self::Later(tensors) => tensors.len(),
+        }
+    }
+}
+
 impl PendingRead {
     /// Queues a copy of `tensors`. What is queued on the device later does not delay it. Dropping the read waits for
     /// it.
@@ -36,6 +47,7 @@ impl PendingRead {
     /// # Errors
     /// What the device says, when it cannot return them.
     pub fn wait(self) -> Result<Vec<Vec<f32>>, String> {
+        let count = self.0.count();
         let data = match self.0 {
             #[cfg(feature = "cube")]
             Pending::Queued(queued) => queued.wait()?,
@@ -44,6 +56,9 @@ impl PendingRead {
                 reads.try_execute().map_err(|error| error.to_string())?
             }
         };
+        if data.len() != count {
+            return Err(format!("{} of {count} tensors were read", data.len()));
+        }
         data.into_iter()
             .map(|data| data.convert::<f32>().try_into_vec::<f32>().map_err(|error| format!("{error:?}")))
             .collect()

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData, Transaction};
-use dualenc_kernels::count_read;
+use burn::tensor::{Tensor, TensorData};
+use dualenc_kernels::{PendingRead, count_read};
 
 use crate::device_failure::DeviceFailure;
 use crate::error::ModelError;
@@ -68,19 +68,8 @@ pub fn host<const D: usize>(tensor: Tensor<D>) -> Result<HostTensor, ModelError>
 /// # Errors
 /// [`ModelError::Device`] if the device cannot copy them to the host.
 pub fn host_all(tensors: Vec<Tensor<1>>) -> Result<Vec<Vec<f32>>, ModelError> {
-    let failed = |error: &dyn std::fmt::Display| ModelError::Device(DeviceFailure::new(&error.to_string()));
-    let count = tensors.len();
-    let Some(first) = tensors.first() else { return Ok(Vec::new()) };
-    count_read(&first.device());
-    let register = |reads: Transaction, tensor: Tensor<1>| reads.register(tensor.without_autodiff());
-    let read = tensors.into_iter().fold(Transaction::default(), register);
-    let read = read.try_execute().map_err(|error| failed(&error))?;
-    if read.len() != count {
-        return Err(ModelError::Internal(format!("{} of {count} tensors were read", read.len())));
-    }
-    let values =
-        |data: TensorData| data.convert::<f32>().try_into_vec::<f32>().map_err(|error| failed(&format!("{error:?}")));
-    read.into_iter().map(values).collect()
+    let failed = |problem: String| ModelError::Device(DeviceFailure::new(&problem));
+    PendingRead::start(tensors).wait().map_err(failed)
 }
 
 /// Replaces the values of exactly the selected parameters by `saved` ones.

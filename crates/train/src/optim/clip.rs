@@ -10,8 +10,6 @@ pub(crate) const CLIP_EPSILON: f64 = 1e-6;
 pub enum Clip {
     /// The factor of gradients.
     Known(f64),
-    /// The numbers of the step are not finite: nothing changes.
-    NothingChanges,
     /// `[2]`, that of [`step_control`](dualenc_kernels::step_control): the device decides.
     OnDevice(Box<Tensor<1>>),
 }
@@ -26,7 +24,6 @@ impl Clip {
     pub(crate) fn control(self, device: &Device) -> Tensor<1> {
         match self {
             Self::Known(factor) => Tensor::from_floats([factor as f32, 1.0], device),
-            Self::NothingChanges => Tensor::zeros([2], device),
             Self::OnDevice(control) => *control,
         }
     }

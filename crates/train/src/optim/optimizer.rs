@@ -146,7 +146,6 @@ impl Optimizer {
         }
         let clip = match clip {
             Clip::Known(factor) => factor,
-            Clip::NothingChanges => return Ok(model),
             Clip::OnDevice(_) => {
                 return Err(TrainError::Internal("the host updates, but a device decides of it".to_owned()));
             }

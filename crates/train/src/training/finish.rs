@@ -30,7 +30,9 @@ impl Run {
             let outcome = numbers.wait()?.of_all_ranks(batch.step, &*self.ranks, self.compute.on_host)?;
             numbers = Numbers::Known(Box::new(outcome));
         }
-        self.learner.update(batch.step, gradients, clip, rate)?;
+        if let Some(clip) = clip {
+            self.learner.update(batch.step, gradients, clip, rate)?;
+        }
         let before = self.unfinished.replace(Unfinished { batch, rate, numbers });
         before.map_or(Ok(()), |before| self.finish(before, observer))
     }

@@ -157,12 +157,12 @@ impl Learner {
         read_scalar(self.model.logit_scale.val())
     }
 
-    /// How the update of a step with these `scalars` clips, and their way to the host. A device decides by itself
-    /// whether the update changes anything, so that the host need not wait for it.
+    /// How the update of a step with these `scalars` clips, and their way to the host. `None`: they are not finite, and
+    /// there must not be an update. A device decides that by itself, so that the host need not wait for it.
     ///
     /// # Errors
     /// [`TrainError::Model`] when the host waits for the numbers and does not get them.
-    pub fn clip(&mut self, scalars: Scalars) -> Result<(Clip, Numbers), TrainError> {
+    pub fn clip(&mut self, scalars: Scalars) -> Result<(Option<Clip>, Numbers), TrainError> {
         if self.optimizer.on_host() {
             let outcome = scalars.queue_read(None).wait()?;
             return Ok((self.clip_of(&outcome), Numbers::Known(Box::new(outcome))));
@@ -174,16 +174,13 @@ impl Learner {
         let control = step_control(&scalars.values, &before, limits);
         self.control = Some(control.clone());
         let numbers = Numbers::OnTheirWay(Box::new(scalars.queue_read(Some(control.clone()))));
-        Ok((Clip::OnDevice(Box::new(control)), numbers))
+        Ok((Some(Clip::OnDevice(Box::new(control))), numbers))
     }
 
-    /// How the update of a step with these numbers clips.
-    fn clip_of(&self, outcome: &StepOutcome) -> Clip {
+    /// How the update of a step with these numbers clips, if they are finite.
+    fn clip_of(&self, outcome: &StepOutcome) -> Option<Clip> {
         let is_finite = outcome.norms.all.is_finite() && (outcome.loss + outcome.loss_of_terms()).is_finite();
-        match is_finite {
-            true => Clip::of_norm(outcome.norms.all, self.optimizer.max_norm()),
-            false => Clip::NothingChanges,
-        }
+        is_finite.then(|| Clip::of_norm(outcome.norms.all, self.optimizer.max_norm()))
     }
 
     /// Forgets what an update that changed nothing began, after `step` updates.
@@ -192,8 +189,7 @@ impl Learner {
         self.optimizer.retain(|path| stages.updates_before(path, step) > 0);
     }
 
-    /// Makes the update of the 0-based `step`: clips, updates, limits `logit_scale`, averages. Nothing changes where
-    /// `clip` says so.
+    /// Makes the update of the 0-based `step`: clips, updates, limits `logit_scale`, averages.
     ///
     /// # Errors
     /// [`TrainError::Internal`] when model, gradients, optimiser state and averages do not fit each other. The learner
@@ -205,9 +201,6 @@ impl Learner {
         clip: Clip,
         rate: LearningRate,
     ) -> Result<(), TrainError> {
-        if matches!(clip, Clip::NothingChanges) {
-            return Ok(());
-        }
         let control = if let Clip::OnDevice(control) = &clip { Some(control.as_ref().clone()) } else { None };
         self.is_whole = false;
         // The optimiser works in place only where nothing else shares the values.

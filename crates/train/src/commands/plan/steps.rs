@@ -105,7 +105,9 @@ pub(super) fn measure(
         let computed = laps.lap() - (computed_by_teacher(run) - before);
         (step.computed, spent) = (computed - waited_inside, spent + computed);
         refuse_not_finite(StepNumbers::of(&outcome, rate), number)?;
-        run.learner.update(number, gradients, clip, rate)?;
+        if let Some(clip) = clip {
+            run.learner.update(number, gradients, clip, rate)?;
+        }
         // Waits for the device: it updates `logit_scale` last.
         run.learner.logit_scale()?;
         step.updated = laps.lap();

@@ -85,6 +85,7 @@ impl DeviceStep<'_> {
     /// Adds a parameter to those that wait, and updates its group once that is full.
     fn collect<const D: usize>(&mut self, path: &str, value: Tensor<D>, gradient: Gradient) -> Result<(), TrainError> {
         let (shape, device) = (value.dims().to_vec(), value.device());
+        // The control clips, not the constants of an update.
         let update = self.optimizer.update_of(path, &[], 1.0, self.rate, self.updates)?;
         let Optimizer { rule, states, .. } = &mut *self.optimizer;
         let state = states.remove(path).unwrap_or_else(|| State::zeros(rule.as_ref(), &shape, Some(&device)));

@@ -99,7 +99,8 @@ pub(crate) trait UpdateRule: Debug + Send + Sync {
         let factor = control.clone().narrow(0, 0, 1);
         for OnDevice { update, value, gradient, state } in parameters {
             let (old_value, old_state) = (value.clone(), state.to_vec());
-            let gradient = gradient.clone() * factor.clone().expand(gradient.shape());
+            let shape = gradient.shape();
+            let gradient = gradient * factor.clone().expand(shape);
             values.push(changed(control, self.on_device(update, value, gradient, state)?, old_value));
             for (new, old) in state.iter_mut().zip(old_state) {
                 *new = changed(control, new.clone(), old);
