@@ -15,10 +15,10 @@
 # dropout and AdamW. The first run of a binary compiles kernels, which takes minutes; losses and weights mean nothing.
 #
 # Last figures, --few-cores, two cores with AVX-512, nothing beside it, ms a step before and after the host went a step
-# ahead of the device, two runs of 100 steps each:
-#   0 us:   17.9, 17.8 -> 17.4, 18.5
-#   50 us:  27.0, 26.9 -> 19.9, 19.9
-#   150 us: 66.6, 66.6 -> 59.7, 59.7
+# ahead of the device, runs of 100 steps, on two occasions:
+#   0 us:   17.9, 17.1 -> 17.4, 17.4
+#   50 us:  27.0, 26.6 -> 19.9, 19.9
+#   150 us: 66.6, 65.6 -> 59.7, 59.7
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 binaries=() us="0 50 150" steps=100 work=$root/runs/gpu_host few_cores=
@@ -82,12 +82,12 @@ from gpu_bench_data import config
 print(config("train", sys.argv[1], "LU"))
 ' "$quickstart/towers/vit-s14" > lu.toml
 settings=(--set model.text_tower="$quickstart/towers/minilm-l6" --set model.image_size=56 --set model.text_dropout=0.1)
-"${binaries[0]#*=}" train --config lu.toml --device cpu "${settings[@]}" --set run.dir=features 2> features.log
+"${binaries[0]#*=}" train --config lu.toml --device cpu "${settings[@]}" --set run.dir=features > /dev/null 2> features.log
 rm -rf features
 train() {
     rm -rf run
     env LD_LIBRARY_PATH="$work/lib" XDG_CACHE_HOME="$work/kernels" NULL_CUDA_US="$1" \
-        "$2" train --config lu.toml --device cuda "${settings[@]}" --set train.steps="$3" 2> "$work/train.log" || { tail -n 3 train.log >&2; exit 1; }
+        "$2" train --config lu.toml --device cuda "${settings[@]}" --set train.steps="$3" > /dev/null 2> "$work/train.log" || { tail -n 3 train.log >&2; exit 1; }
 }
 for binary in "${binaries[@]}"; do
     train 0 "${binary#*=}" 40
