@@ -85,21 +85,15 @@ pub trait DeviceKernels: Backend {
         epsilon: f32,
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
-    #[fusion(dtype = x, shape = x)]
+    #[fusion(meta = norm_gradients)]
     fn row_norm_backward(
         x: FloatTensor<Self>,
         weight: FloatTensor<Self>,
         statistics: FloatTensor<Self>,
         gradient: FloatTensor<Self>,
-    ) -> FloatTensor<Self>;
-
-    #[fusion(meta = param_sums)]
-    fn row_norm_param_sums(
-        x: FloatTensor<Self>,
-        statistics: FloatTensor<Self>,
-        gradient: FloatTensor<Self>,
         slices: usize,
-    ) -> FloatTensor<Self>;
+        adds: bool,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
 
     #[fusion(dtype = scores, shape = scores)]
     fn row_softmax(scores: FloatTensor<Self>, valid: usize, scale: f32) -> FloatTensor<Self>;
@@ -220,8 +214,16 @@ fn norm_outputs(x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, _: &bool, _: &f3
 }
 
 #[cfg(feature = "fusion")]
-fn param_sums(x: &TensorSpec, _: &TensorSpec, _: &TensorSpec, slices: &usize) -> TensorSpec {
-    TensorSpec { shape: Shape::new([*slices, 2 * x.shape[1]]), dtype: DType::F32 }
+fn norm_gradients(
+    x: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    _: &TensorSpec,
+    slices: &usize,
+    adds: &bool,
+) -> (TensorSpec, TensorSpec) {
+    let slices = if *adds { *slices } else { 1 };
+    (x.clone(), TensorSpec { shape: Shape::new([slices, 2 * x.shape[1]]), dtype: DType::F32 })
 }
 
 /// [`DeviceKernels`] over Burn's tensors, which are outside of the graph.
@@ -270,14 +272,18 @@ pub mod ops {
         [out, statistics].map(Tensor::from_dispatch)
     }
 
-    pub fn norm_backward(x: Tensor<2>, weight: Tensor<1>, statistics: Tensor<2>, gradient: Tensor<2>) -> Tensor<2> {
-        let [x, statistics, gradient] = [x, statistics, gradient].map(Tensor::into_dispatch);
-        Tensor::from_dispatch(Dispatch::row_norm_backward(x, weight.into_dispatch(), statistics, gradient))
-    }
-
-    pub fn norm_param_sums(x: Tensor<2>, statistics: Tensor<2>, gradient: Tensor<2>, slices: usize) -> Tensor<2> {
-        let [x, statistics, gradient] = [x, statistics, gradient].map(Tensor::into_dispatch);
-        Tensor::from_dispatch(Dispatch::row_norm_param_sums(x, statistics, gradient, slices))
+    /// The gradient of `x`, and with `adds` sums over slices of rows for those of weight and bias, `[slices, 2 * width]`.
+    pub fn norm_backward(
+        saved: [Tensor<2>; 2],
+        weight: Tensor<1>,
+        gradient: Tensor<2>,
+        slices: usize,
+        adds: bool,
+    ) -> [Tensor<2>; 2] {
+        let ([x, statistics], gradient) = (saved.map(Tensor::into_dispatch), gradient.into_dispatch());
+        let weight = weight.into_dispatch();
+        let (of_x, sums) = Dispatch::row_norm_backward(x, weight, statistics, gradient, slices, adds);
+        [of_x, sums].map(Tensor::from_dispatch)
     }
 
     /// `valid`: scores of a row that count; the result is 0 after them.

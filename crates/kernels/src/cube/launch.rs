@@ -22,7 +22,7 @@ use crate::cube::kernels::attention::{attention_backward, attention_forward};
 use crate::cube::kernels::dropout::dropout_values;
 use crate::cube::kernels::heads::{merge_values, split_values};
 use crate::cube::kernels::row_sums::{sum_adjacent_rows, sum_listed_rows};
-use crate::cube::kernels::rows::{norm_backward, norm_forward, norm_param_sums, softmax_rows};
+use crate::cube::kernels::rows::{norm_backward, norm_forward, softmax_rows};
 use crate::cube::launch::support::{VALUE_UNITS, elem, empty_like, grid, mask_launch, row_launch};
 
 impl AttentionCall {
@@ -186,11 +186,14 @@ impl DeviceKernels for CubeBackend {
         weight: CubeTensor,
         statistics: CubeTensor,
         gradient: CubeTensor,
-    ) -> CubeTensor {
+        slices: usize,
+        adds: bool,
+    ) -> (CubeTensor, CubeTensor) {
         let [x, weight, statistics, gradient] = [x, weight, statistics, gradient].map(into_contiguous);
         let [rows, width] = x.meta.shape().dims::<2>();
         let of_x = empty_like(&x, &[rows, width], x.dtype);
-        let (client, dtype, (count, dim, per_unit)) = (x.client.clone(), elem(&x), row_launch(&x, rows, width));
+        let sums = empty_like(&x, &[if adds { slices } else { 1 }, 2 * width], DType::F32);
+        let (client, dtype, (count, dim, per_unit)) = (x.client.clone(), elem(&x), row_launch(&x, slices, width));
         // SAFETY: the kernel reads and writes within the shapes that it is passed.
         unsafe {
             norm_backward::launch_unchecked(
@@ -202,38 +205,16 @@ impl DeviceKernels for CubeBackend {
                 statistics.into_tensor_arg(),
                 gradient.into_tensor_arg(),
                 of_x.clone().into_tensor_arg(),
-                width,
-                per_unit,
-                dtype,
-            );
-        }
-        of_x
-    }
-
-    fn row_norm_param_sums(x: CubeTensor, statistics: CubeTensor, gradient: CubeTensor, slices: usize) -> CubeTensor {
-        let [x, statistics, gradient] = [x, statistics, gradient].map(into_contiguous);
-        let [rows, width] = x.meta.shape().dims::<2>();
-        let sums = empty_like(&x, &[slices, 2 * width], DType::F32);
-        let units = VALUE_UNITS.min(width.next_multiple_of(32) as u32);
-        let count = CubeCount::Static(width.div_ceil(units as usize) as u32, slices as u32, 1);
-        let (client, dtype) = (x.client.clone(), elem(&x));
-        // SAFETY: the kernel reads and writes within the shapes that it is passed.
-        unsafe {
-            norm_param_sums::launch_unchecked(
-                &client,
-                count,
-                CubeDim::new_1d(units),
-                x.into_tensor_arg(),
-                statistics.into_tensor_arg(),
-                gradient.into_tensor_arg(),
                 sums.clone().into_tensor_arg(),
                 width,
                 rows,
                 rows.div_ceil(slices),
+                per_unit,
+                adds,
                 dtype,
             );
         }
-        sums
+        (of_x, sums)
     }
 
     fn row_softmax(scores: CubeTensor, valid: usize, scale: f32) -> CubeTensor {

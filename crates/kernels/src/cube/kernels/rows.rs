@@ -67,7 +67,9 @@ pub fn norm_forward<F: Float>(
     }
 }
 
-/// The gradient of `x` from `gradient`, that of the output.
+/// The gradient of `x` from `gradient`, that of the output, and with `adds` the parameters' as `sums`
+/// `[slices, 2 * width]`: over the `height` rows of a slice, the sums of gradient times normalised `x`, and of the
+/// gradient. A plane computes the rows of a slice, one after the other, so that both read `x` and `gradient` once.
 #[cube(launch_unchecked)]
 pub fn norm_backward<F: Float>(
     x: &Tensor<F>,
@@ -75,72 +77,77 @@ pub fn norm_backward<F: Float>(
     statistics: &Tensor<f32>,
     gradient: &Tensor<F>,
     of_x: &mut Tensor<F>,
-    width: usize,
-    #[comptime] per_unit: usize,
-    #[define(F)] _dtype: ElemType,
-) {
-    let row = plane_row();
-    if row * width < x.len() {
-        let unit = UNIT_POS_X as usize;
-        let step = CUBE_DIM_X as usize;
-        let mean = statistics[row * 2];
-        let inverse = statistics[row * 2 + 1];
-        let mut normal = Array::<f32>::new(per_unit);
-        let mut slopes = Array::<f32>::new(per_unit);
-        let mut sum = 0.0f32;
-        let mut products = 0.0f32;
-        #[unroll]
-        for n in 0..per_unit {
-            let column = n * step + unit;
-            normal[n] = 0.0f32;
-            slopes[n] = 0.0f32;
-            if column < width {
-                normal[n] = (f32::cast_from(x[row * width + column]) - mean) * inverse;
-                slopes[n] = f32::cast_from(gradient[row * width + column]) * weight[column];
-            }
-            sum += slopes[n];
-            products += slopes[n] * normal[n];
-        }
-        let count = f32::cast_from(width);
-        let sum = plane_sum(sum) / count;
-        let products = plane_sum(products) / count;
-        #[unroll]
-        for n in 0..per_unit {
-            let column = n * step + unit;
-            if column < width {
-                of_x[row * width + column] = F::cast_from((slopes[n] - sum - normal[n] * products) * inverse);
-            }
-        }
-    }
-}
-
-/// `sums` `[slices, 2 * width]`: over the rows of a slice, the sums of gradient times normalised `x`, and of the
-/// gradient. A unit adds up one column of one slice; the grid is `[columns of cubes, slices]`.
-#[cube(launch_unchecked)]
-pub fn norm_param_sums<F: Float>(
-    x: &Tensor<F>,
-    statistics: &Tensor<f32>,
-    gradient: &Tensor<F>,
     sums: &mut Tensor<f32>,
     width: usize,
     rows: usize,
     height: usize,
+    #[comptime] per_unit: usize,
+    #[comptime] adds: bool,
     #[define(F)] _dtype: ElemType,
 ) {
-    let column = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X) as usize;
-    if column < width {
-        let slice = CUBE_POS_Y as usize;
-        let end = min((slice + 1) * height, rows);
-        let mut of_weight = 0.0f32;
-        let mut of_bias = 0.0f32;
-        for row in slice * height..end {
-            let slope = f32::cast_from(gradient[row * width + column]);
-            let centred = f32::cast_from(x[row * width + column]) - statistics[row * 2];
-            of_weight += slope * centred * statistics[row * 2 + 1];
-            of_bias += slope;
+    let slice = plane_row();
+    if slice * height < rows {
+        let unit = UNIT_POS_X as usize;
+        let step = CUBE_DIM_X as usize;
+        let mut factors = Array::<f32>::new(per_unit);
+        let mut of_weight = Array::<f32>::new(per_unit);
+        let mut of_bias = Array::<f32>::new(per_unit);
+        let mut normal = Array::<f32>::new(per_unit);
+        let mut slopes = Array::<f32>::new(per_unit);
+        #[unroll]
+        for n in 0..per_unit {
+            let column = n * step + unit;
+            factors[n] = 0.0f32;
+            if column < width {
+                factors[n] = weight[column];
+            }
+            of_weight[n] = 0.0f32;
+            of_bias[n] = 0.0f32;
         }
-        sums[slice * 2 * width + column] = of_weight;
-        sums[(slice * 2 + 1) * width + column] = of_bias;
+        let count = f32::cast_from(width);
+        let end = min((slice + 1) * height, rows);
+        for row in slice * height..end {
+            let mean = statistics[row * 2];
+            let inverse = statistics[row * 2 + 1];
+            let mut sum = 0.0f32;
+            let mut products = 0.0f32;
+            #[unroll]
+            for n in 0..per_unit {
+                let column = n * step + unit;
+                normal[n] = 0.0f32;
+                slopes[n] = 0.0f32;
+                if column < width {
+                    let slope = f32::cast_from(gradient[row * width + column]);
+                    normal[n] = (f32::cast_from(x[row * width + column]) - mean) * inverse;
+                    slopes[n] = slope * factors[n];
+                    if comptime!(adds) {
+                        of_weight[n] += slope * normal[n];
+                        of_bias[n] += slope;
+                    }
+                }
+                sum += slopes[n];
+                products += slopes[n] * normal[n];
+            }
+            let sum = plane_sum(sum) / count;
+            let products = plane_sum(products) / count;
+            #[unroll]
+            for n in 0..per_unit {
+                let column = n * step + unit;
+                if column < width {
+                    of_x[row * width + column] = F::cast_from((slopes[n] - sum - normal[n] * products) * inverse);
+                }
+            }
+        }
+        if comptime!(adds) {
+            #[unroll]
+            for n in 0..per_unit {
+                let column = n * step + unit;
+                if column < width {
+                    sums[slice * 2 * width + column] = of_weight[n];
+                    sums[(slice * 2 + 1) * width + column] = of_bias[n];
+                }
+            }
+        }
     }
 }
 
