@@ -1,4 +1,6 @@
 //! Processes that mpirun starts share each batch, and compute what one process computes. With the feature `mpi`.
+//!
+//! With another MPI than the default: `MPICC=mpicc.mpich DUALENC_MPIRUN=mpirun.mpich`.
 
 use std::fs;
 use std::path::Path;
@@ -43,7 +45,8 @@ pub fn arguments(run: &str, steps: usize, sets: &[&str]) -> Vec<String> {
 
 /// `mpirun -n PROCESSES dualenc ...`, and so on for each further group of processes.
 pub fn mpirun(session: &Session, groups: &[(usize, Vec<String>)]) -> Command {
-    let mut command = Command::new("mpirun");
+    let launcher = std::env::var("DUALENC_MPIRUN").unwrap_or_else(|_| "mpirun".to_owned());
+    let mut command = Command::new(launcher);
     command.current_dir(session.path("")).stdin(Stdio::null()).env_remove("DUALENC_FAIL_AT");
     for (key, value) in [
         ("OMPI_ALLOW_RUN_AS_ROOT", "1"),
@@ -94,13 +97,23 @@ pub fn alone(session: &Session, arguments: &[String]) {
 
 /// The process of `rank`, of those that `mpirun` has started.
 pub fn process_of(mpirun: &Child, rank: usize) -> Option<String> {
-    let own = format!("OMPI_COMM_WORLD_RANK={rank}");
-    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", mpirun.id())).ok()?;
-    let is_rank = |process: &&str| {
+    let own = ["OMPI_COMM_WORLD_RANK", "PMI_RANK"].map(|name| format!("{name}={rank}"));
+    let is_rank = |process: &str| {
         let environment = fs::read(format!("/proc/{process}/environ")).unwrap_or_default();
-        environment.split(|byte| *byte == 0).any(|variable| variable == own.as_bytes())
+        environment.split(|byte| *byte == 0).any(|variable| own.iter().any(|own| variable == own.as_bytes()))
     };
-    children.split_whitespace().find(is_rank).map(str::to_owned)
+    // MPICH's mpirun starts a process that starts them.
+    let mut processes = vec![mpirun.id().to_string()];
+    while let Some(process) = processes.pop() {
+        let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap_or_default();
+        for child in children.split_whitespace().map(str::to_owned) {
+            if is_rank(&child) {
+                return Some(child);
+            }
+            processes.push(child);
+        }
+    }
+    None
 }
 
 pub fn send(signal: &str, process: &str) {

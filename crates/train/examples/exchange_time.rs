@@ -12,8 +12,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let processes = Processes::join()?;
     let most: u32 = std::env::args().nth(1).map_or(Ok(24), |most| most.parse())?;
     for values in (0..=most).step_by(4).map(|power| 1_usize << power) {
-        let rounds = if values > 1 << 18 { 3 } else { 20 };
-        let Some((ranks, [gather, sum])) = time_exchanges(&processes, values, rounds)? else {
+        let calls = if values > 1 << 18 { 3 } else { 50 };
+        let Some((ranks, [gather, sum])) = time_exchanges(&processes, values, calls)? else {
             println!("one process exchanges nothing");
             return Ok(());
         };
