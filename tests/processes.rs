@@ -1,6 +1,7 @@
 //! Processes that mpirun starts share each batch, and compute what one process computes. With the feature `mpi`.
 //!
-//! With another MPI than the default: `MPICC=mpicc.mpich DUALENC_MPIRUN=mpirun.mpich`.
+//! With another MPI than the default: `MPICC=mpicc.mpich DUALENC_MPIRUN=mpirun.mpich`. Two tests of
+//! `faults_of_processes.rs` fail then, as they assert how Open MPI's mpirun ends processes (docs/SCALE.md).
 
 use std::fs;
 use std::path::Path;

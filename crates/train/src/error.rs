@@ -411,7 +411,7 @@ fn device_hint(failure: &DeviceFailure) -> &'static str {
         DeviceFailure::Unsupported(_) => {
             "; choose `f32` as `run.precision` and `run.locked_precision`, or another `--device`"
         }
-        DeviceFailure::Other(_) => "",
+        DeviceFailure::Other(_) => "; checkpoints are intact, and `--resume` continues from the newest",
     }
 }
 
