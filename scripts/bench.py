@@ -89,7 +89,8 @@ def main() -> None:
         "--write",
         type=Path,
         metavar="FILE",
-        help="update the tables of this kind of processor in FILE; keep rows not measured if machine and versions are equal",
+        help="update the tables of this kind of processor in FILE; keep the rows not measured if machine and versions "
+        "are the same",
     )
     arguments = parser.parse_args()
     rounds = 3 if arguments.quick else arguments.rounds
@@ -111,6 +112,7 @@ def main() -> None:
     lines: list[Line] = []
     peers: list[Peer] = []
     for row in rows:
+        started = time.perf_counter()
         if row.endswith("-bf16") and not BF16_FLAGS & flags:
             measured = [], [Peer(row, "all", left_out="the processor has neither AVX512_BF16 nor AMX")]
         elif row == "lit":
@@ -127,6 +129,7 @@ def main() -> None:
         peers += measured[1]
         for line in [*measured[0], *measured[1]]:
             print(line, file=sys.stderr)
+        print(f"{row}: took {time.perf_counter() - started:.0f} s", file=sys.stderr)
         others.append(busy())
     facts = f"{roofs}; other processes used at most {100 * max(others):.0f} % of the cores between rows"
     print(block(units, f"{machine()}; {facts}", [str(line) for line in lines], [str(peer) for peer in peers]))

@@ -89,7 +89,7 @@ def training_step(t, form: str):
 
 
 def fit(form: str) -> None:
-    """Canonical correlation analysis with a ridge: covariances in f32 by chunks, added up in f64, then decompositions."""
+    """Canonical correlation analysis with a ridge. Covariances are computed in f32 by chunks and added up in f64."""
     sides, chunk = features(), 50_000
     if form == "numpy":
         xp, load, product = np, lambda rows: rows.astype(np.float32), lambda a, b: (a.T @ b).astype(np.float64)
@@ -119,10 +119,11 @@ def fit(form: str) -> None:
     cross = between / PAIRS - outer(means[0], means[1])
     left, correlations, right = xp.linalg.svd(roots[0] @ cross @ roots[1], full_matrices=False)
     heads = [correlations[:, None] ** POWER * (left.T @ roots[0]), correlations[:, None] ** POWER * (right @ roots[1])]
-    biases = [-head @ (mean + shift).astype(np.float64) if form == "numpy" else -head @ (mean + shift).double()
-              for head, mean, shift in zip(heads, means, shifts)]
-    arrays = {name: np.asarray(value) for name, value in zip(("image", "text", "image_bias", "text_bias"), [*heads, *biases])}
-    np.savez(FOLDER / "heads.npz", **arrays)
+    saved = {}
+    for name, head, mean, shift in zip(("image", "text"), heads, means, shifts):
+        saved[name] = np.asarray(head)
+        saved[f"{name}_bias"] = -saved[name] @ np.asarray(mean + shift, np.float64)
+    np.savez(FOLDER / "heads.npz", **saved)
     # The features have that many directions in common.
     found = int((np.asarray(correlations) > 0.1).sum())
     if found != SHARED:

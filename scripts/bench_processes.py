@@ -97,11 +97,13 @@ def first_step(rounds: int) -> list[Line]:
     for _ in range(rounds):
         theirs, ours = run([sys.executable, ROOT / "scripts/bench_pytorch.py", "first-step"]), train(*sets)
         rounds_.append((theirs.seconds, ours.when("step 1/1"), ours.seconds))
-        print("first-step: PyTorch {:.2f} s, dualenc {:.2f} s, to its exit {:.2f} s".format(*rounds_[-1]), file=sys.stderr)
+        shown = "first-step: PyTorch {:.2f} s, dualenc {:.2f} s, to its exit {:.2f} s"
+        print(shown.format(*rounds_[-1]), file=sys.stderr)
     theirs, step, end = (statistics.median(column) for column in zip(*rounds_))
     title = "process start to first training step, features cached"
     return [
-        Line("first-step", title, "PyTorch", f"{theirs:.2f} s", f"{step:.2f} s", [step / theirs for theirs, step, _ in rounds_], "0.1"),
+        Line("first-step", title, "PyTorch", f"{theirs:.2f} s", f"{step:.2f} s",
+             [step / theirs for theirs, step, _ in rounds_], "0.1"),
         Line("first-step", "process start to exit after one step; dualenc also writes a checkpoint", "PyTorch",
              f"{theirs:.2f} s", f"{end:.2f} s", [end / theirs for theirs, _, end in rounds_]),
     ]
@@ -133,7 +135,7 @@ warmup_steps = 0
 
 
 def ll(row: str, rounds: int, roofs: Roofs) -> tuple[list[Line], list[Peer]]:
-    """An epoch of training linear heads on a million pairs, from the time of steps."""
+    """An epoch of linear heads on a million pairs, from the time of its steps."""
     bench_heads.write_features()
     forms = ("eager-autocast", "compile-autocast") if row.endswith("-bf16") else ("eager", "compile")
     ready, left_out = peers(row, forms)
@@ -162,9 +164,15 @@ def fit(rounds: int, roofs: Roofs) -> tuple[list[Line], list[Peer]]:
     (WORK / "fit.toml").write_text(f"""\
 run = {{ dir = "fit-run" }}
 fit = {{ ridge = {bench_heads.RIDGE}, power = {bench_heads.POWER} }}
-model = {{ embed_dim = {bench_heads.WIDTH}, lock = "LL", head_init = "cca", image_head = {LINEAR}, text_head = {LINEAR} }}
-{HEADS_DATA}
 train = {{ epochs = 1, batch_size = {BATCH}, learning_rate = 1e-3 }}
+{HEADS_DATA}
+
+[model]
+embed_dim = {bench_heads.WIDTH}
+lock = "LL"
+head_init = "cca"
+image_head = {LINEAR}
+text_head = {LINEAR}
 """)
 
     def ours() -> float:
@@ -180,7 +188,8 @@ train = {{ epochs = 1, batch_size = {BATCH}, learning_rate = 1e-3 }}
         times.append({form: turns[form]() for form in order})
         print(f"fit-1m: ms: {', '.join(f'{form} {ms:.0f}' for form, ms in times[-1].items())}", file=sys.stderr)
     pairs, width = bench_heads.PAIRS, bench_heads.WIDTH
-    title = f"closed form (CCA) of {pairs:,} pairs of {width} and {width} values in f16, process start to saved heads"
+    size = f"{pairs:,} pairs of {width} and {width} values in f16"
+    title = f"closed form (CCA) of {size}, process start to saved heads"
     shown = lambda ms: f"{ms / 1e3:.1f} s"  # noqa: E731
     lines, measured = compared("fit-1m", title, "", times, ["numpy", "pytorch"], shown)
     seconds = statistics.median(measured_["dualenc"] for measured_ in times) / 1e3

@@ -32,7 +32,10 @@ def torch():
 
 
 def bert(lengths: list[int], form: str):
-    """A training step of a MiniLM-L6-sized text tower on captions padded to the longest: forward, loss, backward, AdamW."""
+    """A training step of a text tower of MiniLM-L6's size on captions padded to the longest.
+
+    Forward pass, loss, backward pass and AdamW.
+    """
     from torch.nn import functional as F
     from transformers import BertConfig, BertModel
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from bench_rows import ORDER
 
 KINDS = ("AVX2", "AVX-512", "AVX-512 with AMX")
-HEAD = "| row | on all cores, f32 unless named | fastest peer | its time | dualenc | ratio: median (range) | target | limit |"
+HEAD = (
+    "| row | on all cores, f32 unless named | fastest peer | its time | dualenc | ratio: median (range) "
+    "| target | limit |"
+)
 PEERS_HEAD = "| row | peer | time | ratio: median (range) |"
 ALL_PEERS = "All peers, and dualenc's time divided by theirs:"
 
@@ -33,8 +36,8 @@ class Line:
     limit: str = ""
 
     def __str__(self) -> str:
-        cells = [f"`{self.row}`", self.title, self.peer, self.theirs, self.ours, spread(self.ratios), self.target, self.limit]
-        return f"| {' | '.join(cells)} |"
+        times = [self.theirs, self.ours, spread(self.ratios)]
+        return f"| {' | '.join([f'`{self.row}`', self.title, self.peer, *times, self.target, self.limit])} |"
 
 
 @dataclass

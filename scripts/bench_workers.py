@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import select
 import statistics
 import subprocess
@@ -48,9 +49,7 @@ class Worker:
             raise Failed(f"no answer within {MOST_SECONDS} s")
         line = self.process.stdout.readline()
         if not line:
-            status = self.process.wait()
-            said = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-            raise Failed((said[-1] if said else f"exited with {status}").removeprefix("error: ")[:200])
+            raise Failed(reason(self.log.read_text(errors="replace"), self.process.wait()))
         return json.loads(line)
 
     def measure(self) -> float:
@@ -65,6 +64,15 @@ class Worker:
     def close(self) -> None:
         self.process.stdin.close()
         self.process.wait()
+
+
+def reason(log: str, status: int) -> str:
+    """One line of what a process wrote to stderr before it ended with `status`."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    # Below an exception, PyTorch writes advice.
+    errors = [line for line in lines if re.match(r"error: |[\w.]*(Error|Exception|InvalidCxxCompiler)\b", line)]
+    last = (errors or lines or [f"it ended with status {status} and wrote nothing"])[-1]
+    return last.removeprefix("error: ")[:200]
 
 
 def ours(name: str) -> Worker:
