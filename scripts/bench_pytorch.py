@@ -218,6 +218,9 @@ def main() -> None:
     parser.add_argument("form", metavar="FORM", nargs="?", default="eager", help="form to measure it in")
     parser.add_argument("--rounds", type=int, help="rounds to measure (default: one per line on stdin)")
     arguments = parser.parse_args()
+    # Libraries print to stdout.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
     # Compiled code is kept, and compiled by all cores.
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "runs/bench/inductor"))
     if arguments.row == "first-step":
@@ -228,10 +231,6 @@ def main() -> None:
         started = time.perf_counter()
         round_()
         return (time.perf_counter() - started) * 1e3
-
-    # Libraries print to stdout.
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
 
     def report(ms: list[float]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
