@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""The PyTorch half of scripts/bench.sh: measures one benchmark row.
+"""One peer of dualenc in scripts/bench.sh: measures a benchmark row in one form.
 
-    python scripts/bench_pytorch.py NAME [--rounds N]
+    python scripts/bench_pytorch.py ROW FORM [--rounds N]
 
 With `--rounds`, it measures N rounds and prints one JSON line. Without, it prints a JSON line when it is ready, then
 measures one round and prints a JSON line for each line on stdin. The dualenc half is crates/train/benches/speed.
 
-PyTorch uses its defaults: float32, SDPA, the default AdamW implementation, one thread per core. Needs torch,
-torchvision, transformers and pillow in the versions of scripts/bench.sh.
+scripts/bench_rows.py lists the rows and their forms. All of them use one thread per core; `eager` is PyTorch with its
+defaults. Needs the packages of scripts/bench.sh.
 """
 
 import argparse
@@ -31,24 +31,11 @@ def torch():
     return torch
 
 
-def vit():
-    """The forward pass of a ViT-S/16 on 16 images of 224 x 224 pixels."""
-    from transformers import ViTConfig, ViTModel
+def bert(lengths: list[int], form: str):
+    """A training step of a text tower of MiniLM-L6's size on captions padded to the longest.
 
-    t = torch()
-    config = ViTConfig(hidden_size=384, num_attention_heads=6, intermediate_size=1536, attn_implementation="sdpa")
-    model = ViTModel(config).eval()
-    pixels = t.rand(16, 3, 224, 224) * 2 - 1
-
-    def round_():
-        with t.inference_mode():
-            model(pixel_values=pixels).pooler_output
-
-    return round_
-
-
-def bert(lengths: list[int]):
-    """A training step of a MiniLM-L6-sized text tower on captions padded to 32 tokens: forward, loss, backward, AdamW."""
+    Forward pass, loss, backward pass and AdamW.
+    """
     from torch.nn import functional as F
     from transformers import BertConfig, BertModel
 
@@ -59,68 +46,102 @@ def bert(lengths: list[int]):
     projection = t.nn.Linear(384, 512, bias=False)
     scale = t.nn.Parameter(t.tensor(2.6592))
     images = F.normalize(t.rand(len(lengths), 512) * 2 - 1, dim=1)
-    optimizer = t.optim.AdamW([*model.parameters(), *projection.parameters(), scale], lr=1e-4, weight_decay=0.1)
-    mask = t.zeros(len(lengths), 32, dtype=t.long)
+    parameters = [*model.parameters(), *projection.parameters(), scale]
+    optimizer = t.optim.AdamW(parameters, lr=1e-4, weight_decay=0.1, fused=form != "eager" or None)
+    mask = t.zeros(len(lengths), max(lengths), dtype=t.long)
     for row, length in enumerate(lengths):
         mask[row, :length] = 1
     ids = t.randint(100, 30100, mask.shape) * mask
+    autocast = t.autocast("cpu", dtype=t.bfloat16, enabled=form.endswith("autocast"))
+    if form.endswith("medium"):
+        # Factors of products are rounded to bf16, and everything else stays in float32.
+        t.set_float32_matmul_precision("medium")
+
+    def loss_of(ids, mask):
+        with autocast:
+            texts = projection(model(input_ids=ids, attention_mask=mask).pooler_output)
+        return contrastive(t, F.normalize(texts.float(), dim=1), images, scale)
+
+    forward = t.compile(loss_of) if form.startswith("compile") else loss_of
+    first = loss_of(ids, mask).item()
 
     def round_():
-        texts = F.normalize(projection(model(input_ids=ids, attention_mask=mask).pooler_output), dim=1)
-        loss = contrastive(F, texts, images, scale)
+        loss = forward(ids, mask)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        # It learns the batch by heart, or it measures something else.
+        if not loss.item() < 1.1 * first:
+            raise SystemExit(f"error: the loss rose from {first:.3g} to {loss.item():.3g}")
 
     return round_
 
 
-def contrastive(F, texts, images, scale):
+def contrastive(t, texts, images, scale):
+    F = t.nn.functional
     logits = scale.exp() * texts @ images.T
-    target = logits.new_tensor(range(len(logits)), dtype=int)
+    target = t.arange(len(logits))
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-def infonce():
+def infonce(form: str):
     """InfoNCE of 4,096 pairs of 512 values, with the gradients of both embeds and of `logit_scale`."""
     t = torch()
     from torch.nn import functional as F
 
     texts, images = (F.normalize(t.rand(4096, 512) * 2 - 1, dim=1).requires_grad_() for _ in range(2))
     scale = t.tensor(2.6592, requires_grad=True)
+    loss = t.compile(contrastive) if form == "compile" else contrastive
 
     def round_():
-        t.autograd.grad(contrastive(F, texts, images, scale), [texts, images, scale])
+        t.autograd.grad(loss(t, texts, images, scale), [texts, images, scale])
 
     return round_
 
 
-TRANSFORM = None
+LOAD = None
 
 
-def start_image_worker():
+def start_image_worker(form: str):
     """Sets up one worker process with a single thread, as PyTorch's DataLoader does."""
-    global TRANSFORM
+    global LOAD
+    t = torch()
+    t.set_num_threads(1)
+    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+    if form == "torchvision":
+        from torchvision.io import ImageReadMode, decode_image
+        from torchvision.transforms import InterpolationMode, v2
+
+        transform = v2.Compose([
+            v2.Resize(224, InterpolationMode.BICUBIC, antialias=True),
+            v2.CenterCrop(224),
+            v2.ToDtype(t.float32, scale=True),
+            v2.Normalize(mean, std),
+        ])
+        LOAD = lambda path: transform(decode_image(path, ImageReadMode.RGB))  # noqa: E731
+        return
+    from PIL import Image
     from torchvision import transforms
 
-    torch().set_num_threads(1)
-    mean, std = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
-    TRANSFORM = transforms.Compose([
+    transform = transforms.Compose([
         transforms.Resize(224, transforms.InterpolationMode.BICUBIC),
         transforms.CenterCrop(224),
         transforms.ToTensor(),
         transforms.Normalize(mean, std),
     ])
 
+    def load(path: str):
+        with Image.open(path) as image:
+            return transform(image.convert("RGB"))
+
+    LOAD = load
+
 
 def load_image(path: str) -> int:
-    from PIL import Image
-
-    with Image.open(path) as image:
-        return TRANSFORM(image.convert("RGB")).shape[0]
+    return LOAD(path).shape[0]
 
 
-def images(name: str):
+def images(name: str, form: str):
     """Image files to input tensors, with one process per core.
 
     The tensors stay in the workers, so the time a DataLoader spends on transferring them is not measured.
@@ -135,9 +156,8 @@ def images(name: str):
     if not paths:
         fetch = "quickstart.sh --data-only" if name == "images-png" else f"bench.sh {name}"
         sys.exit(f"error: no images in `{folder}`; run scripts/{fetch}")
-    pool = get_context("spawn").Pool(CORES, start_image_worker)
-    round_ = lambda: pool.map(load_image, paths, chunksize=4)  # noqa: E731
-    return round_
+    pool = get_context("spawn").Pool(CORES, start_image_worker, (form,))
+    return lambda: pool.map(load_image, paths, chunksize=4)
 
 
 def first_step():
@@ -165,35 +185,47 @@ def first_step():
     rows = t.randperm(len(captions))[:256]
     tokens = tokenizer([captions[row] for row in rows], padding=True, return_tensors="pt")
     texts = F.normalize(model.text_projection(model.text_model(**tokens).pooler_output), dim=1)
-    contrastive(F, texts, F.normalize(model.visual_projection(features[rows]), dim=1), model.logit_scale).backward()
+    contrastive(t, texts, F.normalize(model.visual_projection(features[rows]), dim=1), model.logit_scale).backward()
     t.nn.utils.clip_grad_norm_(parameters, 1.0)
     optimizer.step()
 
 
-def work(name: str):
-    match name:
-        case "vit":
-            return vit()
+def work(row: str, form: str):
+    match row.removesuffix("-bf16"):
+        case "vit" | "vit-b":
+            from bench_forward import forward
+
+            return forward(torch(), row, form, CORES)
         case "bert":
-            return bert([32] * 64)
+            return bert([32] * 64, form)
         case "bert-captions":
-            return bert(LENGTHS)
+            return bert(LENGTHS, form)
         case "infonce":
-            return infonce()
+            return infonce(form)
         case "images-jpeg" | "images-jpeg-large" | "images-png":
-            return images(name)
+            return images(row, form)
+        case "ll-1m":
+            from bench_heads import training_step
+
+            return training_step(torch(), form)
         case _:
-            sys.exit(f"error: unknown row `{name}`")
+            sys.exit(f"error: unknown row `{row}`")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", metavar="NAME", help="row to measure, as in scripts/bench.sh")
+    parser.add_argument("row", metavar="ROW", help="row to measure, as in scripts/bench.sh")
+    parser.add_argument("form", metavar="FORM", nargs="?", default="eager", help="form to measure it in")
     parser.add_argument("--rounds", type=int, help="rounds to measure (default: one per line on stdin)")
     arguments = parser.parse_args()
-    if arguments.name == "first-step":
+    # Libraries print to stdout.
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    # Compiled code is kept, and compiled by all cores.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(ROOT / "runs/bench/inductor"))
+    if arguments.row == "first-step":
         return first_step()
-    round_ = work(arguments.name)
+    round_ = work(arguments.row, arguments.form)
 
     def measure() -> float:
         started = time.perf_counter()
@@ -202,9 +234,11 @@ def main() -> None:
 
     def report(ms: list[float]) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-        print(json.dumps({"name": arguments.name, "ms": ms, "peak_rss_mb": peak}), flush=True)
+        print(json.dumps({"name": arguments.row, "ms": ms, "peak_rss_mb": peak}), file=out, flush=True)
 
-    measure()
+    # The first round compiles; the second one is the first to run as the others do.
+    for _ in range(1 if arguments.form == "eager" else 2):
+        measure()
     if arguments.rounds:
         return report([measure() for _ in range(arguments.rounds)])
     report([])
