@@ -9,7 +9,7 @@ import sys
 
 import bench_heads
 from bench_table import Line, Peer
-from bench_workers import DUALENC, ROOT, WORK, Roofs, Run, compared, in_turns, peers, run
+from bench_workers import DUALENC, ROOT, WORK, Roofs, Run, Worker, compared, in_turns, ours, peers, run
 
 EPOCHS, BATCH = 20, 256
 # Steps of a round of `ll-1m`, after one that is not counted.
@@ -134,12 +134,20 @@ warmup_steps = 0
     return 1e3 * (times[-1] - times[0]) / LL_STEPS
 
 
+def shares(times: list[dict[str, float]], flops: float, read: float, roof: Worker, roofs: Roofs) -> str:
+    """What dualenc reaches with `flops` operations on `read` bytes, of the roof of the same round and the bandwidth."""
+    products = statistics.median(flops / of["dualenc"] / (roof.facts["flops"] / of["roof"]) for of in times)
+    memory = read / (statistics.median(of["dualenc"] for of in times) / 1e3) / roofs.bandwidth
+    return f"{products:.2f} of the GEMM roof, {100 * memory:.2g} % of the bandwidth"
+
+
 def ll(row: str, rounds: int, roofs: Roofs) -> tuple[list[Line], list[Peer]]:
     """An epoch of linear heads on a million pairs, from the time of its steps."""
     bench_heads.write_features()
     forms = ("eager-autocast", "compile-autocast") if row.endswith("-bf16") else ("eager", "compile")
     ready, left_out = peers(row, forms)
-    times = in_turns(row, train_heads, ready, left_out, rounds)
+    roof = ours("gemm")
+    times = in_turns(row, train_heads, ready, left_out, rounds, roof)
     pairs, width, embed, batch = bench_heads.PAIRS, bench_heads.WIDTH, bench_heads.EMBED, bench_heads.BATCH
     steps = pairs / batch
     mixed = "; peers in bf16, dualenc in f32" if row.endswith("-bf16") else ""
@@ -149,11 +157,10 @@ def ll(row: str, rounds: int, roofs: Roofs) -> tuple[list[Line], list[Peer]]:
     )
     lines, measured = compared(row, title, "", times, list(ready), lambda ms: f"{steps * ms / 1e3:.0f} s")
     if lines:
-        seconds = statistics.median(measured_["dualenc"] for measured_ in times) / 1e3
         # Logits and both gradients of the loss, projections and their weights' gradients.
         flops = 3 * 2 * batch**2 * embed + 2 * 2 * 2 * batch * width * embed
-        lines[0].limit = roofs.shares(flops, 2 * 2 * width * batch, seconds)
-    for worker in ready.values():
+        lines[0].limit = shares(times, flops, 2 * 2 * width * batch, roof, roofs)
+    for worker in (*ready.values(), roof):
         worker.close()
     return lines, measured + left_out
 
@@ -175,23 +182,24 @@ image_head = {LINEAR}
 text_head = {LINEAR}
 """)
 
-    def ours() -> float:
+    def fitted() -> float:
         shutil.rmtree(WORK / "fit-run", ignore_errors=True)
         return 1e3 * run([DUALENC, "fit", "--config", WORK / "fit.toml", "--log", "plain"]).seconds
 
+    roof = ours("gemm")
     times, script = [], [sys.executable, ROOT / "scripts/bench_heads.py", "fit"]
     for index in range(rounds):
-        turns = {"dualenc": ours}
+        turns = {"dualenc": fitted}
         turns |= {form: lambda form=form: 1e3 * run([*script, form]).seconds for form in ("numpy", "pytorch")}
         order = list(turns)
         order = [*order[index % 3 :], *order[: index % 3]]
-        times.append({form: turns[form]() for form in order})
+        times.append({form: turns[form]() for form in order} | {"roof": roof.measure()})
         print(f"fit-1m: ms: {', '.join(f'{form} {ms:.0f}' for form, ms in times[-1].items())}", file=sys.stderr)
     pairs, width = bench_heads.PAIRS, bench_heads.WIDTH
     size = f"{pairs:,} pairs of {width} and {width} values in f16"
     title = f"closed form (CCA) of {size}, process start to saved heads"
     shown = lambda ms: f"{ms / 1e3:.1f} s"  # noqa: E731
     lines, measured = compared("fit-1m", title, "", times, ["numpy", "pytorch"], shown)
-    seconds = statistics.median(measured_["dualenc"] for measured_ in times) / 1e3
-    lines[0].limit = roofs.shares(3 * 2 * pairs * width**2, 2 * 2 * width * pairs, seconds)
+    lines[0].limit = shares(times, 3 * 2 * pairs * width**2, 2 * 2 * width * pairs, roof, roofs)
+    roof.close()
     return lines, measured

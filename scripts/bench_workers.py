@@ -194,11 +194,6 @@ class Roofs:
             f"1536), memory bandwidth {self.bandwidth / 1e9:.0f} GB/s (reads and writes)"
         )
 
-    def shares(self, flops: float, read: float, seconds: float) -> str:
-        """The shares of work that takes `seconds`."""
-        product, memory = flops / seconds / self.gemm, read / seconds / self.bandwidth
-        return f"{product:.2f} of the GEMM roof, {100 * memory:.2g} % of the bandwidth"
-
 
 @dataclass
 class Run:
