@@ -17,4 +17,6 @@ pub(crate) mod panels;
 mod prefetch;
 pub(crate) mod row_sums;
 pub(crate) mod rows;
+#[cfg(test)]
+mod tests;
 mod tile;
